@@ -1,0 +1,39 @@
+"""Learned erasure codes for distributed CNN inference.
+
+An image is split into `k` overlapping pieces, an encoder makes `r` parity pieces, all
+`n = k + r` pieces run through the same frozen `f_conv`, and from any `k` results a
+decoder reconstructs the features that the head classifies.
+
+Letters, used everywhere:
+
+    B      batch
+    H W C  height, width and channels of an image
+    h w    height and width of a piece
+    k      data pieces          r   parity pieces          n = k + r
+    M M'   height and width of one share of the features
+    M* M'* height and width of the merged features
+    D      channels of the features
+    l      lost results
+
+Use a finished run with `coded_jax.load(workdir)`; see `coded_jax.serving`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coded_jax.serving import CodedModel as CodedModel
+    from coded_jax.serving import load as load
+
+__version__ = "0.1.0"
+__all__ = ["CodedModel", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `import coded_jax` costs nothing and touches no device.
+    if name in __all__:
+        from coded_jax import serving
+
+        return getattr(serving, name)
+    raise AttributeError(f"module 'coded_jax' has no attribute {name!r}")

@@ -1,0 +1,42 @@
+"""What a code must beat: nothing at all, and its own decoder without parity."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.codes.learned import zero_lost
+from coded_jax.types import Code, CodeShape, PyTree
+
+
+def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
+    return jnp.concatenate([pieces, jnp.zeros((r, *pieces.shape[1:]), pieces.dtype)])
+
+
+def zero_fill(shape: CodeShape) -> Code:
+    """No code: lost shares stay zero. Its parity pieces are blank and never used."""
+
+    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
+        return zero_lost(features[: shape.k], available[: shape.k])
+
+    return Code(
+        init=lambda key: {},
+        encode=lambda params, pieces: _blank_parity(pieces, shape.r),
+        decode=decode,
+    )
+
+
+def no_parity(shape: CodeShape, code: Code) -> Code:
+    """`code` with the parity results withheld from its decoder, which is all it keeps.
+
+    What it reaches comes from the redundancy of the images alone.
+    """
+    is_data = jnp.arange(shape.n)[:, None] < shape.k
+
+    def init(key: jax.Array) -> PyTree:
+        return {"decoder": code.init(key)["decoder"]}
+
+    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
+        return code.decode(params, features, available & is_data)
+
+    return Code(init, lambda params, pieces: _blank_parity(pieces, shape.r), decode)

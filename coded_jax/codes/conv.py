@@ -1,0 +1,80 @@
+"""ConvEncoder and ConvDecoder, Tables I and II of the paper: dilated convolutions."""
+
+from __future__ import annotations
+
+import jax
+from flax import linen as nn
+
+DILATIONS = (1, 1, 2, 4, 8, 1)
+
+
+class DilatedStack(nn.Module):
+    """3x3 convolutions, one per dilation, with ReLU between, then a 1x1 convolution.
+
+    Attributes:
+      out: output maps.
+      width: maps of every hidden layer; `20 * input maps` if None, as in the learned
+        code of Kosaian et al. that the paper builds on.
+      dilations: of the 3x3 layers; the receptive field grows by twice each.
+    """
+
+    out: int
+    width: int | None = None
+    dilations: tuple[int, ...] = DILATIONS
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, h, w, maps] -> [B, h, w, out]`."""
+        width = self.width or 20 * x.shape[-1]
+        for dilation in self.dilations:
+            conv = nn.Conv(width, (3, 3), padding="SAME", kernel_dilation=dilation)
+            x = nn.relu(conv(x))
+        return nn.Conv(self.out, (1, 1))(x)
+
+
+class ConvEncoder(nn.Module):
+    """Dilated convolutions over the k pieces as input maps (Table I).
+
+    Attributes:
+      r: parity pieces.
+      width, dilations: as in `DilatedStack`.
+    """
+
+    r: int
+    width: int | None = None
+    dilations: tuple[int, ...] = DILATIONS
+
+    @nn.compact
+    def __call__(self, pieces: jax.Array) -> jax.Array:
+        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        k, batch, h, w, channels = pieces.shape
+        x = pieces.transpose(1, 4, 2, 3, 0).reshape(batch * channels, h, w, k)
+        x = DilatedStack(self.r, self.width, self.dilations)(x)
+        return x.reshape(batch, channels, h, w, self.r).transpose(4, 0, 2, 3, 1)
+
+
+class ConvDecoder(nn.Module):
+    """Dilated convolutions over the features of all results (Table II).
+
+    Attributes:
+      k: shares to reconstruct.
+      joint: the n*D feature maps together, or each of the D channels on its own, with
+        shared weights and n input maps.
+      width, dilations: as in `DilatedStack`.
+    """
+
+    k: int
+    joint: bool = False
+    width: int | None = None
+    dilations: tuple[int, ...] = DILATIONS
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """`[n, B, M, M', D] -> [k, B, M, M', D]`, never negative."""
+        n, batch, m, m2, depth = features.shape
+        groups, inner = (1, depth) if self.joint else (depth, 1)
+        x = features.reshape(n, batch, m, m2, groups, inner)
+        x = x.transpose(1, 4, 2, 3, 0, 5).reshape(batch * groups, m, m2, n * inner)
+        x = DilatedStack(self.k * inner, self.width, self.dilations)(x)
+        x = nn.relu(x).reshape(batch, groups, m, m2, self.k, inner)
+        return x.transpose(4, 0, 2, 3, 1, 5).reshape(self.k, batch, m, m2, depth)

@@ -1,0 +1,100 @@
+"""The learned erasure code: an encoder and a decoder network trained together."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.codes.conv import DILATIONS, ConvDecoder, ConvEncoder
+from coded_jax.codes.mlp import MLPDecoder, MLPEncoder
+from coded_jax.types import Code, CodeShape, PyTree
+
+NETWORKS = ("mlp", "conv")
+DECODER_CHANNELS = ("joint", "independent")
+
+
+def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
+    """Puts zeros where no result arrived (section III-B), whatever stands there.
+
+    Args:
+      features: `[n, B, M, M', D]`.
+      available: bool `[n, B]` or `[n, 1]`.
+    """
+    # Never a product: NaN * 0 is NaN.
+    return jnp.where(available[:, :, None, None, None], features, 0)
+
+
+def learned_code(
+    shape: CodeShape,
+    *,
+    encoder: str = "mlp",
+    decoder: str = "mlp",
+    encoder_width: int | None = None,
+    decoder_width: int | None = None,
+    dilations: tuple[int, ...] = DILATIONS,
+    decoder_channels: str | None = None,
+    systematic: bool = True,
+) -> Code:
+    """The paper's code (section III), or its systematic form.
+
+    Args:
+      shape: the sizes to build for.
+      encoder: `"mlp"` or `"conv"`.
+      decoder: `"mlp"` or `"conv"`.
+      encoder_width: width of the encoder's hidden layers; its network's default if None.
+      decoder_width: width of the decoder's hidden layers, likewise.
+      dilations: of the convolutional networks' 3x3 layers.
+      decoder_channels: `"joint"` or `"independent"`; if None, joint for the MLP and
+        independent for the convolutional decoder.
+      systematic: shares whose own result arrived are passed through untouched, and the
+        decoder fills only the gaps; otherwise it regenerates all shares (the paper).
+
+    Returns:
+      A code with parameters `{"encoder": ..., "decoder": ...}`.
+
+    Raises:
+      ValueError: an argument is not one of the accepted values.
+    """
+    for name, value in (("encoder", encoder), ("decoder", decoder)):
+        if value not in NETWORKS:
+            raise ValueError(f"{name}: {value!r} given, {list(NETWORKS)} accepted")
+    if decoder_channels not in (None, *DECODER_CHANNELS):
+        raise ValueError(
+            f"decoder_channels: {decoder_channels!r} given, "
+            f"{list(DECODER_CHANNELS)} accepted"
+        )
+    joint = decoder_channels == "joint" or (
+        decoder_channels is None and decoder == "mlp"
+    )
+    k, r, n = shape.k, shape.r, shape.n
+    encoder_net = (
+        MLPEncoder(r, encoder_width)
+        if encoder == "mlp"
+        else ConvEncoder(r, encoder_width, tuple(dilations))
+    )
+    decoder_net = (
+        MLPDecoder(k, joint, decoder_width)
+        if decoder == "mlp"
+        else ConvDecoder(k, joint, decoder_width, tuple(dilations))
+    )
+
+    def init(key: jax.Array) -> PyTree:
+        encoder_key, decoder_key = jax.random.split(key)
+        return {
+            "encoder": encoder_net.init(encoder_key, jnp.zeros((k, 1, *shape.piece))),
+            "decoder": decoder_net.init(decoder_key, jnp.zeros((n, 1, *shape.share))),
+        }
+
+    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
+        parity = encoder_net.apply(params["encoder"], pieces)
+        return jnp.concatenate([pieces, parity])  # type: ignore
+
+    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
+        features = zero_lost(features, available)
+        shares = decoder_net.apply(params["decoder"], features)
+        if systematic:
+            arrived = available[:k, :, None, None, None]
+            shares = jnp.where(arrived, features[:k], shares)  # type: ignore
+        return shares  # type: ignore
+
+    return Code(init, encode, decode)

@@ -1,0 +1,55 @@
+"""MLPEncoder and MLPDecoder, Tables I and II of the paper."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class MLPEncoder(nn.Module):
+    """Two dense layers over all pixels of one channel of all pieces (Table I).
+
+    Attributes:
+      r: parity pieces.
+      width: of the hidden layer; `k*h*w` if None.
+    """
+
+    r: int
+    width: int | None = None
+
+    @nn.compact
+    def __call__(self, pieces: jax.Array) -> jax.Array:
+        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        k, batch, h, w, channels = pieces.shape
+        x = pieces.transpose(1, 4, 0, 2, 3).reshape(batch, channels, k * h * w)
+        x = nn.relu(nn.Dense(self.width or k * h * w)(x))
+        x = nn.Dense(self.r * h * w)(x)
+        return x.reshape(batch, channels, self.r, h, w).transpose(2, 0, 3, 4, 1)
+
+
+class MLPDecoder(nn.Module):
+    """Three dense layers over the features of all results (Table II).
+
+    Attributes:
+      k: shares to reconstruct.
+      joint: all D channels together, or each on its own with shared weights.
+      width: of the two hidden layers; as the last layer if None.
+    """
+
+    k: int
+    joint: bool = True
+    width: int | None = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """`[n, B, M, M', D] -> [k, B, M, M', D]`, never negative."""
+        n, batch, m, m2, depth = features.shape
+        groups, inner = (1, depth) if self.joint else (depth, 1)
+        x = features.reshape(n, batch, m, m2, groups, inner)
+        x = x.transpose(1, 4, 0, 2, 3, 5).reshape(batch, groups, -1)
+        out = self.k * m * m2 * inner
+        for width in (self.width or out, self.width or out, out):
+            x = nn.relu(nn.Dense(width)(x))
+        x = x.reshape(batch, groups, self.k, m, m2, inner).transpose(2, 0, 3, 4, 1, 5)
+        return jnp.reshape(x, (self.k, batch, m, m2, depth))

@@ -1,0 +1,60 @@
+"""Erasure patterns: which of the n results are lost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Pattern = tuple[int, ...]
+"""Indices of the lost results, ascending: data pieces `0..k-1`, parity `k..n-1`."""
+
+
+def patterns(n: int, l: int) -> list[Pattern]:
+    """All `C(n, l)` patterns of `l` lost results out of `n`, in lexical order.
+
+    Raises:
+      ValueError: `l` is not in `0..n`.
+    """
+    if not 0 <= l <= n:
+        raise ValueError(f"l: {l} lost results given, 0..{n} accepted")
+    return list(itertools.combinations(range(n), l))
+
+
+def patterns_up_to(n: int, r: int) -> list[Pattern]:
+    """All patterns of at most `r` lost results, fewest first."""
+    return [pattern for l in range(r + 1) for pattern in patterns(n, l)]
+
+
+def available(lost: Iterable[int], n: int) -> np.ndarray:
+    """Bool `[n, 1]`, True where the result arrived.
+
+    Raises:
+      ValueError: an index is not in `0..n-1`, or stands twice.
+    """
+    lost = tuple(lost)
+    if len(set(lost)) < len(lost) or not all(
+        isinstance(i, int | np.integer) and 0 <= i < n for i in lost
+    ):
+        raise ValueError(f"lost: {lost} given, distinct indices in 0..{n - 1} accepted")
+    mask = np.ones((n, 1), bool)
+    mask[list(lost)] = False
+    return mask
+
+
+def sample(key: jax.Array, n: int, most: int, batch: int) -> jax.Array:
+    """Draws a pattern for each example: `i ~ U{0..most}`, then `i` of all `n`.
+
+    Section III-C of the paper, with the draw made per example and parity included.
+
+    Returns:
+      Bool `[n, B]`, True where the result arrived.
+    """
+    count_key, order_key = jax.random.split(key)
+    count = jax.random.randint(count_key, (batch,), 0, most + 1)
+    # Ranks of independent uniforms are a uniform permutation.
+    order = jax.random.uniform(order_key, (n, batch)).argsort(axis=0).argsort(axis=0)
+    return jnp.asarray(order >= count)

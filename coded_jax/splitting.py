@@ -1,0 +1,201 @@
+"""Exact splitting of a CNN over overlapping pieces of the image.
+
+Each share of the features gets the window of the image that it depends on, clipped to
+the image and then grown so that all windows have one length `h` with `h = H (mod S)`
+and starts that are multiples of the total stride `S`. The function runs unchanged on
+the window: its own padding is the true padding at an image border and elsewhere spoils
+only outputs outside the share, which `cut` removes. For a network without padding, such
+as LeNet-5, this is the exact receptive-field window and nothing is cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.geometry import Field, receptive_field
+from coded_jax.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class AxisPlan:
+    """The split along one axis.
+
+    Attributes:
+      size: pixels of the image, `H`.
+      window: pixels of a piece, `h`.
+      starts: first pixel of each piece.
+      out: features of the whole image, `M*`.
+      share: features of one share, `M`.
+      cuts: first feature of each share in the output of its piece.
+    """
+
+    size: int
+    window: int
+    starts: tuple[int, ...]
+    out: int
+    share: int
+    cuts: tuple[int, ...]
+
+    @property
+    def parts(self) -> int:
+        return len(self.starts)
+
+    @property
+    def surplus(self) -> int:
+        """Features that the last share repeats of the one before it."""
+        return self.parts * self.share - self.out
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """How images of one shape are split into `k` pieces, row by row of the grid."""
+
+    rows: AxisPlan
+    columns: AxisPlan
+    channels: int
+    feature_channels: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.rows.parts, self.columns.parts
+
+    @property
+    def k(self) -> int:
+        return self.rows.parts * self.columns.parts
+
+    @property
+    def piece_shape(self) -> tuple[int, int, int]:
+        """`(h, w, C)`."""
+        return self.rows.window, self.columns.window, self.channels
+
+    @property
+    def share_shape(self) -> tuple[int, int, int]:
+        """`(M, M', D)`."""
+        return self.rows.share, self.columns.share, self.feature_channels
+
+    @property
+    def work_fraction(self) -> float:
+        """Cost of `f_conv` on one piece over its cost on the whole image."""
+        return (self.rows.window * self.columns.window) / (
+            self.rows.size * self.columns.size
+        )
+
+
+def make_plan(
+    f_conv: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    grid: tuple[int, int],
+) -> SplitPlan:
+    """Plans the split of `f_conv` over a grid of pieces.
+
+    Args:
+      f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
+      variables: arrays or `jax.ShapeDtypeStruct`s.
+      image_shape: `(H, W, C)`.
+      grid: pieces along height and width; `(k, 1)` splits into strips.
+
+    Raises:
+      ValueError: `grid` leaves a piece without features or makes a piece as large as
+        the image, or `f_conv` cannot be split.
+    """
+    fields = receptive_field(f_conv, variables, image_shape)
+    image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    _, *out, depth = jax.eval_shape(f_conv, variables, image).shape
+    rows, columns = (
+        _plan_axis(name, field, size, features, parts)
+        for name, field, size, features, parts in zip(
+            ("rows", "columns"), fields, image_shape[:2], out, grid, strict=True
+        )
+    )
+    return SplitPlan(rows, columns, image_shape[2], depth)
+
+
+def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> AxisPlan:
+    share = -(-out // parts)
+    if not 1 <= parts <= out or (parts - 1) * share >= out:
+        accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
+        raise ValueError(
+            f"k: {parts} pieces along the {name} would leave empty pieces, since the "
+            f"features have {out} {name}; accepted are {accepted}"
+        )
+    firsts = [min(i * share, out - share) for i in range(parts)]
+    needed = [field.window(a, a + share) for a in firsts]
+    needed = [(max(0, low), min(size, high)) for low, high in needed]
+    stride = field.stride
+    for window in range(size % stride or stride, size + 1, stride):
+        starts = [min(low // stride * stride, size - window) for low, _ in needed]
+        if all(s + window >= high for s, (_, high) in zip(starts, needed, strict=True)):
+            break
+    else:
+        raise AssertionError("the whole image is always enough")
+    if window == size and parts > 1:
+        raise ValueError(
+            f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
+            "of the image, so nothing is gained; take fewer pieces or end f_conv earlier"
+        )
+    cuts = [a - s // stride for a, s in zip(firsts, starts, strict=True)]
+    return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts))
+
+
+def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` images to `[k, B, h, w, C]` pieces, of the same dtype.
+
+    Raises:
+      ValueError: the images do not have the plan's shape.
+    """
+    expected = (plan.rows.size, plan.columns.size, plan.channels)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise ValueError(
+            f"images: shape {images.shape} given, [B, {', '.join(map(str, expected))}] "
+            "accepted"
+        )
+    return jnp.stack(
+        [
+            images[:, i : i + plan.rows.window, j : j + plan.columns.window]
+            for i in plan.rows.starts
+            for j in plan.columns.starts
+        ]
+    )
+
+
+def cut(plan: SplitPlan, outputs: jax.Array) -> jax.Array:
+    """Cuts each share out of what `f_conv` made of its piece.
+
+    Args:
+      plan: the split.
+      outputs: `[n, B, m, m', D]`, `m >= M`: data pieces first, then any number of
+        parity pieces, which are cut as an interior data piece is.
+
+    Returns:
+      `[n, B, M, M', D]`.
+    """
+    offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
+    interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
+    offsets += [offsets[interior]] * (outputs.shape[0] - plan.k)
+    height, width = plan.rows.share, plan.columns.share
+    if len(set(offsets)) == 1:
+        i, j = offsets[0]
+        return outputs[:, :, i : i + height, j : j + width]
+    return jnp.stack(
+        [
+            output[:, i : i + height, j : j + width]
+            for output, (i, j) in zip(outputs, offsets, strict=True)
+        ]
+    )
+
+
+def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
+    """`[k, B, M, M', D]` shares to `[B, M*, M'*, D]` features, dropping the surplus."""
+    rows, columns = plan.grid
+    strips = []
+    for i in range(rows):
+        strip = [shares[i * columns + j] for j in range(columns)]
+        strip[-1] = strip[-1][:, :, plan.columns.surplus :]
+        strips.append(jnp.concatenate(strip, axis=2))
+    strips[-1] = strips[-1][:, plan.rows.surplus :]
+    return jnp.concatenate(strips, axis=1)
