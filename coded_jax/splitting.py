@@ -136,7 +136,7 @@ def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> Axis
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
-            "of the image, so nothing is gained; take fewer pieces or end f_conv earlier"
+            "of the image, which gains nothing; take fewer or end f_conv earlier"
         )
     cuts = [a - s // stride for a, s in zip(firsts, starts, strict=True)]
     return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts))

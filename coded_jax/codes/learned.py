@@ -41,7 +41,7 @@ def learned_code(
       shape: the sizes to build for.
       encoder: `"mlp"` or `"conv"`.
       decoder: `"mlp"` or `"conv"`.
-      encoder_width: width of the encoder's hidden layers; its network's default if None.
+      encoder_width: width of the encoder's hidden layers; if None, its own default.
       decoder_width: width of the decoder's hidden layers, likewise.
       dilations: of the convolutional networks' 3x3 layers.
       decoder_channels: `"joint"` or `"independent"`; if None, joint for the MLP and

@@ -1,0 +1,117 @@
+"""One experiment's settings; every field is a flag of `experiments/run.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from coded_jax.codes import DECODER_CHANNELS, NETWORKS
+from coded_jax.codes.conv import DILATIONS
+from coded_jax.data import DATASETS
+from coded_jax.models import BASE_MODELS
+
+RECIPES = ("paper", "systematic")
+MAX_N = 16  # 2^16 erasure patterns are the most that an evaluation can be asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of one run; raises ValueError for one that is out of range.
+
+    Attributes:
+      dataset: name of the data set.
+      base_model: name of the base model.
+      k: data pieces, 2 or more.
+      r: parity pieces, 1 or more.
+      l: results lost per training example, at most; `r` if None.
+      grid: pieces along height and width; `(k, 1)` if None.
+      recipe: `"paper"` (the decoder regenerates all shares, constant learning rate) or
+        `"systematic"` (what arrived is passed through, cosine decay).
+      encoder, decoder: `"mlp"` or `"conv"`.
+      encoder_width, decoder_width: of the hidden layers; the network's own if None.
+      dilations: of the convolutional networks' 3x3 layers.
+      decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
+      base_epochs: epochs of the base model; may be a fraction, as the next.
+      epochs: epochs of the code, and of each trained baseline.
+      batch_size: examples per step.
+      learning_rate: of Adam.
+      weight_decay: L2 factor.
+      seed: fixes the run.
+    """
+
+    dataset: str = "mnist"
+    base_model: str = "lenet5"
+    k: int = 2
+    r: int = 1
+    l: int | None = None
+    grid: tuple[int, int] | None = None
+    recipe: str = "paper"
+    encoder: str = "mlp"
+    decoder: str = "mlp"
+    encoder_width: int | None = None
+    decoder_width: int | None = None
+    dilations: tuple[int, ...] = DILATIONS
+    decoder_channels: str | None = None
+    base_epochs: float = 15
+    epochs: float = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, accepted in (
+            ("dataset", self.dataset, DATASETS),
+            ("base_model", self.base_model, tuple(BASE_MODELS)),
+            ("recipe", self.recipe, RECIPES),
+            ("encoder", self.encoder, NETWORKS),
+            ("decoder", self.decoder, NETWORKS),
+            ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),
+        ):
+            _check(name, value, value in accepted, f"one of {list(accepted)}")
+        _check("k", self.k, 2 <= self.k < MAX_N, f"2..{MAX_N - 1}")
+        most = MAX_N - self.k
+        _check("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
+        _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")
+        rows, columns = self.pieces
+        fits = rows >= 1 and columns >= 1 and rows * columns == self.k
+        _check("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
+        for name in ("encoder_width", "decoder_width"):
+            value = getattr(self, name)
+            _check(name, value, value is None or value >= 1, "1 or more")
+        dilated = len(self.dilations) > 0 and min(self.dilations) >= 1
+        _check("dilations", self.dilations, dilated, "integers of 1 or more")
+        for name in ("base_epochs", "epochs", "learning_rate"):
+            value = getattr(self, name)
+            _check(name, value, value > 0 and math.isfinite(value), "more than 0")
+        decay = self.weight_decay
+        _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
+        _check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
+
+    @property
+    def n(self) -> int:
+        """All pieces, data and parity."""
+        return self.k + self.r
+
+    @property
+    def most_lost(self) -> int:
+        """Most results lost per training example."""
+        return self.r if self.l is None else self.l
+
+    @property
+    def pieces(self) -> tuple[int, int]:
+        """The grid, its default filled in."""
+        return (self.k, 1) if self.grid is None else self.grid
+
+    def to_flags(self) -> dict[str, str]:
+        """`{flag name: value}`; fields that are None are left out."""
+        fields = dataclasses.asdict(self)
+        fields["grid"] = None if self.grid is None else "x".join(map(str, self.grid))
+        fields["dilations"] = ",".join(map(str, self.dilations))
+        return {name: str(v) for name, v in fields.items() if v is not None}
+
+
+def _check(name: str, value: object, holds: bool, accepted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}: {value!r} given, {accepted} accepted")

@@ -1,0 +1,137 @@
+"""The outcome of a run for people: a table and plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from coded_jax.workdir import METRICS
+
+MOST_PATTERNS = 32
+
+
+def percent(fraction: float) -> str:
+    """`0.98765` as `98.77`."""
+    return f"{100 * fraction:.2f}"
+
+
+def summary_table(results: dict[str, Any]) -> Table:
+    """Accuracy by number of lost results: the code beside its baselines.
+
+    Args:
+      results: the content of `results.json`.
+    """
+    split, base = results["split"], results["base"]["test_accuracy"]
+    table = Table(
+        title=(
+            f"{results['dataset']}, {results['config']['base_model']}, k={split['k']} "
+            f"r={split['r']}, {results['config']['recipe']} recipe\n"
+            f"test accuracy in %, of the base model {percent(base)}; each of "
+            f"{split['k'] + split['r']} devices does {split['work_fraction']:.3f} of its "
+            "work"
+        ),
+        title_justify="left",
+    )
+    methods = {"code": results["summary"], **results["baselines"]}
+    table.add_column("lost")
+    for name in methods:
+        for column in ("mean", "worst"):
+            table.add_column(f"{name}\n{column}", justify="right")
+    for l in results["summary"]:
+        cells = [
+            percent(summary[l][column])
+            for summary in methods.values()
+            for column in ("mean", "worst")
+        ]
+        table.add_row(l, *cells)
+    return table
+
+
+def pattern_table(results: dict[str, Any]) -> Table:
+    """One row per erasure pattern; the worst ones if they are many."""
+    patterns = results["patterns"]
+    title = "every erasure pattern"
+    if len(patterns) > MOST_PATTERNS:
+        title = f"the {MOST_PATTERNS} worst of {len(patterns)} erasure patterns"
+        patterns = sorted(patterns, key=lambda p: p["accuracy"])[:MOST_PATTERNS]
+    table = Table(title=title, title_justify="left")
+    table.add_column("lost")
+    for column in ("accuracy", "agreement", "feature mse"):
+        table.add_column(column, justify="right")
+    for pattern in patterns:
+        table.add_row(
+            _names(pattern["lost"], results["split"]["k"]),
+            percent(pattern["accuracy"]),
+            percent(pattern["agreement"]),
+            f"{pattern['feature_mse']:.4g}",
+        )
+    return table
+
+
+def _names(lost: list[int], k: int) -> str:
+    """Pieces by name: `data 0, parity 0`."""
+    names = [f"data {i}" if i < k else f"parity {i - k}" for i in lost]
+    return ", ".join(names) or "none"
+
+
+def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
+    """Draws `accuracy.png` and `training.png` into the workdir.
+
+    Args:
+      folder: the workdir, with its `metrics.jsonl`.
+      results: the content of `results.json`.
+
+    Raises:
+      ImportError: matplotlib is missing; the `plot` extra brings it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
+
+    figure = Figure(figsize=(1.5 + 0.5 * len(results["patterns"]), 4), layout="tight")
+    axes = figure.add_subplot()
+    labels = [_names(p["lost"], results["split"]["k"]) for p in results["patterns"]]
+    values = [100 * p["accuracy"] for p in results["patterns"]]
+    axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in results["patterns"]])
+    base = 100 * results["base"]["test_accuracy"]
+    axes.axhline(base, color="black", linestyle="--", label=f"base {base:.2f}")
+    zero_fill = results["baselines"]["zero_fill"]
+    worst = 100 * min(row["worst"] for row in zero_fill.values())
+    axes.axhline(
+        worst, color="grey", linestyle=":", label=f"worst zero-fill {worst:.2f}"
+    )
+    axes.set(ylim=(max(0, min(values + [worst]) - 2), 100), ylabel="test accuracy, %")
+    axes.tick_params(axis="x", rotation=90)
+    axes.legend(loc="lower left")
+    figure.savefig(folder / "accuracy.png", dpi=120)
+
+    figure = Figure(figsize=(9, 4), layout="tight")
+    losses, scores = figure.subplots(1, 2)
+    for phase, records in _by_phase(folder / METRICS).items():
+        epochs = [r for r in records if "validation_accuracy" in r]
+        losses.plot(
+            [r["step"] for r in records], [r["loss"] for r in records], label=phase
+        )
+        scores.plot(
+            [r["step"] for r in epochs],
+            [100 * r["validation_accuracy"] for r in epochs],
+            ".-",
+            label=phase,
+        )
+    losses.set(yscale="log", xlabel="step", ylabel="training loss")
+    scores.set(xlabel="step", ylabel="validation accuracy, %")
+    losses.legend()
+    figure.savefig(folder / "training.png", dpi=120)
+    return [folder / "accuracy.png", folder / "training.png"]
+
+
+def _by_phase(path: Path) -> dict[str, list[dict[str, Any]]]:
+    phases: dict[str, list[dict[str, Any]]] = {}
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        phases.setdefault(record["phase"], []).append(record)
+    return phases

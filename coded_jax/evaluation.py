@@ -1,0 +1,168 @@
+"""Accuracy under every erasure pattern, never a random draw."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax import erasures
+from coded_jax.erasures import Pattern
+from coded_jax.pipeline import Pipeline, base_features, coded_features, reconstruct
+from coded_jax.types import PyTree
+
+CHUNK = 500
+
+
+class Outcome(NamedTuple):
+    """What one erasure pattern costs, over a whole split.
+
+    Attributes:
+      lost: the lost results.
+      accuracy: fraction of images classified correctly.
+      agreement: fraction classified as by the uncoded base model.
+      feature_mse: mean squared error of the merged features.
+    """
+
+    lost: Pattern
+    accuracy: float
+    agreement: float
+    feature_mse: float
+
+
+class _Chunk(NamedTuple):
+    features: jax.Array  # [n, B, M, M', D]
+    target: jax.Array  # [B, M*, M'*, D]
+    predicted: jax.Array  # int32 [B], by the base model
+    labels: jax.Array  # int32 [B]
+    weight: jax.Array  # float32 [B], 0 for rows past the end of the split
+
+
+def _rows(
+    arrays: dict[str, jax.Array], start: jax.Array, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Images, labels and weights of `size` rows; those past the end weigh nothing."""
+    rows = start + jnp.arange(size)
+    images = arrays["images"].at[rows].get(mode="clip")
+    labels = arrays["labels"].at[rows].get(mode="clip")
+    return images, labels, jnp.where(rows < len(arrays["labels"]), 1.0, 0.0)
+
+
+@functools.partial(jax.jit, static_argnames=("pipeline", "size"))
+def _base_correct(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    arrays: dict[str, jax.Array],
+    start: jax.Array,
+    size: int,
+) -> jax.Array:
+    images, labels, weight = _rows(arrays, start, size)
+    logits = pipeline.base.head(frozen, base_features(pipeline, frozen, images))
+    return (logits.argmax(-1) == labels) @ weight
+
+
+@functools.partial(jax.jit, static_argnames=("pipeline", "size"))
+def _chunk(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    arrays: dict[str, jax.Array],
+    start: jax.Array,
+    size: int,
+) -> _Chunk:
+    images, labels, weight = _rows(arrays, start, size)
+    features = coded_features(pipeline, frozen, params, images)
+    target = base_features(pipeline, frozen, images)
+    predicted = pipeline.base.head(frozen, target).argmax(-1)
+    return _Chunk(features, target, predicted, labels, weight)
+
+
+@functools.partial(jax.jit, static_argnames="pipeline")
+def _score(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    chunk: _Chunk,
+    available: jax.Array,
+) -> jax.Array:
+    merged = reconstruct(pipeline, params, chunk.features, available)
+    predicted = pipeline.base.head(frozen, merged).argmax(-1)
+    per_image = jnp.stack(
+        [
+            predicted == chunk.labels,
+            predicted == chunk.predicted,
+            jnp.square(merged - chunk.target).mean(axis=(1, 2, 3)),
+        ]
+    )
+    return (per_image * chunk.weight).sum(axis=1)
+
+
+def base_accuracy(
+    pipeline: Pipeline, frozen: PyTree, arrays: dict[str, jax.Array]
+) -> float:
+    """Accuracy of the uncoded base model.
+
+    Args:
+      pipeline: whose base model is meant.
+      frozen: its variables.
+      arrays: `images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`.
+    """
+    total = len(arrays["labels"])
+    size = min(CHUNK, total)
+    correct = [
+        _base_correct(pipeline, frozen, arrays, jnp.asarray(start), size)
+        for start in range(0, total, size)
+    ]
+    return float(np.sum(jax.device_get(correct))) / total
+
+
+def evaluate(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    arrays: dict[str, jax.Array],
+    patterns: Sequence[Pattern],
+) -> list[Outcome]:
+    """Tries every pattern on every image.
+
+    The n results are computed once per image, and one compilation serves all patterns.
+
+    Args:
+      pipeline: the coded inference.
+      frozen: variables of the base model.
+      params: parameters of the code.
+      arrays: `images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`, N > 0.
+      patterns: the erasure patterns.
+    """
+    total = len(arrays["labels"])
+    size = min(CHUNK, total)
+    masks = [erasures.available(lost, pipeline.n) for lost in patterns]
+    sums = []
+    for start in range(0, total, size):
+        chunk = _chunk(pipeline, frozen, params, arrays, jnp.asarray(start), size)
+        sums.append([_score(pipeline, frozen, params, chunk, mask) for mask in masks])
+    # Fetched once, after everything has been dispatched.
+    means = np.sum(jax.device_get(sums), axis=0, dtype=np.float64) / total
+    return [
+        Outcome(lost, *map(float, mean))
+        for lost, mean in zip(patterns, means, strict=True)
+    ]
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+    """Mean and worst accuracy for every number of lost results.
+
+    Returns:
+      `{"0": {"mean": ..., "worst": ...}, "1": ...}`, keys as in `results.json`.
+    """
+    by_lost: dict[int, list[float]] = {}
+    for outcome in outcomes:
+        by_lost.setdefault(len(outcome.lost), []).append(outcome.accuracy)
+    return {
+        str(l): {"mean": float(np.mean(values)), "worst": min(values)}
+        for l, values in sorted(by_lost.items())
+    }

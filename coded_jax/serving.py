@@ -1,0 +1,117 @@
+"""A finished run, loaded to classify images with any set of lost devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from coded_jax import checkpoints, erasures, workdir
+from coded_jax.config import Config
+from coded_jax.experiment import build_pipeline, checkpoint_folder, make_optimizer
+from coded_jax.pipeline import Pipeline, infer
+from coded_jax.training import initial_state
+from coded_jax.types import PyTree
+
+_infer = jax.jit(infer, static_argnums=0)
+
+
+class CodedModel(NamedTuple):
+    """A trained coded inference.
+
+    Attributes:
+      pipeline: its functions.
+      frozen: variables of the base model.
+      params: parameters of the code.
+      image_shape: `(H, W, C)`.
+      results: the content of the run's `results.json`.
+    """
+
+    pipeline: Pipeline
+    frozen: PyTree
+    params: PyTree
+    image_shape: tuple[int, int, int]
+    results: dict[str, Any]
+
+    def logits(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
+        """Logits from the results that arrived.
+
+        What is lost is data, so one compilation serves all patterns; a new batch size
+        compiles anew.
+
+        Args:
+          images: uint8 `[B, H, W, C]`, pixel values as in the data set.
+          lost: indices of the lost results: data pieces `0..k-1`, parity `k..n-1`.
+
+        Returns:
+          float32 `[B, classes]`.
+
+        Raises:
+          ValueError: wrong shape or dtype, or more lost results than the code's `r`.
+        """
+        shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
+        if dtype != np.uint8 or len(shape) != 4 or shape[1:] != self.image_shape:
+            accepted = ", ".join(map(str, self.image_shape))
+            raise ValueError(
+                f"images: {dtype} {list(shape)} given, uint8 [B, {accepted}] accepted"
+            )
+        lost = tuple(lost)
+        if len(lost) > self.pipeline.r:
+            raise ValueError(
+                f"lost: {len(lost)} results given, at most r={self.pipeline.r} accepted"
+            )
+        available = erasures.available(lost, self.pipeline.n)
+        return _infer(self.pipeline, self.frozen, self.params, images, available)
+
+    def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
+        """Classes int32 `[B]`; arguments and errors as for `logits`."""
+        return self.logits(images, lost).argmax(-1)
+
+
+def load(path: str | os.PathLike) -> CodedModel:
+    """Loads the best parameters of a finished run.
+
+    Args:
+      path: its workdir.
+
+    Raises:
+      ValueError: it holds no finished run, or its checkpoints are damaged.
+    """
+    folder = Path(path).expanduser().absolute()
+    results = workdir.read_results(folder)
+    config = Config(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in results["config"].items()
+        }
+    )
+    image_shape = tuple(results["image_shape"])
+    statistics = results["normalisation"]
+    pipeline = build_pipeline(
+        config,
+        image_shape,
+        results["classes"],
+        tuple(statistics["mean"]),
+        tuple(statistics["std"]),
+    )
+
+    def init_base(key: jax.Array) -> PyTree:
+        return pipeline.base.init(key, image_shape, results["classes"])
+
+    def best(phase: str, init: Callable[[jax.Array], PyTree]) -> PyTree:
+        optimizer = make_optimizer(config, phase, examples=1)
+        like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
+        found = checkpoints.restore(checkpoint_folder(folder, phase), like)
+        if found is None or found.step != results["steps"][phase]:
+            raise ValueError(
+                f"workdir: the last checkpoint of {phase!r} in {os.fspath(path)!r} is "
+                "damaged or missing; run the experiment again to restore it"
+            )
+        return found.state[1].params
+
+    frozen, params = best("base", init_base), best("code", pipeline.code.init)
+    return CodedModel(pipeline, frozen, params, image_shape, results)

@@ -1,0 +1,121 @@
+"""The folder of one run: its flags and files, and no mixing of two runs in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from coded_jax import __version__
+
+FLAGS = "flags.txt"
+RESULTS = "results.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+PLACES = ("workdir", "data_dir")  # flags that say where, and do not change the run
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that a run's numbers depend on."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {name: metadata.version(name) for name in packages}
+    return {"coded_jax": __version__, **found}
+
+
+def open_workdir(
+    path: str | os.PathLike, flags: dict[str, str], data_dir: str | None = None
+) -> Path:
+    """Makes the workdir of a run, or takes up the one that the same run left.
+
+    Args:
+      path: the folder; it is made if need be.
+      flags: all flags that fix the run, and no other.
+      data_dir: recorded with them, if given, but free to change.
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      ValueError: it cannot be written to, or was made with other flags.
+    """
+    folder = Path(path).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"workdir: {os.fspath(path)!r} given, a folder that can be written to "
+            f"accepted ({error.strerror or error})"
+        ) from error
+    before = read_flags(folder)
+    if before is None:
+        if (folder / CHECKPOINTS).exists() or (folder / RESULTS).exists():
+            raise ValueError(
+                f"workdir: {os.fspath(path)!r} holds a run without {FLAGS}; "
+                "an empty or new folder is accepted"
+            )
+        header = " ".join(f"{name}=={v}" for name, v in versions().items())
+        lines = [f"# {header}", f"--workdir={os.fspath(path)}"]
+        lines += [f"--data_dir={data_dir}"] if data_dir else []
+        lines += [f"--{name}={value}" for name, value in flags.items()]
+        write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
+    elif before != flags:
+        names = sorted(
+            name
+            for name in before.keys() | flags.keys()
+            if before.get(name) != flags.get(name)
+        )
+        differing = ", ".join(
+            f"--{name}={before.get(name, 'unset')} there and "
+            f"{flags.get(name, 'unset')} now"
+            for name in names
+        )
+        raise ValueError(
+            f"workdir: {os.fspath(path)!r} was made with other flags ({differing}); "
+            "give the same flags to resume it, or another --workdir"
+        )
+    return folder
+
+
+def read_flags(folder: Path) -> dict[str, str] | None:
+    """The flags that fixed the run in `folder`; None if there is none."""
+    try:
+        lines = (folder / FLAGS).read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
+    return {name: value for name, _, value in pairs if name not in PLACES}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` so that `path` holds either the old or the new content, whole."""
+    unfinished = path.with_name(path.name + ".tmp")
+    with open(unfinished, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Writes `results.json`, whose layout the README's "Files of a run" gives."""
+    write_atomically(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Reads `results.json`.
+
+    Raises:
+      ValueError: the folder holds no finished run.
+    """
+    try:
+        return json.loads((folder / RESULTS).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"workdir: {os.fspath(folder)!r} given, a folder with the {RESULTS} of a "
+            "finished run accepted"
+        ) from None

@@ -1,0 +1,106 @@
+r"""Runs one experiment: trains a base model and a code, tries every erasure pattern.
+
+    python experiments/run.py --flagfile=experiments/flags/quickstart.flags
+
+Run the same command again to resume. Later flags win, so a variant of a flagfile is
+
+    python experiments/run.py --flagfile=experiments/flags/table5_k2_r1.flags \
+        --recipe=systematic --workdir=runs/table5_k2_r1_systematic
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from absl import app, flags
+from rich.console import Console
+
+from coded_jax import codes, config, data, display, experiment, models, training
+
+DEFAULT = config.Config()
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+)
+flags.DEFINE_integer("seed", DEFAULT.seed, "fixes the run")
+flags.DEFINE_string("dataset", DEFAULT.dataset, f"one of {', '.join(data.DATASETS)}")
+flags.DEFINE_string(
+    "base_model", DEFAULT.base_model, f"one of {', '.join(models.BASE_MODELS)}"
+)
+flags.DEFINE_integer("k", DEFAULT.k, "data pieces")
+flags.DEFINE_integer("r", DEFAULT.r, "parity pieces")
+flags.DEFINE_integer("l", DEFAULT.l, "most results lost in training; r if not given")
+flags.DEFINE_string(
+    "grid", None, "rows x columns of pieces, as 2x2; k x 1 if not given"
+)
+flags.DEFINE_enum("recipe", DEFAULT.recipe, config.RECIPES, "decoder and schedule")
+flags.DEFINE_enum("encoder", DEFAULT.encoder, codes.NETWORKS, "its network")
+flags.DEFINE_enum("decoder", DEFAULT.decoder, codes.NETWORKS, "its network")
+flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
+flags.DEFINE_integer("decoder_width", None, "of hidden layers; its own if not given")
+flags.DEFINE_list(
+    "dilations", list(DEFAULT.dilations), "of the 3x3 layers of conv nets"
+)
+flags.DEFINE_enum(
+    "decoder_channels",
+    None,
+    codes.DECODER_CHANNELS,
+    "decode feature channels together or apart; joint for mlp, independent for conv",
+)
+flags.DEFINE_float("base_epochs", DEFAULT.base_epochs, "epochs of the base model")
+flags.DEFINE_float("epochs", DEFAULT.epochs, "epochs of the code")
+flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "examples per step")
+flags.DEFINE_float("learning_rate", DEFAULT.learning_rate, "of Adam")
+flags.DEFINE_float("weight_decay", DEFAULT.weight_decay, "L2 factor")
+
+
+def integers(name: str, texts: list[str]) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, texts))
+    except ValueError:
+        raise ValueError(f"{name}: {texts} given, integers accepted") from None
+
+
+def config_from_flags() -> config.Config:
+    values = {name: flags.FLAGS[name].value for name in DEFAULT.__dict__}
+    values["dilations"] = integers("dilations", values["dilations"])
+    if values["grid"] is not None:
+        values["grid"] = integers("grid", values["grid"].split("x"))
+    return config.Config(**values)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"arguments that are no flags: {argv[1:]}")
+    command = shlex.join(["python", *sys.argv])
+    try:
+        settings = config_from_flags()
+        prepared = experiment.prepare(settings, WORKDIR.value, DATA_DIR.value)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    try:
+        results = experiment.run(prepared, command=command)
+    except training.Interrupted as stop:
+        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except (training.NonFiniteError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+    console = Console()
+    console.print(display.summary_table(results), display.pattern_table(results))
+    seconds = results["timing"]["seconds"]
+    console.print(
+        f"{sum(seconds.values()):.0f} s: "
+        + ", ".join(f"{phase} {value:.0f}" for phase, value in seconds.items())
+    )
+    try:
+        display.plot(prepared.folder, results)
+    except ImportError as error:
+        console.print(str(error))
+    console.print(f"all of it is in {WORKDIR.value}", highlight=False)
+
+
+if __name__ == "__main__":
+    app.run(main)
