@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from coded_jax.codes import DECODER_CHANNELS, NETWORKS
 from coded_jax.codes.conv import DILATIONS
@@ -110,6 +111,12 @@ class Config:
         fields["grid"] = None if self.grid is None else "x".join(map(str, self.grid))
         fields["dilations"] = ",".join(map(str, self.dilations))
         return {name: str(v) for name, v in fields.items() if v is not None}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Config:
+        """The config that `results.json` holds, whose tuples have become lists."""
+        tuples = {n: tuple(v) for n, v in fields.items() if isinstance(v, list)}
+        return cls(**{**fields, **tuples})
 
 
 def _check(name: str, value: object, holds: bool, accepted: str) -> None:

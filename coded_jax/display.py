@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from coded_jax.workdir import METRICS
@@ -18,25 +21,35 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
-def summary_table(results: dict[str, Any]) -> Table:
-    """Accuracy by number of lost results: the code beside its baselines.
+def report(results: dict[str, Any]) -> Group:
+    """The outcome as text: a heading, the code beside its baselines, every pattern.
 
     Args:
       results: the content of `results.json`.
     """
-    split, base = results["split"], results["base"]["test_accuracy"]
-    table = Table(
-        title=(
-            f"{results['dataset']}, {results['config']['base_model']}, k={split['k']} "
-            f"r={split['r']}, {results['config']['recipe']} recipe\n"
-            f"test accuracy in %, of the base model {percent(base)}; each of "
-            f"{split['k'] + split['r']} devices does {split['work_fraction']:.3f} of its "
-            "work"
-        ),
-        title_justify="left",
+    split, config = results["split"], results["config"]
+    heading = (
+        f"{results['dataset']}, {config['base_model']}, k={split['k']} r={split['r']}, "
+        f"{config['recipe']} recipe, {config['encoder']} encoder, {config['decoder']} "
+        "decoder\n"
+        f"base model: {percent(results['base']['test_accuracy'])} % on the test split; "
+        f"each of {split['k'] + split['r']} devices does {split['work_fraction']:.3f} "
+        "of its work\n\n"
+        "test accuracy in %, over all patterns of that many lost results"
     )
+    title = "every erasure pattern of the code"
+    patterns = results["patterns"]
+    if len(patterns) > MOST_PATTERNS:
+        title = f"the {MOST_PATTERNS} worst of the code's {len(patterns)} patterns"
+        patterns = sorted(patterns, key=lambda p: p["accuracy"])[:MOST_PATTERNS]
+    by_lost = _summary_table(results)
+    return Group(heading, by_lost, title, _pattern_table(patterns, split["k"]))
+
+
+def _summary_table(results: dict[str, Any]) -> Table:
     methods = {"code": results["summary"], **results["baselines"]}
-    table.add_column("lost")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("lost", justify="right")
     for name in methods:
         for column in ("mean", "worst"):
             table.add_column(f"{name}\n{column}", justify="right")
@@ -50,20 +63,14 @@ def summary_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def pattern_table(results: dict[str, Any]) -> Table:
-    """One row per erasure pattern; the worst ones if they are many."""
-    patterns = results["patterns"]
-    title = "every erasure pattern"
-    if len(patterns) > MOST_PATTERNS:
-        title = f"the {MOST_PATTERNS} worst of {len(patterns)} erasure patterns"
-        patterns = sorted(patterns, key=lambda p: p["accuracy"])[:MOST_PATTERNS]
-    table = Table(title=title, title_justify="left")
+def _pattern_table(patterns: list[dict[str, Any]], k: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("lost")
     for column in ("accuracy", "agreement", "feature mse"):
         table.add_column(column, justify="right")
     for pattern in patterns:
         table.add_row(
-            _names(pattern["lost"], results["split"]["k"]),
+            _names(pattern["lost"], k),
             percent(pattern["accuracy"]),
             percent(pattern["agreement"]),
             f"{pattern['feature_mse']:.4g}",
@@ -88,6 +95,8 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
       ImportError: matplotlib is missing; the `plot` extra brings it.
     """
     try:
+        # Its start-up notes are of no use to the reader of a run.
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
@@ -106,7 +115,7 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
     )
     axes.set(ylim=(max(0, min(values + [worst]) - 2), 100), ylabel="test accuracy, %")
     axes.tick_params(axis="x", rotation=90)
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(folder / "accuracy.png", dpi=120)
 
     figure = Figure(figsize=(9, 4), layout="tight")

@@ -146,10 +146,10 @@ def evaluate(
         chunk = _chunk(pipeline, frozen, params, arrays, jnp.asarray(start), size)
         sums.append([_score(pipeline, frozen, params, chunk, mask) for mask in masks])
     # Fetched once, after everything has been dispatched.
-    means = np.sum(jax.device_get(sums), axis=0, dtype=np.float64) / total
+    totals = np.asarray(jax.device_get(sums), np.float64).sum(axis=0)
     return [
         Outcome(lost, *map(float, mean))
-        for lost, mean in zip(patterns, means, strict=True)
+        for lost, mean in zip(patterns, totals / total, strict=True)
     ]
 
 

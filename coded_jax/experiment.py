@@ -18,7 +18,7 @@ from coded_jax.data import Dataset
 from coded_jax.logs import PhaseLog, progress_bars
 from coded_jax.models import make_base_model
 from coded_jax.pipeline import Pipeline
-from coded_jax.training import Fitted, Task, adam, fit, total_steps
+from coded_jax.training import Fitted, Task, fit, total_steps
 from coded_jax.types import Code, CodeShape, PyTree
 
 PHASES = ("base", "code", "no_parity")
@@ -61,6 +61,8 @@ class Experiment(NamedTuple):
     folder: Path
     dataset: Dataset
     pipeline: Pipeline
+    resumed: bool  # whether a former process has left checkpoints
+    started: float  # `time.perf_counter()` when the checks began
 
     def with_code(self, code: Code) -> Pipeline:
         return self.pipeline._replace(code=code)
@@ -79,6 +81,7 @@ def prepare(
     Raises:
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
+    started = time.perf_counter()
     data.check(config.dataset, data_dir)
     folder = workdir.open_workdir(path, config.to_flags(), data_dir)
     dataset = data.load(config.dataset, data_dir)
@@ -91,7 +94,8 @@ def prepare(
     pipeline = build_pipeline(
         config, dataset.image_shape, dataset.classes, dataset.mean, dataset.std
     )
-    return Experiment(config, folder, dataset, pipeline)
+    resumed = (folder / workdir.CHECKPOINTS).exists()
+    return Experiment(config, folder, dataset, pipeline, resumed, started)
 
 
 def run(
@@ -123,7 +127,7 @@ def run(
     )
     patterns = erasures.patterns_up_to(config.n, config.r)
     arrays = tasks.device_arrays(dataset.train)
-    keys = dict(zip(PHASES, jax.random.split(jax.random.key(config.seed), 3), strict=True))
+    key = jax.random.key(config.seed)
 
     with progress_bars(console) as progress:
 
@@ -134,7 +138,7 @@ def run(
                     task,
                     frozen,
                     arrays,
-                    key=keys[phase],
+                    key=jax.random.fold_in(key, PHASES.index(phase)),
                     epochs=epochs,
                     batch_size=config.batch_size,
                     directory=checkpoint_folder(experiment.folder, phase),
@@ -160,7 +164,7 @@ def run(
         code_fit = train_code("code", pipeline.code)
         no_parity_fit = train_code("no_parity", no_parity)
 
-        started = time.perf_counter()
+        evaluation_started = time.perf_counter()
         test = tasks.device_arrays(dataset.test)
         tried = {
             "code": (pipeline.code, code_fit.params),
@@ -175,13 +179,14 @@ def run(
             )
             progress.advance(bar)
         base_accuracy = evaluation.base_accuracy(pipeline, base.params, test)
-        evaluation_seconds = time.perf_counter() - started
+        evaluation_seconds = time.perf_counter() - evaluation_started
 
     seconds = {
         "base": base.seconds,
         "code": code_fit.seconds,
         "no_parity": no_parity_fit.seconds,
         "evaluation": evaluation_seconds,
+        "total": time.perf_counter() - experiment.started,
     }
     plan = pipeline.plan
     results = {
@@ -214,6 +219,7 @@ def run(
             for name in ("zero_fill", "no_parity")
         },
         "timing": {
+            "resumed": experiment.resumed,
             "train_images_per_second": (
                 code_fit.steps * config.batch_size / code_fit.seconds
             ),
@@ -234,4 +240,4 @@ def make_optimizer(config: Config, phase: str, examples: int) -> Any:
     epochs = config.base_epochs if phase == "base" else config.epochs
     decays = phase == "base" or config.recipe == "systematic"
     steps = total_steps(examples, config.batch_size, epochs)
-    return adam(config.learning_rate, config.weight_decay, steps if decays else None)
+    return tasks.adam(config.learning_rate, config.weight_decay, steps if decays else None)

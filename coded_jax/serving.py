@@ -83,12 +83,7 @@ def load(path: str | os.PathLike) -> CodedModel:
     """
     folder = Path(path).expanduser().absolute()
     results = workdir.read_results(folder)
-    config = Config(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in results["config"].items()
-        }
-    )
+    config = Config.from_json(results["config"])
     image_shape = tuple(results["image_shape"])
     statistics = results["normalisation"]
     pipeline = build_pipeline(

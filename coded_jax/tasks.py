@@ -15,7 +15,7 @@ from coded_jax.types import PyTree
 
 
 def device_arrays(split: Split) -> dict[str, jax.Array]:
-    """`images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`, put on the device once."""
+    """`images` uint8 `[N, H, W, C]` and `labels` int32 `[N]` on the device."""
     return {"images": jnp.asarray(split.images), "labels": jnp.asarray(split.labels)}
 
 
@@ -109,3 +109,21 @@ def code_task(
         return sum(outcome.accuracy for outcome in found) / len(found)
 
     return Task(pipeline.code.init, loss, score, optimizer)
+
+
+def adam(
+    learning_rate: float, weight_decay: float, decay_steps: int | None = None
+) -> optax.GradientTransformation:
+    """Adam with L2: the decay is added to the gradient, not decoupled (section IV-A).
+
+    Args:
+      learning_rate: constant, or the first of a cosine decay to zero.
+      weight_decay: the L2 factor.
+      decay_steps: length of the cosine decay; constant if None.
+    """
+    rate = (
+        optax.cosine_decay_schedule(learning_rate, decay_steps)
+        if decay_steps
+        else learning_rate
+    )
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate))

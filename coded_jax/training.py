@@ -6,12 +6,10 @@ that a checkpoint holds is all that a resumed run needs.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
@@ -19,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from coded_jax import checkpoints
+from coded_jax.signals import stop_requests
 from coded_jax.types import PyTree
 
 LOG_STEPS = 50
@@ -203,7 +202,7 @@ def fit(
     )
     order, metrics, order_epoch = None, None, -1
     clock = last_save = time.perf_counter()
-    with _signals() as stop:
+    with stop_requests() as stop:
         while step < steps:
             if step // epoch_steps != order_epoch:
                 order_epoch = step // epoch_steps
@@ -254,44 +253,3 @@ def _check_finite(state: TrainState, saved_step: int, directory: object) -> None
         raise NonFiniteError(
             f"params: not finite after step {int(state.step) - 1}; {kept}"
         )
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a request; a second one is immediate."""
-    received = []
-    previous = {}
-
-    def handle(number: int, _frame: object) -> None:
-        received.append(number)
-        for known, handler in previous.items():
-            signal.signal(known, handler)
-
-    # Only the main thread may set handlers; elsewhere signals act as they always did.
-    with contextlib.suppress(ValueError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handle)
-    try:
-        yield lambda: bool(received)
-    finally:
-        if not received:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-def adam(
-    learning_rate: float, weight_decay: float, decay_steps: int | None = None
-) -> optax.GradientTransformation:
-    """Adam with L2: the decay is added to the gradient, not decoupled (section IV-A).
-
-    Args:
-      learning_rate: constant, or the first of a cosine decay to zero.
-      weight_decay: the L2 factor.
-      decay_steps: length of the cosine decay; constant if None.
-    """
-    rate = (
-        optax.cosine_decay_schedule(learning_rate, decay_steps)
-        if decay_steps
-        else learning_rate
-    )
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate))

@@ -82,19 +82,18 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     try:
         results = experiment.run(prepared, command=command)
-    except training.Interrupted as stop:
-        print(f"{stop}; the same command goes on from there", file=sys.stderr)
+    except (training.Interrupted, KeyboardInterrupt) as stop:
+        message = str(stop) or "stopped"
+        print(f"{message}; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
     except (training.NonFiniteError, OSError) as error:
         sys.exit(f"error: {error}")
 
     console = Console()
-    console.print(display.summary_table(results), display.pattern_table(results))
+    console.print(display.report(results), highlight=False)
     seconds = results["timing"]["seconds"]
-    console.print(
-        f"{sum(seconds.values()):.0f} s: "
-        + ", ".join(f"{phase} {value:.0f}" for phase, value in seconds.items())
-    )
+    times = ", ".join(f"{phase} {value:.0f}" for phase, value in seconds.items())
+    console.print(f"seconds: {times}", highlight=False)
     try:
         display.plot(prepared.folder, results)
     except ImportError as error:

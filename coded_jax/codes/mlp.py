@@ -47,7 +47,7 @@ class MLPDecoder(nn.Module):
         n, batch, m, m2, depth = features.shape
         groups, inner = (1, depth) if self.joint else (depth, 1)
         x = features.reshape(n, batch, m, m2, groups, inner)
-        x = x.transpose(1, 4, 0, 2, 3, 5).reshape(batch, groups, -1)
+        x = x.transpose(1, 4, 0, 2, 3, 5).reshape(batch, groups, n * m * m2 * inner)
         out = self.k * m * m2 * inner
         for width in (self.width or out, self.width or out, out):
             x = nn.relu(nn.Dense(width)(x))
