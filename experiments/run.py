@@ -13,7 +13,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 
 from coded_jax import codes, config, data, display, experiment, models, training
@@ -74,6 +74,8 @@ def config_from_flags() -> config.Config:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {argv[1:]}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     command = shlex.join(["python", *sys.argv])
     try:
         settings = config_from_flags()
