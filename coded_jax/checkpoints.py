@@ -1,9 +1,7 @@
 """Checkpoints of a training state on a local disk: atomic, checksummed, synchronous.
 
-A checkpoint is an Orbax checkpoint in `<directory>/<step>`: a flat dictionary from
-the path of each leaf to its array, custom metadata with a CRC-32 of every leaf, and
-one more file with a CRC-32 of every file. `orbax.checkpoint.v1.load` reads it without
-this module.
+A checkpoint is an Orbax checkpoint in `<directory>/<step>`, a flat dictionary from the
+path of each leaf to its array, and one more file with a CRC-32 of every file of it.
 
     save(directory, step, state, seconds=elapsed)
     restored = restore(directory, like=state)  # None: start from the beginning
@@ -19,15 +17,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
-import operator
 import os
 import re
 import shutil
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +36,6 @@ from orbax.checkpoint import v1 as ocp
 # one when no save runs was left by a process that died.
 _UNFINISHED = ".unfinished-"
 _CHECKSUMS = "checksums.json"
-_SCALARS = (bool, int, float, complex)
 
 
 class Restored(NamedTuple):
@@ -48,7 +43,7 @@ class Restored(NamedTuple):
 
     step: int  # the number that was given to `save`
     state: Any  # the structure, shapes and dtypes of `like`
-    seconds: float  # training seconds up to this step, as given to `save`
+    seconds: float  # as given to `save`
 
 
 def save(
@@ -68,38 +63,20 @@ def save(
     Args:
       directory: where the checkpoints are; made if it does not exist.
       step: number of the checkpoint, >= 0.
-      state: pytree of JAX arrays (typed keys too), NumPy arrays of numbers or
-        booleans, and Python numbers, of any shapes.
-      seconds: training seconds spent up to this step, all processes together, >= 0.
+      state: pytree of arrays, each with one element or more.
+      seconds: kept beside the state; training seconds spent up to this step.
       keep: how many checkpoints up to `step` to keep, >= 1; the oldest others are
         removed once the new one is complete. Later steps are left alone: after a
         fall-back from a damaged checkpoint they may be damaged, but also may not.
 
     Raises:
-      ValueError: `step`, `seconds` or `keep` out of range, or a leaf of `state` that
-        is no array of native numbers.
       OSError: the disk is full, or any other failure to write. The checkpoints that
         were there remain.
     """
-    step, keep = operator.index(step), operator.index(keep)
-    if step < 0:
-        raise ValueError(f"step must be >= 0, got {step}")
-    if keep < 1:
-        raise ValueError(f"keep must be >= 1, got {keep}")
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"seconds must be finite and >= 0, got {seconds}")
-    arrays = _to_host(state)
-    metadata = {
-        "step": step,
-        "seconds": float(seconds),
-        "leaves": [
-            [name, x.dtype.name, list(x.shape), _crc32(x)] for name, x in arrays.items()
-        ],
-    }
-
     directory = Path(directory).absolute()
     final = directory / str(step)
     staging = _unfinished(final)
+    arrays = {name: np.asarray(x) for name, x in _by_path(jax.device_get(state))}
     context = ocp.Context()
     # Weights hardly compress: 0.2 s against 0.4 s for 160 MB on a 2-core CPU.
     context.array.saving.use_compression = False
@@ -111,13 +88,10 @@ def save(
         if size > free:
             raise OSError(f"the disk is full: {size} bytes to write, {free} free")
         with context, _quiet():
-            # Orbax refuses arrays without elements, which their shape and dtype
-            # describe fully, and trees without leaves.
-            tree = {name: x for name, x in arrays.items() if x.size}
-            tree = tree or {"nothing": np.zeros(1)}
-            ocp.save(str(staging), tree, custom_metadata=metadata)
+            ocp.save(str(staging), arrays, custom_metadata={"seconds": seconds})
         files = [str(f.relative_to(staging)) for f in staging.rglob("*") if f.is_file()]
-        (staging / _CHECKSUMS).write_text(json.dumps(_file_crc32s(staging, files)))
+        checksums = {name: _crc32(staging / name) for name in files}
+        (staging / _CHECKSUMS).write_text(json.dumps(checksums))
         if final.exists():
             final.rename(_unfinished(final))
         staging.rename(final)
@@ -137,40 +111,23 @@ def save(
 def restore(directory: str | os.PathLike[str], like: Any) -> Restored | None:
     """Returns the newest checkpoint that is undamaged and fits `like`.
 
-    Every file and leaf is compared with its checksum. A checkpoint that cannot be
-    read, fails a checksum, or has other leaves than `like` is passed over with a
-    `RuntimeWarning` that names it and the reason. Nothing on the disk is changed.
+    A checkpoint that cannot be read, fails a checksum, or has other leaves than `like`
+    is passed over with a `RuntimeWarning` that names it and the reason. Nothing on the
+    disk is changed.
 
     Args:
       directory: as given to `save`; need not exist.
-      like: pytree with the structure of the saved state, whose leaves have its shapes
-        and dtypes (arrays or `jax.ShapeDtypeStruct`s) or are Python numbers.
+      like: pytree of arrays or `jax.ShapeDtypeStruct`s, of the saved state's structure.
 
     Returns:
       The checkpoint, or None when there is none left. Leaves are bit for bit those
-      saved: JAX arrays on the default device that own their memory and may be
-      donated, Python numbers where `like` has them, and NumPy arrays where JAX has no
-      such dtype (64 bits while `jax_enable_x64` is off).
-
-    Raises:
-      ValueError: a leaf of `like` has no shape and dtype.
+      saved, as JAX arrays that own their memory and may be donated.
     """
     directory = Path(directory).absolute()
-    paths, treedef = jax.tree.flatten_with_path(like)
-    names = [jax.tree_util.keystr(path) for path, _ in paths]
-    leaves = [leaf for _, leaf in paths]
-    expected = {
-        name: _signature(name, leaf) for name, leaf in zip(names, leaves, strict=True)
-    }
     for step in reversed(steps(directory)):
         path = directory / str(step)
         try:
-            arrays, seconds = _read(path, step, expected)
-            state = treedef.unflatten(
-                _from_host(arrays[name], leaf)
-                for name, leaf in zip(names, leaves, strict=True)
-            )
-            return Restored(step, state, seconds)
+            return Restored(step, *_read(path, like))
         except Exception as error:  # damage surfaces as nearly any exception
             warnings.warn(
                 f"passing over checkpoint {path}: {_reason(error)}",
@@ -186,112 +143,49 @@ def steps(directory: str | os.PathLike[str]) -> list[int]:
     Finished means completely written; whether it is still undamaged only `restore`
     finds out. The list is empty if `directory` does not exist.
     """
-    try:
-        with os.scandir(directory) as entries:
-            names = [e.name for e in entries if e.name.isdecimal() and e.is_dir()]
-    except FileNotFoundError:
-        return []
-    return sorted(int(name) for name in names if name == str(int(name)))
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        names = [e.name for e in entries if e.name.isdecimal() and e.is_dir()]
+        return sorted(int(name) for name in names if name == str(int(name)))
+    return []
 
 
-def _read(
-    path: Path, step: int, expected: dict[str, tuple[str, tuple[int, ...]]]
-) -> tuple[dict[str, np.ndarray], float]:
-    """Returns the verified leaves by name and the seconds of one checkpoint."""
+def _read(path: Path, like: Any) -> tuple[Any, float]:
+    """Returns the state and the seconds of one checkpoint."""
     # First the files: native code (TensorStore) had better not see damaged ones.
-    crcs = json.loads((path / _CHECKSUMS).read_bytes())
-    for name, crc in _file_crc32s(path, crcs).items():
-        if crc != crcs[name]:
+    for name, crc in json.loads((path / _CHECKSUMS).read_bytes()).items():
+        if _crc32(path / name) != crc:
             raise ValueError(f"file {name} fails its checksum")
     with _quiet():
         metadata: Any = ocp.metadata(str(path)).custom_metadata
-    if metadata["step"] != step:
-        raise ValueError(f"it was saved as step {metadata['step']}")
-    leaves = metadata["leaves"]
-    stored = {name: (dtype, tuple(shape)) for name, dtype, shape, _ in leaves}
+        arrays: Any = ocp.load(str(path))
+    stored = {name: _signature(x) for name, x in arrays.items()}
+    expected = {name: _signature(x) for name, x in _by_path(like)}
     for name in [*expected, *stored]:
         if stored.get(name) != expected.get(name):
             raise ValueError(
-                f"leaf {name or '(root)'} is {_show(stored.get(name))} there and "
-                f"{_show(expected.get(name))} in `like`"
+                f"leaf {name} is {stored.get(name, 'missing')} there and "
+                f"{expected.get(name, 'missing')} in `like`"
             )
-    with _quiet():
-        loaded: Any = ocp.load(str(path))
-    arrays = {}
-    for name, dtype, shape, crc in leaves:
-        x = np.asarray(loaded[name]) if math.prod(shape) else np.zeros(shape, dtype)
-        if (x.dtype.name, x.shape, _crc32(x)) != (dtype, tuple(shape), crc):
-            raise ValueError(f"leaf {name or '(root)'} fails its checksum")
-        arrays[name] = x
-    return arrays, metadata["seconds"]
+    # Copied: on a CPU the loaded arrays may share memory, which prevents donation.
+    leaves = [jnp.array(np.asarray(arrays[name])) for name, _ in _by_path(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata["seconds"]
 
 
-def _to_host(state: Any) -> dict[str, np.ndarray]:
-    """Returns the leaves of `state` by path, as C-contiguous NumPy arrays."""
-    leaves = {
-        jax.tree_util.keystr(path): leaf
-        for path, leaf in jax.tree.flatten_with_path(state)[0]
-    }
-    for name, leaf in leaves.items():
-        _signature(name, leaf)
-    data = {n: jax.random.key_data(x) if _is_key(x) else x for n, x in leaves.items()}
-    return {n: np.asarray(x, order="C") for n, x in jax.device_get(data).items()}
+def _by_path(tree: Any) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
 
 
-def _from_host(x: np.ndarray, like: Any) -> Any:
-    """Returns `x` as the kind of leaf that `like` is."""
-    if isinstance(like, _SCALARS):
-        return type(like)(x.item())
-    # Not `device_put`, which on a CPU may share the memory of `x` and so prevent
-    # its donation.
-    leaf = jnp.array(x)
-    if _is_key(like):
-        impl = []  # `key_impl` takes no ShapeDtypeStruct, so ask while tracing
-        jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), like)
-        return jax.random.wrap_key_data(leaf, impl=impl[0])
-    return leaf if leaf.dtype == x.dtype else x
+def _signature(leaf: Any) -> str:
+    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
 
 
-def _signature(name: str, leaf: Any) -> tuple[str, tuple[int, ...]]:
-    """Returns the name of the dtype and the shape under which `leaf` is stored."""
-    if isinstance(leaf, _SCALARS):
-        leaf = np.asarray(leaf)
-    if _is_key(leaf):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    dtype = getattr(leaf, "dtype", None)
-    if not (
-        isinstance(dtype, np.dtype)
-        and dtype.isnative
-        and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
-    ):
-        raise ValueError(
-            f"leaf {name or '(root)'} must be an array of native numbers or booleans "
-            f"or a Python number, got {dtype or type(leaf).__name__}"
-        )
-    return dtype.name, tuple(leaf.shape)
-
-
-def _is_key(leaf: Any) -> bool:
-    dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-
-
-def _crc32(x: np.ndarray) -> int:
-    return zlib.crc32(x.reshape(-1).view(np.uint8).data)
-
-
-def _file_crc32s(path: Path, names: Iterable[str]) -> dict[str, int]:
-    """Returns the CRC-32 of the files `names` below `path`."""
-    crcs = dict.fromkeys(names, 0)
-    for name in crcs:
-        with open(path / name, "rb") as file:
-            while block := file.read(1 << 22):
-                crcs[name] = zlib.crc32(block, crcs[name])
-    return crcs
-
-
-def _show(signature: tuple[str, tuple[int, ...]] | None) -> str:
-    return f"{signature[0]}{list(signature[1])}" if signature else "missing"
+def _crc32(path: Path) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _unfinished(path: Path) -> Path:

@@ -74,11 +74,11 @@ def check(name: str, data_dir: str | None = None) -> None:
     root = None if name == "mnist_5k" else _root(data_dir)
     extra = "tfds" if root else "mnist5k"
     if missing := _missing(_EXTRAS[extra]):
-        raise ModuleNotFoundError(f"no {missing}: pip install 'coded_jax[{extra}]'")
+        raise ModuleNotFoundError(f"needs {missing}: pip install 'coded_jax[{extra}]'")
     if root and _version(root, name) is None and (obstacle := _obstacle()):
         raise FileNotFoundError(
-            f"dataset {name} is not in {root} and cannot be prepared here ({obstacle}): "
-            "set --data_dir or TFDS_DATA_DIR to a folder that has it, use mnist_5k, or "
+            f"dataset {name} is not in {root} and cannot be prepared here: {obstacle}. "
+            "Set --data_dir or TFDS_DATA_DIR to a folder that has it, use mnist_5k, or "
             "`pip install tensorflow importlib_resources` where there is a network"
         )
 

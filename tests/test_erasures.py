@@ -1,0 +1,108 @@
+"""Erasure patterns: counts, order, masks, and the distribution of drawn ones."""
+
+import itertools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.erasures import available, patterns, patterns_up_to, sample
+
+
+@pytest.mark.parametrize("n", [1, 3, 6])
+def test_patterns_are_all_subsets_in_lexical_order(n):
+    for l in range(n + 1):
+        subsets = patterns(n, l)
+        assert len(subsets) == len(set(subsets)) == math.comb(n, l)
+        assert subsets == sorted(subsets)
+        for subset in subsets:
+            assert len(set(subset)) == l and set(subset) <= set(range(n))
+            assert list(subset) == sorted(subset)
+
+
+def test_patterns_by_hand():
+    assert patterns(4, 2) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert patterns(3, 0) == [()]
+    assert patterns_up_to(3, 1) == [(), (0,), (1,), (2,)]
+
+
+def test_patterns_up_to_counts_the_smaller_ones_too():
+    assert len(patterns_up_to(6, 2)) == 1 + 6 + 15
+    assert len(patterns_up_to(5, 5)) == 2**5
+
+
+@pytest.mark.parametrize("l", [-1, 4])
+def test_impossible_numbers_of_lost_results_are_refused(l):
+    with pytest.raises(ValueError, match=rf"^l: {l} .* 0\.\.3 accepted"):
+        patterns(3, l)
+
+
+def test_too_many_lost_results_are_refused():
+    with pytest.raises(ValueError, match=r"^l: 4 .* 0\.\.3 accepted"):
+        patterns_up_to(3, 4)
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (3, 0), [2], range(4), np.array([0, 2])])
+def test_available(lost):
+    mask = available(lost, 4)
+    assert mask.shape == (4, 1) and mask.dtype == bool
+    assert [i for i in range(4) if not mask[i, 0]] == sorted(lost)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [(4,), (-1,), (0, 0), (1.0,), ("0",), (True,), (None,)],
+    ids=str,
+)
+def test_what_is_no_index_is_refused(lost):
+    with pytest.raises(ValueError, match=r"^lost: .* 0\.\.3 accepted"):
+        available(lost, 4)
+
+
+def draw(n, most, batch=20_000, seed=0):
+    mask = jax.jit(sample, static_argnums=(1, 2, 3))(
+        jax.random.key(seed), n, most, batch
+    )
+    assert mask.shape == (n, batch) and mask.dtype == bool
+    return np.asarray(mask)
+
+
+def assert_uniform(counts):
+    """Every count within 5 standard deviations of an equal share."""
+    total, p = sum(counts), 1 / len(counts)
+    deviation = math.sqrt(total * p * (1 - p))
+    assert all(abs(count - total * p) < 5 * deviation for count in counts), counts
+
+
+@pytest.mark.parametrize("n, most", [(3, 1), (6, 2), (4, 4)])
+def test_number_of_lost_results_is_uniform(n, most):
+    lost = (~draw(n, most)).sum(0)
+    assert set(lost) == set(range(most + 1))
+    assert_uniform([(lost == i).sum() for i in range(most + 1)])
+
+
+def test_every_subset_of_a_size_is_equally_likely():
+    mask = draw(5, 3)
+    for l in (1, 2, 3):
+        counts = dict.fromkeys(itertools.combinations(range(5), l), 0)
+        for example in (~mask[:, (~mask).sum(0) == l]).T:
+            counts[tuple(example.nonzero()[0].tolist())] += 1
+        assert_uniform(list(counts.values()))
+
+
+def test_number_and_choice_are_independent_between_examples():
+    # Neighbours in a batch lose result 0, with probability 1/2 * 1/3, independently.
+    lost = ~draw(3, 1)[0]
+    both = (lost[0::2] & lost[1::2]).sum()
+    p, total = (1 / 6) ** 2, lost.size // 2
+    assert abs(both - total * p) < 5 * math.sqrt(total * p * (1 - p))
+
+
+def test_nothing_to_lose():
+    assert draw(3, 0, batch=100).all()
+
+
+def test_draws_depend_on_the_key_alone():
+    np.testing.assert_array_equal(draw(3, 1, 100, seed=4), draw(3, 1, 100, seed=4))
+    assert (draw(3, 1, 100, seed=4) != draw(3, 1, 100, seed=5)).any()
