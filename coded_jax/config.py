@@ -74,8 +74,8 @@ class Config:
         most = MAX_N - self.k
         _check("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")
-        rows, columns = self.pieces
-        fits = rows >= 1 and columns >= 1 and rows * columns == self.k
+        grid = self.pieces
+        fits = len(grid) == 2 and min(grid) >= 1 and math.prod(grid) == self.k
         _check("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
         for name in ("encoder_width", "decoder_width"):
             value = getattr(self, name)

@@ -36,9 +36,11 @@ def available(lost: Iterable[int], n: int) -> np.ndarray:
       ValueError: an index is not in `0..n-1`, or stands twice.
     """
     lost = tuple(lost)
-    if len(set(lost)) < len(lost) or not all(
-        isinstance(i, int | np.integer) and 0 <= i < n for i in lost
-    ):
+    indices = all(
+        isinstance(i, int | np.integer) and not isinstance(i, bool) and 0 <= i < n
+        for i in lost
+    )
+    if not indices or len(set(lost)) < len(lost):
         raise ValueError(f"lost: {lost} given, distinct indices in 0..{n - 1} accepted")
     mask = np.ones((n, 1), bool)
     mask[list(lost)] = False
@@ -54,7 +56,7 @@ def sample(key: jax.Array, n: int, most: int, batch: int) -> jax.Array:
       Bool `[n, B]`, True where the result arrived.
     """
     count_key, order_key = jax.random.split(key)
-    count = jax.random.randint(count_key, (batch,), 0, most + 1)
+    count = jax.random.randint(count_key, (1, batch), 0, most + 1)
     # Ranks of independent uniforms are a uniform permutation.
     order = jax.random.uniform(order_key, (n, batch)).argsort(axis=0).argsort(axis=0)
     return jnp.asarray(order >= count)

@@ -98,7 +98,7 @@ def _score(
             jnp.square(merged - chunk.target).mean(axis=(1, 2, 3)),
         ]
     )
-    return (per_image * chunk.weight).sum(axis=1)
+    return (per_image * chunk.weight[None]).sum(axis=1)
 
 
 def base_accuracy(

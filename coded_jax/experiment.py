@@ -83,7 +83,6 @@ def prepare(
     """
     started = time.perf_counter()
     data.check(config.dataset, data_dir)
-    folder = workdir.open_workdir(path, config.to_flags(), data_dir)
     dataset = data.load(config.dataset, data_dir)
     examples = len(dataset.train.labels)
     if config.batch_size > examples:
@@ -94,6 +93,7 @@ def prepare(
     pipeline = build_pipeline(
         config, dataset.image_shape, dataset.classes, dataset.mean, dataset.std
     )
+    folder = workdir.open_workdir(path, config.to_flags(), data_dir)
     resumed = (folder / workdir.CHECKPOINTS).exists()
     return Experiment(config, folder, dataset, pipeline, resumed, started)
 

@@ -54,10 +54,12 @@ class CodedModel(NamedTuple):
           ValueError: wrong shape or dtype, or more lost results than the code's `r`.
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
-        if dtype != np.uint8 or len(shape) != 4 or shape[1:] != self.image_shape:
+        fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
+        if dtype != np.uint8 or not fits:
             accepted = ", ".join(map(str, self.image_shape))
             raise ValueError(
-                f"images: {dtype} {list(shape)} given, uint8 [B, {accepted}] accepted"
+                f"images: {dtype} {list(shape)} given, uint8 [B, {accepted}] accepted, "
+                "with a B of 1 or more"
             )
         lost = tuple(lost)
         if len(lost) > self.pipeline.r:

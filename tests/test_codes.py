@@ -1,0 +1,388 @@
+"""Codes: sizes and formulas by hand, and what every code must do with lost results."""
+
+import functools
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.codes import learned_code, no_parity, zero_fill
+from coded_jax.codes.conv import DilatedStack
+from coded_jax.erasures import available, patterns_up_to
+from coded_jax.types import Code, CodeShape
+
+B = 3
+SHAPE = CodeShape(k=2, r=2, piece=(6, 5, 3), share=(2, 3, 4))
+SMALL = dict(encoder_width=4, decoder_width=4, dilations=(2,))
+LEARNED = {
+    "mlp": dict(),
+    "mlp, independent": dict(decoder_channels="independent"),
+    "conv": dict(encoder="conv", decoder="conv", **SMALL),
+    "conv, joint": dict(
+        encoder="conv", decoder="conv", decoder_channels="joint", **SMALL
+    ),
+}
+INDEPENDENT = ["mlp, independent", "conv"]
+
+
+@functools.cache
+def make(name: str, systematic: bool = True):
+    """A code, jitted, and random parameters for it, biases included."""
+    if name == "zero_fill":
+        code = zero_fill(SHAPE)
+    elif name == "no_parity":
+        code = no_parity(SHAPE, learned_code(SHAPE, systematic=systematic))
+    else:
+        code = learned_code(SHAPE, **LEARNED[name], systematic=systematic)
+    rng = np.random.default_rng(0)
+    random = lambda x: rng.normal(scale=np.prod(x.shape[:-1]) ** -0.5, size=x.shape)
+    params = jax.eval_shape(code.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: random(x).astype("f"), params)
+    return Code(code.init, jax.jit(code.encode), jax.jit(code.decode)), params
+
+
+def random_pieces() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(SHAPE.k, B, *SHAPE.piece)).astype("f")
+
+
+def random_features() -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(SHAPE.n, B, *SHAPE.share)).astype("f")
+
+
+def count(name, k, r, h, **options):
+    """Parameters of one half of a code for 28x28 images and LeNet-5's features."""
+    shape = CodeShape(k, r, piece=(h, 28, 1), share=(4 // k, 4, 16))
+    code = learned_code(shape, encoder="mlp", decoder="mlp", **options)
+    if "conv" in name:
+        code = learned_code(shape, encoder="conv", decoder="conv", **options)
+    half = "encoder" if "Encoder" in name else "decoder"
+    params = jax.eval_shape(code.init, jax.random.key(0))[half]
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "k, r, h, width, expected",
+    [
+        # Table I: k*h*w -> k*h*w -> r*h*w, with biases.
+        (2, 1, 20, None, 1120 * 1120 + 1120 + 1120 * 560 + 560),
+        (4, 1, 16, None, 1792 * 1792 + 1792 + 1792 * 448 + 448),
+        (4, 2, 16, None, 1792 * 1792 + 1792 + 1792 * 896 + 896),
+        (2, 1, 20, 100, 1120 * 100 + 100 + 100 * 560 + 560),
+    ],
+)
+def test_parameters_of_mlp_encoder(k, r, h, width, expected):
+    assert count("mlp Encoder", k, r, h, encoder_width=width) == expected
+
+
+def test_paper_mlp_encoder_has_1_883_280_parameters():
+    assert count("mlp Encoder", 2, 1, 20) == 1_883_280
+
+
+@pytest.mark.parametrize(
+    "k, r, h, channels, width, expected",
+    [
+        # Table II: n*M*M' -> k*M*M' -> k*M*M' -> k*M*M', times D = 16 if joint.
+        (2, 1, 20, None, None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (2, 1, 20, "joint", None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (4, 1, 16, "joint", None, 320 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (4, 2, 16, "joint", None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (2, 1, 20, "independent", None, 24 * 16 + 16 + 2 * (16 * 16 + 16)),
+        (4, 1, 16, "independent", None, 20 * 16 + 16 + 2 * (16 * 16 + 16)),
+        (2, 1, 20, "joint", 50, 384 * 50 + 50 + 50 * 50 + 50 + 50 * 256 + 256),
+    ],
+)
+def test_parameters_of_mlp_decoder(k, r, h, channels, width, expected):
+    options = dict(decoder_channels=channels, decoder_width=width)
+    assert count("mlp Decoder", k, r, h, **options) == expected
+
+
+@pytest.mark.parametrize(
+    "k, r, options, expected",
+    [
+        # Table I: 3x3 from k to 20*k maps, five more 3x3, 1x1 to r maps, with biases.
+        (2, 1, {}, 9 * 2 * 40 + 40 + 5 * (9 * 40 * 40 + 40) + 40 + 1),
+        (4, 2, {}, 9 * 4 * 80 + 80 + 5 * (9 * 80 * 80 + 80) + 80 * 2 + 2),
+        (
+            2,
+            1,
+            dict(encoder_width=8, dilations=(1, 2)),
+            9 * 2 * 8 + 8 + (9 * 8 * 8 + 8) + 8 + 1,
+        ),
+    ],
+)
+def test_parameters_of_conv_encoder(k, r, options, expected):
+    assert count("conv Encoder", k, r, 20, **options) == expected
+
+
+@pytest.mark.parametrize(
+    "k, r, options, expected",
+    [
+        # Table II, likewise: n maps in and k out, or n*D and k*D if joint.
+        (2, 1, {}, 9 * 3 * 60 + 60 + 5 * (9 * 60 * 60 + 60) + 60 * 2 + 2),
+        (4, 2, {}, 9 * 6 * 120 + 120 + 5 * (9 * 120 * 120 + 120) + 120 * 4 + 4),
+        (
+            2,
+            1,
+            dict(decoder_channels="joint"),
+            9 * 48 * 960 + 960 + 5 * (9 * 960 * 960 + 960) + 960 * 32 + 32,
+        ),
+        (
+            2,
+            1,
+            dict(decoder_channels="joint", decoder_width=8, dilations=(1, 2)),
+            9 * 48 * 8 + 8 + (9 * 8 * 8 + 8) + 8 * 32 + 32,
+        ),
+    ],
+)
+def test_parameters_of_conv_decoder(k, r, options, expected):
+    assert count("conv Decoder", k, r, 20, **options) == expected
+
+
+@pytest.mark.parametrize("name", [*LEARNED, "zero_fill", "no_parity"])
+def test_queries_begin_with_the_pieces(name):
+    code, params = make(name)
+    pieces = random_pieces()
+    queries = code.encode(params, pieces)
+    chex.assert_shape(queries, (SHAPE.n, B, *SHAPE.piece))
+    np.testing.assert_array_equal(queries[: SHAPE.k], pieces)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_every_channel_is_encoded_alike_and_alone(name):
+    code, params = make(name)
+    pieces = random_pieces()
+    parity = code.encode(params, pieces)[SHAPE.k :]
+    order = np.array([2, 0, 1])
+    permuted = code.encode(params, pieces[..., order])[SHAPE.k :]
+    chex.assert_trees_all_close(permuted, parity[..., order], rtol=1e-5, atol=1e-6)
+    pieces[..., 0] += 1
+    other = code.encode(params, pieces)[SHAPE.k :]
+    chex.assert_trees_all_close(other[..., 1:], parity[..., 1:], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(other[..., 0], parity[..., 0], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_encoder_by_hand(name):
+    # Hidden: the pieces. Parity: combinations of what ReLU leaves of them, negative,
+    # so that a ReLU after the last layer would show.
+    h, w, _ = SHAPE.piece
+    combination = -np.array([[1.0, 3.0], [2.0, 4.0]], np.float32)  # [k, r]
+    if name == "mlp":
+        code = learned_code(SHAPE)
+        kernels = [np.eye(2 * h * w), np.kron(combination, np.eye(h * w))]
+        layers = [f"Dense_{i}" for i in range(2)]
+        net = lambda layers: layers
+    else:
+        code = learned_code(SHAPE, encoder="conv", encoder_width=2, dilations=(3,))
+        centre = np.zeros((3, 3, 2, 2))
+        centre[1, 1] = np.eye(2)
+        kernels = [centre, combination[None, None]]
+        layers = [f"Conv_{i}" for i in range(2)]
+        net = lambda layers: {"DilatedStack_0": layers}
+    weights = {
+        layer: {"kernel": kernel.astype("f"), "bias": np.zeros(kernel.shape[-1], "f")}
+        for layer, kernel in zip(layers, kernels, strict=True)
+    }
+    params = {"encoder": {"params": net(weights)}}
+    pieces = random_pieces()
+    first, second = np.maximum(pieces, 0)
+    expected = [-(first + 2 * second), -(3 * first + 4 * second)]
+    queries = jax.jit(code.encode)(params, pieces)
+    chex.assert_trees_all_close(list(queries[2:]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp, independent", "conv", "conv, joint"])
+def test_decoder_by_hand(name):
+    # Every kernel picks inputs, and the first one those of results 1 and 2 of 0..3.
+    options = LEARNED[name] | dict(decoder_width=None, dilations=())
+    code = learned_code(SHAPE, **options, systematic=False)
+
+    def pick(x):
+        if x.ndim == 1:
+            return np.zeros(x.shape, "f")
+        *window, inputs, outputs = x.shape
+        first = 0 if inputs == outputs else inputs // SHAPE.n
+        return np.eye(inputs, outputs, -first, "f").reshape(x.shape)
+
+    params = jax.tree.map(pick, jax.eval_shape(code.init, jax.random.key(0)))
+    features = random_features()
+    shares = jax.jit(code.decode)(params, features, np.ones((SHAPE.n, 1), bool))
+    np.testing.assert_array_equal(shares, np.maximum(features[1:3], 0))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_decoder_channels(name):
+    code, params = make(name, systematic=False)
+    features = random_features()
+    mask = np.ones((SHAPE.n, 1), bool)
+    decode = lambda features: code.decode(params, features, mask)
+    order = np.array([3, 1, 0, 2])
+    alike = np.allclose(
+        decode(features[..., order]), decode(features)[..., order], atol=1e-5
+    )
+    brighter = features + np.array([1, 0, 0, 0], "f")
+    other = decode(brighter) - decode(features)
+    alone = np.allclose(other[..., 1:], 0, atol=1e-5)
+    assert not np.allclose(other[..., 0], 0, atol=1e-2)
+    assert (alike, alone) == (name in INDEPENDENT,) * 2
+
+
+@pytest.mark.parametrize("dilations", [(1, 1, 2, 4, 8, 1), (1, 3), (2,), ()], ids=str)
+def test_an_impulse_reaches_twice_the_sum_of_the_dilations(dilations):
+    net = DilatedStack(out=1, width=2, dilations=dilations)
+    extent = 1 + 2 * sum(dilations)
+    size = extent + 4
+    impulse = np.zeros((1, size, size, 1), np.float32)
+    impulse[0, size // 2, size // 2] = 1
+    params = jax.eval_shape(net.init, jax.random.key(0), impulse)
+    # Weights above 0 cancel nothing, and no bias shifts anything.
+    params = jax.tree.map(lambda x: np.full(x.shape, x.ndim > 1, "f"), params)
+    (response,) = np.asarray(jax.jit(net.apply)(params, impulse))[..., 0]
+    for axis in (0, 1):
+        (reached,) = response.any(axis).nonzero()
+        assert reached[[0, -1]].tolist() == [2, 2 + extent - 1]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_paper_decoder_regenerates_and_systematic_fills_the_gaps(name):
+    # All weights zero and the last bias 7: a decoder that says 7 whatever arrives.
+    code, params = make(name, systematic=False)
+    systematic, _ = make(name)
+    last = max(jax.tree.leaves(_layers(params["decoder"])))
+    params = jax.tree.map_with_path(
+        lambda path, x: np.full_like(
+            x, 7 if path[-1].key == "bias" and path[-2].key == last else 0
+        ),
+        params,
+    )
+    features = random_features()
+    for lost in patterns_up_to(SHAPE.n, SHAPE.r):
+        mask = available(lost, SHAPE.n)
+        assert (np.asarray(code.decode(params, features, mask)) == 7).all()
+        shares = systematic.decode(params, features, mask)
+        for i in range(SHAPE.k):
+            expected = np.full_like(features[i], 7) if i in lost else features[i]
+            np.testing.assert_array_equal(shares[i], expected)
+
+
+def _layers(params):
+    """The names of the layers that hold a bias."""
+    paths = jax.tree.leaves_with_path(params)
+    return [path[-2].key for path, _ in paths if path[-1].key == "bias"]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_decoders_are_never_negative(name):
+    code, params = make(name, systematic=False)
+    shares = np.asarray(
+        code.decode(params, random_features(), np.ones((SHAPE.n, 1), bool))
+    )
+    assert shares.min() == 0 < shares.max()
+
+
+@pytest.mark.parametrize("systematic", [True, False])
+@pytest.mark.parametrize("name", ["mlp", "conv", "no_parity"])
+def test_garbage_in_lost_slots_leaks_nowhere(name, systematic):
+    code, params = make(name, systematic)
+    # Every example loses others, the last nothing.
+    mask = np.array([[0, 1, 1], [1, 0, 1], [1, 0, 1], [0, 1, 1]], bool)
+    features = random_features()
+
+    @jax.jit
+    def outcome(params, features):
+        loss = lambda *args: (code.decode(*args, mask) ** 2).sum()
+        gradients = jax.grad(loss, argnums=(0, 1))(params, features)
+        return code.decode(params, features, mask), gradients
+
+    lost = ~mask[:, :, None, None, None]
+    clean = outcome(params, np.where(lost, np.float32(0), features))
+    chex.assert_tree_all_finite(clean)
+    for garbage in np.array([np.nan, np.inf, -3e38], np.float32):
+        dirty = outcome(params, np.where(lost, garbage, features))
+        chex.assert_trees_all_equal(dirty, clean)
+    to_features = np.asarray(clean[1][1])
+    assert not to_features[~mask].any() and to_features[mask].any()
+
+
+@pytest.mark.parametrize("name", [*LEARNED, "zero_fill", "no_parity"])
+def test_availability_per_example_and_for_all_agree(name):
+    code, params = make(name)
+    features = random_features()
+    masks = [available(lost, SHAPE.n) for lost in [(), (0, 3), (1, 2)]]
+    together = code.decode(params, features, np.concatenate(masks, axis=1))
+    for i, mask in enumerate(masks):
+        alone = code.decode(params, features, mask)
+        chex.assert_trees_all_close(together[:, i], alone[:, i], rtol=1e-5, atol=1e-6)
+        repeated = code.decode(params, features, np.repeat(mask, B, axis=1))
+        np.testing.assert_array_equal(repeated, alone)
+
+
+def test_zero_fill():
+    code, params = make("zero_fill")
+    assert params == {}
+    pieces, features = random_pieces(), random_features()
+    assert not np.asarray(code.encode(params, pieces)[SHAPE.k :]).any()
+    for lost in patterns_up_to(SHAPE.n, SHAPE.n):
+        expected = np.array(features[: SHAPE.k])
+        expected[[i for i in lost if i < SHAPE.k]] = 0
+        dirty = features.copy()
+        dirty[list(lost)] = np.nan
+        shares = code.decode(params, dirty, available(lost, SHAPE.n))
+        np.testing.assert_array_equal(shares, expected)
+
+
+@pytest.mark.parametrize("systematic", [True, False])
+def test_no_parity_keeps_a_decoder_that_never_sees_parity(systematic):
+    code, params = make("no_parity", systematic)
+    coded, coded_params = make("mlp", systematic)
+    assert params.keys() == {"decoder"}
+    assert not np.asarray(code.encode(params, random_pieces())[SHAPE.k :]).any()
+    features = random_features()
+    other = features.copy()
+    other[SHAPE.k :] = np.nan
+    parity = set(range(SHAPE.k, SHAPE.n))
+    for lost in patterns_up_to(SHAPE.n, SHAPE.r):
+        mask = available(lost, SHAPE.n)
+        shares = code.decode(params, features, mask)
+        np.testing.assert_array_equal(code.decode(params, other, mask), shares)
+        # It is the code itself, with the same decoder and all parity lost.
+        expected = coded.decode(
+            coded_params | params, features, available(parity | set(lost), SHAPE.n)
+        )
+        chex.assert_trees_all_close(shares, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_init():
+    code = learned_code(SHAPE)
+    params = jax.jit(code.init)(jax.random.key(0))
+    chex.assert_trees_all_equal(jax.jit(code.init)(jax.random.key(0)), params)
+    other = jax.jit(code.init)(jax.random.key(1))
+    for half in ("encoder", "decoder"):
+        kernels = [p[half]["params"]["Dense_0"]["kernel"] for p in (params, other)]
+        assert not np.isclose(*kernels).any()
+    # So that the two differ by nothing but parity when they are trained.
+    withheld = jax.jit(no_parity(SHAPE, code).init)(jax.random.key(0))
+    chex.assert_trees_all_equal(withheld, {"decoder": params["decoder"]})
+
+
+@pytest.mark.parametrize(
+    "argument, value, accepted",
+    [
+        ("encoder", "cnn", r"\['mlp', 'conv'\]"),
+        ("decoder", "MLP", r"\['mlp', 'conv'\]"),
+        ("decoder_channels", "both", r"\['joint', 'independent'\]"),
+    ],
+)
+def test_what_is_not_accepted_is_named(argument, value, accepted):
+    with pytest.raises(ValueError, match=f"^{argument}: '{value}' .*{accepted}"):
+        learned_code(SHAPE, **{argument: value})
+
+
+@pytest.mark.parametrize("make_code", [learned_code, zero_fill])
+def test_codes_are_static_arguments(make_code):
+    code = make_code(SHAPE)
+    encode = jax.jit(lambda code, *args: code.encode(*args), static_argnums=0)
+    params = jax.eval_shape(code.init, jax.random.key(0))
+    out = jax.eval_shape(functools.partial(encode, code), params, random_pieces())
+    assert out.shape == (SHAPE.n, B, *SHAPE.piece) and hash(code) == hash(code)

@@ -1,0 +1,294 @@
+"""The whole run: results, refusal of bad settings, and kill -9 at any moment."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from test_data import write_data
+
+import coded_jax
+from coded_jax import data, experiment, workdir
+from coded_jax.config import Config
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = Config(
+    dataset="mnist_5k", recipe="systematic", base_epochs=1.5, epochs=1.5, seed=3
+)
+
+
+def small_run(path, config=SMALL):
+    prepared = experiment.prepare(config, path)
+    return experiment.run(prepared, console=Console(quiet=True), command="small")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The workdir of a finished small run, in this process."""
+    path = tmp_path_factory.mktemp("runs") / "small"
+    small_run(path)
+    return path
+
+
+def params_of(path):
+    model = coded_jax.load(path)
+    return model.frozen, model.params
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_results_have_the_documented_layout(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["dataset"] == "mnist_5k" and results["seed"] == 3
+    assert results["split"] == {
+        "k": 2,
+        "r": 1,
+        "grid": [2, 1],
+        "piece_shape": [20, 28, 1],
+        "work_fraction": 0.7143,
+    }
+    lost = [pattern["lost"] for pattern in results["patterns"]]
+    assert lost == [[], [0], [1], [2]]
+    keys = {"lost", "accuracy", "agreement", "feature_mse"}
+    assert all(pattern.keys() == keys for pattern in results["patterns"])
+    accuracies = [p["accuracy"] for p in results["patterns"]]
+    assert results["summary"]["1"] == {
+        "mean": pytest.approx(np.mean(accuracies[1:])),
+        "worst": min(accuracies[1:]),
+    }
+    assert results["baselines"].keys() == {"zero_fill", "no_parity"}
+    for summary in (results["summary"], *results["baselines"].values()):
+        assert summary.keys() == {"0", "1"}
+        # Systematic, so nothing is lost when nothing is missing.
+        assert summary["0"]["mean"] == results["base"]["test_accuracy"]
+    assert {"config", "versions", "timing", "command"} <= results.keys()
+    assert results["timing"]["train_images_per_second"] > 0
+
+
+def test_workdir_holds_flags_metrics_and_checkpoints(finished):
+    flags = (finished / "flags.txt").read_text()
+    assert "--dataset=mnist_5k\n" in flags and "--seed=3\n" in flags
+    lines = [
+        json.loads(x) for x in (finished / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert {line["phase"] for line in lines} == set(experiment.PHASES)
+    last = [line for line in lines if line["phase"] == "code"][-1]
+    assert last["step"] == 81 and 0 <= last["validation_accuracy"] <= 1
+    for phase in experiment.PHASES:
+        assert (finished / "checkpoints" / phase / "81").is_dir()
+
+
+def test_model_learns(finished):
+    results = workdir.read_results(finished)
+    # 1.5 epochs of 3,500 images; chance is 0.1.
+    assert results["base"]["test_accuracy"] > 0.75
+    assert (
+        results["summary"]["1"]["mean"] > results["baselines"]["zero_fill"]["1"]["mean"]
+    )
+
+
+def test_running_again_changes_no_number(finished):
+    before = workdir.read_results(finished)
+    params = params_of(finished)
+    after = small_run(finished)
+    assert_same(params_of(finished), params)
+    for name in ("base", "patterns", "summary", "baselines"):
+        assert json.loads(json.dumps(after[name])) == before[name]
+
+
+def test_loaded_model_reproduces_the_results(finished):
+    model = coded_jax.load(finished)
+    test = data.load("mnist_5k").test
+    for pattern in model.results["patterns"]:
+        predicted = model.classify(test.images, pattern["lost"])
+        accuracy = (np.asarray(predicted) == test.labels).mean()
+        assert accuracy == pytest.approx(pattern["accuracy"])
+
+
+def test_loaded_model_compiles_once_for_all_patterns(finished):
+    model = coded_jax.load(finished)
+    traced = []
+
+    code = model.pipeline.code
+
+    def decode(params, features, available):
+        traced.append(1)
+        return code.decode(params, features, available)
+
+    code_counted = code._replace(decode=decode)
+    model = model._replace(pipeline=model.pipeline._replace(code=code_counted))
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    answers = [model.logits(images, lost) for lost in ((), [0], (1,), {2})]
+    assert len(traced) == 1
+    np.testing.assert_allclose(answers[0], answers[3], rtol=1e-6)
+    assert not np.allclose(answers[0], answers[1])
+
+
+@pytest.mark.parametrize(
+    "images, lost, message",
+    [
+        (np.zeros((2, 28, 28), np.uint8), (), r"^images: uint8 \[2, 28, 28\] given"),
+        (np.zeros((2, 32, 32, 3), np.uint8), (), r"\[B, 28, 28, 1\] accepted"),
+        (np.zeros((2, 28, 28, 1)), (), "^images: float64"),
+        (np.zeros((0, 28, 28, 1), np.uint8), (), "1 or more"),
+        ([[0]], (), "^images: list"),
+        (np.zeros((1, 28, 28, 1), np.uint8), (0, 1), "^lost: 2 results .* r=1"),
+        (np.zeros((1, 28, 28, 1), np.uint8), (3,), r"^lost: .* 0\.\.2"),
+        (np.zeros((1, 28, 28, 1), np.uint8), (-1,), r"^lost: .* 0\.\.2"),
+    ],
+)
+def test_wrong_images_and_losses(finished, images, lost, message):
+    with pytest.raises(ValueError, match=message):
+        coded_jax.load(finished).classify(images, lost)
+
+
+def test_load_refuses_what_is_no_finished_run(finished, tmp_path):
+    with pytest.raises(ValueError, match="^workdir: .*finished run accepted"):
+        coded_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (
+            Config(dataset="mnist_5k", batch_size=3501),
+            r"^batch_size: 3501 .* 1\.\.3500",
+        ),
+        (
+            Config(dataset="mnist_5k", k=3),
+            "^k: 3 pieces along the rows .* empty pieces",
+        ),
+        (Config(dataset="mnist_5k", k=8), "^k: 8 pieces"),
+    ],
+)
+def test_what_only_the_data_can_tell_is_refused_before_training(
+    tmp_path, fields, message
+):
+    with pytest.raises(ValueError, match=message):
+        experiment.prepare(Config(dataset="mnist_5k", **fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_data_dir_leaves_no_workdir(tmp_path):
+    with pytest.raises(ValueError, match="data_dir"):
+        experiment.prepare(Config(), tmp_path / "run", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_cifar_with_the_conv_pair(tmp_path):
+    """Colour images, a grid, and a code of convolutions, from TFDS files."""
+    write_data(tmp_path / "data", "cifar10")
+    config = Config(
+        dataset="cifar10",
+        k=4,
+        r=2,
+        grid=(2, 2),
+        recipe="paper",
+        encoder="conv",
+        decoder="conv",
+        encoder_width=3,
+        decoder_width=4,
+        dilations=(1, 2),
+        base_epochs=1,
+        epochs=1,
+        batch_size=8,
+    )
+    prepared = experiment.prepare(config, tmp_path / "run", str(tmp_path / "data"))
+    results = experiment.run(prepared, console=Console(quiet=True))
+    assert results["split"]["piece_shape"] == (24, 24, 3)
+    assert len(results["patterns"]) == 1 + 6 + 15
+    model = coded_jax.load(tmp_path / "run")
+    assert model.classify(np.zeros((2, 32, 32, 3), np.uint8), (0, 5)).shape == (2,)
+
+
+COMMAND = [
+    sys.executable,
+    str(ROOT / "experiments" / "run.py"),
+    "--dataset=mnist_5k",
+    "--recipe=systematic",
+    "--base_epochs=1.5",
+    "--epochs=1.5",
+    "--seed=3",
+]
+
+
+def command(*arguments, **options):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def test_kill_9_and_resume_is_bit_for_bit(tmp_path):
+    """Kills at three moments, one in every phase, then lets the run end."""
+    whole = command(f"--workdir={tmp_path / 'whole'}")
+    assert whole.wait() == 0, whole.stdout.read()
+    for phase in experiment.PHASES:
+        process = command(f"--workdir={tmp_path / 'cut'}")
+        begun = tmp_path / "cut" / "checkpoints" / phase
+        while not any(begun.glob("[0-9]*")) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, process.stdout.read()
+    last = command(f"--workdir={tmp_path / 'cut'}")
+    output = last.stdout.read()
+    assert last.wait() == 0, output
+    assert "resumed at step" in output
+    assert_same(params_of(tmp_path / "cut"), params_of(tmp_path / "whole"))
+    cut, uncut = (workdir.read_results(tmp_path / x) for x in ("cut", "whole"))
+    assert cut["patterns"] == uncut["patterns"]
+    assert cut["baselines"] == uncut["baselines"]
+    assert cut["timing"]["resumed"] and not uncut["timing"]["resumed"]
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text()
+    assert lines == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    table = re.search(r"^ +1 +[\d. ]+$", output, re.M)
+    assert table, output
+    assert {"accuracy.png", "training.png"} <= set(os.listdir(tmp_path / "cut"))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    process = command("--epochs=500", f"--workdir={tmp_path / 'run'}")
+    while not (tmp_path / "run" / "checkpoints" / "code").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output = process.stdout.read()
+    assert process.wait() == 130
+    assert "which is saved; the same command goes on from there" in output
+    assert "Traceback" not in output
+    refused = command("--epochs=400", f"--workdir={tmp_path / 'run'}")
+    output = refused.stdout.read()
+    assert refused.wait() == 1
+    assert output.startswith("error: workdir: ") and output.count("\n") == 1
+    assert "--epochs=500.0 there and 400.0 now" in output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--k=1"], r"error: k: 1 given"),
+        (["--grid=2by1"], r"error: grid: .* integers accepted"),
+        (["--encoder=cnn"], r"--encoder=cnn: value should be one of <mlp\|conv>"),
+    ],
+)
+def test_bad_flags(tmp_path, arguments, message):
+    process = command(*arguments, f"--workdir={tmp_path / 'run'}")
+    output = process.stdout.read()
+    assert process.wait() == 1
+    assert re.search(message, output) and "Traceback" not in output
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,48 @@
+"""A workdir belongs to one run."""
+
+import pytest
+
+from coded_jax import workdir
+
+FLAGS = {"k": "2", "seed": "0", "dilations": "1,2"}
+
+
+def test_the_same_flags_take_it_up_again(tmp_path):
+    folder = workdir.open_workdir(tmp_path / "a" / "b", FLAGS, "somewhere")
+    assert folder == workdir.open_workdir(tmp_path / "a" / "b", FLAGS, "elsewhere")
+    text = (folder / "flags.txt").read_text()
+    assert text.startswith("# coded_jax==") and "\n--data_dir=somewhere\n" in text
+    assert "\n--dilations=1,2\n" in text
+
+
+def test_other_flags_are_refused_by_name(tmp_path):
+    folder = workdir.open_workdir(tmp_path, FLAGS)
+    before = (folder / "flags.txt").read_text()
+    other = {"k": "4", "dilations": "1,2", "l": "1", "seed": "0"}
+    with pytest.raises(ValueError, match="^workdir: ") as error:
+        workdir.open_workdir(tmp_path, other)
+    message = str(error.value)
+    assert "--k=2 there and 4 now" in message
+    assert "--l=unset there and 1 now" in message
+    assert "seed" not in message and "dilations" not in message
+    assert "\n" not in message
+    assert (folder / "flags.txt").read_text() == before
+
+
+def test_a_run_without_flags_is_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="^workdir: .* without flags.txt"):
+        workdir.open_workdir(tmp_path, FLAGS)
+
+
+def test_not_writable(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/run"):
+        with pytest.raises(ValueError, match="^workdir: .* can be written to"):
+            workdir.open_workdir(path, FLAGS)
+
+
+def test_no_results(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match="^workdir: .* finished run accepted"):
+            workdir.read_results(path)
