@@ -165,6 +165,19 @@ NETWORKS = {
         Field(2, -1, 2),
         Field(1, -2, 1),
     ),
+    "max pool, dilated": (
+        lambda x: lax.reduce_window(
+            x,
+            -np.inf,
+            lax.max,
+            (1, 3, 2, 1),
+            (1, 1, 1, 1),
+            "VALID",
+            window_dilation=(1, 2, 3, 1),
+        ),
+        Field(1, 0, 5),
+        Field(1, 0, 4),
+    ),
     "min pool": (
         lambda x: nn.pooling.min_pool(x, (2, 2), (1, 2)),
         Field(1, 0, 2),

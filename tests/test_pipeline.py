@@ -6,6 +6,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from jax import lax
 
 from coded_jax.codes import learned_code, zero_fill
 from coded_jax.erasures import available, patterns_up_to
@@ -18,7 +19,7 @@ from coded_jax.pipeline import (
     reconstruct,
 )
 from coded_jax.splitting import make_plan
-from coded_jax.types import CodeShape
+from coded_jax.types import BaseModel, CodeShape
 
 B = 3
 
@@ -94,6 +95,26 @@ def test_colour_images_and_surplus():
     logits = jax.jit(infer, static_argnums=0)(pipeline, variables, {}, images, mask)
     expected = uncoded(normalised(pipeline, images))
     chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padded_base_model():
+    # The outputs of f_conv on a piece are more than its share, and are cut.
+    def f_conv(kernel, x):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    base = BaseModel(lambda *_: None, f_conv, lambda _, features: features[:, ::9, 0])
+    kernel = np.arange(1.0, 10).reshape(3, 3, 1, 1).astype("f")
+    plan = make_plan(f_conv, kernel, (28, 28, 1), (3, 1))
+    assert plan.rows.cuts == (0, 1, 2)
+    code = zero_fill(CodeShape(3, 1, plan.piece_shape, plan.share_shape))
+    pipeline = Pipeline(base, plan, code, (0.13,), (0.31,), 1)
+    images = random_images()
+    mask = np.ones((4, 1), bool)
+    rows = jax.jit(infer, static_argnums=0)(pipeline, kernel, {}, images, mask)
+    expected = jax.jit(f_conv)(kernel, normalised(pipeline, images))[:, ::9, 0]
+    chex.assert_trees_all_close(rows, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_one_compilation_serves_every_pattern(lenet, truth):

@@ -1,0 +1,142 @@
+"""The scripts and flagfiles of experiments/, and the README that shows them."""
+
+import importlib.util
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
+RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"experiments/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run():
+    return script("run")
+
+
+@pytest.fixture(scope="module")
+def report():
+    return script("report")
+
+
+def config_of(run, monkeypatch, *arguments):
+    monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
+    with flagsaver.flagsaver():
+        flags.FLAGS(["run.py", *arguments])
+        return run.config_from_flags()
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_flagfile_is_valid_and_says_what_it_is(run, monkeypatch, path):
+    config = config_of(run, monkeypatch, f"--flagfile={path}")
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    if match := re.match(r"table5_k(\d)_r(\d)(_conv)?$", path.stem):
+        k, r, conv = match.groups()
+        kind = "conv" if conv else "mlp"
+        assert (config.k, config.r, config.l) == (int(k), int(r), int(r))
+        assert (config.encoder, config.decoder, config.recipe) == (kind, kind, "paper")
+        # Section IV-A.
+        assert (config.batch_size, config.learning_rate) == (64, 1e-3)
+        assert (config.weight_decay, config.dataset) == (1e-5, "mnist")
+
+
+def test_all_flagfiles_of_table_5_are_there():
+    names = {path.stem for path in FLAGFILES}
+    rows = {f"table5_k{k}_r{r}" for k, r in ((2, 1), (4, 1), (4, 2))}
+    assert rows | {f"{row}_conv" for row in rows} | {"quickstart"} <= names
+
+
+def test_later_flags_win(run, monkeypatch):
+    flagfile = f"--flagfile={ROOT}/experiments/flags/table5_k4_r2_conv.flags"
+    arguments = [flagfile, "--recipe=systematic", "--dilations=1,2", "--grid=2x2"]
+    config = config_of(run, monkeypatch, *arguments)
+    assert (config.recipe, config.k) == ("systematic", 4)
+    assert (config.dilations, config.grid) == ((1, 2), (2, 2))
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--grid=2x", "^grid: .* integers"),
+        ("--dilations=1,a", "^dilations: .*integers"),
+    ],
+)
+def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
+    with pytest.raises(ValueError, match=message):
+        config_of(run, monkeypatch, "--workdir=x", argument)
+
+
+def test_readme_table_is_that_of_the_results(report):
+    readme = (ROOT / "README.md").read_text()
+    assert report.replace_section(readme, report.report(RESULTS)) == readme
+
+
+def test_report_row(report):
+    summary = {"1": {"mean": 0.98765, "worst": 0.9}}
+    results = {
+        "config": {
+            "encoder": "mlp",
+            "decoder": "conv",
+            "recipe": "paper",
+            "base_epochs": 15.0,
+            "epochs": 0.5,
+        },
+        "split": {"k": 4, "r": 1},
+        "base": {"test_accuracy": 0.99},
+        "summary": summary,
+        "baselines": {
+            "zero_fill": summary,
+            "no_parity": {"1": {"mean": 1, "worst": 0}},
+        },
+        "seed": 7,
+        "timing": {"seconds": {"total": 61.4}},
+    }
+    assert report.row("x", results) == (
+        "| 4, 1, 1 | mlp/conv | paper | 99.00 | **98.76** | 90.00 | 98.76 (90.00) "
+        "| 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
+    ).replace("98.76", f"{98.765:.2f}")
+
+
+def test_report_refuses_a_file_without_markers(report):
+    with pytest.raises(ValueError, match="^readme: "):
+        report.replace_section("no markers", "table")
+
+
+def test_results_hold_no_path_of_a_machine():
+    for path in RESULTS:
+        command = json.loads(path.read_text())["command"]
+        assert re.fullmatch(r"python experiments/run\.py [\w=./ -]+", command)
+        assert "/tmp" not in command and "/home" not in command
+
+
+def test_readme_brings_its_own_cnn():
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split("## Bring your own CNN")[1]
+    code = re.search(r"```python\n(.*?)```", section, re.S).group(1)
+    scope = {}
+    exec(code, scope)
+    assert scope["logits"].shape == (5, 10)
+
+
+def test_import_is_light():
+    code = (
+        "import sys, coded_jax; "
+        "heavy = {'jax', 'flax', 'orbax', 'tensorflow_datasets', 'matplotlib'}; "
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
