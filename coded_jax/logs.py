@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from rich.progress import (
 )
 
 from coded_jax.workdir import METRICS, write_atomically
+
+QUIET_SECONDS = 30.0  # between lines where there is no terminal for bars
 
 
 def progress_bars(console: Console) -> Progress:
@@ -54,6 +57,7 @@ class PhaseLog(AbstractContextManager):
         self._bar = progress.add_task(phase, total=steps, note="")
         self._events = _event_writer(folder / "events" / phase)
         self._note: dict[str, float] = {}
+        self._printed = time.monotonic()
 
     def start(self, step: int) -> None:
         """Drops what a killed process logged past the checkpoint it left."""
@@ -80,7 +84,9 @@ class PhaseLog(AbstractContextManager):
         self._note.update(metrics)
         note = "  ".join(f"{name} {value:.4g}" for name, value in self._note.items())
         self._progress.update(self._bar, completed=step, note=note)
-        if self._progress.disable and "validation_accuracy" in metrics:
+        overdue = time.monotonic() - self._printed > QUIET_SECONDS
+        if self._progress.disable and (step == self._steps or overdue):
+            self._printed = time.monotonic()
             self._print(f"{self._phase}: step {step}/{self._steps}  {note}")
 
     def _print(self, line: str) -> None:

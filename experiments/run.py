@@ -73,7 +73,7 @@ def config_from_flags() -> config.Config:
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"arguments that are no flags: {argv[1:]}")
+        sys.exit(f"error: arguments: {argv[1:]} given, only --flags accepted")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     command = shlex.join(["python", *sys.argv])

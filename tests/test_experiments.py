@@ -88,6 +88,7 @@ def test_readme_table_is_that_of_the_results(report):
 
 def test_report_row(report):
     summary = {"1": {"mean": 0.98765, "worst": 0.9}}
+    no_parity = {"1": {"mean": 1, "worst": 0}}
     results = {
         "config": {
             "encoder": "mlp",
@@ -101,7 +102,7 @@ def test_report_row(report):
         "summary": summary,
         "baselines": {
             "zero_fill": summary,
-            "no_parity": {"1": {"mean": 1, "worst": 0}},
+            "no_parity": no_parity,
         },
         "seed": 7,
         "timing": {"seconds": {"total": 61.4}},
