@@ -65,9 +65,8 @@ class Field(NamedTuple):
 
 
 Fields = tuple[Field, Field]  # rows, columns
-UNIFORM = "uniform"  # does not depend on the image and is the same at every position
-VARYING = "varying"  # does not depend on the image, but differs between positions
-Trace = Fields | str
+Varying = frozenset[int]  # axes along which a constant may vary
+Trace = Fields | Varying
 
 
 def receptive_field(
@@ -90,14 +89,13 @@ def receptive_field(
     closed = jax.make_jaxpr(f_conv)(variables, image)
     constants = [_constant(v.aval.shape) for v in closed.jaxpr.invars[:-1]]
     (out,) = _walk(closed.jaxpr, [*constants, (Field(), Field())])
-    if isinstance(out, str):
+    if isinstance(out, frozenset):
         raise ValueError("f_conv: its result does not depend on the image")
     return out
 
 
-def _constant(shape: tuple[int, ...]) -> str:
-    spatial = shape[1:3] if len(shape) == 4 else shape[:-1]
-    return UNIFORM if all(size == 1 for size in spatial) else VARYING
+def _constant(shape: tuple[int, ...]) -> Varying:
+    return frozenset(axis for axis, size in enumerate(shape) if size > 1)
 
 
 def _walk(jaxpr: Any, inputs: list[Trace]) -> list[Trace]:
@@ -117,31 +115,44 @@ def _walk(jaxpr: Any, inputs: list[Trace]) -> list[Trace]:
         if name in CALLS:
             inner = eqn.params[CALLS[name]]
             outputs = _walk(getattr(inner, "jaxpr", inner), traces)
-        elif all(isinstance(t, str) for t in traces):
-            outputs = [_through_constant(eqn, traces)] * len(eqn.outvars)
+        elif all(isinstance(t, frozenset) for t in traces):
+            outputs = [_through_constant(eqn, traces, v) for v in eqn.outvars]
         else:
             outputs = [_through(eqn, traces)]
         known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _through_constant(eqn: Any, traces: list[Trace]) -> str:
-    if eqn.primitive.name == "broadcast_in_dim" and len(eqn.outvars[0].aval.shape) == 4:
-        shape = eqn.invars[0].aval.shape
-        kept = zip(eqn.params["broadcast_dimensions"], shape, strict=True)
-        return VARYING if any(d in (1, 2) and s > 1 for d, s in kept) else UNIFORM
-    return UNIFORM if all(t == UNIFORM for t in traces) else VARYING
+def _through_constant(eqn: Any, traces: list[Any], out: Any) -> Varying:
+    name, shape = eqn.primitive.name, out.aval.shape
+    if name == "broadcast_in_dim":
+        return frozenset(eqn.params["broadcast_dimensions"][a] for a in traces[0])
+    if name in ("reshape", "squeeze"):
+        before, after = _long_axes(eqn.invars[0].aval.shape), _long_axes(shape)
+        if [size for _, size in before] == [size for _, size in after]:
+            axes = dict(zip([a for a, _ in before], [a for a, _ in after], strict=True))
+            return frozenset(axes[a] for a in traces[0])
+    # Pooling divides by the number of true pixels, which varies as the pooled sum does.
+    if name in ELEMENTWISE or name in POOLING:
+        return frozenset().union(*traces)
+    return _constant(shape)
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(axis, size) for axis, size in enumerate(shape) if size > 1]
 
 
 def _through(eqn: Any, traces: list[Trace]) -> Trace:
     name, params = eqn.primitive.name, eqn.params
-    fields = [t for t in traces if not isinstance(t, str)]
-    if name == "conv_general_dilated" and not isinstance(traces[0], str):
+    fields = [t for t in traces if not isinstance(t, frozenset)]
+    tells_apart = any(isinstance(t, frozenset) and t & {1, 2} for t in traces)
+    if name == "conv_general_dilated" and not isinstance(traces[0], frozenset):
         numbers = params["dimension_numbers"]
         if len(fields) == 1 and (
             numbers.lhs_spec == numbers.out_spec == (0, 3, 1, 2)
             and set(params["lhs_dilation"]) == {1}
             and params["batch_group_count"] == 1
+            and min(min(pads) for pads in params["padding"]) >= 0
         ):
             kernel = [eqn.invars[1].aval.shape[d] for d in numbers.rhs_spec[2:]]
             return _windowed(
@@ -155,6 +166,7 @@ def _through(eqn: Any, traces: list[Trace]) -> Trace:
         kernel, strides = params["window_dimensions"], params["window_strides"]
         if kernel[0] == kernel[3] == strides[0] == strides[3] == 1 and (
             set(params["base_dilation"]) == {1}
+            and min(min(pads) for pads in params["padding"]) >= 0
         ):
             return _windowed(
                 fields[0],
@@ -163,9 +175,9 @@ def _through(eqn: Any, traces: list[Trace]) -> Trace:
                 params["window_dilation"][1:3],
                 params["padding"][1:3],
             )
-    if name in ELEMENTWISE and VARYING not in traces:
+    if name in ELEMENTWISE and not tells_apart:
         return _union(name, fields)
-    if name == "concatenate" and params["dimension"] == 3 and VARYING not in traces:
+    if name == "concatenate" and params["dimension"] == 3 and not tells_apart:
         return _union(name, fields)
     raise ValueError(
         f"f_conv: operation {name!r} {[v.aval.str_short() for v in eqn.invars]} mixes "

@@ -112,11 +112,19 @@ def make_plan(
             ("rows", "columns"), fields, image_shape[:2], out, grid, strict=True
         )
     )
-    return SplitPlan(rows, columns, image_shape[2], depth)
+    plan = SplitPlan(rows, columns, image_shape[2], depth)
+    # Pieces have other sizes than the image: the windows must not depend on them.
+    if receptive_field(f_conv, variables, plan.piece_shape) != fields:
+        raise ValueError(
+            f"f_conv: its windows or strides depend on the size of the image, and are "
+            f"others for pieces {plan.piece_shape} than for images {image_shape}: move "
+            "adaptive pooling and its like to the head"
+        )
+    return plan
 
 
 def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> AxisPlan:
-    share = -(-out // parts)
+    share = -(-out // max(parts, 1))
     if not 1 <= parts <= out or (parts - 1) * share >= out:
         accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
         raise ValueError(

@@ -55,6 +55,8 @@ def learned_code(
     Raises:
       ValueError: an argument is not one of the accepted values.
     """
+    if shape.k < 1 or shape.r < 1:
+        raise ValueError(f"shape: k={shape.k}, r={shape.r} given, 1 or more accepted")
     for name, value in (("encoder", encoder), ("decoder", decoder)):
         if value not in NETWORKS:
             raise ValueError(f"{name}: {value!r} given, {list(NETWORKS)} accepted")
