@@ -11,47 +11,17 @@ from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
+from rich.progress import Progress
 
-from coded_jax import codes, data, erasures, evaluation, splitting, tasks, workdir
+from coded_jax import codes, data, erasures, evaluation, tasks, workdir
+from coded_jax.build import PHASES, build_pipeline, epochs_of, make_optimizer
 from coded_jax.config import Config
 from coded_jax.data import Dataset
+from coded_jax.evaluation import Outcome
 from coded_jax.logs import PhaseLog, progress_bars
-from coded_jax.models import make_base_model
 from coded_jax.pipeline import Pipeline
 from coded_jax.training import Fitted, Task, fit, total_steps
 from coded_jax.types import Code, CodeShape, PyTree
-
-PHASES = ("base", "code", "no_parity")
-"""What is trained, in this order; the names of the folders under `checkpoints/`."""
-
-
-def build_pipeline(
-    config: Config,
-    image_shape: tuple[int, int, int],
-    classes: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> Pipeline:
-    """The coded inference that `config` describes.
-
-    Raises:
-      ValueError: the base model cannot be split into that many pieces.
-    """
-    base = make_base_model(config.base_model)
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    variables = jax.eval_shape(lambda key: base.init(key, image_shape, classes), key)
-    plan = splitting.make_plan(base.f_conv, variables, image_shape, config.pieces)
-    code = codes.learned_code(
-        CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape),
-        encoder=config.encoder,
-        decoder=config.decoder,
-        encoder_width=config.encoder_width,
-        decoder_width=config.decoder_width,
-        dilations=config.dilations,
-        decoder_channels=config.decoder_channels,
-        systematic=config.recipe == "systematic",
-    )
-    return Pipeline(base, plan, code, mean, std, config.r)
 
 
 class Experiment(NamedTuple):
@@ -64,7 +34,14 @@ class Experiment(NamedTuple):
     resumed: bool  # whether a former process has left checkpoints
     started: float  # `time.perf_counter()` when the checks began
 
+    @property
+    def shape(self) -> CodeShape:
+        """The sizes of its code."""
+        plan = self.pipeline.plan
+        return CodeShape(plan.k, self.config.r, plan.piece_shape, plan.share_shape)
+
     def with_code(self, code: Code) -> Pipeline:
+        """Its pipeline, around another code."""
         return self.pipeline._replace(code=code)
 
 
@@ -98,6 +75,14 @@ def prepare(
     return Experiment(config, folder, dataset, pipeline, resumed, started)
 
 
+class Trained(NamedTuple):
+    """The outcomes of `PHASES`."""
+
+    base: Fitted
+    code: Fitted
+    no_parity: Fitted
+
+
 def run(
     experiment: Experiment, *, console: Console | None = None, command: str = ""
 ) -> dict[str, Any]:
@@ -115,81 +100,105 @@ def run(
 
     Raises:
       training.NonFiniteError, training.Interrupted: see `training.fit`.
+      OSError: the workdir can no longer be written to.
     """
-    config, dataset, pipeline = (
-        experiment.config,
-        experiment.dataset,
-        experiment.pipeline,
-    )
-    console = console or Console(stderr=True)
-    shape = CodeShape(
-        config.k, config.r, pipeline.plan.piece_shape, pipeline.plan.share_shape
-    )
-    patterns = erasures.patterns_up_to(config.n, config.r)
+    with progress_bars(console or Console(stderr=True)) as progress:
+        trained = _train(experiment, progress)
+        started = time.perf_counter()
+        base_accuracy, outcomes = _evaluate(experiment, trained, progress)
+    ended = time.perf_counter()
+    seconds = {name: fitted.seconds for name, fitted in trained._asdict().items()}
+    seconds |= {"evaluation": ended - started, "total": ended - experiment.started}
+    results = _results(experiment, trained, base_accuracy, outcomes, seconds, command)
+    workdir.write_results(experiment.folder, results)
+    return results
+
+
+def _train(experiment: Experiment, progress: Progress) -> Trained:
+    config, dataset = experiment.config, experiment.dataset
+    examples = len(dataset.train.labels)
     arrays = tasks.device_arrays(dataset.train)
+    patterns = erasures.patterns_up_to(config.n, config.r)
     key = jax.random.key(config.seed)
 
-    with progress_bars(console) as progress:
-
-        def train(phase: str, task: Task, frozen: PyTree, epochs: float) -> Fitted:
-            steps = total_steps(len(dataset.train.labels), config.batch_size, epochs)
-            with PhaseLog(experiment.folder, phase, steps, progress) as log:
-                return fit(
-                    task,
-                    frozen,
-                    arrays,
-                    key=jax.random.fold_in(key, PHASES.index(phase)),
-                    epochs=epochs,
-                    batch_size=config.batch_size,
-                    directory=checkpoint_folder(experiment.folder, phase),
-                    observer=log,
-                )
-
-        optimizer = make_optimizer(config, "base", len(dataset.train.labels))
-        base_task = tasks.base_task(pipeline, dataset, optimizer)
-        base = train("base", base_task, {}, config.base_epochs)
-
-        def train_code(phase: str, code: Code) -> Fitted:
-            task = tasks.code_task(
-                experiment.with_code(code),
-                base.params,
-                dataset,
-                make_optimizer(config, phase, len(dataset.train.labels)),
-                config.most_lost,
-                patterns,
+    def train(phase: str, task: Task, frozen: PyTree) -> Fitted:
+        epochs = epochs_of(config, phase)
+        steps = total_steps(examples, config.batch_size, epochs)
+        with PhaseLog(experiment.folder, phase, steps, progress) as log:
+            return fit(
+                task,
+                frozen,
+                arrays,
+                key=jax.random.fold_in(key, PHASES.index(phase)),
+                epochs=epochs,
+                batch_size=config.batch_size,
+                directory=workdir.checkpoint_folder(experiment.folder, phase),
+                observer=log,
             )
-            return train(phase, task, base.params, config.epochs)
 
-        no_parity = codes.no_parity(shape, pipeline.code)
-        code_fit = train_code("code", pipeline.code)
-        no_parity_fit = train_code("no_parity", no_parity)
+    optimizer = make_optimizer(config, "base", examples)
+    base_task = tasks.base_task(experiment.pipeline, dataset, optimizer)
+    base = train("base", base_task, {})
 
-        evaluation_started = time.perf_counter()
-        test = tasks.device_arrays(dataset.test)
-        tried = {
-            "code": (pipeline.code, code_fit.params),
-            "zero_fill": (codes.zero_fill(shape), {}),
-            "no_parity": (no_parity, no_parity_fit.params),
-        }
-        bar = progress.add_task("evaluation", total=len(tried), note="")
-        outcomes = {}
-        for name, (code, params) in tried.items():
-            outcomes[name] = evaluation.evaluate(
-                experiment.with_code(code), base.params, params, test, patterns
-            )
-            progress.advance(bar)
-        base_accuracy = evaluation.base_accuracy(pipeline, base.params, test)
-        evaluation_seconds = time.perf_counter() - evaluation_started
+    def train_code(phase: str, code: Code) -> Fitted:
+        task = tasks.code_task(
+            experiment.with_code(code),
+            base.params,
+            dataset,
+            make_optimizer(config, phase, examples),
+            config.most_lost,
+            patterns,
+        )
+        return train(phase, task, base.params)
 
-    seconds = {
-        "base": base.seconds,
-        "code": code_fit.seconds,
-        "no_parity": no_parity_fit.seconds,
-        "evaluation": evaluation_seconds,
-        "total": time.perf_counter() - experiment.started,
+    code = experiment.pipeline.code
+    return Trained(
+        base,
+        train_code("code", code),
+        train_code("no_parity", codes.no_parity(experiment.shape, code)),
+    )
+
+
+def _evaluate(
+    experiment: Experiment, trained: Trained, progress: Progress
+) -> tuple[float, dict[str, list[Outcome]]]:
+    """Test accuracy of the base model, and the outcomes of the code and baselines."""
+    code, shape, frozen = (
+        experiment.pipeline.code,
+        experiment.shape,
+        trained.base.params,
+    )
+    patterns = erasures.patterns_up_to(shape.n, shape.r)
+    test = tasks.device_arrays(experiment.dataset.test)
+    tried = {
+        "code": (code, trained.code.params),
+        "zero_fill": (codes.zero_fill(shape), {}),
+        "no_parity": (codes.no_parity(shape, code), trained.no_parity.params),
     }
-    plan = pipeline.plan
-    results = {
+    bar = progress.add_task("evaluation", total=len(tried), note="")
+    outcomes = {}
+    for name, (code, params) in tried.items():
+        pipeline = experiment.with_code(code)
+        outcomes[name] = evaluation.evaluate(pipeline, frozen, params, test, patterns)
+        progress.advance(bar)
+    return evaluation.base_accuracy(experiment.pipeline, frozen, test), outcomes
+
+
+def _results(
+    experiment: Experiment,
+    trained: Trained,
+    base_accuracy: float,
+    outcomes: dict[str, list[Outcome]],
+    seconds: dict[str, float],
+    command: str,
+) -> dict[str, Any]:
+    config, dataset, plan = (
+        experiment.config,
+        experiment.dataset,
+        experiment.pipeline.plan,
+    )
+    images = trained.code.steps * config.batch_size
+    return {
         "config": dataclasses.asdict(config),
         "command": command,
         "versions": {"python": platform.python_version(), **workdir.versions()},
@@ -198,13 +207,16 @@ def run(
             "cores": os.cpu_count(),
         },
         "seed": config.seed,
-        "steps": {"base": base.steps, "code": code_fit.steps},
+        "steps": {name: fitted.steps for name, fitted in trained._asdict().items()},
         "dataset": config.dataset,
         "image_shape": dataset.image_shape,
         "classes": dataset.classes,
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
-        "base": {"test_accuracy": base_accuracy, "validation_accuracy": base.score},
-        "code": {"validation_accuracy": code_fit.score},
+        "base": {
+            "test_accuracy": base_accuracy,
+            "validation_accuracy": trained.base.score,
+        },
+        "code": {"validation_accuracy": trained.code.score},
         "split": {
             "k": config.k,
             "r": config.r,
@@ -215,31 +227,13 @@ def run(
         "patterns": [outcome._asdict() for outcome in outcomes["code"]],
         "summary": evaluation.summarise(outcomes["code"]),
         "baselines": {
-            name: evaluation.summarise(outcomes[name])
-            for name in ("zero_fill", "no_parity")
+            name: evaluation.summarise(found)
+            for name, found in outcomes.items()
+            if name != "code"
         },
         "timing": {
             "resumed": experiment.resumed,
-            "train_images_per_second": (
-                code_fit.steps * config.batch_size / code_fit.seconds
-            ),
+            "train_images_per_second": round(images / trained.code.seconds, 1),
             "seconds": {name: round(s, 2) for name, s in seconds.items()},
         },
     }
-    workdir.write_results(experiment.folder, results)
-    return results
-
-
-def checkpoint_folder(folder: Path, phase: str) -> Path:
-    """Where the checkpoints of one of `PHASES` lie."""
-    return folder / workdir.CHECKPOINTS / phase
-
-
-def make_optimizer(config: Config, phase: str, examples: int) -> Any:
-    """Adam with L2; cosine decay for the base model and the systematic recipe."""
-    epochs = config.base_epochs if phase == "base" else config.epochs
-    decays = phase == "base" or config.recipe == "systematic"
-    steps = total_steps(examples, config.batch_size, epochs)
-    return tasks.adam(
-        config.learning_rate, config.weight_decay, steps if decays else None
-    )

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from coded_jax import checkpoints, erasures, workdir
+from coded_jax.build import build_pipeline, make_optimizer
 from coded_jax.config import Config
-from coded_jax.experiment import build_pipeline, checkpoint_folder, make_optimizer
 from coded_jax.pipeline import Pipeline, infer
 from coded_jax.training import initial_state
 from coded_jax.types import PyTree
@@ -102,7 +102,7 @@ def load(path: str | os.PathLike) -> CodedModel:
     def best(phase: str, init: Callable[[jax.Array], PyTree]) -> PyTree:
         optimizer = make_optimizer(config, phase, examples=1)
         like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
-        found = checkpoints.restore(checkpoint_folder(folder, phase), like)
+        found = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)
         if found is None or found.step != results["steps"][phase]:
             raise ValueError(
                 f"workdir: the last checkpoint of {phase!r} in {os.fspath(path)!r} is "

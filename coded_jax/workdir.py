@@ -91,6 +91,11 @@ def read_flags(folder: Path) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs if name not in PLACES}
 
 
+def checkpoint_folder(folder: Path, phase: str) -> Path:
+    """Where the checkpoints of one phase of training lie."""
+    return folder / CHECKPOINTS / phase
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes `text` so that `path` holds either the old or the new content, whole."""
     unfinished = path.with_name(path.name + ".tmp")
