@@ -12,7 +12,8 @@ from coded_jax.data import DATASETS
 from coded_jax.models import BASE_MODELS
 
 RECIPES = ("paper", "systematic")
-MAX_N = 16  # 2^16 erasure patterns are the most that an evaluation can be asked for
+MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
+MAX_EPOCHS, MAX_WIDTH, MAX_DILATION = 1e6, 2**16, 2**10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +80,18 @@ class Config:
         _check("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
         for name in ("encoder_width", "decoder_width"):
             value = getattr(self, name)
-            _check(name, value, value is None or value >= 1, "1 or more")
-        dilated = len(self.dilations) > 0 and min(self.dilations) >= 1
-        _check("dilations", self.dilations, dilated, "integers of 1 or more")
-        for name in ("base_epochs", "epochs", "learning_rate"):
+            fits = value is None or 1 <= value <= MAX_WIDTH
+            _check(name, value, fits, f"1..{MAX_WIDTH}")
+        fits = self.dilations and all(1 <= d <= MAX_DILATION for d in self.dilations)
+        _check(
+            "dilations", self.dilations, bool(fits), f"integers in 1..{MAX_DILATION}"
+        )
+        for name in ("base_epochs", "epochs"):
             value = getattr(self, name)
-            _check(name, value, value > 0 and math.isfinite(value), "more than 0")
+            fits = 0 < value <= MAX_EPOCHS
+            _check(name, value, fits, f"more than 0 and at most {MAX_EPOCHS:g}")
+        rate = self.learning_rate
+        _check("learning_rate", rate, 0 < rate < math.inf, "more than 0")
         decay = self.weight_decay
         _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
         _check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")

@@ -212,9 +212,9 @@ def _missing(modules: str) -> str:
 
 def _root(data_dir: str | None) -> Path:
     """The folder that holds the data sets; it exists if the user named it."""
-    given = data_dir or os.environ.get("TFDS_DATA_DIR")
+    given = os.environ.get("TFDS_DATA_DIR") if data_dir is None else data_dir
     root = Path(given or "~/tensorflow_datasets").expanduser().absolute()
-    if given and not root.is_dir():
+    if given is not None and not (given and root.is_dir()):
         raise ValueError(f"data_dir or TFDS_DATA_DIR is {given!r}; accepted: a folder")
     return root
 

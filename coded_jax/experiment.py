@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from coded_jax.data import Dataset
 from coded_jax.evaluation import Outcome
 from coded_jax.logs import PhaseLog, progress_bars
 from coded_jax.pipeline import Pipeline
-from coded_jax.training import Fitted, Task, fit, total_steps
+from coded_jax.signals import stop_requests
+from coded_jax.training import Fitted, Interrupted, Task, fit, total_steps
 from coded_jax.types import Code, CodeShape, PyTree
 
 
@@ -59,7 +61,6 @@ def prepare(
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
     started = time.perf_counter()
-    data.check(config.dataset, data_dir)
     dataset = data.load(config.dataset, data_dir)
     examples = len(dataset.train.labels)
     if config.batch_size > examples:
@@ -102,19 +103,25 @@ def run(
       training.NonFiniteError, training.Interrupted: see `training.fit`.
       OSError: the workdir can no longer be written to.
     """
-    with progress_bars(console or Console(stderr=True)) as progress:
-        trained = _train(experiment, progress)
+    bars = progress_bars(console or Console(stderr=True))
+    with stop_requests() as stop, bars as progress:
+        trained = _train(experiment, progress, stop)
         started = time.perf_counter()
-        base_accuracy, outcomes = _evaluate(experiment, trained, progress)
+        base_accuracy, outcomes = _evaluate(experiment, trained, progress, stop)
     ended = time.perf_counter()
     seconds = {name: fitted.seconds for name, fitted in trained._asdict().items()}
-    seconds |= {"evaluation": ended - started, "total": ended - experiment.started}
+    seconds["evaluation"] = ended - started
+    # The wall time of former processes is not known, but that of their steps is.
+    known = sum(seconds.values()) if experiment.resumed else ended - experiment.started
+    seconds["total"] = known
     results = _results(experiment, trained, base_accuracy, outcomes, seconds, command)
     workdir.write_results(experiment.folder, results)
     return results
 
 
-def _train(experiment: Experiment, progress: Progress) -> Trained:
+def _train(
+    experiment: Experiment, progress: Progress, stop: Callable[[], bool]
+) -> Trained:
     config, dataset = experiment.config, experiment.dataset
     examples = len(dataset.train.labels)
     arrays = tasks.device_arrays(dataset.train)
@@ -134,6 +141,7 @@ def _train(experiment: Experiment, progress: Progress) -> Trained:
                 batch_size=config.batch_size,
                 directory=workdir.checkpoint_folder(experiment.folder, phase),
                 observer=log,
+                stop=stop,
             )
 
     optimizer = make_optimizer(config, "base", examples)
@@ -160,7 +168,10 @@ def _train(experiment: Experiment, progress: Progress) -> Trained:
 
 
 def _evaluate(
-    experiment: Experiment, trained: Trained, progress: Progress
+    experiment: Experiment,
+    trained: Trained,
+    progress: Progress,
+    stop: Callable[[], bool],
 ) -> tuple[float, dict[str, list[Outcome]]]:
     """Test accuracy of the base model, and the outcomes of the code and baselines."""
     code, shape, frozen = (
@@ -181,6 +192,8 @@ def _evaluate(
         pipeline = experiment.with_code(code)
         outcomes[name] = evaluation.evaluate(pipeline, frozen, params, test, patterns)
         progress.advance(bar)
+        if stop():
+            raise Interrupted("stopped in the evaluation, all training is saved")
     return evaluation.base_accuracy(experiment.pipeline, frozen, test), outcomes
 
 

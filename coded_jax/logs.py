@@ -64,7 +64,7 @@ class PhaseLog(AbstractContextManager):
         if self._path.exists():
             kept = [
                 line
-                for line in self._path.read_text().splitlines()
+                for line in self._path.read_text(errors="replace").splitlines()
                 if _survives(line, self._phase, step)
             ]
             write_atomically(self._path, "".join(line + "\n" for line in kept))
@@ -100,9 +100,9 @@ class PhaseLog(AbstractContextManager):
 def _survives(line: str, phase: str, step: int) -> bool:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError:  # cut short by a kill
+        return record["phase"] != phase or record["step"] <= step
+    except (ValueError, KeyError, TypeError):  # cut short by a kill, or damaged
         return False
-    return record["phase"] != phase or record["step"] <= step
 
 
 def _event_writer(folder: Path) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -83,7 +82,7 @@ def load(path: str | os.PathLike) -> CodedModel:
     Raises:
       ValueError: it holds no finished run, or its checkpoints are damaged.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = workdir.absolute(path)
     results = workdir.read_results(folder)
     config = Config.from_json(results["config"])
     image_shape = tuple(results["image_shape"])

@@ -28,7 +28,8 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     # Only the main thread may set handlers; elsewhere signals act as they always did.
     with contextlib.suppress(ValueError):
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handle)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, handle)
     try:
         yield lambda: bool(received)
     finally:

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import optax
 
 from coded_jax import checkpoints
-from coded_jax.signals import stop_requests
 from coded_jax.types import PyTree
 
 LOG_STEPS = 50
@@ -155,6 +154,7 @@ def fit(
     batch_size: int,
     directory: str | os.PathLike,
     observer: Observer,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Trains, checkpointing into `directory`, from the last checkpoint found there.
 
@@ -167,10 +167,11 @@ def fit(
       batch_size: B, at most N.
       directory: of the checkpoints.
       observer: told of the progress.
+      stop: asked after every step whether to save and stop; see `signals`.
 
     Raises:
       NonFiniteError: the loss became NaN or infinite.
-      Interrupted: SIGINT or SIGTERM arrived; the state is saved.
+      Interrupted: `stop` said so; the state is saved.
     """
     examples = len(next(iter(arrays.values())))
     epoch_steps = examples // batch_size
@@ -202,40 +203,35 @@ def fit(
     )
     order, metrics, order_epoch = None, None, -1
     clock = last_save = time.perf_counter()
-    with stop_requests() as stop:
-        while step < steps:
-            if step // epoch_steps != order_epoch:
-                order_epoch = step // epoch_steps
-                order = permutation(
-                    jax.random.fold_in(order_key, order_epoch), examples
-                )
-            state, new_metrics = advance(state, frozen, arrays, order, step_key)
-            step += 1
-            if step % LOG_STEPS == 1 and metrics is not None:
-                # The metrics of an earlier step, so that the device never waits.
-                if int(metrics["bad_step"]) >= 0:
-                    _check_finite(state, saved_step, directory)
-                observer.log(step - 1, {"loss": float(metrics["loss"])})
-            metrics = new_metrics
-            ends_epoch = step % epoch_steps == 0 or step == steps
-            due = time.perf_counter() - last_save > SAVE_SECONDS
-            if ends_epoch or due or stop():
-                jax.block_until_ready(state)
-                seconds += time.perf_counter() - clock
-                if ends_epoch:
-                    _check_finite(state, saved_step, directory)
-                    score = task.score(state.params)
-                    if score >= float(best.score):
-                        copy = jax.tree.map(jnp.copy, state.params)
-                        best = Best(jnp.asarray(score, jnp.float32), copy)
-                    loss = float(metrics["loss"])
-                    observer.log(step, {"loss": loss, "validation_accuracy": score})
-                save()
-                if stop():
-                    raise Interrupted(
-                        f"stopped at step {step} of {steps}, which is saved"
-                    )
-                clock = last_save = time.perf_counter()
+    while step < steps:
+        if step // epoch_steps != order_epoch:
+            order_epoch = step // epoch_steps
+            order = permutation(jax.random.fold_in(order_key, order_epoch), examples)
+        state, new_metrics = advance(state, frozen, arrays, order, step_key)
+        step += 1
+        if step % LOG_STEPS == 1 and metrics is not None:
+            # The metrics of an earlier step, so that the device never waits.
+            if int(metrics["bad_step"]) >= 0:
+                _check_finite(state, saved_step, directory)
+            observer.log(step - 1, {"loss": float(metrics["loss"])})
+        metrics = new_metrics
+        ends_epoch = step % epoch_steps == 0 or step == steps
+        due = time.perf_counter() - last_save > SAVE_SECONDS
+        if ends_epoch or due or stop():
+            jax.block_until_ready(state)
+            seconds += time.perf_counter() - clock
+            if ends_epoch:
+                _check_finite(state, saved_step, directory)
+                score = task.score(state.params)
+                if score >= float(best.score):
+                    copy = jax.tree.map(jnp.copy, state.params)
+                    best = Best(jnp.asarray(score, jnp.float32), copy)
+                loss = float(metrics["loss"])
+                observer.log(step, {"loss": loss, "validation_accuracy": score})
+            save()
+            if stop():
+                raise Interrupted(f"stopped at step {step} of {steps}, which is saved")
+            clock = last_save = time.perf_counter()
     return Fitted(best.params, float(best.score), steps, seconds)
 
 

@@ -41,7 +41,7 @@ def open_workdir(
     Raises:
       ValueError: it cannot be written to, or was made with other flags.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = absolute(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -59,8 +59,11 @@ def open_workdir(
                 "an empty or new folder is accepted"
             )
         header = " ".join(f"{name}=={v}" for name, v in versions().items())
-        lines = [f"# {header}", f"--workdir={os.fspath(path)}"]
-        lines += [f"--data_dir={data_dir}"] if data_dir else []
+        places = {"workdir": folder}  # absolute: valid from any current folder
+        if data_dir is not None:
+            places["data_dir"] = Path(data_dir).expanduser().absolute()
+        lines = [f"# {header}"]
+        lines += [f"--{name}={place}" for name, place in places.items()]
         lines += [f"--{name}={value}" for name, value in flags.items()]
         write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
     elif before != flags:
@@ -79,6 +82,17 @@ def open_workdir(
             "give the same flags to resume it, or another --workdir"
         )
     return folder
+
+
+def absolute(path: str | os.PathLike) -> Path:
+    """The absolute path of a workdir.
+
+    Raises:
+      ValueError: it is the empty string, which would be the current folder.
+    """
+    if not os.fspath(path):
+        raise ValueError("workdir: '' given, the path of a folder accepted")
+    return Path(path).expanduser().absolute()
 
 
 def read_flags(folder: Path) -> dict[str, str] | None:
@@ -119,7 +133,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     try:
         return json.loads((folder / RESULTS).read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         raise ValueError(
             f"workdir: {os.fspath(folder)!r} given, a folder with the {RESULTS} of a "
             "finished run accepted"

@@ -41,16 +41,19 @@ def row(name: str, results: dict[str, Any]) -> str:
         found = results["baselines"][which][lost]
         return f"{percent(found['mean'])} ({percent(found['worst'])})"
 
+    paper = "-"
+    if results["dataset"] == "mnist":
+        paper = PAPER.get((split["k"], split["r"]), paper)
     cells = [
         f"{split['k']}, {split['r']}, {lost}",
-        f"{config['encoder']}/{config['decoder']}",
+        f"{network(config, 'encoder')} / {network(config, 'decoder')}",
         config["recipe"],
         percent(results["base"]["test_accuracy"]),
         f"**{percent(coded['mean'])}**",
         percent(coded["worst"]),
         baseline("zero_fill"),
         baseline("no_parity"),
-        PAPER[split["k"], split["r"]],
+        paper,
         f"{config['base_epochs']:g} + {config['epochs']:g}",
         str(results["seed"]),
         f"{results['timing']['seconds']['total']:.0f} s",
@@ -59,9 +62,23 @@ def row(name: str, results: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def name_of(path: Path) -> str:
+    """A run's name: of its workdir, or of a copy of its results."""
+    return path.parent.name if path.name == "results.json" else path.stem
+
+
+def network(config: dict[str, Any], part: str) -> str:
+    """`mlp`, or `conv` with its width; channels where they are not the default."""
+    words = [config[part], config[f"{part}_width"]]
+    words += [config["decoder_channels"]] if part == "decoder" else []
+    return " ".join(str(word) for word in words if word is not None)
+
+
 def report(paths: list[Path]) -> str:
     """Markdown: the table, and below it the command of each run."""
-    found = {path.stem: json.loads(path.read_text()) for path in paths}
+    found = {name_of(path): json.loads(path.read_text()) for path in paths}
+    if len(found) < len(paths):
+        raise ValueError(f"files: {[str(p) for p in paths]} hold two runs of one name")
     runs = sorted(found.items(), key=lambda item: order(item[1]))
     table = "\n".join([HEADER, *(row(name, results) for name, results in runs)])
     commands = "\n".join(f"- `{name}`: `{r['command']}`" for name, r in runs)

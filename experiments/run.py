@@ -78,11 +78,11 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     command = shlex.join(["python", *sys.argv])
     try:
-        settings = config_from_flags()
-        prepared = experiment.prepare(settings, WORKDIR.value, DATA_DIR.value)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    try:
+        try:
+            settings = config_from_flags()
+            prepared = experiment.prepare(settings, WORKDIR.value, DATA_DIR.value)
+        except (ValueError, OSError, ImportError) as error:
+            sys.exit(f"error: {error}")
         results = experiment.run(prepared, command=command)
     except (training.Interrupted, KeyboardInterrupt) as stop:
         message = str(stop) or "stopped"
@@ -92,16 +92,24 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
     console = Console()
-    console.print(display.report(results), highlight=False)
-    seconds = results["timing"]["seconds"]
-    times = ", ".join(f"{phase} {value:.0f}" for phase, value in seconds.items())
-    console.print(f"seconds: {times}", highlight=False)
     try:
         display.plot(prepared.folder, results)
     except ImportError as error:
         console.print(str(error))
+    console.print(display.report(results), highlight=False)
+    seconds = results["timing"]["seconds"]
+    times = ", ".join(f"{phase} {value:.0f}" for phase, value in seconds.items())
+    console.print(f"seconds: {times}", highlight=False)
     console.print(f"all of it is in {WORKDIR.value}", highlight=False)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Like absl's own parser, but an error is one line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -92,11 +92,15 @@ def test_report_row(report):
     results = {
         "config": {
             "encoder": "mlp",
+            "encoder_width": None,
             "decoder": "conv",
+            "decoder_width": 8,
+            "decoder_channels": "joint",
             "recipe": "paper",
             "base_epochs": 15.0,
             "epochs": 0.5,
         },
+        "dataset": "mnist",
         "split": {"k": 4, "r": 1},
         "base": {"test_accuracy": 0.99},
         "summary": summary,
@@ -108,8 +112,8 @@ def test_report_row(report):
         "timing": {"seconds": {"total": 61.4}},
     }
     assert report.row("x", results) == (
-        "| 4, 1, 1 | mlp/conv | paper | 99.00 | **98.76** | 90.00 | 98.76 (90.00) "
-        "| 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
+        "| 4, 1, 1 | mlp / conv 8 joint | paper | 99.00 | **98.76** | 90.00 "
+        "| 98.76 (90.00) | 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
     ).replace("98.76", f"{98.765:.2f}")
 
 

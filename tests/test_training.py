@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from coded_jax import checkpoints, tasks, training
+from coded_jax.signals import stop_requests
 
 EXAMPLES, BATCH = 40, 8
 EPOCH = EXAMPLES // BATCH
@@ -54,7 +55,7 @@ def arrays():
     return {"x": jnp.asarray(x), "y": jnp.asarray(x.sum(1))}
 
 
-def fit(directory, task=None, observer=None, epochs=6.4):
+def fit(directory, task=None, observer=None, epochs=6.4, **options):
     return training.fit(
         task or regression(),
         jnp.asarray(1.0),
@@ -64,6 +65,7 @@ def fit(directory, task=None, observer=None, epochs=6.4):
         batch_size=BATCH,
         directory=directory,
         observer=observer or Recorder(),
+        **options,
     )
 
 
@@ -143,8 +145,9 @@ def test_damaged_newest_checkpoint_falls_back_and_still_ends_the_same(tmp_path):
 def test_signal_saves_and_stops(tmp_path, number):
     before = signal.getsignal(number)
     observer = Recorder(EPOCH, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(training.Interrupted, match=r"stopped at step \d+ of 32"):
-        fit(tmp_path / "cut", observer=observer)
+    stopped = pytest.raises(training.Interrupted, match=r"stopped at step \d+ of 32")
+    with stop_requests() as stop, stopped:
+        fit(tmp_path / "cut", observer=observer, stop=stop)
     assert signal.getsignal(number) is before
     assert checkpoints.steps(tmp_path / "cut")
     resumed = fit(tmp_path / "cut")

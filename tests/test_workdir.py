@@ -1,5 +1,7 @@
 """A workdir belongs to one run."""
 
+import pathlib
+
 import pytest
 
 from coded_jax import workdir
@@ -11,7 +13,8 @@ def test_the_same_flags_take_it_up_again(tmp_path):
     folder = workdir.open_workdir(tmp_path / "a" / "b", FLAGS, "somewhere")
     assert folder == workdir.open_workdir(tmp_path / "a" / "b", FLAGS, "elsewhere")
     text = (folder / "flags.txt").read_text()
-    assert text.startswith("# coded_jax==") and "\n--data_dir=somewhere\n" in text
+    assert text.startswith("# coded_jax==") and f"\n--workdir={folder}\n" in text
+    assert f"\n--data_dir={pathlib.Path('somewhere').absolute()}\n" in text
     assert "\n--dilations=1,2\n" in text
 
 
@@ -40,6 +43,11 @@ def test_not_writable(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/run"):
         with pytest.raises(ValueError, match="^workdir: .* can be written to"):
             workdir.open_workdir(path, FLAGS)
+
+
+def test_the_empty_path_is_not_the_current_folder():
+    with pytest.raises(ValueError, match="^workdir: '' given"):
+        workdir.open_workdir("", FLAGS)
 
 
 def test_no_results(tmp_path):
