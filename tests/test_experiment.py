@@ -256,6 +256,14 @@ def test_kill_9_and_resume_is_bit_for_bit(tmp_path):
     assert {"accuracy.png", "training.png"} <= set(os.listdir(tmp_path / "cut"))
 
 
+def test_non_finite_loss_is_one_line(tmp_path):
+    process = command("--learning_rate=1e30", f"--workdir={tmp_path / 'run'}")
+    output = process.stdout.read()
+    assert process.wait() == 1
+    last = output.splitlines()[-1]
+    assert re.match(r"error: loss: not finite at step \d+; there is no", last), output
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     process = command("--epochs=500", f"--workdir={tmp_path / 'run'}")
     while not (tmp_path / "run" / "checkpoints" / "code").exists():
@@ -281,7 +289,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         (["--encoder=cnn"], r"^error: .*--encoder=cnn: value should be one of <mlp"),
         (["--wokdir=x"], r"^error: Unknown command line flag 'wokdir'"),
         (["x"], r"^error: arguments: \['x'\] given"),
-        (["--learning_rate=1e30"], r"error: loss: not finite at step \d+; there is no"),
     ],
 )
 def test_bad_flags(tmp_path, arguments, message):
