@@ -482,7 +482,7 @@ def test_normalise_under_jit_and_strict_promotion():
 
 def test_normalised_training_images_have_mean_0_and_deviation_1(mnist_5k):
     images = data.normalise(mnist_5k.train.images, mnist_5k.mean, mnist_5k.std)
-    images = np.asarray(images, np.float64)  # a float32 sum of 2.7 M terms is too coarse
+    images = np.asarray(images, np.float64)  # a float32 sum is too coarse
     np.testing.assert_allclose(images.mean(), 0, atol=1e-4)
     np.testing.assert_allclose(images.std(), 1, atol=1e-4)
 
