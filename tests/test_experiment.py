@@ -264,13 +264,13 @@ def test_non_finite_loss_is_one_line(tmp_path):
     assert re.match(r"error: loss: not finite at step \d+; there is no", last), output
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     process = command("--epochs=500", f"--workdir={tmp_path / 'run'}")
     while not (tmp_path / "run" / "checkpoints" / "code").exists():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output = process.stdout.read()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
     assert process.wait() == 130
     assert "which is saved; the same command goes on from there" in output
     assert "Traceback" not in output

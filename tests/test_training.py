@@ -143,12 +143,15 @@ def test_damaged_newest_checkpoint_falls_back_and_still_ends_the_same(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_stops(tmp_path, number):
+    # A shell starts background jobs with SIGINT ignored, which `fit` would respect.
+    inherited = signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
     observer = Recorder(EPOCH, lambda: os.kill(os.getpid(), number))
     stopped = pytest.raises(training.Interrupted, match=r"stopped at step \d+ of 32")
     with stop_requests() as stop, stopped:
         fit(tmp_path / "cut", observer=observer, stop=stop)
     assert signal.getsignal(number) is before
+    signal.signal(number, inherited)
     assert checkpoints.steps(tmp_path / "cut")
     resumed = fit(tmp_path / "cut")
     assert_same(resumed.params, fit(tmp_path / "whole").params)
