@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from coded_jax import codes, splitting, tasks
 from coded_jax.config import Config
@@ -22,8 +23,9 @@ def build_pipeline(
     classes: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    mesh: Mesh | None = None,
 ) -> Pipeline:
-    """The coded inference that `config` describes.
+    """The coded inference that `config` describes, on the devices of `mesh`.
 
     Raises:
       ValueError: the base model cannot be split into that many pieces.
@@ -42,7 +44,7 @@ def build_pipeline(
         decoder_channels=config.decoder_channels,
         systematic=config.recipe == "systematic",
     )
-    return Pipeline(base, plan, code, mean, std, config.r)
+    return Pipeline(base, plan, code, mean, std, config.r, mesh, config.precision)
 
 
 def epochs_of(config: Config, phase: str) -> float:

@@ -12,6 +12,7 @@ from coded_jax.data import DATASETS
 from coded_jax.models import BASE_MODELS
 
 RECIPES = ("paper", "systematic")
+PRECISIONS = ("float32", "bfloat16")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
 MAX_EPOCHS, MAX_WIDTH, MAX_DILATION = 1e6, 2**16, 2**10
 
@@ -38,6 +39,8 @@ class Config:
       batch_size: examples per step.
       learning_rate: of Adam.
       weight_decay: L2 factor.
+      precision: that encoder, `f_conv` and decoder compute in; what is trained, the
+        head and the losses are float32.
       seed: fixes the run.
     """
 
@@ -59,6 +62,7 @@ class Config:
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,6 +70,7 @@ class Config:
             ("dataset", self.dataset, DATASETS),
             ("base_model", self.base_model, tuple(BASE_MODELS)),
             ("recipe", self.recipe, RECIPES),
+            ("precision", self.precision, PRECISIONS),
             ("encoder", self.encoder, NETWORKS),
             ("decoder", self.decoder, NETWORKS),
             ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),

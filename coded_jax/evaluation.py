@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax import erasures
+from coded_jax import erasures, placement
 from coded_jax.erasures import Pattern
-from coded_jax.pipeline import Pipeline, base_features, coded_features, reconstruct
+from coded_jax.pipeline import Pipeline, base_features, coded_features, recover
+from coded_jax.placement import Spread
 from coded_jax.types import PyTree
 
 CHUNK = 500
@@ -36,7 +37,7 @@ class Outcome(NamedTuple):
 
 class _Chunk(NamedTuple):
     features: jax.Array  # [n, B, M, M', D]
-    target: jax.Array  # [B, M*, M'*, D]
+    target: jax.Array  # float32 [B, M*, M'*, D]
     predicted: jax.Array  # int32 [B], by the base model
     labels: jax.Array  # int32 [B]
     weight: jax.Array  # float32 [B], 0 for rows past the end of the split
@@ -52,6 +53,14 @@ def _rows(
     return images, labels, jnp.where(rows < len(arrays["labels"]), 1.0, 0.0)
 
 
+def _uncoded(
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The base model's features float32 and its classes."""
+    features = base_features(pipeline, frozen, images).astype(jnp.float32)
+    return features, pipeline.base.head(frozen, features).argmax(-1)
+
+
 @functools.partial(jax.jit, static_argnames=("pipeline", "size"))
 def _base_correct(
     pipeline: Pipeline,
@@ -61,8 +70,10 @@ def _base_correct(
     size: int,
 ) -> jax.Array:
     images, labels, weight = _rows(arrays, start, size)
-    logits = pipeline.base.head(frozen, base_features(pipeline, frozen, images))
-    return (logits.argmax(-1) == labels) @ weight
+    local = lambda spread, frozen, images: _uncoded(pipeline, frozen, images)[1]
+    predict = placement.over_batch(pipeline.mesh, local, (None, 0))
+    correct = (predict(frozen, images) == labels) @ weight
+    return placement.everywhere(pipeline.mesh, correct)
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "size"))
@@ -74,11 +85,13 @@ def _chunk(
     start: jax.Array,
     size: int,
 ) -> _Chunk:
+    def local(spread: Spread, frozen, params, images) -> tuple:
+        features = coded_features(pipeline, frozen, params, images, spread)
+        return features, *_uncoded(pipeline, frozen, images)
+
     images, labels, weight = _rows(arrays, start, size)
-    features = coded_features(pipeline, frozen, params, images)
-    target = base_features(pipeline, frozen, images)
-    predicted = pipeline.base.head(frozen, target).argmax(-1)
-    return _Chunk(features, target, predicted, labels, weight)
+    compute = placement.over_batch(pipeline.mesh, local, (None, None, 0), (1, 0, 0))
+    return _Chunk(*compute(frozen, params, images), labels, weight)
 
 
 @functools.partial(jax.jit, static_argnames="pipeline")
@@ -89,16 +102,17 @@ def _score(
     chunk: _Chunk,
     available: jax.Array,
 ) -> jax.Array:
-    merged = reconstruct(pipeline, params, chunk.features, available)
-    predicted = pipeline.base.head(frozen, merged).argmax(-1)
-    per_image = jnp.stack(
-        [
-            predicted == chunk.labels,
-            predicted == chunk.predicted,
-            jnp.square(merged - chunk.target).mean(axis=(1, 2, 3)),
-        ]
-    )
-    return (per_image * chunk.weight[None]).sum(axis=1)
+    def local(spread: Spread, frozen, params, available, features, rest) -> jax.Array:
+        target, expected, labels = rest
+        merged = recover(pipeline, params, features, available)
+        predicted = pipeline.base.head(frozen, merged).argmax(-1)
+        error = jnp.square(merged - target).mean(axis=(1, 2, 3))
+        return jnp.stack([predicted == labels, predicted == expected, error], axis=1)
+
+    rest = (chunk.target, chunk.predicted, chunk.labels)
+    compute = placement.over_batch(pipeline.mesh, local, (None, None, None, 1, 0))
+    per_image = compute(frozen, params, available, chunk.features, rest)
+    return placement.everywhere(pipeline.mesh, chunk.weight @ per_image)
 
 
 def base_accuracy(
@@ -112,7 +126,7 @@ def base_accuracy(
       arrays: `images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`.
     """
     total = len(arrays["labels"])
-    size = min(CHUNK, total)
+    size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
     correct = [
         _base_correct(pipeline, frozen, arrays, jnp.asarray(start), size)
         for start in range(0, total, size)
@@ -139,7 +153,7 @@ def evaluate(
       patterns: the erasure patterns.
     """
     total = len(arrays["labels"])
-    size = min(CHUNK, total)
+    size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
     masks = [erasures.available(lost, pipeline.n) for lost in patterns]
     sums = []
     for start in range(0, total, size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import platform
 import time
@@ -14,12 +15,21 @@ import jax
 from rich.console import Console
 from rich.progress import Progress
 
-from coded_jax import codes, data, erasures, evaluation, tasks, workdir
+from coded_jax import (
+    codes,
+    data,
+    distributed,
+    erasures,
+    evaluation,
+    placement,
+    tasks,
+    workdir,
+)
 from coded_jax.build import PHASES, build_pipeline, epochs_of, make_optimizer
 from coded_jax.config import Config
 from coded_jax.data import Dataset
 from coded_jax.evaluation import Outcome
-from coded_jax.logs import PhaseLog, progress_bars
+from coded_jax.logs import phase_log, progress_bars
 from coded_jax.pipeline import Pipeline
 from coded_jax.signals import stop_requests
 from coded_jax.training import Fitted, Interrupted, Task, fit, total_steps
@@ -48,7 +58,11 @@ class Experiment(NamedTuple):
 
 
 def prepare(
-    config: Config, path: str | os.PathLike, data_dir: str | None = None
+    config: Config,
+    path: str | os.PathLike,
+    data_dir: str | None = None,
+    devices: int | None = None,
+    mesh: tuple[int, int] | None = None,
 ) -> Experiment:
     """Checks everything that can be wrong, before any training.
 
@@ -56,11 +70,14 @@ def prepare(
       config: the settings.
       path: the workdir.
       data_dir: the TFDS folder; see `data.load`.
+      devices, mesh: where it runs; see `placement.make_mesh`. A run may be resumed
+        elsewhere.
 
     Raises:
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
     started = time.perf_counter()
+    placed = placement.make_mesh(config.n, devices, mesh)
     dataset = data.load(config.dataset, data_dir)
     examples = len(dataset.train.labels)
     if config.batch_size > examples:
@@ -69,9 +86,25 @@ def prepare(
             f"training examples of {config.dataset}"
         )
     pipeline = build_pipeline(
-        config, dataset.image_shape, dataset.classes, dataset.mean, dataset.std
+        config,
+        dataset.image_shape,
+        dataset.classes,
+        dataset.mean,
+        dataset.std,
+        placed,
     )
-    folder = workdir.open_workdir(path, config.to_flags(), data_dir)
+    places = {
+        "data_dir": data_dir and str(Path(data_dir).expanduser().absolute()),
+        "devices": devices,
+        "mesh": mesh and f"{mesh[0]}x{mesh[1]}",
+    }
+    folder = workdir.open_workdir(
+        path,
+        config.to_flags(),
+        {name: str(value) for name, value in places.items() if value is not None},
+        defaults=Config().to_flags(),
+        write=distributed.is_lead(),
+    )
     resumed = (folder / workdir.CHECKPOINTS).exists()
     return Experiment(config, folder, dataset, pipeline, resumed, started)
 
@@ -103,6 +136,8 @@ def run(
       training.NonFiniteError, training.Interrupted: see `training.fit`.
       OSError: the workdir can no longer be written to.
     """
+    if not distributed.is_lead():
+        console = Console(file=io.StringIO())
     bars = progress_bars(console or Console(stderr=True))
     with stop_requests() as stop, bars as progress:
         trained = _train(experiment, progress, stop)
@@ -115,7 +150,8 @@ def run(
     known = sum(seconds.values()) if experiment.resumed else ended - experiment.started
     seconds["total"] = known
     results = _results(experiment, trained, base_accuracy, outcomes, seconds, command)
-    workdir.write_results(experiment.folder, results)
+    if distributed.is_lead():
+        workdir.write_results(experiment.folder, results)
     return results
 
 
@@ -124,14 +160,15 @@ def _train(
 ) -> Trained:
     config, dataset = experiment.config, experiment.dataset
     examples = len(dataset.train.labels)
-    arrays = tasks.device_arrays(dataset.train)
+    mesh = experiment.pipeline.mesh
+    arrays = tasks.device_arrays(mesh, dataset.train)
     patterns = erasures.patterns_up_to(config.n, config.r)
     key = jax.random.key(config.seed)
 
-    def train(phase: str, task: Task, frozen: PyTree) -> Fitted:
+    def train(phase: str, task: Task, frozen: PyTree, arrays: dict) -> Fitted:
         epochs = epochs_of(config, phase)
         steps = total_steps(examples, config.batch_size, epochs)
-        with PhaseLog(experiment.folder, phase, steps, progress) as log:
+        with phase_log(experiment.folder, phase, steps, progress) as log:
             return fit(
                 task,
                 frozen,
@@ -142,11 +179,14 @@ def _train(
                 directory=workdir.checkpoint_folder(experiment.folder, phase),
                 observer=log,
                 stop=stop,
+                mesh=mesh,
             )
 
     optimizer = make_optimizer(config, "base", examples)
     base_task = tasks.base_task(experiment.pipeline, dataset, optimizer)
-    base = train("base", base_task, {})
+    base = train("base", base_task, {}, arrays)
+    # The same for every code: they differ in their parity pieces only.
+    arrays = tasks.with_features(experiment.pipeline, base.params, arrays)
 
     def train_code(phase: str, code: Code) -> Fitted:
         task = tasks.code_task(
@@ -157,7 +197,7 @@ def _train(
             config.most_lost,
             patterns,
         )
-        return train(phase, task, base.params)
+        return train(phase, task, base.params, arrays)
 
     code = experiment.pipeline.code
     return Trained(
@@ -180,7 +220,7 @@ def _evaluate(
         trained.base.params,
     )
     patterns = erasures.patterns_up_to(shape.n, shape.r)
-    test = tasks.device_arrays(experiment.dataset.test)
+    test = tasks.device_arrays(experiment.pipeline.mesh, experiment.dataset.test)
     tried = {
         "code": (code, trained.code.params),
         "zero_fill": (codes.zero_fill(shape), {}),
@@ -192,7 +232,7 @@ def _evaluate(
         pipeline = experiment.with_code(code)
         outcomes[name] = evaluation.evaluate(pipeline, frozen, params, test, patterns)
         progress.advance(bar)
-        if stop():
+        if distributed.any_process(stop()):
             raise Interrupted("stopped in the evaluation, all training is saved")
     return evaluation.base_accuracy(experiment.pipeline, frozen, test), outcomes
 
@@ -218,6 +258,8 @@ def _results(
         "machine": {
             "device": jax.devices()[0].device_kind,
             "cores": os.cpu_count(),
+            "mesh": dict(experiment.pipeline.mesh.shape),
+            "processes": jax.process_count(),
         },
         "seed": config.seed,
         "steps": {name: fitted.steps for name, fitted in trained._asdict().items()},

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from coded_jax import distributed
 from coded_jax.workdir import METRICS, write_atomically
 
 QUIET_SECONDS = 30.0  # between lines where there is no terminal for bars
@@ -35,6 +36,28 @@ def progress_bars(console: Console) -> Progress:
         console=console,
         disable=not (console.is_terminal or console.is_jupyter),
     )
+
+
+def phase_log(
+    folder: Path, phase: str, steps: int, progress: Progress
+) -> PhaseLog | SilentLog:
+    """The observer of one phase: of several processes, the lead one's alone writes."""
+    if distributed.is_lead():
+        return PhaseLog(folder, phase, steps, progress)
+    return SilentLog()
+
+
+class SilentLog(AbstractContextManager):
+    """Observes, and says nothing."""
+
+    def start(self, step: int) -> None:
+        """Nothing is shown."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Nothing is recorded."""
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
 
 
 class PhaseLog(AbstractContextManager):

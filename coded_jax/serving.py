@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from coded_jax import checkpoints, erasures, workdir
+from coded_jax import checkpoints, erasures, placement, workdir
 from coded_jax.build import build_pipeline, make_optimizer
 from coded_jax.config import Config
 from coded_jax.pipeline import Pipeline, infer
@@ -73,14 +73,21 @@ class CodedModel(NamedTuple):
         return self.logits(images, lost).argmax(-1)
 
 
-def load(path: str | os.PathLike) -> CodedModel:
+def load(
+    path: str | os.PathLike,
+    devices: int | None = None,
+    mesh: tuple[int, int] | None = None,
+) -> CodedModel:
     """Loads the best parameters of a finished run.
 
     Args:
       path: its workdir.
+      devices, mesh: where it is computed; see `placement.make_mesh`. By default the
+        pieces are spread over all devices.
 
     Raises:
-      ValueError: it holds no finished run, or its checkpoints are damaged.
+      ValueError: it holds no finished run, its checkpoints are damaged, or there are
+        no such devices.
     """
     folder = workdir.absolute(path)
     results = workdir.read_results(folder)
@@ -93,6 +100,7 @@ def load(path: str | os.PathLike) -> CodedModel:
         results["classes"],
         tuple(statistics["mean"]),
         tuple(statistics["std"]),
+        placement.make_mesh(config.n, devices, mesh),
     )
 
     def init_base(key: jax.Array) -> PyTree:
@@ -109,5 +117,7 @@ def load(path: str | os.PathLike) -> CodedModel:
             )
         return found.state[1].params
 
-    frozen, params = best("base", init_base), best("code", pipeline.code.init)
+    frozen, params = placement.put_everywhere(
+        pipeline.mesh, (best("base", init_base), best("code", pipeline.code.init))
+    )
     return CodedModel(pipeline, frozen, params, image_shape, results)

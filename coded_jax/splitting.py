@@ -171,20 +171,22 @@ def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
     )
 
 
-def cut(plan: SplitPlan, outputs: jax.Array) -> jax.Array:
+def cut(plan: SplitPlan, outputs: jax.Array, first: int = 0) -> jax.Array:
     """Cuts each share out of what `f_conv` made of its piece.
 
     Args:
       plan: the split.
-      outputs: `[n, B, m, m', D]`, `m >= M`: data pieces first, then any number of
-        parity pieces, which are cut as an interior data piece is.
+      outputs: `[m, B, h, w, D]` of the pieces `first..first+m-1`: data pieces first,
+        then any number of parity pieces, which are cut as an interior data piece is.
+      first: `k` if the outputs are of parity pieces only.
 
     Returns:
-      `[n, B, M, M', D]`.
+      `[m, B, M, M', D]`.
     """
     offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
     interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
-    offsets += [offsets[interior]] * (outputs.shape[0] - plan.k)
+    last = first + outputs.shape[0]
+    offsets = [offsets[i if i < plan.k else interior] for i in range(first, last)]
     height, width = plan.rows.share, plan.columns.share
     if len(set(offsets)) == 1:
         i, j = offsets[0]

@@ -48,8 +48,10 @@ class Code(NamedTuple):
       decode: `(params, features [n, B, M, M', D], available) -> shares
         [k, B, M, M', D]`, where `available`, bool `[n, B]` or `[n, 1]`, is True where
         the result arrived. What stands in a lost slot, NaN included, has no effect.
+      systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
     """
 
     init: Callable[[jax.Array], PyTree]
     encode: Callable[[PyTree, jax.Array], jax.Array]
     decode: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
+    systematic: bool = False

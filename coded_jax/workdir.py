@@ -15,7 +15,7 @@ FLAGS = "flags.txt"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-PLACES = ("workdir", "data_dir")  # flags that say where, and do not change the run
+PLACES = ("workdir", "data_dir", "devices", "mesh")  # flags that say where, and do not change the run
 
 
 def versions() -> dict[str, str]:
@@ -26,14 +26,21 @@ def versions() -> dict[str, str]:
 
 
 def open_workdir(
-    path: str | os.PathLike, flags: dict[str, str], data_dir: str | None = None
+    path: str | os.PathLike,
+    flags: dict[str, str],
+    places: dict[str, str] | None = None,
+    *,
+    defaults: dict[str, str] | None = None,
+    write: bool = True,
 ) -> Path:
     """Makes the workdir of a run, or takes up the one that the same run left.
 
     Args:
       path: the folder; it is made if need be.
       flags: all flags that fix the run, and no other.
-      data_dir: recorded with them, if given, but free to change.
+      places: flags that say where it runs: recorded with them, but free to change.
+      defaults: of flags, for those that the version that made the folder did not have.
+      write: whether this process, of several, makes the folder and the file.
 
     Returns:
       The absolute path.
@@ -43,9 +50,10 @@ def open_workdir(
     """
     folder = absolute(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        if write:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         raise ValueError(
             f"workdir: {os.fspath(path)!r} given, a folder that can be written to "
@@ -59,14 +67,12 @@ def open_workdir(
                 "an empty or new folder is accepted"
             )
         header = " ".join(f"{name}=={v}" for name, v in versions().items())
-        places = {"workdir": folder}  # absolute: valid from any current folder
-        if data_dir is not None:
-            places["data_dir"] = Path(data_dir).expanduser().absolute()
-        lines = [f"# {header}"]
-        lines += [f"--{name}={place}" for name, place in places.items()]
-        lines += [f"--{name}={value}" for name, value in flags.items()]
-        write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
-    elif before != flags:
+        # The absolute path: valid from any current folder.
+        every = {"workdir": str(folder), **(places or {}), **flags}
+        lines = [f"# {header}", *(f"--{name}={v}" for name, v in every.items())]
+        if write:
+            write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
+    elif (before := {**(defaults or {}), **before}) != flags:
         names = sorted(
             name
             for name in before.keys() | flags.keys()

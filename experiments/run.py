@@ -16,7 +16,17 @@ import sys
 from absl import app, flags, logging
 from rich.console import Console
 
-from coded_jax import codes, config, data, display, experiment, models, training
+from coded_jax import (
+    codes,
+    config,
+    data,
+    display,
+    distributed,
+    experiment,
+    models,
+    startup,
+    training,
+)
 
 DEFAULT = config.Config()
 
@@ -54,6 +64,30 @@ flags.DEFINE_float("epochs", DEFAULT.epochs, "epochs of the code")
 flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "examples per step")
 flags.DEFINE_float("learning_rate", DEFAULT.learning_rate, "of Adam")
 flags.DEFINE_float("weight_decay", DEFAULT.weight_decay, "L2 factor")
+flags.DEFINE_enum(
+    "precision",
+    DEFAULT.precision,
+    config.PRECISIONS,
+    "that encoder, F_Conv and decoder compute in",
+)
+DEVICES = flags.DEFINE_integer(
+    "devices", None, "how many to use, all if not given; a CPU stands for as many"
+)
+MESH = flags.DEFINE_string(
+    "mesh", None, "devices along piece x data, as 3x2; a piece each if there are enough"
+)
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    "~/.cache/coded_jax",
+    "folder that keeps compiled programs; '' for none",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "for several processes: host:port of process 0, or auto on TPU pods and Slurm",
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are")
+PROCESS = flags.DEFINE_integer("process", None, "number of this one, from 0")
 
 
 def integers(name: str, texts: list[str]) -> tuple[int, ...]:
@@ -71,6 +105,24 @@ def config_from_flags() -> config.Config:
     return config.Config(**values)
 
 
+def mesh_from_flags() -> tuple[int, int] | None:
+    if MESH.value is None:
+        return None
+    sizes = integers("mesh", MESH.value.split("x"))
+    if len(sizes) != 2:
+        raise ValueError(f"mesh: {MESH.value!r} given, piece x data as 3x2 accepted")
+    return sizes
+
+
+def start_jax() -> None:
+    """Before the first device is touched."""
+    if COORDINATOR.value is not None:
+        distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    if DEVICES.value is not None:
+        startup.offer_cpu_devices(-(-DEVICES.value // (PROCESSES.value or 1)))
+    startup.keep_compilations(COMPILATION_CACHE.value)
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: arguments: {argv[1:]} given, only --flags accepted")
@@ -80,7 +132,11 @@ def main(argv: list[str]) -> None:
     try:
         try:
             settings = config_from_flags()
-            prepared = experiment.prepare(settings, WORKDIR.value, DATA_DIR.value)
+            mesh = mesh_from_flags()
+            start_jax()
+            prepared = experiment.prepare(
+                settings, WORKDIR.value, DATA_DIR.value, DEVICES.value, mesh
+            )
         except (ValueError, OSError, ImportError) as error:
             sys.exit(f"error: {error}")
         results = experiment.run(prepared, command=command)
@@ -91,6 +147,8 @@ def main(argv: list[str]) -> None:
     except (training.NonFiniteError, OSError) as error:
         sys.exit(f"error: {error}")
 
+    if not distributed.is_lead():
+        return
     console = Console()
     try:
         display.plot(prepared.folder, results)

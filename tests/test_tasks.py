@@ -1,5 +1,7 @@
 """Losses: closed-form values, and nothing frozen is touched."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,9 +35,10 @@ def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
     target = pipeline.base_features(pipe, frozen, images)
     for lost, rows in (((), slice(0, 0)), ((0,), slice(0, 2)), ((1,), slice(2, 4))):
         available = jnp.asarray(erasures.available(lost, 3))
-        loss = tasks.coded_loss(pipe, {}, frozen, images, available)
-        expected = np.square(target[:, rows]).sum() / target.size
-        np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-9)
+        batch = {"images": images}
+        losses = tasks.coded_losses(pipe, {}, frozen, batch, available)
+        expected = np.square(target[:, rows]).sum((1, 2, 3)) / target[0].size
+        np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
@@ -45,9 +48,11 @@ def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, syste
     pipe = make_pipeline(*lenet, learned(encoder=kind, decoder=kind, **options))
     params = pipe.code.init(jax.random.key(1))
     available = jnp.asarray(erasures.available((0,), 3))
-    grads, frozen_grads = jax.grad(tasks.coded_loss, argnums=(1, 2))(
-        pipe, params, lenet[1], images, available
-    )
+    def loss(params, frozen):
+        batch = {"images": images}
+        return tasks.coded_losses(pipe, params, frozen, batch, available).mean()
+
+    grads, frozen_grads = jax.grad(loss, argnums=(0, 1))(params, lenet[1])
     assert all((g == 0).all() for g in jax.tree.leaves(frozen_grads))
     for part in ("encoder", "decoder"):
         kernels = [g for g in jax.tree.leaves(grads[part]) if g.ndim > 1]
@@ -62,9 +67,9 @@ def test_training_leaves_the_frozen_variables_bitwise_unchanged(lenet, images):
     task = tasks.code_task(pipe, frozen, dataset, tasks.adam(1e-2, 1e-2), 1, [()])
     state, _ = training.initial_state(task.init, task.optimizer, jax.random.key(0))
     started = jax.tree.map(np.array, state.params)
-    arrays = tasks.device_arrays(dataset.train)
+    arrays = tasks.device_arrays(None, dataset.train)
     for _ in range(3):
-        state, metrics = training.train_step(
+        state, metrics = training.train_steps(
             state,
             frozen,
             arrays,
@@ -93,7 +98,9 @@ def test_codes_overfit_one_batch(lenet, images):
     state = optimizer.init(params)
     step = jax.jit(
         jax.value_and_grad(
-            lambda p: tasks.coded_loss(pipe, p, lenet[1], images, available)
+            lambda p: tasks.coded_losses(
+                pipe, p, lenet[1], {"images": images}, available
+            ).mean()
         )
     )
     losses = []
@@ -114,5 +121,30 @@ def test_base_loss_is_cross_entropy(lenet, images):
         base.head(variables, base.f_conv(variables, jnp.asarray(x, jnp.float32)))
     )
     chosen = np.exp(logits)[np.arange(6), np.arange(6)] / np.exp(logits).sum(1)
-    loss = tasks.base_loss(pipe, variables, {"images": images, "labels": labels})
-    np.testing.assert_allclose(loss, -np.log(chosen).mean(), rtol=1e-5)
+    losses = tasks.base_losses(pipe, variables, {"images": images, "labels": labels})
+    np.testing.assert_allclose(losses, -np.log(chosen), rtol=1e-5)
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
+def test_kept_features_give_the_same_losses(lenet, images, k, r):
+    pipe = make_pipeline(*lenet, learned(), k, r)
+    frozen, params = lenet[1], pipe.code.init(jax.random.key(1))
+    kept = tasks.with_features(pipe, frozen, {"images": images})
+    assert kept["features"].shape == (6, k, 4 // k, 4, 16)
+    available = erasures.sample(jax.random.key(3), k + r, r, 6)
+    losses = jax.jit(functools.partial(tasks.coded_losses, pipe))
+    for batch in (kept, {"images": images}):
+        found = losses(params, frozen, batch, available)
+        whole = pipeline.coded_features(pipe, frozen, params, images)
+        merged = pipeline.reconstruct(pipe, params, whole, available)
+        target = pipeline.base_features(pipe, frozen, images)
+        expected = np.square(merged - target).mean((1, 2, 3))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_features_too_large_to_keep_are_computed_in_the_step(
+    lenet, images, monkeypatch
+):
+    monkeypatch.setattr(tasks, "CACHE_BYTES", 6 * 256 * 4 - 1)
+    pipe = make_pipeline(*lenet, learned())
+    assert set(tasks.with_features(pipe, lenet[1], {"images": images})) == {"images"}

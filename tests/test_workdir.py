@@ -1,7 +1,5 @@
 """A workdir belongs to one run."""
 
-import pathlib
-
 import pytest
 
 from coded_jax import workdir
@@ -10,11 +8,12 @@ FLAGS = {"k": "2", "seed": "0", "dilations": "1,2"}
 
 
 def test_the_same_flags_take_it_up_again(tmp_path):
-    folder = workdir.open_workdir(tmp_path / "a" / "b", FLAGS, "somewhere")
-    assert folder == workdir.open_workdir(tmp_path / "a" / "b", FLAGS, "elsewhere")
+    folder = workdir.open_workdir(tmp_path / "a" / "b", FLAGS, {"devices": "3"})
+    again = workdir.open_workdir(tmp_path / "a" / "b", FLAGS, {"devices": "1"})
+    assert folder == again
     text = (folder / "flags.txt").read_text()
     assert text.startswith("# coded_jax==") and f"\n--workdir={folder}\n" in text
-    assert f"\n--data_dir={pathlib.Path('somewhere').absolute()}\n" in text
+    assert "\n--devices=3\n" in text
     assert "\n--dilations=1,2\n" in text
 
 
@@ -30,6 +29,21 @@ def test_other_flags_are_refused_by_name(tmp_path):
     assert "seed" not in message and "dilations" not in message
     assert "\n" not in message
     assert (folder / "flags.txt").read_text() == before
+
+
+def test_a_flag_that_did_not_exist_then_had_its_default(tmp_path):
+    workdir.open_workdir(tmp_path, FLAGS)
+    defaults = {"precision": "float32", "k": "3"}
+    now = {**FLAGS, "precision": "float32"}
+    workdir.open_workdir(tmp_path, now, defaults=defaults)
+    with pytest.raises(ValueError, match="--precision=float32 there and bfloat16 now"):
+        now = {**FLAGS, "precision": "bfloat16"}
+        workdir.open_workdir(tmp_path, now, defaults=defaults)
+
+
+def test_another_process_writes_nothing(tmp_path):
+    folder = workdir.open_workdir(tmp_path / "run", FLAGS, write=False)
+    assert not folder.exists()
 
 
 def test_a_run_without_flags_is_refused(tmp_path):

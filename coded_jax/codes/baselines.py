@@ -23,6 +23,7 @@ def zero_fill(shape: CodeShape) -> Code:
         init=lambda key: {},
         encode=lambda params, pieces: _blank_parity(pieces, shape.r),
         decode=decode,
+        systematic=True,
     )
 
 
@@ -39,4 +40,7 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         return code.decode(params, features, available & is_data)
 
-    return Code(init, lambda params, pieces: _blank_parity(pieces, shape.r), decode)
+    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
+        return _blank_parity(pieces, shape.r)
+
+    return Code(init, encode, decode, code.systematic)

@@ -99,4 +99,4 @@ def learned_code(
             shares = jnp.where(arrived, features[:k], shares)  # type: ignore
         return shares  # type: ignore
 
-    return Code(init, encode, decode)
+    return Code(init, encode, decode, systematic)

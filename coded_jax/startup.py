@@ -1,0 +1,43 @@
+"""What JAX must be told before it looks for devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+
+
+def offer_cpu_devices(count: int) -> None:
+    """Lets a CPU stand for `count` devices; accelerators are not affected.
+
+    Raises:
+      ValueError: `count` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"devices: {count} given, 1 or more accepted")
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def keep_compilations(folder: str) -> None:
+    """Keeps compiled programs on the disk, for the next run of the same functions.
+
+    Args:
+      folder: made if need be; an empty string keeps nothing.
+
+    Raises:
+      ValueError: it cannot be made.
+    """
+    if not folder:
+        return
+    path = Path(folder).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"compilation_cache: {folder!r} given, a folder that can be written to or "
+            f"'' accepted ({error.strerror})"
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    # Most programs here compile in less than the default threshold of a second.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
