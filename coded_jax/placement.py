@@ -181,6 +181,9 @@ def _exchange(
     if count < devices:  # as the parity pieces in training: no device would be left out
         return f(queries)
     queries = _pad(queries, -count % devices, 0)
+    # Else XLA looks through the concatenation of data, parity and padding, and its CPU
+    # backend (jax 0.10.2) fails to compile an all-to-all of parts in unlike layouts.
+    queries = jax.lax.optimization_barrier(queries)
     queries = jax.lax.all_to_all(queries, PIECE, 0, 1, tiled=True)
     outputs = jax.lax.all_to_all(f(queries), PIECE, 1, 0, tiled=True)
     return outputs[:count]
