@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jax
@@ -16,6 +17,9 @@ def offer_cpu_devices(count: int) -> None:
     if count < 1:
         raise ValueError(f"devices: {count} given, 1 or more accepted")
     jax.config.update("jax_num_cpu_devices", count)
+    # XLA's threads are as many as the cores, and one that waits for a collective does
+    # no other work: with no more threads than devices, runs on 2 cores stood still.
+    os.environ.setdefault("NPROC", str(max(2 * count, os.cpu_count() or 1)))
 
 
 def keep_compilations(folder: str) -> None:

@@ -3,10 +3,11 @@
 import jax
 import pytest
 
+from coded_jax import startup
 from coded_jax.models import make_base_model
 
 # A CPU stands for the devices that tests of placement need.
-jax.config.update("jax_num_cpu_devices", 8)
+startup.offer_cpu_devices(8)
 # An implicit broadcast is more often a mistake than a wish.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Truths hold to float32 rounding; accelerators multiply more coarsely by default.
