@@ -120,6 +120,89 @@ def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, crash_at):
     )
 
 
+def test_chunks_of_steps_train_as_single_steps_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LOG_STEPS", 2)
+    single = fit(tmp_path / "single")
+    counts = []
+    steps = training.train_steps
+
+    def count_steps(*args, count, **options):
+        counts.append(count)
+        return steps(*args, count=count, **options)
+
+    monkeypatch.setattr(training, "train_steps", count_steps)
+    monkeypatch.setattr(training, "steps_per_call", lambda: 2)
+    chunked = fit(tmp_path / "chunked")
+    # Epochs of 5 steps, and 2 more.
+    assert counts == 6 * [2, 2, 1] + [2]
+    assert (chunked.steps, chunked.score) == (single.steps, pytest.approx(single.score))
+    np.testing.assert_allclose(chunked.params["w"], single.params["w"], rtol=1e-5)
+
+
+def test_chunks_resume_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LOG_STEPS", 2)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "steps_per_call", lambda: 2)
+    whole = fit(tmp_path / "whole")
+
+    def crash():
+        raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(tmp_path / "cut", observer=Recorder(9, crash))
+    assert_same(fit(tmp_path / "cut").params, whole.params)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_seeds_together_are_seeds_alone(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(training, "LOG_STEPS", 2)
+    keys = jax.random.split(jax.random.key(7), 3)
+    settings = {"epochs": 3.4, "batch_size": BATCH, "observer": Recorder()}
+    alone = [
+        training.fit(
+            regression(),
+            jnp.asarray(1.0),
+            arrays(),
+            key=key,
+            directory=tmp_path / str(i),
+            **settings,
+        )
+        for i, key in enumerate(keys)
+    ]
+    # A loop on a CPU, one vmap elsewhere.
+    monkeypatch.setattr(training, "steps_per_call", lambda: most)
+    together = training.fit_seeds(
+        regression(),
+        jnp.asarray(1.0),
+        arrays(),
+        keys=keys,
+        directory=tmp_path / "together",
+        **settings,
+    )
+    assert (tmp_path / "together" / "0").exists() == (most == 1)
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_allclose(b.params["w"], a.params["w"], rtol=1e-5)
+        assert b.score == pytest.approx(a.score, rel=1e-5)
+    assert len({fitted.score for fitted in alone}) == 3
+
+
+def test_a_step_copies_nothing_from_or_to_the_host(tmp_path):
+    task = regression()
+    state, _ = training.initial_state(task.init, task.optimizer, jax.random.key(0))
+    inputs = (jnp.asarray(1.0), arrays(), jnp.arange(EXAMPLES), jax.random.key(1))
+    with jax.transfer_guard("disallow"):
+        for _ in range(3):
+            before = state
+            state, _ = training.train_steps(
+                state,
+                *inputs,
+                loss=task.loss,
+                optimizer=task.optimizer,
+                batch_size=BATCH,
+            )
+    assert before.params["w"].is_deleted()  # donated
+
+
 def test_finished_fit_trains_no_further(tmp_path):
     whole = fit(tmp_path)
     observer = Recorder()
