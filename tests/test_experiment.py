@@ -1,5 +1,6 @@
 """The whole run: results, refusal of bad settings, and kill -9 at any moment."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,6 +19,8 @@ from test_data import write_data
 import coded_jax
 from coded_jax import data, experiment, workdir
 from coded_jax.config import Config
+from coded_jax.logs import progress_bars
+from coded_jax.training import Interrupted
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = Config(
@@ -26,7 +29,7 @@ SMALL = Config(
 
 
 def small_run(path, config=SMALL):
-    prepared = experiment.prepare(config, path)
+    prepared = experiment.prepare(config, path, devices=1)
     return experiment.run(prepared, console=Console(quiet=True), command="small")
 
 
@@ -39,7 +42,7 @@ def finished(tmp_path_factory):
 
 
 def params_of(path):
-    model = coded_jax.load(path)
+    model = coded_jax.load(path, devices=1)
     return model.frozen, model.params
 
 
@@ -107,7 +110,7 @@ def test_running_again_changes_no_number(finished):
 
 
 def test_loaded_model_reproduces_the_results(finished):
-    model = coded_jax.load(finished)
+    model = coded_jax.load(finished, devices=1)
     test = data.load("mnist_5k").test
     for pattern in model.results["patterns"]:
         predicted = model.classify(test.images, pattern["lost"])
@@ -116,7 +119,7 @@ def test_loaded_model_reproduces_the_results(finished):
 
 
 def test_loaded_model_compiles_once_for_all_patterns(finished):
-    model = coded_jax.load(finished)
+    model = coded_jax.load(finished, devices=1)
     traced = []
 
     code = model.pipeline.code
@@ -179,6 +182,49 @@ def test_wrong_data_dir_leaves_no_workdir(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_resumes_and_serves_on_other_devices(finished, tmp_path):
+    if len(jax.devices()) < 4:
+        pytest.skip("needs 4 devices")
+    config = dataclasses.replace(SMALL, epochs=0.5)
+    prepared = experiment.prepare(config, tmp_path, devices=1)
+    with pytest.raises(Interrupted):
+        experiment._train(prepared, progress_bars(Console(quiet=True)), lambda: True)
+    prepared = experiment.prepare(config, tmp_path, devices=4, mesh=(2, 2))
+    results = experiment.run(prepared, console=Console(quiet=True))
+    assert results["timing"]["resumed"]
+    assert results["machine"]["mesh"] == {"piece": 2, "data": 2}
+    images = data.load("mnist_5k").test.images[:9]
+    one, four = (coded_jax.load(finished, devices=count) for count in (1, 4))
+    assert four.pipeline.mesh.size == 3
+    for lost in ((), (0,), (2,)):
+        a, b = (model.logits(images, lost) for model in (one, four))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_comes_close(finished):
+    model = coded_jax.load(finished, devices=1)
+    images = data.load("mnist_5k").test.images
+    coarse = model._replace(pipeline=model.pipeline._replace(dtype="bfloat16"))
+    for lost in ((), (0,)):
+        fine, logits = model.logits(images, lost), coarse.logits(images, lost)
+        assert logits.dtype == fine.dtype == np.float32
+        spread = np.std(np.asarray(fine))
+        difference = np.std(np.asarray(fine - logits))
+        assert 0 < difference < 0.05 * spread
+
+
+def test_bfloat16_trains(tmp_path):
+    config = dataclasses.replace(SMALL, precision="bfloat16")
+    results = small_run(tmp_path, config)
+    assert results["config"]["precision"] == "bfloat16"
+    assert results["base"]["test_accuracy"] > 0.7
+    params = params_of(tmp_path)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
+    summary, baseline = results["summary"], results["baselines"]["zero_fill"]
+    assert summary["0"]["mean"] == results["base"]["test_accuracy"]
+    assert summary["1"]["mean"] > baseline["1"]["mean"]
+
+
 def test_cifar_with_the_conv_pair(tmp_path):
     """Colour images, a grid, and a code of convolutions, from TFDS files."""
     write_data(tmp_path / "data", "cifar10")
@@ -213,6 +259,7 @@ COMMAND = [
     "--base_epochs=1.5",
     "--epochs=1.5",
     "--seed=3",
+    "--compilation_cache=",
 ]
 
 
@@ -230,16 +277,18 @@ def command(*arguments, **options):
 
 def test_kill_9_and_resume_is_bit_for_bit(tmp_path):
     """Kills at three moments, one in every phase, then lets the run end."""
+    cache = f"--compilation_cache={tmp_path / 'cache'}"
     whole = command(f"--workdir={tmp_path / 'whole'}")
     assert whole.wait() == 0, whole.stdout.read()
     for phase in experiment.PHASES:
-        process = command(f"--workdir={tmp_path / 'cut'}")
+        process = command(f"--workdir={tmp_path / 'cut'}", cache)
         begun = tmp_path / "cut" / "checkpoints" / phase
         while not any(begun.glob("[0-9]*")) and process.poll() is None:
             time.sleep(0.01)
         process.kill()
         assert process.wait() == -signal.SIGKILL, process.stdout.read()
-    last = command(f"--workdir={tmp_path / 'cut'}")
+    assert any((tmp_path / "cache").iterdir())
+    last = command(f"--workdir={tmp_path / 'cut'}", cache)
     output = last.stdout.read()
     assert last.wait() == 0, output
     assert "resumed at step" in output
@@ -289,6 +338,14 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
         (["--encoder=cnn"], r"^error: .*--encoder=cnn: value should be one of <mlp"),
         (["--wokdir=x"], r"^error: Unknown command line flag 'wokdir'"),
         (["x"], r"^error: arguments: \['x'\] given"),
+        (["--devices=0"], r"^error: devices: 0 given, 1 or more accepted"),
+        (["--mesh=2"], r"^error: mesh: '2' given, piece x data as 3x2 accepted"),
+        (["--mesh=axb"], r"^error: mesh: \['a', 'b'\] given, integers accepted"),
+        (["--mesh=2x1"], r"^error: mesh: 2x1 given, .* at most 1, the number of dev"),
+        (["--devices=8", "--mesh=4x1"], r"^error: mesh: 4x1 given, .* 1\.\.3 along"),
+        (["--precision=int8"], r"^error: .*--precision=int8: value should be one of"),
+        (["--compilation_cache=/proc/x"], r"^error: compilation_cache: '/proc/x'"),
+        (["--coordinator=here"], r"^error: coordinator: 'here' given, 'host:port'"),
     ],
 )
 def test_bad_flags(tmp_path, arguments, message):

@@ -339,7 +339,7 @@ def test_script_writes_a_file_and_prints_a_program_that_runs_it(finished, tmp_pa
     elsewhere = run_python("-I", "-W", "error", "-c", block + found + program)
     assert elsewhere.returncode == 0, elsewhere.stdout
     images = np.zeros((8, *GREY), np.uint8)
-    answer = np.asarray(coded_jax.load(finished).classify(images, [0]))
+    answer = np.asarray(coded_jax.load(finished, devices=1).classify(images, [0]))
     assert elsewhere.stdout == f"{answer}\n"
 
 

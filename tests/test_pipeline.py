@@ -177,6 +177,30 @@ def test_garbage_in_lost_slots_does_not_reach_the_features(lenet, systematic):
                 np.testing.assert_array_equal(clean[:, rows], features[i])
 
 
+@pytest.mark.parametrize("systematic", [True, False])
+def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
+    decoded = []
+
+    def make_code(shape):
+        code = learned_code(shape, encoder_width=8, systematic=systematic)
+
+        def decode(params, features, available):
+            jax.debug.callback(lambda: decoded.append(1))
+            return code.decode(params, features, available)
+
+        return code._replace(decode=decode)
+
+    pipeline = make(lenet, (2, 1), 1, make_code)
+    params = pipeline.code.init(jax.random.key(0))
+    coded = jax.jit(infer, static_argnums=0)
+    for lost, expected in (((), 0), ((2,), 0), ((0,), 1)):
+        decoded.clear()
+        mask = available(lost, 3)
+        coded(pipeline, lenet[1], params, random_images(), mask).block_until_ready()
+        jax.effects_barrier()
+        assert len(decoded) == (expected if systematic else 1)
+
+
 def test_scaled_images_are_refused(lenet):
     pipeline = make(lenet, (2, 1), 1)
     images = random_images().astype(np.float32) / 255
