@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -129,13 +130,23 @@ def test_results_hold_no_path_of_a_machine():
         assert "/tmp" not in command and "/home" not in command
 
 
-def test_readme_brings_its_own_cnn():
-    readme = (ROOT / "README.md").read_text()
-    section = readme.split("## Bring your own CNN")[1]
-    code = re.search(r"```python\n(.*?)```", section, re.S).group(1)
+def run_readme(heading):
+    """What the first Python block after `heading` leaves."""
+    section = (ROOT / "README.md").read_text().split(heading)[1]
     scope = {}
-    exec(code, scope)
-    assert scope["logits"].shape == (5, 10)
+    exec(re.search(r"```python\n(.*?)```", section, re.S).group(1), scope)
+    return scope
+
+
+def test_readme_brings_its_own_cnn():
+    assert run_readme("## Bring your own CNN")["logits"].shape == (5, 10)
+
+
+def test_readme_comes_from_pmap():
+    scope = run_readme("**From `pmap`.**")
+    np.testing.assert_allclose(scope["features"], scope["before"], rtol=1e-5, atol=1e-5)
+    used = {shard.device for shard in scope["features"].addressable_shards}
+    assert len(used) == scope["n"]
 
 
 def test_import_is_light():
