@@ -91,7 +91,8 @@ def _chunk(
 
     images, labels, weight = _rows(arrays, start, size)
     compute = placement.over_batch(pipeline.mesh, local, (None, None, 0), (1, 0, 0))
-    return _Chunk(*compute(frozen, params, images), labels, weight)
+    features, target, predicted = compute(frozen, params, images)
+    return _Chunk(features, target, predicted, labels, weight)
 
 
 @functools.partial(jax.jit, static_argnames="pipeline")

@@ -245,11 +245,8 @@ def _results(
     seconds: dict[str, float],
     command: str,
 ) -> dict[str, Any]:
-    config, dataset, plan = (
-        experiment.config,
-        experiment.dataset,
-        experiment.pipeline.plan,
-    )
+    config, dataset = experiment.config, experiment.dataset
+    plan, mesh = experiment.pipeline.plan, experiment.pipeline.mesh
     images = trained.code.steps * config.batch_size
     return {
         "config": dataclasses.asdict(config),
@@ -258,7 +255,7 @@ def _results(
         "machine": {
             "device": jax.devices()[0].device_kind,
             "cores": os.cpu_count(),
-            "mesh": dict(experiment.pipeline.mesh.shape),
+            "mesh": dict(mesh.shape) if mesh else {},
             "processes": jax.process_count(),
         },
         "seed": config.seed,

@@ -115,6 +115,9 @@ def _walk(jaxpr: Any, inputs: list[Trace]) -> list[Trace]:
         if name in CALLS:
             inner = eqn.params[CALLS[name]]
             outputs = _walk(getattr(inner, "jaxpr", inner), traces)
+        elif name == "cond" and eqn.params.get("branches_platforms"):
+            # `platform_dependent`: the branches agree, and the last is the default.
+            outputs = _walk(eqn.params["branches"][-1].jaxpr, traces[1:])
         elif all(isinstance(t, frozenset) for t in traces):
             outputs = [_through_constant(eqn, traces, v) for v in eqn.outvars]
         else:

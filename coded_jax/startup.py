@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from pathlib import Path
 
 import jax
@@ -20,6 +22,21 @@ def offer_cpu_devices(count: int) -> None:
     # XLA's threads are as many as the cores, and one that waits for a collective does
     # no other work: with no more threads than devices, runs on 2 cores stood still.
     os.environ.setdefault("NPROC", str(max(2 * count, os.cpu_count() or 1)))
+
+
+def keep_memory() -> None:
+    """Lets the C library keep what is freed, for the next step to use.
+
+    XLA's CPU backend takes its temporary memory anew in every call, and glibc hands so
+    large a piece back to the system each time: 15,000 page faults in a training step of
+    the convolutional code, which took 65 ms instead of 47 (2 cores, batch 64).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(-4, 0)  # M_MMAP_MAX: no piece has a mapping of its own
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing is handed back
+    mallopt(-2, 2**28)  # M_TOP_PAD: taken in pieces of 256 MB
 
 
 def keep_compilations(folder: str) -> None:

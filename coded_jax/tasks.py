@@ -25,7 +25,6 @@ from coded_jax.placement import Spread
 from coded_jax.training import Task
 from coded_jax.types import PyTree
 
-
 CACHE_BYTES = 4 << 30
 """Up to this size the data pieces' features are kept on each device."""
 

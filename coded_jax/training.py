@@ -316,9 +316,14 @@ def fit_seeds(
             for i, key in enumerate(keys)
         ]
     fitted = fit(task, frozen, arrays, key=keys, directory=directory, **settings)
-    seed = lambda i: jax.tree.map(lambda leaf: leaf[i], fitted.params)
-    scores = np.asarray(fitted.score).tolist()
-    return [fitted._replace(params=seed(i), score=s) for i, s in enumerate(scores)]
+    return [
+        fitted._replace(params=_seed(fitted.params, i), score=score)
+        for i, score in enumerate(np.asarray(fitted.score).tolist())
+    ]
+
+
+def _seed(params: PyTree, i: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[i], params)
 
 
 def _update(
@@ -329,10 +334,7 @@ def _update(
         value = score(params)
         scores = np.float32(value)
     else:
-        each = [
-            score(jax.tree.map(lambda leaf: leaf[i], params))
-            for i in range(len(best.score))
-        ]
+        each = [score(_seed(params, i)) for i in range(len(best.score))]
         scores, value = np.asarray(each, np.float32), float(np.mean(each))
     return _keep_better(best, scores, params), value
 

@@ -15,7 +15,8 @@ FLAGS = "flags.txt"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-PLACES = ("workdir", "data_dir", "devices", "mesh")  # flags that say where, and do not change the run
+PLACES = ("workdir", "data_dir", "devices", "mesh")
+"""Flags that say where, and do not change the run."""
 
 
 def versions() -> dict[str, str]:

@@ -120,6 +120,7 @@ def start_jax() -> None:
         distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     if DEVICES.value is not None:
         startup.offer_cpu_devices(-(-DEVICES.value // (PROCESSES.value or 1)))
+    startup.keep_memory()
     startup.keep_compilations(COMPILATION_CACHE.value)
 
 

@@ -48,6 +48,7 @@ def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, syste
     pipe = make_pipeline(*lenet, learned(encoder=kind, decoder=kind, **options))
     params = pipe.code.init(jax.random.key(1))
     available = jnp.asarray(erasures.available((0,), 3))
+
     def loss(params, frozen):
         batch = {"images": images}
         return tasks.coded_losses(pipe, params, frozen, batch, available).mean()

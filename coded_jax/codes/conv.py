@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from coded_jax.convolution import dilated_stack
+
 DILATIONS = (1, 1, 2, 4, 8, 1)
 
 
@@ -26,10 +28,29 @@ class DilatedStack(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, h, w, maps] -> [B, h, w, out]`."""
         width = self.width or 20 * x.shape[-1]
-        for dilation in self.dilations:
-            conv = nn.Conv(width, (3, 3), padding="SAME", kernel_dilation=dilation)
-            x = nn.relu(conv(x))
-        return nn.Conv(self.out, (1, 1))(x)
+        layers, maps = [], x.shape[-1]
+        for i in range(len(self.dilations)):
+            layers.append(_Weights(3, maps, width, name=f"Conv_{i}")())
+            maps = width
+        layers.append(_Weights(1, maps, self.out, name=f"Conv_{len(layers)}")())
+        return dilated_stack(x, layers, (*self.dilations, 1))
+
+
+class _Weights(nn.Module):
+    """Parameters of `nn.Conv(d, (q, q))` on `c` maps, without the convolution."""
+
+    q: int
+    c: int
+    d: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        init = nn.initializers
+        kernel = (self.q, self.q, self.c, self.d)
+        return (
+            self.param("kernel", init.lecun_normal(), kernel),
+            self.param("bias", init.zeros_init(), (self.d,)),
+        )
 
 
 class ConvEncoder(nn.Module):

@@ -6,20 +6,41 @@ pooling, form `f_conv`; three dense layers with ReLU between them form the head.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from flax import linen as nn
 
+from coded_jax import convolution
 from coded_jax.types import BaseModel, PyTree
+
+# Images whose patches stay in the second-level cache. Larger chunks were never clearly
+# faster: 8.6 ms of processor time for the gradient of 256 pieces of 20x28, 10 ms in
+# chunks of 16 to 256, and 27 ms by `lax` (2 cores of an AMD EPYC, jax 0.10.2).
+CHUNK = 8
 
 
 class Features(nn.Module):
-    """`[B, H, W, C] -> [B, M*, M'*, 16]`; `[B, 28, 28, 1]` gives `[B, 4, 4, 16]`."""
+    """`[B, H, W, C] -> [B, M*, M'*, 16]`; `[B, 28, 28, 1]` gives `[B, 4, 4, 16]`.
+
+    Attributes:
+      on_cpu: the same by operations that are faster on CPUs.
+    """
+
+    on_cpu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        conv = convolution.conv_by_patches if self.on_cpu else None
         for channels in (6, 16):
-            x = nn.relu(nn.Conv(channels, (5, 5), padding="VALID")(x))
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            layer = nn.Conv(
+                channels, (5, 5), padding="VALID", conv_general_dilated=conv
+            )
+            x = nn.relu(layer(x))
+            if self.on_cpu:
+                x = convolution.max_pool_2x2(x)
+            else:
+                x = nn.max_pool(x, (2, 2), (2, 2))
         return x
 
 
@@ -45,8 +66,14 @@ def make() -> BaseModel:
         features, conv = Features().init_with_output(conv_key, image)
         return {"f_conv": conv, "head": Head(classes).init(head_key, features)}
 
+    def on_cpu(variables: PyTree, images: jax.Array) -> jax.Array:
+        features = functools.partial(Features(on_cpu=True).apply, variables)
+        return convolution.map_chunks(features, images, CHUNK)  # type: ignore
+
     def f_conv(variables: PyTree, images: jax.Array) -> jax.Array:
-        return Features().apply(variables["f_conv"], images)  # type: ignore
+        return jax.lax.platform_dependent(
+            variables["f_conv"], images, cpu=on_cpu, default=Features().apply
+        )
 
     def head(variables: PyTree, features: jax.Array) -> jax.Array:
         classes = variables["head"]["params"]["Dense_2"]["bias"].shape[0]
