@@ -110,13 +110,17 @@ def over_batch(
             whole = functools.partial(_each_its_own, mesh)
             return _shard(mesh, functools.partial(f, whole), P(), P())(*args)
         surplus = -batch % mesh.size
-        padded = [
-            arg if axis is None else jax.tree.map(lambda x: _pad(x, surplus, axis), arg)
-            for arg, axis in zip(args, in_axes, strict=True)
-        ]
+
+        def pad(arg: PyTree, axis: int | None) -> PyTree:
+            if axis is None:
+                return arg
+            return jax.tree.map(lambda x: _pad(x, surplus, axis), arg)
+
         part = functools.partial(f, functools.partial(_exchange, mesh))
         out_specs = jax.tree.map(_spec, out_axes)
-        outputs = _shard(mesh, part, tuple(map(_spec, in_axes)), out_specs)(*padded)
+        outputs = _shard(mesh, part, tuple(map(_spec, in_axes)), out_specs)(
+            *map(pad, args, in_axes)
+        )
         if not surplus:
             return outputs
         cut = lambda axis, output: jax.tree.map(

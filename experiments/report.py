@@ -1,7 +1,8 @@
-"""Makes the README's results tables from the `results.json` files of finished runs.
+"""Makes the README's tables from `results.json` files and from a benchmark.
 
 python experiments/report.py experiments/results/*.json            # print
 python experiments/report.py --readme=README.md experiments/results/*.json
+python experiments/report.py --readme=README.md --benchmark=experiments/benchmark.json
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import benchmark_tables
 from absl import app, flags
+from benchmark_tables import EAGER, OURS
 
 from coded_jax.display import percent
 from coded_jax.workdir import write_atomically
 
-README = flags.DEFINE_string("readme", None, "file whose results section is replaced")
+README = flags.DEFINE_string("readme", None, "file whose sections are replaced")
+BENCHMARK = flags.DEFINE_string("benchmark", None, "JSON file of benchmark.py")
 
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 PAPER = {(2, 1): "90.56", (4, 1): "96.85", (4, 2): "91.79"}  # Table V, MLP or Conv
 
 HEADER = (
@@ -94,29 +97,77 @@ def setup(results: dict[str, Any]) -> str:
     )
 
 
-def replace_section(text: str, section: str) -> str:
-    """`text` with what stands between the two markers replaced.
+def benchmark(report: dict[str, Any]) -> str:
+    """Markdown: speed beside PyTorch's, of training and of inference.
+
+    Args:
+      report: the content of the JSON file that `benchmark.py` writes.
+    """
+    training = [
+        "| code | batch | coded_jax, images/s | PyTorch eager, images/s | ratio "
+        "| target |",
+        "|---|---|---|---|---|---|",
+    ]
+    for group in benchmark_tables.grouped(report["training"]):
+        ours, eager = group[OURS], group[EAGER]
+        training.append(
+            f"| {benchmark_tables.code(ours)} | {ours['batch']} "
+            f"| {ours['images_per_second']:,.0f} | {eager['images_per_second']:,.0f} "
+            f"| **{ours['ratio_to_eager']:.2f}** "
+            f"| {benchmark_tables.TRAINING[ours['network']]} |"
+        )
+    inference = [
+        "| code | lost | batch | coded_jax, ms | PyTorch eager, ms | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for group in benchmark_tables.grouped(report["inference"]):
+        ours, eager = group[OURS], group[EAGER]
+        inference.append(
+            f"| {benchmark_tables.code(ours)} | {ours['lost']} | {ours['batch']} "
+            f"| {ours['ms']:.2f} | {eager['ms']:.2f} "
+            f"| **{ours['ratio_to_eager']:.2f}** |"
+        )
+    versions, machine = report["versions"], report["machine"]
+    setting = (
+        f"Training a code:\n\n{{}}\n\nInference, with target 1:\n\n{{}}\n\n"
+        f"Measured with jax {versions['jax']} and PyTorch "
+        f"{report['pytorch']['version']} on {machine['cores']} cores "
+        f"({machine['processor']}), device {machine['device']}, medians, by "
+        f"`{report['command']}`."
+    )
+    return setting.format("\n".join(training), "\n".join(inference))
+
+
+def replace_section(text: str, name: str, section: str) -> str:
+    """`text` with what stands between the two markers of `name` replaced.
 
     Raises:
       ValueError: a marker is missing.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"readme: a file with {BEGIN} and {END} accepted")
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"readme: a file with {begin} and {end} accepted")
+    return f"{before}{begin}\n\n{section}\n\n{end}{after}"
 
 
 def main(argv: list[str]) -> None:
     paths = [Path(argument) for argument in argv[1:]]
-    if not paths:
-        raise app.UsageError("no results.json file given")
-    section = report(paths)
+    sections = {"results": report(paths)} if paths else {}
+    if BENCHMARK.value is not None:
+        found = json.loads(Path(BENCHMARK.value).read_text())
+        sections["benchmark"] = benchmark(found)
+    if not sections:
+        raise app.UsageError("neither a results.json file nor --benchmark given")
     if README.value is None:
-        print(section)
-    else:
-        readme = Path(README.value)
-        write_atomically(readme, replace_section(readme.read_text(), section))
+        print("\n\n".join(sections.values()))
+        return
+    readme = Path(README.value)
+    text = readme.read_text()
+    for name, section in sections.items():
+        text = replace_section(text, name, section)
+    write_atomically(readme, text)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))  # scripts import their neighbours
 FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
 
@@ -84,7 +85,15 @@ def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
 
 def test_readme_table_is_that_of_the_results(report):
     readme = (ROOT / "README.md").read_text()
-    assert report.replace_section(readme, report.report(RESULTS)) == readme
+    section = report.report(RESULTS)
+    assert report.replace_section(readme, "results", section) == readme
+
+
+def test_readme_table_is_that_of_the_benchmark(report):
+    readme = (ROOT / "README.md").read_text()
+    found = json.loads((ROOT / "experiments" / "benchmark.json").read_text())
+    section = report.benchmark(found)
+    assert report.replace_section(readme, "benchmark", section) == readme
 
 
 def test_report_row(report):
@@ -120,7 +129,7 @@ def test_report_row(report):
 
 def test_report_refuses_a_file_without_markers(report):
     with pytest.raises(ValueError, match="^readme: "):
-        report.replace_section("no markers", "table")
+        report.replace_section("no markers", "results", "table")
 
 
 def test_results_hold_no_path_of_a_machine():

@@ -1,0 +1,202 @@
+"""Timing, memory and arithmetic of functions, for `experiments/benchmark.py`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from coded_jax.types import PyTree
+
+PAUSE = 0.02  # s; threads that one job leaves spinning sleep before the next begins
+
+Job = Callable[[int], object]
+"""Does so many calls, and returns when the last has ended."""
+
+
+class Prepared(NamedTuple):
+    """A job that has been compiled.
+
+    Attributes:
+      job: does `steps` pieces of work in every call.
+      compile_seconds: what compiling it took; 0 where there is nothing to compile.
+      steps: see `job`.
+      program: the compiled function, where there is one.
+    """
+
+    job: Job
+    compile_seconds: float = 0.0
+    steps: int = 1
+    program: Any = None
+
+
+class Timing(NamedTuple):
+    """Seconds of one call, over several rounds of a few calls.
+
+    Attributes:
+      median: over the rounds.
+      quartiles: the first and the third.
+      fastest: of the fastest round.
+      rounds: how many there were.
+      calls: in each round.
+    """
+
+    median: float
+    quartiles: tuple[float, float]
+    fastest: float
+    rounds: int
+    calls: int
+
+
+def measure(jobs: dict[str, Job], seconds: float, rounds: int = 7) -> dict[str, Timing]:
+    """Times jobs in turns, so that a disturbance of the machine meets all of them.
+
+    Args:
+      jobs: what is compared. Each must have been compiled before.
+      seconds: to spend on each, about; a round has one call at least.
+      rounds: how often each is timed, 2 or more. Only 3 times if calls turn out so
+        slow that all rounds together take more than thrice the time planned.
+    """
+    calls, times = {}, {name: [] for name in jobs}
+    for name, job in jobs.items():
+        job(1)
+        once = _seconds(job, 1)
+        if once < seconds / rounds:  # then a disturbed call would mislead
+            once = min(once, _seconds(job, 1), _seconds(job, 1))
+        calls[name] = max(1, int(seconds / rounds / max(once, 1e-7)))
+    deadline = time.perf_counter() + 3 * seconds * len(jobs)
+    for i in range(rounds):
+        if i >= 3 and time.perf_counter() > deadline:
+            break
+        for name in list(jobs) if i % 2 else reversed(jobs):
+            time.sleep(PAUSE)
+            if calls[name] > 1:
+                jobs[name](1)  # wakes its threads
+            times[name].append(_seconds(jobs[name], calls[name]) / calls[name])
+    return {name: _timing(times[name], calls[name]) for name in jobs}
+
+
+def _seconds(job: Job, calls: int) -> float:
+    start = time.perf_counter()
+    job(calls)
+    return time.perf_counter() - start
+
+
+def _timing(times: list[float], calls: int) -> Timing:
+    first, median, third = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(median, (first, third), min(times), len(times), calls)
+
+
+def compiled(f: Callable, *args: Any, **static: Any) -> tuple[Callable, float]:
+    """A jitted function for these arguments, and the seconds that compiling it took.
+
+    Args:
+      f: made by `jax.jit`.
+      args: of one call.
+      static: its static arguments, by name. They are not given again in calls.
+    """
+    start = time.perf_counter()
+    program = f.lower(*args, **static).compile()
+    return program, time.perf_counter() - start
+
+
+def repeat(f: Callable, *args: Any) -> Job:
+    """Calls of `f` one after the other, each waited for: what a request has to wait."""
+
+    def job(calls: int) -> None:
+        for _ in range(calls):
+            jax.block_until_ready(f(*args))
+
+    return job
+
+
+def carry(f: Callable[[PyTree], PyTree], state: PyTree) -> Job:
+    """Calls of `f` on what the call before returned, as in training; waits at the end.
+
+    Args:
+      f: `state -> state`; it may donate its argument.
+      state: of the first call.
+    """
+
+    def job(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state = f(state)
+        jax.block_until_ready(state)
+
+    return job
+
+
+def peak_bytes() -> int:
+    """Most memory of the first device, or else of this process, so far."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def temporary_bytes(program: Any) -> int | None:
+    """What a compiled program needs beside arguments and results, where it is known."""
+    analysis = program.memory_analysis()
+    return None if analysis is None else int(analysis.temp_size_in_bytes)
+
+
+def products(positions: int, kernels: list[tuple[int, ...]]) -> int:
+    """Floating point operations of dense layers or convolutions, forward.
+
+    Two, a product and a sum, for every weight and place of the output, also for the
+    weights that meet nothing but padding there.
+
+    Args:
+      positions: batch size, times the places of the output of a convolution.
+      kernels: their shapes, of layers with outputs of that many positions.
+    """
+    sizes = []
+    for kernel in kernels:
+        size = 1
+        for length in kernel:
+            size *= length
+        sizes.append(size)
+    return 2 * positions * sum(sizes)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    devices = jax.devices()
+    return {
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "backend": jax.default_backend(),
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+    }
+
+
+def load_average() -> float | None:
+    """Processes that wanted a core in the last minute; None on Windows."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def usable_cores() -> int:
+    """Those that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()
