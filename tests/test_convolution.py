@@ -15,8 +15,8 @@ from coded_jax import convolution
 from coded_jax.codes.conv import DilatedStack
 from coded_jax.convolution import (
     conv_by_lax,
-    conv_by_patches,
     conv_by_products,
+    conv_by_rows,
     dilated_stack,
     map_chunks,
     max_pool_2x2,
@@ -184,17 +184,17 @@ def test_max_pool(h, w, c, values):
 
 
 @pytest.mark.parametrize("c, d", [(1, 6), (6, 2)])
-def test_patches_are_the_convolution(c, d):
+def test_rows_are_the_convolution(c, d):
     x, kernel = randoms(6, (2, 8, 7, c), (5, 3, c, d))
     stock = lambda x, k: lax.conv_general_dilated(
         x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    patches = lambda x, k: conv_by_patches(x, k, (1, 1), "VALID")
+    rows = lambda x, k: conv_by_rows(x, k, (1, 1), "VALID")
     assert_close(
-        value_and_gradients(patches, x, kernel), value_and_gradients(stock, x, kernel)
+        value_and_gradients(rows, x, kernel), value_and_gradients(stock, x, kernel)
     )
     with pytest.raises(ValueError, match="^padding: 'SAME' given, 'VALID'"):
-        conv_by_patches(x, kernel, (1, 1), "SAME")
+        conv_by_rows(x, kernel, (1, 1), "SAME")
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (20, 28, 1), (17, 19, 3)])
