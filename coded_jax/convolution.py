@@ -52,7 +52,7 @@ def dilated_stack(
         for i, ((kernel, bias), dilation) in enumerate(
             zip(layers, dilations, strict=True)
         ):
-            x = conv(x, kernel, dilation) + bias[None, None, None]
+            x = conv(x, _live(kernel, x, dilation), dilation) + bias[None, None, None]
             x = jax.nn.relu(x) if i < len(layers) - 1 else x
         return x
 
@@ -101,11 +101,16 @@ def conv_by_lax(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
 
 def conv_by_products(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
     """What `conv_by_lax` returns, for kernels of odd size."""
+    return _conv(x, _live(kernel, x, dilation), dilation)
+
+
+def _live(kernel: jax.Array, x: jax.Array, dilation: int) -> jax.Array:
+    """`kernel` without the rows and columns that meet nothing but padding."""
     rows, columns = (
         _live_taps(taps, size, dilation)
         for taps, size in zip(kernel.shape[:2], x.shape[1:3], strict=True)
     )
-    return _conv(x, kernel[rows, columns], dilation)
+    return kernel[rows, columns]
 
 
 def conv_by_rows(

@@ -21,13 +21,18 @@ def start(coordinator: str, processes: int | None, process: int | None) -> None:
       process: number of this one, `0..processes-1`; None with `"auto"`.
 
     Raises:
-      ValueError: an argument is missing or out of range.
+      ValueError: an argument is missing or out of range, or nobody answers there.
     """
     if coordinator == "auto":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"coordinator: 'auto' given, 'host:port' accepted here ({error})"
+            ) from error
         return
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ValueError(
             f"coordinator: {coordinator!r} given, 'host:port' or 'auto' accepted"
         )
@@ -35,7 +40,12 @@ def start(coordinator: str, processes: int | None, process: int | None) -> None:
         raise ValueError(f"processes: {processes} given, 1 or more accepted")
     if process is None or not 0 <= process < processes:
         raise ValueError(f"process: {process} given, 0..{processes - 1} accepted")
-    jax.distributed.initialize(coordinator, processes, process)
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except RuntimeError as error:
+        raise ValueError(
+            f"coordinator: {coordinator!r} given, one that answers accepted ({error})"
+        ) from error
 
 
 def is_lead() -> bool:
@@ -47,6 +57,18 @@ def wait_for_all(name: str) -> None:
     """Returns when every process has called it with this `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def require_same(name: str, value: int, accepted: str) -> None:
+    """Raises in every process where they have not all the same `value`.
+
+    Raises:
+      ValueError: with `name`, the values, and what is `accepted`.
+    """
+    if jax.process_count() > 1:
+        found = multihost_utils.process_allgather(np.asarray(value)).tolist()
+        if len(set(found)) > 1:
+            raise ValueError(f"{name}: {found} found by the processes, {accepted}")
 
 
 def any_process(flag: bool) -> bool:

@@ -113,7 +113,8 @@ def _score(
     rest = (chunk.target, chunk.predicted, chunk.labels)
     compute = placement.over_batch(pipeline.mesh, local, (None, None, None, 1, 0))
     per_image = compute(frozen, params, available, chunk.features, rest)
-    return placement.everywhere(pipeline.mesh, chunk.weight @ per_image)
+    sums = (chunk.weight[:, None] * per_image).sum(axis=0)
+    return placement.everywhere(pipeline.mesh, sums)
 
 
 def base_accuracy(

@@ -129,8 +129,8 @@ def recover(
 ) -> jax.Array:
     """`reconstruct`, but nothing is decoded where a systematic code has lost nothing.
 
-    Not for training: XLA's CPU backend compiles gradients of convolutions in a
-    conditional to a naive loop, 30 times as slow.
+    Not for training: XLA's CPU backend compiles gradients of its convolutions in a
+    conditional to a naive loop.
     """
     if not pipeline.code.systematic:
         return reconstruct(pipeline, params, features, available)

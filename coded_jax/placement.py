@@ -8,8 +8,9 @@ Encoding, decoding and the head are spread over the batch, `f_conv` over the pie
 
 where the mesh has `p` devices along `piece` and `d` along `data`. All of it is
 `jax.shard_map`, so those two are the only collectives of an inference, but for
-collecting the logits. Without a mesh, or with one device, the same functions run as
-they are.
+collecting the logits. (A batch smaller than the number of devices is not divided; then
+one sum over the devices collects the features.) Without a mesh, or with one device, the
+same functions run as they are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from coded_jax.startup import give_threads
 from coded_jax.types import PyTree
 
 PIECE, DATA = "piece", "data"
@@ -47,6 +49,7 @@ def make_mesh(
     Raises:
       ValueError: there are not so many devices, or more along `piece` than pieces.
     """
+    give_threads()
     found = jax.devices()
     if devices is not None and not 1 <= devices <= len(found):
         raise ValueError(
@@ -54,21 +57,30 @@ def make_mesh(
             f"{found[0].platform} devices found"
         )
     count = devices or len(found)
-    pieces, shards = shape or (min(n, count), count // min(n, count))
+    sizes = [shape] if shape else [(p, count // p) for p in range(min(n, count), 0, -1)]
+    # The first that every process takes part in.
+    pieces, shards = next(filter(_spans_processes(found), sizes), sizes[0])
     if not (1 <= pieces <= n and shards >= 1 and pieces * shards <= count):
         raise ValueError(
             f"mesh: {pieces}x{shards} given, piece x data accepted with 1..{n} along "
             f"piece and a product of at most {count}, the number of devices"
         )
     grid = np.asarray(found[: pieces * shards]).reshape(pieces, shards)
-    used = {device.process_index for device in grid.flat}
-    if len(used) < jax.process_count():
+    if not _spans_processes(found)((pieces, shards)):
         raise ValueError(
             f"mesh: {pieces}x{shards} given, one with devices of all "
             f"{jax.process_count()} processes accepted"
         )
     # Auto: jax 0.9 makes Explicit the default, where implicit resharding is an error.
     return Mesh(grid, (PIECE, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _spans_processes(found: list[jax.Device]) -> Callable[[tuple[int, int]], bool]:
+    def spans(shape: tuple[int, int]) -> bool:
+        used = {device.process_index for device in found[: shape[0] * shape[1]]}
+        return len(used) == jax.process_count()
+
+    return spans
 
 
 def here(f: Callable[[jax.Array], jax.Array], queries: jax.Array) -> jax.Array:
@@ -145,7 +157,8 @@ def put_everywhere(mesh: Mesh | None, tree: PyTree) -> PyTree:
         if mesh is None:
             return jnp.asarray(x)
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(put(jax.random.key_data(x)))
+            data = put(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         x = np.asarray(x)
         return jax.make_array_from_callback(
             x.shape, NamedSharding(mesh, P()), lambda index: x[index]

@@ -66,6 +66,7 @@ class CodedModel(NamedTuple):
                 f"lost: {len(lost)} results given, at most r={self.pipeline.r} accepted"
             )
         available = erasures.available(lost, self.pipeline.n)
+        images = placement.put_everywhere(self.pipeline.mesh, images)
         return _infer(self.pipeline, self.frozen, self.params, images, available)
 
     def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
+import tempfile
 from pathlib import Path
 
 import jax
@@ -19,9 +21,20 @@ def offer_cpu_devices(count: int) -> None:
     if count < 1:
         raise ValueError(f"devices: {count} given, 1 or more accepted")
     jax.config.update("jax_num_cpu_devices", count)
-    # XLA's threads are as many as the cores, and one that waits for a collective does
-    # no other work: with no more threads than devices, runs on 2 cores stood still.
-    os.environ.setdefault("NPROC", str(max(2 * count, os.cpu_count() or 1)))
+    give_threads()
+
+
+def give_threads() -> None:
+    """Gives a CPU that stands for several devices two threads for each of them.
+
+    XLA has as many threads as there are cores, and one that waits for a collective does
+    nothing else: with 2 to 8 devices on 2 cores, training stood still (jax 0.10.2).
+    It has an effect before the first device is looked for.
+    """
+    forced = re.search(r"host_platform_device_count=(\d+)", os.getenv("XLA_FLAGS", ""))
+    count = max(jax.config.jax_num_cpu_devices, int(forced[1]) if forced else 1)
+    if count > 1:
+        os.environ.setdefault("NPROC", str(max(2 * count, os.cpu_count() or 1)))
 
 
 def keep_memory() -> None:
@@ -29,7 +42,8 @@ def keep_memory() -> None:
 
     XLA's CPU backend takes its temporary memory anew in every call, and glibc hands so
     large a piece back to the system each time: 15,000 page faults in a training step of
-    the convolutional code, which took 65 ms instead of 47 (2 cores, batch 64).
+    the convolutional code, which took 65 ms instead of 47 (batch 64, 2 cores, jax
+    0.10.2).
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -39,24 +53,35 @@ def keep_memory() -> None:
     mallopt(-2, 2**28)  # M_TOP_PAD: taken in pieces of 256 MB
 
 
-def keep_compilations(folder: str) -> None:
+def keep_compilations(folder: str | None) -> None:
     """Keeps compiled programs on the disk, for the next run of the same functions.
 
     Args:
-      folder: made if need be; an empty string keeps nothing.
+      folder: made if need be; an empty string keeps nothing. If None, what JAX has been
+        told, by `JAX_COMPILATION_CACHE_DIR` say, or else `~/.cache/coded_jax` where
+        that can be written to.
 
     Raises:
-      ValueError: it cannot be made.
+      ValueError: it cannot be written to.
     """
-    if not folder:
+    chosen = folder
+    if folder is None:
+        if jax.config.jax_compilation_cache_dir is not None:
+            return
+        chosen = "~/.cache/coded_jax"
+    if not chosen:
         return
-    path = Path(folder).expanduser().absolute()
     try:
+        path = Path(chosen).expanduser().absolute()
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        if folder is None:
+            return
         raise ValueError(
             f"compilation_cache: {folder!r} given, a folder that can be written to or "
-            f"'' accepted ({error.strerror})"
+            f"'' accepted ({error})"
         ) from error
     jax.config.update("jax_compilation_cache_dir", str(path))
     # Most programs here compile in less than the default threshold of a second.

@@ -78,8 +78,8 @@ MESH = flags.DEFINE_string(
 )
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
-    "~/.cache/coded_jax",
-    "folder that keeps compiled programs; '' for none",
+    None,
+    "folder that keeps compiled programs, ~/.cache/coded_jax if not given; '' for none",
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -108,16 +108,18 @@ def config_from_flags() -> config.Config:
 def mesh_from_flags() -> tuple[int, int] | None:
     if MESH.value is None:
         return None
-    sizes = integers("mesh", MESH.value.split("x"))
-    if len(sizes) != 2:
+    sizes = MESH.value.split("x")
+    if len(sizes) != 2 or not all(size.isdecimal() for size in sizes):
         raise ValueError(f"mesh: {MESH.value!r} given, piece x data as 3x2 accepted")
-    return sizes
+    return int(sizes[0]), int(sizes[1])
 
 
 def start_jax() -> None:
     """Before the first device is touched."""
     if COORDINATOR.value is not None:
         distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    elif PROCESSES.value is not None or PROCESS.value is not None:
+        raise ValueError("coordinator: not given, 'host:port' or 'auto' accepted")
     if DEVICES.value is not None:
         startup.offer_cpu_devices(-(-DEVICES.value // (PROCESSES.value or 1)))
     startup.keep_memory()
@@ -131,6 +133,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     command = shlex.join(["python", *sys.argv])
     try:
+        problem = prepared = None
         try:
             settings = config_from_flags()
             mesh = mesh_from_flags()
@@ -139,7 +142,10 @@ def main(argv: list[str]) -> None:
                 settings, WORKDIR.value, DATA_DIR.value, DEVICES.value, mesh
             )
         except (ValueError, OSError, ImportError) as error:
-            sys.exit(f"error: {error}")
+            problem = error
+        # Asked in any case: the others wait for the answer.
+        if distributed.any_process(prepared is None):
+            sys.exit(f"error: {problem or 'another process could not start'}")
         results = experiment.run(prepared, command=command)
     except (training.Interrupted, KeyboardInterrupt) as stop:
         message = str(stop) or "stopped"

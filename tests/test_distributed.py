@@ -122,11 +122,21 @@ def test_what_one_process_cannot_do_is_one_line(launch, tmp_path):
         ]
 
 
+def test_where_one_process_cannot_start_all_end(launch, tmp_path):
+    lead, other = two_processes(tmp_path / "run")
+    codes = finish(launch(lead, [*other, "--dataset=mnist", "--data_dir=/nowhere"]))
+    assert codes == [1, 1]
+    logs = [(tmp_path / f"{i}.log").read_text() for i in range(2)]
+    assert "error: another process could not start" in logs[0]
+    assert "error: data_dir or TFDS_DATA_DIR is '/nowhere'" in logs[1]
+
+
 @pytest.mark.parametrize(
     "coordinator, processes, process, message",
     [
         ("here", 2, 0, "coordinator: 'here' given, 'host:port' or 'auto' accepted"),
         ("here:x", 2, 0, "coordinator: 'here:x' given"),
+        ("here:99999", 2, 0, "coordinator: 'here:99999' given"),
         ("here:80", None, 0, "processes: None given, 1 or more accepted"),
         ("here:80", 2, None, "process: None given, 0..1 accepted"),
         ("here:80", 2, 2, "process: 2 given, 0..1 accepted"),
