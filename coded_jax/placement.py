@@ -126,7 +126,13 @@ def over_batch(
         def pad(arg: PyTree, axis: int | None) -> PyTree:
             if axis is None:
                 return arg
-            return jax.tree.map(lambda x: _pad(x, surplus, axis), arg)
+            if not surplus:
+                return arg
+            # Padded and cut while whole: of sharded arrays XLA makes uneven parts,
+            # which its partitioner in jax 0.12 cannot always slice.
+            whole = everywhere(mesh, arg)
+            padded = jax.tree.map(lambda x: _pad(x, surplus, axis), whole)
+            return everywhere(mesh, padded)
 
         part = functools.partial(f, functools.partial(_exchange, mesh))
         out_specs = jax.tree.map(_spec, out_axes)
@@ -138,7 +144,8 @@ def over_batch(
         cut = lambda axis, output: jax.tree.map(
             lambda x: jax.lax.slice_in_dim(x, 0, batch, axis=axis), output
         )
-        return jax.tree.map(cut, out_axes, outputs)
+        whole = everywhere(mesh, outputs)
+        return everywhere(mesh, jax.tree.map(cut, out_axes, whole))
 
     return call
 
