@@ -53,12 +53,6 @@ def is_lead() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(name: str) -> None:
-    """Returns when every process has called it with this `name`."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def require_same(name: str, value: int, accepted: str) -> None:
     """Raises in every process where they have not all the same `value`.
 

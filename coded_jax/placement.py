@@ -124,9 +124,7 @@ def over_batch(
         surplus = -batch % mesh.size
 
         def pad(arg: PyTree, axis: int | None) -> PyTree:
-            if axis is None:
-                return arg
-            if not surplus:
+            if axis is None or not surplus:
                 return arg
             # Padded and cut while whole: of sharded arrays XLA makes uneven parts,
             # which its partitioner in jax 0.12 cannot always slice.

@@ -149,5 +149,5 @@ def test_errors(coordinator, processes, process, message):
 
 def test_alone_there_is_nobody_to_wait_for():
     assert distributed.is_lead()
-    distributed.wait_for_all("nobody")
+    distributed.require_same("nobody", 1, "accepted")
     assert distributed.any_process(True) and not distributed.any_process(False)
