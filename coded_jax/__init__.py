@@ -15,7 +15,8 @@ Letters, used everywhere:
     D      channels of the features
     l      lost results
 
-Use a finished run with `coded_jax.load(workdir)`; see `coded_jax.serving`.
+Use a finished run with `coded_jax.load(workdir)`, see `coded_jax.serving`; give a CNN
+of your own a code with `coded_jax.protect`, see `coded_jax.own`.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coded_jax.own import protect as protect
     from coded_jax.serving import CodedModel as CodedModel
     from coded_jax.serving import load as load
 
 __version__ = "0.1.0"
-__all__ = ["CodedModel", "load"]
+__all__ = ["CodedModel", "load", "protect"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `import coded_jax` costs nothing and touches no device.
     if name in __all__:
-        from coded_jax import serving
+        from coded_jax import own, serving
 
-        return getattr(serving, name)
+        return own.protect if name == "protect" else getattr(serving, name)
     raise AttributeError(f"module 'coded_jax' has no attribute {name!r}")

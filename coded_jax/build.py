@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from coded_jax import codes, splitting, tasks
 from coded_jax.config import Config
 from coded_jax.models import make_base_model
-from coded_jax.pipeline import Pipeline
+from coded_jax.pipeline import Coding, Pipeline, Stage
 from coded_jax.training import total_steps
-from coded_jax.types import CodeShape
+from coded_jax.types import BaseModel, CodeShape, chain
 
 PHASES = ("base", "code", "no_parity")
 """What is trained, in this order; the names of the folders under `checkpoints/`."""
@@ -24,27 +24,85 @@ def build_pipeline(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     mesh: Mesh | None = None,
+    base: BaseModel | None = None,
 ) -> Pipeline:
     """The coded inference that `config` describes, on the devices of `mesh`.
 
+    Args:
+      config: the settings.
+      image_shape: `(H, W, C)`.
+      classes: of the data set.
+      mean, std: `[C]`, see `Pipeline`.
+      mesh: see `placement.make_mesh`.
+      base: in place of the base model that `config` names.
+
     Raises:
-      ValueError: the base model cannot be split into that many pieces.
+      ValueError: the base model has no such blocks, or a stage cannot be split into
+        that many pieces.
     """
-    base = make_base_model(config.base_model)
+    base = base or make_base_model(config.base_model, config.base_width)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     variables = jax.eval_shape(lambda key: base.init(key, image_shape, classes), key)
-    plan = splitting.make_plan(base.f_conv, variables, image_shape, config.pieces)
-    code = codes.learned_code(
-        CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape),
-        encoder=config.encoder,
-        decoder=config.decoder,
-        encoder_width=config.encoder_width,
-        decoder_width=config.decoder_width,
-        dilations=config.dilations,
-        decoder_channels=config.decoder_channels,
-        systematic=config.recipe == "systematic",
+
+    def coding(stage: Stage, shape: tuple[int, int, int]) -> Coding:
+        plan = splitting.make_plan(stage.f_conv, variables, shape, config.pieces)
+        code = codes.learned_code(
+            CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape),
+            encoder=config.encoder,
+            decoder=config.decoder,
+            encoder_width=config.encoder_width,
+            decoder_width=config.decoder_width,
+            dilations=config.dilations,
+            decoder_channels=config.decoder_channels,
+            systematic=config.recipe == "systematic",
+        )
+        return Coding(plan, code)
+
+    stages = []
+    x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    for first, last, coded in stage_blocks(config, len(base.blocks)):
+        stage = Stage(chain(base.blocks[first - 1 : last]), (first, last))
+        if coded:
+            try:
+                stage = stage._replace(coding=coding(stage, x.shape[1:]))
+            except ValueError as error:
+                raise ValueError(
+                    f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
+                    "--stages says which are coded together)"
+                ) from error
+        stages.append(stage)
+        x = jax.eval_shape(stage.f_conv, variables, x)
+    return Pipeline(
+        base,
+        tuple(stages),
+        mean,
+        std,
+        config.k,
+        config.r,
+        mesh,
+        config.precision,
     )
-    return Pipeline(base, plan, code, mean, std, config.r, mesh, config.precision)
+
+
+def stage_blocks(config: Config, blocks: int) -> list[tuple[int, int, bool]]:
+    """First and last block of every stage, from 1 on, and whether it is coded.
+
+    Raises:
+      ValueError: there are not so many blocks.
+    """
+    coded = config.stages or ((1, blocks),)
+    if coded[-1][1] > blocks:
+        raise ValueError(
+            f"stages: block {coded[-1][1]} given, 1..{blocks} accepted, the blocks of "
+            f"{config.base_model}"
+        )
+    stages, done = [], 0
+    for first, last in coded:
+        if first > done + 1:
+            stages.append((done + 1, first - 1, False))
+        stages.append((first, last, True))
+        done = last
+    return stages + ([(done + 1, blocks, False)] if done < blocks else [])
 
 
 def epochs_of(config: Config, phase: str) -> float:
@@ -52,12 +110,19 @@ def epochs_of(config: Config, phase: str) -> float:
     return config.base_epochs if phase == "base" else config.epochs
 
 
+def batch_size_of(config: Config, phase: str) -> int:
+    """Examples per step of one of `PHASES`."""
+    own = config.base_batch_size if phase == "base" else None
+    return own or config.batch_size
+
+
 def make_optimizer(
     config: Config, phase: str, examples: int
 ) -> optax.GradientTransformation:
     """Adam with L2; cosine decay for the base model and the systematic recipe."""
-    decays = phase == "base" or config.recipe == "systematic"
-    steps = total_steps(examples, config.batch_size, epochs_of(config, phase))
-    return tasks.adam(
-        config.learning_rate, config.weight_decay, steps if decays else None
-    )
+    base = phase == "base"
+    decays = config.base_schedule == "cosine" if base else config.recipe == "systematic"
+    rate = (config.base_learning_rate if base else None) or config.learning_rate
+    size = batch_size_of(config, phase)
+    steps = total_steps(examples, size, epochs_of(config, phase))
+    return tasks.adam(rate, config.weight_decay, steps if decays else None)

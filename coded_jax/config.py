@@ -6,14 +6,19 @@ import dataclasses
 import math
 from typing import Any
 
+from coded_jax.augmentation import AUGMENTATIONS
 from coded_jax.codes import DECODER_CHANNELS, NETWORKS
 from coded_jax.codes.conv import DILATIONS
 from coded_jax.data import DATASETS
+from coded_jax.evaluation import STAGE_LOSSES
 from coded_jax.models import BASE_MODELS
+from coded_jax.tasks import STAGE_TRAININGS
 
 RECIPES = ("paper", "systematic")
 PRECISIONS = ("float32", "bfloat16")
+SCHEDULES = ("cosine", "constant")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
+OWN = "own"  # data and base model that `own.protect` is given, not looked up by name
 MAX_EPOCHS, MAX_WIDTH, MAX_DILATION = 1e6, 2**16, 2**10
 
 
@@ -22,11 +27,18 @@ class Config:
     """Settings of one run; raises ValueError for one that is out of range.
 
     Attributes:
-      dataset: name of the data set.
-      base_model: name of the base model.
+      dataset: name of the data set, or `"own"`.
+      base_model: name of the base model, or `"own"`.
+      base_width: times the maps of the published network.
       k: data pieces, 2 or more.
       r: parity pieces, 1 or more.
       l: results lost per training example, at most; `r` if None.
+      stages: first and last block, counted from 1, of every coded stage; what no stage
+        has is computed whole, and what follows the last one is the central part with
+        the head. One stage of all blocks if None.
+      stage_training: `"end_to_end"` (a stage is trained on what the stages before it
+        reconstructed) or `"per_stage"` (on what they should have).
+      stage_losses: what is lost is `"held"` for all stages or drawn `"per_stage"`.
       grid: pieces along height and width; `(k, 1)` if None.
       recipe: `"paper"` (the decoder regenerates all shares, constant learning rate) or
         `"systematic"` (what arrived is passed through, cosine decay).
@@ -34,7 +46,11 @@ class Config:
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
       dilations: of the convolutional networks' 3x3 layers.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
-      base_epochs: epochs of the base model; may be a fraction, as the next.
+      base_epochs: epochs of the base model; may be a fraction, as `epochs`.
+      base_batch_size, base_learning_rate: of the base model; as the code's if None.
+      base_schedule: `"cosine"` or `"constant"` learning rate.
+      augmentation: of the base model's training images.
+      label_smoothing: of the base model's labels.
       epochs: epochs of the code, and of each trained baseline.
       batch_size: examples per step.
       learning_rate: of Adam.
@@ -46,9 +62,13 @@ class Config:
 
     dataset: str = "mnist"
     base_model: str = "lenet5"
+    base_width: float = 1.0
     k: int = 2
     r: int = 1
     l: int | None = None
+    stages: tuple[tuple[int, int], ...] | None = None
+    stage_training: str = "end_to_end"
+    stage_losses: str = "held"
     grid: tuple[int, int] | None = None
     recipe: str = "paper"
     encoder: str = "mlp"
@@ -58,6 +78,11 @@ class Config:
     dilations: tuple[int, ...] = DILATIONS
     decoder_channels: str | None = None
     base_epochs: float = 15
+    base_batch_size: int | None = None
+    base_learning_rate: float | None = None
+    base_schedule: str = "cosine"
+    augmentation: str = "none"
+    label_smoothing: float = 0.0
     epochs: float = 10
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -67,8 +92,12 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, accepted in (
-            ("dataset", self.dataset, DATASETS),
-            ("base_model", self.base_model, tuple(BASE_MODELS)),
+            ("dataset", self.dataset, (*DATASETS, OWN)),
+            ("base_model", self.base_model, (*BASE_MODELS, OWN)),
+            ("stage_training", self.stage_training, STAGE_TRAININGS),
+            ("stage_losses", self.stage_losses, STAGE_LOSSES),
+            ("base_schedule", self.base_schedule, SCHEDULES),
+            ("augmentation", self.augmentation, AUGMENTATIONS),
             ("recipe", self.recipe, RECIPES),
             ("precision", self.precision, PRECISIONS),
             ("encoder", self.encoder, NETWORKS),
@@ -83,6 +112,17 @@ class Config:
         grid = self.pieces
         fits = len(grid) == 2 and min(grid) >= 1 and math.prod(grid) == self.k
         _check("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
+        bounds = [0, *(block for stage in self.stages or () for block in stage)]
+        fits = self.stages is None or (
+            len(bounds) > 1
+            and all(len(stage) == 2 and stage[0] <= stage[1] for stage in self.stages)
+            and all(a < b for a, b in zip(bounds[::2], bounds[1::2], strict=False))
+        )
+        _check("stages", self.stages, fits, "ascending first-last blocks from 1 on")
+        width = self.base_width
+        _check("base_width", width, 0 < width <= 16, "more than 0 and at most 16")
+        smoothing = self.label_smoothing
+        _check("label_smoothing", smoothing, 0 <= smoothing < 1, "0 or more, below 1")
         for name in ("encoder_width", "decoder_width"):
             value = getattr(self, name)
             fits = value is None or 1 <= value <= MAX_WIDTH
@@ -95,11 +135,15 @@ class Config:
             value = getattr(self, name)
             fits = 0 < value <= MAX_EPOCHS
             _check(name, value, fits, f"more than 0 and at most {MAX_EPOCHS:g}")
-        rate = self.learning_rate
-        _check("learning_rate", rate, 0 < rate < math.inf, "more than 0")
+        for name in ("learning_rate", "base_learning_rate"):
+            rate = getattr(self, name)
+            fits = rate is None or 0 < rate < math.inf
+            _check(name, rate, fits, "more than 0")
         decay = self.weight_decay
         _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
-        _check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        for name in ("batch_size", "base_batch_size"):
+            size = getattr(self, name)
+            _check(name, size, size is None or size >= 1, "1 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
 
     @property
@@ -117,9 +161,24 @@ class Config:
         """The grid, its default filled in."""
         return (self.k, 1) if self.grid is None else self.grid
 
+    @property
+    def base(self) -> Config:
+        """What the base model depends on; everything else is as by default."""
+        names = ("dataset", "base_model", "precision", "weight_decay", "seed")
+        names += tuple(f.name for f in dataclasses.fields(self) if "base_" in f.name)
+        names += ("augmentation", "label_smoothing")
+        settings = {name: getattr(self, name) for name in names}
+        settings["base_batch_size"] = settings["base_batch_size"] or self.batch_size
+        settings["base_learning_rate"] = (
+            settings["base_learning_rate"] or self.learning_rate
+        )
+        return Config(**settings)
+
     def to_flags(self) -> dict[str, str]:
         """`{flag name: value}`; fields that are None are left out."""
         fields = dataclasses.asdict(self)
+        if self.stages is not None:
+            fields["stages"] = ",".join(f"{a}-{b}" for a, b in self.stages)
         fields["grid"] = None if self.grid is None else "x".join(map(str, self.grid))
         fields["dilations"] = ",".join(map(str, self.dilations))
         return {name: str(v) for name, v in fields.items() if v is not None}
@@ -127,8 +186,11 @@ class Config:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Config:
         """The config that `results.json` holds, whose tuples have become lists."""
-        tuples = {n: tuple(v) for n, v in fields.items() if isinstance(v, list)}
-        return cls(**{**fields, **tuples})
+        return cls(**{name: _tuples(value) for name, value in fields.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _check(name: str, value: object, holds: bool, accepted: str) -> None:

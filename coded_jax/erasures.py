@@ -60,3 +60,51 @@ def sample(key: jax.Array, n: int, most: int, batch: int) -> jax.Array:
     # Ranks of independent uniforms are a uniform permutation.
     order = jax.random.uniform(order_key, (n, batch)).argsort(axis=0).argsort(axis=0)
     return jnp.asarray(order >= count)
+
+
+def sample_harmful(key: jax.Array, k: int, n: int, most: int, batch: int) -> jax.Array:
+    """As `sample`, but only of the patterns that lose a data piece.
+
+    From the others a systematic code learns nothing, since it decodes nothing.
+
+    Args:
+      key: of the draws.
+      k: data pieces.
+      n: results.
+      most: results lost, at most; 1 or more.
+      batch: B.
+
+    Returns:
+      Bool `[n, B]`: the number of lost results uniform in `1..most`, then the pattern
+      uniform among those.
+    """
+    by_lost = [[p for p in patterns(n, l) if p[0] < k] for l in range(1, most + 1)]
+    masks = [available(p, n)[:, 0] for found in by_lost for p in found]
+    weights = [1 / len(found) for found in by_lost for _ in found]
+    logits = jnp.log(jnp.asarray(weights))
+    drawn = jax.random.categorical(key, logits, shape=(batch,))
+    return jnp.asarray(np.stack(masks))[drawn].T
+
+
+def in_stages(
+    key: jax.Array, lost: Pattern, n: int, stages: int, batch: int | None = None
+) -> jax.Array:
+    """What arrives in every stage of a chain.
+
+    Args:
+      key: of the draws.
+      lost: the pattern of the first stage.
+      n: results of each stage.
+      stages: S, how many there are.
+      batch: B, where the other stages lose as many results, drawn anew for every image;
+        None where the pattern holds in all stages.
+
+    Returns:
+      Bool `[S, n, B]`, or `[S, n, 1]` without draws.
+    """
+    held = jnp.broadcast_to(available(lost, n), (stages, n, batch or 1))
+    if batch is None:
+        return held
+    ranks = jax.random.uniform(key, (stages - 1, n, batch)).argsort(axis=1)
+    drawn = ranks.argsort(axis=1) >= len(lost)
+    return jnp.concatenate([held[:1], drawn])

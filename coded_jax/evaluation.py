@@ -12,11 +12,19 @@ import numpy as np
 
 from coded_jax import erasures, placement
 from coded_jax.erasures import Pattern
-from coded_jax.pipeline import Pipeline, base_features, coded_features, recover
+from coded_jax.pipeline import (
+    Pipeline,
+    base_features,
+    from_decoder,
+    mask_axis,
+    up_to_decoder,
+)
 from coded_jax.placement import Spread
 from coded_jax.types import PyTree
 
 CHUNK = 500
+
+STAGE_LOSSES = ("held", "per_stage")
 
 
 class Outcome(NamedTuple):
@@ -26,7 +34,7 @@ class Outcome(NamedTuple):
       lost: the lost results.
       accuracy: fraction of images classified correctly.
       agreement: fraction classified as by the uncoded base model.
-      feature_mse: mean squared error of the merged features.
+      feature_mse: mean squared error of the features that the head is given.
     """
 
     lost: Pattern
@@ -36,7 +44,7 @@ class Outcome(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    features: jax.Array  # [n, B, M, M', D]
+    features: jax.Array  # [n, B, M, M', D], of the first coded stage
     target: jax.Array  # float32 [B, M*, M'*, D]
     predicted: jax.Array  # int32 [B], by the base model
     labels: jax.Array  # int32 [B]
@@ -86,7 +94,7 @@ def _chunk(
     size: int,
 ) -> _Chunk:
     def local(spread: Spread, frozen, params, images) -> tuple:
-        features = coded_features(pipeline, frozen, params, images, spread)
+        features = up_to_decoder(pipeline, frozen, params, images, spread)
         return features, *_uncoded(pipeline, frozen, images)
 
     images, labels, weight = _rows(arrays, start, size)
@@ -105,13 +113,14 @@ def _score(
 ) -> jax.Array:
     def local(spread: Spread, frozen, params, available, features, rest) -> jax.Array:
         target, expected, labels = rest
-        merged = recover(pipeline, params, features, available)
+        merged = from_decoder(pipeline, frozen, params, features, available, spread)
         predicted = pipeline.base.head(frozen, merged).argmax(-1)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
         return jnp.stack([predicted == labels, predicted == expected, error], axis=1)
 
     rest = (chunk.target, chunk.predicted, chunk.labels)
-    compute = placement.over_batch(pipeline.mesh, local, (None, None, None, 1, 0))
+    axes = (None, None, mask_axis(available), 1, 0)
+    compute = placement.over_batch(pipeline.mesh, local, axes)
     per_image = compute(frozen, params, available, chunk.features, rest)
     sums = (chunk.weight[:, None] * per_image).sum(axis=0)
     return placement.everywhere(pipeline.mesh, sums)
@@ -142,10 +151,12 @@ def evaluate(
     params: PyTree,
     arrays: dict[str, jax.Array],
     patterns: Sequence[Pattern],
+    stage_losses: str = "held",
 ) -> list[Outcome]:
     """Tries every pattern on every image.
 
-    The n results are computed once per image, and one compilation serves all patterns.
+    The n results of the first coded stage are computed once per image, and one
+    compilation serves all patterns.
 
     Args:
       pipeline: the coded inference.
@@ -153,13 +164,21 @@ def evaluate(
       params: parameters of the code.
       arrays: `images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`, N > 0.
       patterns: the erasure patterns.
+      stage_losses: `"held"`: the pattern holds in every coded stage; `"per_stage"`: in
+        the first, and every other one loses as many, drawn anew for every image.
     """
     total = len(arrays["labels"])
     size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
-    masks = [erasures.available(lost, pipeline.n) for lost in patterns]
+    stages, drawn = len(pipeline.codings), stage_losses == "per_stage"
     sums = []
     for start in range(0, total, size):
         chunk = _chunk(pipeline, frozen, params, arrays, jnp.asarray(start), size)
+        # The same draws for every code, and for every call.
+        key = jax.random.fold_in(jax.random.key(0), start)
+        masks = [
+            erasures.in_stages(key, lost, pipeline.n, stages, size if drawn else None)
+            for lost in patterns
+        ]
         sums.append([_score(pipeline, frozen, params, chunk, mask) for mask in masks])
     # Fetched once, after everything has been dispatched.
     totals = np.asarray(jax.device_get(sums), np.float64).sum(axis=0)

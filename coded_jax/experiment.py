@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import os
 import platform
@@ -17,6 +18,7 @@ from rich.progress import Progress
 
 from coded_jax import (
     codes,
+    costs,
     data,
     distributed,
     erasures,
@@ -25,7 +27,13 @@ from coded_jax import (
     tasks,
     workdir,
 )
-from coded_jax.build import PHASES, build_pipeline, epochs_of, make_optimizer
+from coded_jax.build import (
+    PHASES,
+    batch_size_of,
+    build_pipeline,
+    epochs_of,
+    make_optimizer,
+)
 from coded_jax.config import Config
 from coded_jax.data import Dataset
 from coded_jax.evaluation import Outcome
@@ -33,7 +41,16 @@ from coded_jax.logs import phase_log, progress_bars
 from coded_jax.pipeline import Pipeline
 from coded_jax.signals import stop_requests
 from coded_jax.training import Fitted, Interrupted, Task, fit, total_steps
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.types import BaseModel, PyTree
+
+
+class Own(NamedTuple):
+    """Data and a trained base model of the user's own, see `own.protect`."""
+
+    dataset: Dataset
+    base: BaseModel
+    variables: PyTree
+    fingerprint: str  # of the variables and the data
 
 
 class Experiment(NamedTuple):
@@ -43,18 +60,10 @@ class Experiment(NamedTuple):
     folder: Path
     dataset: Dataset
     pipeline: Pipeline
+    base_folder: Path  # of the base model's checkpoints
     resumed: bool  # whether a former process has left checkpoints
     started: float  # `time.perf_counter()` when the checks began
-
-    @property
-    def shape(self) -> CodeShape:
-        """The sizes of its code."""
-        plan = self.pipeline.plan
-        return CodeShape(plan.k, self.config.r, plan.piece_shape, plan.share_shape)
-
-    def with_code(self, code: Code) -> Pipeline:
-        """Its pipeline, around another code."""
-        return self.pipeline._replace(code=code)
+    variables: PyTree | None = None  # of a base model that is trained already
 
 
 def prepare(
@@ -63,6 +72,8 @@ def prepare(
     data_dir: str | None = None,
     devices: int | None = None,
     mesh: tuple[int, int] | None = None,
+    base_dir: str | os.PathLike | None = None,
+    own: Own | None = None,
 ) -> Experiment:
     """Checks everything that can be wrong, before any training.
 
@@ -72,19 +83,24 @@ def prepare(
       data_dir: the TFDS folder; see `data.load`.
       devices, mesh: where it runs; see `placement.make_mesh`. A run may be resumed
         elsewhere.
+      base_dir: where the base model is trained, or taken from if it has been: runs with
+        the same base model share it. The workdir if None.
+      own: in place of the data set and the base model that `config` names.
 
     Raises:
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
     started = time.perf_counter()
     placed = placement.make_mesh(config.n, devices, mesh)
-    dataset = data.load(config.dataset, data_dir)
+    dataset = own.dataset if own else data.load(config.dataset, data_dir)
     examples = len(dataset.train.labels)
-    if config.batch_size > examples:
-        raise ValueError(
-            f"batch_size: {config.batch_size} given, 1..{examples} accepted, the "
-            f"training examples of {config.dataset}"
-        )
+    for name in ("batch_size", "base_batch_size"):
+        size = getattr(config, name)
+        if size is not None and size > examples:
+            raise ValueError(
+                f"{name}: {size} given, 1..{examples} accepted, the training examples "
+                f"of {config.dataset}"
+            )
     pipeline = build_pipeline(
         config,
         dataset.image_shape,
@@ -92,21 +108,32 @@ def prepare(
         dataset.mean,
         dataset.std,
         placed,
+        own and own.base,
     )
     places = {
         "data_dir": data_dir and str(Path(data_dir).expanduser().absolute()),
         "devices": devices,
         "mesh": mesh and f"{mesh[0]}x{mesh[1]}",
     }
-    folder = workdir.open_workdir(
-        path,
-        config.to_flags(),
-        {name: str(value) for name, value in places.items() if value is not None},
-        defaults=Config().to_flags(),
-        write=distributed.is_lead(),
+    given = {name: str(value) for name, value in places.items() if value is not None}
+    defaults, lead = Config().to_flags(), distributed.is_lead()
+    settings = config.to_flags()
+    if own:
+        settings["fingerprint"] = own.fingerprint
+    open_dir = functools.partial(
+        workdir.open_workdir, places=given, defaults=defaults, write=lead
     )
-    resumed = (folder / workdir.CHECKPOINTS).exists()
-    return Experiment(config, folder, dataset, pipeline, resumed, started)
+    base_folder = None
+    if base_dir is not None:
+        base_flags = config.base.to_flags()
+        base_folder = open_dir(base_dir, base_flags, name="base_dir")
+    folder = open_dir(path, settings)
+    base_folder = base_folder or folder
+    resumed = any((f / workdir.CHECKPOINTS).exists() for f in (folder, base_folder))
+    variables = placement.put_everywhere(placed, own.variables) if own else None
+    return Experiment(
+        config, folder, dataset, pipeline, base_folder, resumed, started, variables
+    )
 
 
 class Trained(NamedTuple):
@@ -140,7 +167,7 @@ def run(
         console = Console(file=io.StringIO())
     bars = progress_bars(console or Console(stderr=True))
     with stop_requests() as stop, bars as progress:
-        trained = _train(experiment, progress, stop)
+        trained = train(experiment, progress, stop)
         started = time.perf_counter()
         base_accuracy, outcomes = _evaluate(experiment, trained, progress, stop)
     ended = time.perf_counter()
@@ -155,9 +182,10 @@ def run(
     return results
 
 
-def _train(
+def train(
     experiment: Experiment, progress: Progress, stop: Callable[[], bool]
 ) -> Trained:
+    """All phases; each takes up what its checkpoints hold."""
     config, dataset = experiment.config, experiment.dataset
     examples = len(dataset.train.labels)
     mesh = experiment.pipeline.mesh
@@ -165,45 +193,64 @@ def _train(
     patterns = erasures.patterns_up_to(config.n, config.r)
     key = jax.random.key(config.seed)
 
-    def train(phase: str, task: Task, frozen: PyTree, arrays: dict) -> Fitted:
-        epochs = epochs_of(config, phase)
-        steps = total_steps(examples, config.batch_size, epochs)
-        with phase_log(experiment.folder, phase, steps, progress) as log:
+    def train_phase(
+        phase: str, task: Task, frozen: PyTree, arrays: dict, folder: Path
+    ) -> Fitted:
+        epochs, batch_size = epochs_of(config, phase), batch_size_of(config, phase)
+        steps = total_steps(examples, batch_size, epochs)
+        with phase_log(folder, phase, steps, progress) as log:
             return fit(
                 task,
                 frozen,
                 arrays,
                 key=jax.random.fold_in(key, PHASES.index(phase)),
                 epochs=epochs,
-                batch_size=config.batch_size,
-                directory=workdir.checkpoint_folder(experiment.folder, phase),
+                batch_size=batch_size,
+                directory=workdir.checkpoint_folder(folder, phase),
                 observer=log,
                 stop=stop,
                 mesh=mesh,
             )
 
-    optimizer = make_optimizer(config, "base", examples)
-    base_task = tasks.base_task(experiment.pipeline, dataset, optimizer)
-    base = train("base", base_task, {}, arrays)
-    # The same for every code: they differ in their parity pieces only.
-    arrays = tasks.with_features(experiment.pipeline, base.params, arrays)
+    pipeline, folder = experiment.pipeline, experiment.folder
 
-    def train_code(phase: str, code: Code) -> Fitted:
+    def train_base() -> Fitted:
+        if experiment.variables is not None:
+            validation = tasks.device_arrays(mesh, dataset.validation)
+            score = evaluation.base_accuracy(pipeline, experiment.variables, validation)
+            return Fitted(experiment.variables, score, 0, 0.0)
+        optimizer = make_optimizer(config, "base", examples)
+        task = tasks.base_task(
+            pipeline, dataset, optimizer, config.augmentation, config.label_smoothing
+        )
+        if experiment.base_folder != folder:
+            train_phase("base", task, {}, arrays, experiment.base_folder)
+            if distributed.is_lead():
+                workdir.copy_checkpoints(experiment.base_folder, folder, "base")
+            distributed.any_process(False)  # the others wait for the copy
+        return train_phase("base", task, {}, arrays, folder)
+
+    base = train_base()
+    # The same for every code: they differ in their parity pieces only.
+    arrays = tasks.with_targets(pipeline, base.params, arrays)
+
+    def train_code(phase: str, pipeline: Pipeline) -> Fitted:
         task = tasks.code_task(
-            experiment.with_code(code),
+            pipeline,
             base.params,
             dataset,
             make_optimizer(config, phase, examples),
             config.most_lost,
             patterns,
+            config.stage_training,
+            config.stage_losses,
         )
-        return train(phase, task, base.params, arrays)
+        return train_phase(phase, task, base.params, arrays, folder)
 
-    code = experiment.pipeline.code
     return Trained(
         base,
-        train_code("code", code),
-        train_code("no_parity", codes.no_parity(experiment.shape, code)),
+        train_code("code", pipeline),
+        train_code("no_parity", pipeline.with_codes(codes.no_parity)),
     )
 
 
@@ -214,27 +261,25 @@ def _evaluate(
     stop: Callable[[], bool],
 ) -> tuple[float, dict[str, list[Outcome]]]:
     """Test accuracy of the base model, and the outcomes of the code and baselines."""
-    code, shape, frozen = (
-        experiment.pipeline.code,
-        experiment.shape,
-        trained.base.params,
-    )
-    patterns = erasures.patterns_up_to(shape.n, shape.r)
-    test = tasks.device_arrays(experiment.pipeline.mesh, experiment.dataset.test)
+    pipeline, frozen = experiment.pipeline, trained.base.params
+    patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
+    test = tasks.device_arrays(pipeline.mesh, experiment.dataset.test)
+    nothing = tuple({} for _ in pipeline.codings)
     tried = {
-        "code": (code, trained.code.params),
-        "zero_fill": (codes.zero_fill(shape), {}),
-        "no_parity": (codes.no_parity(shape, code), trained.no_parity.params),
+        "code": (pipeline, trained.code.params),
+        "zero_fill": (pipeline.with_codes(codes.zero_fill), nothing),
+        "no_parity": (pipeline.with_codes(codes.no_parity), trained.no_parity.params),
     }
     bar = progress.add_task("evaluation", total=len(tried), note="")
     outcomes = {}
-    for name, (code, params) in tried.items():
-        pipeline = experiment.with_code(code)
-        outcomes[name] = evaluation.evaluate(pipeline, frozen, params, test, patterns)
+    for name, (coded, params) in tried.items():
+        outcomes[name] = evaluation.evaluate(
+            coded, frozen, params, test, patterns, experiment.config.stage_losses
+        )
         progress.advance(bar)
         if distributed.any_process(stop()):
             raise Interrupted("stopped in the evaluation, all training is saved")
-    return evaluation.base_accuracy(experiment.pipeline, frozen, test), outcomes
+    return evaluation.base_accuracy(pipeline, frozen, test), outcomes
 
 
 def _results(
@@ -246,7 +291,7 @@ def _results(
     command: str,
 ) -> dict[str, Any]:
     config, dataset = experiment.config, experiment.dataset
-    plan, mesh = experiment.pipeline.plan, experiment.pipeline.mesh
+    pipeline, mesh = experiment.pipeline, experiment.pipeline.mesh
     images = trained.code.steps * config.batch_size
     return {
         "config": dataclasses.asdict(config),
@@ -272,9 +317,9 @@ def _results(
         "split": {
             "k": config.k,
             "r": config.r,
-            "grid": plan.grid,
-            "piece_shape": plan.piece_shape,
-            "work_fraction": round(plan.work_fraction, 4),
+            "grid": config.pieces,
+            "piece_shape": pipeline.codings[0].plan.piece_shape,
+            **_work(experiment, trained.base.params),
         },
         "patterns": [outcome._asdict() for outcome in outcomes["code"]],
         "summary": evaluation.summarise(outcomes["code"]),
@@ -288,4 +333,26 @@ def _results(
             "train_images_per_second": round(images / trained.code.seconds, 1),
             "seconds": {name: round(s, 2) for name, s in seconds.items()},
         },
+    }
+
+
+def _work(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
+    """What one device computes, over what it would without splitting."""
+    shape = experiment.dataset.image_shape
+    found = costs.stage_costs(experiment.pipeline, frozen, shape)
+    coded = [cost for cost in found if cost.plan]
+    share = sum(cost.flops for cost in coded) / sum(cost.flops for cost in found)
+    return {
+        "work_fraction": round(costs.work_fraction(found), 4),
+        "coded_fraction": round(share, 4),
+        "stages": [
+            {
+                "blocks": cost.blocks,
+                "piece_shape": cost.plan.piece_shape,
+                "share_shape": cost.plan.share_shape,
+                "work_fraction": round(cost.plan.work_fraction, 4),
+            }
+            for cost in coded
+            if cost.plan
+        ],
     }

@@ -3,70 +3,83 @@
 An operation with kernel `q`, dilation `d`, stride `s` and low padding `p` maps the
 output interval `[a, b)` to the input interval `[a*s - p, (b-1)*s - p + (q-1)*d + 1)`.
 Composing these maps along the jaxpr gives the interval of the image that an interval
-of the features depends on, for any function built of convolutions, pooling and
-elementwise operations.
+of the features depends on. `operations` holds the map of every primitive; what has
+none, mixes positions or tells them apart is refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from coded_jax.constants import static, through_constants
+from coded_jax.operations import ELEMENTWISE, UNCHANGED, Operands, through_features
+from coded_jax.traces import (
+    Constant,
+    Feature,
+    Field,
+    Fields,
+    Refusal,
+    Trace,
+    constant_of,
+    digest_of,
+)
 from coded_jax.types import PyTree
+from coded_jax.windowed import index_digest
 
-ELEMENTWISE = frozenset(
-    "abs add add_any and cbrt ceil clamp convert_element_type copy cos div eq erf erfc "
-    "exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min "
-    "mul ne neg not or pow rem round rsqrt select_n sign sin sqrt square "
-    "stop_gradient sub tan tanh xor".split()
-)
-POOLING = frozenset(
-    "reduce_window reduce_window_max reduce_window_min reduce_window_sum".split()
-)
+__all__ = ["Analysis", "Field", "Fields", "analyse", "receptive_field"]
+
 CALLS = {  # primitive -> the parameter that holds its jaxpr
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
     "checkpoint": "jaxpr",
+    "remat": "jaxpr",
     "remat2": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
+OPAQUE = {
+    "cond": "chooses between branches",
+    "scan": "is a loop",
+    "while": "is a loop",
+    "custom_linear_solve": "mixes positions",
+    "fft": "mixes positions",
+    "pure_callback": "calls code that cannot be looked into",
+    "shard_map": "splits its operands itself",
+}
+WAY_OUT = "move it to the head, or end f_conv before it"
 
 
-class Field(NamedTuple):
-    """Receptive field along one axis: outputs `[a, b)` need `[a*s+low, (b-1)*s+high)`.
+class Analysis(NamedTuple):
+    """What the jaxpr of `f_conv` tells for images of one size.
 
     Attributes:
-      stride: pixels of the image between neighbouring features, `s`.
-      low: first pixel that feature 0 needs; negative where it reaches into padding.
-      high: one past the last pixel that feature 0 needs.
+      fields: receptive field along rows and columns.
+      features: shape of the features of an image, `(M*, M'*, D)`.
+      digest: equal for two image sizes if all that leads to the result is the same but
+        for the size: operations, windows, padding at either border, constants.
+      operations: name and digest of every operation, in order.
     """
 
-    stride: int = 1
-    low: int = 0
-    high: int = 1
+    fields: Fields
+    features: tuple[int, int, int]
+    digest: int
+    operations: tuple[tuple[str, int], ...]
 
-    def through(self, kernel: int, stride: int, dilation: int, padding: int) -> Field:
-        """The field after one more windowed operation."""
-        reach = (kernel - 1) * dilation
-        return Field(
-            stride=self.stride * stride,
-            low=self.low - padding * self.stride,
-            high=self.high + (reach - padding) * self.stride,
-        )
-
-    def window(self, a: int, b: int) -> tuple[int, int]:
-        """The interval of the image that features `[a, b)` need, padding included."""
-        return a * self.stride + self.low, (b - 1) * self.stride + self.high
-
-
-Fields = tuple[Field, Field]  # rows, columns
-Varying = frozenset[int]  # axes along which a constant may vary
-Trace = Fields | Varying
+    def differs_from(self, other: Analysis) -> str | None:
+        """The first operation that is another one, or None if both are the same."""
+        if self.digest == other.digest:
+            return None
+        for mine, others in zip(self.operations, other.operations, strict=False):
+            if mine != others:
+                return mine[0]
+        return "of a different number"
 
 
 def receptive_field(
@@ -85,133 +98,124 @@ def receptive_field(
       ValueError: `f_conv` holds an operation that mixes positions, or that cannot be
         analysed; the message names it.
     """
-    image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    return analyse(f_conv, variables, image_shape).fields
+
+
+def analyse(
+    f_conv: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+) -> Analysis:
+    """Everything that a split of `f_conv` needs to know; see `receptive_field`."""
+    # Two images: an axis of size 1 could not be told from others.
+    image = jax.ShapeDtypeStruct((2, *image_shape), "float32")
     closed = jax.make_jaxpr(f_conv)(variables, image)
-    constants = [_constant(v.aval.shape) for v in closed.jaxpr.invars[:-1]]
-    (out,) = _walk(closed.jaxpr, [*constants, (Field(), Field())])
-    if isinstance(out, frozenset):
+    *weights, _ = closed.jaxpr.invars
+    inputs: list[Trace] = [constant_of(v.aval, i) for i, v in enumerate(weights)]
+    walk = _Walk((image_shape[0], image_shape[1]))
+    results = walk.run(closed, [*inputs, Feature((0, 1, 2))], "")
+    shapes = [v.aval.shape for v in closed.jaxpr.outvars]
+    for result in results:
+        if isinstance(result, ValueError):
+            raise result
+    if len(results) != 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            f"f_conv: results of shapes {shapes} for 2 images, one [B, rows, columns, "
+            f"channels] accepted"
+        )
+    (out,), ((_, rows, columns, depth),) = results, shapes
+    if not isinstance(out, Feature):
         raise ValueError("f_conv: its result does not depend on the image")
-    return out
-
-
-def _constant(shape: tuple[int, ...]) -> Varying:
-    return frozenset(axis for axis, size in enumerate(shape) if size > 1)
-
-
-def _walk(jaxpr: Any, inputs: list[Trace]) -> list[Trace]:
-    known: dict[Any, Trace] = dict(zip(jaxpr.invars, inputs, strict=True))
-    known.update((v, _constant(v.aval.shape)) for v in jaxpr.constvars)
-
-    def read(atom: Any) -> Trace:
-        return (
-            _constant(atom.val.shape if hasattr(atom.val, "shape") else ())
-            if (hasattr(atom, "val"))
-            else known[atom]
+    if out.axes != (0, 1, 2):
+        raise ValueError(
+            f"f_conv: its result {shapes[0]} has batch, rows and columns on axes "
+            f"{out.axes}; accepted is [B, rows, columns, channels]: transpose it"
         )
+    return Analysis(
+        out.fields, (rows, columns, depth), out.digest, tuple(walk.operations)
+    )
 
-    for eqn in jaxpr.eqns:
-        traces = [read(atom) for atom in eqn.invars]
-        name = eqn.primitive.name
+
+@dataclasses.dataclass
+class _Walk:
+    """Traces the values of a jaxpr, for images of `size` rows and columns."""
+
+    size: tuple[int, int]
+    operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+
+    def run(self, closed: Any, inputs: list[Trace], scope: str) -> list[Trace]:
+        """The results of a jaxpr. What is refused counts only if the result needs it,
+        so that statistics, say, which nobody reads do no harm."""
+        jaxpr = getattr(closed, "jaxpr", closed)
+        known: dict[Any, Trace] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for i, v in enumerate(jaxpr.constvars):
+            known[v] = constant_of(closed.consts[i] if closed is not jaxpr else v.aval)
+
+        def read(atom: Any) -> Trace:
+            return constant_of(atom.val) if hasattr(atom, "val") else known[atom]
+
+        for eqn in jaxpr.eqns:
+            traces = [read(atom) for atom in eqn.invars]
+            outputs = self.equation(eqn, traces, scope)
+            known.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def equation(self, eqn: Any, traces: list[Trace], scope: str) -> list[Trace]:
+        name, params = eqn.primitive.name, eqn.params
+        inner = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
         if name in CALLS:
-            inner = eqn.params[CALLS[name]]
-            outputs = _walk(getattr(inner, "jaxpr", inner), traces)
-        elif name == "cond" and eqn.params.get("branches_platforms"):
+            return self.run(params[CALLS[name]], traces, inner)
+        if name == "cond" and params.get("branches_platforms"):
             # `platform_dependent`: the branches agree, and the last is the default.
-            outputs = _walk(eqn.params["branches"][-1].jaxpr, traces[1:])
-        elif all(isinstance(t, frozenset) for t in traces):
-            outputs = [_through_constant(eqn, traces, v) for v in eqn.outvars]
-        else:
-            outputs = [_through(eqn, traces)]
-        known.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+            return self.run(params["branches"][-1], traces[1:], inner)
+        if name in UNCHANGED:
+            return traces
+        fine = [t for t in traces if not isinstance(t, ValueError)]
+        if len(fine) < len(traces):
+            refused = next(t for t in traces if isinstance(t, ValueError))
+            return [refused] * len(eqn.outvars)
+        constants = [t for t in fine if isinstance(t, Constant)]
+        if len(constants) == len(fine):
+            return [*through_constants(eqn, constants, name in ELEMENTWISE)]
+        try:
+            if name in OPAQUE:
+                raise Refusal(OPAQUE[name])
+            made = through_features(eqn, fine)
+        except Refusal as why:
+            operands = ", ".join(str(v.aval.str_short()) for v in eqn.invars)
+            where = f" in {inner!r}" if inner else ""
+            return [
+                ValueError(
+                    f"f_conv: operation {name!r} of {operands}{where} {why}: {WAY_OUT}"
+                )
+            ] * len(eqn.outvars)
+        return [self.signed(eqn, fine, made, i, inner) for i in range(len(eqn.outvars))]
 
-
-def _through_constant(eqn: Any, traces: list[Any], out: Any) -> Varying:
-    name, shape = eqn.primitive.name, out.aval.shape
-    if name == "broadcast_in_dim":
-        return frozenset(eqn.params["broadcast_dimensions"][a] for a in traces[0])
-    if name in ("reshape", "squeeze"):
-        before, after = _long_axes(eqn.invars[0].aval.shape), _long_axes(shape)
-        if [size for _, size in before] == [size for _, size in after]:
-            axes = dict(zip([a for a, _ in before], [a for a, _ in after], strict=True))
-            return frozenset(axes[a] for a in traces[0])
-    # Pooling divides by the number of true pixels, which varies as the pooled sum does.
-    if name in ELEMENTWISE or name in POOLING:
-        return frozenset().union(*traces)
-    return _constant(shape)
-
-
-def _long_axes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    return [(axis, size) for axis, size in enumerate(shape) if size > 1]
-
-
-def _through(eqn: Any, traces: list[Trace]) -> Trace:
-    name, params = eqn.primitive.name, eqn.params
-    fields = [t for t in traces if not isinstance(t, frozenset)]
-    tells_apart = any(isinstance(t, frozenset) and t & {1, 2} for t in traces)
-    if name == "conv_general_dilated" and not isinstance(traces[0], frozenset):
-        numbers = params["dimension_numbers"]
-        if len(fields) == 1 and (
-            numbers.lhs_spec == numbers.out_spec == (0, 3, 1, 2)
-            and set(params["lhs_dilation"]) == {1}
-            and params["batch_group_count"] == 1
-            and min(min(pads) for pads in params["padding"]) >= 0
+    def signed(
+        self, eqn: Any, traces: Operands, made: Feature, index: int, scope: str
+    ) -> Feature:
+        """`made`, the result number `index`, with its digest."""
+        name = eqn.primitive.name
+        shape: list[Any] = list(eqn.outvars[index].aval.shape)
+        shape[made.axes[0]] = "batch"
+        for axis, field, size in zip(
+            made.axes[1:], made.fields, self.size, strict=True
         ):
-            kernel = [eqn.invars[1].aval.shape[d] for d in numbers.rhs_spec[2:]]
-            return _windowed(
-                fields[0],
-                kernel,
-                params["window_strides"],
-                params["rhs_dilation"],
-                params["padding"],
-            )
-    if name in POOLING and len(fields) == 1:
-        kernel, strides = params["window_dimensions"], params["window_strides"]
-        if kernel[0] == kernel[3] == strides[0] == strides[3] == 1 and (
-            set(params["base_dilation"]) == {1}
-            and min(min(pads) for pads in params["padding"]) >= 0
-        ):
-            return _windowed(
-                fields[0],
-                kernel[1:3],
-                strides[1:3],
-                params["window_dilation"][1:3],
-                params["padding"][1:3],
-            )
-    if name in ELEMENTWISE and not tells_apart:
-        return _union(name, fields)
-    if name == "concatenate" and params["dimension"] == 3 and not tells_apart:
-        return _union(name, fields)
-    raise ValueError(
-        f"f_conv: operation {name!r} {[v.aval.str_short() for v in eqn.invars]} mixes "
-        "or distinguishes positions, or is not supported; accepted are convolutions, "
-        "pooling, elementwise operations and channel concatenation: move it to the head"
-    )
-
-
-def _windowed(
-    fields: Fields,
-    kernel: Iterable[int],
-    strides: Iterable[int],
-    dilation: Iterable[int],
-    padding: Iterable[tuple[int, int]],
-) -> Fields:
-    rows, columns = (
-        field.through(q, s, d, low)
-        for field, q, s, d, (low, _) in zip(
-            fields, kernel, strides, dilation, padding, strict=True
+            # Pieces are shorter by multiples of the stride; so must all layers be.
+            shape[axis] = shape[axis] * field.stride - size
+        digests = [t.digest for t in traces]
+        others = []
+        if name == "gather" and isinstance(traces[1], Constant):
+            digests[1] = index_digest(traces[1])
+        elif name not in ELEMENTWISE:  # where constants have the features' shape
+            others = [
+                v.aval.shape
+                for v, t in zip(eqn.invars, traces, strict=True)
+                if isinstance(t, Constant)
+            ]
+        digest = digest_of(
+            name, index, static(eqn.params), shape, made.fields, others, digests
         )
-    )
-    return rows, columns
-
-
-def _union(name: str, fields: list[Fields]) -> Fields:
-    def one_axis(axis: list[Field]) -> Field:
-        if len({f.stride for f in axis}) > 1:
-            raise ValueError(f"f_conv: {name!r} joins branches of different strides")
-        return Field(
-            axis[0].stride, min(f.low for f in axis), max(f.high for f in axis)
-        )
-
-    rows, columns = zip(*fields, strict=True)
-    return one_axis(list(rows)), one_axis(list(columns))
+        where = f" in {scope!r}" if scope else ""
+        self.operations.append((f"{name!r}{where}", digest))
+        return dataclasses.replace(made, digest=digest)

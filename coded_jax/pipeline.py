@@ -1,7 +1,13 @@
-"""Coded inference, end to end: split, encode, `f_conv` on n pieces, decode, head."""
+"""Coded inference, end to end: split, encode, `f_conv` on n pieces, decode, head.
+
+The convolutional part may be a chain of stages. What a coded stage makes of its input
+`[B, H, W, C]` is split, encoded, computed, decoded and merged before the next stage
+begins; a stage without a code is computed whole, as the head is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,64 +18,140 @@ from coded_jax import placement, splitting
 from coded_jax.data import normalise
 from coded_jax.placement import Spread, here
 from coded_jax.splitting import SplitPlan
-from coded_jax.types import BaseModel, Code, PyTree
+from coded_jax.types import BaseModel, Block, Code, CodeShape, PyTree
+
+
+class Coding(NamedTuple):
+    """How a stage is distributed: how its input is split, and by what code."""
+
+    plan: SplitPlan
+    code: Code
+
+
+class Stage(NamedTuple):
+    """Blocks of the base model that are computed as one.
+
+    Attributes:
+      f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
+      blocks: the first and the last, from 1 on.
+      coding: None if it is computed whole.
+    """
+
+    f_conv: Block
+    blocks: tuple[int, int]
+    coding: Coding | None = None
 
 
 class Pipeline(NamedTuple):
     """All that one coded inference consists of, but for the variables.
 
-    It is hashable, so that it can be a static argument of a jitted function.
+    It is hashable, so that it can be a static argument of a jitted function. The
+    parameters of its codes are a tuple, one entry for every coded stage.
 
     Attributes:
       base: the CNN.
-      plan: how images are split.
-      code: the erasure code.
+      stages: all of its blocks, in order.
       mean, std: of each image channel, in units of the pixel range `[0, 1]`.
-      r: parity pieces of the code.
+      k, r: data and parity pieces, of every coded stage.
       mesh: the devices, see `placement`; None: the default one.
       dtype: that encoder, `f_conv` and decoder compute in; their parameters and the
         head stay float32.
     """
 
     base: BaseModel
-    plan: SplitPlan
-    code: Code
+    stages: tuple[Stage, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    k: int
     r: int
     mesh: Mesh | None = None
     dtype: str = "float32"
 
     @property
     def n(self) -> int:
-        """All results, of data and parity pieces."""
-        return self.plan.k + self.r
+        """All results of a stage, of data and parity pieces."""
+        return self.k + self.r
+
+    @property
+    def codings(self) -> tuple[Coding, ...]:
+        """Those of the coded stages."""
+        return tuple(stage.coding for stage in self.stages if stage.coding)
+
+    @property
+    def systematic(self) -> bool:
+        """Whether nothing changes where nothing is lost."""
+        return all(coding.code.systematic for coding in self.codings)
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Parameters of all codes."""
+        keys = jax.random.split(key, len(self.codings))
+        return tuple(
+            coding.code.init(key)
+            for coding, key in zip(self.codings, keys, strict=True)
+        )
+
+    def with_codes(self, change: Callable[[CodeShape, Code], Code]) -> Pipeline:
+        """The same with other codes: `change(shape, code)` in place of each `code`."""
+
+        def changed(stage: Stage) -> Stage:
+            if not stage.coding:
+                return stage
+            plan, code = stage.coding
+            shape = CodeShape(self.k, self.r, plan.piece_shape, plan.share_shape)
+            return stage._replace(coding=Coding(plan, change(shape, code)))
+
+        return self._replace(stages=tuple(map(changed, self.stages)))
+
+
+def one_stage(
+    base: BaseModel,
+    plan: SplitPlan,
+    code: Code,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    r: int,
+    mesh: Mesh | None = None,
+    dtype: str = "float32",
+) -> Pipeline:
+    """The paper's coded inference: all blocks of `base` are one stage.
+
+    Args:
+      base: the CNN.
+      plan: how images are split.
+      code: the erasure code.
+      mean, std, r, mesh, dtype: as in `Pipeline`.
+    """
+    stage = Stage(base.f_conv, (1, len(base.blocks)), Coding(plan, code))
+    return Pipeline(base, (stage,), mean, std, plan.k, r, mesh, dtype)
+
+
+def pixels(pipeline: Pipeline, images: jax.Array) -> jax.Array:
+    """What the first stage is given for uint8 images `[B, H, W, C]`."""
+    images = normalise(images, pipeline.mean, pipeline.std)
+    return images.astype(pipeline.dtype)
+
+
+def compute(
+    pipeline: Pipeline, stage: Stage, frozen: PyTree, x: jax.Array
+) -> jax.Array:
+    """A stage without its code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
+    return stage.f_conv(_cast(frozen, pipeline.dtype), x.astype(pipeline.dtype))
 
 
 def base_features(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.Array:
     """Uncoded features `[B, M*, M'*, D]` of uint8 images `[B, H, W, C]`."""
-    return _f_conv(pipeline, frozen, _pixels(pipeline, images))
-
-
-def data_features(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array, spread: Spread = here
-) -> jax.Array:
-    """What the k devices with data pieces compute; see `coded_features`.
-
-    It has no parameters that are trained, and `merge` of it are the base features.
-
-    Returns:
-      `[k, B, M, M', D]`.
-    """
-    pieces = splitting.split(pipeline.plan, _pixels(pipeline, images))
-    return splitting.cut(pipeline.plan, _on_devices(pipeline, frozen, pieces, spread))
+    x = pixels(pipeline, images)
+    for stage in pipeline.stages:
+        x = compute(pipeline, stage, frozen, x)
+    return x
 
 
 def parity_features(
     pipeline: Pipeline,
+    stage: Stage,
     frozen: PyTree,
     params: PyTree,
-    images: jax.Array,
+    x: jax.Array,
     spread: Spread = here,
 ) -> jax.Array:
     """What the r devices with parity pieces compute; see `coded_features`.
@@ -77,72 +159,138 @@ def parity_features(
     Returns:
       `[r, B, M, M', D]`.
     """
-    parity = _encode(pipeline, params, images)[pipeline.plan.k :]
-    outputs = _on_devices(pipeline, frozen, parity, spread)
-    return splitting.cut(pipeline.plan, outputs, first=pipeline.plan.k)
+    plan, _ = _coding(stage)
+    parity = _encode(pipeline, stage, params, x)[plan.k :]
+    outputs = _on_devices(pipeline, stage, frozen, parity, spread)
+    return splitting.cut(plan, outputs, first=plan.k)
 
 
 def coded_features(
     pipeline: Pipeline,
+    stage: Stage,
     frozen: PyTree,
     params: PyTree,
-    images: jax.Array,
+    x: jax.Array,
     spread: Spread = here,
 ) -> jax.Array:
-    """What the n devices compute.
+    """What the n devices compute in one coded stage.
 
     Args:
       pipeline: the functions.
+      stage: one of its coded stages.
       frozen: variables of the base model.
-      params: parameters of the code.
-      images: uint8 `[B, H, W, C]`.
+      params: of this stage's code.
+      x: the stage's input `[B, H, W, C]`.
       spread: how the pieces come to their devices.
 
     Returns:
       `[n, B, M, M', D]`, of the pipeline's dtype.
     """
-    queries = _encode(pipeline, params, images)
-    return splitting.cut(pipeline.plan, _on_devices(pipeline, frozen, queries, spread))
+    queries = _encode(pipeline, stage, params, x)
+    outputs = _on_devices(pipeline, stage, frozen, queries, spread)
+    return splitting.cut(_coding(stage).plan, outputs)
 
 
 def reconstruct(
-    pipeline: Pipeline, params: PyTree, features: jax.Array, available: jax.Array
+    pipeline: Pipeline,
+    stage: Stage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
 ) -> jax.Array:
-    """Features of the whole image from the results that arrived.
+    """The stage's output from the results that arrived.
 
     Args:
       pipeline: the functions.
-      params: parameters of the code.
+      stage: one of its coded stages.
+      params: of this stage's code.
       features: `[n, B, M, M', D]`; lost slots may hold anything.
       available: bool `[n, B]` or `[n, 1]`.
 
     Returns:
       float32 `[B, M*, M'*, D]`.
     """
-    params = _cast(params, pipeline.dtype)
-    shares = pipeline.code.decode(params, features, available)
-    return splitting.merge(pipeline.plan, shares).astype(jnp.float32)
+    plan, code = _coding(stage)
+    shares = code.decode(_cast(params, pipeline.dtype), features, available)
+    return splitting.merge(plan, shares).astype(jnp.float32)
 
 
 def recover(
-    pipeline: Pipeline, params: PyTree, features: jax.Array, available: jax.Array
+    pipeline: Pipeline,
+    stage: Stage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
 ) -> jax.Array:
     """`reconstruct`, but nothing is decoded where a systematic code has lost nothing.
 
     Not for training: XLA's CPU backend compiles gradients of its convolutions in a
     conditional to a naive loop.
     """
-    if not pipeline.code.systematic:
-        return reconstruct(pipeline, params, features, available)
-    k = pipeline.plan.k
+    plan, code = _coding(stage)
+    if not code.systematic:
+        return reconstruct(pipeline, stage, params, features, available)
 
     def merge(features: jax.Array) -> jax.Array:
-        return splitting.merge(pipeline.plan, features[:k]).astype(jnp.float32)
+        return splitting.merge(plan, features[: plan.k]).astype(jnp.float32)
 
     def decode(features: jax.Array) -> jax.Array:
-        return reconstruct(pipeline, params, features, available)
+        return reconstruct(pipeline, stage, params, features, available)
 
-    return jax.lax.cond(jnp.all(available[:k]), merge, decode, features)
+    return jax.lax.cond(jnp.all(available[: plan.k]), merge, decode, features)
+
+
+def up_to_decoder(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    spread: Spread = here,
+) -> jax.Array:
+    """What does not depend on the losses: results of the first coded stage.
+
+    Returns:
+      `[n, B, M, M', D]`; `from_decoder` goes on with it.
+    """
+    x = pixels(pipeline, images)
+    for stage in pipeline.stages:
+        if stage.coding:
+            return coded_features(pipeline, stage, frozen, params[0], x, spread)
+        x = compute(pipeline, stage, frozen, x)
+    raise AssertionError("a pipeline has a coded stage")
+
+
+def from_decoder(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    features: jax.Array,
+    available: Sequence[jax.Array],
+    spread: Spread = here,
+) -> jax.Array:
+    """What the head is given, from the results of the first coded stage.
+
+    Args:
+      pipeline: the functions.
+      frozen: variables of the base model.
+      params: of the codes.
+      features: `[n, B, M, M', D]` from `up_to_decoder`.
+      available: for each coded stage, bool `[n, B]` or `[n, 1]`.
+      spread: how the pieces come to their devices.
+
+    Returns:
+      float32 `[B, M*, M'*, D]`.
+    """
+    x, coded = features, 0
+    for stage in pipeline.stages:
+        if stage.coding:
+            if coded:
+                x = coded_features(pipeline, stage, frozen, params[coded], x, spread)
+            x = recover(pipeline, stage, params[coded], x, available[coded])
+            coded += 1
+        elif coded:
+            x = compute(pipeline, stage, frozen, x)
+    return x.astype(jnp.float32)
 
 
 def infer(
@@ -152,16 +300,26 @@ def infer(
     images: jax.Array,
     available: jax.Array,
 ) -> jax.Array:
-    """Logits float32 `[B, classes]` of uint8 images `[B, H, W, C]`, on every device.
+    """Logits of images, from the results that arrived, on every device.
 
-    Other arguments as above.
+    Args:
+      pipeline: the functions.
+      frozen: variables of the base model.
+      params: of the codes.
+      images: uint8 `[B, H, W, C]`.
+      available: bool `[n, B]` or `[n, 1]`, the same in every stage; or `[S, n, B]` or
+        `[S, n, 1]`, for each of S coded stages its own.
+
+    Returns:
+      float32 `[B, classes]`.
     """
 
     def local(spread: Spread, frozen, params, images, available) -> jax.Array:
-        features = coded_features(pipeline, frozen, params, images, spread)
-        merged = recover(pipeline, params, features, available)
-        return pipeline.base.head(frozen, merged)
+        features = up_to_decoder(pipeline, frozen, params, images, spread)
+        x = from_decoder(pipeline, frozen, params, features, available, spread)
+        return pipeline.base.head(frozen, x)
 
+    available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
     logits = placement.over_batch(pipeline.mesh, local, axes)
     return placement.everywhere(
@@ -169,32 +327,39 @@ def infer(
     )
 
 
+def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """`[n, ...]`, or `[S, n, ...]`, as `[S, n, ...]` of the S coded stages."""
+    if available.ndim == 3:
+        return available
+    return jnp.broadcast_to(available, (len(pipeline.codings), *available.shape))
+
+
 def mask_axis(available: jax.Array) -> int | None:
-    """The batch axis of `available`: none where `[n, 1]` holds for all images."""
-    return None if available.shape[1] == 1 else 1
+    """The batch axis of `[S, n, B]`: none where `[S, n, 1]` holds for all images."""
+    return None if available.shape[-1] == 1 else 2
 
 
-def _pixels(pipeline: Pipeline, images: jax.Array) -> jax.Array:
-    images = normalise(images, pipeline.mean, pipeline.std)
-    return images.astype(pipeline.dtype)
+def _coding(stage: Stage) -> Coding:
+    if stage.coding is None:
+        raise ValueError("stage: one without a code given, a coded one accepted")
+    return stage.coding
 
 
 def _cast(variables: PyTree, dtype: str) -> PyTree:
     return jax.tree.map(lambda x: x.astype(dtype), variables)
 
 
-def _encode(pipeline: Pipeline, params: PyTree, images: jax.Array) -> jax.Array:
-    pieces = splitting.split(pipeline.plan, _pixels(pipeline, images))
-    return pipeline.code.encode(_cast(params, pipeline.dtype), pieces)
-
-
-def _f_conv(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.Array:
-    return pipeline.base.f_conv(_cast(frozen, pipeline.dtype), images)
+def _encode(
+    pipeline: Pipeline, stage: Stage, params: PyTree, x: jax.Array
+) -> jax.Array:
+    plan, code = _coding(stage)
+    pieces = splitting.split(plan, x.astype(pipeline.dtype))
+    return code.encode(_cast(params, pipeline.dtype), pieces)
 
 
 def _on_devices(
-    pipeline: Pipeline, frozen: PyTree, queries: jax.Array, spread: Spread
+    pipeline: Pipeline, stage: Stage, frozen: PyTree, queries: jax.Array, spread: Spread
 ) -> jax.Array:
     """`f_conv` of each piece, `[m, B, h, w, C]`, before the cut."""
-    each = jax.vmap(lambda images: _f_conv(pipeline, frozen, images))
+    each = jax.vmap(lambda pieces: compute(pipeline, stage, frozen, pieces))
     return spread(each, queries)

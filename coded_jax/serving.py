@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -107,18 +108,41 @@ def load(
     def init_base(key: jax.Array) -> PyTree:
         return pipeline.base.init(key, image_shape, results["classes"])
 
-    def best(phase: str, init: Callable[[jax.Array], PyTree]) -> PyTree:
-        optimizer = make_optimizer(config, phase, examples=1)
-        like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
-        found = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)
-        if found is None or found.step != results["steps"][phase]:
-            raise ValueError(
-                f"workdir: the last checkpoint of {phase!r} in {os.fspath(path)!r} is "
-                "damaged or missing; run the experiment again to restore it"
-            )
-        return found.state[1].params
-
     frozen, params = placement.put_everywhere(
-        pipeline.mesh, (best("base", init_base), best("code", pipeline.code.init))
+        pipeline.mesh,
+        (
+            best_params(folder, config, results, "base", init_base),
+            best_params(folder, config, results, "code", pipeline.init),
+        ),
     )
     return CodedModel(pipeline, frozen, params, image_shape, results)
+
+
+def best_params(
+    folder: Path,
+    config: Config,
+    results: dict[str, Any],
+    phase: str,
+    init: Callable[[jax.Array], PyTree],
+) -> PyTree:
+    """The best parameters of one phase of a finished run.
+
+    Args:
+      folder: the workdir.
+      config: of the run.
+      results: the content of its `results.json`.
+      phase: `"base"`, `"code"` or `"no_parity"`.
+      init: `key -> params` of that phase.
+
+    Raises:
+      ValueError: the checkpoint is damaged or missing.
+    """
+    optimizer = make_optimizer(config, phase, examples=1)
+    like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
+    found = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)
+    if found is None or found.step != results["steps"][phase]:
+        raise ValueError(
+            f"workdir: the last checkpoint of {phase!r} in {os.fspath(folder)!r} is "
+            "damaged or missing; run the experiment again to restore it"
+        )
+    return found.state[1].params

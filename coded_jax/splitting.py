@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from coded_jax.geometry import Field, receptive_field
+from coded_jax.geometry import Analysis, Field, analyse
 from coded_jax.types import PyTree
 
 
@@ -43,6 +43,21 @@ class AxisPlan:
     @property
     def parts(self) -> int:
         return len(self.starts)
+
+    @property
+    def halos(self) -> tuple[int, ...]:
+        """How many pixels of each piece's window another piece holds too.
+
+        It is the price of a split: without overlap all are 0.
+        """
+        holders = [0] * self.size
+        for start in self.starts:
+            for pixel in range(start, start + self.window):
+                holders[pixel] += 1
+        return tuple(
+            sum(n > 1 for n in holders[start : start + self.window])
+            for start in self.starts
+        )
 
     @property
     def surplus(self) -> int:
@@ -103,24 +118,56 @@ def make_plan(
       ValueError: `grid` leaves a piece without features or makes a piece as large as
         the image, or `f_conv` cannot be split.
     """
-    fields = receptive_field(f_conv, variables, image_shape)
-    image = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    _, *out, depth = jax.eval_shape(f_conv, variables, image).shape
+    whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
         _plan_axis(name, field, size, features, parts)
         for name, field, size, features, parts in zip(
-            ("rows", "columns"), fields, image_shape[:2], out, grid, strict=True
+            ("rows", "columns"),
+            whole.fields,
+            image_shape[:2],
+            whole.features[:2],
+            grid,
+            strict=True,
         )
     )
-    plan = SplitPlan(rows, columns, image_shape[2], depth)
-    # Pieces have other sizes than the image: the windows must not depend on them.
-    if receptive_field(f_conv, variables, plan.piece_shape) != fields:
-        raise ValueError(
-            f"f_conv: its windows or strides depend on the size of the image, and are "
-            f"others for pieces {plan.piece_shape} than for images {image_shape}: move "
-            "adaptive pooling and its like to the head"
-        )
+    plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
+    _check_pieces(f_conv, variables, image_shape, plan, whole)
     return plan
+
+
+def _check_pieces(
+    f_conv: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    plan: SplitPlan,
+    whole: Analysis,
+) -> None:
+    """Pieces have other sizes than the image: what is done must not depend on them."""
+    try:
+        piece = analyse(f_conv, variables, plan.piece_shape)
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"f_conv: fails for pieces {plan.piece_shape} but not for images "
+            f"{image_shape}: move what depends on the size to the head, or take a "
+            f"smaller k ({reason})"
+        ) from error
+    different = whole.differs_from(piece)
+    if different is not None:
+        raise ValueError(
+            f"f_conv: operation {different} depends on the size of the image, with "
+            f"other windows, padding or constants for pieces {plan.piece_shape} than "
+            f"for images {image_shape}: move adaptive pooling and its like to the head"
+        )
+    for axis, name, features in zip(
+        (plan.rows, plan.columns), ("rows", "columns"), piece.features[:2], strict=True
+    ):
+        if max(axis.cuts) + axis.share > features:
+            raise ValueError(
+                f"f_conv: makes {features} {name} of features of pieces "
+                f"{plan.piece_shape}, where the split needs "
+                f"{max(axis.cuts) + axis.share}: take a smaller k"
+            )
 
 
 def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> AxisPlan:
@@ -209,3 +256,19 @@ def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
         strips.append(jnp.concatenate(strip, axis=2))
     strips[-1] = strips[-1][:, plan.rows.surplus :]
     return jnp.concatenate(strips, axis=1)
+
+
+def shares(plan: SplitPlan, merged: jax.Array) -> jax.Array:
+    """`[B, M*, M'*, D]` features to `[k, B, M, M', D]` shares, of which `merge` is the
+    inverse."""
+    rows, columns = (
+        [min(i * axis.share, axis.out - axis.share) for i in range(axis.parts)]
+        for axis in (plan.rows, plan.columns)
+    )
+    return jnp.stack(
+        [
+            merged[:, i : i + plan.rows.share, j : j + plan.columns.share]
+            for i in rows
+            for j in columns
+        ]
+    )

@@ -30,14 +30,15 @@ class Task(NamedTuple):
 
     Attributes:
       init: `key -> params`.
-      loss: `(params, frozen, batch, key) -> losses [B]`, where `batch` is the dict of
-        training arrays with `[B, ...]` of their rows.
+      loss: `(params, frozen, batch, key) -> (losses [B], moved)`, where `batch` is the
+        training arrays with `[B, ...]` of their rows, and `moved` has those of the
+        params, in their places, that are set and not learned; `{}` for none.
       score: `params -> float`, on validation data; the best epoch's parameters win.
       optimizer: any optax transformation.
     """
 
     init: Callable[[jax.Array], PyTree]
-    loss: Callable[[PyTree, PyTree, dict[str, jax.Array], jax.Array], jax.Array]
+    loss: Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, PyTree]]
     score: Callable[[PyTree], float]
     optimizer: optax.GradientTransformation
 
@@ -103,7 +104,7 @@ def steps_per_call() -> int:
 def train_steps(
     state: TrainState,
     frozen: PyTree,
-    arrays: dict[str, jax.Array],
+    arrays: PyTree,
     order: jax.Array,
     key: jax.Array,
     *,
@@ -135,14 +136,17 @@ def train_steps(
         batch = jax.tree.map(lambda a: a[rows], arrays)
         step_key = jax.random.fold_in(key, state.step)
 
-        def mean_loss(params: PyTree) -> jax.Array:
-            return loss(params, frozen, batch, step_key).mean()
+        def mean_loss(params: PyTree) -> tuple[jax.Array, PyTree]:
+            losses, moved = loss(params, frozen, batch, step_key)
+            return losses.mean(), moved
 
-        value, grads = jax.value_and_grad(mean_loss)(state.params)
+        (value, moved), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+            state.params
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         bad = (state.bad_step < 0) & ~jnp.isfinite(value)
         bad_step = jnp.where(bad, state.step, state.bad_step)
-        params = optax.apply_updates(state.params, updates)
+        params = _set(optax.apply_updates(state.params, updates), moved)
         next_state = TrainState(state.step + 1, params, opt_state, bad_step)
         return next_state, {"loss": value, "bad_step": bad_step}
 
@@ -153,6 +157,14 @@ def train_steps(
         lambda state, _: step(state, order, key), state, length=count
     )
     return state, jax.tree.map(lambda values: values[-1], metrics)
+
+
+def _set(params: PyTree, moved: PyTree) -> PyTree:
+    """`params` with what `moved` has in the place of its own."""
+    if not isinstance(moved, dict):
+        return moved
+    changed = {name: _set(params[name], value) for name, value in moved.items()}
+    return {**params, **changed} if changed else params
 
 
 def initial_state(
@@ -176,7 +188,7 @@ def total_steps(examples: int, batch_size: int, epochs: float) -> int:
 def fit(
     task: Task,
     frozen: PyTree,
-    arrays: dict[str, jax.Array],
+    arrays: PyTree,
     *,
     key: jax.Array,
     epochs: float,
@@ -205,7 +217,7 @@ def fit(
       NonFiniteError: the loss became NaN or infinite.
       Interrupted: `stop` said so; the state is saved.
     """
-    examples = len(next(iter(arrays.values())))
+    examples = len(jax.tree.leaves(arrays)[0])
     epoch_steps = examples // batch_size
     steps = total_steps(examples, batch_size, epochs)
     seeds = bool(key.ndim)
@@ -295,7 +307,7 @@ def fit(
 def fit_seeds(
     task: Task,
     frozen: PyTree,
-    arrays: dict[str, jax.Array],
+    arrays: PyTree,
     *,
     keys: jax.Array,
     directory: str | os.PathLike,

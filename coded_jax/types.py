@@ -10,19 +10,44 @@ import jax
 PyTree = Any
 """Variables of a network: nested dicts of arrays."""
 
+Block = Callable[[PyTree, jax.Array], jax.Array]
+"""`(variables, x [B, H, W, C]) -> [B, M*, M'*, D]`, see `BaseModel`."""
+
 
 class BaseModel(NamedTuple):
-    """A CNN cut in two: the part that is distributed and the part that is not.
+    """A CNN cut in two: the part that can be distributed and the part that cannot.
 
     Attributes:
       init: `(key, image_shape, classes) -> variables`.
-      f_conv: `(variables, images [B, H, W, C]) -> features [B, M*, M'*, D]`.
+      blocks: the convolutional part, cut where a coded stage may begin or end. Each
+        is handed the variables of the whole model, and what the block before it made;
+        the first one the images.
       head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
+      train: `(variables, images) -> (logits, moved)`, for models that are other
+        functions while they are trained. `moved` has those variables, in their places,
+        that training sets itself, as running means of a batch norm. If None, the blocks
+        and the head are trained as they are.
     """
 
     init: Callable[[jax.Array, tuple[int, int, int], int], PyTree]
-    f_conv: Callable[[PyTree, jax.Array], jax.Array]
+    blocks: tuple[Block, ...]
     head: Callable[[PyTree, jax.Array], jax.Array]
+    train: Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]] | None = None
+
+    def f_conv(self, variables: PyTree, images: jax.Array) -> jax.Array:
+        """All blocks: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`."""
+        return chain(self.blocks)(variables, images)
+
+
+def chain(blocks: tuple[Block, ...]) -> Block:
+    """One block that does what `blocks` do one after the other."""
+
+    def run(variables: PyTree, x: jax.Array) -> jax.Array:
+        for block in blocks:
+            x = block(variables, x)
+        return x
+
+    return run
 
 
 class CodeShape(NamedTuple):

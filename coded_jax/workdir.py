@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ FLAGS = "flags.txt"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-PLACES = ("workdir", "data_dir", "devices", "mesh")
+PLACES = ("workdir", "data_dir", "base_dir", "devices", "mesh")
 """Flags that say where, and do not change the run."""
 
 
@@ -33,6 +34,7 @@ def open_workdir(
     *,
     defaults: dict[str, str] | None = None,
     write: bool = True,
+    name: str = "workdir",
 ) -> Path:
     """Makes the workdir of a run, or takes up the one that the same run left.
 
@@ -42,6 +44,7 @@ def open_workdir(
       places: flags that say where it runs: recorded with them, but free to change.
       defaults: of flags, for those that the version that made the folder did not have.
       write: whether this process, of several, makes the folder and the file.
+      name: of the argument that the path was given as, for errors.
 
     Returns:
       The absolute path.
@@ -57,14 +60,14 @@ def open_workdir(
                 pass
     except OSError as error:
         raise ValueError(
-            f"workdir: {os.fspath(path)!r} given, a folder that can be written to "
+            f"{name}: {os.fspath(path)!r} given, a folder that can be written to "
             f"accepted ({error.strerror or error})"
         ) from error
     before = read_flags(folder)
     if before is None:
         if (folder / CHECKPOINTS).exists() or (folder / RESULTS).exists():
             raise ValueError(
-                f"workdir: {os.fspath(path)!r} holds a run without {FLAGS}; "
+                f"{name}: {os.fspath(path)!r} holds a run without {FLAGS}; "
                 "an empty or new folder is accepted"
             )
         header = " ".join(f"{name}=={v}" for name, v in versions().items())
@@ -74,19 +77,15 @@ def open_workdir(
         if write:
             write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
     elif (before := {**(defaults or {}), **before}) != flags:
-        names = sorted(
-            name
-            for name in before.keys() | flags.keys()
-            if before.get(name) != flags.get(name)
-        )
         differing = ", ".join(
-            f"--{name}={before.get(name, 'unset')} there and "
-            f"{flags.get(name, 'unset')} now"
-            for name in names
+            f"--{flag}={before.get(flag, 'unset')} there and "
+            f"{flags.get(flag, 'unset')} now"
+            for flag in sorted(before.keys() | flags.keys())
+            if before.get(flag) != flags.get(flag)
         )
         raise ValueError(
-            f"workdir: {os.fspath(path)!r} was made with other flags ({differing}); "
-            "give the same flags to resume it, or another --workdir"
+            f"{name}: {os.fspath(path)!r} was made with other flags ({differing}); "
+            f"give the same flags to resume it, or another --{name}"
         )
     return folder
 
@@ -115,6 +114,23 @@ def read_flags(folder: Path) -> dict[str, str] | None:
 def checkpoint_folder(folder: Path, phase: str) -> Path:
     """Where the checkpoints of one phase of training lie."""
     return folder / CHECKPOINTS / phase
+
+
+def copy_checkpoints(source: Path, folder: Path, phase: str) -> None:
+    """Copies a phase's checkpoints into a workdir that has none: whole, or not at all.
+
+    Args:
+      source: the workdir that has them.
+      folder: the workdir that is to have them.
+      phase: see `checkpoint_folder`.
+    """
+    target = checkpoint_folder(folder, phase)
+    if target.exists():
+        return
+    unfinished = target.with_name(phase + ".tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(checkpoint_folder(source, phase), unfinished)
+    unfinished.rename(target)
 
 
 def write_atomically(path: Path, text: str) -> None:

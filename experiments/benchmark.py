@@ -24,6 +24,7 @@ import jax
 from absl import app, flags, logging
 from benchmark_sections import PROCESSES, SECTIONS, WORKERS, Bench, Settings, pytorch
 from benchmark_tables import TRAINING, Row, tables, targets
+from command_line import parse_flags, refuse_arguments
 from rich.console import Console
 
 from coded_jax import config, data, profiling, startup, workdir
@@ -141,8 +142,7 @@ def trace(settings: Settings, folder: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: arguments: {argv[1:]} given, only --flags accepted")
+    refuse_arguments(argv)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     startup.keep_memory()  # as run.py does; it serves PyTorch as well
@@ -183,14 +183,6 @@ def main(argv: list[str]) -> None:
     workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
     Console(markup=False).print(tables(report), highlight=False)
     print(f"all of it is in {values['output']}")
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Like absl's own parser, but an error is one line."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(f"error: {'; '.join(str(error).splitlines())}")
 
 
 if __name__ == "__main__":

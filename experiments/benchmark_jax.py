@@ -76,14 +76,14 @@ def make_subject(
     made = build_pipeline(config, image, classes, dataset.mean, dataset.std, mesh)
     init = jax.jit(made.base.init, static_argnums=(1, 2))
     frozen = init(jax.random.key(0), image, classes)
-    params = jax.jit(made.code.init)(jax.random.key(1))
+    params = jax.jit(made.init)(jax.random.key(1))
     frozen, params = placement.put_everywhere(mesh, (frozen, params))
     return Subject(config, dataset, made, frozen, params)
 
 
 def sizes(s: Subject) -> dict[str, Any]:
     """What another framework must know to do the same; see `torch_baseline.Job`."""
-    plan, config = s.pipeline.plan, s.config
+    plan, config = s.pipeline.codings[0].plan, s.config
     return {
         "network": config.encoder,
         "image": s.dataset.image_shape,
@@ -105,7 +105,7 @@ def train(s: Subject, batch: int) -> Prepared:
     made, images = s.pipeline, s.dataset.train
     put = functools.partial(placement.put_everywhere, made.mesh)
     arrays = tasks.device_arrays(made.mesh, images)
-    arrays = tasks.with_features(made, s.frozen, arrays)
+    arrays = tasks.with_targets(made, s.frozen, arrays)
     optimizer = make_optimizer(s.config, "code", len(images.labels))
     task = tasks.code_task(made, s.frozen, s.dataset, optimizer, s.config.most_lost, [])
     init = lambda key: jax.tree.map(jnp.copy, s.params)
@@ -156,17 +156,20 @@ class Parts(NamedTuple):
 def make_parts(s: Subject, batch: int) -> Parts:
     """Encode, `f_conv` and decode as functions of their own, with one result lost."""
     made = s.pipeline
+    (stage,), (coding,) = made.stages, made.codings
     cast = lambda tree: jax.tree.map(lambda x: x.astype(made.dtype), tree)
 
     def encode(params: PyTree, images: jax.Array) -> jax.Array:
-        pixels = data.normalise(images, made.mean, made.std).astype(made.dtype)
-        return made.code.encode(cast(params), splitting.split(made.plan, pixels))
+        pieces = splitting.split(coding.plan, pipeline.pixels(made, images))
+        return coding.code.encode(cast(params[0]), pieces)
 
     def f_conv(frozen: PyTree, queries: jax.Array) -> jax.Array:
-        each = jax.vmap(lambda pieces: made.base.f_conv(cast(frozen), pieces))
-        return splitting.cut(made.plan, each(queries))
+        each = jax.vmap(lambda pieces: pipeline.compute(made, stage, frozen, pieces))
+        return splitting.cut(coding.plan, each(queries))
 
-    decode = functools.partial(pipeline.reconstruct, made)
+    def decode(params: PyTree, *arrived: jax.Array) -> jax.Array:
+        return pipeline.reconstruct(made, stage, params[0], *arrived)
+
     images = jnp.asarray(s.dataset.train.images[:batch])
     queries = jax.jit(encode)(s.params, images)
     features = jax.jit(f_conv)(s.frozen, queries)
@@ -227,16 +230,16 @@ def work(s: Subject, batch: int) -> dict[str, int]:
     A forward pass, and the gradients by the weights and by the inputs, each the same
     again. Nobody needs those of `f_conv` by its weights or of images.
     """
-    plan, network = s.pipeline.plan, s.config.encoder
+    plan, network = s.pipeline.codings[0].plan, s.config.encoder
     (h, w, c), (m, m2, _) = plan.piece_shape, plan.share_shape
     places = {"encoder": c * h * w, "decoder": m * m2}
     if network == "mlp":
         places = {"encoder": c, "decoder": 1}
     found = {}
     for name, positions in places.items():
-        kernels = [x.shape for x in jax.tree.leaves(s.params[name]) if x.ndim > 1]
+        kernels = [x.shape for x in jax.tree.leaves(s.params[0][name]) if x.ndim > 1]
         found[f"{network} {name}"] = 3 * profiling.products(batch * positions, kernels)
-    first = layers(s.params["encoder"])[0]["kernel"].shape
+    first = layers(s.params[0]["encoder"])[0]["kernel"].shape
     of_images = profiling.products(batch * places["encoder"], [first])
     found[f"{network} encoder"] -= of_images
     found["f_conv"] = 0

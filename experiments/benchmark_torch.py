@@ -33,7 +33,7 @@ COMPILE_SECONDS = 90  # then torch.compile counts as not working
 def make_model(s: Subject) -> CodedLeNet:
     """A model on its device that computes what the subject does."""
     model = CodedLeNet(Job(**benchmark_jax.sizes(s)))
-    load(model, jax.tree.map(np.asarray, {**s.frozen, **s.params}))
+    load(model, jax.tree.map(np.asarray, {**s.frozen, **s.params[0]}))
     return model.to(device())
 
 

@@ -11,6 +11,7 @@ import sys
 
 import jax
 from absl import app, flags, logging
+from command_line import parse_flags, refuse_arguments
 
 import coded_jax
 from coded_jax import export
@@ -50,8 +51,7 @@ def usage(model: coded_jax.CodedModel, path: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: arguments: {argv[1:]} given, only --flags accepted")
+    refuse_arguments(argv)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     try:
@@ -65,14 +65,6 @@ def main(argv: list[str]) -> None:
         f"\nIt needs jax {jax.__version__}, or one up to 6 months newer, and "
         f"flatbuffers:\n\n{usage(model, str(path))}"
     )
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Like absl's own parser, but an error is one line."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(f"error: {'; '.join(str(error).splitlines())}")
 
 
 if __name__ == "__main__":

@@ -14,61 +14,18 @@ import shlex
 import sys
 
 from absl import app, flags, logging
+from command_line import parse_flags, refuse_arguments
 from rich.console import Console
+from settings import config_from_flags
 
-from coded_jax import (
-    codes,
-    config,
-    data,
-    display,
-    distributed,
-    experiment,
-    models,
-    startup,
-    training,
-)
-
-DEFAULT = config.Config()
+from coded_jax import display, distributed, experiment, startup, training
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
 )
-flags.DEFINE_integer("seed", DEFAULT.seed, "fixes the run")
-flags.DEFINE_string("dataset", DEFAULT.dataset, f"one of {', '.join(data.DATASETS)}")
-flags.DEFINE_string(
-    "base_model", DEFAULT.base_model, f"one of {', '.join(models.BASE_MODELS)}"
-)
-flags.DEFINE_integer("k", DEFAULT.k, "data pieces")
-flags.DEFINE_integer("r", DEFAULT.r, "parity pieces")
-flags.DEFINE_integer("l", DEFAULT.l, "most results lost in training; r if not given")
-flags.DEFINE_string(
-    "grid", None, "rows x columns of pieces, as 2x2; k x 1 if not given"
-)
-flags.DEFINE_enum("recipe", DEFAULT.recipe, config.RECIPES, "decoder and schedule")
-flags.DEFINE_enum("encoder", DEFAULT.encoder, codes.NETWORKS, "its network")
-flags.DEFINE_enum("decoder", DEFAULT.decoder, codes.NETWORKS, "its network")
-flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
-flags.DEFINE_integer("decoder_width", None, "of hidden layers; its own if not given")
-flags.DEFINE_list(
-    "dilations", list(DEFAULT.dilations), "of the 3x3 layers of conv nets"
-)
-flags.DEFINE_enum(
-    "decoder_channels",
-    None,
-    codes.DECODER_CHANNELS,
-    "decode feature channels together or apart; joint for mlp, independent for conv",
-)
-flags.DEFINE_float("base_epochs", DEFAULT.base_epochs, "epochs of the base model")
-flags.DEFINE_float("epochs", DEFAULT.epochs, "epochs of the code")
-flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "examples per step")
-flags.DEFINE_float("learning_rate", DEFAULT.learning_rate, "of Adam")
-flags.DEFINE_float("weight_decay", DEFAULT.weight_decay, "L2 factor")
-flags.DEFINE_enum(
-    "precision",
-    DEFAULT.precision,
-    config.PRECISIONS,
-    "that encoder, F_Conv and decoder compute in",
+BASE_DIR = flags.DEFINE_string(
+    "base_dir", None, "folder of a base model that runs share; trained there if missing"
 )
 DEVICES = flags.DEFINE_integer(
     "devices", None, "how many to use, all if not given; a CPU stands for as many"
@@ -88,21 +45,6 @@ COORDINATOR = flags.DEFINE_string(
 )
 PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are")
 PROCESS = flags.DEFINE_integer("process", None, "number of this one, from 0")
-
-
-def integers(name: str, texts: list[str]) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, texts))
-    except ValueError:
-        raise ValueError(f"{name}: {texts} given, integers accepted") from None
-
-
-def config_from_flags() -> config.Config:
-    values = {name: flags.FLAGS[name].value for name in DEFAULT.__dict__}
-    values["dilations"] = integers("dilations", values["dilations"])
-    if values["grid"] is not None:
-        values["grid"] = integers("grid", values["grid"].split("x"))
-    return config.Config(**values)
 
 
 def mesh_from_flags() -> tuple[int, int] | None:
@@ -127,8 +69,7 @@ def start_jax() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: arguments: {argv[1:]} given, only --flags accepted")
+    refuse_arguments(argv)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     command = shlex.join(["python", *sys.argv])
@@ -139,7 +80,12 @@ def main(argv: list[str]) -> None:
             mesh = mesh_from_flags()
             start_jax()
             prepared = experiment.prepare(
-                settings, WORKDIR.value, DATA_DIR.value, DEVICES.value, mesh
+                settings,
+                WORKDIR.value,
+                DATA_DIR.value,
+                DEVICES.value,
+                mesh,
+                BASE_DIR.value,
             )
         except (ValueError, OSError, ImportError) as error:
             problem = error
@@ -166,14 +112,6 @@ def main(argv: list[str]) -> None:
     times = ", ".join(f"{phase} {value:.0f}" for phase, value in seconds.items())
     console.print(f"seconds: {times}", highlight=False)
     console.print(f"all of it is in {WORKDIR.value}", highlight=False)
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Like absl's own parser, but an error is one line."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

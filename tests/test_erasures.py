@@ -1,5 +1,6 @@
 """Erasure patterns: counts, order, masks, and the distribution of drawn ones."""
 
+import functools
 import itertools
 import math
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from coded_jax.erasures import available, patterns, patterns_up_to, sample
+from coded_jax.erasures import available, in_stages, patterns, patterns_up_to, sample
 
 
 @pytest.mark.parametrize("n", [1, 3, 6])
@@ -106,3 +107,32 @@ def test_nothing_to_lose():
 def test_draws_depend_on_the_key_alone():
     np.testing.assert_array_equal(draw(3, 1, 100, seed=4), draw(3, 1, 100, seed=4))
     assert (draw(3, 1, 100, seed=4) != draw(3, 1, 100, seed=5)).any()
+
+
+def test_a_pattern_held_in_all_stages():
+    found = in_stages(jax.random.key(0), (0, 2), 4, 3)
+    assert found.shape == (3, 4, 1)
+    np.testing.assert_array_equal(found[..., 0], [[False, True, False, True]] * 3)
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (0, 3)])
+def test_every_stage_loses_as_many_drawn_uniformly(lost):
+    n, stages, batch = 4, 3, 1200
+    draw = functools.partial(in_stages, lost=lost, n=n, stages=stages, batch=batch)
+    found = np.asarray(draw(jax.random.key(0)))
+    assert (found.shape, found.dtype) == ((stages, n, batch), bool)
+    np.testing.assert_array_equal(
+        found[0], np.broadcast_to(available(lost, n), (n, batch))
+    )
+    assert ((~found).sum(axis=1) == len(lost)).all()
+    for stage in found[1:]:
+        _, times = np.unique(stage, axis=1, return_counts=True)
+        expected = batch / math.comb(n, len(lost))
+        assert len(times) == math.comb(n, len(lost))
+        assert abs(times - expected).max() < 5 * math.sqrt(expected)
+    # Stages are independent of each other.
+    if lost:
+        both = (~found[1] & ~found[2]).mean()
+        assert both == pytest.approx((len(lost) / n) ** 2, abs=0.03)
+    np.testing.assert_array_equal(draw(jax.random.key(0)), found)
+    assert np.array_equal(draw(jax.random.key(1)), found) == (not lost)

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_models import random_variables
 
 from coded_jax import codes, erasures, evaluation, pipeline, splitting
 from coded_jax.evaluation import Outcome
+from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.types import CodeShape
 
 
@@ -16,13 +18,13 @@ def setting(lenet):
     plan = splitting.make_plan(base.f_conv, variables, (28, 28, 1), (2, 1))
     shape = CodeShape(2, 2, plan.piece_shape, plan.share_shape)
     code = codes.learned_code(shape)
-    pipe = pipeline.Pipeline(base, plan, code, (0.1,), (0.3,), 2)
+    pipe = pipeline.one_stage(base, plan, code, (0.1,), (0.3,), 2)
     key = jax.random.key(4)
     arrays = {
         "images": jax.random.randint(key, (17, 28, 28, 1), 0, 256).astype(jnp.uint8),
         "labels": jax.random.randint(key, (17,), 0, 10),
     }
-    return pipe, variables, code.init(key), arrays
+    return pipe, variables, pipe.init(key), arrays
 
 
 @pytest.mark.parametrize("chunk", [5, 17, 100])
@@ -39,8 +41,9 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
         mask = erasures.available(outcome.lost, 4)
         logits = pipeline.infer(pipe, variables, params, images, mask)
         predicted = np.asarray(logits).argmax(1)
-        features = pipeline.coded_features(pipe, variables, params, images)
-        merged = pipeline.reconstruct(pipe, params, features, mask)
+        (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
+        features = pipeline.coded_features(pipe, stage, variables, *params, x)
+        merged = pipeline.reconstruct(pipe, stage, *params, features, mask)
         assert outcome.accuracy == pytest.approx((predicted == labels).mean())
         assert outcome.agreement == pytest.approx((predicted == base).mean())
         mse = float(np.square(merged - target).mean())
@@ -59,11 +62,14 @@ def test_one_compilation_serves_every_pattern(setting):
     pipe, variables, params, arrays = setting
     traced = []
 
-    def decode(params, features, available):
-        traced.append(1)
-        return pipe.code.decode(params, features, available)
+    def count(shape, code):
+        def decode(params, features, available):
+            traced.append(1)
+            return code.decode(params, features, available)
 
-    counted = pipe._replace(code=pipe.code._replace(decode=decode))
+        return code._replace(decode=decode)
+
+    counted = pipe.with_codes(count)
     evaluation.evaluate(
         counted, variables, params, arrays, erasures.patterns_up_to(4, 2)
     )
@@ -82,3 +88,56 @@ def test_summary_is_mean_and_worst_by_number_lost():
     assert list(summary) == ["0", "1", "2"]
     assert summary["1"] == {"mean": pytest.approx(0.5), "worst": 0.2}
     assert summary["0"] == {"mean": 0.9, "worst": 0.9}
+
+
+def test_losses_drawn_for_one_stage_are_held_losses(setting):
+    patterns = erasures.patterns_up_to(4, 2)
+    held, drawn = (
+        evaluation.evaluate(*setting, patterns, stage_losses)
+        for stage_losses in evaluation.STAGE_LOSSES
+    )
+    for a, b in zip(held, drawn, strict=True):
+        assert b == (a.lost, *(pytest.approx(value, rel=1e-5) for value in a[1:]))
+
+
+@pytest.mark.parametrize("chunk", [5, 100])
+def test_losses_drawn_per_stage(monkeypatch, chunk):
+    monkeypatch.setattr(evaluation, "CHUNK", chunk)
+    base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
+    variables = random_variables(base, (28, 28, 1))
+    stages, shape = [], (28, 28, 1)
+    for i in range(2):
+        plan = splitting.make_plan(base.blocks[i], variables, shape, (2, 1))
+        code = codes.zero_fill(CodeShape(2, 2, plan.piece_shape, plan.share_shape))
+        coding = pipeline.Coding(plan, code)
+        stages.append(pipeline.Stage(base.blocks[i], (i + 1, i + 1), coding))
+        shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
+    stages.append(pipeline.Stage(base.blocks[2], (3, 3)))
+    pipe = pipeline.Pipeline(base, tuple(stages), (0.1,), (0.3,), 2, 2)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),
+        "labels": rng.integers(0, 10, 17).astype(np.int32),
+    }
+    evaluate = lambda *args: evaluation.evaluate(
+        pipe, variables, ({}, {}), arrays, [(), (0,), (2, 3)], *args
+    )
+    drawn, again, held = evaluate("per_stage"), evaluate("per_stage"), evaluate()
+    assert drawn == again
+    nothing, first, parity = drawn
+    assert nothing.agreement == 1 and nothing.feature_mse < 1e-8
+    assert nothing == held[0]
+    # In "held" the second stage loses no data piece; drawn, it does of most images.
+    assert held[2].feature_mse < 1e-8 < 1e-3 < parity.feature_mse
+    # The same draws, for every image by itself, and the whole chain by `infer`.
+    expected = []
+    for start in range(0, 17, min(chunk, 17)):
+        key = jax.random.fold_in(jax.random.key(0), start)
+        rows = np.minimum(np.arange(start, start + min(chunk, 17)), 16)
+        masks = erasures.in_stages(key, (0,), 4, 2, len(rows))
+        logits = jax.jit(pipeline.infer, static_argnums=0)(
+            pipe, variables, ({}, {}), arrays["images"][rows], masks
+        )
+        expected.extend(np.asarray(logits).argmax(1))
+    correct = (np.array(expected[:17]) == arrays["labels"]).mean()
+    assert first.accuracy == pytest.approx(correct)

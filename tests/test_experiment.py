@@ -5,21 +5,24 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from rich.console import Console
 from test_data import write_data
 
 import coded_jax
-from coded_jax import data, experiment, workdir
+from coded_jax import data, erasures, experiment, export, tasks, workdir
 from coded_jax.config import Config
 from coded_jax.logs import progress_bars
+from coded_jax.pipeline import base_features
 from coded_jax.training import Interrupted
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -122,14 +125,14 @@ def test_loaded_model_compiles_once_for_all_patterns(finished):
     model = coded_jax.load(finished, devices=1)
     traced = []
 
-    code = model.pipeline.code
+    def count(shape, code):
+        def decode(params, features, available):
+            traced.append(1)
+            return code.decode(params, features, available)
 
-    def decode(params, features, available):
-        traced.append(1)
-        return code.decode(params, features, available)
+        return code._replace(decode=decode)
 
-    code_counted = code._replace(decode=decode)
-    model = model._replace(pipeline=model.pipeline._replace(code=code_counted))
+    model = model._replace(pipeline=model.pipeline.with_codes(count))
     images = np.zeros((2, 28, 28, 1), np.uint8)
     answers = [model.logits(images, lost) for lost in ((), [0], (1,), {2})]
     assert len(traced) == 1
@@ -166,6 +169,8 @@ def test_load_refuses_what_is_no_finished_run(finished, tmp_path):
         ({"batch_size": 3501}, r"^batch_size: 3501 .* 1\.\.3500"),
         ({"k": 3}, "^k: 3 pieces along the rows .* empty pieces"),
         ({"k": 8}, "^k: 8 pieces"),
+        ({"base_batch_size": 3501}, r"^base_batch_size: 3501 .* 1\.\.3500"),
+        ({"stages": ((1, 2),)}, r"^stages: block 2 given, 1\.\.1 accepted"),
     ],
 )
 def test_what_only_the_data_can_tell_is_refused_before_training(
@@ -250,6 +255,126 @@ def test_cifar_with_the_conv_pair(tmp_path):
     assert len(results["patterns"]) == 1 + 6 + 15
     model = coded_jax.load(tmp_path / "run")
     assert model.classify(np.zeros((2, 32, 32, 3), np.uint8), (0, 5)).shape == (2,)
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Of every data set, as many as a test can afford."""
+    load = data.load
+
+    def load_few(*arguments):
+        whole = load(*arguments)
+        cut = lambda split, size: data.Split(split.images[:size], split.labels[:size])
+        parts = {"train": 32, "validation": 10, "test": 20}
+        return dataclasses.replace(
+            whole,
+            **{name: cut(getattr(whole, name), size) for name, size in parts.items()},
+        )
+
+    monkeypatch.setattr(data, "load", load_few)
+
+
+def phases_of(path):
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return {json.loads(line)["phase"] for line in lines}
+
+
+TINY = Config(
+    dataset="mnist_5k",
+    recipe="systematic",
+    encoder="conv",
+    decoder="conv",
+    encoder_width=2,
+    decoder_width=2,
+    dilations=(1,),
+    base_epochs=1,
+    epochs=1,
+    batch_size=16,
+)
+
+
+def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
+    base, traced = tmp_path / "base", []
+    losses = tasks.base_losses
+    monkeypatch.setattr(
+        tasks, "base_losses", lambda *args: traced.append(1) or losses(*args)
+    )
+
+    def run(name, **fields):
+        config = dataclasses.replace(TINY, **fields)
+        path = tmp_path / name
+        prepared = experiment.prepare(config, path, devices=1, base_dir=base)
+        return experiment.run(prepared, console=Console(quiet=True))
+
+    first = run("first")
+    assert traced and phases_of(base) == {"base"}
+    traced.clear()
+    second = run("second", recipe="paper", epochs=2)
+    assert not traced and "base" not in phases_of(tmp_path / "second")
+    assert first["base"] == second["base"]
+    assert first["steps"]["base"] == second["steps"]["base"] == 2
+    with pytest.raises(ValueError, match="^base_dir: .*made with other flags") as error:
+        run("third", base_epochs=2)
+    assert "--base_epochs=1 there and 2 now" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "third").exists()
+    shutil.rmtree(base)
+    (frozen, _), (again, _) = (params_of(tmp_path / x) for x in ("first", "second"))
+    assert_same(frozen, again)
+
+
+def test_stages_of_a_vgg_end_to_end(tmp_path, few_images):
+    config = dataclasses.replace(
+        TINY,
+        base_model="vgg16",
+        base_width=1 / 16,
+        stages=((1, 2), (4, 4)),
+        stage_losses="per_stage",
+        augmentation="shift",
+        label_smoothing=0.1,
+    )
+    results = small_run(tmp_path, config)
+    assert results["split"]["piece_shape"] == (16, 28, 1)
+    assert [stage["blocks"] for stage in results["split"]["stages"]] == [(1, 2), (4, 4)]
+    assert 0 < results["split"]["coded_fraction"] < 1
+    for summary in (results["summary"], *results["baselines"].values()):
+        assert summary["0"]["mean"] == results["base"]["test_accuracy"]
+    assert json.loads(json.dumps(results)) == workdir.read_results(tmp_path)
+
+    model = coded_jax.load(tmp_path, devices=1)
+    test = data.load("mnist_5k").test
+    uncoded = base_features(model.pipeline, model.frozen, test.images)
+    logits = model.pipeline.base.head(model.frozen, uncoded)
+    np.testing.assert_allclose(model.logits(test.images), logits, rtol=1e-3, atol=1e-3)
+    exported = jax.export.deserialize(bytearray(export.serialize(model, ("cpu",))))
+    for lost in ((), (0,), (2,)):
+        found = exported.call(test.images, erasures.available(lost, 3))
+        expected = model.logits(test.images, lost)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name, classes", [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_through_the_stages_of_a_resnet(tmp_path, name, classes):
+    write_data(tmp_path / "data", name)
+    config = dataclasses.replace(
+        TINY,
+        dataset=name,
+        base_model="resnet18",
+        base_width=1 / 16,
+        stages=((1, 3), (4, 5)),
+        stage_training="per_stage",
+        augmentation="flip_shift",
+    )
+    prepared = experiment.prepare(config, tmp_path / "run", str(tmp_path / "data"), 1)
+    results = experiment.run(prepared, console=Console(quiet=True))
+    lost = [pattern["lost"] for pattern in results["patterns"]]
+    assert lost == [(), (0,), (1,), (2,)]
+    assert results["patterns"][0]["agreement"] == 1
+    model = coded_jax.load(tmp_path / "run", devices=1)
+    test = data.load(name, str(tmp_path / "data")).test
+    assert model.logits(test.images, [0]).shape == (len(test.labels), classes)
+    right = np.asarray(model.classify(test.images, [0])) == test.labels
+    assert right.mean() == pytest.approx(results["patterns"][1]["accuracy"])
 
 
 COMMAND = [

@@ -12,6 +12,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from coded_jax.config import Config
+
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))  # scripts import their neighbours
 FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
@@ -72,9 +74,43 @@ def test_later_flags_win(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"stages": ((1, 1), (3, 4)), "base_model": "vgg16", "base_width": 0.0625},
+        {"k": 4, "grid": (2, 2), "l": 0, "dilations": (1, 2), "encoder_width": 3},
+        {
+            "stage_training": "per_stage",
+            "stage_losses": "per_stage",
+            "base_batch_size": 8,
+            "base_learning_rate": 0.1,
+            "base_schedule": "constant",
+            "augmentation": "flip_shift",
+            "label_smoothing": 0.1,
+            "precision": "bfloat16",
+        },
+    ],
+)
+def test_flags_of_a_config_are_read_as_that_config(run, monkeypatch, fields):
+    config = Config(**fields)
+    for each in (config, config.base):
+        given = [f"--{name}={value}" for name, value in each.to_flags().items()]
+        assert config_of(run, monkeypatch, "--workdir=x", *given) == each
+
+
+def test_a_stage_of_one_block(run, monkeypatch):
+    config = config_of(run, monkeypatch, "--workdir=x", "--stages=1,3-4")
+    assert config.stages == ((1, 1), (3, 4))
+
+
+@pytest.mark.parametrize(
     "argument, message",
     [
         ("--grid=2x", "^grid: .* integers"),
+        ("--stages=1-2-3", "^stages: .*integers"),
+        ("--stages=a-b", "^stages: .*integers"),
+        ("--stages=-2", "^stages: .*integers"),
+        ("--stages=", "^stages: .* given, ascending"),
         ("--dilations=1,a", "^dilations: .*integers"),
     ],
 )

@@ -64,7 +64,7 @@ def make(config, image_shape, recipe):
     statistics = (0.4,) * image_shape[-1], (0.3,) * image_shape[-1]
     pipeline = build_pipeline(config, image_shape, CLASSES, *statistics)
     frozen = untrained(shapes_of(pipeline.base.init, image_shape, CLASSES))
-    params = untrained(shapes_of(pipeline.code.init), seed=1)
+    params = untrained(shapes_of(pipeline.init), seed=1)
     return CodedModel(pipeline, frozen, params, image_shape, {"classes": CLASSES})
 
 
@@ -205,9 +205,10 @@ def test_file_refuses_other_shapes_and_scaled_images(images):
 def test_nan_in_a_lost_slot_has_no_effect(recipe):
     model = make(MLP, GREY, recipe)
     clean = exported_bytes(MLP, GREY, recipe)
-    encoder = jax.tree.map(lambda x: np.full_like(x, np.nan), model.params["encoder"])
-    params = {**model.params, "encoder": encoder}
-    dirty = export.serialize(model._replace(params=params))
+    (params,) = model.params
+    encoder = jax.tree.map(lambda x: np.full_like(x, np.nan), params["encoder"])
+    params = {**params, "encoder": encoder}
+    dirty = export.serialize(model._replace(params=(params,)))
     images, parity_lost = random_images(3, GREY), available([2], 3)
     logits = call(dirty, images, parity_lost)
     np.testing.assert_array_equal(logits, call(clean, images, parity_lost))
@@ -292,7 +293,7 @@ def finished(tmp_path_factory):
     model = make(MLP, GREY, MLP.recipe)
     inits = {
         "base": lambda key: model.pipeline.base.init(key, GREY, CLASSES),
-        "code": model.pipeline.code.init,
+        "code": model.pipeline.init,
     }
     for phase, init in inits.items():
         optimizer = make_optimizer(MLP, phase, examples=1)
@@ -372,7 +373,8 @@ def test_script_without_flatbuffers(finished, tmp_path):
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     output = f"--output={tmp_path / 'coded.bin'}"
-    done = run_python("-c", code, str(SCRIPT), f"--workdir={finished}", output)
+    arguments = "-c", code, str(SCRIPT), f"--workdir={finished}", output
+    done = run_python(*arguments, PYTHONPATH=str(SCRIPT.parent))
     assert done.returncode == 1
     assert done.stdout == (
         "error: export needs flatbuffers: pip install 'coded_jax[export]'\n"

@@ -8,8 +8,9 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
-from coded_jax.geometry import Field, receptive_field
+from coded_jax.geometry import Field, analyse, receptive_field
 
 SHAPE = (24, 21, 2)
 
@@ -309,9 +310,11 @@ def test_variables_that_tell_positions_apart_are_refused():
     "operation, f",
     [
         ("reshape", lambda x: x.reshape(x.shape[0], -1)),
-        ("reshape", lambda x: conv(x, (3, 3)).reshape(1, 12, 2, 21, 2).max(2)),
+        ("reshape", lambda x: conv(x, (3, 3)).reshape(-1, 12, 2, 21, 2).max(2)),
         ("reduce_sum", lambda x: conv(x, (3, 3)).mean((1, 2), keepdims=True)),
+        ("reduce_sum", lambda x: x - x.mean(0, keepdims=True)),
         ("reduce_max", lambda x: nn.softmax(x, axis=1)),
+        ("argmax", lambda x: jnp.argmax(x, 2)),
         (
             "conv_general_dilated",  # transposed
             lambda x: conv(x, (3, 3), padding=((1, 1), (1, 1)), upsample=(2, 2)),
@@ -320,16 +323,30 @@ def test_variables_that_tell_positions_apart_are_refused():
             "dot_general",  # attention between rows
             lambda x: lax.dot_general(x, x, (((2, 3), (2, 3)), ((0,), (0,)))),
         ),
-        ("transpose", lambda x: x.transpose(0, 2, 1, 3)),
+        ("dot_general", lambda x: jnp.einsum("bhwc,hi->biwc", x, jnp.ones((24, 24)))),
+        (
+            "dot_general",
+            lambda x: jnp.einsum("bhwc,hcd->bhwd", x, np.ones((24, 2, 1), np.float32)),
+        ),
+        ("squeeze", lambda x: x[:, 3]),
+        ("slice", lambda x: x[1:]),
         ("rev", lambda x: x[:, ::-1]),
-        ("slice", lambda x: x[:, 1:]),
-        ("pad", lambda x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))),
+        ("pad", lambda x: jnp.pad(x, ((0, 1), (1, 1), (0, 0), (0, 0)))),
+        ("pad", lambda x: lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), *[(0, 0, 0)] * 2])),
         ("cumsum", lambda x: lax.cumsum(x, axis=1)),
+        ("sort", lambda x: jnp.sort(x, 2)),
         ("concatenate", lambda x: lax.concatenate([x, x], dimension=1)),
+        ("broadcast_in_dim", lambda x: jnp.broadcast_to(x[:, :1], x.shape)),
+        ("gather", lambda x: x[:, jnp.array([3, 1, 2])]),
+        ("scatter", lambda x: x.at[:, 0].set(0.0)),
+        ("scan", lambda x: lax.scan(lambda c, row: (c, row + c), 0.0, x)[1]),
+        ("while", lambda x: lax.while_loop(lambda x: x.sum() < 1, lambda x: x + 1, x)),
+        ("cond", lambda x: lax.cond(jnp.ones(()) > 0, jnp.sin, jnp.cos, x)),
+        ("fft", lambda x: jnp.fft.fft(x, axis=1).real),
         (
             "conv_general_dilated",  # the image as the kernel
             lambda x: lax.conv_general_dilated(
-                jnp.ones((1, 24, 21, 1)),
+                jnp.ones((1, 24, 21, 2)),
                 x,
                 (1, 1),
                 "SAME",
@@ -337,25 +354,208 @@ def test_variables_that_tell_positions_apart_are_refused():
             ),
         ),
         (
-            "reduce_window_max",  # over channels
-            lambda x: lax.reduce_window(
-                x, -np.inf, lax.max, (1, 1, 1, 2), (1, 1, 1, 1), "VALID"
+            "conv_general_dilated",  # rows are taken for channels
+            lambda x: lax.conv_general_dilated(
+                x,
+                jnp.ones((3, 3, 24, 1)),
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NCHW", "HWIO", "NCHW"),
             ),
         ),
-        ("conv_general_dilated", lambda x: conv(x, (3, 3), padding=((-1, 0), (0, 0)))),
+        (
+            "reduce_window_max",  # over the batch
+            lambda x: lax.reduce_window(
+                x, -np.inf, lax.max, (2, 1, 1, 1), (1, 1, 1, 1), "SAME"
+            ),
+        ),
     ],
 )
 def test_what_mixes_positions_is_refused_by_name(operation, f):
-    with pytest.raises(ValueError, match=f"^f_conv: operation '{operation}'"):
+    with pytest.raises(ValueError, match=f"^f_conv: operation '{operation}' of ") as e:
         fields_of(f)
+    assert "\n" not in str(e.value) and "head" in str(e.value)
+
+
+def test_the_scope_of_what_is_refused_is_named():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Sequential([nn.Conv(2, (3, 3)), Squeeze()])(x)
+
+    class Squeeze(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x * x.mean((1, 2), keepdims=True)
+
+    variables = jax.eval_shape(Block().init, jax.random.key(0), jnp.ones((1, *SHAPE)))
+    with pytest.raises(ValueError, match="global pooling") as error:
+        receptive_field(Block().apply, variables, SHAPE)
+    assert "Block" in str(error.value) and "Squeeze" in str(error.value)
+
+
+def test_what_the_result_does_not_need_may_mix_positions():
+    def f(x):
+        statistics = x.mean((0, 1, 2))
+        del statistics
+        return conv(x, (3, 3))
+
+    assert fields_of(f) == (Field(1, -1, 2), Field(1, -1, 2))
 
 
 def test_branches_of_different_strides_are_refused():
     def f(x):  # one row is left of either, so that the shapes agree
         return conv(x, (1, 1), stride=(24, 1)) + conv(x, (24, 1), padding="VALID")
 
-    with pytest.raises(ValueError, match="'add' joins branches of different strides"):
+    with pytest.raises(
+        ValueError, match="'add' .* joins branches of different strides"
+    ):
         fields_of(f)
+
+
+@pytest.mark.parametrize(
+    "f, words",
+    [
+        (lambda x: x.transpose(0, 2, 1, 3), "on axes"),
+        (lambda x: x.transpose(0, 3, 1, 2), "on axes"),
+        (lambda x: x[..., None], "accepted"),
+        (lambda x: (x, x), "accepted"),
+    ],
+)
+def test_results_of_another_layout_are_refused(f, words):
+    with pytest.raises(ValueError, match=f"^f_conv: its? result.*{words}|results"):
+        fields_of(f)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x + lax.reduce_window(jnp.ones_like(x), 0.0, lax.add, *NINE, "SAME"),
+        lambda x: x + conv(jnp.ones_like(x), (3, 3)),
+        lambda x: x * jnp.pad(jnp.ones((1, 22, 21, 1)), [(0, 0), (1, 1), *EVEN]),
+        lambda x: pooled(x, "SAME") / pooled(jnp.ones_like(x), UNEVEN),
+        # the same window, but of what one more padding has touched
+        lambda x: pooled(x, "SAME") / pooled(pooled(jnp.ones_like(x), "SAME"), "SAME"),
+        lambda x: conv(pooled(x, "SAME"), (3, 5)) / pooled(jnp.ones_like(x), "SAME"),
+    ],
+)
+def test_constants_that_went_through_padding_alone_are_refused(f):
+    with pytest.raises(ValueError, match="constant that varies"):
+        fields_of(f)
+
+
+def test_counts_of_true_pixels_are_accepted():
+    f = lambda x: conv(pooled(x, "SAME") / pooled(jnp.ones_like(x[:1]), "SAME"), (1, 1))
+    assert fields_of(f) == (Field(1, -1, 2), Field(1, -1, 2))
+
+
+NINE, EVEN = ((1, 3, 3, 1), (1, 1, 1, 1)), ((0, 0), (0, 0))
+UNEVEN = ((0, 0), (2, 0), (1, 1), (0, 0))
+
+
+def pooled(x, padding):
+    return lax.reduce_window(x, 0.0, lax.add, *NINE, padding)
+
+
+def nchw(x):
+    y = lax.conv_general_dilated(
+        x.transpose(0, 3, 1, 2),
+        jnp.ones((4, 2, 3, 5)),
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NCHW", "OIHW", "NCHW"),
+    )
+    y = y.reshape(y.shape[0], 2, 2, *y.shape[2:]).swapaxes(1, 2).reshape(y.shape)
+    return nn.relu(y).transpose(0, 2, 3, 1)
+
+
+def shuffled(x):
+    y = conv(jnp.concatenate([x, x], 3), (3, 5))
+    return y.reshape(*y.shape[:3], 2, 2).swapaxes(3, 4).reshape(y.shape)
+
+
+def normed(x):
+    y = conv(x, (3, 5))
+    y = (y - y.mean(3, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1)
+    return y / (1 + lax.reduce_window(y**2, 0.0, lax.add, (1, 1, 1, 2), *ONE_SAME))
+
+
+ONE_SAME = ((1, 1, 1, 1), "SAME")
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        nchw,
+        shuffled,
+        normed,
+        lambda x: conv(x, (3, 5)) @ jnp.ones((2, 3)),
+        lambda x: jnp.einsum("bhwc,dc->bhwd", conv(x, (3, 5)), jnp.ones((3, 2))),
+        lambda x: jnp.einsum("dc,bhwc->bhwd", jnp.ones((3, 2)), conv(x, (3, 5))),
+        lambda x: jnp.maximum(*jnp.split(conv(x, (3, 5)), 2, axis=3)),
+        lambda x: jnp.sort(conv(x, (3, 5)), axis=3)[..., ::-1],
+        lambda x: lax.top_k(conv(x, (3, 5)), 1)[0],
+        lambda x: jnp.cumsum(conv(x, (3, 5)), 3)[..., jnp.array([1, 0, 1])],
+        lambda x: conv(x, (3, 5)).max(3)[..., None],
+        lambda x: jnp.repeat(conv(x, (3, 5)), 2, axis=3)[..., ::2],
+        lambda x: conv(jnp.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0))), (3, 5), **VALID),
+        lambda x: lax.optimization_barrier((conv(x, (3, 5)), x))[0],
+        lambda x: checkpoint_name(conv(x, (3, 5)), "name"),
+        lambda x: lax.erf_inv(jnp.arctan2(conv(x, (3, 5)), x)),
+    ],
+)
+def test_channels_may_be_mixed_and_axes_moved(f):
+    assert fields_of(f) == (Field(1, -1, 2), Field(1, -2, 3))
+
+
+VALID = {"padding": "VALID"}
+
+
+@pytest.mark.parametrize(
+    "f, rows",
+    [
+        (lambda x: x[:, 2:-1], Field(1, 0, 4)),
+        (lambda x: x[:, ::2, ::3], Field(2, 0, 1)),
+        # 24 rows: the second stops one short of the end.
+        (lambda x: x[:, ::2] + x[:, 1::2], Field(2, 0, 2)),
+        (lambda x: x[:, 1::3], Field(3, 0, 2)),
+        (lambda x: conv(x, (3, 1), padding=((-1, 0), (0, 0))), Field(1, 0, 4)),
+        (lambda x: jnp.pad(x, ((0, 0), (2, 0), (0, 0), (0, 0))), Field(1, -2, -1)),
+        (lambda x: lax.dynamic_slice_in_dim(x, 1, 1, axis=3), Field(1, 0, 1)),
+    ],
+)
+def test_crops_and_strides(f, rows):
+    assert fields_of(f)[0] == rows
+
+
+def test_analyses_of_two_sizes_differ_where_the_function_does():
+    def differs(f):
+        analyses = [
+            analyse(lambda _, x: f(x), {}, (size, 21, 2)) for size in (24, 16, 15)
+        ]
+        assert analyses[0].digest == analyse(lambda _, x: f(x), {}, SHAPE).digest
+        return [analyses[0].differs_from(other) for other in analyses[1:]]
+
+    same = lambda x: nn.max_pool(conv(x, (3, 3)), (3, 3), (2, 2), "SAME")
+    assert differs(same) == [None, "'reduce_window_max'"]
+    mean = lambda x: nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+    assert differs(mean) == [None, None]
+    assert differs(lambda x: x[:, :14]) == ["'slice'"] * 2
+    assert differs(lambda x: x * x.shape[1]) == ["'mul'"] * 2
+    assert differs(lambda x: x * np.float32(x.shape[1] > 15)) == [None, "'mul'"]
+    assert differs(lambda x: x / jnp.ones(x.shape[1]).sum()) == ["'div'"] * 2
+    assert (
+        differs(lambda x: x * jnp.full(2, x.shape[1])[None, None, None])
+        == ["'mul'"] * 2
+    )
+    assert (
+        differs(lambda x: jnp.repeat(x, x.shape[1], 3).sum(3, keepdims=True))
+        == ["'broadcast_in_dim'"] * 2
+    )
+    assert differs(lambda x: jnp.sin(x) if x.shape[1] > 15 else x) == [
+        None,
+        "of a different number",
+    ]
 
 
 def test_result_that_does_not_depend_on_the_image():

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_models import random_variables
 
 from coded_jax import codes, data, erasures, evaluation, placement, tasks, training
-from coded_jax.pipeline import Pipeline, infer
+from coded_jax.models.modules import ConvNorm, base_model
+from coded_jax.pipeline import Coding, Pipeline, Stage, infer, one_stage
 from coded_jax.splitting import make_plan
 from coded_jax.types import CodeShape
 
@@ -28,7 +30,7 @@ def pipeline_on(lenet, mesh, k=2, r=1, make_code=codes.learned_code):
     base, variables = lenet
     plan = make_plan(base.f_conv, variables, SHAPE, (k, 1))
     shape = CodeShape(k, r, plan.piece_shape, plan.share_shape)
-    return Pipeline(base, plan, make_code(shape), (0.13,), (0.31,), r, mesh)
+    return one_stage(base, plan, make_code(shape), (0.13,), (0.31,), r, mesh)
 
 
 def images_of(size):
@@ -42,7 +44,7 @@ def expected(lenet):
     @functools.cache
     def compute(k, r, size):
         pipe = pipeline_on(lenet, None, k, r)
-        params = pipe.code.init(jax.random.key(1))
+        params = pipe.init(jax.random.key(1))
         mask = erasures.sample(jax.random.key(2), k + r, r, size)
         run = jax.jit(infer, static_argnums=0)
         return params, mask, run(pipe, lenet[1], params, images_of(size), mask)
@@ -91,7 +93,7 @@ def test_training_on_any_number_of_devices(lenet, count, kept, batch):
         frozen = placement.put_everywhere(mesh, lenet[1])
         arrays = tasks.device_arrays(mesh, split)
         if kept:
-            arrays = tasks.with_features(pipe, frozen, arrays)
+            arrays = tasks.with_targets(pipe, frozen, arrays)
         dataset = data.Dataset("tiny", 10, split, split, split, (0.13,), (0.31,))
         task = tasks.code_task(pipe, frozen, dataset, optimizer, 1, [()])
         fresh = training.initial_state(task.init, optimizer, jax.random.key(0))[0]
@@ -113,13 +115,68 @@ def test_training_on_any_number_of_devices(lenet, count, kept, batch):
     )
 
 
+@functools.cache
+def two_stages(mesh):
+    """A base model with batch norm, in two coded stages, and variables of both."""
+    base = base_model([ConvNorm(3), ConvNorm(4, stride=2)])
+    variables = random_variables(base, SHAPE)
+    stages, shape = [], SHAPE
+    for i, block in enumerate(base.blocks):
+        plan = make_plan(block, variables, shape, (2, 1))
+        sizes = CodeShape(2, 1, plan.piece_shape, plan.share_shape)
+        code = codes.learned_code(
+            sizes,
+            encoder="conv",
+            decoder="conv",
+            encoder_width=2,
+            decoder_width=2,
+            dilations=(1,),
+        )
+        stages.append(Stage(block, (i + 1, i + 1), Coding(plan, code)))
+        shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
+    return Pipeline(base, tuple(stages), (0.13,), (0.31,), 2, 1, mesh), variables
+
+
+@pytest.mark.parametrize("batch", [8, 10, 3])  # on 4 devices
+def test_base_model_with_batch_norm_on_several_devices(batch):
+    found = []
+    data = {"images": images_of(batch), "labels": np.arange(batch, dtype=np.int32)}
+    for mesh in (None, placement.make_mesh(3, devices(4), (2, 2))):
+        pipe, variables = two_stages(mesh)
+        arguments = placement.put_everywhere(mesh, (variables, data))
+        found.append(jax.jit(functools.partial(tasks.base_losses, pipe))(*arguments))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found
+    )
+
+
+@pytest.mark.parametrize("batch", [10, 3])
+def test_losses_and_logits_of_a_chain_on_several_devices(batch):
+    found = []
+    images = images_of(batch)
+    images[: batch // 2] //= 8  # so that parts of the batch differ in scale
+    available = np.ones((2, 3, batch), bool)
+    available[0, 0, 1] = available[1, 1, 2] = available[:, 2, 0] = False
+    for mesh in (None, placement.make_mesh(3, devices(4), (2, 2))):
+        pipe, variables = two_stages(mesh)
+        params = pipe.init(jax.random.key(1))
+        put = functools.partial(placement.put_everywhere, mesh)
+        frozen, params, pixels, mask = put((variables, params, images, available))
+        loss = jax.jit(functools.partial(tasks.coded_losses, pipe))
+        logits = jax.jit(infer, static_argnums=0)(pipe, frozen, params, pixels, mask)
+        found.append((loss(params, frozen, {"images": pixels}, mask), logits))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found
+    )
+
+
 def test_evaluation_on_several_devices(lenet):
     split = {"images": images_of(29), "labels": np.arange(29, dtype=np.int32) % 10}
     patterns = erasures.patterns_up_to(3, 1)
     found = []
     for mesh in (None, placement.make_mesh(3, devices(6))):
         pipe = pipeline_on(lenet, mesh)
-        params = pipe.code.init(jax.random.key(1))
+        params = pipe.init(jax.random.key(1))
         frozen, params, arrays = placement.put_everywhere(
             mesh, (lenet[1], params, split)
         )
@@ -139,7 +196,7 @@ def collectives(compiled):
 @pytest.mark.parametrize("k, r, count", [(2, 1, 3), (2, 1, 6), (4, 2, 4), (4, 2, 6)])
 def test_one_all_to_all_each_way(lenet, k, r, count):
     pipe = pipeline_on(lenet, placement.make_mesh(k + r, devices(count)), k, r)
-    params = jax.eval_shape(pipe.code.init, jax.random.key(0))
+    params = jax.eval_shape(pipe.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((B, *SHAPE), np.uint8)
     mask = jax.ShapeDtypeStruct((k + r, 1), bool)
     run = jax.jit(infer, static_argnums=0)
@@ -150,7 +207,7 @@ def test_one_all_to_all_each_way(lenet, k, r, count):
 
 def test_one_device_needs_no_collective(lenet):
     pipe = pipeline_on(lenet, placement.make_mesh(3, 1))
-    params = jax.eval_shape(pipe.code.init, jax.random.key(0))
+    params = jax.eval_shape(pipe.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((B, *SHAPE), np.uint8)
     mask = jax.ShapeDtypeStruct((3, 1), bool)
     run = jax.jit(infer, static_argnums=0)

@@ -7,9 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_models import random_variables
 
-from coded_jax import codes, data, erasures, pipeline, splitting, tasks, training
-from coded_jax.types import CodeShape
+from coded_jax import (
+    augmentation,
+    codes,
+    data,
+    erasures,
+    pipeline,
+    splitting,
+    tasks,
+    training,
+)
+from coded_jax.models.modules import ConvNorm, base_model
+from coded_jax.types import CodeShape, chain
 
 SHAPE, MEAN, STD = (28, 28, 1), (0.1,), (0.3,)
 
@@ -22,7 +33,7 @@ def images():
 def make_pipeline(base, variables, make_code, k=2, r=1):
     plan = splitting.make_plan(base.f_conv, variables, SHAPE, (k, 1))
     shape = CodeShape(k, r, plan.piece_shape, plan.share_shape)
-    return pipeline.Pipeline(base, plan, make_code(shape), MEAN, STD, r)
+    return pipeline.one_stage(base, plan, make_code(shape), MEAN, STD, r)
 
 
 def learned(**options):
@@ -36,7 +47,7 @@ def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
     for lost, rows in (((), slice(0, 0)), ((0,), slice(0, 2)), ((1,), slice(2, 4))):
         available = jnp.asarray(erasures.available(lost, 3))
         batch = {"images": images}
-        losses = tasks.coded_losses(pipe, {}, frozen, batch, available)
+        losses = tasks.coded_losses(pipe, ({},), frozen, batch, available)
         expected = np.square(target[:, rows]).sum((1, 2, 3)) / target[0].size
         np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-9)
 
@@ -46,7 +57,7 @@ def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
 def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, systematic):
     options = {"encoder_width": 4, "decoder_width": 8, "systematic": systematic}
     pipe = make_pipeline(*lenet, learned(encoder=kind, decoder=kind, **options))
-    params = pipe.code.init(jax.random.key(1))
+    params = pipe.init(jax.random.key(1))
     available = jnp.asarray(erasures.available((0,), 3))
 
     def loss(params, frozen):
@@ -56,7 +67,7 @@ def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, syste
     grads, frozen_grads = jax.grad(loss, argnums=(0, 1))(params, lenet[1])
     assert all((g == 0).all() for g in jax.tree.leaves(frozen_grads))
     for part in ("encoder", "decoder"):
-        kernels = [g for g in jax.tree.leaves(grads[part]) if g.ndim > 1]
+        kernels = [g for g in jax.tree.leaves(grads[0][part]) if g.ndim > 1]
         assert all((g != 0).any() for g in kernels)
 
 
@@ -94,7 +105,7 @@ def dataset_of(images):
 def test_codes_overfit_one_batch(lenet, images):
     pipe = make_pipeline(*lenet, learned())
     available = jnp.asarray(erasures.available((1,), 3))
-    params = pipe.code.init(jax.random.key(1))
+    params = pipe.init(jax.random.key(1))
     optimizer = optax.adam(3e-3)
     state = optimizer.init(params)
     step = jax.jit(
@@ -122,30 +133,329 @@ def test_base_loss_is_cross_entropy(lenet, images):
         base.head(variables, base.f_conv(variables, jnp.asarray(x, jnp.float32)))
     )
     chosen = np.exp(logits)[np.arange(6), np.arange(6)] / np.exp(logits).sum(1)
-    losses = tasks.base_losses(pipe, variables, {"images": images, "labels": labels})
+    batch = {"images": images, "labels": labels}
+    losses, moved = tasks.base_losses(pipe, variables, batch)
     np.testing.assert_allclose(losses, -np.log(chosen), rtol=1e-5)
+    assert moved == {}
 
 
 @pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
-def test_kept_features_give_the_same_losses(lenet, images, k, r):
+def test_kept_targets_give_the_same_losses(lenet, images, k, r):
     pipe = make_pipeline(*lenet, learned(), k, r)
-    frozen, params = lenet[1], pipe.code.init(jax.random.key(1))
-    kept = tasks.with_features(pipe, frozen, {"images": images})
-    assert kept["features"].shape == (6, k, 4 // k, 4, 16)
+    frozen, params = lenet[1], pipe.init(jax.random.key(1))
+    kept = tasks.with_targets(pipe, frozen, {"images": images})
+    assert [target.shape for target in kept["targets"]] == [(6, 4, 4, 16)]
     available = erasures.sample(jax.random.key(3), k + r, r, 6)
     losses = jax.jit(functools.partial(tasks.coded_losses, pipe))
     for batch in (kept, {"images": images}):
         found = losses(params, frozen, batch, available)
-        whole = pipeline.coded_features(pipe, frozen, params, images)
-        merged = pipeline.reconstruct(pipe, params, whole, available)
+        (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
+        whole = pipeline.coded_features(pipe, stage, frozen, *params, x)
+        merged = pipeline.reconstruct(pipe, stage, *params, whole, available)
         target = pipeline.base_features(pipe, frozen, images)
         expected = np.square(merged - target).mean((1, 2, 3))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_features_too_large_to_keep_are_computed_in_the_step(
-    lenet, images, monkeypatch
-):
+def test_targets_too_large_to_keep_are_computed_in_the_step(lenet, images, monkeypatch):
     monkeypatch.setattr(tasks, "CACHE_BYTES", 6 * 256 * 4 - 1)
     pipe = make_pipeline(*lenet, learned())
-    assert set(tasks.with_features(pipe, lenet[1], {"images": images})) == {"images"}
+    assert set(tasks.with_targets(pipe, lenet[1], {"images": images})) == {"images"}
+
+
+# --- chains of stages -----------------------------------------------------------------
+
+
+@functools.cache
+def make_chain(make_code=None):
+    """Two stages of two layers each; 28 rows of features become 14, in two shares."""
+    base = base_model([ConvNorm(3), ConvNorm(4), ConvNorm(5, stride=2), ConvNorm(4)])
+    variables = random_variables(base, SHAPE)
+    stages, shape = [], SHAPE
+    for first in (1, 3):
+        f_conv = chain(base.blocks[first - 1 : first + 1])
+        plan = splitting.make_plan(f_conv, variables, shape, (2, 1))
+        sizes = CodeShape(2, 1, plan.piece_shape, plan.share_shape)
+        coding = pipeline.Coding(plan, (make_code or codes.zero_fill)(sizes))
+        stages.append(pipeline.Stage(f_conv, (first, first + 1), coding))
+        shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
+    assert shape == (14, 14, 4)
+    return pipeline.Pipeline(base, tuple(stages), MEAN, STD, 2, 1), variables
+
+
+def narrow(shape):
+    return codes.learned_code(
+        shape,
+        encoder="conv",
+        decoder="conv",
+        encoder_width=4,
+        decoder_width=8,
+        dilations=(1,),
+    )
+
+
+@pytest.mark.parametrize("end_to_end", [True, False])
+@pytest.mark.parametrize("kept", [True, False])
+def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
+    pipe, variables = make_chain()
+    masks = np.ones((2, 3, 6), bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = masks[1, 1, 1] = masks[1, 0, 2] = False
+    masks[:, 2, 3] = False  # parity, which is of no use
+    batch = {"images": images}
+    if kept:
+        batch = tasks.with_targets(pipe, variables, batch)
+        shapes = [target.shape for target in batch["targets"]]
+        assert shapes == [(6, 28, 28, 4), (6, 14, 14, 4)]
+    found = jax.jit(functools.partial(tasks.coded_losses, pipe, end_to_end=end_to_end))(
+        ({}, {}), variables, batch, masks
+    )
+    first, second = (jax.jit(chain(pipe.base.blocks[i : i + 2])) for i in (0, 2))
+    x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
+    exact = [np.asarray(first(variables, x))]
+    exact.append(np.asarray(second(variables, exact[0])))
+    made = [np.array(exact[0])]
+    made[0][0, :14] = made[0][1, 14:] = 0
+    made.append(np.array(second(variables, made[0] if end_to_end else exact[0])))
+    made[1][1, 7:] = made[1][2, :7] = 0
+    expected = sum(
+        np.square(a - b).mean((1, 2, 3)) / np.square(a).mean()
+        for a, b in zip(exact, made, strict=True)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    # Image 0 lost something in the first stage only: the second one suffers, too, if
+    # it is given what the first one reconstructed.
+    alone = np.square(exact[0][0] - made[0][0]).mean() / np.square(exact[0]).mean()
+    assert (found[0] > 1.1 * alone) == end_to_end
+    assert found[3:].max() < 1e-6
+
+
+def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
+    pipe, variables = make_chain(narrow)
+    params = pipe.init(jax.random.key(1))
+    masks = np.ones((2, 3, 1), bool)
+    masks[:, 0] = False
+    batch = tasks.with_targets(pipe, variables, {"images": images})
+
+    @functools.partial(jax.jit, static_argnames="end_to_end")
+    def gradients(batch, end_to_end):
+        loss = lambda params, frozen: tasks.coded_losses(
+            pipe, params, frozen, batch, masks, end_to_end
+        ).mean()
+        return jax.grad(loss, (0, 1))(params, variables)
+
+    found = {}
+    for end_to_end in (True, False):
+        grads, frozen = gradients(batch, end_to_end)
+        assert all((g == 0).all() for g in jax.tree.leaves(frozen))
+        for stage in grads:  # each code is trained by its own loss, at least
+            for part in ("encoder", "decoder"):
+                kernels = [g for g in jax.tree.leaves(stage[part]) if g.ndim > 1]
+                assert all((g != 0).any() for g in kernels)
+        # What the last stage should have put out is all that is changed.
+        *others, last = batch["targets"]
+        moved = {**batch, "targets": (*others, last + last.mean(axis=0)[None])}
+        scale = np.square(moved["targets"][1]).mean() / np.square(last).mean()
+        other, _ = gradients(moved, end_to_end)
+        found[end_to_end] = jax.tree.map(
+            lambda a, b: float(np.abs(a - b).max() / np.abs(a).max()),
+            grads[0],
+            other[0],
+        )
+        assert 1.5 < scale < 10
+    for part in ("encoder", "decoder"):
+        assert min(jax.tree.leaves(found[True][part])) > 1e-3
+    assert max(jax.tree.leaves(found[False])) == 0
+
+
+def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
+    pipe, variables = make_chain(narrow)
+    params = pipe.init(jax.random.key(1))
+    batch = {"images": images}
+    masks = np.ones((3, 6), bool)
+    masks[0, :4] = masks[1, 4:] = False
+    (stage, _), (first, second) = pipe.stages, params
+    base = pipe.base._replace(blocks=pipe.base.blocks[:2])
+    alone = pipe._replace(base=base, stages=(stage,))
+    target = pipeline.base_features(alone, variables, images)
+
+    @jax.jit
+    def both(params):
+        chained = lambda p: tasks.coded_losses(
+            pipe, (p, second), variables, batch, masks, end_to_end=False
+        ).mean()
+        single = lambda p: tasks.coded_losses(
+            alone, (p,), variables, batch, masks
+        ).mean()
+        return jax.grad(chained)(params), jax.grad(single)(params)
+
+    chained, single = both(first)
+    scale = float(np.square(target).mean())
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(scale * a, b, rtol=1e-3, atol=1e-6),
+        chained,
+        single,
+    )
+
+
+@pytest.mark.parametrize("stage_losses", ["held", "per_stage"])
+def test_what_a_code_task_loses(images, monkeypatch, stage_losses):
+    pipe, variables = make_chain()
+    seen = []
+
+    def note(pipe, params, frozen, batch, available, end_to_end):
+        seen.append((available, end_to_end))
+        return jnp.zeros(6)
+
+    monkeypatch.setattr(tasks, "coded_losses", note)
+    optimizer = tasks.adam(1e-3, 0.0)
+    for stage_training in tasks.STAGE_TRAININGS:
+        task = tasks.code_task(
+            pipe,
+            variables,
+            dataset_of(np.tile(images, (100, 1, 1, 1))),
+            optimizer,
+            1,
+            [()],
+            stage_training,
+            stage_losses,
+        )
+        batch = {"images": np.tile(images, (100, 1, 1, 1))}
+        task.loss(({}, {}), variables, batch, jax.random.key(0))
+    (mask, end_to_end), (again, not_end_to_end) = seen
+    assert end_to_end and not not_end_to_end
+    np.testing.assert_array_equal(mask, again)
+    if stage_losses == "held":
+        assert mask.shape == (3, 600)
+    else:
+        assert mask.shape == (2, 3, 600)
+        # Half of the images lose nothing in one stage; a quarter in both.
+        none = np.asarray(mask).all(axis=1)
+        assert abs(none.all(axis=0).mean() - 1 / 4) < 0.06
+
+
+# --- base models with batch norm ------------------------------------------------------
+
+
+@functools.cache
+def make_normed():
+    base = base_model([ConvNorm(3), ConvNorm(4, stride=2)])
+    variables = random_variables(base, SHAPE)
+    plan = splitting.make_plan(base.f_conv, variables, SHAPE, (2, 1))
+    code = codes.zero_fill(CodeShape(2, 1, plan.piece_shape, plan.share_shape))
+    return pipeline.one_stage(base, plan, code, MEAN, STD, 1), variables
+
+
+def trained_by_hand(variables, x):
+    """Logits of `make_normed`'s model while it is trained, and its running means."""
+    moved = {}
+    for name, stride in (("block_1", 1), ("block_2", 2)):
+        params, stats = (variables[name][kind] for kind in ("params", "batch_stats"))
+        x = jax.lax.conv_general_dilated(
+            x,
+            params["Conv_0"]["kernel"],
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        norm, stats = params["BatchNorm_0"], stats["BatchNorm_0"]
+        moved[name] = {
+            "mean": 0.9 * stats["mean"] + 0.1 * mean,
+            "var": 0.9 * stats["var"] + 0.1 * var,
+        }
+        along = lambda v: v[None, None, None]
+        x = along(norm["scale"]) * (x - along(mean)) / along(jnp.sqrt(var + 1e-5))
+        x = jnp.maximum(x + along(norm["bias"]), 0)
+    layer = variables["head"]["params"]["logits"]
+    return x.mean((1, 2)) @ layer["kernel"] + layer["bias"][None], moved
+
+
+def batch_of(images):
+    return {"images": images, "labels": jnp.arange(len(images), dtype=jnp.int32)}
+
+
+def test_batch_norm_is_trained_on_the_statistics_of_the_batch(images):
+    pipe, variables = make_normed()
+    x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
+    logits, statistics = jax.jit(trained_by_hand)(variables, x)
+    losses, moved = jax.jit(functools.partial(tasks.base_losses, pipe))(
+        variables, batch_of(images)
+    )
+    expected = -np.asarray(jax.nn.log_softmax(logits))[np.arange(6), np.arange(6)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert moved == {
+        name: {"batch_stats": {"BatchNorm_0": block["batch_stats"]["BatchNorm_0"]}}
+        for name, block in moved.items()
+    }
+    found = {name: b["batch_stats"]["BatchNorm_0"] for name, b in moved.items()}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, statistics
+    )
+    assert found.keys() == statistics.keys() == {"block_1", "block_2"}
+
+
+def test_a_step_sets_the_statistics_and_learns_the_rest(images):
+    pipe, variables = make_normed()
+    batch = batch_of(images)
+    dataset = dataset_of(images)
+    optimizer = optax.sgd(0.1)
+    task = tasks.base_task(pipe, dataset, optimizer)
+    init = lambda key: jax.tree.map(jnp.asarray, variables)
+    state, _ = training.initial_state(init, optimizer, jax.random.key(0))
+    _, moved = tasks.base_losses(pipe, variables, batch)
+    grads = jax.grad(lambda v: tasks.base_losses(pipe, v, batch)[0].mean())(variables)
+    state, _ = training.train_steps(
+        state,
+        {},
+        batch,
+        jnp.arange(6),
+        jax.random.key(2),
+        loss=task.loss,
+        optimizer=optimizer,
+        batch_size=6,
+    )
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    for name, block in moved.items():
+        found = state.params[name]
+        jax.tree.map(close, found["batch_stats"], block["batch_stats"])
+        before = variables[name]["batch_stats"]["BatchNorm_0"]["mean"]
+        assert not np.isclose(found["batch_stats"]["BatchNorm_0"]["mean"], before).any()
+    for name, block in variables.items():
+        expected = jax.tree.map(
+            lambda p, g: p - 0.1 * g, block["params"], grads[name]["params"]
+        )
+        jax.tree.map(close, state.params[name]["params"], expected)
+        for p, g in zip(
+            *map(jax.tree.leaves, (block["params"], grads[name]["params"])), strict=True
+        ):
+            assert np.abs(g).max() > 1e-4 * np.abs(p).max()
+
+
+def test_label_smoothing(lenet, images):
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    logits = lenet[0].head(lenet[1], pipeline.base_features(pipe, lenet[1], images))
+    of_classes = -np.asarray(jax.nn.log_softmax(logits))
+    expected = 0.7 * of_classes[np.arange(6), np.arange(6)] + 0.3 * of_classes.mean(1)
+    losses, _ = tasks.base_losses(pipe, lenet[1], batch_of(images), 0.3)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch):
+    pipe, variables = make_normed()
+    seen = []
+    monkeypatch.setattr(
+        tasks,
+        "base_losses",
+        lambda _, v, batch, smoothing: seen.append((batch, smoothing)),
+    )
+    task = tasks.base_task(
+        pipe, dataset_of(images), tasks.adam(1e-3, 0.0), "flip_shift", 0.1
+    )
+    batch = batch_of(images)
+    for i in range(2):
+        task.loss(variables, {}, batch, jax.random.key(i))
+        expected = augmentation.augment(jax.random.key(i), images, "flip_shift")
+        np.testing.assert_array_equal(seen[i][0]["images"], expected)
+        np.testing.assert_array_equal(seen[i][0]["labels"], batch["labels"])
+        assert seen[i][1] == 0.1
+    assert not np.array_equal(seen[0][0]["images"], seen[1][0]["images"])

@@ -38,7 +38,7 @@ def regression(scores=None, loss=None):
     def default_loss(params, frozen, batch, key):
         noise = jax.random.normal(key, batch["y"].shape)
         error = batch["x"] @ params["w"] * frozen - batch["y"] + 0.1 * noise
-        return jnp.square(error).mean()
+        return jnp.square(error), {}
 
     return training.Task(
         init=lambda key: {"w": jax.random.normal(key, (3,))},
@@ -244,11 +244,11 @@ def test_non_finite_loss_stops_at_its_step_and_keeps_the_checkpoint(tmp_path):
     bad_step = 2 * EPOCH + 3
 
     def loss(params, frozen, batch, key):
-        good = jnp.square(batch["x"] @ params["w"] - batch["y"]).mean()
+        good = jnp.square(batch["x"] @ params["w"] - batch["y"])
         # Whether this step goes wrong is read off the key, as the step itself is not
         # an argument of a loss.
         data = jax.random.key_data(key)
-        return jnp.where((data == bad_key).all(), jnp.nan, good)
+        return jnp.where((data == bad_key).all(), jnp.nan, good), {}
 
     step_key = jax.random.split(jax.random.key(3), 3)[2]
     bad_key = jax.random.key_data(jax.random.fold_in(step_key, bad_step))
@@ -268,7 +268,7 @@ def test_non_finite_parameters_are_not_saved(tmp_path):
     poison.defvjp(lambda w: (w, None), lambda _, g: (g * jnp.inf,))
 
     def loss(params, frozen, batch, key):
-        return jnp.square(batch["x"] @ poison(params["w"])).mean()
+        return jnp.square(batch["x"] @ poison(params["w"])), {}
 
     with pytest.raises(training.NonFiniteError, match="no checkpoint yet"):
         fit(tmp_path, regression(loss=loss))
@@ -288,7 +288,7 @@ def test_one_compilation(tmp_path):
 
     def loss(params, frozen, batch, key):
         traces.append(1)
-        return jnp.square(batch["x"] @ params["w"] - batch["y"]).mean()
+        return jnp.square(batch["x"] @ params["w"] - batch["y"]), {}
 
     fit(tmp_path, regression(loss=loss))
     assert len(traces) == 1
@@ -299,7 +299,7 @@ def test_epochs_visit_every_example_once(tmp_path):
 
     def loss(params, frozen, batch, key):
         jax.debug.callback(lambda y: seen.extend(np.asarray(y).tolist()), batch["y"])
-        return jnp.square(params["w"]).mean()
+        return jnp.square(params["w"]), {}
 
     fit(tmp_path, regression(loss=loss), epochs=2)
     jax.effects_barrier()

@@ -13,8 +13,13 @@ def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
     return jnp.concatenate([pieces, jnp.zeros((r, *pieces.shape[1:]), pieces.dtype)])
 
 
-def zero_fill(shape: CodeShape) -> Code:
-    """No code: lost shares stay zero. Its parity pieces are blank and never used."""
+def zero_fill(shape: CodeShape, code: Code | None = None) -> Code:
+    """No code: lost shares stay zero. Its parity pieces are blank and never used.
+
+    Args:
+      shape: the sizes.
+      code: any, since nothing is kept of it.
+    """
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         return zero_lost(features[: shape.k], available[: shape.k])

@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from coded_jax import convolution
+from coded_jax.models.modules import scaled
 from coded_jax.types import BaseModel, PyTree
 
 
@@ -18,14 +19,16 @@ class Features(nn.Module):
 
     Attributes:
       on_cpu: the same by operations that are faster on CPUs.
+      maps: of the two layers.
     """
 
     on_cpu: bool = False
+    maps: tuple[int, int] = (6, 16)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         conv = convolution.conv_by_rows if self.on_cpu else None
-        for channels in (6, 16):
+        for channels in self.maps:
             layer = nn.Conv(
                 channels, (5, 5), padding="VALID", conv_general_dilated=conv
             )
@@ -50,17 +53,22 @@ class Head(nn.Module):
         return nn.Dense(self.classes)(x)
 
 
-def make() -> BaseModel:
-    """LeNet-5; images must be at least 16x16."""
+def lenet5(width: float = 1.0) -> BaseModel:
+    """LeNet-5, one block; images must be at least 16x16.
+
+    Args:
+      width: times the 6 and 16 maps; the head stays.
+    """
+    maps = (scaled(6, width), scaled(16, width))
 
     def init(key: jax.Array, image_shape: tuple[int, int, int], classes: int) -> PyTree:
         conv_key, head_key = jax.random.split(key)
         image = jax.numpy.zeros((1, *image_shape))
-        features, conv = Features().init_with_output(conv_key, image)
+        features, conv = Features(maps=maps).init_with_output(conv_key, image)
         return {"f_conv": conv, "head": Head(classes).init(head_key, features)}
 
     def f_conv(variables: PyTree, images: jax.Array) -> jax.Array:
-        on_cpu, default = Features(on_cpu=True).apply, Features().apply
+        on_cpu, default = (Features(cpu, maps).apply for cpu in (True, False))
         return jax.lax.platform_dependent(
             variables["f_conv"], images, cpu=on_cpu, default=default
         )
@@ -69,4 +77,4 @@ def make() -> BaseModel:
         classes = variables["head"]["params"]["Dense_2"]["bias"].shape[0]
         return Head(classes).apply(variables["head"], features)  # type: ignore
 
-    return BaseModel(init, f_conv, head)
+    return BaseModel(init, (f_conv,), head)

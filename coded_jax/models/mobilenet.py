@@ -1,0 +1,51 @@
+"""A small depthwise network of MobileNetV2's blocks (Sandler et al. 2018).
+
+Its first 13 of 17 inverted residuals, with strides for images of 28 to 32.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import linen as nn
+
+from coded_jax.models.modules import ConvNorm, base_model, scaled
+from coded_jax.types import BaseModel
+
+# expansion, maps, repeats, stride of the first: Table 2 of the paper, up to 96 maps
+GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to more maps, 3x3 on each, 1x1 to few: `[B, h, w, C] -> [B, h', w', maps]`.
+
+    Attributes:
+      maps: output maps.
+      expansion: times as many maps in between.
+      stride: of the 3x3 convolution; there is a shortcut where the shape stays.
+    """
+
+    maps: int
+    expansion: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        inner = self.expansion * x.shape[-1]
+        y = ConvNorm(inner, 1)(x, train) if self.expansion > 1 else x
+        y = ConvNorm(inner, stride=self.stride, depthwise=True)(y, train)
+        y = ConvNorm(self.maps, 1, relu=False)(y, train)
+        return x + y if x.shape == y.shape else y
+
+
+def mobilenet(width: float = 1.0) -> BaseModel:
+    """Fourteen blocks: the stem and 13 inverted residuals.
+
+    Args:
+      width: times the published 16 to 96 maps, and the stem's 32.
+    """
+    residuals = [
+        InvertedResidual(scaled(maps, width), expansion, 1 if i else stride)
+        for expansion, maps, repeats, stride in GROUPS
+        for i in range(repeats)
+    ]
+    return base_model([ConvNorm(scaled(32, width)), *residuals])

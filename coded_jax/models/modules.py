@@ -1,0 +1,94 @@
+"""A base model out of Flax modules, with batch norm, and the modules they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from coded_jax.types import BaseModel, Block, PyTree
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm, and ReLU if wanted: `[B, h, w, C] -> [B, h', w', maps]`.
+
+    Attributes:
+      maps: output maps.
+      kernel: its size along both axes; padded as Flax's `SAME`.
+      stride: along both axes.
+      relu: whether a ReLU follows.
+      depthwise: every map by itself; `maps` must be those of the input.
+    """
+
+    maps: int
+    kernel: int = 3
+    stride: int = 1
+    relu: bool = True
+    depthwise: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.Conv(
+            self.maps,
+            (self.kernel, self.kernel),
+            (self.stride, self.stride),
+            use_bias=False,
+            feature_group_count=x.shape[-1] if self.depthwise else 1,
+        )(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        return nn.relu(x) if self.relu else x
+
+
+class PoolHead(nn.Module):
+    """Mean over all positions, then a dense layer: `[B, M, M', D] -> [B, classes]`."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dense(self.classes, name="logits")(x.mean((1, 2)))
+
+
+def base_model(blocks: Sequence[nn.Module]) -> BaseModel:
+    """`blocks` and then a `PoolHead`.
+
+    Args:
+      blocks: modules that are called with `(x, train)`.
+
+    Returns:
+      A model with variables `{"block_1": ..., "block_2": ..., "head": ...}`.
+    """
+    names = [f"block_{i + 1}" for i in range(len(blocks))]
+
+    def init(key: jax.Array, image_shape: tuple[int, int, int], classes: int) -> PyTree:
+        keys = jax.random.split(key, len(blocks) + 1)
+        variables, x = {}, jnp.zeros((1, *image_shape))
+        for name, block, block_key in zip(names, blocks, keys[:-1], strict=True):
+            x, variables[name] = block.init_with_output(block_key, x, False)
+        return {**variables, "head": PoolHead(classes).init(keys[-1], x)}
+
+    def head(variables: PyTree, features: jax.Array) -> jax.Array:
+        classes = variables["head"]["params"]["logits"]["bias"].shape[0]
+        return PoolHead(classes).apply(variables["head"], features)  # type: ignore
+
+    def train(variables: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
+        x, moved = images, {}
+        for name, block in zip(names, blocks, strict=True):
+            x, moved[name] = block.apply(
+                variables[name], x, True, mutable=["batch_stats"]
+            )
+        return head(variables, x), moved
+
+    made = tuple(_block(name, block) for name, block in zip(names, blocks, strict=True))
+    return BaseModel(init, made, head, train)
+
+
+def _block(name: str, block: nn.Module) -> Block:
+    return lambda variables, x: block.apply(variables[name], x, False)  # type: ignore
+
+
+def scaled(maps: int, width: float) -> int:
+    """So many times as many maps, at least one."""
+    return max(1, round(maps * width))

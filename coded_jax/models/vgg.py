@@ -1,0 +1,44 @@
+"""VGG-16 with batch norm (Simonyan and Zisserman 2015, configuration D), for 28 to 32.
+
+The thirteen 3x3 convolutions are a block each, with the 2x2 max pooling in the block
+before it; images of 32x32 end in 1x1, and so do those of 28x28, since the pooling is
+padded where a size is odd. As usual for small images the two hidden dense layers of
+4,096 are left out.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import linen as nn
+
+from coded_jax.models.modules import ConvNorm, base_model, scaled
+from coded_jax.types import BaseModel
+
+GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+class Layer(nn.Module):
+    """`[B, h, w, C] -> [B, h, w, maps]`; if pooled, half of `h` and `w`, rounded up."""
+
+    maps: int
+    pool: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = ConvNorm(self.maps)(x, train)
+        return nn.max_pool(x, (2, 2), (2, 2), "SAME") if self.pool else x
+
+
+def vgg16(width: float = 1.0) -> BaseModel:
+    """Thirteen blocks: 1-2, 3-4, 5-7, 8-10 and 11-13 between the poolings.
+
+    Args:
+      width: times the published 64 to 512 maps.
+    """
+    return base_model(
+        [
+            Layer(scaled(maps, width), pool=i == len(group) - 1)
+            for group in GROUPS
+            for i, maps in enumerate(group)
+        ]
+    )

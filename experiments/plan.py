@@ -1,0 +1,82 @@
+r"""Shows how an experiment's images are split: a table, and a picture of the pieces.
+
+    python experiments/plan.py --flagfile=experiments/flags/table5_k4_r2.flags
+    python experiments/plan.py --base_model=vgg16 --stages=1-2,3-4 --k=4 --r=2 \
+        --image_shape=32x32x3 --picture=pieces.png
+
+It takes the flags and flagfiles of run.py. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from command_line import integers, parse_flags, refuse_arguments
+from rich.console import Console
+from settings import config_from_flags
+
+from coded_jax import build, costs, data, plan_view
+
+IMAGE_SHAPE = flags.DEFINE_string(
+    "image_shape", None, "HxWxC, as 32x32x3; that of the data set if not given"
+)
+CLASSES = flags.DEFINE_integer("classes", 10, "of a model for --image_shape")
+PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
+flags.DEFINE_string("workdir", None, "not used; flagfiles of run.py have it")
+flags.DEFINE_string("base_dir", None, "not used; flagfiles of run.py have it")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+)
+
+
+def example() -> tuple[np.ndarray, int]:
+    """An image uint8 `[H, W, C]`, and the number of classes.
+
+    Raises:
+      ValueError, OSError, ImportError: there is no such image or data set.
+    """
+    if IMAGE_SHAPE.value is None:
+        dataset = data.load(flags.FLAGS.dataset, DATA_DIR.value)
+        return dataset.test.images[0], dataset.classes
+    shape = integers("image_shape", IMAGE_SHAPE.value.split("x"))
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"image_shape: {IMAGE_SHAPE.value!r} given, HxWxC accepted")
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    rings = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) / max(shape[:2])
+    rings = np.uint8(127 + 100 * np.cos(30 * rings))
+    return np.repeat(rings[..., None], shape[2], axis=2), CLASSES.value
+
+
+def main(argv: list[str]) -> None:
+    refuse_arguments(argv)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
+    try:
+        config = config_from_flags()
+        image, classes = example()
+        channels = image.shape[-1]
+        pipeline = build.build_pipeline(
+            config, image.shape, classes, (0.5,) * channels, (0.25,) * channels
+        )
+        variables = jax.eval_shape(
+            lambda key: pipeline.base.init(key, image.shape, classes), jax.random.key(0)
+        )
+        found = costs.stage_costs(pipeline, variables, image.shape)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    console = Console()
+    console.print(plan_view.table(found, config.r), highlight=False)
+    if not PICTURE.value:
+        return
+    try:
+        plan_view.draw(PICTURE.value, image, pipeline.codings[0].plan)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"error: picture: {error}")
+    console.print(f"the pieces over an image: {PICTURE.value}", highlight=False)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,100 @@
+"""The flags that describe an experiment, shared by the scripts: `config.Config`."""
+
+from __future__ import annotations
+
+from absl import flags
+from command_line import integers
+
+from coded_jax import augmentation, codes, config, data, evaluation, models, tasks
+
+DEFAULT = config.Config()
+
+flags.DEFINE_integer("seed", DEFAULT.seed, "fixes the run")
+flags.DEFINE_string("dataset", DEFAULT.dataset, f"one of {', '.join(data.DATASETS)}")
+flags.DEFINE_string(
+    "base_model", DEFAULT.base_model, f"one of {', '.join(models.BASE_MODELS)}"
+)
+flags.DEFINE_float("base_width", DEFAULT.base_width, "times the network's own maps")
+flags.DEFINE_list(
+    "stages",
+    None,
+    "coded stages as first-last block, from 1 on, as 1-2,3-4; all blocks if not given",
+)
+flags.DEFINE_enum(
+    "stage_training",
+    DEFAULT.stage_training,
+    tasks.STAGE_TRAININGS,
+    "on what the stages before reconstructed, or on what they should have",
+)
+flags.DEFINE_enum(
+    "stage_losses",
+    DEFAULT.stage_losses,
+    evaluation.STAGE_LOSSES,
+    "what is lost holds for all stages, or is drawn for each",
+)
+flags.DEFINE_integer("k", DEFAULT.k, "data pieces")
+flags.DEFINE_integer("r", DEFAULT.r, "parity pieces")
+flags.DEFINE_integer("l", DEFAULT.l, "most results lost in training; r if not given")
+flags.DEFINE_string(
+    "grid", None, "rows x columns of pieces, as 2x2; k x 1 if not given"
+)
+flags.DEFINE_enum("recipe", DEFAULT.recipe, config.RECIPES, "decoder and schedule")
+flags.DEFINE_enum("encoder", DEFAULT.encoder, codes.NETWORKS, "its network")
+flags.DEFINE_enum("decoder", DEFAULT.decoder, codes.NETWORKS, "its network")
+flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
+flags.DEFINE_integer("decoder_width", None, "of hidden layers; its own if not given")
+flags.DEFINE_list(
+    "dilations", list(DEFAULT.dilations), "of the 3x3 layers of conv nets"
+)
+flags.DEFINE_enum(
+    "decoder_channels",
+    None,
+    codes.DECODER_CHANNELS,
+    "decode feature channels together or apart; joint for mlp, independent for conv",
+)
+flags.DEFINE_float("base_epochs", DEFAULT.base_epochs, "epochs of the base model")
+flags.DEFINE_integer("base_batch_size", None, "batch_size if not given")
+flags.DEFINE_float("base_learning_rate", None, "learning_rate if not given")
+flags.DEFINE_enum(
+    "base_schedule",
+    DEFAULT.base_schedule,
+    config.SCHEDULES,
+    "learning rate of the base model",
+)
+flags.DEFINE_enum(
+    "augmentation",
+    DEFAULT.augmentation,
+    augmentation.AUGMENTATIONS,
+    "of the base model's training images",
+)
+flags.DEFINE_float(
+    "label_smoothing", DEFAULT.label_smoothing, "of the base model's labels"
+)
+flags.DEFINE_float("epochs", DEFAULT.epochs, "epochs of the code")
+flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "examples per step")
+flags.DEFINE_float("learning_rate", DEFAULT.learning_rate, "of Adam")
+flags.DEFINE_float("weight_decay", DEFAULT.weight_decay, "L2 factor")
+flags.DEFINE_enum(
+    "precision",
+    DEFAULT.precision,
+    config.PRECISIONS,
+    "that encoder, F_Conv and decoder compute in",
+)
+
+
+def config_from_flags() -> config.Config:
+    """What the flags say.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
+    values = {name: flags.FLAGS[name].value for name in DEFAULT.__dict__}
+    values["dilations"] = integers("dilations", values["dilations"])
+    if values["stages"] is not None:
+        stages = [stage.partition("-") for stage in values["stages"]]
+        values["stages"] = tuple(
+            integers("stages", [first, last or first]) for first, _, last in stages
+        )
+    if values["grid"] is not None:
+        values["grid"] = integers("grid", values["grid"].split("x"))
+    return config.Config(**values)
