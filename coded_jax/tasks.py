@@ -34,6 +34,9 @@ CACHE_BYTES = 4 << 30
 
 CHUNK = 500
 
+MOST_VALIDATED = 30_000
+"""Images times patterns that an epoch is scored on, at most."""
+
 STAGE_TRAININGS = ("end_to_end", "per_stage")
 
 
@@ -240,7 +243,8 @@ def code_task(
     Args:
       pipeline: whose code is trained.
       frozen: variables of the base model.
-      dataset: its validation part scores, by the mean accuracy over `patterns`.
+      dataset: its validation part scores, by the mean accuracy over `patterns`; of many
+        patterns, on its first `MOST_VALIDATED / patterns` images.
       optimizer: for the codes' parameters.
       most_lost: results lost in training, at most, drawn per example: by
         `erasures.sample_harmful` for systematic codes, else by `erasures.sample`.
@@ -249,7 +253,11 @@ def code_task(
       stage_losses: whether what is lost is `"held"` for all stages or drawn
         `"per_stage"`, in training as in the validation.
     """
-    validation = device_arrays(pipeline.mesh, dataset.validation)
+    images = max(1, MOST_VALIDATED // len(patterns))
+    validation = {
+        name: array[:images]
+        for name, array in device_arrays(pipeline.mesh, dataset.validation).items()
+    }
 
     def loss(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
