@@ -42,7 +42,13 @@ def build_pipeline(
     """
     base = base or make_base_model(config.base_model, config.base_width)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    variables = jax.eval_shape(lambda key: base.init(key, image_shape, classes), key)
+    try:
+        variables = jax.eval_shape(lambda k: base.init(k, image_shape, classes), key)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"image_shape: {tuple(image_shape)} given, one that {config.base_model} "
+            f"takes accepted ({str(error).splitlines()[0]})"
+        ) from error
 
     def coding(stage: Stage, shape: tuple[int, int, int]) -> Coding:
         plan = splitting.make_plan(stage.f_conv, variables, shape, config.pieces)
@@ -66,6 +72,8 @@ def build_pipeline(
             try:
                 stage = stage._replace(coding=coding(stage, x.shape[1:]))
             except ValueError as error:
+                if len(base.blocks) == 1:
+                    raise
                 raise ValueError(
                     f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
                     "--stages says which are coded together)"

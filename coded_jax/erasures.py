@@ -87,7 +87,7 @@ def sample_harmful(key: jax.Array, k: int, n: int, most: int, batch: int) -> jax
 
 
 def in_stages(
-    key: jax.Array, lost: Pattern, n: int, stages: int, batch: int | None = None
+    key: jax.Array, lost: Pattern, n: int, stages: int, rows: jax.Array | None = None
 ) -> jax.Array:
     """What arrives in every stage of a chain.
 
@@ -96,15 +96,19 @@ def in_stages(
       lost: the pattern of the first stage.
       n: results of each stage.
       stages: S, how many there are.
-      batch: B, where the other stages lose as many results, drawn anew for every image;
-        None where the pattern holds in all stages.
+      rows: int32 `[B]`, the numbers of the images, where the other stages lose as many
+        results, drawn anew for every image; None where the pattern holds in all stages.
 
     Returns:
       Bool `[S, n, B]`, or `[S, n, 1]` without draws.
     """
-    held = jnp.broadcast_to(available(lost, n), (stages, n, batch or 1))
-    if batch is None:
-        return held
-    ranks = jax.random.uniform(key, (stages - 1, n, batch)).argsort(axis=1)
-    drawn = ranks.argsort(axis=1) >= len(lost)
-    return jnp.concatenate([held[:1], drawn])
+    held = jnp.asarray(available(lost, n))[None]
+    if rows is None:
+        return jnp.broadcast_to(held, (stages, n, 1))
+
+    def draw(row: jax.Array) -> jax.Array:
+        order = jax.random.uniform(jax.random.fold_in(key, row), (stages - 1, n))
+        return order.argsort(axis=1).argsort(axis=1) >= len(lost)
+
+    drawn = jax.vmap(draw, out_axes=2)(rows)
+    return jnp.concatenate([jnp.broadcast_to(held, (1, n, len(rows))), drawn])

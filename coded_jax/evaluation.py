@@ -170,14 +170,13 @@ def evaluate(
     total = len(arrays["labels"])
     size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
     stages, drawn = len(pipeline.codings), stage_losses == "per_stage"
+    key = jax.random.key(0)  # the same draws for every code, and for every call
     sums = []
     for start in range(0, total, size):
         chunk = _chunk(pipeline, frozen, params, arrays, jnp.asarray(start), size)
-        # The same draws for every code, and for every call.
-        key = jax.random.fold_in(jax.random.key(0), start)
+        rows = start + jnp.arange(size) if drawn else None
         masks = [
-            erasures.in_stages(key, lost, pipeline.n, stages, size if drawn else None)
-            for lost in patterns
+            erasures.in_stages(key, lost, pipeline.n, stages, rows) for lost in patterns
         ]
         sums.append([_score(pipeline, frozen, params, chunk, mask) for mask in masks])
     # Fetched once, after everything has been dispatched.

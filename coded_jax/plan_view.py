@@ -55,15 +55,15 @@ def _row(cost: StageCost) -> list[str]:
         _size(cost.input_shape),
     ]
     if cost.plan is None:
-        return [*cells, "whole", "", "", "", _millions(cost.flops), ""]
+        return [*cells, "whole", "", "", "", _short(cost.flops / 1e6), ""]
     return [
         *cells,
         _size(cost.plan.piece_shape),
         _halos(cost.plan),
         _size(cost.plan.share_shape),
         f"{cost.plan.work_fraction:.3f}",
-        f"{_millions(cost.piece_flops)}/{_millions(cost.flops)}",
-        f"{cost.bytes_in / 1e3:.1f}/{cost.bytes_out / 1e3:.1f}",
+        f"{_short(cost.piece_flops / 1e6)}/{_short(cost.flops / 1e6)}",
+        f"{_short(cost.bytes_in / 1e3)}/{_short(cost.bytes_out / 1e3)}",
     ]
 
 
@@ -71,8 +71,9 @@ def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _millions(flops: float) -> str:
-    return f"{flops / 1e6:.2f}"
+def _short(number: float) -> str:
+    """With three digits, or all before the point."""
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
 def _halos(plan: SplitPlan) -> str:

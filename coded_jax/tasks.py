@@ -128,9 +128,7 @@ def base_losses(
         return placement.over_batch(mesh, local, (None, 0))(variables, batch), {}
     # Not example by example: a batch norm needs the statistics of the whole batch.
     batch = placement.divided(mesh, batch)
-    cast = jax.tree.map(lambda x: x.astype(pipeline.dtype), variables)
-    logits, moved = train(cast, pixels(pipeline, batch["images"]))
-    moved = jax.tree.map(lambda x: x.astype(jnp.float32), moved)
+    logits, moved = train(variables, pixels(pipeline, batch["images"]))
     return cross_entropy(logits, batch["labels"]), moved
 
 

@@ -24,9 +24,9 @@ class BaseModel(NamedTuple):
         the first one the images.
       head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
       train: `(variables, images) -> (logits, moved)`, for models that are other
-        functions while they are trained. `moved` has those variables, in their places,
-        that training sets itself, as running means of a batch norm. If None, the blocks
-        and the head are trained as they are.
+        functions while they are trained; it computes in the images' dtype. `moved` has
+        those variables, in their places, that training sets itself, as running means
+        of a batch norm. If None, the blocks and the head are trained as they are.
     """
 
     init: Callable[[jax.Array, tuple[int, int, int], int], PyTree]

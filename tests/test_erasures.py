@@ -8,7 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from coded_jax.erasures import available, in_stages, patterns, patterns_up_to, sample
+from coded_jax.erasures import (
+    available,
+    in_stages,
+    patterns,
+    patterns_up_to,
+    sample,
+    sample_harmful,
+)
 
 
 @pytest.mark.parametrize("n", [1, 3, 6])
@@ -118,7 +125,8 @@ def test_a_pattern_held_in_all_stages():
 @pytest.mark.parametrize("lost", [(), (1,), (0, 3)])
 def test_every_stage_loses_as_many_drawn_uniformly(lost):
     n, stages, batch = 4, 3, 1200
-    draw = functools.partial(in_stages, lost=lost, n=n, stages=stages, batch=batch)
+    rows = np.arange(7, 7 + batch)
+    draw = functools.partial(in_stages, lost=lost, n=n, stages=stages, rows=rows)
     found = np.asarray(draw(jax.random.key(0)))
     assert (found.shape, found.dtype) == ((stages, n, batch), bool)
     np.testing.assert_array_equal(
@@ -135,4 +143,19 @@ def test_every_stage_loses_as_many_drawn_uniformly(lost):
         both = (~found[1] & ~found[2]).mean()
         assert both == pytest.approx((len(lost) / n) ** 2, abs=0.03)
     np.testing.assert_array_equal(draw(jax.random.key(0)), found)
+    # An image's draws are its own, whatever it is tried with.
+    one = in_stages(jax.random.key(0), lost, n, stages, rows[5:6])
+    np.testing.assert_array_equal(one, found[:, :, 5:6])
     assert np.array_equal(draw(jax.random.key(1)), found) == (not lost)
+
+
+def test_harmful_draws_lose_a_data_piece():
+    k, n, most, batch = 2, 4, 2, 4000
+    found = ~np.asarray(sample_harmful(jax.random.key(3), k, n, most, batch))
+    assert found.shape == (n, batch)
+    assert found[:k].any(axis=0).all()
+    drawn, times = np.unique(found, axis=1, return_counts=True)
+    # Two patterns of one lost result, five of two; as many draws of each number.
+    expected = np.where(drawn.sum(axis=0) == 1, batch / 2 / 2, batch / 2 / 5)
+    assert drawn.shape[1] == 7
+    assert (abs(times - expected) < 5 * np.sqrt(expected)).all()

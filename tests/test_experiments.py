@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+import coded_jax
+from coded_jax import build, data
 from coded_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,6 +60,35 @@ def test_flagfile_is_valid_and_says_what_it_is(run, monkeypatch, path):
         # Section IV-A.
         assert (config.batch_size, config.learning_rate) == (64, 1e-3)
         assert (config.weight_decay, config.dataset) == (1e-5, "mnist")
+
+
+@pytest.mark.parametrize("dataset", ["fashion", "cifar10", "cifar100"])
+@pytest.mark.parametrize("net", ["lenet5", "vgg16", "resnet18", "mobilenet"])
+def test_every_network_has_a_small_and_a_full_flagfile(run, monkeypatch, dataset, net):
+    small = f"{dataset}_{net}"
+    if dataset == "fashion":
+        small += "_k4_r2" if net == "lenet5" else "_k2_r1"
+    for name in (small, f"{dataset}_{net}_full"):
+        config = config_of(
+            run, monkeypatch, f"--flagfile=experiments/flags/{name}.flags"
+        )
+        assert config.dataset == {"fashion": "fashion_mnist"}.get(dataset, dataset)
+        assert config.base_model == net and config.recipe == "systematic"
+        full = name.endswith("_full") or net == "lenet5"
+        assert config.base_width == 1 if full else config.base_width < 0.5
+        shape = (28, 28, 1) if dataset == "fashion" else (32, 32, 3)
+        pipeline = build.build_pipeline(config, shape, 10, (0.5,), (0.5,))
+        assert len(pipeline.codings) == (1 if net == "lenet5" else 2)
+
+
+def test_workdirs_of_flagfiles_differ():
+    folders = [
+        re.findall(r"^--workdir=(.*)$", path.read_text(), re.M) for path in FLAGFILES
+    ]
+    assert all(len(found) == 1 for found in folders)
+    assert len({found[0] for found in folders}) == len(folders)
+    for path, (folder,) in zip(FLAGFILES, folders, strict=True):
+        assert folder == f"runs/{path.stem}"
 
 
 def test_all_flagfiles_of_table_5_are_there():
@@ -121,8 +153,10 @@ def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
 
 def test_readme_table_is_that_of_the_results(report):
     readme = (ROOT / "README.md").read_text()
-    section = report.report(RESULTS)
-    assert report.replace_section(readme, "results", section) == readme
+    sections = report.report(RESULTS)
+    assert set(sections) == {"results", "zoo"}
+    for name, section in sections.items():
+        assert report.replace_section(readme, name, section) == readme
 
 
 def test_readme_table_is_that_of_the_benchmark(report):
@@ -163,6 +197,46 @@ def test_report_row(report):
     ).replace("98.76", f"{98.765:.2f}")
 
 
+def test_report_of_a_chain(report):
+    summary = {
+        "0": {"mean": 0.926, "worst": 0.926},
+        "1": {"mean": 0.92, "worst": 0.91},
+        "2": {"mean": 0.9, "worst": 0.8},
+    }
+    results = {
+        "config": {
+            "base_model": "vgg16",
+            "base_width": 0.125,
+            "base_epochs": 16.0,
+            "epochs": 3.0,
+        },
+        "dataset": "fashion_mnist",
+        "split": {
+            "k": 4,
+            "r": 2,
+            "grid": [2, 2],
+            "work_fraction": 0.4321,
+            "coded_fraction": 0.401,
+            "stages": [{"blocks": [1, 2]}, {"blocks": [3, 3]}],
+        },
+        "base": {"test_accuracy": 0.926},
+        "summary": summary,
+        "baselines": {"zero_fill": summary, "no_parity": summary},
+    }
+    one, two = report.zoo_rows("x", results)
+    assert one == (
+        "| vgg16 x 0.125 | 1-2, 3 (40 % of all work) | 4, 2 | 2x2 | 0.432 | 92.60 "
+        "| 92.60 | 1 | **92.00** | 91.00 | 0.60 | 92.00 (91.00) | 92.00 (91.00) | - "
+        "| `x` |"
+    )
+    assert "| 2 | **90.00** | 80.00 | 2.60 |" in two
+    results["config"]["base_model"] = "lenet5"
+    assert [r.split(" | ")[-2] for r in report.zoo_rows("x", results)] == [
+        "80.91",
+        "74.37",
+    ]
+
+
 def test_report_refuses_a_file_without_markers(report):
     with pytest.raises(ValueError, match="^readme: "):
         report.replace_section("no markers", "results", "table")
@@ -183,8 +257,37 @@ def run_readme(heading):
     return scope
 
 
-def test_readme_brings_its_own_cnn():
-    assert run_readme("## Bring your own CNN")["logits"].shape == (5, 10)
+def test_readme_brings_its_own_cnn(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    scope = run_readme("## Bring your own CNN")
+    results, dataset, model = scope["model"].results, scope["dataset"], scope["model"]
+    x = data.normalise(dataset.test.images, dataset.mean, dataset.std)
+    logits = scope["head"](model.frozen, scope["f_conv"](model.frozen, x))
+    base = (np.asarray(logits).argmax(1) == dataset.test.labels).mean()
+    assert results["base"]["test_accuracy"] == pytest.approx(base) and base > 0.9
+    assert results["summary"]["0"]["mean"] == results["base"]["test_accuracy"]
+    coded = results["summary"]["1"]["mean"]
+    assert coded > results["baselines"]["no_parity"]["1"]["mean"]
+    assert coded > results["baselines"]["zero_fill"]["1"]["mean"] + 0.05
+    # The same call takes up what is there.
+    code = jax.tree.leaves(model.params)
+    again = run_readme("## Bring your own CNN")["model"]
+    for a, b in zip(code, jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again.results["timing"]["resumed"]
+    with pytest.raises(ValueError, match=r"^workdir: .*--fingerprint="):
+        scope["variables"] = {**model.frozen, "dense": 2 * scope["dense"]}
+        coded_jax.protect(
+            scope["f_conv"],
+            scope["head"],
+            scope["variables"],
+            dataset,
+            workdir="runs/own",
+            k=2,
+            r=1,
+            epochs=12,
+            decoder_width=256,
+        )
 
 
 def test_readme_comes_from_pmap():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 
 from coded_jax.types import BaseModel, Block, PyTree
@@ -76,9 +77,10 @@ def base_model(blocks: Sequence[nn.Module]) -> BaseModel:
     def train(variables: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
         x, moved = images, {}
         for name, block in zip(names, blocks, strict=True):
-            x, moved[name] = block.apply(
-                variables[name], x, True, mutable=["batch_stats"]
-            )
+            own = dict(variables[name])
+            # The running means stay float32: in bfloat16 small moves would be lost.
+            own["params"] = optax.tree.cast(own["params"], images.dtype)
+            x, moved[name] = block.apply(own, x, True, mutable=["batch_stats"])
         return head(variables, x), moved
 
     made = tuple(_block(name, block) for name, block in zip(names, blocks, strict=True))

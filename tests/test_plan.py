@@ -1,0 +1,160 @@
+"""Costs of a plan, its table and its picture."""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from rich.console import Console
+
+from coded_jax import build, config, costs, plan_view, splitting
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def costs_of(image_shape, **settings):
+    pipeline = build.build_pipeline(
+        config.Config(**settings), image_shape, 10, (0.5,), (0.25,)
+    )
+    variables = jax.eval_shape(
+        lambda key: pipeline.base.init(key, image_shape, 10), jax.random.key(0)
+    )
+    return costs.stage_costs(pipeline, variables, image_shape)
+
+
+def test_costs_of_a_convolution_are_counted_by_hand():
+    def f_conv(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    kernel = jax.ShapeDtypeStruct((3, 5, 2, 7), "float32")
+    # Two operations for each of 3*5*2 weights, 7 maps and 8x6 places.
+    expected = 2 * 3 * 5 * 2 * 7 * 8 * 6
+    assert costs.count_flops(f_conv, kernel, (10, 10, 2)) == expected
+
+
+def test_costs_of_lenet5():
+    (cost,) = costs_of((28, 28, 1), k=2, r=1)
+    assert (cost.blocks, cost.input_shape, cost.output_shape) == (
+        (1, 1),
+        (28, 28, 1),
+        (4, 4, 16),
+    )
+    assert (cost.bytes_in, cost.bytes_out) == (4 * 20 * 28, 4 * 2 * 4 * 16)
+    # 0.24 M multiply-adds on an image, 0.134 M on a piece, and little else.
+    assert 2 * 0.24e6 < cost.flops < 8 * 0.24e6
+    assert cost.plan.work_fraction == 20 / 28 > cost.piece_flops / cost.flops > 0.5
+    assert costs.work_fraction([cost]) == 20 / 28
+
+
+def test_stages_add_up_and_uncoded_ones_move_nothing():
+    found = costs_of(
+        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 2), (4, 4))
+    )
+    assert [c.blocks for c in found] == [(1, 2), (3, 3), (4, 4), (5, 13)]
+    assert [c.plan is None for c in found] == [False, True, False, True]
+    assert [c.bytes_in + c.bytes_out > 0 for c in found] == [True, False, True, False]
+    for before, after in zip(found, found[1:], strict=False):
+        assert before.output_shape == after.input_shape
+    (whole,) = costs_of(
+        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 1),)
+    )[1:]
+    first = costs_of(
+        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 1),)
+    )[0]
+    total = sum(c.flops for c in found)
+    assert total == pytest.approx(whole.flops + first.flops, rel=1e-6)
+    coded = [found[0], found[2]]
+    weights = [c.flops for c in coded]
+    expected = np.average([c.plan.work_fraction for c in coded], weights=weights)
+    assert costs.work_fraction(found) == pytest.approx(expected)
+
+
+def test_halos_by_hand():
+    def f_conv(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    kernel = jax.ShapeDtypeStruct((3, 3, 1, 1), "float32")
+    plan = splitting.make_plan(f_conv, kernel, (12, 12, 1), (3, 1))
+    # Shares of 4 rows need 5, 6 and 5 rows; all windows have 6: 0-5, 3-8, 6-11.
+    assert plan.rows.window == 6 and plan.rows.starts == (0, 3, 6)
+    assert plan.rows.halos == (3, 6, 3) and plan.columns.halos == (0,)
+
+
+@pytest.fixture
+def plan_script(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    if "plan" in sys.modules:
+        return sys.modules["plan"]
+    import plan
+
+    return plan
+
+
+def run_plan(plan_script, monkeypatch, *arguments):
+    monkeypatch.chdir(ROOT)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["plan.py", *arguments])
+        plan_script.main(["plan.py"])
+
+
+def test_script_prints_the_table_and_draws_the_pieces(
+    plan_script, monkeypatch, capsys, tmp_path
+):
+    picture = tmp_path / "pieces.png"
+    run_plan(
+        plan_script,
+        monkeypatch,
+        "--flagfile=experiments/flags/cifar10_vgg16.flags",
+        "--image_shape=32x32x3",
+        f"--picture={picture}",
+    )
+    printed = capsys.readouterr().out
+    for words in ("1-2", "32x18x3", "0x4", "16x8x8", "0.562", "5-13", "whole", "k=2"):
+        assert words in printed
+    assert "…" not in printed
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--image_shape=32x32"], "image_shape: '32x32' given, HxWxC accepted"),
+        (
+            ["--image_shape=8x8x1"],
+            "image_shape: (8, 8, 1) given, one that lenet5 takes",
+        ),
+        (["--image_shape=28x28x1", "--k=5"], "k: 5 pieces along the rows"),
+        (["--image_shape=28x28x1", "--picture=/no/such/folder/a.png"], "picture: "),
+    ],
+)
+def test_script_says_in_one_line_what_is_wrong(
+    plan_script, monkeypatch, arguments, message
+):
+    with pytest.raises(SystemExit) as stop:
+        run_plan(plan_script, monkeypatch, *arguments)
+    assert message in str(stop.value) and "\n" not in str(stop.value)
+
+
+def test_picture_shades_what_two_pieces_hold():
+    cover = plan_view._cover(splitting.AxisPlan(6, 4, (0, 2), 6, 3, (0, 1)))
+    np.testing.assert_array_equal(cover, [1, 1, 2, 2, 1, 1])
+
+
+def test_table_fits_a_terminal(capsys):
+    found = costs_of(
+        (32, 32, 3),
+        base_model="resnet18",
+        stages=((1, 2), (3, 4), (5, 5)),
+        k=4,
+        r=2,
+        grid=(2, 2),
+    )
+    Console(width=80).print(plan_view.table(found, 2))
+    assert "…" not in capsys.readouterr().out
