@@ -6,10 +6,11 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from coded_jax import codes, splitting, tasks
+from coded_jax import codes, planning, tasks
 from coded_jax.config import Config
 from coded_jax.models import make_base_model
-from coded_jax.pipeline import Coding, Pipeline, Stage
+from coded_jax.pipeline import Pipeline
+from coded_jax.stages import Coding, Stage
 from coded_jax.training import total_steps
 from coded_jax.types import BaseModel, CodeShape, chain
 
@@ -51,7 +52,7 @@ def build_pipeline(
         ) from error
 
     def coding(stage: Stage, shape: tuple[int, int, int]) -> Coding:
-        plan = splitting.make_plan(stage.f_conv, variables, shape, config.pieces)
+        plan = planning.make_plan(stage.f_conv, variables, shape, config.pieces)
         code = codes.learned_code(
             CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape),
             encoder=config.encoder,

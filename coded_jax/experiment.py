@@ -23,6 +23,7 @@ from coded_jax import (
     distributed,
     erasures,
     evaluation,
+    losses,
     placement,
     tasks,
     workdir,
@@ -232,7 +233,7 @@ def train(
 
     base = train_base()
     # The same for every code: they differ in their parity pieces only.
-    arrays = tasks.with_targets(pipeline, base.params, arrays)
+    arrays = losses.with_targets(pipeline, base.params, arrays)
 
     def train_code(phase: str, pipeline: Pipeline) -> Fitted:
         task = tasks.code_task(

@@ -14,32 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coded_jax import placement, splitting
+from coded_jax import placement
 from coded_jax.data import normalise
 from coded_jax.placement import Spread, here
 from coded_jax.splitting import SplitPlan
-from coded_jax.types import BaseModel, Block, Code, CodeShape, PyTree
-
-
-class Coding(NamedTuple):
-    """How a stage is distributed: how its input is split, and by what code."""
-
-    plan: SplitPlan
-    code: Code
-
-
-class Stage(NamedTuple):
-    """Blocks of the base model that are computed as one.
-
-    Attributes:
-      f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
-      blocks: the first and the last, from 1 on.
-      coding: None if it is computed whole.
-    """
-
-    f_conv: Block
-    blocks: tuple[int, int]
-    coding: Coding | None = None
+from coded_jax.stages import Coding, Stage, coded_features, compute, recover
+from coded_jax.types import BaseModel, Code, CodeShape, PyTree
 
 
 class Pipeline(NamedTuple):
@@ -131,113 +111,12 @@ def pixels(pipeline: Pipeline, images: jax.Array) -> jax.Array:
     return images.astype(pipeline.dtype)
 
 
-def compute(
-    pipeline: Pipeline, stage: Stage, frozen: PyTree, x: jax.Array
-) -> jax.Array:
-    """A stage without its code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
-    return stage.f_conv(_cast(frozen, pipeline.dtype), x.astype(pipeline.dtype))
-
-
 def base_features(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.Array:
     """Uncoded features `[B, M*, M'*, D]` of uint8 images `[B, H, W, C]`."""
     x = pixels(pipeline, images)
     for stage in pipeline.stages:
-        x = compute(pipeline, stage, frozen, x)
+        x = compute(stage, frozen, x)
     return x
-
-
-def parity_features(
-    pipeline: Pipeline,
-    stage: Stage,
-    frozen: PyTree,
-    params: PyTree,
-    x: jax.Array,
-    spread: Spread = here,
-) -> jax.Array:
-    """What the r devices with parity pieces compute; see `coded_features`.
-
-    Returns:
-      `[r, B, M, M', D]`.
-    """
-    plan, _ = _coding(stage)
-    parity = _encode(pipeline, stage, params, x)[plan.k :]
-    outputs = _on_devices(pipeline, stage, frozen, parity, spread)
-    return splitting.cut(plan, outputs, first=plan.k)
-
-
-def coded_features(
-    pipeline: Pipeline,
-    stage: Stage,
-    frozen: PyTree,
-    params: PyTree,
-    x: jax.Array,
-    spread: Spread = here,
-) -> jax.Array:
-    """What the n devices compute in one coded stage.
-
-    Args:
-      pipeline: the functions.
-      stage: one of its coded stages.
-      frozen: variables of the base model.
-      params: of this stage's code.
-      x: the stage's input `[B, H, W, C]`.
-      spread: how the pieces come to their devices.
-
-    Returns:
-      `[n, B, M, M', D]`, of the pipeline's dtype.
-    """
-    queries = _encode(pipeline, stage, params, x)
-    outputs = _on_devices(pipeline, stage, frozen, queries, spread)
-    return splitting.cut(_coding(stage).plan, outputs)
-
-
-def reconstruct(
-    pipeline: Pipeline,
-    stage: Stage,
-    params: PyTree,
-    features: jax.Array,
-    available: jax.Array,
-) -> jax.Array:
-    """The stage's output from the results that arrived.
-
-    Args:
-      pipeline: the functions.
-      stage: one of its coded stages.
-      params: of this stage's code.
-      features: `[n, B, M, M', D]`; lost slots may hold anything.
-      available: bool `[n, B]` or `[n, 1]`.
-
-    Returns:
-      float32 `[B, M*, M'*, D]`.
-    """
-    plan, code = _coding(stage)
-    shares = code.decode(_cast(params, pipeline.dtype), features, available)
-    return splitting.merge(plan, shares).astype(jnp.float32)
-
-
-def recover(
-    pipeline: Pipeline,
-    stage: Stage,
-    params: PyTree,
-    features: jax.Array,
-    available: jax.Array,
-) -> jax.Array:
-    """`reconstruct`, but nothing is decoded where a systematic code has lost nothing.
-
-    Not for training: XLA's CPU backend compiles gradients of its convolutions in a
-    conditional to a naive loop.
-    """
-    plan, code = _coding(stage)
-    if not code.systematic:
-        return reconstruct(pipeline, stage, params, features, available)
-
-    def merge(features: jax.Array) -> jax.Array:
-        return splitting.merge(plan, features[: plan.k]).astype(jnp.float32)
-
-    def decode(features: jax.Array) -> jax.Array:
-        return reconstruct(pipeline, stage, params, features, available)
-
-    return jax.lax.cond(jnp.all(available[: plan.k]), merge, decode, features)
 
 
 def up_to_decoder(
@@ -255,8 +134,8 @@ def up_to_decoder(
     x = pixels(pipeline, images)
     for stage in pipeline.stages:
         if stage.coding:
-            return coded_features(pipeline, stage, frozen, params[0], x, spread)
-        x = compute(pipeline, stage, frozen, x)
+            return coded_features(stage, frozen, params[0], x, spread)
+        x = compute(stage, frozen, x)
     raise AssertionError("a pipeline has a coded stage")
 
 
@@ -285,11 +164,11 @@ def from_decoder(
     for stage in pipeline.stages:
         if stage.coding:
             if coded:
-                x = coded_features(pipeline, stage, frozen, params[coded], x, spread)
-            x = recover(pipeline, stage, params[coded], x, available[coded])
+                x = coded_features(stage, frozen, params[coded], x, spread)
+            x = recover(stage, params[coded], x, available[coded])
             coded += 1
         elif coded:
-            x = compute(pipeline, stage, frozen, x)
+            x = compute(stage, frozen, x)
     return x.astype(jnp.float32)
 
 
@@ -337,29 +216,3 @@ def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:
 def mask_axis(available: jax.Array) -> int | None:
     """The batch axis of `[S, n, B]`: none where `[S, n, 1]` holds for all images."""
     return None if available.shape[-1] == 1 else 2
-
-
-def _coding(stage: Stage) -> Coding:
-    if stage.coding is None:
-        raise ValueError("stage: one without a code given, a coded one accepted")
-    return stage.coding
-
-
-def _cast(variables: PyTree, dtype: str) -> PyTree:
-    return jax.tree.map(lambda x: x.astype(dtype), variables)
-
-
-def _encode(
-    pipeline: Pipeline, stage: Stage, params: PyTree, x: jax.Array
-) -> jax.Array:
-    plan, code = _coding(stage)
-    pieces = splitting.split(plan, x.astype(pipeline.dtype))
-    return code.encode(_cast(params, pipeline.dtype), pieces)
-
-
-def _on_devices(
-    pipeline: Pipeline, stage: Stage, frozen: PyTree, queries: jax.Array, spread: Spread
-) -> jax.Array:
-    """`f_conv` of each piece, `[m, B, h, w, C]`, before the cut."""
-    each = jax.vmap(lambda pieces: compute(pipeline, stage, frozen, pieces))
-    return spread(each, queries)

@@ -14,10 +14,12 @@ import optax
 from coded_jax import (
     data,
     erasures,
+    losses,
     pipeline,
     placement,
     profiling,
     splitting,
+    stages,
     tasks,
     training,
 )
@@ -105,7 +107,7 @@ def train(s: Subject, batch: int) -> Prepared:
     made, images = s.pipeline, s.dataset.train
     put = functools.partial(placement.put_everywhere, made.mesh)
     arrays = tasks.device_arrays(made.mesh, images)
-    arrays = tasks.with_targets(made, s.frozen, arrays)
+    arrays = losses.with_targets(made, s.frozen, arrays)
     optimizer = make_optimizer(s.config, "code", len(images.labels))
     task = tasks.code_task(made, s.frozen, s.dataset, optimizer, s.config.most_lost, [])
     init = lambda key: jax.tree.map(jnp.copy, s.params)
@@ -164,11 +166,11 @@ def make_parts(s: Subject, batch: int) -> Parts:
         return coding.code.encode(cast(params[0]), pieces)
 
     def f_conv(frozen: PyTree, queries: jax.Array) -> jax.Array:
-        each = jax.vmap(lambda pieces: pipeline.compute(made, stage, frozen, pieces))
+        each = jax.vmap(lambda pieces: stages.compute(stage, frozen, pieces))
         return splitting.cut(coding.plan, each(queries))
 
     def decode(params: PyTree, *arrived: jax.Array) -> jax.Array:
-        return pipeline.reconstruct(made, stage, params[0], *arrived)
+        return stages.reconstruct(stage, params[0], *arrived)
 
     images = jnp.asarray(s.dataset.train.images[:batch])
     queries = jax.jit(encode)(s.params, images)

@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coded_jax import erasures, pipeline, profiling, tasks
+from coded_jax import (
+    erasures,
+    pipeline,
+    profiling,
+)
+from coded_jax.losses import coded_losses
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 OURS, EAGER = "coded_jax", "pytorch"
@@ -58,7 +63,7 @@ def test_pytorch_computes_the_same(subjects, network):
     @jax.jit
     def loss_and_gradient(params):
         batch = {"images": images}
-        loss = lambda params: tasks.coded_losses(
+        loss = lambda params: coded_losses(
             s.pipeline, params, s.frozen, batch, available
         ).mean()
         return jax.value_and_grad(loss)(params)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from test_models import random_variables
 
-from coded_jax import codes, erasures, evaluation, pipeline, splitting
+from coded_jax import (
+    codes,
+    erasures,
+    evaluation,
+    pipeline,
+    planning,
+    stages,
+)
 from coded_jax.evaluation import Outcome
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.types import CodeShape
@@ -15,7 +22,7 @@ from coded_jax.types import CodeShape
 @pytest.fixture
 def setting(lenet):
     base, variables = lenet
-    plan = splitting.make_plan(base.f_conv, variables, (28, 28, 1), (2, 1))
+    plan = planning.make_plan(base.f_conv, variables, (28, 28, 1), (2, 1))
     shape = CodeShape(2, 2, plan.piece_shape, plan.share_shape)
     code = codes.learned_code(shape)
     pipe = pipeline.one_stage(base, plan, code, (0.1,), (0.3,), 2)
@@ -42,8 +49,8 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
         logits = pipeline.infer(pipe, variables, params, images, mask)
         predicted = np.asarray(logits).argmax(1)
         (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
-        features = pipeline.coded_features(pipe, stage, variables, *params, x)
-        merged = pipeline.reconstruct(pipe, stage, *params, features, mask)
+        features = stages.coded_features(stage, variables, *params, x)
+        merged = stages.reconstruct(stage, *params, features, mask)
         assert outcome.accuracy == pytest.approx((predicted == labels).mean())
         assert outcome.agreement == pytest.approx((predicted == base).mean())
         mse = float(np.square(merged - target).mean())
@@ -105,15 +112,15 @@ def test_losses_drawn_per_stage(monkeypatch, chunk):
     monkeypatch.setattr(evaluation, "CHUNK", chunk)
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
     variables = random_variables(base, (28, 28, 1))
-    stages, shape = [], (28, 28, 1)
+    chain, shape = [], (28, 28, 1)
     for i in range(2):
-        plan = splitting.make_plan(base.blocks[i], variables, shape, (2, 1))
+        plan = planning.make_plan(base.blocks[i], variables, shape, (2, 1))
         code = codes.zero_fill(CodeShape(2, 2, plan.piece_shape, plan.share_shape))
-        coding = pipeline.Coding(plan, code)
-        stages.append(pipeline.Stage(base.blocks[i], (i + 1, i + 1), coding))
+        coding = stages.Coding(plan, code)
+        chain.append(stages.Stage(base.blocks[i], (i + 1, i + 1), coding))
         shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
-    stages.append(pipeline.Stage(base.blocks[2], (3, 3)))
-    pipe = pipeline.Pipeline(base, tuple(stages), (0.1,), (0.3,), 2, 2)
+    chain.append(stages.Stage(base.blocks[2], (3, 3)))
+    pipe = pipeline.Pipeline(base, tuple(chain), (0.1,), (0.3,), 2, 2)
     rng = np.random.default_rng(0)
     arrays = {
         "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),

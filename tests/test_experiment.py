@@ -19,9 +19,16 @@ from rich.console import Console
 from test_data import write_data
 
 import coded_jax
-from coded_jax import data, erasures, experiment, export, tasks, workdir
+from coded_jax import (
+    data,
+    erasures,
+    experiment,
+    export,
+    workdir,
+)
 from coded_jax.config import Config
 from coded_jax.logs import progress_bars
+from coded_jax.losses import base_losses
 from coded_jax.pipeline import base_features
 from coded_jax.training import Interrupted
 
@@ -295,9 +302,9 @@ TINY = Config(
 
 def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
     base, traced = tmp_path / "base", []
-    losses = tasks.base_losses
     monkeypatch.setattr(
-        tasks, "base_losses", lambda *args: traced.append(1) or losses(*args)
+        "coded_jax.tasks.base_losses",
+        lambda *args: traced.append(1) or base_losses(*args),
     )
 
     def run(name, **fields):

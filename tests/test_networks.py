@@ -11,7 +11,8 @@ from flax import linen as nn
 from flax import nnx
 from jax import lax
 
-from coded_jax.splitting import cut, make_plan, merge, split
+from coded_jax.planning import make_plan
+from coded_jax.splitting import cut, merge, split
 
 norm = functools.partial(nn.BatchNorm, use_running_average=True)
 conv = functools.partial(nn.Conv, use_bias=False)

@@ -19,15 +19,14 @@ from coded_jax.erasures import available, patterns_up_to
 from coded_jax.models import make_base_model
 from coded_jax.pipeline import (
     base_features,
-    coded_features,
     from_decoder,
     infer,
     one_stage,
     pixels,
-    reconstruct,
     up_to_decoder,
 )
-from coded_jax.splitting import make_plan
+from coded_jax.planning import make_plan
+from coded_jax.stages import coded_features, reconstruct
 from coded_jax.types import BaseModel, CodeShape
 
 B = 3
@@ -156,13 +155,11 @@ def test_every_example_may_lose_others(lenet, truth):
     pipeline = make(lenet, (2, 1), 1)
     mask = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
     (stage,) = pipeline.stages
-    features = jax.jit(coded_features, static_argnums=(0, 1))(
-        pipeline, stage, lenet[1], {}, pixels(pipeline, random_images())
+    features = jax.jit(coded_features, static_argnums=0)(
+        stage, lenet[1], {}, pixels(pipeline, random_images())
     )
     chex.assert_shape(features, (3, B, 2, 4, 16))
-    merged = jax.jit(reconstruct, static_argnums=(0, 1))(
-        pipeline, stage, {}, features, mask
-    )
+    merged = jax.jit(reconstruct, static_argnums=0)(stage, {}, features, mask)
     expected = np.array(truth[0])
     expected[0, :2] = 0
     expected[1, 2:] = 0
@@ -179,7 +176,7 @@ def test_garbage_in_lost_slots_does_not_reach_the_features(lenet, systematic):
         jax.eval_shape(pipeline.init, jax.random.key(0)),
     )
     (stage,) = pipeline.stages
-    rebuild = jax.jit(functools.partial(reconstruct, pipeline, stage))
+    rebuild = jax.jit(functools.partial(reconstruct, stage))
     features = np.abs(rng.normal(size=(3, B, 2, 4, 16))).astype("f")
     for lost in patterns_up_to(3, 1):
         mask = available(lost, 3)

@@ -10,10 +10,20 @@ import optax
 import pytest
 from test_models import random_variables
 
-from coded_jax import codes, data, erasures, evaluation, placement, tasks, training
+from coded_jax import (
+    codes,
+    data,
+    erasures,
+    evaluation,
+    placement,
+    tasks,
+    training,
+)
+from coded_jax.losses import base_losses, coded_losses, with_targets
 from coded_jax.models.modules import ConvNorm, base_model
-from coded_jax.pipeline import Coding, Pipeline, Stage, infer, one_stage
-from coded_jax.splitting import make_plan
+from coded_jax.pipeline import Pipeline, infer, one_stage
+from coded_jax.planning import make_plan
+from coded_jax.stages import Coding, Stage
 from coded_jax.types import CodeShape
 
 SHAPE = (28, 28, 1)
@@ -93,7 +103,7 @@ def test_training_on_any_number_of_devices(lenet, count, kept, batch):
         frozen = placement.put_everywhere(mesh, lenet[1])
         arrays = tasks.device_arrays(mesh, split)
         if kept:
-            arrays = tasks.with_targets(pipe, frozen, arrays)
+            arrays = with_targets(pipe, frozen, arrays)
         dataset = data.Dataset("tiny", 10, split, split, split, (0.13,), (0.31,))
         task = tasks.code_task(pipe, frozen, dataset, optimizer, 1, [()])
         fresh = training.initial_state(task.init, optimizer, jax.random.key(0))[0]
@@ -144,7 +154,7 @@ def test_base_model_with_batch_norm_on_several_devices(batch):
     for mesh in (None, placement.make_mesh(3, devices(4), (2, 2))):
         pipe, variables = two_stages(mesh)
         arguments = placement.put_everywhere(mesh, (variables, data))
-        found.append(jax.jit(functools.partial(tasks.base_losses, pipe))(*arguments))
+        found.append(jax.jit(functools.partial(base_losses, pipe))(*arguments))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found
     )
@@ -162,7 +172,7 @@ def test_losses_and_logits_of_a_chain_on_several_devices(batch):
         params = pipe.init(jax.random.key(1))
         put = functools.partial(placement.put_everywhere, mesh)
         frozen, params, pixels, mask = put((variables, params, images, available))
-        loss = jax.jit(functools.partial(tasks.coded_losses, pipe))
+        loss = jax.jit(functools.partial(coded_losses, pipe))
         logits = jax.jit(infer, static_argnums=0)(pipe, frozen, params, pixels, mask)
         found.append((loss(params, frozen, {"images": pixels}, mask), logits))
     jax.tree.map(

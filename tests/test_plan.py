@@ -10,7 +10,14 @@ from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
 
-from coded_jax import build, config, costs, plan_view, splitting
+from coded_jax import (
+    build,
+    config,
+    costs,
+    plan_view,
+    planning,
+    splitting,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -81,7 +88,7 @@ def test_halos_by_hand():
         )
 
     kernel = jax.ShapeDtypeStruct((3, 3, 1, 1), "float32")
-    plan = splitting.make_plan(f_conv, kernel, (12, 12, 1), (3, 1))
+    plan = planning.make_plan(f_conv, kernel, (12, 12, 1), (3, 1))
     # Shares of 4 rows need 5, 6 and 5 rows; all windows have 6: 0-5, 3-8, 6-11.
     assert plan.rows.window == 6 and plan.rows.starts == (0, 3, 6)
     assert plan.rows.halos == (3, 6, 3) and plan.columns.halos == (0,)

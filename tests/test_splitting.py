@@ -12,7 +12,8 @@ from flax import linen as nn
 from hypothesis import strategies as st
 from jax import lax
 
-from coded_jax.splitting import AxisPlan, SplitPlan, cut, make_plan, merge, split
+from coded_jax.planning import make_plan
+from coded_jax.splitting import AxisPlan, SplitPlan, cut, merge, split
 
 
 def conv(

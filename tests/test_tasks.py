@@ -15,10 +15,12 @@ from coded_jax import (
     data,
     erasures,
     pipeline,
-    splitting,
+    planning,
+    stages,
     tasks,
     training,
 )
+from coded_jax.losses import base_losses, coded_losses, with_targets
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.types import CodeShape, chain
 
@@ -31,7 +33,7 @@ def images():
 
 
 def make_pipeline(base, variables, make_code, k=2, r=1):
-    plan = splitting.make_plan(base.f_conv, variables, SHAPE, (k, 1))
+    plan = planning.make_plan(base.f_conv, variables, SHAPE, (k, 1))
     shape = CodeShape(k, r, plan.piece_shape, plan.share_shape)
     return pipeline.one_stage(base, plan, make_code(shape), MEAN, STD, r)
 
@@ -47,7 +49,7 @@ def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
     for lost, rows in (((), slice(0, 0)), ((0,), slice(0, 2)), ((1,), slice(2, 4))):
         available = jnp.asarray(erasures.available(lost, 3))
         batch = {"images": images}
-        losses = tasks.coded_losses(pipe, ({},), frozen, batch, available)
+        losses = coded_losses(pipe, ({},), frozen, batch, available)
         expected = np.square(target[:, rows]).sum((1, 2, 3)) / target[0].size
         np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-9)
 
@@ -62,7 +64,7 @@ def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, syste
 
     def loss(params, frozen):
         batch = {"images": images}
-        return tasks.coded_losses(pipe, params, frozen, batch, available).mean()
+        return coded_losses(pipe, params, frozen, batch, available).mean()
 
     grads, frozen_grads = jax.grad(loss, argnums=(0, 1))(params, lenet[1])
     assert all((g == 0).all() for g in jax.tree.leaves(frozen_grads))
@@ -110,7 +112,7 @@ def test_codes_overfit_one_batch(lenet, images):
     state = optimizer.init(params)
     step = jax.jit(
         jax.value_and_grad(
-            lambda p: tasks.coded_losses(
+            lambda p: coded_losses(
                 pipe, p, lenet[1], {"images": images}, available
             ).mean()
         )
@@ -134,7 +136,7 @@ def test_base_loss_is_cross_entropy(lenet, images):
     )
     chosen = np.exp(logits)[np.arange(6), np.arange(6)] / np.exp(logits).sum(1)
     batch = {"images": images, "labels": labels}
-    losses, moved = tasks.base_losses(pipe, variables, batch)
+    losses, moved = base_losses(pipe, variables, batch)
     np.testing.assert_allclose(losses, -np.log(chosen), rtol=1e-5)
     assert moved == {}
 
@@ -143,24 +145,24 @@ def test_base_loss_is_cross_entropy(lenet, images):
 def test_kept_targets_give_the_same_losses(lenet, images, k, r):
     pipe = make_pipeline(*lenet, learned(), k, r)
     frozen, params = lenet[1], pipe.init(jax.random.key(1))
-    kept = tasks.with_targets(pipe, frozen, {"images": images})
+    kept = with_targets(pipe, frozen, {"images": images})
     assert [target.shape for target in kept["targets"]] == [(6, 4, 4, 16)]
     available = erasures.sample(jax.random.key(3), k + r, r, 6)
-    losses = jax.jit(functools.partial(tasks.coded_losses, pipe))
+    losses = jax.jit(functools.partial(coded_losses, pipe))
     for batch in (kept, {"images": images}):
         found = losses(params, frozen, batch, available)
         (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
-        whole = pipeline.coded_features(pipe, stage, frozen, *params, x)
-        merged = pipeline.reconstruct(pipe, stage, *params, whole, available)
+        whole = stages.coded_features(stage, frozen, *params, x)
+        merged = stages.reconstruct(stage, *params, whole, available)
         target = pipeline.base_features(pipe, frozen, images)
         expected = np.square(merged - target).mean((1, 2, 3))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_targets_too_large_to_keep_are_computed_in_the_step(lenet, images, monkeypatch):
-    monkeypatch.setattr(tasks, "CACHE_BYTES", 6 * 256 * 4 - 1)
+    monkeypatch.setattr("coded_jax.losses.CACHE_BYTES", 6 * 256 * 4 - 1)
     pipe = make_pipeline(*lenet, learned())
-    assert set(tasks.with_targets(pipe, lenet[1], {"images": images})) == {"images"}
+    assert set(with_targets(pipe, lenet[1], {"images": images})) == {"images"}
 
 
 # --- chains of stages -----------------------------------------------------------------
@@ -171,16 +173,16 @@ def make_chain(make_code=None):
     """Two stages of two layers each; 28 rows of features become 14, in two shares."""
     base = base_model([ConvNorm(3), ConvNorm(4), ConvNorm(5, stride=2), ConvNorm(4)])
     variables = random_variables(base, SHAPE)
-    stages, shape = [], SHAPE
+    parts, shape = [], SHAPE
     for first in (1, 3):
         f_conv = chain(base.blocks[first - 1 : first + 1])
-        plan = splitting.make_plan(f_conv, variables, shape, (2, 1))
+        plan = planning.make_plan(f_conv, variables, shape, (2, 1))
         sizes = CodeShape(2, 1, plan.piece_shape, plan.share_shape)
-        coding = pipeline.Coding(plan, (make_code or codes.zero_fill)(sizes))
-        stages.append(pipeline.Stage(f_conv, (first, first + 1), coding))
+        coding = stages.Coding(plan, (make_code or codes.zero_fill)(sizes))
+        parts.append(stages.Stage(f_conv, (first, first + 1), coding))
         shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
     assert shape == (14, 14, 4)
-    return pipeline.Pipeline(base, tuple(stages), MEAN, STD, 2, 1), variables
+    return pipeline.Pipeline(base, tuple(parts), MEAN, STD, 2, 1), variables
 
 
 def narrow(shape):
@@ -203,10 +205,10 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
     masks[:, 2, 3] = False  # parity, which is of no use
     batch = {"images": images}
     if kept:
-        batch = tasks.with_targets(pipe, variables, batch)
+        batch = with_targets(pipe, variables, batch)
         shapes = [target.shape for target in batch["targets"]]
         assert shapes == [(6, 28, 28, 4), (6, 14, 14, 4)]
-    found = jax.jit(functools.partial(tasks.coded_losses, pipe, end_to_end=end_to_end))(
+    found = jax.jit(functools.partial(coded_losses, pipe, end_to_end=end_to_end))(
         ({}, {}), variables, batch, masks
     )
     first, second = (jax.jit(chain(pipe.base.blocks[i : i + 2])) for i in (0, 2))
@@ -234,11 +236,11 @@ def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
     params = pipe.init(jax.random.key(1))
     masks = np.ones((2, 3, 1), bool)
     masks[:, 0] = False
-    batch = tasks.with_targets(pipe, variables, {"images": images})
+    batch = with_targets(pipe, variables, {"images": images})
 
     @functools.partial(jax.jit, static_argnames="end_to_end")
     def gradients(batch, end_to_end):
-        loss = lambda params, frozen: tasks.coded_losses(
+        loss = lambda params, frozen: coded_losses(
             pipe, params, frozen, batch, masks, end_to_end
         ).mean()
         return jax.grad(loss, (0, 1))(params, variables)
@@ -280,12 +282,10 @@ def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
 
     @jax.jit
     def both(params):
-        chained = lambda p: tasks.coded_losses(
+        chained = lambda p: coded_losses(
             pipe, (p, second), variables, batch, masks, end_to_end=False
         ).mean()
-        single = lambda p: tasks.coded_losses(
-            alone, (p,), variables, batch, masks
-        ).mean()
+        single = lambda p: coded_losses(alone, (p,), variables, batch, masks).mean()
         return jax.grad(chained)(params), jax.grad(single)(params)
 
     chained, single = both(first)
@@ -340,7 +340,7 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses):
 def make_normed():
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2)])
     variables = random_variables(base, SHAPE)
-    plan = splitting.make_plan(base.f_conv, variables, SHAPE, (2, 1))
+    plan = planning.make_plan(base.f_conv, variables, SHAPE, (2, 1))
     code = codes.zero_fill(CodeShape(2, 1, plan.piece_shape, plan.share_shape))
     return pipeline.one_stage(base, plan, code, MEAN, STD, 1), variables
 
@@ -378,7 +378,7 @@ def test_batch_norm_is_trained_on_the_statistics_of_the_batch(images):
     pipe, variables = make_normed()
     x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
     logits, statistics = jax.jit(trained_by_hand)(variables, x)
-    losses, moved = jax.jit(functools.partial(tasks.base_losses, pipe))(
+    losses, moved = jax.jit(functools.partial(base_losses, pipe))(
         variables, batch_of(images)
     )
     expected = -np.asarray(jax.nn.log_softmax(logits))[np.arange(6), np.arange(6)]
@@ -402,8 +402,8 @@ def test_a_step_sets_the_statistics_and_learns_the_rest(images):
     task = tasks.base_task(pipe, dataset, optimizer)
     init = lambda key: jax.tree.map(jnp.asarray, variables)
     state, _ = training.initial_state(init, optimizer, jax.random.key(0))
-    _, moved = tasks.base_losses(pipe, variables, batch)
-    grads = jax.grad(lambda v: tasks.base_losses(pipe, v, batch)[0].mean())(variables)
+    _, moved = base_losses(pipe, variables, batch)
+    grads = jax.grad(lambda v: base_losses(pipe, v, batch)[0].mean())(variables)
     state, _ = training.train_steps(
         state,
         {},
@@ -436,7 +436,7 @@ def test_label_smoothing(lenet, images):
     logits = lenet[0].head(lenet[1], pipeline.base_features(pipe, lenet[1], images))
     of_classes = -np.asarray(jax.nn.log_softmax(logits))
     expected = 0.7 * of_classes[np.arange(6), np.arange(6)] + 0.3 * of_classes.mean(1)
-    losses, _ = tasks.base_losses(pipe, lenet[1], batch_of(images), 0.3)
+    losses, _ = base_losses(pipe, lenet[1], batch_of(images), 0.3)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 

@@ -1,0 +1,136 @@
+"""One coded stage: what is split, encoded, computed by n devices, decoded and merged.
+
+All is computed in the dtype of the stage's input; parameters are cast to it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax import splitting
+from coded_jax.placement import Spread, here
+from coded_jax.splitting import SplitPlan
+from coded_jax.types import Block, Code, PyTree
+
+
+class Coding(NamedTuple):
+    """How a stage is distributed: how its input is split, and by what code."""
+
+    plan: SplitPlan
+    code: Code
+
+
+class Stage(NamedTuple):
+    """Blocks of the base model that are computed as one.
+
+    Attributes:
+      f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
+      blocks: the first and the last, from 1 on.
+      coding: None if it is computed whole.
+    """
+
+    f_conv: Block
+    blocks: tuple[int, int]
+    coding: Coding | None = None
+
+
+def compute(stage: Stage, frozen: PyTree, x: jax.Array) -> jax.Array:
+    """A stage without its code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
+    return stage.f_conv(_cast(frozen, x.dtype), x)
+
+
+def parity_features(
+    stage: Stage, frozen: PyTree, params: PyTree, x: jax.Array, spread: Spread = here
+) -> jax.Array:
+    """What the r devices with parity pieces compute; see `coded_features`.
+
+    Returns:
+      `[r, B, M, M', D]`.
+    """
+    plan, _ = _coding(stage)
+    parity = _encode(stage, params, x)[plan.k :]
+    outputs = _on_devices(stage, frozen, parity, spread)
+    return splitting.cut(plan, outputs, first=plan.k)
+
+
+def coded_features(
+    stage: Stage, frozen: PyTree, params: PyTree, x: jax.Array, spread: Spread = here
+) -> jax.Array:
+    """What the n devices compute.
+
+    Args:
+      stage: a coded one.
+      frozen: variables of the base model.
+      params: of this stage's code.
+      x: the stage's input `[B, H, W, C]`.
+      spread: how the pieces come to their devices.
+
+    Returns:
+      `[n, B, M, M', D]`.
+    """
+    queries = _encode(stage, params, x)
+    outputs = _on_devices(stage, frozen, queries, spread)
+    return splitting.cut(_coding(stage).plan, outputs)
+
+
+def reconstruct(
+    stage: Stage, params: PyTree, features: jax.Array, available: jax.Array
+) -> jax.Array:
+    """The stage's output from the results that arrived.
+
+    Args:
+      stage: a coded one.
+      params: of this stage's code.
+      features: `[n, B, M, M', D]`; lost slots may hold anything.
+      available: bool `[n, B]` or `[n, 1]`.
+
+    Returns:
+      `[B, M*, M'*, D]`.
+    """
+    plan, code = _coding(stage)
+    shares = code.decode(_cast(params, features.dtype), features, available)
+    return splitting.merge(plan, shares)
+
+
+def recover(
+    stage: Stage, params: PyTree, features: jax.Array, available: jax.Array
+) -> jax.Array:
+    """`reconstruct`, but nothing is decoded where a systematic code has lost nothing.
+
+    Not for training: XLA's CPU backend compiles gradients of its convolutions in a
+    conditional to a naive loop.
+    """
+    plan, code = _coding(stage)
+    if not code.systematic:
+        return reconstruct(stage, params, features, available)
+    return jax.lax.cond(
+        jnp.all(available[: plan.k]),
+        lambda features: splitting.merge(plan, features[: plan.k]),
+        lambda features: reconstruct(stage, params, features, available),
+        features,
+    )
+
+
+def _coding(stage: Stage) -> Coding:
+    if stage.coding is None:
+        raise ValueError("stage: one without a code given, a coded one accepted")
+    return stage.coding
+
+
+def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:
+    return jax.tree.map(lambda x: x.astype(dtype), variables)
+
+
+def _encode(stage: Stage, params: PyTree, x: jax.Array) -> jax.Array:
+    plan, code = _coding(stage)
+    return code.encode(_cast(params, x.dtype), splitting.split(plan, x))
+
+
+def _on_devices(
+    stage: Stage, frozen: PyTree, queries: jax.Array, spread: Spread
+) -> jax.Array:
+    """`f_conv` of each piece, `[m, B, h, w, C]`, before the cut."""
+    return spread(jax.vmap(lambda pieces: compute(stage, frozen, pieces)), queries)
