@@ -82,20 +82,23 @@ class ConvDecoder(nn.Module):
       joint: the n*D feature maps together, or each of the D channels on its own, with
         shared weights and n input maps.
       width, dilations: as in `DilatedStack`.
+      relu: whether the outputs are never negative, as features after a ReLU are.
     """
 
     k: int
     joint: bool = False
     width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
+    relu: bool = True
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """`[n, B, M, M', D] -> [k, B, M, M', D]`, never negative."""
+        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
         n, batch, m, m2, depth = features.shape
         groups, inner = (1, depth) if self.joint else (depth, 1)
         x = features.reshape(n, batch, m, m2, groups, inner)
         x = x.transpose(1, 4, 2, 3, 0, 5).reshape(batch * groups, m, m2, n * inner)
         x = DilatedStack(self.k * inner, self.width, self.dilations)(x)
-        x = nn.relu(x).reshape(batch, groups, m, m2, self.k, inner)
+        x = nn.relu(x) if self.relu else x
+        x = x.reshape(batch, groups, m, m2, self.k, inner)
         return x.transpose(4, 0, 2, 3, 1, 5).reshape(self.k, batch, m, m2, depth)

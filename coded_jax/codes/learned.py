@@ -24,6 +24,17 @@ def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
     return jnp.where(available[:, :, None, None, None], features, 0)
 
 
+def cosines(k: int, r: int) -> jax.Array:
+    """The first r orthonormal vectors `[k, r]` of the discrete cosine transform (II).
+
+    As sums of k pieces they keep the pixels' variance; the first one is the addition
+    code of ParM (Kosaian et al. 2019). Those from k on repeat or are zero.
+    """
+    i, j = jnp.arange(k)[:, None], jnp.arange(r)[None]
+    basis = jnp.cos(jnp.pi * j * (2 * i + 1) / (2 * k))
+    return basis * jnp.sqrt(jnp.where(j == 0, 1, 2) / k)
+
+
 def learned_code(
     shape: CodeShape,
     *,
@@ -47,10 +58,13 @@ def learned_code(
       decoder_channels: `"joint"` or `"independent"`; if None, joint for the MLP and
         independent for the convolutional decoder.
       systematic: shares whose own result arrived are passed through untouched, and the
-        decoder fills only the gaps; otherwise it regenerates all shares (the paper).
+        decoder fills only the gaps, with values of any sign; the encoder's network is
+        added to learned sums of the pieces. Otherwise the decoder regenerates all
+        shares and ends in a ReLU, and the encoder is its network alone (the paper).
 
     Returns:
-      A code with parameters `{"encoder": ..., "decoder": ...}`.
+      A code with parameters `{"encoder": ..., "decoder": ...}`, and `"sums"` `[k, r]`
+      of a systematic one.
 
     Raises:
       ValueError: an argument is not one of the accepted values.
@@ -75,20 +89,23 @@ def learned_code(
         else ConvEncoder(r, encoder_width, tuple(dilations))
     )
     decoder_net = (
-        MLPDecoder(k, joint, decoder_width)
+        MLPDecoder(k, joint, decoder_width, relu=not systematic)
         if decoder == "mlp"
-        else ConvDecoder(k, joint, decoder_width, tuple(dilations))
+        else ConvDecoder(k, joint, decoder_width, tuple(dilations), relu=not systematic)
     )
 
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)
-        return {
+        params = {
             "encoder": encoder_net.init(encoder_key, jnp.zeros((k, 1, *shape.piece))),
             "decoder": decoder_net.init(decoder_key, jnp.zeros((n, 1, *shape.share))),
         }
+        return {**params, "sums": cosines(k, r)} if systematic else params
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         parity = encoder_net.apply(params["encoder"], pieces)
+        if systematic:
+            parity += jnp.einsum("kbhwc,kr->rbhwc", pieces, params["sums"])
         return jnp.concatenate([pieces, parity])  # type: ignore
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:

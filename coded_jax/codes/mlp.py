@@ -35,21 +35,25 @@ class MLPDecoder(nn.Module):
       k: shares to reconstruct.
       joint: all D channels together, or each on its own with shared weights.
       width: of the two hidden layers; as the last layer if None.
+      relu: whether the outputs are never negative, as features after a ReLU are.
     """
 
     k: int
     joint: bool = True
     width: int | None = None
+    relu: bool = True
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """`[n, B, M, M', D] -> [k, B, M, M', D]`, never negative."""
+        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
         n, batch, m, m2, depth = features.shape
         groups, inner = (1, depth) if self.joint else (depth, 1)
         x = features.reshape(n, batch, m, m2, groups, inner)
         x = x.transpose(1, 4, 0, 2, 3, 5).reshape(batch, groups, n * m * m2 * inner)
         out = self.k * m * m2 * inner
-        for width in (self.width or out, self.width or out, out):
+        for width in (self.width or out, self.width or out):
             x = nn.relu(nn.Dense(width)(x))
+        x = nn.Dense(out)(x)
+        x = nn.relu(x) if self.relu else x
         x = x.reshape(batch, groups, self.k, m, m2, inner).transpose(2, 0, 3, 4, 1, 5)
         return jnp.reshape(x, (self.k, batch, m, m2, depth))
