@@ -14,7 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from coded_jax.traces import Constant, Window, constant_of, digest_of, windows
+from coded_jax.traces import (
+    MOST_KNOWN,
+    Constant,
+    Window,
+    constant_of,
+    digest_of,
+    windows,
+)
 
 SIZES = frozenset("shape new_sizes limit_indices slice_sizes sharding".split())
 OF_INDICES = frozenset(
@@ -101,6 +108,10 @@ def through_constants(
         digest = digest_of(name, static(params), digests)
         if name in ("reshape", "squeeze"):
             digest = digest_of(name, digests)
+        elif name == "iota":  # its size along other axes makes no difference
+            digest = digest_of(
+                name, static(params), params["shape"][params["dimension"]]
+            )
         outputs = [Constant(made.varying, made.border, digest)] * len(eqn.outvars)
     else:
         digest = digest_of(name, params, shapes, digests)
@@ -115,6 +126,9 @@ def _rule(
     eqn: Any, traces: list[Constant], shapes: list[Any], elementwise: bool
 ) -> Constant | None:
     name, params = eqn.primitive.name, eqn.params
+    if name == "iota":
+        varying = constant_of(eqn.outvars[0].aval).varying
+        return Constant(varying & {params["dimension"]})
     if name == "broadcast_in_dim":
         return traces[0].moved(dict(enumerate(params["broadcast_dimensions"])))
     if name == "transpose":
@@ -165,7 +179,7 @@ def _with_value(
         or any(t.value is None for t in traces)
         or not isinstance(dtype, np.dtype)  # of random keys, for instance
         or dtype.kind not in "iub"
-        or out.size > 4096
+        or out.size > MOST_KNOWN
         or not (elementwise or eqn.primitive.name in OF_INDICES)
     ):
         return outputs

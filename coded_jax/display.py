@@ -34,7 +34,7 @@ def report(results: dict[str, Any]) -> Group:
         "decoder\n"
         f"base model: {percent(results['base']['test_accuracy'])} % on the test split; "
         f"each of {split['k'] + split['r']} devices does {split['work_fraction']:.3f} "
-        "of its work\n\n"
+        f"of {_coded(split)}\n\n"
         "test accuracy in %, over all patterns of that many lost results"
     )
     title = "every erasure pattern of the code"
@@ -44,6 +44,15 @@ def report(results: dict[str, Any]) -> Group:
         patterns = sorted(patterns, key=lambda p: p["accuracy"])[:MOST_PATTERNS]
     by_lost = _summary_table(results)
     return Group(heading, by_lost, title, _pattern_table(patterns, split["k"]))
+
+
+def _coded(split: dict[str, Any]) -> str:
+    """What the devices share: all of the base model's blocks, or some stages."""
+    if split["coded_fraction"] == 1:
+        return "its work"
+    stages = ["-".join(map(str, sorted(set(s["blocks"])))) for s in split["stages"]]
+    share = 100 * split["coded_fraction"]
+    return f"blocks {', '.join(stages)}, which are {share:.0f} % of its work"
 
 
 def _summary_table(results: dict[str, Any]) -> Table:

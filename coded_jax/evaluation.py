@@ -1,4 +1,4 @@
-"""Accuracy under every erasure pattern, never a random draw."""
+"""Accuracy under every erasure pattern."""
 
 from __future__ import annotations
 

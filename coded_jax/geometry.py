@@ -10,13 +10,20 @@ none, mixes positions or tells them apart is refused by name.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from coded_jax.constants import static, through_constants
-from coded_jax.operations import ELEMENTWISE, UNCHANGED, Operands, through_features
+from coded_jax.operations import (
+    ALIGNED,
+    ELEMENTWISE,
+    UNCHANGED,
+    Operands,
+    through_features,
+)
 from coded_jax.traces import (
     Constant,
     Feature,
@@ -30,7 +37,7 @@ from coded_jax.traces import (
 from coded_jax.types import PyTree
 from coded_jax.windowed import index_digest
 
-__all__ = ["Analysis", "Field", "Fields", "analyse", "receptive_field"]
+__all__ = ["Analysis", "Field", "Fields", "analyse", "first_line", "receptive_field"]
 
 CALLS = {  # primitive -> the parameter that holds its jaxpr
     "jit": "jaxpr",
@@ -53,6 +60,7 @@ OPAQUE = {
     "pure_callback": "calls code that cannot be looked into",
     "shard_map": "splits its operands itself",
 }
+LOOPS = frozenset({"scan", "while"})  # of `map` and `fori_loop`, too
 WAY_OUT = "move it to the head, or end f_conv before it"
 
 
@@ -76,10 +84,16 @@ class Analysis(NamedTuple):
         """The first operation that is another one, or None if both are the same."""
         if self.digest == other.digest:
             return None
-        for mine, others in zip(self.operations, other.operations, strict=False):
-            if mine != others:
-                return mine[0]
-        return "of a different number"
+        pairs = itertools.zip_longest(self.operations, other.operations)
+        for pair in pairs:
+            if pair[0] != pair[1]:
+                return (pair[0] or pair[1])[0]
+        return "that makes the result"  # the same ones, but another's result
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of `f_conv` says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def receptive_field(
@@ -106,10 +120,18 @@ def analyse(
     variables: PyTree,
     image_shape: tuple[int, int, int],
 ) -> Analysis:
-    """Everything that a split of `f_conv` needs to know; see `receptive_field`."""
+    """Everything that a split of `f_conv` needs to know; see `receptive_field`.
+
+    An error of `f_conv` itself is the cause of the `ValueError`.
+    """
     # Two images: an axis of size 1 could not be told from others.
     image = jax.ShapeDtypeStruct((2, *image_shape), "float32")
-    closed = jax.make_jaxpr(f_conv)(variables, image)
+    try:
+        closed = jax.make_jaxpr(f_conv)(variables, image)
+    except Exception as error:
+        raise ValueError(
+            f"f_conv: fails for images {image_shape}: {first_line(error)}"
+        ) from error
     *weights, _ = closed.jaxpr.invars
     inputs: list[Trace] = [constant_of(v.aval, i) for i, v in enumerate(weights)]
     walk = _Walk((image_shape[0], image_shape[1]))
@@ -184,9 +206,10 @@ class _Walk:
         except Refusal as why:
             operands = ", ".join(str(v.aval.str_short()) for v in eqn.invars)
             where = f" in {inner!r}" if inner else ""
+            way_out = f"unroll it, {WAY_OUT}" if name in LOOPS else WAY_OUT
             return [
                 ValueError(
-                    f"f_conv: operation {name!r} of {operands}{where} {why}: {WAY_OUT}"
+                    f"f_conv: operation {name!r} of {operands}{where} {why}: {way_out}"
                 )
             ] * len(eqn.outvars)
         return [self.signed(eqn, fine, made, i, inner) for i in range(len(eqn.outvars))]
@@ -204,12 +227,15 @@ class _Walk:
             # Pieces are shorter by multiples of the stride; so must all layers be.
             shape[axis] = shape[axis] * field.stride - size
         digests = [t.digest for t in traces]
-        others = []
+        others: list[Any] = []
         if name == "gather" and isinstance(traces[1], Constant):
             digests[1] = index_digest(traces[1])
         elif name not in ELEMENTWISE:  # where constants have the features' shape
+            # So have those of `ALIGNED`, but along the channels.
+            axes = next(t.axes for t in traces if isinstance(t, Feature))
+            same = set(axes) if name in ALIGNED else set()
             others = [
-                v.aval.shape
+                [size for axis, size in enumerate(v.aval.shape) if axis not in same]
                 for v, t in zip(eqn.invars, traces, strict=True)
                 if isinstance(t, Constant)
             ]

@@ -28,6 +28,8 @@ ELEMENTWISE = frozenset(
     "shift_right_arithmetic shift_right_logical sharding_constraint sign sin sinh sqrt "
     "square stop_gradient sub tan tanh xor zeta".split()
 )
+# Their operands have the same batch, rows and columns on the same axes.
+ALIGNED = frozenset("concatenate sort stack".split())
 UNCHANGED = frozenset("device_put optimization_barrier pvary reshard".split())
 RULES: dict[str, Rule] = {}
 
@@ -138,6 +140,29 @@ def _broadcast(eqn: Any, traces: Operands) -> Feature:
     if grown:
         raise Refusal(f"repeats {names(feature, grown)} (edge padding, upsampling)")
     return feature.moved(dict(enumerate(to)))
+
+
+@rule("tile")
+def _tile(eqn: Any, traces: Operands) -> Feature:
+    feature, reps = only(traces), eqn.params["reps"]
+    grown = {axis for axis in feature.axes if reps[axis] != 1}
+    if grown:
+        raise Refusal(f"repeats {names(feature, grown)} (edge padding, upsampling)")
+    return feature
+
+
+@rule("stack")
+def _stack(eqn: Any, traces: Operands) -> Feature:
+    feature, new = joined(eqn, traces), eqn.params["axis"]
+    return feature.moved({axis: axis + (axis >= new) for axis in feature.axes})
+
+
+@rule("unstack")
+def _unstack(eqn: Any, traces: Operands) -> Feature:
+    feature, gone = only(traces), eqn.params["axis"]
+    if gone in feature.axes:
+        raise Refusal(f"drops {names(feature, {gone})}")
+    return feature.moved({axis: axis - (axis > gone) for axis in feature.axes})
 
 
 @rule("reshape", "squeeze")

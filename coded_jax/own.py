@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import experiment, serving
@@ -38,7 +41,7 @@ def protect(
         what the one before it made, for `stages`. Images come as
         `(images / 255 - mean) / std` with those of the data set.
       head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
-      variables: any pytree of arrays; stays as it is.
+      variables: any pytree of arrays and numbers; real ones are taken as float32.
       dataset: its training part trains the code, its validation part chooses the
         epoch, its test part gives the results.
       workdir: folder for checkpoints and results.
@@ -49,13 +52,17 @@ def protect(
       The coded model; its `results` are the content of `results.json`.
 
     Raises:
-      ValueError: a setting is out of range, or `f_conv` cannot be split.
+      ValueError: a setting is unknown or out of range, `f_conv` cannot be split, `head`
+        does not give logits, or the workdir is that of another CNN or other data.
     """
     blocks = (f_conv,) if callable(f_conv) else tuple(f_conv)
+    variables = _arrays(variables)
     base = BaseModel(lambda key, image_shape, classes: variables, blocks, head)
-    named: dict[str, Any] = {"dataset": OWN, "base_model": OWN}
-    config = Config(**{"recipe": "systematic", **settings, **named})
-    own = experiment.Own(dataset, base, variables, fingerprint(variables, dataset))
+    config = _config(settings)
+    _check_head(base, variables, dataset)
+    own = experiment.Own(
+        dataset, base, variables, fingerprint(base, variables, dataset)
+    )
     prepared = experiment.prepare(config, workdir, devices=devices, mesh=mesh, own=own)
     results = experiment.run(prepared)
     params = serving.best_params(
@@ -66,12 +73,75 @@ def protect(
     )
 
 
-def fingerprint(variables: PyTree, dataset: Dataset) -> str:
-    """16 hexadecimal digits that tell variables and data apart from others."""
+def _arrays(variables: PyTree) -> PyTree:
+    """Arrays, real numbers in float32."""
+
+    def array(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        real = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(jnp.float32) if real else leaf
+
+    try:
+        return jax.tree.map(array, variables)
+    except TypeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"variables: a pytree of arrays and numbers accepted ({reason})"
+        ) from error
+
+
+def _config(settings: dict[str, Any]) -> Config:
+    fixed: dict[str, Any] = {"dataset": OWN, "base_model": OWN}
+    names = {field.name for field in dataclasses.fields(Config)} - fixed.keys()
+    if unknown := sorted(settings.keys() - names):
+        raise ValueError(f"settings: {unknown} given, some of {sorted(names)} accepted")
+    return Config(**{"recipe": "systematic", **settings, **fixed})
+
+
+def _check_head(base: BaseModel, variables: PyTree, dataset: Dataset) -> None:
+    """Raises ValueError unless blocks and head make logits of the data's images."""
+    if not base.blocks:
+        raise ValueError("f_conv: no block given, one or more accepted")
+    images = jax.ShapeDtypeStruct((2, *dataset.image_shape), jnp.float32)
+    features = _shape("f_conv", base.f_conv, variables, images)
+    logits = _shape("head", base.head, variables, features)
+    if logits.shape != (2, dataset.classes):
+        raise ValueError(
+            f"head: gives {list(logits.shape)} for 2 images, "
+            f"[2, {dataset.classes}] accepted, the logits of the data set's classes"
+        )
+
+
+def _shape(name: str, f: Block, variables: PyTree, x: Any) -> Any:
+    try:
+        return jax.eval_shape(f, variables, x)
+    except Exception as error:  # whatever a function of the user's raises
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{name}: fails for float32 {list(x.shape)} ({reason})"
+        ) from error
+
+
+def fingerprint(base: BaseModel, variables: PyTree, dataset: Dataset) -> str:
+    """16 hexadecimal digits that tell functions, variables and data apart from others.
+
+    Functions by their jaxprs, and by the constants that they have closed over.
+    """
     digest = hashlib.sha256(str(jax.tree.structure(variables)).encode())
+    x = jax.ShapeDtypeStruct((2, *dataset.image_shape), jnp.float32)
+    arrays = []
+    for f in (*base.blocks, base.head):
+        jaxpr, x = jax.make_jaxpr(f, return_shape=True)(variables, x)
+        # Functions print with their address, which is another in every process.
+        digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr)).encode())
+        arrays += jaxpr.consts
     parts = (dataset.train, dataset.validation, dataset.test)
-    arrays = [array for part in parts for array in (part.images, part.labels)]
+    arrays += [array for part in parts for array in (part.images, part.labels)]
     for leaf in (*jax.tree.leaves(variables), *arrays):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+            leaf.dtype, jax.dtypes.prng_key
+        ):
+            leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())

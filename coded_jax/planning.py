@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import jax
 
-from coded_jax.geometry import Analysis, Field, analyse
+from coded_jax.geometry import Analysis, Field, analyse, first_line
 from coded_jax.splitting import AxisPlan, SplitPlan
 from coded_jax.types import PyTree
 
@@ -65,7 +65,7 @@ def _check_pieces(
     try:
         piece = analyse(f_conv, variables, plan.piece_shape)
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error.__cause__ or error)  # of f_conv, if it has failed
         raise ValueError(
             f"f_conv: fails for pieces {plan.piece_shape} but not for images "
             f"{image_shape}: move what depends on the size to the head, or take a "
@@ -73,10 +73,13 @@ def _check_pieces(
         ) from error
     different = whole.differs_from(piece)
     if different is not None:
+        way_out = "move adaptive pooling and its like to the head"
+        if different.startswith(("'slice'", "'gather'")):
+            way_out = "crop relative to its end, or move it to the head"
         raise ValueError(
             f"f_conv: operation {different} depends on the size of the image, with "
             f"other windows, padding or constants for pieces {plan.piece_shape} than "
-            f"for images {image_shape}: move adaptive pooling and its like to the head"
+            f"for images {image_shape}: {way_out}"
         )
     for axis, name, features in zip(
         (plan.rows, plan.columns), ("rows", "columns"), piece.features[:2], strict=True

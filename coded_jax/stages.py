@@ -121,7 +121,9 @@ def _coding(stage: Stage) -> Coding:
 
 
 def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:
-    return jax.tree.map(lambda x: x.astype(dtype), variables)
+    """Real numbers in `dtype`; integers, keys and the like as they are."""
+    real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: x.astype(dtype) if real(x) else x, variables)
 
 
 def _encode(stage: Stage, params: PyTree, x: jax.Array) -> jax.Array:

@@ -23,10 +23,14 @@ from coded_jax import build, costs, data, plan_view
 IMAGE_SHAPE = flags.DEFINE_string(
     "image_shape", None, "HxWxC, as 32x32x3; that of the data set if not given"
 )
-CLASSES = flags.DEFINE_integer("classes", 10, "of a model for --image_shape")
+CLASSES = flags.DEFINE_integer(
+    "classes", 10, "of a model for --image_shape", lower_bound=1
+)
 PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
-flags.DEFINE_string("workdir", None, "not used; flagfiles of run.py have it")
-flags.DEFINE_string("base_dir", None, "not used; flagfiles of run.py have it")
+for name in (
+    "workdir base_dir devices mesh compilation_cache coordinator processes process"
+).split():
+    flags.DEFINE_string(name, None, "not used; flagfiles of run.py may have it")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
 )

@@ -9,6 +9,7 @@ import pytest
 
 from coded_jax.codes import learned_code, no_parity, zero_fill
 from coded_jax.codes.conv import DilatedStack
+from coded_jax.codes.learned import cosines
 from coded_jax.erasures import available, patterns_up_to
 from coded_jax.types import Code, CodeShape
 
@@ -162,19 +163,26 @@ def test_every_channel_is_encoded_alike_and_alone(name):
     assert not np.allclose(other[..., 0], parity[..., 0], atol=1e-2)
 
 
+@pytest.mark.parametrize("systematic", [True, False])
 @pytest.mark.parametrize("name", ["mlp", "conv"])
-def test_encoder_by_hand(name):
+def test_encoder_by_hand(name, systematic):
     # Hidden: the pieces. Parity: combinations of what ReLU leaves of them, negative,
     # so that a ReLU after the last layer would show.
     h, w, _ = SHAPE.piece
     combination = -np.array([[1.0, 3.0], [2.0, 4.0]], np.float32)  # [k, r]
     if name == "mlp":
-        code = learned_code(SHAPE)
+        code = learned_code(SHAPE, systematic=systematic)
         kernels = [np.eye(2 * h * w), np.kron(combination, np.eye(h * w))]
         layers = [f"Dense_{i}" for i in range(2)]
         net = lambda layers: layers
     else:
-        code = learned_code(SHAPE, encoder="conv", encoder_width=2, dilations=(3,))
+        code = learned_code(
+            SHAPE,
+            encoder="conv",
+            encoder_width=2,
+            dilations=(3,),
+            systematic=systematic,
+        )
         centre = np.zeros((3, 3, 2, 2))
         centre[1, 1] = np.eye(2)
         kernels = [centre, combination[None, None]]
@@ -188,8 +196,30 @@ def test_encoder_by_hand(name):
     pieces = random_pieces()
     first, second = np.maximum(pieces, 0)
     expected = [-(first + 2 * second), -(3 * first + 4 * second)]
+    if systematic:  # and sums of the pieces beside the network
+        params["sums"] = np.array([[0.5, 0.0], [2.0, -1.0]], np.float32)
+        expected[0] += 0.5 * pieces[0] + 2 * pieces[1]
+        expected[1] -= pieces[1]
     queries = jax.jit(code.encode)(params, pieces)
     chex.assert_trees_all_close(list(queries[2:]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (5, 5)])
+def test_parity_starts_as_orthonormal_sums(k, r):
+    sums = np.asarray(cosines(k, r))
+    np.testing.assert_allclose(sums.T @ sums, np.eye(r), atol=1e-6)
+    np.testing.assert_allclose(sums[:, 0], 1 / np.sqrt(k), rtol=1e-6)
+    shape = CodeShape(k, r, SHAPE.piece, SHAPE.share)
+    params = learned_code(shape).init(jax.random.key(0))
+    np.testing.assert_array_equal(params["sums"], sums)
+    assert "sums" not in learned_code(shape, systematic=False).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_systematic_decoders_reach_values_below_zero(name):
+    code, params = make(name)
+    shares = code.decode(params, -random_features(), available((0,), SHAPE.n))
+    assert (np.asarray(shares[0]) < 0).any()
 
 
 @pytest.mark.parametrize("name", ["mlp", "mlp, independent", "conv", "conv, joint"])

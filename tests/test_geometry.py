@@ -259,6 +259,8 @@ def test_calls_and_elementwise_operations_change_nothing(f):
         lambda x: x / (jnp.zeros((1, 1, 1, 1)) + 2),
         lambda x: x + jnp.zeros_like(x),
         lambda x: jnp.concatenate([x, jnp.ones_like(x)], axis=3),
+        lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 3),
+        lambda x: jnp.stack([x, jnp.ones_like(x)]).sum(0),
         lambda x: nn.BatchNorm(True).apply(
             {
                 "params": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
@@ -267,7 +269,7 @@ def test_calls_and_elementwise_operations_change_nothing(f):
             x,
         ),
     ],
-    ids="bias scale scalar zeros_like concatenation batch_norm".split(),
+    ids="bias scale scalar zeros_like concatenation iota stack batch_norm".split(),
 )
 def test_constants_that_are_the_same_everywhere_are_accepted(f):
     assert fields_of(f) == (Field(), Field())
@@ -337,6 +339,11 @@ def test_variables_that_tell_positions_apart_are_refused():
         ("sort", lambda x: jnp.sort(x, 2)),
         ("concatenate", lambda x: lax.concatenate([x, x], dimension=1)),
         ("broadcast_in_dim", lambda x: jnp.broadcast_to(x[:, :1], x.shape)),
+        ("tile|reshape", lambda x: jnp.tile(x, (1, 2, 1, 1))),
+        ("tile|reshape", lambda x: jnp.tile(x, (1, 1, 2, 2))),
+        ("reshape", lambda x: jnp.stack([x, x], 2).reshape(2, 48, 21, 2)),
+        ("unstack|split", lambda x: jnp.unstack(x, axis=1)[0]),
+        ("sort", lambda x: jnp.argsort(x, 1)),
         ("gather", lambda x: x[:, jnp.array([3, 1, 2])]),
         ("scatter", lambda x: x.at[:, 0].set(0.0)),
         ("scan", lambda x: lax.scan(lambda c, row: (c, row + c), 0.0, x)[1]),
@@ -372,9 +379,36 @@ def test_variables_that_tell_positions_apart_are_refused():
     ],
 )
 def test_what_mixes_positions_is_refused_by_name(operation, f):
-    with pytest.raises(ValueError, match=f"^f_conv: operation '{operation}' of ") as e:
+    with pytest.raises(
+        ValueError, match=f"^f_conv: operation '({operation})' of "
+    ) as e:
         fields_of(f)
     assert "\n" not in str(e.value) and "head" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: lax.scan(lambda c, _: (jnp.sin(c), None), x, length=2)[0],
+        lambda x: lax.map(jnp.sin, x),
+        lambda x: lax.fori_loop(0, 2, lambda _, x: jnp.sin(x), x),
+        lambda x: lax.while_loop(lambda x: x.sum() < 1, lambda x: x + 1, x),
+    ],
+)
+def test_loops_are_refused_with_unrolling_as_the_way_out(f):
+    with pytest.raises(ValueError, match="is a loop: unroll it, move it to the head"):
+        fields_of(f)
+
+
+def test_what_f_conv_raises_is_said_in_a_line():
+    def fails(x):
+        raise KeyError
+
+    with pytest.raises(ValueError, match=r"^f_conv: fails for .*21, 2\): KeyError$"):
+        fields_of(fails)
+    with pytest.raises(ValueError, match="^f_conv: fails for .*dot_general") as error:
+        fields_of(lambda x: x @ jnp.ones((7, 7)))
+    assert "\n" not in str(error.value) and error.value.__cause__ is not None
 
 
 def test_the_scope_of_what_is_refused_is_named():
@@ -498,6 +532,11 @@ ONE_SAME = ((1, 1, 1, 1), "SAME")
         lambda x: jnp.cumsum(conv(x, (3, 5)), 3)[..., jnp.array([1, 0, 1])],
         lambda x: conv(x, (3, 5)).max(3)[..., None],
         lambda x: jnp.repeat(conv(x, (3, 5)), 2, axis=3)[..., ::2],
+        lambda x: jnp.tile(conv(x, (3, 5)), (1, 1, 1, 2)),
+        lambda x: jnp.stack([x, conv(x, (3, 5))], -1).reshape(*x.shape[:3], 4),
+        lambda x: jnp.stack([x, conv(x, (3, 5))], 2).max(2),
+        lambda x: jnp.unstack(conv(x, (3, 5))[:, None], axis=1)[0],
+        lambda x: jnp.argsort(conv(x, (3, 5)), -1),
         lambda x: conv(jnp.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0))), (3, 5), **VALID),
         lambda x: lax.optimization_barrier((conv(x, (3, 5)), x))[0],
         lambda x: checkpoint_name(conv(x, (3, 5)), "name"),
@@ -528,6 +567,12 @@ def test_crops_and_strides(f, rows):
     assert fields_of(f)[0] == rows
 
 
+def test_strides_of_large_images():
+    # Before jax 0.8 a gather by a grid of 256x256 pairs of indices.
+    fields = fields_of(lambda x: x[:, ::2, ::2], (512, 512, 1))
+    assert fields == (Field(2, 0, 1), Field(2, 0, 1))
+
+
 def test_analyses_of_two_sizes_differ_where_the_function_does():
     def differs(f):
         analyses = [
@@ -552,10 +597,20 @@ def test_analyses_of_two_sizes_differ_where_the_function_does():
         differs(lambda x: jnp.repeat(x, x.shape[1], 3).sum(3, keepdims=True))
         == ["'broadcast_in_dim'"] * 2
     )
-    assert differs(lambda x: jnp.sin(x) if x.shape[1] > 15 else x) == [
-        None,
-        "of a different number",
-    ]
+    more = lambda x, y: jnp.concatenate([x, y], -1)
+    assert differs(lambda x: more(x, jnp.zeros(x.shape))) == [None, None]
+    assert (
+        differs(lambda x: more(x, jnp.zeros((*x.shape[:3], x.shape[1]))))
+        == ["'concatenate'"] * 2
+    )
+    assert differs(lambda x: jnp.argsort(x, -1)) == [None, None]
+    assert differs(lambda x: jnp.tile(x, (1, 1, 1, 2))) == [None, None]
+    longer = lambda x: jnp.sin(x) if x.shape[1] > 15 else x
+    assert differs(longer) == [None, "'sin'"]
+    longer = lambda x: jnp.sin(x) if x.shape[1] > 15 else jnp.cos(jnp.sin(x))
+    assert differs(longer) == [None, "'cos'"]
+    either = lambda x: (jnp.sin(x), jnp.cos(x))[x.shape[1] > 15]
+    assert differs(either) == [None, "that makes the result"]
 
 
 def test_result_that_does_not_depend_on_the_image():

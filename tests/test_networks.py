@@ -388,6 +388,15 @@ def test_what_cannot_be_split_is_refused_in_a_line(name):
     assert any(way in message for way in ways_out)
 
 
+def test_batch_norm_without_a_place_for_its_statistics():
+    module = nn.BatchNorm(use_running_average=False)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    words = r"^f_conv: fails for images \(24, 20, 4\): .*batch_stats"
+    with pytest.raises(ValueError, match=words) as error:
+        make_plan(module.apply, variables, SHAPE, (2, 1))
+    assert "\n" not in str(error.value)
+
+
 def test_refusals_name_the_module():
     class Net(nn.Module):
         @nn.compact

@@ -140,6 +140,15 @@ NETWORKS = {
     "padding after stride": lambda x: conv(conv(x, stride=(2, 2)), (5, 3), seed=1),
     "residual": lambda x: nn.relu(conv(x) + conv(conv(x, (1, 5)), (5, 1), seed=1)),
     "concatenation": lambda x: jnp.concatenate([x, conv(x), conv(x, (5, 5))], axis=3),
+    "channels of zeros": lambda x: conv(
+        jnp.concatenate([x[:, ::2, ::2], jnp.zeros(x[:, ::2, ::2].shape)], -1)
+    ),
+    "tile and stack": lambda x: conv(
+        jnp.stack([conv(x, maps=4), jnp.tile(x, (1, 1, 1, 2))], -1).reshape(
+            *x.shape[:3], 8
+        )
+    ),
+    "order of channels": lambda x: conv(x + jnp.argsort(x, -1)),
     "average of true pixels": lambda x: nn.avg_pool(
         conv(x), (3, 3), (2, 2), "SAME", count_include_pad=False
     ),
@@ -162,13 +171,19 @@ kinds = lambda kind, **options: st.fixed_dictionaries(
 paddings = lambda low, high: (
     st.sampled_from(["SAME", "VALID"]) | st.tuples(*[pairs(low, high)] * 2)
 )
+
+# XLA of jaxlib 0.10.2 reads beyond its operand on CPUs, if a convolution of several
+# channels crops one end of an axis and pads the other.
+mixed = lambda p: not isinstance(p, str) and any(a * b < 0 for a, b in p)
+
 layer = st.one_of(
     kinds(
         "conv",
         kernel=pairs(1, 5),
         stride=pairs(1, 3),
         dilation=pairs(1, 2),
-        padding=paddings(-1, 6),  # crops, and padding wider than the kernel
+        # Crops, and padding wider than the kernel.
+        padding=paddings(-1, 6).filter(lambda p: not mixed(p)),
         groups=st.sampled_from([1, 2, 4]),
     ),
     kinds("max", window=pairs(1, 3), stride=pairs(1, 3), padding=paddings(0, 2)),
@@ -354,10 +369,11 @@ def test_networks_that_look_at_the_size_of_the_image_are_refused():
 @pytest.mark.parametrize(
     "f, words",
     [
-        (lambda x: conv(x) * (x.shape[1] / 24), "'mul' depends on the size"),
-        (lambda x: conv(x[:, :20]), "'slice' depends on the size"),
-        (lambda x: jnp.tanh(x) if x.shape[1] > 20 else x, "depends on the size"),
+        (lambda x: conv(x) * (x.shape[1] / 24), "'mul' depends .*adaptive pooling"),
+        (lambda x: conv(x[:, :20]), "'slice' depends on .*: crop relative to its end"),
+        (lambda x: jnp.tanh(x) if x.shape[1] > 20 else x, "'tanh' depends on the size"),
         (lambda x: x.reshape(-1, 24, 24, 1), "fails for pieces"),
+        (lambda x: x.reshape(2, 24, 24, 1), r"fails for pieces .*\(cannot reshape"),
         (lambda x: conv(x, stride=(2, 1))[:, : 1 + x.shape[1] // 3], "depends on the"),
     ],
 )
