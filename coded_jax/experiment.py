@@ -126,9 +126,15 @@ def prepare(
     )
     base_folder = None
     if base_dir is not None:
+        if workdir.absolute(base_dir, "base_dir") == workdir.absolute(path):
+            raise ValueError(
+                f"base_dir: {os.fspath(base_dir)!r} given, another folder than the "
+                "workdir accepted, or none"
+            )
         base_flags = config.base.to_flags()
         base_folder = open_dir(base_dir, base_flags, name="base_dir")
-    folder = open_dir(path, settings)
+        given = {**given, "base_dir": str(base_folder)}
+    folder = open_dir(path, settings, places=given)
     base_folder = base_folder or folder
     resumed = any((f / workdir.CHECKPOINTS).exists() for f in (folder, base_folder))
     variables = placement.put_everywhere(placed, own.variables) if own else None

@@ -52,7 +52,7 @@ def open_workdir(
     Raises:
       ValueError: it cannot be written to, or was made with other flags.
     """
-    folder = absolute(path)
+    folder = absolute(path, name)
     try:
         if write:
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,14 +90,14 @@ def open_workdir(
     return folder
 
 
-def absolute(path: str | os.PathLike) -> Path:
+def absolute(path: str | os.PathLike, name: str = "workdir") -> Path:
     """The absolute path of a workdir.
 
     Raises:
       ValueError: it is the empty string, which would be the current folder.
     """
     if not os.fspath(path):
-        raise ValueError("workdir: '' given, the path of a folder accepted")
+        raise ValueError(f"{name}: '' given, the path of a folder accepted")
     return Path(path).expanduser().absolute()
 
 

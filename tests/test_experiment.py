@@ -325,6 +325,13 @@ def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
     assert "--base_epochs=1 there and 2 now" in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "third").exists()
+    with pytest.raises(
+        ValueError, match="^base_dir: .* another folder than the workdir"
+    ):
+        experiment.prepare(TINY, base, devices=1, base_dir=base)
+    with pytest.raises(ValueError, match="^base_dir: '' given"):
+        experiment.prepare(TINY, tmp_path / "third", devices=1, base_dir="")
+    assert f"--base_dir={base}" in (tmp_path / "first" / "flags.txt").read_text()
     shutil.rmtree(base)
     (frozen, _), (again, _) = (params_of(tmp_path / x) for x in ("first", "second"))
     assert_same(frozen, again)
