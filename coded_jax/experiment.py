@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +16,13 @@ from rich.progress import Progress
 
 from coded_jax import (
     codes,
-    costs,
     data,
     distributed,
     erasures,
     evaluation,
     losses,
     placement,
+    results,
     tasks,
     workdir,
 )
@@ -174,7 +172,7 @@ def run(
         console = Console(file=io.StringIO())
     bars = progress_bars(console or Console(stderr=True))
     with stop_requests() as stop, bars as progress:
-        trained = train(experiment, progress, stop)
+        trained = _train(experiment, progress, stop)
         started = time.perf_counter()
         base_accuracy, outcomes = _evaluate(experiment, trained, progress, stop)
     ended = time.perf_counter()
@@ -183,13 +181,15 @@ def run(
     # The wall time of former processes is not known, but that of their steps is.
     known = sum(seconds.values()) if experiment.resumed else ended - experiment.started
     seconds["total"] = known
-    results = _results(experiment, trained, base_accuracy, outcomes, seconds, command)
+    found = results.content(
+        experiment, trained, base_accuracy, outcomes, seconds, command
+    )
     if distributed.is_lead():
-        workdir.write_results(experiment.folder, results)
-    return results
+        workdir.write_results(experiment.folder, found)
+    return found
 
 
-def train(
+def _train(
     experiment: Experiment, progress: Progress, stop: Callable[[], bool]
 ) -> Trained:
     """All phases; each takes up what its checkpoints hold."""
@@ -287,79 +287,3 @@ def _evaluate(
         if distributed.any_process(stop()):
             raise Interrupted("stopped in the evaluation, all training is saved")
     return evaluation.base_accuracy(pipeline, frozen, test), outcomes
-
-
-def _results(
-    experiment: Experiment,
-    trained: Trained,
-    base_accuracy: float,
-    outcomes: dict[str, list[Outcome]],
-    seconds: dict[str, float],
-    command: str,
-) -> dict[str, Any]:
-    config, dataset = experiment.config, experiment.dataset
-    pipeline, mesh = experiment.pipeline, experiment.pipeline.mesh
-    images = trained.code.steps * config.batch_size
-    return {
-        "config": dataclasses.asdict(config),
-        "command": command,
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "machine": {
-            "device": jax.devices()[0].device_kind,
-            "cores": os.cpu_count(),
-            "mesh": dict(mesh.shape) if mesh else {},
-            "processes": jax.process_count(),
-        },
-        "seed": config.seed,
-        "steps": {name: fitted.steps for name, fitted in trained._asdict().items()},
-        "dataset": config.dataset,
-        "image_shape": dataset.image_shape,
-        "classes": dataset.classes,
-        "normalisation": {"mean": dataset.mean, "std": dataset.std},
-        "base": {
-            "test_accuracy": base_accuracy,
-            "validation_accuracy": trained.base.score,
-        },
-        "code": {"validation_accuracy": trained.code.score},
-        "split": {
-            "k": config.k,
-            "r": config.r,
-            "grid": config.pieces,
-            "piece_shape": pipeline.codings[0].plan.piece_shape,
-            **_work(experiment, trained.base.params),
-        },
-        "patterns": [outcome._asdict() for outcome in outcomes["code"]],
-        "summary": evaluation.summarise(outcomes["code"]),
-        "baselines": {
-            name: evaluation.summarise(found)
-            for name, found in outcomes.items()
-            if name != "code"
-        },
-        "timing": {
-            "resumed": experiment.resumed,
-            "train_images_per_second": round(images / trained.code.seconds, 1),
-            "seconds": {name: round(s, 2) for name, s in seconds.items()},
-        },
-    }
-
-
-def _work(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
-    """What one device computes, over what it would without splitting."""
-    shape = experiment.dataset.image_shape
-    found = costs.stage_costs(experiment.pipeline, frozen, shape)
-    coded = [cost for cost in found if cost.plan]
-    share = sum(cost.flops for cost in coded) / sum(cost.flops for cost in found)
-    return {
-        "work_fraction": round(costs.work_fraction(found), 4),
-        "coded_fraction": round(share, 4),
-        "stages": [
-            {
-                "blocks": cost.blocks,
-                "piece_shape": cost.plan.piece_shape,
-                "share_shape": cost.plan.share_shape,
-                "work_fraction": round(cost.plan.work_fraction, 4),
-            }
-            for cost in coded
-            if cost.plan
-        ],
-    }
