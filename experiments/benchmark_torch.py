@@ -43,7 +43,7 @@ def load(model: CodedLeNet, variables: dict[str, Any]) -> None:
     Args:
       model: of the same sizes.
       variables: of Flax, as numpy arrays: `f_conv` and `head` of the base model,
-        `encoder` and `decoder` of the code.
+        `encoder`, `decoder` and `sums` of the code.
     """
     job = model.job
     m, m2, depth = job.share
@@ -51,7 +51,10 @@ def load(model: CodedLeNet, variables: dict[str, Any]) -> None:
     outputs = {}
     if job.network == "mlp":
         inputs["decoder"], outputs["decoder"] = (job.n, *job.share), (job.k, *job.share)
+    model.sums.data.copy_(torch.from_numpy(variables["sums"].copy()))
     for name, tree in variables.items():
+        if name == "sums":
+            continue
         modules = [x for x in getattr(model, name).modules() if hasattr(x, "weight")]
         layers = benchmark_jax.layers(tree["params"])
         kernels, biases = [x["kernel"] for x in layers], [x["bias"] for x in layers]

@@ -9,6 +9,7 @@ tensors are channels first, as PyTorch likes them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import resource
 import sys
@@ -107,12 +108,12 @@ class CodedLeNet(nn.Module):
             self.decoder = nn.Sequential(
                 *(nn.Linear(n * size, k * size), nn.ReLU()),
                 *(nn.Linear(k * size, k * size), nn.ReLU()),
-                *(nn.Linear(k * size, k * size), nn.ReLU()),
+                nn.Linear(k * size, k * size),
             )
         else:
             self.encoder = stack(k, job.widths[0], r)
-            decoder = stack(n * depth, job.widths[1], k * depth)
-            self.decoder = nn.Sequential(*decoder, nn.ReLU())
+            self.decoder = stack(n * depth, job.widths[1], k * depth)
+        self.sums = nn.Parameter(torch.full((k, r), k**-0.5))
         for module in (self.f_conv, self.head):
             module.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(job.mean).view(1, -1, 1, 1))
@@ -134,6 +135,7 @@ class CodedLeNet(nn.Module):
         x = pieces.transpose(1, 2).reshape(b * c, k, h, w)
         x = self.encoder(x.flatten(1) if self.job.network == "mlp" else x)
         parity = x.reshape(b, c, self.job.r, h, w).transpose(1, 2)
+        parity = parity + torch.einsum("bkchw,kr->brchw", pieces, self.sums)
         return torch.cat([pieces, parity], 1)
 
     def devices(self, queries: Tensor) -> Tensor:
@@ -188,11 +190,19 @@ class CodedLeNet(nn.Module):
         return torch.autocast(self.mean.device.type, torch.bfloat16)
 
 
-def sample(n: int, most: int, batch: int, where: torch.device) -> Tensor:
-    """Bool `[B, n]`: `i ~ U{0..most}` of all n results are lost, for each example."""
-    count = torch.randint(0, most + 1, (batch, 1), device=where)
-    order = torch.rand(batch, n, device=where).argsort(1).argsort(1)
-    return order >= count
+def patterns(job: Job, where: torch.device) -> tuple[Tensor, Tensor]:
+    """What arrives in each pattern that loses a data piece, and the pattern's weight.
+
+    As the project draws them: the number of lost results uniform in `1..r`, then the
+    pattern. Bool `[P, n]` and float `[P]`.
+    """
+    by_lost = [
+        [p for p in itertools.combinations(range(job.n), lost) if p[0] < job.k]
+        for lost in range(1, job.r + 1)
+    ]
+    masks = [[i not in p for i in range(job.n)] for found in by_lost for p in found]
+    weights = [1 / len(found) for found in by_lost for _ in found]
+    return torch.tensor(masks, device=where), torch.tensor(weights, device=where)
 
 
 def trainer(model: CodedLeNet, images: Tensor, batch: int) -> Callable[[], None]:
@@ -206,13 +216,14 @@ def trainer(model: CodedLeNet, images: Tensor, batch: int) -> Callable[[], None]
     params = [p for p in model.parameters() if p.requires_grad]
     adam = torch.optim.Adam(params, lr=1e-3, weight_decay=1e-5)
     order = torch.randperm(len(images), device=images.device)
+    masks, weights = patterns(model.job, images.device)
     steps, step = len(images) // batch, 0
 
     def train() -> None:
         nonlocal step
         rows = order[step % steps * batch :][:batch]
         step += 1
-        available = sample(model.job.n, model.job.r, batch, images.device)
+        available = masks[torch.multinomial(weights, batch, replacement=True)]
         adam.zero_grad()
         model.loss(images[rows], available).backward()
         adam.step()
