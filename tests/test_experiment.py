@@ -69,6 +69,15 @@ def test_results_have_the_documented_layout(finished):
         "grid": [2, 1],
         "piece_shape": [20, 28, 1],
         "work_fraction": 0.7143,
+        "coded_fraction": 1.0,
+        "stages": [
+            {
+                "blocks": [1, 1],
+                "piece_shape": [20, 28, 1],
+                "share_shape": [2, 4, 16],
+                "work_fraction": 0.7143,
+            }
+        ],
     }
     lost = [pattern["lost"] for pattern in results["patterns"]]
     assert lost == [[], [0], [1], [2]]
