@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import gc
+
 import jax
 import pytest
 
@@ -12,6 +14,14 @@ startup.offer_cpu_devices(8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Truths hold to float32 rounding; accelerators multiply more coarsely by default.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs():
+    """Freed after each file: thousands of them exceed the memory maps of a process."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
