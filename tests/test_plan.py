@@ -1,13 +1,12 @@
 """Costs of a plan, its table and its picture."""
 
 import pathlib
+import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from rich.console import Console
 
 from coded_jax import (
@@ -94,38 +93,27 @@ def test_halos_by_hand():
     assert plan.rows.halos == (3, 6, 3) and plan.columns.halos == (0,)
 
 
-@pytest.fixture
-def plan_script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    if "plan" in sys.modules:
-        return sys.modules["plan"]
-    import plan
-
-    return plan
-
-
-def run_plan(plan_script, monkeypatch, *arguments):
-    monkeypatch.chdir(ROOT)
-    with flagsaver.flagsaver():
-        flags.FLAGS(["plan.py", *arguments])
-        plan_script.main(["plan.py"])
+def run_plan(*arguments):
+    # In a process of its own: its flags are also those of other scripts.
+    return subprocess.run(
+        [sys.executable, "experiments/plan.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
 
 
-def test_script_prints_the_table_and_draws_the_pieces(
-    plan_script, monkeypatch, capsys, tmp_path
-):
+def test_script_prints_the_table_and_draws_the_pieces(tmp_path):
     picture = tmp_path / "pieces.png"
-    run_plan(
-        plan_script,
-        monkeypatch,
+    done = run_plan(
         "--flagfile=experiments/flags/cifar10_vgg16.flags",
         "--image_shape=32x32x3",
         f"--picture={picture}",
     )
-    printed = capsys.readouterr().out
+    assert done.returncode == 0, done.stderr
     for words in ("1-2", "32x18x3", "0x4", "16x8x8", "0.562", "5-13", "whole", "k=2"):
-        assert words in printed
-    assert "…" not in printed
+        assert words in done.stdout
+    assert "…" not in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
 
 
@@ -141,12 +129,10 @@ def test_script_prints_the_table_and_draws_the_pieces(
         (["--image_shape=28x28x1", "--picture=/no/such/folder/a.png"], "picture: "),
     ],
 )
-def test_script_says_in_one_line_what_is_wrong(
-    plan_script, monkeypatch, arguments, message
-):
-    with pytest.raises(SystemExit) as stop:
-        run_plan(plan_script, monkeypatch, *arguments)
-    assert message in str(stop.value) and "\n" not in str(stop.value)
+def test_script_says_in_one_line_what_is_wrong(arguments, message):
+    done = run_plan(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_picture_shades_what_two_pieces_hold():

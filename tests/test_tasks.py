@@ -297,9 +297,11 @@ def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
     )
 
 
+@pytest.mark.parametrize("systematic", [True, False])
 @pytest.mark.parametrize("stage_losses", ["held", "per_stage"])
-def test_what_a_code_task_loses(images, monkeypatch, stage_losses):
+def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
     pipe, variables = make_chain()
+    pipe = pipe.with_codes(lambda shape, code: code._replace(systematic=systematic))
     seen = []
 
     def note(pipe, params, frozen, batch, available, end_to_end):
@@ -324,13 +326,16 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses):
     (mask, end_to_end), (again, not_end_to_end) = seen
     assert end_to_end and not not_end_to_end
     np.testing.assert_array_equal(mask, again)
-    if stage_losses == "held":
-        assert mask.shape == (3, 600)
-    else:
-        assert mask.shape == (2, 3, 600)
-        # Half of the images lose nothing in one stage; a quarter in both.
-        none = np.asarray(mask).all(axis=1)
-        assert abs(none.all(axis=0).mean() - 1 / 4) < 0.06
+    held = stage_losses == "held"
+    assert mask.shape == ((3, 600) if held else (2, 3, 600))
+    lost = ~np.asarray(mask).reshape(-1, 3, 600)
+    if systematic:  # always one of the two data pieces
+        assert (lost[:, :2].sum(axis=1) == 1).all() and not lost[:, 2].any()
+        alike = (lost == lost[:1]).all(axis=(0, 1)).mean()
+        assert abs(alike - (1 if held else 1 / 2)) < 0.08
+    else:  # half of the images lose nothing in one stage, a quarter in both
+        nothing = (~lost).all(axis=(0, 1)).mean()
+        assert abs(nothing - (1 / 2 if held else 1 / 4)) < 0.07
 
 
 # --- base models with batch norm ------------------------------------------------------
