@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from coded_jax import codes, planning, tasks
 from coded_jax.config import Config
+from coded_jax.geometry import first_line
 from coded_jax.models import make_base_model
 from coded_jax.pipeline import Pipeline
 from coded_jax.stages import Coding, Stage
@@ -48,7 +49,7 @@ def build_pipeline(
     except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(
             f"image_shape: {tuple(image_shape)} given, one that {config.base_model} "
-            f"takes accepted ({str(error).splitlines()[0]})"
+            f"takes accepted ({first_line(error)})"
         ) from error
 
     def coding(stage: Stage, shape: tuple[int, int, int]) -> Coding:

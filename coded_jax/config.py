@@ -164,7 +164,7 @@ class Config:
     @property
     def base(self) -> Config:
         """What the base model depends on; everything else is as by default."""
-        names = ("dataset", "base_model", "precision", "weight_decay", "seed")
+        names = ("dataset", "precision", "weight_decay", "seed")
         names += tuple(f.name for f in dataclasses.fields(self) if "base_" in f.name)
         names += ("augmentation", "label_smoothing")
         settings = {name: getattr(self, name) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -73,11 +74,18 @@ def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:
 
     It is of the program before optimisation; products with padding are left out.
     """
-    cost = jax.jit(f).lower(variables, _image(shape)).cost_analysis()
+    # As on an accelerator: on CPUs some convolutions are larger products of zeros.
+    traced = jax.jit(f).trace(variables, _image(shape))
+    cost = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
     return float(cost["flops"])  # type: ignore
 
 
-def work_fraction(costs: list[StageCost]) -> float:
+def coded_fraction(costs: Sequence[StageCost]) -> float:
+    """The coded stages' share of the `flops` of all."""
+    return sum(c.flops for c in costs if c.plan) / sum(c.flops for c in costs)
+
+
+def work_fraction(costs: Sequence[StageCost]) -> float:
     """What a device computes of the coded stages, as a share of their area.
 
     For several stages, the mean of their `SplitPlan.work_fraction` by `flops`.

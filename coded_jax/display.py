@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from rich.table import Table
 from coded_jax.workdir import METRICS
 
 MOST_PATTERNS = 32
+
+
+def blocks_text(blocks: Sequence[int]) -> str:
+    """First and last block of a stage, as `1-2`, or `3` if they are the same."""
+    return "-".join(map(str, sorted(set(blocks))))
 
 
 def percent(fraction: float) -> str:
@@ -50,9 +56,9 @@ def _coded(split: dict[str, Any]) -> str:
     """What the devices share: all of the base model's blocks, or some stages."""
     if split["coded_fraction"] == 1:
         return "its work"
-    stages = ["-".join(map(str, sorted(set(s["blocks"])))) for s in split["stages"]]
+    stages = ", ".join(blocks_text(stage["blocks"]) for stage in split["stages"])
     share = 100 * split["coded_fraction"]
-    return f"blocks {', '.join(stages)}, which are {share:.0f} % of its work"
+    return f"blocks {stages}, which are {share:.0f} % of its work"
 
 
 def _summary_table(results: dict[str, Any]) -> Table:

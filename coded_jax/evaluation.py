@@ -171,13 +171,17 @@ def evaluate(
     size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
     stages, drawn = len(pipeline.codings), stage_losses == "per_stage"
     key = jax.random.key(0)  # the same draws for every code, and for every call
+
+    def masks_of(rows: jax.Array | None) -> list[jax.Array]:
+        return [
+            erasures.in_stages(key, lost, pipeline.n, stages, rows) for lost in patterns
+        ]
+
+    held = masks_of(None)
     sums = []
     for start in range(0, total, size):
         chunk = _chunk(pipeline, frozen, params, arrays, jnp.asarray(start), size)
-        rows = start + jnp.arange(size) if drawn else None
-        masks = [
-            erasures.in_stages(key, lost, pipeline.n, stages, rows) for lost in patterns
-        ]
+        masks = masks_of(start + jnp.arange(size)) if drawn else held
         sums.append([_score(pipeline, frozen, params, chunk, mask) for mask in masks])
     # Fetched once, after everything has been dispatched.
     totals = np.asarray(jax.device_get(sums), np.float64).sum(axis=0)

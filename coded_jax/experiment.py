@@ -49,7 +49,7 @@ class Own(NamedTuple):
     dataset: Dataset
     base: BaseModel
     variables: PyTree
-    fingerprint: str  # of the variables and the data
+    fingerprint: str  # of the functions, the variables and the data
 
 
 class Experiment(NamedTuple):

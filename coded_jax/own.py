@@ -16,6 +16,7 @@ import numpy as np
 from coded_jax import experiment, serving
 from coded_jax.config import OWN, Config
 from coded_jax.data import Dataset
+from coded_jax.geometry import first_line
 from coded_jax.types import BaseModel, Block, PyTree
 
 
@@ -84,9 +85,8 @@ def _arrays(variables: PyTree) -> PyTree:
     try:
         return jax.tree.map(array, variables)
     except TypeError as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"variables: a pytree of arrays and numbers accepted ({reason})"
+            f"variables: a pytree of arrays and numbers accepted ({first_line(error)})"
         ) from error
 
 
@@ -116,9 +116,8 @@ def _shape(name: str, f: Block, variables: PyTree, x: Any) -> Any:
     try:
         return jax.eval_shape(f, variables, x)
     except Exception as error:  # whatever a function of the user's raises
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
-            f"{name}: fails for float32 {list(x.shape)} ({reason})"
+            f"{name}: fails for float32 {list(x.shape)} ({first_line(error)})"
         ) from error
 
 

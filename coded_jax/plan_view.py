@@ -11,8 +11,9 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from coded_jax.costs import StageCost, work_fraction
-from coded_jax.splitting import AxisPlan, SplitPlan
+from coded_jax.costs import StageCost, coded_fraction, work_fraction
+from coded_jax.display import blocks_text
+from coded_jax.splitting import SplitPlan
 
 
 def table(costs: Sequence[StageCost], r: int) -> Group:
@@ -38,22 +39,18 @@ def table(costs: Sequence[StageCost], r: int) -> Group:
         stages.add_row(*_row(cost))
     coded = [cost for cost in costs if cost.plan]
     k = coded[0].plan.k  # type: ignore
-    share = sum(cost.flops for cost in coded) / sum(cost.flops for cost in costs)
     moved = sum(cost.bytes_in + cost.bytes_out for cost in coded) / 1e3
     summary = (
         f"k={k} data and r={r} parity pieces: each of {k + r} devices does "
-        f"{work_fraction(list(costs)):.3f} of the coded stages' work, which is "
-        f"{100 * share:.0f} % of all blocks', and moves {moved:.1f} kB per image"
+        f"{work_fraction(costs):.3f} of the coded stages' work, which is "
+        f"{100 * coded_fraction(costs):.0f} % of all blocks', "
+        f"and moves {moved:.1f} kB per image"
     )
     return Group(stages, summary)
 
 
 def _row(cost: StageCost) -> list[str]:
-    first, last = cost.blocks
-    cells = [
-        f"{first}" if first == last else f"{first}-{last}",
-        _size(cost.input_shape),
-    ]
+    cells = [blocks_text(cost.blocks), _size(cost.input_shape)]
     if cost.plan is None:
         return [*cells, "whole", "", "", "", _short(cost.flops / 1e6), ""]
     return [
@@ -108,7 +105,7 @@ def draw(path: str | os.PathLike, image: np.ndarray, plan: SplitPlan) -> None:
     grid = figure.add_gridspec(rows, columns + 2, width_ratios=[2] * 2 + [1] * columns)
     whole = figure.add_subplot(grid[:, :2])
     whole.imshow(shown, cmap="gray")
-    cover = np.outer(_cover(plan.rows), _cover(plan.columns))
+    cover = np.outer(plan.rows.holders, plan.columns.holders)
     shade = np.zeros((*cover.shape, 4))
     shade[cover > 1] = (1, 0.6, 0, 0.35)
     whole.imshow(shade)
@@ -134,10 +131,3 @@ def draw(path: str | os.PathLike, image: np.ndarray, plan: SplitPlan) -> None:
             piece.set_axis_off()
     whole.set_axis_off()
     figure.savefig(path, dpi=150)
-
-
-def _cover(axis: AxisPlan) -> np.ndarray:
-    """How many pieces hold each pixel along one axis."""
-    pixels = np.arange(axis.size)
-    inside = [(s <= pixels) & (pixels < s + axis.window) for s in axis.starts]
-    return np.sum(inside, axis=0)

@@ -86,10 +86,9 @@ def _work(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
     shape = experiment.dataset.image_shape
     found = costs.stage_costs(experiment.pipeline, frozen, shape)
     coded = [cost for cost in found if cost.plan]
-    share = sum(cost.flops for cost in coded) / sum(cost.flops for cost in found)
     return {
         "work_fraction": round(costs.work_fraction(found), 4),
-        "coded_fraction": round(share, 4),
+        "coded_fraction": round(costs.coded_fraction(found), 4),
         "stages": [
             {
                 "blocks": cost.blocks,

@@ -33,17 +33,21 @@ class AxisPlan:
         return len(self.starts)
 
     @property
+    def holders(self) -> list[int]:
+        """How many pieces hold each pixel."""
+        return [
+            sum(start <= pixel < start + self.window for start in self.starts)
+            for pixel in range(self.size)
+        ]
+
+    @property
     def halos(self) -> tuple[int, ...]:
         """How many pixels of each piece's window another piece holds too.
 
         It is the price of a split: without overlap all are 0.
         """
-        holders = [0] * self.size
-        for start in self.starts:
-            for pixel in range(start, start + self.window):
-                holders[pixel] += 1
         return tuple(
-            sum(n > 1 for n in holders[start : start + self.window])
+            sum(n > 1 for n in self.holders[start : start + self.window])
             for start in self.starts
         )
 

@@ -89,7 +89,7 @@ def code_task(
       stage_losses: whether what is lost is `"held"` for all stages or drawn
         `"per_stage"`, in training as in the validation.
     """
-    images = max(1, MOST_VALIDATED // max(1, len(patterns)))
+    images = max(1, MOST_VALIDATED // len(patterns))
     validation = {
         name: array[:images]
         for name, array in device_arrays(pipeline.mesh, dataset.validation).items()

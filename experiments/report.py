@@ -15,7 +15,7 @@ import benchmark_tables
 from absl import app, flags
 from benchmark_tables import EAGER, OURS
 
-from coded_jax.display import percent
+from coded_jax.display import blocks_text, percent
 from coded_jax.workdir import write_atomically
 
 README = flags.DEFINE_string("readme", None, "file whose sections are replaced")
@@ -83,9 +83,7 @@ def row(name: str, results: dict[str, Any]) -> str:
 def zoo_rows(name: str, results: dict[str, Any]) -> list[str]:
     """One run on another data set: a row for every number of lost results but 0."""
     config, split, base = results["config"], results["split"], results["base"]
-    stages = ", ".join(
-        "-".join(map(str, sorted(set(stage["blocks"])))) for stage in split["stages"]
-    )
+    stages = ", ".join(blocks_text(stage["blocks"]) for stage in split["stages"])
     rows = []
     for lost, coded in list(results["summary"].items())[1:]:
         authors = "-"

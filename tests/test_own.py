@@ -155,7 +155,6 @@ def test_fingerprint_tells_apart_and_is_stable():
     [
         ({"f_conv": []}, "f_conv: no block given"),
         ({"foo": 3}, r"settings: \['foo'\] given"),
-        ({"dataset": "mnist"}, r"coded_jax|settings|multiple values"),
         ({"k": 1}, "k: 1 given"),
         ({"variables": {"kernel": "text"}}, "variables: a pytree of arrays"),
         (
@@ -177,7 +176,7 @@ def test_fingerprint_tells_apart_and_is_stable():
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
-    with pytest.raises((ValueError, TypeError), match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         protect(tmp_path / "run", **changes)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,7 @@
 """VGG-16 with batch norm (Simonyan and Zisserman 2015, configuration D), for 28 to 32.
 
-The thirteen 3x3 convolutions are a block each, with the 2x2 max pooling in the block
-before it; images of 32x32 end in 1x1, and so do those of 28x28, since the pooling is
+The thirteen 3x3 convolutions are a block each, with the 2x2 max pooling at the end of a
+block; images of 32x32 end in 1x1, and so do those of 28x28, since the pooling is
 padded where a size is odd. As usual for small images the two hidden dense layers of
 4,096 are left out.
 """
