@@ -12,7 +12,7 @@ import numpy as np
 
 from coded_jax import checkpoints, erasures, placement, workdir
 from coded_jax.build import build_pipeline, make_optimizer
-from coded_jax.config import Config
+from coded_jax.config import OWN, Config
 from coded_jax.pipeline import Pipeline, infer
 from coded_jax.training import initial_state
 from coded_jax.types import PyTree
@@ -88,12 +88,17 @@ def load(
         pieces are spread over all devices.
 
     Raises:
-      ValueError: it holds no finished run, its checkpoints are damaged, or there are
-        no such devices.
+      ValueError: it holds no finished run, or one of `own.protect`, its checkpoints are
+        damaged, or there are no such devices.
     """
     folder = workdir.absolute(path)
     results = workdir.read_results(folder)
     config = Config.from_json(results["config"])
+    if config.base_model == OWN:
+        raise ValueError(
+            f"workdir: {os.fspath(path)!r} given, that of a CNN of its own, which only "
+            "the call of coded_jax.protect that made it can load"
+        )
     image_shape = tuple(results["image_shape"])
     statistics = results["normalisation"]
     pipeline = build_pipeline(

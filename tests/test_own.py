@@ -112,6 +112,8 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(tmp_path):
     first = protect(tmp_path)
     again = protect(tmp_path)
     assert again.results["timing"]["resumed"]
+    with pytest.raises(ValueError, match="^workdir: .* coded_jax.protect that made it"):
+        coded_jax.load(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
 
     scale = np.float32(2)
