@@ -14,6 +14,8 @@ from coded_jax import (
     planning,
     stages,
 )
+from coded_jax.build import build_pipeline
+from coded_jax.config import Config
 from coded_jax.evaluation import Outcome
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.types import CodeShape
@@ -112,15 +114,10 @@ def test_losses_drawn_per_stage(monkeypatch, chunk):
     monkeypatch.setattr(evaluation, "CHUNK", chunk)
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
     variables = random_variables(base, (28, 28, 1))
-    chain, shape = [], (28, 28, 1)
-    for i in range(2):
-        plan = planning.make_plan(base.blocks[i], variables, shape, (2, 1))
-        code = codes.zero_fill(CodeShape(2, 2, plan.piece_shape, plan.share_shape))
-        coding = stages.Coding(plan, code)
-        chain.append(stages.Stage(base.blocks[i], (i + 1, i + 1), coding))
-        shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
-    chain.append(stages.Stage(base.blocks[2], (3, 3)))
-    pipe = pipeline.Pipeline(base, tuple(chain), (0.1,), (0.3,), 2, 2)
+    own = {"dataset": "own", "base_model": "own"}
+    config = Config(**own, r=2, stages=((1, 1), (2, 2)))
+    pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
+    pipe = pipe.with_codes(codes.zero_fill)
     rng = np.random.default_rng(0)
     arrays = {
         "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),

@@ -19,11 +19,12 @@ from coded_jax import (
     tasks,
     training,
 )
+from coded_jax.build import build_pipeline
+from coded_jax.config import Config
 from coded_jax.losses import base_losses, coded_losses, with_targets
 from coded_jax.models.modules import ConvNorm, base_model
-from coded_jax.pipeline import Pipeline, infer, one_stage
+from coded_jax.pipeline import infer, one_stage
 from coded_jax.planning import make_plan
-from coded_jax.stages import Coding, Stage
 from coded_jax.types import CodeShape
 
 SHAPE = (28, 28, 1)
@@ -130,21 +131,19 @@ def two_stages(mesh):
     """A base model with batch norm, in two coded stages, and variables of both."""
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2)])
     variables = random_variables(base, SHAPE)
-    stages, shape = [], SHAPE
-    for i, block in enumerate(base.blocks):
-        plan = make_plan(block, variables, shape, (2, 1))
-        sizes = CodeShape(2, 1, plan.piece_shape, plan.share_shape)
-        code = codes.learned_code(
-            sizes,
-            encoder="conv",
-            decoder="conv",
-            encoder_width=2,
-            decoder_width=2,
-            dilations=(1,),
-        )
-        stages.append(Stage(block, (i + 1, i + 1), Coding(plan, code)))
-        shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
-    return Pipeline(base, tuple(stages), (0.13,), (0.31,), 2, 1, mesh), variables
+    config = Config(
+        dataset="own",
+        base_model="own",
+        recipe="systematic",
+        stages=((1, 1), (2, 2)),
+        encoder="conv",
+        decoder="conv",
+        encoder_width=2,
+        decoder_width=2,
+        dilations=(1,),
+    )
+    pipe = build_pipeline(config, SHAPE, 10, (0.13,), (0.31,), mesh, base)
+    return pipe, variables
 
 
 @pytest.mark.parametrize("batch", [8, 10, 3])  # on 4 devices

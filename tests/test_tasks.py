@@ -20,6 +20,8 @@ from coded_jax import (
     tasks,
     training,
 )
+from coded_jax.build import build_pipeline
+from coded_jax.config import Config
 from coded_jax.losses import base_losses, coded_losses, with_targets
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.types import CodeShape, chain
@@ -173,16 +175,12 @@ def make_chain(make_code=None):
     """Two stages of two layers each; 28 rows of features become 14, in two shares."""
     base = base_model([ConvNorm(3), ConvNorm(4), ConvNorm(5, stride=2), ConvNorm(4)])
     variables = random_variables(base, SHAPE)
-    parts, shape = [], SHAPE
-    for first in (1, 3):
-        f_conv = chain(base.blocks[first - 1 : first + 1])
-        plan = planning.make_plan(f_conv, variables, shape, (2, 1))
-        sizes = CodeShape(2, 1, plan.piece_shape, plan.share_shape)
-        coding = stages.Coding(plan, (make_code or codes.zero_fill)(sizes))
-        parts.append(stages.Stage(f_conv, (first, first + 1), coding))
-        shape = (plan.rows.out, plan.columns.out, plan.feature_channels)
-    assert shape == (14, 14, 4)
-    return pipeline.Pipeline(base, tuple(parts), MEAN, STD, 2, 1), variables
+    own = {"dataset": "own", "base_model": "own"}
+    config = Config(**own, stages=((1, 2), (3, 4)))
+    pipe = build_pipeline(config, SHAPE, 10, MEAN, STD, base=base)
+    assert pipe.codings[1].plan.rows.out == 14
+    make = make_code or codes.zero_fill
+    return pipe.with_codes(lambda shape, code: make(shape)), variables
 
 
 def narrow(shape):
