@@ -147,9 +147,22 @@ class CodedLeNet(nn.Module):
         k = self.job.k
         arrived = available[:, :, None, None, None]
         features = torch.where(arrived, features, 0.0)
+        estimate = self.estimate(features, available.float())
+        filled = torch.where(arrived[:, :k], features[:, :k], estimate)
+        features = torch.cat([filled, features[:, k:]], 1)
         x = features.flatten(1) if self.job.network == "mlp" else features.flatten(1, 2)
         shares = self.decoder(x).reshape(len(x), k, *features.shape[2:])
-        return torch.where(arrived[:, :k], features[:, :k], shares)
+        return torch.where(arrived[:, :k], filled, filled + shares)
+
+    def estimate(self, features: Tensor, available: Tensor) -> Tensor:
+        """Ridge regression of the shares on what arrived, `[B, k, D, M, M']`."""
+        with torch.autocast(features.device.type, enabled=False):
+            eye = torch.eye(self.job.k, device=features.device)
+            generator = torch.cat([eye, self.sums.T])
+            arrived = generator.T * available[:, None]
+            weights = torch.linalg.solve(arrived @ generator + eye, arrived)
+        weights = weights.to(features.dtype).expand(len(features), -1, -1)
+        return (weights @ features.flatten(2)).unflatten(2, features.shape[2:])
 
     def merge(self, shares: Tensor) -> Tensor:
         """`[B, k, D, M, M'] -> [B, D, M*, M']`."""

@@ -9,7 +9,7 @@ import pytest
 
 from coded_jax.codes import learned_code, no_parity, zero_fill
 from coded_jax.codes.conv import DilatedStack
-from coded_jax.codes.learned import cosines
+from coded_jax.codes.learned import cosines, linear_estimate
 from coded_jax.erasures import available, patterns_up_to
 from coded_jax.types import Code, CodeShape
 
@@ -287,13 +287,47 @@ def test_paper_decoder_regenerates_and_systematic_fills_the_gaps(name):
         params,
     )
     features = random_features()
+    sums = np.array([[0.5, 0.0], [2.0, -1.0]], np.float32)
     for lost in patterns_up_to(SHAPE.n, SHAPE.r):
         mask = available(lost, SHAPE.n)
         assert (np.asarray(code.decode(params, features, mask)) == 7).all()
-        shares = systematic.decode(params, features, mask)
+        shares = systematic.decode({**params, "sums": sums}, features, mask)
+        estimate = ridge(sums, features, lost)
         for i in range(SHAPE.k):
-            expected = np.full_like(features[i], 7) if i in lost else features[i]
-            np.testing.assert_array_equal(shares[i], expected)
+            if i in lost:
+                np.testing.assert_allclose(shares[i], estimate[i] + 7, rtol=1e-4)
+            else:
+                np.testing.assert_array_equal(shares[i], features[i])
+
+
+def ridge(sums, features, lost):
+    """`linear_estimate` as least squares on the results, and on a zero per share."""
+    k, n = len(sums), len(features)
+    kept = [i for i in range(n) if i not in lost]
+    rows = np.concatenate([np.concatenate([np.eye(k), sums.T])[kept], np.eye(k)])
+    values = features.reshape(n, -1)[kept]
+    values = np.concatenate([values, np.zeros((k, values.shape[1]))])
+    shares, *_ = np.linalg.lstsq(rows, values)
+    return shares.reshape(k, *features.shape[1:])
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (3, 3)])
+def test_linear_estimate_is_ridge_regression_for_every_example(k, r):
+    n = k + r
+    rng = np.random.default_rng(0)
+    sums = rng.normal(size=(k, r)).astype("f")
+    losses = patterns_up_to(n, r)
+    features = rng.normal(size=(n, len(losses), 2, 3, 4)).astype("f")
+    masks = np.concatenate([available(lost, n) for lost in losses], axis=1)
+    given = np.where(masks[:, :, None, None, None], features, 0)
+    together = jax.jit(linear_estimate)(sums, given, masks)
+    for i, lost in enumerate(losses):
+        expected = ridge(sums, features[:, i], lost)
+        np.testing.assert_allclose(together[:, i], expected, rtol=1e-3, atol=1e-4)
+        alone = linear_estimate(sums, given[:, i : i + 1], available(lost, n))
+        np.testing.assert_allclose(alone[:, 0], expected, rtol=1e-3, atol=1e-4)
+        if all(p in lost for p in range(k, n)):
+            assert not np.asarray(together)[[j for j in lost if j < k], i].any()
 
 
 def _layers(params):
@@ -366,7 +400,7 @@ def test_zero_fill():
 def test_no_parity_keeps_a_decoder_that_never_sees_parity(systematic):
     code, params = make("no_parity", systematic)
     coded, coded_params = make("mlp", systematic)
-    assert params.keys() == {"decoder"}
+    assert "encoder" not in params
     assert not np.asarray(code.encode(params, random_pieces())[SHAPE.k :]).any()
     features = random_features()
     other = features.copy()
@@ -393,7 +427,8 @@ def test_init():
         assert not np.isclose(*kernels).any()
     # So that the two differ by nothing but parity when they are trained.
     withheld = jax.jit(no_parity(SHAPE, code).init)(jax.random.key(0))
-    chex.assert_trees_all_equal(withheld, {"decoder": params["decoder"]})
+    del params["encoder"]
+    chex.assert_trees_all_equal(withheld, params)
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,14 @@ def zero_fill(shape: CodeShape, code: Code | None = None) -> Code:
 
 
 def no_parity(shape: CodeShape, code: Code) -> Code:
-    """`code` with the parity results withheld from its decoder, which is all it keeps.
+    """`code` without an encoder, and with the parity results withheld from its decoder.
 
     What it reaches comes from the redundancy of the images alone.
     """
     is_data = jnp.arange(shape.n)[:, None] < shape.k
 
     def init(key: jax.Array) -> PyTree:
-        return {"decoder": code.init(key)["decoder"]}
+        return {k: v for k, v in code.init(key).items() if k != "encoder"}
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         return code.decode(params, features, available & is_data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -35,6 +37,37 @@ def cosines(k: int, r: int) -> jax.Array:
     return basis * jnp.sqrt(jnp.where(j == 0, 1, 2) / k)
 
 
+def linear_estimate(
+    sums: jax.Array, features: jax.Array, available: jax.Array
+) -> jax.Array:
+    """The shares if parity results were sums of shares, as for a linear `F_Conv`.
+
+    Ridge regression on what arrived (Hoerl and Kennard 1970): `(G'AG + I)^-1 G'A y`
+    with `G = [I; sums']`, `A` the erasures and `y` the results. The ridge, as large as a
+    share's own weight, holds back what nonlinear results blow up. Of nothing but data
+    it gives zeros for the lost.
+
+    Args:
+      sums: `[k, r]`, weights of the pieces in each parity piece.
+      features: `[n, B, M, M', D]`, zeros where no result arrived.
+      available: bool `[n, B]` or `[n, 1]`.
+
+    Returns:
+      `[k, B, M, M', D]`; only that of lost shares is of use.
+    """
+    k = len(sums)
+    sums = sums.astype(jnp.float32)  # linear systems are not solved in 16 bits
+    generator = jnp.concatenate([jnp.eye(k), sums.T])
+
+    def solve(available: jax.Array) -> jax.Array:
+        arrived = generator.T * available[None]
+        return jnp.linalg.solve(arrived @ generator + jnp.eye(k), arrived)
+
+    weights = jax.vmap(solve, 1)(available).astype(features.dtype)
+    weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
+    return jnp.einsum("bkn,nbhwd->kbhwd", weights, features)
+
+
 def learned_code(
     shape: CodeShape,
     *,
@@ -57,10 +90,11 @@ def learned_code(
       dilations: of the convolutional networks' 3x3 layers.
       decoder_channels: `"joint"` or `"independent"`; if None, joint for the MLP and
         independent for the convolutional decoder.
-      systematic: shares whose own result arrived are passed through untouched, and the
-        decoder fills only the gaps, with values of any sign; the encoder's network is
-        added to learned sums of the pieces. Otherwise the decoder regenerates all
-        shares and ends in a ReLU, and the encoder is its network alone (the paper).
+      systematic: shares whose own result arrived are passed through untouched. The
+        encoder's network is added to learned sums of the pieces, and the decoder's to
+        the `linear_estimate` of the lost shares, which it is given in their place.
+        Otherwise the decoder regenerates all shares and ends in a ReLU, and both are
+        their networks alone (the paper).
 
     Returns:
       A code with parameters `{"encoder": ..., "decoder": ...}`, and `"sums"` `[k, r]`
@@ -110,10 +144,13 @@ def learned_code(
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         features = zero_lost(features, available)
-        shares = decoder_net.apply(params["decoder"], features)
-        if systematic:
-            arrived = available[:k, :, None, None, None]
-            shares = jnp.where(arrived, features[:k], shares)  # type: ignore
-        return shares  # type: ignore
+        network = functools.partial(decoder_net.apply, params["decoder"])
+        if not systematic:
+            return network(features)  # type: ignore
+        arrived = available[:k, :, None, None, None]
+        estimate = linear_estimate(params["sums"], features, available)
+        filled = jnp.where(arrived, features[:k], estimate)
+        correction = network(jnp.concatenate([filled, features[k:]]))
+        return jnp.where(arrived, filled, filled + correction)  # type: ignore
 
     return Code(init, encode, decode, systematic)
