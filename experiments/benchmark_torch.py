@@ -120,7 +120,9 @@ def operations(s: Subject, batch: int) -> dict[str, Prepared]:
     """The codec's networks and `f_conv`, forward and backward."""
     model, images, queries, features, available = _stages(s, batch)
     network, k = s.config.encoder, s.config.k
-    weights = {x: list(getattr(model, x).parameters()) for x in ("encoder", "decoder")}
+    weights = {
+        x: [model.sums, *getattr(model, x).parameters()] for x in ("encoder", "decoder")
+    }
     queries, features = (x.clone().requires_grad_() for x in (queries, features))
     encode = lambda: model.encode(model.split(model.pixels(images)))[:, k:]
     decode = lambda: model.merge(model.decode(features, available))

@@ -1,8 +1,8 @@
 """The same job in PyTorch, written the straightforward way; `benchmark.py` times it.
 
 It shares no code with the project and needs no JAX: LeNet-5 is split into strips, an
-encoder makes parity pieces, `f_conv` runs on all n pieces, lost results are zeroed, a
-decoder fills the gaps, and the head classifies. The letters are those of `pipeline.py`;
+encoder makes parity pieces, `f_conv` runs on all n pieces, lost results are estimated,
+a decoder corrects the estimates, and the head classifies. The letters are those of `pipeline.py`;
 tensors are channels first, as PyTorch likes them.
 """
 
@@ -160,7 +160,8 @@ class CodedLeNet(nn.Module):
             eye = torch.eye(self.job.k, device=features.device)
             generator = torch.cat([eye, self.sums.T])
             arrived = generator.T * available[:, None]
-            weights = torch.linalg.solve(arrived @ generator + eye, arrived)
+            # Not `solve`, which makes the host wait for a GPU, to check for errors.
+            weights, _ = torch.linalg.solve_ex(arrived @ generator + eye, arrived)
         weights = weights.to(features.dtype).expand(len(features), -1, -1)
         return (weights @ features.flatten(2)).unflatten(2, features.shape[2:])
 

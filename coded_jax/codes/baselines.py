@@ -33,7 +33,9 @@ def zero_fill(shape: CodeShape, code: Code | None = None) -> Code:
 
 
 def no_parity(shape: CodeShape, code: Code) -> Code:
-    """`code` without an encoder, and with the parity results withheld from its decoder.
+    """`code` without its encoder, and with the parity results withheld from its decoder.
+
+    A systematic code's sums stay among the parameters, without any effect.
 
     What it reaches comes from the redundancy of the images alone.
     """

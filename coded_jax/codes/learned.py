@@ -40,12 +40,13 @@ def cosines(k: int, r: int) -> jax.Array:
 def linear_estimate(
     sums: jax.Array, features: jax.Array, available: jax.Array
 ) -> jax.Array:
-    """The shares if parity results were sums of shares, as for a linear `F_Conv`.
+    """The shares by ridge regression on what arrived (Hoerl and Kennard 1970).
 
-    Ridge regression on what arrived (Hoerl and Kennard 1970): `(G'AG + I)^-1 G'A y`
-    with `G = [I; sums']`, `A` the erasures and `y` the results. The ridge, as large as a
-    share's own weight, holds back what nonlinear results blow up. Of nothing but data
-    it gives zeros for the lost.
+    `(G'AG + I)^-1 G'A y` with `G = [I; sums']`, `A` the erasures and `y` the results:
+    parity results are taken for the same sums of shares, which holds for a linear
+    `F_Conv` alone. So the ridge is large, and the estimate is never exact. (With a ridge
+    of 0.001, VGG-16 lost one point more where two results of 4+2 are lost, after an
+    epoch of training.) From data results only, lost shares are estimated as zero.
 
     Args:
       sums: `[k, r]`, weights of the pieces in each parity piece.
@@ -56,12 +57,13 @@ def linear_estimate(
       `[k, B, M, M', D]`; only that of lost shares is of use.
     """
     k = len(sums)
-    sums = sums.astype(jnp.float32)  # linear systems are not solved in 16 bits
+    sums = sums.astype(jnp.float32)  # a linear system is not solved in 16 bits
     generator = jnp.concatenate([jnp.eye(k), sums.T])
 
     def solve(available: jax.Array) -> jax.Array:
         arrived = generator.T * available[None]
-        return jnp.linalg.solve(arrived @ generator + jnp.eye(k), arrived)
+        gram = jnp.matmul(arrived, generator, precision="highest")
+        return jnp.linalg.solve(gram + jnp.eye(k), arrived)
 
     weights = jax.vmap(solve, 1)(available).astype(features.dtype)
     weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
