@@ -2,8 +2,8 @@
 
 It shares no code with the project and needs no JAX: LeNet-5 is split into strips, an
 encoder makes parity pieces, `f_conv` runs on all n pieces, lost results are estimated,
-a decoder corrects the estimates, and the head classifies. The letters are those of `pipeline.py`;
-tensors are channels first, as PyTorch likes them.
+a decoder corrects the estimates, and the head classifies. The letters are those of
+`pipeline.py`; tensors are channels first, as PyTorch likes them.
 """
 
 from __future__ import annotations

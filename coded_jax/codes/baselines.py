@@ -33,11 +33,10 @@ def zero_fill(shape: CodeShape, code: Code | None = None) -> Code:
 
 
 def no_parity(shape: CodeShape, code: Code) -> Code:
-    """`code` without its encoder, and with the parity results withheld from its decoder.
+    """`code` without its encoder, and the parity results withheld from its decoder.
 
-    A systematic code's sums stay among the parameters, without any effect.
-
-    What it reaches comes from the redundancy of the images alone.
+    What it reaches comes from the redundancy of the images alone. A systematic code's
+    sums stay among the parameters, without any effect.
     """
     is_data = jnp.arange(shape.n)[:, None] < shape.k
 
