@@ -44,9 +44,8 @@ def linear_estimate(
 
     `(G'AG + I)^-1 G'A y` with `G = [I; sums']`, `A` the erasures and `y` the results:
     parity results are taken for the same sums of shares, which holds for a linear
-    `F_Conv` alone. So the ridge is large, and the estimate is never exact. (With one of
-    0.001, VGG-16 lost a point more where two results of 4+2 are lost, after an epoch of
-    training.) From data results only, lost shares are estimated as zero.
+    `F_Conv` alone. So the ridge is large, and the estimate is never exact. From data
+    results only, lost shares are estimated as zero.
 
     Args:
       sums: `[k, r]`, weights of the pieces in each parity piece.
