@@ -6,17 +6,14 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from coded_jax import codes, planning, tasks
+from coded_jax import codes, grouping, planning, tasks
 from coded_jax.config import Config
 from coded_jax.geometry import first_line
 from coded_jax.models import make_base_model
 from coded_jax.pipeline import Pipeline
 from coded_jax.stages import Coding, Stage
 from coded_jax.training import total_steps
-from coded_jax.types import BaseModel, CodeShape, chain
-
-PHASES = ("base", "code", "no_parity")
-"""What is trained, in this order; the names of the folders under `checkpoints/`."""
+from coded_jax.types import BaseModel, Code, CodeShape, PyTree, chain
 
 
 def build_pipeline(
@@ -32,7 +29,7 @@ def build_pipeline(
 
     Args:
       config: the settings.
-      image_shape: `(H, W, C)`.
+      image_shape: `(H, W, C)` of an image.
       classes: of the data set.
       mean, std: `[C]`, see `Pipeline`.
       mesh: see `placement.make_mesh`.
@@ -52,22 +49,21 @@ def build_pipeline(
             f"takes accepted ({first_line(error)})"
         ) from error
 
+    grouped, input_shape = config.split == "group", tuple(image_shape)
+    if grouped:
+        base = grouping.group_base(base, image_shape[0])
+        input_shape = (config.k * image_shape[0], *image_shape[1:])
+
     def coding(stage: Stage, shape: tuple[int, int, int]) -> Coding:
-        plan = planning.make_plan(stage.f_conv, variables, shape, config.pieces)
-        code = codes.learned_code(
-            CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape),
-            encoder=config.encoder,
-            decoder=config.decoder,
-            encoder_width=config.encoder_width,
-            decoder_width=config.decoder_width,
-            dilations=config.dilations,
-            decoder_channels=config.decoder_channels,
-            systematic=config.recipe == "systematic",
-        )
-        return Coding(plan, code)
+        if grouped:
+            plan = grouping.group_plan(image_shape, config.k, classes)
+        else:
+            plan = planning.make_plan(stage.f_conv, variables, shape, config.pieces)
+        sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
+        return Coding(plan, code_of(config, config.code, sizes, variables))
 
     stages = []
-    x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
     for first, last, coded in stage_blocks(config, len(base.blocks)):
         stage = Stage(chain(base.blocks[first - 1 : last]), (first, last))
         if coded:
@@ -91,6 +87,7 @@ def build_pipeline(
         config.r,
         mesh,
         config.precision,
+        config.k if grouped else 1,
     )
 
 
@@ -115,13 +112,44 @@ def stage_blocks(config: Config, blocks: int) -> list[tuple[int, int, bool]]:
     return stages + ([(done + 1, blocks, False)] if done < blocks else [])
 
 
+def uncoded_pipeline(
+    config: Config,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    mesh: Mesh | None = None,
+    base: BaseModel | None = None,
+) -> Pipeline:
+    """The base model alone, image by image; arguments as of `build_pipeline`."""
+    base = base or make_base_model(config.base_model, config.base_width)
+    stage = Stage(base.f_conv, (1, len(base.blocks)))
+    return Pipeline(
+        base, (stage,), mean, std, config.k, config.r, mesh, config.precision
+    )
+
+
+def code_of(config: Config, name: str, shape: CodeShape, variables: PyTree) -> Code:
+    """The code called `name`, with the settings of `config`."""
+    return codes.make_code(
+        name,
+        shape,
+        variables,
+        encoder=config.encoder,
+        decoder=config.decoder,
+        encoder_width=config.encoder_width,
+        decoder_width=config.decoder_width,
+        dilations=config.dilations,
+        decoder_channels=config.decoder_channels,
+        systematic=config.recipe == "systematic",
+    )
+
+
 def epochs_of(config: Config, phase: str) -> float:
-    """How long one of `PHASES` is trained."""
+    """How long `"base"`, or any code, is trained."""
     return config.base_epochs if phase == "base" else config.epochs
 
 
 def batch_size_of(config: Config, phase: str) -> int:
-    """Examples per step of one of `PHASES`."""
+    """Examples per step of `"base"`, or any code."""
     own = config.base_batch_size if phase == "base" else None
     return own or config.batch_size
 

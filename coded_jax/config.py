@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from coded_jax.augmentation import AUGMENTATIONS
-from coded_jax.codes import DECODER_CHANNELS, NETWORKS
+from coded_jax.codes import DECODER_CHANNELS, DECODERS, ENCODERS, LEARNED, NAMES
 from coded_jax.codes.conv import DILATIONS
 from coded_jax.data import DATASETS
 from coded_jax.evaluation import STAGE_LOSSES
@@ -17,6 +17,7 @@ from coded_jax.tasks import STAGE_TRAININGS
 RECIPES = ("paper", "systematic")
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("cosine", "constant")
+SPLITS = ("image", "group")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
 OWN = "own"  # data and base model that `own.protect` is given, not looked up by name
 MAX_EPOCHS, MAX_WIDTH, MAX_DILATION = 1e6, 2**16, 2**10
@@ -40,9 +41,16 @@ class Config:
         reconstructed) or `"per_stage"` (on what they should have).
       stage_losses: what is lost is `"held"` for all stages or drawn `"per_stage"`.
       grid: pieces along height and width; `(k, 1)` if None.
+      split: the k pieces are those of an `"image"`, or a `"group"` of k images whose
+        worker is the whole network, see `grouping`.
+      code: one of `codes.NAMES`; what follows of encoder and decoder is of the
+        `"learned"` one and of its decoder with `"no_parity"`.
+      baselines: other codes, for the same sizes, evaluated beside it.
+      seeds: how often the code is trained, and each baseline that is.
+      tried: results lost in the evaluation, at most; `r` if None.
       recipe: `"paper"` (the decoder regenerates all shares, constant learning rate) or
         `"systematic"` (what arrived is passed through, cosine decay).
-      encoder, decoder: `"mlp"` or `"conv"`.
+      encoder, decoder: one of `codes.ENCODERS` and of `codes.DECODERS`.
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
       dilations: of the convolutional networks' 3x3 layers.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
@@ -70,6 +78,11 @@ class Config:
     stage_training: str = "end_to_end"
     stage_losses: str = "held"
     grid: tuple[int, int] | None = None
+    split: str = "image"
+    code: str = LEARNED
+    baselines: tuple[str, ...] = ("zero_fill", "no_parity")
+    seeds: int = 1
+    tried: int | None = None
     recipe: str = "paper"
     encoder: str = "mlp"
     decoder: str = "mlp"
@@ -100,8 +113,10 @@ class Config:
             ("augmentation", self.augmentation, AUGMENTATIONS),
             ("recipe", self.recipe, RECIPES),
             ("precision", self.precision, PRECISIONS),
-            ("encoder", self.encoder, NETWORKS),
-            ("decoder", self.decoder, NETWORKS),
+            ("encoder", self.encoder, ENCODERS),
+            ("decoder", self.decoder, DECODERS),
+            ("split", self.split, SPLITS),
+            ("code", self.code, NAMES),
             ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),
         ):
             _check(name, value, value in accepted, f"one of {list(accepted)}")
@@ -109,6 +124,14 @@ class Config:
         most = MAX_N - self.k
         _check("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")
+        _check("tried", self.tried, 0 <= self.most_tried <= self.n, f"0..{self.n}")
+        _check("seeds", self.seeds, 1 <= self.seeds <= 100, "1..100")
+        others = [name for name in NAMES if name != self.code]
+        fits = set(self.baselines) <= set(others)
+        fits = fits and len(set(self.baselines)) == len(self.baselines)
+        _check("baselines", self.baselines, fits, f"some of {others}, each once,")
+        whole = self.split == "image" or (self.grid is None and self.stages is None)
+        _check("split", self.split, whole, "image with a grid or stages")
         grid = self.pieces
         fits = len(grid) == 2 and min(grid) >= 1 and math.prod(grid) == self.k
         _check("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
@@ -157,6 +180,11 @@ class Config:
         return self.r if self.l is None else self.l
 
     @property
+    def most_tried(self) -> int:
+        """Most results lost in the evaluation."""
+        return self.r if self.tried is None else self.tried
+
+    @property
     def pieces(self) -> tuple[int, int]:
         """The grid, its default filled in."""
         return (self.k, 1) if self.grid is None else self.grid
@@ -180,7 +208,8 @@ class Config:
         if self.stages is not None:
             fields["stages"] = ",".join(f"{a}-{b}" for a, b in self.stages)
         fields["grid"] = None if self.grid is None else "x".join(map(str, self.grid))
-        fields["dilations"] = ",".join(map(str, self.dilations))
+        for name in ("dilations", "baselines"):
+            fields[name] = ",".join(map(str, fields[name]))
         return {name: str(v) for name, v in fields.items() if v is not None}
 
     @classmethod

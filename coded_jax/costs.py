@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from coded_jax.pipeline import Pipeline
 from coded_jax.splitting import SplitPlan
+from coded_jax.stages import Coding
 from coded_jax.types import Block, PyTree
 
 Shape = tuple[int, ...]
@@ -25,6 +26,7 @@ class StageCost(NamedTuple):
       input_shape: `(H, W, C)`.
       output_shape: `(M*, M'*, D)`.
       flops: of the whole stage, floating point operations; its code not counted.
+      encode_flops, decode_flops: of its code, where results are lost; 0 without one.
       piece_flops: of one piece on one device; as `flops` without a plan.
       bytes_in, bytes_out: that one device receives and returns; 0 without a plan.
     """
@@ -37,6 +39,8 @@ class StageCost(NamedTuple):
     piece_flops: float
     bytes_in: int
     bytes_out: int
+    encode_flops: float = 0.0
+    decode_flops: float = 0.0
 
 
 def stage_costs(
@@ -62,11 +66,25 @@ def stage_costs(
                 itemsize * math.prod(sizes)
                 for sizes in (plan.piece_shape, plan.share_shape)
             )
+        code = code_flops(pipeline, stage.coding) if stage.coding else (0.0, 0.0)
         costs.append(
-            StageCost(stage.blocks, plan, shape, out, flops, piece_flops, *moved)
+            StageCost(stage.blocks, plan, shape, out, flops, piece_flops, *moved, *code)
         )
         shape = out
     return costs
+
+
+def code_flops(pipeline: Pipeline, coding: Coding) -> tuple[float, float]:
+    """Of encoding, and of decoding where results are lost, for one image."""
+    plan, code = coding
+    params = jax.eval_shape(code.init, jax.random.key(0))
+    pieces = _floats(pipeline.k, 1, *plan.piece_shape)
+    features = _floats(pipeline.n, 1, *plan.share_shape)
+    available = jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_)
+    return (
+        _flops(code.encode, params, pieces),
+        _flops(code.decode, params, features, available),
+    )
 
 
 def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:
@@ -74,10 +92,13 @@ def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:
 
     It is of the program before optimisation; products with padding are left out.
     """
+    return _flops(f, variables, _image(shape))
+
+
+def _flops(f: Callable[..., PyTree], *args: PyTree) -> float:
     # As on an accelerator: on CPUs some convolutions are larger products of zeros.
-    traced = jax.jit(f).trace(variables, _image(shape))
-    cost = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
-    return float(cost["flops"])  # type: ignore
+    lowered = jax.jit(f).trace(*args).lower(lowering_platforms=("cuda",))
+    return float(lowered.cost_analysis().get("flops", 0))  # type: ignore
 
 
 def coded_fraction(costs: Sequence[StageCost]) -> float:
@@ -96,4 +117,8 @@ def work_fraction(costs: Sequence[StageCost]) -> float:
 
 
 def _image(shape: Shape) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return _floats(1, *shape)
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -123,12 +123,14 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
     axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in results["patterns"]])
     base = 100 * results["base"]["test_accuracy"]
     axes.axhline(base, color="black", linestyle="--", label=f"base {base:.2f}")
-    zero_fill = results["baselines"]["zero_fill"]
-    worst = 100 * min(row["worst"] for row in zero_fill.values())
-    axes.axhline(
-        worst, color="grey", linestyle=":", label=f"worst zero-fill {worst:.2f}"
-    )
-    axes.set(ylim=(max(0, min(values + [worst]) - 2), 100), ylabel="test accuracy, %")
+    lowest = min(values)
+    if zero_fill := results["baselines"].get("zero_fill"):
+        worst = 100 * min(row["worst"] for row in zero_fill.values())
+        lowest = min(lowest, worst)
+        axes.axhline(
+            worst, color="grey", linestyle=":", label=f"worst zero-fill {worst:.2f}"
+        )
+    axes.set(ylim=(max(0, lowest - 2), 100), ylabel="test accuracy, %")
     axes.tick_params(axis="x", rotation=90)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(folder / "accuracy.png", dpi=120)

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from coded_jax import (
-    codes,
+    confidence,
     data,
     distributed,
     erasures,
     evaluation,
+    grouping,
     losses,
     placement,
     results,
@@ -27,12 +28,14 @@ from coded_jax import (
     workdir,
 )
 from coded_jax.build import (
-    PHASES,
     batch_size_of,
     build_pipeline,
+    code_of,
     epochs_of,
     make_optimizer,
+    uncoded_pipeline,
 )
+from coded_jax.codes import NAMES
 from coded_jax.config import Config
 from coded_jax.data import Dataset
 from coded_jax.evaluation import Outcome
@@ -40,7 +43,7 @@ from coded_jax.logs import phase_log, progress_bars
 from coded_jax.pipeline import Pipeline
 from coded_jax.signals import stop_requests
 from coded_jax.training import Fitted, Interrupted, Task, fit, total_steps
-from coded_jax.types import BaseModel, PyTree
+from coded_jax.types import BaseModel, Code, CodeShape, PyTree
 
 
 class Own(NamedTuple):
@@ -58,6 +61,7 @@ class Experiment(NamedTuple):
     config: Config
     folder: Path
     dataset: Dataset
+    uncoded: Pipeline  # the base model, image by image
     pipeline: Pipeline
     base_folder: Path  # of the base model's checkpoints
     resumed: bool  # whether a former process has left checkpoints
@@ -100,15 +104,9 @@ def prepare(
                 f"{name}: {size} given, 1..{examples} accepted, the training examples "
                 f"of {config.dataset}"
             )
-    pipeline = build_pipeline(
-        config,
-        dataset.image_shape,
-        dataset.classes,
-        dataset.mean,
-        dataset.std,
-        placed,
-        own and own.base,
-    )
+    settings = (dataset.mean, dataset.std, placed, own and own.base)
+    uncoded = uncoded_pipeline(config, *settings)
+    pipeline = build_pipeline(config, dataset.image_shape, dataset.classes, *settings)
     places = {
         "data_dir": data_dir and str(Path(data_dir).expanduser().absolute()),
         "devices": devices,
@@ -137,22 +135,36 @@ def prepare(
     resumed = any((f / workdir.CHECKPOINTS).exists() for f in (folder, base_folder))
     variables = placement.put_everywhere(placed, own.variables) if own else None
     return Experiment(
-        config, folder, dataset, pipeline, base_folder, resumed, started, variables
+        config,
+        folder,
+        dataset,
+        uncoded,
+        pipeline,
+        base_folder,
+        resumed,
+        started,
+        variables,
     )
 
 
 class Trained(NamedTuple):
-    """The outcomes of `PHASES`."""
+    """The outcomes of all training."""
 
     base: Fitted
-    code: Fitted
-    no_parity: Fitted
+    pipelines: dict[str, Pipeline]  # with the code, as `"code"`, and with each baseline
+    codes: dict[str, list[Fitted]]  # of each of them, for every seed
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of training steps, of the base model, the code and each baseline."""
+        codes = {name: sum(f.seconds for f in each) for name, each in self.codes.items()}
+        return {"base": self.base.seconds, **codes}
 
 
 def run(
     experiment: Experiment, *, console: Console | None = None, command: str = ""
 ) -> dict[str, Any]:
-    """Trains base model, code and baseline, tries every pattern, writes the results.
+    """Trains base model, code and baselines, tries every pattern, writes the results.
 
     Whatever a former run of the same experiment finished is taken from its checkpoints.
 
@@ -174,16 +186,13 @@ def run(
     with stop_requests() as stop, bars as progress:
         trained = _train(experiment, progress, stop)
         started = time.perf_counter()
-        base_accuracy, outcomes = _evaluate(experiment, trained, progress, stop)
+        evaluated = _evaluate(experiment, trained, progress, stop)
     ended = time.perf_counter()
-    seconds = {name: fitted.seconds for name, fitted in trained._asdict().items()}
-    seconds["evaluation"] = ended - started
+    seconds = {**trained.seconds, "evaluation": ended - started}
     # The wall time of former processes is not known, but that of their steps is.
     known = sum(seconds.values()) if experiment.resumed else ended - experiment.started
     seconds["total"] = known
-    found = results.content(
-        experiment, trained, base_accuracy, outcomes, seconds, command
-    )
+    found = results.content(experiment, trained, evaluated, seconds, command)
     if distributed.is_lead():
         workdir.write_results(experiment.folder, found)
     return found
@@ -194,23 +203,25 @@ def _train(
 ) -> Trained:
     """All phases; each takes up what its checkpoints hold."""
     config, dataset = experiment.config, experiment.dataset
-    examples = len(dataset.train.labels)
     mesh = experiment.pipeline.mesh
-    arrays = tasks.device_arrays(mesh, dataset.train)
-    patterns = erasures.patterns_up_to(config.n, config.r)
     key = jax.random.key(config.seed)
 
     def train_phase(
-        phase: str, task: Task, frozen: PyTree, arrays: dict, folder: Path
+        phase: str,
+        key: jax.Array,
+        task: Task,
+        frozen: PyTree,
+        arrays: dict,
+        folder: Path,
     ) -> Fitted:
         epochs, batch_size = epochs_of(config, phase), batch_size_of(config, phase)
-        steps = total_steps(examples, batch_size, epochs)
+        steps = total_steps(len(arrays["labels"]), batch_size, epochs)
         with phase_log(folder, phase, steps, progress) as log:
             return fit(
                 task,
                 frozen,
                 arrays,
-                key=jax.random.fold_in(key, PHASES.index(phase)),
+                key=key,
                 epochs=epochs,
                 batch_size=batch_size,
                 directory=workdir.checkpoint_folder(folder, phase),
@@ -219,46 +230,95 @@ def _train(
                 mesh=mesh,
             )
 
-    pipeline, folder = experiment.pipeline, experiment.folder
+    folder = experiment.folder
 
     def train_base() -> Fitted:
+        pipeline = experiment.uncoded
         if experiment.variables is not None:
             validation = tasks.device_arrays(mesh, dataset.validation)
             score = evaluation.base_accuracy(pipeline, experiment.variables, validation)
             return Fitted(experiment.variables, score, 0, 0.0)
-        optimizer = make_optimizer(config, "base", examples)
+        arrays = tasks.device_arrays(mesh, dataset.train)
+        optimizer = make_optimizer(config, "base", len(dataset.train.labels))
         task = tasks.base_task(
             pipeline, dataset, optimizer, config.augmentation, config.label_smoothing
         )
+        inputs = (jax.random.fold_in(key, 0), task, {}, arrays)
         if experiment.base_folder != folder:
-            train_phase("base", task, {}, arrays, experiment.base_folder)
+            train_phase("base", *inputs, experiment.base_folder)
             if distributed.is_lead():
                 workdir.copy_checkpoints(experiment.base_folder, folder, "base")
             distributed.any_process(False)  # the others wait for the copy
-        return train_phase("base", task, {}, arrays, folder)
+        return train_phase("base", *inputs, folder)
 
     base = train_base()
+    examples = examples_of(experiment)
     # The same for every code: they differ in their parity pieces only.
-    arrays = losses.with_targets(pipeline, base.params, arrays)
+    arrays = tasks.device_arrays(mesh, examples.train)
+    arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
+    patterns = erasures.patterns_up_to(config.n, config.r)
 
-    def train_code(phase: str, pipeline: Pipeline) -> Fitted:
+    def train_code(name: str, pipeline: Pipeline) -> list[Fitted]:
+        if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
+            nothing = pipeline.init(key)
+            return [Fitted(nothing, None, 0, 0.0)]
         task = tasks.code_task(
             pipeline,
             base.params,
-            dataset,
-            make_optimizer(config, phase, examples),
+            examples,
+            make_optimizer(config, name, len(examples.train.labels)),
             config.most_lost,
             patterns,
             config.stage_training,
             config.stage_losses,
         )
-        return train_phase(phase, task, base.params, arrays, folder)
+        return [
+            train_phase(
+                workdir.phase_of(name, seed),
+                _key_of(key, name, seed),
+                task,
+                base.params,
+                arrays,
+                folder,
+            )
+            for seed in range(config.seeds)
+        ]
 
-    return Trained(
-        base,
-        train_code("code", pipeline),
-        train_code("no_parity", pipeline.with_codes(codes.no_parity)),
-    )
+    tried = _pipelines(experiment, base.params)
+    fitted = {name: train_code(name, pipeline) for name, pipeline in tried.items()}
+    return Trained(base, tried, fitted)
+
+
+def _key_of(key: jax.Array, name: str, seed: int) -> jax.Array:
+    """Of one code's training with one seed; `key` is that of the whole run."""
+    places = {"code": 1, "no_parity": 2}  # as before there were others
+    place = places.get(name) or 3 + NAMES.index(name)
+    key = jax.random.fold_in(key, place)
+    return jax.random.fold_in(key, seed) if seed else key
+
+
+def examples_of(experiment: Experiment) -> Dataset:
+    """What the codes are trained and tried on: images, or groups of them."""
+    dataset, group = experiment.dataset, experiment.pipeline.group
+    return dataset if group == 1 else grouping.group_dataset(dataset, group)
+
+
+def _pipelines(experiment: Experiment, frozen: PyTree) -> dict[str, Pipeline]:
+    config, pipeline = experiment.config, experiment.pipeline
+
+    def change(name: str) -> Callable[[CodeShape, Code], Code]:
+        return lambda shape, code: code_of(config, name, shape, frozen)
+
+    others = {name: pipeline.with_codes(change(name)) for name in config.baselines}
+    return {"code": pipeline, **others}
+
+
+class Evaluated(NamedTuple):
+    """What was measured on the test split."""
+
+    base_accuracy: float
+    outcomes: dict[str, list[list[Outcome]]]  # as `Trained.codes`, for every pattern
+    confidence: dict[str, Any]  # see `confidence.study`
 
 
 def _evaluate(
@@ -266,24 +326,45 @@ def _evaluate(
     trained: Trained,
     progress: Progress,
     stop: Callable[[], bool],
-) -> tuple[float, dict[str, list[Outcome]]]:
-    """Test accuracy of the base model, and the outcomes of the code and baselines."""
-    pipeline, frozen = experiment.pipeline, trained.base.params
-    patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
-    test = tasks.device_arrays(pipeline.mesh, experiment.dataset.test)
-    nothing = tuple({} for _ in pipeline.codings)
-    tried = {
-        "code": (pipeline, trained.code.params),
-        "zero_fill": (pipeline.with_codes(codes.zero_fill), nothing),
-        "no_parity": (pipeline.with_codes(codes.no_parity), trained.no_parity.params),
-    }
-    bar = progress.add_task("evaluation", total=len(tried), note="")
-    outcomes = {}
-    for name, (coded, params) in tried.items():
-        outcomes[name] = evaluation.evaluate(
-            coded, frozen, params, test, patterns, experiment.config.stage_losses
-        )
+) -> Evaluated:
+    """Every pattern with the code and with each baseline, for every seed."""
+    config, frozen = experiment.config, trained.base.params
+    patterns = erasures.patterns_up_to(config.n, config.most_tried)
+    mesh = experiment.pipeline.mesh
+    examples = examples_of(experiment)
+    test = tasks.device_arrays(mesh, examples.test)
+    total = sum(map(len, trained.codes.values())) + 1
+    bar = progress.add_task("evaluation", total=total, note="")
+
+    def advance() -> None:
         progress.advance(bar)
         if distributed.any_process(stop()):
             raise Interrupted("stopped in the evaluation, all training is saved")
-    return evaluation.base_accuracy(pipeline, frozen, test), outcomes
+
+    outcomes: dict[str, list[list[Outcome]]] = {}
+    for name, seeds in trained.codes.items():
+        outcomes[name] = []
+        for fitted in seeds:
+            outcomes[name].append(
+                evaluation.evaluate(
+                    trained.pipelines[name],
+                    frozen,
+                    fitted.params,
+                    test,
+                    patterns,
+                    config.stage_losses,
+                )
+            )
+            advance()
+    studied = confidence.study(
+        experiment.pipeline,
+        frozen,
+        [fitted.params for fitted in trained.codes["code"]],
+        tasks.device_arrays(mesh, examples.validation),
+        test,
+        patterns,
+        config.stage_losses,
+    )
+    advance()
+    accuracy = evaluation.base_accuracy(experiment.pipeline, frozen, test)
+    return Evaluated(accuracy, outcomes, studied)

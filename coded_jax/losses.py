@@ -140,7 +140,7 @@ def coded_losses(
                 x = compute(stage, frozen, x)
                 continue
             inputs = (stage, frozen, params[coded], x, spread)
-            if exact:
+            if exact and stage.coding.code.copied is None:
                 data = splitting.shares(stage.coding.plan, targets[coded])
                 features = jnp.concatenate([data, parity_features(*inputs)])
             else:

@@ -36,6 +36,8 @@ class Pipeline(NamedTuple):
       mesh: the devices, see `placement`; None: the default one.
       dtype: that encoder, `f_conv` and decoder compute in; their parameters and the
         head stay float32.
+      group: images that are coded together, see `grouping`; 1 where the pieces are
+        those of one image. What is said of images elsewhere is then true of groups.
     """
 
     base: BaseModel
@@ -46,6 +48,7 @@ class Pipeline(NamedTuple):
     r: int
     mesh: Mesh | None = None
     dtype: str = "float32"
+    group: int = 1
 
     @property
     def n(self) -> int:
@@ -185,13 +188,16 @@ def infer(
       pipeline: the functions.
       frozen: variables of the base model.
       params: of the codes.
-      images: uint8 `[B, H, W, C]`.
+      images: uint8 `[B, H, W, C]`; B is a multiple of the pipeline's `group`.
       available: bool `[n, B]` or `[n, 1]`, the same in every stage; or `[S, n, B]` or
-        `[S, n, 1]`, for each of S coded stages its own.
+        `[S, n, 1]`, for each of S coded stages its own. B counts groups.
 
     Returns:
       float32 `[B, classes]`.
     """
+    total, height, *rest = images.shape
+    if pipeline.group > 1:
+        images = images.reshape(-1, pipeline.group * height, *rest)
 
     def local(spread: Spread, frozen, params, images, available) -> jax.Array:
         features = up_to_decoder(pipeline, frozen, params, images, spread)
@@ -201,9 +207,10 @@ def infer(
     available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
     logits = placement.over_batch(pipeline.mesh, local, axes)
-    return placement.everywhere(
-        pipeline.mesh, logits(frozen, params, images, available)
-    )
+    found = logits(frozen, params, images, available)
+    if pipeline.group > 1:
+        found = found.reshape(total, -1)
+    return placement.everywhere(pipeline.mesh, found)
 
 
 def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:

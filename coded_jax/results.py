@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,17 @@ import jax
 
 from coded_jax import costs, evaluation, workdir
 from coded_jax.evaluation import Outcome
+from coded_jax.pipeline import Pipeline
 from coded_jax.types import PyTree
 
 if TYPE_CHECKING:
-    from coded_jax.experiment import Experiment, Trained
+    from coded_jax.experiment import Evaluated, Experiment, Trained
 
 
 def content(
     experiment: Experiment,
     trained: Trained,
-    base_accuracy: float,
-    outcomes: dict[str, list[Outcome]],
+    evaluated: Evaluated,
     seconds: dict[str, float],
     command: str,
 ) -> dict[str, Any]:
@@ -30,14 +31,15 @@ def content(
     Args:
       experiment: that has run.
       trained: its networks.
-      base_accuracy: of the base model on the test split.
-      outcomes: of the code and each baseline, on the test split.
+      evaluated: what they were measured to do.
       seconds: of each phase.
       command: that ran it.
     """
     config, dataset = experiment.config, experiment.dataset
     pipeline, mesh = experiment.pipeline, experiment.pipeline.mesh
-    images = trained.code.steps * config.batch_size
+    fitted, outcomes = trained.codes["code"], evaluated.outcomes
+    images = sum(each.steps for each in fitted) * config.batch_size * pipeline.group
+    seconds_of_code = sum(each.seconds for each in fitted)
     return {
         "config": dataclasses.asdict(config),
         "command": command,
@@ -49,16 +51,19 @@ def content(
             "processes": jax.process_count(),
         },
         "seed": config.seed,
-        "steps": {name: fitted.steps for name, fitted in trained._asdict().items()},
+        "steps": {
+            "base": trained.base.steps,
+            **{name: seeds[0].steps for name, seeds in trained.codes.items()},
+        },
         "dataset": config.dataset,
         "image_shape": dataset.image_shape,
         "classes": dataset.classes,
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "base": {
-            "test_accuracy": base_accuracy,
+            "test_accuracy": evaluated.base_accuracy,
             "validation_accuracy": trained.base.score,
         },
-        "code": {"validation_accuracy": trained.code.score},
+        "code": {"validation_accuracy": [each.score for each in fitted]},
         "split": {
             "k": config.k,
             "r": config.r,
@@ -66,25 +71,64 @@ def content(
             "piece_shape": pipeline.codings[0].plan.piece_shape,
             **_work(experiment, trained.base.params),
         },
-        "patterns": [outcome._asdict() for outcome in outcomes["code"]],
+        "costs": {
+            name: _costs(experiment, each, trained.base.params)
+            for name, each in trained.pipelines.items()
+        },
+        "patterns": [
+            _pattern(outcome) for outcome in evaluation.over_seeds(outcomes["code"])
+        ],
         "summary": evaluation.summarise(outcomes["code"]),
         "baselines": {
             name: evaluation.summarise(found)
             for name, found in outcomes.items()
             if name != "code"
         },
+        "seeds": {
+            name: [evaluation.summarise([seed]) for seed in seeds]
+            for name, seeds in outcomes.items()
+            if len(seeds) > 1
+        },
+        "confidence": evaluated.confidence,
         "timing": {
             "resumed": experiment.resumed,
-            "train_images_per_second": round(images / trained.code.seconds, 1),
+            "train_images_per_second": (
+                round(images / seconds_of_code, 1) if seconds_of_code else None
+            ),
             "seconds": {name: round(s, 2) for name, s in seconds.items()},
         },
     }
 
 
+def _pattern(outcome: Outcome) -> dict[str, Any]:
+    fields = outcome._asdict()
+    if math.isnan(outcome.feature_mse):  # no answer; JSON has no NaN
+        fields["feature_mse"] = None
+    return fields
+
+
+def _input_shape(experiment: Experiment) -> tuple[int, int, int]:
+    height, width, channels = experiment.dataset.image_shape
+    return height * experiment.pipeline.group, width, channels
+
+
+def _costs(
+    experiment: Experiment, pipeline: Pipeline, frozen: PyTree
+) -> dict[str, float]:
+    """Flops for one image, summed over the coded stages."""
+    found = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
+    coded = [cost for cost in found if cost.plan]
+    return {
+        "whole": sum(cost.flops for cost in coded) / pipeline.group,
+        "piece": sum(cost.piece_flops for cost in coded) / pipeline.group,
+        "encode": sum(cost.encode_flops for cost in coded) / pipeline.group,
+        "decode": sum(cost.decode_flops for cost in coded) / pipeline.group,
+    }
+
+
 def _work(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
     """What one device computes, over what it would without splitting."""
-    shape = experiment.dataset.image_shape
-    found = costs.stage_costs(experiment.pipeline, frozen, shape)
+    found = costs.stage_costs(experiment.pipeline, frozen, _input_shape(experiment))
     coded = [cost for cost in found if cost.plan]
     return {
         "work_fraction": round(costs.work_fraction(found), 4),

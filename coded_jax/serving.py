@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from coded_jax import checkpoints, erasures, placement, workdir
+from coded_jax import checkpoints, confidence, erasures, placement, workdir
 from coded_jax.build import build_pipeline, make_optimizer
 from coded_jax.config import OWN, Config
 from coded_jax.pipeline import Pipeline, infer
@@ -18,6 +19,18 @@ from coded_jax.training import initial_state
 from coded_jax.types import PyTree
 
 _infer = jax.jit(infer, static_argnums=0)
+
+
+class Answer(NamedTuple):
+    """What `CodedModel.predict` says of each image.
+
+    Attributes:
+      classes: int32 `[B]`, -1 where it abstains.
+      confidence: float32 `[B]`, the calibrated probability that the class is right.
+    """
+
+    classes: jax.Array
+    confidence: jax.Array
 
 
 class CodedModel(NamedTuple):
@@ -55,11 +68,13 @@ class CodedModel(NamedTuple):
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
-        if dtype != np.uint8 or not fits:
+        group = self.pipeline.group
+        if dtype != np.uint8 or not fits or shape[0] % group:
             accepted = ", ".join(map(str, self.image_shape))
+            multiple = "1 or more" if group == 1 else f"a multiple of {group}"
             raise ValueError(
                 f"images: {dtype} {list(shape)} given, uint8 [B, {accepted}] accepted, "
-                "with a B of 1 or more"
+                f"with a B of {multiple}"
             )
         lost = tuple(lost)
         if len(lost) > self.pipeline.r:
@@ -73,6 +88,28 @@ class CodedModel(NamedTuple):
     def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
         """Classes int32 `[B]`; arguments and errors as for `logits`."""
         return self.logits(images, lost).argmax(-1)
+
+    def predict(
+        self, images: Any, lost: Iterable[int] = (), abstain_below: float = 0.0
+    ) -> Answer:
+        """Classes with their calibrated confidence, see `confidence`.
+
+        Args:
+          images, lost: as for `logits`.
+          abstain_below: no class is given below this confidence; what that costs and
+            gains stands in the run's `results.json`, under `confidence`.
+
+        Raises:
+          ValueError: as for `logits`, or the threshold is not in `[0, 1]`.
+        """
+        if not 0 <= abstain_below <= 1:
+            raise ValueError(f"abstain_below: {abstain_below} given, 0..1 accepted")
+        lost = tuple(lost)
+        logits = self.logits(images, lost)
+        temperature = self.results["confidence"][str(len(lost))]["temperature"]
+        sure = confidence.confidence(logits, temperature)
+        answered = (sure > 0) & (sure >= abstain_below)
+        return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
 
 
 def load(
@@ -136,12 +173,14 @@ def best_params(
       folder: the workdir.
       config: of the run.
       results: the content of its `results.json`.
-      phase: `"base"`, `"code"` or `"no_parity"`.
+      phase: `"base"`, `"code"` or the name of a baseline, see `workdir.phase_of`.
       init: `key -> params` of that phase.
 
     Raises:
       ValueError: the checkpoint is damaged or missing.
     """
+    if not jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))):
+        return init(jax.random.key(0))  # nothing has been trained
     optimizer = make_optimizer(config, phase, examples=1)
     like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
     found = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)

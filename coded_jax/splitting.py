@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -113,22 +114,26 @@ def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
     )
 
 
-def cut(plan: SplitPlan, outputs: jax.Array, first: int = 0) -> jax.Array:
+def cut(
+    plan: SplitPlan, outputs: jax.Array, copied: Sequence[int | None] | None = None
+) -> jax.Array:
     """Cuts each share out of what `f_conv` made of its piece.
 
     Args:
       plan: the split.
-      outputs: `[m, B, h, w, D]` of the pieces `first..first+m-1`: data pieces first,
-        then any number of parity pieces, which are cut as an interior data piece is.
-      first: `k` if the outputs are of parity pieces only.
+      outputs: `[m, B, h, w, D]`.
+      copied: for each of them, the data piece it was made of; None for a mixture of
+        pieces, which is cut as an interior data piece is. If None, they are of the k
+        data pieces, and then of mixtures.
 
     Returns:
       `[m, B, M, M', D]`.
     """
     offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
     interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
-    last = first + outputs.shape[0]
-    offsets = [offsets[i if i < plan.k else interior] for i in range(first, last)]
+    if copied is None:
+        copied = (*range(plan.k), *[None] * (len(outputs) - plan.k))
+    offsets = [offsets[interior if i is None else i] for i in copied]
     height, width = plan.rows.share, plan.columns.share
     if len(set(offsets)) == 1:
         i, j = offsets[0]

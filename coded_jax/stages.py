@@ -47,13 +47,15 @@ def parity_features(
 ) -> jax.Array:
     """What the r devices with parity pieces compute; see `coded_features`.
 
+    Not of a code whose first k queries are other than the pieces.
+
     Returns:
       `[r, B, M, M', D]`.
     """
     plan, _ = _coding(stage)
     parity = _encode(stage, params, x)[plan.k :]
-    outputs = _on_devices(stage, frozen, parity, spread)
-    return splitting.cut(plan, outputs, first=plan.k)
+    outputs = _mixtures(stage, frozen, params, parity, spread)
+    return splitting.cut(plan, outputs, [None] * len(parity))
 
 
 def coded_features(
@@ -71,9 +73,15 @@ def coded_features(
     Returns:
       `[n, B, M, M', D]`.
     """
+    plan, code = _coding(stage)
     queries = _encode(stage, params, x)
-    outputs = _on_devices(stage, frozen, queries, spread)
-    return splitting.cut(_coding(stage).plan, outputs)
+    if code.worker is None:
+        outputs = _on_devices(stage, frozen, queries, spread)
+    else:
+        data = _on_devices(stage, frozen, queries[: plan.k], spread)
+        mixtures = _mixtures(stage, frozen, params, queries[plan.k :], spread)
+        outputs = jnp.concatenate([data, mixtures])
+    return splitting.cut(plan, outputs, code.copied)
 
 
 def reconstruct(
@@ -129,6 +137,25 @@ def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:
 def _encode(stage: Stage, params: PyTree, x: jax.Array) -> jax.Array:
     plan, code = _coding(stage)
     return code.encode(_cast(params, x.dtype), splitting.split(plan, x))
+
+
+def _mixtures(
+    stage: Stage, frozen: PyTree, params: PyTree, queries: jax.Array, spread: Spread
+) -> jax.Array:
+    """`_on_devices` for the r parity pieces, by their own networks if they have any."""
+    worker = _coding(stage).code.worker
+    if worker is None:
+        return _on_devices(stage, frozen, queries, spread)
+    own = worker(params, frozen)
+    # One by one: a `vmap` over kernels is a grouped convolution, slow on CPUs.
+    return jnp.concatenate(
+        [
+            _on_devices(
+                stage, jax.tree.map(lambda x: x[i], own), queries[i : i + 1], spread
+            )
+            for i in range(len(queries))
+        ]
+    )
 
 
 def _on_devices(

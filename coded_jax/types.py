@@ -68,15 +68,20 @@ class Code(NamedTuple):
 
     Attributes:
       init: `key -> params`; an empty dict for a code with nothing to learn.
-      encode: `(params, pieces [k, B, h, w, C]) -> queries [n, B, h, w, C]`, and
-        `queries[:k]` is `pieces`.
+      encode: `(params, pieces [k, B, h, w, C]) -> queries [n, B, h, w, C]`.
       decode: `(params, features [n, B, M, M', D], available) -> shares
         [k, B, M, M', D]`, where `available`, bool `[n, B]` or `[n, 1]`, is True where
         the result arrived. What stands in a lost slot, NaN included, has no effect.
       systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
+      copied: which piece each of the n queries is a copy of, None for a mixture of
+        pieces; if None, the first k queries are the pieces and the others mixtures.
+      worker: `(params, frozen) -> variables`, of a code whose mixtures are computed by
+        networks of their own: those of the base model, with a leading axis `[r]`.
     """
 
     init: Callable[[jax.Array], PyTree]
     encode: Callable[[PyTree, jax.Array], jax.Array]
     decode: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
     systematic: bool = False
+    copied: tuple[int | None, ...] | None = None
+    worker: Callable[[PyTree, PyTree], PyTree] | None = None

@@ -111,6 +111,11 @@ def read_flags(folder: Path) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs if name not in PLACES}
 
 
+def phase_of(name: str, seed: int) -> str:
+    """The phase in which a code is trained with one seed; the first is the code's."""
+    return f"{name}_{seed}" if seed else name
+
+
 def checkpoint_folder(folder: Path, phase: str) -> Path:
     """Where the checkpoints of one phase of training lie."""
     return folder / CHECKPOINTS / phase

@@ -39,8 +39,26 @@ flags.DEFINE_string(
     "grid", None, "rows x columns of pieces, as 2x2; k x 1 if not given"
 )
 flags.DEFINE_enum("recipe", DEFAULT.recipe, config.RECIPES, "decoder and schedule")
-flags.DEFINE_enum("encoder", DEFAULT.encoder, codes.NETWORKS, "its network")
-flags.DEFINE_enum("decoder", DEFAULT.decoder, codes.NETWORKS, "its network")
+flags.DEFINE_enum(
+    "split",
+    DEFAULT.split,
+    config.SPLITS,
+    "pieces of one image, or k images coded together by the whole network",
+)
+flags.DEFINE_enum("code", DEFAULT.code, codes.NAMES, "the erasure code")
+flags.DEFINE_list(
+    "baselines", list(DEFAULT.baselines), "other codes evaluated beside it; may be ''"
+)
+flags.DEFINE_integer("seeds", DEFAULT.seeds, "how often each code is trained")
+flags.DEFINE_integer(
+    "tried", DEFAULT.tried, "most results lost in the evaluation; r if not given"
+)
+flags.DEFINE_enum(
+    "encoder", DEFAULT.encoder, codes.ENCODERS, "network of a learned code"
+)
+flags.DEFINE_enum(
+    "decoder", DEFAULT.decoder, codes.DECODERS, "network of a learned code"
+)
 flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
 flags.DEFINE_integer("decoder_width", None, "of hidden layers; its own if not given")
 flags.DEFINE_list(
@@ -89,6 +107,7 @@ def config_from_flags() -> config.Config:
       ValueError: a value is out of range.
     """
     values = {name: flags.FLAGS[name].value for name in DEFAULT.__dict__}
+    values["baselines"] = tuple(values["baselines"])
     values["dilations"] = integers("dilations", values["dilations"])
     if values["stages"] is not None:
         stages = [stage.partition("-") for stage in values["stages"]]

@@ -1,11 +1,14 @@
-"""What a code must beat: nothing at all, and its own decoder without parity."""
+"""What a code must beat: its own decoder without parity, and the mean of all features.
+
+Codes without any parameters to learn are in `linear` and `curves`.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from coded_jax.codes.learned import zero_lost
+from coded_jax.codes.linear import zero_lost
 from coded_jax.types import Code, CodeShape, PyTree
 
 
@@ -13,19 +16,20 @@ def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
     return jnp.concatenate([pieces, jnp.zeros((r, *pieces.shape[1:]), pieces.dtype)])
 
 
-def zero_fill(shape: CodeShape, code: Code | None = None) -> Code:
-    """No code: lost shares stay zero. Its parity pieces are blank and never used.
+def mean_fill(shape: CodeShape) -> Code:
+    """No code: a lost share is the mean of that share over the training images.
 
-    Args:
-      shape: the sizes.
-      code: any, since nothing is kept of it.
+    It is learned, as the constant whose squared error is the least. Its parity pieces
+    are blank and never used.
     """
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
-        return zero_lost(features[: shape.k], available[: shape.k])
+        data = zero_lost(features, available)[: shape.k]
+        arrived = available[: shape.k, :, None, None, None]
+        return jnp.where(arrived, data, params["mean"][:, None])
 
     return Code(
-        init=lambda key: {},
+        init=lambda key: {"mean": jnp.zeros((shape.k, *shape.share))},
         encode=lambda params, pieces: _blank_parity(pieces, shape.r),
         decode=decode,
         systematic=True,

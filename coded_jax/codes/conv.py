@@ -5,6 +5,12 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from coded_jax.codes.maps import (
+    features_to_maps,
+    maps_to_features,
+    maps_to_pieces,
+    pieces_to_maps,
+)
 from coded_jax.convolution import dilated_stack
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
@@ -68,10 +74,8 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, pieces: jax.Array) -> jax.Array:
         """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
-        k, batch, h, w, channels = pieces.shape
-        x = pieces.transpose(1, 4, 2, 3, 0).reshape(batch * channels, h, w, k)
-        x = DilatedStack(self.r, self.width, self.dilations)(x)
-        return x.reshape(batch, channels, h, w, self.r).transpose(4, 0, 2, 3, 1)
+        stack = DilatedStack(self.r, self.width, self.dilations)
+        return maps_to_pieces(stack(pieces_to_maps(pieces)), pieces.shape[-1])
 
 
 class ConvDecoder(nn.Module):
@@ -94,11 +98,8 @@ class ConvDecoder(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
-        n, batch, m, m2, depth = features.shape
-        groups, inner = (1, depth) if self.joint else (depth, 1)
-        x = features.reshape(n, batch, m, m2, groups, inner)
-        x = x.transpose(1, 4, 2, 3, 0, 5).reshape(batch * groups, m, m2, n * inner)
-        x = DilatedStack(self.k * inner, self.width, self.dilations)(x)
-        x = nn.relu(x) if self.relu else x
-        x = x.reshape(batch, groups, m, m2, self.k, inner)
-        return x.transpose(4, 0, 2, 3, 1, 5).reshape(self.k, batch, m, m2, depth)
+        depth = features.shape[-1]
+        out = self.k * (depth if self.joint else 1)
+        stack = DilatedStack(out, self.width, self.dilations)
+        x = stack(features_to_maps(features, self.joint))
+        return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from coded_jax.codes.conv import DILATIONS, ConvDecoder, ConvEncoder
+from coded_jax.codes.linear import zero_lost
+from coded_jax.codes.local import LocalDecoder, LocalEncoder
 from coded_jax.codes.mlp import MLPDecoder, MLPEncoder
+from coded_jax.codes.pointwise import PointwiseDecoder
 from coded_jax.types import Code, CodeShape, PyTree
 
-NETWORKS = ("mlp", "conv")
+LINEAR = "linear"
+ENCODERS = ("mlp", "conv", "local", LINEAR)
+DECODERS = ("mlp", "conv", "local", "pointwise", LINEAR)
 DECODER_CHANNELS = ("joint", "independent")
-
-
-def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
-    """Puts zeros where no result arrived (section III-B), whatever stands there.
-
-    Args:
-      features: `[n, B, M, M', D]`.
-      available: bool `[n, B]` or `[n, 1]`.
-    """
-    # Never a product: NaN * 0 is NaN.
-    return jnp.where(available[:, :, None, None, None], features, 0)
 
 
 def cosines(k: int, r: int) -> jax.Array:
@@ -84,13 +80,13 @@ def learned_code(
 
     Args:
       shape: the sizes to build for.
-      encoder: `"mlp"` or `"conv"`.
-      decoder: `"mlp"` or `"conv"`.
+      encoder: one of `ENCODERS`; `"linear"`: the sums of the pieces alone.
+      decoder: one of `DECODERS`; `"linear"`: the `linear_estimate` alone.
       encoder_width: width of the encoder's hidden layers; if None, its own default.
       decoder_width: width of the decoder's hidden layers, likewise.
       dilations: of the convolutional networks' 3x3 layers.
-      decoder_channels: `"joint"` or `"independent"`; if None, joint for the MLP and
-        independent for the convolutional decoder.
+      decoder_channels: `"joint"` or `"independent"`; if None, independent for the
+        convolutional decoder and joint for the others.
       systematic: shares whose own result arrived are passed through untouched. The
         encoder's network is added to learned sums of the pieces, and the decoder's to
         the `linear_estimate` of the lost shares, which it is given in their place.
@@ -98,54 +94,71 @@ def learned_code(
         their networks alone (the paper).
 
     Returns:
-      A code with parameters `{"encoder": ..., "decoder": ...}`, and `"sums"` `[k, r]`
-      of a systematic one.
+      A code with parameters `{"encoder": ..., "decoder": ...}` of the networks, and
+      `"sums"` `[k, r]` of a systematic one.
 
     Raises:
       ValueError: an argument is not one of the accepted values.
     """
     if shape.k < 1 or shape.r < 1:
         raise ValueError(f"shape: k={shape.k}, r={shape.r} given, 1 or more accepted")
-    for name, value in (("encoder", encoder), ("decoder", decoder)):
-        if value not in NETWORKS:
-            raise ValueError(f"{name}: {value!r} given, {list(NETWORKS)} accepted")
+    for name, value, known in (
+        ("encoder", encoder, ENCODERS),
+        ("decoder", decoder, DECODERS),
+    ):
+        accepted = [each for each in known if systematic or each != LINEAR]
+        if value not in accepted:
+            raise ValueError(
+                f"{name}: {value!r} given, {accepted} accepted of a code that is "
+                f"{'' if systematic else 'not '}systematic"
+            )
     if decoder_channels not in (None, *DECODER_CHANNELS):
         raise ValueError(
             f"decoder_channels: {decoder_channels!r} given, "
             f"{list(DECODER_CHANNELS)} accepted"
         )
     joint = decoder_channels == "joint" or (
-        decoder_channels is None and decoder == "mlp"
+        decoder_channels is None and decoder != "conv"
     )
     k, r, n = shape.k, shape.r, shape.n
-    encoder_net = (
-        MLPEncoder(r, encoder_width)
-        if encoder == "mlp"
-        else ConvEncoder(r, encoder_width, tuple(dilations))
-    )
-    decoder_net = (
-        MLPDecoder(k, joint, decoder_width, relu=not systematic)
-        if decoder == "mlp"
-        else ConvDecoder(k, joint, decoder_width, tuple(dilations), relu=not systematic)
-    )
+    dilations = tuple(dilations)
+    encoders: dict[str, Callable[[], nn.Module]] = {
+        "mlp": lambda: MLPEncoder(r, encoder_width),
+        "conv": lambda: ConvEncoder(r, encoder_width, dilations),
+        "local": lambda: LocalEncoder(r, encoder_width),
+    }
+    sizes = {"k": k, "joint": joint, "width": decoder_width, "relu": not systematic}
+    decoders: dict[str, Callable[[], nn.Module]] = {
+        "mlp": lambda: MLPDecoder(**sizes),
+        "conv": lambda: ConvDecoder(**sizes, dilations=dilations),
+        "local": lambda: LocalDecoder(**sizes),
+        "pointwise": lambda: PointwiseDecoder(**sizes),
+    }
+    encoder_net = encoders[encoder]() if encoder != LINEAR else None
+    decoder_net = decoders[decoder]() if decoder != LINEAR else None
 
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)
-        params = {
-            "encoder": encoder_net.init(encoder_key, jnp.zeros((k, 1, *shape.piece))),
-            "decoder": decoder_net.init(decoder_key, jnp.zeros((n, 1, *shape.share))),
-        }
-        return {**params, "sums": cosines(k, r)} if systematic else params
+        pieces, results = (k, 1, *shape.piece), (n, 1, *shape.share)
+        params = {"sums": cosines(k, r)} if systematic else {}
+        if encoder_net:
+            params["encoder"] = encoder_net.init(encoder_key, jnp.zeros(pieces))
+        if decoder_net:
+            params["decoder"] = decoder_net.init(decoder_key, jnp.zeros(results))
+        return params
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        parity = encoder_net.apply(params["encoder"], pieces)
+        parity = encoder_net.apply(params["encoder"], pieces) if encoder_net else 0
         if systematic:
             parity += jnp.einsum("kbhwc,kr->rbhwc", pieces, params["sums"])
         return jnp.concatenate([pieces, parity])  # type: ignore
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         features = zero_lost(features, available)
-        network = functools.partial(decoder_net.apply, params["decoder"])
+        if decoder_net:
+            network = functools.partial(decoder_net.apply, params["decoder"])
+        else:
+            network = lambda features: 0
         if not systematic:
             return network(features)  # type: ignore
         arrived = available[:k, :, None, None, None]

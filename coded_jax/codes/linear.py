@@ -1,0 +1,195 @@
+"""Codes whose encoder and decoder are matrices: exact ones, and the training-free.
+
+A decoder has a matrix for every erasure pattern. They are all made before any data is
+seen, in float64, and looked up by what arrived.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.types import Code, CodeShape, PyTree
+
+
+def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
+    """Puts zeros where no result arrived (section III-B), whatever stands there.
+
+    Args:
+      features: `[n, B, M, M', D]`.
+      available: bool `[n, B]` or `[n, 1]`.
+    """
+    # Never a product: NaN * 0 is NaN.
+    return jnp.where(available[:, :, None, None, None], features, 0)
+
+
+def decoding_matrices(n: int, decoder: Callable[[np.ndarray], np.ndarray]) -> jax.Array:
+    """`decoder` of every erasure pattern: float32 `[2^n, k, n]`.
+
+    Args:
+      n: results.
+      decoder: `arrived bool [n] -> [k, n]`.
+
+    Returns:
+      The matrix of a pattern is at the place `sum(arrived * 2^i)`.
+    """
+    masks = [mask[::-1] for mask in itertools.product((False, True), repeat=n)]
+    return jnp.asarray(np.stack([decoder(np.array(m)) for m in masks]), jnp.float32)
+
+
+def linear_code(
+    shape: CodeShape,
+    generator: np.ndarray,
+    decoder: Callable[[np.ndarray], np.ndarray],
+    systematic: bool = False,
+    copied: tuple[int | None, ...] | None = None,
+) -> Code:
+    """Query i is `sum_j generator[i, j] piece_j`, share j `sum_i decoder[j, i] result_i`.
+
+    Args:
+      shape: the sizes.
+      generator: `[n, k]`.
+      decoder: `arrived bool [n] -> [k, n]`; columns of lost results are not looked at.
+      systematic: whether shares whose own result arrived are passed through untouched.
+      copied: see `Code`.
+    """
+
+    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
+        rows = [
+            pieces[np.argmax(row)] if _is_unit(row) else _combine(row, pieces)
+            for row in generator
+        ]
+        return jnp.stack(rows)
+
+    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
+        features = zero_lost(features, available)
+        place = available.T.astype(jnp.int32) @ (2 ** jnp.arange(shape.n))
+        weights = decoding_matrices(shape.n, decoder)[place].astype(features.dtype)
+        weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
+        shares = jnp.einsum(
+            "bkn,nbhwd->kbhwd", weights, features, precision="highest"
+        )
+        if not systematic:
+            return shares
+        arrived = available[: shape.k, :, None, None, None]
+        return jnp.where(arrived, features[: shape.k], shares)
+
+    return Code(lambda key: {}, encode, decode, systematic, copied)
+
+
+def _is_unit(row: np.ndarray) -> bool:
+    return np.count_nonzero(row) == 1 and row.max() == 1
+
+
+def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
+    return jnp.einsum(
+        "k,kbhwc->bhwc", jnp.asarray(row, pieces.dtype), pieces, precision="highest"
+    )
+
+
+def _identity(shape: CodeShape) -> np.ndarray:
+    """The data pieces, and blank ones after them: `[n, k]`."""
+    return np.eye(shape.n, shape.k)
+
+
+def uncoded(shape: CodeShape) -> Code:
+    """Waits for all k data pieces: without one of them there is no answer.
+
+    Shares are then NaN, and so are the logits, which counts as a wrong answer. The r
+    parity pieces are blank and never used.
+    """
+    nothing = np.full((shape.k, shape.n), np.nan)
+
+    def decoder(arrived: np.ndarray) -> np.ndarray:
+        return np.eye(shape.k, shape.n) if arrived[: shape.k].all() else nothing
+
+    return linear_code(shape, _identity(shape), decoder)
+
+
+def zero_fill(shape: CodeShape) -> Code:
+    """No code: lost shares stay zero. Its parity pieces are blank and never used."""
+    return linear_code(
+        shape, _identity(shape), lambda arrived: np.eye(shape.k, shape.n), True
+    )
+
+
+def replication(shape: CodeShape) -> Code:
+    """Query i is piece `i mod k`; a share whose copies are all lost stays zero.
+
+    With `n = m k` it survives any m - 1 losses exactly: equal work per device is m
+    replicas of a coarser split, equal pieces are `k` of which `r` have a copy.
+    """
+    copied = tuple(i % shape.k for i in range(shape.n))
+    generator = np.eye(shape.k)[list(copied)]
+
+    def decoder(arrived: np.ndarray) -> np.ndarray:
+        weights = np.zeros((shape.k, shape.n))
+        for j in range(shape.k):
+            if copies := [i for i in range(j, shape.n, shape.k) if arrived[i]]:
+                weights[j, copies[0]] = 1
+        return weights
+
+    return linear_code(shape, generator, decoder, True, copied)
+
+
+def chebyshev(count: int, kind: int) -> np.ndarray:
+    """Chebyshev points `[count]`, descending: `cos((2j+1) pi / 2k)` of the first kind,
+    `cos(i pi / (n-1))` of the second."""
+    i = np.arange(count)
+    if kind == 1:
+        return np.cos((2 * i + 1) * np.pi / (2 * count))
+    return np.cos(i * np.pi / max(count - 1, 1))
+
+
+def mds_generator(k: int, n: int) -> np.ndarray:
+    """Systematic Vandermonde generator `[n, k]`: any k of its rows are independent.
+
+    `V (V[:k])^-1`, where row i of V has the Chebyshev polynomials of degree below k at
+    the i-th of n Chebyshev points. That is a Vandermonde matrix in a basis which stays
+    well-conditioned over the reals.
+    """
+    # Data pieces get points spread over the whole interval, parity those between.
+    points = chebyshev(n, 1)
+    data = np.unique(np.round(np.linspace(0, n - 1, k)).astype(int))
+    order = [*data, *(i for i in range(n) if i not in data)]
+    vandermonde = np.polynomial.chebyshev.chebvander(points[order], k - 1)
+    return vandermonde @ np.linalg.inv(vandermonde[:k])
+
+
+def least_squares(generator: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The decoder `pinv(A G)` of what arrived: exact from any k independent results of
+    a linear `F_Conv`, of least norm from fewer."""
+
+    def decoder(arrived: np.ndarray) -> np.ndarray:
+        return np.linalg.pinv(generator * arrived[:, None])
+
+    return decoder
+
+
+def mds(shape: CodeShape) -> Code:
+    """Linear maximum distance separable code over the pieces (Reed and Solomon 1960).
+
+    Exact from any k results where `f_conv` is linear and cuts all pieces alike, as a
+    convolution without padding does: CoCoI (2025) codes each such layer by itself.
+    """
+    generator = mds_generator(shape.k, shape.n)
+    return linear_code(shape, generator, least_squares(generator), True)
+
+
+def addition_generator(k: int, r: int) -> np.ndarray:
+    """Of ParM's codes, `[n, k]`: parity j is `sum_i (i + 1)^j piece_i`.
+
+    The first is their sum, and any k results decode (Kosaian et al. 2019, section 3.5).
+    """
+    powers = np.arange(1, k + 1.0)[None] ** np.arange(r)[:, None]
+    return np.concatenate([np.eye(k), powers])
+
+
+def addition(shape: CodeShape) -> Code:
+    """ParM's addition code with the frozen `f_conv` itself as the parity model."""
+    generator = addition_generator(shape.k, shape.r)
+    return linear_code(shape, generator, least_squares(generator), True)

@@ -1,0 +1,78 @@
+"""Locally connected networks, the "sparse MLP" of the paper's successor.
+
+Every output depends on the 3x3 positions around it, as in a convolution, but with
+weights of its own at every position.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import linen as nn
+
+from coded_jax.codes.maps import (
+    features_to_maps,
+    maps_to_features,
+    maps_to_pieces,
+    pieces_to_maps,
+)
+
+
+class LocalStack(nn.Module):
+    """Two locally connected layers with 3x3 windows, with ReLU between.
+
+    Attributes:
+      out: output maps.
+      width: maps of the hidden layer; twice the output maps if None.
+    """
+
+    out: int
+    width: int | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, h, w, maps] -> [B, h, w, out]`."""
+        x = nn.relu(nn.ConvLocal(self.width or 2 * self.out, (3, 3))(x))
+        return nn.ConvLocal(self.out, (3, 3))(x)
+
+
+class LocalEncoder(nn.Module):
+    """Locally connected layers over the k pieces as input maps.
+
+    Attributes:
+      r: parity pieces.
+      width: as in `LocalStack`.
+    """
+
+    r: int
+    width: int | None = None
+
+    @nn.compact
+    def __call__(self, pieces: jax.Array) -> jax.Array:
+        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        x = LocalStack(self.r, self.width)(pieces_to_maps(pieces))
+        return maps_to_pieces(x, pieces.shape[-1])
+
+
+class LocalDecoder(nn.Module):
+    """Locally connected layers over the features of all results.
+
+    Attributes:
+      k: shares to reconstruct.
+      joint: the n*D feature maps together, or each of the D channels on its own, with
+        shared weights and n input maps.
+      width: as in `LocalStack`.
+      relu: whether the outputs are never negative, as features after a ReLU are.
+    """
+
+    k: int
+    joint: bool = True
+    width: int | None = None
+    relu: bool = True
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
+        depth = features.shape[-1]
+        out = self.k * (depth if self.joint else 1)
+        x = LocalStack(out, self.width)(features_to_maps(features, self.joint))
+        return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)

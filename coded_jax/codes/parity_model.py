@@ -1,0 +1,50 @@
+"""ParM: the code is a sum, and what is learned is the network of the parity worker."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.codes.linear import addition
+from coded_jax.types import Code, CodeShape, PyTree
+
+
+def parity_model(shape: CodeShape, variables: PyTree) -> Code:
+    """Parity models with the addition code (Kosaian, Rashmi, Venkataraman 2019).
+
+    Parity j is `sum_i (i+1)^j piece_i`, and its worker's network is trained to make
+    `sum_i (i+1)^j share_i` of it, so that any k results decode by subtraction. The
+    network is the base model with weights of its own, which start as the base model's;
+    statistics of batch norms stay as they are.
+
+    Args:
+      shape: the sizes.
+      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      A code with parameters `{"worker": ...}`: what its r networks' weights are more
+      than the frozen ones, with a leading axis `[r]`.
+    """
+    code = addition(shape)
+
+    def init(key: jax.Array) -> PyTree:
+        return {
+            "worker": jax.tree_util.tree_map_with_path(
+                lambda path, x: jnp.zeros((shape.r, *(x.shape if _own(path, x) else ()))),
+                variables,
+            )
+        }
+
+    def worker(params: PyTree, frozen: PyTree) -> PyTree:
+        def add(path: tuple, x: jax.Array, more: jax.Array) -> jax.Array:
+            own = x[None] + more if _own(path, x) else x[None]
+            return jnp.broadcast_to(own, (shape.r, *x.shape)).astype(x.dtype)
+
+        return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
+
+    return code._replace(init=init, worker=worker)
+
+
+def _own(path: tuple, leaf: jax.Array) -> bool:
+    real = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return real and "batch_stats" not in jax.tree_util.keystr(path)
