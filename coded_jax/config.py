@@ -54,6 +54,7 @@ class Config:
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
       dilations: of the convolutional networks' 3x3 layers.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
+      distillation: weight of the error of what the head makes of the features.
       base_epochs: epochs of the base model; may be a fraction, as `epochs`.
       base_batch_size, base_learning_rate: of the base model; as the code's if None.
       base_schedule: `"cosine"` or `"constant"` learning rate.
@@ -90,6 +91,7 @@ class Config:
     decoder_width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
     decoder_channels: str | None = None
+    distillation: float = 0.0
     base_epochs: float = 15
     base_batch_size: int | None = None
     base_learning_rate: float | None = None
@@ -162,6 +164,10 @@ class Config:
             rate = getattr(self, name)
             fits = rate is None or 0 < rate < math.inf
             _check(name, rate, fits, "more than 0")
+        weight = self.distillation
+        fits = 0 <= weight < math.inf
+        fits = fits and (weight == 0 or self.stage_training == "end_to_end")
+        _check("distillation", weight, fits, "0 or more, and 0 for training per_stage,")
         decay = self.weight_decay
         _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
         for name in ("batch_size", "base_batch_size"):

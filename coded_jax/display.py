@@ -12,9 +12,12 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from coded_jax.codes import LEARNED, NO_PARITY
 from coded_jax.workdir import METRICS
 
 MOST_PATTERNS = 32
+MOST_LOST = 5
+"""Columns of the table; all of it is in `results.json`."""
 
 
 def blocks_text(blocks: Sequence[int]) -> str:
@@ -27,6 +30,13 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
+def spread(summary: dict[str, float], which: str) -> str:
+    """A mean of seeds in percent, with its standard deviation where there are some."""
+    deviation = summary.get(f"{which}_std", 0.0)
+    text = percent(summary[which])
+    return f"{text} ± {percent(deviation)}" if deviation else text
+
+
 def report(results: dict[str, Any]) -> Group:
     """The outcome as text: a heading, the code beside its baselines, every pattern.
 
@@ -36,12 +46,12 @@ def report(results: dict[str, Any]) -> Group:
     split, config = results["split"], results["config"]
     heading = (
         f"{results['dataset']}, {config['base_model']}, k={split['k']} r={split['r']}, "
-        f"{config['recipe']} recipe, {config['encoder']} encoder, {config['decoder']} "
-        "decoder\n"
+        f"{_code(config)}\n"
         f"base model: {percent(results['base']['test_accuracy'])} % on the test split; "
         f"each of {split['k'] + split['r']} devices does {split['work_fraction']:.3f} "
         f"of {_coded(split)}\n\n"
         "test accuracy in %, over all patterns of that many lost results"
+        f"{_seeds(config)}"
     )
     title = "every erasure pattern of the code"
     patterns = results["patterns"]
@@ -50,6 +60,20 @@ def report(results: dict[str, Any]) -> Group:
         patterns = sorted(patterns, key=lambda p: p["accuracy"])[:MOST_PATTERNS]
     by_lost = _summary_table(results)
     return Group(heading, by_lost, title, _pattern_table(patterns, split["k"]))
+
+
+def _code(config: dict[str, Any]) -> str:
+    if config["code"] not in (LEARNED, NO_PARITY):
+        return f"{config['code']} code"
+    return (
+        f"{config['recipe']} recipe, {config['encoder']} encoder, "
+        f"{config['decoder']} decoder"
+    )
+
+
+def _seeds(config: dict[str, Any]) -> str:
+    seeds = config["seeds"]
+    return f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
 
 
 def _coded(split: dict[str, Any]) -> str:
@@ -62,19 +86,17 @@ def _coded(split: dict[str, Any]) -> str:
 
 
 def _summary_table(results: dict[str, Any]) -> Table:
-    methods = {"code": results["summary"], **results["baselines"]}
+    config = results["config"]
+    methods = {config["code"]: results["summary"], **results["baselines"]}
+    shown = list(results["summary"])[:MOST_LOST]
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("lost", justify="right")
-    for name in methods:
-        for column in ("mean", "worst"):
-            table.add_column(f"{name}\n{column}", justify="right")
-    for l in results["summary"]:
-        cells = [
-            percent(summary[l][column])
-            for summary in methods.values()
-            for column in ("mean", "worst")
-        ]
-        table.add_row(l, *cells)
+    table.add_column("code")
+    table.add_column("pattern")
+    for l in shown:
+        table.add_column(f"{l} lost", justify="right")
+    for name, summary in methods.items():
+        for label, which in ((name, "mean"), ("", "worst")):
+            table.add_row(label, which, *(spread(summary[l], which) for l in shown))
     return table
 
 

@@ -141,9 +141,7 @@ def _chunk(
     return _Chunk(features, target, predicted, labels, weight)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("pipeline", "statistic", "per_image")
-)
+@functools.partial(jax.jit, static_argnames=("pipeline", "statistic", "per_image"))
 def _score(
     pipeline: Pipeline,
     frozen: PyTree,
@@ -286,14 +284,6 @@ def evaluate(
     ]
 
 
-def over_seeds(seeds: Sequence[Sequence[Outcome]]) -> list[Outcome]:
-    """The mean outcome of every pattern over several trained codes."""
-    return [
-        Outcome(same[0].lost, *np.mean([outcome[1:] for outcome in same], axis=0))
-        for same in zip(*seeds, strict=True)
-    ]
-
-
 def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]:
     """Mean and worst accuracy for every number of lost results.
 
@@ -302,9 +292,9 @@ def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]
         patterns.
 
     Returns:
-      `{"0": {"mean": ..., "worst": ..., "mean_std": ..., "worst_std": ...}, "1": ...}`,
-      keys as in `results.json`: means over the seeds, and standard deviations with
-      `S - 1` degrees of freedom, 0 for one seed.
+      `{"0": {"mean": ..., "worst": ...}, "1": ...}`, keys as in `results.json`: means
+      over the seeds; of several also `mean_std` and `worst_std`, standard deviations
+      with `S - 1` degrees of freedom.
     """
     summary = {}
     for l in sorted({len(outcome.lost) for outcome in seeds[0]}):
@@ -314,5 +304,6 @@ def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]
         for name, each in (("mean", values.mean(1)), ("worst", values.min(1))):
             found = summary.setdefault(str(l), {})
             found[name] = float(each.mean())
-            found[f"{name}_std"] = float(each.std(ddof=1)) if len(each) > 1 else 0.0
+            if len(seeds) > 1:
+                found[f"{name}_std"] = float(each.std(ddof=1))
     return summary

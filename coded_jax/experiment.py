@@ -157,7 +157,9 @@ class Trained(NamedTuple):
     @property
     def seconds(self) -> dict[str, float]:
         """Of training steps, of the base model, the code and each baseline."""
-        codes = {name: sum(f.seconds for f in each) for name, each in self.codes.items()}
+        codes = {
+            name: sum(f.seconds for f in each) for name, each in self.codes.items()
+        }
         return {"base": self.base.seconds, **codes}
 
 
@@ -271,6 +273,7 @@ def _train(
             patterns,
             config.stage_training,
             config.stage_losses,
+            config.distillation,
         )
         return [
             train_phase(

@@ -114,11 +114,15 @@ def coded_losses(
     batch: dict[str, Any],
     available: jax.Array,
     end_to_end: bool = True,
+    distillation: float = 0.0,
 ) -> jax.Array:
     """Squared error `[B]` of the reconstructed features, their mean (section III-C).
 
     With several coded stages it is the sum of their errors, each over the mean square
     of what the stage should have put out. No gradient reaches `frozen`.
+
+    Distillation adds the squared error of what the head makes of them
+    (`BaseModel.hidden`), so that those errors count most that matter to it.
 
     Args:
       pipeline: the coded inference.
@@ -128,6 +132,7 @@ def coded_losses(
       available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
       end_to_end: whether a stage is given what the stages before it reconstructed, or
         else what they should have.
+      distillation: weight of the head's error, which takes `end_to_end`.
     """
 
     def local(spread: Spread, params, frozen, batch, available) -> tuple:
@@ -152,6 +157,17 @@ def coded_losses(
             squares.append(jnp.square(target).mean(axis=(1, 2, 3)))
             x, exact = (merged, False) if end_to_end else (targets[coded], True)
             coded += 1
+        if distillation:
+            ends = [x, targets[-1]]
+            for stage in pipeline.stages[_last_coded(pipeline) + 1 :]:
+                ends[1] = compute(stage, frozen, ends[1])
+            hidden = pipeline.base.hidden or pipeline.base.head
+            found, wanted = (
+                hidden(frozen, end.astype(jnp.float32)).reshape(len(x), -1)
+                for end in ends
+            )
+            errors.append(jnp.square(found - wanted).mean(axis=1))
+            squares.append(jnp.square(wanted).mean(axis=1))
         return jnp.stack(errors), jnp.stack(squares)
 
     frozen = jax.lax.stop_gradient(frozen)
@@ -159,7 +175,12 @@ def coded_losses(
     axes = (None, None, 0, mask_axis(available))
     compare = placement.over_batch(pipeline.mesh, local, axes, 1)
     errors, squares = compare(params, frozen, batch, available)
-    if len(pipeline.codings) == 1:
-        return errors[0]
-    # Here, since the mean is that of the whole batch, not of a device's part of it.
-    return (errors / squares.mean(axis=1, keepdims=True)).sum(axis=0)
+    if len(pipeline.codings) > 1:
+        # Here, since the mean is that of the whole batch, not of a device's part of it.
+        errors = errors / squares.mean(axis=1, keepdims=True)
+    features = errors[: len(pipeline.codings)].sum(axis=0)
+    return features + distillation * errors[-1] if distillation else features
+
+
+def _last_coded(pipeline: Pipeline) -> int:
+    return max(i for i, stage in enumerate(pipeline.stages) if stage.coding)

@@ -6,9 +6,12 @@ import dataclasses
 import math
 import os
 import platform
+import statistics
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from coded_jax import costs, evaluation, workdir
 from coded_jax.evaluation import Outcome
@@ -75,9 +78,7 @@ def content(
             name: _costs(experiment, each, trained.base.params)
             for name, each in trained.pipelines.items()
         },
-        "patterns": [
-            _pattern(outcome) for outcome in evaluation.over_seeds(outcomes["code"])
-        ],
+        "patterns": [_pattern(same) for same in zip(*outcomes["code"], strict=True)],
         "summary": evaluation.summarise(outcomes["code"]),
         "baselines": {
             name: evaluation.summarise(found)
@@ -100,10 +101,16 @@ def content(
     }
 
 
-def _pattern(outcome: Outcome) -> dict[str, Any]:
-    fields = outcome._asdict()
-    if math.isnan(outcome.feature_mse):  # no answer; JSON has no NaN
+def _pattern(seeds: Sequence[Outcome]) -> dict[str, Any]:
+    """One pattern's outcome, the mean over seeds."""
+    means = np.mean([outcome[1:] for outcome in seeds], axis=0)
+    fields = dict(
+        zip(Outcome._fields, [seeds[0].lost, *map(float, means)], strict=True)
+    )
+    if math.isnan(fields["feature_mse"]):  # no answer; JSON has no NaN
         fields["feature_mse"] = None
+    if len(seeds) > 1:
+        fields["accuracy_std"] = statistics.stdev(o.accuracy for o in seeds)
     return fields
 
 

@@ -147,15 +147,13 @@ def _mixtures(
     if worker is None:
         return _on_devices(stage, frozen, queries, spread)
     own = worker(params, frozen)
+
+    def one(i: int) -> jax.Array:
+        variables = jax.tree.map(lambda x: x[i], own)
+        return _on_devices(stage, variables, queries[i : i + 1], spread)
+
     # One by one: a `vmap` over kernels is a grouped convolution, slow on CPUs.
-    return jnp.concatenate(
-        [
-            _on_devices(
-                stage, jax.tree.map(lambda x: x[i], own), queries[i : i + 1], spread
-            )
-            for i in range(len(queries))
-        ]
-    )
+    return jnp.concatenate([one(i) for i in range(len(queries))])
 
 
 def _on_devices(

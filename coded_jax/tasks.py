@@ -73,6 +73,7 @@ def code_task(
     patterns: list[Pattern],
     stage_training: str = "end_to_end",
     stage_losses: str = "held",
+    distillation: float = 0.0,
 ) -> Task:
     """Trains the pipeline's codes around the frozen base model.
 
@@ -88,6 +89,7 @@ def code_task(
       stage_training: `"end_to_end"` or `"per_stage"`, see `coded_losses`.
       stage_losses: whether what is lost is `"held"` for all stages or drawn
         `"per_stage"`, in training as in the validation.
+      distillation: see `coded_losses`.
     """
     images = max(1, MOST_VALIDATED // len(patterns))
     validation = {
@@ -110,7 +112,10 @@ def code_task(
         else:
             available = draw(key)
         end_to_end = stage_training == "end_to_end"
-        return coded_losses(pipeline, params, frozen, batch, available, end_to_end), {}
+        losses = coded_losses(
+            pipeline, params, frozen, batch, available, end_to_end, distillation
+        )
+        return losses, {}
 
     def score(params: PyTree) -> float:
         found = evaluation.evaluate(

@@ -27,12 +27,15 @@ class BaseModel(NamedTuple):
         functions while they are trained; it computes in the images' dtype. `moved` has
         those variables, in their places, that training sets itself, as running means
         of a batch norm. If None, the blocks and the head are trained as they are.
+      hidden: `(variables, features [B, M*, M'*, D]) -> [B, Q]`, a layer of the head
+        that distillation compares; the logits if None.
     """
 
     init: Callable[[jax.Array, tuple[int, int, int], int], PyTree]
     blocks: tuple[Block, ...]
     head: Callable[[PyTree, jax.Array], jax.Array]
     train: Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]] | None = None
+    hidden: Callable[[PyTree, jax.Array], jax.Array] | None = None
 
     def f_conv(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """All blocks: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`."""

@@ -70,6 +70,11 @@ flags.DEFINE_enum(
     codes.DECODER_CHANNELS,
     "decode feature channels together or apart; joint for mlp, independent for conv",
 )
+flags.DEFINE_float(
+    "distillation",
+    DEFAULT.distillation,
+    "weight of the error of what the head makes of the features",
+)
 flags.DEFINE_float("base_epochs", DEFAULT.base_epochs, "epochs of the base model")
 flags.DEFINE_integer("base_batch_size", None, "batch_size if not given")
 flags.DEFINE_float("base_learning_rate", None, "learning_rate if not given")

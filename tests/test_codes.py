@@ -447,8 +447,8 @@ def test_init():
 @pytest.mark.parametrize(
     "argument, value, accepted",
     [
-        ("encoder", "cnn", r"\['mlp', 'conv'\]"),
-        ("decoder", "MLP", r"\['mlp', 'conv'\]"),
+        ("encoder", "cnn", r"\['mlp', 'conv', 'local', 'linear'\]"),
+        ("decoder", "MLP", r"\['mlp', 'conv', 'local', 'pointwise', 'linear'\]"),
         ("decoder_channels", "both", r"\['joint', 'independent'\]"),
     ],
 )

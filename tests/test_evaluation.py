@@ -93,7 +93,7 @@ def test_summary_is_mean_and_worst_by_number_lost():
         Outcome((2,), 0.2, 1, 0),
         Outcome((0, 1), 0.1, 1, 0),
     ]
-    summary = evaluation.summarise(outcomes)
+    summary = evaluation.summarise([outcomes])
     assert list(summary) == ["0", "1", "2"]
     assert summary["1"] == {"mean": pytest.approx(0.5), "worst": 0.2}
     assert summary["0"] == {"mean": 0.9, "worst": 0.9}
@@ -117,7 +117,7 @@ def test_losses_drawn_per_stage(monkeypatch, chunk):
     own = {"dataset": "own", "base_model": "own"}
     config = Config(**own, r=2, stages=((1, 1), (2, 2)))
     pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
-    pipe = pipe.with_codes(codes.zero_fill)
+    pipe = pipe.with_codes(lambda shape, code: codes.zero_fill(shape))
     rng = np.random.default_rng(0)
     arrays = {
         "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),

@@ -291,7 +291,10 @@ def test_chain_is_uncoded_where_nothing_is_lost(stages):
 @pytest.mark.parametrize("stages", CHAINS)
 def test_zero_fill_in_every_stage_against_a_hand_written_chain(stages):
     pipeline, variables, _ = make_chain(stages)
-    pipeline, nothing = pipeline.with_codes(zero_fill), ({}, {})
+    pipeline, nothing = (
+        pipeline.with_codes(lambda shape, code: zero_fill(shape)),
+        ({}, {}),
+    )
     images, every = random_images(), patterns_up_to(3, 1)
     chex.clear_trace_counter()  # of the same test of the other chain
 
@@ -312,7 +315,11 @@ def test_zero_fill_in_every_stage_against_a_hand_written_chain(stages):
 
 def test_masks_of_every_form_mean_the_same():
     pipeline, variables, _ = make_chain(CHAINS[0])
-    run = jax.jit(functools.partial(infer, pipeline.with_codes(zero_fill)))
+    run = jax.jit(
+        functools.partial(
+            infer, pipeline.with_codes(lambda shape, code: zero_fill(shape))
+        )
+    )
     arguments = (variables, ({}, {}), random_images())
     one = available((1,), 3)
     expected = run(*arguments, one)

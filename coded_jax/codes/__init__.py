@@ -34,9 +34,7 @@ CODES = {
 NAMES = (LEARNED, NO_PARITY, PARITY_MODEL, *CODES)
 
 
-def make_code(
-    name: str, shape: CodeShape, variables: PyTree, **settings: Any
-) -> Code:
+def make_code(name: str, shape: CodeShape, variables: PyTree, **settings: Any) -> Code:
     """The code called `name`.
 
     Args:

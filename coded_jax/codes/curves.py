@@ -34,7 +34,8 @@ def berrut(shape: CodeShape) -> Code:
 
     Pieces are values at the k Chebyshev points of the first kind, queries those of
     their interpolant at the n of the second; shares are read back from the interpolant
-    of the results that arrived. Training-free, for any number of losses, not systematic.
+    of the results that arrived. Training-free, not systematic, for any number of
+    losses.
     """
     data, workers = chebyshev(shape.k, 1), chebyshev(shape.n, 2)
     return _through_curve(shape, data, workers, berrut_matrix, berrut_matrix)
@@ -119,6 +120,4 @@ def _through_curve(
         weights[:, arrived] = decoder(workers[arrived], data)
         return weights
 
-    return linear_code(
-        shape, encoder(data, workers), decode, copied=(None,) * shape.n
-    )
+    return linear_code(shape, encoder(data, workers), decode, copied=(None,) * shape.n)

@@ -48,7 +48,9 @@ def linear_code(
     systematic: bool = False,
     copied: tuple[int | None, ...] | None = None,
 ) -> Code:
-    """Query i is `sum_j generator[i, j] piece_j`, share j `sum_i decoder[j, i] result_i`.
+    """A matrix of pieces, and one of results for every erasure pattern.
+
+    Query i is `sum_j generator[i, j] piece_j`, share j `sum_i decoder[j, i] result_i`.
 
     Args:
       shape: the sizes.
@@ -70,9 +72,7 @@ def linear_code(
         place = available.T.astype(jnp.int32) @ (2 ** jnp.arange(shape.n))
         weights = decoding_matrices(shape.n, decoder)[place].astype(features.dtype)
         weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
-        shares = jnp.einsum(
-            "bkn,nbhwd->kbhwd", weights, features, precision="highest"
-        )
+        shares = jnp.einsum("bkn,nbhwd->kbhwd", weights, features, precision="highest")
         if not systematic:
             return shares
         arrived = available[: shape.k, :, None, None, None]

@@ -30,7 +30,9 @@ def parity_model(shape: CodeShape, variables: PyTree) -> Code:
     def init(key: jax.Array) -> PyTree:
         return {
             "worker": jax.tree_util.tree_map_with_path(
-                lambda path, x: jnp.zeros((shape.r, *(x.shape if _own(path, x) else ()))),
+                lambda path, x: jnp.zeros(
+                    (shape.r, *(x.shape if _own(path, x) else ()))
+                ),
                 variables,
             )
         }

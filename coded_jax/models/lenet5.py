@@ -1,42 +1,39 @@
 """LeNet-5 as in section IV-A of the paper: on 28x28 the head is 256-120-84-10.
 
 Two 5x5 convolutions without padding, 6 and 16 channels, each with ReLU and 2x2 max
-pooling, form `f_conv`; three dense layers with ReLU between them form the head.
+pooling, form `f_conv`; three dense layers with ReLU between them form the head. Its
+blocks are cut behind each convolution, before the bias is added, where all is linear.
 """
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 import jax
 from flax import linen as nn
 
 from coded_jax import convolution
 from coded_jax.models.modules import scaled
-from coded_jax.types import BaseModel, PyTree
+from coded_jax.types import BaseModel, Block, PyTree
+
+MAPS = (6, 16)
 
 
 class Features(nn.Module):
     """`[B, H, W, C] -> [B, M*, M'*, 16]`; `[B, 28, 28, 1]` gives `[B, 4, 4, 16]`.
 
     Attributes:
-      on_cpu: the same by operations that are faster on CPUs.
       maps: of the two layers.
     """
 
-    on_cpu: bool = False
-    maps: tuple[int, int] = (6, 16)
+    maps: tuple[int, int] = MAPS
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv = convolution.conv_by_rows if self.on_cpu else None
         for channels in self.maps:
-            layer = nn.Conv(
-                channels, (5, 5), padding="VALID", conv_general_dilated=conv
-            )
-            x = nn.relu(layer(x))
-            if self.on_cpu:
-                x = convolution.max_pool_2x2(x)
-            else:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+            x = nn.relu(nn.Conv(channels, (5, 5), padding="VALID")(x))
+            x = nn.max_pool(x, (2, 2), (2, 2))
         return x
 
 
@@ -54,27 +51,61 @@ class Head(nn.Module):
 
 
 def lenet5(width: float = 1.0) -> BaseModel:
-    """LeNet-5, one block; images must be at least 16x16.
+    """LeNet-5, four blocks; images must be at least 16x16.
 
     Args:
       width: times the 6 and 16 maps; the head stays.
     """
-    maps = (scaled(6, width), scaled(16, width))
+    maps = (scaled(MAPS[0], width), scaled(MAPS[1], width))
 
     def init(key: jax.Array, image_shape: tuple[int, int, int], classes: int) -> PyTree:
         conv_key, head_key = jax.random.split(key)
         image = jax.numpy.zeros((1, *image_shape))
-        features, conv = Features(maps=maps).init_with_output(conv_key, image)
+        features, conv = Features(maps).init_with_output(conv_key, image)
         return {"f_conv": conv, "head": Head(classes).init(head_key, features)}
-
-    def f_conv(variables: PyTree, images: jax.Array) -> jax.Array:
-        on_cpu, default = (Features(cpu, maps).apply for cpu in (True, False))
-        return jax.lax.platform_dependent(
-            variables["f_conv"], images, cpu=on_cpu, default=default
-        )
 
     def head(variables: PyTree, features: jax.Array) -> jax.Array:
         classes = variables["head"]["params"]["Dense_2"]["bias"].shape[0]
         return Head(classes).apply(variables["head"], features)  # type: ignore
 
-    return BaseModel(init, (f_conv,), head)
+    def hidden(variables: PyTree, features: jax.Array) -> jax.Array:
+        dense = variables["head"]["params"]["Dense_0"]
+        return features.reshape(len(features), -1) @ dense["kernel"]
+
+    blocks = tuple(f(layer) for layer in range(2) for f in (convolve, activate))
+    return BaseModel(init, blocks, head, hidden=hidden)
+
+
+def convolve(layer: int) -> Block:
+    """A block: the convolution alone, which is linear."""
+
+    def block(variables: PyTree, x: jax.Array) -> jax.Array:
+        kernel = variables["f_conv"]["params"][f"Conv_{layer}"]["kernel"]
+
+        def run(conv: Callable, x: jax.Array, kernel: jax.Array) -> jax.Array:
+            layout = ("NHWC", "HWIO", "NHWC")
+            return conv(x, kernel, (1, 1), "VALID", dimension_numbers=layout)
+
+        return jax.lax.platform_dependent(
+            x,
+            kernel,
+            cpu=functools.partial(run, convolution.conv_by_rows),
+            default=functools.partial(run, jax.lax.conv_general_dilated),
+        )
+
+    return block
+
+
+def activate(layer: int) -> Block:
+    """A block: what follows a convolution, its bias, ReLU and pooling."""
+
+    def block(variables: PyTree, x: jax.Array) -> jax.Array:
+        bias = variables["f_conv"]["params"][f"Conv_{layer}"]["bias"]
+        x = nn.relu(x + bias[None, None, None])
+        return jax.lax.platform_dependent(
+            x,
+            cpu=convolution.max_pool_2x2,
+            default=lambda x: nn.max_pool(x, (2, 2), (2, 2)),
+        )
+
+    return block
