@@ -45,7 +45,8 @@ class Config:
         worker is the whole network, see `grouping`.
       code: one of `codes.NAMES`; what follows of encoder and decoder is of the
         `"learned"` one and of its decoder with `"no_parity"`.
-      baselines: other codes, for the same sizes, evaluated beside it.
+      baselines: other codes, for the same sizes, evaluated beside it; `code` itself,
+        if it is among them, is not evaluated twice.
       seeds: how often the code is trained, and each baseline that is.
       tried: results lost in the evaluation, at most; `r` if None.
       recipe: `"paper"` (the decoder regenerates all shares, constant learning rate) or
@@ -128,10 +129,9 @@ class Config:
         _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")
         _check("tried", self.tried, 0 <= self.most_tried <= self.n, f"0..{self.n}")
         _check("seeds", self.seeds, 1 <= self.seeds <= 100, "1..100")
-        others = [name for name in NAMES if name != self.code]
-        fits = set(self.baselines) <= set(others)
+        fits = set(self.baselines) <= set(NAMES)
         fits = fits and len(set(self.baselines)) == len(self.baselines)
-        _check("baselines", self.baselines, fits, f"some of {others}, each once,")
+        _check("baselines", self.baselines, fits, f"some of {list(NAMES)}, each once,")
         whole = self.split == "image" or (self.grid is None and self.stages is None)
         _check("split", self.split, whole, "image with a grid or stages")
         grid = self.pieces

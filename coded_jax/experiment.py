@@ -312,8 +312,9 @@ def _pipelines(experiment: Experiment, frozen: PyTree) -> dict[str, Pipeline]:
     def change(name: str) -> Callable[[CodeShape, Code], Code]:
         return lambda shape, code: code_of(config, name, shape, frozen)
 
-    others = {name: pipeline.with_codes(change(name)) for name in config.baselines}
-    return {"code": pipeline, **others}
+    others = [name for name in config.baselines if name != config.code]
+    coded = {name: pipeline.with_codes(change(name)) for name in others}
+    return {"code": pipeline, **coded}
 
 
 class Evaluated(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 import benchmark_tables
 from absl import app, flags
 from benchmark_tables import EAGER, OURS
+from sections import replace_section
 
 from coded_jax.display import blocks_text, percent
 from coded_jax.workdir import write_atomically
@@ -225,20 +226,6 @@ def benchmark(report: dict[str, Any]) -> str:
         f"`{report['command']}`."
     )
     return setting.format("\n".join(training), "\n".join(inference))
-
-
-def replace_section(text: str, name: str, section: str) -> str:
-    """`text` with what stands between the two markers of `name` replaced.
-
-    Raises:
-      ValueError: a marker is missing.
-    """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"readme: a file with {begin} and {end} accepted")
-    return f"{before}{begin}\n\n{section}\n\n{end}{after}"
 
 
 def main(argv: list[str]) -> None:

@@ -25,8 +25,9 @@ def berrut_matrix(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
     distance = points[:, None] - nodes[None]
     at_node = np.isclose(distance, 0, atol=1e-12)
     terms = (-1.0) ** np.arange(len(nodes)) / np.where(at_node, 1, distance)
-    weights = terms / terms.sum(1, keepdims=True)
-    return np.where(at_node.any(1, keepdims=True), at_node, weights)
+    hit = at_node.any(1, keepdims=True)
+    weights = terms / np.where(hit, 1, terms.sum(1, keepdims=True))
+    return np.where(hit, at_node, weights)
 
 
 def berrut(shape: CodeShape) -> Code:

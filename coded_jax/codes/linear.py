@@ -61,11 +61,7 @@ def linear_code(
     """
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        rows = [
-            pieces[np.argmax(row)] if _is_unit(row) else _combine(row, pieces)
-            for row in generator
-        ]
-        return jnp.stack(rows)
+        return jnp.stack([_combine(row, pieces) for row in generator])
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         features = zero_lost(features, available)
@@ -81,11 +77,12 @@ def linear_code(
     return Code(lambda key: {}, encode, decode, systematic, copied)
 
 
-def _is_unit(row: np.ndarray) -> bool:
-    return np.count_nonzero(row) == 1 and row.max() == 1
-
-
 def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
+    """One query `[B, h, w, C]`; a copy or a blank piece costs no product."""
+    if not row.any():
+        return jnp.zeros_like(pieces[0])
+    if np.count_nonzero(row) == 1 and row.max() == 1:
+        return pieces[np.argmax(row)]
     return jnp.einsum(
         "k,kbhwc->bhwc", jnp.asarray(row, pieces.dtype), pieces, precision="highest"
     )

@@ -1,0 +1,129 @@
+"""Which code is the best choice: accuracy against work, and against failures."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from coded_jax.codes import LEARNED, NO_PARITY
+
+WHOLE = "whole image on each"
+
+
+class Point(NamedTuple):
+    """One code on n devices.
+
+    Attributes:
+      code: its name.
+      k, r: data and parity pieces; k is 1 where each device has the whole image.
+      grid: pieces along height and width, or `group` of k images.
+      encode, piece, decode: work for one image, as fractions of the whole coded part.
+      accuracy: for every seed, the mean over all patterns of `0, 1, ...` lost results.
+      worst: of the worst pattern, likewise.
+    """
+
+    code: str
+    k: int
+    r: int
+    grid: str
+    encode: float
+    piece: float
+    decode: float
+    accuracy: list[list[float]]
+    worst: list[list[float]]
+
+    @property
+    def n(self) -> int:
+        return self.k + self.r
+
+    @property
+    def work(self) -> float:
+        """Of the busiest device, which encodes, computes a piece, and decodes."""
+        return self.encode + self.piece + self.decode
+
+
+def overall_accuracy(accuracies: Sequence[float], n: int, failure: float) -> float:
+    """`A(f) = sum_l C(n, l) f^l (1 - f)^(n - l) A_l` (Kosaian et al. 2019).
+
+    Args:
+      accuracies: `A_0, A_1, ...`; where there are fewer than `n + 1`, or where all
+        results are lost, there is no answer, which is never correct.
+      n: devices.
+      failure: probability f that a device's result is lost, each by itself.
+    """
+    return sum(
+        math.comb(n, l) * failure**l * (1 - failure) ** (n - l) * accuracy
+        for l, accuracy in enumerate(accuracies[:n])
+    )
+
+
+def overall(point: Point, failure: float) -> list[float]:
+    """`overall_accuracy` for every seed."""
+    return [overall_accuracy(each, point.n, failure) for each in point.accuracy]
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and standard deviation with `S - 1` degrees of freedom, 0 for one value."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), deviation
+
+
+def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | None:
+    """The most accurate of `others` on as many devices, of no more work than `point`,
+    that is more accurate at this failure probability, or as accurate with less work;
+    None if there is none."""
+
+    def merit(each: Point) -> tuple[float, float]:
+        return statistics.fmean(overall(each, failure)), -each.work
+
+    better = [
+        other
+        for other in others
+        if other.n == point.n
+        and other.work <= point.work
+        and merit(other) > merit(point)
+    ]
+    return max(better, key=merit, default=None)
+
+
+def points(results: dict[str, Any]) -> list[Point]:
+    """The code and the baselines of one run.
+
+    Args:
+      results: the content of its `results.json`.
+    """
+    config, split = results["config"], results["split"]
+    grid = "x".join(map(str, split["grid"]))
+    grid = f"group of {split['k']}" if config["split"] == "group" else grid
+    found = []
+    for name, costs in results["costs"].items():
+        summary = results["summary"] if name == "code" else results["baselines"][name]
+        seeds = results["seeds"].get(name, [summary])
+        accuracy, worst = (
+            [[row[which] for row in seed.values()] for seed in seeds]
+            for which in ("mean", "worst")
+        )
+        label = code_name(config, config["code"] if name == "code" else name)
+        work = [costs[part] / costs["whole"] for part in ("encode", "piece", "decode")]
+        found.append(Point(label, split["k"], split["r"], grid, *work, accuracy, worst))
+    return found
+
+
+def whole_image(n: int, base_accuracy: float) -> Point:
+    """No split at all: each of n devices computes everything, and one is enough."""
+    each = [[base_accuracy] * n]
+    return Point(WHOLE, 1, n - 1, "1x1", 0.0, 1.0, 0.0, each, each)
+
+
+def code_name(config: dict[str, Any], code: str) -> str:
+    """A code with its networks, where it has some: `paper mlp/mlp`."""
+
+    def network(part: str) -> str:
+        width = config[f"{part}_width"]
+        return config[part] + (f" {width}" if width else "")
+
+    if code == LEARNED:
+        return f"{config['recipe']} {network('encoder')} / {network('decoder')}"
+    return f"{code} {network('decoder')}" if code == NO_PARITY else code

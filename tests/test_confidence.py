@@ -1,0 +1,100 @@
+"""Calibration and abstaining: closed forms, and a coded model end to end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax import confidence, erasures
+from coded_jax.build import build_pipeline
+from coded_jax.config import Config
+from coded_jax.evaluation import Prediction
+from coded_jax.types import BaseModel
+
+CLASSES = 10
+
+
+def test_confidence_is_the_largest_probability_over_a_temperature():
+    logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.2, 0.2, 0.6]]))
+    np.testing.assert_allclose(confidence.confidence(logits, 1), [0.7, 0.6], rtol=1e-6)
+    # Probabilities to the power of 1/T, normalised.
+    halved = np.sqrt([0.7, 0.2, 0.1])
+    found = confidence.confidence(logits, 2)[0]
+    np.testing.assert_allclose(found, halved[0] / halved.sum(), rtol=1e-6)
+
+
+def test_no_answer_has_no_confidence():
+    logits = jnp.array([[1.0, jnp.nan], [1.0, 2.0]])
+    found = confidence.confidence(logits, 1.0)
+    assert found[0] == 0 and found[1] > 0.5
+
+
+def test_calibration_error_by_hand():
+    # Two in one bin, 0.62 sure and half of them right; one alone, 0.9 sure and right.
+    sure, correct = np.array([0.62, 0.62, 0.9]), np.array([1, 0, 1])
+    found = confidence.calibration_error(sure, correct)
+    assert found == pytest.approx((2 * 0.12 + 0.1) / 3)
+    assert confidence.calibration_error(np.ones(4), np.ones(4)) == 0
+
+
+def test_risk_coverage_by_hand():
+    sure, correct = np.array([0.5, 0.9, 0.7, 0.8]), np.array([0, 1, 1, 0])
+    risk, least = confidence.risk_coverage(sure, correct)
+    np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 2 / 4])
+    np.testing.assert_allclose(least, [0.9, 0.8, 0.7, 0.5])
+
+
+def test_risk_does_not_depend_on_the_order_of_equals():
+    for correct in ([1, 0, 1, 0], [0, 0, 1, 1]):
+        risk, _ = confidence.risk_coverage(np.full(4, 0.5), np.array(correct))
+        np.testing.assert_allclose(risk, 0.5)
+
+
+def overconfident(factor, scale=2.0):
+    """A network whose answers are right as often as `softmax(image)` says, but whose
+    logits are larger than that by `factor`."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4000, 4, 4, 1), np.uint8)
+    logits = scale * (pixels.reshape(4000, 16)[:, :CLASSES] / 255 - 0.5) / 0.25
+    noisy = logits + rng.gumbel(size=logits.shape)  # so labels follow the softmax
+    arrays = {"images": pixels, "labels": noisy.argmax(1).astype(np.int32)}
+
+    def head(variables, features):
+        flat = features.reshape(len(features), -1)[:, :CLASSES]
+        return factor * scale * flat
+
+    base = BaseModel(lambda *args: {}, (lambda variables, x: x * 1.0,), head)
+    config = Config(dataset="own", base_model="own", code="zero_fill")
+    pipe = build_pipeline(config, (4, 4, 1), CLASSES, (0.5,), (0.25,), base=base)
+    return pipe, jax.tree.map(jnp.asarray, arrays)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_overconfidence(factor):
+    pipe, arrays = overconfident(factor)
+    found = confidence.calibrate(pipe, {}, ({},), arrays, [()])
+    assert found[0] == pytest.approx(factor, rel=0.1)
+
+
+def test_study_of_a_network_and_of_its_losses():
+    pipe, arrays = overconfident(3.0)
+    patterns = erasures.patterns_up_to(3, 1)
+    study = confidence.study(pipe, {}, [({},), ({},)], arrays, arrays, patterns)
+    assert study.keys() == {"0", "1"}
+    nothing, one = study["0"], study["1"]
+    assert nothing["ece"] < 0.03 < nothing["ece_uncalibrated"]
+    assert one["temperature"] > nothing["temperature"] and one["ece_std"] == 0
+    curve = nothing["curve"]
+    assert curve["coverage"][-1] == 1 and len(curve["risk"]) == confidence.CURVE
+    assert curve["confidence"] == sorted(curve["confidence"], reverse=True)
+    # The surest half errs less than all, and lost features make more errors.
+    assert curve["risk"][100] < 0.8 * curve["risk"][-1]
+    assert nothing["aurc"] < one["aurc"] < one["curve"]["risk"][-1]
+
+
+def test_predictions_without_an_answer_are_never_correct():
+    logits = jnp.full((2, 1, 3), jnp.nan)
+    labels = jnp.zeros((2, 1), jnp.int32)
+    weight = jnp.ones((2, 1))
+    found = Prediction(logits, labels, labels, weight, weight)
+    assert (found.classes == -1).all() and not found.correct.any()

@@ -1,0 +1,107 @@
+"""The best choice among codes: closed forms, and the script on runs made here."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from test_experiment import ROOT, finished  # noqa: F401
+
+from coded_jax import frontier
+from coded_jax.frontier import WHOLE, Point
+
+
+def point(code, work, accuracy, k=2, r=1):
+    seeds = accuracy if isinstance(accuracy[0], list) else [accuracy]
+    return Point(code, k, r, "2x1", 0.0, work, 0.0, seeds, seeds)
+
+
+@pytest.mark.parametrize("f", [0.0, 0.1, 1.0])
+def test_overall_accuracy_where_each_loss_costs_its_share(f):
+    # The mean of l over n devices is n f.
+    linear = [1 - l / 4 for l in range(5)]
+    assert frontier.overall_accuracy(linear, 4, f) == pytest.approx(1 - f)
+
+
+def test_nothing_arrived_is_never_correct():
+    f = 0.3
+    found = frontier.overall_accuracy([1.0] * 4, 3, f)
+    assert found == pytest.approx(1 - f**3)
+    # Nor is what has not been tried.
+    found = frontier.overall_accuracy([1.0, 1.0], 3, f)
+    assert found == pytest.approx((1 - f) ** 3 + 3 * f * (1 - f) ** 2)
+
+
+def test_the_whole_image_on_each_device():
+    whole = frontier.whole_image(3, 0.9)
+    assert whole.work == 1 and whole.n == 3
+    (found,) = frontier.overall(whole, 0.1)
+    assert found == pytest.approx(0.9 * (1 - 0.1**3))
+
+
+def test_a_code_is_beaten_by_less_work_and_no_less_accuracy():
+    cheap = point("cheap", 0.5, [0.99, 0.95, 0.0, 0.0])
+    dear = point("dear", 0.9, [0.99, 0.94, 0.0, 0.0])
+    best = point("best", 0.8, [0.99, 0.98, 0.0, 0.0])
+    other = point("on more devices", 0.1, [0.99] * 5, k=3)
+    all_of_them = [cheap, dear, best, other]
+    assert frontier.beaten_by(dear, all_of_them, 0.1) == best
+    assert frontier.beaten_by(cheap, all_of_them, 0.1) is None
+    assert frontier.beaten_by(best, all_of_them, 0.1) is None
+    # At f = 0 all are equal, and less work is better.
+    assert frontier.beaten_by(best, all_of_them, 0.0) == cheap
+
+
+def test_means_over_seeds():
+    two = point("two", 0.5, [[1.0, 0.9, 0, 0], [0.9, 0.9, 0, 0]])
+    mean, deviation = frontier.mean_std(frontier.overall(two, 0.0))
+    assert mean == pytest.approx(0.95) and deviation == pytest.approx(math.sqrt(0.005))
+
+
+def test_points_of_a_run(finished):  # noqa: F811
+    results = json.loads((finished / "results.json").read_text())
+    code, zero_fill, no_parity = frontier.points(results)
+    assert code.code == "systematic mlp / mlp" and no_parity.code == "no_parity mlp"
+    assert zero_fill.encode == 0 and zero_fill.decode < 0.01
+    assert zero_fill.piece == code.piece < 1
+    # The paper's encoder alone is 1.88 M products, all of `F_Conv` 0.24 M.
+    assert 7 < code.encode < 9 and code.decode > no_parity.encode == 0
+    assert code.accuracy == [
+        [results["summary"][l]["mean"] for l in ("0", "1")],
+    ]
+
+
+def script(*arguments):
+    command = [sys.executable, str(ROOT / "experiments/frontier.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_script(finished, tmp_path):  # noqa: F811
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- frontier: begin -->\nold\n<!-- frontier: end -->\nb\n")
+    output = tmp_path / "out"
+    done = script(f"--output={output}", f"--readme={readme}", str(finished))
+    assert done.returncode == 0, done.stderr
+    assert "no_parity mlp" in done.stdout and "beaten at 0.05" in done.stdout
+    points = json.loads((output / "frontier.json").read_text())["points"]
+    names = {p["code"] for p in points}
+    assert names == {"zero_fill", "no_parity mlp", "systematic mlp / mlp", WHOLE}
+    assert [p["work"] for p in points] == sorted(p["work"] for p in points)
+    assert (output / "frontier.png").stat().st_size > 10_000
+    text = readme.read_text()
+    assert "old" not in text and "| 3 | zero_fill | 2, 1 |" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "error: runs: none given"),
+        (["nowhere"], "error: runs: 'nowhere' given"),
+        (["--failure=2", "nowhere"], "error: failure: 2.0 given"),
+    ],
+)
+def test_script_refuses_in_one_line(arguments, message):
+    done = script(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
