@@ -140,6 +140,7 @@ def code_of(config: Config, name: str, shape: CodeShape, variables: PyTree) -> C
         dilations=config.dilations,
         decoder_channels=config.decoder_channels,
         systematic=config.recipe == "systematic",
+        nonnegative=config.nonnegative,
     )
 
 

@@ -55,6 +55,8 @@ class Config:
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
       dilations: of the convolutional networks' 3x3 layers.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
+      nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
+      code_augmentation: of the images that codes are trained on.
       distillation: weight of the error of what the head makes of the features.
       base_epochs: epochs of the base model; may be a fraction, as `epochs`.
       base_batch_size, base_learning_rate: of the base model; as the code's if None.
@@ -92,6 +94,8 @@ class Config:
     decoder_width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
     decoder_channels: str | None = None
+    nonnegative: bool = False
+    code_augmentation: str = "none"
     distillation: float = 0.0
     base_epochs: float = 15
     base_batch_size: int | None = None
@@ -114,6 +118,7 @@ class Config:
             ("stage_losses", self.stage_losses, STAGE_LOSSES),
             ("base_schedule", self.base_schedule, SCHEDULES),
             ("augmentation", self.augmentation, AUGMENTATIONS),
+            ("code_augmentation", self.code_augmentation, AUGMENTATIONS),
             ("recipe", self.recipe, RECIPES),
             ("precision", self.precision, PRECISIONS),
             ("encoder", self.encoder, ENCODERS),

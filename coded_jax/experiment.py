@@ -180,6 +180,7 @@ def run(
 
     Raises:
       training.NonFiniteError, training.Interrupted: see `training.fit`.
+      ValueError: features are negative that were said not to be.
       OSError: the workdir can no longer be written to.
     """
     if not distributed.is_lead():
@@ -257,7 +258,10 @@ def _train(
     examples = examples_of(experiment)
     # The same for every code: they differ in their parity pieces only.
     arrays = tasks.device_arrays(mesh, examples.train)
-    arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
+    if config.nonnegative:
+        losses.require_nonnegative(experiment.pipeline, base.params, arrays["images"])
+    if config.code_augmentation == "none":
+        arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
     patterns = erasures.patterns_up_to(config.n, config.r)
 
     def train_code(name: str, pipeline: Pipeline) -> list[Fitted]:
@@ -274,6 +278,7 @@ def _train(
             config.stage_training,
             config.stage_losses,
             config.distillation,
+            config.code_augmentation,
         )
         return [
             train_phase(

@@ -8,6 +8,7 @@ were published, and everything that serves pieces of one image serves groups as 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -38,6 +39,15 @@ def group_base(base: BaseModel, height: int) -> BaseModel:
         return logits.reshape(len(groups), -1, 1, logits.shape[-1])
 
     return BaseModel(init, (f_conv,), lambda variables, logits: logits[:, :, 0])
+
+
+def each_image(
+    f: Callable[[jax.Array], jax.Array], groups: jax.Array, k: int
+) -> jax.Array:
+    """`f`, of images `[B*k, H, W, C]`, on those of groups `[B, k*H, W, C]`."""
+    total, height, *rest = groups.shape
+    images = groups.reshape(total * k, height // k, *rest)
+    return f(images).reshape(groups.shape)
 
 
 def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> SplitPlan:

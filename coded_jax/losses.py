@@ -50,6 +50,27 @@ def with_targets(
     return {**arrays, "targets": jax.tree.map(lambda *c: jnp.concatenate(c), *chunks)}
 
 
+def require_nonnegative(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> None:
+    """Raises ValueError if a coded stage puts out negative values.
+
+    Args:
+      pipeline: the coded inference.
+      frozen: variables of the base model.
+      images: uint8 `[N, H, W, C]`, of which the first `CHUNK` are tried.
+    """
+    for stage, target in zip(
+        (stage for stage in pipeline.stages if stage.coding),
+        _targets_of(pipeline, frozen, images[:CHUNK]),
+        strict=True,
+    ):
+        if (lowest := float(target.min())) < 0:
+            first, last = stage.blocks
+            raise ValueError(
+                f"nonnegative: True given, False accepted where features are negative, "
+                f"as those of blocks {first}-{last} are, down to {lowest:.3g}"
+            )
+
+
 @functools.partial(jax.jit, static_argnames="pipeline")
 def _targets_of(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array

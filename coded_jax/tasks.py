@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from coded_jax import erasures, evaluation, placement
+from coded_jax import erasures, evaluation, grouping, placement
 from coded_jax.augmentation import augment
 from coded_jax.data import Dataset, Split
 from coded_jax.erasures import Pattern
@@ -74,6 +75,7 @@ def code_task(
     stage_training: str = "end_to_end",
     stage_losses: str = "held",
     distillation: float = 0.0,
+    augmentation: str = "none",
 ) -> Task:
     """Trains the pipeline's codes around the frozen base model.
 
@@ -90,6 +92,8 @@ def code_task(
       stage_losses: whether what is lost is `"held"` for all stages or drawn
         `"per_stage"`, in training as in the validation.
       distillation: see `coded_losses`.
+      augmentation: of the training images, see `augmentation.augment`; the training
+        arrays must have no targets then.
     """
     images = max(1, MOST_VALIDATED // len(patterns))
     validation = {
@@ -101,6 +105,14 @@ def code_task(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         k, n, size = pipeline.k, pipeline.n, len(batch["images"])
+        if augmentation != "none":
+            change_key, key = jax.random.split(key)
+            images = grouping.each_image(
+                functools.partial(augment, change_key, kind=augmentation),
+                batch["images"],
+                pipeline.group,
+            )
+            batch = {**batch, "images": images}
 
         def draw(key: jax.Array) -> jax.Array:
             if pipeline.systematic and most_lost:

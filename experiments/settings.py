@@ -70,6 +70,17 @@ flags.DEFINE_enum(
     codes.DECODER_CHANNELS,
     "decode feature channels together or apart; joint for mlp, independent for conv",
 )
+flags.DEFINE_bool(
+    "nonnegative",
+    DEFAULT.nonnegative,
+    "let a systematic decoder end in a ReLU, for features that do",
+)
+flags.DEFINE_enum(
+    "code_augmentation",
+    DEFAULT.code_augmentation,
+    augmentation.AUGMENTATIONS,
+    "of the images that codes are trained on",
+)
 flags.DEFINE_float(
     "distillation",
     DEFAULT.distillation,

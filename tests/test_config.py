@@ -151,6 +151,8 @@ def test_base_has_what_the_base_model_depends_on():
         "baselines": ("uncoded",),
         "seeds": 2,
         "tried": 3,
+        "nonnegative": True,
+        "code_augmentation": "shift",
         "epochs": 7,
     }
     apart = {"split": "group", "distillation": 0.5}  # not with all of the others

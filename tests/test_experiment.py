@@ -138,6 +138,83 @@ def test_loaded_model_reproduces_the_results(finished):
         assert accuracy == pytest.approx(pattern["accuracy"])
 
 
+def test_answers_have_a_confidence(finished):
+    model = coded_jax.load(finished)
+    test = data.load("mnist_5k").test
+    answer = model.predict(test.images, lost=[1])
+    classes = model.classify(test.images, lost=[1])
+    np.testing.assert_array_equal(answer.classes, classes)
+    sure = np.asarray(answer.confidence)
+    assert (sure > 0.1).all() and (sure <= 1).all()
+    # On the whole it is as often right as it is sure, and where it abstains it errs.
+    right = np.asarray(classes) == test.labels
+    assert abs(sure.mean() - right.mean()) < 0.05
+    careful = model.predict(test.images, lost=[1], abstain_below=0.8)
+    assert set(np.asarray(careful.classes)[sure < 0.8]) == {-1}
+    np.testing.assert_array_equal(careful.classes[sure >= 0.8], classes[sure >= 0.8])
+    assert right[sure >= 0.8].mean() > right.mean() + 0.02
+    studied = model.results["confidence"]["1"]
+    assert studied["ece"] < 0.1 and studied["curve"]["coverage"][-1] == 1
+    with pytest.raises(ValueError, match="^abstain_below: 2 given"):
+        model.predict(test.images, abstain_below=2)
+
+
+def test_seeds_and_rivals(tmp_path):
+    config = dataclasses.replace(
+        SMALL,
+        seeds=2,
+        tried=3,
+        baselines=("no_parity", "mean_fill", "uncoded", "replication"),
+        nonnegative=True,
+        distillation=0.3,
+        code_augmentation="shift",
+        epochs=0.5,
+        base_epochs=1,
+    )
+    results = small_run(tmp_path, config)
+    first, second = results["seeds"]["code"]
+    assert first["1"]["mean"] != second["1"]["mean"]
+    mean = np.mean([first["1"]["mean"], second["1"]["mean"]])
+    assert results["summary"]["1"]["mean"] == pytest.approx(mean)
+    deviation = np.std([first["1"]["worst"], second["1"]["worst"]], ddof=1)
+    assert results["summary"]["1"]["worst_std"] == pytest.approx(deviation)
+    assert results["seeds"].keys() == {"code", "no_parity", "mean_fill"}
+    phases = {"base", "code", "code_1", "no_parity", "no_parity_1"}
+    found = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert found == phases | {"mean_fill", "mean_fill_1"}
+    uncoded = results["baselines"]["uncoded"]
+    assert uncoded["3"]["mean"] == uncoded["1"]["worst"] == 0
+    base = results["base"]["test_accuracy"]
+    # Only the loss of the idle device leaves an answer.
+    assert uncoded["1"]["mean"] == pytest.approx(base / 3)
+    assert results["costs"]["replication"]["encode"] == 0
+    # The first seed is the one that is served.
+    model = coded_jax.load(tmp_path)
+    test = data.load("mnist_5k").test
+    right = np.asarray(model.classify(test.images, [0])) == test.labels
+    assert first["1"]["worst"] <= right.mean() <= base
+    assert small_run(tmp_path, config)["seeds"] == results["seeds"]
+
+
+def test_groups_of_images(tmp_path):
+    config = dataclasses.replace(
+        SMALL, split="group", code="parity_model", k=3, baselines=("berrut", "learned")
+    )
+    results = small_run(tmp_path, config)
+    base = results["base"]["test_accuracy"]
+    assert results["summary"]["0"]["mean"] == base
+    assert base > results["summary"]["1"]["mean"] > 0.6 * base
+    assert 0.1 < results["baselines"]["berrut"]["1"]["mean"] < base
+    # A worker has the whole network for one of three images.
+    costs = results["costs"]["code"]
+    assert costs["piece"] == pytest.approx(costs["whole"] / 3)
+    model = coded_jax.load(tmp_path)
+    images = data.load("mnist_5k").test.images[:6]
+    assert model.classify(images, lost=[1]).shape == (6,)
+    with pytest.raises(ValueError, match="with a B of a multiple of 3"):
+        model.classify(images[:4])
+
+
 def test_loaded_model_compiles_once_for_all_patterns(finished):
     model = coded_jax.load(finished, devices=1)
     traced = []

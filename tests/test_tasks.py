@@ -20,9 +20,16 @@ from coded_jax import (
     tasks,
     training,
 )
+from coded_jax.augmentation import augment
 from coded_jax.build import build_pipeline
 from coded_jax.config import Config
-from coded_jax.losses import base_losses, coded_losses, with_targets
+from coded_jax.data import Dataset, Split
+from coded_jax.losses import (
+    base_losses,
+    coded_losses,
+    require_nonnegative,
+    with_targets,
+)
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.types import CodeShape, chain
 
@@ -54,6 +61,46 @@ def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
         losses = coded_losses(pipe, ({},), frozen, batch, available)
         expected = np.square(target[:, rows]).sum((1, 2, 3)) / target[0].size
         np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
+    base, frozen = lenet
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    available = jnp.asarray(erasures.available((1,), 3))
+    batch = {"images": images}
+    target = np.asarray(pipeline.base_features(pipe, frozen, images))
+    lost = target * (np.arange(4) >= 2)[:, None, None]  # rows 2 and 3 of the features
+    kernel = frozen["head"]["params"]["Dense_0"]["kernel"]
+    hidden = np.square(lost.reshape(6, -1) @ kernel).mean(1)
+    find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
+    plain, with_hidden = find(), find(distillation=0.5)
+    np.testing.assert_allclose(with_hidden, plain + 0.5 * hidden, rtol=1e-4)
+    # Without a hidden layer that is known, the logits.
+    pipe = pipe._replace(base=pipe.base._replace(hidden=None))
+    find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
+    apart = base.head(frozen, target - lost) - base.head(frozen, target)
+    expected = plain + 2 * np.square(apart).mean(1)
+    np.testing.assert_allclose(find(distillation=2.0), expected, rtol=1e-4)
+
+
+def test_augmented_images_have_their_own_features(lenet, images):
+    """With zero-fill and everything lost, the loss is the energy of the features."""
+    pipe = make_pipeline(*lenet, codes.zero_fill, r=2)
+    split = Split(np.asarray(images), np.zeros(6, np.int32))
+    dataset = Dataset("x", 10, split, split, split, MEAN, STD)
+    task = tasks.code_task(
+        pipe, lenet[1], dataset, optax.sgd(0.1), 2, [()], augmentation="shift"
+    )
+    key = jax.random.key(3)
+    losses, _ = jax.jit(task.loss)(({},), lenet[1], {"images": images}, key)
+    change_key, draw_key = jax.random.split(key)
+    shifted = augment(change_key, images, "shift")
+    target = pipeline.base_features(pipe, lenet[1], shifted)
+    masks = erasures.sample_harmful(draw_key, 2, 4, 2, 6)
+    shares = jnp.stack([target[:, :2], target[:, 2:]])
+    energy = np.square(shares).sum((2, 3, 4)) / target[0].size
+    expected = (energy * ~masks[:2]).sum(0)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
@@ -227,6 +274,35 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
     alone = np.square(exact[0][0] - made[0][0]).mean() / np.square(exact[0]).mean()
     assert (found[0] > 1.1 * alone) == end_to_end
     assert found[3:].max() < 1e-6
+
+
+def test_distillation_of_a_chain(images):
+    """The head's error over the mean square of what it should have made."""
+    pipe, variables = make_chain()
+    batch = {"images": images}
+    mask = np.ones((3, 1), bool)
+    mask[0] = False
+    find = functools.partial(coded_losses, pipe, ({}, {}), variables, batch, mask)
+    exact = pipeline.base_features(pipe, variables, images)
+    first, second = (chain(pipe.base.blocks[i : i + 2]) for i in (0, 2))
+    x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
+    x = np.array(first(variables, x))
+    x[:, :14] = 0
+    x = np.array(second(variables, x))
+    x[:, :7] = 0
+    wanted, found = (pipe.base.head(variables, f) for f in (exact, x))
+    error = np.square(wanted - found).mean(1) / np.square(wanted).mean()
+    np.testing.assert_allclose(find(distillation=3.0), find() + 3 * error, rtol=1e-4)
+
+
+def test_nonnegative_features_are_asked_for(lenet, images):
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    require_nonnegative(pipe, lenet[1], images)
+    base, variables = lenet
+    base = base._replace(blocks=base.blocks[:1])  # ends before the ReLU
+    pipe = make_pipeline(base, variables, codes.zero_fill)
+    with pytest.raises(ValueError, match=r"^nonnegative: True given, .* 1-1 are, down"):
+        require_nonnegative(pipe, variables, images)
 
 
 def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):

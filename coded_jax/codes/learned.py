@@ -75,6 +75,7 @@ def learned_code(
     dilations: tuple[int, ...] = DILATIONS,
     decoder_channels: str | None = None,
     systematic: bool = True,
+    nonnegative: bool = False,
 ) -> Code:
     """The paper's code (section III), or its systematic form.
 
@@ -92,6 +93,8 @@ def learned_code(
         the `linear_estimate` of the lost shares, which it is given in their place.
         Otherwise the decoder regenerates all shares and ends in a ReLU, and both are
         their networks alone (the paper).
+      nonnegative: whether a systematic decoder ends in a ReLU too, which suits features
+        that do.
 
     Returns:
       A code with parameters `{"encoder": ..., "decoder": ...}` of the networks, and
@@ -164,7 +167,8 @@ def learned_code(
         arrived = available[:k, :, None, None, None]
         estimate = linear_estimate(params["sums"], features, available)
         filled = jnp.where(arrived, features[:k], estimate)
-        correction = network(jnp.concatenate([filled, features[k:]]))
-        return jnp.where(arrived, filled, filled + correction)  # type: ignore
+        found = filled + network(jnp.concatenate([filled, features[k:]]))
+        found = jax.nn.relu(found) if nonnegative else found
+        return jnp.where(arrived, filled, found)  # type: ignore
 
     return Code(init, encode, decode, systematic)
