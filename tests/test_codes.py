@@ -10,6 +10,8 @@ import pytest
 from coded_jax.codes import learned_code, no_parity, zero_fill
 from coded_jax.codes.conv import DilatedStack
 from coded_jax.codes.learned import cosines, linear_estimate
+from coded_jax.codes.local import LocalStack
+from coded_jax.codes.pointwise import PointwiseDecoder
 from coded_jax.erasures import available, patterns_up_to
 from coded_jax.types import Code, CodeShape
 
@@ -24,7 +26,15 @@ LEARNED = {
         encoder="conv", decoder="conv", decoder_channels="joint", **SMALL
     ),
 }
-INDEPENDENT = ["mlp, independent", "conv"]
+MLP_AND_CONV = [*LEARNED]
+LEARNED |= {
+    "local": dict(encoder="local", decoder="local"),
+    "local, independent": dict(
+        encoder="local", decoder="local", decoder_channels="independent"
+    ),
+    "pointwise": dict(encoder="local", decoder="pointwise"),
+}
+INDEPENDENT = ["mlp, independent", "conv", "local, independent"]
 
 
 @functools.cache
@@ -223,7 +233,7 @@ def test_systematic_decoders_reach_values_below_zero(name):
 
 
 @pytest.mark.parametrize("systematic", [True, False])
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", MLP_AND_CONV)
 def test_decoder_by_hand(name, systematic):
     # Every kernel picks inputs, and the first one those of results 1 and 2 of 0..3.
     options = LEARNED[name] | dict(decoder_width=None, dilations=())
@@ -464,3 +474,77 @@ def test_codes_are_static_arguments(make_code):
     params = jax.eval_shape(code.init, jax.random.key(0))
     out = jax.eval_shape(functools.partial(encode, code), params, random_pieces())
     assert out.shape == (SHAPE.n, B, *SHAPE.piece) and hash(code) == hash(code)
+
+
+def test_a_locally_connected_layer_by_hand():
+    """3x3 windows with weights of their own at every position, zeros around the map."""
+    stack = LocalStack(out=1, width=1)
+    x = np.abs(np.random.default_rng(0).normal(size=(1, 4, 3, 2))).astype("f")
+    params = stack.init(jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: np.abs(leaf) + 0.1, params)
+    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
+    expected = padded
+    for i in range(2):
+        layer = params["params"][f"ConvLocal_{i}"]
+        # Windows are flattened with the maps first.
+        expected = np.array(
+            [
+                [
+                    expected[a : a + 3, b : b + 3].transpose(2, 0, 1).ravel()
+                    @ layer["kernel"][a, b, :, 0]
+                    + layer["bias"][a, b, 0]
+                    for b in range(3)
+                ]
+                for a in range(4)
+            ]
+        )
+        if i == 0:
+            expected = np.pad(expected[..., None], ((1, 1), (1, 1), (0, 0)))
+    found = stack.apply(params, x)[0, :, :, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_pointwise_decoder_by_hand():
+    """Each position by itself: two dense layers along all results' values there."""
+    decoder = PointwiseDecoder(SHAPE.k, width=5, relu=False)
+    features = random_features()
+    params = decoder.init(jax.random.key(0), features)
+    first, second = (params["params"][f"Dense_{i}"]["kernel"] for i in range(2))
+    assert first.shape == (SHAPE.n * 4, 5) and second.shape == (5, SHAPE.k * 4)
+    at = features[:, 1, 1, 2].ravel()
+    expected = (np.maximum(at @ first, 0) @ second).reshape(SHAPE.k, 4)
+    found = decoder.apply(params, features)
+    np.testing.assert_allclose(found[:, 1, 1, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_linear_networks_are_the_sums_and_the_estimate_alone():
+    code = learned_code(SHAPE, encoder="linear", decoder="linear")
+    params = code.init(jax.random.key(0))
+    assert params.keys() == {"sums"}
+    pieces, features = random_pieces(), random_features()
+    expected = np.einsum("kbhwc,kr->rbhwc", pieces, params["sums"])
+    found = code.encode(params, pieces)
+    np.testing.assert_allclose(found[SHAPE.k :], expected, rtol=1e-4, atol=1e-5)
+    mask = available((0,), SHAPE.n)
+    shares = code.decode(params, features, mask)
+    zeroed = np.where(mask[..., None, None, None], features, 0)
+    estimate = linear_estimate(params["sums"], zeroed, mask)
+    np.testing.assert_allclose(shares[0], estimate[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(shares[1], features[1])
+
+
+def test_a_linear_network_takes_a_systematic_code():
+    with pytest.raises(ValueError, match="^decoder: 'linear' .* that is not systemat"):
+        learned_code(SHAPE, decoder="linear", systematic=False)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_nonnegative_shares(name):
+    plain, params = make(name)
+    code = learned_code(SHAPE, **LEARNED[name], nonnegative=True)
+    mask = available((0, 2), SHAPE.n)
+    found = code.decode(params, random_features(), mask)
+    expected = np.array(plain.decode(params, random_features(), mask))
+    expected[0] = np.maximum(expected[0], 0)  # what arrived is left as it is
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert (expected[1] < 0).any()

@@ -46,7 +46,7 @@ def test_costs_of_a_convolution_are_counted_by_hand():
 def test_costs_of_lenet5():
     (cost,) = costs_of((28, 28, 1), k=2, r=1)
     assert (cost.blocks, cost.input_shape, cost.output_shape) == (
-        (1, 1),
+        (1, 4),
         (28, 28, 1),
         (4, 4, 16),
     )
@@ -152,3 +152,39 @@ def test_table_fits_a_terminal(capsys):
     )
     Console(width=80).print(plan_view.table(found, 2))
     assert "…" not in capsys.readouterr().out
+
+
+def test_costs_of_the_papers_codes():
+    """1.88 M and 0.23 M products (Tables I, II, k=2 r=1), beside 0.24 M of F_Conv."""
+    (cost,) = costs_of((28, 28, 1), recipe="paper")
+    encoder, decoder = 1120 * 1120 + 1120 * 560, 384 * 256 + 2 * 256 * 256
+    # A product and a sum each; biases and activations are the rest.
+    assert 2 * encoder == pytest.approx(cost.encode_flops, rel=0.01)
+    assert 2 * decoder == pytest.approx(cost.decode_flops, rel=0.01)
+    convolutions = 24 * 24 * 6 * 25 + 8 * 8 * 16 * 25 * 6
+    assert 2 * convolutions == pytest.approx(cost.flops, rel=0.04)
+
+
+def test_copies_cost_nothing():
+    (cost,) = costs_of((28, 28, 1), code="replication", baselines=())
+    assert cost.encode_flops == 0
+
+
+@pytest.mark.parametrize("network, grid", [("vgg16", (2, 2)), ("resnet18", (2, 2))])
+@pytest.mark.parametrize("width", [0.125, 1.0])
+def test_cheap_codes_cost_less_than_a_tenth_of_f_conv(network, grid, width):
+    stages = ((1, 2), (3, 4)) if network == "vgg16" else ((1, 3), (4, 5))
+    found = costs_of(
+        (28, 28, 1),
+        base_model=network,
+        base_width=width,
+        stages=stages,
+        recipe="systematic",
+        encoder="linear",
+        decoder="pointwise",
+        k=4,
+        r=2,
+        grid=grid,
+    )
+    code = sum(cost.encode_flops + cost.decode_flops for cost in found)
+    assert 0 < code < 0.1 * sum(cost.flops for cost in found)
