@@ -12,6 +12,7 @@ from coded_jax.codes.conv import DilatedStack
 from coded_jax.codes.learned import cosines, linear_estimate
 from coded_jax.codes.local import LocalStack
 from coded_jax.codes.pointwise import PointwiseDecoder
+from coded_jax.codes.strided import StridedEncoder, from_blocks, to_blocks
 from coded_jax.erasures import available, patterns_up_to
 from coded_jax.types import Code, CodeShape
 
@@ -32,7 +33,7 @@ LEARNED |= {
     "local, independent": dict(
         encoder="local", decoder="local", decoder_channels="independent"
     ),
-    "pointwise": dict(encoder="local", decoder="pointwise"),
+    "pointwise": dict(encoder="strided", decoder="pointwise"),
 }
 INDEPENDENT = ["mlp, independent", "conv", "local, independent"]
 
@@ -457,7 +458,7 @@ def test_init():
 @pytest.mark.parametrize(
     "argument, value, accepted",
     [
-        ("encoder", "cnn", r"\['mlp', 'conv', 'local', 'linear'\]"),
+        ("encoder", "cnn", r"\['mlp', 'conv', 'strided', 'local', 'linear'\]"),
         ("decoder", "MLP", r"\['mlp', 'conv', 'local', 'pointwise', 'linear'\]"),
         ("decoder_channels", "both", r"\['joint', 'independent'\]"),
     ],
@@ -502,6 +503,26 @@ def test_a_locally_connected_layer_by_hand():
             expected = np.pad(expected[..., None], ((1, 1), (1, 1), (0, 0)))
     found = stack.apply(params, x)[0, :, :, 0]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_blocks_and_back():
+    maps = np.arange(2 * 8 * 12 * 3, dtype="f").reshape(2, 8, 12, 3)
+    blocks = to_blocks(maps)
+    assert blocks.shape == (2, 2, 3, 48)
+    np.testing.assert_array_equal(blocks[0, 1, 2], maps[0, 4:8, 8:12].ravel())
+    np.testing.assert_array_equal(from_blocks(blocks, 3), maps)
+    ragged = to_blocks(maps[:, :7, :9])
+    assert ragged.shape == (2, 2, 3, 48) and not ragged[:, 1, 2, 36:].any()
+
+
+def test_a_strided_encoder_moves_with_the_image():
+    encoder = StridedEncoder(r=1, width=8)
+    pieces = np.zeros((2, 1, 32, 32, 1), "f")
+    pieces[:, 0, 12:20, 12:20] = np.random.default_rng(0).normal(size=(2, 8, 8, 1))
+    params = encoder.init(jax.random.key(0), pieces)
+    parity = encoder.apply(params, pieces)
+    moved = encoder.apply(params, np.roll(pieces, 4, axis=2))
+    np.testing.assert_allclose(moved, np.roll(parity, 4, axis=2), atol=1e-5)
 
 
 def test_pointwise_decoder_by_hand():

@@ -14,10 +14,11 @@ from coded_jax.codes.linear import zero_lost
 from coded_jax.codes.local import LocalDecoder, LocalEncoder
 from coded_jax.codes.mlp import MLPDecoder, MLPEncoder
 from coded_jax.codes.pointwise import PointwiseDecoder
+from coded_jax.codes.strided import StridedEncoder
 from coded_jax.types import Code, CodeShape, PyTree
 
 LINEAR = "linear"
-ENCODERS = ("mlp", "conv", "local", LINEAR)
+ENCODERS = ("mlp", "conv", "strided", "local", LINEAR)
 DECODERS = ("mlp", "conv", "local", "pointwise", LINEAR)
 DECODER_CHANNELS = ("joint", "independent")
 
@@ -128,6 +129,7 @@ def learned_code(
     encoders: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: MLPEncoder(r, encoder_width),
         "conv": lambda: ConvEncoder(r, encoder_width, dilations),
+        "strided": lambda: StridedEncoder(r, encoder_width),
         "local": lambda: LocalEncoder(r, encoder_width),
     }
     sizes = {"k": k, "joint": joint, "width": decoder_width, "relu": not systematic}

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Every code on LeNet-5 with 3, 5 and 6 devices, and then their comparison. Finished runs
+# are not run again. Hours on 2 cores, most of them for 5 seeds of our code.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for sizes in "2 1" "4 1" "4 2"; do
+  read -r k r <<<"$sizes"
+  for codes in layers copies rivals ours paper cheap local conv; do
+    workdir=runs/frontier_lenet5/${codes}_k${k}_r${r}
+    [ -e "$workdir/results.json" ] && continue
+    split="--k=$k --r=$r"
+    [ "$codes" = copies ] && split="--k=2 --r=$((k + r - 2))"
+    python experiments/run.py --flagfile="experiments/flags/frontier_lenet5_$codes.flags" \
+      $split --tried=$((k + r)) --workdir="$workdir" "$@"
+  done
+done
+python experiments/frontier.py --output=runs/frontier_lenet5 \
+  runs/frontier_lenet5/*/results.json
