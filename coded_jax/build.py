@@ -39,10 +39,10 @@ def build_pipeline(
       ValueError: the base model has no such blocks, or a stage cannot be split into
         that many pieces.
     """
-    base = base or make_base_model(config.base_model, config.base_width)
+    base = network = base or make_base_model(config.base_model, config.base_width)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     try:
-        variables = jax.eval_shape(lambda k: base.init(k, image_shape, classes), key)
+        variables = jax.eval_shape(lambda k: network.init(k, image_shape, classes), key)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(
             f"image_shape: {tuple(image_shape)} given, one that {config.base_model} "

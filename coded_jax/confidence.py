@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from coded_jax import evaluation
+from coded_jax import predictions
 from coded_jax.erasures import Pattern
-from coded_jax.evaluation import Prediction
 from coded_jax.pipeline import Pipeline
+from coded_jax.predictions import Prediction
 from coded_jax.types import PyTree
 
 TEMPERATURES = np.geomspace(0.2, 10, 79)  # 5 % apart
@@ -59,10 +59,10 @@ def calibrate(
     """The temperature for each number of lost results.
 
     Args:
-      pipeline, frozen, params, patterns, stage_losses: as of `evaluation.measure`.
+      pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
       validation: images and labels that the base model was not trained on.
     """
-    entropies = evaluation.measure(
+    entropies = predictions.measure(
         pipeline,
         frozen,
         params,
@@ -122,7 +122,7 @@ def study(
     """Calibration and what abstaining buys, for each number of lost results.
 
     Args:
-      pipeline, frozen, patterns, stage_losses: as of `evaluation.measure`.
+      pipeline, frozen, patterns, stage_losses: as of `predictions.measure`.
       seeds: parameters of the code, of each seed.
       validation: images and labels that temperatures are chosen on.
       test: those that all else is measured on.
@@ -142,10 +142,10 @@ def study(
         )
         given = [temperatures[len(lost)] for lost in patterns]
         plain, scaled = (
-            evaluation.measure(
+            predictions.measure(
                 *inputs, test, patterns, _confident, each, True, stage_losses
             )
-            for each in (np.ones(len(patterns)), given)
+            for each in ([1.0] * len(patterns), given)
         )
         for l, of_seed in found.items():
             sure, correct = scaled[counts == l].reshape(-1, 2).T

@@ -10,8 +10,8 @@ from coded_jax.augmentation import AUGMENTATIONS
 from coded_jax.codes import DECODER_CHANNELS, DECODERS, ENCODERS, LEARNED, NAMES
 from coded_jax.codes.conv import DILATIONS
 from coded_jax.data import DATASETS
-from coded_jax.evaluation import STAGE_LOSSES
 from coded_jax.models import BASE_MODELS
+from coded_jax.predictions import STAGE_LOSSES
 from coded_jax.tasks import STAGE_TRAININGS
 
 RECIPES = ("paper", "systematic")

@@ -59,16 +59,25 @@ def stage_costs(
         plan = stage.coding and stage.coding.plan
         out = jax.eval_shape(stage.f_conv, variables, _image(shape)).shape[1:]
         flops = piece_flops = count_flops(stage.f_conv, variables, shape)
-        moved = (0, 0)
+        bytes_in = bytes_out = 0
         if plan:
             piece_flops = count_flops(stage.f_conv, variables, plan.piece_shape)
-            moved = tuple(
-                itemsize * math.prod(sizes)
-                for sizes in (plan.piece_shape, plan.share_shape)
-            )
+            bytes_in = itemsize * math.prod(plan.piece_shape)
+            bytes_out = itemsize * math.prod(plan.share_shape)
         code = code_flops(pipeline, stage.coding) if stage.coding else (0.0, 0.0)
         costs.append(
-            StageCost(stage.blocks, plan, shape, out, flops, piece_flops, *moved, *code)
+            StageCost(
+                stage.blocks,
+                plan,
+                shape,
+                out,
+                flops,
+                piece_flops,
+                bytes_in,
+                bytes_out,
+                encode_flops=code[0],
+                decode_flops=code[1],
+            )
         )
         shape = out
     return costs

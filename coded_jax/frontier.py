@@ -106,8 +106,9 @@ def points(results: dict[str, Any]) -> list[Point]:
             for which in ("mean", "worst")
         )
         label = code_name(config, config["code"] if name == "code" else name)
-        work = [costs[part] / costs["whole"] for part in ("encode", "piece", "decode")]
-        found.append(Point(label, split["k"], split["r"], grid, *work, accuracy, worst))
+        work = {p: costs[p] / costs["whole"] for p in ("encode", "piece", "decode")}
+        k, r = split["k"], split["r"]
+        found.append(Point(label, k, r, grid, accuracy=accuracy, worst=worst, **work))
     return found
 
 

@@ -19,7 +19,8 @@ from coded_jax.pipeline import Pipeline
 from coded_jax.types import PyTree
 
 if TYPE_CHECKING:
-    from coded_jax.experiment import Evaluated, Experiment, Trained
+    from coded_jax.experiment import Experiment
+    from coded_jax.phases import Evaluated, Trained
 
 
 def content(
@@ -104,9 +105,8 @@ def content(
 def _pattern(seeds: Sequence[Outcome]) -> dict[str, Any]:
     """One pattern's outcome, the mean over seeds."""
     means = np.mean([outcome[1:] for outcome in seeds], axis=0)
-    fields = dict(
-        zip(Outcome._fields, [seeds[0].lost, *map(float, means)], strict=True)
-    )
+    values = [seeds[0].lost, *map(float, means)]
+    fields: dict[str, Any] = dict(zip(Outcome._fields, values, strict=True))
     if math.isnan(fields["feature_mse"]):  # no answer; JSON has no NaN
         fields["feature_mse"] = None
     if len(seeds) > 1:

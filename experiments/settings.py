@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 from command_line import integers
 
-from coded_jax import augmentation, codes, config, data, evaluation, models, tasks
+from coded_jax import augmentation, codes, config, data, models, predictions, tasks
 
 DEFAULT = config.Config()
 
@@ -29,7 +29,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "stage_losses",
     DEFAULT.stage_losses,
-    evaluation.STAGE_LOSSES,
+    predictions.STAGE_LOSSES,
     "what is lost holds for all stages, or is drawn for each",
 )
 flags.DEFINE_integer("k", DEFAULT.k, "data pieces")

@@ -8,7 +8,7 @@ import pytest
 from coded_jax import confidence, erasures
 from coded_jax.build import build_pipeline
 from coded_jax.config import Config
-from coded_jax.evaluation import Prediction
+from coded_jax.predictions import Prediction
 from coded_jax.types import BaseModel
 
 CLASSES = 10

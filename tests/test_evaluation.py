@@ -12,6 +12,7 @@ from coded_jax import (
     evaluation,
     pipeline,
     planning,
+    predictions,
     stages,
 )
 from coded_jax.build import build_pipeline
@@ -38,7 +39,7 @@ def setting(lenet):
 
 @pytest.mark.parametrize("chunk", [5, 17, 100])
 def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
-    monkeypatch.setattr(evaluation, "CHUNK", chunk)
+    monkeypatch.setattr(predictions, "CHUNK", chunk)
     pipe, variables, params, arrays = setting
     images, labels = arrays["images"], np.asarray(arrays["labels"])
     patterns = erasures.patterns_up_to(4, 2)
@@ -103,7 +104,7 @@ def test_losses_drawn_for_one_stage_are_held_losses(setting):
     patterns = erasures.patterns_up_to(4, 2)
     held, drawn = (
         evaluation.evaluate(*setting, patterns, stage_losses)
-        for stage_losses in evaluation.STAGE_LOSSES
+        for stage_losses in predictions.STAGE_LOSSES
     )
     for a, b in zip(held, drawn, strict=True):
         assert b == (a.lost, *(pytest.approx(value, rel=1e-5) for value in a[1:]))
@@ -111,7 +112,7 @@ def test_losses_drawn_for_one_stage_are_held_losses(setting):
 
 @pytest.mark.parametrize("chunk", [5, 100])
 def test_losses_drawn_per_stage(monkeypatch, chunk):
-    monkeypatch.setattr(evaluation, "CHUNK", chunk)
+    monkeypatch.setattr(predictions, "CHUNK", chunk)
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
     variables = random_variables(base, (28, 28, 1))
     own = {"dataset": "own", "base_model": "own"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +145,7 @@ def learned_code(
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)
         pieces, results = (k, 1, *shape.piece), (n, 1, *shape.share)
-        params = {"sums": cosines(k, r)} if systematic else {}
+        params: dict[str, PyTree] = {"sums": cosines(k, r)} if systematic else {}
         if encoder_net:
             params["encoder"] = encoder_net.init(encoder_key, jnp.zeros(pieces))
         if decoder_net:
@@ -153,24 +153,22 @@ def learned_code(
         return params
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        parity = encoder_net.apply(params["encoder"], pieces) if encoder_net else 0
+        parity: Any = encoder_net.apply(params["encoder"], pieces) if encoder_net else 0
         if systematic:
-            parity += jnp.einsum("kbhwc,kr->rbhwc", pieces, params["sums"])
+            parity = parity + jnp.einsum("kbhwc,kr->rbhwc", pieces, params["sums"])
         return jnp.concatenate([pieces, parity])  # type: ignore
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         features = zero_lost(features, available)
-        if decoder_net:
-            network = functools.partial(decoder_net.apply, params["decoder"])
-        else:
-            network = lambda features: 0
         if not systematic:
-            return network(features)  # type: ignore
+            return decoder_net.apply(params["decoder"], features)  # type: ignore
         arrived = available[:k, :, None, None, None]
         estimate = linear_estimate(params["sums"], features, available)
-        filled = jnp.where(arrived, features[:k], estimate)
-        found = filled + network(jnp.concatenate([filled, features[k:]]))
+        found = filled = jnp.where(arrived, features[:k], estimate)
+        if decoder_net:
+            results = jnp.concatenate([filled, features[k:]])
+            found += decoder_net.apply(params["decoder"], results)  # type: ignore
         found = jax.nn.relu(found) if nonnegative else found
-        return jnp.where(arrived, filled, found)  # type: ignore
+        return jnp.where(arrived, filled, found)
 
     return Code(init, encode, decode, systematic)

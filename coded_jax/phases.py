@@ -1,0 +1,226 @@
+"""The phases of an experiment: base model, codes, baselines, and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from rich.progress import Progress
+
+from coded_jax import (
+    confidence,
+    distributed,
+    erasures,
+    evaluation,
+    grouping,
+    losses,
+    tasks,
+    workdir,
+)
+from coded_jax.build import batch_size_of, code_of, epochs_of, make_optimizer
+from coded_jax.codes import NAMES
+from coded_jax.data import Dataset
+from coded_jax.evaluation import Outcome
+from coded_jax.logs import phase_log
+from coded_jax.pipeline import Pipeline
+from coded_jax.training import Fitted, Interrupted, Task, fit, total_steps
+from coded_jax.types import Code, CodeShape, PyTree
+
+if TYPE_CHECKING:
+    from coded_jax.experiment import Experiment
+
+
+class Trained(NamedTuple):
+    """The outcomes of all training."""
+
+    base: Fitted
+    pipelines: dict[str, Pipeline]  # with the code, as `"code"`, and with each baseline
+    codes: dict[str, list[Fitted]]  # of each of them, for every seed
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of training steps, of the base model, the code and each baseline."""
+        codes = {
+            name: sum(f.seconds for f in each) for name, each in self.codes.items()
+        }
+        return {"base": self.base.seconds, **codes}
+
+
+def train(
+    experiment: Experiment, progress: Progress, stop: Callable[[], bool]
+) -> Trained:
+    """All phases; each takes up what its checkpoints hold."""
+    config, dataset = experiment.config, experiment.dataset
+    mesh = experiment.pipeline.mesh
+    key = jax.random.key(config.seed)
+
+    def train_phase(
+        phase: str,
+        key: jax.Array,
+        task: Task,
+        frozen: PyTree,
+        arrays: dict,
+        folder: Path,
+    ) -> Fitted:
+        epochs, batch_size = epochs_of(config, phase), batch_size_of(config, phase)
+        steps = total_steps(len(arrays["labels"]), batch_size, epochs)
+        with phase_log(folder, phase, steps, progress) as log:
+            return fit(
+                task,
+                frozen,
+                arrays,
+                key=key,
+                epochs=epochs,
+                batch_size=batch_size,
+                directory=workdir.checkpoint_folder(folder, phase),
+                observer=log,
+                stop=stop,
+                mesh=mesh,
+            )
+
+    folder = experiment.folder
+
+    def train_base() -> Fitted:
+        pipeline = experiment.uncoded
+        if experiment.variables is not None:
+            validation = tasks.device_arrays(mesh, dataset.validation)
+            score = evaluation.base_accuracy(pipeline, experiment.variables, validation)
+            return Fitted(experiment.variables, score, 0, 0.0)
+        arrays = tasks.device_arrays(mesh, dataset.train)
+        optimizer = make_optimizer(config, "base", len(dataset.train.labels))
+        task = tasks.base_task(
+            pipeline, dataset, optimizer, config.augmentation, config.label_smoothing
+        )
+        inputs = (jax.random.fold_in(key, 0), task, {}, arrays)
+        if experiment.base_folder != folder:
+            train_phase("base", *inputs, experiment.base_folder)
+            if distributed.is_lead():
+                workdir.copy_checkpoints(experiment.base_folder, folder, "base")
+            distributed.any_process(False)  # the others wait for the copy
+        return train_phase("base", *inputs, folder)
+
+    base = train_base()
+    examples = examples_of(experiment)
+    # The same for every code: they differ in their parity pieces only.
+    arrays = tasks.device_arrays(mesh, examples.train)
+    if config.nonnegative:
+        losses.require_nonnegative(experiment.pipeline, base.params, arrays["images"])
+    if config.code_augmentation == "none":
+        arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
+    patterns = erasures.patterns_up_to(config.n, config.r)
+
+    def train_code(name: str, pipeline: Pipeline) -> list[Fitted]:
+        if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
+            nothing = pipeline.init(key)
+            return [Fitted(nothing, None, 0, 0.0)]
+        task = tasks.code_task(
+            pipeline,
+            base.params,
+            examples,
+            make_optimizer(config, name, len(examples.train.labels)),
+            config.most_lost,
+            patterns,
+            config.stage_training,
+            config.stage_losses,
+            config.distillation,
+            config.code_augmentation,
+        )
+        return [
+            train_phase(
+                workdir.phase_of(name, seed),
+                _key_of(key, name, seed),
+                task,
+                base.params,
+                arrays,
+                folder,
+            )
+            for seed in range(config.seeds)
+        ]
+
+    tried = _pipelines(experiment, base.params)
+    fitted = {name: train_code(name, pipeline) for name, pipeline in tried.items()}
+    return Trained(base, tried, fitted)
+
+
+def _key_of(key: jax.Array, name: str, seed: int) -> jax.Array:
+    """Of one code's training with one seed; `key` is that of the whole run."""
+    places = {"code": 1, "no_parity": 2}  # as before there were others
+    place = places.get(name) or 3 + NAMES.index(name)
+    key = jax.random.fold_in(key, place)
+    return jax.random.fold_in(key, seed) if seed else key
+
+
+def examples_of(experiment: Experiment) -> Dataset:
+    """What the codes are trained and tried on: images, or groups of them."""
+    dataset, group = experiment.dataset, experiment.pipeline.group
+    return dataset if group == 1 else grouping.group_dataset(dataset, group)
+
+
+def _pipelines(experiment: Experiment, frozen: PyTree) -> dict[str, Pipeline]:
+    config, pipeline = experiment.config, experiment.pipeline
+
+    def change(name: str) -> Callable[[CodeShape, Code], Code]:
+        return lambda shape, code: code_of(config, name, shape, frozen)
+
+    others = [name for name in config.baselines if name != config.code]
+    coded = {name: pipeline.with_codes(change(name)) for name in others}
+    return {"code": pipeline, **coded}
+
+
+class Evaluated(NamedTuple):
+    """What was measured on the test split."""
+
+    base_accuracy: float
+    outcomes: dict[str, list[list[Outcome]]]  # as `Trained.codes`, for every pattern
+    confidence: dict[str, Any]  # see `confidence.study`
+
+
+def evaluate(
+    experiment: Experiment,
+    trained: Trained,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> Evaluated:
+    """Every pattern with the code and with each baseline, for every seed."""
+    config, frozen = experiment.config, trained.base.params
+    patterns = erasures.patterns_up_to(config.n, config.most_tried)
+    mesh = experiment.pipeline.mesh
+    examples = examples_of(experiment)
+    test = tasks.device_arrays(mesh, examples.test)
+    total = sum(map(len, trained.codes.values())) + 1
+    bar = progress.add_task("evaluation", total=total, note="")
+
+    def advance() -> None:
+        progress.advance(bar)
+        if distributed.any_process(stop()):
+            raise Interrupted("stopped in the evaluation, all training is saved")
+
+    outcomes: dict[str, list[list[Outcome]]] = {}
+    for name, seeds in trained.codes.items():
+        outcomes[name] = []
+        for fitted in seeds:
+            outcomes[name].append(
+                evaluation.evaluate(
+                    trained.pipelines[name],
+                    frozen,
+                    fitted.params,
+                    test,
+                    patterns,
+                    config.stage_losses,
+                )
+            )
+            advance()
+    studied = confidence.study(
+        experiment.pipeline,
+        frozen,
+        [fitted.params for fitted in trained.codes["code"]],
+        tasks.device_arrays(mesh, examples.validation),
+        test,
+        patterns,
+        config.stage_losses,
+    )
+    advance()
+    accuracy = evaluation.base_accuracy(experiment.pipeline, frozen, test)
+    return Evaluated(accuracy, outcomes, studied)
