@@ -57,6 +57,7 @@ class Config:
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
       nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
       code_augmentation: of the images that codes are trained on.
+      balance: whether data pieces that are hard to lose count more in training.
       distillation: weight of the error of what the head makes of the features.
       base_epochs: epochs of the base model; may be a fraction, as `epochs`.
       base_batch_size, base_learning_rate: of the base model; as the code's if None.
@@ -96,6 +97,7 @@ class Config:
     decoder_channels: str | None = None
     nonnegative: bool = False
     code_augmentation: str = "none"
+    balance: bool = False
     distillation: float = 0.0
     base_epochs: float = 15
     base_batch_size: int | None = None
@@ -173,6 +175,8 @@ class Config:
         fits = 0 <= weight < math.inf
         fits = fits and (weight == 0 or self.stage_training == "end_to_end")
         _check("distillation", weight, fits, "0 or more, and 0 for training per_stage,")
+        fits = not self.balance or self.stage_losses == "held"
+        _check("balance", self.balance, fits, "False with stage_losses=per_stage")
         decay = self.weight_decay
         _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
         for name in ("batch_size", "base_batch_size"):

@@ -203,5 +203,29 @@ def coded_losses(
     return features + distillation * errors[-1] if distillation else features
 
 
+def balanced(losses: jax.Array, available: jax.Array, k: int) -> jax.Array:
+    """Losses weighted so that the data pieces that are hardest to lose count most.
+
+    Each piece has the mean loss of the examples that lost it, and each example the mean
+    of its lost pieces as its weight; no gradient goes through the weights. So it is
+    the squares of the pieces' losses that are minimised, and not their sum, which a
+    code can lower by favouring one piece over the others.
+
+    Args:
+      losses: `[B]`.
+      available: bool `[n, B]`.
+      k: data pieces.
+
+    Returns:
+      `[B]`; examples that lost no data piece weigh nothing.
+    """
+    lost = ~available[:k]
+    counts = lost.sum(axis=1, keepdims=True)
+    of_piece = (lost * losses[None]).sum(axis=1, keepdims=True) / jnp.maximum(counts, 1)
+    weights = (lost * of_piece).sum(axis=0) / jnp.maximum(lost.sum(axis=0), 1)
+    weights = weights / jnp.maximum(weights.mean(), jnp.finfo(weights.dtype).tiny)
+    return losses * jax.lax.stop_gradient(weights)
+
+
 def _last_coded(pipeline: Pipeline) -> int:
     return max(i for i, stage in enumerate(pipeline.stages) if stage.coding)

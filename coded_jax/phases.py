@@ -126,6 +126,7 @@ def train(
             config.stage_losses,
             config.distillation,
             config.code_augmentation,
+            config.balance,
         )
         return [
             train_phase(

@@ -13,7 +13,7 @@ from coded_jax import erasures, evaluation, grouping, placement
 from coded_jax.augmentation import augment
 from coded_jax.data import Dataset, Split
 from coded_jax.erasures import Pattern
-from coded_jax.losses import base_losses, coded_losses
+from coded_jax.losses import balanced, base_losses, coded_losses
 from coded_jax.pipeline import Pipeline
 from coded_jax.training import Task
 from coded_jax.types import PyTree
@@ -76,6 +76,7 @@ def code_task(
     stage_losses: str = "held",
     distillation: float = 0.0,
     augmentation: str = "none",
+    balance: bool = False,
 ) -> Task:
     """Trains the pipeline's codes around the frozen base model.
 
@@ -94,6 +95,7 @@ def code_task(
       distillation: see `coded_losses`.
       augmentation: of the training images, see `augmentation.augment`; the training
         arrays must have no targets then.
+      balance: whether losses are `losses.balanced`; what is lost is then `"held"`.
     """
     images = max(1, MOST_VALIDATED // len(patterns))
     validation = {
@@ -127,6 +129,8 @@ def code_task(
         losses = coded_losses(
             pipeline, params, frozen, batch, available, end_to_end, distillation
         )
+        if balance:
+            losses = balanced(losses, available, k)
         return losses, {}
 
     def score(params: PyTree) -> float:

@@ -75,6 +75,11 @@ flags.DEFINE_bool(
     DEFAULT.nonnegative,
     "let a systematic decoder end in a ReLU, for features that do",
 )
+flags.DEFINE_bool(
+    "balance",
+    DEFAULT.balance,
+    "let data pieces that are hard to lose count more in training",
+)
 flags.DEFINE_enum(
     "code_augmentation",
     DEFAULT.code_augmentation,

@@ -155,7 +155,11 @@ def test_base_has_what_the_base_model_depends_on():
         "code_augmentation": "shift",
         "epochs": 7,
     }
-    apart = {"split": "group", "distillation": 0.5}  # not with all of the others
+    apart = {
+        "split": "group",
+        "distillation": 0.5,
+        "balance": True,
+    }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base
     # With its own settings given, those of the code no longer matter to it.

@@ -25,6 +25,7 @@ from coded_jax.build import build_pipeline
 from coded_jax.config import Config
 from coded_jax.data import Dataset, Split
 from coded_jax.losses import (
+    balanced,
     base_losses,
     coded_losses,
     require_nonnegative,
@@ -81,6 +82,18 @@ def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
     apart = base.head(frozen, target - lost) - base.head(frozen, target)
     expected = plain + 2 * np.square(apart).mean(1)
     np.testing.assert_allclose(find(distillation=2.0), expected, rtol=1e-4)
+
+
+def test_balanced_losses_by_hand():
+    # Piece 0 is lost by examples 0 and 1, piece 1 by 1 and 2; example 3 lost parity.
+    lost = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
+    losses = jnp.array([1.0, 2.0, 6.0, 0.5])
+    weights = np.array([1.5, (1.5 + 4) / 2, 4, 0])
+    expected = losses * weights / weights.mean()
+    np.testing.assert_allclose(balanced(losses, ~lost, 2), expected, rtol=1e-6)
+    gradient = jax.grad(lambda x: balanced(x, ~lost, 2).sum())(losses)
+    np.testing.assert_allclose(gradient, weights / weights.mean(), rtol=1e-6)
+    assert not balanced(jnp.zeros(4), ~lost, 2).any()
 
 
 def test_augmented_images_have_their_own_features(lenet, images):
