@@ -78,7 +78,7 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     (b,) = jax.export.symbolic_shape("b")
     with _no_source_locations():
         exported = jax.export.export(coded_inference, platforms=platforms)(
-            jax.ShapeDtypeStruct((b, *model.image_shape), jnp.uint8),
+            jax.ShapeDtypeStruct((pipeline.group * b, *model.image_shape), jnp.uint8),
             jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_),
         )
     return bytes(exported.serialize())

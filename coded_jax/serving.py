@@ -100,14 +100,20 @@ class CodedModel(NamedTuple):
             gains stands in the run's `results.json`, under `confidence`.
 
         Raises:
-          ValueError: as for `logits`, or the threshold is not in `[0, 1]`.
+          ValueError: as for `logits`, the threshold is not in `[0, 1]`, or the run was
+            not evaluated with as many lost results.
         """
         if not 0 <= abstain_below <= 1:
             raise ValueError(f"abstain_below: {abstain_below} given, 0..1 accepted")
         lost = tuple(lost)
         logits = self.logits(images, lost)
-        temperature = self.results["confidence"][str(len(lost))]["temperature"]
-        sure = confidence.confidence(logits, temperature)
+        studied = self.results.get("confidence", {}).get(str(len(lost)))
+        if studied is None:
+            raise ValueError(
+                f"lost: {len(lost)} results given, for which the run has no calibrated "
+                "confidence; run it again, with more --tried"
+            )
+        sure = confidence.confidence(logits, studied["temperature"])
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
 

@@ -16,7 +16,7 @@ from absl import app, flags
 from benchmark_tables import EAGER, OURS
 from sections import replace_section
 
-from coded_jax.display import blocks_text, percent
+from coded_jax.display import blocks_text, percent, spread
 from coded_jax.workdir import write_atomically
 
 README = flags.DEFINE_string("readme", None, "file whose sections are replaced")
@@ -53,9 +53,11 @@ def pieces(results: dict[str, Any]) -> tuple[int, int]:
 
 
 def baseline(results: dict[str, Any], which: str, lost: str) -> str:
-    """Mean and worst accuracy of one baseline."""
-    found = results["baselines"][which][lost]
-    return f"{percent(found['mean'])} ({percent(found['worst'])})"
+    """Mean and worst accuracy of one baseline; `-` if it was not evaluated."""
+    found = results["baselines"].get(which)
+    if not found:
+        return "-"
+    return f"{spread(found[lost], 'mean')} ({spread(found[lost], 'worst')})"
 
 
 def row(name: str, results: dict[str, Any]) -> str:
@@ -68,8 +70,8 @@ def row(name: str, results: dict[str, Any]) -> str:
         f"{network(config, 'encoder')} / {network(config, 'decoder')}",
         config["recipe"],
         percent(results["base"]["test_accuracy"]),
-        f"**{percent(coded['mean'])}**",
-        percent(coded["worst"]),
+        f"**{spread(coded, 'mean')}**",
+        spread(coded, "worst"),
         baseline(results, "zero_fill", lost),
         baseline(results, "no_parity", lost),
         PAPER.get(pieces(results), "-"),
@@ -99,8 +101,8 @@ def zoo_rows(name: str, results: dict[str, Any]) -> list[str]:
             percent(base["test_accuracy"]),
             percent(results["summary"]["0"]["mean"]),
             lost,
-            f"**{percent(coded['mean'])}**",
-            percent(coded["worst"]),
+            f"**{spread(coded, 'mean')}**",
+            spread(coded, "worst"),
             f"{100 * (base['test_accuracy'] - coded['mean']):.2f}",
             baseline(results, "zero_fill", lost),
             baseline(results, "no_parity", lost),
@@ -117,7 +119,7 @@ def times(results: dict[str, Any]) -> str:
     return (
         f"base {config['base_epochs']:g} epochs {seconds['base']:.0f} s, code "
         f"{config['epochs']:g} epochs {seconds['code']:.0f} s, no parity "
-        f"{seconds['no_parity']:.0f} s, evaluation {seconds['evaluation']:.0f} s"
+        f"{seconds.get('no_parity', 0):.0f} s, evaluation {seconds['evaluation']:.0f} s"
     )
 
 

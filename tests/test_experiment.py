@@ -213,6 +213,9 @@ def test_groups_of_images(tmp_path):
     assert model.classify(images, lost=[1]).shape == (6,)
     with pytest.raises(ValueError, match="with a B of a multiple of 3"):
         model.classify(images[:4])
+    exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))
+    found = exported.call(images, erasures.available([1], 4))
+    np.testing.assert_allclose(found, model.logits(images, [1]), atol=1e-4)
 
 
 def test_loaded_model_compiles_once_for_all_patterns(finished):
