@@ -122,7 +122,7 @@ def _names(lost: list[int], k: int) -> str:
 
 
 def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
-    """Draws `accuracy.png` and `training.png` into the workdir.
+    """Draws `accuracy.png`, `training.png` and `confidence.png` into the workdir.
 
     Args:
       folder: the workdir, with its `metrics.jsonl`.
@@ -174,7 +174,18 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
     scores.set(xlabel="step", ylabel="validation accuracy, %")
     losses.legend()
     figure.savefig(folder / "training.png", dpi=120)
-    return [folder / "accuracy.png", folder / "training.png"]
+
+    figure = Figure(figsize=(6, 4), layout="tight")
+    axes = figure.add_subplot()
+    for l, found in results["confidence"].items():
+        curve = found["curve"]
+        risk = [100 * x for x in curve["risk"]]
+        label = f"{l} lost, calibration error {percent(found['ece'])}"
+        axes.plot([100 * x for x in curve["coverage"]], risk, label=label)
+    axes.set(xlabel="answers given, the surest first, %", ylabel="wrong among them, %")
+    axes.legend()
+    figure.savefig(folder / "confidence.png", dpi=120)
+    return [folder / f"{name}.png" for name in ("accuracy", "training", "confidence")]
 
 
 def _by_phase(path: Path) -> dict[str, list[dict[str, Any]]]:
