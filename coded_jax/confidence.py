@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from coded_jax import predictions
 from coded_jax.erasures import Pattern
@@ -34,18 +33,17 @@ def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
 
 def _cross_entropies(found: Prediction, parameter: jax.Array) -> jax.Array:
     """`[B, g, T]`, with each of `TEMPERATURES`."""
-    logits = jnp.where(jnp.isfinite(found.logits), found.logits, 0)
-    labels = jnp.maximum(found.labels, 0)
-    each = [
-        optax.softmax_cross_entropy_with_integer_labels(logits / float(t), labels)
-        for t in TEMPERATURES
-    ]
-    return jnp.stack(each, axis=-1)
+    logits = jnp.where(jnp.isfinite(found.logits), found.logits, 0)[..., None, :]
+    temperatures = jnp.asarray(TEMPERATURES, logits.dtype)[None, None, :, None]
+    labels = jnp.maximum(found.labels, 0)[..., None, None]
+    scaled = jax.nn.log_softmax(logits / temperatures)
+    return -jnp.take_along_axis(scaled, labels, -1)[..., 0]
 
 
 def _confident(found: Prediction, temperature: jax.Array) -> jax.Array:
-    """`[B, g, 2]`: the confidence, and whether the answer is correct."""
-    return jnp.stack([confidence(found.logits, temperature), found.correct], axis=-1)
+    """`[B, g, 3]`: confidence, the same uncalibrated, and if the answer is correct."""
+    sure = [confidence(found.logits, t) for t in (temperature, 1.0)]
+    return jnp.stack([*sure, found.correct], axis=-1)
 
 
 def calibrate(
@@ -141,23 +139,18 @@ def study(
             *inputs, validation, patterns, stage_losses=stage_losses
         )
         given = [temperatures[len(lost)] for lost in patterns]
-        plain, scaled = (
-            predictions.measure(
-                *inputs, test, patterns, _confident, each, True, stage_losses
-            )
-            for each in ([1.0] * len(patterns), given)
+        measured = predictions.measure(
+            *inputs, test, patterns, _confident, given, True, stage_losses
         )
         for l, of_seed in found.items():
-            sure, correct = scaled[counts == l].reshape(-1, 2).T
+            sure, plain, correct = measured[counts == l].reshape(-1, 3).T
             risk, least = risk_coverage(sure, correct)
             places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
             of_seed.append(
                 {
                     "temperature": temperatures[l],
                     "ece": calibration_error(sure, correct),
-                    "ece_uncalibrated": calibration_error(
-                        *plain[counts == l].reshape(-1, 2).T
-                    ),
+                    "ece_uncalibrated": calibration_error(plain, correct),
                     "aurc": float(risk.mean()),
                     "risk": risk[places],
                     "confidence": least[places],
