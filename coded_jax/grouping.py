@@ -36,7 +36,7 @@ def group_base(base: BaseModel, height: int) -> BaseModel:
     def f_conv(variables: PyTree, groups: jax.Array) -> jax.Array:
         images = groups.reshape(-1, height, *groups.shape[2:])
         logits = base.head(variables, base.f_conv(variables, images))
-        return logits.reshape(len(groups), -1, 1, logits.shape[-1])
+        return logits.reshape(groups.shape[0], -1, 1, logits.shape[-1])
 
     return BaseModel(init, (f_conv,), lambda variables, logits: logits[:, :, 0])
 

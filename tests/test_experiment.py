@@ -24,6 +24,7 @@ from coded_jax import (
     erasures,
     experiment,
     export,
+    phases,
     workdir,
 )
 from coded_jax.config import Config
@@ -267,7 +268,7 @@ def test_load_refuses_what_is_no_finished_run(finished, tmp_path):
         ({"k": 3}, "^k: 3 pieces along the rows .* empty pieces"),
         ({"k": 8}, "^k: 8 pieces"),
         ({"base_batch_size": 3501}, r"^base_batch_size: 3501 .* 1\.\.3500"),
-        ({"stages": ((1, 2),)}, r"^stages: block 2 given, 1\.\.1 accepted"),
+        ({"stages": ((1, 5),)}, r"^stages: block 5 given, 1\.\.4 accepted"),
     ],
 )
 def test_what_only_the_data_can_tell_is_refused_before_training(
@@ -290,7 +291,7 @@ def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     config = dataclasses.replace(SMALL, epochs=0.5)
     prepared = experiment.prepare(config, tmp_path, devices=1)
     with pytest.raises(Interrupted):
-        experiment._train(prepared, progress_bars(Console(quiet=True)), lambda: True)
+        phases.train(prepared, progress_bars(Console(quiet=True)), lambda: True)
     prepared = experiment.prepare(config, tmp_path, devices=4, mesh=(2, 2))
     results = experiment.run(prepared, console=Console(quiet=True))
     assert results["timing"]["resumed"]

@@ -70,7 +70,7 @@ def lenet5(width: float = 1.0) -> BaseModel:
 
     def hidden(variables: PyTree, features: jax.Array) -> jax.Array:
         dense = variables["head"]["params"]["Dense_0"]
-        return features.reshape(len(features), -1) @ dense["kernel"]
+        return features.reshape(features.shape[0], -1) @ dense["kernel"]
 
     blocks = tuple(f(layer) for layer in range(2) for f in (convolve, activate))
     return BaseModel(init, blocks, head, hidden=hidden)
