@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax import predictions
+from coded_jax import evaluation, predictions
 from coded_jax.erasures import Pattern
+from coded_jax.evaluation import Outcome
 from coded_jax.pipeline import Pipeline
 from coded_jax.predictions import Prediction
 from coded_jax.types import PyTree
@@ -41,9 +42,10 @@ def _cross_entropies(found: Prediction, parameter: jax.Array) -> jax.Array:
 
 
 def _confident(found: Prediction, temperature: jax.Array) -> jax.Array:
-    """`[B, g, 3]`: confidence, the same uncalibrated, and if the answer is correct."""
+    """`[B, g, 5]`: confidence, the same uncalibrated, and `evaluation.outcome`."""
     sure = [confidence(found.logits, t) for t in (temperature, 1.0)]
-    return jnp.stack([*sure, found.correct], axis=-1)
+    known = evaluation.outcome(found, temperature)
+    return jnp.concatenate([jnp.stack(sure, axis=-1), known], axis=-1)
 
 
 def calibrate(
@@ -116,7 +118,7 @@ def study(
     test: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
-) -> dict[str, Any]:
+) -> tuple[list[list[Outcome]], dict[str, Any]]:
     """Calibration and what abstaining buys, for each number of lost results.
 
     Args:
@@ -126,13 +128,15 @@ def study(
       test: those that all else is measured on.
 
     Returns:
-      For each number of lost results `l`, as a string: `temperature` of the first seed;
+      The outcomes of every seed, as of `evaluation.evaluate`; and for each number of
+      lost results `l`, as a string: `temperature` of the first seed;
       `ece`, `ece_uncalibrated` and `aurc`, the mean risk over all coverages, with
       `..._std` over the seeds; and `curve` with `coverage`, `risk` (means over the
       seeds) and `confidence` (of the first seed). All patterns count alike.
     """
     counts = np.array([len(lost) for lost in patterns])
     found: dict[int, list[dict[str, Any]]] = {int(l): [] for l in np.unique(counts)}
+    outcomes = []
     for params in seeds:
         inputs = (pipeline, frozen, params)
         temperatures = calibrate(
@@ -142,8 +146,11 @@ def study(
         measured = predictions.measure(
             *inputs, test, patterns, _confident, given, True, stage_losses
         )
+        outcomes.append(
+            evaluation.outcomes(patterns, measured[..., 2:].mean(axis=1, dtype="d"))
+        )
         for l, of_seed in found.items():
-            sure, plain, correct = measured[counts == l].reshape(-1, 3).T
+            sure, plain, correct = measured[counts == l].reshape(-1, 5).T[:3]
             risk, least = risk_coverage(sure, correct)
             places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
             of_seed.append(
@@ -157,7 +164,7 @@ def study(
                     "coverage": (places + 1) / len(risk),
                 }
             )
-    return {str(l): _over_seeds(of_seed) for l, of_seed in found.items()}
+    return outcomes, {str(l): _over_seeds(of_seed) for l, of_seed in found.items()}
 
 
 def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:

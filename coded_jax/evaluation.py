@@ -70,7 +70,8 @@ def base_accuracy(
     return float(np.sum(jax.device_get(correct))) / counted
 
 
-def _outcome(found: Prediction, parameter: jax.Array) -> jax.Array:
+def outcome(found: Prediction, parameter: jax.Array) -> jax.Array:
+    """`[B, g, 3]`: whether it is correct, whether it agrees, and the error."""
     agrees = found.classes == found.expected
     return jnp.stack([found.correct, agrees, found.error], axis=-1)
 
@@ -90,12 +91,17 @@ def evaluate(
         params,
         arrays,
         patterns,
-        _outcome,
+        outcome,
         stage_losses=stage_losses,
     )
+    return outcomes(patterns, means)
+
+
+def outcomes(patterns: Sequence[Pattern], means: np.ndarray) -> list[Outcome]:
+    """The outcome of each pattern, from means `[P, 3]` of `outcome` over the images."""
     return [
         Outcome(lost, *map(float, mean))
-        for lost, mean in zip(patterns, means, strict=True)
+        for lost, mean in zip(patterns, means.astype(np.float64), strict=True)
     ]
 
 

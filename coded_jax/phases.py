@@ -190,7 +190,7 @@ def evaluate(
     mesh = experiment.pipeline.mesh
     examples = examples_of(experiment)
     test = tasks.device_arrays(mesh, examples.test)
-    total = sum(map(len, trained.codes.values())) + 1
+    total = 1 + sum(len(s) for name, s in trained.codes.items() if name != "code")
     bar = progress.add_task("evaluation", total=total, note="")
 
     def advance() -> None:
@@ -198,10 +198,20 @@ def evaluate(
         if distributed.any_process(stop()):
             raise Interrupted("stopped in the evaluation, all training is saved")
 
-    outcomes: dict[str, list[list[Outcome]]] = {}
-    for name, seeds in trained.codes.items():
+    found, studied = confidence.study(
+        experiment.pipeline,
+        frozen,
+        [fitted.params for fitted in trained.codes["code"]],
+        tasks.device_arrays(mesh, examples.validation),
+        test,
+        patterns,
+        config.stage_losses,
+    )
+    advance()
+    outcomes = {"code": found}
+    for name in [name for name in trained.codes if name != "code"]:
         outcomes[name] = []
-        for fitted in seeds:
+        for fitted in trained.codes[name]:
             outcomes[name].append(
                 evaluation.evaluate(
                     trained.pipelines[name],
@@ -213,15 +223,5 @@ def evaluate(
                 )
             )
             advance()
-    studied = confidence.study(
-        experiment.pipeline,
-        frozen,
-        [fitted.params for fitted in trained.codes["code"]],
-        tasks.device_arrays(mesh, examples.validation),
-        test,
-        patterns,
-        config.stage_losses,
-    )
-    advance()
     accuracy = evaluation.base_accuracy(experiment.pipeline, frozen, test)
     return Evaluated(accuracy, outcomes, studied)

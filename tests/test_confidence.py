@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coded_jax import confidence, erasures
+from coded_jax import confidence, erasures, evaluation
 from coded_jax.build import build_pipeline
 from coded_jax.config import Config
 from coded_jax.predictions import Prediction
@@ -79,7 +79,13 @@ def test_the_temperature_undoes_overconfidence(factor):
 def test_study_of_a_network_and_of_its_losses():
     pipe, arrays = overconfident(3.0)
     patterns = erasures.patterns_up_to(3, 1)
-    study = confidence.study(pipe, {}, [({},), ({},)], arrays, arrays, patterns)
+    outcomes, study = confidence.study(
+        pipe, {}, [({},), ({},)], arrays, arrays, patterns
+    )
+    assert outcomes[0] == outcomes[1]
+    found = evaluation.evaluate(pipe, {}, ({},), arrays, patterns)
+    for a, b in zip(outcomes[0], found, strict=True):
+        assert a.lost == b.lost and a[1:] == pytest.approx(b[1:], rel=1e-5)
     assert study.keys() == {"0", "1"}
     nothing, one = study["0"], study["1"]
     assert nothing["ece"] < 0.03 < nothing["ece_uncalibrated"]
