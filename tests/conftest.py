@@ -25,6 +25,16 @@ def compiled_programs():
 
 
 @pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The workdir of a finished small run, in this process."""
+    from test_experiment import small_run
+
+    path = tmp_path_factory.mktemp("runs") / "small"
+    small_run(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def lenet():
     """LeNet-5 for `[B, 28, 28, 1]` and 10 classes, untrained: `(base, variables)`."""
     base = make_base_model("lenet5")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_experiment import ROOT, finished  # noqa: F401
+from test_experiment import ROOT
 
 from coded_jax import frontier
 from coded_jax.frontier import WHOLE, Point
@@ -59,7 +59,7 @@ def test_means_over_seeds():
     assert mean == pytest.approx(0.95) and deviation == pytest.approx(math.sqrt(0.005))
 
 
-def test_points_of_a_run(finished):  # noqa: F811
+def test_points_of_a_run(finished):
     results = json.loads((finished / "results.json").read_text())
     code, zero_fill, no_parity = frontier.points(results)
     assert code.code == "systematic mlp / mlp" and no_parity.code == "no_parity mlp"
@@ -77,7 +77,7 @@ def script(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_script(finished, tmp_path):  # noqa: F811
+def test_script(finished, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- frontier: begin -->\nold\n<!-- frontier: end -->\nb\n")
     output = tmp_path / "out"

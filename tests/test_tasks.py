@@ -391,7 +391,7 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
     pipe = pipe.with_codes(lambda shape, code: code._replace(systematic=systematic))
     seen = []
 
-    def note(pipe, params, frozen, batch, available, end_to_end):
+    def note(pipe, params, frozen, batch, available, end_to_end, distillation):
         seen.append((available, end_to_end))
         return jnp.zeros(6)
 
