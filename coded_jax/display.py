@@ -54,10 +54,10 @@ def report(results: dict[str, Any]) -> Group:
         f"{_seeds(config)}"
     )
     title = "every erasure pattern of the code"
-    patterns = results["patterns"]
-    if len(patterns) > MOST_PATTERNS:
-        title = f"the {MOST_PATTERNS} worst of the code's {len(patterns)} patterns"
-        patterns = sorted(patterns, key=lambda p: p["accuracy"])[:MOST_PATTERNS]
+    patterns = _worst(results["patterns"])
+    if len(patterns) < len(results["patterns"]):
+        title = f"the {MOST_PATTERNS} worst of the code's {len(results['patterns'])} "
+        title += "patterns"
     by_lost = _summary_table(results)
     return Group(heading, by_lost, title, _pattern_table(patterns, split["k"]))
 
@@ -74,6 +74,13 @@ def _code(config: dict[str, Any]) -> str:
 def _seeds(config: dict[str, Any]) -> str:
     seeds = config["seeds"]
     return f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
+
+
+def _worst(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All of them, or if they are too many the worst, worst first."""
+    if len(patterns) <= MOST_PATTERNS:
+        return patterns
+    return sorted(patterns, key=lambda p: p["accuracy"])[:MOST_PATTERNS]
 
 
 def _coded(split: dict[str, Any]) -> str:
@@ -138,11 +145,12 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
     except ImportError as error:
         raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
 
-    figure = Figure(figsize=(1.5 + 0.5 * len(results["patterns"]), 4), layout="tight")
+    patterns = _worst(results["patterns"])
+    figure = Figure(figsize=(1.5 + 0.5 * len(patterns), 6), layout="constrained")
     axes = figure.add_subplot()
-    labels = [_names(p["lost"], results["split"]["k"]) for p in results["patterns"]]
-    values = [100 * p["accuracy"] for p in results["patterns"]]
-    axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in results["patterns"]])
+    labels = [_names(p["lost"], results["split"]["k"]) for p in patterns]
+    values = [100 * p["accuracy"] for p in patterns]
+    axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in patterns])
     base = 100 * results["base"]["test_accuracy"]
     axes.axhline(base, color="black", linestyle="--", label=f"base {base:.2f}")
     lowest = min(values)
@@ -172,7 +180,8 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
         )
     losses.set(yscale="log", xlabel="step", ylabel="training loss")
     scores.set(xlabel="step", ylabel="validation accuracy, %")
-    losses.legend()
+    if losses.lines:
+        losses.legend()
     figure.savefig(folder / "training.png", dpi=120)
 
     figure = Figure(figsize=(6, 4), layout="tight")
@@ -190,6 +199,8 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
 
 def _by_phase(path: Path) -> dict[str, list[dict[str, Any]]]:
     phases: dict[str, list[dict[str, Any]]] = {}
+    if not path.exists():  # nothing was trained
+        return phases
     for line in path.read_text().splitlines():
         record = json.loads(line)
         phases.setdefault(record["phase"], []).append(record)

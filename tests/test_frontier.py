@@ -8,7 +8,7 @@ import sys
 import pytest
 from test_experiment import ROOT
 
-from coded_jax import frontier
+from coded_jax import display, frontier
 from coded_jax.frontier import WHOLE, Point
 
 
@@ -70,6 +70,15 @@ def test_points_of_a_run(finished):
     assert code.accuracy == [
         [results["summary"][l]["mean"] for l in ("0", "1")],
     ]
+
+
+def test_plots_of_a_code_that_was_not_trained(finished, tmp_path):
+    """It has no metrics; and of 64 patterns the worst are drawn."""
+    results = json.loads((finished / "results.json").read_text())
+    results["patterns"] = results["patterns"] * 16
+    for path in display.plot(tmp_path, results):
+        assert path.stat().st_size > 5_000
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def script(*arguments):
