@@ -106,6 +106,8 @@ def points(results: dict[str, Any]) -> list[Point]:
             for which in ("mean", "worst")
         )
         label = code_name(config, config["code"] if name == "code" else name)
+        if len(split["stages"]) > 1:
+            label += f" in {len(split['stages'])} stages"
         work = {p: costs[p] / costs["whole"] for p in ("encode", "piece", "decode")}
         k, r = split["k"], split["r"]
         found.append(Point(label, k, r, grid, accuracy=accuracy, worst=worst, **work))

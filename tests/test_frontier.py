@@ -67,6 +67,8 @@ def test_points_of_a_run(finished):
     assert zero_fill.piece == code.piece < 1
     # The paper's encoder alone is 1.88 M products, all of `F_Conv` 0.24 M.
     assert 7 < code.encode < 9 and code.decode > no_parity.encode == 0
+    results["split"]["stages"] *= 2
+    assert frontier.points(results)[1].code == "zero_fill in 2 stages"
     assert code.accuracy == [
         [results["summary"][l]["mean"] for l in ("0", "1")],
     ]
