@@ -36,7 +36,8 @@ def read(arguments: list[str]) -> tuple[list[Point], dict[str, Any]]:
     """All codes of the runs, and the results of the first run.
 
     Raises:
-      ValueError: a file is missing, or two runs differ in their base model.
+      ValueError: a file is missing, or two runs differ in their base model, or in what
+        they say of the same code.
     """
     runs = []
     for argument in arguments:
@@ -58,7 +59,9 @@ def read(arguments: list[str]) -> tuple[list[Point], dict[str, Any]]:
     found: dict[tuple, Point] = {}
     for results in runs:
         for point in frontier.points(results):
-            found.setdefault((point.code, point.k, point.r, point.grid), point)
+            name = (point.code, point.k, point.r, point.grid)
+            if found.setdefault(name, point) != point:
+                raise ValueError(f"runs: two of {name} given, with other results each")
     base = runs[0]["base"]["test_accuracy"]
     wholes = [frontier.whole_image(n, base) for n in {p.n for p in found.values()}]
     return sorted([*found.values(), *wholes], key=lambda p: (p.n, p.work)), runs[0]
@@ -165,15 +168,25 @@ def main(argv: list[str]) -> None:
     )
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(heading, shown, highlight=False)
-    if README.value is not None:
-        readme = Path(README.value)
-        section = f"{heading}.\n\n{markdown(headings, table)}"
-        write_atomically(
-            readme, replace_section(readme.read_text(), "frontier", section)
-        )
-    if OUTPUT.value is None:
-        return
-    folder = Path(OUTPUT.value)
+    try:
+        if README.value is not None:
+            readme = Path(README.value)
+            section = f"{heading}.\n\n{markdown(headings, table)}"
+            replaced = replace_section(readme.read_text(), "frontier", section)
+            write_atomically(readme, replaced)
+        if OUTPUT.value is not None:
+            write(Path(OUTPUT.value), points, results)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+def write(folder: Path, points: list[Point], results: dict[str, Any]) -> None:
+    """Writes `frontier.json` and `frontier.png`.
+
+    Raises:
+      OSError: the folder cannot be written to.
+      ImportError: matplotlib is missing; then only the JSON is written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "dataset": results["dataset"],
@@ -191,10 +204,7 @@ def main(argv: list[str]) -> None:
         ],
     }
     write_atomically(folder / "frontier.json", json.dumps(content, indent=1) + "\n")
-    try:
-        plot(folder / "frontier.png", points)
-    except ImportError as error:
-        console.print(str(error))
+    plot(folder / "frontier.png", points)
 
 
 if __name__ == "__main__":

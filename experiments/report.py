@@ -116,10 +116,13 @@ def zoo_rows(name: str, results: dict[str, Any]) -> list[str]:
 def times(results: dict[str, Any]) -> str:
     """Epochs and seconds of a run's phases."""
     config, seconds = results["config"], results["timing"]["seconds"]
+    no_parity = ""
+    if "no_parity" in seconds:
+        no_parity = f"no parity {seconds['no_parity']:.0f} s, "
     return (
         f"base {config['base_epochs']:g} epochs {seconds['base']:.0f} s, code "
-        f"{config['epochs']:g} epochs {seconds['code']:.0f} s, no parity "
-        f"{seconds.get('no_parity', 0):.0f} s, evaluation {seconds['evaluation']:.0f} s"
+        f"{config['epochs']:g} epochs {seconds['code']:.0f} s, {no_parity}evaluation "
+        f"{seconds['evaluation']:.0f} s"
     )
 
 
