@@ -7,6 +7,7 @@ the one of least cross-entropy on validation images.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from coded_jax.types import PyTree
 
 TEMPERATURES = np.geomspace(0.2, 10, 79)  # 5 % apart
 BINS = 15
-CURVE = 200  # points of a risk-coverage curve
+CURVE = 51  # points of a risk-coverage curve
 
 
 def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
@@ -113,70 +114,69 @@ def risk_coverage(
 def study(
     pipeline: Pipeline,
     frozen: PyTree,
-    seeds: Sequence[PyTree],
+    params: PyTree,
     validation: dict[str, jax.Array],
     test: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
-) -> tuple[list[list[Outcome]], dict[str, Any]]:
+) -> tuple[list[Outcome], dict[str, Any]]:
     """Calibration and what abstaining buys, for each number of lost results.
 
     Args:
-      pipeline, frozen, patterns, stage_losses: as of `predictions.measure`.
-      seeds: parameters of the code, of each seed.
+      pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
       validation: images and labels that temperatures are chosen on.
       test: those that all else is measured on.
 
     Returns:
-      The outcomes of every seed, as of `evaluation.evaluate`; and for each number of
-      lost results `l`, as a string: `temperature` of the first seed;
-      `ece`, `ece_uncalibrated` and `aurc`, the mean risk over all coverages, with
-      `..._std` over the seeds; and `curve` with `coverage`, `risk` (means over the
-      seeds) and `confidence` (of the first seed). All patterns count alike.
+      The outcomes, as of `evaluation.evaluate`; and for each number of lost results, as
+      a string: `temperature`; `ece`, `ece_uncalibrated` and `aurc`, the mean risk over
+      all coverages; and `curve` with `coverage`, `risk` and `confidence`. All patterns
+      count alike.
     """
     counts = np.array([len(lost) for lost in patterns])
-    found: dict[int, list[dict[str, Any]]] = {int(l): [] for l in np.unique(counts)}
-    outcomes = []
-    for params in seeds:
-        inputs = (pipeline, frozen, params)
-        temperatures = calibrate(
-            *inputs, validation, patterns, stage_losses=stage_losses
-        )
-        given = [temperatures[len(lost)] for lost in patterns]
-        measured = predictions.measure(
-            *inputs, test, patterns, _confident, given, True, stage_losses
-        )
-        outcomes.append(
-            evaluation.outcomes(patterns, measured[..., 2:].mean(axis=1, dtype="d"))
-        )
-        for l, of_seed in found.items():
-            sure, plain, correct = measured[counts == l].reshape(-1, 5).T[:3]
-            risk, least = risk_coverage(sure, correct)
-            places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
-            of_seed.append(
-                {
-                    "temperature": temperatures[l],
-                    "ece": calibration_error(sure, correct),
-                    "ece_uncalibrated": calibration_error(plain, correct),
-                    "aurc": float(risk.mean()),
-                    "risk": risk[places],
-                    "confidence": least[places],
-                    "coverage": (places + 1) / len(risk),
-                }
-            )
-    return outcomes, {str(l): _over_seeds(of_seed) for l, of_seed in found.items()}
+    inputs = (pipeline, frozen, params)
+    temperatures = calibrate(*inputs, validation, patterns, stage_losses=stage_losses)
+    given = [temperatures[len(lost)] for lost in patterns]
+    measured = predictions.measure(
+        *inputs, test, patterns, _confident, given, True, stage_losses
+    )
+    found = evaluation.outcomes(patterns, measured[..., 2:].mean(axis=1, dtype="d"))
+    studied = {}
+    for l, temperature in temperatures.items():
+        sure, plain, correct = measured[counts == l].reshape(-1, 5).T[:3]
+        risk, least = risk_coverage(sure, correct)
+        places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
+        curve = {
+            "coverage": (places + 1) / len(risk),
+            "risk": risk[places],
+            "confidence": least[places],
+        }
+        studied[str(l)] = {
+            "temperature": temperature,
+            "ece": calibration_error(sure, correct),
+            "ece_uncalibrated": calibration_error(plain, correct),
+            "aurc": float(risk.mean()),
+            "curve": {k: [round(float(x), 6) for x in v] for k, v in curve.items()},
+        }
+    return found, studied
 
 
-def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    first, summary = seeds[0], {}
-    for name in ("ece", "ece_uncalibrated", "aurc"):
-        values = np.array([seed[name] for seed in seeds])
-        summary[name] = float(values.mean())
-        summary[f"{name}_std"] = float(values.std(ddof=1)) if len(seeds) > 1 else 0.0
-    curve = {
-        "coverage": first["coverage"],
-        "risk": np.mean([seed["risk"] for seed in seeds], axis=0),
-        "confidence": first["confidence"],
-    }
-    rounded = {name: [round(float(x), 6) for x in v] for name, v in curve.items()}
-    return {"temperature": first["temperature"], **summary, "curve": rounded}
+def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `study` found of several seeds, as one.
+
+    Temperatures, and the confidences of the curve, are those of the first seed, which
+    is the one that is served; all else are means, with `..._std` beside the numbers.
+    """
+    first, *others = seeds
+    if not others:
+        return first
+    summary = {}
+    for l, found in first.items():
+        curves = [seed[l]["curve"]["risk"] for seed in seeds]
+        risk = np.round(np.mean(curves, axis=0), 6).tolist()
+        summary[l] = {**found, "curve": {**found["curve"], "risk": risk}}
+        for name in ("ece", "ece_uncalibrated", "aurc"):
+            values = [seed[l][name] for seed in seeds]
+            summary[l][name] = statistics.fmean(values)
+            summary[l][f"{name}_std"] = statistics.stdev(values)
+    return summary

@@ -176,7 +176,7 @@ class Evaluated(NamedTuple):
 
     base_accuracy: float
     outcomes: dict[str, list[list[Outcome]]]  # as `Trained.codes`, for every pattern
-    confidence: dict[str, Any]  # see `confidence.study`
+    confidence: dict[str, Any]  # see `confidence.over_seeds`
 
 
 def evaluate(
@@ -191,38 +191,23 @@ def evaluate(
     mesh = experiment.pipeline.mesh
     examples = examples_of(experiment)
     test = tasks.device_arrays(mesh, examples.test)
-    total = 1 + sum(len(s) for name, s in trained.codes.items() if name != "code")
+    validation = tasks.device_arrays(mesh, examples.validation)
+    total = sum(map(len, trained.codes.values()))
     bar = progress.add_task("evaluation", total=total, note="")
-
-    def advance() -> None:
-        progress.advance(bar)
-        if distributed.any_process(stop()):
-            raise Interrupted("stopped in the evaluation, all training is saved")
-
-    found, studied = confidence.study(
-        experiment.pipeline,
-        frozen,
-        [fitted.params for fitted in trained.codes["code"]],
-        tasks.device_arrays(mesh, examples.validation),
-        test,
-        patterns,
-        config.stage_losses,
-    )
-    advance()
-    outcomes = {"code": found}
-    for name in [name for name in trained.codes if name != "code"]:
-        outcomes[name] = []
-        for fitted in trained.codes[name]:
-            outcomes[name].append(
-                evaluation.evaluate(
-                    trained.pipelines[name],
-                    frozen,
-                    fitted.params,
-                    test,
-                    patterns,
-                    config.stage_losses,
-                )
-            )
-            advance()
+    outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in trained.codes}
+    studies = []
+    for name, seeds in trained.codes.items():
+        for fitted in seeds:
+            inputs = (trained.pipelines[name], frozen, fitted.params)
+            rest = (test, patterns, config.stage_losses)
+            if name == "code":
+                found, studied = confidence.study(*inputs, validation, *rest)
+                studies.append(studied)
+            else:
+                found = evaluation.evaluate(*inputs, *rest)
+            outcomes[name].append(found)
+            progress.advance(bar)
+            if distributed.any_process(stop()):
+                raise Interrupted("stopped in the evaluation, all training is saved")
     accuracy = evaluation.base_accuracy(experiment.pipeline, frozen, test)
-    return Evaluated(accuracy, outcomes, studied)
+    return Evaluated(accuracy, outcomes, confidence.over_seeds(studies))

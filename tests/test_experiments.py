@@ -89,6 +89,18 @@ def test_workdirs_of_flagfiles_differ():
         assert folder == f"runs/{path.stem}"
 
 
+def test_flagfiles_that_share_a_base_model_mean_the_same_one(run, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    bases = {}
+    for path in FLAGFILES:
+        with flagsaver.flagsaver():
+            flags.FLAGS(["run.py", f"--flagfile={path}"])
+            config, folder = run.config_from_flags(), run.BASE_DIR.value
+        if folder is not None:
+            assert bases.setdefault(folder, config.base) == config.base, path.name
+    assert len(bases) > 5
+
+
 def test_all_flagfiles_of_table_5_are_there():
     names = {path.stem for path in FLAGFILES}
     rows = {f"table5_k{k}_r{r}" for k, r in ((2, 1), (4, 1), (4, 2))}

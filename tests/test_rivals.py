@@ -9,13 +9,14 @@ import pytest
 from scipy.interpolate import BSpline, CubicSpline, make_smoothing_spline
 from test_models import random_variables
 
-from coded_jax import codes, grouping, losses, tasks
+from coded_jax import codes, grouping, losses, placement, tasks
 from coded_jax.build import build_pipeline
 from coded_jax.codes import curves, linear
 from coded_jax.codes.parity_model import parity_model
 from coded_jax.config import Config
 from coded_jax.data import Split
 from coded_jax.erasures import available, patterns, patterns_up_to
+from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.pipeline import base_features, infer
 from coded_jax.types import BaseModel, CodeShape
 
@@ -225,6 +226,31 @@ def test_coding_each_convolution_of_lenet5_is_exact(lenet):
     for lost in patterns(6, 2):
         found = run(pipe, variables, ({}, {}), x, available(lost, 6))
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("lost", [(0,), (3,), (0, 2), (1, 3)])
+def test_a_copy_is_cut_as_the_piece_that_it_copies(lost):
+    """With padding the shares stand at other places in the outputs of other pieces."""
+    base = base_model([ConvNorm(3), ConvNorm(4)])
+    variables = random_variables(base, (28, 28, 1))
+    pipe = pipeline_of(base, k=4, r=4, code="replication")
+    assert len(set(pipe.codings[0].plan.rows.cuts)) > 1
+    run = jax.jit(infer, static_argnums=0)
+    found = run(pipe, variables, ({},), images_of(), available(lost, 8))
+    expected = base.head(variables, base_features(pipe, variables, images_of()))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["replication", "parity_model", "berrut"])
+def test_rivals_on_several_devices(lenet, name):
+    base, variables = lenet
+    pipe = pipeline_of(base, code=name, k=2, r=2)
+    params = pipe.init(jax.random.key(0))
+    mask, run = available((0, 2), 4), jax.jit(infer, static_argnums=0)
+    expected = run(pipe, variables, params, images_of(8), mask)
+    spread = pipe._replace(mesh=placement.make_mesh(4, devices=4))
+    found = run(spread, variables, params, images_of(8), mask)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_parity_model_starts_as_the_addition_code(lenet):

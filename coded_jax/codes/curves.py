@@ -94,8 +94,8 @@ def spline(
     """NeRCC (Moradi, Maddah-Ali et al. 2024): nested regression by smoothing splines.
 
     As `berrut`, with a smoothing spline through the pieces and another one through the
-    results that arrived. Neither their points nor their smoothing are given here by
-    that paper's text; the points are those of `berrut`.
+    results that arrived. The points are those of `berrut`; how much is smoothed is a
+    choice of ours, not theirs.
     """
 
     def fitted(smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

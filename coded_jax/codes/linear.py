@@ -27,7 +27,9 @@ def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
     return jnp.where(available[:, :, None, None, None], features, 0)
 
 
-def decoding_matrices(n: int, decoder: Callable[[np.ndarray], np.ndarray]) -> jax.Array:
+def decoding_matrices(
+    n: int, decoder: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """`decoder` of every erasure pattern: float32 `[2^n, k, n]`.
 
     Args:
@@ -38,7 +40,7 @@ def decoding_matrices(n: int, decoder: Callable[[np.ndarray], np.ndarray]) -> ja
       The matrix of a pattern is at the place `sum(arrived * 2^i)`.
     """
     masks = [mask[::-1] for mask in itertools.product((False, True), repeat=n)]
-    return jnp.asarray(np.stack([decoder(np.array(m)) for m in masks]), jnp.float32)
+    return np.stack([decoder(np.array(mask)) for mask in masks]).astype(np.float32)
 
 
 def linear_code(
@@ -60,13 +62,15 @@ def linear_code(
       copied: see `Code`.
     """
 
+    matrices = decoding_matrices(shape.n, decoder)
+
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return jnp.stack([_combine(row, pieces) for row in generator])
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         features = zero_lost(features, available)
         place = available.T.astype(jnp.int32) @ (2 ** jnp.arange(shape.n))
-        weights = decoding_matrices(shape.n, decoder)[place].astype(features.dtype)
+        weights = jnp.asarray(matrices, features.dtype)[place]
         weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
         shares = jnp.einsum("bkn,nbhwd->kbhwd", weights, features, precision="highest")
         if not systematic:
