@@ -11,6 +11,7 @@ from coded_jax.config import Config
 from coded_jax.geometry import first_line
 from coded_jax.models import make_base_model
 from coded_jax.pipeline import Pipeline
+from coded_jax.splitting import SplitPlan
 from coded_jax.stages import Coding, Stage
 from coded_jax.training import total_steps
 from coded_jax.types import BaseModel, Code, CodeShape, PyTree, chain
@@ -54,13 +55,10 @@ def build_pipeline(
         base = grouping.group_base(base, image_shape[0])
         input_shape = (config.k * image_shape[0], *image_shape[1:])
 
-    def coding(stage: Stage, shape: tuple[int, int, int]) -> Coding:
+    def plan_of(stage: Stage, shape: tuple[int, int, int]) -> SplitPlan:
         if grouped:
-            plan = grouping.group_plan(image_shape, config.k, classes)
-        else:
-            plan = planning.make_plan(stage.f_conv, variables, shape, config.pieces)
-        sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
-        return Coding(plan, code_of(config, config.code, sizes, variables))
+            return grouping.group_plan(image_shape, config.k, classes)
+        return planning.make_plan(stage.f_conv, variables, shape, config.pieces)
 
     stages = []
     x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
@@ -68,7 +66,7 @@ def build_pipeline(
         stage = Stage(chain(base.blocks[first - 1 : last]), (first, last))
         if coded:
             try:
-                stage = stage._replace(coding=coding(stage, x.shape[1:]))
+                plan = plan_of(stage, x.shape[1:])
             except ValueError as error:
                 if len(base.blocks) == 1:
                     raise
@@ -76,6 +74,9 @@ def build_pipeline(
                     f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
                     "--stages says which are coded together)"
                 ) from error
+            sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
+            code = code_of(config, config.code, sizes, variables)
+            stage = stage._replace(coding=Coding(plan, code))
         stages.append(stage)
         x = jax.eval_shape(stage.f_conv, variables, x)
     return Pipeline(

@@ -175,6 +175,8 @@ class Config:
         fits = 0 <= weight < math.inf
         fits = fits and (weight == 0 or self.stage_training == "end_to_end")
         _check("distillation", weight, fits, "0 or more, and 0 for training per_stage,")
+        fits = not self.nonnegative or self.split == "image"
+        _check("nonnegative", self.nonnegative, fits, "False with split=group")
         fits = not self.balance or self.stage_losses == "held"
         _check("balance", self.balance, fits, "False with stage_losses=per_stage")
         decay = self.weight_decay

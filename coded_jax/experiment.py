@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from rich.console import Console
 
 from coded_jax import (
     data,
     distributed,
+    losses,
     phases,
     placement,
     results,
@@ -92,6 +94,15 @@ def prepare(
     settings = (dataset.mean, dataset.std, placed, own and own.base)
     uncoded = uncoded_pipeline(config, *settings)
     pipeline = build_pipeline(config, dataset.image_shape, dataset.classes, *settings)
+    if config.nonnegative:
+        # Where no ReLU ends a stage, random weights show it as well as trained ones.
+        random = pipeline.base.init(
+            jax.random.key(config.seed), dataset.image_shape, dataset.classes
+        )
+        images = dataset.train.images[: losses.CHUNK]
+        losses.require_nonnegative(
+            pipeline, *placement.put_everywhere(placed, (random, images))
+        )
     places = {
         "data_dir": data_dir and str(Path(data_dir).expanduser().absolute()),
         "devices": devices,
@@ -149,7 +160,6 @@ def run(
 
     Raises:
       training.NonFiniteError, training.Interrupted: see `training.fit`.
-      ValueError: features are negative that were said not to be.
       OSError: the workdir can no longer be written to.
     """
     if not distributed.is_lead():

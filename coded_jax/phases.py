@@ -105,8 +105,6 @@ def train(
     examples = examples_of(experiment)
     # The same for every code: they differ in their parity pieces only.
     arrays = tasks.device_arrays(mesh, examples.train)
-    if config.nonnegative:
-        losses.require_nonnegative(experiment.pipeline, base.params, arrays["images"])
     if config.code_augmentation == "none":
         arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
     patterns = erasures.patterns_up_to(config.n, config.r)

@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
         message = str(stop) or "stopped"
         print(f"{message}; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
-    except (training.NonFiniteError, OSError, ValueError) as error:
+    except (training.NonFiniteError, OSError) as error:
         sys.exit(f"error: {error}")
 
     if not distributed.is_lead():

@@ -186,8 +186,11 @@ def test_seeds_and_rivals(tmp_path):
     # The first seed is the one that is served.
     model = coded_jax.load(tmp_path)
     test = data.load("mnist_5k").test
-    right = np.asarray(model.classify(test.images, [0])) == test.labels
-    assert first["1"]["worst"] <= right.mean() <= base
+    accuracies = [
+        (np.asarray(model.classify(test.images, [i])) == test.labels).mean()
+        for i in range(3)
+    ]
+    assert np.mean(accuracies) == pytest.approx(first["1"]["mean"])
     assert small_run(tmp_path, config)["seeds"] == results["seeds"]
 
 
