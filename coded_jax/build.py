@@ -92,6 +92,29 @@ def build_pipeline(
     )
 
 
+def rival_pipelines(
+    config: Config, pipeline: Pipeline, variables: PyTree
+) -> dict[str, Pipeline]:
+    """`pipeline` with each of the baselines in the place of its code, by name.
+
+    Args:
+      config: the settings.
+      pipeline: of `build_pipeline`.
+      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      ValueError: a baseline cannot be built with these settings.
+    """
+
+    def with_code(name: str) -> Pipeline:
+        return pipeline.with_codes(
+            lambda shape, _: code_of(config, name, shape, variables)
+        )
+
+    others = [name for name in config.baselines if name != config.code]
+    return {name: with_code(name) for name in others}
+
+
 def stage_blocks(config: Config, blocks: int) -> list[tuple[int, int, bool]]:
     """First and last block of every stage, from 1 on, and whether it is coded.
 

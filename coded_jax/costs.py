@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from coded_jax import erasures
 from coded_jax.pipeline import Pipeline
 from coded_jax.splitting import SplitPlan
 from coded_jax.stages import Coding
@@ -84,16 +85,22 @@ def stage_costs(
 
 
 def code_flops(pipeline: Pipeline, coding: Coding) -> tuple[float, float]:
-    """Of encoding, and of decoding where results are lost, for one image."""
+    """Of encoding, and of decoding where results are lost, for one image.
+
+    Decoding by matrices counts what the worst pattern of at most r losses needs, for
+    that needs no copies and no zeros; a decoder network counts as it is.
+    """
     plan, code = coding
+    k, n = pipeline.k, pipeline.n
     params = jax.eval_shape(code.init, jax.random.key(0))
-    pieces = _floats(pipeline.k, 1, *plan.piece_shape)
-    features = _floats(pipeline.n, 1, *plan.share_shape)
-    available = jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_)
-    return (
-        _flops(code.encode, params, pieces),
-        _flops(code.decode, params, features, available),
-    )
+    encode = _flops(code.encode, params, _floats(k, 1, *plan.piece_shape))
+    if code.decode_flops is not None:
+        patterns = erasures.patterns_up_to(n, pipeline.r)
+        most = max(code.decode_flops(pattern) for pattern in patterns)
+        return encode, float(most * math.prod(plan.share_shape))
+    features = _floats(n, 1, *plan.share_shape)
+    available = jax.ShapeDtypeStruct((n, 1), jnp.bool_)
+    return encode, _flops(code.decode, params, features, available)
 
 
 def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:

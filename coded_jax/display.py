@@ -113,11 +113,12 @@ def _pattern_table(patterns: list[dict[str, Any]], k: int) -> Table:
     for column in ("accuracy", "agreement", "feature mse"):
         table.add_column(column, justify="right")
     for pattern in patterns:
+        error = pattern["feature_mse"]  # None where there is no answer
         table.add_row(
             _names(pattern["lost"], k),
             percent(pattern["accuracy"]),
             percent(pattern["agreement"]),
-            f"{pattern['feature_mse']:.4g}",
+            "-" if error is None else f"{error:.4g}",
         )
     return table
 

@@ -22,7 +22,9 @@ from coded_jax import (
     workdir,
 )
 from coded_jax.build import (
+    batch_size_of,
     build_pipeline,
+    rival_pipelines,
     uncoded_pipeline,
 )
 from coded_jax.config import Config
@@ -50,6 +52,7 @@ class Experiment(NamedTuple):
     dataset: Dataset
     uncoded: Pipeline  # the base model, image by image
     pipeline: Pipeline
+    rivals: dict[str, Pipeline]  # with each baseline
     base_folder: Path  # of the base model's checkpoints
     resumed: bool  # whether a former process has left checkpoints
     started: float  # `time.perf_counter()` when the checks began
@@ -83,22 +86,27 @@ def prepare(
     started = time.perf_counter()
     placed = placement.make_mesh(config.n, devices, mesh)
     dataset = own.dataset if own else data.load(config.dataset, data_dir)
-    examples = len(dataset.train.labels)
-    for name in ("batch_size", "base_batch_size"):
-        size = getattr(config, name)
-        if size is not None and size > examples:
+    images = len(dataset.train.labels)
+    groups = -(-images // config.k) if config.split == "group" else images
+    base_size = batch_size_of(config, "base")
+    for name, size, most in (
+        ("base_batch_size", base_size, images),
+        ("batch_size", config.batch_size, groups),
+    ):
+        if size > most:
             raise ValueError(
-                f"{name}: {size} given, 1..{examples} accepted, the training examples "
-                f"of {config.dataset}"
+                f"{name}: {size} given, 1..{most} accepted, the training "
+                f"{'images' if most == images else 'groups'} of {config.dataset}"
             )
     settings = (dataset.mean, dataset.std, placed, own and own.base)
     uncoded = uncoded_pipeline(config, *settings)
-    pipeline = build_pipeline(config, dataset.image_shape, dataset.classes, *settings)
+    key, sizes = jax.random.key(config.seed), (dataset.image_shape, dataset.classes)
+    pipeline = build_pipeline(config, *sizes, *settings)
+    shapes = jax.eval_shape(lambda key: pipeline.base.init(key, *sizes), key)
+    rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative:
         # Where no ReLU ends a stage, random weights show it as well as trained ones.
-        random = pipeline.base.init(
-            jax.random.key(config.seed), dataset.image_shape, dataset.classes
-        )
+        random = pipeline.base.init(key, *sizes)
         images = dataset.train.images[: losses.CHUNK]
         losses.require_nonnegative(
             pipeline, *placement.put_everywhere(placed, (random, images))
@@ -136,6 +144,7 @@ def prepare(
         dataset,
         uncoded,
         pipeline,
+        rivals,
         base_folder,
         resumed,
         started,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from coded_jax.codes import LEARNED, NO_PARITY
+from coded_jax.display import blocks_text
 
 WHOLE = "whole image on each"
 
@@ -19,7 +20,9 @@ class Point(NamedTuple):
       code: its name.
       k, r: data and parity pieces; k is 1 where each device has the whole image.
       grid: pieces along height and width, or `group` of k images.
-      encode, piece, decode: work for one image, as fractions of the whole coded part.
+      stages: the coded blocks, as `1-2, 3-4`; empty where all blocks are one stage.
+      encode, piece, decode, uncoded: work for one image, as fractions of the whole
+        `F_Conv`; uncoded are blocks in no stage.
       accuracy: for every seed, the mean over all patterns of `0, 1, ...` lost results.
       worst: of the worst pattern, likewise.
     """
@@ -28,9 +31,11 @@ class Point(NamedTuple):
     k: int
     r: int
     grid: str
+    stages: str
     encode: float
     piece: float
     decode: float
+    uncoded: float
     accuracy: list[list[float]]
     worst: list[list[float]]
 
@@ -40,16 +45,19 @@ class Point(NamedTuple):
 
     @property
     def work(self) -> float:
-        """Of the busiest device, which encodes, computes a piece, and decodes."""
-        return self.encode + self.piece + self.decode
+        """Of the busiest device: it encodes, computes a piece, decodes, and computes
+        what is not coded."""
+        return self.encode + self.piece + self.decode + self.uncoded
 
 
 def overall_accuracy(accuracies: Sequence[float], n: int, failure: float) -> float:
-    """`A(f) = sum_l C(n, l) f^l (1 - f)^(n - l) A_l` (Kosaian et al. 2019).
+    """`A(f) = sum_l C(n, l) f^l (1 - f)^(n - l) A_l`, the expected accuracy.
+
+    That of Kosaian et al. (2019) has two terms, of nothing and of something lost.
 
     Args:
-      accuracies: `A_0, A_1, ...`; where there are fewer than `n + 1`, or where all
-        results are lost, there is no answer, which is never correct.
+      accuracies: `A_0` to `A_(n-1)`, or more; where all results are lost there is no
+        answer, which is never correct.
       n: devices.
       failure: probability f that a device's result is lost, each by itself.
     """
@@ -60,8 +68,12 @@ def overall_accuracy(accuracies: Sequence[float], n: int, failure: float) -> flo
 
 
 def overall(point: Point, failure: float) -> list[float]:
-    """`overall_accuracy` for every seed."""
-    return [overall_accuracy(each, point.n, failure) for each in point.accuracy]
+    """`overall_accuracy` for every seed; none of a run that tried fewer losses."""
+    return [
+        overall_accuracy(each, point.n, failure)
+        for each in point.accuracy
+        if len(each) >= point.n
+    ]
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
@@ -73,15 +85,18 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
 def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | None:
     """The most accurate of `others` on as many devices, of no more work than `point`,
     that is more accurate at this failure probability, or as accurate with less work;
-    None if there is none."""
+    None if there is none, or if not all losses were tried with `point`."""
 
     def merit(each: Point) -> tuple[float, float]:
         return statistics.fmean(overall(each, failure)), -each.work
 
+    if not overall(point, failure):
+        return None
     better = [
         other
         for other in others
         if other.n == point.n
+        and overall(other, failure)
         and other.work <= point.work
         and merit(other) > merit(point)
     ]
@@ -97,6 +112,8 @@ def points(results: dict[str, Any]) -> list[Point]:
     config, split = results["config"], results["split"]
     grid = "x".join(map(str, split["grid"]))
     grid = f"group of {split['k']}" if config["split"] == "group" else grid
+    stages = ", ".join(blocks_text(stage["blocks"]) for stage in split["stages"])
+    stages = stages if config["stages"] else ""
     found = []
     for name, costs in results["costs"].items():
         summary = results["summary"] if name == "code" else results["baselines"][name]
@@ -106,18 +123,17 @@ def points(results: dict[str, Any]) -> list[Point]:
             for which in ("mean", "worst")
         )
         label = code_name(config, config["code"] if name == "code" else name)
-        if len(split["stages"]) > 1:
-            label += f" in {len(split['stages'])} stages"
-        work = {p: costs[p] / costs["whole"] for p in ("encode", "piece", "decode")}
-        k, r = split["k"], split["r"]
-        found.append(Point(label, k, r, grid, accuracy=accuracy, worst=worst, **work))
+        parts = ("encode", "piece", "decode", "uncoded")
+        work = {part: costs[part] / costs["whole"] for part in parts}
+        sizes = (split["k"], split["r"], grid, stages)
+        found.append(Point(label, *sizes, accuracy=accuracy, worst=worst, **work))
     return found
 
 
 def whole_image(n: int, base_accuracy: float) -> Point:
     """No split at all: each of n devices computes everything, and one is enough."""
     each = [[base_accuracy] * n]
-    return Point(WHOLE, 1, n - 1, "1x1", 0.0, 1.0, 0.0, each, each)
+    return Point(WHOLE, 1, n - 1, "1x1", "", 0.0, 1.0, 0.0, 0.0, each, each)
 
 
 def code_name(config: dict[str, Any], code: str) -> str:

@@ -8,7 +8,9 @@ were published, and everything that serves pieces of one image serves groups as 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,6 +50,20 @@ def each_image(
     total, height, *rest = groups.shape
     images = groups.reshape(total * k, height // k, *rest)
     return f(images).reshape(groups.shape)
+
+
+def regroup(key: jax.Array, batch: dict[str, Any], k: int) -> dict[str, Any]:
+    """A batch of groups with the same images in other groups.
+
+    Args:
+      key: of the permutation.
+      batch: `images` uint8 `[B, k*H, W, C]`, `labels` `[B, k]` and, if there are any,
+        `targets`, a tuple of `[B, k, 1, classes]`.
+      k: images of a group.
+    """
+    order = jax.random.permutation(key, len(batch["images"]) * k)
+    mixed = functools.partial(each_image, lambda images: images[order], k=k)
+    return jax.tree.map(mixed, batch)
 
 
 def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> SplitPlan:

@@ -71,6 +71,26 @@ def require_nonnegative(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -
             )
 
 
+def constants(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> PyTree:
+    """Parameters of codes that need the mean of their shares, see `Code.constants`.
+
+    Args:
+      pipeline: with such a code in every coded stage.
+      frozen: variables of the base model.
+      images: uint8 `[N, H, W, C]`, those of the training split.
+    """
+    total, sums = len(images), None
+    for start in range(0, total, CHUNK):
+        targets = _targets_of(pipeline, frozen, images[start : start + CHUNK])
+        found = [target.astype(jnp.float32).sum(axis=0) for target in targets]
+        sums = jax.tree.map(jnp.add, sums, found) if sums else found
+    means = [each[None] / total for each in sums or ()]
+    return tuple(
+        code.constants(splitting.shares(plan, mean)[:, 0])  # type: ignore
+        for (plan, code), mean in zip(pipeline.codings, means, strict=True)
+    )
+
+
 @functools.partial(jax.jit, static_argnames="pipeline")
 def _targets_of(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array
@@ -203,26 +223,23 @@ def coded_losses(
     return features + distillation * errors[-1] if distillation else features
 
 
-def balanced(losses: jax.Array, available: jax.Array, k: int) -> jax.Array:
-    """Losses weighted so that the data pieces that are hardest to lose count most.
+def balanced(losses: jax.Array, available: jax.Array) -> jax.Array:
+    """Losses weighted so that the erasure patterns that are hardest count most.
 
-    Each piece has the mean loss of the examples that lost it, and each example the mean
-    of its lost pieces as its weight; no gradient goes through the weights. So it is
-    the squares of the pieces' losses that are minimised, and not their sum, which a
-    code can lower by favouring one piece over the others.
+    The weight of an example is the mean loss of those that have its pattern; no
+    gradient goes through it. So it is the squares of the patterns' losses that are
+    minimised, and not their sum, which a code can lower by favouring some of the
+    pieces over the others.
 
     Args:
       losses: `[B]`.
       available: bool `[n, B]`.
-      k: data pieces.
 
     Returns:
-      `[B]`; examples that lost no data piece weigh nothing.
+      `[B]`, with weights of mean 1.
     """
-    lost = ~available[:k]
-    counts = lost.sum(axis=1, keepdims=True)
-    of_piece = (lost * losses[None]).sum(axis=1, keepdims=True) / jnp.maximum(counts, 1)
-    weights = (lost * of_piece).sum(axis=0) / jnp.maximum(lost.sum(axis=0), 1)
+    same = (available[:, :, None] == available[:, None]).all(axis=0)
+    weights = (same @ losses) / same.sum(axis=1)
     weights = weights / jnp.maximum(weights.mean(), jnp.finfo(weights.dtype).tiny)
     return losses * jax.lax.stop_gradient(weights)
 

@@ -11,6 +11,7 @@ import jax
 from rich.progress import Progress
 
 from coded_jax import (
+    checkpoints,
     confidence,
     distributed,
     erasures,
@@ -20,13 +21,20 @@ from coded_jax import (
     tasks,
     workdir,
 )
-from coded_jax.build import batch_size_of, code_of, epochs_of, make_optimizer
+from coded_jax.build import batch_size_of, epochs_of, make_optimizer
 from coded_jax.data import Dataset
 from coded_jax.evaluation import Outcome
 from coded_jax.logs import phase_log
 from coded_jax.pipeline import Pipeline
-from coded_jax.training import Fitted, Interrupted, Task, fit, total_steps
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.training import (
+    Fitted,
+    Interrupted,
+    Task,
+    fit,
+    initial_state,
+    total_steps,
+)
+from coded_jax.types import PyTree
 
 if TYPE_CHECKING:
     from coded_jax.experiment import Experiment
@@ -113,6 +121,8 @@ def train(
         if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
             nothing = pipeline.init(key)
             return [Fitted(nothing, None, 0, 0.0)]
+        if all(code.constants for _, code in pipeline.codings):
+            return [_constants(experiment, name, pipeline, base.params, arrays)]
         task = tasks.code_task(
             pipeline,
             base.params,
@@ -138,9 +148,21 @@ def train(
             for seed in range(config.seeds)
         ]
 
-    tried = _pipelines(experiment, base.params)
+    tried = {"code": experiment.pipeline, **experiment.rivals}
     fitted = {name: train_code(name, pipeline) for name, pipeline in tried.items()}
     return Trained(base, tried, fitted)
+
+
+def _constants(
+    experiment: Experiment, name: str, pipeline: Pipeline, frozen: PyTree, arrays: dict
+) -> Fitted:
+    """A code that is not trained but computed, with a checkpoint as if by one step."""
+    params = losses.constants(pipeline, frozen, arrays["images"])
+    optimizer = make_optimizer(experiment.config, name, len(arrays["labels"]))
+    state = initial_state(lambda key: params, optimizer, jax.random.key(0))
+    folder = workdir.checkpoint_folder(experiment.folder, workdir.phase_of(name, 0))
+    checkpoints.save(folder, 1, state)
+    return Fitted(params, None, 1, 0.0)
 
 
 def _key_of(key: jax.Array, name: str, seed: int) -> jax.Array:
@@ -158,23 +180,12 @@ def examples_of(experiment: Experiment) -> Dataset:
     return dataset if group == 1 else grouping.group_dataset(dataset, group)
 
 
-def _pipelines(experiment: Experiment, frozen: PyTree) -> dict[str, Pipeline]:
-    config, pipeline = experiment.config, experiment.pipeline
-
-    def change(name: str) -> Callable[[CodeShape, Code], Code]:
-        return lambda shape, code: code_of(config, name, shape, frozen)
-
-    others = [name for name in config.baselines if name != config.code]
-    coded = {name: pipeline.with_codes(change(name)) for name in others}
-    return {"code": pipeline, **coded}
-
-
 class Evaluated(NamedTuple):
     """What was measured on the test split."""
 
     base_accuracy: float
     outcomes: dict[str, list[list[Outcome]]]  # as `Trained.codes`, for every pattern
-    confidence: dict[str, Any]  # see `confidence.over_seeds`
+    confidence: dict[str, dict[str, Any]]  # of each code, see `confidence.over_seeds`
 
 
 def evaluate(
@@ -193,19 +204,24 @@ def evaluate(
     total = sum(map(len, trained.codes.values()))
     bar = progress.add_task("evaluation", total=total, note="")
     outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in trained.codes}
-    studies = []
+    studied: dict[str, dict[str, Any]] = {}
     for name, seeds in trained.codes.items():
+        studies = []
         for fitted in seeds:
-            inputs = (trained.pipelines[name], frozen, fitted.params)
-            rest = (test, patterns, config.stage_losses)
-            if name == "code":
-                found, studied = confidence.study(*inputs, validation, *rest)
-                studies.append(studied)
-            else:
-                found = evaluation.evaluate(*inputs, *rest)
+            found, study = confidence.study(
+                trained.pipelines[name],
+                frozen,
+                fitted.params,
+                validation,
+                test,
+                patterns,
+                config.stage_losses,
+            )
             outcomes[name].append(found)
+            studies.append(study)
             progress.advance(bar)
             if distributed.any_process(stop()):
                 raise Interrupted("stopped in the evaluation, all training is saved")
+        studied[name] = confidence.over_seeds(studies)
     accuracy = evaluation.base_accuracy(experiment.pipeline, frozen, test)
-    return Evaluated(accuracy, outcomes, confidence.over_seeds(studies))
+    return Evaluated(accuracy, outcomes, studied)

@@ -27,6 +27,12 @@ CHUNK = 500
 STAGE_LOSSES = ("held", "per_stage")
 
 
+def classes_of(logits: jax.Array) -> jax.Array:
+    """int32 `[...]` of logits `[..., classes]`, -1 where they are not finite."""
+    answered = jnp.isfinite(logits).all(-1)
+    return jnp.where(answered, logits.argmax(-1), -1)
+
+
 class Prediction(NamedTuple):
     """What is known of each image of a batch, with one erasure pattern.
 
@@ -50,8 +56,7 @@ class Prediction(NamedTuple):
     @property
     def classes(self) -> jax.Array:
         """int32 `[B, g]`, -1 where there is no answer."""
-        answered = jnp.isfinite(self.logits).all(-1)
-        return jnp.where(answered, self.logits.argmax(-1), -1)
+        return classes_of(self.logits)
 
     @property
     def correct(self) -> jax.Array:

@@ -91,7 +91,15 @@ def content(
             for name, seeds in outcomes.items()
             if len(seeds) > 1
         },
-        "confidence": evaluated.confidence,
+        "confidence": evaluated.confidence["code"],
+        "confidence_of_baselines": {
+            name: {
+                l: {key: value for key, value in found.items() if key != "curve"}
+                for l, found in studied.items()
+            }
+            for name, studied in evaluated.confidence.items()
+            if name != "code"
+        },
         "timing": {
             "resumed": experiment.resumed,
             "train_images_per_second": (
@@ -122,11 +130,12 @@ def _input_shape(experiment: Experiment) -> tuple[int, int, int]:
 def _costs(
     experiment: Experiment, pipeline: Pipeline, frozen: PyTree
 ) -> dict[str, float]:
-    """Flops for one image, summed over the coded stages."""
+    """Flops for one image: of all blocks, and of what a device does of them."""
     found = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
     coded = [cost for cost in found if cost.plan]
     return {
-        "whole": sum(cost.flops for cost in coded) / pipeline.group,
+        "whole": sum(cost.flops for cost in found) / pipeline.group,
+        "uncoded": sum(cost.flops for cost in found if not cost.plan) / pipeline.group,
         "piece": sum(cost.piece_flops for cost in coded) / pipeline.group,
         "encode": sum(cost.encode_flops for cost in coded) / pipeline.group,
         "decode": sum(cost.decode_flops for cost in coded) / pipeline.group,

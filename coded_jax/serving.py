@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax import checkpoints, confidence, erasures, placement, workdir
+from coded_jax import (
+    checkpoints,
+    confidence,
+    erasures,
+    placement,
+    predictions,
+    workdir,
+)
 from coded_jax.build import build_pipeline, make_optimizer
 from coded_jax.config import OWN, Config
 from coded_jax.pipeline import Pipeline, infer
@@ -86,8 +93,8 @@ class CodedModel(NamedTuple):
         return _infer(self.pipeline, self.frozen, self.params, images, available)
 
     def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
-        """Classes int32 `[B]`; arguments and errors as for `logits`."""
-        return self.logits(images, lost).argmax(-1)
+        """Classes int32 `[B]`, -1 where a code has no answer; the rest as `logits`."""
+        return predictions.classes_of(self.logits(images, lost))
 
     def predict(
         self, images: Any, lost: Iterable[int] = (), abstain_below: float = 0.0

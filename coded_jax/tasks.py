@@ -115,6 +115,9 @@ def code_task(
                 pipeline.group,
             )
             batch = {**batch, "images": images}
+        if pipeline.group > 1:  # other images together in every epoch
+            mix_key, key = jax.random.split(key)
+            batch = grouping.regroup(mix_key, batch, pipeline.group)
 
         def draw(key: jax.Array) -> jax.Array:
             if pipeline.systematic and most_lost:
@@ -130,7 +133,7 @@ def code_task(
             pipeline, params, frozen, batch, available, end_to_end, distillation
         )
         if balance:
-            losses = balanced(losses, available, k)
+            losses = balanced(losses, available)
         return losses, {}
 
     def score(params: PyTree) -> float:

@@ -80,6 +80,10 @@ class Code(NamedTuple):
         pieces; if None, the first k queries are the pieces and the others mixtures.
       worker: `(params, frozen) -> variables`, of a code whose mixtures are computed by
         networks of their own: those of the base model, with a leading axis `[r]`.
+      decode_flops: `erasure pattern -> operations` for each value of a share, of a code
+        whose `decode` does more than the pattern needs; if None, it does not.
+      constants: `mean shares [k, M, M', D] -> params`, of a code that is not trained
+        but knows the mean of its shares over the training images.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -88,3 +92,5 @@ class Code(NamedTuple):
     systematic: bool = False
     copied: tuple[int | None, ...] | None = None
     worker: Callable[[PyTree, PyTree], PyTree] | None = None
+    decode_flops: Callable[[tuple[int, ...]], int] | None = None
+    constants: Callable[[jax.Array], PyTree] | None = None

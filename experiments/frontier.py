@@ -3,7 +3,7 @@
     python experiments/frontier.py --output=runs/frontier runs/frontier_lenet5_*
 
 Arguments are workdirs of finished runs, or copies of their `results.json`, with the
-same base model; `--tried` as many as there are devices gives all that `A(f)` needs.
+same base model; `A(f)` needs runs with a `--tried` of at least the devices less one.
 Prints a table, and writes `frontier.json` and `frontier.png`.
 """
 
@@ -49,8 +49,12 @@ def read(arguments: list[str]) -> tuple[list[Point], dict[str, Any]]:
             raise ValueError(
                 f"runs: {argument!r} given, workdirs or files of results.json accepted"
             ) from None
-        if "costs" not in runs[-1]:
-            raise ValueError(f"runs: {argument!r} is of an older version, run it again")
+        costs = runs[-1].get("costs", {}) if isinstance(runs[-1], dict) else {}
+        if "uncoded" not in costs.get("code", {}):
+            raise ValueError(
+                f"runs: {argument!r} given, results.json of this version accepted; "
+                "finished runs are evaluated again by their command"
+            )
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
     bases = {(r["dataset"], r["base"]["test_accuracy"]) for r in runs}
@@ -59,7 +63,7 @@ def read(arguments: list[str]) -> tuple[list[Point], dict[str, Any]]:
     found: dict[tuple, Point] = {}
     for results in runs:
         for point in frontier.points(results):
-            name = (point.code, point.k, point.r, point.grid)
+            name = (point.code, point.k, point.r, point.grid, point.stages)
             if found.setdefault(name, point) != point:
                 raise ValueError(f"runs: two of {name} given, with other results each")
     base = runs[0]["base"]["test_accuracy"]
@@ -82,24 +86,27 @@ def rows(points: list[Point]) -> tuple[list[str], list[list[str]]]:
     most = max(most, 1)
     middle = FAILURE.value[len(FAILURE.value) // 2]
     headings = ["n", "code", "k, r", "pieces", "work", "encode + piece + decode"]
-    headings += [f"{l} lost, mean (worst)" for l in range(1, most + 1)]
+    headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in range(most + 1)]
     headings += [f"A({f:g})" for f in FAILURE.value] + [f"beaten at {middle:g} by"]
     found = []
     for point in points:
         better = frontier.beaten_by(point, points, middle)
-        lost = [
+        lost = [text([seed[0] for seed in point.accuracy])]
+        lost += [
             f"{text([seed[l] for seed in point.accuracy if l < len(seed)])} "
             f"({text([seed[l] for seed in point.worst if l < len(seed)])})"
             for l in range(1, most + 1)
         ]
+        parts = (point.encode, point.piece, point.decode)
+        blocks = f" of blocks {point.stages}" if point.stages else ""
         found.append(
             [
                 str(point.n),
                 point.code,
                 f"{point.k}, {point.r}",
-                point.grid,
+                point.grid + blocks,
                 f"{point.work:.2f}",
-                " + ".join(f"{x:.2f}" for x in point[4:7]),
+                " + ".join(f"{x:.2f}" for x in parts),
                 *lost,
                 *(text(frontier.overall(point, f), 3) for f in FAILURE.value),
                 f"{better.code} ({better.k}, {better.r})" if better else "",
@@ -129,7 +136,7 @@ def plot(path: Path, points: list[Point]) -> None:
     middle = FAILURE.value[len(FAILURE.value) // 2]
     failures = [10 ** (-3 + i / 20) for i in range(55)]
     for n, (left, right) in zip(counts, axes, strict=True):
-        same = [point for point in points if point.n == n]
+        same = [p for p in points if p.n == n and frontier.overall(p, middle)]
         for i, point in enumerate(same):
             style = {"color": f"C{i % 10}", "marker": "osD^vX*P"[i // 10 % 8]}
             name = f"{point.code} ({point.k}, {point.r})"
@@ -163,7 +170,7 @@ def main(argv: list[str]) -> None:
     base = 100 * results["base"]["test_accuracy"]
     heading = (
         f"{results['dataset']}, {results['config']['base_model']}, base {base:.2f} %; "
-        "work is that of the busiest device for one image, over the whole coded part; "
+        "work is that of the busiest device for one image, over the whole F_Conv; "
         "A(f) is the accuracy where each device fails with probability f"
     )
     console = Console(width=None if sys.stdout.isatty() else 200)

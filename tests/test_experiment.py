@@ -157,7 +157,7 @@ def test_seeds_and_rivals(tmp_path):
         SMALL,
         seeds=2,
         tried=3,
-        baselines=("no_parity", "uncoded", "replication"),
+        baselines=("no_parity", "uncoded", "replication", "mean_fill"),
         encoder_width=16,
         decoder_width=16,
         nonnegative=True,
@@ -174,7 +174,7 @@ def test_seeds_and_rivals(tmp_path):
     deviation = np.std([first["1"]["worst"], second["1"]["worst"]], ddof=1)
     assert results["summary"]["1"]["worst_std"] == pytest.approx(deviation)
     assert results["seeds"].keys() == {"code", "no_parity"}
-    phases = {"base", "code", "code_1", "no_parity", "no_parity_1"}
+    phases = {"base", "code", "code_1", "no_parity", "no_parity_1", "mean_fill"}
     found = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert found == phases
     uncoded = results["baselines"]["uncoded"]
@@ -183,6 +183,9 @@ def test_seeds_and_rivals(tmp_path):
     # Only the loss of the idle device leaves an answer.
     assert uncoded["1"]["mean"] == pytest.approx(base / 3)
     assert results["costs"]["replication"]["encode"] == 0
+    assert results["baselines"]["mean_fill"]["1"]["mean"] > 0.5 * base
+    surest = results["confidence_of_baselines"]["replication"]["0"]
+    assert surest["ece"] == pytest.approx(results["confidence"]["0"]["ece"])
     # The first seed is the one that is served.
     model = coded_jax.load(tmp_path)
     test = data.load("mnist_5k").test

@@ -14,7 +14,7 @@ from coded_jax.frontier import WHOLE, Point
 
 def point(code, work, accuracy, k=2, r=1):
     seeds = accuracy if isinstance(accuracy[0], list) else [accuracy]
-    return Point(code, k, r, "2x1", 0.0, work, 0.0, seeds, seeds)
+    return Point(code, k, r, "2x1", "", 0.0, work, 0.0, 0.0, seeds, seeds)
 
 
 @pytest.mark.parametrize("f", [0.0, 0.1, 1.0])
@@ -28,9 +28,14 @@ def test_nothing_arrived_is_never_correct():
     f = 0.3
     found = frontier.overall_accuracy([1.0] * 4, 3, f)
     assert found == pytest.approx(1 - f**3)
-    # Nor is what has not been tried.
-    found = frontier.overall_accuracy([1.0, 1.0], 3, f)
-    assert found == pytest.approx((1 - f) ** 3 + 3 * f * (1 - f) ** 2)
+
+
+def test_what_was_not_tried_is_not_guessed():
+    some = point("some", 0.5, [1.0, 1.0])
+    every = point("all", 0.9, [0.5, 0.5, 0.5])
+    assert frontier.overall(some, 0.3) == []
+    assert frontier.beaten_by(every, [some, every], 0.3) is None
+    assert frontier.beaten_by(some, [some, every], 0.3) is None
 
 
 def test_the_whole_image_on_each_device():
@@ -67,11 +72,21 @@ def test_points_of_a_run(finished):
     assert zero_fill.piece == code.piece < 1
     # The paper's encoder alone is 1.88 M products, all of `F_Conv` 0.24 M.
     assert 7 < code.encode < 9 and code.decode > no_parity.encode == 0
-    results["split"]["stages"] *= 2
-    assert frontier.points(results)[1].code == "zero_fill in 2 stages"
+    assert zero_fill.uncoded == 0 and zero_fill.stages == ""
     assert code.accuracy == [
         [results["summary"][l]["mean"] for l in ("0", "1")],
     ]
+
+
+def test_blocks_in_no_stage_are_work_of_every_code(finished):
+    results = json.loads((finished / "results.json").read_text())
+    results["config"]["stages"] = [[1, 1], [3, 3]]
+    results["split"]["stages"] = [{"blocks": [1, 1]}, {"blocks": [3, 3]}]
+    for costs in results["costs"].values():
+        costs |= {"whole": 100.0, "piece": 30.0, "uncoded": 40.0}
+    zero_fill = frontier.points(results)[1]
+    assert zero_fill.stages == "1, 3" and zero_fill.encode == 0
+    assert zero_fill.work == pytest.approx(0.7 + zero_fill.decode)
 
 
 def test_plots_of_a_code_that_was_not_trained(finished, tmp_path):
@@ -92,7 +107,12 @@ def test_script(finished, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- frontier: begin -->\nold\n<!-- frontier: end -->\nb\n")
     output = tmp_path / "out"
-    done = script(f"--output={output}", f"--readme={readme}", str(finished))
+    tried = tmp_path / "tried.json"  # as if two losses had been tried, too
+    results = json.loads((finished / "results.json").read_text())
+    for found in (results["summary"], *results["baselines"].values()):
+        found["2"] = found["1"]
+    tried.write_text(json.dumps(results))
+    done = script(f"--output={output}", f"--readme={readme}", str(tried))
     assert done.returncode == 0, done.stderr
     assert "no_parity mlp" in done.stdout and "beaten at 0.05" in done.stdout
     points = json.loads((output / "frontier.json").read_text())["points"]
@@ -104,11 +124,28 @@ def test_script(finished, tmp_path):
     assert "old" not in text and "| 3 | zero_fill | 2, 1 |" in text
 
 
+def test_script_without_all_losses_tried_says_no_overall_accuracy(finished):
+    done = script(str(finished))
+    (row,) = (line for line in done.stdout.splitlines() if "zero_fill" in line)
+    assert row.split()[-3:] == ["-", "-", "-"]
+
+
+def test_readme_has_the_table_of_the_committed_results(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    results = sorted((ROOT / "experiments/results/frontier").glob("*.json"))
+    done = script(f"--readme={readme}", *map(str, results))
+    assert done.returncode == 0, done.stderr
+    assert readme.read_text() == text
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ([], "error: runs: none given"),
         (["nowhere"], "error: runs: 'nowhere' given"),
+        ([str(ROOT / "experiments/benchmark.json")], "error: runs: '/"),
         (["--failure=2", "nowhere"], "error: failure: 2.0 given"),
     ],
 )

@@ -85,15 +85,15 @@ def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
 
 
 def test_balanced_losses_by_hand():
-    # Piece 0 is lost by examples 0 and 1, piece 1 by 1 and 2; example 3 lost parity.
-    lost = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
+    # Examples 0 and 2 lost piece 0, example 1 both pieces, example 3 a parity piece.
+    lost = np.array([[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], bool)
     losses = jnp.array([1.0, 2.0, 6.0, 0.5])
-    weights = np.array([1.5, (1.5 + 4) / 2, 4, 0])
+    weights = np.array([3.5, 2, 3.5, 0.5])
     expected = losses * weights / weights.mean()
-    np.testing.assert_allclose(balanced(losses, ~lost, 2), expected, rtol=1e-6)
-    gradient = jax.grad(lambda x: balanced(x, ~lost, 2).sum())(losses)
+    np.testing.assert_allclose(balanced(losses, ~lost), expected, rtol=1e-6)
+    gradient = jax.grad(lambda x: balanced(x, ~lost).sum())(losses)
     np.testing.assert_allclose(gradient, weights / weights.mean(), rtol=1e-6)
-    assert not balanced(jnp.zeros(4), ~lost, 2).any()
+    assert not balanced(jnp.zeros(4), ~lost).any()
 
 
 def test_augmented_images_have_their_own_features(lenet, images):

@@ -19,8 +19,7 @@ def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
 def mean_fill(shape: CodeShape) -> Code:
     """No code: a lost share is the mean of that share over the training images.
 
-    It is learned, as the constant whose squared error is the least. Its parity pieces
-    are blank and never used.
+    Its parity pieces are blank and never used.
     """
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
@@ -33,6 +32,7 @@ def mean_fill(shape: CodeShape) -> Code:
         encode=lambda params, pieces: _blank_parity(pieces, shape.r),
         decode=decode,
         systematic=True,
+        constants=lambda mean: {"mean": mean},
     )
 
 

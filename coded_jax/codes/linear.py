@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.erasures import Pattern
 from coded_jax.types import Code, CodeShape, PyTree
 
 
@@ -41,6 +42,25 @@ def decoding_matrices(
     """
     masks = [mask[::-1] for mask in itertools.product((False, True), repeat=n)]
     return np.stack([decoder(np.array(mask)) for mask in masks]).astype(np.float32)
+
+
+def matrix_flops(weights: np.ndarray, lost: Pattern, systematic: bool) -> int:
+    """Products and sums for each value of a share, of decoding one erasure pattern.
+
+    Args:
+      weights: `[2^n, k, n]`, of `decoding_matrices`.
+      lost: the pattern.
+      systematic: whether shares that arrived are not decoded.
+    """
+    k, n = weights.shape[1:]
+    rows = np.nan_to_num(weights[sum(2**i for i in range(n) if i not in lost)])
+    if systematic:
+        rows = rows[[i for i in range(k) if i in lost]]
+    used = [int(np.count_nonzero(row)) for row in rows]
+    copies = [n == 1 and row.max() == 1 for n, row in zip(used, rows, strict=True)]
+    return sum(
+        2 * n - 1 for n, copy in zip(used, copies, strict=True) if n and not copy
+    )
 
 
 def linear_code(
@@ -78,7 +98,10 @@ def linear_code(
         arrived = available[: shape.k, :, None, None, None]
         return jnp.where(arrived, features[: shape.k], shares)
 
-    return Code(lambda key: {}, encode, decode, systematic, copied)
+    def flops(lost: Pattern) -> int:
+        return matrix_flops(matrices, lost, systematic)
+
+    return Code(lambda key: {}, encode, decode, systematic, copied, decode_flops=flops)
 
 
 def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
@@ -98,17 +121,18 @@ def _identity(shape: CodeShape) -> np.ndarray:
 
 
 def uncoded(shape: CodeShape) -> Code:
-    """Waits for all k data pieces: without one of them there is no answer.
+    """Waits for all data pieces: without one of them there is no answer.
 
-    Shares are then NaN, and so are the logits, which counts as a wrong answer. The r
-    parity pieces are blank and never used.
+    A lost share is NaN, and so are the logits that come of it, which counts as a wrong
+    answer: one image's, or in groups that of the lost image. The r parity pieces are
+    blank and never used.
     """
-    nothing = np.full((shape.k, shape.n), np.nan)
 
     def decoder(arrived: np.ndarray) -> np.ndarray:
-        return np.eye(shape.k, shape.n) if arrived[: shape.k].all() else nothing
+        known = np.where(arrived[: shape.k, None], 0.0, np.nan)
+        return np.eye(shape.k, shape.n) + known
 
-    return linear_code(shape, _identity(shape), decoder)
+    return linear_code(shape, _identity(shape), decoder, True)
 
 
 def zero_fill(shape: CodeShape) -> Code:
@@ -158,7 +182,8 @@ def mds_generator(k: int, n: int) -> np.ndarray:
     data = np.unique(np.round(np.linspace(0, n - 1, k)).astype(int))
     order = [*data, *(i for i in range(n) if i not in data)]
     vandermonde = np.polynomial.chebyshev.chebvander(points[order], k - 1)
-    return vandermonde @ np.linalg.inv(vandermonde[:k])
+    parity = np.linalg.solve(vandermonde[:k].T, vandermonde[k:].T).T
+    return np.concatenate([np.eye(k), parity])
 
 
 def least_squares(generator: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
