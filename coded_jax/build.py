@@ -165,6 +165,7 @@ def code_of(config: Config, name: str, shape: CodeShape, variables: PyTree) -> C
         decoder_channels=config.decoder_channels,
         systematic=config.recipe == "systematic",
         nonnegative=config.nonnegative,
+        sums=config.sums,
     )
 
 

@@ -7,9 +7,17 @@ import math
 from typing import Any
 
 from coded_jax.augmentation import AUGMENTATIONS
-from coded_jax.codes import DECODER_CHANNELS, DECODERS, ENCODERS, LEARNED, NAMES
+from coded_jax.codes import (
+    DECODER_CHANNELS,
+    DECODERS,
+    ENCODERS,
+    LEARNED,
+    NAMES,
+    SUMS,
+)
 from coded_jax.codes.conv import DILATIONS
 from coded_jax.data import DATASETS
+from coded_jax.erasures import DRAWS
 from coded_jax.models import BASE_MODELS
 from coded_jax.predictions import STAGE_LOSSES
 from coded_jax.tasks import STAGE_TRAININGS
@@ -51,14 +59,20 @@ class Config:
       tried: results lost in the evaluation, at most; `r` if None.
       recipe: `"paper"` (the decoder regenerates all shares, constant learning rate) or
         `"systematic"` (what arrived is passed through, cosine decay).
-      encoder, decoder: one of `codes.ENCODERS` and of `codes.DECODERS`.
+      encoder, decoder: one of `codes.ENCODERS` and of `codes.DECODERS`. If None, "mlp";
+        but the cheap "linear" and "pointwise" for systematic codes of deep networks.
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
       dilations: of the convolutional networks' 3x3 layers.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
       nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
+      sums: what the parity pieces of a systematic code are at first, one of
+        `codes.SUMS`.
+      draws: how often a systematic code meets each erasure pattern in training, one of
+        `erasures.DRAWS`.
       code_augmentation: of the images that codes are trained on.
-      balance: whether data pieces that are hard to lose count more in training.
+      balance: whether erasure patterns that are hard to decode count more in training.
       distillation: weight of the error of what the head makes of the features.
+      supervision: weight of the cross-entropy of its answers with the labels.
       base_epochs: epochs of the base model; may be a fraction, as `epochs`.
       base_batch_size, base_learning_rate: of the base model; as the code's if None.
       base_schedule: `"cosine"` or `"constant"` learning rate.
@@ -89,16 +103,19 @@ class Config:
     seeds: int = 1
     tried: int | None = None
     recipe: str = "paper"
-    encoder: str = "mlp"
-    decoder: str = "mlp"
+    encoder: str | None = None
+    decoder: str | None = None
     encoder_width: int | None = None
     decoder_width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
     decoder_channels: str | None = None
     nonnegative: bool = False
+    sums: str = "cosine"
+    draws: str = "counts"
     code_augmentation: str = "none"
     balance: bool = False
     distillation: float = 0.0
+    supervision: float = 0.0
     base_epochs: float = 15
     base_batch_size: int | None = None
     base_learning_rate: float | None = None
@@ -113,6 +130,13 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        deep = self.base_model not in ("lenet5", OWN)
+        cheap = deep and self.recipe == "systematic"
+        networks = {"encoder": "linear", "decoder": "pointwise"}
+        for name, network in networks.items():
+            if getattr(self, name) is None:
+                # The dataclass is frozen, but not yet.
+                object.__setattr__(self, name, network if cheap else "mlp")
         for name, value, accepted in (
             ("dataset", self.dataset, (*DATASETS, OWN)),
             ("base_model", self.base_model, (*BASE_MODELS, OWN)),
@@ -125,6 +149,8 @@ class Config:
             ("precision", self.precision, PRECISIONS),
             ("encoder", self.encoder, ENCODERS),
             ("decoder", self.decoder, DECODERS),
+            ("sums", self.sums, tuple(SUMS)),
+            ("draws", self.draws, DRAWS),
             ("split", self.split, SPLITS),
             ("code", self.code, NAMES),
             ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),
@@ -171,10 +197,11 @@ class Config:
             rate = getattr(self, name)
             fits = rate is None or 0 < rate < math.inf
             _check(name, rate, fits, "more than 0")
-        weight = self.distillation
-        fits = 0 <= weight < math.inf
-        fits = fits and (weight == 0 or self.stage_training == "end_to_end")
-        _check("distillation", weight, fits, "0 or more, and 0 for training per_stage,")
+        for name in ("distillation", "supervision"):
+            weight = getattr(self, name)
+            fits = 0 <= weight < math.inf
+            fits = fits and (weight == 0 or self.stage_training == "end_to_end")
+            _check(name, weight, fits, "0 or more, and 0 for training per_stage,")
         fits = not self.nonnegative or self.split == "image"
         _check("nonnegative", self.nonnegative, fits, "False with split=group")
         fits = not self.balance or self.stage_losses == "held"

@@ -13,6 +13,10 @@ Pattern = tuple[int, ...]
 """Indices of the lost results, ascending: data pieces `0..k-1`, parity `k..n-1`."""
 
 
+DRAWS = ("counts", "patterns")
+PARITY_WEIGHT = 3
+
+
 def patterns(n: int, l: int) -> list[Pattern]:
     """All `C(n, l)` patterns of `l` lost results out of `n`, in lexical order.
 
@@ -62,7 +66,9 @@ def sample(key: jax.Array, n: int, most: int, batch: int) -> jax.Array:
     return jnp.asarray(order >= count)
 
 
-def sample_harmful(key: jax.Array, k: int, n: int, most: int, batch: int) -> jax.Array:
+def sample_harmful(
+    key: jax.Array, k: int, n: int, most: int, batch: int, draws: str = "counts"
+) -> jax.Array:
     """As `sample`, but only of the patterns that lose a data piece.
 
     From the others a systematic code learns nothing, since it decodes nothing.
@@ -73,14 +79,20 @@ def sample_harmful(key: jax.Array, k: int, n: int, most: int, batch: int) -> jax
       n: results.
       most: results lost, at most; 1 or more.
       batch: B.
+      draws: `"counts"`, the number of lost results uniform in `1..most`, then the
+        pattern uniform among those; or `"patterns"`, all patterns alike, but for each
+        parity piece that one loses `PARITY_WEIGHT` times as often: a code that gives
+        each data piece a parity piece of its own does badly on those alone.
 
     Returns:
-      Bool `[n, B]`: the number of lost results uniform in `1..most`, then the pattern
-      uniform among those.
+      Bool `[n, B]`.
     """
     by_lost = [[p for p in patterns(n, l) if p[0] < k] for l in range(1, most + 1)]
     masks = [available(p, n)[:, 0] for found in by_lost for p in found]
-    weights = [1 / len(found) for found in by_lost for _ in found]
+    if draws == "counts":
+        weights = [1 / len(found) for found in by_lost for _ in found]
+    else:
+        weights = [float(PARITY_WEIGHT ** np.sum(~mask[k:])) for mask in masks]
     logits = jnp.log(jnp.asarray(weights))
     drawn = jax.random.categorical(key, logits, shape=(batch,))
     return jnp.asarray(np.stack(masks))[drawn].T

@@ -156,6 +156,7 @@ def coded_losses(
     available: jax.Array,
     end_to_end: bool = True,
     distillation: float = 0.0,
+    supervision: float = 0.0,
 ) -> jax.Array:
     """Squared error `[B]` of the reconstructed features, their mean (section III-C).
 
@@ -164,16 +165,19 @@ def coded_losses(
 
     Distillation adds the squared error of what the head makes of them
     (`BaseModel.hidden`), so that those errors count most that matter to it.
+    Supervision adds the cross-entropy of the head's answers with the labels.
 
     Args:
       pipeline: the coded inference.
       params: of the codes, to be trained.
       frozen: variables of the base model.
-      batch: `images` uint8 `[B, H, W, C]`, and `targets` if `with_targets` has them.
+      batch: `images` uint8 `[B, H, W, C]`, `targets` if `with_targets` has them, and
+        `labels` int32 `[B]`, or `[B, k]` of groups, if there is supervision.
       available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
       end_to_end: whether a stage is given what the stages before it reconstructed, or
         else what they should have.
       distillation: weight of the head's error, which takes `end_to_end`.
+      supervision: weight of the cross-entropy, likewise.
     """
 
     def local(spread: Spread, params, frozen, batch, available) -> tuple:
@@ -209,6 +213,10 @@ def coded_losses(
             )
             errors.append(jnp.square(found - wanted).mean(axis=1))
             squares.append(jnp.square(wanted).mean(axis=1))
+        if supervision:
+            logits = pipeline.base.head(frozen, x.astype(jnp.float32))
+            errors.append(_cross_entropy(logits, batch["labels"]))
+            squares.append(jnp.ones_like(errors[-1]))
         return jnp.stack(errors), jnp.stack(squares)
 
     frozen = jax.lax.stop_gradient(frozen)
@@ -219,8 +227,9 @@ def coded_losses(
     if len(pipeline.codings) > 1:
         # Here, since the mean is that of the whole batch, not of a device's part of it.
         errors = errors / squares.mean(axis=1, keepdims=True)
-    features = errors[: len(pipeline.codings)].sum(axis=0)
-    return features + distillation * errors[-1] if distillation else features
+    ends = [weight for weight in (distillation, supervision) if weight]
+    weights = jnp.array([1.0] * len(pipeline.codings) + ends)
+    return (weights[:, None] * errors).sum(axis=0)
 
 
 def balanced(losses: jax.Array, available: jax.Array) -> jax.Array:
@@ -242,6 +251,14 @@ def balanced(losses: jax.Array, available: jax.Array) -> jax.Array:
     weights = (same @ losses) / same.sum(axis=1)
     weights = weights / jnp.maximum(weights.mean(), jnp.finfo(weights.dtype).tiny)
     return losses * jax.lax.stop_gradient(weights)
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`[B]`, of the mean over `[B, ..]` labels; one of -1 counts as nothing."""
+    each = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.maximum(labels, 0)
+    )
+    return jnp.where(labels < 0, 0, each).reshape(len(labels), -1).mean(axis=1)
 
 
 def _last_coded(pipeline: Pipeline) -> int:

@@ -135,6 +135,8 @@ def train(
             config.distillation,
             config.code_augmentation,
             config.balance,
+            config.supervision,
+            config.draws,
         )
         return [
             train_phase(

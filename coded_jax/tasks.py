@@ -77,6 +77,8 @@ def code_task(
     distillation: float = 0.0,
     augmentation: str = "none",
     balance: bool = False,
+    supervision: float = 0.0,
+    draws: str = "counts",
 ) -> Task:
     """Trains the pipeline's codes around the frozen base model.
 
@@ -92,9 +94,10 @@ def code_task(
       stage_training: `"end_to_end"` or `"per_stage"`, see `coded_losses`.
       stage_losses: whether what is lost is `"held"` for all stages or drawn
         `"per_stage"`, in training as in the validation.
-      distillation: see `coded_losses`.
+      distillation, supervision: see `coded_losses`.
       augmentation: of the training images, see `augmentation.augment`; the training
         arrays must have no targets then.
+      draws: see `erasures.sample_harmful`.
       balance: whether losses are `losses.balanced`; what is lost is then `"held"`.
     """
     images = max(1, MOST_VALIDATED // len(patterns))
@@ -121,7 +124,7 @@ def code_task(
 
         def draw(key: jax.Array) -> jax.Array:
             if pipeline.systematic and most_lost:
-                return erasures.sample_harmful(key, k, n, most_lost, size)
+                return erasures.sample_harmful(key, k, n, most_lost, size, draws)
             return erasures.sample(key, n, most_lost, size)
 
         if stage_losses == "per_stage":
@@ -130,7 +133,14 @@ def code_task(
             available = draw(key)
         end_to_end = stage_training == "end_to_end"
         losses = coded_losses(
-            pipeline, params, frozen, batch, available, end_to_end, distillation
+            pipeline,
+            params,
+            frozen,
+            batch,
+            available,
+            end_to_end,
+            distillation,
+            supervision,
         )
         if balance:
             losses = balanced(losses, available)

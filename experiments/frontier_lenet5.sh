@@ -10,6 +10,7 @@ for sizes in "2 1" "4 1" "4 2"; do
     [ -e "$workdir/results.json" ] && continue
     split="--k=$k --r=$r"
     [ "$codes" = copies ] && split="--k=2 --r=$((k + r - 2))"
+    [ "$codes" = ours ] && [ "$r" = 1 ] && split+=" --epochs=12"  # fewer patterns
     python experiments/run.py --flagfile="experiments/flags/frontier_lenet5_$codes.flags" \
       $split --tried=$((k + r)) --workdir="$workdir" "$@"
   done

@@ -5,7 +5,16 @@ from __future__ import annotations
 from absl import flags
 from command_line import integers
 
-from coded_jax import augmentation, codes, config, data, models, predictions, tasks
+from coded_jax import (
+    augmentation,
+    codes,
+    config,
+    data,
+    erasures,
+    models,
+    predictions,
+    tasks,
+)
 
 DEFAULT = config.Config()
 
@@ -54,10 +63,16 @@ flags.DEFINE_integer(
     "tried", DEFAULT.tried, "most results lost in the evaluation; r if not given"
 )
 flags.DEFINE_enum(
-    "encoder", DEFAULT.encoder, codes.ENCODERS, "network of a learned code"
+    "encoder",
+    None,
+    codes.ENCODERS,
+    "of a learned code; mlp, but linear for systematic codes of deep networks",
 )
 flags.DEFINE_enum(
-    "decoder", DEFAULT.decoder, codes.DECODERS, "network of a learned code"
+    "decoder",
+    None,
+    codes.DECODERS,
+    "likewise; mlp, but pointwise for systematic codes of deep networks",
 )
 flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
 flags.DEFINE_integer("decoder_width", None, "of hidden layers; its own if not given")
@@ -75,10 +90,23 @@ flags.DEFINE_bool(
     DEFAULT.nonnegative,
     "let a systematic decoder end in a ReLU, for features that do",
 )
+flags.DEFINE_enum(
+    "sums",
+    DEFAULT.sums,
+    tuple(codes.SUMS),
+    "of the pieces, that a systematic code's parity pieces are at first",
+)
+flags.DEFINE_enum(
+    "draws",
+    DEFAULT.draws,
+    erasures.DRAWS,
+    "of erasure patterns in training: counts of losses alike, or patterns alike, where "
+    "those that lose parity come more often",
+)
 flags.DEFINE_bool(
     "balance",
     DEFAULT.balance,
-    "let data pieces that are hard to lose count more in training",
+    "let erasure patterns that are hard to decode count more in training",
 )
 flags.DEFINE_enum(
     "code_augmentation",
@@ -90,6 +118,11 @@ flags.DEFINE_float(
     "distillation",
     DEFAULT.distillation,
     "weight of the error of what the head makes of the features",
+)
+flags.DEFINE_float(
+    "supervision",
+    DEFAULT.supervision,
+    "weight of the cross-entropy of the answers with the labels, in a code's training",
 )
 flags.DEFINE_float("base_epochs", DEFAULT.base_epochs, "epochs of the base model")
 flags.DEFINE_integer("base_batch_size", None, "batch_size if not given")

@@ -9,7 +9,7 @@ import pytest
 
 from coded_jax.codes import learned_code, no_parity, zero_fill
 from coded_jax.codes.conv import DilatedStack
-from coded_jax.codes.learned import cosines, linear_estimate
+from coded_jax.codes.learned import cosines, linear_estimate, powers
 from coded_jax.codes.local import LocalStack
 from coded_jax.codes.pointwise import PointwiseDecoder
 from coded_jax.codes.strided import StridedEncoder, from_blocks, to_blocks
@@ -224,6 +224,17 @@ def test_parity_starts_as_orthonormal_sums(k, r):
     params = learned_code(shape).init(jax.random.key(0))
     np.testing.assert_array_equal(params["sums"], sums)
     assert "sums" not in learned_code(shape, systematic=False).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (5, 5)])
+def test_sums_without_differences(k, r):
+    sums = np.asarray(powers(k, r))
+    np.testing.assert_allclose(np.square(sums).sum(0), 1, rtol=1e-6)
+    np.testing.assert_allclose(sums[:, 0], 1 / np.sqrt(k), rtol=1e-6)
+    assert (sums > 0).all() and np.linalg.matrix_rank(sums) == min(k, r)
+    shape = CodeShape(k, r, SHAPE.piece, SHAPE.share)
+    params = learned_code(shape, sums="power").init(jax.random.key(0))
+    np.testing.assert_array_equal(params["sums"], sums)
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -158,6 +158,9 @@ def test_base_has_what_the_base_model_depends_on():
     apart = {
         "split": "group",
         "distillation": 0.5,
+        "supervision": 0.5,
+        "sums": "power",
+        "draws": "patterns",
         "balance": True,
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base

@@ -159,3 +159,13 @@ def test_harmful_draws_lose_a_data_piece():
     expected = np.where(drawn.sum(axis=0) == 1, batch / 2 / 2, batch / 2 / 5)
     assert drawn.shape[1] == 7
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_harmful_draws_of_patterns_that_lose_parity_come_more_often():
+    k, n, most, batch = 2, 4, 2, 4000
+    found = sample_harmful(jax.random.key(3), k, n, most, batch, "patterns")
+    drawn, times = np.unique(~np.asarray(found), axis=1, return_counts=True)
+    # Three patterns of data pieces alone, four that lose a parity piece as well.
+    weights = np.where(drawn[k:].any(axis=0), 3, 1)
+    expected = batch * weights / (3 + 4 * 3)
+    assert (abs(times - expected) < 5 * np.sqrt(expected)).all()

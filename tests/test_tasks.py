@@ -84,6 +84,24 @@ def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
     np.testing.assert_allclose(find(distillation=2.0), expected, rtol=1e-4)
 
 
+def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
+    base, frozen = lenet
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    available = jnp.asarray(erasures.available((1,), 3))
+    labels = np.array([3, 1, 4, 1, 5, -1], np.int32)  # none of the last
+    batch = {"images": images, "labels": labels}
+    target = np.asarray(pipeline.base_features(pipe, frozen, images))
+    kept = target * (np.arange(4) < 2)[:, None, None]
+    logs = jax.nn.log_softmax(base.head(frozen, kept))
+    entropies = np.where(labels < 0, 0, -logs[np.arange(6), labels])
+    find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
+    np.testing.assert_allclose(
+        find(supervision=2.0, distillation=0.5),
+        find(distillation=0.5) + 2 * entropies,
+        rtol=1e-4,
+    )
+
+
 def test_balanced_losses_by_hand():
     # Examples 0 and 2 lost piece 0, example 1 both pieces, example 3 a parity piece.
     lost = np.array([[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], bool)
@@ -391,7 +409,7 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
     pipe = pipe.with_codes(lambda shape, code: code._replace(systematic=systematic))
     seen = []
 
-    def note(pipe, params, frozen, batch, available, end_to_end, distillation):
+    def note(pipe, params, frozen, batch, available, end_to_end, *weights):
         seen.append((available, end_to_end))
         return jnp.zeros(6)
 

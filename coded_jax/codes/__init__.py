@@ -12,6 +12,7 @@ from coded_jax.codes.curves import berrut, spline
 from coded_jax.codes.learned import DECODER_CHANNELS as DECODER_CHANNELS
 from coded_jax.codes.learned import DECODERS as DECODERS
 from coded_jax.codes.learned import ENCODERS as ENCODERS
+from coded_jax.codes.learned import SUMS as SUMS
 from coded_jax.codes.learned import learned_code as learned_code
 from coded_jax.codes.linear import addition, mds, replication, uncoded, zero_fill
 from coded_jax.codes.parity_model import parity_model

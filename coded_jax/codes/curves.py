@@ -89,13 +89,14 @@ def spline_matrix(
 
 
 def spline(
-    shape: CodeShape, encoder_smoothing: float = 1e-6, decoder_smoothing: float = 1e-4
+    shape: CodeShape, encoder_smoothing: float = 1e-3, decoder_smoothing: float = 1e-3
 ) -> Code:
     """NeRCC (Moradi, Maddah-Ali et al. 2024): nested regression by smoothing splines.
 
     As `berrut`, with a smoothing spline through the pieces and another one through the
-    results that arrived. The points are those of `berrut`; how much is smoothed is a
-    choice of ours, not theirs.
+    results that arrived. The points are those of `berrut`. How much is smoothed is our
+    choice: of 0 and 1e-6 to 0.1, the best mean accuracy over all patterns of at most r
+    losses on 2,000 validation images (MNIST, LeNet-5, k=4, r=1 and 2).
     """
 
     def fitted(smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

@@ -34,6 +34,20 @@ def cosines(k: int, r: int) -> jax.Array:
     return basis * jnp.sqrt(jnp.where(j == 0, 1, 2) / k)
 
 
+def powers(k: int, r: int) -> jax.Array:
+    """Columns `i^j` of a Vandermonde matrix, i in `1..k`, of length 1: `[k, r]`.
+
+    The first is that of `cosines`. No weight is negative: a sum of pieces looks more
+    like a piece than a difference does, of which a ReLU after a convolution keeps half.
+    """
+    columns = jnp.arange(1.0, k + 1)[:, None] ** jnp.arange(r)[None]
+    return columns / jnp.linalg.norm(columns, axis=0, keepdims=True)
+
+
+SUMS = {"cosine": cosines, "power": powers}
+"""What the learned sums of the pieces are at first."""
+
+
 def linear_estimate(
     sums: jax.Array, features: jax.Array, available: jax.Array
 ) -> jax.Array:
@@ -77,6 +91,7 @@ def learned_code(
     decoder_channels: str | None = None,
     systematic: bool = True,
     nonnegative: bool = False,
+    sums: str = "cosine",
 ) -> Code:
     """The paper's code (section III), or its systematic form.
 
@@ -96,6 +111,7 @@ def learned_code(
         their networks alone (the paper).
       nonnegative: whether a systematic decoder ends in a ReLU too, which suits features
         that do.
+      sums: one of `SUMS`, for a systematic code.
 
     Returns:
       A code with parameters `{"encoder": ..., "decoder": ...}` of the networks, and
@@ -109,6 +125,7 @@ def learned_code(
     for name, value, known in (
         ("encoder", encoder, ENCODERS),
         ("decoder", decoder, DECODERS),
+        ("sums", sums, tuple(SUMS)),
     ):
         accepted = [each for each in known if systematic or each != LINEAR]
         if value not in accepted:
@@ -145,7 +162,9 @@ def learned_code(
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)
         pieces, results = (k, 1, *shape.piece), (n, 1, *shape.share)
-        params: dict[str, PyTree] = {"sums": cosines(k, r)} if systematic else {}
+        params: dict[str, PyTree] = {}
+        if systematic:
+            params["sums"] = SUMS[sums](k, r)
         if encoder_net:
             params["encoder"] = encoder_net.init(encoder_key, jnp.zeros(pieces))
         if decoder_net:
