@@ -90,8 +90,8 @@ def prepare(
     groups = -(-images // config.k) if config.split == "group" else images
     base_size = batch_size_of(config, "base")
     for name, size, most in (
-        ("base_batch_size", base_size, images),
         ("batch_size", config.batch_size, groups),
+        ("base_batch_size", base_size, images),
     ):
         if size > most:
             raise ValueError(

@@ -269,6 +269,8 @@ def test_load_refuses_what_is_no_finished_run(finished, tmp_path):
         ({"k": 8}, "^k: 8 pieces"),
         ({"base_batch_size": 3501}, r"^base_batch_size: 3501 .* 1\.\.3500"),
         ({"stages": ((1, 5),)}, r"^stages: block 5 given, 1\.\.4 accepted"),
+        ({"split": "group", "batch_size": 1751}, r"^batch_size: 1751 .* 1\.\.1750 "),
+        ({"code": "berrut", "encoder": "linear"}, "^encoder: 'linear' given"),
     ],
 )
 def test_what_only_the_data_can_tell_is_refused_before_training(
