@@ -62,7 +62,7 @@ class Config:
       encoder, decoder: one of `codes.ENCODERS` and of `codes.DECODERS`. If None, "mlp";
         but the cheap "linear" and "pointwise" for systematic codes of deep networks.
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
-      dilations: of the convolutional networks' 3x3 layers.
+      dilations: of the 3x3 layers of `conv` networks.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
       nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
       sums: what the parity pieces of a systematic code are at first, one of

@@ -101,7 +101,7 @@ def learned_code(
       decoder: one of `DECODERS`; `"linear"`: the `linear_estimate` alone.
       encoder_width: width of the encoder's hidden layers; if None, its own default.
       decoder_width: width of the decoder's hidden layers, likewise.
-      dilations: of the convolutional networks' 3x3 layers.
+      dilations: of the 3x3 layers of `conv` networks.
       decoder_channels: `"joint"` or `"independent"`; if None, independent for the
         convolutional decoder and joint for the others.
       systematic: shares whose own result arrived are passed through untouched. The
