@@ -70,7 +70,6 @@ class Config:
       draws: how often a systematic code meets each erasure pattern in training, one of
         `erasures.DRAWS`.
       code_augmentation: of the images that codes are trained on.
-      balance: whether erasure patterns that are hard to decode count more in training.
       distillation: weight of the error of what the head makes of the features.
       supervision: weight of the cross-entropy of its answers with the labels.
       base_epochs: epochs of the base model; may be a fraction, as `epochs`.
@@ -113,7 +112,6 @@ class Config:
     sums: str = "cosine"
     draws: str = "counts"
     code_augmentation: str = "none"
-    balance: bool = False
     distillation: float = 0.0
     supervision: float = 0.0
     base_epochs: float = 15
@@ -204,8 +202,6 @@ class Config:
             _check(name, weight, fits, "0 or more, and 0 for training per_stage,")
         fits = not self.nonnegative or self.split == "image"
         _check("nonnegative", self.nonnegative, fits, "False with split=group")
-        fits = not self.balance or self.stage_losses == "held"
-        _check("balance", self.balance, fits, "False with stage_losses=per_stage")
         decay = self.weight_decay
         _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
         for name in ("batch_size", "base_batch_size"):

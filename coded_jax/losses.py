@@ -232,27 +232,6 @@ def coded_losses(
     return (weights[:, None] * errors).sum(axis=0)
 
 
-def balanced(losses: jax.Array, available: jax.Array) -> jax.Array:
-    """Losses weighted so that the erasure patterns that are hardest count most.
-
-    The weight of an example is the mean loss of those that have its pattern; no
-    gradient goes through it. So it is the squares of the patterns' losses that are
-    minimised, and not their sum, which a code can lower by favouring some of the
-    pieces over the others.
-
-    Args:
-      losses: `[B]`.
-      available: bool `[n, B]`.
-
-    Returns:
-      `[B]`, with weights of mean 1.
-    """
-    same = (available[:, :, None] == available[:, None]).all(axis=0)
-    weights = (same @ losses) / same.sum(axis=1)
-    weights = weights / jnp.maximum(weights.mean(), jnp.finfo(weights.dtype).tiny)
-    return losses * jax.lax.stop_gradient(weights)
-
-
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """`[B]`, of the mean over `[B, ..]` labels; one of -1 counts as nothing."""
     each = optax.softmax_cross_entropy_with_integer_labels(

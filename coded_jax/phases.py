@@ -134,7 +134,6 @@ def train(
             config.stage_losses,
             config.distillation,
             config.code_augmentation,
-            config.balance,
             config.supervision,
             config.draws,
         )

@@ -13,7 +13,7 @@ from coded_jax import erasures, evaluation, grouping, placement
 from coded_jax.augmentation import augment
 from coded_jax.data import Dataset, Split
 from coded_jax.erasures import Pattern
-from coded_jax.losses import balanced, base_losses, coded_losses
+from coded_jax.losses import base_losses, coded_losses
 from coded_jax.pipeline import Pipeline
 from coded_jax.training import Task
 from coded_jax.types import PyTree
@@ -76,7 +76,6 @@ def code_task(
     stage_losses: str = "held",
     distillation: float = 0.0,
     augmentation: str = "none",
-    balance: bool = False,
     supervision: float = 0.0,
     draws: str = "counts",
 ) -> Task:
@@ -98,7 +97,6 @@ def code_task(
       augmentation: of the training images, see `augmentation.augment`; the training
         arrays must have no targets then.
       draws: see `erasures.sample_harmful`.
-      balance: whether losses are `losses.balanced`; what is lost is then `"held"`.
     """
     images = max(1, MOST_VALIDATED // len(patterns))
     validation = {
@@ -131,19 +129,16 @@ def code_task(
             available = jax.vmap(draw)(jax.random.split(key, len(pipeline.codings)))
         else:
             available = draw(key)
-        end_to_end = stage_training == "end_to_end"
         losses = coded_losses(
             pipeline,
             params,
             frozen,
             batch,
             available,
-            end_to_end,
+            stage_training == "end_to_end",
             distillation,
             supervision,
         )
-        if balance:
-            losses = balanced(losses, available)
         return losses, {}
 
     def score(params: PyTree) -> float:

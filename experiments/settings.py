@@ -103,11 +103,6 @@ flags.DEFINE_enum(
     "of erasure patterns in training: counts of losses alike, or patterns alike, where "
     "those that lose parity come more often",
 )
-flags.DEFINE_bool(
-    "balance",
-    DEFAULT.balance,
-    "let erasure patterns that are hard to decode count more in training",
-)
 flags.DEFINE_enum(
     "code_augmentation",
     DEFAULT.code_augmentation,

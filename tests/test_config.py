@@ -161,7 +161,6 @@ def test_base_has_what_the_base_model_depends_on():
         "supervision": 0.5,
         "sums": "power",
         "draws": "patterns",
-        "balance": True,
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base

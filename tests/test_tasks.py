@@ -25,7 +25,6 @@ from coded_jax.build import build_pipeline
 from coded_jax.config import Config
 from coded_jax.data import Dataset, Split
 from coded_jax.losses import (
-    balanced,
     base_losses,
     coded_losses,
     require_nonnegative,
@@ -100,18 +99,6 @@ def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
         find(distillation=0.5) + 2 * entropies,
         rtol=1e-4,
     )
-
-
-def test_balanced_losses_by_hand():
-    # Examples 0 and 2 lost piece 0, example 1 both pieces, example 3 a parity piece.
-    lost = np.array([[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], bool)
-    losses = jnp.array([1.0, 2.0, 6.0, 0.5])
-    weights = np.array([3.5, 2, 3.5, 0.5])
-    expected = losses * weights / weights.mean()
-    np.testing.assert_allclose(balanced(losses, ~lost), expected, rtol=1e-6)
-    gradient = jax.grad(lambda x: balanced(x, ~lost).sum())(losses)
-    np.testing.assert_allclose(gradient, weights / weights.mean(), rtol=1e-6)
-    assert not balanced(jnp.zeros(4), ~lost).any()
 
 
 def test_augmented_images_have_their_own_features(lenet, images):
