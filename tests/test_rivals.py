@@ -72,7 +72,6 @@ def test_linear_codes_decode_from_any_k_results(name, k, r):
 def test_any_k_rows_of_an_mds_generator_are_independent(k, n):
     generator = linear.mds_generator(k, n)
     np.testing.assert_array_equal(generator[:k], np.eye(k))  # copies, bit for bit
-    np.testing.assert_allclose(generator[:k], np.eye(k), atol=1e-12)
     conditions = [
         np.linalg.cond(generator[list(rows)])
         for rows in itertools.combinations(range(n), k)

@@ -56,11 +56,12 @@ def matrix_flops(weights: np.ndarray, lost: Pattern, systematic: bool) -> int:
     rows = np.nan_to_num(weights[sum(2**i for i in range(n) if i not in lost)])
     if systematic:
         rows = rows[[i for i in range(k) if i in lost]]
-    used = [int(np.count_nonzero(row)) for row in rows]
-    copies = [n == 1 and row.max() == 1 for n, row in zip(used, rows, strict=True)]
-    return sum(
-        2 * n - 1 for n, copy in zip(used, copies, strict=True) if n and not copy
-    )
+    flops = 0
+    for row in rows:
+        used = int(np.count_nonzero(row))
+        if used > 1 or (used == 1 and row.max() != 1):  # neither a zero nor a copy
+            flops += 2 * used - 1
+    return flops
 
 
 def linear_code(

@@ -31,8 +31,7 @@ class PointwiseDecoder(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:
         """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
         depth = features.shape[-1]
-        x = nn.Dense(self.width or max(1, depth // 2))(
-            features_to_maps(features, self.joint)
-        )
+        width = self.width or max(1, depth // 2)
+        x = nn.Dense(width)(features_to_maps(features, self.joint))
         x = nn.Dense(self.k * (depth if self.joint else 1))(nn.relu(x))
         return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)
