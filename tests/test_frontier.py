@@ -5,10 +5,12 @@ import math
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
+from rich.console import Console
 from test_experiment import ROOT
 
-from coded_jax import display, frontier
+from coded_jax import display, frontier, predictions
 from coded_jax.frontier import WHOLE, Point
 
 
@@ -96,6 +98,19 @@ def test_plots_of_a_code_that_was_not_trained(finished, tmp_path):
     for path in display.plot(tmp_path, results):
         assert path.stat().st_size > 5_000
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_pattern_without_an_answer_has_no_error(finished, capsys):
+    results = json.loads((finished / "results.json").read_text())
+    results["patterns"][1]["feature_mse"] = None
+    Console(width=80).print(display.report(results))
+    (row,) = (s for s in capsys.readouterr().out.splitlines() if " data 0 " in s)
+    assert row.split()[-1] == "-"
+
+
+def test_no_class_without_finite_logits():
+    logits = jnp.array([[0.0, 1.0], [jnp.nan, 1.0], [2.0, -jnp.inf]])
+    assert predictions.classes_of(logits).tolist() == [1, -1, -1]
 
 
 def script(*arguments):
