@@ -115,7 +115,7 @@ def _pattern_table(patterns: list[dict[str, Any]], k: int) -> Table:
     for pattern in patterns:
         error = pattern["feature_mse"]  # None where there is no answer
         table.add_row(
-            _names(pattern["lost"], k),
+            lost_text(pattern["lost"], k),
             percent(pattern["accuracy"]),
             percent(pattern["agreement"]),
             "-" if error is None else f"{error:.4g}",
@@ -123,7 +123,7 @@ def _pattern_table(patterns: list[dict[str, Any]], k: int) -> Table:
     return table
 
 
-def _names(lost: list[int], k: int) -> str:
+def lost_text(lost: list[int], k: int) -> str:
     """Pieces by name: `data 0, parity 0`."""
     names = [f"data {i}" if i < k else f"parity {i - k}" for i in lost]
     return ", ".join(names) or "none"
@@ -149,7 +149,7 @@ def plot(folder: Path, results: dict[str, Any]) -> list[Path]:
     patterns = _worst(results["patterns"])
     figure = Figure(figsize=(1.5 + 0.5 * len(patterns), 6), layout="constrained")
     axes = figure.add_subplot()
-    labels = [_names(p["lost"], results["split"]["k"]) for p in patterns]
+    labels = [lost_text(p["lost"], results["split"]["k"]) for p in patterns]
     values = [100 * p["accuracy"] for p in patterns]
     axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in patterns])
     base = 100 * results["base"]["test_accuracy"]

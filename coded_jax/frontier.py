@@ -130,6 +130,33 @@ def points(results: dict[str, Any]) -> list[Point]:
     return found
 
 
+def no_better(
+    results: dict[str, Any], rival: str
+) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], int] | None:
+    """Where the code of a run is no more accurate than one of its baselines.
+
+    Args:
+      results: the content of its `results.json`.
+      rival: the baseline's name.
+
+    Returns:
+      The code's and the rival's outcomes there, and how many patterns were compared:
+      those that lose a data piece and at most r results. None if the run has no such
+      baseline, or has not kept its patterns.
+    """
+    others = results.get("patterns_of_baselines", {}).get(rival)
+    if others is None:
+        return None
+    k, r = results["split"]["k"], results["split"]["r"]
+    pairs = [
+        (ours, theirs)
+        for ours, theirs in zip(results["patterns"], others, strict=True)
+        if len(ours["lost"]) <= r and any(i < k for i in ours["lost"])
+    ]
+    worse = [pair for pair in pairs if pair[0]["accuracy"] <= pair[1]["accuracy"]]
+    return worse, len(pairs)
+
+
 def whole_image(n: int, base_accuracy: float) -> Point:
     """No split at all: each of n devices computes everything, and one is enough."""
     each = [[base_accuracy] * n]

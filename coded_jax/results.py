@@ -79,7 +79,10 @@ def content(
             name: _costs(experiment, each, trained.base.params)
             for name, each in trained.pipelines.items()
         },
-        "patterns": [_pattern(same) for same in zip(*outcomes["code"], strict=True)],
+        "patterns": _patterns(outcomes["code"]),
+        "patterns_of_baselines": {
+            name: _patterns(found) for name, found in outcomes.items() if name != "code"
+        },
         "summary": evaluation.summarise(outcomes["code"]),
         "baselines": {
             name: evaluation.summarise(found)
@@ -108,6 +111,11 @@ def content(
             "seconds": {name: round(s, 2) for name, s in seconds.items()},
         },
     }
+
+
+def _patterns(seeds: Sequence[Sequence[Outcome]]) -> list[dict[str, Any]]:
+    """Every pattern's outcome; of one pattern, all seeds have theirs in its place."""
+    return [_pattern(same) for same in zip(*seeds, strict=True)]
 
 
 def _pattern(seeds: Sequence[Outcome]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from rich.table import Table
 from sections import replace_section
 
 from coded_jax import frontier
+from coded_jax.codes import NO_PARITY
+from coded_jax.display import lost_text
 from coded_jax.frontier import Point
 from coded_jax.workdir import RESULTS, write_atomically
 
@@ -32,8 +34,8 @@ FAILURE = flags.DEFINE_multi_float(
 README = flags.DEFINE_string("readme", None, "file whose frontier section is replaced")
 
 
-def read(arguments: list[str]) -> tuple[list[Point], dict[str, Any]]:
-    """All codes of the runs, and the results of the first run.
+def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
+    """All codes of the runs, and the runs' results.
 
     Raises:
       ValueError: a file is missing, or two runs differ in their base model, or in what
@@ -68,7 +70,7 @@ def read(arguments: list[str]) -> tuple[list[Point], dict[str, Any]]:
                 raise ValueError(f"runs: two of {name} given, with other results each")
     base = runs[0]["base"]["test_accuracy"]
     wholes = [frontier.whole_image(n, base) for n in {p.n for p in found.values()}]
-    return sorted([*found.values(), *wholes], key=lambda p: (p.n, p.work)), runs[0]
+    return sorted([*found.values(), *wholes], key=lambda p: (p.n, p.work)), runs
 
 
 def text(values: list[float], digits: int = 2) -> str:
@@ -113,6 +115,29 @@ def rows(points: list[Point]) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return headings, found
+
+
+def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:
+    """A line of every run with that baseline: where parity is of no use."""
+    lines = []
+    for results in runs:
+        found = frontier.no_better(results, NO_PARITY)
+        if found is None:
+            continue
+        config, split = results["config"], results["split"]
+        name = frontier.code_name(config, config["code"])
+        worse, total = found
+        where = ", ".join(
+            f"{lost_text(ours['lost'], split['k'])} "
+            f"({100 * ours['accuracy']:.2f}, without {100 * theirs['accuracy']:.2f})"
+            for ours, theirs in worse
+        )
+        lines.append(
+            f"{name} ({split['k']}, {split['r']}): better than without parity in "
+            f"{total - len(worse)} of the {total} patterns that lose a data piece, and "
+            f"at most {split['r']} results{', not in ' if where else ''}{where}"
+        )
+    return lines
 
 
 def markdown(headings: list[str], rows: list[list[str]]) -> str:
@@ -160,13 +185,14 @@ def main(argv: list[str]) -> None:
         for failure in FAILURE.value:
             if not 0 <= failure <= 1:
                 raise ValueError(f"failure: {failure} given, 0..1 accepted")
-        points, results = read(argv[1:])
+        points, runs = read(argv[1:])
     except ValueError as error:
         sys.exit(f"error: {error}")
     headings, table = rows(points)
     shown = Table(*headings, box=box.SIMPLE_HEAD)
     for row in table:
         shown.add_row(*row)
+    results, lines = runs[0], against_no_parity(runs)
     base = 100 * results["base"]["test_accuracy"]
     heading = (
         f"{results['dataset']}, {results['config']['base_model']}, base {base:.2f} %; "
@@ -174,11 +200,12 @@ def main(argv: list[str]) -> None:
         "A(f) is the accuracy where each device fails with probability f"
     )
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(heading, shown, highlight=False)
+    console.print(heading, shown, *lines, sep="\n", highlight=False)
     try:
         if README.value is not None:
             readme = Path(README.value)
-            section = f"{heading}.\n\n{markdown(headings, table)}"
+            section = f"{heading}.\n\n{markdown(headings, table)}\n"
+            section = "\n".join([section, *(f"- {line}" for line in lines)]).rstrip()
             replaced = replace_section(readme.read_text(), "frontier", section)
             write_atomically(readme, replaced)
         if OUTPUT.value is not None:

@@ -80,6 +80,22 @@ def test_points_of_a_run(finished):
     ]
 
 
+def test_where_a_code_is_no_better_than_a_baseline():
+    def outcomes(*accuracies):
+        lost = [[], [0], [1], [2], [0, 1]]
+        return [dict(lost=l, accuracy=a) for l, a in zip(lost, accuracies, strict=True)]
+
+    results = {
+        "split": {"k": 2, "r": 1},
+        "patterns": outcomes(0.9, 0.8, 0.7, 0.6, 0.1),
+        "patterns_of_baselines": {"rival": outcomes(0.9, 0.7, 0.7, 0.9, 0.5)},
+    }
+    # Neither a parity piece alone nor more than r lost results count.
+    ((ours, theirs),), total = frontier.no_better(results, "rival")
+    assert ours["lost"] == theirs["lost"] == [1] and total == 2
+    assert frontier.no_better(results, "another") is None
+
+
 def test_blocks_in_no_stage_are_work_of_every_code(finished):
     results = json.loads((finished / "results.json").read_text())
     results["config"]["stages"] = [[1, 1], [3, 3]]
@@ -126,6 +142,9 @@ def test_script(finished, tmp_path):
     results = json.loads((finished / "results.json").read_text())
     for found in (results["summary"], *results["baselines"].values()):
         found["2"] = found["1"]
+    ours, theirs = results["patterns"], results["patterns_of_baselines"]["no_parity"]
+    ours[1]["accuracy"], theirs[1]["accuracy"] = 0.5, 0.4
+    ours[2]["accuracy"], theirs[2]["accuracy"] = 0.5, 0.625
     tried.write_text(json.dumps(results))
     done = script(f"--output={output}", f"--readme={readme}", str(tried))
     assert done.returncode == 0, done.stderr
@@ -137,6 +156,8 @@ def test_script(finished, tmp_path):
     assert (output / "frontier.png").stat().st_size > 10_000
     text = readme.read_text()
     assert "old" not in text and "| 3 | zero_fill | 2, 1 |" in text
+    line = "1 of the 2 patterns that lose a data piece, and at most 1 results, not in "
+    assert f" in {line}data 1 (50.00, without 62.50)\n\n<!--" in text
 
 
 def test_script_without_all_losses_tried_says_no_overall_accuracy(finished):
