@@ -36,8 +36,9 @@ def augment(key: jax.Array, images: jax.Array, kind: str) -> jax.Array:
         images = jnp.where(flipped, images[:, :, ::-1], images)
     if kind == "affine":
         identity = jnp.broadcast_to(jnp.eye(2), (batch, 2, 2))
-        bounds = {"minval": -AFFINE, "maxval": AFFINE}
-        changes = jax.random.uniform(change_key, identity.shape, **bounds)
+        changes = jax.random.uniform(
+            change_key, identity.shape, minval=-AFFINE, maxval=AFFINE
+        )
         images = jax.vmap(affine_map)(images, identity + changes)
     starts = jax.random.randint(shift_key, (2, batch), 0, 2 * SHIFT + 1)
     margin = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))

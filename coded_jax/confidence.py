@@ -1,8 +1,9 @@
 """How sure an answer is: calibrated confidences, risk-coverage curves, abstaining.
 
 The confidence of an answer is the largest softmax probability of its logits over a
-temperature (Guo et al. 2017). Each number of lost results has a temperature of its own,
-the one of least cross-entropy on validation images.
+temperature (Guo et al. 2017). Answers that are decoded have a temperature for each
+number of lost results, all others that of nothing lost: those of least cross-entropy on
+validation images.
 """
 
 from __future__ import annotations
@@ -33,19 +34,25 @@ def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
     return jnp.where(jnp.isfinite(logits).all(-1), probability, 0)
 
 
-def _cross_entropies(found: Prediction, parameter: jax.Array) -> jax.Array:
-    """`[B, g, T]`, with each of `TEMPERATURES`."""
+def _cross_entropies(found: Prediction, everything: jax.Array) -> jax.Array:
+    """`[B, g, T]`, with each of `TEMPERATURES`; 0 for what is not decoded, unless it
+    is asked for everything."""
     logits = jnp.where(jnp.isfinite(found.logits), found.logits, 0)[..., None, :]
     temperatures = jnp.asarray(TEMPERATURES, logits.dtype)[None, None, :, None]
     labels = jnp.maximum(found.labels, 0)[..., None, None]
     scaled = jax.nn.log_softmax(logits / temperatures)
-    return -jnp.take_along_axis(scaled, labels, -1)[..., 0]
+    entropies = -jnp.take_along_axis(scaled, labels, -1)[..., 0]
+    return jnp.where((found.decoded | (everything > 0))[..., None], entropies, 0)
 
 
-def _confident(found: Prediction, temperature: jax.Array) -> jax.Array:
-    """`[B, g, 5]`: confidence, the same uncalibrated, and `evaluation.outcome`."""
+def _confident(found: Prediction, temperatures: jax.Array) -> jax.Array:
+    """`[B, g, 7]`: confidence, the same uncalibrated, and `evaluation.outcome`.
+
+    The temperatures `[2]` are of what is decoded, and of all else.
+    """
+    temperature = jnp.where(found.decoded, *temperatures)[..., None]
     sure = [confidence(found.logits, t) for t in (temperature, 1.0)]
-    known = evaluation.outcome(found, temperature)
+    known = evaluation.outcome(found, temperatures)
     return jnp.concatenate([jnp.stack(sure, axis=-1), known], axis=-1)
 
 
@@ -57,7 +64,10 @@ def calibrate(
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
 ) -> dict[int, float]:
-    """The temperature for each number of lost results.
+    """The temperature of decoded answers for each number of lost results.
+
+    That of 0 is of all answers where nothing is lost. Where nothing is decoded, as of
+    patterns that lose parity alone, it is the same.
 
     Args:
       pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
@@ -70,13 +80,13 @@ def calibrate(
         validation,
         patterns,
         _cross_entropies,
+        np.array([not lost for lost in patterns], np.float32),
         stage_losses=stage_losses,
     )
     counts = np.array([len(lost) for lost in patterns])
-    return {
-        int(l): float(TEMPERATURES[entropies[counts == l].mean(axis=0).argmin()])
-        for l in np.unique(counts)
-    }
+    totals = {int(l): entropies[counts == l].sum(axis=0) for l in np.unique(counts)}
+    best = {l: float(TEMPERATURES[each.argmin()]) for l, each in totals.items()}
+    return {l: best[l] if totals[l].any() else best[0] for l in best}
 
 
 def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
@@ -129,21 +139,23 @@ def study(
 
     Returns:
       The outcomes, as of `evaluation.evaluate`; and for each number of lost results, as
-      a string: `temperature`; `ece`, `ece_uncalibrated` and `aurc`, the mean risk over
-      all coverages; and `curve` with `coverage`, `risk` and `confidence`. All patterns
-      count alike.
+      a string: `temperature`; `ece`, `ece_uncalibrated`, and `ece_decoded` of decoded
+      answers alone, None without any; `aurc`, the mean risk over all coverages; and
+      `curve` with `coverage`, `risk` and `confidence`. All patterns count alike.
     """
     counts = np.array([len(lost) for lost in patterns])
     inputs = (pipeline, frozen, params)
     temperatures = calibrate(*inputs, validation, patterns, stage_losses=stage_losses)
-    given = [temperatures[len(lost)] for lost in patterns]
+    given = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
     measured = predictions.measure(
         *inputs, test, patterns, _confident, given, True, stage_losses
     )
     found = evaluation.outcomes(patterns, measured[..., 2:].mean(axis=1, dtype="d"))
     studied = {}
     for l, temperature in temperatures.items():
-        sure, plain, correct = measured[counts == l].reshape(-1, 5).T[:3]
+        answers = measured[counts == l].reshape(-1, measured.shape[-1])
+        sure, plain, correct = answers.T[:3]
+        made = answers[:, -1] > 0
         risk, least = risk_coverage(sure, correct)
         places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
         curve = {
@@ -155,6 +167,9 @@ def study(
             "temperature": temperature,
             "ece": calibration_error(sure, correct),
             "ece_uncalibrated": calibration_error(plain, correct),
+            "ece_decoded": (
+                calibration_error(sure[made], correct[made]) if made.any() else None
+            ),
             "aurc": float(risk.mean()),
             "curve": {k: [round(float(x), 6) for x in v] for k, v in curve.items()},
         }
@@ -175,8 +190,10 @@ def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         curves = [seed[l]["curve"]["risk"] for seed in seeds]
         risk = np.round(np.mean(curves, axis=0), 6).tolist()
         summary[l] = {**found, "curve": {**found["curve"], "risk": risk}}
-        for name in ("ece", "ece_uncalibrated", "aurc"):
+        for name in ("ece", "ece_uncalibrated", "ece_decoded", "aurc"):
             values = [seed[l][name] for seed in seeds]
+            if None in values:
+                continue
             summary[l][name] = statistics.fmean(values)
             summary[l][f"{name}_std"] = statistics.stdev(values)
     return summary

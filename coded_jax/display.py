@@ -101,9 +101,13 @@ def _summary_table(results: dict[str, Any]) -> Table:
     table.add_column("pattern")
     for l in shown:
         table.add_column(f"{l} lost", justify="right")
+    measures = ("mean", "worst", *["decoded"] * (config["split"] == "group"))
     for name, summary in methods.items():
-        for label, which in ((name, "mean"), ("", "worst")):
-            table.add_row(label, which, *(spread(summary[l], which) for l in shown))
+        for label, which in zip((name, "", ""), measures, strict=False):
+            cells = (
+                spread(summary[l], which) if which in summary[l] else "-" for l in shown
+            )
+            table.add_row(label, which, *cells)
     return table
 
 

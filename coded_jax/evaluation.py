@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,12 +26,16 @@ class Outcome(NamedTuple):
       accuracy: fraction of images classified correctly.
       agreement: fraction classified as by the uncoded base model.
       feature_mse: mean squared error of the features that the head is given.
+      decoded_accuracy: as `accuracy`, among the images whose answers are decoded (see
+        `predictions.decoded`); NaN if there are none. In a group it is what ParM calls
+        the accuracy in degraded mode (Kosaian et al. 2019).
     """
 
     lost: Pattern
     accuracy: float
     agreement: float
     feature_mse: float
+    decoded_accuracy: float
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "size"))
@@ -71,9 +76,11 @@ def base_accuracy(
 
 
 def outcome(found: Prediction, parameter: jax.Array) -> jax.Array:
-    """`[B, g, 3]`: whether it is correct, whether it agrees, and the error."""
-    agrees = found.classes == found.expected
-    return jnp.stack([found.correct, agrees, found.error], axis=-1)
+    """`[B, g, 5]`: whether it is correct, and agrees; its error; whether it is decoded
+    and correct, and decoded."""
+    agrees, correct = found.classes == found.expected, found.correct
+    made = (found.decoded & correct, found.decoded)
+    return jnp.stack([correct, agrees, found.error, *made], axis=-1)
 
 
 def evaluate(
@@ -98,11 +105,13 @@ def evaluate(
 
 
 def outcomes(patterns: Sequence[Pattern], means: np.ndarray) -> list[Outcome]:
-    """The outcome of each pattern, from means `[P, 3]` of `outcome` over the images."""
-    return [
-        Outcome(lost, *map(float, mean))
-        for lost, mean in zip(patterns, means.astype(np.float64), strict=True)
-    ]
+    """The outcome of each pattern, from means `[P, 5]` of `outcome` over the images."""
+    found = []
+    for lost, mean in zip(patterns, means.tolist(), strict=True):
+        accuracy, agreement, error, correct, made = mean
+        decoded = correct / made if made else math.nan
+        found.append(Outcome(lost, accuracy, agreement, error, decoded))
+    return found
 
 
 def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]:
@@ -115,16 +124,24 @@ def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]
     Returns:
       `{"0": {"mean": ..., "worst": ...}, "1": ...}`, keys as in `results.json`: means
       over the seeds; of several also `mean_std` and `worst_std`, standard deviations
-      with `S - 1` degrees of freedom.
+      with `S - 1` degrees of freedom. Where answers are decoded there is `decoded`,
+      their mean accuracy, likewise.
     """
     summary = {}
     for l in sorted({len(outcome.lost) for outcome in seeds[0]}):
-        values = np.array(
-            [[o.accuracy for o in seed if len(o.lost) == l] for seed in seeds]
+        values, decoded = (
+            np.array(
+                [[getattr(o, name) for o in seed if len(o.lost) == l] for seed in seeds]
+            )
+            for name in ("accuracy", "decoded_accuracy")
         )
-        for name, each in (("mean", values.mean(1)), ("worst", values.min(1))):
-            found = summary.setdefault(str(l), {})
-            found[name] = float(each.mean())
+        decoded = decoded[:, ~np.isnan(decoded[0])]
+        found = {"mean": values.mean(1), "worst": values.min(1)}
+        if decoded.size:
+            found["decoded"] = decoded.mean(1)
+        summary[str(l)] = {}
+        for name, each in found.items():
+            summary[str(l)][name] = float(each.mean())
             if len(seeds) > 1:
-                found[f"{name}_std"] = float(each.std(ddof=1))
+                summary[str(l)][f"{name}_std"] = float(each.std(ddof=1))
     return summary

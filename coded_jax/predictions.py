@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from coded_jax import erasures, placement
 from coded_jax.erasures import Pattern
@@ -17,6 +18,7 @@ from coded_jax.pipeline import (
     base_features,
     from_decoder,
     mask_axis,
+    per_stage,
     up_to_decoder,
 )
 from coded_jax.placement import Spread
@@ -44,6 +46,7 @@ class Prediction(NamedTuple):
       expected: int32 `[B, g]`, classes by the uncoded base model.
       labels: int32 `[B, g]`.
       error: float32 `[B, g]`, mean squared error of what the head is given.
+      decoded: bool `[B, g]`, see `decoded`.
       weight: float32 `[B, g]`, 0 for rows past the end of the split, else 1.
     """
 
@@ -51,6 +54,7 @@ class Prediction(NamedTuple):
     expected: jax.Array
     labels: jax.Array
     error: jax.Array
+    decoded: jax.Array
     weight: jax.Array
 
     @property
@@ -66,6 +70,23 @@ class Prediction(NamedTuple):
 
 Statistic = Callable[[Prediction, jax.Array], jax.Array]
 """`(prediction, parameter) -> [B, g, Q]`, Q numbers for each image."""
+
+
+def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """Which images' answers are what a decoder made of other results.
+
+    Args:
+      pipeline: the coded inference.
+      available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
+
+    Returns:
+      Bool `[B, g]` or `[1, g]`: of a systematic code, whether a data piece of the image
+      is lost, which in a group is the image itself; else always.
+    """
+    lost = ~per_stage(pipeline, available).all(axis=0)[: pipeline.k]
+    if not pipeline.systematic:
+        lost = jnp.ones_like(lost)
+    return lost.T if pipeline.group > 1 else lost.any(axis=0)[:, None]
 
 
 class _Chunk(NamedTuple):
@@ -138,7 +159,8 @@ def _score(
     logits, error = compute(frozen, params, available, chunk.features, chunk.target)
     logits = logits.reshape(*chunk.labels.shape, -1)
     error = jnp.broadcast_to(error[:, None], chunk.labels.shape)
-    known = Prediction(logits, chunk.predicted, chunk.labels, error, chunk.weight)
+    made = jnp.broadcast_to(decoded(pipeline, available), chunk.labels.shape)
+    known = Prediction(logits, chunk.predicted, chunk.labels, error, made, chunk.weight)
     found = statistic(known, parameter)
     if not per_image:
         found = jnp.where(chunk.weight[..., None] > 0, found, 0).sum(axis=(0, 1))
@@ -152,7 +174,7 @@ def measure(
     arrays: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     statistic: Statistic,
-    parameters: Sequence[float] | None = None,
+    parameters: ArrayLike | None = None,
     per_image: bool = False,
     stage_losses: str = "held",
 ) -> np.ndarray:
@@ -169,7 +191,7 @@ def measure(
         images with label -1 do not count.
       patterns: P erasure patterns.
       statistic: see `Statistic`; a function of a module, since it is compiled once.
-      parameters: `[P]`, what the statistic is given for each pattern; 0 if None.
+      parameters: `[P, ...]`, what the statistic is given for each pattern; 0 if None.
       per_image: whether the images are kept apart.
       stage_losses: `"held"`: the pattern holds in every coded stage; `"per_stage"`: in
         the first, and every other one loses as many, drawn anew for every image.
@@ -181,7 +203,11 @@ def measure(
     size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
     stages, drawn = len(pipeline.codings), stage_losses == "per_stage"
     key = jax.random.key(0)  # the same draws for every code, and for every call
-    given = jnp.zeros(len(patterns)) if parameters is None else jnp.asarray(parameters)
+    given = (
+        jnp.zeros(len(patterns))
+        if parameters is None
+        else jnp.asarray(parameters, jnp.float32)
+    )
 
     def masks_of(rows: jax.Array | None) -> list[jax.Array]:
         return [

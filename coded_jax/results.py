@@ -123,8 +123,9 @@ def _pattern(seeds: Sequence[Outcome]) -> dict[str, Any]:
     means = np.mean([outcome[1:] for outcome in seeds], axis=0)
     values = [seeds[0].lost, *map(float, means)]
     fields: dict[str, Any] = dict(zip(Outcome._fields, values, strict=True))
-    if math.isnan(fields["feature_mse"]):  # no answer; JSON has no NaN
-        fields["feature_mse"] = None
+    for name in ("feature_mse", "decoded_accuracy"):
+        if math.isnan(fields[name]):  # no answer, or none decoded; JSON has no NaN
+            fields[name] = None
     if len(seeds) > 1:
         fields["accuracy_std"] = statistics.stdev(o.accuracy for o in seeds)
     return fields

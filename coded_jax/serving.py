@@ -120,7 +120,12 @@ class CodedModel(NamedTuple):
                 f"lost: {len(lost)} results given, for which the run has no calibrated "
                 "confidence; run it again, with more --tried"
             )
-        sure = confidence.confidence(logits, studied["temperature"])
+        available = jnp.asarray(erasures.available(lost, self.pipeline.n))
+        decoded = predictions.decoded(self.pipeline, available)  # [1, g]
+        decoded = jnp.broadcast_to(decoded, (len(logits) // decoded.size, decoded.size))
+        whole = self.results["confidence"]["0"]["temperature"]
+        temperature = jnp.where(decoded, studied["temperature"], whole).reshape(-1, 1)
+        sure = confidence.confidence(logits, temperature)
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coded_jax import confidence, erasures, evaluation
+from coded_jax import confidence, erasures, evaluation, predictions
 from coded_jax.build import build_pipeline
 from coded_jax.config import Config
 from coded_jax.predictions import Prediction
@@ -82,11 +82,17 @@ def test_study_of_a_network_and_of_its_losses():
     outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
     found = evaluation.evaluate(pipe, {}, ({},), arrays, patterns)
     for a, b in zip(outcomes, found, strict=True):
-        assert a.lost == b.lost and a[1:] == pytest.approx(b[1:], rel=1e-5)
+        assert a.lost == b.lost
+        assert a[1:] == pytest.approx(b[1:], rel=1e-5, nan_ok=True)
     assert study.keys() == {"0", "1"}
     nothing, one = study["0"], study["1"]
     assert nothing["ece"] < 0.03 < nothing["ece_uncalibrated"]
     assert one["temperature"] > nothing["temperature"]
+    assert nothing["ece_decoded"] is None
+    # Of the three patterns the one that loses parity decodes nothing.
+    decoded = [np.isfinite(outcome.decoded_accuracy) for outcome in outcomes]
+    assert decoded == [False, True, True, False]
+    assert outcomes[1].decoded_accuracy == outcomes[1].accuracy
     curve = nothing["curve"]
     assert curve["coverage"][-1] == 1 and len(curve["risk"]) == confidence.CURVE
     assert curve["confidence"] == sorted(curve["confidence"], reverse=True)
@@ -95,11 +101,44 @@ def test_study_of_a_network_and_of_its_losses():
     assert nothing["aurc"] < one["aurc"] < one["curve"]["risk"][-1]
 
 
+def test_answers_of_a_group_have_the_temperature_of_how_they_came():
+    """What arrived is as sure as if nothing were lost, what is decoded far less."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3000, 2, 1, CLASSES)).astype("f")
+    labels = (logits[:, :, 0] + rng.gumbel(size=(3000, 2, CLASSES))).argmax(-1)
+    arrays = {
+        "images": jnp.asarray(rng.integers(0, 256, (3000, 2, 1, 1), np.uint8)),
+        "labels": jnp.asarray(labels, jnp.int32),
+    }
+    config = Config(dataset="own", base_model="own", code="zero_fill", split="group")
+    base = BaseModel(lambda *args: {}, (lambda variables, x: x,), lambda v, x: x)
+    pipe = build_pipeline(config, (1, 1, 1), CLASSES, (0.0,), (1.0,), base=base)
+    decoded = predictions.decoded(pipe, jnp.asarray(erasures.available([1], 3)))
+    assert decoded.tolist() == [[False, True]]
+    found = Prediction(
+        jnp.asarray(logits[:, :, 0]) * jnp.array([[[2.0], [5.0]]]),
+        arrays["labels"],
+        arrays["labels"],
+        jnp.zeros((3000, 2)),
+        jnp.broadcast_to(decoded, (3000, 2)),
+        jnp.ones((3000, 2)),
+    )
+    sure, plain, correct = (
+        confidence._confident(found, jnp.array([5.0, 2.0]))[..., :3].reshape(-1, 3).T
+    )
+    assert confidence.calibration_error(np.asarray(sure), np.asarray(correct)) < 0.02
+    assert confidence.calibration_error(np.asarray(plain), np.asarray(correct)) > 0.3
+    entropies = confidence._cross_entropies(found, jnp.array(0.0))
+    assert (entropies[:, 0] == 0).all()
+    best = confidence.TEMPERATURES[np.asarray(entropies[:, 1].sum(0)).argmin()]
+    assert best == pytest.approx(5, rel=0.1)
+
+
 def test_predictions_without_an_answer_are_never_correct():
     logits = jnp.full((2, 1, 3), jnp.nan)
     labels = jnp.zeros((2, 1), jnp.int32)
     weight = jnp.ones((2, 1))
-    found = Prediction(logits, labels, labels, weight, weight)
+    found = Prediction(logits, labels, labels, weight, weight > 0, weight)
     assert (found.classes == -1).all() and not found.correct.any()
 
 
@@ -107,6 +146,7 @@ def test_several_seeds_as_one():
     def seed(ece, risk, temperature):
         curve = {"coverage": [0.5, 1.0], "risk": risk, "confidence": [0.9, 0.8]}
         numbers = {"ece": ece, "ece_uncalibrated": 0.3, "aurc": 0.2}
+        numbers["ece_decoded"] = None
         return {"1": {"temperature": temperature, **numbers, "curve": curve}}
 
     one, other = seed(0.1, [0.0, 0.2], 1.5), seed(0.3, [0.1, 0.4], 2.0)

@@ -20,6 +20,7 @@ from test_data import write_data
 
 import coded_jax
 from coded_jax import (
+    confidence,
     data,
     erasures,
     experiment,
@@ -206,12 +207,31 @@ def test_groups_of_images(tmp_path):
     assert results["summary"]["0"]["mean"] == base
     assert base > results["summary"]["1"]["mean"] > 0.6 * base
     assert 0.1 < results["baselines"]["berrut"]["1"]["mean"] < base
+    # Two of three answers arrive; the table has the third one's accuracy by itself.
+    for summary in (results["summary"], results["baselines"]["berrut"]):
+        assert summary["1"]["decoded"] <= summary["1"]["mean"]
+    lost = results["patterns"][1]
+    assert lost["accuracy"] == pytest.approx(
+        (2 * base + lost["decoded_accuracy"]) / 3, abs=0.02
+    )
     # A worker has the whole network for one of three images.
     costs = results["costs"]["code"]
     assert costs["piece"] == pytest.approx(costs["whole"] / 3)
     model = coded_jax.load(tmp_path)
     images = data.load("mnist_5k").test.images[:6]
     assert model.classify(images, lost=[1]).shape == (6,)
+    intact, answer = model.predict(images), model.predict(images, lost=[1])
+    arrived = np.arange(6) % 3 != 1
+    np.testing.assert_allclose(
+        answer.confidence[arrived], intact.confidence[arrived], atol=1e-5
+    )
+    logits = model.logits(images, [1])[~arrived]
+    temperature = results["confidence"]["1"]["temperature"]
+    np.testing.assert_allclose(
+        answer.confidence[~arrived],
+        confidence.confidence(logits, temperature),
+        atol=1e-5,
+    )
     with pytest.raises(ValueError, match="with a B of a multiple of 3"):
         model.classify(images[:4])
     exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))

@@ -9,7 +9,7 @@ import pytest
 from scipy.interpolate import BSpline, CubicSpline, make_smoothing_spline
 from test_models import random_variables
 
-from coded_jax import codes, grouping, losses, placement, tasks
+from coded_jax import codes, grouping, losses, placement, predictions, tasks
 from coded_jax.build import build_pipeline
 from coded_jax.codes import curves, linear
 from coded_jax.codes.parity_model import parity_model
@@ -371,6 +371,21 @@ def test_groups_of_images_end_to_end(lenet, name, k):
         np.testing.assert_allclose(found, expected.reshape(2 * k, 10), atol=1e-4)
         if name == "replication":
             np.testing.assert_allclose(found, logits(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, decoded", [("addition", [0, 1, 0]), ("berrut", [1] * 3)]
+)
+def test_which_images_of_a_group_are_decoded(lenet, name, decoded):
+    """Of a systematic code those whose own result is lost; of others, always all."""
+    pipe = pipeline_of(lenet[0], split="group", k=3, r=2, code=name)
+    for lost in ([1], [1, 4]):
+        found = predictions.decoded(pipe, jnp.asarray(available(lost, 5)))
+        assert found.tolist() == [[bool(d) for d in decoded]]
+    strips = pipeline_of(lenet[0], k=2, r=2, code=name)
+    for lost in ([1], [0, 2], [3]):
+        found = predictions.decoded(strips, jnp.asarray(available(lost, 4)))
+        assert found.tolist() == [[name == "berrut" or lost != [3]]]
 
 
 def test_device_arrays_of_groups(lenet):
