@@ -18,6 +18,8 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 PLACES = ("workdir", "data_dir", "base_dir", "devices", "mesh")
 """Flags that say where, and do not change the run."""
+EXTENT = ("baselines", "seeds", "tried")
+"""Flags that say how much is tried; what has been trained serves any of them."""
 
 
 def versions() -> dict[str, str]:
@@ -40,7 +42,8 @@ def open_workdir(
 
     Args:
       path: the folder; it is made if need be.
-      flags: all flags that fix the run, and no other.
+      flags: all flags that fix the run, and no other; of `EXTENT` they may differ from
+        those that the folder was made with, and take their place.
       places: flags that say where it runs: recorded with them, but free to change.
       defaults: of flags, for those that the version that made the folder did not have.
       write: whether this process, of several, makes the folder and the file.
@@ -64,29 +67,34 @@ def open_workdir(
             f"accepted ({error.strerror or error})"
         ) from error
     before = read_flags(folder)
+    known = {**(defaults or {}), **(before or {})}
+    differing = {
+        flag
+        for flag in known.keys() | flags.keys()
+        if known.get(flag) != flags.get(flag)
+    }
     if before is None:
         if (folder / CHECKPOINTS).exists() or (folder / RESULTS).exists():
             raise ValueError(
                 f"{name}: {os.fspath(path)!r} holds a run without {FLAGS}; "
                 "an empty or new folder is accepted"
             )
+    elif fixed := sorted(differing.difference(EXTENT)):
+        found = ", ".join(
+            f"--{flag}={known.get(flag, 'unset')} there and "
+            f"{flags.get(flag, 'unset')} now"
+            for flag in fixed
+        )
+        raise ValueError(
+            f"{name}: {os.fspath(path)!r} was made with other flags ({found}); "
+            f"give the same flags to resume it, or another --{name}"
+        )
+    if write and (before is None or differing):
         header = " ".join(f"{name}=={v}" for name, v in versions().items())
         # The absolute path: valid from any current folder.
         every = {"workdir": str(folder), **(places or {}), **flags}
         lines = [f"# {header}", *(f"--{name}={v}" for name, v in every.items())]
-        if write:
-            write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
-    elif (before := {**(defaults or {}), **before}) != flags:
-        differing = ", ".join(
-            f"--{flag}={before.get(flag, 'unset')} there and "
-            f"{flags.get(flag, 'unset')} now"
-            for flag in sorted(before.keys() | flags.keys())
-            if before.get(flag) != flags.get(flag)
-        )
-        raise ValueError(
-            f"{name}: {os.fspath(path)!r} was made with other flags ({differing}); "
-            f"give the same flags to resume it, or another --{name}"
-        )
+        write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
     return folder
 
 

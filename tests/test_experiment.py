@@ -167,8 +167,12 @@ def test_seeds_and_rivals(tmp_path):
         epochs=0.5,
         base_epochs=1,
     )
+    less = dataclasses.replace(config, seeds=1, tried=1, baselines=())
+    alone = small_run(tmp_path, less)
+    # Finished runs are extended, and what is trained stays.
     results = small_run(tmp_path, config)
     first, second = results["seeds"]["code"]
+    assert {l: first[l] for l in ("0", "1")} == alone["summary"]
     assert first["1"]["mean"] != second["1"]["mean"]
     mean = np.mean([first["1"]["mean"], second["1"]["mean"]])
     assert results["summary"]["1"]["mean"] == pytest.approx(mean)

@@ -31,6 +31,19 @@ def test_other_flags_are_refused_by_name(tmp_path):
     assert (folder / "flags.txt").read_text() == before
 
 
+def test_more_of_the_same_run_is_no_other_run(tmp_path):
+    folder = workdir.open_workdir(tmp_path, {**FLAGS, "seeds": "1"}, {"devices": "3"})
+    more = {**FLAGS, "seeds": "5", "tried": "3"}
+    workdir.open_workdir(tmp_path, more, {"devices": "1"}, write=False)
+    assert workdir.read_flags(folder) == {**FLAGS, "seeds": "1"}
+    workdir.open_workdir(tmp_path, more, {"devices": "1"})
+    assert workdir.read_flags(folder) == more
+    assert "\n--devices=1\n" in (folder / "flags.txt").read_text()
+    with pytest.raises(ValueError, match="--k=2 there and 4 now") as error:
+        workdir.open_workdir(tmp_path, {**more, "k": "4", "seeds": "2"})
+    assert "seeds" not in str(error.value)
+
+
 def test_a_flag_that_did_not_exist_then_had_its_default(tmp_path):
     workdir.open_workdir(tmp_path, FLAGS)
     defaults = {"precision": "float32", "k": "3"}
