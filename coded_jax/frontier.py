@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from coded_jax.codes import LEARNED, NO_PARITY
+from coded_jax.codes.learned import LINEAR
 from coded_jax.display import blocks_text
+from coded_jax.workdir import EXTENT
 
 WHOLE = "whole image on each"
 
@@ -130,28 +132,74 @@ def points(results: dict[str, Any]) -> list[Point]:
     return found
 
 
-def no_better(
-    results: dict[str, Any], rival: str
-) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], int] | None:
-    """Where the code of a run is no more accurate than one of its baselines.
+def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
+    """The codes of several runs, each once.
+
+    Variants of one code are told apart by the settings in which their runs differ.
 
     Args:
-      results: the content of its `results.json`.
-      rival: the baseline's name.
+      runs: the contents of their `results.json`.
+
+    Raises:
+      ValueError: two runs with the same settings say something else of the same code.
+    """
+    same: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
+    for results in runs:
+        for point in points(results):
+            name = (point.code, point.k, point.r, point.grid, point.stages)
+            variants = same.setdefault(name, [])
+            if all(point != other for other, _ in variants):
+                variants.append((point, results["config"]))
+    found = []
+    for name, variants in same.items():
+        settings = [
+            {key: value for key, value in config.items() if key not in EXTENT}
+            for _, config in variants
+        ]
+        differing = [
+            key
+            for key in settings[0]
+            if any(each.get(key) != settings[0][key] for each in settings)
+        ]
+        labels = [
+            ", ".join(f"{key}={each.get(key)}" for key in differing)
+            for each in settings
+        ]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"runs: two of {name} given, with other results each")
+        found += [
+            point._replace(code=f"{point.code} {label}".rstrip())
+            for (point, _), label in zip(variants, labels, strict=True)
+        ]
+    return found
+
+
+def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | None:
+    """Every pattern's outcome with a code, as in `results.json`; None if the run has no
+    such code, or has kept the patterns of another one only."""
+    if results["config"]["code"] == code:
+        return results["patterns"]
+    return results.get("patterns_of_baselines", {}).get(code)
+
+
+def no_better(
+    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], k: int, r: int
+) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], int]:
+    """Where a code is no more accurate than another one.
+
+    Args:
+      ours, theirs: outcomes of at least all patterns of up to r lost results.
+      k, r: data and parity pieces.
 
     Returns:
-      The code's and the rival's outcomes there, and how many patterns were compared:
-      those that lose a data piece and at most r results. None if the run has no such
-      baseline, or has not kept its patterns.
+      The outcomes of both there, and how many patterns were compared: those that lose a
+      data piece and at most r results.
     """
-    others = results.get("patterns_of_baselines", {}).get(rival)
-    if others is None:
-        return None
-    k, r = results["split"]["k"], results["split"]["r"]
+    found = {tuple(outcome["lost"]): outcome for outcome in theirs}
     pairs = [
-        (ours, theirs)
-        for ours, theirs in zip(results["patterns"], others, strict=True)
-        if len(ours["lost"]) <= r and any(i < k for i in ours["lost"])
+        (each, found[tuple(each["lost"])])
+        for each in ours
+        if len(each["lost"]) <= r and any(i < k for i in each["lost"])
     ]
     worse = [pair for pair in pairs if pair[0]["accuracy"] <= pair[1]["accuracy"]]
     return worse, len(pairs)
@@ -167,8 +215,8 @@ def code_name(config: dict[str, Any], code: str) -> str:
     """A code with its networks, where it has some: `paper mlp/mlp`."""
 
     def network(part: str) -> str:
-        width = config[f"{part}_width"]
-        return config[part] + (f" {width}" if width else "")
+        name, width = config[part], config[f"{part}_width"]
+        return f"{name} {width}" if width and name != LINEAR else name
 
     if code == LEARNED:
         return f"{config['recipe']} {network('encoder')} / {network('decoder')}"

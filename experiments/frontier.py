@@ -22,7 +22,7 @@ from rich.table import Table
 from sections import replace_section
 
 from coded_jax import frontier
-from coded_jax.codes import NO_PARITY
+from coded_jax.codes import LEARNED, NO_PARITY
 from coded_jax.display import lost_text
 from coded_jax.frontier import Point
 from coded_jax.workdir import RESULTS, write_atomically
@@ -38,8 +38,8 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
     """All codes of the runs, and the runs' results.
 
     Raises:
-      ValueError: a file is missing, or two runs differ in their base model, or in what
-        they say of the same code.
+      ValueError: a file is missing, or two runs differ in their base model, or in how
+        they make pieces, or in what they say of the same code.
     """
     runs = []
     for argument in arguments:
@@ -62,15 +62,15 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
     bases = {(r["dataset"], r["base"]["test_accuracy"]) for r in runs}
     if len(bases) > 1:
         raise ValueError(f"runs: of different base models ({sorted(bases)})")
-    found: dict[tuple, Point] = {}
-    for results in runs:
-        for point in frontier.points(results):
-            name = (point.code, point.k, point.r, point.grid, point.stages)
-            if found.setdefault(name, point) != point:
-                raise ValueError(f"runs: two of {name} given, with other results each")
+    if len({r["config"]["split"] for r in runs}) > 1:
+        raise ValueError(
+            "runs: some of pieces of an image and some of groups of images given, one "
+            "kind accepted"
+        )
+    found = frontier.distinct(runs)
     base = runs[0]["base"]["test_accuracy"]
-    wholes = [frontier.whole_image(n, base) for n in {p.n for p in found.values()}]
-    return sorted([*found.values(), *wholes], key=lambda p: (p.n, p.work)), runs
+    wholes = [frontier.whole_image(n, base) for n in {p.n for p in found}]
+    return sorted([*found, *wholes], key=lambda p: (p.n, p.work)), runs
 
 
 def text(values: list[float], digits: int = 2) -> str:
@@ -82,12 +82,17 @@ def text(values: list[float], digits: int = 2) -> str:
     return f"{found} ± {100 * deviation:.{digits}f}" if deviation else found
 
 
+def most_lost(points: list[Point], n: int) -> int:
+    """How many losses all codes on n devices are made for, 1 or more."""
+    return max(1, min(p.r for p in points if p.n == n))
+
+
 def rows(points: list[Point]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row for each code."""
-    most = max(min(p.r for p in points if p.n == n) for n in {p.n for p in points})
-    most = max(most, 1)
+    most = max(most_lost(points, n) for n in {p.n for p in points})
     middle = FAILURE.value[len(FAILURE.value) // 2]
-    headings = ["n", "code", "k, r", "pieces", "work", "encode + piece + decode"]
+    headings = ["n", "code", "k, r", "pieces", "work"]
+    headings += ["encode + piece + decode + not coded"]
     headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in range(most + 1)]
     headings += [f"A({f:g})" for f in FAILURE.value] + [f"beaten at {middle:g} by"]
     found = []
@@ -99,7 +104,7 @@ def rows(points: list[Point]) -> tuple[list[str], list[list[str]]]:
             f"({text([seed[l] for seed in point.worst if l < len(seed)])})"
             for l in range(1, most + 1)
         ]
-        parts = (point.encode, point.piece, point.decode)
+        parts = (point.encode, point.piece, point.decode, point.uncoded)
         blocks = f" of blocks {point.stages}" if point.stages else ""
         found.append(
             [
@@ -118,24 +123,31 @@ def rows(points: list[Point]) -> tuple[list[str], list[list[str]]]:
 
 
 def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:
-    """A line of every run with that baseline: where parity is of no use."""
+    """A line of every learned code that some run has no parity for: where that is as
+    good."""
     lines = []
-    for results in runs:
-        found = frontier.no_better(results, NO_PARITY)
-        if found is None:
-            continue
+    for results in (r for r in runs if r["config"]["code"] == LEARNED):
         config, split = results["config"], results["split"]
-        name = frontier.code_name(config, config["code"])
-        worse, total = found
+        rivals = [
+            found
+            for other in (results, *runs)
+            if all(other["split"][key] == split[key] for key in ("k", "r", "grid"))
+            and other["config"]["stages"] == config["stages"]
+            and (found := frontier.patterns_of(other, NO_PARITY))
+        ]
+        if not rivals:
+            continue
+        name, k, r = frontier.code_name(config, LEARNED), split["k"], split["r"]
+        worse, total = frontier.no_better(results["patterns"], rivals[0], k, r)
         where = ", ".join(
-            f"{lost_text(ours['lost'], split['k'])} "
+            f"{lost_text(ours['lost'], k)} "
             f"({100 * ours['accuracy']:.2f}, without {100 * theirs['accuracy']:.2f})"
             for ours, theirs in worse
         )
         lines.append(
-            f"{name} ({split['k']}, {split['r']}): better than without parity in "
+            f"{name} ({k}, {r}): better than without parity in "
             f"{total - len(worse)} of the {total} patterns that lose a data piece, and "
-            f"at most {split['r']} results{', not in ' if where else ''}{where}"
+            f"at most {r} results{', not in ' if where else ''}{where}"
         )
     return lines
 
@@ -146,7 +158,8 @@ def markdown(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def plot(path: Path, points: list[Point]) -> None:
-    """Per number of devices: A(f) against work, and the error against f.
+    """Errors per number of devices: with results lost, mean and worst pattern, and at a
+    failure probability against the work; and against the failure probability.
 
     Raises:
       ImportError: matplotlib is missing.
@@ -156,28 +169,36 @@ def plot(path: Path, points: list[Point]) -> None:
     except ImportError as error:
         raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
     counts = sorted({point.n for point in points})
-    figure = Figure(figsize=(13, 5 * len(counts)), layout="constrained")
-    axes = figure.subplots(len(counts), 2, squeeze=False)
+    figure = Figure(figsize=(18, 5 * len(counts)), layout="constrained")
+    axes = figure.subplots(len(counts), 3, squeeze=False)
     middle = FAILURE.value[len(FAILURE.value) // 2]
     failures = [10 ** (-3 + i / 20) for i in range(55)]
-    for n, (left, right) in zip(counts, axes, strict=True):
-        same = [p for p in points if p.n == n and frontier.overall(p, middle)]
-        for i, point in enumerate(same):
+    error = lambda values: 100 - 100 * frontier.mean_std(values)[0]
+    for n, (left, centre, right) in zip(counts, axes, strict=True):
+        lost = most_lost(points, n)
+        for i, point in enumerate(p for p in points if p.n == n):
             style = {"color": f"C{i % 10}", "marker": "osD^vX*P"[i // 10 % 8]}
-            name = f"{point.code} ({point.k}, {point.r})"
-            mean, deviation = frontier.mean_std(frontier.overall(point, middle))
-            left.errorbar(point.work, 100 * mean, 100 * deviation, label=name, **style)
-            errors = [
-                100 - 100 * frontier.mean_std(frontier.overall(point, f))[0]
-                for f in failures
-            ]
-            right.plot(failures, errors, label=name, markevery=6, ms=4, **style)
-        left.set(xscale="log", xlabel="work of the busiest device / whole F_Conv")
-        left.set(ylabel=f"A({middle:g}), %", title=f"{n} devices")
-        right.set(xscale="log", yscale="log", xlabel="failure probability f")
-        right.set(ylabel="100 - A(f), %", title=f"{n} devices")
+            if all(len(seed) > lost for seed in point.accuracy):
+                mean = error([seed[lost] for seed in point.accuracy])
+                worst = error([seed[lost] for seed in point.worst])
+                left.errorbar(point.work, mean, [[0], [worst - mean]], **style)
+            blocks = f" of blocks {point.stages}" if point.stages else ""
+            name = f"{point.code} ({point.k}, {point.r}){blocks}"
+            if overall := frontier.overall(point, middle):
+                deviation = 100 * frontier.mean_std(overall)[1]
+                centre.errorbar(point.work, error(overall), deviation, **style)
+                errors = [error(frontier.overall(point, f)) for f in failures]
+                right.plot(failures, errors, label=name, markevery=6, ms=4, **style)
+            else:
+                right.plot([], label=name, **style)
+        work = "work of the busiest device, of the whole image's"
+        left.set(xlabel=work, ylabel=f"error with {lost} lost, mean up to worst, %")
+        centre.set(xlabel=work, ylabel=f"100 - A({middle:g}), %", title=f"{n} devices")
+        right.set(xlabel="failure probability f", ylabel="100 - A(f), %")
+        for each in (left, centre, right):
+            each.set(xscale="log", yscale="log")
         right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
 def main(argv: list[str]) -> None:
@@ -194,9 +215,10 @@ def main(argv: list[str]) -> None:
         shown.add_row(*row)
     results, lines = runs[0], against_no_parity(runs)
     base = 100 * results["base"]["test_accuracy"]
+    worker = "network" if results["config"]["split"] == "group" else "F_Conv"
     heading = (
         f"{results['dataset']}, {results['config']['base_model']}, base {base:.2f} %; "
-        "work is that of the busiest device for one image, over the whole F_Conv; "
+        f"work is that of the busiest device for one image, over the whole {worker}; "
         "A(f) is the accuracy where each device fails with probability f"
     )
     console = Console(width=None if sys.stdout.isatty() else 200)
@@ -230,8 +252,9 @@ def write(folder: Path, points: list[Point], results: dict[str, Any]) -> None:
                 **point._asdict(),
                 "work": point.work,
                 "overall": {
-                    str(f): frontier.mean_std(frontier.overall(point, f))
+                    str(f): frontier.mean_std(overall) if overall else None
                     for f in FAILURE.value
+                    for overall in [frontier.overall(point, f)]
                 },
             }
             for point in points

@@ -497,13 +497,11 @@ def test_a_locally_connected_layer_by_hand():
     padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
     expected = padded
     for i in range(2):
-        layer = params["params"][f"ConvLocal_{i}"]
-        # Windows are flattened with the maps first.
+        layer = params["params"][f"Local_{i}"]
         expected = np.array(
             [
                 [
-                    expected[a : a + 3, b : b + 3].transpose(2, 0, 1).ravel()
-                    @ layer["kernel"][a, b, :, 0]
+                    expected[a : a + 3, b : b + 3].ravel() @ layer["kernel"][a, b, :, 0]
                     + layer["bias"][a, b, 0]
                     for b in range(3)
                 ]

@@ -1,5 +1,6 @@
 """The best choice among codes: closed forms, and the script on runs made here."""
 
+import copy
 import json
 import math
 import subprocess
@@ -80,20 +81,33 @@ def test_points_of_a_run(finished):
     ]
 
 
+def test_variants_of_a_code_are_told_apart_by_their_settings(finished):
+    results = json.loads((finished / "results.json").read_text())
+    other = copy.deepcopy(results)
+    assert frontier.distinct([results, other]) == frontier.points(results)
+    other["summary"]["1"]["mean"] = 0.25
+    with pytest.raises(ValueError, match="^runs: two of .* with other results each"):
+        frontier.distinct([results, other])
+    other["config"] |= {"supervision": 3.0, "seeds": 7}
+    found = [point.code for point in frontier.distinct([results, other])]
+    name = "systematic mlp / mlp supervision="
+    assert found == [f"{name}0.0", f"{name}3.0", "zero_fill", "no_parity mlp"]
+
+
 def test_where_a_code_is_no_better_than_a_baseline():
     def outcomes(*accuracies):
         lost = [[], [0], [1], [2], [0, 1]]
         return [dict(lost=l, accuracy=a) for l, a in zip(lost, accuracies, strict=True)]
 
-    results = {
-        "split": {"k": 2, "r": 1},
-        "patterns": outcomes(0.9, 0.8, 0.7, 0.6, 0.1),
-        "patterns_of_baselines": {"rival": outcomes(0.9, 0.7, 0.7, 0.9, 0.5)},
-    }
+    ours, theirs = outcomes(0.9, 0.8, 0.7, 0.6, 0.1), outcomes(0.9, 0.7, 0.7, 0.9, 0.5)
     # Neither a parity piece alone nor more than r lost results count.
-    ((ours, theirs),), total = frontier.no_better(results, "rival")
-    assert ours["lost"] == theirs["lost"] == [1] and total == 2
-    assert frontier.no_better(results, "another") is None
+    (pair,), total = frontier.no_better(ours, theirs, 2, 1)
+    assert [each["lost"] for each in pair] == [[1], [1]] and total == 2
+    results = {"config": {"code": "some"}, "patterns": ours}
+    assert frontier.patterns_of(results, "some") == ours
+    assert frontier.patterns_of(results, "rival") is None
+    results["patterns_of_baselines"] = {"rival": theirs}
+    assert frontier.patterns_of(results, "rival") == theirs
 
 
 def test_blocks_in_no_stage_are_work_of_every_code(finished):
@@ -160,8 +174,13 @@ def test_script(finished, tmp_path):
     assert f" in {line}data 1 (50.00, without 62.50)\n\n<!--" in text
 
 
-def test_script_without_all_losses_tried_says_no_overall_accuracy(finished):
-    done = script(str(finished))
+def test_script_without_all_losses_tried_says_no_overall_accuracy(finished, tmp_path):
+    done = script(str(finished), f"--output={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "frontier.png").stat().st_size > 10_000
+    points = json.loads((tmp_path / "frontier.json").read_text())["points"]
+    overall = {p["code"]: p["overall"]["0.05"] for p in points}
+    assert overall["zero_fill"] is None and overall[WHOLE][0] > 0.5
     (row,) = (line for line in done.stdout.splitlines() if "zero_fill" in line)
     assert row.split()[-3:] == ["-", "-", "-"]
 
@@ -174,6 +193,17 @@ def test_readme_has_the_table_of_the_committed_results(tmp_path):
     done = script(f"--readme={readme}", *map(str, results))
     assert done.returncode == 0, done.stderr
     assert readme.read_text() == text
+
+
+def test_groups_and_pieces_of_an_image_are_not_compared(finished, tmp_path):
+    results = json.loads((finished / "results.json").read_text())
+    results["config"]["split"] = "group"
+    other = tmp_path / "groups.json"
+    other.write_text(json.dumps(results))
+    done = script(str(finished), str(other))
+    assert done.returncode == 1 and done.stderr.startswith(
+        "error: runs: some of pieces"
+    )
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,15 @@ def test_costs_of_the_papers_codes():
     assert 2 * convolutions == pytest.approx(cost.flops, rel=0.04)
 
 
+def test_costs_of_locally_connected_codes():
+    """Products of 3x3 windows, by hand: two layers, the hidden one twice as deep."""
+    (cost,) = costs_of((28, 28, 1), recipe="paper", encoder="local", decoder="local")
+    encoder = 20 * 28 * 9 * (2 * 2 + 2 * 1)
+    decoder = 2 * 4 * 9 * (3 * 16 * 64 + 64 * 32)
+    assert 2 * encoder == pytest.approx(cost.encode_flops, rel=0.06)
+    assert 2 * decoder == pytest.approx(cost.decode_flops, rel=0.01)
+
+
 @pytest.mark.parametrize("code", ["replication", "uncoded", "zero_fill"])
 def test_copies_cost_nothing(code):
     (cost,) = costs_of((28, 28, 1), code=code, baselines=())
@@ -193,18 +202,28 @@ def test_matrix_of_a_pattern_by_hand():
     assert matrix_flops(weights, (1,), systematic=True) == 1
 
 
-@pytest.mark.parametrize("network, grid", [("vgg16", (2, 2)), ("resnet18", (2, 2))])
+STAGES = {
+    "vgg16": ((1, 2), (3, 4)),
+    "vgg16, full split": ((1, 2), (3, 4), (5, 6), (7, 7), (8, 8), (9, 9)),
+    "resnet18": ((1, 3), (4, 5)),
+    "resnet18, full split": ((1, 3), (4, 5), (6, 6), (7, 7)),
+    "mobilenet": ((1, 4),),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("sizes", [(2, 1, (1, 2)), (4, 2, (2, 2))])
 @pytest.mark.parametrize("width", [0.125, 1.0])
-def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(network, grid, width):
-    stages = ((1, 2), (3, 4)) if network == "vgg16" else ((1, 3), (4, 5))
+def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(name, sizes, width):
+    k, r, grid = sizes
     found = costs_of(
         (28, 28, 1),
-        base_model=network,
+        base_model=name.split(",")[0],
         base_width=width,
-        stages=stages,
+        stages=STAGES[name],
         recipe="systematic",
-        k=4,
-        r=2,
+        k=k,
+        r=r,
         grid=grid,
     )
     coded = [cost for cost in found if cost.plan]

@@ -7,6 +7,7 @@ weights of its own at every position.
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from coded_jax.codes.maps import (
@@ -15,6 +16,35 @@ from coded_jax.codes.maps import (
     maps_to_pieces,
     pieces_to_maps,
 )
+
+
+class Local(nn.Module):
+    """A convolution with weights of its own at every position, zeros around the map.
+
+    As `nn.ConvLocal`, which gathers its windows by a convolution with an identity, at
+    several times the products of the layer itself.
+
+    Attributes:
+      out: output maps.
+    """
+
+    out: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, h, w, maps] -> [B, h, w, out]`."""
+        _, h, w, maps = x.shape
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+        init = nn.initializers
+        kernel = self.param(
+            "kernel",
+            init.lecun_normal(in_axis=2, out_axis=3, batch_axis=(0, 1)),
+            (h, w, 9 * maps, self.out),
+        )
+        bias = self.param("bias", init.zeros_init(), (h, w, self.out))
+        y = jnp.einsum("bhwi,hwio->bhwo", jnp.concatenate(shifted, axis=-1), kernel)
+        return y + bias[None]
 
 
 class LocalStack(nn.Module):
@@ -31,8 +61,8 @@ class LocalStack(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, h, w, maps] -> [B, h, w, out]`."""
-        x = nn.relu(nn.ConvLocal(self.width or 2 * self.out, (3, 3))(x))
-        return nn.ConvLocal(self.out, (3, 3))(x)
+        x = nn.relu(Local(self.width or 2 * self.out)(x))
+        return Local(self.out)(x)
 
 
 class LocalEncoder(nn.Module):

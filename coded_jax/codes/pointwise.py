@@ -18,7 +18,7 @@ class PointwiseDecoder(nn.Module):
       k: shares to reconstruct.
       joint: the n*D feature maps together, or each of the D channels on its own, with
         shared weights and n input maps.
-      width: of the hidden layer; half of D if None.
+      width: of the hidden layer; a quarter of D if None.
       relu: whether the outputs are never negative, as features after a ReLU are.
     """
 
@@ -31,7 +31,7 @@ class PointwiseDecoder(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:
         """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
         depth = features.shape[-1]
-        width = self.width or max(1, depth // 2)
+        width = self.width or max(1, depth // 4)
         x = nn.Dense(width)(features_to_maps(features, self.joint))
         x = nn.Dense(self.k * (depth if self.joint else 1))(nn.relu(x))
         return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)
