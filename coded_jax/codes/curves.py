@@ -91,7 +91,7 @@ def spline_matrix(
 def spline(
     shape: CodeShape, encoder_smoothing: float = 1e-3, decoder_smoothing: float = 1e-3
 ) -> Code:
-    """NeRCC (Moradi, Maddah-Ali et al. 2024): nested regression by smoothing splines.
+    """NeRCC (Moradi and Maddah-Ali 2024): nested regression by smoothing splines.
 
     As `berrut`, with a smoothing spline through the pieces and another one through the
     results that arrived. The points are those of `berrut`. How much is smoothed is our

@@ -210,7 +210,7 @@ def mds(shape: CodeShape) -> Code:
 def addition_generator(k: int, r: int) -> np.ndarray:
     """Of ParM's codes, `[n, k]`: parity j is `sum_i (i + 1)^j piece_i`.
 
-    The first is their sum, and any k results decode (Kosaian et al. 2019, section 3.5).
+    The first is their sum, and any k results decode (Kosaian et al. 2019).
     """
     powers = np.arange(1, k + 1.0)[None] ** np.arange(r)[:, None]
     return np.concatenate([np.eye(k), powers])
