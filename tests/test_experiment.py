@@ -76,13 +76,15 @@ def test_results_have_the_documented_layout(finished):
     }
     lost = [pattern["lost"] for pattern in results["patterns"]]
     assert lost == [[], [0], [1], [2]]
-    keys = {"lost", "accuracy", "agreement", "feature_mse"}
+    keys = {"lost", "accuracy", "agreement", "feature_mse", "decoded_accuracy"}
     assert all(pattern.keys() == keys for pattern in results["patterns"])
     accuracies = [p["accuracy"] for p in results["patterns"]]
     assert results["summary"]["1"] == {
         "mean": pytest.approx(np.mean(accuracies[1:])),
         "worst": min(accuracies[1:]),
+        "decoded": pytest.approx(np.mean(accuracies[1:3])),  # not of lost parity
     }
+    assert results["patterns"][3]["decoded_accuracy"] is None
     assert results["baselines"].keys() == {"zero_fill", "no_parity"}
     for summary in (results["summary"], *results["baselines"].values()):
         assert summary.keys() == {"0", "1"}

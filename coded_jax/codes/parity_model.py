@@ -15,7 +15,7 @@ def parity_model(shape: CodeShape, variables: PyTree) -> Code:
     Parity j is `sum_i (i+1)^j piece_i`, and its worker's network is trained to make
     `sum_i (i+1)^j share_i` of it, so that any k results decode by subtraction. The
     network is the base model with weights of its own, which start as the base model's
-    (and weight decay draws them back there); statistics of batch norms stay as they are.
+    (weight decay draws them back there); statistics of batch norms stay as they are.
     With several coded stages, each one has such networks of its own.
 
     Args:
