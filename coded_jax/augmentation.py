@@ -10,7 +10,7 @@ from jax.scipy.ndimage import map_coordinates
 
 AUGMENTATIONS = ("none", "shift", "flip_shift", "affine")
 SHIFT = 2  # pixels
-AFFINE = 0.15
+AFFINE = 0.15  # most change of a coefficient of the identity map
 
 
 def augment(key: jax.Array, images: jax.Array, kind: str) -> jax.Array:
