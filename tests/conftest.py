@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import os
 
 import jax
 import pytest
@@ -14,6 +15,15 @@ startup.offer_cpu_devices(8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Truths hold to float32 rounding; accelerators multiply more coarsely by default.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_compilations(tmp_path_factory):
+    """On the disk until the tests end: most of their time went into compiling the same
+    programs anew, in this process and in those that tests start."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    startup.keep_compilations(folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
 
 
 @pytest.fixture(scope="module", autouse=True)
