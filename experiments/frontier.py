@@ -31,7 +31,8 @@ OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
 FAILURE = flags.DEFINE_multi_float(
     "failure", [0.01, 0.05, 0.2], "probability that a device's result is lost"
 )
-README = flags.DEFINE_string("readme", None, "file whose frontier section is replaced")
+README = flags.DEFINE_string("readme", None, "file one of whose sections is replaced")
+SECTION = flags.DEFINE_string("section", "frontier", "name of that section")
 
 
 def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
@@ -228,7 +229,7 @@ def main(argv: list[str]) -> None:
             readme = Path(README.value)
             section = f"{heading}.\n\n{markdown(headings, table)}\n"
             section = "\n".join([section, *(f"- {line}" for line in lines)]).rstrip()
-            replaced = replace_section(readme.read_text(), "frontier", section)
+            replaced = replace_section(readme.read_text(), SECTION.value, section)
             write_atomically(readme, replaced)
         if OUTPUT.value is not None:
             write(Path(OUTPUT.value), points, results)
