@@ -193,3 +193,45 @@ LAYOUTS: dict[str, tuple[str, Callable[[list[Row]], Table]]] = {
         _targets,
     ),
 }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Markdown: speed beside PyTorch's, of training and of inference.
+
+    Args:
+      report: the content of the JSON file that `benchmark.py` writes.
+    """
+    training = [
+        "| code | batch | coded_jax, images/s | PyTorch eager, images/s | ratio "
+        "| of best rounds | target |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for group in grouped(report["training"]):
+        ours, eager = group[OURS], group[EAGER]
+        training.append(
+            f"| {code(ours)} | {ours['batch']} "
+            f"| {ours['images_per_second']:,.0f} | {eager['images_per_second']:,.0f} "
+            f"| **{ours['ratio_to_eager']:.2f}** | {ours['fastest_ratio']:.2f} "
+            f"| {TRAINING[ours['network']]} |"
+        )
+    inference = [
+        "| code | lost | batch | coded_jax, ms | PyTorch eager, ms | ratio "
+        "| of best rounds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for group in grouped(report["inference"]):
+        ours, eager = group[OURS], group[EAGER]
+        inference.append(
+            f"| {code(ours)} | {ours['lost']} | {ours['batch']} "
+            f"| {ours['ms']:.2f} | {eager['ms']:.2f} "
+            f"| **{ours['ratio_to_eager']:.2f}** | {ours['fastest_ratio']:.2f} |"
+        )
+    versions, machine = report["versions"], report["machine"]
+    setting = (
+        f"Training a code:\n\n{{}}\n\nInference, with target 1:\n\n{{}}\n\n"
+        f"Measured with jax {versions['jax']} and PyTorch "
+        f"{report['pytorch']['version']} on {machine['cores']} cores "
+        f"({machine['processor']}), device {machine['device']}, medians, by "
+        f"`{report['command']}`."
+    )
+    return setting.format("\n".join(training), "\n".join(inference))

@@ -13,7 +13,6 @@ from typing import Any
 
 import benchmark_tables
 from absl import app, flags
-from benchmark_tables import EAGER, OURS
 from sections import replace_section
 
 from coded_jax.display import blocks_text, percent, spread
@@ -38,6 +37,11 @@ ZOO_HEADER = (
     "| l | mean | worst | drop | zero-fill mean (worst) | no parity mean (worst) "
     "| authors' code | run |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+GROUP_HEADER = (
+    "| network | k, r | code | base | nothing lost | l | decoded answers | all, mean "
+    "| all, worst |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -113,6 +117,33 @@ def zoo_rows(name: str, results: dict[str, Any]) -> list[str]:
     return rows
 
 
+def group_rows(results: dict[str, Any]) -> list[str]:
+    """One run on groups of images: for every code, a row for each number of lost
+    results up to r."""
+    config, (k, r) = results["config"], pieces(results)
+    network = f"{results['dataset']}, {config['base_model']} x {config['base_width']:g}"
+    rows = []
+    for name, losses in {
+        config["code"]: results["summary"],
+        **results["baselines"],
+    }.items():
+        for lost in range(1, r + 1):
+            found = losses[str(lost)]
+            cells = [
+                network,
+                f"{k}, {r}",
+                name,
+                percent(results["base"]["test_accuracy"]),
+                spread(losses["0"], "mean"),
+                str(lost),
+                f"**{spread(found, 'decoded')}**" if "decoded" in found else "-",
+                spread(found, "mean"),
+                spread(found, "worst"),
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
 def times(results: dict[str, Any]) -> str:
     """Epochs and seconds of a run's phases."""
     config, seconds = results["config"], results["timing"]["seconds"]
@@ -154,11 +185,14 @@ def report(paths: list[Path]) -> dict[str, str]:
     """Markdown of each section: a table, and below it the command of each run.
 
     Returns:
-      `results` with the runs on MNIST, and `zoo` with the others, as far as there are.
+      `groups` with the runs that code different images together, `results` with those
+      on MNIST, and `zoo` with the others, as far as there are.
     """
     runs = read(paths)
-    table_5 = {n: r for n, r in runs.items() if r["dataset"].startswith("mnist")}
-    zoo = {n: r for n, r in runs.items() if n not in table_5}
+    groups = {n: r for n, r in runs.items() if r["config"].get("split") == "group"}
+    images = {n: r for n, r in runs.items() if n not in groups}
+    table_5 = {n: r for n, r in images.items() if r["dataset"].startswith("mnist")}
+    zoo = {n: r for n, r in images.items() if n not in table_5}
     sections = {}
     if table_5:
         rows = [row(name, results) for name, results in table_5.items()]
@@ -173,6 +207,13 @@ def report(paths: list[Path]) -> dict[str, str]:
             for name, r in zoo.items()
         ]
         sections["zoo"] = section(ZOO_HEADER, rows, zoo, commands)
+    if groups:
+        rows = [line for results in groups.values() for line in group_rows(results)]
+        commands = [
+            f"- `{name}` (seed {r['seed']}): `{r['command']}`"
+            for name, r in groups.items()
+        ]
+        sections["groups"] = section(GROUP_HEADER, rows, groups, commands)
     return sections
 
 
@@ -191,54 +232,12 @@ def setup(results: dict[str, Any]) -> str:
     )
 
 
-def benchmark(report: dict[str, Any]) -> str:
-    """Markdown: speed beside PyTorch's, of training and of inference.
-
-    Args:
-      report: the content of the JSON file that `benchmark.py` writes.
-    """
-    training = [
-        "| code | batch | coded_jax, images/s | PyTorch eager, images/s | ratio "
-        "| of best rounds | target |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for group in benchmark_tables.grouped(report["training"]):
-        ours, eager = group[OURS], group[EAGER]
-        training.append(
-            f"| {benchmark_tables.code(ours)} | {ours['batch']} "
-            f"| {ours['images_per_second']:,.0f} | {eager['images_per_second']:,.0f} "
-            f"| **{ours['ratio_to_eager']:.2f}** | {ours['fastest_ratio']:.2f} "
-            f"| {benchmark_tables.TRAINING[ours['network']]} |"
-        )
-    inference = [
-        "| code | lost | batch | coded_jax, ms | PyTorch eager, ms | ratio "
-        "| of best rounds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for group in benchmark_tables.grouped(report["inference"]):
-        ours, eager = group[OURS], group[EAGER]
-        inference.append(
-            f"| {benchmark_tables.code(ours)} | {ours['lost']} | {ours['batch']} "
-            f"| {ours['ms']:.2f} | {eager['ms']:.2f} "
-            f"| **{ours['ratio_to_eager']:.2f}** | {ours['fastest_ratio']:.2f} |"
-        )
-    versions, machine = report["versions"], report["machine"]
-    setting = (
-        f"Training a code:\n\n{{}}\n\nInference, with target 1:\n\n{{}}\n\n"
-        f"Measured with jax {versions['jax']} and PyTorch "
-        f"{report['pytorch']['version']} on {machine['cores']} cores "
-        f"({machine['processor']}), device {machine['device']}, medians, by "
-        f"`{report['command']}`."
-    )
-    return setting.format("\n".join(training), "\n".join(inference))
-
-
 def main(argv: list[str]) -> None:
     paths = [Path(argument) for argument in argv[1:]]
     sections = report(paths)
     if BENCHMARK.value is not None:
         found = json.loads(Path(BENCHMARK.value).read_text())
-        sections["benchmark"] = benchmark(found)
+        sections["benchmark"] = benchmark_tables.markdown(found)
     if not sections:
         raise app.UsageError("neither a results.json file nor --benchmark given")
     if README.value is None:

@@ -164,7 +164,7 @@ def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
 def test_readme_table_is_that_of_the_results(report):
     readme = (ROOT / "README.md").read_text()
     sections = report.report(RESULTS)
-    assert set(sections) == {"results", "zoo"}
+    assert set(sections) == {"results", "zoo", "groups"}
     for name, section in sections.items():
         assert report.replace_section(readme, name, section) == readme
 
@@ -172,7 +172,7 @@ def test_readme_table_is_that_of_the_results(report):
 def test_readme_table_is_that_of_the_benchmark(report):
     readme = (ROOT / "README.md").read_text()
     found = json.loads((ROOT / "experiments" / "benchmark.json").read_text())
-    section = report.benchmark(found)
+    section = report.benchmark_tables.markdown(found)
     assert report.replace_section(readme, "benchmark", section) == readme
 
 
@@ -244,6 +244,30 @@ def test_report_of_a_chain(report):
     assert [r.split(" | ")[-2] for r in report.zoo_rows("x", results)] == [
         "80.91",
         "74.37",
+    ]
+
+
+def test_report_of_groups(report):
+    exact = {"mean": 0.9, "worst": 0.9}
+    losses = {"0": exact, "1": {"mean": 0.89, "worst": 0.88, "decoded": 0.85}}
+    results = {
+        "config": {
+            "split": "group",
+            "code": "berrut",
+            "base_model": "vgg16",
+            "base_width": 0.125,
+        },
+        "dataset": "fashion_mnist",
+        "split": {"k": 8, "r": 1},
+        "base": {"test_accuracy": 0.9},
+        "summary": losses,
+        "baselines": {"uncoded": {"0": exact, "1": {"mean": 0.7, "worst": 0.0}}},
+    }
+    assert report.group_rows(results) == [
+        "| fashion_mnist, vgg16 x 0.125 | 8, 1 | berrut | 90.00 | 90.00 | 1 "
+        "| **85.00** | 89.00 | 88.00 |",
+        "| fashion_mnist, vgg16 x 0.125 | 8, 1 | uncoded | 90.00 | 90.00 | 1 "
+        "| - | 70.00 | 0.00 |",
     ]
 
 
