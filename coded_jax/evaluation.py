@@ -125,7 +125,7 @@ def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]
       `{"0": {"mean": ..., "worst": ...}, "1": ...}`, keys as in `results.json`: means
       over the seeds; of several also `mean_std` and `worst_std`, standard deviations
       with `S - 1` degrees of freedom. Where answers are decoded there is `decoded`,
-      their mean accuracy, likewise.
+      their accuracy, likewise; every pattern that decodes some weighs the same.
     """
     summary = {}
     for l in sorted({len(outcome.lost) for outcome in seeds[0]}):

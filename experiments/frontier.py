@@ -60,7 +60,15 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
             )
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
-    bases = {(r["dataset"], r["base"]["test_accuracy"]) for r in runs}
+    bases = {
+        (
+            r["dataset"],
+            r["config"]["base_model"],
+            r["config"]["base_width"],
+            r["base"]["test_accuracy"],
+        )
+        for r in runs
+    }
     if len(bases) > 1:
         raise ValueError(f"runs: of different base models ({sorted(bases)})")
     if len({r["config"]["split"] for r in runs}) > 1:
@@ -124,8 +132,8 @@ def rows(points: list[Point]) -> tuple[list[str], list[list[str]]]:
 
 
 def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:
-    """A line of every learned code that some run has no parity for: where that is as
-    good."""
+    """A line of every learned code whose decoder some run has without parity: where
+    that is as good."""
     lines = []
     for results in (r for r in runs if r["config"]["code"] == LEARNED):
         config, split = results["config"], results["split"]
@@ -133,7 +141,9 @@ def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:
             found
             for other in (results, *runs)
             if all(other["split"][key] == split[key] for key in ("k", "r", "grid"))
-            and other["config"]["stages"] == config["stages"]
+            and all(other["config"][key] == config[key] for key in ("stages", "recipe"))
+            and frontier.code_name(other["config"], NO_PARITY)
+            == frontier.code_name(config, NO_PARITY)
             and (found := frontier.patterns_of(other, NO_PARITY))
         ]
         if not rivals:

@@ -60,6 +60,11 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     try:
         config = config_from_flags()
+        if config.split == "group":
+            raise ValueError(
+                "split: 'group' given, 'image' accepted: a group is not split, each "
+                "device computes a whole image"
+            )
         image, classes = example()
         channels = image.shape[-1]
         pipeline = build.build_pipeline(

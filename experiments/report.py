@@ -8,13 +8,16 @@ python experiments/report.py --readme=README.md --benchmark=experiments/benchmar
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import benchmark_tables
 from absl import app, flags
+from command_line import parse_flags
 from sections import replace_section
 
+from coded_jax.codes import LEARNED
 from coded_jax.display import blocks_text, percent, spread
 from coded_jax.workdir import write_atomically
 
@@ -67,11 +70,11 @@ def baseline(results: dict[str, Any], which: str, lost: str) -> str:
 def row(name: str, results: dict[str, Any]) -> str:
     """One run on MNIST: a row as of Table V."""
     config, split = results["config"], results["split"]
-    lost = str(split["r"])
+    lost = max(l for l in results["summary"] if int(l) <= split["r"])
     coded = results["summary"][lost]
     cells = [
         f"{split['k']}, {split['r']}, {lost}",
-        f"{network(config, 'encoder')} / {network(config, 'decoder')}",
+        networks(config),
         config["recipe"],
         percent(results["base"]["test_accuracy"]),
         f"**{spread(coded, 'mean')}**",
@@ -127,15 +130,16 @@ def group_rows(results: dict[str, Any]) -> list[str]:
         config["code"]: results["summary"],
         **results["baselines"],
     }.items():
-        for lost in range(1, r + 1):
-            found = losses[str(lost)]
+        for lost, found in losses.items():
+            if not 0 < int(lost) <= r:
+                continue
             cells = [
                 network,
                 f"{k}, {r}",
                 name,
                 percent(results["base"]["test_accuracy"]),
                 spread(losses["0"], "mean"),
-                str(lost),
+                lost,
                 f"**{spread(found, 'decoded')}**" if "decoded" in found else "-",
                 spread(found, "mean"),
                 spread(found, "worst"),
@@ -162,20 +166,33 @@ def name_of(path: Path) -> str:
     return path.parent.name if path.name == "results.json" else path.stem
 
 
-def network(config: dict[str, Any], part: str) -> str:
-    """`mlp`, or `conv` with its width; channels where they are not the default."""
-    words = [config[part], config[f"{part}_width"]]
-    words += [config["decoder_channels"]] if part == "decoder" else []
-    return " ".join(str(word) for word in words if word is not None)
+def networks(config: dict[str, Any]) -> str:
+    """`mlp / conv 128`, with widths, and with channels where they are not the default;
+    the name of a code without such networks."""
+    if config.get("code", LEARNED) != LEARNED:
+        return config["code"]
+    encoder = [config["encoder"], config["encoder_width"]]
+    decoder = [config[f"decoder{part}"] for part in ("", "_width", "_channels")]
+    return " / ".join(
+        " ".join(str(word) for word in words if word is not None)
+        for words in (encoder, decoder)
+    )
 
 
 def read(paths: list[Path]) -> dict[str, dict[str, Any]]:
     """Name and content of each file, in the order of the tables.
 
     Raises:
-      ValueError: two have one name.
+      ValueError: two have one name, or one is no such file.
     """
-    found = {name_of(path): json.loads(path.read_text()) for path in paths}
+    found = {}
+    for path in paths:
+        try:
+            found[name_of(path)] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            raise ValueError(
+                f"files: {str(path)!r} given, files of results.json accepted"
+            ) from None
     if len(found) < len(paths):
         raise ValueError(f"files: {[str(p) for p in paths]} hold two runs of one name")
     return dict(sorted(found.items(), key=lambda item: order(item[1])))
@@ -233,22 +250,26 @@ def setup(results: dict[str, Any]) -> str:
 
 
 def main(argv: list[str]) -> None:
-    paths = [Path(argument) for argument in argv[1:]]
-    sections = report(paths)
-    if BENCHMARK.value is not None:
-        found = json.loads(Path(BENCHMARK.value).read_text())
-        sections["benchmark"] = benchmark_tables.markdown(found)
-    if not sections:
-        raise app.UsageError("neither a results.json file nor --benchmark given")
-    if README.value is None:
-        print("\n\n".join(sections.values()))
-        return
-    readme = Path(README.value)
-    text = readme.read_text()
-    for name, section in sections.items():
-        text = replace_section(text, name, section)
-    write_atomically(readme, text)
+    try:
+        sections = report([Path(argument) for argument in argv[1:]])
+        if BENCHMARK.value is not None:
+            found = json.loads(Path(BENCHMARK.value).read_text())
+            sections["benchmark"] = benchmark_tables.markdown(found)
+        if not sections:
+            raise ValueError(
+                "files: none given, results.json files or --benchmark accepted"
+            )
+        if README.value is None:
+            print("\n\n".join(sections.values()))
+            return
+        readme = Path(README.value)
+        text = readme.read_text()
+        for name, section in sections.items():
+            text = replace_section(text, name, section)
+        write_atomically(readme, text)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -205,6 +205,8 @@ def test_report_row(report):
         "| 4, 1, 1 | mlp / conv 8 joint | paper | 99.00 | **98.76** | 90.00 "
         "| 98.76 (90.00) | 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
     ).replace("98.76", f"{98.765:.2f}")
+    results["config"]["code"] = "mds"
+    assert report.row("x", results).startswith("| 4, 1, 1 | mds | paper | 99.00 |")
 
 
 def test_report_of_a_chain(report):
@@ -274,6 +276,21 @@ def test_report_of_groups(report):
 def test_report_refuses_a_file_without_markers(report):
     with pytest.raises(ValueError, match="^readme: "):
         report.replace_section("no markers", "results", "table")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "error: files: none given, results.json files or --benchmark accepted"),
+        (["nowhere.json"], "error: files: 'nowhere.json' given, files of results.json"),
+        (["--wrong"], "error: Unknown command line flag 'wrong'"),
+    ],
+)
+def test_report_says_in_one_line_what_is_wrong(arguments, message):
+    script = [sys.executable, str(ROOT / "experiments/report.py"), *arguments]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_results_hold_no_path_of_a_machine():

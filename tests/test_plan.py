@@ -128,6 +128,10 @@ def test_script_prints_the_table_and_draws_the_pieces(tmp_path):
             "image_shape: (8, 8, 1) given, one that lenet5 takes",
         ),
         (["--image_shape=28x28x1", "--k=5"], "k: 5 pieces along the rows"),
+        (
+            ["--image_shape=28x28x1", "--split=group"],
+            "split: 'group' given, 'image' accepted",
+        ),
         (["--image_shape=28x28x1", "--picture=/no/such/folder/a.png"], "picture: "),
     ],
 )
