@@ -60,7 +60,7 @@ class Config:
       recipe: `"paper"` (the decoder regenerates all shares, constant learning rate) or
         `"systematic"` (what arrived is passed through, cosine decay).
       encoder, decoder: one of `codes.ENCODERS` and of `codes.DECODERS`. If None, "mlp";
-        but the cheap "linear" and "pointwise" for systematic codes of deep networks.
+        but the cheap "linear" and "low_rank" for systematic codes of deep networks.
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
       dilations: of the 3x3 layers of `conv` networks.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
@@ -130,7 +130,7 @@ class Config:
     def __post_init__(self) -> None:
         deep = self.base_model not in ("lenet5", OWN)
         cheap = deep and self.recipe == "systematic"
-        networks = {"encoder": "linear", "decoder": "pointwise"}
+        networks = {"encoder": "linear", "decoder": "low_rank"}
         for name, network in networks.items():
             if getattr(self, name) is None:
                 # The dataclass is frozen, but not yet.

@@ -72,7 +72,7 @@ flags.DEFINE_enum(
     "decoder",
     None,
     codes.DECODERS,
-    "likewise; mlp, but pointwise for systematic codes of deep networks",
+    "likewise; mlp, but low_rank for systematic codes of deep networks",
 )
 flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
 flags.DEFINE_integer("decoder_width", None, "of hidden layers; its own if not given")

@@ -34,6 +34,7 @@ LEARNED |= {
         encoder="local", decoder="local", decoder_channels="independent"
     ),
     "pointwise": dict(encoder="strided", decoder="pointwise"),
+    "low rank": dict(encoder="strided", decoder="low_rank"),
 }
 INDEPENDENT = ["mlp, independent", "conv", "local, independent"]
 
@@ -470,7 +471,11 @@ def test_init():
     "argument, value, accepted",
     [
         ("encoder", "cnn", r"\['mlp', 'conv', 'strided', 'local', 'linear'\]"),
-        ("decoder", "MLP", r"\['mlp', 'conv', 'local', 'pointwise', 'linear'\]"),
+        (
+            "decoder",
+            "MLP",
+            r"\['mlp', 'low_rank', 'conv', 'local', 'pointwise', 'linear'\]",
+        ),
         ("decoder_channels", "both", r"\['joint', 'independent'\]"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from coded_jax.types import Code, CodeShape, PyTree
 
 LINEAR = "linear"
 ENCODERS = ("mlp", "conv", "strided", "local", LINEAR)
-DECODERS = ("mlp", "conv", "local", "pointwise", LINEAR)
+DECODERS = ("mlp", "low_rank", "conv", "local", "pointwise", LINEAR)
 DECODER_CHANNELS = ("joint", "independent")
 
 
@@ -98,7 +99,8 @@ def learned_code(
     Args:
       shape: the sizes to build for.
       encoder: one of `ENCODERS`; `"linear"`: the sums of the pieces alone.
-      decoder: one of `DECODERS`; `"linear"`: the `linear_estimate` alone.
+      decoder: one of `DECODERS`; `"linear"`: the `linear_estimate` alone;
+        `"low_rank"`: as `"mlp"`, with `sqrt(3 D)` hidden values if no width is given.
       encoder_width: width of the encoder's hidden layers; if None, its own default.
       decoder_width: width of the decoder's hidden layers, likewise.
       dilations: of the 3x3 layers of `conv` networks.
@@ -150,8 +152,10 @@ def learned_code(
         "local": lambda: LocalEncoder(r, encoder_width),
     }
     sizes = {"k": k, "joint": joint, "width": decoder_width, "relu": not systematic}
+    rank = decoder_width or math.ceil(math.sqrt(3 * shape.share[-1]))
     decoders: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: MLPDecoder(**sizes),
+        "low_rank": lambda: MLPDecoder(**(sizes | {"width": rank})),
         "conv": lambda: ConvDecoder(**sizes, dilations=dilations),
         "local": lambda: LocalDecoder(**sizes),
         "pointwise": lambda: PointwiseDecoder(**sizes),
