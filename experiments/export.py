@@ -30,7 +30,7 @@ import numpy as np
 
 with open({path!r}, "rb") as file:
     coded = jax.export.deserialize(bytearray(file.read()))
-images = np.zeros({images}, np.uint8)  # any batch, pixel values as in the data set
+images = np.zeros({images}, np.uint8)  # {batches}, pixel values as in the data set
 available = np.ones(({n}, 1), bool)
 available[[{lost}]] = False  # which results are lost, {r} at most
 logits = coded.call(images, available)  # float32 {logits}
@@ -39,10 +39,11 @@ print(logits.argmax(-1))"""
 
 def usage(model: coded_jax.CodedModel, path: str) -> str:
     """A program that runs the file at `path`, where this package is not installed."""
-    r, batch = model.pipeline.r, 8
+    r, batch = model.pipeline.r, 8 * model.pipeline.group
     return USAGE.format(
         path=path,
         images=(batch, *model.image_shape),
+        batches="any batch" if batch == 8 else "any number of groups",
         n=model.pipeline.n,
         lost=", ".join(map(str, range(r))),
         r=r,
