@@ -147,8 +147,8 @@ def replication(shape: CodeShape) -> Code:
     """Query i is piece `i mod k`; a share whose copies are all lost stays zero.
 
     With `n = m k` it survives any m - 1 losses exactly: equal work per device is m
-    replicas of a coarser split, equal pieces are `k` of which `r` have a copy. The
-    rival of every code since von Neumann (1956); that of Kosaian et al. (2019).
+    replicas of a coarser split, equal pieces are `k` of which `r` have a copy. What
+    Kosaian et al. (2019) compare parity models with.
     """
     copied = tuple(i % shape.k for i in range(shape.n))
     generator = np.eye(shape.k)[list(copied)]

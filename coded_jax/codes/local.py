@@ -1,4 +1,4 @@
-"""Locally connected networks: the "sparse MLP" codes of the draft that follows the paper.
+"""Locally connected networks, the "sparse MLP" of the draft that follows the paper.
 
 Every output depends on the 3x3 positions around it, as in a convolution, but with
 weights of its own at every position.
