@@ -188,11 +188,14 @@ def read(paths: list[Path]) -> dict[str, dict[str, Any]]:
     found = {}
     for path in paths:
         try:
-            found[name_of(path)] = json.loads(path.read_text())
+            results = json.loads(path.read_text())
         except (OSError, ValueError):
+            results = None
+        if not isinstance(results, dict) or "summary" not in results:
             raise ValueError(
                 f"files: {str(path)!r} given, files of results.json accepted"
-            ) from None
+            )
+        found[name_of(path)] = results
     if len(found) < len(paths):
         raise ValueError(f"files: {[str(p) for p in paths]} hold two runs of one name")
     return dict(sorted(found.items(), key=lambda item: order(item[1])))

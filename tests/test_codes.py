@@ -552,6 +552,12 @@ def test_pointwise_decoder_by_hand():
     np.testing.assert_allclose(found[:, 1, 1, 2], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_rank_grows_with_the_root_of_the_depth():
+    code = learned_code(SHAPE._replace(share=(2, 3, 16)), decoder="low_rank")
+    layers = code.init(jax.random.key(0))["decoder"]["params"]
+    assert layers["Dense_0"]["bias"].shape == layers["Dense_1"]["bias"].shape == (7,)
+
+
 def test_linear_networks_are_the_sums_and_the_estimate_alone():
     code = learned_code(SHAPE, encoder="linear", decoder="linear")
     params = code.init(jax.random.key(0))

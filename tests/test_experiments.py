@@ -283,6 +283,7 @@ def test_report_refuses_a_file_without_markers(report):
     [
         ([], "error: files: none given, results.json files or --benchmark accepted"),
         (["nowhere.json"], "error: files: 'nowhere.json' given, files of results.json"),
+        ([f"{ROOT}/experiments/benchmark.json"], "error: files: '/"),
         (["--wrong"], "error: Unknown command line flag 'wrong'"),
     ],
 )

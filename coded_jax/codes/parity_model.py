@@ -15,10 +15,10 @@ def parity_model(shape: CodeShape, variables: PyTree) -> Code:
     Parity j is `sum_i (i+1)^j piece_i`, and its worker's network is trained to make
     `sum_i (i+1)^j share_i` of it, so that any k results decode by subtraction. Training
     minimises the error of the decoded shares, as of every code here; where r is 1 that
-    error is the parity share's, as in ParM. The
-    network is the base model with weights of its own, which start as the base model's
-    (weight decay draws them back there); statistics of batch norms stay as they are.
-    With several coded stages, each one has such networks of its own.
+    error is the parity share's, as in ParM. The network is the base model with weights
+    of its own, which start as the base model's (weight decay draws them back there);
+    statistics of batch norms stay as they are. With several coded stages, each one has
+    such networks of its own.
 
     Args:
       shape: the sizes.
