@@ -19,7 +19,7 @@ from command_line import parse_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from sections import replace_section
+from sections import write_sections
 
 from coded_jax import frontier
 from coded_jax.codes import LEARNED, NO_PARITY
@@ -236,11 +236,9 @@ def main(argv: list[str]) -> None:
     console.print(heading, shown, *lines, sep="\n", highlight=False)
     try:
         if README.value is not None:
-            readme = Path(README.value)
             section = f"{heading}.\n\n{markdown(headings, table)}\n"
             section = "\n".join([section, *(f"- {line}" for line in lines)]).rstrip()
-            replaced = replace_section(readme.read_text(), SECTION.value, section)
-            write_atomically(readme, replaced)
+            write_sections(README.value, {SECTION.value: section})
         if OUTPUT.value is not None:
             write(Path(OUTPUT.value), points, results)
     except (ValueError, OSError, ImportError) as error:

@@ -15,11 +15,10 @@ from typing import Any
 import benchmark_tables
 from absl import app, flags
 from command_line import parse_flags
-from sections import replace_section
+from sections import write_sections
 
 from coded_jax.codes import LEARNED
 from coded_jax.display import blocks_text, percent, spread
-from coded_jax.workdir import write_atomically
 
 README = flags.DEFINE_string("readme", None, "file whose sections are replaced")
 BENCHMARK = flags.DEFINE_string("benchmark", None, "JSON file of benchmark.py")
@@ -252,12 +251,25 @@ def setup(results: dict[str, Any]) -> str:
     )
 
 
+def read_benchmark() -> dict[str, Any]:
+    """The content of `--benchmark`.
+
+    Raises:
+      ValueError: it is no such file.
+    """
+    try:
+        return json.loads(Path(BENCHMARK.value).read_text())
+    except (OSError, ValueError):
+        raise ValueError(
+            f"benchmark: {BENCHMARK.value!r} given, a file of benchmark.py accepted"
+        ) from None
+
+
 def main(argv: list[str]) -> None:
     try:
         sections = report([Path(argument) for argument in argv[1:]])
         if BENCHMARK.value is not None:
-            found = json.loads(Path(BENCHMARK.value).read_text())
-            sections["benchmark"] = benchmark_tables.markdown(found)
+            sections["benchmark"] = benchmark_tables.markdown(read_benchmark())
         if not sections:
             raise ValueError(
                 "files: none given, results.json files or --benchmark accepted"
@@ -265,11 +277,7 @@ def main(argv: list[str]) -> None:
         if README.value is None:
             print("\n\n".join(sections.values()))
             return
-        readme = Path(README.value)
-        text = readme.read_text()
-        for name, section in sections.items():
-            text = replace_section(text, name, section)
-        write_atomically(readme, text)
+        write_sections(README.value, sections)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

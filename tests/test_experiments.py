@@ -17,6 +17,8 @@ from coded_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))  # scripts import their neighbours
+from sections import replace_section  # noqa: E402
+
 FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
 
@@ -166,14 +168,14 @@ def test_readme_table_is_that_of_the_results(report):
     sections = report.report(RESULTS)
     assert set(sections) == {"results", "zoo", "groups"}
     for name, section in sections.items():
-        assert report.replace_section(readme, name, section) == readme
+        assert replace_section(readme, name, section) == readme
 
 
 def test_readme_table_is_that_of_the_benchmark(report):
     readme = (ROOT / "README.md").read_text()
     found = json.loads((ROOT / "experiments" / "benchmark.json").read_text())
     section = report.benchmark_tables.markdown(found)
-    assert report.replace_section(readme, "benchmark", section) == readme
+    assert replace_section(readme, "benchmark", section) == readme
 
 
 def test_report_row(report):
@@ -275,7 +277,7 @@ def test_report_of_groups(report):
 
 def test_report_refuses_a_file_without_markers(report):
     with pytest.raises(ValueError, match="^readme: "):
-        report.replace_section("no markers", "results", "table")
+        replace_section("no markers", "results", "table")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +286,8 @@ def test_report_refuses_a_file_without_markers(report):
         ([], "error: files: none given, results.json files or --benchmark accepted"),
         (["nowhere.json"], "error: files: 'nowhere.json' given, files of results.json"),
         ([f"{ROOT}/experiments/benchmark.json"], "error: files: '/"),
+        (["--benchmark=nowhere"], "error: benchmark: 'nowhere' given, a file of"),
+        (["--readme=nowhere", str(RESULTS[0])], "error: readme: 'nowhere' given, a "),
         (["--wrong"], "error: Unknown command line flag 'wrong'"),
     ],
 )
