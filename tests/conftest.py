@@ -3,11 +3,15 @@
 import gc
 import os
 
-import jax
-import pytest
+# Compilation takes most of the tests' time. LLVM's dear passes change rounding alone; this
+# holds for the processes that tests start, too.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-from coded_jax import startup
-from coded_jax.models import make_base_model
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from coded_jax import startup  # noqa: E402
+from coded_jax.models import make_base_model  # noqa: E402
 
 # A CPU stands for the devices that tests of placement need.
 startup.offer_cpu_devices(8)
@@ -19,8 +23,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_compilations(tmp_path_factory):
-    """On the disk until the tests end: most of their time went into compiling the same
-    programs anew, in this process and in those that tests start."""
+    """On the disk until the tests end, for this process and those that tests start."""
     folder = str(tmp_path_factory.mktemp("compiled"))
     startup.keep_compilations(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
