@@ -3,8 +3,8 @@
 import gc
 import os
 
-# Compilation takes most of the tests' time. LLVM's dear passes change rounding alone; this
-# holds for the processes that tests start, too.
+# Compilation takes most of the tests' time, also in the processes that they start; what
+# is left out here are LLVM's dear passes, which change rounding alone.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax  # noqa: E402
