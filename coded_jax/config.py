@@ -17,7 +17,7 @@ from coded_jax.codes import (
 )
 from coded_jax.codes.conv import DILATIONS
 from coded_jax.data import DATASETS
-from coded_jax.erasures import DRAWS
+from coded_jax.erasures import DRAWS, draw_weights
 from coded_jax.models import BASE_MODELS
 from coded_jax.predictions import STAGE_LOSSES
 from coded_jax.tasks import STAGE_TRAININGS
@@ -67,8 +67,8 @@ class Config:
       nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
       sums: what the parity pieces of a systematic code are at first, one of
         `codes.SUMS`.
-      draws: how often a systematic code meets each erasure pattern in training, one of
-        `erasures.DRAWS`.
+      draws: how often a systematic code meets each erasure pattern in training: one of
+        `erasures.DRAWS`, or weights of patterns, see `erasures.draw_weights`.
       code_augmentation: of the images that codes are trained on.
       distillation: weight of the error of what the head makes of the features.
       supervision: weight of the cross-entropy of its answers with the labels.
@@ -148,7 +148,6 @@ class Config:
             ("encoder", self.encoder, ENCODERS),
             ("decoder", self.decoder, DECODERS),
             ("sums", self.sums, tuple(SUMS)),
-            ("draws", self.draws, DRAWS),
             ("split", self.split, SPLITS),
             ("code", self.code, NAMES),
             ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),
@@ -158,6 +157,8 @@ class Config:
         most = MAX_N - self.k
         _check("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")
+        if self.draws not in DRAWS:
+            draw_weights(self.k, self.n, self.most_lost, self.draws)
         _check("tried", self.tried, 0 <= self.most_tried <= self.n, f"0..{self.n}")
         _check("seeds", self.seeds, 1 <= self.seeds <= 100, "1..100")
         fits = set(self.baselines) <= set(NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 
 import jax
@@ -14,6 +15,7 @@ Pattern = tuple[int, ...]
 
 
 DRAWS = ("counts", "patterns")
+"""Rules for how often a pattern is drawn, beside weights of single patterns."""
 PARITY_WEIGHT = 3
 
 
@@ -66,10 +68,53 @@ def sample(key: jax.Array, n: int, most: int, batch: int) -> jax.Array:
     return jnp.asarray(order >= count)
 
 
+def harmful(k: int, n: int, most: int) -> list[Pattern]:
+    """All patterns of at most `most` of n lost results that lose a data piece."""
+    return [p for p in patterns_up_to(n, most) if p and p[0] < k]
+
+
+def draw_weights(k: int, n: int, most: int, draws: str) -> list[float]:
+    """How often each of the `harmful` patterns is drawn, relative to the others.
+
+    Args:
+      k: data pieces.
+      n: results.
+      most: results lost, at most.
+      draws: `"counts"`, the number of lost results uniform in `1..most`, then the
+        pattern uniform among those; `"patterns"`, all patterns alike, but for each
+        parity piece that one loses `PARITY_WEIGHT` times as often: a code that gives
+        each data piece a parity piece of its own does badly on those alone; or weights
+        of single patterns, as `"0+4:8,1+2:5"`, where all others weigh 1.
+
+    Raises:
+      ValueError: `draws` is none of these.
+    """
+    found = harmful(k, n, most)
+    if draws == "counts":
+        lengths = [len(p) for p in found]
+        return [1 / lengths.count(length) for length in lengths]
+    if draws == "patterns":
+        return [float(PARITY_WEIGHT ** sum(i >= k for i in p)) for p in found]
+    weights = dict.fromkeys(found, 1.0)
+    for entry in draws.split(","):
+        lost, _, weight = entry.partition(":")
+        try:
+            pattern, value = tuple(map(int, lost.split("+"))), float(weight)
+        except ValueError:
+            pattern, value = (), 0.0
+        if pattern not in weights or not 0 < value < math.inf:
+            raise ValueError(
+                f"draws: {entry!r} given, one of {list(DRAWS)} accepted, or weights of "
+                f"patterns that lose data and at most {most} of {n} results, as 0:1.5"
+            )
+        weights[pattern] = value
+    return list(weights.values())
+
+
 def sample_harmful(
     key: jax.Array, k: int, n: int, most: int, batch: int, draws: str = "counts"
 ) -> jax.Array:
-    """As `sample`, but only of the patterns that lose a data piece.
+    """As `sample`, but only of the `harmful` patterns.
 
     From the others a systematic code learns nothing, since it decodes nothing.
 
@@ -79,23 +124,15 @@ def sample_harmful(
       n: results.
       most: results lost, at most; 1 or more.
       batch: B.
-      draws: `"counts"`, the number of lost results uniform in `1..most`, then the
-        pattern uniform among those; or `"patterns"`, all patterns alike, but for each
-        parity piece that one loses `PARITY_WEIGHT` times as often: a code that gives
-        each data piece a parity piece of its own does badly on those alone.
+      draws: see `draw_weights`.
 
     Returns:
       Bool `[n, B]`.
     """
-    by_lost = [[p for p in patterns(n, l) if p[0] < k] for l in range(1, most + 1)]
-    masks = [available(p, n)[:, 0] for found in by_lost for p in found]
-    if draws == "counts":
-        weights = [1 / len(found) for found in by_lost for _ in found]
-    else:
-        weights = [float(PARITY_WEIGHT ** np.sum(~mask[k:])) for mask in masks]
-    logits = jnp.log(jnp.asarray(weights))
+    masks = np.stack([available(p, n)[:, 0] for p in harmful(k, n, most)])
+    logits = jnp.log(jnp.asarray(draw_weights(k, n, most, draws)))
     drawn = jax.random.categorical(key, logits, shape=(batch,))
-    return jnp.asarray(np.stack(masks))[drawn].T
+    return jnp.asarray(masks)[drawn].T
 
 
 def in_stages(

@@ -4,16 +4,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# = 0 ] || { echo "error: $*: no arguments accepted" >&2; exit 2; }
-declare -A epochs=(["2 1"]=24 ["4 1"]=20 ["4 2"]=32)  # of ours: fewer for fewer patterns
 for sizes in "2 1" "4 1" "4 2"; do
   read -r k r <<<"$sizes"
   for codes in layers copies rivals ours no_parity paper cheap local conv; do
     workdir=runs/frontier_lenet5/${codes}_k${k}_r${r}
     [ -e "$workdir/results.json" ] && continue
-    split="--k=$k --r=$r"
-    [ "$codes" = copies ] && split="--k=2 --r=$((k + r - 2))"
-    [ "$codes" = ours ] && split+=" --epochs=${epochs[$sizes]}"
-    python experiments/run.py --flagfile="experiments/flags/frontier_lenet5_$codes.flags" \
+    split="--k=$k --r=$r" flags=$codes
+    case "$codes $sizes" in
+      copies*) split="--k=2 --r=$((k + r - 2))" ;;
+      "ours 2 1") split+=" --epochs=24" ;;
+      "ours 4 2") flags=ours_k4_r2 ;;
+    esac
+    python experiments/run.py --flagfile="experiments/flags/frontier_lenet5_$flags.flags" \
       $split --tried=$((k + r)) --workdir="$workdir"
   done
 done

@@ -96,12 +96,11 @@ flags.DEFINE_enum(
     tuple(codes.SUMS),
     "of the pieces, that a systematic code's parity pieces are at first",
 )
-flags.DEFINE_enum(
+flags.DEFINE_string(
     "draws",
     DEFAULT.draws,
-    erasures.DRAWS,
-    "of erasure patterns in training: counts of losses alike, or patterns alike, where "
-    "those that lose parity come more often",
+    f"of erasure patterns in training: {' or '.join(erasures.DRAWS)} alike, of these "
+    "more of those that lose parity; or weights, as 0+4:8,1+2:5, of others 1",
 )
 flags.DEFINE_enum(
     "code_augmentation",
