@@ -17,7 +17,7 @@ from coded_jax.codes import (
 )
 from coded_jax.codes.conv import DILATIONS
 from coded_jax.data import DATASETS
-from coded_jax.erasures import DRAWS, draw_weights
+from coded_jax.erasures import DRAWS, Pattern, harmful
 from coded_jax.models import BASE_MODELS
 from coded_jax.predictions import STAGE_LOSSES
 from coded_jax.tasks import STAGE_TRAININGS
@@ -67,8 +67,9 @@ class Config:
       nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
       sums: what the parity pieces of a systematic code are at first, one of
         `codes.SUMS`.
-      draws: how often a systematic code meets each erasure pattern in training: one of
-        `erasures.DRAWS`, or weights of patterns, see `erasures.draw_weights`.
+      draws: how often a systematic code meets each erasure pattern in training, one of
+        `erasures.DRAWS`.
+      pattern_weights: pairs of a pattern and of how many times as often it is met.
       code_augmentation: of the images that codes are trained on.
       distillation: weight of the error of what the head makes of the features.
       supervision: weight of the cross-entropy of its answers with the labels.
@@ -111,6 +112,7 @@ class Config:
     nonnegative: bool = False
     sums: str = "cosine"
     draws: str = "counts"
+    pattern_weights: tuple[tuple[Pattern, float], ...] = ()
     code_augmentation: str = "none"
     distillation: float = 0.0
     supervision: float = 0.0
@@ -148,6 +150,7 @@ class Config:
             ("encoder", self.encoder, ENCODERS),
             ("decoder", self.decoder, DECODERS),
             ("sums", self.sums, tuple(SUMS)),
+            ("draws", self.draws, DRAWS),
             ("split", self.split, SPLITS),
             ("code", self.code, NAMES),
             ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),
@@ -157,9 +160,8 @@ class Config:
         most = MAX_N - self.k
         _check("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")
-        if self.draws not in DRAWS:
-            draw_weights(self.k, self.n, self.most_lost, self.draws)
         _check("tried", self.tried, 0 <= self.most_tried <= self.n, f"0..{self.n}")
+        self._check_pattern_weights()
         _check("seeds", self.seeds, 1 <= self.seeds <= 100, "1..100")
         fits = set(self.baselines) <= set(NAMES)
         fits = fits and len(set(self.baselines)) == len(self.baselines)
@@ -210,6 +212,16 @@ class Config:
             _check(name, size, size is None or size >= 1, "1 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
 
+    def _check_pattern_weights(self) -> None:
+        weights = self.pattern_weights
+        known = harmful(self.k, self.n, self.most_lost) if weights else []
+        lost = [pattern for pattern, _ in weights]
+        fits = len(set(lost)) == len(lost) and set(lost) <= set(known)
+        fits = fits and all(0 < weight < math.inf for _, weight in weights)
+        accepted = f"patterns that lose a data piece and at most {self.most_lost} of "
+        accepted += f"{self.n} results, each once, with weights of more than 0,"
+        _check("pattern_weights", weights, fits, accepted)
+
     @property
     def n(self) -> int:
         """All pieces, data and parity."""
@@ -249,6 +261,10 @@ class Config:
         if self.stages is not None:
             fields["stages"] = ",".join(f"{a}-{b}" for a, b in self.stages)
         fields["grid"] = None if self.grid is None else "x".join(map(str, self.grid))
+        fields["pattern_weights"] = ",".join(
+            "+".join(map(str, pattern)) + f":{weight:g}"
+            for pattern, weight in self.pattern_weights
+        )
         for name in ("dilations", "baselines"):
             fields[name] = ",".join(map(str, fields[name]))
         return {name: str(v) for name, v in fields.items() if v is not None}

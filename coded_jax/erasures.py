@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,6 @@ Pattern = tuple[int, ...]
 
 
 DRAWS = ("counts", "patterns")
-"""Rules for how often a pattern is drawn, beside weights of single patterns."""
-PARITY_WEIGHT = 3
 
 
 def patterns(n: int, l: int) -> list[Pattern]:
@@ -73,46 +70,14 @@ def harmful(k: int, n: int, most: int) -> list[Pattern]:
     return [p for p in patterns_up_to(n, most) if p and p[0] < k]
 
 
-def draw_weights(k: int, n: int, most: int, draws: str) -> list[float]:
-    """How often each of the `harmful` patterns is drawn, relative to the others.
-
-    Args:
-      k: data pieces.
-      n: results.
-      most: results lost, at most.
-      draws: `"counts"`, the number of lost results uniform in `1..most`, then the
-        pattern uniform among those; `"patterns"`, all patterns alike, but for each
-        parity piece that one loses `PARITY_WEIGHT` times as often: a code that gives
-        each data piece a parity piece of its own does badly on those alone; or weights
-        of single patterns, as `"0+4:8,1+2:5"`, where all others weigh 1.
-
-    Raises:
-      ValueError: `draws` is none of these.
-    """
-    found = harmful(k, n, most)
-    if draws == "counts":
-        lengths = [len(p) for p in found]
-        return [1 / lengths.count(length) for length in lengths]
-    if draws == "patterns":
-        return [float(PARITY_WEIGHT ** sum(i >= k for i in p)) for p in found]
-    weights = dict.fromkeys(found, 1.0)
-    for entry in draws.split(","):
-        lost, _, weight = entry.partition(":")
-        try:
-            pattern, value = tuple(map(int, lost.split("+"))), float(weight)
-        except ValueError:
-            pattern, value = (), 0.0
-        if pattern not in weights or not 0 < value < math.inf:
-            raise ValueError(
-                f"draws: {entry!r} given, one of {list(DRAWS)} accepted, or weights of "
-                f"patterns that lose data and at most {most} of {n} results, as 0:1.5"
-            )
-        weights[pattern] = value
-    return list(weights.values())
-
-
 def sample_harmful(
-    key: jax.Array, k: int, n: int, most: int, batch: int, draws: str = "counts"
+    key: jax.Array,
+    k: int,
+    n: int,
+    most: int,
+    batch: int,
+    draws: str = "counts",
+    weights: Mapping[Pattern, float] | None = None,
 ) -> jax.Array:
     """As `sample`, but only of the `harmful` patterns.
 
@@ -124,14 +89,21 @@ def sample_harmful(
       n: results.
       most: results lost, at most; 1 or more.
       batch: B.
-      draws: see `draw_weights`.
+      draws: `"counts"`, the number of lost results uniform in `1..most`, then the
+        pattern uniform among those; or `"patterns"`, all patterns alike.
+      weights: how many times as often some patterns are drawn.
 
     Returns:
       Bool `[n, B]`.
     """
-    masks = np.stack([available(p, n)[:, 0] for p in harmful(k, n, most)])
-    logits = jnp.log(jnp.asarray(draw_weights(k, n, most, draws)))
-    drawn = jax.random.categorical(key, logits, shape=(batch,))
+    found = harmful(k, n, most)
+    lengths = [len(pattern) for pattern in found]
+    odds = [1 / lengths.count(l) if draws == "counts" else 1.0 for l in lengths]
+    odds = [
+        p * (weights or {}).get(lost, 1) for p, lost in zip(odds, found, strict=True)
+    ]
+    masks = np.stack([available(pattern, n)[:, 0] for pattern in found])
+    drawn = jax.random.categorical(key, jnp.log(jnp.asarray(odds)), shape=(batch,))
     return jnp.asarray(masks)[drawn].T
 
 

@@ -136,6 +136,7 @@ def train(
             config.code_augmentation,
             config.supervision,
             config.draws,
+            dict(config.pattern_weights),
         )
         return [
             train_phase(

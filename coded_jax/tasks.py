@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -78,6 +79,7 @@ def code_task(
     augmentation: str = "none",
     supervision: float = 0.0,
     draws: str = "counts",
+    pattern_weights: Mapping[Pattern, float] | None = None,
 ) -> Task:
     """Trains the pipeline's codes around the frozen base model.
 
@@ -96,7 +98,7 @@ def code_task(
       distillation, supervision: see `coded_losses`.
       augmentation: of the training images, see `augmentation.augment`; the training
         arrays must have no targets then.
-      draws: see `erasures.sample_harmful`.
+      draws, pattern_weights: see `erasures.sample_harmful`.
     """
     images = max(1, MOST_VALIDATED // len(patterns))
     validation = {
@@ -122,7 +124,9 @@ def code_task(
 
         def draw(key: jax.Array) -> jax.Array:
             if pipeline.systematic and most_lost:
-                return erasures.sample_harmful(key, k, n, most_lost, size, draws)
+                return erasures.sample_harmful(
+                    key, k, n, most_lost, size, draws, pattern_weights
+                )
             return erasures.sample(key, n, most_lost, size)
 
         if stage_losses == "per_stage":

@@ -14,6 +14,7 @@ for sizes in "2 1" "4 1" "4 2"; do
       copies*) split="--k=2 --r=$((k + r - 2))" ;;
       "ours 2 1") split+=" --epochs=24" ;;
       "ours 4 2") flags=ours_k4_r2 ;;
+      "cheap "?" 1") split+=" --pattern_weights=" ;;
     esac
     python experiments/run.py --flagfile="experiments/flags/frontier_lenet5_$flags.flags" \
       $split --tried=$((k + r)) --workdir="$workdir"

@@ -96,11 +96,14 @@ flags.DEFINE_enum(
     tuple(codes.SUMS),
     "of the pieces, that a systematic code's parity pieces are at first",
 )
-flags.DEFINE_string(
+flags.DEFINE_enum(
     "draws",
     DEFAULT.draws,
-    f"of erasure patterns in training: {' or '.join(erasures.DRAWS)} alike, of these "
-    "more of those that lose parity; or weights, as 0+4:8,1+2:5, of others 1",
+    erasures.DRAWS,
+    "of erasure patterns in training: counts of losses alike, or patterns alike",
+)
+flags.DEFINE_list(
+    "pattern_weights", [], "how many times as often patterns are drawn, as 0+4:8,1:0.5"
 )
 flags.DEFINE_enum(
     "code_augmentation",
@@ -157,6 +160,7 @@ def config_from_flags() -> config.Config:
     values = {name: flags.FLAGS[name].value for name in DEFAULT.__dict__}
     values["baselines"] = tuple(values["baselines"])
     values["dilations"] = integers("dilations", values["dilations"])
+    values["pattern_weights"] = tuple(map(pattern_weight, values["pattern_weights"]))
     if values["stages"] is not None:
         stages = [stage.partition("-") for stage in values["stages"]]
         values["stages"] = tuple(
@@ -165,3 +169,19 @@ def config_from_flags() -> config.Config:
     if values["grid"] is not None:
         values["grid"] = integers("grid", values["grid"].split("x"))
     return config.Config(**values)
+
+
+def pattern_weight(text: str) -> tuple[erasures.Pattern, float]:
+    """Lost results and their weight, of `0+4:8`.
+
+    Raises:
+      ValueError: it is not of that form.
+    """
+    lost, _, weight = text.partition(":")
+    pattern = integers("pattern_weights", lost.split("+"))
+    try:
+        return pattern, float(weight)
+    except ValueError:
+        raise ValueError(
+            f"pattern_weights: {text!r} given, as 0+4:8 accepted"
+        ) from None

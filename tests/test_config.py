@@ -56,6 +56,11 @@ from coded_jax.config import Config
         ("base_schedule", "linear", "cosine"),
         ("base_batch_size", 0, "1 or more"),
         ("base_learning_rate", 0.0, "more than 0"),
+        ("pattern_weights", (((0, 1), 2.0),), "at most 1 of 3 results"),
+        ("pattern_weights", (((2,), 2.0),), "that lose a data piece"),
+        ("pattern_weights", (((0,), 0.0),), "more than 0"),
+        ("pattern_weights", (((0,), float("nan")),), "more than 0"),
+        ("pattern_weights", (((0,), 2.0), ((0,), 3.0)), "each once"),
     ],
 )
 def test_out_of_range(field, value, accepted):
@@ -161,6 +166,7 @@ def test_base_has_what_the_base_model_depends_on():
         "supervision": 0.5,
         "sums": "power",
         "draws": "patterns",
+        "pattern_weights": (((0,), 2.0),),
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base

@@ -8,10 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from coded_jax.config import Config
 from coded_jax.erasures import (
     available,
-    draw_weights,
     in_stages,
     patterns,
     patterns_up_to,
@@ -163,34 +161,21 @@ def test_harmful_draws_lose_a_data_piece():
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
 
 
-def test_harmful_draws_of_patterns_that_lose_parity_come_more_often():
-    k, n, most, batch = 2, 4, 2, 4000
-    found = sample_harmful(jax.random.key(3), k, n, most, batch, "patterns")
-    drawn, times = np.unique(~np.asarray(found), axis=1, return_counts=True)
-    # Three patterns of data pieces alone, four that lose a parity piece as well.
-    weights = np.where(drawn[k:].any(axis=0), 3, 1)
-    expected = batch * weights / (3 + 4 * 3)
-    assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
-
-
-def test_harmful_draws_by_weights_of_single_patterns():
+@pytest.mark.parametrize("weights", [{}, {(0, 2): 6, (1,): 0.5}])
+def test_harmful_draws_of_patterns_alike_but_for_their_weights(weights):
     k, n, most, batch = 2, 4, 2, 8000
-    draws = "0+2:6,1:0.5"
-    found = sample_harmful(jax.random.key(3), k, n, most, batch, draws)
+    found = sample_harmful(jax.random.key(3), k, n, most, batch, "patterns", weights)
     drawn, times = np.unique(~np.asarray(found), axis=1, return_counts=True)
-    weights = {(0, 2): 6, (1,): 0.5}
-    weights = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
-    expected = batch * np.array(weights) / (6 + 0.5 + 5)
+    odds = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
+    expected = batch * np.array(odds) / (7 + sum(weights.values()) - len(weights))
     assert len(times) == 7
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
 
 
-@pytest.mark.parametrize(
-    "draws",
-    ["0+2:6,", "2+3:1", "0+1+2:1", "2+0:1", "0:0", "0:nan", "0:inf", "0", "all"],
-)
-def test_draws_that_say_nothing_are_refused(draws):
-    with pytest.raises(ValueError, match="^draws: .* given, one of .* accepted"):
-        draw_weights(2, 4, 2, draws)
-    with pytest.raises(ValueError, match="^draws: "):
-        Config(k=2, r=2, draws=draws)
+def test_weights_of_counts_alike():
+    weights = {(1,): 4}
+    found = sample_harmful(jax.random.key(3), 2, 4, 2, 8000, "counts", weights)
+    single = ~np.asarray(found)[:, (~found).sum(axis=0) == 1]
+    # 1/2 and 4/2 of one lost result, 1 of two.
+    assert single.shape[1] / 8000 == pytest.approx(2.5 / 3.5, abs=0.025)
+    assert single[1].mean() == pytest.approx(4 / 5, abs=0.025)

@@ -133,6 +133,7 @@ def test_later_flags_win(run, monkeypatch):
             "label_smoothing": 0.1,
             "precision": "bfloat16",
         },
+        {"k": 4, "r": 2, "pattern_weights": (((0, 4), 8.0), ((1,), 0.5))},
     ],
 )
 def test_flags_of_a_config_are_read_as_that_config(run, monkeypatch, fields):
@@ -156,6 +157,10 @@ def test_a_stage_of_one_block(run, monkeypatch):
         ("--stages=-2", "^stages: .*integers"),
         ("--stages=", "^stages: .* given, ascending"),
         ("--dilations=1,a", "^dilations: .*integers"),
+        ("--pattern_weights=a:1", "^pattern_weights: .*integers"),
+        ("--pattern_weights=0+1", "^pattern_weights: '0.1' given, as 0.4:8 accepted"),
+        ("--pattern_weights=0:x", "^pattern_weights: '0:x' given"),
+        ("--pattern_weights=0:0", "^pattern_weights: .*more than 0"),
     ],
 )
 def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
