@@ -26,12 +26,12 @@ from coded_jax.data import Dataset
 from coded_jax.evaluation import Outcome
 from coded_jax.logs import phase_log
 from coded_jax.pipeline import Pipeline
+from coded_jax.steps import initial_state
 from coded_jax.training import (
     Fitted,
     Interrupted,
     Task,
     fit,
-    initial_state,
     total_steps,
 )
 from coded_jax.types import PyTree

@@ -22,7 +22,7 @@ from coded_jax import (
 from coded_jax.build import build_pipeline, make_optimizer
 from coded_jax.config import OWN, Config
 from coded_jax.pipeline import Pipeline, infer
-from coded_jax.training import initial_state
+from coded_jax.steps import initial_state
 from coded_jax.types import PyTree
 
 _infer = jax.jit(infer, static_argnums=0)

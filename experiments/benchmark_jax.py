@@ -20,8 +20,8 @@ from coded_jax import (
     profiling,
     splitting,
     stages,
+    steps,
     tasks,
-    training,
 )
 from coded_jax.build import build_pipeline, make_optimizer
 from coded_jax.config import Config
@@ -113,12 +113,12 @@ def train(s: Subject, batch: int) -> Prepared:
         made, s.frozen, s.dataset, optimizer, s.config.most_lost, [()]
     )
     init = lambda key: jax.tree.map(jnp.copy, s.params)
-    state = put(training.initial_state(init, optimizer, jax.random.key(0))[0])
+    state = put(steps.initial_state(init, optimizer, jax.random.key(0))[0])
     order = jax.random.permutation(jax.random.key(2), len(images.labels))
     rest = (s.frozen, arrays, *put((order, jax.random.key(3))))
-    count = training.steps_per_call()
+    count = steps.steps_per_call()
     program, seconds = compiled(
-        training.train_steps,
+        steps.train_steps,
         *(state, *rest),
         loss=task.loss,
         optimizer=optimizer,

@@ -1,5 +1,6 @@
 """The scripts and flagfiles of experiments/, and the README that shows them."""
 
+import functools
 import importlib.util
 import json
 import pathlib
@@ -7,12 +8,21 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from coded_jax import build, data
+from coded_jax import (
+    build,
+    checkpoints,
+    data,
+    evaluation,
+    tasks,
+    training,
+    workdir,
+)
 from coded_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -101,6 +111,33 @@ def test_flagfiles_that_share_a_base_model_mean_the_same_one(run, monkeypatch):
         if folder is not None:
             assert bases.setdefault(folder, config.base) == config.base, path.name
     assert len(bases) > 5
+
+
+def test_committed_base_model_is_that_of_the_frontier(run, monkeypatch):
+    folder = ROOT / "experiments/bases/mnist_lenet5"
+    flagfile = ROOT / "experiments/flags/frontier_lenet5.flags"
+    assert f"--base_dir={folder.relative_to(ROOT)}\n" in flagfile.read_text()
+    config = config_of(run, monkeypatch, f"--flagfile={flagfile}").base
+    defaults = Config().to_flags()
+    workdir.open_workdir(folder, config.to_flags(), defaults=defaults, write=False)
+    try:
+        dataset = data.load("mnist")
+    except (ValueError, OSError, ImportError):
+        pytest.skip("no MNIST")
+    examples = len(dataset.train.labels)
+    pipeline = build.uncoded_pipeline(config, dataset.mean, dataset.std)
+    optimizer = build.make_optimizer(config, "base", examples)
+    init = tasks.base_task(pipeline, dataset, optimizer).init
+    fresh = functools.partial(training.initial_state, init, optimizer)
+    like = jax.eval_shape(fresh, jax.random.key(0))
+    restored = checkpoints.restore(workdir.checkpoint_folder(folder, "base"), like)
+    epochs, size = config.base_epochs, config.base_batch_size
+    assert restored.step == training.total_steps(examples, size, epochs)
+    test = tasks.device_arrays(None, dataset.test)
+    best = restored.state[1].params
+    found = evaluation.base_accuracy(pipeline, best, test)
+    for path in (ROOT / "experiments/results/frontier").glob("*.json"):
+        assert json.loads(path.read_text())["base"]["test_accuracy"] == found
 
 
 def test_all_flagfiles_of_table_5_are_there():

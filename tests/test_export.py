@@ -22,7 +22,7 @@ from coded_jax.config import Config
 from coded_jax.erasures import available, patterns_up_to
 from coded_jax.pipeline import infer
 from coded_jax.serving import CodedModel
-from coded_jax.training import initial_state
+from coded_jax.steps import initial_state
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "experiments" / "export.py"
 CLASSES = 10

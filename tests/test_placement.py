@@ -16,8 +16,8 @@ from coded_jax import (
     erasures,
     evaluation,
     placement,
+    steps,
     tasks,
-    training,
 )
 from coded_jax.build import build_pipeline
 from coded_jax.config import Config
@@ -107,10 +107,10 @@ def test_training_on_any_number_of_devices(lenet, count, kept, batch):
             arrays = with_targets(pipe, frozen, arrays)
         dataset = data.Dataset("tiny", 10, split, split, split, (0.13,), (0.31,))
         task = tasks.code_task(pipe, frozen, dataset, optimizer, 1, [()])
-        fresh = training.initial_state(task.init, optimizer, jax.random.key(0))[0]
+        fresh = steps.initial_state(task.init, optimizer, jax.random.key(0))[0]
         state = placement.put_everywhere(mesh, fresh)
         for _ in range(2):
-            state, metrics = training.train_steps(
+            state, metrics = steps.train_steps(
                 state,
                 frozen,
                 arrays,

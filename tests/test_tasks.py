@@ -17,8 +17,8 @@ from coded_jax import (
     pipeline,
     planning,
     stages,
+    steps,
     tasks,
-    training,
 )
 from coded_jax.augmentation import augment
 from coded_jax.build import build_pipeline
@@ -146,11 +146,11 @@ def test_training_leaves_the_frozen_variables_bitwise_unchanged(lenet, images):
     before = jax.tree.map(np.array, frozen)
     dataset = dataset_of(images)
     task = tasks.code_task(pipe, frozen, dataset, tasks.adam(1e-2, 1e-2), 1, [()])
-    state, _ = training.initial_state(task.init, task.optimizer, jax.random.key(0))
+    state, _ = steps.initial_state(task.init, task.optimizer, jax.random.key(0))
     started = jax.tree.map(np.array, state.params)
     arrays = tasks.device_arrays(None, dataset.train)
     for _ in range(3):
-        state, metrics = training.train_steps(
+        state, metrics = steps.train_steps(
             state,
             frozen,
             arrays,
@@ -498,10 +498,10 @@ def test_a_step_sets_the_statistics_and_learns_the_rest(images):
     optimizer = optax.sgd(0.1)
     task = tasks.base_task(pipe, dataset, optimizer)
     init = lambda key: jax.tree.map(jnp.asarray, variables)
-    state, _ = training.initial_state(init, optimizer, jax.random.key(0))
+    state, _ = steps.initial_state(init, optimizer, jax.random.key(0))
     _, moved = base_losses(pipe, variables, batch)
     grads = jax.grad(lambda v: base_losses(pipe, v, batch)[0].mean())(variables)
-    state, _ = training.train_steps(
+    state, _ = steps.train_steps(
         state,
         {},
         batch,
