@@ -151,7 +151,12 @@ def learned_code(
         "strided": lambda: StridedEncoder(r, encoder_width),
         "local": lambda: LocalEncoder(r, encoder_width),
     }
-    sizes: dict[str, Any] = {"k": k, "joint": joint, "width": decoder_width, "relu": not systematic}
+    sizes: dict[str, Any] = {
+        "k": k,
+        "joint": joint,
+        "width": decoder_width,
+        "relu": not systematic,
+    }
     rank = decoder_width or math.ceil(math.sqrt(3 * shape.share[-1]))
     decoders: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: MLPDecoder(**sizes),
