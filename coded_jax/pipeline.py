@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from coded_jax import placement
 from coded_jax.data import normalise
 from coded_jax.placement import Spread, here
-from coded_jax.splitting import SplitPlan
 from coded_jax.stages import Coding, Stage, coded_features, compute, recover
 from coded_jax.types import BaseModel, Code, CodeShape, PyTree
 
@@ -84,28 +83,6 @@ class Pipeline(NamedTuple):
             return stage._replace(coding=Coding(plan, change(shape, code)))
 
         return self._replace(stages=tuple(map(changed, self.stages)))
-
-
-def one_stage(
-    base: BaseModel,
-    plan: SplitPlan,
-    code: Code,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    r: int,
-    mesh: Mesh | None = None,
-    dtype: str = "float32",
-) -> Pipeline:
-    """The paper's coded inference: all blocks of `base` are one stage.
-
-    Args:
-      base: the CNN.
-      plan: how images are split.
-      code: the erasure code.
-      mean, std, r, mesh, dtype: as in `Pipeline`.
-    """
-    stage = Stage(base.f_conv, (1, len(base.blocks)), Coding(plan, code))
-    return Pipeline(base, (stage,), mean, std, plan.k, r, mesh, dtype)
 
 
 def pixels(pipeline: Pipeline, images: jax.Array) -> jax.Array:
@@ -175,6 +152,47 @@ def from_decoder(
     return x.astype(jnp.float32)
 
 
+def answers(
+    pipeline: Pipeline, frozen: PyTree, features: jax.Array, available: jax.Array
+) -> jax.Array:
+    """What the head makes of features, NaN for images that have no answer.
+
+    Args:
+      pipeline: the functions.
+      frozen: variables of the base model.
+      features: float32 `[B, M*, M'*, D]`.
+      available: bool `[S, n, B]` or `[S, n, 1]`, see `answered`.
+
+    Returns:
+      float32 `[B, g, classes]`, for g images in a group.
+    """
+    logits = pipeline.base.head(frozen, features)
+    logits = logits.reshape(logits.shape[0], pipeline.group, logits.shape[-1])
+    # Not by NaN among the features: XLA's CPU backend loses them in a max pooling.
+    return jnp.where(answered(pipeline, available)[..., None], logits, jnp.nan)
+
+
+def answered(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """Which images have an answer: all, but of codes that wait for their results.
+
+    Args:
+      pipeline: the functions.
+      available: bool `[S, n, B]` or `[S, n, 1]`, of S coded stages.
+
+    Returns:
+      Bool `[B, g]` or `[1, g]`.
+    """
+    waits = any(coding.code.waits for coding in pipeline.codings)
+    lost = lost_images(pipeline, available)
+    return ~lost if waits else jnp.ones_like(lost)
+
+
+def lost_images(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """Which images have lost a data result; arguments and result as of `answered`."""
+    lost = ~available.all(axis=0)[: pipeline.k]
+    return lost.T if pipeline.group > 1 else lost.any(axis=0)[:, None]
+
+
 def infer(
     pipeline: Pipeline,
     frozen: PyTree,
@@ -202,14 +220,13 @@ def infer(
     def local(spread: Spread, frozen, params, images, available) -> jax.Array:
         features = up_to_decoder(pipeline, frozen, params, images, spread)
         x = from_decoder(pipeline, frozen, params, features, available, spread)
-        return pipeline.base.head(frozen, x)
+        return answers(pipeline, frozen, x, available)
 
     available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
     logits = placement.over_batch(pipeline.mesh, local, axes)
     found = logits(frozen, params, images, available)
-    if pipeline.group > 1:
-        found = found.reshape(total, -1)
+    found = found.reshape(total, found.shape[-1])
     return placement.everywhere(pipeline.mesh, found)
 
 

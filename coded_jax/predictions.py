@@ -15,8 +15,11 @@ from coded_jax import erasures, placement
 from coded_jax.erasures import Pattern
 from coded_jax.pipeline import (
     Pipeline,
+    answered,
+    answers,
     base_features,
     from_decoder,
+    lost_images,
     mask_axis,
     per_stage,
     up_to_decoder,
@@ -42,10 +45,11 @@ class Prediction(NamedTuple):
     and 1 otherwise.
 
     Attributes:
-      logits: float32 `[B, g, classes]`; not finite where there is no answer.
+      logits: float32 `[B, g, classes]`; NaN where there is no answer.
       expected: int32 `[B, g]`, classes by the uncoded base model.
       labels: int32 `[B, g]`.
-      error: float32 `[B, g]`, mean squared error of what the head is given.
+      error: float32 `[B, g]`, mean squared error of what the head is given; NaN where
+        an image of the row has no answer.
       decoded: bool `[B, g]`, see `decoded`.
       weight: float32 `[B, g]`, 0 for rows past the end of the split, else 1.
     """
@@ -83,10 +87,8 @@ def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
       Bool `[B, g]` or `[1, g]`: of a systematic code, whether a data piece of the image
       is lost, which in a group is the image itself; else always.
     """
-    lost = ~per_stage(pipeline, available).all(axis=0)[: pipeline.k]
-    if not pipeline.systematic:
-        lost = jnp.ones_like(lost)
-    return lost.T if pipeline.group > 1 else lost.any(axis=0)[:, None]
+    lost = lost_images(pipeline, per_stage(pipeline, available))
+    return lost if pipeline.systematic else jnp.ones_like(lost)
 
 
 class _Chunk(NamedTuple):
@@ -150,14 +152,13 @@ def _score(
 ) -> jax.Array:
     def local(spread: Spread, frozen, params, available, features, target) -> tuple:
         merged = from_decoder(pipeline, frozen, params, features, available, spread)
-        logits = pipeline.base.head(frozen, merged)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
-        return logits, error
+        error = jnp.where(answered(pipeline, available).all(axis=1), error, jnp.nan)
+        return answers(pipeline, frozen, merged, available), error
 
     axes = (None, None, mask_axis(available), 1, 0)
     compute = placement.over_batch(pipeline.mesh, local, axes)
     logits, error = compute(frozen, params, available, chunk.features, chunk.target)
-    logits = logits.reshape(*chunk.labels.shape, -1)
     error = jnp.broadcast_to(error[:, None], chunk.labels.shape)
     made = jnp.broadcast_to(decoded(pipeline, available), chunk.labels.shape)
     known = Prediction(logits, chunk.predicted, chunk.labels, error, made, chunk.weight)

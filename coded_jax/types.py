@@ -76,6 +76,8 @@ class Code(NamedTuple):
         [k, B, M, M', D]`, where `available`, bool `[n, B]` or `[n, 1]`, is True where
         the result arrived. What stands in a lost slot, NaN included, has no effect.
       systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
+      waits: whether an image that has lost a data result has no answer, whatever its
+        shares are.
       copied: which piece each of the n queries is a copy of, None for a mixture of
         pieces; if None, the first k queries are the pieces and the others mixtures.
       worker: `(params, frozen) -> variables`, of a code whose mixtures are computed by
@@ -90,6 +92,7 @@ class Code(NamedTuple):
     encode: Callable[[PyTree, jax.Array], jax.Array]
     decode: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
     systematic: bool = False
+    waits: bool = False
     copied: tuple[int | None, ...] | None = None
     worker: Callable[[PyTree, PyTree], PyTree] | None = None
     decode_flops: Callable[[tuple[int, ...]], int] | None = None

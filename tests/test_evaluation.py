@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pipelines import one_stage
 from test_models import random_variables
 
 from coded_jax import (
@@ -30,7 +31,7 @@ def setting(lenet):
     plan = planning.make_plan(base.f_conv, variables, (28, 28, 1), (2, 1))
     shape = CodeShape(2, 2, plan.piece_shape, plan.share_shape)
     code = codes.learned_code(shape)
-    pipe = pipeline.one_stage(base, plan, code, (0.1,), (0.3,), 2)
+    pipe = one_stage(base, plan, code, (0.1,), (0.3,), 2)
     key = jax.random.key(4)
     arrays = {
         "images": jax.random.randint(key, (17, 28, 28, 1), 0, 256).astype(jnp.uint8),

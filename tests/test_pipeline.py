@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from pipelines import one_stage
 from test_models import random_variables
 
 from coded_jax import placement, splitting
@@ -21,7 +22,6 @@ from coded_jax.pipeline import (
     base_features,
     from_decoder,
     infer,
-    one_stage,
     pixels,
     up_to_decoder,
 )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from pipelines import one_stage
 from test_models import random_variables
 
 from coded_jax import (
@@ -23,7 +24,7 @@ from coded_jax.build import build_pipeline
 from coded_jax.config import Config
 from coded_jax.losses import base_losses, coded_losses, with_targets
 from coded_jax.models.modules import ConvNorm, base_model
-from coded_jax.pipeline import infer, one_stage
+from coded_jax.pipeline import infer
 from coded_jax.planning import make_plan
 from coded_jax.types import CodeShape
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from pipelines import one_stage
 from test_models import random_variables
 
 from coded_jax import (
@@ -44,7 +45,7 @@ def images():
 def make_pipeline(base, variables, make_code, k=2, r=1):
     plan = planning.make_plan(base.f_conv, variables, SHAPE, (k, 1))
     shape = CodeShape(k, r, plan.piece_shape, plan.share_shape)
-    return pipeline.one_stage(base, plan, make_code(shape), MEAN, STD, r)
+    return one_stage(base, plan, make_code(shape), MEAN, STD, r)
 
 
 def learned(**options):
@@ -439,7 +440,7 @@ def make_normed():
     variables = random_variables(base, SHAPE)
     plan = planning.make_plan(base.f_conv, variables, SHAPE, (2, 1))
     code = codes.zero_fill(CodeShape(2, 1, plan.piece_shape, plan.share_shape))
-    return pipeline.one_stage(base, plan, code, MEAN, STD, 1), variables
+    return one_stage(base, plan, code, MEAN, STD, 1), variables
 
 
 def trained_by_hand(variables, x):

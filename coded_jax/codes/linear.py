@@ -53,7 +53,7 @@ def matrix_flops(weights: np.ndarray, lost: Pattern, systematic: bool) -> int:
       systematic: whether shares that arrived are not decoded.
     """
     k, n = weights.shape[1:]
-    rows = np.nan_to_num(weights[sum(2**i for i in range(n) if i not in lost)])
+    rows = weights[sum(2**i for i in range(n) if i not in lost)]
     if systematic:
         rows = rows[[i for i in range(k) if i in lost]]
     flops = 0
@@ -102,7 +102,9 @@ def linear_code(
     def flops(lost: Pattern) -> int:
         return matrix_flops(matrices, lost, systematic)
 
-    return Code(lambda key: {}, encode, decode, systematic, copied, decode_flops=flops)
+    return Code(
+        lambda key: {}, encode, decode, systematic, copied=copied, decode_flops=flops
+    )
 
 
 def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
@@ -121,26 +123,19 @@ def _identity(shape: CodeShape) -> np.ndarray:
     return np.eye(shape.n, shape.k)
 
 
-def uncoded(shape: CodeShape) -> Code:
-    """Waits for all data pieces: without one of them there is no answer.
-
-    A lost share is NaN, and so are the logits that come of it, which counts as a wrong
-    answer: one image's, or in groups that of the lost image. The r parity pieces are
-    blank and never used.
-    """
-
-    def decoder(arrived: np.ndarray) -> np.ndarray:
-        known = np.where(arrived[: shape.k, None], 0.0, np.nan)
-        return np.eye(shape.k, shape.n) + known
-
-    return linear_code(shape, _identity(shape), decoder, True)
-
-
 def zero_fill(shape: CodeShape) -> Code:
     """No code: lost shares stay zero. Its parity pieces are blank and never used."""
     return linear_code(
         shape, _identity(shape), lambda arrived: np.eye(shape.k, shape.n), True
     )
+
+
+def uncoded(shape: CodeShape) -> Code:
+    """Waits for all data pieces: an image without one of them has no answer.
+
+    That counts as a wrong one. The r parity pieces are blank and never used.
+    """
+    return zero_fill(shape)._replace(waits=True)
 
 
 def replication(shape: CodeShape) -> Code:
