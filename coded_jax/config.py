@@ -217,9 +217,9 @@ class Config:
         known = harmful(self.k, self.n, self.most_lost) if weights else []
         lost = [pattern for pattern, _ in weights]
         fits = len(set(lost)) == len(lost) and set(lost) <= set(known)
-        fits = fits and all(0 < weight < math.inf for _, weight in weights)
+        fits = fits and all(1e-6 <= weight <= 1e6 for _, weight in weights)
         accepted = f"patterns that lose a data piece and at most {self.most_lost} of "
-        accepted += f"{self.n} results, each once, with weights of more than 0,"
+        accepted += f"{self.n} results, each once, with weights of 1e-6..1e6,"
         _check("pattern_weights", weights, fits, accepted)
 
     @property

@@ -7,12 +7,14 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from coded_jax.codes import LEARNED, NO_PARITY
+from coded_jax.codes import CODES, LEARNED, NO_PARITY
 from coded_jax.codes.learned import LINEAR
 from coded_jax.display import blocks_text
 from coded_jax.workdir import EXTENT
 
 WHOLE = "whole image on each"
+ROUNDING = 5e-4
+"""By which accuracies on two machines may differ: sums in another order."""
 
 
 class Point(NamedTuple):
@@ -135,7 +137,8 @@ def points(results: dict[str, Any]) -> list[Point]:
 def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
     """The codes of several runs, each once.
 
-    Variants of one code are told apart by the settings in which their runs differ.
+    Variants of one code are told apart by the settings in which their runs differ. One
+    that is not trained has none: results that differ by `ROUNDING` are the same.
 
     Args:
       runs: the contents of their `results.json`.
@@ -148,7 +151,7 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
         for point in points(results):
             name = (point.code, point.k, point.r, point.grid, point.stages)
             variants = same.setdefault(name, [])
-            if all(point != other for other, _ in variants):
+            if not any(_same(point, other) for other, _ in variants):
                 variants.append((point, results["config"]))
     found = []
     for name, variants in same.items():
@@ -160,6 +163,7 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
             key
             for key in settings[0]
             if any(each.get(key) != settings[0][key] for each in settings)
+            and name[0] not in CODES  # which do not depend on them
         ]
         labels = [
             ", ".join(f"{key}={each.get(key)}" for key in differing)
@@ -172,6 +176,13 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
             for (point, _), label in zip(variants, labels, strict=True)
         ]
     return found
+
+
+def _same(a: Point, b: Point) -> bool:
+    if a.code not in CODES or len(a.accuracy[0]) != len(b.accuracy[0]):
+        return a == b
+    pairs = zip(a.accuracy[0] + a.worst[0], b.accuracy[0] + b.worst[0], strict=True)
+    return all(abs(x - y) <= ROUNDING for x, y in pairs)
 
 
 def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | None:
@@ -188,18 +199,20 @@ def no_better(
     """Where a code is no more accurate than another one.
 
     Args:
-      ours, theirs: outcomes of at least all patterns of up to r lost results.
+      ours, theirs: outcomes of patterns.
       k, r: data and parity pieces.
 
     Returns:
       The outcomes of both there, and how many patterns were compared: those that lose a
-      data piece and at most r results.
+      data piece and at most r results, and were tried with both.
     """
     found = {tuple(outcome["lost"]): outcome for outcome in theirs}
     pairs = [
         (each, found[tuple(each["lost"])])
         for each in ours
-        if len(each["lost"]) <= r and any(i < k for i in each["lost"])
+        if tuple(each["lost"]) in found
+        and len(each["lost"]) <= r
+        and any(i < k for i in each["lost"])
     ]
     worse = [pair for pair in pairs if pair[0]["accuracy"] <= pair[1]["accuracy"]]
     return worse, len(pairs)

@@ -16,14 +16,19 @@ from typing import Any
 
 from absl import app, flags
 from command_line import parse_flags
+from frontier_tables import (
+    against_no_parity,
+    markdown,
+    most_lost,
+    of_codes,
+    of_learned_codes,
+)
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from sections import write_sections
 
 from coded_jax import frontier
-from coded_jax.codes import LEARNED, NO_PARITY
-from coded_jax.display import lost_text
 from coded_jax.frontier import Point
 from coded_jax.workdir import RESULTS, write_atomically
 
@@ -65,7 +70,9 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
             r["dataset"],
             r["config"]["base_model"],
             r["config"]["base_width"],
+            r["config"]["precision"],
             r["base"]["test_accuracy"],
+            r["base"]["validation_accuracy"],
         )
         for r in runs
     }
@@ -76,96 +83,12 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
             "runs: some of pieces of an image and some of groups of images given, one "
             "kind accepted"
         )
+    if len({r["config"]["stage_losses"] for r in runs}) > 1:
+        raise ValueError("runs: of other stage_losses each, the same ones accepted")
     found = frontier.distinct(runs)
     base = runs[0]["base"]["test_accuracy"]
     wholes = [frontier.whole_image(n, base) for n in {p.n for p in found}]
     return sorted([*found, *wholes], key=lambda p: (p.n, p.work)), runs
-
-
-def text(values: list[float], digits: int = 2) -> str:
-    """Mean and standard deviation over seeds, in percent; `-` for no value."""
-    if not values:
-        return "-"
-    mean, deviation = frontier.mean_std(values)
-    found = f"{100 * mean:.{digits}f}"
-    return f"{found} ± {100 * deviation:.{digits}f}" if deviation else found
-
-
-def most_lost(points: list[Point], n: int) -> int:
-    """How many losses all codes on n devices are made for, 1 or more."""
-    return max(1, min(p.r for p in points if p.n == n))
-
-
-def rows(points: list[Point]) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each code."""
-    most = max(most_lost(points, n) for n in {p.n for p in points})
-    middle = FAILURE.value[len(FAILURE.value) // 2]
-    headings = ["n", "code", "k, r", "pieces", "work"]
-    headings += ["encode + piece + decode + not coded"]
-    headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in range(most + 1)]
-    headings += [f"A({f:g})" for f in FAILURE.value] + [f"beaten at {middle:g} by"]
-    found = []
-    for point in points:
-        better = frontier.beaten_by(point, points, middle)
-        lost = [text([seed[0] for seed in point.accuracy])]
-        lost += [
-            f"{text([seed[l] for seed in point.accuracy if l < len(seed)])} "
-            f"({text([seed[l] for seed in point.worst if l < len(seed)])})"
-            for l in range(1, most + 1)
-        ]
-        parts = (point.encode, point.piece, point.decode, point.uncoded)
-        blocks = f" of blocks {point.stages}" if point.stages else ""
-        found.append(
-            [
-                str(point.n),
-                point.code,
-                f"{point.k}, {point.r}",
-                point.grid + blocks,
-                f"{point.work:.2f}",
-                " + ".join(f"{x:.2f}" for x in parts),
-                *lost,
-                *(text(frontier.overall(point, f), 3) for f in FAILURE.value),
-                f"{better.code} ({better.k}, {better.r})" if better else "",
-            ]
-        )
-    return headings, found
-
-
-def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:
-    """A line of every learned code whose decoder some run has without parity: where
-    that is as good."""
-    lines = []
-    for results in (r for r in runs if r["config"]["code"] == LEARNED):
-        config, split = results["config"], results["split"]
-        rivals = [
-            found
-            for other in (results, *runs)
-            if all(other["split"][key] == split[key] for key in ("k", "r", "grid"))
-            and all(other["config"][key] == config[key] for key in ("stages", "recipe"))
-            and frontier.code_name(other["config"], NO_PARITY)
-            == frontier.code_name(config, NO_PARITY)
-            and (found := frontier.patterns_of(other, NO_PARITY))
-        ]
-        if not rivals:
-            continue
-        name, k, r = frontier.code_name(config, LEARNED), split["k"], split["r"]
-        worse, total = frontier.no_better(results["patterns"], rivals[0], k, r)
-        where = ", ".join(
-            f"{lost_text(ours['lost'], k)} "
-            f"({100 * ours['accuracy']:.2f}, without {100 * theirs['accuracy']:.2f})"
-            for ours, theirs in worse
-        )
-        lines.append(
-            f"{name} ({k}, {r}): better than without parity in "
-            f"{total - len(worse)} of the {total} patterns that lose a data piece, and "
-            f"at most {r} results{', not in ' if where else ''}{where}"
-        )
-    return lines
-
-
-def markdown(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plot(path: Path, points: list[Point]) -> None:
@@ -220,11 +143,12 @@ def main(argv: list[str]) -> None:
         points, runs = read(argv[1:])
     except ValueError as error:
         sys.exit(f"error: {error}")
-    headings, table = rows(points)
-    shown = Table(*headings, box=box.SIMPLE_HEAD)
-    for row in table:
-        shown.add_row(*row)
     results, lines = runs[0], against_no_parity(runs)
+    tables = [
+        table
+        for table in (of_codes(points, FAILURE.value), of_learned_codes(runs))
+        if table[1]
+    ]
     base = 100 * results["base"]["test_accuracy"]
     worker = "network" if results["config"]["split"] == "group" else "F_Conv"
     heading = (
@@ -233,11 +157,16 @@ def main(argv: list[str]) -> None:
         "A(f) is the accuracy where each device fails with probability f"
     )
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(heading, shown, *lines, sep="\n", highlight=False)
+    shown = [Table(*headings, box=box.SIMPLE_HEAD) for headings, _ in tables]
+    for table, (_, rows) in zip(shown, tables, strict=True):
+        for row in rows:
+            table.add_row(*row)
+    console.print(heading, *shown, *lines, sep="\n", highlight=False)
     try:
         if README.value is not None:
-            section = f"{heading}.\n\n{markdown(headings, table)}\n"
-            section = "\n".join([section, *(f"- {line}" for line in lines)]).rstrip()
+            parts = [f"{heading}.", *(markdown(*table) for table in tables)]
+            parts += ["\n".join(f"- {line}" for line in lines)] if lines else []
+            section = "\n\n".join(parts)
             write_sections(README.value, {SECTION.value: section})
         if OUTPUT.value is not None:
             write(Path(OUTPUT.value), points, results)

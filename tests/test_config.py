@@ -58,8 +58,9 @@ from coded_jax.config import Config
         ("base_learning_rate", 0.0, "more than 0"),
         ("pattern_weights", (((0, 1), 2.0),), "at most 1 of 3 results"),
         ("pattern_weights", (((2,), 2.0),), "that lose a data piece"),
-        ("pattern_weights", (((0,), 0.0),), "more than 0"),
-        ("pattern_weights", (((0,), float("nan")),), "more than 0"),
+        ("pattern_weights", (((0,), 0.0),), r"weights of 1e-6\.\.1e6"),
+        ("pattern_weights", (((0,), 1e300),), r"1e-6\.\.1e6"),
+        ("pattern_weights", (((0,), float("nan")),), r"1e-6\.\.1e6"),
         ("pattern_weights", (((0,), 2.0), ((0,), 3.0)), "each once"),
     ],
 )

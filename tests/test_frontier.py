@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,13 @@ def test_variants_of_a_code_are_told_apart_by_their_settings(finished):
     found = [point.code for point in frontier.distinct([results, other])]
     name = "systematic mlp / mlp supervision="
     assert found == [f"{name}0.0", f"{name}3.0", "zero_fill", "no_parity mlp"]
+    # Of what is not trained there are no variants, rounding makes none.
+    zero_fill = other["baselines"]["zero_fill"]["1"]
+    zero_fill["mean"] += 1e-4
+    assert [point.code for point in frontier.distinct([results, other])] == found
+    zero_fill["mean"] += 0.1
+    with pytest.raises(ValueError, match="^runs: two of .*zero_fill"):
+        frontier.distinct([results, other])
 
 
 def test_where_a_code_is_no_better_than_a_baseline():
@@ -103,6 +111,7 @@ def test_where_a_code_is_no_better_than_a_baseline():
     # Neither a parity piece alone nor more than r lost results count.
     (pair,), total = frontier.no_better(ours, theirs, 2, 1)
     assert [each["lost"] for each in pair] == [[1], [1]] and total == 2
+    assert frontier.no_better(ours, theirs[:1], 2, 1) == ([], 0)
     results = {"config": {"code": "some"}, "patterns": ours}
     assert frontier.patterns_of(results, "some") == ours
     assert frontier.patterns_of(results, "rival") is None
@@ -162,6 +171,8 @@ def test_script(finished, tmp_path):
     tried.write_text(json.dumps(results))
     done = script(f"--output={output}", f"--readme={readme}", str(tried))
     assert done.returncode == 0, done.stderr
+    drop = 100 * (results["base"]["test_accuracy"] - results["summary"]["1"]["mean"])
+    assert "ECE of decoded" in done.stdout and f" {drop:.2f} " in done.stdout
     assert "no_parity mlp" in done.stdout and "beaten at 0.05" in done.stdout
     points = json.loads((output / "frontier.json").read_text())["points"]
     names = {p["code"] for p in points}
@@ -196,15 +207,16 @@ def test_readme_has_the_table_of_the_committed_results(tmp_path, section):
     assert readme.read_text() == text
 
 
-def test_groups_and_pieces_of_an_image_are_not_compared(finished, tmp_path):
+@pytest.mark.parametrize(
+    "field, value", [("split", "group"), ("stage_losses", "per_stage")]
+)
+def test_what_is_not_measured_alike_is_not_compared(finished, tmp_path, field, value):
     results = json.loads((finished / "results.json").read_text())
-    results["config"]["split"] = "group"
-    other = tmp_path / "groups.json"
+    results["config"][field] = value
+    other = tmp_path / "other.json"
     other.write_text(json.dumps(results))
     done = script(str(finished), str(other))
-    assert done.returncode == 1 and done.stderr.startswith(
-        "error: runs: some of pieces"
-    )
+    assert done.returncode == 1 and re.match("error: runs: (some|of)", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,7 @@ STAGES = {
     "resnet18": ((1, 3), (4, 5)),
     "resnet18, full split": ((1, 3), (4, 5), (6, 6), (7, 7)),
     "mobilenet": ((1, 4),),
+    "mobilenet, full split": ((1, 4), (5, 7)),
 }
 
 

@@ -19,7 +19,7 @@ def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
 def mean_fill(shape: CodeShape) -> Code:
     """No code: a lost share is the mean of that share over the training images.
 
-    Its parity pieces are blank and never used.
+    Of all constants the one of least squared error, so zero-fill's fair form. Its parity pieces are blank and never used.
     """
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
@@ -39,7 +39,8 @@ def mean_fill(shape: CodeShape) -> Code:
 def no_parity(shape: CodeShape, code: Code) -> Code:
     """`code` without its encoder, and the parity results withheld from its decoder.
 
-    What it reaches comes from the redundancy of the images alone. A systematic code's
+    What it reaches comes from the redundancy of the images alone: an ablation, from no
+    publication. A systematic code's
     sums stay among the parameters, without any effect.
     """
     is_data = jnp.arange(shape.n)[:, None] < shape.k

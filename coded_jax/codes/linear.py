@@ -124,7 +124,8 @@ def _identity(shape: CodeShape) -> np.ndarray:
 
 
 def zero_fill(shape: CodeShape) -> Code:
-    """No code: lost shares stay zero. Its parity pieces are blank and never used."""
+    """No code: lost shares stay zero, as the paper's decoder is given lost results
+    (section III-B). Its parity pieces are blank and never used."""
     return linear_code(
         shape, _identity(shape), lambda arrived: np.eye(shape.k, shape.n), True
     )
@@ -133,7 +134,9 @@ def zero_fill(shape: CodeShape) -> Code:
 def uncoded(shape: CodeShape) -> Code:
     """Waits for all data pieces: an image without one of them has no answer.
 
-    That counts as a wrong one. The r parity pieces are blank and never used.
+    That counts as a wrong one: distributed inference without redundancy, against which
+    coded computation is compared since Lee et al. (2018). The r parity pieces are blank
+    and never used.
     """
     return zero_fill(shape)._replace(waits=True)
 
@@ -142,8 +145,8 @@ def replication(shape: CodeShape) -> Code:
     """Query i is piece `i mod k`; a share whose copies are all lost stays zero.
 
     With `n = m k` it survives any m - 1 losses exactly: equal work per device is m
-    replicas of a coarser split, equal pieces are `k` of which `r` have a copy. What
-    Kosaian et al. (2019) compare parity models with.
+    replicas of a coarser split, equal pieces are `k` of which `r` have a copy. The
+    oldest answer to stragglers (Dean and Barroso 2013).
     """
     copied = tuple(i % shape.k for i in range(shape.n))
     generator = np.eye(shape.k)[list(copied)]
