@@ -118,7 +118,7 @@ class CodedModel(NamedTuple):
         if studied is None:
             raise ValueError(
                 f"lost: {len(lost)} results given, for which the run has no calibrated "
-                "confidence; run it again, with more --tried"
+                "confidence; run it again, with more of them tried"
             )
         available = jnp.asarray(erasures.available(lost, self.pipeline.n))
         decoded = predictions.decoded(self.pipeline, available)  # [1, g]
