@@ -23,8 +23,10 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_compilations(tmp_path_factory):
-    """On the disk until the tests end, for this process and those that tests start."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    """On the disk until the tests end, for all processes of the tests and those that
+    tests start."""
+    base = tmp_path_factory.getbasetemp()
+    folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "jit")
     startup.keep_compilations(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
 
