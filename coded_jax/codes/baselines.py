@@ -19,7 +19,8 @@ def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
 def mean_fill(shape: CodeShape) -> Code:
     """No code: a lost share is the mean of that share over the training images.
 
-    Of all constants the one of least squared error, so zero-fill's fair form. Its parity pieces are blank and never used.
+    Of all constants the one of least squared error. Its parity pieces are blank and
+    never used.
     """
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
