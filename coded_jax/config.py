@@ -262,7 +262,7 @@ class Config:
             fields["stages"] = ",".join(f"{a}-{b}" for a, b in self.stages)
         fields["grid"] = None if self.grid is None else "x".join(map(str, self.grid))
         fields["pattern_weights"] = ",".join(
-            "+".join(map(str, pattern)) + f":{weight:g}"
+            "+".join(map(str, pattern)) + f":{weight}"
             for pattern, weight in self.pattern_weights
         )
         for name in ("dilations", "baselines"):

@@ -98,10 +98,9 @@ def sample_harmful(
     """
     found = harmful(k, n, most)
     lengths = [len(pattern) for pattern in found]
-    odds = [1 / lengths.count(l) if draws == "counts" else 1.0 for l in lengths]
-    odds = [
-        p * (weights or {}).get(lost, 1) for p, lost in zip(odds, found, strict=True)
-    ]
+    odds = [float((weights or {}).get(pattern, 1)) for pattern in found]
+    if draws == "counts":
+        odds = [p / lengths.count(l) for p, l in zip(odds, lengths, strict=True)]
     masks = np.stack([available(pattern, n)[:, 0] for pattern in found])
     drawn = jax.random.categorical(key, jnp.log(jnp.asarray(odds)), shape=(batch,))
     return jnp.asarray(masks)[drawn].T

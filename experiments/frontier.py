@@ -77,7 +77,9 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
         for r in runs
     }
     if len(bases) > 1:
-        raise ValueError(f"runs: of different base models ({sorted(bases)})")
+        raise ValueError(
+            f"runs: of different base models or precisions ({sorted(bases)})"
+        )
     if len({r["config"]["split"] for r in runs}) > 1:
         raise ValueError(
             "runs: some of pieces of an image and some of groups of images given, one "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from coded_jax import frontier
 from coded_jax.codes import LEARNED, NO_PARITY
 from coded_jax.display import lost_text
@@ -108,17 +110,18 @@ def of_learned_codes(
     found = []
     for results in (r for r in runs if r["config"]["code"] == LEARNED):
         split, base = results["split"], results["base"]["test_accuracy"]
-        for l in map(str, range(split["r"] + 1)):
+        tried = [str(l) for l in range(split["r"] + 1)]
+        for l in (l for l in tried if l in results["confidence"]):
             known, reached = results["confidence"][l], results["summary"][l]
             curve = known["curve"]
-            risk = dict(zip(curve["coverage"], curve["risk"], strict=True))
             drop = {**reached, **{x: base - reached[x] for x in ("mean", "worst")}}
             row = [frontier.code_name(results["config"], LEARNED)]
             row += [f"{split['k']}, {split['r']}", l]
             row += [percent(drop, x) for x in ("mean", "worst")]
             row += [percent(known, x) for x in ("ece", "ece_uncalibrated")]
             row += [percent(known, "ece_decoded")]
-            row += [f"{100 * risk[coverage]:.2f}" for coverage in COVERAGES]
+            risks = np.interp(COVERAGES, curve["coverage"], curve["risk"])
+            row += [f"{100 * risk:.2f}" for risk in risks]
             found.append(row)
     return headings, found
 

@@ -185,6 +185,20 @@ def test_script(finished, tmp_path):
     assert f" in {line}data 1 (50.00, without 62.50)\n\n<!--" in text
 
 
+def test_script_of_a_run_that_tried_no_loss(finished, tmp_path):
+    results = json.loads((finished / "results.json").read_text())
+    for name in ("summary", "confidence"):
+        results[name] = {"0": results[name]["0"]}
+    results["patterns"] = results["patterns"][:1]
+    results["baselines"], results["seeds"] = {}, {}
+    results["costs"] = {"code": results["costs"]["code"]}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    done = script(str(path))
+    assert done.returncode == 0, done.stderr
+    assert "ECE" in done.stdout and "without parity" not in done.stdout
+
+
 def test_script_without_all_losses_tried_says_no_overall_accuracy(finished, tmp_path):
     done = script(str(finished), f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr

@@ -41,8 +41,7 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
     """`code` without its encoder, and the parity results withheld from its decoder.
 
     What it reaches comes from the redundancy of the images alone: an ablation, from no
-    publication. A systematic code's
-    sums stay among the parameters, without any effect.
+    publication. A systematic code's sums stay among the parameters, without any effect.
     """
     is_data = jnp.arange(shape.n)[:, None] < shape.k
 
