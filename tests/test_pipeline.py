@@ -116,7 +116,7 @@ def test_padded_base_model():
         )
 
     base = BaseModel(
-        lambda *_: None, (f_conv,), lambda _, features: features[:, ::9, 0]
+        lambda *_: None, (f_conv,), lambda _, features: features[:, ::9, 0, 0]
     )
     kernel = np.arange(1.0, 10).reshape(3, 3, 1, 1).astype("f")
     plan = make_plan(f_conv, kernel, (28, 28, 1), (3, 1))
@@ -126,7 +126,7 @@ def test_padded_base_model():
     images = random_images()
     mask = np.ones((4, 1), bool)
     rows = jax.jit(infer, static_argnums=0)(pipeline, kernel, NOTHING, images, mask)
-    expected = jax.jit(f_conv)(kernel, normalised(pipeline, images))[:, ::9, 0]
+    expected = jax.jit(f_conv)(kernel, normalised(pipeline, images))[:, ::9, 0, 0]
     chex.assert_trees_all_close(rows, expected, rtol=1e-4, atol=1e-4)
 
 
