@@ -48,21 +48,30 @@ def of_codes(
             for l in range(1, most + 1)
         ]
         parts = (point.encode, point.piece, point.decode, point.uncoded)
-        blocks = f" of blocks {point.stages}" if point.stages else ""
+        beaten = (
+            f"{better.code}{of_blocks(better)} ({better.k}, {better.r})"
+            if better
+            else ""
+        )
         found.append(
             [
                 str(point.n),
                 point.code,
                 f"{point.k}, {point.r}",
-                point.grid + blocks,
+                point.grid + of_blocks(point),
                 f"{point.work:.2f}",
                 " + ".join(f"{x:.2f}" for x in parts),
                 *lost,
                 *(text(frontier.overall(point, f), 3) for f in failures),
-                f"{better.code} ({better.k}, {better.r})" if better else "",
+                beaten if frontier.overall(point, middle) else "-",
             ]
         )
     return headings, found
+
+
+def of_blocks(point: Point) -> str:
+    """Which blocks are coded, where it is not all of them at once."""
+    return f" of blocks {point.stages}" if point.stages else ""
 
 
 def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:

@@ -207,7 +207,7 @@ def test_script_without_all_losses_tried_says_no_overall_accuracy(finished, tmp_
     overall = {p["code"]: p["overall"]["0.05"] for p in points}
     assert overall["zero_fill"] is None and overall[WHOLE][0] > 0.5
     (row,) = (line for line in done.stdout.splitlines() if "zero_fill" in line)
-    assert row.split()[-3:] == ["-", "-", "-"]
+    assert row.split()[-4:] == ["-", "-", "-", "-"]
 
 
 @pytest.mark.parametrize("section", ["frontier", "cheap"])
