@@ -18,6 +18,7 @@ from absl import app, flags
 from command_line import parse_flags
 from frontier_tables import (
     against_no_parity,
+    label,
     markdown,
     most_lost,
     of_codes,
@@ -118,15 +119,15 @@ def plot(path: Path, points: list[Point]) -> None:
                 mean = error([seed[lost] for seed in point.accuracy])
                 worst = error([seed[lost] for seed in point.worst])
                 left.errorbar(point.work, mean, [[0], [worst - mean]], **style)
-            blocks = f" of blocks {point.stages}" if point.stages else ""
-            name = f"{point.code} ({point.k}, {point.r}){blocks}"
             if overall := frontier.overall(point, middle):
                 deviation = 100 * frontier.mean_std(overall)[1]
                 centre.errorbar(point.work, error(overall), deviation, **style)
                 errors = [error(frontier.overall(point, f)) for f in failures]
-                right.plot(failures, errors, label=name, markevery=6, ms=4, **style)
+                right.plot(
+                    failures, errors, label=label(point), markevery=6, ms=4, **style
+                )
             else:
-                right.plot([], label=name, **style)
+                right.plot([], label=label(point), **style)
         work = "work of the busiest device, of the whole image's"
         left.set(xlabel=work, ylabel=f"error with {lost} lost, mean up to worst, %")
         centre.set(xlabel=work, ylabel=f"100 - A({middle:g}), %", title=f"{n} devices")
@@ -180,10 +181,16 @@ def write(folder: Path, points: list[Point], results: dict[str, Any]) -> None:
     """Writes `frontier.json` and `frontier.png`.
 
     Raises:
-      OSError: the folder cannot be written to.
+      ValueError: the folder cannot be made.
+      OSError: it cannot be written to.
       ImportError: matplotlib is missing; then only the JSON is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise ValueError(
+            f"output: {str(folder)!r} given, a folder that can be made accepted"
+        ) from None
     content = {
         "dataset": results["dataset"],
         "base": results["base"],

@@ -48,11 +48,7 @@ def of_codes(
             for l in range(1, most + 1)
         ]
         parts = (point.encode, point.piece, point.decode, point.uncoded)
-        beaten = (
-            f"{better.code}{of_blocks(better)} ({better.k}, {better.r})"
-            if better
-            else ""
-        )
+        beaten = label(better) if better else ""
         found.append(
             [
                 str(point.n),
@@ -72,6 +68,11 @@ def of_codes(
 def of_blocks(point: Point) -> str:
     """Which blocks are coded, where it is not all of them at once."""
     return f" of blocks {point.stages}" if point.stages else ""
+
+
+def label(point: Point) -> str:
+    """A code, the blocks that it codes, k and r: for a legend or a cell."""
+    return f"{point.code}{of_blocks(point)} ({point.k}, {point.r})"
 
 
 def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:

@@ -233,6 +233,9 @@ def test_what_is_not_measured_alike_is_not_compared(finished, tmp_path, field, v
     assert done.returncode == 1 and re.match("error: runs: (some|of)", done.stderr)
 
 
+RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -240,6 +243,7 @@ def test_what_is_not_measured_alike_is_not_compared(finished, tmp_path, field, v
         (["nowhere"], "error: runs: 'nowhere' given"),
         ([str(ROOT / "experiments/benchmark.json")], "error: runs: '/"),
         (["--failure=2", "nowhere"], "error: failure: 2.0 given"),
+        (["--output=/proc/x", RUN], "error: output: '/proc/x' given"),
     ],
 )
 def test_script_refuses_in_one_line(arguments, message):
