@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from coded_jax import evaluation, predictions
 from coded_jax.erasures import Pattern
@@ -34,6 +35,25 @@ def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
     return jnp.where(jnp.isfinite(logits).all(-1), probability, 0)
 
 
+def temperature_of(
+    studied: dict[str, Any], lost: int, decoded: ArrayLike
+) -> np.ndarray:
+    """Of answers, each by itself.
+
+    Args:
+      studied: what `results.json` holds under `confidence`.
+      lost: results lost. Of more than were studied, the temperature is that of the most
+        that were, which may be too sure.
+      decoded: bool `[...]`, whose answers a decoder made.
+
+    Returns:
+      float32 `[...]`.
+    """
+    most = str(min(lost, max(map(int, studied))))
+    made, whole = (studied[l]["temperature"] for l in (most, "0"))
+    return np.where(np.asarray(decoded), np.float32(made), np.float32(whole))
+
+
 def _cross_entropies(found: Prediction, everything: jax.Array) -> jax.Array:
     """`[B, g, T]`, with each of `TEMPERATURES`; 0 for what is not decoded, unless it
     is asked for everything."""
@@ -45,14 +65,14 @@ def _cross_entropies(found: Prediction, everything: jax.Array) -> jax.Array:
     return jnp.where((found.decoded | (everything > 0))[..., None], entropies, 0)
 
 
-def _confident(found: Prediction, temperatures: jax.Array) -> jax.Array:
+def _confident(found: Prediction, both: jax.Array) -> jax.Array:
     """`[B, g, 7]`: confidence, the same uncalibrated, and `evaluation.outcome`.
 
-    The temperatures `[2]` are of what is decoded, and of all else.
+    Both temperatures `[2]`: of what is decoded, and of all else.
     """
-    temperature = jnp.where(found.decoded, *temperatures)[..., None]
+    temperature = jnp.where(found.decoded, *both)[..., None]
     sure = [confidence(found.logits, t) for t in (temperature, 1.0)]
-    known = evaluation.outcome(found, temperatures)
+    known = evaluation.outcome(found, both)
     return jnp.concatenate([jnp.stack(sure, axis=-1), known], axis=-1)
 
 

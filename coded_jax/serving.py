@@ -57,6 +57,25 @@ class CodedModel(NamedTuple):
     image_shape: tuple[int, int, int]
     results: dict[str, Any]
 
+    def checked(self, images: Any) -> Any:
+        """The images as they are.
+
+        Raises:
+          ValueError: they are not uint8 `[B, H, W, C]`, or B is not a multiple of the
+            images that are coded together.
+        """
+        shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
+        fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
+        group = self.pipeline.group
+        if dtype != np.uint8 or not fits or shape[0] % group:
+            accepted = ", ".join(map(str, self.image_shape))
+            multiple = "1 or more" if group == 1 else f"a multiple of {group}"
+            raise ValueError(
+                f"images: {dtype} {list(shape)} given, uint8 [B, {accepted}] accepted, "
+                f"with a B of {multiple}"
+            )
+        return images
+
     def logits(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
         """Logits from the results that arrived.
 
@@ -73,16 +92,7 @@ class CodedModel(NamedTuple):
         Raises:
           ValueError: wrong shape or dtype, or more lost results than the code's `r`.
         """
-        shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
-        fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
-        group = self.pipeline.group
-        if dtype != np.uint8 or not fits or shape[0] % group:
-            accepted = ", ".join(map(str, self.image_shape))
-            multiple = "1 or more" if group == 1 else f"a multiple of {group}"
-            raise ValueError(
-                f"images: {dtype} {list(shape)} given, uint8 [B, {accepted}] accepted, "
-                f"with a B of {multiple}"
-            )
+        images = self.checked(images)
         lost = tuple(lost)
         if len(lost) > self.pipeline.r:
             raise ValueError(
@@ -114,8 +124,7 @@ class CodedModel(NamedTuple):
             raise ValueError(f"abstain_below: {abstain_below} given, 0..1 accepted")
         lost = tuple(lost)
         logits = self.logits(images, lost)
-        studied = self.results.get("confidence", {}).get(str(len(lost)))
-        if studied is None:
+        if str(len(lost)) not in self.results.get("confidence", {}):
             raise ValueError(
                 f"lost: {len(lost)} results given, for which the run has no calibrated "
                 "confidence; run it again, with more of them tried"
@@ -123,9 +132,10 @@ class CodedModel(NamedTuple):
         available = jnp.asarray(erasures.available(lost, self.pipeline.n))
         decoded = predictions.decoded(self.pipeline, available)  # [1, g]
         decoded = jnp.broadcast_to(decoded, (len(logits) // decoded.size, decoded.size))
-        whole = self.results["confidence"]["0"]["temperature"]
-        temperature = jnp.where(decoded, studied["temperature"], whole).reshape(-1, 1)
-        sure = confidence.confidence(logits, temperature)
+        temperatures = confidence.temperature_of(
+            self.results["confidence"], len(lost), decoded
+        )
+        sure = confidence.confidence(logits, temperatures.reshape(-1, 1))
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
 

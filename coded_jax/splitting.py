@@ -129,11 +129,9 @@ def cut(
     Returns:
       `[m, B, M, M', D]`.
     """
-    offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
-    interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
     if copied is None:
         copied = (*range(plan.k), *[None] * (len(outputs) - plan.k))
-    offsets = [offsets[interior if i is None else i] for i in copied]
+    offsets = cut_offsets(plan, copied)
     height, width = plan.rows.share, plan.columns.share
     if len(set(offsets)) == 1:
         i, j = offsets[0]
@@ -144,6 +142,13 @@ def cut(
             for output, (i, j) in zip(outputs, offsets, strict=True)
         ]
     )
+
+
+def cut_offsets(plan: SplitPlan, copied: Sequence[int | None]) -> list[tuple[int, int]]:
+    """First row and column of each share in the output of its piece; see `cut`."""
+    offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
+    interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
+    return [offsets[interior if i is None else i] for i in copied]
 
 
 def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:

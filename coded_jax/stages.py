@@ -42,6 +42,13 @@ def compute(stage: Stage, frozen: PyTree, x: jax.Array) -> jax.Array:
     return stage.f_conv(_cast(frozen, x.dtype), x)
 
 
+def queries(stage: Stage, params: PyTree, x: jax.Array) -> jax.Array:
+    """What the n devices are sent: `[n, B, h, w, C]` for the stage's input
+    `[B, H, W, C]`."""
+    plan, code = _coding(stage)
+    return code.encode(_cast(params, x.dtype), splitting.split(plan, x))
+
+
 def parity_features(
     stage: Stage, frozen: PyTree, params: PyTree, x: jax.Array, spread: Spread = here
 ) -> jax.Array:
@@ -53,7 +60,7 @@ def parity_features(
       `[r, B, M, M', D]`.
     """
     plan, _ = _coding(stage)
-    parity = _encode(stage, params, x)[plan.k :]
+    parity = queries(stage, params, x)[plan.k :]
     outputs = _mixtures(stage, frozen, params, parity, spread)
     return splitting.cut(plan, outputs, [None] * len(parity))
 
@@ -74,12 +81,12 @@ def coded_features(
       `[n, B, M, M', D]`.
     """
     plan, code = _coding(stage)
-    queries = _encode(stage, params, x)
+    sent = queries(stage, params, x)
     if code.worker is None:
-        outputs = _on_devices(stage, frozen, queries, spread)
+        outputs = _on_devices(stage, frozen, sent, spread)
     else:
-        data = _on_devices(stage, frozen, queries[: plan.k], spread)
-        mixtures = _mixtures(stage, frozen, params, queries[plan.k :], spread)
+        data = _on_devices(stage, frozen, sent[: plan.k], spread)
+        mixtures = _mixtures(stage, frozen, params, sent[plan.k :], spread)
         outputs = jnp.concatenate([data, mixtures])
     return splitting.cut(plan, outputs, code.copied)
 
@@ -134,30 +141,25 @@ def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:
     return jax.tree.map(lambda x: x.astype(dtype) if real(x) else x, variables)
 
 
-def _encode(stage: Stage, params: PyTree, x: jax.Array) -> jax.Array:
-    plan, code = _coding(stage)
-    return code.encode(_cast(params, x.dtype), splitting.split(plan, x))
-
-
 def _mixtures(
-    stage: Stage, frozen: PyTree, params: PyTree, queries: jax.Array, spread: Spread
+    stage: Stage, frozen: PyTree, params: PyTree, sent: jax.Array, spread: Spread
 ) -> jax.Array:
     """`_on_devices` for the r parity pieces, by their own networks if they have any."""
     worker = _coding(stage).code.worker
     if worker is None:
-        return _on_devices(stage, frozen, queries, spread)
+        return _on_devices(stage, frozen, sent, spread)
     own = worker(params, frozen)
 
     def one(i: int) -> jax.Array:
         variables = jax.tree.map(lambda x: x[i], own)
-        return _on_devices(stage, variables, queries[i : i + 1], spread)
+        return _on_devices(stage, variables, sent[i : i + 1], spread)
 
     # One by one: a `vmap` over kernels is a grouped convolution, slow on CPUs.
-    return jnp.concatenate([one(i) for i in range(len(queries))])
+    return jnp.concatenate([one(i) for i in range(len(sent))])
 
 
 def _on_devices(
-    stage: Stage, frozen: PyTree, queries: jax.Array, spread: Spread
+    stage: Stage, frozen: PyTree, sent: jax.Array, spread: Spread
 ) -> jax.Array:
     """`f_conv` of each piece, `[m, B, h, w, C]`, before the cut."""
-    return spread(jax.vmap(lambda pieces: compute(stage, frozen, pieces)), queries)
+    return spread(jax.vmap(lambda pieces: compute(stage, frozen, pieces)), sent)

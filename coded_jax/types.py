@@ -80,6 +80,7 @@ class Code(NamedTuple):
         shares are.
       copied: which piece each of the n queries is a copy of, None for a mixture of
         pieces; if None, the first k queries are the pieces and the others mixtures.
+      blank: whether the parity pieces are blank, and their results not looked at.
       worker: `(params, frozen) -> variables`, of a code whose mixtures are computed by
         networks of their own: those of the base model, with a leading axis `[r]`.
       decode_flops: `erasure pattern -> operations` for each value of a share, of a code
@@ -94,6 +95,7 @@ class Code(NamedTuple):
     systematic: bool = False
     waits: bool = False
     copied: tuple[int | None, ...] | None = None
+    blank: bool = False
     worker: Callable[[PyTree, PyTree], PyTree] | None = None
     decode_flops: Callable[[tuple[int, ...]], int] | None = None
     constants: Callable[[jax.Array], PyTree] | None = None

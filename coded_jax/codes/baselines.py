@@ -33,6 +33,7 @@ def mean_fill(shape: CodeShape) -> Code:
         encode=lambda params, pieces: _blank_parity(pieces, shape.r),
         decode=decode,
         systematic=True,
+        blank=True,
         constants=lambda mean: {"mean": mean},
     )
 
@@ -54,4 +55,4 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return _blank_parity(pieces, shape.r)
 
-    return Code(init, encode, decode, code.systematic)
+    return Code(init, encode, decode, code.systematic, blank=True)

@@ -126,9 +126,8 @@ def _identity(shape: CodeShape) -> np.ndarray:
 def zero_fill(shape: CodeShape) -> Code:
     """No code: lost shares stay zero, as the paper's decoder is given lost results
     (section III-B). Its parity pieces are blank and never used."""
-    return linear_code(
-        shape, _identity(shape), lambda arrived: np.eye(shape.k, shape.n), True
-    )
+    pieces, as_they_are = _identity(shape), lambda arrived: np.eye(shape.k, shape.n)
+    return linear_code(shape, pieces, as_they_are, True)._replace(blank=True)
 
 
 def uncoded(shape: CodeShape) -> Code:

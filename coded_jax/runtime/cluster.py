@@ -1,0 +1,144 @@
+"""Ray, for the cluster engine: one that is started on this machine, or another one.
+
+What is started here keeps to the loopback interface, which Ray by itself does not; a
+cluster beyond it is joined only with Ray's authentication by token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
+OLDEST = (2, 52)  # the first Ray with authentication by token
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, a Ray on any system keeps to the loopback interface."""
+
+
+def import_ray() -> Any:
+    """Raises ImportError, with what to install, where there is no Ray of use."""
+    try:
+        import ray
+    except ImportError:
+        raise ImportError(
+            "engine: 'ray' given, which needs Ray; pip install 'coded_jax[ray]'"
+        ) from None
+    if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
+        raise ImportError(
+            f"engine: ray {ray.__version__} found, 2.52 or newer accepted"
+        )
+    return ray
+
+
+def connect(address: str | None, n: int) -> None:
+    """Joins a Ray cluster, or starts one on this machine.
+
+    Args:
+      address: `host:port` of its head; None starts one that listens on the loopback
+        interface only.
+      n: workers that it will have.
+
+    Raises:
+      ImportError: Ray is missing.
+      ValueError: the cluster is not on this machine's loopback interface, and this
+        process or the cluster does without authentication by token.
+      RuntimeError: there is no cluster at that address, or Ray has been started by
+        something else in this process.
+    """
+    if address is None:
+        _start(n)
+        return
+    _check_address(address)
+    ray = import_ray()
+    if ray.is_initialized():
+        raise RuntimeError("Ray has been started by something else in this process")
+    try:
+        ray.init(address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError) as error:
+        raise RuntimeError(
+            f"address: no Ray cluster at {address!r} ({error})"
+        ) from error
+
+
+def _start(n: int) -> None:
+    # Both are read when Ray is imported, and by the processes that it starts.
+    with _environment({LOOPBACK: "0", "RAY_AUTH_MODE": "token"}):
+        ray = import_ray()
+        if ray.is_initialized():
+            raise RuntimeError("Ray has been started by something else in this process")
+        # Several processes may share an accelerator.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        with warnings.catch_warnings():
+            # Ray's forks become other programs at once: JAX's threads do no harm.
+            warnings.filterwarnings("ignore", "os.fork")
+            ray.init(
+                "local",
+                num_cpus=n,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=2**27,
+                # A frozen process does not end when it is asked to.
+                _system_config={"kill_worker_timeout_milliseconds": 500},
+            )
+    here = ray.util.get_node_ip_address()
+    if not ipaddress.ip_address(here).is_loopback:
+        ray.shutdown()
+        raise RuntimeError(
+            f"Ray listens on {here} instead of the loopback interface, since it was "
+            "imported before; import it after coded_jax.runtime.serve"
+        )
+
+
+def disconnect() -> None:
+    """Leaves the cluster, and ends it if `connect` has started it."""
+    import_ray().shutdown()
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables of the environment, for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"address: {address!r} given, host:port accepted")
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, int(port))}
+    except OSError as error:
+        raise ValueError(f"address: {address!r} given, not found ({error})") from None
+    if all(ipaddress.ip_address(each).is_loopback for each in found):
+        return
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        raise ValueError(
+            f"address: {address!r} given, beyond loopback accepted only with "
+            "RAY_AUTH_MODE=token, here and on every machine of the cluster"
+        )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    anybody = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    tried = subprocess.run(
+        [*command, "--address", address], env=anybody, capture_output=True, timeout=60
+    )
+    if tried.returncode == 0:
+        raise ValueError(
+            f"address: {address!r} given, whose cluster answers without a token; start "
+            "all of it with RAY_AUTH_MODE=token"
+        )

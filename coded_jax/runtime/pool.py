@@ -1,0 +1,261 @@
+"""n workers that may be slow, hang or die: who is up, what each one owes, restarts.
+
+A worker computes its pieces in their order. Pieces that nobody waits for any more are
+dropped before they begin, so that a straggler catches up. One that dies or hangs is
+started anew, and then given what is still waited for.
+"""
+
+from __future__ import annotations
+
+import collections
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
+
+from coded_jax.runtime.faults import Fault
+
+DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
+TICK = 0.05  # seconds between looks at the workers
+
+LOSSES = ("died", "hung", "raised", "bad", "late")
+"""Why a result was lost: its worker ended, or gave no sign for too long; an exception;
+not finite, or of another shape; others were faster."""
+
+
+class WorkerLost(RuntimeError):
+    """The worker that was to compute a piece is gone."""
+
+
+class Call(NamedTuple):
+    """One piece for a worker: see `parts.Work`."""
+
+    coded: int
+    piece: int
+    query: Any
+    fault: Fault = Fault()
+
+
+class Worker(Protocol):
+    """One device, or one process that has a device."""
+
+    def compute(self, call: Call) -> Future:
+        """Its share; fails with `WorkerLost` if the worker ended, or with whatever the
+        computation raised. Calls are computed one after the other."""
+        ...
+
+    def probe(self) -> Future:
+        """Done when the worker is able to compute, at once if it is."""
+        ...
+
+    def replace(self) -> None:
+        """Ends it, whatever it does, and starts it anew."""
+        ...
+
+    def disturb(self, kind: str) -> None:
+        """Kills (`"kill"`) or freezes (`"freeze"`) it, on purpose."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+class _Job(NamedTuple):
+    call: Call
+    deliver: Callable[[int, Any], None]
+    wanted: Callable[[], bool]
+
+
+class _State:
+    """One worker, as the pool sees it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.ready = False
+        self.probe: Future | None = None
+        self.since = time.monotonic()  # of the last sign of life
+        self.running: list[_Job] = []
+        self.waiting: collections.deque[_Job] = collections.deque()
+        self.losses = collections.Counter()
+        self.restarts = 0
+
+
+class Pool:
+    """Sends pieces to workers and brings their results back.
+
+    Args:
+      workers: n of them.
+      patience: seconds without any sign after which a worker with work hangs; more than
+        any computation and its delay take.
+      startup: seconds that a worker may take to start.
+      at_end: called by `close`, after the workers have ended.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        patience: float = 5.0,
+        startup: float = 60.0,
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
+        if not patience > 0:
+            raise ValueError(f"patience: {patience} given, more than 0 accepted")
+        self.workers, self._at_end = tuple(workers), at_end
+        self._patience, self._startup = patience, startup
+        self._states = [_State(worker) for worker in workers]
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._problem: BaseException | None = None
+        self._monitor = threading.Thread(target=self._watch, daemon=True)
+        self._monitor.start()
+
+    def __len__(self) -> int:
+        return len(self.workers)
+
+    def wait_until_ready(self) -> None:
+        """Returns when all workers are.
+
+        Raises:
+          RuntimeError: one of them has not become so in time.
+        """
+        end = time.monotonic() + self._startup
+        while not all(state.ready for state in self._states):
+            if time.monotonic() > end or self._closed.wait(0.01):
+                missing = [i for i, s in enumerate(self._states) if not s.ready]
+                reason = f": {self._problem}" if self._problem else ""
+                raise RuntimeError(
+                    f"workers {missing} not ready within {self._startup:g} s{reason}"
+                )
+
+    def send(
+        self,
+        worker: int,
+        call: Call,
+        deliver: Callable[[int, Any], None],
+        wanted: Callable[[], bool],
+    ) -> None:
+        """Lets a worker compute a piece, once it is up and has time.
+
+        Args:
+          worker: which one.
+          call: the piece.
+          deliver: called, in any thread, with the piece and its share, or with the
+            exception that the computation raised; not for a worker that dies or hangs,
+            which is given the piece again when it is back.
+          wanted: whether anybody waits for it still; pieces are dropped where not.
+        """
+        with self._lock:
+            self._states[worker].waiting.append(_Job(call, deliver, wanted))
+            self._pump(self._states[worker])
+
+    def compute_everywhere(self, calls: Sequence[Call]) -> None:
+        """Lets each worker compute one call, and waits for all of them.
+
+        Raises:
+          RuntimeError: one of them has not answered in time, or raised that.
+        """
+        answers: queue.SimpleQueue = queue.SimpleQueue()
+        for worker, call in enumerate(calls):
+            self.send(worker, call, lambda _, result: answers.put(result), lambda: True)
+        for _ in calls:
+            try:
+                result = answers.get(timeout=self._startup)
+            except queue.Empty:
+                raise RuntimeError(
+                    f"a worker has not answered within {self._startup:g} s"
+                ) from None
+            if isinstance(result, BaseException):
+                raise RuntimeError(f"a worker cannot compute: {result}") from result
+
+    def count_loss(self, worker: int, why: str) -> None:
+        """Notes why the result of a worker was not used, one of `LOSSES`; that one
+        which is down is late, is known."""
+        with self._lock:
+            if why != "late" or self._states[worker].ready:
+                self._states[worker].losses[why] += 1
+
+    def status(self) -> list[dict[str, Any]]:
+        """Of every worker: whether it is up, its restarts, and its losses by reason."""
+        with self._lock:
+            return [
+                {
+                    "up": state.ready,
+                    "restarts": state.restarts,
+                    "losses": {why: state.losses[why] for why in LOSSES},
+                }
+                for state in self._states
+            ]
+
+    def close(self) -> None:
+        """Ends all workers; what they still owe is never delivered."""
+        self._closed.set()
+        self._monitor.join()
+        for worker in self.workers:
+            worker.close()
+        if self._at_end is not None:
+            self._at_end()
+
+    def _pump(self, state: _State) -> None:
+        while state.ready and state.waiting and len(state.running) < DEPTH:
+            job = state.waiting.popleft()
+            if not job.wanted():
+                continue
+            if not state.running:
+                state.since = time.monotonic()
+            state.running.append(job)
+            future = state.worker.compute(job.call)
+            # Under the lock, which this thread may take again: the future may be done.
+            future.add_done_callback(lambda done, job=job: self._done(state, job, done))
+
+    def _done(self, state: _State, job: _Job, future: Future) -> None:
+        with self._lock:
+            if not any(job is each for each in state.running):
+                return  # of a worker that has been replaced meanwhile
+            error = future.exception()
+            if isinstance(error, WorkerLost):
+                self._lose(state, "died")
+                return
+            state.running = [each for each in state.running if each is not job]
+            state.since = time.monotonic()
+            self._pump(state)
+            if error is not None:
+                state.losses["raised"] += 1
+        job.deliver(job.call.piece, error if error is not None else future.result())
+
+    def _lose(self, state: _State, why: str) -> None:
+        """Keeps what the worker owes for its return."""
+        state.ready, state.probe = False, None
+        state.since = time.monotonic()
+        state.losses[why] += max(len(state.running), 1)
+        state.restarts += 1
+        owed = [job for job in (*state.running, *state.waiting) if job.wanted()]
+        state.running, state.waiting = [], collections.deque(owed)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(TICK):
+            with self._lock:
+                for state in self._states:
+                    self._look_at(state)
+
+    def _look_at(self, state: _State) -> None:
+        silent = time.monotonic() - state.since
+        if state.ready:
+            if state.running and silent > self._patience:
+                self._lose(state, "hung")
+                state.worker.replace()
+            return
+        if state.probe is None:
+            state.probe = state.worker.probe()
+        if not state.probe.done():
+            if silent > self._startup:
+                state.probe, state.since = None, time.monotonic()
+                state.worker.replace()
+            return
+        self._problem = state.probe.exception()
+        state.probe = None
+        if self._problem is None:
+            state.ready, state.since = True, time.monotonic()
+            self._pump(state)

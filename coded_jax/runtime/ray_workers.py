@@ -1,0 +1,192 @@
+"""The cluster engine: every piece in a process of its own, on any machine, by Ray.
+
+A worker is a Ray actor that loads the run's frozen network from its checkpoint. Pieces
+and shares cross the wire as raw bytes with their shape; no object is unpickled on
+either side. Ray starts a process that has died anew; here it is only noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.runtime import faults, parts
+from coded_jax.runtime.cluster import import_ray
+from coded_jax.runtime.pool import Call, WorkerLost
+from coded_jax.serving import CodedModel
+
+
+class PieceServer:
+    """What runs in a worker's process: the frozen network, and nothing of the code.
+
+    Args:
+      run: the workdir, on this machine.
+      batches: sizes of requests that it compiles before it answers.
+      cache: folder of compiled programs, see `startup.keep_compilations`.
+    """
+
+    def __init__(self, run: str, batches: list[int], cache: str | None) -> None:
+        from coded_jax import serving, startup
+
+        with contextlib.suppress(ValueError):  # of another machine's folder
+            startup.keep_compilations(cache)
+        model = serving.load(run, devices=1)
+        self._dtype = jnp.dtype(model.pipeline.dtype)
+        self._work = parts.make_work(model.pipeline, model.frozen, model.params)
+        for batch in batches:
+            for s, shape in enumerate(parts.query_shapes(model.pipeline, batch)):
+                for piece in range(model.pipeline.n):
+                    self._work(s, piece, np.zeros(shape, self._dtype))
+
+    def ping(self) -> int:
+        """Its process."""
+        return os.getpid()
+
+    def compute(
+        self, coded: int, piece: int, shape: list[int], query: bytes, *fault: Any
+    ) -> bytes | str:
+        """The share of a piece; a string says what went wrong."""
+        met = faults.Fault(*fault)
+        try:
+            faults.meet(met)
+            array = np.frombuffer(query, self._dtype).reshape(shape)
+            share = np.asarray(self._work(coded, piece, array))
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        if met.kind == "nan":
+            share = np.full_like(share, np.nan)
+        return share.tobytes()
+
+    def signal(self, number: int) -> None:
+        """Sends its process a signal."""
+        os.kill(os.getpid(), number)
+
+
+class RayWorker:
+    """A `PieceServer`, wherever Ray has put it.
+
+    Args:
+      create: makes the actor.
+      shapes: `(coded stage, images in a batch) -> shape` of a share.
+      dtype: of pieces and shares.
+    """
+
+    def __init__(
+        self,
+        create: Callable[[], Any],
+        shapes: Callable[[int, int], tuple[int, ...]],
+        dtype: str,
+    ) -> None:
+        self._create, self._shapes, self._dtype = create, shapes, jnp.dtype(dtype)
+        self._actor = create()
+        self._gone = threading.Event()
+
+    def compute(self, call: Call) -> Future:
+        query = np.asarray(call.query)
+        shape = self._shapes(call.coded, len(query))
+
+        def share(answer: bytes | str) -> np.ndarray:
+            if isinstance(answer, str):
+                raise RuntimeError(answer)
+            return np.frombuffer(answer, self._dtype).reshape(shape)
+
+        return self._ask(
+            share,
+            "compute",
+            call.coded,
+            call.piece,
+            list(query.shape),
+            query.tobytes(),
+            *call.fault,
+        )
+
+    def probe(self) -> Future:
+        if self._gone.is_set():  # for good: Ray starts only what has been up before
+            self._gone.clear()
+            self._actor = self._create()
+        return self._ask(lambda process: process, "ping")
+
+    def replace(self) -> None:
+        with contextlib.suppress(Exception):  # it may be gone already
+            import_ray().kill(self._actor, no_restart=False)
+
+    def disturb(self, kind: str) -> None:
+        number = signal.SIGKILL if kind == "kill" else signal.SIGSTOP
+        self._ask(lambda _: None, "signal", int(number))
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            import_ray().kill(self._actor)
+
+    def _ask(self, read: Callable[[Any], Any], method: str, *arguments: Any) -> Future:
+        found: Future = Future()
+        exceptions = import_ray().exceptions
+
+        def done(answer: Future) -> None:
+            try:
+                found.set_result(read(answer.result()))
+            except exceptions.RayError as error:
+                if isinstance(error, exceptions.ActorDiedError):
+                    self._gone.set()
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                found.set_exception(WorkerLost(lines[-1]))
+            except Exception as error:
+                found.set_exception(error)
+
+        try:
+            call = getattr(self._actor, method)
+            if method != "compute":
+                call = call.options(concurrency_group="control")
+            reference = call.remote(*arguments)
+        except Exception as error:  # Ray has been shut down
+            found.set_exception(WorkerLost(str(error)))
+        else:
+            reference.future().add_done_callback(done)
+        return found
+
+
+def ray_workers(
+    run: str | os.PathLike, model: CodedModel, batches: Sequence[int]
+) -> list[RayWorker]:
+    """A worker for every piece, spread over the machines of the cluster.
+
+    Each has an accelerator of its own where Ray knows of enough, or its part of one.
+
+    Args:
+      run: the workdir, which every machine finds at this path.
+      model: what `load` made of it.
+      batches: sizes of requests that workers compile before they answer.
+    """
+    ray, n = import_ray(), model.pipeline.n
+    path = os.path.abspath(run)
+    found = ray.cluster_resources()
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+    if gpus := found.get("GPU", 0):
+        options["num_gpus"] = 1 if gpus >= n else gpus / n
+    elif found.get("TPU", 0) >= n:
+        options["resources"] = {"TPU": 1}
+    options |= {"max_restarts": -1, "max_task_retries": 0}
+    # Signals and questions do not wait for a computation.
+    actor = ray.remote(concurrency_groups={"control": 1}, **options)(PieceServer)
+    cache = jax.config.jax_compilation_cache_dir
+
+    def shapes(coded: int, size: int) -> tuple[int, ...]:
+        return parts.share_shapes(model.pipeline, size * model.pipeline.group)[coded]
+
+    return [
+        RayWorker(
+            lambda: actor.remote(path, list(batches), cache),
+            shapes,
+            model.pipeline.dtype,
+        )
+        for _ in range(n)
+    ]

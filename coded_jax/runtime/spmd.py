@@ -1,0 +1,82 @@
+"""All pieces as one program over all devices, which waits for the slowest of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import numpy as np
+
+from coded_jax import erasures, placement
+from coded_jax.pipeline import infer
+from coded_jax.runtime import parts
+from coded_jax.runtime.faults import Faults, meet
+from coded_jax.runtime.first_k import NotEnoughResults, Outcome
+from coded_jax.serving import CodedModel
+
+_infer = jax.jit(infer, static_argnums=0)
+
+
+class Spmd:
+    """Answers requests by `pipeline.infer` on the mesh of the model.
+
+    Nothing is taken before everything is there: a delay of one device delays the
+    answer, and what fails on one fails on all. It is what the other engines are
+    compared with, and the fastest one where no device is slow.
+
+    Args:
+      model: the coded inference.
+      faults: delays and exceptions that devices meet on purpose.
+    """
+
+    def __init__(self, model: CodedModel, faults: Faults | None = None) -> None:
+        self._model, self._faults = model, faults
+        unknown = faults and (faults.nans or faults.kills or faults.freezes)
+        if unknown:
+            raise ValueError(
+                "faults: nans, kills or freezes given, delays and exceptions accepted "
+                "by the spmd engine, whose devices are one program"
+            )
+
+    def infer(
+        self, number: int, images: Any, end: float, without: Collection[int] = ()
+    ) -> Outcome:
+        """As `FirstK.infer`; the results of workers `without` are not looked at."""
+        model, begun = self._model, time.monotonic()
+        pipeline = model.pipeline
+        if self._faults is not None:
+            met = self._faults.of_request(number, pipeline.n)
+            for fault in sorted(met, key=lambda fault: fault.delay)[-1:]:
+                meet(fault._replace(kind=""))
+            for fault in met:
+                meet(fault._replace(delay=0.0))
+        available = erasures.available(without, pipeline.n)
+        arrived = np.flatnonzero(available)
+        for coding in pipeline.codings:
+            if not parts.enough(coding.code, pipeline.k, arrived):
+                raise NotEnoughResults(
+                    f"results {arrived.tolist()} of {pipeline.n} are not enough"
+                )
+        images = placement.put_everywhere(pipeline.mesh, images)
+        logits = _infer(pipeline, model.frozen, model.params, images, available)
+        logits.block_until_ready()
+        now = time.monotonic()
+        if now > end:
+            raise NotEnoughResults(f"the program took {now - begun:.3g} s")
+        stages = len(pipeline.codings)
+        return Outcome(
+            logits,
+            np.broadcast_to(available, (stages, *available.shape)),
+            (tuple(arrived.tolist()),) * stages,
+            False,
+            {"encode": 0.0, "wait": now - begun, "decode": 0.0},
+        )
+
+    def warm_up(self, images: Any) -> None:
+        """Compiles what a batch such as this needs."""
+        self.infer(0, images, float("inf"))
+
+    def close(self) -> None:
+        """Nothing is kept."""
