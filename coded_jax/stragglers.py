@@ -141,7 +141,7 @@ class Bernoulli:
         _check(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        drawn = jax.random.bernoulli(key, self.probability, shape)
+        drawn = jax.random.bernoulli(key, float(self.probability), shape)
         return jnp.where(drawn, jnp.float32(self.seconds), 0)
 
     def order_mean(self, k: int, n: int) -> float:

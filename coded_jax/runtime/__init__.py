@@ -76,6 +76,7 @@ def serve(
     try:
         for batch in batches:
             service.warm_up(batch)
+        service.engine.begin_disturbance()
     except BaseException:
         service.close()
         raise

@@ -6,14 +6,12 @@ cluster beyond it is joined only with Ray's authentication by token.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
@@ -57,8 +55,7 @@ def connect(address: str | None, n: int) -> None:
         return
     _check_address(address)
     ray = import_ray()
-    if ray.is_initialized():
-        raise RuntimeError("Ray has been started by something else in this process")
+    _refuse_another(ray)
     try:
         ray.init(address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError) as error:
@@ -68,53 +65,48 @@ def connect(address: str | None, n: int) -> None:
 
 
 def _start(n: int) -> None:
-    # Both are read when Ray is imported, and by the processes that it starts.
-    with _environment({LOOPBACK: "0", "RAY_AUTH_MODE": "token"}):
-        ray = import_ray()
-        if ray.is_initialized():
-            raise RuntimeError("Ray has been started by something else in this process")
-        # Several processes may share an accelerator.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        with warnings.catch_warnings():
-            # Ray's forks become other programs at once: JAX's threads do no harm.
-            warnings.filterwarnings("ignore", "os.fork")
-            ray.init(
-                "local",
-                num_cpus=n,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=2**27,
-                # A frozen process does not end when it is asked to.
-                _system_config={"kill_worker_timeout_milliseconds": 500},
-            )
+    # Read when Ray is imported, and by the processes that it starts.
+    settings = {LOOPBACK: "0", "RAY_AUTH_MODE": "token"}
+    if "ray" in sys.modules and not settings.items() <= os.environ.items():
+        raise RuntimeError(
+            f"Ray was imported before; set {LOOPBACK}=0 and RAY_AUTH_MODE=token before "
+            "that, or import it after coded_jax.runtime.serve"
+        )
+    os.environ.update(settings)
+    # Several processes may share an accelerator.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    ray = import_ray()
+    _refuse_another(ray)
+    with warnings.catch_warnings():
+        # Ray's forks become other programs at once: JAX's threads do no harm.
+        warnings.filterwarnings("ignore", "os.fork")
+        ray.init(
+            "local",
+            num_cpus=n,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=2**27,
+            # A frozen process does not end when it is asked to.
+            _system_config={"kill_worker_timeout_milliseconds": 500},
+        )
     here = ray.util.get_node_ip_address()
     if not ipaddress.ip_address(here).is_loopback:
         ray.shutdown()
         raise RuntimeError(
-            f"Ray listens on {here} instead of the loopback interface, since it was "
-            "imported before; import it after coded_jax.runtime.serve"
+            f"Ray listens on {here}, since this version does not keep to the loopback "
+            "interface"
         )
+
+
+def _refuse_another(ray: Any) -> None:
+    if ray.is_initialized():
+        raise RuntimeError("Ray has been started by something else in this process")
 
 
 def disconnect() -> None:
     """Leaves the cluster, and ends it if `connect` has started it."""
     import_ray().shutdown()
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Variables of the environment, for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _check_address(address: str) -> None:
@@ -127,6 +119,10 @@ def _check_address(address: str) -> None:
         raise ValueError(f"address: {address!r} given, not found ({error})") from None
     if all(ipaddress.ip_address(each).is_loopback for each in found):
         return
+    if os.environ.get(LOOPBACK) == "0":
+        raise ValueError(
+            f"address: {address!r} given, with {LOOPBACK}=0 a loopback one accepted"
+        )
     if os.environ.get("RAY_AUTH_MODE") != "token":
         raise ValueError(
             f"address: {address!r} given, beyond loopback accepted only with "

@@ -19,7 +19,7 @@ import numpy as np
 
 from coded_jax.pipeline import answered
 from coded_jax.runtime import parts
-from coded_jax.runtime.faults import Fault, Faults
+from coded_jax.runtime.faults import Disturbance, Fault, Faults
 from coded_jax.runtime.pool import Call, Pool
 from coded_jax.serving import CodedModel
 
@@ -90,6 +90,8 @@ class FirstK:
         )
         self.pool, self._shortfall = pool, shortfall
         self._hedge_after, self._faults = hedge_after, faults
+        self._disturbance: Disturbance | None = None
+        self._faults_of(0)  # refuses those of another number of workers
         self._closed = threading.Event()
 
     def infer(
@@ -159,9 +161,16 @@ class FirstK:
             found = parts.advance(pipeline, s, *variables, shares, available)
         jax.block_until_ready(found)
 
+    def begin_disturbance(self) -> None:
+        """Lets workers be killed and frozen from now on, as `faults` says."""
+        if self._faults is not None:
+            self._disturbance = Disturbance(self._faults, self.pool.workers)
+
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""
         self._closed.set()
+        if self._disturbance is not None:
+            self._disturbance.close()
         self.pool.close()
 
     def _faults_of(self, number: int) -> list[Fault]:

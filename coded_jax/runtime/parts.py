@@ -168,6 +168,6 @@ def enough(code: Code, k: int, arrived: Collection[int]) -> bool:
     """
     if code.blank:
         return set(range(k)) <= set(arrived)
-    if code.copied is not None:
+    if code.copied is not None and None not in code.copied:
         return {code.copied[i] for i in arrived} >= set(range(k))
     return len(arrived) >= k

@@ -8,6 +8,8 @@ started anew, and then given what is still waited for.
 from __future__ import annotations
 
 import collections
+import contextlib
+import functools
 import queue
 import threading
 import time
@@ -86,6 +88,9 @@ class _State:
 class Pool:
     """Sends pieces to workers and brings their results back.
 
+    One thread has all the state, and nobody ever waits for it but `status`: callbacks
+    of Ray, which run in threads that Ray itself needs, only leave it a note.
+
     Args:
       workers: n of them.
       patience: seconds without any sign after which a worker with work hangs; more than
@@ -106,11 +111,11 @@ class Pool:
         self.workers, self._at_end = tuple(workers), at_end
         self._patience, self._startup = patience, startup
         self._states = [_State(worker) for worker in workers]
-        self._lock = threading.RLock()
+        self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._problem: BaseException | None = None
-        self._monitor = threading.Thread(target=self._watch, daemon=True)
-        self._monitor.start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def __len__(self) -> int:
         return len(self.workers)
@@ -142,14 +147,18 @@ class Pool:
         Args:
           worker: which one.
           call: the piece.
-          deliver: called, in any thread, with the piece and its share, or with the
+          deliver: called, in another thread, with the piece and its share, or with the
             exception that the computation raised; not for a worker that dies or hangs,
             which is given the piece again when it is back.
           wanted: whether anybody waits for it still; pieces are dropped where not.
         """
-        with self._lock:
-            self._states[worker].waiting.append(_Job(call, deliver, wanted))
-            self._pump(self._states[worker])
+        state, job = self._states[worker], _Job(call, deliver, wanted)
+
+        def note() -> None:
+            state.waiting.append(job)
+            self._pump(state)
+
+        self._notes.put(note)
 
     def compute_everywhere(self, calls: Sequence[Call]) -> None:
         """Lets each worker compute one call, and waits for all of them.
@@ -173,30 +182,46 @@ class Pool:
     def count_loss(self, worker: int, why: str) -> None:
         """Notes why the result of a worker was not used, one of `LOSSES`; that one
         which is down is late, is known."""
-        with self._lock:
-            if why != "late" or self._states[worker].ready:
-                self._states[worker].losses[why] += 1
+        state = self._states[worker]
+
+        def note() -> None:
+            state.losses[why] += why != "late" or state.ready
+
+        self._notes.put(note)
 
     def status(self) -> list[dict[str, Any]]:
         """Of every worker: whether it is up, its restarts, and its losses by reason."""
-        with self._lock:
-            return [
-                {
-                    "up": state.ready,
-                    "restarts": state.restarts,
-                    "losses": {why: state.losses[why] for why in LOSSES},
-                }
-                for state in self._states
-            ]
+        noted = threading.Event()
+        self._notes.put(noted.set)
+        while not noted.wait(TICK) and self._thread.is_alive():
+            pass
+        return [
+            {
+                "up": state.ready,
+                "restarts": state.restarts,
+                "losses": {why: state.losses[why] for why in LOSSES},
+            }
+            for state in self._states
+        ]
 
     def close(self) -> None:
         """Ends all workers; what they still owe is never delivered."""
         self._closed.set()
-        self._monitor.join()
+        self._thread.join()
         for worker in self.workers:
             worker.close()
         if self._at_end is not None:
             self._at_end()
+
+    def _run(self) -> None:
+        looked = time.monotonic()
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._notes.get(timeout=TICK)()
+            if time.monotonic() - looked >= TICK:
+                looked = time.monotonic()
+                for state in self._states:
+                    self._look_at(state)
 
     def _pump(self, state: _State) -> None:
         while state.ready and state.waiting and len(state.running) < DEPTH:
@@ -206,24 +231,23 @@ class Pool:
             if not state.running:
                 state.since = time.monotonic()
             state.running.append(job)
-            future = state.worker.compute(job.call)
-            # Under the lock, which this thread may take again: the future may be done.
-            future.add_done_callback(lambda done, job=job: self._done(state, job, done))
+            note = functools.partial(self._done, state, job)
+            state.worker.compute(job.call).add_done_callback(
+                lambda done, note=note: self._notes.put(lambda: note(done))
+            )
 
     def _done(self, state: _State, job: _Job, future: Future) -> None:
-        with self._lock:
-            if not any(job is each for each in state.running):
-                return  # of a worker that has been replaced meanwhile
-            error = future.exception()
-            if isinstance(error, WorkerLost):
-                self._lose(state, "died")
-                return
-            state.running = [each for each in state.running if each is not job]
-            state.since = time.monotonic()
-            self._pump(state)
-            if error is not None:
-                state.losses["raised"] += 1
+        if not any(job is each for each in state.running):
+            return  # of a worker that has been replaced meanwhile
+        error = future.exception()
+        if isinstance(error, WorkerLost):
+            self._lose(state, "died")
+            return
+        state.running = [each for each in state.running if each is not job]
+        state.since = time.monotonic()
+        state.losses["raised"] += error is not None
         job.deliver(job.call.piece, error if error is not None else future.result())
+        self._pump(state)
 
     def _lose(self, state: _State, why: str) -> None:
         """Keeps what the worker owes for its return."""
@@ -234,28 +258,26 @@ class Pool:
         owed = [job for job in (*state.running, *state.waiting) if job.wanted()]
         state.running, state.waiting = [], collections.deque(owed)
 
-    def _watch(self) -> None:
-        while not self._closed.wait(TICK):
-            with self._lock:
-                for state in self._states:
-                    self._look_at(state)
-
     def _look_at(self, state: _State) -> None:
         silent = time.monotonic() - state.since
         if state.ready:
             if state.running and silent > self._patience:
                 self._lose(state, "hung")
-                state.worker.replace()
+                self._replace(state)
             return
         if state.probe is None:
             state.probe = state.worker.probe()
         if not state.probe.done():
             if silent > self._startup:
                 state.probe, state.since = None, time.monotonic()
-                state.worker.replace()
+                self._replace(state)
             return
         self._problem = state.probe.exception()
         state.probe = None
         if self._problem is None:
             state.ready, state.since = True, time.monotonic()
             self._pump(state)
+
+    def _replace(self, state: _State) -> None:
+        # It may take a while, in which the other workers go on.
+        threading.Thread(target=state.worker.replace, daemon=True).start()

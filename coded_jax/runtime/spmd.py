@@ -39,6 +39,8 @@ class Spmd:
                 "faults: nans, kills or freezes given, delays and exceptions accepted "
                 "by the spmd engine, whose devices are one program"
             )
+        if faults is not None:
+            faults.of_request(0, model.pipeline.n)  # refuses those of another number
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
@@ -73,6 +75,9 @@ class Spmd:
             False,
             {"encode": 0.0, "wait": now - begun, "decode": 0.0},
         )
+
+    def begin_disturbance(self) -> None:
+        """Nothing is killed or frozen."""
 
     def warm_up(self, images: Any) -> None:
         """Compiles what a batch such as this needs."""

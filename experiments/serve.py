@@ -1,0 +1,116 @@
+r"""Serves the model of a flagfile, with a worker for every piece.
+
+    python experiments/serve.py --flagfile=experiments/flags/quickstart.flags
+
+It starts a cluster on this machine, waits until all workers are up, and answers on
+http://127.0.0.1:8000; where the run is not finished, it is finished first. Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import run
+from absl import app, flags, logging
+from command_line import parse_flags, refuse_arguments
+from rich.console import Console
+from rich.table import Table
+from runtime_flags import (
+    ADDRESS,
+    BATCHES,
+    DEADLINE,
+    ENGINE,
+    HEDGE_AFTER,
+    IN_FLIGHT,
+    PATIENCE,
+    QUEUE,
+    SHORTFALL,
+    faults_from_flags,
+)
+from settings import config_from_flags
+
+from coded_jax import runtime, signals, startup, workdir
+from coded_jax.config import Config
+from coded_jax.runtime import http, metrics
+
+PORT = flags.DEFINE_integer("port", 8000, "of the loopback interface; 0 for a free one")
+METRICS_PORT = flags.DEFINE_integer(
+    "metrics_port", None, "of the loopback interface, for Prometheus"
+)
+
+
+def finish_run(argv: list[str]) -> None:
+    """Trains and evaluates what the flags describe, unless that has been done."""
+    folder = workdir.absolute(run.WORKDIR.value)
+    try:
+        results = workdir.read_results(folder)
+    except ValueError:
+        run.main(argv)
+        return
+    if Config.from_json(results["config"]) != config_from_flags():
+        raise ValueError(
+            f"workdir: {run.WORKDIR.value!r} given, that of a run with these flags "
+            "accepted, or a new one"
+        )
+
+
+def main(argv: list[str]) -> None:
+    refuse_arguments(argv)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    closing = []
+    with signals.stop_requests() as stopped:
+        try:
+            faults = faults_from_flags()
+            finish_run(argv)
+            run.start_jax()
+            startup.keep_compilations(run.COMPILATION_CACHE.value)
+            service = runtime.serve(
+                run.WORKDIR.value,
+                ENGINE.value,
+                batches=tuple(BATCHES.value),
+                devices=run.DEVICES.value if ENGINE.value != "ray" else None,
+                address=ADDRESS.value,
+                shortfall=SHORTFALL.value,
+                hedge_after=HEDGE_AFTER.value,
+                faults=faults,
+                patience=PATIENCE.value,
+                deadline=DEADLINE.value,
+                in_flight=IN_FLIGHT.value,
+                queue=QUEUE.value,
+            )
+            closing.append(service.close)
+            port, close = http.listen(service, PORT.value)
+            closing.append(close)
+            if METRICS_PORT.value is not None:
+                closing.append(metrics.expose(METRICS_PORT.value, service.summary))
+            print(f"serving {run.WORKDIR.value} on http://127.0.0.1:{port}", flush=True)
+            while not stopped():
+                time.sleep(0.1)
+            Console().print(table(service.summary()))
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            sys.exit(f"error: {error}")
+        finally:
+            for close in reversed(closing):
+                close()
+
+
+def table(summary: dict) -> Table:
+    """What has been done, for people."""
+    requests, seconds = summary["requests"], summary["seconds"]
+    told = Table(title=", ".join(f"{count} {end}" for end, count in requests.items()))
+    for name in ("worker", "restarts", *runtime.LOSSES):
+        told.add_column(name, justify="right")
+    for i, worker in enumerate(summary["workers"]):
+        told.add_row(
+            str(i), str(worker["restarts"]), *map(str, worker["losses"].values())
+        )
+    if requests["answered"]:
+        times = ", ".join(f"{q} {1e3 * value:.1f} ms" for q, value in seconds.items())
+        told.caption = f"{times}; {100 * summary['decoded']:.1f} % decoded"
+    return told
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

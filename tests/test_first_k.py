@@ -1,0 +1,305 @@
+"""First k of n on devices of this process: stragglers, failures, deadlines, hedging."""
+
+import dataclasses
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from test_experiment import SMALL, small_run
+
+import coded_jax
+from coded_jax import codes, data, runtime
+from coded_jax.runtime import faults, parts
+from coded_jax.runtime.faults import Faults
+from coded_jax.stragglers import Constant
+from coded_jax.types import CodeShape
+
+NEVER = Constant(60.0)
+NOW = Constant(0.0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("mnist_5k").test.images
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    return coded_jax.load(finished, devices=1)
+
+
+def variant(model, code):
+    """The same run with a code that needs no training."""
+    pipeline = model.pipeline.with_codes(lambda shape, _: codes.CODES[code](shape))
+    params = pipeline.init(jax.random.key(0))
+    return model._replace(pipeline=pipeline, params=params)
+
+
+def serve(model, **settings):
+    return runtime.serve(model, "local", **{"deadline": 30.0, **settings})
+
+
+@pytest.mark.parametrize(
+    "name, few, enough",
+    [
+        ("mds", [(0,), (2, 3)], [(0, 1, 2), (0, 4, 5), (3, 4, 5)]),
+        ("berrut", [(0, 1)], [(0, 1, 2), (1, 3, 5)]),
+        # The queries of 3 pieces in 2 copies: 0 1 2 0 1 2.
+        ("replication", [(0, 1), (0, 3, 1, 4)], [(0, 1, 2), (3, 4, 5), (0, 4, 2)]),
+        ("uncoded", [(0, 1), (0, 1, 3, 4, 5)], [(0, 1, 2)]),
+        ("zero_fill", [(0, 1, 3, 4, 5)], [(0, 1, 2)]),
+        ("mean_fill", [(0, 1, 3)], [(0, 1, 2)]),
+    ],
+)
+def test_when_results_are_enough(name, few, enough):
+    code = codes.CODES[name](CodeShape(3, 3, (8, 8, 1), (2, 2, 4)))
+    assert not any(parts.enough(code, 3, arrived) for arrived in few)
+    assert all(parts.enough(code, 3, arrived) for arrived in enough)
+    assert len(parts.sent(code, 3, 6)) == (3 if code.blank else 6)
+
+
+def test_a_straggler_is_not_waited_for(model, images):
+    slow = Faults(delays=(NOW, NEVER, NOW))
+    with serve(model, faults=slow, patience=600) as service:
+        for i in range(5):  # those after the first find it still at work
+            few = images[i : i + 1]
+            answer = service.submit(few).result()
+            assert answer.used == ((0, 2),) and answer.decoded == ((1,),)
+            assert answer.classes == model.classify(few, lost=[1])
+        losses = service.summary()["workers"][1]["losses"]
+        assert losses == {**dict.fromkeys(losses, 0), "late": 5}
+
+
+def test_what_a_straggler_brings_late_is_not_taken_for_another_answer(model, images):
+    slow = Faults(delays=(NOW, Constant(0.05), NOW))
+    with serve(model, faults=slow) as service:
+        found = [service.submit(images[i : i + 1]) for i in range(60)]
+        for i, future in enumerate(found):
+            answer = future.result()
+            lost = sorted({0, 1, 2} - {*answer.used[0]})
+            assert answer.classes == model.classify(images[i : i + 1], lost=lost)
+
+
+@pytest.mark.parametrize("kind, why", [("exceptions", "raised"), ("nans", "bad")])
+def test_bad_results_are_lost(model, images, kind, why, monkeypatch):
+    """Of one worker, each time; the others' are enough."""
+    bad = {"exceptions": "raise", "nans": "nan"}[kind]
+    monkeypatch.setattr(
+        Faults,
+        "of_request",
+        lambda self, number, n: [
+            faults.Fault(0.0, bad if i == 0 else "") for i in range(n)
+        ],
+    )
+    with serve(model, faults=Faults()) as service:
+        for i in range(4):
+            answer = service.submit(images[i : i + 1]).result()
+            assert answer.used == ((1, 2),)
+            assert answer.classes == model.classify(images[i : i + 1], lost=[0])
+        # Whether it came before or after the others were enough.
+        losses = service.summary()["workers"][0]["losses"]
+        assert losses[why] + losses["late"] == 4 or losses["raised"] == 4
+
+
+@pytest.mark.parametrize("kind", ["exceptions", "nans"])
+def test_failures_of_all_end_the_request_before_its_deadline(model, images, kind):
+    with serve(model, faults=Faults(**{kind: 1.0}), deadline=600) as service:
+        with pytest.raises(runtime.NotEnoughResults, match=r"results \[\] of 3"):
+            service.submit(images[:1]).result(timeout=60)
+
+
+@pytest.mark.parametrize("shortfall", ["error", "degrade"])
+def test_too_few_by_the_deadline(model, images, shortfall):
+    slow = Faults(delays=(NOW, NEVER, NEVER))
+    with serve(model, faults=slow, shortfall=shortfall, patience=600) as service:
+        future = service.submit(images[:1], deadline=0.5)
+        if shortfall == "error":
+            with pytest.raises(runtime.NotEnoughResults, match=r"results \[0\] of 3"):
+                future.result()
+            return
+        answer = future.result()
+        assert answer.degraded and answer.used == ((0,),)
+        assert answer.decoded == ((1,),)
+        available = np.array([[True], [False], [False]])
+        logits = coded_jax.serving._infer(
+            model.pipeline, model.frozen, model.params, images[:1], available
+        )
+        assert answer.classes == logits.argmax(-1)
+        # With the temperature of one lost result, the most that the run has tried.
+        temperature = model.results["confidence"]["1"]["temperature"]
+        expected = jax.nn.softmax(logits / temperature).max(-1)
+        np.testing.assert_allclose(answer.confidence, expected, rtol=1e-3)
+        assert service.summary()["requests"]["degraded"] == 1
+
+
+def test_without_any_result_there_is_no_answer(model, images):
+    slow = Faults(delays=(NEVER,))
+    with serve(model, faults=slow, shortfall="degrade", patience=600) as service:
+        with pytest.raises(runtime.NotEnoughResults):
+            service.submit(images[:1], deadline=0.3).result()
+
+
+def test_uncoded_never_answers_without_a_piece(model, images):
+    slow = Faults(delays=(NOW, NEVER, NOW))
+    plain = variant(model, "uncoded")
+    with serve(plain, faults=slow, shortfall="degrade", patience=600) as service:
+        with pytest.raises(runtime.NotEnoughResults):
+            service.submit(images[:1], deadline=0.3).result()
+    with serve(plain) as service:
+        answer = service.submit(images[:1]).result()
+        assert answer.used == ((0, 1),) and not any(answer.decoded)
+
+
+def test_zero_fill_is_a_degraded_answer(model, images):
+    slow = Faults(delays=(NOW, NEVER, NOW))
+    plain = variant(model, "zero_fill")
+    with serve(plain, faults=slow, shortfall="degrade", patience=600) as service:
+        answer = service.submit(images[:1], deadline=0.5).result()
+        assert answer.degraded
+        assert answer.classes == plain.classify(images[:1], lost=[1])
+
+
+def test_a_missing_piece_is_sent_again(model, images):
+    """Both times to a worker that is slow with what it is given first only."""
+    plain = variant(model, "uncoded")
+    slow = Faults(delays=(NOW, NEVER, NOW), stragglers=None)
+    with serve(plain, faults=slow, hedge_after=0.05, patience=600) as service:
+        for i in range(3):
+            answer = service.submit(images[i : i + 1]).result()
+            assert answer.used == ((0,),)  # both pieces are of worker 0
+            assert answer.classes == plain.classify(images[i : i + 1])
+
+
+def test_replicas(model, images):
+    """Pieces 0 1 0 on 3 workers: of the first piece one copy is enough."""
+    plain = variant(model, "replication")
+    with serve(plain, faults=Faults(delays=(NEVER, NOW, NOW)), patience=600) as service:
+        answer = service.submit(images[:1]).result()
+        assert answer.used == ((1, 2),)
+        assert answer.classes == plain.classify(images[:1])
+
+
+@pytest.mark.parametrize("kind", ["kill", "freeze"])
+def test_a_lost_worker_joins_again(model, images, kind):
+    with serve(model, patience=0.5) as service:
+        worker = service.engine.pool.workers[1]
+        worker.disturb(kind)
+        end = time.monotonic() + 60
+        while service.summary()["workers"][1]["restarts"] == 0:
+            assert service.submit(images[:1]).result().used == ((0, 2),)
+            assert time.monotonic() < end
+        answer = service.submit(images[:1], without=[0]).result()  # waits for it
+        assert answer.used == ((1, 2),)
+        assert answer.classes == model.classify(images[:1], lost=[0])
+
+
+def test_requests_wait_for_workers_that_are_being_restarted(model, images):
+    with serve(model, patience=0.3) as service:
+        for worker in service.engine.pool.workers:
+            worker.disturb("freeze")
+        answer = service.submit(images[:1]).result()
+        lost = sorted({0, 1, 2} - {*answer.used[0]})
+        assert answer.classes == model.classify(images[:1], lost=lost)
+
+
+def test_a_full_queue(model, images):
+    slow = Faults(delays=(NEVER,))
+    with serve(model, faults=slow, in_flight=1, queue=1, patience=600) as service:
+        first, second = (service.submit(images[:1]) for _ in range(2))
+        with pytest.raises(runtime.Overloaded):
+            service.submit(images[:1], block=False)
+        with pytest.raises(runtime.Overloaded):
+            service.submit(images[:1], deadline=0.1)
+        assert service.summary()["requests"]["overload"] == 2
+        closing = threading.Thread(target=service.close)
+        closing.start()
+        with pytest.raises(runtime.Closed):
+            first.result(timeout=30)
+        assert second.cancelled()
+        closing.join()
+        with pytest.raises(runtime.Closed):
+            service.submit(images[:1], block=False)
+
+
+def test_one_compilation_serves_all_patterns(model, images):
+    with serve(model) as service:
+        before = parts.advance._cache_size(), parts._share._cache_size()
+        for lost in [(), (0,), (1,), (2,)]:
+            service.submit(images[:1], without=lost).result()
+        assert (parts.advance._cache_size(), parts._share._cache_size()) == before
+
+
+def test_groups_of_images(tmp_path, images):
+    config = dataclasses.replace(
+        SMALL, split="group", code="addition", baselines=(), base_epochs=0.5
+    )
+    small_run(tmp_path / "groups", config)
+    model = coded_jax.load(tmp_path / "groups", devices=1)
+    slow = Faults(delays=(NOW, NEVER, NOW))
+    with serve(model, faults=slow, batches=(4,), patience=600) as service:
+        answer = service.submit(images[:4]).result()
+        assert answer.decoded == ((1,),)
+        np.testing.assert_array_equal(
+            answer.classes, model.classify(images[:4], lost=[1])
+        )
+        expected = model.predict(images[:4], lost=[1]).confidence
+        np.testing.assert_allclose(answer.confidence, expected, atol=1e-4)
+
+
+def test_parity_workers_with_networks_of_their_own(model, images):
+    base = model.frozen
+    pipeline = model.pipeline.with_codes(
+        lambda shape, _: codes.make_code("parity_model", shape, base)
+    )
+    params = pipeline.init(jax.random.key(0))
+    moved = jax.tree.map(lambda x: x + 0.01, params)
+    model = model._replace(pipeline=pipeline, params=moved)
+    with serve(model) as service:
+        answer = service.submit(images[:1], without=[0]).result()
+        assert answer.classes == model.classify(images[:1], lost=[0])
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"engine": "mpi"}, "engine: 'mpi' given"),
+        ({"shortfall": "guess"}, "shortfall: 'guess' given"),
+        ({"hedge_after": -1.0}, "hedge_after: -1.0 given"),
+        ({"patience": 0.0}, "patience: 0.0 given"),
+        ({"in_flight": 0}, "in_flight: 0 given"),
+        ({"deadline": -1.0}, "deadline: -1.0 given"),
+        ({"devices": 99}, "devices: 99 given"),
+        ({"address": "localhost:1"}, "address: 'localhost:1' given"),
+        ({"faults": Faults(delays=(NOW, NOW))}, "delays: 2 distributions given"),
+        ({"engine": "spmd", "faults": Faults(nans=0.1)}, "faults: nans"),
+        ({"batches": (0,)}, "images: uint8"),
+    ],
+)
+def test_wrong_settings_are_refused(model, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        runtime.serve(model, **wrong).close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"nans": 1.5}, {"exceptions": -0.1}, {"kills": -1}, {"stragglers": -1}],
+)
+def test_wrong_faults_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: "):
+        Faults(**wrong)
+
+
+def test_faults_are_fixed_by_their_seed():
+    some = Faults(delays=(Constant(1.0),), stragglers=1, exceptions=0.3, nans=0.3)
+    drawn = [some.of_request(i, 6) for i in range(200)]
+    assert drawn == [some.of_request(i, 6) for i in range(200)]
+    assert all(sum(f.delay for f in each) == 1.0 for each in drawn)
+    late = np.array([[f.delay for f in each] for each in drawn]).mean(axis=0)
+    assert (late > 0.08).all()  # 1/6 of the requests each
+    kinds = [f.kind for each in drawn for f in each]
+    assert abs(kinds.count("raise") / 1200 - 0.3) < 0.05
+    assert abs(kinds.count("nan") / 1200 - 0.3 * 0.7) < 0.05
+    other = dataclasses.replace(some, seed=1)
+    assert drawn != [other.of_request(i, 6) for i in range(200)]
