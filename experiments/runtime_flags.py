@@ -32,13 +32,13 @@ DELAY = flags.DEFINE_enum(
 DELAY_PARAMETERS = flags.DEFINE_multi_string(
     "delay_parameters",
     [],
-    "of the delay, as 0.01,0.05 (shift and mean of shifted_exponential) or the path of a "
-    "trace; once for all workers, or once for each",
+    "of the delay, as 0.01,0.05 (shift and mean of shifted_exponential) or the path of "
+    "a trace; once for all workers, or once for each",
 )
 STRAGGLERS = flags.DEFINE_integer(
     "stragglers", None, "workers of a request that are delayed; all if not given"
 )
-EXCEPTIONS = flags.DEFINE_float("exceptions", 0.0, "probability that a piece raises one")
+EXCEPTIONS = flags.DEFINE_float("exceptions", 0.0, "probability that a piece raises")
 NANS = flags.DEFINE_float("nans", 0.0, "probability that a result is NaN")
 KILLS = flags.DEFINE_float("kills", 0.0, "workers killed per second")
 FREEZES = flags.DEFINE_float("freezes", 0.0, "workers frozen per second")

@@ -3,7 +3,8 @@ r"""Serves the model of a flagfile, with a worker for every piece.
     python experiments/serve.py --flagfile=experiments/flags/quickstart.flags
 
 It starts a cluster on this machine, waits until all workers are up, and answers on
-http://127.0.0.1:8000; where the run is not finished, it is finished first. Ctrl-C ends it.
+http://127.0.0.1:8000; where the run is not finished, it is finished first. Ctrl-C ends
+it.
 """
 
 from __future__ import annotations

@@ -88,6 +88,7 @@ class FirstK:
         self._frozen, self._params = jax.device_put(
             (model.frozen, model.params), self._front
         )
+        self._pieces = parts.pieces(self._pipeline)
         self.pool, self._shortfall = pool, shortfall
         self._hedge_after, self._faults = hedge_after, faults
         self._disturbance: Disturbance | None = None
@@ -115,7 +116,6 @@ class FirstK:
         seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
         coded = len(pipeline.codings)
         available = np.zeros((coded, pipeline.n, 1), bool)
-        shapes = parts.share_shapes(pipeline, len(images))
         faults = [self._faults_of(number + again) for again in (0, HEDGED)]
         used, degraded = [], False
 
@@ -127,7 +127,7 @@ class FirstK:
             limit = end
             if self._shortfall == "degrade":  # the stages after it need some time, too
                 limit = begun + (end - begun) / (coded - s)
-            stage = _Round(self, s, found, shapes[s], limit, without, faults)
+            stage = _Round(self, s, found, limit, without, faults)
             shares = stage.gather()
             degraded |= not stage.enough
             used.append(tuple(sorted({w for _, w in shares.values()})))
@@ -135,7 +135,7 @@ class FirstK:
             seconds["wait"] += time.monotonic() - begun
 
             begun = time.monotonic()
-            blank = jax.device_put(np.zeros(shapes[s], pipeline.dtype), self._front)
+            blank = self._blank(s, len(found[0]))
             given = tuple(shares.get(i, (blank, i))[0] for i in range(pipeline.n))
             found = parts.advance(pipeline, s, *variables, given, available)
             found = jax.block_until_ready(found)
@@ -154,10 +154,9 @@ class FirstK:
         pipeline, variables = self._pipeline, (self._frozen, self._params)
         available = np.ones((len(pipeline.codings), pipeline.n, 1), bool)
         found = parts.start(pipeline, *variables, images)
-        for s, shape in enumerate(parts.share_shapes(pipeline, len(images))):
-            self.pool.compute_everywhere([Call(s, i, q) for i, q in enumerate(found)])
-            zeros = jax.device_put(np.zeros(shape, pipeline.dtype), self._front)
-            shares = (zeros,) * pipeline.n
+        for s, pieces in enumerate(self._pieces):
+            self.pool.compute_everywhere(list(map(Call, pieces, found)))
+            shares = (self._blank(s, len(found[0])),) * pipeline.n
             found = parts.advance(pipeline, s, *variables, shares, available)
         jax.block_until_ready(found)
 
@@ -173,6 +172,11 @@ class FirstK:
             self._disturbance.close()
         self.pool.close()
 
+    def _blank(self, coded: int, batch: int) -> jax.Array:
+        """In the place of a share that has not arrived."""
+        shape = (batch, *self._pieces[coded][0].share)
+        return jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
+
     def _faults_of(self, number: int) -> list[Fault]:
         if self._faults is None:
             return [Fault()] * self._pipeline.n
@@ -182,9 +186,9 @@ class FirstK:
 class _Round:
     """One coded stage of one request: sends the pieces, takes what comes."""
 
-    def __init__(self, engine, coded, queries, shape, limit, without, faults) -> None:
+    def __init__(self, engine, coded, queries, limit, without, faults) -> None:
         self._engine, self._coded, self._queries = engine, coded, queries
-        self._shape, self._limit, self._faults = shape, limit, faults
+        self._limit, self._faults = limit, faults
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
         pipeline = engine._pipeline
@@ -224,10 +228,11 @@ class _Round:
         return self.shares
 
     def _send(self, piece: int, worker: int, faults: list[Fault]) -> None:
+        told = self._engine._pieces[self._coded][piece]
         self._engine.pool.send(
             worker,
-            Call(self._coded, piece, self._queries[piece], faults[worker]),
-            lambda piece, result: self._inbox.put((piece, worker, result)),
+            Call(told, self._queries[piece], faults[worker]),
+            lambda result: self._inbox.put((piece, worker, result)),
             lambda: not self._over.is_set(),
         )
 
@@ -242,7 +247,11 @@ class _Round:
         self._pending.remove((piece, worker))
         if isinstance(result, BaseException):
             return True
-        if result.shape != self._shape or not _finite(result):
+        shape = (
+            len(self._queries[piece]),
+            *self._engine._pieces[self._coded][piece].share,
+        )
+        if result.shape != shape or not _finite(result):
             self._engine.pool.count_loss(worker, "bad")
             return True
         share = jax.device_put(result, self._engine._front)

@@ -29,9 +29,9 @@ STATUS = {
 def listen(service: Service, port: int) -> tuple[int, Callable[[], None]]:
     """Answers requests on `http://127.0.0.1:port`.
 
-    `POST /predict` takes uint8 images `[B, H, W, C]` as the bytes of an `.npy` file, and
-    seconds of its own in the header `Deadline` if there is one; it returns `Answer` as
-    JSON. `GET /summary` returns `Service.summary`. What goes wrong is
+    `POST /predict` takes uint8 images `[B, H, W, C]` as the bytes of an `.npy` file,
+    and seconds of its own in the header `Deadline` if there is one; it returns `Answer`
+    as JSON. `GET /summary` returns `Service.summary`. What goes wrong is
     `{"error": ...}`, with a status of 400 (the request), 503 (too many of them) or 504
     (too few results by the deadline).
 
@@ -86,7 +86,8 @@ def listen(service: Service, port: int) -> tuple[int, Callable[[], None]]:
             try:
                 return None if text is None else float(text)
             except ValueError:
-                raise ValueError(f"Deadline: {text!r} given, seconds accepted") from None
+                problem = f"Deadline: {text!r} given, seconds accepted"
+                raise ValueError(problem) from None
 
         def _send(self, status: int, content: dict[str, Any]) -> None:
             body = json.dumps(content).encode()

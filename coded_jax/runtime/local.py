@@ -65,7 +65,7 @@ class LocalWorker:
     def _compute(self, call: Call, ended: threading.Event) -> jax.Array:
         faults.meet(call.fault, ended)
         query = jax.device_put(call.query, self._device)
-        share = self._work(call.coded, call.piece, query)
+        share = self._work(call.piece, query)
         if call.fault.kind == "nan":
             share = jnp.full_like(share, jnp.nan)
         if ended.is_set():

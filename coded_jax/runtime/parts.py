@@ -6,15 +6,15 @@
               coded stage, or at last logits
 
 A worker has the frozen network and nothing of the code, but for codes whose parity
-pieces have networks of their own. Any worker can compute any piece: which one it is,
-and so where the share is cut out, is data.
+pieces have networks of their own. Any worker can compute any piece, of any code: which
+blocks, and where the share is cut out, it is told with the piece.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,27 @@ import numpy as np
 from coded_jax import splitting
 from coded_jax.pipeline import Pipeline, answers, pixels
 from coded_jax.stages import Stage, compute, queries, recover
-from coded_jax.types import Code, PyTree
+from coded_jax.types import Code, PyTree, chain
 
-Work = Callable[[int, int, Any], jax.Array]
-"""`(coded stage, piece, query [B, h, w, C]) -> share [B, M, M', D]`."""
+
+class Piece(NamedTuple):
+    """What a worker is told of a piece, beside its pixels.
+
+    Attributes:
+      blocks: of the base model, the first and the last one that compute it.
+      index: data piece `0..k-1` or parity piece `k..n-1`.
+      offset: first row and column of the share in what the blocks make of the piece.
+      share: `(M, M', D)`.
+    """
+
+    blocks: tuple[int, int]
+    index: int
+    offset: tuple[int, int]
+    share: tuple[int, int, int]
+
+
+Work = Callable[[Piece, Any], jax.Array]
+"""`(piece, query [B, h, w, C]) -> share [B, M, M', D]`."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -99,27 +116,57 @@ def _onward(
     raise AssertionError("there is one more coded stage")
 
 
+def pieces(pipeline: Pipeline) -> list[list[Piece]]:
+    """The n pieces of every coded stage."""
+    found = []
+    for stage in pipeline.stages:
+        if stage.coding:
+            plan, code = stage.coding
+            copied = code.copied or (*range(plan.k), *[None] * pipeline.r)
+            offsets = splitting.cut_offsets(plan, copied)
+            found.append(
+                [
+                    Piece(stage.blocks, i, offset, plan.share_shape)
+                    for i, offset in enumerate(offsets)
+                ]
+            )
+    return found
+
+
 def make_work(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> Work:
-    """What a worker does, on the device that holds the variables."""
-    stages = [stage for stage in pipeline.stages if stage.coding]
-    offsets = [_offsets(stage, pipeline.n) for stage in stages]
-    own: dict[tuple[int, int], PyTree] = {}  # networks of parity pieces, when needed
+    """What a worker does, on the device that holds the variables.
 
-    def variables(coded: int, piece: int) -> PyTree:
-        worker = stages[coded].coding.code.worker
-        if worker is None or piece < pipeline.k:
+    Args:
+      pipeline: of the code whose parity networks it has, if there are any.
+      frozen, params: of the base model and of that code.
+    """
+    coded = [stage for stage in pipeline.stages if stage.coding]
+    stages = {stage.blocks: stage._replace(coding=None) for stage in coded}
+    workers = {stage.blocks: stage.coding.code.worker for stage in coded}
+    own: dict[tuple[tuple[int, int], int], PyTree] = {}  # networks, when needed
+
+    def stage_of(blocks: tuple[int, int]) -> Stage:
+        if blocks not in stages:
+            first, last = blocks
+            chained = chain(pipeline.base.blocks[first - 1 : last])
+            stages[blocks] = Stage(chained, blocks)
+        return stages[blocks]
+
+    def variables(blocks: tuple[int, int], index: int) -> PyTree:
+        worker = workers.get(blocks)
+        if worker is None or index < pipeline.k:
             return frozen
-        if (coded, piece) not in own:
-            every = worker(params[coded], frozen)
-            own[coded, piece] = jax.tree.map(lambda x: x[piece - pipeline.k], every)
-        return own[coded, piece]
+        if (blocks, index) not in own:
+            place = [stage.blocks for stage in coded].index(blocks)
+            every = worker(params[place], frozen)
+            own[blocks, index] = jax.tree.map(lambda x: x[index - pipeline.k], every)
+        return own[blocks, index]
 
-    def work(coded: int, piece: int, query: Any) -> jax.Array:
-        stage = stages[coded]
-        shape = stage.coding.plan.share_shape[:2]
-        bare = stage._replace(coding=None)
-        offset = offsets[coded][piece]
-        return _share(bare, shape, variables(coded, piece), query, offset)
+    def work(piece: Piece, query: Any) -> jax.Array:
+        stage = stage_of(piece.blocks)
+        offset = np.asarray(piece.offset, np.int32)
+        mine = variables(piece.blocks, piece.index)
+        return _share(stage, piece.share[:2], mine, query, offset)
 
     return work
 
@@ -137,22 +184,10 @@ def _share(
     return jax.lax.dynamic_slice(outputs, (0, offset[0], offset[1], 0), sizes)
 
 
-def _offsets(stage: Stage, n: int) -> np.ndarray:
-    plan, code = stage.coding
-    copied = code.copied or (*range(plan.k), *[None] * (n - plan.k))
-    return np.asarray(splitting.cut_offsets(plan, copied), np.int32)
-
-
 def query_shapes(pipeline: Pipeline, batch: int) -> list[tuple[int, ...]]:
     """Of every coded stage, that of one query, for `batch` images."""
     size = batch // pipeline.group
     return [(size, *coding.plan.piece_shape) for coding in pipeline.codings]
-
-
-def share_shapes(pipeline: Pipeline, batch: int) -> list[tuple[int, ...]]:
-    """Of every coded stage, that of one share, for `batch` images."""
-    size = batch // pipeline.group
-    return [(size, *coding.plan.share_shape) for coding in pipeline.codings]
 
 
 def sent(code: Code, k: int, n: int) -> range:

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
 from coded_jax.runtime.faults import Fault
+from coded_jax.runtime.parts import Piece
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
@@ -34,8 +35,7 @@ class WorkerLost(RuntimeError):
 class Call(NamedTuple):
     """One piece for a worker: see `parts.Work`."""
 
-    coded: int
-    piece: int
+    piece: Piece
     query: Any
     fault: Fault = Fault()
 
@@ -67,7 +67,7 @@ class Worker(Protocol):
 
 class _Job(NamedTuple):
     call: Call
-    deliver: Callable[[int, Any], None]
+    deliver: Callable[[Any], None]
     wanted: Callable[[], bool]
 
 
@@ -139,7 +139,7 @@ class Pool:
         self,
         worker: int,
         call: Call,
-        deliver: Callable[[int, Any], None],
+        deliver: Callable[[Any], None],
         wanted: Callable[[], bool],
     ) -> None:
         """Lets a worker compute a piece, once it is up and has time.
@@ -147,9 +147,9 @@ class Pool:
         Args:
           worker: which one.
           call: the piece.
-          deliver: called, in another thread, with the piece and its share, or with the
-            exception that the computation raised; not for a worker that dies or hangs,
-            which is given the piece again when it is back.
+          deliver: called, in another thread, with the share, or with the exception that
+            the computation raised; not for a worker that dies or hangs, which is given
+            the piece again when it is back.
           wanted: whether anybody waits for it still; pieces are dropped where not.
         """
         state, job = self._states[worker], _Job(call, deliver, wanted)
@@ -168,7 +168,7 @@ class Pool:
         """
         answers: queue.SimpleQueue = queue.SimpleQueue()
         for worker, call in enumerate(calls):
-            self.send(worker, call, lambda _, result: answers.put(result), lambda: True)
+            self.send(worker, call, answers.put, lambda: True)
         for _ in calls:
             try:
                 result = answers.get(timeout=self._startup)
@@ -246,7 +246,7 @@ class Pool:
         state.running = [each for each in state.running if each is not job]
         state.since = time.monotonic()
         state.losses["raised"] += error is not None
-        job.deliver(job.call.piece, error if error is not None else future.result())
+        job.deliver(error if error is not None else future.result())
         self._pump(state)
 
     def _lose(self, state: _State, why: str) -> None:

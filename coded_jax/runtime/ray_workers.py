@@ -43,28 +43,35 @@ class PieceServer:
         self._dtype = jnp.dtype(model.pipeline.dtype)
         self._work = parts.make_work(model.pipeline, model.frozen, model.params)
         for batch in batches:
-            for s, shape in enumerate(parts.query_shapes(model.pipeline, batch)):
-                for piece in range(model.pipeline.n):
-                    self._work(s, piece, np.zeros(shape, self._dtype))
+            shapes = parts.query_shapes(model.pipeline, batch)
+            for stage, shape in zip(parts.pieces(model.pipeline), shapes, strict=True):
+                for piece in stage:
+                    self._work(piece, np.zeros(shape, self._dtype))
 
     def ping(self) -> int:
         """Its process."""
         return os.getpid()
 
     def compute(
-        self, coded: int, piece: int, shape: list[int], query: bytes, *fault: Any
+        self,
+        piece: list,
+        shape: list[int],
+        query: bytes,
+        delay: float,
+        kind: str,
     ) -> bytes | str:
         """The share of a piece; a string says what went wrong."""
-        met = faults.Fault(*fault)
+        blocks, index, offset, share = piece
+        told = parts.Piece(tuple(blocks), index, tuple(offset), tuple(share))
         try:
-            faults.meet(met)
+            faults.meet(faults.Fault(delay, kind))
             array = np.frombuffer(query, self._dtype).reshape(shape)
-            share = np.asarray(self._work(coded, piece, array))
+            found = np.asarray(self._work(told, array))
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-        if met.kind == "nan":
-            share = np.full_like(share, np.nan)
-        return share.tobytes()
+        if kind == "nan":
+            found = np.full_like(found, np.nan)
+        return found.tobytes()
 
     def signal(self, number: int) -> None:
         """Sends its process a signal."""
@@ -76,38 +83,28 @@ class RayWorker:
 
     Args:
       create: makes the actor.
-      shapes: `(coded stage, images in a batch) -> shape` of a share.
       dtype: of pieces and shares.
     """
 
-    def __init__(
-        self,
-        create: Callable[[], Any],
-        shapes: Callable[[int, int], tuple[int, ...]],
-        dtype: str,
-    ) -> None:
-        self._create, self._shapes, self._dtype = create, shapes, jnp.dtype(dtype)
+    def __init__(self, create: Callable[[], Any], dtype: str) -> None:
+        self._create, self._dtype = create, jnp.dtype(dtype)
         self._actor = create()
         self._gone = threading.Event()
 
     def compute(self, call: Call) -> Future:
         query = np.asarray(call.query)
-        shape = self._shapes(call.coded, len(query))
+        shape = (len(query), *call.piece.share)
 
         def share(answer: bytes | str) -> np.ndarray:
             if isinstance(answer, str):
                 raise RuntimeError(answer)
             return np.frombuffer(answer, self._dtype).reshape(shape)
 
-        return self._ask(
-            share,
-            "compute",
-            call.coded,
-            call.piece,
-            list(query.shape),
-            query.tobytes(),
-            *call.fault,
-        )
+        # Numbers, strings and bytes alone, which Ray does not pickle.
+        blocks, index, offset, cut = call.piece
+        piece = [list(blocks), index, list(offset), list(cut)]
+        what = (piece, list(query.shape), query.tobytes(), *call.fault)
+        return self._ask(share, "compute", *what)
 
     def probe(self) -> Future:
         if self._gone.is_set():  # for good: Ray starts only what has been up before
@@ -179,14 +176,5 @@ def ray_workers(
     actor = ray.remote(concurrency_groups={"control": 1}, **options)(PieceServer)
     cache = jax.config.jax_compilation_cache_dir
 
-    def shapes(coded: int, size: int) -> tuple[int, ...]:
-        return parts.share_shapes(model.pipeline, size * model.pipeline.group)[coded]
-
-    return [
-        RayWorker(
-            lambda: actor.remote(path, list(batches), cache),
-            shapes,
-            model.pipeline.dtype,
-        )
-        for _ in range(n)
-    ]
+    create = lambda: actor.remote(path, list(batches), cache)
+    return [RayWorker(create, model.pipeline.dtype) for _ in range(n)]
