@@ -39,7 +39,7 @@ class Config:
       dataset: name of the data set, or `"own"`.
       base_model: name of the base model, or `"own"`.
       base_width: times the maps of the published network.
-      k: data pieces, 2 or more.
+      k: data pieces, 2 or more; or 1, of replication.
       r: parity pieces, 1 or more.
       l: results lost per training example, at most; `r` if None.
       stages: first and last block, counted from 1, of every coded stage; what no stage
@@ -156,7 +156,8 @@ class Config:
             ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),
         ):
             _check(name, value, value in accepted, f"one of {list(accepted)}")
-        _check("k", self.k, 2 <= self.k < MAX_N, f"2..{MAX_N - 1}")
+        least = 1 if self.code == "replication" else 2  # copies of the whole image
+        _check("k", self.k, least <= self.k < MAX_N, f"{least}..{MAX_N - 1}")
         most = MAX_N - self.k
         _check("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")

@@ -76,7 +76,7 @@ Statistic = Callable[[Prediction, jax.Array], jax.Array]
 """`(prediction, parameter) -> [B, g, Q]`, Q numbers for each image."""
 
 
-def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+def decoded(pipeline: Pipeline, available: ArrayLike) -> jax.Array:
     """Which images' answers are what a decoder made of other results.
 
     Args:

@@ -74,6 +74,6 @@ def faults_from_flags() -> runtime.Faults | None:
         NANS.value,
         KILLS.value,
         FREEZES.value,
-        FAULT_SEED.value,
+        seed=FAULT_SEED.value,
     )
     return None if faults == runtime.Faults(seed=faults.seed) else faults

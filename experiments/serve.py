@@ -15,6 +15,7 @@ import time
 import run
 from absl import app, flags, logging
 from command_line import parse_flags, refuse_arguments
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from runtime_flags import (
@@ -100,16 +101,17 @@ def main(argv: list[str]) -> None:
 def table(summary: dict) -> Table:
     """What has been done, for people."""
     requests, seconds = summary["requests"], summary["seconds"]
-    told = Table(title=", ".join(f"{count} {end}" for end, count in requests.items()))
+    told = Table(box=box.SIMPLE)
     for name in ("worker", "restarts", *runtime.LOSSES):
         told.add_column(name, justify="right")
     for i, worker in enumerate(summary["workers"]):
         told.add_row(
             str(i), str(worker["restarts"]), *map(str, worker["losses"].values())
         )
+    told.caption = ", ".join(f"{count} {end}" for end, count in requests.items())
     if requests["answered"]:
         times = ", ".join(f"{q} {1e3 * value:.1f} ms" for q, value in seconds.items())
-        told.caption = f"{times}; {100 * summary['decoded']:.1f} % decoded"
+        told.caption += f"\n{times}, {100 * summary['decoded']:.1f} % decoded"
     return told
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from coded_jax.runtime.faults import Disturbance as Disturbance
 from coded_jax.runtime.faults import Fault as Fault
 from coded_jax.runtime.faults import Faults as Faults
-from coded_jax.runtime.first_k import Closed as Closed
 from coded_jax.runtime.first_k import FirstK as FirstK
-from coded_jax.runtime.first_k import NotEnoughResults as NotEnoughResults
 from coded_jax.runtime.pool import LOSSES as LOSSES
 from coded_jax.runtime.pool import Pool as Pool
+from coded_jax.runtime.rounds import Closed as Closed
+from coded_jax.runtime.rounds import NotEnoughResults as NotEnoughResults
 from coded_jax.runtime.service import Answer as Answer
 from coded_jax.runtime.service import Overloaded as Overloaded
 from coded_jax.runtime.service import Service as Service

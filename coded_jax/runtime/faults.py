@@ -47,6 +47,8 @@ class Faults:
       exceptions, nans: probability that a piece meets one.
       kills, freezes: workers killed (SIGKILL) and frozen (SIGSTOP) per second, each
         time another one drawn.
+      service: seconds that every piece takes longer, beside its delay: on workers that
+        are processes of one machine, the computation of slower ones.
       seed: fixes the draws.
     """
 
@@ -56,15 +58,16 @@ class Faults:
     nans: float = 0.0
     kills: float = 0.0
     freezes: float = 0.0
+    service: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("exceptions", "nans"):
             value = getattr(self, name)
             _check(name, value, 0 <= value <= 1, "a probability, 0..1,")
-        for name in ("kills", "freezes"):
+        for name in ("kills", "freezes", "service"):
             value = getattr(self, name)
-            _check(name, value, 0 <= value < 1000, "0 or more per second")
+            _check(name, value, 0 <= value < 1000, "0..1000")
         count = self.stragglers
         _check("stragglers", count, count is None or count >= 0, "0 or more")
 
@@ -74,7 +77,10 @@ class Faults:
         Raises:
           ValueError: there are delays of another number of workers.
         """
-        delays = _delays(self, n)[number % ROWS] if self.delays else np.zeros(n)
+        delays = np.full(n, self.service)
+        if self.delays:
+            table = _delays(self.delays, self.stragglers, self.seed, n)
+            delays = delays + table[number % ROWS]
         draws = np.random.default_rng([self.seed, number]).random((2, n))
         kinds = np.where(draws[1] < self.nans, "nan", "")
         kinds = np.where(draws[0] < self.exceptions, "raise", kinds)
@@ -82,15 +88,17 @@ class Faults:
 
 
 @functools.lru_cache(maxsize=16)
-def _delays(faults: Faults, n: int) -> np.ndarray:
+def _delays(
+    delays: tuple[Distribution, ...], stragglers: int | None, seed: int, n: int
+) -> np.ndarray:
     """Seconds `[ROWS, n]`."""
-    if len(faults.delays) not in (1, n):
+    if len(delays) not in (1, n):
         raise ValueError(
-            f"delays: {len(faults.delays)} distributions given, 1 or {n} accepted, one "
-            "for every worker"
+            f"delays: {len(delays)} distributions given, 1 or {n} accepted, one for "
+            "every worker"
         )
-    key = jax.random.key(faults.seed)
-    each = faults.delays * (n if len(faults.delays) == 1 else 1)
+    key = jax.random.key(seed)
+    each = delays * (n if len(delays) == 1 else 1)
     drawn = np.stack(
         [
             np.asarray(delay.sample(jax.random.fold_in(key, i), (ROWS,)))
@@ -98,10 +106,10 @@ def _delays(faults: Faults, n: int) -> np.ndarray:
         ],
         axis=1,
     )
-    if faults.stragglers is None:
+    if stragglers is None:
         return drawn
-    ranks = np.random.default_rng(faults.seed).random((ROWS, n)).argsort(axis=1)
-    return np.where(ranks.argsort(axis=1) < faults.stragglers, drawn, 0.0)
+    ranks = np.random.default_rng(seed).random((ROWS, n)).argsort(axis=1)
+    return np.where(ranks.argsort(axis=1) < stragglers, drawn, 0.0)
 
 
 def meet(fault: Fault, stopped: threading.Event | None = None) -> None:
@@ -139,7 +147,7 @@ class Disturbance:
     def _run(self, seed: int, kind: str, rate: float, workers: Sequence) -> None:
         rng = np.random.default_rng([seed, len(kind)])
         while not self._closed.wait(rng.exponential(1 / rate)):
-            workers[rng.integers(len(workers))].disturb(kind)
+            workers[int(rng.integers(len(workers)))].disturb(kind)
             self.done[kind] += 1
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.runtime.first_k import Closed, NotEnoughResults
+from coded_jax.runtime.rounds import Closed, NotEnoughResults
 from coded_jax.runtime.service import Answer, Overloaded, Service
 
 LARGEST = 2**26  # bytes of one request

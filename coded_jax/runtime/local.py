@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from coded_jax.runtime import faults
 from coded_jax.runtime.parts import Work, make_work
-from coded_jax.runtime.pool import Call, WorkerLost
+from coded_jax.runtime.workers import Call, WorkerLost
 from coded_jax.serving import CodedModel
 
 

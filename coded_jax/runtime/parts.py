@@ -142,7 +142,8 @@ def make_work(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> Work:
     """
     coded = [stage for stage in pipeline.stages if stage.coding]
     stages = {stage.blocks: stage._replace(coding=None) for stage in coded}
-    workers = {stage.blocks: stage.coding.code.worker for stage in coded}
+    codings = zip(coded, pipeline.codings, strict=True)
+    workers = {stage.blocks: coding.code.worker for stage, coding in codings}
     own: dict[tuple[tuple[int, int], int], PyTree] = {}  # networks, when needed
 
     def stage_of(blocks: tuple[int, int]) -> Stage:

@@ -15,10 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from coded_jax.runtime.faults import Fault
-from coded_jax.runtime.parts import Piece
+from coded_jax.runtime.workers import Call, Worker, WorkerLost
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
@@ -26,43 +25,6 @@ TICK = 0.05  # seconds between looks at the workers
 LOSSES = ("died", "hung", "raised", "bad", "late")
 """Why a result was lost: its worker ended, or gave no sign for too long; an exception;
 not finite, or of another shape; others were faster."""
-
-
-class WorkerLost(RuntimeError):
-    """The worker that was to compute a piece is gone."""
-
-
-class Call(NamedTuple):
-    """One piece for a worker: see `parts.Work`."""
-
-    piece: Piece
-    query: Any
-    fault: Fault = Fault()
-
-
-class Worker(Protocol):
-    """One device, or one process that has a device."""
-
-    def compute(self, call: Call) -> Future:
-        """Its share; fails with `WorkerLost` if the worker ended, or with whatever the
-        computation raised. Calls are computed one after the other."""
-        ...
-
-    def probe(self) -> Future:
-        """Done when the worker is able to compute, at once if it is."""
-        ...
-
-    def replace(self) -> None:
-        """Ends it, whatever it does, and starts it anew."""
-        ...
-
-    def disturb(self, kind: str) -> None:
-        """Kills (`"kill"`) or freezes (`"freeze"`) it, on purpose."""
-        ...
-
-    def close(self) -> None:
-        """Ends it."""
-        ...
 
 
 class _Job(NamedTuple):
@@ -155,6 +117,8 @@ class Pool:
         state, job = self._states[worker], _Job(call, deliver, wanted)
 
         def note() -> None:
+            while state.waiting and not state.waiting[0].wanted():
+                state.waiting.popleft()  # of a worker that is down or hangs, too
             state.waiting.append(job)
             self._pump(state)
 
@@ -189,12 +153,15 @@ class Pool:
 
         self._notes.put(note)
 
+    @property
+    def idle(self) -> bool:
+        """Whether every worker is up, and has nothing to do."""
+        self._catch_up()
+        return all(s.ready and not (s.running or s.waiting) for s in self._states)
+
     def status(self) -> list[dict[str, Any]]:
         """Of every worker: whether it is up, its restarts, and its losses by reason."""
-        noted = threading.Event()
-        self._notes.put(noted.set)
-        while not noted.wait(TICK) and self._thread.is_alive():
-            pass
+        self._catch_up()
         return [
             {
                 "up": state.ready,
@@ -212,6 +179,13 @@ class Pool:
             worker.close()
         if self._at_end is not None:
             self._at_end()
+
+    def _catch_up(self) -> None:
+        """Returns when all notes so far have been read."""
+        noted = threading.Event()
+        self._notes.put(noted.set)
+        while not noted.wait(TICK) and self._thread.is_alive():
+            pass
 
     def _run(self) -> None:
         looked = time.monotonic()

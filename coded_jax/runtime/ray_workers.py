@@ -21,7 +21,7 @@ import numpy as np
 
 from coded_jax.runtime import faults, parts
 from coded_jax.runtime.cluster import import_ray
-from coded_jax.runtime.pool import Call, WorkerLost
+from coded_jax.runtime.workers import Call, WorkerLost
 from coded_jax.serving import CodedModel
 
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from coded_jax import confidence, predictions
-from coded_jax.runtime.first_k import Closed, NotEnoughResults, Outcome
+from coded_jax.runtime.first_k import Outcome
 from coded_jax.runtime.metrics import Metrics
+from coded_jax.runtime.rounds import Closed, NotEnoughResults
 from coded_jax.serving import CodedModel
 
 
@@ -44,6 +45,7 @@ class Answer(NamedTuple):
       probabilities: float32 `[B, classes]`, calibrated, see `confidence`.
       confidence: float32 `[B]`, that of the class.
       used: for every coded stage the workers whose results were used.
+      arrived: for every coded stage the pieces that those results are of.
       decoded: for every coded stage the data pieces that were not among them, and that
         a decoder made of the others.
       degraded: whether fewer results arrived by the deadline than the code needs.
@@ -55,6 +57,7 @@ class Answer(NamedTuple):
     probabilities: np.ndarray
     confidence: np.ndarray
     used: tuple[tuple[int, ...], ...]
+    arrived: tuple[tuple[int, ...], ...]
     decoded: tuple[tuple[int, ...], ...]
     degraded: bool
     seconds: dict[str, float]
@@ -146,6 +149,10 @@ class Service:
         shape = (batch, *self.model.image_shape)
         self.engine.warm_up(self.model.checked(np.zeros(shape, np.uint8)))
 
+    def release(self) -> None:
+        """Ends when all requests have; the workers stay, for another service."""
+        self._threads.shutdown(wait=True)
+
     def close(self) -> None:
         """Ends requests in flight with `Closed`, cancels those that wait, and ends the
         workers."""
@@ -188,13 +195,14 @@ class Service:
         scaled = np.asarray(outcome.logits) / temperature
         powers = np.exp(scaled - scaled.max(-1, keepdims=True))
         probabilities = powers / powers.sum(-1, keepdims=True)
-        missing = [np.flatnonzero(~a[: pipeline.k, 0]).tolist() for a in available]
+        places = lambda mask: tuple(np.flatnonzero(mask).tolist())
         return Answer(
             classes=probabilities.argmax(-1).astype(np.int32),
             probabilities=probabilities,
             confidence=probabilities.max(-1),
             used=outcome.used,
-            decoded=tuple(map(tuple, missing)),
+            arrived=tuple(places(each) for each in available),
+            decoded=tuple(places(~each[: pipeline.k]) for each in available),
             degraded=outcome.degraded,
             seconds={},
         )

@@ -13,7 +13,8 @@ from coded_jax import erasures, placement
 from coded_jax.pipeline import infer
 from coded_jax.runtime import parts
 from coded_jax.runtime.faults import Faults, meet
-from coded_jax.runtime.first_k import NotEnoughResults, Outcome
+from coded_jax.runtime.first_k import Outcome
+from coded_jax.runtime.rounds import NotEnoughResults
 from coded_jax.serving import CodedModel
 
 _infer = jax.jit(infer, static_argnums=0)

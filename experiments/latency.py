@@ -1,0 +1,242 @@
+r"""Latencies of a code and its rivals, measured on real workers and simulated.
+
+    python experiments/latency.py --workdir=runs/quickstart --output=runs/latency \
+        --delay=shifted_exponential --delay_parameters=0,0.05 --stragglers=1
+
+Starts a worker for every piece of a finished run. Uncoded, hedged, replicated and coded
+requests meet the same delays on them; at last as many workers are killed as the code
+survives. Prints a table, and writes `latency.json` and `latency.png`. Run the same
+command again to go on after a stop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from command_line import integers, parse_flags, refuse_arguments
+from latency_tables import console_table, markdown, plot
+from rich.console import Console
+from runtime_flags import (
+    ADDRESS,
+    DEADLINE,
+    ENGINE,
+    HEDGE_AFTER,
+    PATIENCE,
+    faults_from_flags,
+)
+from sections import write_sections
+
+from coded_jax import data, runtime, serving, startup, workdir
+from coded_jax.config import OWN
+from coded_jax.logs import progress_bars
+from coded_jax.runtime import rivals, study
+from coded_jax.runtime.study import Strategy
+
+WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+)
+REQUESTS = flags.DEFINE_integer("requests", 1000, "of each strategy, with delays")
+CALM_REQUESTS = flags.DEFINE_integer("calm_requests", 500, "of each, without")
+SERVICE = flags.DEFINE_float(
+    "service",
+    0.0,
+    "seconds that a machine is to take for the whole of F_Conv; its worker sleeps for "
+    "its part of them",
+)
+MDS_STAGES = flags.DEFINE_list(
+    "mds_stages", [], "convolutions that a linear code is tried with, as 1,3"
+)
+DEVICES = flags.DEFINE_integer(
+    "devices", None, "of the local engine, which a CPU stands for"
+)
+README = flags.DEFINE_string("readme", None, "file one of whose sections is replaced")
+REPORT = "latency.json"
+
+
+class Study:
+    """What has been measured so far, on the disk after every part."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.path = folder / REPORT
+        self.content: dict[str, Any] = {"settings": settings, "parts": {}}
+        if self.path.exists():
+            found = json.loads(self.path.read_text())
+            if found.get("settings") != settings:
+                raise ValueError(
+                    f"output: {str(folder)!r} given, which has a report of other "
+                    "settings; a new folder accepted"
+                )
+            self.content = found
+
+    def part(self, name: str, make: Any) -> Any:
+        """What `make()` returns, or has returned before."""
+        if name not in self.content["parts"]:
+            self.content["parts"][name] = make()
+            self.write()
+        return self.content["parts"][name]
+
+    def write(self) -> None:
+        workdir.write_atomically(self.path, json.dumps(self.content, indent=1))
+
+
+def strategies(model: serving.CodedModel, hedge_after: float) -> dict[str, Strategy]:
+    plain = rivals.uncoded(model)
+    found = {
+        "uncoded": Strategy("uncoded", plain),
+        "hedged": Strategy("hedged", plain, hedge_after),
+        "replication": Strategy("replication", rivals.replicated(model)),
+        "coded": Strategy("coded", model),
+    }
+    if MDS_STAGES.value:
+        blocks = integers("mds_stages", MDS_STAGES.value)
+        per_layer = rivals.layers(model, tuple((block, block) for block in blocks))
+        found["mds"] = Strategy("mds", per_layer)
+    return found
+
+
+def measure(
+    study_of: Study,
+    service: runtime.Service,
+    split: data.Split,
+    faults: runtime.Faults,
+    console: Console,
+) -> None:
+    """Fills in all parts of the study that are missing."""
+    pool, model = service.engine.pool, service.model
+    images, labels = split.images, split.labels
+    total = len(pool)
+
+    def part(
+        name: str, strategy: Strategy, requests: int, met: runtime.Faults
+    ) -> dict[str, Any]:
+        seconds = SERVICE.value * rivals.work_of(strategy.model)
+        met = dataclasses.replace(met, service=seconds)
+
+        def make() -> dict[str, Any]:
+            with progress_bars(console) as bars:
+                bar = bars.add_task(name, total=requests, note="")
+                found = study.measure(
+                    strategy,
+                    pool,
+                    images,
+                    labels,
+                    requests,
+                    met,
+                    DEADLINE.value,
+                    lambda: bars.advance(bar),
+                )
+            return {**found._asdict(), "seconds": found.seconds.tolist()}
+
+        return study_of.part(name, make)
+
+    quiet = runtime.Faults()
+    plain = strategies(model, 1.0)["uncoded"]
+    calm = part("uncoded, calm", plain, CALM_REQUESTS.value, quiet)
+    after = HEDGE_AFTER.value
+    if after is None:  # late is what takes twice as long as usual
+        after = 2 * float(np.median(calm["seconds"]))
+    for name, strategy in strategies(model, after).items():
+        calm = part(f"{name}, calm", strategy, CALM_REQUESTS.value, quiet)
+        part(f"{name}, delayed", strategy, REQUESTS.value, faults)
+
+        def simulated(strategy=strategy, calm=calm) -> list[float]:
+            known = study.Measured(**{**calm, "seconds": np.array(calm["seconds"])})
+            found = study.replay(strategy, known, faults, total, REQUESTS.value)
+            return np.asarray(found, float).tolist()
+
+        study_of.part(f"{name}, simulated", simulated)
+        what = {
+            "pieces": rivals.pieces_text(strategy.model.pipeline),
+            "work": rivals.work_of(strategy.model),
+            "hedge_after": strategy.hedge_after,
+        }
+        study_of.part(f"{name}, plan", lambda what=what: what)
+
+    def killed() -> dict[str, Any]:
+        coded = Strategy("coded", model)
+        count = model.pipeline.r
+        return study.kill(coded, pool, images, count, DEADLINE.value)._asdict()
+
+    if ENGINE.value == "ray":
+        study_of.part("killed", killed)
+
+
+def main(argv: list[str]) -> None:
+    refuse_arguments(argv)
+    console = Console()
+    try:
+        faults = faults_from_flags()
+        if faults is None or not faults.delays:
+            raise ValueError("delay: not given, a distribution accepted")
+        if ENGINE.value == "spmd":
+            raise ValueError("engine: 'spmd' given, 'ray' or 'local' accepted")
+        if not 0 <= SERVICE.value < 1000:
+            raise ValueError(f"service: {SERVICE.value} given, 0..1000 accepted")
+        for flag in (REQUESTS, CALM_REQUESTS):
+            if flag.value < 10:
+                raise ValueError(
+                    f"{flag.name}: {flag.value} given, 10 or more accepted"
+                )
+        folder = workdir.absolute(OUTPUT.value, "output")
+        folder.mkdir(parents=True, exist_ok=True)
+        results = workdir.read_results(workdir.absolute(WORKDIR.value))
+        if results["dataset"] == OWN:
+            raise ValueError("workdir: of a CNN of its own given, another one accepted")
+        settings = {
+            "run": {"config": results["config"], "steps": results["steps"]},
+            "engine": ENGINE.value,
+            "requests": REQUESTS.value,
+            "calm_requests": CALM_REQUESTS.value,
+            "faults": repr(faults),
+            "service": SERVICE.value,
+            "hedge_after": HEDGE_AFTER.value,
+            "mds_stages": MDS_STAGES.value,
+        }
+        study_of = Study(folder, settings)
+        if DEVICES.value is not None:
+            startup.offer_cpu_devices(DEVICES.value)
+        startup.keep_compilations(None)
+        split = data.load(results["dataset"], DATA_DIR.value).test
+        with runtime.serve(
+            WORKDIR.value,
+            ENGINE.value,
+            address=ADDRESS.value,
+            patience=PATIENCE.value,
+            deadline=DEADLINE.value,
+        ) as service:
+            measure(study_of, service, split, faults, console)
+        study_of.content |= {
+            "command": shlex.join(["python", *sys.argv]),
+            "versions": {"python": platform.python_version(), **workdir.versions()},
+            "device": jax.devices()[0].device_kind,
+            "base_accuracy": results["base"]["test_accuracy"],
+            "summary": results["summary"],
+        }
+        study_of.write()
+        console.print(console_table(study_of.content))
+        try:
+            plot(folder / "latency.png", study_of.content)
+        except ImportError as error:
+            console.print(str(error))
+        if README.value:
+            write_sections(README.value, {"latency": markdown(study_of.content)})
+        console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from there")
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
