@@ -31,7 +31,8 @@ from sections import write_sections
 
 from coded_jax import frontier
 from coded_jax.frontier import Point
-from coded_jax.workdir import RESULTS, write_atomically
+from coded_jax.workdir import write_atomically
+from runs import read_runs
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
 FAILURE = flags.DEFINE_multi_float(
@@ -45,49 +46,9 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
     """All codes of the runs, and the runs' results.
 
     Raises:
-      ValueError: a file is missing, or two runs differ in their base model, or in how
-        they make pieces, or in what they say of the same code.
+      ValueError: see `read_runs`; or two runs say something else of the same code.
     """
-    runs = []
-    for argument in arguments:
-        path = Path(argument)
-        path = path / RESULTS if path.is_dir() else path
-        try:
-            runs.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            raise ValueError(
-                f"runs: {argument!r} given, workdirs or files of results.json accepted"
-            ) from None
-        costs = runs[-1].get("costs", {}) if isinstance(runs[-1], dict) else {}
-        if "uncoded" not in costs.get("code", {}):
-            raise ValueError(
-                f"runs: {argument!r} given, results.json of this version accepted; "
-                "finished runs are evaluated again by their command"
-            )
-    if not runs:
-        raise ValueError("runs: none given, one or more workdirs accepted")
-    bases = {
-        (
-            r["dataset"],
-            r["config"]["base_model"],
-            r["config"]["base_width"],
-            r["config"]["precision"],
-            r["base"]["test_accuracy"],
-            r["base"]["validation_accuracy"],
-        )
-        for r in runs
-    }
-    if len(bases) > 1:
-        raise ValueError(
-            f"runs: of different base models or precisions ({sorted(bases)})"
-        )
-    if len({r["config"]["split"] for r in runs}) > 1:
-        raise ValueError(
-            "runs: some of pieces of an image and some of groups of images given, one "
-            "kind accepted"
-        )
-    if len({r["config"]["stage_losses"] for r in runs}) > 1:
-        raise ValueError("runs: of other stage_losses each, the same ones accepted")
+    runs = read_runs(arguments)
     found = frontier.distinct(runs)
     base = runs[0]["base"]["test_accuracy"]
     wholes = [frontier.whole_image(n, base) for n in {p.n for p in found}]

@@ -87,7 +87,12 @@ class Study:
         return self.content["parts"][name]
 
     def write(self) -> None:
-        workdir.write_atomically(self.path, json.dumps(self.content, indent=1))
+        workdir.write_atomically(self.path, json.dumps(self.content))
+
+
+def microseconds(seconds: np.ndarray) -> list[float]:
+    """Rounded to them."""
+    return np.round(np.asarray(seconds, np.float64), 6).tolist()
 
 
 def strategies(model: serving.CodedModel, hedge_after: float) -> dict[str, Strategy]:
@@ -136,7 +141,7 @@ def measure(
                     DEADLINE.value,
                     lambda: bars.advance(bar),
                 )
-            return {**found._asdict(), "seconds": found.seconds.tolist()}
+            return {**found._asdict(), "seconds": microseconds(found.seconds)}
 
         return study_of.part(name, make)
 
@@ -153,7 +158,7 @@ def measure(
         def simulated(strategy=strategy, calm=calm) -> list[float]:
             known = study.Measured(**{**calm, "seconds": np.array(calm["seconds"])})
             found = study.replay(strategy, known, faults, total, REQUESTS.value)
-            return np.asarray(found, float).tolist()
+            return microseconds(found)
 
         study_of.part(f"{name}, simulated", simulated)
         what = {

@@ -188,8 +188,11 @@ def replay(
         ).T
         for more in (0, HEDGED)
     )
-    wait = float(np.median(calm.seconds)) - work.own - phases["encode"]
-    compute = jnp.full((workers, 1), max(wait, 0.0) / rounds)
+    # What the workers took without delays, as it was: one request after the other.
+    others = work.own + phases["encode"]
+    known = np.maximum(calm.seconds[np.isfinite(calm.seconds)] - others, 0) / rounds
+    compute = jnp.asarray(np.resize(known, (1, requests)), jnp.float32)
+    compute = jnp.broadcast_to(compute, first.shape)
     draws = Draws(compute, first, compute, again)
     return np.asarray(complete(work, np.inf, draws)[0])
 

@@ -1,0 +1,136 @@
+"""Requests over HTTP, and the command that serves a flagfile's model."""
+
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax import data, runtime, workdir
+from coded_jax.runtime import http
+from coded_jax.runtime.faults import Faults
+from coded_jax.stragglers import Constant
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("mnist_5k").test.images
+
+
+@pytest.fixture(scope="module")
+def listening(finished):
+    model = coded_jax.load(finished, devices=1)
+    with runtime.serve(model, "local", deadline=60) as service:
+        port, close = http.listen(service, 0)
+        yield f"http://127.0.0.1:{port}", model
+        close()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def ask(url, body=None, **headers):
+    request = urllib.request.Request(url, body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_predict(listening, images):
+    url, model = listening
+    status, answer = ask(f"{url}/predict", npy(images[:1]))
+    assert status == 200
+    lost = sorted({0, 1, 2} - {*answer["used"][0]})
+    assert answer["classes"] == model.classify(images[:1], lost=lost).tolist()
+    assert answer.keys() == {*runtime.Answer._fields}
+    status, summary = ask(f"{url}/summary")
+    assert status == 200 and summary["requests"]["answered"] >= 1
+
+
+@pytest.mark.parametrize(
+    "path, body, headers, expected",
+    [
+        ("/predict", b"junk", {}, (400, "body: ")),
+        ("/predict", npy(np.zeros((1, 2))), {}, (400, "images: float64")),
+        ("/predict", npy(np.array([{}])), {}, (400, "body: ")),  # would be unpickled
+        ("/predict", npy(np.zeros(3)), {"Deadline": "soon"}, (400, "Deadline: 'soon'")),
+        ("/predict", b"", {"Content-Length": "99999999999"}, (400, "Content-Length")),
+        ("/nothing", b"", {}, (404, "/nothing")),
+        ("/nothing", None, {}, (404, "/nothing")),
+    ],
+)
+def test_what_is_wrong_is_said(listening, path, body, headers, expected):
+    status, answer = ask(listening[0] + path, body, **headers)
+    assert status == expected[0] and expected[1] in answer["error"]
+
+
+def test_too_late_is_504(finished, images):
+    model = coded_jax.load(finished, devices=1)
+    slow = Faults(delays=(Constant(60.0),))
+    with runtime.serve(model, "local", faults=slow, patience=600) as service:
+        port, close = http.listen(service, 0)
+        url = f"http://127.0.0.1:{port}/predict"
+        status, answer = ask(url, npy(images[:1]), Deadline="0.2")
+        assert status == 504 and "not enough" in answer["error"]
+        close()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed"
+)
+def test_one_command_serves_a_run_on_a_cluster(finished, images):
+    command = [sys.executable, "experiments/serve.py", "--port=0"]
+    command += [f"--flagfile={finished / 'flags.txt'}", "--compilation_cache="]
+    config = workdir.read_results(finished)["config"]
+    assert config["k"] == 2
+    process = subprocess.Popen(
+        [*command, f"--workdir={finished}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith(f"serving {finished} on http://127.0.0.1:"), line
+        url = line.rsplit(" ", 1)[1].strip()
+        status, answer = ask(f"{url}/predict", npy(images[:1]))
+        assert status == 200
+        model = coded_jax.load(finished, devices=1)
+        lost = sorted({0, 1, 2} - {*answer["used"][0]})
+        assert answer["classes"] == model.classify(images[:1], lost=lost).tolist()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        assert "1 answered" in out and "Traceback" not in error
+    finally:
+        with_all = os.getpgid(process.pid) if process.poll() is None else None
+        if with_all:
+            os.killpg(with_all, signal.SIGKILL)
+
+
+def test_serve_refuses_other_settings(finished):
+    command = [sys.executable, "experiments/serve.py", "--engine=local"]
+    command += [f"--flagfile={finished / 'flags.txt'}", f"--workdir={finished}"]
+    done = subprocess.run(
+        [*command, "--epochs=7"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0 and "run with these flags" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
