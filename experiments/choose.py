@@ -21,13 +21,13 @@ from typing import Any
 import jax
 from absl import app, flags
 from command_line import parse_flags
+from finished_runs import read_runs
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from coded_jax import planner, simulation, stragglers, workdir
 from coded_jax.planner import Candidate, Row
-from runs import read_runs
 
 TARGET = flags.DEFINE_float("target", None, "seconds for a request", required=True)
 COMPUTE = flags.DEFINE_enum(

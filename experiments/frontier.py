@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import app, flags
 from command_line import parse_flags
+from finished_runs import read_runs
 from frontier_tables import (
     against_no_parity,
     label,
@@ -32,7 +33,6 @@ from sections import write_sections
 from coded_jax import frontier
 from coded_jax.frontier import Point
 from coded_jax.workdir import write_atomically
-from runs import read_runs
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
 FAILURE = flags.DEFINE_multi_float(

@@ -145,6 +145,8 @@ def measure(
 
         return study_of.part(name, make)
 
+    one = lambda: microseconds(study.bare(model, images, CALM_REQUESTS.value))
+    study_of.part("bare", one)
     quiet = runtime.Faults()
     plain = strategies(model, 1.0)["uncoded"]
     calm = part("uncoded, calm", plain, CALM_REQUESTS.value, quiet)

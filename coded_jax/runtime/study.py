@@ -204,6 +204,23 @@ def told(seconds: np.ndarray) -> dict[str, Any]:
     return {**simulation.summary(np.asarray(seconds)), "cdf": points}
 
 
+def bare(model: CodedModel, images: np.ndarray, requests: int) -> np.ndarray:
+    """Seconds `[R]` of the same computation as one program, without any engine.
+
+    Args:
+      model: on as many devices as it was loaded for.
+      images: of the test split; request i is image `i mod N`.
+      requests: R.
+    """
+    seconds = np.zeros(requests + 1)
+    for i in range(-1, requests):  # the first one compiles
+        row = i % len(images)
+        begun = time.monotonic()
+        np.asarray(model.logits(images[row : row + 1]))
+        seconds[i] = time.monotonic() - begun
+    return seconds[:-1]
+
+
 class Recovery(NamedTuple):
     """What happened after workers were killed.
 
