@@ -1,0 +1,70 @@
+r"""How long the simulator takes for all strategies, with their quantiles.
+
+python experiments/benchmark_simulation.py --requests=1000000
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+
+import jax
+from absl import app, flags
+from command_line import parse_flags, refuse_arguments
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from coded_jax import simulation
+from coded_jax.simulation import Machine, Round, Work
+from coded_jax.stragglers import Bernoulli, ShiftedExponential
+
+REQUESTS = flags.DEFINE_integer("requests", 1_000_000, "simulated with each strategy")
+REPEATS = flags.DEFINE_integer("repeats", 5, "of which the median is told")
+
+MACHINE = Machine(ShiftedExponential(0.03, 0.01), Bernoulli(0.1, 0.1), 1e8, 0.01)
+WORKS = {
+    "uncoded": Work("uncoded", 6, 0, (Round(0.4, 1e4),)),
+    "hedged": Work("hedged", 6, 0, (Round(0.4, 1e4),), hedge_after=0.03),
+    "replication": Work("replication", 2, 4, (Round(0.71, 2e4),)),
+    "coded": Work("coded", 4, 2, (Round(0.57, 1e4, 1e-4, 1e-3),)),
+    "mds": Work("mds", 4, 2, (Round(0.3, 1e4, 1e-5, 1e-5),) * 2),
+}
+"""On 6 devices, of which one in a hundred is dead and one in ten 0.1 s late."""
+
+
+def main(argv: list[str]) -> None:
+    refuse_arguments(argv)
+    for flag in (REQUESTS, REPEATS):
+        if flag.value < 1:
+            sys.exit(f"error: {flag.name}: {flag.value} given, 1 or more accepted")
+
+    def simulate(seed: int) -> tuple[float, dict[str, dict[str, float]]]:
+        begun = time.perf_counter()
+        key = jax.random.key(seed)
+        found = simulation.simulate(key, 6, REQUESTS.value, MACHINE, WORKS)
+        told = {name: simulation.summary(each.seconds) for name, each in found.items()}
+        return time.perf_counter() - begun, told
+
+    first, _ = simulate(0)
+    seconds, told = zip(*map(simulate, range(1, REPEATS.value + 1)), strict=True)
+    table = Table(box=box.SIMPLE, title="milliseconds")
+    for name in ("strategy", "p50", "p90", "p99", "p99.9"):
+        table.add_column(name, justify="left" if name == "strategy" else "right")
+    for name, each in told[-1].items():
+        quantiles = (f"{1e3 * each[q]:.1f}" for q in simulation.QUANTILES)
+        table.add_row(name, *quantiles)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{REQUESTS.value:,} requests, 6 devices, {len(WORKS)} strategies: "
+        f"{sorted(seconds)[len(seconds) // 2]:.2f} s, the first time {first:.1f} s "
+        f"with compilation (jax {jax.__version__}, Python {platform.python_version()}, "
+        f"{jax.devices()[0].device_kind})",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
