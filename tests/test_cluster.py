@@ -23,7 +23,7 @@ from coded_jax.stragglers import Bernoulli
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed"
 )
-WIDE = dataclasses.replace(SMALL, k=4, r=2, base_epochs=2.5, baselines=())
+WIDE = dataclasses.replace(SMALL, k=4, r=2, epochs=0.5, baselines=())
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def until(condition, seconds=60):
     return time.monotonic() - begun
 
 
-def descendants():
-    """Processes that this one has started, and those that they have."""
+def descendants(root):
+    """A process, those that it has started, and those that they have."""
     parents = {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
@@ -59,7 +59,7 @@ def descendants():
         except OSError:
             continue
         parents[int(folder.name)] = int(fields[1])
-    found = {os.getpid()}
+    found = {root}
     while more := {p for p, parent in parents.items() if parent in found} - found:
         found |= more
     return found
@@ -68,7 +68,7 @@ def descendants():
 def listening():
     """Addresses that any of these processes listens on."""
     inodes = set()
-    for process in descendants():
+    for process in descendants(os.getpid()):
         for link in pathlib.Path(f"/proc/{process}/fd").glob("*"):
             try:
                 name = os.readlink(link)

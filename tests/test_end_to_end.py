@@ -117,7 +117,9 @@ def test_groups_of_images(tmp_path):
 
 
 def test_bfloat16_trains(tmp_path):
-    config = dataclasses.replace(SMALL, precision="bfloat16")
+    config = dataclasses.replace(
+        SMALL, precision="bfloat16", baselines=("zero_fill",), epochs=1
+    )
     results = small_run(tmp_path, config)
     assert results["config"]["precision"] == "bfloat16"
     assert results["base"]["test_accuracy"] > 0.7
