@@ -32,7 +32,7 @@ from runtime_flags import (
 )
 from settings import config_from_flags
 
-from coded_jax import runtime, signals, startup, workdir
+from coded_jax import runtime, signals, workdir
 from coded_jax.config import Config
 from coded_jax.runtime import http, metrics
 
@@ -55,6 +55,7 @@ def finish_run(argv: list[str]) -> None:
             f"workdir: {run.WORKDIR.value!r} given, that of a run with these flags "
             "accepted, or a new one"
         )
+    run.start_jax()
 
 
 def main(argv: list[str]) -> None:
@@ -66,8 +67,6 @@ def main(argv: list[str]) -> None:
         try:
             faults = faults_from_flags()
             finish_run(argv)
-            run.start_jax()
-            startup.keep_compilations(run.COMPILATION_CACHE.value)
             service = runtime.serve(
                 run.WORKDIR.value,
                 ENGINE.value,

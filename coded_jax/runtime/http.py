@@ -58,6 +58,7 @@ def listen(service: Service, port: int) -> tuple[int, Callable[[], None]]:
         def do_POST(self) -> None:
             try:
                 if self.path != "/predict":
+                    self.close_connection = True  # the body is left unread
                     return self._send(404, {"error": f"{self.path}: not found"})
                 answer = service.submit(self._images(), self._deadline()).result()
             except tuple(STATUS) as error:

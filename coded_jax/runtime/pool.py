@@ -173,6 +173,8 @@ class Pool:
 
     def close(self) -> None:
         """Ends all workers; what they still owe is never delivered."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._thread.join()
         for worker in self.workers:
