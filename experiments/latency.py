@@ -38,7 +38,7 @@ from sections import write_sections
 from coded_jax import data, runtime, serving, startup, workdir
 from coded_jax.config import OWN
 from coded_jax.logs import progress_bars
-from coded_jax.runtime import rivals, study
+from coded_jax.runtime import replay, rivals, study
 from coded_jax.runtime.study import Strategy
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
@@ -125,7 +125,7 @@ def measure(
     def part(
         name: str, strategy: Strategy, requests: int, met: runtime.Faults
     ) -> dict[str, Any]:
-        seconds = SERVICE.value * rivals.work_of(strategy.model)
+        seconds = rivals.service(strategy.model, SERVICE.value)
         met = dataclasses.replace(met, service=seconds)
 
         def make() -> dict[str, Any]:
@@ -159,7 +159,7 @@ def measure(
 
         def simulated(strategy=strategy, calm=calm) -> list[float]:
             known = study.Measured(**{**calm, "seconds": np.array(calm["seconds"])})
-            found = study.replay(strategy, known, faults, total, REQUESTS.value)
+            found = replay.replay(strategy, known, faults, total, REQUESTS.value)
             return microseconds(found)
 
         study_of.part(f"{name}, simulated", simulated)

@@ -9,6 +9,8 @@ it.
 
 from __future__ import annotations
 
+import signal
+import socket
 import sys
 import time
 
@@ -58,43 +60,68 @@ def finish_run(argv: list[str]) -> None:
     run.start_jax()
 
 
+def check_ports() -> None:
+    """Before minutes are spent on what cannot listen."""
+    for flag in (PORT, METRICS_PORT):
+        if flag.value is None:
+            continue
+        if not 0 <= flag.value < 2**16:
+            raise ValueError(f"{flag.name}: {flag.value} given, 0..65535 accepted")
+        try:
+            with socket.create_server(("127.0.0.1", flag.value)):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"{flag.name}: {flag.value} given, a free one accepted ({error})"
+            ) from None
+
+
+def start() -> runtime.Service:
+    """What the flags describe, ready to answer."""
+    return runtime.serve(
+        run.WORKDIR.value,
+        ENGINE.value,
+        batches=tuple(BATCHES.value),
+        devices=None if ENGINE.value == "ray" else run.DEVICES.value,
+        address=ADDRESS.value,
+        shortfall=SHORTFALL.value,
+        hedge_after=HEDGE_AFTER.value,
+        faults=faults_from_flags(),
+        patience=PATIENCE.value,
+        deadline=DEADLINE.value,
+        in_flight=IN_FLIGHT.value,
+        queue=QUEUE.value,
+    )
+
+
 def main(argv: list[str]) -> None:
     refuse_arguments(argv)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     closing = []
-    with signals.stop_requests() as stopped:
-        try:
-            faults = faults_from_flags()
-            finish_run(argv)
-            service = runtime.serve(
-                run.WORKDIR.value,
-                ENGINE.value,
-                batches=tuple(BATCHES.value),
-                devices=run.DEVICES.value if ENGINE.value != "ray" else None,
-                address=ADDRESS.value,
-                shortfall=SHORTFALL.value,
-                hedge_after=HEDGE_AFTER.value,
-                faults=faults,
-                patience=PATIENCE.value,
-                deadline=DEADLINE.value,
-                in_flight=IN_FLIGHT.value,
-                queue=QUEUE.value,
-            )
-            closing.append(service.close)
-            port, close = http.listen(service, PORT.value)
-            closing.append(close)
-            if METRICS_PORT.value is not None:
-                closing.append(metrics.expose(METRICS_PORT.value, service.summary))
+    try:
+        check_ports()
+        faults_from_flags()
+        finish_run(argv)
+        service = start()
+        closing.append(service.close)
+        port, close = http.listen(service, PORT.value)
+        closing.append(close)
+        if METRICS_PORT.value is not None:
+            closing.append(metrics.expose(METRICS_PORT.value, service.summary))
+        with signals.stop_requests() as stopped:
             print(f"serving {run.WORKDIR.value} on http://127.0.0.1:{port}", flush=True)
             while not stopped():
                 time.sleep(0.1)
-            Console().print(table(service.summary()))
-        except (ValueError, OSError, ImportError, RuntimeError) as error:
-            sys.exit(f"error: {error}")
-        finally:
-            for close in reversed(closing):
-                close()
+        Console().print(table(service.summary()))
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    finally:
+        for close in reversed(closing):
+            close()
 
 
 def table(summary: dict) -> Table:

@@ -116,6 +116,25 @@ def test_lost_workers_join_again(service, images, kind):
     assert answer.used == ((1, 3, 4, 5),)
 
 
+@pytest.mark.parametrize(
+    "n, machines, share",
+    [
+        (3, [{"GPU": 3.0}], 1),
+        (3, [{"GPU": 8.0, "CPU": 2.0}], 1),
+        (3, [{"GPU": 2.0}], 1 / 2),
+        (6, [{"GPU": 4.0}], 1 / 2),
+        (6, [{"GPU": 1.0}, {"CPU": 4.0}, {"GPU": 1.0}], 1 / 3),
+        (6, [{"GPU": 1.0}], 1 / 6),
+    ],
+)
+def test_every_worker_finds_its_part_of_a_gpu(n, machines, share):
+    from coded_jax.runtime.ray_workers import gpu_share
+
+    assert gpu_share(n, machines) == share
+    fits = sum(int(machine.get("GPU", 0)) * round(1 / share) for machine in machines)
+    assert fits >= n
+
+
 def test_what_a_worker_raises_is_a_lost_result(service, images):
     engine = FirstK(service.model, service.engine.pool, faults=Faults(exceptions=1.0))
     with pytest.raises(runtime.NotEnoughResults):
@@ -143,6 +162,7 @@ def test_soak(service, images):
     )
     engine = FirstK(model, pool, faults=faults)
     soaked = Service(model, engine, deadline=120.0, in_flight=4)
+    soaked.warm_up(1)
     before = [worker["restarts"] for worker in pool.status()]
     engine.begin_disturbance()
     memory, answers = [], []
@@ -154,8 +174,8 @@ def test_soak(service, images):
             answers += [future.result() for future in futures]
             memory.append(resident())
     finally:
-        engine._disturbance.close()
-    done = engine._disturbance.done
+        engine.disturbance.close()
+    done = engine.disturbance.done
     assert done["kill"] >= 3
     restarts = [worker["restarts"] for worker in pool.status()]
     assert sum(restarts) - sum(before) >= done["kill"] / 2  # some meet the same worker
@@ -180,7 +200,7 @@ def test_soak(service, images):
 
     # Flat: what is kept for every request would be seen, 1 MB of 1,500 is 700 bytes.
     assert memory[-1] - memory[4] < 30e6, memory
-    soaked._threads.shutdown()
+    soaked.release()
 
 
 def test_a_run_that_workers_cannot_load(tmp_path):
@@ -221,6 +241,7 @@ def test_metrics_as_prometheus_text(service, images):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     service.submit(images[:1]).result()
+    until(lambda: all(worker["up"] for worker in service.summary()["workers"]))
     close = metrics.expose(port, service.summary)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:

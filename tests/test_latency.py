@@ -13,7 +13,7 @@ import pytest
 import coded_jax
 from coded_jax import data
 from coded_jax.config import Config
-from coded_jax.runtime import Faults, Pool, rivals, study
+from coded_jax.runtime import Faults, Pool, replay, rivals, study
 from coded_jax.runtime.local import local_workers
 from coded_jax.runtime.study import Measured, Strategy
 from coded_jax.stragglers import Constant, ShiftedExponential
@@ -92,7 +92,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     assert calm.agreement == 1.0 and calm.decoded == 0.0
     assert calm.accuracy == calm.direct
     measured = study.measure(plain, pool, split.images, split.labels, 12, faults)
-    simulated = study.replay(plain, calm, faults, 3, 12)
+    simulated = replay.replay(plain, calm, faults, 3, 12)
     late = np.array([any(each[:2]) for each in met])
     assert 0 < late.sum() < 12
     np.testing.assert_array_equal(measured.seconds >= 0.2, late)
@@ -104,7 +104,9 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     decoded = np.array([any(each[:2]) for each in met]).mean()
     assert quick.decoded >= decoded  # at least where a data piece is late
     # As slow as a straggler is no request, since two of three are enough.
-    assert (study.replay(coded, quick, faults, 3, 12) < 0.2 + quick.seconds.max()).all()
+    assert (
+        replay.replay(coded, quick, faults, 3, 12) < 0.2 + quick.seconds.max()
+    ).all()
 
 
 def test_lost_requests_count_as_wrong(model, split):
@@ -127,17 +129,17 @@ def test_replay_is_arithmetic(model):
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
     coded = Strategy("coded", model)
     # Piece 0 is late: the other two are enough, and are decoded.
-    found = study.replay(coded, calm, faults, 3, 7)
+    found = replay.replay(coded, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.012, rtol=1e-5)
     plain = Strategy("uncoded", rivals.uncoded(model))
-    found = study.replay(plain, calm, faults, 3, 7)
+    found = replay.replay(plain, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.060, rtol=1e-5)
     # Sent again 20 ms after the first time, and there after 7, with the same delay.
     hedged = plain._replace(kind="hedged", hedge_after=0.02)
-    found = study.replay(hedged, calm, faults, 3, 7)
+    found = replay.replay(hedged, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.060, rtol=1e-5)
     copies = Strategy("replication", rivals.replicated(model))
-    found = study.replay(copies, calm, faults, 3, 7)
+    found = replay.replay(copies, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.010, rtol=1e-5)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from http import client
 
 import numpy as np
 import pytest
@@ -71,6 +72,13 @@ def test_predict(listening, images):
         ("/predict", npy(np.array([{}])), {}, (400, "body: ")),  # would be unpickled
         ("/predict", npy(np.zeros(3)), {"Deadline": "soon"}, (400, "Deadline: 'soon'")),
         ("/predict", b"", {"Content-Length": "99999999999"}, (400, "Content-Length")),
+        ("/predict", b"PK\x03\x04junk", {}, (400, "body: ")),
+        (
+            "/predict",
+            npy(np.zeros((7, 28, 28, 1), np.uint8)),
+            {},
+            (400, "a batch of 7"),
+        ),
         ("/nothing", b"", {}, (404, "/nothing")),
         ("/nothing", None, {}, (404, "/nothing")),
     ],
@@ -78,6 +86,18 @@ def test_predict(listening, images):
 def test_what_is_wrong_is_said(listening, path, body, headers, expected):
     status, answer = ask(listening[0] + path, body, **headers)
     assert status == expected[0] and expected[1] in answer["error"]
+
+
+def test_a_connection_after_an_error(listening, images):
+    """What is not read of a request is not taken for the next one."""
+    host = listening[0].removeprefix("http://")
+    connection = client.HTTPConnection(host, timeout=60)
+    for path, status in [("/nothing", 404), ("/predict", 200), ("/predict", 200)]:
+        connection.request("POST", path, npy(images[:1]))
+        answer = connection.getresponse()
+        assert answer.status == status
+        answer.read()
+    connection.close()
 
 
 def test_too_late_is_504(finished, images):
@@ -109,14 +129,15 @@ def test_one_command_serves_a_run_on_a_cluster(finished, images):
     )
     try:
         line = process.stdout.readline()
-        assert line.startswith(f"serving {finished} on http://127.0.0.1:"), line
+        started = line.startswith(f"serving {finished} on http://127.0.0.1:")
+        assert started, process.communicate(timeout=60)
         url = line.rsplit(" ", 1)[1].strip()
         status, answer = ask(f"{url}/predict", npy(images[:1]))
         assert status == 200
         model = coded_jax.load(finished, devices=1)
         lost = sorted({0, 1, 2} - {*answer["used"][0]})
         assert answer["classes"] == model.classify(images[:1], lost=lost).tolist()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         out, error = process.communicate(timeout=60)
         assert process.returncode == 0, error
         assert "1 answered" in out and "Traceback" not in error
@@ -124,6 +145,31 @@ def test_one_command_serves_a_run_on_a_cluster(finished, images):
         with_all = os.getpgid(process.pid) if process.poll() is None else None
         if with_all:
             os.killpg(with_all, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--port=99999", "port: 99999 given"),
+        ("--metrics_port=-1", "metrics_port: -1 given"),
+        ("--fault_seed=-1", "seed: -1 given"),
+        ("--exceptions=2", "exceptions: 2"),
+    ],
+)
+def test_serve_says_in_one_line_what_is_wrong(argument, message):
+    command = [sys.executable, "experiments/serve.py", "--workdir=nowhere", argument]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_port_that_is_taken(listening):
+    port = listening[0].rsplit(":", 1)[1]
+    command = [sys.executable, "experiments/serve.py", "--workdir=nowhere"]
+    done = subprocess.run(
+        [*command, f"--port={port}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and f"port: {port} given, a free one" in done.stderr
 
 
 def test_serve_refuses_other_settings(finished):

@@ -8,6 +8,7 @@ from typing import Any
 from coded_jax.runtime.faults import Disturbance as Disturbance
 from coded_jax.runtime.faults import Fault as Fault
 from coded_jax.runtime.faults import Faults as Faults
+from coded_jax.runtime.first_k import SHORTFALLS as SHORTFALLS
 from coded_jax.runtime.first_k import FirstK as FirstK
 from coded_jax.runtime.pool import LOSSES as LOSSES
 from coded_jax.runtime.pool import Pool as Pool
@@ -42,8 +43,8 @@ def serve(
       engine: `"local"`, a device of this host for every piece; `"ray"`, a process for
         every piece, on this or other machines; `"spmd"`, one program over all devices,
         which waits for the slowest.
-      batches: sizes of requests that are compiled before this returns; each a multiple
-        of the images that are coded together.
+      batches: images in a request, all numbers that are accepted; each a multiple of
+        the images that are coded together. They are compiled before this returns.
       devices: how many of this host to use, at most; all if None.
       address: `host:port` of a Ray cluster; if None, one of this host is started.
       shortfall, hedge_after, faults: see `FirstK`.
@@ -59,11 +60,20 @@ def serve(
         raise ValueError(f"engine: {engine!r} given, {list(ENGINES)} accepted")
     if engine != "ray" and address is not None:
         raise ValueError(f"address: {address!r} given, none accepted by {engine}")
+    if shortfall not in SHORTFALLS:
+        raise ValueError(f"shortfall: {shortfall!r} given, {list(SHORTFALLS)} accepted")
+    if engine == "spmd" and (hedge_after is not None or shortfall != "error"):
+        raise ValueError("hedge_after or shortfall: given, none accepted by spmd")
+    if engine == "ray" and devices is not None:
+        raise ValueError(f"devices: {devices} given, none accepted by ray")
     loaded = isinstance(run, CodedModel)
     if engine == "ray" and loaded:
         raise ValueError("run: a model given, a workdir accepted, which workers load")
     model = run if loaded else load(run, 1 if engine != "spmd" else devices)
-    batches = tuple(dict.fromkeys(batches))
+    batches, group = tuple(dict.fromkeys(batches)), model.pipeline.group
+    if not batches or any(batch < 1 or batch % group for batch in batches):
+        accepted = "positive numbers" if group == 1 else f"multiples of {group}"
+        raise ValueError(f"batches: {batches} given, {accepted} accepted")
     if engine == "spmd":
         service = Service(model, Spmd(model, faults), **settings)
     else:

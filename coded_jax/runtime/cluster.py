@@ -6,12 +6,15 @@ cluster beyond it is joined only with Ray's authentication by token.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
@@ -35,6 +38,17 @@ def import_ray() -> Any:
     return ray
 
 
+@contextlib.contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps what the program does on SIGTERM, which Ray would replace."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            signal.signal(signal.SIGTERM, handler)
+
+
 def connect(address: str | None, n: int) -> None:
     """Joins a Ray cluster, or starts one on this machine.
 
@@ -53,26 +67,28 @@ def connect(address: str | None, n: int) -> None:
     if address is None:
         _start(n)
         return
-    _check_address(address)
+    if loopback := _check_address(address):
+        _keep_to_loopback()
     ray = import_ray()
     _refuse_another(ray)
     try:
-        ray.init(address, log_to_driver=False, logging_level="error")
+        with _own_handlers():
+            ray.init(address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError) as error:
         raise RuntimeError(
             f"address: no Ray cluster at {address!r} ({error})"
         ) from error
+    found = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if loopback and not all(ipaddress.ip_address(each).is_loopback for each in found):
+        ray.shutdown()
+        raise ValueError(
+            f"address: {address!r} given, whose cluster has machines at "
+            f"{sorted(found)}; the address of one of them accepted"
+        )
 
 
 def _start(n: int) -> None:
-    # Read when Ray is imported, and by the processes that it starts.
-    settings = {LOOPBACK: "0", "RAY_AUTH_MODE": "token"}
-    if "ray" in sys.modules and not settings.items() <= os.environ.items():
-        raise RuntimeError(
-            f"Ray was imported before; set {LOOPBACK}=0 and RAY_AUTH_MODE=token before "
-            "that, or import it after coded_jax.runtime.serve"
-        )
-    os.environ.update(settings)
+    _keep_to_loopback(RAY_AUTH_MODE="token")
     # Several processes may share an accelerator.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     ray = import_ray()
@@ -80,16 +96,17 @@ def _start(n: int) -> None:
     with warnings.catch_warnings():
         # Ray's forks become other programs at once: JAX's threads do no harm.
         warnings.filterwarnings("ignore", "os.fork")
-        ray.init(
-            "local",
-            num_cpus=n,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            object_store_memory=2**27,
-            # A frozen process does not end when it is asked to.
-            _system_config={"kill_worker_timeout_milliseconds": 500},
-        )
+        with _own_handlers():
+            ray.init(
+                "local",
+                num_cpus=n,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=2**27,
+                # A frozen process does not end when it is asked to.
+                _system_config={"kill_worker_timeout_milliseconds": 500},
+            )
     here = ray.util.get_node_ip_address()
     if not ipaddress.ip_address(here).is_loopback:
         ray.shutdown()
@@ -97,6 +114,18 @@ def _start(n: int) -> None:
             f"Ray listens on {here}, since this version does not keep to the loopback "
             "interface"
         )
+
+
+def _keep_to_loopback(**more: str) -> None:
+    """Settings that are read when Ray is imported, and by the processes it starts."""
+    settings = {LOOPBACK: "0", **more}
+    if "ray" in sys.modules and not settings.items() <= os.environ.items():
+        told = " and ".join(f"{name}={value}" for name, value in settings.items())
+        raise RuntimeError(
+            f"Ray was imported before; set {told} before that, or import it after "
+            "coded_jax.runtime.serve"
+        )
+    os.environ.update(settings)
 
 
 def _refuse_another(ray: Any) -> None:
@@ -109,7 +138,8 @@ def disconnect() -> None:
     import_ray().shutdown()
 
 
-def _check_address(address: str) -> None:
+def _check_address(address: str) -> bool:
+    """Whether it is of the loopback interface; raises for what must not be joined."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError(f"address: {address!r} given, host:port accepted")
@@ -118,7 +148,8 @@ def _check_address(address: str) -> None:
     except OSError as error:
         raise ValueError(f"address: {address!r} given, not found ({error})") from None
     if all(ipaddress.ip_address(each).is_loopback for each in found):
-        return
+        _check_reached(address, host, int(port))
+        return True
     if os.environ.get(LOOPBACK) == "0":
         raise ValueError(
             f"address: {address!r} given, with {LOOPBACK}=0 a loopback one accepted"
@@ -128,13 +159,29 @@ def _check_address(address: str) -> None:
             f"address: {address!r} given, beyond loopback accepted only with "
             "RAY_AUTH_MODE=token, here and on every machine of the cluster"
         )
+    _check_reached(address, host, int(port))
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     anybody = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    tried = subprocess.run(
-        [*command, "--address", address], env=anybody, capture_output=True, timeout=60
-    )
+    try:
+        tried = subprocess.run(
+            [*command, "--address", address],
+            env=anybody,
+            capture_output=True,
+            timeout=60,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"address: no Ray cluster answers at {address!r}") from None
     if tried.returncode == 0:
         raise ValueError(
             f"address: {address!r} given, whose cluster answers without a token; start "
             "all of it with RAY_AUTH_MODE=token"
         )
+    return False
+
+
+def _check_reached(address: str, host: str, port: int) -> None:
+    """Before Ray, which would try for minutes."""
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except OSError as error:
+        raise RuntimeError(f"address: nothing at {address!r} ({error})") from None

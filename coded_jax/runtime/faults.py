@@ -47,8 +47,8 @@ class Faults:
       exceptions, nans: probability that a piece meets one.
       kills, freezes: workers killed (SIGKILL) and frozen (SIGSTOP) per second, each
         time another one drawn.
-      service: seconds that every piece takes longer, beside its delay: on workers that
-        are processes of one machine, the computation of slower ones.
+      service: of every coded stage, seconds that each of its pieces takes longer: on
+        workers that are processes of one machine, the computation of slower ones.
       seed: fixes the draws.
     """
 
@@ -58,29 +58,35 @@ class Faults:
     nans: float = 0.0
     kills: float = 0.0
     freezes: float = 0.0
-    service: float = 0.0
+    service: tuple[float, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("exceptions", "nans"):
             value = getattr(self, name)
             _check(name, value, 0 <= value <= 1, "a probability, 0..1,")
-        for name in ("kills", "freezes", "service"):
+        for name in ("kills", "freezes"):
             value = getattr(self, name)
-            _check(name, value, 0 <= value < 1000, "0..1000")
+            _check(name, value, 0 <= value < 1000, "0..1000 per second")
+        object.__setattr__(self, "delays", tuple(self.delays))  # hashable, as a key
+        fits = all(0 <= seconds < 1000 for seconds in self.service)
+        _check("service", self.service, fits, "0..1000 seconds")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
         count = self.stragglers
         _check("stragglers", count, count is None or count >= 0, "0 or more")
 
     def of_request(self, number: int, n: int) -> list[Fault]:
-        """What the n workers meet with request `number`, counted from 0.
+        """What the n workers meet with request `number`, counted from 0, in each of its
+        stages.
 
         Raises:
-          ValueError: there are delays of another number of workers.
+          ValueError: there are delays of another number of workers, or more stragglers.
         """
-        delays = np.full(n, self.service)
+        count = self.stragglers
+        _check("stragglers", count, count is None or count <= n, f"0..{n}")
+        delays = np.zeros(n)
         if self.delays:
-            table = _delays(self.delays, self.stragglers, self.seed, n)
-            delays = delays + table[number % ROWS]
+            delays = _delays(self.delays, self.stragglers, self.seed, n)[number % ROWS]
         draws = np.random.default_rng([self.seed, number]).random((2, n))
         kinds = np.where(draws[1] < self.nans, "nan", "")
         kinds = np.where(draws[0] < self.exceptions, "raise", kinds)
@@ -123,7 +129,8 @@ def meet(fault: Fault, stopped: threading.Event | None = None) -> None:
       InjectedError: it was to be raised.
     """
     if fault.delay > 0:
-        (stopped or threading.Event()).wait(fault.delay)
+        seconds = min(fault.delay, threading.TIMEOUT_MAX)
+        (stopped or threading.Event()).wait(seconds)
     if fault.kind == "raise":
         raise InjectedError("an exception that was asked for")
 

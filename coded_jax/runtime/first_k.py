@@ -83,7 +83,8 @@ class FirstK:
         self._pieces = parts.pieces(self._pipeline)
         self.pool, self._shortfall = pool, shortfall
         self._hedge_after, self._faults = hedge_after, faults
-        self._disturbance: Disturbance | None = None
+        self.disturbance: Disturbance | None = None
+        self._decoding = [0.0] * len(self._pieces)  # seconds of each stage
         self._faults_of(0)  # refuses those of another number of workers
         self._closed = threading.Event()
 
@@ -117,11 +118,13 @@ class FirstK:
         seconds["encode"] = time.monotonic() - begun
         for s in range(coded):
             begun = time.monotonic()
-            limit = end
+            limit = end - sum(self._decoding[s:])
             if degrade:  # the stages after it need some time, too
-                limit = begun + (end - begun) / (coded - s)
+                limit = begun + (limit - begun) / (coded - s)
+            service = self._faults.service[s : s + 1] if self._faults else ()
+            met = tuple(_later(each, sum(service)) for each in faults)
             code, closed = pipeline.codings[s].code, self._closed.is_set
-            rules = Rules(limit, degrade, self._hedge_after, without, faults, closed)
+            rules = Rules(limit, degrade, self._hedge_after, without, met, closed)
             stage = Round(self.pool, code, pipeline.k, self._pieces[s], found, rules)
             stage.gather()
             degraded |= not stage.enough
@@ -154,19 +157,24 @@ class FirstK:
             sent = parts.sent(pipeline.codings[s].code, pipeline.k, pipeline.n)
             self.pool.compute_everywhere([Call(pieces[i], found[i]) for i in sent])
             shares = (self._blank(s, len(found[0])),) * pipeline.n
-            found = parts.advance(pipeline, s, *variables, shares, available)
-        jax.block_until_ready(found)
+            for _ in range(2):  # the first time with compilation
+                begun = time.monotonic()
+                answer = parts.advance(pipeline, s, *variables, shares, available)
+                jax.block_until_ready(answer)
+            self._decoding[s] = max(self._decoding[s], time.monotonic() - begun)
+            found = answer
+        answered(pipeline, jnp.asarray(available))
 
     def begin_disturbance(self) -> None:
         """Lets workers be killed and frozen from now on, as `faults` says."""
         if self._faults is not None:
-            self._disturbance = Disturbance(self._faults, self.pool.workers)
+            self.disturbance = Disturbance(self._faults, self.pool.workers)
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""
         self._closed.set()
-        if self._disturbance is not None:
-            self._disturbance.close()
+        if self.disturbance is not None:
+            self.disturbance.close()
         self.pool.close()
 
     def _blank(self, coded: int, batch: int) -> jax.Array:
@@ -178,3 +186,7 @@ class FirstK:
         if self._faults is None:
             return [Fault()] * len(self.pool)
         return self._faults.of_request(number, len(self.pool))
+
+
+def _later(faults: list[Fault], seconds: float) -> list[Fault]:
+    return [fault._replace(delay=fault.delay + seconds) for fault in faults]

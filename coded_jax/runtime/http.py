@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -60,11 +61,16 @@ def listen(service: Service, port: int) -> tuple[int, Callable[[], None]]:
                 if self.path != "/predict":
                     self.close_connection = True  # the body is left unread
                     return self._send(404, {"error": f"{self.path}: not found"})
-                answer = service.submit(self._images(), self._deadline()).result()
+                images, deadline = self._images(), self._deadline()
+                # Who finds the queue full is told at once, not kept in a thread.
+                answer = service.submit(images, deadline, block=False).result()
             except tuple(STATUS) as error:
                 status = next(s for e, s in STATUS.items() if isinstance(error, e))
                 self._send(status, {"error": str(error) or type(error).__name__})
+            except ConnectionError:
+                raise
             except Exception as error:
+                self.close_connection = True
                 self._send(500, {"error": f"{type(error).__name__}: {error}"})
             else:
                 self._send(200, as_json(answer))
@@ -78,8 +84,8 @@ def listen(service: Service, port: int) -> tuple[int, Callable[[], None]]:
                 )
             body = self.rfile.read(int(length))
             try:
-                return np.load(io.BytesIO(body), allow_pickle=False)
-            except (ValueError, EOFError, OSError):
+                return np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+            except (ValueError, EOFError, OSError, MemoryError):
                 raise ValueError("body: the bytes of an .npy file accepted") from None
 
         def _deadline(self) -> float | None:
@@ -95,14 +101,24 @@ def listen(service: Service, port: int) -> tuple[int, Callable[[], None]]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
+            if self.close_connection:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             """Nothing is written for every request."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Clients that have hung up are no errors."""
+            if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
 

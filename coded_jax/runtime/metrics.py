@@ -27,9 +27,8 @@ class Metrics:
     ) -> None:
         """Notes an answer with the seconds of its phases, and of all as `total`."""
         with self._lock:
-            self._counts["answered"] += 1
+            self._counts["degraded" if degraded else "answered"] += 1
             self._counts["decoded"] += decoded
-            self._counts["degraded"] += degraded
             self._seconds.append(seconds["total"])
             self._phases.update(seconds)
 
@@ -52,7 +51,7 @@ class Metrics:
         with self._lock:
             counts, phases = dict(self._counts), dict(self._phases)
             seconds = np.asarray(self._seconds)
-        answered = counts.get("answered", 0)
+        answered = counts.get("answered", 0) + counts.get("degraded", 0)
         ends = ("answered", "degraded", "shortfall", "overload", "error")
         return {
             "requests": {end: counts.get(end, 0) for end in ends},

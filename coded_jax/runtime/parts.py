@@ -205,5 +205,11 @@ def enough(code: Code, k: int, arrived: Collection[int]) -> bool:
     if code.blank:
         return set(range(k)) <= set(arrived)
     if code.copied is not None and None not in code.copied:
-        return {code.copied[i] for i in arrived} >= set(range(k))
+        return held(code, arrived) >= set(range(k))
     return len(arrived) >= k
+
+
+def held(code: Code, arrived: Collection[int]) -> set[int | None]:
+    """Pieces whose results, or copies of them, have arrived; None for mixtures."""
+    copied = code.copied or ()
+    return {copied[i] if i < len(copied) else i for i in arrived}

@@ -21,6 +21,8 @@ from coded_jax.runtime.workers import Call, Worker, WorkerLost
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
+LONGEST_PAUSE = 5.0  # seconds between attempts to start one that fails
+HOPELESS = 8  # attempts
 
 LOSSES = ("died", "hung", "raised", "bad", "late")
 """Why a result was lost: its worker ended, or gave no sign for too long; an exception;
@@ -31,6 +33,7 @@ class _Job(NamedTuple):
     call: Call
     deliver: Callable[[Any], None]
     wanted: Callable[[], bool]
+    patience: float  # seconds of silence that it may take
 
 
 class _State:
@@ -40,6 +43,8 @@ class _State:
         self.worker = worker
         self.ready = False
         self.probe: Future | None = None
+        self.problem: BaseException | None = None  # of the last probe
+        self.failures = 0  # to start, one after the other
         self.since = time.monotonic()  # of the last sign of life
         self.running: list[_Job] = []
         self.waiting: collections.deque[_Job] = collections.deque()
@@ -75,7 +80,6 @@ class Pool:
         self._states = [_State(worker) for worker in workers]
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closed = threading.Event()
-        self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -90,12 +94,12 @@ class Pool:
         """
         end = time.monotonic() + self._startup
         while not all(state.ready for state in self._states):
-            if time.monotonic() > end or self._closed.wait(0.01):
+            failed = max(state.failures for state in self._states) >= HOPELESS
+            if failed or time.monotonic() > end or self._closed.wait(0.01):
                 missing = [i for i, s in enumerate(self._states) if not s.ready]
-                reason = f": {self._problem}" if self._problem else ""
-                raise RuntimeError(
-                    f"workers {missing} not ready within {self._startup:g} s{reason}"
-                )
+                reasons = {str(s.problem) for s in self._states if s.problem}
+                reason = ": ".join(["", *sorted(reasons)[:1]])
+                raise RuntimeError(f"workers {missing} have not started{reason}")
 
     def send(
         self,
@@ -103,6 +107,7 @@ class Pool:
         call: Call,
         deliver: Callable[[Any], None],
         wanted: Callable[[], bool],
+        patience: float | None = None,
     ) -> None:
         """Lets a worker compute a piece, once it is up and has time.
 
@@ -113,8 +118,10 @@ class Pool:
             the computation raised; not for a worker that dies or hangs, which is given
             the piece again when it is back.
           wanted: whether anybody waits for it still; pieces are dropped where not.
+          patience: of this piece; the pool's if None.
         """
-        state, job = self._states[worker], _Job(call, deliver, wanted)
+        limit = self._patience if patience is None else patience
+        state, job = self._states[worker], _Job(call, deliver, wanted, limit)
 
         def note() -> None:
             while state.waiting and not state.waiting[0].wanted():
@@ -132,7 +139,8 @@ class Pool:
         """
         answers: queue.SimpleQueue = queue.SimpleQueue()
         for worker, call in enumerate(calls):
-            self.send(worker, call, answers.put, lambda: True)
+            # It may have to compile first.
+            self.send(worker, call, answers.put, lambda: True, self._startup)
         for _ in calls:
             try:
                 result = answers.get(timeout=self._startup)
@@ -229,7 +237,7 @@ class Pool:
         """Keeps what the worker owes for its return."""
         state.ready, state.probe = False, None
         state.since = time.monotonic()
-        state.losses[why] += max(len(state.running), 1)
+        state.losses[why] += max(sum(job.wanted() for job in state.running), 1)
         state.restarts += 1
         owed = [job for job in (*state.running, *state.waiting) if job.wanted()]
         state.running, state.waiting = [], collections.deque(owed)
@@ -237,21 +245,24 @@ class Pool:
     def _look_at(self, state: _State) -> None:
         silent = time.monotonic() - state.since
         if state.ready:
-            if state.running and silent > self._patience:
+            if state.running and silent > state.running[0].patience:
                 self._lose(state, "hung")
                 self._replace(state)
             return
         if state.probe is None:
+            if silent < min(TICK * 2**state.failures, LONGEST_PAUSE):
+                return
             state.probe = state.worker.probe()
         if not state.probe.done():
             if silent > self._startup:
                 state.probe, state.since = None, time.monotonic()
                 self._replace(state)
             return
-        self._problem = state.probe.exception()
-        state.probe = None
-        if self._problem is None:
-            state.ready, state.since = True, time.monotonic()
+        state.problem = state.probe.exception()
+        state.probe, state.since = None, time.monotonic()
+        state.failures += 1
+        if state.problem is None:
+            state.ready, state.failures = True, 0
             self._pump(state)
 
     def _replace(self, state: _State) -> None:

@@ -108,8 +108,13 @@ class RayWorker:
 
     def probe(self) -> Future:
         if self._gone.is_set():  # for good: Ray starts only what has been up before
+            try:
+                self._actor = self._create()
+            except Exception as error:
+                failed: Future = Future()
+                failed.set_exception(WorkerLost(str(error)))
+                return failed
             self._gone.clear()
-            self._actor = self._create()
         return self._ask(lambda process: process, "ping")
 
     def replace(self) -> None:
@@ -140,15 +145,28 @@ class RayWorker:
                 found.set_exception(error)
 
         try:
+            if not import_ray().is_initialized():  # it would start one of its own
+                raise RuntimeError("Ray has been shut down")
             call = getattr(self._actor, method)
             if method != "compute":
                 call = call.options(concurrency_group="control")
             reference = call.remote(*arguments)
-        except Exception as error:  # Ray has been shut down
+        except Exception as error:
             found.set_exception(WorkerLost(str(error)))
         else:
             reference.future().add_done_callback(done)
         return found
+
+
+def gpu_share(n: int, machines: Sequence[dict[str, float]]) -> float:
+    """The part of a GPU that each of n workers has, as large as there are enough.
+
+    Args:
+      n: workers.
+      machines: resources of each, with its whole number of GPUs as `GPU`.
+    """
+    gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
+    return 1 / max(1, -(-n // gpus))  # of one GPU each: a part cannot lie on two
 
 
 def ray_workers(
@@ -167,8 +185,8 @@ def ray_workers(
     path = os.path.abspath(run)
     found = ray.cluster_resources()
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-    if gpus := found.get("GPU", 0):
-        options["num_gpus"] = 1 if gpus >= n else gpus / n
+    if found.get("GPU", 0) >= 1:
+        options["num_gpus"] = gpu_share(n, [node["Resources"] for node in ray.nodes()])
     elif found.get("TPU", 0) >= n:
         options["resources"] = {"TPU": 1}
     options |= {"max_restarts": -1, "max_task_retries": 0}

@@ -47,6 +47,15 @@ def layers(model: CodedModel, stages: tuple[tuple[int, int], ...]) -> CodedModel
     return found
 
 
+def service(model: CodedModel, whole: float) -> tuple[float, ...]:
+    """Seconds for a piece of every coded stage, where a machine takes `whole` for all
+    coded stages of a whole image."""
+    found = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)
+    coded = [(cost.flops, cost.plan.work_fraction) for cost in found if cost.plan]
+    total = sum(flops for flops, _ in coded)
+    return tuple(whole * flops / total * fraction for flops, fraction in coded)
+
+
 def work_of(model: CodedModel) -> float:
     """What a worker computes, over the whole of the coded stages."""
     found = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)

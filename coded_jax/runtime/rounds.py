@@ -78,8 +78,8 @@ class Round:
         self._pieces, self._queries, self._rules = pieces, queries, rules
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
-        sent = parts.sent(code, k, len(pieces))
-        self._pending = [(i, i) for i in sent if i not in rules.without]
+        self._sent = parts.sent(code, k, len(pieces))
+        self._pending = [(i, i) for i in self._sent if i not in rules.without]
         self._again: dict[int, int] = {}  # pieces sent once more, and where to
         self.shares: dict[int, tuple[Any, int]] = {}
 
@@ -104,7 +104,7 @@ class Round:
             while not self.enough:
                 now = time.monotonic()
                 if now >= limit or not self._hopeful():
-                    return self._fall_short(now - begun)
+                    return self._fall_short()
                 if now >= hedge:
                     self._send_again()
                 soon = min(limit, hedge if hedge > now else limit)
@@ -145,28 +145,32 @@ class Round:
 
     def _hopeful(self) -> bool:
         """Whether it is worth to wait: for enough, or for anything if that will do."""
+        expected = {piece for piece, _ in self._pending}
+        if self._rules.hedge_after is not None and (self.shares or self._pending):
+            expected |= {*self._sent} - {*self._again}  # by who is idle then
         if self._rules.degrade:
-            return bool(self._pending)
-        expected = {*self.shares, *(piece for piece, _ in self._pending)}
+            return bool(expected - {*self.shares})
+        expected |= {*self.shares}
         return parts.enough(self._code, self._k, expected)
 
     def _send_again(self) -> None:
-        """Missing pieces, each once, to workers that have finished their own."""
+        """Missing pieces, each once, to workers that have finished their own; also what
+        has failed, or whose worker is not used."""
         idle = [worker for _, worker in self.shares.values()]
         idle = [worker for worker in idle if worker not in self._again.values()]
-        missing = {piece for piece, _ in self._pending} - {*self.shares, *self._again}
+        missing = {*self._sent} - {*self.shares, *self._again}
         for piece, worker in zip(sorted(missing), idle, strict=False):
             self._again[piece] = worker
             self._pending.append((piece, worker))
             self._send(piece, worker, self._rules.faults[1])
 
-    def _fall_short(self, waited: float) -> None:
+    def _fall_short(self) -> None:
         if self._rules.degrade and self.shares and not self._code.waits:
             return
         needed = "all data pieces" if self._code.blank else f"k={self._k}"
         raise NotEnoughResults(
-            f"results {sorted(self.shares)} of {len(self._pieces)} arrived within "
-            f"{waited:.3g} s, which is not enough for a code that needs {needed}"
+            f"results {sorted(self.shares)} of {len(self._pieces)} arrived in time, "
+            f"which is not enough for a code that needs {needed}"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from coded_jax import confidence, predictions
+from coded_jax.runtime import parts
 from coded_jax.runtime.first_k import Outcome
 from coded_jax.runtime.metrics import Metrics
 from coded_jax.runtime.rounds import Closed, NotEnoughResults
@@ -46,8 +47,8 @@ class Answer(NamedTuple):
       confidence: float32 `[B]`, that of the class.
       used: for every coded stage the workers whose results were used.
       arrived: for every coded stage the pieces that those results are of.
-      decoded: for every coded stage the data pieces that were not among them, and that
-        a decoder made of the others.
+      decoded: for every coded stage the data pieces that a decoder made of others; of
+        a systematic code, those that had not arrived.
       degraded: whether fewer results arrived by the deadline than the code needs.
       seconds: of the phases `queue`, `encode`, `wait` (for the workers) and `decode`
         (with the head), and `total`.
@@ -88,6 +89,7 @@ class Service:
         if queue < 0:
             raise ValueError(f"queue: {queue} given, 0 or more accepted")
         self.model, self.engine, self.deadline = model, engine, deadline
+        self._batches: set[int] = set()
         self._metrics = Metrics()
         self._numbers = itertools.count()
         self._places = threading.Semaphore(in_flight + queue)
@@ -103,7 +105,8 @@ class Service:
         """Asks for the classes of images.
 
         Args:
-          images: uint8 `[B, H, W, C]`, as in the data set; a new B compiles anew.
+          images: uint8 `[B, H, W, C]`, as in the data set, with a B that `warm_up` has
+            seen: a compilation would look like a worker that hangs.
           deadline: seconds; the service's own if None.
           without: workers that are not to be used.
           block: whether to wait, until the deadline, where the queue is full.
@@ -118,10 +121,16 @@ class Service:
           Closed: the service is.
         """
         begun = time.monotonic()
-        images = self.model.checked(images)
+        images = np.array(self.model.checked(images))  # a copy: it may be used again
+        if len(images) not in self._batches:
+            raise ValueError(
+                f"images: a batch of {len(images)} given, one of "
+                f"{sorted(self._batches)} accepted, which have been compiled"
+            )
         seconds = self.deadline if deadline is None else deadline
         if not seconds > 0:
             raise ValueError(f"deadline: {deadline} given, more than 0 accepted")
+        seconds = min(seconds, threading.TIMEOUT_MAX)
         n = self.model.pipeline.n
         if not set(without) <= set(range(n)):
             raise ValueError(f"without: {without} given, some of 0..{n - 1} accepted")
@@ -145,9 +154,15 @@ class Service:
         return self._metrics.summary(pool.status() if pool else [])
 
     def warm_up(self, batch: int = 1) -> None:
-        """Compiles all that a request of `batch` images needs, on every worker."""
+        """Compiles all that requests of `batch` images need, on every worker.
+
+        Raises:
+          ValueError: that is no such number.
+          RuntimeError: a worker is not up, or cannot compute.
+        """
         shape = (batch, *self.model.image_shape)
         self.engine.warm_up(self.model.checked(np.zeros(shape, np.uint8)))
+        self._batches.add(batch)
 
     def release(self) -> None:
         """Ends when all requests have; the workers stay, for another service."""
@@ -196,13 +211,21 @@ class Service:
         powers = np.exp(scaled - scaled.max(-1, keepdims=True))
         probabilities = powers / powers.sum(-1, keepdims=True)
         places = lambda mask: tuple(np.flatnonzero(mask).tolist())
+        coded = [coding.code for coding in pipeline.codings]
         return Answer(
             classes=probabilities.argmax(-1).astype(np.int32),
             probabilities=probabilities,
             confidence=probabilities.max(-1),
             used=outcome.used,
             arrived=tuple(places(each) for each in available),
-            decoded=tuple(places(~each[: pipeline.k]) for each in available),
+            decoded=tuple(
+                tuple(
+                    i
+                    for i in range(pipeline.k)
+                    if not code.systematic or i not in parts.held(code, each)
+                )
+                for code, each in zip(coded, map(places, available), strict=True)
+            ),
             degraded=outcome.degraded,
             seconds={},
         )

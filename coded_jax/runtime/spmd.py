@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
 from typing import Any
@@ -12,9 +13,9 @@ import numpy as np
 from coded_jax import erasures, placement
 from coded_jax.pipeline import infer
 from coded_jax.runtime import parts
-from coded_jax.runtime.faults import Faults, meet
+from coded_jax.runtime.faults import Fault, Faults, meet
 from coded_jax.runtime.first_k import Outcome
-from coded_jax.runtime.rounds import NotEnoughResults
+from coded_jax.runtime.rounds import Closed, NotEnoughResults
 from coded_jax.serving import CodedModel
 
 _infer = jax.jit(infer, static_argnums=0)
@@ -34,6 +35,7 @@ class Spmd:
 
     def __init__(self, model: CodedModel, faults: Faults | None = None) -> None:
         self._model, self._faults = model, faults
+        self._closed = threading.Event()
         unknown = faults and (faults.nans or faults.kills or faults.freezes)
         if unknown:
             raise ValueError(
@@ -51,10 +53,14 @@ class Spmd:
         pipeline = model.pipeline
         if self._faults is not None:
             met = self._faults.of_request(number, pipeline.n)
-            for fault in sorted(met, key=lambda fault: fault.delay)[-1:]:
-                meet(fault._replace(kind=""))
+            slowest = max(fault.delay for fault in met) + sum(self._faults.service)
+            meet(Fault(min(slowest, max(end - begun, 0))), self._closed)
             for fault in met:
                 meet(fault._replace(delay=0.0))
+        if self._closed.is_set():
+            raise Closed("the service was closed before the answer")
+        if time.monotonic() > end:
+            raise NotEnoughResults("the program waited for its slowest device")
         available = erasures.available(without, pipeline.n)
         arrived = np.flatnonzero(available)
         for coding in pipeline.codings:
@@ -85,4 +91,5 @@ class Spmd:
         self.infer(0, images, float("inf"))
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Ends a delay."""
+        self._closed.set()

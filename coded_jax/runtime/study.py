@@ -12,18 +12,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import predictions, simulation
 from coded_jax.pipeline import infer
 from coded_jax.runtime.faults import Faults
-from coded_jax.runtime.first_k import HEDGED, FirstK
+from coded_jax.runtime.first_k import FirstK
 from coded_jax.runtime.pool import Pool
 from coded_jax.runtime.rounds import NotEnoughResults
 from coded_jax.runtime.service import Service
 from coded_jax.serving import CodedModel
-from coded_jax.strategies import Draws, Round, Work, complete
 
 IDLE = 0.0005  # seconds between looks whether all workers are idle
 POINTS = 200  # of a distribution function
@@ -94,8 +92,7 @@ def measure(
     seconds = np.full(requests, np.inf)
     answers = {}
     for i, row in enumerate(rows):
-        while not pool.idle:
-            time.sleep(IDLE)
+        _wait_until_idle(pool, deadline)
         try:
             answers[i] = service.submit(images[row : row + 1]).result()
         except NotEnoughResults:
@@ -105,6 +102,14 @@ def measure(
         seconds[i] = answers[i].seconds["total"]
     service.release()
     return _told(strategy.model, images[rows], labels[rows], seconds, answers)
+
+
+def _wait_until_idle(pool: Pool, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not pool.idle:
+        if time.monotonic() > end:
+            raise RuntimeError(f"a worker has not become idle within {seconds:g} s")
+        time.sleep(IDLE)
 
 
 def _told(model, images, labels, seconds, answers) -> Measured:
@@ -143,58 +148,6 @@ def _told(model, images, labels, seconds, answers) -> Measured:
         float((classes == expected).mean()) if numbers else 0.0,
         float(decoded.mean()) if numbers else 0.0,
     )
-
-
-def replay(
-    strategy: Strategy, calm: Measured, faults: Faults, workers: int, requests: int
-) -> np.ndarray:
-    """What the simulator says of the requests that `measure` sends.
-
-    Args:
-      strategy: how they are answered.
-      calm: the same measured without faults, whose times are those of the simulated
-        computation, encoder and decoder.
-      faults: whose delays the requests meet.
-      workers: how many there are.
-      requests: R.
-
-    Returns:
-      float32 `[R]` seconds.
-    """
-    pipeline = strategy.model.pipeline
-    coded, rounds = strategy.kind in ("coded", "mds"), len(pipeline.codings)
-    phases = calm.phases
-    each = Round(
-        1.0,
-        encode=phases["encode"] / rounds,
-        decode=phases["decoding"] / rounds if coded else 0.0,
-    )
-    copies = strategy.kind == "replication" or coded
-    work = Work(
-        strategy.kind,
-        pipeline.k,
-        pipeline.r if copies else 0,
-        (each,) * rounds,
-        np.inf if strategy.hedge_after is None else strategy.hedge_after,
-        pipeline.systematic,
-        own=phases["queue"] + phases["decode"],
-    )
-    first, again = (
-        jnp.asarray(
-            [
-                [fault.delay for fault in faults.of_request(i + more, workers)]
-                for i in range(requests)
-            ]
-        ).T
-        for more in (0, HEDGED)
-    )
-    # What the workers took without delays, as it was: one request after the other.
-    others = work.own + phases["encode"]
-    known = np.maximum(calm.seconds[np.isfinite(calm.seconds)] - others, 0) / rounds
-    compute = jnp.asarray(np.resize(known, (1, requests)), jnp.float32)
-    compute = jnp.broadcast_to(compute, first.shape)
-    draws = Draws(compute, first, compute, again)
-    return np.asarray(complete(work, np.inf, draws)[0])
 
 
 def told(seconds: np.ndarray) -> dict[str, Any]:
