@@ -63,8 +63,9 @@ def rows(content: dict[str, Any]) -> list[list[str]]:
 
 
 def gap_ratio(plain: list[float], coded: list[float]) -> tuple[float, float, float]:
-    """How many times smaller the gap between p99.9 and the median is, between the bounds
-    of 95 % of bootstrap samples (Efron 1979); NaN where requests were lost."""
+    """How many times smaller the gap between p99.9 and the median is, and before and
+    after it the bounds of 95 % of bootstrap samples (Efron 1979); NaN where requests
+    were lost."""
     gap = lambda seconds: simulation.summary(seconds)["gap"]
     ratio = lambda a, b: (
         gap(a) / gap(b) if gap(b) > 0 and np.isfinite(gap(a)) else np.nan
