@@ -10,7 +10,7 @@ import sys
 import time
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from command_line import parse_flags, refuse_arguments
 from rich import box
 from rich.console import Console
@@ -36,6 +36,8 @@ WORKS = {
 
 def main(argv: list[str]) -> None:
     refuse_arguments(argv)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     for flag in (REQUESTS, REPEATS):
         if flag.value < 1:
             sys.exit(f"error: {flag.name}: {flag.value} given, 1 or more accepted")

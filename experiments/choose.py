@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from command_line import parse_flags
 from finished_runs import read_runs
 from rich import box
@@ -151,6 +151,8 @@ def plot(path: Path, chosen: list[Candidate], machine: simulation.Machine) -> No
 
 
 def main(argv: list[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     console = Console()
     try:
         machine = machine_from_flags()

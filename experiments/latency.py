@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from command_line import integers, parse_flags, refuse_arguments
 from latency_tables import console_table, markdown, plot
 from rich.console import Console
@@ -181,6 +181,8 @@ def measure(
 
 def main(argv: list[str]) -> None:
     refuse_arguments(argv)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     console = Console()
     try:
         faults = faults_from_flags()

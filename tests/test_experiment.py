@@ -30,7 +30,12 @@ from coded_jax.training import Interrupted
 PHASES = ("base", "code", "no_parity")
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = Config(
-    dataset="mnist_5k", recipe="systematic", base_epochs=1.5, epochs=1.5, seed=3
+    dataset="mnist_5k",
+    recipe="systematic",
+    encoder_width=64,  # a twentieth of the work of its own width
+    base_epochs=1.5,
+    epochs=1.5,
+    seed=3,
 )
 
 
@@ -253,6 +258,7 @@ COMMAND = [
     str(ROOT / "experiments" / "run.py"),
     "--dataset=mnist_5k",
     "--recipe=systematic",
+    "--encoder_width=64",
     "--base_epochs=1.5",
     "--epochs=1.5",
     "--seed=3",
