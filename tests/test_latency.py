@@ -218,6 +218,16 @@ def test_latency_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def test_readme_has_the_table_of_the_committed_study():
+    sys.path.insert(0, str(ROOT / "experiments"))
+    from latency_tables import markdown
+
+    path = ROOT / "experiments/results/latency/one_straggler.json"
+    content = json.loads(path.read_text())
+    assert markdown(content) in (ROOT / "README.md").read_text()
+    assert "/tmp" not in path.read_text() and content["command"].startswith("python ")
+
+
 def test_choose(tmp_path):
     runs = sorted((ROOT / "experiments/results/frontier").glob("*_k4_r2.json"))
     arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
