@@ -71,7 +71,7 @@ def test_means_over_seeds():
 def test_points_of_a_run(finished):
     results = json.loads((finished / "results.json").read_text())
     code, zero_fill, no_parity = frontier.points(results)
-    assert code.code == "systematic mlp / mlp" and no_parity.code == "no_parity mlp"
+    assert code.code == "systematic mlp 64 / mlp" and no_parity.code == "no_parity mlp"
     assert zero_fill.encode == 0 and zero_fill.decode < 0.01
     assert zero_fill.piece == code.piece < 1
     # The paper's encoder alone is 1.88 M products, all of `F_Conv` 0.24 M.
@@ -91,7 +91,7 @@ def test_variants_of_a_code_are_told_apart_by_their_settings(finished):
         frontier.distinct([results, other])
     other["config"] |= {"supervision": 3.0, "seeds": 7}
     found = [point.code for point in frontier.distinct([results, other])]
-    name = "systematic mlp / mlp supervision="
+    name = "systematic mlp 64 / mlp supervision="
     assert found == [f"{name}0.0", f"{name}3.0", "zero_fill", "no_parity mlp"]
     # Of what is not trained there are no variants, rounding makes none.
     zero_fill = other["baselines"]["zero_fill"]["1"]
@@ -176,7 +176,7 @@ def test_script(finished, tmp_path):
     assert "no_parity mlp" in done.stdout and "beaten at 0.05" in done.stdout
     points = json.loads((output / "frontier.json").read_text())["points"]
     names = {p["code"] for p in points}
-    assert names == {"zero_fill", "no_parity mlp", "systematic mlp / mlp", WHOLE}
+    assert names == {"zero_fill", "no_parity mlp", "systematic mlp 64 / mlp", WHOLE}
     assert [p["work"] for p in points] == sorted(p["work"] for p in points)
     assert (output / "frontier.png").stat().st_size > 10_000
     text = readme.read_text()
