@@ -15,6 +15,8 @@ pytestmark = [
         importlib.util.find_spec("ray") is None, reason="Ray is not installed"
     ),
     pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="it reads /proc"),
+    # Ray's forks become other programs at once: JAX's threads do no harm.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 # A machine is given up after two seconds of silence, instead of a quarter of a minute.
 IMPATIENT = {
