@@ -101,19 +101,9 @@ def candidates(runs: list[dict[str, Any]], seconds: float) -> list[Candidate]:
 
 def table(rows: list[Row]) -> Table:
     """For a terminal; milliseconds and percent."""
-    told = Table(box=box.SIMPLE, title="milliseconds, and %")
-    told.add_column("code", min_width=30)
-    for name in (
-        "k",
-        "r",
-        "devices",
-        "work",
-        "p50",
-        "p99",
-        "p99.9",
-        "in time",
-        "right",
-    ):
+    told = Table(box=box.SIMPLE, title="milliseconds, and %", collapse_padding=True)
+    told.add_column("code", min_width=16)
+    for name in ("k + r", "work", "p50", "p99", "p99.9", "in time", "right"):
         told.add_column(name, justify="right")
     for row in rows[: ROWS.value]:
         times = (f"{1e3 * seconds:.1f}" for seconds in (row.p50, row.p99, row.p999))

@@ -233,7 +233,9 @@ def test_choose(tmp_path):
     arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
     done = run_script("choose", "--target=0.08", *arguments, *runs)
     assert done.returncode == 0, done.stderr
-    assert "best within 80 ms: " in done.stdout
+    assert "best within 80 ms: " in done.stdout and " in time " in done.stdout
+    heading = [line for line in done.stdout.splitlines() if "p99.9" in line][0]
+    assert heading.split()[-3:] == ["in", "time", "right"]
     rows = json.loads((tmp_path / "choose.json").read_text())["rows"]
     assert rows[0]["accuracy"] == max(row["accuracy"] for row in rows)
     named = {row["code"].split(",")[0] for row in rows}
