@@ -25,7 +25,8 @@ from coded_jax.pipeline import Pipeline, infer
 from coded_jax.steps import initial_state
 from coded_jax.types import PyTree
 
-_infer = jax.jit(infer, static_argnums=0)
+compiled_infer = jax.jit(infer, static_argnums=0)
+"""`pipeline.infer`, compiled once for all who serve or check with it."""
 
 
 class Answer(NamedTuple):
@@ -100,7 +101,9 @@ class CodedModel(NamedTuple):
             )
         available = erasures.available(lost, self.pipeline.n)
         images = placement.put_everywhere(self.pipeline.mesh, images)
-        return _infer(self.pipeline, self.frozen, self.params, images, available)
+        return compiled_infer(
+            self.pipeline, self.frozen, self.params, images, available
+        )
 
     def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
         """Classes int32 `[B]`, -1 where a code has no answer; the rest as `logits`."""

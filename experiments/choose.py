@@ -145,6 +145,8 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     console = Console()
     try:
+        if not TARGET.value > 0:
+            raise ValueError(f"target: {TARGET.value} given, more than 0 accepted")
         machine = machine_from_flags()
         runs = read_runs(argv[1:])
         median = CLIENT.value

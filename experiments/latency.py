@@ -148,7 +148,7 @@ def measure(
     one = lambda: microseconds(study.bare(model, images, CALM_REQUESTS.value))
     study_of.part("bare", one)
     quiet = runtime.Faults()
-    plain = strategies(model, 1.0)["uncoded"]
+    plain = Strategy("uncoded", rivals.uncoded(model))
     calm = part("uncoded, calm", plain, CALM_REQUESTS.value, quiet)
     after = HEDGE_AFTER.value
     if after is None:  # late is what takes twice as long as usual
@@ -197,11 +197,14 @@ def main(argv: list[str]) -> None:
                 raise ValueError(
                     f"{flag.name}: {flag.value} given, 10 or more accepted"
                 )
+        integers("mds_stages", MDS_STAGES.value)
         folder = workdir.absolute(OUTPUT.value, "output")
-        folder.mkdir(parents=True, exist_ok=True)
         results = workdir.read_results(workdir.absolute(WORKDIR.value))
         if results["dataset"] == OWN:
             raise ValueError("workdir: of a CNN of its own given, another one accepted")
+        sizes = results["split"]
+        faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
+        folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "run": {"config": results["config"], "steps": results["steps"]},
             "engine": ENGINE.value,

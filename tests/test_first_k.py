@@ -124,7 +124,7 @@ def test_too_few_by_the_deadline(model, images, shortfall):
         assert answer.degraded and answer.used == ((0,),)
         assert answer.decoded == ((1,),)
         available = np.array([[True], [False], [False]])
-        logits = coded_jax.serving._infer(
+        logits = coded_jax.serving.compiled_infer(
             model.pipeline, model.frozen, model.params, images[:1], available
         )
         assert answer.classes == logits.argmax(-1)

@@ -46,7 +46,7 @@ def images():
 def direct(service, images, lost):
     """Probabilities by the program that evaluated the run, on one device."""
     model = service.model
-    logits = coded_jax.serving._infer(
+    logits = coded_jax.serving.compiled_infer(
         model.pipeline._replace(mesh=None),
         *jax.device_put((model.frozen, model.params), jax.devices()[0]),
         images,
@@ -64,7 +64,6 @@ def test_answers_are_those_of_a_direct_computation(served, images):
     for i in range(3):
         few = images.images[i : i + 1]
         answer = served.submit(few).result()
-        assert len({*answer.used}) == 1 or len(answer.used) == 2
         if len({*answer.used}) == 1:  # the same results in every stage
             lost = sorted({*range(n)} - {*answer.used[0]})
             expected = direct(served, few, lost)
@@ -85,7 +84,7 @@ def test_whole_batches_are_those_of_a_direct_computation(served, images):
         available = np.zeros((len(answer.arrived), n, 1), bool)
         for s, pieces in enumerate(answer.arrived):
             available[s, list(pieces)] = True
-        logits = coded_jax.serving._infer(
+        logits = coded_jax.serving.compiled_infer(
             model.pipeline._replace(mesh=None),
             *jax.device_put((model.frozen, model.params), jax.devices()[0]),
             few,

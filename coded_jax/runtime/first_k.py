@@ -109,7 +109,9 @@ class FirstK:
         seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
         coded = len(pipeline.codings)
         available = np.zeros((coded, pipeline.n, 1), bool)
-        faults = self._faults_of(number), self._faults_of(number + HEDGED)
+        faults = [self._faults_of(number)]
+        if self._hedge_after is not None:
+            faults.append(self._faults_of(number + HEDGED))
         degrade = self._shortfall == "degrade"
         used, degraded = [], False
 

@@ -87,6 +87,7 @@ class RayWorker:
     """
 
     def __init__(self, create: Callable[[], Any], dtype: str) -> None:
+        self._ray = import_ray()
         self._create, self._dtype = create, jnp.dtype(dtype)
         self._actor = create()
         self._gone = threading.Event()
@@ -119,7 +120,7 @@ class RayWorker:
 
     def replace(self) -> None:
         with contextlib.suppress(Exception):  # it may be gone already
-            import_ray().kill(self._actor, no_restart=False)
+            self._ray.kill(self._actor, no_restart=False)
 
     def disturb(self, kind: str) -> None:
         number = signal.SIGKILL if kind == "kill" else signal.SIGSTOP
@@ -127,11 +128,11 @@ class RayWorker:
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
-            import_ray().kill(self._actor)
+            self._ray.kill(self._actor)
 
     def _ask(self, read: Callable[[Any], Any], method: str, *arguments: Any) -> Future:
         found: Future = Future()
-        exceptions = import_ray().exceptions
+        exceptions = self._ray.exceptions
 
         def done(answer: Future) -> None:
             try:
@@ -145,7 +146,7 @@ class RayWorker:
                 found.set_exception(error)
 
         try:
-            if not import_ray().is_initialized():  # it would start one of its own
+            if not self._ray.is_initialized():  # it would start one of its own
                 raise RuntimeError("Ray has been shut down")
             call = getattr(self._actor, method)
             if method != "compute":

@@ -46,7 +46,7 @@ class Rules(NamedTuple):
     degrade: bool
     hedge_after: float | None
     without: Collection[int]
-    faults: tuple[Sequence[Fault], Sequence[Fault]]
+    faults: Sequence[Sequence[Fault]]
     closed: Callable[[], bool]
 
 
@@ -162,7 +162,7 @@ class Round:
         for piece, worker in zip(sorted(missing), idle, strict=False):
             self._again[piece] = worker
             self._pending.append((piece, worker))
-            self._send(piece, worker, self._rules.faults[1])
+            self._send(piece, worker, self._rules.faults[-1])
 
     def _fall_short(self) -> None:
         if self._rules.degrade and self.shares and not self._code.waits:

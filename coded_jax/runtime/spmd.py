@@ -7,18 +7,14 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-import jax
 import numpy as np
 
 from coded_jax import erasures, placement
-from coded_jax.pipeline import infer
 from coded_jax.runtime import parts
 from coded_jax.runtime.faults import Fault, Faults, meet
 from coded_jax.runtime.first_k import Outcome
 from coded_jax.runtime.rounds import Closed, NotEnoughResults
-from coded_jax.serving import CodedModel
-
-_infer = jax.jit(infer, static_argnums=0)
+from coded_jax.serving import CodedModel, compiled_infer
 
 
 class Spmd:
@@ -69,7 +65,7 @@ class Spmd:
                     f"results {arrived.tolist()} of {pipeline.n} are not enough"
                 )
         images = placement.put_everywhere(pipeline.mesh, images)
-        logits = _infer(pipeline, model.frozen, model.params, images, available)
+        logits = compiled_infer(pipeline, model.frozen, model.params, images, available)
         logits.block_until_ready()
         now = time.monotonic()
         if now > end:

@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from coded_jax import predictions, simulation
-from coded_jax.pipeline import infer
+from coded_jax import predictions
 from coded_jax.runtime.faults import Faults
 from coded_jax.runtime.first_k import FirstK
 from coded_jax.runtime.pool import Pool
 from coded_jax.runtime.rounds import NotEnoughResults
 from coded_jax.runtime.service import Service
-from coded_jax.serving import CodedModel
+from coded_jax.serving import CodedModel, compiled_infer
 
 IDLE = 0.0005  # seconds between looks whether all workers are idle
-POINTS = 200  # of a distribution function
-
-_infer = jax.jit(infer, static_argnums=0)
 
 
 class Strategy(NamedTuple):
@@ -125,7 +120,8 @@ def _told(model, images, labels, seconds, answers) -> Measured:
     for start in range(0, len(numbers), 100):  # the last ones repeated: one compilation
         some = np.minimum(np.arange(start, start + 100), len(numbers) - 1)
         few = images[numbers][some]
-        logits = _infer(pipeline, model.frozen, model.params, few, arrived[:, :, some])
+        available = arrived[:, :, some]
+        logits = compiled_infer(pipeline, model.frozen, model.params, few, available)
         direct.append(np.asarray(predictions.classes_of(logits)))
     expected = np.concatenate(direct)[: len(numbers)] if direct else classes
     decoded = np.array([any(answer.decoded) for answer in answered], bool)
@@ -148,13 +144,6 @@ def _told(model, images, labels, seconds, answers) -> Measured:
         float((classes == expected).mean()) if numbers else 0.0,
         float(decoded.mean()) if numbers else 0.0,
     )
-
-
-def told(seconds: np.ndarray) -> dict[str, Any]:
-    """Quantiles, and points of the distribution function."""
-    x, share = simulation.cdf(np.asarray(seconds, np.float32), POINTS)
-    points = {"seconds": x.tolist(), "share": share.tolist()}
-    return {**simulation.summary(np.asarray(seconds)), "cdf": points}
 
 
 def bare(model: CodedModel, images: np.ndarray, requests: int) -> np.ndarray:
