@@ -202,9 +202,6 @@ def main(argv: list[str]) -> None:
         results = workdir.read_results(workdir.absolute(WORKDIR.value))
         if results["dataset"] == OWN:
             raise ValueError("workdir: of a CNN of its own given, another one accepted")
-        sizes = results["split"]
-        faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
-        folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "run": {"config": results["config"], "steps": results["steps"]},
             "engine": ENGINE.value,
@@ -215,10 +212,13 @@ def main(argv: list[str]) -> None:
             "hedge_after": HEDGE_AFTER.value,
             "mds_stages": MDS_STAGES.value,
         }
-        study_of = Study(folder, settings)
         if DEVICES.value is not None:
             startup.offer_cpu_devices(DEVICES.value)
         startup.keep_compilations(None)
+        sizes = results["split"]
+        faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
+        folder.mkdir(parents=True, exist_ok=True)
+        study_of = Study(folder, settings)
         split = data.load(results["dataset"], DATA_DIR.value).test
         with runtime.serve(
             WORKDIR.value,
