@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
-from rich.progress import Progress
 
 from coded_jax import (
     data,
@@ -33,7 +32,7 @@ from coded_jax.build import (
 from coded_jax.config import Config
 from coded_jax.data import Dataset
 from coded_jax.pipeline import Pipeline
-from coded_jax.progress import live_table
+from coded_jax.progress import LiveTable, live_table
 from coded_jax.signals import stop_requests
 from coded_jax.types import BaseModel, PyTree
 
@@ -164,7 +163,7 @@ def prepare(
 
 @contextlib.contextmanager
 def _showing(
-    experiment: Experiment, console: Console | None, progress: Progress | None
+    experiment: Experiment, console: Console | None, progress: LiveTable | None
 ) -> Iterator[phases.Run]:
     """Shows the phases in a table of their own, or in one that is shown already."""
     if not distributed.is_lead():
@@ -174,7 +173,7 @@ def _showing(
         yield phases.Run(experiment, table, stop)
 
 
-def train_base(experiment: Experiment, progress: Progress | None = None) -> None:
+def train_base(experiment: Experiment, progress: LiveTable | None = None) -> None:
     """Trains the base model alone; arguments and errors as of `run`."""
     with _showing(experiment, None, progress) as steps:
         phases.train_base(steps)
@@ -184,7 +183,7 @@ def run(
     experiment: Experiment,
     *,
     console: Console | None = None,
-    progress: Progress | None = None,
+    progress: LiveTable | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """Trains base model, code and baselines, tries every pattern, writes the results.

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import optax
-from rich.progress import Progress
 
 from coded_jax import distributed
-from coded_jax.progress import add_row
+from coded_jax.progress import LiveTable, add_row
 from coded_jax.training import SCORE
 from coded_jax.types import PyTree
 from coded_jax.workdir import METRICS, write_atomically
@@ -26,7 +25,7 @@ BY_LOST = "accuracy_{}_lost"
 def phase_log(
     folder: Path,
     phase: str,
-    table: Progress,
+    table: LiveTable,
     steps: int,
     batch_size: int,
     rate: float | optax.Schedule,
@@ -72,7 +71,7 @@ class PhaseLog(AbstractContextManager):
         self,
         folder: Path,
         phase: str,
-        table: Progress,
+        table: LiveTable,
         steps: int,
         batch_size: int,
         rate: float | optax.Schedule,
@@ -85,6 +84,7 @@ class PhaseLog(AbstractContextManager):
         self._batch_size = batch_size
         self._rate = rate if callable(rate) else lambda step: rate
         self._picture = picture
+        self._tells = table.disable and table.tells
         self._row = add_row(table, phase, steps)
         self._events = _event_writer(folder / "events" / phase)
         self._last: dict[str, float] = {}
@@ -102,7 +102,7 @@ class PhaseLog(AbstractContextManager):
             write_atomically(self._path, "".join(line + "\n" for line in kept))
         self._table.update(self._row, completed=step)
         self._step, self._clock = step, time.monotonic()
-        if self._table.disable:
+        if self._tells:
             resumed = f", resumed at step {step}" if step else ""
             self._print(f"{self._phase}: {self._steps} steps{resumed}")
 
@@ -124,7 +124,7 @@ class PhaseLog(AbstractContextManager):
         self._last.update(metrics)
         self._table.update(self._row, completed=step, **_cells(self._last))
         overdue = now - self._printed > QUIET_SECONDS
-        if self._table.disable and (step == self._steps or overdue):
+        if self._tells and (step == self._steps or overdue):
             self._printed = now
             noted = "  ".join(f"{name} {x:.4g}" for name, x in self._last.items())
             self._print(f"{self._phase}: step {step}/{self._steps}  {noted}")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import Progress
 
 from coded_jax import (
     checkpoints,
@@ -35,7 +34,7 @@ from coded_jax.data import Dataset, Split
 from coded_jax.evaluation import Outcome
 from coded_jax.logs import phase_log
 from coded_jax.pipeline import Pipeline
-from coded_jax.progress import add_row
+from coded_jax.progress import LiveTable, add_row
 from coded_jax.seeds import fit_seeds
 from coded_jax.steps import initial_state
 from coded_jax.training import (
@@ -71,7 +70,7 @@ class Run(NamedTuple):
     """What the phases of one run share."""
 
     experiment: Experiment
-    progress: Progress
+    progress: LiveTable
     stop: Callable[[], bool]  # whether to save and end
 
     def fit(

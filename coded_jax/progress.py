@@ -36,9 +36,15 @@ def progress_bars(console: Console) -> Progress:
 
 
 class LiveTable(Progress):
-    """A row for each phase of a run, with what was logged of it last."""
+    """A row for each phase of a run, with what was logged of it last.
+
+    Attributes:
+      headings: of the columns.
+      tells: whether phases print lines where there is no terminal for the table.
+    """
 
     headings: Sequence[str] = ()
+    tells: bool = True
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """All rows below the headings of their columns."""
@@ -49,7 +55,7 @@ class LiveTable(Progress):
         return table
 
 
-def live_table(console: Console) -> LiveTable:
+def live_table(console: Console, tells: bool = True) -> LiveTable:
     """Shows the phases of a run; nothing is drawn where there is no terminal."""
     columns: dict[str, ProgressColumn] = {
         "phase": TextColumn("{task.description}"),
@@ -67,7 +73,7 @@ def live_table(console: Console) -> LiveTable:
     # Time left is that of the mean speed so far: cells of a sweep take minutes.
     settings = {"disable": not shown, "speed_estimate_period": math.inf}
     table = LiveTable(*columns.values(), console=console, **settings)
-    table.headings = list(columns)
+    table.headings, table.tells = list(columns), tells
     return table
 
 

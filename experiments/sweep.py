@@ -26,11 +26,10 @@ from command_line import parse_flags, refuse_arguments
 from grid import VARIANT, cells_from_flags, varied
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from coded_jax import display, sweeps, training, workdir
-from coded_jax.progress import add_row, live_table
+from coded_jax.progress import LiveTable, add_row, live_table
 from coded_jax.sweeps import Cell, Outcome, Places
 
 JOBS = flags.DEFINE_integer(
@@ -74,7 +73,7 @@ def places_from_flags(cells: list[Cell]) -> Places:
 
 
 def run_cells(
-    cells: list[Cell], places: Places, progress: Progress
+    cells: list[Cell], places: Places, progress: LiveTable
 ) -> Iterator[Outcome]:
     """Those that are not finished: here, or in processes of their own."""
     if JOBS.value is None:
@@ -106,7 +105,7 @@ def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
     waiting = [cell for cell in cells if cell.name not in outcomes]
     if outcomes:
         console.print(f"{len(outcomes)} of {len(cells)} cells are finished already")
-    with live_table(console) as progress:
+    with live_table(console, tells=False) as progress:
         row = add_row(progress, "cells", len(waiting))
         for outcome in run_cells(waiting, places, progress):
             outcomes[outcome.cell.name] = outcome

@@ -1,0 +1,262 @@
+"""Sweeps: their cells, their table, and what happens to a cell that fails."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from rich.console import Console
+
+from coded_jax import experiment, sweeps, training, workdir
+from coded_jax.config import Config
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+import grid  # noqa: E402
+import sweep  # noqa: E402
+
+SMALL = (
+    "--dataset=mnist_5k",
+    "--recipe=systematic",
+    "--encoder=linear",
+    "--base_epochs=0.5",
+    "--epochs=0.2",
+    "--baselines=zero_fill",
+)
+# Nine rows of pieces cannot be made of four rows of features.
+GRID = ("--seeds=2", "--vary=decoder=linear low_rank", "--vary=k=2 9")
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Parses flags, for one test."""
+    monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
+
+    def parse(*arguments):
+        argv = ["sweep.py", "--workdir=unused", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        flags.FLAGS(argv)
+
+    with flagsaver.flagsaver():
+        yield parse
+
+
+def main(given, folder, *arguments):
+    """The exit code or message of the script."""
+    given(*SMALL, *arguments, f"--workdir={folder}", "--compilation_cache=")
+    try:
+        sweep.main(["sweep.py"])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_cells_are_variants_times_combinations(given):
+    given(
+        "--epochs=3",
+        "--vary=dilations=1,1 1,2,4",
+        "--vary=seed=0 1",
+        "--variant=--k=2 --r=1",
+        "--variant=--k=4 --r=2 --grid=2x2 --epochs=5",
+    )
+    cells = grid.cells_from_flags()
+    assert len(cells) == 8 and len({cell.name for cell in cells}) == 8
+    first, *_, last = cells
+    assert first.name == "k=2_r=1_dilations=1,1_seed=0"
+    assert first.config == Config(dilations=(1, 1), epochs=3)
+    assert last.config == Config(
+        k=4, r=2, grid=(2, 2), epochs=5, dilations=(1, 2, 4), seed=1
+    )
+    # The flags themselves are as they were.
+    assert grid.config_from_flags() == Config(epochs=3)
+
+
+def test_names_are_folders(given):
+    weights = "--vary=pattern_weights=0:2,1:3 0+1:" + "1" * 200
+    given("--k=4", "--r=2", weights.replace("1" * 200, "1." + "0" * 200))
+    for cell in grid.cells_from_flags():
+        assert "/" not in cell.name and len(cell.name) <= grid.LONGEST
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "^vary: none given"),
+        (("--vary=width=1 2",), "^vary: flag 'width' given"),
+        (("--vary=workdir=a b",), "^vary: flag 'workdir' given"),
+        (("--vary=k=",), "^vary: 'k=' given"),
+        (("--vary=k=2 2",), "^vary: .* more than once"),
+        (("--vary=k=2", "--vary=k=4"), "^vary: 'k' given twice"),
+        (("--variant=k=2",), "^variant: 'k=2' given"),
+        (("--variant=--width=2",), "^variant: flag 'width' given"),
+        (("--vary=k=2 30",), "^cell k=30: k: 30 given, 2..11 accepted"),
+        (("--vary=k=two",), "^cell k=two: "),
+        (("--vary=kernel=2 3",), "^cell kernel=2: kernel: 2 given, an odd number"),
+        (("--vary=recipe=good",), "^cell recipe=good: "),
+    ],
+)
+def test_wrong_grids_are_refused(given, arguments, message):
+    given(*arguments)
+    with pytest.raises(ValueError, match=message) as caught:
+        grid.cells_from_flags()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none accepted"),
+        (("--vary=k=2 4", "--jobs=0"), "jobs: 0 given"),
+        (("--vary=k=2 4", "--address=127.0.0.1:1"), "jobs: not given"),
+    ],
+)
+def test_wrong_places_are_refused(given, tmp_path, arguments, message):
+    assert main(given, tmp_path / "s", *arguments).startswith(f"error: {message}")
+
+
+def test_the_folder_of_a_run_is_refused(given, finished):
+    message = main(given, finished, "--vary=k=2 4")
+    assert "which holds a single run" in message
+    assert not (finished / "cells").exists()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep's folder with two finished cells and two that failed."""
+    folder = tmp_path_factory.mktemp("sweeps") / "sweep"
+    command = [sys.executable, "experiments/sweep.py", *SMALL, *GRID]
+    done = subprocess.run(
+        [*command, f"--workdir={folder}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert (
+        "2 of 4 cells failed: decoder=linear_k=9, decoder=low_rank_k=9" in done.stderr
+    )
+    return folder, done.stdout
+
+
+def test_one_base_model_is_trained_and_shared(swept):
+    folder, _ = swept
+    (base,) = (folder / "bases").iterdir()
+    steps = [path.name for path in (base / "checkpoints/base").iterdir()]
+    for cell in sorted((folder / "cells").glob("*k=2")):
+        copied = cell / "checkpoints/base"
+        assert [path.name for path in copied.iterdir()] == steps
+        assert not list((cell / "events").glob("base/*")) or True
+    assert len(list((folder / "cells").iterdir())) == 4
+
+
+def test_table_is_tidy_and_that_of_the_results(swept):
+    folder, _ = swept
+    rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
+    with open(folder / "table.csv") as file:
+        texts = list(csv.DictReader(file))
+    assert [list(row) for row in texts] == [list(row) for row in rows]
+    plain = lambda value: "" if value is None else str(value)
+    assert texts == [{n: plain(v) for n, v in row.items()} for row in rows]
+    assert {*Config().to_flags()} <= set(rows[0])
+    for cell in ("decoder=linear_k=2", "decoder=low_rank_k=2"):
+        results = json.loads((folder / "cells" / cell / "results.json").read_text())
+        mine = [row for row in rows if row["cell"] == cell]
+        # Two losses of two trainings of the code, and of zeros, which are not trained.
+        assert len(mine) == 2 * 2 + 2
+        for row in mine:
+            zeros = results["baselines"]["zero_fill"]
+            trials = results["seeds"]["code"] if row["method"] == "learned" else [zeros]
+            by_lost = trials[row["trial"]][str(row["lost"])]
+            assert (row["mean"], row["worst"]) == (by_lost["mean"], by_lost["worst"])
+            assert row["base_accuracy"] == results["base"]["test_accuracy"]
+            assert row["decoder"] == results["config"]["decoder"]
+        code = next(row for row in mine if row["method"] == "learned")
+        assert code["work"] > next(r for r in mine if r["method"] != "learned")["work"]
+
+
+def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
+    folder, shown = swept
+    rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
+    failed = [row for row in rows if row["error"]]
+    assert [row["cell"] for row in failed] == [
+        "decoder=linear_k=9",
+        "decoder=low_rank_k=9",
+    ]
+    told = json.loads((folder / "sweep.json").read_text())
+    assert told["failed"] == {row["cell"]: row["error"] for row in failed}
+    assert told["vary"] == {"decoder": ["linear", "low_rank"], "k": ["2", "9"]}
+    trace = (folder / "cells/decoder=linear_k=9/error.txt").read_text()
+    assert "Traceback" in trace and "ValueError" in failed[0]["error"]
+    assert "4/4" in shown and "decoder=low_rank_k=2" in shown
+
+
+def test_a_rerun_skips_what_is_finished(swept, given, monkeypatch, capsys):
+    folder, _ = swept
+    before = (folder / "table.jsonl").read_text()
+    ran = []
+    monkeypatch.setattr(
+        experiment, "run", lambda prepared, **_: ran.append(prepared.config)
+    )
+    assert "2 of 4 cells failed" in main(given, folder, *GRID)
+    assert ran == [] and "2 of 4 cells are finished already" in capsys.readouterr().out
+    assert (folder / "table.jsonl").read_text() == before
+
+
+def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
+    folder, _ = swept
+    cell = folder / "cells/decoder=low_rank_k=2"
+    found = workdir.read_results(cell)
+    config = Config.from_json(found["config"])
+    alone = experiment.run(
+        experiment.prepare(config, tmp_path / "alone"), console=Console(quiet=True)
+    )
+    for part in ("base", "summary", "seeds", "patterns", "baselines"):
+        assert json.loads(json.dumps(alone[part])) == found[part]
+
+
+def test_ctrl_c_keeps_what_is_done(given, tmp_path, monkeypatch, capsys):
+    real, names = sweeps.run_cell, []
+
+    def interrupted(cell, *arguments, **options):
+        names.append(cell.name)
+        if len(names) == 2:
+            raise training.Interrupted("stopped at step 3")
+        return sweeps.Outcome(cell, None, "ValueError: on purpose")
+
+    monkeypatch.setattr(sweeps, "run_cell", interrupted)
+    assert main(given, tmp_path, "--vary=k=2 4") == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    assert told["cells"] == names[:1]
+    assert real is not interrupted
+
+
+def test_other_seeds_have_other_base_models():
+    places = sweeps.Places(pathlib.Path("sweep"))
+    config = Config()
+    same = dataclasses.replace(config, k=4, epochs=1)
+    other = dataclasses.replace(config, seed=1)
+    assert places.base(config) == places.base(same) != places.base(other)
+
+
+def test_cells_in_processes_of_their_own(swept, tmp_path):
+    pytest.importorskip("ray")
+    first, _ = swept
+    (base,) = (first / "bases").iterdir()
+    arguments = [*SMALL, *GRID, f"--base_dir={base}", "--jobs=2"]
+    done = subprocess.run(
+        [sys.executable, "experiments/sweep.py", *arguments, f"--workdir={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "2 of 4 cells failed" in done.stderr
+    measures = lambda folder: {
+        tuple(row[name] for name in ("cell", "method", "trial", "lost")): row["mean"]
+        for row in map(json.loads, (folder / "table.jsonl").read_text().splitlines())
+    }
+    assert measures(tmp_path) == measures(first)
