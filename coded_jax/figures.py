@@ -213,13 +213,14 @@ def features(
     stages = inspection.feature_maps(model, images, lost)
     wide = 4 + max(len(maps.parity) for maps in stages)
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)  # type: ignore
     parts = figure.subfigures(len(stages), 1, squeeze=False)[:, 0]
     for part, maps in zip(parts, stages, strict=True):
         shown, columns = inspection.side_by_side(maps, channels)
         what = (
             f"blocks {blocks_text(maps.blocks)}, channels {', '.join(map(str, shown))}"
         )
-        part.suptitle(f"{what}; lost: {lost_text(list(lost), model.pipeline.k)}")
+        part.suptitle(f"{lost_text(list(lost), model.pipeline.k)} lost; {what}")
         rows = part.subplots(len(images), len(columns) + 1, squeeze=False)
         for i, row in enumerate(rows):
             image = images[i] if images.shape[-1] == 3 else images[i, ..., 0]
@@ -227,6 +228,7 @@ def features(
             for axes, values in zip(row[1:], columns.values(), strict=True):
                 axes.imshow(_tiles(values[i]), interpolation="nearest")
             for axes in row:
+                axes.set(anchor="N")
                 axes.set_axis_off()
         for axes, name in zip(rows[0], ("image", *columns), strict=True):
             axes.set_title(name, fontsize=10)
@@ -238,7 +240,9 @@ def _tiles(values: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
     height, width, count = values.shape
-    gap = max(1, height // 12)
+    scale = max(1, 24 // height)  # so that a gap may be narrower than a value
+    values = values.repeat(scale, axis=0).repeat(scale, axis=1)
+    height, width, gap = scale * height, scale * width, 2
     rows = -(-count // 2)
     size = (rows * (height + gap) - gap, min(count, 2) * (width + gap) - gap, 3)
     picture = np.ones(size)
@@ -280,8 +284,9 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     figure.colorbar(picture, label="images", shrink=0.8)
     axes.set(xlabel="answer with what arrived", ylabel="true class")
     axes.set_title(
-        f"lost: {lost_text(list(lost), model.pipeline.k)}; of {found.images} images "
-        f"{found.spoiled.sum()}\nare spoiled, and {found.mended} mended",
+        f"{lost_text(list(lost), model.pipeline.k)} lost: of {found.images} answers "
+        f"{found.spoiled.sum()} (below)\nare no longer right, {found.mended} no longer "
+        "wrong",
         fontsize=10,
     )
     return figure

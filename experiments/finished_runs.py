@@ -30,6 +30,21 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
+def read_current(path: Path) -> dict[str, Any]:
+    """As `read_results`, of a run that has all that this version writes.
+
+    Raises:
+      ValueError: it has not.
+    """
+    results = read_results(path)
+    if "uncoded" not in results.get("costs", {}).get("code", {}):
+        raise ValueError(
+            f"runs: {str(path)!r} given, results.json of this version accepted; "
+            "finished runs are evaluated again by their command"
+        )
+    return results
+
+
 def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
     """The content of each `results.json`, of runs with one base model.
 
@@ -40,14 +55,7 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
       ValueError: a file is missing, or two runs differ in their base model, or in how
         they make pieces.
     """
-    runs = []
-    for argument in arguments:
-        runs.append(read_results(Path(argument)))
-        if "uncoded" not in runs[-1].get("costs", {}).get("code", {}):
-            raise ValueError(
-                f"runs: {argument!r} given, results.json of this version accepted; "
-                "finished runs are evaluated again by their command"
-            )
+    runs = [read_current(Path(argument)) for argument in arguments]
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
     bases = {

@@ -23,6 +23,9 @@ table { display: block; overflow-x: auto; border-collapse: collapse;
   font-size: .9rem; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th { background: #f1f4f7; text-align: left; font-weight: 600; }
 th, td { padding: .3rem .7rem; border: 1px solid #d9dfe5; vertical-align: top; }
+th:empty { display: none; }
+th code { overflow-wrap: normal; }
+td:first-child { white-space: nowrap; }
 tr:nth-child(even) td { background: #fafbfc; }
 code { font: .86em ui-monospace, monospace; background: #f1f4f7; padding: .1em .3em;
   border-radius: 3px; overflow-wrap: anywhere; }

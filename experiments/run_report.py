@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finished_runs import read_results
+from finished_runs import read_current
 from frontier_tables import percent as optional_percent
 from pages import Page
 from result_tables import setup
@@ -33,9 +32,10 @@ def report(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
       The content of `results.json`.
 
     Raises:
-      ValueError: there is no finished run, or the folder cannot be made.
+      ValueError: there is no finished run of this version, or the folder cannot be
+        made.
     """
-    results = read_results(path)
+    results = read_current(path)
     page = Page(folder, display.title(results))
     page.add(table(("", ""), facts(results)))
     page.add("## Accuracy by lost results", table(*by_lost(results)))
@@ -46,13 +46,11 @@ def report(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
         page.add("## Training")
         records = figures.read_metrics(path)
         page.draw("training", "training curves", lambda: figures.training(records))
-    if "confidence" in results:
-        page.add("## Confidence", table(*confidence(results)))
-        page.draw("confidence", "confidence", lambda: figures.confidence(results))
-    page.add("## Cost of each device", table(*stages(results)))
-    if "costs" in results:
-        page.add(table(*costs(results)))
-        page.draw("costs", "work of a device", lambda: figures.costs(results))
+    page.add("## Confidence", table(*confidence(results)))
+    page.draw("confidence", "confidence", lambda: figures.confidence(results))
+    page.add("## Cost of each device", devices(results), table(*stages(results)))
+    page.add(table(*costs(results)))
+    page.draw("costs", "work of the busiest device", lambda: figures.costs(results))
     add_model(page, path, results, data_dir)
     page.write()
     return results
@@ -74,15 +72,14 @@ def add_model(
         page.add(f"*Left out (feature maps, confusion of errors): {error}*")
         return
     images = test.images[:IMAGES]
-    drawn: dict[str, tuple[str, Callable]] = {
-        "features": ("feature maps", lambda: figures.features(model, images, lost)),
-        "confusion": (
-            "confusion of errors",
-            lambda: figures.confusion(model, test, lost),
-        ),
-    }
-    for name, (shown, make) in drawn.items():
-        page.draw(name, shown, make)
+    page.draw("features", "feature maps", lambda: figures.features(model, images, lost))
+    page.add(
+        "Red is lost. A picture has four channels, each of which has one scale in all "
+        "pictures but those of parity pieces."
+    )
+    page.draw(
+        "confusion", "confusion of errors", lambda: figures.confusion(model, test, lost)
+    )
 
 
 def worst_pattern(results: dict[str, Any]) -> list[int]:
@@ -104,7 +101,7 @@ def facts(results: dict[str, Any]) -> list[list[str]]:
         "split": f"k={split['k']}, r={split['r']}, "
         f"{'x'.join(map(str, split['grid']))} pieces",
         "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",
-        "seed": f"{results['seed']}; {config.get('seeds', 1)} of the code",
+        "seed": f"{results['seed']}; {config['seeds']} of the code",
         "time": times,
         "measured with": setup(results),
         "command": f"`{results['command']}`",
@@ -113,19 +110,21 @@ def facts(results: dict[str, Any]) -> list[list[str]]:
 
 
 def by_lost(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for the code and for each baseline: mean and worst."""
-    methods = {results["config"].get("code", "learned"): results["summary"]}
+    """Headings, and a row for the code and for each baseline: mean and
+    worst, and in groups the answers that were decoded."""
+    methods = {results["config"]["code"]: results["summary"]}
     methods |= results["baselines"]
     lost = list(results["summary"])
-    headings = ["code", "base"]
-    headings += [f"{l} lost, {which}" for l in lost for which in ("mean", "worst")]
+    grouped = results["config"]["split"] == "group"
+    measures = ("mean", "worst", *["decoded"] * grouped)
+    pairs = list(itertools.product(lost, measures))
     base = percent(results["base"]["test_accuracy"])
     rows = []
     for name, summary in methods.items():
-        pairs = itertools.product(lost, ("mean", "worst"))
-        cells = [spread(summary[l], x) if l in summary else "-" for l, x in pairs]
+        found = [(summary.get(l, {}), which) for l, which in pairs]
+        cells = [spread(row, which) if which in row else "-" for row, which in found]
         rows.append([name, base, *cells])
-    return headings, rows
+    return ["code", "base", *(f"{l} lost, {which}" for l, which in pairs)], rows
 
 
 def by_pattern(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -159,23 +158,32 @@ def confidence(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["lost", "temperature", *shown.values()], rows
 
 
+def devices(results: dict[str, Any]) -> str:
+    """Who does what."""
+    split, found = results["split"], results["costs"]["code"]
+    n = split["k"] + split["r"]
+    return (
+        f"Each of {n} devices computes one piece of every coded stage, "
+        f"{found['piece'] / found['whole']:.3f} of the operations of the whole F_Conv. "
+        "The busiest one also encodes, decodes, and computes the blocks that are not "
+        "coded. All numbers are of one image, and but for the last column relative to "
+        "the whole F_Conv."
+    )
+
+
 def stages(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row for each coded stage: what every device is given of it."""
-    split = results["split"]
     size = lambda shape: "x".join(map(str, shape))
-    whole = {**split, "blocks": "all", "share_shape": None}
-    rows = []
-    for stage in split.get("stages", [whole]):
-        blocks, share = stage["blocks"], stage["share_shape"]
-        rows.append(
-            [
-                blocks if blocks == "all" else blocks_text(blocks),
-                size(stage["piece_shape"]),
-                size(share) if share else "-",
-                f"{stage['work_fraction']:.3f}",
-            ]
-        )
-    return ["coded blocks", "piece", "share", "of the stage's area"], rows
+    rows = [
+        [
+            blocks_text(stage["blocks"]),
+            size(stage["piece_shape"]),
+            size(stage["share_shape"]),
+            f"{stage['work_fraction']:.3f}",
+        ]
+        for stage in results["split"]["stages"]
+    ]
+    return ["coded blocks", "piece", "share", "piece's part of the stage's input"], rows
 
 
 def costs(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -183,7 +191,7 @@ def costs(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     encodes and decodes besides."""
     rows = []
     for name, found in results["costs"].items():
-        parts = [found.get(part, 0) for part in figures.PARTS]
+        parts = [found[part] for part in figures.PARTS]
         rows.append(
             [
                 results["config"]["code"] if name == "code" else name,

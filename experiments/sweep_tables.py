@@ -154,7 +154,7 @@ def measured(sweep: Sweep) -> str:
     of_seeds = f"seed {', '.join(seeds)}, " if seeds else ""
     return (
         f"Measured with {setup(sweep.content)}, {of_seeds}{trials} "
-        f"trial{'s' if trials > 1 else ''} each, in "
+        f"trial{'s' if trials != 1 else ''} each, in "
         f"{sweep.content['seconds']:.0f} s: `{sweep.content['command']}`"
     )
 
@@ -182,7 +182,9 @@ def figure(sweep: Sweep) -> Figure:
         axes.errorbar(places, means, spreads, fmt=marker, capsize=3, label=which)
     bases = [cell.of(cell.code, cell.most, "base_accuracy")[0] for cell in cells]
     axes.plot(places, [100 * base for base in bases], "k_", ms=18, label="base")
-    axes.set_xticks(places, [label(cell, sweep) for cell in cells], rotation=45)
+    axes.set_xticks(places, [label(cell, sweep) for cell in cells])
+    axes.tick_params(axis="x", rotation=90)
+    axes.set_xlim(-0.7, len(cells) - 0.3)
     axes.set(xlabel=", ".join(_varied(sweep.content)), ylabel="test accuracy, %")
     axes.grid(alpha=0.3)
     drawn.legend(loc="outside right upper")
