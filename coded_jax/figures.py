@@ -207,10 +207,11 @@ def features(
 
     Raises:
       ImportError: matplotlib is missing.
-      ValueError: see `inspection.feature_maps`.
+      ValueError: the images have another shape; or see `inspection.feature_maps`.
     """
     lost = tuple(lost)
-    stages = inspection.feature_maps(model, images, lost)
+    trained = (model.pipeline, model.frozen, model.params)
+    stages = inspection.feature_maps(*trained, model.checked(images), lost)
     wide = 4 + max(len(maps.parity) for maps in stages)
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)  # type: ignore

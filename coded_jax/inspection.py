@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,28 +41,33 @@ class StageMaps(NamedTuple):
 
 
 def feature_maps(
-    model: CodedModel, images: Any, lost: Iterable[int]
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    lost: Iterable[int],
 ) -> list[StageMaps]:
     """Feature maps of every coded stage, each of which loses the same results.
 
     Args:
-      model: whose shares are feature maps.
+      pipeline: the coded inference.
+      frozen: variables of the base model.
+      params: of its codes.
       images: uint8 `[B, H, W, C]`.
       lost: the lost results, ascending.
 
     Raises:
-      ValueError: wrong images or results, or a model that codes groups of images, whose
-        shares are logits.
+      ValueError: there are no such results, or groups of images are coded, whose shares
+        are logits.
     """
-    if model.pipeline.group > 1:
+    if pipeline.group > 1:
         raise ValueError(
             "split: 'group' given, 'image' accepted: what devices return of groups is "
             "logits, not feature maps"
         )
-    images = jnp.asarray(model.checked(images))
-    available = jnp.asarray(erasures.available(lost, model.pipeline.n))
-    maps = _maps(model.pipeline, model.frozen, model.params, images, available)
-    blocks = [stage.blocks for stage in model.pipeline.stages if stage.coding]
+    available = jnp.asarray(erasures.available(lost, pipeline.n))
+    maps = _maps(pipeline, frozen, params, images, available)
+    blocks = [stage.blocks for stage in pipeline.stages if stage.coding]
     return [
         StageMaps(of_stage, *map(np.asarray, found))
         for of_stage, found in zip(blocks, maps, strict=True)

@@ -13,7 +13,6 @@ import sections
 from result_tables import setup
 
 from coded_jax import figures
-from coded_jax.codes import LEARNED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +26,7 @@ class Cell(NamedTuple):
 
     Attributes:
       name: of its folder.
-      values: of the varied flags, as text.
+      values: of the varied flags, as text, empty where one is not set.
       code: the method that it is about.
       most: the most lost results that it is made for and that were tried.
       trials: all rows by method and number of lost results.
@@ -76,10 +75,10 @@ def _cell(name: str, rows: list[Row], content: dict[str, Any]) -> Cell | None:
     first, trials = found[0], {}
     for row in found:
         trials.setdefault((row["method"], row["lost"]), []).append(row)
-    values = {flag: first[flag] for flag in _varied(content) if flag in first}
-    code = first.get("code", LEARNED)
+    values = {f: first[f] or "" for f in _varied(content) if f in first}
+    code = first["code"]
     tried = [lost for method, lost in trials if method == code]
-    most = max(lost for lost in tried if lost <= int(first.get("r", max(tried))))
+    most = max(lost for lost in tried if lost <= int(first["r"]))
     return Cell(name, values, code, most, trials)
 
 
@@ -93,7 +92,7 @@ def _varied(content: dict[str, Any]) -> list[str]:
 def label(cell: Cell, sweep: Sweep) -> str:
     """The cell's values, or its name where another cell has the same ones."""
     same = [other for other in sweep.cells if other.values == cell.values]
-    return cell.name if len(same) > 1 else " ".join(cell.values.values()) or cell.name
+    return cell.name if len(same) > 1 else " ".join(filter(None, cell.values.values()))
 
 
 def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
@@ -148,14 +147,16 @@ def failed(sweep: Sweep) -> str:
 
 def measured(sweep: Sweep) -> str:
     """Machine, seeds, time and command."""
+    command = f"`{sweep.content['command']}`"
     rows = [row for cell in sweep.cells for own in cell.trials.values() for row in own]
-    seeds = sorted({row["seed"] for row in rows if "seed" in row})
+    if not rows:
+        return f"No cell has finished: {command}"
+    seeds = ", ".join(sorted({row["seed"] for row in rows}))
     trials = len({row["trial"] for row in rows})
-    of_seeds = f"seed {', '.join(seeds)}, " if seeds else ""
     return (
-        f"Measured with {setup(sweep.content)}, {of_seeds}{trials} "
-        f"trial{'s' if trials != 1 else ''} each, in "
-        f"{sweep.content['seconds']:.0f} s: `{sweep.content['command']}`"
+        f"Measured with {setup(sweep.content)}, seed {seeds}, {trials} "
+        f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
+        f"without the base model: {command}"
     )
 
 

@@ -28,10 +28,15 @@ def results(finished):
     return json.loads((finished / "results.json").read_text())
 
 
+def maps_of(model, images, lost):
+    trained = (model.pipeline, model.frozen, model.params)
+    return inspection.feature_maps(*trained, images, lost)
+
+
 def test_maps_of_a_systematic_code(model, split):
     images = split.images[:3]
     for lost in [(), (0,), (2,)]:
-        (maps,) = inspection.feature_maps(model, images, lost)
+        (maps,) = maps_of(model, images, lost)
         assert maps.blocks == (1, 4) and maps.original.shape == (3, 4, 4, 16)
         gone = slice(0, 2 if lost == (0,) else 0)  # the upper share
         kept = slice(gone.stop, None)
@@ -54,7 +59,7 @@ def untrained(lenet, **fields):
 
 def test_maps_of_a_chain_that_is_exact(lenet, split):
     chain = untrained(lenet, code="mds", stages=((1, 1), (3, 3)))
-    first, second = inspection.feature_maps(chain, split.images[:2], (1,))
+    first, second = maps_of(chain, split.images[:2], (1,))
     assert (first.blocks, second.blocks) == ((1, 1), (3, 3))
     for maps in (first, second):
         np.testing.assert_allclose(maps.reconstructed, maps.original, atol=1e-3)
@@ -71,7 +76,7 @@ def test_maps_of_a_chain_that_is_exact(lenet, split):
 
 def test_codes_without_parity_have_no_maps_of_it(lenet, split):
     model = untrained(lenet, code="mean_fill")
-    (maps,) = inspection.feature_maps(model, split.images[:2], (0,))
+    (maps,) = maps_of(model, split.images[:2], (0,))
     assert len(maps.parity) == 0
     shown, columns = inspection.side_by_side(maps, 3)
     assert len(shown) == 3
@@ -96,7 +101,7 @@ def test_side_by_side_is_scaled_by_the_original():
 def test_groups_have_no_feature_maps(model, split):
     groups = model._replace(pipeline=model.pipeline._replace(group=2))
     with pytest.raises(ValueError, match="^split: 'group' given"):
-        inspection.feature_maps(groups, split.images[:2], (0,))
+        maps_of(groups, split.images[:2], (0,))
 
 
 def test_confusion_adds_up_to_the_accuracies(model, split, results):

@@ -320,7 +320,7 @@ def test_report_of_a_sweep(sweep, tmp_path):
     )
     assert "| [b](<../sweep/cells/b>) |" in text and 'href="../sweep/cells/b"' in page
     assert "- `c` failed: loss: not finite" in text
-    assert "seed 5, 2 trials each, in 62 s: `python experiments/sweep.py" in text
+    assert "seed 5, 2 trials each, in 62 s without the base model: `python" in text
     assert page.count('src="data:image/png;base64,') == 1
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(shown)
@@ -331,6 +331,15 @@ def test_report_of_a_sweep(sweep, tmp_path):
     means, worst, base = (drawn[x].get_ydata() for x in ("mean", "worst", "base"))
     assert means == pytest.approx([79, 70]) and worst == pytest.approx([69, 60])
     assert base == pytest.approx([95, 95])
+
+
+def test_a_sweep_without_a_finished_cell(sweep, tmp_path):
+    failed = {"c": "loss: not finite"}
+    content = {**SWEEP, "cells": ["c"], "failed": failed, "machine": {"cores": 2}}
+    (sweep / "sweep.json").write_text(json.dumps(content))
+    sweep_report.report(sweep, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "No cell has finished: `python" in text and "- `c` failed: loss" in text
 
 
 def test_cells_of_the_same_values_have_their_names(sweep):
