@@ -1,4 +1,4 @@
-"""Finished runs with one base model, as arguments of scripts that compare them."""
+"""Finished runs as arguments of scripts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,44 @@ from typing import Any
 from coded_jax.workdir import RESULTS
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a `results.json`.
+
+    Args:
+      path: a finished run's workdir, or a copy of that file.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text())
+    except (OSError, ValueError):
+        results = None
+    if not isinstance(results, dict) or "summary" not in results:
+        raise ValueError(
+            f"runs: {str(path)!r} given, workdirs or files of results.json accepted"
+        )
+    return results
+
+
+def read_current(path: Path) -> dict[str, Any]:
+    """As `read_results`, of a run that has all that this version writes.
+
+    Raises:
+      ValueError: it has not.
+    """
+    results = read_results(path)
+    if "uncoded" not in results.get("costs", {}).get("code", {}):
+        raise ValueError(
+            f"runs: {str(path)!r} given, results.json of this version accepted; "
+            "finished runs are evaluated again by their command"
+        )
+    return results
+
+
 def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
-    """The content of each `results.json`.
+    """The content of each `results.json`, of runs with one base model.
 
     Args:
       arguments: workdirs of finished runs, or copies of that file.
@@ -19,22 +55,7 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
       ValueError: a file is missing, or two runs differ in their base model, or in how
         they make pieces.
     """
-    runs = []
-    for argument in arguments:
-        path = Path(argument)
-        path = path / RESULTS if path.is_dir() else path
-        try:
-            runs.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            raise ValueError(
-                f"runs: {argument!r} given, workdirs or files of results.json accepted"
-            ) from None
-        costs = runs[-1].get("costs", {}) if isinstance(runs[-1], dict) else {}
-        if "uncoded" not in costs.get("code", {}):
-            raise ValueError(
-                f"runs: {argument!r} given, results.json of this version accepted; "
-                "finished runs are evaluated again by their command"
-            )
+    runs = [read_current(Path(argument)) for argument in arguments]
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
     bases = {

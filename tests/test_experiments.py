@@ -29,7 +29,6 @@ from coded_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))  # scripts import their neighbours
-from sections import replace_section  # noqa: E402
 
 FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
@@ -45,11 +44,6 @@ def script(name):
 @pytest.fixture(scope="module")
 def run():
     return script("run")
-
-
-@pytest.fixture(scope="module")
-def report():
-    return script("report")
 
 
 def config_of(run, monkeypatch, *arguments):
@@ -222,141 +216,6 @@ def test_a_stage_of_one_block(run, monkeypatch):
 def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
     with pytest.raises(ValueError, match=message):
         config_of(run, monkeypatch, "--workdir=x", argument)
-
-
-def test_readme_table_is_that_of_the_results(report):
-    readme = (ROOT / "README.md").read_text()
-    sections = report.report(RESULTS)
-    assert set(sections) == {"results", "zoo", "groups"}
-    for name, section in sections.items():
-        assert replace_section(readme, name, section) == readme
-
-
-def test_readme_table_is_that_of_the_benchmark(report):
-    readme = (ROOT / "README.md").read_text()
-    found = json.loads((ROOT / "experiments" / "benchmark.json").read_text())
-    section = report.benchmark_tables.markdown(found)
-    assert replace_section(readme, "benchmark", section) == readme
-
-
-def test_report_row(report):
-    summary = {"1": {"mean": 0.98765, "worst": 0.9}}
-    no_parity = {"1": {"mean": 1, "worst": 0}}
-    results = {
-        "config": {
-            "encoder": "mlp",
-            "encoder_width": None,
-            "decoder": "conv",
-            "decoder_width": 8,
-            "decoder_channels": "joint",
-            "recipe": "paper",
-            "base_epochs": 15.0,
-            "epochs": 0.5,
-        },
-        "dataset": "mnist",
-        "split": {"k": 4, "r": 1},
-        "base": {"test_accuracy": 0.99},
-        "summary": summary,
-        "baselines": {
-            "zero_fill": summary,
-            "no_parity": no_parity,
-        },
-        "seed": 7,
-        "timing": {"seconds": {"total": 61.4}},
-    }
-    assert report.row("x", results) == (
-        "| 4, 1, 1 | mlp / conv 8 joint | paper | 99.00 | **98.76** | 90.00 "
-        "| 98.76 (90.00) | 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
-    ).replace("98.76", f"{98.765:.2f}")
-    results["config"]["code"] = "mds"
-    assert report.row("x", results).startswith("| 4, 1, 1 | mds | paper | 99.00 |")
-
-
-def test_report_of_a_chain(report):
-    summary = {
-        "0": {"mean": 0.926, "worst": 0.926},
-        "1": {"mean": 0.92, "worst": 0.91},
-        "2": {"mean": 0.9, "worst": 0.8},
-    }
-    results = {
-        "config": {
-            "base_model": "vgg16",
-            "base_width": 0.125,
-            "base_epochs": 16.0,
-            "epochs": 3.0,
-        },
-        "dataset": "fashion_mnist",
-        "split": {
-            "k": 4,
-            "r": 2,
-            "grid": [2, 2],
-            "work_fraction": 0.4321,
-            "coded_fraction": 0.401,
-            "stages": [{"blocks": [1, 2]}, {"blocks": [3, 3]}],
-        },
-        "base": {"test_accuracy": 0.926},
-        "summary": summary,
-        "baselines": {"zero_fill": summary, "no_parity": summary},
-    }
-    one, two = report.zoo_rows("x", results)
-    assert one == (
-        "| vgg16 x 0.125 | 1-2, 3 (40 % of all work) | 4, 2 | 2x2 | 0.432 | 92.60 "
-        "| 92.60 | 1 | **92.00** | 91.00 | 0.60 | 92.00 (91.00) | 92.00 (91.00) | - "
-        "| `x` |"
-    )
-    assert "| 2 | **90.00** | 80.00 | 2.60 |" in two
-    results["config"]["base_model"] = "lenet5"
-    assert [r.split(" | ")[-2] for r in report.zoo_rows("x", results)] == [
-        "80.91",
-        "74.37",
-    ]
-
-
-def test_report_of_groups(report):
-    exact = {"mean": 0.9, "worst": 0.9}
-    losses = {"0": exact, "1": {"mean": 0.89, "worst": 0.88, "decoded": 0.85}}
-    results = {
-        "config": {
-            "split": "group",
-            "code": "berrut",
-            "base_model": "vgg16",
-            "base_width": 0.125,
-        },
-        "dataset": "fashion_mnist",
-        "split": {"k": 8, "r": 1},
-        "base": {"test_accuracy": 0.9},
-        "summary": losses,
-        "baselines": {"uncoded": {"0": exact, "1": {"mean": 0.7, "worst": 0.0}}},
-    }
-    assert report.group_rows(results) == [
-        "| fashion_mnist, vgg16 x 0.125 | 8, 1 | berrut | 90.00 | 90.00 | 1 "
-        "| **85.00** | 89.00 | 88.00 |",
-        "| fashion_mnist, vgg16 x 0.125 | 8, 1 | uncoded | 90.00 | 90.00 | 1 "
-        "| - | 70.00 | 0.00 |",
-    ]
-
-
-def test_report_refuses_a_file_without_markers(report):
-    with pytest.raises(ValueError, match="^readme: "):
-        replace_section("no markers", "results", "table")
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ([], "error: files: none given, results.json files or --benchmark accepted"),
-        (["nowhere.json"], "error: files: 'nowhere.json' given, files of results.json"),
-        ([f"{ROOT}/experiments/benchmark.json"], "error: files: '/"),
-        (["--benchmark=nowhere"], "error: benchmark: 'nowhere' given, a file of"),
-        (["--readme=nowhere", str(RESULTS[0])], "error: readme: 'nowhere' given, a "),
-        (["--wrong"], "error: Unknown command line flag 'wrong'"),
-    ],
-)
-def test_report_says_in_one_line_what_is_wrong(arguments, message):
-    script = [sys.executable, str(ROOT / "experiments/report.py"), *arguments]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and done.stderr.startswith(message)
-    assert len(done.stderr.splitlines()) == 1
 
 
 def test_results_hold_no_path_of_a_machine():
