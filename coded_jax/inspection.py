@@ -132,6 +132,31 @@ def side_by_side(
     return shown.tolist(), columns
 
 
+def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
+    """All maps as one picture: a row for each image, its channels side by side.
+
+    Args:
+      maps: of one stage.
+      channels: as for `side_by_side`.
+
+    Returns:
+      uint8 `[rows, columns, 3]`, RGB: grey values, red where a result is lost. From the
+      left it has what `side_by_side` names, but for the parity pieces.
+    """
+    _, columns = side_by_side(maps, channels)
+    shown = [columns[name] for name in ("original", "arrived", "reconstructed")]
+    values = np.stack(shown, axis=1)  # [B, 3, M*, M'*, channels]
+    lost, grey = np.isnan(values), np.clip(np.nan_to_num(values), 0, 1)
+    colours = np.stack([np.where(lost, 1, grey), grey, grey], axis=-1)
+    # A map has few positions; a white line parts it from the next one.
+    colours = colours.repeat(6, axis=2).repeat(6, axis=3)
+    gaps = [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0), (0, 0)]
+    colours = np.pad(colours, gaps, constant_values=1)
+    batch, kinds, height, width, depth, _ = colours.shape
+    rows = colours.transpose(0, 2, 1, 4, 3, 5)
+    return np.uint8(255 * rows.reshape(batch * height, kinds * depth * width, 3))
+
+
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each channel, the least value and the distance to the largest, or 1 for 0."""
     axes = tuple(range(values.ndim - 1))

@@ -63,7 +63,7 @@ class PhaseLog(AbstractContextManager):
       steps: its length.
       batch_size: examples of a step.
       rate: the learning rate, constant or of every step.
-      picture: `params -> uint8 [rows, columns]`, drawn after every epoch where
+      picture: `params -> uint8 [rows, columns, 3]`, drawn after every epoch where
         TensorBoard's writer is installed; None for none.
     """
 
@@ -132,9 +132,9 @@ class PhaseLog(AbstractContextManager):
     def end_epoch(self, step: int, params: PyTree) -> None:
         """Draws what the parameters reconstruct."""
         if self._events is not None and self._picture is not None:
-            name = f"{self._phase}/original_received_reconstructed"
+            name = f"{self._phase}/original_arrived_reconstructed"
             image = self._picture(params)
-            self._events.add_image(name, image, step, dataformats="HW")
+            self._events.add_image(name, image, step, dataformats="HWC")
         self._clock = time.monotonic()
 
     def _print(self, line: str) -> None:

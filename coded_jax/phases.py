@@ -19,9 +19,9 @@ from coded_jax import (
     erasures,
     evaluation,
     grouping,
+    inspection,
     losses,
     tasks,
-    views,
     workdir,
 )
 from coded_jax.build import (
@@ -173,8 +173,8 @@ def train(run: Run) -> Trained:
         if pipeline.group > 1:  # its features are logits
             return None
         images, lost = examples.validation.images[:4], range(min(config.r, config.k))
-        return lambda params: views.picture(
-            views.views(pipeline, frozen, params, images, lost)
+        return lambda params: inspection.picture(
+            inspection.feature_maps(pipeline, frozen, params, images, lost)[-1]
         )
 
     tried = {"code": experiment.pipeline, **experiment.rivals}

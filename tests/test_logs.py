@@ -84,7 +84,7 @@ def test_tensorboard_has_metrics_and_pictures(tmp_path):
 
     def picture(params):
         drawn.append(params)
-        return np.zeros((12, 16), np.uint8)
+        return np.zeros((12, 16, 3), np.uint8)
 
     with (
         live_table(console(False)) as table,
@@ -95,6 +95,6 @@ def test_tensorboard_has_metrics_and_pictures(tmp_path):
         log.end_epoch(10, "parameters")
     (events,) = (tmp_path / "events" / "code").iterdir()
     content = events.read_bytes()
-    for name in ("loss", "learning_rate", "accuracy_1_lost", "original_received"):
+    for name in ("loss", "learning_rate", "accuracy_1_lost", "original_arrived"):
         assert b"code/" + name.encode() in content
     assert drawn == ["parameters"] and b"PNG" in content
