@@ -122,6 +122,12 @@ def test_parameters_of_mlp_decoder(k, r, h, channels, width, expected):
             dict(encoder_width=8, dilations=(1, 2)),
             9 * 2 * 8 + 8 + (9 * 8 * 8 + 8) + 8 + 1,
         ),
+        (
+            2,
+            1,
+            dict(encoder_width=8, dilations=(1, 2), kernel=5),
+            25 * 2 * 8 + 8 + (25 * 8 * 8 + 8) + 8 + 1,
+        ),
     ],
 )
 def test_parameters_of_conv_encoder(k, r, options, expected):
@@ -145,6 +151,12 @@ def test_parameters_of_conv_encoder(k, r, options, expected):
             1,
             dict(decoder_channels="joint", decoder_width=8, dilations=(1, 2)),
             9 * 48 * 8 + 8 + (9 * 8 * 8 + 8) + 8 * 32 + 32,
+        ),
+        (
+            2,
+            1,
+            dict(decoder_channels="joint", decoder_width=8, decoder_dilations=(4,)),
+            9 * 48 * 8 + 8 + 8 * 32 + 32,
         ),
     ],
 )
@@ -293,10 +305,14 @@ def test_decoder_channels(name):
     assert (alike, alone) == (name in INDEPENDENT,) * 2
 
 
-@pytest.mark.parametrize("dilations", [(1, 1, 2, 4, 8, 1), (1, 3), (2,), ()], ids=str)
-def test_an_impulse_reaches_twice_the_sum_of_the_dilations(dilations):
-    net = DilatedStack(out=1, width=2, dilations=dilations)
-    extent = 1 + 2 * sum(dilations)
+@pytest.mark.parametrize(
+    "dilations, kernel",
+    [((1, 1, 2, 4, 8, 1), 3), ((1, 3), 3), ((2,), 5), ((4,), 1), ((), 3)],
+    ids=str,
+)
+def test_an_impulse_reaches_as_far_as_kernels_and_dilations(dilations, kernel):
+    net = DilatedStack(out=1, width=2, dilations=dilations, kernel=kernel)
+    extent = 1 + (kernel - 1) * sum(dilations)
     size = extent + 4
     impulse = np.zeros((1, size, size, 1), np.float32)
     impulse[0, size // 2, size // 2] = 1
@@ -307,6 +323,21 @@ def test_an_impulse_reaches_twice_the_sum_of_the_dilations(dilations):
     for axis in (0, 1):
         (reached,) = response.any(axis).nonzero()
         assert reached[[0, -1]].tolist() == [2, 2 + extent - 1]
+
+
+@pytest.mark.parametrize("size, alike", [((4, 4), (4, 8)), ((2, 4), (4, 8, 100))])
+def test_dilations_of_a_maps_size_or_more_are_convolutions_with_kernel_1(size, alike):
+    # The paper's dilation of 8 on features of 4x4: 8 of 9 taps see padding alone.
+    x = np.random.default_rng(0).normal(size=(3, *size, 5)).astype(np.float32)
+    net = lambda dilation: DilatedStack(2, 4, (dilation,))
+    params = net(1).init(jax.random.key(0), x)
+    middle = lambda w: w[1:2, 1:2] if w.ndim == 4 and len(w) == 3 else w
+    pointwise = DilatedStack(2, 4, (1,), kernel=1)
+    expected = pointwise.apply(jax.tree.map(middle, params), x)
+    for dilation in alike:
+        np.testing.assert_array_equal(net(dilation).apply(params, x), expected)
+    for dilation in (1, 2):
+        assert not np.allclose(net(dilation).apply(params, x), expected)
 
 
 @pytest.mark.parametrize("name", LEARNED)

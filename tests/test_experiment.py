@@ -201,6 +201,8 @@ def test_load_refuses_what_is_no_finished_run(finished, tmp_path):
         ({"batch_size": 3501}, r"^batch_size: 3501 .* 1\.\.3500"),
         ({"k": 3}, "^k: 3 pieces along the rows .* empty pieces"),
         ({"k": 8}, "^k: 8 pieces"),
+        ({"train_images": 3501}, r"^train_images: 3501 given, 1\.\.3500 accepted"),
+        ({"train_images": 63}, r"^batch_size: 64 given, 1\.\.63 accepted"),
         ({"base_batch_size": 3501}, r"^base_batch_size: 3501 .* 1\.\.3500"),
         ({"stages": ((1, 5),)}, r"^stages: block 5 given, 1\.\.4 accepted"),
         ({"split": "group", "batch_size": 1751}, r"^batch_size: 1751 .* 1\.\.1750 "),
@@ -213,6 +215,15 @@ def test_what_only_the_data_can_tell_is_refused_before_training(
     with pytest.raises(ValueError, match=message):
         experiment.prepare(Config(dataset="mnist_5k", **fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_codes_are_trained_on_the_first_images_alone(tmp_path):
+    config = dataclasses.replace(SMALL, train_images=200)
+    prepared = experiment.prepare(config, tmp_path, devices=1)
+    whole, few = prepared.dataset, phases.examples_of(prepared)
+    np.testing.assert_array_equal(few.train.images, whole.train.images[:200])
+    np.testing.assert_array_equal(few.train.labels, whole.train.labels[:200])
+    assert few.validation is whole.validation and few.test is whole.test
 
 
 def test_wrong_data_dir_leaves_no_workdir(tmp_path):

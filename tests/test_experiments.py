@@ -30,7 +30,12 @@ from coded_jax.config import Config
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))  # scripts import their neighbours
 
-FLAGFILES = sorted((ROOT / "experiments" / "flags").glob("*.flags"))
+# Those of one experiment; sweeps have others, see test_sweep.py.
+FLAGFILES = [
+    path
+    for path in sorted((ROOT / "experiments" / "flags").glob("*.flags"))
+    if not re.search(r"^--(vary|variant)=", path.read_text(), re.M)
+]
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
 
 
