@@ -59,20 +59,23 @@ class Page:
         """Paragraphs, tables or headings of Markdown; empty ones are left out."""
         self._parts += [part for part in parts if part]
 
-    def draw(self, name: str, what: str, make: Callable[[], Figure]) -> None:
+    def draw(
+        self, name: str, what: str, make: Callable[[], Figure], caption: str = ""
+    ) -> None:
         """A figure, or a line that says why it cannot be had.
 
         Args:
           name: of its PNG.
           what: it shows.
           make: raises a ValueError, OSError or ImportError where it cannot.
+          caption: what stands below it.
         """
         try:
             make().savefig(self.folder / f"{name}.png", dpi=110)
         except (ValueError, OSError, ImportError) as error:
             self.add(f"*Left out ({what}): {error}*")
             return
-        self.add(f"![{what}]({name}.png)")
+        self.add(f"![{what}]({name}.png)", caption)
 
     def write(self) -> list[Path]:
         """Writes `report.md` and `report.html`; returns their paths."""

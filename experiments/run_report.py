@@ -72,10 +72,12 @@ def add_model(
         page.add(f"*Left out (feature maps, confusion of errors): {error}*")
         return
     images = test.images[:IMAGES]
-    page.draw("features", "feature maps", lambda: figures.features(model, images, lost))
-    page.add(
-        "Red is lost. A picture has four channels, each of which has one scale in all "
-        "pictures but those of parity pieces."
+    page.draw(
+        "features",
+        "feature maps",
+        lambda: figures.features(model, images, lost),
+        caption="Red is lost. A picture has four channels, each of which has one scale "
+        "in all pictures but those of parity pieces.",
     )
     page.draw(
         "confusion", "confusion of errors", lambda: figures.confusion(model, test, lost)

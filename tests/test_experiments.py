@@ -228,7 +228,9 @@ def test_results_hold_no_path_of_a_machine():
     assert len(paths) > len(RESULTS) + 10
     for path in paths:
         command = json.loads(path.read_text())["command"]
-        assert re.fullmatch(r"python experiments/(run|latency)\.py [\w=./ -]+", command)
+        assert re.fullmatch(
+            r"python experiments/(run|latency|sweep)\.py [\w=./ -]+", command
+        )
         assert "/tmp" not in command and "/home" not in command
 
 
