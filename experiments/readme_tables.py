@@ -22,6 +22,7 @@ from finished_runs import read_results
 from rich.console import Console
 
 from coded_jax import display
+from coded_jax.sweeps import SWEEP
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -107,9 +108,7 @@ def section(name: str) -> str:
     """
     if name in SECTIONS:
         return SECTIONS[name]()
-    folders = [
-        path.parent for path in RESULTS.glob(f"ablations/*/{sweep_tables.SWEEP}")
-    ]
+    folders = [path.parent for path in RESULTS.glob(f"ablations/*/{SWEEP}")]
     ablations = {f"{ABLATION}{folder.name}": folder for folder in sorted(folders)}
     if name not in ablations:
         known = ", ".join([*SECTIONS, *ablations])

@@ -20,9 +20,9 @@ import sweep_report
 from absl import app, flags, logging
 from command_line import parse_flags
 from rich.console import Console
-from sweep_tables import SWEEP
 
 from coded_jax import display
+from coded_jax.sweeps import SWEEP
 
 README = flags.DEFINE_string(
     "readme", None, "file whose sections are made anew from what is committed"

@@ -13,11 +13,11 @@ import sections
 from result_tables import setup
 
 from coded_jax import figures
+from coded_jax.sweeps import SWEEP, TABLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SWEEP, TABLE = "sweep.json", "table.jsonl"
 Row = dict[str, Any]
 
 
@@ -58,12 +58,12 @@ def read(folder: Path) -> Sweep:
     """
     try:
         content = json.loads((folder / SWEEP).read_text())
-        lines = (folder / TABLE).read_text().splitlines()
+        lines = (folder / f"{TABLE}.jsonl").read_text().splitlines()
         rows = [row for row in map(json.loads, lines) if not row.get("error")]
         cells = [_cell(name, rows, content) for name in content["cells"]]
     except (OSError, ValueError, KeyError):
         raise ValueError(
-            f"sweep: {str(folder)!r} given, a folder with {SWEEP} and {TABLE} accepted"
+            f"sweep: {str(folder)!r} given, a folder with {SWEEP} and {TABLE}.jsonl accepted"
         ) from None
     return Sweep(content, [cell for cell in cells if cell is not None])
 
