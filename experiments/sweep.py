@@ -81,17 +81,14 @@ def run_cells(
         return
     from coded_jax.runtime import cells as ray_cells
 
-    bases = {places.base(cell.config): cell for cell in cells}
-    failed = {}
-    for base, cell in bases.items():  # before several processes would train them
-        outcome = sweeps.run_cell(cell, places, progress=progress, base_only=True)
-        if outcome.error:
-            failed[base] = outcome.error
-    for cell in list(cells):
-        if error := failed.get(places.base(cell.config)):
-            yield Outcome(cell, None, error)
-    able = [cell for cell in cells if places.base(cell.config) not in failed]
-    yield from ray_cells.run_with_ray(able, places, JOBS.value)
+    for base in {places.base(cell.config) for cell in cells}:
+        # Before several processes would train it; by the first cell that can.
+        sharing = [cell for cell in cells if places.base(cell.config) == base]
+        train = lambda cell: sweeps.run_cell(
+            cell, places, progress=progress, base_only=True
+        )
+        any(not train(cell).error for cell in sharing)
+    yield from ray_cells.run_with_ray(cells, places, JOBS.value)
 
 
 def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:

@@ -63,7 +63,8 @@ def read(folder: Path) -> Sweep:
         cells = [_cell(name, rows, content) for name in content["cells"]]
     except (OSError, ValueError, KeyError):
         raise ValueError(
-            f"sweep: {str(folder)!r} given, a folder with {SWEEP} and {TABLE}.jsonl accepted"
+            f"sweep: {str(folder)!r} given, a folder with {SWEEP} and {TABLE}.jsonl "
+            "accepted"
         ) from None
     return Sweep(content, [cell for cell in cells if cell is not None])
 
