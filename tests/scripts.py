@@ -47,7 +47,7 @@ class Script:
         self.process = forks.Process(target=_run, args=given)
         self.process.start()
 
-    def wait(self, timeout: float = 300) -> Done:
+    def wait(self, timeout: float = 900) -> Done:
         self.process.join(timeout)
         if self.process.is_alive():
             self.process.kill()

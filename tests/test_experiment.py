@@ -1,6 +1,7 @@
 """The whole run: results, refusal of bad settings, and kill -9 at any moment."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -259,29 +260,34 @@ FLAGS = [
     "--base_epochs=1.5",
     "--epochs=1.5",
     "--seed=3",
-    "--compilation_cache=",
 ]
 
 
-def start(*arguments):
-    return Script("run", *FLAGS, *arguments)
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where all runs of this file keep their programs."""
+    return tmp_path_factory.mktemp("cache")
 
 
-def test_kill_9_and_resume_is_bit_for_bit(tmp_path):
+@pytest.fixture
+def start(cache):
+    return functools.partial(Script, "run", *FLAGS, f"--compilation_cache={cache}")
+
+
+def test_kill_9_and_resume_is_bit_for_bit(start, cache, tmp_path):
     """Kills at three moments, one in every phase, then lets the run end."""
-    cache = f"--compilation_cache={tmp_path / 'cache'}"
     whole = start(f"--workdir={tmp_path / 'whole'}").wait()
     assert whole.returncode == 0, whole.stderr
     for phase in PHASES:
-        cut = start(f"--workdir={tmp_path / 'cut'}", cache)
+        cut = start(f"--workdir={tmp_path / 'cut'}")
         begun = tmp_path / "cut" / "checkpoints" / phase
         while not any(begun.glob("[0-9]*")) and cut.process.is_alive():
             time.sleep(0.01)
         cut.process.kill()
         killed = cut.wait()
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert any((tmp_path / "cache").iterdir())
-    last = start(f"--workdir={tmp_path / 'cut'}", cache).wait()
+    assert any(cache.iterdir())
+    last = start(f"--workdir={tmp_path / 'cut'}").wait()
     assert last.returncode == 0, last.stderr
     assert "resumed at step" in last.stdout
     assert_same(params_of(tmp_path / "cut"), params_of(tmp_path / "whole"))
@@ -297,14 +303,14 @@ def test_kill_9_and_resume_is_bit_for_bit(tmp_path):
     assert {"accuracy.png", "training.png"} <= set(os.listdir(tmp_path / "cut"))
 
 
-def test_non_finite_loss_is_one_line(tmp_path):
+def test_non_finite_loss_is_one_line(start, tmp_path):
     done = start("--learning_rate=1e30", f"--workdir={tmp_path / 'run'}").wait()
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert re.match(r"error: loss: not finite at step \d+; there is no", last), last
 
 
-def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+def test_sigterm_saves_and_says_how_to_go_on(start, tmp_path):
     run = start("--epochs=500", f"--workdir={tmp_path / 'run'}")
     while not (tmp_path / "run" / "checkpoints" / "code").exists():
         assert run.process.is_alive(), run.wait()
@@ -342,7 +348,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
         (["--coordinator=here"], r"^error: coordinator: 'here' given, 'host:port'"),
     ],
 )
-def test_bad_flags(tmp_path, arguments, message):
+def test_bad_flags(start, tmp_path, arguments, message):
     done = start(*arguments, f"--workdir={tmp_path / 'run'}").wait()
     assert done.returncode == 1
     output = done.stdout + done.stderr
