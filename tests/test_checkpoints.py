@@ -1,5 +1,6 @@
 """Checkpoints: exact, atomic under `kill -9`, and proof against damage."""
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 from orbax.checkpoint import v1 as ocp
+from scripts import forks
 
 from coded_jax import checkpoints
 
@@ -263,41 +265,38 @@ def test_death_at_every_file_operation(tmp_path, monkeypatch, step):
     assert not died and when >= 4
 
 
-def child(script: str, directory: pathlib.Path) -> subprocess.Popen:
-    """Runs `script` on the CPU, which the parent does not keep for itself."""
-    return subprocess.Popen(
-        [sys.executable, "-c", script, directory, ROOT, ROOT / "tests"],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def save_for_ever(directory, report):
+    """From the last step that is there on; reports the steps."""
+    restored = checkpoints.restore(directory, LIKE)
+    step = restored.step if restored else 0
+    while True:
+        step += 1
+        for _ in range(2):  # each step twice: a new one, a replacement
+            checkpoints.save(directory, step, make_state(step), seconds=step)
+            report.send(step)
 
 
-LOOP = """
-import sys
-sys.path[:0] = sys.argv[2:]
-from test_checkpoints import LIKE, checkpoints, make_state
-restored = checkpoints.restore(sys.argv[1], LIKE)
-step = restored.step if restored else 0
-while True:
-    for step in (step + 1, step + 1):  # each step twice: a new one, a replacement
-        checkpoints.save(sys.argv[1], step, make_state(step), seconds=step)
-        print(step, flush=True)
-"""
+def received(reports):
+    """All until the process at the other end is dead."""
+    with contextlib.suppress(EOFError):
+        while True:
+            yield reports.recv()
 
 
 def test_kill_9(tmp_path):
     rng = random.Random(0)
     last = 0
     for _ in range(6):
-        process = child(LOOP, tmp_path)
-        assert process.stdout is not None
-        assert int(process.stdout.readline()) == last + 1
+        reports, report = forks.Pipe(duplex=False)
+        process = forks.Process(target=save_for_ever, args=(tmp_path, report))
+        process.start()
+        report.close()
+        assert reports.recv() == last + 1
         time.sleep(rng.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        reported = [last + 1, *map(int, process.stdout.read().split())][-1]
-        process.wait()
+        process.kill()
+        reported = [last + 1, *received(reports)][-1]
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         restored = checkpoints.restore(tmp_path, LIKE)
         # The step after the reported one may be complete; a kill between the two
         # renames of a replacement leaves the one before.
@@ -319,8 +318,14 @@ async def main():
         assert checkpoints.restore(sys.argv[1], LIKE).step == step
 asyncio.run(main())
 """
-    process = child(script, tmp_path)
-    assert (process.communicate()[0], process.returncode) == ("", 0)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path, ROOT, ROOT / "tests"],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert (done.stdout, done.returncode) == ("", 0)
 
 
 def test_donation(tmp_path):

@@ -1,13 +1,12 @@
 """The whole run: results, refusal of bad settings, and kill -9 at any moment."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -15,6 +14,7 @@ import jax.export
 import numpy as np
 import pytest
 from rich.console import Console
+from scripts import Script
 
 import coded_jax
 from coded_jax import (
@@ -266,48 +266,43 @@ def test_bfloat16_comes_close(finished):
         assert 0 < difference < 0.05 * spread
 
 
-COMMAND = [
-    sys.executable,
-    str(ROOT / "experiments" / "run.py"),
+FLAGS = [
     "--dataset=mnist_5k",
     "--recipe=systematic",
     "--encoder_width=64",
     "--base_epochs=1.5",
     "--epochs=1.5",
     "--seed=3",
-    "--compilation_cache=",
 ]
 
 
-def command(*arguments, **options):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        **options,
-    )
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where all runs of this file keep their programs."""
+    return tmp_path_factory.mktemp("cache")
 
 
-def test_kill_9_and_resume_is_bit_for_bit(tmp_path):
+@pytest.fixture
+def start(cache):
+    return functools.partial(Script, "run", *FLAGS, f"--compilation_cache={cache}")
+
+
+def test_kill_9_and_resume_is_bit_for_bit(start, cache, tmp_path):
     """Kills at three moments, one in every phase, then lets the run end."""
-    cache = f"--compilation_cache={tmp_path / 'cache'}"
-    whole = command(f"--workdir={tmp_path / 'whole'}")
-    assert whole.wait() == 0, whole.stdout.read()
+    whole = start(f"--workdir={tmp_path / 'whole'}").wait()
+    assert whole.returncode == 0, whole.stderr
     for phase in PHASES:
-        process = command(f"--workdir={tmp_path / 'cut'}", cache)
+        cut = start(f"--workdir={tmp_path / 'cut'}")
         begun = tmp_path / "cut" / "checkpoints" / phase
-        while not any(begun.glob("[0-9]*")) and process.poll() is None:
+        while not any(begun.glob("[0-9]*")) and cut.process.is_alive():
             time.sleep(0.01)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, process.stdout.read()
-    assert any((tmp_path / "cache").iterdir())
-    last = command(f"--workdir={tmp_path / 'cut'}", cache)
-    output = last.stdout.read()
-    assert last.wait() == 0, output
-    assert "resumed at step" in output
+        cut.process.kill()
+        killed = cut.wait()
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert any(cache.iterdir())
+    last = start(f"--workdir={tmp_path / 'cut'}").wait()
+    assert last.returncode == 0, last.stderr
+    assert "resumed at step" in last.stderr
     assert_same(params_of(tmp_path / "cut"), params_of(tmp_path / "whole"))
     cut, uncut = (workdir.read_results(tmp_path / x) for x in ("cut", "whole"))
     assert cut["patterns"] == uncut["patterns"]
@@ -316,34 +311,34 @@ def test_kill_9_and_resume_is_bit_for_bit(tmp_path):
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
     whole_lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
     assert set(lines) <= set(whole_lines) and len(lines) == len(set(lines))
-    table = re.search(r"^ +learned +mean +[\d. ]+$", output, re.M)
-    assert table, output
+    table = re.search(r"^ +learned +mean +[\d. ]+$", last.stdout, re.M)
+    assert table, last.stdout
     assert {"accuracy.png", "training.png"} <= set(os.listdir(tmp_path / "cut"))
 
 
-def test_non_finite_loss_is_one_line(tmp_path):
-    process = command("--learning_rate=1e30", f"--workdir={tmp_path / 'run'}")
-    output = process.stdout.read()
-    assert process.wait() == 1
-    last = output.splitlines()[-1]
-    assert re.match(r"error: loss: not finite at step \d+; there is no", last), output
+def test_non_finite_loss_is_one_line(start, tmp_path):
+    done = start("--learning_rate=1e30", f"--workdir={tmp_path / 'run'}").wait()
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.match(r"error: loss: not finite at step \d+; there is no", last), last
 
 
-def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
-    process = command("--epochs=500", f"--workdir={tmp_path / 'run'}")
+def test_sigterm_saves_and_says_how_to_go_on(start, tmp_path):
+    run = start("--epochs=500", f"--workdir={tmp_path / 'run'}")
     while not (tmp_path / "run" / "checkpoints" / "code").exists():
-        assert process.poll() is None, process.stdout.read()
+        assert run.process.is_alive(), run.wait()
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.wait() == 130
+    run.process.terminate()
+    done = run.wait(60)
+    assert done.returncode == 130
+    output = done.stdout + done.stderr
     assert "which is saved; the same command goes on from there" in output
     assert "Traceback" not in output
-    refused = command("--epochs=400", f"--workdir={tmp_path / 'run'}")
-    output = refused.stdout.read()
-    assert refused.wait() == 1
-    assert output.startswith("error: workdir: ") and output.count("\n") == 1
-    assert "--epochs=500.0 there and 400.0 now" in output
+    refused = start("--epochs=400", f"--workdir={tmp_path / 'run'}").wait()
+    assert refused.returncode == 1 and not refused.stdout
+    error = refused.stderr
+    assert error.startswith("error: workdir: ") and error.count("\n") == 1
+    assert "--epochs=500.0 there and 400.0 now" in error
 
 
 @pytest.mark.parametrize(
@@ -366,9 +361,9 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
         (["--coordinator=here"], r"^error: coordinator: 'here' given, 'host:port'"),
     ],
 )
-def test_bad_flags(tmp_path, arguments, message):
-    process = command(*arguments, f"--workdir={tmp_path / 'run'}")
-    output = process.stdout.read()
-    assert process.wait() == 1
+def test_bad_flags(start, tmp_path, arguments, message):
+    done = start(*arguments, f"--workdir={tmp_path / 'run'}").wait()
+    assert done.returncode == 1
+    output = done.stdout + done.stderr
     assert re.search(message, output) and "Traceback" not in output
     assert not (tmp_path / "run").exists()

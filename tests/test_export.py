@@ -14,6 +14,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scripts import run_script
 
 import coded_jax
 from coded_jax import checkpoints, export, workdir
@@ -320,15 +321,11 @@ def run_python(*arguments, **environment):
     )
 
 
-def run_script(*arguments, **environment):
-    return run_python(str(SCRIPT), *arguments, **environment)
-
-
 def test_script_writes_a_file_and_prints_a_program_that_runs_it(finished, tmp_path):
     file = tmp_path / "coded.bin"
     devices = "--xla_force_host_platform_device_count=4"  # the file is for one
     arguments = f"--workdir={finished}", f"--output={file}"
-    done = run_script(*arguments, JAX_PLATFORMS="cpu", XLA_FLAGS=devices)
+    done = run_python(str(SCRIPT), *arguments, JAX_PLATFORMS="cpu", XLA_FLAGS=devices)
     assert done.returncode == 0, done.stdout
     assert jax.export.deserialize(bytearray(file.read_bytes())).nr_devices == 1
     size = f"{file.stat().st_size / 1e6:.1f} MB"
@@ -355,16 +352,17 @@ def test_script_writes_a_file_and_prints_a_program_that_runs_it(finished, tmp_pa
 )
 def test_script_errors_are_one_line(finished, tmp_path, arguments, message):
     file = tmp_path / "coded.bin"
-    done = run_script(f"--workdir={finished}", f"--output={file}", *arguments)
+    done = run_script("export", f"--workdir={finished}", f"--output={file}", *arguments)
     assert done.returncode == 1
-    assert re.match(f"error: {message}", done.stdout), done.stdout
-    assert done.stdout.count("\n") == 1 and not os.listdir(tmp_path)
+    assert re.match(f"error: {message}", done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1 and not done.stdout
+    assert not os.listdir(tmp_path)
 
 
 def test_script_wants_both_flags():
-    done = run_script()
-    assert done.returncode == 1 and done.stdout.count("\n") == 1
-    assert re.match("error: flag --workdir=None: .*; flag --output", done.stdout)
+    done = run_script("export")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
+    assert re.match("error: flag --workdir=None: .*; flag --output", done.stderr)
 
 
 def test_script_without_flatbuffers(finished, tmp_path):

@@ -7,10 +7,11 @@ import time
 import jax
 import numpy as np
 import pytest
-from test_experiment import SMALL, small_run
+from test_experiment import SMALL
 
 import coded_jax
 from coded_jax import codes, data, runtime
+from coded_jax.build import build_pipeline
 from coded_jax.runtime import faults, parts
 from coded_jax.runtime.faults import Faults
 from coded_jax.stragglers import Constant
@@ -33,6 +34,15 @@ def model(finished):
 def variant(model, code):
     """The same run with a code that needs no training."""
     pipeline = model.pipeline.with_codes(lambda shape, _: codes.CODES[code](shape))
+    params = pipeline.init(jax.random.key(0))
+    return model._replace(pipeline=pipeline, params=params)
+
+
+def rebuilt(model, **settings):
+    """The same base model in other stages, with a code that needs no training."""
+    old, config = model.pipeline, dataclasses.replace(SMALL, **settings)
+    sizes = model.image_shape, model.results["classes"]
+    pipeline = build_pipeline(config, *sizes, old.mean, old.std, old.mesh)
     params = pipeline.init(jax.random.key(0))
     return model._replace(pipeline=pipeline, params=params)
 
@@ -236,13 +246,9 @@ def test_what_compiles_for_long_does_not_hang(model, monkeypatch):
     assert all(worker["restarts"] == 0 for worker in workers)
 
 
-def test_degraded_in_every_stage(tmp_path, images):
+def test_degraded_in_every_stage(model, images):
     """A chain whose second worker is late: the deadline holds for all of it."""
-    chain = dataclasses.replace(
-        SMALL, code="zero_fill", stages=((1, 1), (3, 3)), baselines=(), base_epochs=0.5
-    )
-    small_run(tmp_path / "chain", chain)
-    model = coded_jax.load(tmp_path / "chain", devices=1)
+    model = rebuilt(model, code="zero_fill", stages=((1, 1), (3, 3)))
     slow = Faults(delays=(NOW, NEVER, NOW))
     with serve(model, faults=slow, shortfall="degrade", patience=600) as service:
         answer = service.submit(images[:1], deadline=1.0).result()
@@ -302,12 +308,8 @@ def test_one_compilation_serves_all_patterns(model, images):
         assert (parts.advance._cache_size(), parts._share._cache_size()) == before
 
 
-def test_groups_of_images(tmp_path, images):
-    config = dataclasses.replace(
-        SMALL, split="group", code="addition", baselines=(), base_epochs=0.5
-    )
-    small_run(tmp_path / "groups", config)
-    model = coded_jax.load(tmp_path / "groups", devices=1)
+def test_groups_of_images(model, images):
+    model = rebuilt(model, split="group", code="addition")
     slow = Faults(delays=(NOW, NEVER, NOW))
     with serve(model, faults=slow, batches=(4,), patience=600) as service:
         answer = service.submit(images[:4]).result()

@@ -1,15 +1,15 @@
 """The best choice among codes: closed forms, and the script on runs made here."""
 
 import copy
+import functools
 import json
 import math
 import re
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import pytest
 from rich.console import Console
+from scripts import run_script
 from test_experiment import ROOT
 
 from coded_jax import display, frontier, predictions
@@ -144,9 +144,7 @@ def test_no_class_without_finite_logits():
     assert predictions.classes_of(logits).tolist() == [1, -1, -1]
 
 
-def script(*arguments):
-    command = [sys.executable, str(ROOT / "experiments/frontier.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+script = functools.partial(run_script, "frontier")
 
 
 def test_script(finished, tmp_path):

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from scripts import run_script
 
 import coded_jax
 from coded_jax import data
@@ -142,13 +142,6 @@ def test_replay_is_arithmetic(model):
     copies = Strategy("replication", rivals.replicated(model))
     found = replay.replay(copies, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.010, rtol=1e-5)
-
-
-def run_script(name, *arguments):
-    command = [sys.executable, f"experiments/{name}.py", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
 
 
 def test_script_measures_and_goes_on(finished, tmp_path):

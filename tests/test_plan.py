@@ -1,13 +1,13 @@
 """Costs of a plan, its table and its picture."""
 
+import functools
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from scripts import run_script
 
 from coded_jax import (
     build,
@@ -95,14 +95,7 @@ def test_halos_by_hand():
     assert plan.rows.halos == (3, 6, 3) and plan.columns.halos == (0,)
 
 
-def run_plan(*arguments):
-    # In a process of its own: its flags are also those of other scripts.
-    return subprocess.run(
-        [sys.executable, "experiments/plan.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+run_plan = functools.partial(run_script, "plan")
 
 
 def test_script_prints_the_table_and_draws_the_pieces(tmp_path):

@@ -14,6 +14,7 @@ from http import client
 
 import numpy as np
 import pytest
+from scripts import run_script
 
 import coded_jax
 from coded_jax import data, runtime, workdir
@@ -157,26 +158,19 @@ def test_one_command_serves_a_run_on_a_cluster(finished, images):
     ],
 )
 def test_serve_says_in_one_line_what_is_wrong(argument, message):
-    command = [sys.executable, "experiments/serve.py", "--workdir=nowhere", argument]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = run_script("serve", "--workdir=nowhere", argument)
     assert done.returncode != 0 and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_port_that_is_taken(listening):
     port = listening[0].rsplit(":", 1)[1]
-    command = [sys.executable, "experiments/serve.py", "--workdir=nowhere"]
-    done = subprocess.run(
-        [*command, f"--port={port}"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_script("serve", "--workdir=nowhere", f"--port={port}")
     assert done.returncode != 0 and f"port: {port} given, a free one" in done.stderr
 
 
 def test_serve_refuses_other_settings(finished):
-    command = [sys.executable, "experiments/serve.py", "--engine=local"]
-    command += [f"--flagfile={finished / 'flags.txt'}", f"--workdir={finished}"]
-    done = subprocess.run(
-        [*command, "--epochs=7"], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    flags = f"--flagfile={finished / 'flags.txt'}", f"--workdir={finished}"
+    done = run_script("serve", "--engine=local", *flags, "--epochs=7")
     assert done.returncode != 0 and "run with these flags" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,74 @@
+"""Processes of their own that need not wait for an interpreter and its imports.
+
+A server imports JAX once, and each process is a fork of it, with flags, signals, output
+and an exit status of its own. What JAX reads as it is imported and what an interpreter
+does at its exit are those of the server: tests of them start an interpreter.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import runpy
+import sys
+import tempfile
+from typing import NamedTuple
+
+import jax
+
+ROOT = pathlib.Path(__file__).parents[1]
+IMPORTED = [
+    "absl.app",
+    "coded_jax.display",
+    "coded_jax.experiment",
+    "coded_jax.runtime.study",
+    "coded_jax.serving",
+    "matplotlib.figure",
+]
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(IMPORTED)
+
+
+class Done(NamedTuple):
+    """As of `subprocess.run`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Script:
+    """A script that runs."""
+
+    def __init__(self, name: str, *arguments: object):
+        self._files = [tempfile.NamedTemporaryFile("r+") for _ in range(2)]
+        outputs = [file.name for file in self._files]
+        command = [str(ROOT / "experiments" / f"{name}.py"), *map(str, arguments)]
+        given = outputs, command, dict(os.environ)
+        self.process = forks.Process(target=_run, args=given)
+        self.process.start()
+
+    def wait(self, timeout: float = 900) -> Done:
+        self.process.join(timeout)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+            raise TimeoutError(f"{timeout} s, and so far {self._files[1].read()}")
+        return Done(self.process.exitcode, *(file.read() for file in self._files))
+
+
+def run_script(name: str, *arguments: object) -> Done:
+    """Runs `experiments/<name>.py` in the root of the repository, until it ends."""
+    return Script(name, *arguments).wait()
+
+
+def _run(outputs: list[str], command: list[str], environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, path in zip((1, 2), outputs, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
+    os.chdir(ROOT)
+    # The tests' own process may have taken all of an accelerator's memory.
+    jax.config.update("jax_platforms", "cpu")
+    sys.argv = command
+    sys.path.insert(0, str(ROOT / "experiments"))
+    runpy.run_path(command[0], run_name="__main__")
