@@ -1,0 +1,178 @@
+"""The guides in docs/, of which every block of code is run, and the reference."""
+
+import ast
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+GUIDES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+INSTALL = re.compile(r"pip install -e '\.\[([\w,]+)\]'")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+
+
+def blocks(path):
+    """All that stands between fences, in order."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), re.M | re.S)
+    return [Block(*block) for block in found]
+
+
+def kind(block):
+    """How a block is tested. There is none for what nobody would run.
+
+    A `file` is Python whose first line is its name, for later blocks to import or run;
+    other `python` blocks of a guide share a namespace. `install` commands are not
+    carried out, since the tests' own environment has everything: the extras that they
+    name must exist. A `server` runs while the blocks after it do.
+    """
+    if block.language == "python":
+        return "file" if re.match(r"# \w+\.py\n", block.text) else "python"
+    if block.language == "bash":
+        if INSTALL.match(block.text):
+            return "install"
+        return "server" if "experiments/serve.py" in block.text else "bash"
+    if block.language == "text":
+        return "output"
+    raise AssertionError(
+        f"a block of {block.language!r} that is not run:\n{block.text}"
+    )
+
+
+class Server:
+    """One command of a guide that answers until Ctrl-C, or none."""
+
+    process = None
+
+    def start(self, text):
+        self.stop()
+        self.process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", f"exec {text}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout.readline().startswith("serving runs/first on http")
+
+    def stop(self):
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            out, _ = self.process.communicate(timeout=60)
+            assert self.process.returncode == 0 and "1 answered" in out
+            self.process = None
+
+
+def run_bash(text):
+    subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True)
+
+
+def check_install(text):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in text.splitlines():
+        extras = INSTALL.fullmatch(line)[1].split(",")
+        assert set(extras) <= project["optional-dependencies"].keys()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A folder in which the first run of the guides is finished, by their command."""
+    folder = tmp_path_factory.mktemp("guides")
+    for name in ("experiments", "docs", "coded_jax"):
+        (folder / name).symlink_to(ROOT / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv(
+            "PATH", f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+        )
+        train = blocks(ROOT / "docs/train.md")
+        run_bash(next(block.text for block in train if kind(block) == "bash"))
+        yield folder
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_block_of_a_guide(guide, first, monkeypatch):
+    monkeypatch.syspath_prepend(str(first))
+    scope, server = {"__name__": guide}, Server()
+    try:
+        for block in blocks(ROOT / f"docs/{guide}.md"):
+            match kind(block):
+                case "file":
+                    name = block.text.split(maxsplit=2)[1]
+                    (first / name).write_text(block.text)
+                case "python":
+                    exec(compile(block.text, f"{guide}.md", "exec"), scope)
+                case "bash":
+                    run_bash(block.text)
+                case "server":
+                    server.start(block.text)
+                case "install":
+                    check_install(block.text)
+        server.stop()
+    finally:
+        if server.process is not None:
+            server.process.kill()
+
+
+def test_links_between_pages():
+    """Files that are there; of other pages, headings that they have."""
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)\s]*)\)", page.read_text()):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+                assert anchor in map(anchor_of, headings), f"{page.name}: {link}"
+
+
+def anchor_of(heading):
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_guide_is_listed():
+    listed = re.findall(r"\((\w+)\.md\)", (ROOT / "docs/README.md").read_text())
+    assert sorted({*listed, "README"}) == GUIDES
+
+
+def test_reference_is_built_without_warnings(tmp_path):
+    pytest.importorskip("pdoc")
+    command = [sys.executable, "docs/reference.py", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True)
+    pages = {path.stem for path in (tmp_path / "coded_jax").glob("*.html")}
+    assert pages == {
+        path.stem for path in (ROOT / "coded_jax").iterdir() if path.stem[0] != "_"
+    }
+    types = (tmp_path / "coded_jax/types.html").read_text()
+    assert "(h, w, C)" in types and "Alias for field" not in types
+
+
+def public(path):
+    """`(name, node)` of all classes, functions and methods that are not private."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+            yield node.name, node
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, ast.FunctionDef) and inner.name[0] != "_":
+                    yield f"{node.name}.{inner.name}", inner
+
+
+def test_everything_public_has_a_docstring():
+    missing = []
+    for path in sorted((ROOT / "coded_jax").rglob("*.py")):
+        module = ast.parse(path.read_text())
+        named = [("module", module), *public(path)]
+        missing += [
+            f"{path.relative_to(ROOT)}: {name}"
+            for name, node in named
+            if not ast.get_docstring(node)
+        ]
+    assert not missing
