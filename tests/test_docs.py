@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-GUIDES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+GUIDES = sorted({path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"})
 INSTALL = re.compile(r"pip install -e '\.\[([\w,]+)\]'")
 
 
@@ -22,25 +22,28 @@ class Block(NamedTuple):
     text: str
 
 
-def blocks(path):
+def blocks(text):
     """All that stands between fences, in order."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), re.M | re.S)
-    return [Block(*block) for block in found]
+    return [
+        Block(*block)
+        for block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    ]
+
+
+def guide_blocks(guide):
+    return blocks((ROOT / f"docs/{guide}.md").read_text())
 
 
 def kind(block):
     """How a block is tested. There is none for what nobody would run.
 
     A `file` is Python whose first line is its name, for later blocks to import or run;
-    other `python` blocks of a guide share a namespace. `install` commands are not
-    carried out, since the tests' own environment has everything: the extras that they
-    name must exist. A `server` runs while the blocks after it do.
+    other `python` blocks of a page share a namespace. A `server` runs while the blocks
+    after it do.
     """
     if block.language == "python":
         return "file" if re.match(r"# \w+\.py\n", block.text) else "python"
     if block.language == "bash":
-        if INSTALL.match(block.text):
-            return "install"
         return "server" if "experiments/serve.py" in block.text else "bash"
     if block.language == "text":
         return "output"
@@ -72,14 +75,39 @@ class Server:
 
 
 def run_bash(text):
-    subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True)
-
-
-def check_install(text):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    """Installations are not carried out, since the environment of the tests has all;
+    the extras that they name must exist."""
+    others = []
     for line in text.splitlines():
-        extras = INSTALL.fullmatch(line)[1].split(",")
-        assert set(extras) <= project["optional-dependencies"].keys()
+        if line.startswith("pip install"):
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            extras = set(INSTALL.fullmatch(line)[1].split(","))
+            assert extras <= project["optional-dependencies"].keys()
+        else:
+            others.append(line)
+    command = ["bash", "-euo", "pipefail", "-c", "\n".join(others)]
+    subprocess.run(command, check=True)
+
+
+def run_blocks(page, found, folder):
+    """In order."""
+    scope, server = {"__name__": page}, Server()
+    try:
+        for block in found:
+            match kind(block):
+                case "file":
+                    name = block.text.split(maxsplit=2)[1]
+                    (folder / name).write_text(block.text)
+                case "python":
+                    exec(compile(block.text, page, "exec"), scope)
+                case "bash":
+                    run_bash(block.text)
+                case "server":
+                    server.start(block.text)
+        server.stop()
+    finally:
+        if server.process is not None:
+            server.process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -93,33 +121,23 @@ def first(tmp_path_factory):
         patch.setenv(
             "PATH", f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
         )
-        train = blocks(ROOT / "docs/train.md")
-        run_bash(next(block.text for block in train if kind(block) == "bash"))
+        run_bash(next(b.text for b in guide_blocks("train") if "run.py" in b.text))
+        patch.syspath_prepend(str(folder))
         yield folder
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_every_block_of_a_guide(guide, first, monkeypatch):
-    monkeypatch.syspath_prepend(str(first))
-    scope, server = {"__name__": guide}, Server()
-    try:
-        for block in blocks(ROOT / f"docs/{guide}.md"):
-            match kind(block):
-                case "file":
-                    name = block.text.split(maxsplit=2)[1]
-                    (first / name).write_text(block.text)
-                case "python":
-                    exec(compile(block.text, f"{guide}.md", "exec"), scope)
-                case "bash":
-                    run_bash(block.text)
-                case "server":
-                    server.start(block.text)
-                case "install":
-                    check_install(block.text)
-        server.stop()
-    finally:
-        if server.process is not None:
-            server.process.kill()
+def test_every_block_of_a_guide(guide, first):
+    run_blocks(f"{guide}.md", guide_blocks(guide), first)
+
+
+def test_quick_start_of_the_readme(first):
+    """With a run of fewer epochs in the place of its first command."""
+    (first / "runs/quickstart").symlink_to("first")
+    section = (ROOT / "README.md").read_text().split("## Quick start")[1]
+    command, *others = blocks(section.split("\n## ")[0])
+    assert "experiments/run.py" in command.text
+    run_blocks("README.md", others, first)
 
 
 def test_links_between_pages():
@@ -140,18 +158,16 @@ def anchor_of(heading):
 
 def test_every_guide_is_listed():
     listed = re.findall(r"\((\w+)\.md\)", (ROOT / "docs/README.md").read_text())
-    assert sorted({*listed, "README"}) == GUIDES
+    assert sorted(set(listed)) == GUIDES
 
 
-def test_reference_is_built_without_warnings(tmp_path):
-    pytest.importorskip("pdoc")
-    command = [sys.executable, "docs/reference.py", tmp_path]
-    subprocess.run(command, cwd=ROOT, check=True)
-    pages = {path.stem for path in (tmp_path / "coded_jax").glob("*.html")}
+def test_reference_is_built_without_warnings(first):
+    run_blocks("docs/README.md", guide_blocks("README"), first)
+    pages = {path.stem for path in (first / "site/coded_jax").glob("*.html")}
     assert pages == {
         path.stem for path in (ROOT / "coded_jax").iterdir() if path.stem[0] != "_"
     }
-    types = (tmp_path / "coded_jax/types.html").read_text()
+    types = (first / "site/coded_jax/types.html").read_text()
     assert "(h, w, C)" in types and "Alias for field" not in types
 
 
