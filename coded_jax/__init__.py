@@ -21,6 +21,7 @@ of your own a code with `coded_jax.protect`, see `coded_jax.own`.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,13 +30,12 @@ if TYPE_CHECKING:
     from coded_jax.serving import load as load
 
 __version__ = "0.1.0"
-__all__ = ["CodedModel", "load", "protect"]
+
+_LAZY = {"CodedModel": "serving", "load": "serving", "protect": "own"}
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `import coded_jax` costs nothing and touches no device.
-    if name in __all__:
-        from coded_jax import own, serving
-
-        return own.protect if name == "protect" else getattr(serving, name)
+    if name in _LAZY:
+        return getattr(import_module(f"coded_jax.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'coded_jax' has no attribute {name!r}")

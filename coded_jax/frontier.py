@@ -45,6 +45,7 @@ class Point(NamedTuple):
 
     @property
     def n(self) -> int:
+        """All results."""
         return self.k + self.r
 
     @property

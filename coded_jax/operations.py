@@ -106,6 +106,11 @@ def _check_constant(constant: Constant, feature: Feature) -> None:
 
 
 def only(traces: Operands, what: str = "a second operand") -> Feature:
+    """The first operand, which alone may depend on the image.
+
+    Raises:
+      Refusal: it does not, or another one does; `what` says which in the message.
+    """
     first, *others = traces
     if not isinstance(first, Feature) or any(isinstance(t, Feature) for t in others):
         raise Refusal(f"has {what} that depends on the image")
@@ -121,6 +126,7 @@ def reduced(eqn: Any, traces: Operands) -> Feature:
 
 
 def names(feature: Feature, axes: set[int]) -> str:
+    """What these axes of the array are, for messages: as "rows and columns"."""
     kinds = ("batch", "rows", "columns")
     held = [n for n, axis in zip(kinds, feature.axes, strict=True) if axis in axes]
     return " and ".join(held)

@@ -31,6 +31,7 @@ class AxisPlan:
 
     @property
     def parts(self) -> int:
+        """How many windows there are."""
         return len(self.starts)
 
     @property
@@ -69,10 +70,12 @@ class SplitPlan:
 
     @property
     def grid(self) -> tuple[int, int]:
+        """Pieces along height and width."""
         return self.rows.parts, self.columns.parts
 
     @property
     def k(self) -> int:
+        """All pieces."""
         return self.rows.parts * self.columns.parts
 
     @property

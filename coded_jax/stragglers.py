@@ -18,13 +18,15 @@ import numpy as np
 
 
 class Distribution(Protocol):
-    """Of latencies; hashable, since compiled programs are kept by it. `sample` makes
-    independent draws, float32 `shape`, in seconds; `order_mean` is what
-    `order_statistic_mean` gives, which checks its arguments."""
+    """Of latencies; hashable, since compiled programs are kept by it."""
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array: ...
+    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Independent draws, float32 `shape`, in seconds."""
+        ...
 
-    def order_mean(self, k: int, n: int) -> float: ...
+    def order_mean(self, k: int, n: int) -> float:
+        """What `order_statistic_mean` gives, which checks its arguments."""
+        ...
 
 
 def order_statistic_mean(distribution: Distribution, k: int, n: int) -> float:

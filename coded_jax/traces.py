@@ -61,6 +61,7 @@ class Window(NamedTuple):
 
     @property
     def trivial(self) -> bool:
+        """Whether each output position sees the input at the same position alone."""
         return self[1:] == (1, 1, self.dilation, 0, 0)
 
 

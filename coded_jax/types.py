@@ -63,6 +63,7 @@ class CodeShape(NamedTuple):
 
     @property
     def n(self) -> int:
+        """All pieces."""
         return self.k + self.r
 
 

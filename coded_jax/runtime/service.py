@@ -29,13 +29,28 @@ class Engine(Protocol):
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
-    ) -> Outcome: ...
+    ) -> Outcome:
+        """Answers request `number`, by the time `end` of `time.monotonic()`.
 
-    def warm_up(self, images: Any) -> None: ...
+        Args:
+          number: of the request, which fixes the faults that it meets.
+          images: uint8 `[B, H, W, C]`.
+          end: its deadline.
+          without: workers whose results are not used.
+        """
+        ...
 
-    def begin_disturbance(self) -> None: ...
+    def warm_up(self, images: Any) -> None:
+        """Compiles what a batch of this size needs."""
+        ...
 
-    def close(self) -> None: ...
+    def begin_disturbance(self) -> None:
+        """Begins with the kills and freezes on purpose."""
+        ...
+
+    def close(self) -> None:
+        """Ends all workers."""
+        ...
 
 
 class Answer(NamedTuple):

@@ -1,0 +1,68 @@
+"""Builds the API reference from the docstrings, with every warning an error.
+
+python docs/reference.py site  # then open site/index.html
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import pdoc
+from flax import linen as nn
+
+import coded_jax
+
+
+def modules() -> Iterator[ModuleType]:
+    """All of the package."""
+    for found in pkgutil.walk_packages(coded_jax.__path__, "coded_jax."):
+        yield importlib.import_module(found.name)
+
+
+def tell_fields(record: type) -> None:
+    """Gives the fields of a NamedTuple the comments behind them as docstrings.
+
+    In the place of what Python says of them, "Alias for field number 0".
+    """
+    lines = inspect.getsource(record).splitlines()
+    found = filter(None, (re.match(r"    (\w+): .+?  # (.+)", line) for line in lines))
+    comments = dict(match.groups() for match in found)
+    for field in record._fields:
+        getattr(record, field).__doc__ = comments.get(field, "")
+    # Python makes it in a namespace of its own, where its annotations mean nothing.
+    record.__new__.__module__ = record.__module__
+    record.__new__.__doc__ = ""
+
+
+def hide_flax(network: type) -> None:
+    """Takes away what Flax adds to the fields of a network."""
+    for name in ("parent", "name", "scope"):
+        network.__annotations__.pop(name, None)
+        delattr(network, name)
+
+
+def main(folder: str) -> None:
+    warnings.simplefilter("error")
+    for module in modules():
+        for _, found in inspect.getmembers(module, inspect.isclass):
+            if found.__module__ == module.__name__ and hasattr(found, "_fields"):
+                tell_fields(found)
+            elif found.__module__ == module.__name__ and issubclass(found, nn.Module):
+                hide_flax(found)
+    jax.Array.__qualname__ = "Array"  # and not with where they are made
+    jax.sharding.Mesh.__module__ = "jax.sharding"
+    pdoc.render.configure(docformat="google")
+    pdoc.pdoc("coded_jax", output_directory=Path(folder))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

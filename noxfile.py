@@ -1,0 +1,55 @@
+"""The tests on every set of versions that is supported, and the API reference.
+
+nox              the whole suite on Python 3.11, on 3.13 with the newest jax, and with
+                 Colab's versions
+nox -t smoke     on each of them what depends on versions most, in about a minute
+nox -s docs      the reference into site/, with every warning an error
+"""
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.tags = ["tests"]
+
+COLAB = ["jax==0.7.2", "flax==0.11.2", "numpy==2.1.*"]
+VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)}
+
+# A small run from end to end, loaded and served; several devices, checkpoints, jaxprs,
+# one compilation for all patterns, exported files.
+SMOKE = [
+    "tests/test_experiment.py::test_results_have_the_documented_layout",
+    "tests/test_experiment.py::test_loaded_model_reproduces_the_results",
+    "tests/test_serve.py::test_predict",
+    "tests/test_placement.py::test_one_mask_for_all_images",
+    "tests/test_placement.py::test_one_all_to_all_each_way",
+    "tests/test_checkpoints.py::test_every_leaf_is_restored_bit_for_bit",
+    "tests/test_checkpoints.py::test_optax_state",
+    "tests/test_geometry.py",
+    "tests/test_pipeline.py::test_one_compilation_serves_every_pattern",
+    "tests/test_export.py::test_nan_in_a_lost_slot_has_no_effect",
+]
+
+
+def define(name: str, python: str, pins: list[str]) -> None:
+    """The two sessions of one set of versions."""
+
+    @nox.session(name=f"tests-{name}", python=python, tags=["tests"])
+    def tests(session: nox.Session) -> None:
+        session.install("-e", ".[test]", *pins)
+        session.run("python", "-m", "pytest", *session.posargs)
+
+    @nox.session(name=f"smoke-{name}", python=python, tags=["smoke"])
+    def smoke(session: nox.Session) -> None:
+        extras = ["chex", "hypothesis", "pytest", "pytest-xdist"]
+        session.install("-e", ".[export,mnist5k]", *extras, *pins)
+        session.run("python", "-m", "pytest", *(session.posargs or SMOKE))
+
+
+for name, versions in VERSIONS.items():
+    define(name, *versions)
+
+
+@nox.session(tags=["docs"])
+def docs(session: nox.Session) -> None:
+    session.install("-e", ".[all,docs]")
+    session.run("python", "docs/reference.py", "site")
