@@ -1,0 +1,92 @@
+"""The notebooks of `colab/`: each runs from top to bottom, and is the text beside it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+COLAB = ROOT / "colab"
+NAMES = sorted(path.stem for path in COLAB.glob("*.ipynb"))
+
+
+def read(name):
+    return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
+
+
+def run(name, folder, small):
+    """Everything that the notebook prints with `small` after its own settings, and how
+    many pictures it draws."""
+    notebook = read(name)
+    (at,) = (i for i, cell in enumerate(notebook.cells) if cell.metadata.get("tags"))
+    assert notebook.cells[at].metadata.tags == ["parameters"]
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(small))
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+    )
+    client.execute()
+    return printed(notebook)
+
+
+def printed(notebook):
+    outputs = [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    ]
+    text = "".join(output.get("text", "") for output in outputs)
+    return text, sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_quickstart(tmp_path):
+    text, pictures = run("quickstart", tmp_path, "BASE_EPOCHS, EPOCHS = 1, 0.5")
+    (accuracy,) = re.findall(r"([\d.]+)% without losses", text)
+    assert 50 < float(accuracy) < 100
+    assert "zero_fill" in text and "data 1 is lost: the image of a" in text
+    # Without a threshold every image has an answer, with it fewer, and these are better.
+    found = re.findall(r"threshold ([\d.]+): +([\d.]+)%.* ([\d.]+)% of them", text)
+    assert [row[0] for row in found] == ["0.0", "0.9"] * 4
+    for (_, all_of, right), (_, some, surer) in zip(
+        found[::2], found[1::2], strict=True
+    ):
+        assert float(all_of) == 100 > float(some) and float(surer) > float(right)
+    assert pictures == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_the_text_beside_it(name):
+    cells = lambda notebook: [(cell.cell_type, cell.source) for cell in notebook.cells]
+    assert cells(read(name)) == cells(jupytext.read(COLAB / f"{name}.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_opens_and_installs_from_the_address_of_the_project(name):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    address = project["urls"]["Repository"]
+    first, install = (cell.source for cell in read(name).cells[:2])
+    path = address.removeprefix("https://github.com/")
+    opens = f"colab.research.google.com/github/{path}/blob/main/colab/{name}.ipynb"
+    assert f"[notebook]: https://{opens}" in first
+    assert install.startswith(f'REPOSITORY = "{address}"')
+    assert install == read(NAMES[0]).cells[1].source  # the same cell in all
+    assert opens in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_kept_with_its_outputs_and_nothing_of_the_machine(name):
+    assert (COLAB / f"{name}.ipynb").stat().st_size < 300_000
+    code = [cell for cell in read(name).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
+    for output in (output for cell in code for output in cell.outputs):
+        assert output.output_type != "error" and output.get("name") != "stderr"
+        data = output.get("data", {})
+        text = output.get("text", "") + data.get("text/plain", "")
+        assert not re.search(r"/(tmp|home|root|work|Users|usr)/|[Ww]arning", text)
