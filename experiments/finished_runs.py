@@ -1,4 +1,4 @@
-"""Finished runs with one base model, as arguments of scripts that compare them."""
+"""Finished runs as arguments of scripts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,29 @@ from typing import Any
 from coded_jax.workdir import RESULTS
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a `results.json`.
+
+    Args:
+      path: a finished run's workdir, or a copy of that file.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text())
+    except (OSError, ValueError):
+        results = None
+    if not isinstance(results, dict) or "summary" not in results:
+        raise ValueError(
+            f"runs: {str(path)!r} given, workdirs or files of results.json accepted"
+        )
+    return results
+
+
 def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
-    """The content of each `results.json`.
+    """The content of each `results.json`, of runs with one base model.
 
     Args:
       arguments: workdirs of finished runs, or copies of that file.
@@ -21,16 +42,8 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
     """
     runs = []
     for argument in arguments:
-        path = Path(argument)
-        path = path / RESULTS if path.is_dir() else path
-        try:
-            runs.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            raise ValueError(
-                f"runs: {argument!r} given, workdirs or files of results.json accepted"
-            ) from None
-        costs = runs[-1].get("costs", {}) if isinstance(runs[-1], dict) else {}
-        if "uncoded" not in costs.get("code", {}):
+        runs.append(read_results(Path(argument)))
+        if "uncoded" not in runs[-1].get("costs", {}).get("code", {}):
             raise ValueError(
                 f"runs: {argument!r} given, results.json of this version accepted; "
                 "finished runs are evaluated again by their command"

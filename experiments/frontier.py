@@ -16,43 +16,27 @@ from typing import Any
 
 from absl import app, flags
 from command_line import parse_flags
-from finished_runs import read_runs
 from frontier_tables import (
+    FAILURES,
     against_no_parity,
+    all_tables,
+    heading_of,
     label,
-    markdown,
     most_lost,
-    of_codes,
-    of_learned_codes,
+    read,
 )
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from sections import write_sections
 
-from coded_jax import frontier
+from coded_jax import figures, frontier
 from coded_jax.frontier import Point
 from coded_jax.workdir import write_atomically
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
 FAILURE = flags.DEFINE_multi_float(
-    "failure", [0.01, 0.05, 0.2], "probability that a device's result is lost"
+    "failure", FAILURES, "probability that a device's result is lost"
 )
-README = flags.DEFINE_string("readme", None, "file one of whose sections is replaced")
-SECTION = flags.DEFINE_string("section", "frontier", "name of that section")
-
-
-def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
-    """All codes of the runs, and the runs' results.
-
-    Raises:
-      ValueError: see `read_runs`; or two runs say something else of the same code.
-    """
-    runs = read_runs(arguments)
-    found = frontier.distinct(runs)
-    base = runs[0]["base"]["test_accuracy"]
-    wholes = [frontier.whole_image(n, base) for n in {p.n for p in found}]
-    return sorted([*found, *wholes], key=lambda p: (p.n, p.work)), runs
 
 
 def plot(path: Path, points: list[Point]) -> None:
@@ -62,12 +46,8 @@ def plot(path: Path, points: list[Point]) -> None:
     Raises:
       ImportError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
     counts = sorted({point.n for point in points})
-    figure = Figure(figsize=(18, 5 * len(counts)), layout="constrained")
+    figure = figures.new_figure(18, 5 * len(counts))
     axes = figure.subplots(len(counts), 3, squeeze=False)
     middle = FAILURE.value[len(FAILURE.value) // 2]
     failures = [10 ** (-3 + i / 20) for i in range(55)]
@@ -107,33 +87,17 @@ def main(argv: list[str]) -> None:
         points, runs = read(argv[1:])
     except ValueError as error:
         sys.exit(f"error: {error}")
-    results, lines = runs[0], against_no_parity(runs)
-    tables = [
-        table
-        for table in (of_codes(points, FAILURE.value), of_learned_codes(runs))
-        if table[1]
-    ]
-    base = 100 * results["base"]["test_accuracy"]
-    worker = "network" if results["config"]["split"] == "group" else "F_Conv"
-    heading = (
-        f"{results['dataset']}, {results['config']['base_model']}, base {base:.2f} %; "
-        f"work is that of the busiest device for one image, over the whole {worker}; "
-        "A(f) is the accuracy where each device fails with probability f"
-    )
+    tables = all_tables(points, runs, FAILURE.value)
     console = Console(width=None if sys.stdout.isatty() else 200)
     shown = [Table(*headings, box=box.SIMPLE_HEAD) for headings, _ in tables]
     for table, (_, rows) in zip(shown, tables, strict=True):
         for row in rows:
             table.add_row(*row)
-    console.print(heading, *shown, *lines, sep="\n", highlight=False)
+    lines = [heading_of(runs[0]), *shown, *against_no_parity(runs)]
+    console.print(*lines, sep="\n", highlight=False)
     try:
-        if README.value is not None:
-            parts = [f"{heading}.", *(markdown(*table) for table in tables)]
-            parts += ["\n".join(f"- {line}" for line in lines)] if lines else []
-            section = "\n\n".join(parts)
-            write_sections(README.value, {SECTION.value: section})
         if OUTPUT.value is not None:
-            write(Path(OUTPUT.value), points, results)
+            write(Path(OUTPUT.value), points, runs[0])
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 

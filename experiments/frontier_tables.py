@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import sections
+from finished_runs import read_runs
 
 from coded_jax import frontier
 from coded_jax.codes import LEARNED, NO_PARITY
@@ -12,6 +14,20 @@ from coded_jax.display import lost_text
 from coded_jax.frontier import Point
 
 COVERAGES = (0.9, 0.98)
+FAILURES = [0.01, 0.05, 0.2]
+
+
+def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
+    """All codes of the runs, and the runs' results.
+
+    Raises:
+      ValueError: see `read_runs`; or two runs say something else of the same code.
+    """
+    runs = read_runs(arguments)
+    found = frontier.distinct(runs)
+    base = runs[0]["base"]["test_accuracy"]
+    wholes = [frontier.whole_image(n, base) for n in {p.n for p in found}]
+    return sorted([*found, *wholes], key=lambda p: (p.n, p.work)), runs
 
 
 def text(values: list[float], digits: int = 2) -> str:
@@ -145,7 +161,37 @@ def percent(found: dict[str, float | None], name: str) -> str:
     return value if deviation == "0.00" else f"{value} ± {deviation}"
 
 
-def markdown(headings: list[str], rows: list[list[str]]) -> str:
-    """A table of GitHub's Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def heading_of(results: dict[str, Any]) -> str:
+    """What all rows have in common, from one of the runs."""
+    config, base = results["config"], 100 * results["base"]["test_accuracy"]
+    worker = "network" if config["split"] == "group" else "F_Conv"
+    return (
+        f"{results['dataset']}, {config['base_model']}, base {base:.2f} %; "
+        f"work is that of the busiest device for one image, over the whole {worker}; "
+        "A(f) is the accuracy where each device fails with probability f"
+    )
+
+
+def all_tables(
+    points: list[Point], runs: list[dict[str, Any]], failures: list[float]
+) -> list[tuple[list[str], list[list[str]]]]:
+    """Headings and rows of each table that has rows."""
+    found = of_codes(points, failures), of_learned_codes(runs)
+    return [table for table in found if table[1]]
+
+
+def markdown(arguments: list[str]) -> str:
+    """For the README.
+
+    Args:
+      arguments: as for `read`.
+
+    Raises:
+      ValueError: see `read`.
+    """
+    points, runs = read(arguments)
+    parts = [f"{heading_of(runs[0])}."]
+    parts += [sections.table(*table) for table in all_tables(points, runs, FAILURES)]
+    if lines := against_no_parity(runs):
+        parts.append("\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(parts)

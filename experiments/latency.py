@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from command_line import integers, parse_flags, refuse_arguments
-from latency_tables import console_table, markdown, plot
+from latency_tables import console_table, plot
 from rich.console import Console
 from runtime_flags import (
     ADDRESS,
@@ -33,7 +33,6 @@ from runtime_flags import (
     PATIENCE,
     faults_from_flags,
 )
-from sections import write_sections
 
 from coded_jax import data, runtime, serving, startup, workdir
 from coded_jax.config import OWN
@@ -60,7 +59,6 @@ MDS_STAGES = flags.DEFINE_list(
 DEVICES = flags.DEFINE_integer(
     "devices", None, "of the local engine, which a CPU stands for"
 )
-README = flags.DEFINE_string("readme", None, "file one of whose sections is replaced")
 REPORT = "latency.json"
 
 
@@ -241,8 +239,6 @@ def main(argv: list[str]) -> None:
             plot(folder / "latency.png", study_of.content)
         except ImportError as error:
             console.print(str(error))
-        if README.value:
-            write_sections(README.value, {"latency": markdown(study_of.content)})
         console.print(f"all of it is in {OUTPUT.value}", highlight=False)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from there")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sections
 from rich import box
 from rich.table import Table
 
-from coded_jax import simulation
+from coded_jax import figures, simulation
 
 ORDER = ("uncoded", "hedged", "replication", "mds", "coded")
 COLUMNS = (
@@ -132,13 +133,11 @@ def console_table(content: dict[str, Any]) -> Table:
 
 def markdown(content: dict[str, Any]) -> str:
     """For the README."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(content)]
     versions = content["versions"]
     settings = content["settings"]
     return "\n".join(
         [
-            *lines,
+            sections.table(COLUMNS, rows(content)),
             "",
             *(f"- {line}" for line in targets(content)),
             "",
@@ -157,12 +156,8 @@ def plot(path: Path, content: dict[str, Any]) -> None:
     Raises:
       ImportError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
     parts = content["parts"]
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = figures.new_figure(12, 4.5)
     left, right = figure.subplots(1, 2, sharey=True)
     for i, name in enumerate(ORDER):
         if f"{name}, delayed" not in parts:

@@ -18,7 +18,7 @@ from command_line import parse_flags, refuse_arguments
 from rich.console import Console
 from settings import config_from_flags
 
-from coded_jax import display, distributed, experiment, startup, training
+from coded_jax import display, distributed, experiment, figures, startup, training
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 DATA_DIR = flags.DEFINE_string(
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
         return
     console = Console()
     try:
-        display.plot(prepared.folder, results)
+        figures.draw(prepared.folder, results)
     except ImportError as error:
         console.print(str(error))
     console.print(display.report(results), highlight=False)

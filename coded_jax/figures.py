@@ -1,0 +1,287 @@
+"""The outcome of a run in figures; they need the `plot` extra."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coded_jax import inspection
+from coded_jax.display import blocks_text, lost_text, percent, worst_patterns
+from coded_jax.workdir import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from coded_jax.data import Split
+    from coded_jax.serving import CodedModel
+
+MOST_NUMBERS = 20
+"""Classes whose confusions are written into the picture."""
+LOST = (0.89, 0.45, 0.42)
+"""The colour of what did not arrive, as RGB."""
+PARTS = {
+    "encode": "encoding",
+    "piece": "its piece",
+    "decode": "decoding",
+    "uncoded": "blocks that are not coded",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches.
+
+    Raises:
+      ImportError: matplotlib is missing; the `plot` extra brings it.
+    """
+    try:
+        # Its start-up notes are of no use to the reader of a run.
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
+    """Draws `accuracy.png`, `training.png` and `confidence.png` into a workdir.
+
+    Args:
+      folder: the workdir, with its `metrics.jsonl`.
+      results: the content of `results.json`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    drawn = {
+        "accuracy": accuracy(results),
+        "training": training(read_metrics(folder)),
+        "confidence": confidence(results),
+    }
+    paths = {folder / f"{name}.png": figure for name, figure in drawn.items()}
+    for path, figure in paths.items():
+        figure.savefig(path, dpi=120)
+    return list(paths)
+
+
+def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of a workdir's `metrics.jsonl` by phase; none without training."""
+    phases: dict[str, list[dict[str, Any]]] = {}
+    if (folder / METRICS).exists():
+        for line in (folder / METRICS).read_text().splitlines():
+            record = json.loads(line)
+            phases.setdefault(record["phase"], []).append(record)
+    return phases
+
+
+def accuracy(results: dict[str, Any]) -> Figure:
+    """A bar for every erasure pattern, or the worst ones, and the base model's line."""
+    patterns = worst_patterns(results["patterns"])
+    figure = new_figure(2.5 + 0.5 * len(patterns), 5)
+    axes = figure.add_subplot()
+    labels = [lost_text(p["lost"], results["split"]["k"]) for p in patterns]
+    values = [100 * p["accuracy"] for p in patterns]
+    deviations = [100 * p.get("accuracy_std", 0) for p in patterns]
+    axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in patterns])
+    if any(deviations):
+        axes.errorbar(labels, values, deviations, fmt="none", color="black", capsize=2)
+    lowest = min(values)
+    if zero_fill := results["baselines"].get("zero_fill"):
+        worst = 100 * min(row["worst"] for row in zero_fill.values())
+        lowest = min(lowest, worst)
+        label = f"worst zero-fill {worst:.2f}"
+        axes.axhline(worst, color="grey", linestyle=":", label=label)
+    _base_line(axes, results)
+    axes.set(ylim=(max(0, lowest - 2), 100), ylabel="test accuracy, %")
+    axes.tick_params(axis="x", rotation=90)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
+def losses(results: dict[str, Any]) -> Figure:
+    """Mean and worst accuracy against the number of lost results, of all codes."""
+    figure = new_figure(10, 4.5)
+    methods = {results["config"]["code"]: results["summary"], **results["baselines"]}
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, which in zip(panels, ("mean", "worst"), strict=True):
+        for i, (name, summary) in enumerate(methods.items()):
+            lost = [int(l) for l in summary]
+            values = [100 * row[which] for row in summary.values()]
+            spreads = [100 * row.get(f"{which}_std", 0) for row in summary.values()]
+            style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5]}
+            style |= {"linewidth": 2.5 if i == 0 else 1.2, "zorder": 3 if i == 0 else 2}
+            axes.errorbar(lost, values, spreads, capsize=2, label=name, **style)
+        _base_line(axes, results)
+        axes.set(title=f"{which} over the patterns", xlabel="lost results")
+        axes.set_xticks([int(l) for l in results["summary"]])
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="test accuracy, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+    return figure
+
+
+def _base_line(axes: Axes, results: dict[str, Any]) -> None:
+    base = 100 * results["base"]["test_accuracy"]
+    axes.axhline(base, color="black", linestyle="--", label=f"base {base:.2f}")
+
+
+def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Training losses and validation accuracies against the step.
+
+    Args:
+      records: from `read_metrics`.
+    """
+    figure = new_figure(10, 4)
+    losses, scores = figure.subplots(1, 2)
+    for phase, lines in records.items():
+        steps, values = zip(*((r["step"], r["loss"]) for r in lines), strict=True)
+        losses.plot(steps, values, label=phase)
+        epochs = [r for r in lines if "validation_accuracy" in r]
+        reached = [100 * r["validation_accuracy"] for r in epochs]
+        scores.plot([r["step"] for r in epochs], reached, ".-", label=phase)
+    losses.set(yscale="log", xlabel="step", ylabel="training loss")
+    scores.set(xlabel="step", ylabel="validation accuracy, %")
+    for axes in (losses, scores):
+        axes.grid(alpha=0.3)
+    if records:
+        losses.legend()
+    return figure
+
+
+def confidence(results: dict[str, Any]) -> Figure:
+    """Errors among the answers that are given, the surest first."""
+    figure = new_figure(6.5, 4)
+    axes = figure.add_subplot()
+    for l, found in results["confidence"].items():
+        curve = found["curve"]
+        risk = [100 * x for x in curve["risk"]]
+        label = f"{l} lost, calibration error {percent(found['ece'])}"
+        axes.plot([100 * x for x in curve["coverage"]], risk, label=label)
+    axes.set(xlabel="answers given, the surest first, %", ylabel="wrong among them, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def costs(results: dict[str, Any]) -> Figure:
+    """Operations of the busiest device for one image, by what they are for; one that
+    encodes, computes a piece and decodes."""
+    found = results["costs"]
+    figure = new_figure(10, 1.3 + 0.35 * len(found))
+    axes = figure.add_subplot()
+    names = [results["config"]["code"] if n == "code" else n for n in found]
+    done = np.zeros(len(found))
+    for part, label in PARTS.items():
+        work = np.array([each[part] / each["whole"] for each in found.values()])
+        axes.barh(names, work, left=done, label=label)
+        done += work
+    for name, total in zip(names, done, strict=True):
+        axes.text(total, name, f" {total:.2f}", va="center")
+    axes.axvline(1, color="black", linestyle="--", label="the whole image")
+    axes.set(xlim=(0, 1.1 * max(1, *done)), xlabel="work, of the whole F_Conv")
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=len(PARTS) + 1)
+    return figure
+
+
+def features(
+    model: CodedModel, images: np.ndarray, lost: Iterable[int], channels: int = 4
+) -> Figure:
+    """Feature maps side by side, of every coded stage, a row for each image.
+
+    A picture has the channels that differ most between pixels and images. A channel has
+    one scale in all pictures, and one of its own in those of parity pieces; what is
+    lost is red.
+
+    Args:
+      model: one that codes pieces of an image.
+      images: uint8 `[B, H, W, C]`.
+      lost: the lost results, ascending.
+      channels: how many are shown.
+
+    Raises:
+      ImportError: matplotlib is missing.
+      ValueError: see `inspection.feature_maps`.
+    """
+    lost = tuple(lost)
+    stages = inspection.feature_maps(model, images, lost)
+    wide = 4 + max(len(maps.parity) for maps in stages)
+    figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
+    parts = figure.subfigures(len(stages), 1, squeeze=False)[:, 0]
+    for part, maps in zip(parts, stages, strict=True):
+        shown, columns = inspection.side_by_side(maps, channels)
+        what = (
+            f"blocks {blocks_text(maps.blocks)}, channels {', '.join(map(str, shown))}"
+        )
+        part.suptitle(f"{what}; lost: {lost_text(list(lost), model.pipeline.k)}")
+        rows = part.subplots(len(images), len(columns) + 1, squeeze=False)
+        for i, row in enumerate(rows):
+            image = images[i] if images.shape[-1] == 3 else images[i, ..., 0]
+            row[0].imshow(image, cmap="gray", vmin=0, vmax=255)
+            for axes, values in zip(row[1:], columns.values(), strict=True):
+                axes.imshow(_tiles(values[i]), interpolation="nearest")
+            for axes in row:
+                axes.set_axis_off()
+        for axes, name in zip(rows[0], ("image", *columns), strict=True):
+            axes.set_title(name, fontsize=10)
+    return figure
+
+
+def _tiles(values: np.ndarray) -> np.ndarray:
+    """Channels `[M, M', channels]` of `[0, 1]` in two columns, as RGB; NaN is red."""
+    from matplotlib import colormaps
+
+    height, width, count = values.shape
+    gap = max(1, height // 12)
+    rows = -(-count // 2)
+    size = (rows * (height + gap) - gap, min(count, 2) * (width + gap) - gap, 3)
+    picture = np.ones(size)
+    for i in range(count):
+        colours = colormaps["viridis"](np.clip(values[..., i], 0, 1))[..., :3]
+        colours[np.isnan(values[..., i])] = LOST
+        top, left = i // 2 * (height + gap), i % 2 * (width + gap)
+        picture[top : top + height, left : left + width] = colours
+    return picture
+
+
+def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
+    """Which class became which answer, of images that the base model has right.
+
+    Args:
+      model, split, lost: see `inspection.confusion`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+      ValueError: see `inspection.confusion`.
+    """
+    lost = tuple(lost)
+    found = inspection.confusion(model, split, lost)
+    classes = len(found.spoiled)
+    waits = found.spoiled[:, -1].any()
+    counts = found.spoiled if waits else found.spoiled[:, :-1]
+    size = 2 + min(8.0, 0.45 * classes)
+    figure = new_figure(size + 1, size)
+    axes = figure.add_subplot()
+    picture = axes.imshow(counts, cmap="Reds", vmin=0, vmax=max(1, counts.max()))
+    if classes <= MOST_NUMBERS:
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if 2 * count > counts.max() else "black"
+                axes.text(j, i, count, ha="center", va="center", color=colour)
+        names = [*range(classes), *(["none"] if waits else [])]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(classes))
+    figure.colorbar(picture, label="images", shrink=0.8)
+    axes.set(xlabel="answer with what arrived", ylabel="true class")
+    axes.set_title(
+        f"lost: {lost_text(list(lost), model.pipeline.k)}; of {found.images} images "
+        f"{found.spoiled.sum()}\nare spoiled, and {found.mended} mended",
+        fontsize=10,
+    )
+    return figure

@@ -1,0 +1,191 @@
+"""What losses do to a model: its feature maps, and the answers that they spoil."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax import erasures, grouping, placement, predictions, splitting
+from coded_jax.data import Split
+from coded_jax.pipeline import Pipeline, pixels
+from coded_jax.predictions import Prediction
+from coded_jax.stages import coded_features, compute, recover
+from coded_jax.types import PyTree
+
+if TYPE_CHECKING:
+    from coded_jax.serving import CodedModel
+
+
+class StageMaps(NamedTuple):
+    """Feature maps of one coded stage.
+
+    Attributes:
+      blocks: of the stage, the first and the last, from 1 on.
+      original: float32 `[B, M*, M'*, D]`, of the uncoded base model.
+      arrived: float32 `[B, M*, M'*, D]`, the data pieces' results, NaN where lost.
+      parity: float32 `[r, B, M, M', D]`, the parity pieces' results, NaN where lost;
+        `[0, ...]` of a code that makes none.
+      reconstructed: float32 `[B, M*, M'*, D]`, what the next block is given.
+    """
+
+    blocks: tuple[int, int]
+    original: np.ndarray
+    arrived: np.ndarray
+    parity: np.ndarray
+    reconstructed: np.ndarray
+
+
+def feature_maps(
+    model: CodedModel, images: Any, lost: Iterable[int]
+) -> list[StageMaps]:
+    """Feature maps of every coded stage, each of which loses the same results.
+
+    Args:
+      model: whose shares are feature maps.
+      images: uint8 `[B, H, W, C]`.
+      lost: the lost results, ascending.
+
+    Raises:
+      ValueError: wrong images or results, or a model that codes groups of images, whose
+        shares are logits.
+    """
+    if model.pipeline.group > 1:
+        raise ValueError(
+            "split: 'group' given, 'image' accepted: what devices return of groups is "
+            "logits, not feature maps"
+        )
+    images = jnp.asarray(model.checked(images))
+    available = jnp.asarray(erasures.available(lost, model.pipeline.n))
+    maps = _maps(model.pipeline, model.frozen, model.params, images, available)
+    blocks = [stage.blocks for stage in model.pipeline.stages if stage.coding]
+    return [
+        StageMaps(of_stage, *map(np.asarray, found))
+        for of_stage, found in zip(blocks, maps, strict=True)
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _maps(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    available: jax.Array,
+) -> list[tuple[jax.Array, ...]]:
+    """Of every coded stage all fields of `StageMaps` but the blocks."""
+    found, k = [], pipeline.k
+    original = x = pixels(pipeline, images)
+    for stage in pipeline.stages:
+        original = compute(stage, frozen, original)
+        if stage.coding is None:
+            x = compute(stage, frozen, x)
+            continue
+        plan, code = stage.coding
+        own = params[len(found)]
+        features = coded_features(stage, frozen, own, x)
+        x = recover(stage, own, features, available)
+        seen = jnp.where(available[..., None, None, None], features, jnp.nan)
+        parity = seen[k:k] if code.blank else seen[k:]
+        maps = (original, splitting.merge(plan, seen[:k]), parity, x)
+        found.append(tuple(each.astype(jnp.float32) for each in maps))
+    return found
+
+
+def side_by_side(
+    maps: StageMaps, channels: int
+) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Some channels of all maps, scaled to be looked at together.
+
+    A channel has one scale in all maps, its range in the original, and in those of each
+    parity piece a scale of its own, since mixtures have values of another size.
+
+    Args:
+      maps: of one stage.
+      channels: how many, of those that differ most between positions and images.
+
+    Returns:
+      Their numbers, and float32 `[B, ..., channels]` by name, in `[0, 1]` where they do
+      not exceed the original, NaN where lost.
+    """
+    shown = np.argsort(-maps.original.var(axis=(0, 1, 2)), kind="stable")[:channels]
+    picked = StageMaps(maps.blocks, *(values[..., shown] for values in maps[1:]))
+    low, size = _range(picked.original)
+    columns = {
+        "original": (picked.original - low) / size,
+        "arrived": (picked.arrived - low) / size,
+    }
+    for i, parity in enumerate(picked.parity):
+        least, most = _range(np.nan_to_num(parity))
+        columns[f"parity {i}"] = (parity - least) / most
+    columns["reconstructed"] = (picked.reconstructed - low) / size
+    columns["difference"] = np.abs(picked.reconstructed - picked.original) / size
+    return shown.tolist(), columns
+
+
+def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each channel, the least value and the distance to the largest, or 1 for 0."""
+    axes = tuple(range(values.ndim - 1))
+    size = np.ptp(values, axis=axes)
+    return values.min(axis=axes), np.where(size > 0, size, 1)
+
+
+class Confusion(NamedTuple):
+    """Answers that losses change, counted over a split.
+
+    Attributes:
+      spoiled: int `[classes, classes + 1]`, of images that the base model classifies
+        correctly: how many of each class are given each other one; the last column
+        counts those without an answer.
+      mended: how many images the base model alone classifies wrongly.
+      images: how many there are.
+    """
+
+    spoiled: np.ndarray
+    mended: int
+    images: int
+
+
+def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Confusion:
+    """Compares the answers from what arrived with those of the base model.
+
+    Args:
+      model: the coded inference.
+      split: of its data set.
+      lost: the lost results, ascending; as the run says, in every stage or in the first
+        one, and then every other stage loses as many.
+
+    Raises:
+      ValueError: there are no such results.
+    """
+    pipeline, config = model.pipeline, model.results["config"]
+    erasures.available(lost := tuple(lost), pipeline.n)
+    if pipeline.group > 1:
+        split = grouping.group_split(split, pipeline.group)
+    arrays = {"images": split.images, "labels": split.labels}
+    (found,) = predictions.measure(
+        pipeline,
+        model.frozen,
+        model.params,
+        placement.put_everywhere(pipeline.mesh, arrays),
+        [lost],
+        _answers,
+        per_image=True,
+        stage_losses=config["stage_losses"],
+    ).astype(int)
+    answer, expected, label = found.T
+    classes = model.results["classes"]
+    spoiled = np.zeros((classes, classes + 1), int)
+    wrong = (expected == label) & (answer != label)
+    np.add.at(spoiled, (label[wrong], answer[wrong]), 1)  # -1 is the last column
+    mended = int(((expected != label) & (answer == label)).sum())
+    return Confusion(spoiled, mended, len(label))
+
+
+def _answers(found: Prediction, _: jax.Array) -> jax.Array:
+    """`[B, g, 3]`: the class answered, the base model's, and the true one."""
+    return jnp.stack([found.classes, found.expected, found.labels], axis=-1)

@@ -1,0 +1,195 @@
+"""The report of one finished run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finished_runs import read_results
+from frontier_tables import percent as optional_percent
+from pages import Page
+from result_tables import setup
+from sections import table
+
+from coded_jax import data, display, figures, serving
+from coded_jax.display import blocks_text, lost_text, percent, spread
+from coded_jax.workdir import METRICS
+
+IMAGES = 4  # whose feature maps are shown
+
+
+def report(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
+    """Writes `report.md`, `report.html` and their figures.
+
+    Args:
+      path: a finished run's workdir; or its `results.json` or a copy of it, then
+        without what needs the model.
+      folder: where they are written.
+      data_dir: see `data.load`.
+
+    Returns:
+      The content of `results.json`.
+
+    Raises:
+      ValueError: there is no finished run, or the folder cannot be made.
+    """
+    results = read_results(path)
+    page = Page(folder, display.title(results))
+    page.add(table(("", ""), facts(results)))
+    page.add("## Accuracy by lost results", table(*by_lost(results)))
+    page.draw("losses", "accuracy by lost results", lambda: figures.losses(results))
+    page.add("## Every erasure pattern", table(*by_pattern(results)))
+    page.draw("accuracy", "accuracy by pattern", lambda: figures.accuracy(results))
+    if (path / METRICS).exists():
+        page.add("## Training")
+        records = figures.read_metrics(path)
+        page.draw("training", "training curves", lambda: figures.training(records))
+    if "confidence" in results:
+        page.add("## Confidence", table(*confidence(results)))
+        page.draw("confidence", "confidence", lambda: figures.confidence(results))
+    page.add("## Cost of each device", table(*stages(results)))
+    if "costs" in results:
+        page.add(table(*costs(results)))
+        page.draw("costs", "work of a device", lambda: figures.costs(results))
+    add_model(page, path, results, data_dir)
+    page.write()
+    return results
+
+
+def add_model(
+    page: Page, path: Path, results: dict[str, Any], data_dir: str | None
+) -> None:
+    """What needs the model and the data, with the worst pattern of r lost results."""
+    lost = worst_pattern(results)
+    what = lost_text(lost, results["split"]["k"])
+    page.add(f"## With the worst pattern: {what} lost")
+    try:
+        if not path.is_dir():
+            raise ValueError(f"{path.name} given, a workdir accepted")
+        model = serving.load(path, devices=1)
+        test = data.load(results["dataset"], data_dir).test
+    except (ValueError, OSError, ImportError) as error:
+        page.add(f"*Left out (feature maps, confusion of errors): {error}*")
+        return
+    images = test.images[:IMAGES]
+    drawn: dict[str, tuple[str, Callable]] = {
+        "features": ("feature maps", lambda: figures.features(model, images, lost)),
+        "confusion": (
+            "confusion of errors",
+            lambda: figures.confusion(model, test, lost),
+        ),
+    }
+    for name, (shown, make) in drawn.items():
+        page.draw(name, shown, make)
+
+
+def worst_pattern(results: dict[str, Any]) -> list[int]:
+    """Of as many lost results as the code is made for, or else of the most tried."""
+    r = results["split"]["r"]
+    tried = [each for each in results["patterns"] if len(each["lost"]) <= r]
+    return min(tried, key=lambda each: (-len(each["lost"]), each["accuracy"]))["lost"]
+
+
+def facts(results: dict[str, Any]) -> list[list[str]]:
+    """What was run, on what, and how long it took."""
+    base, config, split = results["base"], results["config"], results["split"]
+    seconds = results["timing"]["seconds"]
+    times = ", ".join(f"{phase} {value:.0f} s" for phase, value in seconds.items())
+    rows = {
+        "base model": f"{config['base_model']}, **{percent(base['test_accuracy'])} %** "
+        f"on the test split of {results['dataset']}",
+        "code": display.code_text(config),
+        "split": f"k={split['k']}, r={split['r']}, "
+        f"{'x'.join(map(str, split['grid']))} pieces",
+        "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",
+        "seed": f"{results['seed']}; {config.get('seeds', 1)} of the code",
+        "time": times,
+        "measured with": setup(results),
+        "command": f"`{results['command']}`",
+    }
+    return [[name, value] for name, value in rows.items()]
+
+
+def by_lost(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for the code and for each baseline: mean and worst."""
+    methods = {results["config"].get("code", "learned"): results["summary"]}
+    methods |= results["baselines"]
+    lost = list(results["summary"])
+    headings = ["code", "base"]
+    headings += [f"{l} lost, {which}" for l in lost for which in ("mean", "worst")]
+    base = percent(results["base"]["test_accuracy"])
+    rows = []
+    for name, summary in methods.items():
+        pairs = itertools.product(lost, ("mean", "worst"))
+        cells = [spread(summary[l], x) if l in summary else "-" for l, x in pairs]
+        rows.append([name, base, *cells])
+    return headings, rows
+
+
+def by_pattern(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for every pattern."""
+    rows = []
+    for pattern in results["patterns"]:
+        error = pattern["feature_mse"]  # None where there is no answer
+        rows.append(
+            [
+                lost_text(pattern["lost"], results["split"]["k"]),
+                spread(pattern, "accuracy"),
+                percent(pattern["agreement"]),
+                "-" if error is None else f"{error:.4g}",
+            ]
+        )
+    return ["lost", "accuracy", "agreement with the base model", "feature mse"], rows
+
+
+def confidence(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for every number of lost results."""
+    shown = {
+        "ece": "calibration error",
+        "ece_uncalibrated": "uncalibrated",
+        "ece_decoded": "of decoded answers",
+        "aurc": "mean error over all coverages",
+    }
+    rows = [
+        [l, f"{found['temperature']:.2f}", *(optional_percent(found, x) for x in shown)]
+        for l, found in results["confidence"].items()
+    ]
+    return ["lost", "temperature", *shown.values()], rows
+
+
+def stages(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for each coded stage: what every device is given of it."""
+    split = results["split"]
+    size = lambda shape: "x".join(map(str, shape))
+    whole = {**split, "blocks": "all", "share_shape": None}
+    rows = []
+    for stage in split.get("stages", [whole]):
+        blocks, share = stage["blocks"], stage["share_shape"]
+        rows.append(
+            [
+                blocks if blocks == "all" else blocks_text(blocks),
+                size(stage["piece_shape"]),
+                size(share) if share else "-",
+                f"{stage['work_fraction']:.3f}",
+            ]
+        )
+    return ["coded blocks", "piece", "share", "of the stage's area"], rows
+
+
+def costs(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and for each code the work for one image of a device, and of one that
+    encodes and decodes besides."""
+    rows = []
+    for name, found in results["costs"].items():
+        parts = [found.get(part, 0) for part in figures.PARTS]
+        rows.append(
+            [
+                results["config"]["code"] if name == "code" else name,
+                *(f"{part / found['whole']:.3f}" for part in parts),
+                f"{sum(parts) / found['whole']:.3f}",
+                f"{sum(parts) / 1e6:.3g}",
+            ]
+        )
+    return ["code", *figures.PARTS.values(), "busiest device", "Mflop"], rows
