@@ -162,6 +162,8 @@ def code_of(config: Config, name: str, shape: CodeShape, variables: PyTree) -> C
         encoder_width=config.encoder_width,
         decoder_width=config.decoder_width,
         dilations=config.dilations,
+        decoder_dilations=config.decoder_dilations,
+        kernel=config.kernel,
         decoder_channels=config.decoder_channels,
         systematic=config.recipe == "systematic",
         nonnegative=config.nonnegative,
@@ -180,13 +182,18 @@ def batch_size_of(config: Config, phase: str) -> int:
     return own or config.batch_size
 
 
-def make_optimizer(
-    config: Config, phase: str, examples: int
-) -> optax.GradientTransformation:
-    """Adam with L2; cosine decay for the base model and the systematic recipe."""
+def learning_rate(config: Config, phase: str, examples: int) -> float | optax.Schedule:
+    """Of `"base"`, or any code: constant, or decaying along a cosine to zero."""
     base = phase == "base"
     decays = config.base_schedule == "cosine" if base else config.recipe == "systematic"
     rate = (config.base_learning_rate if base else None) or config.learning_rate
     size = batch_size_of(config, phase)
     steps = total_steps(examples, size, epochs_of(config, phase))
-    return tasks.adam(rate, config.weight_decay, steps if decays else None)
+    return optax.cosine_decay_schedule(rate, steps) if decays else rate
+
+
+def make_optimizer(
+    config: Config, phase: str, examples: int
+) -> optax.GradientTransformation:
+    """Adam with L2, of `"base"` or any code that is trained on so many examples."""
+    return tasks.adam(learning_rate(config, phase, examples), config.weight_decay)

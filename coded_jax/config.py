@@ -28,7 +28,7 @@ SCHEDULES = ("cosine", "constant")
 SPLITS = ("image", "group")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
 OWN = "own"  # data and base model that `own.protect` is given, not looked up by name
-MAX_EPOCHS, MAX_WIDTH, MAX_DILATION = 1e6, 2**16, 2**10
+MAX_EPOCHS, MAX_WIDTH, MAX_DILATION, MAX_KERNEL = 1e6, 2**16, 2**10, 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Config:
       encoder, decoder: one of `codes.ENCODERS` and of `codes.DECODERS`. If None, "mlp";
         but the cheap "linear" and "low_rank" for systematic codes of deep networks.
       encoder_width, decoder_width: of the hidden layers; the network's own if None.
-      dilations: of the 3x3 layers of `conv` networks.
+      dilations: of the layers of `conv` networks, see `codes.conv.DilatedStack`.
+      decoder_dilations: of the decoder's; as the encoder's if None.
+      kernel: rows and columns of their kernels, an odd number.
       decoder_channels: `"joint"` or `"independent"`; the decoder's own if None.
       nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
       sums: what the parity pieces of a systematic code are at first, one of
@@ -79,6 +81,7 @@ class Config:
       augmentation: of the base model's training images.
       label_smoothing: of the base model's labels.
       epochs: epochs of the code, and of each trained baseline.
+      train_images: that these learn from, of the training split's; all if None.
       batch_size: examples per step.
       learning_rate: of Adam.
       weight_decay: L2 factor.
@@ -108,6 +111,8 @@ class Config:
     encoder_width: int | None = None
     decoder_width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
+    decoder_dilations: tuple[int, ...] | None = None
+    kernel: int = 3
     decoder_channels: str | None = None
     nonnegative: bool = False
     sums: str = "cosine"
@@ -123,6 +128,7 @@ class Config:
     augmentation: str = "none"
     label_smoothing: float = 0.0
     epochs: float = 10
+    train_images: int | None = None
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -187,10 +193,13 @@ class Config:
             value = getattr(self, name)
             fits = value is None or 1 <= value <= MAX_WIDTH
             _check(name, value, fits, f"1..{MAX_WIDTH}")
-        fits = self.dilations and all(1 <= d <= MAX_DILATION for d in self.dilations)
-        _check(
-            "dilations", self.dilations, bool(fits), f"integers in 1..{MAX_DILATION}"
-        )
+        for name in ("dilations", "decoder_dilations"):
+            given = getattr(self, name)
+            fits = given is None or given and 1 <= min(given) <= max(given)
+            fits = bool(fits) and (given is None or max(given) <= MAX_DILATION)
+            _check(name, given, fits, f"integers in 1..{MAX_DILATION}")
+        fits = self.kernel % 2 == 1 and 1 <= self.kernel <= MAX_KERNEL
+        _check("kernel", self.kernel, fits, f"an odd number in 1..{MAX_KERNEL}")
         for name in ("base_epochs", "epochs"):
             value = getattr(self, name)
             fits = 0 < value <= MAX_EPOCHS
@@ -208,7 +217,7 @@ class Config:
         _check("nonnegative", self.nonnegative, fits, "False with split=group")
         decay = self.weight_decay
         _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
-        for name in ("batch_size", "base_batch_size"):
+        for name in ("batch_size", "base_batch_size", "train_images"):
             size = getattr(self, name)
             _check(name, size, size is None or size >= 1, "1 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
@@ -266,8 +275,9 @@ class Config:
             "+".join(map(str, pattern)) + f":{weight}"
             for pattern, weight in self.pattern_weights
         )
-        for name in ("dilations", "baselines"):
-            fields[name] = ",".join(map(str, fields[name]))
+        for name in ("dilations", "decoder_dilations", "baselines"):
+            if fields[name] is not None:
+                fields[name] = ",".join(map(str, fields[name]))
         return {name: str(v) for name, v in fields.items() if v is not None}
 
     @classmethod

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
+from rich.progress import Progress
 
 from coded_jax import (
     data,
@@ -29,8 +32,8 @@ from coded_jax.build import (
 )
 from coded_jax.config import Config
 from coded_jax.data import Dataset
-from coded_jax.logs import progress_bars
 from coded_jax.pipeline import Pipeline
+from coded_jax.progress import live_table
 from coded_jax.signals import stop_requests
 from coded_jax.types import BaseModel, PyTree
 
@@ -67,6 +70,7 @@ def prepare(
     mesh: tuple[int, int] | None = None,
     base_dir: str | os.PathLike | None = None,
     own: Own | None = None,
+    dataset: Dataset | None = None,
 ) -> Experiment:
     """Checks everything that can be wrong, before any training.
 
@@ -79,15 +83,21 @@ def prepare(
       base_dir: where the base model is trained, or taken from if it has been: runs with
         the same base model share it. The workdir if None.
       own: in place of the data set and the base model that `config` names.
+      dataset: that `config` names, where it has been loaded before.
 
     Raises:
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
     started = time.perf_counter()
     placed = placement.make_mesh(config.n, devices, mesh)
-    dataset = own.dataset if own else data.load(config.dataset, data_dir)
+    dataset = own.dataset if own else dataset or data.load(config.dataset, data_dir)
     images = len(dataset.train.labels)
-    groups = -(-images // config.k) if config.split == "group" else images
+    if (few := config.train_images or images) > images:
+        raise ValueError(
+            f"train_images: {few} given, 1..{images} accepted, the training images of "
+            f"{config.dataset}"
+        )
+    groups = -(-few // config.k) if config.split == "group" else few
     base_size = batch_size_of(config, "base")
     for name, size, most in (
         ("batch_size", config.batch_size, groups),
@@ -96,7 +106,7 @@ def prepare(
         if size > most:
             raise ValueError(
                 f"{name}: {size} given, 1..{most} accepted, the training "
-                f"{'images' if most == images else 'groups'} of {config.dataset}"
+                f"{'groups' if most < few else 'images'} of {config.dataset}"
             )
     settings = (dataset.mean, dataset.std, placed, own and own.base)
     uncoded = uncoded_pipeline(config, *settings)
@@ -152,8 +162,30 @@ def prepare(
     )
 
 
+@contextlib.contextmanager
+def _showing(
+    experiment: Experiment, console: Console | None, progress: Progress | None
+) -> Iterator[phases.Run]:
+    """Shows the phases in a table of their own, or in one that is shown already."""
+    if not distributed.is_lead():
+        console, progress = Console(file=io.StringIO()), None
+    table = progress or live_table(console or Console(stderr=True))
+    with stop_requests() as stop, contextlib.nullcontext() if progress else table:
+        yield phases.Run(experiment, table, stop)
+
+
+def train_base(experiment: Experiment, progress: Progress | None = None) -> None:
+    """Trains the base model alone; arguments and errors as of `run`."""
+    with _showing(experiment, None, progress) as steps:
+        phases.train_base(steps)
+
+
 def run(
-    experiment: Experiment, *, console: Console | None = None, command: str = ""
+    experiment: Experiment,
+    *,
+    console: Console | None = None,
+    progress: Progress | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Trains base model, code and baselines, tries every pattern, writes the results.
 
@@ -162,6 +194,7 @@ def run(
     Args:
       experiment: from `prepare`.
       console: where progress is shown; standard error if None.
+      progress: of `progress.live_table` that is shown already.
       command: recorded in the results.
 
     Returns:
@@ -171,13 +204,10 @@ def run(
       training.NonFiniteError, training.Interrupted: see `training.fit`.
       OSError: the workdir can no longer be written to.
     """
-    if not distributed.is_lead():
-        console = Console(file=io.StringIO())
-    bars = progress_bars(console or Console(stderr=True))
-    with stop_requests() as stop, bars as progress:
-        trained = phases.train(experiment, progress, stop)
+    with _showing(experiment, console, progress) as steps:
+        trained = phases.train(steps)
         started = time.perf_counter()
-        evaluated = phases.evaluate(experiment, trained, progress, stop)
+        evaluated = phases.evaluate(steps, trained)
     ended = time.perf_counter()
     seconds = {**trained.seconds, "evaluation": ended - started}
     # The wall time of former processes is not known, but that of their steps is.

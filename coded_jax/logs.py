@@ -1,49 +1,40 @@
-"""What a run shows and records on the way: progress bars and metrics."""
+"""What a phase of a run records on the way: lines of metrics, TensorBoard events."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import numpy as np
+import optax
+from rich.progress import Progress
 
 from coded_jax import distributed
+from coded_jax.progress import add_row
+from coded_jax.training import SCORE
+from coded_jax.types import PyTree
 from coded_jax.workdir import METRICS, write_atomically
 
-QUIET_SECONDS = 30.0  # between lines where there is no terminal for bars
-
-
-def progress_bars(console: Console) -> Progress:
-    """Bars for the phases of a run; nothing is drawn where there is no terminal."""
-    return Progress(
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not (console.is_terminal or console.is_jupyter),
-    )
+QUIET_SECONDS = 30.0  # between lines where there is no terminal
+BY_LOST = "accuracy_{}_lost"
 
 
 def phase_log(
-    folder: Path, phase: str, steps: int, progress: Progress
+    folder: Path,
+    phase: str,
+    table: Progress,
+    steps: int,
+    batch_size: int,
+    rate: float | optax.Schedule,
+    picture: Callable[[PyTree], np.ndarray] | None = None,
 ) -> PhaseLog | SilentLog:
     """The observer of one phase: of several processes, the lead one's alone writes."""
     if distributed.is_lead():
-        return PhaseLog(folder, phase, steps, progress)
+        return PhaseLog(folder, phase, table, steps, batch_size, rate, picture)
     return SilentLog()
 
 
@@ -56,31 +47,49 @@ class SilentLog(AbstractContextManager):
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Nothing is recorded."""
 
+    def end_epoch(self, step: int, params: PyTree) -> None:
+        """Nothing is drawn."""
+
     def __exit__(self, *exc_info: object) -> None:
         pass
 
 
 class PhaseLog(AbstractContextManager):
-    """Observes one phase: a progress bar, lines in `metrics.jsonl`, TensorBoard events.
+    """Observes one phase: a row of the table, `metrics.jsonl`, TensorBoard events.
 
     Args:
       folder: the workdir.
       phase: name of the phase.
+      table: the run's live table.
       steps: its length.
-      progress: the run's bars.
+      batch_size: examples of a step.
+      rate: the learning rate, constant or of every step.
+      picture: `params -> uint8 [rows, columns]`, drawn after every epoch where
+        TensorBoard's writer is installed; None for none.
     """
 
     def __init__(
-        self, folder: Path, phase: str, steps: int, progress: Progress
+        self,
+        folder: Path,
+        phase: str,
+        table: Progress,
+        steps: int,
+        batch_size: int,
+        rate: float | optax.Schedule,
+        picture: Callable[[PyTree], np.ndarray] | None = None,
     ) -> None:
         self._path = folder / METRICS
         self._phase = phase
+        self._table = table
         self._steps = steps
-        self._progress = progress
-        self._bar = progress.add_task(phase, total=steps, note="")
+        self._batch_size = batch_size
+        self._rate = rate if callable(rate) else lambda step: rate
+        self._picture = picture
+        self._row = add_row(table, phase, steps)
         self._events = _event_writer(folder / "events" / phase)
-        self._note: dict[str, float] = {}
-        self._printed = time.monotonic()
+        self._last: dict[str, float] = {}
+        self._printed = self._clock = time.monotonic()
+        self._step = 0
 
     def start(self, step: int) -> None:
         """Drops what a killed process logged past the checkpoint it left."""
@@ -91,33 +100,64 @@ class PhaseLog(AbstractContextManager):
                 if _survives(line, self._phase, step)
             ]
             write_atomically(self._path, "".join(line + "\n" for line in kept))
-        self._progress.update(self._bar, completed=step)
-        if self._progress.disable:
+        self._table.update(self._row, completed=step)
+        self._step, self._clock = step, time.monotonic()
+        if self._table.disable:
             resumed = f", resumed at step {step}" if step else ""
             self._print(f"{self._phase}: {self._steps} steps{resumed}")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Records `metrics` at `step`."""
+        """Records `metrics` at `step`, with the learning rate and the images/s."""
+        rate = float(self._rate(min(step, self._steps - 1)))
+        metrics = {**metrics, "learning_rate": rate}
+        now = time.monotonic()
+        if SCORE not in metrics:  # else the time is that of the validation too
+            images = (step - self._step) * self._batch_size
+            metrics["images_per_second"] = round(images / (now - self._clock), 1)
+        self._step, self._clock = step, now
         record = {"phase": self._phase, "step": step, **metrics}
         with open(self._path, "a") as file:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(f"{self._phase}/{name}", value, step)
-        self._note.update(metrics)
-        note = "  ".join(f"{name} {value:.4g}" for name, value in self._note.items())
-        self._progress.update(self._bar, completed=step, note=note)
-        overdue = time.monotonic() - self._printed > QUIET_SECONDS
-        if self._progress.disable and (step == self._steps or overdue):
-            self._printed = time.monotonic()
-            self._print(f"{self._phase}: step {step}/{self._steps}  {note}")
+        self._last.update(metrics)
+        self._table.update(self._row, completed=step, **_cells(self._last))
+        overdue = now - self._printed > QUIET_SECONDS
+        if self._table.disable and (step == self._steps or overdue):
+            self._printed = now
+            noted = "  ".join(f"{name} {x:.4g}" for name, x in self._last.items())
+            self._print(f"{self._phase}: step {step}/{self._steps}  {noted}")
+
+    def end_epoch(self, step: int, params: PyTree) -> None:
+        """Draws what the parameters reconstruct."""
+        if self._events is not None and self._picture is not None:
+            name = f"{self._phase}/original_received_reconstructed"
+            image = self._picture(params)
+            self._events.add_image(name, image, step, dataformats="HW")
+        self._clock = time.monotonic()
 
     def _print(self, line: str) -> None:
-        self._progress.console.print(line, highlight=False)
+        self._table.console.print(line, highlight=False)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def _cells(last: dict[str, float]) -> dict[str, str]:
+    """What the table shows of the metrics that were logged last."""
+    by_lost = []
+    while (name := BY_LOST.format(len(by_lost))) in last:
+        by_lost.append(f"{100 * last[name]:.2f}")
+    score = last.get(SCORE)
+    return {
+        "loss": f"{last['loss']:.4g}",
+        "score": "" if score is None else f"{100 * score:.2f}",
+        "by_lost": " ".join(by_lost),
+        "rate": f"{last['learning_rate']:.2g}",
+        "speed": f"{last.get('images_per_second', 0):,.0f}",
+    }
 
 
 def _survives(line: str, phase: str, step: int) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.progress import Progress
 
 from coded_jax import (
@@ -19,13 +22,21 @@ from coded_jax import (
     grouping,
     losses,
     tasks,
+    views,
     workdir,
 )
-from coded_jax.build import batch_size_of, epochs_of, make_optimizer
-from coded_jax.data import Dataset
+from coded_jax.build import (
+    batch_size_of,
+    epochs_of,
+    learning_rate,
+    make_optimizer,
+)
+from coded_jax.data import Dataset, Split
 from coded_jax.evaluation import Outcome
 from coded_jax.logs import phase_log
 from coded_jax.pipeline import Pipeline
+from coded_jax.progress import add_row
+from coded_jax.seeds import fit_seeds
 from coded_jax.steps import initial_state
 from coded_jax.training import (
     Fitted,
@@ -56,25 +67,30 @@ class Trained(NamedTuple):
         return {"base": self.base.seconds, **codes}
 
 
-def train(
-    experiment: Experiment, progress: Progress, stop: Callable[[], bool]
-) -> Trained:
-    """All phases; each takes up what its checkpoints hold."""
-    config, dataset = experiment.config, experiment.dataset
-    mesh = experiment.pipeline.mesh
-    key = jax.random.key(config.seed)
+class Run(NamedTuple):
+    """What the phases of one run share."""
 
-    def train_phase(
+    experiment: Experiment
+    progress: Progress
+    stop: Callable[[], bool]  # whether to save and end
+
+    def fit(
+        self,
         phase: str,
         key: jax.Array,
         task: Task,
         frozen: PyTree,
         arrays: dict,
         folder: Path,
+        picture: Callable[[PyTree], np.ndarray] | None = None,
     ) -> Fitted:
+        """`training.fit` with the checkpoints, and the log, of a phase in `folder`."""
+        config, examples = self.experiment.config, len(arrays["labels"])
         epochs, batch_size = epochs_of(config, phase), batch_size_of(config, phase)
-        steps = total_steps(len(arrays["labels"]), batch_size, epochs)
-        with phase_log(folder, phase, steps, progress) as log:
+        steps = total_steps(examples, batch_size, epochs)
+        rate = learning_rate(config, phase, examples)
+        settings = (steps, batch_size, rate, picture)
+        with phase_log(folder, phase, self.progress, *settings) as log:
             return fit(
                 task,
                 frozen,
@@ -84,32 +100,41 @@ def train(
                 batch_size=batch_size,
                 directory=workdir.checkpoint_folder(folder, phase),
                 observer=log,
-                stop=stop,
-                mesh=mesh,
+                stop=self.stop,
+                mesh=self.experiment.pipeline.mesh,
             )
 
-    folder = experiment.folder
 
-    def train_base() -> Fitted:
-        pipeline = experiment.uncoded
-        if experiment.variables is not None:
-            validation = tasks.device_arrays(mesh, dataset.validation)
-            score = evaluation.base_accuracy(pipeline, experiment.variables, validation)
-            return Fitted(experiment.variables, score, 0, 0.0)
-        arrays = tasks.device_arrays(mesh, dataset.train)
-        optimizer = make_optimizer(config, "base", len(dataset.train.labels))
-        task = tasks.base_task(
-            pipeline, dataset, optimizer, config.augmentation, config.label_smoothing
-        )
-        inputs = (jax.random.fold_in(key, 0), task, {}, arrays)
-        if experiment.base_folder != folder:
-            train_phase("base", *inputs, experiment.base_folder)
-            if distributed.is_lead():
-                workdir.copy_checkpoints(experiment.base_folder, folder, "base")
-            distributed.any_process(False)  # the others wait for the copy
-        return train_phase("base", *inputs, folder)
+def train_base(run: Run) -> Fitted:
+    """The base model, trained in the folder that runs share if there is one."""
+    experiment = run.experiment
+    config, dataset, folder = experiment.config, experiment.dataset, experiment.folder
+    pipeline = experiment.uncoded
+    if experiment.variables is not None:
+        validation = tasks.device_arrays(pipeline.mesh, dataset.validation)
+        score = evaluation.base_accuracy(pipeline, experiment.variables, validation)
+        return Fitted(experiment.variables, score, 0, 0.0)
+    arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
+    optimizer = make_optimizer(config, "base", len(dataset.train.labels))
+    task = tasks.base_task(
+        pipeline, dataset, optimizer, config.augmentation, config.label_smoothing
+    )
+    inputs = (jax.random.fold_in(jax.random.key(config.seed), 0), task, {}, arrays)
+    if experiment.base_folder != folder:
+        run.fit("base", *inputs, experiment.base_folder)
+        if distributed.is_lead():
+            workdir.copy_checkpoints(experiment.base_folder, folder, "base")
+        distributed.any_process(False)  # the others wait for the copy
+    return run.fit("base", *inputs, folder)
 
-    base = train_base()
+
+def train(run: Run) -> Trained:
+    """All phases; each takes up what its checkpoints hold."""
+    experiment = run.experiment
+    config, folder = experiment.config, experiment.folder
+    mesh = experiment.pipeline.mesh
+    key = jax.random.key(config.seed)
+    base = train_base(run)
     examples = examples_of(experiment)
     # The same for every code: they differ in their parity pieces only.
     arrays = tasks.device_arrays(mesh, examples.train)
@@ -138,17 +163,20 @@ def train(
             config.draws,
             dict(config.pattern_weights),
         )
-        return [
-            train_phase(
-                workdir.phase_of(name, seed),
-                _key_of(key, name, seed),
-                task,
-                base.params,
-                arrays,
-                folder,
-            )
-            for seed in range(config.seeds)
-        ]
+        keys = jnp.stack([_key_of(key, name, seed) for seed in range(config.seeds)])
+        settings = (task, base.params, arrays, folder, drawer(pipeline, base.params))
+        fit_phase = lambda phase, key: run.fit(phase, key, *settings)
+        return fit_seeds(task, keys, folder, name, fit_phase)
+
+    def drawer(
+        pipeline: Pipeline, frozen: PyTree
+    ) -> Callable[[PyTree], np.ndarray] | None:
+        if pipeline.group > 1:  # its features are logits
+            return None
+        images, lost = examples.validation.images[:4], range(min(config.r, config.k))
+        return lambda params: views.picture(
+            views.views(pipeline, frozen, params, images, lost)
+        )
 
     tried = {"code": experiment.pipeline, **experiment.rivals}
     fitted = {name: train_code(name, pipeline) for name, pipeline in tried.items()}
@@ -179,6 +207,10 @@ def _key_of(key: jax.Array, name: str, seed: int) -> jax.Array:
 def examples_of(experiment: Experiment) -> Dataset:
     """What the codes are trained and tried on: images, or groups of them."""
     dataset, group = experiment.dataset, experiment.pipeline.group
+    # Images are in random order, so the first ones are a random choice.
+    few = slice(experiment.config.train_images)
+    train = Split(dataset.train.images[few], dataset.train.labels[few])
+    dataset = dataclasses.replace(dataset, train=train)
     return dataset if group == 1 else grouping.group_dataset(dataset, group)
 
 
@@ -190,13 +222,9 @@ class Evaluated(NamedTuple):
     confidence: dict[str, dict[str, Any]]  # of each code, see `confidence.over_seeds`
 
 
-def evaluate(
-    experiment: Experiment,
-    trained: Trained,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> Evaluated:
+def evaluate(run: Run, trained: Trained) -> Evaluated:
     """Every pattern with the code and with each baseline, for every seed."""
+    experiment, progress = run.experiment, run.progress
     config, frozen = experiment.config, trained.base.params
     patterns = erasures.patterns_up_to(config.n, config.most_tried)
     mesh = experiment.pipeline.mesh
@@ -204,7 +232,7 @@ def evaluate(
     test = tasks.device_arrays(mesh, examples.test)
     validation = tasks.device_arrays(mesh, examples.validation)
     total = sum(map(len, trained.codes.values()))
-    bar = progress.add_task("evaluation", total=total, note="")
+    bar = add_row(progress, "evaluation", total)
     outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in trained.codes}
     studied: dict[str, dict[str, Any]] = {}
     for name, seeds in trained.codes.items():
@@ -222,7 +250,7 @@ def evaluate(
             outcomes[name].append(found)
             studies.append(study)
             progress.advance(bar)
-            if distributed.any_process(stop()):
+            if distributed.any_process(run.stop()):
                 raise Interrupted("stopped in the evaluation, all training is saved")
         studied[name] = confidence.over_seeds(studies)
     accuracy = evaluation.base_accuracy(experiment.pipeline, frozen, test)

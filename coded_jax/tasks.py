@@ -16,7 +16,7 @@ from coded_jax.data import Dataset, Split
 from coded_jax.erasures import Pattern
 from coded_jax.losses import base_losses, coded_losses
 from coded_jax.pipeline import Pipeline
-from coded_jax.training import Task
+from coded_jax.training import SCORE, Task
 from coded_jax.types import PyTree
 
 MOST_VALIDATED = 30_000
@@ -49,8 +49,8 @@ def base_task(
     """
     validation = device_arrays(pipeline.mesh, dataset.validation)
 
-    def score(variables: PyTree) -> float:
-        return evaluation.base_accuracy(pipeline, variables, validation)
+    def score(variables: PyTree) -> dict[str, float]:
+        return {SCORE: evaluation.base_accuracy(pipeline, variables, validation)}
 
     def loss(
         params: PyTree, frozen: PyTree, batch: dict[str, jax.Array], key: jax.Array
@@ -145,28 +145,27 @@ def code_task(
         )
         return losses, {}
 
-    def score(params: PyTree) -> float:
+    def score(params: PyTree) -> dict[str, float]:
         found = evaluation.evaluate(
             pipeline, frozen, params, validation, patterns, stage_losses
         )
-        return sum(outcome.accuracy for outcome in found) / len(found)
+        by_lost = evaluation.summarise([found]).items()
+        return {
+            SCORE: sum(outcome.accuracy for outcome in found) / len(found),
+            **{f"accuracy_{l}_lost": summary["mean"] for l, summary in by_lost},
+        }
 
     return Task(pipeline.init, loss, score, optimizer)
 
 
 def adam(
-    learning_rate: float, weight_decay: float, decay_steps: int | None = None
+    learning_rate: float | optax.Schedule, weight_decay: float
 ) -> optax.GradientTransformation:
     """Adam with L2: the decay is added to the gradient, not decoupled (section IV-A).
 
     Args:
-      learning_rate: constant, or the first of a cosine decay to zero.
+      learning_rate: constant, or of every step.
       weight_decay: the L2 factor.
-      decay_steps: length of the cosine decay; constant if None.
     """
-    rate = (
-        optax.cosine_decay_schedule(learning_rate, decay_steps)
-        if decay_steps
-        else learning_rate
-    )
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate))
+    decay = optax.add_decayed_weights(weight_decay)
+    return optax.chain(decay, optax.adam(learning_rate))

@@ -29,6 +29,7 @@ from coded_jax.steps import (
 )
 from coded_jax.types import PyTree
 
+SCORE = "validation_accuracy"
 LOG_STEPS = 50
 SAVE_SECONDS = 30.0
 
@@ -41,13 +42,14 @@ class Task(NamedTuple):
       loss: `(params, frozen, batch, key) -> (losses [B], moved)`, where `batch` is the
         training arrays with `[B, ...]` of their rows, and `moved` has those of the
         params, in their places, that are set and not learned; `{}` for none.
-      score: `params -> float`, on validation data; the best epoch's parameters win.
+      score: `params -> metrics` of validation data, to be logged; the parameters of
+        the epoch with the best `SCORE` among them win.
       optimizer: any optax transformation.
     """
 
     init: Callable[[jax.Array], PyTree]
     loss: Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, PyTree]]
-    score: Callable[[PyTree], float]
+    score: Callable[[PyTree], dict[str, float]]
     optimizer: optax.GradientTransformation
 
 
@@ -68,6 +70,9 @@ class Observer(Protocol):
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Called every few steps and after every epoch."""
+
+    def end_epoch(self, step: int, params: PyTree) -> None:
+        """Called after every epoch, with the parameters of the first seed."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -103,7 +108,7 @@ def fit(
       frozen: variables handed to the loss.
       arrays: training arrays `[N, ...]`, whole on every device of the mesh.
       key: fixes initialisation, data order and every random draw. Keys `[S]` train S
-        seeds at once, each as its key alone would; see `fit_seeds`.
+        seeds at once, each as its key alone would; see `seeds`.
       epochs: may be a fraction; the last epoch is then cut short.
       batch_size: B, at most N.
       directory: of the checkpoints; on a file system that all processes share.
@@ -191,9 +196,11 @@ def fit(
             seconds += time.perf_counter() - clock
             if ends_epoch:
                 _check_finite(state, saved_step, directory)
-                best, score = _update(best, state.params, task.score)
+                best, scores = _update(best, state.params, task.score)
                 loss = float(np.mean(metrics["loss"]))
-                observer.log(step, {"loss": loss, "validation_accuracy": score})
+                observer.log(step, {"loss": loss, **scores})
+                params = seed_of(state.params, 0) if seeds else state.params
+                observer.end_epoch(step, params)
             save()
             if stopping:
                 raise Interrupted(f"stopped at step {step} of {steps}, which is saved")
@@ -202,54 +209,22 @@ def fit(
     return Fitted(best.params, score, steps, seconds)
 
 
-def fit_seeds(
-    task: Task,
-    frozen: PyTree,
-    arrays: PyTree,
-    *,
-    keys: jax.Array,
-    directory: str | os.PathLike,
-    **settings: Any,
-) -> list[Fitted]:
-    """`fit` for every one of `keys` `[S]`, from a checkpoint folder each or of all.
-
-    Together as one `vmap` on an accelerator. One after the other on a CPU, where
-    convolutions with a kernel for each seed are 35 to 45 times as slow (2 cores).
-    """
-    if steps_per_call() == 1:
-        return [
-            fit(
-                task,
-                frozen,
-                arrays,
-                key=key,
-                directory=os.path.join(directory, str(i)),
-                **settings,
-            )
-            for i, key in enumerate(keys)
-        ]
-    fitted = fit(task, frozen, arrays, key=keys, directory=directory, **settings)
-    return [
-        fitted._replace(params=_seed(fitted.params, i), score=score)
-        for i, score in enumerate(np.asarray(fitted.score).tolist())
-    ]
-
-
-def _seed(params: PyTree, i: int) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[i], params)
+def seed_of(tree: PyTree, i: int) -> PyTree:
+    """What belongs to the i-th of several seeds, whose axis is the first one."""
+    return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
 def _update(
-    best: Best, params: PyTree, score: Callable[[PyTree], float]
-) -> tuple[Best, float]:
-    """The best parameters, of each seed, and the mean score now."""
+    best: Best, params: PyTree, score: Callable[[PyTree], dict[str, float]]
+) -> tuple[Best, dict[str, float]]:
+    """Each seed's best parameters, and the metrics now, their means over seeds."""
     if not best.score.ndim:
-        value = score(params)
-        scores = np.float32(value)
-    else:
-        each = [score(_seed(params, i)) for i in range(len(best.score))]
-        scores, value = np.asarray(each, np.float32), float(np.mean(each))
-    return keep_better(best, scores, params), value
+        metrics = score(params)
+        return keep_better(best, np.float32(metrics[SCORE]), params), metrics
+    each = [score(seed_of(params, i)) for i in range(len(best.score))]
+    scores = np.asarray([metrics[SCORE] for metrics in each], np.float32)
+    means = {name: float(np.mean([m[name] for m in each])) for name in each[0]}
+    return keep_better(best, scores, params), means
 
 
 def _check_finite(state: TrainState, saved_step: int, directory: object) -> None:

@@ -28,7 +28,7 @@ from command_line import parse_flags, refuse_arguments
 from rich.console import Console
 
 from coded_jax import config, data, profiling, startup, workdir
-from coded_jax.logs import progress_bars
+from coded_jax.progress import progress_bars
 
 ALL_SECTIONS = (*SECTIONS, *PROCESSES)
 EXAMPLES = 4096

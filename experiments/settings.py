@@ -140,6 +140,9 @@ flags.DEFINE_float(
     "label_smoothing", DEFAULT.label_smoothing, "of the base model's labels"
 )
 flags.DEFINE_float("epochs", DEFAULT.epochs, "epochs of the code")
+flags.DEFINE_integer(
+    "train_images", None, "that the code learns from; all of the training split's"
+)
 flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "examples per step")
 flags.DEFINE_float("learning_rate", DEFAULT.learning_rate, "of Adam")
 flags.DEFINE_float("weight_decay", DEFAULT.weight_decay, "L2 factor")
@@ -159,7 +162,9 @@ def config_from_flags() -> config.Config:
     """
     values = {name: flags.FLAGS[name].value for name in DEFAULT.__dict__}
     values["baselines"] = tuple(values["baselines"])
-    values["dilations"] = integers("dilations", values["dilations"])
+    for name in ("dilations", "decoder_dilations"):
+        if values[name] is not None:
+            values[name] = integers(name, values[name])
     values["pattern_weights"] = tuple(map(pattern_weight, values["pattern_weights"]))
     if values["stages"] is not None:
         stages = [stage.partition("-") for stage in values["stages"]]

@@ -24,7 +24,7 @@ from coded_jax import (
     workdir,
 )
 from coded_jax.config import Config
-from coded_jax.logs import progress_bars
+from coded_jax.progress import live_table
 from coded_jax.training import Interrupted
 
 PHASES = ("base", "code", "no_parity")
@@ -227,7 +227,9 @@ def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     config = dataclasses.replace(SMALL, epochs=0.5)
     prepared = experiment.prepare(config, tmp_path, devices=1)
     with pytest.raises(Interrupted):
-        phases.train(prepared, progress_bars(Console(quiet=True)), lambda: True)
+        phases.train(
+            phases.Run(prepared, live_table(Console(quiet=True)), lambda: True)
+        )
     prepared = experiment.prepare(config, tmp_path, devices=4, mesh=(2, 2))
     results = experiment.run(prepared, console=Console(quiet=True))
     assert results["timing"]["resumed"]

@@ -17,18 +17,21 @@ DILATIONS = (1, 1, 2, 4, 8, 1)
 
 
 class DilatedStack(nn.Module):
-    """3x3 convolutions, one per dilation, with ReLU between, then a 1x1 convolution.
+    """Convolutions, one per dilation, with ReLU between, then a 1x1 convolution.
 
     Attributes:
       out: output maps.
       width: maps of every hidden layer; `20 * input maps` if None, as in the learned
         code of Kosaian et al. that the paper builds on.
-      dilations: of the 3x3 layers; the receptive field grows by twice each.
+      dilations: of the layers; each adds `(kernel - 1) * dilation` to the receptive
+        field.
+      kernel: rows and columns of their kernels, an odd number; the paper's are 3.
     """
 
     out: int
     width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
+    kernel: int = 3
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -36,7 +39,7 @@ class DilatedStack(nn.Module):
         width = self.width or 20 * x.shape[-1]
         layers, maps = [], x.shape[-1]
         for i in range(len(self.dilations)):
-            layers.append(_Weights(3, maps, width, name=f"Conv_{i}")())
+            layers.append(_Weights(self.kernel, maps, width, name=f"Conv_{i}")())
             maps = width
         layers.append(_Weights(1, maps, self.out, name=f"Conv_{len(layers)}")())
         return dilated_stack(x, layers, (*self.dilations, 1))
@@ -64,17 +67,18 @@ class ConvEncoder(nn.Module):
 
     Attributes:
       r: parity pieces.
-      width, dilations: as in `DilatedStack`.
+      width, dilations, kernel: as in `DilatedStack`.
     """
 
     r: int
     width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
+    kernel: int = 3
 
     @nn.compact
     def __call__(self, pieces: jax.Array) -> jax.Array:
         """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
-        stack = DilatedStack(self.r, self.width, self.dilations)
+        stack = DilatedStack(self.r, self.width, self.dilations, self.kernel)
         return maps_to_pieces(stack(pieces_to_maps(pieces)), pieces.shape[-1])
 
 
@@ -85,7 +89,7 @@ class ConvDecoder(nn.Module):
       k: shares to reconstruct.
       joint: the n*D feature maps together, or each of the D channels on its own, with
         shared weights and n input maps.
-      width, dilations: as in `DilatedStack`.
+      width, dilations, kernel: as in `DilatedStack`.
       relu: whether the outputs are never negative, as features after a ReLU are.
     """
 
@@ -93,6 +97,7 @@ class ConvDecoder(nn.Module):
     joint: bool = False
     width: int | None = None
     dilations: tuple[int, ...] = DILATIONS
+    kernel: int = 3
     relu: bool = True
 
     @nn.compact
@@ -100,6 +105,6 @@ class ConvDecoder(nn.Module):
         """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
         depth = features.shape[-1]
         out = self.k * (depth if self.joint else 1)
-        stack = DilatedStack(out, self.width, self.dilations)
+        stack = DilatedStack(out, self.width, self.dilations, self.kernel)
         x = stack(features_to_maps(features, self.joint))
         return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)

@@ -89,6 +89,8 @@ def learned_code(
     encoder_width: int | None = None,
     decoder_width: int | None = None,
     dilations: tuple[int, ...] = DILATIONS,
+    decoder_dilations: tuple[int, ...] | None = None,
+    kernel: int = 3,
     decoder_channels: str | None = None,
     systematic: bool = True,
     nonnegative: bool = False,
@@ -103,7 +105,9 @@ def learned_code(
         `"low_rank"`: as `"mlp"`, with `sqrt(3 D)` hidden values if no width is given.
       encoder_width: width of the encoder's hidden layers; if None, its own default.
       decoder_width: width of the decoder's hidden layers, likewise.
-      dilations: of the 3x3 layers of `conv` networks.
+      dilations: of the layers of `conv` networks, see `conv.DilatedStack`.
+      decoder_dilations: of the decoder's; as the encoder's if None.
+      kernel: rows and columns of their kernels, an odd number.
       decoder_channels: `"joint"` or `"independent"`; if None, independent for the
         convolutional decoder and joint for the others.
       systematic: shares whose own result arrived are passed through untouched. The
@@ -144,10 +148,9 @@ def learned_code(
         decoder_channels is None and decoder != "conv"
     )
     k, r, n = shape.k, shape.r, shape.n
-    dilations = tuple(dilations)
     encoders: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: MLPEncoder(r, encoder_width),
-        "conv": lambda: ConvEncoder(r, encoder_width, dilations),
+        "conv": lambda: ConvEncoder(r, encoder_width, dilations, kernel),
         "strided": lambda: StridedEncoder(r, encoder_width),
         "local": lambda: LocalEncoder(r, encoder_width),
     }
@@ -161,7 +164,9 @@ def learned_code(
     decoders: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: MLPDecoder(**sizes),
         "low_rank": lambda: MLPDecoder(**(sizes | {"width": rank})),
-        "conv": lambda: ConvDecoder(**sizes, dilations=dilations),
+        "conv": lambda: ConvDecoder(
+            **sizes, dilations=decoder_dilations or dilations, kernel=kernel
+        ),
         "local": lambda: LocalDecoder(**sizes),
         "pointwise": lambda: PointwiseDecoder(**sizes),
     }
