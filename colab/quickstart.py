@@ -18,8 +18,9 @@
 #
 # # Quick start: lose a device, keep the answer
 #
-# A CNN is cut into pieces for several devices, and a learned code adds a spare one. Here
-# you train both, take devices away, and look at what comes back; it takes about a minute.
+# A CNN is cut into pieces for several devices, and a learned code adds a spare one.
+# Here you train both, take devices away, and look at what comes back; it takes about a
+# minute.
 #
 # [badge]: https://colab.research.google.com/assets/colab-badge.svg
 # [notebook]: https://colab.research.google.com/github/coded-jax/coded_jax/blob/main/colab/quickstart.ipynb
@@ -44,9 +45,9 @@ print("jax", version("jax"))
 # %% [markdown]
 # ## Settings
 #
-# An image is split into `K` overlapping strips, one for each of the first `K` devices; `R`
-# more devices get a *parity* piece each, which an encoder makes from the strips. Any `K`
-# results are enough.
+# An image is split into `K` overlapping strips, one for each of the first `K` devices;
+# `R` more devices get a *parity* piece each, which an encoder makes from the strips.
+# Any `K` results are enough.
 
 # %% tags=["parameters"]
 K = 2  # @param {type: "integer"}
@@ -58,13 +59,12 @@ EPOCHS = 10  # @param {type: "integer"}
 # ## Train
 #
 # LeNet-5 first, on 5,000 images of MNIST that a package ships; then the encoder and the
-# decoder around its frozen convolutions. Everything is kept in a folder: stop the cell when
-# you like, and the same cell goes on from there.
+# decoder around its frozen convolutions. Everything is kept in a folder: stop the cell
+# when you like, and the same cell goes on from there.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display as show
 from rich.console import Console
 
 from coded_jax import display, experiment, figures
@@ -86,27 +86,27 @@ seconds = results["timing"]["seconds"]["total"]
 print(f"{results['base']['test_accuracy']:.2%} without losses, after {seconds:.0f} s")
 
 # %%
-show(figures.training(figures.read_metrics(prepared.folder)))
+figures.training(figures.read_metrics(prepared.folder))
 
 # %% [markdown]
 # ## What a lost device costs
 #
-# Every set of lost devices was tried on all test images. *Zero fill* leaves the features of
-# a lost device at zero, and *no parity* is the same decoder without the spare devices: it
-# must guess the lost features from those beside them.
+# Every set of lost devices was tried on all test images. *Zero fill* leaves the
+# features of a lost device at zero, and *no parity* is the same decoder without the
+# spare devices: it must guess the lost features from those beside them.
 
 # %%
 console.print(display.report(results), highlight=False)
 
 # %%
-show(figures.accuracy(results))
+figures.accuracy(results)
 
 # %% [markdown]
 # ## Lose a device
 #
-# The finished run is loaded from its folder. Choose who is lost, and which image is looked
-# at: on Colab the slider starts the cell. Devices `0` to `K - 1` hold the strips from top to
-# bottom, those from `K` on the parity pieces.
+# The finished run is loaded from its folder. Choose who is lost, and which image is
+# looked at: on Colab the slider starts the cell. Devices `0` to `K - 1` hold the strips
+# from top to bottom, those from `K` on the parity pieces.
 
 # %%
 # @title { run: "auto" }
@@ -121,13 +121,14 @@ answer = model.predict(test.images[IMAGE : IMAGE + 1], lost=[LOST])
 name = display.lost_text([LOST], K)
 print(f"{name} is lost: the image of a {test.labels[IMAGE]} is taken for a")
 print(f"{answer.classes[0]}, with a confidence of {answer.confidence[0]:.1%}")
-show(figures.features(model, test.images[IMAGE : IMAGE + 1], [LOST]))
+figures.features(model, test.images[IMAGE : IMAGE + 1], [LOST])
 
 # %% [markdown]
 # ## Lose each of them
 #
-# The first ten test images, and ten that are hard once a strip is lost. Each row is another
-# lost device, each cell the answer with its calibrated confidence; wrong answers are red.
+# The first ten test images, and ten that are hard once a strip is lost. Each row is
+# another lost device, each cell the answer with its calibrated confidence; wrong
+# answers are red.
 
 # %%
 patterns = [[], *([device] for device in range(K + R))]
@@ -159,20 +160,20 @@ plt.show()
 # %% [markdown]
 # ## Withhold what is not sure
 #
-# Below a confidence of your choice there is no answer (class -1). So errors can be traded
-# for answers, whoever is lost.
+# Below a confidence of your choice there is no answer (class -1). So errors can be
+# traded for answers, whoever is lost.
 
 # %%
-for lost, answer in zip(patterns, answers, strict=True):
+for lost in patterns:
     for threshold in (0.0, 0.9):
         classes = model.predict(test.images, lost, abstain_below=threshold).classes
         given = np.asarray(classes) >= 0
         right = (np.asarray(classes) == test.labels)[given].mean()
         print(
             f"lost {display.lost_text(lost, K):9}  threshold {threshold}: "
-            f"{given.mean():6.1%} of the images get an answer, {right:6.2%} of them right"
+            f"{given.mean():6.1%} get an answer, {right:6.2%} of them right"
         )
 
 # %% [markdown]
-# From here: [devices and timing](placement.ipynb), [a CNN of your
-# own](own_cnn.ipynb), [an ablation](ablation.ipynb).
+# From here: [devices and timing](placement.ipynb), [a CNN of your own](own_cnn.ipynb),
+# [an ablation](ablation.ipynb).

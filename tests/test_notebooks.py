@@ -1,4 +1,4 @@
-"""The notebooks of `colab/`: each runs from top to bottom, and is the text beside it."""
+"""The notebooks of `colab/`: each runs, and is the text beside it."""
 
 import re
 import tomllib
@@ -51,7 +51,7 @@ def test_quickstart(tmp_path):
     (accuracy,) = re.findall(r"([\d.]+)% without losses", text)
     assert 50 < float(accuracy) < 100
     assert "zero_fill" in text and "data 1 is lost: the image of a" in text
-    # Without a threshold every image has an answer, with it fewer, and these are better.
+    # Without a threshold every image has an answer, with it fewer and better ones.
     found = re.findall(r"threshold ([\d.]+): +([\d.]+)%.* ([\d.]+)% of them", text)
     assert [row[0] for row in found] == ["0.0", "0.9"] * 4
     for (_, all_of, right), (_, some, surer) in zip(
@@ -59,6 +59,23 @@ def test_quickstart(tmp_path):
     ):
         assert float(all_of) == 100 > float(some) and float(surer) > float(right)
     assert pictures == 4
+
+
+@pytest.mark.parametrize("devices, mesh", [(1, (1, 1)), (6, (3, 2))])
+def test_placement(tmp_path, devices, mesh):
+    small = f"CPU_DEVICES, BATCHES, REPEATS = {devices}, [1, 12], 2"
+    text, pictures = run("placement", tmp_path, small)
+    assert f"mesh: {mesh[0]} along piece, {mesh[1]} along data" in text
+    assert ("There is one device" in text) == (devices == 1)
+    owners = re.findall(r"^(data|parity) \d +on device ([\d, ]+)$", text, re.M)
+    numbers = [number for _, found in owners for number in found.split(", ")]
+    assert numbers == (["0"] * 3 if devices == 1 else [*"012345"])
+    errors = re.findall(r"relative difference (\S+)", text)
+    assert len(errors) == 3 and max(map(float, errors)) < 1e-4
+    times = re.findall(r"^(?:un)?coded, .*?  +([\d.]+) +([\d.]+)$", text, re.M)
+    assert len(times) == (3 if devices == 1 else 5)
+    assert all(float(time) > 0 for row in times for time in row)
+    assert pictures == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
