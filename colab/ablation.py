@@ -127,6 +127,7 @@ for row in rows[:8]:
 # them.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 import numpy as np
 

@@ -187,12 +187,12 @@ except ValueError as error:
 # choose another folder.
 
 # %%
-import matplotlib.pyplot  # noqa: F401  # so that figures are shown
+# %matplotlib inline
 from rich.console import Console
 
 from coded_jax import costs, display, figures
 
-console = Console(force_jupyter=False)  # lines of text in place of widgets
+console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 model = coded_jax.protect(
     f_conv,
     head,

@@ -103,6 +103,7 @@ if mesh.size > 1 and first.platform == "cpu":
 # not a drawing of what should happen, but an answer of the devices.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 
 

@@ -63,6 +63,7 @@ EPOCHS = 10  # @param {type: "integer"}
 # when you like, and the same cell goes on from there.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
@@ -79,7 +80,7 @@ config = Config(
     base_epochs=BASE_EPOCHS,
     epochs=EPOCHS,
 )
-console = Console(force_jupyter=False)  # lines of text in place of widgets
+console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 prepared = experiment.prepare(config, folder)
 results = experiment.run(prepared, console=console)
 seconds = results["timing"]["seconds"]["total"]
@@ -119,8 +120,10 @@ model = coded_jax.load(folder)
 test = prepared.dataset.test
 answer = model.predict(test.images[IMAGE : IMAGE + 1], lost=[LOST])
 name = display.lost_text([LOST], K)
-print(f"{name} is lost: the image of a {test.labels[IMAGE]} is taken for a")
-print(f"{answer.classes[0]}, with a confidence of {answer.confidence[0]:.1%}")
+sure = f"with a confidence of {answer.confidence[0]:.1%}"
+print(
+    f"{name} is lost: a {test.labels[IMAGE]} is taken for a {answer.classes[0]}, {sure}"
+)
 figures.features(model, test.images[IMAGE : IMAGE + 1], [LOST])
 
 # %% [markdown]
