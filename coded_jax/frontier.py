@@ -107,6 +107,13 @@ def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | 
     return max(better, key=merit, default=None)
 
 
+def work_of(costs: dict[str, float]) -> dict[str, float]:
+    """Fractions of the whole `F_Conv` that a device does, from flops as in
+    `results.json`: its parts `encode`, `piece`, `decode` and `uncoded`."""
+    parts = ("encode", "piece", "decode", "uncoded")
+    return {part: costs[part] / costs["whole"] for part in parts}
+
+
 def points(results: dict[str, Any]) -> list[Point]:
     """The code and the baselines of one run.
 
@@ -127,8 +134,7 @@ def points(results: dict[str, Any]) -> list[Point]:
             for which in ("mean", "worst")
         )
         label = code_name(config, config["code"] if name == "code" else name)
-        parts = ("encode", "piece", "decode", "uncoded")
-        work = {part: costs[part] / costs["whole"] for part in parts}
+        work = work_of(costs)
         sizes = (split["k"], split["r"], grid, stages)
         found.append(Point(label, *sizes, accuracy=accuracy, worst=worst, **work))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -63,7 +64,9 @@ def live_table(console: Console) -> LiveTable:
         "left": TimeRemainingColumn(),
     }
     shown = console.is_terminal or console.is_jupyter
-    table = LiveTable(*columns.values(), console=console, disable=not shown)
+    # Time left is that of the mean speed so far: cells of a sweep take minutes.
+    settings = {"disable": not shown, "speed_estimate_period": math.inf}
+    table = LiveTable(*columns.values(), console=console, **settings)
     table.headings = list(columns)
     return table
 
@@ -71,4 +74,6 @@ def live_table(console: Console) -> LiveTable:
 def add_row(table: Progress, phase: str, total: int, **cells: str) -> Any:
     """A row of a live table: its number, for `update` and `advance`."""
     empty = dict.fromkeys(("loss", "score", "by_lost", "rate", "speed"), "")
-    return table.add_task(phase, total=total, **{**empty, **cells})
+    row = table.add_task(phase, total=total, **{**empty, **cells})
+    table.advance(row, 0)  # the clock starts
+    return row

@@ -76,9 +76,11 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
 flags.DEFINE_integer("decoder_width", None, "of hidden layers; its own if not given")
+flags.DEFINE_list("dilations", list(DEFAULT.dilations), "of the layers of conv nets")
 flags.DEFINE_list(
-    "dilations", list(DEFAULT.dilations), "of the 3x3 layers of conv nets"
+    "decoder_dilations", None, "of the decoder's; as the encoder's if not given"
 )
+flags.DEFINE_integer("kernel", DEFAULT.kernel, "rows and columns of their kernels")
 flags.DEFINE_enum(
     "decoder_channels",
     None,

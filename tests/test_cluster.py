@@ -128,7 +128,7 @@ def test_lost_workers_join_again(service, images, kind):
     ],
 )
 def test_every_worker_finds_its_part_of_a_gpu(n, machines, share):
-    from coded_jax.runtime.ray_workers import gpu_share
+    from coded_jax.runtime.cluster import gpu_share
 
     assert gpu_share(n, machines) == share
     fits = sum(int(machine.get("GPU", 0)) * round(1 / share) for machine in machines)

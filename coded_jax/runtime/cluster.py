@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
@@ -136,6 +136,30 @@ def _refuse_another(ray: Any) -> None:
 def disconnect() -> None:
     """Leaves the cluster, and ends it if `connect` has started it."""
     import_ray().shutdown()
+
+
+def gpu_share(n: int, machines: Sequence[dict[str, float]]) -> float:
+    """The part of a GPU that each of n workers has, as large as there are enough.
+
+    Args:
+      n: workers.
+      machines: resources of each, with its whole number of GPUs as `GPU`.
+    """
+    gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
+    return 1 / max(1, -(-n // gpus))  # of one GPU each: a part cannot lie on two
+
+
+def accelerators(n: int) -> dict[str, Any]:
+    """Ray's options for each of n workers: an accelerator of its own where Ray knows of
+    enough, or its part of one."""
+    ray = import_ray()
+    found = ray.cluster_resources()
+    if found.get("GPU", 0) >= 1:
+        machines = [node["Resources"] for node in ray.nodes()]
+        return {"num_gpus": gpu_share(n, machines)}
+    if found.get("TPU", 0) >= n:
+        return {"resources": {"TPU": 1}}
+    return {}
 
 
 def _check_address(address: str) -> bool:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.runtime import faults, parts
-from coded_jax.runtime.cluster import import_ray
+from coded_jax.runtime.cluster import accelerators, import_ray
 from coded_jax.runtime.workers import Call, WorkerLost
 from coded_jax.serving import CodedModel
 
@@ -159,17 +159,6 @@ class RayWorker:
         return found
 
 
-def gpu_share(n: int, machines: Sequence[dict[str, float]]) -> float:
-    """The part of a GPU that each of n workers has, as large as there are enough.
-
-    Args:
-      n: workers.
-      machines: resources of each, with its whole number of GPUs as `GPU`.
-    """
-    gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
-    return 1 / max(1, -(-n // gpus))  # of one GPU each: a part cannot lie on two
-
-
 def ray_workers(
     run: str | os.PathLike, model: CodedModel, batches: Sequence[int]
 ) -> list[RayWorker]:
@@ -184,12 +173,7 @@ def ray_workers(
     """
     ray, n = import_ray(), model.pipeline.n
     path = os.path.abspath(run)
-    found = ray.cluster_resources()
-    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-    if found.get("GPU", 0) >= 1:
-        options["num_gpus"] = gpu_share(n, [node["Resources"] for node in ray.nodes()])
-    elif found.get("TPU", 0) >= n:
-        options["resources"] = {"TPU": 1}
+    options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
     options |= {"max_restarts": -1, "max_task_retries": 0}
     # Signals and questions do not wait for a computation.
     actor = ray.remote(concurrency_groups={"control": 1}, **options)(PieceServer)

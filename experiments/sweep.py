@@ -1,0 +1,188 @@
+r"""Runs one experiment for every combination of some flags, and makes one table of all.
+
+    python experiments/sweep.py --flagfile=experiments/flags/ablation_dilation.flags
+
+A sweep's flagfile has the flags of an experiment, and what varies:
+
+    --vary=decoder=mlp conv            a flag and its values; all combinations
+    --variant=--k=2 --r=1              flags that go together
+
+All cells share one base model (one for each setting of it that varies). Run the same
+command again to resume: finished cells are skipped, failed ones are tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import run
+from absl import app, flags, logging
+from command_line import parse_flags, refuse_arguments
+from grid import VARIANT, cells_from_flags, varied
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from coded_jax import display, sweeps, training, workdir
+from coded_jax.progress import add_row, live_table
+from coded_jax.sweeps import Cell, Outcome, Places
+
+JOBS = flags.DEFINE_integer(
+    "jobs", None, "cells at the same time, each in a process of its own, with Ray"
+)
+ADDRESS = flags.DEFINE_string(
+    "address", None, "host:port of a Ray cluster; one of this machine if not given"
+)
+
+
+def places_from_flags(cells: list[Cell]) -> Places:
+    """Where the sweep runs; makes its folder.
+
+    Raises:
+      ValueError: it cannot be made, or the cells need other base models than the one
+        whose folder was given.
+    """
+    bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
+    if run.BASE_DIR.value is not None and len(bases) > 1:
+        raise ValueError(
+            f"base_dir: {run.BASE_DIR.value!r} given, none accepted where cells need "
+            f"{len(bases)} base models"
+        )
+    if JOBS.value is not None and JOBS.value < 1:
+        raise ValueError(f"jobs: {JOBS.value} given, 1 or more accepted")
+    if ADDRESS.value is not None and JOBS.value is None:
+        raise ValueError("jobs: not given, 1 or more accepted with an address")
+    folder = workdir.absolute(run.WORKDIR.value)
+    if (folder / workdir.FLAGS).exists():
+        raise ValueError(f"workdir: {str(folder)!r} given, which holds a single run")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"workdir: {str(folder)!r} given, a folder that can be made accepted "
+            f"({error.strerror})"
+        ) from None
+    command = shlex.join(["python", *sys.argv])
+    where = (run.DATA_DIR.value, run.DEVICES.value, run.mesh_from_flags())
+    return Places(folder, *where, run.BASE_DIR.value, command)
+
+
+def run_cells(
+    cells: list[Cell], places: Places, progress: Progress
+) -> Iterator[Outcome]:
+    """Those that are not finished: here, or in processes of their own."""
+    if JOBS.value is None:
+        yield from sweeps.run_in_turn(cells, places, progress)
+        return
+    from coded_jax.runtime import cells as ray_cells
+
+    bases = {places.base(cell.config): cell for cell in cells}
+    failed = {}
+    for base, cell in bases.items():  # before several processes would train them
+        outcome = sweeps.run_cell(cell, places, progress=progress, base_only=True)
+        if outcome.error:
+            failed[base] = outcome.error
+    for cell in list(cells):
+        if error := failed.get(places.base(cell.config)):
+            yield Outcome(cell, None, error)
+    able = [cell for cell in cells if places.base(cell.config) not in failed]
+    yield from ray_cells.run_with_ray(able, places, JOBS.value)
+
+
+def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
+    """Runs what is not finished, and writes the table after every cell.
+
+    Raises:
+      training.Interrupted: a signal asked to stop.
+    """
+    done = {cell.name: sweeps.finished(cell, places) for cell in cells}
+    outcomes = {name: found for name, found in done.items() if found}
+    waiting = [cell for cell in cells if cell.name not in outcomes]
+    if outcomes:
+        console.print(f"{len(outcomes)} of {len(cells)} cells are finished already")
+    with live_table(console) as progress:
+        row = add_row(progress, "cells", len(waiting))
+        for outcome in run_cells(waiting, places, progress):
+            outcomes[outcome.cell.name] = outcome
+            progress.advance(row)
+            console.print(line(outcome, len(outcomes), len(cells)), highlight=False)
+            write(places, [outcomes[c.name] for c in cells if c.name in outcomes])
+    found = [outcomes[cell.name] for cell in cells]
+    write(places, found)
+    return found
+
+
+def line(outcome: Outcome, number: int, total: int) -> str:
+    """One cell's outcome as text."""
+    told = f"{number}/{total} {outcome.cell.name}: "
+    if outcome.results is None:
+        return told + outcome.error
+    by_lost = outcome.results["summary"].items()
+    means = ", ".join(f"{l} lost {display.spread(row, 'mean')}" for l, row in by_lost)
+    return f"{told}{means} in {outcome.results['timing']['seconds']['total']:.0f} s"
+
+
+def write(places: Places, outcomes: list[Outcome]) -> None:
+    """The tables, and how they were made."""
+    sweeps.write_table(places.folder, [r for o in outcomes for r in sweeps.rows(o)])
+    content = sweeps.summary(outcomes, varied(), VARIANT.value, places.command)
+    text = json.dumps(content, indent=1) + "\n"
+    workdir.write_atomically(places.folder / sweeps.SWEEP, text)
+
+
+def table(outcomes: list[Outcome]) -> Table:
+    """A row for each finished cell: mean and worst accuracy by number of losses."""
+    results: list[tuple[str, dict[str, Any]]] = [
+        (o.cell.name, o.results) for o in outcomes if o.results is not None
+    ]
+    counts = sorted({int(l) for _, found in results for l in found["summary"]})
+    found = Table(box=box.SIMPLE_HEAD)
+    for heading in ("cell", "base", *(f"{l} lost, mean (worst)" for l in counts)):
+        found.add_column(heading, justify="left" if heading == "cell" else "right")
+    for name, each in results:
+        cells = [name, display.percent(each["base"]["test_accuracy"])]
+        for l in counts:
+            row = each["summary"].get(str(l))
+            spread = row and [display.spread(row, which) for which in ("mean", "worst")]
+            cells.append(f"{spread[0]} ({spread[1]})" if spread else "-")
+        found.add_row(*cells)
+    return found
+
+
+def main(argv: list[str]) -> None:
+    refuse_arguments(argv)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    console = Console()
+    try:
+        cells = cells_from_flags()
+        places = places_from_flags(cells)
+        if JOBS.value is not None:
+            from coded_jax.runtime import cluster
+
+            cluster.connect(ADDRESS.value, JOBS.value)
+        run.start_jax()
+        outcomes = sweep(cells, places, console)
+    except (training.Interrupted, KeyboardInterrupt) as stop:
+        message = str(stop) or "stopped"
+        print(f"{message}; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    failed = [outcome for outcome in outcomes if outcome.results is None]
+    if len(failed) < len(outcomes):
+        console.print(table(outcomes))
+    console.print(f"all of it is in {Path(places.folder)}", highlight=False)
+    if failed:
+        told = ", ".join(outcome.cell.name for outcome in failed)
+        sys.exit(f"error: {len(failed)} of {len(cells)} cells failed: {told}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
