@@ -66,6 +66,7 @@ WIDTH = 16  # @param {type: "integer"}
 # was stopped, and `--jobs=4` runs cells beside each other, with Ray.
 
 # %%
+import os
 import re
 from pathlib import Path
 
@@ -91,6 +92,7 @@ flags = [
     f"--epochs={EPOCHS}",
 ]
 print("python experiments/sweep.py", *flags, sep=" \\\n    ")
+os.environ.pop("FORCE_COLOR", None)  # lines, not a table that is drawn anew
 command = [sys.executable, str(root / "experiments" / "sweep.py"), *flags]
 with subprocess.Popen(
     command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -117,7 +119,7 @@ print(f"{len(rows)} rows, of which these are some:\n")
 columns = ["dilations", "method", "trial", "lost", "mean", "worst", "work"]
 print("".join(f"{name:>11}" for name in columns))
 for row in rows[:8]:
-    print("".join(f"{row[name]:>11}" for name in columns))
+    print("".join(f"{row[name][:6]:>11}" for name in columns))
 
 # %% [markdown]
 # ## What one lost result costs
@@ -150,12 +152,11 @@ def reach(schedule):
 print(f"zeros in place of what is lost: a drop of {zeros:.2f} points in the mean\n")
 print(f"{'dilations':12}{'reach':>8}{'mean drop':>18}{'worst drop':>18}{'work':>8}")
 figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
-for which, marker in (("mean", "o"), ("worst", "s")):
+for which, label in (("mean", "mean over the devices"), ("worst", "worst device")):
     values = np.array([drops(schedule, "learned", which) for schedule in SCHEDULES])
     places = np.arange(len(SCHEDULES))
-    axes.errorbar(places, values.mean(1), values.std(1), capsize=4, marker=marker)
-    for trial in values.T:
-        axes.plot(places, trial, marker, color="grey", alpha=0.5, markersize=4)
+    axes.errorbar(places, values.mean(1), values.std(1), capsize=4, label=label)
+    axes.plot(places, values, "o", color="grey", alpha=0.6, markersize=4)
 for schedule in SCHEDULES:
     mean, worst = (drops(schedule, "learned", which) for which in ("mean", "worst"))
     (work, *_) = (row["work"] for row in rows if row["dilations"] == schedule)
@@ -165,6 +166,14 @@ for schedule in SCHEDULES:
 labels = [f"{s}\nreach {reach(s)}x{reach(s)}" for s in SCHEDULES]
 axes.set_xticks(places, labels)
 axes.set(ylabel="drop with one result lost, points", ylim=(0, None))
-axes.legend(["worst device" if i else "mean over the devices" for i in range(2)])
+axes.legend()
 axes.grid(alpha=0.3)
 plt.show()
+
+# %% [markdown]
+# How to read it: a point is one trial, a bar the standard deviation around their mean,
+# and a schedule is better than another where its whole bar lies lower; where bars
+# overlap, these trials cannot tell the two apart, and more of them (`SEEDS`) are
+# needed. The mean is what the loss of a device costs on average, the worst device what
+# can be promised; and a reach beyond the maps that a layer sees, here pieces of 20x28
+# pixels and shares of a few features, cannot add anything.
