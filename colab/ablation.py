@@ -14,8 +14,6 @@
 # ---
 
 # %% [markdown]
-#
-# %% [markdown]
 # [![Open in Colab][badge]][notebook]
 #
 # # An ablation from end to end

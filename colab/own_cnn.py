@@ -14,8 +14,6 @@
 # ---
 
 # %% [markdown]
-#
-# %% [markdown]
 # [![Open in Colab][badge]][notebook]
 #
 # # Bring your own CNN

@@ -14,8 +14,6 @@
 # ---
 
 # %% [markdown]
-#
-# %% [markdown]
 # [![Open in Colab][badge]][notebook]
 #
 # # Devices: which one computes what, and how long it takes
