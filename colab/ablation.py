@@ -114,10 +114,13 @@ import csv
 
 rows = list(csv.DictReader((folder / "table.csv").open()))
 print(f"{len(rows)} rows, of which these are some:\n")
-columns = ["dilations", "method", "trial", "lost", "mean", "worst", "work"]
-print("".join(f"{name:>11}" for name in columns))
+print(f"{'dilations':11}{'method':11}trial  lost   mean  worst   work")
 for row in rows[:8]:
-    print("".join(f"{row[name][:6]:>11}" for name in columns))
+    print(
+        f"{row['dilations']:11}{row['method']:11}{row['trial']:>5}{row['lost']:>6}",
+        end="",
+    )
+    print("".join(f"{float(row[name]):7.3f}" for name in ("mean", "worst", "work")))
 
 # %% [markdown]
 # ## What one lost result costs

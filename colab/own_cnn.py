@@ -78,7 +78,7 @@ class Features(nn.Module):
     def __call__(self, x):  # [B, 28, 28, 1] -> [B, 7, 7, 32]
         x = nn.relu(nn.Conv(16, (3, 3))(x))
         x = nn.max_pool(x, (2, 2), (2, 2))
-        x = x + nn.relu(nn.Conv(16, (3, 3))(x))
+        x = x + nn.relu(nn.Conv(16, (1, 1))(x))
         x = nn.relu(nn.Conv(32, (3, 3))(x))
         return nn.max_pool(x, (2, 2), (2, 2))
 

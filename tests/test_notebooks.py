@@ -88,7 +88,7 @@ def test_own_cnn(tmp_path):
     text, pictures = run("own_cnn", tmp_path, "CNN_EPOCHS, EPOCHS = 1, 0.2")
     (trained,) = re.findall(r"epoch 1: validation accuracy ([\d.]+)%", text)
     assert float(trained) > 50
-    assert "2 pieces of 18x28 pixels" in text
+    assert "2 pieces of 20x28 pixels" in text
     assert "f_conv: operation 'reduce_sum'" in text and "global pooling" in text
     (base,) = re.findall(r"base model: ([\d.]+) % on the test split", text)
     assert float(base) > 50
@@ -132,10 +132,8 @@ def test_a_notebook_opens_and_installs_from_the_address_of_the_project(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_is_kept_with_its_outputs_and_nothing_of_the_machine(name):
+def test_a_notebook_is_small_and_shows_nothing_of_the_machine(name):
     assert (COLAB / f"{name}.ipynb").stat().st_size < 300_000
-    counts = [cell.execution_count for cell in code(read(name))]
-    assert counts == [*range(1, len(counts) + 1)]
     for output in outputs(read(name)):
         assert output.output_type != "error" and output.get("name") != "stderr"
         data = output.get("data", {})
