@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
 from coded_jax import experiment, serving
 from coded_jax.config import OWN, Config
@@ -29,6 +30,7 @@ def protect(
     workdir: str | os.PathLike,
     devices: int | None = None,
     mesh: tuple[int, int] | None = None,
+    console: Console | None = None,
     **settings: Any,
 ) -> serving.CodedModel:
     """Splits, codes, trains the code, and tries every erasure pattern.
@@ -47,6 +49,7 @@ def protect(
         epoch, its test part gives the results.
       workdir: folder for checkpoints and results.
       devices, mesh: see `placement.make_mesh`.
+      console: where progress is shown; standard error if None.
       settings: any other field of `Config`: `k`, `r`, `epochs`, `recipe`, ...
 
     Returns:
@@ -65,7 +68,7 @@ def protect(
         dataset, base, variables, fingerprint(base, variables, dataset)
     )
     prepared = experiment.prepare(config, workdir, devices=devices, mesh=mesh, own=own)
-    results = experiment.run(prepared)
+    results = experiment.run(prepared, console=console)
     params = serving.best_params(
         prepared.folder, config, results, "code", prepared.pipeline.init
     )
