@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
+from scripts import run_script
 
 from coded_jax import experiment, sweeps, training, workdir
 from coded_jax.config import Config
@@ -150,10 +151,7 @@ def test_the_folder_of_a_run_is_refused(given, finished):
 def swept(tmp_path_factory):
     """A sweep's folder with two finished cells and two that failed."""
     folder = tmp_path_factory.mktemp("sweeps") / "sweep"
-    command = [sys.executable, "experiments/sweep.py", *SMALL, *GRID]
-    done = subprocess.run(
-        [*command, f"--workdir={folder}"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_script("sweep", *SMALL, *GRID, f"--workdir={folder}")
     assert done.returncode == 1, done.stderr
     assert (
         "2 of 4 cells failed: decoder=linear_k=9, decoder=low_rank_k=9" in done.stderr
@@ -230,7 +228,8 @@ def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
     found = workdir.read_results(cell)
     config = Config.from_json(found["config"])
     alone = experiment.run(
-        experiment.prepare(config, tmp_path / "alone"), console=Console(quiet=True)
+        experiment.prepare(config, tmp_path / "alone", devices=1),
+        console=Console(quiet=True),
     )
     for part in ("base", "summary", "seeds", "patterns", "baselines"):
         assert json.loads(json.dumps(alone[part])) == found[part]
@@ -264,17 +263,22 @@ def test_cells_in_processes_of_their_own(swept, tmp_path):
     pytest.importorskip("ray")
     first, _ = swept
     (base,) = (first / "bases").iterdir()
-    arguments = [*SMALL, *GRID, f"--base_dir={base}", "--jobs=2"]
+    arguments = [*SMALL, "--seeds=2", "--decoder=linear", "--vary=k=2 9", "--jobs=2"]
+    # Not a fork, since Ray reads its settings as it is imported.
     done = subprocess.run(
-        [sys.executable, "experiments/sweep.py", *arguments, f"--workdir={tmp_path}"],
+        [
+            *(sys.executable, "experiments/sweep.py", *arguments),
+            *(f"--base_dir={base}", f"--workdir={tmp_path}"),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert "2 of 4 cells failed" in done.stderr
+    assert "1 of 2 cells failed: k=9" in done.stderr, done.stderr
     measures = lambda folder: {
-        tuple(row[name] for name in ("cell", "method", "trial", "lost")): row["mean"]
+        tuple(row[name] for name in ("method", "trial", "lost")): row["mean"]
         for row in map(json.loads, (folder / "table.jsonl").read_text().splitlines())
+        if (row["k"], row["decoder"], row["error"]) == ("2", "linear", None)
     }
-    assert measures(tmp_path) == measures(first)
+    assert len(measures(first)) == 6 and measures(tmp_path) == measures(first)
