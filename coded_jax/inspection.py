@@ -154,7 +154,8 @@ def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
     colours = np.pad(colours, gaps, constant_values=1)
     batch, kinds, height, width, depth, _ = colours.shape
     rows = colours.transpose(0, 2, 1, 4, 3, 5)
-    return np.uint8(255 * rows.reshape(batch * height, kinds * depth * width, 3))
+    flat = rows.reshape(batch * height, kinds * depth * width, 3)
+    return (255 * flat).astype(np.uint8)
 
 
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

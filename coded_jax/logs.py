@@ -14,12 +14,11 @@ import optax
 
 from coded_jax import distributed
 from coded_jax.progress import LiveTable, add_row
-from coded_jax.training import SCORE
+from coded_jax.training import BY_LOST, SCORE
 from coded_jax.types import PyTree
 from coded_jax.workdir import METRICS, write_atomically
 
 QUIET_SECONDS = 30.0  # between lines where there is no terminal
-BY_LOST = "accuracy_{}_lost"
 
 
 def phase_log(
@@ -82,7 +81,7 @@ class PhaseLog(AbstractContextManager):
         self._table = table
         self._steps = steps
         self._batch_size = batch_size
-        self._rate = rate if callable(rate) else lambda step: rate
+        self._rate: Any = rate if callable(rate) else lambda step: rate
         self._picture = picture
         self._tells = table.disable and table.tells
         self._row = add_row(table, phase, steps)
@@ -145,7 +144,7 @@ class PhaseLog(AbstractContextManager):
             self._events.close()
 
 
-def _cells(last: dict[str, float]) -> dict[str, str]:
+def _cells(last: dict[str, float]) -> dict[str, Any]:
     """What the table shows of the metrics that were logged last."""
     by_lost = []
     while (name := BY_LOST.format(len(by_lost))) in last:

@@ -172,7 +172,10 @@ def train(run: Run) -> Trained:
     ) -> Callable[[PyTree], np.ndarray] | None:
         if pipeline.group > 1:  # its features are logits
             return None
-        images, lost = examples.validation.images[:4], range(min(config.r, config.k))
+        images, lost = (
+            jnp.asarray(examples.validation.images[:4]),
+            range(min(config.r, config.k)),
+        )
         return lambda params: inspection.picture(
             inspection.feature_maps(pipeline, frozen, params, images, lost)[-1]
         )

@@ -35,6 +35,10 @@ def progress_bars(console: Console) -> Progress:
     )
 
 
+CELLS = ("loss", "score", "by_lost", "rate", "speed")
+"""Of a row, empty until something is known of them."""
+
+
 class LiveTable(Progress):
     """A row for each phase of a run, with what was logged of it last.
 
@@ -51,7 +55,8 @@ class LiveTable(Progress):
         table = Table(*self.headings, box=box.SIMPLE_HEAD, pad_edge=False)
         for task in tasks:
             if task.visible:
-                table.add_row(*(column(task) for column in self.columns))
+                shown: list[Any] = list(self.columns)
+                table.add_row(*(show(task) for show in shown))
         return table
 
 
@@ -77,9 +82,9 @@ def live_table(console: Console, tells: bool = True) -> LiveTable:
     return table
 
 
-def add_row(table: Progress, phase: str, total: int, **cells: str) -> Any:
+def add_row(table: Progress, phase: str, total: int) -> Any:
     """A row of a live table: its number, for `update` and `advance`."""
-    empty = dict.fromkeys(("loss", "score", "by_lost", "rate", "speed"), "")
-    row = table.add_task(phase, total=total, **{**empty, **cells})
+    empty: dict[str, Any] = dict.fromkeys(CELLS, "")
+    row = table.add_task(phase, total=total, **empty)
     table.advance(row, 0)  # the clock starts
     return row

@@ -16,7 +16,7 @@ from coded_jax.data import Dataset, Split
 from coded_jax.erasures import Pattern
 from coded_jax.losses import base_losses, coded_losses
 from coded_jax.pipeline import Pipeline
-from coded_jax.training import SCORE, Task
+from coded_jax.training import BY_LOST, SCORE, Task
 from coded_jax.types import PyTree
 
 MOST_VALIDATED = 30_000
@@ -152,7 +152,7 @@ def code_task(
         by_lost = evaluation.summarise([found]).items()
         return {
             SCORE: sum(outcome.accuracy for outcome in found) / len(found),
-            **{f"accuracy_{l}_lost": summary["mean"] for l, summary in by_lost},
+            **{BY_LOST.format(l): summary["mean"] for l, summary in by_lost},
         }
 
     return Task(pipeline.init, loss, score, optimizer)

@@ -30,6 +30,7 @@ from coded_jax.steps import (
 from coded_jax.types import PyTree
 
 SCORE = "validation_accuracy"
+BY_LOST = "accuracy_{}_lost"  # mean over all patterns of that many lost results
 LOG_STEPS = 50
 SAVE_SECONDS = 30.0
 

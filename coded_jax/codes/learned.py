@@ -160,13 +160,15 @@ def learned_code(
         "width": decoder_width,
         "relu": not systematic,
     }
+    layers: dict[str, Any] = {
+        "dilations": decoder_dilations or dilations,
+        "kernel": kernel,
+    }
     rank = decoder_width or math.ceil(math.sqrt(3 * shape.share[-1]))
     decoders: dict[str, Callable[[], nn.Module]] = {
         "mlp": lambda: MLPDecoder(**sizes),
         "low_rank": lambda: MLPDecoder(**(sizes | {"width": rank})),
-        "conv": lambda: ConvDecoder(
-            **sizes, dilations=decoder_dilations or dilations, kernel=kernel
-        ),
+        "conv": lambda: ConvDecoder(**sizes, **layers),
         "local": lambda: LocalDecoder(**sizes),
         "pointwise": lambda: PointwiseDecoder(**sizes),
     }
