@@ -10,6 +10,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.tags = ["tests"]
+nox.options.reuse_venv = "yes"
 
 COLAB = ["jax==0.7.2", "flax==0.11.2", "numpy==2.1.*"]
 VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)}
@@ -40,8 +41,7 @@ def define(name: str, python: str, pins: list[str]) -> None:
 
     @nox.session(name=f"smoke-{name}", python=python, tags=["smoke"])
     def smoke(session: nox.Session) -> None:
-        extras = ["chex", "hypothesis", "pytest", "pytest-xdist"]
-        session.install("-e", ".[export,mnist5k]", *extras, *pins)
+        session.install("-e", ".[smoke]", *pins)
         session.run("python", "-m", "pytest", *(session.posargs or SMOKE))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from coded_jax import distributed
-from coded_jax.progress import LiveTable, add_row
+from coded_jax.progress import LiveTable, add_row, begin_at
 from coded_jax.training import BY_LOST, SCORE
 from coded_jax.types import PyTree
 from coded_jax.workdir import METRICS, write_atomically
@@ -99,7 +99,7 @@ class PhaseLog(AbstractContextManager):
                 if _survives(line, self._phase, step)
             ]
             write_atomically(self._path, "".join(line + "\n" for line in kept))
-        self._table.update(self._row, completed=step)
+        begin_at(self._table, self._row, step)
         self._step, self._clock = step, time.monotonic()
         if self._tells:
             resumed = f", resumed at step {step}" if step else ""

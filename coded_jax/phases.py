@@ -170,7 +170,8 @@ def train(run: Run) -> Trained:
     def drawer(
         pipeline: Pipeline, frozen: PyTree
     ) -> Callable[[PyTree], np.ndarray] | None:
-        if pipeline.group > 1:  # its features are logits
+        # Features of groups are logits; and of several processes, one alone would draw.
+        if pipeline.group > 1 or jax.process_count() > 1:
             return None
         images, lost = (
             jnp.asarray(examples.validation.images[:4]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from rich import box
@@ -35,6 +35,7 @@ def progress_bars(console: Console) -> Progress:
     )
 
 
+WIDE = 100
 CELLS = ("loss", "score", "by_lost", "rate", "speed")
 """Of a row, empty until something is known of them."""
 
@@ -42,17 +43,23 @@ CELLS = ("loss", "score", "by_lost", "rate", "speed")
 class LiveTable(Progress):
     """A row for each phase of a run, with what was logged of it last.
 
-    Attributes:
-      headings: of the columns.
+    Args:
+      columns: by heading.
       tells: whether phases print lines where there is no terminal for the table.
+      settings: of `rich.progress.Progress`.
     """
 
-    headings: Sequence[str] = ()
-    tells: bool = True
+    def __init__(
+        self, columns: dict[str, ProgressColumn], *, tells: bool, **settings: Any
+    ) -> None:
+        self._headings, self.tells = list(columns), tells
+        super().__init__(*columns.values(), **settings)
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """All rows below the headings of their columns."""
-        table = Table(*self.headings, box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in self._headings:
+            table.add_column(heading, no_wrap=True)
         for task in tasks:
             if task.visible:
                 shown: list[Any] = list(self.columns)
@@ -61,30 +68,43 @@ class LiveTable(Progress):
 
 
 def live_table(console: Console, tells: bool = True) -> LiveTable:
-    """Shows the phases of a run; nothing is drawn where there is no terminal."""
+    """Shows the phases of a run; nothing is drawn where there is no terminal.
+
+    A terminal of less than `WIDE` columns is left without bars and learning rates.
+    """
     columns: dict[str, ProgressColumn] = {
         "phase": TextColumn("{task.description}"),
         "": BarColumn(16),
         "step": MofNCompleteColumn(),
         "loss": TextColumn("{task.fields[loss]}"),
-        "validation": TextColumn("{task.fields[score]}"),
+        "valid": TextColumn("{task.fields[score]}"),
         "by lost": TextColumn("{task.fields[by_lost]}"),
         "rate": TextColumn("{task.fields[rate]}"),
-        "images/s": TextColumn("{task.fields[speed]}"),
+        "img/s": TextColumn("{task.fields[speed]}"),
         "time": TimeElapsedColumn(),
         "left": TimeRemainingColumn(),
     }
-    shown = console.is_terminal or console.is_jupyter
+    if console.width < WIDE:
+        columns = {n: c for n, c in columns.items() if n not in ("", "rate")}
     # Time left is that of the mean speed so far: cells of a sweep take minutes.
-    settings = {"disable": not shown, "speed_estimate_period": math.inf}
-    table = LiveTable(*columns.values(), console=console, **settings)
-    table.headings, table.tells = list(columns), tells
-    return table
+    return LiveTable(
+        columns,
+        tells=tells,
+        console=console,
+        disable=not (console.is_terminal or console.is_jupyter),
+        speed_estimate_period=math.inf,
+    )
 
 
 def add_row(table: Progress, phase: str, total: int) -> Any:
     """A row of a live table: its number, for `update` and `advance`."""
     empty: dict[str, Any] = dict.fromkeys(CELLS, "")
     row = table.add_task(phase, total=total, **empty)
-    table.advance(row, 0)  # the clock starts
+    begin_at(table, row, 0)
     return row
+
+
+def begin_at(table: Progress, row: Any, completed: int) -> None:
+    """So much was done before; time and speed count from now on."""
+    table.reset(row, completed=completed)
+    table.advance(row, 0)  # the clock of the speed starts

@@ -52,7 +52,8 @@ def _together(folder: Path, name: str, phases: list[str]) -> tuple[int, int] | N
     # A former process may have been killed on the way.
     for path in (folder / CHECKPOINTS).glob(f"{name}_*-*"):
         first, _, last = path.name.removeprefix(f"{name}_").partition("-")
-        return int(first), int(last)
+        if int(last) < len(phases):  # else it was for more seeds
+            return int(first), int(last)
     done = [bool(checkpoints.steps(checkpoint_folder(folder, p))) for p in phases]
     first = max((i + 1 for i, each in enumerate(done) if each), default=0)
     alone = len(phases) - first < 2
@@ -77,5 +78,8 @@ def _hand_out(
             seconds=restored.seconds / len(keys),
         )
     if distributed.is_lead():
-        shutil.rmtree(source)
+        handed = source.with_name(f".{joint}")  # it is no longer whole
+        shutil.rmtree(handed, ignore_errors=True)
+        source.rename(handed)
+        shutil.rmtree(handed)
     distributed.any_process(False)  # the others wait

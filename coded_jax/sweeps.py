@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import hashlib
@@ -15,7 +16,7 @@ import io
 import json
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,47 +84,73 @@ def finished(cell: Cell, places: Places) -> Outcome | None:
     try:
         results = workdir.read_results(places.cell(cell))
         same = Config.from_json(results["config"]) == cell.config
-    except (ValueError, TypeError):  # not finished, or by another version
+    except (ValueError, TypeError, KeyError):  # not finished, or by another version
         return None
-    return Outcome(cell, results) if same else None
+    return Outcome(cell, results) if same and "costs" in results else None
+
+
+def require_same_flags(cells: Iterable[Cell], places: Places) -> None:
+    """Raises ValueError if a cell's folder was made with other flags."""
+    defaults = Config().to_flags()
+    for cell in cells:
+        if (folder := places.cell(cell)).exists():
+            flags = cell.config.to_flags()
+            workdir.open_workdir(folder, flags, defaults=defaults, write=False)
 
 
 def run_cell(
     cell: Cell,
     places: Places,
-    dataset: Dataset | None = None,
+    loaded: dict[str, Dataset] | None = None,
     progress: LiveTable | None = None,
-    base_only: bool = False,
 ) -> Outcome:
     """Runs a cell, from where a former sweep stopped; whatever goes wrong is told.
 
     Args:
       cell: what to run.
       places: where.
-      dataset: that the cell names, where it has been loaded before.
+      loaded: the data set of the cell before, which takes this one's place.
       progress: of `progress.live_table` that is shown already.
-      base_only: whether the base model alone is trained.
 
     Raises:
       training.Interrupted: a signal asked to stop; the state is saved.
     """
-    folder = places.cell(cell)
+    told = {"progress": progress, "command": places.command}
+    run = lambda prepared: experiment.run(prepared, **told)
+    return Outcome(cell, *_attempt(cell, places, loaded, run))
+
+
+def train_base(cell: Cell, places: Places, progress: LiveTable) -> str:
+    """Trains a cell's base model alone; returns what goes wrong, or an empty string."""
+    train = lambda prepared: experiment.train_base(prepared, progress)
+    return _attempt(cell, places, None, train)[1]
+
+
+def _attempt(
+    cell: Cell,
+    places: Places,
+    loaded: dict[str, Dataset] | None,
+    do: Callable[[experiment.Experiment], Any],
+) -> tuple[Any, str]:
+    """What is done, and what goes wrong; its traceback goes into the cell's folder."""
+    folder, name = places.cell(cell), cell.config.dataset
     error = folder / ERROR
     where = (places.data_dir, places.devices, places.mesh, places.base(cell.config))
+    loaded = {} if loaded is None else loaded
     try:
-        prepared = experiment.prepare(cell.config, folder, *where, dataset=dataset)
+        if name not in loaded:
+            loaded.clear()
+            loaded[name] = data.load(name, places.data_dir)
+        prepared = experiment.prepare(cell.config, folder, *where, dataset=loaded[name])
         error.unlink(missing_ok=True)
-        if base_only:
-            experiment.train_base(prepared, progress)
-            return Outcome(cell, None)
-        told = {"progress": progress, "command": places.command}
-        return Outcome(cell, experiment.run(prepared, **told))
+        return do(prepared), ""
     except Interrupted:
         raise
     except Exception as problem:  # of any kind: the other cells go on
-        folder.mkdir(parents=True, exist_ok=True)
-        error.write_text(traceback.format_exc())
-        return Outcome(cell, None, f"{type(problem).__name__}: {first_line(problem)}")
+        with contextlib.suppress(OSError):  # the disk may be what went wrong
+            folder.mkdir(parents=True, exist_ok=True)
+            error.write_text(traceback.format_exc())
+        return None, f"{type(problem).__name__}: {first_line(problem)}"
     finally:
         # Each cell compiles programs of its own, of which the next one has no use.
         jax.clear_caches()
@@ -140,13 +167,16 @@ def run_in_turn(
     """
     loaded: dict[str, Dataset] = {}
     for cell in cells:
-        name = cell.config.dataset
-        if name not in loaded:
-            loaded = {name: data.load(name, places.data_dir)}
         shown = set(progress.task_ids)
-        yield run_cell(cell, places, loaded[name], progress)
+        yield run_cell(cell, places, loaded, progress)
         for row in set(progress.task_ids) - shown:
             progress.remove_task(row)
+
+
+def seconds(results: dict[str, Any]) -> float:
+    """Of a finished cell, without its base model, which is trained once for all."""
+    spent = results["timing"]["seconds"]
+    return spent["total"] - spent["base"]
 
 
 def rows(outcome: Outcome) -> list[dict[str, Any]]:
@@ -166,13 +196,13 @@ def rows(outcome: Outcome) -> list[dict[str, Any]]:
     for code, cost in results["costs"].items():
         summary = results["summary"] if code == "code" else results["baselines"][code]
         trials = results["seeds"].get(code, [summary])
-        seconds = results["timing"]["seconds"].get(code, 0.0) / len(trials)
+        spent = results["timing"]["seconds"].get(code, 0.0) / len(trials)
         measured = {
             "cell": cell.name,
             "method": cell.config.code if code == "code" else code,
             "base_accuracy": results["base"]["test_accuracy"],
             "work": round(sum(frontier.work_of(cost).values()), 4),
-            "train_seconds": round(seconds, 1),
+            "train_seconds": round(spent, 1),
         }
         for trial, by_lost in enumerate(trials):
             for lost, row in by_lost.items():
@@ -208,7 +238,6 @@ def summary(
 ) -> dict[str, Any]:
     """What `sweep.json` says: how the sweep was made, and the seconds of all cells."""
     done = [o.results for o in outcomes if o.results is not None]
-    times = [found["timing"]["seconds"] for found in done]
     return {
         "command": command,
         "versions": done[0]["versions"] if done else workdir.versions(),
@@ -217,6 +246,5 @@ def summary(
         "variants": list(variants),
         "cells": [outcome.cell.name for outcome in outcomes],
         "failed": {o.cell.name: o.error for o in outcomes if o.error},
-        # The base model, which they share, is trained once and often long before.
-        "seconds": round(sum(each["total"] - each["base"] for each in times), 1),
+        "seconds": round(sum(map(seconds, done)), 1),
     }

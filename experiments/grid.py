@@ -112,8 +112,8 @@ def cell_of(settings: Settings) -> Cell:
 
 
 def name_of(settings: Settings) -> str:
-    """A folder's name: `epochs=2_k=4`, shortened if need be."""
-    text = "_".join(f"{flag}={value}" for flag, value in settings.items())
+    """A folder's name: `epochs=2_k=4`, shortened if need be; `default` of no flags."""
+    text = "_".join(f"{flag}={value}" for flag, value in settings.items()) or "default"
     name = re.sub(r"[^\w=.,+:-]", "-", text)
     if name == text and len(name) <= LONGEST:
         return name

@@ -17,7 +17,6 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import run
@@ -84,10 +83,7 @@ def run_cells(
     for base in {places.base(cell.config) for cell in cells}:
         # Before several processes would train it; by the first cell that can.
         sharing = [cell for cell in cells if places.base(cell.config) == base]
-        train = lambda cell: sweeps.run_cell(
-            cell, places, progress=progress, base_only=True
-        )
-        any(not train(cell).error for cell in sharing)
+        any(not sweeps.train_base(cell, places, progress) for cell in sharing)
     yield from ray_cells.run_with_ray(cells, places, JOBS.value)
 
 
@@ -99,6 +95,7 @@ def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
     """
     done = {cell.name: sweeps.finished(cell, places) for cell in cells}
     outcomes = {name: found for name, found in done.items() if found}
+    sweeps.require_same_flags(cells, places)
     waiting = [cell for cell in cells if cell.name not in outcomes]
     if outcomes:
         console.print(f"{len(outcomes)} of {len(cells)} cells are finished already")
@@ -107,7 +104,10 @@ def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
         for outcome in run_cells(waiting, places, progress):
             outcomes[outcome.cell.name] = outcome
             progress.advance(row)
-            console.print(line(outcome, len(outcomes), len(cells)), highlight=False)
+            text = line(outcome, len(outcomes), len(cells))
+            if progress.disable and (left := progress.tasks[0].time_remaining):
+                text += f", about {left / 60:.0f} min left"
+            console.print(text, highlight=False, soft_wrap=True)
             write(places, [outcomes[c.name] for c in cells if c.name in outcomes])
     found = [outcomes[cell.name] for cell in cells]
     write(places, found)
@@ -121,7 +121,7 @@ def line(outcome: Outcome, number: int, total: int) -> str:
         return told + outcome.error
     by_lost = outcome.results["summary"].items()
     means = ", ".join(f"{l} lost {display.spread(row, 'mean')}" for l, row in by_lost)
-    return f"{told}{means} in {outcome.results['timing']['seconds']['total']:.0f} s"
+    return f"{told}{means} in {sweeps.seconds(outcome.results):.0f} s"
 
 
 def write(places: Places, outcomes: list[Outcome]) -> None:
@@ -174,7 +174,8 @@ def main(argv: list[str]) -> None:
     failed = [outcome for outcome in outcomes if outcome.results is None]
     if len(failed) < len(outcomes):
         console.print(table(outcomes))
-    console.print(f"all of it is in {Path(places.folder)}", highlight=False)
+    told = f"all of it is in {places.folder}"
+    console.print(told, highlight=False, soft_wrap=True)
     if failed:
         told = ", ".join(outcome.cell.name for outcome in failed)
         sys.exit(f"error: {len(failed)} of {len(cells)} cells failed: {told}")

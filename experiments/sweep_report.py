@@ -32,13 +32,22 @@ def report(path: Path, folder: Path) -> Group:
     linked = [[*row, link] for row, link in zip(rows, links, strict=True)]
     failed, measured = sweep_tables.failed(sweep), sweep_tables.measured(sweep)
     page = Page(folder, f"Sweep {path.resolve().name}")
-    page.add(measured, "## Cells", table([*headings, "folder"], linked))
-    page.draw("cells", "accuracy by cell", lambda: sweep_tables.figure(sweep))
+    page.add(measured)
+    if sweep.cells:
+        page.add("## Cells", table([*headings, "folder"], linked))
+        page.draw("cells", "accuracy by cell", lambda: sweep_tables.figure(sweep))
     page.add(*(["## Failed cells", failed] if failed else []))
     page.write()
-    shown = Table(*(name.strip("`") for name in headings), box=box.SIMPLE_HEAD)
+    # A terminal has room for what tells most.
+    left_out = ("base", "seconds")
+    kept = [
+        i
+        for i, name in enumerate(headings)
+        if name not in left_out and not name.endswith("most lost")
+    ]
+    shown = Table(*(headings[i].strip("`") for i in kept), box=box.SIMPLE_HEAD)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(row[i] for i in kept))
     return Group(shown, *([failed] if failed else []), measured)
 
 

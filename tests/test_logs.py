@@ -75,7 +75,7 @@ def test_on_a_terminal_a_live_table(tmp_path):
         scores = {"accuracy_0_lost": 0.99, "accuracy_1_lost": 0.975}
         log.log(300, {"loss": 0.0625, "validation_accuracy": 0.98, **scores})
     shown = screen.file.getvalue()
-    for text in ("by lost", "images/s", "300/500", "0.0625", "98.00", "99.00 97.50"):
+    for text in ("by lost", "img/s", "300/500", "0.0625", "98.00", "99.00 97.50"):
         assert text in shown
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from coded_jax import checkpoints, tasks, training
+from coded_jax import checkpoints, steps, tasks, training
 from coded_jax.signals import stop_requests
 
 EXAMPLES, BATCH = 40, 8
@@ -173,7 +173,7 @@ def test_a_step_copies_nothing_from_or_to_the_host(tmp_path):
                 optimizer=task.optimizer,
                 batch_size=BATCH,
             )
-    assert before.params["w"].is_deleted()  # donated
+    assert before.params["w"].is_deleted() == steps.DONATES
 
 
 def test_finished_fit_trains_no_further(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from coded_jax.geometry import first_line
 from coded_jax.runtime.cluster import accelerators, import_ray
 from coded_jax.sweeps import Cell, Outcome, Places, run_cell
 
@@ -42,12 +43,15 @@ def run_with_ray(cells: Sequence[Cell], places: Places, jobs: int) -> Iterator[O
         try:
             yield ray.get(reference)
         except ray.exceptions.RayError as problem:
-            yield Outcome(cell, None, f"{type(problem).__name__}: its process has died")
+            told = first_line(problem) or "its process has died"
+            yield Outcome(cell, None, f"{type(problem).__name__}: {told}")
 
 
 def _run(cell: Cell, places: Places, cache: str | None) -> Any:
     from coded_jax import startup
 
+    if places.devices is not None:
+        startup.offer_cpu_devices(places.devices)
     startup.keep_memory()
     with contextlib.suppress(ValueError):  # of another machine's folder
         startup.keep_compilations(cache)
