@@ -13,9 +13,9 @@ import optax
 from coded_jax.types import PyTree
 
 CALL_STEPS = 50
-# jax 0.7.2 computes wrong numbers on CPUs where some programs are donated their inputs:
+# jax before 0.8.2 computes wrong numbers on CPUs where some programs are donated their inputs:
 # of a systematic MLP code's steps from the fourth on, by 1 % of the loss and more.
-DONATES = jax.__version_info__ >= (0, 8)
+DONATES = jax.__version_info__ >= (0, 8, 2)
 
 
 class TrainState(NamedTuple):
