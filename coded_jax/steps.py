@@ -14,7 +14,7 @@ from coded_jax.types import PyTree
 
 CALL_STEPS = 50
 # Before 0.8.2, jax computes wrong numbers on CPUs where some programs are donated their
-# inputs: of a systematic MLP code's steps from the fourth on, by 1 % and more of the loss.
+# inputs: of a systematic MLP code's steps from the fourth on, by 1 % of the loss.
 DONATES = jax.__version_info__ >= (0, 8, 2)
 
 

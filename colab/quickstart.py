@@ -28,6 +28,7 @@
 # %%
 REPOSITORY = "https://github.com/coded-jax/coded_jax"
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -36,7 +37,9 @@ from importlib.util import find_spec
 if find_spec("coded_jax") is None:  # else it is installed, as in a clone
     kept = [f"{name}=={version(name)}" for name in ("jax", "jaxlib")]
     pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run(["git", "clone", "-q", "--depth=1", REPOSITORY, "clone"], check=True)
+    if not os.path.exists("clone"):
+        git = ["git", "clone", "-q", "--depth=1"]
+        subprocess.run([*git, REPOSITORY, "clone"], check=True)
     subprocess.run([*pip, "-e", "./clone[quickstart]", *kept], check=True)
     sys.path.insert(0, "clone")  # what is installed like this only new kernels find
     assert kept == [f"{name}=={version(name)}" for name in ("jax", "jaxlib")]

@@ -9,6 +9,7 @@ import re
 import signal
 import time
 
+import chex
 import jax
 import jax.export
 import numpy as np
@@ -18,9 +19,14 @@ from scripts import Script
 
 import coded_jax
 from coded_jax import (
+    build,
     data,
+    erasures,
     experiment,
+    losses,
     phases,
+    steps,
+    tasks,
     workdir,
 )
 from coded_jax.config import Config
@@ -224,6 +230,28 @@ def test_codes_are_trained_on_the_first_images_alone(tmp_path):
     np.testing.assert_array_equal(few.train.images, whole.train.images[:200])
     np.testing.assert_array_equal(few.train.labels, whole.train.labels[:200])
     assert few.validation is whole.validation and few.test is whole.test
+
+
+def test_donation_changes_no_step(finished):
+    # Where it did (jax 0.7.2 on CPUs), it was from the fourth step on.
+    model, dataset = coded_jax.load(finished, devices=1), data.load("mnist_5k")
+    arrays = tasks.device_arrays(model.pipeline.mesh, dataset.train)
+    arrays = losses.with_targets(model.pipeline, model.frozen, arrays)
+    optimizer = build.make_optimizer(SMALL, "code", len(dataset.train.labels))
+    patterns = erasures.patterns_up_to(3, 1)
+    inputs = (model.pipeline, model.frozen, dataset, optimizer, 1, patterns)
+    task, order = tasks.code_task(*inputs), np.arange(len(dataset.train.labels))
+    static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 64}
+    plain = jax.jit(steps.train_steps.__wrapped__, static_argnames=(*static, "count"))
+    found = []
+    for step in (steps.train_steps, plain):
+        state, _ = steps.initial_state(task.init, optimizer, jax.random.key(0))
+        for _ in range(6):
+            state, _ = step(
+                state, model.frozen, arrays, order, jax.random.key(1), **static
+            )
+        found.append(state)
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-7)
 
 
 def test_wrong_data_dir_leaves_no_workdir(tmp_path):
