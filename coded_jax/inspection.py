@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -156,6 +156,24 @@ def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
     rows = colours.transpose(0, 2, 1, 4, 3, 5)
     flat = rows.reshape(batch * height, kinds * depth * width, 3)
     return (255 * flat).astype(np.uint8)
+
+
+def drawer(
+    pipeline: Pipeline, frozen: PyTree, images: np.ndarray, lost: Iterable[int]
+) -> Callable[[PyTree], np.ndarray] | None:
+    """What makes the `picture` of the last coded stage, given parameters of the codes.
+
+    None where groups of images are coded, whose features are logits, and in several
+    processes, of which one alone would draw.
+
+    Args:
+      pipeline, frozen, lost: see `feature_maps`.
+      images: uint8 `[B, H, W, C]`.
+    """
+    if pipeline.group > 1 or jax.process_count() > 1:
+        return None
+    inputs = (jnp.asarray(images), tuple(lost))
+    return lambda params: picture(feature_maps(pipeline, frozen, params, *inputs)[-1])
 
 
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

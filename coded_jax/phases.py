@@ -163,23 +163,11 @@ def train(run: Run) -> Trained:
             dict(config.pattern_weights),
         )
         keys = jnp.stack([_key_of(key, name, seed) for seed in range(config.seeds)])
-        settings = (task, base.params, arrays, folder, drawer(pipeline, base.params))
+        images, lost = examples.validation.images[:4], range(min(config.r, config.k))
+        picture = inspection.drawer(pipeline, base.params, images, lost)
+        settings = (task, base.params, arrays, folder, picture)
         fit_phase = lambda phase, key: run.fit(phase, key, *settings)
         return fit_seeds(task, keys, folder, name, fit_phase)
-
-    def drawer(
-        pipeline: Pipeline, frozen: PyTree
-    ) -> Callable[[PyTree], np.ndarray] | None:
-        # Features of groups are logits; and of several processes, one alone would draw.
-        if pipeline.group > 1 or jax.process_count() > 1:
-            return None
-        images, lost = (
-            jnp.asarray(examples.validation.images[:4]),
-            range(min(config.r, config.k)),
-        )
-        return lambda params: inspection.picture(
-            inspection.feature_maps(pipeline, frozen, params, images, lost)[-1]
-        )
 
     tried = {"code": experiment.pipeline, **experiment.rivals}
     fitted = {name: train_code(name, pipeline) for name, pipeline in tried.items()}

@@ -83,6 +83,25 @@ def test_codes_without_parity_have_no_maps_of_it(lenet, split):
     assert list(columns) == ["original", "arrived", "reconstructed", "difference"]
 
 
+def test_picture_while_a_code_trains(model, split):
+    images = split.images[:3]
+    draw = inspection.drawer(model.pipeline, model.frozen, images, [0])
+    picture = draw(model.params)
+    (maps,) = maps_of(model, images, [0])
+    # 3 images of 4 rows, 3 kinds of 4 channels of 4 columns; 6 pixels each, and a line.
+    size = 4 * 6 + 2
+    assert picture.shape == (3 * size, 3 * 4 * size, 3) and picture.dtype == np.uint8
+    shown, columns = inspection.side_by_side(maps, 4)
+    grey = np.uint8(255 * columns["original"][1, :, :, 2])
+    first = picture[size : 2 * size : 6, 2 * size : 3 * size : 6][:4, :4]
+    np.testing.assert_array_equal(first, np.repeat(grey[..., None], 3, -1))
+    arrived = picture[: size - 2, 4 * size : 5 * size - 2]
+    red = (arrived == (255, 0, 0)).all(-1)
+    assert red[:12].all() and not red[12:].any()  # data 0 has the upper rows
+    group = model.pipeline._replace(group=2)
+    assert inspection.drawer(group, model.frozen, images, [0]) is None
+
+
 def test_side_by_side_is_scaled_by_the_original():
     original = np.zeros((1, 2, 1, 2), np.float32)
     original[0, :, 0, 0] = 1, 5  # channel 1 is constant
