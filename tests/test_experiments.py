@@ -1,7 +1,7 @@
 """The scripts and flagfiles of experiments/, and the README that shows them."""
 
 import functools
-import importlib.util
+import importlib
 import json
 import os
 import pathlib
@@ -39,16 +39,9 @@ FLAGFILES = [
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"experiments/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def run():
-    return script("run")
+    return importlib.import_module("run")
 
 
 def config_of(run, monkeypatch, *arguments):
