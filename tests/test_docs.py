@@ -68,7 +68,8 @@ class Server:
 
     def stop(self):
         if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
+            # As Ctrl-C, which children of a shell's background job ignore.
+            self.process.send_signal(signal.SIGTERM)
             out, _ = self.process.communicate(timeout=60)
             assert self.process.returncode == 0 and "1 answered" in out
             self.process = None
