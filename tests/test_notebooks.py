@@ -134,6 +134,7 @@ def test_a_notebook_opens_and_installs_from_the_address_of_the_project(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_is_small_and_shows_nothing_of_the_machine(name):
     assert (COLAB / f"{name}.ipynb").stat().st_size < 300_000
+    assert outputs(read(name))
     for output in outputs(read(name)):
         assert output.output_type != "error" and output.get("name") != "stderr"
         data = output.get("data", {})
