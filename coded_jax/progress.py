@@ -36,6 +36,8 @@ def progress_bars(console: Console) -> Progress:
 
 
 WIDE = 100
+NARROW = ("", "rate", "img/s")
+"""Columns that a terminal of less than `WIDE` is left without."""
 CELLS = ("loss", "score", "by_lost", "rate", "speed")
 """Of a row, empty until something is known of them."""
 
@@ -70,7 +72,7 @@ class LiveTable(Progress):
 def live_table(console: Console, tells: bool = True) -> LiveTable:
     """Shows the phases of a run; nothing is drawn where there is no terminal.
 
-    A terminal of less than `WIDE` columns is left without bars and learning rates.
+    A terminal of less than `WIDE` columns is left without those of `NARROW`.
     """
     columns: dict[str, ProgressColumn] = {
         "phase": TextColumn("{task.description}"),
@@ -85,7 +87,7 @@ def live_table(console: Console, tells: bool = True) -> LiveTable:
         "left": TimeRemainingColumn(),
     }
     if console.width < WIDE:
-        columns = {n: c for n, c in columns.items() if n not in ("", "rate")}
+        columns = {n: c for n, c in columns.items() if n not in NARROW}
     # Time left is that of the mean speed so far: cells of a sweep take minutes.
     return LiveTable(
         columns,

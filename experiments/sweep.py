@@ -83,7 +83,9 @@ def run_cells(
     for base in {places.base(cell.config) for cell in cells}:
         # Before several processes would train it; by the first cell that can.
         sharing = [cell for cell in cells if places.base(cell.config) == base]
-        any(not sweeps.train_base(cell, places, progress) for cell in sharing)
+        for cell in sharing:
+            if not sweeps.train_base(cell, places, progress):
+                break
     yield from ray_cells.run_with_ray(cells, places, JOBS.value)
 
 

@@ -79,6 +79,20 @@ def test_on_a_terminal_a_live_table(tmp_path):
         assert text in shown
 
 
+def test_a_narrow_terminal_shows_whole_values(tmp_path):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with live_table(screen) as table:
+        with phase_log(tmp_path, "no_parity_2", table, 12885) as log:
+            log.start(0)
+            log.log(12000, {"loss": 0.06251})
+            scores = {f"accuracy_{l}_lost": 0.99 for l in range(3)}
+            log.log(12885, {"loss": 0.06251, "validation_accuracy": 0.98, **scores})
+    shown = screen.file.getvalue()
+    assert "…" not in shown
+    for text in ("no_parity_2", "12885/12885", "0.06251", "99.00 99.00 99.00"):
+        assert text in shown
+
+
 def test_tensorboard_has_metrics_and_pictures(tmp_path):
     drawn = []
 
