@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import optax
 
-from coded_jax import distributed
 from coded_jax.progress import LiveTable, add_row, begin_at
 from coded_jax.training import BY_LOST, SCORE
 from coded_jax.types import PyTree
@@ -21,23 +20,8 @@ from coded_jax.workdir import METRICS, write_atomically
 QUIET_SECONDS = 30.0  # between lines where there is no terminal
 
 
-def phase_log(
-    folder: Path,
-    phase: str,
-    table: LiveTable,
-    steps: int,
-    batch_size: int,
-    rate: float | optax.Schedule,
-    picture: Callable[[PyTree], np.ndarray] | None = None,
-) -> PhaseLog | SilentLog:
-    """The observer of one phase: of several processes, the lead one's alone writes."""
-    if distributed.is_lead():
-        return PhaseLog(folder, phase, table, steps, batch_size, rate, picture)
-    return SilentLog()
-
-
 class SilentLog(AbstractContextManager):
-    """Observes, and says nothing."""
+    """Observes, and says nothing: of several processes, all but the lead one."""
 
     def start(self, step: int) -> None:
         """Nothing is shown."""

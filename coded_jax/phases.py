@@ -32,7 +32,7 @@ from coded_jax.build import (
 )
 from coded_jax.data import Dataset, Split
 from coded_jax.evaluation import Outcome
-from coded_jax.logs import phase_log
+from coded_jax.logs import PhaseLog, SilentLog
 from coded_jax.pipeline import Pipeline
 from coded_jax.progress import LiveTable, add_row
 from coded_jax.seeds import fit_seeds
@@ -88,8 +88,11 @@ class Run(NamedTuple):
         epochs, batch_size = epochs_of(config, phase), batch_size_of(config, phase)
         steps = total_steps(examples, batch_size, epochs)
         rate = learning_rate(config, phase, examples)
-        settings = (steps, batch_size, rate, picture)
-        with phase_log(folder, phase, self.progress, *settings) as log:
+        lead, settings = distributed.is_lead(), (steps, batch_size, rate, picture)
+        observer = (
+            PhaseLog(folder, phase, self.progress, *settings) if lead else SilentLog()
+        )
+        with observer as log:
             return fit(
                 task,
                 frozen,
