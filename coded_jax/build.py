@@ -44,6 +44,8 @@ def build_pipeline(
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     try:
         variables = jax.eval_shape(lambda k: network.init(k, image_shape, classes), key)
+        if any(0 in leaf.shape for leaf in jax.tree.leaves(variables)):
+            raise ValueError("no features are left of it")
     except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(
             f"image_shape: {tuple(image_shape)} given, one that {config.base_model} "

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
-from coded_jax.augmentation import AUGMENTATIONS
-from coded_jax.codes import (
-    DECODER_CHANNELS,
-    DECODERS,
-    ENCODERS,
-    LEARNED,
-    NAMES,
-    SUMS,
-)
+from coded_jax.codes import LEARNED
 from coded_jax.codes.conv import DILATIONS
-from coded_jax.data import DATASETS
-from coded_jax.erasures import DRAWS, Pattern, harmful
-from coded_jax.models import BASE_MODELS
-from coded_jax.predictions import STAGE_LOSSES
-from coded_jax.tasks import STAGE_TRAININGS
-
-RECIPES = ("paper", "systematic")
-PRECISIONS = ("float32", "bfloat16")
-SCHEDULES = ("cosine", "constant")
-SPLITS = ("image", "group")
-MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
-OWN = "own"  # data and base model that `own.protect` is given, not looked up by name
-MAX_EPOCHS, MAX_WIDTH, MAX_DILATION, MAX_KERNEL = 1e6, 2**16, 2**10, 31
+from coded_jax.erasures import Pattern
+from coded_jax.ranges import OWN, require_in_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,94 +123,7 @@ class Config:
             if getattr(self, name) is None:
                 # The dataclass is frozen, but not yet.
                 object.__setattr__(self, name, network if cheap else "mlp")
-        for name, value, accepted in (
-            ("dataset", self.dataset, (*DATASETS, OWN)),
-            ("base_model", self.base_model, (*BASE_MODELS, OWN)),
-            ("stage_training", self.stage_training, STAGE_TRAININGS),
-            ("stage_losses", self.stage_losses, STAGE_LOSSES),
-            ("base_schedule", self.base_schedule, SCHEDULES),
-            ("augmentation", self.augmentation, AUGMENTATIONS),
-            ("code_augmentation", self.code_augmentation, AUGMENTATIONS),
-            ("recipe", self.recipe, RECIPES),
-            ("precision", self.precision, PRECISIONS),
-            ("encoder", self.encoder, ENCODERS),
-            ("decoder", self.decoder, DECODERS),
-            ("sums", self.sums, tuple(SUMS)),
-            ("draws", self.draws, DRAWS),
-            ("split", self.split, SPLITS),
-            ("code", self.code, NAMES),
-            ("decoder_channels", self.decoder_channels, (None, *DECODER_CHANNELS)),
-        ):
-            _check(name, value, value in accepted, f"one of {list(accepted)}")
-        least = 1 if self.code == "replication" else 2  # copies of the whole image
-        _check("k", self.k, least <= self.k < MAX_N, f"{least}..{MAX_N - 1}")
-        most = MAX_N - self.k
-        _check("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
-        _check("l", self.l, 0 <= self.most_lost <= self.r, f"0..r, here 0..{self.r}")
-        _check("tried", self.tried, 0 <= self.most_tried <= self.n, f"0..{self.n}")
-        self._check_pattern_weights()
-        _check("seeds", self.seeds, 1 <= self.seeds <= 100, "1..100")
-        fits = set(self.baselines) <= set(NAMES)
-        fits = fits and len(set(self.baselines)) == len(self.baselines)
-        _check("baselines", self.baselines, fits, f"some of {list(NAMES)}, each once,")
-        whole = self.split == "image" or (self.grid is None and self.stages is None)
-        _check("split", self.split, whole, "image with a grid or stages")
-        grid = self.pieces
-        fits = len(grid) == 2 and min(grid) >= 1 and math.prod(grid) == self.k
-        _check("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
-        bounds = [0, *(block for stage in self.stages or () for block in stage)]
-        fits = self.stages is None or (
-            len(bounds) > 1
-            and all(len(stage) == 2 and stage[0] <= stage[1] for stage in self.stages)
-            and all(a < b for a, b in zip(bounds[::2], bounds[1::2], strict=False))
-        )
-        _check("stages", self.stages, fits, "ascending first-last blocks from 1 on")
-        width = self.base_width
-        _check("base_width", width, 0 < width <= 16, "more than 0 and at most 16")
-        smoothing = self.label_smoothing
-        _check("label_smoothing", smoothing, 0 <= smoothing < 1, "0 or more, below 1")
-        for name in ("encoder_width", "decoder_width"):
-            value = getattr(self, name)
-            fits = value is None or 1 <= value <= MAX_WIDTH
-            _check(name, value, fits, f"1..{MAX_WIDTH}")
-        for name in ("dilations", "decoder_dilations"):
-            given = getattr(self, name)
-            fits = given is None or given and 1 <= min(given) <= max(given)
-            fits = bool(fits) and (given is None or max(given) <= MAX_DILATION)
-            _check(name, given, fits, f"integers in 1..{MAX_DILATION}")
-        fits = self.kernel % 2 == 1 and 1 <= self.kernel <= MAX_KERNEL
-        _check("kernel", self.kernel, fits, f"an odd number in 1..{MAX_KERNEL}")
-        for name in ("base_epochs", "epochs"):
-            value = getattr(self, name)
-            fits = 0 < value <= MAX_EPOCHS
-            _check(name, value, fits, f"more than 0 and at most {MAX_EPOCHS:g}")
-        for name in ("learning_rate", "base_learning_rate"):
-            rate = getattr(self, name)
-            fits = rate is None or 0 < rate < math.inf
-            _check(name, rate, fits, "more than 0")
-        for name in ("distillation", "supervision"):
-            weight = getattr(self, name)
-            fits = 0 <= weight < math.inf
-            fits = fits and (weight == 0 or self.stage_training == "end_to_end")
-            _check(name, weight, fits, "0 or more, and 0 for training per_stage,")
-        fits = not self.nonnegative or self.split == "image"
-        _check("nonnegative", self.nonnegative, fits, "False with split=group")
-        decay = self.weight_decay
-        _check("weight_decay", decay, 0 <= decay < math.inf, "0 or more")
-        for name in ("batch_size", "base_batch_size", "train_images"):
-            size = getattr(self, name)
-            _check(name, size, size is None or size >= 1, "1 or more")
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
-
-    def _check_pattern_weights(self) -> None:
-        weights = self.pattern_weights
-        known = harmful(self.k, self.n, self.most_lost) if weights else []
-        lost = [pattern for pattern, _ in weights]
-        fits = len(set(lost)) == len(lost) and set(lost) <= set(known)
-        fits = fits and all(1e-6 <= weight <= 1e6 for _, weight in weights)
-        accepted = f"patterns that lose a data piece and at most {self.most_lost} of "
-        accepted += f"{self.n} results, each once, with weights of 1e-6..1e6,"
-        _check("pattern_weights", weights, fits, accepted)
+        require_in_range(self)
 
     @property
     def n(self) -> int:
@@ -288,8 +181,3 @@ class Config:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _check(name: str, value: object, holds: bool, accepted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}: {value!r} given, {accepted} accepted")

@@ -15,9 +15,10 @@ import numpy as np
 from rich.console import Console
 
 from coded_jax import experiment, serving
-from coded_jax.config import OWN, Config
+from coded_jax.config import Config
 from coded_jax.data import Dataset
 from coded_jax.geometry import first_line
+from coded_jax.ranges import OWN
 from coded_jax.types import BaseModel, Block, PyTree
 
 

@@ -20,8 +20,9 @@ from coded_jax import (
     workdir,
 )
 from coded_jax.build import build_pipeline, make_optimizer
-from coded_jax.config import OWN, Config
+from coded_jax.config import Config
 from coded_jax.pipeline import Pipeline, infer
+from coded_jax.ranges import OWN
 from coded_jax.steps import initial_state
 from coded_jax.types import PyTree
 

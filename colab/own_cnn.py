@@ -191,7 +191,7 @@ except ValueError as error:
 # %matplotlib inline
 from rich.console import Console
 
-from coded_jax import costs, display, figures
+from coded_jax import costs, display, model_figures
 
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 model = coded_jax.protect(
@@ -232,4 +232,4 @@ print(f"{'labels':14}", *labels)
 for lost in [[], *([device] for device in range(plan.k + R))]:
     name = display.lost_text(lost, plan.k)
     print(f"lost {name:9}", *np.asarray(model.classify(images, lost)))
-figures.features(model, images[:3], [0])
+model_figures.features(model, images[:3], [0])

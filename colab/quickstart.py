@@ -71,7 +71,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 
-from coded_jax import display, experiment, figures
+from coded_jax import display, experiment, figures, model_figures
 from coded_jax.config import Config
 
 folder = f"runs/quickstart-k{K}-r{R}-{BASE_EPOCHS}-{EPOCHS}"
@@ -127,7 +127,7 @@ sure = f"with a confidence of {answer.confidence[0]:.1%}"
 print(
     f"{name} is lost: a {test.labels[IMAGE]} is taken for a {answer.classes[0]}, {sure}"
 )
-figures.features(model, test.images[IMAGE : IMAGE + 1], [LOST])
+model_figures.features(model, test.images[IMAGE : IMAGE + 1], [LOST])
 
 # %% [markdown]
 # ## Lose each of them

@@ -35,8 +35,8 @@ from runtime_flags import (
 )
 
 from coded_jax import data, runtime, serving, startup, workdir
-from coded_jax.config import OWN
 from coded_jax.progress import progress_bars
+from coded_jax.ranges import OWN
 from coded_jax.runtime import replay, rivals, study
 from coded_jax.runtime.study import Strategy
 

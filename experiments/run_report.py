@@ -12,7 +12,7 @@ from pages import Page
 from result_tables import setup
 from sections import table
 
-from coded_jax import data, display, figures, serving
+from coded_jax import data, display, figures, model_figures, serving
 from coded_jax.display import blocks_text, lost_text, percent, spread
 from coded_jax.workdir import METRICS
 
@@ -75,12 +75,14 @@ def add_model(
     page.draw(
         "features",
         "feature maps",
-        lambda: figures.features(model, images, lost),
+        lambda: model_figures.features(model, images, lost),
         caption="Red is lost. A picture has four channels, each of which has one scale "
         "in all pictures but those of parity pieces.",
     )
     page.draw(
-        "confusion", "confusion of errors", lambda: figures.confusion(model, test, lost)
+        "confusion",
+        "confusion of errors",
+        lambda: model_figures.confusion(model, test, lost),
     )
 
 
@@ -106,7 +108,9 @@ def facts(results: dict[str, Any]) -> list[list[str]]:
         "seed": f"{results['seed']}; {config['seeds']} of the code",
         "time": times,
         "measured with": setup(results),
-        "command": f"`{results['command']}`",
+        "command": f"`{results['command']}`"
+        if results["command"]
+        else "none, `own.protect`",
     }
     return [[name, value] for name, value in rows.items()]
 

@@ -13,6 +13,7 @@ from coded_jax import (
     erasures,
     models,
     predictions,
+    ranges,
     tasks,
 )
 
@@ -47,11 +48,11 @@ flags.DEFINE_integer("l", DEFAULT.l, "most results lost in training; r if not gi
 flags.DEFINE_string(
     "grid", None, "rows x columns of pieces, as 2x2; k x 1 if not given"
 )
-flags.DEFINE_enum("recipe", DEFAULT.recipe, config.RECIPES, "decoder and schedule")
+flags.DEFINE_enum("recipe", DEFAULT.recipe, ranges.RECIPES, "decoder and schedule")
 flags.DEFINE_enum(
     "split",
     DEFAULT.split,
-    config.SPLITS,
+    ranges.SPLITS,
     "pieces of one image, or k images coded together by the whole network",
 )
 flags.DEFINE_enum("code", DEFAULT.code, codes.NAMES, "the erasure code")
@@ -129,7 +130,7 @@ flags.DEFINE_float("base_learning_rate", None, "learning_rate if not given")
 flags.DEFINE_enum(
     "base_schedule",
     DEFAULT.base_schedule,
-    config.SCHEDULES,
+    ranges.SCHEDULES,
     "learning rate of the base model",
 )
 flags.DEFINE_enum(
@@ -151,7 +152,7 @@ flags.DEFINE_float("weight_decay", DEFAULT.weight_decay, "L2 factor")
 flags.DEFINE_enum(
     "precision",
     DEFAULT.precision,
-    config.PRECISIONS,
+    ranges.PRECISIONS,
     "that encoder, F_Conv and decoder compute in",
 )
 

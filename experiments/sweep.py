@@ -101,6 +101,8 @@ def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
     waiting = [cell for cell in cells if cell.name not in outcomes]
     if outcomes:
         console.print(f"{len(outcomes)} of {len(cells)} cells are finished already")
+    if waiting and not console.is_terminal:
+        console.print("each cell has a line when it is done", highlight=False)
     with live_table(console, tells=False) as progress:
         row = add_row(progress, "cells", len(waiting))
         for outcome in run_cells(waiting, places, progress):
@@ -161,7 +163,8 @@ def main(argv: list[str]) -> None:
     try:
         cells = cells_from_flags()
         places = places_from_flags(cells)
-        if JOBS.value is not None:
+        waiting = any(sweeps.finished(cell, places) is None for cell in cells)
+        if waiting and JOBS.value is not None:
             from coded_jax.runtime import cluster
 
             cluster.connect(ADDRESS.value, JOBS.value)

@@ -7,15 +7,15 @@ import shutil
 from importlib.util import find_spec
 
 # Compilation takes most of the tests' time, also in the processes that they start; what
-# is left out here are LLVM's dear passes, which change rounding alone.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# is left out here are LLVM's dear passes, which change rounding alone. The smoke tests
+# of `noxfile.py` are run as users run JAX.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
 
 if jax.__version_info__ < (0, 11):  # later, unknown flags end the process
     # Fused loops are generated straight as LLVM code: a third of the time to compile.
-    given = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {given}"
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402

@@ -162,6 +162,15 @@ def test_every_guide_is_listed():
     assert sorted(set(listed)) == GUIDES
 
 
+def test_every_module_is_in_the_table_of_the_readme():
+    table = (ROOT / "README.md").read_text().split("| One idea |")[1]
+    table = table.split("\n\n")[0]
+    package = ROOT / "coded_jax"
+    files = [*package.glob("*.py"), *package.glob("runtime/*.py")]
+    modules = {path.stem for path in files} - {"__init__"}
+    assert {name for name in modules if f"`{name}`" not in table} == set()
+
+
 def test_reference_is_built_without_warnings(first):
     run_blocks("docs/README.md", guide_blocks("README"), first)
     pages = {path.stem for path in (first / "site/coded_jax").glob("*.html")}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax import build, data, figures, inspection
+from coded_jax import build, data, figures, inspection, model_figures
 from coded_jax.config import Config
 from coded_jax.inspection import StageMaps
 from coded_jax.serving import CodedModel
@@ -64,7 +64,7 @@ def test_maps_of_a_chain_that_is_exact(lenet, split):
     for maps in (first, second):
         np.testing.assert_allclose(maps.reconstructed, maps.original, atol=1e-3)
         assert np.isnan(maps.arrived).any() and len(maps.parity) == 1
-    drawn = figures.features(chain, split.images[:2], (1,))
+    drawn = model_figures.features(chain, split.images[:2], (1,))
     titles = [part._suptitle.get_text() for part in drawn.subfigs]
     assert [t.split(",")[0] for t in titles] == [
         "data 1 lost; blocks 1",
@@ -143,7 +143,7 @@ def test_confusion_of_a_code_without_an_answer(lenet, split):
     right = (model.classify(some.images) == some.labels).sum()
     assert found.spoiled[:, -1].sum() == found.spoiled.sum() == right
     assert found.mended == 0
-    (axes, _) = figures.confusion(model, some, (0,)).axes
+    (axes, _) = model_figures.confusion(model, some, (0,)).axes
     assert axes.get_xticklabels()[-1].get_text() == "none"
 
 
