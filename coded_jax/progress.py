@@ -76,7 +76,7 @@ def live_table(console: Console, tells: bool = True) -> LiveTable:
     """
     columns: dict[str, ProgressColumn] = {
         "phase": TextColumn("{task.description}"),
-        "": BarColumn(16),
+        "": BarColumn(12),
         "step": MofNCompleteColumn(),
         "loss": TextColumn("{task.fields[loss]}"),
         "valid": TextColumn("{task.fields[score]}"),

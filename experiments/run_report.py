@@ -189,7 +189,7 @@ def stages(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         for stage in results["split"]["stages"]
     ]
-    return ["coded blocks", "piece", "share", "piece's part of the stage's work"], rows
+    return ["coded blocks", "piece", "share", "piece's part of the pixels"], rows
 
 
 def costs(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -325,7 +325,7 @@ def test_masks_of_every_form_mean_the_same():
     expected = run(*arguments, one)
     every = np.broadcast_to(one, (3, B))
     for mask in (every, np.stack([one, one]), np.stack([every, every])):
-        np.testing.assert_allclose(run(*arguments, mask), expected, rtol=1e-5)
+        np.testing.assert_allclose(run(*arguments, mask), expected, 1e-5, 1e-5)
     # Each image and each stage its own.
     mixed = np.ones((2, 3, B), bool)
     mixed[0, 0, 0] = mixed[1, 1, 0] = mixed[1, 0, 2] = False
