@@ -35,14 +35,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 if find_spec("coded_jax") is None:  # else it is installed, as in a clone
-    kept = [f"{name}=={version(name)}" for name in ("jax", "jaxlib")]
+    kept = [f"{name}=={version(name)}" for name in ("jax", "jaxlib", "numpy")]
     pip = [sys.executable, "-m", "pip", "install", "-q"]
     if not os.path.exists("clone"):
         git = ["git", "clone", "-q", "--depth=1"]
         subprocess.run([*git, REPOSITORY, "clone"], check=True)
     subprocess.run([*pip, "-e", "./clone[quickstart]", *kept], check=True)
     sys.path.insert(0, "clone")  # what is installed like this only new kernels find
-    assert kept == [f"{name}=={version(name)}" for name in ("jax", "jaxlib")]
+    assert kept == [f"{name}=={version(name)}" for name in ("jax", "jaxlib", "numpy")]
 print("jax", version("jax"))
 
 # %% [markdown]

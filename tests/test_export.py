@@ -110,6 +110,13 @@ def test_file_gives_what_infer_gives(config, shape, recipe):
         assert np.abs(answers[0] - answers[1]).max() > 1e-3
 
 
+def test_no_library_of_the_reader_is_called():
+    for case in CASES[1:]:
+        blob = jax.export.deserialize(bytearray(exported_bytes(*case)))
+        called = set(re.findall(r"custom_call @(\w+)", blob.mlir_module()))
+        assert called == {"shape_assertion"}  # JAX's own
+
+
 def test_computed_in_bfloat16_but_float32_outside():
     model = make(*CASES[1])
     half = model._replace(pipeline=model.pipeline._replace(dtype="bfloat16"))

@@ -153,5 +153,5 @@ def test_the_installation_keeps_the_jax_that_is_there(monkeypatch):
     clone, install = commands
     assert clone[:2] == ["git", "clone"]
     assert clone[-1] == sys.path[0] and f"./{clone[-1]}[quickstart]" in install
-    pins = [f"{name}=={version(name)}" for name in ("jax", "jaxlib")]
-    assert install[-2:] == pins
+    pins = [f"{name}=={version(name)}" for name in ("jax", "jaxlib", "numpy")]
+    assert install[-3:] == pins

@@ -49,6 +49,24 @@ SUMS = {"cosine": cosines, "power": powers}
 """What the learned sums of the pieces are at first."""
 
 
+def solve_definite(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """`matrix^-1 right` by Gauss-Jordan elimination, in plain array operations.
+
+    An exported file then has no calls of LAPACK, which JAX before 0.10 does not load
+    for one: it crashes.
+
+    Args:
+      matrix: `[k, k]`, positive definite, so that no pivot is sought; k is small.
+      right: `[k, m]`.
+    """
+    k = len(matrix)
+    both = jnp.concatenate([matrix, right], axis=1)
+    for i, unit in enumerate(jnp.eye(k)):
+        row = both[i] / both[i, i]
+        both -= jnp.outer(both[:, i] - unit, row)
+    return both[:, k:]
+
+
 def linear_estimate(
     sums: jax.Array, features: jax.Array, available: jax.Array
 ) -> jax.Array:
@@ -74,7 +92,7 @@ def linear_estimate(
     def solve(available: jax.Array) -> jax.Array:
         arrived = generator.T * available[None]
         gram = jnp.matmul(arrived, generator, precision="highest")
-        return jnp.linalg.solve(gram + jnp.eye(k), arrived)
+        return solve_definite(gram + jnp.eye(k), arrived)
 
     weights = jax.vmap(solve, 1)(available).astype(features.dtype)
     weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
