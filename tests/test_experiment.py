@@ -251,7 +251,8 @@ def test_donation_changes_no_step(finished):
                 state, model.frozen, arrays, order, jax.random.key(1), **static
             )
         found.append(state)
-    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-7)
+    # Two programs, so rounded apart: Adam's steps of 1e-3 by up to 1e-6.
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_data_dir_leaves_no_workdir(tmp_path):
