@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all ablations, 12 sweeps of 39 cells, and copies what the tables are made of.
+# Runs all ablations, 12 sweeps of 41 cells, and copies what the tables are made of.
 # It can be stopped and started again: finished cells are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
