@@ -34,17 +34,22 @@ SMOKE = [
 AS_USERS_RUN_JAX = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
 
 
+def install(session: nox.Session, *packages: str) -> None:
+    """The newest that is accepted, also where an older one is installed already."""
+    session.install("--upgrade", "--upgrade-strategy=eager", "-e", *packages)
+
+
 def define(name: str, python: str, pins: list[str]) -> None:
     """The two sessions of one set of versions."""
 
     @nox.session(name=f"tests-{name}", python=python, tags=["tests"])
     def tests(session: nox.Session) -> None:
-        session.install("-e", ".[test]", *pins)
+        install(session, ".[test]", *pins)
         session.run("python", "-m", "pytest", *session.posargs)
 
     @nox.session(name=f"smoke-{name}", python=python, tags=["smoke"])
     def smoke(session: nox.Session) -> None:
-        session.install("-e", ".[smoke]", *pins)
+        install(session, ".[smoke]", *pins)
         chosen = session.posargs or SMOKE
         session.run("python", "-m", "pytest", *chosen, env=AS_USERS_RUN_JAX)
 

@@ -173,9 +173,9 @@ def _showing(
         yield phases.Run(experiment, table, stop)
 
 
-def train_base(experiment: Experiment, progress: LiveTable | None = None) -> None:
-    """Trains the base model alone; arguments and errors as of `run`."""
-    with _showing(experiment, None, progress) as steps:
+def train_base(experiment: Experiment) -> None:
+    """Trains the base model alone; errors as of `run`."""
+    with _showing(experiment, None, None) as steps:
         phases.train_base(steps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -61,12 +62,16 @@ def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
 
 
 def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The lines of a workdir's `metrics.jsonl` by phase; none without training."""
+    """The lines of a workdir's `metrics.jsonl` by phase; none without training.
+
+    Lines that a kill has cut short are left out, as `logs` does when it resumes.
+    """
     phases: dict[str, list[dict[str, Any]]] = {}
     if (folder / METRICS).exists():
-        for line in (folder / METRICS).read_text().splitlines():
-            record = json.loads(line)
-            phases.setdefault(record["phase"], []).append(record)
+        for line in (folder / METRICS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                phases.setdefault(record["phase"], []).append(record)
     return phases
 
 

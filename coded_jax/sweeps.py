@@ -89,6 +89,12 @@ def finished(cell: Cell, places: Places) -> Outcome | None:
     return Outcome(cell, results) if same and "costs" in results else None
 
 
+def others(cells: Iterable[Cell], places: Places) -> list[str]:
+    """Names of the cells in the sweep's folder that are none of these."""
+    found = {path.parent.name for path in (places.folder / "cells").glob("*/*")}
+    return sorted(found - {cell.name for cell in cells})
+
+
 def require_same_flags(cells: Iterable[Cell], places: Places) -> None:
     """Raises ValueError if a cell's folder was made with other flags."""
     defaults = Config().to_flags()
@@ -120,10 +126,9 @@ def run_cell(
     return Outcome(cell, *_attempt(cell, places, loaded, run))
 
 
-def train_base(cell: Cell, places: Places, progress: LiveTable) -> str:
+def train_base(cell: Cell, places: Places) -> str:
     """Trains a cell's base model alone; returns what goes wrong, or an empty string."""
-    train = lambda prepared: experiment.train_base(prepared, progress)
-    return _attempt(cell, places, None, train)[1]
+    return _attempt(cell, places, None, experiment.train_base)[1]
 
 
 def _attempt(
@@ -231,12 +236,21 @@ def write_table(folder: Path, table: Sequence[dict[str, Any]]) -> None:
 
 
 def summary(
+    cells: Sequence[Cell],
     outcomes: Sequence[Outcome],
     vary: dict[str, list[str]],
     variants: Sequence[str],
     command: str,
 ) -> dict[str, Any]:
-    """What `sweep.json` says: how the sweep was made, and the seconds of all cells."""
+    """What `sweep.json` says: how the sweep was made, its cells, and their seconds.
+
+    Args:
+      cells: all of them.
+      outcomes: of those that have run.
+      vary: see `rows` for the flags' names; each with its values.
+      variants: flags that go together, as text.
+      command: that made it.
+    """
     done = [o.results for o in outcomes if o.results is not None]
     return {
         "command": command,
@@ -244,7 +258,7 @@ def summary(
         "machine": done[0]["machine"] if done else {"cores": os.cpu_count()},
         "vary": vary,
         "variants": list(variants),
-        "cells": [outcome.cell.name for outcome in outcomes],
+        "cells": [cell.name for cell in cells],
         "failed": {o.cell.name: o.error for o in outcomes if o.error},
         "seconds": round(sum(map(seconds, done)), 1),
     }

@@ -56,16 +56,8 @@ def open_workdir(
       ValueError: it cannot be written to, or was made with other flags.
     """
     folder = absolute(path, name)
-    try:
-        if write:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-    except OSError as error:
-        raise ValueError(
-            f"{name}: {os.fspath(path)!r} given, a folder that can be written to "
-            f"accepted ({error.strerror or error})"
-        ) from error
+    if write:
+        make_folder(folder, name)
     before = read_flags(folder)
     known = {**(defaults or {}), **(before or {})}
     differing = {
@@ -107,6 +99,23 @@ def absolute(path: str | os.PathLike, name: str = "workdir") -> Path:
     if not os.fspath(path):
         raise ValueError(f"{name}: '' given, the path of a folder accepted")
     return Path(path).expanduser().absolute()
+
+
+def make_folder(folder: Path, name: str = "workdir") -> None:
+    """Makes a folder if need be.
+
+    Raises:
+      ValueError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{name}: {str(folder)!r} given, a folder that can be written to accepted "
+            f"({error.strerror or error})"
+        ) from error
 
 
 def read_flags(folder: Path) -> dict[str, str] | None:

@@ -54,7 +54,7 @@ print("jax", version("jax"))
 
 # %% tags=["parameters"]
 SCHEDULES = ["1,1,1,1", "1,2,4,1", "1,4,8,1"]  # @param
-SEEDS = 2  # @param {type: "integer"}
+SEEDS = 3  # @param {type: "integer"}
 BASE_EPOCHS = 10  # @param {type: "integer"}
 EPOCHS = 3  # @param {type: "integer"}
 WIDTH = 16  # @param {type: "integer"}
@@ -158,12 +158,12 @@ figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
 for which, label in (("mean", "mean over the devices"), ("worst", "worst device")):
     values = np.array([drops(schedule, "learned", which) for schedule in SCHEDULES])
     places = np.arange(len(SCHEDULES))
-    axes.errorbar(places, values.mean(1), values.std(1), capsize=4, label=label)
+    axes.errorbar(places, values.mean(1), values.std(1, ddof=1), capsize=4, label=label)
     axes.plot(places, values, "o", color="grey", alpha=0.6, markersize=4)
 for schedule in SCHEDULES:
     mean, worst = (drops(schedule, "learned", which) for which in ("mean", "worst"))
     (work, *_) = (row["work"] for row in rows if row["dilations"] == schedule)
-    texts = [f"{np.mean(found):.2f} ± {np.std(found):.2f}" for found in (mean, worst)]
+    texts = [f"{np.mean(x):.2f} ± {np.std(x, ddof=1):.2f}" for x in (mean, worst)]
     size = f"{reach(schedule)}x{reach(schedule)}"
     print(f"{schedule:12}{size:>8}{texts[0]:>18}{texts[1]:>18}{float(work):8.2f}")
 labels = [f"{s}\nreach {reach(s)}x{reach(s)}" for s in SCHEDULES]
@@ -174,9 +174,9 @@ axes.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# How to read it: a point is one trial, a bar the standard deviation around their mean,
-# and a schedule is better than another where its whole bar lies lower; where bars
-# overlap, these trials cannot tell the two apart, and more of them (`SEEDS`) are
-# needed. The mean is what the loss of a device costs on average, the worst device what
-# can be promised; and a reach beyond the maps that a layer sees, here pieces of 20x28
-# pixels and shares of a few features, cannot add anything.
+# How to read it: a point is one trial, a bar the standard deviation around their mean.
+# Where the bars of two schedules overlap, these trials cannot tell the two apart; where
+# they lie well apart, the lower one is better, and with so few trials (`SEEDS`) more of
+# them make sure. The mean is what the loss of a device costs on average, the worst device
+# what can be promised; and a reach beyond the maps that a layer sees, here pieces of
+# 20x28 pixels and shares of a few features, cannot add anything.

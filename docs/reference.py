@@ -65,4 +65,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit(f"error: arguments: {sys.argv[1:]} given, one folder accepted")
+    main(sys.argv[1])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coded_jax.workdir import RESULTS
+from coded_jax.workdir import FLAGS, RESULTS
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -25,9 +25,19 @@ def read_results(path: Path) -> dict[str, Any]:
         results = None
     if not isinstance(results, dict) or "summary" not in results:
         raise ValueError(
-            f"runs: {str(path)!r} given, workdirs or files of results.json accepted"
+            f"runs: {str(path)!r} given, which {_lacks(path)}; workdirs of finished "
+            "runs or files of results.json accepted"
         )
     return results
+
+
+def _lacks(path: Path) -> str:
+    """What is wrong with it."""
+    if not path.exists():
+        return "does not exist"
+    if (path / FLAGS).exists() and not (path / RESULTS).exists():
+        return f"is not finished (run.py --flagfile={path / FLAGS} goes on with it)"
+    return "holds no results"
 
 
 def read_current(path: Path) -> dict[str, Any]:

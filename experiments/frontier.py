@@ -31,7 +31,7 @@ from rich.table import Table
 
 from coded_jax import figures, frontier
 from coded_jax.frontier import Point
-from coded_jax.workdir import write_atomically
+from coded_jax.workdir import make_folder, write_atomically
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
 FAILURE = flags.DEFINE_multi_float(
@@ -106,16 +106,10 @@ def write(folder: Path, points: list[Point], results: dict[str, Any]) -> None:
     """Writes `frontier.json` and `frontier.png`.
 
     Raises:
-      ValueError: the folder cannot be made.
-      OSError: it cannot be written to.
+      ValueError: the folder cannot be made or written to.
       ImportError: matplotlib is missing; then only the JSON is written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        raise ValueError(
-            f"output: {str(folder)!r} given, a folder that can be made accepted"
-        ) from None
+    make_folder(folder, "output")
     content = {
         "dataset": results["dataset"],
         "base": results["base"],

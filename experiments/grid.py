@@ -32,9 +32,12 @@ def cells_from_flags() -> list[Cell]:
     Raises:
       ValueError: the flags name no cell, or one that is out of range.
     """
+    together, alone = variants(), varied()
+    if both := {flag for each in together for flag in each}.intersection(alone):
+        raise ValueError(f"vary: {sorted(both)} given, and by --variant as well")
     combinations = itertools.product(
-        variants(),
-        *([{name: value} for value in values] for name, values in varied().items()),
+        together,
+        *([{name: value} for value in values] for name, values in alone.items()),
     )
     settings = [
         {name: value for part in parts for name, value in part.items()}
@@ -43,9 +46,12 @@ def cells_from_flags() -> list[Cell]:
     if settings == [{}]:
         raise ValueError("vary: none given, one or more, or --variant, accepted")
     cells = [cell_of(each) for each in settings]
-    twice = {cell.name for cell in cells if cells.count(cell) > 1}
-    if twice:
-        raise ValueError(f"vary: {sorted(twice)} given more than once")
+    for cell, other in itertools.combinations(cells, 2):
+        if cell.config == other.config:
+            raise ValueError(
+                f"vary: cells {cell.name!r} and {other.name!r} given, with the same "
+                "settings; different ones accepted"
+            )
     return cells
 
 
@@ -71,15 +77,20 @@ def variants() -> list[Settings]:
     """The flags of each variant; a single one without flags if none is given.
 
     Raises:
-      ValueError: a flag is unknown, or has no value.
+      ValueError: a flag is unknown or given twice, or has no value.
     """
     found = []
     for text in VARIANT.value:
-        settings = {}
-        for word in shlex.split(text):
+        settings: Settings = {}
+        refused = ValueError(f"variant: {text!r} given, as '--k=4 --r=2' accepted")
+        try:
+            words = shlex.split(text)
+        except ValueError:  # an open quotation
+            raise refused from None
+        for word in words:
             match = re.fullmatch(r"--?(\w+)=(.*)", word)
-            if not match:
-                raise ValueError(f"variant: {text!r} given, as '--k=4 --r=2' accepted")
+            if not match or match[1] in settings:
+                raise refused
             check_name("variant", match[1])
             settings[match[1]] = match[2]
         found.append(settings)
@@ -105,10 +116,28 @@ def cell_of(settings: Settings) -> Cell:
     with flagsaver.flagsaver():
         try:
             for flag, value in settings.items():
-                flags.FLAGS[flag].parse(value)
+                parse(flag, value)
             return Cell(name, config_from_flags())
-        except (ValueError, flags.Error) as error:
+        except ValueError as error:
             raise ValueError(f"cell {name}: {error}") from None
+
+
+def parse(name: str, value: str) -> None:
+    """Gives a flag a value.
+
+    Raises:
+      ValueError: it is none for this flag.
+    """
+    flag = flags.FLAGS[name]
+    try:
+        flag.parse(value)
+    except flags.Error:
+        among = getattr(flag.parser, "enum_values", ())
+        told = flag.parser.syntactic_help or "true or false"
+        accepted = f"one of {', '.join(among)}" if among else told
+        raise ValueError(
+            f"{name}: {value!r} given, {accepted} accepted (blanks part values)"
+        ) from None
 
 
 def name_of(settings: Settings) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coded_jax.workdir import write_atomically
+from coded_jax.workdir import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,16 +42,11 @@ class Page:
       title: the heading.
 
     Raises:
-      ValueError: the folder cannot be made.
+      ValueError: the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, title: str) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            raise ValueError(
-                f"output: {str(folder)!r} given, a folder that can be made accepted"
-            ) from None
+        make_folder(folder, "output")
         self.folder, self.title = folder, title
         self._parts = [f"# {title}"]
 

@@ -66,10 +66,10 @@ def main(argv: list[str]) -> None:
             found = sections.renew(README.value, readme_tables.section)
             console.print(f"{README.value}: {', '.join(found)}", highlight=False)
         elif not paths:
-            raise ValueError("paths: none given, workdirs or --readme accepted")
+            raise ValueError("runs: none given, workdirs or --readme accepted")
         folders = [folder_of(path, len(paths) == 1) for path in paths]
         if len(set(folders)) < len(folders):
-            raise ValueError(f"paths: {argv[1:]} given, of other names each accepted")
+            raise ValueError(f"runs: {argv[1:]} given, of other names each accepted")
         for path, folder in zip(paths, folders, strict=True):
             console.print(report(path, folder), highlight=False)
             console.print(f"the report: {folder / 'report.html'}", highlight=False)

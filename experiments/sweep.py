@@ -17,15 +17,13 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import run
+import sweep_tables
 from absl import app, flags, logging
 from command_line import parse_flags, refuse_arguments
 from grid import VARIANT, cells_from_flags, varied
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from coded_jax import display, sweeps, training, workdir
 from coded_jax.progress import LiveTable, add_row, live_table
@@ -43,14 +41,19 @@ def places_from_flags(cells: list[Cell]) -> Places:
     """Where the sweep runs; makes its folder.
 
     Raises:
-      ValueError: it cannot be made, or the cells need other base models than the one
-        whose folder was given.
+      ValueError: a flag is out of range, the folder cannot be written to, or the cells
+        need other base models than the one whose folder was given.
     """
     bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
     if run.BASE_DIR.value is not None and len(bases) > 1:
         raise ValueError(
             f"base_dir: {run.BASE_DIR.value!r} given, none accepted where cells need "
             f"{len(bases)} base models"
+        )
+    if run.COORDINATOR.value is not None:
+        raise ValueError(
+            f"coordinator: {run.COORDINATOR.value!r} given, none accepted: a sweep's "
+            "cells run in one process, or with --jobs in several"
         )
     if JOBS.value is not None and JOBS.value < 1:
         raise ValueError(f"jobs: {JOBS.value} given, 1 or more accepted")
@@ -59,13 +62,7 @@ def places_from_flags(cells: list[Cell]) -> Places:
     folder = workdir.absolute(run.WORKDIR.value)
     if (folder / workdir.FLAGS).exists():
         raise ValueError(f"workdir: {str(folder)!r} given, which holds a single run")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"workdir: {str(folder)!r} given, a folder that can be made accepted "
-            f"({error.strerror})"
-        ) from None
+    workdir.make_folder(folder)
     command = shlex.join(["python", *sys.argv])
     where = (run.DATA_DIR.value, run.DEVICES.value, run.mesh_from_flags())
     return Places(folder, *where, run.BASE_DIR.value, command)
@@ -78,15 +75,9 @@ def run_cells(
     if JOBS.value is None:
         yield from sweeps.run_in_turn(cells, places, progress)
         return
-    from coded_jax.runtime import cells as ray_cells
+    from coded_jax.runtime.cells import run_with_ray
 
-    for base in {places.base(cell.config) for cell in cells}:
-        # Before several processes would train it; by the first cell that can.
-        sharing = [cell for cell in cells if places.base(cell.config) == base]
-        for cell in sharing:
-            if not sweeps.train_base(cell, places, progress):
-                break
-    yield from ray_cells.run_with_ray(cells, places, JOBS.value)
+    yield from run_with_ray(cells, places, JOBS.value)
 
 
 def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
@@ -101,6 +92,12 @@ def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
     waiting = [cell for cell in cells if cell.name not in outcomes]
     if outcomes:
         console.print(f"{len(outcomes)} of {len(cells)} cells are finished already")
+    if others := sweeps.others(cells, places):
+        console.print(
+            f"{len(others)} more cells of this folder are not of this grid, and so not "
+            f"in its table: {', '.join(others)}",
+            highlight=False,
+        )
     if waiting and not console.is_terminal:
         console.print("each cell has a line when it is done", highlight=False)
     with live_table(console, tells=False) as progress:
@@ -110,12 +107,16 @@ def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
             progress.advance(row)
             text = line(outcome, len(outcomes), len(cells))
             if progress.disable and (left := progress.tasks[0].time_remaining):
-                text += f", about {left / 60:.0f} min left"
+                text += f", about {duration(left)} left"
             console.print(text, highlight=False, soft_wrap=True)
-            write(places, [outcomes[c.name] for c in cells if c.name in outcomes])
-    found = [outcomes[cell.name] for cell in cells]
-    write(places, found)
-    return found
+            write(places, cells, outcomes)
+    write(places, cells, outcomes)
+    return [outcomes[cell.name] for cell in cells]
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, no finer than it can be foretold."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def line(outcome: Outcome, number: int, total: int) -> str:
@@ -128,31 +129,13 @@ def line(outcome: Outcome, number: int, total: int) -> str:
     return f"{told}{means} in {sweeps.seconds(outcome.results):.0f} s"
 
 
-def write(places: Places, outcomes: list[Outcome]) -> None:
-    """The tables, and how they were made."""
-    sweeps.write_table(places.folder, [r for o in outcomes for r in sweeps.rows(o)])
-    content = sweeps.summary(outcomes, varied(), VARIANT.value, places.command)
+def write(places: Places, cells: list[Cell], outcomes: dict[str, Outcome]) -> None:
+    """The tables of what has run, and how they were made."""
+    found = [outcomes[cell.name] for cell in cells if cell.name in outcomes]
+    sweeps.write_table(places.folder, [r for o in found for r in sweeps.rows(o)])
+    content = sweeps.summary(cells, found, varied(), VARIANT.value, places.command)
     text = json.dumps(content, indent=1) + "\n"
     workdir.write_atomically(places.folder / sweeps.SWEEP, text)
-
-
-def table(outcomes: list[Outcome]) -> Table:
-    """A row for each finished cell: mean and worst accuracy by number of losses."""
-    results: list[tuple[str, dict[str, Any]]] = [
-        (o.cell.name, o.results) for o in outcomes if o.results is not None
-    ]
-    counts = sorted({int(l) for _, found in results for l in found["summary"]})
-    found = Table(box=box.SIMPLE_HEAD)
-    for heading in ("cell", "base", *(f"{l} lost, mean (worst)" for l in counts)):
-        found.add_column(heading, justify="left" if heading == "cell" else "right")
-    for name, each in results:
-        cells = [name, display.percent(each["base"]["test_accuracy"])]
-        for l in counts:
-            row = each["summary"].get(str(l))
-            spread = row and [display.spread(row, which) for which in ("mean", "worst")]
-            cells.append(f"{spread[0]} ({spread[1]})" if spread else "-")
-        found.add_row(*cells)
-    return found
 
 
 def main(argv: list[str]) -> None:
@@ -178,7 +161,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     failed = [outcome for outcome in outcomes if outcome.results is None]
     if len(failed) < len(outcomes):
-        console.print(table(outcomes))
+        console.print(sweep_tables.terminal(sweep_tables.read(places.folder)))
     told = f"all of it is in {places.folder}"
     console.print(told, highlight=False, soft_wrap=True)
     if failed:

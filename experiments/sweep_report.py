@@ -7,9 +7,7 @@ from pathlib import Path
 
 import sweep_tables
 from pages import Page
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from sections import table
 
 
@@ -30,25 +28,16 @@ def report(path: Path, folder: Path) -> Group:
     headings, rows = sweep_tables.columns(sweep)
     links = [_link(path, folder, cell.name) for cell in sweep.cells]
     linked = [[*row, link] for row, link in zip(rows, links, strict=True)]
-    failed, measured = sweep_tables.failed(sweep), sweep_tables.measured(sweep)
+    missing, measured = sweep_tables.missing(sweep), sweep_tables.measured(sweep)
     page = Page(folder, f"Sweep {path.resolve().name}")
     page.add(measured)
     if sweep.cells:
         page.add("## Cells", table([*headings, "folder"], linked))
         page.draw("cells", "accuracy by cell", lambda: sweep_tables.figure(sweep))
-    page.add(*(["## Failed cells", failed] if failed else []))
+    page.add(*(["## Cells without results", missing] if missing else []))
     page.write()
-    # A terminal has room for what tells most.
-    left_out = ("base", "seconds")
-    kept = [
-        i
-        for i, name in enumerate(headings)
-        if name not in left_out and not name.endswith("most lost")
-    ]
-    shown = Table(*(headings[i].strip("`") for i in kept), box=box.SIMPLE_HEAD)
-    for row in rows:
-        shown.add_row(*(row[i] for i in kept))
-    return Group(shown, *([failed] if failed else []), measured)
+    shown = sweep_tables.terminal(sweep)
+    return Group(shown, *([missing] if missing else []), measured)
 
 
 def _link(path: Path, folder: Path, cell: str) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sections
 from result_tables import setup
+from rich import box
+from rich.table import Table
 
 from coded_jax import figures
 from coded_jax.sweeps import SWEEP, TABLE
@@ -140,10 +142,30 @@ def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def failed(sweep: Sweep) -> str:
+def terminal(sweep: Sweep) -> Table:
+    """What tells most, as much as a terminal has room for."""
+    headings, rows = columns(sweep)
+    kept = [
+        i
+        for i, name in enumerate(headings)
+        if name != "seconds" and not name.endswith("most lost")
+    ]
+    shown = Table(*(headings[i].strip("`") for i in kept), box=box.SIMPLE_HEAD)
+    for row in rows:
+        shown.add_row(*(row[i] for i in kept))
+    return shown
+
+
+def missing(sweep: Sweep) -> str:
     """Cells without results, a line each."""
-    errors = sweep.content["failed"]
-    return "\n".join(f"- `{name}` failed: {error}" for name, error in errors.items())
+    errors, done = sweep.content["failed"], {cell.name for cell in sweep.cells}
+    return "\n".join(
+        f"- `{name}` failed: {errors[name]}"
+        if name in errors
+        else f"- `{name}` has not run"
+        for name in sweep.content["cells"]
+        if name not in done
+    )
 
 
 def measured(sweep: Sweep) -> str:
@@ -163,7 +185,7 @@ def measured(sweep: Sweep) -> str:
 
 def markdown(sweep: Sweep) -> str:
     """The table, what failed, and how it was measured."""
-    parts = [sections.table(*columns(sweep)), failed(sweep), measured(sweep)]
+    parts = [sections.table(*columns(sweep)), missing(sweep), measured(sweep)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -169,6 +169,13 @@ def test_figures_show_the_numbers_of_the_results(results, finished):
     assert [line.get_label() for line in losses.lines] == ["base", "code", "no_parity"]
 
 
+def test_lines_of_metrics_that_were_cut_short_are_left_out(tmp_path):
+    whole = {"phase": "base", "step": 1, "loss": 0.5}
+    text = json.dumps(whole) + '\n{"phase": "base", "st'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert figures.read_metrics(tmp_path) == {"base": [whole]}
+
+
 def test_figures_of_a_code_that_was_not_trained(results, tmp_path):
     """It has no metrics; and of 64 patterns the worst are drawn."""
     many = {**results, "patterns": results["patterns"] * 16}

@@ -250,7 +250,7 @@ SWEEP = {
     "machine": {"cores": 2, "device": "cpu"},
     "vary": {"epochs": ["1", "2"]},
     "variants": ["--recipe=paper", "--recipe=systematic"],
-    "cells": ["a", "b", "c"],
+    "cells": ["a", "b", "c", "d"],
     "failed": {"c": "loss: not finite"},
     "seconds": 61.7,
 }
@@ -319,7 +319,7 @@ def test_report_of_a_sweep(sweep, tmp_path):
         (output / "report.html").read_text(),
     )
     assert "| [b](<../sweep/cells/b>) |" in text and 'href="../sweep/cells/b"' in page
-    assert "- `c` failed: loss: not finite" in text
+    assert "- `c` failed: loss: not finite\n- `d` has not run" in text
     assert "seed 5, 2 trials each, in 62 s without the base model: `python" in text
     assert page.count('src="data:image/png;base64,') == 1
     console = Console(width=160, record=True, file=io.StringIO())
@@ -383,10 +383,10 @@ def test_script_prints_the_table_of_a_sweep(sweep):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "error: paths: none given, workdirs or --readme accepted"),
+        ([], "error: runs: none given, workdirs or --readme accepted"),
         (
             ["nowhere"],
-            "error: runs: 'nowhere' given, workdirs or files of results.json",
+            "error: runs: 'nowhere' given, which does not exist; workdirs of finished",
         ),
         ([RESULTS / "parm_lenet5.json"], "error: output: not given, a folder for the"),
     ],

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -135,14 +136,20 @@ def test_names_are_folders(given):
         (("--vary=width=1 2",), "^vary: flag 'width' given"),
         (("--vary=workdir=a b",), "^vary: flag 'workdir' given"),
         (("--vary=k=",), "^vary: 'k=' given"),
-        (("--vary=k=2 2",), "^vary: .* more than once"),
+        (("--vary=k=2 2",), "^vary: cells 'k=2' and 'k=2' given, with the same"),
+        (("--vary=epochs=1 1.0",), "^vary: cells 'epochs=1' and 'epochs=1.0' given"),
+        (("--variant=", "--variant=--k=2"), "^vary: cells 'default' and 'k=2' given"),
+        (("--vary=k=2 4", "--variant=--k=4 --r=2"), r"^vary: \['k'\] given, and by"),
+        (("--variant=--k=2 --k=4",), "^variant: '--k=2 --k=4' given"),
+        (("--variant=--k='2",), '^variant: "--k=\'2" given'),
         (("--vary=k=2", "--vary=k=4"), "^vary: 'k' given twice"),
         (("--variant=k=2",), "^variant: 'k=2' given"),
         (("--variant=--width=2",), "^variant: flag 'width' given"),
         (("--vary=k=2 30",), "^cell k=30: k: 30 given, 2..11 accepted"),
-        (("--vary=k=two",), "^cell k=two: "),
+        (("--vary=k=two",), "^cell k=two: k: 'two' given, an integer accepted"),
+        (("--vary=k=2,4",), "^cell k=2,4: k: '2,4' given, .*blanks part values"),
         (("--vary=kernel=2 3",), "^cell kernel=2: kernel: 2 given, an odd number"),
-        (("--vary=recipe=good",), "^cell recipe=good: "),
+        (("--vary=recipe=good",), "^cell .*: recipe: 'good' given, one of paper, sys"),
     ],
 )
 def test_wrong_grids_are_refused(given, arguments, message):
@@ -158,10 +165,16 @@ def test_wrong_grids_are_refused(given, arguments, message):
         (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none accepted"),
         (("--vary=k=2 4", "--jobs=0"), "jobs: 0 given"),
         (("--vary=k=2 4", "--address=127.0.0.1:1"), "jobs: not given"),
+        (("--vary=k=2 4", "--coordinator=auto"), "coordinator: 'auto' given, none"),
     ],
 )
 def test_wrong_places_are_refused(given, tmp_path, arguments, message):
     assert main(given, tmp_path / "s", *arguments).startswith(f"error: {message}")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(given):
+    message = main(given, "/proc", "--vary=k=2 4")
+    assert message.startswith("error: workdir: '/proc' given, a folder that can be")
 
 
 def test_the_folder_of_a_run_is_refused(given, finished):
@@ -245,6 +258,19 @@ def test_a_rerun_skips_what_is_finished(swept, given, monkeypatch, capsys):
     assert (folder / "table.jsonl").read_text() == before
 
 
+def test_cells_of_another_grid_are_told_and_kept(swept, given, tmp_path, capsys):
+    folder = shutil.copytree(swept[0], tmp_path / "sweep")
+    arguments = ("--seeds=2", "--decoder=linear", "--variant=--decoder=linear --k=2")
+    assert main(given, folder, *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 1 cells are finished already" in shown
+    assert "3 more cells of this folder are not of this grid" in shown
+    assert "decoder=low_rank_k=2" in shown  # one of them
+    assert (folder / "cells/decoder=low_rank_k=2/results.json").exists()
+    rows = map(json.loads, (folder / "table.jsonl").read_text().splitlines())
+    assert {row["cell"] for row in rows} == {"decoder=linear_k=2"}
+
+
 def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
     folder, _ = swept
     cell = folder / "cells/decoder=low_rank_k=2"
@@ -271,7 +297,7 @@ def test_ctrl_c_keeps_what_is_done(given, tmp_path, monkeypatch, capsys):
     assert main(given, tmp_path, "--vary=k=2 4") == 130
     assert "the same command goes on from there" in capsys.readouterr().err
     told = json.loads((tmp_path / "sweep.json").read_text())
-    assert told["cells"] == names[:1]
+    assert told["cells"] == ["k=2", "k=4"] and list(told["failed"]) == names[:1]
 
 
 def test_other_seeds_have_other_base_models():

@@ -29,12 +29,10 @@ def import_ray() -> Any:
         import ray
     except ImportError:
         raise ImportError(
-            "engine: 'ray' given, which needs Ray; pip install 'coded_jax[ray]'"
+            "Ray is not installed; pip install 'coded_jax[ray]'"
         ) from None
     if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
-        raise ImportError(
-            f"engine: ray {ray.__version__} found, 2.52 or newer accepted"
-        )
+        raise ImportError(f"Ray {ray.__version__} is installed, 2.52 or newer accepted")
     return ray
 
 
