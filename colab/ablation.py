@@ -176,7 +176,7 @@ plt.show()
 # %% [markdown]
 # How to read it: a point is one trial, a bar the standard deviation around their mean.
 # Where the bars of two schedules overlap, these trials cannot tell the two apart; where
-# they lie well apart, the lower one is better, and with so few trials (`SEEDS`) more of
-# them make sure. The mean is what the loss of a device costs on average, the worst device
-# what can be promised; and a reach beyond the maps that a layer sees, here pieces of
-# 20x28 pixels and shares of a few features, cannot add anything.
+# they lie well apart, the lower one is better, and with so few trials (`SEEDS`) more
+# of them make sure. The mean is what the loss of a device costs on average, the worst
+# device what can be promised; and a reach beyond the maps that a layer sees, here
+# pieces of 20x28 pixels and shares of a few features, cannot add anything.
