@@ -22,7 +22,7 @@ from finished_runs import read_results
 from rich.console import Console
 
 from coded_jax import display
-from coded_jax.sweeps import SWEEP
+from coded_jax.sweep_table import SWEEP
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -22,7 +22,7 @@ from command_line import parse_flags
 from rich.console import Console
 
 from coded_jax import display
-from coded_jax.sweeps import SWEEP
+from coded_jax.sweep_table import SWEEP
 
 README = flags.DEFINE_string(
     "readme", None, "file whose sections are made anew from what is committed"

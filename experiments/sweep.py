@@ -25,7 +25,7 @@ from command_line import parse_flags, refuse_arguments
 from grid import VARIANT, cells_from_flags, varied
 from rich.console import Console
 
-from coded_jax import display, sweeps, training, workdir
+from coded_jax import display, sweep_table, sweeps, training, workdir
 from coded_jax.progress import LiveTable, add_row, live_table
 from coded_jax.sweeps import Cell, Outcome, Places
 
@@ -126,16 +126,17 @@ def line(outcome: Outcome, number: int, total: int) -> str:
         return told + outcome.error
     by_lost = outcome.results["summary"].items()
     means = ", ".join(f"{l} lost {display.spread(row, 'mean')}" for l, row in by_lost)
-    return f"{told}{means} in {sweeps.seconds(outcome.results):.0f} s"
+    return f"{told}{means} in {sweep_table.seconds(outcome.results):.0f} s"
 
 
 def write(places: Places, cells: list[Cell], outcomes: dict[str, Outcome]) -> None:
     """The tables of what has run, and how they were made."""
     found = [outcomes[cell.name] for cell in cells if cell.name in outcomes]
-    sweeps.write_table(places.folder, [r for o in found for r in sweeps.rows(o)])
-    content = sweeps.summary(cells, found, varied(), VARIANT.value, places.command)
+    rows = [row for outcome in found for row in sweep_table.rows(outcome)]
+    sweep_table.write(places.folder, rows)
+    content = sweep_table.summary(cells, found, varied(), VARIANT.value, places.command)
     text = json.dumps(content, indent=1) + "\n"
-    workdir.write_atomically(places.folder / sweeps.SWEEP, text)
+    workdir.write_atomically(places.folder / sweep_table.SWEEP, text)
 
 
 def main(argv: list[str]) -> None:

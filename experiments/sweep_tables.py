@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table
 
 from coded_jax import figures
-from coded_jax.sweeps import SWEEP, TABLE
+from coded_jax.sweep_table import SWEEP, TABLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
