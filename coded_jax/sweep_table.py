@@ -23,9 +23,13 @@ COLUMNS = ("cell", "method", "trial", "lost", *MEASURES, "error")
 
 
 def seconds(results: dict[str, Any]) -> float:
-    """Of a finished cell, without its base model, which is trained once for all."""
+    """A finished cell's training steps and evaluation.
+
+    Without its base model, which is trained once for all, and without validation,
+    checkpoints and loading, of which a cell that was resumed does not know all.
+    """
     spent = results["timing"]["seconds"]
-    return spent["total"] - spent["base"]
+    return sum(spent.values()) - spent["total"] - spent["base"]
 
 
 def rows(outcome: Outcome) -> list[dict[str, Any]]:

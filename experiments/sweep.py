@@ -126,7 +126,8 @@ def line(outcome: Outcome, number: int, total: int) -> str:
         return told + outcome.error
     by_lost = outcome.results["summary"].items()
     means = ", ".join(f"{l} lost {display.spread(row, 'mean')}" for l, row in by_lost)
-    return f"{told}{means} in {sweep_table.seconds(outcome.results):.0f} s"
+    spent = sweep_table.seconds(outcome.results)
+    return f"{told}{means} after {spent:.0f} s of training and evaluation"
 
 
 def write(places: Places, cells: list[Cell], outcomes: dict[str, Outcome]) -> None:

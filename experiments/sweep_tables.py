@@ -179,7 +179,7 @@ def measured(sweep: Sweep) -> str:
     return (
         f"Measured with {setup(sweep.content)}, seed {seeds}, {trials} "
         f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
-        f"without the base model: {command}"
+        f"of training and evaluation: {command}"
     )
 
 

@@ -320,7 +320,7 @@ def test_report_of_a_sweep(sweep, tmp_path):
     )
     assert "| [b](<../sweep/cells/b>) |" in text and 'href="../sweep/cells/b"' in page
     assert "- `c` failed: loss: not finite\n- `d` has not run" in text
-    assert "seed 5, 2 trials each, in 62 s without the base model: `python" in text
+    assert "seed 5, 2 trials each, in 62 s of training and evaluation: `python" in text
     assert page.count('src="data:image/png;base64,') == 1
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(shown)
