@@ -13,8 +13,9 @@ import optax
 from coded_jax.types import PyTree
 
 CALL_STEPS = 50
-# Before 0.8.2, jax computes wrong numbers on CPUs where some programs are donated their
-# inputs: of a systematic MLP code's steps from the fourth on, by 1 % of the loss.
+# Before 0.8.2, jax has computed wrong numbers on a CPU where programs were donated
+# their inputs: of a systematic MLP code's steps from the fourth on, by 1 % of the loss.
+# Not everywhere: seen with 0.7.2 on one machine, and not on another.
 DONATES = jax.__version_info__ >= (0, 8, 2)
 
 

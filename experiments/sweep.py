@@ -73,11 +73,10 @@ def run_cells(
 ) -> Iterator[Outcome]:
     """Those that are not finished: here, or in processes of their own."""
     if JOBS.value is None:
-        yield from sweeps.run_in_turn(cells, places, progress)
-        return
+        return sweeps.run_in_turn(cells, places, progress)
     from coded_jax.runtime.cells import run_with_ray
 
-    yield from run_with_ray(cells, places, JOBS.value)
+    return run_with_ray(cells, places, JOBS.value)
 
 
 def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:

@@ -233,7 +233,7 @@ def test_codes_are_trained_on_the_first_images_alone(tmp_path):
 
 
 def test_donation_changes_no_step(finished):
-    # Where it did (jax 0.7.2 on CPUs), it was from the fourth step on.
+    # Where it did (jax 0.7.2 on one CPU), it was from the fourth step on.
     model, dataset = coded_jax.load(finished, devices=1), data.load("mnist_5k")
     arrays = tasks.device_arrays(model.pipeline.mesh, dataset.train)
     arrays = losses.with_targets(model.pipeline, model.frozen, arrays)

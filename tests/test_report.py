@@ -14,6 +14,7 @@ from test_experiment import ROOT
 from coded_jax import workdir
 
 sys.path.insert(0, str(ROOT / "experiments"))  # scripts import their neighbours
+import finished_runs  # noqa: E402
 import pages  # noqa: E402
 import readme_tables  # noqa: E402
 import result_tables  # noqa: E402
@@ -378,6 +379,13 @@ def test_script_prints_the_table_of_a_sweep(sweep):
     assert done.returncode == 0, done.stderr
     assert "79.00" in done.stdout and "c` failed" in done.stdout
     assert (sweep / "report.html").exists() and (sweep / "cells.png").exists()
+
+
+def test_a_run_that_is_not_finished_is_told_with_how_to_go_on(tmp_path):
+    (tmp_path / "flags.txt").write_text("--k=2\n")
+    message = f"is not finished .run.py --flagfile={tmp_path}/flags.txt goes on"
+    with pytest.raises(ValueError, match=message):
+        finished_runs.read_results(tmp_path)
 
 
 @pytest.mark.parametrize(

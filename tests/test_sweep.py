@@ -311,13 +311,12 @@ def test_other_seeds_have_other_base_models():
 def test_cells_in_processes_of_their_own(swept, tmp_path):
     pytest.importorskip("ray")
     first, _ = swept
-    (base,) = (first / "bases").iterdir()
     arguments = [*SMALL, "--seeds=2", "--decoder=linear", "--vary=k=2 9", "--jobs=2"]
     # Not a fork, since Ray reads its settings as it is imported.
     done = subprocess.run(
         [
             *(sys.executable, "experiments/sweep.py", *arguments),
-            *(f"--base_dir={base}", f"--workdir={tmp_path}"),
+            f"--workdir={tmp_path}",
         ],
         cwd=ROOT,
         capture_output=True,
@@ -331,3 +330,9 @@ def test_cells_in_processes_of_their_own(swept, tmp_path):
         if (row["k"], row["decoder"], row["error"]) == ("2", "linear", None)
     }
     assert len(measures(first)) == 6 and measures(tmp_path) == measures(first)
+    (base,) = (tmp_path / "bases").iterdir()  # trained in a process of its own
+    kept = [
+        {path.name for path in (folder / "checkpoints/base").iterdir()}
+        for folder in (base, tmp_path / "cells/k=2")
+    ]
+    assert kept[0] == kept[1] != set()
