@@ -14,6 +14,7 @@ from coded_jax import codes, data, runtime
 from coded_jax.build import build_pipeline
 from coded_jax.runtime import faults, parts
 from coded_jax.runtime.faults import Faults
+from coded_jax.runtime.local import LocalWorker
 from coded_jax.stragglers import Constant
 from coded_jax.types import CodeShape
 
@@ -231,7 +232,7 @@ def test_other_batches_are_refused(model, images):
 def test_what_compiles_for_long_does_not_hang(model, monkeypatch):
     """The first computation takes longer than the patience."""
     seen = set()
-    compute = runtime.local.LocalWorker._compute
+    compute = LocalWorker._compute
 
     def slow(self, call, ended):
         if self not in seen:
@@ -239,11 +240,27 @@ def test_what_compiles_for_long_does_not_hang(model, monkeypatch):
             time.sleep(0.5)
         return compute(self, call, ended)
 
-    monkeypatch.setattr(runtime.local.LocalWorker, "_compute", slow)
+    monkeypatch.setattr(LocalWorker, "_compute", slow)
     with serve(model, patience=0.2) as service:
         workers = service.summary()["workers"]
     assert len(seen) == 3
     assert all(worker["restarts"] == 0 for worker in workers)
+
+
+def test_a_closed_service_leaves_no_thread(model, images, monkeypatch):
+    """One that frees arrays while the interpreter ends would abort the program."""
+    compute, before = LocalWorker._compute, set(threading.enumerate())
+
+    def slow(self, call, ended):
+        if call.piece.index == 0:
+            time.sleep(0.5)
+        return compute(self, call, ended)
+
+    service = serve(model)
+    monkeypatch.setattr(LocalWorker, "_compute", slow)
+    service.submit(images[:1]).result()
+    service.close()
+    assert not set(threading.enumerate()) - before
 
 
 def test_degraded_in_every_stage(model, images):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -19,6 +20,8 @@ from coded_jax.runtime import faults
 from coded_jax.runtime.parts import Work, make_work
 from coded_jax.runtime.workers import Call, WorkerLost
 from coded_jax.serving import CodedModel
+
+GRACE = 1.0  # seconds in which a worker that is closed may finish a computation
 
 
 class LocalWorker:
@@ -32,6 +35,7 @@ class LocalWorker:
 
     def __init__(self, work: Work, device: jax.Device, front: jax.Device) -> None:
         self._work, self._device, self._front = work, device, front
+        self._threads: list[threading.Thread] = []
         self._start()
 
     def _start(self) -> None:
@@ -39,11 +43,13 @@ class LocalWorker:
         self._ended = threading.Event()
         self._frozen = threading.Event()
         # A daemon: a device that hangs must not keep the program from ending.
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run,
             args=(self._tasks, self._ended, self._frozen),
             daemon=True,
-        ).start()
+        )
+        thread.start()
+        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
 
     def _run(
         self,
@@ -104,7 +110,12 @@ class LocalWorker:
         self._tasks.put(None)
 
     def close(self) -> None:
+        """Ends it, and waits for its threads: one that frees arrays while the
+        interpreter ends would abort the program."""
         self._end()
+        limit = time.monotonic() + GRACE
+        for thread in self._threads:
+            thread.join(max(limit - time.monotonic(), 0))
 
 
 def local_workers(model: CodedModel, devices: int | None = None) -> list[LocalWorker]:
