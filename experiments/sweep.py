@@ -79,15 +79,15 @@ def run_cells(
     return run_with_ray(cells, places, JOBS.value)
 
 
-def sweep(cells: list[Cell], places: Places, console: Console) -> list[Outcome]:
-    """Runs what is not finished, and writes the table after every cell.
+def sweep(
+    cells: list[Cell], places: Places, done: dict[str, Outcome], console: Console
+) -> list[Outcome]:
+    """Runs what is not done by name, and writes the table after every cell.
 
     Raises:
       training.Interrupted: a signal asked to stop.
     """
-    done = {cell.name: sweeps.finished(cell, places) for cell in cells}
-    outcomes = {name: found for name, found in done.items() if found}
-    sweeps.require_same_flags(cells, places)
+    outcomes = dict(done)
     waiting = [cell for cell in cells if cell.name not in outcomes]
     if outcomes:
         console.print(f"{len(outcomes)} of {len(cells)} cells are finished already")
@@ -147,13 +147,15 @@ def main(argv: list[str]) -> None:
     try:
         cells = cells_from_flags()
         places = places_from_flags(cells)
-        waiting = any(sweeps.finished(cell, places) is None for cell in cells)
-        if waiting and JOBS.value is not None:
+        sweeps.require_same_flags(cells, places)
+        found = {cell.name: sweeps.finished(cell, places) for cell in cells}
+        done = {name: outcome for name, outcome in found.items() if outcome}
+        if len(done) < len(cells) and JOBS.value is not None:
             from coded_jax.runtime import cluster
 
             cluster.connect(ADDRESS.value, JOBS.value)
         run.start_jax()
-        outcomes = sweep(cells, places, console)
+        outcomes = sweep(cells, places, done, console)
     except (training.Interrupted, KeyboardInterrupt) as stop:
         message = str(stop) or "stopped"
         print(f"{message}; the same command goes on from there", file=sys.stderr)

@@ -184,7 +184,7 @@ def measured(sweep: Sweep) -> str:
 
 
 def markdown(sweep: Sweep) -> str:
-    """The table, what failed, and how it was measured."""
+    """The table, what is missing from it, and how it was measured."""
     parts = [sections.table(*columns(sweep)), missing(sweep), measured(sweep)]
     return "\n\n".join(part for part in parts if part)
 
