@@ -18,16 +18,16 @@ VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)
 # A small run from end to end, loaded and served; several devices, checkpoints, jaxprs,
 # one compilation for all patterns, exported files.
 SMOKE = [
-    "tests/test_experiment.py::test_results_have_the_documented_layout",
-    "tests/test_experiment.py::test_loaded_model_reproduces_the_results",
-    "tests/test_serve.py::test_predict",
-    "tests/test_placement.py::test_one_mask_for_all_images",
-    "tests/test_placement.py::test_one_all_to_all_each_way",
-    "tests/test_checkpoints.py::test_every_leaf_is_restored_bit_for_bit",
-    "tests/test_checkpoints.py::test_optax_state",
-    "tests/test_geometry.py",
-    "tests/test_pipeline.py::test_one_compilation_serves_every_pattern",
-    "tests/test_export.py::test_nan_in_a_lost_slot_has_no_effect",
+    "tests/runs/test_experiment.py::test_results_have_the_documented_layout",
+    "tests/runs/test_experiment.py::test_loaded_model_reproduces_the_results",
+    "tests/serving/test_http.py::test_predict",
+    "tests/devices/test_placement.py::test_one_mask_for_all_images",
+    "tests/devices/test_placement.py::test_one_all_to_all_each_way",
+    "tests/training/test_checkpoints.py::test_every_leaf_is_restored_bit_for_bit",
+    "tests/training/test_checkpoints.py::test_optax_state",
+    "tests/splitting/test_receptive_field.py",
+    "tests/inference/test_pipeline.py::test_one_compilation_serves_every_pattern",
+    "tests/runs/test_export.py::test_nan_in_a_lost_slot_has_no_effect",
 ]
 
 # In place of what `tests/conftest.py` sets, to compile in less time.

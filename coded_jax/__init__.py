@@ -15,8 +15,8 @@ Letters, used everywhere:
     D      channels of the features
     l      lost results
 
-Use a finished run with `coded_jax.load(workdir)`, see `coded_jax.serving`; give a CNN
-of your own a code with `coded_jax.protect`, see `coded_jax.own`.
+Use a finished run with `coded_jax.load(workdir)`; give a CNN of your own a code with
+`coded_jax.protect`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coded_jax.own import protect as protect
-    from coded_jax.serving import CodedModel as CodedModel
-    from coded_jax.serving import load as load
+    from coded_jax.runs.coded_model import CodedModel as CodedModel
+    from coded_jax.runs.coded_model import load as load
+    from coded_jax.runs.protect import protect as protect
 
 __version__ = "0.1.0"
 
-_LAZY = {"CodedModel": "serving", "load": "serving", "protect": "own"}
+_LAZY = {
+    "CodedModel": "runs.coded_model",
+    "load": "runs.coded_model",
+    "protect": "runs.protect",
+}
 
 
 def __getattr__(name: str) -> Any:

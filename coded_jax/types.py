@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 PyTree = Any
 """Variables of a network: nested dicts of arrays."""
@@ -100,3 +102,29 @@ class Code(NamedTuple):
     worker: Callable[[PyTree, PyTree], PyTree] | None = None
     decode_flops: Callable[[tuple[int, ...]], int] | None = None
     constants: Callable[[jax.Array], PyTree] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set."""
+
+    images: np.ndarray  # uint8 [N, H, W, C], C = 1 for grey images
+    labels: np.ndarray  # int32 [N]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in three disjoint parts."""
+
+    name: str
+    classes: int
+    train: Split
+    validation: Split  # held out of the training images
+    test: Split
+    mean: tuple[float, ...]  # [C], of pixels / 255 over `train` only
+    std: tuple[float, ...]  # likewise
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)`."""
+        return self.train.images.shape[1:]

@@ -72,6 +72,8 @@ import optax
 from flax import linen as nn
 
 from coded_jax import data
+from coded_jax.inference.pixels import normalise
+from coded_jax.splitting.plan import make_plan
 
 dataset = data.load("mnist_5k")  # or a `data.Dataset` of your own arrays
 
@@ -111,7 +113,7 @@ optimizer = optax.adam(2e-3)
 
 
 def loss(variables, images, labels):
-    x = data.normalise(images, dataset.mean, dataset.std)
+    x = normalise(images, dataset.mean, dataset.std)
     logits = head(variables, f_conv(variables, x))
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -125,7 +127,7 @@ def step(variables, state, images, labels):
 
 @jax.jit
 def classify(variables, images):
-    x = data.normalise(images, dataset.mean, dataset.std)
+    x = normalise(images, dataset.mean, dataset.std)
     return head(variables, f_conv(variables, x)).argmax(-1)
 
 
@@ -153,9 +155,9 @@ for epoch in range(CNN_EPOCHS):
 # %%
 from IPython.display import Image
 
-from coded_jax import plan_view, planning
+from coded_jax.report import plan_view
 
-plan = planning.make_plan(f_conv, variables, dataset.image_shape, GRID)
+plan = make_plan(f_conv, variables, dataset.image_shape, GRID)
 print(f"{plan.k} pieces of {plan.piece_shape[0]}x{plan.piece_shape[1]} pixels,")
 print(f"each {plan.work_fraction:.0%} of the work of the whole image")
 plan_view.draw("pieces.png", dataset.test.images[0], plan)
@@ -191,7 +193,8 @@ except ValueError as error:
 # %matplotlib inline
 from rich.console import Console
 
-from coded_jax import costs, display, model_figures
+from coded_jax.inference import costs
+from coded_jax.report import display, model_figures
 
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 model = coded_jax.protect(

@@ -67,7 +67,7 @@ REPEATS = 30  # @param {type: "integer"}
 # before JAX looks for any.
 
 # %%
-from coded_jax import startup
+from coded_jax.devices import startup
 
 startup.offer_cpu_devices(CPU_DEVICES)  # accelerators are not affected
 
@@ -75,7 +75,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax import placement
+from coded_jax.devices import placement
 
 n = K + R
 mesh = placement.make_mesh(n)
@@ -157,11 +157,12 @@ jax.debug.visualize_array_sharding(placed, use_color=False)
 # with every single device lost. The logits agree to rounding.
 
 # %%
-from coded_jax import data, erasures
-from coded_jax.build import build_pipeline
-from coded_jax.config import Config
-from coded_jax.pipeline import base_features
-from coded_jax.serving import compiled_infer
+from coded_jax import data
+from coded_jax.codes import erasures
+from coded_jax.inference.pipeline import base_features
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.coded_model import compiled_infer
+from coded_jax.runs.config import Config
 
 dataset = data.load("mnist_5k")
 config = Config(dataset="mnist_5k", k=K, r=R, recipe="systematic")

@@ -71,8 +71,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 
-from coded_jax import display, experiment, figures, model_figures
-from coded_jax.config import Config
+from coded_jax.report import display, figures, model_figures
+from coded_jax.runs import experiment
+from coded_jax.runs.config import Config
+from coded_jax.runs.prepare import prepare
 
 folder = f"runs/quickstart-k{K}-r{R}-{BASE_EPOCHS}-{EPOCHS}"
 config = Config(
@@ -84,7 +86,7 @@ config = Config(
     epochs=EPOCHS,
 )
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
-prepared = experiment.prepare(config, folder)
+prepared = prepare(config, folder)
 results = experiment.run(prepared, console=console)
 seconds = results["timing"]["seconds"]["total"]
 print(f"{results['base']['test_accuracy']:.2%} without losses, after {seconds:.0f} s")

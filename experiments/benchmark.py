@@ -19,16 +19,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import benchmark_jax
 import jax
 from absl import app, flags, logging
-from benchmark_sections import PROCESSES, SECTIONS, WORKERS, Bench, Settings, pytorch
-from benchmark_tables import TRAINING, Row, tables, targets
-from command_line import parse_flags, refuse_arguments
+from benchmarks import benchmark_jax, profiling
+from benchmarks.benchmark_sections import (
+    PROCESSES,
+    SECTIONS,
+    WORKERS,
+    Bench,
+    Settings,
+    pytorch,
+)
+from benchmarks.benchmark_tables import TRAINING, Row, tables, targets
 from rich.console import Console
 
-from coded_jax import config, data, profiling, ranges, startup, workdir
-from coded_jax.progress import progress_bars
+from coded_jax import data
+from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.devices import startup
+from coded_jax.runs import config, ranges, workdir
+from coded_jax.runs.progress import progress_bars
 
 ALL_SECTIONS = (*SECTIONS, *PROCESSES)
 EXAMPLES = 4096

@@ -11,14 +11,14 @@ import time
 
 import jax
 from absl import app, flags, logging
-from command_line import parse_flags, refuse_arguments
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from coded_jax import simulation
-from coded_jax.simulation import Machine, Round, Work
-from coded_jax.stragglers import Bernoulli, ShiftedExponential
+from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.latency import simulation
+from coded_jax.latency.simulation import Machine, Round, Work
+from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
 
 REQUESTS = flags.DEFINE_integer("requests", 1_000_000, "simulated with each strategy")
 REPEATS = flags.DEFINE_integer("repeats", 5, "of which the median is told")

@@ -20,14 +20,15 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from command_line import parse_flags
-from finished_runs import read_runs
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from tables.finished_runs import read_runs
 
-from coded_jax import planner, simulation, stragglers, workdir
-from coded_jax.planner import Candidate, Row
+from coded_jax.cli.command_line import parse_flags
+from coded_jax.latency import planner, simulation, stragglers
+from coded_jax.latency.planner import Candidate, Row
+from coded_jax.runs import workdir
 
 TARGET = flags.DEFINE_float("target", None, "seconds for a request", required=True)
 COMPUTE = flags.DEFINE_enum(

@@ -11,10 +11,10 @@ import sys
 
 import jax
 from absl import app, flags, logging
-from command_line import parse_flags, refuse_arguments
 
 import coded_jax
-from coded_jax import export
+from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.runs import export
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "file to be written", required=True)

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from command_line import parse_flags
-from frontier_tables import (
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from tables.frontier_tables import (
     FAILURES,
     against_no_parity,
     all_tables,
@@ -25,13 +27,11 @@ from frontier_tables import (
     most_lost,
     read,
 )
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from coded_jax import figures, frontier
-from coded_jax.frontier import Point
-from coded_jax.workdir import make_folder, write_atomically
+from coded_jax.cli.command_line import parse_flags
+from coded_jax.report import figures, frontier
+from coded_jax.report.frontier import Point
+from coded_jax.runs.workdir import make_folder, write_atomically
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
 FAILURE = flags.DEFINE_multi_float(

@@ -22,10 +22,12 @@ from typing import Any
 import jax
 import numpy as np
 from absl import app, flags, logging
-from command_line import integers, parse_flags, refuse_arguments
-from latency_tables import console_table, plot
 from rich.console import Console
-from runtime_flags import (
+from tables.latency_tables import console_table, plot
+
+from coded_jax import data
+from coded_jax.cli.command_line import integers, parse_flags, refuse_arguments
+from coded_jax.cli.runtime_flags import (
     ADDRESS,
     DEADLINE,
     ENGINE,
@@ -33,12 +35,13 @@ from runtime_flags import (
     PATIENCE,
     faults_from_flags,
 )
-
-from coded_jax import data, runtime, serving, startup, workdir
-from coded_jax.progress import progress_bars
-from coded_jax.ranges import OWN
-from coded_jax.runtime import replay, rivals, study
-from coded_jax.runtime.study import Strategy
+from coded_jax.devices import startup
+from coded_jax.runs import coded_model, workdir
+from coded_jax.runs.progress import progress_bars
+from coded_jax.runs.ranges import OWN
+from coded_jax.studies import latency_study, replay, rivals
+from coded_jax.studies.latency_study import Strategy
+from coded_jax.types import Split
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
@@ -93,7 +96,9 @@ def microseconds(seconds: np.ndarray) -> list[float]:
     return np.round(np.asarray(seconds, np.float64), 6).tolist()
 
 
-def strategies(model: serving.CodedModel, hedge_after: float) -> dict[str, Strategy]:
+def strategies(
+    model: coded_model.CodedModel, hedge_after: float
+) -> dict[str, Strategy]:
     plain = rivals.uncoded(model)
     found = {
         "uncoded": Strategy("uncoded", plain),
@@ -110,9 +115,9 @@ def strategies(model: serving.CodedModel, hedge_after: float) -> dict[str, Strat
 
 def measure(
     study_of: Study,
-    service: runtime.Service,
-    split: data.Split,
-    faults: runtime.Faults,
+    service: coded_model.Service,
+    split: Split,
+    faults: coded_model.Faults,
     console: Console,
 ) -> None:
     """Fills in all parts of the study that are missing."""
@@ -121,7 +126,7 @@ def measure(
     total = len(pool)
 
     def part(
-        name: str, strategy: Strategy, requests: int, met: runtime.Faults
+        name: str, strategy: Strategy, requests: int, met: coded_model.Faults
     ) -> dict[str, Any]:
         seconds = rivals.service(strategy.model, SERVICE.value)
         met = dataclasses.replace(met, service=seconds)
@@ -129,7 +134,7 @@ def measure(
         def make() -> dict[str, Any]:
             with progress_bars(console) as bars:
                 bar = bars.add_task(name, total=requests, note="")
-                found = study.measure(
+                found = latency_study.measure(
                     strategy,
                     pool,
                     images,
@@ -143,9 +148,9 @@ def measure(
 
         return study_of.part(name, make)
 
-    one = lambda: microseconds(study.bare(model, images, CALM_REQUESTS.value))
+    one = lambda: microseconds(latency_study.bare(model, images, CALM_REQUESTS.value))
     study_of.part("bare", one)
-    quiet = runtime.Faults()
+    quiet = coded_model.Faults()
     plain = Strategy("uncoded", rivals.uncoded(model))
     calm = part("uncoded, calm", plain, CALM_REQUESTS.value, quiet)
     after = HEDGE_AFTER.value
@@ -156,7 +161,9 @@ def measure(
         part(f"{name}, delayed", strategy, REQUESTS.value, faults)
 
         def simulated(strategy=strategy, calm=calm) -> list[float]:
-            known = study.Measured(**{**calm, "seconds": np.array(calm["seconds"])})
+            known = latency_study.Measured(
+                **{**calm, "seconds": np.array(calm["seconds"])}
+            )
             found = replay.replay(strategy, known, faults, total, REQUESTS.value)
             return microseconds(found)
 
@@ -171,7 +178,7 @@ def measure(
     def killed() -> dict[str, Any]:
         coded = Strategy("coded", model)
         count = model.pipeline.r
-        return study.kill(coded, pool, images, count, DEADLINE.value)._asdict()
+        return latency_study.kill(coded, pool, images, count, DEADLINE.value)._asdict()
 
     if ENGINE.value == "ray":
         study_of.part("killed", killed)
@@ -218,7 +225,7 @@ def main(argv: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         study_of = Study(folder, settings)
         split = data.load(results["dataset"], DATA_DIR.value).test
-        with runtime.serve(
+        with coded_model.serve(
             WORKDIR.value,
             ENGINE.value,
             address=ADDRESS.value,

@@ -14,11 +14,14 @@ import sys
 import jax
 import numpy as np
 from absl import app, flags, logging
-from command_line import integers, parse_flags, refuse_arguments
 from rich.console import Console
-from settings import config_from_flags
 
-from coded_jax import build, costs, data, plan_view
+from coded_jax import data
+from coded_jax.cli.command_line import integers, parse_flags, refuse_arguments
+from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.inference import costs
+from coded_jax.report import plan_view
+from coded_jax.runs import build
 
 IMAGE_SHAPE = flags.DEFINE_string(
     "image_shape", None, "HxWxC, as 32x32x3; that of the data set if not given"

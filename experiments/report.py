@@ -13,16 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import readme_tables
-import run_report
-import sections
-import sweep_report
 from absl import app, flags, logging
-from command_line import parse_flags
 from rich.console import Console
+from tables import readme_tables, run_report, sections, sweep_report
 
-from coded_jax import display
-from coded_jax.sweep_table import SWEEP
+from coded_jax.cli.command_line import parse_flags
+from coded_jax.report import display
+from coded_jax.runs.sweep_table import SWEEP
 
 README = flags.DEFINE_string(
     "readme", None, "file whose sections are made anew from what is committed"

@@ -14,11 +14,15 @@ import shlex
 import sys
 
 from absl import app, flags, logging
-from command_line import parse_flags, refuse_arguments
 from rich.console import Console
-from settings import config_from_flags
 
-from coded_jax import display, distributed, experiment, figures, startup, training
+from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.devices import processes, startup
+from coded_jax.report import display, figures
+from coded_jax.runs import experiment
+from coded_jax.runs.prepare import prepare
+from coded_jax.training import loop
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 DATA_DIR = flags.DEFINE_string(
@@ -59,7 +63,7 @@ def mesh_from_flags() -> tuple[int, int] | None:
 def start_jax() -> None:
     """Before the first device is touched."""
     if COORDINATOR.value is not None:
-        distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+        processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     elif PROCESSES.value is not None or PROCESS.value is not None:
         raise ValueError("coordinator: not given, 'host:port' or 'auto' accepted")
     if DEVICES.value is not None:
@@ -79,7 +83,7 @@ def main(argv: list[str]) -> None:
             settings = config_from_flags()
             mesh = mesh_from_flags()
             start_jax()
-            prepared = experiment.prepare(
+            prepared = prepare(
                 settings,
                 WORKDIR.value,
                 DATA_DIR.value,
@@ -90,17 +94,17 @@ def main(argv: list[str]) -> None:
         except (ValueError, OSError, ImportError) as error:
             problem = error
         # Asked in any case: the others wait for the answer.
-        if distributed.any_process(prepared is None):
+        if processes.any_process(prepared is None):
             sys.exit(f"error: {problem or 'another process could not start'}")
         results = experiment.run(prepared, command=command)
-    except (training.Interrupted, KeyboardInterrupt) as stop:
+    except (loop.Interrupted, KeyboardInterrupt) as stop:
         message = str(stop) or "stopped"
         print(f"{message}; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
-    except (training.NonFiniteError, OSError) as error:
+    except (loop.NonFiniteError, OSError) as error:
         sys.exit(f"error: {error}")
 
-    if not distributed.is_lead():
+    if not processes.is_lead():
         return
     console = Console()
     try:

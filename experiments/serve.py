@@ -16,11 +16,14 @@ import time
 
 import run
 from absl import app, flags, logging
-from command_line import parse_flags, refuse_arguments
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from runtime_flags import (
+
+from coded_jax import serving
+from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.cli.runtime_flags import (
     ADDRESS,
     BATCHES,
     DEADLINE,
@@ -32,11 +35,10 @@ from runtime_flags import (
     SHORTFALL,
     faults_from_flags,
 )
-from settings import config_from_flags
-
-from coded_jax import runtime, signals, workdir
-from coded_jax.config import Config
-from coded_jax.runtime import http, metrics
+from coded_jax.runs import workdir
+from coded_jax.runs.config import Config
+from coded_jax.serving import http, metrics
+from coded_jax.training import signals
 
 PORT = flags.DEFINE_integer("port", 8000, "of the loopback interface; 0 for a free one")
 METRICS_PORT = flags.DEFINE_integer(
@@ -76,9 +78,9 @@ def check_ports() -> None:
             ) from None
 
 
-def start() -> runtime.Service:
+def start() -> serving.Service:
     """What the flags describe, ready to answer."""
-    return runtime.serve(
+    return serving.serve(
         run.WORKDIR.value,
         ENGINE.value,
         batches=tuple(BATCHES.value),
@@ -128,7 +130,7 @@ def table(summary: dict) -> Table:
     """What has been done, for people."""
     requests, seconds = summary["requests"], summary["seconds"]
     told = Table(box=box.SIMPLE)
-    for name in ("worker", "restarts", *runtime.LOSSES):
+    for name in ("worker", "restarts", *serving.LOSSES):
         told.add_column(name, justify="right")
     for i, worker in enumerate(summary["workers"]):
         told.add_row(

@@ -19,15 +19,17 @@ import sys
 from collections.abc import Iterator
 
 import run
-import sweep_tables
 from absl import app, flags, logging
-from command_line import parse_flags, refuse_arguments
-from grid import VARIANT, cells_from_flags, varied
 from rich.console import Console
+from tables import sweep_tables
 
-from coded_jax import display, sweep_table, sweeps, training, workdir
-from coded_jax.progress import LiveTable, add_row, live_table
-from coded_jax.sweeps import Cell, Outcome, Places
+from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
+from coded_jax.report import display
+from coded_jax.runs import sweep_table, sweeps, workdir
+from coded_jax.runs.progress import LiveTable, add_row, live_table
+from coded_jax.runs.sweeps import Cell, Outcome, Places
+from coded_jax.training import loop
 
 JOBS = flags.DEFINE_integer(
     "jobs", None, "cells at the same time, each in a process of its own, with Ray"
@@ -74,7 +76,7 @@ def run_cells(
     """Those that are not finished: here, or in processes of their own."""
     if JOBS.value is None:
         return sweeps.run_in_turn(cells, places, progress)
-    from coded_jax.runtime.cells import run_with_ray
+    from coded_jax.studies.ray_sweep import run_with_ray
 
     return run_with_ray(cells, places, JOBS.value)
 
@@ -85,7 +87,7 @@ def sweep(
     """Runs what is not done by name, and writes the table after every cell.
 
     Raises:
-      training.Interrupted: a signal asked to stop.
+      loop.Interrupted: a signal asked to stop.
     """
     outcomes = dict(done)
     waiting = [cell for cell in cells if cell.name not in outcomes]
@@ -151,12 +153,12 @@ def main(argv: list[str]) -> None:
         found = {cell.name: sweeps.finished(cell, places) for cell in cells}
         done = {name: outcome for name, outcome in found.items() if outcome}
         if len(done) < len(cells) and JOBS.value is not None:
-            from coded_jax.runtime import cluster
+            from coded_jax.devices import cluster
 
             cluster.connect(ADDRESS.value, JOBS.value)
         run.start_jax()
         outcomes = sweep(cells, places, done, console)
-    except (training.Interrupted, KeyboardInterrupt) as stop:
+    except (loop.Interrupted, KeyboardInterrupt) as stop:
         message = str(stop) or "stopped"
         print(f"{message}; the same command goes on from there", file=sys.stderr)
         sys.exit(130)

@@ -20,7 +20,7 @@ if jax.__version_info__ < (0, 11):  # later, unknown flags end the process
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
-from coded_jax import startup  # noqa: E402
+from coded_jax.devices import startup  # noqa: E402
 from coded_jax.models import make_base_model  # noqa: E402
 
 # A CPU stands for the devices that tests of placement need.
@@ -71,7 +71,7 @@ def compiled_programs():
 @pytest.fixture(scope="session")
 def finished(shared, tmp_path_factory):
     """The workdir of a finished small run, one's own copy of the first one's."""
-    from test_experiment import small_run
+    from tests.runs.test_experiment import small_run
 
     path = tmp_path_factory.mktemp("runs") / "small"
     with FileLock(shared / "finished.lock"):

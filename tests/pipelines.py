@@ -1,7 +1,7 @@
 """The pipeline that most tests are about."""
 
-from coded_jax.pipeline import Pipeline
-from coded_jax.stages import Coding, Stage
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.stages import Coding, Stage
 
 
 def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):

@@ -18,10 +18,10 @@ import jax
 ROOT = pathlib.Path(__file__).parents[1]
 IMPORTED = [
     "absl.app",
-    "coded_jax.display",
-    "coded_jax.experiment",
-    "coded_jax.runtime.study",
-    "coded_jax.serving",
+    "coded_jax.report.display",
+    "coded_jax.runs.experiment",
+    "coded_jax.studies.latency_study",
+    "coded_jax.runs.coded_model",
     "matplotlib.figure",
 ]
 forks = multiprocessing.get_context("forkserver")

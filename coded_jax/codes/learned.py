@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from coded_jax.codes.conv import DILATIONS, ConvDecoder, ConvEncoder
 from coded_jax.codes.linear import zero_lost
-from coded_jax.codes.local import LocalDecoder, LocalEncoder
-from coded_jax.codes.mlp import MLPDecoder, MLPEncoder
-from coded_jax.codes.pointwise import PointwiseDecoder
-from coded_jax.codes.strided import StridedEncoder
+from coded_jax.codes.networks.conv import DILATIONS, ConvDecoder, ConvEncoder
+from coded_jax.codes.networks.local import LocalDecoder, LocalEncoder
+from coded_jax.codes.networks.mlp import MLPDecoder, MLPEncoder
+from coded_jax.codes.networks.pointwise import PointwiseDecoder
+from coded_jax.codes.networks.strided import StridedEncoder
 from coded_jax.types import Code, CodeShape, PyTree
 
 LINEAR = "linear"

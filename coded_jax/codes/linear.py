@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.erasures import Pattern
+from coded_jax.codes.erasures import Pattern
 from coded_jax.types import Code, CodeShape, PyTree
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from coded_jax import convolution
+from coded_jax.models import convolution
 from coded_jax.models.modules import scaled
 from coded_jax.types import BaseModel, Block, PyTree
 

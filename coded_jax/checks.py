@@ -1,0 +1,24 @@
+"""Errors in one line: the argument, the value given, and what is accepted."""
+
+from __future__ import annotations
+
+
+def require(name: str, value: object, holds: bool, accepted: str) -> None:
+    """Raises an error that names an argument unless its value is accepted.
+
+    Args:
+      name: of the argument.
+      value: that was given.
+      holds: whether it is accepted.
+      accepted: what would be.
+
+    Raises:
+      ValueError: `holds` is False.
+    """
+    if not holds:
+        raise ValueError(f"{name}: {value!r} given, {accepted} accepted")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of `f_conv` says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

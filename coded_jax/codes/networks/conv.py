@@ -1,0 +1,110 @@
+"""ConvEncoder and ConvDecoder, Tables I and II of the paper: dilated convolutions."""
+
+from __future__ import annotations
+
+import jax
+from flax import linen as nn
+
+from coded_jax.codes.networks.maps import (
+    features_to_maps,
+    maps_to_features,
+    maps_to_pieces,
+    pieces_to_maps,
+)
+from coded_jax.models.convolution import dilated_stack
+
+DILATIONS = (1, 1, 2, 4, 8, 1)
+
+
+class DilatedStack(nn.Module):
+    """Convolutions, one per dilation, with ReLU between, then a 1x1 convolution.
+
+    Attributes:
+      out: output maps.
+      width: maps of every hidden layer; `20 * input maps` if None, as in the learned
+        code of Kosaian et al. that the paper builds on.
+      dilations: of the layers; each adds `(kernel - 1) * dilation` to the receptive
+        field.
+      kernel: rows and columns of their kernels, an odd number; the paper's are 3.
+    """
+
+    out: int
+    width: int | None = None
+    dilations: tuple[int, ...] = DILATIONS
+    kernel: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, h, w, maps] -> [B, h, w, out]`."""
+        width = self.width or 20 * x.shape[-1]
+        layers, maps = [], x.shape[-1]
+        for i in range(len(self.dilations)):
+            layers.append(_Weights(self.kernel, maps, width, name=f"Conv_{i}")())
+            maps = width
+        layers.append(_Weights(1, maps, self.out, name=f"Conv_{len(layers)}")())
+        return dilated_stack(x, layers, (*self.dilations, 1))
+
+
+class _Weights(nn.Module):
+    """Parameters of `nn.Conv(d, (q, q))` on `c` maps, without the convolution."""
+
+    q: int
+    c: int
+    d: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        init = nn.initializers
+        kernel = (self.q, self.q, self.c, self.d)
+        return (
+            self.param("kernel", init.lecun_normal(), kernel),
+            self.param("bias", init.zeros_init(), (self.d,)),
+        )
+
+
+class ConvEncoder(nn.Module):
+    """Dilated convolutions over the k pieces as input maps (Table I).
+
+    Attributes:
+      r: parity pieces.
+      width, dilations, kernel: as in `DilatedStack`.
+    """
+
+    r: int
+    width: int | None = None
+    dilations: tuple[int, ...] = DILATIONS
+    kernel: int = 3
+
+    @nn.compact
+    def __call__(self, pieces: jax.Array) -> jax.Array:
+        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        stack = DilatedStack(self.r, self.width, self.dilations, self.kernel)
+        return maps_to_pieces(stack(pieces_to_maps(pieces)), pieces.shape[-1])
+
+
+class ConvDecoder(nn.Module):
+    """Dilated convolutions over the features of all results (Table II).
+
+    Attributes:
+      k: shares to reconstruct.
+      joint: the n*D feature maps together, or each of the D channels on its own, with
+        shared weights and n input maps.
+      width, dilations, kernel: as in `DilatedStack`.
+      relu: whether the outputs are never negative, as features after a ReLU are.
+    """
+
+    k: int
+    joint: bool = False
+    width: int | None = None
+    dilations: tuple[int, ...] = DILATIONS
+    kernel: int = 3
+    relu: bool = True
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
+        depth = features.shape[-1]
+        out = self.k * (depth if self.joint else 1)
+        stack = DilatedStack(out, self.width, self.dilations, self.kernel)
+        x = stack(features_to_maps(features, self.joint))
+        return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)

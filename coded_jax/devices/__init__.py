@@ -1,0 +1,1 @@
+"""Devices: the mesh, several processes, start-up, and Ray's cluster."""

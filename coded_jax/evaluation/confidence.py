@@ -1,0 +1,221 @@
+"""How sure an answer is: calibrated confidences, risk-coverage curves, abstaining.
+
+The confidence of an answer is the largest softmax probability of its logits over a
+temperature (Guo et al. 2017). Answers that are decoded have a temperature for each
+number of lost results, all others that of nothing lost: those of least cross-entropy on
+validation images.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from coded_jax.codes.erasures import Pattern
+from coded_jax.evaluation import pattern_accuracy, predictions
+from coded_jax.evaluation.pattern_accuracy import Outcome
+from coded_jax.evaluation.predictions import Prediction
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.types import PyTree
+
+TEMPERATURES = np.geomspace(0.2, 10, 79)  # 5 % apart
+BINS = 15
+CURVE = 51  # points of a risk-coverage curve
+
+
+def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """`[..., classes] -> [...]`, in `[0, 1]`; 0 where there is no answer."""
+    probability = jax.nn.softmax(logits / temperature).max(-1)
+    return jnp.where(jnp.isfinite(logits).all(-1), probability, 0)
+
+
+def temperature_of(
+    studied: dict[str, Any], lost: int, decoded: ArrayLike
+) -> np.ndarray:
+    """Of answers, each by itself.
+
+    Args:
+      studied: what `results.json` holds under `confidence`.
+      lost: results lost. Of more than were studied, the temperature is that of the most
+        that were, which may be too sure.
+      decoded: bool `[...]`, whose answers a decoder made.
+
+    Returns:
+      float32 `[...]`.
+    """
+    most = str(min(lost, max(map(int, studied))))
+    made, whole = (studied[l]["temperature"] for l in (most, "0"))
+    return np.where(np.asarray(decoded), np.float32(made), np.float32(whole))
+
+
+def _cross_entropies(found: Prediction, everything: jax.Array) -> jax.Array:
+    """`[B, g, T]`, with each of `TEMPERATURES`; 0 for what is not decoded, unless it
+    is asked for everything."""
+    logits = jnp.where(jnp.isfinite(found.logits), found.logits, 0)[..., None, :]
+    temperatures = jnp.asarray(TEMPERATURES, logits.dtype)[None, None, :, None]
+    labels = jnp.maximum(found.labels, 0)[..., None, None]
+    scaled = jax.nn.log_softmax(logits / temperatures)
+    entropies = -jnp.take_along_axis(scaled, labels, -1)[..., 0]
+    return jnp.where((found.decoded | (everything > 0))[..., None], entropies, 0)
+
+
+def _confident(found: Prediction, both: jax.Array) -> jax.Array:
+    """`[B, g, 7]`: confidence, the same uncalibrated, and `evaluation.outcome`.
+
+    Both temperatures `[2]`: of what is decoded, and of all else.
+    """
+    temperature = jnp.where(found.decoded, *both)[..., None]
+    sure = [confidence(found.logits, t) for t in (temperature, 1.0)]
+    known = pattern_accuracy.outcome(found, both)
+    return jnp.concatenate([jnp.stack(sure, axis=-1), known], axis=-1)
+
+
+def calibrate(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    validation: dict[str, jax.Array],
+    patterns: Sequence[Pattern],
+    stage_losses: str = "held",
+) -> dict[int, float]:
+    """The temperature of decoded answers for each number of lost results.
+
+    That of 0 is of all answers where nothing is lost. Where nothing is decoded, as of
+    patterns that lose parity alone, it is the same.
+
+    Args:
+      pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
+      validation: images and labels that the base model was not trained on.
+    """
+    entropies = predictions.measure(
+        pipeline,
+        frozen,
+        params,
+        validation,
+        patterns,
+        _cross_entropies,
+        np.array([not lost for lost in patterns], np.float32),
+        stage_losses=stage_losses,
+    )
+    counts = np.array([len(lost) for lost in patterns])
+    totals = {int(l): entropies[counts == l].sum(axis=0) for l in np.unique(counts)}
+    best = {l: float(TEMPERATURES[each.argmin()]) for l, each in totals.items()}
+    return {l: best[l] if totals[l].any() else best[0] for l in best}
+
+
+def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
+    """Expected calibration error in `BINS` bins of equal width (Naeini et al. 2015).
+
+    Args:
+      confidences: `[N]`, in `[0, 1]`.
+      correct: `[N]`, 0 or 1.
+    """
+    bins = np.minimum((confidences * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, confidences - correct, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def risk_coverage(
+    confidences: np.ndarray, correct: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors among the answers that are given, when the least sure are withheld.
+
+    Args:
+      confidences, correct: `[N]` (Geifman and El-Yaniv 2017).
+
+    Returns:
+      Risk `[N]` with the `1..N` surest answers, and the confidence `[N]` that these
+      have at least. Answers of one confidence count with their mean.
+    """
+    order = np.argsort(-confidences, kind="stable")
+    ordered = confidences[order]
+    _, inverse = np.unique(-ordered, return_inverse=True)
+    means = np.bincount(inverse, correct[order]) / np.bincount(inverse)
+    wrong = np.cumsum(1 - means[inverse])
+    return wrong / np.arange(1, len(order) + 1), ordered
+
+
+def study(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    validation: dict[str, jax.Array],
+    test: dict[str, jax.Array],
+    patterns: Sequence[Pattern],
+    stage_losses: str = "held",
+) -> tuple[list[Outcome], dict[str, Any]]:
+    """Calibration and what abstaining buys, for each number of lost results.
+
+    Args:
+      pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
+      validation: images and labels that temperatures are chosen on.
+      test: those that all else is measured on.
+
+    Returns:
+      The outcomes, as of `evaluation.evaluate`; and for each number of lost results, as
+      a string: `temperature`; `ece`, `ece_uncalibrated`, and `ece_decoded` of decoded
+      answers alone, None without any; `aurc`, the mean risk over all coverages; and
+      `curve` with `coverage`, `risk` and `confidence`. All patterns count alike.
+    """
+    counts = np.array([len(lost) for lost in patterns])
+    inputs = (pipeline, frozen, params)
+    temperatures = calibrate(*inputs, validation, patterns, stage_losses=stage_losses)
+    given = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
+    measured = predictions.measure(
+        *inputs, test, patterns, _confident, given, True, stage_losses
+    )
+    found = pattern_accuracy.outcomes(
+        patterns, measured[..., 2:].mean(axis=1, dtype="d")
+    )
+    studied = {}
+    for l, temperature in temperatures.items():
+        answers = measured[counts == l].reshape(-1, measured.shape[-1])
+        sure, plain, correct = answers.T[:3]
+        made = answers[:, -1] > 0
+        risk, least = risk_coverage(sure, correct)
+        places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
+        curve = {
+            "coverage": (places + 1) / len(risk),
+            "risk": risk[places],
+            "confidence": least[places],
+        }
+        studied[str(l)] = {
+            "temperature": temperature,
+            "ece": calibration_error(sure, correct),
+            "ece_uncalibrated": calibration_error(plain, correct),
+            "ece_decoded": (
+                calibration_error(sure[made], correct[made]) if made.any() else None
+            ),
+            "aurc": float(risk.mean()),
+            "curve": {k: [round(float(x), 6) for x in v] for k, v in curve.items()},
+        }
+    return found, studied
+
+
+def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `study` found of several seeds, as one.
+
+    Temperatures, and the confidences of the curve, are those of the first seed, which
+    is the one that is served; all else are means, with `..._std` beside the numbers.
+    """
+    first, *others = seeds
+    if not others:
+        return first
+    summary = {}
+    for l, found in first.items():
+        curves = [seed[l]["curve"]["risk"] for seed in seeds]
+        risk = np.round(np.mean(curves, axis=0), 6).tolist()
+        summary[l] = {**found, "curve": {**found["curve"], "risk": risk}}
+        for name in ("ece", "ece_uncalibrated", "ece_decoded", "aurc"):
+            values = [seed[l][name] for seed in seeds]
+            if None in values:
+                continue
+            summary[l][name] = statistics.fmean(values)
+            summary[l][f"{name}_std"] = statistics.stdev(values)
+    return summary

@@ -1,0 +1,251 @@
+"""What losses do to a model: its feature maps, and the answers that they spoil."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax import splitting
+from coded_jax.codes import erasures
+from coded_jax.data import groups
+from coded_jax.devices import placement
+from coded_jax.evaluation import predictions
+from coded_jax.evaluation.predictions import Prediction
+from coded_jax.inference.pipeline import Pipeline, pixels
+from coded_jax.inference.stages import coded_features, compute, recover
+from coded_jax.types import PyTree, Split
+
+
+class StageMaps(NamedTuple):
+    """Feature maps of one coded stage.
+
+    Attributes:
+      blocks: of the stage, the first and the last, from 1 on.
+      original: float32 `[B, M*, M'*, D]`, of the uncoded base model.
+      arrived: float32 `[B, M*, M'*, D]`, the data pieces' results, NaN where lost.
+      parity: float32 `[r, B, M, M', D]`, the parity pieces' results, NaN where lost;
+        `[0, ...]` of a code that makes none.
+      reconstructed: float32 `[B, M*, M'*, D]`, what the next block is given.
+    """
+
+    blocks: tuple[int, int]
+    original: np.ndarray
+    arrived: np.ndarray
+    parity: np.ndarray
+    reconstructed: np.ndarray
+
+
+def feature_maps(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    lost: Iterable[int],
+) -> list[StageMaps]:
+    """Feature maps of every coded stage, each of which loses the same results.
+
+    Args:
+      pipeline: the coded inference.
+      frozen: variables of the base model.
+      params: of its codes.
+      images: uint8 `[B, H, W, C]`.
+      lost: the lost results, ascending.
+
+    Raises:
+      ValueError: there are no such results, or groups of images are coded, whose shares
+        are logits.
+    """
+    if pipeline.group > 1:
+        raise ValueError(
+            "split: 'group' given, 'image' accepted: what devices return of groups is "
+            "logits, not feature maps"
+        )
+    available = jnp.asarray(erasures.available(lost, pipeline.n))
+    maps = _maps(pipeline, frozen, params, images, available)
+    blocks = [stage.blocks for stage in pipeline.stages if stage.coding]
+    return [
+        StageMaps(of_stage, *map(np.asarray, found))
+        for of_stage, found in zip(blocks, maps, strict=True)
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _maps(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    available: jax.Array,
+) -> list[tuple[jax.Array, ...]]:
+    """Of every coded stage all fields of `StageMaps` but the blocks."""
+    found, k = [], pipeline.k
+    original = x = pixels(pipeline, images)
+    for stage in pipeline.stages:
+        original = compute(stage, frozen, original)
+        if stage.coding is None:
+            x = compute(stage, frozen, x)
+            continue
+        plan, code = stage.coding
+        own = params[len(found)]
+        features = coded_features(stage, frozen, own, x)
+        x = recover(stage, own, features, available)
+        seen = jnp.where(available[..., None, None, None], features, jnp.nan)
+        parity = seen[k:k] if code.blank else seen[k:]
+        maps = (original, splitting.merge(plan, seen[:k]), parity, x)
+        found.append(tuple(each.astype(jnp.float32) for each in maps))
+    return found
+
+
+def side_by_side(
+    maps: StageMaps, channels: int
+) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Some channels of all maps, scaled to be looked at together.
+
+    A channel has one scale in all maps, its range in the original, and in those of each
+    parity piece a scale of its own, since mixtures have values of another size.
+
+    Args:
+      maps: of one stage.
+      channels: how many, of those that differ most between positions and images.
+
+    Returns:
+      Their numbers, and float32 `[B, ..., channels]` by name, in `[0, 1]` where they do
+      not exceed the original, NaN where lost.
+    """
+    shown = np.argsort(-maps.original.var(axis=(0, 1, 2)), kind="stable")[:channels]
+    picked = StageMaps(maps.blocks, *(values[..., shown] for values in maps[1:]))
+    low, size = _range(picked.original)
+    columns = {
+        "original": (picked.original - low) / size,
+        "arrived": (picked.arrived - low) / size,
+    }
+    for i, parity in enumerate(picked.parity):
+        least, most = _range(np.nan_to_num(parity))
+        columns[f"parity {i}"] = (parity - least) / most
+    columns["reconstructed"] = (picked.reconstructed - low) / size
+    columns["difference"] = np.abs(picked.reconstructed - picked.original) / size
+    return shown.tolist(), columns
+
+
+def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
+    """All maps as one picture: a row for each image, its channels side by side.
+
+    Args:
+      maps: of one stage.
+      channels: as for `side_by_side`.
+
+    Returns:
+      uint8 `[rows, columns, 3]`, RGB: grey values, red where a result is lost. From the
+      left it has what `side_by_side` names, but for the parity pieces.
+    """
+    _, columns = side_by_side(maps, channels)
+    shown = [columns[name] for name in ("original", "arrived", "reconstructed")]
+    values = np.stack(shown, axis=1)  # [B, 3, M*, M'*, channels]
+    lost, grey = np.isnan(values), np.clip(np.nan_to_num(values), 0, 1)
+    colours = np.stack([np.where(lost, 1, grey), grey, grey], axis=-1)
+    # A map has few positions; a white line parts it from the next one.
+    colours = colours.repeat(6, axis=2).repeat(6, axis=3)
+    gaps = [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0), (0, 0)]
+    colours = np.pad(colours, gaps, constant_values=1)
+    batch, kinds, height, width, depth, _ = colours.shape
+    rows = colours.transpose(0, 2, 1, 4, 3, 5)
+    flat = rows.reshape(batch * height, kinds * depth * width, 3)
+    return (255 * flat).astype(np.uint8)
+
+
+def drawer(
+    pipeline: Pipeline, frozen: PyTree, images: np.ndarray, lost: Iterable[int]
+) -> Callable[[PyTree], np.ndarray] | None:
+    """What makes the `picture` of the last coded stage, given parameters of the codes.
+
+    None where groups of images are coded, whose features are logits, and in several
+    processes, of which one alone would draw.
+
+    Args:
+      pipeline, frozen, lost: see `feature_maps`.
+      images: uint8 `[B, H, W, C]`.
+    """
+    if pipeline.group > 1 or jax.process_count() > 1:
+        return None
+    inputs = (jnp.asarray(images), tuple(lost))
+    return lambda params: picture(feature_maps(pipeline, frozen, params, *inputs)[-1])
+
+
+def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each channel, the least value and the distance to the largest, or 1 for 0."""
+    axes = tuple(range(values.ndim - 1))
+    size = np.ptp(values, axis=axes)
+    return values.min(axis=axes), np.where(size > 0, size, 1)
+
+
+class Confusion(NamedTuple):
+    """Answers that losses change, counted over a split.
+
+    Attributes:
+      spoiled: int `[classes, classes + 1]`, of images that the base model classifies
+        correctly: how many of each class are given each other one; the last column
+        counts those without an answer.
+      mended: how many images the base model alone classifies wrongly.
+      images: how many there are.
+    """
+
+    spoiled: np.ndarray
+    mended: int
+    images: int
+
+
+def confusion(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    split: Split,
+    lost: Iterable[int],
+    *,
+    classes: int,
+    stage_losses: str = "held",
+) -> Confusion:
+    """Compares the answers from what arrived with those of the base model.
+
+    Args:
+      pipeline: the coded inference.
+      frozen: variables of the base model.
+      params: parameters of its codes.
+      split: images and labels.
+      lost: the lost results, ascending.
+      classes: of the data set.
+      stage_losses: `"held"`: they are lost in every stage; `"per_stage"`: in the first
+        one, and every other one loses as many.
+
+    Raises:
+      ValueError: there are no such results.
+    """
+    erasures.available(lost := tuple(lost), pipeline.n)
+    if pipeline.group > 1:
+        split = groups.group_split(split, pipeline.group)
+    arrays = {"images": split.images, "labels": split.labels}
+    (found,) = predictions.measure(
+        pipeline,
+        frozen,
+        params,
+        placement.put_everywhere(pipeline.mesh, arrays),
+        [lost],
+        _answers,
+        per_image=True,
+        stage_losses=stage_losses,
+    ).astype(int)
+    answer, expected, label = found.T
+    spoiled = np.zeros((classes, classes + 1), int)
+    wrong = (expected == label) & (answer != label)
+    np.add.at(spoiled, (label[wrong], answer[wrong]), 1)  # -1 is the last column
+    mended = int(((expected != label) & (answer == label)).sum())
+    return Confusion(spoiled, mended, len(label))
+
+
+def _answers(found: Prediction, _: jax.Array) -> jax.Array:
+    """`[B, g, 3]`: the class answered, the base model's, and the true one."""
+    return jnp.stack([found.classes, found.expected, found.labels], axis=-1)

@@ -1,0 +1,1 @@
+"""Coded inference: a coded stage, a chain of them, and what it costs."""

@@ -1,0 +1,1 @@
+"""Latency without workers: straggler models, strategies, simulator, planner."""

@@ -1,0 +1,186 @@
+"""The outcome of a run in figures; they need the `plot` extra."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coded_jax.report.display import lost_text, percent, worst_patterns
+from coded_jax.runs.workdir import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PARTS = {
+    "encode": "encoding",
+    "piece": "its piece",
+    "decode": "decoding",
+    "uncoded": "blocks that are not coded",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches.
+
+    Raises:
+      ImportError: matplotlib is missing; the `plot` extra brings it.
+    """
+    try:
+        # Its start-up notes are of no use to the reader of a run.
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
+    """Draws `accuracy.png`, `training.png` and `confidence.png` into a workdir.
+
+    Args:
+      folder: the workdir, with its `metrics.jsonl`.
+      results: the content of `results.json`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    drawn = {
+        "accuracy": accuracy(results),
+        "training": training(read_metrics(folder)),
+        "confidence": confidence(results),
+    }
+    paths = {folder / f"{name}.png": figure for name, figure in drawn.items()}
+    for path, figure in paths.items():
+        figure.savefig(path, dpi=120)
+    return list(paths)
+
+
+def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of a workdir's `metrics.jsonl` by phase; none without training.
+
+    Lines that a kill has cut short are left out, as `logs` does when it resumes.
+    """
+    phases: dict[str, list[dict[str, Any]]] = {}
+    if (folder / METRICS).exists():
+        for line in (folder / METRICS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                phases.setdefault(record["phase"], []).append(record)
+    return phases
+
+
+def accuracy(results: dict[str, Any]) -> Figure:
+    """A bar for every erasure pattern, or the worst ones, and the base model's line."""
+    patterns = worst_patterns(results["patterns"])
+    figure = new_figure(2.5 + 0.5 * len(patterns), 5)
+    axes = figure.add_subplot()
+    labels = [lost_text(p["lost"], results["split"]["k"]) for p in patterns]
+    values = [100 * p["accuracy"] for p in patterns]
+    deviations = [100 * p.get("accuracy_std", 0) for p in patterns]
+    axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in patterns])
+    if any(deviations):
+        axes.errorbar(labels, values, deviations, fmt="none", color="black", capsize=2)
+    lowest = min(values)
+    if zero_fill := results["baselines"].get("zero_fill"):
+        worst = 100 * min(row["worst"] for row in zero_fill.values())
+        lowest = min(lowest, worst)
+        label = f"worst zero-fill {worst:.2f}"
+        axes.axhline(worst, color="grey", linestyle=":", label=label)
+    _base_line(axes, results)
+    axes.set(ylim=(max(0, lowest - 2), 100), ylabel="test accuracy, %")
+    axes.tick_params(axis="x", rotation=90)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
+def losses(results: dict[str, Any]) -> Figure:
+    """Mean and worst accuracy against the number of lost results, of all codes."""
+    figure = new_figure(10, 4.5)
+    methods = {results["config"]["code"]: results["summary"], **results["baselines"]}
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, which in zip(panels, ("mean", "worst"), strict=True):
+        for i, (name, summary) in enumerate(methods.items()):
+            lost = [int(l) for l in summary]
+            values = [100 * row[which] for row in summary.values()]
+            spreads = [100 * row.get(f"{which}_std", 0) for row in summary.values()]
+            style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5]}
+            style |= {"linewidth": 2.5 if i == 0 else 1.2, "zorder": 3 if i == 0 else 2}
+            axes.errorbar(lost, values, spreads, capsize=2, label=name, **style)
+        _base_line(axes, results)
+        axes.set(title=f"{which} over the patterns", xlabel="lost results")
+        axes.set_xticks([int(l) for l in results["summary"]])
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="test accuracy, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+    return figure
+
+
+def _base_line(axes: Axes, results: dict[str, Any]) -> None:
+    base = 100 * results["base"]["test_accuracy"]
+    axes.axhline(base, color="black", linestyle="--", label=f"base {base:.2f}")
+
+
+def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Training losses and validation accuracies against the step.
+
+    Args:
+      records: from `read_metrics`.
+    """
+    figure = new_figure(10, 4)
+    losses, scores = figure.subplots(1, 2)
+    for phase, lines in records.items():
+        steps, values = zip(*((r["step"], r["loss"]) for r in lines), strict=True)
+        losses.plot(steps, values, label=phase)
+        epochs = [r for r in lines if "validation_accuracy" in r]
+        reached = [100 * r["validation_accuracy"] for r in epochs]
+        scores.plot([r["step"] for r in epochs], reached, ".-", label=phase)
+    losses.set(yscale="log", xlabel="step", ylabel="training loss")
+    scores.set(xlabel="step", ylabel="validation accuracy, %")
+    for axes in (losses, scores):
+        axes.grid(alpha=0.3)
+    if records:
+        losses.legend()
+    return figure
+
+
+def confidence(results: dict[str, Any]) -> Figure:
+    """Errors among the answers that are given, the surest first."""
+    figure = new_figure(6.5, 4)
+    axes = figure.add_subplot()
+    for l, found in results["confidence"].items():
+        curve = found["curve"]
+        risk = [100 * x for x in curve["risk"]]
+        label = f"{l} lost, calibration error {percent(found['ece'])}"
+        axes.plot([100 * x for x in curve["coverage"]], risk, label=label)
+    axes.set(xlabel="answers given, the surest first, %", ylabel="wrong among them, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def costs(results: dict[str, Any]) -> Figure:
+    """Operations of the busiest device for one image, by what they are for; one that
+    encodes, computes a piece and decodes."""
+    found = results["costs"]
+    figure = new_figure(10, 1.3 + 0.35 * len(found))
+    axes = figure.add_subplot()
+    names = [results["config"]["code"] if n == "code" else n for n in found]
+    done = np.zeros(len(found))
+    for part, label in PARTS.items():
+        work = np.array([each[part] / each["whole"] for each in found.values()])
+        axes.barh(names, work, left=done, label=label)
+        done += work
+    for name, total in zip(names, done, strict=True):
+        axes.text(total, name, f" {total:.2f}", va="center")
+    axes.axvline(1, color="black", linestyle="--", label="the whole image")
+    axes.set(xlim=(0, 1.1 * max(1, *done)), xlabel="work, of the whole F_Conv")
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=len(PARTS) + 1)
+    return figure

@@ -1,0 +1,134 @@
+"""What losses do to a model, in figures; they need the `plot` extra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coded_jax.evaluation import inspection
+from coded_jax.report.display import blocks_text, lost_text
+from coded_jax.report.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from coded_jax.runs.coded_model import CodedModel
+    from coded_jax.types import Split
+
+MOST_NUMBERS = 20
+"""Classes whose confusions are written into the picture."""
+LOST = (0.89, 0.45, 0.42)
+"""The colour of what did not arrive, as RGB."""
+
+
+def features(
+    model: CodedModel, images: np.ndarray, lost: Iterable[int], channels: int = 4
+) -> Figure:
+    """Feature maps side by side, of every coded stage, a row for each image.
+
+    A picture has the channels that differ most between pixels and images. A channel has
+    one scale in all pictures, and one of its own in those of parity pieces; what is
+    lost is red.
+
+    Args:
+      model: one that codes pieces of an image.
+      images: uint8 `[B, H, W, C]`.
+      lost: the lost results, ascending.
+      channels: how many are shown.
+
+    Raises:
+      ImportError: matplotlib is missing.
+      ValueError: the images have another shape; or see `inspection.feature_maps`.
+    """
+    lost = tuple(lost)
+    trained = (model.pipeline, model.frozen, model.params)
+    stages = inspection.feature_maps(*trained, model.checked(images), lost)
+    wide = 4 + max(len(maps.parity) for maps in stages)
+    figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)  # type: ignore
+    parts = figure.subfigures(len(stages), 1, squeeze=False)[:, 0]
+    for part, maps in zip(parts, stages, strict=True):
+        shown, columns = inspection.side_by_side(maps, channels)
+        what = (
+            f"blocks {blocks_text(maps.blocks)}, channels {', '.join(map(str, shown))}"
+        )
+        part.suptitle(f"{lost_text(list(lost), model.pipeline.k)} lost; {what}")
+        rows = part.subplots(len(images), len(columns) + 1, squeeze=False)
+        for i, row in enumerate(rows):
+            image = images[i] if images.shape[-1] == 3 else images[i, ..., 0]
+            row[0].imshow(image, cmap="gray", vmin=0, vmax=255)
+            for axes, values in zip(row[1:], columns.values(), strict=True):
+                axes.imshow(_tiles(values[i]), interpolation="nearest")
+            for axes in row:
+                axes.set(anchor="N")
+                axes.set_axis_off()
+        for axes, name in zip(rows[0], ("image", *columns), strict=True):
+            axes.set_title(name, fontsize=10)
+    return figure
+
+
+def _tiles(values: np.ndarray) -> np.ndarray:
+    """Channels `[M, M', channels]` of `[0, 1]` in two columns, as RGB; NaN is red."""
+    from matplotlib import colormaps
+
+    height, width, count = values.shape
+    scale = max(1, 24 // height)  # so that a gap may be narrower than a value
+    values = values.repeat(scale, axis=0).repeat(scale, axis=1)
+    height, width, gap = scale * height, scale * width, 2
+    rows = -(-count // 2)
+    size = (rows * (height + gap) - gap, min(count, 2) * (width + gap) - gap, 3)
+    picture = np.ones(size)
+    for i in range(count):
+        colours = colormaps["viridis"](np.clip(values[..., i], 0, 1))[..., :3]
+        colours[np.isnan(values[..., i])] = LOST
+        top, left = i // 2 * (height + gap), i % 2 * (width + gap)
+        picture[top : top + height, left : left + width] = colours
+    return picture
+
+
+def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
+    """Which class became which answer, of images that the base model has right.
+
+    Args:
+      model, split, lost: see `inspection.confusion`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+      ValueError: see `inspection.confusion`.
+    """
+    lost = tuple(lost)
+    found = inspection.confusion(
+        model.pipeline,
+        model.frozen,
+        model.params,
+        split,
+        lost,
+        classes=model.results["classes"],
+        stage_losses=model.results["config"]["stage_losses"],
+    )
+    classes = len(found.spoiled)
+    waits = found.spoiled[:, -1].any()
+    counts = found.spoiled if waits else found.spoiled[:, :-1]
+    size = 2 + min(8.0, 0.45 * classes)
+    figure = new_figure(size + 1, size)
+    axes = figure.add_subplot()
+    picture = axes.imshow(counts, cmap="Reds", vmin=0, vmax=max(1, counts.max()))
+    if classes <= MOST_NUMBERS:
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if 2 * count > counts.max() else "black"
+                axes.text(j, i, count, ha="center", va="center", color=colour)
+        names = [*range(classes), *(["none"] if waits else [])]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(classes))
+    figure.colorbar(picture, label="images", shrink=0.8)
+    axes.set(xlabel="answer with what arrived", ylabel="true class")
+    axes.set_title(
+        f"{lost_text(list(lost), model.pipeline.k)} lost: of {found.images} answers "
+        f"{found.spoiled.sum()} (below)\nare no longer right, {found.mended} no longer "
+        "wrong",
+        fontsize=10,
+    )
+    return figure

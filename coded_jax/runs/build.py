@@ -1,0 +1,204 @@
+"""From a configuration to the functions that it describes."""
+
+from __future__ import annotations
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from coded_jax import codes
+from coded_jax.checks import first_line
+from coded_jax.data import groups
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.stages import Coding, Stage
+from coded_jax.models import make_base_model
+from coded_jax.runs.config import Config
+from coded_jax.splitting import SplitPlan
+from coded_jax.splitting.plan import make_plan
+from coded_jax.training import tasks
+from coded_jax.training.loop import total_steps
+from coded_jax.types import BaseModel, Code, CodeShape, PyTree, chain
+
+
+def build_pipeline(
+    config: Config,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    mesh: Mesh | None = None,
+    base: BaseModel | None = None,
+) -> Pipeline:
+    """The coded inference that `config` describes, on the devices of `mesh`.
+
+    Args:
+      config: the settings.
+      image_shape: `(H, W, C)` of an image.
+      classes: of the data set.
+      mean, std: `[C]`, see `Pipeline`.
+      mesh: see `placement.make_mesh`.
+      base: in place of the base model that `config` names.
+
+    Raises:
+      ValueError: the base model has no such blocks, or a stage cannot be split into
+        that many pieces.
+    """
+    base = network = base or make_base_model(config.base_model, config.base_width)
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    try:
+        variables = jax.eval_shape(lambda k: network.init(k, image_shape, classes), key)
+        if any(0 in leaf.shape for leaf in jax.tree.leaves(variables)):
+            raise ValueError("no features are left of it")
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"image_shape: {tuple(image_shape)} given, one that {config.base_model} "
+            f"takes accepted ({first_line(error)})"
+        ) from error
+
+    grouped, input_shape = config.split == "group", tuple(image_shape)
+    if grouped:
+        base = groups.group_base(base, image_shape[0])
+        input_shape = (config.k * image_shape[0], *image_shape[1:])
+
+    def plan_of(stage: Stage, shape: tuple[int, int, int]) -> SplitPlan:
+        if grouped:
+            return groups.group_plan(image_shape, config.k, classes)
+        return make_plan(stage.f_conv, variables, shape, config.pieces)
+
+    stages = []
+    x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
+    for first, last, coded in stage_blocks(config, len(base.blocks)):
+        stage = Stage(chain(base.blocks[first - 1 : last]), (first, last))
+        if coded:
+            try:
+                plan = plan_of(stage, x.shape[1:])
+            except ValueError as error:
+                if len(base.blocks) == 1:
+                    raise
+                raise ValueError(
+                    f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
+                    "--stages says which are coded together)"
+                ) from error
+            sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
+            code = code_of(config, config.code, sizes, variables)
+            stage = stage._replace(coding=Coding(plan, code))
+        stages.append(stage)
+        x = jax.eval_shape(stage.f_conv, variables, x)
+    return Pipeline(
+        base,
+        tuple(stages),
+        mean,
+        std,
+        config.k,
+        config.r,
+        mesh,
+        config.precision,
+        config.k if grouped else 1,
+    )
+
+
+def rival_pipelines(
+    config: Config, pipeline: Pipeline, variables: PyTree
+) -> dict[str, Pipeline]:
+    """`pipeline` with each of the baselines in the place of its code, by name.
+
+    Args:
+      config: the settings.
+      pipeline: of `build_pipeline`.
+      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      ValueError: a baseline cannot be built with these settings.
+    """
+
+    def with_code(name: str) -> Pipeline:
+        return pipeline.with_codes(
+            lambda shape, _: code_of(config, name, shape, variables)
+        )
+
+    others = [name for name in config.baselines if name != config.code]
+    return {name: with_code(name) for name in others}
+
+
+def stage_blocks(config: Config, blocks: int) -> list[tuple[int, int, bool]]:
+    """First and last block of every stage, from 1 on, and whether it is coded.
+
+    Raises:
+      ValueError: there are not so many blocks.
+    """
+    coded = config.stages or ((1, blocks),)
+    if coded[-1][1] > blocks:
+        raise ValueError(
+            f"stages: block {coded[-1][1]} given, 1..{blocks} accepted, the blocks of "
+            f"{config.base_model}"
+        )
+    stages, done = [], 0
+    for first, last in coded:
+        if first > done + 1:
+            stages.append((done + 1, first - 1, False))
+        stages.append((first, last, True))
+        done = last
+    return stages + ([(done + 1, blocks, False)] if done < blocks else [])
+
+
+def uncoded_pipeline(
+    config: Config,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    mesh: Mesh | None = None,
+    base: BaseModel | None = None,
+) -> Pipeline:
+    """The base model alone, image by image; arguments as of `build_pipeline`."""
+    base = base or make_base_model(config.base_model, config.base_width)
+    stage = Stage(base.f_conv, (1, len(base.blocks)))
+    return Pipeline(
+        base, (stage,), mean, std, config.k, config.r, mesh, config.precision
+    )
+
+
+def code_of(config: Config, name: str, shape: CodeShape, variables: PyTree) -> Code:
+    """The code called `name`, with the settings of `config`."""
+    return codes.make_code(
+        name,
+        shape,
+        variables,
+        encoder=config.encoder,
+        decoder=config.decoder,
+        encoder_width=config.encoder_width,
+        decoder_width=config.decoder_width,
+        dilations=config.dilations,
+        decoder_dilations=config.decoder_dilations,
+        kernel=config.kernel,
+        decoder_channels=config.decoder_channels,
+        systematic=config.recipe == "systematic",
+        nonnegative=config.nonnegative,
+        sums=config.sums,
+    )
+
+
+def epochs_of(config: Config, phase: str) -> float:
+    """How long `"base"`, or any code, is trained."""
+    return config.base_epochs if phase == "base" else config.epochs
+
+
+def batch_size_of(config: Config, phase: str) -> int:
+    """Examples per step of `"base"`, or any code."""
+    own = config.base_batch_size if phase == "base" else None
+    return own or config.batch_size
+
+
+def learning_rate(config: Config, phase: str, examples: int) -> float | optax.Schedule:
+    """Of `"base"`, or any code: constant, or decaying along a cosine to zero."""
+    base = phase == "base"
+    decays = config.base_schedule == "cosine" if base else config.recipe == "systematic"
+    rate = (config.base_learning_rate if base else None) or config.learning_rate
+    size = batch_size_of(config, phase)
+    steps = total_steps(examples, size, epochs_of(config, phase))
+    return optax.cosine_decay_schedule(rate, steps) if decays else rate
+
+
+def make_optimizer(
+    config: Config, phase: str, examples: int
+) -> optax.GradientTransformation:
+    """Adam with L2, of `"base"` or any code that is trained on so many examples."""
+    return tasks.adam(learning_rate(config, phase, examples), config.weight_decay)

@@ -1,0 +1,146 @@
+"""A trained coded inference as one file that runs without this package.
+
+    model = coded_jax.load("runs/quickstart")
+    export.save(model, "coded.bin")
+
+The file holds StableHLO with the parameters in it, as `jax.export` writes it: for any
+batch size, and for all platforms at once. Whoever runs it needs JAX and flatbuffers:
+
+    with open("coded.bin", "rb") as file:
+        coded = jax.export.deserialize(bytearray(file.read()))
+    logits = coded.call(images, available)
+
+JAX reads what the same version wrote, or one up to six months older; see
+https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import jax.export  # not an attribute of `jax` until it is imported
+import jax.numpy as jnp
+
+from coded_jax.inference.pipeline import infer
+from coded_jax.runs.coded_model import CodedModel
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -> bytes:
+    """The coded inference with its parameters, for `jax.export.deserialize`.
+
+    The function in it takes `images`, uint8 `[b, H, W, C]` with any `b` of 1 or more,
+    and `available`, bool `[n, 1]` and True where the result arrived, as
+    `erasures.available` makes it. It returns the logits, float32 `[b, classes]`. It
+    checks shapes and dtypes, but not that at most `r` results are lost: with more lost
+    it answers, too, and wrongly. Its matrix products have the precision that
+    `jax_default_matmul_precision` has now. The same model gives the same bytes, which
+    hold no path of this machine.
+
+    Args:
+      model: a finished run.
+      platforms: where the function shall run, distinct names out of `PLATFORMS`. The
+        devices need not be here.
+
+    Raises:
+      ValueError: no platform, or a name that is not accepted.
+      ModuleNotFoundError: flatbuffers is missing; the `export` extra brings it.
+    """
+    # JAX itself takes any name for a platform, and fails only where the file is used.
+    distinct = set(platforms)
+    if not (
+        distinct and distinct <= set(PLATFORMS) and len(distinct) == len(platforms)
+    ):
+        given = platforms if isinstance(platforms, str) else list(platforms)
+        raise ValueError(
+            f"platforms: {given!r} given, distinct names out of {list(PLATFORMS)} "
+            "accepted"
+        )
+    if find_spec("flatbuffers") is None:
+        raise ModuleNotFoundError(
+            "export needs flatbuffers: pip install 'coded_jax[export]'"
+        )
+    # The file must not ask for the devices that the model is spread over now.
+    pipeline = model.pipeline._replace(mesh=None)
+    frozen, params = jax.device_get((model.frozen, model.params))
+
+    @jax.jit
+    def coded_inference(images: jax.Array, available: jax.Array) -> jax.Array:
+        return infer(pipeline, frozen, params, images, available)
+
+    (b,) = jax.export.symbolic_shape("b")
+    with _no_source_locations():
+        exported = jax.export.export(coded_inference, platforms=platforms)(
+            jax.ShapeDtypeStruct((pipeline.group * b, *model.image_shape), jnp.uint8),
+            jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_),
+        )
+    return bytes(exported.serialize())
+
+
+def save(
+    model: CodedModel,
+    output: str | os.PathLike,
+    platforms: Sequence[str] = DEFAULT_PLATFORMS,
+) -> Path:
+    """Writes `serialize(model, platforms)` to a file.
+
+    At any moment `output` holds either what was there before or the whole file.
+
+    Args:
+      model: as for `serialize`.
+      output: the file, in a folder that exists; one that is there is replaced.
+      platforms: as for `serialize`.
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      ValueError: it cannot be written to, or as for `serialize`.
+      ModuleNotFoundError: as for `serialize`.
+    """
+    file = Path(output).expanduser().absolute()
+    if not os.fspath(output) or file.is_dir() or not file.parent.is_dir():
+        raise ValueError(
+            f"output: {os.fspath(output)!r} given, a file in a folder that exists "
+            "accepted"
+        )
+    blob = serialize(model, platforms)
+    unfinished = file.with_name(file.name + ".tmp")
+    try:
+        with open(unfinished, "wb") as stream:
+            stream.write(blob)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise ValueError(
+            f"output: {os.fspath(output)!r} given, a file that can be written to "
+            f"accepted ({error.strerror or error})"
+        ) from error
+    return file
+
+
+@contextlib.contextmanager
+def _no_source_locations() -> Iterator[None]:
+    """Keeps the files and lines of the functions out of what JAX lowers meanwhile."""
+    settings = {
+        "jax_include_full_tracebacks_in_locations": True,  # else the limit has no say
+        "jax_traceback_in_locations_limit": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -1,0 +1,160 @@
+"""What a phase of a run records on the way: lines of metrics, TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+
+from coded_jax.runs.progress import LiveTable, add_row, begin_at
+from coded_jax.runs.workdir import METRICS, write_atomically
+from coded_jax.training.loop import BY_LOST, SCORE
+from coded_jax.types import PyTree
+
+QUIET_SECONDS = 30.0  # between lines where there is no terminal
+
+
+class SilentLog(AbstractContextManager):
+    """Observes, and says nothing: of several processes, all but the lead one."""
+
+    def start(self, step: int) -> None:
+        """Nothing is shown."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Nothing is recorded."""
+
+    def end_epoch(self, step: int, params: PyTree) -> None:
+        """Nothing is drawn."""
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+class PhaseLog(AbstractContextManager):
+    """Observes one phase: a row of the table, `metrics.jsonl`, TensorBoard events.
+
+    Args:
+      folder: the workdir.
+      phase: name of the phase.
+      table: the run's live table.
+      steps: its length.
+      batch_size: examples of a step.
+      rate: the learning rate, constant or of every step.
+      picture: `params -> uint8 [rows, columns, 3]`, drawn after every epoch where
+        TensorBoard's writer is installed; None for none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        phase: str,
+        table: LiveTable,
+        steps: int,
+        batch_size: int,
+        rate: float | optax.Schedule,
+        picture: Callable[[PyTree], np.ndarray] | None = None,
+    ) -> None:
+        self._path = folder / METRICS
+        self._phase = phase
+        self._table = table
+        self._steps = steps
+        self._batch_size = batch_size
+        self._rate: Any = rate if callable(rate) else lambda step: rate
+        self._picture = picture
+        self._tells = table.disable and table.tells
+        self._row = add_row(table, phase, steps)
+        self._events = _event_writer(folder / "events" / phase)
+        self._last: dict[str, float] = {}
+        self._printed = self._clock = time.monotonic()
+        self._step = 0
+
+    def start(self, step: int) -> None:
+        """Drops what a killed process logged past the checkpoint it left."""
+        if self._path.exists():
+            kept = [
+                line
+                for line in self._path.read_text(errors="replace").splitlines()
+                if _survives(line, self._phase, step)
+            ]
+            write_atomically(self._path, "".join(line + "\n" for line in kept))
+        begin_at(self._table, self._row, step)
+        self._step, self._clock = step, time.monotonic()
+        if self._tells:
+            resumed = f", resumed at step {step}" if step else ""
+            self._print(f"{self._phase}: {self._steps} steps{resumed}")
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Records `metrics` at `step`, with the learning rate and the images/s."""
+        rate = float(self._rate(min(step, self._steps - 1)))
+        metrics = {**metrics, "learning_rate": rate}
+        now = time.monotonic()
+        if SCORE not in metrics:  # else the time is that of the validation too
+            images = (step - self._step) * self._batch_size
+            metrics["images_per_second"] = round(images / (now - self._clock), 1)
+        self._step, self._clock = step, now
+        record = {"phase": self._phase, "step": step, **metrics}
+        with open(self._path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._events is not None:
+            for name, value in metrics.items():
+                self._events.add_scalar(f"{self._phase}/{name}", value, step)
+        self._last.update(metrics)
+        self._table.update(self._row, completed=step, **_cells(self._last))
+        overdue = now - self._printed > QUIET_SECONDS
+        if self._tells and (step == self._steps or overdue):
+            self._printed = now
+            noted = "  ".join(f"{name} {x:.4g}" for name, x in self._last.items())
+            self._print(f"{self._phase}: step {step}/{self._steps}  {noted}")
+
+    def end_epoch(self, step: int, params: PyTree) -> None:
+        """Draws what the parameters reconstruct."""
+        if self._events is not None and self._picture is not None:
+            name = f"{self._phase}/original_arrived_reconstructed"
+            image = self._picture(params)
+            self._events.add_image(name, image, step, dataformats="HWC")
+        self._clock = time.monotonic()
+
+    def _print(self, line: str) -> None:
+        self._table.console.print(line, highlight=False)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def _cells(last: dict[str, float]) -> dict[str, Any]:
+    """What the table shows of the metrics that were logged last."""
+    by_lost = []
+    while (name := BY_LOST.format(len(by_lost))) in last:
+        by_lost.append(f"{100 * last[name]:.2f}")
+    score = last.get(SCORE)
+    return {
+        "loss": f"{last['loss']:.4g}",
+        "score": "" if score is None else f"{100 * score:.2f}",
+        "by_lost": " ".join(by_lost),
+        "rate": f"{last['learning_rate']:.2g}",
+        "speed": f"{last.get('images_per_second', 0):,.0f}",
+    }
+
+
+def _survives(line: str, phase: str, step: int) -> bool:
+    try:
+        record = json.loads(line)
+        return record["phase"] != phase or record["step"] <= step
+    except (ValueError, KeyError, TypeError):  # cut short by a kill, or damaged
+        return False
+
+
+def _event_writer(folder: Path) -> Any:
+    """A TensorBoard writer where the `tensorboard` extra is installed, else None."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,96 @@
+"""Cuts images into overlapping pieces, and merges the features; see `planning`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.splitting.plan import SplitPlan
+
+
+def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` images to `[k, B, h, w, C]` pieces, of the same dtype.
+
+    Raises:
+      ValueError: the images do not have the plan's shape.
+    """
+    expected = (plan.rows.size, plan.columns.size, plan.channels)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise ValueError(
+            f"images: shape {images.shape} given, [B, {', '.join(map(str, expected))}] "
+            "accepted"
+        )
+    return jnp.stack(
+        [
+            images[:, i : i + plan.rows.window, j : j + plan.columns.window]
+            for i in plan.rows.starts
+            for j in plan.columns.starts
+        ]
+    )
+
+
+def cut(
+    plan: SplitPlan, outputs: jax.Array, copied: Sequence[int | None] | None = None
+) -> jax.Array:
+    """Cuts each share out of what `f_conv` made of its piece.
+
+    Args:
+      plan: the split.
+      outputs: `[m, B, h, w, D]`.
+      copied: for each of them, the data piece it was made of; None for a mixture of
+        pieces, which is cut as an interior data piece is. If None, they are of the k
+        data pieces, and then of mixtures.
+
+    Returns:
+      `[m, B, M, M', D]`.
+    """
+    if copied is None:
+        copied = (*range(plan.k), *[None] * (len(outputs) - plan.k))
+    offsets = cut_offsets(plan, copied)
+    height, width = plan.rows.share, plan.columns.share
+    if len(set(offsets)) == 1:
+        i, j = offsets[0]
+        return outputs[:, :, i : i + height, j : j + width]
+    return jnp.stack(
+        [
+            output[:, i : i + height, j : j + width]
+            for output, (i, j) in zip(outputs, offsets, strict=True)
+        ]
+    )
+
+
+def cut_offsets(plan: SplitPlan, copied: Sequence[int | None]) -> list[tuple[int, int]]:
+    """First row and column of each share in the output of its piece; see `cut`."""
+    offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
+    interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
+    return [offsets[interior if i is None else i] for i in copied]
+
+
+def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
+    """`[k, B, M, M', D]` shares to `[B, M*, M'*, D]` features, dropping the surplus."""
+    rows, columns = plan.grid
+    strips = []
+    for i in range(rows):
+        strip = [shares[i * columns + j] for j in range(columns)]
+        strip[-1] = strip[-1][:, :, plan.columns.surplus :]
+        strips.append(jnp.concatenate(strip, axis=2))
+    strips[-1] = strips[-1][:, plan.rows.surplus :]
+    return jnp.concatenate(strips, axis=1)
+
+
+def shares(plan: SplitPlan, merged: jax.Array) -> jax.Array:
+    """`[B, M*, M'*, D]` features to `[k, B, M, M', D]` shares, of which `merge` is the
+    inverse."""
+    rows, columns = (
+        [min(i * axis.share, axis.out - axis.share) for i in range(axis.parts)]
+        for axis in (plan.rows, plan.columns)
+    )
+    return jnp.stack(
+        [
+            merged[:, i : i + plan.rows.share, j : j + plan.columns.share]
+            for i in rows
+            for j in columns
+        ]
+    )

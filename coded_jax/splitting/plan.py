@@ -1,0 +1,207 @@
+"""Which window of the image each piece gets.
+
+Each share of the features gets the window that it depends on, clipped to the image and
+then grown so that all windows have one length `h` with `h = H (mod S)` and starts that
+are multiples of the total stride `S`. The function runs unchanged on the window: its
+own padding is the true padding at an image border and elsewhere spoils only outputs
+outside the share, which `splitting.cut` removes. For a network without padding, such as
+LeNet-5, this is the exact receptive-field window and nothing is cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from coded_jax.checks import first_line
+from coded_jax.splitting.receptive_field import Analysis, Field, analyse
+from coded_jax.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class AxisPlan:
+    """The split along one axis.
+
+    Attributes:
+      size: pixels of the image, `H`.
+      window: pixels of a piece, `h`.
+      starts: first pixel of each piece.
+      out: features of the whole image, `M*`.
+      share: features of one share, `M`.
+      cuts: first feature of each share in the output of its piece.
+    """
+
+    size: int
+    window: int
+    starts: tuple[int, ...]
+    out: int
+    share: int
+    cuts: tuple[int, ...]
+
+    @property
+    def parts(self) -> int:
+        """How many windows there are."""
+        return len(self.starts)
+
+    @property
+    def holders(self) -> list[int]:
+        """How many pieces hold each pixel."""
+        return [
+            sum(start <= pixel < start + self.window for start in self.starts)
+            for pixel in range(self.size)
+        ]
+
+    @property
+    def halos(self) -> tuple[int, ...]:
+        """How many pixels of each piece's window another piece holds too.
+
+        It is the price of a split: without overlap all are 0.
+        """
+        return tuple(
+            sum(n > 1 for n in self.holders[start : start + self.window])
+            for start in self.starts
+        )
+
+    @property
+    def surplus(self) -> int:
+        """Features that the last share repeats of the one before it."""
+        return self.parts * self.share - self.out
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """How images of one shape are split into `k` pieces, row by row of the grid."""
+
+    rows: AxisPlan
+    columns: AxisPlan
+    channels: int
+    feature_channels: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Pieces along height and width."""
+        return self.rows.parts, self.columns.parts
+
+    @property
+    def k(self) -> int:
+        """All pieces."""
+        return self.rows.parts * self.columns.parts
+
+    @property
+    def piece_shape(self) -> tuple[int, int, int]:
+        """`(h, w, C)`."""
+        return self.rows.window, self.columns.window, self.channels
+
+    @property
+    def share_shape(self) -> tuple[int, int, int]:
+        """`(M, M', D)`."""
+        return self.rows.share, self.columns.share, self.feature_channels
+
+    @property
+    def work_fraction(self) -> float:
+        """Cost of `f_conv` on one piece over its cost on the whole image."""
+        return (self.rows.window * self.columns.window) / (
+            self.rows.size * self.columns.size
+        )
+
+
+def make_plan(
+    f_conv: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    grid: tuple[int, int],
+) -> SplitPlan:
+    """Plans the split of `f_conv` over a grid of pieces.
+
+    Args:
+      f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
+      variables: arrays or `jax.ShapeDtypeStruct`s.
+      image_shape: `(H, W, C)`.
+      grid: pieces along height and width; `(k, 1)` splits into strips.
+
+    Raises:
+      ValueError: `grid` leaves a piece without features or makes a piece as large as
+        the image, or `f_conv` cannot be split.
+    """
+    whole = analyse(f_conv, variables, image_shape)
+    rows, columns = (
+        _plan_axis(name, field, size, features, parts)
+        for name, field, size, features, parts in zip(
+            ("rows", "columns"),
+            whole.fields,
+            image_shape[:2],
+            whole.features[:2],
+            grid,
+            strict=True,
+        )
+    )
+    plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
+    _check_pieces(f_conv, variables, image_shape, plan, whole)
+    return plan
+
+
+def _check_pieces(
+    f_conv: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    plan: SplitPlan,
+    whole: Analysis,
+) -> None:
+    """Pieces have other sizes than the image: what is done must not depend on them."""
+    try:
+        piece = analyse(f_conv, variables, plan.piece_shape)
+    except Exception as error:
+        reason = first_line(error.__cause__ or error)  # of f_conv, if it has failed
+        raise ValueError(
+            f"f_conv: fails for pieces {plan.piece_shape} but not for images "
+            f"{image_shape}: move what depends on the size to the head, or take a "
+            f"smaller k ({reason})"
+        ) from error
+    different = whole.differs_from(piece)
+    if different is not None:
+        way_out = "move adaptive pooling and its like to the head"
+        if different.startswith(("'slice'", "'gather'")):
+            way_out = "crop relative to its end, or move it to the head"
+        raise ValueError(
+            f"f_conv: operation {different} depends on the size of the image, with "
+            f"other windows, padding or constants for pieces {plan.piece_shape} than "
+            f"for images {image_shape}: {way_out}"
+        )
+    for axis, name, features in zip(
+        (plan.rows, plan.columns), ("rows", "columns"), piece.features[:2], strict=True
+    ):
+        if max(axis.cuts) + axis.share > features:
+            raise ValueError(
+                f"f_conv: makes {features} {name} of features of pieces "
+                f"{plan.piece_shape}, where the split needs "
+                f"{max(axis.cuts) + axis.share}: take a smaller k"
+            )
+
+
+def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> AxisPlan:
+    share = -(-out // max(parts, 1))
+    if not 1 <= parts <= out or (parts - 1) * share >= out:
+        accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
+        raise ValueError(
+            f"k: {parts} pieces along the {name} would leave empty pieces, since the "
+            f"features have {out} {name}; accepted are {accepted}"
+        )
+    firsts = [min(i * share, out - share) for i in range(parts)]
+    needed = [field.window(a, a + share) for a in firsts]
+    needed = [(max(0, low), min(size, high)) for low, high in needed]
+    stride = field.stride
+    for window in range(size % stride or stride, size + 1, stride):
+        starts = [min(low // stride * stride, size - window) for low, _ in needed]
+        if all(s + window >= high for s, (_, high) in zip(starts, needed, strict=True)):
+            break
+    else:
+        raise AssertionError("the whole image is always enough")
+    if window == size and parts > 1:
+        raise ValueError(
+            f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
+            "of the image, which gains nothing; take fewer or end f_conv earlier"
+        )
+    cuts = [a - s // stride for a, s in zip(firsts, starts, strict=True)]
+    return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts))

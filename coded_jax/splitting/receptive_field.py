@@ -1,0 +1,243 @@
+"""Receptive fields, read off the jaxpr of a convolutional function.
+
+An operation with kernel `q`, dilation `d`, stride `s` and low padding `p` maps the
+output interval `[a, b)` to the input interval `[a*s - p, (b-1)*s - p + (q-1)*d + 1)`.
+Composing these maps along the jaxpr gives the interval of the image that an interval
+of the features depends on. `operations` holds the map of every primitive; what has
+none, mixes positions or tells them apart is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from coded_jax.checks import first_line
+from coded_jax.splitting.constants import static, through_constants
+from coded_jax.splitting.rules import (
+    ALIGNED,
+    ELEMENTWISE,
+    UNCHANGED,
+    Operands,
+    through_features,
+)
+from coded_jax.splitting.traces import (
+    Constant,
+    Feature,
+    Field,
+    Fields,
+    Refusal,
+    Trace,
+    constant_of,
+    digest_of,
+)
+from coded_jax.splitting.window_rules import index_digest
+from coded_jax.types import PyTree
+
+__all__ = ["Analysis", "Field", "Fields", "analyse", "receptive_field"]
+
+CALLS = {  # primitive -> the parameter that holds its jaxpr
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+OPAQUE = {
+    "cond": "chooses between branches",
+    "scan": "is a loop",
+    "while": "is a loop",
+    "custom_linear_solve": "mixes positions",
+    "fft": "mixes positions",
+    "pure_callback": "calls code that cannot be looked into",
+    "shard_map": "splits its operands itself",
+}
+LOOPS = frozenset({"scan", "while"})  # of `map` and `fori_loop`, too
+WAY_OUT = "move it to the head, or end f_conv before it"
+
+
+class Analysis(NamedTuple):
+    """What the jaxpr of `f_conv` tells for images of one size.
+
+    Attributes:
+      fields: receptive field along rows and columns.
+      features: shape of the features of an image, `(M*, M'*, D)`.
+      digest: equal for two image sizes if all that leads to the result is the same but
+        for the size: operations, windows, padding at either border, constants.
+      operations: name and digest of every operation, in order.
+    """
+
+    fields: Fields
+    features: tuple[int, int, int]
+    digest: int
+    operations: tuple[tuple[str, int], ...]
+
+    def differs_from(self, other: Analysis) -> str | None:
+        """The first operation that is another one, or None if both are the same."""
+        if self.digest == other.digest:
+            return None
+        pairs = itertools.zip_longest(self.operations, other.operations)
+        for pair in pairs:
+            if pair[0] != pair[1]:
+                return (pair[0] or pair[1])[0]
+        return "that makes the result"  # the same ones, but another's result
+
+
+def receptive_field(
+    f_conv: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+) -> Fields:
+    """Receptive field of `f_conv` along rows and columns.
+
+    Args:
+      f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
+      variables: arrays or `jax.ShapeDtypeStruct`s; only shapes are looked at.
+      image_shape: `(H, W, C)`.
+
+    Raises:
+      ValueError: `f_conv` holds an operation that mixes positions, or that cannot be
+        analysed; the message names it.
+    """
+    return analyse(f_conv, variables, image_shape).fields
+
+
+def analyse(
+    f_conv: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+) -> Analysis:
+    """Everything that a split of `f_conv` needs to know; see `receptive_field`.
+
+    An error of `f_conv` itself is the cause of the `ValueError`.
+    """
+    # Two images: an axis of size 1 could not be told from others.
+    image = jax.ShapeDtypeStruct((2, *image_shape), "float32")
+    try:
+        closed = jax.make_jaxpr(f_conv)(variables, image)
+    except Exception as error:
+        raise ValueError(
+            f"f_conv: fails for images {image_shape}: {first_line(error)}"
+        ) from error
+    *weights, _ = closed.jaxpr.invars
+    inputs: list[Trace] = [constant_of(v.aval, i) for i, v in enumerate(weights)]
+    walk = _Walk((image_shape[0], image_shape[1]))
+    results = walk.run(closed, [*inputs, Feature((0, 1, 2))], "")
+    shapes = [v.aval.shape for v in closed.jaxpr.outvars]
+    for result in results:
+        if isinstance(result, ValueError):
+            raise result
+    if len(results) != 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            f"f_conv: results of shapes {shapes} for 2 images, one [B, rows, columns, "
+            f"channels] accepted"
+        )
+    (out,), ((_, rows, columns, depth),) = results, shapes
+    if not isinstance(out, Feature):
+        raise ValueError("f_conv: its result does not depend on the image")
+    if out.axes != (0, 1, 2):
+        raise ValueError(
+            f"f_conv: its result {shapes[0]} has batch, rows and columns on axes "
+            f"{out.axes}; accepted is [B, rows, columns, channels]: transpose it"
+        )
+    return Analysis(
+        out.fields, (rows, columns, depth), out.digest, tuple(walk.operations)
+    )
+
+
+@dataclasses.dataclass
+class _Walk:
+    """Traces the values of a jaxpr, for images of `size` rows and columns."""
+
+    size: tuple[int, int]
+    operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+
+    def run(self, closed: Any, inputs: list[Trace], scope: str) -> list[Trace]:
+        """The results of a jaxpr. What is refused counts only if the result needs it,
+        so that statistics, say, which nobody reads do no harm."""
+        jaxpr = getattr(closed, "jaxpr", closed)
+        known: dict[Any, Trace] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for i, v in enumerate(jaxpr.constvars):
+            known[v] = constant_of(closed.consts[i] if closed is not jaxpr else v.aval)
+
+        def read(atom: Any) -> Trace:
+            return constant_of(atom.val) if hasattr(atom, "val") else known[atom]
+
+        for eqn in jaxpr.eqns:
+            traces = [read(atom) for atom in eqn.invars]
+            outputs = self.equation(eqn, traces, scope)
+            known.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def equation(self, eqn: Any, traces: list[Trace], scope: str) -> list[Trace]:
+        name, params = eqn.primitive.name, eqn.params
+        inner = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
+        if name in CALLS:
+            return self.run(params[CALLS[name]], traces, inner)
+        if name == "cond" and params.get("branches_platforms"):
+            # `platform_dependent`: the branches agree, and the last is the default.
+            return self.run(params["branches"][-1], traces[1:], inner)
+        if name in UNCHANGED:
+            return traces
+        fine = [t for t in traces if not isinstance(t, ValueError)]
+        if len(fine) < len(traces):
+            refused = next(t for t in traces if isinstance(t, ValueError))
+            return [refused] * len(eqn.outvars)
+        constants = [t for t in fine if isinstance(t, Constant)]
+        if len(constants) == len(fine):
+            return [*through_constants(eqn, constants, name in ELEMENTWISE)]
+        try:
+            if name in OPAQUE:
+                raise Refusal(OPAQUE[name])
+            made = through_features(eqn, fine)
+        except Refusal as why:
+            operands = ", ".join(str(v.aval.str_short()) for v in eqn.invars)
+            where = f" in {inner!r}" if inner else ""
+            way_out = f"unroll it, {WAY_OUT}" if name in LOOPS else WAY_OUT
+            return [
+                ValueError(
+                    f"f_conv: operation {name!r} of {operands}{where} {why}: {way_out}"
+                )
+            ] * len(eqn.outvars)
+        return [self.signed(eqn, fine, made, i, inner) for i in range(len(eqn.outvars))]
+
+    def signed(
+        self, eqn: Any, traces: Operands, made: Feature, index: int, scope: str
+    ) -> Feature:
+        """`made`, the result number `index`, with its digest."""
+        name = eqn.primitive.name
+        shape: list[Any] = list(eqn.outvars[index].aval.shape)
+        shape[made.axes[0]] = "batch"
+        for axis, field, size in zip(
+            made.axes[1:], made.fields, self.size, strict=True
+        ):
+            # Pieces are shorter by multiples of the stride; so must all layers be.
+            shape[axis] = shape[axis] * field.stride - size
+        digests = [t.digest for t in traces]
+        others: list[Any] = []
+        if name == "gather" and isinstance(traces[1], Constant):
+            digests[1] = index_digest(traces[1])
+        elif name not in ELEMENTWISE:  # where constants have the features' shape
+            # So have those of `ALIGNED`, but along the channels.
+            axes = next(t.axes for t in traces if isinstance(t, Feature))
+            same = set(axes) if name in ALIGNED else set()
+            others = [
+                [size for axis, size in enumerate(v.aval.shape) if axis not in same]
+                for v, t in zip(eqn.invars, traces, strict=True)
+                if isinstance(t, Constant)
+            ]
+        digest = digest_of(
+            name, index, static(eqn.params), shape, made.fields, others, digests
+        )
+        where = f" in {scope!r}" if scope else ""
+        self.operations.append((f"{name!r}{where}", digest))
+        return dataclasses.replace(made, digest=digest)

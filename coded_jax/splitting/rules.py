@@ -1,0 +1,265 @@
+"""What operations do to features of the image: a rule per primitive of jax.
+
+A rule says where the axes and the field of the feature go, or raises `Refusal` where
+positions are mixed or told apart. Channels may be mixed at will. A primitive without a
+rule is refused. Here are those that see one position at a time; `windowed` has others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from coded_jax.splitting.constants import kept_axes
+from coded_jax.splitting.traces import Constant, Feature, Field, Refusal
+
+Operands = list[Feature | Constant]
+Rule = Callable[[Any, Operands], Feature]
+
+ELEMENTWISE = frozenset(
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e "
+    "cbrt ceil clamp clz complex conj convert_element_type copy copy_p cos cosh "
+    "digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac "
+    "imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min "
+    "mul name ne neg nextafter not or polygamma population_count pow real "
+    "reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left "
+    "shift_right_arithmetic shift_right_logical sharding_constraint sign sin sinh sqrt "
+    "square stop_gradient sub tan tanh xor zeta".split()
+)
+# Their operands have the same batch, rows and columns on the same axes.
+ALIGNED = frozenset("concatenate sort stack".split())
+UNCHANGED = frozenset("device_put optimization_barrier pvary reshard".split())
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers the rule of some primitives."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def through_features(eqn: Any, traces: Operands) -> Feature:
+    """The trace of all that `eqn` makes of operands that depend on the image.
+
+    Its digest is left to the caller.
+
+    Raises:
+      Refusal: the operation cannot be split.
+    """
+    name = eqn.primitive.name
+    if name not in RULES:
+        raise Refusal("is none of those that can be analysed")
+    return RULES[name](eqn, traces)
+
+
+@rule(*ELEMENTWISE)
+def joined(eqn: Any, traces: Operands) -> Feature:
+    """Operands of one shape, or scalars, put together position by position."""
+    features = [t for t in traces if isinstance(t, Feature)]
+    first = features[0]
+    if len({f.axes for f in features}) > 1:
+        raise Refusal("joins features with rows and columns on different axes")
+    for t in traces:
+        if isinstance(t, Constant):
+            _check_constant(t, first)
+    fields = []
+    for which, axis in ((0, "rows"), (1, "columns")):
+        strides = [f.fields[which].stride for f in features]
+        if len(set(strides)) > 1:
+            raise Refusal(
+                f"joins branches of different strides along the {axis}, "
+                + " and ".join(map(str, sorted(set(strides))))
+            )
+        low = min(f.fields[which].low for f in features)
+        fields.append(
+            Field(strides[0], low, max(f.fields[which].high for f in features))
+        )
+    last = [
+        first.last[i] if len({f.last[i] for f in features}) == 1 else None
+        for i in range(2)
+    ]
+    return Feature(first.axes, (fields[0], fields[1]), (last[0], last[1]))
+
+
+def _check_constant(constant: Constant, feature: Feature) -> None:
+    for axis, name, last in zip(
+        feature.axes, ("batch", "rows", "columns"), (None, *feature.last), strict=True
+    ):
+        if axis in constant.varying:
+            raise Refusal(
+                f"joins the image with a constant that varies along the {name} "
+                "(position embedding, mask, random numbers)"
+            )
+        # The padding of an average is left out of the count just where it is left out
+        # of the sum, in a piece as in the image, but only if the windows are the same.
+        if axis in constant.border and constant.border[axis] != last:
+            raise Refusal(
+                f"joins the image with a constant that varies at the borders of the "
+                f"{name}, since it went through padding that the image did not"
+            )
+
+
+def only(traces: Operands, what: str = "a second operand") -> Feature:
+    """The first operand, which alone may depend on the image.
+
+    Raises:
+      Refusal: it does not, or another one does; `what` says which in the message.
+    """
+    first, *others = traces
+    if not isinstance(first, Feature) or any(isinstance(t, Feature) for t in others):
+        raise Refusal(f"has {what} that depends on the image")
+    return first
+
+
+def reduced(eqn: Any, traces: Operands) -> Feature:
+    """Of a reduction: as many operands as results, then perhaps initial values."""
+    count = len(eqn.outvars)
+    if not all(isinstance(t, Feature) == (i < count) for i, t in enumerate(traces)):
+        raise Refusal("takes a constant together with the image")
+    return joined(eqn, traces[:count])
+
+
+def names(feature: Feature, axes: set[int]) -> str:
+    """What these axes of the array are, for messages: as "rows and columns"."""
+    kinds = ("batch", "rows", "columns")
+    held = [n for n, axis in zip(kinds, feature.axes, strict=True) if axis in axes]
+    return " and ".join(held)
+
+
+@rule("transpose")
+def _transpose(eqn: Any, traces: Operands) -> Feature:
+    order = eqn.params["permutation"]
+    return only(traces).moved({axis: i for i, axis in enumerate(order)})
+
+
+@rule("broadcast_in_dim")
+def _broadcast(eqn: Any, traces: Operands) -> Feature:
+    feature, to = only(traces), eqn.params["broadcast_dimensions"]
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    grown = {axis for axis in feature.axes if before[axis] != after[to[axis]]}
+    if grown:
+        raise Refusal(f"repeats {names(feature, grown)} (edge padding, upsampling)")
+    return feature.moved(dict(enumerate(to)))
+
+
+@rule("tile")
+def _tile(eqn: Any, traces: Operands) -> Feature:
+    feature, reps = only(traces), eqn.params["reps"]
+    grown = {axis for axis in feature.axes if reps[axis] != 1}
+    if grown:
+        raise Refusal(f"repeats {names(feature, grown)} (edge padding, upsampling)")
+    return feature
+
+
+@rule("stack")
+def _stack(eqn: Any, traces: Operands) -> Feature:
+    feature, new = joined(eqn, traces), eqn.params["axis"]
+    return feature.moved({axis: axis + (axis >= new) for axis in feature.axes})
+
+
+@rule("unstack")
+def _unstack(eqn: Any, traces: Operands) -> Feature:
+    feature, gone = only(traces), eqn.params["axis"]
+    if gone in feature.axes:
+        raise Refusal(f"drops {names(feature, {gone})}")
+    return feature.moved({axis: axis - (axis > gone) for axis in feature.axes})
+
+
+@rule("reshape", "squeeze")
+def _reshape(eqn: Any, traces: Operands) -> Feature:
+    feature = only(traces)
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    kept = kept_axes(before, after)
+    if "dimensions" in eqn.params and eqn.primitive.name == "squeeze":
+        left = [a for a in range(len(before)) if a not in eqn.params["dimensions"]]
+        kept = {axis: i for i, axis in enumerate(left)}
+    lost = set(feature.axes) - set(kept)
+    if lost and before != after:
+        cause = "drops" if eqn.primitive.name == "squeeze" else "merges or splits"
+        raise Refusal(
+            f"{cause} {names(feature, lost)} (flatten, patches, pixel shuffle)"
+        )
+    return feature if before == after else feature.moved(kept)
+
+
+@rule(
+    "argmax",
+    "argmin",
+    "reduce",
+    "reduce_and",
+    "reduce_max",
+    "reduce_min",
+    "reduce_or",
+    "reduce_prod",
+    "reduce_sum",
+    "reduce_xor",
+)
+def _reduce(eqn: Any, traces: Operands) -> Feature:
+    feature = reduced(eqn, traces)
+    axes = eqn.params["dimensions" if eqn.primitive.name == "reduce" else "axes"]
+    if feature.axes[0] in axes:
+        raise Refusal("reduces over the batch (batch norm in training mode?)")
+    if set(feature.axes) & set(axes):
+        over = names(feature, set(axes))
+        raise Refusal(
+            f"reduces over all {over} (global pooling, or a norm over positions)"
+        )
+    left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in axes]
+    return feature.moved({axis: i for i, axis in enumerate(left)})
+
+
+@rule(
+    "concatenate",
+    "cumlogsumexp",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
+    "rev",
+    "sort",
+    "split",
+    "top_k",
+)
+def _along_channels(eqn: Any, traces: Operands) -> Feature:
+    feature, params = joined(eqn, traces), eqn.params
+    last = len(eqn.invars[0].aval.shape) - 1
+    keys = ("dimensions", "dimension", "axis", "axes")
+    axes = next((params[key] for key in keys if key in params), last)
+    held = names(feature, set(np.atleast_1d(axes).tolist()))
+    if held:
+        hints = {"rev": "reflect padding?", "concatenate": "wrap or edge padding?"}
+        hint = hints.get(eqn.primitive.name, "which mixes positions")
+        raise Refusal(f"works along {held} ({hint})")
+    return feature
+
+
+@rule("dot_general")
+def _dot(eqn: Any, traces: Operands) -> Feature:
+    if all(isinstance(t, Feature) for t in traces):
+        raise Refusal("multiplies two features of the image (attention)")
+    which = 0 if isinstance(traces[0], Feature) else 1
+    feature, constant = traces[which], traces[1 - which]
+    assert isinstance(feature, Feature) and isinstance(constant, Constant)
+    contracted, batched = eqn.params["dimension_numbers"]
+    mixed = names(feature, set(contracted[which]))
+    if mixed:
+        raise Refusal(f"sums over {mixed} (a dense layer over positions, or a resize)")
+    told = {b: c for b, c in zip(batched[which], batched[1 - which], strict=True)}
+    for axis in feature.axes:
+        if told.get(axis) in constant.varying | set(constant.border):
+            raise Refusal("multiplies each position by a weight of its own")
+    # Output: batch axes, then the free axes of the left, then those of the right.
+    free = [
+        [a for a in range(len(v.aval.shape)) if a not in (*contracted[i], *batched[i])]
+        for i, v in enumerate(eqn.invars)
+    ]
+    before = len(batched[0]) + (len(free[0]) if which else 0)
+    to = {axis: i for i, axis in enumerate(batched[which])}
+    to.update((axis, before + i) for i, axis in enumerate(free[which]))
+    return feature.moved(to)

@@ -1,0 +1,152 @@
+"""What operations that see or take several positions do to features of the image.
+
+Convolutions, pooling, padding, slices, and the indexing that is a slice in disguise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from coded_jax.splitting.constants import window_steps
+from coded_jax.splitting.rules import Operands, names, only, reduced, rule
+from coded_jax.splitting.traces import (
+    Constant,
+    Feature,
+    Refusal,
+    Window,
+    digest_of,
+    windows,
+)
+
+
+@rule("conv_general_dilated")
+def _convolution(eqn: Any, traces: Operands) -> Feature:
+    feature, params = only(traces, "a kernel"), eqn.params
+    numbers = params["dimension_numbers"]
+    batch, channels, *spatial = numbers.lhs_spec
+    if feature.axes[0] != batch or channels in feature.axes:
+        raise Refusal("takes rows, columns or batch for channels")
+    if any(
+        d != 1 and axis in feature.axes
+        for axis, d in zip(spatial, params["lhs_dilation"], strict=True)
+    ):
+        raise Refusal("dilates its input (a transposed convolution)")
+    if params["batch_group_count"] != 1:
+        raise Refusal("groups the batch")
+    made = _windowed(eqn, feature)
+    return dataclasses.replace(made, axes=(numbers.out_spec[0], *made.axes[1:]))
+
+
+@rule(
+    "reduce_window",
+    "reduce_window_max",
+    "reduce_window_min",
+    "reduce_window_sum",
+    "pad",
+)
+def _pool(eqn: Any, traces: Operands) -> Feature:
+    name, params = eqn.primitive.name, eqn.params
+    feature = reduced(eqn, traces)
+    gaps = (
+        [interior + 1 for *_, interior in params["padding_config"]]
+        if name == "pad"
+        else params["base_dilation"]
+    )
+    if any(gaps[axis] != 1 for axis in feature.axes):
+        raise Refusal("puts gaps between positions (upsampling)")
+    if window_steps(eqn)[feature.axes[0]][1]:
+        raise Refusal("has a window or padding over the batch")
+    return _windowed(eqn, feature)
+
+
+def _windowed(eqn: Any, feature: Feature) -> Feature:
+    batch, rows, columns = feature.axes
+    steps = window_steps(eqn)
+    made = feature.through(steps[rows][1], steps[columns][1])
+    return dataclasses.replace(made, axes=(batch, steps[rows][0], steps[columns][0]))
+
+
+@rule("slice")
+def _slice(eqn: Any, traces: Operands) -> Feature:
+    feature, params = only(traces), eqn.params
+    sizes = eqn.invars[0].aval.shape
+    strides = params["strides"] or (1,) * len(sizes)
+
+    def steps(axis: int) -> list[Window]:
+        start, limit = params["start_indices"][axis], params["limit_indices"][axis]
+        crop = windows(sizes[axis], padding=(-start, limit - sizes[axis]))
+        return crop + windows(limit - start, stride=strides[axis])
+
+    batch, rows, columns = map(steps, feature.axes)
+    if batch:
+        raise Refusal("takes a part of the batch (edge padding?)")
+    return feature.through(rows, columns)
+
+
+@rule("dynamic_slice")
+def _dynamic_slice(eqn: Any, traces: Operands) -> Feature:
+    feature, sizes = only(traces, "an index"), eqn.params["slice_sizes"]
+    cut = {a for a in feature.axes if sizes[a] != eqn.invars[0].aval.shape[a]}
+    if cut:
+        raise Refusal(f"takes a part of {names(feature, cut)} by computed indices")
+    return feature
+
+
+@rule("gather")
+def _gather(eqn: Any, traces: Operands) -> Feature:
+    feature, numbers = only(traces, "an index"), eqn.params["dimension_numbers"]
+    sizes, shape = eqn.params["slice_sizes"], eqn.invars[0].aval.shape
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    kept = [axis for axis in range(len(shape)) if axis not in gone]
+    to = dict(zip(kept, numbers.offset_dims, strict=True))
+    indexed = [axis for axis in feature.axes if sizes[axis] != shape[axis]]
+    if feature.axes[0] in indexed or set(indexed) - set(numbers.start_index_map):
+        raise Refusal(f"indexes {names(feature, set(indexed))}")
+    # What is left of the axes of the indices, but the last, fills the other axes.
+    rank = len(eqn.outvars[0].aval.shape)
+    places = [axis for axis in range(rank) if axis not in numbers.offset_dims]
+    steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
+    for axis in indexed:
+        # Before jax 0.8, x[:, ::2, ::2] is a gather by a grid of indices.
+        indices = traces[1].value if isinstance(traces[1], Constant) else None
+        found = _progression(indices, numbers.start_index_map.index(axis))
+        place, start, stride, count = found or (0, 0, 1, shape[axis] + 1)
+        end = start + (count - 1) * stride + 1
+        if axis in to or end > shape[axis]:
+            raise Refusal(f"indexes {names(feature, {axis})} (resize?)")
+        to[axis] = places[place]
+        # A stride may skip some positions at the end, as a slice would.
+        spare = min(stride - 1, shape[axis] - end)
+        crop = windows(shape[axis], padding=(-start, end + spare - shape[axis]))
+        steps[axis] = crop + windows(end + spare - start, stride=stride)
+    if len({to[axis] for axis in feature.axes if axis in to}) < 3:
+        raise Refusal("drops rows or columns, or takes a diagonal")
+    feature = feature.through(steps[feature.axes[1]], steps[feature.axes[2]])
+    return feature.moved(to)
+
+
+def index_digest(indices: Constant) -> int:
+    """Of the indices of a gather: without their number, if they are evenly spaced."""
+    parts = range(0 if indices.value is None else np.shape(indices.value)[-1])
+    found = [_progression(indices.value, part) for part in parts]
+    if not found or None in found:
+        return indices.digest
+    return digest_of([one[:3] for one in found if one])
+
+
+def _progression(indices: Any, part: int) -> tuple[int, int, int, int] | None:
+    """Of `indices[..., part] = start + stride*i`: axis of `i`, start, stride, count."""
+    if indices is None:
+        return None
+    indices = np.asarray(indices)[..., part]
+    axes = [a for a in range(indices.ndim) if np.ptp(indices, axis=a).any()]
+    if len(axes) != 1:
+        return None
+    line = np.moveaxis(indices, axes[0], 0).reshape(indices.shape[axes[0]], -1)[:, 0]
+    start, stride = int(line[0]), int(line[1] - line[0])
+    if start < 0 or stride < 1 or (np.diff(line) != stride).any():
+        return None
+    return axes[0], start, stride, len(line)

@@ -1,0 +1,83 @@
+"""The cells of a sweep in processes of their own, on this or other machines, by Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from coded_jax.checks import first_line
+from coded_jax.devices.cluster import accelerators, import_ray
+from coded_jax.runs.sweeps import Cell, Outcome, Places, run_cell, train_base
+
+
+def run_with_ray(cells: Sequence[Cell], places: Places, jobs: int) -> Iterator[Outcome]:
+    """The outcome of each cell, in the order in which they are done.
+
+    Their base models are trained first, once each, so that no two cells do it, and in
+    processes of their own too: this one leaves the accelerators to them.
+
+    `runtime.cluster.connect` has joined or started the cluster. Every machine of it
+    finds the sweep's folder, and the data, at the same path. A cell whose process dies
+    has failed; a later sweep goes on from its last checkpoint.
+
+    Args:
+      cells: what to run.
+      places: where.
+      jobs: cells at the same time; each has its part of the cores, and an accelerator
+        of its own or its part of one.
+    """
+    ray = import_ray()
+    chips = int(ray.cluster_resources().get("TPU", 0))
+    jobs = min(jobs, chips) if chips else jobs  # a TPU serves one process at a time
+    options = {"num_cpus": 1, "max_retries": 0, "max_calls": 1, **accelerators(jobs)}
+    cache = jax.config.jax_compilation_cache_dir
+
+    def start(do: Callable[[Cell, Places], Any], cell: Cell, jobs: int) -> Any:
+        task = ray.remote(runtime_env=_environment(jobs), **options)(_run)
+        return task.remote(do, cell, places, cache)
+
+    sharing: dict[str, list[Cell]] = {}
+    for cell in cells:
+        sharing.setdefault(places.base(cell.config), []).append(cell)
+    for each in sharing.values():
+        for cell in each:  # the first one that can
+            with contextlib.suppress(ray.exceptions.RayError):
+                if not ray.get(start(train_base, cell, 1)):
+                    break
+    waiting, running = list(cells), {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            cell = waiting.pop(0)
+            running[start(run_cell, cell, jobs)] = cell
+        (reference,), _ = ray.wait(list(running), num_returns=1)
+        cell = running.pop(reference)
+        try:
+            yield ray.get(reference)
+        except ray.exceptions.RayError as problem:
+            told = first_line(problem) or "its process has died"
+            yield Outcome(cell, None, f"{type(problem).__name__}: {told}")
+
+
+def _environment(jobs: int) -> dict[str, Any]:
+    """Of each of so many processes that share a machine."""
+    cores = max(1, (os.cpu_count() or 1) // jobs)
+    memory = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # XLA's threads, and GPU memory as it is needed, since others use the same GPU.
+    return {"env_vars": {"NPROC": str(cores), "XLA_PYTHON_CLIENT_PREALLOCATE": memory}}
+
+
+def _run(
+    do: Callable[[Cell, Places], Any], cell: Cell, places: Places, cache: str | None
+) -> Any:
+    from coded_jax.devices import startup
+
+    if places.devices is not None:
+        startup.offer_cpu_devices(places.devices)
+    startup.keep_memory()
+    with contextlib.suppress(ValueError):  # of another machine's folder
+        startup.keep_compilations(cache)
+    return do(cell, places)

@@ -1,0 +1,1 @@
+"""Training: losses, tasks, the step, the resumable loop, checkpoints."""

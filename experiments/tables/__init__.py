@@ -1,0 +1,1 @@
+"""What only the scripts share: tables and reports of finished runs."""

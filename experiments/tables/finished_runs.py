@@ -1,0 +1,93 @@
+"""Finished runs as arguments of scripts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from coded_jax.runs.workdir import FLAGS, RESULTS
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a `results.json`.
+
+    Args:
+      path: a finished run's workdir, or a copy of that file.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text())
+    except (OSError, ValueError):
+        results = None
+    if not isinstance(results, dict) or "summary" not in results:
+        raise ValueError(
+            f"runs: {str(path)!r} given, which {_lacks(path)}; workdirs of finished "
+            "runs or files of results.json accepted"
+        )
+    return results
+
+
+def _lacks(path: Path) -> str:
+    """What is wrong with it."""
+    if not path.exists():
+        return "does not exist"
+    if (path / FLAGS).exists() and not (path / RESULTS).exists():
+        return f"is not finished (run.py --flagfile={path / FLAGS} goes on with it)"
+    return "holds no results"
+
+
+def read_current(path: Path) -> dict[str, Any]:
+    """As `read_results`, of a run that has all that this version writes.
+
+    Raises:
+      ValueError: it has not.
+    """
+    results = read_results(path)
+    if "uncoded" not in results.get("costs", {}).get("code", {}):
+        raise ValueError(
+            f"runs: {str(path)!r} given, results.json of this version accepted; "
+            "finished runs are evaluated again by their command"
+        )
+    return results
+
+
+def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
+    """The content of each `results.json`, of runs with one base model.
+
+    Args:
+      arguments: workdirs of finished runs, or copies of that file.
+
+    Raises:
+      ValueError: a file is missing, or two runs differ in their base model, or in how
+        they make pieces.
+    """
+    runs = [read_current(Path(argument)) for argument in arguments]
+    if not runs:
+        raise ValueError("runs: none given, one or more workdirs accepted")
+    bases = {
+        (
+            r["dataset"],
+            r["config"]["base_model"],
+            r["config"]["base_width"],
+            r["config"]["precision"],
+            r["base"]["test_accuracy"],
+            r["base"]["validation_accuracy"],
+        )
+        for r in runs
+    }
+    if len(bases) > 1:
+        raise ValueError(
+            f"runs: of different base models or precisions ({sorted(bases)})"
+        )
+    if len({r["config"]["split"] for r in runs}) > 1:
+        raise ValueError(
+            "runs: some of pieces of an image and some of groups of images given, one "
+            "kind accepted"
+        )
+    if len({r["config"]["stage_losses"] for r in runs}) > 1:
+        raise ValueError("runs: of other stage_losses each, the same ones accepted")
+    return runs

@@ -1,0 +1,215 @@
+"""The table of a sweep: a row for each cell, with what was varied."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from coded_jax.report import figures
+from coded_jax.runs.sweep_table import SWEEP, TABLE
+from tables import sections
+from tables.result_tables import setup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """One cell that was finished.
+
+    Attributes:
+      name: of its folder.
+      values: of the varied flags, as text, empty where one is not set.
+      code: the method that it is about.
+      most: the most lost results that it is made for and that were tried.
+      trials: all rows by method and number of lost results.
+    """
+
+    name: str
+    values: dict[str, str]
+    code: str
+    most: int
+    trials: dict[tuple[str, int], list[Row]]
+
+    def of(self, method: str, lost: int, measure: str) -> list[float]:
+        """A measure in every trial; none of what was not tried."""
+        return [row[measure] for row in self.trials.get((method, lost), [])]
+
+
+class Sweep(NamedTuple):
+    """A sweep's folder: the content of `sweep.json`, and the cells in their order."""
+
+    content: dict[str, Any]
+    cells: list[Cell]
+
+
+def read(folder: Path) -> Sweep:
+    """Reads `sweep.json` and `table.jsonl`.
+
+    Raises:
+      ValueError: one of them is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / SWEEP).read_text())
+        lines = (folder / f"{TABLE}.jsonl").read_text().splitlines()
+        rows = [row for row in map(json.loads, lines) if not row.get("error")]
+        cells = [_cell(name, rows, content) for name in content["cells"]]
+    except (OSError, ValueError, KeyError):
+        raise ValueError(
+            f"sweep: {str(folder)!r} given, a folder with {SWEEP} and {TABLE}.jsonl "
+            "accepted"
+        ) from None
+    return Sweep(content, [cell for cell in cells if cell is not None])
+
+
+def _cell(name: str, rows: list[Row], content: dict[str, Any]) -> Cell | None:
+    found = [row for row in rows if row["cell"] == name]
+    if not found:
+        return None
+    first, trials = found[0], {}
+    for row in found:
+        trials.setdefault((row["method"], row["lost"]), []).append(row)
+    values = {f: first[f] or "" for f in _varied(content) if f in first}
+    code = first["code"]
+    tried = [lost for method, lost in trials if method == code]
+    most = max(lost for lost in tried if lost <= int(first["r"]))
+    return Cell(name, values, code, most, trials)
+
+
+def _varied(content: dict[str, Any]) -> list[str]:
+    """Flags of the grid and of the variants, each once."""
+    words = [word for text in content["variants"] for word in shlex.split(text)]
+    flags = [word.lstrip("-").partition("=")[0] for word in words if word[0] == "-"]
+    return list(dict.fromkeys([*content["vary"], *flags]))
+
+
+def label(cell: Cell, sweep: Sweep) -> str:
+    """The cell's values, or its name where another cell has the same ones."""
+    same = [other for other in sweep.cells if other.values == cell.values]
+    return cell.name if len(same) > 1 else " ".join(filter(None, cell.values.values()))
+
+
+def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
+    """Mean and standard deviation over trials, in percent; `-` for no value."""
+    scaled = [scale * value for value in values]
+    if not scaled:
+        return "-"
+    mean = f"{statistics.fmean(scaled):.{digits}f}"
+    if len(scaled) == 1 or min(scaled) == max(scaled):
+        return mean
+    return f"{mean} ± {statistics.stdev(scaled):.{digits}f}"
+
+
+def both(cell: Cell, method: str, lost: int) -> str:
+    """`mean (worst)`."""
+    mean, worst = (spread(cell.of(method, lost, x)) for x in ("mean", "worst"))
+    return mean if mean == worst else f"{mean} ({worst})"
+
+
+def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for each cell."""
+    cells = sweep.cells
+    flags = [f for f in _varied(sweep.content) if any(f in c.values for c in cells)]
+    named = len({tuple(cell.values.items()) for cell in cells}) < len(cells)
+    lost = sorted({l for c in cells for method, l in c.trials if method == c.code})
+    rivals = [
+        method
+        for method in dict.fromkeys(method for c in cells for method, _ in c.trials)
+        if any(method != cell.code for cell in cells)
+    ]
+    headings = [*["cell"] * named, *(f"`{flag}`" for flag in flags), "base"]
+    headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in lost]
+    headings += [f"{method}, most lost" for method in rivals]
+    headings += ["work", "seconds"]
+    rows = []
+    for cell in cells:
+        row = [*[cell.name] * named, *(cell.values.get(flag, "") for flag in flags)]
+        row.append(spread(cell.of(cell.code, cell.most, "base_accuracy")))
+        row += [both(cell, cell.code, l) for l in lost]
+        row += [both(cell, method, cell.most) for method in rivals]
+        row.append(spread(cell.of(cell.code, cell.most, "work"), 1))
+        row.append(spread(cell.of(cell.code, cell.most, "train_seconds"), 1, 0))
+        rows.append(row)
+    return headings, rows
+
+
+def terminal(sweep: Sweep) -> Table:
+    """What tells most, as much as a terminal has room for."""
+    headings, rows = columns(sweep)
+    kept = [
+        i
+        for i, name in enumerate(headings)
+        if name != "seconds" and not name.endswith("most lost")
+    ]
+    shown = Table(*(headings[i].strip("`") for i in kept), box=box.SIMPLE_HEAD)
+    for row in rows:
+        shown.add_row(*(row[i] for i in kept))
+    return shown
+
+
+def missing(sweep: Sweep) -> str:
+    """Cells without results, a line each."""
+    errors, done = sweep.content["failed"], {cell.name for cell in sweep.cells}
+    return "\n".join(
+        f"- `{name}` failed: {errors[name]}"
+        if name in errors
+        else f"- `{name}` has not run"
+        for name in sweep.content["cells"]
+        if name not in done
+    )
+
+
+def measured(sweep: Sweep) -> str:
+    """Machine, seeds, time and command."""
+    command = f"`{sweep.content['command']}`"
+    rows = [row for cell in sweep.cells for own in cell.trials.values() for row in own]
+    if not rows:
+        return f"No cell has finished: {command}"
+    seeds = ", ".join(sorted({row["seed"] for row in rows}))
+    trials = len({row["trial"] for row in rows})
+    return (
+        f"Measured with {setup(sweep.content)}, seed {seeds}, {trials} "
+        f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
+        f"of training and evaluation: {command}"
+    )
+
+
+def markdown(sweep: Sweep) -> str:
+    """The table, what is missing from it, and how it was measured."""
+    parts = [sections.table(*columns(sweep)), missing(sweep), measured(sweep)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def figure(sweep: Sweep) -> Figure:
+    """Mean and worst accuracy of every cell with the most lost results.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    cells = sweep.cells
+    drawn = figures.new_figure(3 + 0.6 * len(cells), 4.5)
+    axes = drawn.add_subplot()
+    places = range(len(cells))
+    for which, marker in (("mean", "o"), ("worst", "v")):
+        found = [cell.of(cell.code, cell.most, which) for cell in cells]
+        means = [100 * statistics.fmean(values) for values in found]
+        spreads = [100 * statistics.stdev(v) if len(v) > 1 else 0 for v in found]
+        axes.errorbar(places, means, spreads, fmt=marker, capsize=3, label=which)
+    bases = [cell.of(cell.code, cell.most, "base_accuracy")[0] for cell in cells]
+    axes.plot(places, [100 * base for base in bases], "k_", ms=18, label="base")
+    axes.set_xticks(places, [label(cell, sweep) for cell in cells])
+    axes.tick_params(axis="x", rotation=90)
+    axes.set_xlim(-0.7, len(cells) - 0.3)
+    axes.set(xlabel=", ".join(_varied(sweep.content)), ylabel="test accuracy, %")
+    axes.grid(alpha=0.3)
+    drawn.legend(loc="outside right upper")
+    return drawn

@@ -1,0 +1,181 @@
+"""Erasure patterns: counts, order, masks, and the distribution of drawn ones."""
+
+import functools
+import itertools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.codes.erasures import (
+    available,
+    in_stages,
+    patterns,
+    patterns_up_to,
+    sample,
+    sample_harmful,
+)
+
+
+@pytest.mark.parametrize("n", [1, 3, 6])
+def test_patterns_are_all_subsets_in_lexical_order(n):
+    for l in range(n + 1):
+        subsets = patterns(n, l)
+        assert len(subsets) == len(set(subsets)) == math.comb(n, l)
+        assert subsets == sorted(subsets)
+        for subset in subsets:
+            assert len(set(subset)) == l and set(subset) <= set(range(n))
+            assert list(subset) == sorted(subset)
+
+
+def test_patterns_by_hand():
+    assert patterns(4, 2) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert patterns(3, 0) == [()]
+    assert patterns_up_to(3, 1) == [(), (0,), (1,), (2,)]
+
+
+def test_patterns_up_to_counts_the_smaller_ones_too():
+    assert len(patterns_up_to(6, 2)) == 1 + 6 + 15
+    assert len(patterns_up_to(5, 5)) == 2**5
+
+
+@pytest.mark.parametrize("l", [-1, 4])
+def test_impossible_numbers_of_lost_results_are_refused(l):
+    with pytest.raises(ValueError, match=rf"^l: {l} .* 0\.\.3 accepted"):
+        patterns(3, l)
+
+
+def test_too_many_lost_results_are_refused():
+    with pytest.raises(ValueError, match=r"^l: 4 .* 0\.\.3 accepted"):
+        patterns_up_to(3, 4)
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (3, 0), [2], range(4), np.array([0, 2])])
+def test_available(lost):
+    mask = available(lost, 4)
+    assert mask.shape == (4, 1) and mask.dtype == bool
+    assert [i for i in range(4) if not mask[i, 0]] == sorted(lost)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [(4,), (-1,), (0, 0), (1.0,), ("0",), (True,), (None,)],
+    ids=str,
+)
+def test_what_is_no_index_is_refused(lost):
+    with pytest.raises(ValueError, match=r"^lost: .* 0\.\.3 accepted"):
+        available(lost, 4)
+
+
+def draw(n, most, batch=20_000, seed=0):
+    mask = jax.jit(sample, static_argnums=(1, 2, 3))(
+        jax.random.key(seed), n, most, batch
+    )
+    assert mask.shape == (n, batch) and mask.dtype == bool
+    return np.asarray(mask)
+
+
+def assert_uniform(counts):
+    """Every count within 5 standard deviations of an equal share."""
+    total, p = sum(counts), 1 / len(counts)
+    deviation = math.sqrt(total * p * (1 - p))
+    assert all(abs(count - total * p) < 5 * deviation for count in counts), counts
+
+
+@pytest.mark.parametrize("n, most", [(3, 1), (6, 2), (4, 4)])
+def test_number_of_lost_results_is_uniform(n, most):
+    lost = (~draw(n, most)).sum(0)
+    assert set(lost) == set(range(most + 1))
+    assert_uniform([(lost == i).sum() for i in range(most + 1)])
+
+
+def test_every_subset_of_a_size_is_equally_likely():
+    mask = draw(5, 3)
+    for l in (1, 2, 3):
+        counts = dict.fromkeys(itertools.combinations(range(5), l), 0)
+        for example in (~mask[:, (~mask).sum(0) == l]).T:
+            counts[tuple(example.nonzero()[0].tolist())] += 1
+        assert_uniform(list(counts.values()))
+
+
+def test_number_and_choice_are_independent_between_examples():
+    # Neighbours in a batch lose result 0, with probability 1/2 * 1/3, independently.
+    lost = ~draw(3, 1)[0]
+    both = (lost[0::2] & lost[1::2]).sum()
+    p, total = (1 / 6) ** 2, lost.size // 2
+    assert abs(both - total * p) < 5 * math.sqrt(total * p * (1 - p))
+
+
+def test_nothing_to_lose():
+    assert draw(3, 0, batch=100).all()
+
+
+def test_draws_depend_on_the_key_alone():
+    np.testing.assert_array_equal(draw(3, 1, 100, seed=4), draw(3, 1, 100, seed=4))
+    assert (draw(3, 1, 100, seed=4) != draw(3, 1, 100, seed=5)).any()
+
+
+def test_a_pattern_held_in_all_stages():
+    found = in_stages(jax.random.key(0), (0, 2), 4, 3)
+    assert found.shape == (3, 4, 1)
+    np.testing.assert_array_equal(found[..., 0], [[False, True, False, True]] * 3)
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (0, 3)])
+def test_every_stage_loses_as_many_drawn_uniformly(lost):
+    n, stages, batch = 4, 3, 1200
+    rows = np.arange(7, 7 + batch)
+    draw = functools.partial(in_stages, lost=lost, n=n, stages=stages, rows=rows)
+    found = np.asarray(draw(jax.random.key(0)))
+    assert (found.shape, found.dtype) == ((stages, n, batch), bool)
+    np.testing.assert_array_equal(
+        found[0], np.broadcast_to(available(lost, n), (n, batch))
+    )
+    assert ((~found).sum(axis=1) == len(lost)).all()
+    for stage in found[1:]:
+        _, times = np.unique(stage, axis=1, return_counts=True)
+        expected = batch / math.comb(n, len(lost))
+        assert len(times) == math.comb(n, len(lost))
+        assert abs(times - expected).max() < 5 * math.sqrt(expected)
+    # Stages are independent of each other.
+    if lost:
+        both = (~found[1] & ~found[2]).mean()
+        assert both == pytest.approx((len(lost) / n) ** 2, abs=0.03)
+    np.testing.assert_array_equal(draw(jax.random.key(0)), found)
+    # An image's draws are its own, whatever it is tried with.
+    one = in_stages(jax.random.key(0), lost, n, stages, rows[5:6])
+    np.testing.assert_array_equal(one, found[:, :, 5:6])
+    assert np.array_equal(draw(jax.random.key(1)), found) == (not lost)
+
+
+def test_harmful_draws_lose_a_data_piece():
+    k, n, most, batch = 2, 4, 2, 4000
+    found = ~np.asarray(sample_harmful(jax.random.key(3), k, n, most, batch))
+    assert found.shape == (n, batch)
+    assert found[:k].any(axis=0).all()
+    drawn, times = np.unique(found, axis=1, return_counts=True)
+    # Two patterns of one lost result, five of two; as many draws of each number.
+    expected = np.where(drawn.sum(axis=0) == 1, batch / 2 / 2, batch / 2 / 5)
+    assert drawn.shape[1] == 7
+    assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
+
+
+@pytest.mark.parametrize("weights", [{}, {(0, 2): 6, (1,): 0.5}])
+def test_harmful_draws_of_patterns_alike_but_for_their_weights(weights):
+    k, n, most, batch = 2, 4, 2, 8000
+    found = sample_harmful(jax.random.key(3), k, n, most, batch, "patterns", weights)
+    drawn, times = np.unique(~np.asarray(found), axis=1, return_counts=True)
+    odds = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
+    expected = batch * np.array(odds) / (7 + sum(weights.values()) - len(weights))
+    assert len(times) == 7
+    assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_weights_of_counts_alike():
+    weights = {(1,): 4}
+    found = sample_harmful(jax.random.key(3), 2, 4, 2, 8000, "counts", weights)
+    single = ~np.asarray(found)[:, (~found).sum(axis=0) == 1]
+    # 1/2 and 4/2 of one lost result, 1 of two.
+    assert single.shape[1] / 8000 == pytest.approx(2.5 / 3.5, abs=0.025)
+    assert single[1].mean() == pytest.approx(4 / 5, abs=0.025)

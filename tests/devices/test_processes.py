@@ -1,0 +1,153 @@
+"""Two processes of two devices run the flagfile of one, and give its result."""
+
+import json
+import math
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from coded_jax.devices import processes
+
+ROOT = pathlib.Path(__file__).parents[2]
+SECONDS = 240  # after which every process is killed
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Starts `run.py` in one process for each list of flags; kills what is left."""
+    started = []
+
+    def launch(*runs):
+        for flags in runs:
+            log = open(tmp_path / f"{len(started)}.log", "w")
+            command = [sys.executable, "experiments/run.py", *flags]
+            started.append(
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+        return started[-len(runs) :]
+
+    yield launch
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def flags(workdir, *others):
+    return [
+        "--flagfile=experiments/flags/quickstart.flags",
+        "--base_epochs=0.3",
+        "--epochs=0.3",
+        "--compilation_cache=",
+        f"--workdir={workdir}",
+        *others,
+    ]
+
+
+def two_processes(workdir):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = ["--devices=4", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
+    return [flags(workdir, *together, f"--process={i}") for i in range(2)]
+
+
+def finish(processes):
+    return [process.wait(timeout=SECONDS) for process in processes]
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_two_processes_give_the_result_of_one(launch, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    codes = finish(launch(flags(one), *two_processes(two)))
+    logs = [(tmp_path / f"{i}.log").read_text() for i in range(3)]
+    assert codes == [0, 0, 0], "\n".join(logs)
+
+    expected, found = (
+        json.loads((workdir / "results.json").read_text()) for workdir in (one, two)
+    )
+    assert found["machine"]["processes"] == 2
+    assert found["machine"]["mesh"] == {"piece": 3, "data": 1}
+    assert expected["machine"]["mesh"] == {"piece": 1, "data": 1}
+    accuracy = found["base"]["test_accuracy"]
+    assert accuracy == pytest.approx(expected["base"]["test_accuracy"], abs=0.01)
+    for a, b in zip(expected["patterns"], found["patterns"], strict=True):
+        assert a["lost"] == b["lost"]
+        assert b["accuracy"] == pytest.approx(a["accuracy"], abs=0.02)
+        assert b["feature_mse"] == pytest.approx(a["feature_mse"], rel=0.02, abs=1e-9)
+    for a, b in zip(metrics(one), metrics(two), strict=True):
+        assert (a["phase"], a["step"]) == (b["phase"], b["step"])
+        assert b["loss"] == pytest.approx(a["loss"], rel=0.01)
+
+    # Process 0 alone shows and writes anything, and checkpoints are whole.
+    assert "every erasure pattern" in logs[1]
+    assert "accuracy" not in logs[2]
+    from coded_jax.runs import coded_model
+
+    model = coded_model.load(two, devices=1)
+    assert math.isclose(model.results["base"]["test_accuracy"], accuracy)
+
+
+def test_what_one_process_cannot_do_is_one_line(launch, tmp_path):
+    # Two devices are both those of process 0.
+    runs = [
+        [flag if flag != "--devices=4" else "--mesh=2x1" for flag in run]
+        + ["--devices=4"]
+        for run in two_processes(tmp_path / "run")
+    ]
+    codes = finish(launch(*runs))
+    assert codes == [1, 1]
+    for i in range(2):
+        log = (tmp_path / f"{i}.log").read_text()
+        errors = [line for line in log.splitlines() if line.startswith("error: ")]
+        assert errors == [
+            "error: mesh: 2x1 given, one with devices of all 2 processes accepted"
+        ]
+
+
+def test_where_one_process_cannot_start_all_end(launch, tmp_path):
+    lead, other = two_processes(tmp_path / "run")
+    codes = finish(launch(lead, [*other, "--dataset=mnist", "--data_dir=/nowhere"]))
+    assert codes == [1, 1]
+    logs = [(tmp_path / f"{i}.log").read_text() for i in range(2)]
+    assert "error: another process could not start" in logs[0]
+    assert "error: data_dir or TFDS_DATA_DIR is '/nowhere'" in logs[1]
+
+
+@pytest.mark.parametrize(
+    "coordinator, processes, process, message",
+    [
+        ("here", 2, 0, "coordinator: 'here' given, 'host:port' or 'auto' accepted"),
+        ("here:x", 2, 0, "coordinator: 'here:x' given"),
+        ("here:99999", 2, 0, "coordinator: 'here:99999' given"),
+        ("here:80", None, 0, "processes: None given, 1 or more accepted"),
+        ("here:80", 2, None, "process: None given, 0..1 accepted"),
+        ("here:80", 2, 2, "process: 2 given, 0..1 accepted"),
+    ],
+)
+def test_errors(coordinator, processes, process, message):
+    with pytest.raises(ValueError, match=message):
+        processes.start(coordinator, processes, process)
+
+
+def test_alone_there_is_nobody_to_wait_for():
+    assert processes.is_lead()
+    processes.require_same("nobody", 1, "accepted")
+    assert processes.any_process(True) and not processes.any_process(False)

@@ -1,0 +1,206 @@
+"""The guides in docs/, of which every block of code is run, and the reference."""
+
+import ast
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+GUIDES = sorted({path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"})
+INSTALL = re.compile(r"pip install -e '\.\[([\w,]+)\]'")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+
+
+def blocks(text):
+    """All that stands between fences, in order."""
+    return [
+        Block(*block)
+        for block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    ]
+
+
+def guide_blocks(guide):
+    return blocks((ROOT / f"docs/{guide}.md").read_text())
+
+
+def kind(block):
+    """How a block is tested. There is none for what nobody would run.
+
+    A `file` is Python whose first line is its name, for later blocks to import or run;
+    other `python` blocks of a page share a namespace. A `server` runs while the blocks
+    after it do.
+    """
+    if block.language == "python":
+        return "file" if re.match(r"# \w+\.py\n", block.text) else "python"
+    if block.language == "bash":
+        return "server" if "experiments/serve.py" in block.text else "bash"
+    if block.language == "text":
+        return "output"
+    raise AssertionError(
+        f"a block of {block.language!r} that is not run:\n{block.text}"
+    )
+
+
+class Server:
+    """One command of a guide that answers until Ctrl-C, or none."""
+
+    process = None
+
+    def start(self, text):
+        self.stop()
+        self.process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", f"exec {text}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert "runs/first on http" in self.process.stdout.readline()
+
+    def stop(self):
+        if self.process is not None:
+            # As Ctrl-C, which children of a shell's background job ignore.
+            self.process.send_signal(signal.SIGTERM)
+            out, _ = self.process.communicate(timeout=60)
+            assert self.process.returncode == 0 and "1 answered" in out
+            self.process = None
+
+
+def run_bash(text):
+    """Installations are not carried out, since the environment of the tests has all;
+    the extras that they name must exist."""
+    others = []
+    for line in text.splitlines():
+        if line.startswith("pip install"):
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            extras = set(INSTALL.fullmatch(line)[1].split(","))
+            assert extras <= project["optional-dependencies"].keys()
+        else:
+            others.append(line)
+    command = ["bash", "-euo", "pipefail", "-c", "\n".join(others)]
+    subprocess.run(command, check=True)
+
+
+def run_blocks(page, found, folder):
+    """In order."""
+    scope, server = {"__name__": page}, Server()
+    try:
+        for block in found:
+            match kind(block):
+                case "file":
+                    name = block.text.split(maxsplit=2)[1]
+                    (folder / name).write_text(block.text)
+                case "python":
+                    exec(compile(block.text, page, "exec"), scope)
+                case "bash":
+                    run_bash(block.text)
+                case "server":
+                    server.start(block.text)
+        server.stop()
+    finally:
+        if server.process is not None:
+            server.process.kill()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A folder in which the first run of the guides is finished, by their command."""
+    folder = tmp_path_factory.mktemp("guides")
+    for name in ("experiments", "docs"):
+        (folder / name).symlink_to(ROOT / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv(
+            "PATH", f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+        )
+        run_bash(next(b.text for b in guide_blocks("train") if "run.py" in b.text))
+        patch.syspath_prepend(str(folder))
+        yield folder
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_block_of_a_guide(guide, first):
+    run_blocks(f"{guide}.md", guide_blocks(guide), first)
+
+
+def test_quick_start_of_the_readme(first):
+    """With a run of fewer epochs in the place of its first command."""
+    (first / "runs/quickstart").symlink_to("first")
+    section = (ROOT / "README.md").read_text().split("## Quick start")[1]
+    command, *others = blocks(section.split("\n## ")[0])
+    assert "experiments/run.py" in command.text
+    run_blocks("README.md", others, first)
+
+
+def test_links_between_pages():
+    """Files that are there; of other pages, headings that they have."""
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)\s]*)\)", page.read_text()):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+                assert anchor in map(anchor_of, headings), f"{page.name}: {link}"
+
+
+def anchor_of(heading):
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_guide_is_listed():
+    listed = re.findall(r"\((\w+)\.md\)", (ROOT / "docs/README.md").read_text())
+    assert sorted(set(listed)) == GUIDES
+
+
+def test_every_module_is_in_the_table_of_the_readme():
+    table = (ROOT / "README.md").read_text().split("| One idea |")[1]
+    table = table.split("\n\n")[0]
+    package = ROOT / "coded_jax"
+    files = [*package.glob("*.py"), *package.glob("runtime/*.py")]
+    modules = {path.stem for path in files} - {"__init__"}
+    assert {name for name in modules if f"`{name}`" not in table} == set()
+
+
+def test_reference_is_built_without_warnings(first):
+    run_blocks("docs/README.md", guide_blocks("README"), first)
+    pages = {path.stem for path in (first / "site/coded_jax").glob("*.html")}
+    assert pages == {
+        path.stem for path in (ROOT / "coded_jax").iterdir() if path.stem[0] != "_"
+    }
+    types = (first / "site/coded_jax/types.html").read_text()
+    assert "(h, w, C)" in types and "Alias for field" not in types
+
+
+def documented(path):
+    """`(name, whether it is a Protocol's, docstring)` of all that is not private."""
+    module = ast.parse(path.read_text())
+    yield str(path.relative_to(ROOT)), False, ast.get_docstring(module)
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+            yield node.name, False, ast.get_docstring(node)
+            of_protocol = "Protocol" in map(ast.unparse, getattr(node, "bases", []))
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, ast.FunctionDef) and inner.name[0] != "_":
+                    name = f"{node.name}.{inner.name}"
+                    yield name, of_protocol, ast.get_docstring(inner)
+
+
+def test_everything_public_has_a_docstring():
+    """Of what follows a Protocol, the Protocol's methods have them."""
+    found = [
+        each for path in (ROOT / "coded_jax").rglob("*.py") for each in documented(path)
+    ]
+    assert len(found) > 400
+    promised = {name.split(".")[1] for name, promise, doc in found if promise and doc}
+    missing = {name for name, _, doc in found if not doc}
+    assert not {name for name in missing if name.split(".")[-1] not in promised}

@@ -1,0 +1,158 @@
+"""Calibration and abstaining: closed forms, and a coded model end to end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.codes import erasures
+from coded_jax.evaluation import confidence, pattern_accuracy, predictions
+from coded_jax.evaluation.predictions import Prediction
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.types import BaseModel
+
+CLASSES = 10
+
+
+def test_confidence_is_the_largest_probability_over_a_temperature():
+    logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.2, 0.2, 0.6]]))
+    np.testing.assert_allclose(confidence.confidence(logits, 1), [0.7, 0.6], rtol=1e-6)
+    # Probabilities to the power of 1/T, normalised.
+    halved = np.sqrt([0.7, 0.2, 0.1])
+    found = confidence.confidence(logits, 2)[0]
+    np.testing.assert_allclose(found, halved[0] / halved.sum(), rtol=1e-6)
+
+
+def test_no_answer_has_no_confidence():
+    logits = jnp.array([[1.0, jnp.nan], [1.0, 2.0]])
+    found = confidence.confidence(logits, 1.0)
+    assert found[0] == 0 and found[1] > 0.5
+
+
+def test_calibration_error_by_hand():
+    # Two in one bin, 0.62 sure and half of them right; one alone, 0.9 sure and right.
+    sure, correct = np.array([0.62, 0.62, 0.9]), np.array([1, 0, 1])
+    found = confidence.calibration_error(sure, correct)
+    assert found == pytest.approx((2 * 0.12 + 0.1) / 3)
+    assert confidence.calibration_error(np.ones(4), np.ones(4)) == 0
+
+
+def test_risk_coverage_by_hand():
+    sure, correct = np.array([0.5, 0.9, 0.7, 0.8]), np.array([0, 1, 1, 0])
+    risk, least = confidence.risk_coverage(sure, correct)
+    np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 2 / 4])
+    np.testing.assert_allclose(least, [0.9, 0.8, 0.7, 0.5])
+
+
+def test_risk_does_not_depend_on_the_order_of_equals():
+    for correct in ([1, 0, 1, 0], [0, 0, 1, 1]):
+        risk, _ = confidence.risk_coverage(np.full(4, 0.5), np.array(correct))
+        np.testing.assert_allclose(risk, 0.5)
+
+
+def overconfident(factor, scale=2.0):
+    """A network whose answers are right as often as `softmax(image)` says, but whose
+    logits are larger than that by `factor`."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4000, 4, 4, 1), np.uint8)
+    logits = scale * (pixels.reshape(4000, 16)[:, :CLASSES] / 255 - 0.5) / 0.25
+    noisy = logits + rng.gumbel(size=logits.shape)  # so labels follow the softmax
+    arrays = {"images": pixels, "labels": noisy.argmax(1).astype(np.int32)}
+
+    def head(variables, features):
+        flat = features.reshape(len(features), -1)[:, :CLASSES]
+        return factor * scale * flat
+
+    base = BaseModel(lambda *args: {}, (lambda variables, x: x * 1.0,), head)
+    config = Config(dataset="own", base_model="own", code="zero_fill")
+    pipe = build_pipeline(config, (4, 4, 1), CLASSES, (0.5,), (0.25,), base=base)
+    return pipe, jax.tree.map(jnp.asarray, arrays)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_overconfidence(factor):
+    pipe, arrays = overconfident(factor)
+    found = confidence.calibrate(pipe, {}, ({},), arrays, [()])
+    assert found[0] == pytest.approx(factor, rel=0.1)
+
+
+def test_study_of_a_network_and_of_its_losses():
+    pipe, arrays = overconfident(3.0)
+    patterns = erasures.patterns_up_to(3, 1)
+    outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
+    found = pattern_accuracy.evaluate(pipe, {}, ({},), arrays, patterns)
+    for a, b in zip(outcomes, found, strict=True):
+        assert a.lost == b.lost
+        assert a[1:] == pytest.approx(b[1:], rel=1e-5, nan_ok=True)
+    assert study.keys() == {"0", "1"}
+    nothing, one = study["0"], study["1"]
+    assert nothing["ece"] < 0.03 < nothing["ece_uncalibrated"]
+    assert one["temperature"] > nothing["temperature"]
+    assert nothing["ece_decoded"] is None
+    # Of the three patterns the one that loses parity decodes nothing.
+    decoded = [np.isfinite(outcome.decoded_accuracy) for outcome in outcomes]
+    assert decoded == [False, True, True, False]
+    assert outcomes[1].decoded_accuracy == outcomes[1].accuracy
+    curve = nothing["curve"]
+    assert curve["coverage"][-1] == 1 and len(curve["risk"]) == confidence.CURVE
+    assert curve["confidence"] == sorted(curve["confidence"], reverse=True)
+    # The surest half errs less than all, and lost features make more errors.
+    assert curve["risk"][confidence.CURVE // 2] < 0.8 * curve["risk"][-1]
+    assert nothing["aurc"] < one["aurc"] < one["curve"]["risk"][-1]
+
+
+def test_answers_of_a_group_have_the_temperature_of_how_they_came():
+    """What arrived is as sure as if nothing were lost, what is decoded far less."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3000, 2, 1, CLASSES)).astype("f")
+    labels = (logits[:, :, 0] + rng.gumbel(size=(3000, 2, CLASSES))).argmax(-1)
+    arrays = {
+        "images": jnp.asarray(rng.integers(0, 256, (3000, 2, 1, 1), np.uint8)),
+        "labels": jnp.asarray(labels, jnp.int32),
+    }
+    config = Config(dataset="own", base_model="own", code="zero_fill", split="group")
+    base = BaseModel(lambda *args: {}, (lambda variables, x: x,), lambda v, x: x)
+    pipe = build_pipeline(config, (1, 1, 1), CLASSES, (0.0,), (1.0,), base=base)
+    decoded = predictions.decoded(pipe, jnp.asarray(erasures.available([1], 3)))
+    assert decoded.tolist() == [[False, True]]
+    found = Prediction(
+        jnp.asarray(logits[:, :, 0]) * jnp.array([[[2.0], [5.0]]]),
+        arrays["labels"],
+        arrays["labels"],
+        jnp.zeros((3000, 2)),
+        jnp.broadcast_to(decoded, (3000, 2)),
+        jnp.ones((3000, 2)),
+    )
+    sure, plain, correct = (
+        confidence._confident(found, jnp.array([5.0, 2.0]))[..., :3].reshape(-1, 3).T
+    )
+    assert confidence.calibration_error(np.asarray(sure), np.asarray(correct)) < 0.02
+    assert confidence.calibration_error(np.asarray(plain), np.asarray(correct)) > 0.3
+    entropies = confidence._cross_entropies(found, jnp.array(0.0))
+    assert (entropies[:, 0] == 0).all()
+    best = confidence.TEMPERATURES[np.asarray(entropies[:, 1].sum(0)).argmin()]
+    assert best == pytest.approx(5, rel=0.1)
+
+
+def test_predictions_without_an_answer_are_never_correct():
+    logits = jnp.full((2, 1, 3), jnp.nan)
+    labels = jnp.zeros((2, 1), jnp.int32)
+    weight = jnp.ones((2, 1))
+    found = Prediction(logits, labels, labels, weight, weight > 0, weight)
+    assert (found.classes == -1).all() and not found.correct.any()
+
+
+def test_several_seeds_as_one():
+    def seed(ece, risk, temperature):
+        curve = {"coverage": [0.5, 1.0], "risk": risk, "confidence": [0.9, 0.8]}
+        numbers = {"ece": ece, "ece_uncalibrated": 0.3, "aurc": 0.2}
+        numbers["ece_decoded"] = None
+        return {"1": {"temperature": temperature, **numbers, "curve": curve}}
+
+    one, other = seed(0.1, [0.0, 0.2], 1.5), seed(0.3, [0.1, 0.4], 2.0)
+    assert confidence.over_seeds([one]) == one
+    found = confidence.over_seeds([one, other])["1"]
+    assert found["temperature"] == 1.5 and found["ece"] == pytest.approx(0.2)
+    assert found["ece_std"] == pytest.approx(np.sqrt(0.02))
+    assert found["curve"]["risk"] == pytest.approx([0.05, 0.3])

@@ -1,0 +1,148 @@
+"""Evaluation agrees with a plain loop, whatever the sizes."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax import codes
+from coded_jax.codes import erasures
+from coded_jax.evaluation import pattern_accuracy, predictions
+from coded_jax.evaluation.pattern_accuracy import Outcome
+from coded_jax.inference import pipeline, stages
+from coded_jax.models.modules import ConvNorm, base_model
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.splitting.plan import make_plan
+from coded_jax.types import CodeShape
+from tests.models.test_models import random_variables
+from tests.pipelines import one_stage
+
+
+@pytest.fixture
+def setting(lenet):
+    base, variables = lenet
+    plan = make_plan(base.f_conv, variables, (28, 28, 1), (2, 1))
+    shape = CodeShape(2, 2, plan.piece_shape, plan.share_shape)
+    code = codes.learned_code(shape)
+    pipe = one_stage(base, plan, code, (0.1,), (0.3,), 2)
+    key = jax.random.key(4)
+    arrays = {
+        "images": jax.random.randint(key, (17, 28, 28, 1), 0, 256).astype(jnp.uint8),
+        "labels": jax.random.randint(key, (17,), 0, 10),
+    }
+    return pipe, variables, pipe.init(key), arrays
+
+
+@pytest.mark.parametrize("chunk", [5, 17, 100])
+def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
+    monkeypatch.setattr(predictions, "CHUNK", chunk)
+    pipe, variables, params, arrays = setting
+    images, labels = arrays["images"], np.asarray(arrays["labels"])
+    patterns = erasures.patterns_up_to(4, 2)
+    found = pattern_accuracy.evaluate(pipe, variables, params, arrays, patterns)
+    assert [outcome.lost for outcome in found] == patterns
+    target = pipeline.base_features(pipe, variables, images)
+    base = np.asarray(pipe.base.head(variables, target)).argmax(1)
+    for outcome in found:
+        mask = erasures.available(outcome.lost, 4)
+        logits = pipeline.infer(pipe, variables, params, images, mask)
+        predicted = np.asarray(logits).argmax(1)
+        (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
+        features = stages.coded_features(stage, variables, *params, x)
+        merged = stages.reconstruct(stage, *params, features, mask)
+        assert outcome.accuracy == pytest.approx((predicted == labels).mean())
+        assert outcome.agreement == pytest.approx((predicted == base).mean())
+        mse = float(np.square(merged - target).mean())
+        assert outcome.feature_mse == pytest.approx(mse, rel=1e-4)
+    accuracy = pattern_accuracy.base_accuracy(pipe, variables, arrays)
+    assert accuracy == pytest.approx((base == labels).mean())
+
+
+def test_nothing_lost_is_exact_for_a_systematic_code(setting):
+    outcome = pattern_accuracy.evaluate(*setting, [()])[0]
+    assert outcome.agreement == 1
+    assert outcome.feature_mse == pytest.approx(0, abs=1e-10)
+
+
+def test_one_compilation_serves_every_pattern(setting):
+    pipe, variables, params, arrays = setting
+    traced = []
+
+    def count(shape, code):
+        def decode(params, features, available):
+            traced.append(1)
+            return code.decode(params, features, available)
+
+        return code._replace(decode=decode)
+
+    counted = pipe.with_codes(count)
+    pattern_accuracy.evaluate(
+        counted, variables, params, arrays, erasures.patterns_up_to(4, 2)
+    )
+    assert len(traced) == 1
+
+
+def test_summary_is_mean_and_worst_by_number_lost():
+    outcomes = [
+        Outcome((), 0.9, 1, 0, math.nan),
+        Outcome((0,), 0.8, 1, 0, 0.6),
+        Outcome((1,), 0.5, 1, 0, 0.2),
+        Outcome((2,), 0.2, 1, 0, math.nan),
+        Outcome((0, 1), 0.1, 1, 0, 0.1),
+    ]
+    summary = pattern_accuracy.summarise([outcomes])
+    assert list(summary) == ["0", "1", "2"]
+    means = {"mean": pytest.approx(0.5), "decoded": pytest.approx(0.4)}
+    assert summary["1"] == {**means, "worst": 0.2}
+    assert summary["0"] == {"mean": 0.9, "worst": 0.9}
+
+
+def test_losses_drawn_for_one_stage_are_held_losses(setting):
+    patterns = erasures.patterns_up_to(4, 2)
+    held, drawn = (
+        pattern_accuracy.evaluate(*setting, patterns, stage_losses)
+        for stage_losses in predictions.STAGE_LOSSES
+    )
+    for a, b in zip(held, drawn, strict=True):
+        assert b.lost == a.lost
+        assert b[1:] == pytest.approx(a[1:], rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("chunk", [5, 100])
+def test_losses_drawn_per_stage(monkeypatch, chunk):
+    monkeypatch.setattr(predictions, "CHUNK", chunk)
+    base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
+    variables = random_variables(base, (28, 28, 1))
+    own = {"dataset": "own", "base_model": "own"}
+    config = Config(**own, r=2, stages=((1, 1), (2, 2)))
+    pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
+    pipe = pipe.with_codes(lambda shape, code: codes.zero_fill(shape))
+    rng = np.random.default_rng(0)
+    arrays = {
+        "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),
+        "labels": rng.integers(0, 10, 17).astype(np.int32),
+    }
+    evaluate = lambda *args: pattern_accuracy.evaluate(
+        pipe, variables, ({}, {}), arrays, [(), (0,), (2, 3)], *args
+    )
+    drawn, again, held = evaluate("per_stage"), evaluate("per_stage"), evaluate()
+    assert drawn == again
+    nothing, first, parity = drawn
+    assert nothing.agreement == 1 and nothing.feature_mse < 1e-8
+    assert nothing == held[0]
+    # In "held" the second stage loses no data piece; drawn, it does of most images.
+    assert held[2].feature_mse < 1e-8 < 1e-3 < parity.feature_mse
+    # The same draws, for every image by itself, and the whole chain by `infer`.
+    expected = []
+    for start in range(0, 17, min(chunk, 17)):
+        rows = np.arange(start, min(start + chunk, 17))
+        masks = erasures.in_stages(jax.random.key(0), (0,), 4, 2, rows)
+        logits = jax.jit(pipeline.infer, static_argnums=0)(
+            pipe, variables, ({}, {}), arrays["images"][rows], masks
+        )
+        expected.extend(np.asarray(logits).argmax(1))
+    correct = (np.array(expected[:17]) == arrays["labels"]).mean()
+    assert first.accuracy == pytest.approx(correct)

@@ -1,0 +1,270 @@
+"""The scripts and flagfiles of experiments/, and the README that shows them."""
+
+import functools
+import importlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from coded_jax import data
+from coded_jax.evaluation import pattern_accuracy
+from coded_jax.inference.pixels import normalise
+from coded_jax.runs import build, workdir
+from coded_jax.runs.config import Config
+from coded_jax.training import checkpoints, loop, tasks
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# Those of one experiment; sweeps have others, see test_sweep.py.
+FLAGFILES = [
+    path
+    for path in sorted((ROOT / "experiments" / "flags").glob("*.flags"))
+    if not re.search(r"^--(vary|variant)=", path.read_text(), re.M)
+]
+RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def run():
+    return importlib.import_module("run")
+
+
+def config_of(run, monkeypatch, *arguments):
+    monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
+    with flagsaver.flagsaver():
+        flags.FLAGS(["run.py", *arguments])
+        return run.config_from_flags()
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_flagfile_is_valid_and_says_what_it_is(run, monkeypatch, path):
+    config = config_of(run, monkeypatch, f"--flagfile={path}")
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    if match := re.match(r"table5_k(\d)_r(\d)(_conv)?$", path.stem):
+        k, r, conv = match.groups()
+        kind = "conv" if conv else "mlp"
+        assert (config.k, config.r, config.l) == (int(k), int(r), int(r))
+        assert (config.encoder, config.decoder, config.recipe) == (kind, kind, "paper")
+        # Section IV-A.
+        assert (config.batch_size, config.learning_rate) == (64, 1e-3)
+        assert (config.weight_decay, config.dataset) == (1e-5, "mnist")
+
+
+@pytest.mark.parametrize("dataset", ["fashion", "cifar10", "cifar100"])
+@pytest.mark.parametrize("net", ["lenet5", "vgg16", "resnet18", "mobilenet"])
+def test_every_network_has_a_small_and_a_full_flagfile(run, monkeypatch, dataset, net):
+    small = f"{dataset}_{net}"
+    if dataset == "fashion":
+        small += "_k4_r2" if net == "lenet5" else "_k2_r1"
+    for name in (small, f"{dataset}_{net}_full"):
+        config = config_of(
+            run, monkeypatch, f"--flagfile=experiments/flags/{name}.flags"
+        )
+        assert config.dataset == {"fashion": "fashion_mnist"}.get(dataset, dataset)
+        assert config.base_model == net and config.recipe == "systematic"
+        full = name.endswith("_full") or net == "lenet5"
+        assert config.base_width == 1 if full else config.base_width < 0.5
+        shape = (28, 28, 1) if dataset == "fashion" else (32, 32, 3)
+        pipeline = build.build_pipeline(config, shape, 10, (0.5,), (0.5,))
+        assert len(pipeline.codings) == (1 if net == "lenet5" else 2)
+
+
+def test_workdirs_of_flagfiles_differ():
+    folders = [
+        re.findall(r"^--workdir=(.*)$", path.read_text(), re.M) for path in FLAGFILES
+    ]
+    assert all(len(found) == 1 for found in folders)
+    assert len({found[0] for found in folders}) == len(folders)
+    for path, (folder,) in zip(FLAGFILES, folders, strict=True):
+        assert folder == f"runs/{path.stem}"
+
+
+def test_flagfiles_that_share_a_base_model_mean_the_same_one(run, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    bases = {}
+    for path in FLAGFILES:
+        with flagsaver.flagsaver():
+            flags.FLAGS(["run.py", f"--flagfile={path}"])
+            config, folder = run.config_from_flags(), run.BASE_DIR.value
+        if folder is not None:
+            assert bases.setdefault(folder, config.base) == config.base, path.name
+    assert len(bases) > 5
+
+
+def test_committed_base_model_is_that_of_the_frontier(run, monkeypatch):
+    folder = ROOT / "experiments/bases/mnist_lenet5"
+    flagfile = ROOT / "experiments/flags/frontier_lenet5.flags"
+    assert f"--base_dir={folder.relative_to(ROOT)}\n" in flagfile.read_text()
+    config = config_of(run, monkeypatch, f"--flagfile={flagfile}").base
+    defaults = Config().to_flags()
+    workdir.open_workdir(folder, config.to_flags(), defaults=defaults, write=False)
+    try:
+        dataset = data.load("mnist")
+    except (ValueError, OSError, ImportError):
+        pytest.skip("no MNIST")
+    examples = len(dataset.train.labels)
+    pipeline = build.uncoded_pipeline(config, dataset.mean, dataset.std)
+    optimizer = build.make_optimizer(config, "base", examples)
+    init = tasks.base_task(pipeline, dataset, optimizer).init
+    fresh = functools.partial(loop.initial_state, init, optimizer)
+    like = jax.eval_shape(fresh, jax.random.key(0))
+    restored = checkpoints.restore(workdir.checkpoint_folder(folder, "base"), like)
+    epochs, size = config.base_epochs, config.base_batch_size
+    assert restored.step == loop.total_steps(examples, size, epochs)
+    test = tasks.device_arrays(None, dataset.test)
+    best = restored.state[1].params
+    found = pattern_accuracy.base_accuracy(pipeline, best, test)
+    for path in (ROOT / "experiments/results/frontier").glob("*.json"):
+        assert json.loads(path.read_text())["base"]["test_accuracy"] == found
+
+
+def test_all_flagfiles_of_table_5_are_there():
+    names = {path.stem for path in FLAGFILES}
+    rows = {f"table5_k{k}_r{r}" for k, r in ((2, 1), (4, 1), (4, 2))}
+    assert rows | {f"{row}_conv" for row in rows} | {"quickstart"} <= names
+
+
+def test_runs_of_the_frontier_have_valid_flags(run, monkeypatch, tmp_path):
+    scripts = shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    script = [str(scripts / "frontier_lenet5.sh")]
+    done = subprocess.run(
+        script, check=True, capture_output=True, text=True, env={"PATH": path}
+    )
+    *runs, last = (line.split() for line in done.stdout.splitlines())
+    assert last[0] == "experiments/frontier.py" and len(runs) == 3 * 9
+    configs = [config_of(run, monkeypatch, *arguments[1:]) for arguments in runs]
+    assert {config.n for config in configs} == {3, 5, 6}
+    assert all(config.tried == config.n and config.seeds == 5 for config in configs)
+    assert len({config.base for config in configs}) == 1
+
+
+def test_later_flags_win(run, monkeypatch):
+    flagfile = f"--flagfile={ROOT}/experiments/flags/table5_k4_r2_conv.flags"
+    arguments = [flagfile, "--recipe=systematic", "--dilations=1,2", "--grid=2x2"]
+    config = config_of(run, monkeypatch, *arguments)
+    assert (config.recipe, config.k) == ("systematic", 4)
+    assert (config.dilations, config.grid) == ((1, 2), (2, 2))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"stages": ((1, 1), (3, 4)), "base_model": "vgg16", "base_width": 0.0625},
+        {"k": 4, "grid": (2, 2), "l": 0, "dilations": (1, 2), "encoder_width": 3},
+        {
+            "stage_training": "per_stage",
+            "stage_losses": "per_stage",
+            "base_batch_size": 8,
+            "base_learning_rate": 0.1,
+            "base_schedule": "constant",
+            "augmentation": "flip_shift",
+            "label_smoothing": 0.1,
+            "precision": "bfloat16",
+        },
+        {"k": 4, "r": 2, "pattern_weights": (((0, 4), 8.0), ((1,), 0.5))},
+    ],
+)
+def test_flags_of_a_config_are_read_as_that_config(run, monkeypatch, fields):
+    config = Config(**fields)
+    for each in (config, config.base):
+        given = [f"--{name}={value}" for name, value in each.to_flags().items()]
+        assert config_of(run, monkeypatch, "--workdir=x", *given) == each
+
+
+def test_a_stage_of_one_block(run, monkeypatch):
+    config = config_of(run, monkeypatch, "--workdir=x", "--stages=1,3-4")
+    assert config.stages == ((1, 1), (3, 4))
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--grid=2x", "^grid: .* integers"),
+        ("--stages=1-2-3", "^stages: .*integers"),
+        ("--stages=a-b", "^stages: .*integers"),
+        ("--stages=-2", "^stages: .*integers"),
+        ("--stages=", "^stages: .* given, ascending"),
+        ("--dilations=1,a", "^dilations: .*integers"),
+        ("--pattern_weights=a:1", "^pattern_weights: .*integers"),
+        ("--pattern_weights=0+1", "^pattern_weights: '0.1' given, as 0.4:8 accepted"),
+        ("--pattern_weights=0:x", "^pattern_weights: '0:x' given"),
+        ("--pattern_weights=0:0", "^pattern_weights: .*1e-6"),
+    ],
+)
+def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
+    with pytest.raises(ValueError, match=message):
+        config_of(run, monkeypatch, "--workdir=x", argument)
+
+
+def test_results_hold_no_path_of_a_machine():
+    paths = sorted((ROOT / "experiments" / "results").rglob("*.json"))
+    assert len(paths) > len(RESULTS) + 10
+    for path in paths:
+        command = json.loads(path.read_text())["command"]
+        assert re.fullmatch(
+            r"python experiments/(run|latency|sweep)\.py [\w=./ -]+", command
+        )
+        assert "/tmp" not in command and "/home" not in command
+
+
+def readme_blocks(heading):
+    """The Python blocks after `heading`, before the next heading of its level."""
+    section = (ROOT / "README.md").read_text().split(heading)[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.S)
+
+
+def run_readme(heading):
+    """What the first Python block after `heading` leaves."""
+    scope = {}
+    exec(readme_blocks(heading)[0], scope)
+    return scope
+
+
+def test_readme_brings_its_own_cnn(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lines, cnn = readme_blocks("## Bring your own CNN")
+    (tmp_path / "my_cnn.py").write_text(cnn)
+    scope = {}
+    exec(lines, scope)
+    model, dataset = scope["model"], scope["dataset"]
+    x = normalise(dataset.test.images, dataset.mean, dataset.std)
+    logits = scope["head"](model.frozen, scope["f_conv"](model.frozen, x))
+    base = (np.asarray(logits).argmax(1) == dataset.test.labels).mean()
+    results = model.results
+    assert results["base"]["test_accuracy"] == pytest.approx(base) and base > 0.9
+    assert results["summary"]["0"]["mean"] == results["base"]["test_accuracy"]
+    coded = results["summary"]["1"]["mean"]
+    assert coded > results["baselines"]["no_parity"]["1"]["mean"]
+    assert coded > results["baselines"]["zero_fill"]["1"]["mean"] + 0.05
+
+
+def test_readme_comes_from_pmap():
+    scope = run_readme("**From `pmap`.**")
+    np.testing.assert_allclose(scope["features"], scope["before"], rtol=1e-5, atol=1e-5)
+    used = {shard.device for shard in scope["features"].addressable_shards}
+    assert len(used) == scope["n"]
+
+
+def test_import_is_light():
+    code = (
+        "import sys, coded_jax; "
+        "heavy = {'jax', 'flax', 'orbax', 'tensorflow_datasets', 'matplotlib'}; "
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,416 @@
+"""Coded inference end to end: exact where it must be, and compiled once."""
+
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from coded_jax import splitting
+from coded_jax.codes import learned_code, zero_fill
+from coded_jax.codes.erasures import available, patterns_up_to
+from coded_jax.devices import placement
+from coded_jax.inference.pipeline import (
+    base_features,
+    from_decoder,
+    infer,
+    pixels,
+    up_to_decoder,
+)
+from coded_jax.inference.stages import coded_features, reconstruct
+from coded_jax.models import make_base_model
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.splitting.plan import make_plan
+from coded_jax.types import BaseModel, CodeShape
+from tests.models.test_models import random_variables
+from tests.pipelines import one_stage
+
+B = 3
+NOTHING = ({},)  # parameters of one code that has none
+
+
+def make(lenet, grid, r, make_code=zero_fill):
+    base, variables = lenet
+    plan = make_plan(base.f_conv, variables, (28, 28, 1), grid)
+    shape = CodeShape(plan.k, r, plan.piece_shape, plan.share_shape)
+    return one_stage(base, plan, make_code(shape), (0.13,), (0.31,), r)
+
+
+def random_images(shape=(28, 28, 1)):
+    return np.random.default_rng(0).integers(0, 256, (B, *shape), np.uint8)
+
+
+def normalised(pipeline, images):
+    mean, std = (np.float32(x)[None, None, None] for x in (pipeline.mean, pipeline.std))
+    return (images.astype(np.float32) / 255 - mean) / std
+
+
+@pytest.fixture(scope="module")
+def truth(lenet):
+    """`f_conv` and the head on whole images, in float32 from the start."""
+    base, variables = lenet
+    pipeline = make(lenet, (1, 1), 0)
+    features = jax.jit(base.f_conv)(variables, normalised(pipeline, random_images()))
+    return features, jax.jit(base.head)(variables, features)
+
+
+def test_base_features(lenet, truth):
+    _, variables = lenet
+    features = jax.jit(base_features, static_argnums=0)(
+        make(lenet, (2, 1), 1), variables, random_images()
+    )
+    chex.assert_trees_all_close(features, truth[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid, r", [((2, 1), 1), ((4, 1), 2), ((2, 2), 0)])
+def test_nothing_lost_is_uncoded_inference(lenet, truth, grid, r):
+    pipeline = make(lenet, grid, r)
+    n = grid[0] * grid[1] + r
+    assert pipeline.n == n
+    mask = np.ones((n, 1), bool)
+    logits = jax.jit(infer, static_argnums=0)(
+        pipeline, lenet[1], NOTHING, random_images(), mask
+    )
+    chex.assert_shape(logits, (B, 10))
+    chex.assert_trees_all_close(logits, truth[1], rtol=1e-4, atol=1e-5)
+    assert np.ptp(truth[1]) > 0.1
+
+
+def test_colour_images_and_surplus():
+    # 5 features in two shares of 3; each channel with its own mean and deviation.
+    base = make_base_model("lenet5")
+    shapes = jax.eval_shape(
+        lambda key: base.init(key, (32, 32, 3), 10), jax.random.key(0)
+    )
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(
+        lambda x: rng.normal(scale=0.1, size=x.shape).astype("f"), shapes
+    )
+    plan = make_plan(base.f_conv, variables, (32, 32, 3), (2, 1))
+    assert plan.rows.surplus == 1
+    code = zero_fill(CodeShape(2, 1, plan.piece_shape, plan.share_shape))
+    pipeline = one_stage(base, plan, code, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 1)
+    images = random_images((32, 32, 3))
+
+    @jax.jit
+    def uncoded(images):
+        return base.head(variables, base.f_conv(variables, images))
+
+    mask = np.ones((3, 1), bool)
+    logits = jax.jit(infer, static_argnums=0)(
+        pipeline, variables, NOTHING, images, mask
+    )
+    expected = uncoded(normalised(pipeline, images))
+    chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padded_base_model():
+    # The outputs of f_conv on a piece are more than its share, and are cut.
+    def f_conv(kernel, x):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    base = BaseModel(
+        lambda *_: None, (f_conv,), lambda _, features: features[:, ::9, 0, 0]
+    )
+    kernel = np.arange(1.0, 10).reshape(3, 3, 1, 1).astype("f")
+    plan = make_plan(f_conv, kernel, (28, 28, 1), (3, 1))
+    assert plan.rows.cuts == (0, 1, 2)
+    code = zero_fill(CodeShape(3, 1, plan.piece_shape, plan.share_shape))
+    pipeline = one_stage(base, plan, code, (0.13,), (0.31,), 1)
+    images = random_images()
+    mask = np.ones((4, 1), bool)
+    rows = jax.jit(infer, static_argnums=0)(pipeline, kernel, NOTHING, images, mask)
+    expected = jax.jit(f_conv)(kernel, normalised(pipeline, images))[:, ::9, 0, 0]
+    chex.assert_trees_all_close(rows, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_compilation_serves_every_pattern(lenet, truth):
+    base, variables = lenet
+    features, _ = truth
+    pipeline = make(lenet, (4, 1), 2)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def coded(*args):
+        return infer(pipeline, *args)
+
+    head = jax.jit(base.head)
+    every = patterns_up_to(pipeline.n, 2)
+    assert len(every) == 1 + 6 + 15
+    for lost in every:
+        logits = coded(variables, NOTHING, random_images(), available(lost, pipeline.n))
+        # Share i is row i of the features.
+        rows = np.array([[[[i not in lost]]] for i in range(4)])[None, :, 0]
+        expected = head(variables, np.where(rows, features, 0))
+        chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_example_may_lose_others(lenet, truth):
+    pipeline = make(lenet, (2, 1), 1)
+    mask = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
+    (stage,) = pipeline.stages
+    features = jax.jit(coded_features, static_argnums=0)(
+        stage, lenet[1], {}, pixels(pipeline, random_images())
+    )
+    chex.assert_shape(features, (3, B, 2, 4, 16))
+    merged = jax.jit(reconstruct, static_argnums=0)(stage, {}, features, mask)
+    expected = np.array(truth[0])
+    expected[0, :2] = 0
+    expected[1, 2:] = 0
+    chex.assert_trees_all_close(merged, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("systematic", [True, False])
+def test_garbage_in_lost_slots_does_not_reach_the_features(lenet, systematic):
+    make_code = functools.partial(learned_code, encoder_width=8, systematic=systematic)
+    pipeline = make(lenet, (2, 1), 1, make_code)
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(
+        lambda x: rng.normal(scale=0.1, size=x.shape).astype("f"),
+        jax.eval_shape(pipeline.init, jax.random.key(0)),
+    )
+    (stage,) = pipeline.stages
+    rebuild = jax.jit(functools.partial(reconstruct, stage))
+    features = np.abs(rng.normal(size=(3, B, 2, 4, 16))).astype("f")
+    for lost in patterns_up_to(3, 1):
+        mask = available(lost, 3)
+        clean = rebuild(*params, features, mask)
+        chex.assert_shape(clean, (B, 4, 4, 16))
+        for garbage in (np.nan, np.inf):
+            dirty = features.copy()
+            dirty[list(lost)] = garbage
+            np.testing.assert_array_equal(rebuild(*params, dirty, mask), clean)
+        if systematic:
+            for i in {0, 1} - set(lost):
+                rows = slice(2 * i, 2 * i + 2)
+                np.testing.assert_array_equal(clean[:, rows], features[i])
+
+
+@pytest.mark.parametrize("systematic", [True, False])
+def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
+    decoded = []
+
+    def make_code(shape):
+        code = learned_code(shape, encoder_width=8, systematic=systematic)
+
+        def decode(params, features, available):
+            jax.debug.callback(lambda: decoded.append(1))
+            return code.decode(params, features, available)
+
+        return code._replace(decode=decode)
+
+    pipeline = make(lenet, (2, 1), 1, make_code)
+    params = pipeline.init(jax.random.key(0))
+    coded = jax.jit(infer, static_argnums=0)
+    for lost, expected in (((), 0), ((2,), 0), ((0,), 1)):
+        decoded.clear()
+        mask = available(lost, 3)
+        coded(pipeline, lenet[1], params, random_images(), mask).block_until_ready()
+        jax.effects_barrier()
+        assert len(decoded) == (expected if systematic else 1)
+
+
+def test_scaled_images_are_refused(lenet):
+    pipeline = make(lenet, (2, 1), 1)
+    images = random_images().astype(np.float32) / 255
+    mask = np.ones((3, 1), bool)
+    for f in (base_features, lambda *args: infer(*args[:2], NOTHING, args[2], mask)):
+        with pytest.raises(ValueError, match="^images .*float32.* uint8"):
+            f(pipeline, lenet[1], images)
+
+
+# --- chains of stages -----------------------------------------------------------------
+
+# Two shares are halves of the 28 rows of block 1, or of the 14 of block 2, and 4 rows
+# each of the 7 of block 4, one of them in both. In the second chain block 2 is not
+# coded; in both, the blocks from 5 on are not.
+CHAINS = (((1, 2), (3, 4)), ((1, 1), (3, 4)))
+CUT = {1: 14, 2: 7, 4: 4}  # block -> first row of its output's second share
+
+
+@functools.cache
+def make_chain(stages, recipe="systematic"):
+    """A VGG-16 of 1/16 of its maps, and random variables of it and of its codes."""
+    config = Config(
+        base_model="vgg16",
+        base_width=1 / 16,
+        stages=stages,
+        recipe=recipe,
+        encoder="conv",
+        decoder="conv",
+        encoder_width=2,
+        decoder_width=2,
+        dilations=(1,),
+    )
+    pipeline = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
+    params = jax.tree.map(
+        lambda x: np.random.default_rng(x.size).normal(size=x.shape).astype("f"),
+        jax.eval_shape(pipeline.init, jax.random.key(0)),
+    )
+    return pipeline, random_variables(pipeline.base, (28, 28, 1)), params
+
+
+def by_hand(pipeline, variables, images, masks):
+    """Logits of a chain that has zeros in the place of lost rows."""
+    ends = [stage.blocks[1] for stage in pipeline.stages if stage.coding]
+    coded, x = dict(zip(ends, masks, strict=True)), normalised(pipeline, images)
+    for i, block in enumerate(pipeline.base.blocks, start=1):
+        x = block(variables, x)
+        if i in coded:
+            second = (np.arange(x.shape[1]) >= CUT[i]).astype(int)
+            x = x * coded[i][second].T[:, :, None, None]
+    return pipeline.base.head(variables, x)
+
+
+def lost_in_stages(*lost):
+    return np.stack([available(indices, 3) for indices in lost])
+
+
+@pytest.mark.parametrize("stages", CHAINS)
+def test_chain_is_uncoded_where_nothing_is_lost(stages):
+    pipeline, variables, params = make_chain(stages)
+    assert [s.blocks for s in pipeline.stages if s.coding] == list(stages)
+    assert [s.blocks for s in pipeline.stages if not s.coding] == (
+        [(5, 13)] if stages == CHAINS[0] else [(2, 2), (5, 13)]
+    )
+    base, images = pipeline.base, random_images()
+    whole = jax.jit(lambda x: base.head(variables, base.f_conv(variables, x)))
+    expected = whole(normalised(pipeline, images))
+    assert np.ptp(expected) > 0.1
+    mask = np.ones((3, 1), bool)
+    logits = jax.jit(infer, static_argnums=0)(pipeline, variables, params, images, mask)
+    chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stages", CHAINS)
+def test_zero_fill_in_every_stage_against_a_hand_written_chain(stages):
+    pipeline, variables, _ = make_chain(stages)
+    pipeline, nothing = (
+        pipeline.with_codes(lambda shape, code: zero_fill(shape)),
+        ({}, {}),
+    )
+    images, every = random_images(), patterns_up_to(3, 1)
+    chex.clear_trace_counter()  # of the same test of the other chain
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def coded(masks):
+        return infer(pipeline, variables, nothing, images, masks)
+
+    hand = jax.jit(lambda masks: by_hand(pipeline, variables, images, masks))
+    answers = []
+    for first, second in itertools.product(every, every):
+        masks = lost_in_stages(first, second)
+        answers.append(coded(masks))
+        np.testing.assert_allclose(answers[-1], hand(masks), rtol=1e-4, atol=1e-4)
+    # Parity pieces are of no use, and all other patterns differ.
+    assert len({np.asarray(a).round(4).tobytes() for a in answers}) == 9
+
+
+def test_masks_of_every_form_mean_the_same():
+    pipeline, variables, _ = make_chain(CHAINS[0])
+    run = jax.jit(
+        functools.partial(
+            infer, pipeline.with_codes(lambda shape, code: zero_fill(shape))
+        )
+    )
+    arguments = (variables, ({}, {}), random_images())
+    one = available((1,), 3)
+    expected = run(*arguments, one)
+    every = np.broadcast_to(one, (3, B))
+    for mask in (every, np.stack([one, one]), np.stack([every, every])):
+        np.testing.assert_allclose(run(*arguments, mask), expected, 1e-5, 1e-5)
+    # Each image and each stage its own.
+    mixed = np.ones((2, 3, B), bool)
+    mixed[0, 0, 0] = mixed[1, 1, 0] = mixed[1, 0, 2] = False
+    found = run(*arguments, mixed)
+    for i in range(B):
+        alone = run(*arguments, mixed[:, :, i : i + 1])[i]
+        np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_second_stage_loses_does_not_reach_the_first():
+    pipeline, variables, params = make_chain(CHAINS[1])
+    features = up_to_decoder(pipeline, variables, params, random_images())
+
+    @jax.jit
+    def queries_of_second(masks):
+        seen = []
+
+        def spread(f, queries):
+            seen.append(queries)
+            return f(queries)
+
+        x = from_decoder(pipeline, variables, params, features, masks, spread)
+        (queries,) = seen
+        return queries, x
+
+    intact, second, first = (
+        queries_of_second(lost_in_stages(*lost))
+        for lost in (((), ()), ((), (0,)), ((0,), ()))
+    )
+    np.testing.assert_array_equal(intact[0], second[0])
+    assert not np.allclose(intact[1], second[1], atol=1e-3)
+    assert not np.allclose(intact[0], first[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "systematic"])
+def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch, recipe):
+    pipeline, variables, params = make_chain(CHAINS[0], recipe)
+    images = random_images()
+    masks = np.ones((2, 3, B), bool)
+    masks[0, 0, 0] = masks[1, 1, 0] = masks[0, 2, 1] = masks[1, 0, 1] = False
+
+    def logits_with(garbage):
+        stages = iter(range(2))
+
+        def spread(f, queries):
+            outputs = f(queries)
+            arrived = masks[next(stages)][:, :, None, None, None]
+            return jnp.where(arrived, outputs, garbage)
+
+        monkeypatch.setattr(placement, "here", spread)
+        logits = jax.jit(lambda x: infer(pipeline, variables, params, x, masks))(images)
+        assert next(stages, None) is None
+        return logits
+
+    clean = logits_with(0.0)
+    assert np.isfinite(clean).all()
+    for garbage in (np.nan, np.inf):
+        np.testing.assert_array_equal(logits_with(garbage), clean)
+
+
+@pytest.mark.parametrize(
+    "shape, grid",
+    [((28, 28, 1), (2, 1)), ((32, 40, 3), (2, 1)), ((36, 40, 1), (2, 3))],
+)
+def test_shares_are_the_inverse_of_merge(shape, grid):
+    base = make_base_model("lenet5")
+    variables = random_variables(base, shape)
+    plan = make_plan(base.f_conv, variables, shape, grid)
+    rows, columns = plan.rows, plan.columns
+    # (4, 4), (5, 7) and (6, 7) features.
+    assert (rows.surplus, columns.surplus) == {28: (0, 0), 32: (1, 0), 36: (0, 2)}[
+        shape[0]
+    ]
+    features = np.arange(2 * rows.out * columns.out * 16, dtype="f")
+    features = features.reshape(2, rows.out, columns.out, 16)
+    found = splitting.shares(plan, features)
+    assert found.shape == (plan.k, 2, *plan.share_shape)
+    np.testing.assert_array_equal(splitting.merge(plan, found), features)
+    # And they are what the pieces yield, the surplus included.
+    images = np.random.default_rng(0).normal(size=(2, *shape)).astype("f")
+    run = jax.jit(lambda x: base.f_conv(variables, x))
+    np.testing.assert_allclose(
+        splitting.shares(plan, run(images)),
+        splitting.cut(plan, np.stack([*map(run, splitting.split(plan, images))])),
+        rtol=1e-4,
+        atol=1e-5,
+    )

@@ -1,0 +1,212 @@
+"""Which code to choose: by hand, in closed form, and of the committed runs."""
+
+import copy
+import json
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.latency import planner
+from coded_jax.latency.planner import Candidate, candidate, exact, plan
+from coded_jax.latency.simulation import Machine, Round, Work
+from coded_jax.latency.stragglers import Bernoulli, Constant, ShiftedExponential
+from coded_jax.report import frontier
+from coded_jax.runs.reading import patterns_of
+from tests.runs.test_experiment import ROOT
+
+KEY = jax.random.key(0)
+ONE = (Round(0.5),)
+
+
+def results_of(name):
+    path = ROOT / "experiments/results/frontier" / f"lenet5_{name}.json"
+    return json.loads(path.read_text())
+
+
+def accuracies(n, by_lost):
+    """`[2^n]`, where a pattern's accuracy depends on how many are lost."""
+    lost = [n - place.bit_count() for place in range(2**n)]
+    return np.array([by_lost[l] if l < len(by_lost) else np.nan for l in lost])
+
+
+def test_a_code_of_a_run():
+    results = results_of("cheap_k4_r2")
+    found = candidate(results, whole_seconds=2.0)
+    work, whole = found.work, 492320
+    assert found.code == "systematic linear / mlp 128" and work.systematic
+    assert (work.strategy, work.k, work.r, work.own) == ("coded", 4, 2, 0)
+    (only,) = work.rounds
+    assert only.work == pytest.approx(168656 / whole)
+    # A piece of 16x28 pixels, and a share of 1x4 positions of 16 channels.
+    assert only.moved == 4 * (16 * 28 + 4 * 16)
+    assert only.encode == pytest.approx(2 * 7168 / whole)
+    assert only.decode == pytest.approx(2 * 202574 / whole)
+    for pattern in results["patterns"]:
+        place = sum(2**i for i in range(6) if i not in pattern["lost"])
+        assert found.accuracy[place] == pattern["accuracy"]
+
+
+def test_measured_seconds_and_bfloat16():
+    results = results_of("cheap_k4_r2")
+    results["config"]["precision"] = "bfloat16"
+    (only,) = candidate(results, 2.0, 0.25, 0.0).work.rounds
+    assert (only.encode, only.decode, only.moved) == (0.25, 0, 2 * (16 * 28 + 4 * 16))
+
+
+def test_a_code_of_layers():
+    results = results_of("layers_k4_r2")
+    work = candidate(results, whole_seconds=1.0, encode_seconds=0.5).work
+    costs = results["costs"]["code"]
+    assert len(work.rounds) == 2 and work.own == costs["uncoded"] / costs["whole"]
+    sums = np.sum(work.rounds, axis=0)
+    piece, decode = costs["piece"] / costs["whole"], costs["decode"] / costs["whole"]
+    assert sums[[0, 2, 3]] == pytest.approx([piece, 0.5, decode])
+    stages = results["split"]["stages"]
+    for each, stage in zip(work.rounds, stages, strict=True):
+        sizes = math.prod(stage["piece_shape"]), math.prod(stage["share_shape"])
+        assert each.moved == 4 * sum(sizes)
+
+
+def test_rivals_of_a_run():
+    results = results_of("rivals_k4_r1")
+    found = {}
+    for name in results["costs"]:
+        if name not in planner.UNPLANNED:
+            found[name] = candidate(results, 1.0, name=name)
+    strategies = {name: each.work.strategy for name, each in found.items()}
+    coded = {"code", "mds", "addition", "berrut", "spline"}
+    plain = {"uncoded": "uncoded", "replication": "replication"}
+    assert strategies == dict.fromkeys(coded, "coded") | plain
+    regenerating = {name for name in coded if not found[name].work.systematic}
+    assert regenerating == {"berrut", "spline"}
+    assert found["code"].code == "parity_model"
+    # Nobody sends blank pieces: 4 devices, and an answer is that of the base model.
+    assert found["uncoded"].work.n == 4 and found["uncoded"].accuracy.shape == (16,)
+    assert found["uncoded"].accuracy[15] == results["base"]["test_accuracy"]
+    for name, each in found.items():
+        patterns = patterns_of(results, name) or results["patterns"]
+        by_lost = {tuple(p["lost"]): p["accuracy"] for p in patterns}
+        if name != "uncoded":
+            assert each.accuracy[0b10111] == by_lost[(3,)]
+    assert not candidate(results_of("paper_k2_r1"), 1.0).work.systematic
+
+
+def changed(*places_and_value):
+    *places, last, value = places_and_value
+    results = copy.deepcopy(results_of("rivals_k2_r1"))
+    inner = results
+    for place in places:
+        inner = inner[place]
+    inner[last] = value
+    return results
+
+
+@pytest.mark.parametrize(
+    "results, arguments, message",
+    [
+        (changed("costs", {}), {}, "name: code given, one of [] with costs"),
+        (changed("k", 0), {"name": "best"}, "name: best given, one of ['code', "),
+        (changed("k", 0), {"name": "zero_fill"}, "name: zero_fill given, a code with"),
+        (changed("patterns_of_baselines", {}), {"name": "mds"}, "name: mds given, a c"),
+        (changed("config", "split", "group"), {}, "split: group given, image accepted"),
+        (
+            {
+                **results_of("layers_k2_r1"),
+                "config": {"split": "image", "stage_losses": "per_stage"},
+            },
+            {},
+            "stage_losses: per_stage given, held accepted",
+        ),
+        (changed("k", 0), {"whole_seconds": 0}, "whole_seconds: 0 given, more than 0"),
+    ],
+)
+def test_what_cannot_be_planned(results, arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        candidate(results, **{"whole_seconds": 1.0} | arguments)
+
+
+def test_a_plan_by_hand():
+    """All devices need 1 s for everything, so that there is one latency for each."""
+    rounds = lambda work: (Round(work, 0.0, 0.0, 9.0),)
+    best, worse = accuracies(6, [0.9, 0.8, 0.7]), accuracies(6, [0.8, 0.8, 0.8])
+    candidates = [
+        exact("late", Work("uncoded", 1, 0, (Round(0.75),)), 0.9),
+        Candidate("worse", Work("coded", 4, 2, rounds(0.25)), worse),
+        Candidate("more work", Work("coded", 4, 2, rounds(0.375)), best),
+        Candidate("best", Work("coded", 4, 2, rounds(0.25)), best),
+        exact("more devices", Work("uncoded", 7, 0, ONE), 0.9),
+        exact("the same but for rounding", Work("uncoded", 5, 0, ONE), 0.9 - 1e-5),
+    ]
+    rows = plan(KEY, candidates, Machine(Constant(1.0)), 0.5, requests=100)
+    fewer, better, more_work, more_devices, worse, late = rows
+    assert fewer.code == "the same but for rounding" and fewer.n == 5
+    assert better == ("best", 4, 2, 6, 1, 0.25, 0.25, 0.25, 0.25, 1, 0.9)
+    assert (more_work.code, more_work.work) == ("more work", 0.375)
+    assert (more_devices.code, more_devices.n) == ("more devices", 7)
+    assert (worse.code, worse.accuracy) == ("worse", pytest.approx(0.8))
+    assert (late.code, late.answered, late.accuracy, late.p50) == ("late", 0, 0, 0.75)
+    few = plan(KEY, candidates, Machine(Constant(1.0)), 0.5, 5, requests=100)
+    assert [row.code for row in few] == [fewer.code, "late"]
+
+
+def test_a_plan_where_devices_fail():
+    """Results that arrive at all arrive at once, so that what is lost is what failed:
+    the overall accuracy of `frontier`, with no answer from fewer than k results."""
+    f, requests = 0.2, 50_000
+    by_lost = [0.99, 0.9, 0.6]
+    candidates = [
+        Candidate("coded", Work("coded", 4, 2, ONE), accuracies(6, by_lost)),
+        exact("uncoded", Work("uncoded", 4, 0, ONE), 0.99),
+        exact("whole", Work("replication", 1, 5, ONE), 0.99),
+    ]
+    rows = plan(
+        KEY, candidates, Machine(Constant(1.0), failure=f), math.inf, requests=requests
+    )
+    found = {row.code: row for row in rows}
+    expected = {
+        "coded": frontier.overall_accuracy([*by_lost, 0, 0, 0], 6, f),
+        "uncoded": 0.99 * (1 - f) ** 4,
+        "whole": 0.99 * (1 - f**6),
+    }
+    for name, value in expected.items():
+        # A request's accuracy is between 0 and 1, which bounds its deviation.
+        error = math.sqrt(value * (1 - value) / requests)
+        assert abs(found[name].accuracy - value) <= 3 * error
+    assert found["uncoded"].answered == pytest.approx(found["uncoded"].accuracy / 0.99)
+    assert [row.code for row in rows] == sorted(expected, key=lambda e: -expected[e])
+    assert found["coded"].p999 == math.inf and found["coded"].p50 == 0.5
+
+
+def test_a_target_that_changes_the_choice():
+    """A code outlives a sleeping device; with time to wait for it, nothing is lost."""
+    machine = Machine(ShiftedExponential(0.1, 0.01), Bernoulli(0.1, 1.0))
+    candidates = [
+        Candidate("coded", Work("coded", 4, 2, ONE), accuracies(6, [0.9, 0.9, 0.9])),
+        exact("uncoded", Work("uncoded", 4, 0, ONE), 0.99),
+    ]
+    soon, late = (plan(KEY, candidates, machine, t, requests=5000) for t in (0.5, 5))
+    assert [row.code for row in soon] == ["coded", "uncoded"]
+    assert [row.code for row in late] == ["uncoded", "coded"]
+    assert soon[1].answered == pytest.approx(0.9**4, abs=3 * math.sqrt(0.23 / 5000))
+    assert late[0].answered == 1 and late[0].p99 > 1 > late[1].p50
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"target_seconds": 0.0}, "target_seconds: 0.0 given, more than 0 accepted"),
+        ({"max_devices": 5}, "max_devices: 5 given, 6 or more accepted"),
+        ({"candidates": []}, "candidates: none given, one or more accepted"),
+        ({"requests": 0}, "requests: 0 given, 1 or more accepted"),
+        ({}, "accuracy_of: none at ["),
+    ],
+)
+def test_no_plan(arguments, message):
+    untried = Candidate("any", Work("coded", 4, 2, ONE), accuracies(6, [0.9]))
+    given = {"candidates": [untried], "target_seconds": 1.0, "requests": 1000}
+    machine = Machine(ShiftedExponential(0.1, 0.1))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        plan(key=KEY, machine=machine, **given | arguments)

@@ -1,0 +1,243 @@
+"""Latencies: closed forms of their order statistics, and draws that agree with them."""
+
+import itertools
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coded_jax.latency import stragglers
+from coded_jax.latency.stragglers import (
+    Bernoulli,
+    Constant,
+    LogNormal,
+    Pareto,
+    ShiftedExponential,
+    Trace,
+    order_statistic_mean,
+)
+
+DRAWS = 2**15
+EXAMPLES = [
+    Constant(0.25),
+    ShiftedExponential(0.1, 0.05),
+    Pareto(0.1, 3.0),
+    LogNormal(0.2, 0.5),
+    Bernoulli(0.6, 0.1),
+    Trace((0.1, 0.3, 0.1, 2.0, 0.4)),
+]
+
+
+def name_of(value):
+    return type(value).__name__
+
+
+@pytest.fixture(scope="module")
+def ordered():
+    """Of n draws, ascending: float64 `[n, DRAWS]`."""
+    kept = {}
+
+    def draw(distribution, n):
+        if distribution not in kept:
+            drawn = distribution.sample(jax.random.key(0), (12, DRAWS))
+            kept[distribution] = np.asarray(drawn, np.float64)
+        return np.sort(kept[distribution][:n], axis=0)
+
+    return draw
+
+
+@pytest.mark.parametrize("k, n", [(1, 1), (1, 6), (4, 6), (6, 6), (2, 3), (8, 12)])
+@pytest.mark.parametrize("distribution", EXAMPLES, ids=name_of)
+def test_order_statistics_of_draws(ordered, distribution, k, n):
+    found = ordered(distribution, n)[k - 1]
+    error = found.std(ddof=1) / math.sqrt(DRAWS)
+    expected = order_statistic_mean(distribution, k, n)
+    assert abs(found.mean() - expected) <= 3 * error + 1e-6 * expected
+
+
+@pytest.mark.parametrize("distribution", EXAMPLES, ids=name_of)
+def test_draws(distribution):
+    key = jax.random.key(2)
+    drawn = distribution.sample(key, (12, DRAWS))
+    assert drawn.shape == (12, DRAWS) and drawn.dtype == np.float32
+    jitted = jax.jit(type(distribution).sample, static_argnums=(0, 2))
+    np.testing.assert_allclose(jitted(distribution, key, (12, DRAWS)), drawn, rtol=1e-6)
+    other = distribution.sample(jax.random.key(3), (12, DRAWS))
+    assert (other == drawn).all() == isinstance(distribution, Constant)
+
+
+@pytest.mark.parametrize(
+    "distribution, above",
+    [
+        (Constant(0.5), lambda x: x < 0.5),
+        (ShiftedExponential(0.1, 0.2), lambda x: min(1, math.exp((0.1 - x) / 0.2))),
+        (Pareto(0.2, 1.5), lambda x: min(1, (0.2 / x) ** 1.5)),
+        (LogNormal(0.3, 2.0), lambda x: math.erfc(math.log(x / 0.3) / 8**0.5) / 2),
+        (Bernoulli(0.3, 0.5), lambda x: 0.3 * (x < 0.5)),
+        (
+            Trace((0.2, 0.4, 0.4, 7.0)),
+            lambda x: sum(v > x for v in (0.2, 0.4, 0.4, 7)) / 4,
+        ),
+    ],
+    ids=name_of,
+)
+def test_share_of_draws_above_a_value(ordered, distribution, above):
+    drawn = ordered(distribution, 1)[0]
+    for x in (0.15, 0.25, 0.45, 1.0, 3.0):
+        share = above(x)
+        error = math.sqrt(share * (1 - share) / DRAWS)
+        assert abs((drawn > x).mean() - share) <= 3 * error
+
+
+def test_integers_are_numbers_too():
+    for distribution in (Bernoulli(1, 2), Constant(2), Trace([2]), Pareto(2, 10**9)):
+        drawn = distribution.sample(jax.random.key(0), (10,))
+        np.testing.assert_allclose(drawn, 2.0, rtol=1e-6)
+        assert order_statistic_mean(distribution, 2, 3) == pytest.approx(2)
+
+
+def test_the_longest_of_many_draws_are_told_apart():
+    # With the 23 bits of a float32 uniform, some 60 of them would be the same.
+    drawn = np.asarray(ShiftedExponential(0.0, 1.0).sample(jax.random.key(0), (2**20,)))
+    longest = np.sort(drawn)[-1000:]
+    assert len(np.unique(longest)) > 990 and drawn.min() >= 0
+
+
+def test_order_statistics_by_hand():
+    exponential = ShiftedExponential(1.0, 0.6)
+    found = [order_statistic_mean(exponential, k, 3) for k in (1, 2, 3)]
+    np.testing.assert_allclose(found, [1.2, 1.5, 2.1])
+    assert order_statistic_mean(Constant(2.0), 3, 5) == 2
+    sleep = Bernoulli(0.1, 5.0)
+    assert order_statistic_mean(sleep, 1, 2) == pytest.approx(5 * 0.1**2)
+    assert order_statistic_mean(sleep, 2, 2) == pytest.approx(5 * (1 - 0.9**2))
+    # The least of n is a Pareto again, of n times the shape.
+    least = order_statistic_mean(Pareto(0.3, 0.4), 1, 5)
+    assert least == pytest.approx(0.3 * 2 / (2 - 1))
+
+
+def test_a_heavy_tail_has_no_mean():
+    heavy = Pareto(1.0, 0.5)
+    assert order_statistic_mean(heavy, 4, 6) == pytest.approx(720 / 2 / 24)
+    for k in (5, 6):
+        assert order_statistic_mean(heavy, k, 6) == math.inf
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 4.0, 10.0])
+def test_order_statistics_of_lognormals(sigma):
+    mean = 0.2 * math.exp(sigma**2 / 2)
+    found = order_statistic_mean(LogNormal(0.2, sigma), 1, 1)
+    assert found == pytest.approx(mean, rel=1e-9)
+    # E max = 2 e^(sigma^2 / 2) F(sigma / sqrt(2)), with F the normal distribution.
+    larger = mean * math.erfc(-sigma / 2)
+    found = order_statistic_mean(LogNormal(0.2, sigma), 2, 2)
+    assert found == pytest.approx(larger, rel=1e-9)
+
+
+def test_order_statistics_of_a_trace_are_those_of_all_its_draws():
+    values = (0.3, 0.1, 0.1, 0.7)
+    drawn = np.sort(list(itertools.product(values, repeat=4)), axis=1)
+    found = [order_statistic_mean(Trace(values), k, 4) for k in (1, 2, 3, 4)]
+    np.testing.assert_allclose(found, drawn.mean(axis=0))
+
+
+@given(
+    st.sampled_from([*EXAMPLES, Pareto(0.7, 1.2), LogNormal(3.0, 2.5)]),
+    st.integers(1, 12),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_order_statistics_ascend_and_sum_to_n_means(distribution, n):
+    found = [order_statistic_mean(distribution, k, n) for k in range(1, n + 1)]
+    assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(found))
+    mean = order_statistic_mean(distribution, 1, 1)
+    assert sum(found) == pytest.approx(n * mean, rel=1e-8)
+
+
+@pytest.mark.parametrize("k, n", [(0, 3), (4, 3), (1, 0)])
+def test_no_such_order_statistic(k, n):
+    with pytest.raises(ValueError, match=rf"^k: {k} given, 1\.\.{n} accepted"):
+        order_statistic_mean(Constant(1.0), k, n)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Constant(-1.0), "seconds: -1.0 given, 0 or more accepted"),
+        (lambda: Constant(math.nan), "seconds: nan given"),
+        (lambda: ShiftedExponential(-0.1, 1.0), "shift: -0.1 given"),
+        (lambda: ShiftedExponential(0.1, 0.0), "mean: 0.0 given, more than 0 accepted"),
+        (lambda: Pareto(0.0, 1.0), "scale: 0.0 given"),
+        (lambda: Pareto(1.0, math.inf), "shape: inf given"),
+        (lambda: LogNormal(0.0, 1.0), "median: 0.0 given"),
+        (lambda: LogNormal(1.0, -1.0), "sigma: -1.0 given, 0..10 accepted"),
+        (lambda: Bernoulli(1.5, 1.0), "probability: 1.5 given, 0..1 accepted"),
+        (lambda: Bernoulli(0.5, math.inf), "seconds: inf given"),
+        (lambda: Trace(()), "values: [] given"),
+        (lambda: Trace((0.1, -0.2)), "values: [-0.2] given"),
+    ],
+)
+def test_out_of_range(make, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        make()
+
+
+def test_a_trace_is_read(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("# seconds\n0.1\n\n  0.25 # a slow one\n1e-3\n")
+    trace = Trace((0.1, 0.25, 0.001))
+    assert Trace.read(path) == trace == stragglers.make("trace", [str(path)])
+    assert hash(Trace([0.1, 0.25, 0.001])) == hash(trace)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("0.1\n\nabc\n", "{} line 3: 'abc' given, seconds accepted"),
+        ("0.1,0.2\n", "{} line 1: '0.1,0.2' given"),
+        ("0.1\n-2\n", "{} line 2: '-2' given"),
+        ("nan\n", "{} line 1: 'nan' given"),
+        ("# nothing\n", "values: [] given"),
+        (None, "path: {} given, a text file accepted"),
+        (b"\xff\xfe\x00", "path: {} given"),
+    ],
+)
+def test_no_trace(tmp_path, text, message):
+    path = tmp_path / "trace.txt"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=f"^{re.escape(message.format(path))}"):
+        Trace.read(path)
+
+
+@pytest.mark.parametrize(
+    "name, parameters, expected",
+    [
+        ("constant", ["0.5"], Constant(0.5)),
+        ("shifted_exponential", ["0.1", "2e-2"], ShiftedExponential(0.1, 0.02)),
+        ("pareto", ["1", "2.5"], Pareto(1.0, 2.5)),
+        ("lognormal", ["0.1", "0.7"], LogNormal(0.1, 0.7)),
+        ("bernoulli", ["0.1", "0.2"], Bernoulli(0.1, 0.2)),
+    ],
+)
+def test_made_from_flags(name, parameters, expected):
+    assert stragglers.make(name, parameters) == expected
+
+
+@pytest.mark.parametrize(
+    "name, parameters, message",
+    [
+        ("weibull", ["1"], "name: 'weibull' given, one of ['constant', "),
+        ("pareto", ["1"], "parameters: ['1'] given for pareto, scale and shape acc"),
+        ("constant", ["1", "2"], "parameters: ['1', '2'] given for constant, seconds"),
+        ("bernoulli", ["a", "2"], "parameters: ['a', '2'] given for bernoulli, prob"),
+        ("trace", [], "parameters: [] given for trace, path accepted"),
+        ("lognormal", ["0", "1"], "median: 0.0 given, more than 0 accepted"),
+    ],
+)
+def test_not_made_from_flags(name, parameters, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        stragglers.make(name, parameters)

@@ -1,0 +1,425 @@
+"""Reports of runs and sweeps, and the tables that documents show."""
+
+import io
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+from tables import (
+    finished_runs,
+    pages,
+    readme_tables,
+    result_tables,
+    run_report,
+    sections,
+    sweep_report,
+    sweep_tables,
+)
+
+from coded_jax.runs import workdir
+from tests.runs.test_experiment import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SECTIONS = [
+    pytest.param(path, name, id=f"{path.stem}-{name}")
+    for path in DOCUMENTS
+    for name in sections.names(path.read_text())
+]
+RESULTS = ROOT / "experiments" / "results"
+OLD = RESULTS / "table5_k2_r1.json"  # of a version without costs
+
+
+@pytest.mark.parametrize("path, name", SECTIONS)
+def test_documents_show_what_their_sources_say(path, name):
+    text, made = path.read_text(), readme_tables.section(name)
+    assert sections.replace_section(text, name, made) == text
+    begin = text.index(f"<!-- {name}: begin -->")
+    numbers = list(re.finditer(r"\d\.\d", text[begin : text.index("<!--", begin + 1)]))
+    place = begin + numbers[len(numbers) // 2].start()
+    wrong = f"{text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}"
+    assert sections.replace_section(wrong, name, made) != wrong
+
+
+def test_the_readme_has_every_section():
+    assert {*readme_tables.SECTIONS} <= {*sections.names(DOCUMENTS[0].read_text())}
+
+
+def test_a_changed_result_changes_the_section(tmp_path):
+    path = OLD
+    results = json.loads(path.read_text())
+    before = result_tables.markdown("results", [path])
+    results["summary"]["1"]["worst"] += 0.01
+    (tmp_path / path.name).write_text(json.dumps(results))
+    assert result_tables.markdown("results", [tmp_path / path.name]) != before
+
+
+def test_sections_are_made_anew_all_or_none(tmp_path):
+    path = tmp_path / "x.md"
+    markers = "<!-- {0}: begin -->\nold\n<!-- {0}: end -->\n"
+    path.write_text("a\n" + markers.format("one") + "b\n" + markers.format("two"))
+    assert sections.renew(str(path), str.upper) == ["one", "two"]
+    text = path.read_text()
+    assert text.startswith("a\n<!-- one: begin -->\n\nONE\n\n<!-- one: end -->\nb\n")
+    with pytest.raises(ValueError, match="^readme: a section 'one' given, quickstart,"):
+        sections.renew(str(path), readme_tables.section)
+    path.write_text(f"{text}<!-- three: begin -->\n")
+    with pytest.raises(ValueError, match="^readme: a file with <!-- three: begin -->"):
+        sections.renew(str(path), str.lower)
+    assert "ONE" in path.read_text()
+
+
+def line(cells):
+    """A row as it stands in a document."""
+    return sections.table([""] * len(cells), [cells]).splitlines()[-1]
+
+
+def test_report_row():
+    summary = {"1": {"mean": 0.98765, "worst": 0.9}}
+    no_parity = {"1": {"mean": 1, "worst": 0}}
+    results = {
+        "config": {
+            "encoder": "mlp",
+            "encoder_width": None,
+            "decoder": "conv",
+            "decoder_width": 8,
+            "decoder_channels": "joint",
+            "recipe": "paper",
+            "base_epochs": 15.0,
+            "epochs": 0.5,
+        },
+        "dataset": "mnist",
+        "split": {"k": 4, "r": 1},
+        "base": {"test_accuracy": 0.99},
+        "summary": summary,
+        "baselines": {
+            "zero_fill": summary,
+            "no_parity": no_parity,
+        },
+        "seed": 7,
+        "timing": {"seconds": {"total": 61.4}},
+    }
+    assert line(result_tables.row("x", results)) == (
+        "| 4, 1, 1 | mlp / conv 8 joint | paper | 99.00 | **98.76** | 90.00 "
+        "| 98.76 (90.00) | 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
+    ).replace("98.76", f"{98.765:.2f}")
+    results["config"]["code"] = "mds"
+    assert line(result_tables.row("x", results)).startswith(
+        "| 4, 1, 1 | mds | paper | 99.00 |"
+    )
+
+
+def test_report_of_a_chain():
+    summary = {
+        "0": {"mean": 0.926, "worst": 0.926},
+        "1": {"mean": 0.92, "worst": 0.91},
+        "2": {"mean": 0.9, "worst": 0.8},
+    }
+    results = {
+        "config": {
+            "base_model": "vgg16",
+            "base_width": 0.125,
+            "base_epochs": 16.0,
+            "epochs": 3.0,
+        },
+        "dataset": "fashion_mnist",
+        "split": {
+            "k": 4,
+            "r": 2,
+            "grid": [2, 2],
+            "work_fraction": 0.4321,
+            "coded_fraction": 0.401,
+            "stages": [{"blocks": [1, 2]}, {"blocks": [3, 3]}],
+        },
+        "base": {"test_accuracy": 0.926},
+        "summary": summary,
+        "baselines": {"zero_fill": summary, "no_parity": summary},
+    }
+    one, two = map(line, result_tables.zoo_rows("x", results))
+    assert one == (
+        "| vgg16 x 0.125 | 1-2, 3 (40 % of all work) | 4, 2 | 2x2 | 0.432 | 92.60 "
+        "| 92.60 | 1 | **92.00** | 91.00 | 0.60 | 92.00 (91.00) | 92.00 (91.00) | - "
+        "| `x` |"
+    )
+    assert "| 2 | **90.00** | 80.00 | 2.60 |" in two
+    results["config"]["base_model"] = "lenet5"
+    assert [row[-2] for row in result_tables.zoo_rows("x", results)] == [
+        "80.91",
+        "74.37",
+    ]
+
+
+def test_report_of_groups():
+    exact = {"mean": 0.9, "worst": 0.9}
+    losses = {"0": exact, "1": {"mean": 0.89, "worst": 0.88, "decoded": 0.85}}
+    results = {
+        "config": {
+            "split": "group",
+            "code": "berrut",
+            "base_model": "vgg16",
+            "base_width": 0.125,
+        },
+        "dataset": "fashion_mnist",
+        "split": {"k": 8, "r": 1},
+        "base": {"test_accuracy": 0.9},
+        "summary": losses,
+        "baselines": {"uncoded": {"0": exact, "1": {"mean": 0.7, "worst": 0.0}}},
+    }
+    assert [line(row) for row in result_tables.group_rows(results)] == [
+        "| fashion_mnist, vgg16 x 0.125 | 8, 1 | berrut | 90.00 | 90.00 | 1 "
+        "| **85.00** | 89.00 | 88.00 |",
+        "| fashion_mnist, vgg16 x 0.125 | 8, 1 | uncoded | 90.00 | 90.00 | 1 "
+        "| - | 70.00 | 0.00 |",
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(finished, tmp_path_factory):
+    """A report of the small run: its folder."""
+    folder = tmp_path_factory.mktemp("reports") / "small"
+    run_report.report(finished, folder, None)
+    return folder
+
+
+def test_report_of_a_run_has_every_figure(run):
+    names = "losses accuracy training confidence costs features confusion".split()
+    files = {"report.md", "report.html", *(f"{name}.png" for name in names)}
+    assert {path.name for path in run.iterdir()} == files
+    text, page = (run / "report.md").read_text(), (run / "report.html").read_text()
+    assert re.findall(r"\]\((\w+)\.png\)", text) == names and "*Left out" not in text
+    assert page.count('src="data:image/png;base64,') == len(names)
+    assert not re.search(r"(src|href)=\"(?!data:)|https?:|@import|<script", page)
+    assert page.count("<table>") == len(re.findall(r"^[|-]+$", text, re.M)) == 6
+
+
+def test_report_of_a_run_has_its_numbers(run, finished):
+    results = workdir.read_results(finished)
+    text, page = (run / "report.md").read_text(), (run / "report.html").read_text()
+    percent = lambda value: f"{100 * value:.2f}"
+    base = percent(results["base"]["test_accuracy"])
+    methods = {"learned": results["summary"], **results["baselines"]}
+    for name, summary in methods.items():
+        cells = [percent(row[x]) for row in summary.values() for x in ("mean", "worst")]
+        assert f"| {name} | {base} | {' | '.join(cells)} |" in text
+        assert "".join(f"<td>{cell}</td>\n" for cell in (name, base, *cells)) in page
+    for pattern in results["patterns"]:
+        both = [percent(pattern[x]) for x in ("accuracy", "agreement")]
+        assert f" | {' | '.join(both)} | " in text
+    assert "`small`" in text and "| seed | 3; 1 of the code |" in text
+    worst = min(results["patterns"], key=lambda pattern: pattern["accuracy"])["lost"]
+    assert f"## With the worst pattern: data {worst[0]} lost" in text
+
+
+def test_report_of_a_copy_says_what_it_leaves_out(finished, tmp_path):
+    copy = tmp_path / "copy.json"
+    copy.write_text((finished / "results.json").read_text())
+    run_report.report(copy, tmp_path / "out", None)
+    text = (tmp_path / "out" / "report.md").read_text()
+    left_out = [line for line in text.splitlines() if line.startswith("*Left out")]
+    assert left_out == [
+        "*Left out (feature maps, confusion of errors): copy.json given, a workdir "
+        "accepted*"
+    ]
+    assert "## Training" not in text and "| data 0 |" in text
+
+
+def test_a_figure_that_cannot_be_had_is_a_line(tmp_path):
+    def fail():
+        raise ImportError("plots need: pip install")
+
+    page = pages.Page(tmp_path / "new", "a < b")
+    page.add("", "| x |\n|---|\n| 1 |")
+    page.draw("x", "curves", fail)
+    markdown, html = page.write()
+    assert markdown.read_text() == (
+        "# a < b\n\n| x |\n|---|\n| 1 |\n\n"
+        "*Left out (curves): plots need: pip install*\n"
+    )
+    assert "<title>a &lt; b</title>" in html.read_text()
+    assert "<td>1</td>" in html.read_text()
+    with pytest.raises(ValueError, match="^output: '/proc/x' given"):
+        pages.Page(pathlib.Path("/proc/x"), "")
+
+
+VERSIONS = {"jax": "1", "flax": "2", "python": "3"}
+SWEEP = {
+    "command": "python experiments/sweep.py --flagfile=x.flags",
+    "versions": VERSIONS,
+    "machine": {"cores": 2, "device": "cpu"},
+    "vary": {"epochs": ["1", "2"]},
+    "variants": ["--recipe=paper", "--recipe=systematic"],
+    "cells": ["a", "b", "c", "d"],
+    "failed": {"c": "loss: not finite"},
+    "seconds": 61.7,
+}
+
+
+def rows_of(cell, accuracy, trials=2, **flags):
+    flags = {"code": "learned", "r": "1", "seed": "5", **flags}
+    rows = []
+    for method, minus in (("learned", 0), ("zero_fill", 0.4)):
+        for trial in range(trials):
+            for lost in range(3):  # one more than r was tried
+                mean = accuracy - 0.1 * lost - (minus + 0.02 * trial) * (lost > 0)
+                measures = {"mean": mean, "worst": mean - 0.1 * (lost > 0)}
+                measures |= {"base_accuracy": 0.95, "work": 0.5, "train_seconds": 7.4}
+                key = {"cell": cell, "method": method, "trial": trial, "lost": lost}
+                rows.append({**key, **measures, "error": None, **flags})
+    return rows
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / "sweep.json").write_text(json.dumps(SWEEP))
+    rows = rows_of("a", 0.9, epochs="1", recipe="paper")
+    rows += rows_of("b", 0.8, trials=1, epochs="2", recipe="systematic")
+    rows += [{"cell": "c", "error": "loss: not finite", "epochs": "2"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "table.jsonl").write_text(lines)
+    return folder
+
+
+def test_table_of_a_sweep(sweep):
+    headings, rows = sweep_tables.columns(sweep_tables.read(sweep))
+    assert headings == [
+        "`epochs`",
+        "`recipe`",
+        "base",
+        "0 lost",
+        "1 lost, mean (worst)",
+        "2 lost, mean (worst)",
+        "zero_fill, most lost",
+        "work",
+        "seconds",
+    ]
+    # Of two trials, 0.80 and 0.78: a deviation of 0.02 / sqrt(2).
+    assert rows[0][:5] == [
+        "1",
+        "paper",
+        "95.00",
+        "90.00",
+        "79.00 ± 1.41 (69.00 ± 1.41)",
+    ]
+    assert rows[0][6:] == ["39.00 ± 1.41 (29.00 ± 1.41)", "0.50", "7"]
+    assert rows[1][1:7] == [
+        *("systematic", "95.00", "80.00", "70.00 (60.00)", "60.00 (50.00)"),
+        "30.00 (20.00)",
+    ]
+
+
+def test_report_of_a_sweep(sweep, tmp_path):
+    output = tmp_path / "out"
+    shown = sweep_report.report(sweep, output)
+    text, page = (
+        (output / "report.md").read_text(),
+        (output / "report.html").read_text(),
+    )
+    assert "| [b](<../sweep/cells/b>) |" in text and 'href="../sweep/cells/b"' in page
+    assert "- `c` failed: loss: not finite\n- `d` has not run" in text
+    assert "seed 5, 2 trials each, in 62 s of training and evaluation: `python" in text
+    assert page.count('src="data:image/png;base64,') == 1
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(shown)
+    assert "79.00 ± 1.41 (69.00 ± 1.41)" in console.export_text()
+    (axes,) = sweep_tables.figure(sweep_tables.read(sweep)).axes
+    drawn = {each.get_label(): each.lines[0] for each in axes.containers}
+    drawn |= {each.get_label(): each for each in axes.lines}
+    means, worst, base = (drawn[x].get_ydata() for x in ("mean", "worst", "base"))
+    assert means == pytest.approx([79, 70]) and worst == pytest.approx([69, 60])
+    assert base == pytest.approx([95, 95])
+
+
+def test_a_sweep_without_a_finished_cell(sweep, tmp_path):
+    failed = {"c": "loss: not finite"}
+    content = {**SWEEP, "cells": ["c"], "failed": failed, "machine": {"cores": 2}}
+    (sweep / "sweep.json").write_text(json.dumps(content))
+    sweep_report.report(sweep, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "No cell has finished: `python" in text and "- `c` failed: loss" in text
+
+
+def test_cells_of_the_same_values_have_their_names(sweep):
+    content = {**SWEEP, "vary": {}, "variants": ["--flagfile=x", "--flagfile=y"]}
+    (sweep / "sweep.json").write_text(json.dumps(content))
+    found = sweep_tables.read(sweep)
+    headings, rows = sweep_tables.columns(found)
+    assert headings[:2] == ["cell", "base"] and [row[0] for row in rows] == ["a", "b"]
+    assert [sweep_tables.label(cell, found) for cell in found.cells] == ["a", "b"]
+
+
+def test_an_ablation_is_shown_as_its_sweep(sweep, monkeypatch):
+    monkeypatch.setattr(readme_tables, "RESULTS", sweep.parent)
+    ablations = sweep.parent / "ablations"
+    ablations.mkdir()
+    sweep.rename(ablations / "kernel")
+    made = readme_tables.section("ablation_kernel")
+    assert made.startswith("| `epochs` | `recipe` | base |") and "folder" not in made
+    with pytest.raises(
+        ValueError, match="'ablation_x' given, .*latency, ablation_kern"
+    ):
+        readme_tables.section("ablation_x")
+
+
+def script(*arguments):
+    command = [
+        sys.executable,
+        str(ROOT / "experiments/report.py"),
+        *map(str, arguments),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_script_prints_the_table_of_a_sweep(sweep):
+    done = script(sweep)
+    assert done.returncode == 0, done.stderr
+    assert "79.00" in done.stdout and "c` failed" in done.stdout
+    assert (sweep / "report.html").exists() and (sweep / "cells.png").exists()
+
+
+def test_a_run_that_is_not_finished_is_told_with_how_to_go_on(tmp_path):
+    (tmp_path / "flags.txt").write_text("--k=2\n")
+    message = f"is not finished .run.py --flagfile={tmp_path}/flags.txt goes on"
+    with pytest.raises(ValueError, match=message):
+        finished_runs.read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "error: runs: none given, workdirs or --readme accepted"),
+        (
+            ["nowhere"],
+            "error: runs: 'nowhere' given, which does not exist; workdirs of finished",
+        ),
+        ([RESULTS / "parm_lenet5.json"], "error: output: not given, a folder for the"),
+    ],
+)
+def test_script_says_in_one_line_what_is_wrong(arguments, message):
+    done = script(*arguments)
+    assert done.returncode == 1 and done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: sections.renew("nowhere", str),
+            "^readme: 'nowhere' given, a Markdown",
+        ),
+        (
+            lambda: sections.renew(__file__, str),
+            "^readme: .* with <!-- NAME: begin -->",
+        ),
+        (lambda: sweep_tables.read(ROOT), "^sweep: .* given, a folder with sweep.json"),
+    ],
+)
+def test_errors_are_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)

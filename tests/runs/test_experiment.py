@@ -1,0 +1,397 @@
+"""The whole run: results, refusal of bad settings, and kill -9 at any moment."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+import signal
+import time
+
+import chex
+import jax
+import jax.export
+import numpy as np
+import pytest
+from rich.console import Console
+
+import coded_jax
+from coded_jax import data
+from coded_jax.codes import erasures
+from coded_jax.runs import build, experiment, phases, workdir
+from coded_jax.runs.config import Config
+from coded_jax.runs.prepare import prepare
+from coded_jax.runs.progress import live_table
+from coded_jax.training import losses, steps, tasks
+from coded_jax.training.loop import Interrupted
+from tests.scripts import Script
+
+PHASES = ("base", "code", "no_parity")
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = Config(
+    dataset="mnist_5k",
+    recipe="systematic",
+    encoder_width=64,  # a twentieth of the work of its own width
+    base_epochs=1.5,
+    epochs=1.5,
+    seed=3,
+)
+
+
+def small_run(path, config=SMALL):
+    prepared = prepare(config, path, devices=1)
+    return experiment.run(prepared, console=Console(quiet=True), command="small")
+
+
+def params_of(path):
+    model = coded_jax.load(path, devices=1)
+    return model.frozen, model.params
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_results_have_the_documented_layout(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["dataset"] == "mnist_5k" and results["seed"] == 3
+    assert results["split"] == {
+        "k": 2,
+        "r": 1,
+        "grid": [2, 1],
+        "piece_shape": [20, 28, 1],
+        "work_fraction": 0.7143,
+        "coded_fraction": 1.0,
+        "stages": [
+            {
+                "blocks": [1, 4],
+                "piece_shape": [20, 28, 1],
+                "share_shape": [2, 4, 16],
+                "work_fraction": 0.7143,
+            }
+        ],
+    }
+    lost = [pattern["lost"] for pattern in results["patterns"]]
+    assert lost == [[], [0], [1], [2]]
+    keys = {"lost", "accuracy", "agreement", "feature_mse", "decoded_accuracy"}
+    assert all(pattern.keys() == keys for pattern in results["patterns"])
+    accuracies = [p["accuracy"] for p in results["patterns"]]
+    assert results["summary"]["1"] == {
+        "mean": pytest.approx(np.mean(accuracies[1:])),
+        "worst": min(accuracies[1:]),
+        "decoded": pytest.approx(np.mean(accuracies[1:3])),  # not of lost parity
+    }
+    assert results["patterns"][3]["decoded_accuracy"] is None
+    assert results["baselines"].keys() == {"zero_fill", "no_parity"}
+    for summary in (results["summary"], *results["baselines"].values()):
+        assert summary.keys() == {"0", "1"}
+        # Systematic, so nothing is lost when nothing is missing.
+        assert summary["0"]["mean"] == results["base"]["test_accuracy"]
+    assert {"config", "versions", "timing", "command"} <= results.keys()
+    assert results["timing"]["train_images_per_second"] > 0
+
+
+def test_workdir_holds_flags_metrics_and_checkpoints(finished):
+    flags = (finished / "flags.txt").read_text()
+    assert "--dataset=mnist_5k\n" in flags and "--seed=3\n" in flags
+    lines = [
+        json.loads(x) for x in (finished / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert {line["phase"] for line in lines} == set(PHASES)
+    last = [line for line in lines if line["phase"] == "code"][-1]
+    assert last["step"] == 81 and 0 <= last["validation_accuracy"] <= 1
+    for phase in PHASES:
+        assert (finished / "checkpoints" / phase / "81").is_dir()
+
+
+def test_model_learns(finished):
+    results = workdir.read_results(finished)
+    # 1.5 epochs of 3,500 images; chance is 0.1.
+    assert results["base"]["test_accuracy"] > 0.75
+    assert (
+        results["summary"]["1"]["mean"] > results["baselines"]["zero_fill"]["1"]["mean"]
+    )
+
+
+def test_running_again_changes_no_number(finished):
+    before = workdir.read_results(finished)
+    params = params_of(finished)
+    after = small_run(finished)
+    assert_same(params_of(finished), params)
+    for name in ("base", "patterns", "summary", "baselines"):
+        assert json.loads(json.dumps(after[name])) == before[name]
+
+
+def test_loaded_model_reproduces_the_results(finished):
+    model = coded_jax.load(finished, devices=1)
+    test = data.load("mnist_5k").test
+    for pattern in model.results["patterns"]:
+        predicted = model.classify(test.images, pattern["lost"])
+        accuracy = (np.asarray(predicted) == test.labels).mean()
+        assert accuracy == pytest.approx(pattern["accuracy"])
+
+
+def test_answers_have_a_confidence(finished):
+    model = coded_jax.load(finished)
+    test = data.load("mnist_5k").test
+    answer = model.predict(test.images, lost=[1])
+    classes = model.classify(test.images, lost=[1])
+    np.testing.assert_array_equal(answer.classes, classes)
+    sure = np.asarray(answer.confidence)
+    assert (sure > 0.1).all() and (sure <= 1).all()
+    # On the whole it is as often right as it is sure, and where it abstains it errs.
+    right = np.asarray(classes) == test.labels
+    assert abs(sure.mean() - right.mean()) < 0.05
+    careful = model.predict(test.images, lost=[1], abstain_below=0.8)
+    assert set(np.asarray(careful.classes)[sure < 0.8]) == {-1}
+    np.testing.assert_array_equal(careful.classes[sure >= 0.8], classes[sure >= 0.8])
+    assert right[sure >= 0.8].mean() > right.mean() + 0.02
+    studied = model.results["confidence"]["1"]
+    assert studied["ece"] < 0.1 and studied["curve"]["coverage"][-1] == 1
+    with pytest.raises(ValueError, match="^abstain_below: 2 given"):
+        model.predict(test.images, abstain_below=2)
+
+
+def test_loaded_model_compiles_once_for_all_patterns(finished):
+    model = coded_jax.load(finished, devices=1)
+    traced = []
+
+    def count(shape, code):
+        def decode(params, features, available):
+            traced.append(1)
+            return code.decode(params, features, available)
+
+        return code._replace(decode=decode)
+
+    model = model._replace(pipeline=model.pipeline.with_codes(count))
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    answers = [model.logits(images, lost) for lost in ((), [0], (1,), {2})]
+    assert len(traced) == 1
+    np.testing.assert_allclose(answers[0], answers[3], rtol=1e-6)
+    assert not np.allclose(answers[0], answers[1])
+
+
+@pytest.mark.parametrize(
+    "images, lost, message",
+    [
+        (np.zeros((2, 28, 28), np.uint8), (), r"^images: uint8 \[2, 28, 28\] given"),
+        (np.zeros((2, 32, 32, 3), np.uint8), (), r"\[B, 28, 28, 1\] accepted"),
+        (np.zeros((2, 28, 28, 1)), (), "^images: float64"),
+        (np.zeros((0, 28, 28, 1), np.uint8), (), "1 or more"),
+        ([[0]], (), "^images: list"),
+        (np.zeros((1, 28, 28, 1), np.uint8), (0, 1), "^lost: 2 results .* r=1"),
+        (np.zeros((1, 28, 28, 1), np.uint8), (3,), r"^lost: .* 0\.\.2"),
+        (np.zeros((1, 28, 28, 1), np.uint8), (-1,), r"^lost: .* 0\.\.2"),
+    ],
+)
+def test_wrong_images_and_losses(finished, images, lost, message):
+    with pytest.raises(ValueError, match=message):
+        coded_jax.load(finished).classify(images, lost)
+
+
+def test_load_refuses_what_is_no_finished_run(finished, tmp_path):
+    with pytest.raises(ValueError, match="^workdir: .*finished run accepted"):
+        coded_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"batch_size": 3501}, r"^batch_size: 3501 .* 1\.\.3500"),
+        ({"k": 3}, "^k: 3 pieces along the rows .* empty pieces"),
+        ({"k": 8}, "^k: 8 pieces"),
+        ({"train_images": 3501}, r"^train_images: 3501 given, 1\.\.3500 accepted"),
+        ({"train_images": 63}, r"^batch_size: 64 given, 1\.\.63 accepted"),
+        ({"base_batch_size": 3501}, r"^base_batch_size: 3501 .* 1\.\.3500"),
+        ({"stages": ((1, 5),)}, r"^stages: block 5 given, 1\.\.4 accepted"),
+        ({"split": "group", "batch_size": 1751}, r"^batch_size: 1751 .* 1\.\.1750 "),
+        ({"code": "berrut", "encoder": "linear"}, "^encoder: 'linear' given"),
+    ],
+)
+def test_what_only_the_data_can_tell_is_refused_before_training(
+    tmp_path, fields, message
+):
+    with pytest.raises(ValueError, match=message):
+        prepare(Config(dataset="mnist_5k", **fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_codes_are_trained_on_the_first_images_alone(tmp_path):
+    config = dataclasses.replace(SMALL, train_images=200)
+    prepared = prepare(config, tmp_path, devices=1)
+    whole, few = prepared.dataset, phases.examples_of(prepared)
+    np.testing.assert_array_equal(few.train.images, whole.train.images[:200])
+    np.testing.assert_array_equal(few.train.labels, whole.train.labels[:200])
+    assert few.validation is whole.validation and few.test is whole.test
+
+
+def test_donation_changes_no_step(finished):
+    # Where it did (jax 0.7.2 on one CPU), it was from the fourth step on.
+    model, dataset = coded_jax.load(finished, devices=1), data.load("mnist_5k")
+    arrays = tasks.device_arrays(model.pipeline.mesh, dataset.train)
+    arrays = losses.with_targets(model.pipeline, model.frozen, arrays)
+    optimizer = build.make_optimizer(SMALL, "code", len(dataset.train.labels))
+    patterns = erasures.patterns_up_to(3, 1)
+    inputs = (model.pipeline, model.frozen, dataset, optimizer, 1, patterns)
+    task, order = tasks.code_task(*inputs), np.arange(len(dataset.train.labels))
+    static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 64}
+    plain = jax.jit(steps.train_steps.__wrapped__, static_argnames=(*static, "count"))
+    found = []
+    for step in (steps.train_steps, plain):
+        state, _ = steps.initial_state(task.init, optimizer, jax.random.key(0))
+        for _ in range(6):
+            state, _ = step(
+                state, model.frozen, arrays, order, jax.random.key(1), **static
+            )
+        found.append(state)
+    # Two programs, so rounded apart: Adam's steps of 1e-3 by up to 1e-6.
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-5)
+
+
+def test_wrong_data_dir_leaves_no_workdir(tmp_path):
+    with pytest.raises(ValueError, match="data_dir"):
+        prepare(Config(), tmp_path / "run", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_resumes_and_serves_on_other_devices(finished, tmp_path):
+    if len(jax.devices()) < 4:
+        pytest.skip("needs 4 devices")
+    config = dataclasses.replace(SMALL, epochs=0.5)
+    prepared = prepare(config, tmp_path, devices=1)
+    with pytest.raises(Interrupted):
+        phases.train(
+            phases.Run(prepared, live_table(Console(quiet=True)), lambda: True)
+        )
+    prepared = prepare(config, tmp_path, devices=4, mesh=(2, 2))
+    results = experiment.run(prepared, console=Console(quiet=True))
+    assert results["timing"]["resumed"]
+    assert results["machine"]["mesh"] == {"piece": 2, "data": 2}
+    images = data.load("mnist_5k").test.images[:9]
+    one, four = (coded_jax.load(finished, devices=count) for count in (1, 4))
+    assert four.pipeline.mesh.size == 3
+    committed = jax.device_put(images, jax.devices()[0])
+    for lost in ((), (0,), (2,)):
+        a, b = one.logits(images, lost), four.logits(committed, lost)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_comes_close(finished):
+    model = coded_jax.load(finished, devices=1)
+    images = data.load("mnist_5k").test.images
+    coarse = model._replace(pipeline=model.pipeline._replace(dtype="bfloat16"))
+    for lost in ((), (0,)):
+        fine, logits = model.logits(images, lost), coarse.logits(images, lost)
+        assert logits.dtype == fine.dtype == np.float32
+        spread = np.std(np.asarray(fine))
+        difference = np.std(np.asarray(fine - logits))
+        assert 0 < difference < 0.05 * spread
+
+
+FLAGS = [
+    "--dataset=mnist_5k",
+    "--recipe=systematic",
+    "--encoder_width=64",
+    "--base_epochs=1.5",
+    "--epochs=1.5",
+    "--seed=3",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where all runs of this file keep their programs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def start(cache):
+    return functools.partial(Script, "run", *FLAGS, f"--compilation_cache={cache}")
+
+
+def metrics_of(path):
+    """What was logged, without what tells of the machine's speed."""
+    text = (path / "metrics.jsonl").read_text()
+    return re.sub(r', "images_per_second": [\d.]+', "", text).splitlines()
+
+
+def test_kill_9_and_resume_is_bit_for_bit(start, cache, tmp_path):
+    """Kills at three moments, one in every phase, then lets the run end."""
+    whole = start(f"--workdir={tmp_path / 'whole'}").wait()
+    assert whole.returncode == 0, whole.stderr
+    for phase in PHASES:
+        cut = start(f"--workdir={tmp_path / 'cut'}")
+        begun = tmp_path / "cut" / "checkpoints" / phase
+        while not any(begun.glob("[0-9]*")) and cut.process.is_alive():
+            time.sleep(0.01)
+        cut.process.kill()
+        killed = cut.wait()
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert any(cache.iterdir())
+    last = start(f"--workdir={tmp_path / 'cut'}").wait()
+    assert last.returncode == 0, last.stderr
+    assert "resumed at step" in last.stderr
+    assert_same(params_of(tmp_path / "cut"), params_of(tmp_path / "whole"))
+    cut, uncut = (workdir.read_results(tmp_path / x) for x in ("cut", "whole"))
+    assert cut["patterns"] == uncut["patterns"]
+    assert cut["baselines"] == uncut["baselines"]
+    assert cut["timing"]["resumed"] and not uncut["timing"]["resumed"]
+    lines, whole_lines = (metrics_of(tmp_path / x) for x in ("cut", "whole"))
+    assert set(lines) <= set(whole_lines) and len(lines) == len(set(lines))
+    table = re.search(r"^ +learned +mean +[\d. ]+$", last.stdout, re.M)
+    assert table, last.stdout
+    assert {"accuracy.png", "training.png"} <= set(os.listdir(tmp_path / "cut"))
+
+
+def test_non_finite_loss_is_one_line(start, tmp_path):
+    done = start("--learning_rate=1e30", f"--workdir={tmp_path / 'run'}").wait()
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.match(r"error: loss: not finite at step \d+; there is no", last), last
+
+
+def test_sigterm_saves_and_says_how_to_go_on(start, tmp_path):
+    run = start("--epochs=500", f"--workdir={tmp_path / 'run'}")
+    while not (tmp_path / "run" / "checkpoints" / "code").exists():
+        assert run.process.is_alive(), run.wait()
+        time.sleep(0.05)
+    run.process.terminate()
+    done = run.wait(60)
+    assert done.returncode == 130
+    output = done.stdout + done.stderr
+    assert "which is saved; the same command goes on from there" in output
+    assert "Traceback" not in output
+    refused = start("--epochs=400", f"--workdir={tmp_path / 'run'}").wait()
+    assert refused.returncode == 1 and not refused.stdout
+    error = refused.stderr
+    assert error.startswith("error: workdir: ") and error.count("\n") == 1
+    assert "--epochs=500.0 there and 400.0 now" in error
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--k=1"], r"error: k: 1 given"),
+        (["--grid=2by1"], r"error: grid: .* integers accepted"),
+        (["--encoder=cnn"], r"^error: .*--encoder=cnn: value should be one of <mlp"),
+        (["--wokdir=x"], r"^error: Unknown command line flag 'wokdir'"),
+        (["x"], r"^error: arguments: \['x'\] given"),
+        (["--devices=0"], r"^error: devices: 0 given, 1 or more accepted"),
+        (["--mesh=2"], r"^error: mesh: '2' given, piece x data as 3x2 accepted"),
+        (["--mesh=axb"], r"^error: mesh: 'axb' given, piece x data as 3x2 accepted"),
+        (["--mesh="], r"^error: mesh: '' given, piece x data as 3x2 accepted"),
+        (["--processes=2"], r"^error: coordinator: not given, 'host:port' or 'auto'"),
+        (["--mesh=2x1"], r"^error: mesh: 2x1 given, .* at most 1, the number of dev"),
+        (["--devices=8", "--mesh=4x1"], r"^error: mesh: 4x1 given, .* 1\.\.3 along"),
+        (["--precision=int8"], r"^error: .*--precision=int8: value should be one of"),
+        (["--compilation_cache=/proc/x"], r"^error: compilation_cache: '/proc/x'"),
+        (["--coordinator=here"], r"^error: coordinator: 'here' given, 'host:port'"),
+    ],
+)
+def test_bad_flags(start, tmp_path, arguments, message):
+    done = start(*arguments, f"--workdir={tmp_path / 'run'}").wait()
+    assert done.returncode == 1
+    output = done.stdout + done.stderr
+    assert re.search(message, output) and "Traceback" not in output
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,114 @@
+"""What a run records, and what it shows with and without a terminal."""
+
+import io
+import json
+
+import numpy as np
+from rich.console import Console
+
+from coded_jax.runs.logs import PhaseLog
+from coded_jax.runs.progress import live_table
+
+
+def console(terminal):
+    return Console(file=io.StringIO(), force_terminal=terminal, width=140)
+
+
+def phase_log(folder, phase, table, steps, **options):
+    return PhaseLog(
+        folder, phase, table, steps, 64, lambda step: 0.5 / (1 + step), **options
+    )
+
+
+def lines(folder):
+    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resuming_drops_what_the_checkpoint_does_not_cover(tmp_path):
+    cut_short = '{"phase": "code", "st'
+    logged = [("base", 50), ("base", 100), ("code", 50), ("code", 100), ("code", 150)]
+    records = [{"phase": phase, "step": step, "loss": 1.0} for phase, step in logged]
+    text = "".join(json.dumps(record) + "\n" for record in records) + cut_short
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with (
+        live_table(console(False)) as table,
+        phase_log(tmp_path, "code", table, 200) as log,
+    ):
+        log.start(100)
+        log.log(150, {"loss": 0.5})
+    *kept, last = lines(tmp_path)
+    assert kept == records[:4]
+    assert (last["step"], last["loss"]) == (150, 0.5)
+
+
+def test_learning_rate_and_speed_are_recorded(tmp_path):
+    with (
+        live_table(console(False)) as table,
+        phase_log(tmp_path, "code", table, 100) as log,
+    ):
+        log.start(0)
+        log.log(49, {"loss": 0.5})
+        log.log(100, {"loss": 0.25, "validation_accuracy": 0.5})
+    first, last = lines(tmp_path)
+    assert first["learning_rate"] == 0.01 and last["learning_rate"] == 0.005
+    assert first["images_per_second"] > 0
+    assert "images_per_second" not in last  # it would count the validation's time
+
+
+def test_without_a_terminal_a_few_lines_and_no_table(tmp_path):
+    screen = console(False)
+    with live_table(screen) as table, phase_log(tmp_path, "base", table, 500) as log:
+        log.start(50)
+        for step in range(100, 501, 50):
+            log.log(step, {"loss": 0.25, "validation_accuracy": 0.5})
+    assert screen.file.getvalue().splitlines() == [
+        "base: 500 steps, resumed at step 50",
+        "base: step 500/500  loss 0.25  validation_accuracy 0.5  learning_rate 0.001",
+    ]
+
+
+def test_on_a_terminal_a_live_table(tmp_path):
+    screen = console(True)
+    with live_table(screen) as table, phase_log(tmp_path, "base", table, 500) as log:
+        log.start(0)
+        log.log(250, {"loss": 0.125})
+        scores = {"accuracy_0_lost": 0.99, "accuracy_1_lost": 0.975}
+        log.log(300, {"loss": 0.0625, "validation_accuracy": 0.98, **scores})
+    shown = screen.file.getvalue()
+    for text in ("by lost", "img/s", "300/500", "0.0625", "98.00", "99.00 97.50"):
+        assert text in shown
+
+
+def test_a_narrow_terminal_shows_whole_values(tmp_path):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with live_table(screen) as table:
+        with phase_log(tmp_path, "no_parity_2", table, 12885) as log:
+            log.start(0)
+            log.log(12000, {"loss": 0.06251})
+            scores = {f"accuracy_{l}_lost": 0.99 for l in range(3)}
+            log.log(12885, {"loss": 0.06251, "validation_accuracy": 0.98, **scores})
+    shown = screen.file.getvalue()
+    assert "…" not in shown
+    for text in ("no_parity_2", "12885/12885", "0.06251", "99.00 99.00 99.00"):
+        assert text in shown
+
+
+def test_tensorboard_has_metrics_and_pictures(tmp_path):
+    drawn = []
+
+    def picture(params):
+        drawn.append(params)
+        return np.zeros((12, 16, 3), np.uint8)
+
+    with (
+        live_table(console(False)) as table,
+        phase_log(tmp_path, "code", table, 10, picture=picture) as log,
+    ):
+        log.start(0)
+        log.log(10, {"loss": 0.125, "validation_accuracy": 0.5, "accuracy_1_lost": 0.4})
+        log.end_epoch(10, "parameters")
+    (events,) = (tmp_path / "events" / "code").iterdir()
+    content = events.read_bytes()
+    for name in ("loss", "learning_rate", "accuracy_1_lost", "original_arrived"):
+        assert b"code/" + name.encode() in content
+    assert drawn == ["parameters"] and b"PNG" in content

@@ -1,0 +1,183 @@
+"""A code for a CNN of one's own: what is checked, and what a workdir remembers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax.inference.pixels import normalise
+from coded_jax.runs.protect import fingerprint
+from coded_jax.types import BaseModel, Dataset, Split
+
+CLASSES = 3
+
+
+def make_dataset():
+    rng = np.random.default_rng(0)
+
+    def part(size):
+        images = rng.integers(0, 256, (size, 12, 12, 1), np.uint8)
+        return Split(images, rng.integers(0, CLASSES, size).astype(np.int32))
+
+    return Dataset("own", CLASSES, part(64), part(20), part(20), (0.5,), (0.3,))
+
+
+DATASET = make_dataset()
+
+
+def conv(kernel, x, stride=1):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def f_conv(variables, x):
+    return jnp.tanh(conv(variables["kernel"], x, 2))
+
+
+def head(variables, features):
+    return features.reshape(len(features), -1) @ variables["dense"]
+
+
+def make_variables():
+    rng = np.random.default_rng(1)
+    return {
+        "kernel": rng.normal(size=(3, 3, 1, 4)).astype("f"),
+        "dense": rng.normal(size=(6 * 6 * 4, CLASSES)).astype("f"),
+    }
+
+
+def protect(workdir, f_conv=f_conv, head=head, variables=None, **settings):
+    settings = {"k": 2, "r": 1, "epochs": 1, "decoder_width": 8, **settings}
+    return coded_jax.protect(
+        f_conv,
+        head,
+        make_variables() if variables is None else variables,
+        DATASET,
+        workdir=workdir,
+        devices=1,
+        **settings,
+    )
+
+
+def logits_of(f_conv, head, variables):
+    x = normalise(DATASET.test.images, DATASET.mean, DATASET.std)
+    return head(variables, f_conv(variables, x))
+
+
+def test_nothing_lost_gives_the_own_logits(tmp_path):
+    # Features of both signs; a bias that is a number, and integers as indices.
+    def shuffled(variables, x):
+        y = f_conv(variables, x)[..., variables["order"]] - variables["shift"]
+        return y.astype(variables["kernel"].dtype)
+
+    variables = {
+        **make_variables(),
+        "order": np.array([2, 0, 3, 1]),
+        "shift": 0.25,
+        "key": jax.random.key(0),
+        "half": jnp.ones(2, jnp.bfloat16),
+    }
+
+    def own_head(variables, features):
+        noise = jax.random.normal(variables["key"], (CLASSES,))
+        return head(variables, features) + noise[None] * variables["half"].sum()
+
+    model = protect(tmp_path, shuffled, own_head, variables)
+    expected = logits_of(shuffled, own_head, variables)
+    found = model.logits(DATASET.test.images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    correct = (np.asarray(expected).argmax(1) == DATASET.test.labels).mean()
+    assert model.results["base"]["test_accuracy"] == pytest.approx(correct)
+    # What is decoded has both signs too.
+    lost = model.logits(DATASET.test.images, lost=[0])
+    assert np.isfinite(lost).all() and not np.allclose(lost, expected, atol=1e-3)
+
+
+def test_blocks_are_stages(tmp_path):
+    variables = {**make_variables(), "second": np.ones((3, 3, 4, 4), "f") / 9}
+    blocks = [f_conv, lambda variables, x: jax.nn.relu(conv(variables["second"], x))]
+    model = protect(tmp_path, blocks, variables=variables, stages=((1, 1), (2, 2)), r=2)
+    assert [s["blocks"] for s in model.results["split"]["stages"]] == [(1, 1), (2, 2)]
+    whole = lambda variables, x: blocks[1](variables, blocks[0](variables, x))
+    expected = logits_of(whole, head, variables)
+    np.testing.assert_allclose(
+        model.logits(DATASET.test.images, lost=[2, 3]), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_workdir_is_that_of_one_cnn_and_one_data_set(tmp_path):
+    first = protect(tmp_path)
+    again = protect(tmp_path)
+    assert again.results["timing"]["resumed"]
+    with pytest.raises(ValueError, match="^workdir: .* coded_jax.protect that made it"):
+        coded_jax.load(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+
+    scale = np.float32(2)
+    variables = make_variables()
+    others = [
+        {"f_conv": lambda variables, x: -f_conv(variables, x)},
+        {"f_conv": lambda variables, x: f_conv(variables, x) * scale},
+        {"head": lambda variables, features: head(variables, -features)},
+        {"variables": {**variables, "kernel": variables["kernel"] + 1}},
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match=r"^workdir: .*--fingerprint=\w+ there"):
+            protect(tmp_path, **other)
+
+
+def test_fingerprint_tells_apart_and_is_stable():
+    variables = make_variables()
+
+    def of(f=f_conv, variables=variables, dataset=DATASET):
+        return fingerprint(BaseModel(lambda *_: None, (f,), head), variables, dataset)
+
+    def closing_over(table):
+        return lambda variables, x: f_conv(variables, x) + jnp.asarray(table)
+
+    flipped = dataclasses.replace(DATASET, test=DATASET.validation)
+    found = [
+        of(),
+        of(closing_over(np.zeros(4, "f").reshape(1, 1, 1, 4))),
+        of(closing_over(np.ones(4, "f").reshape(1, 1, 1, 4))),
+        of(dataset=flipped),
+        of(variables={**variables, "more": np.zeros(1)}),
+    ]
+    assert len(set(found)) == len(found)
+    assert of() == of(lambda variables, x: f_conv(variables, x)) == found[0]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"f_conv": []}, "f_conv: no block given"),
+        ({"foo": 3}, r"settings: \['foo'\] given"),
+        ({"k": 1}, "k: 1 given"),
+        ({"variables": {"kernel": "text"}}, "variables: a pytree of arrays"),
+        (
+            {"head": lambda v, x: x},
+            r"head: gives \[2, 6, 6, 4\] for 2 images, \[2, 3\] accepted",
+        ),
+        (
+            {"head": lambda v, x: x @ v["dense"]},
+            r"head: fails for float32 \[2, 6, 6, 4",
+        ),
+        ({"f_conv": lambda v, x: x.mean((1, 2), keepdims=True)}, "head: fails"),
+        (
+            {
+                "f_conv": lambda v, x: f_conv(v, x) * x.mean((1, 2), keepdims=True),
+            },
+            "f_conv: .*global pooling",
+        ),
+        ({"f_conv": lambda v, x: x @ v["absent"]}, "f_conv: fails for float32"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        protect(tmp_path / "run", **changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,99 @@
+"""Several seeds of one code: trained together, they are what each is alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.runs import seeds, workdir
+from coded_jax.training import checkpoints, loop
+from tests.training.test_loop import BATCH, Recorder, arrays, regression
+
+KEYS = jax.random.split(jax.random.key(7), 4)
+
+
+def fit(folder, phases, task, phase, key, observer=None):
+    phases.append(phase)
+    return loop.fit(
+        task,
+        jnp.asarray(1.0),
+        arrays(),
+        key=key,
+        directory=workdir.checkpoint_folder(folder, phase),
+        epochs=3.4,
+        batch_size=BATCH,
+        observer=observer or Recorder(),
+    )
+
+
+def fit_seeds(folder, phases, keys=KEYS, task=None):
+    task = task or regression()
+    each = functools.partial(fit, folder, phases, task)
+    return seeds.fit_seeds(task, keys, folder, "code", each)
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """Where several steps are one call, as on accelerators."""
+    for module in (loop, seeds):
+        monkeypatch.setattr(module, "steps_per_call", lambda: 2)
+
+
+def alone(folder):
+    return [
+        fit(folder / "alone", [], regression(), str(i), k) for i, k in enumerate(KEYS)
+    ]
+
+
+def assert_as_alone(folder, found):
+    for a, b in zip(alone(folder), found, strict=True):
+        np.testing.assert_allclose(b.params["w"], a.params["w"], rtol=1e-5)
+        assert b.score == pytest.approx(a.score, rel=1e-5)
+        assert (b.steps, np.shape(b.score)) == (a.steps, ())
+    assert len({fitted.score for fitted in found}) == len(KEYS)
+
+
+def test_on_a_cpu_one_after_the_other(tmp_path):
+    phases = []
+    found = fit_seeds(tmp_path, phases)
+    assert phases == ["code", "code_1", "code_2", "code_3"]
+    assert_as_alone(tmp_path, found)
+
+
+def test_on_an_accelerator_together(tmp_path, accelerator):
+    phases = []
+    found = fit_seeds(tmp_path, phases)
+    # Each is handed its checkpoint, from which it has nothing left to do.
+    assert phases == ["code_0-3", "code", "code_1", "code_2", "code_3"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == phases[1:]
+    assert_as_alone(tmp_path, found)
+    assert found[1].seconds == pytest.approx(found[0].seconds)
+
+
+def test_more_seeds_keep_what_is_trained(tmp_path, accelerator):
+    first = fit_seeds(tmp_path, [], KEYS[:1])
+    phases = []
+    found = fit_seeds(tmp_path, phases)
+    assert phases[0] == "code_1-3"
+    np.testing.assert_array_equal(found[0].params["w"], first[0].params["w"])
+    assert_as_alone(tmp_path, found)
+
+
+def test_killed_while_checkpoints_are_handed_out(tmp_path, accelerator, monkeypatch):
+    save = checkpoints.save
+
+    def crash(directory, *arguments, **options):
+        if directory.name == "code_2":
+            raise RuntimeError("crash")
+        save(directory, *arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "save", crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit_seeds(tmp_path, [])
+    monkeypatch.setattr(checkpoints, "save", save)
+    phases = []
+    found = fit_seeds(tmp_path, phases)
+    assert phases[0] == "code_0-3"
+    assert_as_alone(tmp_path, found)

@@ -1,0 +1,339 @@
+"""Sweeps: their cells, their table, and what happens to a cell that fails."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import run
+import sweep
+from absl import flags
+from absl.testing import flagsaver
+from rich.console import Console
+
+from coded_jax.cli import grid
+from coded_jax.runs import experiment, sweeps, workdir
+from coded_jax.runs.config import Config
+from coded_jax.runs.prepare import prepare
+from coded_jax.training import loop
+from tests.scripts import run_script
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+SMALL = (
+    "--dataset=mnist_5k",
+    "--recipe=systematic",
+    "--encoder=linear",
+    "--base_epochs=0.5",
+    "--epochs=0.2",
+    "--baselines=zero_fill",
+)
+FLAGS = ROOT / "experiments" / "flags"
+SWEEPS = [
+    path
+    for path in sorted(FLAGS.glob("*.flags"))
+    if "\n--vary=" in path.read_text() or "\n--variant=" in path.read_text()
+]
+ABLATIONS = (ROOT / "experiments" / "ablations.sh").read_text()
+# Nine rows of pieces cannot be made of four rows of features.
+GRID = ("--seeds=2", "--vary=decoder=linear low_rank", "--vary=k=2 9")
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Parses flags, for one test."""
+    monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
+
+    def parse(*arguments):
+        argv = ["sweep.py", "--workdir=unused", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        flags.FLAGS(argv)
+
+    with flagsaver.flagsaver():
+        yield parse
+
+
+def main(given, folder, *arguments):
+    """The exit code or message of the script."""
+    given(*SMALL, *arguments, f"--workdir={folder}", "--compilation_cache=")
+    try:
+        sweep.main(["sweep.py"])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_cells_are_variants_times_combinations(given):
+    given(
+        "--epochs=3",
+        "--vary=dilations=1,1 1,2,4",
+        "--vary=seed=0 1",
+        "--variant=--k=2 --r=1",
+        "--variant=--k=4 --r=2 --grid=2x2 --epochs=5",
+    )
+    cells = grid.cells_from_flags()
+    assert len(cells) == 8 and len({cell.name for cell in cells}) == 8
+    first, *_, last = cells
+    assert first.name == "k=2_r=1_dilations=1,1_seed=0"
+    assert first.config == Config(dilations=(1, 1), epochs=3)
+    assert last.config == Config(
+        k=4, r=2, grid=(2, 2), epochs=5, dilations=(1, 2, 4), seed=1
+    )
+    # The flags themselves are as they were.
+    assert grid.config_from_flags() == Config(epochs=3)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_flagfiles_of_sweeps(given, path):
+    given(f"--flagfile={path}")
+    cells = grid.cells_from_flags()
+    assert run.WORKDIR.value == f"runs/{path.stem}" and len(cells) > 1
+    assert len({tuple(cell.config.base.to_flags().items()) for cell in cells}) == 1
+    assert path.read_text().startswith("# ")
+    if path.stem != "ablation_quickstart":
+        assert path.stem.removeprefix("ablation_") in re.findall(r"\w+", ABLATIONS)
+        assert all(cell.config.seeds == 3 for cell in cells)
+
+
+def test_the_given_flags_are_a_variant_too(given):
+    given("--variant=", "--variant=--k=4 --r=2")
+    assert [cell.name for cell in grid.cells_from_flags()] == ["default", "k=4_r=2"]
+
+
+def test_other_flags_are_refused_before_anything_is_lost(swept, given):
+    folder, _ = swept
+    before = (folder / "table.jsonl").read_text()
+    message = main(given, folder, *GRID, "--epochs=0.4")
+    assert "was made with other flags (--epochs=0.2 there and 0.4 now)" in message
+    assert (folder / "table.jsonl").read_text() == before
+
+
+def test_data_that_cannot_be_read_fail_their_cells_alone(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "run", lambda *_, **__: None)
+    monkeypatch.setattr(experiment, "prepare", lambda *_, **__: None)
+    cells = [sweeps.Cell(name, Config(dataset=name)) for name in ("mnist", "mnist_5k")]
+    places = sweeps.Places(tmp_path, data_dir=str(tmp_path / "nowhere"))
+    first, second = (sweeps.run_cell(cell, places) for cell in cells)
+    assert "data_dir" in first.error and second.error == ""
+
+
+def test_names_are_folders(given):
+    weights = "--vary=pattern_weights=0:2,1:3 0+1:" + "1" * 200
+    given("--k=4", "--r=2", weights.replace("1" * 200, "1." + "0" * 200))
+    for cell in grid.cells_from_flags():
+        assert "/" not in cell.name and len(cell.name) <= grid.LONGEST
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "^vary: none given"),
+        (("--vary=width=1 2",), "^vary: flag 'width' given"),
+        (("--vary=workdir=a b",), "^vary: flag 'workdir' given"),
+        (("--vary=k=",), "^vary: 'k=' given"),
+        (("--vary=k=2 2",), "^vary: cells 'k=2' and 'k=2' given, with the same"),
+        (("--vary=epochs=1 1.0",), "^vary: cells 'epochs=1' and 'epochs=1.0' given"),
+        (("--variant=", "--variant=--k=2"), "^vary: cells 'default' and 'k=2' given"),
+        (("--vary=k=2 4", "--variant=--k=4 --r=2"), r"^vary: \['k'\] given, and by"),
+        (("--variant=--k=2 --k=4",), "^variant: '--k=2 --k=4' given"),
+        (("--variant=--k='2",), '^variant: "--k=\'2" given'),
+        (("--vary=k=2", "--vary=k=4"), "^vary: 'k' given twice"),
+        (("--variant=k=2",), "^variant: 'k=2' given"),
+        (("--variant=--width=2",), "^variant: flag 'width' given"),
+        (("--vary=k=2 30",), "^cell k=30: k: 30 given, 2..11 accepted"),
+        (("--vary=k=two",), "^cell k=two: k: 'two' given, an integer accepted"),
+        (("--vary=k=2,4",), "^cell k=2,4: k: '2,4' given, .*blanks part values"),
+        (("--vary=kernel=2 3",), "^cell kernel=2: kernel: 2 given, an odd number"),
+        (("--vary=recipe=good",), "^cell .*: recipe: 'good' given, one of paper, sys"),
+    ],
+)
+def test_wrong_grids_are_refused(given, arguments, message):
+    given(*arguments)
+    with pytest.raises(ValueError, match=message) as caught:
+        grid.cells_from_flags()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none accepted"),
+        (("--vary=k=2 4", "--jobs=0"), "jobs: 0 given"),
+        (("--vary=k=2 4", "--address=127.0.0.1:1"), "jobs: not given"),
+        (("--vary=k=2 4", "--coordinator=auto"), "coordinator: 'auto' given, none"),
+    ],
+)
+def test_wrong_places_are_refused(given, tmp_path, arguments, message):
+    assert main(given, tmp_path / "s", *arguments).startswith(f"error: {message}")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(given):
+    message = main(given, "/proc", "--vary=k=2 4")
+    assert message.startswith("error: workdir: '/proc' given, a folder that can be")
+
+
+def test_the_folder_of_a_run_is_refused(given, finished):
+    message = main(given, finished, "--vary=k=2 4")
+    assert "which holds a single run" in message
+    assert not (finished / "cells").exists()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep's folder with two finished cells and two that failed."""
+    folder = tmp_path_factory.mktemp("sweeps") / "sweep"
+    done = run_script("sweep", *SMALL, *GRID, f"--workdir={folder}")
+    assert done.returncode == 1, done.stderr
+    assert (
+        "2 of 4 cells failed: decoder=linear_k=9, decoder=low_rank_k=9" in done.stderr
+    )
+    return folder, done.stdout
+
+
+def test_one_base_model_is_trained_and_shared(swept):
+    folder, _ = swept
+    (base,) = (folder / "bases").iterdir()
+    steps = [path.name for path in (base / "checkpoints/base").iterdir()]
+    for cell in sorted((folder / "cells").glob("*k=2")):
+        copied = cell / "checkpoints/base"
+        assert [path.name for path in copied.iterdir()] == steps
+    assert len(list((folder / "cells").iterdir())) == 4
+
+
+def test_table_is_tidy_and_that_of_the_results(swept):
+    folder, _ = swept
+    rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
+    with open(folder / "table.csv") as file:
+        texts = list(csv.DictReader(file))
+    assert [list(row) for row in texts] == [list(row) for row in rows]
+    plain = lambda value: "" if value is None else str(value)
+    assert texts == [{n: plain(v) for n, v in row.items()} for row in rows]
+    assert {*Config().to_flags()} <= set(rows[0])
+    for cell in ("decoder=linear_k=2", "decoder=low_rank_k=2"):
+        results = json.loads((folder / "cells" / cell / "results.json").read_text())
+        mine = [row for row in rows if row["cell"] == cell]
+        # Two losses of two trainings of the code, and of zeros, which are not trained.
+        assert len(mine) == 2 * 2 + 2
+        for row in mine:
+            zeros = results["baselines"]["zero_fill"]
+            trials = results["seeds"]["code"] if row["method"] == "learned" else [zeros]
+            by_lost = trials[row["trial"]][str(row["lost"])]
+            assert (row["mean"], row["worst"]) == (by_lost["mean"], by_lost["worst"])
+            assert row["base_accuracy"] == results["base"]["test_accuracy"]
+            assert row["decoder"] == results["config"]["decoder"]
+        code = next(row for row in mine if row["method"] == "learned")
+        assert code["work"] > next(r for r in mine if r["method"] != "learned")["work"]
+
+
+def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
+    folder, shown = swept
+    rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
+    failed = [row for row in rows if row["error"]]
+    assert [row["cell"] for row in failed] == [
+        "decoder=linear_k=9",
+        "decoder=low_rank_k=9",
+    ]
+    told = json.loads((folder / "sweep.json").read_text())
+    assert told["failed"] == {row["cell"]: row["error"] for row in failed}
+    assert told["vary"] == {"decoder": ["linear", "low_rank"], "k": ["2", "9"]}
+    trace = (folder / "cells/decoder=linear_k=9/error.txt").read_text()
+    assert "Traceback" in trace and "ValueError" in failed[0]["error"]
+    assert "4/4" in shown and "decoder=low_rank_k=2" in shown
+
+
+def test_a_rerun_skips_what_is_finished(swept, given, monkeypatch, capsys):
+    folder, _ = swept
+    before = (folder / "table.jsonl").read_text()
+    ran = []
+    monkeypatch.setattr(
+        experiment, "run", lambda prepared, **_: ran.append(prepared.config)
+    )
+    assert "2 of 4 cells failed" in main(given, folder, *GRID)
+    assert ran == [] and "2 of 4 cells are finished already" in capsys.readouterr().out
+    assert (folder / "table.jsonl").read_text() == before
+
+
+def test_cells_of_another_grid_are_told_and_kept(swept, given, tmp_path, capsys):
+    folder = shutil.copytree(swept[0], tmp_path / "sweep")
+    arguments = ("--seeds=2", "--decoder=linear", "--variant=--decoder=linear --k=2")
+    assert main(given, folder, *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 1 cells are finished already" in shown
+    assert "3 more cells of this folder are not of this grid" in shown
+    assert "decoder=low_rank_k=2" in shown  # one of them
+    assert (folder / "cells/decoder=low_rank_k=2/results.json").exists()
+    rows = map(json.loads, (folder / "table.jsonl").read_text().splitlines())
+    assert {row["cell"] for row in rows} == {"decoder=linear_k=2"}
+
+
+def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
+    folder, _ = swept
+    cell = folder / "cells/decoder=low_rank_k=2"
+    found = workdir.read_results(cell)
+    config = Config.from_json(found["config"])
+    alone = experiment.run(
+        prepare(config, tmp_path / "alone", devices=1),
+        console=Console(quiet=True),
+    )
+    for part in ("base", "summary", "seeds", "patterns", "baselines"):
+        assert json.loads(json.dumps(alone[part])) == found[part]
+
+
+def test_ctrl_c_keeps_what_is_done(given, tmp_path, monkeypatch, capsys):
+    names = []
+
+    def interrupted(cell, *_):
+        names.append(cell.name)
+        if len(names) == 2:
+            raise loop.Interrupted("stopped at step 3")
+        return sweeps.Outcome(cell, None, "ValueError: on purpose")
+
+    monkeypatch.setattr(sweeps, "run_cell", interrupted)
+    assert main(given, tmp_path, "--vary=k=2 4") == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    assert told["cells"] == ["k=2", "k=4"] and list(told["failed"]) == names[:1]
+
+
+def test_other_seeds_have_other_base_models():
+    places = sweeps.Places(pathlib.Path("sweep"))
+    config = Config()
+    same = dataclasses.replace(config, k=4, epochs=1)
+    other = dataclasses.replace(config, seed=1)
+    assert places.base(config) == places.base(same) != places.base(other)
+
+
+def test_cells_in_processes_of_their_own(swept, tmp_path):
+    pytest.importorskip("ray")
+    first, _ = swept
+    arguments = [*SMALL, "--seeds=2", "--decoder=linear", "--vary=k=2 9", "--jobs=2"]
+    # Not a fork, since Ray reads its settings as it is imported.
+    done = subprocess.run(
+        [
+            *(sys.executable, "experiments/sweep.py", *arguments),
+            f"--workdir={tmp_path}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "1 of 2 cells failed: k=9" in done.stderr, done.stderr
+    measures = lambda folder: {
+        tuple(row[name] for name in ("method", "trial", "lost")): row["mean"]
+        for row in map(json.loads, (folder / "table.jsonl").read_text().splitlines())
+        if (row["k"], row["decoder"], row["error"]) == ("2", "linear", None)
+    }
+    assert len(measures(first)) == 6 and measures(tmp_path) == measures(first)
+    (base,) = (tmp_path / "bases").iterdir()  # trained in a process of its own
+    kept = [
+        {path.name for path in (folder / "checkpoints/base").iterdir()}
+        for folder in (base, tmp_path / "cells/k=2")
+    ]
+    assert kept[0] == kept[1] != set()

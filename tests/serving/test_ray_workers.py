@@ -1,0 +1,257 @@
+"""Workers in processes of their own: kills, freezes, and all of it for a long time."""
+
+import dataclasses
+import importlib.util
+import ipaddress
+import os
+import pathlib
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax import data, serving
+from coded_jax.latency.stragglers import Bernoulli
+from coded_jax.serving.faults import Faults
+from coded_jax.serving.first_k import FirstK
+from coded_jax.serving.service import Service
+from tests.runs.test_experiment import SMALL, small_run
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed"
+)
+WIDE = dataclasses.replace(SMALL, k=4, r=2, epochs=0.5, baselines=())
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """Six workers, of which any four are enough."""
+    path = tmp_path_factory.mktemp("runs") / "wide"
+    small_run(path, WIDE)
+    settings = {"deadline": 120.0, "patience": 3.0, "in_flight": 4}
+    with serving.serve(path, "ray", **settings) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("mnist_5k").test.images
+
+
+def until(condition, seconds=60):
+    """Seconds until it holds."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() < begun + seconds
+        time.sleep(0.01)
+    return time.monotonic() - begun
+
+
+def descendants(root):
+    """A process, those that it has started, and those that they have."""
+    parents = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(fields[1])
+    found = {root}
+    while more := {p for p, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def listening():
+    """Addresses that any of these processes listens on."""
+    inodes = set()
+    for process in descendants(os.getpid()):
+        for link in pathlib.Path(f"/proc/{process}/fd").glob("*"):
+            try:
+                name = os.readlink(link)
+            except OSError:
+                continue
+            if name.startswith("socket:"):
+                inodes.add(name[8:-1])
+    found = set()
+    for version in ("tcp", "tcp6"):
+        lines = pathlib.Path(f"/proc/net/{version}").read_text().splitlines()[1:]
+        for fields in map(str.split, lines):
+            if fields[3] == "0A" and fields[9] in inodes:
+                words = bytes.fromhex(fields[1].split(":")[0])
+                packed = b"".join(
+                    words[i : i + 4][::-1] for i in range(0, len(words), 4)
+                )
+                found.add(ipaddress.ip_address(packed))
+    return found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="it reads /proc")
+def test_it_listens_on_loopback_only(service, images):
+    service.submit(images[:1]).result()
+    found = {getattr(each, "ipv4_mapped", None) or each for each in listening()}
+    assert found and all(each.is_loopback for each in found), found
+
+
+@pytest.mark.parametrize("kind", ["kill", "freeze"])
+def test_lost_workers_join_again(service, images, kind):
+    """As many as the code survives, at once; requests are answered all the while."""
+    lost, pool = (1, 4), service.engine.pool
+    before = [worker["restarts"] for worker in pool.status()]
+    for worker in lost:
+        pool.workers[worker].disturb(kind)
+
+    def noticed():
+        answer = service.submit(images[:1]).result()
+        expected = sorted({*range(6)} - {*answer.used[0]})
+        assert answer.classes == service.model.classify(images[:1], lost=expected)
+        return all(pool.status()[w]["restarts"] > before[w] for w in lost)
+
+    until(noticed)
+    until(lambda: all(worker["up"] for worker in pool.status()))
+    answer = service.submit(images[:1], without=(0, 2)).result()
+    assert answer.used == ((1, 3, 4, 5),)
+
+
+@pytest.mark.parametrize(
+    "n, machines, share",
+    [
+        (3, [{"GPU": 3.0}], 1),
+        (3, [{"GPU": 8.0, "CPU": 2.0}], 1),
+        (3, [{"GPU": 2.0}], 1 / 2),
+        (6, [{"GPU": 4.0}], 1 / 2),
+        (6, [{"GPU": 1.0}, {"CPU": 4.0}, {"GPU": 1.0}], 1 / 3),
+        (6, [{"GPU": 1.0}], 1 / 6),
+    ],
+)
+def test_every_worker_finds_its_part_of_a_gpu(n, machines, share):
+    from coded_jax.devices.cluster import gpu_share
+
+    assert gpu_share(n, machines) == share
+    fits = sum(int(machine.get("GPU", 0)) * round(1 / share) for machine in machines)
+    assert fits >= n
+
+
+def test_what_a_worker_raises_is_a_lost_result(service, images):
+    engine = FirstK(service.model, service.engine.pool, faults=Faults(exceptions=1.0))
+    with pytest.raises(serving.NotEnoughResults):
+        engine.infer(0, images[:1], time.monotonic() + 60)
+    losses = [worker["losses"]["raised"] for worker in service.engine.pool.status()]
+    assert sum(losses) >= 3
+
+
+def resident(process="self"):
+    """Bytes of memory."""
+    pages = int(pathlib.Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_soak(service, images):
+    """2,000 requests under kills, freezes, stragglers, exceptions and NaN."""
+    model, pool, total = service.model, service.engine.pool, 2000
+    faults = Faults(
+        delays=(Bernoulli(0.05, 0.1),),
+        exceptions=0.01,
+        nans=0.01,
+        kills=0.3,
+        freezes=0.05,
+        seed=1,
+    )
+    engine = FirstK(model, pool, faults=faults)
+    soaked = Service(model, engine, deadline=120.0, in_flight=4)
+    soaked.warm_up(1)
+    before = [worker["restarts"] for worker in pool.status()]
+    engine.begin_disturbance()
+    memory, answers = [], []
+    try:
+        for start in range(0, total, 100):
+            futures = [
+                soaked.submit(images[(start + i) % 500][None]) for i in range(100)
+            ]
+            answers += [future.result() for future in futures]
+            memory.append(resident())
+    finally:
+        engine.disturbance.close()
+    done = engine.disturbance.done
+    assert done["kill"] >= 3
+    restarts = [worker["restarts"] for worker in pool.status()]
+    assert sum(restarts) - sum(before) >= done["kill"] / 2  # some meet the same worker
+    assert len(answers) == total and not any(answer.degraded for answer in answers)
+
+    of_pattern = {}
+    for number, answer in enumerate(answers):
+        lost = tuple(sorted({*range(6)} - {*answer.used[0]}))
+        assert len(lost) <= 2
+        of_pattern.setdefault(lost, []).append(number)
+    assert len(of_pattern) > 10  # so much has been met
+    temperatures = model.results["confidence"]
+    for lost, numbers in of_pattern.items():
+        few = images[[number % 500 for number in numbers]]
+        padded = np.concatenate([few, np.repeat(images[:1], -len(few) % 50, axis=0)])
+        logits = model.logits(padded, lost=lost)[: len(few)]
+        decoded = any(i < 4 for i in lost)
+        temperature = temperatures[str(len(lost)) if decoded else "0"]["temperature"]
+        expected = np.asarray(jax.nn.softmax(logits / temperature))
+        found = np.concatenate([answers[number].probabilities for number in numbers])
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+    # Flat: what is kept for every request would be seen, 1 MB of 1,500 is 700 bytes.
+    assert memory[-1] - memory[4] < 30e6, memory
+    soaked.release()
+
+
+def test_a_run_that_workers_cannot_load(tmp_path):
+    with pytest.raises(ValueError, match="workdir: "):
+        serving.serve(tmp_path / "nothing", "ray")
+
+
+@pytest.mark.parametrize(
+    "address, message",
+    [
+        ("203.0.113.7", "host:port accepted"),
+        ("203.0.113.7:6379", "accepted"),
+        ("no.such.host.invalid:6379", "not found"),
+    ],
+)
+def test_addresses_beyond_loopback_need_a_token(
+    monkeypatch, finished, address, message
+):
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(ValueError, match=message):
+        serving.serve(finished, "ray", address=address)
+
+
+def test_models_of_this_process_are_refused(finished):
+    model = coded_jax.load(finished, devices=1)
+    with pytest.raises(ValueError, match="run: a model given"):
+        serving.serve(model, "ray")
+
+
+def test_metrics_as_prometheus_text(service, images):
+    import urllib.request
+
+    pytest.importorskip("prometheus_client")
+    from coded_jax.serving import metrics
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    service.submit(images[:1]).result()
+    until(lambda: all(worker["up"] for worker in service.summary()["workers"]))
+    close = metrics.expose(port, service.summary)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+    finally:
+        close()
+    answered = service.summary()["requests"]["answered"]
+    assert f'coded_jax_requests_total{{end="answered"}} {answered}.0' in text
+    assert 'coded_jax_latency_seconds{quantile="0.999"}' in text
+    assert 'coded_jax_worker_up{worker="5"} 1.0' in text
+    assert 'coded_jax_losses_total{why="hung",worker="0"}' in text.replace(
+        'worker="0",why="hung"', 'why="hung",worker="0"'
+    )

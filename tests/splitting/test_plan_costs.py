@@ -1,0 +1,226 @@
+"""Costs of a plan, its table and its picture."""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from coded_jax import splitting
+from coded_jax.codes.linear import matrix_flops
+from coded_jax.inference import costs
+from coded_jax.report import plan_view
+from coded_jax.runs import build, config
+from coded_jax.splitting.plan import make_plan
+from tests.scripts import run_script
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def costs_of(image_shape, **settings):
+    pipeline = build.build_pipeline(
+        config.Config(**settings), image_shape, 10, (0.5,), (0.25,)
+    )
+    variables = jax.eval_shape(
+        lambda key: pipeline.base.init(key, image_shape, 10), jax.random.key(0)
+    )
+    return costs.stage_costs(pipeline, variables, image_shape)
+
+
+def test_costs_of_a_convolution_are_counted_by_hand():
+    def f_conv(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    kernel = jax.ShapeDtypeStruct((3, 5, 2, 7), "float32")
+    # Two operations for each of 3*5*2 weights, 7 maps and 8x6 places.
+    expected = 2 * 3 * 5 * 2 * 7 * 8 * 6
+    assert costs.count_flops(f_conv, kernel, (10, 10, 2)) == expected
+
+
+def test_costs_of_lenet5():
+    (cost,) = costs_of((28, 28, 1), k=2, r=1)
+    assert (cost.blocks, cost.input_shape, cost.output_shape) == (
+        (1, 4),
+        (28, 28, 1),
+        (4, 4, 16),
+    )
+    assert (cost.bytes_in, cost.bytes_out) == (4 * 20 * 28, 4 * 2 * 4 * 16)
+    # 0.24 M multiply-adds on an image, 0.134 M on a piece; bias, ReLU and pooling.
+    assert cost.flops == pytest.approx(2 * 0.24e6, rel=0.03)
+    assert cost.piece_flops == pytest.approx(2 * 0.134e6, rel=0.04)
+    assert cost.plan.work_fraction == 20 / 28
+    assert costs.work_fraction([cost]) == 20 / 28
+
+
+def test_stages_add_up_and_uncoded_ones_move_nothing():
+    found = costs_of(
+        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 2), (4, 4))
+    )
+    assert [c.blocks for c in found] == [(1, 2), (3, 3), (4, 4), (5, 13)]
+    assert [c.plan is None for c in found] == [False, True, False, True]
+    assert [c.bytes_in + c.bytes_out > 0 for c in found] == [True, False, True, False]
+    for before, after in zip(found, found[1:], strict=False):
+        assert before.output_shape == after.input_shape
+    (whole,) = costs_of(
+        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 1),)
+    )[1:]
+    first = costs_of(
+        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 1),)
+    )[0]
+    total = sum(c.flops for c in found)
+    assert total == pytest.approx(whole.flops + first.flops, rel=1e-6)
+    coded = [found[0], found[2]]
+    weights = [c.flops for c in coded]
+    expected = np.average([c.plan.work_fraction for c in coded], weights=weights)
+    assert costs.work_fraction(found) == pytest.approx(expected)
+
+
+def test_halos_by_hand():
+    def f_conv(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    kernel = jax.ShapeDtypeStruct((3, 3, 1, 1), "float32")
+    plan = make_plan(f_conv, kernel, (12, 12, 1), (3, 1))
+    # Shares of 4 rows need 5, 6 and 5 rows; all windows have 6: 0-5, 3-8, 6-11.
+    assert plan.rows.window == 6 and plan.rows.starts == (0, 3, 6)
+    assert plan.rows.halos == (3, 6, 3) and plan.columns.halos == (0,)
+
+
+run_plan = functools.partial(run_script, "plan")
+
+
+def test_script_prints_the_table_and_draws_the_pieces(tmp_path):
+    picture = tmp_path / "pieces.png"
+    done = run_plan(
+        "--flagfile=experiments/flags/cifar10_vgg16.flags",
+        "--image_shape=32x32x3",
+        f"--picture={picture}",
+    )
+    assert done.returncode == 0, done.stderr
+    for words in ("1-2", "32x18x3", "0x4", "16x8x8", "0.562", "5-13", "whole", "k=2"):
+        assert words in done.stdout
+    assert "…" not in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--image_shape=32x32"], "image_shape: '32x32' given, HxWxC accepted"),
+        (
+            ["--image_shape=8x8x1"],
+            "image_shape: (8, 8, 1) given, one that lenet5 takes",
+        ),
+        (["--image_shape=28x28x1", "--k=5"], "k: 5 pieces along the rows"),
+        (
+            ["--image_shape=28x28x1", "--split=group"],
+            "split: 'group' given, 'image' accepted",
+        ),
+        (["--image_shape=28x28x1", "--picture=/no/such/folder/a.png"], "picture: "),
+    ],
+)
+def test_script_says_in_one_line_what_is_wrong(arguments, message):
+    done = run_plan(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_picture_shades_what_two_pieces_hold():
+    cover = splitting.AxisPlan(6, 4, (0, 2), 6, 3, (0, 1)).holders
+    np.testing.assert_array_equal(cover, [1, 1, 2, 2, 1, 1])
+
+
+def test_table_fits_a_terminal(capsys):
+    found = costs_of(
+        (32, 32, 3),
+        base_model="resnet18",
+        stages=((1, 2), (3, 4), (5, 5)),
+        k=4,
+        r=2,
+        grid=(2, 2),
+    )
+    Console(width=80).print(plan_view.table(found, 2))
+    assert "…" not in capsys.readouterr().out
+
+
+def test_costs_of_the_papers_codes():
+    """1.88 M and 0.23 M products (Tables I, II, k=2 r=1), beside 0.24 M of F_Conv."""
+    (cost,) = costs_of((28, 28, 1), recipe="paper")
+    encoder, decoder = 1120 * 1120 + 1120 * 560, 384 * 256 + 2 * 256 * 256
+    # A product and a sum each; biases and activations are the rest.
+    assert 2 * encoder == pytest.approx(cost.encode_flops, rel=0.01)
+    assert 2 * decoder == pytest.approx(cost.decode_flops, rel=0.01)
+    convolutions = 24 * 24 * 6 * 25 + 8 * 8 * 16 * 25 * 6
+    assert 2 * convolutions == pytest.approx(cost.flops, rel=0.04)
+
+
+def test_costs_of_locally_connected_codes():
+    """Products of 3x3 windows, by hand: two layers, the hidden one twice as deep."""
+    (cost,) = costs_of((28, 28, 1), recipe="paper", encoder="local", decoder="local")
+    encoder = 20 * 28 * 9 * (2 * 2 + 2 * 1)
+    decoder = 2 * 4 * 9 * (3 * 16 * 64 + 64 * 32)
+    assert 2 * encoder == pytest.approx(cost.encode_flops, rel=0.06)
+    assert 2 * decoder == pytest.approx(cost.decode_flops, rel=0.01)
+
+
+@pytest.mark.parametrize("code", ["replication", "uncoded", "zero_fill"])
+def test_copies_cost_nothing(code):
+    (cost,) = costs_of((28, 28, 1), code=code, baselines=())
+    assert cost.encode_flops == cost.decode_flops == 0
+
+
+@pytest.mark.parametrize(
+    "code, queries, operations", [("mds", 1, 3), ("berrut", 3, 10)]
+)
+def test_matrices_cost_the_products_of_the_worst_pattern(code, queries, operations):
+    """A lost share is a sum of 2 results; with Berrut, both of 3, if they arrive."""
+    (cost,) = costs_of((28, 28, 1), code=code, baselines=())
+    assert cost.encode_flops == queries * 20 * 28 * 4  # XLA adds to a zero first
+    assert cost.decode_flops == operations * 128
+
+
+def test_matrix_of_a_pattern_by_hand():
+    weights = np.zeros((8, 2, 3))
+    weights[0b110] = [[0.0, -1.0, 2.0], [0.0, 1.0, 0.0]]  # result 0 is lost
+    assert matrix_flops(weights, (0,), systematic=True) == 3
+    assert matrix_flops(weights, (0,), systematic=False) == 3
+    weights[0b110, 1] = [0.0, 0.5, 0.0]
+    assert matrix_flops(weights, (0,), systematic=False) == 4
+    weights[0b101] = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]]  # result 1 is lost
+    assert matrix_flops(weights, (1,), systematic=True) == 1
+
+
+STAGES = {
+    "vgg16": ((1, 2), (3, 4)),
+    "vgg16, full split": ((1, 2), (3, 4), (5, 6), (7, 7), (8, 8), (9, 9)),
+    "resnet18": ((1, 3), (4, 5)),
+    "resnet18, full split": ((1, 3), (4, 5), (6, 6), (7, 7)),
+    "mobilenet": ((1, 4),),
+    "mobilenet, full split": ((1, 4), (5, 7)),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("sizes", [(2, 1, (1, 2)), (4, 2, (2, 2))])
+@pytest.mark.parametrize("width", [0.125, 1.0])
+def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(name, sizes, width):
+    k, r, grid = sizes
+    found = costs_of(
+        (28, 28, 1),
+        base_model=name.split(",")[0],
+        base_width=width,
+        stages=STAGES[name],
+        recipe="systematic",
+        k=k,
+        r=r,
+        grid=grid,
+    )
+    coded = [cost for cost in found if cost.plan]
+    code = sum(cost.encode_flops + cost.decode_flops for cost in coded)
+    assert 0 < code < 0.1 * sum(cost.flops for cost in coded)

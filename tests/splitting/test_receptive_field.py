@@ -1,0 +1,618 @@
+"""Receptive fields: by hand, and against what a lit line of the image changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from coded_jax.splitting.receptive_field import Field, analyse, receptive_field
+
+SHAPE = (24, 21, 2)
+
+
+def conv(x, kernel, stride=(1, 1), dilation=(1, 1), padding="SAME", upsample=(1, 1)):
+    """A convolution with ones, of as many channels as it is given."""
+    return lax.conv_general_dilated(
+        x,
+        jnp.ones((*kernel, x.shape[-1], x.shape[-1])),
+        stride,
+        padding,
+        lhs_dilation=upsample,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def fields_of(f, shape=SHAPE):
+    return receptive_field(lambda variables, x: f(x), {}, shape)
+
+
+@pytest.mark.parametrize(
+    "field, layer, expected",
+    [
+        # One layer on the image: [-padding, (q-1)*dilation + 1 - padding).
+        (Field(), dict(kernel=1, stride=1, dilation=1, padding=0), Field(1, 0, 1)),
+        (Field(), dict(kernel=5, stride=1, dilation=1, padding=0), Field(1, 0, 5)),
+        (Field(), dict(kernel=3, stride=2, dilation=1, padding=1), Field(2, -1, 2)),
+        (Field(), dict(kernel=3, stride=1, dilation=4, padding=4), Field(1, -4, 5)),
+        (Field(), dict(kernel=4, stride=1, dilation=1, padding=1), Field(1, -1, 3)),
+        # Features -1, 0, 1 of stride 2 see [-3, 0), [-1, 2), [1, 4).
+        (
+            Field(2, -1, 2),
+            dict(kernel=3, stride=1, dilation=1, padding=1),
+            Field(2, -3, 4),
+        ),
+        # Features 0 and 3 of stride 2 see [0, 5) and [6, 11).
+        (
+            Field(2, 0, 5),
+            dict(kernel=2, stride=3, dilation=3, padding=0),
+            Field(6, 0, 11),
+        ),
+    ],
+)
+def test_through_by_hand(field, layer, expected):
+    assert field.through(**layer) == expected
+
+
+@pytest.mark.parametrize(
+    "a, b, expected",
+    [(0, 1, (-1, 2)), (0, 4, (-1, 8)), (3, 5, (5, 10))],
+)
+def test_window_by_hand(a, b, expected):
+    assert Field(2, -1, 2).window(a, b) == expected
+
+
+layers = st.tuples(*[st.integers(1, 5), st.integers(1, 3)] * 2)
+
+
+@given(st.lists(layers, max_size=5), st.integers(-3, 9), st.integers(1, 4), st.data())
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_window_walks_back_layer_by_layer(chain, a, length, data):
+    paddings = [data.draw(st.integers(0, 4)) for _ in chain]
+    field = Field()
+    for (q, s, d, _), p in zip(chain, paddings, strict=True):
+        field = field.through(q, s, d, p)
+    low, high = a, a + length
+    for (q, s, d, _), p in reversed(list(zip(chain, paddings, strict=True))):
+        low, high = low * s - p, (high - 1) * s - p + (q - 1) * d + 1
+    assert field.window(a, a + length) == (low, high)
+
+
+def test_lenet5(lenet):
+    base, variables = lenet
+    # 5x5: [0, 5). Pool 2, stride 2: one more pixel, [0, 6), stride 2. 5x5: 4 more of 2
+    # pixels, [0, 14). Pool: one more of 2 pixels, [0, 16), stride 4.
+    rows, columns = receptive_field(base.f_conv, variables, (28, 28, 1))
+    assert rows == columns == Field(stride=4, low=0, high=16)
+    assert [rows.window(0, 2), rows.window(2, 4)] == [(0, 20), (8, 28)]
+
+
+def test_only_the_shapes_of_variables_matter(lenet):
+    base, variables = lenet
+    abstract = jax.eval_shape(lambda: variables)
+    expected = receptive_field(base.f_conv, variables, (28, 28, 1))
+    assert receptive_field(base.f_conv, abstract, (28, 28, 1)) == expected
+
+
+def residual(x):
+    return jnp.tanh(x + conv(conv(x, (3, 1)), (2, 5)))
+
+
+def inception(x):
+    wide = conv(x, (5, 3), padding=((2, 2), (1, 1)))
+    return jnp.concatenate([x, conv(x, (1, 1)), wide], axis=-1)
+
+
+def downsampling_block(x):
+    shortcut = conv(x, (1, 1), stride=(2, 2))
+    return conv(conv(x, (3, 3), stride=(2, 2)), (3, 3)) + shortcut
+
+
+# SAME pads low by half of what is missing, rounded down: 24 rows, 21 columns.
+NETWORKS = {
+    "identity": (lambda x: x, Field(1, 0, 1), Field(1, 0, 1)),
+    "valid": (
+        lambda x: conv(x, (3, 4), padding="VALID"),
+        Field(1, 0, 3),
+        Field(1, 0, 4),
+    ),
+    "same": (lambda x: conv(x, (3, 5)), Field(1, -1, 2), Field(1, -2, 3)),
+    "same, even kernel": (lambda x: conv(x, (2, 4)), Field(1, 0, 2), Field(1, -1, 3)),
+    "explicit padding": (
+        lambda x: conv(x, (4, 3), padding=((3, 0), (0, 2))),
+        Field(1, -3, 1),
+        Field(1, 0, 3),
+    ),
+    "dilation": (
+        lambda x: conv(x, (3, 3), dilation=(2, 3)),
+        Field(1, -2, 3),
+        Field(1, -3, 4),
+    ),
+    # 24 rows make 12 with 11*2 + 3 - 24 = 1 missing; 21 columns make 7 with none.
+    "same, stride": (
+        lambda x: conv(x, (3, 3), stride=(2, 3)),
+        Field(2, 0, 3),
+        Field(3, 0, 3),
+    ),
+    "kernel below stride": (
+        lambda x: conv(x, (1, 2), stride=(2, 3), padding="VALID"),
+        Field(2, 0, 1),
+        Field(3, 0, 2),
+    ),
+    "grouped": (
+        lambda x: lax.conv_general_dilated(
+            x,
+            jnp.ones((3, 3, 1, 4)),
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=2,
+        ),
+        Field(1, -1, 2),
+        Field(1, -1, 2),
+    ),
+    "max pool": (
+        lambda x: nn.max_pool(x, (2, 3), (2, 3)),
+        Field(2, 0, 2),
+        Field(3, 0, 3),
+    ),
+    "max pool, padded": (
+        lambda x: nn.max_pool(x, (3, 3), (2, 1), padding=((1, 1), (2, 0))),
+        Field(2, -1, 2),
+        Field(1, -2, 1),
+    ),
+    "max pool, dilated": (
+        lambda x: lax.reduce_window(
+            x,
+            -np.inf,
+            lax.max,
+            (1, 3, 2, 1),
+            (1, 1, 1, 1),
+            "VALID",
+            window_dilation=(1, 2, 3, 1),
+        ),
+        Field(1, 0, 5),
+        Field(1, 0, 4),
+    ),
+    "min pool": (
+        lambda x: nn.pooling.min_pool(x, (2, 2), (1, 2)),
+        Field(1, 0, 2),
+        Field(2, 0, 2),
+    ),
+    "average pool, padded": (
+        lambda x: nn.avg_pool(x, (3, 2), (1, 1), padding="SAME"),
+        Field(1, -1, 2),
+        Field(1, 0, 2),
+    ),
+    # Rows: 3 then 2, low padding 1 + 0. Columns: 1 then 5, low padding 0 + 2.
+    "residual": (residual, Field(1, -1, 3), Field(1, -2, 3)),
+    "concatenation": (inception, Field(1, -2, 3), Field(1, -1, 2)),
+    # Rows: as "same, stride", [0, 3), then one feature of 2 pixels on either side.
+    # 21 columns make 11 with 10*2 + 3 - 21 = 2 missing: [-1, 2), likewise.
+    "downsampling block": (downsampling_block, Field(2, -2, 5), Field(2, -3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_by_hand(name):
+    f, rows, columns = NETWORKS[name]
+    assert fields_of(f) == (rows, columns)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_line_changes_what_is_predicted(name, axis):
+    f = NETWORKS[name][0]
+    size = SHAPE[axis]
+    # Image i is 0 but for line i. No weight is negative, so nothing cancels; the
+    # brighter line changes a maximum, the darker one a minimum.
+    lines = jnp.expand_dims(jnp.eye(size), (2 - axis, 3))
+    lines = jnp.broadcast_to(lines, (size, *SHAPE))
+    lit = jax.jit(f)(jnp.concatenate([lines, -lines])) != 0
+    changed = lit.any(axis=(2 - axis, 3)).reshape(2, size, -1).any(0)
+    field = fields_of(f)[axis]
+    for a, pixels in enumerate(np.asarray(changed.T)):
+        low, high = field.window(a, a + 1)
+        pixels = set(pixels.nonzero()[0].tolist())
+        assert pixels <= set(range(low, high))
+        if low >= 0 and high <= size:  # in the padding, dilation may leave a hole
+            assert (min(pixels), max(pixels)) == (low, high - 1)
+
+
+@jax.custom_vjp
+def with_custom_vjp(x):
+    return conv(x, (3, 3))
+
+
+with_custom_vjp.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        jax.jit(lambda x: conv(x, (3, 3))),
+        jax.jit(jax.jit(lambda x: conv(x, (3, 3)))),
+        jax.checkpoint(lambda x: conv(x, (3, 3))),
+        with_custom_vjp,
+        lambda x: nn.relu(conv(x, (3, 3))),
+        lambda x: nn.relu6(nn.gelu(nn.silu(nn.elu(conv(x, (3, 3)))))),
+        lambda x: nn.softplus(nn.leaky_relu(conv(x, (3, 3)))),
+        lambda x: jnp.where(x > 0, conv(x, (3, 3)), x),
+        lambda x: lax.clamp(0.0, conv(x, (3, 3)), 1.0),
+        lambda x: conv(x, (3, 3)).astype(jnp.bfloat16).astype(jnp.float32),
+    ],
+)
+def test_calls_and_elementwise_operations_change_nothing(f):
+    assert fields_of(f) == (Field(1, -1, 2), Field(1, -1, 2))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x + jnp.arange(2.0).reshape(1, 1, 1, 2),
+        lambda x: x * np.ones((1, 1, 1, 2), np.float32),
+        lambda x: x / (jnp.zeros((1, 1, 1, 1)) + 2),
+        lambda x: x + jnp.zeros_like(x),
+        lambda x: jnp.concatenate([x, jnp.ones_like(x)], axis=3),
+        lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 3),
+        lambda x: jnp.stack([x, jnp.ones_like(x)]).sum(0),
+        lambda x: nn.BatchNorm(True).apply(
+            {
+                "params": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+                "batch_stats": {"mean": jnp.ones(2), "var": jnp.ones(2)},
+            },
+            x,
+        ),
+    ],
+    ids="bias scale scalar zeros_like concatenation iota stack batch_norm".split(),
+)
+def test_constants_that_are_the_same_everywhere_are_accepted(f):
+    assert fields_of(f) == (Field(), Field())
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x + np.ones((1, 24, 1, 2), np.float32),
+        lambda x: x * np.ones((1, 1, 21, 1), np.float32),
+        lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 1),
+        lambda x: x + jnp.arange(24.0).reshape(1, 24, 1, 1),
+        lambda x: x + np.arange(21, dtype=np.float32)[None, None, :, None],
+        lambda x: (
+            x * jnp.concatenate([jnp.ones((1, 12, 1, 1)), jnp.zeros((1, 12, 1, 1))], 1)
+        ),
+        lambda x: (
+            x * jnp.pad(jnp.ones((1, 22, 21, 1)), ((0, 0), (1, 1), (0, 0), (0, 0)))
+        ),
+        lambda x: jnp.concatenate(
+            [x, lax.broadcasted_iota(jnp.float32, (*x.shape[:3], 1), 2)], axis=3
+        ),
+    ],
+    ids="rows columns iota arange vector concatenated padded coordinates".split(),
+)
+def test_constants_that_tell_positions_apart_are_refused(f):
+    with pytest.raises(ValueError, match="^f_conv: "):
+        fields_of(f)
+
+
+def test_variables_that_tell_positions_apart_are_refused():
+    def f_conv(variables, x):
+        return x + variables["embedding"].reshape(1, 24, 1, 1)
+
+    with pytest.raises(ValueError, match="^f_conv: "):
+        receptive_field(f_conv, {"embedding": jnp.ones(24)}, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "operation, f",
+    [
+        ("reshape", lambda x: x.reshape(x.shape[0], -1)),
+        ("reshape", lambda x: conv(x, (3, 3)).reshape(-1, 12, 2, 21, 2).max(2)),
+        ("reduce_sum", lambda x: conv(x, (3, 3)).mean((1, 2), keepdims=True)),
+        ("reduce_sum", lambda x: x - x.mean(0, keepdims=True)),
+        ("reduce_max", lambda x: nn.softmax(x, axis=1)),
+        ("argmax", lambda x: jnp.argmax(x, 2)),
+        (
+            "conv_general_dilated",  # transposed
+            lambda x: conv(x, (3, 3), padding=((1, 1), (1, 1)), upsample=(2, 2)),
+        ),
+        (
+            "dot_general",  # attention between rows
+            lambda x: lax.dot_general(x, x, (((2, 3), (2, 3)), ((0,), (0,)))),
+        ),
+        ("dot_general", lambda x: jnp.einsum("bhwc,hi->biwc", x, jnp.ones((24, 24)))),
+        (
+            "dot_general",
+            lambda x: jnp.einsum("bhwc,hcd->bhwd", x, np.ones((24, 2, 1), np.float32)),
+        ),
+        ("squeeze", lambda x: x[:, 3]),
+        ("slice", lambda x: x[1:]),
+        ("rev", lambda x: x[:, ::-1]),
+        ("pad", lambda x: jnp.pad(x, ((0, 1), (1, 1), (0, 0), (0, 0)))),
+        ("pad", lambda x: lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), *[(0, 0, 0)] * 2])),
+        ("cumsum", lambda x: lax.cumsum(x, axis=1)),
+        ("sort", lambda x: jnp.sort(x, 2)),
+        ("concatenate", lambda x: lax.concatenate([x, x], dimension=1)),
+        ("broadcast_in_dim", lambda x: jnp.broadcast_to(x[:, :1], x.shape)),
+        ("tile|reshape", lambda x: jnp.tile(x, (1, 2, 1, 1))),
+        ("tile|reshape", lambda x: jnp.tile(x, (1, 1, 2, 2))),
+        ("reshape", lambda x: jnp.stack([x, x], 2).reshape(2, 48, 21, 2)),
+        ("unstack|split", lambda x: jnp.unstack(x, axis=1)[0]),
+        ("sort", lambda x: jnp.argsort(x, 1)),
+        ("gather", lambda x: x[:, jnp.array([3, 1, 2])]),
+        ("scatter", lambda x: x.at[:, 0].set(0.0)),
+        ("scan", lambda x: lax.scan(lambda c, row: (c, row + c), 0.0, x)[1]),
+        ("while", lambda x: lax.while_loop(lambda x: x.sum() < 1, lambda x: x + 1, x)),
+        ("cond", lambda x: lax.cond(jnp.ones(()) > 0, jnp.sin, jnp.cos, x)),
+        ("fft", lambda x: jnp.fft.fft(x, axis=1).real),
+        (
+            "conv_general_dilated",  # the image as the kernel
+            lambda x: lax.conv_general_dilated(
+                jnp.ones((1, 24, 21, 2)),
+                x,
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "IHWO", "NHWC"),
+            ),
+        ),
+        (
+            "conv_general_dilated",  # rows are taken for channels
+            lambda x: lax.conv_general_dilated(
+                x,
+                jnp.ones((3, 3, 24, 1)),
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NCHW", "HWIO", "NCHW"),
+            ),
+        ),
+        (
+            "reduce_window_max",  # over the batch
+            lambda x: lax.reduce_window(
+                x, -np.inf, lax.max, (2, 1, 1, 1), (1, 1, 1, 1), "SAME"
+            ),
+        ),
+    ],
+)
+def test_what_mixes_positions_is_refused_by_name(operation, f):
+    with pytest.raises(
+        ValueError, match=f"^f_conv: operation '({operation})' of "
+    ) as e:
+        fields_of(f)
+    assert "\n" not in str(e.value) and "head" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: lax.scan(lambda c, _: (jnp.sin(c), None), x, length=2)[0],
+        lambda x: lax.map(jnp.sin, x),
+        lambda x: lax.fori_loop(0, 2, lambda _, x: jnp.sin(x), x),
+        lambda x: lax.while_loop(lambda x: x.sum() < 1, lambda x: x + 1, x),
+    ],
+)
+def test_loops_are_refused_with_unrolling_as_the_way_out(f):
+    with pytest.raises(ValueError, match="is a loop: unroll it, move it to the head"):
+        fields_of(f)
+
+
+def test_what_f_conv_raises_is_said_in_a_line():
+    def fails(x):
+        raise KeyError
+
+    with pytest.raises(ValueError, match=r"^f_conv: fails for .*21, 2\): KeyError$"):
+        fields_of(fails)
+    with pytest.raises(ValueError, match="^f_conv: fails for .*dot_general") as error:
+        fields_of(lambda x: x @ jnp.ones((7, 7)))
+    assert "\n" not in str(error.value) and error.value.__cause__ is not None
+
+
+def test_the_scope_of_what_is_refused_is_named():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Sequential([nn.Conv(2, (3, 3)), Squeeze()])(x)
+
+    class Squeeze(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x * x.mean((1, 2), keepdims=True)
+
+    variables = jax.eval_shape(Block().init, jax.random.key(0), jnp.ones((1, *SHAPE)))
+    with pytest.raises(ValueError, match="global pooling") as error:
+        receptive_field(Block().apply, variables, SHAPE)
+    assert "Block" in str(error.value) and "Squeeze" in str(error.value)
+
+
+def test_what_the_result_does_not_need_may_mix_positions():
+    def f(x):
+        statistics = x.mean((0, 1, 2))
+        del statistics
+        return conv(x, (3, 3))
+
+    assert fields_of(f) == (Field(1, -1, 2), Field(1, -1, 2))
+
+
+def test_branches_of_different_strides_are_refused():
+    def f(x):  # one row is left of either, so that the shapes agree
+        return conv(x, (1, 1), stride=(24, 1)) + conv(x, (24, 1), padding="VALID")
+
+    with pytest.raises(
+        ValueError, match="'add' .* joins branches of different strides"
+    ):
+        fields_of(f)
+
+
+@pytest.mark.parametrize(
+    "f, words",
+    [
+        (lambda x: x.transpose(0, 2, 1, 3), "on axes"),
+        (lambda x: x.transpose(0, 3, 1, 2), "on axes"),
+        (lambda x: x[..., None], "accepted"),
+        (lambda x: (x, x), "accepted"),
+    ],
+)
+def test_results_of_another_layout_are_refused(f, words):
+    with pytest.raises(ValueError, match=f"^f_conv: its? result.*{words}|results"):
+        fields_of(f)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x + lax.reduce_window(jnp.ones_like(x), 0.0, lax.add, *NINE, "SAME"),
+        lambda x: x + conv(jnp.ones_like(x), (3, 3)),
+        lambda x: x * jnp.pad(jnp.ones((1, 22, 21, 1)), [(0, 0), (1, 1), *EVEN]),
+        lambda x: pooled(x, "SAME") / pooled(jnp.ones_like(x), UNEVEN),
+        # the same window, but of what one more padding has touched
+        lambda x: pooled(x, "SAME") / pooled(pooled(jnp.ones_like(x), "SAME"), "SAME"),
+        lambda x: conv(pooled(x, "SAME"), (3, 5)) / pooled(jnp.ones_like(x), "SAME"),
+    ],
+)
+def test_constants_that_went_through_padding_alone_are_refused(f):
+    with pytest.raises(ValueError, match="constant that varies"):
+        fields_of(f)
+
+
+def test_counts_of_true_pixels_are_accepted():
+    f = lambda x: conv(pooled(x, "SAME") / pooled(jnp.ones_like(x[:1]), "SAME"), (1, 1))
+    assert fields_of(f) == (Field(1, -1, 2), Field(1, -1, 2))
+
+
+NINE, EVEN = ((1, 3, 3, 1), (1, 1, 1, 1)), ((0, 0), (0, 0))
+UNEVEN = ((0, 0), (2, 0), (1, 1), (0, 0))
+
+
+def pooled(x, padding):
+    return lax.reduce_window(x, 0.0, lax.add, *NINE, padding)
+
+
+def nchw(x):
+    y = lax.conv_general_dilated(
+        x.transpose(0, 3, 1, 2),
+        jnp.ones((4, 2, 3, 5)),
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NCHW", "OIHW", "NCHW"),
+    )
+    y = y.reshape(y.shape[0], 2, 2, *y.shape[2:]).swapaxes(1, 2).reshape(y.shape)
+    return nn.relu(y).transpose(0, 2, 3, 1)
+
+
+def shuffled(x):
+    y = conv(jnp.concatenate([x, x], 3), (3, 5))
+    return y.reshape(*y.shape[:3], 2, 2).swapaxes(3, 4).reshape(y.shape)
+
+
+def normed(x):
+    y = conv(x, (3, 5))
+    y = (y - y.mean(3, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1)
+    return y / (1 + lax.reduce_window(y**2, 0.0, lax.add, (1, 1, 1, 2), *ONE_SAME))
+
+
+ONE_SAME = ((1, 1, 1, 1), "SAME")
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        nchw,
+        shuffled,
+        normed,
+        lambda x: conv(x, (3, 5)) @ jnp.ones((2, 3)),
+        lambda x: jnp.einsum("bhwc,dc->bhwd", conv(x, (3, 5)), jnp.ones((3, 2))),
+        lambda x: jnp.einsum("dc,bhwc->bhwd", jnp.ones((3, 2)), conv(x, (3, 5))),
+        lambda x: jnp.maximum(*jnp.split(conv(x, (3, 5)), 2, axis=3)),
+        lambda x: jnp.sort(conv(x, (3, 5)), axis=3)[..., ::-1],
+        lambda x: lax.top_k(conv(x, (3, 5)), 1)[0],
+        lambda x: jnp.cumsum(conv(x, (3, 5)), 3)[..., jnp.array([1, 0, 1])],
+        lambda x: conv(x, (3, 5)).max(3)[..., None],
+        lambda x: jnp.repeat(conv(x, (3, 5)), 2, axis=3)[..., ::2],
+        lambda x: jnp.tile(conv(x, (3, 5)), (1, 1, 1, 2)),
+        lambda x: jnp.stack([x, conv(x, (3, 5))], -1).reshape(*x.shape[:3], 4),
+        lambda x: jnp.stack([x, conv(x, (3, 5))], 2).max(2),
+        lambda x: jnp.unstack(conv(x, (3, 5))[:, None], axis=1)[0],
+        lambda x: jnp.argsort(conv(x, (3, 5)), -1),
+        lambda x: conv(jnp.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0))), (3, 5), **VALID),
+        lambda x: lax.optimization_barrier((conv(x, (3, 5)), x))[0],
+        lambda x: checkpoint_name(conv(x, (3, 5)), "name"),
+        lambda x: lax.erf_inv(jnp.arctan2(conv(x, (3, 5)), x)),
+    ],
+)
+def test_channels_may_be_mixed_and_axes_moved(f):
+    assert fields_of(f) == (Field(1, -1, 2), Field(1, -2, 3))
+
+
+VALID = {"padding": "VALID"}
+
+
+@pytest.mark.parametrize(
+    "f, rows",
+    [
+        (lambda x: x[:, 2:-1], Field(1, 0, 4)),
+        (lambda x: x[:, ::2, ::3], Field(2, 0, 1)),
+        # 24 rows: the second stops one short of the end.
+        (lambda x: x[:, ::2] + x[:, 1::2], Field(2, 0, 2)),
+        (lambda x: x[:, 1::3], Field(3, 0, 2)),
+        (lambda x: conv(x, (3, 1), padding=((-1, 0), (0, 0))), Field(1, 0, 4)),
+        (lambda x: jnp.pad(x, ((0, 0), (2, 0), (0, 0), (0, 0))), Field(1, -2, -1)),
+        (lambda x: lax.dynamic_slice_in_dim(x, 1, 1, axis=3), Field(1, 0, 1)),
+    ],
+)
+def test_crops_and_strides(f, rows):
+    assert fields_of(f)[0] == rows
+
+
+def test_strides_of_large_images():
+    # Before jax 0.8 a gather by a grid of 256x256 pairs of indices.
+    fields = fields_of(lambda x: x[:, ::2, ::2], (512, 512, 1))
+    assert fields == (Field(2, 0, 1), Field(2, 0, 1))
+
+
+def test_analyses_of_two_sizes_differ_where_the_function_does():
+    def differs(f):
+        analyses = [
+            analyse(lambda _, x: f(x), {}, (size, 21, 2)) for size in (24, 16, 15)
+        ]
+        assert analyses[0].digest == analyse(lambda _, x: f(x), {}, SHAPE).digest
+        return [analyses[0].differs_from(other) for other in analyses[1:]]
+
+    same = lambda x: nn.max_pool(conv(x, (3, 3)), (3, 3), (2, 2), "SAME")
+    assert differs(same) == [None, "'reduce_window_max'"]
+    mean = lambda x: nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+    assert differs(mean) == [None, None]
+    assert differs(lambda x: x[:, :14]) == ["'slice'"] * 2
+    assert differs(lambda x: x * x.shape[1]) == ["'mul'"] * 2
+    assert differs(lambda x: x * np.float32(x.shape[1] > 15)) == [None, "'mul'"]
+    assert differs(lambda x: x / jnp.ones(x.shape[1]).sum()) == ["'div'"] * 2
+    assert (
+        differs(lambda x: x * jnp.full(2, x.shape[1])[None, None, None])
+        == ["'mul'"] * 2
+    )
+    assert (
+        differs(lambda x: jnp.repeat(x, x.shape[1], 3).sum(3, keepdims=True))
+        == ["'broadcast_in_dim'"] * 2
+    )
+    more = lambda x, y: jnp.concatenate([x, y], -1)
+    assert differs(lambda x: more(x, jnp.zeros(x.shape))) == [None, None]
+    assert (
+        differs(lambda x: more(x, jnp.zeros((*x.shape[:3], x.shape[1]))))
+        == ["'concatenate'"] * 2
+    )
+    assert differs(lambda x: jnp.argsort(x, -1)) == [None, None]
+    assert differs(lambda x: jnp.tile(x, (1, 1, 1, 2))) == [None, None]
+    longer = lambda x: jnp.sin(x) if x.shape[1] > 15 else x
+    assert differs(longer) == [None, "'sin'"]
+    longer = lambda x: jnp.sin(x) if x.shape[1] > 15 else jnp.cos(jnp.sin(x))
+    assert differs(longer) == [None, "'cos'"]
+    either = lambda x: (jnp.sin(x), jnp.cos(x))[x.shape[1] > 15]
+    assert differs(either) == [None, "that makes the result"]
+
+
+def test_result_that_does_not_depend_on_the_image():
+    with pytest.raises(ValueError, match="does not depend on the image"):
+        fields_of(lambda x: jnp.ones((1, 4, 4, 2)))

@@ -1,0 +1,226 @@
+"""The study of latencies, measured and simulated, and rivals on the same workers."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from tables import latency_tables
+
+import coded_jax
+from coded_jax import data
+from coded_jax.latency.stragglers import Constant
+from coded_jax.runs.config import Config
+from coded_jax.serving import Faults, Pool
+from coded_jax.serving.local import local_workers
+from coded_jax.studies import latency_study, replay, rivals
+from coded_jax.studies.latency_study import Measured, Strategy
+from tests.scripts import run_script
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    return coded_jax.load(finished, devices=1)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return data.load("mnist_5k").test
+
+
+@pytest.fixture
+def pool(model):
+    pool = Pool(local_workers(model), patience=600)
+    yield pool
+    pool.close()
+
+
+def widened(model, k, r):
+    """The run as if its code had other sizes: rivals look at its settings alone."""
+    config = dataclasses.asdict(Config.from_json(model.results["config"]))
+    results = {**model.results, "config": {**config, "k": k, "r": r}}
+    pipeline = model.pipeline._replace(k=k, r=r)
+    return model._replace(pipeline=pipeline, results=results)
+
+
+@pytest.mark.parametrize(
+    "k, r, plain, copies",
+    [
+        # LeNet-5's 4x4 features make 1, 2 or 4 pieces along an axis: never 3 or 6.
+        (2, 1, "1x2", "1x1 + 2"),
+        (4, 2, "2x2", "1x2 + 4"),
+        (4, 1, "2x2", "1x2 + 3"),
+        (6, 2, "2x4", "1x2 + 6"),
+    ],
+)
+def test_rivals_have_as_many_workers(model, k, r, plain, copies):
+    wide = widened(model, k, r)
+    uncoded, replicated = rivals.uncoded(wide), rivals.replicated(wide)
+    assert rivals.pieces_text(uncoded.pipeline) == plain
+    assert rivals.pieces_text(replicated.pipeline) == copies
+    assert uncoded.pipeline.k <= k + r == replicated.pipeline.n
+
+
+def test_rivals_are_exact(model, split):
+    images = split.images[:20]
+    expected = model.logits(images)
+    for rival in (rivals.uncoded(model), rivals.replicated(model)):
+        found = rival.logits(images)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    layered = rivals.layers(model, ((1, 1), (3, 3)))
+    for lost in [(), (0,), (1,), (2,)]:
+        found = layered.logits(images, lost=lost)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+    with pytest.raises(ValueError, match="mds_stages: "):
+        rivals.layers(widened(model, 5, 1), ((1, 4),))
+
+
+def test_work_of_the_whole_image_is_one(model):
+    assert rivals.work_of(rivals.replicated(model)) == 1.0
+    assert rivals.work_of(model) == pytest.approx(20 / 28)
+
+
+def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
+    """A straggler in each request: uncoded waits for it, where it has a piece."""
+    faults = Faults(delays=(Constant(0.2),), stragglers=1)
+    met = [[f.delay > 0 for f in faults.of_request(i, 3)] for i in range(12)]
+    plain = Strategy("uncoded", rivals.uncoded(model))
+    calm = latency_study.measure(plain, pool, split.images, split.labels, 12)
+    assert calm.agreement == 1.0 and calm.decoded == 0.0
+    assert calm.accuracy == calm.direct
+    measured = latency_study.measure(
+        plain, pool, split.images, split.labels, 12, faults
+    )
+    simulated = replay.replay(plain, calm, faults, 3, 12)
+    late = np.array([any(each[:2]) for each in met])
+    assert 0 < late.sum() < 12
+    np.testing.assert_array_equal(measured.seconds >= 0.2, late)
+    np.testing.assert_array_equal(simulated >= 0.2, late)
+
+    coded = Strategy("coded", model)
+    quick = latency_study.measure(coded, pool, split.images, split.labels, 12, faults)
+    assert quick.agreement == 1.0 and quick.accuracy == quick.direct
+    decoded = np.array([any(each[:2]) for each in met]).mean()
+    assert quick.decoded >= decoded  # at least where a data piece is late
+    # As slow as a straggler is no request, since two of three are enough.
+    assert (
+        replay.replay(coded, quick, faults, 3, 12) < 0.2 + quick.seconds.max()
+    ).all()
+
+
+def test_lost_requests_count_as_wrong(model, split):
+    seconds, answers = np.full(4, np.inf), {}
+    found = latency_study._told(
+        model, split.images[:4], split.labels[:4], seconds, answers
+    )
+    assert found.accuracy == found.direct == 0.0
+    assert found.agreement == found.decoded == 0.0
+
+
+def test_replay_is_arithmetic(model):
+    """A calm request of 10 ms: 1 to encode, 2 for all else by itself, 7 for workers."""
+    phases = {
+        "queue": 0.001,
+        "encode": 0.001,
+        "wait": 0.007,
+        "decode": 0.001,
+        "decoding": 0.002,
+    }
+    calm = Measured(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
+    faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
+    coded = Strategy("coded", model)
+    # Piece 0 is late: the other two are enough, and are decoded.
+    found = replay.replay(coded, calm, faults, 3, 7)
+    np.testing.assert_allclose(found, 0.012, rtol=1e-5)
+    plain = Strategy("uncoded", rivals.uncoded(model))
+    found = replay.replay(plain, calm, faults, 3, 7)
+    np.testing.assert_allclose(found, 0.060, rtol=1e-5)
+    # Sent again 20 ms after the first time, and there after 7, with the same delay.
+    hedged = plain._replace(kind="hedged", hedge_after=0.02)
+    found = replay.replay(hedged, calm, faults, 3, 7)
+    np.testing.assert_allclose(found, 0.060, rtol=1e-5)
+    copies = Strategy("replication", rivals.replicated(model))
+    found = replay.replay(copies, calm, faults, 3, 7)
+    np.testing.assert_allclose(found, 0.010, rtol=1e-5)
+
+
+def test_script_measures_and_goes_on(finished, tmp_path):
+    arguments = [
+        f"--workdir={finished}",
+        f"--output={tmp_path / 'study'}",
+        "--engine=local",
+        "--devices=3",
+        "--delay=constant",
+        "--delay_parameters=0.03",
+        "--stragglers=1",
+        "--requests=12",
+        "--calm_requests=10",
+    ]
+    done = run_script("latency", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "simulated p99.9" in done.stdout and "100.00 % of all answers" in done.stdout
+    path = tmp_path / "study" / "latency.json"
+    content = json.loads(path.read_text())
+    assert len(content["parts"]["coded, delayed"]["seconds"]) == 12
+    assert (tmp_path / "study" / "latency.png").stat().st_size > 10_000
+    table = latency_tables.markdown(content)
+    assert "| coded | 2x1 + 1 | 0.714 |" in table
+
+    # What is there is not measured again; what is missing is.
+    kept = content["parts"]["coded, calm"]
+    del content["parts"]["hedged, delayed"]
+    path.write_text(json.dumps(content))
+    done = run_script("latency", *arguments)
+    assert done.returncode == 0, done.stderr
+    parts = json.loads(path.read_text())["parts"]
+    assert (
+        parts["coded, calm"] == kept and len(parts["hedged, delayed"]["seconds"]) == 12
+    )
+
+    done = run_script("latency", *arguments, "--requests=13")
+    assert done.returncode != 0 and "report of other settings" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--workdir=nowhere"], "delay: not given"),
+        (["--workdir=nowhere", "--stragglers=1"], "delay: not given"),
+        (["--workdir=nowhere", "--delay=pareto"], "pareto"),
+        (
+            ["--workdir=nowhere", "--delay=constant", "--delay_parameters=1"],
+            "workdir: ",
+        ),
+    ],
+)
+def test_latency_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
+    done = run_script("latency", f"--output={tmp_path}", *arguments)
+    assert done.returncode != 0 and message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_choose(tmp_path):
+    runs = sorted((ROOT / "experiments/results/frontier").glob("*_k4_r2.json"))
+    arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
+    done = run_script("choose", "--target=0.08", *arguments, *runs)
+    assert done.returncode == 0, done.stderr
+    assert "best within 80 ms: " in done.stdout and " in time " in done.stdout
+    heading = [line for line in done.stdout.splitlines() if "p99.9" in line][0]
+    assert heading.split()[-3:] == ["in", "time", "right"]
+    rows = json.loads((tmp_path / "choose.json").read_text())["rows"]
+    assert rows[0]["accuracy"] == max(row["accuracy"] for row in rows)
+    named = {row["code"].split(",")[0] for row in rows}
+    assert {"uncoded", "hedged", "replication", "mds", "berrut"} <= named
+    # Uncoded, all four of four devices must live.
+    plain = [row for row in rows if row["code"] == "uncoded, 4x1"][0]
+    assert plain["answered"] <= 0.95**4 + 0.01
+    assert (tmp_path / "choose.png").stat().st_size > 10_000
+
+
+def test_choose_says_in_one_line_what_is_wrong():
+    done = run_script("choose", "--target=0.08")
+    assert done.returncode != 0 and "runs: none given" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,394 @@
+"""Checkpoints: exact, atomic under `kill -9`, and proof against damage."""
+
+import contextlib
+import itertools
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from coded_jax.training import checkpoints
+from tests.scripts import forks
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class State(NamedTuple):
+    step: jax.Array
+    params: dict
+    opt: tuple
+
+
+def make_state(value: int) -> State:
+    """A state that encodes `value` in every leaf."""
+    params = {"w": jnp.full((50, 40), value, jnp.float32), "b": jnp.full(3, value)}
+    return State(jnp.int32(value), params, (optax.EmptyState(), jnp.float32(value)))
+
+
+LIKE = jax.eval_shape(lambda: make_state(0))
+
+
+def bits(leaf) -> tuple:
+    x = np.asarray(leaf)
+    return x.dtype, x.shape, x.tobytes()
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert bits(a) == bits(b)
+
+
+def assert_restores(directory, step: int):
+    restored = checkpoints.restore(directory, LIKE)
+    assert restored is not None and restored.step == step
+    assert_same(restored.state, make_state(step))
+
+
+FLOATS = np.array([0x7FC12345, 0xFFC00001, 0x7F800001, 0x80000000, 1], np.uint32)
+HALVES = np.array([0x7FC1, 0xFFFF, 0x7F81, 0x8000, 1], np.uint16)
+LEAVES = {
+    "float32, NaN payloads": FLOATS.view(np.float32),
+    "float32, NaN payloads, JAX": jnp.array(FLOATS.view(np.float32)),
+    "bfloat16, NaN payloads": jnp.array(HALVES.view(jnp.bfloat16)),
+    "all -0.0": -jnp.zeros((3, 4)),
+    "all 0": jnp.zeros((3, 4)),
+    "int32": jnp.arange(-3, 3),
+    "bool": jnp.array([True, False]),
+    "uint8": jnp.arange(256).astype(jnp.uint8),
+    "float16": jnp.arange(3, dtype=jnp.float16),
+    "complex64": jnp.array([1 + 2j]),
+    "scalar": jnp.float32(3),
+    "Fortran order": np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
+}
+
+
+def test_every_leaf_is_restored_bit_for_bit(tmp_path):
+    state = {"a/b.c['d']": LEAVES, "empty": ({}, None)}
+    checkpoints.save(tmp_path, 7, state, seconds=0.1)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    for like in (state, abstract):
+        restored = checkpoints.restore(tmp_path, like)
+        assert restored is not None and restored[::2] == (7, 0.1)
+        assert_same(restored.state, state)
+        assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored.state))
+
+
+def test_optax_state(tmp_path):
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    params = make_state(1).params
+    params["b"] = params["b"].astype(jnp.bfloat16)
+    opt = optimizer.init(params)
+    _, opt = optimizer.update(jax.tree.map(jnp.ones_like, params), opt, params)
+    checkpoints.save(str(tmp_path), 0, (params, opt))
+    restored = checkpoints.restore(str(tmp_path), (params, optimizer.init(params)))
+    assert restored is not None
+    assert_same(restored.state, (params, opt))
+
+
+def test_orbax_alone_reads_a_checkpoint(tmp_path):
+    checkpoints.save(tmp_path, 3, make_state(3))
+    loaded = ocp.load(str(tmp_path / "3"))
+    np.testing.assert_array_equal(loaded[".params['w']"], np.full((50, 40), 3.0))
+
+
+def test_no_checkpoint(tmp_path):
+    assert checkpoints.restore(tmp_path / "nowhere", LIKE) is None
+    assert checkpoints.steps(tmp_path / "nowhere") == []
+    assert checkpoints.restore(tmp_path, LIKE) is None
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_keep(tmp_path, keep):
+    for step in (2, 9, 10, 30):
+        checkpoints.save(tmp_path, step, make_state(step), keep=keep)
+    assert checkpoints.steps(tmp_path) == [2, 9, 10, 30][-keep:]
+    assert_restores(tmp_path, 30)
+
+
+def test_an_existing_step_is_replaced(tmp_path):
+    for step in (1, 2, 2):
+        checkpoints.save(tmp_path, step, make_state(0))
+    checkpoints.save(tmp_path, 2, make_state(2), seconds=5.0)
+    assert checkpoints.steps(tmp_path) == [1, 2]
+    assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+    assert_restores(tmp_path, 2)
+
+
+def delete(path):
+    path.unlink()
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def data_file(step_directory):
+    files = [f for f in step_directory.rglob("*") if f.is_file()]
+    return max(files, key=lambda f: f.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", [delete, truncate, empty, flip])
+@pytest.mark.parametrize(
+    "file", ["data", "checksums.json", "_CHECKPOINT_METADATA", "_METADATA", "manifest"]
+)
+def test_damage_falls_back(tmp_path, file, damage):
+    checkpoints.save(tmp_path, 1, make_state(1), seconds=1.5)
+    checkpoints.save(tmp_path, 2, make_state(2), seconds=2.5)
+    newest = tmp_path / "2"
+    if file == "data":
+        damage(data_file(newest))
+    else:
+        damage(next(newest.rglob(f"{file}*")))
+    with pytest.warns(RuntimeWarning, match=f"{newest}: .+") as record:
+        restored = checkpoints.restore(tmp_path, LIKE)
+    assert len(record) == 1 and "\n" not in str(record[0].message)
+    assert restored is not None and restored[::2] == (1, 1.5)
+    assert_same(restored.state, make_state(1))
+    # Training goes on from step 1: what it saves takes the place of the damaged one.
+    checkpoints.save(tmp_path, 2, make_state(2))
+    assert_restores(tmp_path, 2)
+
+
+def test_all_damaged(tmp_path):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, make_state(step))
+        flip(data_file(tmp_path / str(step)))
+    with pytest.warns(RuntimeWarning) as record:
+        assert checkpoints.restore(tmp_path, LIKE) is None
+    for warning, step in zip(record, (2, 1), strict=True):
+        assert str(tmp_path / str(step)) in str(warning.message)
+
+
+@pytest.mark.parametrize(
+    ("like", "reason"),
+    [
+        (LIKE._replace(step=jnp.float32(0)), r"\.step is int32\[\] there and float32"),
+        (LIKE._replace(step=jnp.zeros(2, int)), r"int32\[\] there and int32\[2\]"),
+        (LIKE._replace(params={}), r"\['b'\] is int32\[3\] there and missing"),
+        ({"x": jnp.int32(1)}, r"\['x'\] is missing there and int32\[\]"),
+    ],
+)
+def test_another_structure_is_passed_over(tmp_path, like, reason):
+    checkpoints.save(tmp_path, 1, make_state(1))
+    with pytest.warns(RuntimeWarning, match=reason):
+        assert checkpoints.restore(tmp_path, like) is None
+    assert_restores(tmp_path, 1)
+
+
+def test_later_checkpoints_do_not_count(tmp_path):
+    checkpoints.save(tmp_path, 9, make_state(9))
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path, step, make_state(step), keep=2)
+    assert checkpoints.steps(tmp_path) == [2, 3, 9]
+
+
+def test_leftovers_are_ignored_and_removed(tmp_path):
+    checkpoints.save(tmp_path, 1, make_state(1))
+    checkpoints.save(tmp_path, 2, make_state(2))
+    (tmp_path / "2").rename(tmp_path / ".unfinished-2-0.orbax-checkpoint-tmp")
+    for name in ("3.orbax-checkpoint-tmp-1", "004", "-5", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "6").write_text("a file")
+    assert checkpoints.steps(tmp_path) == [1]
+    assert_restores(tmp_path, 1)
+    checkpoints.save(tmp_path, 3, make_state(3))
+    assert checkpoints.steps(tmp_path) == [1, 3]
+    assert not list(tmp_path.glob(".unfinished*"))
+    assert (tmp_path / "notes").exists()
+
+
+class Death(BaseException):
+    """Stands for `kill -9`: no handler of the library may run."""
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_death_at_every_file_operation(tmp_path, monkeypatch, step):
+    """Step 2 is a replacement, step 3 a new one that makes step 1 go."""
+    operations = [(pathlib.Path, "rename"), (pathlib.Path, "write_text")]
+    operations += [(checkpoints.shutil, "rmtree"), (ocp, "save")]
+    for when, after in itertools.product(range(100), (False, True)):
+        directory = tmp_path / f"{when}{after}"
+        for old in (1, 2):
+            checkpoints.save(directory, old, make_state(old))
+        count = itertools.count()
+
+        def mortal(original, count=count, when=when, after=after):
+            def operation(*args, **kwargs):
+                dies = next(count) == when
+                if dies and not after:
+                    raise Death
+                result = original(*args, **kwargs)
+                if dies:
+                    raise Death
+                return result
+
+            return operation
+
+        with monkeypatch.context() as patch:
+            for owner, name in operations:
+                patch.setattr(owner, name, mortal(getattr(owner, name)))
+            try:
+                checkpoints.save(directory, step, make_state(step))
+                died = False
+            except Death:
+                died = True
+        found = checkpoints.steps(directory)
+        # Between the two renames of a replacement only step 1 is there.
+        assert found in ([[1, 2], [1]] if step == 2 else [[1, 2], [1, 2, 3], [2, 3]])
+        assert_restores(directory, found[-1])
+        checkpoints.save(directory, 4, make_state(4))
+        assert sorted(os.listdir(directory)) == [str(found[-1]), "4"]
+        if not died:
+            break
+    assert not died and when >= 4
+
+
+def save_for_ever(directory, report):
+    """From the last step that is there on; reports the steps."""
+    restored = checkpoints.restore(directory, LIKE)
+    step = restored.step if restored else 0
+    while True:
+        step += 1
+        for _ in range(2):  # each step twice: a new one, a replacement
+            checkpoints.save(directory, step, make_state(step), seconds=step)
+            report.send(step)
+
+
+def received(reports):
+    """All until the process at the other end is dead."""
+    with contextlib.suppress(EOFError):
+        while True:
+            yield reports.recv()
+
+
+def test_kill_9(tmp_path):
+    rng = random.Random(0)
+    last = 0
+    for _ in range(6):
+        reports, report = forks.Pipe(duplex=False)
+        process = forks.Process(target=save_for_ever, args=(tmp_path, report))
+        process.start()
+        report.close()
+        assert reports.recv() == last + 1
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        reported = [last + 1, *received(reports)][-1]
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        restored = checkpoints.restore(tmp_path, LIKE)
+        # The step after the reported one may be complete; a kill between the two
+        # renames of a replacement leaves the one before.
+        assert restored is not None and abs(restored.step - reported) <= 1
+        last = restored.step
+        assert restored.seconds == last
+        assert_same(restored.state, make_state(last))
+
+
+def test_no_noise(tmp_path):
+    """Nothing on stdout or stderr, at exit neither, in a loop that runs neither."""
+    script = """
+import asyncio, sys
+sys.path[:0] = sys.argv[2:]
+from tests.training.test_checkpoints import LIKE, checkpoints, make_state
+async def main():
+    for step in range(3):
+        checkpoints.save(sys.argv[1], step, make_state(step))
+        assert checkpoints.restore(sys.argv[1], LIKE).step == step
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path, ROOT, ROOT / "tests"],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+def test_donation(tmp_path):
+    increment = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
+    state = make_state(1)
+    checkpoints.save(tmp_path, 1, state)
+    increment(state)  # the caller donates what it has saved
+    for _ in range(2):
+        restored = checkpoints.restore(tmp_path, LIKE)
+        assert restored is not None
+        assert_same(restored.state, make_state(1))
+        pointer = restored.state.params["w"].unsafe_buffer_pointer()
+        donated = increment(restored.state)
+        assert donated.params["w"].unsafe_buffer_pointer() == pointer
+        assert restored.state.params["w"].is_deleted()
+        assert_same(donated, make_state(2))
+
+
+def half_a_save(path, *args, **kwargs):
+    pathlib.Path(f"{path}.orbax-checkpoint-tmp").mkdir()
+    raise ValueError("RESOURCE_EXHAUSTED:\nfailed [os_error_code='28']")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "fake", "reason"),
+    [
+        (ocp, "save", half_a_save, "No space left on device"),
+        (pathlib.Path, "write_text", lambda *_: 1 / 0, "ZeroDivisionError"),
+        (
+            checkpoints.shutil,
+            "disk_usage",
+            lambda _: checkpoints.shutil._ntuple_diskusage(9, 0, 9),
+            "the disk is full: .* 9 free",
+        ),
+    ],
+)
+def test_a_save_that_fails(tmp_path, monkeypatch, owner, name, fake, reason):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, make_state(step))
+    for step in (2, 3):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fake)
+            with pytest.raises(OSError, match=f"{tmp_path}: .*{reason}") as error:
+                checkpoints.save(tmp_path, step, make_state(0))
+        assert "\n" not in str(error.value)
+        assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+        assert_restores(tmp_path, 2)
+    checkpoints.save(tmp_path, 3, make_state(3))
+    assert_restores(tmp_path, 3)
+
+
+def test_a_file_where_the_directory_should_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot save checkpoint 1 in .*file: FileExists"):
+        checkpoints.save(tmp_path / "file", 1, make_state(1))
+
+
+def test_interrupts_pass(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, make_state(step))
+    monkeypatch.setattr(ocp, "load", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.restore(tmp_path, LIKE)

@@ -1,0 +1,305 @@
+"""Training: resumes bit for bit, stops on NaN, keeps the best epoch."""
+
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from coded_jax.training import checkpoints, loop, steps, tasks
+from coded_jax.training.signals import stop_requests
+
+EXAMPLES, BATCH = 40, 8
+EPOCH = EXAMPLES // BATCH
+
+
+class Recorder:
+    """Observes a fit, and does something at a step."""
+
+    def __init__(self, at=None, action=None):
+        self.started, self.logged, self.ended = [], [], []
+        self.at, self.action = at, action
+
+    def start(self, step):
+        self.started.append(step)
+
+    def log(self, step, metrics):
+        self.logged.append((step, metrics))
+        if self.at is not None and step >= self.at:
+            self.action()
+
+    def end_epoch(self, step, params):
+        self.ended.append((step, params))
+
+
+def regression(scores=None, loss=None):
+    """A small noisy linear regression; `scores` are handed out one per epoch."""
+    given = iter(scores or [])
+
+    def default_loss(params, frozen, batch, key):
+        noise = jax.random.normal(key, batch["y"].shape)
+        error = batch["x"] @ params["w"] * frozen - batch["y"] + 0.1 * noise
+        return jnp.square(error), {}
+
+    return loop.Task(
+        init=lambda key: {"w": jax.random.normal(key, (3,))},
+        loss=loss or default_loss,
+        score=lambda params: {
+            loop.SCORE: next(given)
+            if scores
+            else -float(jnp.abs(params["w"] - 1.0).sum())
+        },
+        optimizer=tasks.adam(optax.cosine_decay_schedule(0.1, 200), 1e-5),
+    )
+
+
+def arrays():
+    x = np.random.default_rng(0).normal(size=(EXAMPLES, 3)).astype(np.float32)
+    return {"x": jnp.asarray(x), "y": jnp.asarray(x.sum(1))}
+
+
+def fit(directory, task=None, observer=None, epochs=6.4, **options):
+    return loop.fit(
+        task or regression(),
+        jnp.asarray(1.0),
+        arrays(),
+        key=jax.random.key(3),
+        epochs=epochs,
+        batch_size=BATCH,
+        directory=directory,
+        observer=observer or Recorder(),
+        **options,
+    )
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def last_state(directory, epochs=6.4):
+    like = jax.eval_shape(
+        lambda: loop.initial_state(
+            regression().init, regression().optimizer, jax.random.key(0)
+        )
+    )
+    return checkpoints.restore(directory, like)
+
+
+def test_learns_and_counts_its_steps(tmp_path):
+    observer = Recorder()
+    fitted = fit(tmp_path, observer=observer, epochs=40)
+    np.testing.assert_allclose(fitted.params["w"], 1.0, atol=0.1)
+    assert fitted.steps == 40 * EPOCH
+    assert observer.started == [0]
+    assert [step for step, m in observer.logged if "validation_accuracy" in m] == list(
+        range(EPOCH, 40 * EPOCH + 1, EPOCH)
+    )
+
+
+@pytest.mark.parametrize(
+    "epochs, steps", [(1, 5), (2.5, 12), (0.4, 2), (1e-9, 1), (10, 50)]
+)
+def test_total_steps_of_fractional_epochs(epochs, steps):
+    assert loop.total_steps(EXAMPLES + 7, BATCH, epochs) == steps
+
+
+@pytest.mark.parametrize("crash_at", [1, 5, 9, 16, 31])
+def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, crash_at):
+    monkeypatch.setattr(loop, "LOG_STEPS", 2)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # a save after every step
+    whole = fit(tmp_path / "whole")
+
+    def crash():
+        raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(tmp_path / "cut", observer=Recorder(crash_at, crash))
+    second = Recorder()
+    resumed = fit(tmp_path / "cut", observer=second)
+    assert second.started[0] >= crash_at - 2
+    assert_same(resumed.params, whole.params)
+    assert_same(
+        last_state(tmp_path / "cut").state, last_state(tmp_path / "whole").state
+    )
+
+
+def test_chunks_of_steps_train_as_single_steps_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_STEPS", 2)
+    single = fit(tmp_path / "single")
+    counts = []
+    steps = loop.train_steps
+
+    def count_steps(*args, count, **options):
+        counts.append(count)
+        return steps(*args, count=count, **options)
+
+    monkeypatch.setattr(loop, "train_steps", count_steps)
+    monkeypatch.setattr(loop, "steps_per_call", lambda: 2)
+    chunked = fit(tmp_path / "chunked")
+    # Epochs of 5 steps, and 2 more.
+    assert counts == 6 * [2, 2, 1] + [2]
+    assert (chunked.steps, chunked.score) == (single.steps, pytest.approx(single.score))
+    np.testing.assert_allclose(chunked.params["w"], single.params["w"], rtol=1e-5)
+
+
+def test_chunks_resume_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_STEPS", 2)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "steps_per_call", lambda: 2)
+    whole = fit(tmp_path / "whole")
+
+    def crash():
+        raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(tmp_path / "cut", observer=Recorder(9, crash))
+    assert_same(fit(tmp_path / "cut").params, whole.params)
+
+
+def test_a_step_copies_nothing_from_or_to_the_host(tmp_path):
+    task = regression()
+    state, _ = loop.initial_state(task.init, task.optimizer, jax.random.key(0))
+    inputs = (jnp.asarray(1.0), arrays(), jnp.arange(EXAMPLES), jax.random.key(1))
+    with jax.transfer_guard("disallow"):
+        for _ in range(3):
+            before = state
+            state, _ = loop.train_steps(
+                state,
+                *inputs,
+                loss=task.loss,
+                optimizer=task.optimizer,
+                batch_size=BATCH,
+            )
+    assert before.params["w"].is_deleted() == steps.DONATES
+
+
+def test_finished_fit_trains_no_further(tmp_path):
+    whole = fit(tmp_path)
+    observer = Recorder()
+    again = fit(tmp_path, observer=observer)
+    assert observer.started == [whole.steps] and observer.logged == []
+    assert_same(again.params, whole.params)
+
+
+def test_damaged_newest_checkpoint_falls_back_and_still_ends_the_same(tmp_path):
+    whole = fit(tmp_path)
+    newest = tmp_path / str(checkpoints.steps(tmp_path)[-1])
+    for file in newest.rglob("*"):
+        if file.is_file() and file.stat().st_size:
+            file.write_bytes(file.read_bytes()[:-1])
+    observer = Recorder()
+    with pytest.warns(RuntimeWarning, match=str(newest)):
+        again = fit(tmp_path, observer=observer)
+    assert 0 < observer.started[0] < whole.steps
+    assert_same(again.params, whole.params)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_stops(tmp_path, number):
+    # A shell starts background jobs with SIGINT ignored, which `fit` would respect.
+    inherited = signal.signal(number, signal.default_int_handler)
+    before = signal.getsignal(number)
+    observer = Recorder(EPOCH, lambda: os.kill(os.getpid(), number))
+    stopped = pytest.raises(loop.Interrupted, match=r"stopped at step \d+ of 32")
+    with stop_requests() as stop, stopped:
+        fit(tmp_path / "cut", observer=observer, stop=stop)
+    assert signal.getsignal(number) is before
+    signal.signal(number, inherited)
+    assert checkpoints.steps(tmp_path / "cut")
+    resumed = fit(tmp_path / "cut")
+    assert_same(resumed.params, fit(tmp_path / "whole").params)
+
+
+def test_non_finite_loss_stops_at_its_step_and_keeps_the_checkpoint(tmp_path):
+    bad_step = 2 * EPOCH + 3
+
+    def loss(params, frozen, batch, key):
+        good = jnp.square(batch["x"] @ params["w"] - batch["y"])
+        # Whether this step goes wrong is read off the key, as the step itself is not
+        # an argument of a loss.
+        data = jax.random.key_data(key)
+        return jnp.where((data == bad_key).all(), jnp.nan, good), {}
+
+    step_key = jax.random.split(jax.random.key(3), 3)[2]
+    bad_key = jax.random.key_data(jax.random.fold_in(step_key, bad_step))
+    expected = rf"loss: not finite at step {bad_step}; .*step {2 * EPOCH}, is kept in"
+    with pytest.raises(loop.NonFiniteError, match=expected):
+        fit(tmp_path, regression(loss=loss))
+    kept = last_state(tmp_path)
+    assert kept.step == 2 * EPOCH
+    assert np.isfinite(kept.state[0].params["w"]).all()
+
+
+def test_non_finite_parameters_are_not_saved(tmp_path):
+    @jax.custom_vjp
+    def poison(w):
+        return w
+
+    poison.defvjp(lambda w: (w, None), lambda _, g: (g * jnp.inf,))
+
+    def loss(params, frozen, batch, key):
+        return jnp.square(batch["x"] @ poison(params["w"])), {}
+
+    with pytest.raises(loop.NonFiniteError, match="no checkpoint yet"):
+        fit(tmp_path, regression(loss=loss))
+    assert checkpoints.steps(tmp_path) == []
+
+
+def test_best_epoch_wins(tmp_path):
+    best = fit(tmp_path / "a", regression([0.1, 0.9, 0.3, 0.9, 0.2]), epochs=5)
+    upto = fit(tmp_path / "b", regression([0.1, 0.2, 0.3, 0.9]), epochs=4)
+    assert best.score == pytest.approx(0.9)
+    # Of equal scores the later one, so exactly what four epochs end with.
+    assert_same(best.params, upto.params)
+
+
+def test_one_compilation(tmp_path):
+    traces = []
+
+    def loss(params, frozen, batch, key):
+        traces.append(1)
+        return jnp.square(batch["x"] @ params["w"] - batch["y"]), {}
+
+    fit(tmp_path, regression(loss=loss))
+    assert len(traces) == 1
+
+
+def test_epochs_visit_every_example_once(tmp_path):
+    seen = []
+
+    def loss(params, frozen, batch, key):
+        jax.debug.callback(lambda y: seen.extend(np.asarray(y).tolist()), batch["y"])
+        return jnp.square(params["w"]), {}
+
+    fit(tmp_path, regression(loss=loss), epochs=2)
+    jax.effects_barrier()
+    y = np.sort(np.asarray(arrays()["y"]))
+    np.testing.assert_array_equal(np.sort(seen[:EXAMPLES]), y)
+    np.testing.assert_array_equal(np.sort(seen[EXAMPLES:]), y)
+    assert seen[:EXAMPLES] != seen[EXAMPLES:]
+
+
+def test_adam_adds_l2_to_the_gradient():
+    params = {"w": jnp.asarray([2.0, -3.0])}
+    optimizer = tasks.adam(0.01, 0.5)
+    updates, _ = optimizer.update(
+        {"w": jnp.asarray([-1.0, 1.0])}, optimizer.init(params), params
+    )
+    # g + 0.5 w = [0, -0.5]; Adam's first step is -rate * sign, and 0 where g is 0.
+    np.testing.assert_allclose(updates["w"], [0.0, 0.01], rtol=1e-5, atol=1e-8)
+
+
+def test_adam_decays_to_zero_along_a_cosine():
+    params, grads = jnp.asarray(1.0), jnp.asarray(1.0)
+    optimizer = tasks.adam(optax.cosine_decay_schedule(0.1, 10), 0.0)
+    state = optimizer.init(params)
+    rates = []
+    for _ in range(11):
+        update, state = optimizer.update(grads, state, params)
+        rates.append(-float(update))
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(11) / 10))
+    np.testing.assert_allclose(rates, expected, rtol=1e-4, atol=1e-7)
+    assert isinstance(optimizer, optax.GradientTransformation)

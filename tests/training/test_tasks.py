@@ -1,0 +1,553 @@
+"""Losses: closed-form values, and nothing frozen is touched."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from coded_jax import codes
+from coded_jax.codes import erasures
+from coded_jax.data import augmentation
+from coded_jax.data.augmentation import augment
+from coded_jax.inference import pipeline, stages
+from coded_jax.models.modules import ConvNorm, base_model
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.splitting.plan import make_plan
+from coded_jax.training import steps, tasks
+from coded_jax.training.losses import (
+    base_losses,
+    coded_losses,
+    require_nonnegative,
+    with_targets,
+)
+from coded_jax.types import CodeShape, Dataset, Split, chain
+from tests.models.test_models import random_variables
+from tests.pipelines import one_stage
+
+SHAPE, MEAN, STD = (28, 28, 1), (0.1,), (0.3,)
+
+
+@pytest.fixture
+def images():
+    return jax.random.randint(jax.random.key(8), (6, *SHAPE), 0, 256).astype(jnp.uint8)
+
+
+def make_pipeline(base, variables, make_code, k=2, r=1):
+    plan = make_plan(base.f_conv, variables, SHAPE, (k, 1))
+    shape = CodeShape(k, r, plan.piece_shape, plan.share_shape)
+    return one_stage(base, plan, make_code(shape), MEAN, STD, r)
+
+
+def learned(**options):
+    return lambda shape: codes.learned_code(shape, **options)
+
+
+def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    frozen = lenet[1]
+    target = pipeline.base_features(pipe, frozen, images)
+    for lost, rows in (((), slice(0, 0)), ((0,), slice(0, 2)), ((1,), slice(2, 4))):
+        available = jnp.asarray(erasures.available(lost, 3))
+        batch = {"images": images}
+        losses = coded_losses(pipe, ({},), frozen, batch, available)
+        expected = np.square(target[:, rows]).sum((1, 2, 3)) / target[0].size
+        np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
+    base, frozen = lenet
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    available = jnp.asarray(erasures.available((1,), 3))
+    batch = {"images": images}
+    target = np.asarray(pipeline.base_features(pipe, frozen, images))
+    lost = target * (np.arange(4) >= 2)[:, None, None]  # rows 2 and 3 of the features
+    kernel = frozen["head"]["params"]["Dense_0"]["kernel"]
+    hidden = np.square(lost.reshape(6, -1) @ kernel).mean(1)
+    find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
+    plain, with_hidden = find(), find(distillation=0.5)
+    np.testing.assert_allclose(with_hidden, plain + 0.5 * hidden, rtol=1e-4)
+    # Without a hidden layer that is known, the logits.
+    pipe = pipe._replace(base=pipe.base._replace(hidden=None))
+    find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
+    apart = base.head(frozen, target - lost) - base.head(frozen, target)
+    expected = plain + 2 * np.square(apart).mean(1)
+    np.testing.assert_allclose(find(distillation=2.0), expected, rtol=1e-4)
+
+
+def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
+    base, frozen = lenet
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    available = jnp.asarray(erasures.available((1,), 3))
+    labels = np.array([3, 1, 4, 1, 5, -1], np.int32)  # none of the last
+    batch = {"images": images, "labels": labels}
+    target = np.asarray(pipeline.base_features(pipe, frozen, images))
+    kept = target * (np.arange(4) < 2)[:, None, None]
+    logs = jax.nn.log_softmax(base.head(frozen, kept))
+    entropies = np.where(labels < 0, 0, -logs[np.arange(6), labels])
+    find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
+    np.testing.assert_allclose(
+        find(supervision=2.0, distillation=0.5),
+        find(distillation=0.5) + 2 * entropies,
+        rtol=1e-4,
+    )
+
+
+def test_augmented_images_have_their_own_features(lenet, images):
+    """With zero-fill and everything lost, the loss is the energy of the features."""
+    pipe = make_pipeline(*lenet, codes.zero_fill, r=2)
+    split = Split(np.asarray(images), np.zeros(6, np.int32))
+    dataset = Dataset("x", 10, split, split, split, MEAN, STD)
+    task = tasks.code_task(
+        pipe, lenet[1], dataset, optax.sgd(0.1), 2, [()], augmentation="shift"
+    )
+    key = jax.random.key(3)
+    losses, _ = jax.jit(task.loss)(({},), lenet[1], {"images": images}, key)
+    change_key, draw_key = jax.random.split(key)
+    shifted = augment(change_key, images, "shift")
+    target = pipeline.base_features(pipe, lenet[1], shifted)
+    masks = erasures.sample_harmful(draw_key, 2, 4, 2, 6)
+    shares = jnp.stack([target[:, :2], target[:, 2:]])
+    energy = np.square(shares).sum((2, 3, 4)) / target[0].size
+    expected = (energy * ~masks[:2]).sum(0)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("systematic", [True, False])
+def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, systematic):
+    options = {"encoder_width": 4, "decoder_width": 8, "systematic": systematic}
+    pipe = make_pipeline(*lenet, learned(encoder=kind, decoder=kind, **options))
+    params = pipe.init(jax.random.key(1))
+    available = jnp.asarray(erasures.available((0,), 3))
+
+    def loss(params, frozen):
+        batch = {"images": images}
+        return coded_losses(pipe, params, frozen, batch, available).mean()
+
+    grads, frozen_grads = jax.grad(loss, argnums=(0, 1))(params, lenet[1])
+    assert all((g == 0).all() for g in jax.tree.leaves(frozen_grads))
+    for part in ("encoder", "decoder"):
+        kernels = [g for g in jax.tree.leaves(grads[0][part]) if g.ndim > 1]
+        assert all((g != 0).any() for g in kernels)
+
+
+def test_training_leaves_the_frozen_variables_bitwise_unchanged(lenet, images):
+    pipe = make_pipeline(*lenet, learned())
+    frozen = jax.tree.map(jnp.copy, lenet[1])
+    before = jax.tree.map(np.array, frozen)
+    dataset = dataset_of(images)
+    task = tasks.code_task(pipe, frozen, dataset, tasks.adam(1e-2, 1e-2), 1, [()])
+    state, _ = steps.initial_state(task.init, task.optimizer, jax.random.key(0))
+    started = jax.tree.map(np.array, state.params)
+    arrays = tasks.device_arrays(None, dataset.train)
+    for _ in range(3):
+        state, metrics = steps.train_steps(
+            state,
+            frozen,
+            arrays,
+            jnp.arange(6),
+            jax.random.key(2),
+            loss=task.loss,
+            optimizer=task.optimizer,
+            batch_size=3,
+        )
+    assert np.isfinite(metrics["loss"])
+    jax.tree.map(np.testing.assert_array_equal, before, frozen)
+    changed = jax.tree.map(lambda a, b: (a != b).any(), started, state.params)
+    assert all(jax.tree.leaves(changed))
+
+
+def dataset_of(images):
+    split = Split(np.asarray(images), np.arange(len(images), dtype=np.int32))
+    return Dataset("tiny", 10, split, split, split, MEAN, STD)
+
+
+def test_codes_overfit_one_batch(lenet, images):
+    pipe = make_pipeline(*lenet, learned())
+    available = jnp.asarray(erasures.available((1,), 3))
+    params = pipe.init(jax.random.key(1))
+    optimizer = optax.adam(3e-3)
+    state = optimizer.init(params)
+    step = jax.jit(
+        jax.value_and_grad(
+            lambda p: coded_losses(
+                pipe, p, lenet[1], {"images": images}, available
+            ).mean()
+        )
+    )
+    losses = []
+    for _ in range(60):
+        loss, grads = step(params)
+        updates, state = optimizer.update(grads, state)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(loss))
+    assert losses[-1] < 0.4 * losses[0]
+
+
+def test_base_loss_is_cross_entropy(lenet, images):
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    labels = jnp.arange(6)
+    x = (np.asarray(images) / 255 - MEAN[0]) / STD[0]
+    base, variables = lenet
+    logits = np.asarray(
+        base.head(variables, base.f_conv(variables, jnp.asarray(x, jnp.float32)))
+    )
+    chosen = np.exp(logits)[np.arange(6), np.arange(6)] / np.exp(logits).sum(1)
+    batch = {"images": images, "labels": labels}
+    losses, moved = base_losses(pipe, variables, batch)
+    np.testing.assert_allclose(losses, -np.log(chosen), rtol=1e-5)
+    assert moved == {}
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
+def test_kept_targets_give_the_same_losses(lenet, images, k, r):
+    pipe = make_pipeline(*lenet, learned(), k, r)
+    frozen, params = lenet[1], pipe.init(jax.random.key(1))
+    kept = with_targets(pipe, frozen, {"images": images})
+    assert [target.shape for target in kept["targets"]] == [(6, 4, 4, 16)]
+    available = erasures.sample(jax.random.key(3), k + r, r, 6)
+    losses = jax.jit(functools.partial(coded_losses, pipe))
+    for batch in (kept, {"images": images}):
+        found = losses(params, frozen, batch, available)
+        (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
+        whole = stages.coded_features(stage, frozen, *params, x)
+        merged = stages.reconstruct(stage, *params, whole, available)
+        target = pipeline.base_features(pipe, frozen, images)
+        expected = np.square(merged - target).mean((1, 2, 3))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_targets_too_large_to_keep_are_computed_in_the_step(lenet, images, monkeypatch):
+    monkeypatch.setattr("coded_jax.training.losses.CACHE_BYTES", 6 * 256 * 4 - 1)
+    pipe = make_pipeline(*lenet, learned())
+    assert set(with_targets(pipe, lenet[1], {"images": images})) == {"images"}
+
+
+# --- chains of stages -----------------------------------------------------------------
+
+
+@functools.cache
+def make_chain(make_code=None):
+    """Two stages of two layers each; 28 rows of features become 14, in two shares."""
+    base = base_model([ConvNorm(3), ConvNorm(4), ConvNorm(5, stride=2), ConvNorm(4)])
+    variables = random_variables(base, SHAPE)
+    own = {"dataset": "own", "base_model": "own"}
+    config = Config(**own, stages=((1, 2), (3, 4)))
+    pipe = build_pipeline(config, SHAPE, 10, MEAN, STD, base=base)
+    assert pipe.codings[1].plan.rows.out == 14
+    make = make_code or codes.zero_fill
+    return pipe.with_codes(lambda shape, code: make(shape)), variables
+
+
+def narrow(shape):
+    return codes.learned_code(
+        shape,
+        encoder="conv",
+        decoder="conv",
+        encoder_width=4,
+        decoder_width=8,
+        dilations=(1,),
+    )
+
+
+@pytest.mark.parametrize("end_to_end", [True, False])
+@pytest.mark.parametrize("kept", [True, False])
+def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
+    pipe, variables = make_chain()
+    masks = np.ones((2, 3, 6), bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = masks[1, 1, 1] = masks[1, 0, 2] = False
+    masks[:, 2, 3] = False  # parity, which is of no use
+    batch = {"images": images}
+    if kept:
+        batch = with_targets(pipe, variables, batch)
+        shapes = [target.shape for target in batch["targets"]]
+        assert shapes == [(6, 28, 28, 4), (6, 14, 14, 4)]
+    found = jax.jit(functools.partial(coded_losses, pipe, end_to_end=end_to_end))(
+        ({}, {}), variables, batch, masks
+    )
+    first, second = (jax.jit(chain(pipe.base.blocks[i : i + 2])) for i in (0, 2))
+    x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
+    exact = [np.asarray(first(variables, x))]
+    exact.append(np.asarray(second(variables, exact[0])))
+    made = [np.array(exact[0])]
+    made[0][0, :14] = made[0][1, 14:] = 0
+    made.append(np.array(second(variables, made[0] if end_to_end else exact[0])))
+    made[1][1, 7:] = made[1][2, :7] = 0
+    expected = sum(
+        np.square(a - b).mean((1, 2, 3)) / np.square(a).mean()
+        for a, b in zip(exact, made, strict=True)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    # Image 0 lost something in the first stage only: the second one suffers, too, if
+    # it is given what the first one reconstructed.
+    alone = np.square(exact[0][0] - made[0][0]).mean() / np.square(exact[0]).mean()
+    assert (found[0] > 1.1 * alone) == end_to_end
+    assert found[3:].max() < 1e-6
+
+
+def test_distillation_of_a_chain(images):
+    """The head's error over the mean square of what it should have made."""
+    pipe, variables = make_chain()
+    batch = {"images": images}
+    mask = np.ones((3, 1), bool)
+    mask[0] = False
+    find = functools.partial(coded_losses, pipe, ({}, {}), variables, batch, mask)
+    exact = pipeline.base_features(pipe, variables, images)
+    first, second = (chain(pipe.base.blocks[i : i + 2]) for i in (0, 2))
+    x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
+    x = np.array(first(variables, x))
+    x[:, :14] = 0
+    x = np.array(second(variables, x))
+    x[:, :7] = 0
+    wanted, found = (pipe.base.head(variables, f) for f in (exact, x))
+    error = np.square(wanted - found).mean(1) / np.square(wanted).mean()
+    np.testing.assert_allclose(find(distillation=3.0), find() + 3 * error, rtol=1e-4)
+
+
+def test_nonnegative_features_are_asked_for(lenet, images):
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    require_nonnegative(pipe, lenet[1], images)
+    base, variables = lenet
+    base = base._replace(blocks=base.blocks[:1])  # ends before the ReLU
+    pipe = make_pipeline(base, variables, codes.zero_fill)
+    with pytest.raises(ValueError, match=r"^nonnegative: True given, .* 1-1 are, down"):
+        require_nonnegative(pipe, variables, images)
+
+
+def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
+    pipe, variables = make_chain(narrow)
+    params = pipe.init(jax.random.key(1))
+    masks = np.ones((2, 3, 1), bool)
+    masks[:, 0] = False
+    batch = with_targets(pipe, variables, {"images": images})
+
+    @functools.partial(jax.jit, static_argnames="end_to_end")
+    def gradients(batch, end_to_end):
+        loss = lambda params, frozen: coded_losses(
+            pipe, params, frozen, batch, masks, end_to_end
+        ).mean()
+        return jax.grad(loss, (0, 1))(params, variables)
+
+    found = {}
+    for end_to_end in (True, False):
+        grads, frozen = gradients(batch, end_to_end)
+        assert all((g == 0).all() for g in jax.tree.leaves(frozen))
+        for stage in grads:  # each code is trained by its own loss, at least
+            for part in ("encoder", "decoder"):
+                kernels = [g for g in jax.tree.leaves(stage[part]) if g.ndim > 1]
+                assert all((g != 0).any() for g in kernels)
+        # What the last stage should have put out is all that is changed.
+        *others, last = batch["targets"]
+        moved = {**batch, "targets": (*others, last + last.mean(axis=0)[None])}
+        scale = np.square(moved["targets"][1]).mean() / np.square(last).mean()
+        other, _ = gradients(moved, end_to_end)
+        found[end_to_end] = jax.tree.map(
+            lambda a, b: float(np.abs(a - b).max() / np.abs(a).max()),
+            grads[0],
+            other[0],
+        )
+        assert 1.5 < scale < 10
+    for part in ("encoder", "decoder"):
+        assert min(jax.tree.leaves(found[True][part])) > 1e-3
+    assert max(jax.tree.leaves(found[False])) == 0
+
+
+def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
+    pipe, variables = make_chain(narrow)
+    params = pipe.init(jax.random.key(1))
+    batch = {"images": images}
+    masks = np.ones((3, 6), bool)
+    masks[0, :4] = masks[1, 4:] = False
+    (stage, _), (first, second) = pipe.stages, params
+    base = pipe.base._replace(blocks=pipe.base.blocks[:2])
+    alone = pipe._replace(base=base, stages=(stage,))
+    target = pipeline.base_features(alone, variables, images)
+
+    @jax.jit
+    def both(params):
+        chained = lambda p: coded_losses(
+            pipe, (p, second), variables, batch, masks, end_to_end=False
+        ).mean()
+        single = lambda p: coded_losses(alone, (p,), variables, batch, masks).mean()
+        return jax.grad(chained)(params), jax.grad(single)(params)
+
+    chained, single = both(first)
+    scale = float(np.square(target).mean())
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(scale * a, b, rtol=1e-3, atol=1e-6),
+        chained,
+        single,
+    )
+
+
+@pytest.mark.parametrize("systematic", [True, False])
+@pytest.mark.parametrize("stage_losses", ["held", "per_stage"])
+def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
+    pipe, variables = make_chain()
+    pipe = pipe.with_codes(lambda shape, code: code._replace(systematic=systematic))
+    seen = []
+
+    def note(pipe, params, frozen, batch, available, end_to_end, *weights):
+        seen.append((available, end_to_end))
+        return jnp.zeros(6)
+
+    monkeypatch.setattr(tasks, "coded_losses", note)
+    optimizer = tasks.adam(1e-3, 0.0)
+    for stage_training in tasks.STAGE_TRAININGS:
+        task = tasks.code_task(
+            pipe,
+            variables,
+            dataset_of(np.tile(images, (100, 1, 1, 1))),
+            optimizer,
+            1,
+            [()],
+            stage_training,
+            stage_losses,
+        )
+        batch = {"images": np.tile(images, (100, 1, 1, 1))}
+        task.loss(({}, {}), variables, batch, jax.random.key(0))
+    (mask, end_to_end), (again, not_end_to_end) = seen
+    assert end_to_end and not not_end_to_end
+    np.testing.assert_array_equal(mask, again)
+    held = stage_losses == "held"
+    assert mask.shape == ((3, 600) if held else (2, 3, 600))
+    lost = ~np.asarray(mask).reshape(-1, 3, 600)
+    if systematic:  # always one of the two data pieces
+        assert (lost[:, :2].sum(axis=1) == 1).all() and not lost[:, 2].any()
+        alike = (lost == lost[:1]).all(axis=(0, 1)).mean()
+        assert abs(alike - (1 if held else 1 / 2)) < 0.08
+    else:  # half of the images lose nothing in one stage, a quarter in both
+        nothing = (~lost).all(axis=(0, 1)).mean()
+        assert abs(nothing - (1 / 2 if held else 1 / 4)) < 0.07
+
+
+# --- base models with batch norm ------------------------------------------------------
+
+
+@functools.cache
+def make_normed():
+    base = base_model([ConvNorm(3), ConvNorm(4, stride=2)])
+    variables = random_variables(base, SHAPE)
+    plan = make_plan(base.f_conv, variables, SHAPE, (2, 1))
+    code = codes.zero_fill(CodeShape(2, 1, plan.piece_shape, plan.share_shape))
+    return one_stage(base, plan, code, MEAN, STD, 1), variables
+
+
+def trained_by_hand(variables, x):
+    """Logits of `make_normed`'s model while it is trained, and its running means."""
+    moved = {}
+    for name, stride in (("block_1", 1), ("block_2", 2)):
+        params, stats = (variables[name][kind] for kind in ("params", "batch_stats"))
+        x = jax.lax.conv_general_dilated(
+            x,
+            params["Conv_0"]["kernel"],
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        norm, stats = params["BatchNorm_0"], stats["BatchNorm_0"]
+        moved[name] = {
+            "mean": 0.9 * stats["mean"] + 0.1 * mean,
+            "var": 0.9 * stats["var"] + 0.1 * var,
+        }
+        along = lambda v: v[None, None, None]
+        x = along(norm["scale"]) * (x - along(mean)) / along(jnp.sqrt(var + 1e-5))
+        x = jnp.maximum(x + along(norm["bias"]), 0)
+    layer = variables["head"]["params"]["logits"]
+    return x.mean((1, 2)) @ layer["kernel"] + layer["bias"][None], moved
+
+
+def batch_of(images):
+    return {"images": images, "labels": jnp.arange(len(images), dtype=jnp.int32)}
+
+
+def test_batch_norm_is_trained_on_the_statistics_of_the_batch(images):
+    pipe, variables = make_normed()
+    x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
+    logits, statistics = jax.jit(trained_by_hand)(variables, x)
+    losses, moved = jax.jit(functools.partial(base_losses, pipe))(
+        variables, batch_of(images)
+    )
+    expected = -np.asarray(jax.nn.log_softmax(logits))[np.arange(6), np.arange(6)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert moved == {
+        name: {"batch_stats": {"BatchNorm_0": block["batch_stats"]["BatchNorm_0"]}}
+        for name, block in moved.items()
+    }
+    found = {name: b["batch_stats"]["BatchNorm_0"] for name, b in moved.items()}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, statistics
+    )
+    assert found.keys() == statistics.keys() == {"block_1", "block_2"}
+
+
+def test_a_step_sets_the_statistics_and_learns_the_rest(images):
+    pipe, variables = make_normed()
+    batch = batch_of(images)
+    dataset = dataset_of(images)
+    optimizer = optax.sgd(0.1)
+    task = tasks.base_task(pipe, dataset, optimizer)
+    init = lambda key: jax.tree.map(jnp.asarray, variables)
+    state, _ = steps.initial_state(init, optimizer, jax.random.key(0))
+    _, moved = base_losses(pipe, variables, batch)
+    grads = jax.grad(lambda v: base_losses(pipe, v, batch)[0].mean())(variables)
+    state, _ = steps.train_steps(
+        state,
+        {},
+        batch,
+        jnp.arange(6),
+        jax.random.key(2),
+        loss=task.loss,
+        optimizer=optimizer,
+        batch_size=6,
+    )
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    for name, block in moved.items():
+        found = state.params[name]
+        jax.tree.map(close, found["batch_stats"], block["batch_stats"])
+        before = variables[name]["batch_stats"]["BatchNorm_0"]["mean"]
+        assert not np.isclose(found["batch_stats"]["BatchNorm_0"]["mean"], before).any()
+    for name, block in variables.items():
+        expected = jax.tree.map(
+            lambda p, g: p - 0.1 * g, block["params"], grads[name]["params"]
+        )
+        jax.tree.map(close, state.params[name]["params"], expected)
+        for p, g in zip(
+            *map(jax.tree.leaves, (block["params"], grads[name]["params"])), strict=True
+        ):
+            assert np.abs(g).max() > 1e-4 * np.abs(p).max()
+
+
+def test_label_smoothing(lenet, images):
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    logits = lenet[0].head(lenet[1], pipeline.base_features(pipe, lenet[1], images))
+    of_classes = -np.asarray(jax.nn.log_softmax(logits))
+    expected = 0.7 * of_classes[np.arange(6), np.arange(6)] + 0.3 * of_classes.mean(1)
+    losses, _ = base_losses(pipe, lenet[1], batch_of(images), 0.3)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch):
+    pipe, variables = make_normed()
+    seen = []
+    monkeypatch.setattr(
+        tasks,
+        "base_losses",
+        lambda _, v, batch, smoothing: seen.append((batch, smoothing)),
+    )
+    task = tasks.base_task(
+        pipe, dataset_of(images), tasks.adam(1e-3, 0.0), "flip_shift", 0.1
+    )
+    batch = batch_of(images)
+    for i in range(2):
+        task.loss(variables, {}, batch, jax.random.key(i))
+        expected = augmentation.augment(jax.random.key(i), images, "flip_shift")
+        np.testing.assert_array_equal(seen[i][0]["images"], expected)
+        np.testing.assert_array_equal(seen[i][0]["labels"], batch["labels"])
+        assert seen[i][1] == 0.1
+    assert not np.array_equal(seen[0][0]["images"], seen[1][0]["images"])
