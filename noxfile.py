@@ -2,7 +2,8 @@
 
 nox              the whole suite on Python 3.11, on 3.13 with the newest jax, and with
                  Colab's versions
-nox -t smoke     on each of them what depends on versions most, in about a minute
+nox -t long      the long tests alone
+nox -t smoke     what depends on versions most, in about a minute each
 nox -s docs      the reference into site/, with every warning an error
 """
 
@@ -40,12 +41,17 @@ def install(session: nox.Session, *packages: str) -> None:
 
 
 def define(name: str, python: str, pins: list[str]) -> None:
-    """The two sessions of one set of versions."""
+    """Defines the sessions of one set of versions."""
 
     @nox.session(name=f"tests-{name}", python=python, tags=["tests"])
     def tests(session: nox.Session) -> None:
         install(session, ".[test]", *pins)
-        session.run("python", "-m", "pytest", *session.posargs)
+        session.run("python", "-m", "pytest", "-m", "", *session.posargs)
+
+    @nox.session(name=f"long-{name}", python=python, tags=["long"])
+    def long(session: nox.Session) -> None:
+        install(session, ".[test]", *pins)
+        session.run("python", "-m", "pytest", "-m", "long", *session.posargs)
 
     @nox.session(name=f"smoke-{name}", python=python, tags=["smoke"])
     def smoke(session: nox.Session) -> None:

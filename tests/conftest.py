@@ -17,11 +17,18 @@ if jax.__version_info__ < (0, 11):  # later, unknown flags end the process
     # Fused loops are generated straight as LLVM code: a third of the time to compile.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
 from coded_jax.devices import startup  # noqa: E402
 from coded_jax.models import make_base_model  # noqa: E402
+
+FAST = "not long"  # the expression of marks in `pyproject.toml`
+for name, examples in {"fast": 15, "long": 100}.items():
+    hypothesis.settings.register_profile(
+        name, max_examples=examples, deadline=None, derandomize=True, database=None
+    )
 
 # A CPU stands for the devices that tests of placement need.
 startup.offer_cpu_devices(8)
@@ -29,6 +36,28 @@ startup.offer_cpu_devices(8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Truths hold to float32 rounding; accelerators multiply more coarsely by default.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_configure(config):
+    """Chooses how many examples properties have, and runs whatever test is named."""
+    fast = config.option.markexpr == FAST
+    hypothesis.settings.load_profile("fast" if fast else "long")
+    if fast and any("::" in argument for argument in config.args):
+        config.option.markexpr = ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Makes property tests long ones too, where those are run: with more examples."""
+    if config.option.markexpr != FAST:
+        for item in items:
+            if hypothesis.is_hypothesis_test(getattr(item, "obj", None)):
+                item.add_marker("long")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.option.markexpr == FAST:
+        terminalreporter.write_line("Not run: long tests (python -m pytest -m long)")
 
 
 @pytest.fixture(scope="session")

@@ -226,6 +226,7 @@ REAL = os.environ.get("TFDS_DATA_DIR", "")
     ("name", "mean", "std"),
     [("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.2860, 0.3530)],
 )
+@pytest.mark.long
 def test_real_data(name, mean, std):
     if not list(Path(REAL or "/nowhere").glob(f"{name}/*/dataset_info.json")):
         pytest.skip(f"TFDS_DATA_DIR holds no {name}")

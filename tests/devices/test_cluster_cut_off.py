@@ -46,6 +46,7 @@ def processes_of(node):
     return set().union(*(descendants(info.process.pid) for info in started))
 
 
+@pytest.mark.long
 def test_a_machine_that_is_cut_off(cluster, finished):
     """Its workers are lost, the others answer, and another machine takes its place."""
     cluster, added = cluster

@@ -74,6 +74,7 @@ def metrics(workdir):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.long
 def test_two_processes_give_the_result_of_one(launch, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     codes = finish(launch(flags(one), *two_processes(two)))

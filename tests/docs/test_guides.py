@@ -128,10 +128,12 @@ def first(tmp_path_factory):
 
 
 @pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.long
 def test_every_block_of_a_guide(guide, first):
     run_blocks(f"{guide}.md", guide_blocks(guide), first)
 
 
+@pytest.mark.long
 def test_quick_start_of_the_readme(first):
     """With a run of fewer epochs in the place of its first command."""
     (first / "runs/quickstart").symlink_to("first")
@@ -171,6 +173,7 @@ def test_every_module_is_in_the_table_of_the_readme():
     assert {name for name in modules if f"`{name}`" not in table} == set()
 
 
+@pytest.mark.long
 def test_reference_is_built_without_warnings(first):
     run_blocks("docs/README.md", guide_blocks("README"), first)
     pages = {path.stem for path in (first / "site/coded_jax").glob("*.html")}

@@ -53,6 +53,7 @@ def outputs(notebook):
     return [output for cell in code(notebook) for output in cell.outputs]
 
 
+@pytest.mark.long
 def test_quickstart(tmp_path):
     text, pictures = run("quickstart", tmp_path, "BASE_EPOCHS, EPOCHS = 1, 0.3")
     (accuracy,) = re.findall(r"([\d.]+)% without losses", text)
@@ -68,6 +69,7 @@ def test_quickstart(tmp_path):
 
 
 @pytest.mark.parametrize("devices, mesh", [(1, (1, 1)), (6, (3, 2))])
+@pytest.mark.long
 def test_placement(tmp_path, devices, mesh):
     small = f"CPU_DEVICES, BATCHES, REPEATS = {devices}, [1, 12], 2"
     text, pictures = run("placement", tmp_path, small)
@@ -84,6 +86,7 @@ def test_placement(tmp_path, devices, mesh):
     assert pictures == 1
 
 
+@pytest.mark.long
 def test_own_cnn(tmp_path):
     text, pictures = run("own_cnn", tmp_path, "CNN_EPOCHS, EPOCHS = 1, 0.2")
     (trained,) = re.findall(r"epoch 1: validation accuracy ([\d.]+)%", text)
@@ -100,6 +103,7 @@ def test_own_cnn(tmp_path):
     assert pictures == 2
 
 
+@pytest.mark.long
 def test_ablation(tmp_path):
     small = 'SCHEDULES, SEEDS, WIDTH = ["1", "2"], 2, 2\nBASE_EPOCHS, EPOCHS = 0.5, 0.1'
     text, pictures = run("ablation", tmp_path, small)

@@ -220,6 +220,7 @@ ARGUMENTS = [
 run = functools.partial(run_script, "benchmark")
 
 
+@pytest.mark.long
 def test_a_small_run(tmp_path):
     output = tmp_path / "new" / "benchmark.json"
     done = run(*ARGUMENTS, f"--output={output}")

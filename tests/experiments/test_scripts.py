@@ -235,6 +235,7 @@ def run_readme(heading):
     return scope
 
 
+@pytest.mark.long
 def test_readme_brings_its_own_cnn(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

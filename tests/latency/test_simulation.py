@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coded_jax.latency import simulation, strategies
@@ -289,7 +289,6 @@ def test_summary_of_lost_requests():
     st.lists(st.floats(0, 100, width=32) | st.just(math.inf), min_size=1, max_size=60),
     st.integers(2, 40),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
 def test_distribution_function(values, points):
     values = np.array(values, np.float32)
     seconds, shares = simulation.cdf(values, points)

@@ -7,7 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coded_jax.latency import stragglers
@@ -149,7 +149,6 @@ def test_order_statistics_of_a_trace_are_those_of_all_its_draws():
     st.sampled_from([*EXAMPLES, Pareto(0.7, 1.2), LogNormal(3.0, 2.5)]),
     st.integers(1, 12),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
 def test_order_statistics_ascend_and_sum_to_n_means(distribution, n):
     found = [order_statistic_mean(distribution, k, n) for k in range(1, n + 1)]
     assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(found))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
@@ -50,7 +50,6 @@ def assert_close(actual, expected, tolerance=TOLERANCE["float32"]):
         assert np.abs(a - b).max() <= tolerance * max(1, np.abs(b).max())
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     batch=st.integers(1, 3),
     h=st.integers(1, 9),
@@ -167,7 +166,6 @@ def test_a_stack_has_the_parameters_of_nn_conv():
     assert_close(stack.apply(variables, x), Plain().apply(plain, x))
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     h=st.integers(2, 7),
     w=st.integers(2, 7),

@@ -24,6 +24,7 @@ from tests.data.test_datasets import write_data
 from tests.runs.test_experiment import SMALL, assert_same, params_of, small_run
 
 
+@pytest.mark.long
 def test_seeds_and_rivals(tmp_path):
     config = dataclasses.replace(
         SMALL,
@@ -73,6 +74,7 @@ def test_seeds_and_rivals(tmp_path):
     assert small_run(tmp_path, config)["seeds"] == results["seeds"]
 
 
+@pytest.mark.long
 def test_groups_of_images(tmp_path):
     config = dataclasses.replace(
         SMALL, split="group", code="parity_model", k=3, baselines=("berrut",)
@@ -114,6 +116,7 @@ def test_groups_of_images(tmp_path):
     np.testing.assert_allclose(found, model.logits(images, [1]), atol=1e-4)
 
 
+@pytest.mark.long
 def test_bfloat16_trains(tmp_path):
     config = dataclasses.replace(
         SMALL, precision="bfloat16", baselines=("zero_fill",), epochs=1
@@ -128,6 +131,7 @@ def test_bfloat16_trains(tmp_path):
     assert summary["1"]["mean"] > baseline["1"]["mean"]
 
 
+@pytest.mark.long
 def test_cifar10_with_the_conv_pair(tmp_path):
     """Colour images, a grid, and a code of convolutions, from TFDS files."""
     write_data(tmp_path / "data", "cifar10")
@@ -190,6 +194,7 @@ TINY = Config(
 )
 
 
+@pytest.mark.long
 def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
     base, traced = tmp_path / "base", []
     monkeypatch.setattr(
@@ -227,6 +232,7 @@ def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
     assert_same(frozen, again)
 
 
+@pytest.mark.long
 def test_stages_of_a_vgg_end_to_end(tmp_path, few_images):
     config = dataclasses.replace(
         TINY,
@@ -257,6 +263,7 @@ def test_stages_of_a_vgg_end_to_end(tmp_path, few_images):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.long
 def test_cifar100_through_the_stages_of_a_resnet(tmp_path):
     name, classes = "cifar100", 100
     write_data(tmp_path / "data", name)

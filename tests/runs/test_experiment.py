@@ -226,6 +226,7 @@ def test_codes_are_trained_on_the_first_images_alone(tmp_path):
     assert few.validation is whole.validation and few.test is whole.test
 
 
+@pytest.mark.long
 def test_donation_changes_no_step(finished):
     # Where it did (jax 0.7.2 on one CPU), it was from the fourth step on.
     model, dataset = coded_jax.load(finished, devices=1), data.load("mnist_5k")
@@ -255,6 +256,7 @@ def test_wrong_data_dir_leaves_no_workdir(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     if len(jax.devices()) < 4:
         pytest.skip("needs 4 devices")
@@ -316,6 +318,7 @@ def metrics_of(path):
     return re.sub(r', "images_per_second": [\d.]+', "", text).splitlines()
 
 
+@pytest.mark.long
 def test_kill_9_and_resume_is_bit_for_bit(start, cache, tmp_path):
     """Kills at three moments, one in every phase, then lets the run end."""
     whole = start(f"--workdir={tmp_path / 'whole'}").wait()

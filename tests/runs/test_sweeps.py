@@ -272,6 +272,7 @@ def test_cells_of_another_grid_are_told_and_kept(swept, given, tmp_path, capsys)
     assert {row["cell"] for row in rows} == {"decoder=linear_k=2"}
 
 
+@pytest.mark.long
 def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
     folder, _ = swept
     cell = folder / "cells/decoder=low_rank_k=2"
@@ -309,6 +310,7 @@ def test_other_seeds_have_other_base_models():
     assert places.base(config) == places.base(same) != places.base(other)
 
 
+@pytest.mark.long
 def test_cells_in_processes_of_their_own(swept, tmp_path):
     pytest.importorskip("ray")
     first, _ = swept

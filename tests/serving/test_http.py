@@ -116,6 +116,7 @@ def test_too_late_is_504(finished, images):
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed"
 )
+@pytest.mark.long
 def test_one_command_serves_a_run_on_a_cluster(finished, images):
     command = [sys.executable, "experiments/serve.py", "--port=0"]
     command += [f"--flagfile={finished / 'flags.txt'}", "--compilation_cache="]

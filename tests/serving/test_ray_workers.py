@@ -149,6 +149,7 @@ def resident(process="self"):
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.long
 def test_soak(service, images):
     """2,000 requests under kills, freezes, stragglers, exceptions and NaN."""
     model, pool, total = service.model, service.engine.pool, 2000

@@ -259,7 +259,6 @@ def network(layers, x):
     size=pairs(12, 40),
     grid=st.sampled_from([(2, 1), (3, 1), (4, 1), (1, 2), (1, 3), (1, 4), (2, 2)]),
 )
-@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
 def test_random_networks(layers, size, grid):
     f = functools.partial(network, layers)
     try:

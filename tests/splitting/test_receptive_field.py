@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -71,7 +71,6 @@ layers = st.tuples(*[st.integers(1, 5), st.integers(1, 3)] * 2)
 
 
 @given(st.lists(layers, max_size=5), st.integers(-3, 9), st.integers(1, 4), st.data())
-@settings(max_examples=50, deadline=None, derandomize=True)
 def test_window_walks_back_layer_by_layer(chain, a, length, data):
     paddings = [data.draw(st.integers(0, 4)) for _ in chain]
     field = Field()

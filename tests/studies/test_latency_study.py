@@ -147,6 +147,7 @@ def test_replay_is_arithmetic(model):
     np.testing.assert_allclose(found, 0.010, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_script_measures_and_goes_on(finished, tmp_path):
     arguments = [
         f"--workdir={finished}",
