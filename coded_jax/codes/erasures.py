@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.checks import require
+
 Pattern = tuple[int, ...]
 """Indices of the lost results, ascending: data pieces `0..k-1`, parity `k..n-1`."""
 
@@ -32,21 +34,28 @@ def patterns_up_to(n: int, r: int) -> list[Pattern]:
     return [pattern for l in range(r + 1) for pattern in patterns(n, l)]
 
 
-def available(lost: Iterable[int], n: int) -> np.ndarray:
-    """Bool `[n, 1]`, True where the result arrived.
+def pattern_of(lost: Iterable[int], n: int) -> Pattern:
+    """Returns the erasure pattern of lost results that a caller names, ascending.
 
     Raises:
-      ValueError: an index is not in `0..n-1`, or stands twice.
+      ValueError: `lost` is no collection of indices, one is not in `0..n-1`, or one
+        stands twice.
     """
-    lost = tuple(lost)
-    indices = all(
+    accepted = f"a collection of distinct indices in 0..{n - 1}"
+    require("lost", lost, isinstance(lost, Iterable), accepted)
+    indices = tuple(lost)
+    whole = all(
         isinstance(i, int | np.integer) and not isinstance(i, bool) and 0 <= i < n
-        for i in lost
+        for i in indices
     )
-    if not indices or len(set(lost)) < len(lost):
-        raise ValueError(f"lost: {lost} given, distinct indices in 0..{n - 1} accepted")
+    require("lost", indices, whole and len(set(indices)) == len(indices), accepted)
+    return tuple(sorted(map(int, indices)))
+
+
+def available(lost: Iterable[int], n: int) -> np.ndarray:
+    """Returns bool `[n, 1]`, True where the result arrived; errors as of `pattern_of`."""
     mask = np.ones((n, 1), bool)
-    mask[list(lost)] = False
+    mask[list(pattern_of(lost, n))] = False
     return mask
 
 

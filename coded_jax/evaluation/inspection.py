@@ -224,7 +224,7 @@ def confusion(
     Raises:
       ValueError: there are no such results.
     """
-    erasures.available(lost := tuple(lost), pipeline.n)
+    pattern = erasures.pattern_of(lost, pipeline.n)
     if pipeline.group > 1:
         split = groups.group_split(split, pipeline.group)
     arrays = {"images": split.images, "labels": split.labels}
@@ -233,7 +233,7 @@ def confusion(
         frozen,
         params,
         placement.put_everywhere(pipeline.mesh, arrays),
-        [lost],
+        [pattern],
         _answers,
         per_image=True,
         stage_losses=stage_losses,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coded_jax.codes import erasures
 from coded_jax.evaluation import inspection
 from coded_jax.report.display import blocks_text, lost_text
 from coded_jax.report.figures import new_figure
@@ -42,7 +43,7 @@ def features(
       ImportError: matplotlib is missing.
       ValueError: the images have another shape; or see `inspection.feature_maps`.
     """
-    lost = tuple(lost)
+    lost = erasures.pattern_of(lost, model.pipeline.n)
     trained = (model.pipeline, model.frozen, model.params)
     stages = inspection.feature_maps(*trained, model.checked(images), lost)
     wide = 4 + max(len(maps.parity) for maps in stages)
@@ -98,7 +99,7 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
       ImportError: matplotlib is missing.
       ValueError: see `inspection.confusion`.
     """
-    lost = tuple(lost)
+    lost = erasures.pattern_of(lost, model.pipeline.n)
     found = inspection.confusion(
         model.pipeline,
         model.frozen,

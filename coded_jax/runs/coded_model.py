@@ -92,7 +92,7 @@ class CodedModel(NamedTuple):
           ValueError: wrong shape or dtype, or more lost results than the code's `r`.
         """
         images = self.checked(images)
-        lost = tuple(lost)
+        lost = erasures.pattern_of(lost, self.pipeline.n)
         if len(lost) > self.pipeline.r:
             raise ValueError(
                 f"lost: {len(lost)} results given, at most r={self.pipeline.r} accepted"
@@ -123,7 +123,7 @@ class CodedModel(NamedTuple):
         """
         if not 0 <= abstain_below <= 1:
             raise ValueError(f"abstain_below: {abstain_below} given, 0..1 accepted")
-        lost = tuple(lost)
+        lost = erasures.pattern_of(lost, self.pipeline.n)
         logits = self.logits(images, lost)
         if str(len(lost)) not in self.results.get("confidence", {}):
             raise ValueError(

@@ -60,7 +60,7 @@ def test_available(lost):
 
 @pytest.mark.parametrize(
     "lost",
-    [(4,), (-1,), (0, 0), (1.0,), ("0",), (True,), (None,)],
+    [(4,), (-1,), (0, 0), (1.0,), ("0",), (True,), (None,), 1, None],
     ids=str,
 )
 def test_what_is_no_index_is_refused(lost):

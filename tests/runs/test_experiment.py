@@ -183,6 +183,7 @@ def test_loaded_model_compiles_once_for_all_patterns(finished):
         (np.zeros((1, 28, 28, 1), np.uint8), (0, 1), "^lost: 2 results .* r=1"),
         (np.zeros((1, 28, 28, 1), np.uint8), (3,), r"^lost: .* 0\.\.2"),
         (np.zeros((1, 28, 28, 1), np.uint8), (-1,), r"^lost: .* 0\.\.2"),
+        (np.zeros((1, 28, 28, 1), np.uint8), 1, "^lost: 1 given, a collection"),
     ],
 )
 def test_wrong_images_and_losses(finished, images, lost, message):

@@ -1,0 +1,102 @@
+"""Data sets that a caller hands in, checked before anything is computed with them.
+
+What is wrong with one would else be a wrong answer, not an error: JAX clips indices, so
+that missing labels or images are read from others, and it takes any pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from coded_jax.checks import require
+from coded_jax.types import Dataset, Split
+
+PARTS = ("train", "validation", "test")
+
+
+def require_dataset(dataset: Dataset) -> None:
+    """Checks the three parts of a data set, and its statistics.
+
+    Raises:
+      ValueError: one line that names the part or field, its value and what is accepted.
+    """
+    classes = dataset.classes
+    whole = isinstance(classes, int | np.integer) and classes >= 2
+    require("classes", classes, whole, "a whole number of 2 or more")
+    for name in PARTS:
+        require_split(getattr(dataset, name), classes, name)
+    shape, pixels = dataset.image_shape, dataset.train.images.dtype
+    for name in PARTS:
+        images = getattr(dataset, name).images
+        fits = images.shape[1:] == shape and images.dtype == pixels
+        accepted = f"{pixels} {_shape_text('N', *shape)} as in train"
+        require(f"{name}.images", _form(images), fits, accepted)
+    if pixels == np.uint8:
+        _require_statistics(dataset, shape[-1])
+
+
+def require_split(split: Split, classes: int, name: str = "data") -> None:
+    """Checks the images and labels of one part of a data set.
+
+    Args:
+      split: images uint8, or float as the network takes them, `[N, H, W, C]`, and
+        labels `[N]`.
+      classes: labels are in `0..classes-1`.
+      name: of the part, for errors.
+
+    Raises:
+      ValueError: there are no images, as many labels as images are not there, or one of
+        them has another form.
+    """
+    images, labels = split.images, split.labels
+    require_images(images, f"{name}.images")
+    total = len(images)
+    whole = np.issubdtype(getattr(labels, "dtype", None), np.integer)
+    fits = whole and np.shape(labels) == (total,)
+    accepted = f"an integer array [{total}], the class of every image,"
+    require(f"{name}.labels", _form(labels), fits, accepted)
+    values = np.asarray(labels)
+    wrong = values[(values < 0) | (values >= classes)]
+    least = int(wrong[0]) if wrong.size else 0
+    require(f"{name}.labels", least, not wrong.size, f"0..{classes - 1}")
+
+
+def require_images(images: Any, name: str = "images") -> None:
+    """Checks that images are a batch of one or more.
+
+    Raises:
+      ValueError: they are not uint8 or float `[N, H, W, C]`.
+    """
+    dtype = getattr(images, "dtype", None)
+    pixels = dtype == np.uint8 or np.issubdtype(dtype, np.floating)
+    fits = pixels and np.ndim(images) == 4 and min(np.shape(images)) >= 1
+    accepted = "one or more as uint8 [N, H, W, C], or normalised ones as float32,"
+    require(name, _form(images), fits, accepted)
+
+
+def _require_statistics(dataset: Dataset, channels: int) -> None:
+    for name, above in (("mean", False), ("std", True)):
+        values = np.ravel(getattr(dataset, name))
+        fits = values.shape == (channels,) and np.issubdtype(values.dtype, np.number)
+        fits = fits and bool(((values > 0 if above else values >= 0)).all())
+        fits = fits and bool((values <= 1).all())  # False for a NaN
+        least = "more than 0" if above else "0"
+        accepted = f"{channels} numbers of {least} to 1, of images / 255,"
+        require(name, getattr(dataset, name), fits, accepted)
+
+
+def _form(array: Any) -> _Text:
+    dtype = getattr(array, "dtype", type(array).__name__)
+    return _Text(f"{dtype} {_shape_text(*np.shape(array))}")
+
+
+def _shape_text(*sizes: Any) -> str:
+    return f"[{', '.join(map(str, sizes))}]"
+
+
+class _Text(str):
+    """Text that stands in an error without quotes."""
+
+    __repr__ = str.__str__
