@@ -178,7 +178,7 @@ def scaled(variables, x):
 
 
 try:
-    coded_jax.protect(scaled, head, variables, dataset, workdir="runs/own_scaled")
+    coded_jax.protect(blocks=scaled, head=head, variables=variables, dataset=dataset)
 except ValueError as error:
     print(error)
 
@@ -198,10 +198,10 @@ from coded_jax.report import display, model_figures
 
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 model = coded_jax.protect(
-    f_conv,
-    head,
-    variables,
-    dataset,
+    blocks=f_conv,
+    head=head,
+    variables=variables,
+    dataset=dataset,
     workdir=f"runs/own_cnn-{CNN_EPOCHS}-{EPOCHS}",
     console=console,
     k=plan.k,

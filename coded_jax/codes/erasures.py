@@ -53,7 +53,7 @@ def pattern_of(lost: Iterable[int], n: int) -> Pattern:
 
 
 def available(lost: Iterable[int], n: int) -> np.ndarray:
-    """Returns bool `[n, 1]`, True where the result arrived; errors as of `pattern_of`."""
+    """Returns bool `[n, 1]`, True where a result arrived; see `pattern_of`."""
     mask = np.ones((n, 1), bool)
     mask[list(pattern_of(lost, n))] = False
     return mask

@@ -80,7 +80,7 @@ def _require_statistics(dataset: Dataset, channels: int) -> None:
     for name, above in (("mean", False), ("std", True)):
         values = np.ravel(getattr(dataset, name))
         fits = values.shape == (channels,) and np.issubdtype(values.dtype, np.number)
-        fits = fits and bool(((values > 0 if above else values >= 0)).all())
+        fits = fits and bool((values > 0 if above else values >= 0).all())
         fits = fits and bool((values <= 1).all())  # False for a NaN
         least = "more than 0" if above else "0"
         accepted = f"{channels} numbers of {least} to 1, of images / 255,"

@@ -1,6 +1,7 @@
 """A code for a CNN of one's own: what is checked, and what a workdir remembers."""
 
 import dataclasses
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 import coded_jax
 from coded_jax.inference.pixels import normalise
-from coded_jax.runs.protect import fingerprint
+from coded_jax.runs.own_model import fingerprint
 from coded_jax.types import BaseModel, Dataset, Split
 
 CLASSES = 3
@@ -50,17 +51,19 @@ def make_variables():
     }
 
 
-def protect(workdir, f_conv=f_conv, head=head, variables=None, **settings):
-    settings = {"k": 2, "r": 1, "epochs": 1, "decoder_width": 8, **settings}
-    return coded_jax.protect(
-        f_conv,
-        head,
-        make_variables() if variables is None else variables,
-        DATASET,
-        workdir=workdir,
-        devices=1,
-        **settings,
-    )
+def protect(workdir=None, **changes):
+    arguments = {
+        "blocks": f_conv,
+        "head": head,
+        "variables": make_variables(),
+        "dataset": DATASET,
+        "devices": 1,
+        "k": 2,
+        "r": 1,
+        "epochs": 1,
+        "decoder_width": 8,
+    }
+    return coded_jax.protect(workdir=workdir, **{**arguments, **changes})
 
 
 def logits_of(f_conv, head, variables):
@@ -86,7 +89,7 @@ def test_nothing_lost_gives_the_own_logits(tmp_path):
         noise = jax.random.normal(variables["key"], (CLASSES,))
         return head(variables, features) + noise[None] * variables["half"].sum()
 
-    model = protect(tmp_path, shuffled, own_head, variables)
+    model = protect(tmp_path, blocks=shuffled, head=own_head, variables=variables)
     expected = logits_of(shuffled, own_head, variables)
     found = model.logits(DATASET.test.images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -100,13 +103,35 @@ def test_nothing_lost_gives_the_own_logits(tmp_path):
 def test_blocks_are_stages(tmp_path):
     variables = {**make_variables(), "second": np.ones((3, 3, 4, 4), "f") / 9}
     blocks = [f_conv, lambda variables, x: jax.nn.relu(conv(variables["second"], x))]
-    model = protect(tmp_path, blocks, variables=variables, stages=((1, 1), (2, 2)), r=2)
+    model = protect(
+        tmp_path, blocks=blocks, variables=variables, stages=((1, 1), (2, 2)), r=2
+    )
     assert [s["blocks"] for s in model.results["split"]["stages"]] == [(1, 1), (2, 2)]
     whole = lambda variables, x: blocks[1](variables, blocks[0](variables, x))
     expected = logits_of(whole, head, variables)
     np.testing.assert_allclose(
         model.logits(DATASET.test.images, lost=[2, 3]), expected, rtol=1e-4, atol=1e-4
     )
+
+
+def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    model = protect()
+    assert list(tmp_path.iterdir()) == []
+    kept = protect(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, model.params, kept.params)
+    assert model.results["summary"] == kept.results["summary"]
+
+
+def test_an_unsound_data_set_is_refused(tmp_path):
+    odd = dataclasses.replace(DATASET.train, labels=DATASET.train.labels[:-1])
+    with pytest.raises(ValueError, match=r"^train.labels: int32 \[63\] given, "):
+        protect(tmp_path / "run", dataset=dataclasses.replace(DATASET, train=odd))
+    for name in ("mean", "std"):
+        with pytest.raises(ValueError, match=rf"^{name}: \(127.5,\) given, "):
+            protect(dataset=dataclasses.replace(DATASET, **{name: (127.5,)}))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_is_that_of_one_cnn_and_one_data_set(tmp_path):
@@ -120,8 +145,8 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(tmp_path):
     scale = np.float32(2)
     variables = make_variables()
     others = [
-        {"f_conv": lambda variables, x: -f_conv(variables, x)},
-        {"f_conv": lambda variables, x: f_conv(variables, x) * scale},
+        {"blocks": lambda variables, x: -f_conv(variables, x)},
+        {"blocks": lambda variables, x: f_conv(variables, x) * scale},
         {"head": lambda variables, features: head(variables, -features)},
         {"variables": {**variables, "kernel": variables["kernel"] + 1}},
     ]
@@ -154,7 +179,8 @@ def test_fingerprint_tells_apart_and_is_stable():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"f_conv": []}, "f_conv: no block given"),
+        ({"blocks": []}, r"blocks: \[\] given, a function, or one"),
+        ({"blocks": [3]}, r"blocks: \[3\] given"),
         ({"foo": 3}, r"settings: \['foo'\] given"),
         ({"k": 1}, "k: 1 given"),
         ({"variables": {"kernel": "text"}}, "variables: a pytree of arrays"),
@@ -166,14 +192,14 @@ def test_fingerprint_tells_apart_and_is_stable():
             {"head": lambda v, x: x @ v["dense"]},
             r"head: fails for float32 \[2, 6, 6, 4",
         ),
-        ({"f_conv": lambda v, x: x.mean((1, 2), keepdims=True)}, "head: fails"),
+        ({"blocks": lambda v, x: x.mean((1, 2), keepdims=True)}, "head: fails"),
         (
             {
-                "f_conv": lambda v, x: f_conv(v, x) * x.mean((1, 2), keepdims=True),
+                "blocks": lambda v, x: f_conv(v, x) * x.mean((1, 2), keepdims=True),
             },
             "f_conv: .*global pooling",
         ),
-        ({"f_conv": lambda v, x: x @ v["absent"]}, "f_conv: fails for float32"),
+        ({"blocks": lambda v, x: x @ v["absent"]}, "blocks: fails for float32"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
