@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from coded_jax.splitting import platform_specialised
+
 Layer = tuple[jax.Array, jax.Array]  # kernel [q, q', maps in, maps out], bias
 
 # Of one layer's outputs, which then fit into a core's second-level cache with what is
@@ -62,7 +64,7 @@ def dilated_stack(
         image = x.shape[1] * x.shape[2] * widest * x.dtype.itemsize
         return map_chunks(stack, x, max(1, CHUNK_BYTES // image))
 
-    return lax.platform_dependent(
+    return platform_specialised(
         x, tuple(layers), cpu=in_chunks, default=functools.partial(run, conv_by_lax)
     )
 

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from coded_jax.models import convolution
 from coded_jax.models.modules import scaled
+from coded_jax.splitting import platform_specialised
 from coded_jax.types import BaseModel, Block, PyTree
 
 MAPS = (6, 16)
@@ -86,7 +87,7 @@ def convolve(layer: int) -> Block:
             layout = ("NHWC", "HWIO", "NHWC")
             return conv(x, kernel, (1, 1), "VALID", dimension_numbers=layout)
 
-        return jax.lax.platform_dependent(
+        return platform_specialised(
             x,
             kernel,
             cpu=functools.partial(run, convolution.conv_by_rows),
@@ -102,7 +103,7 @@ def activate(layer: int) -> Block:
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         bias = variables["f_conv"]["params"][f"Conv_{layer}"]["bias"]
         x = nn.relu(x + bias[None, None, None])
-        return jax.lax.platform_dependent(
+        return platform_specialised(
             x,
             cpu=convolution.max_pool_2x2,
             default=lambda x: nn.max_pool(x, (2, 2), (2, 2)),

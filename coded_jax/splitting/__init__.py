@@ -8,3 +8,6 @@ from coded_jax.splitting.pieces import split as split
 from coded_jax.splitting.plan import AxisPlan as AxisPlan
 from coded_jax.splitting.plan import SplitPlan as SplitPlan
 from coded_jax.splitting.plan import make_plan as make_plan
+from coded_jax.splitting.platforms import (
+    platform_specialised as platform_specialised,
+)

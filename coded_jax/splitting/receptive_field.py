@@ -17,12 +17,15 @@ from typing import Any, NamedTuple
 import jax
 
 from coded_jax.checks import first_line
+from coded_jax.splitting.constants import joined as joined_constants
 from coded_jax.splitting.constants import static, through_constants
+from coded_jax.splitting.platforms import is_specialised
 from coded_jax.splitting.rules import (
     ALIGNED,
     ELEMENTWISE,
     UNCHANGED,
     Operands,
+    joined,
     through_features,
 )
 from coded_jax.splitting.traces import (
@@ -63,6 +66,9 @@ OPAQUE = {
 }
 LOOPS = frozenset({"scan", "while"})  # of `map` and `fori_loop`, too
 WAY_OUT = "move it to the head, or end f_conv before it"
+WAY_OUT_OF_PLATFORMS = (
+    "or, if all platforms compute the same, use splitting.platform_specialised"
+)
 
 
 class Analysis(NamedTuple):
@@ -154,6 +160,36 @@ def analyse(
     )
 
 
+def _refused(eqn: Any, scope: str, reason: str) -> ValueError:
+    """Returns the error of an operation that cannot be split."""
+    name = eqn.primitive.name
+    operands = ", ".join(str(v.aval.str_short()) for v in eqn.invars)
+    where = f" in {scope!r}" if scope else ""
+    way_out = f"unroll it, {WAY_OUT}" if name in LOOPS else WAY_OUT
+    if "platform_dependent" in scope:
+        way_out += f", {WAY_OUT_OF_PLATFORMS}"
+    return ValueError(
+        f"f_conv: operation {name!r} of {operands}{where} {reason}: {way_out}"
+    )
+
+
+def _on_any_platform(eqn: Any, traces: tuple[Trace, ...], scope: str) -> Trace:
+    """Returns the trace of one result of a `platform_dependent` from its branches'."""
+    fine: Operands = []
+    for trace in traces:
+        if isinstance(trace, ValueError):
+            return trace
+        fine.append(trace)
+    digest = digest_of(eqn.primitive.name, [trace.digest for trace in fine])
+    constants = [trace for trace in fine if isinstance(trace, Constant)]
+    if len(constants) == len(fine):
+        return dataclasses.replace(joined_constants(constants), digest=digest)
+    try:
+        return dataclasses.replace(joined(eqn, fine), digest=digest)
+    except Refusal as why:
+        return _refused(eqn, scope, str(why))
+
+
 @dataclasses.dataclass
 class _Walk:
     """Traces the values of a jaxpr, for images of `size` rows and columns."""
@@ -184,8 +220,7 @@ class _Walk:
         if name in CALLS:
             return self.run(params[CALLS[name]], traces, inner)
         if name == "cond" and params.get("branches_platforms"):
-            # `platform_dependent`: the branches agree, and the last is the default.
-            return self.run(params["branches"][-1], traces[1:], inner)
+            return self.platforms(eqn, traces[1:], inner)
         if name in UNCHANGED:
             return traces
         fine = [t for t in traces if not isinstance(t, ValueError)]
@@ -200,15 +235,30 @@ class _Walk:
                 raise Refusal(OPAQUE[name])
             made = through_features(eqn, fine)
         except Refusal as why:
-            operands = ", ".join(str(v.aval.str_short()) for v in eqn.invars)
-            where = f" in {inner!r}" if inner else ""
-            way_out = f"unroll it, {WAY_OUT}" if name in LOOPS else WAY_OUT
-            return [
-                ValueError(
-                    f"f_conv: operation {name!r} of {operands}{where} {why}: {way_out}"
-                )
-            ] * len(eqn.outvars)
+            return [_refused(eqn, inner, str(why))] * len(eqn.outvars)
         return [self.signed(eqn, fine, made, i, inner) for i in range(len(eqn.outvars))]
+
+    def platforms(self, eqn: Any, operands: list[Trace], scope: str) -> list[Trace]:
+        """Returns the traces of a `jax.lax.platform_dependent`.
+
+        They hold on every platform: the receptive field covers that of each branch.
+        """
+        branches = dict(
+            zip(eqn.params["branches_platforms"], eqn.params["branches"], strict=True)
+        )
+        if is_specialised(eqn):
+            return self.run(branches[None], operands, scope)
+        inner = "/".join(filter(None, [scope, "platform_dependent"]))
+        per_branch = [
+            self.run(
+                branch, operands, f"{inner}({', '.join(platforms or ['default'])})"
+            )
+            for platforms, branch in branches.items()
+        ]
+        return [
+            _on_any_platform(eqn, traces, inner)
+            for traces in zip(*per_branch, strict=True)
+        ]
 
     def signed(
         self, eqn: Any, traces: Operands, made: Feature, index: int, scope: str

@@ -135,7 +135,12 @@ def test_length_of_pieces_is_that_of_the_image_modulo_the_stride():
     assert_exact(f, plan)
 
 
+narrow = functools.partial(conv, kernel=(1, 3), seed=1)
+wide = functools.partial(conv, kernel=(5, 1), stride=(1, 1), seed=2)
+
 NETWORKS = {
+    "wider on CPUs": lambda x: lax.platform_dependent(x, cpu=wide, default=narrow),
+    "narrower on CPUs": lambda x: lax.platform_dependent(x, cpu=narrow, default=wide),
     "even kernels": lambda x: conv(conv(x, (2, 4)), (4, 2), seed=1),
     "padding after stride": lambda x: conv(conv(x, stride=(2, 2)), (5, 3), seed=1),
     "residual": lambda x: nn.relu(conv(x) + conv(conv(x, (1, 5)), (5, 1), seed=1)),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from coded_jax.splitting import platform_specialised
 from coded_jax.splitting.receptive_field import Field, analyse, receptive_field
 
 SHAPE = (24, 21, 2)
@@ -615,3 +616,106 @@ def test_analyses_of_two_sizes_differ_where_the_function_does():
 def test_result_that_does_not_depend_on_the_image():
     with pytest.raises(ValueError, match="does not depend on the image"):
         fields_of(lambda x: jnp.ones((1, 4, 4, 2)))
+
+
+def wide(x):
+    return conv(x, (5, 3))
+
+
+def narrow(x):
+    return conv(x, (1, 5))
+
+
+def on_cpu_or_else(cpu, default):
+    return lambda x: lax.platform_dependent(x, cpu=cpu, default=default)
+
+
+@pytest.mark.parametrize(
+    "f, rows, columns",
+    [
+        (on_cpu_or_else(wide, wide), Field(1, -2, 3), Field(1, -1, 2)),
+        # Rows of the one, columns of the other, on every platform.
+        (on_cpu_or_else(wide, narrow), Field(1, -2, 3), Field(1, -2, 3)),
+        (on_cpu_or_else(narrow, wide), Field(1, -2, 3), Field(1, -2, 3)),
+        (
+            on_cpu_or_else(jnp.sin, on_cpu_or_else(jnp.sin, narrow)),
+            Field(1, 0, 1),
+            Field(1, -2, 3),
+        ),
+        (
+            lambda x: lax.platform_dependent(
+                x, cpu=jnp.sin, tpu=jnp.cos, cuda=wide, default=jnp.tan
+            ),
+            Field(1, -2, 3),
+            Field(1, -1, 2),
+        ),
+        (
+            jax.jit(jax.checkpoint(on_cpu_or_else(jnp.sin, wide))),
+            Field(1, -2, 3),
+            Field(1, -1, 2),
+        ),
+        (jax.vmap(on_cpu_or_else(jnp.sin, jnp.cos)), Field(), Field()),
+    ],
+)
+def test_receptive_field_of_platform_dependent_covers_every_branch(f, rows, columns):
+    assert fields_of(f) == (rows, columns)
+
+
+def test_constants_of_platform_dependent_are_joined_as_well():
+    ones = lambda x: jnp.ones_like(x[:1])
+    same = lambda x: x + on_cpu_or_else(jnp.sin, jnp.cos)(ones(x))
+    assert fields_of(same) == (Field(), Field())
+    ramp = lambda x: x * jnp.arange(24.0).reshape(1, 24, 1, 1)
+    for constant in (on_cpu_or_else(jnp.sin, ramp), on_cpu_or_else(ramp, jnp.sin)):
+        with pytest.raises(ValueError, match="'add' .* constant that varies"):
+            fields_of(lambda x, constant=constant: x + constant(ones(x)))
+
+
+def mean_over_rows(x):
+    return x - x.mean(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "f, words",
+    [
+        (on_cpu_or_else(jnp.sin, mean_over_rows), "'reduce_sum' .*(default).*global"),
+        (on_cpu_or_else(mean_over_rows, jnp.sin), "'reduce_sum' .*(cpu).*global"),
+        (
+            on_cpu_or_else(jnp.sin, jax.jit(on_cpu_or_else(mean_over_rows, jnp.sin))),
+            r"'reduce_sum' .*\(default\)/.*\(cpu\).*global",
+        ),
+        (
+            on_cpu_or_else(
+                lambda x: conv(x, (1, 1), stride=(24, 1)),
+                lambda x: conv(x, (24, 1), padding="VALID"),
+            ),
+            "'cond' of .* joins branches of different strides",
+        ),
+    ],
+)
+def test_one_branch_that_mixes_positions_is_enough_to_refuse(f, words):
+    with pytest.raises(ValueError, match=f"^f_conv: operation {words}") as error:
+        fields_of(f)
+    assert "\n" not in str(error.value)
+    assert "platform_specialised" in str(error.value)
+
+
+def test_a_promise_of_equal_branches_is_for_that_operation_alone():
+    def f(x, cpu, default):
+        return platform_specialised(x, cpu=cpu, default=default)
+
+    assert fields_of(lambda x: f(x, mean_over_rows, wide)) == (
+        Field(1, -2, 3),
+        Field(1, -1, 2),
+    )
+    for nested in (
+        lambda x: f(x, jnp.sin, on_cpu_or_else(mean_over_rows, jnp.sin)),
+        lambda x: on_cpu_or_else(mean_over_rows, jnp.sin)(f(x, jnp.sin, jnp.sin)),
+        jax.named_scope("coded_jax.platform_specialised")(
+            lambda x: jax.named_scope("other")(on_cpu_or_else(mean_over_rows, wide))(x)
+        ),
+    ):
+        with pytest.raises(ValueError, match="'reduce_sum'"):
+            fields_of(nested)
+    each = jax.vmap(lambda x: f(x, lambda x: jnp.cumsum(x, 0), jnp.sin))
+    assert fields_of(each) == (Field(), Field())
