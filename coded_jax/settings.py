@@ -5,15 +5,19 @@ of the command line and the tables of the documentation are all read off these f
 
     @dataclasses.dataclass(frozen=True)
     class Sizes:
-        k: int = setting(2, "data pieces", between(1, 11))
+        k: int = setting(2, "data pieces", integers(1, 11))
 
         def __post_init__(self) -> None:
             check(self)
+
+What several settings must agree on is checked by the record that has them all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -26,12 +30,10 @@ class Accepted(NamedTuple):
     Attributes:
       holds: `value -> whether it is accepted`.
       text: the same in words, for errors and documentation: `1..11`.
-      choices: all accepted values, where there are few.
     """
 
     holds: Callable[[Any], bool]
     text: str
-    choices: tuple[str, ...] | None = None
 
 
 class Form(NamedTuple):
@@ -40,12 +42,12 @@ class Form(NamedTuple):
     Attributes:
       parse: `text -> value`; raises ValueError for a text of another form.
       show: `value -> text`.
-      example: of such a text.
+      text: which texts are accepted, in words: `an integer`.
     """
 
     parse: Callable[[str], Any]
-    show: Callable[[Any], str] = str
-    example: str = ""
+    show: Callable[[Any], str]
+    text: str
 
 
 class Setting(NamedTuple):
@@ -57,6 +59,22 @@ class Setting(NamedTuple):
     accepted: Accepted
     form: Form
 
+    @property
+    def shown_default(self) -> str | None:
+        """The default as a flag has it; None where there is none."""
+        return None if self.default is None else self.form.show(self.default)
+
+    def parse(self, text: str) -> Any:
+        """Returns the value that a flag's text stands for.
+
+        Raises:
+          ValueError: the text has another form; one line.
+        """
+        try:
+            return self.form.parse(text)
+        except ValueError:
+            require(self.name, text, False, self.form.text)
+
 
 ANYTHING = Accepted(lambda value: True, "anything")
 
@@ -64,12 +82,70 @@ ANYTHING = Accepted(lambda value: True, "anything")
 def one_of(choices: Iterable[str]) -> Accepted:
     """Accepts each of `choices`."""
     known = tuple(choices)
-    return Accepted(lambda value: value in known, f"one of {list(known)}", known)
+    return Accepted(lambda value: value in known, f"one of {list(known)}")
+
+
+def integers(low: int, high: int | None = None) -> Accepted:
+    """Accepts integers from `low` to `high`, both included; without bound if None."""
+    text = f"{low} or more" if high is None else f"{low}..{high}"
+    top = math.inf if high is None else high
+    return Accepted(lambda value: is_integer(value) and low <= value <= top, text)
+
+
+def is_integer(value: Any) -> bool:
+    """Returns whether a value is an integer, of Python or NumPy, and not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def between(low: float, high: float) -> Accepted:
     """Accepts numbers from `low` to `high`, both included."""
     return Accepted(lambda value: low <= value <= high, f"{low:g}..{high:g}")
+
+
+def more_than(low: float, high: float = math.inf) -> Accepted:
+    """Accepts finite numbers greater than `low` and at most `high`."""
+    text = f"more than {low:g}" + ("" if high == math.inf else f" and at most {high:g}")
+    return Accepted(lambda value: low < value <= high and value < math.inf, text)
+
+
+def at_least(low: float, below: float = math.inf) -> Accepted:
+    """Accepts finite numbers from `low` on that are less than `below`."""
+    text = f"{low:g} or more" + ("" if below == math.inf else f", below {below:g}")
+    return Accepted(lambda value: low <= value < below, text)
+
+
+def _parse_bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+INTEGER = Form(int, str, "an integer")
+FLOAT = Form(float, str, "a number")
+BOOL = Form(_parse_bool, str, "true or false")
+TEXT = Form(str, str, "a text")
+FORMS = {int: INTEGER, float: FLOAT, bool: BOOL, str: TEXT}
+"""Forms of the types whose settings need not name one."""
+
+
+def tuple_of(element: Form, separator: str, text: str) -> Form:
+    """Returns the form of a tuple; the empty text is the empty tuple.
+
+    Args:
+      element: the form of each element.
+      separator: what stands between two elements.
+      text: which texts are accepted, with an example: `integers as 1,2,4`.
+    """
+
+    def parse(value: str) -> tuple:
+        parts = value.split(separator) if value.strip() else []
+        return tuple(element.parse(part.strip()) for part in parts)
+
+    return Form(parse, lambda value: separator.join(map(element.show, value)), text)
+
+
+INTEGERS = tuple_of(INTEGER, ",", "integers as 1,2,4")
+TEXTS = tuple_of(TEXT, ",", "a list as a,b")
 
 
 def setting(
@@ -83,24 +159,22 @@ def setting(
     Args:
       default: its value where none is given. None stands for a value that follows from
         other settings, and is then accepted too.
-      help: one line, of what it is for.
-      accepted: which values are.
-      form: in a flag; by default that of `type(default)`.
+      help: its purpose in one line; says what None stands for.
+      accepted: the values that may be given.
+      form: in a flag; by default that of `type(default)`, one of `FORMS`.
     """
-    metadata = {"help": help, "accepted": accepted, "form": form}
+    metadata = {
+        "help": help,
+        "accepted": accepted,
+        "form": form or FORMS[type(default)],
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def settings(record: Any) -> list[Setting]:
     """Returns what the fields of a record, or of its type, declare, in their order."""
     return [
-        Setting(
-            field.name,
-            field.default,
-            field.metadata["help"],
-            field.metadata["accepted"],
-            field.metadata["form"] or Form(type(field.default)),
-        )
+        Setting(field.name, field.default, **field.metadata)
         for field in dataclasses.fields(record)
         if "help" in field.metadata
     ]
@@ -112,7 +186,35 @@ def check(record: Any) -> None:
     Raises:
       ValueError: the first value that is not accepted, in one line.
     """
-    for each in settings(record):
-        value = getattr(record, each.name)
-        fits = (value is None and each.default is None) or each.accepted.holds(value)
-        require(each.name, value, fits, each.accepted.text)
+    for declared in settings(record):
+        value = getattr(record, declared.name)
+        unset = value is None and declared.default is None
+        fits = unset or _holds(declared.accepted, value)
+        require(declared.name, value, fits, declared.accepted.text)
+
+
+def _holds(accepted: Accepted, value: Any) -> bool:
+    try:
+        return accepted.holds(value)
+    except TypeError:  # a value of another type, which cannot be compared
+        return False
+
+
+def to_flags(record: Any) -> dict[str, str]:
+    """Returns `{flag name: text}` of all settings of a record that are not None."""
+    return {
+        declared.name: declared.form.show(getattr(record, declared.name))
+        for declared in settings(record)
+        if getattr(record, declared.name) is not None
+    }
+
+
+def markdown(record: Any) -> str:
+    """Returns the settings of a record, or of its type, as a Markdown table."""
+    lines = ["| Setting | Default | Accepted | Meaning |", "| --- | --- | --- | --- |"]
+    for declared in settings(record):
+        default = declared.shown_default
+        shown = f"`{default}`" if default else ("none" if default is None else "empty")
+        cells = (f"`{declared.name}`", shown, declared.accepted.text, declared.help)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

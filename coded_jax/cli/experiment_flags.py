@@ -10,7 +10,7 @@ from coded_jax.codes import erasures
 from coded_jax.data import augmentation
 from coded_jax.evaluation import predictions
 from coded_jax.runs import config, ranges
-from coded_jax.training import tasks
+from coded_jax.training.config import STAGE_TRAININGS
 
 DEFAULT = config.Config()
 
@@ -28,7 +28,7 @@ flags.DEFINE_list(
 flags.DEFINE_enum(
     "stage_training",
     DEFAULT.stage_training,
-    tasks.STAGE_TRAININGS,
+    STAGE_TRAININGS,
     "on what the stages before reconstructed, or on what they should have",
 )
 flags.DEFINE_enum(

@@ -6,14 +6,16 @@ import dataclasses
 from typing import Any
 
 from coded_jax.codes import LEARNED
-from coded_jax.codes.erasures import Pattern
 from coded_jax.codes.networks.conv import DILATIONS
 from coded_jax.runs.ranges import OWN, require_in_range
+from coded_jax.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(TrainConfig):
     """Settings of one run; raises ValueError for one that is out of range.
+
+    Those of `TrainConfig`, and:
 
     Attributes:
       dataset: name of the data set, or `"own"`.
@@ -21,13 +23,9 @@ class Config:
       base_width: times the maps of the published network.
       k: data pieces, 2 or more; or 1, of replication.
       r: parity pieces, 1 or more.
-      l: results lost per training example, at most; `r` if None.
       stages: first and last block, counted from 1, of every coded stage; what no stage
         has is computed whole, and what follows the last one is the central part with
         the head. One stage of all blocks if None.
-      stage_training: `"end_to_end"` (a stage is trained on what the stages before it
-        reconstructed) or `"per_stage"` (on what they should have).
-      stage_losses: what is lost is `"held"` for all stages or drawn `"per_stage"`.
       grid: pieces along height and width; `(k, 1)` if None.
       split: the k pieces are those of an `"image"`, or a `"group"` of k images whose
         worker is the whole network, see `grouping`.
@@ -35,7 +33,6 @@ class Config:
         `"learned"` one and of its decoder with `"no_parity"`.
       baselines: other codes, for the same sizes, evaluated beside it; `code` itself,
         if it is among them, is not evaluated twice.
-      seeds: how often the code is trained, and each baseline that is.
       tried: results lost in the evaluation, at most; `r` if None.
       recipe: `"paper"` (the decoder regenerates all shares, constant learning rate) or
         `"systematic"` (what arrived is passed through, cosine decay).
@@ -49,25 +46,13 @@ class Config:
       nonnegative: whether a systematic decoder ends in a ReLU, as a paper's one does.
       sums: what the parity pieces of a systematic code are at first, one of
         `codes.SUMS`.
-      draws: how often a systematic code meets each erasure pattern in training, one of
-        `erasures.DRAWS`.
-      pattern_weights: pairs of a pattern and of how many times as often it is met.
-      code_augmentation: of the images that codes are trained on.
-      distillation: weight of the error of what the head makes of the features.
-      supervision: weight of the cross-entropy of its answers with the labels.
       base_epochs: epochs of the base model; may be a fraction, as `epochs`.
       base_batch_size, base_learning_rate: of the base model; as the code's if None.
       base_schedule: `"cosine"` or `"constant"` learning rate.
       augmentation: of the base model's training images.
       label_smoothing: of the base model's labels.
-      epochs: epochs of the code, and of each trained baseline.
-      train_images: that these learn from, of the training split's; all if None.
-      batch_size: examples per step.
-      learning_rate: of Adam.
-      weight_decay: L2 factor.
       precision: that encoder, `f_conv` and decoder compute in; what is trained, the
         head and the losses are float32.
-      seed: fixes the run.
     """
 
     dataset: str = "mnist"
@@ -75,15 +60,11 @@ class Config:
     base_width: float = 1.0
     k: int = 2
     r: int = 1
-    l: int | None = None
     stages: tuple[tuple[int, int], ...] | None = None
-    stage_training: str = "end_to_end"
-    stage_losses: str = "held"
     grid: tuple[int, int] | None = None
     split: str = "image"
     code: str = LEARNED
     baselines: tuple[str, ...] = ("zero_fill", "no_parity")
-    seeds: int = 1
     tried: int | None = None
     recipe: str = "paper"
     encoder: str | None = None
@@ -96,24 +77,13 @@ class Config:
     decoder_channels: str | None = None
     nonnegative: bool = False
     sums: str = "cosine"
-    draws: str = "counts"
-    pattern_weights: tuple[tuple[Pattern, float], ...] = ()
-    code_augmentation: str = "none"
-    distillation: float = 0.0
-    supervision: float = 0.0
     base_epochs: float = 15
     base_batch_size: int | None = None
     base_learning_rate: float | None = None
     base_schedule: str = "cosine"
     augmentation: str = "none"
     label_smoothing: float = 0.0
-    epochs: float = 10
-    train_images: int | None = None
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
     precision: str = "float32"
-    seed: int = 0
 
     def __post_init__(self) -> None:
         deep = self.base_model not in ("lenet5", OWN)
@@ -123,6 +93,7 @@ class Config:
             if getattr(self, name) is None:
                 # The dataclass is frozen, but not yet.
                 object.__setattr__(self, name, network if cheap else "mlp")
+        super().__post_init__()
         require_in_range(self)
 
     @property

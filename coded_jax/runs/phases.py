@@ -124,7 +124,6 @@ def train(run: Run) -> Trained:
     arrays = tasks.device_arrays(mesh, examples.train)
     if config.code_augmentation == "none":
         arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
-    patterns = erasures.patterns_up_to(config.n, config.r)
 
     def train_code(name: str, pipeline: Pipeline) -> list[Fitted]:
         if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
@@ -137,15 +136,7 @@ def train(run: Run) -> Trained:
             base.params,
             examples,
             make_optimizer(config, name, len(examples.train.labels)),
-            config.most_lost,
-            patterns,
-            config.stage_training,
-            config.stage_losses,
-            config.distillation,
-            config.code_augmentation,
-            config.supervision,
-            config.draws,
-            dict(config.pattern_weights),
+            config,
         )
         keys = jnp.stack([_key_of(key, name, seed) for seed in range(config.seeds)])
         images, lost = examples.validation.images[:4], range(min(config.r, config.k))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,14 +16,13 @@ from coded_jax.data.augmentation import augment
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pipeline import Pipeline
+from coded_jax.training.config import TrainConfig
 from coded_jax.training.loop import BY_LOST, SCORE, Task
 from coded_jax.training.losses import base_losses, coded_losses
 from coded_jax.types import Dataset, PyTree, Split
 
 MOST_VALIDATED = 30_000
 """Images times patterns that an epoch is scored on, at most."""
-
-STAGE_TRAININGS = ("end_to_end", "per_stage")
 
 
 def device_arrays(mesh: Mesh | None, split: Split) -> dict[str, jax.Array]:
@@ -73,17 +71,13 @@ def code_task(
     frozen: PyTree,
     dataset: Dataset,
     optimizer: optax.GradientTransformation,
-    most_lost: int,
-    patterns: list[Pattern],
-    stage_training: str = "end_to_end",
-    stage_losses: str = "held",
-    distillation: float = 0.0,
-    augmentation: str = "none",
-    supervision: float = 0.0,
-    draws: str = "counts",
-    pattern_weights: Mapping[Pattern, float] | None = None,
+    config: TrainConfig | None = None,
+    patterns: list[Pattern] | None = None,
 ) -> Task:
-    """Trains the pipeline's codes around the frozen base model.
+    """Returns the task that trains the pipeline's codes around the frozen base model.
+
+    Erasure patterns are drawn per example: by `erasures.sample_harmful` for systematic
+    codes, else by `erasures.sample`.
 
     Args:
       pipeline: whose code is trained.
@@ -91,17 +85,14 @@ def code_task(
       dataset: its validation part scores, by the mean accuracy over `patterns`; of many
         patterns, on its first `MOST_VALIDATED / patterns` images.
       optimizer: for the codes' parameters.
-      most_lost: results lost in training, at most, drawn per example: by
-        `erasures.sample_harmful` for systematic codes, else by `erasures.sample`.
-      patterns: erasure patterns to validate on.
-      stage_training: `"end_to_end"` or `"per_stage"`, see `coded_losses`.
-      stage_losses: whether what is lost is `"held"` for all stages or drawn
-        `"per_stage"`, in training as in the validation.
-      distillation, supervision: see `coded_losses`.
-      augmentation: of the training images, see `augmentation.augment`; the training
-        arrays must have no targets then.
-      draws, pattern_weights: see `erasures.sample_harmful`.
+      config: how; `TrainConfig()` if None. With `code_augmentation` the training arrays
+        must have no targets.
+      patterns: erasure patterns to validate on; all that lose at most `r` results if
+        None.
     """
+    config = config or TrainConfig()
+    if patterns is None:
+        patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
     images = max(1, MOST_VALIDATED // len(patterns))
     validation = {
         name: array[:images]
@@ -111,11 +102,11 @@ def code_task(
     def loss(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        k, n, size = pipeline.k, pipeline.n, len(batch["images"])
-        if augmentation != "none":
+        if config.code_augmentation != "none":
             change_key, key = jax.random.split(key)
+            kind = config.code_augmentation
             images = groups.each_image(
-                functools.partial(augment, change_key, kind=augmentation),
+                functools.partial(augment, change_key, kind=kind),
                 batch["images"],
                 pipeline.group,
             )
@@ -123,33 +114,22 @@ def code_task(
         if pipeline.group > 1:  # other images together in every epoch
             mix_key, key = jax.random.split(key)
             batch = groups.regroup(mix_key, batch, pipeline.group)
-
-        def draw(key: jax.Array) -> jax.Array:
-            if pipeline.systematic and most_lost:
-                return erasures.sample_harmful(
-                    key, k, n, most_lost, size, draws, pattern_weights
-                )
-            return erasures.sample(key, n, most_lost, size)
-
-        if stage_losses == "per_stage":
-            available = jax.vmap(draw)(jax.random.split(key, len(pipeline.codings)))
-        else:
-            available = draw(key)
+        available = draw_patterns(key, pipeline, len(batch["images"]), config)
         losses = coded_losses(
             pipeline,
             params,
             frozen,
             batch,
             available,
-            stage_training == "end_to_end",
-            distillation,
-            supervision,
+            config.stage_training == "end_to_end",
+            config.distillation,
+            config.supervision,
         )
         return losses, {}
 
     def score(params: PyTree) -> dict[str, float]:
         found = pattern_accuracy.evaluate(
-            pipeline, frozen, params, validation, patterns, stage_losses
+            pipeline, frozen, params, validation, patterns, config.stage_losses
         )
         by_lost = pattern_accuracy.summarise([found]).items()
         return {
@@ -158,6 +138,36 @@ def code_task(
         }
 
     return Task(pipeline.init, loss, score, optimizer)
+
+
+def draw_patterns(
+    key: jax.Array, pipeline: Pipeline, batch: int, config: TrainConfig
+) -> jax.Array:
+    """Draws the results that arrive in one training step.
+
+    Args:
+      key: of the draws.
+      pipeline: its number of results, and whether its code is systematic.
+      batch: B, examples in the step.
+      config: how many results are lost, and how often each pattern is met.
+
+    Returns:
+      Bool `[n, B]`; `[S, n, B]` where each of S coded stages loses results of its own.
+    """
+    k, n = pipeline.k, pipeline.n
+    most_lost = pipeline.r if config.l is None else config.l
+
+    def draw(key: jax.Array) -> jax.Array:
+        if pipeline.systematic and most_lost:
+            weights = dict(config.pattern_weights)
+            return erasures.sample_harmful(
+                key, k, n, most_lost, batch, config.draws, weights
+            )
+        return erasures.sample(key, n, most_lost, batch)
+
+    if config.stage_losses == "per_stage":
+        return jax.vmap(draw)(jax.random.split(key, len(pipeline.codings)))
+    return draw(key)
 
 
 def adam(

@@ -103,9 +103,7 @@ def train(s: Subject, batch: int) -> Prepared:
     arrays = tasks.device_arrays(made.mesh, images)
     arrays = losses.with_targets(made, s.frozen, arrays)
     optimizer = make_optimizer(s.config, "code", len(images.labels))
-    task = tasks.code_task(
-        made, s.frozen, s.dataset, optimizer, s.config.most_lost, [()]
-    )
+    task = tasks.code_task(made, s.frozen, s.dataset, optimizer, s.config, [()])
     init = lambda key: jax.tree.map(jnp.copy, s.params)
     state = put(steps.initial_state(init, optimizer, jax.random.key(0))[0])
     order = jax.random.permutation(jax.random.key(2), len(images.labels))

@@ -103,7 +103,7 @@ def test_training_on_any_number_of_devices(lenet, count, kept, batch):
         if kept:
             arrays = with_targets(pipe, frozen, arrays)
         dataset = Dataset("tiny", 10, split, split, split, (0.13,), (0.31,))
-        task = tasks.code_task(pipe, frozen, dataset, optimizer, 1, [()])
+        task = tasks.code_task(pipe, frozen, dataset, optimizer, patterns=[()])
         fresh = steps.initial_state(task.init, optimizer, jax.random.key(0))[0]
         state = placement.put_everywhere(mesh, fresh)
         for _ in range(2):

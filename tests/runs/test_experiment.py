@@ -18,7 +18,6 @@ from rich.console import Console
 
 import coded_jax
 from coded_jax import data
-from coded_jax.codes import erasures
 from coded_jax.runs import build, experiment, phases, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.prepare import prepare
@@ -234,8 +233,7 @@ def test_donation_changes_no_step(finished):
     arrays = tasks.device_arrays(model.pipeline.mesh, dataset.train)
     arrays = losses.with_targets(model.pipeline, model.frozen, arrays)
     optimizer = build.make_optimizer(SMALL, "code", len(dataset.train.labels))
-    patterns = erasures.patterns_up_to(3, 1)
-    inputs = (model.pipeline, model.frozen, dataset, optimizer, 1, patterns)
+    inputs = (model.pipeline, model.frozen, dataset, optimizer)
     task, order = tasks.code_task(*inputs), np.arange(len(dataset.train.labels))
     static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 64}
     plain = jax.jit(steps.train_steps.__wrapped__, static_argnames=(*static, "count"))

@@ -18,6 +18,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import steps, tasks
+from coded_jax.training.config import STAGE_TRAININGS, TrainConfig
 from coded_jax.training.losses import (
     base_losses,
     coded_losses,
@@ -102,7 +103,12 @@ def test_augmented_images_have_their_own_features(lenet, images):
     split = Split(np.asarray(images), np.zeros(6, np.int32))
     dataset = Dataset("x", 10, split, split, split, MEAN, STD)
     task = tasks.code_task(
-        pipe, lenet[1], dataset, optax.sgd(0.1), 2, [()], augmentation="shift"
+        pipe,
+        lenet[1],
+        dataset,
+        optax.sgd(0.1),
+        TrainConfig(code_augmentation="shift"),
+        [()],
     )
     key = jax.random.key(3)
     losses, _ = jax.jit(task.loss)(({},), lenet[1], {"images": images}, key)
@@ -140,7 +146,7 @@ def test_training_leaves_the_frozen_variables_bitwise_unchanged(lenet, images):
     frozen = jax.tree.map(jnp.copy, lenet[1])
     before = jax.tree.map(np.array, frozen)
     dataset = dataset_of(images)
-    task = tasks.code_task(pipe, frozen, dataset, tasks.adam(1e-2, 1e-2), 1, [()])
+    task = tasks.code_task(pipe, frozen, dataset, tasks.adam(1e-2, 1e-2), patterns=[()])
     state, _ = steps.initial_state(task.init, task.optimizer, jax.random.key(0))
     started = jax.tree.map(np.array, state.params)
     arrays = tasks.device_arrays(None, dataset.train)
@@ -397,16 +403,14 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
 
     monkeypatch.setattr(tasks, "coded_losses", note)
     optimizer = tasks.adam(1e-3, 0.0)
-    for stage_training in tasks.STAGE_TRAININGS:
+    for stage_training in STAGE_TRAININGS:
         task = tasks.code_task(
             pipe,
             variables,
             dataset_of(np.tile(images, (100, 1, 1, 1))),
             optimizer,
-            1,
+            TrainConfig(stage_training=stage_training, stage_losses=stage_losses),
             [()],
-            stage_training,
-            stage_losses,
         )
         batch = {"images": np.tile(images, (100, 1, 1, 1))}
         task.loss(({}, {}), variables, batch, jax.random.key(0))
