@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from coded_jax.checks import require
@@ -29,11 +29,17 @@ class Accepted(NamedTuple):
 
     Attributes:
       holds: `value -> whether it is accepted`.
-      text: the same in words, for errors and documentation: `1..11`.
+      wording: the same in words, for errors and documentation: `1..11`; or a function
+        that returns them, where they change with a registry.
     """
 
     holds: Callable[[Any], bool]
-    text: str
+    wording: str | Callable[[], str]
+
+    @property
+    def text(self) -> str:
+        """The accepted values in words."""
+        return self.wording if isinstance(self.wording, str) else self.wording()
 
 
 class Form(NamedTuple):
@@ -79,10 +85,9 @@ class Setting(NamedTuple):
 ANYTHING = Accepted(lambda value: True, "anything")
 
 
-def one_of(choices: Iterable[str]) -> Accepted:
-    """Accepts each of `choices`."""
-    known = tuple(choices)
-    return Accepted(lambda value: value in known, f"one of {list(known)}")
+def one_of(choices: Collection[str]) -> Accepted:
+    """Accepts each of `choices`; of a registry, also what is added to it later."""
+    return Accepted(lambda value: value in choices, lambda: f"one of {list(choices)}")
 
 
 def integers(low: int, high: int | None = None) -> Accepted:

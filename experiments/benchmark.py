@@ -35,8 +35,9 @@ from rich.console import Console
 
 from coded_jax import data
 from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.codes.config import PRECISIONS
 from coded_jax.devices import startup
-from coded_jax.runs import config, ranges, workdir
+from coded_jax.runs import config, workdir
 from coded_jax.runs.progress import progress_bars
 
 ALL_SECTIONS = (*SECTIONS, *PROCESSES)
@@ -51,7 +52,7 @@ flags.DEFINE_list("batch_sizes", ["1", "64", "256"], "training leaves out 1")
 flags.DEFINE_float("seconds", 0.5, "for each measurement, about")
 flags.DEFINE_integer("rounds", 7, "of each measurement, in turns", lower_bound=2)
 flags.DEFINE_enum(
-    "precision", "float32", ranges.PRECISIONS, "as in run.py; autocast in PyTorch"
+    "precision", "float32", PRECISIONS, "as in run.py; autocast in PyTorch"
 )
 flags.DEFINE_string("dataset", None, "random images if not given")
 flags.DEFINE_string("data_dir", None, "as in run.py")

@@ -6,7 +6,8 @@ from absl import flags
 
 from coded_jax import codes, data, models
 from coded_jax.cli.command_line import integers
-from coded_jax.codes import erasures
+from coded_jax.codes import config as code_config
+from coded_jax.codes import erasures, learned_config, networks, sums
 from coded_jax.data import augmentation
 from coded_jax.evaluation import predictions
 from coded_jax.runs import config, ranges
@@ -43,14 +44,16 @@ flags.DEFINE_integer("l", DEFAULT.l, "most results lost in training; r if not gi
 flags.DEFINE_string(
     "grid", None, "rows x columns of pieces, as 2x2; k x 1 if not given"
 )
-flags.DEFINE_enum("recipe", DEFAULT.recipe, ranges.RECIPES, "decoder and schedule")
+flags.DEFINE_enum(
+    "recipe", DEFAULT.recipe, learned_config.RECIPES, "decoder and schedule"
+)
 flags.DEFINE_enum(
     "split",
     DEFAULT.split,
-    ranges.SPLITS,
+    code_config.SPLITS,
     "pieces of one image, or k images coded together by the whole network",
 )
-flags.DEFINE_enum("code", DEFAULT.code, codes.NAMES, "the erasure code")
+flags.DEFINE_enum("code", DEFAULT.code, list(codes.CODES), "the erasure code")
 flags.DEFINE_list(
     "baselines", list(DEFAULT.baselines), "other codes evaluated beside it; may be ''"
 )
@@ -61,13 +64,13 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "encoder",
     None,
-    codes.ENCODERS,
+    list(networks.ENCODERS),
     "of a learned code; mlp, but linear for systematic codes of deep networks",
 )
 flags.DEFINE_enum(
     "decoder",
     None,
-    codes.DECODERS,
+    list(networks.DECODERS),
     "likewise; mlp, but low_rank for systematic codes of deep networks",
 )
 flags.DEFINE_integer("encoder_width", None, "of hidden layers; its own if not given")
@@ -80,7 +83,7 @@ flags.DEFINE_integer("kernel", DEFAULT.kernel, "rows and columns of their kernel
 flags.DEFINE_enum(
     "decoder_channels",
     None,
-    codes.DECODER_CHANNELS,
+    learned_config.DECODER_CHANNELS,
     "decode feature channels together or apart; joint for mlp, independent for conv",
 )
 flags.DEFINE_bool(
@@ -91,7 +94,7 @@ flags.DEFINE_bool(
 flags.DEFINE_enum(
     "sums",
     DEFAULT.sums,
-    tuple(codes.SUMS),
+    list(sums.SUMS),
     "of the pieces, that a systematic code's parity pieces are at first",
 )
 flags.DEFINE_enum(
@@ -147,7 +150,7 @@ flags.DEFINE_float("weight_decay", DEFAULT.weight_decay, "L2 factor")
 flags.DEFINE_enum(
     "precision",
     DEFAULT.precision,
-    ranges.PRECISIONS,
+    code_config.PRECISIONS,
     "that encoder, F_Conv and decoder compute in",
 )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from coded_jax.codes.entry import CodeEntry
+from coded_jax.codes.learned import learned_code
 from coded_jax.codes.linear import zero_lost
 from coded_jax.types import Code, CodeShape, PyTree
 
@@ -56,3 +58,11 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
         return _blank_parity(pieces, shape.r)
 
     return Code(init, encode, decode, code.systematic, blank=True)
+
+
+NO_PARITY = CodeEntry(
+    lambda shape, variables, config: no_parity(shape, learned_code(shape, config)),
+    trained=True,
+    label="{code} {decoder}",
+    title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from coded_jax.codes.entry import CodeEntry
 from coded_jax.codes.linear import addition
 from coded_jax.types import Code, CodeShape, PyTree
 
@@ -53,3 +54,8 @@ def parity_model(shape: CodeShape, variables: PyTree) -> Code:
 def _own(path: tuple, leaf: jax.Array) -> bool:
     real = jnp.issubdtype(leaf.dtype, jnp.floating)
     return real and "batch_stats" not in jax.tree_util.keystr(path)
+
+
+ENTRY = CodeEntry(
+    lambda shape, variables, config: parity_model(shape, variables), trained=True
+)

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from coded_jax.codes import NO_PARITY
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.strategies import Round, Work, check
 from coded_jax.runs.reading import ROUNDING, code_name, patterns_of
 
-UNPLANNED = ("zero_fill", "mean_fill", NO_PARITY)
+UNPLANNED = ("zero_fill", "mean_fill", "no_parity")
 """Codes without parity, for which no number of results is enough to stop waiting."""
 
 NOT_SYSTEMATIC = ("berrut", "spline")

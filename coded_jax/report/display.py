@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from coded_jax.codes import LEARNED, NO_PARITY
+from coded_jax.runs.reading import code_title
 
 MOST_PATTERNS = 32
 MOST_LOST = 5
@@ -61,18 +61,8 @@ def title(results: dict[str, Any]) -> str:
     """Data set, network, sizes and code of a run in a line."""
     split, network = results["split"], results["config"]["base_model"]
     sizes = f"k={split['k']} r={split['r']}"
-    code = code_text(results["config"])
+    code = code_title(results["config"])
     return f"{results['dataset']}, {network}, {sizes}, {code}"
-
-
-def code_text(config: dict[str, Any]) -> str:
-    """A code, with its recipe and networks where it has some."""
-    if config["code"] not in (LEARNED, NO_PARITY):
-        return f"{config['code']} code"
-    return (
-        f"{config['recipe']} recipe, {config['encoder']} encoder, "
-        f"{config['decoder']} decoder"
-    )
 
 
 def _seeds(config: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from coded_jax.codes import CODES
+from coded_jax.codes import entry_of
 from coded_jax.report.display import blocks_text
 from coded_jax.runs.reading import ROUNDING, code_name, work_of
 from coded_jax.runs.workdir import EXTENT
@@ -161,7 +161,7 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
             key
             for key in settings[0]
             if any(each.get(key) != settings[0][key] for each in settings)
-            and name[0] not in CODES  # which do not depend on them
+            and entry_of(name[0]).trained
         ]
         labels = [
             ", ".join(f"{key}={each.get(key)}" for key in differing)
@@ -177,7 +177,7 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
 
 
 def _same(a: Point, b: Point) -> bool:
-    if a.code not in CODES or len(a.accuracy[0]) != len(b.accuracy[0]):
+    if entry_of(a.code).trained or len(a.accuracy[0]) != len(b.accuracy[0]):
         return a == b
     pairs = zip(a.accuracy[0] + a.worst[0], b.accuracy[0] + b.worst[0], strict=True)
     return all(abs(x - y) <= ROUNDING for x, y in pairs)

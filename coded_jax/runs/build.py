@@ -17,7 +17,7 @@ from coded_jax.splitting import SplitPlan
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import tasks
 from coded_jax.training.loop import total_steps
-from coded_jax.types import BaseModel, Code, CodeShape, PyTree, chain
+from coded_jax.types import BaseModel, CodeShape, PyTree, chain
 
 
 def build_pipeline(
@@ -80,7 +80,7 @@ def build_pipeline(
                     "--stages says which are coded together)"
                 ) from error
             sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
-            code = code_of(config, config.code, sizes, variables)
+            code = codes.make_code(config.code, sizes, variables, config)
             stage = stage._replace(coding=Coding(plan, code))
         stages.append(stage)
         x = jax.eval_shape(stage.f_conv, variables, x)
@@ -111,13 +111,13 @@ def rival_pipelines(
       ValueError: a baseline cannot be built with these settings.
     """
 
-    def with_code(name: str) -> Pipeline:
+    def with_code(code: codes.AnyCode) -> Pipeline:
         return pipeline.with_codes(
-            lambda shape, _: code_of(config, name, shape, variables)
+            lambda shape, _: codes.make_code(code, shape, variables, config)
         )
 
-    others = [name for name in config.baselines if name != config.code]
-    return {name: with_code(name) for name in others}
+    rivals = [code for code in config.baselines if code != config.code]
+    return {codes.name_of(code): with_code(code) for code in rivals}
 
 
 def stage_blocks(config: Config, blocks: int) -> list[tuple[int, int, bool]]:
@@ -153,26 +153,6 @@ def uncoded_pipeline(
     stage = Stage(base.f_conv, (1, len(base.blocks)))
     return Pipeline(
         base, (stage,), mean, std, config.k, config.r, mesh, config.precision
-    )
-
-
-def code_of(config: Config, name: str, shape: CodeShape, variables: PyTree) -> Code:
-    """The code called `name`, with the settings of `config`."""
-    return codes.make_code(
-        name,
-        shape,
-        variables,
-        encoder=config.encoder,
-        decoder=config.decoder,
-        encoder_width=config.encoder_width,
-        decoder_width=config.decoder_width,
-        dilations=config.dilations,
-        decoder_dilations=config.decoder_dilations,
-        kernel=config.kernel,
-        decoder_channels=config.decoder_channels,
-        systematic=config.recipe == "systematic",
-        nonnegative=config.nonnegative,
-        sums=config.sums,
     )
 
 

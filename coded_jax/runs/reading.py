@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from coded_jax.codes import LEARNED, NO_PARITY
-from coded_jax.codes.learned import LINEAR
+from coded_jax import codes
+from coded_jax.codes.networks import DECODERS, ENCODERS
 
 ROUNDING = 5e-4
 """By which accuracies on two machines may differ: sums in another order."""
@@ -27,12 +27,31 @@ def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | No
 
 
 def code_name(config: dict[str, Any], code: str) -> str:
-    """A code with its networks, where it has some: `paper mlp/mlp`."""
+    """Returns a code's name in tables, with its networks where it has some.
 
-    def network(part: str) -> str:
+    Args:
+      config: as in `results.json`.
+      code: its name there.
+
+    Returns:
+      A text such as `mds` or `paper mlp 64 / linear`.
+    """
+
+    def network(part: str, networks: dict[str, Any]) -> str:
         name, width = config[part], config[f"{part}_width"]
-        return f"{name} {width}" if width and name != LINEAR else name
+        shown = width and (name not in networks or networks[name].has_width)
+        return f"{name} {width}" if shown else name
 
-    if code == LEARNED:
-        return f"{config['recipe']} {network('encoder')} / {network('decoder')}"
-    return f"{code} {network('decoder')}" if code == NO_PARITY else code
+    return codes.entry_of(code).label.format(
+        code=code,
+        recipe=config["recipe"],
+        encoder=network("encoder", ENCODERS),
+        decoder=network("decoder", DECODERS),
+    )
+
+
+def code_title(config: dict[str, Any]) -> str:
+    """Returns the name of a run's code in headings, with recipe and networks where it
+    has some; `config` as in `results.json`."""
+    names = {name: config[name] for name in ("code", "recipe", "encoder", "decoder")}
+    return codes.entry_of(config["code"]).title.format(**names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import platform
@@ -45,7 +44,7 @@ def content(
     images = sum(each.steps for each in fitted) * config.batch_size * pipeline.group
     seconds_of_code = sum(each.seconds for each in fitted)
     return {
-        "config": dataclasses.asdict(config),
+        "config": config.to_json(),
         "command": command,
         "versions": {"python": platform.python_version(), **workdir.versions()},
         "machine": {

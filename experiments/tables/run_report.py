@@ -10,6 +10,7 @@ from coded_jax import data
 from coded_jax.report import display, figures, model_figures
 from coded_jax.report.display import blocks_text, lost_text, percent, spread
 from coded_jax.runs import coded_model
+from coded_jax.runs.reading import code_title
 from coded_jax.runs.workdir import METRICS
 from tables.finished_runs import read_current
 from tables.frontier_tables import percent as optional_percent
@@ -102,7 +103,7 @@ def facts(results: dict[str, Any]) -> list[list[str]]:
     rows = {
         "base model": f"{config['base_model']}, **{percent(base['test_accuracy'])} %** "
         f"on the test split of {results['dataset']}",
-        "code": display.code_text(config),
+        "code": code_title(config),
         "split": f"k={split['k']}, r={split['r']}, "
         f"{'x'.join(map(str, split['grid']))} pieces",
         "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",

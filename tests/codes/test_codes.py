@@ -7,14 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from coded_jax.codes import learned_code, no_parity, zero_fill
+from coded_jax.codes import no_parity, zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
-from coded_jax.codes.learned import cosines, linear_estimate, powers
+from coded_jax.codes.estimate import linear_estimate
 from coded_jax.codes.networks.conv import DilatedStack
 from coded_jax.codes.networks.local import LocalStack
 from coded_jax.codes.networks.pointwise import PointwiseDecoder
 from coded_jax.codes.networks.strided import StridedEncoder, from_blocks, to_blocks
+from coded_jax.codes.sums import cosines, powers
 from coded_jax.types import Code, CodeShape
+from tests.pipelines import learned
 
 B = 3
 SHAPE = CodeShape(k=2, r=2, piece=(6, 5, 3), share=(2, 3, 4))
@@ -45,9 +47,9 @@ def make(name: str, systematic: bool = True):
     if name == "zero_fill":
         code = zero_fill(SHAPE)
     elif name == "no_parity":
-        code = no_parity(SHAPE, learned_code(SHAPE, systematic=systematic))
+        code = no_parity(SHAPE, learned(SHAPE, systematic=systematic))
     else:
-        code = learned_code(SHAPE, **LEARNED[name], systematic=systematic)
+        code = learned(SHAPE, **LEARNED[name], systematic=systematic)
     rng = np.random.default_rng(0)
     random = lambda x: rng.normal(scale=np.prod(x.shape[:-1]) ** -0.5, size=x.shape)
     params = jax.eval_shape(code.init, jax.random.key(0))
@@ -66,9 +68,9 @@ def random_features() -> np.ndarray:
 def count(name, k, r, h, **options):
     """Parameters of one half of a code for 28x28 images and LeNet-5's features."""
     shape = CodeShape(k, r, piece=(h, 28, 1), share=(4 // k, 4, 16))
-    code = learned_code(shape, encoder="mlp", decoder="mlp", **options)
+    code = learned(shape, encoder="mlp", decoder="mlp", **options)
     if "conv" in name:
-        code = learned_code(shape, encoder="conv", decoder="conv", **options)
+        code = learned(shape, encoder="conv", decoder="conv", **options)
     half = "encoder" if "Encoder" in name else "decoder"
     params = jax.eval_shape(code.init, jax.random.key(0))[half]
     return sum(x.size for x in jax.tree.leaves(params))
@@ -195,12 +197,12 @@ def test_encoder_by_hand(name, systematic):
     h, w, _ = SHAPE.piece
     combination = -np.array([[1.0, 3.0], [2.0, 4.0]], np.float32)  # [k, r]
     if name == "mlp":
-        code = learned_code(SHAPE, systematic=systematic)
+        code = learned(SHAPE, systematic=systematic)
         kernels = [np.eye(2 * h * w), np.kron(combination, np.eye(h * w))]
         layers = [f"Dense_{i}" for i in range(2)]
         net = lambda layers: layers
     else:
-        code = learned_code(
+        code = learned(
             SHAPE,
             encoder="conv",
             encoder_width=2,
@@ -234,9 +236,9 @@ def test_parity_starts_as_orthonormal_sums(k, r):
     np.testing.assert_allclose(sums.T @ sums, np.eye(r), atol=1e-6)
     np.testing.assert_allclose(sums[:, 0], 1 / np.sqrt(k), rtol=1e-6)
     shape = CodeShape(k, r, SHAPE.piece, SHAPE.share)
-    params = learned_code(shape).init(jax.random.key(0))
+    params = learned(shape).init(jax.random.key(0))
     np.testing.assert_array_equal(params["sums"], sums)
-    assert "sums" not in learned_code(shape, systematic=False).init(jax.random.key(0))
+    assert "sums" not in learned(shape, systematic=False).init(jax.random.key(0))
 
 
 @pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (5, 5)])
@@ -246,7 +248,7 @@ def test_sums_without_differences(k, r):
     np.testing.assert_allclose(sums[:, 0], 1 / np.sqrt(k), rtol=1e-6)
     assert (sums > 0).all() and np.linalg.matrix_rank(sums) == min(k, r)
     shape = CodeShape(k, r, SHAPE.piece, SHAPE.share)
-    params = learned_code(shape, sums="power").init(jax.random.key(0))
+    params = learned(shape, sums="power").init(jax.random.key(0))
     np.testing.assert_array_equal(params["sums"], sums)
 
 
@@ -261,8 +263,11 @@ def test_systematic_decoders_reach_values_below_zero(name):
 @pytest.mark.parametrize("name", MLP_AND_CONV)
 def test_decoder_by_hand(name, systematic):
     # Every kernel picks inputs, and the first one those of results 1 and 2 of 0..3.
-    options = LEARNED[name] | dict(decoder_width=None, dilations=())
-    code = learned_code(SHAPE, **options, systematic=systematic)
+    options = LEARNED[name]
+    if "conv" in name:  # one hidden layer, as wide as the output
+        width = SHAPE.k * (1 if name in INDEPENDENT else SHAPE.share[-1])
+        options = options | dict(decoder_width=width, dilations=(1,), kernel=1)
+    code = learned(SHAPE, **options, systematic=systematic)
 
     def pick(x):
         if x.ndim == 1:
@@ -282,8 +287,7 @@ def test_decoder_by_hand(name, systematic):
     params["sums"] = np.array([[0.5, 0.0], [2.0, -1.0]], np.float32)
     estimate = ridge(params["sums"], features, lost)
     picked = np.stack([estimate[1], features[2]])
-    hidden = "mlp" in name  # layers with a ReLU; the last one has none
-    expected = estimate + (np.maximum(picked, 0) if hidden else picked)
+    expected = estimate + np.maximum(picked, 0)  # the hidden layers have a ReLU
     shares = jax.jit(code.decode)(params, features, available(lost, SHAPE.n))
     np.testing.assert_allclose(shares, expected, rtol=1e-4, atol=1e-5)
 
@@ -485,7 +489,7 @@ def test_no_parity_keeps_a_decoder_that_never_sees_parity(systematic):
 
 
 def test_init():
-    code = learned_code(SHAPE)
+    code = learned(SHAPE)
     params = jax.jit(code.init)(jax.random.key(0))
     chex.assert_trees_all_equal(jax.jit(code.init)(jax.random.key(0)), params)
     other = jax.jit(code.init)(jax.random.key(1))
@@ -512,10 +516,10 @@ def test_init():
 )
 def test_what_is_not_accepted_is_named(argument, value, accepted):
     with pytest.raises(ValueError, match=f"^{argument}: '{value}' .*{accepted}"):
-        learned_code(SHAPE, **{argument: value})
+        learned(SHAPE, **{argument: value})
 
 
-@pytest.mark.parametrize("make_code", [learned_code, zero_fill])
+@pytest.mark.parametrize("make_code", [learned, zero_fill])
 def test_codes_are_static_arguments(make_code):
     code = make_code(SHAPE)
     encode = jax.jit(lambda code, *args: code.encode(*args), static_argnums=0)
@@ -584,13 +588,13 @@ def test_pointwise_decoder_by_hand():
 
 
 def test_rank_grows_with_the_root_of_the_depth():
-    code = learned_code(SHAPE._replace(share=(2, 3, 16)), decoder="low_rank")
+    code = learned(SHAPE._replace(share=(2, 3, 16)), decoder="low_rank")
     layers = code.init(jax.random.key(0))["decoder"]["params"]
     assert layers["Dense_0"]["bias"].shape == layers["Dense_1"]["bias"].shape == (7,)
 
 
 def test_linear_networks_are_the_sums_and_the_estimate_alone():
-    code = learned_code(SHAPE, encoder="linear", decoder="linear")
+    code = learned(SHAPE, encoder="linear", decoder="linear")
     params = code.init(jax.random.key(0))
     assert params.keys() == {"sums"}
     pieces, features = random_pieces(), random_features()
@@ -606,14 +610,14 @@ def test_linear_networks_are_the_sums_and_the_estimate_alone():
 
 
 def test_a_linear_network_takes_a_systematic_code():
-    with pytest.raises(ValueError, match="^decoder: 'linear' .* that is not systemat"):
-        learned_code(SHAPE, decoder="linear", systematic=False)
+    with pytest.raises(ValueError, match="^decoder: 'linear' .* with recipe=paper"):
+        learned(SHAPE, decoder="linear", systematic=False)
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv"])
 def test_nonnegative_shares(name):
     plain, params = make(name)
-    code = learned_code(SHAPE, **LEARNED[name], nonnegative=True)
+    code = learned(SHAPE, **LEARNED[name], nonnegative=True)
     mask = available((0, 2), SHAPE.n)
     found = code.decode(params, random_features(), mask)
     expected = np.array(plain.decode(params, random_features(), mask))

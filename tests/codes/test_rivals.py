@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.interpolate import BSpline, CubicSpline, make_smoothing_spline
 
-from coded_jax import codes
 from coded_jax.codes import curves, linear
 from coded_jax.codes.erasures import available, patterns, patterns_up_to
 from coded_jax.codes.parity_model import parity_model
@@ -22,6 +21,7 @@ from coded_jax.runs.config import Config
 from coded_jax.training import losses, tasks
 from coded_jax.types import BaseModel, CodeShape, Split
 from tests.models.test_models import random_variables
+from tests.pipelines import UNTRAINED, untrained
 
 B = 3
 SHAPE = CodeShape(k=3, r=2, piece=(6, 5, 2), share=(2, 3, 4))
@@ -41,18 +41,18 @@ def encoded_and_decoded(code, shape, lost, garbage=np.nan):
     return pieces, code.decode(params, results, available(lost, shape.n))
 
 
-@pytest.mark.parametrize("name", codes.CODES)
+@pytest.mark.parametrize("name", UNTRAINED)
 @pytest.mark.parametrize("lost", patterns_up_to(5, 2))
 def test_what_is_lost_has_no_effect(name, lost):
-    code = codes.CODES[name](SHAPE)
+    code = untrained(name, SHAPE)
     _, a = encoded_and_decoded(code, SHAPE, lost)
     _, b = encoded_and_decoded(code, SHAPE, lost, garbage=7.0)
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", codes.CODES)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_nothing_lost(name):
-    pieces, shares = encoded_and_decoded(codes.CODES[name](SHAPE), SHAPE, ())
+    pieces, shares = encoded_and_decoded(untrained(name, SHAPE), SHAPE, ())
     if name in ("berrut", "spline"):
         # Neither interpolant goes through the pieces again, but near them.
         assert 1e-3 < np.abs(shares - pieces).mean() < 0.7
@@ -64,7 +64,7 @@ def test_nothing_lost(name):
 @pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (3, 3), (6, 4)])
 def test_linear_codes_decode_from_any_k_results(name, k, r):
     shape = SHAPE._replace(k=k, r=r)
-    code = codes.CODES[name](shape)
+    code = untrained(name, shape)
     atol = 2e-2 if k == 6 else 1e-4  # condition numbers of some 1000
     for lost in patterns(k + r, r):
         pieces, shares = encoded_and_decoded(code, shape, lost)
@@ -386,7 +386,7 @@ def test_groups_of_images_end_to_end(lenet, name, k):
     run = jax.jit(infer, static_argnums=0)
     x = (images.astype("f") / 255 - np.float32(0.1)) / np.float32(0.3)
     logits = lambda x: base.head(variables, base.f_conv(variables, x))
-    code = codes.CODES[name](CodeShape(k, r, (28, 28, 1), (1, 1, 10)))
+    code = untrained(name, CodeShape(k, r, (28, 28, 1), (1, 1, 10)))
     pieces = x.reshape(2, k, 28, 28, 1).swapaxes(0, 1)
     results = np.stack([logits(q) for q in code.encode({}, pieces)])[:, :, None, None]
     for lost in patterns_up_to(k + r, 1):

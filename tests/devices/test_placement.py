@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy
@@ -22,7 +21,7 @@ from coded_jax.training import steps, tasks
 from coded_jax.training.losses import base_losses, coded_losses, with_targets
 from coded_jax.types import CodeShape, Dataset, Split
 from tests.models.test_models import random_variables
-from tests.pipelines import one_stage
+from tests.pipelines import learned, one_stage
 
 SHAPE = (28, 28, 1)
 B = 24  # divided by all of 1, 2, 3, 4, 6 and 8
@@ -34,7 +33,7 @@ def devices(count):
     return count
 
 
-def pipeline_on(lenet, mesh, k=2, r=1, make_code=codes.learned_code):
+def pipeline_on(lenet, mesh, k=2, r=1, make_code=learned):
     base, variables = lenet
     plan = make_plan(base.f_conv, variables, SHAPE, (k, 1))
     shape = CodeShape(k, r, plan.piece_shape, plan.share_shape)

@@ -18,7 +18,7 @@ from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import CodeShape
 from tests.models.test_models import random_variables
-from tests.pipelines import one_stage
+from tests.pipelines import learned, one_stage
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def setting(lenet):
     base, variables = lenet
     plan = make_plan(base.f_conv, variables, (28, 28, 1), (2, 1))
     shape = CodeShape(2, 2, plan.piece_shape, plan.share_shape)
-    code = codes.learned_code(shape)
+    code = learned(shape)
     pipe = one_stage(base, plan, code, (0.1,), (0.3,), 2)
     key = jax.random.key(4)
     arrays = {

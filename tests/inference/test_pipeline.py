@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from coded_jax import splitting
-from coded_jax.codes import learned_code, zero_fill
+from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import (
@@ -28,7 +28,7 @@ from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import BaseModel, CodeShape
 from tests.models.test_models import random_variables
-from tests.pipelines import one_stage
+from tests.pipelines import learned, one_stage
 
 B = 3
 NOTHING = ({},)  # parameters of one code that has none
@@ -169,7 +169,7 @@ def test_every_example_may_lose_others(lenet, truth):
 
 @pytest.mark.parametrize("systematic", [True, False])
 def test_garbage_in_lost_slots_does_not_reach_the_features(lenet, systematic):
-    make_code = functools.partial(learned_code, encoder_width=8, systematic=systematic)
+    make_code = functools.partial(learned, encoder_width=8, systematic=systematic)
     pipeline = make(lenet, (2, 1), 1, make_code)
     rng = np.random.default_rng(2)
     params = jax.tree.map(
@@ -198,7 +198,7 @@ def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
     decoded = []
 
     def make_code(shape):
-        code = learned_code(shape, encoder_width=8, systematic=systematic)
+        code = learned(shape, encoder_width=8, systematic=systematic)
 
         def decode(params, features, available):
             jax.debug.callback(lambda: decoded.append(1))

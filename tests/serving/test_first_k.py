@@ -16,6 +16,7 @@ from coded_jax.serving import faults, parts
 from coded_jax.serving.faults import Faults
 from coded_jax.serving.local import LocalWorker
 from coded_jax.types import CodeShape
+from tests.pipelines import untrained
 from tests.runs.test_experiment import SMALL
 
 NEVER = Constant(60.0)
@@ -34,7 +35,7 @@ def model(finished):
 
 def variant(model, code):
     """The same run with a code that needs no training."""
-    pipeline = model.pipeline.with_codes(lambda shape, _: codes.CODES[code](shape))
+    pipeline = model.pipeline.with_codes(lambda shape, _: untrained(code, shape))
     params = pipeline.init(jax.random.key(0))
     return model._replace(pipeline=pipeline, params=params)
 
@@ -65,7 +66,7 @@ def serve(model, **settings):
     ],
 )
 def test_when_results_are_enough(name, few, enough):
-    code = codes.CODES[name](CodeShape(3, 3, (8, 8, 1), (2, 2, 4)))
+    code = untrained(name, CodeShape(3, 3, (8, 8, 1), (2, 2, 4)))
     assert not any(parts.enough(code, 3, arrived) for arrived in few)
     assert all(parts.enough(code, 3, arrived) for arrived in enough)
     assert len(parts.sent(code, 3, 6)) == (3 if code.blank else 6)
@@ -341,7 +342,7 @@ def test_groups_of_images(model, images):
 def test_parity_workers_with_networks_of_their_own(model, images):
     base = model.frozen
     pipeline = model.pipeline.with_codes(
-        lambda shape, _: codes.make_code("parity_model", shape, base)
+        lambda shape, _: codes.parity_model(shape, base)
     )
     params = pipeline.init(jax.random.key(0))
     moved = jax.tree.map(lambda x: x + 0.01, params)

@@ -26,6 +26,7 @@ from coded_jax.training.losses import (
     with_targets,
 )
 from coded_jax.types import CodeShape, Dataset, Split, chain
+from tests import pipelines
 from tests.models.test_models import random_variables
 from tests.pipelines import one_stage
 
@@ -44,7 +45,7 @@ def make_pipeline(base, variables, make_code, k=2, r=1):
 
 
 def learned(**options):
-    return lambda shape: codes.learned_code(shape, **options)
+    return functools.partial(pipelines.learned, **options)
 
 
 def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
@@ -250,7 +251,7 @@ def make_chain(make_code=None):
 
 
 def narrow(shape):
-    return codes.learned_code(
+    return pipelines.learned(
         shape,
         encoder="conv",
         decoder="conv",

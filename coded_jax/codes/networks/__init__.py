@@ -1,1 +1,26 @@
-"""Networks of learned codes."""
+"""Encoders and decoders of the learned code.
+
+A new one is a file with a `Network` and a line below.
+"""
+
+from __future__ import annotations
+
+from coded_jax.codes.networks import conv, linear, local, mlp, pointwise, strided
+from coded_jax.codes.networks.network import Network
+
+ENCODERS: dict[str, Network] = {
+    "mlp": mlp.ENCODER,
+    "conv": conv.ENCODER,
+    "strided": strided.ENCODER,
+    "local": local.ENCODER,
+    "linear": linear.NONE,
+}
+
+DECODERS: dict[str, Network] = {
+    "mlp": mlp.DECODER,
+    "low_rank": mlp.LOW_RANK_DECODER,
+    "conv": conv.DECODER,
+    "local": local.DECODER,
+    "pointwise": pointwise.DECODER,
+    "linear": linear.NONE,
+}

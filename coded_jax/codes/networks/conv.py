@@ -11,6 +11,7 @@ from coded_jax.codes.networks.maps import (
     maps_to_pieces,
     pieces_to_maps,
 )
+from coded_jax.codes.networks.network import Network
 from coded_jax.models.convolution import dilated_stack
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
@@ -108,3 +109,14 @@ class ConvDecoder(nn.Module):
         stack = DilatedStack(out, self.width, self.dilations, self.kernel)
         x = stack(features_to_maps(features, self.joint))
         return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)
+
+
+ENCODER = Network(
+    lambda spec: ConvEncoder(spec.shape.r, spec.width, spec.dilations, spec.kernel)
+)
+DECODER = Network(
+    lambda spec: ConvDecoder(
+        spec.shape.k, spec.joint, spec.width, spec.dilations, spec.kernel, spec.relu
+    ),
+    joint=False,
+)

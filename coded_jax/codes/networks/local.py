@@ -16,6 +16,7 @@ from coded_jax.codes.networks.maps import (
     maps_to_pieces,
     pieces_to_maps,
 )
+from coded_jax.codes.networks.network import Network
 
 
 class Local(nn.Module):
@@ -106,3 +107,9 @@ class LocalDecoder(nn.Module):
         out = self.k * (depth if self.joint else 1)
         x = LocalStack(out, self.width)(features_to_maps(features, self.joint))
         return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)
+
+
+ENCODER = Network(lambda spec: LocalEncoder(spec.shape.r, spec.width))
+DECODER = Network(
+    lambda spec: LocalDecoder(spec.shape.k, spec.joint, spec.width, spec.relu)
+)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from coded_jax.codes.networks.network import Network, NetworkSpec
 
 
 class MLPEncoder(nn.Module):
@@ -57,3 +61,18 @@ class MLPDecoder(nn.Module):
         x = nn.relu(x) if self.relu else x
         x = x.reshape(batch, groups, self.k, m, m2, inner).transpose(2, 0, 3, 4, 1, 5)
         return jnp.reshape(x, (self.k, batch, m, m2, depth))
+
+
+def _decoder(spec: NetworkSpec) -> MLPDecoder:
+    return MLPDecoder(spec.shape.k, spec.joint, spec.width, spec.relu)
+
+
+def _low_rank_decoder(spec: NetworkSpec) -> MLPDecoder:
+    rank = math.ceil(math.sqrt(3 * spec.shape.share[-1]))
+    return _decoder(spec._replace(width=spec.width or rank))
+
+
+ENCODER = Network(lambda spec: MLPEncoder(spec.shape.r, spec.width))
+DECODER = Network(_decoder)
+LOW_RANK_DECODER = Network(_low_rank_decoder)
+"""As `DECODER`, with `ceil(sqrt(3 D))` hidden values if no width is given."""

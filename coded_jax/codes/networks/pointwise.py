@@ -6,6 +6,7 @@ import jax
 from flax import linen as nn
 
 from coded_jax.codes.networks.maps import features_to_maps, maps_to_features
+from coded_jax.codes.networks.network import Network
 
 
 class PointwiseDecoder(nn.Module):
@@ -35,3 +36,8 @@ class PointwiseDecoder(nn.Module):
         x = nn.Dense(width)(features_to_maps(features, self.joint))
         x = nn.Dense(self.k * (depth if self.joint else 1))(nn.relu(x))
         return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)
+
+
+DECODER = Network(
+    lambda spec: PointwiseDecoder(spec.shape.k, spec.joint, spec.width, spec.relu)
+)

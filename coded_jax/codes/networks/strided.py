@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from coded_jax.codes.networks.conv import DilatedStack
 from coded_jax.codes.networks.maps import maps_to_pieces, pieces_to_maps
+from coded_jax.codes.networks.network import Network
 
 BLOCK = 4
 
@@ -53,3 +54,6 @@ def from_blocks(blocks: jax.Array, depth: int) -> jax.Array:
     x = blocks.reshape(batch, rows, columns, BLOCK, BLOCK, depth)
     x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, BLOCK * rows, BLOCK * columns, depth)
+
+
+ENCODER = Network(lambda spec: StridedEncoder(spec.shape.r, spec.width))

@@ -1,0 +1,121 @@
+"""Settings of a code: its sizes, its name, and those of the learned code."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from coded_jax.checks import require
+from coded_jax.codes.learned_config import LearnedConfig
+from coded_jax.codes.registry import CODES, LEARNED, AnyCode, entry_of, is_code, name_of
+from coded_jax.settings import (
+    INTEGER,
+    Accepted,
+    Form,
+    is_integer,
+    one_of,
+    setting,
+    tuple_of,
+)
+
+PRECISIONS = ("float32", "bfloat16")
+SPLITS = ("image", "group")
+MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
+
+
+def _parse_stage(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return int(first), int(last or first)
+
+
+GRID = tuple_of(INTEGER, "x", "rows x columns as 2x2")
+STAGES = tuple_of(
+    Form(_parse_stage, lambda stage: f"{stage[0]}-{stage[1]}", "1-2"),
+    ",",
+    "blocks as 1-2,3-4",
+)
+CODE = Form(str, name_of, "the name of a code")
+
+
+def _ascending(stages: tuple[tuple[int, int], ...]) -> bool:
+    bounds = [0, *(block for stage in stages for block in stage)]
+    return (
+        len(bounds) > 1
+        and all(len(stage) == 2 and stage[0] <= stage[1] for stage in stages)
+        and all(a < b for a, b in zip(bounds[::2], bounds[1::2], strict=False))
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeConfig(LearnedConfig):
+    """What is coded, and by which code; the help of each setting describes it.
+
+    Raises:
+      ValueError: a setting is out of range, or does not fit the others.
+    """
+
+    k: int = setting(
+        2,
+        "data pieces",
+        Accepted(is_integer, f"2..{MAX_N - 1}, or 1 for a code of copies,"),
+    )
+    r: int = setting(
+        1, "parity pieces", Accepted(is_integer, f"1..{MAX_N - 1}, k + r <= {MAX_N},")
+    )
+    grid: tuple[int, int] | None = setting(
+        None,
+        "rows x columns of pieces, as 2x2; k x 1 if not given",
+        Accepted(
+            lambda grid: len(grid) == 2 and min(grid) >= 1,
+            "rows x columns with a product of k",
+        ),
+        GRID,
+    )
+    stages: tuple[tuple[int, int], ...] | None = setting(
+        None,
+        "coded stages by their first and last block, from 1 on, as 1-2,3-4; blocks in "
+        "none are computed whole; one stage of all blocks if not given",
+        Accepted(_ascending, "ascending first-last blocks from 1 on"),
+        STAGES,
+    )
+    split: str = setting(
+        "image",
+        "pieces of one image, or k images coded together by the whole network (group)",
+        one_of(SPLITS),
+    )
+    code: AnyCode = setting(
+        LEARNED,
+        "the erasure code",
+        Accepted(is_code, lambda: f"one of {list(CODES)}"),
+        CODE,
+    )
+    precision: str = setting(
+        "float32",
+        "of encoder, F_Conv and decoder; what is trained, the head and the losses are "
+        "float32",
+        one_of(PRECISIONS),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fewest = entry_of(self.code).fewest_pieces
+        require("k", self.k, fewest <= self.k < MAX_N, f"{fewest}..{MAX_N - 1}")
+        most = MAX_N - self.k
+        require("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
+        fits = math.prod(self.pieces) == self.k
+        require("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
+        whole = self.grid is None and self.stages is None
+        fits = self.split == "image" or whole
+        require("split", self.split, fits, "image with a grid or stages")
+        fits = not self.nonnegative or self.split == "image"
+        require("nonnegative", self.nonnegative, fits, "False with split=group")
+
+    @property
+    def n(self) -> int:
+        """All pieces, data and parity."""
+        return self.k + self.r
+
+    @property
+    def pieces(self) -> tuple[int, int]:
+        """Pieces along height and width, the default filled in."""
+        return (self.k, 1) if self.grid is None else self.grid
