@@ -1,6 +1,7 @@
 """Any number of devices gives the numbers of one, and moves the data twice."""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -21,6 +22,7 @@ from coded_jax.training import steps, tasks
 from coded_jax.training.losses import base_losses, coded_losses, with_targets
 from coded_jax.types import CodeShape, Dataset, Split
 from tests.models.test_models import random_variables
+from tests.parameters import long
 from tests.pipelines import learned, one_stage
 
 SHAPE = (28, 28, 1)
@@ -59,8 +61,8 @@ def expected(lenet):
     return compute
 
 
-@pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("k, r", [(2, 1), *long((4, 2))])
+@pytest.mark.parametrize("count", [2, 6, *long(1, 3, 4, 8)])
 def test_inference_on_any_number_of_devices(lenet, expected, count, k, r):
     mesh = placement.make_mesh(k + r, devices(count))
     pipe = pipeline_on(lenet, mesh, k, r)
@@ -88,8 +90,9 @@ def test_one_mask_for_all_images(lenet, expected):
 
 @pytest.mark.parametrize(
     "count, kept, batch",
-    [(count, kept, 10) for count in (1, 2, 3, 4, 6, 8) for kept in (True, False)]
-    + [(6, True, 2), (6, False, 2)],  # fewer than devices
+    [(6, True, 10), (4, False, 10), (6, False, 2)]  # the last one: fewer than devices
+    + long(*itertools.product((1, 2, 3, 8), (True, False), (10,)))
+    + long((4, True, 10), (6, False, 10), (6, True, 2)),
 )
 def test_training_on_any_number_of_devices(lenet, count, kept, batch):
     split = Split(images_of(B), np.zeros(B, np.int32))

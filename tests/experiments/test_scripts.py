@@ -22,6 +22,7 @@ from coded_jax.inference.pixels import normalise
 from coded_jax.runs import build, workdir
 from coded_jax.runs.config import Config
 from coded_jax.training import checkpoints, loop, tasks
+from tests.parameters import long
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -61,23 +62,25 @@ def test_flagfile_is_valid_and_says_what_it_is(run, monkeypatch, path):
         assert (config.weight_decay, config.dataset) == (1e-5, "mnist")
 
 
-@pytest.mark.parametrize("dataset", ["fashion", "cifar10", "cifar100"])
+@pytest.mark.parametrize("dataset", ["fashion", "cifar10", *long("cifar100")])
 @pytest.mark.parametrize("net", ["lenet5", "vgg16", "resnet18", "mobilenet"])
-def test_every_network_has_a_small_and_a_full_flagfile(run, monkeypatch, dataset, net):
-    small = f"{dataset}_{net}"
-    if dataset == "fashion":
-        small += "_k4_r2" if net == "lenet5" else "_k2_r1"
-    for name in (small, f"{dataset}_{net}_full"):
-        config = config_of(
-            run, monkeypatch, f"--flagfile=experiments/flags/{name}.flags"
-        )
-        assert config.dataset == {"fashion": "fashion_mnist"}.get(dataset, dataset)
-        assert config.base_model == net and config.recipe == "systematic"
-        full = name.endswith("_full") or net == "lenet5"
-        assert config.base_width == 1 if full else config.base_width < 0.5
-        shape = (28, 28, 1) if dataset == "fashion" else (32, 32, 3)
-        pipeline = build.build_pipeline(config, shape, 10, (0.5,), (0.5,))
-        assert len(pipeline.codings) == (1 if net == "lenet5" else 2)
+@pytest.mark.parametrize("full", [False, *long(True)])
+def test_every_network_has_a_small_and_a_full_flagfile(
+    run, monkeypatch, dataset, net, full
+):
+    name = f"{dataset}_{net}"
+    if full:
+        name += "_full"
+    elif dataset == "fashion":
+        name += "_k4_r2" if net == "lenet5" else "_k2_r1"
+    config = config_of(run, monkeypatch, f"--flagfile=experiments/flags/{name}.flags")
+    assert config.dataset == {"fashion": "fashion_mnist"}.get(dataset, dataset)
+    assert config.base_model == net and config.recipe == "systematic"
+    wide = full or net == "lenet5"
+    assert config.base_width == 1 if wide else config.base_width < 0.5
+    shape = (28, 28, 1) if dataset == "fashion" else (32, 32, 3)
+    pipeline = build.build_pipeline(config, shape, 10, (0.5,), (0.5,))
+    assert len(pipeline.codings) == (1 if net == "lenet5" else 2)
 
 
 def test_workdirs_of_flagfiles_differ():
@@ -102,13 +105,20 @@ def test_flagfiles_that_share_a_base_model_mean_the_same_one(run, monkeypatch):
     assert len(bases) > 5
 
 
-def test_committed_base_model_is_that_of_the_frontier(run, monkeypatch):
+def test_committed_base_model_has_the_flags_of_the_frontier(run, monkeypatch):
     folder = ROOT / "experiments/bases/mnist_lenet5"
     flagfile = ROOT / "experiments/flags/frontier_lenet5.flags"
     assert f"--base_dir={folder.relative_to(ROOT)}\n" in flagfile.read_text()
     config = config_of(run, monkeypatch, f"--flagfile={flagfile}").base
     defaults = Config().to_flags()
     workdir.open_workdir(folder, config.to_flags(), defaults=defaults, write=False)
+
+
+@pytest.mark.long
+def test_committed_base_model_is_that_of_the_frontier(run, monkeypatch):
+    folder = ROOT / "experiments/bases/mnist_lenet5"
+    flagfile = ROOT / "experiments/flags/frontier_lenet5.flags"
+    config = config_of(run, monkeypatch, f"--flagfile={flagfile}").base
     try:
         dataset = data.load("mnist")
     except (ValueError, OSError, ImportError):

@@ -14,6 +14,7 @@ from coded_jax.inference import costs
 from coded_jax.report import plan_view
 from coded_jax.runs import build, config
 from coded_jax.splitting.plan import make_plan
+from tests.parameters import long
 from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -198,24 +199,27 @@ def test_matrix_of_a_pattern_by_hand():
 
 STAGES = {
     "vgg16": ((1, 2), (3, 4)),
-    "vgg16, full split": ((1, 2), (3, 4), (5, 6), (7, 7), (8, 8), (9, 9)),
     "resnet18": ((1, 3), (4, 5)),
-    "resnet18, full split": ((1, 3), (4, 5), (6, 6), (7, 7)),
     "mobilenet": ((1, 4),),
+}
+FULLY_SPLIT = {
+    "vgg16, full split": ((1, 2), (3, 4), (5, 6), (7, 7), (8, 8), (9, 9)),
+    "resnet18, full split": ((1, 3), (4, 5), (6, 6), (7, 7)),
     "mobilenet, full split": ((1, 4), (5, 7)),
 }
 
 
-@pytest.mark.parametrize("name", STAGES)
-@pytest.mark.parametrize("sizes", [(2, 1, (1, 2)), (4, 2, (2, 2))])
-@pytest.mark.parametrize("width", [0.125, 1.0])
-def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(name, sizes, width):
-    k, r, grid = sizes
+@pytest.mark.parametrize("width", [0.125, *long(1.0)])
+@pytest.mark.parametrize("k, r, grid", [(2, 1, (1, 2)), *long((4, 2, (2, 2)))])
+@pytest.mark.parametrize("name", [*STAGES, *long(*FULLY_SPLIT)])
+def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(
+    name, k, r, grid, width
+):
     found = costs_of(
         (28, 28, 1),
         base_model=name.split(",")[0],
         base_width=width,
-        stages=STAGES[name],
+        stages=(STAGES | FULLY_SPLIT)[name],
         recipe="systematic",
         k=k,
         r=r,
