@@ -102,6 +102,32 @@ def test_study_of_a_network_and_of_its_losses():
     assert nothing["aurc"] < one["aurc"] < one["curve"]["risk"][-1]
 
 
+def test_decoded_answers_have_the_temperature_of_their_losses(monkeypatch):
+    """Catches the temperatures of decoded and of whole answers swapped."""
+    pipe, arrays = overconfident(1.0)
+    arrays = jax.tree.map(lambda array: array[:60], arrays)
+    # So hot that a decoded answer is no surer than a guess; the others stay as they are.
+    monkeypatch.setattr(confidence, "calibrate", lambda *_, **__: {0: 1.0, 1: 1e9})
+    patterns = erasures.patterns_up_to(3, 1)
+    outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
+    guess = 1 / CLASSES
+    assert min(study["0"]["curve"]["confidence"]) > guess + 0.01
+    # Of one lost result: data 0 and data 1 are decoded, parity is not.
+    sureness = np.array(study["1"]["curve"]["confidence"])
+    assert (sureness > guess + 0.01).mean() == pytest.approx(1 / 3, abs=0.03)
+    assert sureness[-1] == pytest.approx(guess, abs=1e-5)
+    accuracy = np.mean([outcome.accuracy for outcome in outcomes[1:3]])
+    assert study["1"]["ece_decoded"] == pytest.approx(abs(accuracy - guess), abs=1e-5)
+
+
+def test_temperature_of_an_answer():
+    """Catches the same swap where answers are served."""
+    studied = {"0": {"temperature": 2.0}, "1": {"temperature": 5.0}}
+    for lost, decoded in ((0, 2.0), (1, 5.0), (2, 5.0)):
+        found = confidence.temperature_of(studied, lost, [True, False])
+        assert found.tolist() == [decoded, 2.0]
+
+
 def test_answers_of_a_group_have_the_temperature_of_how_they_came():
     """What arrived is as sure as if nothing were lost, what is decoded far less."""
     rng = np.random.default_rng(0)
@@ -148,11 +174,17 @@ def test_several_seeds_as_one():
         curve = {"coverage": [0.5, 1.0], "risk": risk, "confidence": [0.9, 0.8]}
         numbers = {"ece": ece, "ece_uncalibrated": 0.3, "aurc": 0.2}
         numbers["ece_decoded"] = None
-        return {"1": {"temperature": temperature, **numbers, "curve": curve}}
+        row = {"temperature": temperature, **numbers, "curve": curve}
+        return {"1": row, "2": {**row, "ece_decoded": 2 * ece, "aurc": 3 * ece}}
 
     one, other = seed(0.1, [0.0, 0.2], 1.5), seed(0.3, [0.1, 0.4], 2.0)
     assert confidence.over_seeds([one]) == one
-    found = confidence.over_seeds([one, other])["1"]
+    over = confidence.over_seeds([one, other])
+    assert over["1"]["ece_decoded"] is None and "ece_decoded_std" not in over["1"]
+    for name, factor in (("ece_decoded", 2), ("aurc", 3)):
+        assert over["2"][name] == pytest.approx(0.2 * factor)
+        assert over["2"][f"{name}_std"] == pytest.approx(np.sqrt(0.02) * factor)
+    found = over["1"]
     assert found["temperature"] == 1.5 and found["ece"] == pytest.approx(0.2)
     assert found["ece_std"] == pytest.approx(np.sqrt(0.02))
     assert found["curve"]["risk"] == pytest.approx([0.05, 0.3])

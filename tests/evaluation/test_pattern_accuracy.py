@@ -16,7 +16,7 @@ from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
-from coded_jax.types import CodeShape
+from coded_jax.types import BaseModel, CodeShape
 from tests.models.test_models import random_variables
 from tests.pipelines import learned, one_stage
 
@@ -98,6 +98,62 @@ def test_summary_is_mean_and_worst_by_number_lost():
     means = {"mean": pytest.approx(0.5), "decoded": pytest.approx(0.4)}
     assert summary["1"] == {**means, "worst": 0.2}
     assert summary["0"] == {"mean": 0.9, "worst": 0.9}
+
+
+def test_deviations_are_over_seeds_not_over_patterns():
+    """Catches a mean over the wrong axis, which leaves the mean itself right."""
+
+    def seed(*accuracies):
+        lost = [(0,), (1,), (2,)]
+        return [
+            Outcome(one, accuracy, 1, 0, decoded)
+            for one, accuracy, decoded in zip(lost, accuracies, accuracies, strict=True)
+        ]
+
+    # The seeds' means are 0.7 and 0.5, the patterns' 0.8, 0.6 and 0.4.
+    summary = pattern_accuracy.summarise([seed(0.9, 0.7, 0.5), seed(0.7, 0.5, 0.3)])
+    assert summary["1"] == {
+        "mean": pytest.approx(0.6),
+        "mean_std": pytest.approx(math.sqrt(0.02)),
+        "worst": pytest.approx(0.4),
+        "worst_std": pytest.approx(math.sqrt(0.02)),
+        "decoded": pytest.approx(0.6),
+        "decoded_std": pytest.approx(math.sqrt(0.02)),
+    }
+
+
+def classes_are_bright_pixels(classes):
+    """A pipeline whose base model reads the class off the image, and such images."""
+    base = BaseModel(
+        lambda *_: {},
+        (lambda variables, x: x * 1.0,),
+        lambda variables, features: features.reshape(len(features), -1)[:, :10],
+    )
+    config = Config(dataset="own", base_model="own", code="zero_fill")
+    pipe = build_pipeline(config, (4, 4, 1), 10, (0.0,), (1.0,), base=base)
+    images = np.zeros((len(classes), 16), np.uint8)
+    images[np.arange(len(classes)), classes] = 255
+    return pipe, jnp.asarray(images.reshape(-1, 4, 4, 1))
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_images_without_a_label_do_not_count(monkeypatch, chunk):
+    """Catches a denominator with the images whose label is -1, and a numerator too."""
+    monkeypatch.setattr(predictions, "CHUNK", chunk)
+    pipe, images = classes_are_bright_pixels([0, 1, 2, 3, 9, 5, 6, 8])
+    labels = jnp.array([0, 1, -1, 3, 9, -1, -1, 7])  # 4 of 5 are right
+    arrays = {"images": images, "labels": labels}
+    assert pattern_accuracy.base_accuracy(pipe, {}, arrays) == pytest.approx(0.8)
+    # Without the second half of the image, class 9 is lost.
+    whole, half = pattern_accuracy.evaluate(pipe, {}, ({},), arrays, [(), (1,)])
+    assert whole.accuracy == pytest.approx(0.8) and whole.agreement == 1
+    assert half.accuracy == pytest.approx(0.6)
+    # One pixel of 16 is lost, of two images that count, 8 and 9.
+    assert half.feature_mse == pytest.approx(2 / 16 / 5)
+    each = predictions.measure(
+        pipe, {}, ({},), arrays, [()], pattern_accuracy.outcome, per_image=True
+    )
+    assert each[0, :, 0].tolist() == [1, 1, 1, 1, 0]
 
 
 def test_losses_drawn_for_one_stage_are_held_losses(setting):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax.evaluation import confidence
 from coded_jax.inference.pixels import normalise
 from coded_jax.runs.own_model import fingerprint
 from coded_jax.types import BaseModel, Dataset, Split
@@ -207,3 +208,19 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
         protect(tmp_path / "run", **changes)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_test_split_chooses_nothing(tmp_path):
+    """Catches validation and test split in each other's place anywhere in a run."""
+    x = normalise(DATASET.test.images, DATASET.mean, DATASET.std)
+    right = head(make_variables(), f_conv(make_variables(), x)).argmax(-1)
+    part = lambda labels: Split(DATASET.test.images, np.asarray(labels, np.int32))
+    dataset = dataclasses.replace(
+        DATASET, validation=part(right), test=part((right + 1) % CLASSES)
+    )
+    options = {"code": "zero_fill", "baselines": ()}
+    results = protect(tmp_path, dataset=dataset, **options).results
+    assert results["base"] == {"validation_accuracy": 1, "test_accuracy": 0}
+    assert results["summary"]["0"]["mean"] == 0
+    # Where all answers are right, the surest temperature is the best one.
+    assert results["confidence"]["0"]["temperature"] == confidence.TEMPERATURES[0]

@@ -32,7 +32,7 @@ class Recorder:
             self.action()
 
     def end_epoch(self, step, params):
-        self.ended.append((step, params))
+        self.ended.append((step, jax.tree.map(np.array, params)))  # donated later
 
 
 def regression(scores=None, loss=None):
@@ -254,6 +254,23 @@ def test_best_epoch_wins(tmp_path):
     assert best.score == pytest.approx(0.9)
     # Of equal scores the later one, so exactly what four epochs end with.
     assert_same(best.params, upto.params)
+
+
+def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path):
+    """Catches a resume that forgets the best score, so that any later epoch wins."""
+
+    def kill():
+        raise RuntimeError("killed")
+
+    first = Recorder(2 * EPOCH, kill)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(tmp_path, regression([0.9, 0.1]), first, epochs=4)
+    ((_, best),) = first.ended
+    second = Recorder()
+    resumed = fit(tmp_path, regression([0.1, 0.3, 0.2]), second, epochs=4)
+    assert second.started == [EPOCH]
+    assert resumed.score == pytest.approx(0.9)
+    assert_same(resumed.params, best)
 
 
 def test_one_compilation(tmp_path):

@@ -19,7 +19,9 @@ from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import steps, tasks
 from coded_jax.training.config import STAGE_TRAININGS, TrainConfig
+from coded_jax.training.loop import SCORE
 from coded_jax.training.losses import (
+    _cross_entropy,
     base_losses,
     coded_losses,
     require_nonnegative,
@@ -96,6 +98,30 @@ def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
         find(distillation=0.5) + 2 * entropies,
         rtol=1e-4,
     )
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 2, 1)])
+def test_labels_of_minus_one_add_nothing_to_the_cross_entropy(shape):
+    """Catches a mean over the labels that count, and one that takes -1 for a class."""
+    labels = jnp.array([[1, -1], [0, 2], [-1, -1]]).reshape(shape)
+    found = _cross_entropy(jnp.zeros((*shape, 4)), labels)
+    np.testing.assert_allclose(found, np.log(4) * np.array([0.5, 1, 0]), rtol=1e-6)
+
+
+def test_an_epoch_is_scored_on_the_validation_split(lenet, images):
+    """Catches one that is chosen on the test split, or on the training images."""
+    base, variables = lenet
+    pipe = make_pipeline(base, variables, codes.zero_fill)
+    logits = base.head(variables, pipeline.base_features(pipe, variables, images))
+    right = np.asarray(logits.argmax(-1), np.int32)
+    part = lambda labels: Split(np.asarray(images), labels)
+    wrong = part((right + 1) % 10)
+    for validation, score in ((right, 1.0), (np.r_[right[:3], wrong.labels[3:]], 0.5)):
+        dataset = Dataset("own", 10, wrong, part(validation), wrong, MEAN, STD)
+        task = tasks.base_task(pipe, dataset, optax.sgd(0.1))
+        assert task.score(variables)[SCORE] == pytest.approx(score)
+        task = tasks.code_task(pipe, variables, dataset, optax.sgd(0.1), patterns=[()])
+        assert task.score(({},))[SCORE] == pytest.approx(score)
 
 
 def test_augmented_images_have_their_own_features(lenet, images):
