@@ -106,7 +106,7 @@ def test_decoded_answers_have_the_temperature_of_their_losses(monkeypatch):
     """Catches the temperatures of decoded and of whole answers swapped."""
     pipe, arrays = overconfident(1.0)
     arrays = jax.tree.map(lambda array: array[:60], arrays)
-    # So hot that a decoded answer is no surer than a guess; the others stay as they are.
+    # So hot that a decoded answer is no surer than a guess; others stay as they are.
     monkeypatch.setattr(confidence, "calibrate", lambda *_, **__: {0: 1.0, 1: 1e9})
     patterns = erasures.patterns_up_to(3, 1)
     outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
