@@ -85,6 +85,18 @@ def test_points_of_a_run(finished):
     ]
 
 
+def test_points_of_several_seeds(finished):
+    """Catches rows of numbers of lost results in the place of seeds."""
+    results = json.loads((finished / "results.json").read_text())
+    rows = lambda *means: {
+        str(l): {"mean": mean, "worst": mean / 2} for l, mean in enumerate(means)
+    }
+    results["seeds"] = {"code": [rows(0.9, 0.8), rows(0.7, 0.6), rows(0.5, 0.4)]}
+    code = frontier.points(results)[0]
+    assert code.accuracy == [[0.9, 0.8], [0.7, 0.6], [0.5, 0.4]]
+    assert code.worst == [[0.45, 0.4], [0.35, 0.3], [0.25, 0.2]]
+
+
 def test_variants_of_a_code_are_told_apart_by_their_settings(finished):
     results = json.loads((finished / "results.json").read_text())
     other = copy.deepcopy(results)
