@@ -29,10 +29,40 @@ BINS = 15
 CURVE = 51  # points of a risk-coverage curve
 
 
+def probabilities(logits: Any, temperature: Any) -> Any:
+    """Returns `softmax(logits / temperature)`, calibrated by temperature scaling.
+
+    Args:
+      logits: float32 `[..., classes]`, of JAX, or of numpy: then so is the result.
+      temperature: a number, or `[..., 1]`.
+    """
+    xp = np if isinstance(logits, np.ndarray) else jnp
+    scaled = logits / temperature
+    powers = xp.exp(scaled - scaled.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
 def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
     """`[..., classes] -> [...]`, in `[0, 1]`; 0 where there is no answer."""
-    probability = jax.nn.softmax(logits / temperature).max(-1)
+    probability = probabilities(logits, temperature).max(-1)
     return jnp.where(jnp.isfinite(logits).all(-1), probability, 0)
+
+
+def temperatures(
+    studied: dict[str, Any], pipeline: Pipeline, available: np.ndarray, batch: int
+) -> np.ndarray:
+    """Returns the temperature of each answer of a batch, float32 `[B, 1]`.
+
+    Args:
+      studied: what `results.json` holds under `confidence`.
+      pipeline: the coded inference.
+      available: bool `[n, 1]`, or `[S, n, 1]` for each coded stage its own.
+      batch: B.
+    """
+    lost = int((~available).sum(axis=-2).max())
+    decoded = np.asarray(predictions.decoded(pipeline, jnp.asarray(available)))  # [1,g]
+    decoded = np.broadcast_to(decoded, (batch // decoded.size, decoded.size))
+    return temperature_of(studied, lost, decoded.reshape(-1, 1))
 
 
 def temperature_of(

@@ -130,13 +130,13 @@ class CodedModel(NamedTuple):
                 f"lost: {len(lost)} results given, for which the run has no calibrated "
                 "confidence; run it again, with more of them tried"
             )
-        available = jnp.asarray(erasures.available(lost, self.pipeline.n))
-        decoded = predictions.decoded(self.pipeline, available)  # [1, g]
-        decoded = jnp.broadcast_to(decoded, (len(logits) // decoded.size, decoded.size))
-        temperatures = confidence.temperature_of(
-            self.results["confidence"], len(lost), decoded
+        available = erasures.available(lost, self.pipeline.n)
+        sure = confidence.confidence(
+            logits,
+            confidence.temperatures(
+                self.results["confidence"], self.pipeline, available, len(logits)
+            ),
         )
-        sure = confidence.confidence(logits, temperatures.reshape(-1, 1))
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
 

@@ -1,16 +1,16 @@
 """The first k of n: one request, from images to logits, on workers that may be lost.
 
-In every coded stage all pieces are sent out, results are taken as they come, and the
-stage is decoded as soon as the code can: at once where all data pieces arrived, or else
-from any k results (`parts.enough`). Nobody waits for the rest.
+In every coded stage all pieces are sent out, results are taken as they arrive, and the
+stage is decoded as soon as they suffice: at once where all data pieces arrived, or else
+from any k results. Stragglers are not waited for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,45 +19,20 @@ import numpy as np
 from coded_jax.inference.pipeline import answered
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
-from coded_jax.serving.faults import Disturbance, Fault, Faults
+from coded_jax.serving.engine import Inference, NotEnoughResults
+from coded_jax.serving.gathering import Gathering, Rules
 from coded_jax.serving.pool import Pool
-from coded_jax.serving.rounds import NotEnoughResults, Round, Rules
 from coded_jax.serving.workers import Call
-
-SHORTFALLS = ("error", "degrade")
-HEDGED = 1_234_577  # so that a piece sent again meets other faults than at first
-
-
-class Outcome(NamedTuple):
-    """What came of one request.
-
-    Attributes:
-      logits: float32 `[B, classes]`.
-      available: bool `[S, n, 1]`, the results that each coded stage was decoded from.
-      used: of every coded stage, the workers they came from.
-      degraded: whether in some stage too few had arrived.
-      seconds: of the phases `encode`, `wait` and `decode`.
-    """
-
-    logits: jax.Array
-    available: np.ndarray
-    used: tuple[tuple[int, ...], ...]
-    degraded: bool
-    seconds: dict[str, float]
 
 
 class FirstK:
-    """Answers requests with the first results that are enough.
+    """Computes requests from the first results that suffice.
 
     Args:
       model: the coded inference.
       pool: its n workers.
-      shortfall: where fewer results arrive by the deadline than the code needs,
-        `"error"` or `"degrade"`: an answer from what there is. Without any result there
-        is none.
-      hedge_after: seconds after which a missing piece is sent once more, to a worker
-        that has finished its own; never if None.
-      faults: what workers meet on purpose.
+      shortfall, hedge_after: see `ServeConfig`. Without any result there is no degraded
+        response.
     """
 
     def __init__(
@@ -66,129 +41,107 @@ class FirstK:
         pool: Pool,
         shortfall: str = "error",
         hedge_after: float | None = None,
-        faults: Faults | None = None,
     ) -> None:
-        if shortfall not in SHORTFALLS:
-            raise ValueError(
-                f"shortfall: {shortfall!r} given, {list(SHORTFALLS)} accepted"
-            )
-        if hedge_after is not None and not hedge_after >= 0:
-            raise ValueError(f"hedge_after: {hedge_after} given, 0 or more accepted")
-        # One device each: pieces are spread by the pool.
+        # On one device: the pool spreads the pieces.
         self._pipeline = model.pipeline._replace(mesh=None)
         self._front = jax.local_devices()[0]
-        self._frozen, self._params = jax.device_put(
-            (model.frozen, model.params), self._front
-        )
+        self._variables = jax.device_put((model.frozen, model.params), self._front)
         self._pieces = parts.pieces(self._pipeline)
-        self.pool, self._shortfall = pool, shortfall
-        self._hedge_after, self._faults = hedge_after, faults
-        self.disturbance: Disturbance | None = None
-        self._decoding = [0.0] * len(self._pieces)  # seconds of each stage
-        self._faults_of(0)  # refuses those of another number of workers
+        self._pool, self._degrade = pool, shortfall == "degrade"
+        self._hedge_after = hedge_after
+        self._decoding = [0.0] * len(self._pieces)  # seconds, for each stage
         self._closed = threading.Event()
+
+    @property
+    def pool(self) -> Pool:
+        """The workers."""
+        return self._pool
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
-    ) -> Outcome:
-        """Logits of images.
-
-        Args:
-          number: of the request, which its faults are drawn from.
-          images: uint8 `[B, H, W, C]`.
-          end: the deadline, in seconds of `time.monotonic`.
-          without: workers that are not to be used.
-
-        Raises:
-          NotEnoughResults: see `shortfall`; or of a code that waits for all data
-            pieces.
-          Closed: by `close`, meanwhile.
-        """
-        pipeline = self._pipeline
-        variables = self._frozen, self._params
+    ) -> Inference:
+        """Computes request `number`, see `Engine.infer`."""
+        pipeline, stages = self._pipeline, len(self._pieces)
         seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
-        coded = len(pipeline.codings)
-        available = np.zeros((coded, pipeline.n, 1), bool)
-        faults = [self._faults_of(number)]
-        if self._hedge_after is not None:
-            faults.append(self._faults_of(number + HEDGED))
-        degrade = self._shortfall == "degrade"
+        available = np.zeros((stages, pipeline.n, 1), bool)
         used, degraded = [], False
 
         begun = time.monotonic()
-        found = jax.block_until_ready(parts.start(pipeline, *variables, images))
+        x = jax.block_until_ready(parts.start(pipeline, *self._variables, images))
         seconds["encode"] = time.monotonic() - begun
-        for s in range(coded):
+        for stage in range(stages):
             begun = time.monotonic()
-            limit = end - sum(self._decoding[s:])
-            if degrade:  # the stages after it need some time, too
-                limit = begun + (limit - begun) / (coded - s)
-            service = self._faults.service[s : s + 1] if self._faults else ()
-            met = tuple(_later(each, sum(service)) for each in faults)
-            code, closed = pipeline.codings[s].code, self._closed.is_set
-            rules = Rules(limit, degrade, self._hedge_after, without, met, closed)
-            stage = Round(self.pool, code, pipeline.k, self._pieces[s], found, rules)
-            stage.gather()
-            degraded |= not stage.enough
-            used.append(tuple(sorted({w for _, w in stage.shares.values()})))
-            available[s, list(stage.shares)] = True
+            rules = self._rules(stage, begun, end, without)
+            gathering = self._gathering(number, stage, x, rules)
+            gathering.run()
+            degraded |= not gathering.enough
+            used.append(tuple(sorted({w for _, w in gathering.shares.values()})))
+            available[stage, list(gathering.shares)] = True
             seconds["wait"] += time.monotonic() - begun
 
             begun = time.monotonic()
-            blank = self._blank(s, len(found[0]))
-            given = [stage.shares.get(i, (blank, i))[0] for i in range(pipeline.n)]
-            given = tuple(jax.device_put(given, self._front))
-            found = parts.advance(pipeline, s, *variables, given, available)
-            found = jax.block_until_ready(found)
+            arrived = {i: share for i, (share, _) in gathering.shares.items()}
+            x = self._decode(stage, arrived, len(x[0]), available)
             seconds["decode"] += time.monotonic() - begun
         if degraded and not np.all(answered(pipeline, jnp.asarray(available))):
             raise NotEnoughResults("the code has no answer without all data pieces")
-        return Outcome(found, available, tuple(used), degraded, seconds)
+        return Inference(x, available, tuple(used), degraded, seconds)
 
     def warm_up(self, images: Any) -> None:
-        """Lets the front end and every worker compile what a batch such as this needs.
+        """Compiles what a batch of this size needs, here and on every worker.
 
         Raises:
           RuntimeError: a worker is not up, or cannot compute.
         """
-        self.pool.wait_until_ready()
-        pipeline, variables = self._pipeline, (self._frozen, self._params)
-        available = np.ones((len(pipeline.codings), pipeline.n, 1), bool)
-        found = parts.start(pipeline, *variables, images)
-        for s, pieces in enumerate(self._pieces):
-            sent = parts.sent(pipeline.codings[s].code, pipeline.k, pipeline.n)
-            self.pool.compute_everywhere([Call(pieces[i], found[i]) for i in sent])
-            shares = (self._blank(s, len(found[0])),) * pipeline.n
+        self._pool.wait_until_ready()
+        pipeline = self._pipeline
+        available = np.ones((len(self._pieces), pipeline.n, 1), bool)
+        x = parts.start(pipeline, *self._variables, images)
+        for stage, pieces in enumerate(self._pieces):
+            sent = parts.sent(pipeline.codings[stage].code, pipeline.k, pipeline.n)
+            self._pool.compute_everywhere([Call(pieces[i], x[i]) for i in sent])
             for _ in range(2):  # the first time with compilation
                 begun = time.monotonic()
-                answer = parts.advance(pipeline, s, *variables, shares, available)
-                jax.block_until_ready(answer)
-            self._decoding[s] = max(self._decoding[s], time.monotonic() - begun)
-            found = answer
+                decoded = self._decode(stage, {}, len(x[0]), available)
+            self._decoding[stage] = max(
+                self._decoding[stage], time.monotonic() - begun
+            )
+            x = decoded
         answered(pipeline, jnp.asarray(available))
-
-    def begin_disturbance(self) -> None:
-        """Lets workers be killed and frozen from now on, as `faults` says."""
-        if self._faults is not None:
-            self.disturbance = Disturbance(self._faults, self.pool.workers)
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""
         self._closed.set()
-        if self.disturbance is not None:
-            self.disturbance.close()
-        self.pool.close()
+        self._pool.close()
 
-    def _blank(self, coded: int, batch: int) -> jax.Array:
-        """In the place of a share that has not arrived."""
-        shape = (batch, *self._pieces[coded][0].share)
-        return jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
+    def _rules(
+        self, stage: int, begun: float, end: float, without: Collection[int]
+    ) -> Rules:
+        """Returns how long a stage waits, so that the decoders after it have time."""
+        limit = end - sum(self._decoding[stage:])
+        if self._degrade:  # the stages after it are to wait as long
+            limit = begun + (limit - begun) / (len(self._pieces) - stage)
+        closed = self._closed.is_set
+        return Rules(limit, self._degrade, self._hedge_after, without, closed)
 
-    def _faults_of(self, number: int) -> list[Fault]:
-        if self._faults is None:
-            return [Fault()] * len(self.pool)
-        return self._faults.of_request(number, len(self.pool))
+    def _gathering(
+        self, number: int, stage: int, queries: Sequence[jax.Array], rules: Rules
+    ) -> Gathering:
+        calls = [
+            Call(piece, query, number, stage)
+            for piece, query in zip(self._pieces[stage], queries, strict=True)
+        ]
+        code = self._pipeline.codings[stage].code
+        return Gathering(self._pool, code, self._pipeline.k, calls, rules)
 
-
-def _later(faults: list[Fault], seconds: float) -> list[Fault]:
-    return [fault._replace(delay=fault.delay + seconds) for fault in faults]
+    def _decode(
+        self, stage: int, shares: dict[int, Any], batch: int, available: np.ndarray
+    ) -> Any:
+        """Returns queries of the next coded stage, or logits after the last one."""
+        shape = (batch, *self._pieces[stage][0].share)
+        blank = jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
+        slots = tuple(shares.get(i, blank) for i in range(self._pipeline.n))
+        slots = jax.device_put(slots, self._front)
+        return jax.block_until_ready(
+            parts.advance(self._pipeline, stage, *self._variables, slots, available)
+        )

@@ -1,4 +1,4 @@
-"""What a service has done so far: latencies, decoded and failed requests, losses."""
+"""Metrics of a service: latencies, decoded and failed requests, losses of workers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-KEPT = 100_000  # latencies of the last requests that quantiles are taken of
+KEPT = 100_000  # last requests, whose latencies quantiles are taken of
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 class Metrics:
-    """Counts and latencies; of a constant size however many requests there were."""
+    """Counts and latencies, in memory of constant size."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,28 +25,35 @@ class Metrics:
     def answered(
         self, seconds: dict[str, float], decoded: bool, degraded: bool
     ) -> None:
-        """Notes an answer with the seconds of its phases, and of all as `total`."""
+        """Counts a response.
+
+        Args:
+          seconds: duration of its phases, and of all of it as `total`.
+          decoded: whether a decoder reconstructed any share.
+          degraded: see `Response`.
+        """
         with self._lock:
             self._counts["degraded" if degraded else "answered"] += 1
             self._counts["decoded"] += decoded
             self._seconds.append(seconds["total"])
             self._phases.update(seconds)
 
-    def failed(self, why: str) -> None:
-        """Notes a request without an answer: `"shortfall"`, `"overload"`, `"error"`."""
+    def failed(self, reason: str) -> None:
+        """Counts a request without a response: `"shortfall"`, `"overload"` or
+        `"error"`."""
         with self._lock:
-            self._counts[why] += 1
+            self._counts[reason] += 1
 
     def summary(self, workers: list[dict[str, Any]]) -> dict[str, Any]:
-        """All of it.
+        """Returns all metrics.
 
         Args:
           workers: of `Pool.status`.
 
         Returns:
-          `requests` by their end; `seconds`: quantiles of the last `KEPT` answers, None
-          if there was none; `phases`: the mean seconds of each; `decoded`: the share of
-          all answers; and `workers`.
+          `requests`: counts by their end; `seconds`: quantiles of the last `KEPT`
+          responses, None if there was none; `phases`: mean seconds; `decoded`: the
+          fraction of responses that a decoder had part in; and `workers`.
         """
         with self._lock:
             counts, phases = dict(self._counts), dict(self._phases)
@@ -70,7 +77,7 @@ def expose(port: int, summary: Callable[[], dict[str, Any]]) -> Callable[[], Non
 
     Args:
       port: of the loopback interface.
-      summary: makes what `Metrics.summary` returns.
+      summary: makes the content, see `Metrics.summary`.
 
     Returns:
       A function that ends it.
@@ -81,7 +88,6 @@ def expose(port: int, summary: Callable[[], dict[str, Any]]) -> Callable[[], Non
     """
     try:
         from prometheus_client import CollectorRegistry, start_http_server
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     except ImportError:
         raise ImportError(
             "metrics_port: it needs prometheus_client; "
@@ -89,41 +95,8 @@ def expose(port: int, summary: Callable[[], dict[str, Any]]) -> Callable[[], Non
         ) from None
 
     class Collector:
-        def collect(self):
-            found = summary()
-            gauge = lambda name, about, **more: GaugeMetricFamily(
-                f"coded_jax_{name}", about, **more
-            )
-            requests = CounterMetricFamily(
-                "coded_jax_requests", "requests by their end", labels=["end"]
-            )
-            for end, count in found["requests"].items():
-                requests.add_metric([end], count)
-            latency = gauge(
-                "latency_seconds", "of the last requests", labels=["quantile"]
-            )
-            for name, q in QUANTILES.items():
-                value = found["seconds"][name]
-                latency.add_metric([str(q)], float("nan") if value is None else value)
-            share = found["decoded"]
-            decoded = gauge(
-                "decoded_share",
-                "answers that a decoder made",
-                value=float("nan") if share is None else share,
-            )
-            losses = CounterMetricFamily(
-                "coded_jax_losses", "results lost", labels=["worker", "why"]
-            )
-            restarts = CounterMetricFamily(
-                "coded_jax_restarts", "of workers", labels=["worker"]
-            )
-            up = gauge("worker_up", "whether it can compute", labels=["worker"])
-            for i, worker in enumerate(found["workers"]):
-                for why, count in worker["losses"].items():
-                    losses.add_metric([str(i), why], count)
-                restarts.add_metric([str(i)], worker["restarts"])
-                up.add_metric([str(i)], worker["up"])
-            return [requests, latency, decoded, losses, restarts, up]
+        def collect(self) -> list[Any]:
+            return _families(summary())
 
     registry = CollectorRegistry()
     registry.register(Collector())
@@ -135,3 +108,40 @@ def expose(port: int, summary: Callable[[], dict[str, Any]]) -> Callable[[], Non
         thread.join()
 
     return close
+
+
+def _families(summary: dict[str, Any]) -> list[Any]:
+    """Returns a summary as Prometheus metrics."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    number = lambda value: float("nan") if value is None else value
+    requests = CounterMetricFamily(
+        "coded_jax_requests", "requests by their end", labels=["end"]
+    )
+    for end, count in summary["requests"].items():
+        requests.add_metric([end], count)
+    latency = GaugeMetricFamily(
+        "coded_jax_latency_seconds", "of the last requests", labels=["quantile"]
+    )
+    for name, q in QUANTILES.items():
+        latency.add_metric([str(q)], number(summary["seconds"][name]))
+    decoded = GaugeMetricFamily(
+        "coded_jax_decoded_share",
+        "responses that a decoder had part in",
+        value=number(summary["decoded"]),
+    )
+    losses = CounterMetricFamily(
+        "coded_jax_losses", "results lost", labels=["worker", "why"]
+    )
+    restarts = CounterMetricFamily(
+        "coded_jax_restarts", "of workers", labels=["worker"]
+    )
+    up = GaugeMetricFamily(
+        "coded_jax_worker_up", "whether it can compute", labels=["worker"]
+    )
+    for i, worker in enumerate(summary["workers"]):
+        for reason, count in worker["losses"].items():
+            losses.add_metric([str(i), reason], count)
+        restarts.add_metric([str(i)], worker["restarts"])
+        up.add_metric([str(i)], worker["up"])
+    return [requests, latency, decoded, losses, restarts, up]

@@ -1,8 +1,8 @@
-"""n workers that may be slow, hang or die: who is up, what each one owes, restarts.
+"""A pool of n workers that may be slow, hang or die.
 
-A worker computes its pieces in their order. Pieces that nobody waits for any more are
-dropped before they begin, so that a straggler catches up. One that dies or hangs is
-started anew, and then given what is still waited for.
+A worker computes its pieces in order. Pieces that no request waits for any more are
+dropped before they begin, so that a straggler catches up. A worker that dies or hangs
+is started anew, and then sent the pieces that are still wanted.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from coded_jax.serving.workers import Call, Worker, WorkerLost
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
-LONGEST_PAUSE = 5.0  # seconds between attempts to start one that fails
+LONGEST_PAUSE = 5.0  # seconds between attempts to start a worker that fails
 HOPELESS = 8  # attempts
 
 LOSSES = ("died", "hung", "raised", "bad", "late")
-"""Why a result was lost: its worker ended, or gave no sign for too long; an exception;
-not finite, or of another shape; others were faster."""
+"""Reasons why a result was not used: its worker ended, or was silent for too long; the
+computation raised; not finite or of a wrong shape; others were faster."""
 
 
 class _Job(NamedTuple):
@@ -37,14 +37,14 @@ class _Job(NamedTuple):
 
 
 class _State:
-    """One worker, as the pool sees it."""
+    """What the pool knows of one worker."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.ready = False
         self.probe: Future | None = None
         self.problem: BaseException | None = None  # of the last probe
-        self.failures = 0  # to start, one after the other
+        self.failures = 0  # attempts to start, in a row
         self.since = time.monotonic()  # of the last sign of life
         self.running: list[_Job] = []
         self.waiting: collections.deque[_Job] = collections.deque()
@@ -53,15 +53,15 @@ class _State:
 
 
 class Pool:
-    """Sends pieces to workers and brings their results back.
+    """Sends pieces to workers, delivers their results, and restarts workers.
 
-    One thread has all the state, and nobody ever waits for it but `status`: callbacks
-    of Ray, which run in threads that Ray itself needs, only leave it a note.
+    One thread owns all states. Other threads leave notes for it and do not wait, but
+    for `status` and `idle`: callbacks of Ray run in threads that Ray itself needs.
 
     Args:
       workers: n of them.
-      patience: seconds without any sign after which a worker with work hangs; more than
-        any computation and its delay take.
+      patience: seconds of silence after which a busy worker counts as hung; more than
+        a computation with its delay takes.
       startup: seconds that a worker may take to start.
       at_end: called by `close`, after the workers have ended.
     """
@@ -73,9 +73,7 @@ class Pool:
         startup: float = 60.0,
         at_end: Callable[[], None] | None = None,
     ) -> None:
-        if not patience > 0:
-            raise ValueError(f"patience: {patience} given, more than 0 accepted")
-        self.workers, self._at_end = tuple(workers), at_end
+        self._at_end = at_end
         self._patience, self._startup = patience, startup
         self._states = [_State(worker) for worker in workers]
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -84,13 +82,28 @@ class Pool:
         self._thread.start()
 
     def __len__(self) -> int:
-        return len(self.workers)
+        return len(self._states)
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """The n workers."""
+        return tuple(state.worker for state in self._states)
+
+    def wrap(self, wrapper: Callable[[int, Worker], Worker]) -> None:
+        """Replaces every worker by `wrapper(index, worker)`, for calls from now on."""
+
+        def note() -> None:
+            for index, state in enumerate(self._states):
+                state.worker = wrapper(index, state.worker)
+
+        self._notes.put(note)
+        self._catch_up()
 
     def wait_until_ready(self) -> None:
-        """Returns when all workers are.
+        """Returns when all workers are up.
 
         Raises:
-          RuntimeError: one of them has not become so in time.
+          RuntimeError: a worker has not started in time.
         """
         end = time.monotonic() + self._startup
         while not all(state.ready for state in self._states):
@@ -109,41 +122,41 @@ class Pool:
         wanted: Callable[[], bool],
         patience: float | None = None,
     ) -> None:
-        """Lets a worker compute a piece, once it is up and has time.
+        """Has a worker compute a piece, as soon as it is up and free.
 
         Args:
-          worker: which one.
+          worker: index of the worker.
           call: the piece.
-          deliver: called, in another thread, with the share, or with the exception that
-            the computation raised; not for a worker that dies or hangs, which is given
-            the piece again when it is back.
-          wanted: whether anybody waits for it still; pieces are dropped where not.
-          patience: of this piece; the pool's if None.
+          deliver: called in another thread with the share, or with the exception that
+            the computation raised. A worker that dies or hangs delivers nothing, and is
+            sent the piece again when it is back.
+          wanted: whether a request still waits for the piece; if not, it is dropped.
+          patience: seconds, for this piece; the pool's if None.
         """
         limit = self._patience if patience is None else patience
         state, job = self._states[worker], _Job(call, deliver, wanted, limit)
 
         def note() -> None:
             while state.waiting and not state.waiting[0].wanted():
-                state.waiting.popleft()  # of a worker that is down or hangs, too
+                state.waiting.popleft()  # also while the worker is down or hangs
             state.waiting.append(job)
             self._pump(state)
 
         self._notes.put(note)
 
     def compute_everywhere(self, calls: Sequence[Call]) -> None:
-        """Lets each worker compute one call, and waits for all of them.
+        """Has worker i compute call i, and waits for all of them.
 
         Raises:
-          RuntimeError: one of them has not answered in time, or raised that.
+          RuntimeError: a worker did not answer in time, or its computation raised.
         """
-        answers: queue.SimpleQueue = queue.SimpleQueue()
+        inbox: queue.SimpleQueue = queue.SimpleQueue()
         for worker, call in enumerate(calls):
             # It may have to compile first.
-            self.send(worker, call, answers.put, lambda: True, self._startup)
+            self.send(worker, call, inbox.put, lambda: True, self._startup)
         for _ in calls:
             try:
-                result = answers.get(timeout=self._startup)
+                result = inbox.get(timeout=self._startup)
             except queue.Empty:
                 raise RuntimeError(
                     f"a worker has not answered within {self._startup:g} s"
@@ -151,36 +164,40 @@ class Pool:
             if isinstance(result, BaseException):
                 raise RuntimeError(f"a worker cannot compute: {result}") from result
 
-    def count_loss(self, worker: int, why: str) -> None:
-        """Notes why the result of a worker was not used, one of `LOSSES`; that one
-        which is down is late, is known."""
+    def count_loss(self, worker: int, reason: str) -> None:
+        """Counts a result that was not used, for a reason among `LOSSES`.
+
+        `"late"` is counted for workers that are up alone: of one that is down, the
+        reason has been counted.
+        """
         state = self._states[worker]
 
         def note() -> None:
-            state.losses[why] += why != "late" or state.ready
+            state.losses[reason] += reason != "late" or state.ready
 
         self._notes.put(note)
 
     @property
     def idle(self) -> bool:
-        """Whether every worker is up, and has nothing to do."""
+        """Whether every worker is up and has nothing to compute."""
         self._catch_up()
         return all(s.ready and not (s.running or s.waiting) for s in self._states)
 
     def status(self) -> list[dict[str, Any]]:
-        """Of every worker: whether it is up, its restarts, and its losses by reason."""
+        """Returns for each worker whether it is `up`, its `restarts`, and its `losses`
+        by reason."""
         self._catch_up()
         return [
             {
                 "up": state.ready,
                 "restarts": state.restarts,
-                "losses": {why: state.losses[why] for why in LOSSES},
+                "losses": {reason: state.losses[reason] for reason in LOSSES},
             }
             for state in self._states
         ]
 
     def close(self) -> None:
-        """Ends all workers; what they still owe is never delivered."""
+        """Ends all workers; results that are outstanding are never delivered."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -191,10 +208,10 @@ class Pool:
             self._at_end()
 
     def _catch_up(self) -> None:
-        """Returns when all notes so far have been read."""
-        noted = threading.Event()
-        self._notes.put(noted.set)
-        while not noted.wait(TICK) and self._thread.is_alive():
+        """Returns when all notes left so far have been read."""
+        read = threading.Event()
+        self._notes.put(read.set)
+        while not read.wait(TICK) and self._thread.is_alive():
             pass
 
     def _run(self) -> None:
@@ -208,6 +225,7 @@ class Pool:
                     self._look_at(state)
 
     def _pump(self, state: _State) -> None:
+        """Hands waiting jobs to a worker that is up, `DEPTH` at a time."""
         while state.ready and state.waiting and len(state.running) < DEPTH:
             job = state.waiting.popleft()
             if not job.wanted():
@@ -221,28 +239,29 @@ class Pool:
             )
 
     def _done(self, state: _State, job: _Job, future: Future) -> None:
-        if not any(job is each for each in state.running):
+        if not any(job is running for running in state.running):
             return  # of a worker that has been replaced meanwhile
         error = future.exception()
         if isinstance(error, WorkerLost):
             self._lose(state, "died")
             return
-        state.running = [each for each in state.running if each is not job]
+        state.running = [running for running in state.running if running is not job]
         state.since = time.monotonic()
         state.losses["raised"] += error is not None
         job.deliver(error if error is not None else future.result())
         self._pump(state)
 
-    def _lose(self, state: _State, why: str) -> None:
-        """Keeps what the worker owes for its return."""
+    def _lose(self, state: _State, reason: str) -> None:
+        """Notes that a worker is down; its jobs wait for its return."""
         state.ready, state.probe = False, None
         state.since = time.monotonic()
-        state.losses[why] += max(sum(job.wanted() for job in state.running), 1)
+        state.losses[reason] += max(sum(job.wanted() for job in state.running), 1)
         state.restarts += 1
-        owed = [job for job in (*state.running, *state.waiting) if job.wanted()]
-        state.running, state.waiting = [], collections.deque(owed)
+        wanted = [job for job in (*state.running, *state.waiting) if job.wanted()]
+        state.running, state.waiting = [], collections.deque(wanted)
 
     def _look_at(self, state: _State) -> None:
+        """Notices workers that hang, and probes those that are down."""
         silent = time.monotonic() - state.since
         if state.ready:
             if state.running and silent > state.running[0].patience:
@@ -266,5 +285,5 @@ class Pool:
             self._pump(state)
 
     def _replace(self, state: _State) -> None:
-        # It may take a while, in which the other workers go on.
+        # In a thread: it may take a while, in which the other workers go on.
         threading.Thread(target=state.worker.replace, daemon=True).start()

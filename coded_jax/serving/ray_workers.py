@@ -1,15 +1,15 @@
-"""The cluster engine: every piece in a process of its own, on any machine, by Ray.
+"""The cluster engine: each piece in a process of its own, on any machine, by Ray.
 
-A worker is a Ray actor that loads the run's frozen network from its checkpoint. Pieces
-and shares cross the wire as raw bytes with their shape; no object is unpickled on
-either side. Ray starts a process that has died anew; here it is only noticed.
+A worker is a Ray actor. It is sent the model once, when it is created, as Ray pickles
+it, functions included. Requests cross the wire as numbers and raw bytes: nothing of
+them is unpickled on either side. Ray restarts processes that die; here they are only
+noticed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -19,60 +19,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.devices import cluster
 from coded_jax.devices.cluster import accelerators, import_ray
+from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.serving import faults, parts
+from coded_jax.serving import parts
+from coded_jax.serving.config import ServeConfig
+from coded_jax.serving.engine import EngineKind
+from coded_jax.serving.first_k import FirstK
+from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, WorkerLost
+from coded_jax.types import PyTree
 
 
 class PieceServer:
-    """What runs in a worker's process: the frozen network, and nothing of the code.
+    """The actor: the frozen network in a worker's process.
 
     Args:
-      run: the workdir, on this machine.
+      model: `(pipeline, frozen, params)`.
       batches: sizes of requests that it compiles before it answers.
       cache: folder of compiled programs, see `startup.keep_compilations`.
     """
 
-    def __init__(self, run: str, batches: list[int], cache: str | None) -> None:
+    def __init__(
+        self,
+        model: tuple[Pipeline, PyTree, PyTree],
+        batches: list[int],
+        cache: str | None,
+    ) -> None:
         from coded_jax.devices import startup
-        from coded_jax.runs import coded_model
 
         with contextlib.suppress(ValueError):  # of another machine's folder
             startup.keep_compilations(cache)
-        model = coded_model.load(run, devices=1)
-        self._dtype = jnp.dtype(model.pipeline.dtype)
-        self._work = parts.make_work(model.pipeline, model.frozen, model.params)
+        pipeline, *variables = model
+        self._dtype = jnp.dtype(pipeline.dtype)
+        self._work = parts.make_work(pipeline, *variables)
         for batch in batches:
-            shapes = parts.query_shapes(model.pipeline, batch)
-            for stage, shape in zip(parts.pieces(model.pipeline), shapes, strict=True):
+            shapes = parts.query_shapes(pipeline, batch)
+            for stage, shape in zip(parts.pieces(pipeline), shapes, strict=True):
                 for piece in stage:
                     self._work(piece, np.zeros(shape, self._dtype))
 
     def ping(self) -> int:
-        """Its process."""
+        """Returns the number of its process."""
         return os.getpid()
 
-    def compute(
-        self,
-        piece: list,
-        shape: list[int],
-        query: bytes,
-        delay: float,
-        kind: str,
-    ) -> bytes | str:
-        """The share of a piece; a string says what went wrong."""
+    def compute(self, piece: list, shape: list[int], query: bytes) -> bytes | str:
+        """Returns the bytes of a share; or a string, the error of the computation."""
         blocks, index, offset, share = piece
-        told = parts.Piece(tuple(blocks), index, tuple(offset), tuple(share))
+        target = parts.Piece(tuple(blocks), index, tuple(offset), tuple(share))
         try:
-            faults.meet(faults.Fault(delay, kind))
             array = np.frombuffer(query, self._dtype).reshape(shape)
-            found = np.asarray(self._work(told, array))
+            return np.asarray(self._work(target, array)).tobytes()
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-        if kind == "nan":
-            found = np.full_like(found, np.nan)
-        return found.tobytes()
 
     def signal(self, number: int) -> None:
         """Sends its process a signal."""
@@ -80,7 +80,7 @@ class PieceServer:
 
 
 class RayWorker:
-    """A `PieceServer`, wherever Ray has put it.
+    """A `PieceServer`, on the machine that Ray has chosen.
 
     Args:
       create: makes the actor.
@@ -103,13 +103,12 @@ class RayWorker:
             return np.frombuffer(answer, self._dtype).reshape(shape)
 
         # Numbers, strings and bytes alone, which Ray does not pickle.
-        blocks, index, offset, cut = call.piece
-        piece = [list(blocks), index, list(offset), list(cut)]
-        what = (piece, list(query.shape), query.tobytes(), *call.fault)
-        return self._ask(share, "compute", *what)
+        blocks, index, offset, size = call.piece
+        piece = [list(blocks), index, list(offset), list(size)]
+        return self._ask(share, "compute", piece, list(query.shape), query.tobytes())
 
     def probe(self) -> Future:
-        if self._gone.is_set():  # for good: Ray starts only what has been up before
+        if self._gone.is_set():  # for good: Ray restarts only actors that were up
             try:
                 self._actor = self._create()
             except Exception as error:
@@ -123,8 +122,8 @@ class RayWorker:
         with contextlib.suppress(Exception):  # it may be gone already
             self._ray.kill(self._actor, no_restart=False)
 
-    def disturb(self, kind: str) -> None:
-        number = signal.SIGKILL if kind == "kill" else signal.SIGSTOP
+    def signal(self, number: int) -> None:
+        """Sends its process a signal."""
         self._ask(lambda _: None, "signal", int(number))
 
     def close(self) -> None:
@@ -132,19 +131,20 @@ class RayWorker:
             self._ray.kill(self._actor)
 
     def _ask(self, read: Callable[[Any], Any], method: str, *arguments: Any) -> Future:
-        found: Future = Future()
+        """Calls a method of the actor, and returns `read(answer)` to come."""
+        future: Future = Future()
         exceptions = self._ray.exceptions
 
         def done(answer: Future) -> None:
             try:
-                found.set_result(read(answer.result()))
+                future.set_result(read(answer.result()))
             except exceptions.RayError as error:
                 if isinstance(error, exceptions.ActorDiedError):
                     self._gone.set()
                 lines = str(error).strip().splitlines() or [type(error).__name__]
-                found.set_exception(WorkerLost(lines[-1]))
+                future.set_exception(WorkerLost(lines[-1]))
             except Exception as error:
-                found.set_exception(error)
+                future.set_exception(error)
 
         try:
             if not self._ray.is_initialized():  # it would start one of its own
@@ -154,31 +154,48 @@ class RayWorker:
                 call = call.options(concurrency_group="control")
             reference = call.remote(*arguments)
         except Exception as error:
-            found.set_exception(WorkerLost(str(error)))
+            future.set_exception(WorkerLost(str(error)))
         else:
             reference.future().add_done_callback(done)
-        return found
+        return future
 
 
-def ray_workers(
-    run: str | os.PathLike, model: CodedModel, batches: Sequence[int]
-) -> list[RayWorker]:
-    """A worker for every piece, spread over the machines of the cluster.
+def ray_workers(model: CodedModel, batches: Sequence[int]) -> list[RayWorker]:
+    """Returns a worker for each piece, spread over the machines of the cluster.
 
     Each has an accelerator of its own where Ray knows of enough, or its part of one.
 
     Args:
-      run: the workdir, which every machine finds at this path.
-      model: what `load` made of it.
+      model: the coded inference.
       batches: sizes of requests that workers compile before they answer.
     """
     ray, n = import_ray(), model.pipeline.n
-    path = os.path.abspath(run)
     options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
     options |= {"max_restarts": -1, "max_task_retries": 0}
-    # Signals and questions do not wait for a computation.
+    # Signals and probes do not wait for a computation.
     actor = ray.remote(concurrency_groups={"control": 1}, **options)(PieceServer)
     cache = jax.config.jax_compilation_cache_dir
+    pipeline = model.pipeline._replace(mesh=None)
+    # Stored once; each machine fetches it once, for all its workers and their restarts.
+    stored = ray.put((pipeline, model.frozen, model.params))
 
-    create = lambda: actor.remote(path, list(batches), cache)
+    create = lambda: actor.remote(stored, list(batches), cache)
     return [RayWorker(create, model.pipeline.dtype) for _ in range(n)]
+
+
+def _start(model: CodedModel, config: ServeConfig) -> FirstK:
+    cluster.connect(config.address, model.pipeline.n)
+    try:
+        workers = ray_workers(model, config.batches)
+        pool = Pool(workers, config.patience, cluster.STARTUP, cluster.disconnect)
+    except BaseException:
+        cluster.disconnect()
+        raise
+    return FirstK(model, pool, config.shortfall, config.hedge_after)
+
+
+ENGINE = EngineKind(
+    _start,
+    frozenset({"address", "shortfall", "hedge_after", "patience"}),
+    processes=True,
+)

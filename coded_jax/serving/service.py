@@ -1,4 +1,4 @@
-"""Requests: images in, labels with their confidence out, within a deadline."""
+"""A service: requests of images in, classes with their confidence out, by a deadline."""
 
 from __future__ import annotations
 
@@ -8,65 +8,36 @@ import threading
 import time
 from collections.abc import Collection
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from coded_jax.evaluation import confidence, predictions
+from coded_jax.checks import require
+from coded_jax.evaluation import confidence
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
-from coded_jax.serving.first_k import Outcome
+from coded_jax.serving.engine import Closed, Engine, Inference, NotEnoughResults
 from coded_jax.serving.metrics import Metrics
-from coded_jax.serving.rounds import Closed, NotEnoughResults
 
 
 class Overloaded(RuntimeError):
-    """As many requests wait as may."""
+    """The queue is full."""
 
 
-class Engine(Protocol):
-    """What answers requests: `first_k.FirstK` or `spmd.Spmd`."""
-
-    def infer(
-        self, number: int, images: Any, end: float, without: Collection[int] = ()
-    ) -> Outcome:
-        """Answers request `number`, by the time `end` of `time.monotonic()`.
-
-        Args:
-          number: of the request, which fixes the faults that it meets.
-          images: uint8 `[B, H, W, C]`.
-          end: its deadline.
-          without: workers whose results are not used.
-        """
-        ...
-
-    def warm_up(self, images: Any) -> None:
-        """Compiles what a batch of this size needs."""
-        ...
-
-    def begin_disturbance(self) -> None:
-        """Begins with the kills and freezes on purpose."""
-        ...
-
-    def close(self) -> None:
-        """Ends all workers."""
-        ...
-
-
-class Answer(NamedTuple):
-    """The answer to one request.
+class Response(NamedTuple):
+    """The response to one request.
 
     Attributes:
       classes: int32 `[B]`.
       probabilities: float32 `[B, classes]`, calibrated, see `confidence`.
-      confidence: float32 `[B]`, that of the class.
-      used: for every coded stage the workers whose results were used.
-      arrived: for every coded stage the pieces that those results are of.
-      decoded: for every coded stage the data pieces that a decoder made of others; of
-        a systematic code, those that had not arrived.
-      degraded: whether fewer results arrived by the deadline than the code needs.
-      seconds: of the phases `queue`, `encode`, `wait` (for the workers) and `decode`
-        (with the head), and `total`.
+      confidence: float32 `[B]`, the probability of the class.
+      used: for each coded stage, the workers whose results were used.
+      arrived: for each coded stage, the pieces that these results are of.
+      decoded: for each coded stage, the data pieces that a decoder reconstructed; of a
+        systematic code, those that had not arrived.
+      degraded: whether some stage was decoded from fewer results than its code needs.
+      seconds: duration of the phases `queue`, `encode`, `wait` (for the workers) and
+        `decode` (with the head), and `total`.
     """
 
     classes: np.ndarray
@@ -80,13 +51,13 @@ class Answer(NamedTuple):
 
 
 class Service:
-    """Answers requests, several at a time.
+    """Responds to requests, several at a time.
 
     Args:
       model: the coded inference.
-      engine: what computes it.
+      engine: computes it.
       deadline: seconds, from `submit` on, that a request may take.
-      in_flight: requests that are computed at the same time.
+      in_flight: requests computed at the same time.
       queue: requests that may wait for that; more are refused.
     """
 
@@ -98,11 +69,6 @@ class Service:
         in_flight: int = 4,
         queue: int = 64,
     ) -> None:
-        for name, value in (("deadline", deadline), ("in_flight", in_flight)):
-            if not value > 0:
-                raise ValueError(f"{name}: {value} given, more than 0 accepted")
-        if queue < 0:
-            raise ValueError(f"queue: {queue} given, 0 or more accepted")
         self.model, self.engine, self.deadline = model, engine, deadline
         self._batches: set[int] = set()
         self._metrics = Metrics()
@@ -116,24 +82,23 @@ class Service:
         deadline: float | None = None,
         without: Collection[int] = (),
         block: bool = True,
-    ) -> Future[Answer]:
-        """Asks for the classes of images.
+    ) -> Future[Response]:
+        """Requests the classes of images.
 
         Args:
-          images: uint8 `[B, H, W, C]`, as in the data set, with a B that `warm_up` has
-            seen: a compilation would look like a worker that hangs.
+          images: uint8 `[B, H, W, C]`, pixel values as in the data set, with a B that
+            `warm_up` has seen: a compilation would look like a worker that hangs.
           deadline: seconds; the service's own if None.
           without: workers that are not to be used.
-          block: whether to wait, until the deadline, where the queue is full.
+          block: whether to wait, until the deadline, while the queue is full.
 
         Returns:
-          The answer to come. It fails with `NotEnoughResults` or `Closed`, see
-          `FirstK`.
+          The response to come. It fails with `NotEnoughResults` or `Closed`.
 
         Raises:
           ValueError: wrong images, a deadline that is not positive, or no such workers.
           Overloaded: the queue is full.
-          Closed: the service is.
+          Closed: the service is closed.
         """
         begun = time.monotonic()
         images = np.array(self.model.checked(images))  # a copy: it may be used again
@@ -143,19 +108,18 @@ class Service:
                 f"{sorted(self._batches)} accepted, which have been compiled"
             )
         seconds = self.deadline if deadline is None else deadline
-        if not seconds > 0:
-            raise ValueError(f"deadline: {deadline} given, more than 0 accepted")
+        require("deadline", deadline, seconds > 0, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
-        n = self.model.pipeline.n
-        if not set(without) <= set(range(n)):
-            raise ValueError(f"without: {without} given, some of 0..{n - 1} accepted")
+        workers = range(self.model.pipeline.n)
+        accepted = f"some of 0..{len(workers) - 1}"
+        require("without", without, set(without) <= set(workers), accepted)
         if not self._places.acquire(block, seconds if block else None):
             self._metrics.failed("overload")
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
         number = next(self._numbers)
         try:
             future = self._threads.submit(
-                self._answer, number, images, begun, begun + seconds, tuple(without)
+                self._respond, number, images, begun, begun + seconds, tuple(without)
             )
         except RuntimeError:
             self._places.release()
@@ -164,15 +128,15 @@ class Service:
         return future
 
     def summary(self) -> dict[str, Any]:
-        """See `Metrics.summary`."""
-        pool = getattr(self.engine, "pool", None)
+        """Returns counts and latencies so far, see `Metrics.summary`."""
+        pool = self.engine.pool
         return self._metrics.summary(pool.status() if pool else [])
 
     def warm_up(self, batch: int = 1) -> None:
-        """Compiles all that requests of `batch` images need, on every worker.
+        """Compiles all programs that requests of `batch` images need, on every worker.
 
         Raises:
-          ValueError: that is no such number.
+          ValueError: requests cannot have so many images.
           RuntimeError: a worker is not up, or cannot compute.
         """
         shape = (batch, *self.model.image_shape)
@@ -196,51 +160,50 @@ class Service:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _answer(
+    def _respond(
         self, number: int, images: Any, begun: float, end: float, without: tuple
-    ) -> Answer:
+    ) -> Response:
         queued = time.monotonic() - begun
         try:
-            outcome = self.engine.infer(number, images, end, without)
+            inference = self.engine.infer(number, images, end, without)
         except Exception as error:
             shortfall = isinstance(error, NotEnoughResults)
             self._metrics.failed("shortfall" if shortfall else "error")
             raise
-        answer = self._explain(outcome)
+        response = respond(self.model, inference)
         total = time.monotonic() - begun
-        seconds = {"queue": queued, **outcome.seconds, "total": total}
-        made = any(answer.decoded)
-        self._metrics.answered(seconds, made, outcome.degraded)
-        return answer._replace(seconds=seconds)
+        seconds = {"queue": queued, **inference.seconds, "total": total}
+        self._metrics.answered(seconds, any(response.decoded), inference.degraded)
+        return response._replace(seconds=seconds)
 
-    def _explain(self, outcome: Outcome) -> Answer:
-        pipeline, available = self.model.pipeline, outcome.available
-        lost = int((~available).sum(axis=1).max())
-        made = predictions.decoded(pipeline, available)  # [1, g]
-        made = np.broadcast_to(made, (len(outcome.logits) // made.size, made.size))
-        temperature = confidence.temperature_of(
-            self.model.results["confidence"], lost, made.reshape(-1, 1)
-        )
-        # On the host: by JAX, ten numbers would take some milliseconds.
-        scaled = np.asarray(outcome.logits) / temperature
-        powers = np.exp(scaled - scaled.max(-1, keepdims=True))
-        probabilities = powers / powers.sum(-1, keepdims=True)
-        places = lambda mask: tuple(np.flatnonzero(mask).tolist())
-        coded = [coding.code for coding in pipeline.codings]
-        return Answer(
-            classes=probabilities.argmax(-1).astype(np.int32),
-            probabilities=probabilities,
-            confidence=probabilities.max(-1),
-            used=outcome.used,
-            arrived=tuple(places(each) for each in available),
-            decoded=tuple(
-                tuple(
-                    i
-                    for i in range(pipeline.k)
-                    if not code.systematic or i not in parts.held(code, each)
-                )
-                for code, each in zip(coded, map(places, available), strict=True)
-            ),
-            degraded=outcome.degraded,
-            seconds={},
-        )
+
+def respond(model: CodedModel, inference: Inference) -> Response:
+    """Returns calibrated probabilities, and the results they come from."""
+    pipeline, available = model.pipeline, inference.available
+    # On the host: by JAX, ten numbers would take some milliseconds.
+    logits = np.asarray(inference.logits)
+    probabilities = confidence.probabilities(
+        logits,
+        confidence.temperatures(
+            model.results["confidence"], pipeline, available, len(logits)
+        ),
+    )
+    arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)
+    return Response(
+        classes=probabilities.argmax(-1).astype(np.int32),
+        probabilities=probabilities,
+        confidence=probabilities.max(-1),
+        used=inference.used,
+        arrived=arrived,
+        decoded=tuple(
+            tuple(
+                piece
+                for piece in range(pipeline.k)
+                if not coding.code.systematic
+                or piece not in parts.held(coding.code, pieces)
+            )
+            for coding, pieces in zip(pipeline.codings, arrived, strict=True)
+        ),
+        degraded=inference.degraded,
+        seconds=inference.seconds,
+    )

@@ -1,46 +1,54 @@
-"""What the pool asks of a worker."""
+"""The protocol between a pool and its workers."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
-from coded_jax.serving.faults import Fault
 from coded_jax.serving.parts import Piece
 
 
 class WorkerLost(RuntimeError):
-    """The worker that was to compute a piece is gone."""
+    """The worker ended before it delivered a result."""
 
 
 class Call(NamedTuple):
-    """One piece for a worker: see `parts.Work`."""
+    """One piece of one request, for one worker.
+
+    Attributes:
+      piece: the blocks to compute, and where the share lies in their output.
+      query: `[B, h, w, C]`.
+      request: number of the request; None for a warm-up.
+      stage: number of the coded stage, from 0.
+      attempt: 0, or 1 for a hedged call: the same piece sent once more.
+    """
 
     piece: Piece
     query: Any
-    fault: Fault = Fault()
+    request: int | None = None
+    stage: int = 0
+    attempt: int = 0
 
 
 class Worker(Protocol):
     """One device, or one process that has a device."""
 
     def compute(self, call: Call) -> Future:
-        """Its share; fails with `WorkerLost` if the worker ended, or with whatever the
-        computation raised. Calls are computed one after the other."""
+        """Returns the share `[B, M, M', D]` to come.
+
+        Calls are computed one after the other. The future fails with `WorkerLost` if
+        the worker ended, or with the exception that the computation raised.
+        """
         ...
 
     def probe(self) -> Future:
-        """Done when the worker is able to compute, at once if it is."""
+        """Returns a future that is done as soon as the worker can compute."""
         ...
 
     def replace(self) -> None:
-        """Ends it, whatever it does, and starts it anew."""
-        ...
-
-    def disturb(self, kind: str) -> None:
-        """Kills (`"kill"`) or freezes (`"freeze"`) it, on purpose."""
+        """Ends the worker, even one that hangs, and starts it anew."""
         ...
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the worker."""
         ...

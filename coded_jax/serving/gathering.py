@@ -1,4 +1,5 @@
-"""One coded stage of one request: sends the pieces, and takes what comes."""
+"""The results of one coded stage: pieces are sent, and shares taken until they suffice.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.serving import parts
-from coded_jax.serving.faults import Fault
-from coded_jax.serving.parts import Piece
+from coded_jax.serving.engine import Closed, NotEnoughResults
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call
 from coded_jax.types import Code
@@ -22,23 +22,14 @@ from coded_jax.types import Code
 LOOK = 0.2  # seconds between looks whether the service is being closed
 
 
-class NotEnoughResults(RuntimeError):
-    """Fewer results arrived by the deadline than the code needs."""
-
-
-class Closed(RuntimeError):
-    """The service was closed before the answer."""
-
-
 class Rules(NamedTuple):
-    """How long a round waits, and what for.
+    """When to stop waiting for results.
 
     Attributes:
-      limit: in seconds of `time.monotonic`.
-      degrade: whether anything will do that has arrived by then.
+      limit: on the clock of `time.monotonic`.
+      degrade: whether at the limit any results will do.
       hedge_after: seconds after which missing pieces are sent again; never if None.
       without: workers that are not used.
-      faults: what each worker meets on purpose, at first, and with a piece sent again.
       closed: whether the service is being closed.
     """
 
@@ -46,70 +37,63 @@ class Rules(NamedTuple):
     degrade: bool
     hedge_after: float | None
     without: Collection[int]
-    faults: Sequence[Sequence[Fault]]
     closed: Callable[[], bool]
 
 
-class Round:
-    """Collects the shares of one stage.
+class Gathering:
+    """Collects the shares of one coded stage of one request.
 
     Args:
       pool: the workers.
-      code: of the stage.
-      k: data pieces.
-      pieces: n, what workers are told of each.
-      queries: n of `[B, h, w, C]`.
-      rules: when it ends.
+      code: the code of the stage.
+      k: number of data pieces.
+      calls: n calls, one for each piece.
+      rules: when to stop.
 
     Attributes:
-      shares: `[B, M, M', D]` by piece, each with the worker that it came from.
+      shares: from piece to `(share [B, M, M', D], worker)`, of results that arrived.
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        code: Code,
-        k: int,
-        pieces: Sequence[Piece],
-        queries: Sequence[jax.Array],
-        rules: Rules,
+        self, pool: Pool, code: Code, k: int, calls: Sequence[Call], rules: Rules
     ) -> None:
         self._pool, self._code, self._k = pool, code, k
-        self._pieces, self._queries, self._rules = pieces, queries, rules
+        self._calls, self._rules = calls, rules
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
-        self._sent = parts.sent(code, k, len(pieces))
+        self._sent = parts.sent(code, k, len(calls))
         self._pending = [(i, i) for i in self._sent if i not in rules.without]
-        self._again: dict[int, int] = {}  # pieces sent once more, and where to
+        self._hedged: dict[int, int] = {}  # from pieces sent again to their workers
         self.shares: dict[int, tuple[Any, int]] = {}
 
     @property
     def enough(self) -> bool:
-        """Whether the code can decode what has arrived."""
+        """Whether the code can decode from the shares that arrived."""
         return parts.enough(self._code, self._k, self.shares)
 
-    def gather(self) -> None:
+    def run(self) -> None:
         """Returns when the shares are enough, or else at the limit.
 
         Raises:
-          NotEnoughResults: they are not, and what there is will not do.
+          NotEnoughResults: they are not enough, and a degraded response is not wanted
+            or not possible.
           Closed: the service was closed meanwhile.
         """
         begun, limit = time.monotonic(), self._rules.limit
         after = self._rules.hedge_after
         hedge = float("inf") if after is None else begun + after
         for piece, worker in self._pending:
-            self._send(piece, worker, self._rules.faults[0])
+            self._send(worker, self._calls[piece])
         try:
             while not self.enough:
                 now = time.monotonic()
                 if now >= limit or not self._hopeful():
                     return self._fall_short()
                 if now >= hedge:
-                    self._send_again()
+                    self._hedge()
                 soon = min(limit, hedge if hedge > now else limit)
                 self._take(min(soon - now, LOOK))
-            while self._take(0):  # what has come in the meantime is of use, too
+            while self._take(0):  # results that arrived in the meantime help, too
                 pass
         finally:
             self._over.set()
@@ -117,18 +101,19 @@ class Round:
                 if piece not in self.shares:
                     self._pool.count_loss(worker, "late")
 
-    def _send(self, piece: int, worker: int, faults: Sequence[Fault]) -> None:
+    def _send(self, worker: int, call: Call) -> None:
+        piece = call.piece.index
         self._pool.send(
             worker,
-            Call(self._pieces[piece], self._queries[piece], faults[worker]),
+            call,
             lambda result: self._inbox.put((piece, worker, result)),
             lambda: not self._over.is_set(),
         )
 
     def _take(self, timeout: float) -> bool:
-        """The next result, if one comes within that time."""
+        """Takes the next result, and returns whether one arrived within the timeout."""
         if self._rules.closed():
-            raise Closed("the service was closed before the answer")
+            raise Closed("the service was closed before the response")
         try:
             piece, worker, result = self._inbox.get(timeout > 0, timeout or None)
         except queue.Empty:
@@ -136,7 +121,8 @@ class Round:
         self._pending.remove((piece, worker))
         if isinstance(result, BaseException):
             return True
-        shape = (len(self._queries[piece]), *self._pieces[piece].share)
+        call = self._calls[piece]
+        shape = (len(call.query), *call.piece.share)
         if result.shape != shape or not _finite(result):
             self._pool.count_loss(worker, "bad")
             return True
@@ -144,32 +130,34 @@ class Round:
         return True
 
     def _hopeful(self) -> bool:
-        """Whether it is worth to wait: for enough, or for anything if that will do."""
+        """Returns whether enough results, or any if these will do, may yet arrive."""
         expected = {piece for piece, _ in self._pending}
         if self._rules.hedge_after is not None and (self.shares or self._pending):
-            expected |= {*self._sent} - {*self._again}  # by who is idle then
+            expected |= {*self._sent} - {*self._hedged}  # from workers idle by then
         if self._rules.degrade:
             return bool(expected - {*self.shares})
         expected |= {*self.shares}
         return parts.enough(self._code, self._k, expected)
 
-    def _send_again(self) -> None:
-        """Missing pieces, each once, to workers that have finished their own; also what
-        has failed, or whose worker is not used."""
+    def _hedge(self) -> None:
+        """Sends missing pieces again, each once, to workers that have finished.
+
+        Among them are pieces that failed, and those of workers that are not used.
+        """
         idle = [worker for _, worker in self.shares.values()]
-        idle = [worker for worker in idle if worker not in self._again.values()]
-        missing = {*self._sent} - {*self.shares, *self._again}
+        idle = [worker for worker in idle if worker not in self._hedged.values()]
+        missing = {*self._sent} - {*self.shares, *self._hedged}
         for piece, worker in zip(sorted(missing), idle, strict=False):
-            self._again[piece] = worker
+            self._hedged[piece] = worker
             self._pending.append((piece, worker))
-            self._send(piece, worker, self._rules.faults[-1])
+            self._send(worker, self._calls[piece]._replace(attempt=1))
 
     def _fall_short(self) -> None:
         if self._rules.degrade and self.shares and not self._code.waits:
             return
         needed = "all data pieces" if self._code.blank else f"k={self._k}"
         raise NotEnoughResults(
-            f"results {sorted(self.shares)} of {len(self._pieces)} arrived in time, "
+            f"results {sorted(self.shares)} of {len(self._calls)} arrived in time, "
             f"which is not enough for a code that needs {needed}"
         )
 

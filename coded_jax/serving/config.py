@@ -1,0 +1,53 @@
+"""Settings of a service."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from coded_jax.settings import Accepted, check, one_of, setting
+
+SHORTFALLS = ("error", "degrade")
+POSITIVE = Accepted(lambda value: value > 0, "more than 0")
+NOT_NEGATIVE = Accepted(lambda value: value >= 0, "0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig:
+    """Settings of a service; each engine accepts some of them.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
+
+    batches: tuple[int, ...] = setting(
+        (1,), "sizes of requests that are compiled before the first one"
+    )
+    devices: int | None = setting(None, "devices of this host, at most; all by default")
+    address: str | None = setting(
+        None, "host:port of a Ray cluster; one of this machine is started by default"
+    )
+    deadline: float = setting(10.0, "seconds that a request may take", POSITIVE)
+    in_flight: int = setting(4, "requests computed at the same time", POSITIVE)
+    queue: int = setting(64, "requests that may wait for that", NOT_NEGATIVE)
+    shortfall: str = setting(
+        "error",
+        "when too few results arrive by the deadline: an error, or a degraded response "
+        "from those that did",
+        one_of(SHORTFALLS),
+    )
+    hedge_after: float | None = setting(
+        None,
+        "seconds after which a missing piece is sent again, to a worker that has "
+        "finished its own; never by default",
+        NOT_NEGATIVE,
+    )
+    patience: float = setting(
+        5.0,
+        "seconds of silence after which a busy worker is started anew; more than a "
+        "computation with its delay takes",
+        POSITIVE,
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batches", tuple(dict.fromkeys(self.batches)))
+        check(self)

@@ -1,0 +1,94 @@
+"""The protocol of engines: from the images of a request to logits, by a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.serving.config import ServeConfig
+from coded_jax.serving.pool import Pool
+
+
+class NotEnoughResults(RuntimeError):
+    """Fewer results arrived by the deadline than the code needs."""
+
+
+class Closed(RuntimeError):
+    """The service was closed before the response."""
+
+
+class Inference(NamedTuple):
+    """Logits of one request, and the results they were computed from.
+
+    Attributes:
+      logits: float32 `[B, classes]`.
+      available: bool `[S, n, 1]`, the results that each coded stage was decoded from.
+      used: for each coded stage, the workers that these results came from.
+      degraded: whether some stage was decoded from fewer results than its code needs.
+      seconds: duration of the phases `encode`, `wait` and `decode`.
+    """
+
+    logits: jax.Array
+    available: np.ndarray
+    used: tuple[tuple[int, ...], ...]
+    degraded: bool
+    seconds: dict[str, float]
+
+
+class Engine(Protocol):
+    """Computes requests."""
+
+    @property
+    def pool(self) -> Pool | None:
+        """The workers; None where all devices run one program."""
+        ...
+
+    def infer(
+        self, number: int, images: Any, end: float, without: Collection[int] = ()
+    ) -> Inference:
+        """Computes request `number`.
+
+        Args:
+          number: of the request, from 0.
+          images: uint8 `[B, H, W, C]`.
+          end: the deadline, on the clock of `time.monotonic`.
+          without: workers whose results are not used.
+
+        Raises:
+          NotEnoughResults: too few results arrived by the deadline.
+          Closed: by `close`, meanwhile.
+        """
+        ...
+
+    def warm_up(self, images: Any) -> None:
+        """Compiles all programs that a batch of this size needs.
+
+        Raises:
+          RuntimeError: a worker is not up, or cannot compute.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends requests in flight with `Closed`, and all workers."""
+        ...
+
+
+class EngineKind(NamedTuple):
+    """How an engine is started, and for which settings.
+
+    Attributes:
+      start: `(model, config) -> engine`.
+      accepts: settings of `ServeConfig` that mean something to it, beside those that
+        all engines have.
+      spread: whether the model is loaded onto all devices, rather than onto one.
+      processes: whether its workers are processes, which can be killed and frozen.
+    """
+
+    start: Callable[[CodedModel, ServeConfig], Engine]
+    accepts: frozenset[str]
+    spread: bool = False
+    processes: bool = False
