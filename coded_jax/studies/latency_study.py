@@ -1,8 +1,8 @@
 """Latencies of several strategies on the same workers, measured and simulated.
 
 Requests go out one at a time, each when all workers are idle again, so that they are
-independent, as the simulated ones are. What workers meet with request i is the same for
-all strategies, and for their simulation.
+independent, as the simulated ones are. Request i meets the same faults with every
+strategy, and in its simulation.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ import numpy as np
 
 from coded_jax.evaluation import predictions
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
-from coded_jax.serving.faults import Faults
+from coded_jax.serving.engine import NotEnoughResults
+from coded_jax.serving.faults import Faults, FaultyWorker, inject
 from coded_jax.serving.first_k import FirstK
 from coded_jax.serving.pool import Pool
-from coded_jax.serving.rounds import NotEnoughResults
-from coded_jax.serving.service import Service
+from coded_jax.serving.service import Response, Service
+from coded_jax.types import Split
 
 IDLE = 0.0005  # seconds between looks whether all workers are idle
+CHUNK = 100  # images of a direct computation
 
 
 class Strategy(NamedTuple):
-    """One way to use the workers.
+    """A way to use the workers.
 
     Attributes:
       kind: one of `strategies.STRATEGIES`.
-      model: its split and its code.
-      hedge_after: seconds, see `FirstK`.
+      model: with its split and its code.
+      hedge_after: seconds, see `ServeConfig`.
     """
 
     kind: str
@@ -38,17 +40,17 @@ class Strategy(NamedTuple):
     hedge_after: float | None = None
 
 
-class Measured(NamedTuple):
-    """What R requests have shown.
+class Measurement(NamedTuple):
+    """Latencies and accuracy of `R` requests.
 
     Attributes:
-      seconds: float64 `[R]`, infinite for those that were lost.
-      phases: mean seconds of each phase; `decode` is that of answers where nothing was
-        decoded, `decoding` how much longer the others took.
-      accuracy: of the answers, lost requests included.
-      direct: of a direct computation from the same results.
-      agreement: share of answers with the class of that computation.
-      decoded: share of answers that a decoder made.
+      seconds: float64 `[R]`, infinite for requests that were lost.
+      phases: mean seconds of each phase; `decode` of responses without decoding,
+        `decoding` how much longer it takes the others.
+      accuracy: of the responses; a lost request counts as wrong.
+      direct: accuracy of a direct computation from the same results.
+      agreement: fraction of responses with the class of that computation.
+      decoded: fraction of responses that a decoder had part in.
     """
 
     seconds: np.ndarray
@@ -59,44 +61,49 @@ class Measured(NamedTuple):
     decoded: float
 
 
-def measure(
+def measure_latencies(
     strategy: Strategy,
     pool: Pool,
-    images: np.ndarray,
-    labels: np.ndarray,
+    split: Split,
     requests: int,
+    *,
     faults: Faults | None = None,
     deadline: float = 60.0,
     advance: Callable[[], None] = lambda: None,
-) -> Measured:
+) -> Measurement:
     """Sends requests of one image each, one at a time.
 
     Args:
-      strategy: how they are answered.
+      strategy: how the workers are used.
       pool: the workers.
-      images, labels: of the test split; request i is image `i mod N`.
+      split: request i has its image `i mod N`.
       requests: R.
-      faults: what workers meet on purpose.
+      faults: that the workers meet; delays, exceptions and NaN alone.
       deadline: seconds, after which a request is lost.
       advance: called after every request.
     """
-    engine = FirstK(strategy.model, pool, "error", strategy.hedge_after, faults)
-    service = Service(strategy.model, engine, deadline, in_flight=1)
-    service.warm_up(1)
-    rows = np.arange(requests) % len(labels)
-    seconds = np.full(requests, np.inf)
-    answers = {}
+    inject(pool, faults or Faults())
+    service = _service(strategy, pool, deadline)
+    rows = np.arange(requests) % len(split.labels)
+    responses: dict[int, Response] = {}
     for i, row in enumerate(rows):
         _wait_until_idle(pool, deadline)
         try:
-            answers[i] = service.submit(images[row : row + 1]).result()
+            responses[i] = service.submit(split.images[row : row + 1]).result()
         except NotEnoughResults:
             continue
         finally:
             advance()
-        seconds[i] = answers[i].seconds["total"]
     service.release()
-    return _told(strategy.model, images[rows], labels[rows], seconds, answers)
+    images, labels = split.images[rows], split.labels[rows]
+    return summarise(strategy.model, images, labels, responses)
+
+
+def _service(strategy: Strategy, pool: Pool, deadline: float) -> Service:
+    engine = FirstK(strategy.model, pool, "error", strategy.hedge_after)
+    service = Service(strategy.model, engine, deadline, in_flight=1)
+    service.warm_up(1)
+    return service
 
 
 def _wait_until_idle(pool: Pool, seconds: float) -> None:
@@ -107,52 +114,88 @@ def _wait_until_idle(pool: Pool, seconds: float) -> None:
         time.sleep(IDLE)
 
 
-def _told(model, images, labels, seconds, answers) -> Measured:
-    numbers = sorted(answers)
-    answered = [answers[i] for i in numbers]
-    pipeline = model.pipeline._replace(mesh=None)
-    arrived = np.zeros((len(pipeline.codings), pipeline.n, len(numbers)), bool)
-    for place, answer in enumerate(answered):
-        for s, pieces in enumerate(answer.arrived):
-            arrived[s, list(pieces), place] = True
-    classes = np.array([answer.classes[0] for answer in answered])
-    direct = []
-    for start in range(0, len(numbers), 100):  # the last ones repeated: one compilation
-        some = np.minimum(np.arange(start, start + 100), len(numbers) - 1)
-        few = images[numbers][some]
-        available = arrived[:, :, some]
-        logits = compiled_infer(pipeline, model.frozen, model.params, few, available)
-        direct.append(np.asarray(predictions.classes_of(logits)))
-    expected = np.concatenate(direct)[: len(numbers)] if direct else classes
-    decoded = np.array([any(answer.decoded) for answer in answered], bool)
-    phase = lambda name, some: float(
-        np.mean([a.seconds[name] for a, use in zip(answered, some, strict=True) if use])
-        if some.any()
-        else 0.0
-    )
-    every = np.ones(len(answered), bool)
-    phases = {name: phase(name, every) for name in ("queue", "encode", "wait")}
-    plain, made = phase("decode", ~decoded), phase("decode", decoded)
-    phases["decode"] = plain if (~decoded).any() else made
-    phases["decoding"] = max(made - plain, 0.0) if decoded.any() else 0.0
-    right = labels[numbers]
-    return Measured(
+def summarise(
+    model: CodedModel,
+    images: np.ndarray,
+    labels: np.ndarray,
+    responses: dict[int, Response],
+) -> Measurement:
+    """Returns the measurement of R requests, some of which were lost.
+
+    Args:
+      model: responded to them.
+      images: uint8 `[R, H, W, C]`.
+      labels: int32 `[R]`.
+      responses: by the number of the request; lost requests have none.
+    """
+    seconds = np.full(len(labels), np.inf)
+    for i, response in responses.items():
+        seconds[i] = response.seconds["total"]
+    numbers = sorted(responses)
+    answered = [responses[i] for i in numbers]
+    if not answered:
+        return Measurement(seconds, _phases([]), 0.0, 0.0, 0.0, 0.0)
+    classes = np.array([response.classes[0] for response in answered])
+    direct = _direct(model, images[numbers], answered)
+    correct = labels[numbers]
+    return Measurement(
         seconds,
-        phases,
-        float((classes == right).sum() / len(seconds)),
-        float((expected == right).sum() / len(seconds)),
-        float((classes == expected).mean()) if numbers else 0.0,
-        float(decoded.mean()) if numbers else 0.0,
+        _phases(answered),
+        accuracy=float((classes == correct).sum() / len(seconds)),
+        direct=float((direct == correct).sum() / len(seconds)),
+        agreement=float((classes == direct).mean()),
+        decoded=float(np.mean([any(response.decoded) for response in answered])),
     )
 
 
-def bare(model: CodedModel, images: np.ndarray, requests: int) -> np.ndarray:
-    """Seconds `[R]` of the same computation as one program, without any engine.
+def _direct(
+    model: CodedModel, images: np.ndarray, responses: list[Response]
+) -> np.ndarray:
+    """Computes classes `[R]` by one program, from the results of each response."""
+    pipeline = model.pipeline._replace(mesh=None)
+    stages = len(responses[0].arrived)
+    available = np.zeros((stages, pipeline.n, len(responses)), bool)
+    for i, response in enumerate(responses):
+        for stage, pieces in enumerate(response.arrived):
+            available[stage, list(pieces), i] = True
+    classes = []
+    for start in range(0, len(images), CHUNK):
+        # The last image repeated, so that all chunks are of one compilation.
+        rows = np.minimum(np.arange(start, start + CHUNK), len(images) - 1)
+        masks = available[:, :, rows]
+        variables = model.frozen, model.params
+        logits = compiled_infer(pipeline, *variables, images[rows], masks)
+        classes.append(np.asarray(predictions.classes_of(logits)))
+    return np.concatenate(classes)[: len(images)]
+
+
+def _phases(responses: list[Response]) -> dict[str, float]:
+    """Returns mean seconds, see `Measurement`."""
+
+    def mean(name: str, of: list[Response]) -> float:
+        return float(np.mean([r.seconds[name] for r in of])) if of else 0.0
+
+    decoded = [response for response in responses if any(response.decoded)]
+    whole = [response for response in responses if not any(response.decoded)]
+    phases = {name: mean(name, responses) for name in ("queue", "encode", "wait")}
+    short, long = mean("decode", whole), mean("decode", decoded)
+    phases["decode"] = short if whole else long
+    phases["decoding"] = max(long - short, 0.0) if decoded else 0.0
+    return phases
+
+
+def program_seconds(
+    model: CodedModel, images: np.ndarray, requests: int
+) -> np.ndarray:
+    """Measures the same computation as one program, without any engine.
 
     Args:
       model: on as many devices as it was loaded for.
       images: of the test split; request i is image `i mod N`.
       requests: R.
+
+    Returns:
+      float64 `[R]` seconds.
     """
     seconds = np.zeros(requests + 1)
     for i in range(-1, requests):  # the first one compiles
@@ -164,12 +207,12 @@ def bare(model: CodedModel, images: np.ndarray, requests: int) -> np.ndarray:
 
 
 class Recovery(NamedTuple):
-    """What happened after workers were killed.
+    """The time after workers were killed, until they computed again.
 
     Attributes:
-      requests, lost: sent until all workers were back, and without an answer.
+      requests, lost: sent in this time, and without a response.
       slowest: seconds of the slowest of them.
-      seconds: until each worker computed again.
+      seconds: for each worker, until it computed again.
     """
 
     requests: int
@@ -178,38 +221,38 @@ class Recovery(NamedTuple):
     seconds: list[float]
 
 
-def kill(
+def measure_recovery(
     strategy: Strategy, pool: Pool, images: np.ndarray, count: int, deadline: float
 ) -> Recovery:
     """Kills workers, and sends requests until they are back.
 
     Args:
-      strategy: how they are answered.
+      strategy: how the workers are used.
       pool: the workers, of which the first `count` are killed at once.
       images: of the test split.
-      count: how many.
+      count: number of workers to kill.
       deadline: seconds, of a request and of the recovery.
     """
-    engine = FirstK(strategy.model, pool, "error", strategy.hedge_after)
-    service = Service(strategy.model, engine, deadline, in_flight=1)
-    service.warm_up(1)
+    inject(pool, Faults())
+    service = _service(strategy, pool, deadline)
     before = [worker["restarts"] for worker in pool.status()]
     begun = time.monotonic()
-    for worker in range(count):
-        pool.workers[worker].disturb("kill")
+    for worker in pool.workers[:count]:
+        assert isinstance(worker, FaultyWorker)  # by `inject`
+        worker.kill()
     back: dict[int, float] = {}
     sent, lost, slowest = 0, 0, 0.0
     while len(back) < count and time.monotonic() < begun + deadline:
         row = sent % len(images)
         sent += 1
         try:
-            answer = service.submit(images[row : row + 1]).result()
-            slowest = max(slowest, answer.seconds["total"])
+            response = service.submit(images[row : row + 1]).result()
+            slowest = max(slowest, response.seconds["total"])
         except NotEnoughResults:
             lost += 1
-        for worker, status in enumerate(pool.status()[:count]):
-            if status["up"] and status["restarts"] > before[worker]:
-                back.setdefault(worker, time.monotonic() - begun)
+        for i, status in enumerate(pool.status()[:count]):
+            if status["up"] and status["restarts"] > before[i]:
+                back.setdefault(i, time.monotonic() - begun)
     service.release()
-    seconds = [back.get(worker, float("inf")) for worker in range(count)]
+    seconds = [back.get(i, float("inf")) for i in range(count)]
     return Recovery(sent, lost, slowest, seconds)

@@ -1,27 +1,27 @@
-"""The simulator on the delays that a study's requests have met."""
+"""The simulator on the delays that the requests of a study have met."""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.latency.strategies import Draws, Round, Work, complete
 from coded_jax.serving.faults import Faults
-from coded_jax.serving.first_k import HEDGED
-from coded_jax.studies.latency_study import Measured, Strategy
+from coded_jax.studies.latency_study import Measurement, Strategy
 
 
 def replay(
-    strategy: Strategy, calm: Measured, faults: Faults, workers: int, requests: int
+    strategy: Strategy, calm: Measurement, faults: Faults, workers: int, requests: int
 ) -> np.ndarray:
-    """What the simulator says of the requests that `measure` sends.
+    """Simulates the requests that `measure_latencies` sends.
 
     Args:
-      strategy: how they are answered.
-      calm: the same measured without faults, whose times are those of the simulated
+      strategy: how the workers are used.
+      calm: the same measured without faults: its times are those of the simulated
         computation, encoder and decoder.
       faults: whose delays the requests meet.
-      workers: how many there are.
+      workers: number of workers.
       requests: R.
 
     Returns:
@@ -30,7 +30,7 @@ def replay(
     pipeline = strategy.model.pipeline
     coded, rounds = strategy.kind in ("coded", "mds"), len(pipeline.codings)
     phases = calm.phases
-    each = Round(
+    one = Round(
         1.0,
         encode=phases["encode"] / rounds,
         decode=phases["decoding"] / rounds if coded else 0.0,
@@ -40,24 +40,23 @@ def replay(
         strategy.kind,
         pipeline.k,
         pipeline.r if copies else 0,
-        (each,) * rounds,
+        (one,) * rounds,
         np.inf if strategy.hedge_after is None else strategy.hedge_after,
         pipeline.systematic,
         own=phases["queue"] + phases["decode"],
     )
-    first, again = (
-        jnp.asarray(
-            [
-                [fault.delay for fault in faults.of_request(i + more, workers)]
-                for i in range(requests)
-            ]
-        ).T
-        for more in (0, HEDGED)
-    )
-    # What the workers took without delays, as it was: one request after the other.
-    others = work.own + phases["encode"] + calm.decoded * phases["decoding"]
-    known = np.maximum(calm.seconds[np.isfinite(calm.seconds)] - others, 0) / rounds
-    compute = jnp.asarray(np.resize(known, (1, requests)), jnp.float32)
-    compute = jnp.broadcast_to(compute, first.shape)
-    draws = Draws(compute, first, compute, again)
+    delays = [_delays(faults, workers, requests, attempt) for attempt in (0, 1)]
+    # Computation on the workers, as it was measured: one request after the other.
+    elsewhere = work.own + phases["encode"] + calm.decoded * phases["decoding"]
+    answered = calm.seconds[np.isfinite(calm.seconds)]
+    seconds = np.maximum(answered - elsewhere, 0) / rounds
+    compute = jnp.asarray(np.resize(seconds, (1, requests)), jnp.float32)
+    compute = jnp.broadcast_to(compute, delays[0].shape)
+    draws = Draws(compute, delays[0], compute, delays[1])
     return np.asarray(complete(work, np.inf, draws)[0])
+
+
+def _delays(faults: Faults, workers: int, requests: int, attempt: int) -> jax.Array:
+    """Returns seconds `[n, R]`."""
+    drawn = [faults.of_request(i, workers, attempt) for i in range(requests)]
+    return jnp.asarray([[fault.delay for fault in request] for request in drawn]).T

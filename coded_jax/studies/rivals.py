@@ -1,4 +1,4 @@
-"""What a code is compared with on the same workers: no code, and copies."""
+"""The rivals of a code on the same workers: no code, copies, a code per convolution."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 
+from coded_jax.checks import require
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
@@ -14,65 +15,84 @@ from coded_jax.runs.config import Config
 
 
 def uncoded(model: CodedModel) -> CodedModel:
-    """The same network without a code, in as many pieces as there are workers or, where
-    it cannot be split so, in the most below that. All pieces are waited for."""
+    """Returns the same network without a code, all of whose pieces are waited for.
+
+    It has as many pieces as there are workers or, where it cannot be split so, the most
+    below that.
+
+    Raises:
+      ValueError: it cannot be split.
+    """
     n = model.pipeline.n
     for k in range(n, 1, -1):
-        if found := _split(model, k, 1, "uncoded"):
-            return found
+        if rival := _least_work(model, k, 1, "uncoded"):
+            return rival
     raise ValueError(f"k: no split into 2..{n} pieces found, one accepted")
 
 
 def replicated(model: CodedModel) -> CodedModel:
-    """The same network in as few pieces that every one is computed `r + 1` times: so,
-    like the code, it survives any r losses, but exactly."""
+    """Returns the same network in so few pieces that each is computed `r + 1` times.
+
+    So, like the code, it survives any r losses, but exactly.
+    """
     n, r = model.pipeline.n, model.pipeline.r
     for k in range(n // (r + 1), 0, -1):
-        if found := _split(model, k, n - k, "replication"):
-            return found
+        if rival := _least_work(model, k, n - k, "replication"):
+            return rival
     raise AssertionError("the whole image is a piece")
 
 
-def layers(model: CodedModel, stages: tuple[tuple[int, int], ...]) -> CodedModel:
-    """The same k and r with a linear code, exact where each stage is a convolution.
+def per_convolution(
+    model: CodedModel, stages: tuple[tuple[int, int], ...]
+) -> CodedModel:
+    """Returns the same k and r with a linear code, exact where each stage is one
+    convolution.
 
     Raises:
       ValueError: a stage cannot be split into that many pieces.
     """
     pipeline = model.pipeline
-    found = _split(model, pipeline.k, pipeline.r, "mds", stages)
-    if found is None:
+    rival = _least_work(model, pipeline.k, pipeline.r, "mds", stages)
+    if rival is None:
         raise ValueError(f"mds_stages: {stages} given, k={pipeline.k} is too many")
-    return found
+    return rival
 
 
-def service(model: CodedModel, whole: float) -> tuple[float, ...]:
-    """Seconds for a piece of every coded stage, where a machine takes `whole` for all
-    coded stages of a whole image."""
-    found = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)
-    coded = [(cost.flops, cost.plan.work_fraction) for cost in found if cost.plan]
+def service_seconds(model: CodedModel, whole: float) -> tuple[float, ...]:
+    """Returns the seconds of a piece of each coded stage, on a machine that takes
+    `whole` seconds for all coded stages of a whole image."""
+    per_stage = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)
+    coded = [(cost.flops, cost.plan.work_fraction) for cost in per_stage if cost.plan]
     total = sum(flops for flops, _ in coded)
     return tuple(whole * flops / total * fraction for flops, fraction in coded)
 
 
 def work_of(model: CodedModel) -> float:
-    """What a worker computes, over the whole of the coded stages."""
-    found = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)
-    return costs.work_fraction(found)
+    """Returns the computation of a worker, as a fraction of the coded stages' whole."""
+    per_stage = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)
+    return costs.work_fraction(per_stage)
 
 
-def _split(
+def pieces_text(pipeline: Pipeline) -> str:
+    """Returns the grid of pieces, and the pieces sent beside them: `4x1 + 2`."""
+    grids = {coding.plan.grid for coding in pipeline.codings}
+    grid = "x".join(map(str, grids.pop())) if len(grids) == 1 else str(pipeline.k)
+    blank = all(coding.code.blank for coding in pipeline.codings)
+    return grid if blank else f"{grid} + {pipeline.r}"
+
+
+def _least_work(
     model: CodedModel,
     k: int,
     r: int,
     code: str,
     stages: tuple[tuple[int, int], ...] | None = None,
 ) -> CodedModel | None:
-    """With the grid of least work; None if there is none."""
+    """Returns the model with another code and the grid of least work, if there is one.
+    """
     config = Config.from_json(model.results["config"])
-    if config.split != "image":
-        raise ValueError(f"split: {config.split!r} given, 'image' accepted")
-    found = []
+    require("split", config.split, config.split == "image", "'image'")
+    pipelines = []
     for rows in range(1, k + 1):
         if k % rows:
             continue
@@ -89,13 +109,13 @@ def _split(
             pattern_weights=(),
         )
         try:
-            found.append(_built(model, settings))
+            pipelines.append(_built(model, settings))
         except ValueError:  # the features have not so many rows or columns
             continue
-    least = lambda pipeline: work_of(model._replace(pipeline=pipeline))
-    if not found:
+    if not pipelines:
         return None
-    best = min(found, key=least)
+    work = lambda pipeline: work_of(model._replace(pipeline=pipeline))
+    best = min(pipelines, key=work)
     return model._replace(pipeline=best, params=best.init(jax.random.key(0)))
 
 
@@ -109,11 +129,3 @@ def _built(model: CodedModel, config: Config) -> Pipeline:
         tuple(statistics["std"]),
         base=model.pipeline.base,
     )
-
-
-def pieces_text(pipeline: Pipeline) -> str:
-    """As `2x2` pieces and what is sent beside them, `4x1 + 2`."""
-    grids = {coding.plan.grid for coding in pipeline.codings}
-    grid = "x".join(map(str, grids.pop())) if len(grids) == 1 else str(pipeline.k)
-    blank = all(coding.code.blank for coding in pipeline.codings)
-    return grid if blank else f"{grid} + {pipeline.r}"
