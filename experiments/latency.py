@@ -16,6 +16,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from absl import app, flags, logging
 from rich.console import Console
 from tables.latency_tables import console_table, plot
 
-from coded_jax import data
+from coded_jax import data, serving
+from coded_jax.checks import require
 from coded_jax.cli.command_line import integers, parse_flags, refuse_arguments
 from coded_jax.cli.runtime_flags import (
     ADDRESS,
@@ -36,11 +38,12 @@ from coded_jax.cli.runtime_flags import (
     faults_from_flags,
 )
 from coded_jax.devices import startup
-from coded_jax.runs import coded_model, workdir
+from coded_jax.runs import workdir
+from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.progress import progress_bars
 from coded_jax.runs.ranges import OWN
 from coded_jax.studies import latency_study, replay, rivals
-from coded_jax.studies.latency_study import Strategy
+from coded_jax.studies.latency_study import Measurement, Strategy
 from coded_jax.types import Split
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
@@ -65,23 +68,23 @@ DEVICES = flags.DEFINE_integer(
 REPORT = "latency.json"
 
 
-class Study:
-    """What has been measured so far, on the disk after every part."""
+class Report:
+    """The parts of the study measured so far, on the disk after every part."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.path = folder / REPORT
         self.content: dict[str, Any] = {"settings": settings, "parts": {}}
         if self.path.exists():
-            found = json.loads(self.path.read_text())
-            if found.get("settings") != settings:
+            content = json.loads(self.path.read_text())
+            if content.get("settings") != settings:
                 raise ValueError(
                     f"output: {str(folder)!r} given, which has a report of other "
                     "settings; a new folder accepted"
                 )
-            self.content = found
+            self.content = content
 
-    def part(self, name: str, make: Any) -> Any:
-        """What `make()` returns, or has returned before."""
+    def part(self, name: str, make: Callable[[], Any]) -> Any:
+        """Returns a part of the report, which `make()` makes if it is not there."""
         if name not in self.content["parts"]:
             self.content["parts"][name] = make()
             self.write()
@@ -92,15 +95,14 @@ class Study:
 
 
 def microseconds(seconds: np.ndarray) -> list[float]:
-    """Rounded to them."""
+    """Returns seconds rounded to microseconds."""
     return np.round(np.asarray(seconds, np.float64), 6).tolist()
 
 
-def strategies(
-    model: coded_model.CodedModel, hedge_after: float
-) -> dict[str, Strategy]:
+def strategies(model: CodedModel, hedge_after: float) -> dict[str, Strategy]:
+    """Returns the code and its rivals."""
     plain = rivals.uncoded(model)
-    found = {
+    named = {
         "uncoded": Strategy("uncoded", plain),
         "hedged": Strategy("hedged", plain, hedge_after),
         "replication": Strategy("replication", rivals.replicated(model)),
@@ -108,145 +110,178 @@ def strategies(
     }
     if MDS_STAGES.value:
         blocks = integers("mds_stages", MDS_STAGES.value)
-        per_layer = rivals.layers(model, tuple((block, block) for block in blocks))
-        found["mds"] = Strategy("mds", per_layer)
-    return found
+        stages = tuple((block, block) for block in blocks)
+        named["mds"] = Strategy("mds", rivals.per_convolution(model, stages))
+    return named
 
 
-def measure(
-    study_of: Study,
-    service: coded_model.Service,
-    split: Split,
-    faults: coded_model.Faults,
-    console: Console,
-) -> None:
-    """Fills in all parts of the study that are missing."""
-    pool, model = service.engine.pool, service.model
-    images, labels = split.images, split.labels
-    total = len(pool)
+class Study:
+    """Measures the parts of a report that are missing."""
 
-    def part(
-        name: str, strategy: Strategy, requests: int, met: coded_model.Faults
+    def __init__(
+        self, report: Report, service: serving.Service, split: Split, console: Console
+    ) -> None:
+        pool = service.engine.pool
+        assert pool is not None  # of an engine with workers
+        self._report, self._model, self._pool = report, service.model, pool
+        self._split, self._console = split, console
+
+    def measure(self, faults: serving.Faults) -> None:
+        """Measures and simulates each strategy, without faults and with them."""
+        model, quiet = self._model, serving.Faults()
+        images, calm_requests = self._split.images, CALM_REQUESTS.value
+        self._report.part(
+            "bare",
+            lambda: microseconds(
+                latency_study.program_seconds(model, images, calm_requests)
+            ),
+        )
+        plain = Strategy("uncoded", rivals.uncoded(model))
+        calm = self._latencies("uncoded, calm", plain, calm_requests, quiet)
+        after = HEDGE_AFTER.value
+        if after is None:  # late is what takes twice as long as usual
+            after = 2 * float(np.median(calm["seconds"]))
+        for name, strategy in strategies(model, after).items():
+            calm = self._latencies(f"{name}, calm", strategy, calm_requests, quiet)
+            self._latencies(f"{name}, delayed", strategy, REQUESTS.value, faults)
+            self._simulation(name, strategy, calm, faults)
+            plan = {
+                "pieces": rivals.pieces_text(strategy.model.pipeline),
+                "work": rivals.work_of(strategy.model),
+                "hedge_after": strategy.hedge_after,
+            }
+            self._report.part(f"{name}, plan", lambda plan=plan: plan)
+
+    def recover(self) -> None:
+        """Kills as many workers as the code survives."""
+        self._report.part(
+            "killed",
+            lambda: latency_study.measure_recovery(
+                Strategy("coded", self._model),
+                self._pool,
+                self._split.images,
+                self._model.pipeline.r,
+                DEADLINE.value,
+            )._asdict(),
+        )
+
+    def _latencies(
+        self, name: str, strategy: Strategy, requests: int, faults: serving.Faults
     ) -> dict[str, Any]:
-        seconds = rivals.service(strategy.model, SERVICE.value)
-        met = dataclasses.replace(met, service=seconds)
+        seconds = rivals.service_seconds(strategy.model, SERVICE.value)
 
         def make() -> dict[str, Any]:
-            with progress_bars(console) as bars:
+            with progress_bars(self._console) as bars:
                 bar = bars.add_task(name, total=requests, note="")
-                found = latency_study.measure(
+                measurement = latency_study.measure_latencies(
                     strategy,
-                    pool,
-                    images,
-                    labels,
+                    self._pool,
+                    self._split,
                     requests,
-                    met,
-                    DEADLINE.value,
-                    lambda: bars.advance(bar),
+                    faults=dataclasses.replace(faults, service=seconds),
+                    deadline=DEADLINE.value,
+                    advance=lambda: bars.advance(bar),
                 )
-            return {**found._asdict(), "seconds": microseconds(found.seconds)}
+            rounded = microseconds(measurement.seconds)
+            return {**measurement._asdict(), "seconds": rounded}
 
-        return study_of.part(name, make)
+        return self._report.part(name, make)
 
-    one = lambda: microseconds(latency_study.bare(model, images, CALM_REQUESTS.value))
-    study_of.part("bare", one)
-    quiet = coded_model.Faults()
-    plain = Strategy("uncoded", rivals.uncoded(model))
-    calm = part("uncoded, calm", plain, CALM_REQUESTS.value, quiet)
-    after = HEDGE_AFTER.value
-    if after is None:  # late is what takes twice as long as usual
-        after = 2 * float(np.median(calm["seconds"]))
-    for name, strategy in strategies(model, after).items():
-        calm = part(f"{name}, calm", strategy, CALM_REQUESTS.value, quiet)
-        part(f"{name}, delayed", strategy, REQUESTS.value, faults)
+    def _simulation(
+        self,
+        name: str,
+        strategy: Strategy,
+        calm: dict[str, Any],
+        faults: serving.Faults,
+    ) -> None:
+        measurement = Measurement(**{**calm, "seconds": np.array(calm["seconds"])})
+        size = len(self._pool), REQUESTS.value
+        self._report.part(
+            f"{name}, simulated",
+            lambda: microseconds(replay.replay(strategy, measurement, faults, *size)),
+        )
 
-        def simulated(strategy=strategy, calm=calm) -> list[float]:
-            known = latency_study.Measured(
-                **{**calm, "seconds": np.array(calm["seconds"])}
-            )
-            found = replay.replay(strategy, known, faults, total, REQUESTS.value)
-            return microseconds(found)
 
-        study_of.part(f"{name}, simulated", simulated)
-        what = {
-            "pieces": rivals.pieces_text(strategy.model.pipeline),
-            "work": rivals.work_of(strategy.model),
-            "hedge_after": strategy.hedge_after,
-        }
-        study_of.part(f"{name}, plan", lambda what=what: what)
+def checked_faults() -> serving.Faults:
+    """Returns the delays of the flags.
 
-    def killed() -> dict[str, Any]:
-        coded = Strategy("coded", model)
-        count = model.pipeline.r
-        return latency_study.kill(coded, pool, images, count, DEADLINE.value)._asdict()
+    Raises:
+      ValueError: there are none, or another flag is out of range.
+    """
+    faults = faults_from_flags()
+    if faults is None or not faults.delays:
+        raise ValueError("delay: not given, a distribution accepted")
+    pooled = [name for name, kind in serving.ENGINES.items() if kind.pooled]
+    require("engine", ENGINE.value, ENGINE.value in pooled, f"one of {pooled}")
+    require("service", SERVICE.value, 0 <= SERVICE.value < 1000, "0..1000")
+    for flag in (REQUESTS, CALM_REQUESTS):
+        require(flag.name, flag.value, flag.value >= 10, "10 or more")
+    integers("mds_stages", MDS_STAGES.value)
+    return faults
 
-    if ENGINE.value == "ray":
-        study_of.part("killed", killed)
+
+def open_report(folder: Path, results: dict[str, Any], faults: serving.Faults) -> Report:
+    """Returns the report of these flags, perhaps from a former call."""
+    settings = {
+        "run": {"config": results["config"], "steps": results["steps"]},
+        "engine": ENGINE.value,
+        "requests": REQUESTS.value,
+        "calm_requests": CALM_REQUESTS.value,
+        "faults": repr(faults),
+        "service": SERVICE.value,
+        "hedge_after": HEDGE_AFTER.value,
+        "mds_stages": MDS_STAGES.value,
+    }
+    sizes = results["split"]
+    faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
+    folder.mkdir(parents=True, exist_ok=True)
+    return Report(folder, settings)
+
+
+def study(faults: serving.Faults, console: Console) -> None:
+    """Makes the report and its plot."""
+    folder = workdir.absolute(OUTPUT.value, "output")
+    results = workdir.read_results(workdir.absolute(WORKDIR.value))
+    if results["dataset"] == OWN:
+        raise ValueError("workdir: of a CNN of its own given, another one accepted")
+    if DEVICES.value is not None:
+        startup.offer_cpu_devices(DEVICES.value)
+    startup.keep_compilations(None)
+    report = open_report(folder, results, faults)
+    split = data.load(results["dataset"], DATA_DIR.value).test
+    with serving.serve(
+        WORKDIR.value,
+        ENGINE.value,
+        address=ADDRESS.value,
+        patience=PATIENCE.value,
+        deadline=DEADLINE.value,
+    ) as service:
+        parts = Study(report, service, split, console)
+        parts.measure(faults)
+        if serving.ENGINES[ENGINE.value].processes:
+            parts.recover()
+    report.content |= {
+        "command": shlex.join(["python", *sys.argv]),
+        "versions": {"python": platform.python_version(), **workdir.versions()},
+        "device": jax.devices()[0].device_kind,
+        "base_accuracy": results["base"]["test_accuracy"],
+        "summary": results["summary"],
+    }
+    report.write()
+    console.print(console_table(report.content))
+    try:
+        plot(folder / "latency.png", report.content)
+    except ImportError as error:
+        console.print(str(error))
+    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
 
 
 def main(argv: list[str]) -> None:
     refuse_arguments(argv)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
-    console = Console()
     try:
-        faults = faults_from_flags()
-        if faults is None or not faults.delays:
-            raise ValueError("delay: not given, a distribution accepted")
-        if ENGINE.value == "spmd":
-            raise ValueError("engine: 'spmd' given, 'ray' or 'local' accepted")
-        if not 0 <= SERVICE.value < 1000:
-            raise ValueError(f"service: {SERVICE.value} given, 0..1000 accepted")
-        for flag in (REQUESTS, CALM_REQUESTS):
-            if flag.value < 10:
-                raise ValueError(
-                    f"{flag.name}: {flag.value} given, 10 or more accepted"
-                )
-        integers("mds_stages", MDS_STAGES.value)
-        folder = workdir.absolute(OUTPUT.value, "output")
-        results = workdir.read_results(workdir.absolute(WORKDIR.value))
-        if results["dataset"] == OWN:
-            raise ValueError("workdir: of a CNN of its own given, another one accepted")
-        settings = {
-            "run": {"config": results["config"], "steps": results["steps"]},
-            "engine": ENGINE.value,
-            "requests": REQUESTS.value,
-            "calm_requests": CALM_REQUESTS.value,
-            "faults": repr(faults),
-            "service": SERVICE.value,
-            "hedge_after": HEDGE_AFTER.value,
-            "mds_stages": MDS_STAGES.value,
-        }
-        if DEVICES.value is not None:
-            startup.offer_cpu_devices(DEVICES.value)
-        startup.keep_compilations(None)
-        sizes = results["split"]
-        faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
-        folder.mkdir(parents=True, exist_ok=True)
-        study_of = Study(folder, settings)
-        split = data.load(results["dataset"], DATA_DIR.value).test
-        with coded_model.serve(
-            WORKDIR.value,
-            ENGINE.value,
-            address=ADDRESS.value,
-            patience=PATIENCE.value,
-            deadline=DEADLINE.value,
-        ) as service:
-            measure(study_of, service, split, faults, console)
-        study_of.content |= {
-            "command": shlex.join(["python", *sys.argv]),
-            "versions": {"python": platform.python_version(), **workdir.versions()},
-            "device": jax.devices()[0].device_kind,
-            "base_accuracy": results["base"]["test_accuracy"],
-            "summary": results["summary"],
-        }
-        study_of.write()
-        console.print(console_table(study_of.content))
-        try:
-            plot(folder / "latency.png", study_of.content)
-        except ImportError as error:
-            console.print(str(error))
-        console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+        study(checked_faults(), Console())
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from there")
     except (ValueError, OSError, ImportError, RuntimeError) as error:

@@ -24,20 +24,15 @@ from coded_jax import serving
 from coded_jax.cli.command_line import parse_flags, refuse_arguments
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.runtime_flags import (
-    ADDRESS,
     BATCHES,
-    DEADLINE,
     ENGINE,
-    HEDGE_AFTER,
-    IN_FLIGHT,
-    PATIENCE,
-    QUEUE,
-    SHORTFALL,
+    OPTIONS,
     faults_from_flags,
 )
 from coded_jax.runs import workdir
 from coded_jax.runs.config import Config
 from coded_jax.serving import http, metrics
+from coded_jax.serving.pool import LOSSES
 from coded_jax.training import signals
 
 PORT = flags.DEFINE_integer("port", 8000, "of the loopback interface; 0 for a free one")
@@ -63,7 +58,7 @@ def finish_run(argv: list[str]) -> None:
 
 
 def check_ports() -> None:
-    """Before minutes are spent on what cannot listen."""
+    """Checks that ports are free, before minutes are spent."""
     for flag in (PORT, METRICS_PORT):
         if flag.value is None:
             continue
@@ -79,20 +74,16 @@ def check_ports() -> None:
 
 
 def start() -> serving.Service:
-    """What the flags describe, ready to answer."""
+    """Starts a service as the flags describe it."""
+    options = {flag.name: flag.value for flag in OPTIONS}
+    if "devices" in serving.ENGINES[ENGINE.value].accepts:
+        options["devices"] = run.DEVICES.value
     return serving.serve(
         run.WORKDIR.value,
         ENGINE.value,
         batches=tuple(BATCHES.value),
-        devices=None if ENGINE.value == "ray" else run.DEVICES.value,
-        address=ADDRESS.value,
-        shortfall=SHORTFALL.value,
-        hedge_after=HEDGE_AFTER.value,
         faults=faults_from_flags(),
-        patience=PATIENCE.value,
-        deadline=DEADLINE.value,
-        in_flight=IN_FLIGHT.value,
-        queue=QUEUE.value,
+        **options,
     )
 
 
@@ -127,20 +118,19 @@ def main(argv: list[str]) -> None:
 
 
 def table(summary: dict) -> Table:
-    """What has been done, for people."""
+    """Returns the requests and losses of a service, for people."""
     requests, seconds = summary["requests"], summary["seconds"]
-    told = Table(box=box.SIMPLE)
-    for name in ("worker", "restarts", *serving.LOSSES):
-        told.add_column(name, justify="right")
+    rows = Table(box=box.SIMPLE)
+    for name in ("worker", "restarts", *LOSSES):
+        rows.add_column(name, justify="right")
     for i, worker in enumerate(summary["workers"]):
-        told.add_row(
-            str(i), str(worker["restarts"]), *map(str, worker["losses"].values())
-        )
-    told.caption = ", ".join(f"{count} {end}" for end, count in requests.items())
+        losses = map(str, worker["losses"].values())
+        rows.add_row(str(i), str(worker["restarts"]), *losses)
+    rows.caption = ", ".join(f"{count} {end}" for end, count in requests.items())
     if requests["answered"]:
         times = ", ".join(f"{q} {1e3 * value:.1f} ms" for q, value in seconds.items())
-        told.caption += f"\n{times}, {100 * summary['decoded']:.1f} % decoded"
-    return told
+        rows.caption += f"\n{times}, {100 * summary['decoded']:.1f} % decoded"
+    return rows
 
 
 if __name__ == "__main__":

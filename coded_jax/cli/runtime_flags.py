@@ -1,4 +1,4 @@
-"""The flags of the runtime, shared by the scripts that start workers."""
+"""Flags of services, shared by the scripts that start workers."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from absl import flags
 
 from coded_jax import serving
 from coded_jax.latency import stragglers
-from coded_jax.serving.first_k import SHORTFALLS
+from coded_jax.serving.config import SHORTFALLS, ServeConfig
+from coded_jax.settings import settings
 
-ENGINE = flags.DEFINE_enum("engine", "ray", serving.ENGINES, "what computes the pieces")
-ADDRESS = flags.DEFINE_string(
-    "address", None, "host:port of a Ray cluster; one of this machine if not given"
-)
-BATCHES = flags.DEFINE_multi_integer(
-    "batch", [1], "size of requests that are compiled before the first one"
-)
-DEADLINE = flags.DEFINE_float("deadline", 10.0, "seconds that a request may take")
-IN_FLIGHT = flags.DEFINE_integer("in_flight", 4, "requests computed at the same time")
-QUEUE = flags.DEFINE_integer("queue", 64, "requests that may wait for that")
+HELP = {setting.name: setting.help for setting in settings(ServeConfig)}
+DEFAULTS = ServeConfig()
+
+ENGINE = flags.DEFINE_enum("engine", "ray", list(serving.ENGINES), "of the workers")
+BATCHES = flags.DEFINE_multi_integer("batch", list(DEFAULTS.batches), HELP["batches"])
+ADDRESS = flags.DEFINE_string("address", DEFAULTS.address, HELP["address"])
+DEADLINE = flags.DEFINE_float("deadline", DEFAULTS.deadline, HELP["deadline"])
+IN_FLIGHT = flags.DEFINE_integer("in_flight", DEFAULTS.in_flight, HELP["in_flight"])
+QUEUE = flags.DEFINE_integer("queue", DEFAULTS.queue, HELP["queue"])
 SHORTFALL = flags.DEFINE_enum(
-    "shortfall", "error", SHORTFALLS, "too few results by the deadline"
+    "shortfall", DEFAULTS.shortfall, SHORTFALLS, HELP["shortfall"]
 )
 HEDGE_AFTER = flags.DEFINE_float(
-    "hedge_after", None, "seconds after which missing pieces are sent again"
+    "hedge_after", DEFAULTS.hedge_after, HELP["hedge_after"]
 )
-PATIENCE = flags.DEFINE_float(
-    "patience", 5.0, "seconds without a sign after which a worker is started anew"
-)
+PATIENCE = flags.DEFINE_float("patience", DEFAULTS.patience, HELP["patience"])
+OPTIONS = (ADDRESS, DEADLINE, IN_FLIGHT, QUEUE, SHORTFALL, HEDGE_AFTER, PATIENCE)
+"""Flags that have the names of fields of `ServeConfig`."""
+
 DELAY = flags.DEFINE_enum(
     "delay", None, tuple(stragglers.DISTRIBUTIONS), "of workers, on purpose"
 )
@@ -47,7 +48,7 @@ FAULT_SEED = flags.DEFINE_integer("fault_seed", 0, "fixes what goes wrong")
 
 
 def delays_from_flags() -> tuple[stragglers.Distribution, ...]:
-    """The distribution of delays, one or one for every worker; none if not asked for.
+    """Returns the distribution of delays, one or one for each worker; none by default.
 
     Raises:
       ValueError: the parameters are not those of the distribution.
@@ -56,14 +57,15 @@ def delays_from_flags() -> tuple[stragglers.Distribution, ...]:
         if DELAY_PARAMETERS.value or STRAGGLERS.value is not None:
             raise ValueError("delay: not given, a distribution accepted")
         return ()
-    each = DELAY_PARAMETERS.value or [""]
+    per_worker = DELAY_PARAMETERS.value or [""]
     return tuple(
-        stragglers.make(DELAY.value, text.split(",") if text else []) for text in each
+        stragglers.make(DELAY.value, text.split(",") if text else [])
+        for text in per_worker
     )
 
 
 def faults_from_flags() -> serving.Faults | None:
-    """What goes wrong on purpose; None if nothing does.
+    """Returns the faults that the flags ask for; None without any.
 
     Raises:
       ValueError: a value is out of range.

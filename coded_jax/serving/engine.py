@@ -85,10 +85,12 @@ class EngineKind(NamedTuple):
       accepts: settings of `ServeConfig` that mean something to it, beside those that
         all engines have.
       spread: whether the model is loaded onto all devices, rather than onto one.
+      pooled: whether it has a pool of workers, rather than one program.
       processes: whether its workers are processes, which can be killed and frozen.
     """
 
     start: Callable[[CodedModel, ServeConfig], Engine]
     accepts: frozenset[str]
     spread: bool = False
+    pooled: bool = True
     processes: bool = False

@@ -79,4 +79,4 @@ def _start(model: CodedModel, config: ServeConfig) -> Spmd:
     return Spmd(model)
 
 
-ENGINE = EngineKind(_start, frozenset({"devices"}), spread=True)
+ENGINE = EngineKind(_start, frozenset({"devices"}), spread=True, pooled=False)
