@@ -220,7 +220,9 @@ def checked_faults() -> serving.Faults:
     return faults
 
 
-def open_report(folder: Path, results: dict[str, Any], faults: serving.Faults) -> Report:
+def open_report(
+    folder: Path, results: dict[str, Any], faults: serving.Faults
+) -> Report:
     """Returns the report of these flags, perhaps from a former call."""
     settings = {
         "run": {"config": results["config"], "steps": results["steps"]},

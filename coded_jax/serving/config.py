@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
-from coded_jax.settings import Accepted, check, one_of, setting
+from coded_jax.settings import (
+    FLOAT,
+    INTEGER,
+    INTEGERS,
+    TEXT,
+    at_least,
+    check,
+    integers,
+    more_than,
+    one_of,
+    setting,
+)
 
 SHORTFALLS = ("error", "degrade")
-POSITIVE = Accepted(lambda value: value > 0, "more than 0")
-NOT_NEGATIVE = Accepted(lambda value: value >= 0, "0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +29,21 @@ class ServeConfig:
     """
 
     batches: tuple[int, ...] = setting(
-        (1,), "sizes of requests that are compiled before the first one"
+        (1,),
+        "sizes of requests that are compiled before the first one",
+        form=INTEGERS,
     )
-    devices: int | None = setting(None, "devices of this host, at most; all by default")
+    devices: int | None = setting(
+        None, "devices of this host, at most; all by default", integers(1), INTEGER
+    )
     address: str | None = setting(
-        None, "host:port of a Ray cluster; one of this machine is started by default"
+        None,
+        "host:port of a Ray cluster; one of this machine is started by default",
+        form=TEXT,
     )
-    deadline: float = setting(10.0, "seconds that a request may take", POSITIVE)
-    in_flight: int = setting(4, "requests computed at the same time", POSITIVE)
-    queue: int = setting(64, "requests that may wait for that", NOT_NEGATIVE)
+    deadline: float = setting(10.0, "seconds that a request may take", more_than(0))
+    in_flight: int = setting(4, "requests computed at the same time", integers(1))
+    queue: int = setting(64, "requests that may wait for that", integers(0))
     shortfall: str = setting(
         "error",
         "when too few results arrive by the deadline: an error, or a degraded response "
@@ -39,13 +54,14 @@ class ServeConfig:
         None,
         "seconds after which a missing piece is sent again, to a worker that has "
         "finished its own; never by default",
-        NOT_NEGATIVE,
+        at_least(0),
+        FLOAT,
     )
     patience: float = setting(
         5.0,
         "seconds of silence after which a busy worker is started anew; more than a "
         "computation with its delay takes",
-        POSITIVE,
+        more_than(0),
     )
 
     def __post_init__(self) -> None:

@@ -294,8 +294,7 @@ def inject(pool: Pool, faults: Faults) -> None:
     faults.of_request(0, n)
 
     def wrapper(index: int, worker: Worker) -> Worker:
-        inner = worker.worker if isinstance(worker, FaultyWorker) else worker
-        if inner is worker:
+        if not isinstance(worker, FaultyWorker):
             return FaultyWorker(worker, index, n, faults)
         worker.faults = faults
         return worker

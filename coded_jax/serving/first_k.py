@@ -23,6 +23,7 @@ from coded_jax.serving.engine import Inference, NotEnoughResults
 from coded_jax.serving.gathering import Gathering, Rules
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call
+from coded_jax.types import PyTree
 
 
 class FirstK:
@@ -45,7 +46,9 @@ class FirstK:
         # On one device: the pool spreads the pieces.
         self._pipeline = model.pipeline._replace(mesh=None)
         self._front = jax.local_devices()[0]
-        self._variables = jax.device_put((model.frozen, model.params), self._front)
+        self._variables: tuple[PyTree, PyTree] = jax.device_put(
+            (model.frozen, model.params), self._front
+        )
         self._pieces = parts.pieces(self._pipeline)
         self._pool, self._degrade = pool, shortfall == "degrade"
         self._hedge_after = hedge_after
@@ -103,9 +106,7 @@ class FirstK:
             for _ in range(2):  # the first time with compilation
                 begun = time.monotonic()
                 decoded = self._decode(stage, {}, len(x[0]), available)
-            self._decoding[stage] = max(
-                self._decoding[stage], time.monotonic() - begun
-            )
+            self._decoding[stage] = max(self._decoding[stage], time.monotonic() - begun)
             x = decoded
         answered(pipeline, jnp.asarray(available))
 

@@ -1,5 +1,4 @@
-"""The results of one coded stage: pieces are sent, and shares taken until they suffice.
-"""
+"""Gathering the results of one coded stage, until they suffice or time is up."""
 
 from __future__ import annotations
 
@@ -88,13 +87,13 @@ class Gathering:
             while not self.enough:
                 now = time.monotonic()
                 if now >= limit or not self._hopeful():
-                    return self._fall_short()
+                    self._take_all()  # results that arrived by now count
+                    return None if self.enough else self._fall_short()
                 if now >= hedge:
                     self._hedge()
                 soon = min(limit, hedge if hedge > now else limit)
                 self._take(min(soon - now, LOOK))
-            while self._take(0):  # results that arrived in the meantime help, too
-                pass
+            self._take_all()  # results that arrived in the meantime help, too
         finally:
             self._over.set()
             for piece, worker in self._pending:
@@ -128,6 +127,11 @@ class Gathering:
             return True
         self.shares.setdefault(piece, (result, worker))
         return True
+
+    def _take_all(self) -> None:
+        """Takes all results that have arrived."""
+        while self._take(0):
+            pass
 
     def _hopeful(self) -> bool:
         """Returns whether enough results, or any if these will do, may yet arrive."""

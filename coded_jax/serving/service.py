@@ -1,4 +1,4 @@
-"""A service: requests of images in, classes with their confidence out, by a deadline."""
+"""A service: images in, classes with their confidence out, by a deadline."""
 
 from __future__ import annotations
 

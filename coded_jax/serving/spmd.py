@@ -1,5 +1,4 @@
-"""The SPMD engine: one program over all devices, which waits for the slowest of them.
-"""
+"""The SPMD engine: one program over all devices, which waits for the slowest."""
 
 from __future__ import annotations
 

@@ -184,9 +184,7 @@ def _phases(responses: list[Response]) -> dict[str, float]:
     return phases
 
 
-def program_seconds(
-    model: CodedModel, images: np.ndarray, requests: int
-) -> np.ndarray:
+def program_seconds(model: CodedModel, images: np.ndarray, requests: int) -> np.ndarray:
     """Measures the same computation as one program, without any engine.
 
     Args:

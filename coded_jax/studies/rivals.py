@@ -88,8 +88,7 @@ def _least_work(
     code: str,
     stages: tuple[tuple[int, int], ...] | None = None,
 ) -> CodedModel | None:
-    """Returns the model with another code and the grid of least work, if there is one.
-    """
+    """Returns the model with another code and the grid of least work, or None."""
     config = Config.from_json(model.results["config"])
     require("split", config.split, config.split == "image", "'image'")
     pipelines = []

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-import coded_jax
 from coded_jax import data, serving
+from coded_jax.codes import erasures
+from coded_jax.runs.coded_model import compiled_infer
 from tests.runs.test_experiment import SMALL, small_run
 
 ENGINES = ("local", "spmd", "ray")
@@ -46,11 +47,11 @@ def images():
 def direct(service, images, lost):
     """Probabilities by the program that evaluated the run, on one device."""
     model = service.model
-    logits = coded_jax.serving.compiled_infer(
+    logits = compiled_infer(
         model.pipeline._replace(mesh=None),
         *jax.device_put((model.frozen, model.params), jax.devices()[0]),
         images,
-        coded_jax.erasures.available(lost, model.pipeline.n),
+        erasures.available(lost, model.pipeline.n),
     )
     # Decoded or not, all results of this run are lost alike often: l of n.
     found = model.results["confidence"]
@@ -84,7 +85,7 @@ def test_whole_batches_are_those_of_a_direct_computation(served, images):
         available = np.zeros((len(answer.arrived), n, 1), bool)
         for s, pieces in enumerate(answer.arrived):
             available[s, list(pieces)] = True
-        logits = coded_jax.serving.compiled_infer(
+        logits = compiled_infer(
             model.pipeline._replace(mesh=None),
             *jax.device_put((model.frozen, model.params), jax.devices()[0]),
             few,

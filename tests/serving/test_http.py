@@ -61,7 +61,7 @@ def test_predict(listening, images):
     assert status == 200
     lost = sorted({0, 1, 2} - {*answer["used"][0]})
     assert answer["classes"] == model.classify(images[:1], lost=lost).tolist()
-    assert answer.keys() == {*serving.Answer._fields}
+    assert answer.keys() == {*serving.Response._fields}
     status, summary = ask(f"{url}/summary")
     assert status == 200 and summary["requests"]["answered"] >= 1
 
@@ -104,7 +104,7 @@ def test_a_connection_after_an_error(listening, images):
 
 def test_too_late_is_504(finished, images):
     model = coded_jax.load(finished, devices=1)
-    slow = Faults(delays=(Constant(60.0),))
+    slow = Faults(delays=(Constant(600.0),))
     with serving.serve(model, "local", faults=slow, patience=600) as service:
         port, close = http.listen(service, 0)
         url = f"http://127.0.0.1:{port}/predict"

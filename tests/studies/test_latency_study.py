@@ -12,10 +12,12 @@ import coded_jax
 from coded_jax import data
 from coded_jax.latency.stragglers import Constant
 from coded_jax.runs.config import Config
-from coded_jax.serving import Faults, Pool
+from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
+from coded_jax.serving.pool import Pool
+from coded_jax.serving.service import Response
 from coded_jax.studies import latency_study, replay, rivals
-from coded_jax.studies.latency_study import Measured, Strategy
+from coded_jax.studies.latency_study import Measurement, Strategy
 from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -70,12 +72,12 @@ def test_rivals_are_exact(model, split):
     for rival in (rivals.uncoded(model), rivals.replicated(model)):
         found = rival.logits(images)
         np.testing.assert_allclose(found, expected, atol=1e-4)
-    layered = rivals.layers(model, ((1, 1), (3, 3)))
+    layered = rivals.per_convolution(model, ((1, 1), (3, 3)))
     for lost in [(), (0,), (1,), (2,)]:
         found = layered.logits(images, lost=lost)
         np.testing.assert_allclose(found, expected, atol=1e-3)
     with pytest.raises(ValueError, match="mds_stages: "):
-        rivals.layers(widened(model, 5, 1), ((1, 4),))
+        rivals.per_convolution(widened(model, 5, 1), ((1, 4),))
 
 
 def test_work_of_the_whole_image_is_one(model):
@@ -88,36 +90,80 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     faults = Faults(delays=(Constant(0.2),), stragglers=1)
     met = [[f.delay > 0 for f in faults.of_request(i, 3)] for i in range(12)]
     plain = Strategy("uncoded", rivals.uncoded(model))
-    calm = latency_study.measure(plain, pool, split.images, split.labels, 12)
+    calm = latency_study.measure_latencies(plain, pool, split, 12)
     assert calm.agreement == 1.0 and calm.decoded == 0.0
     assert calm.accuracy == calm.direct
-    measured = latency_study.measure(
-        plain, pool, split.images, split.labels, 12, faults
-    )
-    simulated = replay.replay(plain, calm, faults, 3, 12)
-    late = np.array([any(each[:2]) for each in met])
+    measured = latency_study.measure_latencies(plain, pool, split, 12, faults=faults)
+    # By a calm request that took no time, so that the delays alone are left.
+    at_once = calm._replace(seconds=np.zeros(12), phases=dict.fromkeys(calm.phases, 0))
+    simulated = replay.replay(plain, at_once, faults, 3, 12)
+    late = np.array([any(delays[:2]) for delays in met])
     assert 0 < late.sum() < 12
-    np.testing.assert_array_equal(measured.seconds >= 0.2, late)
-    np.testing.assert_array_equal(simulated >= 0.2, late)
+    np.testing.assert_allclose(simulated, 0.2 * late, rtol=1e-6)
+    assert (measured.seconds >= simulated).all()
 
     coded = Strategy("coded", model)
-    quick = latency_study.measure(coded, pool, split.images, split.labels, 12, faults)
+    quick = latency_study.measure_latencies(coded, pool, split, 12, faults=faults)
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
-    decoded = np.array([any(each[:2]) for each in met]).mean()
-    assert quick.decoded >= decoded  # at least where a data piece is late
-    # As slow as a straggler is no request, since two of three are enough.
-    assert (
-        replay.replay(coded, quick, faults, 3, 12) < 0.2 + quick.seconds.max()
-    ).all()
+    # Two of three are enough, and nobody waits for the straggler.
+    assert (replay.replay(coded, at_once, faults, 3, 12) == 0).all()
+
+
+def response(label, total, decode, decoded):
+    """To a request whose first data piece was decoded, or not."""
+    seconds = {"queue": 0.001, "encode": 0.002, "wait": 0.003, "decode": decode}
+    arrived = (1, 2) if decoded else (0, 1)
+    return Response(
+        classes=np.array([label]),
+        probabilities=np.ones((1, 1)),
+        confidence=np.ones(1),
+        used=(arrived,),
+        arrived=(arrived,),
+        decoded=((0,) if decoded else (),),
+        degraded=False,
+        seconds={**seconds, "total": total},
+    )
+
+
+def test_a_measurement_is_arithmetic(model, split):
+    """Four requests: one was lost, one is not what a direct computation says."""
+    images = split.images[:4]
+    classes = np.asarray(model.classify(images))
+    coded = np.asarray(model.classify(images, lost=[0]))
+    labels = np.array([classes[0], classes[1], coded[2], 0])
+    measured = latency_study.summarise(
+        model,
+        images,
+        labels,
+        {
+            0: response(classes[0], 0.1, 0.010, False),
+            2: response(coded[2], 0.3, 0.030, True),
+            1: response(classes[1] + 1, 0.2, 0.020, False),
+        },
+    )
+    np.testing.assert_array_equal(measured.seconds, [0.1, 0.2, 0.3, np.inf])
+    assert measured.accuracy == 2 / 4 and measured.direct == 3 / 4
+    assert measured.agreement == pytest.approx(2 / 3)
+    assert measured.decoded == pytest.approx(1 / 3)
+    expected = dict(queue=0.001, encode=0.002, wait=0.003, decode=0.015, decoding=0.015)
+    assert measured.phases == pytest.approx(expected)
 
 
 def test_lost_requests_count_as_wrong(model, split):
-    seconds, answers = np.full(4, np.inf), {}
-    found = latency_study._told(
-        model, split.images[:4], split.labels[:4], seconds, answers
-    )
-    assert found.accuracy == found.direct == 0.0
-    assert found.agreement == found.decoded == 0.0
+    measured = latency_study.summarise(model, split.images[:4], split.labels[:4], {})
+    assert measured.accuracy == measured.direct == 0.0
+    assert measured.agreement == measured.decoded == 0.0
+    assert (measured.seconds == np.inf).all()
+
+
+def test_recovery_of_a_killed_worker(model, split):
+    with_grace = Pool(local_workers(model), patience=600)
+    coded = Strategy("coded", model)
+    recovery = latency_study.measure_recovery(coded, with_grace, split.images, 1, 300)
+    assert recovery.requests >= 1 and recovery.lost == 0
+    assert len(recovery.seconds) == 1 and recovery.seconds[0] < 300
+    assert with_grace.status()[0]["restarts"] == 1
+    with_grace.close()
 
 
 def test_replay_is_arithmetic(model):
@@ -129,7 +175,7 @@ def test_replay_is_arithmetic(model):
         "decode": 0.001,
         "decoding": 0.002,
     }
-    calm = Measured(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
+    calm = Measurement(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
     coded = Strategy("coded", model)
     # Piece 0 is late: the other two are enough, and are decoded.

@@ -1,0 +1,271 @@
+"""Faults on purpose: their draws, and the worker and the engine that meet them."""
+
+import dataclasses
+import signal
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from coded_jax.latency.stragglers import Constant, ShiftedExponential
+from coded_jax.serving import faults
+from coded_jax.serving.engine import Inference
+from coded_jax.serving.faults import Faults, FaultyProgram, FaultyWorker, InjectedError
+from coded_jax.serving.parts import Piece
+from coded_jax.serving.pool import Pool
+from coded_jax.serving.workers import Call, WorkerLost
+
+NEVER = Constant(600.0)
+NOW = Constant(0.0)
+LONG = 300  # seconds in which a test that hangs fails
+PIECE = Piece((1, 1), 0, (0, 0), (1, 1, 1))
+
+
+class Worker:
+    """Answers with the query, when it is let."""
+
+    def __init__(self, at_once=True):
+        self.at_once, self.calls, self.replaced, self.closed = at_once, [], 0, False
+
+    def compute(self, call):
+        future = Future()
+        self.calls.append((call, future))
+        if self.at_once:
+            future.set_result(call.query)
+        return future
+
+    def probe(self):
+        future = Future()
+        future.set_result(None)
+        return future
+
+    def replace(self):
+        self.replaced += 1
+
+    def close(self):
+        self.closed = True
+
+
+class Process(Worker):
+    """A worker that can be sent signals."""
+
+    def __init__(self):
+        super().__init__()
+        self.signals = []
+
+    def signal(self, number):
+        self.signals.append(number)
+
+
+def call(request=0, **more):
+    return Call(PIECE, np.ones((1, 1, 1, 1), np.float32), request, **more)
+
+
+def faulty(some, worker=None, index=0, n=1):
+    return FaultyWorker(worker or Worker(), index, n, some)
+
+
+def test_calls_pass_in_order_and_results_come_back():
+    worker = Worker(at_once=False)
+    wrapper = faulty(Faults(), worker)
+    futures = [wrapper.compute(call(i)) for i in range(3)]
+    for i, future in enumerate(futures):
+        while len(worker.calls) <= i:  # only one at a time is in the worker
+            assert not future.done()
+        (passed, inner), *others = worker.calls[i:]
+        assert passed.request == i and not others
+        inner.set_result(i)
+        assert future.result(LONG) == i
+    wrapper.close()
+    assert worker.closed
+
+
+def test_a_delay_occupies_the_worker():
+    """Until it is killed, nothing else reaches it; its probe begins a new life."""
+    worker = Worker()
+    wrapper = faulty(Faults(delays=(NEVER,)), worker)
+    futures = [wrapper.compute(call(i)) for i in range(2)]
+    assert not any(future.done() for future in futures)
+    wrapper.kill()
+    for future in (*futures, wrapper.compute(call())):
+        assert isinstance(future.exception(LONG), WorkerLost)
+    assert worker.calls == []
+    assert wrapper.probe().result(LONG) is None
+    warm_up = wrapper.compute(call(None))  # meets no fault
+    assert warm_up.result(LONG) == 1.0
+    wrapper.close()
+
+
+def test_service_and_delay_add_up(monkeypatch):
+    waited = []
+    wait = faults.wait
+
+    def noted(futures, timeout=None, **more):
+        if timeout is not None:
+            waited.append(timeout)
+            return wait(futures, 0)
+        return wait(futures, **more)
+
+    monkeypatch.setattr(faults, "wait", noted)
+    wrapper = faulty(Faults(delays=(Constant(5.0),), service=(1.0, 2.0)))
+    for stage in (0, 1):
+        wrapper.compute(call(stage=stage)).result(LONG)
+    assert waited == [6.0, 7.0]
+    wrapper.close()
+
+
+def test_exceptions_and_nan():
+    worker = Worker()
+    wrapper = faulty(Faults(exceptions=1.0), worker)
+    assert isinstance(wrapper.compute(call()).exception(LONG), InjectedError)
+    assert worker.calls == []
+    wrapper.faults = Faults(nans=1.0)
+    share = wrapper.compute(call()).result(LONG)
+    assert share.shape == (1, 1, 1, 1) and np.isnan(share).all()
+    wrapper.faults = Faults()
+    assert wrapper.compute(call()).result(LONG) == 1.0
+    wrapper.close()
+
+
+def test_a_worker_that_is_lost_loses_the_calls_behind_it():
+    worker = Worker(at_once=False)
+    wrapper = faulty(Faults(), worker)
+    futures = [wrapper.compute(call(i)) for i in range(3)]
+    while not worker.calls:
+        pass
+    worker.calls[0][1].set_exception(WorkerLost("gone"))
+    for future in futures:
+        assert isinstance(future.exception(LONG), WorkerLost)
+    assert len(worker.calls) == 1
+    wrapper.close()
+
+
+def test_a_frozen_worker_keeps_its_result_until_it_is_replaced():
+    worker = Worker(at_once=False)
+    wrapper = faulty(Faults(), worker)
+    future = wrapper.compute(call())
+    while not worker.calls:
+        pass
+    wrapper.freeze()
+    worker.calls[0][1].set_result(1.0)
+    assert not future.done()
+    wrapper.replace()
+    assert isinstance(future.exception(LONG), WorkerLost)
+    assert worker.replaced == 1
+    worker.at_once = True
+    assert wrapper.compute(call()).result(LONG) == 1.0
+    wrapper.close()
+
+
+def test_processes_are_sent_signals():
+    worker = Process()
+    wrapper = faulty(Faults(), worker)
+    wrapper.kill()
+    assert worker.signals == [signal.SIGKILL]
+    wrapper.probe()
+    wrapper.freeze()
+    assert worker.signals == [signal.SIGKILL, signal.SIGSTOP]
+    wrapper.kill()  # which a process that stands still would not do itself
+    assert worker.signals == [signal.SIGKILL, signal.SIGSTOP] and worker.replaced == 1
+    wrapper.close()
+
+
+def test_workers_of_a_pool_are_wrapped_once():
+    workers = [Worker(), Worker()]
+    pool = Pool(workers)
+    for some in (Faults(), Faults(nans=1.0)):
+        faults.inject(pool, some)
+        assert [wrapper.worker for wrapper in pool.workers] == workers
+        assert all(wrapper.faults is some for wrapper in pool.workers)
+    with pytest.raises(ValueError, match="delays: 3 distributions given"):
+        faults.inject(pool, Faults(delays=(NOW, NOW, NOW)))
+    pool.close()
+    assert all(worker.closed for worker in workers)
+
+
+def test_a_disturbance_reaches_every_worker():
+    workers = [faulty(Faults(), Process(), i, 3) for i in range(3)]
+    disturbance = faults.Disturbance(Faults(kills=900.0, freezes=900.0), workers)
+    signals = [worker.worker.signals for worker in workers]
+    while not all({*some} == {signal.SIGKILL, signal.SIGSTOP} for some in signals):
+        for worker in workers:
+            worker.probe()
+    disturbance.close()
+    assert min(disturbance.counts.values()) >= 3
+    for worker in workers:
+        worker.close()
+
+
+class Program:
+    """An engine without workers."""
+
+    pool = None
+
+    def infer(self, number, images, end, without=()):
+        return Inference(images, images, (), False, {"wait": 1.0})
+
+    def warm_up(self, images):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_a_program_waits_for_its_slowest_device():
+    some = Faults(delays=(NOW, Constant(0.01), NOW))
+    engine = FaultyProgram(Program(), some, 3)
+    assert engine.infer(0, 0, float("inf")).seconds["wait"] >= 1.01
+    # No longer than the deadline, which has passed.
+    slow = FaultyProgram(Program(), Faults(delays=(NEVER,)), 3)
+    slow.infer(0, 0, 0.0)
+    slow.close()  # ends the delay
+    slow.infer(0, 0, float("inf"))
+    with pytest.raises(InjectedError):
+        FaultyProgram(Program(), Faults(exceptions=1.0), 3).infer(0, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nans": 1.5},
+        {"exceptions": -0.1},
+        {"kills": -1},
+        {"stragglers": -1},
+        {"seed": -1},
+        {"service": (-0.1,)},
+    ],
+)
+def test_wrong_faults_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: "):
+        Faults(**wrong)
+
+
+def test_faults_are_fixed_by_their_seed():
+    some = Faults(delays=(Constant(1.0),), stragglers=1, exceptions=0.3, nans=0.3)
+    drawn = [some.of_request(i, 6) for i in range(200)]
+    assert drawn == [some.of_request(i, 6) for i in range(200)]
+    assert all(sum(f.delay for f in each) == 1.0 for each in drawn)
+    late = np.array([[f.delay for f in each] for each in drawn]).mean(axis=0)
+    assert (late > 0.08).all()  # 1/6 of the requests each
+    kinds = [f.kind for each in drawn for f in each]
+    assert abs(kinds.count("raise") / 1200 - 0.3) < 0.05
+    assert abs(kinds.count("nan") / 1200 - 0.3 * 0.7) < 0.05
+    other = dataclasses.replace(some, seed=1)
+    assert drawn != [other.of_request(i, 6) for i in range(200)]
+
+
+def test_draws_are_pinned():
+    """Studies that are stored have been replayed with these."""
+    exponential = ShiftedExponential(0.0, 0.05)
+    some = Faults(delays=(exponential,), stragglers=2, exceptions=0.2, nans=0.2, seed=3)
+    drawn = [some.of_request(i, 4, attempt) for i in (0, 5) for attempt in (0, 1)]
+    expected = [
+        [(0.237248, "raise"), (0.182493, ""), (0, ""), (0, "nan")],
+        [(0.044902, ""), (0, ""), (0, ""), (0.099575, "")],
+        [(0.007116, "raise"), (0, "nan"), (0.102353, ""), (0, "")],
+        [(0.09271, ""), (0, "nan"), (0.006636, ""), (0, "")],
+    ]
+    for request, numbers in zip(drawn, expected, strict=True):
+        delays, kinds = zip(*numbers, strict=True)
+        assert [fault.kind for fault in request] == [*kinds]
+        np.testing.assert_allclose([f.delay for f in request], delays, rtol=1e-3)

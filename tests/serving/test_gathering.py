@@ -1,0 +1,109 @@
+"""Gathering results: which are taken, when it ends, what is sent again."""
+
+import time
+
+import numpy as np
+import pytest
+
+from coded_jax import codes
+from coded_jax.serving.engine import Closed, NotEnoughResults
+from coded_jax.serving.gathering import Gathering, Rules
+from coded_jax.serving.parts import Piece
+from coded_jax.serving.workers import Call
+from coded_jax.types import CodeShape
+
+SHARE = (1, 1, 1)
+GOOD = np.ones((1, *SHARE), np.float32)
+PAST, NEVER = 0.0, float("inf")
+
+
+class Pool:
+    """Delivers a result of each worker at once, or none."""
+
+    def __init__(self, *results):
+        self.results, self.sent, self.losses = results, [], []
+
+    def send(self, worker, call, deliver, wanted):
+        self.sent.append((worker, call.piece.index, call.attempt))
+        result = self.results[worker]
+        if result is not None:
+            deliver(result)
+
+    def count_loss(self, worker, reason):
+        self.losses.append((worker, reason))
+
+
+def gathering(pool, code="mds", limit=NEVER, degrade=False, hedge=None, without=()):
+    code = codes.CODES[code](CodeShape(2, 1, (1, 1, 1), SHARE))
+    calls = [
+        Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
+        for i in range(3)
+    ]
+    rules = Rules(limit, degrade, hedge, without, lambda: False)
+    return Gathering(pool, code, 2, calls, rules)
+
+
+def test_it_ends_with_the_first_k():
+    pool = Pool(GOOD, None, 2 * GOOD)
+    first = gathering(pool)
+    first.run()
+    assert first.enough and sorted(first.shares) == [0, 2]
+    assert [worker for _, worker in first.shares.values()] == [0, 2]
+    assert pool.losses == [(1, "late")]
+    assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
+
+
+def test_workers_that_are_not_used():
+    pool = Pool(GOOD, GOOD, GOOD)
+    first = gathering(pool, without=(1,))
+    first.run()
+    assert sorted(first.shares) == [0, 2] and len(pool.sent) == 2
+
+
+@pytest.mark.parametrize("results", [(GOOD, None, None), (GOOD, ValueError(), None)])
+def test_the_results_that_arrived_by_the_limit(results):
+    """Also where the limit has passed before anybody looked."""
+    with pytest.raises(NotEnoughResults, match=r"results \[0\] of 3 .* needs k=2"):
+        gathering(Pool(*results), limit=PAST).run()
+    degraded = gathering(Pool(*results), limit=PAST, degrade=True)
+    degraded.run()
+    assert not degraded.enough and sorted(degraded.shares) == [0]
+    enough = gathering(Pool(GOOD, GOOD, None), limit=PAST)
+    enough.run()
+    assert enough.enough
+
+
+def test_nothing_is_no_degraded_response():
+    with pytest.raises(NotEnoughResults):
+        gathering(Pool(None, None, None), limit=PAST, degrade=True).run()
+    with pytest.raises(NotEnoughResults, match="all data pieces"):
+        waits = gathering(Pool(GOOD, None, None), "uncoded", limit=PAST, degrade=True)
+        waits.run()
+
+
+@pytest.mark.parametrize(
+    "bad", [np.nan * GOOD, GOOD[0], np.concatenate([GOOD, GOOD]), RuntimeError("no")]
+)
+def test_failures_end_it_before_the_limit(bad):
+    """Of three results two are bad: the third one is not enough."""
+    pool = Pool(GOOD, bad, bad)
+    with pytest.raises(NotEnoughResults):
+        gathering(pool, limit=time.monotonic() + 600).run()
+    counted = [] if isinstance(bad, Exception) else [(1, "bad"), (2, "bad")]
+    assert pool.losses == counted
+
+
+def test_missing_pieces_are_sent_again_to_idle_workers():
+    """Worker 0 has finished, and computes piece 1, whose worker failed."""
+    pool = Pool(GOOD, RuntimeError("no"), None)
+    hedged = gathering(pool, "uncoded", hedge=0.0)
+    hedged.run()
+    assert hedged.shares[1] == (GOOD, 0)
+    assert pool.sent == [(0, 0, 0), (1, 1, 0), (0, 1, 1)]
+
+
+def test_a_closed_service_ends_it():
+    closed = gathering(Pool(None, None, None))
+    closed._rules = closed._rules._replace(closed=lambda: True)
+    with pytest.raises(Closed):
+        closed.run()
