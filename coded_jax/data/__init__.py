@@ -1,4 +1,4 @@
-"""Data sets in memory, their augmentation, and groups of images."""
+"""Data sets in memory, their checks, their augmentation, and groups of images."""
 
 from coded_jax.data.datasets import DATASETS as DATASETS
 from coded_jax.data.datasets import check as check

