@@ -109,7 +109,7 @@ flags.DEFINE_list(
 flags.DEFINE_enum(
     "code_augmentation",
     DEFAULT.code_augmentation,
-    augmentation.AUGMENTATIONS,
+    list(augmentation.AUGMENTATIONS),
     "of the images that codes are trained on",
 )
 flags.DEFINE_float(
@@ -134,7 +134,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "augmentation",
     DEFAULT.augmentation,
-    augmentation.AUGMENTATIONS,
+    list(augmentation.AUGMENTATIONS),
     "of the base model's training images",
 )
 flags.DEFINE_float(

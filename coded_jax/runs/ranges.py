@@ -22,7 +22,7 @@ def require_in_range(config: Any) -> None:
         ("dataset", config.dataset, (*DATASETS, OWN)),
         ("base_model", config.base_model, (*BASE_MODELS, OWN)),
         ("base_schedule", config.base_schedule, SCHEDULES),
-        ("augmentation", config.augmentation, AUGMENTATIONS),
+        ("augmentation", config.augmentation, tuple(AUGMENTATIONS)),
     ):
         _check(name, value, value in accepted, f"one of {list(accepted)}")
     _check(
