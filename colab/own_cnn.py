@@ -155,12 +155,12 @@ for epoch in range(CNN_EPOCHS):
 # %%
 from IPython.display import Image
 
-from coded_jax.report import plan_view
+from coded_jax.report import plan_picture, plan_table
 
 plan = make_plan(f_conv, variables, dataset.image_shape, GRID)
 print(f"{plan.k} pieces of {plan.piece_shape[0]}x{plan.piece_shape[1]} pixels,")
 print(f"each {plan.work_fraction:.0%} of the work of the whole image")
-plan_view.draw("pieces.png", dataset.test.images[0], plan)
+plan_picture.draw("pieces.png", dataset.test.images[0], plan)
 Image("pieces.png", width=420)
 
 # %% [markdown]
@@ -194,7 +194,7 @@ except ValueError as error:
 from rich.console import Console
 
 from coded_jax.inference import costs
-from coded_jax.report import display, model_figures
+from coded_jax.report import formatting, model_figures, run_tables
 
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 model = coded_jax.protect(
@@ -212,7 +212,7 @@ model = coded_jax.protect(
     decoder_width=256,
 )
 spent = costs.stage_costs(model.pipeline, variables, dataset.image_shape)
-console.print(plan_view.table(spent, R), highlight=False)
+console.print(plan_table.table(spent, R), highlight=False)
 
 # %% [markdown]
 # ## What a lost device costs
@@ -221,7 +221,7 @@ console.print(plan_view.table(spent, R), highlight=False)
 # the lost features (`zero_fill`) and a decoder that has no parity piece (`no_parity`).
 
 # %%
-console.print(display.report(model.results), highlight=False)
+console.print(run_tables.tables(model.results), highlight=False)
 
 # %% [markdown]
 # ## Lose devices
@@ -233,6 +233,6 @@ console.print(display.report(model.results), highlight=False)
 images, labels = dataset.test.images[:12], dataset.test.labels[:12]
 print(f"{'labels':14}", *labels)
 for lost in [[], *([device] for device in range(plan.k + R))]:
-    name = display.lost_text(lost, plan.k)
+    name = formatting.pattern_text(lost, plan.k)
     print(f"lost {name:9}", *np.asarray(model.classify(images, lost)))
 model_figures.features(model, images[:3], [0])

@@ -71,7 +71,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 
-from coded_jax.report import display, figures, model_figures
+from coded_jax.report import formatting, model_figures, run_figures, run_tables
 from coded_jax.runs import experiment
 from coded_jax.runs.config import Config
 from coded_jax.runs.prepare import prepare
@@ -92,7 +92,7 @@ seconds = results["timing"]["seconds"]["total"]
 print(f"{results['base']['test_accuracy']:.2%} without losses, after {seconds:.0f} s")
 
 # %%
-figures.training(figures.read_metrics(prepared.folder))
+run_figures.training(run_figures.read_metrics(prepared.folder))
 
 # %% [markdown]
 # ## What a lost device costs
@@ -102,10 +102,10 @@ figures.training(figures.read_metrics(prepared.folder))
 # spare devices: it must guess the lost features from those beside them.
 
 # %%
-console.print(display.report(results), highlight=False)
+console.print(run_tables.tables(results), highlight=False)
 
 # %%
-figures.accuracy(results)
+run_figures.accuracy(results)
 
 # %% [markdown]
 # ## Lose a device
@@ -124,7 +124,7 @@ import coded_jax
 model = coded_jax.load(folder)
 test = prepared.dataset.test
 answer = model.predict(test.images[IMAGE : IMAGE + 1], lost=[LOST])
-name = display.lost_text([LOST], K)
+name = formatting.pattern_text([LOST], K)
 sure = f"with a confidence of {answer.confidence[0]:.1%}"
 print(
     f"{name} is lost: a {test.labels[IMAGE]} is taken for a {answer.classes[0]}, {sure}"
@@ -159,7 +159,7 @@ for column, i in enumerate(chosen):
         text = f"{answer.classes[i]}\n{answer.confidence[i]:.0%}"
         cell.text(0.5, 0.5, text, ha="center", va="center", transform=cell.transAxes)
 for row, lost in enumerate(patterns, start=1):
-    label = display.lost_text(lost, K)
+    label = formatting.pattern_text(lost, K)
     axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
 axes[0, 0].set_ylabel("lost", rotation=0, ha="right", va="center")
 plt.subplots_adjust(wspace=0.05, hspace=0.05)
@@ -178,7 +178,7 @@ for lost in patterns:
         given = np.asarray(classes) >= 0
         right = (np.asarray(classes) == test.labels)[given].mean()
         print(
-            f"lost {display.lost_text(lost, K):9}  threshold {threshold}: "
+            f"lost {formatting.pattern_text(lost, K):9}  threshold {threshold}: "
             f"{given.mean():6.1%} get an answer, {right:6.2%} of them right"
         )
 

@@ -1,4 +1,4 @@
-r"""How long the simulator takes for all strategies, with their quantiles.
+r"""Times the simulator on all strategies, and prints their quantiles.
 
 python experiments/benchmark_simulation.py --requests=1000000
 """
@@ -6,22 +6,25 @@ python experiments/benchmark_simulation.py --requests=1000000
 from __future__ import annotations
 
 import platform
-import sys
 import time
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.cli.command_line import command, run
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Machine, Round, Work
 from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
 
-REQUESTS = flags.DEFINE_integer("requests", 1_000_000, "simulated with each strategy")
-REPEATS = flags.DEFINE_integer("repeats", 5, "of which the median is told")
+REQUESTS = flags.DEFINE_integer(
+    "requests", 1_000_000, "simulated with each strategy", lower_bound=1
+)
+REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "of which the median is printed", lower_bound=1
+)
 
 MACHINE = Machine(ShiftedExponential(0.03, 0.01), Bernoulli(0.1, 0.1), 1e8, 0.01)
 WORKS = {
@@ -34,29 +37,27 @@ WORKS = {
 """On 6 devices, of which one in a hundred is dead and one in ten 0.1 s late."""
 
 
+def simulate(seed: int) -> tuple[float, dict[str, dict[str, float]]]:
+    """Simulates all strategies; returns the seconds that took, and their quantiles."""
+    start = time.perf_counter()
+    key = jax.random.key(seed)
+    completed = simulation.simulate(key, 6, REQUESTS.value, MACHINE, WORKS)
+    quantiles = {
+        name: simulation.summary(completion.seconds)
+        for name, completion in completed.items()
+    }
+    return time.perf_counter() - start, quantiles
+
+
+@command()
 def main(argv: list[str]) -> None:
-    refuse_arguments(argv)
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
-    for flag in (REQUESTS, REPEATS):
-        if flag.value < 1:
-            sys.exit(f"error: {flag.name}: {flag.value} given, 1 or more accepted")
-
-    def simulate(seed: int) -> tuple[float, dict[str, dict[str, float]]]:
-        begun = time.perf_counter()
-        key = jax.random.key(seed)
-        found = simulation.simulate(key, 6, REQUESTS.value, MACHINE, WORKS)
-        told = {name: simulation.summary(each.seconds) for name, each in found.items()}
-        return time.perf_counter() - begun, told
-
     first, _ = simulate(0)
-    seconds, told = zip(*map(simulate, range(1, REPEATS.value + 1)), strict=True)
+    seconds, quantiles = zip(*map(simulate, range(1, REPEATS.value + 1)), strict=True)
     table = Table(box=box.SIMPLE, title="milliseconds")
     for name in ("strategy", "p50", "p90", "p99", "p99.9"):
         table.add_column(name, justify="left" if name == "strategy" else "right")
-    for name, each in told[-1].items():
-        quantiles = (f"{1e3 * each[q]:.1f}" for q in simulation.QUANTILES)
-        table.add_row(name, *quantiles)
+    for name, summary in quantiles[-1].items():
+        table.add_row(name, *(f"{1e3 * summary[q]:.1f}" for q in simulation.QUANTILES))
     console = Console()
     console.print(table)
     console.print(
@@ -69,4 +70,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run(main)

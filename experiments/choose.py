@@ -11,23 +11,21 @@ the best first, and writes `choose.json` and `choose.png` where `--output` is gi
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
-from rich import box
+from absl import flags
 from rich.console import Console
-from rich.table import Table
+from tables import choice, latency_figures
 from tables.finished_runs import read_runs
 
-from coded_jax.cli.command_line import parse_flags
+from coded_jax.checks import require
+from coded_jax.cli.command_line import command, run
 from coded_jax.latency import planner, simulation, stragglers
 from coded_jax.latency.planner import Candidate, Row
+from coded_jax.latency.simulation import Machine
 from coded_jax.runs import workdir
 
 TARGET = flags.DEFINE_float("target", None, "seconds for a request", required=True)
@@ -62,129 +60,71 @@ ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.png")
 
 
-def machine_from_flags() -> simulation.Machine:
+def machine_from_flags() -> Machine:
+    """Returns the devices that the flags describe."""
     late = LATE.value and stragglers.make(LATE.value, LATE_PARAMETERS.value)
     compute = stragglers.make(COMPUTE.value, COMPUTE_PARAMETERS.value)
-    return simulation.Machine(compute, late, BANDWIDTH.value, FAILURE.value)
+    return Machine(compute, late, BANDWIDTH.value, FAILURE.value)
 
 
-def candidates(runs: list[dict[str, Any]], seconds: float) -> list[Candidate]:
-    """Every code of the runs that can be planned with, each once.
-
-    Args:
-      runs: the contents of their `results.json`.
-      seconds: that the client would take for the whole of `F_Conv`.
-    """
-    found: dict[tuple, Candidate] = {}
-    for results in runs:
-        for name in results["costs"]:
-            try:
-                each = planner.candidate(results, seconds, name=name)
-            except ValueError:  # without parity, or other than pieces of an image
-                continue
-            label = each.code
-            grid = "x".join(map(str, results["split"]["grid"]))
-            each = each._replace(code=f"{label}, {grid}")
-            found.setdefault((each.code, each.work), each)
-            if label == "uncoded":
-                late = HEDGE_AFTER.value
-                late = 2 * seconds * each.work.rounds[0].work if late is None else late
-                hedged = dataclasses.replace(
-                    each.work, strategy="hedged", hedge_after=late
-                )
-                accuracy = results["base"]["test_accuracy"]
-                known = planner.exact(f"hedged, {grid}", hedged, accuracy)
-                found.setdefault((known.code, hedged), known)
-    if not found:
-        raise ValueError("runs: with no code to choose given, one or more accepted")
-    return list(found.values())
+def client_seconds(machine: Machine) -> float:
+    """Returns the client's seconds for `F_Conv`, by default a device's median."""
+    if CLIENT.value is not None:
+        return CLIENT.value
+    seconds = machine.compute.sample(jax.random.key(SEED.value), (10_001,))
+    return float(jax.numpy.median(seconds))
 
 
-def table(rows: list[Row]) -> Table:
-    """For a terminal; milliseconds and percent."""
-    told = Table(box=box.SIMPLE, title="milliseconds, and %", collapse_padding=True)
-    told.add_column("code", min_width=16)
-    for name in ("k + r", "work", "p50", "p99", "p99.9", "in time", "right"):
-        told.add_column(name, justify="right")
-    for row in rows[: ROWS.value]:
-        times = (f"{1e3 * seconds:.1f}" for seconds in (row.p50, row.p99, row.p999))
-        shares = (f"{100 * share:.2f}" for share in (row.answered, row.accuracy))
-        sizes = f"{row.k} + {row.r}"
-        told.add_row(row.code, sizes, f"{row.work:.3f}", *times, *shares)
-    return told
-
-
-def plot(path: Path, chosen: list[Candidate], machine: simulation.Machine) -> None:
-    """Shares of requests that take longer.
-
-    Raises:
-      ImportError: matplotlib is missing.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
-    works = {f"{c.code} k={c.work.k} r={c.work.r}": c.work for c in chosen}
+def write(
+    candidates: Sequence[Candidate], rows: Sequence[Row], machine: Machine
+) -> None:
+    """Writes `choose.json`, and `choose.png` with the best codes."""
+    folder = workdir.absolute(OUTPUT.value, "output")
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "machine": repr(machine),
+        "target": TARGET.value,
+        "rows": [row._asdict() for row in rows],
+    }
+    workdir.write_atomically(folder / "choose.json", json.dumps(content))
+    best = [(row.code, row.k, row.r) for row in rows[:8]]
+    works = {
+        f"{c.code} k={c.work.k} r={c.work.r}": c.work
+        for c in candidates
+        if (c.code, c.work.k, c.work.r) in best
+    }
     n = max(work.n for work in works.values())
     key = jax.random.key(SEED.value)
     completed = simulation.simulate(key, n, REQUESTS.value, machine, works)
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, (seconds, _) in completed.items():
-        x, share = simulation.cdf(seconds, 400)
-        axes.step(1e3 * x, 1 - share, where="post", label=name)
-    axes.axvline(1e3 * TARGET.value, color="k", lw=0.8)
-    axes.set(xlabel="milliseconds", ylabel="share of requests that take longer")
-    axes.set(xscale="log", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=100)
+    seconds = {name: completion.seconds for name, completion in completed.items()}
+    latency_figures.draw_codes(folder / "choose.png", seconds, TARGET.value)
 
 
+@command(arguments=True, errors=(ValueError, OSError, ImportError))
 def main(argv: list[str]) -> None:
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
+    require("target", TARGET.value, TARGET.value > 0, "more than 0")
+    machine = machine_from_flags()
+    runs = read_runs(argv[1:])
+    candidates = choice.candidates(runs, client_seconds(machine), HEDGE_AFTER.value)
+    rows = planner.plan(
+        jax.random.key(SEED.value),
+        candidates,
+        machine,
+        TARGET.value,
+        MAX_DEVICES.value,
+        REQUESTS.value,
+    )
     console = Console()
-    try:
-        if not TARGET.value > 0:
-            raise ValueError(f"target: {TARGET.value} given, more than 0 accepted")
-        machine = machine_from_flags()
-        runs = read_runs(argv[1:])
-        median = CLIENT.value
-        if median is None:
-            drawn = machine.compute.sample(jax.random.key(SEED.value), (10_001,))
-            median = float(jax.numpy.median(drawn))
-        known = candidates(runs, median)
-        rows = planner.plan(
-            jax.random.key(SEED.value),
-            known,
-            machine,
-            TARGET.value,
-            MAX_DEVICES.value,
-            REQUESTS.value,
-        )
-        console.print(table(rows))
-        best = rows[0]
-        console.print(
-            f"best within {1e3 * TARGET.value:g} ms: {best.code}, k={best.k} "
-            f"r={best.r}, expected accuracy {100 * best.accuracy:.2f} %",
-            highlight=False,
-        )
-        if OUTPUT.value:
-            folder = workdir.absolute(OUTPUT.value, "output")
-            folder.mkdir(parents=True, exist_ok=True)
-            content = {
-                "machine": repr(machine),
-                "target": TARGET.value,
-                "rows": [row._asdict() for row in rows],
-            }
-            workdir.write_atomically(folder / "choose.json", json.dumps(content))
-            names = [(row.code, row.k, row.r) for row in rows[:8]]
-            chosen = [c for c in known if (c.code, c.work.k, c.work.r) in names]
-            plot(folder / "choose.png", chosen, machine)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    console.print(choice.table(rows[: ROWS.value]))
+    best = rows[0]
+    console.print(
+        f"best within {1e3 * TARGET.value:g} ms: {best.code}, k={best.k} "
+        f"r={best.r}, expected accuracy {100 * best.accuracy:.2f} %",
+        highlight=False,
+    )
+    if OUTPUT.value:
+        write(candidates, rows, machine)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run(main)

@@ -7,13 +7,11 @@ It needs the `export` extra, and prints how to run the file.
 
 from __future__ import annotations
 
-import sys
-
 import jax
-from absl import app, flags, logging
+from absl import flags
 
 import coded_jax
-from coded_jax.cli.command_line import parse_flags, refuse_arguments
+from coded_jax.cli.command_line import command, run
 from coded_jax.runs import export
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
@@ -38,7 +36,7 @@ print(logits.argmax(-1))"""
 
 
 def usage(model: coded_jax.CodedModel, path: str) -> str:
-    """A program that runs the file at `path`, where this package is not installed."""
+    """Returns a program that runs the file at `path` without this package."""
     r, batch = model.pipeline.r, 8 * model.pipeline.group
     return USAGE.format(
         path=path,
@@ -51,15 +49,10 @@ def usage(model: coded_jax.CodedModel, path: str) -> str:
     )
 
 
+@command(errors=(ValueError, OSError, ImportError))
 def main(argv: list[str]) -> None:
-    refuse_arguments(argv)
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
-    try:
-        model = coded_jax.load(WORKDIR.value)
-        path = export.save(model, OUTPUT.value, PLATFORMS.value)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    model = coded_jax.load(WORKDIR.value)
+    path = export.save(model, OUTPUT.value, PLATFORMS.value)
     megabytes = path.stat().st_size / 1e6
     print(
         f"{OUTPUT.value}: {megabytes:.1f} MB, runs on {', '.join(PLATFORMS.value)}\n"
@@ -69,4 +62,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run(main)

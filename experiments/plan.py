@@ -9,18 +9,17 @@ It takes the flags and flagfiles of run.py. Nothing is trained.
 
 from __future__ import annotations
 
-import sys
-
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from rich.console import Console
 
 from coded_jax import data
-from coded_jax.cli.command_line import integers, parse_flags, refuse_arguments
+from coded_jax.checks import require
+from coded_jax.cli.command_line import command, integers, run
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.inference import costs
-from coded_jax.report import plan_view
+from coded_jax.report import plan_picture, plan_table
 from coded_jax.runs import build
 
 IMAGE_SHAPE = flags.DEFINE_string(
@@ -40,7 +39,7 @@ DATA_DIR = flags.DEFINE_string(
 
 
 def example() -> tuple[np.ndarray, int]:
-    """An image uint8 `[H, W, C]`, and the number of classes.
+    """Returns an image uint8 `[H, W, C]`, and the number of classes.
 
     Raises:
       ValueError, OSError, ImportError: there is no such image or data set.
@@ -49,46 +48,41 @@ def example() -> tuple[np.ndarray, int]:
         dataset = data.load(flags.FLAGS.dataset, DATA_DIR.value)
         return dataset.test.images[0], dataset.classes
     shape = integers("image_shape", IMAGE_SHAPE.value.split("x"))
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"image_shape: {IMAGE_SHAPE.value!r} given, HxWxC accepted")
+    accepted = len(shape) == 3 and min(shape) >= 1
+    require("image_shape", IMAGE_SHAPE.value, accepted, "HxWxC")
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    rings = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) / max(shape[:2])
-    rings = np.uint8(127 + 100 * np.cos(30 * rings))
+    radius = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) / max(shape[:2])
+    rings = np.uint8(127 + 100 * np.cos(30 * radius))
     return np.repeat(rings[..., None], shape[2], axis=2), CLASSES.value
 
 
+@command()
 def main(argv: list[str]) -> None:
-    refuse_arguments(argv)
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
-    try:
-        config = config_from_flags()
-        if config.split == "group":
-            raise ValueError(
-                "split: 'group' given, 'image' accepted: a group is not split, each "
-                "device computes a whole image"
-            )
-        image, classes = example()
-        channels = image.shape[-1]
-        pipeline = build.build_pipeline(
-            config, image.shape, classes, (0.5,) * channels, (0.25,) * channels
+    config = config_from_flags()
+    if config.split == "group":
+        raise ValueError(
+            "split: 'group' given, 'image' accepted: a group is not split, each "
+            "device computes a whole image"
         )
-        variables = jax.eval_shape(
-            lambda key: pipeline.base.init(key, image.shape, classes), jax.random.key(0)
-        )
-        found = costs.stage_costs(pipeline, variables, image.shape)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    image, classes = example()
+    channels = image.shape[-1]
+    pipeline = build.build_pipeline(
+        config, image.shape, classes, (0.5,) * channels, (0.25,) * channels
+    )
+    variables = jax.eval_shape(
+        lambda key: pipeline.base.init(key, image.shape, classes), jax.random.key(0)
+    )
+    stages = costs.stage_costs(pipeline, variables, image.shape)
     console = Console()
-    console.print(plan_view.table(found, config.r), highlight=False)
+    console.print(plan_table.table(stages, config.r), highlight=False)
     if not PICTURE.value:
         return
     try:
-        plan_view.draw(PICTURE.value, image, pipeline.codings[0].plan)
+        plan_picture.draw(PICTURE.value, image, pipeline.codings[0].plan)
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"error: picture: {error}")
+        raise ValueError(f"picture: {error}") from error
     console.print(f"the pieces over an image: {PICTURE.value}", highlight=False)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run(main)

@@ -9,16 +9,15 @@ A report is written into the folder that it is about, or into `--output`.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 from rich.console import Console
-from tables import readme_tables, run_report, sections, sweep_report
+from tables import document_sections, markdown, run_report, sweep_report
 
-from coded_jax.cli.command_line import parse_flags
-from coded_jax.report import display
+from coded_jax.cli.command_line import command, run
+from coded_jax.report import run_tables
 from coded_jax.runs.sweep_table import SWEEP
 
 README = flags.DEFINE_string(
@@ -33,7 +32,7 @@ DATA_DIR = flags.DEFINE_string(
 
 
 def folder_of(path: Path, alone: bool) -> Path:
-    """Where the report of a run or sweep is written.
+    """Returns the folder into which the report of a run or sweep is written.
 
     Raises:
       ValueError: it is a file, and no folder is given.
@@ -50,29 +49,25 @@ def report(path: Path, folder: Path) -> Any:
     """Writes one report, and returns its tables for a terminal."""
     if (path / SWEEP).exists():
         return sweep_report.report(path, folder)
-    return display.report(run_report.report(path, folder, DATA_DIR.value))
+    return run_tables.tables(run_report.report(path, folder, DATA_DIR.value))
 
 
+@command(arguments=True)
 def main(argv: list[str]) -> None:
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # no notes on accelerators not found
     paths = [Path(argument) for argument in argv[1:]]
     console = Console()
-    try:
-        if README.value is not None:
-            found = sections.renew(README.value, readme_tables.section)
-            console.print(f"{README.value}: {', '.join(found)}", highlight=False)
-        elif not paths:
-            raise ValueError("runs: none given, workdirs or --readme accepted")
-        folders = [folder_of(path, len(paths) == 1) for path in paths]
-        if len(set(folders)) < len(folders):
-            raise ValueError(f"runs: {argv[1:]} given, of other names each accepted")
-        for path, folder in zip(paths, folders, strict=True):
-            console.print(report(path, folder), highlight=False)
-            console.print(f"the report: {folder / 'report.html'}", highlight=False)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    if README.value is not None:
+        names = markdown.renew(README.value, document_sections.section)
+        console.print(f"{README.value}: {', '.join(names)}", highlight=False)
+    elif not paths:
+        raise ValueError("runs: none given, workdirs or --readme accepted")
+    folders = [folder_of(path, len(paths) == 1) for path in paths]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"runs: {argv[1:]} given, of other names each accepted")
+    for path, folder in zip(paths, folders, strict=True):
+        console.print(report(path, folder), highlight=False)
+        console.print(f"the report: {folder / 'report.html'}", highlight=False)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run(main)

@@ -18,7 +18,7 @@ import jax
 ROOT = pathlib.Path(__file__).parents[1]
 IMPORTED = [
     "absl.app",
-    "coded_jax.report.display",
+    "coded_jax.report.run_tables",
     "coded_jax.runs.experiment",
     "coded_jax.studies.latency_study",
     "coded_jax.runs.coded_model",

@@ -1,4 +1,4 @@
-"""Which code is the best choice: accuracy against work, and against failures."""
+"""Accuracy of codes against their work, and against failures of devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from coded_jax.codes import entry_of
-from coded_jax.report.display import blocks_text
 from coded_jax.runs.reading import ROUNDING, code_name, work_of
 from coded_jax.runs.workdir import EXTENT
 
@@ -21,8 +20,9 @@ class Point(NamedTuple):
     Attributes:
       code: its name.
       k, r: data and parity pieces; k is 1 where each device has the whole image.
-      grid: pieces along height and width, or `group` of k images.
-      stages: the coded blocks, as `1-2, 3-4`; empty where all blocks are one stage.
+      grid: pieces along height and width; None for groups of k images.
+      stages: first and last block of each coded stage; empty where all blocks are one
+        stage.
       encode, piece, decode, uncoded: work for one image, as fractions of the whole
         `F_Conv`; uncoded are blocks in no stage.
       accuracy: for every seed, the mean over all patterns of `0, 1, ...` lost results.
@@ -32,8 +32,8 @@ class Point(NamedTuple):
     code: str
     k: int
     r: int
-    grid: str
-    stages: str
+    grid: tuple[int, int] | None
+    stages: tuple[tuple[int, int], ...]
     encode: float
     piece: float
     decode: float
@@ -48,13 +48,13 @@ class Point(NamedTuple):
 
     @property
     def work(self) -> float:
-        """Of the busiest device: it encodes, computes a piece, decodes, and computes
-        what is not coded."""
+        """Work of the busiest device: it encodes, computes a piece, decodes, and
+        computes what is not coded."""
         return self.encode + self.piece + self.decode + self.uncoded
 
 
 def overall_accuracy(accuracies: Sequence[float], n: int, failure: float) -> float:
-    """`A(f) = sum_l C(n, l) f^l (1 - f)^(n - l) A_l`, the expected accuracy.
+    """Returns `A(f) = sum_l C(n, l) f^l (1 - f)^(n - l) A_l`, the expected accuracy.
 
     That of Kosaian et al. (2019) has two terms, of nothing and of something lost.
 
@@ -71,27 +71,38 @@ def overall_accuracy(accuracies: Sequence[float], n: int, failure: float) -> flo
 
 
 def overall(point: Point, failure: float) -> list[float]:
-    """`overall_accuracy` for every seed; none of a run that tried fewer losses."""
+    """Returns `overall_accuracy` of every seed that was tried with all losses."""
     return [
-        overall_accuracy(each, point.n, failure)
-        for each in point.accuracy
-        if len(each) >= point.n
+        overall_accuracy(by_lost, point.n, failure)
+        for by_lost in point.accuracy
+        if len(by_lost) >= point.n
     ]
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and standard deviation with `S - 1` degrees of freedom, 0 for one value."""
+    """Returns mean and standard deviation (of `S - 1` degrees of freedom; 0 for one
+    value)."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return statistics.fmean(values), deviation
 
 
 def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | None:
-    """The most accurate of `others` on as many devices, of no more work than `point`,
-    that is more accurate at this failure probability, or as accurate with less work;
-    None if there is none, or if not all losses were tried with `point`."""
+    """Returns the most accurate of the points that are better at a failure probability.
 
-    def merit(each: Point) -> tuple[float, float]:
-        return statistics.fmean(overall(each, failure)), -each.work
+    Better is, on as many devices and with no more work, more accurate, or as accurate
+    with less work.
+
+    Args:
+      point: that is compared.
+      others: that may be better.
+      failure: see `overall_accuracy`.
+
+    Returns:
+      None if no other is better, or if not all losses were tried with `point`.
+    """
+
+    def merit(candidate: Point) -> tuple[float, float]:
+        return statistics.fmean(overall(candidate, failure)), -candidate.work
 
     if not overall(point, failure):
         return None
@@ -107,33 +118,40 @@ def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | 
 
 
 def points(results: dict[str, Any]) -> list[Point]:
-    """The code and the baselines of one run.
+    """Returns the code and the baselines of one run.
 
     Args:
       results: the content of its `results.json`.
     """
     config, split = results["config"], results["split"]
-    grid = "x".join(map(str, split["grid"]))
-    grid = f"group of {split['k']}" if config["split"] == "group" else grid
-    stages = ", ".join(blocks_text(stage["blocks"]) for stage in split["stages"])
-    stages = stages if config["stages"] else ""
-    found = []
+    grid = None if config["split"] == "group" else tuple(split["grid"])
+    stages = tuple(tuple(stage["blocks"]) for stage in split["stages"])
+    stages = stages if config["stages"] else ()
+    codes = []
     for name, costs in results["costs"].items():
         summary = results["summary"] if name == "code" else results["baselines"][name]
         seeds = results["seeds"].get(name, [summary])
         accuracy, worst = (
-            [[row[which] for row in seed.values()] for seed in seeds]
-            for which in ("mean", "worst")
+            [[row[measure] for row in seed.values()] for seed in seeds]
+            for measure in ("mean", "worst")
         )
-        label = code_name(config, config["code"] if name == "code" else name)
-        work = work_of(costs)
-        sizes = (split["k"], split["r"], grid, stages)
-        found.append(Point(label, *sizes, accuracy=accuracy, worst=worst, **work))
-    return found
+        codes.append(
+            Point(
+                code=code_name(config, config["code"] if name == "code" else name),
+                k=split["k"],
+                r=split["r"],
+                grid=grid,
+                stages=stages,
+                accuracy=accuracy,
+                worst=worst,
+                **work_of(costs),
+            )
+        )
+    return codes
 
 
 def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
-    """The codes of several runs, each once.
+    """Returns the codes of several runs, each once.
 
     Variants of one code are told apart by the settings in which their runs differ. One
     that is not trained has none: results that differ by `ROUNDING` are the same.
@@ -142,7 +160,7 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
       runs: the contents of their `results.json`.
 
     Raises:
-      ValueError: two runs with the same settings say something else of the same code.
+      ValueError: two runs with the same settings have other results for one code.
     """
     same: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
     for results in runs:
@@ -151,29 +169,34 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
             variants = same.setdefault(name, [])
             if not any(_same(point, other) for other, _ in variants):
                 variants.append((point, results["config"]))
-    found = []
-    for name, variants in same.items():
-        settings = [
-            {key: value for key, value in config.items() if key not in EXTENT}
-            for _, config in variants
-        ]
-        differing = [
-            key
-            for key in settings[0]
-            if any(each.get(key) != settings[0][key] for each in settings)
-            and entry_of(name[0]).trained
-        ]
-        labels = [
-            ", ".join(f"{key}={each.get(key)}" for key in differing)
-            for each in settings
-        ]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"runs: two of {name} given, with other results each")
-        found += [
-            point._replace(code=f"{point.code} {label}".rstrip())
-            for (point, _), label in zip(variants, labels, strict=True)
-        ]
-    return found
+    return [
+        point._replace(code=f"{point.code} {settings}".rstrip())
+        for name, variants in same.items()
+        for (point, _), settings in zip(
+            variants, _differing_settings(name, [c for _, c in variants]), strict=True
+        )
+    ]
+
+
+def _differing_settings(name: tuple, configs: list[dict[str, Any]]) -> list[str]:
+    """Returns the settings in which runs of one code differ, as `key=value, ...`.
+
+    Raises:
+      ValueError: two of them differ in none.
+    """
+    differing = [
+        key
+        for key in configs[0]
+        if key not in EXTENT
+        and any(config.get(key) != configs[0][key] for config in configs)
+        and entry_of(name[0]).trained  # others do not depend on them
+    ]
+    texts = [
+        ", ".join(f"{key}={config.get(key)}" for key in differing) for config in configs
+    ]
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"runs: two of {name} given, with other results each")
+    return texts
 
 
 def _same(a: Point, b: Point) -> bool:
@@ -186,29 +209,30 @@ def _same(a: Point, b: Point) -> bool:
 def no_better(
     ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], k: int, r: int
 ) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], int]:
-    """Where a code is no more accurate than another one.
+    """Returns the patterns in which a code is no more accurate than another one.
 
     Args:
-      ours, theirs: outcomes of patterns.
+      ours, theirs: outcomes of patterns, as in `results.json`.
       k, r: data and parity pieces.
 
     Returns:
       The outcomes of both there, and how many patterns were compared: those that lose a
       data piece and at most r results, and were tried with both.
     """
-    found = {tuple(outcome["lost"]): outcome for outcome in theirs}
+    by_pattern = {tuple(outcome["lost"]): outcome for outcome in theirs}
     pairs = [
-        (each, found[tuple(each["lost"])])
-        for each in ours
-        if tuple(each["lost"]) in found
-        and len(each["lost"]) <= r
-        and any(i < k for i in each["lost"])
+        (outcome, by_pattern[tuple(outcome["lost"])])
+        for outcome in ours
+        if tuple(outcome["lost"]) in by_pattern
+        and len(outcome["lost"]) <= r
+        and any(i < k for i in outcome["lost"])
     ]
     worse = [pair for pair in pairs if pair[0]["accuracy"] <= pair[1]["accuracy"]]
     return worse, len(pairs)
 
 
 def whole_image(n: int, base_accuracy: float) -> Point:
-    """No split at all: each of n devices computes everything, and one is enough."""
-    each = [[base_accuracy] * n]
-    return Point(WHOLE, 1, n - 1, "1x1", "", 0.0, 1.0, 0.0, 0.0, each, each)
+    """Returns the point without a split: each of n devices computes the whole image,
+    and one is enough."""
+    by_lost = [[base_accuracy] * n]
+    return Point(WHOLE, 1, n - 1, (1, 1), (), 0.0, 1.0, 0.0, 0.0, by_lost, by_lost)

@@ -1,4 +1,4 @@
-"""What losses do to a model, in figures; they need the `plot` extra."""
+"""Effects of losses on a model, in figures; they need the `plot` extra."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from coded_jax.codes import erasures
 from coded_jax.evaluation import inspection
-from coded_jax.report.display import blocks_text, lost_text
-from coded_jax.report.figures import new_figure
+from coded_jax.report.canvas import new_figure
+from coded_jax.report.formatting import blocks_text, pattern_text
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.types import Split
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from coded_jax.runs.coded_model import CodedModel
-    from coded_jax.types import Split
 
 MOST_NUMBERS = 20
 """Classes whose confusions are written into the picture."""
@@ -27,7 +27,7 @@ LOST = (0.89, 0.45, 0.42)
 def features(
     model: CodedModel, images: np.ndarray, lost: Iterable[int], channels: int = 4
 ) -> Figure:
-    """Feature maps side by side, of every coded stage, a row for each image.
+    """Draws the feature maps of every coded stage side by side, a row for each image.
 
     A picture has the channels that differ most between pixels and images. A channel has
     one scale in all pictures, and one of its own in those of parity pieces; what is
@@ -52,10 +52,10 @@ def features(
     parts = figure.subfigures(len(stages), 1, squeeze=False)[:, 0]
     for part, maps in zip(parts, stages, strict=True):
         shown, columns = inspection.side_by_side(maps, channels)
-        what = (
-            f"blocks {blocks_text(maps.blocks)}, channels {', '.join(map(str, shown))}"
+        part.suptitle(
+            f"{pattern_text(lost, model.pipeline.k)} lost; blocks "
+            f"{blocks_text(maps.blocks)}, channels {', '.join(map(str, shown))}"
         )
-        part.suptitle(f"{lost_text(list(lost), model.pipeline.k)} lost; {what}")
         rows = part.subplots(len(images), len(columns) + 1, squeeze=False)
         for i, row in enumerate(rows):
             image = images[i] if images.shape[-1] == 3 else images[i, ..., 0]
@@ -71,26 +71,29 @@ def features(
 
 
 def _tiles(values: np.ndarray) -> np.ndarray:
-    """Channels `[M, M', channels]` of `[0, 1]` in two columns, as RGB; NaN is red."""
+    """Returns channels `[M, M', channels]` of `[0, 1]` in two columns, as RGB; NaN is
+    red."""
     from matplotlib import colormaps
 
-    height, width, count = values.shape
-    scale = max(1, 24 // height)  # so that a gap may be narrower than a value
-    values = values.repeat(scale, axis=0).repeat(scale, axis=1)
-    height, width, gap = scale * height, scale * width, 2
+    scale = max(1, 24 // len(values))  # so that a gap may be narrower than a value
+    pixels = values.repeat(scale, axis=0).repeat(scale, axis=1)
+    height, width, count = pixels.shape
+    gap = 2
     rows = -(-count // 2)
     size = (rows * (height + gap) - gap, min(count, 2) * (width + gap) - gap, 3)
     picture = np.ones(size)
     for i in range(count):
-        colours = colormaps["viridis"](np.clip(values[..., i], 0, 1))[..., :3]
-        colours[np.isnan(values[..., i])] = LOST
+        colours = colormaps["viridis"](np.clip(pixels[..., i], 0, 1))[..., :3]
+        colours[np.isnan(pixels[..., i])] = LOST
         top, left = i // 2 * (height + gap), i % 2 * (width + gap)
         picture[top : top + height, left : left + width] = colours
     return picture
 
 
 def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
-    """Which class became which answer, of images that the base model has right.
+    """Draws which answers an erasure pattern spoils, by true class and new answer.
+
+    Counted are images that the base model classifies correctly.
 
     Args:
       model, split, lost: see `inspection.confusion`.
@@ -100,7 +103,7 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
       ValueError: see `inspection.confusion`.
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
-    found = inspection.confusion(
+    errors = inspection.confusion(
         model.pipeline,
         model.frozen,
         model.params,
@@ -109,27 +112,32 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
         classes=model.results["classes"],
         stage_losses=model.results["config"]["stage_losses"],
     )
-    classes = len(found.spoiled)
-    waits = found.spoiled[:, -1].any()
-    counts = found.spoiled if waits else found.spoiled[:, :-1]
+    classes = len(errors.spoiled)
+    unanswered = errors.spoiled[:, -1].any()
+    counts = errors.spoiled if unanswered else errors.spoiled[:, :-1]
     size = 2 + min(8.0, 0.45 * classes)
     figure = new_figure(size + 1, size)
     axes = figure.add_subplot()
     picture = axes.imshow(counts, cmap="Reds", vmin=0, vmax=max(1, counts.max()))
     if classes <= MOST_NUMBERS:
-        for (i, j), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if 2 * count > counts.max() else "black"
-                axes.text(j, i, count, ha="center", va="center", color=colour)
-        names = [*range(classes), *(["none"] if waits else [])]
+        _write_counts(axes, counts)
+        names = [*range(classes), *(["none"] if unanswered else [])]
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(classes))
     figure.colorbar(picture, label="images", shrink=0.8)
     axes.set(xlabel="answer with what arrived", ylabel="true class")
     axes.set_title(
-        f"{lost_text(list(lost), model.pipeline.k)} lost: of {found.images} answers "
-        f"{found.spoiled.sum()} (below)\nare no longer right, {found.mended} no longer "
-        "wrong",
+        f"{pattern_text(lost, model.pipeline.k)} lost: of {errors.images} answers "
+        f"{errors.spoiled.sum()} (below)\nare no longer right, {errors.mended} no "
+        "longer wrong",
         fontsize=10,
     )
     return figure
+
+
+def _write_counts(axes: Axes, counts: np.ndarray) -> None:
+    """Writes each count that is not zero into its cell."""
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if 2 * count > counts.max() else "black"
+            axes.text(j, i, str(count), ha="center", va="center", color=colour)

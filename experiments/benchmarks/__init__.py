@@ -1,1 +1,1 @@
-"""What only `benchmark.py` uses: jobs in JAX and in PyTorch, timing, tables."""
+"""The benchmark against PyTorch: jobs, timing, rows and tables."""

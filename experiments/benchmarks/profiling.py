@@ -1,4 +1,4 @@
-"""Timing, memory and arithmetic of functions, for `experiments/benchmark.py`."""
+"""Time, memory and arithmetic of functions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from coded_jax.types import PyTree
 PAUSE = 0.02  # s; threads that one job leaves spinning sleep before the next begins
 
 Job = Callable[[int], object]
-"""Does so many calls, and returns when the last has ended."""
+"""Makes a number of calls, and returns when the last has ended."""
 
 
 class Prepared(NamedTuple):
     """A job that has been compiled.
 
     Attributes:
-      job: does `steps` pieces of work in every call.
+      job: does `steps` steps in every call.
       compile_seconds: what compiling it took; 0 where there is nothing to compile.
       steps: see `job`.
       program: the compiled function, where there is one.
@@ -94,7 +94,7 @@ def _timing(times: list[float], calls: int) -> Timing:
 
 
 def compiled(f: Callable, *args: Any, **static: Any) -> tuple[Callable, float]:
-    """A jitted function for these arguments, and the seconds that compiling it took.
+    """Compiles a jitted function, and returns it with the seconds that this took.
 
     Args:
       f: made by `jax.jit`.
@@ -107,7 +107,7 @@ def compiled(f: Callable, *args: Any, **static: Any) -> tuple[Callable, float]:
 
 
 def repeat(f: Callable, *args: Any) -> Job:
-    """Calls of `f` one after the other, each waited for: what a request has to wait."""
+    """Returns a job that waits for each call of `f`: the latency of a request."""
 
     def job(calls: int) -> None:
         for _ in range(calls):
@@ -117,7 +117,7 @@ def repeat(f: Callable, *args: Any) -> Job:
 
 
 def carry(f: Callable[[PyTree], PyTree], state: PyTree) -> Job:
-    """Calls of `f` on what the call before returned, as in training; waits at the end.
+    """Returns a job that calls `f` with the result of its last call, as training does.
 
     Args:
       f: `state -> state`; it may donate its argument.
@@ -134,7 +134,7 @@ def carry(f: Callable[[PyTree], PyTree], state: PyTree) -> Job:
 
 
 def peak_bytes() -> int:
-    """Most memory of the first device, or else of this process, so far."""
+    """Returns the peak memory of the first device, or else of this process, so far."""
     stats = jax.devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
@@ -144,13 +144,13 @@ def peak_bytes() -> int:
 
 
 def temporary_bytes(program: Any) -> int | None:
-    """What a compiled program needs beside arguments and results, where it is known."""
+    """Returns the memory of a compiled program beside arguments and results."""
     analysis = program.memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)
 
 
 def products(positions: int, kernels: list[tuple[int, ...]]) -> int:
-    """Floating point operations of dense layers or convolutions, forward.
+    """Returns floating point operations of dense layers or convolutions, forward.
 
     Two, a product and a sum, for every weight and place of the output, also for the
     weights that meet nothing but padding there.
@@ -169,7 +169,7 @@ def products(positions: int, kernels: list[tuple[int, ...]]) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Returns processor, cores and devices of this machine."""
     devices = jax.devices()
     return {
         "processor": _processor(),
@@ -182,12 +182,12 @@ def machine() -> dict[str, Any]:
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core in the last minute; None on Windows."""
+    """Returns the load average of the last minute; None on Windows."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def usable_cores() -> int:
-    """Those that this process may run on."""
+    """Returns how many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -62,7 +62,7 @@ class Job:
 
 
 def device() -> torch.device:
-    """The GPU, if there is one."""
+    """Returns the GPU, if there is one, or else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -73,7 +73,7 @@ def synchronise() -> None:
 
 
 def stack(maps: int, width: int, out: int) -> nn.Sequential:
-    """Dilated 3x3 convolutions with ReLU between, then a 1x1 convolution."""
+    """Returns dilated 3x3 convolutions with ReLU between, then a 1x1 convolution."""
     layers = []
     for d in DILATIONS:
         layers += [nn.Conv2d(maps, width, 3, padding=d, dilation=d), nn.ReLU()]
@@ -120,17 +120,17 @@ class CodedLeNet(nn.Module):
         self.register_buffer("std", torch.tensor(job.std).view(1, -1, 1, 1))
 
     def pixels(self, images: Tensor) -> Tensor:
-        """uint8 `[B, C, H, W]` to normalised float32."""
+        """Normalises uint8 `[B, C, H, W]` to float32."""
         return (images.float() / 255 - self.mean) / self.std
 
     def split(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W] -> [B, k, C, h, W]`."""
+        """Splits `[B, C, H, W]` into pieces `[B, k, C, h, W]`."""
         return torch.stack(
             [x[:, :, s : s + self.job.window] for s in self.job.starts], 1
         )
 
     def encode(self, pieces: Tensor) -> Tensor:
-        """`[B, k, C, h, W] -> [B, n, C, h, W]`; every channel with the same weights."""
+        """Encodes `[B, k, C, h, W]` to `[B, n, C, h, W]`, channel by channel."""
         b, k, c, h, w = pieces.shape
         x = pieces.transpose(1, 2).reshape(b * c, k, h, w)
         x = self.encoder(x.flatten(1) if self.job.network == "mlp" else x)
@@ -139,11 +139,11 @@ class CodedLeNet(nn.Module):
         return torch.cat([pieces, parity], 1)
 
     def devices(self, queries: Tensor) -> Tensor:
-        """`[B, n, C, h, W] -> [B, n, D, M, M']`."""
+        """Runs `f_conv` on queries `[B, n, C, h, W]`; returns `[B, n, D, M, M']`."""
         return self.f_conv(queries.flatten(0, 1)).unflatten(0, queries.shape[:2])
 
     def decode(self, features: Tensor, available: Tensor) -> Tensor:
-        """`[B, n, D, M, M'], bool [B or 1, n] -> [B, k, D, M, M']`."""
+        """Decodes `[B, n, D, M, M']` with bool `[B or 1, n]` to `[B, k, D, M, M']`."""
         k = self.job.k
         arrived = available[:, :, None, None, None]
         features = torch.where(arrived, features, 0.0)
@@ -155,7 +155,7 @@ class CodedLeNet(nn.Module):
         return torch.where(arrived[:, :k], filled, filled + shares)
 
     def estimate(self, features: Tensor, available: Tensor) -> Tensor:
-        """Ridge regression of the shares on what arrived, `[B, k, D, M, M']`."""
+        """Estimates shares by ridge regression on what arrived, `[B, k, D, M, M']`."""
         with torch.autocast(features.device.type, enabled=False):
             eye = torch.eye(self.job.k, device=features.device)
             generator = torch.cat([eye, self.sums.T])
@@ -166,13 +166,13 @@ class CodedLeNet(nn.Module):
         return (weights @ features.flatten(2)).unflatten(2, features.shape[2:])
 
     def merge(self, shares: Tensor) -> Tensor:
-        """`[B, k, D, M, M'] -> [B, D, M*, M']`."""
+        """Merges shares `[B, k, D, M, M']` into `[B, D, M*, M']`."""
         strips = list(shares.unbind(1))
         strips[-1] = strips[-1][:, :, self.job.surplus :]
         return torch.cat(strips, 2).float()
 
     def loss(self, images: Tensor, available: Tensor) -> Tensor:
-        """Mean squared error of the decoded features of the whole images."""
+        """Returns the mean squared error of the decoded features of whole images."""
         with self.autocast():
             x = self.pixels(images)
             with torch.no_grad():
@@ -182,12 +182,12 @@ class CodedLeNet(nn.Module):
         return nn.functional.mse_loss(merged, target)
 
     def infer(self, images: Tensor, available: Tensor) -> Tensor:
-        """Logits `[B, classes]`; like ours, it decodes only if something is missing."""
+        """Returns logits `[B, classes]`; like ours, decodes only what is missing."""
         complete = bool(available[:, : self.job.k].all())
         return self.logits(images, available, complete)
 
     def logits(self, images: Tensor, available: Tensor, complete: bool) -> Tensor:
-        """As `infer`; `complete` says that the results of all data pieces are there."""
+        """Returns logits; `complete` says that all data pieces' results arrived."""
         with self.autocast():
             features = self.devices(self.encode(self.split(self.pixels(images))))
             if complete:
@@ -198,14 +198,14 @@ class CodedLeNet(nn.Module):
         return self.head(merged)
 
     def autocast(self) -> AbstractContextManager:
-        """What the networks compute in."""
+        """Returns the context that sets the networks' precision."""
         if self.job.precision == "float32":
             return nullcontext()
         return torch.autocast(self.mean.device.type, torch.bfloat16)
 
 
 def patterns(job: Job, where: torch.device) -> tuple[Tensor, Tensor]:
-    """What arrives in each pattern that loses a data piece, and the pattern's weight.
+    """Returns the masks of all patterns that lose a data piece, and their weights.
 
     As the project draws them: the number of lost results uniform in `1..r`, then the
     pattern. Bool `[P, n]` and float `[P]`.
@@ -214,13 +214,13 @@ def patterns(job: Job, where: torch.device) -> tuple[Tensor, Tensor]:
         [p for p in itertools.combinations(range(job.n), lost) if p[0] < job.k]
         for lost in range(1, job.r + 1)
     ]
-    masks = [[i not in p for i in range(job.n)] for found in by_lost for p in found]
-    weights = [1 / len(found) for found in by_lost for _ in found]
+    masks = [[i not in p for i in range(job.n)] for counted in by_lost for p in counted]
+    weights = [1 / len(counted) for counted in by_lost for _ in counted]
     return torch.tensor(masks, device=where), torch.tensor(weights, device=where)
 
 
 def trainer(model: CodedLeNet, images: Tensor, batch: int) -> Callable[[], None]:
-    """A function that does one training step on the next rows of a permutation.
+    """Returns a function that trains one step on the next rows of a permutation.
 
     Args:
       model: on its device.
@@ -246,12 +246,12 @@ def trainer(model: CodedLeNet, images: Tensor, batch: int) -> Callable[[], None]
 
 
 def as_channels_first(images: np.ndarray) -> Tensor:
-    """uint8 `[N, H, W, C]` to `[N, C, H, W]`, on the device."""
+    """Moves uint8 `[N, H, W, C]` to the device, as `[N, C, H, W]`."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device())
 
 
 def peak_bytes() -> int:
-    """Most memory of the GPU, or else of this process, so far."""
+    """Returns the peak memory of the GPU, or else of this process, so far."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

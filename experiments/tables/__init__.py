@@ -1,1 +1,1 @@
-"""What only the scripts share: tables and reports of finished runs."""
+"""Tables and reports of finished runs, which several scripts share."""

@@ -10,7 +10,7 @@ from coded_jax.runs.workdir import FLAGS, RESULTS
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The content of a `results.json`.
+    """Returns the content of a `results.json`.
 
     Args:
       path: a finished run's workdir, or a copy of that file.
@@ -25,14 +25,14 @@ def read_results(path: Path) -> dict[str, Any]:
         results = None
     if not isinstance(results, dict) or "summary" not in results:
         raise ValueError(
-            f"runs: {str(path)!r} given, which {_lacks(path)}; workdirs of finished "
+            f"runs: {str(path)!r} given, which {_defect(path)}; workdirs of finished "
             "runs or files of results.json accepted"
         )
     return results
 
 
-def _lacks(path: Path) -> str:
-    """What is wrong with it."""
+def _defect(path: Path) -> str:
+    """Says why a path holds no finished run."""
     if not path.exists():
         return "does not exist"
     if (path / FLAGS).exists() and not (path / RESULTS).exists():
@@ -41,10 +41,10 @@ def _lacks(path: Path) -> str:
 
 
 def read_current(path: Path) -> dict[str, Any]:
-    """As `read_results`, of a run that has all that this version writes.
+    """Returns the content of a `results.json` with all that this version writes.
 
     Raises:
-      ValueError: it has not.
+      ValueError: see `read_results`; or an older version wrote it.
     """
     results = read_results(path)
     if "uncoded" not in results.get("costs", {}).get("code", {}):
@@ -56,7 +56,7 @@ def read_current(path: Path) -> dict[str, Any]:
 
 
 def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
-    """The content of each `results.json`, of runs with one base model.
+    """Returns the content of each `results.json`, of runs with one base model.
 
     Args:
       arguments: workdirs of finished runs, or copies of that file.

@@ -1,4 +1,4 @@
-"""What `frontier.py` says of runs, as rows of tables and as lines."""
+"""Tables of many codes on one base model: accuracy, work, failures, confidence."""
 
 from __future__ import annotations
 
@@ -8,161 +8,182 @@ import numpy as np
 
 from coded_jax.codes import LEARNED, NO_PARITY
 from coded_jax.report import frontier
-from coded_jax.report.display import lost_text
+from coded_jax.report.formatting import (
+    pattern_text,
+    size_text,
+    stages_text,
+    with_deviation,
+)
 from coded_jax.report.frontier import Point
 from coded_jax.runs.reading import code_name, patterns_of
-from tables import sections
+from tables import markdown
 from tables.finished_runs import read_runs
 
 COVERAGES = (0.9, 0.98)
 FAILURES = [0.01, 0.05, 0.2]
 
+Table = tuple[list[str], list[list[str]]]
+"""Headings, and rows of cells."""
+
 
 def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
-    """All codes of the runs, and the runs' results.
+    """Returns all codes of the runs, by devices and work, and the runs' results.
 
     Raises:
-      ValueError: see `read_runs`; or two runs say something else of the same code.
+      ValueError: see `read_runs`; or two runs differ on one code.
     """
     runs = read_runs(arguments)
-    found = frontier.distinct(runs)
+    codes = frontier.distinct(runs)
     base = runs[0]["base"]["test_accuracy"]
-    wholes = [frontier.whole_image(n, base) for n in {p.n for p in found}]
-    return sorted([*found, *wholes], key=lambda p: (p.n, p.work)), runs
+    wholes = [frontier.whole_image(n, base) for n in {point.n for point in codes}]
+    return sorted([*codes, *wholes], key=lambda point: (point.n, point.work)), runs
 
 
-def text(values: list[float], digits: int = 2) -> str:
-    """Mean and standard deviation over seeds, in percent; `-` for no value."""
+def seeds_text(values: list[float], digits: int = 2) -> str:
+    """Returns mean and standard deviation over seeds, in percent; `-` for no value."""
     if not values:
         return "-"
     mean, deviation = frontier.mean_std(values)
-    found = f"{100 * mean:.{digits}f}"
-    return f"{found} ± {100 * deviation:.{digits}f}" if deviation else found
+    return with_deviation(100 * mean, 100 * deviation, digits)
+
+
+def optional_percent(measures: dict[str, float | None], name: str) -> str:
+    """Returns a measure and its deviation over seeds, in percent; `-` for None."""
+    fraction = measures.get(name)
+    if fraction is None:
+        return "-"
+    value = f"{100 * fraction:.2f}".replace("-0.00", "0.00")
+    deviation = f"{100 * (measures.get(f'{name}_std') or 0):.2f}"
+    return value if deviation == "0.00" else f"{value} ± {deviation}"
+
+
+def pieces_text(point: Point) -> str:
+    """Returns how images are made into pieces, and the coded blocks."""
+    pieces = size_text(point.grid) if point.grid else f"group of {point.k}"
+    return pieces + _of_blocks(point)
+
+
+def _of_blocks(point: Point) -> str:
+    return f" of blocks {stages_text(point.stages)}" if point.stages else ""
+
+
+def label(point: Point) -> str:
+    """Returns a code, the blocks that it codes, k and r: for a legend or a cell."""
+    return f"{point.code}{_of_blocks(point)} ({point.k}, {point.r})"
 
 
 def most_lost(points: list[Point], n: int) -> int:
-    """How many losses all codes on n devices are made for, 1 or more."""
+    """Returns how many losses all codes on n devices are made for, 1 or more."""
     return max(1, min(p.r for p in points if p.n == n))
 
 
-def of_codes(
-    points: list[Point], failures: list[float]
-) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each code; failures are probabilities of `A(f)`."""
+def codes_table(points: list[Point], failures: list[float]) -> Table:
+    """Returns a row for each code.
+
+    Args:
+      points: all codes.
+      failures: probabilities of `A(f)`.
+    """
     most = max(most_lost(points, n) for n in {p.n for p in points})
     middle = failures[len(failures) // 2]
     headings = ["n", "code", "k, r", "pieces", "work"]
     headings += ["encode + piece + decode + not coded"]
     headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in range(most + 1)]
     headings += [f"A({f:g})" for f in failures] + [f"beaten at {middle:g} by"]
-    found = []
+    rows = []
     for point in points:
         better = frontier.beaten_by(point, points, middle)
-        lost = [text([seed[0] for seed in point.accuracy])]
-        lost += [
-            f"{text([seed[l] for seed in point.accuracy if l < len(seed)])} "
-            f"({text([seed[l] for seed in point.worst if l < len(seed)])})"
+        beaten = label(better) if better else ""
+        by_lost = [seeds_text([seed[0] for seed in point.accuracy])]
+        by_lost += [
+            f"{seeds_text([seed[l] for seed in point.accuracy if l < len(seed)])} "
+            f"({seeds_text([seed[l] for seed in point.worst if l < len(seed)])})"
             for l in range(1, most + 1)
         ]
         parts = (point.encode, point.piece, point.decode, point.uncoded)
-        beaten = label(better) if better else ""
-        found.append(
+        rows.append(
             [
                 str(point.n),
                 point.code,
                 f"{point.k}, {point.r}",
-                point.grid + of_blocks(point),
+                pieces_text(point),
                 f"{point.work:.2f}",
                 " + ".join(f"{x:.2f}" for x in parts),
-                *lost,
-                *(text(frontier.overall(point, f), 3) for f in failures),
+                *by_lost,
+                *(seeds_text(frontier.overall(point, f), 3) for f in failures),
                 beaten if frontier.overall(point, middle) else "-",
             ]
         )
-    return headings, found
+    return headings, rows
 
 
-def of_blocks(point: Point) -> str:
-    """Which blocks are coded, where it is not all of them at once."""
-    return f" of blocks {point.stages}" if point.stages else ""
-
-
-def label(point: Point) -> str:
-    """A code, the blocks that it codes, k and r: for a legend or a cell."""
-    return f"{point.code}{of_blocks(point)} ({point.k}, {point.r})"
+def confidence_table(runs: list[dict[str, Any]]) -> Table:
+    """Returns a row for each learned code and number of lost results: how much less
+    accurate it is than the base model, and how well it knows that."""
+    headings = ["code", "k, r", "lost", "drop from the base, mean", "worst pattern"]
+    headings += ["ECE", "uncalibrated", "ECE of decoded answers"]
+    headings += [f"error at coverage {coverage:g}" for coverage in COVERAGES]
+    rows = []
+    for results in (r for r in runs if r["config"]["code"] == LEARNED):
+        split, base = results["split"], results["base"]["test_accuracy"]
+        lost_counts = [str(l) for l in range(split["r"] + 1)]
+        for l in (l for l in lost_counts if l in results["confidence"]):
+            calibration, summary = results["confidence"][l], results["summary"][l]
+            drop = {**summary, **{x: base - summary[x] for x in ("mean", "worst")}}
+            row = [code_name(results["config"], LEARNED)]
+            row += [f"{split['k']}, {split['r']}", l]
+            row += [optional_percent(drop, x) for x in ("mean", "worst")]
+            row += [
+                optional_percent(calibration, x) for x in ("ece", "ece_uncalibrated")
+            ]
+            row += [optional_percent(calibration, "ece_decoded")]
+            curve = calibration["curve"]
+            risks = np.interp(COVERAGES, curve["coverage"], curve["risk"])
+            row += [f"{100 * risk:.2f}" for risk in risks]
+            rows.append(row)
+    return headings, rows
 
 
 def against_no_parity(runs: list[dict[str, Any]]) -> list[str]:
-    """A line of every learned code whose decoder some run has without parity: where
-    that is as good."""
+    """Returns a line for each learned code whose decoder some run has without parity:
+    the patterns in which that is as good."""
     lines = []
     for results in (r for r in runs if r["config"]["code"] == LEARNED):
-        config, split = results["config"], results["split"]
-        rivals = [
-            found
-            for other in (results, *runs)
-            if all(other["split"][key] == split[key] for key in ("k", "r", "grid"))
-            and all(other["config"][key] == config[key] for key in ("stages", "recipe"))
-            and code_name(other["config"], NO_PARITY) == code_name(config, NO_PARITY)
-            and (found := patterns_of(other, NO_PARITY))
-        ]
+        rivals = list(_patterns_without_parity(results, runs))
         if not rivals:
             continue
-        name, k, r = code_name(config, LEARNED), split["k"], split["r"]
+        config, (k, r) = results["config"], (results["split"][x] for x in "kr")
         worse, total = frontier.no_better(results["patterns"], rivals[0], k, r)
         if not total:
             continue
-        where = ", ".join(
-            f"{lost_text(ours['lost'], k)} "
+        exceptions = ", ".join(
+            f"{pattern_text(ours['lost'], k)} "
             f"({100 * ours['accuracy']:.2f}, without {100 * theirs['accuracy']:.2f})"
             for ours, theirs in worse
         )
         lines.append(
-            f"{name} ({k}, {r}): better than without parity in "
+            f"{code_name(config, LEARNED)} ({k}, {r}): better than without parity in "
             f"{total - len(worse)} of the {total} patterns that lose a data piece, and "
-            f"at most {r} results{', not in ' if where else ''}{where}"
+            f"at most {r} results{', not in ' if worse else ''}{exceptions}"
         )
     return lines
 
 
-def of_learned_codes(
-    runs: list[dict[str, Any]],
-) -> tuple[list[str], list[list[str]]]:
-    """Headings, and for each learned code a row for each number of lost results: how
-    much less accurate it is than the base model, and how well it knows that."""
-    headings = ["code", "k, r", "lost", "drop from the base, mean", "worst pattern"]
-    headings += ["ECE", "uncalibrated", "ECE of decoded answers"]
-    headings += [f"error at coverage {coverage:g}" for coverage in COVERAGES]
-    found = []
-    for results in (r for r in runs if r["config"]["code"] == LEARNED):
-        split, base = results["split"], results["base"]["test_accuracy"]
-        tried = [str(l) for l in range(split["r"] + 1)]
-        for l in (l for l in tried if l in results["confidence"]):
-            known, reached = results["confidence"][l], results["summary"][l]
-            curve = known["curve"]
-            drop = {**reached, **{x: base - reached[x] for x in ("mean", "worst")}}
-            row = [code_name(results["config"], LEARNED)]
-            row += [f"{split['k']}, {split['r']}", l]
-            row += [percent(drop, x) for x in ("mean", "worst")]
-            row += [percent(known, x) for x in ("ece", "ece_uncalibrated")]
-            row += [percent(known, "ece_decoded")]
-            risks = np.interp(COVERAGES, curve["coverage"], curve["risk"])
-            row += [f"{100 * risk:.2f}" for risk in risks]
-            found.append(row)
-    return headings, found
+def _patterns_without_parity(results: dict[str, Any], runs: list[dict[str, Any]]):
+    """Yields the patterns of the same decoder without parity, from all runs."""
+    config, split = results["config"], results["split"]
+    for other in (results, *runs):
+        alike = (
+            all(other["split"][key] == split[key] for key in ("k", "r", "grid"))
+            and all(other["config"][key] == config[key] for key in ("stages", "recipe"))
+            and code_name(other["config"], NO_PARITY) == code_name(config, NO_PARITY)
+        )
+        if alike and (patterns := patterns_of(other, NO_PARITY)):
+            yield patterns
 
 
-def percent(found: dict[str, float | None], name: str) -> str:
-    """A number and its standard deviation over seeds, if there is one; `-` for none."""
-    if found.get(name) is None:
-        return "-"
-    value = f"{100 * found[name]:.2f}".replace("-0.00", "0.00")
-    deviation = f"{100 * found.get(f'{name}_std', 0):.2f}"
-    return value if deviation == "0.00" else f"{value} ± {deviation}"
-
-
-def heading_of(results: dict[str, Any]) -> str:
-    """What all rows have in common, from one of the runs."""
+def heading(results: dict[str, Any]) -> str:
+    """Returns what all rows have in common, from one of the runs."""
     config, base = results["config"], 100 * results["base"]["test_accuracy"]
     worker = "network" if config["split"] == "group" else "F_Conv"
     return (
@@ -174,14 +195,14 @@ def heading_of(results: dict[str, Any]) -> str:
 
 def all_tables(
     points: list[Point], runs: list[dict[str, Any]], failures: list[float]
-) -> list[tuple[list[str], list[list[str]]]]:
-    """Headings and rows of each table that has rows."""
-    found = of_codes(points, failures), of_learned_codes(runs)
-    return [table for table in found if table[1]]
+) -> list[Table]:
+    """Returns each table that has rows."""
+    tables = codes_table(points, failures), confidence_table(runs)
+    return [table for table in tables if table[1]]
 
 
-def markdown(arguments: list[str]) -> str:
-    """For the README.
+def section(arguments: list[str]) -> str:
+    """Returns all tables as a section of a document.
 
     Args:
       arguments: as for `read`.
@@ -190,8 +211,8 @@ def markdown(arguments: list[str]) -> str:
       ValueError: see `read`.
     """
     points, runs = read(arguments)
-    parts = [f"{heading_of(runs[0])}."]
-    parts += [sections.table(*table) for table in all_tables(points, runs, FAILURES)]
+    parts = [f"{heading(runs[0])}."]
+    parts += [markdown.table(*table) for table in all_tables(points, runs, FAILURES)]
     if lines := against_no_parity(runs):
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts)

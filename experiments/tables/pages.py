@@ -35,7 +35,7 @@ em { color: #5b6875; }
 
 
 class Page:
-    """A report that grows part by part.
+    """A report, part by part.
 
     Args:
       folder: where its files are written; made if need be.
@@ -51,29 +51,29 @@ class Page:
         self._parts = [f"# {title}"]
 
     def add(self, *parts: str) -> None:
-        """Paragraphs, tables or headings of Markdown; empty ones are left out."""
+        """Appends paragraphs, tables or headings of Markdown; leaves out empty ones."""
         self._parts += [part for part in parts if part]
 
     def draw(
-        self, name: str, what: str, make: Callable[[], Figure], caption: str = ""
+        self, name: str, title: str, make: Callable[[], Figure], caption: str = ""
     ) -> None:
-        """A figure, or a line that says why it cannot be had.
+        """Appends a figure, or a line that says why it cannot be made.
 
         Args:
           name: of its PNG.
-          what: it shows.
+          title: of what it shows.
           make: raises a ValueError, OSError or ImportError where it cannot.
-          caption: what stands below it.
+          caption: stands below it.
         """
         try:
             make().savefig(self.folder / f"{name}.png", dpi=110)
         except (ValueError, OSError, ImportError) as error:
-            self.add(f"*Left out ({what}): {error}*")
+            self.add(f"*Left out ({title}): {error}*")
             return
-        self.add(f"![{what}]({name}.png)", caption)
+        self.add(f"![{title}]({name}.png)", caption)
 
     def write(self) -> list[Path]:
-        """Writes `report.md` and `report.html`; returns their paths."""
+        """Writes `report.md` and `report.html`, and returns their paths."""
         text = "\n\n".join(self._parts) + "\n"
         paths = [self.folder / f"report.{ending}" for ending in ("md", "html")]
         write_atomically(paths[0], text)
@@ -82,7 +82,12 @@ class Page:
 
 
 def to_html(title: str, text: str, folder: Path) -> str:
-    """Markdown as a file that needs no other: its pictures, of `folder`, are in it.
+    """Returns Markdown as one HTML file that holds its pictures.
+
+    Args:
+      title: of the page.
+      text: Markdown.
+      folder: of the pictures.
 
     Raises:
       ImportError: markdown-it-py is missing; the `plot` extra brings it.

@@ -1,4 +1,4 @@
-"""The README's tables of runs: results, the zoo, and groups of images."""
+"""Tables of runs on one code each: Table V, other networks, groups of images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from coded_jax.codes import LEARNED
-from coded_jax.report.display import blocks_text, percent, spread
-from tables import sections
+from coded_jax.report.formatting import (
+    measure_text,
+    percent,
+    size_text,
+    stages_text,
+)
+from coded_jax.report.run_tables import methods_of
+from tables import markdown
 from tables.finished_runs import read_results
 
 PAPER = {(2, 1): "90.56", (4, 1): "96.85", (4, 2): "91.79"}  # Table V, MLP or Conv
@@ -63,26 +69,28 @@ GROUP_COLUMNS = (
 
 
 def order(results: dict[str, Any]) -> tuple:
+    """Returns a key that sorts runs by data set, network, code and sizes."""
     config, stages = results["config"], results["split"].get("stages", [])
     network = (results["dataset"], config["base_model"], len(stages))
     return *network, config["encoder"] != "mlp", config["recipe"], *pieces(results)
 
 
 def pieces(results: dict[str, Any]) -> tuple[int, int]:
-    """`(k, r)`."""
+    """Returns `(k, r)`."""
     return results["split"]["k"], results["split"]["r"]
 
 
-def baseline(results: dict[str, Any], which: str, lost: str) -> str:
-    """Mean and worst accuracy of one baseline; `-` if it was not evaluated."""
-    found = results["baselines"].get(which)
-    if not found:
+def baseline(results: dict[str, Any], name: str, lost: str) -> str:
+    """Returns mean and worst accuracy of a baseline; `-` if it was not evaluated."""
+    summary = results["baselines"].get(name)
+    if not summary:
         return "-"
-    return f"{spread(found[lost], 'mean')} ({spread(found[lost], 'worst')})"
+    mean, worst = (measure_text(summary[lost], x) for x in ("mean", "worst"))
+    return f"{mean} ({worst})"
 
 
-def row(name: str, results: dict[str, Any]) -> list[str]:
-    """One run on MNIST: a row as of Table V."""
+def table_5_row(name: str, results: dict[str, Any]) -> list[str]:
+    """Returns the row of a run on MNIST, as of Table V."""
     config, split = results["config"], results["split"]
     lost = max(l for l in results["summary"] if int(l) <= split["r"])
     coded = results["summary"][lost]
@@ -91,8 +99,8 @@ def row(name: str, results: dict[str, Any]) -> list[str]:
         networks(config),
         config["recipe"],
         percent(results["base"]["test_accuracy"]),
-        f"**{spread(coded, 'mean')}**",
-        spread(coded, "worst"),
+        f"**{measure_text(coded, 'mean')}**",
+        measure_text(coded, "worst"),
         baseline(results, "zero_fill", lost),
         baseline(results, "no_parity", lost),
         PAPER.get(pieces(results), "-"),
@@ -104,9 +112,9 @@ def row(name: str, results: dict[str, Any]) -> list[str]:
 
 
 def zoo_rows(name: str, results: dict[str, Any]) -> list[list[str]]:
-    """One run on another data set: a row for every number of lost results but 0."""
+    """Returns a row of a run for every number of lost results but 0."""
     config, split, base = results["config"], results["split"], results["base"]
-    stages = ", ".join(blocks_text(stage["blocks"]) for stage in split["stages"])
+    stages = stages_text([stage["blocks"] for stage in split["stages"]])
     rows = []
     for lost, coded in list(results["summary"].items())[1:]:
         authors = "-"
@@ -116,13 +124,13 @@ def zoo_rows(name: str, results: dict[str, Any]) -> list[list[str]]:
             f"{config['base_model']} x {config['base_width']:g}",
             f"{stages} ({100 * split['coded_fraction']:.0f} % of all work)",
             f"{split['k']}, {split['r']}",
-            "x".join(map(str, split["grid"])),
+            size_text(split["grid"]),
             f"{split['work_fraction']:.3f}",
             percent(base["test_accuracy"]),
             percent(results["summary"]["0"]["mean"]),
             lost,
-            f"**{spread(coded, 'mean')}**",
-            spread(coded, "worst"),
+            f"**{measure_text(coded, 'mean')}**",
+            measure_text(coded, "worst"),
             f"{100 * (base['test_accuracy'] - coded['mean']):.2f}",
             baseline(results, "zero_fill", lost),
             baseline(results, "no_parity", lost),
@@ -134,16 +142,13 @@ def zoo_rows(name: str, results: dict[str, Any]) -> list[list[str]]:
 
 
 def group_rows(results: dict[str, Any]) -> list[list[str]]:
-    """One run on groups of images: for every code, a row for each number of lost
-    results up to r."""
+    """Returns a row of a run on groups of images for every code and every number of
+    lost results from 1 to r."""
     config, (k, r) = results["config"], pieces(results)
     network = f"{results['dataset']}, {config['base_model']} x {config['base_width']:g}"
     rows = []
-    for name, losses in {
-        config["code"]: results["summary"],
-        **results["baselines"],
-    }.items():
-        for lost, found in losses.items():
+    for name, losses in methods_of(results).items():
+        for lost, summary in losses.items():
             if not 0 < int(lost) <= r:
                 continue
             cells = [
@@ -151,18 +156,20 @@ def group_rows(results: dict[str, Any]) -> list[list[str]]:
                 f"{k}, {r}",
                 name,
                 percent(results["base"]["test_accuracy"]),
-                spread(losses["0"], "mean"),
+                measure_text(losses["0"], "mean"),
                 lost,
-                f"**{spread(found, 'decoded')}**" if "decoded" in found else "-",
-                spread(found, "mean"),
-                spread(found, "worst"),
+                f"**{measure_text(summary, 'decoded')}**"
+                if "decoded" in summary
+                else "-",
+                measure_text(summary, "mean"),
+                measure_text(summary, "worst"),
             ]
             rows.append(cells)
     return rows
 
 
 def times(results: dict[str, Any]) -> str:
-    """Epochs and seconds of a run's phases."""
+    """Returns epochs and seconds of a run's phases."""
     config, seconds = results["config"], results["timing"]["seconds"]
     no_parity = ""
     if "no_parity" in seconds:
@@ -175,8 +182,8 @@ def times(results: dict[str, Any]) -> str:
 
 
 def networks(config: dict[str, Any]) -> str:
-    """`mlp / conv 128`, with widths, and with channels where they are not the default;
-    the name of a code without such networks."""
+    """Returns `mlp / conv 128`: networks with widths, and with channels where they are
+    not the default; of a code without such networks its name."""
     if config.get("code", LEARNED) != LEARNED:
         return config["code"]
     encoder = [config["encoder"], config["encoder_width"]]
@@ -188,50 +195,50 @@ def networks(config: dict[str, Any]) -> str:
 
 
 def read(paths: list[Path]) -> dict[str, dict[str, Any]]:
-    """Name and content of each file, in the order of the tables."""
-    found = {path.stem: read_results(path) for path in paths}
-    return dict(sorted(found.items(), key=lambda item: order(item[1])))
+    """Returns the content of each file by its name, in the order of the tables."""
+    runs = {path.stem: read_results(path) for path in paths}
+    return dict(sorted(runs.items(), key=lambda item: order(item[1])))
 
 
 def kind(results: dict[str, Any]) -> str:
-    """The section that a run is shown in."""
+    """Returns the section that a run is shown in."""
     if results["config"].get("split") == "group":
         return "groups"
     return "results" if results["dataset"].startswith("mnist") else "zoo"
 
 
-def markdown(section: str, paths: list[Path]) -> str:
-    """A table, what it was measured with, and below it the command of each run.
+def section(name: str, paths: list[Path]) -> str:
+    """Returns a table, the setup of its measurements, and the command of each run.
 
     Args:
-      section: `results` with the runs on MNIST, `zoo` with those on other data sets,
+      name: `results` with the runs on MNIST, `zoo` with those on other data sets,
         `groups` with those that code different images together.
       paths: copies of `results.json`, of which the others are left out.
     """
-    runs = {n: each for n, each in read(paths).items() if kind(each) == section}
+    runs = {run: r for run, r in read(paths).items() if kind(r) == name}
     columns, rows_of = {
-        "results": (RESULTS_COLUMNS, lambda name, results: [row(name, results)]),
+        "results": (RESULTS_COLUMNS, lambda run, results: [table_5_row(run, results)]),
         "zoo": (ZOO_COLUMNS, zoo_rows),
         "groups": (GROUP_COLUMNS, lambda _, results: group_rows(results)),
-    }[section]
-    rows = [cells for name, results in runs.items() for cells in rows_of(name, results)]
-    told = {
+    }[name]
+    rows = [cells for run, results in runs.items() for cells in rows_of(run, results)]
+    details = {
         "results": lambda results: "",
         "zoo": lambda results: f" (seed {results['seed']}; {times(results)})",
         "groups": lambda results: f" (seed {results['seed']})",
-    }[section]
-    listed = [f"- `{n}`{told(each)}: `{each['command']}`" for n, each in runs.items()]
-    setups = "; ".join(sorted({setup(results) for results in runs.values()}))
+    }[name]
+    commands = [f"- `{run}`{details(r)}: `{r['command']}`" for run, r in runs.items()]
+    machines = "; ".join(sorted({machine_text(results) for results in runs.values()}))
     parts = [
-        sections.table(columns, rows),
-        f"Measured with {setups}.",
-        "\n".join(listed),
+        markdown.table(columns, rows),
+        f"Measured with {machines}.",
+        "\n".join(commands),
     ]
     return "\n\n".join(parts)
 
 
-def setup(content: dict[str, Any]) -> str:
-    """Versions and machine of a run or a sweep."""
+def machine_text(content: dict[str, Any]) -> str:
+    """Returns versions and machine of a run or a sweep."""
     versions, machine = content["versions"], content["machine"]
     return (
         f"jax {versions['jax']}, flax {versions['flax']}, Python {versions['python']} "

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Group
 
 from tables import sweep_tables
+from tables.markdown import table
 from tables.pages import Page
-from tables.sections import table
 
 
 def report(path: Path, folder: Path) -> Group:
@@ -29,18 +29,17 @@ def report(path: Path, folder: Path) -> Group:
     headings, rows = sweep_tables.columns(sweep)
     links = [_link(path, folder, cell.name) for cell in sweep.cells]
     linked = [[*row, link] for row, link in zip(rows, links, strict=True)]
-    missing, measured = sweep_tables.missing(sweep), sweep_tables.measured(sweep)
+    missing, setup = sweep_tables.missing(sweep), sweep_tables.setup(sweep)
     page = Page(folder, f"Sweep {path.resolve().name}")
-    page.add(measured)
+    page.add(setup)
     if sweep.cells:
         page.add("## Cells", table([*headings, "folder"], linked))
         page.draw("cells", "accuracy by cell", lambda: sweep_tables.figure(sweep))
     page.add(*(["## Cells without results", missing] if missing else []))
     page.write()
-    shown = sweep_tables.terminal(sweep)
-    return Group(shown, *([missing] if missing else []), measured)
+    return Group(sweep_tables.terminal(sweep), *([missing] if missing else []), setup)
 
 
 def _link(path: Path, folder: Path, cell: str) -> str:
-    """To a cell's folder, from where the report is."""
+    """Returns a link to a cell's folder from that of the report."""
     return f"[{cell}](<{os.path.relpath(path / 'cells' / cell, folder)}>)"

@@ -1,21 +1,22 @@
-"""The table of a sweep: a row for each cell, with what was varied."""
+"""The table of a sweep: a row for each cell, with the flags that vary."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
 from rich.table import Table
 
-from coded_jax.report import figures
+from coded_jax.report import canvas
+from coded_jax.report.formatting import with_deviation
 from coded_jax.runs.sweep_table import SWEEP, TABLE
-from tables import sections
-from tables.result_tables import setup
+from tables import markdown
+from tables.result_tables import machine_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 
 
 class Cell(NamedTuple):
-    """One cell that was finished.
+    """One finished cell.
 
     Attributes:
       name: of its folder.
@@ -41,7 +42,7 @@ class Cell(NamedTuple):
     trials: dict[tuple[str, int], list[Row]]
 
     def of(self, method: str, lost: int, measure: str) -> list[float]:
-        """A measure in every trial; none of what was not tried."""
+        """Returns a measure in every trial; none of what was not tried."""
         return [row[measure] for row in self.trials.get((method, lost), [])]
 
 
@@ -72,51 +73,50 @@ def read(folder: Path) -> Sweep:
 
 
 def _cell(name: str, rows: list[Row], content: dict[str, Any]) -> Cell | None:
-    found = [row for row in rows if row["cell"] == name]
-    if not found:
+    own = [row for row in rows if row["cell"] == name]
+    if not own:
         return None
-    first, trials = found[0], {}
-    for row in found:
+    first, trials = own[0], {}
+    for row in own:
         trials.setdefault((row["method"], row["lost"]), []).append(row)
     values = {f: first[f] or "" for f in _varied(content) if f in first}
     code = first["code"]
-    tried = [lost for method, lost in trials if method == code]
-    most = max(lost for lost in tried if lost <= int(first["r"]))
+    lost_counts = [lost for method, lost in trials if method == code]
+    most = max(lost for lost in lost_counts if lost <= int(first["r"]))
     return Cell(name, values, code, most, trials)
 
 
 def _varied(content: dict[str, Any]) -> list[str]:
-    """Flags of the grid and of the variants, each once."""
+    """Returns the flags of the grid and of the variants, each once."""
     words = [word for text in content["variants"] for word in shlex.split(text)]
     flags = [word.lstrip("-").partition("=")[0] for word in words if word[0] == "-"]
     return list(dict.fromkeys([*content["vary"], *flags]))
 
 
 def label(cell: Cell, sweep: Sweep) -> str:
-    """The cell's values, or its name where another cell has the same ones."""
+    """Returns the cell's values, or its name where another cell has the same ones."""
     same = [other for other in sweep.cells if other.values == cell.values]
     return cell.name if len(same) > 1 else " ".join(filter(None, cell.values.values()))
 
 
-def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
-    """Mean and standard deviation over trials, in percent; `-` for no value."""
+def trials_text(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
+    """Returns mean and standard deviation over trials; `-` for no value."""
     scaled = [scale * value for value in values]
     if not scaled:
         return "-"
-    mean = f"{statistics.fmean(scaled):.{digits}f}"
-    if len(scaled) == 1 or min(scaled) == max(scaled):
-        return mean
-    return f"{mean} ± {statistics.stdev(scaled):.{digits}f}"
+    alike = min(scaled) == max(scaled)
+    deviation = 0.0 if alike else statistics.stdev(scaled)
+    return with_deviation(statistics.fmean(scaled), deviation, digits)
 
 
-def both(cell: Cell, method: str, lost: int) -> str:
-    """`mean (worst)`."""
-    mean, worst = (spread(cell.of(method, lost, x)) for x in ("mean", "worst"))
+def mean_and_worst(cell: Cell, method: str, lost: int) -> str:
+    """Returns `mean (worst)`."""
+    mean, worst = (trials_text(cell.of(method, lost, x)) for x in ("mean", "worst"))
     return mean if mean == worst else f"{mean} ({worst})"
 
 
 def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each cell."""
+    """Returns headings, and a row for each cell."""
     cells = sweep.cells
     flags = [f for f in _varied(sweep.content) if any(f in c.values for c in cells)]
     named = len({tuple(cell.values.items()) for cell in cells}) < len(cells)
@@ -133,43 +133,43 @@ def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     rows = []
     for cell in cells:
         row = [*[cell.name] * named, *(cell.values.get(flag, "") for flag in flags)]
-        row.append(spread(cell.of(cell.code, cell.most, "base_accuracy")))
-        row += [both(cell, cell.code, l) for l in lost]
-        row += [both(cell, method, cell.most) for method in rivals]
-        row.append(spread(cell.of(cell.code, cell.most, "work"), 1))
-        row.append(spread(cell.of(cell.code, cell.most, "train_seconds"), 1, 0))
+        row.append(trials_text(cell.of(cell.code, cell.most, "base_accuracy")))
+        row += [mean_and_worst(cell, cell.code, l) for l in lost]
+        row += [mean_and_worst(cell, method, cell.most) for method in rivals]
+        row.append(trials_text(cell.of(cell.code, cell.most, "work"), 1))
+        row.append(trials_text(cell.of(cell.code, cell.most, "train_seconds"), 1, 0))
         rows.append(row)
     return headings, rows
 
 
 def terminal(sweep: Sweep) -> Table:
-    """What tells most, as much as a terminal has room for."""
+    """Returns the columns that a terminal has room for."""
     headings, rows = columns(sweep)
     kept = [
         i
         for i, name in enumerate(headings)
         if name != "seconds" and not name.endswith("most lost")
     ]
-    shown = Table(*(headings[i].strip("`") for i in kept), box=box.SIMPLE_HEAD)
+    table = Table(*(headings[i].strip("`") for i in kept), box=box.SIMPLE_HEAD)
     for row in rows:
-        shown.add_row(*(row[i] for i in kept))
-    return shown
+        table.add_row(*(row[i] for i in kept))
+    return table
 
 
 def missing(sweep: Sweep) -> str:
-    """Cells without results, a line each."""
-    errors, done = sweep.content["failed"], {cell.name for cell in sweep.cells}
+    """Returns the cells without results, a line each."""
+    errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
     return "\n".join(
         f"- `{name}` failed: {errors[name]}"
         if name in errors
         else f"- `{name}` has not run"
         for name in sweep.content["cells"]
-        if name not in done
+        if name not in finished
     )
 
 
-def measured(sweep: Sweep) -> str:
-    """Machine, seeds, time and command."""
+def setup(sweep: Sweep) -> str:
+    """Returns machine, seeds, time and command of the measurements."""
     command = f"`{sweep.content['command']}`"
     rows = [row for cell in sweep.cells for own in cell.trials.values() for row in own]
     if not rows:
@@ -177,33 +177,33 @@ def measured(sweep: Sweep) -> str:
     seeds = ", ".join(sorted({row["seed"] for row in rows}))
     trials = len({row["trial"] for row in rows})
     return (
-        f"Measured with {setup(sweep.content)}, seed {seeds}, {trials} "
+        f"Measured with {machine_text(sweep.content)}, seed {seeds}, {trials} "
         f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
         f"of training and evaluation: {command}"
     )
 
 
-def markdown(sweep: Sweep) -> str:
-    """The table, what is missing from it, and how it was measured."""
-    parts = [sections.table(*columns(sweep)), missing(sweep), measured(sweep)]
+def section(sweep: Sweep) -> str:
+    """Returns the table, what is missing from it, and how it was measured."""
+    parts = [markdown.table(*columns(sweep)), missing(sweep), setup(sweep)]
     return "\n\n".join(part for part in parts if part)
 
 
 def figure(sweep: Sweep) -> Figure:
-    """Mean and worst accuracy of every cell with the most lost results.
+    """Draws mean and worst accuracy of every cell with the most lost results.
 
     Raises:
       ImportError: matplotlib is missing.
     """
     cells = sweep.cells
-    drawn = figures.new_figure(3 + 0.6 * len(cells), 4.5)
+    drawn = canvas.new_figure(3 + 0.6 * len(cells), 4.5)
     axes = drawn.add_subplot()
     places = range(len(cells))
-    for which, marker in (("mean", "o"), ("worst", "v")):
-        found = [cell.of(cell.code, cell.most, which) for cell in cells]
-        means = [100 * statistics.fmean(values) for values in found]
-        spreads = [100 * statistics.stdev(v) if len(v) > 1 else 0 for v in found]
-        axes.errorbar(places, means, spreads, fmt=marker, capsize=3, label=which)
+    for measure, marker in (("mean", "o"), ("worst", "v")):
+        by_cell = [cell.of(cell.code, cell.most, measure) for cell in cells]
+        means = [100 * statistics.fmean(values) for values in by_cell]
+        deviations = [100 * statistics.stdev(v) if len(v) > 1 else 0 for v in by_cell]
+        axes.errorbar(places, means, deviations, fmt=marker, capsize=3, label=measure)
     bases = [cell.of(cell.code, cell.most, "base_accuracy")[0] for cell in cells]
     axes.plot(places, [100 * base for base in bases], "k_", ms=18, label="base")
     axes.set_xticks(places, [label(cell, sweep) for cell in cells])

@@ -33,25 +33,23 @@ def scripts():
 @pytest.fixture(scope="module")
 def subjects(scripts):
     """An MLP code (2,1) and a conv code (4,2), with random parameters."""
-    from benchmarks import benchmark_jax
+    from benchmarks import jax_jobs
 
-    make = lambda *code: benchmark_jax.make_subject(
-        benchmark_jax.noise(16), *code, widths=(4, 8)
-    )
+    make = lambda *code: jax_jobs.make_subject(jax_jobs.noise(16), *code, widths=(4, 8))
     return {"mlp": make("mlp", 2, 1), "conv": make("conv", 4, 2)}
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_pytorch_computes_the_same(subjects, network):
     torch = pytest.importorskip("torch")
-    from benchmarks import benchmark_torch, torch_baseline
+    from benchmarks import torch_baseline, torch_jobs
 
     s, batch = subjects[network], 5
     images = s.dataset.train.images[:batch]
     available = np.ones((s.pipeline.n, batch), bool)
     available[0, 1:] = available[-1, 2] = False
 
-    model = benchmark_torch.make_model(s)
+    model = torch_jobs.make_model(s)
     theirs = torch_baseline.as_channels_first(images), torch.from_numpy(available.T)
     infer = jax.jit(pipeline.infer, static_argnums=0)
     logits = infer(s.pipeline, s.frozen, s.params, images, available)
@@ -70,7 +68,7 @@ def test_pytorch_computes_the_same(subjects, network):
     np.testing.assert_allclose(value.item(), loss, rtol=1e-5)
     value.backward()
     # In PyTorch's order of axes, as if they were parameters.
-    expected = benchmark_torch.make_model(s._replace(params=gradient))
+    expected = torch_jobs.make_model(s._replace(params=gradient))
     for (name, found), wanted in zip(
         model.named_parameters(), expected.parameters(), strict=True
     ):
@@ -85,10 +83,10 @@ def test_pytorch_computes_the_same(subjects, network):
 
 def test_pytorch_skips_the_decoder_only_if_no_data_piece_is_lost(subjects):
     torch = pytest.importorskip("torch")
-    from benchmarks import benchmark_torch, torch_baseline
+    from benchmarks import torch_baseline, torch_jobs
 
     s = subjects["mlp"]
-    model = benchmark_torch.make_model(s)
+    model = torch_jobs.make_model(s)
     images = torch_baseline.as_channels_first(s.dataset.train.images[:3])
     whole = model.head(model.f_conv(model.pixels(images)))
     for lost, same in ((), True), ((2,), True), ((0,), False):
@@ -98,10 +96,10 @@ def test_pytorch_skips_the_decoder_only_if_no_data_piece_is_lost(subjects):
 
 def test_pytorch_trains(subjects, capsys):
     torch = pytest.importorskip("torch")
-    from benchmarks import benchmark_jax, benchmark_torch, torch_baseline
+    from benchmarks import jax_jobs, torch_baseline, torch_jobs
 
     s = subjects["mlp"]
-    model = benchmark_torch.make_model(s)
+    model = torch_jobs.make_model(s)
     images = torch_baseline.as_channels_first(s.dataset.train.images)
     everything = torch.tensor([[False, True, True]])
     before = model.loss(images, everything).item()
@@ -113,7 +111,7 @@ def test_pytorch_trains(subjects, capsys):
     assert masks.tolist() == [[False, True, True], [True, False, True]]
     assert weights.tolist() == [0.5, 0.5]
 
-    request = {"job": benchmark_jax.sizes(s), "batch": 4, "examples": 16, "calls": 1}
+    request = {"job": jax_jobs.sizes(s), "batch": 4, "examples": 16, "calls": 1}
     for work in ("training", "inference"):
         torch_baseline.main(["", json.dumps({**request, "work": work})])
         found = json.loads(capsys.readouterr().out)
@@ -167,12 +165,12 @@ def test_jobs_do_their_calls():
 
 
 def test_work_is_that_of_stock_layers(subjects):
-    from benchmarks import benchmark_jax
+    from benchmarks import jax_jobs
 
     batch = 3
     assert profiling.products(5, [(2, 3), (4,)]) == 2 * 5 * (6 + 4)
     # Gradients cost a forward pass each, but for images, which nobody needs.
-    found = benchmark_jax.work(subjects["mlp"], batch)
+    found = jax_jobs.work(subjects["mlp"], batch)
     inputs, size = 2 * 20 * 28, 2 * 4 * 16
     first, second = inputs**2, inputs * 20 * 28
     assert found["mlp encoder"] == 2 * batch * (2 * first + 3 * second)
@@ -180,7 +178,7 @@ def test_work_is_that_of_stock_layers(subjects):
     assert found["mlp decoder"] == 3 * 2 * batch * weights
     maps = 16 * 24 * 25 * 6 + 4 * 8 * 25 * 6 * 16
     assert found["f_conv"] == 2 * 2 * batch * 3 * maps
-    found = benchmark_jax.work(subjects["conv"], batch)
+    found = jax_jobs.work(subjects["conv"], batch)
     first, rest = 9 * 4 * 4, 5 * 9 * 4 * 4 + 4 * 2
     assert found["conv encoder"] == 2 * batch * 16 * 28 * (2 * first + 3 * rest)
     weights = 9 * 6 * 16 * 8 + 5 * 9 * 8 * 8 + 8 * 4 * 16
@@ -193,7 +191,7 @@ def row(framework, ms, **other):
 
 
 def test_targets_are_ratios_and_the_worst_of_inference():
-    from benchmarks import benchmark_tables
+    from benchmarks import rows
 
     report = {
         "training": [row(OURS, 10.0), row(EAGER, 14.0), row("pytorch_compile", 1.0)],
@@ -204,11 +202,11 @@ def test_targets_are_ratios_and_the_worst_of_inference():
             row(EAGER, 10.0, lost="data 0"),
         ],
     }
-    training, inference = benchmark_tables.targets(report)
+    training, inference = rows.targets(report)
     assert (training["ratio"], training["target"], training["met"]) == (1.4, 1.5, False)
     assert training["what"] == "training, conv (2,1), batch 64"
     assert (inference["ratio"], inference["met"]) == (1.0, True)
-    assert benchmark_tables.targets({"training": [row(OURS, 1.0)]}) == []
+    assert rows.targets({"training": [row(OURS, 1.0)]}) == []
 
 
 ARGUMENTS = [
@@ -247,21 +245,21 @@ def test_a_small_run(tmp_path):
 
 
 def test_without_pytorch_only_this_project_is_timed(subjects, monkeypatch):
-    from benchmarks import benchmark_sections
+    from benchmarks import sections
 
-    monkeypatch.delitem(sys.modules, "benchmarks.benchmark_torch", raising=False)
+    monkeypatch.delitem(sys.modules, "benchmarks.torch_jobs", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    module, notes = benchmark_sections.pytorch()
+    module, notes = sections.pytorch()
     assert module is None and "pip install 'coded_jax[bench]'" in notes[0]
-    bench = benchmark_sections.Bench(None, module, notes)
+    bench = sections.Bench(None, module, notes)
     s = subjects["mlp"]
-    found = benchmark_sections.sides(bench, s, "parts", 2, compiles=True)
+    found = sections.sides(bench, s, "parts", 2, compiles=True)
     assert found.keys() == {OURS}
     assert found[OURS].keys() == {"encode", "f_conv", "decode"}
 
 
 def test_tables_of_every_section():
-    from benchmarks import benchmark_tables
+    from benchmarks import rows, tables
 
     both = lambda **other: [
         row(name, 2.0, ratio_to_eager=1.0, images_per_second=1.0, **other)
@@ -278,10 +276,10 @@ def test_tables_of_every_section():
         ),
         "notes": ["a [note]"],
     }
-    report["targets"] = benchmark_tables.targets(report)
+    report["targets"] = rows.targets(report)
     console = Console(width=100, markup=False)
     with console.capture() as capture:
-        console.print(benchmark_tables.tables(report))
+        console.print(tables.tables(report))
     text = capture.get()
     for words in ("50 %", "25 %", "2.00", "missed", "a [note]", "Adam, byte"):
         assert words in text

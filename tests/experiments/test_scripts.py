@@ -1,7 +1,6 @@
 """The scripts and flagfiles of experiments/, and the README that shows them."""
 
 import functools
-import importlib
 import json
 import os
 import pathlib
@@ -17,6 +16,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from coded_jax import data
+from coded_jax.cli import experiment_flags, run_flags
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pixels import normalise
 from coded_jax.runs import build, workdir
@@ -35,21 +35,16 @@ FLAGFILES = [
 RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
 
 
-@pytest.fixture(scope="module")
-def run():
-    return importlib.import_module("run")
-
-
-def config_of(run, monkeypatch, *arguments):
+def config_of(monkeypatch, *arguments):
     monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
     with flagsaver.flagsaver():
         flags.FLAGS(["run.py", *arguments])
-        return run.config_from_flags()
+        return experiment_flags.config_from_flags()
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
-def test_flagfile_is_valid_and_says_what_it_is(run, monkeypatch, path):
-    config = config_of(run, monkeypatch, f"--flagfile={path}")
+def test_flagfile_is_valid_and_says_what_it_is(monkeypatch, path):
+    config = config_of(monkeypatch, f"--flagfile={path}")
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
     if match := re.match(r"table5_k(\d)_r(\d)(_conv)?$", path.stem):
@@ -65,15 +60,13 @@ def test_flagfile_is_valid_and_says_what_it_is(run, monkeypatch, path):
 @pytest.mark.parametrize("dataset", ["fashion", "cifar10", *long("cifar100")])
 @pytest.mark.parametrize("net", ["lenet5", "vgg16", "resnet18", "mobilenet"])
 @pytest.mark.parametrize("full", [False, *long(True)])
-def test_every_network_has_a_small_and_a_full_flagfile(
-    run, monkeypatch, dataset, net, full
-):
+def test_every_network_has_a_small_and_a_full_flagfile(monkeypatch, dataset, net, full):
     name = f"{dataset}_{net}"
     if full:
         name += "_full"
     elif dataset == "fashion":
         name += "_k4_r2" if net == "lenet5" else "_k2_r1"
-    config = config_of(run, monkeypatch, f"--flagfile=experiments/flags/{name}.flags")
+    config = config_of(monkeypatch, f"--flagfile=experiments/flags/{name}.flags")
     assert config.dataset == {"fashion": "fashion_mnist"}.get(dataset, dataset)
     assert config.base_model == net and config.recipe == "systematic"
     wide = full or net == "lenet5"
@@ -93,32 +86,35 @@ def test_workdirs_of_flagfiles_differ():
         assert folder == f"runs/{path.stem}"
 
 
-def test_flagfiles_that_share_a_base_model_mean_the_same_one(run, monkeypatch):
+def test_flagfiles_that_share_a_base_model_mean_the_same_one(monkeypatch):
     monkeypatch.chdir(ROOT)
     bases = {}
     for path in FLAGFILES:
         with flagsaver.flagsaver():
             flags.FLAGS(["run.py", f"--flagfile={path}"])
-            config, folder = run.config_from_flags(), run.BASE_DIR.value
+            config, folder = (
+                experiment_flags.config_from_flags(),
+                run_flags.BASE_DIR.value,
+            )
         if folder is not None:
             assert bases.setdefault(folder, config.base) == config.base, path.name
     assert len(bases) > 5
 
 
-def test_committed_base_model_has_the_flags_of_the_frontier(run, monkeypatch):
+def test_committed_base_model_has_the_flags_of_the_frontier(monkeypatch):
     folder = ROOT / "experiments/bases/mnist_lenet5"
     flagfile = ROOT / "experiments/flags/frontier_lenet5.flags"
     assert f"--base_dir={folder.relative_to(ROOT)}\n" in flagfile.read_text()
-    config = config_of(run, monkeypatch, f"--flagfile={flagfile}").base
+    config = config_of(monkeypatch, f"--flagfile={flagfile}").base
     defaults = Config().to_flags()
     workdir.open_workdir(folder, config.to_flags(), defaults=defaults, write=False)
 
 
 @pytest.mark.long
-def test_committed_base_model_is_that_of_the_frontier(run, monkeypatch):
+def test_committed_base_model_is_that_of_the_frontier(monkeypatch):
     folder = ROOT / "experiments/bases/mnist_lenet5"
     flagfile = ROOT / "experiments/flags/frontier_lenet5.flags"
-    config = config_of(run, monkeypatch, f"--flagfile={flagfile}").base
+    config = config_of(monkeypatch, f"--flagfile={flagfile}").base
     try:
         dataset = data.load("mnist")
     except (ValueError, OSError, ImportError):
@@ -145,7 +141,7 @@ def test_all_flagfiles_of_table_5_are_there():
     assert rows | {f"{row}_conv" for row in rows} | {"quickstart"} <= names
 
 
-def test_runs_of_the_frontier_have_valid_flags(run, monkeypatch, tmp_path):
+def test_runs_of_the_frontier_have_valid_flags(monkeypatch, tmp_path):
     scripts = shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "python").chmod(0o755)
@@ -156,16 +152,16 @@ def test_runs_of_the_frontier_have_valid_flags(run, monkeypatch, tmp_path):
     )
     *runs, last = (line.split() for line in done.stdout.splitlines())
     assert last[0] == "experiments/frontier.py" and len(runs) == 3 * 9
-    configs = [config_of(run, monkeypatch, *arguments[1:]) for arguments in runs]
+    configs = [config_of(monkeypatch, *arguments[1:]) for arguments in runs]
     assert {config.n for config in configs} == {3, 5, 6}
     assert all(config.tried == config.n and config.seeds == 5 for config in configs)
     assert len({config.base for config in configs}) == 1
 
 
-def test_later_flags_win(run, monkeypatch):
+def test_later_flags_win(monkeypatch):
     flagfile = f"--flagfile={ROOT}/experiments/flags/table5_k4_r2_conv.flags"
     arguments = [flagfile, "--recipe=systematic", "--dilations=1,2", "--grid=2x2"]
-    config = config_of(run, monkeypatch, *arguments)
+    config = config_of(monkeypatch, *arguments)
     assert (config.recipe, config.k) == ("systematic", 4)
     assert (config.dilations, config.grid) == ((1, 2), (2, 2))
 
@@ -189,15 +185,15 @@ def test_later_flags_win(run, monkeypatch):
         {"k": 4, "r": 2, "pattern_weights": (((0, 4), 8.0), ((1,), 0.5))},
     ],
 )
-def test_flags_of_a_config_are_read_as_that_config(run, monkeypatch, fields):
+def test_flags_of_a_config_are_read_as_that_config(monkeypatch, fields):
     config = Config(**fields)
     for each in (config, config.base):
         given = [f"--{name}={value}" for name, value in each.to_flags().items()]
-        assert config_of(run, monkeypatch, "--workdir=x", *given) == each
+        assert config_of(monkeypatch, "--workdir=x", *given) == each
 
 
-def test_a_stage_of_one_block(run, monkeypatch):
-    config = config_of(run, monkeypatch, "--workdir=x", "--stages=1,3-4")
+def test_a_stage_of_one_block(monkeypatch):
+    config = config_of(monkeypatch, "--workdir=x", "--stages=1,3-4")
     assert config.stages == ((1, 1), (3, 4))
 
 
@@ -216,9 +212,9 @@ def test_a_stage_of_one_block(run, monkeypatch):
         ("--pattern_weights=0:0", "^pattern_weights: .*1e-6"),
     ],
 )
-def test_flags_that_are_no_numbers(run, monkeypatch, argument, message):
+def test_flags_that_are_no_numbers(monkeypatch, argument, message):
     with pytest.raises(ValueError, match=message):
-        config_of(run, monkeypatch, "--workdir=x", argument)
+        config_of(monkeypatch, "--workdir=x", argument)
 
 
 def test_results_hold_no_path_of_a_machine():
@@ -227,7 +223,7 @@ def test_results_hold_no_path_of_a_machine():
     for path in paths:
         command = json.loads(path.read_text())["command"]
         assert re.fullmatch(
-            r"python experiments/(run|latency|sweep)\.py [\w=./ -]+", command
+            r"python experiments/(run|latency|sweep|benchmark)\.py [\w=./ -]+", command
         )
         assert "/tmp" not in command and "/home" not in command
 

@@ -10,7 +10,7 @@ import coded_jax
 from coded_jax import data
 from coded_jax.evaluation import inspection
 from coded_jax.evaluation.inspection import StageMaps
-from coded_jax.report import figures, model_figures
+from coded_jax.report import model_figures, run_figures
 from coded_jax.runs import build
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
@@ -165,7 +165,7 @@ def test_confusion_of_a_code_without_an_answer(lenet, split):
 
 
 def test_figures_show_the_numbers_of_the_results(results, finished):
-    drawn = figures.losses(results)
+    drawn = run_figures.losses(results)
     for axes, which in zip(drawn.axes, ("mean", "worst"), strict=True):
         lines = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
         for name, summary in {
@@ -174,15 +174,15 @@ def test_figures_show_the_numbers_of_the_results(results, finished):
         }.items():
             expected = [100 * row[which] for row in summary.values()]
             assert lines[name].tolist() == expected
-    (axes,) = figures.accuracy(results).axes
+    (axes,) = run_figures.accuracy(results).axes
     heights = [patch.get_height() for patch in axes.patches]
     assert heights == [100 * p["accuracy"] for p in results["patterns"]]
-    (axes,) = figures.costs(results).axes
+    (axes,) = run_figures.costs(results).axes
     ends = [text.get_text().strip() for text in axes.texts]
     for end, costs in zip(ends, results["costs"].values(), strict=True):
-        total = sum(costs[part] for part in figures.PARTS) / costs["whole"]
+        total = sum(costs[part] for part in run_figures.PARTS) / costs["whole"]
         assert end == f"{total:.2f}"
-    losses, _ = figures.training(figures.read_metrics(finished)).axes
+    losses, _ = run_figures.training(run_figures.read_metrics(finished)).axes
     assert [line.get_label() for line in losses.lines] == ["base", "code", "no_parity"]
 
 
@@ -190,12 +190,12 @@ def test_lines_of_metrics_that_were_cut_short_are_left_out(tmp_path):
     whole = {"phase": "base", "step": 1, "loss": 0.5}
     text = json.dumps(whole) + '\n{"phase": "base", "st'
     (tmp_path / "metrics.jsonl").write_text(text)
-    assert figures.read_metrics(tmp_path) == {"base": [whole]}
+    assert run_figures.read_metrics(tmp_path) == {"base": [whole]}
 
 
 def test_figures_of_a_code_that_was_not_trained(results, tmp_path):
     """It has no metrics; and of 64 patterns the worst are drawn."""
     many = {**results, "patterns": results["patterns"] * 16}
-    for path in figures.draw(tmp_path, many):
+    for path in run_figures.draw(tmp_path, many):
         assert path.stat().st_size > 5_000
     assert len(list(tmp_path.iterdir())) == 3

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from coded_jax.evaluation import predictions
-from coded_jax.report import display, frontier
+from coded_jax.report import frontier, run_tables
 from coded_jax.report.frontier import WHOLE, Point
 from coded_jax.runs.reading import patterns_of
 from tests.runs.test_experiment import ROOT
@@ -20,7 +20,7 @@ from tests.scripts import run_script
 
 def point(code, work, accuracy, k=2, r=1):
     seeds = accuracy if isinstance(accuracy[0], list) else [accuracy]
-    return Point(code, k, r, "2x1", "", 0.0, work, 0.0, 0.0, seeds, seeds)
+    return Point(code, k, r, (2, 1), (), 0.0, work, 0.0, 0.0, seeds, seeds)
 
 
 @pytest.mark.parametrize("f", [0.0, 0.1, 1.0])
@@ -79,7 +79,7 @@ def test_points_of_a_run(finished):
     # 64 hidden values of two pieces of 560 pixels and one parity piece of as many make
     # 0.108 M products; all of `F_Conv` has 0.24 M.
     assert 0.43 < code.encode < 0.46 and code.decode > no_parity.encode == 0
-    assert zero_fill.uncoded == 0 and zero_fill.stages == ""
+    assert zero_fill.uncoded == 0 and zero_fill.stages == ()
     assert code.accuracy == [
         [results["summary"][l]["mean"] for l in ("0", "1")],
     ]
@@ -141,14 +141,14 @@ def test_blocks_in_no_stage_are_work_of_every_code(finished):
     for costs in results["costs"].values():
         costs |= {"whole": 100.0, "piece": 30.0, "uncoded": 40.0}
     zero_fill = frontier.points(results)[1]
-    assert zero_fill.stages == "1, 3" and zero_fill.encode == 0
+    assert zero_fill.stages == ((1, 1), (3, 3)) and zero_fill.encode == 0
     assert zero_fill.work == pytest.approx(0.7 + zero_fill.decode)
 
 
 def test_a_pattern_without_an_answer_has_no_error(finished, capsys):
     results = json.loads((finished / "results.json").read_text())
     results["patterns"][1]["feature_mse"] = None
-    Console(width=80).print(display.report(results))
+    Console(width=80).print(run_tables.tables(results))
     (row,) = (s for s in capsys.readouterr().out.splitlines() if " data 0 " in s)
     assert row.split()[-1] == "-"
 
@@ -230,7 +230,7 @@ RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
     [
         ([], "error: runs: none given"),
         (["nowhere"], "error: runs: 'nowhere' given"),
-        ([str(ROOT / "experiments/results/benchmark.json")], "error: runs: '/"),
+        ([str(ROOT / "experiments/results/speed/benchmark.json")], "error: runs: '/"),
         (["--failure=2", "nowhere"], "error: failure: 2.0 given"),
         (["--output=/proc/x", RUN], "error: output: '/proc/x' given"),
     ],

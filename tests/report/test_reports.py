@@ -10,12 +10,12 @@ import sys
 import pytest
 from rich.console import Console
 from tables import (
+    document_sections,
     finished_runs,
+    markdown,
     pages,
-    readme_tables,
     result_tables,
     run_report,
-    sections,
     sweep_report,
     sweep_tables,
 )
@@ -27,7 +27,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS = [
     pytest.param(path, name, id=f"{path.stem}-{name}")
     for path in DOCUMENTS
-    for name in sections.names(path.read_text())
+    for name in markdown.section_names(path.read_text())
 ]
 RESULTS = ROOT / "experiments" / "results"
 OLD = RESULTS / "table5_k2_r1.json"  # of a version without costs
@@ -35,46 +35,48 @@ OLD = RESULTS / "table5_k2_r1.json"  # of a version without costs
 
 @pytest.mark.parametrize("path, name", SECTIONS)
 def test_documents_show_what_their_sources_say(path, name):
-    text, made = path.read_text(), readme_tables.section(name)
-    assert sections.replace_section(text, name, made) == text
+    text, made = path.read_text(), document_sections.section(name)
+    assert markdown.replace_section(text, name, made) == text
     begin = text.index(f"<!-- {name}: begin -->")
     numbers = list(re.finditer(r"\d\.\d", text[begin : text.index("<!--", begin + 1)]))
     place = begin + numbers[len(numbers) // 2].start()
     wrong = f"{text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}"
-    assert sections.replace_section(wrong, name, made) != wrong
+    assert markdown.replace_section(wrong, name, made) != wrong
 
 
 def test_the_readme_has_every_section():
-    assert {*readme_tables.SECTIONS} <= {*sections.names(DOCUMENTS[0].read_text())}
+    assert {*document_sections.SECTIONS} <= {
+        *markdown.section_names(DOCUMENTS[0].read_text())
+    }
 
 
 def test_a_changed_result_changes_the_section(tmp_path):
     path = OLD
     results = json.loads(path.read_text())
-    before = result_tables.markdown("results", [path])
+    before = result_tables.section("results", [path])
     results["summary"]["1"]["worst"] += 0.01
     (tmp_path / path.name).write_text(json.dumps(results))
-    assert result_tables.markdown("results", [tmp_path / path.name]) != before
+    assert result_tables.section("results", [tmp_path / path.name]) != before
 
 
 def test_sections_are_made_anew_all_or_none(tmp_path):
     path = tmp_path / "x.md"
     markers = "<!-- {0}: begin -->\nold\n<!-- {0}: end -->\n"
     path.write_text("a\n" + markers.format("one") + "b\n" + markers.format("two"))
-    assert sections.renew(str(path), str.upper) == ["one", "two"]
+    assert markdown.renew(str(path), str.upper) == ["one", "two"]
     text = path.read_text()
     assert text.startswith("a\n<!-- one: begin -->\n\nONE\n\n<!-- one: end -->\nb\n")
     with pytest.raises(ValueError, match="^readme: a section 'one' given, quickstart,"):
-        sections.renew(str(path), readme_tables.section)
+        markdown.renew(str(path), document_sections.section)
     path.write_text(f"{text}<!-- three: begin -->\n")
     with pytest.raises(ValueError, match="^readme: a file with <!-- three: begin -->"):
-        sections.renew(str(path), str.lower)
+        markdown.renew(str(path), str.lower)
     assert "ONE" in path.read_text()
 
 
 def line(cells):
     """A row as it stands in a document."""
-    return sections.table([""] * len(cells), [cells]).splitlines()[-1]
+    return markdown.table([""] * len(cells), [cells]).splitlines()[-1]
 
 
 def test_report_row():
@@ -102,12 +104,12 @@ def test_report_row():
         "seed": 7,
         "timing": {"seconds": {"total": 61.4}},
     }
-    assert line(result_tables.row("x", results)) == (
+    assert line(result_tables.table_5_row("x", results)) == (
         "| 4, 1, 1 | mlp / conv 8 joint | paper | 99.00 | **98.76** | 90.00 "
         "| 98.76 (90.00) | 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
     ).replace("98.76", f"{98.765:.2f}")
     results["config"]["code"] = "mds"
-    assert line(result_tables.row("x", results)).startswith(
+    assert line(result_tables.table_5_row("x", results)).startswith(
         "| 4, 1, 1 | mds | paper | 99.00 |"
     )
 
@@ -353,16 +355,16 @@ def test_cells_of_the_same_values_have_their_names(sweep):
 
 
 def test_an_ablation_is_shown_as_its_sweep(sweep, monkeypatch):
-    monkeypatch.setattr(readme_tables, "RESULTS", sweep.parent)
+    monkeypatch.setattr(document_sections, "RESULTS", sweep.parent)
     ablations = sweep.parent / "ablations"
     ablations.mkdir()
     sweep.rename(ablations / "kernel")
-    made = readme_tables.section("ablation_kernel")
+    made = document_sections.section("ablation_kernel")
     assert made.startswith("| `epochs` | `recipe` | base |") and "folder" not in made
     with pytest.raises(
         ValueError, match="'ablation_x' given, .*latency, ablation_kern"
     ):
-        readme_tables.section("ablation_x")
+        document_sections.section("ablation_x")
 
 
 def script(*arguments):
@@ -409,11 +411,11 @@ def test_script_says_in_one_line_what_is_wrong(arguments, message):
     "make, message",
     [
         (
-            lambda: sections.renew("nowhere", str),
+            lambda: markdown.renew("nowhere", str),
             "^readme: 'nowhere' given, a Markdown",
         ),
         (
-            lambda: sections.renew(__file__, str),
+            lambda: markdown.renew(__file__, str),
             "^readme: .* with <!-- NAME: begin -->",
         ),
         (lambda: sweep_tables.read(ROOT), "^sweep: .* given, a folder with sweep.json"),

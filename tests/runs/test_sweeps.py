@@ -11,13 +11,12 @@ import subprocess
 import sys
 
 import pytest
-import run
 import sweep
 from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
 
-from coded_jax.cli import grid
+from coded_jax.cli import grid, run_flags
 from coded_jax.runs import experiment, sweeps, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.prepare import prepare
@@ -93,7 +92,7 @@ def test_cells_are_variants_times_combinations(given):
 def test_flagfiles_of_sweeps(given, path):
     given(f"--flagfile={path}")
     cells = grid.cells_from_flags()
-    assert run.WORKDIR.value == f"runs/{path.stem}" and len(cells) > 1
+    assert run_flags.WORKDIR.value == f"runs/{path.stem}" and len(cells) > 1
     assert len({tuple(cell.config.base.to_flags().items()) for cell in cells}) == 1
     assert path.read_text().startswith("# ")
     if path.stem != "ablation_quickstart":

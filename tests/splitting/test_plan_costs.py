@@ -11,7 +11,7 @@ from rich.console import Console
 from coded_jax import splitting
 from coded_jax.codes.linear import matrix_flops
 from coded_jax.inference import costs
-from coded_jax.report import plan_view
+from coded_jax.report import plan_table
 from coded_jax.runs import build, config
 from coded_jax.splitting.plan import make_plan
 from tests.parameters import long
@@ -146,7 +146,7 @@ def test_table_fits_a_terminal(capsys):
         r=2,
         grid=(2, 2),
     )
-    Console(width=80).print(plan_view.table(found, 2))
+    Console(width=80).print(plan_table.table(found, 2))
     assert "…" not in capsys.readouterr().out
 
 

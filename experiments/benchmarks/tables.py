@@ -1,4 +1,4 @@
-"""What `benchmark.py` has measured, as tables for people."""
+"""Measurements of the benchmark as tables, for a terminal and for documents."""
 
 from __future__ import annotations
 
@@ -8,60 +8,41 @@ from typing import Any
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from tables.markdown import table
 
-OURS, EAGER, COMPILE = FRAMEWORKS = ("coded_jax", "pytorch", "pytorch_compile")
-TRAINING = {"mlp": 2.0, "conv": 1.5}  # promised, as times the speed of PyTorch eager
-INFERENCE = 1.0
-Row = dict[str, Any]
+from benchmarks.rows import (
+    COMPILE,
+    EAGER,
+    FRAMEWORKS,
+    OURS,
+    TRAINING,
+    Row,
+    code,
+    grouped,
+)
 
-
-def code(row: Row) -> str:
-    """A code as `mlp (2,1)`."""
-    return f"{row['network']} ({row['k']},{row['r']})"
-
-
-def grouped(rows: list[Row]) -> list[dict[str, Row]]:
-    """Rows that differ in what was measured only in the framework, by its name."""
-    keys = ("network", "k", "r", "batch", "lost", "part", "operation", "work")
-    groups: dict[tuple, dict[str, Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(map(row.get, keys)), {})[row["framework"]] = row
-    return list(groups.values())
-
-
-def targets(report: dict[str, Any]) -> list[Row]:
-    """What the project promises, and whether this run has kept it.
-
-    Args:
-      report: with the rows of the sections that were run.
-
-    Returns:
-      Rows with `what`, `over` (which framework), `ratio` of the medians,
-      `fastest_ratio` of the fastest rounds, `target` and `met`, by the medians. Of
-      inference, the code and number of lost results with the worst ratio.
-    """
-    worst: dict[tuple[str, str, float], tuple[float, float]] = {}
-    for section in ("training", "inference"):
-        for group in grouped(report.get(section, [])):
-            ours = group[OURS]
-            others = [EAGER] if section == "training" else [EAGER, COMPILE]
-            what = f"{section}, {code(ours)}, batch {ours['batch']}"
-            goal = TRAINING[ours["network"]]
-            if section == "inference":
-                what = f"inference, {ours['network']}, batch {ours['batch']}"
-                goal = INFERENCE
-            for name in others:
-                if name in group:
-                    key = (what, name, goal)
-                    pair = [group[name][x] / ours[x] for x in ("ms", "fastest_ms")]
-                    worst[key] = min(worst.get(key, tuple(pair)), tuple(pair))
-    names = ("what", "over", "target", "ratio", "fastest_ratio")
-    rows = [dict(zip(names, (*k, *v), strict=True)) for k, v in worst.items()]
-    return [{**row, "met": row["ratio"] >= row["target"]} for row in rows]
+TRAINING_COLUMNS = (
+    "code",
+    "batch",
+    "coded_jax, images/s",
+    "PyTorch eager, images/s",
+    "ratio",
+    "of best rounds",
+    "target",
+)
+INFERENCE_COLUMNS = (
+    "code",
+    "lost",
+    "batch",
+    "coded_jax, ms",
+    "PyTorch eager, ms",
+    "ratio",
+    "of best rounds",
+)
 
 
 def tables(report: dict[str, Any]) -> Group:
-    """All tables, and notes.
+    """Returns all tables, and notes.
 
     Args:
       report: the content of the JSON file.
@@ -76,11 +57,11 @@ def tables(report: dict[str, Any]) -> Group:
 def by_framework(
     names: dict[str, Callable[[Row], Any]], cell: Callable[[Row], str], unit: str
 ) -> Callable[[list[Row]], Table]:
-    """A layout with a column for each framework.
+    """Returns a layout with a column for each framework.
 
     Args:
-      names: of the columns before those, and what stands there.
-      cell: what stands in a framework's column.
+      names: of the columns before those, and their cells, from a row.
+      cell: of a framework's column, from its row.
       unit: of `cell`.
     """
 
@@ -124,7 +105,7 @@ def _targets(rows: list[Row]) -> Table:
 
 
 def _table(columns: list[str], texts: int) -> Table:
-    """An empty table; all columns but the first few are numbers."""
+    """Returns an empty table; all columns but the first few are numbers."""
     table = Table(box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < texts else "right")
@@ -195,43 +176,35 @@ LAYOUTS: dict[str, tuple[str, Callable[[list[Row]], Table]]] = {
 }
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """Markdown: speed beside PyTorch's, of training and of inference.
+def section(report: dict[str, Any]) -> str:
+    """Returns speed beside PyTorch's, of training and of inference, in Markdown.
 
     Args:
       report: the content of the JSON file that `benchmark.py` writes.
     """
-    training = [
-        "| code | batch | coded_jax, images/s | PyTorch eager, images/s | ratio "
-        "| of best rounds | target |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    training, inference = [], []
     for group in grouped(report["training"]):
         ours, eager = group[OURS], group[EAGER]
+        rates = (f"{row['images_per_second']:,.0f}" for row in (ours, eager))
+        target = str(TRAINING[ours["network"]])
         training.append(
-            f"| {code(ours)} | {ours['batch']} "
-            f"| {ours['images_per_second']:,.0f} | {eager['images_per_second']:,.0f} "
-            f"| **{ours['ratio_to_eager']:.2f}** | {ours['fastest_ratio']:.2f} "
-            f"| {TRAINING[ours['network']]} |"
+            [code(ours), str(ours["batch"]), *rates, *_ratios(ours), target]
         )
-    inference = [
-        "| code | lost | batch | coded_jax, ms | PyTorch eager, ms | ratio "
-        "| of best rounds |",
-        "|---|---|---|---|---|---|---|",
-    ]
     for group in grouped(report["inference"]):
         ours, eager = group[OURS], group[EAGER]
-        inference.append(
-            f"| {code(ours)} | {ours['lost']} | {ours['batch']} "
-            f"| {ours['ms']:.2f} | {eager['ms']:.2f} "
-            f"| **{ours['ratio_to_eager']:.2f}** | {ours['fastest_ratio']:.2f} |"
-        )
+        times = (f"{row['ms']:.2f}" for row in (ours, eager))
+        key = [code(ours), ours["lost"], str(ours["batch"])]
+        inference.append([*key, *times, *_ratios(ours)])
     versions, machine = report["versions"], report["machine"]
-    setting = (
-        f"Training a code:\n\n{{}}\n\nInference, with target 1:\n\n{{}}\n\n"
+    return (
+        f"Training a code:\n\n{table(TRAINING_COLUMNS, training)}\n\n"
+        f"Inference, with target 1:\n\n{table(INFERENCE_COLUMNS, inference)}\n\n"
         f"Measured with jax {versions['jax']} and PyTorch "
         f"{report['pytorch']['version']} on {machine['cores']} cores "
         f"({machine['processor']}), device {machine['device']}, medians, by "
         f"`{report['command']}`."
     )
-    return setting.format("\n".join(training), "\n".join(inference))
+
+
+def _ratios(row: Row) -> list[str]:
+    return [f"**{row['ratio_to_eager']:.2f}**", f"{row['fastest_ratio']:.2f}"]

@@ -1,33 +1,9 @@
-"""The sections of `benchmark.py`: what is timed, and the rows that it gives.
-
-A row is a flat dict. All have `network`, `k`, `r`, `batch` and `framework`, one of
-`coded_jax`, `pytorch` (eager) and `pytorch_compile`. Those with times have
-
-    ms               median over the rounds of one step, call or inference
-    quartiles_ms     the first and the third
-    fastest_ms       of the fastest round: what a machine that does other things as well
-                     disturbs least
-    rounds, calls    how many rounds, and calls in each
-    compile_s        seconds of compilation, not in the times; 0 for PyTorch eager
-    ratio_to_eager   how many times as fast as PyTorch eager, by the medians; null
-                     without PyTorch
-    fastest_ratio    the same by the fastest rounds
-
-and some have fields of their own:
-
-    training, inference, scaling   images_per_second
-    inference        lost, `nothing` or `data 0`
-    shares           part, one of encode, f_conv, decode, whole; share of the whole
-    scaling          devices; work, `training` or `inference`
-    operations       operation; unit, `FLOP` or `byte`; giga_per_second; of_limit, the
-                     share of the best matrix product or addition of either framework
-    memory           work; before_bytes, with the data loaded; peak_bytes;
-                     temporary_bytes, of the compiled program; no times
-"""
+"""The sections of the benchmark: for each what is timed, as `rows` describes."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import shlex
@@ -39,12 +15,14 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+from rich.console import Console
 
-from benchmarks import benchmark_jax, profiling
-from benchmarks.benchmark_jax import Subject, make_subject
-from benchmarks.benchmark_tables import COMPILE, EAGER, OURS, Row
+from benchmarks import jax_jobs, profiling
+from benchmarks.jax_jobs import Subject, make_subject
 from benchmarks.profiling import Prepared
+from benchmarks.rows import COMPILE, EAGER, OURS, Row
 from coded_jax.devices import startup
+from coded_jax.runs.progress import progress_bars
 from coded_jax.types import Dataset
 
 DEVICES = (1, 2, 4, 8)
@@ -66,30 +44,32 @@ class Settings(NamedTuple):
     dataset: Dataset
 
     def cases(self) -> list[tuple[str, int, int]]:
-        """Network, k and r of every code."""
+        """Returns network, k and r of every code."""
         return [(network, *code) for network in self.networks for code in self.codes]
 
     def subject(
         self, network: str, k: int, r: int, devices: int | None = None
     ) -> Subject:
+        """Returns a code with random parameters."""
         return make_subject(self.dataset, network, k, r, self.precision, devices)
 
     def training_batches(self) -> list[int]:
+        """Returns the batch sizes of training."""
         return [batch for batch in self.batches if batch > 1]
 
 
 class Bench(NamedTuple):
-    """What every section needs."""
+    """Settings, PyTorch's jobs and the notes, of all sections."""
 
     settings: Settings
-    torch: ModuleType | None  # benchmark_torch
+    torch: ModuleType | None  # torch_jobs
     notes: list[str]  # what could not be measured, and why
 
 
 def pytorch() -> tuple[ModuleType | None, list[str]]:
-    """The module with PyTorch's jobs, or a note that says why there is none."""
+    """Returns the module with PyTorch's jobs, or a note that says why there is none."""
     try:
-        return importlib.import_module("benchmarks.benchmark_torch"), []
+        return importlib.import_module("benchmarks.torch_jobs"), []
     except (ImportError, OSError) as error:
         hint = "pip install 'coded_jax[bench]'"
         return None, [f"PyTorch is not timed ({error}): {hint}"]
@@ -98,26 +78,30 @@ def pytorch() -> tuple[ModuleType | None, list[str]]:
 def sides(
     bench: Bench, subject: Subject, make: str, *args: Any, compiles: bool = False
 ) -> dict[str, Any]:
-    """What `make` of each framework's module returns for the subject."""
-    made = {OURS: getattr(benchmark_jax, make)(subject, *args)}
+    """Calls the function `make` of each framework's module with the subject.
+
+    Returns:
+      The results by framework.
+    """
+    results = {OURS: getattr(jax_jobs, make)(subject, *args)}
     if bench.torch is None:
-        return made
+        return results
     function = getattr(bench.torch, make)
-    made[EAGER] = function(subject, *args)
+    results[EAGER] = function(subject, *args)
     c, wanted = subject.config, bench.settings.torch_compile
     first = (c.k, c.r) == bench.settings.codes[0]
     if compiles and (wanted == "all" or wanted == "first" and first):
         try:
-            made[COMPILE] = function(subject, *args, compile=True)
+            results[COMPILE] = function(subject, *args, compile=True)
         except RuntimeError as error:
             bench.notes.append(f"{c.encoder} ({c.k},{c.r}), {args}: {error}")
-    return made
+    return results
 
 
 def compare(
     bench: Bench, jobs: dict[str, Prepared], batch: int, **row: Any
 ) -> list[Row]:
-    """Times the same job of several frameworks; one row for each."""
+    """Times the same job of several frameworks, and returns a row for each."""
     s = bench.settings
     calls = {name: prepared.job for name, prepared in jobs.items()}
     timings = profiling.measure(calls, s.seconds, s.rounds)
@@ -145,15 +129,18 @@ def compare(
 
 
 def about(subject: Subject) -> Row:
+    """Returns the fields of a row that name the code."""
     c = subject.config
     return {"network": c.encoder, "k": c.k, "r": c.r}
 
 
 def with_rate(row: Row) -> Row:
+    """Returns a row with its images per second."""
     return {**row, "images_per_second": row["batch"] / row["ms"] * 1e3}
 
 
 def training(bench: Bench, subject: Subject) -> Iterator[Row]:
+    """Times training steps at every batch size."""
     for batch in bench.settings.training_batches():
         jobs = sides(bench, subject, "train", batch, compiles=True)
         rows = compare(bench, jobs, batch, **about(subject))
@@ -161,21 +148,23 @@ def training(bench: Bench, subject: Subject) -> Iterator[Row]:
 
 
 def inference(bench: Bench, subject: Subject) -> Iterator[Row]:
+    """Times inferences at every batch size, with nothing and with data 0 lost."""
     for batch in bench.settings.batches:
-        made = sides(bench, subject, "infer", batch, compiles=True)
-        for lost in made[OURS]:
-            jobs = {name: jobs[lost] for name, jobs in made.items()}
+        by_framework = sides(bench, subject, "infer", batch, compiles=True)
+        for lost in by_framework[OURS]:
+            jobs = {name: jobs[lost] for name, jobs in by_framework.items()}
             rows = compare(bench, jobs, batch, **about(subject), lost=lost)
             yield from map(with_rate, rows)
 
 
 def shares(bench: Bench, subject: Subject) -> Iterator[Row]:
-    made = sides(bench, subject, "parts", BATCH)
-    whole = sides(bench, subject, "infer", BATCH)
-    made = {name: {**p, "whole": whole[name]["data 0"]} for name, p in made.items()}
+    """Times the parts of an inference, and their shares of the whole."""
+    parts = sides(bench, subject, "parts", BATCH)
+    for name, whole in sides(bench, subject, "infer", BATCH).items():
+        parts[name]["whole"] = whole["data 0"]
     rows = []
-    for part in made[OURS]:
-        jobs = {name: parts[part] for name, parts in made.items()}
+    for part in parts[OURS]:
+        jobs = {name: by_part[part] for name, by_part in parts.items()}
         rows += compare(bench, jobs, BATCH, **about(subject), part=part)
     of_whole = {row["framework"]: row["ms"] for row in rows if row["part"] == "whole"}
     for row in rows:
@@ -183,21 +172,21 @@ def shares(bench: Bench, subject: Subject) -> Iterator[Row]:
 
 
 def operations(bench: Bench, subject: Subject) -> Iterator[Row]:
-    """Rows with `giga_per_second` (of FLOPs, or bytes) and its share of the limit."""
+    """Times single operations, and their share of the machine's measured limit."""
     cpu = jax.default_backend() == "cpu"
     side, length = (1024, 2**24) if cpu else (8192, 2**28)
-    made = sides(bench, subject, "operations", BATCH)
-    basic = sides(bench, subject, "references", side, length)
-    made = {name: {**basic[name], **jobs} for name, jobs in made.items()}
-    flops = {"matrix product": 2 * side**3, **benchmark_jax.work(subject, BATCH)}
+    references = sides(bench, subject, "references", side, length)
+    of_code = sides(bench, subject, "operations", BATCH)
+    by_framework = {name: references[name] | jobs for name, jobs in of_code.items()}
+    flops = {"matrix product": 2 * side**3, **jax_jobs.work(subject, BATCH)}
     count = sum(x.size for x in jax.tree.leaves(subject.params))
-    moved = {"add in place": 2 * 4 * length, "Adam": 7 * 4 * count}
+    traffic = {"add in place": 2 * 4 * length, "Adam": 7 * 4 * count}
     limits: dict[str, float] = {}
-    for operation in made[OURS]:
+    for operation in by_framework[OURS]:
         unit, amount = "FLOP", flops.get(operation)
         if amount is None:
-            unit, amount = "byte", moved[operation]
-        jobs = {name: jobs[operation] for name, jobs in made.items()}
+            unit, amount = "byte", traffic[operation]
+        jobs = {name: jobs[operation] for name, jobs in by_framework.items()}
         rows = compare(bench, jobs, BATCH, **about(subject), operation=operation)
         speeds = [amount / row["ms"] / 1e6 for row in rows]
         limit = limits.setdefault(unit, max(speeds))  # the references come first
@@ -207,21 +196,23 @@ def operations(bench: Bench, subject: Subject) -> Iterator[Row]:
 
 
 def scaling(bench: Bench, network: str, k: int, r: int) -> Iterator[Row]:
-    """Each number of devices in a process of its own: it is fixed when JAX starts."""
+    """Times each number of devices in a process of its own, since JAX fixes it at its
+    start."""
     for devices in DEVICES:
         request = {"work": "scaling", "code": [network, k, r], "devices": devices}
         for row in in_process(request):
             yield {**row, "devices": devices}
 
 
-def scaling_here(bench: Bench, code: list, devices: int) -> Iterator[Row]:
+def scale(bench: Bench, code: list, devices: int) -> Iterator[Row]:
+    """Times training and inference on a number of devices, in this process."""
     startup.offer_cpu_devices(devices)
     if devices > len(jax.devices()):
         return
     subject, batch = bench.settings.subject(*code, devices), max(bench.settings.batches)
     jobs = {
-        "training": benchmark_jax.train(subject, batch),
-        "inference": benchmark_jax.infer(subject, batch)["data 0"],
+        "training": jax_jobs.train(subject, batch),
+        "inference": jax_jobs.infer(subject, batch)["data 0"],
     }
     for work, job in jobs.items():
         rows = compare(bench, {OURS: job}, batch, **about(subject), work=work)
@@ -229,43 +220,45 @@ def scaling_here(bench: Bench, code: list, devices: int) -> Iterator[Row]:
 
 
 def memory(bench: Bench, network: str, k: int, r: int) -> Iterator[Row]:
-    """Each job in a process of its own, of which this is the peak."""
+    """Measures the peak memory of each job, in a process of its own."""
     batch = max(bench.settings.batches)
     for work in ("training", "inference"):
         row = {"network": network, "k": k, "r": r, "work": work, "batch": batch}
-        found = in_process({"work": "memory", "code": [network, k, r], "job": work})[0]
-        request = {"job": found.pop("sizes"), "batch": batch, "work": work, "calls": 3}
-        yield {**row, "framework": OURS, **found}
+        code = [network, k, r]
+        (peak,) = in_process({"work": "memory", "code": code, "job": work})
+        request = {"job": peak.pop("sizes"), "batch": batch, "work": work, "calls": 3}
+        yield {**row, "framework": OURS, **peak}
         if bench.torch is not None:
             request["examples"] = len(bench.settings.dataset.train.labels)
             script = Path(__file__).with_name("torch_baseline.py")
-            found = output_of([str(script), json.dumps(request)])
-            yield {**row, "framework": EAGER, **found}
+            peak = output_of([str(script), json.dumps(request)])
+            yield {**row, "framework": EAGER, **peak}
 
 
-def memory_here(bench: Bench, code: list, job: str) -> Iterator[Row]:
+def peak_memory(bench: Bench, code: list, job: str) -> Iterator[Row]:
+    """Measures the peak memory of a job, in this process."""
     subject, batch = bench.settings.subject(*code), max(bench.settings.batches)
     before = profiling.peak_bytes()
     if job == "training":
-        prepared = benchmark_jax.train(subject, batch)
+        prepared = jax_jobs.train(subject, batch)
     else:
-        prepared = benchmark_jax.infer(subject, batch)["data 0"]
+        prepared = jax_jobs.infer(subject, batch)["data 0"]
     prepared.job(3)
     yield {
         "before_bytes": before,
         "peak_bytes": profiling.peak_bytes(),
         "temporary_bytes": profiling.temporary_bytes(prepared.program),
-        "sizes": benchmark_jax.sizes(subject),
+        "sizes": jax_jobs.sizes(subject),
     }
 
 
 def in_process(request: dict[str, Any]) -> list[Row]:
-    """What this script, with the same flags, makes of a request."""
+    """Runs the script with the same flags and a request, and returns its rows."""
     return output_of([str(SCRIPT), *sys.argv[1:], f"--worker={json.dumps(request)}"])
 
 
 def output_of(command: list[str]) -> Any:
-    """The JSON in the last line that a Python program prints."""
+    """Runs a Python program, and returns the JSON of its last line."""
     # XLA's warnings about how it shards would stand between the bars.
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(
@@ -285,4 +278,43 @@ SECTIONS = {
     "shares": shares,
     "operations": operations,
 }
-WORKERS = {"scaling": scaling_here, "memory": memory_here}
+WORKERS = {"scaling": scale, "memory": peak_memory}
+"""The other side of `PROCESSES`: what those processes do."""
+
+ALL = (*SECTIONS, *PROCESSES)
+
+
+def run(bench: Bench) -> dict[str, list[Row]]:
+    """Runs the sections that are asked for, and returns their rows."""
+    settings = bench.settings
+    cases, wanted = settings.cases(), settings.sections
+    first = [case for case in cases if case[1:] == settings.codes[0]]
+    apart = [name for name in PROCESSES if name in wanted]
+    together = [name for name in SECTIONS if name in wanted]
+    rows: dict[str, list[Row]] = {name: [] for name in wanted}
+    with progress_bars(Console(stderr=True)) as progress:
+        total = len(apart) * len(first) + len(together) * len(cases)
+        bar = progress.add_task("benchmark", total=total, note="")
+
+        def add(name: str, case: tuple, measured: Iterator[Row]) -> None:
+            progress.update(bar, note=f"{name}, {case[0]} {case[1:]}")
+            rows[name] += measured
+            progress.advance(bar)
+
+        # First, since an accelerator may be open in one process only.
+        for name, case in itertools.product(apart, first):
+            add(name, case, PROCESSES[name](bench, *case))
+        for case in cases if together else []:
+            subject = settings.subject(*case)
+            for name in together:
+                add(name, case, SECTIONS[name](bench, subject))
+    return rows
+
+
+def trace(settings: Settings, folder: str) -> None:
+    """Writes a profiler trace of a few training steps, for TensorBoard or Perfetto."""
+    subject = settings.subject(*settings.cases()[0])
+    prepared = jax_jobs.train(subject, max(settings.batches))
+    prepared.job(2)
+    with jax.profiler.trace(folder):
+        prepared.job(5)

@@ -1,4 +1,4 @@
-"""Every section of the README that shows results, made from what is committed."""
+"""The sections of documents that show results, made from committed files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import benchmark_tables
+from benchmarks import tables as benchmark_tables
 from rich.console import Console
 
-from coded_jax.report import display
+from coded_jax.report import run_tables
 from coded_jax.runs.sweep_table import SWEEP
 from tables import frontier_tables, latency_tables, result_tables, sweep_tables
 from tables.finished_runs import read_results
 
-HERE = Path(__file__).parents[1]
-RESULTS = HERE / "results"
+EXPERIMENTS = Path(__file__).parents[1]
+RESULTS = EXPERIMENTS / "results"
 ABLATION = "ablation_"
 PLAN = (
     "--base_model=vgg16 --stages=1-2,3-4 --k=4 --r=2 --grid=2x2 \\\n"
@@ -30,35 +30,37 @@ PLAN = (
 )
 
 
-def of_runs(section: str) -> str:
-    return result_tables.markdown(section, sorted(RESULTS.glob("*.json")))
+def runs_section(kind: str) -> str:
+    return result_tables.section(kind, sorted(RESULTS.glob("*.json")))
 
 
-def of_frontier(folder: str) -> str:
-    return frontier_tables.markdown(sorted(map(str, (RESULTS / folder).glob("*.json"))))
+def frontier_section(folder: str) -> str:
+    return frontier_tables.section(sorted(map(str, (RESULTS / folder).glob("*.json"))))
 
 
-def of_benchmark() -> str:
-    return benchmark_tables.markdown(content(RESULTS / "benchmark.json"))
+def benchmark_section() -> str:
+    return benchmark_tables.section(content(RESULTS / "speed" / "benchmark.json"))
 
 
-def of_latency() -> str:
-    return latency_tables.markdown(content(RESULTS / "latency" / "one_straggler.json"))
+def latency_section() -> str:
+    return latency_tables.section(content(RESULTS / "latency" / "one_straggler.json"))
 
 
-def of_quickstart() -> str:
-    """What the quick start's run prints."""
+def quickstart_section() -> str:
+    """Returns the output of the quick start's run."""
     console = Console(file=io.StringIO(), width=80)
-    console.print(display.report(read_results(RESULTS / "quickstart")), highlight=False)
+    console.print(
+        run_tables.tables(read_results(RESULTS / "quickstart")), highlight=False
+    )
     return text_block(console.file.getvalue())  # type: ignore
 
 
-def of_plan() -> str:
-    """A command of `plan.py`, and what it prints."""
+def plan_section() -> str:
+    """Returns a command of `plan.py` and its output."""
     arguments = PLAN.replace("\\\n", "").split()
     with tempfile.TemporaryDirectory() as folder:  # of its picture
         done = subprocess.run(
-            [sys.executable, HERE / "plan.py", *arguments],
+            [sys.executable, EXPERIMENTS / "plan.py", *arguments],
             cwd=folder,
             env={**os.environ, "COLUMNS": "80"},
             check=True,
@@ -70,7 +72,7 @@ def of_plan() -> str:
 
 
 def text_block(printed: str) -> str:
-    """Without blanks at the ends of lines, nor empty lines at either end."""
+    """Returns a fenced block, without blanks at the ends of lines or of the text."""
     lines = [line.rstrip() for line in printed.splitlines()]
     text = "\n".join(lines).strip("\n")
     return f"```text\n{text}\n```"
@@ -81,20 +83,20 @@ def content(path: Path) -> dict[str, Any]:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "quickstart": of_quickstart,
-    "results": functools.partial(of_runs, "results"),
-    "zoo": functools.partial(of_runs, "zoo"),
-    "groups": functools.partial(of_runs, "groups"),
-    "frontier": functools.partial(of_frontier, "frontier"),
-    "cheap": functools.partial(of_frontier, "cheap"),
-    "benchmark": of_benchmark,
-    "plan": of_plan,
-    "latency": of_latency,
+    "quickstart": quickstart_section,
+    "results": functools.partial(runs_section, "results"),
+    "zoo": functools.partial(runs_section, "zoo"),
+    "groups": functools.partial(runs_section, "groups"),
+    "frontier": functools.partial(frontier_section, "frontier"),
+    "cheap": functools.partial(frontier_section, "cheap"),
+    "benchmark": benchmark_section,
+    "plan": plan_section,
+    "latency": latency_section,
 }
 
 
 def section(name: str) -> str:
-    """The Markdown of a section.
+    """Returns the Markdown of a section.
 
     Args:
       name: one of `SECTIONS`, or `ablation_` and the name of a folder in
@@ -110,4 +112,4 @@ def section(name: str) -> str:
     if name not in ablations:
         known = ", ".join([*SECTIONS, *ablations])
         raise ValueError(f"readme: a section {name!r} given, {known} accepted")
-    return sweep_tables.markdown(sweep_tables.read(ablations[name]))
+    return sweep_tables.section(sweep_tables.read(ablations[name]))

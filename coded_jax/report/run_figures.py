@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coded_jax.report.display import lost_text, percent, worst_patterns
+from coded_jax.report.canvas import new_figure
+from coded_jax.report.formatting import pattern_text, percent
+from coded_jax.report.run_tables import methods_of, worst_patterns
 from coded_jax.runs.workdir import METRICS
 
 if TYPE_CHECKING:
@@ -25,21 +26,6 @@ PARTS = {
 }
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches.
-
-    Raises:
-      ImportError: matplotlib is missing; the `plot` extra brings it.
-    """
-    try:
-        # Its start-up notes are of no use to the reader of a run.
-        logging.getLogger("matplotlib").setLevel(logging.WARNING)
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
     """Draws `accuracy.png`, `training.png` and `confidence.png` into a workdir.
 
@@ -47,22 +33,25 @@ def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
       folder: the workdir, with its `metrics.jsonl`.
       results: the content of `results.json`.
 
+    Returns:
+      The paths of the pictures.
+
     Raises:
       ImportError: matplotlib is missing.
     """
-    drawn = {
+    figures = {
         "accuracy": accuracy(results),
         "training": training(read_metrics(folder)),
         "confidence": confidence(results),
     }
-    paths = {folder / f"{name}.png": figure for name, figure in drawn.items()}
+    paths = {folder / f"{name}.png": figure for name, figure in figures.items()}
     for path, figure in paths.items():
         figure.savefig(path, dpi=120)
     return list(paths)
 
 
 def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The lines of a workdir's `metrics.jsonl` by phase; none without training.
+    """Returns the lines of a workdir's `metrics.jsonl` by phase; none without training.
 
     Lines that a kill has cut short are left out, as `logs` does when it resumes.
     """
@@ -76,11 +65,11 @@ def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def accuracy(results: dict[str, Any]) -> Figure:
-    """A bar for every erasure pattern, or the worst ones, and the base model's line."""
+    """Draws a bar for every erasure pattern, or the worst ones, and the base model."""
     patterns = worst_patterns(results["patterns"])
     figure = new_figure(2.5 + 0.5 * len(patterns), 5)
     axes = figure.add_subplot()
-    labels = [lost_text(p["lost"], results["split"]["k"]) for p in patterns]
+    labels = [pattern_text(p["lost"], results["split"]["k"]) for p in patterns]
     values = [100 * p["accuracy"] for p in patterns]
     deviations = [100 * p.get("accuracy_std", 0) for p in patterns]
     axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in patterns])
@@ -100,20 +89,21 @@ def accuracy(results: dict[str, Any]) -> Figure:
 
 
 def losses(results: dict[str, Any]) -> Figure:
-    """Mean and worst accuracy against the number of lost results, of all codes."""
+    """Draws mean and worst accuracy over the number of lost results, of all codes."""
     figure = new_figure(10, 4.5)
-    methods = {results["config"]["code"]: results["summary"], **results["baselines"]}
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, which in zip(panels, ("mean", "worst"), strict=True):
-        for i, (name, summary) in enumerate(methods.items()):
+    for axes, measure in zip(panels, ("mean", "worst"), strict=True):
+        for i, (name, summary) in enumerate(methods_of(results).items()):
             lost = [int(l) for l in summary]
-            values = [100 * row[which] for row in summary.values()]
-            spreads = [100 * row.get(f"{which}_std", 0) for row in summary.values()]
+            values = [100 * row[measure] for row in summary.values()]
+            deviations = [
+                100 * row.get(f"{measure}_std", 0) for row in summary.values()
+            ]
             style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5]}
             style |= {"linewidth": 2.5 if i == 0 else 1.2, "zorder": 3 if i == 0 else 2}
-            axes.errorbar(lost, values, spreads, capsize=2, label=name, **style)
+            axes.errorbar(lost, values, deviations, capsize=2, label=name, **style)
         _base_line(axes, results)
-        axes.set(title=f"{which} over the patterns", xlabel="lost results")
+        axes.set(title=f"{measure} over the patterns", xlabel="lost results")
         axes.set_xticks([int(l) for l in results["summary"]])
         axes.grid(alpha=0.3)
     panels[0].set(ylabel="test accuracy, %")
@@ -128,7 +118,7 @@ def _base_line(axes: Axes, results: dict[str, Any]) -> None:
 
 
 def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Training losses and validation accuracies against the step.
+    """Draws training losses and validation accuracies over the step.
 
     Args:
       records: from `read_metrics`.
@@ -139,8 +129,8 @@ def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
         steps, values = zip(*((r["step"], r["loss"]) for r in lines), strict=True)
         losses.plot(steps, values, label=phase)
         epochs = [r for r in lines if "validation_accuracy" in r]
-        reached = [100 * r["validation_accuracy"] for r in epochs]
-        scores.plot([r["step"] for r in epochs], reached, ".-", label=phase)
+        accuracies = [100 * r["validation_accuracy"] for r in epochs]
+        scores.plot([r["step"] for r in epochs], accuracies, ".-", label=phase)
     losses.set(yscale="log", xlabel="step", ylabel="training loss")
     scores.set(xlabel="step", ylabel="validation accuracy, %")
     for axes in (losses, scores):
@@ -151,13 +141,13 @@ def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
 
 
 def confidence(results: dict[str, Any]) -> Figure:
-    """Errors among the answers that are given, the surest first."""
+    """Draws the errors among the answers that are given, the surest first."""
     figure = new_figure(6.5, 4)
     axes = figure.add_subplot()
-    for l, found in results["confidence"].items():
-        curve = found["curve"]
+    for l, calibration in results["confidence"].items():
+        curve = calibration["curve"]
         risk = [100 * x for x in curve["risk"]]
-        label = f"{l} lost, calibration error {percent(found['ece'])}"
+        label = f"{l} lost, calibration error {percent(calibration['ece'])}"
         axes.plot([100 * x for x in curve["coverage"]], risk, label=label)
     axes.set(xlabel="answers given, the surest first, %", ylabel="wrong among them, %")
     axes.grid(alpha=0.3)
@@ -166,21 +156,23 @@ def confidence(results: dict[str, Any]) -> Figure:
 
 
 def costs(results: dict[str, Any]) -> Figure:
-    """Operations of the busiest device for one image, by what they are for; one that
-    encodes, computes a piece and decodes."""
-    found = results["costs"]
-    figure = new_figure(10, 1.3 + 0.35 * len(found))
+    """Draws the operations of the busiest device for one image by their purpose.
+
+    The busiest device encodes, computes a piece and decodes.
+    """
+    by_code = results["costs"]
+    figure = new_figure(10, 1.3 + 0.35 * len(by_code))
     axes = figure.add_subplot()
-    names = [results["config"]["code"] if n == "code" else n for n in found]
-    done = np.zeros(len(found))
+    names = [results["config"]["code"] if n == "code" else n for n in by_code]
+    total = np.zeros(len(by_code))
     for part, label in PARTS.items():
-        work = np.array([each[part] / each["whole"] for each in found.values()])
-        axes.barh(names, work, left=done, label=label)
-        done += work
-    for name, total in zip(names, done, strict=True):
-        axes.text(total, name, f" {total:.2f}", va="center")
+        work = np.array([cost[part] / cost["whole"] for cost in by_code.values()])
+        axes.barh(names, work, left=total, label=label)
+        total += work
+    for name, work in zip(names, total, strict=True):
+        axes.text(work, name, f" {work:.2f}", va="center")
     axes.axvline(1, color="black", linestyle="--", label="the whole image")
-    axes.set(xlim=(0, 1.1 * max(1, *done)), xlabel="work, of the whole F_Conv")
+    axes.set(xlim=(0, 1.1 * max(1, *total)), xlabel="work, of the whole F_Conv")
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=len(PARTS) + 1)
     return figure

@@ -1,4 +1,4 @@
-"""The jobs that `benchmark.py` times, done by this project."""
+"""The jobs of the benchmark in JAX, done by this project."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Subject(NamedTuple):
 
 
 def noise(examples: int) -> Dataset:
-    """Random images of MNIST's shape: speed does not depend on what they show."""
+    """Returns random images of MNIST's shape: speed does not depend on them."""
     pixels = np.random.default_rng(0).integers(256, size=(examples, 28, 28, 1))
     split = Split(pixels.astype(np.uint8), np.zeros(examples, np.int32))
     return Dataset("noise", 10, split, split, split, (0.5,), (0.29,))
@@ -51,7 +51,15 @@ def make_subject(
     devices: int | None = None,
     widths: tuple[int, int] = WIDTHS,
 ) -> Subject:
-    """A code with `network` as encoder and decoder, on one device if `devices` is None.
+    """Returns a code with one network as encoder and decoder, and random parameters.
+
+    Args:
+      dataset: of the images.
+      network: of encoder and decoder.
+      k, r: data and parity pieces.
+      precision: see `Config`.
+      devices: how many; without a mesh if None.
+      widths: of a conv encoder and decoder.
 
     Raises:
       ValueError: the images cannot be split so, or there are fewer devices.
@@ -78,7 +86,7 @@ def make_subject(
 
 
 def sizes(s: Subject) -> dict[str, Any]:
-    """What another framework must know to do the same; see `torch_baseline.Job`."""
+    """Returns the sizes that another framework needs; see `torch_baseline.Job`."""
     plan, config = s.pipeline.codings[0].plan, s.config
     return {
         "network": config.encoder,
@@ -97,7 +105,7 @@ def sizes(s: Subject) -> dict[str, Any]:
 
 
 def train(s: Subject, batch: int) -> Prepared:
-    """Training steps of the code, as `training.fit` does them."""
+    """Prepares training steps of the code, as `training.fit` does them."""
     made, images = s.pipeline, s.dataset.train
     put = functools.partial(placement.put_everywhere, made.mesh)
     arrays = tasks.device_arrays(made.mesh, images)
@@ -122,7 +130,7 @@ def train(s: Subject, batch: int) -> Prepared:
 
 
 def infer(s: Subject, batch: int) -> dict[str, Prepared]:
-    """Logits of a batch with nothing lost and with the first data piece lost."""
+    """Prepares inferences with nothing lost and with the first data piece lost."""
     put = functools.partial(placement.put_everywhere, s.pipeline.mesh)
     masks = {
         name: put(erasures.available(lost, s.pipeline.n))
@@ -150,7 +158,7 @@ class Parts(NamedTuple):
 
 
 def make_parts(s: Subject, batch: int) -> Parts:
-    """Encode, `f_conv` and decode as functions of their own, with one result lost."""
+    """Returns encode, `f_conv` and decode as functions, with one result lost."""
     made = s.pipeline
     (stage,), (coding,) = made.stages, made.codings
     cast = lambda tree: jax.tree.map(lambda x: x.astype(made.dtype), tree)
@@ -174,7 +182,7 @@ def make_parts(s: Subject, batch: int) -> Parts:
 
 
 def parts(s: Subject, batch: int) -> dict[str, Prepared]:
-    """Encode, `f_conv` and decode, each by itself, forward."""
+    """Prepares encode, `f_conv` and decode, each by itself, forward."""
     p = make_parts(s, batch)
     return {
         "encode": _prepare(p.encode, s.params, p.images),
@@ -184,7 +192,7 @@ def parts(s: Subject, batch: int) -> dict[str, Prepared]:
 
 
 def operations(s: Subject, batch: int) -> dict[str, Prepared]:
-    """The codec's networks and `f_conv`, forward and backward."""
+    """Prepares the codec's networks and `f_conv`, forward and backward."""
     p, network = make_parts(s, batch), s.config.encoder
     encode = lambda params: p.encode(params, p.images)[s.config.k :]
     f_conv = lambda queries: p.f_conv(s.frozen, queries)
@@ -197,7 +205,7 @@ def operations(s: Subject, batch: int) -> dict[str, Prepared]:
 
 
 def references(s: Subject, side: int, length: int) -> dict[str, Prepared]:
-    """A matrix product, adding to an array in place, and Adam on the code."""
+    """Prepares a matrix product, adding to an array in place, and Adam on the code."""
     x = jax.random.normal(jax.random.key(0), (side, side), s.pipeline.dtype)
     optimizer = make_optimizer(s.config, "code", len(s.dataset.train.labels))
 
@@ -221,7 +229,7 @@ def references(s: Subject, side: int, length: int) -> dict[str, Prepared]:
 
 
 def work(s: Subject, batch: int) -> dict[str, int]:
-    """Floating point operations of each of `operations`, as stock layers need them.
+    """Returns floating point operations of `operations`, as stock layers need them.
 
     A forward pass, and the gradients by the weights and by the inputs, each the same
     again. Nobody needs those of `f_conv` by its weights or of images.
@@ -231,25 +239,25 @@ def work(s: Subject, batch: int) -> dict[str, int]:
     places = {"encoder": c * h * w, "decoder": m * m2}
     if network == "mlp":
         places = {"encoder": c, "decoder": 1}
-    found = {}
+    flops = {}
     for name, positions in places.items():
         kernels = [x.shape for x in jax.tree.leaves(s.params[0][name]) if x.ndim > 1]
-        found[f"{network} {name}"] = 3 * profiling.products(batch * positions, kernels)
+        flops[f"{network} {name}"] = 3 * profiling.products(batch * positions, kernels)
     first = layers(s.params[0]["encoder"])[0]["kernel"].shape
     of_images = profiling.products(batch * places["encoder"], [first])
-    found[f"{network} encoder"] -= of_images
-    found["f_conv"] = 0
+    flops[f"{network} encoder"] -= of_images
+    flops["f_conv"] = 0
     for layer in layers(s.frozen["f_conv"]):
         kernel = layer["kernel"].shape
         h, w = h - kernel[0] + 1, w - kernel[1] + 1
         pieces = batch * s.pipeline.n
-        found["f_conv"] += 2 * profiling.products(pieces * h * w, [kernel])
+        flops["f_conv"] += 2 * profiling.products(pieces * h * w, [kernel])
         h, w = h // 2, w // 2
-    return found
+    return flops
 
 
 def layers(tree: PyTree) -> list[dict[str, Any]]:
-    """The layers below `tree`, in order."""
+    """Returns the layers below `tree`, in order."""
     if "kernel" in tree:
         return [tree]
     return [layer for name in sorted(tree) for layer in layers(tree[name])]
@@ -261,7 +269,7 @@ def _prepare(f: Callable, *args: Any) -> Prepared:
 
 
 def _backward(f: Callable, *args: Any) -> Prepared:
-    """`f` and its gradients, for some gradient of its outputs."""
+    """Prepares `f` and its gradients, for a fixed gradient of its outputs."""
     outputs = jax.eval_shape(f, *args)
     ones = jnp.ones(outputs.shape, outputs.dtype)  # an argument: XLA must not know them
 

@@ -1,4 +1,4 @@
-"""The jobs that `benchmark.py` times, done by PyTorch; see `torch_baseline.py`."""
+"""The jobs of the benchmark in PyTorch, done by `torch_baseline.py`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import benchmark_jax, profiling
-from benchmarks.benchmark_jax import Subject
+from benchmarks import jax_jobs, profiling
+from benchmarks.jax_jobs import Subject
 from benchmarks.profiling import Prepared
 from benchmarks.torch_baseline import (
     CodedLeNet,
@@ -30,8 +30,8 @@ COMPILE_SECONDS = 90  # then torch.compile counts as not working
 
 
 def make_model(s: Subject) -> CodedLeNet:
-    """A model on its device that computes what the subject does."""
-    model = CodedLeNet(Job(**benchmark_jax.sizes(s)))
+    """Returns a model on its device that computes what the subject does."""
+    model = CodedLeNet(Job(**jax_jobs.sizes(s)))
     load(model, jax.tree.map(np.asarray, {**s.frozen, **s.params[0]}))
     return model.to(device())
 
@@ -55,7 +55,7 @@ def load(model: CodedLeNet, variables: dict[str, Any]) -> None:
         if name == "sums":
             continue
         modules = [x for x in getattr(model, name).modules() if hasattr(x, "weight")]
-        layers = benchmark_jax.layers(tree["params"])
+        layers = jax_jobs.layers(tree["params"])
         kernels, biases = [x["kernel"] for x in layers], [x["bias"] for x in layers]
         if name in inputs:
             kernels[0] = _depth_first(kernels[0], inputs[name])
@@ -69,7 +69,7 @@ def load(model: CodedLeNet, variables: dict[str, Any]) -> None:
 
 
 def train(s: Subject, batch: int, compile: bool = False) -> Prepared:
-    """Training steps of the code.
+    """Prepares training steps of the code.
 
     Raises:
       RuntimeError: torch.compile does not work here.
@@ -83,7 +83,7 @@ def train(s: Subject, batch: int, compile: bool = False) -> Prepared:
 
 
 def infer(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
-    """Logits of a batch with nothing lost and with the first data piece lost.
+    """Prepares inferences with nothing lost and with the first data piece lost.
 
     Raises:
       RuntimeError: torch.compile does not work here.
@@ -103,7 +103,7 @@ def infer(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
 
 
 def parts(s: Subject, batch: int) -> dict[str, Prepared]:
-    """Encode, `f_conv` and decode, each by itself, forward."""
+    """Prepares encode, `f_conv` and decode, each by itself, forward."""
     model, images, queries, features, available = _stages(s, batch)
     encode = lambda images: model.encode(model.split(model.pixels(images)))
     decode = lambda *args: model.merge(model.decode(*args))
@@ -116,7 +116,7 @@ def parts(s: Subject, batch: int) -> dict[str, Prepared]:
 
 
 def operations(s: Subject, batch: int) -> dict[str, Prepared]:
-    """The codec's networks and `f_conv`, forward and backward."""
+    """Prepares the codec's networks and `f_conv`, forward and backward."""
     model, images, queries, features, available = _stages(s, batch)
     network, k = s.config.encoder, s.config.k
     weights = {
@@ -133,7 +133,7 @@ def operations(s: Subject, batch: int) -> dict[str, Prepared]:
 
 
 def references(s: Subject, side: int, length: int) -> dict[str, Prepared]:
-    """A matrix product, adding to an array in place, and Adam on the code."""
+    """Prepares a matrix product, adding to an array in place, and Adam on the code."""
     dtype = getattr(torch, s.config.precision)
     x = torch.randn(side, side, dtype=dtype, device=device())
     array = torch.zeros(length, device=device())
@@ -149,7 +149,7 @@ def references(s: Subject, side: int, length: int) -> dict[str, Prepared]:
 
 
 def set_up() -> dict[str, Any]:
-    """Makes the two frameworks comparable; returns what it is that runs."""
+    """Makes the two frameworks comparable, and returns PyTorch's settings."""
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # as JAX's default there
     torch.compiler.config.force_disable_caches = True  # it shall compile, not look up
@@ -162,13 +162,13 @@ def set_up() -> dict[str, Any]:
 
 
 def _depth_first(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`[.., M, M', D]`, flat in the first axis of `x`, to `[.., D, M, M']`."""
+    """Moves D first in `[.., M, M', D]`, which is flat in the first axis of `x`."""
     wide = x.reshape(*shape, *x.shape[1:])
     return np.moveaxis(wide, len(shape) - 1, len(shape) - 3).reshape(x.shape)
 
 
 def _stages(s: Subject, batch: int) -> tuple[Any, ...]:
-    """The model, and images, queries, features and what is available."""
+    """Returns the model, images, queries, features and which results are available."""
     model = make_model(s)
     images = as_channels_first(s.dataset.train.images[:batch])
     with torch.inference_mode(False), torch.no_grad(), model.autocast():
@@ -191,7 +191,7 @@ def _without_gradients(
 def _backward(
     f: Callable[[], Tensor], model: CodedLeNet, inputs: list[Tensor]
 ) -> Prepared:
-    """`f` and its gradients by `inputs`, for some gradient of its output."""
+    """Prepares `f` and its gradients by `inputs`, for one gradient of its output."""
 
     def call() -> Any:
         with model.autocast():
@@ -202,7 +202,7 @@ def _backward(
 
 
 def _repeat(f: Callable[[], Any], wait: bool = False) -> profiling.Job:
-    """Calls of `f` one after the other, each waited for or only the last."""
+    """Returns a job that calls `f`, and waits for each call or only for the last."""
 
     def job(calls: int) -> None:
         for _ in range(calls):
@@ -215,13 +215,13 @@ def _repeat(f: Callable[[], Any], wait: bool = False) -> profiling.Job:
 
 
 def _compile(model: CodedLeNet, name: str) -> None:
-    """Replaces a method by what torch.compile makes of it."""
+    """Replaces a method by one that torch.compile compiles."""
     torch._dynamo.reset()  # else it gives up, silently, after a few models
     setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
 
 
 def _first_call(f: Callable[[], Any]) -> float:
-    """Seconds of the first call, which compiles."""
+    """Returns the seconds of the first call, which compiles."""
     start = time.perf_counter()
     try:
         with _time_limit(COMPILE_SECONDS), warnings.catch_warnings(action="ignore"):

@@ -1,0 +1,93 @@
+"""The flags of a run's folders, devices and processes."""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags
+
+from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.devices import processes, startup
+from coded_jax.runs.prepare import Experiment, prepare
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+)
+BASE_DIR = flags.DEFINE_string(
+    "base_dir", None, "folder of a base model that runs share; trained there if missing"
+)
+DEVICES = flags.DEFINE_integer(
+    "devices", None, "how many to use, all if not given; a CPU stands for as many"
+)
+MESH = flags.DEFINE_string(
+    "mesh", None, "devices along piece x data, as 3x2; a piece each if there are enough"
+)
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "folder that keeps compiled programs, ~/.cache/coded_jax if not given; '' for none",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "for several processes: host:port of process 0, or auto on TPU pods and Slurm",
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are")
+PROCESS = flags.DEFINE_integer("process", None, "number of this one, from 0")
+
+
+def mesh_from_flags() -> tuple[int, int] | None:
+    """Returns the devices along piece and data; None if they are not given.
+
+    Raises:
+      ValueError: they are not two integers.
+    """
+    if MESH.value is None:
+        return None
+    sizes = MESH.value.split("x")
+    if len(sizes) != 2 or not all(size.isdecimal() for size in sizes):
+        raise ValueError(f"mesh: {MESH.value!r} given, piece x data as 3x2 accepted")
+    return int(sizes[0]), int(sizes[1])
+
+
+def start_jax() -> None:
+    """Starts JAX as the flags say; before the first device is touched.
+
+    Raises:
+      ValueError: a flag is out of range, or no coordinator answers.
+    """
+    if COORDINATOR.value is not None:
+        processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    elif PROCESSES.value is not None or PROCESS.value is not None:
+        raise ValueError("coordinator: not given, 'host:port' or 'auto' accepted")
+    if DEVICES.value is not None:
+        startup.offer_cpu_devices(-(-DEVICES.value // (PROCESSES.value or 1)))
+    startup.keep_memory()
+    startup.keep_compilations(COMPILATION_CACHE.value)
+
+
+def prepare_from_flags() -> Experiment:
+    """Starts JAX and prepares the experiment, in all processes or in none.
+
+    Exits with one line if this or another process cannot start.
+    """
+    problem = prepared = None
+    try:
+        settings = config_from_flags()
+        mesh = mesh_from_flags()
+        start_jax()
+        prepared = prepare(
+            settings,
+            WORKDIR.value,
+            data_dir=DATA_DIR.value,
+            devices=DEVICES.value,
+            mesh=mesh,
+            base_dir=BASE_DIR.value,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        problem = error
+    # Asked in any case: the others wait for the answer.
+    if processes.any_process(prepared is None) or prepared is None:
+        sys.exit(f"error: {problem or 'another process could not start'}")
+    return prepared

@@ -1,0 +1,76 @@
+"""The stages of a plan as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from coded_jax.inference.costs import StageCost, coded_fraction, work_fraction
+from coded_jax.report.formatting import blocks_text, size_text
+from coded_jax.splitting import SplitPlan
+
+COLUMNS = (
+    "input",
+    "piece",
+    "halo",
+    "share",
+    "work",
+    "Mflop\npiece/whole",
+    "device kB\nin/out",
+)
+
+
+def table(costs: Sequence[StageCost], r: int) -> Group:
+    """Returns windows, halos, work and bytes of each stage, and a line on all of them.
+
+    Args:
+      costs: from `costs.stage_costs`.
+      r: parity pieces.
+    """
+    stages = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    stages.add_column("blocks", no_wrap=True)
+    for column in COLUMNS:
+        stages.add_column(column, justify="right", no_wrap=True)
+    for cost in costs:
+        stages.add_row(*_row(cost))
+    coded = [cost for cost in costs if cost.plan]
+    k = coded[0].plan.k  # type: ignore
+    kilobytes = sum(cost.bytes_in + cost.bytes_out for cost in coded) / 1e3
+    summary = (
+        f"k={k} data and r={r} parity pieces: each of {k + r} devices does "
+        f"{work_fraction(costs):.3f} of the coded stages' work, which is "
+        f"{100 * coded_fraction(costs):.0f} % of all blocks', "
+        f"and moves {kilobytes:.1f} kB per image"
+    )
+    return Group(stages, summary)
+
+
+def _row(cost: StageCost) -> list[str]:
+    cells = [blocks_text(cost.blocks), size_text(cost.input_shape)]
+    if cost.plan is None:
+        return [*cells, "whole", "", "", "", _short(cost.flops / 1e6), ""]
+    return [
+        *cells,
+        size_text(cost.plan.piece_shape),
+        _halos(cost.plan),
+        size_text(cost.plan.share_shape),
+        f"{cost.plan.work_fraction:.3f}",
+        f"{_short(cost.piece_flops / 1e6)}/{_short(cost.flops / 1e6)}",
+        f"{_short(cost.bytes_in / 1e3)}/{_short(cost.bytes_out / 1e3)}",
+    ]
+
+
+def _short(number: float) -> str:
+    """Returns a number with three digits, or all that stand before the point."""
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+
+
+def _halos(plan: SplitPlan) -> str:
+    """Returns the smallest and largest halo of a piece by axis, as `6-12x0`."""
+    return "x".join(
+        "-".join(map(str, sorted({min(axis.halos), max(axis.halos)})))
+        for axis in (plan.rows, plan.columns)
+    )

@@ -1,0 +1,188 @@
+"""The parts of a latency study, each kept on the disk when it is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from coded_jax.runs import workdir
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.progress import progress_bars
+from coded_jax.serving.faults import Faults
+from coded_jax.serving.service import Service
+from coded_jax.studies import latency_study, replay, rivals
+from coded_jax.studies.latency_study import Measurement, Strategy
+from coded_jax.types import Split
+
+REPORT = "latency.json"
+
+
+class Requests(NamedTuple):
+    """The requests of a study.
+
+    Attributes:
+      delayed, calm: how many with delays and without, of each strategy.
+      faults: met by the delayed ones.
+      deadline: seconds, after which a request is lost.
+      service: seconds of the whole `F_Conv` on a machine; its worker sleeps for its
+        part of them.
+      hedge_after: seconds; twice the calm median of uncoded requests if None.
+      mds_stages: convolutions that a linear code is tried with.
+      kills: whether as many workers are killed as the code survives.
+    """
+
+    delayed: int
+    calm: int
+    faults: Faults
+    deadline: float
+    service: float = 0.0
+    hedge_after: float | None = None
+    mds_stages: tuple[int, ...] = ()
+    kills: bool = False
+
+
+class Study:
+    """The parts that have been measured so far.
+
+    Args:
+      folder: of `latency.json`; with that of an earlier process, the study goes on.
+      settings: of the study, as JSON.
+
+    Raises:
+      ValueError: the folder has a study of other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.path = folder / REPORT
+        self.content: dict[str, Any] = {"settings": settings, "parts": {}}
+        if self.path.exists():
+            former = json.loads(self.path.read_text())
+            if former.get("settings") != settings:
+                raise ValueError(
+                    f"output: {str(folder)!r} given, which has a report of other "
+                    "settings; a new folder accepted"
+                )
+            self.content = former
+
+    def part(self, name: str, make: Callable[[], Any]) -> Any:
+        """Returns a part, and makes it unless that was done before."""
+        if name not in self.content["parts"]:
+            self.content["parts"][name] = make()
+            self.write()
+        return self.content["parts"][name]
+
+    def write(self) -> None:
+        """Writes `latency.json`."""
+        workdir.write_atomically(self.path, json.dumps(self.content))
+
+
+def measure(
+    study: Study, service: Service, split: Split, requests: Requests, console: Console
+) -> None:
+    """Measures all parts of a study that are missing.
+
+    Args:
+      study: of which parts may be there.
+      service: whose workers are used.
+      split: of the images.
+      requests: that are sent.
+      console: shows a bar for each part.
+    """
+    pool, model = service.engine.pool, service.model
+    assert pool is not None  # of an engine with workers
+    quiet = Faults()
+
+    def part(name: str, strategy: Strategy, count: int, faults: Faults) -> dict:
+        seconds = rivals.service_seconds(strategy.model, requests.service)
+        faults = dataclasses.replace(faults, service=seconds)
+
+        def make() -> dict[str, Any]:
+            with progress_bars(console) as bars:
+                bar = bars.add_task(name, total=count, note="")
+                measured = latency_study.measure_latencies(
+                    strategy,
+                    pool,
+                    split,
+                    count,
+                    faults=faults,
+                    deadline=requests.deadline,
+                    advance=lambda: bars.advance(bar),
+                )
+            return {**measured._asdict(), "seconds": _microseconds(measured.seconds)}
+
+        return study.part(name, make)
+
+    study.part(
+        "bare",
+        lambda: _microseconds(
+            latency_study.program_seconds(model, split.images, requests.calm)
+        ),
+    )
+    plain = Strategy("uncoded", rivals.uncoded(model))
+    calm = part("uncoded, calm", plain, requests.calm, quiet)
+    for name, strategy in _strategies(model, requests, calm).items():
+        calm = part(f"{name}, calm", strategy, requests.calm, quiet)
+        part(f"{name}, delayed", strategy, requests.delayed, requests.faults)
+        study.part(
+            f"{name}, simulated",
+            lambda strategy=strategy, calm=calm: _simulated(
+                strategy, calm, requests, len(pool)
+            ),
+        )
+        study.part(f"{name}, plan", lambda strategy=strategy: _plan(strategy))
+    if requests.kills:
+        coded, count = Strategy("coded", model), model.pipeline.r
+        study.part(
+            "killed",
+            lambda: latency_study.measure_recovery(
+                coded, pool, split.images, count, requests.deadline
+            )._asdict(),
+        )
+
+
+def _strategies(
+    model: CodedModel, requests: Requests, calm: dict[str, Any]
+) -> dict[str, Strategy]:
+    """Returns the strategies by name; calm is the part of uncoded requests."""
+    plain = rivals.uncoded(model)
+    late = requests.hedge_after
+    if late is None:  # late is what takes twice as long as usual
+        late = 2 * float(np.median(calm["seconds"]))
+    strategies = {
+        "uncoded": Strategy("uncoded", plain),
+        "hedged": Strategy("hedged", plain, late),
+        "replication": Strategy("replication", rivals.replicated(model)),
+        "coded": Strategy("coded", model),
+    }
+    if requests.mds_stages:
+        stages = tuple((block, block) for block in requests.mds_stages)
+        strategies["mds"] = Strategy("mds", rivals.per_convolution(model, stages))
+    return strategies
+
+
+def _simulated(
+    strategy: Strategy, calm: dict[str, Any], requests: Requests, workers: int
+) -> list[float]:
+    measured = Measurement(**{**calm, "seconds": np.array(calm["seconds"])})
+    return _microseconds(
+        replay.replay(strategy, measured, requests.faults, workers, requests.delayed)
+    )
+
+
+def _plan(strategy: Strategy) -> dict[str, Any]:
+    return {
+        "pieces": rivals.pieces_text(strategy.model.pipeline),
+        "work": rivals.work_of(strategy.model),
+        "hedge_after": strategy.hedge_after,
+    }
+
+
+def _microseconds(seconds: np.ndarray) -> list[float]:
+    """Returns seconds that are rounded to microseconds."""
+    return np.round(np.asarray(seconds, np.float64), 6).tolist()
