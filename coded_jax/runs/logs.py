@@ -14,29 +14,13 @@ import optax
 
 from coded_jax.runs.progress import LiveTable, add_row, begin_at
 from coded_jax.runs.workdir import METRICS, write_atomically
-from coded_jax.training.loop import BY_LOST, SCORE
+from coded_jax.training.loop import BY_LOST, SCORE, Observer
 from coded_jax.types import PyTree
 
 QUIET_SECONDS = 30.0  # between lines where there is no terminal
 
 
-class SilentLog(AbstractContextManager):
-    """Observes, and says nothing: of several processes, all but the lead one."""
-
-    def start(self, step: int) -> None:
-        """Nothing is shown."""
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Nothing is recorded."""
-
-    def end_epoch(self, step: int, params: PyTree) -> None:
-        """Nothing is drawn."""
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass
-
-
-class PhaseLog(AbstractContextManager):
+class PhaseLog(Observer, AbstractContextManager):
     """Observes one phase: a row of the table, `metrics.jsonl`, TensorBoard events.
 
     Args:

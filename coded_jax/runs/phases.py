@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,19 @@ from coded_jax.evaluation.pattern_accuracy import Outcome
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import workdir
 from coded_jax.runs.build import batch_size_of, epochs_of, learning_rate, make_optimizer
-from coded_jax.runs.logs import PhaseLog, SilentLog
+from coded_jax.runs.logs import PhaseLog
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import LiveTable, add_row
 from coded_jax.runs.seeds import fit_seeds
 from coded_jax.training import checkpoints, losses, tasks
-from coded_jax.training.loop import Fitted, Interrupted, Task, fit, total_steps
+from coded_jax.training.loop import (
+    FitConfig,
+    Fitted,
+    Interrupted,
+    Task,
+    fit,
+    total_steps,
+)
 from coded_jax.training.steps import initial_state
 from coded_jax.types import Dataset, PyTree, Split
 
@@ -68,23 +76,17 @@ class Run(NamedTuple):
         epochs, batch_size = epochs_of(config, phase), batch_size_of(config, phase)
         steps = total_steps(examples, batch_size, epochs)
         rate = learning_rate(config, phase, examples)
-        lead, settings = processes.is_lead(), (steps, batch_size, rate, picture)
-        observer = (
-            PhaseLog(folder, phase, self.progress, *settings) if lead else SilentLog()
+        directory = workdir.checkpoint_folder(folder, phase)
+        mesh = self.experiment.pipeline.mesh
+        extent = FitConfig(epochs, batch_size, directory, mesh)
+        fit_observed = functools.partial(
+            fit, task, frozen, arrays, key, extent, stop=self.stop
         )
-        with observer as log:
-            return fit(
-                task,
-                frozen,
-                arrays,
-                key=key,
-                epochs=epochs,
-                batch_size=batch_size,
-                directory=workdir.checkpoint_folder(folder, phase),
-                observer=log,
-                stop=self.stop,
-                mesh=self.experiment.pipeline.mesh,
-            )
+        if not processes.is_lead():
+            return fit_observed()
+        settings = (steps, batch_size, rate, picture)
+        with PhaseLog(folder, phase, self.progress, *settings) as log:
+            return fit_observed(observer=log)
 
 
 def train_base(run: Run) -> Fitted:

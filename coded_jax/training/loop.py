@@ -6,11 +6,12 @@ that a checkpoint holds is all that a resumed run needs.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +38,14 @@ SAVE_SECONDS = 30.0
 
 
 class Task(NamedTuple):
-    """What is trained, and by what.
+    """Parameters to be trained, their loss, and how epochs are compared.
 
     Attributes:
       init: `key -> params`.
-      loss: `(params, frozen, batch, key) -> (losses [B], moved)`, where `batch` is the
-        training arrays with `[B, ...]` of their rows, and `moved` has those of the
-        params, in their places, that are set and not learned; `{}` for none.
+      loss: `(params, frozen, batch, key) -> (losses [B], updated_stats)`, where `batch`
+        is the training arrays with `[B, ...]` of their rows, and `updated_stats` has
+        those of the params, in their places, that are set and not learned, as running
+        means of a batch norm; `{}` for none.
       score: `params -> metrics` of validation data, to be logged; the parameters of
         the epoch with the best `SCORE` among them win.
       optimizer: any optax transformation.
@@ -55,6 +57,24 @@ class Task(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """Extent and place of a training.
+
+    Attributes:
+      epochs: number of epochs; of a fraction the last epoch is cut short.
+      batch_size: B, at most N.
+      directory: of the checkpoints, on a file system that all processes share; if None,
+        nothing is saved and nothing resumed.
+      mesh: devices that keep the state, each the whole of it.
+    """
+
+    epochs: float
+    batch_size: int
+    directory: str | os.PathLike[str] | None = None
+    mesh: Mesh | None = None
+
+
 class Fitted(NamedTuple):
     """The outcome of `fit`: best parameters, their score, and what it took."""
 
@@ -64,17 +84,17 @@ class Fitted(NamedTuple):
     seconds: float  # of training steps, former runs' and compilation included
 
 
-class Observer(Protocol):
-    """Watches a fit; see `logs.PhaseLog`."""
+class Observer:
+    """Watches a training. This one ignores everything; see `logs.PhaseLog`."""
 
     def start(self, step: int) -> None:
-        """Called once, with the steps already done."""
+        """Receives, once, the number of steps that are done already."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Called every few steps and after every epoch."""
+        """Receives metrics every `LOG_STEPS` steps and after every epoch."""
 
     def end_epoch(self, step: int, params: PyTree) -> None:
-        """Called after every epoch, with the parameters of the first seed."""
+        """Receives the parameters, of the first seed, after every epoch."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -82,11 +102,11 @@ class NonFiniteError(FloatingPointError):
 
 
 class Interrupted(Exception):
-    """A signal asked to stop, and the state has been saved."""
+    """A training was asked to stop, and did."""
 
 
 def total_steps(examples: int, batch_size: int, epochs: float) -> int:
-    """Steps of `epochs` epochs; an epoch drops the last incomplete batch."""
+    """Returns the steps of `epochs` epochs, each without its last incomplete batch."""
     return max(1, round(epochs * (examples // batch_size)))
 
 
@@ -94,152 +114,206 @@ def fit(
     task: Task,
     frozen: PyTree,
     arrays: PyTree,
-    *,
     key: jax.Array,
-    epochs: float,
-    batch_size: int,
-    directory: str | os.PathLike,
-    observer: Observer,
+    config: FitConfig,
+    observer: Observer | None = None,
     stop: Callable[[], bool] = lambda: False,
-    mesh: Mesh | None = None,
 ) -> Fitted:
-    """Trains, checkpointing into `directory`, from the last checkpoint found there.
+    """Trains from the last checkpoint on, or from the beginning if there is none.
 
     Args:
-      task: what to train.
+      task: what is trained.
       frozen: variables handed to the loss.
       arrays: training arrays `[N, ...]`, whole on every device of the mesh.
       key: fixes initialisation, data order and every random draw. Keys `[S]` train S
         seeds at once, each as its key alone would; see `seeds`.
-      epochs: may be a fraction; the last epoch is then cut short.
-      batch_size: B, at most N.
-      directory: of the checkpoints; on a file system that all processes share.
-      observer: told of the progress.
+      config: epochs, batch size, and where checkpoints and state are kept.
+      observer: of metrics and epochs.
       stop: asked after every step whether to save and stop; see `signals`.
-      mesh: where the state is kept, whole on every device.
 
     Raises:
       NonFiniteError: the loss became NaN or infinite.
-      Interrupted: `stop` said so; the state is saved.
+      Interrupted: `stop` said so; the state is saved if there is a directory.
+      OSError: a checkpoint cannot be written.
     """
+    observer = observer or Observer()
     examples = len(jax.tree.leaves(arrays)[0])
-    epoch_steps = examples // batch_size
-    steps = total_steps(examples, batch_size, epochs)
-    seeds = bool(key.ndim)
-    each = jax.vmap if seeds else lambda f: f
-    keys = each(lambda key: jax.random.split(key, 3))(key)
+    epoch_steps = examples // config.batch_size
+    steps = total_steps(examples, config.batch_size, config.epochs)
+    keys = _for_seeds(lambda key: jax.random.split(key, 3), key)(key)
     init_key, order_key, step_key = (
-        placement.put_everywhere(mesh, keys[..., i]) for i in range(3)
+        placement.put_everywhere(config.mesh, keys[..., i]) for i in range(3)
     )
+    advance = functools.partial(
+        train_steps,
+        loss=task.loss,
+        optimizer=task.optimizer,
+        batch_size=config.batch_size,
+    )
+    most = min(steps_per_call(), epoch_steps)
 
-    fresh = each(functools.partial(initial_state, task.init, task.optimizer))
-    restored = checkpoints.restore(directory, jax.eval_shape(fresh, init_key))
-    if restored:
-        state, best = placement.put_everywhere(mesh, restored.state)
-    else:
-        start = jax.jit(lambda key: placement.everywhere(mesh, fresh(key)))
-        state, best = start(init_key)
-    step = restored.step if restored else 0
+    run = _start(task, init_key, config)
+    observer.start(run.step)
+    run.go_on()
+    logged, metrics = run.step, None
+    while run.step < steps:
+        epoch = run.step // epoch_steps
+        epoch_end = min((epoch + 1) * epoch_steps, steps)
+        order = _order(order_key, np.int32(epoch), examples)
+        while run.step < epoch_end:
+            # Only two programs are compiled: `most` steps, and one.
+            count = most if run.step + most <= epoch_end else 1
+            before, earlier = run.step, metrics
+            run.state, metrics = advance(
+                run.state, frozen, arrays, order, step_key, count=count
+            )
+            run.step += count
+            if before - logged >= LOG_STEPS and earlier is not None:
+                # The metrics of an earlier call, so that the device never waits.
+                if (np.asarray(earlier["bad_step"]) >= 0).any():
+                    run.require_finite()
+                observer.log(before, {"loss": float(np.mean(earlier["loss"]))})
+                logged = before
+            ends_epoch = run.step == epoch_end
+            due, stopping = _agreed(
+                (time.perf_counter() - run.started > SAVE_SECONDS, stop()),
+                ends_epoch or run.step // LOG_STEPS > before // LOG_STEPS,
+            )
+            if ends_epoch or due or stopping:
+                run.pause()
+                if ends_epoch:
+                    _end_epoch(run, task, observer, metrics)
+                run.save()
+                if stopping:
+                    saved = "not" if config.directory is None else "which is"
+                    raise Interrupted(
+                        f"stopped at step {run.step} of {steps}, {saved} saved"
+                    )
+                run.go_on()
+    score = np.asarray(run.best.score) if key.ndim else float(run.best.score)
+    return Fitted(run.best.params, score, steps, run.seconds)
+
+
+@dataclasses.dataclass
+class _Run:
+    """A training under way.
+
+    Attributes:
+      state, best: what a checkpoint holds.
+      step: number of steps that are done, as in `state`.
+      seconds: spent on steps, up to `started`.
+      directory: of the checkpoints, if any.
+      saved_step: step of the last checkpoint, 0 without one.
+      started: time of `go_on`.
+    """
+
+    state: TrainState
+    best: Best
+    step: int
+    seconds: float
+    directory: str | os.PathLike[str] | None
+    saved_step: int
+    started: float = 0.0
+
+    def go_on(self) -> None:
+        """Starts the clock of steps, after a pause or the first time."""
+        self.started = time.perf_counter()
+
+    def pause(self) -> None:
+        """Waits for the device and counts the time since `started`."""
+        jax.block_until_ready(self.state)
+        self.seconds += time.perf_counter() - self.started
+
+    def save(self) -> None:
+        """Saves a checkpoint of this step unless there is one."""
+        if self.step == self.saved_step:
+            return
+        self.require_finite()
+        if self.directory is not None:
+            content = (self.state, self.best)
+            checkpoints.save(self.directory, self.step, content, seconds=self.seconds)
+            self.saved_step = self.step
+
+    def require_finite(self) -> None:
+        """Raises NonFiniteError if the state must not be saved."""
+        kept = (
+            f"the last good checkpoint, step {self.saved_step}, is kept in "
+            f"{self.directory}"
+            if self.saved_step
+            else "there is no checkpoint yet"
+        )
+        if (bad := int(np.max(self.state.bad_step))) >= 0:
+            raise NonFiniteError(f"loss: not finite at step {bad}; {kept}")
+        leaves = jax.tree.leaves(self.state.params)
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves):
+            raise NonFiniteError(
+                f"params: not finite after step {self.step - 1}; {kept}"
+            )
+
+
+def _start(task: Task, init_key: jax.Array, config: FitConfig) -> _Run:
+    """Returns the run of the newest checkpoint, or a fresh one."""
+    fresh = _for_seeds(
+        functools.partial(initial_state, task.init, task.optimizer), init_key
+    )
+    restored = None
+    if config.directory is not None:
+        like = jax.eval_shape(fresh, init_key)
+        restored = checkpoints.restore(config.directory, like)
+    step, seconds = (restored.step, restored.seconds) if restored else (0, 0.0)
     processes.require_same(
         "workdir", step, "one on a file system that all processes share accepted"
     )
-    seconds = restored.seconds if restored else 0.0
-    saved_step = step
-    observer.start(step)
+    if restored:
+        state, best = placement.put_everywhere(config.mesh, restored.state)
+    else:
+        begin = jax.jit(lambda key: placement.everywhere(config.mesh, fresh(key)))
+        state, best = begin(init_key)
+    return _Run(state, best, step, seconds, config.directory, saved_step=step)
 
-    def save() -> None:
-        nonlocal saved_step
-        if step == saved_step:
-            return
-        _check_finite(state, saved_step, directory)
-        checkpoints.save(directory, step, (state, best), seconds=seconds)
-        saved_step = step
 
-    @jax.jit
-    def permutations(epoch: jax.Array) -> jax.Array:
-        one = lambda key: jax.random.permutation(
-            jax.random.fold_in(key, epoch), examples
-        )
-        return each(one)(order_key)
+def _for_seeds(f: Callable[[jax.Array], Any], key: jax.Array) -> Callable:
+    """Returns `f` for one key, or mapped over the keys of several seeds."""
+    return jax.vmap(f) if key.ndim else f
 
-    advance = functools.partial(
-        train_steps, loss=task.loss, optimizer=task.optimizer, batch_size=batch_size
-    )
-    most = min(steps_per_call(), epoch_steps)
-    order, metrics, order_epoch, logged = None, None, -1, step
-    clock = last_save = time.perf_counter()
-    while step < steps:
-        if step // epoch_steps != order_epoch:
-            order_epoch = step // epoch_steps
-            order = permutations(np.int32(order_epoch))
-        epoch_end = min((order_epoch + 1) * epoch_steps, steps)
-        # Only two programs are compiled: `most` steps, and one.
-        count = most if step + most <= epoch_end else 1
-        state, new_metrics = advance(
-            state, frozen, arrays, order, step_key, count=count
-        )
-        if step - logged >= LOG_STEPS and metrics is not None:
-            # The metrics of an earlier step, so that the device never waits.
-            if (np.asarray(metrics["bad_step"]) >= 0).any():
-                _check_finite(state, saved_step, directory)
-            observer.log(step, {"loss": float(np.mean(metrics["loss"]))})
-            logged = step
-        step += count
-        metrics = new_metrics
-        ends_epoch = step == epoch_end
-        due = time.perf_counter() - last_save > SAVE_SECONDS
-        stopping = stop()
-        if jax.process_count() > 1:  # their clocks differ, their steps must not
-            asked = ends_epoch or step // LOG_STEPS > (step - count) // LOG_STEPS
-            due = asked and processes.any_process(due)
-            stopping = asked and processes.any_process(stopping)
-        if ends_epoch or due or stopping:
-            jax.block_until_ready(state)
-            seconds += time.perf_counter() - clock
-            if ends_epoch:
-                _check_finite(state, saved_step, directory)
-                best, scores = _update(best, state.params, task.score)
-                loss = float(np.mean(metrics["loss"]))
-                observer.log(step, {"loss": loss, **scores})
-                params = seed_of(state.params, 0) if seeds else state.params
-                observer.end_epoch(step, params)
-            save()
-            if stopping:
-                raise Interrupted(f"stopped at step {step} of {steps}, which is saved")
-            clock = last_save = time.perf_counter()
-    score = np.asarray(best.score) if seeds else float(best.score)
-    return Fitted(best.params, score, steps, seconds)
+
+@functools.partial(jax.jit, static_argnames="examples")
+def _order(key: jax.Array, epoch: jax.Array, examples: int) -> jax.Array:
+    """Returns the order of the training examples in an epoch, int32 `[N]`."""
+    one = lambda key: jax.random.permutation(jax.random.fold_in(key, epoch), examples)
+    return _for_seeds(one, key)(key)
+
+
+def _agreed(wishes: tuple[bool, bool], may_ask: bool) -> tuple[bool, ...]:
+    """Returns for each wish whether any process has it.
+
+    Clocks and signals of several processes differ and their steps must not, so a wish
+    counts only where they may ask each other.
+    """
+    if jax.process_count() == 1:
+        return wishes
+    return tuple(may_ask and processes.any_process(wish) for wish in wishes)
+
+
+def _end_epoch(run: _Run, task: Task, observer: Observer, metrics: Any) -> None:
+    """Scores the parameters, keeps the best ones, and logs."""
+    run.require_finite()
+    params, seeds = run.state.params, run.best.score.ndim
+    if seeds:
+        of_seeds = [task.score(seed_of(params, i)) for i in range(len(run.best.score))]
+        scores = np.asarray([of_seed[SCORE] for of_seed in of_seeds], np.float32)
+        logged = {
+            name: float(np.mean([of_seed[name] for of_seed in of_seeds]))
+            for name in of_seeds[0]
+        }
+    else:
+        logged = task.score(params)
+        scores = np.float32(logged[SCORE])
+    run.best = keep_better(run.best, scores, params)
+    observer.log(run.step, {"loss": float(np.mean(metrics["loss"])), **logged})
+    observer.end_epoch(run.step, seed_of(params, 0) if seeds else params)
 
 
 def seed_of(tree: PyTree, i: int) -> PyTree:
-    """What belongs to the i-th of several seeds, whose axis is the first one."""
+    """Returns the part of the i-th of several seeds, whose axis is the first one."""
     return jax.tree.map(lambda leaf: leaf[i], tree)
-
-
-def _update(
-    best: Best, params: PyTree, score: Callable[[PyTree], dict[str, float]]
-) -> tuple[Best, dict[str, float]]:
-    """Each seed's best parameters, and the metrics now, their means over seeds."""
-    if not best.score.ndim:
-        metrics = score(params)
-        return keep_better(best, np.float32(metrics[SCORE]), params), metrics
-    each = [score(seed_of(params, i)) for i in range(len(best.score))]
-    scores = np.asarray([metrics[SCORE] for metrics in each], np.float32)
-    means = {name: float(np.mean([m[name] for m in each])) for name in each[0]}
-    return keep_better(best, scores, params), means
-
-
-def _check_finite(state: TrainState, saved_step: int, directory: object) -> None:
-    """Raises NonFiniteError if the state must not be saved."""
-    kept = (
-        f"the last good checkpoint, step {saved_step}, is kept in {directory}"
-        if saved_step
-        else "there is no checkpoint yet"
-    )
-    if (bad := int(np.max(state.bad_step))) >= 0:
-        raise NonFiniteError(f"loss: not finite at step {bad}; {kept}")
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]
-    if not all(map(bool, finite)):
-        raise NonFiniteError(
-            f"params: not finite after step {int(np.max(state.step)) - 1}; {kept}"
-        )

@@ -9,22 +9,19 @@ import pytest
 
 from coded_jax.runs import seeds, workdir
 from coded_jax.training import checkpoints, loop
-from tests.training.test_loop import BATCH, Recorder, arrays, regression
+from tests.training.test_loop import BATCH, arrays, regression
 
 KEYS = jax.random.split(jax.random.key(7), 4)
 
 
-def fit(folder, phases, task, phase, key, observer=None):
+def fit(folder, phases, task, phase, key):
     phases.append(phase)
     return loop.fit(
         task,
         jnp.asarray(1.0),
         arrays(),
-        key=key,
-        directory=workdir.checkpoint_folder(folder, phase),
-        epochs=3.4,
-        batch_size=BATCH,
-        observer=observer or Recorder(),
+        key,
+        loop.FitConfig(3.4, BATCH, workdir.checkpoint_folder(folder, phase)),
     )
 
 

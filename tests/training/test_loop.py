@@ -16,7 +16,7 @@ EXAMPLES, BATCH = 40, 8
 EPOCH = EXAMPLES // BATCH
 
 
-class Recorder:
+class Recorder(loop.Observer):
     """Observes a fit, and does something at a step."""
 
     def __init__(self, at=None, action=None):
@@ -66,11 +66,9 @@ def fit(directory, task=None, observer=None, epochs=6.4, **options):
         task or regression(),
         jnp.asarray(1.0),
         arrays(),
-        key=jax.random.key(3),
-        epochs=epochs,
-        batch_size=BATCH,
-        directory=directory,
-        observer=observer or Recorder(),
+        jax.random.key(3),
+        loop.FitConfig(epochs, BATCH, directory),
+        observer,
         **options,
     )
 
@@ -211,6 +209,18 @@ def test_signal_saves_and_stops(tmp_path, number):
     assert checkpoints.steps(tmp_path / "cut")
     resumed = fit(tmp_path / "cut")
     assert_same(resumed.params, fit(tmp_path / "whole").params)
+
+
+def test_without_a_directory_nothing_is_saved(tmp_path, monkeypatch):
+    whole = fit(tmp_path)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "checkpoints", None)
+    observer = Recorder()
+    fitted = fit(None, observer=observer)
+    assert observer.started == [0]
+    assert_same(fitted.params, whole.params)
+    with pytest.raises(loop.Interrupted, match="stopped at step 1 of 32, not saved"):
+        fit(None, stop=lambda: True)
 
 
 def test_non_finite_loss_stops_at_its_step_and_keeps_the_checkpoint(tmp_path):
