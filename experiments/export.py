@@ -37,7 +37,7 @@ print(logits.argmax(-1))"""
 
 def usage(model: coded_jax.CodedModel, path: str) -> str:
     """Returns a program that runs the file at `path` without this package."""
-    r, batch = model.pipeline.r, 8 * model.pipeline.group
+    r, batch = model.pipeline.r, 8 * model.pipeline.images_per_input
     return USAGE.format(
         path=path,
         images=(batch, *model.image_shape),

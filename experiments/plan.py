@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     if not PICTURE.value:
         return
     try:
-        plan_picture.draw(PICTURE.value, image, pipeline.codings[0].plan)
+        plan_picture.draw(PICTURE.value, image, pipeline.stages[0].plan)
     except (ImportError, OSError, ValueError) as error:
         raise ValueError(f"picture: {error}") from error
     console.print(f"the pieces over an image: {PICTURE.value}", highlight=False)

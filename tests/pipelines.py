@@ -2,13 +2,14 @@
 
 from coded_jax.codes import CODES, LearnedConfig, learned_code, make_code
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import Coding, Stage
+from coded_jax.inference.stages import CodedStage, Segment
 
 
 def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):
-    """The paper's coded inference: all blocks of `base` are one stage."""
-    stage = Stage(base.f_conv, (1, len(base.blocks)), Coding(plan, code))
-    return Pipeline(base, (stage,), mean, std, plan.k, r, mesh, dtype)
+    """Codes all blocks of `base` as one stage, as the paper does."""
+    stage = CodedStage(base.f_conv, (1, len(base.blocks)), plan, code)
+    sizes = (plan.k, r)
+    return Pipeline(base, (stage,), Segment(), mean, std, *sizes, mesh, dtype)
 
 
 def learned(shape, systematic=True, **settings):

@@ -1,8 +1,11 @@
-"""k different images coded together, with the whole network as the worker.
+"""Groups: k different images coded together, with the whole network as the worker.
 
 A group of k images is one tall image `[k*H, W, C]`, and its pieces, which do not
 overlap, are the images. Shares are logits. So ParM, ApproxIFER and NeRCC run as they
 were published, and everything that serves pieces of one image serves groups as well.
+
+Data set and base model are adapted here; a pipeline says by `separate` that each of its
+data results is an answer of its own, and its labels are `[B, k]`.
 """
 
 from __future__ import annotations
@@ -15,58 +18,38 @@ from typing import Any
 import jax
 import numpy as np
 
+from coded_jax.data.augmentation import augment
+from coded_jax.inference.pipeline import Pipeline, infer
 from coded_jax.splitting import AxisPlan, SplitPlan
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
 
 def group_base(base: BaseModel, height: int) -> BaseModel:
-    """The base model on groups: `f_conv` gives logits, the head leaves them alone.
+    """Adapts a base model to groups: its only block gives logits, which the head keeps.
 
     Args:
       base: of images `[B, H, W, C]`.
       height: H, of one image.
 
     Returns:
-      `f_conv: [B, g*H, W, C] -> [B, g, 1, classes]` for any g, and
-      `head: [B, g, 1, classes] -> [B, g, classes]`.
+      A model with the block `[B, g*H, W, C] -> [B, g, 1, classes]` for any g, and the
+      head `[B, g, 1, classes] -> [B, g, classes]`.
     """
 
     def init(key: jax.Array, shape: tuple[int, int, int], classes: int) -> PyTree:
         return base.init(key, (height, *shape[1:]), classes)
 
-    def f_conv(variables: PyTree, groups: jax.Array) -> jax.Array:
+    def classify_images(variables: PyTree, groups: jax.Array) -> jax.Array:
         images = groups.reshape(-1, height, *groups.shape[2:])
         logits = base.head(variables, base.f_conv(variables, images))
         return logits.reshape(groups.shape[0], -1, 1, logits.shape[-1])
 
-    return BaseModel(init, (f_conv,), lambda variables, logits: logits[:, :, 0])
-
-
-def each_image(
-    f: Callable[[jax.Array], jax.Array], groups: jax.Array, k: int
-) -> jax.Array:
-    """`f`, of images `[B*k, H, W, C]`, on those of groups `[B, k*H, W, C]`."""
-    total, height, *rest = groups.shape
-    images = groups.reshape(total * k, height // k, *rest)
-    return f(images).reshape(groups.shape)
-
-
-def regroup(key: jax.Array, batch: dict[str, Any], k: int) -> dict[str, Any]:
-    """A batch of groups with the same images in other groups.
-
-    Args:
-      key: of the permutation.
-      batch: `images` uint8 `[B, k*H, W, C]`, `labels` `[B, k]` and, if there are any,
-        `targets`, a tuple of `[B, k, 1, classes]`.
-      k: images of a group.
-    """
-    order = jax.random.permutation(key, len(batch["images"]) * k)
-    mixed = functools.partial(each_image, lambda images: images[order], k=k)
-    return jax.tree.map(mixed, batch)
+    head = lambda variables, logits: logits[:, :, 0]
+    return BaseModel(init, (classify_images,), head)
 
 
 def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> SplitPlan:
-    """The split of a group into its images.
+    """Plans the split of a group into its images.
 
     Args:
       image_shape: `(H, W, C)` of one image.
@@ -81,7 +64,7 @@ def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> Split
 
 
 def group_split(split: Split, k: int) -> Split:
-    """Images in their order, k by k.
+    """Groups the images of a split in their order, k by k.
 
     Where k does not divide their number the last group is filled up from the first
     images, with label -1.
@@ -97,9 +80,92 @@ def group_split(split: Split, k: int) -> Split:
     return Split(images.reshape(tall), labels.reshape(-1, k).astype(np.int32))
 
 
-def group_dataset(dataset: Dataset, k: int) -> Dataset:
-    """`group_split` of all its parts."""
+def inputs_of_split(pipeline: Pipeline, split: Split) -> Split:
+    """Returns the inputs of a pipeline with their labels: images, or groups of them."""
+    return group_split(split, pipeline.k) if pipeline.separate else split
+
+
+def inputs_of_dataset(pipeline: Pipeline, dataset: Dataset) -> Dataset:
+    """Applies `inputs_of_split` to all parts of a data set."""
     parts = ("train", "validation", "test")
-    return dataclasses.replace(
-        dataset, **{name: group_split(getattr(dataset, name), k) for name in parts}
-    )
+    splits = {name: inputs_of_split(pipeline, getattr(dataset, name)) for name in parts}
+    return dataclasses.replace(dataset, **splits)
+
+
+def inputs_of_images(pipeline: Pipeline, images: jax.Array) -> jax.Array:
+    """Joins images `[B*g, H, W, C]` to the inputs `[B, g*H, W, C]` of a pipeline."""
+    group, (_, height, *rest) = pipeline.images_per_input, images.shape
+    return images.reshape(-1, group * height, *rest)
+
+
+def answers_of_images(answers: Any) -> Any:
+    """Turns the answers `[B, g, classes]` of groups into `[B*g, classes]` of images."""
+    return answers.reshape(-1, answers.shape[-1])
+
+
+def infer_images(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    available: jax.Array,
+) -> jax.Array:
+    """Classifies images with `pipeline.infer`, grouped if the pipeline codes groups.
+
+    Args:
+      pipeline, frozen, params, available: as of `pipeline.infer`, B inputs.
+      images: `[B*g, H, W, C]`.
+
+    Returns:
+      Logits, float32 `[B*g, classes]`.
+    """
+    inputs = inputs_of_images(pipeline, images)
+    return answers_of_images(infer(pipeline, frozen, params, inputs, available))
+
+
+def map_images(
+    f: Callable[[jax.Array], jax.Array], inputs: jax.Array, group: int
+) -> jax.Array:
+    """Applies `f`, of images `[B*g, H, W, C]`, to inputs `[B, g*H, W, C]`."""
+    total, height, *rest = inputs.shape
+    images = inputs.reshape(total * group, height // group, *rest)
+    return f(images).reshape(inputs.shape)
+
+
+def regroup(key: jax.Array, batch: dict[str, Any], group: int) -> dict[str, Any]:
+    """Puts the images of a batch into other groups.
+
+    Args:
+      key: of the permutation.
+      batch: `images` uint8 `[B, g*H, W, C]`, `labels` `[B, g]` and, if there are any,
+        `targets`, a tuple of `[B, g, 1, classes]`.
+      group: g, images of a group.
+    """
+    order = jax.random.permutation(key, len(batch["images"]) * group)
+    shuffle = functools.partial(map_images, lambda images: images[order], group=group)
+    return jax.tree.map(shuffle, batch)
+
+
+def vary_batch(
+    pipeline: Pipeline, key: jax.Array, batch: dict[str, Any], augmentation: str
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Augments the images of a training batch and, if they are grouped, regroups them.
+
+    Args:
+      pipeline: whose inputs they are.
+      key: of the random changes.
+      batch: see `regroup`; with an augmentation it must have no targets.
+      augmentation: see `augmentation.augment`.
+
+    Returns:
+      A key that has not been used, and the changed batch.
+    """
+    group = pipeline.images_per_input
+    if augmentation != "none":
+        change_key, key = jax.random.split(key)
+        change = functools.partial(augment, change_key, kind=augmentation)
+        batch = {**batch, "images": map_images(change, batch["images"], group)}
+    if pipeline.separate:  # other images together in every epoch
+        mix_key, key = jax.random.split(key)
+        batch = regroup(mix_key, batch, group)
+    return key, batch

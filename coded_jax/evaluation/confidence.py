@@ -1,9 +1,9 @@
-"""How sure an answer is: calibrated confidences, risk-coverage curves, abstaining.
+"""Confidence of answers: calibration, risk-coverage curves, abstaining.
 
 The confidence of an answer is the largest softmax probability of its logits over a
-temperature (Guo et al. 2017). Answers that are decoded have a temperature for each
-number of lost results, all others that of nothing lost: those of least cross-entropy on
-validation images.
+temperature (Guo et al. 2017). Decoded answers have a temperature for each number of
+lost results, all others that of no losses: those of least cross-entropy on validation
+images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.pattern_accuracy import Outcome
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import PyTree
@@ -43,7 +43,7 @@ def probabilities(logits: Any, temperature: Any) -> Any:
 
 
 def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    """`[..., classes] -> [...]`, in `[0, 1]`; 0 where there is no answer."""
+    """Computes the confidence `[...]` of `[..., classes]`; 0 without an answer."""
     probability = probabilities(logits, temperature).max(-1)
     return jnp.where(jnp.isfinite(logits).all(-1), probability, 0)
 
@@ -60,50 +60,56 @@ def temperatures(
       batch: B.
     """
     lost = int((~available).sum(axis=-2).max())
-    decoded = np.asarray(predictions.decoded(pipeline, jnp.asarray(available)))  # [1,g]
+    decoded = np.asarray(predictions.decoded(pipeline, jnp.asarray(available)))
     decoded = np.broadcast_to(decoded, (batch // decoded.size, decoded.size))
     return temperature_of(studied, lost, decoded.reshape(-1, 1))
 
 
 def temperature_of(
-    studied: dict[str, Any], lost: int, decoded: ArrayLike
+    calibration: dict[str, Any], lost: int, decoded: ArrayLike
 ) -> np.ndarray:
-    """Of answers, each by itself.
+    """Looks up the temperature of each answer.
 
     Args:
-      studied: what `results.json` holds under `confidence`.
+      calibration: the field `confidence` of `results.json`.
       lost: results lost. Of more than were studied, the temperature is that of the most
         that were, which may be too sure.
-      decoded: bool `[...]`, whose answers a decoder made.
+      decoded: bool `[...]`, whether a decoder made the answer.
 
     Returns:
       float32 `[...]`.
     """
-    most = str(min(lost, max(map(int, studied))))
-    made, whole = (studied[l]["temperature"] for l in (most, "0"))
-    return np.where(np.asarray(decoded), np.float32(made), np.float32(whole))
+    most = str(min(lost, max(map(int, calibration))))
+    of_decoded, of_others = (calibration[l]["temperature"] for l in (most, "0"))
+    return np.where(np.asarray(decoded), np.float32(of_decoded), np.float32(of_others))
 
 
-def _cross_entropies(found: Prediction, everything: jax.Array) -> jax.Array:
-    """`[B, g, T]`, with each of `TEMPERATURES`; 0 for what is not decoded, unless it
-    is asked for everything."""
-    logits = jnp.where(jnp.isfinite(found.logits), found.logits, 0)[..., None, :]
-    temperatures = jnp.asarray(TEMPERATURES, logits.dtype)[None, None, :, None]
-    labels = jnp.maximum(found.labels, 0)[..., None, None]
-    scaled = jax.nn.log_softmax(logits / temperatures)
-    entropies = -jnp.take_along_axis(scaled, labels, -1)[..., 0]
-    return jnp.where((found.decoded | (everything > 0))[..., None], entropies, 0)
+def _cross_entropies(prediction: Prediction, everything: jax.Array) -> jax.Array:
+    """Computes cross-entropies `[..., T]` with each of `TEMPERATURES`.
 
-
-def _confident(found: Prediction, both: jax.Array) -> jax.Array:
-    """`[B, g, 7]`: confidence, the same uncalibrated, and `evaluation.outcome`.
-
-    Both temperatures `[2]`: of what is decoded, and of all else.
+    They are 0 for answers that are not decoded, unless `everything` is 1.
     """
-    temperature = jnp.where(found.decoded, *both)[..., None]
-    sure = [confidence(found.logits, t) for t in (temperature, 1.0)]
-    known = pattern_accuracy.outcome(found, both)
-    return jnp.concatenate([jnp.stack(sure, axis=-1), known], axis=-1)
+    logits = jnp.where(jnp.isfinite(prediction.logits), prediction.logits, 0)
+    temperatures = jnp.asarray(TEMPERATURES, logits.dtype)
+    temperatures = temperatures.reshape(*[1] * (logits.ndim - 1), -1, 1)
+    labels = jnp.maximum(prediction.labels, 0)[..., None, None]
+    scaled = jax.nn.log_softmax(logits[..., None, :] / temperatures)
+    entropies = -jnp.take_along_axis(scaled, labels, -1)[..., 0]
+    counts = prediction.decoded | (everything > 0)
+    return jnp.where(counts[..., None], entropies, 0)
+
+
+def _confidences(prediction: Prediction, temperatures: jax.Array) -> jax.Array:
+    """Computes `[..., 7]`: the confidence, the same uncalibrated, `pattern_statistics`.
+
+    Args:
+      prediction: of a batch.
+      temperatures: `[2]`, of decoded answers and of all others.
+    """
+    temperature = jnp.where(prediction.decoded, *temperatures)[..., None]
+    confidences = [confidence(prediction.logits, t) for t in (temperature, 1.0)]
+    statistics = pattern_accuracy.pattern_statistics(prediction, temperatures)
+    return jnp.concatenate([jnp.stack(confidences, axis=-1), statistics], axis=-1)
 
 
 def calibrate(
@@ -114,9 +120,9 @@ def calibrate(
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
 ) -> dict[int, float]:
-    """The temperature of decoded answers for each number of lost results.
+    """Chooses the temperature of decoded answers for each number of lost results.
 
-    That of 0 is of all answers where nothing is lost. Where nothing is decoded, as of
+    That of 0 is of all answers where nothing is lost. Where nothing is decoded, as for
     patterns that lose parity alone, it is the same.
 
     Args:
@@ -130,17 +136,17 @@ def calibrate(
         validation,
         patterns,
         _cross_entropies,
-        np.array([not lost for lost in patterns], np.float32),
+        parameters=np.array([not lost for lost in patterns], np.float32),
         stage_losses=stage_losses,
     )
     counts = np.array([len(lost) for lost in patterns])
     totals = {int(l): entropies[counts == l].sum(axis=0) for l in np.unique(counts)}
-    best = {l: float(TEMPERATURES[each.argmin()]) for l, each in totals.items()}
+    best = {l: float(TEMPERATURES[total.argmin()]) for l, total in totals.items()}
     return {l: best[l] if totals[l].any() else best[0] for l in best}
 
 
 def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error in `BINS` bins of equal width (Naeini et al. 2015).
+    """Computes the expected calibration error in `BINS` bins (Naeini et al. 2015).
 
     Args:
       confidences: `[N]`, in `[0, 1]`.
@@ -154,7 +160,7 @@ def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
 def risk_coverage(
     confidences: np.ndarray, correct: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Errors among the answers that are given, when the least sure are withheld.
+    """Computes the errors among the answers given, when the least sure are withheld.
 
     Args:
       confidences, correct: `[N]` (Geifman and El-Yaniv 2017).
@@ -179,8 +185,8 @@ def study(
     test: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
-) -> tuple[list[Outcome], dict[str, Any]]:
-    """Calibration and what abstaining buys, for each number of lost results.
+) -> tuple[list[PatternAccuracy], dict[str, Any]]:
+    """Measures every pattern, its calibration, and what abstaining buys.
 
     Args:
       pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
@@ -188,48 +194,59 @@ def study(
       test: those that all else is measured on.
 
     Returns:
-      The outcomes, as of `evaluation.evaluate`; and for each number of lost results, as
-      a string: `temperature`; `ece`, `ece_uncalibrated`, and `ece_decoded` of decoded
-      answers alone, None without any; `aurc`, the mean risk over all coverages; and
-      `curve` with `coverage`, `risk` and `confidence`. All patterns count alike.
+      The patterns' accuracies, as of `measure_patterns`; and for each number of lost
+      results, as a string: `temperature`; `ece`, `ece_uncalibrated`, and `ece_decoded`
+      of decoded answers alone, None without any; `aurc`, the mean risk over all
+      coverages; and `curve` with `coverage`, `risk` and `confidence`. All patterns
+      count alike.
     """
     counts = np.array([len(lost) for lost in patterns])
     inputs = (pipeline, frozen, params)
     temperatures = calibrate(*inputs, validation, patterns, stage_losses=stage_losses)
-    given = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
-    measured = predictions.measure(
-        *inputs, test, patterns, _confident, given, True, stage_losses
+    pairs = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
+    values = predictions.measure(
+        *inputs,
+        test,
+        patterns,
+        _confidences,
+        parameters=pairs,
+        per_image=True,
+        stage_losses=stage_losses,
     )
-    found = pattern_accuracy.outcomes(
-        patterns, measured[..., 2:].mean(axis=1, dtype="d")
-    )
-    studied = {}
-    for l, temperature in temperatures.items():
-        answers = measured[counts == l].reshape(-1, measured.shape[-1])
-        sure, plain, correct = answers.T[:3]
-        made = answers[:, -1] > 0
-        risk, least = risk_coverage(sure, correct)
-        places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
-        curve = {
-            "coverage": (places + 1) / len(risk),
-            "risk": risk[places],
-            "confidence": least[places],
-        }
-        studied[str(l)] = {
-            "temperature": temperature,
-            "ece": calibration_error(sure, correct),
-            "ece_uncalibrated": calibration_error(plain, correct),
-            "ece_decoded": (
-                calibration_error(sure[made], correct[made]) if made.any() else None
-            ),
-            "aurc": float(risk.mean()),
-            "curve": {k: [round(float(x), 6) for x in v] for k, v in curve.items()},
-        }
-    return found, studied
+    means = values[..., 2:].mean(axis=1, dtype="d")
+    by_lost = {
+        str(l): {"temperature": temperature, **_calibration(values[counts == l])}
+        for l, temperature in temperatures.items()
+    }
+    return pattern_accuracy.from_means(patterns, means), by_lost
 
 
-def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What `study` found of several seeds, as one.
+def _calibration(values: np.ndarray) -> dict[str, Any]:
+    """Computes the errors and the curve of `study` from `_confidences` `[P, N, 7]`."""
+    answers = values.reshape(-1, values.shape[-1])
+    calibrated, uncalibrated, correct = answers.T[:3]
+    decoded = answers[:, -1] > 0
+    risk, least = risk_coverage(calibrated, correct)
+    places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
+    curve = {
+        "coverage": (places + 1) / len(risk),
+        "risk": risk[places],
+        "confidence": least[places],
+    }
+    of_decoded = None
+    if decoded.any():
+        of_decoded = calibration_error(calibrated[decoded], correct[decoded])
+    return {
+        "ece": calibration_error(calibrated, correct),
+        "ece_uncalibrated": calibration_error(uncalibrated, correct),
+        "ece_decoded": of_decoded,
+        "aurc": float(risk.mean()),
+        "curve": {k: [round(float(x), 6) for x in v] for k, v in curve.items()},
+    }
+
+
+def mean_over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Averages what `study` returns for several seeds.
 
     Temperatures, and the confidences of the curve, are those of the first seed, which
     is the one that is served; all else are means, with `..._std` beside the numbers.
@@ -238,10 +255,10 @@ def over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not others:
         return first
     summary = {}
-    for l, found in first.items():
+    for l, of_first in first.items():
         curves = [seed[l]["curve"]["risk"] for seed in seeds]
         risk = np.round(np.mean(curves, axis=0), 6).tolist()
-        summary[l] = {**found, "curve": {**found["curve"], "risk": risk}}
+        summary[l] = {**of_first, "curve": {**of_first["curve"], "risk": risk}}
         for name in ("ece", "ece_uncalibrated", "ece_decoded", "aurc"):
             values = [seed[l][name] for seed in seeds]
             if None in values:

@@ -12,11 +12,10 @@ import numpy as np
 
 from coded_jax import splitting
 from coded_jax.codes import erasures
-from coded_jax.data import groups
 from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction
-from coded_jax.inference.pipeline import Pipeline, pixels
+from coded_jax.inference.pipeline import Pipeline, exact_outputs, inputs_of
 from coded_jax.inference.stages import coded_features, compute, recover
 from coded_jax.types import PyTree, Split
 
@@ -60,17 +59,16 @@ def feature_maps(
       ValueError: there are no such results, or groups of images are coded, whose shares
         are logits.
     """
-    if pipeline.group > 1:
+    if pipeline.separate:
         raise ValueError(
             "split: 'group' given, 'image' accepted: what devices return of groups is "
             "logits, not feature maps"
         )
     available = jnp.asarray(erasures.available(lost, pipeline.n))
     maps = _maps(pipeline, frozen, params, images, available)
-    blocks = [stage.blocks for stage in pipeline.stages if stage.coding]
     return [
-        StageMaps(of_stage, *map(np.asarray, found))
-        for of_stage, found in zip(blocks, maps, strict=True)
+        StageMaps(stage.blocks, *map(np.asarray, arrays))
+        for stage, arrays in zip(pipeline.stages, maps, strict=True)
     ]
 
 
@@ -82,23 +80,19 @@ def _maps(
     images: jax.Array,
     available: jax.Array,
 ) -> list[tuple[jax.Array, ...]]:
-    """Of every coded stage all fields of `StageMaps` but the blocks."""
-    found, k = [], pipeline.k
-    original = x = pixels(pipeline, images)
-    for stage in pipeline.stages:
-        original = compute(stage, frozen, original)
-        if stage.coding is None:
-            x = compute(stage, frozen, x)
-            continue
-        plan, code = stage.coding
-        own = params[len(found)]
+    """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
+    k, maps, x = pipeline.k, [], inputs_of(pipeline, images)
+    exact = exact_outputs(pipeline, frozen, images)
+    for stage, own, original in zip(pipeline.stages, params, exact, strict=True):
+        x = compute(stage.before, frozen, x)
         features = coded_features(stage, frozen, own, x)
-        x = recover(stage, own, features, available)
+        x = recover(stage, own, features, available).merged
         seen = jnp.where(available[..., None, None, None], features, jnp.nan)
-        parity = seen[k:k] if code.blank else seen[k:]
-        maps = (original, splitting.merge(plan, seen[:k]), parity, x)
-        found.append(tuple(each.astype(jnp.float32) for each in maps))
-    return found
+        arrived = splitting.merge(stage.plan, seen[:k])
+        parity = seen[k:k] if stage.code.blank else seen[k:]
+        fields = (original, arrived, parity, x)
+        maps.append(tuple(field.astype(jnp.float32) for field in fields))
+    return maps
 
 
 def side_by_side(
@@ -170,7 +164,7 @@ def drawer(
       pipeline, frozen, lost: see `feature_maps`.
       images: uint8 `[B, H, W, C]`.
     """
-    if pipeline.group > 1 or jax.process_count() > 1:
+    if pipeline.separate or jax.process_count() > 1:
         return None
     inputs = (jnp.asarray(images), tuple(lost))
     return lambda params: picture(feature_maps(pipeline, frozen, params, *inputs)[-1])
@@ -215,7 +209,7 @@ def confusion(
       pipeline: the coded inference.
       frozen: variables of the base model.
       params: parameters of its codes.
-      split: images and labels.
+      split: inputs and labels of the pipeline, see `data.groups` for groups of images.
       lost: the lost results, ascending.
       classes: of the data set.
       stage_losses: `"held"`: they are lost in every stage; `"per_stage"`: in the first
@@ -225,10 +219,8 @@ def confusion(
       ValueError: there are no such results.
     """
     pattern = erasures.pattern_of(lost, pipeline.n)
-    if pipeline.group > 1:
-        split = groups.group_split(split, pipeline.group)
     arrays = {"images": split.images, "labels": split.labels}
-    (found,) = predictions.measure(
+    (rows,) = predictions.measure(
         pipeline,
         frozen,
         params,
@@ -238,7 +230,7 @@ def confusion(
         per_image=True,
         stage_losses=stage_losses,
     ).astype(int)
-    answer, expected, label = found.T
+    answer, expected, label = rows.T
     spoiled = np.zeros((classes, classes + 1), int)
     wrong = (expected == label) & (answer != label)
     np.add.at(spoiled, (label[wrong], answer[wrong]), 1)  # -1 is the last column
@@ -246,6 +238,7 @@ def confusion(
     return Confusion(spoiled, mended, len(label))
 
 
-def _answers(found: Prediction, _: jax.Array) -> jax.Array:
-    """`[B, g, 3]`: the class answered, the base model's, and the true one."""
-    return jnp.stack([found.classes, found.expected, found.labels], axis=-1)
+def _answers(prediction: Prediction, _: jax.Array) -> jax.Array:
+    """Returns `[..., 3]`: the class answered, the base model's, and the true one."""
+    classes = (prediction.classes, prediction.expected, prediction.labels)
+    return jnp.stack(classes, axis=-1)

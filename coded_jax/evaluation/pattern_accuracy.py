@@ -13,14 +13,15 @@ import numpy as np
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import placement
+from coded_jax.devices.placement import Spread
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import PyTree
 
 
-class Outcome(NamedTuple):
-    """What one erasure pattern costs, over a whole split.
+class PatternAccuracy(NamedTuple):
+    """The accuracy under one erasure pattern, over a whole split.
 
     Attributes:
       lost: the lost results.
@@ -28,8 +29,8 @@ class Outcome(NamedTuple):
       agreement: fraction classified as by the uncoded base model.
       feature_mse: mean squared error of the features that the head is given.
       decoded_accuracy: as `accuracy`, among the images whose answers are decoded (see
-        `predictions.decoded`); NaN if there are none. In a group it is what ParM calls
-        the accuracy in degraded mode (Kosaian et al. 2019).
+        `predictions.decoded`); NaN if there are none. Where images are coded together
+        it is ParM's accuracy in degraded mode (Kosaian et al. 2019).
     """
 
     lost: Pattern
@@ -40,18 +41,20 @@ class Outcome(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "size"))
-def _base_correct(
+def _count_correct(
     pipeline: Pipeline,
     frozen: PyTree,
     arrays: dict[str, jax.Array],
     start: jax.Array,
     size: int,
 ) -> jax.Array:
-    images, labels, weight = predictions.rows_of(arrays, start, size)
-    local = lambda spread, frozen, images: predictions.uncoded(
-        pipeline, frozen, images
-    )[1]
-    predict = placement.over_batch(pipeline.mesh, local, (None, 0))
+    """Counts the rows from `start` on that the uncoded base model has right."""
+
+    def predict_part(spread: Spread, frozen: PyTree, images: jax.Array) -> jax.Array:
+        return predictions.predict_uncoded(pipeline, frozen, images)[1]
+
+    images, labels, weight = predictions.take_rows(arrays, start, size)
+    predict = placement.over_batch(pipeline.mesh, predict_part, (None, 0))
     correct = weight * (predict(frozen, images) == labels)
     return placement.everywhere(pipeline.mesh, correct.sum())
 
@@ -59,39 +62,46 @@ def _base_correct(
 def base_accuracy(
     pipeline: Pipeline, frozen: PyTree, arrays: dict[str, jax.Array]
 ) -> float:
-    """Accuracy of the uncoded base model.
+    """Computes the accuracy of the uncoded base model.
 
     Args:
       pipeline: whose base model is meant.
       frozen: its variables.
-      arrays: `images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`.
+      arrays: `images` `[N, H, W, C]` and `labels` int32 `[N, ...]`; labels of -1 do not
+        count.
     """
     total = len(arrays["labels"])
     counted = int((arrays["labels"] >= 0).sum())
     size = placement.padded_size(pipeline.mesh, min(predictions.CHUNK, total))
     correct = [
-        _base_correct(pipeline, frozen, arrays, jnp.asarray(start), size)
+        _count_correct(pipeline, frozen, arrays, jnp.asarray(start), size)
         for start in range(0, total, size)
     ]
     return float(np.sum(jax.device_get(correct))) / counted
 
 
-def outcome(found: Prediction, parameter: jax.Array) -> jax.Array:
-    """`[B, g, 5]`: whether it is correct, and agrees; its error; whether it is decoded
-    and correct, and decoded."""
-    agrees, correct = found.classes == found.expected, found.correct
-    made = (found.decoded & correct, found.decoded)
-    return jnp.stack([correct, agrees, found.error, *made], axis=-1)
+def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
+    """Computes what `PatternAccuracy` averages, a `predictions.Statistic`.
+
+    Returns:
+      `[..., 5]`: whether an answer is correct, whether it agrees with the base model,
+      the error of its features, whether it is decoded and correct, whether it is
+      decoded.
+    """
+    agrees, correct = prediction.classes == prediction.expected, prediction.correct
+    decoded = prediction.decoded
+    columns = (correct, agrees, prediction.error, decoded & correct, decoded)
+    return jnp.stack(columns, axis=-1)
 
 
-def evaluate(
+def measure_patterns(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
     arrays: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
-) -> list[Outcome]:
+) -> list[PatternAccuracy]:
     """Tries every pattern on every image; arguments as of `predictions.measure`."""
     means = predictions.measure(
         pipeline,
@@ -99,28 +109,30 @@ def evaluate(
         params,
         arrays,
         patterns,
-        outcome,
+        pattern_statistics,
         stage_losses=stage_losses,
     )
-    return outcomes(patterns, means)
+    return from_means(patterns, means)
 
 
-def outcomes(patterns: Sequence[Pattern], means: np.ndarray) -> list[Outcome]:
-    """The outcome of each pattern, from means `[P, 5]` of `outcome` over the images."""
-    found = []
-    for lost, mean in zip(patterns, means.tolist(), strict=True):
-        accuracy, agreement, error, correct, made = mean
-        decoded = correct / made if made else math.nan
-        found.append(Outcome(lost, accuracy, agreement, error, decoded))
-    return found
+def from_means(patterns: Sequence[Pattern], means: np.ndarray) -> list[PatternAccuracy]:
+    """Makes records of means `[P, 5]` of `pattern_statistics` over the images."""
+    records = []
+    for lost, row in zip(patterns, means.tolist(), strict=True):
+        accuracy, agreement, error, decoded_correct, decoded = row
+        of_decoded = decoded_correct / decoded if decoded else math.nan
+        records.append(PatternAccuracy(lost, accuracy, agreement, error, of_decoded))
+    return records
 
 
-def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]:
-    """Mean and worst accuracy for every number of lost results.
+def summarise(
+    seeds: Sequence[Sequence[PatternAccuracy]],
+) -> dict[str, dict[str, float]]:
+    """Summarises the patterns for every number of lost results: mean and worst.
 
     Args:
-      seeds: the outcomes of codes that were trained with S seeds, in the same order of
-        patterns.
+      seeds: the patterns' accuracies of codes that were trained with S seeds, in the
+        same order of patterns.
 
     Returns:
       `{"0": {"mean": ..., "worst": ...}, "1": ...}`, keys as in `results.json`: means
@@ -129,20 +141,20 @@ def summarise(seeds: Sequence[Sequence[Outcome]]) -> dict[str, dict[str, float]]
       their accuracy, likewise; every pattern that decodes some weighs the same.
     """
     summary = {}
-    for l in sorted({len(outcome.lost) for outcome in seeds[0]}):
+    for l in sorted({len(pattern.lost) for pattern in seeds[0]}):
         values, decoded = (
             np.array(
-                [[getattr(o, name) for o in seed if len(o.lost) == l] for seed in seeds]
+                [[getattr(p, name) for p in seed if len(p.lost) == l] for seed in seeds]
             )
             for name in ("accuracy", "decoded_accuracy")
         )
         decoded = decoded[:, ~np.isnan(decoded[0])]
-        found = {"mean": values.mean(1), "worst": values.min(1)}
+        per_seed = {"mean": values.mean(1), "worst": values.min(1)}
         if decoded.size:
-            found["decoded"] = decoded.mean(1)
+            per_seed["decoded"] = decoded.mean(1)
         summary[str(l)] = {}
-        for name, each in found.items():
-            summary[str(l)][name] = float(each.mean())
+        for name, numbers in per_seed.items():
+            summary[str(l)][name] = float(numbers.mean())
             if len(seeds) > 1:
-                summary[str(l)][f"{name}_std"] = float(each.std(ddof=1))
+                summary[str(l)][f"{name}_std"] = float(numbers.std(ddof=1))
     return summary

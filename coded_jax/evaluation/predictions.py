@@ -17,11 +17,11 @@ from coded_jax.devices import placement
 from coded_jax.devices.placement import Spread
 from coded_jax.inference.pipeline import (
     Pipeline,
-    answered,
-    answers,
     base_features,
+    classify,
     from_decoder,
-    lost_images,
+    has_answer,
+    lost_answers,
     mask_axis,
     per_stage,
     up_to_decoder,
@@ -34,25 +34,25 @@ STAGE_LOSSES = ("held", "per_stage")
 
 
 def classes_of(logits: jax.Array) -> jax.Array:
-    """int32 `[...]` of logits `[..., classes]`, -1 where they are not finite."""
-    answered = jnp.isfinite(logits).all(-1)
-    return jnp.where(answered, logits.argmax(-1), -1)
+    """Returns classes int32 `[...]` of logits `[..., classes]`, -1 if not finite."""
+    finite = jnp.isfinite(logits).all(-1)
+    return jnp.where(finite, logits.argmax(-1), -1)
 
 
 class Prediction(NamedTuple):
-    """What is known of each image of a batch, with one erasure pattern.
+    """The predictions for a batch of inputs under one erasure pattern.
 
-    Where k images are coded together, a row of the batch has k of them: `g` is k then,
-    and 1 otherwise.
+    All fields have the shape of the labels: `[B]`, or `[B, k]` where k images are coded
+    together; the logits have one more axis.
 
     Attributes:
-      logits: float32 `[B, g, classes]`; NaN where there is no answer.
-      expected: int32 `[B, g]`, classes by the uncoded base model.
-      labels: int32 `[B, g]`.
-      error: float32 `[B, g]`, mean squared error of what the head is given; NaN where
-        an image of the row has no answer.
-      decoded: bool `[B, g]`, see `decoded`.
-      weight: float32 `[B, g]`, 0 for rows past the end of the split, else 1.
+      logits: float32 `[..., classes]`; NaN where there is no answer.
+      expected: int32, classes by the uncoded base model.
+      labels: int32; -1 for what is not to be counted.
+      error: float32, mean squared error of the features that the head is given; NaN
+        where an image of the input has no answer.
+      decoded: bool, see `decoded`.
+      weight: float32, 0 for what does not count, else 1.
     """
 
     logits: jax.Array
@@ -64,64 +64,68 @@ class Prediction(NamedTuple):
 
     @property
     def classes(self) -> jax.Array:
-        """int32 `[B, g]`, -1 where there is no answer."""
+        """Predicted classes, int32; -1 where there is no answer."""
         return classes_of(self.logits)
 
     @property
     def correct(self) -> jax.Array:
-        """bool `[B, g]`."""
+        """Whether each prediction is correct, bool."""
         return self.classes == self.labels
 
 
 Statistic = Callable[[Prediction, jax.Array], jax.Array]
-"""`(prediction, parameter) -> [B, g, Q]`, Q numbers for each image."""
+"""`(prediction, parameter) -> [..., Q]`, Q numbers for each label."""
 
 
-def decoded(pipeline: Pipeline, available: ArrayLike) -> jax.Array:
-    """Which images' answers are what a decoder made of other results.
+def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """Tells which answers a decoder made from other results.
 
     Args:
       pipeline: the coded inference.
       available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
 
     Returns:
-      Bool `[B, g]` or `[1, g]`: of a systematic code, whether a data piece of the image
-      is lost, which in a group is the image itself; else always.
+      Bool of the shape of `pipeline.has_answer`: for a systematic code, whether a data
+      result that the answer needs is lost; else True.
     """
-    lost = lost_images(pipeline, per_stage(pipeline, available))
+    lost = lost_answers(pipeline, per_stage(pipeline, available))
     return lost if pipeline.systematic else jnp.ones_like(lost)
 
 
 class _Chunk(NamedTuple):
     features: jax.Array  # [n, B, M, M', D], of the first coded stage
-    target: jax.Array  # float32 [B, M*, M'*, D]
-    predicted: jax.Array  # int32 [B, g], by the base model
-    labels: jax.Array  # int32 [B, g]
-    weight: jax.Array  # float32 [B, g]
+    target: jax.Array  # float32 [B, M*, M'*, D], what the head is given without losses
+    expected: jax.Array  # int32, as the labels
+    labels: jax.Array  # int32 [B, ...]
+    weight: jax.Array  # float32, as the labels
 
 
-def rows_of(
+def take_rows(
     arrays: dict[str, jax.Array], start: jax.Array, size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Images, labels `[B, g]` and weights of `size` rows, 0 of those past the end."""
+    """Takes `size` rows of a split from `start` on, repeating the last one at the end.
+
+    Returns:
+      Images, labels, and weights of the labels' shape: 0 for rows past the end and
+      labels of -1, else 1.
+    """
     rows = start + jnp.arange(size)
     images = arrays["images"].at[rows].get(mode="clip")
-    labels = arrays["labels"].at[rows].get(mode="clip").reshape(size, -1)
-    counts = (rows < len(arrays["labels"]))[:, None] & (labels >= 0)
-    return images, labels, jnp.where(counts, 1.0, 0.0)
+    labels = arrays["labels"].at[rows].get(mode="clip")
+    exists = (rows < len(arrays["labels"])).reshape(-1, *[1] * (labels.ndim - 1))
+    return images, labels, jnp.where(exists & (labels >= 0), 1.0, 0.0)
 
 
-def uncoded(
+def predict_uncoded(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The base model's features float32 and its classes `[B, g]`."""
+    """Returns the base model's features, float32, and its classes, int32 `[B, ...]`."""
     features = base_features(pipeline, frozen, images).astype(jnp.float32)
-    classes = pipeline.base.head(frozen, features).argmax(-1)
-    return features, classes.reshape(len(images), -1)
+    return features, pipeline.base.head(frozen, features).argmax(-1)
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "size"))
-def _chunk(
+def _compute_chunk(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
@@ -129,18 +133,21 @@ def _chunk(
     start: jax.Array,
     size: int,
 ) -> _Chunk:
-    def local(spread: Spread, frozen, params, images) -> tuple:
-        features = up_to_decoder(pipeline, frozen, params, images, spread)
-        return features, *uncoded(pipeline, frozen, images)
+    """Computes all that does not depend on the erasure pattern."""
 
-    images, labels, weight = rows_of(arrays, start, size)
-    compute = placement.over_batch(pipeline.mesh, local, (None, None, 0), (1, 0, 0))
-    features, target, predicted = compute(frozen, params, images)
-    return _Chunk(features, target, predicted, labels, weight)
+    def compute_part(spread: Spread, frozen, params, images) -> tuple:
+        features = up_to_decoder(pipeline, frozen, params, images, spread)
+        return features, *predict_uncoded(pipeline, frozen, images)
+
+    images, labels, weight = take_rows(arrays, start, size)
+    axes = (None, None, 0), (1, 0, 0)
+    compute = placement.over_batch(pipeline.mesh, compute_part, *axes)
+    features, target, expected = compute(frozen, params, images)
+    return _Chunk(features, target, expected, labels, weight)
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "statistic", "per_image"))
-def _score(
+def _score_chunk(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
@@ -151,22 +158,30 @@ def _score(
     statistic: Statistic,
     per_image: bool,
 ) -> jax.Array:
-    def local(spread: Spread, frozen, params, available, features, target) -> tuple:
-        merged = from_decoder(pipeline, frozen, params, features, available, spread)
+    """Computes the statistic for one pattern: its sum, or for each label."""
+
+    def decode_part(spread: Spread, frozen, params, available, features, target):
+        x = from_decoder(pipeline, frozen, params, features, available, spread)
+        merged, logits = classify(pipeline, frozen, x, available)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
-        error = jnp.where(answered(pipeline, available).all(axis=1), error, jnp.nan)
-        return answers(pipeline, frozen, merged, available), error
+        answered = has_answer(pipeline, available)
+        answered = answered.reshape(len(answered), -1).all(axis=1)
+        return logits, jnp.where(answered, error, jnp.nan)
 
     axes = (None, None, mask_axis(available), 1, 0)
-    compute = placement.over_batch(pipeline.mesh, local, axes)
+    compute = placement.over_batch(pipeline.mesh, decode_part, axes)
     logits, error = compute(frozen, params, available, chunk.features, chunk.target)
-    error = jnp.broadcast_to(error[:, None], chunk.labels.shape)
-    made = jnp.broadcast_to(decoded(pipeline, available), chunk.labels.shape)
-    known = Prediction(logits, chunk.predicted, chunk.labels, error, made, chunk.weight)
-    found = statistic(known, parameter)
+    shape = chunk.labels.shape
+    error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    by_decoder = jnp.broadcast_to(decoded(pipeline, available), shape)
+    prediction = Prediction(
+        logits, chunk.expected, chunk.labels, error, by_decoder, chunk.weight
+    )
+    values = statistic(prediction, parameter)
     if not per_image:
-        found = jnp.where(chunk.weight[..., None] > 0, found, 0).sum(axis=(0, 1))
-    return placement.everywhere(pipeline.mesh, found)
+        counted = jnp.where(chunk.weight[..., None] > 0, values, 0)
+        values = counted.sum(axis=tuple(range(len(shape))))
+    return placement.everywhere(pipeline.mesh, values)
 
 
 def measure(
@@ -176,40 +191,40 @@ def measure(
     arrays: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     statistic: Statistic,
+    *,
     parameters: ArrayLike | None = None,
     per_image: bool = False,
     stage_losses: str = "held",
 ) -> np.ndarray:
-    """Some statistic of the predictions for every pattern on every image.
+    """Computes a statistic of the predictions for every pattern on every image.
 
-    The n results of the first coded stage are computed once per image, and one
+    The n results of the first coded stage are computed once for each image, and one
     compilation serves all patterns.
 
     Args:
       pipeline: the coded inference.
       frozen: variables of the base model.
       params: parameters of the code.
-      arrays: `images` uint8 `[N, H, W, C]` and `labels` int32 `[N]` or `[N, g]`, N > 0;
-        images with label -1 do not count.
+      arrays: `images` `[N, H, W, C]` and `labels` int32 `[N, ...]`, N > 0; labels of -1
+        do not count.
       patterns: P erasure patterns.
       statistic: see `Statistic`; a function of a module, since it is compiled once.
-      parameters: `[P, ...]`, what the statistic is given for each pattern; 0 if None.
-      per_image: whether the images are kept apart.
+      parameters: `[P, ...]`, the statistic's parameter for each pattern; 0 if None.
+      per_image: whether to return the values of each label instead of their means.
       stage_losses: `"held"`: the pattern holds in every coded stage; `"per_stage"`: in
         the first, and every other one loses as many, drawn anew for every image.
 
     Returns:
-      `[P, Q]`, means over the images; or `[P, N', Q]` for the N' images that count.
+      `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
+      labels that count.
     """
     total = len(arrays["labels"])
     size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
-    stages, drawn = len(pipeline.codings), stage_losses == "per_stage"
+    stages, redrawn = len(pipeline.stages), stage_losses == "per_stage"
     key = jax.random.key(0)  # the same draws for every code, and for every call
-    given = (
-        jnp.zeros(len(patterns))
-        if parameters is None
-        else jnp.asarray(parameters, jnp.float32)
-    )
+    if parameters is None:
+        parameters = np.zeros(len(patterns))
+    of_pattern = jnp.asarray(parameters, jnp.float32)
 
     def masks_of(rows: jax.Array | None) -> list[jax.Array]:
         return [
@@ -217,20 +232,21 @@ def measure(
         ]
 
     held = masks_of(None)
-    score = functools.partial(_score, statistic=statistic, per_image=per_image)
-    found = []
+    score = functools.partial(_score_chunk, statistic=statistic, per_image=per_image)
+    chunks = []
     for start in range(0, total, size):
-        chunk = _chunk(pipeline, frozen, params, arrays, jnp.asarray(start), size)
-        masks = masks_of(start + jnp.arange(size)) if drawn else held
-        found.append(
+        inputs = (pipeline, frozen, params)
+        chunk = _compute_chunk(*inputs, arrays, jnp.asarray(start), size)
+        masks = masks_of(start + jnp.arange(size)) if redrawn else held
+        chunks.append(
             [
-                score(pipeline, frozen, params, chunk, mask, value)
-                for mask, value in zip(masks, given, strict=True)
+                score(*inputs, chunk, mask, parameter)
+                for mask, parameter in zip(masks, of_pattern, strict=True)
             ]
         )
     # Fetched once, after everything has been dispatched.
-    values = jax.device_get(found)
-    counts = np.asarray(arrays["labels"]).reshape(total, -1) >= 0
+    values = jax.device_get(chunks)
+    counts = np.asarray(arrays["labels"]) >= 0
     if not per_image:
         return np.asarray(values, np.float64).sum(axis=0) / counts.sum()
     rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)

@@ -1,8 +1,8 @@
 """Coded inference, end to end: split, encode, `f_conv` on n pieces, decode, head.
 
-The convolutional part may be a chain of stages. What a coded stage makes of its input
-`[B, H, W, C]` is split, encoded, computed, decoded and merged before the next stage
-begins; a stage without a code is computed whole, as the head is.
+The convolutional part is a chain of coded stages, each with the blocks before it that
+are computed whole, and the blocks after the last one. The input `[B, H, W, C]` of a
+coded stage is split, encoded, computed, decoded and merged before the next one begins.
 """
 
 from __future__ import annotations
@@ -16,87 +16,128 @@ from jax.sharding import Mesh
 
 from coded_jax.devices import placement
 from coded_jax.devices.placement import Spread, here
-from coded_jax.inference.pixels import normalise
-from coded_jax.inference.stages import Coding, Stage, coded_features, compute, recover
+from coded_jax.inference.pixels import as_inputs
+from coded_jax.inference.stages import (
+    CodedStage,
+    Segment,
+    coded_features,
+    compute,
+    recover,
+)
 from coded_jax.types import BaseModel, Code, CodeShape, PyTree
 
 
+class Tail(NamedTuple):
+    """What turns the output of the last decoder into logits.
+
+    Attributes:
+      after: blocks that are computed whole.
+      head: `(variables, features [B, M*, M'*, D]) -> logits [B, ..., classes]`.
+    """
+
+    after: Segment
+    head: Callable[[PyTree, jax.Array], jax.Array]
+
+
 class Pipeline(NamedTuple):
-    """All that one coded inference consists of, but for the variables.
+    """All functions of a coded inference; its variables are passed beside it.
 
     It is hashable, so that it can be a static argument of a jitted function. The
-    parameters of its codes are a tuple, one entry for every coded stage.
+    parameters of its codes are a tuple with one entry for each coded stage.
 
     Attributes:
       base: the CNN.
-      stages: all of its blocks, in order.
-      mean, std: of each image channel, in units of the pixel range `[0, 1]`.
-      k, r: data and parity pieces, of every coded stage.
-      mesh: the devices, see `placement`; None: the default one.
-      dtype: that encoder, `f_conv` and decoder compute in; their parameters and the
+      stages: the coded stages, in order; none where the base model is computed whole.
+      after: the blocks between the last decoder and the head.
+      mean, std: `[C]`, of the image channels in units of the pixel range `[0, 1]`;
+        images are uint8 then. If None, images are real numbers, taken as they are.
+      k, r: data and parity pieces of every coded stage.
+      mesh: the devices, see `placement`; None for the default one.
+      dtype: in which encoders, blocks and decoders compute; their parameters and the
         head stay float32.
-      group: images that are coded together, see `grouping`; 1 where the pieces are
-        those of one image. What is said of images elsewhere is then true of groups.
+      separate: whether each data result is an answer of its own, as where k images are
+        coded together (see `data.groups`); labels are then `[B, k]`.
+      lost_tail: answers those inputs that have lost a data result, in place of the base
+        model's own tail; its variables are among those of the base model. None for the
+        same tail.
     """
 
     base: BaseModel
-    stages: tuple[Stage, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    stages: tuple[CodedStage, ...]
+    after: Segment
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
     k: int
     r: int
     mesh: Mesh | None = None
     dtype: str = "float32"
-    group: int = 1
+    separate: bool = False
+    lost_tail: Tail | None = None
 
     @property
     def n(self) -> int:
-        """All results of a stage, of data and parity pieces."""
+        """Results of a stage, of data and parity pieces."""
         return self.k + self.r
 
     @property
-    def codings(self) -> tuple[Coding, ...]:
-        """Those of the coded stages."""
-        return tuple(stage.coding for stage in self.stages if stage.coding)
+    def images_per_input(self) -> int:
+        """Images that one input holds: k where images are coded together, else 1."""
+        return self.k if self.separate else 1
 
     @property
     def systematic(self) -> bool:
         """Whether nothing changes where nothing is lost."""
-        return all(coding.code.systematic for coding in self.codings)
+        return all(stage.code.systematic for stage in self.stages)
+
+    @property
+    def tail(self) -> Tail:
+        """What follows the last decoder."""
+        return Tail(self.after, self.base.head)
 
     def init(self, key: jax.Array) -> PyTree:
-        """Parameters of all codes."""
-        keys = jax.random.split(key, len(self.codings))
+        """Returns initial parameters of all codes."""
+        keys = jax.random.split(key, len(self.stages))
         return tuple(
-            coding.code.init(key)
-            for coding, key in zip(self.codings, keys, strict=True)
+            stage.code.init(key) for stage, key in zip(self.stages, keys, strict=True)
         )
 
     def with_codes(self, change: Callable[[CodeShape, Code], Code]) -> Pipeline:
-        """The same with other codes: `change(shape, code)` in place of each `code`."""
+        """Returns the pipeline with `change(shape, code)` in place of each `code`."""
 
-        def changed(stage: Stage) -> Stage:
-            if not stage.coding:
-                return stage
-            plan, code = stage.coding
+        def changed(stage: CodedStage) -> CodedStage:
+            plan = stage.plan
             shape = CodeShape(self.k, self.r, plan.piece_shape, plan.share_shape)
-            return stage._replace(coding=Coding(plan, change(shape, code)))
+            return stage._replace(code=change(shape, stage.code))
 
         return self._replace(stages=tuple(map(changed, self.stages)))
 
 
-def pixels(pipeline: Pipeline, images: jax.Array) -> jax.Array:
-    """What the first stage is given for uint8 images `[B, H, W, C]`."""
-    images = normalise(images, pipeline.mean, pipeline.std)
-    return images.astype(pipeline.dtype)
+def inputs_of(pipeline: Pipeline, images: jax.Array) -> jax.Array:
+    """Prepares images `[B, H, W, C]` for the first block, see `pixels.as_inputs`."""
+    return as_inputs(images, pipeline.mean, pipeline.std, pipeline.dtype)
+
+
+def exact_outputs(
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Computes what the coded stages put out where nothing is coded or lost.
+
+    Returns:
+      For each coded stage `[B, M*, M'*, D]`.
+    """
+    x, outputs = inputs_of(pipeline, images), []
+    for stage in pipeline.stages:
+        x = compute(stage, frozen, compute(stage.before, frozen, x))
+        outputs.append(x)
+    return tuple(outputs)
 
 
 def base_features(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.Array:
-    """Uncoded features `[B, M*, M'*, D]` of uint8 images `[B, H, W, C]`."""
-    x = pixels(pipeline, images)
+    """Computes the uncoded features `[B, M*, M'*, D]` of images `[B, H, W, C]`."""
+    x = inputs_of(pipeline, images)
     for stage in pipeline.stages:
-        x = compute(stage, frozen, x)
-    return x
+        x = compute(stage, frozen, compute(stage.before, frozen, x))
+    return compute(pipeline.after, frozen, x)
 
 
 def up_to_decoder(
@@ -106,17 +147,14 @@ def up_to_decoder(
     images: jax.Array,
     spread: Spread = here,
 ) -> jax.Array:
-    """What does not depend on the losses: results of the first coded stage.
+    """Computes the n results of the first coded stage, which no loss has changed yet.
 
     Returns:
       `[n, B, M, M', D]`; `from_decoder` goes on with it.
     """
-    x = pixels(pipeline, images)
-    for stage in pipeline.stages:
-        if stage.coding:
-            return coded_features(stage, frozen, params[0], x, spread)
-        x = compute(stage, frozen, x)
-    raise AssertionError("a pipeline has a coded stage")
+    first = pipeline.stages[0]
+    x = compute(first.before, frozen, inputs_of(pipeline, images))
+    return coded_features(first, frozen, params[0], x, spread)
 
 
 def from_decoder(
@@ -127,7 +165,7 @@ def from_decoder(
     available: Sequence[jax.Array],
     spread: Spread = here,
 ) -> jax.Array:
-    """What the head is given, from the results of the first coded stage.
+    """Runs the pipeline from the first decoder up to the last one.
 
     Args:
       pipeline: the functions.
@@ -138,59 +176,69 @@ def from_decoder(
       spread: how the pieces come to their devices.
 
     Returns:
-      float32 `[B, M*, M'*, D]`.
+      `[B, M*, M'*, D]`, the output of the last decoder.
     """
-    x, coded = features, 0
-    for stage in pipeline.stages:
-        if stage.coding:
-            if coded:
-                x = coded_features(stage, frozen, params[coded], x, spread)
-            x = recover(stage, params[coded], x, available[coded])
-            coded += 1
-        elif coded:
-            x = compute(stage, frozen, x)
-    return x.astype(jnp.float32)
+    (first, own, mask), *later = zip(pipeline.stages, params, available, strict=True)
+    x = recover(first, own, features, mask).merged
+    for stage, own, mask in later:
+        x = compute(stage.before, frozen, x)
+        x = recover(
+            stage, own, coded_features(stage, frozen, own, x, spread), mask
+        ).merged
+    return x
 
 
-def answers(
-    pipeline: Pipeline, frozen: PyTree, features: jax.Array, available: jax.Array
-) -> jax.Array:
-    """What the head makes of features, NaN for images that have no answer.
+def classify(
+    pipeline: Pipeline, frozen: PyTree, decoded: jax.Array, available: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Runs the tail on the output of the last decoder.
 
     Args:
       pipeline: the functions.
       frozen: variables of the base model.
-      features: float32 `[B, M*, M'*, D]`.
-      available: bool `[S, n, B]` or `[S, n, 1]`, see `answered`.
+      decoded: `[B, M*, M'*, D]` from `from_decoder`.
+      available: bool `[S, n, B]` or `[S, n, 1]`, see `has_answer`.
 
     Returns:
-      float32 `[B, g, classes]`, for g images in a group.
+      The features that the head is given, float32 `[B, M*, M'*, D]`, and the logits,
+      float32 `[B, ..., classes]`, NaN for images that have no answer.
     """
-    logits = pipeline.base.head(frozen, features)
-    logits = logits.reshape(logits.shape[0], pipeline.group, logits.shape[-1])
+    features, logits = _run_tail(pipeline.tail, frozen, decoded)
+    if pipeline.lost_tail is not None:
+        lost = lost_answers(pipeline, available)[..., None]
+        _, other = _run_tail(pipeline.lost_tail, frozen, decoded)
+        logits = jnp.where(lost, other, logits)
     # Not by NaN among the features: XLA's CPU backend loses them in a max pooling.
-    return jnp.where(answered(pipeline, available)[..., None], logits, jnp.nan)
+    answered = has_answer(pipeline, available)[..., None]
+    return features, jnp.where(answered, logits, jnp.nan)
 
 
-def answered(pipeline: Pipeline, available: jax.Array) -> jax.Array:
-    """Which images have an answer: all, but of codes that wait for their results.
+def _run_tail(
+    tail: Tail, frozen: PyTree, decoded: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    features = compute(tail.after, frozen, decoded).astype(jnp.float32)
+    return features, tail.head(frozen, features)
+
+
+def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """Tells which images have an answer: all, except of codes that wait for results.
 
     Args:
       pipeline: the functions.
       available: bool `[S, n, B]` or `[S, n, 1]`, of S coded stages.
 
     Returns:
-      Bool `[B, g]` or `[1, g]`.
+      Bool, `[B]` or `[1]`; with a second axis `[k]` where results are separate.
     """
-    waits = any(coding.code.waits for coding in pipeline.codings)
-    lost = lost_images(pipeline, available)
+    waits = any(stage.code.waits for stage in pipeline.stages)
+    lost = lost_answers(pipeline, available)
     return ~lost if waits else jnp.ones_like(lost)
 
 
-def lost_images(pipeline: Pipeline, available: jax.Array) -> jax.Array:
-    """Which images have lost a data result; arguments and result as of `answered`."""
+def lost_answers(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """Tells which images have lost a data result; shapes are those of `has_answer`."""
     lost = ~available.all(axis=0)[: pipeline.k]
-    return lost.T if pipeline.group > 1 else lost.any(axis=0)[:, None]
+    return lost.T if pipeline.separate else lost.any(axis=0)
 
 
 def infer(
@@ -200,43 +248,39 @@ def infer(
     images: jax.Array,
     available: jax.Array,
 ) -> jax.Array:
-    """Logits of images, from the results that arrived, on every device.
+    """Classifies images from the results that arrived, on every device of the mesh.
 
     Args:
       pipeline: the functions.
       frozen: variables of the base model.
       params: of the codes.
-      images: uint8 `[B, H, W, C]`; B is a multiple of the pipeline's `group`.
+      images: `[B, H, W, C]`, uint8 or real, see `Pipeline.mean`.
       available: bool `[n, B]` or `[n, 1]`, the same in every stage; or `[S, n, B]` or
-        `[S, n, 1]`, for each of S coded stages its own. B counts groups.
+        `[S, n, 1]`, for each of S coded stages its own.
 
     Returns:
-      float32 `[B, classes]`.
+      Logits, float32 `[B, ..., classes]`.
     """
-    total, height, *rest = images.shape
-    if pipeline.group > 1:
-        images = images.reshape(-1, pipeline.group * height, *rest)
 
-    def local(spread: Spread, frozen, params, images, available) -> jax.Array:
+    def infer_part(spread: Spread, frozen, params, images, available) -> jax.Array:
         features = up_to_decoder(pipeline, frozen, params, images, spread)
         x = from_decoder(pipeline, frozen, params, features, available, spread)
-        return answers(pipeline, frozen, x, available)
+        return classify(pipeline, frozen, x, available)[1]
 
     available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
-    logits = placement.over_batch(pipeline.mesh, local, axes)
-    found = logits(frozen, params, images, available)
-    found = found.reshape(total, found.shape[-1])
-    return placement.everywhere(pipeline.mesh, found)
+    infer_all = placement.over_batch(pipeline.mesh, infer_part, axes)
+    logits = infer_all(frozen, params, images, available)
+    return placement.everywhere(pipeline.mesh, logits)
 
 
 def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:
-    """`[n, ...]`, or `[S, n, ...]`, as `[S, n, ...]` of the S coded stages."""
+    """Repeats a mask `[n, ...]` for the S coded stages; one `[S, n, ...]` stays."""
     if available.ndim == 3:
         return available
-    return jnp.broadcast_to(available, (len(pipeline.codings), *available.shape))
+    return jnp.broadcast_to(available, (len(pipeline.stages), *available.shape))
 
 
 def mask_axis(available: jax.Array) -> int | None:
-    """The batch axis of `[S, n, B]`: none where `[S, n, 1]` holds for all images."""
+    """Returns the batch axis of `[S, n, B]`; None for `[S, n, 1]`, for any batch."""
     return None if available.shape[-1] == 1 else 2

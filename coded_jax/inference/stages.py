@@ -1,6 +1,6 @@
-"""One coded stage: what is split, encoded, computed by n devices, decoded and merged.
+"""One coded stage: its input is split, encoded, computed by n devices, decoded, merged.
 
-All is computed in the dtype of the stage's input; parameters are cast to it.
+Everything is computed in the dtype of the stage's input; parameters are cast to it.
 """
 
 from __future__ import annotations
@@ -13,65 +13,104 @@ import jax.numpy as jnp
 from coded_jax import splitting
 from coded_jax.devices.placement import Spread, here
 from coded_jax.splitting import SplitPlan
-from coded_jax.types import Block, Code, PyTree
+from coded_jax.types import Block, Code, PyTree, chain
 
 
-class Coding(NamedTuple):
-    """How a stage is distributed: how its input is split, and by what code."""
-
-    plan: SplitPlan
-    code: Code
-
-
-class Stage(NamedTuple):
-    """Blocks of the base model that are computed as one.
+class Segment(NamedTuple):
+    """Blocks of the base model that are computed whole, without a code.
 
     Attributes:
       f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
-      blocks: the first and the last, from 1 on.
-      coding: None if it is computed whole.
+      blocks: the first and the last of them, counted from 1; None where there is no
+        block, and `f_conv` returns its input.
+    """
+
+    f_conv: Block = chain(())
+    blocks: tuple[int, int] | None = None
+
+
+class CodedStage(NamedTuple):
+    """Blocks of the base model that n devices compute, and the blocks before them.
+
+    Attributes:
+      f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
+      blocks: the first and the last of them, counted from 1.
+      plan: how the stage's input is split.
+      code: the erasure code of its pieces.
+      before: the blocks between the images, or the decoder of the coded stage before,
+        and this stage; they are computed whole.
     """
 
     f_conv: Block
     blocks: tuple[int, int]
-    coding: Coding | None = None
+    plan: SplitPlan
+    code: Code
+    before: Segment = Segment()
 
 
-def compute(stage: Stage, frozen: PyTree, x: jax.Array) -> jax.Array:
-    """A stage without its code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
-    return stage.f_conv(_cast(frozen, x.dtype), x)
+class Decoded(NamedTuple):
+    """The output of a coded stage.
+
+    Attributes:
+      merged: `[B, M*, M'*, D]`, the reconstructed features.
+      parity: `[r, B, M, M', D]`, the results of the parity pieces as they came; lost
+        ones may hold anything. A code may let them go on through later stages.
+    """
+
+    merged: jax.Array
+    parity: jax.Array
 
 
-def queries(stage: Stage, params: PyTree, x: jax.Array) -> jax.Array:
-    """What the n devices are sent: `[n, B, h, w, C]` for the stage's input
-    `[B, H, W, C]`."""
-    plan, code = _coding(stage)
-    return code.encode(_cast(params, x.dtype), splitting.split(plan, x))
+def compute(blocks: Segment | CodedStage, frozen: PyTree, x: jax.Array) -> jax.Array:
+    """Computes blocks whole, without a code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
+    return blocks.f_conv(_cast(frozen, x.dtype), x)
+
+
+def queries(stage: CodedStage, params: PyTree, x: jax.Array) -> jax.Array:
+    """Splits and encodes the stage's input.
+
+    Args:
+      stage: the coded stage.
+      params: of this stage's code.
+      x: `[B, H, W, C]`.
+
+    Returns:
+      `[n, B, h, w, C]`, the query of each device.
+    """
+    pieces = splitting.split(stage.plan, x)
+    return stage.code.encode(_cast(params, x.dtype), pieces)
 
 
 def parity_features(
-    stage: Stage, frozen: PyTree, params: PyTree, x: jax.Array, spread: Spread = here
+    stage: CodedStage,
+    frozen: PyTree,
+    params: PyTree,
+    x: jax.Array,
+    spread: Spread = here,
 ) -> jax.Array:
-    """What the r devices with parity pieces compute; see `coded_features`.
+    """Computes the parity results alone, see `coded_features`.
 
-    Not of a code whose first k queries are other than the pieces.
+    Only for codes whose first k queries are the data pieces themselves.
 
     Returns:
       `[r, B, M, M', D]`.
     """
-    plan, _ = _coding(stage)
-    parity = queries(stage, params, x)[plan.k :]
-    outputs = _mixtures(stage, frozen, params, parity, spread)
-    return splitting.cut(plan, outputs, [None] * len(parity))
+    parity = queries(stage, params, x)[stage.plan.k :]
+    outputs = _parity_outputs(stage, frozen, params, parity, spread)
+    return splitting.cut(stage.plan, outputs, [None] * len(parity))
 
 
 def coded_features(
-    stage: Stage, frozen: PyTree, params: PyTree, x: jax.Array, spread: Spread = here
+    stage: CodedStage,
+    frozen: PyTree,
+    params: PyTree,
+    x: jax.Array,
+    spread: Spread = here,
 ) -> jax.Array:
-    """What the n devices compute.
+    """Computes the results of all n devices.
 
     Args:
-      stage: a coded one.
+      stage: the coded stage.
       frozen: variables of the base model.
       params: of this stage's code.
       x: the stage's input `[B, H, W, C]`.
@@ -80,24 +119,24 @@ def coded_features(
     Returns:
       `[n, B, M, M', D]`.
     """
-    plan, code = _coding(stage)
+    plan, code = stage.plan, stage.code
     sent = queries(stage, params, x)
     if code.worker is None:
         outputs = _on_devices(stage, frozen, sent, spread)
     else:
         data = _on_devices(stage, frozen, sent[: plan.k], spread)
-        mixtures = _mixtures(stage, frozen, params, sent[plan.k :], spread)
-        outputs = jnp.concatenate([data, mixtures])
+        parity = _parity_outputs(stage, frozen, params, sent[plan.k :], spread)
+        outputs = jnp.concatenate([data, parity])
     return splitting.cut(plan, outputs, code.copied)
 
 
 def reconstruct(
-    stage: Stage, params: PyTree, features: jax.Array, available: jax.Array
+    stage: CodedStage, params: PyTree, features: jax.Array, available: jax.Array
 ) -> jax.Array:
-    """The stage's output from the results that arrived.
+    """Decodes the stage's output from the results that arrived, whatever was lost.
 
     Args:
-      stage: a coded one.
+      stage: the coded stage.
       params: of this stage's code.
       features: `[n, B, M, M', D]`; lost slots may hold anything.
       available: bool `[n, B]` or `[n, 1]`.
@@ -105,61 +144,59 @@ def reconstruct(
     Returns:
       `[B, M*, M'*, D]`.
     """
-    plan, code = _coding(stage)
-    shares = code.decode(_cast(params, features.dtype), features, available)
-    return splitting.merge(plan, shares)
+    params = _cast(params, features.dtype)
+    shares = stage.code.decode(params, features, available)
+    return splitting.merge(stage.plan, shares)
 
 
 def recover(
-    stage: Stage, params: PyTree, features: jax.Array, available: jax.Array
-) -> jax.Array:
-    """`reconstruct`, but nothing is decoded where a systematic code has lost nothing.
+    stage: CodedStage, params: PyTree, features: jax.Array, available: jax.Array
+) -> Decoded:
+    """Reconstructs the output; decodes nothing where a systematic code lost nothing.
 
     Not for training: XLA's CPU backend compiles gradients of its convolutions in a
     conditional to a naive loop.
+
+    Args:
+      stage, params, features, available: as of `reconstruct`.
     """
-    plan, code = _coding(stage)
-    if not code.systematic:
-        return reconstruct(stage, params, features, available)
-    return jax.lax.cond(
-        jnp.all(available[: plan.k]),
-        lambda features: splitting.merge(plan, features[: plan.k]),
-        lambda features: reconstruct(stage, params, features, available),
-        features,
-    )
-
-
-def _coding(stage: Stage) -> Coding:
-    if stage.coding is None:
-        raise ValueError("stage: one without a code given, a coded one accepted")
-    return stage.coding
+    plan = stage.plan
+    if stage.code.systematic:
+        merged = jax.lax.cond(
+            jnp.all(available[: plan.k]),
+            lambda features: splitting.merge(plan, features[: plan.k]),
+            lambda features: reconstruct(stage, params, features, available),
+            features,
+        )
+    else:
+        merged = reconstruct(stage, params, features, available)
+    return Decoded(merged, features[plan.k :])
 
 
 def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:
-    """Real numbers in `dtype`; integers, keys and the like as they are."""
-    real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-    return jax.tree.map(lambda x: x.astype(dtype) if real(x) else x, variables)
+    """Casts real numbers to `dtype`; integers, keys and the like stay as they are."""
+    is_real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: x.astype(dtype) if is_real(x) else x, variables)
 
 
-def _mixtures(
-    stage: Stage, frozen: PyTree, params: PyTree, sent: jax.Array, spread: Spread
+def _parity_outputs(
+    stage: CodedStage, frozen: PyTree, params: PyTree, parity: jax.Array, spread: Spread
 ) -> jax.Array:
-    """`_on_devices` for the r parity pieces, by their own networks if they have any."""
-    worker = _coding(stage).code.worker
-    if worker is None:
-        return _on_devices(stage, frozen, sent, spread)
-    own = worker(params, frozen)
+    """Runs the parity pieces on devices, by networks of their own if they have any."""
+    if stage.code.worker is None:
+        return _on_devices(stage, frozen, parity, spread)
+    networks = stage.code.worker(params, frozen)
 
-    def one(i: int) -> jax.Array:
-        variables = jax.tree.map(lambda x: x[i], own)
-        return _on_devices(stage, variables, sent[i : i + 1], spread)
+    def run_own(i: int) -> jax.Array:
+        variables = jax.tree.map(lambda x: x[i], networks)
+        return _on_devices(stage, variables, parity[i : i + 1], spread)
 
     # One by one: a `vmap` over kernels is a grouped convolution, slow on CPUs.
-    return jnp.concatenate([one(i) for i in range(len(sent))])
+    return jnp.concatenate([run_own(i) for i in range(len(parity))])
 
 
 def _on_devices(
-    stage: Stage, frozen: PyTree, sent: jax.Array, spread: Spread
+    stage: CodedStage, frozen: PyTree, sent: jax.Array, spread: Spread
 ) -> jax.Array:
-    """`f_conv` of each piece, `[m, B, h, w, C]`, before the cut."""
+    """Runs `f_conv` on pieces `[m, B, h, w, C]`; the shares are not yet cut out."""
     return spread(jax.vmap(lambda pieces: compute(stage, frozen, pieces)), sent)

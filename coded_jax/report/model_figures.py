@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coded_jax.codes import erasures
+from coded_jax.data.groups import inputs_of_split
 from coded_jax.evaluation import inspection
 from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import blocks_text, pattern_text
@@ -107,7 +108,7 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
         model.pipeline,
         model.frozen,
         model.params,
-        split,
+        inputs_of_split(model.pipeline, split),
         lost,
         classes=model.results["classes"],
         stage_losses=model.results["config"]["stage_losses"],

@@ -10,14 +10,14 @@ from coded_jax import codes
 from coded_jax.checks import first_line
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import Coding, Stage
+from coded_jax.inference.stages import CodedStage, Segment
 from coded_jax.models import make_base_model
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import tasks
 from coded_jax.training.loop import total_steps
-from coded_jax.types import BaseModel, CodeShape, PyTree, chain
+from coded_jax.types import BaseModel, Block, CodeShape, PyTree, chain
 
 
 def build_pipeline(
@@ -60,41 +60,50 @@ def build_pipeline(
         base = groups.group_base(base, image_shape[0])
         input_shape = (config.k * image_shape[0], *image_shape[1:])
 
-    def plan_of(stage: Stage, shape: tuple[int, int, int]) -> SplitPlan:
+    def plan_of(f_conv: Block, shape: tuple[int, int, int]) -> SplitPlan:
         if grouped:
             return groups.group_plan(image_shape, config.k, classes)
-        return make_plan(stage.f_conv, variables, shape, config.pieces)
+        return make_plan(f_conv, variables, shape, config.pieces)
 
-    stages = []
+    stages, done = [], 0
     x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
-    for first, last, coded in stage_blocks(config, len(base.blocks)):
-        stage = Stage(chain(base.blocks[first - 1 : last]), (first, last))
-        if coded:
-            try:
-                plan = plan_of(stage, x.shape[1:])
-            except ValueError as error:
-                if len(base.blocks) == 1:
-                    raise
-                raise ValueError(
-                    f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
-                    "--stages says which are coded together)"
-                ) from error
-            sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
-            code = codes.make_code(config.code, sizes, variables, config)
-            stage = stage._replace(coding=Coding(plan, code))
-        stages.append(stage)
-        x = jax.eval_shape(stage.f_conv, variables, x)
+    for first, last in coded_blocks(config, len(base.blocks)):
+        before = segment(base, done + 1, first - 1)
+        x = jax.eval_shape(before.f_conv, variables, x)
+        f_conv, blocks = segment(base, first, last)
+        try:
+            plan = plan_of(f_conv, x.shape[1:])
+        except ValueError as error:
+            if len(base.blocks) == 1:
+                raise
+            raise ValueError(
+                f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
+                "--stages says which are coded together)"
+            ) from error
+        sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
+        code = codes.make_code(config.code, sizes, variables, config)
+        stages.append(CodedStage(f_conv, (first, last), plan, code, before))
+        x = jax.eval_shape(f_conv, variables, x)
+        done = last
     return Pipeline(
         base,
         tuple(stages),
+        segment(base, done + 1, len(base.blocks)),
         mean,
         std,
         config.k,
         config.r,
         mesh,
         config.precision,
-        config.k if grouped else 1,
+        separate=grouped,
     )
+
+
+def segment(base: BaseModel, first: int, last: int) -> Segment:
+    """Returns the blocks `first` to `last`, counted from 1, as one; perhaps none."""
+    if first > last:
+        return Segment()
+    return Segment(chain(base.blocks[first - 1 : last]), (first, last))
 
 
 def rival_pipelines(
@@ -120,8 +129,8 @@ def rival_pipelines(
     return {codes.name_of(code): with_code(code) for code in rivals}
 
 
-def stage_blocks(config: Config, blocks: int) -> list[tuple[int, int, bool]]:
-    """First and last block of every stage, from 1 on, and whether it is coded.
+def coded_blocks(config: Config, blocks: int) -> tuple[tuple[int, int], ...]:
+    """Returns the first and the last block of every coded stage, counted from 1.
 
     Raises:
       ValueError: there are not so many blocks.
@@ -132,13 +141,7 @@ def stage_blocks(config: Config, blocks: int) -> list[tuple[int, int, bool]]:
             f"stages: block {coded[-1][1]} given, 1..{blocks} accepted, the blocks of "
             f"{config.base_model}"
         )
-    stages, done = [], 0
-    for first, last in coded:
-        if first > done + 1:
-            stages.append((done + 1, first - 1, False))
-        stages.append((first, last, True))
-        done = last
-    return stages + ([(done + 1, blocks, False)] if done < blocks else [])
+    return coded
 
 
 def uncoded_pipeline(
@@ -150,10 +153,9 @@ def uncoded_pipeline(
 ) -> Pipeline:
     """The base model alone, image by image; arguments as of `build_pipeline`."""
     base = base or make_base_model(config.base_model, config.base_width)
-    stage = Stage(base.f_conv, (1, len(base.blocks)))
-    return Pipeline(
-        base, (stage,), mean, std, config.k, config.r, mesh, config.precision
-    )
+    whole = segment(base, 1, len(base.blocks))
+    sizes = (config.k, config.r)
+    return Pipeline(base, (), whole, mean, std, *sizes, mesh, config.precision)
 
 
 def epochs_of(config: Config, phase: str) -> float:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes import erasures
+from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
 from coded_jax.evaluation import confidence, predictions
-from coded_jax.inference.pipeline import Pipeline, infer
+from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, make_optimizer
 from coded_jax.runs.config import Config
@@ -23,8 +24,8 @@ from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state
 from coded_jax.types import PyTree
 
-compiled_infer = jax.jit(infer, static_argnums=0)
-"""`pipeline.infer`, compiled once for all who serve or check with it."""
+compiled_infer = jax.jit(infer_images, static_argnums=0)
+"""`groups.infer_images`, compiled once for all who serve or check with it."""
 
 
 class Answer(NamedTuple):
@@ -65,7 +66,7 @@ class CodedModel(NamedTuple):
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
-        group = self.pipeline.group
+        group = self.pipeline.images_per_input
         if dtype != np.uint8 or not fits or shape[0] % group:
             accepted = ", ".join(map(str, self.image_shape))
             multiple = "1 or more" if group == 1 else f"a multiple of {group}"

@@ -26,7 +26,7 @@ import jax
 import jax.export  # not an attribute of `jax` until it is imported
 import jax.numpy as jnp
 
-from coded_jax.inference.pipeline import infer
+from coded_jax.data.groups import infer_images
 from coded_jax.runs.coded_model import CodedModel
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -73,12 +73,14 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
 
     @jax.jit
     def coded_inference(images: jax.Array, available: jax.Array) -> jax.Array:
-        return infer(pipeline, frozen, params, images, available)
+        return infer_images(pipeline, frozen, params, images, available)
 
     (b,) = jax.export.symbolic_shape("b")
     with _no_source_locations():
         exported = jax.export.export(coded_inference, platforms=platforms)(
-            jax.ShapeDtypeStruct((pipeline.group * b, *model.image_shape), jnp.uint8),
+            jax.ShapeDtypeStruct(
+                (pipeline.images_per_input * b, *model.image_shape), jnp.uint8
+            ),
             jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_),
         )
     return bytes(exported.serialize())

@@ -17,7 +17,7 @@ from coded_jax.codes import erasures
 from coded_jax.data import groups
 from coded_jax.devices import processes
 from coded_jax.evaluation import confidence, inspection, pattern_accuracy
-from coded_jax.evaluation.pattern_accuracy import Outcome
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import workdir
 from coded_jax.runs.build import batch_size_of, epochs_of, learning_rate, make_optimizer
@@ -131,7 +131,7 @@ def train(run: Run) -> Trained:
         if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
             nothing = pipeline.init(key)
             return [Fitted(nothing, None, 0, 0.0)]
-        if all(code.constants for _, code in pipeline.codings):
+        if all(stage.code.constants for stage in pipeline.stages):
             return [_constants(experiment, name, pipeline, base.params, arrays)]
         task = tasks.code_task(
             pipeline,
@@ -175,20 +175,24 @@ def _key_of(key: jax.Array, name: str, seed: int) -> jax.Array:
 
 def examples_of(experiment: Experiment) -> Dataset:
     """What the codes are trained and tried on: images, or groups of them."""
-    dataset, group = experiment.dataset, experiment.pipeline.group
+    dataset = experiment.dataset
     # Images are in random order, so the first ones are a random choice.
     few = slice(experiment.config.train_images)
     train = Split(dataset.train.images[few], dataset.train.labels[few])
     dataset = dataclasses.replace(dataset, train=train)
-    return dataset if group == 1 else groups.group_dataset(dataset, group)
+    return groups.inputs_of_dataset(experiment.pipeline, dataset)
 
 
 class Evaluated(NamedTuple):
     """What was measured on the test split."""
 
     base_accuracy: float
-    outcomes: dict[str, list[list[Outcome]]]  # as `Trained.codes`, for every pattern
-    confidence: dict[str, dict[str, Any]]  # of each code, see `confidence.over_seeds`
+    outcomes: dict[
+        str, list[list[PatternAccuracy]]
+    ]  # as `Trained.codes`, for every pattern
+    confidence: dict[
+        str, dict[str, Any]
+    ]  # of each code, see `confidence.mean_over_seeds`
 
 
 def evaluate(run: Run, trained: Trained) -> Evaluated:
@@ -202,7 +206,9 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
     validation = tasks.device_arrays(mesh, examples.validation)
     total = sum(map(len, trained.codes.values()))
     bar = add_row(progress, "evaluation", total)
-    outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in trained.codes}
+    outcomes: dict[str, list[list[PatternAccuracy]]] = {
+        name: [] for name in trained.codes
+    }
     studied: dict[str, dict[str, Any]] = {}
     for name, seeds in trained.codes.items():
         studies = []
@@ -221,6 +227,6 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
             progress.advance(bar)
             if processes.any_process(run.stop()):
                 raise Interrupted("stopped in the evaluation, all training is saved")
-        studied[name] = confidence.over_seeds(studies)
+        studied[name] = confidence.mean_over_seeds(studies)
     accuracy = pattern_accuracy.base_accuracy(experiment.pipeline, frozen, test)
     return Evaluated(accuracy, outcomes, studied)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from coded_jax.evaluation import pattern_accuracy
-from coded_jax.evaluation.pattern_accuracy import Outcome
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import workdir
@@ -41,7 +41,11 @@ def content(
     config, dataset = experiment.config, experiment.dataset
     pipeline, mesh = experiment.pipeline, experiment.pipeline.mesh
     fitted, outcomes = trained.codes["code"], evaluated.outcomes
-    images = sum(each.steps for each in fitted) * config.batch_size * pipeline.group
+    images = (
+        sum(each.steps for each in fitted)
+        * config.batch_size
+        * pipeline.images_per_input
+    )
     seconds_of_code = sum(each.seconds for each in fitted)
     return {
         "config": config.to_json(),
@@ -71,7 +75,7 @@ def content(
             "k": config.k,
             "r": config.r,
             "grid": config.pieces,
-            "piece_shape": pipeline.codings[0].plan.piece_shape,
+            "piece_shape": pipeline.stages[0].plan.piece_shape,
             **_work(experiment, trained.base.params),
         },
         "costs": {
@@ -112,16 +116,16 @@ def content(
     }
 
 
-def _patterns(seeds: Sequence[Sequence[Outcome]]) -> list[dict[str, Any]]:
+def _patterns(seeds: Sequence[Sequence[PatternAccuracy]]) -> list[dict[str, Any]]:
     """Every pattern's outcome; of one pattern, all seeds have theirs in its place."""
     return [_pattern(same) for same in zip(*seeds, strict=True)]
 
 
-def _pattern(seeds: Sequence[Outcome]) -> dict[str, Any]:
+def _pattern(seeds: Sequence[PatternAccuracy]) -> dict[str, Any]:
     """One pattern's outcome, the mean over seeds."""
     means = np.mean([outcome[1:] for outcome in seeds], axis=0)
     values = [seeds[0].lost, *map(float, means)]
-    fields: dict[str, Any] = dict(zip(Outcome._fields, values, strict=True))
+    fields: dict[str, Any] = dict(zip(PatternAccuracy._fields, values, strict=True))
     for name in ("feature_mse", "decoded_accuracy"):
         if math.isnan(fields[name]):  # no answer, or none decoded; JSON has no NaN
             fields[name] = None
@@ -132,7 +136,7 @@ def _pattern(seeds: Sequence[Outcome]) -> dict[str, Any]:
 
 def _input_shape(experiment: Experiment) -> tuple[int, int, int]:
     height, width, channels = experiment.dataset.image_shape
-    return height * experiment.pipeline.group, width, channels
+    return height * experiment.pipeline.images_per_input, width, channels
 
 
 def _costs(
@@ -142,11 +146,12 @@ def _costs(
     found = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
     coded = [cost for cost in found if cost.plan]
     return {
-        "whole": sum(cost.flops for cost in found) / pipeline.group,
-        "uncoded": sum(cost.flops for cost in found if not cost.plan) / pipeline.group,
-        "piece": sum(cost.piece_flops for cost in coded) / pipeline.group,
-        "encode": sum(cost.encode_flops for cost in coded) / pipeline.group,
-        "decode": sum(cost.decode_flops for cost in coded) / pipeline.group,
+        "whole": sum(cost.flops for cost in found) / pipeline.images_per_input,
+        "uncoded": sum(cost.flops for cost in found if not cost.plan)
+        / pipeline.images_per_input,
+        "piece": sum(cost.piece_flops for cost in coded) / pipeline.images_per_input,
+        "encode": sum(cost.encode_flops for cost in coded) / pipeline.images_per_input,
+        "decode": sum(cost.decode_flops for cost in coded) / pipeline.images_per_input,
     }
 
 

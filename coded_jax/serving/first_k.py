@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.inference.pipeline import answered
+from coded_jax.inference.pipeline import has_answer
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
 from coded_jax.serving.engine import Inference, NotEnoughResults
@@ -86,7 +86,7 @@ class FirstK:
             arrived = {i: share for i, (share, _) in gathering.shares.items()}
             x = self._decode(stage, arrived, len(x[0]), available)
             seconds["decode"] += time.monotonic() - begun
-        if degraded and not np.all(answered(pipeline, jnp.asarray(available))):
+        if degraded and not np.all(has_answer(pipeline, jnp.asarray(available))):
             raise NotEnoughResults("the code has no answer without all data pieces")
         return Inference(x, available, tuple(used), degraded, seconds)
 
@@ -101,14 +101,14 @@ class FirstK:
         available = np.ones((len(self._pieces), pipeline.n, 1), bool)
         x = parts.start(pipeline, *self._variables, images)
         for stage, pieces in enumerate(self._pieces):
-            sent = parts.sent(pipeline.codings[stage].code, pipeline.k, pipeline.n)
+            sent = parts.sent(pipeline.stages[stage].code, pipeline.k, pipeline.n)
             self._pool.compute_everywhere([Call(pieces[i], x[i]) for i in sent])
             for _ in range(2):  # the first time with compilation
                 begun = time.monotonic()
                 decoded = self._decode(stage, {}, len(x[0]), available)
             self._decoding[stage] = max(self._decoding[stage], time.monotonic() - begun)
             x = decoded
-        answered(pipeline, jnp.asarray(available))
+        has_answer(pipeline, jnp.asarray(available))
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""
@@ -132,7 +132,7 @@ class FirstK:
             Call(piece, query, number, stage)
             for piece, query in zip(self._pieces[stage], queries, strict=True)
         ]
-        code = self._pipeline.codings[stage].code
+        code = self._pipeline.stages[stage].code
         return Gathering(self._pool, code, self._pipeline.k, calls, rules)
 
     def _decode(

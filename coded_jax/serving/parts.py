@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import splitting
-from coded_jax.inference.pipeline import Pipeline, answers, pixels
-from coded_jax.inference.stages import Stage, compute, queries, recover
+from coded_jax.data.groups import answers_of_images, inputs_of_images
+from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
+from coded_jax.inference.stages import CodedStage, Segment, compute, queries, recover
 from coded_jax.types import Code, PyTree, chain
 
 
@@ -50,20 +51,19 @@ Work = Callable[[Piece, Any], jax.Array]
 def start(
     pipeline: Pipeline, frozen: PyTree, params: PyTree, images: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Queries of the first coded stage.
+    """Computes the queries of the first coded stage.
 
     Args:
       pipeline: the functions.
       frozen, params: of the base model and of its codes.
-      images: uint8 `[B, H, W, C]`; B is a multiple of the pipeline's `group`.
+      images: uint8 `[B, H, W, C]`; B is a multiple of the pipeline's
+        `images_per_input`.
 
     Returns:
-      n of `[B, h, w, C]`, where B counts groups.
+      n of `[B, h, w, C]`, where B counts inputs.
     """
-    if pipeline.group > 1:
-        _, height, *rest = images.shape
-        images = images.reshape(-1, pipeline.group * height, *rest)
-    return _onward(pipeline, frozen, params, pixels(pipeline, images), 0, 0)
+    x = inputs_of(pipeline, inputs_of_images(pipeline, images))
+    return _queries(pipeline, 0, frozen, params, x)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -79,102 +79,84 @@ def advance(
 
     Args:
       pipeline: the functions.
-      coded: which of the coded stages, from 0.
+      coded: number of the stage, from 0.
       frozen, params: of the base model and of its codes.
       shares: n of `[B, M, M', D]`; anything for those that did not arrive.
-      available: bool `[S, n, 1]`, what arrived in this stage and those before it; of
-        the later ones nothing is looked at.
+      available: bool `[S, n, 1]`, the results that arrived in this stage and those
+        before it; of the later ones nothing is looked at.
 
     Returns:
       Queries as of `start`; after the last coded stage logits float32
-      `[B * g, classes]`, NaN where there is no answer.
+      `[images, classes]`, NaN where there is no answer.
     """
-    places = [i for i, stage in enumerate(pipeline.stages) if stage.coding]
-    stage = pipeline.stages[places[coded]]
-    x = recover(stage, params[coded], jnp.stack(shares), available[coded])
-    if coded + 1 < len(places):
-        return _onward(pipeline, frozen, params, x, places[coded] + 1, coded + 1)
-    for stage in pipeline.stages[places[coded] + 1 :]:
-        x = compute(stage, frozen, x)
-    found = answers(pipeline, frozen, x.astype(jnp.float32), available)
-    return found.reshape(-1, found.shape[-1])
+    stage, own = pipeline.stages[coded], params[coded]
+    x = recover(stage, own, jnp.stack(shares), available[coded]).merged
+    if coded + 1 < len(pipeline.stages):
+        return _queries(pipeline, coded + 1, frozen, params, x)
+    return answers_of_images(classify(pipeline, frozen, x, available)[1])
 
 
-def _onward(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
-    x: jax.Array,
-    at: int,
-    coded: int,
+def _queries(
+    pipeline: Pipeline, coded: int, frozen: PyTree, params: PyTree, x: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """From the stage number `at` through uncoded ones to a coded one's queries."""
-    for stage in pipeline.stages[at:]:
-        if stage.coding:
-            return tuple(queries(stage, params[coded], x))
-        x = compute(stage, frozen, x)
-    raise AssertionError("there is one more coded stage")
+    """Computes the queries of a stage from the output of the one before it."""
+    stage = pipeline.stages[coded]
+    return tuple(queries(stage, params[coded], compute(stage.before, frozen, x)))
 
 
 def pieces(pipeline: Pipeline) -> list[list[Piece]]:
-    """The n pieces of every coded stage."""
-    found = []
-    for stage in pipeline.stages:
-        if stage.coding:
-            plan, code = stage.coding
-            copied = code.copied or (*range(plan.k), *[None] * pipeline.r)
-            offsets = splitting.cut_offsets(plan, copied)
-            found.append(
-                [
-                    Piece(stage.blocks, i, offset, plan.share_shape)
-                    for i, offset in enumerate(offsets)
-                ]
-            )
-    return found
+    """Lists the n pieces of every coded stage."""
+
+    def of_stage(stage: CodedStage) -> list[Piece]:
+        copied = stage.code.copied or (*range(stage.plan.k), *[None] * pipeline.r)
+        offsets = splitting.cut_offsets(stage.plan, copied)
+        share = stage.plan.share_shape
+        return [
+            Piece(stage.blocks, i, offset, share) for i, offset in enumerate(offsets)
+        ]
+
+    return [of_stage(stage) for stage in pipeline.stages]
 
 
 def make_work(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> Work:
-    """What a worker does, on the device that holds the variables.
+    """Makes the function of a worker, on the device that holds the variables.
 
     Args:
       pipeline: of the code whose parity networks it has, if there are any.
       frozen, params: of the base model and of that code.
     """
-    coded = [stage for stage in pipeline.stages if stage.coding]
-    stages = {stage.blocks: stage._replace(coding=None) for stage in coded}
-    codings = zip(coded, pipeline.codings, strict=True)
-    workers = {stage.blocks: coding.code.worker for stage, coding in codings}
-    own: dict[tuple[tuple[int, int], int], PyTree] = {}  # networks, when needed
+    places = {stage.blocks: i for i, stage in enumerate(pipeline.stages)}
+    networks: dict[tuple[tuple[int, int], int], PyTree] = {}  # made when needed
 
-    def stage_of(blocks: tuple[int, int]) -> Stage:
-        if blocks not in stages:
-            first, last = blocks
-            chained = chain(pipeline.base.blocks[first - 1 : last])
-            stages[blocks] = Stage(chained, blocks)
-        return stages[blocks]
+    @functools.cache
+    def segment(blocks: tuple[int, int]) -> Segment:
+        if blocks in places:
+            return Segment(pipeline.stages[places[blocks]].f_conv, blocks)
+        first, last = blocks
+        return Segment(chain(pipeline.base.blocks[first - 1 : last]), blocks)
 
     def variables(blocks: tuple[int, int], index: int) -> PyTree:
-        worker = workers.get(blocks)
+        place = places.get(blocks)
+        worker = None if place is None else pipeline.stages[place].code.worker
         if worker is None or index < pipeline.k:
             return frozen
-        if (blocks, index) not in own:
-            place = [stage.blocks for stage in coded].index(blocks)
+        if (blocks, index) not in networks:
             every = worker(params[place], frozen)
-            own[blocks, index] = jax.tree.map(lambda x: x[index - pipeline.k], every)
-        return own[blocks, index]
+            mine = jax.tree.map(lambda x: x[index - pipeline.k], every)
+            networks[blocks, index] = mine
+        return networks[blocks, index]
 
     def work(piece: Piece, query: Any) -> jax.Array:
-        stage = stage_of(piece.blocks)
         offset = np.asarray(piece.offset, np.int32)
         mine = variables(piece.blocks, piece.index)
-        return _share(stage, piece.share[:2], mine, query, offset)
+        return _share(segment(piece.blocks), piece.share[:2], mine, query, offset)
 
     return work
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _share(
-    stage: Stage,
+    stage: Segment,
     shape: tuple[int, int],
     variables: PyTree,
     query: jax.Array,
@@ -187,8 +169,8 @@ def _share(
 
 def query_shapes(pipeline: Pipeline, batch: int) -> list[tuple[int, ...]]:
     """Of every coded stage, that of one query, for `batch` images."""
-    size = batch // pipeline.group
-    return [(size, *coding.plan.piece_shape) for coding in pipeline.codings]
+    size = batch // pipeline.images_per_input
+    return [(size, *stage.plan.piece_shape) for stage in pipeline.stages]
 
 
 def sent(code: Code, k: int, n: int) -> range:

@@ -199,10 +199,10 @@ def respond(model: CodedModel, inference: Inference) -> Response:
             tuple(
                 piece
                 for piece in range(pipeline.k)
-                if not coding.code.systematic
-                or piece not in parts.held(coding.code, pieces)
+                if not stage.code.systematic
+                or piece not in parts.held(stage.code, pieces)
             )
-            for coding, pieces in zip(pipeline.codings, arrived, strict=True)
+            for stage, pieces in zip(pipeline.stages, arrived, strict=True)
         ),
         degraded=inference.degraded,
         seconds=inference.seconds,

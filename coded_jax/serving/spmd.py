@@ -45,8 +45,8 @@ class Spmd:
             raise NotEnoughResults("the program could not begin before the deadline")
         available = erasures.available(without, pipeline.n)
         arrived = np.flatnonzero(available)
-        for coding in pipeline.codings:
-            if not parts.enough(coding.code, pipeline.k, arrived):
+        for stage in pipeline.stages:
+            if not parts.enough(stage.code, pipeline.k, arrived):
                 raise NotEnoughResults(
                     f"results {arrived.tolist()} of {pipeline.n} are not enough"
                 )
@@ -56,7 +56,7 @@ class Spmd:
         now = time.monotonic()
         if now > end:
             raise NotEnoughResults(f"the program took {now - begun:.3g} s")
-        stages = len(pipeline.codings)
+        stages = len(pipeline.stages)
         return Inference(
             logits,
             np.broadcast_to(available, (stages, *available.shape)),

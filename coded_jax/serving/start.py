@@ -81,7 +81,7 @@ def _config(settings: dict[str, Any]) -> ServeConfig:
 
 
 def _require_batches(model: CodedModel, batches: tuple[int, ...]) -> None:
-    group = model.pipeline.group
+    group = model.pipeline.images_per_input
     fits = bool(batches) and all(b >= 1 and b % group == 0 for b in batches)
     accepted = "positive numbers" if group == 1 else f"multiples of {group}"
     require("batches", batches, fits, accepted)

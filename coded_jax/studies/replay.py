@@ -28,7 +28,7 @@ def replay(
       float32 `[R]` seconds.
     """
     pipeline = strategy.model.pipeline
-    coded, rounds = strategy.kind in ("coded", "mds"), len(pipeline.codings)
+    coded, rounds = strategy.kind in ("coded", "mds"), len(pipeline.stages)
     phases = calm.phases
     one = Round(
         1.0,

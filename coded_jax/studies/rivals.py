@@ -75,9 +75,9 @@ def work_of(model: CodedModel) -> float:
 
 def pieces_text(pipeline: Pipeline) -> str:
     """Returns the grid of pieces, and the pieces sent beside them: `4x1 + 2`."""
-    grids = {coding.plan.grid for coding in pipeline.codings}
+    grids = {stage.plan.grid for stage in pipeline.stages}
     grid = "x".join(map(str, grids.pop())) if len(grids) == 1 else str(pipeline.k)
-    blank = all(coding.code.blank for coding in pipeline.codings)
+    blank = all(stage.code.blank for stage in pipeline.stages)
     return grid if blank else f"{grid} + {pipeline.r}"
 
 

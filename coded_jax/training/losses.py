@@ -1,4 +1,4 @@
-"""What is minimised: cross-entropy of the base model, feature errors of the code."""
+"""Losses: cross-entropy of the base model, feature errors of the code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from coded_jax.devices.placement import Spread
 from coded_jax.inference.pipeline import (
     Pipeline,
     base_features,
+    exact_outputs,
+    inputs_of,
     mask_axis,
     per_stage,
-    pixels,
 )
 from coded_jax.inference.stages import (
     coded_features,
@@ -25,6 +26,7 @@ from coded_jax.inference.stages import (
     parity_features,
     reconstruct,
 )
+from coded_jax.training.config import TrainConfig
 from coded_jax.types import PyTree
 
 CACHE_BYTES = 4 << 30
@@ -36,22 +38,22 @@ CHUNK = 500
 def with_targets(
     pipeline: Pipeline, frozen: PyTree, arrays: dict[str, jax.Array]
 ) -> dict[str, Any]:
-    """Adds what the frozen base model makes of the images, for good.
+    """Adds the exact outputs of the coded stages to the training arrays, for good.
 
     Args:
       pipeline: the coded inference.
       frozen: variables of the base model.
-      arrays: `images` uint8 `[N, H, W, C]`, and others that are returned as they are.
+      arrays: `images` `[N, H, W, C]`, and others that are returned as they are.
 
     Returns:
-      With `targets`, a tuple of the `[N, M*, M'*, D]` that are the exact outputs of the
-      coded stages, of the pipeline's dtype; but without them if they have more than
-      `CACHE_BYTES`: then every step computes its own.
+      With `targets`, a tuple of `[N, M*, M'*, D]` of the pipeline's dtype, one for each
+      coded stage; but without them if they have more than `CACHE_BYTES`: then every
+      step computes its own.
     """
     total = len(arrays["images"])
     values = sum(
-        plan.rows.out * plan.columns.out * plan.feature_channels
-        for plan, _ in pipeline.codings
+        stage.plan.rows.out * stage.plan.columns.out * stage.plan.feature_channels
+        for stage in pipeline.stages
     )
     if jnp.dtype(pipeline.dtype).itemsize * total * values > CACHE_BYTES:
         return arrays
@@ -63,18 +65,18 @@ def with_targets(
 
 
 def require_nonnegative(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> None:
-    """Raises ValueError if a coded stage puts out negative values.
+    """Checks that no coded stage puts out negative values.
 
     Args:
       pipeline: the coded inference.
       frozen: variables of the base model.
-      images: uint8 `[N, H, W, C]`, of which the first `CHUNK` are tried.
+      images: `[N, H, W, C]`, of which the first `CHUNK` are tried.
+
+    Raises:
+      ValueError: one does.
     """
-    for stage, target in zip(
-        (stage for stage in pipeline.stages if stage.coding),
-        _targets_of(pipeline, frozen, images[:CHUNK]),
-        strict=True,
-    ):
+    targets = _targets_of(pipeline, frozen, images[:CHUNK])
+    for stage, target in zip(pipeline.stages, targets, strict=True):
         if (lowest := float(target.min())) < 0:
             first, last = stage.blocks
             raise ValueError(
@@ -84,22 +86,22 @@ def require_nonnegative(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -
 
 
 def constants(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> PyTree:
-    """Parameters of codes that need the mean of their shares, see `Code.constants`.
+    """Computes the parameters of codes that know their mean shares, `Code.constants`.
 
     Args:
       pipeline: with such a code in every coded stage.
       frozen: variables of the base model.
-      images: uint8 `[N, H, W, C]`, those of the training split.
+      images: `[N, H, W, C]`, those of the training split.
     """
     total, sums = len(images), None
     for start in range(0, total, CHUNK):
         targets = _targets_of(pipeline, frozen, images[start : start + CHUNK])
-        found = [target.astype(jnp.float32).sum(axis=0) for target in targets]
-        sums = jax.tree.map(jnp.add, sums, found) if sums else found
-    means = [each[None] / total for each in sums or ()]
+        of_chunk = [target.astype(jnp.float32).sum(axis=0) for target in targets]
+        sums = jax.tree.map(jnp.add, sums, of_chunk) if sums else of_chunk
+    means = [total_of_stage[None] / total for total_of_stage in sums or ()]
     return tuple(
-        code.constants(splitting.shares(plan, mean)[:, 0])  # type: ignore
-        for (plan, code), mean in zip(pipeline.codings, means, strict=True)
+        stage.code.constants(splitting.shares(stage.plan, mean)[:, 0])  # type: ignore
+        for stage, mean in zip(pipeline.stages, means, strict=True)
     )
 
 
@@ -107,23 +109,13 @@ def constants(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> PyTree:
 def _targets_of(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array
 ) -> tuple[jax.Array, ...]:
-    def local(spread: Spread, frozen: PyTree, images: jax.Array) -> tuple:
-        return _targets(pipeline, frozen, images)
+    """Runs `exact_outputs`, each device on its part of the batch."""
 
-    targets = placement.over_batch(pipeline.mesh, local, (None, 0))
+    def compute_part(spread: Spread, frozen: PyTree, images: jax.Array) -> tuple:
+        return exact_outputs(pipeline, frozen, images)
+
+    targets = placement.over_batch(pipeline.mesh, compute_part, (None, 0))
     return placement.everywhere(pipeline.mesh, targets(frozen, images))
-
-
-def _targets(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array
-) -> tuple[jax.Array, ...]:
-    """Exact outputs `[B, M*, M'*, D]` of the coded stages."""
-    x, targets = pixels(pipeline, images), []
-    for stage in pipeline.stages:
-        x = compute(stage, frozen, x)
-        if stage.coding:
-            targets.append(x)
-    return tuple(targets)
 
 
 def base_losses(
@@ -132,13 +124,16 @@ def base_losses(
     batch: dict[str, jax.Array],
     label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, PyTree]:
-    """Cross-entropy `[B]` of the uncoded base model, and the variables that it moves.
+    """Computes the base model's cross-entropy and the variables that it updates itself.
 
     Args:
       pipeline: whose base model is trained.
       variables: of the base model.
       batch: `images` uint8 `[B, H, W, C]` and `labels` int32 `[B]`.
       label_smoothing: this share of the labels' weight goes to all classes alike.
+
+    Returns:
+      The losses float32 `[B]`, and see `BaseModel.train`.
     """
     train, mesh = pipeline.base.train, pipeline.mesh
 
@@ -147,17 +142,17 @@ def base_losses(
         targets = optax.smooth_labels(targets, label_smoothing)
         return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
-    def local(spread: Spread, variables: PyTree, batch: dict) -> jax.Array:
+    def compute_part(spread: Spread, variables: PyTree, batch: dict) -> jax.Array:
         features = base_features(pipeline, variables, batch["images"])
         logits = pipeline.base.head(variables, features.astype(jnp.float32))
         return cross_entropy(logits, batch["labels"])
 
     if train is None:
-        return placement.over_batch(mesh, local, (None, 0))(variables, batch), {}
+        return placement.over_batch(mesh, compute_part, (None, 0))(variables, batch), {}
     # Not example by example: a batch norm needs the statistics of the whole batch.
     batch = placement.divided(mesh, batch)
-    logits, moved = train(variables, pixels(pipeline, batch["images"]))
-    return cross_entropy(logits, batch["labels"]), moved
+    logits, updated = train(variables, inputs_of(pipeline, batch["images"]))
+    return cross_entropy(logits, batch["labels"]), updated
 
 
 def coded_losses(
@@ -166,16 +161,14 @@ def coded_losses(
     frozen: PyTree,
     batch: dict[str, Any],
     available: jax.Array,
-    end_to_end: bool = True,
-    distillation: float = 0.0,
-    supervision: float = 0.0,
+    config: TrainConfig | None = None,
 ) -> jax.Array:
-    """Squared error `[B]` of the reconstructed features, their mean (section III-C).
+    """Computes the mean squared error `[B]` of reconstructed features (section III-C).
 
     With several coded stages it is the sum of their errors, each over the mean square
-    of what the stage should have put out. No gradient reaches `frozen`.
+    of the stage's exact output. No gradient reaches `frozen`.
 
-    Distillation adds the squared error of what the head makes of them
+    Distillation adds the squared error of what the head makes of the features
     (`BaseModel.hidden`), so that those errors count most that matter to it.
     Supervision adds the cross-entropy of the head's answers with the labels.
 
@@ -183,50 +176,46 @@ def coded_losses(
       pipeline: the coded inference.
       params: of the codes, to be trained.
       frozen: variables of the base model.
-      batch: `images` uint8 `[B, H, W, C]`, `targets` if `with_targets` has them, and
-        `labels` int32 `[B]`, or `[B, k]` of groups, if there is supervision.
+      batch: `images` `[B, H, W, C]`, `targets` if `with_targets` has them, and `labels`
+        int32 `[B, ...]` if there is supervision.
       available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
-      end_to_end: whether a stage is given what the stages before it reconstructed, or
-        else what they should have.
-      distillation: weight of the head's error, which takes `end_to_end`.
-      supervision: weight of the cross-entropy, likewise.
+      config: its `stage_training` says whether a stage is given what the stages before
+        it reconstructed or their exact outputs, and `distillation` and `supervision`
+        are the weights of those terms; `TrainConfig()` if None.
     """
+    config = config or TrainConfig()
+    end_to_end = config.stage_training == "end_to_end"
 
-    def local(spread: Spread, params, frozen, batch, available) -> tuple:
-        x, coded = pixels(pipeline, batch["images"]), 0
+    def compare_part(spread: Spread, params, frozen, batch, available) -> tuple:
+        targets = batch.get("targets")
+        if targets is None:
+            targets = exact_outputs(pipeline, frozen, batch["images"])
+        x, is_exact = inputs_of(pipeline, batch["images"]), True
         errors, squares = [], []
-        exact = True  # whether x is what it is without any loss
-        targets = batch.get("targets") or _targets(pipeline, frozen, batch["images"])
-        for stage in pipeline.stages:
-            if not stage.coding:
-                x = compute(stage, frozen, x)
-                continue
-            inputs = (stage, frozen, params[coded], x, spread)
-            if exact and stage.coding.code.copied is None:
-                data = splitting.shares(stage.coding.plan, targets[coded])
-                features = jnp.concatenate([data, parity_features(*inputs)])
+        stages = zip(pipeline.stages, params, available, targets, strict=True)
+        for stage, own, mask, target in stages:
+            x = compute(stage.before, frozen, x)
+            if is_exact and stage.code.copied is None:
+                # The data results are parts of the target.
+                data = splitting.shares(stage.plan, target)
+                parity = parity_features(stage, frozen, own, x, spread)
+                features = jnp.concatenate([data, parity])
             else:
-                features = coded_features(*inputs)
-            merged = reconstruct(stage, params[coded], features, available[coded])
-            target = targets[coded].astype(jnp.float32)
-            error = merged.astype(jnp.float32) - target
-            errors.append(jnp.square(error).mean(axis=(1, 2, 3)))
-            squares.append(jnp.square(target).mean(axis=(1, 2, 3)))
-            x, exact = (merged, False) if end_to_end else (targets[coded], True)
-            coded += 1
-        if distillation:
-            ends = [x, targets[-1]]
-            for stage in pipeline.stages[_last_coded(pipeline) + 1 :]:
-                ends[1] = compute(stage, frozen, ends[1])
-            hidden = pipeline.base.hidden or pipeline.base.head
-            found, wanted = (
-                hidden(frozen, end.astype(jnp.float32)).reshape(len(x), -1)
-                for end in ends
+                features = coded_features(stage, frozen, own, x, spread)
+            merged = reconstruct(stage, own, features, mask)
+            errors.append(_mean_square(merged, target))
+            squares.append(_mean_square(target))
+            x, is_exact = (merged, False) if end_to_end else (target, True)
+        last = compute(pipeline.after, frozen, x)
+        if config.distillation:
+            exact = compute(pipeline.after, frozen, targets[-1])
+            hidden, exact_hidden = (
+                _hidden(pipeline, frozen, features) for features in (last, exact)
             )
-            errors.append(jnp.square(found - wanted).mean(axis=1))
-            squares.append(jnp.square(wanted).mean(axis=1))
-        if supervision:
-            logits = pipeline.base.head(frozen, x.astype(jnp.float32))
+            errors.append(jnp.square(hidden - exact_hidden).mean(axis=1))
+            squares.append(jnp.square(exact_hidden).mean(axis=1))
+        if config.supervision:
+            logits = pipeline.base.head(frozen, last.astype(jnp.float32))
             errors.append(_cross_entropy(logits, batch["labels"]))
             squares.append(jnp.ones_like(errors[-1]))
         return jnp.stack(errors), jnp.stack(squares)
@@ -234,23 +223,33 @@ def coded_losses(
     frozen = jax.lax.stop_gradient(frozen)
     available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
-    compare = placement.over_batch(pipeline.mesh, local, axes, 1)
+    compare = placement.over_batch(pipeline.mesh, compare_part, axes, 1)
     errors, squares = compare(params, frozen, batch, available)
-    if len(pipeline.codings) > 1:
+    if len(pipeline.stages) > 1:
         # Here, since the mean is that of the whole batch, not of a device's part of it.
         errors = errors / squares.mean(axis=1, keepdims=True)
-    ends = [weight for weight in (distillation, supervision) if weight]
-    weights = jnp.array([1.0] * len(pipeline.codings) + ends)
+    ends = [weight for weight in (config.distillation, config.supervision) if weight]
+    weights = jnp.array([1.0] * len(pipeline.stages) + ends)
     return (weights[:, None] * errors).sum(axis=0)
 
 
+def _mean_square(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
+    """Averages the squares of `x`, or of `x - y`, over all but the first axis."""
+    x = x.astype(jnp.float32)
+    difference = x if y is None else x - y.astype(jnp.float32)
+    return jnp.square(difference).mean(axis=(1, 2, 3))
+
+
+def _hidden(pipeline: Pipeline, frozen: PyTree, features: jax.Array) -> jax.Array:
+    """Computes the layer that distillation compares, `[B, Q]`."""
+    hidden = pipeline.base.hidden or pipeline.base.head
+    return hidden(frozen, features.astype(jnp.float32)).reshape(len(features), -1)
+
+
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """`[B]`, of the mean over `[B, ..]` labels; one of -1 counts as nothing."""
-    each = optax.softmax_cross_entropy_with_integer_labels(
+    """Averages over labels `[B, ...]` to `[B]`; a label of -1 counts as no error."""
+    entropies = optax.softmax_cross_entropy_with_integer_labels(
         logits, jnp.maximum(labels, 0)
     )
-    return jnp.where(labels < 0, 0, each).reshape(len(labels), -1).mean(axis=1)
-
-
-def _last_coded(pipeline: Pipeline) -> int:
-    return max(i for i, stage in enumerate(pipeline.stages) if stage.coding)
+    entropies = jnp.where(labels < 0, 0, entropies)
+    return entropies.reshape(len(labels), -1).mean(axis=1)

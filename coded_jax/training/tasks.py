@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -102,38 +101,18 @@ def code_task(
     def loss(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        if config.code_augmentation != "none":
-            change_key, key = jax.random.split(key)
-            kind = config.code_augmentation
-            images = groups.each_image(
-                functools.partial(augment, change_key, kind=kind),
-                batch["images"],
-                pipeline.group,
-            )
-            batch = {**batch, "images": images}
-        if pipeline.group > 1:  # other images together in every epoch
-            mix_key, key = jax.random.split(key)
-            batch = groups.regroup(mix_key, batch, pipeline.group)
+        key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
         available = draw_patterns(key, pipeline, len(batch["images"]), config)
-        losses = coded_losses(
-            pipeline,
-            params,
-            frozen,
-            batch,
-            available,
-            config.stage_training == "end_to_end",
-            config.distillation,
-            config.supervision,
-        )
+        losses = coded_losses(pipeline, params, frozen, batch, available, config)
         return losses, {}
 
     def score(params: PyTree) -> dict[str, float]:
-        found = pattern_accuracy.evaluate(
+        accuracies = pattern_accuracy.measure_patterns(
             pipeline, frozen, params, validation, patterns, config.stage_losses
         )
-        by_lost = pattern_accuracy.summarise([found]).items()
+        by_lost = pattern_accuracy.summarise([accuracies]).items()
         return {
-            SCORE: sum(outcome.accuracy for outcome in found) / len(found),
+            SCORE: sum(p.accuracy for p in accuracies) / len(accuracies),
             **{BY_LOST.format(l): summary["mean"] for l, summary in by_lost},
         }
 
@@ -166,7 +145,7 @@ def draw_patterns(
         return erasures.sample(key, n, most_lost, batch)
 
     if config.stage_losses == "per_stage":
-        return jax.vmap(draw)(jax.random.split(key, len(pipeline.codings)))
+        return jax.vmap(draw)(jax.random.split(key, len(pipeline.stages)))
     return draw(key)
 
 

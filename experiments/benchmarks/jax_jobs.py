@@ -87,7 +87,7 @@ def make_subject(
 
 def sizes(s: Subject) -> dict[str, Any]:
     """Returns the sizes that another framework needs; see `torch_baseline.Job`."""
-    plan, config = s.pipeline.codings[0].plan, s.config
+    plan, config = s.pipeline.stages[0].plan, s.config
     return {
         "network": config.encoder,
         "image": s.dataset.image_shape,
@@ -160,16 +160,16 @@ class Parts(NamedTuple):
 def make_parts(s: Subject, batch: int) -> Parts:
     """Returns encode, `f_conv` and decode as functions, with one result lost."""
     made = s.pipeline
-    (stage,), (coding,) = made.stages, made.codings
+    (stage,) = made.stages
     cast = lambda tree: jax.tree.map(lambda x: x.astype(made.dtype), tree)
 
     def encode(params: PyTree, images: jax.Array) -> jax.Array:
-        pieces = splitting.split(coding.plan, pipeline.pixels(made, images))
-        return coding.code.encode(cast(params[0]), pieces)
+        pieces = splitting.split(stage.plan, pipeline.inputs_of(made, images))
+        return stage.code.encode(cast(params[0]), pieces)
 
     def f_conv(frozen: PyTree, queries: jax.Array) -> jax.Array:
         each = jax.vmap(lambda pieces: stages.compute(stage, frozen, pieces))
-        return splitting.cut(coding.plan, each(queries))
+        return splitting.cut(stage.plan, each(queries))
 
     def decode(params: PyTree, *arrived: jax.Array) -> jax.Array:
         return stages.reconstruct(stage, params[0], *arrived)
@@ -234,7 +234,7 @@ def work(s: Subject, batch: int) -> dict[str, int]:
     A forward pass, and the gradients by the weights and by the inputs, each the same
     again. Nobody needs those of `f_conv` by its weights or of images.
     """
-    plan, network = s.pipeline.codings[0].plan, s.config.encoder
+    plan, network = s.pipeline.stages[0].plan, s.config.encoder
     (h, w, c), (m, m2, _) = plan.piece_shape, plan.share_shape
     places = {"encoder": c * h * w, "decoder": m * m2}
     if network == "mlp":

@@ -260,7 +260,7 @@ def test_a_copy_is_cut_as_the_piece_that_it_copies(lost):
     base = base_model([ConvNorm(3), ConvNorm(4)])
     variables = random_variables(base, (28, 28, 1))
     pipe = pipeline_of(base, k=4, r=4, code="replication")
-    assert len(set(pipe.codings[0].plan.rows.cuts)) > 1
+    assert len(set(pipe.stages[0].plan.rows.cuts)) > 1
     run = jax.jit(infer, static_argnums=0)
     found = run(pipe, variables, ({},), images_of(), available(lost, 8))
     expected = base.head(variables, base_features(pipe, variables, images_of()))
@@ -383,7 +383,7 @@ def test_groups_of_images_end_to_end(lenet, name, k):
     r = 2 if name == "replication" else 1
     pipe = pipeline_of(base, split="group", k=k, r=r, code=name)
     images = images_of(2 * k)
-    run = jax.jit(infer, static_argnums=0)
+    run = jax.jit(groups.infer_images, static_argnums=0)
     x = (images.astype("f") / 255 - np.float32(0.1)) / np.float32(0.3)
     logits = lambda x: base.head(variables, base.f_conv(variables, x))
     code = untrained(name, CodeShape(k, r, (28, 28, 1), (1, 1, 10)))
@@ -410,7 +410,7 @@ def test_which_images_of_a_group_are_decoded(lenet, name, decoded):
     strips = pipeline_of(lenet[0], k=2, r=2, code=name)
     for lost in ([1], [0, 2], [3]):
         found = predictions.decoded(strips, jnp.asarray(available(lost, 4)))
-        assert found.tolist() == [[name == "berrut" or lost != [3]]]
+        assert found.tolist() == [name == "berrut" or lost != [3]]
 
 
 def test_device_arrays_of_groups(lenet):

@@ -188,7 +188,9 @@ def test_evaluation_on_several_devices(lenet):
         frozen, params, arrays = placement.put_everywhere(
             mesh, (lenet[1], params, split)
         )
-        outcomes = pattern_accuracy.evaluate(pipe, frozen, params, arrays, patterns)
+        outcomes = pattern_accuracy.measure_patterns(
+            pipe, frozen, params, arrays, patterns
+        )
         base = pattern_accuracy.base_accuracy(pipe, frozen, arrays)
         found.append([base, *(value for o in outcomes for value in o[1:])])
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-9)

@@ -81,7 +81,7 @@ def test_study_of_a_network_and_of_its_losses():
     pipe, arrays = overconfident(3.0)
     patterns = erasures.patterns_up_to(3, 1)
     outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
-    found = pattern_accuracy.evaluate(pipe, {}, ({},), arrays, patterns)
+    found = pattern_accuracy.measure_patterns(pipe, {}, ({},), arrays, patterns)
     for a, b in zip(outcomes, found, strict=True):
         assert a.lost == b.lost
         assert a[1:] == pytest.approx(b[1:], rel=1e-5, nan_ok=True)
@@ -151,7 +151,7 @@ def test_answers_of_a_group_have_the_temperature_of_how_they_came():
         jnp.ones((3000, 2)),
     )
     sure, plain, correct = (
-        confidence._confident(found, jnp.array([5.0, 2.0]))[..., :3].reshape(-1, 3).T
+        confidence._confidences(found, jnp.array([5.0, 2.0]))[..., :3].reshape(-1, 3).T
     )
     assert confidence.calibration_error(np.asarray(sure), np.asarray(correct)) < 0.02
     assert confidence.calibration_error(np.asarray(plain), np.asarray(correct)) > 0.3
@@ -178,8 +178,8 @@ def test_several_seeds_as_one():
         return {"1": row, "2": {**row, "ece_decoded": 2 * ece, "aurc": 3 * ece}}
 
     one, other = seed(0.1, [0.0, 0.2], 1.5), seed(0.3, [0.1, 0.4], 2.0)
-    assert confidence.over_seeds([one]) == one
-    over = confidence.over_seeds([one, other])
+    assert confidence.mean_over_seeds([one]) == one
+    over = confidence.mean_over_seeds([one, other])
     assert over["1"]["ece_decoded"] is None and "ece_decoded_std" not in over["1"]
     for name, factor in (("ece_decoded", 2), ("aurc", 3)):
         assert over["2"][name] == pytest.approx(0.2 * factor)

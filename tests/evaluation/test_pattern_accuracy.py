@@ -10,7 +10,7 @@ import pytest
 from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.pattern_accuracy import Outcome
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import pipeline, stages
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
@@ -42,7 +42,7 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     pipe, variables, params, arrays = setting
     images, labels = arrays["images"], np.asarray(arrays["labels"])
     patterns = erasures.patterns_up_to(4, 2)
-    found = pattern_accuracy.evaluate(pipe, variables, params, arrays, patterns)
+    found = pattern_accuracy.measure_patterns(pipe, variables, params, arrays, patterns)
     assert [outcome.lost for outcome in found] == patterns
     target = pipeline.base_features(pipe, variables, images)
     base = np.asarray(pipe.base.head(variables, target)).argmax(1)
@@ -50,7 +50,7 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
         mask = erasures.available(outcome.lost, 4)
         logits = pipeline.infer(pipe, variables, params, images, mask)
         predicted = np.asarray(logits).argmax(1)
-        (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
+        (stage,), x = pipe.stages, pipeline.inputs_of(pipe, images)
         features = stages.coded_features(stage, variables, *params, x)
         merged = stages.reconstruct(stage, *params, features, mask)
         assert outcome.accuracy == pytest.approx((predicted == labels).mean())
@@ -62,7 +62,7 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
 
 
 def test_nothing_lost_is_exact_for_a_systematic_code(setting):
-    outcome = pattern_accuracy.evaluate(*setting, [()])[0]
+    outcome = pattern_accuracy.measure_patterns(*setting, [()])[0]
     assert outcome.agreement == 1
     assert outcome.feature_mse == pytest.approx(0, abs=1e-10)
 
@@ -79,7 +79,7 @@ def test_one_compilation_serves_every_pattern(setting):
         return code._replace(decode=decode)
 
     counted = pipe.with_codes(count)
-    pattern_accuracy.evaluate(
+    pattern_accuracy.measure_patterns(
         counted, variables, params, arrays, erasures.patterns_up_to(4, 2)
     )
     assert len(traced) == 1
@@ -87,11 +87,11 @@ def test_one_compilation_serves_every_pattern(setting):
 
 def test_summary_is_mean_and_worst_by_number_lost():
     outcomes = [
-        Outcome((), 0.9, 1, 0, math.nan),
-        Outcome((0,), 0.8, 1, 0, 0.6),
-        Outcome((1,), 0.5, 1, 0, 0.2),
-        Outcome((2,), 0.2, 1, 0, math.nan),
-        Outcome((0, 1), 0.1, 1, 0, 0.1),
+        PatternAccuracy((), 0.9, 1, 0, math.nan),
+        PatternAccuracy((0,), 0.8, 1, 0, 0.6),
+        PatternAccuracy((1,), 0.5, 1, 0, 0.2),
+        PatternAccuracy((2,), 0.2, 1, 0, math.nan),
+        PatternAccuracy((0, 1), 0.1, 1, 0, 0.1),
     ]
     summary = pattern_accuracy.summarise([outcomes])
     assert list(summary) == ["0", "1", "2"]
@@ -106,7 +106,7 @@ def test_deviations_are_over_seeds_not_over_patterns():
     def seed(*accuracies):
         lost = [(0,), (1,), (2,)]
         return [
-            Outcome(one, accuracy, 1, 0, decoded)
+            PatternAccuracy(one, accuracy, 1, 0, decoded)
             for one, accuracy, decoded in zip(lost, accuracies, accuracies, strict=True)
         ]
 
@@ -145,13 +145,19 @@ def test_images_without_a_label_do_not_count(monkeypatch, chunk):
     arrays = {"images": images, "labels": labels}
     assert pattern_accuracy.base_accuracy(pipe, {}, arrays) == pytest.approx(0.8)
     # Without the second half of the image, class 9 is lost.
-    whole, half = pattern_accuracy.evaluate(pipe, {}, ({},), arrays, [(), (1,)])
+    whole, half = pattern_accuracy.measure_patterns(pipe, {}, ({},), arrays, [(), (1,)])
     assert whole.accuracy == pytest.approx(0.8) and whole.agreement == 1
     assert half.accuracy == pytest.approx(0.6)
     # One pixel of 16 is lost, of two images that count, 8 and 9.
     assert half.feature_mse == pytest.approx(2 / 16 / 5)
     each = predictions.measure(
-        pipe, {}, ({},), arrays, [()], pattern_accuracy.outcome, per_image=True
+        pipe,
+        {},
+        ({},),
+        arrays,
+        [()],
+        pattern_accuracy.pattern_statistics,
+        per_image=True,
     )
     assert each[0, :, 0].tolist() == [1, 1, 1, 1, 0]
 
@@ -159,7 +165,7 @@ def test_images_without_a_label_do_not_count(monkeypatch, chunk):
 def test_losses_drawn_for_one_stage_are_held_losses(setting):
     patterns = erasures.patterns_up_to(4, 2)
     held, drawn = (
-        pattern_accuracy.evaluate(*setting, patterns, stage_losses)
+        pattern_accuracy.measure_patterns(*setting, patterns, stage_losses)
         for stage_losses in predictions.STAGE_LOSSES
     )
     for a, b in zip(held, drawn, strict=True):
@@ -181,7 +187,7 @@ def test_losses_drawn_per_stage(monkeypatch, chunk):
         "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),
         "labels": rng.integers(0, 10, 17).astype(np.int32),
     }
-    evaluate = lambda *args: pattern_accuracy.evaluate(
+    evaluate = lambda *args: pattern_accuracy.measure_patterns(
         pipe, variables, ({}, {}), arrays, [(), (0,), (2, 3)], *args
     )
     drawn, again, held = evaluate("per_stage"), evaluate("per_stage"), evaluate()

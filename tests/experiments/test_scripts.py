@@ -73,7 +73,7 @@ def test_every_network_has_a_small_and_a_full_flagfile(monkeypatch, dataset, net
     assert config.base_width == 1 if wide else config.base_width < 0.5
     shape = (28, 28, 1) if dataset == "fashion" else (32, 32, 3)
     pipeline = build.build_pipeline(config, shape, 10, (0.5,), (0.5,))
-    assert len(pipeline.codings) == (1 if net == "lenet5" else 2)
+    assert len(pipeline.stages) == (1 if net == "lenet5" else 2)
 
 
 def test_workdirs_of_flagfiles_differ():

@@ -18,9 +18,10 @@ from coded_jax.inference.pipeline import (
     base_features,
     from_decoder,
     infer,
-    pixels,
+    inputs_of,
     up_to_decoder,
 )
+from coded_jax.inference.pixels import normalise
 from coded_jax.inference.stages import coded_features, reconstruct
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
@@ -157,7 +158,7 @@ def test_every_example_may_lose_others(lenet, truth):
     mask = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
     (stage,) = pipeline.stages
     features = jax.jit(coded_features, static_argnums=0)(
-        stage, lenet[1], {}, pixels(pipeline, random_images())
+        stage, lenet[1], {}, inputs_of(pipeline, random_images())
     )
     chex.assert_shape(features, (3, B, 2, 4, 16))
     merged = jax.jit(reconstruct, static_argnums=0)(stage, {}, features, mask)
@@ -226,6 +227,19 @@ def test_scaled_images_are_refused(lenet):
             f(pipeline, lenet[1], images)
 
 
+def test_real_images_are_taken_as_they_are(lenet):
+    """By a pipeline without a mean and a deviation, which refuses pixels then."""
+    pipeline = make(lenet, (2, 1), 1)
+    real = pipeline._replace(mean=None, std=None)
+    images = normalise(random_images(), pipeline.mean, pipeline.std)
+    chex.assert_trees_all_equal(
+        base_features(real, lenet[1], images),
+        base_features(pipeline, lenet[1], random_images()),
+    )
+    with pytest.raises(ValueError, match="^images are uint8; accepted: real numbers"):
+        base_features(real, lenet[1], random_images())
+
+
 # --- chains of stages -----------------------------------------------------------------
 
 # Two shares are halves of the 28 rows of block 1, or of the 14 of block 2, and 4 rows
@@ -259,7 +273,7 @@ def make_chain(stages, recipe="systematic"):
 
 def by_hand(pipeline, variables, images, masks):
     """Logits of a chain that has zeros in the place of lost rows."""
-    ends = [stage.blocks[1] for stage in pipeline.stages if stage.coding]
+    ends = [stage.blocks[1] for stage in pipeline.stages]
     coded, x = dict(zip(ends, masks, strict=True)), normalised(pipeline, images)
     for i, block in enumerate(pipeline.base.blocks, start=1):
         x = block(variables, x)
@@ -276,10 +290,10 @@ def lost_in_stages(*lost):
 @pytest.mark.parametrize("stages", CHAINS)
 def test_chain_is_uncoded_where_nothing_is_lost(stages):
     pipeline, variables, params = make_chain(stages)
-    assert [s.blocks for s in pipeline.stages if s.coding] == list(stages)
-    assert [s.blocks for s in pipeline.stages if not s.coding] == (
-        [(5, 13)] if stages == CHAINS[0] else [(2, 2), (5, 13)]
-    )
+    assert [stage.blocks for stage in pipeline.stages] == list(stages)
+    between = None if stages == CHAINS[0] else (2, 2)
+    assert [stage.before.blocks for stage in pipeline.stages] == [None, between]
+    assert pipeline.after.blocks == (5, 13)
     base, images = pipeline.base, random_images()
     whole = jax.jit(lambda x: base.head(variables, base.f_conv(variables, x)))
     expected = whole(normalised(pipeline, images))

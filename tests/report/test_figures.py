@@ -8,6 +8,7 @@ import pytest
 
 import coded_jax
 from coded_jax import data
+from coded_jax.data.groups import inputs_of_split
 from coded_jax.evaluation import inspection
 from coded_jax.evaluation.inspection import StageMaps
 from coded_jax.report import model_figures, run_figures
@@ -23,7 +24,7 @@ def confusion(model, split, lost):
         model.pipeline,
         model.frozen,
         model.params,
-        split,
+        inputs_of_split(model.pipeline, split),
         lost,
         classes=model.results["classes"],
         stage_losses=losses,
@@ -115,7 +116,7 @@ def test_picture_while_a_code_trains(model, split):
     arrived = picture[: size - 2, 4 * size : 5 * size - 2]
     red = (arrived == (255, 0, 0)).all(-1)
     assert red[:12].all() and not red[12:].any()  # data 0 has the upper rows
-    group = model.pipeline._replace(group=2)
+    group = model.pipeline._replace(separate=True)
     assert inspection.drawer(group, model.frozen, images, [0]) is None
 
 
@@ -135,7 +136,7 @@ def test_side_by_side_is_scaled_by_the_original():
 
 
 def test_groups_have_no_feature_maps(model, split):
-    groups = model._replace(pipeline=model.pipeline._replace(group=2))
+    groups = model._replace(pipeline=model.pipeline._replace(separate=True))
     with pytest.raises(ValueError, match="^split: 'group' given"):
         maps_of(groups, split.images[:2], (0,))
 

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from coded_jax.runs.build import build_pipeline, stage_blocks
+from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
+from coded_jax.types import BaseModel
 
 
 @pytest.mark.parametrize(
@@ -103,16 +104,22 @@ def test_flags_of_stages():
 
 
 @pytest.mark.parametrize(
-    "stages, whole",
+    "stages, coded, whole",
     [
-        (None, [(1, 9, True)]),
-        (((1, 9),), [(1, 9, True)]),
-        (((1, 2), (3, 5)), [(1, 2, True), (3, 5, True), (6, 9, False)]),
-        (((2, 2), (4, 9)), [(1, 1, False), (2, 2, True), (3, 3, False), (4, 9, True)]),
+        (None, [(1, 9)], [None, None]),
+        (((1, 9),), [(1, 9)], [None, None]),
+        (((1, 2), (3, 5)), [(1, 2), (3, 5)], [None, None, (6, 9)]),
+        (((2, 2), (4, 9)), [(2, 2), (4, 9)], [(1, 1), (3, 3), None]),
     ],
 )
-def test_stages_have_every_block_once(stages, whole):
-    assert stage_blocks(Config(base_model="resnet18", stages=stages), 9) == whole
+def test_stages_have_every_block_once(stages, coded, whole):
+    config = Config(dataset="own", base_model="own", stages=stages)
+    blocks = (lambda variables, x: x,) * 9
+    base = BaseModel(lambda *args: {}, blocks, lambda variables, x: x)
+    pipeline = build_pipeline(config, (8, 8, 1), 10, (0.5,), (0.5,), base=base)
+    assert [stage.blocks for stage in pipeline.stages] == coded
+    segments = [stage.before for stage in pipeline.stages] + [pipeline.after]
+    assert [segment.blocks for segment in segments] == whole
 
 
 def test_blocks_that_a_model_has_not_are_refused():

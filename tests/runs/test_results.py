@@ -4,15 +4,21 @@ import math
 
 import pytest
 
-from coded_jax.evaluation.pattern_accuracy import Outcome
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.runs import results
 
 
 def test_a_pattern_is_the_mean_over_its_seeds():
     """Catches a deviation of anything but one pattern's accuracies over the seeds."""
     nan = math.nan
-    first = [Outcome((), 0.9, 1.0, 0.0, nan), Outcome((0,), 0.7, 0.8, 0.25, 0.6)]
-    second = [Outcome((), 0.9, 1.0, 0.0, nan), Outcome((0,), 0.5, 0.4, 0.75, 0.2)]
+    first = [
+        PatternAccuracy((), 0.9, 1.0, 0.0, nan),
+        PatternAccuracy((0,), 0.7, 0.8, 0.25, 0.6),
+    ]
+    second = [
+        PatternAccuracy((), 0.9, 1.0, 0.0, nan),
+        PatternAccuracy((0,), 0.5, 0.4, 0.75, 0.2),
+    ]
     nothing, one = results._patterns([first, second])
     assert nothing == {
         "lost": (),

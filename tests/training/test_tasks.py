@@ -46,6 +46,11 @@ def make_pipeline(base, variables, make_code, k=2, r=1):
     return one_stage(base, plan, make_code(shape), MEAN, STD, r)
 
 
+def training(end_to_end):
+    name = "end_to_end" if end_to_end else "per_stage"
+    return TrainConfig(stage_training=name)
+
+
 def learned(**options):
     return functools.partial(pipelines.learned, **options)
 
@@ -72,14 +77,14 @@ def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
     kernel = frozen["head"]["params"]["Dense_0"]["kernel"]
     hidden = np.square(lost.reshape(6, -1) @ kernel).mean(1)
     find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
-    plain, with_hidden = find(), find(distillation=0.5)
+    plain, with_hidden = find(), find(TrainConfig(distillation=0.5))
     np.testing.assert_allclose(with_hidden, plain + 0.5 * hidden, rtol=1e-4)
     # Without a hidden layer that is known, the logits.
     pipe = pipe._replace(base=pipe.base._replace(hidden=None))
     find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
     apart = base.head(frozen, target - lost) - base.head(frozen, target)
     expected = plain + 2 * np.square(apart).mean(1)
-    np.testing.assert_allclose(find(distillation=2.0), expected, rtol=1e-4)
+    np.testing.assert_allclose(find(TrainConfig(distillation=2.0)), expected, rtol=1e-4)
 
 
 def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
@@ -94,8 +99,8 @@ def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
     entropies = np.where(labels < 0, 0, -logs[np.arange(6), labels])
     find = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
     np.testing.assert_allclose(
-        find(supervision=2.0, distillation=0.5),
-        find(distillation=0.5) + 2 * entropies,
+        find(TrainConfig(supervision=2.0, distillation=0.5)),
+        find(TrainConfig(distillation=0.5)) + 2 * entropies,
         rtol=1e-4,
     )
 
@@ -246,7 +251,7 @@ def test_kept_targets_give_the_same_losses(lenet, images, k, r):
     losses = jax.jit(functools.partial(coded_losses, pipe))
     for batch in (kept, {"images": images}):
         found = losses(params, frozen, batch, available)
-        (stage,), x = pipe.stages, pipeline.pixels(pipe, images)
+        (stage,), x = pipe.stages, pipeline.inputs_of(pipe, images)
         whole = stages.coded_features(stage, frozen, *params, x)
         merged = stages.reconstruct(stage, *params, whole, available)
         target = pipeline.base_features(pipe, frozen, images)
@@ -271,7 +276,7 @@ def make_chain(make_code=None):
     own = {"dataset": "own", "base_model": "own"}
     config = Config(**own, stages=((1, 2), (3, 4)))
     pipe = build_pipeline(config, SHAPE, 10, MEAN, STD, base=base)
-    assert pipe.codings[1].plan.rows.out == 14
+    assert pipe.stages[1].plan.rows.out == 14
     make = make_code or codes.zero_fill
     return pipe.with_codes(lambda shape, code: make(shape)), variables
 
@@ -299,7 +304,7 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
         batch = with_targets(pipe, variables, batch)
         shapes = [target.shape for target in batch["targets"]]
         assert shapes == [(6, 28, 28, 4), (6, 14, 14, 4)]
-    found = jax.jit(functools.partial(coded_losses, pipe, end_to_end=end_to_end))(
+    found = jax.jit(functools.partial(coded_losses, pipe, config=training(end_to_end)))(
         ({}, {}), variables, batch, masks
     )
     first, second = (jax.jit(chain(pipe.base.blocks[i : i + 2])) for i in (0, 2))
@@ -338,7 +343,9 @@ def test_distillation_of_a_chain(images):
     x[:, :7] = 0
     wanted, found = (pipe.base.head(variables, f) for f in (exact, x))
     error = np.square(wanted - found).mean(1) / np.square(wanted).mean()
-    np.testing.assert_allclose(find(distillation=3.0), find() + 3 * error, rtol=1e-4)
+    np.testing.assert_allclose(
+        find(TrainConfig(distillation=3.0)), find() + 3 * error, rtol=1e-4
+    )
 
 
 def test_nonnegative_features_are_asked_for(lenet, images):
@@ -361,7 +368,7 @@ def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
     @functools.partial(jax.jit, static_argnames="end_to_end")
     def gradients(batch, end_to_end):
         loss = lambda params, frozen: coded_losses(
-            pipe, params, frozen, batch, masks, end_to_end
+            pipe, params, frozen, batch, masks, training(end_to_end)
         ).mean()
         return jax.grad(loss, (0, 1))(params, variables)
 
@@ -403,7 +410,7 @@ def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
     @jax.jit
     def both(params):
         chained = lambda p: coded_losses(
-            pipe, (p, second), variables, batch, masks, end_to_end=False
+            pipe, (p, second), variables, batch, masks, training(False)
         ).mean()
         single = lambda p: coded_losses(alone, (p,), variables, batch, masks).mean()
         return jax.grad(chained)(params), jax.grad(single)(params)
@@ -424,8 +431,8 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
     pipe = pipe.with_codes(lambda shape, code: code._replace(systematic=systematic))
     seen = []
 
-    def note(pipe, params, frozen, batch, available, end_to_end, *weights):
-        seen.append((available, end_to_end))
+    def note(pipe, params, frozen, batch, available, config):
+        seen.append((available, config.stage_training))
         return jnp.zeros(6)
 
     monkeypatch.setattr(tasks, "coded_losses", note)
@@ -441,8 +448,8 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
         )
         batch = {"images": np.tile(images, (100, 1, 1, 1))}
         task.loss(({}, {}), variables, batch, jax.random.key(0))
-    (mask, end_to_end), (again, not_end_to_end) = seen
-    assert end_to_end and not not_end_to_end
+    (mask, first), (again, second) = seen
+    assert (first, second) == STAGE_TRAININGS
     np.testing.assert_array_equal(mask, again)
     held = stage_losses == "held"
     assert mask.shape == ((3, 600) if held else (2, 3, 600))
