@@ -24,6 +24,27 @@ def test_confidence_is_the_largest_probability_over_a_temperature():
     np.testing.assert_allclose(found, halved[0] / halved.sum(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("array", [jnp.asarray, np.asarray])
+def test_probabilities_of_both_backends(array):
+    """16 to 1 is 4 to 1 at a temperature of 2, and 2 to 1 at one of 4."""
+    logits = array(np.log(np.array([[16.0, 1.0], [16.0, 1.0]], "f")))
+    found = confidence.probabilities(logits, array(np.array([[2.0], [4.0]], "f")))
+    assert isinstance(found, type(logits))
+    np.testing.assert_allclose(found, [[4 / 5, 1 / 5], [2 / 3, 1 / 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("lost, expected", [((), 2.0), ((0,), 4.0), ((2,), 2.0)])
+def test_temperatures_of_decoded_and_whole_answers(lost, expected):
+    """Only what a decoder made has that of the number of lost results."""
+    config = Config(dataset="own", base_model="own", code="mds")
+    base = BaseModel(lambda *args: {}, (lambda variables, x: x,), lambda v, x: x)
+    pipe = build_pipeline(config, (4, 4, 1), CLASSES, (0.0,), (1.0,), base=base)
+    studied = {"0": {"temperature": 2.0}, "1": {"temperature": 4.0}}
+    available = erasures.available(lost, 3)
+    found = confidence.temperatures(studied, pipe, available, 5)
+    np.testing.assert_array_equal(found, np.full((5, 1), expected))
+
+
 def test_no_answer_has_no_confidence():
     logits = jnp.array([[1.0, jnp.nan], [1.0, 2.0]])
     found = confidence.confidence(logits, 1.0)

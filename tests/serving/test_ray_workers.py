@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-import coded_jax
 from coded_jax import data, serving
 from coded_jax.latency.stragglers import Bernoulli
 from coded_jax.serving.faults import Faults, inject
@@ -228,12 +227,6 @@ def test_addresses_beyond_loopback_need_a_token(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(ValueError, match=message):
         serving.serve(finished, "ray", address=address)
-
-
-def test_models_of_this_process_are_refused(finished):
-    model = coded_jax.load(finished, devices=1)
-    with pytest.raises(ValueError, match="run: a model given"):
-        serving.serve(model, "ray")
 
 
 def test_metrics_as_prometheus_text(service, images):

@@ -1,0 +1,105 @@
+"""A CNN of one's own, of functions that no other process could import, is served."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax import codes, models, serving
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.types import Dataset, Split
+
+CLASSES = 3
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
+
+
+def dataset():
+    rng = np.random.default_rng(0)
+
+    def part(size):
+        images = rng.integers(0, 256, (size, 12, 12, 1), np.uint8)
+        return Split(images, rng.integers(0, CLASSES, size).astype(np.int32))
+
+    return Dataset("own", CLASSES, part(64), part(20), part(20), (0.5,), (0.3,))
+
+
+def closures():
+    """Blocks and a head that hold an array and each other."""
+    scale = jnp.asarray([[[[0.5, 1.0, 1.5, 2.0]]]])
+    dimensions = ("NHWC", "HWIO", "NHWC")
+
+    def conv(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=dimensions
+        )
+
+    def block(variables, x):
+        return jnp.tanh(scale * conv(variables["kernel"], x))
+
+    def head(variables, features):
+        return features.reshape(len(features), -1) @ variables["dense"]
+
+    rng = np.random.default_rng(1)
+    variables = {
+        "kernel": rng.normal(size=(3, 3, 1, 4)).astype("f"),
+        "dense": rng.normal(size=(6 * 6 * 4, CLASSES)).astype("f"),
+    }
+    return block, head, variables
+
+
+@pytest.fixture(scope="module")
+def images():
+    return dataset().test.images
+
+
+@pytest.fixture(scope="module")
+def model():
+    block, head, variables = closures()
+    return coded_jax.protect(
+        blocks=block,
+        head=head,
+        variables=variables,
+        dataset=dataset(),
+        devices=1,
+        epochs=1,
+        decoder_width=8,
+        baselines=(),
+    )
+
+
+def require_answers(service, model, images):
+    for lost in ((0,), (1,), (2,)):
+        response = service.submit(images[:4], without=lost).result()
+        assert response.classes.tolist() == model.classify(images[:4], lost).tolist()
+        expected = model.predict(images[:4], lost).confidence
+        np.testing.assert_allclose(response.confidence, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=needs_ray)])
+def test_a_model_in_memory(model, images, engine):
+    with serving.serve(model, engine, batches=(4,), deadline=600) as service:
+        require_answers(service, model, images)
+
+
+@needs_ray
+@pytest.mark.parametrize("name", [*models.BASE_MODELS, *codes.CODES])
+def test_every_model_can_be_shipped(name):
+    from ray import cloudpickle
+
+    config, shape = Config(), (28, 28, 1)
+    if name in codes.CODES:
+        config = Config(code=name)
+    elif name != "lenet5":
+        config, shape = Config(base_model=name, stages=((1, 1),)), (32, 32, 3)
+    statistics = (0.0,) * shape[-1], (1.0,) * shape[-1]
+    pipeline = build_pipeline(config, shape, 10, *statistics)
+    shipped = cloudpickle.loads(cloudpickle.dumps(pipeline))
+    key = jax.random.key(0)
+    assert jax.tree.map(jnp.shape, jax.eval_shape(shipped.init, key)) == jax.tree.map(
+        jnp.shape, jax.eval_shape(pipeline.init, key)
+    )
