@@ -1,4 +1,4 @@
-"""The records that the parts exchange: pure functions, with their variables apart."""
+"""Records and callables that all packages exchange; variables are passed beside them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ Block = Callable[[PyTree, jax.Array], jax.Array]
 
 
 class BaseModel(NamedTuple):
-    """A CNN cut in two: the part that can be distributed and the part that cannot.
+    """A CNN in two parts: blocks that can be distributed and a head that cannot.
 
     Attributes:
       init: `(key, image_shape, classes) -> variables`.
       blocks: the convolutional part, cut where a coded stage may begin or end. Each
-        is handed the variables of the whole model, and what the block before it made;
-        the first one the images.
+        takes the variables of the whole model and the output of the block before it;
+        the first one takes the images.
       head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
-      train: `(variables, images) -> (logits, moved)`, for models that are other
-        functions while they are trained; it computes in the images' dtype. `moved` has
-        those variables, in their places, that training sets itself, as running means
-        of a batch norm. If None, the blocks and the head are trained as they are.
+      train: `(variables, images) -> (logits, updated)`, for models that are other
+        functions while they are trained; it computes in the images' dtype. `updated`
+        has the variables, in their places, that training sets without a gradient, such
+        as running means of a batch norm. If None, blocks and head are trained as they
+        are.
       hidden: `(variables, features [B, M*, M'*, D]) -> [B, Q]`, a layer of the head
         that distillation compares; the logits if None.
     """
@@ -40,12 +41,12 @@ class BaseModel(NamedTuple):
     hidden: Callable[[PyTree, jax.Array], jax.Array] | None = None
 
     def f_conv(self, variables: PyTree, images: jax.Array) -> jax.Array:
-        """All blocks: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`."""
+        """Computes all blocks: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`."""
         return chain(self.blocks)(variables, images)
 
 
 def chain(blocks: tuple[Block, ...]) -> Block:
-    """One block that does what `blocks` do one after the other."""
+    """Returns one block that computes `blocks` one after the other."""
 
     def run(variables: PyTree, x: jax.Array) -> jax.Array:
         for block in blocks:

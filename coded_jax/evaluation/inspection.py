@@ -1,4 +1,4 @@
-"""What losses do to a model: its feature maps, and the answers that they spoil."""
+"""Inspection of losses: feature maps of the stages, and the answers that they spoil."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StageMaps(NamedTuple):
       arrived: float32 `[B, M*, M'*, D]`, the data pieces' results, NaN where lost.
       parity: float32 `[r, B, M, M', D]`, the parity pieces' results, NaN where lost;
         `[0, ...]` of a code that makes none.
-      reconstructed: float32 `[B, M*, M'*, D]`, what the next block is given.
+      reconstructed: float32 `[B, M*, M'*, D]`, the stage's decoded output.
     """
 
     blocks: tuple[int, int]
@@ -46,7 +46,7 @@ def feature_maps(
     images: jax.Array,
     lost: Iterable[int],
 ) -> list[StageMaps]:
-    """Feature maps of every coded stage, each of which loses the same results.
+    """Computes the feature maps of every coded stage, each with the same losses.
 
     Args:
       pipeline: the coded inference.
@@ -98,7 +98,7 @@ def _maps(
 def side_by_side(
     maps: StageMaps, channels: int
 ) -> tuple[list[int], dict[str, np.ndarray]]:
-    """Some channels of all maps, scaled to be looked at together.
+    """Selects channels of all maps and scales them to be looked at together.
 
     A channel has one scale in all maps, its range in the original, and in those of each
     parity piece a scale of its own, since mixtures have values of another size.
@@ -127,7 +127,7 @@ def side_by_side(
 
 
 def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
-    """All maps as one picture: a row for each image, its channels side by side.
+    """Draws all maps as one picture: a row for each image, channels side by side.
 
     Args:
       maps: of one stage.
@@ -155,7 +155,7 @@ def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
 def drawer(
     pipeline: Pipeline, frozen: PyTree, images: np.ndarray, lost: Iterable[int]
 ) -> Callable[[PyTree], np.ndarray] | None:
-    """What makes the `picture` of the last coded stage, given parameters of the codes.
+    """Returns a function `params of the codes -> picture` of the last coded stage.
 
     None where groups of images are coded, whose features are logits, and in several
     processes, of which one alone would draw.
@@ -171,7 +171,7 @@ def drawer(
 
 
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each channel, the least value and the distance to the largest, or 1 for 0."""
+    """Returns each channel's least value and its range, or 1 for a range of 0."""
     axes = tuple(range(values.ndim - 1))
     size = np.ptp(values, axis=axes)
     return values.min(axis=axes), np.where(size > 0, size, 1)

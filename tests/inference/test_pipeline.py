@@ -15,6 +15,7 @@ from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import (
+    Tail,
     base_features,
     from_decoder,
     infer,
@@ -22,7 +23,7 @@ from coded_jax.inference.pipeline import (
     up_to_decoder,
 )
 from coded_jax.inference.pixels import normalise
-from coded_jax.inference.stages import coded_features, reconstruct
+from coded_jax.inference.stages import Segment, coded_features, reconstruct
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -238,6 +239,19 @@ def test_real_images_are_taken_as_they_are(lenet):
     )
     with pytest.raises(ValueError, match="^images are uint8; accepted: real numbers"):
         base_features(real, lenet[1], random_images())
+
+
+def test_a_second_tail_answers_what_has_lost_a_data_result(lenet):
+    """And nothing else: a lost parity result changes no answer."""
+    base, variables = lenet
+    tail = Tail(Segment(), lambda variables, x: -2 * base.head(variables, x))
+    pipeline = make(lenet, (2, 1), 1)
+    masks = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 0]], bool)  # the second lost data 0
+    inputs = variables, NOTHING, random_images(), masks
+    own = jax.jit(infer, static_argnums=0)(pipeline, *inputs)
+    both = jax.jit(infer, static_argnums=0)(pipeline._replace(lost_tail=tail), *inputs)
+    expected = np.where(np.array([0, 1, 0], bool)[:, None], -2 * own, own)
+    chex.assert_trees_all_close(both, expected, rtol=1e-5, atol=1e-5)
 
 
 # --- chains of stages -----------------------------------------------------------------
