@@ -1,4 +1,4 @@
-"""Records and callables that all packages exchange; variables are passed beside them."""
+"""Records and callables that all packages exchange, without any variables."""
 
 from __future__ import annotations
 
