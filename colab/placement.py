@@ -244,5 +244,5 @@ for name, ((pipeline, *_), f) in ways.items():
 # device a code costs more than it saves; on `n` devices each has one piece to compute,
 # and the slowest of them need not be waited for. Which device is lost is data and not
 # structure: the time is the same, and nothing compiles anew. One program over all
-# devices waits for all of its parts; the runtime that answers from the first `K`
-# results of `n` is `coded_jax.runtime`.
+# devices waits for all of its parts; what answers from the first `K` results of
+# `n` is `coded_jax.serve`.

@@ -18,7 +18,13 @@ from rich.console import Console
 
 from coded_jax.report import run_tables
 from coded_jax.runs.sweep_table import SWEEP
-from tables import frontier_tables, latency_tables, result_tables, sweep_tables
+from tables import (
+    frontier_tables,
+    latency_tables,
+    modules,
+    result_tables,
+    sweep_tables,
+)
 from tables.finished_runs import read_results
 
 EXPERIMENTS = Path(__file__).parents[1]
@@ -92,6 +98,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "benchmark": benchmark_section,
     "plan": plan_section,
     "latency": latency_section,
+    "modules": modules.package_section,
+    "scripts": modules.scripts_section,
 }
 
 

@@ -164,16 +164,29 @@ def test_every_guide_is_listed():
     assert sorted(set(listed)) == GUIDES
 
 
-def test_every_module_is_in_the_table_of_the_readme():
-    table = (ROOT / "README.md").read_text().split("| One idea |")[1]
-    table = table.split("\n\n")[0]
+def test_every_module_is_in_the_table_of_the_design():
+    """And no other; `tests/report/test_reports.py` compares the ideas themselves."""
+    listed = re.findall(r"^\| \**`([\w.]+)`", design_section("modules"), re.M)
     package = ROOT / "coded_jax"
-    files = [*package.glob("*.py"), *package.glob("runtime/*.py")]
-    modules = {path.stem for path in files} - {"__init__"}
-    assert {name for name in modules if f"`{name}`" not in table} == set()
+    files = {path.relative_to(package) for path in package.rglob("*.py")}
+    names = {".".join(path.with_suffix("").parts) for path in files}
+    modules = {name.removesuffix(".__init__") for name in names} - {"__init__"}
+    assert sorted(listed) == sorted(modules)
 
 
-@pytest.mark.long
+def test_the_table_of_the_design_has_the_order_of_the_contracts():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = (x["layers"] for x in contracts if x["type"] == "layers")
+    bold = re.findall(r"^\| \*\*`(\w+)`", design_section("modules"), re.M)
+    assert bold == layers[::-1]
+
+
+def design_section(name):
+    text = (ROOT / "docs/design.md").read_text()
+    return text.split(f"<!-- {name}: begin -->")[1].split(f"<!-- {name}: end -->")[0]
+
+
 def test_reference_is_built_without_warnings(first):
     run_blocks("docs/README.md", guide_blocks("README"), first)
     pages = {path.stem for path in (first / "site/coded_jax").glob("*.html")}
