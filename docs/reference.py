@@ -5,11 +5,13 @@ python docs/reference.py site  # then open site/index.html
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
 import sys
+import typing
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,19 +25,19 @@ import coded_jax
 
 
 def modules() -> Iterator[ModuleType]:
-    """All of the package."""
-    for found in pkgutil.walk_packages(coded_jax.__path__, "coded_jax."):
-        yield importlib.import_module(found.name)
+    """Yields all modules of the package."""
+    for module in pkgutil.walk_packages(coded_jax.__path__, "coded_jax."):
+        yield importlib.import_module(module.name)
 
 
-def tell_fields(record: type) -> None:
+def describe_fields(record: type) -> None:
     """Gives the fields of a NamedTuple the comments behind them as docstrings.
 
-    In the place of what Python says of them, "Alias for field number 0".
+    They replace Python's own, "Alias for field number 0".
     """
     lines = inspect.getsource(record).splitlines()
-    found = filter(None, (re.match(r"    (\w+): .+?  # (.+)", line) for line in lines))
-    comments = dict(match.groups() for match in found)
+    fields = (re.match(r"    (\w+): .+?  # (.+)", line) for line in lines)
+    comments = dict(match.groups() for match in fields if match)
     for field in record._fields:
         getattr(record, field).__doc__ = comments.get(field, "")
     # Python makes it in a namespace of its own, where its annotations mean nothing.
@@ -50,14 +52,28 @@ def hide_flax(network: type) -> None:
         delattr(network, name)
 
 
+def resolve_fields(record: type) -> None:
+    """Evaluates the types of a dataclass's fields, of which some are inherited.
+
+    Their names mean nothing in the module of the class that inherits them.
+    """
+    types = typing.get_type_hints(record)
+    fields = {field.name: types[field.name] for field in dataclasses.fields(record)}
+    record.__init__.__annotations__ |= fields
+
+
 def main(folder: str) -> None:
     warnings.simplefilter("error")
     for module in modules():
-        for _, found in inspect.getmembers(module, inspect.isclass):
-            if found.__module__ == module.__name__ and hasattr(found, "_fields"):
-                tell_fields(found)
-            elif found.__module__ == module.__name__ and issubclass(found, nn.Module):
-                hide_flax(found)
+        for _, value in inspect.getmembers(module, inspect.isclass):
+            if value.__module__ != module.__name__:
+                continue
+            if hasattr(value, "_fields"):
+                describe_fields(value)
+            elif issubclass(value, nn.Module):
+                hide_flax(value)
+            elif any(map(dataclasses.is_dataclass, value.__bases__)):
+                resolve_fields(value)
     jax.Array.__qualname__ = "Array"  # and not with where they are made
     jax.sharding.Mesh.__module__ = "jax.sharding"
     pdoc.render.configure(docformat="google")

@@ -46,12 +46,11 @@ def places_from_flags(cells: list[Cell]) -> Places:
     """
     base_dir, coordinator = run_flags.BASE_DIR.value, run_flags.COORDINATOR.value
     bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
-    require(
-        "base_dir",
-        base_dir,
-        base_dir is None or len(bases) == 1,
-        f"none where cells need {len(bases)} base models",
-    )
+    if base_dir is not None and len(bases) > 1:
+        raise ValueError(
+            f"base_dir: {base_dir!r} given, none accepted where cells need "
+            f"{len(bases)} base models"
+        )
     if coordinator is not None:
         raise ValueError(
             f"coordinator: {coordinator!r} given, none accepted: a sweep's cells run "

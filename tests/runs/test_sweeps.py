@@ -115,7 +115,7 @@ def test_other_flags_are_refused_before_anything_is_lost(swept, given):
 
 def test_data_that_cannot_be_read_fail_their_cells_alone(given, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "run", lambda *_, **__: None)
-    monkeypatch.setattr(experiment, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(sweeps, "prepare", lambda *_, **__: None)
     cells = [sweeps.Cell(name, Config(dataset=name)) for name in ("mnist", "mnist_5k")]
     places = sweeps.Places(tmp_path, data_dir=str(tmp_path / "nowhere"))
     first, second = (sweeps.run_cell(cell, places) for cell in cells)
