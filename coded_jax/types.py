@@ -57,17 +57,40 @@ def chain(blocks: tuple[Block, ...]) -> Block:
 
 
 class CodeShape(NamedTuple):
-    """The sizes that a code is built for."""
+    """The sizes that a code is built for.
+
+    Attributes:
+      k, r: data and parity pieces.
+      piece: `(h, w, C)`.
+      share: `(M, M', D)`, the features of one piece.
+    """
 
     k: int
     r: int
-    piece: tuple[int, int, int]  # (h, w, C)
-    share: tuple[int, int, int]  # (M, M', D)
+    piece: tuple[int, int, int]
+    share: tuple[int, int, int]
 
     @property
     def n(self) -> int:
-        """All pieces."""
+        """Number of all pieces."""
         return self.k + self.r
+
+
+class Quorum(NamedTuple):
+    """The sets of results that suffice, so that nobody waits for others.
+
+    `codes.quorum` has the functions that decide by it.
+
+    Attributes:
+      name: `"any_k"`: any k of the n results; `"one_of_each"`: one copy of each data
+        piece; `"all_data"`: the k data pieces, beside which nothing is sent.
+      copies: the data piece that each of the n queries is a copy of, None for a mixture
+        of pieces. If None, the first k queries are the data pieces, and the others
+        mixtures.
+    """
+
+    name: str = "any_k"
+    copies: tuple[int | None, ...] | None = None
 
 
 class Code(NamedTuple):
@@ -80,27 +103,26 @@ class Code(NamedTuple):
         [k, B, M, M', D]`, where `available`, bool `[n, B]` or `[n, 1]`, is True where
         the result arrived. What stands in a lost slot, NaN included, has no effect.
       systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
-      waits: whether an image that has lost a data result has no answer, whatever its
-        shares are.
-      copied: which piece each of the n queries is a copy of, None for a mixture of
-        pieces; if None, the first k queries are the pieces and the others mixtures.
-      blank: whether the parity pieces are blank, and their results not looked at.
-      worker: `(params, frozen) -> variables`, of a code whose mixtures are computed by
-        networks of their own: those of the base model, with a leading axis `[r]`.
+      quorum: the sets of results that suffice. Only the queries that it names are sent
+        to devices: of `"all_data"` the parity pieces are blank.
+      answers_always: whether an image has an answer even where fewer results have
+        arrived than suffice, made of those that have.
+      parity_worker: `(params, frozen) -> variables` of a code whose mixtures are
+        computed by networks of their own: those of the base model, with a leading axis
+        `[r]`. If None, by the base model itself.
       decode_flops: `erasure pattern -> operations` for each value of a share, of a code
         whose `decode` does more than the pattern needs; if None, it does not.
-      constants: `mean shares [k, M, M', D] -> params`, of a code that is not trained
-        but knows the mean of its shares over the training images.
+      constants: `mean shares [k, M, M', D] -> params` of a code that is not trained
+        but depends on the mean of its shares over the training images.
     """
 
     init: Callable[[jax.Array], PyTree]
     encode: Callable[[PyTree, jax.Array], jax.Array]
     decode: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
     systematic: bool = False
-    waits: bool = False
-    copied: tuple[int | None, ...] | None = None
-    blank: bool = False
-    worker: Callable[[PyTree, PyTree], PyTree] | None = None
+    quorum: Quorum = Quorum()
+    answers_always: bool = True
+    parity_worker: Callable[[PyTree, PyTree], PyTree] | None = None
     decode_flops: Callable[[tuple[int, ...]], int] | None = None
     constants: Callable[[jax.Array], PyTree] | None = None
 

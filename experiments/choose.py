@@ -24,7 +24,7 @@ from tables.finished_runs import read_runs
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
 from coded_jax.latency import planner, simulation, stragglers
-from coded_jax.latency.planner import Candidate, Row
+from coded_jax.latency.planner import Candidate, Forecast
 from coded_jax.latency.simulation import Machine
 from coded_jax.runs import workdir
 
@@ -62,8 +62,10 @@ OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.p
 
 def machine_from_flags() -> Machine:
     """Returns the devices that the flags describe."""
-    late = LATE.value and stragglers.make(LATE.value, LATE_PARAMETERS.value)
-    compute = stragglers.make(COMPUTE.value, COMPUTE_PARAMETERS.value)
+    late = LATE.value and stragglers.make_distribution(
+        LATE.value, LATE_PARAMETERS.value
+    )
+    compute = stragglers.make_distribution(COMPUTE.value, COMPUTE_PARAMETERS.value)
     return Machine(compute, late, BANDWIDTH.value, FAILURE.value)
 
 
@@ -76,7 +78,7 @@ def client_seconds(machine: Machine) -> float:
 
 
 def write(
-    candidates: Sequence[Candidate], rows: Sequence[Row], machine: Machine
+    candidates: Sequence[Candidate], rows: Sequence[Forecast], machine: Machine
 ) -> None:
     """Writes `choose.json`, and `choose.png` with the best codes."""
     folder = workdir.absolute(OUTPUT.value, "output")
@@ -88,14 +90,14 @@ def write(
     }
     workdir.write_atomically(folder / "choose.json", json.dumps(content))
     best = [(row.code, row.k, row.r) for row in rows[:8]]
-    works = {
-        f"{c.code} k={c.work.k} r={c.work.r}": c.work
+    workloads = {
+        f"{c.code} k={c.workload.k} r={c.workload.r}": c.workload
         for c in candidates
-        if (c.code, c.work.k, c.work.r) in best
+        if (c.code, c.workload.k, c.workload.r) in best
     }
-    n = max(work.n for work in works.values())
+    n = max(workload.n for workload in workloads.values())
     key = jax.random.key(SEED.value)
-    completed = simulation.simulate(key, n, REQUESTS.value, machine, works)
+    completed = simulation.simulate(key, n, REQUESTS.value, machine, workloads)
     seconds = {name: completion.seconds for name, completion in completed.items()}
     latency_figures.draw_codes(folder / "choose.png", seconds, TARGET.value)
 
@@ -106,13 +108,13 @@ def main(argv: list[str]) -> None:
     machine = machine_from_flags()
     runs = read_runs(argv[1:])
     candidates = choice.candidates(runs, client_seconds(machine), HEDGE_AFTER.value)
-    rows = planner.plan(
+    rows = planner.rank(
         jax.random.key(SEED.value),
         candidates,
         machine,
         TARGET.value,
-        MAX_DEVICES.value,
-        REQUESTS.value,
+        max_devices=MAX_DEVICES.value,
+        requests=REQUESTS.value,
     )
     console = Console()
     console.print(choice.table(rows[: ROWS.value]))

@@ -59,7 +59,7 @@ def delays_from_flags() -> tuple[stragglers.Distribution, ...]:
         return ()
     per_worker = DELAY_PARAMETERS.value or [""]
     return tuple(
-        stragglers.make(DELAY.value, text.split(",") if text else [])
+        stragglers.make_distribution(DELAY.value, text.split(",") if text else [])
         for text in per_worker
     )
 

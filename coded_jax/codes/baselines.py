@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from coded_jax.codes.entry import CodeEntry
 from coded_jax.codes.learned import learned_code
 from coded_jax.codes.linear import zero_lost
+from coded_jax.codes.quorum import ALL_DATA
 from coded_jax.types import Code, CodeShape, PyTree
 
 
@@ -35,7 +36,7 @@ def mean_fill(shape: CodeShape) -> Code:
         encode=lambda params, pieces: _blank_parity(pieces, shape.r),
         decode=decode,
         systematic=True,
-        blank=True,
+        quorum=ALL_DATA,
         constants=lambda mean: {"mean": mean},
     )
 
@@ -57,7 +58,7 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return _blank_parity(pieces, shape.r)
 
-    return Code(init, encode, decode, code.systematic, blank=True)
+    return Code(init, encode, decode, code.systematic, ALL_DATA)
 
 
 NO_PARITY = CodeEntry(

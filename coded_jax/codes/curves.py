@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from coded_jax.codes.linear import chebyshev, linear_code
+from coded_jax.codes.quorum import any_k_mixtures
 from coded_jax.types import Code, CodeShape
 
 
@@ -122,4 +123,4 @@ def _through_curve(
         weights[:, arrived] = decoder(workers[arrived], data)
         return weights
 
-    return linear_code(shape, encoder(data, workers), decode, copied=(None,) * shape.n)
+    return linear_code(shape, encoder(data, workers), decode, any_k_mixtures(shape.n))

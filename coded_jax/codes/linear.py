@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes.erasures import Pattern
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
+from coded_jax.types import Code, CodeShape, PyTree, Quorum
 
 
 def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
@@ -68,8 +69,8 @@ def linear_code(
     shape: CodeShape,
     generator: np.ndarray,
     decoder: Callable[[np.ndarray], np.ndarray],
+    quorum: Quorum,
     systematic: bool = False,
-    copied: tuple[int | None, ...] | None = None,
 ) -> Code:
     """A matrix of pieces, and one of results for every erasure pattern.
 
@@ -79,8 +80,8 @@ def linear_code(
       shape: the sizes.
       generator: `[n, k]`.
       decoder: `arrived bool [n] -> [k, n]`; columns of lost results are not looked at.
+      quorum: the sets of results that suffice.
       systematic: whether shares whose own result arrived are passed through untouched.
-      copied: see `Code`.
     """
 
     matrices = decoding_matrices(shape.n, decoder)
@@ -102,9 +103,7 @@ def linear_code(
     def flops(lost: Pattern) -> int:
         return matrix_flops(matrices, lost, systematic)
 
-    return Code(
-        lambda key: {}, encode, decode, systematic, copied=copied, decode_flops=flops
-    )
+    return Code(lambda key: {}, encode, decode, systematic, quorum, decode_flops=flops)
 
 
 def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
@@ -127,7 +126,7 @@ def zero_fill(shape: CodeShape) -> Code:
     """No code: lost shares stay zero, as the paper's decoder is given lost results
     (section III-B). Its parity pieces are blank and never used."""
     pieces, as_they_are = _identity(shape), lambda arrived: np.eye(shape.k, shape.n)
-    return linear_code(shape, pieces, as_they_are, True)._replace(blank=True)
+    return linear_code(shape, pieces, as_they_are, ALL_DATA, systematic=True)
 
 
 def uncoded(shape: CodeShape) -> Code:
@@ -137,7 +136,7 @@ def uncoded(shape: CodeShape) -> Code:
     coded computation is compared since Lee et al. (2018). The r parity pieces are blank
     and never used.
     """
-    return zero_fill(shape)._replace(waits=True)
+    return zero_fill(shape)._replace(answers_always=False)
 
 
 def replication(shape: CodeShape) -> Code:
@@ -147,8 +146,7 @@ def replication(shape: CodeShape) -> Code:
     replicas of a coarser split, equal pieces are `k` of which `r` have a copy. The
     oldest answer to stragglers (Dean and Barroso 2013).
     """
-    copied = tuple(i % shape.k for i in range(shape.n))
-    generator = np.eye(shape.k)[list(copied)]
+    generator = np.eye(shape.k)[np.arange(shape.n) % shape.k]
 
     def decoder(arrived: np.ndarray) -> np.ndarray:
         weights = np.zeros((shape.k, shape.n))
@@ -157,7 +155,8 @@ def replication(shape: CodeShape) -> Code:
                 weights[j, copies[0]] = 1
         return weights
 
-    return linear_code(shape, generator, decoder, True, copied)
+    quorum = one_of_each(shape.k, shape.n)
+    return linear_code(shape, generator, decoder, quorum, systematic=True)
 
 
 def chebyshev(count: int, kind: int) -> np.ndarray:
@@ -202,7 +201,8 @@ def mds(shape: CodeShape) -> Code:
     convolution without padding does: CoCoI (2025) codes each such layer by itself.
     """
     generator = mds_generator(shape.k, shape.n)
-    return linear_code(shape, generator, least_squares(generator), True)
+    decoder = least_squares(generator)
+    return linear_code(shape, generator, decoder, ANY_K, systematic=True)
 
 
 def addition_generator(k: int, r: int) -> np.ndarray:
@@ -217,4 +217,5 @@ def addition_generator(k: int, r: int) -> np.ndarray:
 def addition(shape: CodeShape) -> Code:
     """ParM's addition code with the frozen `f_conv` itself as the parity model."""
     generator = addition_generator(shape.k, shape.r)
-    return linear_code(shape, generator, least_squares(generator), True)
+    decoder = least_squares(generator)
+    return linear_code(shape, generator, decoder, ANY_K, systematic=True)

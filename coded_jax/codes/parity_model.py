@@ -48,7 +48,7 @@ def parity_model(shape: CodeShape, variables: PyTree) -> Code:
 
         return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
 
-    return code._replace(init=init, worker=worker)
+    return code._replace(init=init, parity_worker=worker)
 
 
 def _own(path: tuple, leaf: jax.Array) -> bool:

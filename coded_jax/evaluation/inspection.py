@@ -12,6 +12,7 @@ import numpy as np
 
 from coded_jax import splitting
 from coded_jax.codes import erasures
+from coded_jax.codes.quorum import sent
 from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction
@@ -89,7 +90,7 @@ def _maps(
         x = recover(stage, own, features, available).merged
         seen = jnp.where(available[..., None, None, None], features, jnp.nan)
         arrived = splitting.merge(stage.plan, seen[:k])
-        parity = seen[k:k] if stage.code.blank else seen[k:]
+        parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]
         fields = (original, arrived, parity, x)
         maps.append(tuple(field.astype(jnp.float32) for field in fields))
     return maps

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from coded_jax.codes.quorum import suffices_where
 from coded_jax.devices import placement
 from coded_jax.devices.placement import Spread, here
 from coded_jax.inference.pixels import as_inputs
@@ -230,9 +231,13 @@ def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
     Returns:
       Bool, `[B]` or `[1]`; with a second axis `[k]` where results are separate.
     """
-    waits = any(stage.code.waits for stage in pipeline.stages)
-    lost = lost_answers(pipeline, available)
-    return ~lost if waits else jnp.ones_like(lost)
+    answered = jnp.ones_like(lost_answers(pipeline, available))
+    for stage, arrived in zip(pipeline.stages, available, strict=True):
+        if not stage.code.answers_always:
+            enough = suffices_where(stage.code.quorum, pipeline.k, arrived)
+            own = (arrived[: pipeline.k] | enough[None]).T
+            answered &= own if pipeline.separate else enough
+    return answered
 
 
 def lost_answers(pipeline: Pipeline, available: jax.Array) -> jax.Array:

@@ -121,13 +121,13 @@ def coded_features(
     """
     plan, code = stage.plan, stage.code
     sent = queries(stage, params, x)
-    if code.worker is None:
+    if code.parity_worker is None:
         outputs = _on_devices(stage, frozen, sent, spread)
     else:
         data = _on_devices(stage, frozen, sent[: plan.k], spread)
         parity = _parity_outputs(stage, frozen, params, sent[plan.k :], spread)
         outputs = jnp.concatenate([data, parity])
-    return splitting.cut(plan, outputs, code.copied)
+    return splitting.cut(plan, outputs, code.quorum.copies)
 
 
 def reconstruct(
@@ -183,9 +183,9 @@ def _parity_outputs(
     stage: CodedStage, frozen: PyTree, params: PyTree, parity: jax.Array, spread: Spread
 ) -> jax.Array:
     """Runs the parity pieces on devices, by networks of their own if they have any."""
-    if stage.code.worker is None:
+    if stage.code.parity_worker is None:
         return _on_devices(stage, frozen, parity, spread)
-    networks = stage.code.worker(params, frozen)
+    networks = stage.code.parity_worker(params, frozen)
 
     def run_own(i: int) -> jax.Array:
         variables = jax.tree.map(lambda x: x[i], networks)

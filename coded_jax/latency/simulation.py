@@ -1,5 +1,5 @@
-"""How long requests take on slow and failing devices, with every strategy on the same
-draws, and how many are answered right by a deadline."""
+"""Latencies of requests on slow and failing devices, with every strategy on the same
+draws, and the share of requests that are answered right by a deadline."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.latency.stragglers import Distribution
-from coded_jax.latency.strategies import Draws, check, complete
-from coded_jax.latency.strategies import Round as Round
-from coded_jax.latency.strategies import Work as Work
+from coded_jax.latency.workloads import Completion, Draws, Workload, complete
 
 CHUNK = 2**17
-"""Requests drawn at once, at most. A million of them, on 6 devices and with all
+"""Requests drawn at once, at most. A million of them, on 6 devices and with five
 strategies, take 0.2 s on 2 CPU cores; in chunks of 2^15 or 2^20, twice as long."""
 
 QUANTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
-"""Names, and how many of 1000 requests take no longer."""
+"""Names of quantiles, and how many of 1000 requests take no longer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What the devices are like, each of them by itself and for a whole request.
+    """The devices, each of them drawn by itself and for a whole request.
 
     Attributes:
       compute: seconds for the whole `F_Conv`; a device with a share of its work needs
         that share of them.
-      delay: seconds by which a device's answer is late, in every round, whatever it has
-        computed; never, if None.
+      delay: seconds by which a device's result is late in every round trip, whatever it
+        has computed; None for no delays.
       bandwidth: bytes per second between a device and the client; may be infinite.
       failure: probability that a device is dead, and never answers.
 
@@ -49,17 +48,17 @@ class Machine:
     failure: float = 0.0
 
     def __post_init__(self) -> None:
-        check("bandwidth", self.bandwidth, self.bandwidth > 0, "more than 0")
-        check("failure", self.failure, 0 <= self.failure <= 1, "0..1")
+        require("bandwidth", self.bandwidth, self.bandwidth > 0, "more than 0")
+        require("failure", self.failure, 0 <= self.failure <= 1, "0..1")
 
 
-class Completed(NamedTuple):
-    """Of R requests.
+class Latencies(NamedTuple):
+    """Latencies of R requests.
 
     Attributes:
-      seconds: float32 `[R]`, until the features are there; infinite if they never are.
-      available: int32 `[R]`, `sum(arrived * 2^i)` over the results of the first round,
-        when its wait was over. A hedged piece has arrived, whoever computed it.
+      seconds: float32 `[R]`, until the features are complete; infinite if they never
+        are.
+      available: int32 `[R]`, as of `workloads.Completion`.
     """
 
     seconds: np.ndarray
@@ -71,35 +70,35 @@ def simulate(
     n: int,
     requests: int,
     machine: Machine,
-    works: Mapping[str, Work],
-) -> dict[str, Completed]:
-    """What R requests would take with every work, on the same draws.
+    workloads: Mapping[str, Workload],
+) -> dict[str, Latencies]:
+    """Simulates R requests with every workload, on the same draws.
 
     Args:
       key: of the draws.
-      n: devices; each work uses the first of them.
+      n: devices; each workload uses the first of them.
       requests: R.
-      machine: what the devices are like.
-      works: by name.
+      machine: the devices.
+      workloads: by name.
 
     Raises:
-      ValueError: `requests` is not positive, or `n` fewer than a work needs.
+      ValueError: `requests` is not positive, or `n` fewer than a workload needs.
     """
-    check("requests", requests, requests >= 1, "1 or more")
-    most = max((work.n for work in works.values()), default=1)
-    check("n", n, n >= most, f"{most} or more")
+    require("requests", requests, requests >= 1, "1 or more")
+    most = max((workload.n for workload in workloads.values()), default=1)
+    require("n", n, n >= most, f"{most} or more")
     chunks = -(-requests // CHUNK)
     size = -(-requests // chunks)
-    hedged = any(work.strategy == "hedged" for work in works.values())
-    found: dict[str, list[tuple[jax.Array, jax.Array]]] = {name: [] for name in works}
+    hedged = any(workload.hedged for workload in workloads.values())
+    parts: dict[str, list[Completion]] = {name: [] for name in workloads}
     for chunk in range(chunks):
         draws = _draw(jax.random.fold_in(key, chunk), n, size, machine, hedged)
-        for name, work in works.items():
-            found[name].append(complete(work, machine.bandwidth, draws))
-    together = lambda parts: np.concatenate(parts)[:requests]
+        for name, workload in workloads.items():
+            parts[name].append(complete(workload, machine.bandwidth, draws))
+    together = lambda chunks: np.concatenate(chunks)[:requests]
     return {
-        name: Completed(*map(together, zip(*parts, strict=True)))
-        for name, parts in found.items()
+        name: Latencies(*map(together, zip(*completions, strict=True)))
+        for name, completions in parts.items()
     }
 
 
@@ -126,23 +125,25 @@ def _draw(key: jax.Array, n: int, size: int, machine: Machine, hedged: bool) -> 
 
 
 def summary(seconds: np.ndarray) -> dict[str, float]:
-    """What is told of latencies.
+    """Returns statistics of latencies.
 
     Args:
-      seconds: float32 `[R]`, as of `Completed`.
+      seconds: float32 `[R]`, as of `Latencies`.
 
     Returns:
       The quantiles `p50`, `p90`, `p99` and `p99.9`, the least time within which that
-      share of all requests is complete, infinite if that share never is; `gap`, of the
-      last and the first of them (Kosaian et al. 2019); `mean` of the requests that are
+      share of all requests is complete, infinite if that share never is; `gap`, the
+      last one less the first (Kosaian et al. 2019); `mean` of the requests that are
       complete at some time, NaN if none is; and `lost`, the share of the others.
     """
-    ranks = [-(-len(seconds) * each // 1000) - 1 for each in QUANTILES.values()]
+    ranks = [-(-len(seconds) * share // 1000) - 1 for share in QUANTILES.values()]
     ordered = np.partition(seconds, ranks)
-    found = {name: float(ordered[i]) for name, i in zip(QUANTILES, ranks, strict=True)}
-    last, median = found["p99.9"], found["p50"]
+    quantiles = {
+        name: float(ordered[i]) for name, i in zip(QUANTILES, ranks, strict=True)
+    }
+    last, median = quantiles["p99.9"], quantiles["p50"]
     arrived = seconds[np.isfinite(seconds)]
-    return found | {
+    return quantiles | {
         "gap": last - median if last < math.inf else math.inf,
         "mean": float(arrived.mean(dtype=np.float64)) if len(arrived) else math.nan,
         "lost": 1 - len(arrived) / len(seconds),
@@ -150,7 +151,7 @@ def summary(seconds: np.ndarray) -> dict[str, float]:
 
 
 def cdf(seconds: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the distribution function, for a plot.
+    """Returns points of the distribution function, for a plot.
 
     Half of them are evenly spaced in their shares, and half crowd at the tail, so that
     `1 - share` is smooth on a logarithmic axis too.
@@ -165,7 +166,7 @@ def cdf(seconds: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: `points` is less than 2.
     """
-    check("points", points, points >= 2, "2 or more")
+    require("points", points, points >= 2, "2 or more")
     ordered = np.sort(seconds[np.isfinite(seconds)])
     count = len(ordered)
     if not count:
@@ -177,43 +178,44 @@ def cdf(seconds: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy_table(patterns: Sequence[Mapping[str, Any]], n: int) -> np.ndarray:
-    """The accuracy of each erasure pattern, in the place that `Completed` has for it.
+    """Tabulates the accuracy of each set of results that arrived.
 
     Args:
-      patterns: outcomes as in `results.json`, with `lost` and `accuracy`.
+      patterns: entries of `results.json`, with `lost` and `accuracy`.
       n: results.
 
     Returns:
-      Float64 `[2^n]`, at `sum(arrived * 2^i)`; NaN for what was not tried. The first k
-      of n results lose at most r, all of which are tried by every run.
+      Float64 `[2^n]`, at `sum(arrived * 2^i)` as in `Latencies.available`; NaN for what
+      was not tried. The first k of n results lose at most r, and every run tries all of
+      those patterns.
     """
     table = np.full(2**n, np.nan)
-    for outcome in patterns:
-        arrived = erasures.available(outcome["lost"], n)[:, 0]
-        table[arrived @ 2 ** np.arange(n)] = outcome["accuracy"]
+    for pattern in patterns:
+        arrived = erasures.available(pattern["lost"], n)[:, 0]
+        table[arrived @ 2 ** np.arange(n)] = pattern["accuracy"]
     return table
 
 
 def accuracy_within(
-    completed: Completed, deadline: float, accuracy_of: np.ndarray
+    latencies: Latencies, deadline: float, accuracy_of: np.ndarray
 ) -> float:
-    """Expected accuracy where an answer that is late, or never comes, is a wrong one.
+    """Returns the expected accuracy, late or missing answers counted as wrong.
 
     Args:
-      completed: R requests.
+      latencies: of R requests.
       deadline: in seconds; may be infinite.
       accuracy_of: `[2^n]`, of `accuracy_table`.
 
     Raises:
       ValueError: an answer came of results with which none was tried.
     """
-    seconds, available = completed
+    seconds, available = latencies
     in_time = available[(seconds <= deadline) & np.isfinite(seconds)]
     counts = np.bincount(in_time, minlength=len(accuracy_of))
-    given = f"{len(accuracy_of)} values"
     fits = len(counts) == len(accuracy_of)
-    check("accuracy_of", given, fits, f"{len(counts)} or more")
+    accepted = f"a table of {len(counts)} or more"
+    require("accuracy_of", len(accuracy_of), fits, accepted)
     places = np.flatnonzero(counts)
     untried = places[np.isnan(accuracy_of[places])].tolist()
-    check("accuracy_of", f"none at {untried}", not untried, "those that occur are")
+    require("accuracy_of", f"NaN at {untried}", not untried, "values of what occurs")
     return float(counts[places] @ accuracy_of[places]) / len(seconds)

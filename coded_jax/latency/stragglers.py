@@ -1,4 +1,4 @@
-"""How long a device takes: distributions to draw from, and their order statistics.
+"""Straggler models: distributions of latencies, and their order statistics.
 
 The first k of n results are complete at the k-th smallest of n latencies. Where all are
 drawn alike and independently, the mean of that has a closed form, or nearly one.
@@ -16,39 +16,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.checks import require
+
 
 class Distribution(Protocol):
-    """Of latencies; hashable, since compiled programs are kept by it."""
+    """A distribution of latencies; hashable, since compiled programs are kept by it."""
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Independent draws, float32 `shape`, in seconds."""
+        """Draws independently, float32 `shape`, in seconds."""
         ...
 
     def order_mean(self, k: int, n: int) -> float:
-        """What `order_statistic_mean` gives, which checks its arguments."""
+        """Returns `order_statistic_mean`, which checks its arguments."""
         ...
 
 
 def order_statistic_mean(distribution: Distribution, k: int, n: int) -> float:
-    """Expected k-th smallest of n independent draws, in seconds; infinite where there
-    is no mean, as of a `Pareto` with a heavy tail.
+    """Returns the expected k-th smallest of n independent draws, in seconds; infinite
+    where there is no mean, as of a `Pareto` with a heavy tail.
 
     Raises:
       ValueError: `k` is not in `1..n`.
     """
-    if not 1 <= k <= n:
-        raise ValueError(f"k: {k} given, 1..{n} accepted")
+    require("k", k, 1 <= k <= n, f"1..{n}")
     return distribution.order_mean(k, n)
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """Always `seconds`."""
+    """A latency that is always `seconds`."""
 
     seconds: float
 
     def __post_init__(self) -> None:
-        _check(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
+        require("seconds", self.seconds, 0 <= self.seconds < math.inf, "0 or more")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jnp.full(shape, self.seconds, jnp.float32)
@@ -59,40 +60,44 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class ShiftedExponential:
-    """`shift` plus an exponential time of that `mean` (Lee et al. 2018)."""
+    """A `shift` plus an exponential time of that `mean` (Lee et al. 2018)."""
 
     shift: float
     mean: float
 
     def __post_init__(self) -> None:
-        _check(self, "shift", 0 <= self.shift < math.inf, "0 or more")
-        _check(self, "mean", 0 < self.mean < math.inf, "more than 0")
+        require("shift", self.shift, 0 <= self.shift < math.inf, "0 or more")
+        require("mean", self.mean, 0 < self.mean < math.inf, "more than 0")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.shift + self.mean * _exponential(key, shape)
 
     def order_mean(self, k: int, n: int) -> float:
-        """`shift + mean (H_n - H_(n-k))`: while i of n have not arrived, the next one
-        is expected after `mean / i` (Renyi 1953)."""
+        """Returns `shift + mean (H_n - H_(n-k))`: while i of n have not arrived, the
+        next one is expected after `mean / i` (Renyi 1953)."""
         return self.shift + self.mean * sum(1 / i for i in range(n - k + 1, n + 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Pareto:
-    """`P(X > x) = (scale / x)^shape` for `x >= scale`; no mean if `shape <= 1`."""
+    """A heavy tail, `P(X > x) = (scale / x)^shape` for `x >= scale`; without a mean if
+    `shape <= 1`."""
 
     scale: float
     shape: float
 
     def __post_init__(self) -> None:
         for name in ("scale", "shape"):
-            _check(self, name, 0 < getattr(self, name) < math.inf, "more than 0")
+            value = getattr(self, name)
+            require(name, value, 0 < value < math.inf, "more than 0")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.scale * jnp.exp(_exponential(key, shape) / self.shape)
 
     def order_mean(self, k: int, n: int) -> float:
-        """The k-th smallest is `scale V^(-1/shape)`, with V the k-th largest of n
+        """Returns `scale` times a moment of a beta distribution.
+
+        The k-th smallest is `scale V^(-1/shape)`, with V the k-th largest of n
         uniforms, which is `Beta(n-k+1, k)` (David and Nagaraja 2003): its moment is
         `G(n+1) G(n-k+1-1/shape) / G(n-k+1) / G(n+1-1/shape)`, with G the gamma
         function, and infinite unless `shape (n-k+1) > 1`."""
@@ -106,22 +111,22 @@ class Pareto:
 
 @dataclasses.dataclass(frozen=True)
 class LogNormal:
-    """Its logarithm is normal, of mean `log(median)` and deviation `sigma`."""
+    """A latency whose logarithm is normal: mean `log(median)`, deviation `sigma`."""
 
     median: float
     sigma: float
 
     def __post_init__(self) -> None:
-        _check(self, "median", 0 < self.median < math.inf, "more than 0")
-        _check(self, "sigma", 0 <= self.sigma <= 10, "0..10")
+        require("median", self.median, 0 < self.median < math.inf, "more than 0")
+        require("sigma", self.sigma, 0 <= self.sigma <= 10, "0..10")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.median * jnp.exp(self.sigma * jax.random.normal(key, shape))
 
     def order_mean(self, k: int, n: int) -> float:
-        """The integral of `e^(sigma z)` times the density of the k-th smallest of n
-        standard normals, `k C(n, k) F^(k-1) (1-F)^(n-k) F'`, by the trapezoidal rule,
-        which is exact to rounding for what falls off like a normal density."""
+        """Returns the integral of `e^(sigma z)` times the density of the k-th smallest
+        of n standard normals, `k C(n, k) F^(k-1) (1-F)^(n-k) F'`, by the trapezoidal
+        rule, exact to rounding for a function that falls off like a normal density."""
         # e^(sigma z) moves the weight of the largest up, by sigma at most.
         z, step = np.linspace(-12, 12 + self.sigma, 4001, retstep=True)
         erfc = np.vectorize(math.erfc)
@@ -133,21 +138,21 @@ class LogNormal:
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli:
-    """`seconds` with that `probability`, else nothing: a sleep, or a pause."""
+    """A sleep or a pause: `seconds` with that `probability`, else nothing."""
 
     probability: float
     seconds: float
 
     def __post_init__(self) -> None:
-        _check(self, "probability", 0 <= self.probability <= 1, "0..1")
-        _check(self, "seconds", 0 <= self.seconds < math.inf, "0 or more")
+        require("probability", self.probability, 0 <= self.probability <= 1, "0..1")
+        require("seconds", self.seconds, 0 <= self.seconds < math.inf, "0 or more")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         drawn = jax.random.bernoulli(key, float(self.probability), shape)
         return jnp.where(drawn, jnp.float32(self.seconds), 0)
 
     def order_mean(self, k: int, n: int) -> float:
-        """`seconds P(fewer than k of n are on time)`."""
+        """Returns `seconds P(fewer than k of n are on time)`."""
         return self.seconds * (1 - float(_at_least(k, n, 1 - self.probability)))
 
 
@@ -161,8 +166,8 @@ class Trace:
         # The dataclass is frozen, but not yet; a list would have no hash.
         object.__setattr__(self, "values", tuple(map(float, self.values)))
         wrong = [value for value in self.values if not 0 <= value < math.inf]
-        if wrong or not self.values:
-            raise ValueError(f"values: {wrong[:1]} given, some of 0 or more accepted")
+        fits = len(self.values) > 0 and not wrong
+        require("values", wrong[:1], fits, "one or more, of 0 or more,")
 
     @classmethod
     def read(cls, path: str | Path) -> Trace:
@@ -187,8 +192,8 @@ class Trace:
         return jnp.asarray(np.array(self.values, np.float32))[places]
 
     def order_mean(self, k: int, n: int) -> float:
-        """`sum_v v P(the k-th smallest is v)`: it is at most v if k or more of n are,
-        each with the share of the trace that is."""
+        """Returns `sum_v v P(the k-th smallest is v)`: it is at most v if k or more of
+        n are, each with the share of the trace that is."""
         ordered = np.sort(self.values)
         shares = np.arange(len(ordered) + 1) / len(ordered)
         return float(ordered @ np.diff(_at_least(k, n, shares)))
@@ -202,17 +207,18 @@ DISTRIBUTIONS: dict[str, Callable[..., Distribution]] = {
     "bernoulli": Bernoulli,
     "trace": Trace.read,
 }
-"""What makes each from its fields; a trace, from the path of its file."""
+"""Functions from the fields of a distribution to it; of a trace, from the path of its
+file."""
 
 
-def make(name: str, parameters: Sequence[str]) -> Distribution:
-    """The distribution that flags describe, as `pareto` and `["0.01", "2.5"]`.
+def make_distribution(name: str, parameters: Sequence[str]) -> Distribution:
+    """Returns the distribution that flags describe, as `pareto` and `["0.01", "2.5"]`.
 
     Raises:
       ValueError: there is none of that name, or its parameters are others.
     """
-    if name not in DISTRIBUTIONS:
-        raise ValueError(f"name: {name!r} given, one of {list(DISTRIBUTIONS)} accepted")
+    known = list(DISTRIBUTIONS)
+    require("name", name, name in known, f"one of {known}")
     kind: Any = DISTRIBUTIONS[name]
     accepted, values = ["path"], list(parameters)
     if kind != Trace.read:
@@ -225,7 +231,7 @@ def make(name: str, parameters: Sequence[str]) -> Distribution:
 
 
 def _number(text: str) -> float:
-    """NaN, which is in no range, for what is no number."""
+    """Reads a number; NaN, which is in no range, where there is none."""
     try:
         return float(text)
     except ValueError:
@@ -233,19 +239,14 @@ def _number(text: str) -> float:
 
 
 def _exponential(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Of mean 1, float32 `shape`, from 31 random bits each: the 23 of
-    `jax.random.exponential` leave few values to the longest of a million draws."""
+    """Draws exponential times of mean 1, float32 `shape`, from 31 random bits each: the
+    23 of `jax.random.exponential` leave few values to the longest of a million."""
     bits = (jax.random.bits(key, shape, jnp.uint32) >> 1).astype(jnp.int32)
     return -jnp.log((bits.astype(jnp.float32) + 0.5) * 2.0**-31)
 
 
 def _at_least(k: int, n: int, share: Any) -> Any:
-    """Probability that k or more of n are, when each is with that probability."""
+    """Returns the probability of k or more successes in n trials with that `share`."""
     return sum(
         math.comb(n, i) * share**i * (1 - share) ** (n - i) for i in range(k, n + 1)
     )
-
-
-def _check(record: object, name: str, holds: bool, accepted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}: {getattr(record, name)} given, {accepted} accepted")

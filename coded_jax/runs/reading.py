@@ -1,26 +1,36 @@
-"""What `results.json` says of a code: its name, its work, its patterns."""
+"""Facts about a code that `results.json` holds: its name, work, patterns, quorum."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 from coded_jax import codes
+from coded_jax.codes import LearnedConfig
 from coded_jax.codes.networks import DECODERS, ENCODERS
+from coded_jax.types import Code, CodeShape
 
 ROUNDING = 5e-4
-"""By which accuracies on two machines may differ: sums in another order."""
+"""Largest difference of an accuracy between two machines, whose sums have another
+order."""
 
 
 def work_of(costs: dict[str, float]) -> dict[str, float]:
-    """Fractions of the whole `F_Conv` that a device does, from flops as in
-    `results.json`: its parts `encode`, `piece`, `decode` and `uncoded`."""
+    """Returns the work of the busiest device, as fractions of the whole `F_Conv`.
+
+    Args:
+      costs: operations of one image, as in `results.json`.
+
+    Returns:
+      The parts `encode`, `piece`, `decode` and `uncoded`.
+    """
     parts = ("encode", "piece", "decode", "uncoded")
     return {part: costs[part] / costs["whole"] for part in parts}
 
 
 def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | None:
-    """Every pattern's outcome with a code, as in `results.json`; None if the run has no
-    such code, or has kept the patterns of another one only."""
+    """Returns the outcome of every erasure pattern with a code, as in `results.json`;
+    None if the run has no such code, or kept no patterns of it."""
     if results["config"]["code"] == code:
         return results["patterns"]
     return results.get("patterns_of_baselines", {}).get(code)
@@ -55,3 +65,49 @@ def code_title(config: dict[str, Any]) -> str:
     has some; `config` as in `results.json`."""
     names = {name: config[name] for name in ("code", "recipe", "encoder", "decoder")}
     return codes.entry_of(config["code"]).title.format(**names)
+
+
+class RecoveryRule(NamedTuple):
+    """The rule by which the shares are recovered from the results of a code.
+
+    Attributes:
+      systematic: whether shares whose own result arrived are passed through.
+      suffices: the name of its quorum, see `types.Quorum`.
+      answers_always: whether fewer results than suffice make an answer too.
+    """
+
+    systematic: bool
+    suffices: str
+    answers_always: bool
+
+
+def recovery_of(code: Code) -> RecoveryRule:
+    """Returns the rule of a code, which `results.json` keeps."""
+    return RecoveryRule(code.systematic, code.quorum.name, code.answers_always)
+
+
+def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:
+    """Returns the rule of a code of a finished run.
+
+    For runs that were made before it was stored, the registry has the answer.
+
+    Args:
+      results: the content of `results.json`.
+      name: `"code"`, or a baseline of the run.
+
+    Raises:
+      ValueError: an older run has a code that is not in the registry.
+    """
+    if name in results.get("recovery", {}):
+        return RecoveryRule(**results["recovery"][name])
+    config, split = results["config"], results["split"]
+    piece, share = (tuple(split["stages"][0][f"{x}_shape"]) for x in ("piece", "share"))
+    shape = CodeShape(split["k"], split["r"], piece, share)
+    fields = [field.name for field in dataclasses.fields(LearnedConfig)]
+    settings: dict[str, Any] = {
+        field: tuple(value) if isinstance(value := config[field], list) else value
+        for field in fields
+        if field in config
+    }
+    code = config["code"] if name == "code" else name
+    return recovery_of(codes.make_code(code, shape, {}, LearnedConfig(**settings)))

@@ -16,7 +16,7 @@ from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import workdir
+from coded_jax.runs import reading, workdir
 from coded_jax.runs.phases import Evaluated, Trained
 from coded_jax.runs.prepare import Experiment
 from coded_jax.types import PyTree
@@ -80,6 +80,10 @@ def content(
         },
         "costs": {
             name: _costs(experiment, each, trained.base.params)
+            for name, each in trained.pipelines.items()
+        },
+        "recovery": {
+            name: reading.recovery_of(each.stages[0].code)._asdict()
             for name, each in trained.pipelines.items()
         },
         "patterns": _patterns(outcomes["code"]),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.codes.quorum import sent
 from coded_jax.inference.pipeline import has_answer
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
@@ -101,8 +102,8 @@ class FirstK:
         available = np.ones((len(self._pieces), pipeline.n, 1), bool)
         x = parts.start(pipeline, *self._variables, images)
         for stage, pieces in enumerate(self._pieces):
-            sent = parts.sent(pipeline.stages[stage].code, pipeline.k, pipeline.n)
-            self._pool.compute_everywhere([Call(pieces[i], x[i]) for i in sent])
+            numbers = sent(pipeline.stages[stage].code.quorum, pipeline.k, pipeline.n)
+            self._pool.compute_everywhere([Call(pieces[i], x[i]) for i in numbers])
             for _ in range(2):  # the first time with compilation
                 begun = time.monotonic()
                 decoded = self._decode(stage, {}, len(x[0]), available)

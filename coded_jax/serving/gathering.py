@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.serving import parts
+from coded_jax.codes import quorum
 from coded_jax.serving.engine import Closed, NotEnoughResults
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call
@@ -60,7 +60,7 @@ class Gathering:
         self._calls, self._rules = calls, rules
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
-        self._sent = parts.sent(code, k, len(calls))
+        self._sent = quorum.sent(code.quorum, k, len(calls))
         self._pending = [(i, i) for i in self._sent if i not in rules.without]
         self._hedged: dict[int, int] = {}  # from pieces sent again to their workers
         self.shares: dict[int, tuple[Any, int]] = {}
@@ -68,7 +68,7 @@ class Gathering:
     @property
     def enough(self) -> bool:
         """Whether the code can decode from the shares that arrived."""
-        return parts.enough(self._code, self._k, self.shares)
+        return quorum.suffices(self._code.quorum, self._k, self.shares)
 
     def run(self) -> None:
         """Returns when the shares are enough, or else at the limit.
@@ -141,7 +141,7 @@ class Gathering:
         if self._rules.degrade:
             return bool(expected - {*self.shares})
         expected |= {*self.shares}
-        return parts.enough(self._code, self._k, expected)
+        return quorum.suffices(self._code.quorum, self._k, expected)
 
     def _hedge(self) -> None:
         """Sends missing pieces again, each once, to workers that have finished.
@@ -157,9 +157,9 @@ class Gathering:
             self._send(worker, self._calls[piece]._replace(attempt=1))
 
     def _fall_short(self) -> None:
-        if self._rules.degrade and self.shares and not self._code.waits:
+        if self._rules.degrade and self.shares and self._code.answers_always:
             return
-        needed = "all data pieces" if self._code.blank else f"k={self._k}"
+        needed = quorum.in_words(self._code.quorum, self._k)
         raise NotEnoughResults(
             f"results {sorted(self.shares)} of {len(self._calls)} arrived in time, "
             f"which is not enough for a code that needs {needed}"

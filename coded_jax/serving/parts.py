@@ -13,7 +13,7 @@ blocks, and where the share is cut out, it is told with the piece.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import splitting
+from coded_jax.codes.quorum import pieces_of
 from coded_jax.data.groups import answers_of_images, inputs_of_images
 from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
 from coded_jax.inference.stages import CodedStage, Segment, compute, queries, recover
-from coded_jax.types import Code, PyTree, chain
+from coded_jax.types import PyTree, chain
 
 
 class Piece(NamedTuple):
@@ -108,8 +109,8 @@ def pieces(pipeline: Pipeline) -> list[list[Piece]]:
     """Lists the n pieces of every coded stage."""
 
     def of_stage(stage: CodedStage) -> list[Piece]:
-        copied = stage.code.copied or (*range(stage.plan.k), *[None] * pipeline.r)
-        offsets = splitting.cut_offsets(stage.plan, copied)
+        copies = pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
+        offsets = splitting.cut_offsets(stage.plan, copies)
         share = stage.plan.share_shape
         return [
             Piece(stage.blocks, i, offset, share) for i, offset in enumerate(offsets)
@@ -137,7 +138,7 @@ def make_work(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> Work:
 
     def variables(blocks: tuple[int, int], index: int) -> PyTree:
         place = places.get(blocks)
-        worker = None if place is None else pipeline.stages[place].code.worker
+        worker = None if place is None else pipeline.stages[place].code.parity_worker
         if worker is None or index < pipeline.k:
             return frozen
         if (blocks, index) not in networks:
@@ -171,27 +172,3 @@ def query_shapes(pipeline: Pipeline, batch: int) -> list[tuple[int, ...]]:
     """Of every coded stage, that of one query, for `batch` images."""
     size = batch // pipeline.images_per_input
     return [(size, *stage.plan.piece_shape) for stage in pipeline.stages]
-
-
-def sent(code: Code, k: int, n: int) -> range:
-    """The pieces that are computed at all: not the blank ones."""
-    return range(k if code.blank else n)
-
-
-def enough(code: Code, k: int, arrived: Collection[int]) -> bool:
-    """Whether the results that arrived are what the code waits for.
-
-    All data pieces always are. Otherwise any k, but of a code with copies one of every
-    piece; without parity nothing replaces a data piece.
-    """
-    if code.blank:
-        return set(range(k)) <= set(arrived)
-    if code.copied is not None and None not in code.copied:
-        return held(code, arrived) >= set(range(k))
-    return len(arrived) >= k
-
-
-def held(code: Code, arrived: Collection[int]) -> set[int | None]:
-    """Pieces whose results, or copies of them, have arrived; None for mixtures."""
-    copied = code.copied or ()
-    return {copied[i] if i < len(copied) else i for i in arrived}

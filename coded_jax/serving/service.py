@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coded_jax.checks import require
+from coded_jax.codes.quorum import held
 from coded_jax.evaluation import confidence
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.serving import parts
 from coded_jax.serving.engine import Closed, Engine, Inference, NotEnoughResults
 from coded_jax.serving.metrics import Metrics
 
@@ -200,7 +200,7 @@ def respond(model: CodedModel, inference: Inference) -> Response:
                 piece
                 for piece in range(pipeline.k)
                 if not stage.code.systematic
-                or piece not in parts.held(stage.code, pieces)
+                or piece not in held(stage.code.quorum, pipeline.k, pieces)
             )
             for stage, pieces in zip(pipeline.stages, arrived, strict=True)
         ),

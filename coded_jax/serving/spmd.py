@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from coded_jax.codes import erasures
+from coded_jax.codes.quorum import suffices
 from coded_jax.devices import placement
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
-from coded_jax.serving import parts
 from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.engine import Closed, EngineKind, Inference, NotEnoughResults
 
@@ -44,11 +44,11 @@ class Spmd:
         if begun > end:
             raise NotEnoughResults("the program could not begin before the deadline")
         available = erasures.available(without, pipeline.n)
-        arrived = np.flatnonzero(available)
+        arrived = np.flatnonzero(available).tolist()
         for stage in pipeline.stages:
-            if not parts.enough(stage.code, pipeline.k, arrived):
+            if not suffices(stage.code.quorum, pipeline.k, arrived):
                 raise NotEnoughResults(
-                    f"results {arrived.tolist()} of {pipeline.n} are not enough"
+                    f"results {arrived} of {pipeline.n} are not enough"
                 )
         images = placement.put_everywhere(pipeline.mesh, images)
         logits = compiled_infer(pipeline, model.frozen, model.params, images, available)
@@ -60,7 +60,7 @@ class Spmd:
         return Inference(
             logits,
             np.broadcast_to(available, (stages, *available.shape)),
-            (tuple(arrived.tolist()),) * stages,
+            (tuple(arrived),) * stages,
             False,
             {"encode": 0.0, "wait": now - begun, "decode": 0.0},
         )

@@ -124,7 +124,7 @@ def measure(
             latency_study.program_seconds(model, split.images, requests.calm)
         ),
     )
-    plain = Strategy("uncoded", rivals.uncoded(model))
+    plain = Strategy(rivals.uncoded(model))
     calm = part("uncoded, calm", plain, requests.calm, quiet)
     for name, strategy in _strategies(model, requests, calm).items():
         calm = part(f"{name}, calm", strategy, requests.calm, quiet)
@@ -137,7 +137,7 @@ def measure(
         )
         study.part(f"{name}, plan", lambda strategy=strategy: _plan(strategy))
     if requests.kills:
-        coded, count = Strategy("coded", model), model.pipeline.r
+        coded, count = Strategy(model), model.pipeline.r
         study.part(
             "killed",
             lambda: latency_study.measure_recovery(
@@ -155,14 +155,14 @@ def _strategies(
     if late is None:  # late is what takes twice as long as usual
         late = 2 * float(np.median(calm["seconds"]))
     strategies = {
-        "uncoded": Strategy("uncoded", plain),
-        "hedged": Strategy("hedged", plain, late),
-        "replication": Strategy("replication", rivals.replicated(model)),
-        "coded": Strategy("coded", model),
+        "uncoded": Strategy(plain),
+        "hedged": Strategy(plain, late),
+        "replication": Strategy(rivals.replicated(model)),
+        "coded": Strategy(model),
     }
     if requests.mds_stages:
         stages = tuple((block, block) for block in requests.mds_stages)
-        strategies["mds"] = Strategy("mds", rivals.per_convolution(model, stages))
+        strategies["mds"] = Strategy(rivals.per_convolution(model, stages))
     return strategies
 
 

@@ -30,12 +30,10 @@ class Strategy(NamedTuple):
     """A way to use the workers.
 
     Attributes:
-      kind: one of `strategies.STRATEGIES`.
       model: with its split and its code.
       hedge_after: seconds, see `ServeConfig`.
     """
 
-    kind: str
     model: CodedModel
     hedge_after: float | None = None
 

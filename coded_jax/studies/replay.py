@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.latency.strategies import Draws, Round, Work, complete
+from coded_jax.codes import quorum
+from coded_jax.latency.workloads import Draws, RoundTrip, Workload, complete
 from coded_jax.serving.faults import Faults
 from coded_jax.studies.latency_study import Measurement, Strategy
 
@@ -28,32 +29,34 @@ def replay(
       float32 `[R]` seconds.
     """
     pipeline = strategy.model.pipeline
-    coded, rounds = strategy.kind in ("coded", "mds"), len(pipeline.stages)
+    code, rounds = pipeline.stages[0].code, len(pipeline.stages)
+    coded = code.quorum.name == "any_k"
     phases = calm.phases
-    one = Round(
+    trip = RoundTrip(
         1.0,
         encode=phases["encode"] / rounds,
         decode=phases["decoding"] / rounds if coded else 0.0,
     )
-    copies = strategy.kind == "replication" or coded
-    work = Work(
-        strategy.kind,
+    workload = Workload(
+        code.quorum,
         pipeline.k,
-        pipeline.r if copies else 0,
-        (one,) * rounds,
+        len(quorum.sent(code.quorum, pipeline.k, pipeline.n)) - pipeline.k,
+        (trip,) * rounds,
         np.inf if strategy.hedge_after is None else strategy.hedge_after,
         pipeline.systematic,
-        own=phases["queue"] + phases["decode"],
+        client_seconds=phases["queue"] + phases["decode"],
     )
     delays = [_delays(faults, workers, requests, attempt) for attempt in (0, 1)]
     # Computation on the workers, as it was measured: one request after the other.
-    elsewhere = work.own + phases["encode"] + calm.decoded * phases["decoding"]
+    elsewhere = (
+        workload.client_seconds + phases["encode"] + calm.decoded * phases["decoding"]
+    )
     answered = calm.seconds[np.isfinite(calm.seconds)]
     seconds = np.maximum(answered - elsewhere, 0) / rounds
     compute = jnp.asarray(np.resize(seconds, (1, requests)), jnp.float32)
     compute = jnp.broadcast_to(compute, delays[0].shape)
     draws = Draws(compute, delays[0], compute, delays[1])
-    return np.asarray(complete(work, np.inf, draws)[0])
+    return np.asarray(complete(workload, np.inf, draws).seconds)
 
 
 def _delays(faults: Faults, workers: int, requests: int, attempt: int) -> jax.Array:

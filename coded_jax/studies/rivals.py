@@ -7,6 +7,7 @@ import dataclasses
 import jax
 
 from coded_jax.checks import require
+from coded_jax.codes import quorum
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
@@ -77,8 +78,9 @@ def pieces_text(pipeline: Pipeline) -> str:
     """Returns the grid of pieces, and the pieces sent beside them: `4x1 + 2`."""
     grids = {stage.plan.grid for stage in pipeline.stages}
     grid = "x".join(map(str, grids.pop())) if len(grids) == 1 else str(pipeline.k)
-    blank = all(stage.code.blank for stage in pipeline.stages)
-    return grid if blank else f"{grid} + {pipeline.r}"
+    rule = pipeline.stages[0].code.quorum
+    beside = len(quorum.sent(rule, pipeline.k, pipeline.n)) - pipeline.k
+    return f"{grid} + {beside}" if beside else grid
 
 
 def _least_work(

@@ -195,7 +195,7 @@ def coded_losses(
         stages = zip(pipeline.stages, params, available, targets, strict=True)
         for stage, own, mask, target in stages:
             x = compute(stage.before, frozen, x)
-            if is_exact and stage.code.copied is None:
+            if is_exact and stage.code.quorum.copies is None:
                 # The data results are parts of the target.
                 data = splitting.shares(stage.plan, target)
                 parity = parity_features(stage, frozen, own, x, spread)

@@ -9,8 +9,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from coded_jax.codes.quorum import ALL_DATA
 from coded_jax.latency import planner
-from coded_jax.latency.planner import Candidate, Row
+from coded_jax.latency.planner import Candidate, Forecast
 from coded_jax.report.formatting import size_text
 
 
@@ -33,31 +34,30 @@ def candidates(
     distinct: dict[tuple, Candidate] = {}
 
     def add(candidate: Candidate) -> None:
-        distinct.setdefault((candidate.code, candidate.work), candidate)
+        distinct.setdefault((candidate.code, candidate.workload), candidate)
 
     for results in runs:
         grid = size_text(results["split"]["grid"])
         for name in results["costs"]:
             try:
-                code = planner.candidate(results, seconds, name=name)
+                code = planner.candidate_of(results, seconds, name=name)
             except ValueError:  # without parity, or other than pieces of an image
                 continue
             add(code._replace(code=f"{code.code}, {grid}"))
-            if code.code == "uncoded":
-                late = 2 * seconds * code.work.rounds[0].work
+            if code.workload.quorum == ALL_DATA:
+                late = 2 * seconds * code.workload.round_trips[0].work
                 hedged = dataclasses.replace(
-                    code.work,
-                    strategy="hedged",
+                    code.workload,
                     hedge_after=late if hedge_after is None else hedge_after,
                 )
                 accuracy = results["base"]["test_accuracy"]
-                add(planner.exact(f"hedged, {grid}", hedged, accuracy))
+                add(planner.exact_candidate(f"hedged, {grid}", hedged, accuracy))
     if not distinct:
         raise ValueError("runs: with no code to choose given, one or more accepted")
     return list(distinct.values())
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Forecast]) -> Table:
     """Returns the codes for a terminal; milliseconds and percent."""
     shown = Table(box=box.SIMPLE, title="milliseconds, and %", collapse_padding=True)
     shown.add_column("code", min_width=16)

@@ -324,7 +324,7 @@ def test_a_parity_model_keeps_statistics_and_integers():
     }
     code = parity_model(SHAPE, variables)
     params = jax.tree.map(lambda x: x + 1, code.init(jax.random.key(0)))
-    own = code.worker(params, variables)
+    own = code.parity_worker(params, variables)
     np.testing.assert_array_equal(own["params"]["kernel"], np.full((2, 2, 3), 2))
     np.testing.assert_array_equal(own["batch_stats"]["mean"], np.full((2, 3), 5))
     np.testing.assert_array_equal(own["count"], [4, 4])

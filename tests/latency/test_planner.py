@@ -9,16 +9,23 @@ import jax
 import numpy as np
 import pytest
 
-from coded_jax.latency import planner
-from coded_jax.latency.planner import Candidate, candidate, exact, plan
-from coded_jax.latency.simulation import Machine, Round, Work
+from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
+from coded_jax.latency.planner import (
+    Candidate,
+    candidate_of,
+    exact_candidate,
+    rank,
+)
+from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import Bernoulli, Constant, ShiftedExponential
+from coded_jax.latency.workloads import RoundTrip, Workload
 from coded_jax.report import frontier
 from coded_jax.runs.reading import patterns_of
 from tests.runs.test_experiment import ROOT
 
 KEY = jax.random.key(0)
-ONE = (Round(0.5),)
+ONE = (RoundTrip(0.5),)
+UNPLANNED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing
 
 
 def results_of(name):
@@ -34,14 +41,14 @@ def accuracies(n, by_lost):
 
 def test_a_code_of_a_run():
     results = results_of("cheap_k4_r2")
-    found = candidate(results, whole_seconds=2.0)
-    work, whole = found.work, 492320
+    found = candidate_of(results, whole_seconds=2.0)
+    work, whole = found.workload, 492320
     assert found.code == "systematic linear / mlp 128" and work.systematic
-    assert (work.strategy, work.k, work.r, work.own) == ("coded", 4, 2, 0)
-    (only,) = work.rounds
+    assert (work.quorum, work.k, work.r, work.client_seconds) == (ANY_K, 4, 2, 0)
+    (only,) = work.round_trips
     assert only.work == pytest.approx(168656 / whole)
     # A piece of 16x28 pixels, and a share of 1x4 positions of 16 channels.
-    assert only.moved == 4 * (16 * 28 + 4 * 16)
+    assert only.payload == 4 * (16 * 28 + 4 * 16)
     assert only.encode == pytest.approx(2 * 7168 / whole)
     assert only.decode == pytest.approx(2 * 202574 / whole)
     for pattern in results["patterns"]:
@@ -52,46 +59,51 @@ def test_a_code_of_a_run():
 def test_measured_seconds_and_bfloat16():
     results = results_of("cheap_k4_r2")
     results["config"]["precision"] = "bfloat16"
-    (only,) = candidate(results, 2.0, 0.25, 0.0).work.rounds
-    assert (only.encode, only.decode, only.moved) == (0.25, 0, 2 * (16 * 28 + 4 * 16))
+    (only,) = candidate_of(
+        results, 2.0, encode_seconds=0.25, decode_seconds=0.0
+    ).workload.round_trips
+    assert (only.encode, only.decode, only.payload) == (0.25, 0, 2 * (16 * 28 + 4 * 16))
 
 
 def test_a_code_of_layers():
     results = results_of("layers_k4_r2")
-    work = candidate(results, whole_seconds=1.0, encode_seconds=0.5).work
+    work = candidate_of(results, whole_seconds=1.0, encode_seconds=0.5).workload
     costs = results["costs"]["code"]
-    assert len(work.rounds) == 2 and work.own == costs["uncoded"] / costs["whole"]
-    sums = np.sum(work.rounds, axis=0)
+    assert (
+        len(work.round_trips) == 2
+        and work.client_seconds == costs["uncoded"] / costs["whole"]
+    )
+    sums = np.sum(work.round_trips, axis=0)
     piece, decode = costs["piece"] / costs["whole"], costs["decode"] / costs["whole"]
     assert sums[[0, 2, 3]] == pytest.approx([piece, 0.5, decode])
     stages = results["split"]["stages"]
-    for each, stage in zip(work.rounds, stages, strict=True):
+    for each, stage in zip(work.round_trips, stages, strict=True):
         sizes = math.prod(stage["piece_shape"]), math.prod(stage["share_shape"])
-        assert each.moved == 4 * sum(sizes)
+        assert each.payload == 4 * sum(sizes)
 
 
 def test_rivals_of_a_run():
     results = results_of("rivals_k4_r1")
     found = {}
     for name in results["costs"]:
-        if name not in planner.UNPLANNED:
-            found[name] = candidate(results, 1.0, name=name)
-    strategies = {name: each.work.strategy for name, each in found.items()}
+        if name not in UNPLANNED:
+            found[name] = candidate_of(results, 1.0, name=name)
+    quorums = {name: each.workload.quorum.name for name, each in found.items()}
     coded = {"code", "mds", "addition", "berrut", "spline"}
-    plain = {"uncoded": "uncoded", "replication": "replication"}
-    assert strategies == dict.fromkeys(coded, "coded") | plain
-    regenerating = {name for name in coded if not found[name].work.systematic}
+    exact = {"uncoded": "all_data", "replication": "one_of_each"}
+    assert quorums == dict.fromkeys(coded, "any_k") | exact
+    regenerating = {name for name in coded if not found[name].workload.systematic}
     assert regenerating == {"berrut", "spline"}
     assert found["code"].code == "parity_model"
     # Nobody sends blank pieces: 4 devices, and an answer is that of the base model.
-    assert found["uncoded"].work.n == 4 and found["uncoded"].accuracy.shape == (16,)
+    assert found["uncoded"].workload.n == 4 and found["uncoded"].accuracy.shape == (16,)
     assert found["uncoded"].accuracy[15] == results["base"]["test_accuracy"]
     for name, each in found.items():
         patterns = patterns_of(results, name) or results["patterns"]
         by_lost = {tuple(p["lost"]): p["accuracy"] for p in patterns}
         if name != "uncoded":
             assert each.accuracy[0b10111] == by_lost[(3,)]
-    assert not candidate(results_of("paper_k2_r1"), 1.0).work.systematic
+    assert not candidate_of(results_of("paper_k2_r1"), 1.0).workload.systematic
 
 
 def changed(*places_and_value):
@@ -107,40 +119,54 @@ def changed(*places_and_value):
 @pytest.mark.parametrize(
     "results, arguments, message",
     [
-        (changed("costs", {}), {}, "name: code given, one of [] with costs"),
-        (changed("k", 0), {"name": "best"}, "name: best given, one of ['code', "),
-        (changed("k", 0), {"name": "zero_fill"}, "name: zero_fill given, a code with"),
-        (changed("patterns_of_baselines", {}), {"name": "mds"}, "name: mds given, a c"),
-        (changed("config", "split", "group"), {}, "split: group given, image accepted"),
+        (changed("costs", {}), {}, "name: 'code' given, one of [] with costs"),
+        (changed("k", 0), {"name": "best"}, "name: 'best' given, one of ['code', "),
+        (
+            changed("k", 0),
+            {"name": "zero_fill"},
+            "name: 'zero_fill' given, a code with",
+        ),
+        (
+            changed("patterns_of_baselines", {}),
+            {"name": "mds"},
+            "name: 'mds' given, a c",
+        ),
+        (
+            changed("config", "split", "group"),
+            {},
+            "split: 'group' given, image accepted",
+        ),
         (
             {
                 **results_of("layers_k2_r1"),
                 "config": {"split": "image", "stage_losses": "per_stage"},
             },
             {},
-            "stage_losses: per_stage given, held accepted",
+            "stage_losses: 'per_stage' given, held accepted",
         ),
         (changed("k", 0), {"whole_seconds": 0}, "whole_seconds: 0 given, more than 0"),
     ],
 )
 def test_what_cannot_be_planned(results, arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        candidate(results, **{"whole_seconds": 1.0} | arguments)
+        candidate_of(results, **{"whole_seconds": 1.0} | arguments)
 
 
 def test_a_plan_by_hand():
     """All devices need 1 s for everything, so that there is one latency for each."""
-    rounds = lambda work: (Round(work, 0.0, 0.0, 9.0),)
+    rounds = lambda work: (RoundTrip(work, 0.0, 0.0, 9.0),)
     best, worse = accuracies(6, [0.9, 0.8, 0.7]), accuracies(6, [0.8, 0.8, 0.8])
     candidates = [
-        exact("late", Work("uncoded", 1, 0, (Round(0.75),)), 0.9),
-        Candidate("worse", Work("coded", 4, 2, rounds(0.25)), worse),
-        Candidate("more work", Work("coded", 4, 2, rounds(0.375)), best),
-        Candidate("best", Work("coded", 4, 2, rounds(0.25)), best),
-        exact("more devices", Work("uncoded", 7, 0, ONE), 0.9),
-        exact("the same but for rounding", Work("uncoded", 5, 0, ONE), 0.9 - 1e-5),
+        exact_candidate("late", Workload(ALL_DATA, 1, 0, (RoundTrip(0.75),)), 0.9),
+        Candidate("worse", Workload(ANY_K, 4, 2, rounds(0.25)), worse),
+        Candidate("more work", Workload(ANY_K, 4, 2, rounds(0.375)), best),
+        Candidate("best", Workload(ANY_K, 4, 2, rounds(0.25)), best),
+        exact_candidate("more devices", Workload(ALL_DATA, 7, 0, ONE), 0.9),
+        exact_candidate(
+            "the same but for rounding", Workload(ALL_DATA, 5, 0, ONE), 0.9 - 1e-5
+        ),
     ]
-    rows = plan(KEY, candidates, Machine(Constant(1.0)), 0.5, requests=100)
+    rows = rank(KEY, candidates, Machine(Constant(1.0)), 0.5, requests=100)
     fewer, better, more_work, more_devices, worse, late = rows
     assert fewer.code == "the same but for rounding" and fewer.n == 5
     assert better == ("best", 4, 2, 6, 1, 0.25, 0.25, 0.25, 0.25, 1, 0.9)
@@ -148,7 +174,9 @@ def test_a_plan_by_hand():
     assert (more_devices.code, more_devices.n) == ("more devices", 7)
     assert (worse.code, worse.accuracy) == ("worse", pytest.approx(0.8))
     assert (late.code, late.answered, late.accuracy, late.p50) == ("late", 0, 0, 0.75)
-    few = plan(KEY, candidates, Machine(Constant(1.0)), 0.5, 5, requests=100)
+    few = rank(
+        KEY, candidates, Machine(Constant(1.0)), 0.5, max_devices=5, requests=100
+    )
     assert [row.code for row in few] == [fewer.code, "late"]
 
 
@@ -158,11 +186,11 @@ def test_a_plan_where_devices_fail():
     f, requests = 0.2, 50_000
     by_lost = [0.99, 0.9, 0.6]
     candidates = [
-        Candidate("coded", Work("coded", 4, 2, ONE), accuracies(6, by_lost)),
-        exact("uncoded", Work("uncoded", 4, 0, ONE), 0.99),
-        exact("whole", Work("replication", 1, 5, ONE), 0.99),
+        Candidate("coded", Workload(ANY_K, 4, 2, ONE), accuracies(6, by_lost)),
+        exact_candidate("uncoded", Workload(ALL_DATA, 4, 0, ONE), 0.99),
+        exact_candidate("whole", Workload(one_of_each(1, 6), 1, 5, ONE), 0.99),
     ]
-    rows = plan(
+    rows = rank(
         KEY, candidates, Machine(Constant(1.0), failure=f), math.inf, requests=requests
     )
     found = {row.code: row for row in rows}
@@ -184,10 +212,10 @@ def test_a_target_that_changes_the_choice():
     """A code outlives a sleeping device; with time to wait for it, nothing is lost."""
     machine = Machine(ShiftedExponential(0.1, 0.01), Bernoulli(0.1, 1.0))
     candidates = [
-        Candidate("coded", Work("coded", 4, 2, ONE), accuracies(6, [0.9, 0.9, 0.9])),
-        exact("uncoded", Work("uncoded", 4, 0, ONE), 0.99),
+        Candidate("coded", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9, 0.9, 0.9])),
+        exact_candidate("uncoded", Workload(ALL_DATA, 4, 0, ONE), 0.99),
     ]
-    soon, late = (plan(KEY, candidates, machine, t, requests=5000) for t in (0.5, 5))
+    soon, late = (rank(KEY, candidates, machine, t, requests=5000) for t in (0.5, 5))
     assert [row.code for row in soon] == ["coded", "uncoded"]
     assert [row.code for row in late] == ["uncoded", "coded"]
     assert soon[1].answered == pytest.approx(0.9**4, abs=3 * math.sqrt(0.23 / 5000))
@@ -199,14 +227,14 @@ def test_a_target_that_changes_the_choice():
     [
         ({"target_seconds": 0.0}, "target_seconds: 0.0 given, more than 0 accepted"),
         ({"max_devices": 5}, "max_devices: 5 given, 6 or more accepted"),
-        ({"candidates": []}, "candidates: none given, one or more accepted"),
+        ({"candidates": []}, "candidates: [] given, one or more accepted"),
         ({"requests": 0}, "requests: 0 given, 1 or more accepted"),
-        ({}, "accuracy_of: none at ["),
+        ({}, "accuracy_of: 'NaN at ["),
     ],
 )
 def test_no_plan(arguments, message):
-    untried = Candidate("any", Work("coded", 4, 2, ONE), accuracies(6, [0.9]))
+    untried = Candidate("any", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9]))
     given = {"candidates": [untried], "target_seconds": 1.0, "requests": 1000}
     machine = Machine(ShiftedExponential(0.1, 0.1))
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        plan(key=KEY, machine=machine, **given | arguments)
+        rank(key=KEY, machine=machine, **given | arguments)

@@ -1,18 +1,17 @@
-"""Latencies of whole requests: by hand, one by one, and in closed form."""
+"""Latencies of whole requests: by hand and in closed form."""
 
-import itertools
 import math
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coded_jax.latency import simulation, strategies
-from coded_jax.latency.simulation import Completed, Machine, Round, Work, simulate
+from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
+from coded_jax.latency import simulation
+from coded_jax.latency.simulation import Latencies, Machine, simulate
 from coded_jax.latency.stragglers import (
     Bernoulli,
     Constant,
@@ -20,10 +19,11 @@ from coded_jax.latency.stragglers import (
     ShiftedExponential,
     order_statistic_mean,
 )
+from coded_jax.latency.workloads import RoundTrip, Workload
 
 KEY = jax.random.key(0)
 REQUESTS = 20_000
-ONE = (Round(0.5, 1000.0),)
+ONE = (RoundTrip(0.5, 1000.0),)
 SLOW = Machine(ShiftedExponential(0.1, 0.1), Bernoulli(0.2, 0.3), 1e6, 0.1)
 
 
@@ -43,110 +43,28 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.available, b.available)
 
 
-@pytest.mark.parametrize("n", range(1, 10))
-def test_a_network_that_sorts_zeros_and_ones_sorts_everything(n):
-    for values in itertools.product((0, 1), repeat=n):
-        values = list(values)
-        for low, high in strategies.sorting_network(n):
-            if values[low] > values[high]:
-                values[low], values[high] = values[high], values[low]
-        assert values == sorted(values)
-
-
-def test_the_network_of_six_is_the_shortest():
-    assert len(list(strategies.sorting_network(6))) == 12
-
-
-def enough(work, arrived):
-    if work.coded:
-        return len(arrived) >= work.k
-    pieces = {i % work.k for i in arrived}
-    return len(pieces) == work.k
-
-
-def one_request(work, bandwidth, x, d, x_again, d_again):
-    """The time and the results of one request, arrival by arrival."""
-    total, first = work.own, None
-    for fraction, moved, encode, decode in work.rounds:
-        send = moved / bandwidth
-        ends = [fraction * x[i] + d[i] + send for i in range(work.n)]
-        if work.strategy == "hedged":
-            free = max(work.hedge_after, min(ends))
-            for i in range(work.n):
-                if ends[i] > work.hedge_after:
-                    again = fraction * x_again[i] + d_again[i] + send
-                    ends[i] = min(ends[i], free + again)
-        arrived, now = set(), math.inf
-        for now in [*sorted(set(ends) - {math.inf}), math.inf]:
-            arrived |= {i for i, end in enumerate(ends) if end == now < math.inf}
-            if enough(work, arrived):
-                break
-        total += encode + now
-        if work.coded and not (work.systematic and arrived >= set(range(work.k))):
-            total += decode
-        first = arrived if first is None else first
-    return total, sum(2**i for i in first)
-
-
-@pytest.mark.parametrize(
-    "work",
-    [
-        Work("uncoded", 5, 0, (Round(0.5, 64.0),), own=0.25),
-        Work("uncoded", 3, 0, (Round(0.5), Round(0.25, 32.0, 0.125))),
-        Work("hedged", 5, 0, (Round(0.5, 64.0),), hedge_after=2.0),
-        Work("hedged", 4, 0, (Round(0.5), Round(2.0)), hedge_after=0.0),
-        Work("replication", 2, 3, (Round(1.0, 64.0),)),
-        Work("replication", 3, 2, (Round(0.5), Round(0.25))),
-        Work("replication", 1, 4, (Round(1.0),)),
-        Work("coded", 3, 2, (Round(0.5, 64.0, 0.5, 0.25),)),
-        Work("coded", 2, 1, (Round(0.5, 0.0, 0.5, 0.25),), systematic=False),
-        Work("mds", 4, 1, (Round(0.5, 8.0, 0.5, 1.0), Round(0.25, 16.0, 0.5, 2.0))),
-    ],
-    ids=lambda work: f"{work.strategy}-{work.k}-{work.r}",
-)
-def test_every_strategy_request_by_request(work):
-    """All numbers are sums of powers of two, so that there are ties and no rounding."""
-    rng = np.random.default_rng(0)
-    x, x_again = rng.integers(1, 5, (2, 5, 200)).astype(np.float32)
-    d, d_again = rng.choice([0, 0, 0, 0.5, 1], (2, 5, 200)).astype(np.float32)
-    d[rng.random((5, 200)) < 0.2] = np.inf
-    draws = strategies.Draws(*map(jnp.asarray, (x, d, x_again, d_again)))
-    found = strategies.complete(work, 64.0, draws)
-    one_by_one = zip(x.T, d.T, x_again.T, d_again.T, strict=True)
-    expected = [one_request(work, 64.0, *each) for each in one_by_one]
-    np.testing.assert_array_equal(np.array(found), np.array(expected).T)
-    assert found[0].dtype == np.float32 and found[1].dtype == np.int32
-
-
 @pytest.mark.parametrize(
     "other",
     [
-        Work("replication", 6, 0, ONE),
-        Work("coded", 6, 0, ONE),
-        Work("mds", 6, 0, ONE),
-        Work("hedged", 6, 0, ONE),
-        Work("coded", 6, 0, (Round(0.5, 1000.0, 0.0, 9.0),)),
+        Workload(one_of_each(6, 6), 6, 0, ONE),
+        Workload(ANY_K, 6, 0, ONE),
+        Workload(ANY_K, 6, 0, (RoundTrip(0.5, 1000.0, 0.0, 9.0),)),
     ],
-    ids=lambda work: f"{work.strategy} {work.rounds[0].decode}",
+    ids=lambda other: f"{other.quorum.name} {other.round_trips[0].decode}",
 )
 def test_without_redundancy_all_are_the_same(other):
-    found = run({"uncoded": Work("uncoded", 6, 0, ONE), "other": other})
+    found = run({"uncoded": Workload(ALL_DATA, 6, 0, ONE), "other": other})
     assert_same(found["uncoded"], found["other"])
     assert np.isfinite(found["other"].seconds).any()
-
-
-def test_an_exact_code_of_one_layer_is_a_code():
-    found = run({name: Work(name, 4, 2, ONE) for name in ("coded", "mds")})
-    assert_same(found["coded"], found["mds"])
 
 
 def test_redundancy_is_never_slower_at_the_same_work():
     found = run(
         {
-            "uncoded": Work("uncoded", 3, 0, ONE),
-            "hedged": Work("hedged", 3, 0, ONE, hedge_after=0.2),
-            "replication": Work("replication", 3, 3, ONE),
-            "coded": Work("coded", 3, 3, ONE),
+            "uncoded": Workload(ALL_DATA, 3, 0, ONE),
+            "hedged": Workload(ALL_DATA, 3, 0, ONE, hedge_after=0.2),
+            "replication": Workload(one_of_each(3, 6), 3, 3, ONE),
+            "coded": Workload(ANY_K, 3, 3, ONE),
         }
     )
     uncoded, hedged, replication, coded = (each.seconds for each in found.values())
@@ -157,9 +75,9 @@ def test_redundancy_is_never_slower_at_the_same_work():
 
 def test_no_draw_depends_on_what_else_is_simulated():
     works = {
-        "uncoded": Work("uncoded", 6, 0, ONE),
-        "hedged": Work("hedged", 6, 0, ONE, hedge_after=0.2),
-        "coded": Work("coded", 2, 1, ONE),
+        "uncoded": Workload(ALL_DATA, 6, 0, ONE),
+        "hedged": Workload(ALL_DATA, 6, 0, ONE, hedge_after=0.2),
+        "coded": Workload(ANY_K, 2, 1, ONE),
     }
     together = run(works)
     for name, work in works.items():
@@ -180,7 +98,7 @@ def test_draws_are_independent_of_one_another():
 
 
 def test_more_failures_are_never_faster():
-    work = {"coded": Work("coded", 4, 2, ONE)}
+    work = {"coded": Workload(ANY_K, 4, 2, ONE)}
     few, many, all_dead = (
         run(work, Machine(Pareto(0.1, 2.0), failure=f))["coded"] for f in (0.1, 0.3, 1)
     )
@@ -191,8 +109,10 @@ def test_more_failures_are_never_faster():
 
 def test_a_constant_machine_by_hand():
     machine = Machine(Constant(2.0), Constant(0.25), 1000.0)
-    rounds = (Round(0.5, 500.0, 0.125, 4.0), Round(0.25, 0.0, 0.125, 4.0))
-    found = run({"coded": Work("coded", 4, 2, rounds, own=1.0)}, machine)["coded"]
+    rounds = (RoundTrip(0.5, 500.0, 0.125, 4.0), RoundTrip(0.25, 0.0, 0.125, 4.0))
+    found = run({"coded": Workload(ANY_K, 4, 2, rounds, client_seconds=1.0)}, machine)[
+        "coded"
+    ]
     # All results arrive at once, so that nothing is decoded.
     assert (found.seconds == 1 + 0.125 + (1 + 0.25 + 0.5) + 0.125 + (0.5 + 0.25)).all()
     assert (found.available == 2**6 - 1).all()
@@ -203,9 +123,9 @@ def test_mean_of_codes(k, r):
     """The first k of n results, of two rounds, lack a data piece in all but one of the
     `C(n, k)` cases."""
     compute = ShiftedExponential(0.2, 0.1)
-    rounds = (Round(0.5, 3e4, 0.01, 0.05), Round(0.25, 1e4, 0.02, 0.1))
-    work = Work("coded", k, r, rounds, own=0.1)
-    regenerating = Work("coded", k, r, rounds, systematic=False)
+    rounds = (RoundTrip(0.5, 3e4, 0.01, 0.05), RoundTrip(0.25, 1e4, 0.02, 0.1))
+    work = Workload(ANY_K, k, r, rounds, client_seconds=0.1)
+    regenerating = Workload(ANY_K, k, r, rounds, systematic=False)
     found = run({"a": work, "b": regenerating}, Machine(compute, bandwidth=1e6))
     kth = order_statistic_mean(compute, k, k + r)
     wait = 0.03 + 0.75 * kth + 0.04
@@ -217,8 +137,8 @@ def test_mean_of_codes(k, r):
 def test_mean_of_what_has_no_code():
     compute = ShiftedExponential(0.2, 0.1)
     works = {
-        "uncoded": Work("uncoded", 6, 0, (Round(0.5),)),
-        "replication": Work("replication", 2, 4, (Round(1.0),)),
+        "uncoded": Workload(ALL_DATA, 6, 0, (RoundTrip(0.5),)),
+        "replication": Workload(one_of_each(2, 6), 2, 4, (RoundTrip(1.0),)),
     }
     found = run(works, Machine(compute))
     expected = order_statistic_mean(compute, 6, 6) / 2
@@ -232,41 +152,30 @@ def test_mean_of_what_has_no_code():
 @pytest.mark.parametrize(
     "work, lost",
     [
-        (Work("uncoded", 6, 0, ONE), 1 - 0.7**6),
-        (Work("hedged", 6, 0, ONE, hedge_after=1.0), 0.3**6),
-        (Work("replication", 2, 4, ONE), 1 - (1 - 0.3**3) ** 2),
+        (Workload(ALL_DATA, 6, 0, ONE), 1 - 0.7**6),
+        (Workload(ALL_DATA, 6, 0, ONE, hedge_after=1.0), 0.3**6),
+        (Workload(one_of_each(2, 6), 2, 4, ONE), 1 - (1 - 0.3**3) ** 2),
         (
-            Work("coded", 4, 2, ONE),
+            Workload(ANY_K, 4, 2, ONE),
             sum(math.comb(6, i) * 0.7**i * 0.3 ** (6 - i) for i in range(4)),
         ),
     ],
-    ids=lambda value: getattr(value, "strategy", ""),
+    ids=["uncoded", "hedged", "replication", "coded"],
 )
 def test_share_that_is_lost(work, lost):
     found = run({"any": work}, Machine(Constant(0.1), failure=0.3))["any"]
     assert_mean(np.isinf(found.seconds), lost)
-    if work.strategy != "hedged":
+    if not work.hedged:
         for i in range(6):
             assert_mean(found.available >> i & 1, 0.7)
 
 
 def test_chunks_of_requests(monkeypatch):
     monkeypatch.setattr(simulation, "CHUNK", 100)
-    found = run({"any": Work("coded", 4, 2, ONE)}, requests=250)["any"]
+    found = run({"any": Workload(ANY_K, 4, 2, ONE)}, requests=250)["any"]
     assert found.seconds.shape == found.available.shape == (250,)
     chunks = found.seconds[:84], found.seconds[84:168]
     assert (chunks[0] != chunks[1]).any()
-
-
-def test_other_numbers_need_no_other_program():
-    def programs(machine, rounds, own):
-        run({"any": Work("coded", 4, 2, rounds, own=own)}, machine)
-        return strategies._times._cache_size(), strategies._wait._cache_size()
-
-    before = programs(SLOW, (Round(0.5), Round(0.2)), 0.0)
-    other = Machine(Pareto(1.0, 1.0), Bernoulli(0.5, 0.5), 1e3, 0.2)
-    rounds = (Round(0.7, 5.0, 1.0, 2.0), Round(0.1, 1.0), Round(0.3))
-    assert programs(other, rounds, 3.0) == before
 
 
 def test_summary_by_hand():
@@ -323,41 +232,29 @@ def test_accuracy_within_by_hand():
     expected = [np.nan, np.nan, 0.1, 0.9, np.nan, np.nan, 0.8, 1.0]
     np.testing.assert_array_equal(table, expected)
     seconds = np.array([1, 2, 3, np.inf], np.float32)
-    completed = Completed(seconds, np.array([7, 6, 3, 0], np.int32))
+    completed = Latencies(seconds, np.array([7, 6, 3, 0], np.int32))
     within = lambda deadline: simulation.accuracy_within(completed, deadline, table)
     assert within(0.5) == 0
     assert within(2) == pytest.approx((1 + 0.8) / 4)
     assert within(math.inf) == pytest.approx((1 + 0.8 + 0.9) / 4)
     untried = completed._replace(available=np.array([7, 1, 3, 0], np.int32))
-    with pytest.raises(ValueError, match=r"^accuracy_of: none at \[1\] given"):
+    with pytest.raises(ValueError, match=r"^accuracy_of: 'NaN at \[1\]' given"):
         simulation.accuracy_within(untried, 2, table)
-    with pytest.raises(ValueError, match="^accuracy_of: 4 values given, 8 or more"):
+    with pytest.raises(ValueError, match="^accuracy_of: 4 given, a table of 8 or more"):
         simulation.accuracy_within(completed, 2, table[:4])
 
 
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Work("best", 1, 1, ONE), "strategy: best given, one of ['uncoded'"),
-        (lambda: Work("coded", 0, 1, ONE), "k: 0 given, 1 or more accepted"),
-        (lambda: Work("coded", 2, -1, ONE), "r: -1 given, 0 or more accepted"),
-        (lambda: Work("uncoded", 2, 1, ONE), "r: 1 given, 0 with uncoded accepted"),
-        (lambda: Work("coded", 2, 1, ()), "rounds: () given, one or more accepted"),
-        (lambda: Work("coded", 2, 1, (Round(0.0),)), "rounds: Round(work=0.0"),
-        (lambda: Work("coded", 2, 1, (Round(1.0, -1.0),)), "rounds: Round(work=1.0"),
-        (lambda: Work("coded", 2, 1, (Round(math.nan),)), "rounds: Round(work=nan"),
-        (
-            lambda: Work("replication", 2, 2, (Round(1.0, 0.0, 0.0, 1.0),)),
-            "decode: 1.0 given, 0 with replication accepted",
-        ),
-        (lambda: Work("hedged", 2, 0, ONE, -1.0), "hedge_after: -1.0 given"),
-        (lambda: Work("coded", 2, 0, ONE, 1.0), "hedge_after: 1.0 given, 0 or more w"),
-        (lambda: Work("coded", 2, 0, ONE, own=math.inf), "own: inf given"),
         (lambda: Machine(Constant(1.0), failure=1.5), "failure: 1.5 given, 0..1 acc"),
         (lambda: Machine(Constant(1.0), bandwidth=0.0), "bandwidth: 0.0 given, more"),
         (lambda: run({}, requests=0), "requests: 0 given, 1 or more accepted"),
         (lambda: run({}, n=0), "n: 0 given, 1 or more accepted"),
-        (lambda: run({"a": Work("mds", 6, 1, ONE)}), "n: 6 given, 7 or more accepted"),
+        (
+            lambda: run({"a": Workload(ANY_K, 6, 1, ONE)}),
+            "n: 6 given, 7 or more accepted",
+        ),
         (lambda: simulation.cdf(np.ones(3), 1), "points: 1 given, 2 or more accepted"),
     ],
 )

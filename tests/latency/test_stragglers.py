@@ -188,7 +188,9 @@ def test_a_trace_is_read(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("# seconds\n0.1\n\n  0.25 # a slow one\n1e-3\n")
     trace = Trace((0.1, 0.25, 0.001))
-    assert Trace.read(path) == trace == stragglers.make("trace", [str(path)])
+    assert (
+        Trace.read(path) == trace == stragglers.make_distribution("trace", [str(path)])
+    )
     assert hash(Trace([0.1, 0.25, 0.001])) == hash(trace)
 
 
@@ -223,7 +225,7 @@ def test_no_trace(tmp_path, text, message):
     ],
 )
 def test_made_from_flags(name, parameters, expected):
-    assert stragglers.make(name, parameters) == expected
+    assert stragglers.make_distribution(name, parameters) == expected
 
 
 @pytest.mark.parametrize(
@@ -239,4 +241,4 @@ def test_made_from_flags(name, parameters, expected):
 )
 def test_not_made_from_flags(name, parameters, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        stragglers.make(name, parameters)
+        stragglers.make_distribution(name, parameters)

@@ -16,7 +16,6 @@ from coded_jax.runs.coded_model import compiled_infer
 from coded_jax.serving import local, parts
 from coded_jax.serving.faults import Fault, Faults
 from coded_jax.serving.local import LocalWorker
-from coded_jax.types import CodeShape
 from tests.pipelines import untrained
 from tests.runs.test_experiment import SMALL
 
@@ -63,25 +62,6 @@ def rebuilt(model, **settings):
 
 def serve(model, **settings):
     return serving.serve(model, "local", **{"deadline": 300.0, **settings})
-
-
-@pytest.mark.parametrize(
-    "name, few, enough",
-    [
-        ("mds", [(0,), (2, 3)], [(0, 1, 2), (0, 4, 5), (3, 4, 5)]),
-        ("berrut", [(0, 1)], [(0, 1, 2), (1, 3, 5)]),
-        # The queries of 3 pieces in 2 copies: 0 1 2 0 1 2.
-        ("replication", [(0, 1), (0, 3, 1, 4)], [(0, 1, 2), (3, 4, 5), (0, 4, 2)]),
-        ("uncoded", [(0, 1), (0, 1, 3, 4, 5)], [(0, 1, 2)]),
-        ("zero_fill", [(0, 1, 3, 4, 5)], [(0, 1, 2)]),
-        ("mean_fill", [(0, 1, 3)], [(0, 1, 2)]),
-    ],
-)
-def test_when_results_are_enough(name, few, enough):
-    code = untrained(name, CodeShape(3, 3, (8, 8, 1), (2, 2, 4)))
-    assert not any(parts.enough(code, 3, arrived) for arrived in few)
-    assert all(parts.enough(code, 3, arrived) for arrived in enough)
-    assert len(parts.sent(code, 3, 6)) == (3 if code.blank else 6)
 
 
 def test_a_straggler_is_not_waited_for(model, images):

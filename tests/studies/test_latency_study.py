@@ -89,7 +89,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     """A straggler in each request: uncoded waits for it, where it has a piece."""
     faults = Faults(delays=(Constant(0.2),), stragglers=1)
     met = [[f.delay > 0 for f in faults.of_request(i, 3)] for i in range(12)]
-    plain = Strategy("uncoded", rivals.uncoded(model))
+    plain = Strategy(rivals.uncoded(model))
     calm = latency_study.measure_latencies(plain, pool, split, 12)
     assert calm.agreement == 1.0 and calm.decoded == 0.0
     assert calm.accuracy == calm.direct
@@ -102,7 +102,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     np.testing.assert_allclose(simulated, 0.2 * late, rtol=1e-6)
     assert (measured.seconds >= simulated).all()
 
-    coded = Strategy("coded", model)
+    coded = Strategy(model)
     quick = latency_study.measure_latencies(coded, pool, split, 12, faults=faults)
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
     # Two of three are enough, and nobody waits for the straggler.
@@ -158,7 +158,7 @@ def test_lost_requests_count_as_wrong(model, split):
 
 def test_recovery_of_a_killed_worker(model, split):
     with_grace = Pool(local_workers(model), patience=600)
-    coded = Strategy("coded", model)
+    coded = Strategy(model)
     recovery = latency_study.measure_recovery(coded, with_grace, split.images, 1, 300)
     assert recovery.requests >= 1 and recovery.lost == 0
     assert len(recovery.seconds) == 1 and recovery.seconds[0] < 300
@@ -177,18 +177,18 @@ def test_replay_is_arithmetic(model):
     }
     calm = Measurement(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
-    coded = Strategy("coded", model)
+    coded = Strategy(model)
     # Piece 0 is late: the other two are enough, and are decoded.
     found = replay.replay(coded, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.012, rtol=1e-5)
-    plain = Strategy("uncoded", rivals.uncoded(model))
+    plain = Strategy(rivals.uncoded(model))
     found = replay.replay(plain, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.060, rtol=1e-5)
     # Sent again 20 ms after the first time, and there after 7, with the same delay.
     hedged = plain._replace(kind="hedged", hedge_after=0.02)
     found = replay.replay(hedged, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.060, rtol=1e-5)
-    copies = Strategy("replication", rivals.replicated(model))
+    copies = Strategy(rivals.replicated(model))
     found = replay.replay(copies, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.010, rtol=1e-5)
 

@@ -1,0 +1,139 @@
+"""The decision whether the results that arrived suffice: read by every engine.
+
+Inference, serving, the simulator and the planner ask these functions, so that they
+stop waiting at the same result.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.checks import require
+from coded_jax.codes.order_statistics import smallest
+from coded_jax.types import Quorum
+
+ANY_K = Quorum("any_k")
+"""Any k of the n results; the first k queries are the data pieces."""
+
+ALL_DATA = Quorum("all_data")
+"""All k data pieces; nothing else is sent."""
+
+
+def quorum_of(name: str, k: int, n: int) -> Quorum:
+    """Returns the quorum of that name, as `results.json` has it.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    quorums = {q.name: q for q in (ANY_K, one_of_each(k, n), ALL_DATA)}
+    require("quorum", name, name in quorums, f"one of {list(quorums)}")
+    return quorums[name]
+
+
+def any_k_mixtures(n: int) -> Quorum:
+    """Returns the quorum of any k of n results that are all mixtures of the pieces."""
+    return Quorum("any_k", (None,) * n)
+
+
+def one_of_each(k: int, n: int) -> Quorum:
+    """Returns the quorum of one copy of each data piece, where query i is `i mod k`."""
+    return Quorum("one_of_each", tuple(i % k for i in range(n)))
+
+
+def sent(quorum: Quorum, k: int, n: int) -> range:
+    """Returns the queries that are sent at all, of n."""
+    return range(k if quorum.name == "all_data" else n)
+
+
+def pieces_of(quorum: Quorum, k: int, n: int) -> tuple[int | None, ...]:
+    """Returns the data piece that each of n queries is a copy of; None for mixtures."""
+    return quorum.copies or (*range(k), *[None] * (n - k))
+
+
+def held(quorum: Quorum, k: int, arrived: Collection[int]) -> set[int]:
+    """Returns the data pieces of which a result has arrived."""
+    if quorum.copies is None:
+        return {i for i in arrived if i < k}
+    copies = {quorum.copies[i] for i in arrived}
+    return {piece for piece in copies if piece is not None}
+
+
+def suffices(quorum: Quorum, k: int, arrived: Collection[int]) -> bool:
+    """Returns whether results are enough to stop waiting.
+
+    Args:
+      quorum: of the code.
+      k: data pieces.
+      arrived: indices of the results.
+    """
+    alternatives = _alternatives(quorum, k)
+    if alternatives is None:
+        return len(arrived) >= k
+    return all(any(i in arrived for i in copies) for copies in alternatives)
+
+
+def suffices_where(quorum: Quorum, k: int, available: Any) -> Any:
+    """Returns, as `suffices`, whether results are enough, for many inferences at once.
+
+    Args:
+      quorum: of the code.
+      k: data pieces.
+      available: bool `[n, ...]`, an array of NumPy or JAX, True for what arrived.
+
+    Returns:
+      Bool `[...]`.
+    """
+    alternatives = _alternatives(quorum, k)
+    if alternatives is None:
+        return available.sum(axis=0) >= k
+    some = [_reduce(operator.or_, available, copies) for copies in alternatives]
+    return functools.reduce(operator.and_, some)
+
+
+def waiting_time(quorum: Quorum, k: int, times: Sequence[jax.Array]) -> jax.Array:
+    """Returns the time at which the results begin to suffice.
+
+    It is the k-th order statistic where any k results do, and else the maximum over the
+    data pieces of the minimum over their copies.
+
+    Args:
+      quorum: of the code.
+      k: data pieces.
+      times: of each query that is sent `[R]`, of R requests; infinite if never.
+
+    Returns:
+      `[R]`.
+    """
+    alternatives = _alternatives(quorum, k)
+    if alternatives is None:
+        return smallest(times, k)
+    first = [_reduce(jnp.minimum, times, copies) for copies in alternatives]
+    return functools.reduce(jnp.maximum, first)
+
+
+def in_words(quorum: Quorum, k: int) -> str:
+    """Returns what suffices, for errors."""
+    return {
+        "any_k": f"any {k} results",
+        "one_of_each": f"one copy of each of {k} pieces",
+        "all_data": f"all {k} data pieces",
+    }[quorum.name]
+
+
+def _alternatives(quorum: Quorum, k: int) -> list[list[int]] | None:
+    """Returns for each data piece the results of which one is needed; None where any k
+    results suffice."""
+    if quorum.name == "any_k":
+        return None
+    copies = quorum.copies or tuple(range(k))
+    return [[i for i, piece in enumerate(copies) if piece == j] for j in range(k)]
+
+
+def _reduce(operation: Any, rows: Any, places: Sequence[int]) -> Any:
+    return functools.reduce(operation, [rows[i] for i in places])

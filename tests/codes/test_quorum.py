@@ -1,0 +1,104 @@
+"""The sets of results that suffice: by hand, for all sets, and against the decoders."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.codes import quorum
+from coded_jax.codes.erasures import available
+from coded_jax.types import CodeShape
+from tests.pipelines import untrained
+
+SHAPE = CodeShape(3, 3, (2, 3, 4), (2, 3, 4))
+QUORUMS = [quorum.ANY_K, quorum.ALL_DATA, quorum.one_of_each(3, 6)]
+
+
+def sets_of(n):
+    """All sets of results that may have arrived."""
+    return [
+        arrived
+        for count in range(n + 1)
+        for arrived in itertools.combinations(range(n), count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "name, too_few, enough",
+    [
+        ("mds", [(0,), (2, 3)], [(0, 1, 2), (0, 4, 5), (3, 4, 5)]),
+        ("berrut", [(0, 1)], [(0, 1, 2), (1, 3, 5)]),
+        # The queries of 3 pieces in 2 copies: 0 1 2 0 1 2.
+        ("replication", [(0, 1), (0, 3, 1, 4)], [(0, 1, 2), (3, 4, 5), (0, 4, 2)]),
+        ("uncoded", [(0, 1), (0, 1, 3, 4, 5)], [(0, 1, 2)]),
+        ("zero_fill", [(0, 1, 3, 4, 5)], [(0, 1, 2)]),
+        ("mean_fill", [(0, 1, 3)], [(0, 1, 2)]),
+    ],
+)
+def test_when_results_are_enough(name, too_few, enough):
+    code = untrained(name, CodeShape(3, 3, (8, 8, 1), (2, 2, 4)))
+    assert not any(quorum.suffices(code.quorum, 3, arrived) for arrived in too_few)
+    assert all(quorum.suffices(code.quorum, 3, arrived) for arrived in enough)
+    sent = {"uncoded": 3, "zero_fill": 3, "mean_fill": 3}.get(name, 6)
+    assert quorum.sent(code.quorum, 3, 6) == range(sent)
+
+
+@pytest.mark.parametrize("rule", QUORUMS, ids=lambda rule: rule.name)
+def test_masks_and_times_agree_with_sets(rule):
+    """A set that suffices does so as a mask, and from the time of its last result."""
+    sets = sets_of(6)
+    masks = np.array([[i in arrived for arrived in sets] for i in range(6)])
+    expected = [quorum.suffices(rule, 3, arrived) for arrived in sets]
+    assert quorum.suffices_where(rule, 3, masks).tolist() == expected
+    assert quorum.suffices_where(rule, 3, jnp.asarray(masks)).tolist() == expected
+    times = jnp.where(masks, jnp.arange(1.0, 7.0)[:, None], jnp.inf)
+    found = quorum.waiting_time(rule, 3, list(times[: quorum.sent(rule, 3, 6).stop]))
+    for arrived, time in zip(sets, found.tolist(), strict=True):
+        ends = [t for t in range(1, 7) if quorum.suffices(rule, 3, _by(arrived, t))]
+        assert time == min(ends, default=np.inf)
+
+
+def _by(arrived, time):
+    """Results that arrived by a time; result i does at `i + 1`."""
+    return [i for i in arrived if i + 1 <= time]
+
+
+@pytest.mark.parametrize(
+    "name", ["mds", "addition", "replication", "uncoded", "zero_fill", "mean_fill"]
+)
+def test_what_suffices_is_what_the_decoder_needs(name):
+    """Shares of a network that leaves everything as it is are exact where, and only
+    where, the results suffice."""
+    code = untrained(name, SHAPE)
+    pieces = np.random.default_rng(0).normal(size=(3, 2, 2, 3, 4)).astype("f")
+    params = code.init(jax.random.key(0))
+    results, decode = code.encode(params, pieces), jax.jit(code.decode)
+    for arrived in sets_of(6):
+        mask = available(set(range(6)) - set(arrived), 6)
+        shares = decode(params, results, mask)
+        exact = np.allclose(shares, pieces, rtol=1e-3, atol=1e-3)
+        assert exact == quorum.suffices(code.quorum, 3, arrived)
+
+
+def test_pieces_of_queries():
+    rule = quorum.one_of_each(2, 5)
+    assert quorum.pieces_of(rule, 2, 5) == (0, 1, 0, 1, 0)
+    assert quorum.held(rule, 2, [2, 4]) == {0} and quorum.held(rule, 2, [3]) == {1}
+    assert quorum.pieces_of(quorum.ANY_K, 2, 4) == (0, 1, None, None)
+    assert quorum.held(quorum.ANY_K, 2, [1, 2]) == {1}
+    mixtures = quorum.any_k_mixtures(3)
+    assert quorum.pieces_of(mixtures, 2, 3) == (None,) * 3
+    assert quorum.held(mixtures, 2, [0, 1]) == set()
+
+
+@pytest.mark.parametrize("rule", QUORUMS, ids=lambda rule: rule.name)
+def test_names_lead_back(rule):
+    assert quorum.quorum_of(rule.name, 3, 6) == rule
+    assert rule.name in ("any_k", "one_of_each", "all_data")  # as in results.json
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="^quorum: 'most' given, one of .*any_k"):
+        quorum.quorum_of("most", 3, 6)

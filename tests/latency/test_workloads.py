@@ -1,0 +1,134 @@
+"""Workloads: request by request, in numbers without rounding."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each, suffices
+from coded_jax.latency import workloads
+from coded_jax.latency.simulation import Machine, simulate
+from coded_jax.latency.stragglers import Bernoulli, Pareto, ShiftedExponential
+from coded_jax.latency.workloads import RoundTrip, Workload
+
+ONE = (RoundTrip(0.5, 1000.0),)
+SLOW = Machine(ShiftedExponential(0.1, 0.1), Bernoulli(0.2, 0.3), 1e6, 0.1)
+
+
+def one_request(workload, bandwidth, x, d, x_again, d_again):
+    """The time and the results of one request, arrival by arrival."""
+    total, first = workload.client_seconds, None
+    for work, payload, encode, decode in workload.round_trips:
+        send = payload / bandwidth
+        ends = [work * x[i] + d[i] + send for i in range(workload.n)]
+        if workload.hedged:
+            free = max(workload.hedge_after, min(ends))
+            for i in range(workload.n):
+                if ends[i] > workload.hedge_after:
+                    again = work * x_again[i] + d_again[i] + send
+                    ends[i] = min(ends[i], free + again)
+        arrived, now = set(), math.inf
+        for now in [*sorted(set(ends) - {math.inf}), math.inf]:
+            arrived |= {i for i, end in enumerate(ends) if end == now < math.inf}
+            if suffices(workload.quorum, workload.k, arrived):
+                break
+        total += encode + now
+        if workload.coded and not (
+            workload.systematic and arrived >= set(range(workload.k))
+        ):
+            total += decode
+        first = arrived if first is None else first
+    return total, sum(2**i for i in first)
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        Workload(ALL_DATA, 5, 0, (RoundTrip(0.5, 64.0),), client_seconds=0.25),
+        Workload(ALL_DATA, 3, 0, (RoundTrip(0.5), RoundTrip(0.25, 32.0, 0.125))),
+        Workload(ALL_DATA, 5, 0, (RoundTrip(0.5, 64.0),), hedge_after=2.0),
+        Workload(ALL_DATA, 4, 0, (RoundTrip(0.5), RoundTrip(2.0)), hedge_after=0.0),
+        Workload(one_of_each(2, 5), 2, 3, (RoundTrip(1.0, 64.0),)),
+        Workload(one_of_each(3, 5), 3, 2, (RoundTrip(0.5), RoundTrip(0.25))),
+        Workload(one_of_each(1, 5), 1, 4, (RoundTrip(1.0),)),
+        Workload(ANY_K, 3, 2, (RoundTrip(0.5, 64.0, 0.5, 0.25),)),
+        Workload(ANY_K, 2, 1, (RoundTrip(0.5, 0.0, 0.5, 0.25),), systematic=False),
+        Workload(
+            ANY_K,
+            4,
+            1,
+            (RoundTrip(0.5, 8.0, 0.5, 1.0), RoundTrip(0.25, 16.0, 0.5, 2.0)),
+        ),
+    ],
+    ids=lambda w: f"{w.quorum.name}-{w.k}-{w.r}{'-hedged' * w.hedged}",
+)
+def test_every_strategy_request_by_request(workload):
+    """All numbers are sums of powers of two, so that there are ties and no rounding."""
+    rng = np.random.default_rng(0)
+    x, x_again = rng.integers(1, 5, (2, 5, 200)).astype(np.float32)
+    d, d_again = rng.choice([0, 0, 0, 0.5, 1], (2, 5, 200)).astype(np.float32)
+    d[rng.random((5, 200)) < 0.2] = np.inf
+    draws = workloads.Draws(*map(jnp.asarray, (x, d, x_again, d_again)))
+    found = workloads.complete(workload, 64.0, draws)
+    one_by_one = zip(x.T, d.T, x_again.T, d_again.T, strict=True)
+    expected = [one_request(workload, 64.0, *each) for each in one_by_one]
+    np.testing.assert_array_equal(np.array(found), np.array(expected).T)
+    assert found[0].dtype == np.float32 and found[1].dtype == np.int32
+
+
+def test_other_numbers_need_no_other_program():
+    def programs(machine, trips, seconds):
+        workload = Workload(ANY_K, 4, 2, trips, client_seconds=seconds)
+        simulate(jax.random.key(0), 6, 100, machine, {"any": workload})
+        return workloads._arrivals._cache_size(), workloads._wait._cache_size()
+
+    before = programs(SLOW, (RoundTrip(0.5), RoundTrip(0.2)), 0.0)
+    other = Machine(Pareto(1.0, 1.0), Bernoulli(0.5, 0.5), 1e3, 0.2)
+    trips = (RoundTrip(0.7, 5.0, 1.0, 2.0), RoundTrip(0.1, 1.0), RoundTrip(0.3))
+    assert programs(other, trips, 3.0) == before
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Workload(ANY_K, 0, 1, ONE), "k: 0 given, 1 or more accepted"),
+        (lambda: Workload(ANY_K, 2, -1, ONE), "r: -1 given, 0 or more accepted"),
+        (lambda: Workload(ALL_DATA, 2, 1, ONE), "r: 1 given, 0 with all_data accepted"),
+        (
+            lambda: Workload(one_of_each(2, 4), 2, 1, ONE),
+            "quorum: Quorum(name='one_of_each', copies=(0, 1, 0, 1)) given, that of",
+        ),
+        (lambda: Workload(ANY_K, 2, 1, ()), "round_trips: () given, one or more accep"),
+        (
+            lambda: Workload(ANY_K, 2, 1, (RoundTrip(0.0),)),
+            "round_trips: RoundTrip(work=0.0",
+        ),
+        (
+            lambda: Workload(ANY_K, 2, 1, (RoundTrip(1.0, -1.0),)),
+            "round_trips: RoundTrip(work=1.0",
+        ),
+        (
+            lambda: Workload(ANY_K, 2, 1, (RoundTrip(math.nan),)),
+            "round_trips: RoundTrip(work=nan",
+        ),
+        (
+            lambda: Workload(one_of_each(2, 4), 2, 2, (RoundTrip(1.0, decode=1.0),)),
+            "decode: 1.0 given, 0 with one_of_each accepted",
+        ),
+        (lambda: Workload(ALL_DATA, 2, 0, ONE, -1.0), "hedge_after: -1.0 given"),
+        (
+            lambda: Workload(ANY_K, 2, 0, ONE, 1.0),
+            "hedge_after: 1.0 given, 0 or more with all_data",
+        ),
+        (
+            lambda: Workload(ANY_K, 2, 0, ONE, client_seconds=math.inf),
+            "client_seconds: inf given",
+        ),
+    ],
+)
+def test_out_of_range(make, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        make()
