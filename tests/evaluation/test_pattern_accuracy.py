@@ -1,5 +1,6 @@
 """Evaluation agrees with a plain loop, whatever the sizes."""
 
+import functools
 import math
 
 import jax
@@ -21,7 +22,7 @@ from tests.models.test_models import random_variables
 from tests.pipelines import learned, one_stage
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def setting(lenet):
     base, variables = lenet
     plan = make_plan(base.f_conv, variables, (28, 28, 1), (2, 1))
@@ -33,7 +34,16 @@ def setting(lenet):
         "images": jax.random.randint(key, (17, 28, 28, 1), 0, 256).astype(jnp.uint8),
         "labels": jax.random.randint(key, (17,), 0, 10),
     }
-    return pipe, variables, pipe.init(key), arrays
+    return pipe, variables, jax.jit(pipe.init)(key), arrays
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def plainly(pipe, variables, params, images, mask):
+    """Logits, and features that are reconstructed."""
+    (stage,), x = pipe.stages, pipeline.inputs_of(pipe, images)
+    features = stages.coded_features(stage, variables, *params, x)
+    merged = stages.reconstruct(stage, *params, features, mask)
+    return pipeline.infer(pipe, variables, params, images, mask), merged
 
 
 @pytest.mark.parametrize("chunk", [5, 17, 100])
@@ -48,11 +58,8 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     base = np.asarray(pipe.base.head(variables, target)).argmax(1)
     for outcome in found:
         mask = erasures.available(outcome.lost, 4)
-        logits = pipeline.infer(pipe, variables, params, images, mask)
+        logits, merged = plainly(pipe, variables, params, images, mask)
         predicted = np.asarray(logits).argmax(1)
-        (stage,), x = pipe.stages, pipeline.inputs_of(pipe, images)
-        features = stages.coded_features(stage, variables, *params, x)
-        merged = stages.reconstruct(stage, *params, features, mask)
         assert outcome.accuracy == pytest.approx((predicted == labels).mean())
         assert outcome.agreement == pytest.approx((predicted == base).mean())
         mse = float(np.square(merged - target).mean())
