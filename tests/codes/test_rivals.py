@@ -21,6 +21,7 @@ from coded_jax.runs.config import Config
 from coded_jax.training import losses, tasks
 from coded_jax.types import BaseModel, CodeShape, Split
 from tests.models.test_models import random_variables
+from tests.parameters import long
 from tests.pipelines import UNTRAINED, untrained
 
 B = 3
@@ -35,7 +36,7 @@ def random(seed, *shape):
 def encoded_and_decoded(code, shape, lost, garbage=np.nan):
     """Shares of a network that leaves everything as it is, where some are lost."""
     pieces = random(0, shape.k, B, *SHAPE.share)
-    params = code.init(jax.random.key(0))
+    params = jax.jit(code.init)(jax.random.key(0))
     results = np.array(code.encode(params, pieces))
     results[list(lost)] = garbage
     return pieces, code.decode(params, results, available(lost, shape.n))
@@ -101,17 +102,20 @@ def test_uncoded_waits_for_every_data_piece():
             )
 
 
-@pytest.mark.parametrize("stages", [((1, 1),), ((1, 1), (3, 3))])
+@pytest.mark.parametrize("stages", [[(1, 1)], *long([(1, 1), (3, 3)])])
 def test_no_answer_whatever_the_network_makes_of_what_is_missing(stages):
     # XLA's CPU backend takes NaN for nothing in a max pooling of this size.
-    config = Config(base_model="vgg16", base_width=0.125, code="uncoded", stages=stages)
+    config = Config(
+        base_model="vgg16", base_width=0.125, code="uncoded", stages=tuple(stages)
+    )
     sizes = (32, 32, 3), 10
     pipeline = build_pipeline(config, *sizes, (0.5,) * 3, (0.25,) * 3)
-    frozen = pipeline.base.init(jax.random.key(0), *sizes)
+    init = jax.jit(pipeline.base.init, static_argnums=(1, 2))
+    frozen = init(jax.random.key(0), *sizes)
+    params = jax.jit(pipeline.init)(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     answer = jax.jit(infer, static_argnums=0)
     for lost in patterns_up_to(3, 3):
-        params = pipeline.init(jax.random.key(0))
         logits = answer(pipeline, frozen, params, images, available(lost, 3))
         answered = not set(lost) & {0, 1}
         assert np.isfinite(logits).all() == answered
@@ -271,7 +275,7 @@ def test_a_copy_is_cut_as_the_piece_that_it_copies(lost):
 def test_rivals_on_several_devices(lenet, name):
     base, variables = lenet
     pipe = pipeline_of(base, code=name, k=2, r=2)
-    params = pipe.init(jax.random.key(0))
+    params = jax.jit(pipe.init)(jax.random.key(0))
     mask, run = available((0, 2), 4), jax.jit(infer, static_argnums=0)
     expected = run(pipe, variables, params, images_of(8), mask)
     spread = pipe._replace(mesh=placement.make_mesh(4, devices=4))
@@ -283,7 +287,7 @@ def test_a_parity_model_starts_as_the_addition_code(lenet):
     base, variables = lenet
     ours = pipeline_of(base, code="parity_model")
     sums = pipeline_of(base, code="addition")
-    params = ours.init(jax.random.key(0))
+    params = jax.jit(ours.init)(jax.random.key(0))
     run = jax.jit(infer, static_argnums=0)
     for lost in patterns_up_to(3, 1):
         mask = available(lost, 3)
@@ -297,7 +301,7 @@ def test_a_parity_model_starts_as_the_addition_code(lenet):
 def test_a_parity_model_learns_and_leaves_the_base_model_alone(lenet):
     base, variables = lenet
     pipe = pipeline_of(base, code="parity_model", k=2, r=2)
-    params = pipe.init(jax.random.key(0))
+    params = jax.jit(pipe.init)(jax.random.key(0))
     batch = {"images": images_of(8), "labels": np.zeros(8, np.int32)}
     mask = available((0, 1), 4)
 
@@ -340,7 +344,9 @@ def test_mean_fill_has_the_mean(lenet, monkeypatch):
     features = base_features(pipe, variables, images)
     mean = np.stack([features[:, :2].mean(0), features[:, 2:].mean(0)])
     np.testing.assert_allclose(params["mean"], mean, rtol=1e-5, atol=1e-6)
-    assert params["mean"].shape == pipe.init(jax.random.key(0))[0]["mean"].shape
+    assert (
+        params["mean"].shape == jax.jit(pipe.init)(jax.random.key(0))[0]["mean"].shape
+    )
 
 
 def test_images_of_a_batch_meet_others_in_their_groups():

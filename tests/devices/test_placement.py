@@ -53,7 +53,7 @@ def expected(lenet):
     @functools.cache
     def compute(k, r, size):
         pipe = pipeline_on(lenet, None, k, r)
-        params = pipe.init(jax.random.key(1))
+        params = jax.jit(pipe.init)(jax.random.key(1))
         mask = erasures.sample(jax.random.key(2), k + r, r, size)
         run = jax.jit(infer, static_argnums=0)
         return params, mask, run(pipe, lenet[1], params, images_of(size), mask)
@@ -167,7 +167,7 @@ def test_losses_and_logits_of_a_chain_on_several_devices(batch):
     available[0, 0, 1] = available[1, 1, 2] = available[:, 2, 0] = False
     for mesh in (None, placement.make_mesh(3, devices(4), (2, 2))):
         pipe, variables = two_stages(mesh)
-        params = pipe.init(jax.random.key(1))
+        params = jax.jit(pipe.init)(jax.random.key(1))
         put = functools.partial(placement.put_everywhere, mesh)
         frozen, params, pixels, mask = put((variables, params, images, available))
         loss = jax.jit(functools.partial(coded_losses, pipe))
@@ -184,7 +184,7 @@ def test_evaluation_on_several_devices(lenet):
     found = []
     for mesh in (None, placement.make_mesh(3, devices(6))):
         pipe = pipeline_on(lenet, mesh)
-        params = pipe.init(jax.random.key(1))
+        params = jax.jit(pipe.init)(jax.random.key(1))
         frozen, params, arrays = placement.put_everywhere(
             mesh, (lenet[1], params, split)
         )

@@ -209,7 +209,7 @@ def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
         return code._replace(decode=decode)
 
     pipeline = make(lenet, (2, 1), 1, make_code)
-    params = pipeline.init(jax.random.key(0))
+    params = jax.jit(pipeline.init)(jax.random.key(0))
     coded = jax.jit(infer, static_argnums=0)
     for lost, expected in (((), 0), ((2,), 0), ((0,), 1)):
         decoded.clear()

@@ -71,7 +71,7 @@ def untrained(lenet, **fields):
     base, frozen = lenet
     config = Config(**fields)
     pipeline = build.build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,))
-    params = pipeline.init(jax.random.key(1))
+    params = jax.jit(pipeline.init)(jax.random.key(1))
     return CodedModel(pipeline, frozen, params, (28, 28, 1), {})
 
 

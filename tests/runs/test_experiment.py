@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import time
 
@@ -113,9 +114,20 @@ def test_model_learns(finished):
     )
 
 
-def test_running_again_changes_no_number(finished):
+def test_running_again_changes_no_number(finished, tmp_path):
+    """As if the run had been killed in training, or where it is finished already."""
     before = workdir.read_results(finished)
     params = params_of(finished)
+    killed = shutil.copytree(finished, tmp_path / "killed")
+    (killed / "results.json").unlink()
+    shutil.rmtree(killed / "checkpoints/code/81")
+    shutil.rmtree(killed / "checkpoints/no_parity")
+    resumed = small_run(killed)
+    assert_same(params_of(killed), params)
+    assert resumed["timing"]["resumed"]
+    assert json.loads(json.dumps(resumed["patterns"])) == before["patterns"]
+    assert json.loads(json.dumps(resumed["baselines"])) == before["baselines"]
+
     after = small_run(finished)
     assert_same(params_of(finished), params)
     for name in ("base", "patterns", "summary", "baselines"):
@@ -353,6 +365,7 @@ def test_non_finite_loss_is_one_line(start, tmp_path):
     assert re.match(r"error: loss: not finite at step \d+; there is no", last), last
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_says_how_to_go_on(start, tmp_path):
     run = start("--epochs=500", f"--workdir={tmp_path / 'run'}")
     while not (tmp_path / "run" / "checkpoints" / "code").exists():

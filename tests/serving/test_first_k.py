@@ -47,7 +47,7 @@ def model(finished):
 def variant(model, code):
     """The same run with a code that needs no training."""
     pipeline = model.pipeline.with_codes(lambda shape, _: untrained(code, shape))
-    params = pipeline.init(jax.random.key(0))
+    params = jax.jit(pipeline.init)(jax.random.key(0))
     return model._replace(pipeline=pipeline, params=params)
 
 
@@ -56,7 +56,7 @@ def rebuilt(model, **settings):
     old, config = model.pipeline, dataclasses.replace(SMALL, **settings)
     sizes = model.image_shape, model.results["classes"]
     pipeline = build_pipeline(config, *sizes, old.mean, old.std, old.mesh)
-    params = pipeline.init(jax.random.key(0))
+    params = jax.jit(pipeline.init)(jax.random.key(0))
     return model._replace(pipeline=pipeline, params=params)
 
 
@@ -323,7 +323,7 @@ def test_parity_workers_with_networks_of_their_own(model, images):
     pipeline = model.pipeline.with_codes(
         lambda shape, _: codes.parity_model(shape, base)
     )
-    params = pipeline.init(jax.random.key(0))
+    params = jax.jit(pipeline.init)(jax.random.key(0))
     moved = jax.tree.map(lambda x: x + 0.01, params)
     model = model._replace(pipeline=pipeline, params=moved)
     with serve(model) as service:

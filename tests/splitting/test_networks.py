@@ -303,7 +303,7 @@ def adaptive_pool(x):
 
 def batch_norm_in_training(x):
     module = nn.BatchNorm(use_running_average=False)
-    variables = module.init(jax.random.key(0), jnp.zeros(x.shape))
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros(x.shape))
     return module.apply(variables, x, mutable="batch_stats")[0]
 
 
@@ -390,7 +390,7 @@ def test_what_cannot_be_split_is_refused_in_a_line(name):
 
 def test_batch_norm_without_a_place_for_its_statistics():
     module = nn.BatchNorm(use_running_average=False)
-    variables = module.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, *SHAPE)))
     words = r"^f_conv: fails for images \(24, 20, 4\): .*batch_stats"
     with pytest.raises(ValueError, match=words) as error:
         make_plan(module.apply, variables, SHAPE, (2, 1))

@@ -159,7 +159,7 @@ def test_augmented_images_have_their_own_features(lenet, images):
 def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, systematic):
     options = {"encoder_width": 4, "decoder_width": 8, "systematic": systematic}
     pipe = make_pipeline(*lenet, learned(encoder=kind, decoder=kind, **options))
-    params = pipe.init(jax.random.key(1))
+    params = jax.jit(pipe.init)(jax.random.key(1))
     available = jnp.asarray(erasures.available((0,), 3))
 
     def loss(params, frozen):
@@ -207,7 +207,7 @@ def dataset_of(images):
 def test_codes_overfit_one_batch(lenet, images):
     pipe = make_pipeline(*lenet, learned())
     available = jnp.asarray(erasures.available((1,), 3))
-    params = pipe.init(jax.random.key(1))
+    params = jax.jit(pipe.init)(jax.random.key(1))
     optimizer = optax.adam(3e-3)
     state = optimizer.init(params)
     step = jax.jit(
@@ -244,7 +244,7 @@ def test_base_loss_is_cross_entropy(lenet, images):
 @pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
 def test_kept_targets_give_the_same_losses(lenet, images, k, r):
     pipe = make_pipeline(*lenet, learned(), k, r)
-    frozen, params = lenet[1], pipe.init(jax.random.key(1))
+    frozen, params = lenet[1], jax.jit(pipe.init)(jax.random.key(1))
     kept = with_targets(pipe, frozen, {"images": images})
     assert [target.shape for target in kept["targets"]] == [(6, 4, 4, 16)]
     available = erasures.sample(jax.random.key(3), k + r, r, 6)
@@ -360,7 +360,7 @@ def test_nonnegative_features_are_asked_for(lenet, images):
 
 def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
     pipe, variables = make_chain(narrow)
-    params = pipe.init(jax.random.key(1))
+    params = jax.jit(pipe.init)(jax.random.key(1))
     masks = np.ones((2, 3, 1), bool)
     masks[:, 0] = False
     batch = with_targets(pipe, variables, {"images": images})
@@ -398,7 +398,7 @@ def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
 
 def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
     pipe, variables = make_chain(narrow)
-    params = pipe.init(jax.random.key(1))
+    params = jax.jit(pipe.init)(jax.random.key(1))
     batch = {"images": images}
     masks = np.ones((3, 6), bool)
     masks[0, :4] = masks[1, 4:] = False
