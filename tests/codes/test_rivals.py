@@ -36,7 +36,7 @@ def random(seed, *shape):
 def encoded_and_decoded(code, shape, lost, garbage=np.nan):
     """Shares of a network that leaves everything as it is, where some are lost."""
     pieces = random(0, shape.k, B, *SHAPE.share)
-    params = jax.jit(code.init)(jax.random.key(0))
+    params = code.init(jax.random.key(0))
     results = np.array(code.encode(params, pieces))
     results[list(lost)] = garbage
     return pieces, code.decode(params, results, available(lost, shape.n))
@@ -108,11 +108,9 @@ def test_no_answer_whatever_the_network_makes_of_what_is_missing(stages):
     config = Config(
         base_model="vgg16", base_width=0.125, code="uncoded", stages=tuple(stages)
     )
-    sizes = (32, 32, 3), 10
-    pipeline = build_pipeline(config, *sizes, (0.5,) * 3, (0.25,) * 3)
-    init = jax.jit(pipeline.base.init, static_argnums=(1, 2))
-    frozen = init(jax.random.key(0), *sizes)
-    params = jax.jit(pipeline.init)(jax.random.key(0))
+    pipeline = build_pipeline(config, (32, 32, 3), 10, (0.5,) * 3, (0.25,) * 3)
+    frozen = random_variables(pipeline.base, (32, 32, 3))
+    params = pipeline.init(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     answer = jax.jit(infer, static_argnums=0)
     for lost in patterns_up_to(3, 3):
