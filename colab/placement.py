@@ -75,10 +75,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.devices import placement
+from coded_jax.devices import meshes, placement
 
 n = K + R
-mesh = placement.make_mesh(n)
+mesh = meshes.make_mesh(n)
 pieces, parts = mesh.devices.shape
 first = mesh.devices.flat[0]
 print(f"{jax.device_count()} x {first.device_kind} ({first.platform})")
@@ -100,7 +100,7 @@ if mesh.size > 1 and first.platform == "cpu":
 # ## Which device computes which piece
 #
 # Instead of a CNN the devices run a function that returns the number of its device. It
-# goes through `placement.over_batch`, as every coded inference does: so the table is
+# goes through `placement.data_parallel`, as every coded inference does: so the table is
 # not a drawing of what should happen, but an answer of the devices.
 
 # %%
@@ -121,7 +121,7 @@ def ask(spread, images):
 
 
 batch = 2 * mesh.size
-who = placement.over_batch(mesh, ask, in_axes=(0,), out_axes=1)
+who = placement.data_parallel(mesh, ask, in_axes=(0,), out_axes=1)
 owners = np.asarray(jax.jit(who)(jnp.zeros(batch, jnp.int32)))
 
 names = [f"data {i}" for i in range(K)] + [f"parity {i}" for i in range(R)]
@@ -174,11 +174,11 @@ def pipeline_on(mesh):
     pipeline = build_pipeline(config, *sizes, mesh)
     key = jax.random.key(0)
     frozen = pipeline.base.init(key, dataset.image_shape, dataset.classes)
-    variables = placement.put_everywhere(mesh, (frozen, pipeline.init(key)))
+    variables = placement.put_replicated(mesh, (frozen, pipeline.init(key)))
     return pipeline, *variables
 
 
-alone = pipeline_on(placement.make_mesh(n, devices=1))
+alone = pipeline_on(meshes.make_mesh(n, devices=1))
 spread = pipeline_on(mesh)
 images = dataset.test.images[:64]
 for device in range(n):
@@ -211,7 +211,7 @@ def milliseconds(f, *args):
 
 
 def coded(pipeline, frozen, params, lost):
-    available = placement.put_everywhere(pipeline.mesh, erasures.available(lost, n))
+    available = placement.put_replicated(pipeline.mesh, erasures.available(lost, n))
     return lambda images: compiled_infer(pipeline, frozen, params, images, available)
 
 
@@ -235,7 +235,7 @@ print(f"{'batch':32}" + "".join(f"{batch:>10}" for batch in BATCHES))
 for name, ((pipeline, *_), f) in ways.items():
     times = []
     for batch in BATCHES:
-        images = placement.put_everywhere(pipeline.mesh, dataset.test.images[:batch])
+        images = placement.put_replicated(pipeline.mesh, dataset.test.images[:batch])
         times.append(milliseconds(f, images))
     print(f"{name:32}" + "".join(f"{value:10.2f}" for value in times))
 

@@ -1,6 +1,6 @@
-"""Which device computes what: a mesh with the axes `piece` and `data`.
+"""Spreads encoding, `f_conv` and decoding over the devices of a mesh.
 
-Encoding, decoding and the head are spread over the batch, `f_conv` over the pieces:
+Encoding, decoding and the head are divided over the batch, `f_conv` over the pieces:
 
     before f_conv   [n, B/(p*d), h, w, C] on each device    all pieces of its images
     all-to-all      [n/p, B/d, h, w, C]                     its pieces of more images
@@ -22,87 +22,36 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from coded_jax.devices.startup import give_threads
+from coded_jax.devices.meshes import DATA, PIECE
 from coded_jax.types import PyTree
 
-PIECE, DATA = "piece", "data"
-
-Spread = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
-"""`(f, queries [m, B, ...]) -> f(queries)`, computed by whichever devices."""
+PieceMap = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
+"""`(f, queries [m, B, ...]) -> f(queries)`, on whichever devices."""
 
 
-def make_mesh(
-    n: int, devices: int | None = None, shape: tuple[int, int] | None = None
-) -> Mesh:
-    """The devices as `piece` x `data`.
-
-    Args:
-      n: pieces, data and parity.
-      devices: how many to use at most; all if None.
-      shape: devices along `piece` and along `data`. If None, one piece each where
-        there are n or more devices, and as many batch shards as the rest allows;
-        with fewer, all of them along `piece`, with several pieces each.
-
-    Raises:
-      ValueError: there are not so many devices, or more along `piece` than pieces.
-    """
-    give_threads()
-    found = jax.devices()
-    if devices is not None and not 1 <= devices <= len(found):
-        raise ValueError(
-            f"devices: {devices} given, 1..{len(found)} accepted, the "
-            f"{found[0].platform} devices found"
-        )
-    count = devices or len(found)
-    sizes = [shape] if shape else [(p, count // p) for p in range(min(n, count), 0, -1)]
-    # The first that every process takes part in.
-    pieces, shards = next(filter(_spans_processes(found), sizes), sizes[0])
-    if not (1 <= pieces <= n and shards >= 1 and pieces * shards <= count):
-        raise ValueError(
-            f"mesh: {pieces}x{shards} given, piece x data accepted with 1..{n} along "
-            f"piece and a product of at most {count}, the number of devices"
-        )
-    grid = np.asarray(found[: pieces * shards]).reshape(pieces, shards)
-    if not _spans_processes(found)((pieces, shards)):
-        raise ValueError(
-            f"mesh: {pieces}x{shards} given, one with devices of all "
-            f"{jax.process_count()} processes accepted"
-        )
-    # Auto: jax 0.9 makes Explicit the default, where implicit resharding is an error.
-    return Mesh(grid, (PIECE, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
-
-
-def _spans_processes(found: list[jax.Device]) -> Callable[[tuple[int, int]], bool]:
-    def spans(shape: tuple[int, int]) -> bool:
-        used = {device.process_index for device in found[: shape[0] * shape[1]]}
-        return len(used) == jax.process_count()
-
-    return spans
-
-
-def here(f: Callable[[jax.Array], jax.Array], queries: jax.Array) -> jax.Array:
-    """The `Spread` that leaves everything where it is."""
+def run_locally(f: Callable[[jax.Array], jax.Array], queries: jax.Array) -> jax.Array:
+    """Runs `f` where its queries are: the `PieceMap` that moves nothing."""
     return f(queries)
 
 
-def over_batch(
+def data_parallel(
     mesh: Mesh | None,
     f: Callable[..., PyTree],
     in_axes: tuple[int | None, ...],
     out_axes: Any = 0,
 ) -> Callable[..., PyTree]:
-    """Each device computes its part of the batch.
+    """Transforms a function so that each device computes its part of the batch.
 
     Args:
       mesh: from `make_mesh`; None computes everything in one place.
-      f: `(spread, *args) -> outputs`, for each example by itself; it hands what shall
-        run piece by piece on different devices to `spread`.
-      in_axes: of each argument, an array or pytree, the axis of its batch; None: it
-        is the same for the whole batch. As for `jax.vmap`.
-      out_axes: of the outputs, likewise; one number, or a tuple for a tuple.
+      f: `(map_pieces, *args) -> outputs`, of each example by itself; it hands what
+        shall run piece by piece on different devices to `map_pieces`, a `PieceMap`.
+      in_axes: the axis of the batch in each argument, an array or pytree; None where
+        it is the same for the whole batch. As for `jax.vmap`.
+      out_axes: likewise in the outputs; one number, or a tuple for a tuple.
 
     Returns:
       `(*args) -> outputs`. A batch that the devices do not divide is padded for them.
@@ -110,7 +59,7 @@ def over_batch(
       whole of it, and still share `f_conv`.
     """
     if mesh is None or mesh.size == 1:
-        return lambda *args: f(here, *args)
+        return lambda *args: f(run_locally, *args)
 
     def call(*args: PyTree) -> PyTree:
         batch = next(
@@ -119,7 +68,7 @@ def over_batch(
             if axis is not None
         )
         if batch < mesh.size:
-            whole = functools.partial(_each_its_own, mesh)
+            whole = functools.partial(_own_pieces, mesh)
             return _shard(mesh, functools.partial(f, whole), P(), P())(*args)
         surplus = -batch % mesh.size
 
@@ -128,9 +77,9 @@ def over_batch(
                 return arg
             # Padded and cut while whole: of sharded arrays XLA makes uneven parts,
             # which its partitioner in jax 0.12 cannot always slice.
-            whole = everywhere(mesh, arg)
+            whole = replicated(mesh, arg)
             padded = jax.tree.map(lambda x: _pad(x, surplus, axis), whole)
-            return everywhere(mesh, padded)
+            return replicated(mesh, padded)
 
         part = functools.partial(f, functools.partial(_exchange, mesh))
         out_specs = jax.tree.map(_spec, out_axes)
@@ -142,24 +91,25 @@ def over_batch(
         cut = lambda axis, output: jax.tree.map(
             lambda x: jax.lax.slice_in_dim(x, 0, batch, axis=axis), output
         )
-        whole = everywhere(mesh, outputs)
-        return everywhere(mesh, jax.tree.map(cut, out_axes, whole))
+        whole = replicated(mesh, outputs)
+        return replicated(mesh, jax.tree.map(cut, out_axes, whole))
 
     return call
 
 
-def everywhere(mesh: Mesh | None, tree: PyTree) -> PyTree:
-    """Under `jit`: gives every device, of every process, the whole of each array."""
+def replicated(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """Gives every device, of every process, the whole of each array, under `jit`."""
     if mesh is None or mesh.size == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P()))
 
 
-def divided(mesh: Mesh | None, tree: PyTree) -> PyTree:
-    """Under `jit`: gives each device its part of the batch, the first axis of arrays.
+def batch_sharded(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """Gives each device its part of the batch, the first axis of arrays, under `jit`.
 
-    Unlike `over_batch` it leaves the rest to the compiler, so that functions of whole
-    batches stay what they are. A batch that the devices do not divide stays whole.
+    Unlike `data_parallel` it leaves the rest to the compiler, so that functions of
+    whole batches stay what they are. A batch that the devices do not divide stays
+    whole.
     """
     leaves = jax.tree.leaves(tree)
     if mesh is None or mesh.size == 1 or len(leaves[0]) % mesh.size:
@@ -167,7 +117,7 @@ def divided(mesh: Mesh | None, tree: PyTree) -> PyTree:
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _spec(0)))
 
 
-def put_everywhere(mesh: Mesh | None, tree: PyTree) -> PyTree:
+def put_replicated(mesh: Mesh | None, tree: PyTree) -> PyTree:
     """Copies arrays of the host, the same in every process, to every device."""
 
     def put(x: Any) -> jax.Array:
@@ -184,11 +134,6 @@ def put_everywhere(mesh: Mesh | None, tree: PyTree) -> PyTree:
     return jax.tree.map(put, tree)
 
 
-def padded_size(mesh: Mesh | None, batch: int) -> int:
-    """The smallest size from `batch` on that the devices divide."""
-    return batch if mesh is None else batch + -batch % mesh.size
-
-
 def _shard(mesh: Mesh, f: Callable, in_specs: Any, out_specs: Any) -> Callable:
     # Unchecked: the check refuses custom gradients that are right here.
     return jax.shard_map(
@@ -202,7 +147,7 @@ def _spec(axis: int | None) -> P:
 
 
 def _pad(x: jax.Array, surplus: int, axis: int) -> jax.Array:
-    """Repeats the last example: unlike zeros, it is nothing that f has never seen."""
+    """Pads with copies of the last example, which `f` can compute as any other."""
     widths = [(0, surplus if i == axis else 0) for i in range(x.ndim)]
     return jnp.pad(x, widths, mode="edge") if surplus else x
 
@@ -210,7 +155,7 @@ def _pad(x: jax.Array, surplus: int, axis: int) -> jax.Array:
 def _exchange(
     mesh: Mesh, f: Callable[[jax.Array], jax.Array], queries: jax.Array
 ) -> jax.Array:
-    """`f` on pieces of the whole data shard, instead of all pieces of a part of it."""
+    """Runs `f` on some pieces of a whole data shard, not on all pieces of a part."""
     devices, count = mesh.shape[PIECE], queries.shape[0]
     if count < devices:  # as the parity pieces in training: no device would be left out
         return f(queries)
@@ -223,10 +168,10 @@ def _exchange(
     return outputs[:count]
 
 
-def _each_its_own(
+def _own_pieces(
     mesh: Mesh, f: Callable[[jax.Array], jax.Array], queries: jax.Array
 ) -> jax.Array:
-    """`f` on this device's pieces; all devices have the same queries and outputs."""
+    """Runs `f` on this device's pieces; all have the same queries and outputs."""
     devices, count = mesh.shape[PIECE], queries.shape[0]
     own = -(-count // devices)
     queries = _pad(queries, own * devices - count, 0)

@@ -1,4 +1,4 @@
-"""Several processes of one run: start them, and agree on what only one of them knows.
+"""Several processes of one run: starting them, and agreeing on values.
 
 Every process runs the same program on the same settings and calls everything here at
 the same points; process 0 alone writes files. With one process all of it does nothing.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from coded_jax.checks import require
 
 
 def start(coordinator: str, processes: int | None, process: int | None) -> None:
@@ -32,10 +34,8 @@ def start(coordinator: str, processes: int | None, process: int | None) -> None:
             ) from error
         return
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ValueError(
-            f"coordinator: {coordinator!r} given, 'host:port' or 'auto' accepted"
-        )
+    address = host and port.isdecimal() and 0 < int(port) < 2**16
+    require("coordinator", coordinator, bool(address), "'host:port' or 'auto'")
     if processes is None or processes < 1:
         raise ValueError(f"processes: {processes} given, 1 or more accepted")
     if process is None or not 0 <= process < processes:
@@ -49,24 +49,25 @@ def start(coordinator: str, processes: int | None, process: int | None) -> None:
 
 
 def is_lead() -> bool:
-    """Whether this process writes the files."""
+    """Returns whether this process writes the files."""
     return jax.process_index() == 0
 
 
 def require_same(name: str, value: int, accepted: str) -> None:
-    """Raises in every process where they have not all the same `value`.
+    """Checks that all processes have the same `value`.
 
     Raises:
-      ValueError: with `name`, the values, and what is `accepted`.
+      ValueError: they have not; raised in all of them, with `name`, the values and what
+        is `accepted`.
     """
     if jax.process_count() > 1:
-        found = multihost_utils.process_allgather(np.asarray(value)).tolist()
-        if len(set(found)) > 1:
-            raise ValueError(f"{name}: {found} found by the processes, {accepted}")
+        values = multihost_utils.process_allgather(np.asarray(value)).tolist()
+        if len(set(values)) > 1:
+            raise ValueError(f"{name}: {values} found by the processes, {accepted}")
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is True in any process, known to all."""
+    """Returns, in all processes, whether `flag` is True in any of them."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())

@@ -1,4 +1,4 @@
-"""What JAX must be told before it looks for devices."""
+"""Devices, threads, memory and compilations, set up before JAX looks for devices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jax
 
+from coded_jax.checks import require
+
 
 def offer_cpu_devices(count: int) -> None:
     """Lets a CPU stand for `count` devices; accelerators are not affected.
@@ -18,8 +20,7 @@ def offer_cpu_devices(count: int) -> None:
     Raises:
       ValueError: `count` is not positive.
     """
-    if count < 1:
-        raise ValueError(f"devices: {count} given, 1 or more accepted")
+    require("devices", count, count >= 1, "1 or more")
     jax.config.update("jax_num_cpu_devices", count)
     give_threads()
 
@@ -57,9 +58,9 @@ def keep_compilations(folder: str | None) -> None:
     """Keeps compiled programs on the disk, for the next run of the same functions.
 
     Args:
-      folder: made if need be; an empty string keeps nothing. If None, what JAX has been
-        told, by `JAX_COMPILATION_CACHE_DIR` say, or else `~/.cache/coded_jax` where
-        that can be written to.
+      folder: made if need be; an empty string keeps nothing. If None, the folder that
+        JAX is configured with, by `JAX_COMPILATION_CACHE_DIR` say, or else
+        `~/.cache/coded_jax` where that can be written to.
 
     Raises:
       ValueError: it cannot be written to.

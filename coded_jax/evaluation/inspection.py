@@ -225,7 +225,7 @@ def confusion(
         pipeline,
         frozen,
         params,
-        placement.put_everywhere(pipeline.mesh, arrays),
+        placement.put_replicated(pipeline.mesh, arrays),
         [pattern],
         _answers,
         per_image=True,

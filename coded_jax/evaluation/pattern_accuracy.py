@@ -13,7 +13,8 @@ import numpy as np
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import placement
-from coded_jax.devices.placement import Spread
+from coded_jax.devices.meshes import padded_size
+from coded_jax.devices.placement import PieceMap
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference.pipeline import Pipeline
@@ -50,13 +51,13 @@ def _count_correct(
 ) -> jax.Array:
     """Counts the rows from `start` on that the uncoded base model has right."""
 
-    def predict_part(spread: Spread, frozen: PyTree, images: jax.Array) -> jax.Array:
+    def predict_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> jax.Array:
         return predictions.predict_uncoded(pipeline, frozen, images)[1]
 
     images, labels, weight = predictions.take_rows(arrays, start, size)
-    predict = placement.over_batch(pipeline.mesh, predict_part, (None, 0))
+    predict = placement.data_parallel(pipeline.mesh, predict_part, (None, 0))
     correct = weight * (predict(frozen, images) == labels)
-    return placement.everywhere(pipeline.mesh, correct.sum())
+    return placement.replicated(pipeline.mesh, correct.sum())
 
 
 def base_accuracy(
@@ -72,7 +73,7 @@ def base_accuracy(
     """
     total = len(arrays["labels"])
     counted = int((arrays["labels"] >= 0).sum())
-    size = placement.padded_size(pipeline.mesh, min(predictions.CHUNK, total))
+    size = padded_size(pipeline.mesh, min(predictions.CHUNK, total))
     correct = [
         _count_correct(pipeline, frozen, arrays, jnp.asarray(start), size)
         for start in range(0, total, size)

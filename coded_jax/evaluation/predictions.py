@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import placement
-from coded_jax.devices.placement import Spread
+from coded_jax.devices.meshes import padded_size
+from coded_jax.devices.placement import PieceMap
 from coded_jax.inference.pipeline import (
     Pipeline,
     base_features,
@@ -135,13 +136,13 @@ def _compute_chunk(
 ) -> _Chunk:
     """Computes all that does not depend on the erasure pattern."""
 
-    def compute_part(spread: Spread, frozen, params, images) -> tuple:
+    def compute_part(spread: PieceMap, frozen, params, images) -> tuple:
         features = up_to_decoder(pipeline, frozen, params, images, spread)
         return features, *predict_uncoded(pipeline, frozen, images)
 
     images, labels, weight = take_rows(arrays, start, size)
     axes = (None, None, 0), (1, 0, 0)
-    compute = placement.over_batch(pipeline.mesh, compute_part, *axes)
+    compute = placement.data_parallel(pipeline.mesh, compute_part, *axes)
     features, target, expected = compute(frozen, params, images)
     return _Chunk(features, target, expected, labels, weight)
 
@@ -160,7 +161,7 @@ def _score_chunk(
 ) -> jax.Array:
     """Computes the statistic for one pattern: its sum, or for each label."""
 
-    def decode_part(spread: Spread, frozen, params, available, features, target):
+    def decode_part(spread: PieceMap, frozen, params, available, features, target):
         x = from_decoder(pipeline, frozen, params, features, available, spread)
         merged, logits = classify(pipeline, frozen, x, available)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
@@ -169,7 +170,7 @@ def _score_chunk(
         return logits, jnp.where(answered, error, jnp.nan)
 
     axes = (None, None, mask_axis(available), 1, 0)
-    compute = placement.over_batch(pipeline.mesh, decode_part, axes)
+    compute = placement.data_parallel(pipeline.mesh, decode_part, axes)
     logits, error = compute(frozen, params, available, chunk.features, chunk.target)
     shape = chunk.labels.shape
     error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
@@ -181,7 +182,7 @@ def _score_chunk(
     if not per_image:
         counted = jnp.where(chunk.weight[..., None] > 0, values, 0)
         values = counted.sum(axis=tuple(range(len(shape))))
-    return placement.everywhere(pipeline.mesh, values)
+    return placement.replicated(pipeline.mesh, values)
 
 
 def measure(
@@ -219,7 +220,7 @@ def measure(
       labels that count.
     """
     total = len(arrays["labels"])
-    size = placement.padded_size(pipeline.mesh, min(CHUNK, total))
+    size = padded_size(pipeline.mesh, min(CHUNK, total))
     stages, redrawn = len(pipeline.stages), stage_losses == "per_stage"
     key = jax.random.key(0)  # the same draws for every code, and for every call
     if parameters is None:

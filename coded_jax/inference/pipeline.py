@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from coded_jax.codes.quorum import suffices_where
 from coded_jax.devices import placement
-from coded_jax.devices.placement import Spread, here
+from coded_jax.devices.placement import PieceMap, run_locally
 from coded_jax.inference.pixels import as_inputs
 from coded_jax.inference.stages import (
     CodedStage,
@@ -146,7 +146,7 @@ def up_to_decoder(
     frozen: PyTree,
     params: PyTree,
     images: jax.Array,
-    spread: Spread = here,
+    spread: PieceMap = run_locally,
 ) -> jax.Array:
     """Computes the n results of the first coded stage, which no loss has changed yet.
 
@@ -164,7 +164,7 @@ def from_decoder(
     params: PyTree,
     features: jax.Array,
     available: Sequence[jax.Array],
-    spread: Spread = here,
+    spread: PieceMap = run_locally,
 ) -> jax.Array:
     """Runs the pipeline from the first decoder up to the last one.
 
@@ -267,16 +267,16 @@ def infer(
       Logits, float32 `[B, ..., classes]`.
     """
 
-    def infer_part(spread: Spread, frozen, params, images, available) -> jax.Array:
+    def infer_part(spread: PieceMap, frozen, params, images, available) -> jax.Array:
         features = up_to_decoder(pipeline, frozen, params, images, spread)
         x = from_decoder(pipeline, frozen, params, features, available, spread)
         return classify(pipeline, frozen, x, available)[1]
 
     available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
-    infer_all = placement.over_batch(pipeline.mesh, infer_part, axes)
+    infer_all = placement.data_parallel(pipeline.mesh, infer_part, axes)
     logits = infer_all(frozen, params, images, available)
-    return placement.everywhere(pipeline.mesh, logits)
+    return placement.replicated(pipeline.mesh, logits)
 
 
 def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax import splitting
-from coded_jax.devices.placement import Spread, here
+from coded_jax.devices.placement import PieceMap, run_locally
 from coded_jax.splitting import SplitPlan
 from coded_jax.types import Block, Code, PyTree, chain
 
@@ -86,7 +86,7 @@ def parity_features(
     frozen: PyTree,
     params: PyTree,
     x: jax.Array,
-    spread: Spread = here,
+    spread: PieceMap = run_locally,
 ) -> jax.Array:
     """Computes the parity results alone, see `coded_features`.
 
@@ -105,7 +105,7 @@ def coded_features(
     frozen: PyTree,
     params: PyTree,
     x: jax.Array,
-    spread: Spread = here,
+    spread: PieceMap = run_locally,
 ) -> jax.Array:
     """Computes the results of all n devices.
 
@@ -180,7 +180,11 @@ def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:
 
 
 def _parity_outputs(
-    stage: CodedStage, frozen: PyTree, params: PyTree, parity: jax.Array, spread: Spread
+    stage: CodedStage,
+    frozen: PyTree,
+    params: PyTree,
+    parity: jax.Array,
+    spread: PieceMap,
 ) -> jax.Array:
     """Runs the parity pieces on devices, by networks of their own if they have any."""
     if stage.code.parity_worker is None:
@@ -196,7 +200,7 @@ def _parity_outputs(
 
 
 def _on_devices(
-    stage: CodedStage, frozen: PyTree, sent: jax.Array, spread: Spread
+    stage: CodedStage, frozen: PyTree, sent: jax.Array, spread: PieceMap
 ) -> jax.Array:
     """Runs `f_conv` on pieces `[m, B, h, w, C]`; the shares are not yet cut out."""
     return spread(jax.vmap(lambda pieces: compute(stage, frozen, pieces)), sent)

@@ -36,7 +36,7 @@ def build_pipeline(
       image_shape: `(H, W, C)` of an image.
       classes: of the data set.
       mean, std: `[C]`, see `Pipeline`.
-      mesh: see `placement.make_mesh`.
+      mesh: see `make_mesh`.
       base: in place of the base model that `config` names.
 
     Raises:

@@ -14,6 +14,7 @@ import numpy as np
 from coded_jax.codes import erasures
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
+from coded_jax.devices.meshes import make_mesh
 from coded_jax.evaluation import confidence, predictions
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import workdir
@@ -99,7 +100,7 @@ class CodedModel(NamedTuple):
                 f"lost: {len(lost)} results given, at most r={self.pipeline.r} accepted"
             )
         available = erasures.available(lost, self.pipeline.n)
-        images = placement.put_everywhere(self.pipeline.mesh, images)
+        images = placement.put_replicated(self.pipeline.mesh, images)
         return compiled_infer(
             self.pipeline, self.frozen, self.params, images, available
         )
@@ -151,7 +152,7 @@ def load(
 
     Args:
       path: its workdir.
-      devices, mesh: where it is computed; see `placement.make_mesh`. By default the
+      devices, mesh: where it is computed; see `make_mesh`. By default the
         pieces are spread over all devices.
 
     Raises:
@@ -174,13 +175,13 @@ def load(
         results["classes"],
         tuple(statistics["mean"]),
         tuple(statistics["std"]),
-        placement.make_mesh(config.n, devices, mesh),
+        make_mesh(config.n, devices, mesh),
     )
 
     def init_base(key: jax.Array) -> PyTree:
         return pipeline.base.init(key, image_shape, results["classes"])
 
-    frozen, params = placement.put_everywhere(
+    frozen, params = placement.put_replicated(
         pipeline.mesh,
         (
             best_params(folder, config, results, "base", init_base),

@@ -12,6 +12,7 @@ import jax
 
 from coded_jax import data
 from coded_jax.devices import placement, processes
+from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import workdir
 from coded_jax.runs.build import (
@@ -65,7 +66,7 @@ def prepare(
       config: the settings.
       path: the workdir.
       data_dir: the TFDS folder; see `data.load`.
-      devices, mesh: where it runs; see `placement.make_mesh`. A run may be resumed
+      devices, mesh: where it runs; see `make_mesh`. A run may be resumed
         elsewhere.
       base_dir: where the base model is trained, or taken from if it has been: runs with
         the same base model share it. The workdir if None.
@@ -76,7 +77,7 @@ def prepare(
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
     started = time.perf_counter()
-    placed = placement.make_mesh(config.n, devices, mesh)
+    placed = make_mesh(config.n, devices, mesh)
     dataset = own.dataset if own else dataset or data.load(config.dataset, data_dir)
     images = len(dataset.train.labels)
     if (few := config.train_images or images) > images:
@@ -106,7 +107,7 @@ def prepare(
         random = pipeline.base.init(key, *sizes)
         images = dataset.train.images[: losses.CHUNK]
         losses.require_nonnegative(
-            pipeline, *placement.put_everywhere(placed, (random, images))
+            pipeline, *placement.put_replicated(placed, (random, images))
         )
     places = {
         "data_dir": data_dir and str(Path(data_dir).expanduser().absolute()),
@@ -134,7 +135,7 @@ def prepare(
     folder = open_dir(path, settings, places=given)
     base_folder = base_folder or folder
     resumed = any((f / workdir.CHECKPOINTS).exists() for f in (folder, base_folder))
-    variables = placement.put_everywhere(placed, own.variables) if own else None
+    variables = placement.put_replicated(placed, own.variables) if own else None
     return Experiment(
         config,
         folder,

@@ -48,7 +48,7 @@ def protect(
       workdir: folder for checkpoints and results, as of `experiments/run.py`: killed,
         the same call goes on from there; finished, it only loads. If None, nothing is
         left on the disk.
-      devices, mesh: see `placement.make_mesh`.
+      devices, mesh: see `make_mesh`.
       console: where progress is shown; standard error if None.
       settings: any other field of `Config`: `k`, `r`, `epochs`, `recipe`, ...
 

@@ -50,7 +50,7 @@ class Spmd:
                 raise NotEnoughResults(
                     f"results {arrived} of {pipeline.n} are not enough"
                 )
-        images = placement.put_everywhere(pipeline.mesh, images)
+        images = placement.put_replicated(pipeline.mesh, images)
         logits = compiled_infer(pipeline, model.frozen, model.params, images, available)
         logits.block_until_ready()
         now = time.monotonic()

@@ -142,7 +142,7 @@ def fit(
     steps = total_steps(examples, config.batch_size, config.epochs)
     keys = _for_seeds(lambda key: jax.random.split(key, 3), key)(key)
     init_key, order_key, step_key = (
-        placement.put_everywhere(config.mesh, keys[..., i]) for i in range(3)
+        placement.put_replicated(config.mesh, keys[..., i]) for i in range(3)
     )
     advance = functools.partial(
         train_steps,
@@ -265,9 +265,9 @@ def _start(task: Task, init_key: jax.Array, config: FitConfig) -> _Run:
         "workdir", step, "one on a file system that all processes share accepted"
     )
     if restored:
-        state, best = placement.put_everywhere(config.mesh, restored.state)
+        state, best = placement.put_replicated(config.mesh, restored.state)
     else:
-        begin = jax.jit(lambda key: placement.everywhere(config.mesh, fresh(key)))
+        begin = jax.jit(lambda key: placement.replicated(config.mesh, fresh(key)))
         state, best = begin(init_key)
     return _Run(state, best, step, seconds, config.directory, saved_step=step)
 

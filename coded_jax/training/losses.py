@@ -11,7 +11,7 @@ import optax
 
 from coded_jax import splitting
 from coded_jax.devices import placement
-from coded_jax.devices.placement import Spread
+from coded_jax.devices.placement import PieceMap
 from coded_jax.inference.pipeline import (
     Pipeline,
     base_features,
@@ -111,11 +111,11 @@ def _targets_of(
 ) -> tuple[jax.Array, ...]:
     """Runs `exact_outputs`, each device on its part of the batch."""
 
-    def compute_part(spread: Spread, frozen: PyTree, images: jax.Array) -> tuple:
+    def compute_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> tuple:
         return exact_outputs(pipeline, frozen, images)
 
-    targets = placement.over_batch(pipeline.mesh, compute_part, (None, 0))
-    return placement.everywhere(pipeline.mesh, targets(frozen, images))
+    targets = placement.data_parallel(pipeline.mesh, compute_part, (None, 0))
+    return placement.replicated(pipeline.mesh, targets(frozen, images))
 
 
 def base_losses(
@@ -142,15 +142,17 @@ def base_losses(
         targets = optax.smooth_labels(targets, label_smoothing)
         return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
-    def compute_part(spread: Spread, variables: PyTree, batch: dict) -> jax.Array:
+    def compute_part(spread: PieceMap, variables: PyTree, batch: dict) -> jax.Array:
         features = base_features(pipeline, variables, batch["images"])
         logits = pipeline.base.head(variables, features.astype(jnp.float32))
         return cross_entropy(logits, batch["labels"])
 
     if train is None:
-        return placement.over_batch(mesh, compute_part, (None, 0))(variables, batch), {}
+        return placement.data_parallel(mesh, compute_part, (None, 0))(
+            variables, batch
+        ), {}
     # Not example by example: a batch norm needs the statistics of the whole batch.
-    batch = placement.divided(mesh, batch)
+    batch = placement.batch_sharded(mesh, batch)
     logits, updated = train(variables, inputs_of(pipeline, batch["images"]))
     return cross_entropy(logits, batch["labels"]), updated
 
@@ -186,7 +188,7 @@ def coded_losses(
     config = config or TrainConfig()
     end_to_end = config.stage_training == "end_to_end"
 
-    def compare_part(spread: Spread, params, frozen, batch, available) -> tuple:
+    def compare_part(spread: PieceMap, params, frozen, batch, available) -> tuple:
         targets = batch.get("targets")
         if targets is None:
             targets = exact_outputs(pipeline, frozen, batch["images"])
@@ -223,7 +225,7 @@ def coded_losses(
     frozen = jax.lax.stop_gradient(frozen)
     available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
-    compare = placement.over_batch(pipeline.mesh, compare_part, axes, 1)
+    compare = placement.data_parallel(pipeline.mesh, compare_part, axes, 1)
     errors, squares = compare(params, frozen, batch, available)
     if len(pipeline.stages) > 1:
         # Here, since the mean is that of the whole batch, not of a device's part of it.

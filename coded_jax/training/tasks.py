@@ -27,7 +27,7 @@ MOST_VALIDATED = 30_000
 def device_arrays(mesh: Mesh | None, split: Split) -> dict[str, jax.Array]:
     """`images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`, whole on every device."""
     arrays = {"images": split.images, "labels": split.labels}
-    return placement.put_everywhere(mesh, arrays)
+    return placement.put_replicated(mesh, arrays)
 
 
 def base_task(

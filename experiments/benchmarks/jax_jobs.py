@@ -16,6 +16,7 @@ from benchmarks.profiling import Prepared, compiled
 from coded_jax import splitting
 from coded_jax.codes import erasures
 from coded_jax.devices import placement
+from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference import pipeline, stages
 from coded_jax.runs.build import build_pipeline, make_optimizer
 from coded_jax.runs.config import Config
@@ -76,12 +77,12 @@ def make_subject(
         precision=precision,
     )
     image, classes = dataset.image_shape, dataset.classes
-    mesh = placement.make_mesh(config.n, devices) if devices else None
+    mesh = make_mesh(config.n, devices) if devices else None
     made = build_pipeline(config, image, classes, dataset.mean, dataset.std, mesh)
     init = jax.jit(made.base.init, static_argnums=(1, 2))
     frozen = init(jax.random.key(0), image, classes)
     params = jax.jit(made.init)(jax.random.key(1))
-    frozen, params = placement.put_everywhere(mesh, (frozen, params))
+    frozen, params = placement.put_replicated(mesh, (frozen, params))
     return Subject(config, dataset, made, frozen, params)
 
 
@@ -107,7 +108,7 @@ def sizes(s: Subject) -> dict[str, Any]:
 def train(s: Subject, batch: int) -> Prepared:
     """Prepares training steps of the code, as `training.fit` does them."""
     made, images = s.pipeline, s.dataset.train
-    put = functools.partial(placement.put_everywhere, made.mesh)
+    put = functools.partial(placement.put_replicated, made.mesh)
     arrays = tasks.device_arrays(made.mesh, images)
     arrays = losses.with_targets(made, s.frozen, arrays)
     optimizer = make_optimizer(s.config, "code", len(images.labels))
@@ -131,7 +132,7 @@ def train(s: Subject, batch: int) -> Prepared:
 
 def infer(s: Subject, batch: int) -> dict[str, Prepared]:
     """Prepares inferences with nothing lost and with the first data piece lost."""
-    put = functools.partial(placement.put_everywhere, s.pipeline.mesh)
+    put = functools.partial(placement.put_replicated, s.pipeline.mesh)
     masks = {
         name: put(erasures.available(lost, s.pipeline.n))
         for name, lost in (("nothing", ()), ("data 0", (0,)))

@@ -12,7 +12,7 @@ from coded_jax.codes import curves, linear
 from coded_jax.codes.erasures import available, patterns, patterns_up_to
 from coded_jax.codes.parity_model import parity_model
 from coded_jax.data import groups
-from coded_jax.devices import placement
+from coded_jax.devices.meshes import make_mesh
 from coded_jax.evaluation import predictions
 from coded_jax.inference.pipeline import base_features, infer
 from coded_jax.models.modules import ConvNorm, base_model
@@ -273,7 +273,7 @@ def test_rivals_on_several_devices(lenet, name):
     params = jax.jit(pipe.init)(jax.random.key(0))
     mask, run = available((0, 2), 4), jax.jit(infer, static_argnums=0)
     expected = run(pipe, variables, params, images_of(8), mask)
-    spread = pipe._replace(mesh=placement.make_mesh(4, devices=4))
+    spread = pipe._replace(mesh=make_mesh(4, devices=4))
     found = run(spread, variables, params, images_of(8), mask)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

@@ -12,6 +12,7 @@ import pytest
 
 from coded_jax.codes import erasures
 from coded_jax.devices import placement
+from coded_jax.devices.meshes import make_mesh
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pipeline import infer
 from coded_jax.models.modules import ConvNorm, base_model
@@ -21,18 +22,13 @@ from coded_jax.splitting.plan import make_plan
 from coded_jax.training import steps, tasks
 from coded_jax.training.losses import base_losses, coded_losses, with_targets
 from coded_jax.types import CodeShape, Dataset, Split
+from tests.devices.counts import devices
 from tests.models.test_models import random_variables
 from tests.parameters import long
 from tests.pipelines import learned, one_stage
 
 SHAPE = (28, 28, 1)
 B = 24  # divided by all of 1, 2, 3, 4, 6 and 8
-
-
-def devices(count):
-    if len(jax.devices()) < count:
-        pytest.skip(f"needs {count} devices")
-    return count
 
 
 def pipeline_on(lenet, mesh, k=2, r=1, make_code=learned):
@@ -64,20 +60,20 @@ def expected(lenet):
 @pytest.mark.parametrize("k, r", [(2, 1), *long((4, 2))])
 @pytest.mark.parametrize("count", [2, 6, *long(1, 3, 4, 8)])
 def test_inference_on_any_number_of_devices(lenet, expected, count, k, r):
-    mesh = placement.make_mesh(k + r, devices(count))
+    mesh = make_mesh(k + r, devices(count))
     pipe = pipeline_on(lenet, mesh, k, r)
     run = jax.jit(infer, static_argnums=0)
     # Batches that the devices divide, do not divide, and that are fewer than devices.
     for size in (B, 13, 1):
         params, mask, logits = expected(k, r, size)
-        variables, params = placement.put_everywhere(mesh, (lenet[1], params))
+        variables, params = placement.put_replicated(mesh, (lenet[1], params))
         found = run(pipe, variables, params, images_of(size), mask)
         np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
         assert found.sharding.is_fully_replicated
 
 
 def test_one_mask_for_all_images(lenet, expected):
-    mesh = placement.make_mesh(3, devices(4))
+    mesh = make_mesh(3, devices(4))
     params, _, _ = expected(2, 1, B)
     mask = erasures.available([0], 3)
     run = jax.jit(infer, static_argnums=0)
@@ -98,23 +94,23 @@ def test_training_on_any_number_of_devices(lenet, count, kept, batch):
     split = Split(images_of(B), np.zeros(B, np.int32))
     states = []
     optimizer = optax.sgd(0.1)
-    for mesh in (None, placement.make_mesh(3, devices(count))):
+    for mesh in (None, make_mesh(3, devices(count))):
         pipe = pipeline_on(lenet, mesh)
-        frozen = placement.put_everywhere(mesh, lenet[1])
+        frozen = placement.put_replicated(mesh, lenet[1])
         arrays = tasks.device_arrays(mesh, split)
         if kept:
             arrays = with_targets(pipe, frozen, arrays)
         dataset = Dataset("tiny", 10, split, split, split, (0.13,), (0.31,))
         task = tasks.code_task(pipe, frozen, dataset, optimizer, patterns=[()])
         fresh = steps.initial_state(task.init, optimizer, jax.random.key(0))[0]
-        state = placement.put_everywhere(mesh, fresh)
+        state = placement.put_replicated(mesh, fresh)
         for _ in range(2):
             state, metrics = steps.train_steps(
                 state,
                 frozen,
                 arrays,
-                placement.put_everywhere(mesh, np.arange(B, dtype=np.int32)),
-                placement.put_everywhere(mesh, jax.random.key(5)),
+                placement.put_replicated(mesh, np.arange(B, dtype=np.int32)),
+                placement.put_replicated(mesh, jax.random.key(5)),
                 loss=task.loss,
                 optimizer=optimizer,
                 batch_size=batch,  # 10, which 3, 4, 6 and 8 do not divide
@@ -149,9 +145,9 @@ def two_stages(mesh):
 def test_base_model_with_batch_norm_on_several_devices(batch):
     found = []
     data = {"images": images_of(batch), "labels": np.arange(batch, dtype=np.int32)}
-    for mesh in (None, placement.make_mesh(3, devices(4), (2, 2))):
+    for mesh in (None, make_mesh(3, devices(4), (2, 2))):
         pipe, variables = two_stages(mesh)
-        arguments = placement.put_everywhere(mesh, (variables, data))
+        arguments = placement.put_replicated(mesh, (variables, data))
         found.append(jax.jit(functools.partial(base_losses, pipe))(*arguments))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found
@@ -165,10 +161,10 @@ def test_losses_and_logits_of_a_chain_on_several_devices(batch):
     images[: batch // 2] //= 8  # so that parts of the batch differ in scale
     available = np.ones((2, 3, batch), bool)
     available[0, 0, 1] = available[1, 1, 2] = available[:, 2, 0] = False
-    for mesh in (None, placement.make_mesh(3, devices(4), (2, 2))):
+    for mesh in (None, make_mesh(3, devices(4), (2, 2))):
         pipe, variables = two_stages(mesh)
         params = jax.jit(pipe.init)(jax.random.key(1))
-        put = functools.partial(placement.put_everywhere, mesh)
+        put = functools.partial(placement.put_replicated, mesh)
         frozen, params, pixels, mask = put((variables, params, images, available))
         loss = jax.jit(functools.partial(coded_losses, pipe))
         logits = jax.jit(infer, static_argnums=0)(pipe, frozen, params, pixels, mask)
@@ -182,10 +178,10 @@ def test_evaluation_on_several_devices(lenet):
     split = {"images": images_of(29), "labels": np.arange(29, dtype=np.int32) % 10}
     patterns = erasures.patterns_up_to(3, 1)
     found = []
-    for mesh in (None, placement.make_mesh(3, devices(6))):
+    for mesh in (None, make_mesh(3, devices(6))):
         pipe = pipeline_on(lenet, mesh)
         params = jax.jit(pipe.init)(jax.random.key(1))
-        frozen, params, arrays = placement.put_everywhere(
+        frozen, params, arrays = placement.put_replicated(
             mesh, (lenet[1], params, split)
         )
         outcomes = pattern_accuracy.measure_patterns(
@@ -205,7 +201,7 @@ def collectives(compiled):
 
 @pytest.mark.parametrize("k, r, count", [(2, 1, 3), (2, 1, 6), (4, 2, 4), (4, 2, 6)])
 def test_one_all_to_all_each_way(lenet, k, r, count):
-    pipe = pipeline_on(lenet, placement.make_mesh(k + r, devices(count)), k, r)
+    pipe = pipeline_on(lenet, make_mesh(k + r, devices(count)), k, r)
     params = jax.eval_shape(pipe.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((B, *SHAPE), np.uint8)
     mask = jax.ShapeDtypeStruct((k + r, 1), bool)
@@ -216,7 +212,7 @@ def test_one_all_to_all_each_way(lenet, k, r, count):
 
 
 def test_one_device_needs_no_collective(lenet):
-    pipe = pipeline_on(lenet, placement.make_mesh(3, 1))
+    pipe = pipeline_on(lenet, make_mesh(3, 1))
     params = jax.eval_shape(pipe.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((B, *SHAPE), np.uint8)
     mask = jax.ShapeDtypeStruct((3, 1), bool)
@@ -227,7 +223,7 @@ def test_one_device_needs_no_collective(lenet):
 
 def test_a_piece_on_each_device():
     # f sees, on every device, one piece of all images.
-    mesh = placement.make_mesh(3, devices(6))
+    mesh = make_mesh(3, devices(6))
     seen = []
 
     def f(spread, x):
@@ -237,50 +233,9 @@ def test_a_piece_on_each_device():
 
         return spread(note, x)
 
-    g = placement.over_batch(mesh, f, (1,), 1)
+    g = placement.data_parallel(mesh, f, (1,), 1)
     out = jax.jit(g)(jnp.zeros((3, B, 2)))
     assert seen == [(1, B // 2, 2)]
     # Without the exchange each device would add its number to all pieces.
     expected = np.broadcast_to(np.arange(3.0)[:, None, None], (3, B, 2))
     np.testing.assert_array_equal(out, expected)
-
-
-@pytest.mark.parametrize(
-    "n, count, shape",
-    [
-        (3, 1, (1, 1)),
-        (3, 2, (2, 1)),
-        (3, 3, (3, 1)),
-        (3, 4, (3, 1)),
-        (3, 6, (3, 2)),
-        (3, 8, (3, 2)),
-        (6, 4, (4, 1)),
-        (2, 8, (2, 4)),
-    ],
-)
-def test_default_mesh(n, count, shape):
-    mesh = placement.make_mesh(n, devices(count))
-    assert tuple(mesh.shape.items()) == (("piece", shape[0]), ("data", shape[1]))
-
-
-def test_a_chosen_mesh():
-    assert placement.make_mesh(3, devices(8), (1, 8)).devices.shape == (1, 8)
-    assert placement.make_mesh(3, devices(8), (2, 3)).devices.shape == (2, 3)
-
-
-@pytest.mark.parametrize(
-    "count, shape, message",
-    [
-        (0, None, "devices: 0 given, 1..8 accepted"),
-        (9, None, "devices: 9 given, 1..8 accepted"),
-        (8, (4, 2), "mesh: 4x2 given, .* 1..3 along piece"),
-        (4, (3, 2), "mesh: 3x2 given, .* at most 4"),
-        (8, (0, 2), "mesh: 0x2 given"),
-        (8, (3, -1), "mesh: 3x-1 given"),
-    ],
-)
-def test_impossible_meshes(count, shape, message):
-    devices(8)
-    with pytest.raises(ValueError, match=message) as error:
-        placement.make_mesh(3, count, shape)
-    assert "\n" not in str(error.value)

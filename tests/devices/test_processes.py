@@ -129,11 +129,11 @@ def test_where_one_process_cannot_start_all_end(launch, tmp_path):
     assert codes == [1, 1]
     logs = [(tmp_path / f"{i}.log").read_text() for i in range(2)]
     assert "error: another process could not start" in logs[0]
-    assert "error: data_dir or TFDS_DATA_DIR is '/nowhere'" in logs[1]
+    assert "error: data_dir or TFDS_DATA_DIR: '/nowhere' given" in logs[1]
 
 
 @pytest.mark.parametrize(
-    "coordinator, processes, process, message",
+    "coordinator, count, process, message",
     [
         ("here", 2, 0, "coordinator: 'here' given, 'host:port' or 'auto' accepted"),
         ("here:x", 2, 0, "coordinator: 'here:x' given"),
@@ -143,9 +143,9 @@ def test_where_one_process_cannot_start_all_end(launch, tmp_path):
         ("here:80", 2, 2, "process: 2 given, 0..1 accepted"),
     ],
 )
-def test_errors(coordinator, processes, process, message):
+def test_errors(coordinator, count, process, message):
     with pytest.raises(ValueError, match=message):
-        processes.start(coordinator, processes, process)
+        processes.start(coordinator, count, process)
 
 
 def test_alone_there_is_nobody_to_wait_for():

@@ -1,4 +1,4 @@
-"""What JAX is told before it looks for devices."""
+"""Threads, memory and the cache of compilations are set up before the first device."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ from coded_jax.devices import startup
 
 SEVERAL = """
 import jax, numpy as np
-from coded_jax import placement
-mesh = placement.make_mesh(3)
+from coded_jax.devices import meshes, placement
+mesh = meshes.make_mesh(3)
 assert mesh.size == 6, mesh
 total = lambda spread, x: jax.lax.psum(x @ x.T, ("data", "piece"))
-step = jax.jit(placement.over_batch(mesh, total, (0,)))
+step = jax.jit(placement.data_parallel(mesh, total, (0,)))
 x = np.ones((6 * 64, 64), np.float32)
 for _ in range(200):  # many at once: without threads enough they stand still
     y = step(x)

@@ -404,7 +404,7 @@ def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch, recipe):
             arrived = masks[next(stages)][:, :, None, None, None]
             return jnp.where(arrived, outputs, garbage)
 
-        monkeypatch.setattr(placement, "here", spread)
+        monkeypatch.setattr(placement, "run_locally", spread)
         logits = jax.jit(lambda x: infer(pipeline, variables, params, x, masks))(images)
         assert next(stages, None) is None
         return logits
