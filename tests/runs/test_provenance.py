@@ -1,0 +1,73 @@
+"""Stored results say where they come from, in a source tree and out of one."""
+
+import datetime
+import subprocess
+
+import jax
+import pytest
+
+from coded_jax.runs import provenance
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A source tree with one commit."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "coded_jax").mkdir()
+    (tmp_path / "coded_jax" / "a.py").write_text("1\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    return tmp_path
+
+
+def test_the_commit_of_a_source_tree(tree):
+    head = git(tree, "rev-parse", "HEAD")
+    assert provenance.commit(tree) == head
+    (tree / "runs").mkdir()
+    (tree / "runs" / "results.json").write_text("{}")  # not code
+    assert provenance.commit(tree) == head
+    (tree / "coded_jax" / "a.py").write_text("2\n")
+    assert provenance.commit(tree) == f"{head}+dirty"
+    git(tree, "commit", "-qam", "second")
+    assert provenance.commit(tree) == git(tree, "rev-parse", "HEAD") != head
+    (tree / "coded_jax" / "b.py").write_text("")  # a new module
+    assert provenance.commit(tree).endswith("+dirty")
+
+
+def test_a_hook_of_another_repository_is_not_heeded(tree, monkeypatch):
+    head = git(tree, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(tree / "nowhere"))
+    assert provenance.commit(tree) == head
+
+
+def test_no_source_tree_no_commit(tree, tmp_path_factory, monkeypatch):
+    assert provenance.commit(tmp_path_factory.mktemp("installed")) is None
+    monkeypatch.setenv("PATH", "")  # no Git
+    assert provenance.commit(tree) is None
+    monkeypatch.undo()
+    (tree / ".git" / "HEAD").write_text("damaged")
+    assert provenance.commit(tree) is None
+
+
+def test_fields():
+    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    devices = jax.devices()
+    fields = provenance.collect("python a.py", {"k": "2"}, devices).to_json()
+    names = ["version", "commit", "date", "command", "flags", "hardware"]
+    assert list(fields) == names
+    assert fields["command"] == "python a.py" and fields["flags"] == {"k": "2"}
+    hardware = fields["hardware"]
+    assert hardware["processor"] and hardware["cores"] >= 1
+    assert hardware["devices"] == {devices[0].device_kind: len(devices)}
+    date = datetime.datetime.fromisoformat(fields["date"])
+    assert before <= date <= datetime.datetime.now(datetime.UTC)
+    assert date.utcoffset() == datetime.timedelta(0)
