@@ -27,6 +27,7 @@ from coded_jax.latency import planner, simulation, stragglers
 from coded_jax.latency.planner import Candidate, Forecast
 from coded_jax.latency.simulation import Machine
 from coded_jax.runs import workdir
+from coded_jax.runs.places import absolute
 
 TARGET = flags.DEFINE_float("target", None, "seconds for a request", required=True)
 COMPUTE = flags.DEFINE_enum(
@@ -81,7 +82,7 @@ def write(
     candidates: Sequence[Candidate], rows: Sequence[Forecast], machine: Machine
 ) -> None:
     """Writes `choose.json`, and `choose.png` with the best codes."""
-    folder = workdir.absolute(OUTPUT.value, "output")
+    folder = absolute(OUTPUT.value, "output")
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": repr(machine),

@@ -35,6 +35,7 @@ from coded_jax.cli.runtime_flags import (
 )
 from coded_jax.devices import startup
 from coded_jax.runs import workdir
+from coded_jax.runs.places import absolute
 from coded_jax.runs.ranges import OWN
 from coded_jax.studies.latency_parts import Requests, Study, measure
 
@@ -104,8 +105,8 @@ def settings(requests: Requests, results: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     console = Console()
     requests = requests_from_flags()
-    folder = workdir.absolute(OUTPUT.value, "output")
-    results = workdir.read_results(workdir.absolute(WORKDIR.value))
+    folder = absolute(OUTPUT.value, "output")
+    results = workdir.read_results(absolute(WORKDIR.value))
     if results["dataset"] == OWN:
         raise ValueError("workdir: of a CNN of its own given, another one accepted")
     if DEVICES.value is not None:

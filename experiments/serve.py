@@ -27,6 +27,7 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import absolute
 from coded_jax.serving import http, metrics
 from coded_jax.training import signals
 
@@ -59,7 +60,7 @@ def finish_run() -> None:
     """
     path = run_flags.WORKDIR.value
     try:
-        results = workdir.read_results(workdir.absolute(path))
+        results = workdir.read_results(absolute(path))
     except ValueError:
         prepared = run_flags.prepare_from_flags()
         experiment.run(prepared, command=shlex.join(["python", *sys.argv]))

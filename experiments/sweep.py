@@ -26,8 +26,9 @@ from coded_jax.cli import run_flags
 from coded_jax.cli.command_line import command, run
 from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
 from coded_jax.runs import sweeps, workdir
+from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import LiveTable
-from coded_jax.runs.sweeps import Cell, Outcome, Places
+from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 
 JOBS = flags.DEFINE_integer(
     "jobs", None, "cells at the same time, each in a process of its own, with Ray"
@@ -37,8 +38,8 @@ ADDRESS = flags.DEFINE_string(
 )
 
 
-def places_from_flags(cells: list[Cell]) -> Places:
-    """Returns where the sweep runs, and makes its folder.
+def sweep_from_flags(cells: list[Cell]) -> Sweep:
+    """Returns the sweep, and makes its folder.
 
     Raises:
       ValueError: a flag is out of range, the folder cannot be written to, or the cells
@@ -59,50 +60,48 @@ def places_from_flags(cells: list[Cell]) -> Places:
     require("jobs", JOBS.value, JOBS.value is None or JOBS.value >= 1, "1 or more")
     if ADDRESS.value is not None and JOBS.value is None:
         raise ValueError("jobs: not given, 1 or more accepted with an address")
-    folder = workdir.absolute(run_flags.WORKDIR.value)
+    folder = absolute(run_flags.WORKDIR.value)
     if (folder / workdir.FLAGS).exists():
         raise ValueError(f"workdir: {str(folder)!r} given, which holds a single run")
     workdir.make_folder(folder)
-    return Places(
-        folder,
-        data_dir=run_flags.DATA_DIR.value,
-        devices=run_flags.DEVICES.value,
-        mesh=run_flags.mesh_from_flags(),
-        base_dir=base_dir,
+    return Sweep(
+        places=run_flags.places_from_flags()._replace(workdir=folder),
         command=shlex.join(["python", *sys.argv]),
+        cells=cells,
+        vary=varied(),
+        variants=VARIANT.value,
     )
 
 
 def run_cells(
-    cells: list[Cell], places: Places, progress: LiveTable
-) -> Iterator[Outcome]:
+    cells: list[Cell], sweep: Sweep, progress: LiveTable
+) -> Iterator[CellResult]:
     """Runs cells in this process, or in processes of their own."""
     if JOBS.value is None:
-        return sweeps.run_in_turn(cells, places, progress)
+        return sweeps.run_in_turn(cells, sweep, progress)
     from coded_jax.studies.ray_sweep import run_with_ray
 
-    return run_with_ray(cells, places, JOBS.value)
+    return run_with_ray(cells, sweep, JOBS.value)
 
 
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     console = Console()
     cells = cells_from_flags()
-    places = places_from_flags(cells)
-    sweeps.require_same_flags(cells, places)
-    outcomes = [sweeps.finished(cell, places) for cell in cells]
-    finished = [outcome for outcome in outcomes if outcome]
+    sweep = sweep_from_flags(cells)
+    sweeps.require_same_flags(sweep)
+    left = [sweeps.finished(cell, sweep) for cell in cells]
+    finished = [result for result in left if result]
     if len(finished) < len(cells) and JOBS.value is not None:
         from coded_jax.devices import cluster
 
         cluster.connect(ADDRESS.value, JOBS.value)
     run_flags.start_jax()
-    sweep = sweep_progress.Sweep(cells, places, varied(), tuple(VARIANT.value))
-    outcomes = sweep_progress.run(sweep, finished, run_cells, console)
-    failed = [outcome.cell.name for outcome in outcomes if outcome.results is None]
-    if len(failed) < len(outcomes):
-        console.print(sweep_tables.terminal(sweep_tables.read(places.folder)))
-    folder = f"all of it is in {places.folder}"
+    results = sweep_progress.run(sweep, finished, run_cells, console)
+    failed = [result.cell.name for result in results if result.results is None]
+    if len(failed) < len(cells):
+        console.print(sweep_tables.terminal(sweep_tables.read(sweep.folder)))
+    folder = f"all of it is in {sweep.folder}"
     console.print(folder, highlight=False, soft_wrap=True)
     if failed:
         names = ", ".join(failed)

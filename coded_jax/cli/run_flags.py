@@ -8,6 +8,7 @@ from absl import flags
 
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.devices import processes, startup
+from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Experiment, prepare
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
@@ -51,6 +52,21 @@ def mesh_from_flags() -> tuple[int, int] | None:
     return int(sizes[0]), int(sizes[1])
 
 
+def places_from_flags() -> Places:
+    """Returns where the run reads, computes and writes.
+
+    Raises:
+      ValueError: the mesh is not two integers.
+    """
+    return Places(
+        workdir=WORKDIR.value,
+        data_dir=DATA_DIR.value,
+        devices=DEVICES.value,
+        mesh=mesh_from_flags(),
+        base_dir=BASE_DIR.value,
+    )
+
+
 def start_jax() -> None:
     """Starts JAX as the flags say; before the first device is touched.
 
@@ -74,17 +90,9 @@ def prepare_from_flags() -> Experiment:
     """
     problem = prepared = None
     try:
-        settings = config_from_flags()
-        mesh = mesh_from_flags()
+        config, places = config_from_flags(), places_from_flags()
         start_jax()
-        prepared = prepare(
-            settings,
-            WORKDIR.value,
-            data_dir=DATA_DIR.value,
-            devices=DEVICES.value,
-            mesh=mesh,
-            base_dir=BASE_DIR.value,
-        )
+        prepared = prepare(config, places)
     except (ValueError, OSError, ImportError) as error:
         problem = error
     # Asked in any case: the others wait for the answer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from coded_jax import codes
@@ -15,8 +14,6 @@ from coded_jax.models import make_base_model
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
 from coded_jax.splitting.plan import make_plan
-from coded_jax.training import tasks
-from coded_jax.training.loop import total_steps
 from coded_jax.types import BaseModel, Block, CodeShape, PyTree, chain
 
 
@@ -156,31 +153,3 @@ def uncoded_pipeline(
     whole = segment(base, 1, len(base.blocks))
     sizes = (config.k, config.r)
     return Pipeline(base, (), whole, mean, std, *sizes, mesh, config.precision)
-
-
-def epochs_of(config: Config, phase: str) -> float:
-    """How long `"base"`, or any code, is trained."""
-    return config.base_epochs if phase == "base" else config.epochs
-
-
-def batch_size_of(config: Config, phase: str) -> int:
-    """Examples per step of `"base"`, or any code."""
-    own = config.base_batch_size if phase == "base" else None
-    return own or config.batch_size
-
-
-def learning_rate(config: Config, phase: str, examples: int) -> float | optax.Schedule:
-    """Of `"base"`, or any code: constant, or decaying along a cosine to zero."""
-    base = phase == "base"
-    decays = config.base_schedule == "cosine" if base else config.recipe == "systematic"
-    rate = (config.base_learning_rate if base else None) or config.learning_rate
-    size = batch_size_of(config, phase)
-    steps = total_steps(examples, size, epochs_of(config, phase))
-    return optax.cosine_decay_schedule(rate, steps) if decays else rate
-
-
-def make_optimizer(
-    config: Config, phase: str, examples: int
-) -> optax.GradientTransformation:
-    """Adam with L2, of `"base"` or any code that is trained on so many examples."""
-    return tasks.adam(learning_rate(config, phase, examples), config.weight_decay)

@@ -18,9 +18,11 @@ from coded_jax.devices.meshes import make_mesh
 from coded_jax.evaluation import confidence, predictions
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import workdir
-from coded_jax.runs.build import build_pipeline, make_optimizer
+from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import absolute
 from coded_jax.runs.ranges import OWN
+from coded_jax.runs.regime import regime_of
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state
 from coded_jax.types import PyTree
@@ -159,7 +161,7 @@ def load(
       ValueError: it holds no finished run, or one of `own.protect`, its checkpoints are
         damaged, or there are no such devices.
     """
-    folder = workdir.absolute(path)
+    folder = absolute(path)
     results = workdir.read_results(folder)
     config = Config.from_json(results["config"])
     if config.base_model == OWN:
@@ -212,7 +214,7 @@ def best_params(
     """
     if not jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))):
         return init(jax.random.key(0))  # nothing has been trained
-    optimizer = make_optimizer(config, phase, examples=1)
+    optimizer = regime_of(config, phase).optimizer(examples=1)
     like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
     found = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)
     if found is None or found.step != results["steps"][phase]:

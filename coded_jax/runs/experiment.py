@@ -11,28 +11,30 @@ from typing import Any
 from rich.console import Console
 
 from coded_jax.devices import processes
-from coded_jax.runs import phases, results, workdir
+from coded_jax.runs import evaluated, results, trained, workdir
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import LiveTable, live_table
+from coded_jax.runs.results import Finished
+from coded_jax.runs.trained import Run
 from coded_jax.training.signals import stop_requests
 
 
 @contextlib.contextmanager
 def _showing(
     experiment: Experiment, console: Console | None, progress: LiveTable | None
-) -> Iterator[phases.Run]:
+) -> Iterator[Run]:
     """Shows the phases in a table of their own, or in one that is shown already."""
     if not processes.is_lead():
         console, progress = Console(file=io.StringIO()), None
     table = progress or live_table(console or Console(stderr=True))
     with stop_requests() as stop, contextlib.nullcontext() if progress else table:
-        yield phases.Run(experiment, table, stop)
+        yield Run(experiment, table, stop)
 
 
 def train_base(experiment: Experiment) -> None:
     """Trains the base model alone; errors as of `run`."""
-    with _showing(experiment, None, None) as steps:
-        phases.train_base(steps)
+    with _showing(experiment, None, None) as shown:
+        trained.train_base(shown)
 
 
 def run(
@@ -56,19 +58,20 @@ def run(
       The content of `results.json`.
 
     Raises:
-      training.NonFiniteError, training.Interrupted: see `training.fit`.
+      NonFiniteError, Interrupted: see `training.loop.fit`.
       OSError: the workdir can no longer be written to.
     """
-    with _showing(experiment, console, progress) as steps:
-        trained = phases.train(steps)
+    with _showing(experiment, console, progress) as shown:
+        fitted = trained.train(shown)
         started = time.perf_counter()
-        evaluated = phases.evaluate(steps, trained)
+        measured = evaluated.evaluate(shown, fitted)
     ended = time.perf_counter()
-    seconds = {**trained.seconds, "evaluation": ended - started}
+    seconds = {**fitted.seconds, "evaluation": ended - started}
     # The wall time of former processes is not known, but that of their steps is.
-    known = sum(seconds.values()) if experiment.resumed else ended - experiment.started
-    seconds["total"] = known
-    found = results.content(experiment, trained, evaluated, seconds, command)
+    resumed = experiment.resumed
+    seconds["total"] = sum(seconds.values()) if resumed else ended - experiment.started
+    finished = Finished(experiment, fitted, measured, seconds, command)
+    content = results.content(finished)
     if processes.is_lead():
-        workdir.write_results(experiment.folder, found)
-    return found
+        workdir.write_results(experiment.folder, content)
+    return content

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import os
+import dataclasses
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from coded_jax import data
+from coded_jax.data import groups
 from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import workdir
-from coded_jax.runs.build import (
-    batch_size_of,
-    build_pipeline,
-    rival_pipelines,
-    uncoded_pipeline,
-)
+from coded_jax.runs.build import build_pipeline, rival_pipelines, uncoded_pipeline
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import Places
+from coded_jax.runs.regime import BASE, regime_of
+from coded_jax.runs.workdir import CHECKPOINTS, RunFlags, open_workdir
 from coded_jax.training import losses
-from coded_jax.types import BaseModel, Dataset, PyTree
+from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
 
 class Own(NamedTuple):
@@ -36,27 +34,51 @@ class Own(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """An experiment that has passed every check and is ready to run."""
+    """An experiment that has passed every check and is ready to run.
+
+    Attributes:
+      config: the settings.
+      folder: the workdir.
+      dataset: of images, see `examples`.
+      uncoded: the base model, image by image.
+      pipeline: the coded inference.
+      rivals: the same with each baseline in the place of the code, by name.
+      base_folder: the workdir that has the base model's checkpoints.
+      resumed: whether a former process has left checkpoints.
+      started: `time.perf_counter()` when the checks began.
+      variables: of a base model that is trained already.
+    """
 
     config: Config
     folder: Path
     dataset: Dataset
-    uncoded: Pipeline  # the base model, image by image
+    uncoded: Pipeline
     pipeline: Pipeline
-    rivals: dict[str, Pipeline]  # with each baseline
-    base_folder: Path  # of the base model's checkpoints
-    resumed: bool  # whether a former process has left checkpoints
-    started: float  # `time.perf_counter()` when the checks began
-    variables: PyTree | None = None  # of a base model that is trained already
+    rivals: dict[str, Pipeline]
+    base_folder: Path
+    resumed: bool
+    started: float
+    variables: PyTree | None = None
+
+    @property
+    def pipelines(self) -> dict[str, Pipeline]:
+        """With the code, as `"code"`, and with each baseline."""
+        return {"code": self.pipeline, **self.rivals}
+
+    @property
+    def examples(self) -> Dataset:
+        """What the codes are trained and tried on: images, or groups of them."""
+        # Images are in random order, so the first ones are a random choice.
+        few = slice(self.config.train_images)
+        train = Split(self.dataset.train.images[few], self.dataset.train.labels[few])
+        dataset = dataclasses.replace(self.dataset, train=train)
+        return groups.inputs_of_dataset(self.pipeline, dataset)
 
 
 def prepare(
     config: Config,
-    path: str | os.PathLike,
-    data_dir: str | None = None,
-    devices: int | None = None,
-    mesh: tuple[int, int] | None = None,
-    base_dir: str | os.PathLike | None = None,
+    places: Places,
+    *,
     own: Own | None = None,
     dataset: Dataset | None = None,
 ) -> Experiment:
@@ -64,12 +86,7 @@ def prepare(
 
     Args:
       config: the settings.
-      path: the workdir.
-      data_dir: the TFDS folder; see `data.load`.
-      devices, mesh: where it runs; see `make_mesh`. A run may be resumed
-        elsewhere.
-      base_dir: where the base model is trained, or taken from if it has been: runs with
-        the same base model share it. The workdir if None.
+      places: where it runs.
       own: in place of the data set and the base model that `config` names.
       dataset: that `config` names, where it has been loaded before.
 
@@ -77,74 +94,81 @@ def prepare(
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
     started = time.perf_counter()
-    placed = make_mesh(config.n, devices, mesh)
-    dataset = own.dataset if own else dataset or data.load(config.dataset, data_dir)
-    images = len(dataset.train.labels)
-    if (few := config.train_images or images) > images:
-        raise ValueError(
-            f"train_images: {few} given, 1..{images} accepted, the training images of "
-            f"{config.dataset}"
-        )
-    groups = -(-few // config.k) if config.split == "group" else few
-    base_size = batch_size_of(config, "base")
-    for name, size, most in (
-        ("batch_size", config.batch_size, groups),
-        ("base_batch_size", base_size, images),
-    ):
-        if size > most:
-            raise ValueError(
-                f"{name}: {size} given, 1..{most} accepted, the training "
-                f"{'groups' if most < few else 'images'} of {config.dataset}"
-            )
-    settings = (dataset.mean, dataset.std, placed, own and own.base)
-    uncoded = uncoded_pipeline(config, *settings)
-    key, sizes = jax.random.key(config.seed), (dataset.image_shape, dataset.classes)
-    pipeline = build_pipeline(config, *sizes, *settings)
-    shapes = jax.eval_shape(lambda key: pipeline.base.init(key, *sizes), key)
-    rivals = rival_pipelines(config, pipeline, shapes)
-    if config.nonnegative:
-        # Where no ReLU ends a stage, random weights show it as well as trained ones.
-        random = pipeline.base.init(key, *sizes)
-        images = dataset.train.images[: losses.CHUNK]
-        losses.require_nonnegative(
-            pipeline, *placement.put_replicated(placed, (random, images))
-        )
-    places = {
-        "data_dir": data_dir and str(Path(data_dir).expanduser().absolute()),
-        "devices": devices,
-        "mesh": mesh and f"{mesh[0]}x{mesh[1]}",
-    }
-    given = {name: str(value) for name, value in places.items() if value is not None}
-    defaults, lead = Config().to_flags(), processes.is_lead()
-    settings = config.to_flags()
+    mesh = make_mesh(config.n, places.devices, places.mesh)
     if own:
-        settings["fingerprint"] = own.fingerprint
-    open_dir = functools.partial(
-        workdir.open_workdir, places=given, defaults=defaults, write=lead
-    )
-    base_folder = None
-    if base_dir is not None:
-        if workdir.absolute(base_dir, "base_dir") == workdir.absolute(path):
-            raise ValueError(
-                f"base_dir: {os.fspath(base_dir)!r} given, another folder than the "
-                "workdir accepted, or none"
-            )
-        base_flags = config.base.to_flags()
-        base_folder = open_dir(base_dir, base_flags, name="base_dir")
-        given = {**given, "base_dir": str(base_folder)}
-    folder = open_dir(path, settings, places=given)
-    base_folder = base_folder or folder
-    resumed = any((f / workdir.CHECKPOINTS).exists() for f in (folder, base_folder))
-    variables = placement.put_replicated(placed, own.variables) if own else None
+        dataset = own.dataset
+    dataset = dataset or data.load(config.dataset, places.data_dir)
+    _check_sizes(config, len(dataset.train.labels))
+    uncoded, pipeline, rivals = _pipelines(config, dataset, mesh, own)
+    if config.nonnegative:
+        _check_nonnegative(config, pipeline, dataset)
+    folder, base_folder = _open_folders(config, places, own)
+    variables = placement.put_replicated(mesh, own.variables) if own else None
     return Experiment(
-        config,
-        folder,
-        dataset,
-        uncoded,
-        pipeline,
-        rivals,
-        base_folder,
-        resumed,
-        started,
-        variables,
+        config=config,
+        folder=folder,
+        dataset=dataset,
+        uncoded=uncoded,
+        pipeline=pipeline,
+        rivals=rivals,
+        base_folder=base_folder,
+        resumed=any((f / CHECKPOINTS).exists() for f in (folder, base_folder)),
+        started=started,
+        variables=variables,
     )
+
+
+def _check_sizes(config: Config, images: int) -> None:
+    """Checks numbers of training examples against the training split's images."""
+    used = config.train_images or images
+    accepted = f"1..{images} accepted, the training images of {config.dataset}"
+    if used > images:
+        raise ValueError(f"train_images: {used} given, {accepted}")
+    grouped = config.split == "group"
+    examples, name = (-(-used // config.k), "groups") if grouped else (used, "images")
+    if config.batch_size > examples:
+        raise ValueError(
+            f"batch_size: {config.batch_size} given, 1..{examples} accepted, the "
+            f"training {name} of {config.dataset}"
+        )
+    base_size = regime_of(config, BASE).batch_size
+    if base_size > images:
+        raise ValueError(f"base_batch_size: {base_size} given, {accepted}")
+
+
+def _pipelines(
+    config: Config, dataset: Dataset, mesh: Mesh | None, own: Own | None
+) -> tuple[Pipeline, Pipeline, dict[str, Pipeline]]:
+    """Returns the base model alone, the coded inference, and that of each baseline."""
+    settings = (dataset.mean, dataset.std, mesh, own and own.base)
+    uncoded = uncoded_pipeline(config, *settings)
+    sizes = (dataset.image_shape, dataset.classes)
+    pipeline = build_pipeline(config, *sizes, *settings)
+    key = jax.random.key(config.seed)
+    variables = jax.eval_shape(lambda key: pipeline.base.init(key, *sizes), key)
+    return uncoded, pipeline, rival_pipelines(config, pipeline, variables)
+
+
+def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> None:
+    """Checks that no coded stage puts out negative values."""
+    # Where no ReLU ends a stage, random weights show it as well as trained ones.
+    key = jax.random.key(config.seed)
+    variables = pipeline.base.init(key, dataset.image_shape, dataset.classes)
+    inputs = (variables, dataset.train.images[: losses.CHUNK])
+    losses.require_nonnegative(
+        pipeline, *placement.put_replicated(pipeline.mesh, inputs)
+    )
+
+
+def _open_folders(config: Config, places: Places, own: Own | None) -> tuple[Path, Path]:
+    """Returns the workdir, and the one that has the base model's checkpoints."""
+    lead, defaults = processes.is_lead(), Config().to_flags()
+    base_folder = places.base_folder()
+    if base_folder is not None:
+        elsewhere = places._replace(base_dir=None).to_flags()
+        base_flags = RunFlags(config.base.to_flags(), elsewhere, defaults)
+        open_workdir(base_folder, base_flags, write=lead, name="base_dir")
+    fixed = config.to_flags() | ({"fingerprint": own.fingerprint} if own else {})
+    flags = RunFlags(fixed, places.to_flags(), defaults)
+    folder = open_workdir(places.workdir, flags, write=lead)
+    return folder, base_folder or folder

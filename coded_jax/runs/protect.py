@@ -16,6 +16,7 @@ from coded_jax.data.checks import require_dataset
 from coded_jax.runs import coded_model, experiment
 from coded_jax.runs.config import Config
 from coded_jax.runs.own_model import fingerprint, own_base
+from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Own, prepare
 from coded_jax.runs.ranges import OWN
 from coded_jax.types import Block, Dataset, PyTree
@@ -69,7 +70,7 @@ def protect(
     with contextlib.ExitStack() as stack:
         if workdir is None:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        prepared = prepare(config, workdir, devices=devices, mesh=mesh, own=own)
+        prepared = prepare(config, Places(workdir, devices=devices, mesh=mesh), own=own)
         results = experiment.run(prepared, console=console)
         params = coded_model.best_params(
             prepared.folder, config, results, "code", prepared.pipeline.init

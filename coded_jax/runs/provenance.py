@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-
 ROOT = Path(__file__).parents[2]
 SOURCES = ("coded_jax", "experiments", "pyproject.toml")
 
@@ -63,7 +61,7 @@ class Provenance:
 def collect(
     command: str = "",
     flags: Mapping[str, str] | None = None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Any] = (),
 ) -> Provenance:
     """Returns the provenance of a result that this process is about to store.
 
@@ -72,7 +70,7 @@ def collect(
     Args:
       command: the command line.
       flags: `{name: text}` of the settings.
-      devices: that computed the result.
+      devices: of JAX, that computed the result.
     """
     return Provenance(
         version=metadata.version("coded_jax"),

@@ -1,4 +1,4 @@
-"""What a run found out, as `results.json` keeps it."""
+"""The content of `results.json`, from all that a run measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,40 +16,76 @@ from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import reading, workdir
-from coded_jax.runs.phases import Evaluated, Trained
+from coded_jax.runs import provenance, reading, workdir
+from coded_jax.runs.evaluated import Evaluated
 from coded_jax.runs.prepare import Experiment
+from coded_jax.runs.trained import Trained
 from coded_jax.types import PyTree
 
 
-def content(
-    experiment: Experiment,
-    trained: Trained,
-    evaluated: Evaluated,
-    seconds: dict[str, float],
-    command: str,
-) -> dict[str, Any]:
-    """The content of `results.json`, whose layout the README's "Files of a run" gives.
+class Finished(NamedTuple):
+    """A run that has ended.
 
-    Args:
+    Attributes:
       experiment: that has run.
       trained: its networks.
-      evaluated: what they were measured to do.
+      evaluated: their measurements.
       seconds: of each phase.
       command: that ran it.
     """
-    config, dataset = experiment.config, experiment.dataset
-    pipeline, mesh = experiment.pipeline, experiment.pipeline.mesh
-    fitted, outcomes = trained.codes["code"], evaluated.outcomes
-    images = (
-        sum(each.steps for each in fitted)
-        * config.batch_size
-        * pipeline.images_per_input
-    )
-    seconds_of_code = sum(each.seconds for each in fitted)
+
+    experiment: Experiment
+    trained: Trained
+    evaluated: Evaluated
+    seconds: dict[str, float]
+    command: str
+
+
+def content(run: Finished) -> dict[str, Any]:
+    """Returns the content of `results.json`, in the layout that the README gives."""
+    config, dataset = run.experiment.config, run.experiment.dataset
     return {
         "config": config.to_json(),
-        "command": command,
+        **_origin(run),
+        "seed": config.seed,
+        "steps": {
+            "base": run.trained.base.steps,
+            **{name: seeds[0].steps for name, seeds in run.trained.codes.items()},
+        },
+        "dataset": config.dataset,
+        "image_shape": dataset.image_shape,
+        "classes": dataset.classes,
+        "normalisation": {"mean": dataset.mean, "std": dataset.std},
+        "base": {
+            "test_accuracy": run.evaluated.base_accuracy,
+            "validation_accuracy": run.trained.base.score,
+        },
+        "code": {
+            "validation_accuracy": [seed.score for seed in run.trained.codes["code"]]
+        },
+        "split": _split(run),
+        "costs": {
+            name: _costs(run.experiment, pipeline, run.trained.base.params)
+            for name, pipeline in run.experiment.pipelines.items()
+        },
+        "recovery": {
+            name: reading.recovery_of(pipeline.stages[0].code)._asdict()
+            for name, pipeline in run.experiment.pipelines.items()
+        },
+        **_accuracies(run.evaluated.outcomes),
+        **_confidences(run.evaluated.confidence),
+        "timing": _timing(run),
+    }
+
+
+def _origin(run: Finished) -> dict[str, Any]:
+    """Returns how and where the run was made: `command`, `provenance` and the like."""
+    config, mesh = run.experiment.config, run.experiment.pipeline.mesh
+    devices = mesh.devices.flatten().tolist() if mesh else jax.devices()[:1]
+    origin = provenance.collect(run.command, config.to_flags(), devices)
+    return {
+        "command": run.command,
+        "provenance": origin.to_json(),
         "versions": {"python": platform.python_version(), **workdir.versions()},
         "machine": {
             "device": jax.devices()[0].device_kind,
@@ -57,76 +93,110 @@ def content(
             "mesh": dict(mesh.shape) if mesh else {},
             "processes": jax.process_count(),
         },
-        "seed": config.seed,
-        "steps": {
-            "base": trained.base.steps,
-            **{name: seeds[0].steps for name, seeds in trained.codes.items()},
-        },
-        "dataset": config.dataset,
-        "image_shape": dataset.image_shape,
-        "classes": dataset.classes,
-        "normalisation": {"mean": dataset.mean, "std": dataset.std},
-        "base": {
-            "test_accuracy": evaluated.base_accuracy,
-            "validation_accuracy": trained.base.score,
-        },
-        "code": {"validation_accuracy": [each.score for each in fitted]},
-        "split": {
-            "k": config.k,
-            "r": config.r,
-            "grid": config.pieces,
-            "piece_shape": pipeline.stages[0].plan.piece_shape,
-            **_work(experiment, trained.base.params),
-        },
-        "costs": {
-            name: _costs(experiment, each, trained.base.params)
-            for name, each in trained.pipelines.items()
-        },
-        "recovery": {
-            name: reading.recovery_of(each.stages[0].code)._asdict()
-            for name, each in trained.pipelines.items()
-        },
+    }
+
+
+def _split(run: Finished) -> dict[str, Any]:
+    """Returns the sizes of pieces, and the work of a device over that unsplit."""
+    experiment, config = run.experiment, run.experiment.config
+    pipeline, frozen = experiment.pipeline, run.trained.base.params
+    stages = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
+    coded = [(cost, cost.plan) for cost in stages if cost.plan]
+    return {
+        "k": config.k,
+        "r": config.r,
+        "grid": config.pieces,
+        "piece_shape": pipeline.stages[0].plan.piece_shape,
+        "work_fraction": round(costs.work_fraction(stages), 4),
+        "coded_fraction": round(costs.coded_fraction(stages), 4),
+        "stages": [
+            {
+                "blocks": cost.blocks,
+                "piece_shape": plan.piece_shape,
+                "share_shape": plan.share_shape,
+                "work_fraction": round(plan.work_fraction, 4),
+            }
+            for cost, plan in coded
+        ],
+    }
+
+
+def _costs(
+    experiment: Experiment, pipeline: Pipeline, frozen: PyTree
+) -> dict[str, float]:
+    """Returns flops for one image: of all blocks, and of a device's part of them."""
+    stages = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
+    coded = [cost for cost in stages if cost.plan]
+    return {
+        "whole": sum(cost.flops for cost in stages) / pipeline.images_per_input,
+        "uncoded": sum(cost.flops for cost in stages if not cost.plan)
+        / pipeline.images_per_input,
+        "piece": sum(cost.piece_flops for cost in coded) / pipeline.images_per_input,
+        "encode": sum(cost.encode_flops for cost in coded) / pipeline.images_per_input,
+        "decode": sum(cost.decode_flops for cost in coded) / pipeline.images_per_input,
+    }
+
+
+def _input_shape(experiment: Experiment) -> tuple[int, int, int]:
+    height, width, channels = experiment.dataset.image_shape
+    return height * experiment.pipeline.images_per_input, width, channels
+
+
+def _accuracies(outcomes: dict[str, list[list[PatternAccuracy]]]) -> dict[str, Any]:
+    """Returns the accuracies of the code and of each baseline, under all patterns."""
+    rivals = {name: seeds for name, seeds in outcomes.items() if name != "code"}
+    return {
         "patterns": _patterns(outcomes["code"]),
         "patterns_of_baselines": {
-            name: _patterns(found) for name, found in outcomes.items() if name != "code"
+            name: _patterns(seeds) for name, seeds in rivals.items()
         },
         "summary": pattern_accuracy.summarise(outcomes["code"]),
         "baselines": {
-            name: pattern_accuracy.summarise(found)
-            for name, found in outcomes.items()
-            if name != "code"
+            name: pattern_accuracy.summarise(seeds) for name, seeds in rivals.items()
         },
         "seeds": {
             name: [pattern_accuracy.summarise([seed]) for seed in seeds]
             for name, seeds in outcomes.items()
             if len(seeds) > 1
         },
-        "confidence": evaluated.confidence["code"],
+    }
+
+
+def _confidences(studies: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the calibration of the code, and of each baseline without its curve."""
+    return {
+        "confidence": studies["code"],
         "confidence_of_baselines": {
             name: {
-                l: {key: value for key, value in found.items() if key != "curve"}
-                for l, found in studied.items()
+                lost: {key: value for key, value in fields.items() if key != "curve"}
+                for lost, fields in study.items()
             }
-            for name, studied in evaluated.confidence.items()
+            for name, study in studies.items()
             if name != "code"
-        },
-        "timing": {
-            "resumed": experiment.resumed,
-            "train_images_per_second": (
-                round(images / seconds_of_code, 1) if seconds_of_code else None
-            ),
-            "seconds": {name: round(s, 2) for name, s in seconds.items()},
         },
     }
 
 
+def _timing(run: Finished) -> dict[str, Any]:
+    """Returns the seconds of each phase, and the images that the code trained on."""
+    experiment, seeds = run.experiment, run.trained.codes["code"]
+    per_step = experiment.config.batch_size * experiment.pipeline.images_per_input
+    images = sum(fitted.steps for fitted in seeds) * per_step
+    seconds = sum(fitted.seconds for fitted in seeds)
+    return {
+        "resumed": experiment.resumed,
+        "train_images_per_second": round(images / seconds, 1) if seconds else None,
+        "seconds": {name: round(value, 2) for name, value in run.seconds.items()},
+    }
+
+
 def _patterns(seeds: Sequence[Sequence[PatternAccuracy]]) -> list[dict[str, Any]]:
-    """Every pattern's outcome; of one pattern, all seeds have theirs in its place."""
+    """Returns a record for each pattern, from a list of all patterns for each seed."""
     return [_pattern(same) for same in zip(*seeds, strict=True)]
 
 
 def _pattern(seeds: Sequence[PatternAccuracy]) -> dict[str, Any]:
-    """One pattern's outcome, the mean over seeds."""
+    """Returns one pattern's outcome, the mean over seeds."""
     means = np.mean([outcome[1:] for outcome in seeds], axis=0)
     values = [seeds[0].lost, *map(float, means)]
     fields: dict[str, Any] = dict(zip(PatternAccuracy._fields, values, strict=True))
@@ -136,44 +206,3 @@ def _pattern(seeds: Sequence[PatternAccuracy]) -> dict[str, Any]:
     if len(seeds) > 1:
         fields["accuracy_std"] = statistics.stdev(o.accuracy for o in seeds)
     return fields
-
-
-def _input_shape(experiment: Experiment) -> tuple[int, int, int]:
-    height, width, channels = experiment.dataset.image_shape
-    return height * experiment.pipeline.images_per_input, width, channels
-
-
-def _costs(
-    experiment: Experiment, pipeline: Pipeline, frozen: PyTree
-) -> dict[str, float]:
-    """Flops for one image: of all blocks, and of what a device does of them."""
-    found = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
-    coded = [cost for cost in found if cost.plan]
-    return {
-        "whole": sum(cost.flops for cost in found) / pipeline.images_per_input,
-        "uncoded": sum(cost.flops for cost in found if not cost.plan)
-        / pipeline.images_per_input,
-        "piece": sum(cost.piece_flops for cost in coded) / pipeline.images_per_input,
-        "encode": sum(cost.encode_flops for cost in coded) / pipeline.images_per_input,
-        "decode": sum(cost.decode_flops for cost in coded) / pipeline.images_per_input,
-    }
-
-
-def _work(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
-    """What one device computes, over what it would without splitting."""
-    found = costs.stage_costs(experiment.pipeline, frozen, _input_shape(experiment))
-    coded = [cost for cost in found if cost.plan]
-    return {
-        "work_fraction": round(costs.work_fraction(found), 4),
-        "coded_fraction": round(costs.coded_fraction(found), 4),
-        "stages": [
-            {
-                "blocks": cost.blocks,
-                "piece_shape": cost.plan.piece_shape,
-                "share_shape": cost.plan.share_shape,
-                "work_fraction": round(cost.plan.work_fraction, 4),
-            }
-            for cost in coded
-            if cost.plan
-        ],
-    }

@@ -1,7 +1,7 @@
 """One tidy table of all cells of a sweep, and how the sweep was made.
 
-<folder>/table.csv     what `rows` makes of every cell; table.jsonl has the same
-<folder>/sweep.json    what `summary` says
+<folder>/table.csv     `rows` of every cell; table.jsonl has the same
+<folder>/sweep.json    the `summary`
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coded_jax.runs import workdir
+from coded_jax.runs import provenance, workdir
 from coded_jax.runs.reading import work_of
-from coded_jax.runs.sweeps import Cell, Outcome
+from coded_jax.runs.sweeps import CellResult, Sweep
 
 TABLE, SWEEP = "table", "sweep.json"
 MEASURES = ("mean", "worst", "base_accuracy", "work", "train_seconds")
@@ -24,17 +24,17 @@ COLUMNS = ("cell", "method", "trial", "lost", *MEASURES, "error")
 
 
 def seconds(results: dict[str, Any]) -> float:
-    """A finished cell's training steps and evaluation.
+    """Returns the seconds of a finished cell's training steps and evaluation.
 
     Without its base model, which is trained once for all, and without validation,
     checkpoints and loading, of which a cell that was resumed does not know all.
     """
-    spent = results["timing"]["seconds"]
-    return sum(spent.values()) - spent["total"] - spent["base"]
+    phases = results["timing"]["seconds"]
+    return sum(phases.values()) - phases["total"] - phases["base"]
 
 
-def rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """A cell's rows of the tidy table: one for each method, trial and number of losses.
+def rows(result: CellResult) -> list[dict[str, Any]]:
+    """Returns a cell's rows: one for each method, trial and number of lost results.
 
     Returns:
       Dictionaries with the keys `COLUMNS`, of a failed cell without measures, and one
@@ -42,18 +42,18 @@ def rows(outcome: Outcome) -> list[dict[str, Any]]:
       Accuracies are fractions; `method` is a code, `trial` the number of its training;
       `work` is that of the busiest device for one image, over the whole `F_Conv`.
     """
-    cell, results, error = outcome
+    cell, results, error = result
     flags = cell.config.to_flags()
     if results is None:
         return [{"cell": cell.name, "error": error, **flags}]
-    found = []
+    table = []
     for code, cost in results["costs"].items():
         summary = results["summary"] if code == "code" else results["baselines"][code]
         trials = results["seeds"].get(code, [summary])
         spent = results["timing"]["seconds"].get(code, 0.0) / len(trials)
-        measured = {
+        shared = {
             "cell": cell.name,
-            "method": cell.config.code if code == "code" else code,
+            "method": flags["code"] if code == "code" else code,
             "base_accuracy": results["base"]["test_accuracy"],
             "work": round(sum(work_of(cost).values()), 4),
             "train_seconds": round(spent, 1),
@@ -62,8 +62,8 @@ def rows(outcome: Outcome) -> list[dict[str, Any]]:
             for lost, row in by_lost.items():
                 accuracy = {"mean": row["mean"], "worst": row["worst"]}
                 place = {"trial": trial, "lost": int(lost)}
-                found.append({**measured, **place, **accuracy, **flags})
-    return found
+                table.append({**shared, **place, **accuracy, **flags})
+    return table
 
 
 def write(folder: Path, table: Sequence[dict[str, Any]]) -> None:
@@ -74,40 +74,36 @@ def write(folder: Path, table: Sequence[dict[str, Any]]) -> None:
     """
     flags = {name for row in table for name in row} - set(COLUMNS)
     names = [*COLUMNS, *sorted(flags)]
-    every = [{name: row.get(name) for name in names} for row in table]
-    lines = "".join(json.dumps(row) + "\n" for row in every)
+    complete = [{name: row.get(name) for name in names} for row in table]
+    lines = "".join(json.dumps(row) + "\n" for row in complete)
     workdir.write_atomically(folder / f"{TABLE}.jsonl", lines)
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(every)
+    writer.writerows(complete)
     workdir.write_atomically(folder / f"{TABLE}.csv", text.getvalue())
 
 
-def summary(
-    cells: Sequence[Cell],
-    outcomes: Sequence[Outcome],
-    vary: dict[str, list[str]],
-    variants: Sequence[str],
-    command: str,
-) -> dict[str, Any]:
-    """What `sweep.json` says: how the sweep was made, its cells, and their seconds.
+def summary(sweep: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
+    """Returns the content of `sweep.json`: the sweep's origin, cells and seconds.
 
     Args:
-      cells: all of them.
-      outcomes: of those that have run.
-      vary: see `rows` for the flags' names; each with its values.
-      variants: flags that go together, as text.
-      command: that made it.
+      sweep: the sweep.
+      results: of the cells that have run; the machine of the first one is recorded.
     """
-    done = [o.results for o in outcomes if o.results is not None]
+    done = [result.results for result in results if result.results is not None]
+    flags = {name: " ".join(values) for name, values in sweep.vary.items()}
+    origin = provenance.collect(sweep.command, flags).to_json()
+    if done and "provenance" in done[0]:  # this process may have computed nothing
+        origin["hardware"] = done[0]["provenance"]["hardware"]
     return {
-        "command": command,
+        "command": sweep.command,
+        "provenance": origin,
         "versions": done[0]["versions"] if done else workdir.versions(),
         "machine": done[0]["machine"] if done else {"cores": os.cpu_count()},
-        "vary": vary,
-        "variants": list(variants),
-        "cells": [cell.name for cell in cells],
-        "failed": {o.cell.name: o.error for o in outcomes if o.error},
+        "vary": dict(sweep.vary),
+        "variants": list(sweep.variants),
+        "cells": [cell.name for cell in sweep.cells],
+        "failed": {each.cell.name: each.error for each in results if each.error},
         "seconds": round(sum(map(seconds, done)), 1),
     }

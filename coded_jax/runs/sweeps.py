@@ -13,7 +13,7 @@ import gc
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,10 @@ from coded_jax import data
 from coded_jax.checks import first_line
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Experiment, prepare
 from coded_jax.runs.progress import LiveTable
+from coded_jax.runs.workdir import RunFlags
 from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
 
@@ -38,112 +40,135 @@ class Cell(NamedTuple):
     config: Config
 
 
-class Places(NamedTuple):
-    """Where a sweep runs; see `experiment.prepare`.
+class Sweep(NamedTuple):
+    """A sweep: where it runs, and the flags that made its cells.
 
     Attributes:
-      folder: of the sweep.
-      command: recorded in the results.
+      places: where the cells run; the workdir is the sweep's folder. Without a
+        `base_dir` the base models are kept in that folder.
+      command: that made it, recorded in the results.
+      cells: all of them, in the order of the tables.
+      vary: each flag that varies, with its values.
+      variants: flags that go together, as text.
     """
 
-    folder: Path
-    data_dir: str | None = None
-    devices: int | None = None
-    mesh: tuple[int, int] | None = None
-    base_dir: str | None = None
+    places: Places
     command: str = ""
+    cells: Sequence[Cell] = ()
+    vary: Mapping[str, Sequence[str]] = {}
+    variants: Sequence[str] = ()
 
-    def cell(self, cell: Cell) -> Path:
-        """The workdir of a cell."""
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder."""
+        return Path(self.places.workdir)
+
+    def workdir(self, cell: Cell) -> Path:
+        """Returns the workdir of a cell."""
         return self.folder / "cells" / cell.name
 
-    def base(self, config: Config) -> str:
-        """The folder of the base model that cells like this one share."""
-        if self.base_dir is not None:
-            return self.base_dir
-        told = json.dumps(config.base.to_flags(), sort_keys=True)
-        digest = hashlib.sha256(told.encode()).hexdigest()[:6]
+    def base_dir(self, config: Config) -> str:
+        """Returns the folder of the base model that cells with these settings share."""
+        if self.places.base_dir is not None:
+            return str(self.places.base_dir)
+        flags = json.dumps(config.base.to_flags(), sort_keys=True)
+        digest = hashlib.sha256(flags.encode()).hexdigest()[:6]
         name = f"{config.dataset}_{config.base_model}_{digest}"
         return str(self.folder / "bases" / name)
 
+    def places_of(self, cell: Cell) -> Places:
+        """Returns where a cell runs."""
+        base_dir = self.base_dir(cell.config)
+        return self.places._replace(workdir=self.workdir(cell), base_dir=base_dir)
 
-class Outcome(NamedTuple):
-    """A finished cell has results, the content of its `results.json`, a failed one the
-    line that says why."""
+
+class CellResult(NamedTuple):
+    """The end of a cell.
+
+    Attributes:
+      cell: that has run.
+      results: the content of its `results.json`; None if it has failed.
+      error: the reason in one line, then.
+    """
 
     cell: Cell
     results: dict[str, Any] | None
     error: str = ""
 
 
-def finished(cell: Cell, places: Places) -> Outcome | None:
-    """What a former sweep has left of a cell; None if it is to be run."""
+def finished(cell: Cell, sweep: Sweep) -> CellResult | None:
+    """Returns what a former sweep has left of a cell; None if it is to be run."""
     try:
-        results = workdir.read_results(places.cell(cell))
+        results = workdir.read_results(sweep.workdir(cell))
         same = Config.from_json(results["config"]) == cell.config
     except (ValueError, TypeError, KeyError):  # not finished, or by another version
         return None
-    return Outcome(cell, results) if same and "costs" in results else None
+    return CellResult(cell, results) if same and "costs" in results else None
 
 
-def others(cells: Iterable[Cell], places: Places) -> list[str]:
-    """Names of the cells in the sweep's folder that are none of these."""
-    found = {path.parent.name for path in (places.folder / "cells").glob("*/*")}
-    return sorted(found - {cell.name for cell in cells})
+def others(sweep: Sweep) -> list[str]:
+    """Returns names of the cells in the sweep's folder that are none of its own."""
+    names = {path.parent.name for path in (sweep.folder / "cells").glob("*/*")}
+    return sorted(names - {cell.name for cell in sweep.cells})
 
 
-def require_same_flags(cells: Iterable[Cell], places: Places) -> None:
+def require_same_flags(sweep: Sweep) -> None:
     """Raises ValueError if a cell's folder was made with other flags."""
     defaults = Config().to_flags()
-    for cell in cells:
-        if (folder := places.cell(cell)).exists():
-            flags = cell.config.to_flags()
-            workdir.open_workdir(folder, flags, defaults=defaults, write=False)
+    for cell in sweep.cells:
+        if (folder := sweep.workdir(cell)).exists():
+            flags = RunFlags(cell.config.to_flags(), defaults=defaults)
+            workdir.open_workdir(folder, flags, write=False)
 
 
 def run_cell(
     cell: Cell,
-    places: Places,
+    sweep: Sweep,
     loaded: dict[str, Dataset] | None = None,
     progress: LiveTable | None = None,
-) -> Outcome:
-    """Runs a cell, from where a former sweep stopped; whatever goes wrong is told.
+) -> CellResult:
+    """Runs a cell, from where a former sweep stopped; no error of it is raised.
 
     Args:
       cell: what to run.
-      places: where.
+      sweep: of which it is a part.
       loaded: the data set of the cell before, which takes this one's place.
       progress: of `progress.live_table` that is shown already.
 
     Raises:
-      training.Interrupted: a signal asked to stop; the state is saved.
+      Interrupted: a signal asked to stop; the state is saved.
     """
-    told = {"progress": progress, "command": places.command}
-    run = lambda prepared: experiment.run(prepared, **told)
-    return Outcome(cell, *_attempt(cell, places, loaded, run))
+
+    def run(prepared: Experiment) -> dict[str, Any]:
+        return experiment.run(prepared, progress=progress, command=sweep.command)
+
+    return CellResult(cell, *_attempt(cell, sweep, loaded, run))
 
 
-def train_base(cell: Cell, places: Places) -> str:
-    """Trains a cell's base model alone; returns what goes wrong, or an empty string."""
-    return _attempt(cell, places, None, experiment.train_base)[1]
+def train_base(cell: Cell, sweep: Sweep) -> str:
+    """Trains a cell's base model alone; returns its error, or an empty string."""
+    return _attempt(cell, sweep, None, experiment.train_base)[1]
 
 
 def _attempt(
     cell: Cell,
-    places: Places,
+    sweep: Sweep,
     loaded: dict[str, Dataset] | None,
     do: Callable[[Experiment], Any],
 ) -> tuple[Any, str]:
-    """What is done, and what goes wrong; its traceback goes into the cell's folder."""
-    folder, name = places.cell(cell), cell.config.dataset
+    """Returns what `do` returns, and its error in one line or an empty string.
+
+    The error's traceback is written into the cell's folder.
+    """
+    places, name = sweep.places_of(cell), cell.config.dataset
+    folder = sweep.workdir(cell)
     error = folder / ERROR
-    where = (places.data_dir, places.devices, places.mesh, places.base(cell.config))
     loaded = {} if loaded is None else loaded
     try:
         if name not in loaded:
             loaded.clear()
             loaded[name] = data.load(name, places.data_dir)
-        prepared = prepare(cell.config, folder, *where, dataset=loaded[name])
+        prepared = prepare(cell.config, places, dataset=loaded[name])
         error.unlink(missing_ok=True)
         return do(prepared), ""
     except Interrupted:
@@ -160,16 +185,16 @@ def _attempt(
 
 
 def run_in_turn(
-    cells: Iterable[Cell], places: Places, progress: LiveTable
-) -> Iterator[Outcome]:
-    """The outcome of each cell, one after the other in this process.
+    cells: Iterable[Cell], sweep: Sweep, progress: LiveTable
+) -> Iterator[CellResult]:
+    """Runs cells one after the other in this process, and yields how each has ended.
 
     Raises:
-      training.Interrupted: see `run_cell`.
+      Interrupted: see `run_cell`.
     """
     loaded: dict[str, Dataset] = {}
     for cell in cells:
         shown = set(progress.task_ids)
-        yield run_cell(cell, places, loaded, progress)
+        yield run_cell(cell, sweep, loaded, progress)
         for row in set(progress.task_ids) - shown:
             progress.remove_task(row)

@@ -8,14 +8,14 @@ import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from coded_jax.runs.places import PLACES, absolute
 
 FLAGS = "flags.txt"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-PLACES = ("workdir", "data_dir", "base_dir", "devices", "mesh")
-"""Flags that say where, and do not change the run."""
 EXTENT = ("baselines", "seeds", "tried")
 """Flags that say how much is tried; what has been trained serves any of them."""
 
@@ -26,12 +26,32 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in packages}
 
 
+class RunFlags(NamedTuple):
+    """The flags of a run, as `flags.txt` keeps them: `{flag name: text}`.
+
+    Attributes:
+      fixed: all flags that fix the run, and no other.
+      places: where it runs; recorded, but free to change.
+      defaults: values of flags that the version which made a folder did not have.
+    """
+
+    fixed: dict[str, str]
+    places: dict[str, str] = {}
+    defaults: dict[str, str] = {}
+
+    def text(self, folder: Path) -> str:
+        """Returns the content of `flags.txt`."""
+        header = " ".join(f"{name}=={v}" for name, v in versions().items())
+        # The absolute path: valid from any current folder.
+        flags = {"workdir": str(folder), **self.places, **self.fixed}
+        lines = [f"# {header}", *(f"--{name}={text}" for name, text in flags.items())]
+        return "\n".join(lines) + "\n"
+
+
 def open_workdir(
     path: str | os.PathLike,
-    flags: dict[str, str],
-    places: dict[str, str] | None = None,
+    flags: RunFlags,
     *,
-    defaults: dict[str, str] | None = None,
     write: bool = True,
     name: str = "workdir",
 ) -> Path:
@@ -39,10 +59,8 @@ def open_workdir(
 
     Args:
       path: the folder; it is made if need be.
-      flags: all flags that fix the run, and no other; of `EXTENT` they may differ from
-        those that the folder was made with, and take their place.
-      places: flags that say where it runs: recorded with them, but free to change.
-      defaults: of flags, for those that the version that made the folder did not have.
+      flags: of the run; those of `EXTENT` may differ from those that the folder was
+        made with, and take their place.
       write: whether this process, of several, makes the folder and the file.
       name: of the argument that the path was given as, for errors.
 
@@ -56,46 +74,30 @@ def open_workdir(
     if write:
         make_folder(folder, name)
     before = read_flags(folder)
-    known = {**(defaults or {}), **(before or {})}
+    if before is None and any((folder / n).exists() for n in (CHECKPOINTS, RESULTS)):
+        raise ValueError(
+            f"{name}: {os.fspath(path)!r} holds a run without {FLAGS}; "
+            "an empty or new folder is accepted"
+        )
+    earlier = {**flags.defaults, **(before or {})}
     differing = {
         flag
-        for flag in known.keys() | flags.keys()
-        if known.get(flag) != flags.get(flag)
+        for flag in earlier.keys() | flags.fixed.keys()
+        if earlier.get(flag) != flags.fixed.get(flag)
     }
-    if before is None:
-        if (folder / CHECKPOINTS).exists() or (folder / RESULTS).exists():
-            raise ValueError(
-                f"{name}: {os.fspath(path)!r} holds a run without {FLAGS}; "
-                "an empty or new folder is accepted"
-            )
-    elif fixed := sorted(differing.difference(EXTENT)):
-        found = ", ".join(
-            f"--{flag}={known.get(flag, 'unset')} there and "
-            f"{flags.get(flag, 'unset')} now"
-            for flag in fixed
+    if before is not None and (refused := sorted(differing.difference(EXTENT))):
+        pairs = ", ".join(
+            f"--{flag}={earlier.get(flag, 'unset')} there and "
+            f"{flags.fixed.get(flag, 'unset')} now"
+            for flag in refused
         )
         raise ValueError(
-            f"{name}: {os.fspath(path)!r} was made with other flags ({found}); "
+            f"{name}: {os.fspath(path)!r} was made with other flags ({pairs}); "
             f"give the same flags to resume it, or another --{name}"
         )
     if write and (before is None or differing):
-        header = " ".join(f"{name}=={v}" for name, v in versions().items())
-        # The absolute path: valid from any current folder.
-        every = {"workdir": str(folder), **(places or {}), **flags}
-        lines = [f"# {header}", *(f"--{name}={v}" for name, v in every.items())]
-        write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
+        write_atomically(folder / FLAGS, flags.text(folder))
     return folder
-
-
-def absolute(path: str | os.PathLike, name: str = "workdir") -> Path:
-    """The absolute path of a workdir.
-
-    Raises:
-      ValueError: it is the empty string, which would be the current folder.
-    """
-    if not os.fspath(path):
-        raise ValueError(f"{name}: '' given, the path of a folder accepted")
-    return Path(path).expanduser().absolute()
 
 
 def make_folder(folder: Path, name: str = "workdir") -> None:

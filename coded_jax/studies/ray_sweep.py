@@ -11,10 +11,12 @@ import jax
 
 from coded_jax.checks import first_line
 from coded_jax.devices.cluster import accelerators, import_ray
-from coded_jax.runs.sweeps import Cell, Outcome, Places, run_cell, train_base
+from coded_jax.runs.sweeps import Cell, CellResult, Sweep, run_cell, train_base
 
 
-def run_with_ray(cells: Sequence[Cell], places: Places, jobs: int) -> Iterator[Outcome]:
+def run_with_ray(
+    cells: Sequence[Cell], sweep: Sweep, jobs: int
+) -> Iterator[CellResult]:
     """The outcome of each cell, in the order in which they are done.
 
     Their base models are trained first, once each, so that no two cells do it, and in
@@ -26,7 +28,7 @@ def run_with_ray(cells: Sequence[Cell], places: Places, jobs: int) -> Iterator[O
 
     Args:
       cells: what to run.
-      places: where.
+      sweep: of which they are a part.
       jobs: cells at the same time; each has its part of the cores, and an accelerator
         of its own or its part of one.
     """
@@ -36,13 +38,13 @@ def run_with_ray(cells: Sequence[Cell], places: Places, jobs: int) -> Iterator[O
     options = {"num_cpus": 1, "max_retries": 0, "max_calls": 1, **accelerators(jobs)}
     cache = jax.config.jax_compilation_cache_dir
 
-    def start(do: Callable[[Cell, Places], Any], cell: Cell, jobs: int) -> Any:
+    def start(do: Callable[[Cell, Sweep], Any], cell: Cell, jobs: int) -> Any:
         task = ray.remote(runtime_env=_environment(jobs), **options)(_run)
-        return task.remote(do, cell, places, cache)
+        return task.remote(do, cell, sweep, cache)
 
     sharing: dict[str, list[Cell]] = {}
     for cell in cells:
-        sharing.setdefault(places.base(cell.config), []).append(cell)
+        sharing.setdefault(sweep.base_dir(cell.config), []).append(cell)
     for each in sharing.values():
         for cell in each:  # the first one that can
             with contextlib.suppress(ray.exceptions.RayError):
@@ -59,7 +61,7 @@ def run_with_ray(cells: Sequence[Cell], places: Places, jobs: int) -> Iterator[O
             yield ray.get(reference)
         except ray.exceptions.RayError as problem:
             told = first_line(problem) or "its process has died"
-            yield Outcome(cell, None, f"{type(problem).__name__}: {told}")
+            yield CellResult(cell, None, f"{type(problem).__name__}: {told}")
 
 
 def _environment(jobs: int) -> dict[str, Any]:
@@ -71,13 +73,13 @@ def _environment(jobs: int) -> dict[str, Any]:
 
 
 def _run(
-    do: Callable[[Cell, Places], Any], cell: Cell, places: Places, cache: str | None
+    do: Callable[[Cell, Sweep], Any], cell: Cell, sweep: Sweep, cache: str | None
 ) -> Any:
     from coded_jax.devices import startup
 
-    if places.devices is not None:
-        startup.offer_cpu_devices(places.devices)
+    if sweep.places.devices is not None:
+        startup.offer_cpu_devices(sweep.places.devices)
     startup.keep_memory()
     with contextlib.suppress(ValueError):  # of another machine's folder
         startup.keep_compilations(cache)
-    return do(cell, places)
+    return do(cell, sweep)

@@ -18,8 +18,9 @@ from coded_jax.codes import erasures
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference import pipeline, stages
-from coded_jax.runs.build import build_pipeline, make_optimizer
+from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
+from coded_jax.runs.regime import regime_of
 from coded_jax.training import losses, steps, tasks
 from coded_jax.types import Dataset, PyTree, Split
 
@@ -111,7 +112,7 @@ def train(s: Subject, batch: int) -> Prepared:
     put = functools.partial(placement.put_replicated, made.mesh)
     arrays = tasks.device_arrays(made.mesh, images)
     arrays = losses.with_targets(made, s.frozen, arrays)
-    optimizer = make_optimizer(s.config, "code", len(images.labels))
+    optimizer = regime_of(s.config, "code").optimizer(len(images.labels))
     task = tasks.code_task(made, s.frozen, s.dataset, optimizer, s.config, [()])
     init = lambda key: jax.tree.map(jnp.copy, s.params)
     state = put(steps.initial_state(init, optimizer, jax.random.key(0))[0])
@@ -208,7 +209,7 @@ def operations(s: Subject, batch: int) -> dict[str, Prepared]:
 def references(s: Subject, side: int, length: int) -> dict[str, Prepared]:
     """Prepares a matrix product, adding to an array in place, and Adam on the code."""
     x = jax.random.normal(jax.random.key(0), (side, side), s.pipeline.dtype)
-    optimizer = make_optimizer(s.config, "code", len(s.dataset.train.labels))
+    optimizer = regime_of(s.config, "code").optimizer(len(s.dataset.train.labels))
 
     def update(state: tuple, grads: PyTree) -> tuple:
         params, moments = state

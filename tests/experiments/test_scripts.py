@@ -21,6 +21,7 @@ from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pixels import normalise
 from coded_jax.runs import build, workdir
 from coded_jax.runs.config import Config
+from coded_jax.runs.regime import regime_of
 from coded_jax.training import checkpoints, loop, tasks
 from tests.parameters import long
 
@@ -107,7 +108,8 @@ def test_committed_base_model_has_the_flags_of_the_frontier(monkeypatch):
     assert f"--base_dir={folder.relative_to(ROOT)}\n" in flagfile.read_text()
     config = config_of(monkeypatch, f"--flagfile={flagfile}").base
     defaults = Config().to_flags()
-    workdir.open_workdir(folder, config.to_flags(), defaults=defaults, write=False)
+    run_flags = workdir.RunFlags(config.to_flags(), defaults=defaults)
+    workdir.open_workdir(folder, run_flags, write=False)
 
 
 @pytest.mark.long
@@ -121,7 +123,7 @@ def test_committed_base_model_is_that_of_the_frontier(monkeypatch):
         pytest.skip("no MNIST")
     examples = len(dataset.train.labels)
     pipeline = build.uncoded_pipeline(config, dataset.mean, dataset.std)
-    optimizer = build.make_optimizer(config, "base", examples)
+    optimizer = regime_of(config, "base").optimizer(examples)
     init = tasks.base_task(pipeline, dataset, optimizer).init
     fresh = functools.partial(loop.initial_state, init, optimizer)
     like = jax.eval_shape(fresh, jax.random.key(0))

@@ -17,6 +17,7 @@ from coded_jax.evaluation import confidence
 from coded_jax.inference.pipeline import base_features
 from coded_jax.runs import experiment, export, workdir
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.training.losses import base_losses
 from coded_jax.types import Split
@@ -150,7 +151,7 @@ def test_cifar10_with_the_conv_pair(tmp_path):
         epochs=1,
         batch_size=8,
     )
-    prepared = prepare(config, tmp_path / "run", str(tmp_path / "data"))
+    prepared = prepare(config, Places(tmp_path / "run", str(tmp_path / "data")))
     results = experiment.run(prepared, console=Console(quiet=True))
     assert results["split"]["piece_shape"] == (24, 24, 3)
     assert len(results["patterns"]) == 1 + 6 + 15
@@ -205,7 +206,7 @@ def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
     def run(name, **fields):
         config = dataclasses.replace(TINY, **fields)
         path = tmp_path / name
-        prepared = prepare(config, path, devices=1, base_dir=base)
+        prepared = prepare(config, Places(path, devices=1, base_dir=base))
         return experiment.run(prepared, console=Console(quiet=True))
 
     first = run("first")
@@ -223,9 +224,9 @@ def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
     with pytest.raises(
         ValueError, match="^base_dir: .* another folder than the workdir"
     ):
-        prepare(TINY, base, devices=1, base_dir=base)
+        prepare(TINY, Places(base, devices=1, base_dir=base))
     with pytest.raises(ValueError, match="^base_dir: '' given"):
-        prepare(TINY, tmp_path / "third", devices=1, base_dir="")
+        prepare(TINY, Places(tmp_path / "third", devices=1, base_dir=""))
     assert f"--base_dir={base}" in (tmp_path / "first" / "flags.txt").read_text()
     shutil.rmtree(base)
     (frozen, _), (again, _) = (params_of(tmp_path / x) for x in ("first", "second"))
@@ -276,7 +277,7 @@ def test_cifar100_through_the_stages_of_a_resnet(tmp_path):
         stage_training="per_stage",
         augmentation="flip_shift",
     )
-    prepared = prepare(config, tmp_path / "run", str(tmp_path / "data"), 1)
+    prepared = prepare(config, Places(tmp_path / "run", str(tmp_path / "data"), 1))
     results = experiment.run(prepared, console=Console(quiet=True))
     lost = [pattern["lost"] for pattern in results["patterns"]]
     assert lost == [(), (0,), (1,), (2,)]

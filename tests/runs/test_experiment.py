@@ -19,10 +19,12 @@ from rich.console import Console
 
 import coded_jax
 from coded_jax import data
-from coded_jax.runs import build, experiment, phases, workdir
+from coded_jax.runs import experiment, trained, workdir
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.runs.progress import live_table
+from coded_jax.runs.regime import regime_of
 from coded_jax.training import losses, steps, tasks
 from coded_jax.training.loop import Interrupted
 from tests.scripts import Script
@@ -40,7 +42,7 @@ SMALL = Config(
 
 
 def small_run(path, config=SMALL):
-    prepared = prepare(config, path, devices=1)
+    prepared = prepare(config, Places(path, devices=1))
     return experiment.run(prepared, console=Console(quiet=True), command="small")
 
 
@@ -225,14 +227,14 @@ def test_what_only_the_data_can_tell_is_refused_before_training(
     tmp_path, fields, message
 ):
     with pytest.raises(ValueError, match=message):
-        prepare(Config(dataset="mnist_5k", **fields), tmp_path / "run")
+        prepare(Config(dataset="mnist_5k", **fields), Places(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_codes_are_trained_on_the_first_images_alone(tmp_path):
     config = dataclasses.replace(SMALL, train_images=200)
-    prepared = prepare(config, tmp_path, devices=1)
-    whole, few = prepared.dataset, phases.examples_of(prepared)
+    prepared = prepare(config, Places(tmp_path, devices=1))
+    whole, few = prepared.dataset, prepared.examples
     np.testing.assert_array_equal(few.train.images, whole.train.images[:200])
     np.testing.assert_array_equal(few.train.labels, whole.train.labels[:200])
     assert few.validation is whole.validation and few.test is whole.test
@@ -244,7 +246,7 @@ def test_donation_changes_no_step(finished):
     model, dataset = coded_jax.load(finished, devices=1), data.load("mnist_5k")
     arrays = tasks.device_arrays(model.pipeline.mesh, dataset.train)
     arrays = losses.with_targets(model.pipeline, model.frozen, arrays)
-    optimizer = build.make_optimizer(SMALL, "code", len(dataset.train.labels))
+    optimizer = regime_of(SMALL, "code").optimizer(len(dataset.train.labels))
     inputs = (model.pipeline, model.frozen, dataset, optimizer)
     task, order = tasks.code_task(*inputs), np.arange(len(dataset.train.labels))
     static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 64}
@@ -263,7 +265,7 @@ def test_donation_changes_no_step(finished):
 
 def test_wrong_data_dir_leaves_no_workdir(tmp_path):
     with pytest.raises(ValueError, match="data_dir"):
-        prepare(Config(), tmp_path / "run", str(tmp_path / "nowhere"))
+        prepare(Config(), Places(tmp_path / "run", str(tmp_path / "nowhere")))
     assert not (tmp_path / "run").exists()
 
 
@@ -272,12 +274,12 @@ def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     if len(jax.devices()) < 4:
         pytest.skip("needs 4 devices")
     config = dataclasses.replace(SMALL, epochs=0.5)
-    prepared = prepare(config, tmp_path, devices=1)
+    prepared = prepare(config, Places(tmp_path, devices=1))
     with pytest.raises(Interrupted):
-        phases.train(
-            phases.Run(prepared, live_table(Console(quiet=True)), lambda: True)
+        trained.train(
+            trained.Run(prepared, live_table(Console(quiet=True)), lambda: True)
         )
-    prepared = prepare(config, tmp_path, devices=4, mesh=(2, 2))
+    prepared = prepare(config, Places(tmp_path, devices=4, mesh=(2, 2)))
     results = experiment.run(prepared, console=Console(quiet=True))
     assert results["timing"]["resumed"]
     assert results["machine"]["mesh"] == {"piece": 2, "data": 2}

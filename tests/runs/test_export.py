@@ -19,9 +19,10 @@ import coded_jax
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.inference.pipeline import infer
 from coded_jax.runs import export, workdir
-from coded_jax.runs.build import build_pipeline, make_optimizer
+from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
+from coded_jax.runs.regime import regime_of
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state
 from tests.parameters import long
@@ -308,7 +309,7 @@ def finished(tmp_path_factory):
         "code": model.pipeline.init,
     }
     for phase, init in inits.items():
-        optimizer = make_optimizer(MLP, phase, examples=1)
+        optimizer = regime_of(MLP, phase).optimizer(examples=1)
         state = untrained(shapes_of(functools.partial(initial_state, init, optimizer)))
         checkpoints.save(workdir.checkpoint_folder(folder, phase), 0, state)
     results = {

@@ -19,6 +19,7 @@ from rich.console import Console
 from coded_jax.cli import grid, run_flags
 from coded_jax.runs import experiment, sweeps, workdir
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.training import loop
 from tests.scripts import run_script
@@ -117,8 +118,8 @@ def test_data_that_cannot_be_read_fail_their_cells_alone(given, tmp_path, monkey
     monkeypatch.setattr(experiment, "run", lambda *_, **__: None)
     monkeypatch.setattr(sweeps, "prepare", lambda *_, **__: None)
     cells = [sweeps.Cell(name, Config(dataset=name)) for name in ("mnist", "mnist_5k")]
-    places = sweeps.Places(tmp_path, data_dir=str(tmp_path / "nowhere"))
-    first, second = (sweeps.run_cell(cell, places) for cell in cells)
+    sweep = sweeps.Sweep(Places(tmp_path, data_dir=str(tmp_path / "nowhere")))
+    first, second = (sweeps.run_cell(cell, sweep) for cell in cells)
     assert "data_dir" in first.error and second.error == ""
 
 
@@ -278,7 +279,7 @@ def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
     found = workdir.read_results(cell)
     config = Config.from_json(found["config"])
     alone = experiment.run(
-        prepare(config, tmp_path / "alone", devices=1),
+        prepare(config, Places(tmp_path / "alone", devices=1)),
         console=Console(quiet=True),
     )
     for part in ("base", "summary", "seeds", "patterns", "baselines"):
@@ -292,7 +293,7 @@ def test_ctrl_c_keeps_what_is_done(given, tmp_path, monkeypatch, capsys):
         names.append(cell.name)
         if len(names) == 2:
             raise loop.Interrupted("stopped at step 3")
-        return sweeps.Outcome(cell, None, "ValueError: on purpose")
+        return sweeps.CellResult(cell, None, "ValueError: on purpose")
 
     monkeypatch.setattr(sweeps, "run_cell", interrupted)
     assert main(given, tmp_path, "--vary=k=2 4") == 130
@@ -302,11 +303,11 @@ def test_ctrl_c_keeps_what_is_done(given, tmp_path, monkeypatch, capsys):
 
 
 def test_other_seeds_have_other_base_models():
-    places = sweeps.Places(pathlib.Path("sweep"))
+    sweep = sweeps.Sweep(Places("sweep"))
     config = Config()
     same = dataclasses.replace(config, k=4, epochs=1)
     other = dataclasses.replace(config, seed=1)
-    assert places.base(config) == places.base(same) != places.base(other)
+    assert sweep.base_dir(config) == sweep.base_dir(same) != sweep.base_dir(other)
 
 
 @pytest.mark.long

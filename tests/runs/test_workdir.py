@@ -3,13 +3,18 @@
 import pytest
 
 from coded_jax.runs import workdir
+from coded_jax.runs.workdir import RunFlags
 
 FLAGS = {"k": "2", "seed": "0", "dilations": "1,2"}
 
 
 def test_the_same_flags_take_it_up_again(tmp_path):
-    folder = workdir.open_workdir(tmp_path / "a" / "b", FLAGS, {"devices": "3"})
-    again = workdir.open_workdir(tmp_path / "a" / "b", FLAGS, {"devices": "1"})
+    folder = workdir.open_workdir(
+        tmp_path / "a" / "b", RunFlags(FLAGS, {"devices": "3"})
+    )
+    again = workdir.open_workdir(
+        tmp_path / "a" / "b", RunFlags(FLAGS, {"devices": "1"})
+    )
     assert folder == again
     text = (folder / "flags.txt").read_text()
     assert text.startswith("# coded_jax==") and f"\n--workdir={folder}\n" in text
@@ -18,11 +23,11 @@ def test_the_same_flags_take_it_up_again(tmp_path):
 
 
 def test_other_flags_are_refused_by_name(tmp_path):
-    folder = workdir.open_workdir(tmp_path, FLAGS)
+    folder = workdir.open_workdir(tmp_path, RunFlags(FLAGS))
     before = (folder / "flags.txt").read_text()
     other = {"k": "4", "dilations": "1,2", "l": "1", "seed": "0"}
     with pytest.raises(ValueError, match="^workdir: ") as error:
-        workdir.open_workdir(tmp_path, other)
+        workdir.open_workdir(tmp_path, RunFlags(other))
     message = str(error.value)
     assert "--k=2 there and 4 now" in message
     assert "--l=unset there and 1 now" in message
@@ -32,49 +37,51 @@ def test_other_flags_are_refused_by_name(tmp_path):
 
 
 def test_more_of_the_same_run_is_no_other_run(tmp_path):
-    folder = workdir.open_workdir(tmp_path, {**FLAGS, "seeds": "1"}, {"devices": "3"})
+    folder = workdir.open_workdir(
+        tmp_path, RunFlags({**FLAGS, "seeds": "1"}, {"devices": "3"})
+    )
     more = {**FLAGS, "seeds": "5", "tried": "3"}
-    workdir.open_workdir(tmp_path, more, {"devices": "1"}, write=False)
+    workdir.open_workdir(tmp_path, RunFlags(more, {"devices": "1"}), write=False)
     assert workdir.read_flags(folder) == {**FLAGS, "seeds": "1"}
-    workdir.open_workdir(tmp_path, more, {"devices": "1"})
+    workdir.open_workdir(tmp_path, RunFlags(more, {"devices": "1"}))
     assert workdir.read_flags(folder) == more
     assert "\n--devices=1\n" in (folder / "flags.txt").read_text()
     with pytest.raises(ValueError, match="--k=2 there and 4 now") as error:
-        workdir.open_workdir(tmp_path, {**more, "k": "4", "seeds": "2"})
+        workdir.open_workdir(tmp_path, RunFlags({**more, "k": "4", "seeds": "2"}))
     assert "seeds" not in str(error.value)
 
 
 def test_a_flag_that_did_not_exist_then_had_its_default(tmp_path):
-    workdir.open_workdir(tmp_path, FLAGS)
+    workdir.open_workdir(tmp_path, RunFlags(FLAGS))
     defaults = {"precision": "float32", "k": "3"}
     now = {**FLAGS, "precision": "float32"}
-    workdir.open_workdir(tmp_path, now, defaults=defaults)
+    workdir.open_workdir(tmp_path, RunFlags(now, defaults=defaults))
     with pytest.raises(ValueError, match="--precision=float32 there and bfloat16 now"):
         now = {**FLAGS, "precision": "bfloat16"}
-        workdir.open_workdir(tmp_path, now, defaults=defaults)
+        workdir.open_workdir(tmp_path, RunFlags(now, defaults=defaults))
 
 
 def test_another_process_writes_nothing(tmp_path):
-    folder = workdir.open_workdir(tmp_path / "run", FLAGS, write=False)
+    folder = workdir.open_workdir(tmp_path / "run", RunFlags(FLAGS), write=False)
     assert not folder.exists()
 
 
 def test_a_run_without_flags_is_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ValueError, match="^workdir: .* without flags.txt"):
-        workdir.open_workdir(tmp_path, FLAGS)
+        workdir.open_workdir(tmp_path, RunFlags(FLAGS))
 
 
 def test_not_writable(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/run"):
         with pytest.raises(ValueError, match="^workdir: .* can be written to"):
-            workdir.open_workdir(path, FLAGS)
+            workdir.open_workdir(path, RunFlags(FLAGS))
 
 
 def test_the_empty_path_is_not_the_current_folder():
     with pytest.raises(ValueError, match="^workdir: '' given"):
-        workdir.open_workdir("", FLAGS)
+        workdir.open_workdir("", RunFlags(FLAGS))
 
 
 def test_no_results(tmp_path):

@@ -1,0 +1,67 @@
+"""Evaluation in a run: every code of it under every erasure pattern, for every seed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from coded_jax.codes import erasures
+from coded_jax.devices import processes
+from coded_jax.evaluation import confidence, pattern_accuracy
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.runs.progress import add_row
+from coded_jax.runs.trained import Run, Trained
+from coded_jax.training import tasks
+from coded_jax.training.loop import Interrupted
+
+
+class Evaluated(NamedTuple):
+    """Measurements on the test split.
+
+    Attributes:
+      base_accuracy: of the base model.
+      outcomes: of every code and seed, as in `Trained.codes`, for every pattern.
+      confidence: of each code, see `confidence.mean_over_seeds`.
+    """
+
+    base_accuracy: float
+    outcomes: dict[str, list[list[PatternAccuracy]]]
+    confidence: dict[str, dict[str, Any]]
+
+
+def evaluate(run: Run, trained: Trained) -> Evaluated:
+    """Evaluates every pattern with the code and with each baseline, for every seed.
+
+    Raises:
+      Interrupted: the run was asked to stop.
+    """
+    experiment, progress = run.experiment, run.progress
+    config, frozen = experiment.config, trained.base.params
+    patterns = erasures.patterns_up_to(config.n, config.most_tried)
+    mesh, examples = experiment.pipeline.mesh, experiment.examples
+    test = tasks.device_arrays(mesh, examples.test)
+    validation = tasks.device_arrays(mesh, examples.validation)
+    bar = add_row(progress, "evaluation", sum(map(len, trained.codes.values())))
+    outcomes: dict[str, list[list[PatternAccuracy]]] = {
+        name: [] for name in trained.codes
+    }
+    confidences: dict[str, dict[str, Any]] = {}
+    for name, seeds in trained.codes.items():
+        studies = []
+        for fitted in seeds:
+            per_pattern, study = confidence.study(
+                experiment.pipelines[name],
+                frozen,
+                fitted.params,
+                validation,
+                test,
+                patterns,
+                config.stage_losses,
+            )
+            outcomes[name].append(per_pattern)
+            studies.append(study)
+            progress.advance(bar)
+            if processes.any_process(run.stop()):
+                raise Interrupted("stopped in the evaluation, all training is saved")
+        confidences[name] = confidence.mean_over_seeds(studies)
+    accuracy = pattern_accuracy.base_accuracy(experiment.pipeline, frozen, test)
+    return Evaluated(accuracy, outcomes, confidences)

@@ -1,0 +1,66 @@
+"""How long, in which batches and by which steps each phase of a run is trained."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import optax
+
+from coded_jax.runs.config import Config
+from coded_jax.training.loop import total_steps
+from coded_jax.training.tasks import adam
+
+BASE = "base"
+"""The phase that trains the base model; every other phase trains a code."""
+
+
+class Regime(NamedTuple):
+    """How one phase is trained.
+
+    Attributes:
+      epochs: may be a fraction.
+      batch_size: examples per step.
+      learning_rate: of the first step.
+      decays: whether it falls along a cosine to zero, or else is constant.
+      weight_decay: L2 factor.
+    """
+
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    decays: bool
+    weight_decay: float
+
+    def steps(self, examples: int) -> int:
+        """Returns how many steps the phase has with so many training examples."""
+        return total_steps(examples, self.batch_size, self.epochs)
+
+    def rate(self, examples: int) -> float | optax.Schedule:
+        """Returns the learning rate, constant or of every step."""
+        if not self.decays:
+            return self.learning_rate
+        steps = self.steps(examples)
+        return optax.cosine_decay_schedule(self.learning_rate, steps)
+
+    def optimizer(self, examples: int) -> optax.GradientTransformation:
+        """Returns Adam with L2 for so many training examples."""
+        return adam(self.rate(examples), self.weight_decay)
+
+
+def regime_of(config: Config, phase: str) -> Regime:
+    """Returns how a phase is trained: `BASE`, or that of any code."""
+    if phase == BASE:
+        return Regime(
+            epochs=config.base_epochs,
+            batch_size=config.base_batch_size or config.batch_size,
+            learning_rate=config.base_learning_rate or config.learning_rate,
+            decays=config.base_schedule == "cosine",
+            weight_decay=config.weight_decay,
+        )
+    return Regime(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        decays=config.recipe == "systematic",
+        weight_decay=config.weight_decay,
+    )
