@@ -127,14 +127,14 @@ def _costs(
     """Returns flops for one image: of all blocks, and of a device's part of them."""
     stages = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
     coded = [cost for cost in stages if cost.plan]
-    return {
-        "whole": sum(cost.flops for cost in stages) / pipeline.images_per_input,
-        "uncoded": sum(cost.flops for cost in stages if not cost.plan)
-        / pipeline.images_per_input,
-        "piece": sum(cost.piece_flops for cost in coded) / pipeline.images_per_input,
-        "encode": sum(cost.encode_flops for cost in coded) / pipeline.images_per_input,
-        "decode": sum(cost.decode_flops for cost in coded) / pipeline.images_per_input,
+    flops = {
+        "whole": sum(cost.flops for cost in stages),
+        "uncoded": sum(cost.flops for cost in stages if not cost.plan),
+        "piece": sum(cost.piece_flops for cost in coded),
+        "encode": sum(cost.encode_flops for cost in coded),
+        "decode": sum(cost.decode_flops for cost in coded),
     }
+    return {part: total / pipeline.images_per_input for part, total in flops.items()}
 
 
 def _input_shape(experiment: Experiment) -> tuple[int, int, int]:
