@@ -163,7 +163,7 @@ def test_wrong_grids_are_refused(given, arguments, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none accepted"),
+        (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none where"),
         (("--vary=k=2 4", "--jobs=0"), "jobs: 0 given"),
         (("--vary=k=2 4", "--address=127.0.0.1:1"), "jobs: not given"),
         (("--vary=k=2 4", "--coordinator=auto"), "coordinator: 'auto' given, none"),
