@@ -165,7 +165,7 @@ def test_every_guide_is_listed():
 
 
 def test_every_module_is_in_the_table_of_the_design():
-    """And no other; `tests/report/test_reports.py` compares the ideas themselves."""
+    """And no other; `test_reports` compares the ideas themselves."""
     listed = re.findall(r"^\| \**`([\w.]+)`", design_section("modules"), re.M)
     package = ROOT / "coded_jax"
     files = {path.relative_to(package) for path in package.rglob("*.py")}

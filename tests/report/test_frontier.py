@@ -1,21 +1,13 @@
-"""The best choice among codes: closed forms, and the script on runs made here."""
+"""Codes compared by their accuracy and work, in closed form."""
 
 import copy
-import functools
 import json
 import math
-import re
 
-import jax.numpy as jnp
 import pytest
-from rich.console import Console
 
-from coded_jax.evaluation import predictions
-from coded_jax.report import frontier, run_tables
-from coded_jax.report.frontier import WHOLE, Point
-from coded_jax.runs.reading import patterns_of
-from tests.runs.test_experiment import ROOT
-from tests.scripts import run_script
+from coded_jax.report import frontier
+from coded_jax.report.frontier import Point
 
 
 def point(code, work, accuracy, k=2, r=1):
@@ -127,11 +119,6 @@ def test_where_a_code_is_no_better_than_a_baseline():
     (pair,), total = frontier.no_better(ours, theirs, 2, 1)
     assert [each["lost"] for each in pair] == [[1], [1]] and total == 2
     assert frontier.no_better(ours, theirs[:1], 2, 1) == ([], 0)
-    results = {"config": {"code": "some"}, "patterns": ours}
-    assert patterns_of(results, "some") == ours
-    assert patterns_of(results, "rival") is None
-    results["patterns_of_baselines"] = {"rival": theirs}
-    assert patterns_of(results, "rival") == theirs
 
 
 def test_blocks_in_no_stage_are_work_of_every_code(finished):
@@ -143,99 +130,3 @@ def test_blocks_in_no_stage_are_work_of_every_code(finished):
     zero_fill = frontier.points(results)[1]
     assert zero_fill.stages == ((1, 1), (3, 3)) and zero_fill.encode == 0
     assert zero_fill.work == pytest.approx(0.7 + zero_fill.decode)
-
-
-def test_a_pattern_without_an_answer_has_no_error(finished, capsys):
-    results = json.loads((finished / "results.json").read_text())
-    results["patterns"][1]["feature_mse"] = None
-    Console(width=80).print(run_tables.tables(results))
-    (row,) = (s for s in capsys.readouterr().out.splitlines() if " data 0 " in s)
-    assert row.split()[-1] == "-"
-
-
-def test_no_class_without_finite_logits():
-    logits = jnp.array([[0.0, 1.0], [jnp.nan, 1.0], [2.0, -jnp.inf]])
-    assert predictions.classes_of(logits).tolist() == [1, -1, -1]
-
-
-script = functools.partial(run_script, "frontier")
-
-
-def test_script(finished, tmp_path):
-    output = tmp_path / "out"
-    tried = tmp_path / "tried.json"  # as if two losses had been tried, too
-    results = json.loads((finished / "results.json").read_text())
-    for found in (results["summary"], *results["baselines"].values()):
-        found["2"] = found["1"]
-    ours, theirs = results["patterns"], results["patterns_of_baselines"]["no_parity"]
-    ours[1]["accuracy"], theirs[1]["accuracy"] = 0.5, 0.4
-    ours[2]["accuracy"], theirs[2]["accuracy"] = 0.5, 0.625
-    tried.write_text(json.dumps(results))
-    done = script(f"--output={output}", str(tried))
-    assert done.returncode == 0, done.stderr
-    drop = 100 * (results["base"]["test_accuracy"] - results["summary"]["1"]["mean"])
-    assert "ECE of decoded" in done.stdout and f" {drop:.2f} " in done.stdout
-    assert "no_parity mlp" in done.stdout and "beaten at 0.05" in done.stdout
-    points = json.loads((output / "frontier.json").read_text())["points"]
-    names = {p["code"] for p in points}
-    assert names == {"zero_fill", "no_parity mlp", "systematic mlp 64 / mlp", WHOLE}
-    assert [p["work"] for p in points] == sorted(p["work"] for p in points)
-    assert (output / "frontier.png").stat().st_size > 10_000
-    line = "1 of the 2 patterns that lose a data piece, and at most 1 results, not in "
-    assert f" in {line}data 1 (50.00, without 62.50)\n" in done.stdout
-
-
-def test_script_of_a_run_that_tried_no_loss(finished, tmp_path):
-    results = json.loads((finished / "results.json").read_text())
-    for name in ("summary", "confidence"):
-        results[name] = {"0": results[name]["0"]}
-    results["patterns"] = results["patterns"][:1]
-    results["baselines"], results["seeds"] = {}, {}
-    results["costs"] = {"code": results["costs"]["code"]}
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(results))
-    done = script(str(path))
-    assert done.returncode == 0, done.stderr
-    assert "ECE" in done.stdout and "without parity" not in done.stdout
-
-
-def test_script_without_all_losses_tried_says_no_overall_accuracy(finished, tmp_path):
-    done = script(str(finished), f"--output={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "frontier.png").stat().st_size > 10_000
-    points = json.loads((tmp_path / "frontier.json").read_text())["points"]
-    overall = {p["code"]: p["overall"]["0.05"] for p in points}
-    assert overall["zero_fill"] is None and overall[WHOLE][0] > 0.5
-    (row,) = (line for line in done.stdout.splitlines() if "zero_fill" in line)
-    assert row.split()[-4:] == ["-", "-", "-", "-"]
-
-
-@pytest.mark.parametrize(
-    "field, value", [("split", "group"), ("stage_losses", "per_stage")]
-)
-def test_what_is_not_measured_alike_is_not_compared(finished, tmp_path, field, value):
-    results = json.loads((finished / "results.json").read_text())
-    results["config"][field] = value
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps(results))
-    done = script(str(finished), str(other))
-    assert done.returncode == 1 and re.match("error: runs: (some|of)", done.stderr)
-
-
-RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ([], "error: runs: none given"),
-        (["nowhere"], "error: runs: 'nowhere' given"),
-        ([str(ROOT / "experiments/results/speed/benchmark.json")], "error: runs: '/"),
-        (["--failure=2", "nowhere"], "error: failure: 2.0 given"),
-        (["--output=/proc/x", RUN], "error: output: '/proc/x' given"),
-    ],
-)
-def test_script_refuses_in_one_line(arguments, message):
-    done = script(*arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

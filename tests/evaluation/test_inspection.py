@@ -1,8 +1,7 @@
-"""Feature maps, spoiled answers, and the figures of a run."""
+"""Feature maps of every stage, and the answers that losses spoil."""
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,11 +10,8 @@ from coded_jax import data
 from coded_jax.data.groups import inputs_of_split
 from coded_jax.evaluation import inspection
 from coded_jax.evaluation.inspection import StageMaps
-from coded_jax.report import model_figures, run_figures
-from coded_jax.runs import build
-from coded_jax.runs.coded_model import CodedModel
-from coded_jax.runs.config import Config
 from coded_jax.types import Split
+from tests.untrained import untrained_model
 
 
 def confusion(model, split, lost):
@@ -67,33 +63,17 @@ def test_maps_of_a_systematic_code(model, split):
         assert np.isnan(maps.parity).all() == (lost == (2,))
 
 
-def untrained(lenet, **fields):
-    base, frozen = lenet
-    config = Config(**fields)
-    pipeline = build.build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,))
-    params = jax.jit(pipeline.init)(jax.random.key(1))
-    return CodedModel(pipeline, frozen, params, (28, 28, 1), {})
-
-
 def test_maps_of_a_chain_that_is_exact(lenet, split):
-    chain = untrained(lenet, code="mds", stages=((1, 1), (3, 3)))
+    chain = untrained_model(lenet, code="mds", stages=((1, 1), (3, 3)))
     first, second = maps_of(chain, split.images[:2], (1,))
     assert (first.blocks, second.blocks) == ((1, 1), (3, 3))
     for maps in (first, second):
         np.testing.assert_allclose(maps.reconstructed, maps.original, atol=1e-3)
         assert np.isnan(maps.arrived).any() and len(maps.parity) == 1
-    drawn = model_figures.features(chain, split.images[:2], (1,))
-    titles = [part._suptitle.get_text() for part in drawn.subfigs]
-    assert [t.split(",")[0] for t in titles] == [
-        "data 1 lost; blocks 1",
-        "data 1 lost; blocks 3",
-    ]
-    # Image, original, arrived, parity, reconstructed, difference: of each image.
-    assert [len(part.axes) for part in drawn.subfigs] == [12, 12]
 
 
 def test_codes_without_parity_have_no_maps_of_it(lenet, split):
-    model = untrained(lenet, code="mean_fill")
+    model = untrained_model(lenet, code="mean_fill")
     (maps,) = maps_of(model, split.images[:2], (0,))
     assert len(maps.parity) == 0
     shown, columns = inspection.side_by_side(maps, 3)
@@ -154,49 +134,10 @@ def test_confusion_adds_up_to_the_accuracies(model, split, results):
 
 def test_confusion_of_a_code_without_an_answer(lenet, split):
     some = Split(split.images[:50], split.labels[:50])
-    model = untrained(lenet, code="uncoded")
+    model = untrained_model(lenet, code="uncoded")
     results = {"config": {"stage_losses": "held"}, "classes": 10}
     model = model._replace(results=results)
     found = confusion(model, some, (0,))
     right = (model.classify(some.images) == some.labels).sum()
     assert found.spoiled[:, -1].sum() == found.spoiled.sum() == right
     assert found.mended == 0
-    (axes, _) = model_figures.confusion(model, some, (0,)).axes
-    assert axes.get_xticklabels()[-1].get_text() == "none"
-
-
-def test_figures_show_the_numbers_of_the_results(results, finished):
-    drawn = run_figures.losses(results)
-    for axes, which in zip(drawn.axes, ("mean", "worst"), strict=True):
-        lines = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
-        for name, summary in {
-            "learned": results["summary"],
-            **results["baselines"],
-        }.items():
-            expected = [100 * row[which] for row in summary.values()]
-            assert lines[name].tolist() == expected
-    (axes,) = run_figures.accuracy(results).axes
-    heights = [patch.get_height() for patch in axes.patches]
-    assert heights == [100 * p["accuracy"] for p in results["patterns"]]
-    (axes,) = run_figures.costs(results).axes
-    ends = [text.get_text().strip() for text in axes.texts]
-    for end, costs in zip(ends, results["costs"].values(), strict=True):
-        total = sum(costs[part] for part in run_figures.PARTS) / costs["whole"]
-        assert end == f"{total:.2f}"
-    losses, _ = run_figures.training(run_figures.read_metrics(finished)).axes
-    assert [line.get_label() for line in losses.lines] == ["base", "code", "no_parity"]
-
-
-def test_lines_of_metrics_that_were_cut_short_are_left_out(tmp_path):
-    whole = {"phase": "base", "step": 1, "loss": 0.5}
-    text = json.dumps(whole) + '\n{"phase": "base", "st'
-    (tmp_path / "metrics.jsonl").write_text(text)
-    assert run_figures.read_metrics(tmp_path) == {"base": [whole]}
-
-
-def test_figures_of_a_code_that_was_not_trained(results, tmp_path):
-    """It has no metrics; and of 64 patterns the worst are drawn."""
-    many = {**results, "patterns": results["patterns"] * 16}
-    for path in run_figures.draw(tmp_path, many):
-        assert path.stat().st_size > 5_000
-    assert len(list(tmp_path.iterdir())) == 3
