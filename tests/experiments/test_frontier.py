@@ -10,7 +10,6 @@ from coded_jax.report.frontier import WHOLE
 from tests.runs.test_experiment import ROOT
 from tests.scripts import run_script
 
-
 script = functools.partial(run_script, "frontier")
 
 
