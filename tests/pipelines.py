@@ -1,8 +1,17 @@
 """The pipeline and the codes that most tests are about."""
 
+import functools
+
+import jax
+
 from coded_jax.codes import CODES, LearnedConfig, learned_code, make_code
-from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import CodedStage, Segment
+from coded_jax.inference.pipeline import Pipeline, infer, inputs_of
+from coded_jax.inference.stages import (
+    CodedStage,
+    Segment,
+    coded_features,
+    reconstruct,
+)
 
 
 def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):
@@ -10,6 +19,15 @@ def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):
     stage = CodedStage(base.f_conv, (1, len(base.blocks)), plan, code)
     sizes = (plan.k, r)
     return Pipeline(base, (stage,), Segment(), mean, std, *sizes, mesh, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def plainly(pipeline, frozen, params, images, available):
+    """Returns logits, and the features that the one stage reconstructs."""
+    (stage,), x = pipeline.stages, inputs_of(pipeline, images)
+    features = coded_features(stage, frozen, *params, x)
+    merged = reconstruct(stage, *params, features, available)
+    return infer(pipeline, frozen, params, images, available), merged
 
 
 def learned(shape, systematic=True, **settings):

@@ -1,6 +1,5 @@
 """Evaluation agrees with a plain loop, whatever the sizes."""
 
-import functools
 import math
 
 import jax
@@ -12,14 +11,14 @@ from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.inference import pipeline, stages
+from coded_jax.inference import pipeline
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import BaseModel, CodeShape
 from tests.models.test_models import random_variables
-from tests.pipelines import learned, one_stage
+from tests.pipelines import learned, one_stage, plainly
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +34,6 @@ def setting(lenet):
         "labels": jax.random.randint(key, (17,), 0, 10),
     }
     return pipe, variables, jax.jit(pipe.init)(key), arrays
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def plainly(pipe, variables, params, images, mask):
-    """Logits, and features that are reconstructed."""
-    (stage,), x = pipe.stages, pipeline.inputs_of(pipe, images)
-    features = stages.coded_features(stage, variables, *params, x)
-    merged = stages.reconstruct(stage, *params, features, mask)
-    return pipeline.infer(pipe, variables, params, images, mask), merged
 
 
 @pytest.mark.parametrize("chunk", [5, 17, 100])

@@ -12,27 +12,33 @@ from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.data import augmentation
 from coded_jax.data.augmentation import augment
-from coded_jax.inference import pipeline, stages
+from coded_jax.inference import pipeline
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
+from coded_jax.training import losses as training_losses
 from coded_jax.training import steps, tasks
 from coded_jax.training.config import STAGE_TRAININGS, TrainConfig
 from coded_jax.training.loop import SCORE
 from coded_jax.training.losses import (
     _cross_entropy,
-    base_losses,
-    coded_losses,
     require_nonnegative,
     with_targets,
 )
 from coded_jax.types import CodeShape, Dataset, Split, chain
 from tests import pipelines
 from tests.models.test_models import random_variables
-from tests.pipelines import one_stage
+from tests.pipelines import one_stage, plainly
 
 SHAPE, MEAN, STD = (28, 28, 1), (0.1,), (0.3,)
+
+# Compiled as a whole: op by op takes several times as long.
+base_features = jax.jit(pipeline.base_features, static_argnames="pipeline")
+base_losses = jax.jit(training_losses.base_losses, static_argnames="pipeline")
+coded_losses = jax.jit(
+    training_losses.coded_losses, static_argnames=("pipeline", "config")
+)
 
 
 @pytest.fixture
@@ -58,7 +64,7 @@ def learned(**options):
 def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
     pipe = make_pipeline(*lenet, codes.zero_fill)
     frozen = lenet[1]
-    target = pipeline.base_features(pipe, frozen, images)
+    target = base_features(pipe, frozen, images)
     for lost, rows in (((), slice(0, 0)), ((0,), slice(0, 2)), ((1,), slice(2, 4))):
         available = jnp.asarray(erasures.available(lost, 3))
         batch = {"images": images}
@@ -72,7 +78,7 @@ def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
     pipe = make_pipeline(*lenet, codes.zero_fill)
     available = jnp.asarray(erasures.available((1,), 3))
     batch = {"images": images}
-    target = np.asarray(pipeline.base_features(pipe, frozen, images))
+    target = np.asarray(base_features(pipe, frozen, images))
     lost = target * (np.arange(4) >= 2)[:, None, None]  # rows 2 and 3 of the features
     kernel = frozen["head"]["params"]["Dense_0"]["kernel"]
     hidden = np.square(lost.reshape(6, -1) @ kernel).mean(1)
@@ -93,7 +99,7 @@ def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
     available = jnp.asarray(erasures.available((1,), 3))
     labels = np.array([3, 1, 4, 1, 5, -1], np.int32)  # none of the last
     batch = {"images": images, "labels": labels}
-    target = np.asarray(pipeline.base_features(pipe, frozen, images))
+    target = np.asarray(base_features(pipe, frozen, images))
     kept = target * (np.arange(4) < 2)[:, None, None]
     logs = jax.nn.log_softmax(base.head(frozen, kept))
     entropies = np.where(labels < 0, 0, -logs[np.arange(6), labels])
@@ -117,7 +123,7 @@ def test_an_epoch_is_scored_on_the_validation_split(lenet, images):
     """Catches one that is chosen on the test split, or on the training images."""
     base, variables = lenet
     pipe = make_pipeline(base, variables, codes.zero_fill)
-    logits = base.head(variables, pipeline.base_features(pipe, variables, images))
+    logits = base.head(variables, base_features(pipe, variables, images))
     right = np.asarray(logits.argmax(-1), np.int32)
     part = lambda labels: Split(np.asarray(images), labels)
     wrong = part((right + 1) % 10)
@@ -146,7 +152,7 @@ def test_augmented_images_have_their_own_features(lenet, images):
     losses, _ = jax.jit(task.loss)(({},), lenet[1], {"images": images}, key)
     change_key, draw_key = jax.random.split(key)
     shifted = augment(change_key, images, "shift")
-    target = pipeline.base_features(pipe, lenet[1], shifted)
+    target = base_features(pipe, lenet[1], shifted)
     masks = erasures.sample_harmful(draw_key, 2, 4, 2, 6)
     shares = jnp.stack([target[:, :2], target[:, 2:]])
     energy = np.square(shares).sum((2, 3, 4)) / target[0].size
@@ -158,6 +164,8 @@ def test_augmented_images_have_their_own_features(lenet, images):
 @pytest.mark.parametrize("systematic", [True, False])
 def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, systematic):
     options = {"encoder_width": 4, "decoder_width": 8, "systematic": systematic}
+    if kind == "conv":
+        options["dilations"] = (1, 2)
     pipe = make_pipeline(*lenet, learned(encoder=kind, decoder=kind, **options))
     params = jax.jit(pipe.init)(jax.random.key(1))
     available = jnp.asarray(erasures.available((0,), 3))
@@ -166,7 +174,7 @@ def test_gradient_reaches_the_code_and_nothing_frozen(lenet, images, kind, syste
         batch = {"images": images}
         return coded_losses(pipe, params, frozen, batch, available).mean()
 
-    grads, frozen_grads = jax.grad(loss, argnums=(0, 1))(params, lenet[1])
+    grads, frozen_grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, lenet[1])
     assert all((g == 0).all() for g in jax.tree.leaves(frozen_grads))
     for part in ("encoder", "decoder"):
         kernels = [g for g in jax.tree.leaves(grads[0][part]) if g.ndim > 1]
@@ -251,10 +259,8 @@ def test_kept_targets_give_the_same_losses(lenet, images, k, r):
     losses = jax.jit(functools.partial(coded_losses, pipe))
     for batch in (kept, {"images": images}):
         found = losses(params, frozen, batch, available)
-        (stage,), x = pipe.stages, pipeline.inputs_of(pipe, images)
-        whole = stages.coded_features(stage, frozen, *params, x)
-        merged = stages.reconstruct(stage, *params, whole, available)
-        target = pipeline.base_features(pipe, frozen, images)
+        _, merged = plainly(pipe, frozen, params, images, available)
+        target = base_features(pipe, frozen, images)
         expected = np.square(merged - target).mean((1, 2, 3))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
@@ -334,7 +340,7 @@ def test_distillation_of_a_chain(images):
     mask = np.ones((3, 1), bool)
     mask[0] = False
     find = functools.partial(coded_losses, pipe, ({}, {}), variables, batch, mask)
-    exact = pipeline.base_features(pipe, variables, images)
+    exact = base_features(pipe, variables, images)
     first, second = (chain(pipe.base.blocks[i : i + 2]) for i in (0, 2))
     x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
     x = np.array(first(variables, x))
@@ -405,7 +411,7 @@ def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
     (stage, _), (first, second) = pipe.stages, params
     base = pipe.base._replace(blocks=pipe.base.blocks[:2])
     alone = pipe._replace(base=base, stages=(stage,))
-    target = pipeline.base_features(alone, variables, images)
+    target = base_features(alone, variables, images)
 
     @jax.jit
     def both(params):
@@ -533,7 +539,9 @@ def test_a_step_sets_the_statistics_and_learns_the_rest(images):
     init = lambda key: jax.tree.map(jnp.asarray, variables)
     state, _ = steps.initial_state(init, optimizer, jax.random.key(0))
     _, moved = base_losses(pipe, variables, batch)
-    grads = jax.grad(lambda v: base_losses(pipe, v, batch)[0].mean())(variables)
+    grads = jax.jit(jax.grad(lambda v: base_losses(pipe, v, batch)[0].mean()))(
+        variables
+    )
     state, _ = steps.train_steps(
         state,
         {},
@@ -563,7 +571,7 @@ def test_a_step_sets_the_statistics_and_learns_the_rest(images):
 
 def test_label_smoothing(lenet, images):
     pipe = make_pipeline(*lenet, codes.zero_fill)
-    logits = lenet[0].head(lenet[1], pipeline.base_features(pipe, lenet[1], images))
+    logits = lenet[0].head(lenet[1], base_features(pipe, lenet[1], images))
     of_classes = -np.asarray(jax.nn.log_softmax(logits))
     expected = 0.7 * of_classes[np.arange(6), np.arange(6)] + 0.3 * of_classes.mean(1)
     losses, _ = base_losses(pipe, lenet[1], batch_of(images), 0.3)
