@@ -79,12 +79,12 @@ def make_subject(
     )
     image, classes = dataset.image_shape, dataset.classes
     mesh = make_mesh(config.n, devices) if devices else None
-    made = build_pipeline(config, image, classes, dataset.mean, dataset.std, mesh)
-    init = jax.jit(made.base.init, static_argnums=(1, 2))
+    coded = build_pipeline(config, image, classes, dataset.mean, dataset.std, mesh)
+    init = jax.jit(coded.base.init, static_argnums=(1, 2))
     frozen = init(jax.random.key(0), image, classes)
-    params = jax.jit(made.init)(jax.random.key(1))
+    params = jax.jit(coded.init)(jax.random.key(1))
     frozen, params = placement.put_replicated(mesh, (frozen, params))
-    return Subject(config, dataset, made, frozen, params)
+    return Subject(config, dataset, coded, frozen, params)
 
 
 def sizes(s: Subject) -> dict[str, Any]:
@@ -108,12 +108,12 @@ def sizes(s: Subject) -> dict[str, Any]:
 
 def train(s: Subject, batch: int) -> Prepared:
     """Prepares training steps of the code, as `training.fit` does them."""
-    made, images = s.pipeline, s.dataset.train
-    put = functools.partial(placement.put_replicated, made.mesh)
-    arrays = tasks.device_arrays(made.mesh, images)
-    arrays = losses.with_targets(made, s.frozen, arrays)
+    coded, images = s.pipeline, s.dataset.train
+    put = functools.partial(placement.put_replicated, coded.mesh)
+    arrays = tasks.device_arrays(coded.mesh, images)
+    arrays = losses.with_targets(coded, s.frozen, arrays)
     optimizer = regime_of(s.config, "code").optimizer(len(images.labels))
-    task = tasks.code_task(made, s.frozen, s.dataset, optimizer, s.config, [()])
+    task = tasks.code_task(coded, s.frozen, s.dataset, optimizer, s.config, [()])
     init = lambda key: jax.tree.map(jnp.copy, s.params)
     state = put(steps.initial_state(init, optimizer, jax.random.key(0))[0])
     order = jax.random.permutation(jax.random.key(2), len(images.labels))
@@ -161,12 +161,12 @@ class Parts(NamedTuple):
 
 def make_parts(s: Subject, batch: int) -> Parts:
     """Returns encode, `f_conv` and decode as functions, with one result lost."""
-    made = s.pipeline
-    (stage,) = made.stages
-    cast = lambda tree: jax.tree.map(lambda x: x.astype(made.dtype), tree)
+    coded = s.pipeline
+    (stage,) = coded.stages
+    cast = lambda tree: jax.tree.map(lambda x: x.astype(coded.dtype), tree)
 
     def encode(params: PyTree, images: jax.Array) -> jax.Array:
-        pieces = splitting.split(stage.plan, pipeline.inputs_of(made, images))
+        pieces = splitting.split(stage.plan, pipeline.inputs_of(coded, images))
         return stage.code.encode(cast(params[0]), pieces)
 
     def f_conv(frozen: PyTree, queries: jax.Array) -> jax.Array:
@@ -179,7 +179,7 @@ def make_parts(s: Subject, batch: int) -> Parts:
     images = jnp.asarray(s.dataset.train.images[:batch])
     queries = jax.jit(encode)(s.params, images)
     features = jax.jit(f_conv)(s.frozen, queries)
-    available = jnp.asarray(erasures.available([0], made.n))
+    available = jnp.asarray(erasures.available([0], coded.n))
     return Parts(encode, f_conv, decode, images, queries, features, available)
 
 

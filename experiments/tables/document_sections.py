@@ -37,18 +37,22 @@ PLAN = (
 
 
 def runs_section(kind: str) -> str:
+    """Returns the runs of one kind; see `result_tables.section`."""
     return result_tables.section(kind, sorted(RESULTS.glob("*.json")))
 
 
 def frontier_section(folder: str) -> str:
+    """Returns the codes of the runs in a folder of results."""
     return frontier_tables.section(sorted(map(str, (RESULTS / folder).glob("*.json"))))
 
 
 def benchmark_section() -> str:
+    """Returns speed beside PyTorch's."""
     return benchmark_tables.section(content(RESULTS / "speed" / "benchmark.json"))
 
 
 def latency_section() -> str:
+    """Returns the study with one straggler."""
     return latency_tables.section(content(RESULTS / "latency" / "one_straggler.json"))
 
 
@@ -85,6 +89,7 @@ def text_block(printed: str) -> str:
 
 
 def content(path: Path) -> dict[str, Any]:
+    """Returns the content of a JSON file."""
     return json.loads(path.read_text())
 
 
@@ -118,6 +123,6 @@ def section(name: str) -> str:
     folders = [path.parent for path in RESULTS.glob(f"ablations/*/{SWEEP}")]
     ablations = {f"{ABLATION}{folder.name}": folder for folder in sorted(folders)}
     if name not in ablations:
-        known = ", ".join([*SECTIONS, *ablations])
-        raise ValueError(f"readme: a section {name!r} given, {known} accepted")
+        names = ", ".join([*SECTIONS, *ablations])
+        raise ValueError(f"readme: a section {name!r} given, {names} accepted")
     return sweep_tables.section(sweep_tables.read(ablations[name]))
