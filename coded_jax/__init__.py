@@ -15,8 +15,9 @@ Letters, used everywhere:
     D      channels of the features
     l      lost results
 
-Use a finished run with `coded_jax.load(workdir)`; give a CNN of your own a code with
-`coded_jax.protect`.
+Give a CNN of your own a code with `protect`, or step by step with `make_pipeline` and
+`train`; use a finished run with `load`; try any code with `evaluate`, and any worker's
+loss with `serve`. What is not listed here is imported from its package.
 """
 
 from __future__ import annotations
@@ -25,21 +26,83 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coded_jax.runs.coded_model import CodedModel as CodedModel
-    from coded_jax.runs.coded_model import load as load
-    from coded_jax.runs.protect import protect as protect
+    from coded_jax import codes, data, models
+    from coded_jax.inference.pipeline import Pipeline, infer
+    from coded_jax.runs.coded_model import CodedModel
+    from coded_jax.runs.evaluate import evaluate
+    from coded_jax.runs.load import load
+    from coded_jax.runs.own_model import make_pipeline
+    from coded_jax.runs.protect import protect
+    from coded_jax.runs.train import train
+    from coded_jax.serving import serve
+    from coded_jax.splitting import SplitPlan, merge, split
+    from coded_jax.splitting.plan import make_plan
+    from coded_jax.training.config import TrainConfig
+    from coded_jax.training.losses import coded_loss
+    from coded_jax.training.tasks import sample_erasures
+    from coded_jax.types import BaseModel, Code, CodeShape
 
 __version__ = "0.1.0"
 
-_LAZY = {
+__all__ = [
+    "BaseModel",
+    "Code",
+    "CodeShape",
+    "CodedModel",
+    "Pipeline",
+    "SplitPlan",
+    "TrainConfig",
+    "__version__",
+    "coded_loss",
+    "codes",
+    "data",
+    "evaluate",
+    "infer",
+    "load",
+    "make_pipeline",
+    "make_plan",
+    "merge",
+    "models",
+    "protect",
+    "sample_erasures",
+    "serve",
+    "split",
+    "train",
+]
+
+_PACKAGES = ("codes", "data", "models")
+_MODULES = {
+    "BaseModel": "types",
+    "Code": "types",
+    "CodeShape": "types",
     "CodedModel": "runs.coded_model",
-    "load": "runs.coded_model",
+    "Pipeline": "inference.pipeline",
+    "SplitPlan": "splitting",
+    "TrainConfig": "training.config",
+    "coded_loss": "training.losses",
+    "evaluate": "runs.evaluate",
+    "infer": "inference.pipeline",
+    "load": "runs.load",
+    "make_pipeline": "runs.own_model",
+    "make_plan": "splitting.plan",
+    "merge": "splitting",
     "protect": "runs.protect",
+    "sample_erasures": "training.tasks",
+    "serve": "serving",
+    "split": "splitting",
+    "train": "runs.train",
 }
+"""The module in which each name is defined."""
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `import coded_jax` costs nothing and touches no device.
-    if name in _LAZY:
-        return getattr(import_module(f"coded_jax.{_LAZY[name]}"), name)
+    if name in _PACKAGES:
+        return import_module(f"coded_jax.{name}")
+    if name in _MODULES:
+        return getattr(import_module(f"coded_jax.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'coded_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

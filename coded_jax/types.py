@@ -131,7 +131,7 @@ class Code(NamedTuple):
 class Split:
     """One part of a data set."""
 
-    images: np.ndarray  # uint8 [N, H, W, C], C = 1 for grey images
+    images: np.ndarray  # [N, H, W, C], C = 1 for grey images; uint8, or float32 as is
     labels: np.ndarray  # int32 [N]
 
 
@@ -144,8 +144,8 @@ class Dataset:
     train: Split
     validation: Split  # held out of the training images
     test: Split
-    mean: tuple[float, ...]  # [C], of pixels / 255 over `train` only
-    std: tuple[float, ...]  # likewise
+    mean: tuple[float, ...] | None  # [C], of pixels / 255 over `train`; None if float32
+    std: tuple[float, ...] | None  # likewise
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

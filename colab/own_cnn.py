@@ -71,9 +71,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+import coded_jax
 from coded_jax import data
 from coded_jax.inference.pixels import normalise
-from coded_jax.splitting.plan import make_plan
 
 dataset = data.load("mnist_5k")  # or a `data.Dataset` of your own arrays
 
@@ -157,7 +157,7 @@ from IPython.display import Image
 
 from coded_jax.report import plan_picture, plan_table
 
-plan = make_plan(f_conv, variables, dataset.image_shape, GRID)
+plan = coded_jax.make_plan(f_conv, variables, dataset.image_shape, GRID)
 print(f"{plan.k} pieces of {plan.piece_shape[0]}x{plan.piece_shape[1]} pixels,")
 print(f"each {plan.work_fraction:.0%} of the work of the whole image")
 plan_picture.draw("pieces.png", dataset.test.images[0], plan)
@@ -168,10 +168,8 @@ Image("pieces.png", width=420)
 # trained. Here the features are scaled by their mean over the image, as in a
 # squeeze-and-excitation block; the line says where that may go instead.
 
+
 # %%
-import coded_jax
-
-
 def scaled(variables, x):
     features = f_conv(variables, x)
     return features * features.mean((1, 2), keepdims=True)

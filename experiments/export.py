@@ -28,7 +28,7 @@ import numpy as np
 
 with open({path!r}, "rb") as file:
     coded = jax.export.deserialize(bytearray(file.read()))
-images = np.zeros({images}, np.uint8)  # {batches}, pixel values as in the data set
+images = np.zeros({images}, np.{dtype})  # {batches}, pixel values as in the data set
 available = np.ones(({n}, 1), bool)
 available[[{lost}]] = False  # which results are lost, {r} at most
 logits = coded.call(images, available)  # float32 {logits}
@@ -41,6 +41,7 @@ def usage(model: coded_jax.CodedModel, path: str) -> str:
     return USAGE.format(
         path=path,
         images=(batch, *model.image_shape),
+        dtype=model.pipeline.image_dtype,
         batches="any batch" if batch == 8 else "any number of groups",
         n=model.pipeline.n,
         lost=", ".join(map(str, range(r))),

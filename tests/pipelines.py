@@ -17,8 +17,9 @@ from coded_jax.inference.stages import (
 def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):
     """Codes all blocks of `base` as one stage, as the paper does."""
     stage = CodedStage(base.f_conv, (1, len(base.blocks)), plan, code)
-    sizes = (plan.k, r)
-    return Pipeline(base, (stage,), Segment(), mean, std, *sizes, mesh, dtype)
+    pipeline = Pipeline(base, (stage,), Segment(), mean, std, plan.k, r, mesh, dtype)
+    image_shape = (plan.rows.size, plan.columns.size, plan.piece_shape[-1])
+    return pipeline._replace(image_shape=image_shape)
 
 
 @functools.partial(jax.jit, static_argnums=0)

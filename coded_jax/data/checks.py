@@ -33,15 +33,14 @@ def require_dataset(dataset: Dataset) -> None:
         fits = images.shape[1:] == shape and images.dtype == pixels
         accepted = f"{pixels} {_shape_text('N', *shape)} as in train"
         require(f"{name}.images", _form(images), fits, accepted)
-    if pixels == np.uint8:
-        _require_statistics(dataset, shape[-1])
+    _require_statistics(dataset, shape[-1], pixels)
 
 
 def require_split(split: Split, classes: int, name: str = "data") -> None:
     """Checks the images and labels of one part of a data set.
 
     Args:
-      split: images uint8, or float as the network takes them, `[N, H, W, C]`, and
+      split: images uint8, or float32 as the network takes them, `[N, H, W, C]`, and
         labels `[N]`.
       classes: labels are in `0..classes-1`.
       name: of the part, for errors.
@@ -67,16 +66,21 @@ def require_images(images: Any, name: str = "images") -> None:
     """Checks that images are a batch of one or more.
 
     Raises:
-      ValueError: they are not uint8 or float `[N, H, W, C]`.
+      ValueError: they are not uint8 or float32 `[N, H, W, C]`.
     """
     dtype = getattr(images, "dtype", None)
-    pixels = dtype == np.uint8 or np.issubdtype(dtype, np.floating)
+    pixels = dtype in (np.uint8, np.float32)
     fits = pixels and np.ndim(images) == 4 and min(np.shape(images)) >= 1
     accepted = "one or more as uint8 [N, H, W, C], or normalised ones as float32,"
     require(name, _form(images), fits, accepted)
 
 
-def _require_statistics(dataset: Dataset, channels: int) -> None:
+def _require_statistics(dataset: Dataset, channels: int, pixels: np.dtype) -> None:
+    if pixels != np.uint8:
+        statistics = (dataset.mean, dataset.std)
+        accepted = "None for both, since float32 images are taken as they are,"
+        require("mean, std", statistics, statistics == (None, None), accepted)
+        return
     for name, above in (("mean", False), ("std", True)):
         values = np.ravel(getattr(dataset, name))
         fits = values.shape == (channels,) and np.issubdtype(values.dtype, np.number)

@@ -196,6 +196,7 @@ def measure(
     parameters: ArrayLike | None = None,
     per_image: bool = False,
     stage_losses: str = "held",
+    first_row: int = 0,
 ) -> np.ndarray:
     """Computes a statistic of the predictions for every pattern on every image.
 
@@ -214,6 +215,8 @@ def measure(
       per_image: whether to return the values of each label instead of their means.
       stage_losses: `"held"`: the pattern holds in every coded stage; `"per_stage"`: in
         the first, and every other one loses as many, drawn anew for every image.
+      first_row: number of the first image, for these draws, where the arrays are a
+        later part of a split.
 
     Returns:
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
@@ -238,7 +241,7 @@ def measure(
     for start in range(0, total, size):
         inputs = (pipeline, frozen, params)
         chunk = _compute_chunk(*inputs, arrays, jnp.asarray(start), size)
-        masks = masks_of(start + jnp.arange(size)) if redrawn else held
+        masks = masks_of(first_row + start + jnp.arange(size)) if redrawn else held
         chunks.append(
             [
                 score(*inputs, chunk, mask, parameter)

@@ -58,6 +58,7 @@ class Pipeline(NamedTuple):
         head stay float32.
       separate: whether each data result is an answer of its own, as where k images are
         coded together (see `data.groups`); labels are then `[B, k]`.
+      image_shape: `(H, W, C)` of one image, which the first split is planned for.
       lost_tail: answers those inputs that have lost a data result, in place of the base
         model's own tail; its variables are among those of the base model. None for the
         same tail.
@@ -73,12 +74,18 @@ class Pipeline(NamedTuple):
     mesh: Mesh | None = None
     dtype: str = "float32"
     separate: bool = False
+    image_shape: tuple[int, int, int] = (0, 0, 0)
     lost_tail: Tail | None = None
 
     @property
     def n(self) -> int:
         """Results of a stage, of data and parity pieces."""
         return self.k + self.r
+
+    @property
+    def image_dtype(self) -> str:
+        """`"uint8"` for pixels to be normalised, `"float32"` for images as they are."""
+        return "float32" if self.mean is None else "uint8"
 
     @property
     def images_per_input(self) -> int:

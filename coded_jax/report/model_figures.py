@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes import erasures
@@ -46,7 +47,8 @@ def features(
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
     trained = (model.pipeline, model.frozen, model.params)
-    stages = inspection.feature_maps(*trained, model.checked(images), lost)
+    model.check_images(images)
+    stages = inspection.feature_maps(*trained, jnp.asarray(images), lost)
     wide = 4 + max(len(maps.parity) for maps in stages)
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)  # type: ignore
@@ -110,8 +112,10 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
         model.params,
         inputs_of_split(model.pipeline, split),
         lost,
-        classes=model.results["classes"],
-        stage_losses=model.results["config"]["stage_losses"],
+        classes=model.classes,
+        stage_losses=(
+            model.results["config"]["stage_losses"] if model.results else "held"
+        ),
     )
     classes = len(errors.spoiled)
     unanswered = errors.spoiled[:, -1].any()

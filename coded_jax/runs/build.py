@@ -21,8 +21,8 @@ def build_pipeline(
     config: Config,
     image_shape: tuple[int, int, int],
     classes: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     mesh: Mesh | None = None,
     base: BaseModel | None = None,
 ) -> Pipeline:
@@ -93,6 +93,7 @@ def build_pipeline(
         mesh,
         config.precision,
         separate=grouped,
+        image_shape=image_shape,
     )
 
 
@@ -143,8 +144,8 @@ def coded_blocks(config: Config, blocks: int) -> tuple[tuple[int, int], ...]:
 
 def uncoded_pipeline(
     config: Config,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     mesh: Mesh | None = None,
     base: BaseModel | None = None,
 ) -> Pipeline:

@@ -1,30 +1,21 @@
-"""A finished run, loaded to classify images with any set of lost devices."""
+"""A coded inference with its variables, to classify images with any lost devices."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes import erasures
+from coded_jax.checks import require
+from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
-from coded_jax.devices.meshes import make_mesh
 from coded_jax.evaluation import confidence, predictions
-from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import workdir
-from coded_jax.runs.build import build_pipeline
-from coded_jax.runs.config import Config
-from coded_jax.runs.places import absolute
-from coded_jax.runs.ranges import OWN
-from coded_jax.runs.regime import regime_of
-from coded_jax.training import checkpoints
-from coded_jax.training.steps import initial_state
+from coded_jax.inference.pipeline import Pipeline, base_features
 from coded_jax.types import PyTree
 
 compiled_infer = jax.jit(infer_images, static_argnums=0)
@@ -32,7 +23,7 @@ compiled_infer = jax.jit(infer_images, static_argnums=0)
 
 
 class Answer(NamedTuple):
-    """What `CodedModel.predict` says of each image.
+    """The answers of `CodedModel.predict`.
 
     Attributes:
       classes: int32 `[B]`, -1 where it abstains.
@@ -44,49 +35,104 @@ class Answer(NamedTuple):
 
 
 class CodedModel(NamedTuple):
-    """A trained coded inference.
+    """A coded inference with its variables: classifies with any results lost.
 
     Attributes:
       pipeline: its functions.
       frozen: variables of the base model.
-      params: parameters of the code.
-      image_shape: `(H, W, C)`.
-      results: the content of the run's `results.json`.
+      params: parameters of the codes, one entry for each coded stage.
+      results: a dict, the content of the run's `results.json`; None where no run
+        has evaluated the model.
     """
 
     pipeline: Pipeline
     frozen: PyTree
     params: PyTree
-    image_shape: tuple[int, int, int]
-    results: dict[str, Any]
+    results: Any = None
 
-    def checked(self, images: Any) -> Any:
-        """The images as they are.
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of one image."""
+        return self.pipeline.image_shape
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        shape = (self.pipeline.images_per_input, *self.image_shape)
+        images = jax.ShapeDtypeStruct(shape, self.pipeline.image_dtype)
+        head = lambda frozen, images: self.pipeline.base.head(
+            frozen, base_features(self.pipeline, frozen, images)
+        )
+        return jax.eval_shape(head, self.frozen, images).shape[-1]
+
+    def with_code(
+        self,
+        code: AnyCode,
+        params: PyTree | None = None,
+        *,
+        key: jax.Array | None = None,
+        config: LearnedConfig | None = None,
+    ) -> CodedModel:
+        """Returns the same base model with another code of as many pieces.
+
+        Args:
+          code: its name, see `codes.CODES`, or a function `CodeShape -> Code`.
+          params: of the codes, as `train` or `pipeline.init` gives them; not needed for
+            a code without parameters.
+          key: draws untrained parameters where `params` is None.
+          config: networks of the learned codes; those of the run, or the default, if
+            None.
 
         Raises:
-          ValueError: they are not uint8 `[B, H, W, C]`, or B is not a multiple of the
-            images that are coded together.
+          ValueError: there is no such code, or it has parameters and neither `params`
+            nor `key` is given.
+        """
+        if config is None:
+            config = LearnedConfig()
+            if self.results is not None:
+                config = _learned_config(self.results["config"])
+        pipeline = self.pipeline.with_codes(
+            lambda shape, _: make_code(code, shape, self.frozen, config)
+        )
+        if params is None:
+            fresh = jax.random.key(0) if key is None else key
+            learns = jax.tree.leaves(jax.eval_shape(pipeline.init, fresh))
+            accepted = (
+                f"trained parameters of {name_of(code)}, or key= for random ones,"
+            )
+            require("params", params, key is not None or not learns, accepted)
+            params = pipeline.init(fresh)
+        params = placement.put_replicated(pipeline.mesh, params)
+        return CodedModel(pipeline, self.frozen, params)
+
+    def check_images(self, images: Any) -> None:
+        """Checks that these are images of the model, `[B, H, W, C]`.
+
+        Raises:
+          ValueError: they have another shape or another dtype than the pipeline's
+            `image_dtype`, or B is no multiple of the images that are coded together.
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
         group = self.pipeline.images_per_input
-        if dtype != np.uint8 or not fits or shape[0] % group:
+        accepts = self.pipeline.image_dtype
+        if dtype != accepts or not fits or shape[0] % group:
             accepted = ", ".join(map(str, self.image_shape))
             multiple = "1 or more" if group == 1 else f"a multiple of {group}"
             raise ValueError(
-                f"images: {dtype} {list(shape)} given, uint8 [B, {accepted}] accepted, "
-                f"with a B of {multiple}"
+                f"images: {dtype} {list(shape)} given, {accepts} [B, {accepted}] "
+                f"accepted, with a B of {multiple}"
             )
-        return images
 
     def logits(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
-        """Logits from the results that arrived.
+        """Computes logits from the results that arrived.
 
-        What is lost is data, so one compilation serves all patterns; a new batch size
+        The losses are data, so one compilation serves all patterns; a new batch size
         compiles anew.
 
         Args:
-          images: uint8 `[B, H, W, C]`, pixel values as in the data set.
+          images: `[B, H, W, C]`, uint8 pixels as in the data set; or float32, as the
+            base model takes them, where the pipeline has no mean and deviation.
           lost: indices of the lost results: data pieces `0..k-1`, parity `k..n-1`.
 
         Returns:
@@ -95,131 +141,65 @@ class CodedModel(NamedTuple):
         Raises:
           ValueError: wrong shape or dtype, or more lost results than the code's `r`.
         """
-        images = self.checked(images)
-        lost = erasures.pattern_of(lost, self.pipeline.n)
-        if len(lost) > self.pipeline.r:
+        self.check_images(images)
+        pattern = erasures.pattern_of(lost, self.pipeline.n)
+        if len(pattern) > self.pipeline.r:
             raise ValueError(
-                f"lost: {len(lost)} results given, at most r={self.pipeline.r} accepted"
+                f"lost: {len(pattern)} results given, at most r={self.pipeline.r} "
+                "accepted"
             )
-        available = erasures.available(lost, self.pipeline.n)
+        available = erasures.available(pattern, self.pipeline.n)
         images = placement.put_replicated(self.pipeline.mesh, images)
         return compiled_infer(
             self.pipeline, self.frozen, self.params, images, available
         )
 
     def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
-        """Classes int32 `[B]`, -1 where a code has no answer; the rest as `logits`."""
+        """Returns classes int32 `[B]`, -1 for no answer; the rest as `logits`."""
         return predictions.classes_of(self.logits(images, lost))
 
     def predict(
         self, images: Any, lost: Iterable[int] = (), abstain_below: float = 0.0
     ) -> Answer:
-        """Classes with their calibrated confidence, see `confidence`.
+        """Classifies with calibrated confidence, see `evaluation.confidence`.
 
         Args:
           images, lost: as for `logits`.
-          abstain_below: no class is given below this confidence; what that costs and
-            gains stands in the run's `results.json`, under `confidence`.
+          abstain_below: no class is given below this confidence; the errors that this
+            avoids are in the run's `results.json`, under `confidence`.
 
         Raises:
-          ValueError: as for `logits`, the threshold is not in `[0, 1]`, or the run was
-            not evaluated with as many lost results.
+          ValueError: as for `logits`, the threshold is not in `[0, 1]`, or no run has
+            calibrated the confidence for as many lost results.
         """
-        if not 0 <= abstain_below <= 1:
-            raise ValueError(f"abstain_below: {abstain_below} given, 0..1 accepted")
-        lost = erasures.pattern_of(lost, self.pipeline.n)
-        logits = self.logits(images, lost)
-        if str(len(lost)) not in self.results.get("confidence", {}):
+        accepts = 0 <= abstain_below <= 1
+        require("abstain_below", abstain_below, accepts, "0..1")
+        if self.results is None:
             raise ValueError(
-                f"lost: {len(lost)} results given, for which the run has no calibrated "
-                "confidence; run it again, with more of them tried"
+                "results: None given, those of a run accepted, which calibrate the "
+                "confidence (see protect and load); classify needs none"
             )
-        available = erasures.available(lost, self.pipeline.n)
-        sure = confidence.confidence(
-            logits,
-            confidence.temperatures(
-                self.results["confidence"], self.pipeline, available, len(logits)
-            ),
+        pattern = erasures.pattern_of(lost, self.pipeline.n)
+        logits = self.logits(images, pattern)
+        if str(len(pattern)) not in self.results.get("confidence", {}):
+            raise ValueError(
+                f"lost: {len(pattern)} results given, for which the run has no "
+                "calibrated confidence; run it again, with more of them tried"
+            )
+        available = erasures.available(pattern, self.pipeline.n)
+        temperatures = confidence.temperatures(
+            self.results["confidence"], self.pipeline, available, len(logits)
         )
+        sure = confidence.confidence(logits, temperatures)
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
 
 
-def load(
-    path: str | os.PathLike,
-    devices: int | None = None,
-    mesh: tuple[int, int] | None = None,
-) -> CodedModel:
-    """Loads the best parameters of a finished run.
-
-    Args:
-      path: its workdir.
-      devices, mesh: where it is computed; see `make_mesh`. By default the
-        pieces are spread over all devices.
-
-    Raises:
-      ValueError: it holds no finished run, or one of `own.protect`, its checkpoints are
-        damaged, or there are no such devices.
-    """
-    folder = absolute(path)
-    results = workdir.read_results(folder)
-    config = Config.from_json(results["config"])
-    if config.base_model == OWN:
-        raise ValueError(
-            f"workdir: {os.fspath(path)!r} given, that of a CNN of its own, which only "
-            "the call of coded_jax.protect that made it can load"
-        )
-    image_shape = tuple(results["image_shape"])
-    statistics = results["normalisation"]
-    pipeline = build_pipeline(
-        config,
-        image_shape,
-        results["classes"],
-        tuple(statistics["mean"]),
-        tuple(statistics["std"]),
-        make_mesh(config.n, devices, mesh),
-    )
-
-    def init_base(key: jax.Array) -> PyTree:
-        return pipeline.base.init(key, image_shape, results["classes"])
-
-    frozen, params = placement.put_replicated(
-        pipeline.mesh,
-        (
-            best_params(folder, config, results, "base", init_base),
-            best_params(folder, config, results, "code", pipeline.init),
-        ),
-    )
-    return CodedModel(pipeline, frozen, params, image_shape, results)
-
-
-def best_params(
-    folder: Path,
-    config: Config,
-    results: dict[str, Any],
-    phase: str,
-    init: Callable[[jax.Array], PyTree],
-) -> PyTree:
-    """The best parameters of one phase of a finished run.
-
-    Args:
-      folder: the workdir.
-      config: of the run.
-      results: the content of its `results.json`.
-      phase: `"base"`, `"code"` or the name of a baseline, see `workdir.phase_of`.
-      init: `key -> params` of that phase.
-
-    Raises:
-      ValueError: the checkpoint is damaged or missing.
-    """
-    if not jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))):
-        return init(jax.random.key(0))  # nothing has been trained
-    optimizer = regime_of(config, phase).optimizer(examples=1)
-    like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
-    found = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)
-    if found is None or found.step != results["steps"][phase]:
-        raise ValueError(
-            f"workdir: the last checkpoint of {phase!r} in {os.fspath(folder)!r} is "
-            "damaged or missing; run the experiment again to restore it"
-        )
-    return found.state[1].params
+def _learned_config(fields: dict[str, Any]) -> LearnedConfig:
+    """Returns the networks that `results.json` has under `config`."""
+    names = [field.name for field in dataclasses.fields(LearnedConfig)]
+    tuples: dict[str, Any] = {
+        name: tuple(value) if isinstance(value := fields[name], list) else value
+        for name in names
+    }
+    return LearnedConfig(**tuples)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,18 +34,18 @@ DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -> bytes:
-    """The coded inference with its parameters, for `jax.export.deserialize`.
+    """Exports the coded inference with its parameters, for `jax.export.deserialize`.
 
-    The function in it takes `images`, uint8 `[b, H, W, C]` with any `b` of 1 or more,
-    and `available`, bool `[n, 1]` and True where the result arrived, as
-    `erasures.available` makes it. It returns the logits, float32 `[b, classes]`. It
-    checks shapes and dtypes, but not that at most `r` results are lost: with more lost
-    it answers, too, and wrongly. Its matrix products have the precision that
-    `jax_default_matmul_precision` has now. The same model gives the same bytes, which
-    hold no path of this machine.
+    The function in it takes `images`, `[b, H, W, C]` of the pipeline's `image_dtype`
+    with any `b` of 1 or more, and `available`, bool `[n, 1]` and True where the result
+    arrived, as `erasures.available` makes it. It returns the logits, float32
+    `[b, classes]`. It checks shapes and dtypes, but not that at most `r` results are
+    lost: with more lost it answers, too, and wrongly. Its matrix products have the
+    precision that `jax_default_matmul_precision` has now. The same model gives the same
+    bytes, which hold no path of this machine.
 
     Args:
-      model: a finished run.
+      model: a finished run, or a model in memory.
       platforms: where the function shall run, distinct names out of `PLATFORMS`. The
         devices need not be here.
 
@@ -71,19 +71,34 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     pipeline = model.pipeline._replace(mesh=None)
     frozen, params = jax.device_get((model.frozen, model.params))
 
-    @jax.jit
+    group = pipeline.images_per_input
+
     def coded_inference(images: jax.Array, available: jax.Array) -> jax.Array:
         return infer_images(pipeline, frozen, params, images, available)
 
+    def one_by_one(images: jax.Array, available: jax.Array) -> jax.Array:
+        inputs = images.reshape(-1, group, *model.image_shape)
+        logits = jax.vmap(coded_inference, (0, None))(inputs, available)
+        return logits.reshape(-1, logits.shape[-1])
+
     (b,) = jax.export.symbolic_shape("b")
+    arguments = (
+        jax.ShapeDtypeStruct((group * b, *model.image_shape), pipeline.image_dtype),
+        jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_),
+    )
     with _no_source_locations():
-        exported = jax.export.export(coded_inference, platforms=platforms)(
-            jax.ShapeDtypeStruct(
-                (pipeline.images_per_input * b, *model.image_shape), jnp.uint8
-            ),
-            jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_),
-        )
+        try:
+            exported = _export(coded_inference, platforms, arguments)
+        except TypeError:
+            # A function of the user's that asks for the batch size, as `len(x)` does.
+            exported = _export(one_by_one, platforms, arguments)
     return bytes(exported.serialize())
+
+
+def _export(
+    function: Callable, platforms: Sequence[str], arguments: tuple
+) -> jax.export.Exported:
+    return jax.export.export(jax.jit(function), platforms=platforms)(*arguments)
 
 
 def save(
@@ -133,7 +148,7 @@ def save(
 
 @contextlib.contextmanager
 def _no_source_locations() -> Iterator[None]:
-    """Keeps the files and lines of the functions out of what JAX lowers meanwhile."""
+    """Keeps the files and lines of the functions out of what JAX lowers."""
     settings = {
         "jax_include_full_tracebacks_in_locations": True,  # else the limit has no say
         "jax_traceback_in_locations_limit": 0,

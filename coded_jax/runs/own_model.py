@@ -1,18 +1,64 @@
-"""A CNN of the user's own: functions and their variables, checked and told apart."""
+"""A CNN of the user's own: functions and their variables, checked; its pipeline."""
 
 from __future__ import annotations
 
-import hashlib
-import re
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
 from coded_jax.checks import first_line, require
-from coded_jax.types import BaseModel, Block, Dataset, PyTree
+from coded_jax.codes import CodeConfig
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.runs.ranges import OWN
+from coded_jax.types import BaseModel, Block, PyTree
+
+
+def make_pipeline(
+    *,
+    blocks: Block | Sequence[Block],
+    head: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    mesh: Mesh | None = None,
+    **settings: Any,
+) -> Pipeline:
+    """Splits a CNN and puts a code around it, for `train` or a training loop of yours.
+
+    Args:
+      blocks: the convolutional part, `(variables, images [B, H, W, C]) -> features
+        [B, M*, M'*, D]`; or several such functions, see `protect`.
+      head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
+      variables: any pytree of arrays and numbers; here only shapes and dtypes matter.
+      image_shape: `(H, W, C)`.
+      classes: how many logits the head gives.
+      mean, std: `[C]`, of `images / 255`, for images that come as uint8; None where
+        they come as the blocks take them, in float32.
+      mesh: of several devices, see `placement.make_mesh`; None for the default one.
+      settings: fields of `CodeConfig`: `k`, `r`, `grid`, `code` (a name, or a function
+        `CodeShape -> Code`), `recipe` (`"systematic"` by default), `encoder_width`, ...
+
+    Raises:
+      ValueError: a setting is unknown or out of range, the blocks cannot be split, or
+        `head` does not give logits.
+    """
+    names = {field.name for field in dataclasses.fields(CodeConfig)}
+    unknown = sorted(settings.keys() - names)
+    require("settings", unknown, not unknown, f"some of {sorted(names)}")
+    config = Config(**{"recipe": "systematic", **settings}, dataset=OWN, base_model=OWN)
+    require("mean, std", (mean, std), (mean is None) == (std is None), "both or none")
+    base, _ = own_base(blocks, head, variables, image_shape, classes)
+    height, width, channels = image_shape
+    shape = (height, width, channels)
+    return build_pipeline(config, shape, classes, mean, std, mesh, base)
 
 
 def own_base(
@@ -38,7 +84,7 @@ def own_base(
     functions = (blocks,) if callable(blocks) else tuple(blocks)
     fits = len(functions) > 0 and all(map(callable, functions))
     require("blocks", blocks, fits, "a function, or one or more in a list,")
-    arrays = _arrays(variables)
+    arrays = as_arrays(variables)
     base = BaseModel(lambda key, image_shape, classes: arrays, functions, head)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     features = _output("blocks", base.f_conv, arrays, images)
@@ -51,8 +97,12 @@ def own_base(
     return base, arrays
 
 
-def _arrays(variables: PyTree) -> PyTree:
-    """Returns arrays, with real numbers in float32."""
+def as_arrays(variables: PyTree) -> PyTree:
+    """Returns arrays in the place of arrays and numbers, real ones in float32.
+
+    Raises:
+      ValueError: a leaf is neither.
+    """
 
     def array(leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)
@@ -75,29 +125,3 @@ def _output(name: str, f: Block, variables: PyTree, x: Any) -> Any:
         raise ValueError(
             f"{name}: fails for float32 {list(x.shape)} ({first_line(error)})"
         ) from error
-
-
-def fingerprint(base: BaseModel, variables: PyTree, dataset: Dataset) -> str:
-    """Returns 16 hexadecimal digits that differ for other functions, variables or data.
-
-    Functions are compared by their jaxprs, and by the constants that they close over.
-    """
-    digest = hashlib.sha256(str(jax.tree.structure(variables)).encode())
-    x = jax.ShapeDtypeStruct((2, *dataset.image_shape), jnp.float32)
-    arrays = []
-    for f in (*base.blocks, base.head):
-        jaxpr, x = jax.make_jaxpr(f, return_shape=True)(variables, x)
-        # Functions print with their address, which is another in every process.
-        digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr)).encode())
-        arrays += jaxpr.consts
-    parts = (dataset.train, dataset.validation, dataset.test)
-    arrays += [array for part in parts for array in (part.images, part.labels)]
-    for leaf in (*jax.tree.leaves(variables), *arrays):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
-            leaf.dtype, jax.dtypes.prng_key
-        ):
-            leaf = jax.random.key_data(leaf)
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]

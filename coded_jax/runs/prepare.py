@@ -15,6 +15,7 @@ from coded_jax.data import groups
 from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import Pipeline
+from coded_jax.runs import fingerprints
 from coded_jax.runs.build import build_pipeline, rival_pipelines, uncoded_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
@@ -25,12 +26,12 @@ from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
 
 class Own(NamedTuple):
-    """Data and a trained base model of the user's own, see `own.protect`."""
+    """Data and a trained base model of the user's own, see `protect`."""
 
     dataset: Dataset
     base: BaseModel
     variables: PyTree
-    fingerprint: str  # of the functions, the variables and the data
+    fingerprints: dict[str, str]  # of functions, variables and data
 
 
 class Experiment(NamedTuple):
@@ -47,6 +48,7 @@ class Experiment(NamedTuple):
       resumed: whether a former process has left checkpoints.
       started: `time.perf_counter()` when the checks began.
       variables: of a base model that is trained already.
+      fingerprints: of the functions, variables and data that no flag names.
     """
 
     config: Config
@@ -59,6 +61,7 @@ class Experiment(NamedTuple):
     resumed: bool
     started: float
     variables: PyTree | None = None
+    fingerprints: dict[str, str] = {}
 
     @property
     def pipelines(self) -> dict[str, Pipeline]:
@@ -102,7 +105,10 @@ def prepare(
     uncoded, pipeline, rivals = _pipelines(config, dataset, mesh, own)
     if config.nonnegative:
         _check_nonnegative(config, pipeline, dataset)
-    folder, base_folder = _open_folders(config, places, own)
+    marks = dict(own.fingerprints) if own else {}
+    if callable(config.code):
+        marks["code"] = fingerprints.of_codes(pipeline)
+    folder, base_folder = _open_folders(config, places, marks)
     variables = placement.put_replicated(mesh, own.variables) if own else None
     return Experiment(
         config=config,
@@ -115,6 +121,7 @@ def prepare(
         resumed=any((f / CHECKPOINTS).exists() for f in (folder, base_folder)),
         started=started,
         variables=variables,
+        fingerprints=marks,
     )
 
 
@@ -160,7 +167,9 @@ def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> 
     )
 
 
-def _open_folders(config: Config, places: Places, own: Own | None) -> tuple[Path, Path]:
+def _open_folders(
+    config: Config, places: Places, marks: dict[str, str]
+) -> tuple[Path, Path]:
     """Returns the workdir, and the one that has the base model's checkpoints."""
     lead, defaults = processes.is_lead(), Config().to_flags()
     base_folder = places.base_folder()
@@ -168,7 +177,8 @@ def _open_folders(config: Config, places: Places, own: Own | None) -> tuple[Path
         elsewhere = places._replace(base_dir=None).to_flags()
         base_flags = RunFlags(config.base.to_flags(), elsewhere, defaults)
         open_workdir(base_folder, base_flags, write=lead, name="base_dir")
-    fixed = config.to_flags() | ({"fingerprint": own.fingerprint} if own else {})
+    of_user = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
+    fixed = config.to_flags() | of_user
     flags = RunFlags(fixed, places.to_flags(), defaults)
     folder = open_workdir(places.workdir, flags, write=lead)
     return folder, base_folder or folder

@@ -12,13 +12,18 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from coded_jax.checks import require
 from coded_jax.data.checks import require_dataset
-from coded_jax.runs import coded_model, experiment
+from coded_jax.devices import processes
+from coded_jax.runs import experiment, fingerprints
+from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
-from coded_jax.runs.own_model import fingerprint, own_base
+from coded_jax.runs.load import best_params
+from coded_jax.runs.own_model import own_base
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Own, prepare
 from coded_jax.runs.ranges import OWN
+from coded_jax.runs.variables import save_variables
 from coded_jax.types import Block, Dataset, PyTree
 
 
@@ -33,7 +38,7 @@ def protect(
     mesh: tuple[int, int] | None = None,
     console: Console | None = None,
     **settings: Any,
-) -> coded_model.CodedModel:
+) -> CodedModel:
     """Gives a trained CNN a code: splits it, trains the code, tries every pattern.
 
     Args:
@@ -41,7 +46,7 @@ def protect(
         [B, M*, M'*, D]`, of anything that `make_plan` accepts; or several such
         functions, each of which takes what the one before it returns, for `stages`.
         Images arrive as `(images / 255 - mean) / std` with the mean and deviation of
-        the data set, or as they are if they are float.
+        the data set, or as they are if they are float32 and it has none.
       head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
       variables: any pytree of arrays and numbers; real ones are taken as float32.
       dataset: its training part trains the code, its validation part chooses the
@@ -66,23 +71,26 @@ def protect(
         blocks, head, variables, dataset.image_shape, dataset.classes
     )
     config = _config(settings)
-    own = Own(dataset, base, variables, fingerprint(base, variables, dataset))
+    marks = fingerprints.of_network(base, variables, dataset.image_shape)
+    marks["data"] = fingerprints.of_data(dataset)
+    own = Own(dataset, base, variables, marks)
     with contextlib.ExitStack() as stack:
         if workdir is None:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
         prepared = prepare(config, Places(workdir, devices=devices, mesh=mesh), own=own)
+        if processes.is_lead():
+            save_variables(prepared.folder, variables)
         results = experiment.run(prepared, console=console)
-        params = coded_model.best_params(
+        params = best_params(
             prepared.folder, config, results, "code", prepared.pipeline.init
         )
-    return coded_model.CodedModel(
-        prepared.pipeline, prepared.variables, params, dataset.image_shape, results
-    )
+    frozen = prepared.variables
+    return CodedModel(prepared.pipeline, frozen, params, results)
 
 
 def _config(settings: dict[str, Any]) -> Config:
     fixed: dict[str, Any] = {"dataset": OWN, "base_model": OWN}
     names = {field.name for field in dataclasses.fields(Config)} - fixed.keys()
-    if unknown := sorted(settings.keys() - names):
-        raise ValueError(f"settings: {unknown} given, some of {sorted(names)} accepted")
+    unknown = sorted(settings.keys() - names)
+    require("settings", unknown, not unknown, f"some of {sorted(names)}")
     return Config(**{"recipe": "systematic", **settings, **fixed})

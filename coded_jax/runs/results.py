@@ -56,6 +56,7 @@ def content(run: Finished) -> dict[str, Any]:
         "image_shape": dataset.image_shape,
         "classes": dataset.classes,
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
+        "fingerprints": run.experiment.fingerprints,
         "base": {
             "test_accuracy": run.evaluated.base_accuracy,
             "validation_accuracy": run.trained.base.score,

@@ -101,7 +101,8 @@ class Service:
           Closed: the service is closed.
         """
         begun = time.monotonic()
-        images = np.array(self.model.checked(images))  # a copy: it may be used again
+        self.model.check_images(images)
+        images = np.array(images)  # a copy: it may be used again
         if len(images) not in self._batches:
             raise ValueError(
                 f"images: a batch of {len(images)} given, one of "
@@ -140,7 +141,9 @@ class Service:
           RuntimeError: a worker is not up, or cannot compute.
         """
         shape = (batch, *self.model.image_shape)
-        self.engine.warm_up(self.model.checked(np.zeros(shape, np.uint8)))
+        images = np.zeros(shape, self.model.pipeline.image_dtype)
+        self.model.check_images(images)
+        self.engine.warm_up(images)
         self._batches.add(batch)
 
     def release(self) -> None:

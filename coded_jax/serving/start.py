@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from coded_jax.checks import require
-from coded_jax.runs.coded_model import CodedModel, load
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.load import load
 from coded_jax.serving import local, ray_workers, spmd
 from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.engine import EngineKind
@@ -57,6 +58,8 @@ def serve(
         if isinstance(run, CodedModel)
         else load(run, config.devices if kind.spread else 1)
     )
+    known = "a model with results, as load and protect return it, which calibrate it,"
+    require("run", "one without results", model.results is not None, known)
     _require_batches(model, config.batches)
     started = kind.start(model, config)
     try:

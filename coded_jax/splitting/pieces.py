@@ -11,7 +11,14 @@ from coded_jax.splitting.plan import SplitPlan
 
 
 def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
-    """`[B, H, W, C]` images to `[k, B, h, w, C]` pieces, of the same dtype.
+    """Cuts images into the overlapping pieces of a plan.
+
+    Args:
+      plan: from `make_plan`.
+      images: `[B, H, W, C]`.
+
+    Returns:
+      `[k, B, h, w, C]`, of the same dtype.
 
     Raises:
       ValueError: the images do not have the plan's shape.
@@ -69,7 +76,15 @@ def cut_offsets(plan: SplitPlan, copied: Sequence[int | None]) -> list[tuple[int
 
 
 def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
-    """`[k, B, M, M', D]` shares to `[B, M*, M'*, D]` features, dropping the surplus."""
+    """Joins the shares of the features, dropping the surplus.
+
+    Args:
+      plan: from `make_plan`.
+      shares: `[k, B, M, M', D]`.
+
+    Returns:
+      `[B, M*, M'*, D]`.
+    """
     rows, columns = plan.grid
     strips = []
     for i in range(rows):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from coded_jax import splitting
+from coded_jax.checks import require
 from coded_jax.devices import placement
 from coded_jax.devices.placement import PieceMap
 from coded_jax.inference.pipeline import (
@@ -155,6 +156,41 @@ def base_losses(
     batch = placement.batch_sharded(mesh, batch)
     logits, updated = train(variables, inputs_of(pipeline, batch["images"]))
     return cross_entropy(logits, batch["labels"]), updated
+
+
+def coded_loss(
+    pipeline: Pipeline,
+    params: PyTree,
+    variables: PyTree,
+    images: jax.Array,
+    available: jax.Array,
+    *,
+    labels: jax.Array | None = None,
+    config: TrainConfig | None = None,
+) -> jax.Array:
+    """Computes the training loss of a pipeline's codes, to be differentiated.
+
+    It is the mean squared error of the features that the decoders reconstruct, and what
+    the config adds to it; see `coded_losses`.
+
+    Args:
+      pipeline: the coded inference.
+      params: of its codes, as `pipeline.init` gives them.
+      variables: of the base model, arrays; no gradient reaches them.
+      images: `[B, H, W, C]`, uint8, or float32 as the base model takes them.
+      available: the results that arrive, from `sample_erasures`.
+      labels: int32 `[B]`, needed for supervision.
+      config: weights of distillation and supervision; `TrainConfig()` if None.
+
+    Returns:
+      float32 `[]`.
+    """
+    batch = {"images": images}
+    if labels is not None:
+        batch["labels"] = labels
+    needless = labels is not None or not (config and config.supervision)
+    require("labels", labels, needless, "those of the images, for supervision,")
+    return coded_losses(pipeline, params, variables, batch, available, config).mean()
 
 
 def coded_losses(

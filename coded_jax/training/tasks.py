@@ -102,7 +102,7 @@ def code_task(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
-        available = draw_patterns(key, pipeline, len(batch["images"]), config)
+        available = sample_erasures(key, pipeline, len(batch["images"]), config)
         losses = coded_losses(pipeline, params, frozen, batch, available, config)
         return losses, {}
 
@@ -119,20 +119,26 @@ def code_task(
     return Task(pipeline.init, loss, score, optimizer)
 
 
-def draw_patterns(
-    key: jax.Array, pipeline: Pipeline, batch: int, config: TrainConfig
+def sample_erasures(
+    key: jax.Array,
+    pipeline: Pipeline,
+    batch: int,
+    config: TrainConfig | None = None,
 ) -> jax.Array:
-    """Draws the results that arrive in one training step.
+    """Draws the results that arrive in one training step, for each example.
 
     Args:
       key: of the draws.
       pipeline: its number of results, and whether its code is systematic.
       batch: B, examples in the step.
-      config: how many results are lost, and how often each pattern is met.
+      config: how many results are lost, and how often each pattern is met;
+        `TrainConfig()` if None.
 
     Returns:
-      Bool `[n, B]`; `[S, n, B]` where each of S coded stages loses results of its own.
+      Bool `[n, B]`, True where the result arrived; `[S, n, B]` where each of S coded
+      stages loses results of its own.
     """
+    config = config or TrainConfig()
     k, n = pipeline.k, pipeline.n
     most_lost = pipeline.r if config.l is None else config.l
 

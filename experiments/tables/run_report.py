@@ -16,7 +16,7 @@ from coded_jax.report.formatting import (
     run_text,
     size_text,
 )
-from coded_jax.runs import coded_model
+from coded_jax.runs.load import load
 from coded_jax.runs.reading import code_title
 from coded_jax.runs.workdir import METRICS
 from tables.finished_runs import read_current
@@ -77,7 +77,7 @@ def add_model(
     try:
         if not path.is_dir():
             raise ValueError(f"{path.name} given, a workdir accepted")
-        model = coded_model.load(path, devices=1)
+        model = load(path, devices=1)
         test = data.load(results["dataset"], data_dir).test
     except (ValueError, OSError, ImportError) as error:
         page.add(f"*Left out (feature maps, confusion of errors): {error}*")

@@ -27,8 +27,11 @@ def test_sound_data_sets_pass():
     require_dataset(SOUND)
     require_dataset(dataclasses.replace(SOUND, mean=np.zeros(2), std=[0.1, 0.2]))
     normalised = {n: part(3, np.float32) for n in ("train", "validation", "test")}
-    # Float images are taken as they are: nobody reads the statistics.
-    require_dataset(dataclasses.replace(SOUND, **normalised, mean=(), std=()))
+    require_dataset(dataclasses.replace(SOUND, **normalised, mean=None, std=None))
+    with pytest.raises(
+        ValueError, match=r"^mean, std: \(\(0.5, 0.1\), .*None for both"
+    ):
+        require_dataset(dataclasses.replace(SOUND, **normalised))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,7 @@ def test_sound_data_sets_pass():
             r"test.images: uint8 \[4, 6, 5, 2\] given, uint8 .* as in train",
         ),
         ({"test": part(4, np.float32)}, r"test.images: float32 .* given, uint8 \[N, 6"),
+        ({"test": part(4, np.float64)}, r"test.images: float64 \[4, 6, 4, 2\] given"),
         ({"test": part(4, np.int32)}, r"test.images: int32 \[4, 6, 4, 2\] given"),
         ({"mean": (127.5, 30.0)}, r"mean: \(127.5, 30.0\) given, 2 numbers of 0 to 1"),
         (

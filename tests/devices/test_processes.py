@@ -100,9 +100,9 @@ def test_two_processes_give_the_result_of_one(launch, tmp_path):
     # Process 0 alone shows and writes anything, and checkpoints are whole.
     assert "every erasure pattern" in logs[1]
     assert "accuracy" not in logs[2]
-    from coded_jax.runs import coded_model
+    from coded_jax.runs.load import load
 
-    model = coded_model.load(two, devices=1)
+    model = load(two, devices=1)
     assert math.isclose(model.results["base"]["test_accuracy"], accuracy)
 
 

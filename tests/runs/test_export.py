@@ -69,7 +69,7 @@ def make(config, image_shape, recipe):
     pipeline = build_pipeline(config, image_shape, CLASSES, *statistics)
     frozen = untrained(shapes_of(pipeline.base.init, image_shape, CLASSES))
     params = untrained(shapes_of(pipeline.init), seed=1)
-    return CodedModel(pipeline, frozen, params, image_shape, {"classes": CLASSES})
+    return CodedModel(pipeline, frozen, params, {"classes": CLASSES})
 
 
 @functools.cache

@@ -1,0 +1,125 @@
+"""Accuracy of a coded model under every erasure pattern, over arrays or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.checks import require
+from coded_jax.codes import erasures
+from coded_jax.data import groups
+from coded_jax.data.checks import require_split
+from coded_jax.data.streams import parts
+from coded_jax.devices import placement
+from coded_jax.evaluation import pattern_accuracy, predictions
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.evaluation.predictions import STAGE_LOSSES, Prediction
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.types import Split
+
+
+class Evaluation(NamedTuple):
+    """Accuracy under every erasure pattern; printed, it is a table.
+
+    Attributes:
+      images: how many were classified.
+      base_accuracy: of the uncoded base model.
+      patterns: a record for each pattern, fewest lost results first.
+    """
+
+    images: int
+    base_accuracy: float
+    patterns: tuple[PatternAccuracy, ...]
+
+    @property
+    def mean(self) -> dict[int, float]:
+        """Mean accuracy over the patterns of each number of lost results."""
+        summary = pattern_accuracy.summarise([self.patterns])
+        return {int(l): numbers["mean"] for l, numbers in summary.items()}
+
+    @property
+    def worst(self) -> dict[int, float]:
+        """Accuracy under the worst pattern of each number of lost results."""
+        summary = pattern_accuracy.summarise([self.patterns])
+        return {int(l): numbers["worst"] for l, numbers in summary.items()}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.images} images, base model {self.base_accuracy:.2%}",
+            "lost    mean   worst  worst pattern",
+        ]
+        for l, mean in self.mean.items():
+            of_count = [p for p in self.patterns if len(p.lost) == l]
+            worst = min(of_count, key=lambda p: p.accuracy)
+            lost = ", ".join(map(str, worst.lost)) or "-"
+            lines.append(f"{l:4} {mean:7.2%} {worst.accuracy:7.2%}  {lost}")
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: CodedModel,
+    data: Split | tuple[Any, Any] | Iterable[tuple[Any, Any]],
+    *,
+    most_lost: int | None = None,
+    stage_losses: str = "held",
+) -> Evaluation:
+    """Tries every erasure pattern on every image.
+
+    Args:
+      model: from `load`, `protect`, `train` or `CodedModel.with_code`.
+      data: a part of a data set; or images `[N, H, W, C]` and labels `[N]`; or an
+        iterator of such pairs, which is read once and not kept. Images are those that
+        the model takes, see `CodedModel.logits`.
+      most_lost: results lost, at most; the code's `r` if None.
+      stage_losses: with several coded stages, a pattern is `"held"` in all of them, or
+        every later stage loses as many results, drawn anew for each image
+        (`"per_stage"`).
+
+    Returns:
+      The same numbers for arrays and for an iterator of their parts.
+
+    Raises:
+      ValueError: there are no images, or images or labels have another form.
+    """
+    n, classes = model.pipeline.n, model.classes
+    count = model.pipeline.r if most_lost is None else most_lost
+    require("most_lost", count, 0 <= count <= n, f"0..{n}")
+    known = stage_losses in STAGE_LOSSES
+    require("stage_losses", stage_losses, known, f"one of {list(STAGE_LOSSES)}")
+    patterns = erasures.patterns_up_to(n, count)
+    totals, images = np.zeros((len(patterns), _COLUMNS)), 0
+    for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):
+        require_split(split, classes)
+        model.check_images(split.images)
+        inputs = groups.inputs_of_split(model.pipeline, split)
+        arrays = {"images": inputs.images, "labels": inputs.labels}
+        means = predictions.measure(
+            model.pipeline,
+            model.frozen,
+            model.params,
+            placement.put_replicated(model.pipeline.mesh, arrays),
+            patterns,
+            _statistics,
+            stage_losses=stage_losses,
+            first_row=images // model.pipeline.images_per_input,
+        )
+        totals += means * len(split.labels)
+        images += len(split.labels)
+    require("data", images, images > 0, "one image or more")
+    means = totals / images
+    records = pattern_accuracy.from_means(patterns, means[:, :-1])
+    return Evaluation(images, float(means[0, -1]), tuple(records))
+
+
+_COLUMNS = 6
+
+
+def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
+    """`pattern_statistics`, and whether the base model is correct: `[..., 6]`."""
+    base_correct = prediction.expected == prediction.labels
+    columns = pattern_accuracy.pattern_statistics(prediction, parameter)
+    return jnp.concatenate([columns, base_correct[..., None]], axis=-1)

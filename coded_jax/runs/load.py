@@ -1,0 +1,185 @@
+"""Loads a finished run as a coded model."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from coded_jax import codes
+from coded_jax.checks import require
+from coded_jax.devices import placement
+from coded_jax.devices.meshes import make_mesh
+from coded_jax.runs import fingerprints, workdir
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.config import Config
+from coded_jax.runs.own_model import own_base
+from coded_jax.runs.places import absolute
+from coded_jax.runs.ranges import OWN
+from coded_jax.runs.regime import regime_of
+from coded_jax.runs.variables import read_variables
+from coded_jax.training import checkpoints
+from coded_jax.training.steps import initial_state
+from coded_jax.types import BaseModel, Block, PyTree
+
+
+def load(
+    path: str | os.PathLike,
+    devices: int | None = None,
+    mesh: tuple[int, int] | None = None,
+    *,
+    base: BaseModel | None = None,
+    blocks: Block | Sequence[Block] | None = None,
+    head: Callable[[PyTree, jax.Array], jax.Array] | None = None,
+    variables: PyTree | None = None,
+    code: codes.AnyCode | None = None,
+) -> CodedModel:
+    """Loads the best parameters of a finished run.
+
+    Functions are not stored. A run of `protect` is given them again, and compares them
+    with its own.
+
+    Args:
+      path: its workdir.
+      devices, mesh: where it is computed; see `make_mesh`. By default the
+        pieces are spread over all devices.
+      base: of a run of `protect`, the network; or instead
+      blocks, head: the network as `protect` was given it.
+      variables: of the network, where the workdir does not hold them: they are stored
+        if they are nested dicts of arrays.
+      code: the function that builds the code, of a run that was given one.
+
+    Raises:
+      ValueError: the folder holds no finished run, its checkpoints are damaged, there
+        are no such devices, or network, variables or code are missing, or others than
+        those of the run.
+    """
+    folder = absolute(path)
+    results = workdir.read_results(folder)
+    config = _config(results, code)
+    image_shape, classes = tuple(results["image_shape"]), results["classes"]
+    own = config.base_model == OWN
+    if own:
+        network = _network(base, blocks, head)
+        frozen = read_variables(folder) if variables is None else variables
+        accepted = "those of the run accepted, which its workdir could not store"
+        if frozen is None:
+            raise ValueError(f"variables: None given, {accepted}")
+        base, frozen = own_base(*network, frozen, image_shape, classes)
+        current = fingerprints.of_network(base, frozen, image_shape)
+        _require_same(results, current, folder)
+    else:
+        given = [base, blocks, head, variables]
+        require("base", base, given == [None] * 4, f"none for {config.base_model}")
+    mean, std = (value and tuple(value) for value in results["normalisation"].values())
+    pipeline = build_pipeline(
+        config,
+        image_shape,
+        classes,
+        mean,
+        std,
+        make_mesh(config.n, devices, mesh),
+        base,
+    )
+    if callable(config.code):
+        current = {"code": fingerprints.of_codes(pipeline)}
+        _require_same(results, current, folder)
+    if not own:
+        init = lambda key: pipeline.base.init(key, image_shape, classes)
+        frozen = best_params(folder, config, results, "base", init)
+    params = best_params(folder, config, results, "code", pipeline.init)
+    frozen, params = placement.put_replicated(pipeline.mesh, (frozen, params))
+    return CodedModel(pipeline, frozen, params, results)
+
+
+def _config(results: dict[str, Any], code: codes.AnyCode | None) -> Config:
+    """Returns the run's settings, with the function in the place of its name."""
+    fields = dict(results["config"])
+    if codes.is_code(fields["code"]):
+        require("code", code, code is None, f"none for {fields['code']}")
+    else:
+        accepted = f"the function {fields['code']!r} of the run"
+        require("code", code, callable(code), accepted)
+        fields["code"] = code
+    fields["baselines"] = [*filter(codes.is_code, fields["baselines"])]
+    return Config.from_json(fields)
+
+
+def _network(
+    base: BaseModel | None,
+    blocks: Block | Sequence[Block] | None,
+    head: Callable[[PyTree, jax.Array], jax.Array] | None,
+) -> tuple[Block | Sequence[Block], Callable[[PyTree, jax.Array], jax.Array]]:
+    accepted = "the CNN of the run as a BaseModel, or by blocks= and head=,"
+    if base is not None:
+        require(
+            "blocks, head", (blocks, head), blocks is head is None, "none with base"
+        )
+        return base.blocks, base.head
+    if blocks is None or head is None:
+        raise ValueError(f"base: None given, {accepted} accepted")
+    return blocks, head
+
+
+def _require_same(
+    results: dict[str, Any], current: dict[str, str], folder: Path
+) -> None:
+    """Raises ValueError if a fingerprint is not that of the run."""
+    version = results["versions"]["jax"]
+    for name, value in current.items():
+        recorded = results.get("fingerprints", {}).get(name)
+        if recorded is None:
+            raise ValueError(
+                f"workdir: {os.fspath(folder)!r} given, whose run has no fingerprint "
+                f"of its {name}, one of this version accepted; run it again"
+            )
+        if value == recorded:
+            continue
+        if name != "variables" and version != jax.__version__:
+            warnings.warn(
+                f"{name}: not compared with those of the run, whose JAX was {version}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            continue
+        raise ValueError(
+            f"{name}: others given (fingerprint {value}) than those of the run in "
+            f"{os.fspath(folder)!r} ({recorded}), the same accepted"
+        )
+
+
+def best_params(
+    folder: Path,
+    config: Config,
+    results: dict[str, Any],
+    phase: str,
+    init: Callable[[jax.Array], PyTree],
+) -> PyTree:
+    """Restores the best parameters of one phase of a finished run.
+
+    Args:
+      folder: the workdir.
+      config: of the run.
+      results: the content of its `results.json`.
+      phase: `"base"`, `"code"` or the name of a baseline, see `workdir.phase_of`.
+      init: `key -> params` of that phase.
+
+    Raises:
+      ValueError: the checkpoint is damaged or missing.
+    """
+    if not jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))):
+        return init(jax.random.key(0))  # nothing has been trained
+    optimizer = regime_of(config, phase).optimizer(examples=1)
+    like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
+    restored = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)
+    if restored is None or restored.step != results["steps"][phase]:
+        raise ValueError(
+            f"workdir: the last checkpoint of {phase!r} in {os.fspath(folder)!r} is "
+            "damaged or missing; run the experiment again to restore it"
+        )
+    return restored.state[1].params

@@ -1,0 +1,148 @@
+"""Trains the codes of a pipeline, in memory or in a folder that it can go on from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from coded_jax import settings
+from coded_jax.checks import require
+from coded_jax.data import groups
+from coded_jax.data.checks import require_dataset, require_split
+from coded_jax.data.streams import collect
+from coded_jax.devices import placement
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.runs import fingerprints
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.logs import PhaseLog
+from coded_jax.runs.own_model import as_arrays
+from coded_jax.runs.progress import live_table
+from coded_jax.runs.regime import Regime
+from coded_jax.runs.workdir import RunFlags, checkpoint_folder, open_workdir
+from coded_jax.training import losses, tasks
+from coded_jax.training.config import TrainConfig
+from coded_jax.training.loop import SCORE, FitConfig, Task, fit
+from coded_jax.training.signals import stop_requests
+from coded_jax.types import Dataset, PyTree, Split
+
+PHASE = "code"
+
+
+def train(
+    pipeline: Pipeline,
+    variables: PyTree,
+    data: Dataset | Split | tuple[Any, Any] | Iterable[tuple[Any, Any]],
+    config: TrainConfig | None = None,
+    *,
+    workdir: str | os.PathLike | None = None,
+    console: Console | None = None,
+) -> CodedModel:
+    """Trains the codes of a pipeline around a base model that stays as it is.
+
+    Args:
+      pipeline: from `make_pipeline`, or that of a loaded model.
+      variables: of the base model.
+      data: a data set, whose validation part chooses the epoch; or images with labels,
+        or an iterator of such batches, which is read once and kept in memory: then the
+        last epoch is taken.
+      config: how; `TrainConfig()` if None. The code's learning rate decays along a
+        cosine if it is systematic.
+      workdir: folder for checkpoints and metrics: killed, the same call goes on from
+        there. If None, nothing is left on the disk.
+      console: where progress is shown; standard error if None.
+
+    Returns:
+      The coded model, without `results`; `evaluate` tries it.
+
+    Raises:
+      ValueError: data are not sound, or fewer than a batch, or the folder is that of
+        another training.
+      training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
+    """
+    config = config or TrainConfig()
+    require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
+    frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
+    key = jax.random.key(config.seed)
+    model = CodedModel(pipeline, frozen, pipeline.init(key))
+    dataset, validates = _dataset(data, model, config)
+    inputs = groups.inputs_of_dataset(pipeline, dataset)
+    total = len(inputs.train.labels)
+    size = config.batch_size
+    require("batch_size", size, size <= total, f"1..{total}, the training inputs,")
+    arrays = tasks.device_arrays(pipeline.mesh, inputs.train)
+    if not jax.tree.leaves(model.params):
+        return model
+    if all(stage.code.constants for stage in pipeline.stages):
+        params = losses.constants(pipeline, frozen, arrays["images"])
+        return model._replace(params=params)
+    if config.code_augmentation == "none":
+        arrays = losses.with_targets(pipeline, frozen, arrays)
+    regime = Regime(
+        config.epochs,
+        size,
+        config.learning_rate,
+        decays=pipeline.systematic,
+        weight_decay=config.weight_decay,
+    )
+    optimizer = regime.optimizer(total)
+    task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
+    if not validates:
+        task = _without_score(task)
+    with contextlib.ExitStack() as stack:
+        if workdir is None:
+            temporary = stack.enter_context(tempfile.TemporaryDirectory())
+            folder, directory, stop = Path(temporary), None, lambda: False
+        else:
+            folder = _open(workdir, model, dataset, config)
+            directory = checkpoint_folder(folder, PHASE)
+            stop = stack.enter_context(stop_requests())
+        table = stack.enter_context(live_table(console or Console(stderr=True)))
+        steps, rate = regime.steps(total), regime.rate(total)
+        log = stack.enter_context(PhaseLog(folder, PHASE, table, steps, size, rate))
+        place = FitConfig(config.epochs, size, directory, pipeline.mesh)
+        # The key is that of a run with the same seed.
+        key = jax.random.fold_in(key, 1)
+        fitted = fit(task, frozen, arrays, key, place, observer=log, stop=stop)
+    return model._replace(params=fitted.params)
+
+
+def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> tuple[Dataset, bool]:
+    """Returns a checked data set, and whether it has a validation part of its own."""
+    if isinstance(data, Dataset):
+        require_dataset(data)
+        dataset = data
+    else:
+        split = collect(data)
+        require_split(split, model.classes)
+        dataset = Dataset("own", model.classes, split, split, split, (), ())
+    model.check_images(dataset.train.images[: model.pipeline.images_per_input])
+    fits = dataset.classes == model.classes
+    require("classes", dataset.classes, fits, f"{model.classes}, those of the head,")
+    few = slice(config.train_images)
+    train = Split(dataset.train.images[few], dataset.train.labels[few])
+    return dataclasses.replace(dataset, train=train), isinstance(data, Dataset)
+
+
+def _without_score(task: Task) -> Task:
+    """Lets the last epoch win: the scores of all epochs are the same."""
+    return task._replace(score=lambda params: {SCORE: 0.0})
+
+
+def _open(
+    path: str | os.PathLike, model: CodedModel, dataset: Dataset, config: TrainConfig
+) -> Path:
+    """Makes the folder, or takes up the one that the same training left."""
+    pipeline, frozen = model.pipeline, model.frozen
+    marks = fingerprints.of_network(pipeline.base, frozen, model.image_shape)
+    marks["code"] = fingerprints.of_codes(pipeline)
+    marks["data"] = fingerprints.of_data(dataset)
+    flags = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
+    return open_workdir(path, RunFlags(settings.to_flags(config) | flags, {}, {}))

@@ -1,0 +1,66 @@
+"""Data that users hand in, cut into parts of one size."""
+
+import numpy as np
+import pytest
+
+from coded_jax.data.streams import batches, collect, parts
+from coded_jax.types import Split
+
+IMAGES = np.arange(23, dtype=np.uint8).reshape(-1, 1, 1, 1)
+LABELS = np.arange(23) % 3
+
+
+def in_batches(size):
+    return (
+        (IMAGES[start : start + size], LABELS[start : start + size])
+        for start in range(0, len(LABELS), size)
+    )
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 7, 23, 50])
+def test_a_stream_and_arrays_are_cut_alike(size):
+    for data in (Split(IMAGES, LABELS), (IMAGES, LABELS), in_batches(size)):
+        found = list(parts(data, 5))
+        assert [len(part.labels) for part in found] == [5, 5, 5, 5, 3]
+        rows = np.concatenate([part.images for part in found])
+        np.testing.assert_array_equal(rows, IMAGES)
+        rows = np.concatenate([part.labels for part in found])
+        np.testing.assert_array_equal(rows, LABELS)
+    np.testing.assert_array_equal(collect(in_batches(size)).images, IMAGES)
+
+
+def test_a_stream_is_read_no_further_than_needed():
+    read = []
+
+    def stream():
+        for i, batch in enumerate(in_batches(4)):
+            read.append(i)
+            yield batch
+
+    next(parts(stream(), 8))
+    assert read == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (3, r"data: 'int' given, a Split, images with labels, or"),
+        ([3], r"data: 'int' given, pairs"),
+        ([(IMAGES, LABELS[:-1])], r"data: \(\[23, 1, 1, 1\], \[22\]\) given, images"),
+        ([(IMAGES[0], LABELS[:1])], r"data: \(\[1, 1, 1\], \[1\]\) given"),
+        (
+            [(IMAGES, LABELS), (IMAGES.astype("f"), LABELS)],
+            r"data: 'float32 \[1, 1, 1\]' given, uint8 \[1, 1, 1\] as in the first",
+        ),
+    ],
+)
+def test_what_is_no_data_is_one_line(data, message):
+    with pytest.raises(ValueError, match=message) as error:
+        list(batches(data))
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_no_data():
+    with pytest.raises(ValueError, match="^data: 0 given, one batch or more"):
+        collect([])
+    assert list(parts([], 5)) == []

@@ -1,0 +1,130 @@
+"""Every pattern on arrays or a stream, against what each image's answer says."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax.inference.pixels import normalise
+from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
+
+NETWORK = {"blocks": f_conv, "head": head}
+TEST = DATASET.test
+
+
+def make_model(mean, std):
+    variables = make_variables()
+    pipeline = coded_jax.make_pipeline(
+        **NETWORK,
+        variables=variables,
+        image_shape=DATASET.image_shape,
+        classes=CLASSES,
+        mean=mean,
+        std=std,
+        k=2,
+        r=2,
+        decoder_width=8,
+    )
+    params = pipeline.init(jax.random.key(0))
+    return coded_jax.CodedModel(pipeline, variables, params)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model(DATASET.mean, DATASET.std)
+
+
+def accuracy(model, lost):
+    return (np.asarray(model.classify(TEST.images, lost)) == TEST.labels).mean()
+
+
+def test_every_pattern_is_that_of_the_answers(model):
+    found = coded_jax.evaluate(model, TEST)
+    patterns = [p for l in range(3) for p in itertools.combinations(range(4), l)]
+    assert [record.lost for record in found.patterns] == patterns
+    for record in found.patterns:
+        assert record.accuracy == pytest.approx(accuracy(model, record.lost))
+    assert found.images == 20
+    assert found.base_accuracy == pytest.approx(accuracy(model, ()))  # systematic
+    of_one = [record.accuracy for record in found.patterns[1:5]]
+    assert found.mean[1] == pytest.approx(np.mean(of_one))
+    assert found.worst[1] == pytest.approx(min(of_one))
+    more = coded_jax.evaluate(model, TEST, most_lost=4)
+    assert len(more.patterns) == 16 and more.patterns[: len(patterns)] == found.patterns
+
+
+def test_arrays_and_streams_give_the_same_numbers(model, monkeypatch):
+    monkeypatch.setattr("coded_jax.evaluation.predictions.CHUNK", 8)
+    expected = coded_jax.evaluate(model, TEST)
+    for size in (1, 7, 8, 20):
+        stream = (
+            (TEST.images[start : start + size], TEST.labels[start : start + size])
+            for start in range(0, 20, size)
+        )
+        assert coded_jax.evaluate(model, stream) == expected
+    assert coded_jax.evaluate(model, (TEST.images, TEST.labels)) == expected
+
+
+def test_float_images_are_taken_as_they_are(model):
+    images = np.asarray(normalise(TEST.images, DATASET.mean, DATASET.std))
+    found = coded_jax.evaluate(make_model(None, None), (images, TEST.labels))
+    expected = coded_jax.evaluate(model, TEST)
+    assert found.mean == expected.mean and found.worst == expected.worst
+
+
+def test_it_prints_a_table(model):
+    found = coded_jax.evaluate(model, TEST)
+    heading, columns, *rows = str(found).splitlines()
+    assert heading == f"20 images, base model {found.base_accuracy:.2%}"
+    assert columns.split() == ["lost", "mean", "worst", "worst", "pattern"]
+    assert [row.split()[:3] for row in rows] == [
+        [str(l), f"{found.mean[l]:.2%}", f"{found.worst[l]:.2%}"] for l in range(3)
+    ]
+    worst = min(found.patterns[1:5], key=lambda record: record.accuracy)
+    assert rows[1].split()[3] == str(worst.lost[0])
+
+
+@pytest.mark.parametrize(
+    "data, options, message",
+    [
+        ((TEST.images, TEST.labels[:-1]), {}, r"data: \(\[20, 12, 12, 1\], \[19\]\)"),
+        ((TEST.images, TEST.labels + 1), {}, r"data.labels: 3 given, 0\.\.2 accepted"),
+        ((TEST.images[:, 1:], TEST.labels), {}, r"images: uint8 \[20, 11, 12, 1\]"),
+        (
+            (TEST.images.astype("f"), TEST.labels),
+            {},
+            r"images: float32 \[20, 12, 12, 1\] given, uint8",
+        ),
+        ([], {}, "data: 0 given, one image or more accepted"),
+        (DATASET, {}, "data: 'Dataset' given, a Split"),
+        (TEST, {"most_lost": 5}, r"most_lost: 5 given, 0\.\.4 accepted"),
+        (TEST, {"stage_losses": "x"}, "stage_losses: 'x' given"),
+    ],
+)
+def test_what_is_wrong_is_one_line(model, data, options, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        coded_jax.evaluate(model, data, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_and_evaluate_agree(finished):
+    model = coded_jax.load(finished, devices=1)
+    found = coded_jax.evaluate(model, coded_jax.data.load("mnist_5k").test)
+    assert found.base_accuracy == model.results["base"]["test_accuracy"]
+    for l, summary in model.results["summary"].items():
+        assert found.mean[int(l)] == summary["mean"]
+        assert found.worst[int(l)] == summary["worst"]
+
+
+def test_other_codes_on_the_same_base_model(finished):
+    model = coded_jax.load(finished, devices=1)
+    test = coded_jax.data.load("mnist_5k").test
+    for name in ("zero_fill", "no_parity"):
+        params = None if name == "zero_fill" else model.params
+        if name == "no_parity":
+            continue
+        found = coded_jax.evaluate(model.with_code(name, params), test)
+        summary = model.results["baselines"][name]["1"]
+        assert found.mean[1] == summary["mean"] and found.worst[1] == summary["worst"]

@@ -1,0 +1,164 @@
+"""Runs of `protect` are loaded, exported and served like any other."""
+
+import json
+import shutil
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax.codes.erasures import available
+from coded_jax.runs import export
+from coded_jax.types import BaseModel
+from tests.own_cnn import DATASET, f_conv, head, make_variables
+from tests.runs.test_coded_model import scaled_sum
+
+NETWORK = {"blocks": f_conv, "head": head}
+IMAGES = DATASET.test.images
+
+
+def protect(workdir, variables=None, **settings):
+    return coded_jax.protect(
+        **NETWORK,
+        variables=variables or make_variables(),
+        dataset=DATASET,
+        workdir=workdir,
+        devices=1,
+        **{"epochs": 1, "decoder_width": 8, "baselines": (), **settings},
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "own"
+    return path, protect(path)
+
+
+@pytest.fixture(scope="module")
+def run_of_a_function(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "function"
+    return path, protect(path, code=scaled_sum, baselines=("addition", scaled_sum))
+
+
+def assert_alike(model, expected):
+    assert model.results == json.loads(json.dumps(expected.results))
+    for lost in ((), [0], [2]):
+        np.testing.assert_array_equal(
+            model.logits(IMAGES, lost), expected.logits(IMAGES, lost)
+        )
+    np.testing.assert_array_equal(
+        model.predict(IMAGES, [1]).confidence, expected.predict(IMAGES, [1]).confidence
+    )
+
+
+def test_functions_are_given_and_variables_are_stored(run):
+    path, expected = run
+    assert_alike(coded_jax.load(path, 1, **NETWORK), expected)
+    base = BaseModel(lambda *_: None, (f_conv,), head)
+    assert_alike(coded_jax.load(path, 1, base=base), expected)
+    variables = make_variables()
+    assert_alike(coded_jax.load(path, 1, variables=variables, **NETWORK), expected)
+
+
+def test_variables_that_cannot_be_stored_are_given(tmp_path):
+    variables = {**make_variables(), "key": jax.random.key(0)}
+    expected = protect(tmp_path, variables)
+    with pytest.raises(ValueError, match="^variables: None given, those of the run"):
+        coded_jax.load(tmp_path, **NETWORK)
+    model = coded_jax.load(tmp_path, 1, variables=variables, **NETWORK)
+    assert_alike(model, expected)
+
+
+def test_nested_variables_are_stored(tmp_path):
+    leaves = make_variables()
+    variables = {"a/b": {"kernel": leaves["kernel"]}, "dense": leaves["dense"]}
+    nested = {
+        "blocks": lambda v, x: f_conv(v["a/b"], x),
+        "head": head,
+    }
+    coded_jax.protect(
+        **nested,
+        variables=variables,
+        dataset=DATASET,
+        workdir=tmp_path,
+        code="addition",
+        baselines=(),
+    )
+    model = coded_jax.load(tmp_path, **nested)
+    assert jax.tree.structure(model.frozen) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, model.frozen, variables)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, "base: None given, the CNN of the run"),
+        ({"blocks": f_conv}, "base: None given"),
+        (
+            {"blocks": lambda v, x: -f_conv(v, x), "head": head},
+            r"functions: others given \(fingerprint \w+\) than those of the run",
+        ),
+        (
+            {**NETWORK, "variables": {n: 2 * x for n, x in make_variables().items()}},
+            "variables: others given",
+        ),
+        ({"blocks": f_conv, "head": lambda v, x: x}, "head: gives"),
+        ({**NETWORK, "code": scaled_sum}, "code: .* given, none for learned accepted"),
+        (
+            {**NETWORK, "base": BaseModel(lambda *_: None, (f_conv,), head)},
+            "blocks, head: ",
+        ),
+    ],
+)
+def test_others_are_refused_in_one_line(run, options, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        coded_jax.load(run[0], **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_with_names_needs_no_functions(finished):
+    with pytest.raises(ValueError, match="^base: .* given, none for lenet5 accepted"):
+        coded_jax.load(finished, **NETWORK)
+
+
+def test_a_code_that_is_a_function_is_given_again(run_of_a_function, tmp_path):
+    path, expected = run_of_a_function
+    assert expected.results["baselines"].keys() == {"addition"}
+    assert_alike(coded_jax.load(path, 1, code=scaled_sum, **NETWORK), expected)
+    with pytest.raises(
+        ValueError, match="^code: None given, the function '.*scaled_su"
+    ):
+        coded_jax.load(path, **NETWORK)
+
+    def other(shape):
+        code = scaled_sum(shape)
+        return code._replace(encode=lambda p, x: code.encode(p, -x))
+
+    with pytest.raises(ValueError, match="^code: others given"):
+        coded_jax.load(path, code=other, **NETWORK)
+    copy = shutil.copytree(path, tmp_path / "copy")
+    with pytest.raises(ValueError, match="^workdir: .*made with other flags .*code"):
+        protect(copy, code=other)
+
+
+def test_it_is_exported(run_of_a_function, tmp_path):
+    path, expected = run_of_a_function
+    model = coded_jax.load(path, code=scaled_sum, **NETWORK)
+    file = export.save(model, tmp_path / "coded.bin", ("cpu",))
+    exported = jax.export.deserialize(bytearray(file.read_bytes()))
+    np.testing.assert_allclose(
+        exported.call(IMAGES, available([0], 3)),
+        expected.logits(IMAGES, [0]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_it_is_served(run_of_a_function):
+    path, expected = run_of_a_function
+    model = coded_jax.load(path, devices=1, code=scaled_sum, **NETWORK)
+    with coded_jax.serve(model, batches=(2,)) as service:
+        answer = service.submit(IMAGES[:2]).result()
+    np.testing.assert_array_equal(answer.classes, expected.classify(IMAGES[:2]))

@@ -1,0 +1,116 @@
+"""Training without a run: the parameters of a run, and nothing left behind."""
+
+import tempfile
+
+import jax
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax.inference.pixels import normalise
+from coded_jax.types import Split
+from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
+from tests.runs.test_coded_model import scaled_sum
+
+NETWORK = {"blocks": f_conv, "head": head, "variables": make_variables()}
+CONFIG = coded_jax.TrainConfig(epochs=2, batch_size=16)
+
+
+def make_pipeline(mean=DATASET.mean, std=DATASET.std, **settings):
+    return coded_jax.make_pipeline(
+        **NETWORK,
+        image_shape=DATASET.image_shape,
+        classes=CLASSES,
+        mean=mean,
+        std=std,
+        **{"k": 2, "r": 1, "decoder_width": 8, **settings},
+    )
+
+
+def train(data=DATASET, config=CONFIG, pipeline=None, **options):
+    pipeline = pipeline or make_pipeline()
+    return coded_jax.train(pipeline, make_variables(), data, config, **options)
+
+
+def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = train()
+    assert list(tmp_path.iterdir()) == []
+    run = coded_jax.protect(
+        **NETWORK,
+        dataset=DATASET,
+        devices=1,
+        decoder_width=8,
+        epochs=2,
+        batch_size=16,
+        baselines=(),
+    )
+    jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
+    assert coded_jax.evaluate(model, DATASET.test).mean[1] == pytest.approx(
+        run.results["summary"]["1"]["mean"]
+    )
+
+
+def test_a_stream_is_as_good_as_arrays():
+    rows = [slice(start, start + 10) for start in range(0, 64, 10)]
+    part = DATASET.train
+    arrays = train((part.images, part.labels))
+    stream = train((part.images[r], part.labels[r]) for r in rows)
+    jax.tree.map(np.testing.assert_array_equal, arrays.params, stream.params)
+    # Float images, taken as they are, by a pipeline that knows no mean.
+    images = np.asarray(normalise(part.images, DATASET.mean, DATASET.std))
+    taken = train((images, part.labels), pipeline=make_pipeline(None, None))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        taken.params,
+        arrays.params,
+    )
+
+
+def test_a_code_of_ones_own_learns():
+    pipeline = make_pipeline(code=scaled_sum)
+    model = train(pipeline=pipeline)
+    (params,) = model.params
+    assert params["scale"] != 1
+    assert train(pipeline=make_pipeline(code="addition")).params == ({},)
+    filled = train(pipeline=make_pipeline(code="mean_fill"))
+    assert len(jax.tree.leaves(filled.params)) == 1
+
+
+def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
+    first = train(workdir=tmp_path)
+    again = train(workdir=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+    others = [
+        {"config": coded_jax.TrainConfig(epochs=3, batch_size=16)},
+        {"data": DATASET.train},
+        {"pipeline": make_pipeline(code=scaled_sum)},
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match="^workdir: .* made with other flags"):
+            train(workdir=tmp_path, **other)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"config": coded_jax.TrainConfig(seeds=2)}, "seeds: 2 given, 1, and other"),
+        (
+            {"config": coded_jax.TrainConfig(batch_size=65)},
+            r"batch_size: 65 given, 1\.\.",
+        ),
+        (
+            {"data": Split(DATASET.train.images, DATASET.train.labels + 1)},
+            "data.labels: 3",
+        ),
+        ({"data": []}, "data: 0 given"),
+        (
+            {"pipeline": make_pipeline(None, None)},
+            r"images: uint8 \[1, .* given, float32",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line(options, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        train(**options)
+    assert "\n" not in str(error.value)
