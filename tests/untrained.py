@@ -13,4 +13,4 @@ def untrained_model(lenet, **fields):
     config = Config(**fields)
     pipeline = build.build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,))
     params = jax.jit(pipeline.init)(jax.random.key(1))
-    return CodedModel(pipeline, frozen, params, (28, 28, 1), {})
+    return CodedModel(pipeline, frozen, params, {})

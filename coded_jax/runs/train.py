@@ -145,4 +145,4 @@ def _open(
     marks["code"] = fingerprints.of_codes(pipeline)
     marks["data"] = fingerprints.of_data(dataset)
     flags = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
-    return open_workdir(path, RunFlags(settings.to_flags(config) | flags, {}, {}))
+    return open_workdir(path, RunFlags(settings.to_flags(config) | flags))

@@ -24,7 +24,7 @@ def model(lenet):
     confidence = {"0": {"temperature": 2.0}, "1": {"temperature": 4.0}}
     params = pipeline.init(jax.random.key(0))
     results = {"confidence": confidence}
-    return CodedModel(pipeline, variables, params, (28, 28, 1), results)
+    return CodedModel(pipeline, variables, params, results)
 
 
 def inference(lost, logits=LOGITS):
