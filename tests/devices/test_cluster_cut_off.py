@@ -19,11 +19,11 @@ pytestmark = [
     # Ray's forks become other programs at once: JAX's threads do no harm.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-# A machine is given up after two seconds of silence, instead of a quarter of a minute.
+# A machine is given up after some seconds of silence, instead of a quarter of a minute.
 IMPATIENT = {
     "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 4,
 }
 
@@ -51,7 +51,7 @@ def test_a_machine_that_is_cut_off(cluster, finished):
     """Its workers are lost, the others answer, and another machine takes its place."""
     cluster, added = cluster
     images = data.load("mnist_5k").test.images
-    settings = {"deadline": 120.0, "patience": 4.0, "address": cluster.address}
+    settings = {"deadline": 600.0, "patience": 10.0, "address": cluster.address}
     for _ in range(4):  # Ray puts them where it likes, perhaps all on the first machine
         service = serving.serve(finished, "ray", **settings)
         pids = {worker.probe().result() for worker in service.engine.pool.workers}
@@ -65,7 +65,7 @@ def test_a_machine_that_is_cut_off(cluster, finished):
         model, count = service.model, len(machine & pids)
         for process in machine:
             os.kill(process, signal.SIGSTOP)
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         try:
             while time.monotonic() < end:
                 answer = service.submit(images[:1]).result()

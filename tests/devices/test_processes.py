@@ -14,7 +14,7 @@ import pytest
 from coded_jax.devices import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
-SECONDS = 240  # after which every process is killed
+SECONDS = 900  # after which every process is killed
 
 
 @pytest.fixture

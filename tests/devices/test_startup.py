@@ -32,7 +32,7 @@ def test_devices_that_the_user_made_have_threads_enough():
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     assert found.stdout.strip() == str(6 * 64), found.stderr
 

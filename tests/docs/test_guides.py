@@ -70,7 +70,7 @@ class Server:
         if self.process is not None:
             # As Ctrl-C, which children of a shell's background job ignore.
             self.process.send_signal(signal.SIGTERM)
-            out, _ = self.process.communicate(timeout=60)
+            out, _ = self.process.communicate(timeout=600)
             assert self.process.returncode == 0 and "1 answered" in out
             self.process = None
 

@@ -32,7 +32,7 @@ def run(name, folder, small):
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(small))
     client = NotebookClient(
         notebook,
-        timeout=300,
+        timeout=900,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
     )

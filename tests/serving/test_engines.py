@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import itertools
 
 import jax
 import numpy as np
@@ -11,9 +10,9 @@ import pytest
 from coded_jax import data, serving
 from coded_jax.codes import erasures
 from coded_jax.runs.coded_model import compiled_infer
+from tests.parameters import LONG
 from tests.runs.test_experiment import SMALL, small_run
 
-ENGINES = ("local", "spmd", "ray")
 CHAIN = dataclasses.replace(SMALL, code="mds", stages=((1, 1), (3, 3)), baselines=())
 
 
@@ -26,7 +25,12 @@ def chain(tmp_path_factory):
 
 
 @pytest.fixture(
-    scope="module", params=list(itertools.product(ENGINES, (1, 2))), ids=str
+    scope="module",
+    params=[
+        *[("local", 1), ("local", 2), ("spmd", 2), ("ray", 1)],
+        *[pytest.param(served, marks=LONG) for served in (("spmd", 1), ("ray", 2))],
+    ],
+    ids=str,
 )
 def served(request, finished, chain):
     """A service of an engine, for a run with one or two coded stages."""
@@ -35,7 +39,7 @@ def served(request, finished, chain):
         if importlib.util.find_spec("ray") is None:
             pytest.skip("Ray is not installed")
     run = finished if stages == 1 else chain
-    with serving.serve(run, engine, batches=(1, 100), deadline=60) as service:
+    with serving.serve(run, engine, batches=(1, 100), deadline=600) as service:
         yield service
 
 

@@ -34,7 +34,7 @@ def images():
 @pytest.fixture(scope="module")
 def listening(finished):
     model = coded_jax.load(finished, devices=1)
-    with serving.serve(model, "local", deadline=60) as service:
+    with serving.serve(model, "local", deadline=600) as service:
         port, close = http.listen(service, 0)
         yield f"http://127.0.0.1:{port}", model
         close()
@@ -49,7 +49,7 @@ def npy(array):
 def ask(url, body=None, **headers):
     request = urllib.request.Request(url, body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_said(listening, path, body, headers, expected):
 def test_a_connection_after_an_error(listening, images):
     """What is not read of a request is not taken for the next one."""
     host = listening[0].removeprefix("http://")
-    connection = client.HTTPConnection(host, timeout=60)
+    connection = client.HTTPConnection(host, timeout=600)
     for path, status in [("/nothing", 404), ("/predict", 200), ("/predict", 200)]:
         connection.request("POST", path, npy(images[:1]))
         answer = connection.getresponse()
@@ -133,7 +133,7 @@ def test_one_command_serves_a_run_on_a_cluster(finished, images):
     try:
         line = process.stdout.readline()
         started = line.startswith(f"serving {finished} on http://127.0.0.1:")
-        assert started, process.communicate(timeout=60)
+        assert started, process.communicate(timeout=600)
         url = line.rsplit(" ", 1)[1].strip()
         status, answer = ask(f"{url}/predict", npy(images[:1]))
         assert status == 200
@@ -141,7 +141,7 @@ def test_one_command_serves_a_run_on_a_cluster(finished, images):
         lost = sorted({0, 1, 2} - {*answer["used"][0]})
         assert answer["classes"] == model.classify(images[:1], lost=lost).tolist()
         process.send_signal(signal.SIGTERM)
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=600)
         assert process.returncode == 0, error
         assert "1 answered" in out and "Traceback" not in error
     finally:
