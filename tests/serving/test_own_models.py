@@ -12,6 +12,7 @@ from coded_jax import codes, models, serving
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import Dataset, Split
+from tests.parameters import LONG
 
 CLASSES = 3
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -80,7 +81,9 @@ def require_answers(service, model, images):
         np.testing.assert_allclose(response.confidence, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=needs_ray)])
+@pytest.mark.parametrize(
+    "engine", ["local", pytest.param("ray", marks=[needs_ray, LONG])]
+)
 def test_a_model_in_memory(model, images, engine):
     with serving.serve(model, engine, batches=(4,), deadline=600) as service:
         require_answers(service, model, images)
