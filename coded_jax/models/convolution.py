@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from coded_jax.checks import require
 from coded_jax.splitting import platform_specialised
 
 Layer = tuple[jax.Array, jax.Array]  # kernel [q, q', maps in, maps out], bias
@@ -37,7 +38,7 @@ CHUNK_BYTES = 2**20
 def dilated_stack(
     x: jax.Array, layers: Sequence[Layer], dilations: Sequence[int]
 ) -> jax.Array:
-    """Convolutions without stride, padded to keep the size, with ReLU between them.
+    """Applies convolutions without stride, padded to keep the size, ReLU between them.
 
     On CPUs by matrix products, elsewhere by `lax.conv_general_dilated`.
 
@@ -72,7 +73,7 @@ def dilated_stack(
 def map_chunks(
     f: Callable[[jax.Array], jax.Array], x: jax.Array, most: int
 ) -> jax.Array:
-    """`f` of equal chunks of at most `most` examples, one after the other.
+    """Applies `f` to equal chunks of at most `most` examples, one after the other.
 
     Args:
       f: `[b, ..] -> [b, ..]`, every example on its own.
@@ -90,7 +91,7 @@ def map_chunks(
 
 
 def conv_by_lax(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """`[B, h, w, C], [q, q', C, D] -> [B, h, w, D]`, padded with zeros."""
+    """Convolves, padded with zeros, `[B, h, w, C], [q, q', C, D] -> [B, h, w, D]`."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -102,12 +103,12 @@ def conv_by_lax(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
 
 
 def conv_by_products(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """What `conv_by_lax` returns, for kernels of odd size."""
+    """Computes `conv_by_lax` by matrix products, for kernels of odd size."""
     return _conv(x, _live(kernel, x, dilation), dilation)
 
 
 def _live(kernel: jax.Array, x: jax.Array, dilation: int) -> jax.Array:
-    """`kernel` without the rows and columns that meet nothing but padding."""
+    """Returns `kernel` without rows and columns that meet nothing but padding."""
     rows, columns = (
         _live_taps(taps, size, dilation)
         for taps, size in zip(kernel.shape[:2], x.shape[1:3], strict=True)
@@ -118,15 +119,14 @@ def _live(kernel: jax.Array, x: jax.Array, dilation: int) -> jax.Array:
 def conv_by_rows(
     x: jax.Array, kernel: jax.Array, strides: object, padding: str, **options: object
 ) -> jax.Array:
-    """`nn.Conv(conv_general_dilated=...)` for few maps, stride 1 and `VALID` padding.
+    """Convolves few maps with stride 1 and `VALID` padding, a row in one product.
 
     `[B, h, w, C], [q, q', C, D] -> [B, m, m', D]`, where one product makes a whole row
     of outputs from the q rows of inputs that it sees. Most of that matrix is zeros, but
     a product so wide is fast: LeNet-5 on 192 pieces of 20x28 took 1.3 ms and 1.9 ms
     with the gradient, by `lax` 1.9 and 10.6 ms (2 cores, jax 0.10.2).
     """
-    if padding != "VALID":
-        raise ValueError(f"padding: {padding!r} given, 'VALID' accepted")
+    require("padding", padding, padding == "VALID", "'VALID'")
     batch, h, w, maps = x.shape
     q, q2, _, depth = kernel.shape
     m, m2 = h - q + 1, w - q2 + 1
@@ -141,7 +141,7 @@ def conv_by_rows(
 
 @jax.custom_vjp
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """`nn.max_pool(x, (2, 2), (2, 2))`, with a faster gradient on CPUs.
+    """Computes `nn.max_pool(x, (2, 2), (2, 2))`, with a faster gradient on CPUs.
 
     Of equal maxima the first, row by row, gets the gradient, as in `nn.max_pool`.
     """
@@ -170,14 +170,14 @@ max_pool_2x2.defvjp(_pool_forward, _pool_backward)
 
 
 def _windows(x: jax.Array) -> jax.Array:
-    """`[B, h, w, C] -> [B, h // 2, 2, w // 2, 2, C]`."""
+    """Reshapes `[B, h, w, C]` to `[B, h // 2, 2, w // 2, 2, C]`; odd ends are cut."""
     batch, h, w, c = x.shape
     x = x[:, : h // 2 * 2, : w // 2 * 2]
     return x.reshape(batch, h // 2, 2, w // 2, 2, c)
 
 
 def _live_taps(taps: int, size: int, dilation: int) -> slice:
-    """Taps that reach a map of `size`: those less than `size` off the middle one."""
+    """Returns the taps that reach a map of `size`: less than it off the middle one."""
     reach = min(taps // 2, (size - 1) // dilation)
     return slice(taps // 2 - reach, taps // 2 + reach + 1)
 
@@ -198,10 +198,10 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     taps, columns, c, d = kernel.shape
-    # The gradient of a correlation is the correlation with the turned kernel.
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    # The gradient of a correlation is the correlation with the rotated kernel.
+    rotated = kernel[::-1, ::-1].swapaxes(2, 3)
     wide = _columns(g, columns, dilation)
-    dx = _by_rows(wide, turned, dilation)
+    dx = _by_rows(wide, rotated, dilation)
     offsets = _offsets(taps, dilation)
     if c < d:  # then the columns of x are fewer than those of g
         wide = _columns(x, columns, dilation)
@@ -216,12 +216,12 @@ _conv.defvjp(_forward, _backward)
 
 
 def _columns(x: jax.Array, taps: int, dilation: int) -> jax.Array:
-    """`[B, h, w, C] -> [B, h, w, taps*C]`: what each column of a kernel sees."""
+    """Puts the inputs of each column of a kernel side by side, `[B, h, w, taps*C]`."""
     return jnp.concatenate([_shift(x, 2, o) for o in _offsets(taps, dilation)], axis=3)
 
 
 def _by_rows(wide: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """`[B, h, w, q'*C], [q, q', C, D] -> [B, h, w, D]`."""
+    """Sums a product per row, `[B, h, w, q'*C], [q, q', C, D] -> [B, h, w, D]`."""
     terms = []
     for row, offset in zip(kernel, _offsets(len(kernel), dilation), strict=True):
         row = row.reshape(-1, row.shape[-1])
@@ -231,7 +231,7 @@ def _by_rows(wide: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
 
 
 def _contract(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`[.., C], [.., D] -> [C, D]`."""
+    """Sums products over all positions, `[.., C], [.., D] -> [C, D]`."""
     # Flat, since XLA transposes operands with several contracted axes.
     a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
     axes = (((0,), (0,)), ((), ()))
@@ -243,7 +243,7 @@ def _offsets(taps: int, dilation: int) -> list[int]:
 
 
 def _shift(x: jax.Array, axis: int, offset: int) -> jax.Array:
-    """`out[i] = x[i + offset]` along `axis`, zero outside `x`."""
+    """Shifts: `out[i] = x[i + offset]` along `axis`, zero outside `x`."""
     # A slice and then a pad: XLA does not vectorise negative padding.
     size, low, high = x.shape[axis], max(0, -offset), max(0, offset)
     x = lax.slice_in_dim(x, high, size - low, axis=axis)

@@ -22,7 +22,7 @@ MAPS = (6, 16)
 
 
 class Features(nn.Module):
-    """`[B, H, W, C] -> [B, M*, M'*, 16]`; `[B, 28, 28, 1]` gives `[B, 4, 4, 16]`.
+    """Convolves and pools twice: `[B, H, W, C] -> [B, M*, M'*, 16]`.
 
     Attributes:
       maps: of the two layers.
@@ -39,7 +39,7 @@ class Features(nn.Module):
 
 
 class Head(nn.Module):
-    """`[B, M*, M'*, 16] -> [B, classes]`."""
+    """Classifies features: `[B, M*, M'*, 16] -> [B, classes]`."""
 
     classes: int
 
@@ -52,7 +52,7 @@ class Head(nn.Module):
 
 
 def lenet5(width: float = 1.0) -> BaseModel:
-    """LeNet-5, four blocks; images must be at least 16x16.
+    """Makes LeNet-5, of four blocks; images must be at least 16x16.
 
     Args:
       width: times the 6 and 16 maps; the head stays.
@@ -78,7 +78,7 @@ def lenet5(width: float = 1.0) -> BaseModel:
 
 
 def convolve(layer: int) -> Block:
-    """A block: the convolution alone, which is linear."""
+    """Returns the block of a layer's convolution alone, which is linear."""
 
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         kernel = variables["f_conv"]["params"][f"Conv_{layer}"]["kernel"]
@@ -98,7 +98,7 @@ def convolve(layer: int) -> Block:
 
 
 def activate(layer: int) -> Block:
-    """A block: what follows a convolution, its bias, ReLU and pooling."""
+    """Returns the block that adds a layer's bias, and applies ReLU and pooling."""
 
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         bias = variables["f_conv"]["params"][f"Conv_{layer}"]["bias"]

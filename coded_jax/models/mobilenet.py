@@ -16,7 +16,9 @@ GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to more maps, 3x3 on each, 1x1 to few: `[B, h, w, C] -> [B, h', w', maps]`.
+    """Convolves 1x1 to more maps, 3x3 in each of them, and 1x1 to few.
+
+    `[B, h, w, C] -> [B, h', w', maps]`.
 
     Attributes:
       maps: output maps.
@@ -38,7 +40,7 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenet(width: float = 1.0) -> BaseModel:
-    """Fourteen blocks: the stem and 13 inverted residuals.
+    """Makes the network of fourteen blocks: the stem and 13 inverted residuals.
 
     Args:
       width: times the published 16 to 96 maps, and the stem's 32.

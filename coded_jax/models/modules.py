@@ -1,4 +1,4 @@
-"""A base model out of Flax modules, with batch norm, and the modules they share."""
+"""Base models made of Flax modules with batch norm, and modules that they share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from coded_jax.types import BaseModel, Block, PyTree
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, and ReLU if wanted: `[B, h, w, C] -> [B, h', w', maps]`.
+    """Applies convolution, batch norm and perhaps ReLU.
+
+    `[B, h, w, C] -> [B, h', w', maps]`.
 
     Attributes:
       maps: output maps.
@@ -43,7 +45,7 @@ class ConvNorm(nn.Module):
 
 
 class PoolHead(nn.Module):
-    """Mean over all positions, then a dense layer: `[B, M, M', D] -> [B, classes]`."""
+    """Averages over positions, then a dense layer: `[B, M, M', D] -> [B, classes]`."""
 
     classes: int
 
@@ -53,7 +55,7 @@ class PoolHead(nn.Module):
 
 
 def base_model(blocks: Sequence[nn.Module]) -> BaseModel:
-    """`blocks` and then a `PoolHead`.
+    """Makes a base model of some blocks and a `PoolHead`.
 
     Args:
       blocks: modules that are called with `(x, train)`.
@@ -75,22 +77,22 @@ def base_model(blocks: Sequence[nn.Module]) -> BaseModel:
         return PoolHead(classes).apply(variables["head"], features)  # type: ignore
 
     def train(variables: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
-        x, moved = images, {}
+        x, updated_stats = images, {}
         for name, block in zip(names, blocks, strict=True):
             own = dict(variables[name])
             # The running means stay float32: in bfloat16 small moves would be lost.
             own["params"] = optax.tree.cast(own["params"], images.dtype)
-            x, moved[name] = block.apply(own, x, True, mutable=["batch_stats"])
-        return head(variables, x), moved
+            x, updated_stats[name] = block.apply(own, x, True, mutable=["batch_stats"])
+        return head(variables, x), updated_stats
 
-    made = tuple(_block(name, block) for name, block in zip(names, blocks, strict=True))
-    return BaseModel(init, made, head, train)
+    functions = tuple(map(_inference_block, names, blocks))
+    return BaseModel(init, functions, head, train)
 
 
-def _block(name: str, block: nn.Module) -> Block:
+def _inference_block(name: str, block: nn.Module) -> Block:
     return lambda variables, x: block.apply(variables[name], x, False)  # type: ignore
 
 
 def scaled(maps: int, width: float) -> int:
-    """So many times as many maps, at least one."""
+    """Returns `width` times as many maps, rounded, at least one."""
     return max(1, round(maps * width))

@@ -12,7 +12,7 @@ MAPS = (64, 128, 256, 512)
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions and a shortcut: `[B, h, w, C] -> [B, h', w', maps]`.
+    """Adds two 3x3 convolutions to a shortcut: `[B, h, w, C] -> [B, h', w', maps]`.
 
     Attributes:
       maps: output maps.
@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
 
 def resnet18(width: float = 1.0) -> BaseModel:
-    """Nine blocks: the stem, then two residual blocks of each width.
+    """Makes ResNet-18 of nine blocks: the stem, then two residual blocks of each width.
 
     Args:
       width: times the published 64 to 512 maps.

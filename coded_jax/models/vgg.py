@@ -18,7 +18,10 @@ GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class Layer(nn.Module):
-    """`[B, h, w, C] -> [B, h, w, maps]`; if pooled, half of `h` and `w`, rounded up."""
+    """Convolves and perhaps pools, to half of `h` and `w`, rounded up.
+
+    `[B, h, w, C] -> [B, h, w, maps]`.
+    """
 
     maps: int
     pool: bool
@@ -30,7 +33,7 @@ class Layer(nn.Module):
 
 
 def vgg16(width: float = 1.0) -> BaseModel:
-    """Thirteen blocks: 1-2, 3-4, 5-7, 8-10 and 11-13 between the poolings.
+    """Makes VGG-16 of thirteen blocks: 1-2, 3-4, 5-7, 8-10, 11-13 between poolings.
 
     Args:
       width: times the published 64 to 512 maps.

@@ -7,7 +7,8 @@ from typing import Any
 
 from coded_jax import settings
 from coded_jax.codes import AnyCode, CodeConfig, name_of
-from coded_jax.runs.ranges import OWN, require_in_range
+from coded_jax.models.registry import is_deep
+from coded_jax.runs.ranges import require_in_range
 from coded_jax.training.config import TrainConfig
 
 
@@ -44,7 +45,7 @@ class Config(CodeConfig, TrainConfig):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        deep = self.base_model not in ("lenet5", OWN)
+        deep = is_deep(self.base_model)
         cheap = deep and self.recipe == "systematic"
         networks = {"encoder": "linear", "decoder": "low_rank"}
         for name, network in networks.items():

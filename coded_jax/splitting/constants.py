@@ -1,4 +1,4 @@
-"""How operations on constants change along which axes they may vary.
+"""Rules for operations on constants: along which axes their results may vary.
 
 Most constants are weights, and they may vary along channels only. Others are made in
 the shape of the image, such as the number of true pixels that an average divides by.
@@ -15,27 +15,31 @@ import jax
 import numpy as np
 
 from coded_jax.splitting.traces import (
-    MOST_KNOWN,
+    MAX_KNOWN_INTEGERS,
     Constant,
     Window,
-    constant_of,
     digest_of,
+    trace_constant,
     windows,
 )
 
 SIZES = frozenset("shape new_sizes limit_indices slice_sizes sharding".split())
-OF_INDICES = frozenset(
+INDEX_OPERATIONS = frozenset(
     "broadcast_in_dim concatenate iota reshape rev slice squeeze transpose".split()
 )
 
 
-def static(params: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The parameters of an operation that do not follow the size of its operands."""
+def params_without_sizes(params: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Returns the parameters of an operation that do not follow from sizes."""
     return [(key, params[key]) for key in sorted(params) if key not in SIZES]
 
 
-def kept_axes(before: tuple[int, ...], after: tuple[int, ...]) -> dict[int, int]:
-    """The axes that a reshape keeps, and where: same size, and as much before them.
+def axes_kept_by_reshape(
+    before: tuple[int, ...], after: tuple[int, ...]
+) -> dict[int, int]:
+    """Returns the axes that a reshape keeps, and where they then are.
+
+    They have the same size, and as many values before them.
 
     An axis of size 1 could be any; it is kept if all before it or all after it is.
     """
@@ -57,8 +61,8 @@ def kept_axes(before: tuple[int, ...], after: tuple[int, ...]) -> dict[int, int]
     return kept
 
 
-def window_steps(eqn: Any) -> dict[int, tuple[int, list[Window]]]:
-    """Of a windowed operation: input axis -> output axis and windows."""
+def windows_of_operation(eqn: Any) -> dict[int, tuple[int, list[Window]]]:
+    """Returns input axis -> (output axis, windows) of a windowed operation."""
     name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
     if name == "pad":
         return {
@@ -93,52 +97,53 @@ def window_steps(eqn: Any) -> dict[int, tuple[int, list[Window]]]:
 def through_constants(
     eqn: Any, traces: list[Constant], elementwise: bool
 ) -> list[Constant]:
-    """The traces of what `eqn` makes of constants.
+    """Returns the traces of the results of an equation whose operands are constants.
 
     Args:
       eqn: an equation of a jaxpr that calls no other.
-      traces: of its operands.
+      traces: those of its operands.
       elementwise: whether it works on every position alike.
     """
     name, params = eqn.primitive.name, eqn.params
     digests = [t.digest for t in traces]
     shapes = [getattr(v.aval, "shape", ()) for v in eqn.invars]
-    made = _rule(eqn, traces, shapes, elementwise)
-    if made is not None:
-        digest = digest_of(name, static(params), digests)
+    varying = _varying_axes(eqn, traces, shapes, elementwise)
+    if varying is not None:
+        digest = digest_of(name, params_without_sizes(params), digests)
         if name in ("reshape", "squeeze"):
             digest = digest_of(name, digests)
         elif name == "iota":  # its size along other axes makes no difference
             digest = digest_of(
-                name, static(params), params["shape"][params["dimension"]]
+                name, params_without_sizes(params), params["shape"][params["dimension"]]
             )
-        outputs = [Constant(made.varying, made.border, digest)] * len(eqn.outvars)
+        outputs = [Constant(varying.varying, varying.border, digest)] * len(eqn.outvars)
     else:
         digest = digest_of(name, params, shapes, digests)
         outputs = [
-            Constant(constant_of(v.aval).varying, digest=digest_of(digest, i))
+            Constant(trace_constant(v.aval).varying, digest=digest_of(digest, i))
             for i, v in enumerate(eqn.outvars)
         ]
-    return _with_value(eqn, traces, outputs, elementwise)
+    return _add_value(eqn, traces, outputs, elementwise)
 
 
-def _rule(
+def _varying_axes(
     eqn: Any, traces: list[Constant], shapes: list[Any], elementwise: bool
 ) -> Constant | None:
+    """Returns a constant that varies as the result does, None without a rule."""
     name, params = eqn.primitive.name, eqn.params
     if name == "iota":
-        varying = constant_of(eqn.outvars[0].aval).varying
+        varying = trace_constant(eqn.outvars[0].aval).varying
         return Constant(varying & {params["dimension"]})
     if name == "broadcast_in_dim":
-        return traces[0].moved(dict(enumerate(params["broadcast_dimensions"])))
+        return traces[0].remap_axes(dict(enumerate(params["broadcast_dimensions"])))
     if name == "transpose":
-        return traces[0].moved({a: i for i, a in enumerate(params["permutation"])})
+        return traces[0].remap_axes({a: i for i, a in enumerate(params["permutation"])})
     if name in ("reshape", "squeeze"):
-        kept = kept_axes(shapes[0], eqn.outvars[0].aval.shape)
+        kept = axes_kept_by_reshape(shapes[0], eqn.outvars[0].aval.shape)
         if traces[0].varying | set(traces[0].border) <= set(kept):
-            return traces[0].moved(kept)
+            return traces[0].remap_axes(kept)
     if elementwise and len(eqn.outvars) == 1:
-        return joined(traces)
+        return join_constants(traces)
     if (
         name in ("pad", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
         and not traces[0].border
@@ -146,19 +151,19 @@ def _rule(
         and not any(interior for *_, interior in params.get("padding_config", ()))
     ):
         # The same window of equal values: only padding makes a difference.
-        steps = window_steps(eqn).items()
+        steps = windows_of_operation(eqn).items()
         padded = {
             out: last
-            for _, (out, made) in steps
-            for last in made[-1:]
+            for _, (out, axis_windows) in steps
+            for last in axis_windows[-1:]
             if last.low or last.high
         }
         return Constant(traces[0].varying, padded)
     return None
 
 
-def joined(traces: list[Constant]) -> Constant:
-    """Constants of one shape, or scalars, put together elementwise."""
+def join_constants(traces: list[Constant]) -> Constant:
+    """Joins constants of one shape, or scalars, elementwise."""
     varying = frozenset[int]().union(*(t.varying for t in traces))
     border: dict[int, Window] = {}
     for t in traces:
@@ -168,10 +173,10 @@ def joined(traces: list[Constant]) -> Constant:
     return Constant(varying, border)
 
 
-def _with_value(
+def _add_value(
     eqn: Any, traces: list[Constant], outputs: list[Constant], elementwise: bool
 ) -> list[Constant]:
-    """Adds the value of a few integers: indices, which jax computes from iotas."""
+    """Adds the values of few integers: indices, which jax computes from iotas."""
     out = eqn.outvars[0].aval
     dtype = getattr(out, "dtype", None)
     if (
@@ -179,8 +184,8 @@ def _with_value(
         or any(t.value is None for t in traces)
         or not isinstance(dtype, np.dtype)  # of random keys, for instance
         or dtype.kind not in "iub"
-        or out.size > MOST_KNOWN
-        or not (elementwise or eqn.primitive.name in OF_INDICES)
+        or out.size > MAX_KNOWN_INTEGERS
+        or not (elementwise or eqn.primitive.name in INDEX_OPERATIONS)
     ):
         return outputs
     operands = [

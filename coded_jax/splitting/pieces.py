@@ -1,4 +1,4 @@
-"""Cuts images into overlapping pieces, and merges the features; see `planning`."""
+"""Cutting images into overlapping pieces, and merging the features; see `plan`."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
 def cut(
     plan: SplitPlan, outputs: jax.Array, copied: Sequence[int | None] | None = None
 ) -> jax.Array:
-    """Cuts each share out of what `f_conv` made of its piece.
+    """Cuts each share out of the output of `f_conv` on its piece.
 
     Args:
       plan: the split.
       outputs: `[m, B, h, w, D]`.
-      copied: for each of them, the data piece it was made of; None for a mixture of
-        pieces, which is cut as an interior data piece is. If None, they are of the k
-        data pieces, and then of mixtures.
+      copied: for each output, the data piece that it was computed from; None for a
+        mixture of pieces, which is cut as an interior data piece is. If None, the
+        outputs are those of the k data pieces, then of mixtures.
 
     Returns:
       `[m, B, M, M', D]`.
@@ -69,7 +69,7 @@ def cut(
 
 
 def cut_offsets(plan: SplitPlan, copied: Sequence[int | None]) -> list[tuple[int, int]]:
-    """First row and column of each share in the output of its piece; see `cut`."""
+    """Returns first row and column of each share in the output of its piece."""
     offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
     interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
     return [offsets[interior if i is None else i] for i in copied]
@@ -96,8 +96,10 @@ def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
 
 
 def shares(plan: SplitPlan, merged: jax.Array) -> jax.Array:
-    """`[B, M*, M'*, D]` features to `[k, B, M, M', D]` shares, of which `merge` is the
-    inverse."""
+    """Cuts `[B, M*, M'*, D]` features into `[k, B, M, M', D]` shares.
+
+    `merge` is the inverse.
+    """
     rows, columns = (
         [min(i * axis.share, axis.out - axis.share) for i in range(axis.parts)]
         for axis in (plan.rows, plan.columns)

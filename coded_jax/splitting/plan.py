@@ -1,10 +1,10 @@
-"""Which window of the image each piece gets.
+"""The plan of a split: the window of the image that each piece gets.
 
 Each share of the features gets the window that it depends on, clipped to the image and
 then grown so that all windows have one length `h` with `h = H (mod S)` and starts that
 are multiples of the total stride `S`. The function runs unchanged on the window: its
 own padding is the true padding at an image border and elsewhere spoils only outputs
-outside the share, which `splitting.cut` removes. For a network without padding, such as
+outside the share, which `pieces.cut` removes. For a network without padding, such as
 LeNet-5, this is the exact receptive-field window and nothing is cut.
 """
 
@@ -42,12 +42,12 @@ class AxisPlan:
 
     @property
     def parts(self) -> int:
-        """How many windows there are."""
+        """Number of windows."""
         return len(self.starts)
 
     @property
     def holders(self) -> list[int]:
-        """How many pieces hold each pixel."""
+        """Number of pieces that hold each pixel."""
         return [
             sum(start <= pixel < start + self.window for start in self.starts)
             for pixel in range(self.size)
@@ -55,7 +55,7 @@ class AxisPlan:
 
     @property
     def halos(self) -> tuple[int, ...]:
-        """How many pixels of each piece's window another piece holds too.
+        """Pixels of each piece's window that another piece holds too, its halo.
 
         It is the price of a split: without overlap all are 0.
         """
@@ -72,7 +72,7 @@ class AxisPlan:
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """How images of one shape are split into `k` pieces, row by row of the grid."""
+    """The split of images of one shape into `k` pieces, row by row of the grid."""
 
     rows: AxisPlan
     columns: AxisPlan
@@ -86,17 +86,17 @@ class SplitPlan:
 
     @property
     def k(self) -> int:
-        """All pieces."""
+        """Number of all pieces."""
         return self.rows.parts * self.columns.parts
 
     @property
     def piece_shape(self) -> tuple[int, int, int]:
-        """`(h, w, C)`."""
+        """Shape of a piece, `(h, w, C)`."""
         return self.rows.window, self.columns.window, self.channels
 
     @property
     def share_shape(self) -> tuple[int, int, int]:
-        """`(M, M', D)`."""
+        """Shape of a share, `(M, M', D)`."""
         return self.rows.share, self.columns.share, self.feature_channels
 
     @property
@@ -149,7 +149,11 @@ def _check_pieces(
     plan: SplitPlan,
     whole: Analysis,
 ) -> None:
-    """Pieces have other sizes than the image: what is done must not depend on them."""
+    """Checks that `f_conv` does the same on pieces, which have another size.
+
+    Raises:
+      ValueError: it fails on them, or some operation depends on the size.
+    """
     try:
         piece = analyse(f_conv, variables, plan.piece_shape)
     except Exception as error:
@@ -181,6 +185,11 @@ def _check_pieces(
 
 
 def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> AxisPlan:
+    """Plans the windows along one axis, of the shortest length that suffices for all.
+
+    Raises:
+      ValueError: a piece would have no features, or need the whole image.
+    """
     share = -(-out // max(parts, 1))
     if not 1 <= parts <= out or (parts - 1) * share >= out:
         accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
@@ -192,16 +201,27 @@ def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> Axis
     needed = [field.window(a, a + share) for a in firsts]
     needed = [(max(0, low), min(size, high)) for low, high in needed]
     stride = field.stride
-    for window in range(size % stride or stride, size + 1, stride):
-        starts = [min(low // stride * stride, size - window) for low, _ in needed]
-        if all(s + window >= high for s, (_, high) in zip(starts, needed, strict=True)):
-            break
-    else:
-        raise AssertionError("the whole image is always enough")
+    # The whole image, window = size, is always enough.
+    window = next(
+        window
+        for window in range(size % stride or stride, size + 1, stride)
+        if all(
+            start + window >= high
+            for start, (_, high) in zip(
+                _window_starts(needed, stride, size - window), needed, strict=True
+            )
+        )
+    )
+    starts = _window_starts(needed, stride, size - window)
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
             "of the image, which gains nothing; take fewer or end f_conv earlier"
         )
-    cuts = [a - s // stride for a, s in zip(firsts, starts, strict=True)]
+    cuts = [a - start // stride for a, start in zip(firsts, starts, strict=True)]
     return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts))
+
+
+def _window_starts(needed: list[tuple[int, int]], stride: int, last: int) -> list[int]:
+    """Returns starts that are multiples of the stride, at most `last`."""
+    return [min(low // stride * stride, last) for low, _ in needed]

@@ -3,8 +3,8 @@
 An operation with kernel `q`, dilation `d`, stride `s` and low padding `p` maps the
 output interval `[a, b)` to the input interval `[a*s - p, (b-1)*s - p + (q-1)*d + 1)`.
 Composing these maps along the jaxpr gives the interval of the image that an interval
-of the features depends on. `operations` holds the map of every primitive; what has
-none, mixes positions or tells them apart is refused by name.
+of the features depends on. `rules` and `window_rules` hold the map of every primitive;
+one that has none, mixes positions or tells them apart is refused by name.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from typing import Any, NamedTuple
 import jax
 
 from coded_jax.checks import first_line
-from coded_jax.splitting.constants import joined as joined_constants
-from coded_jax.splitting.constants import static, through_constants
+from coded_jax.splitting.constants import (
+    join_constants,
+    params_without_sizes,
+    through_constants,
+)
 from coded_jax.splitting.platforms import is_specialised
 from coded_jax.splitting.rules import (
     ALIGNED,
     ELEMENTWISE,
     UNCHANGED,
     Operands,
-    joined,
+    join_features,
     through_features,
 )
 from coded_jax.splitting.traces import (
@@ -35,8 +38,8 @@ from coded_jax.splitting.traces import (
     Fields,
     Refusal,
     Trace,
-    constant_of,
     digest_of,
+    trace_constant,
 )
 from coded_jax.splitting.window_rules import index_digest
 from coded_jax.types import PyTree
@@ -72,7 +75,7 @@ WAY_OUT_OF_PLATFORMS = (
 
 
 class Analysis(NamedTuple):
-    """What the jaxpr of `f_conv` tells for images of one size.
+    """The analysis of `f_conv` for images of one size.
 
     Attributes:
       fields: receptive field along rows and columns.
@@ -88,7 +91,7 @@ class Analysis(NamedTuple):
     operations: tuple[tuple[str, int], ...]
 
     def differs_from(self, other: Analysis) -> str | None:
-        """The first operation that is another one, or None if both are the same."""
+        """Returns the first operation that differs, None if the functions are alike."""
         if self.digest == other.digest:
             return None
         pairs = itertools.zip_longest(self.operations, other.operations)
@@ -103,7 +106,7 @@ def receptive_field(
     variables: PyTree,
     image_shape: tuple[int, int, int],
 ) -> Fields:
-    """Receptive field of `f_conv` along rows and columns.
+    """Returns the receptive field of `f_conv` along rows and columns.
 
     Args:
       f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
@@ -122,9 +125,15 @@ def analyse(
     variables: PyTree,
     image_shape: tuple[int, int, int],
 ) -> Analysis:
-    """Everything that a split of `f_conv` needs to know; see `receptive_field`.
+    """Analyses `f_conv` for images of one size.
 
-    An error of `f_conv` itself is the cause of the `ValueError`.
+    Args:
+      f_conv: as for `receptive_field`.
+      variables: as for `receptive_field`.
+      image_shape: `(H, W, C)`.
+
+    Raises:
+      ValueError: as for `receptive_field`; an error of `f_conv` itself is its cause.
     """
     # Two images: an axis of size 1 could not be told from others.
     image = jax.ShapeDtypeStruct((2, *image_shape), "float32")
@@ -135,9 +144,9 @@ def analyse(
             f"f_conv: fails for images {image_shape}: {first_line(error)}"
         ) from error
     *weights, _ = closed.jaxpr.invars
-    inputs: list[Trace] = [constant_of(v.aval, i) for i, v in enumerate(weights)]
-    walk = _Walk((image_shape[0], image_shape[1]))
-    results = walk.run(closed, [*inputs, Feature((0, 1, 2))], "")
+    inputs: list[Trace] = [trace_constant(v.aval, i) for i, v in enumerate(weights)]
+    tracer = _Tracer((image_shape[0], image_shape[1]))
+    results = tracer.run(closed, [*inputs, Feature((0, 1, 2))], "")
     shapes = [v.aval.shape for v in closed.jaxpr.outvars]
     for result in results:
         if isinstance(result, ValueError):
@@ -156,7 +165,7 @@ def analyse(
             f"{out.axes}; accepted is [B, rows, columns, channels]: transpose it"
         )
     return Analysis(
-        out.fields, (rows, columns, depth), out.digest, tuple(walk.operations)
+        out.fields, (rows, columns, depth), out.digest, tuple(tracer.operations)
     )
 
 
@@ -183,38 +192,44 @@ def _on_any_platform(eqn: Any, traces: tuple[Trace, ...], scope: str) -> Trace:
     digest = digest_of(eqn.primitive.name, [trace.digest for trace in fine])
     constants = [trace for trace in fine if isinstance(trace, Constant)]
     if len(constants) == len(fine):
-        return dataclasses.replace(joined_constants(constants), digest=digest)
+        return dataclasses.replace(join_constants(constants), digest=digest)
     try:
-        return dataclasses.replace(joined(eqn, fine), digest=digest)
+        return dataclasses.replace(join_features(eqn, fine), digest=digest)
     except Refusal as why:
         return _refused(eqn, scope, str(why))
 
 
 @dataclasses.dataclass
-class _Walk:
+class _Tracer:
     """Traces the values of a jaxpr, for images of `size` rows and columns."""
 
     size: tuple[int, int]
     operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)
 
     def run(self, closed: Any, inputs: list[Trace], scope: str) -> list[Trace]:
-        """The results of a jaxpr. What is refused counts only if the result needs it,
-        so that statistics, say, which nobody reads do no harm."""
+        """Returns the traces of the results of a jaxpr.
+
+        A refused operation counts only if the result needs it: statistics, say, that
+        nobody reads do no harm.
+        """
         jaxpr = getattr(closed, "jaxpr", closed)
-        known: dict[Any, Trace] = dict(zip(jaxpr.invars, inputs, strict=True))
+        traces_of: dict[Any, Trace] = dict(zip(jaxpr.invars, inputs, strict=True))
         for i, v in enumerate(jaxpr.constvars):
-            known[v] = constant_of(closed.consts[i] if closed is not jaxpr else v.aval)
+            traces_of[v] = trace_constant(
+                closed.consts[i] if closed is not jaxpr else v.aval
+            )
 
         def read(atom: Any) -> Trace:
-            return constant_of(atom.val) if hasattr(atom, "val") else known[atom]
+            return trace_constant(atom.val) if hasattr(atom, "val") else traces_of[atom]
 
         for eqn in jaxpr.eqns:
             traces = [read(atom) for atom in eqn.invars]
             outputs = self.equation(eqn, traces, scope)
-            known.update(zip(eqn.outvars, outputs, strict=True))
+            traces_of.update(zip(eqn.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def equation(self, eqn: Any, traces: list[Trace], scope: str) -> list[Trace]:
+        """Returns the traces of the results of one equation."""
         name, params = eqn.primitive.name, eqn.params
         inner = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
         if name in CALLS:
@@ -233,10 +248,11 @@ class _Walk:
         try:
             if name in OPAQUE:
                 raise Refusal(OPAQUE[name])
-            made = through_features(eqn, fine)
+            feature = through_features(eqn, fine)
         except Refusal as why:
             return [_refused(eqn, inner, str(why))] * len(eqn.outvars)
-        return [self.signed(eqn, fine, made, i, inner) for i in range(len(eqn.outvars))]
+        count = len(eqn.outvars)
+        return [self.with_digest(eqn, fine, feature, i, inner) for i in range(count)]
 
     def platforms(self, eqn: Any, operands: list[Trace], scope: str) -> list[Trace]:
         """Returns the traces of a `jax.lax.platform_dependent`.
@@ -260,15 +276,15 @@ class _Walk:
             for traces in zip(*per_branch, strict=True)
         ]
 
-    def signed(
-        self, eqn: Any, traces: Operands, made: Feature, index: int, scope: str
+    def with_digest(
+        self, eqn: Any, traces: Operands, feature: Feature, index: int, scope: str
     ) -> Feature:
-        """`made`, the result number `index`, with its digest."""
+        """Returns a result, number `index` of the equation, with its digest."""
         name = eqn.primitive.name
         shape: list[Any] = list(eqn.outvars[index].aval.shape)
-        shape[made.axes[0]] = "batch"
+        shape[feature.axes[0]] = "batch"
         for axis, field, size in zip(
-            made.axes[1:], made.fields, self.size, strict=True
+            feature.axes[1:], feature.fields, self.size, strict=True
         ):
             # Pieces are shorter by multiples of the stride; so must all layers be.
             shape[axis] = shape[axis] * field.stride - size
@@ -286,8 +302,14 @@ class _Walk:
                 if isinstance(t, Constant)
             ]
         digest = digest_of(
-            name, index, static(eqn.params), shape, made.fields, others, digests
+            name,
+            index,
+            params_without_sizes(eqn.params),
+            shape,
+            feature.fields,
+            others,
+            digests,
         )
         where = f" in {scope!r}" if scope else ""
         self.operations.append((f"{name!r}{where}", digest))
-        return dataclasses.replace(made, digest=digest)
+        return dataclasses.replace(feature, digest=digest)

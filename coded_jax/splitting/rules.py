@@ -1,8 +1,8 @@
-"""What operations do to features of the image: a rule per primitive of jax.
+"""Rules for operations on features of the image, one per primitive of jax.
 
 A rule says where the axes and the field of the feature go, or raises `Refusal` where
 positions are mixed or told apart. Channels may be mixed at will. A primitive without a
-rule is refused. Here are those that see one position at a time; `windowed` has others.
+rule is refused. These see one position at a time; `window_rules` has the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.splitting.constants import kept_axes
+from coded_jax.splitting.constants import axes_kept_by_reshape
 from coded_jax.splitting.traces import Constant, Feature, Field, Refusal
 
 Operands = list[Feature | Constant]
@@ -35,7 +35,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers the rule of some primitives."""
+    """Registers a rule for the primitives of these names."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
@@ -45,7 +45,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def through_features(eqn: Any, traces: Operands) -> Feature:
-    """The trace of all that `eqn` makes of operands that depend on the image.
+    """Returns the trace of the results of an equation, of which operands are features.
 
     Its digest is left to the caller.
 
@@ -59,8 +59,8 @@ def through_features(eqn: Any, traces: Operands) -> Feature:
 
 
 @rule(*ELEMENTWISE)
-def joined(eqn: Any, traces: Operands) -> Feature:
-    """Operands of one shape, or scalars, put together position by position."""
+def join_features(eqn: Any, traces: Operands) -> Feature:
+    """Joins operands of one shape, or scalars, position by position."""
     features = [t for t in traces if isinstance(t, Feature)]
     first = features[0]
     if len({f.axes for f in features}) > 1:
@@ -69,17 +69,16 @@ def joined(eqn: Any, traces: Operands) -> Feature:
         if isinstance(t, Constant):
             _check_constant(t, first)
     fields = []
-    for which, axis in ((0, "rows"), (1, "columns")):
-        strides = [f.fields[which].stride for f in features]
+    for i, axis in enumerate(("rows", "columns")):
+        strides = [f.fields[i].stride for f in features]
         if len(set(strides)) > 1:
             raise Refusal(
                 f"joins branches of different strides along the {axis}, "
                 + " and ".join(map(str, sorted(set(strides))))
             )
-        low = min(f.fields[which].low for f in features)
-        fields.append(
-            Field(strides[0], low, max(f.fields[which].high for f in features))
-        )
+        low = min(f.fields[i].low for f in features)
+        high = max(f.fields[i].high for f in features)
+        fields.append(Field(strides[0], low, high))
     last = [
         first.last[i] if len({f.last[i] for f in features}) == 1 else None
         for i in range(2)
@@ -105,8 +104,8 @@ def _check_constant(constant: Constant, feature: Feature) -> None:
             )
 
 
-def only(traces: Operands, what: str = "a second operand") -> Feature:
-    """The first operand, which alone may depend on the image.
+def sole_feature(traces: Operands, what: str = "a second operand") -> Feature:
+    """Returns the first operand, which alone may depend on the image.
 
     Raises:
       Refusal: it does not, or another one does; `what` says which in the message.
@@ -117,16 +116,19 @@ def only(traces: Operands, what: str = "a second operand") -> Feature:
     return first
 
 
-def reduced(eqn: Any, traces: Operands) -> Feature:
-    """Of a reduction: as many operands as results, then perhaps initial values."""
+def join_reduced(eqn: Any, traces: Operands) -> Feature:
+    """Joins the operands of a reduction, which has as many results.
+
+    Further operands are its initial values, and constants.
+    """
     count = len(eqn.outvars)
     if not all(isinstance(t, Feature) == (i < count) for i, t in enumerate(traces)):
         raise Refusal("takes a constant together with the image")
-    return joined(eqn, traces[:count])
+    return join_features(eqn, traces[:count])
 
 
-def names(feature: Feature, axes: set[int]) -> str:
-    """What these axes of the array are, for messages: as "rows and columns"."""
+def axis_names(feature: Feature, axes: set[int]) -> str:
+    """Names axes of the array for messages: as "rows and columns"."""
     kinds = ("batch", "rows", "columns")
     held = [n for n, axis in zip(kinds, feature.axes, strict=True) if axis in axes]
     return " and ".join(held)
@@ -135,47 +137,51 @@ def names(feature: Feature, axes: set[int]) -> str:
 @rule("transpose")
 def _transpose(eqn: Any, traces: Operands) -> Feature:
     order = eqn.params["permutation"]
-    return only(traces).moved({axis: i for i, axis in enumerate(order)})
+    return sole_feature(traces).remap_axes({axis: i for i, axis in enumerate(order)})
 
 
 @rule("broadcast_in_dim")
 def _broadcast(eqn: Any, traces: Operands) -> Feature:
-    feature, to = only(traces), eqn.params["broadcast_dimensions"]
+    feature, to = sole_feature(traces), eqn.params["broadcast_dimensions"]
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     grown = {axis for axis in feature.axes if before[axis] != after[to[axis]]}
     if grown:
-        raise Refusal(f"repeats {names(feature, grown)} (edge padding, upsampling)")
-    return feature.moved(dict(enumerate(to)))
+        raise Refusal(
+            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
+        )
+    return feature.remap_axes(dict(enumerate(to)))
 
 
 @rule("tile")
 def _tile(eqn: Any, traces: Operands) -> Feature:
-    feature, reps = only(traces), eqn.params["reps"]
+    feature, reps = sole_feature(traces), eqn.params["reps"]
     grown = {axis for axis in feature.axes if reps[axis] != 1}
     if grown:
-        raise Refusal(f"repeats {names(feature, grown)} (edge padding, upsampling)")
+        raise Refusal(
+            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
+        )
     return feature
 
 
 @rule("stack")
 def _stack(eqn: Any, traces: Operands) -> Feature:
-    feature, new = joined(eqn, traces), eqn.params["axis"]
-    return feature.moved({axis: axis + (axis >= new) for axis in feature.axes})
+    feature, new = join_features(eqn, traces), eqn.params["axis"]
+    return feature.remap_axes({axis: axis + (axis >= new) for axis in feature.axes})
 
 
 @rule("unstack")
 def _unstack(eqn: Any, traces: Operands) -> Feature:
-    feature, gone = only(traces), eqn.params["axis"]
+    feature, gone = sole_feature(traces), eqn.params["axis"]
     if gone in feature.axes:
-        raise Refusal(f"drops {names(feature, {gone})}")
-    return feature.moved({axis: axis - (axis > gone) for axis in feature.axes})
+        raise Refusal(f"drops {axis_names(feature, {gone})}")
+    return feature.remap_axes({axis: axis - (axis > gone) for axis in feature.axes})
 
 
 @rule("reshape", "squeeze")
 def _reshape(eqn: Any, traces: Operands) -> Feature:
-    feature = only(traces)
+    feature = sole_feature(traces)
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    kept = kept_axes(before, after)
+    kept = axes_kept_by_reshape(before, after)
     if "dimensions" in eqn.params and eqn.primitive.name == "squeeze":
         left = [a for a in range(len(before)) if a not in eqn.params["dimensions"]]
         kept = {axis: i for i, axis in enumerate(left)}
@@ -183,9 +189,9 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     if lost and before != after:
         cause = "drops" if eqn.primitive.name == "squeeze" else "merges or splits"
         raise Refusal(
-            f"{cause} {names(feature, lost)} (flatten, patches, pixel shuffle)"
+            f"{cause} {axis_names(feature, lost)} (flatten, patches, pixel shuffle)"
         )
-    return feature if before == after else feature.moved(kept)
+    return feature if before == after else feature.remap_axes(kept)
 
 
 @rule(
@@ -201,17 +207,17 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     "reduce_xor",
 )
 def _reduce(eqn: Any, traces: Operands) -> Feature:
-    feature = reduced(eqn, traces)
+    feature = join_reduced(eqn, traces)
     axes = eqn.params["dimensions" if eqn.primitive.name == "reduce" else "axes"]
     if feature.axes[0] in axes:
         raise Refusal("reduces over the batch (batch norm in training mode?)")
     if set(feature.axes) & set(axes):
-        over = names(feature, set(axes))
+        over = axis_names(feature, set(axes))
         raise Refusal(
             f"reduces over all {over} (global pooling, or a norm over positions)"
         )
     left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in axes]
-    return feature.moved({axis: i for i, axis in enumerate(left)})
+    return feature.remap_axes({axis: i for i, axis in enumerate(left)})
 
 
 @rule(
@@ -227,11 +233,11 @@ def _reduce(eqn: Any, traces: Operands) -> Feature:
     "top_k",
 )
 def _along_channels(eqn: Any, traces: Operands) -> Feature:
-    feature, params = joined(eqn, traces), eqn.params
+    feature, params = join_features(eqn, traces), eqn.params
     last = len(eqn.invars[0].aval.shape) - 1
     keys = ("dimensions", "dimension", "axis", "axes")
     axes = next((params[key] for key in keys if key in params), last)
-    held = names(feature, set(np.atleast_1d(axes).tolist()))
+    held = axis_names(feature, set(np.atleast_1d(axes).tolist()))
     if held:
         hints = {"rev": "reflect padding?", "concatenate": "wrap or edge padding?"}
         hint = hints.get(eqn.primitive.name, "which mixes positions")
@@ -247,12 +253,12 @@ def _dot(eqn: Any, traces: Operands) -> Feature:
     feature, constant = traces[which], traces[1 - which]
     assert isinstance(feature, Feature) and isinstance(constant, Constant)
     contracted, batched = eqn.params["dimension_numbers"]
-    mixed = names(feature, set(contracted[which]))
+    mixed = axis_names(feature, set(contracted[which]))
     if mixed:
         raise Refusal(f"sums over {mixed} (a dense layer over positions, or a resize)")
-    told = {b: c for b, c in zip(batched[which], batched[1 - which], strict=True)}
+    partners = dict(zip(batched[which], batched[1 - which], strict=True))
     for axis in feature.axes:
-        if told.get(axis) in constant.varying | set(constant.border):
+        if partners.get(axis) in constant.varying | set(constant.border):
             raise Refusal("multiplies each position by a weight of its own")
     # Output: batch axes, then the free axes of the left, then those of the right.
     free = [
@@ -262,4 +268,4 @@ def _dot(eqn: Any, traces: Operands) -> Feature:
     before = len(batched[0]) + (len(free[0]) if which else 0)
     to = {axis: i for i, axis in enumerate(batched[which])}
     to.update((axis, before + i) for i, axis in enumerate(free[which]))
-    return feature.moved(to)
+    return feature.remap_axes(to)

@@ -1,4 +1,4 @@
-"""What is known of a value inside `f_conv`: a feature of the image, or a constant.
+"""Traces: the facts about a value inside `f_conv`, a feature or a constant.
 
 A feature knows which of its axes are batch, rows and columns and which interval of the
 image each position depends on. A constant knows along which axes it may vary. Every
@@ -30,7 +30,7 @@ class Field(NamedTuple):
     high: int = 1
 
     def through(self, kernel: int, stride: int, dilation: int, padding: int) -> Field:
-        """The field after one more windowed operation."""
+        """Returns the field after one more windowed operation."""
         reach = (kernel - 1) * dilation
         return Field(
             stride=self.stride * stride,
@@ -39,14 +39,14 @@ class Field(NamedTuple):
         )
 
     def window(self, a: int, b: int) -> tuple[int, int]:
-        """The interval of the image that features `[a, b)` need, padding included."""
+        """Returns the pixels that features `[a, b)` need, padding included."""
         return a * self.stride + self.low, (b - 1) * self.stride + self.high
 
 
 Fields = tuple[Field, Field]  # rows, columns
-# Of the integers that are computed: the grid of indices of half of 1,448 rows and as
-# many columns, which x[:, ::2, ::2] makes before jax 0.8.
-MOST_KNOWN = 2**20
+# Largest array of integers whose values are computed: the grid of indices of half of
+# 1,448 rows and as many columns, which x[:, ::2, ::2] makes before jax 0.8.
+MAX_KNOWN_INTEGERS = 2**20
 
 
 class Window(NamedTuple):
@@ -61,7 +61,7 @@ class Window(NamedTuple):
 
     @property
     def trivial(self) -> bool:
-        """Whether each output position sees the input at the same position alone."""
+        """Returns whether each output sees the input at its own position alone."""
         return self[1:] == (1, 1, self.dilation, 0, 0)
 
 
@@ -72,9 +72,10 @@ def windows(
     dilation: int = 1,
     padding: tuple[int, int] = (0, 0),
 ) -> list[Window]:
-    """The steps of a windowed operation: a crop for negative padding, then the window.
+    """Returns the steps of a windowed operation: a crop, then the window.
 
-    A crop counts as a window that needs all that it drops. So it holds at every layer
+    Negative padding crops. A crop counts as a window that needs all that it drops. So
+    it holds at every layer
     that a position beyond the first or the last would need pixels beyond the image,
     on which the windows of the pieces rely.
     """
@@ -93,7 +94,7 @@ class Feature:
       axes: which axes are batch, rows and columns; all others are channels.
       fields: receptive field along rows and columns.
       last: the last window that was not trivial, along rows and columns.
-      digest: of how it was made.
+      digest: of the operations that made it.
     """
 
     axes: tuple[int, int, int]
@@ -101,13 +102,13 @@ class Feature:
     last: tuple[Window | None, Window | None] = (None, None)
     digest: int = 0
 
-    def moved(self, to: Mapping[int, int]) -> Feature:
-        """With every axis `a` now being axis `to[a]`."""
+    def remap_axes(self, to: Mapping[int, int]) -> Feature:
+        """Returns the feature with every axis `a` as axis `to[a]`."""
         batch, rows, columns = (to[axis] for axis in self.axes)
         return dataclasses.replace(self, axes=(batch, rows, columns))
 
     def through(self, *steps: Iterable[Window]) -> Feature:
-        """After the given windows along rows and along columns."""
+        """Returns the feature after windows along rows and along columns."""
         fields, last = list(self.fields), list(self.last)
         for axis, axis_steps in enumerate(steps):
             for w in axis_steps:
@@ -128,7 +129,7 @@ class Constant:
       varying: axes along which its values may differ.
       border: axes along which they differ at the borders only, because all positions
         alike went through this padded window.
-      digest: of how it was made.
+      digest: of the operations that made it.
       value: of integers computed from literals, where it is known.
     """
 
@@ -137,8 +138,8 @@ class Constant:
     digest: int = 0
     value: Any = None
 
-    def moved(self, to: Mapping[int, int]) -> Constant:
-        """With every axis `a` now being axis `to[a]`; axes that are not in it are gone.
+    def remap_axes(self, to: Mapping[int, int]) -> Constant:
+        """Returns the constant with axis `a` as axis `to[a]`; axes not in it are gone.
 
         The digest stays and the value goes.
         """
@@ -150,20 +151,20 @@ class Constant:
 
 
 class Refusal(Exception):
-    """Why an operation cannot be split, as the rest of `operation 'add' of ..`."""
+    """The reason why an operation cannot be split: `operation 'add' of .. <reason>`."""
 
 
 Trace = Feature | Constant | ValueError  # an error counts once the result needs it
 
 
 def digest_of(*parts: Any) -> int:
-    """A number that is the same for equal parts, in this process."""
+    """Returns a number that is the same for equal parts, in this process."""
     # Not hash(parts): hash(-1) is hash(-2). Functions show their address.
     return hash(re.sub(r" at 0x[0-9a-f]+", "", repr(parts)))
 
 
-def constant_of(value: Any, name: Any = None) -> Constant:
-    """The trace of an array, or of anything with a shape, called `name`."""
+def trace_constant(value: Any, name: Any = None) -> Constant:
+    """Returns the trace of an array, or of anything with a shape, called `name`."""
     shape = getattr(value, "shape", ())
     varying = frozenset(axis for axis, size in enumerate(shape) if size > 1)
     try:
@@ -172,6 +173,6 @@ def constant_of(value: Any, name: Any = None) -> Constant:
         array = np.asarray(None)
     if array.dtype == object:  # abstract, too
         return Constant(varying, digest=digest_of(name, shape))
-    few = array.dtype.kind in "iub" and array.size <= MOST_KNOWN
+    few = array.dtype.kind in "iub" and array.size <= MAX_KNOWN_INTEGERS
     digest = digest_of(name, hash(array.tobytes()))
     return Constant(varying, digest=digest, value=array if few else None)

@@ -1,4 +1,4 @@
-"""What operations that see or take several positions do to features of the image.
+"""Rules for operations on features of the image that see or take several positions.
 
 Convolutions, pooling, padding, slices, and the indexing that is a slice in disguise.
 """
@@ -10,8 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.splitting.constants import window_steps
-from coded_jax.splitting.rules import Operands, names, only, reduced, rule
+from coded_jax.splitting.constants import windows_of_operation
+from coded_jax.splitting.rules import (
+    Operands,
+    axis_names,
+    join_reduced,
+    rule,
+    sole_feature,
+)
 from coded_jax.splitting.traces import (
     Constant,
     Feature,
@@ -24,7 +30,7 @@ from coded_jax.splitting.traces import (
 
 @rule("conv_general_dilated")
 def _convolution(eqn: Any, traces: Operands) -> Feature:
-    feature, params = only(traces, "a kernel"), eqn.params
+    feature, params = sole_feature(traces, "a kernel"), eqn.params
     numbers = params["dimension_numbers"]
     batch, channels, *spatial = numbers.lhs_spec
     if feature.axes[0] != batch or channels in feature.axes:
@@ -36,8 +42,8 @@ def _convolution(eqn: Any, traces: Operands) -> Feature:
         raise Refusal("dilates its input (a transposed convolution)")
     if params["batch_group_count"] != 1:
         raise Refusal("groups the batch")
-    made = _windowed(eqn, feature)
-    return dataclasses.replace(made, axes=(numbers.out_spec[0], *made.axes[1:]))
+    result = _through_windows(eqn, feature)
+    return dataclasses.replace(result, axes=(numbers.out_spec[0], *result.axes[1:]))
 
 
 @rule(
@@ -49,7 +55,7 @@ def _convolution(eqn: Any, traces: Operands) -> Feature:
 )
 def _pool(eqn: Any, traces: Operands) -> Feature:
     name, params = eqn.primitive.name, eqn.params
-    feature = reduced(eqn, traces)
+    feature = join_reduced(eqn, traces)
     gaps = (
         [interior + 1 for *_, interior in params["padding_config"]]
         if name == "pad"
@@ -57,21 +63,21 @@ def _pool(eqn: Any, traces: Operands) -> Feature:
     )
     if any(gaps[axis] != 1 for axis in feature.axes):
         raise Refusal("puts gaps between positions (upsampling)")
-    if window_steps(eqn)[feature.axes[0]][1]:
+    if windows_of_operation(eqn)[feature.axes[0]][1]:
         raise Refusal("has a window or padding over the batch")
-    return _windowed(eqn, feature)
+    return _through_windows(eqn, feature)
 
 
-def _windowed(eqn: Any, feature: Feature) -> Feature:
+def _through_windows(eqn: Any, feature: Feature) -> Feature:
     batch, rows, columns = feature.axes
-    steps = window_steps(eqn)
-    made = feature.through(steps[rows][1], steps[columns][1])
-    return dataclasses.replace(made, axes=(batch, steps[rows][0], steps[columns][0]))
+    steps = windows_of_operation(eqn)
+    result = feature.through(steps[rows][1], steps[columns][1])
+    return dataclasses.replace(result, axes=(batch, steps[rows][0], steps[columns][0]))
 
 
 @rule("slice")
 def _slice(eqn: Any, traces: Operands) -> Feature:
-    feature, params = only(traces), eqn.params
+    feature, params = sole_feature(traces), eqn.params
     sizes = eqn.invars[0].aval.shape
     strides = params["strides"] or (1,) * len(sizes)
 
@@ -88,23 +94,23 @@ def _slice(eqn: Any, traces: Operands) -> Feature:
 
 @rule("dynamic_slice")
 def _dynamic_slice(eqn: Any, traces: Operands) -> Feature:
-    feature, sizes = only(traces, "an index"), eqn.params["slice_sizes"]
+    feature, sizes = sole_feature(traces, "an index"), eqn.params["slice_sizes"]
     cut = {a for a in feature.axes if sizes[a] != eqn.invars[0].aval.shape[a]}
     if cut:
-        raise Refusal(f"takes a part of {names(feature, cut)} by computed indices")
+        raise Refusal(f"takes a part of {axis_names(feature, cut)} by computed indices")
     return feature
 
 
 @rule("gather")
 def _gather(eqn: Any, traces: Operands) -> Feature:
-    feature, numbers = only(traces, "an index"), eqn.params["dimension_numbers"]
+    feature, numbers = sole_feature(traces, "an index"), eqn.params["dimension_numbers"]
     sizes, shape = eqn.params["slice_sizes"], eqn.invars[0].aval.shape
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     kept = [axis for axis in range(len(shape)) if axis not in gone]
     to = dict(zip(kept, numbers.offset_dims, strict=True))
     indexed = [axis for axis in feature.axes if sizes[axis] != shape[axis]]
     if feature.axes[0] in indexed or set(indexed) - set(numbers.start_index_map):
-        raise Refusal(f"indexes {names(feature, set(indexed))}")
+        raise Refusal(f"indexes {axis_names(feature, set(indexed))}")
     # What is left of the axes of the indices, but the last, fills the other axes.
     rank = len(eqn.outvars[0].aval.shape)
     places = [axis for axis in range(rank) if axis not in numbers.offset_dims]
@@ -112,11 +118,12 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
     for axis in indexed:
         # Before jax 0.8, x[:, ::2, ::2] is a gather by a grid of indices.
         indices = traces[1].value if isinstance(traces[1], Constant) else None
-        found = _progression(indices, numbers.start_index_map.index(axis))
-        place, start, stride, count = found or (0, 0, 1, shape[axis] + 1)
+        progression = _progression(indices, numbers.start_index_map.index(axis))
+        # One more than there are, which is refused below, for all other indices.
+        place, start, stride, count = progression or (0, 0, 1, shape[axis] + 1)
         end = start + (count - 1) * stride + 1
         if axis in to or end > shape[axis]:
-            raise Refusal(f"indexes {names(feature, {axis})} (resize?)")
+            raise Refusal(f"indexes {axis_names(feature, {axis})} (resize?)")
         to[axis] = places[place]
         # A stride may skip some positions at the end, as a slice would.
         spare = min(stride - 1, shape[axis] - end)
@@ -125,20 +132,23 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
     if len({to[axis] for axis in feature.axes if axis in to}) < 3:
         raise Refusal("drops rows or columns, or takes a diagonal")
     feature = feature.through(steps[feature.axes[1]], steps[feature.axes[2]])
-    return feature.moved(to)
+    return feature.remap_axes(to)
 
 
 def index_digest(indices: Constant) -> int:
-    """Of the indices of a gather: without their number, if they are evenly spaced."""
+    """Digests the indices of a gather, without their number if evenly spaced."""
     parts = range(0 if indices.value is None else np.shape(indices.value)[-1])
-    found = [_progression(indices.value, part) for part in parts]
-    if not found or None in found:
+    progressions = [_progression(indices.value, part) for part in parts]
+    if not progressions or None in progressions:
         return indices.digest
-    return digest_of([one[:3] for one in found if one])
+    return digest_of([progression[:3] for progression in progressions if progression])
 
 
 def _progression(indices: Any, part: int) -> tuple[int, int, int, int] | None:
-    """Of `indices[..., part] = start + stride*i`: axis of `i`, start, stride, count."""
+    """Finds `indices[..., part] = start + stride*i`: axis of `i`, start, stride, count.
+
+    None where the indices are not such a progression.
+    """
     if indices is None:
         return None
     indices = np.asarray(indices)[..., part]

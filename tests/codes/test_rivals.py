@@ -20,7 +20,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.training import losses, tasks
 from coded_jax.types import BaseModel, CodeShape, Split
-from tests.models.test_models import random_variables
+from tests.models.published import random_variables
 from tests.pipelines import UNTRAINED, untrained
 
 B = 3

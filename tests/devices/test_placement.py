@@ -23,7 +23,7 @@ from coded_jax.training import steps, tasks
 from coded_jax.training.losses import base_losses, coded_losses, with_targets
 from coded_jax.types import CodeShape, Dataset, Split
 from tests.devices.counts import devices
-from tests.models.test_models import random_variables
+from tests.models.published import random_variables
 from tests.parameters import long
 from tests.pipelines import learned, one_stage
 

@@ -29,7 +29,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import BaseModel, CodeShape
-from tests.models.test_models import random_variables
+from tests.models.published import random_variables
 from tests.pipelines import learned, one_stage
 
 B = 3

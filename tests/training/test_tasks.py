@@ -28,7 +28,7 @@ from coded_jax.training.losses import (
 )
 from coded_jax.types import CodeShape, Dataset, Split, chain
 from tests import pipelines
-from tests.models.test_models import random_variables
+from tests.models.published import random_variables
 from tests.pipelines import one_stage, plainly
 
 SHAPE, MEAN, STD = (28, 28, 1), (0.1,), (0.3,)

@@ -1,0 +1,50 @@
+"""Base models by name. A new one is a file beside this one and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from coded_jax.checks import require
+from coded_jax.models import lenet5, mobilenet, resnet, vgg
+from coded_jax.types import BaseModel
+
+
+class Network(NamedTuple):
+    """A registered network.
+
+    Attributes:
+      make: `width -> BaseModel`, of so many times the published maps.
+      deep: whether dense codes would cost more than the network gains; by default its
+        systematic codes are then linear and low_rank.
+    """
+
+    make: Callable[[float], BaseModel]
+    deep: bool
+
+
+BASE_MODELS: dict[str, Network] = {
+    "lenet5": Network(lenet5.lenet5, deep=False),
+    "vgg16": Network(vgg.vgg16, deep=True),
+    "resnet18": Network(resnet.resnet18, deep=True),
+    "mobilenet": Network(mobilenet.mobilenet, deep=True),
+}
+
+
+def make_base_model(name: str, width: float = 1.0) -> BaseModel:
+    """Makes the base model called `name`.
+
+    Args:
+      name: one of `BASE_MODELS`.
+      width: times the maps of the published network.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    require("base_model", name, name in BASE_MODELS, f"one of {list(BASE_MODELS)}")
+    return BASE_MODELS[name].make(width)
+
+
+def is_deep(name: str) -> bool:
+    """Returns whether a registered network is deep; those of users count as not."""
+    return name in BASE_MODELS and BASE_MODELS[name].deep

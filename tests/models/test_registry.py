@@ -1,0 +1,65 @@
+"""Base models by name, and the shapes of their blocks."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from coded_jax.models import BASE_MODELS, make_base_model
+from coded_jax.models.registry import is_deep
+from tests.models.published import abstract_variables
+
+MAPS = {
+    "vgg16": (64,) * 2 + (128,) * 2 + (256,) * 3 + (512,) * 6,
+    "resnet18": (64,) * 3 + (128,) * 2 + (256,) * 2 + (512,) * 2,
+    "mobilenet": (32, 16) + (24,) * 2 + (32,) * 3 + (64,) * 4 + (96,) * 3,
+}
+# Rows of the maps of every block, for images of 28 and of 32.
+ROWS = {
+    ("vgg16", 28): (28, 14, 14, 7, 7, 7, 4, 4, 4, 2, 2, 2, 1),
+    ("vgg16", 32): (32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1),
+    ("resnet18", 28): (28, 28, 28, 14, 14, 7, 7, 4, 4),
+    ("resnet18", 32): (32, 32, 32, 16, 16, 8, 8, 4, 4),
+    ("mobilenet", 28): (28,) * 4 + (14,) * 3 + (7,) * 7,
+    ("mobilenet", 32): (32,) * 4 + (16,) * 3 + (8,) * 7,
+}
+
+
+def test_unknown_base_model_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^base_model: 'lenet' given, one of \['lenet5'"
+    ):
+        make_base_model("lenet")
+
+
+def test_default_codes_of_deep_networks_are_cheap_ones():
+    assert [name for name in BASE_MODELS if is_deep(name)] == [
+        "vgg16",
+        "resnet18",
+        "mobilenet",
+    ]
+    assert not is_deep("own")  # a network of the user's
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("image_shape", [(28, 28, 1), (32, 32, 3)])
+@pytest.mark.parametrize("width", [1.0, 1 / 8])
+def test_shapes_of_every_block(name, image_shape, width):
+    base = make_base_model(name, width)
+    variables = abstract_variables(name, image_shape, 7, width)
+    x = jax.ShapeDtypeStruct((3, *image_shape), jnp.float32)
+    found = []
+    for block in base.blocks:
+        x = jax.eval_shape(block, variables, x)
+        found.append(x.shape)
+    assert found == [
+        (3, rows, rows, int(maps * width))
+        for rows, maps in zip(ROWS[name, image_shape[0]], MAPS[name], strict=True)
+    ]
+    assert jax.eval_shape(base.head, variables, x).shape == (3, 7)
+
+
+def test_some_maps_are_always_left():
+    narrow = abstract_variables("vgg16", (28, 28, 1), width=1e-3)
+    assert narrow["head"]["params"]["logits"]["kernel"].shape == (1, 10)
+    lenet = abstract_variables("lenet5", (28, 28, 1), width=0.5)["f_conv"]["params"]
+    assert [lenet[f"Conv_{i}"]["bias"].shape for i in (0, 1)] == [(3,), (8,)]

@@ -1,0 +1,135 @@
+"""Plans of splits, by hand, and what cannot be planned."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from coded_jax.splitting import AxisPlan, split
+from coded_jax.splitting.plan import make_plan
+from tests.splitting.exactness import assert_exact, conv, lenet_args, plan_of
+
+# LeNet-5: features [0, 2) need pixels [0, 20), and features are 4 pixels apart.
+LENET5 = {
+    (1, 1): dict(rows=(28, (0,)), columns=(28, (0,)), work=1),
+    (2, 1): dict(rows=(20, (0, 8)), columns=(28, (0,)), work=20 / 28),
+    (4, 1): dict(rows=(16, (0, 4, 8, 12)), columns=(28, (0,)), work=16 / 28),
+    (1, 2): dict(rows=(28, (0,)), columns=(20, (0, 8)), work=20 / 28),
+    (2, 2): dict(rows=(20, (0, 8)), columns=(20, (0, 8)), work=20 * 20 / (28 * 28)),
+}
+
+
+@pytest.mark.parametrize("grid", LENET5)
+def test_lenet5(lenet, grid):
+    base, variables = lenet
+    plan = make_plan(base.f_conv, variables, (28, 28, 1), grid)
+    expected = LENET5[grid]
+    for axis, parts in (("rows", grid[0]), ("columns", grid[1])):
+        window, starts = expected[axis]
+        # Without padding nothing is cut, and 4 features divide by 1, 2 and 4.
+        share, cuts = 4 // parts, (0,) * parts
+        assert getattr(plan, axis) == AxisPlan(28, window, starts, 4, share, cuts)
+        assert getattr(plan, axis).surplus == 0
+    assert plan.grid == grid and plan.k == grid[0] * grid[1]
+    assert plan.piece_shape == (expected["rows"][0], expected["columns"][0], 1)
+    assert plan.share_shape == (4 // grid[0], 4 // grid[1], 16)
+    assert plan.work_fraction == pytest.approx(expected["work"], rel=1e-12)
+    assert_exact(functools.partial(base.f_conv, variables), plan)
+
+
+def test_same_padding_and_surplus_by_hand():
+    # 13 features in shares of ceil(13/3) = 5, the last moved up to end at 13: features
+    # [0, 5), [5, 10), [8, 13) need rows [0, 6), [4, 11), [7, 13), at most 7.
+    plan = plan_of(conv, (13, 9, 1), (3, 1))
+    assert plan.rows == AxisPlan(13, 7, (0, 4, 6), 13, 5, (0, 1, 2))
+    assert plan.rows.surplus == 2
+    assert plan.columns == AxisPlan(9, 9, (0,), 9, 9, (0,))
+    assert_exact(conv, plan)
+
+
+def test_stride_by_hand():
+    # Features [0, 4), [4, 8) need rows [0, 8), [7, 16). Starts are even, so the second
+    # piece is rows 6 to 16, and its first feature is the first that is its own.
+    f = functools.partial(conv, stride=(2, 2), padding=((1, 1), (1, 1)))
+    plan = plan_of(f, (16, 16, 1), (2, 1))
+    assert plan.rows == AxisPlan(16, 10, (0, 6), 8, 4, (0, 1))
+    assert_exact(f, plan)
+
+
+def test_length_of_pieces_is_that_of_the_image_modulo_the_stride():
+    # 17 rows, SAME, stride 2: 9 features with low padding 1 (8*2 + 3 - 17 = 2 missing).
+    # Shares [0, 5), [4, 9) need rows [0, 10), [7, 17). An odd length from an even start
+    # that reaches row 17: 11 from 6. An even length would pad low by 0 instead.
+    f = functools.partial(conv, stride=(2, 1))
+    plan = plan_of(f, (17, 8, 1), (2, 1))
+    assert plan.rows == AxisPlan(17, 11, (0, 6), 9, 5, (0, 1))
+    assert_exact(f, plan)
+
+
+def test_halos_are_the_pixels_that_several_pieces_hold(lenet):
+    # Rows [0, 20) and [8, 28); [0, 16), [4, 20), [8, 24), [12, 28).
+    assert make_plan(*lenet_args(lenet), (2, 1)).rows.halos == (12, 12)
+    assert make_plan(*lenet_args(lenet), (4, 1)).rows.halos == (12, 16, 16, 12)
+    # Rows [0, 7), [4, 11), [6, 13).
+    assert plan_of(conv, (13, 9, 1), (3, 1)).rows.halos == (3, 7, 5)
+    assert plan_of(conv, (13, 9, 1), (3, 1)).columns.halos == (0,)
+    assert plan_of(jnp.tanh, (8, 8, 1), (4, 1)).rows.halos == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("parts", [0, 3, 5, -1])
+def test_empty_pieces_are_refused(lenet, parts):
+    # 4 features: 3 shares of 2 would leave the third empty.
+    for grid, name in (((parts, 1), "rows"), ((1, parts), "columns")):
+        with pytest.raises(ValueError, match=f"^k: {parts} pieces along the {name} "):
+            make_plan(*lenet_args(lenet), grid)
+
+
+def test_accepted_numbers_of_pieces_are_named(lenet):
+    with pytest.raises(ValueError, match=r"accepted are \[1, 2, 4\]"):
+        make_plan(*lenet_args(lenet), (3, 1))
+
+
+def test_pieces_as_large_as_the_image_are_refused():
+    # 15x15 kernels reach 7 pixels: 6 of 12 features need 6 + 7 > 12 of them.
+    f = functools.partial(conv, kernel=(15, 15))
+    for grid, name in (((2, 1), "rows"), ((1, 2), "columns")):
+        with pytest.raises(ValueError, match=f"^k: .* all 12 {name} of the image"):
+            plan_of(f, (12, 12, 1), grid)
+    assert plan_of(f, (12, 12, 1), (1, 1)).work_fraction == 1
+
+
+def test_networks_that_look_at_the_size_of_the_image_are_refused():
+    def adaptive_pool(x):  # to 4x4 features, whatever it is given
+        window = (x.shape[1] // 4, x.shape[2] // 4)
+        return nn.max_pool(x, window, window)
+
+    with pytest.raises(ValueError, match="^f_conv: "):
+        plan_of(lambda x: adaptive_pool(conv(x)), (28, 28, 1), (2, 1))
+
+
+@pytest.mark.parametrize(
+    "f, words",
+    [
+        (lambda x: conv(x) * (x.shape[1] / 24), "'mul' depends .*adaptive pooling"),
+        (lambda x: conv(x[:, :20]), "'slice' depends on .*: crop relative to its end"),
+        (lambda x: jnp.tanh(x) if x.shape[1] > 20 else x, "'tanh' depends on the size"),
+        (lambda x: x.reshape(-1, 24, 24, 1), "fails for pieces"),
+        (lambda x: x.reshape(2, 24, 24, 1), r"fails for pieces .*\(cannot reshape"),
+        (lambda x: conv(x, stride=(2, 1))[:, : 1 + x.shape[1] // 3], "depends on the"),
+    ],
+)
+def test_functions_that_do_something_else_on_pieces_are_refused(f, words):
+    with pytest.raises(ValueError, match=f"^f_conv: .*{words}") as error:
+        plan_of(f, (24, 24, 1), (2, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_a_plan_is_static(lenet):
+    plan = make_plan(*lenet_args(lenet), (2, 1))
+    again = make_plan(*lenet_args(lenet), (2, 1))
+    assert plan == again and hash(plan) == hash(again)
+    pieces = jax.jit(split, static_argnums=0)(plan, jnp.zeros((1, 28, 28, 1)))
+    chex.assert_shape(pieces, (2, 1, 20, 28, 1))
