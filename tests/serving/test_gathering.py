@@ -34,7 +34,7 @@ class Pool:
 
 
 def gathering(pool, code="mds", limit=NEVER, degrade=False, hedge=None, without=()):
-    code = codes.CODES[code](CodeShape(2, 1, (1, 1, 1), SHARE))
+    code = codes.make_code(code, CodeShape(2, 1, (1, 1, 1), SHARE))
     calls = [
         Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
         for i in range(3)
