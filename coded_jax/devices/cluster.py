@@ -1,7 +1,7 @@
-"""Ray, for the cluster engine: one that is started on this machine, or another one.
+"""A Ray cluster: one that is started on this machine, or another one that is joined.
 
-What is started here keeps to the loopback interface, which Ray by itself does not; a
-cluster beyond it is joined only with Ray's authentication by token.
+A cluster that is started here keeps to the loopback interface, which Ray by itself does
+not; a cluster beyond it is joined only with Ray's authentication by token.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
+
+from coded_jax.checks import require
 
 STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
 OLDEST = (2, 52)  # the first Ray with authentication by token
@@ -24,7 +26,11 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def import_ray() -> Any:
-    """Raises ImportError, with what to install, where there is no Ray of use."""
+    """Imports Ray.
+
+    Raises:
+      ImportError: it is missing or too old; says how to install it.
+    """
     try:
         import ray
     except ImportError:
@@ -38,7 +44,7 @@ def import_ray() -> Any:
 
 @contextlib.contextmanager
 def _own_handlers() -> Iterator[None]:
-    """Keeps what the program does on SIGTERM, which Ray would replace."""
+    """Keeps the program's own handler of SIGTERM, which Ray would replace."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -76,12 +82,12 @@ def connect(address: str | None, n: int) -> None:
         raise RuntimeError(
             f"address: no Ray cluster at {address!r} ({error})"
         ) from error
-    found = {node["NodeManagerAddress"] for node in ray.nodes()}
-    if loopback and not all(ipaddress.ip_address(each).is_loopback for each in found):
+    machines = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if loopback and not _on_loopback(machines):
         ray.shutdown()
         raise ValueError(
             f"address: {address!r} given, whose cluster has machines at "
-            f"{sorted(found)}; the address of one of them accepted"
+            f"{sorted(machines)}; the address of one of them accepted"
         )
 
 
@@ -105,25 +111,29 @@ def _start(n: int) -> None:
                 # A frozen process does not end when it is asked to.
                 _system_config={"kill_worker_timeout_milliseconds": 500},
             )
-    here = ray.util.get_node_ip_address()
-    if not ipaddress.ip_address(here).is_loopback:
+    own_address = ray.util.get_node_ip_address()
+    if not _on_loopback({own_address}):
         ray.shutdown()
         raise RuntimeError(
-            f"Ray listens on {here}, since this version does not keep to the loopback "
-            "interface"
+            f"Ray listens on {own_address}, since this version does not keep to the "
+            "loopback interface"
         )
 
 
 def _keep_to_loopback(**more: str) -> None:
-    """Settings that are read when Ray is imported, and by the processes it starts."""
-    settings = {LOOPBACK: "0", **more}
-    if "ray" in sys.modules and not settings.items() <= os.environ.items():
-        told = " and ".join(f"{name}={value}" for name, value in settings.items())
+    """Sets variables that are read when Ray is imported, and by its processes."""
+    variables = {LOOPBACK: "0", **more}
+    if "ray" in sys.modules and not variables.items() <= os.environ.items():
+        needed = " and ".join(f"{name}={value}" for name, value in variables.items())
         raise RuntimeError(
-            f"Ray was imported before; set {told} before that, or import it after "
+            f"Ray was imported before; set {needed} before that, or import it after "
             "coded_jax.serving.serve"
         )
-    os.environ.update(settings)
+    os.environ.update(variables)
+
+
+def _on_loopback(addresses: Collection[str]) -> bool:
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
 def _refuse_another(ray: Any) -> None:
@@ -132,12 +142,12 @@ def _refuse_another(ray: Any) -> None:
 
 
 def disconnect() -> None:
-    """Leaves the cluster, and ends it if `connect` has started it."""
+    """Leaves the cluster; ends it if `connect` has started it."""
     import_ray().shutdown()
 
 
 def gpu_share(n: int, machines: Sequence[dict[str, float]]) -> float:
-    """The part of a GPU that each of n workers has, as large as there are enough.
+    """Returns the largest part of a GPU that n workers can have each.
 
     Args:
       n: workers.
@@ -148,62 +158,66 @@ def gpu_share(n: int, machines: Sequence[dict[str, float]]) -> float:
 
 
 def accelerators(n: int) -> dict[str, Any]:
-    """Ray's options for each of n workers: an accelerator of its own where Ray knows of
-    enough, or its part of one."""
+    """Returns Ray's options for each of n workers: an accelerator of its own where Ray
+    knows of enough, or its part of one."""
     ray = import_ray()
-    found = ray.cluster_resources()
-    if found.get("GPU", 0) >= 1:
+    resources = ray.cluster_resources()
+    if resources.get("GPU", 0) >= 1:
         machines = [node["Resources"] for node in ray.nodes()]
         return {"num_gpus": gpu_share(n, machines)}
-    if found.get("TPU", 0) >= n:
+    if resources.get("TPU", 0) >= n:
         return {"resources": {"TPU": 1}}
     return {}
 
 
 def _check_address(address: str) -> bool:
-    """Whether it is of the loopback interface; raises for what must not be joined."""
+    """Returns whether an address is of the loopback interface.
+
+    Raises:
+      ValueError: it is not an address, or the cluster there must not be joined.
+      RuntimeError: nothing answers there.
+    """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"address: {address!r} given, host:port accepted")
+    require("address", address, bool(host) and port.isdecimal(), "host:port")
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, int(port))}
+        resolved = {str(info[4][0]) for info in socket.getaddrinfo(host, int(port))}
     except OSError as error:
         raise ValueError(f"address: {address!r} given, not found ({error})") from None
-    if all(ipaddress.ip_address(each).is_loopback for each in found):
-        _check_reached(address, host, int(port))
-        return True
-    if os.environ.get(LOOPBACK) == "0":
-        raise ValueError(
-            f"address: {address!r} given, with {LOOPBACK}=0 a loopback one accepted"
+    loopback = _on_loopback(resolved)
+    if not loopback:
+        only_loopback = os.environ.get(LOOPBACK) == "0"
+        accepted = f"with {LOOPBACK}=0 a loopback one"
+        require("address", address, not only_loopback, accepted)
+        token = os.environ.get("RAY_AUTH_MODE") == "token"
+        accepted = (
+            "beyond loopback only with RAY_AUTH_MODE=token, here and on every machine "
+            "of the cluster,"
         )
-    if os.environ.get("RAY_AUTH_MODE") != "token":
-        raise ValueError(
-            f"address: {address!r} given, beyond loopback accepted only with "
-            "RAY_AUTH_MODE=token, here and on every machine of the cluster"
-        )
-    _check_reached(address, host, int(port))
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-    anybody = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+        require("address", address, token, accepted)
+    # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
     try:
-        tried = subprocess.run(
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise RuntimeError(f"address: nothing at {address!r} ({error})") from None
+    if not loopback:
+        _require_token(address)
+    return loopback
+
+
+def _require_token(address: str) -> None:
+    """Raises ValueError for a cluster that answers without a token."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    try:
+        without_token = subprocess.run(
             [*command, "--address", address],
-            env=anybody,
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
             capture_output=True,
             timeout=60,
         )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"address: no Ray cluster answers at {address!r}") from None
-    if tried.returncode == 0:
+    if without_token.returncode == 0:
         raise ValueError(
             f"address: {address!r} given, whose cluster answers without a token; start "
             "all of it with RAY_AUTH_MODE=token"
         )
-    return False
-
-
-def _check_reached(address: str, host: str, port: int) -> None:
-    """Before Ray, which would try for minutes."""
-    try:
-        socket.create_connection((host, port), timeout=10).close()
-    except OSError as error:
-        raise RuntimeError(f"address: nothing at {address!r} ({error})") from None

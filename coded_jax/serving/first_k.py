@@ -71,7 +71,9 @@ class FirstK:
         used, degraded = [], False
 
         begun = time.monotonic()
-        x = jax.block_until_ready(parts.start(pipeline, *self._variables, images))
+        x = jax.block_until_ready(
+            parts.encode_images(pipeline, *self._variables, images)
+        )
         seconds["encode"] = time.monotonic() - begun
         for stage in range(stages):
             begun = time.monotonic()
@@ -100,7 +102,7 @@ class FirstK:
         self._pool.wait_until_ready()
         pipeline = self._pipeline
         available = np.ones((len(self._pieces), pipeline.n, 1), bool)
-        x = parts.start(pipeline, *self._variables, images)
+        x = parts.encode_images(pipeline, *self._variables, images)
         for stage, pieces in enumerate(self._pieces):
             numbers = sent(pipeline.stages[stage].code.quorum, pipeline.k, pipeline.n)
             self._pool.compute_everywhere([Call(pieces[i], x[i]) for i in numbers])
@@ -145,5 +147,7 @@ class FirstK:
         slots = tuple(shares.get(i, blank) for i in range(self._pipeline.n))
         slots = jax.device_put(slots, self._front)
         return jax.block_until_ready(
-            parts.advance(self._pipeline, stage, *self._variables, slots, available)
+            parts.decode_stage(
+                self._pipeline, stage, *self._variables, slots, available
+            )
         )

@@ -20,7 +20,7 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.engine import EngineKind
 from coded_jax.serving.first_k import FirstK
-from coded_jax.serving.parts import Work, make_work
+from coded_jax.serving.parts import ComputePiece, make_compute
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, WorkerLost
 
@@ -31,13 +31,15 @@ class LocalWorker:
     """One device.
 
     Args:
-      work: computes a piece, with variables on that device.
+      compute_piece: with variables on that device.
       device: the device.
       front: the device that queries come from and shares go to.
     """
 
-    def __init__(self, work: Work, device: jax.Device, front: jax.Device) -> None:
-        self._work, self._device, self._front = work, device, front
+    def __init__(
+        self, compute_piece: ComputePiece, device: jax.Device, front: jax.Device
+    ) -> None:
+        self._compute_piece, self._device, self._front = compute_piece, device, front
         self._threads: list[threading.Thread] = []
         self._start()
 
@@ -64,7 +66,7 @@ class LocalWorker:
 
     def _compute(self, call: Call) -> jax.Array:
         query = jax.device_put(call.query, self._device)
-        share = self._work(call.piece, query)
+        share = self._compute_piece(call.piece, query)
         return jax.device_put(share, self._front).block_until_ready()
 
     def compute(self, call: Call) -> Future:
@@ -115,13 +117,13 @@ def local_workers(model: CodedModel, devices: int | None = None) -> list[LocalWo
     pipeline = model.pipeline._replace(mesh=None)
 
     @functools.cache
-    def work_on(index: int) -> Work:
+    def compute_on(index: int) -> ComputePiece:
         device = all_devices[index]
         variables = jax.device_put((model.frozen, model.params), device)
-        return make_work(pipeline, *variables)
+        return make_compute(pipeline, *variables)
 
     return [
-        LocalWorker(work_on(i % count), all_devices[i % count], all_devices[0])
+        LocalWorker(compute_on(i % count), all_devices[i % count], all_devices[0])
         for i in range(pipeline.n)
     ]
 

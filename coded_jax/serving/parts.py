@@ -1,13 +1,13 @@
-"""What the front end computes of a coded inference, and what its workers do.
+"""The programs of a coded inference that is spread over workers.
 
-    start     images -> queries of the first coded stage        front end
-    work      a query -> its share                              one worker
-    advance   shares that arrived -> queries of the next        front end
-              coded stage, or at last logits
+    encode_images   images -> queries of the first coded stage      front end
+    compute         a query -> its share                            one worker
+    decode_stage    shares that arrived -> queries of the next      front end
+                    coded stage, or after the last one logits
 
 A worker has the frozen network and nothing of the code, but for codes whose parity
-pieces have networks of their own. Any worker can compute any piece, of any code: which
-blocks, and where the share is cut out, it is told with the piece.
+pieces have networks of their own. Any worker computes any piece of any code: its blocks
+and the place of its share are sent along with it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from coded_jax.types import PyTree, chain
 
 
 class Piece(NamedTuple):
-    """What a worker is told of a piece, beside its pixels.
+    """A piece without its pixels.
 
     Attributes:
       blocks: of the base model, the first and the last one that compute it.
       index: data piece `0..k-1` or parity piece `k..n-1`.
-      offset: first row and column of the share in what the blocks make of the piece.
+      offset: first row and column of the share in the blocks' output for the piece.
       share: `(M, M', D)`.
     """
 
@@ -44,12 +44,12 @@ class Piece(NamedTuple):
     share: tuple[int, int, int]
 
 
-Work = Callable[[Piece, Any], jax.Array]
+ComputePiece = Callable[[Piece, Any], jax.Array]
 """`(piece, query [B, h, w, C]) -> share [B, M, M', D]`."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def start(
+def encode_images(
     pipeline: Pipeline, frozen: PyTree, params: PyTree, images: jax.Array
 ) -> tuple[jax.Array, ...]:
     """Computes the queries of the first coded stage.
@@ -68,7 +68,7 @@ def start(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def advance(
+def decode_stage(
     pipeline: Pipeline,
     coded: int,
     frozen: PyTree,
@@ -87,7 +87,7 @@ def advance(
         before it; of the later ones nothing is looked at.
 
     Returns:
-      Queries as of `start`; after the last coded stage logits float32
+      Queries as of `encode_images`; after the last coded stage logits float32
       `[images, classes]`, NaN where there is no answer.
     """
     stage, own = pipeline.stages[coded], params[coded]
@@ -106,7 +106,7 @@ def _queries(
 
 
 def pieces(pipeline: Pipeline) -> list[list[Piece]]:
-    """Lists the n pieces of every coded stage."""
+    """Returns the n pieces of each coded stage."""
 
     def of_stage(stage: CodedStage) -> list[Piece]:
         copies = pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
@@ -119,7 +119,7 @@ def pieces(pipeline: Pipeline) -> list[list[Piece]]:
     return [of_stage(stage) for stage in pipeline.stages]
 
 
-def make_work(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> Work:
+def make_compute(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> ComputePiece:
     """Makes the function of a worker, on the device that holds the variables.
 
     Args:
@@ -147,12 +147,12 @@ def make_work(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> Work:
             networks[blocks, index] = mine
         return networks[blocks, index]
 
-    def work(piece: Piece, query: Any) -> jax.Array:
+    def compute_piece(piece: Piece, query: Any) -> jax.Array:
         offset = np.asarray(piece.offset, np.int32)
         mine = variables(piece.blocks, piece.index)
         return _share(segment(piece.blocks), piece.share[:2], mine, query, offset)
 
-    return work
+    return compute_piece
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -169,6 +169,6 @@ def _share(
 
 
 def query_shapes(pipeline: Pipeline, batch: int) -> list[tuple[int, ...]]:
-    """Of every coded stage, that of one query, for `batch` images."""
+    """Returns the shape of one query of each coded stage, for `batch` images."""
     size = batch // pipeline.images_per_input
     return [(size, *stage.plan.piece_shape) for stage in pipeline.stages]

@@ -53,12 +53,12 @@ class PieceServer:
             startup.keep_compilations(cache)
         pipeline, *variables = model
         self._dtype = jnp.dtype(pipeline.dtype)
-        self._work = parts.make_work(pipeline, *variables)
+        self._compute_piece = parts.make_compute(pipeline, *variables)
         for batch in batches:
             shapes = parts.query_shapes(pipeline, batch)
             for stage, shape in zip(parts.pieces(pipeline), shapes, strict=True):
                 for piece in stage:
-                    self._work(piece, np.zeros(shape, self._dtype))
+                    self._compute_piece(piece, np.zeros(shape, self._dtype))
 
     def ping(self) -> int:
         """Returns the number of its process."""
@@ -70,7 +70,7 @@ class PieceServer:
         target = parts.Piece(tuple(blocks), index, tuple(offset), tuple(share))
         try:
             array = np.frombuffer(query, self._dtype).reshape(shape)
-            return np.asarray(self._work(target, array)).tobytes()
+            return np.asarray(self._compute_piece(target, array)).tobytes()
         except Exception as error:
             return f"{type(error).__name__}: {error}"
 

@@ -1,4 +1,4 @@
-"""The cells of a sweep in processes of their own, on this or other machines, by Ray."""
+"""A sweep over Ray: its cells in processes of their own, on this or other machines."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from coded_jax.runs.sweeps import Cell, CellResult, Sweep, run_cell, train_base
 def run_with_ray(
     cells: Sequence[Cell], sweep: Sweep, jobs: int
 ) -> Iterator[CellResult]:
-    """The outcome of each cell, in the order in which they are done.
+    """Yields the result of each cell, in the order in which they end.
 
-    Their base models are trained first, once each, so that no two cells do it, and in
-    processes of their own too: this one leaves the accelerators to them.
+    Base models are trained first, once each, so that no two cells train the same one,
+    and in processes of their own too: this one leaves the accelerators to them.
 
-    `runtime.cluster.connect` has joined or started the cluster. Every machine of it
-    finds the sweep's folder, and the data, at the same path. A cell whose process dies
-    has failed; a later sweep goes on from its last checkpoint.
+    `cluster.connect` has joined or started the cluster, whose machines find the sweep's
+    folder and the data at the same path. A cell whose process dies has failed; a later
+    sweep goes on from its last checkpoint.
 
     Args:
-      cells: what to run.
+      cells: that are run.
       sweep: of which they are a part.
       jobs: cells at the same time; each has its part of the cores, and an accelerator
         of its own or its part of one.
@@ -42,11 +42,11 @@ def run_with_ray(
         task = ray.remote(runtime_env=_environment(jobs), **options)(_run)
         return task.remote(do, cell, sweep, cache)
 
-    sharing: dict[str, list[Cell]] = {}
+    of_base: dict[str, list[Cell]] = {}
     for cell in cells:
-        sharing.setdefault(sweep.base_dir(cell.config), []).append(cell)
-    for each in sharing.values():
-        for cell in each:  # the first one that can
+        of_base.setdefault(sweep.base_dir(cell.config), []).append(cell)
+    for sharing in of_base.values():
+        for cell in sharing:  # the first one that can
             with contextlib.suppress(ray.exceptions.RayError):
                 if not ray.get(start(train_base, cell, 1)):
                     break
@@ -60,12 +60,12 @@ def run_with_ray(
         try:
             yield ray.get(reference)
         except ray.exceptions.RayError as problem:
-            told = first_line(problem) or "its process has died"
-            yield CellResult(cell, None, f"{type(problem).__name__}: {told}")
+            reason = first_line(problem) or "its process has died"
+            yield CellResult(cell, None, f"{type(problem).__name__}: {reason}")
 
 
 def _environment(jobs: int) -> dict[str, Any]:
-    """Of each of so many processes that share a machine."""
+    """Returns Ray's environment of each of `jobs` processes that share a machine."""
     cores = max(1, (os.cpu_count() or 1) // jobs)
     memory = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # XLA's threads, and GPU memory as it is needed, since others use the same GPU.
@@ -75,6 +75,7 @@ def _environment(jobs: int) -> dict[str, Any]:
 def _run(
     do: Callable[[Cell, Sweep], Any], cell: Cell, sweep: Sweep, cache: str | None
 ) -> Any:
+    """Runs `do` in a process of Ray's."""
     from coded_jax.devices import startup
 
     if sweep.places.devices is not None:
