@@ -34,7 +34,8 @@ class Pool:
 
 
 def gathering(pool, code="mds", limit=NEVER, degrade=False, hedge=None, without=()):
-    code = codes.make_code(code, CodeShape(2, 1, (1, 1, 1), SHARE))
+    shape = CodeShape(2, 1, (1, 1, 1), SHARE)
+    code = codes.make_code(code, shape, {}, codes.CodeConfig())
     calls = [
         Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
         for i in range(3)
