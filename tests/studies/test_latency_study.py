@@ -185,7 +185,7 @@ def test_replay_is_arithmetic(model):
     found = replay.replay(plain, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.060, rtol=1e-5)
     # Sent again 20 ms after the first time, and there after 7, with the same delay.
-    hedged = plain._replace(kind="hedged", hedge_after=0.02)
+    hedged = plain._replace(hedge_after=0.02)
     found = replay.replay(hedged, calm, faults, 3, 7)
     np.testing.assert_allclose(found, 0.060, rtol=1e-5)
     copies = Strategy(rivals.replicated(model))
