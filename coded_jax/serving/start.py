@@ -1,4 +1,4 @@
-"""Starting a service: the registry of engines, and `serve`."""
+"""The registry of engines, and `serve`, which starts a service with one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from coded_jax.checks import require
+from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
 from coded_jax.serving import local, ray_workers, spmd
@@ -14,6 +15,7 @@ from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.engine import EngineKind
 from coded_jax.serving.faults import Faults, with_faults
 from coded_jax.serving.service import Service
+from coded_jax.types import BaseModel, PyTree
 
 ENGINES: dict[str, EngineKind] = {
     "local": local.ENGINE,
@@ -28,6 +30,9 @@ def serve(
     run: str | os.PathLike | CodedModel,
     engine: str = "local",
     *,
+    base: BaseModel | None = None,
+    variables: PyTree | None = None,
+    code: AnyCode | None = None,
     faults: Faults | None = None,
     **settings: Any,
 ) -> Service:
@@ -38,6 +43,7 @@ def serve(
       engine: `"local"`, a device of this host for each piece; `"ray"`, a process for
         each piece, on this or other machines; `"spmd"`, one program over all devices,
         which waits for the slowest.
+      base, variables, code: of a workdir that cannot hold them, see `load`.
       faults: that the workers meet on purpose.
       settings: fields of `ServeConfig`; those that the engine does not accept keep
         their defaults.
@@ -48,16 +54,15 @@ def serve(
       RuntimeError: a worker does not start.
     """
     require("engine", engine, engine in ENGINES, f"one of {list(ENGINES)}")
-    kind, config = ENGINES[engine], _config(settings)
-    for field in dataclasses.fields(config):
-        name, value = field.name, getattr(config, field.name)
-        accepted = value == field.default or name in OF_SERVICE | kind.accepts
-        require(name, value, accepted, f"none with the engine {engine!r}")
-    model = (
-        run
-        if isinstance(run, CodedModel)
-        else load(run, config.devices if kind.spread else 1)
-    )
+    kind, config = ENGINES[engine], _config(engine, settings)
+    not_stored = {"base": base, "variables": variables, "code": code}
+    if isinstance(run, CodedModel):
+        for name, value in not_stored.items():
+            kind_of = type(value).__name__
+            require(name, kind_of, value is None, "none beside a model")
+        model = run
+    else:
+        model = load(run, config.devices if kind.spread else 1, **not_stored)
     known = "a model with results, as load and protect return it, which calibrate it,"
     require("run", "one without results", model.results is not None, known)
     _require_batches(model, config.batches)
@@ -76,11 +81,16 @@ def serve(
     return service
 
 
-def _config(settings: dict[str, Any]) -> ServeConfig:
-    names = [field.name for field in dataclasses.fields(ServeConfig)]
-    unknown = sorted(settings.keys() - set(names))
-    require("settings", unknown, not unknown, f"some of {names}")
-    return ServeConfig(**settings)
+def _config(engine: str, settings: dict[str, Any]) -> ServeConfig:
+    fields = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
+    unknown = sorted(settings.keys() - fields.keys())
+    require("settings", unknown, not unknown, f"some of {list(fields)}")
+    config = ServeConfig(**settings)
+    for name in fields.keys() - OF_SERVICE - ENGINES[engine].accepts:
+        value = getattr(config, name)
+        unset = value == fields[name]
+        require(name, value, unset, f"none with the engine {engine!r}")
+    return config
 
 
 def _require_batches(model: CodedModel, batches: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ import coded_jax
 from coded_jax import codes, models, serving
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.types import Dataset, Split
+from coded_jax.types import BaseModel, Dataset, Split
 from tests.parameters import LONG
 
 CLASSES = 3
@@ -59,13 +59,19 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def model():
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs") / "own"
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
     block, head, variables = closures()
     return coded_jax.protect(
         blocks=block,
         head=head,
         variables=variables,
         dataset=dataset(),
+        workdir=workdir,
         devices=1,
         epochs=1,
         decoder_width=8,
@@ -87,6 +93,18 @@ def require_answers(service, model, images):
 def test_a_model_in_memory(model, images, engine):
     with serving.serve(model, engine, batches=(4,), deadline=600) as service:
         require_answers(service, model, images)
+
+
+def test_a_workdir_is_given_its_functions(model, workdir, images):
+    block, head, variables = closures()
+    base = BaseModel(lambda *_: variables, (block,), head)
+    with pytest.raises(ValueError, match="base: "):
+        serving.serve(workdir)
+    given = {"base": base, "variables": variables}
+    with serving.serve(workdir, batches=(4,), deadline=600, **given) as service:
+        require_answers(service, model, images)
+    with pytest.raises(ValueError, match="base: .* none beside a model"):
+        serving.serve(model, base=base)
 
 
 @needs_ray
