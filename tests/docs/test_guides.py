@@ -4,6 +4,7 @@ import ast
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import tomllib
 from typing import NamedTuple
 
 import pytest
+
+from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
 GUIDES = sorted({path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"})
@@ -88,6 +91,39 @@ def run_bash(text):
             others.append(line)
     command = ["bash", "-euo", "pipefail", "-c", "\n".join(others)]
     subprocess.run(command, check=True)
+
+
+PAGES = ["README.md", *(f"docs/{guide}.md" for guide in GUIDES)]
+
+
+def commands(page):
+    """Name and arguments of every script of `experiments/` that a page runs."""
+    for block in blocks((ROOT / page).read_text()):
+        if block.language == "bash":
+            for line in block.text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["python"] and words[1].startswith("experiments/"):
+                    yield pathlib.Path(words[1]).stem, words[2:]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_scripts_accept_the_flags_of_a_page(page):
+    for script, arguments in commands(page):
+        # Before that run its workdir has no flagfile.
+        own = re.compile(r"--flagfile=(runs/.*)/flags.txt")
+        arguments = [own.sub(r"--workdir=\1", argument) for argument in arguments]
+        done = run_script(script, *arguments, "--only_check_args")
+        assert done.returncode == 0, f"{script} {arguments}: {done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_package_has_what_a_page_imports(page):
+    for block in blocks((ROOT / page).read_text()):
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.ImportFrom) and "coded_jax" in node.module:
+                    names = ", ".join(alias.name for alias in node.names)
+                    exec(f"from {node.module} import {names}", {})
 
 
 def run_blocks(page, found, folder):
@@ -187,6 +223,7 @@ def design_section(name):
     return text.split(f"<!-- {name}: begin -->")[1].split(f"<!-- {name}: end -->")[0]
 
 
+@pytest.mark.long
 def test_reference_is_built_without_warnings(first):
     run_blocks("docs/README.md", guide_blocks("README"), first)
     pages = {path.stem for path in (first / "site/coded_jax").glob("*.html")}
