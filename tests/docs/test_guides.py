@@ -101,7 +101,7 @@ def commands(page):
     for block in blocks((ROOT / page).read_text()):
         if block.language == "bash":
             for line in block.text.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
+                words = shlex.split(line, comments=True) if "$" not in line else []
                 if words[:1] == ["python"] and words[1].startswith("experiments/"):
                     yield pathlib.Path(words[1]).stem, words[2:]
 
