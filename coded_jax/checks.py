@@ -20,5 +20,5 @@ def require(name: str, value: object, holds: bool, accepted: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of `f_conv` says, in one line."""
+    """Returns the first line of an error's message, or the name of its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

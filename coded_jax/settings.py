@@ -25,7 +25,7 @@ from coded_jax.checks import require
 
 
 class Accepted(NamedTuple):
-    """Which values of a setting are accepted.
+    """A condition on the values of a setting.
 
     Attributes:
       holds: `value -> whether it is accepted`.
@@ -43,7 +43,7 @@ class Accepted(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How a value is written in a flag.
+    """The text form of a value, in a flag.
 
     Attributes:
       parse: `text -> value`; raises ValueError for a text of another form.

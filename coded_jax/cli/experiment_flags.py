@@ -156,7 +156,7 @@ flags.DEFINE_enum(
 
 
 def config_from_flags() -> config.Config:
-    """What the flags say.
+    """Returns the configuration that the flags describe.
 
     Raises:
       ValueError: a value is out of range.

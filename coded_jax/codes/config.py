@@ -48,7 +48,7 @@ def _ascending(stages: tuple[tuple[int, int], ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class CodeConfig(LearnedConfig):
-    """What is coded, and by which code; the help of each setting describes it.
+    """Settings of a code and of what it encodes; their help texts describe them.
 
     Raises:
       ValueError: a setting is out of range, or does not fit the others.
@@ -112,7 +112,7 @@ class CodeConfig(LearnedConfig):
 
     @property
     def n(self) -> int:
-        """All pieces, data and parity."""
+        """Returns the number of results, data and parity."""
         return self.k + self.r
 
     @property

@@ -19,7 +19,7 @@ DRAWS = ("counts", "patterns")
 
 
 def patterns(n: int, l: int) -> list[Pattern]:
-    """All `C(n, l)` patterns of `l` lost results out of `n`, in lexical order.
+    """Returns all `C(n, l)` patterns of `l` lost results out of `n`, in lexical order.
 
     Raises:
       ValueError: `l` is not in `0..n`.
@@ -30,7 +30,7 @@ def patterns(n: int, l: int) -> list[Pattern]:
 
 
 def patterns_up_to(n: int, r: int) -> list[Pattern]:
-    """All patterns of at most `r` lost results, fewest first."""
+    """Returns all patterns of at most `r` lost results, fewest first."""
     return [pattern for l in range(r + 1) for pattern in patterns(n, l)]
 
 
@@ -75,7 +75,7 @@ def sample(key: jax.Array, n: int, most: int, batch: int) -> jax.Array:
 
 
 def harmful(k: int, n: int, most: int) -> list[Pattern]:
-    """All patterns of at most `most` of n lost results that lose a data piece."""
+    """Returns all patterns of at most `most` lost results that lose a data piece."""
     return [p for p in patterns_up_to(n, most) if p and p[0] < k]
 
 
@@ -88,7 +88,7 @@ def sample_harmful(
     draws: str = "counts",
     weights: Mapping[Pattern, float] | None = None,
 ) -> jax.Array:
-    """As `sample`, but only of the `harmful` patterns.
+    """Draws masks as `sample` does, but only of the `harmful` patterns.
 
     From the others a systematic code learns nothing, since it decodes nothing.
 
@@ -118,7 +118,7 @@ def sample_harmful(
 def in_stages(
     key: jax.Array, lost: Pattern, n: int, stages: int, rows: jax.Array | None = None
 ) -> jax.Array:
-    """What arrives in every stage of a chain.
+    """Returns a mask of the results that arrive, for every stage of a chain.
 
     Args:
       key: of the draws.

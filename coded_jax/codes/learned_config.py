@@ -112,5 +112,5 @@ class LearnedConfig:
 
     @property
     def systematic(self) -> bool:
-        """Whether the learned code passes through the shares that arrived."""
+        """Says whether the learned code passes through the shares that arrived."""
         return self.recipe == "systematic"

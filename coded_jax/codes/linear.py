@@ -206,9 +206,10 @@ def mds(shape: CodeShape) -> Code:
 
 
 def addition_generator(k: int, r: int) -> np.ndarray:
-    """Of ParM's codes, `[n, k]`: parity j is `sum_i (i + 1)^j piece_i`.
+    """Returns the generator `[n, k]` of ParM's code.
 
-    The first is their sum, and any k results decode (Kosaian et al. 2019).
+    Parity j is `sum_i (i + 1)^j piece_i`. The first parity is the plain sum, and any k
+    results decode (Kosaian et al. 2019).
     """
     powers = np.arange(1, k + 1.0)[None] ** np.arange(r)[:, None]
     return np.concatenate([np.eye(k), powers])

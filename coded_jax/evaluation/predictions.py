@@ -70,7 +70,7 @@ class Prediction(NamedTuple):
 
     @property
     def correct(self) -> jax.Array:
-        """Whether each prediction is correct, bool."""
+        """Says of each prediction whether it is correct, bool."""
         return self.classes == self.labels
 
 

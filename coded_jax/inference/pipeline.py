@@ -29,7 +29,7 @@ from coded_jax.types import BaseModel, Code, CodeShape, PyTree
 
 
 class Tail(NamedTuple):
-    """What turns the output of the last decoder into logits.
+    """The part of the network between the last decoder and the logits.
 
     Attributes:
       after: blocks that are computed whole.
@@ -41,7 +41,7 @@ class Tail(NamedTuple):
 
 
 class Pipeline(NamedTuple):
-    """All functions of a coded inference; its variables are passed beside it.
+    """The functions of a coded inference; its variables are passed beside it.
 
     It is hashable, so that it can be a static argument of a jitted function. The
     parameters of its codes are a tuple with one entry for each coded stage.
@@ -94,12 +94,12 @@ class Pipeline(NamedTuple):
 
     @property
     def systematic(self) -> bool:
-        """Whether nothing changes where nothing is lost."""
+        """Says whether nothing changes where nothing is lost."""
         return all(stage.code.systematic for stage in self.stages)
 
     @property
     def tail(self) -> Tail:
-        """What follows the last decoder."""
+        """Returns the part that follows the last decoder."""
         return Tail(self.after, self.base.head)
 
     def init(self, key: jax.Array) -> PyTree:

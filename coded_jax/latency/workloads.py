@@ -90,12 +90,12 @@ class Workload:
 
     @property
     def coded(self) -> bool:
-        """Whether a missing data piece is decoded from other results."""
+        """Says whether a missing data piece is decoded from other results."""
         return self.quorum.name == "any_k"
 
     @property
     def hedged(self) -> bool:
-        """Whether missing pieces are sent once more."""
+        """Says whether missing pieces are sent once more."""
         return self.hedge_after < math.inf
 
 

@@ -43,7 +43,7 @@ class Point(NamedTuple):
 
     @property
     def n(self) -> int:
-        """All results."""
+        """Returns the number of results."""
         return self.k + self.r
 
     @property

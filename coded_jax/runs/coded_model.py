@@ -57,7 +57,7 @@ class CodedModel(NamedTuple):
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """Returns the number of classes."""
         shape = (self.pipeline.images_per_input, *self.image_shape)
         images = jax.ShapeDtypeStruct(shape, self.pipeline.image_dtype)
         head = lambda frozen, images: self.pipeline.base.head(

@@ -68,7 +68,7 @@ class Config(CodeConfig, TrainConfig):
 
     @property
     def base(self) -> Config:
-        """What the base model depends on; everything else is as by default."""
+        """Returns the settings of the base model, and defaults of all others."""
         names = ("dataset", "precision", "weight_decay", "seed")
         names += tuple(f.name for f in dataclasses.fields(self) if "base_" in f.name)
         names += ("augmentation", "label_smoothing")

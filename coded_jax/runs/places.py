@@ -10,7 +10,7 @@ from coded_jax.checks import require
 
 
 class Places(NamedTuple):
-    """Where a run reads, computes and writes. A run may be resumed at other places.
+    """Folders and devices of a run, which may be resumed with others.
 
     Attributes:
       workdir: folder of the run.

@@ -70,7 +70,7 @@ class Experiment(NamedTuple):
 
     @property
     def examples(self) -> Dataset:
-        """What the codes are trained and tried on: images, or groups of them."""
+        """Returns the examples of the codes: images, or groups of images."""
         # Images are in random order, so the first ones are a random choice.
         few = slice(self.config.train_images)
         train = Split(self.dataset.train.images[few], self.dataset.train.labels[few])

@@ -58,7 +58,7 @@ class LiveTable(Progress):
         super().__init__(*columns.values(), **settings)
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-        """All rows below the headings of their columns."""
+        """Returns all rows below the headings of their columns."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for heading in self._headings:
             table.add_column(heading, no_wrap=True)

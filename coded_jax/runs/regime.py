@@ -15,7 +15,7 @@ BASE = "base"
 
 
 class Regime(NamedTuple):
-    """How one phase is trained.
+    """The optimisation of one phase.
 
     Attributes:
       epochs: may be a fraction.

@@ -63,7 +63,7 @@ class Run(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What is trained in a phase of a run.
+    """A training of a run.
 
     Attributes:
       task: the parameters and their loss.

@@ -133,7 +133,7 @@ def phase_of(name: str, seed: int) -> str:
 
 
 def checkpoint_folder(folder: Path, phase: str) -> Path:
-    """Where the checkpoints of one phase of training lie."""
+    """Returns the folder of the checkpoints of one phase."""
     return folder / CHECKPOINTS / phase
 
 

@@ -78,7 +78,7 @@ class Engine(Protocol):
 
 
 class EngineKind(NamedTuple):
-    """How an engine is started, and for which settings.
+    """An entry of the registry of engines.
 
     Attributes:
       start: `(model, config) -> engine`.

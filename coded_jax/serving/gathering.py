@@ -22,7 +22,7 @@ LOOK = 0.2  # seconds between looks whether the service is being closed
 
 
 class Rules(NamedTuple):
-    """When to stop waiting for results.
+    """Conditions on which waiting for results ends.
 
     Attributes:
       limit: on the clock of `time.monotonic`.
@@ -67,7 +67,7 @@ class Gathering:
 
     @property
     def enough(self) -> bool:
-        """Whether the code can decode from the shares that arrived."""
+        """Says whether the code can decode from the shares that arrived."""
         return quorum.suffices(self._code.quorum, self._k, self.shares)
 
     def run(self) -> None:

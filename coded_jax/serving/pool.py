@@ -179,7 +179,7 @@ class Pool:
 
     @property
     def idle(self) -> bool:
-        """Whether every worker is up and has nothing to compute."""
+        """Says whether every worker is up and has nothing to compute."""
         self._catch_up()
         return all(s.ready and not (s.running or s.waiting) for s in self._states)
 

@@ -42,7 +42,7 @@ _CHECKSUMS = "checksums.json"
 
 
 class Restored(NamedTuple):
-    """What `restore` found."""
+    """A checkpoint that `restore` read."""
 
     step: int  # the number that was given to `save`
     state: Any  # the structure, shapes and dtypes of `like`

@@ -43,7 +43,7 @@ PATTERN_WEIGHTS = tuple_of(
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a code is trained; raises ValueError for a setting that is out of range.
+    """Settings of a code's training; raises ValueError for one that is out of range.
 
     The help of each setting is its description.
     """

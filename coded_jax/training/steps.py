@@ -20,7 +20,7 @@ DONATES = jax.__version_info__ >= (0, 8, 2)
 
 
 class TrainState(NamedTuple):
-    """What a step changes."""
+    """The arrays that a step changes."""
 
     step: jax.Array  # int32 [], steps done
     params: PyTree
@@ -36,7 +36,7 @@ class Best(NamedTuple):
 
 
 def steps_per_call() -> int:
-    """How many steps one call of `train_steps` does, here and nowhere else decided.
+    """Returns the number of steps of one call of `train_steps`; decided here alone.
 
     One on a CPU: XLA's CPU backend computes gradients of convolutions inside a loop by
     a naive kernel (8 steps: 6 to 9 s in `lax.scan`, 0.2 to 0.4 s in a Python loop, on 2
@@ -121,7 +121,7 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
 ) -> tuple[TrainState, Best]:
-    """What a checkpoint holds, before the first step."""
+    """Returns the content of a checkpoint before the first step."""
     params = init(key)
     none = jnp.asarray(-1, jnp.int32)
     state = TrainState(jnp.asarray(0, jnp.int32), params, optimizer.init(params), none)
@@ -131,7 +131,7 @@ def initial_state(
 
 @functools.partial(jax.jit, donate_argnames="best" if DONATES else ())
 def keep_better(best: Best, scores: jax.Array, params: PyTree) -> Best:
-    """Each seed's `params` in the place of its best ones, if they score as well.
+    """Returns `params` for the seeds that score as well as their best ones, or those.
 
     Args:
       best: donated likewise.
