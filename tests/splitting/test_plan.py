@@ -133,3 +133,21 @@ def test_a_plan_is_static(lenet):
     assert plan == again and hash(plan) == hash(again)
     pieces = jax.jit(split, static_argnums=0)(plan, jnp.zeros((1, 28, 28, 1)))
     chex.assert_shape(pieces, (2, 1, 20, 28, 1))
+
+
+def test_halos_by_hand():
+    def f_conv(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    kernel = jax.ShapeDtypeStruct((3, 3, 1, 1), "float32")
+    plan = make_plan(f_conv, kernel, (12, 12, 1), (3, 1))
+    # Shares of 4 rows need 5, 6 and 5 rows; all windows have 6: 0-5, 3-8, 6-11.
+    assert plan.rows.window == 6 and plan.rows.starts == (0, 3, 6)
+    assert plan.rows.halos == (3, 6, 3) and plan.columns.halos == (0,)
+
+
+def test_holders_by_hand():
+    holders = AxisPlan(6, 4, (0, 2), 6, 3, (0, 1)).holders
+    assert holders == [1, 1, 2, 2, 1, 1]

@@ -1,33 +1,16 @@
-"""Costs of a plan, its table and its picture."""
+"""Costs of stages and codes, counted by hand."""
 
-import functools
 import pathlib
 
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
-from coded_jax import splitting
-from coded_jax.codes.linear import matrix_flops
 from coded_jax.inference import costs
-from coded_jax.report import plan_table
-from coded_jax.runs import build, config
-from coded_jax.splitting.plan import make_plan
+from tests.costs import costs_of
 from tests.parameters import long
-from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def costs_of(image_shape, **settings):
-    pipeline = build.build_pipeline(
-        config.Config(**settings), image_shape, 10, (0.5,), (0.25,)
-    )
-    variables = jax.eval_shape(
-        lambda key: pipeline.base.init(key, image_shape, 10), jax.random.key(0)
-    )
-    return costs.stage_costs(pipeline, variables, image_shape)
 
 
 def test_costs_of_a_convolution_are_counted_by_hand():
@@ -80,76 +63,6 @@ def test_stages_add_up_and_uncoded_ones_move_nothing():
     assert costs.work_fraction(found) == pytest.approx(expected)
 
 
-def test_halos_by_hand():
-    def f_conv(kernel, x):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-    kernel = jax.ShapeDtypeStruct((3, 3, 1, 1), "float32")
-    plan = make_plan(f_conv, kernel, (12, 12, 1), (3, 1))
-    # Shares of 4 rows need 5, 6 and 5 rows; all windows have 6: 0-5, 3-8, 6-11.
-    assert plan.rows.window == 6 and plan.rows.starts == (0, 3, 6)
-    assert plan.rows.halos == (3, 6, 3) and plan.columns.halos == (0,)
-
-
-run_plan = functools.partial(run_script, "plan")
-
-
-def test_script_prints_the_table_and_draws_the_pieces(tmp_path):
-    picture = tmp_path / "pieces.png"
-    done = run_plan(
-        "--flagfile=experiments/flags/cifar10_vgg16.flags",
-        "--image_shape=32x32x3",
-        f"--picture={picture}",
-    )
-    assert done.returncode == 0, done.stderr
-    for words in ("1-2", "32x18x3", "0x4", "16x8x8", "0.562", "5-13", "whole", "k=2"):
-        assert words in done.stdout
-    assert "…" not in done.stdout
-    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--image_shape=32x32"], "image_shape: '32x32' given, HxWxC accepted"),
-        (
-            ["--image_shape=8x8x1"],
-            "image_shape: (8, 8, 1) given, one that lenet5 takes",
-        ),
-        (["--image_shape=28x28x1", "--k=5"], "k: 5 pieces along the rows"),
-        (
-            ["--image_shape=28x28x1", "--split=group"],
-            "split: 'group' given, 'image' accepted",
-        ),
-        (["--image_shape=28x28x1", "--picture=/no/such/folder/a.png"], "picture: "),
-    ],
-)
-def test_script_says_in_one_line_what_is_wrong(arguments, message):
-    done = run_plan(*arguments)
-    assert done.returncode == 1
-    assert message in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-def test_picture_shades_what_two_pieces_hold():
-    cover = splitting.AxisPlan(6, 4, (0, 2), 6, 3, (0, 1)).holders
-    np.testing.assert_array_equal(cover, [1, 1, 2, 2, 1, 1])
-
-
-def test_table_fits_a_terminal(capsys):
-    found = costs_of(
-        (32, 32, 3),
-        base_model="resnet18",
-        stages=((1, 2), (3, 4), (5, 5)),
-        k=4,
-        r=2,
-        grid=(2, 2),
-    )
-    Console(width=80).print(plan_table.table(found, 2))
-    assert "…" not in capsys.readouterr().out
-
-
 def test_costs_of_the_papers_codes():
     """1.88 M and 0.23 M products (Tables I, II, k=2 r=1), beside 0.24 M of F_Conv."""
     (cost,) = costs_of((28, 28, 1), recipe="paper")
@@ -184,17 +97,6 @@ def test_matrices_cost_the_products_of_the_worst_pattern(code, queries, operatio
     (cost,) = costs_of((28, 28, 1), code=code, baselines=())
     assert cost.encode_flops == queries * 20 * 28 * 4  # XLA adds to a zero first
     assert cost.decode_flops == operations * 128
-
-
-def test_matrix_of_a_pattern_by_hand():
-    weights = np.zeros((8, 2, 3))
-    weights[0b110] = [[0.0, -1.0, 2.0], [0.0, 1.0, 0.0]]  # result 0 is lost
-    assert matrix_flops(weights, (0,), systematic=True) == 3
-    assert matrix_flops(weights, (0,), systematic=False) == 3
-    weights[0b110, 1] = [0.0, 0.5, 0.0]
-    assert matrix_flops(weights, (0,), systematic=False) == 4
-    weights[0b101] = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]]  # result 1 is lost
-    assert matrix_flops(weights, (1,), systematic=True) == 1
 
 
 STAGES = {
