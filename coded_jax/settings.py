@@ -70,6 +70,11 @@ class Setting(NamedTuple):
         """The default as a flag has it; None where there is none."""
         return None if self.default is None else self.form.show(self.default)
 
+    @property
+    def accepted_text(self) -> str:
+        """The accepted values in words; the form's where any value is accepted."""
+        return self.form.text if self.accepted is ANYTHING else self.accepted.text
+
     def parse(self, text: str) -> Any:
         """Returns the value that a flag's text stands for.
 
@@ -220,6 +225,7 @@ def markdown(record: Any) -> str:
     for declared in settings(record):
         default = declared.shown_default
         shown = f"`{default}`" if default else ("none" if default is None else "empty")
-        cells = (f"`{declared.name}`", shown, declared.accepted.text, declared.help)
+        accepted = declared.accepted_text.rstrip(",").replace("'", "`")
+        cells = (f"`{declared.name}`", shown, accepted, declared.help)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

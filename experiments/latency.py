@@ -35,8 +35,8 @@ from coded_jax.cli.runtime_flags import (
 )
 from coded_jax.devices import startup
 from coded_jax.runs import workdir
+from coded_jax.runs.config import OWN
 from coded_jax.runs.places import absolute
-from coded_jax.runs.ranges import OWN
 from coded_jax.studies.latency_parts import Requests, Study, measure
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)

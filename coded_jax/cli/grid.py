@@ -1,4 +1,4 @@
-"""The flags of a sweep: which cells it has."""
+"""The flags of a sweep: its cells are variants times combinations of values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shlex
 from absl import flags
 from absl.testing import flagsaver  # restores all flags; it needs no test
 
-from coded_jax.cli.experiment_flags import DEFAULT, config_from_flags
+from coded_jax.cli.experiment_flags import SETTINGS, config_from_flags
 from coded_jax.runs.sweeps import Cell
 
 VARY = flags.DEFINE_multi_string(
@@ -23,29 +23,27 @@ VARIANT = flags.DEFINE_multi_string(
 )
 LONGEST = 120
 
-Settings = dict[str, str]
+Options = dict[str, str]
+"""`{flag name: text}` that take the place of the flags of the command line."""
 
 
 def cells_from_flags() -> list[Cell]:
-    """Every variant with every combination of the values that vary.
+    """Returns a cell for every variant with every combination of values.
 
     Raises:
       ValueError: the flags name no cell, or one that is out of range.
     """
     together, alone = variants(), varied()
-    if both := {flag for each in together for flag in each}.intersection(alone):
+    if both := {flag for variant in together for flag in variant}.intersection(alone):
         raise ValueError(f"vary: {sorted(both)} given, and by --variant as well")
-    combinations = itertools.product(
-        together,
-        *([{name: value} for value in values] for name, values in alone.items()),
-    )
-    settings = [
+    choices = [[{name: value} for value in values] for name, values in alone.items()]
+    cells_options = [
         {name: value for part in parts for name, value in part.items()}
-        for parts in combinations
+        for parts in itertools.product(together, *choices)
     ]
-    if settings == [{}]:
+    if cells_options == [{}]:
         raise ValueError("vary: none given, one or more, or --variant, accepted")
-    cells = [cell_of(each) for each in settings]
+    cells = [cell_of(options) for options in cells_options]
     for cell, other in itertools.combinations(cells, 2):
         if cell.config == other.config:
             raise ValueError(
@@ -56,93 +54,93 @@ def cells_from_flags() -> list[Cell]:
 
 
 def varied() -> dict[str, list[str]]:
-    """The values of each flag that varies.
+    """Returns the values of each flag that varies.
 
     Raises:
       ValueError: a flag is unknown or given twice, or has no value.
     """
-    found: dict[str, list[str]] = {}
+    values_of: dict[str, list[str]] = {}
     for text in VARY.value:
         name, _, values = text.partition("=")
         check_name("vary", name)
-        if name in found:
+        if name in values_of:
             raise ValueError(f"vary: {name!r} given twice, all of its values accepted")
-        found[name] = values.split()
-        if not found[name]:
+        values_of[name] = values.split()
+        if not values_of[name]:
             raise ValueError(f"vary: {text!r} given, as 'k=2 4' accepted")
-    return found
+    return values_of
 
 
-def variants() -> list[Settings]:
-    """The flags of each variant; a single one without flags if none is given.
+def variants() -> list[Options]:
+    """Returns the flags of each variant; a single one without flags if none is given.
 
     Raises:
       ValueError: a flag is unknown or given twice, or has no value.
     """
-    found = []
-    for text in VARIANT.value:
-        settings: Settings = {}
-        refused = ValueError(f"variant: {text!r} given, as '--k=4 --r=2' accepted")
-        try:
-            words = shlex.split(text)
-        except ValueError:  # an open quotation
-            raise refused from None
-        for word in words:
-            match = re.fullmatch(r"--?(\w+)=(.*)", word)
-            if not match or match[1] in settings:
-                raise refused
-            check_name("variant", match[1])
-            settings[match[1]] = match[2]
-        found.append(settings)
-    return found or [{}]
+    return [variant_of(text) for text in VARIANT.value] or [{}]
+
+
+def variant_of(text: str) -> Options:
+    """Returns the flags of one variant, as `--k=4 --r=2`.
+
+    Raises:
+      ValueError: a flag is unknown or given twice, or has no value.
+    """
+    refused = ValueError(f"variant: {text!r} given, as '--k=4 --r=2' accepted")
+    try:
+        words = shlex.split(text)
+    except ValueError:  # an open quotation
+        raise refused from None
+    options: Options = {}
+    for word in words:
+        match = re.fullmatch(r"--?(\w+)=(.*)", word)
+        if not match or match[1] in options:
+            raise refused
+        check_name("variant", match[1])
+        options[match[1]] = match[2]
+    return options
 
 
 def check_name(argument: str, name: str) -> None:
     """Raises ValueError unless it is a flag of an experiment."""
-    if name not in DEFAULT.__dict__:
+    if name not in SETTINGS:
         raise ValueError(
             f"{argument}: flag {name!r} given, one of an experiment accepted: "
-            f"{', '.join(sorted(DEFAULT.__dict__))}"
+            f"{', '.join(sorted(SETTINGS))}"
         )
 
 
-def cell_of(settings: Settings) -> Cell:
-    """The cell in which these flags take the place of those given.
+def cell_of(options: Options) -> Cell:
+    """Returns the cell in which `options` take the place of the flags given.
 
     Raises:
       ValueError: a value is out of range.
     """
-    name = name_of(settings)
+    name = name_of(options)
     with flagsaver.flagsaver():
         try:
-            for flag, value in settings.items():
-                parse(flag, value)
+            for flag, text in options.items():
+                parse(flag, text)
             return Cell(name, config_from_flags())
         except ValueError as error:
             raise ValueError(f"cell {name}: {error}") from None
 
 
-def parse(name: str, value: str) -> None:
+def parse(name: str, text: str) -> None:
     """Gives a flag a value.
 
     Raises:
-      ValueError: it is none for this flag.
+      ValueError: the text has another form.
     """
-    flag = flags.FLAGS[name]
     try:
-        flag.parse(value)
-    except flags.Error:
-        among = getattr(flag.parser, "enum_values", ())
-        told = flag.parser.syntactic_help or "true or false"
-        accepted = f"one of {', '.join(among)}" if among else told
-        raise ValueError(
-            f"{name}: {value!r} given, {accepted} accepted (blanks part values)"
-        ) from None
+        flags.FLAGS[name].parse(text)
+    except flags.Error as error:
+        raise ValueError(f"{error} (blanks part values)") from None
 
 
-def name_of(settings: Settings) -> str:
-    """A folder's name: `epochs=2_k=4`, shortened if need be; `default` of no flags."""
-    text = "_".join(f"{flag}={value}" for flag, value in settings.items()) or "default"
+def name_of(options: Options) -> str:
+    """Returns a folder's name: `epochs=2_k=4`, shortened if need be, or `default`."""
+    text = "_".join(f"{flag}={value}" for flag, value in options.items()) or "default"
     name = re.sub(r"[^\w=.,+:-]", "-", text)
     if name == text and len(name) <= LONGEST:
         return name

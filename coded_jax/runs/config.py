@@ -1,106 +1,206 @@
-"""One experiment's settings; every field is a flag of `experiments/run.py`."""
+"""Settings of one run; every field is a flag of `experiments/run.py`."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from coded_jax import settings
-from coded_jax.codes import AnyCode, CodeConfig, name_of
+from coded_jax.checks import require
+from coded_jax.codes import CODES, AnyCode, CodeConfig, is_code, name_of
+from coded_jax.codes.erasures import harmful
+from coded_jax.data import DATASETS
+from coded_jax.data.augmentation import AUGMENTATIONS
+from coded_jax.models import BASE_MODELS
 from coded_jax.models.registry import is_deep
-from coded_jax.runs.ranges import require_in_range
-from coded_jax.training.config import TrainConfig
+from coded_jax.settings import (
+    FLOAT,
+    INTEGER,
+    Accepted,
+    at_least,
+    check,
+    integers,
+    more_than,
+    one_of,
+    setting,
+    tuple_of,
+)
+from coded_jax.training.config import MAX_EPOCHS, TrainConfig
+
+SCHEDULES = ("cosine", "constant")
+OWN = "own"
+"""Data set and base model that are given to `protect`, not looked up by name."""
+LIGHTEST, HEAVIEST = 1e-6, 1e6
+
+CODES_FORM = tuple_of(settings.Form(str, name_of, "a code"), ",", "codes as mds,berrut")
+
+
+def _registered_or_own(registry: Collection[str]) -> Accepted:
+    """Accepts the names of a registry, also of later entries, and `OWN`."""
+    return Accepted(
+        lambda value: value == OWN or value in registry,
+        lambda: f"one of {[*registry, OWN]}",
+    )
+
+
+def _distinct_codes(codes: tuple[AnyCode, ...]) -> bool:
+    """Returns whether all are codes, and no two have the same name."""
+    if not all(map(is_code, codes)):
+        return False
+    return len(set(map(name_of, codes))) == len(codes)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(CodeConfig, TrainConfig):
-    """Settings of one run; raises ValueError for one that is out of range.
+class BaseConfig:
+    """Settings of the base model and its training; their help texts describe them.
 
-    Those of `CodeConfig` and `TrainConfig`, and:
+    Its training has the seed and the weight decay of the code's.
 
-    Attributes:
-      dataset: name of the data set, or `"own"`.
-      base_model: name of the base model, or `"own"`.
-      base_width: times the maps of the published network.
-      baselines: other codes, for the same sizes, evaluated beside it; `code` itself,
-        if it is among them, is not evaluated twice.
-      tried: results lost in the evaluation, at most; `r` if None.
-      base_epochs: epochs of the base model; may be a fraction, as `epochs`.
-      base_batch_size, base_learning_rate: of the base model; as the code's if None.
-      base_schedule: `"cosine"` or `"constant"` learning rate.
-      augmentation: of the base model's training images.
-      label_smoothing: of the base model's labels.
+    Raises:
+      ValueError: a setting is out of range.
     """
 
-    dataset: str = "mnist"
-    base_model: str = "lenet5"
-    base_width: float = 1.0
-    baselines: tuple[AnyCode, ...] = ("zero_fill", "no_parity")
-    tried: int | None = None
-    base_epochs: float = 15
-    base_batch_size: int | None = None
-    base_learning_rate: float | None = None
-    base_schedule: str = "cosine"
-    augmentation: str = "none"
-    label_smoothing: float = 0.0
+    dataset: str = setting("mnist", "data set", _registered_or_own(DATASETS))
+    base_model: str = setting("lenet5", "network", _registered_or_own(BASE_MODELS))
+    base_width: float = setting(
+        1.0,
+        "channels of each layer, times those of the published network",
+        more_than(0, 16),
+    )
+    base_epochs: float = setting(
+        15,
+        "epochs of the base model; may be a fraction",
+        more_than(0, MAX_EPOCHS),
+        FLOAT,
+    )
+    base_batch_size: int | None = setting(
+        None,
+        "examples per step of the base model; batch_size if not given",
+        integers(1),
+        INTEGER,
+    )
+    base_learning_rate: float | None = setting(
+        None,
+        "of Adam, for the base model; learning_rate if not given",
+        more_than(0),
+        FLOAT,
+    )
+    base_schedule: str = setting(
+        "cosine",
+        "learning rate of the base model: falling to zero, or constant",
+        one_of(SCHEDULES),
+    )
+    augmentation: str = setting(
+        "none", "of the base model's training images", one_of(AUGMENTATIONS)
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "part of each label's weight that goes to all classes alike",
+        at_least(0, below=1),
+    )
 
     def __post_init__(self) -> None:
-        deep = is_deep(self.base_model)
-        cheap = deep and self.recipe == "systematic"
-        networks = {"encoder": "linear", "decoder": "low_rank"}
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Settings of a run's evaluation; their help texts describe them.
+
+    Raises:
+      ValueError: a setting is out of range.
+    """
+
+    baselines: tuple[AnyCode, ...] = setting(
+        ("zero_fill", "no_parity"),
+        "other codes of the same sizes that are evaluated too; may be empty",
+        Accepted(_distinct_codes, lambda: f"some of {list(CODES)}, each once,"),
+        CODES_FORM,
+    )
+    tried: int | None = setting(
+        None,
+        "most results lost in the evaluation; r if not given",
+        integers(0),
+        INTEGER,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
+    """All settings of one run; their help texts describe them.
+
+    Raises:
+      ValueError: a setting is out of range, or does not fit the others.
+    """
+
+    def __post_init__(self) -> None:
+        cheap = self.systematic and is_deep(self.base_model)
+        networks = {"encoder": "linear", "decoder": "low_rank"} if cheap else {}
         for name, network in networks.items():
             if getattr(self, name) is None:
                 # The dataclass is frozen, but not yet.
-                object.__setattr__(self, name, network if cheap else "mlp")
+                object.__setattr__(self, name, network)
+        BaseConfig.__post_init__(self)
         CodeConfig.__post_init__(self)
         TrainConfig.__post_init__(self)
-        require_in_range(self)
+        EvaluationConfig.__post_init__(self)
+        require("l", self.l, self.most_lost <= self.r, f"0..r, here 0..{self.r}")
+        require("tried", self.tried, self.most_tried <= self.n, f"0..{self.n}")
+        self._check_pattern_weights()
+
+    def _check_pattern_weights(self) -> None:
+        weights = self.pattern_weights
+        if not weights:
+            return
+        lost = [pattern for pattern, _ in weights]
+        drawn = set(harmful(self.k, self.n, self.most_lost))
+        fits = len(set(lost)) == len(lost) and set(lost) <= drawn
+        fits = fits and all(LIGHTEST <= weight <= HEAVIEST for _, weight in weights)
+        accepted = (
+            f"patterns that lose a data piece and at most {self.most_lost} of "
+            f"{self.n} results, each once, with weights of 1e-6..1e6,"
+        )
+        require("pattern_weights", weights, fits, accepted)
 
     @property
     def most_lost(self) -> int:
-        """Most results lost per training example."""
+        """Returns how many results are lost per training example, at most."""
         return self.r if self.l is None else self.l
 
     @property
     def most_tried(self) -> int:
-        """Most results lost in the evaluation."""
+        """Returns how many results are lost in the evaluation, at most."""
         return self.r if self.tried is None else self.tried
 
     @property
     def base(self) -> Config:
         """Returns the settings of the base model, and defaults of all others."""
-        names = ("dataset", "precision", "weight_decay", "seed")
-        names += tuple(f.name for f in dataclasses.fields(self) if "base_" in f.name)
-        names += ("augmentation", "label_smoothing")
-        settings = {name: getattr(self, name) for name in names}
-        settings["base_batch_size"] = settings["base_batch_size"] or self.batch_size
-        settings["base_learning_rate"] = (
-            settings["base_learning_rate"] or self.learning_rate
-        )
-        return Config(**settings)
+        names = [declared.name for declared in settings.settings(BaseConfig)]
+        names += ["precision", "weight_decay", "seed"]
+        fields = {name: getattr(self, name) for name in names}
+        fields["base_batch_size"] = self.base_batch_size or self.batch_size
+        fields["base_learning_rate"] = self.base_learning_rate or self.learning_rate
+        return Config(**fields)
 
     def to_flags(self) -> dict[str, str]:
-        """`{flag name: value}`; fields that are None are left out."""
-        fields = dataclasses.asdict(self)
-        declared = settings.to_flags(self)
-        fields["baselines"] = ",".join(map(name_of, self.baselines))
-        return {
-            name: declared.get(name, str(value))
-            for name, value in fields.items()
-            if value is not None
-        }
+        """Returns `{flag name: text}`; fields that are None are left out."""
+        return settings.to_flags(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as `results.json` holds them, functions by their names."""
+        """Returns the fields as `results.json` has them, functions by their names."""
         names = {
             "code": name_of(self.code),
-            "baselines": [*map(name_of, self.baselines)],
+            "baselines": list(map(name_of, self.baselines)),
         }
         return dataclasses.asdict(self) | names
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Config:
-        """The config that `results.json` holds, whose tuples have become lists."""
+        """Returns the config that `results.json` has, whose tuples are lists there."""
         return cls(**{name: _tuples(value) for name, value in fields.items()})
 
 

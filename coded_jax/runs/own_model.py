@@ -14,8 +14,7 @@ from coded_jax.checks import first_line, require
 from coded_jax.codes import CodeConfig
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
-from coded_jax.runs.config import Config
-from coded_jax.runs.ranges import OWN
+from coded_jax.runs.config import OWN, Config
 from coded_jax.types import BaseModel, Block, PyTree
 
 

@@ -17,12 +17,11 @@ from coded_jax.data.checks import require_dataset
 from coded_jax.devices import processes
 from coded_jax.runs import experiment, fingerprints
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.runs.config import Config
+from coded_jax.runs.config import OWN, Config
 from coded_jax.runs.load import best_params
 from coded_jax.runs.own_model import own_base
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Own, prepare
-from coded_jax.runs.ranges import OWN
 from coded_jax.runs.variables import save_variables
 from coded_jax.types import Block, Dataset, PyTree
 

@@ -16,8 +16,12 @@ from typing import Any
 from benchmarks import tables as benchmark_tables
 from rich.console import Console
 
+from coded_jax import settings
+from coded_jax.codes import CodeConfig
 from coded_jax.report import run_tables
+from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.runs.sweep_table import SWEEP
+from coded_jax.training.config import TrainConfig
 from tables import (
     frontier_tables,
     latency_tables,
@@ -93,6 +97,11 @@ def content(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def settings_section(record: type) -> str:
+    """Returns the settings that a record declares."""
+    return settings.markdown(record).rstrip("\n")
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "quickstart": quickstart_section,
     "results": functools.partial(runs_section, "results"),
@@ -105,6 +114,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "latency": latency_section,
     "modules": modules.package_section,
     "scripts": modules.scripts_section,
+    "settings_base": functools.partial(settings_section, BaseConfig),
+    "settings_code": functools.partial(settings_section, CodeConfig),
+    "settings_training": functools.partial(settings_section, TrainConfig),
+    "settings_evaluation": functools.partial(settings_section, EvaluationConfig),
 }
 
 

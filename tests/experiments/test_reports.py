@@ -363,7 +363,7 @@ def test_an_ablation_is_shown_as_its_sweep(sweep, monkeypatch):
     made = document_sections.section("ablation_kernel")
     assert made.startswith("| `epochs` | `recipe` | base |") and "folder" not in made
     with pytest.raises(
-        ValueError, match="'ablation_x' given, .*scripts, ablation_kern"
+        ValueError, match="'ablation_x' given, .*latency, .*ablation_kern"
     ):
         document_sections.section("ablation_x")
 

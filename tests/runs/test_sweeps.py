@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
 
-from coded_jax.cli import grid, run_flags
 from coded_jax.runs import experiment, sweeps, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
@@ -34,13 +32,6 @@ SMALL = (
     "--epochs=0.2",
     "--baselines=zero_fill",
 )
-FLAGS = ROOT / "experiments" / "flags"
-SWEEPS = [
-    path
-    for path in sorted(FLAGS.glob("*.flags"))
-    if "\n--vary=" in path.read_text() or "\n--variant=" in path.read_text()
-]
-ABLATIONS = (ROOT / "experiments" / "ablations.sh").read_text()
 # Nine rows of pieces cannot be made of four rows of features.
 GRID = ("--seeds=2", "--vary=decoder=linear low_rank", "--vary=k=2 9")
 
@@ -69,43 +60,6 @@ def main(given, folder, *arguments):
     return 0
 
 
-def test_cells_are_variants_times_combinations(given):
-    given(
-        "--epochs=3",
-        "--vary=dilations=1,1 1,2,4",
-        "--vary=seed=0 1",
-        "--variant=--k=2 --r=1",
-        "--variant=--k=4 --r=2 --grid=2x2 --epochs=5",
-    )
-    cells = grid.cells_from_flags()
-    assert len(cells) == 8 and len({cell.name for cell in cells}) == 8
-    first, *_, last = cells
-    assert first.name == "k=2_r=1_dilations=1,1_seed=0"
-    assert first.config == Config(dilations=(1, 1), epochs=3)
-    assert last.config == Config(
-        k=4, r=2, grid=(2, 2), epochs=5, dilations=(1, 2, 4), seed=1
-    )
-    # The flags themselves are as they were.
-    assert grid.config_from_flags() == Config(epochs=3)
-
-
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_flagfiles_of_sweeps(given, path):
-    given(f"--flagfile={path}")
-    cells = grid.cells_from_flags()
-    assert run_flags.WORKDIR.value == f"runs/{path.stem}" and len(cells) > 1
-    assert len({tuple(cell.config.base.to_flags().items()) for cell in cells}) == 1
-    assert path.read_text().startswith("# ")
-    if path.stem != "ablation_quickstart":
-        assert path.stem.removeprefix("ablation_") in re.findall(r"\w+", ABLATIONS)
-        assert all(cell.config.seeds == 3 for cell in cells)
-
-
-def test_the_given_flags_are_a_variant_too(given):
-    given("--variant=", "--variant=--k=4 --r=2")
-    assert [cell.name for cell in grid.cells_from_flags()] == ["default", "k=4_r=2"]
-
-
 def test_other_flags_are_refused_before_anything_is_lost(swept, given):
     folder, _ = swept
     before = (folder / "table.jsonl").read_text()
@@ -121,43 +75,6 @@ def test_data_that_cannot_be_read_fail_their_cells_alone(given, tmp_path, monkey
     sweep = sweeps.Sweep(Places(tmp_path, data_dir=str(tmp_path / "nowhere")))
     first, second = (sweeps.run_cell(cell, sweep) for cell in cells)
     assert "data_dir" in first.error and second.error == ""
-
-
-def test_names_are_folders(given):
-    weights = "--vary=pattern_weights=0:2,1:3 0+1:" + "1" * 200
-    given("--k=4", "--r=2", weights.replace("1" * 200, "1." + "0" * 200))
-    for cell in grid.cells_from_flags():
-        assert "/" not in cell.name and len(cell.name) <= grid.LONGEST
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ((), "^vary: none given"),
-        (("--vary=width=1 2",), "^vary: flag 'width' given"),
-        (("--vary=workdir=a b",), "^vary: flag 'workdir' given"),
-        (("--vary=k=",), "^vary: 'k=' given"),
-        (("--vary=k=2 2",), "^vary: cells 'k=2' and 'k=2' given, with the same"),
-        (("--vary=epochs=1 1.0",), "^vary: cells 'epochs=1' and 'epochs=1.0' given"),
-        (("--variant=", "--variant=--k=2"), "^vary: cells 'default' and 'k=2' given"),
-        (("--vary=k=2 4", "--variant=--k=4 --r=2"), r"^vary: \['k'\] given, and by"),
-        (("--variant=--k=2 --k=4",), "^variant: '--k=2 --k=4' given"),
-        (("--variant=--k='2",), '^variant: "--k=\'2" given'),
-        (("--vary=k=2", "--vary=k=4"), "^vary: 'k' given twice"),
-        (("--variant=k=2",), "^variant: 'k=2' given"),
-        (("--variant=--width=2",), "^variant: flag 'width' given"),
-        (("--vary=k=2 30",), "^cell k=30: k: 30 given, 2..11 accepted"),
-        (("--vary=k=two",), "^cell k=two: k: 'two' given, an integer accepted"),
-        (("--vary=k=2,4",), "^cell k=2,4: k: '2,4' given, .*blanks part values"),
-        (("--vary=kernel=2 3",), "^cell kernel=2: kernel: 2 given, an odd number"),
-        (("--vary=recipe=good",), "^cell .*: recipe: 'good' given, one of paper, sys"),
-    ],
-)
-def test_wrong_grids_are_refused(given, arguments, message):
-    given(*arguments)
-    with pytest.raises(ValueError, match=message) as caught:
-        grid.cells_from_flags()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +225,9 @@ def test_other_seeds_have_other_base_models():
     same = dataclasses.replace(config, k=4, epochs=1)
     other = dataclasses.replace(config, seed=1)
     assert sweep.base_dir(config) == sweep.base_dir(same) != sweep.base_dir(other)
+    # The name's digits, of the base model's flags, are those of older sweeps.
+    config = dataclasses.replace(config, base_epochs=15.0)
+    assert sweep.base_dir(config) == "sweep/bases/mnist_lenet5_9cb10b"
 
 
 @pytest.mark.long

@@ -1,0 +1,125 @@
+"""Settings are declared once: checks, forms in flags and documentation agree."""
+
+import dataclasses
+
+import pytest
+
+from coded_jax import settings
+from coded_jax.settings import (
+    FLOAT,
+    INTEGER,
+    INTEGERS,
+    TEXTS,
+    at_least,
+    integers,
+    more_than,
+    one_of,
+    setting,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    k: int = setting(2, "data pieces", integers(1, 11))
+    rate: float = setting(0.5, "of steps", more_than(0))
+    decay: float = setting(0.0, "L2 factor", at_least(0, below=1))
+    kind: str = setting("a", "of code", one_of(("a", "b")))
+    steps: tuple = setting((), "numbers", form=INTEGERS)
+    width: int | None = setting(None, "k if not given", integers(1), INTEGER)
+    fast: bool = setting(False, "whether to hurry")
+    other: int = 7  # not declared
+
+    def __post_init__(self):
+        settings.check(self)
+
+
+@pytest.mark.parametrize(
+    "name, value, accepted",
+    [
+        ("k", 0, "1..11"),
+        ("k", 12, "1..11"),
+        ("k", 2.0, "1..11"),
+        ("k", True, "1..11"),
+        ("k", "2", "1..11"),
+        ("k", None, "1..11"),
+        ("rate", 0, "more than 0"),
+        ("rate", float("inf"), "more than 0"),
+        ("rate", float("nan"), "more than 0"),
+        ("rate", "1", "more than 0"),
+        ("decay", -1e-9, "0 or more, below 1"),
+        ("decay", 1.0, "0 or more, below 1"),
+        ("kind", "c", "one of ['a', 'b']"),
+        ("width", 0, "1 or more"),
+    ],
+)
+def test_values_that_are_not_accepted(name, value, accepted):
+    with pytest.raises(ValueError) as error:
+        Sizes(**{name: value})
+    assert str(error.value) == f"{name}: {value!r} given, {accepted} accepted"
+
+
+def test_values_at_the_ends_are_accepted():
+    Sizes(k=1), Sizes(k=11), Sizes(decay=0), Sizes(width=1), Sizes(width=None)
+
+
+def test_a_registry_accepts_later_entries():
+    registry = {"a": 1}
+    accepted = one_of(registry)
+    assert not accepted.holds("b")
+    registry["b"] = 2
+    assert accepted.holds("b") and accepted.text == "one of ['a', 'b']"
+
+
+@pytest.mark.parametrize(
+    "form, text, value",
+    [
+        (INTEGER, "3", 3),
+        (FLOAT, "1e-05", 1e-5),
+        (INTEGERS, "1,2", (1, 2)),
+        (INTEGERS, "", ()),
+        (TEXTS, "a,b", ("a", "b")),
+        (settings.BOOL, "True", True),
+        (settings.tuple_of(INTEGERS, ";", "lists"), "1,2;3", ((1, 2), (3,))),
+    ],
+)
+def test_forms_are_read_as_they_are_written(form, text, value):
+    assert form.parse(text) == value and form.show(value) == text
+
+
+def test_blanks_between_elements_are_no_part_of_them():
+    assert TEXTS.parse(" a, b ") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "name, text, accepted",
+    [
+        ("k", "two", "an integer"),
+        ("rate", "", "a number"),
+        ("steps", "1,x", "integers as 1,2,4"),
+        ("fast", "maybe", "true or false"),
+    ],
+)
+def test_texts_of_another_form(name, text, accepted):
+    declared = {each.name: each for each in settings.settings(Sizes)}[name]
+    with pytest.raises(ValueError) as error:
+        declared.parse(text)
+    assert str(error.value) == f"{name}: {text!r} given, {accepted} accepted"
+
+
+def test_flags_leave_out_what_is_unset_or_not_declared():
+    assert settings.to_flags(Sizes(steps=(1, 2))) == {
+        "k": "2",
+        "rate": "0.5",
+        "decay": "0.0",
+        "kind": "a",
+        "steps": "1,2",
+        "fast": "False",
+    }
+
+
+def test_a_table_has_a_row_for_each_setting():
+    rows = settings.markdown(Sizes).splitlines()
+    assert rows[2] == "| `k` | `2` | 1..11 | data pieces |"
+    assert rows[6] == "| `steps` | empty | integers as 1,2,4 | numbers |"
+    assert rows[7] == "| `width` | none | 1 or more | k if not given |"
+    assert len(rows) == 2 + len(settings.settings(Sizes))
