@@ -69,4 +69,5 @@ def config_from_flags() -> Config:
     Raises:
       ValueError: a value is out of range.
     """
-    return Config(**{name: flags.FLAGS[name].value for name in SETTINGS})
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in SETTINGS}
+    return Config(**values)

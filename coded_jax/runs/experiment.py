@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from coded_jax.devices import processes
-from coded_jax.runs import evaluated, results, trained, workdir
+from coded_jax.runs import results, run_evaluation, run_training, workdir
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import LiveTable, live_table
 from coded_jax.runs.results import Finished
-from coded_jax.runs.trained import Run
+from coded_jax.runs.run_training import Run
 from coded_jax.training.signals import stop_requests
 
 
@@ -34,7 +34,7 @@ def _showing(
 def train_base(experiment: Experiment) -> None:
     """Trains the base model alone; errors as of `run`."""
     with _showing(experiment, None, None) as shown:
-        trained.train_base(shown)
+        run_training.train_base(shown)
 
 
 def run(
@@ -62,15 +62,15 @@ def run(
       OSError: the workdir can no longer be written to.
     """
     with _showing(experiment, console, progress) as shown:
-        fitted = trained.train(shown)
+        trained = run_training.train(shown)
         started = time.perf_counter()
-        measured = evaluated.evaluate(shown, fitted)
+        evaluated = run_evaluation.evaluate(shown, trained)
     ended = time.perf_counter()
-    seconds = {**fitted.seconds, "evaluation": ended - started}
+    seconds = {**trained.seconds, "evaluation": ended - started}
     # The wall time of former processes is not known, but that of their steps is.
     resumed = experiment.resumed
     seconds["total"] = sum(seconds.values()) if resumed else ended - experiment.started
-    finished = Finished(experiment, fitted, measured, seconds, command)
+    finished = Finished(experiment, trained, evaluated, seconds, command)
     content = results.content(finished)
     if processes.is_lead():
         workdir.write_results(experiment.folder, content)

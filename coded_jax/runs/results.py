@@ -17,9 +17,9 @@ from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import provenance, reading, workdir
-from coded_jax.runs.evaluated import Evaluated
 from coded_jax.runs.prepare import Experiment
-from coded_jax.runs.trained import Trained
+from coded_jax.runs.run_evaluation import Evaluated
+from coded_jax.runs.run_training import Trained
 from coded_jax.types import PyTree
 
 

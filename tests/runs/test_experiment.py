@@ -19,7 +19,7 @@ from rich.console import Console
 
 import coded_jax
 from coded_jax import data
-from coded_jax.runs import experiment, trained, workdir
+from coded_jax.runs import experiment, run_training, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
@@ -276,8 +276,8 @@ def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     config = dataclasses.replace(SMALL, epochs=0.5)
     prepared = prepare(config, Places(tmp_path, devices=1))
     with pytest.raises(Interrupted):
-        trained.train(
-            trained.Run(prepared, live_table(Console(quiet=True)), lambda: True)
+        run_training.train(
+            run_training.Run(prepared, live_table(Console(quiet=True)), lambda: True)
         )
     prepared = prepare(config, Places(tmp_path, devices=4, mesh=(2, 2)))
     results = experiment.run(prepared, console=Console(quiet=True))

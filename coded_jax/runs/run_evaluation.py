@@ -9,7 +9,7 @@ from coded_jax.devices import processes
 from coded_jax.evaluation import confidence, pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.runs.progress import add_row
-from coded_jax.runs.trained import Run, Trained
+from coded_jax.runs.run_training import Run, Trained
 from coded_jax.training import tasks
 from coded_jax.training.loop import Interrupted
 
