@@ -131,7 +131,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
-    """All settings of one run; their help texts describe them.
+    """Settings of one run, all of them; their help texts describe them.
 
     Raises:
       ValueError: a setting is out of range, or does not fit the others.
