@@ -1,4 +1,4 @@
-"""What a code must beat: its own decoder without parity, and the mean of all features.
+"""Baselines that know the images: a decoder without parity, the mean of features.
 
 Codes without any parameters to learn are in `linear` and `curves`.
 """
@@ -20,10 +20,10 @@ def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
 
 
 def mean_fill(shape: CodeShape) -> Code:
-    """No code: a lost share is the mean of that share over the training images.
+    """Builds no code: a lost share is its mean over the training images.
 
-    Of all constants the one of least squared error. Its parity pieces are blank and
-    never used.
+    Of all constants that has the least squared error. The parity pieces are blank, and
+    never sent.
     """
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
@@ -42,9 +42,9 @@ def mean_fill(shape: CodeShape) -> Code:
 
 
 def no_parity(shape: CodeShape, code: Code) -> Code:
-    """`code` without its encoder, and the parity results withheld from its decoder.
+    """Returns `code` without its encoder, and its decoder without parity results.
 
-    What it reaches comes from the redundancy of the images alone: an ablation, from no
+    Its accuracy comes from the redundancy of the images alone: an ablation, from no
     publication. A systematic code's sums stay among the parameters, without any effect.
     """
     is_data = jnp.arange(shape.n)[:, None] < shape.k

@@ -1,7 +1,7 @@
 """Training-free codes whose pieces lie on a curve: Berrut's rational one, and splines.
 
-Pieces are values of a curve at k points, queries its values at n others. What `f_conv`
-makes of them lies on a curve as well, and is read back at the k points.
+Pieces are values of a curve at k points, queries its values at n others. The results of
+`f_conv` are taken to lie on a curve as well, and shares are read back at the k points.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coded_jax.types import Code, CodeShape
 
 
 def berrut_matrix(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Values at `points` of Berrut's rational interpolant, `[len(points), len(nodes)]`.
+    """Evaluates Berrut's rational interpolant at `points`: `[len(points), len(nodes)]`.
 
     `sum_i (-1)^i y_i / (z - x_i)` over `sum_i (-1)^i / (z - x_i)`, for nodes in order
     (Berrut 1988); it has no poles on the real line.
@@ -32,12 +32,12 @@ def berrut_matrix(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def berrut(shape: CodeShape) -> Code:
-    """Berrut rational code: BACC (Jahani-Nezhad and Maddah-Ali 2022), ApproxIFER.
+    """Builds Berrut's rational code (BACC, Jahani-Nezhad and Maddah-Ali 2022).
 
     Pieces are values at the k Chebyshev points of the first kind, queries those of
     their interpolant at the n of the second; shares are read back from the interpolant
     of the results that arrived. Training-free, not systematic, for any number of
-    losses.
+    losses. ApproxIFER uses it for inference.
     """
     data, workers = chebyshev(shape.k, 1), chebyshev(shape.n, 2)
     return _through_curve(shape, data, workers, berrut_matrix, berrut_matrix)
@@ -46,7 +46,7 @@ def berrut(shape: CodeShape) -> Code:
 def spline_matrix(
     nodes: np.ndarray, points: np.ndarray, smoothing: float
 ) -> np.ndarray:
-    """Values at `points` of the smoothing spline, `[len(points), len(nodes)]`.
+    """Evaluates the smoothing spline at `points`: `[len(points), len(nodes)]`.
 
     The natural cubic spline that minimises `mean((y - f(x))^2) + smoothing *
     integral(f''^2)`: values at the nodes `(I + m s Q R^-1 Q')^-1 y` (Reinsch 1967;
@@ -77,27 +77,27 @@ def spline_matrix(
     left = np.clip(np.searchsorted(x, points) - 1, 0, m - 2)
     width, t = h[left], np.clip(points, x[0], x[-1]) - x[left]
     a, b = (width - t) / width, t / width
-    found = a[:, None] * values[left] + b[:, None] * values[left + 1]
-    found += ((a**3 - a) * width**2 / 6)[:, None] * curvature[left]
-    found += ((b**3 - b) * width**2 / 6)[:, None] * curvature[left + 1]
+    matrix = a[:, None] * values[left] + b[:, None] * values[left + 1]
+    matrix += ((a**3 - a) * width**2 / 6)[:, None] * curvature[left]
+    matrix += ((b**3 - b) * width**2 / 6)[:, None] * curvature[left + 1]
     for end, inside, beyond in ((0, 1, points < x[0]), (m - 1, m - 2, points > x[-1])):
         step = x[end] - x[inside]
         slope = (values[end] - values[inside]) / step + step * curvature[inside] / 6
-        found += (beyond * (points - x[end]))[:, None] * slope
-    matrix = np.empty_like(found)
-    matrix[:, ascending] = found
-    return matrix
+        matrix += (beyond * (points - x[end]))[:, None] * slope
+    in_order = np.empty_like(matrix)
+    in_order[:, ascending] = matrix
+    return in_order
 
 
 def spline(
     shape: CodeShape, encoder_smoothing: float = 1e-3, decoder_smoothing: float = 1e-3
 ) -> Code:
-    """NeRCC (Moradi and Maddah-Ali 2024): nested regression by smoothing splines.
+    """Builds NeRCC, nested regression by splines (Moradi and Maddah-Ali 2024).
 
-    As `berrut`, with a smoothing spline through the pieces and another one through the
-    results that arrived. The points are those of `berrut`. How much is smoothed is our
-    choice: of 0 and 1e-6 to 0.1, the best mean accuracy over all patterns of at most r
-    losses on 2,000 validation images (MNIST, LeNet-5, k=4, r=1 and 2).
+    As `berrut`, with a smoothing spline through the pieces, and another one through
+    the results that arrived. The smoothing is our choice: of 0 and 1e-6 to 0.1, the
+    best mean accuracy over all patterns of at most r losses on 2,000 validation images
+    (MNIST, LeNet-5, k=4, r=1 and 2).
     """
 
     def fitted(smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -116,7 +116,7 @@ def _through_curve(
     encoder: Callable[[np.ndarray, np.ndarray], np.ndarray],
     decoder: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Code:
-    """Pieces as values of a curve at `data`, queries as those at `workers`."""
+    """Builds the code of a curve: pieces are its values at `data`, queries others."""
 
     def decode(arrived: np.ndarray) -> np.ndarray:
         weights = np.zeros((shape.k, shape.n))

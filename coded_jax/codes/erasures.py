@@ -16,6 +16,7 @@ Pattern = tuple[int, ...]
 
 
 DRAWS = ("counts", "patterns")
+"""Draws of patterns in training, see `sample_harmful`."""
 
 
 def patterns(n: int, l: int) -> list[Pattern]:
@@ -105,12 +106,12 @@ def sample_harmful(
     Returns:
       Bool `[n, B]`.
     """
-    found = harmful(k, n, most)
-    lengths = [len(pattern) for pattern in found]
-    odds = [float((weights or {}).get(pattern, 1)) for pattern in found]
+    candidates = harmful(k, n, most)
+    lengths = [len(pattern) for pattern in candidates]
+    odds = [float((weights or {}).get(pattern, 1)) for pattern in candidates]
     if draws == "counts":
         odds = [p / lengths.count(l) for p, l in zip(odds, lengths, strict=True)]
-    masks = np.stack([available(pattern, n)[:, 0] for pattern in found])
+    masks = np.stack([available(pattern, n)[:, 0] for pattern in candidates])
     drawn = jax.random.categorical(key, jnp.log(jnp.asarray(odds)), shape=(batch,))
     return jnp.asarray(masks)[drawn].T
 
@@ -131,13 +132,13 @@ def in_stages(
     Returns:
       Bool `[S, n, B]`, or `[S, n, 1]` without draws.
     """
-    held = jnp.asarray(available(lost, n))[None]
+    first = jnp.asarray(available(lost, n))[None]
     if rows is None:
-        return jnp.broadcast_to(held, (stages, n, 1))
+        return jnp.broadcast_to(first, (stages, n, 1))
 
     def draw(row: jax.Array) -> jax.Array:
         order = jax.random.uniform(jax.random.fold_in(key, row), (stages - 1, n))
         return order.argsort(axis=1).argsort(axis=1) >= len(lost)
 
     drawn = jax.vmap(draw, out_axes=2)(rows)
-    return jnp.concatenate([jnp.broadcast_to(held, (1, n, len(rows))), drawn])
+    return jnp.concatenate([jnp.broadcast_to(first, (1, n, len(rows))), drawn])

@@ -1,7 +1,7 @@
 """Codes whose encoder and decoder are matrices: exact ones, and the training-free.
 
-A decoder has a matrix for every erasure pattern. They are all made before any data is
-seen, in float64, and looked up by what arrived.
+A decoder has a matrix for every erasure pattern. They are all made in advance, in
+float64, and looked up by the set of results that arrived.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
 def decoding_matrices(
     n: int, decoder: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """`decoder` of every erasure pattern: float32 `[2^n, k, n]`.
+    """Returns the `decoder` of every erasure pattern: float32 `[2^n, k, n]`.
 
     Args:
       n: results.
@@ -46,7 +46,7 @@ def decoding_matrices(
 
 
 def matrix_flops(weights: np.ndarray, lost: Pattern, systematic: bool) -> int:
-    """Products and sums for each value of a share, of decoding one erasure pattern.
+    """Counts products and sums for each value of a share, decoding one erasure pattern.
 
     Args:
       weights: `[2^n, k, n]`, of `decoding_matrices`.
@@ -72,7 +72,7 @@ def linear_code(
     quorum: Quorum,
     systematic: bool = False,
 ) -> Code:
-    """A matrix of pieces, and one of results for every erasure pattern.
+    """Builds a code of a matrix of pieces, and one of results for each pattern.
 
     Query i is `sum_j generator[i, j] piece_j`, share j `sum_i decoder[j, i] result_i`.
 
@@ -107,7 +107,7 @@ def linear_code(
 
 
 def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
-    """One query `[B, h, w, C]`; a copy or a blank piece costs no product."""
+    """Returns one query `[B, h, w, C]`; a copy or a blank piece costs no product."""
     if not row.any():
         return jnp.zeros_like(pieces[0])
     if np.count_nonzero(row) == 1 and row.max() == 1:
@@ -118,29 +118,29 @@ def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
 
 
 def _identity(shape: CodeShape) -> np.ndarray:
-    """The data pieces, and blank ones after them: `[n, k]`."""
+    """Returns the matrix of data pieces and blank ones after them: `[n, k]`."""
     return np.eye(shape.n, shape.k)
 
 
 def zero_fill(shape: CodeShape) -> Code:
-    """No code: lost shares stay zero, as the paper's decoder is given lost results
-    (section III-B). Its parity pieces are blank and never used."""
+    """Builds no code: lost shares stay zero, as in the input of the paper's decoder
+    (section III-B). The parity pieces are blank, and never sent."""
     pieces, as_they_are = _identity(shape), lambda arrived: np.eye(shape.k, shape.n)
     return linear_code(shape, pieces, as_they_are, ALL_DATA, systematic=True)
 
 
 def uncoded(shape: CodeShape) -> Code:
-    """Waits for all data pieces: an image without one of them has no answer.
+    """Builds no code that waits: an image without all data pieces has no answer.
 
     That counts as a wrong one: distributed inference without redundancy, against which
-    coded computation is compared since Lee et al. (2018). The r parity pieces are blank
-    and never used.
+    coded computation is compared since Lee et al. (2018). The parity pieces are blank,
+    and never sent.
     """
     return zero_fill(shape)._replace(answers_always=False)
 
 
 def replication(shape: CodeShape) -> Code:
-    """Query i is piece `i mod k`; a share whose copies are all lost stays zero.
+    """Builds copies: query i is piece `i mod k`; a share without a copy stays zero.
 
     With `n = m k` it survives any m - 1 losses exactly: equal work per device is m
     replicas of a coarser split, equal pieces are `k` of which `r` have a copy. The
@@ -160,8 +160,11 @@ def replication(shape: CodeShape) -> Code:
 
 
 def chebyshev(count: int, kind: int) -> np.ndarray:
-    """Chebyshev points `[count]`, descending: `cos((2j+1) pi / 2k)` of the first kind,
-    `cos(i pi / (n-1))` of the second."""
+    """Returns Chebyshev points `[count]`, descending.
+
+    Those of the first kind are `cos((2j+1) pi / 2k)`, those of the second
+    `cos(i pi / (n-1))`.
+    """
     i = np.arange(count)
     if kind == 1:
         return np.cos((2 * i + 1) * np.pi / (2 * count))
@@ -169,7 +172,7 @@ def chebyshev(count: int, kind: int) -> np.ndarray:
 
 
 def mds_generator(k: int, n: int) -> np.ndarray:
-    """Systematic Vandermonde generator `[n, k]`: any k of its rows are independent.
+    """Returns a systematic Vandermonde generator `[n, k]`, any k rows independent.
 
     `V (V[:k])^-1`, where row i of V has the Chebyshev polynomials of degree below k at
     the i-th of n Chebyshev points. That is a Vandermonde matrix in a basis which stays
@@ -185,8 +188,11 @@ def mds_generator(k: int, n: int) -> np.ndarray:
 
 
 def least_squares(generator: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The decoder `pinv(A G)` of what arrived: exact from any k independent results of
-    a linear `F_Conv`, of least norm from fewer."""
+    """Returns the decoder `pinv(A G)`, with A the erasures.
+
+    It is exact from any k independent results of a linear `F_Conv`, and of least norm
+    from fewer.
+    """
 
     def decoder(arrived: np.ndarray) -> np.ndarray:
         return np.linalg.pinv(generator * arrived[:, None])
@@ -195,7 +201,7 @@ def least_squares(generator: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def mds(shape: CodeShape) -> Code:
-    """Linear maximum distance separable code over the pieces (Reed and Solomon 1960).
+    """Builds a maximum distance separable code of the pieces (Reed and Solomon 1960).
 
     Exact from any k results where `f_conv` is linear and cuts all pieces alike, as a
     convolution without padding does: CoCoI (2025) codes each such layer by itself.
@@ -216,7 +222,7 @@ def addition_generator(k: int, r: int) -> np.ndarray:
 
 
 def addition(shape: CodeShape) -> Code:
-    """ParM's addition code with the frozen `f_conv` itself as the parity model."""
+    """Builds ParM's addition code with the frozen `f_conv` itself as parity model."""
     generator = addition_generator(shape.k, shape.r)
     decoder = least_squares(generator)
     return linear_code(shape, generator, decoder, ANY_K, systematic=True)

@@ -1,4 +1,4 @@
-"""ParM: the code is a sum, and what is learned is the network of the parity worker."""
+"""ParM: the code is a sum, and the network of the parity worker is learned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coded_jax.types import Code, CodeShape, PyTree
 
 
 def parity_model(shape: CodeShape, variables: PyTree) -> Code:
-    """Parity models with the addition code (Kosaian, Rashmi, Venkataraman 2019).
+    """Builds parity models with the addition code (Kosaian, Rashmi, Venkataraman 2019).
 
     Parity j is `sum_i (i+1)^j piece_i`, and its worker's network is trained to make
     `sum_i (i+1)^j share_i` of it, so that any k results decode by subtraction. Training
@@ -26,8 +26,8 @@ def parity_model(shape: CodeShape, variables: PyTree) -> Code:
       variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
-      A code with parameters `{"worker": ...}`: what its r networks' weights are more
-      than the frozen ones, with a leading axis `[r]`.
+      A code with parameters `{"worker": ...}`: the weights of its r networks less the
+      frozen ones, with a leading axis `[r]`.
     """
     code = addition(shape)
 

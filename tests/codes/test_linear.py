@@ -1,16 +1,189 @@
-"""Operations of linear codes, counted by hand."""
+"""Codes of matrices: exact where the network is linear."""
 
+import itertools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from coded_jax.codes.linear import matrix_flops
+from coded_jax.codes import linear
+from coded_jax.codes.erasures import available, patterns, patterns_up_to
+from coded_jax.inference.pipeline import base_features, infer
+from coded_jax.models.modules import ConvNorm, base_model
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.types import BaseModel
+from tests.codes import learned_examples as examples
+from tests.codes.rival_examples import (
+    OF_ANY_K,
+    SHAPE,
+    B,
+    encoded_and_decoded,
+    images_of,
+    pipeline_of,
+    random,
+)
+from tests.models.published import random_variables
+from tests.pipelines import untrained
+
+
+@pytest.fixture(scope="module")
+def linear_network(lenet):
+    """LeNet-5's first convolution, which is linear, and a linear head."""
+    base, variables = lenet
+    head = lambda variables, features: features.sum(axis=(1, 2)) @ jnp.eye(6, 10)
+    return BaseModel(base.init, base.blocks[:1], head), variables
+
+
+@pytest.mark.parametrize("name", OF_ANY_K)
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (3, 3), (6, 4)])
+def test_linear_codes_decode_from_any_k_results(name, k, r):
+    shape = SHAPE._replace(k=k, r=r)
+    code = untrained(name, shape)
+    atol = 2e-2 if k == 6 else 1e-4  # condition numbers of some 1000
+    for lost in patterns(k + r, r):
+        pieces, shares = encoded_and_decoded(code, shape, lost)
+        np.testing.assert_allclose(shares, pieces, atol=atol)
+
+
+@pytest.mark.parametrize("k, n", [(2, 3), (4, 6), (5, 12)])
+def test_any_k_rows_of_an_mds_generator_are_independent(k, n):
+    generator = linear.mds_generator(k, n)
+    np.testing.assert_array_equal(generator[:k], np.eye(k))  # copies, bit for bit
+    conditions = [
+        np.linalg.cond(generator[list(rows)])
+        for rows in itertools.combinations(range(n), k)
+    ]
+    assert max(conditions) < 2e4
+
+
+def test_addition_is_a_sum_and_a_weighted_sum():
+    pieces = random(0, 3, B, 2, 2, 1)
+    first, second = linear.addition(SHAPE).encode({}, pieces)[3:]
+    np.testing.assert_allclose(first, pieces.sum(0), rtol=1e-5)
+    weighted = pieces[0] + 2 * pieces[1] + 3 * pieces[2]
+    np.testing.assert_allclose(second, weighted, rtol=1e-5)
+
+
+def test_uncoded_waits_for_every_data_piece():
+    code = linear.uncoded(SHAPE)
+    for lost in patterns_up_to(5, 2):
+        pieces, shares = encoded_and_decoded(code, SHAPE, lost)
+        for i in range(3):
+            expected = 0 if i in lost else pieces[i]
+            np.testing.assert_array_equal(
+                shares[i], np.broadcast_to(expected, shares[i].shape)
+            )
+
+
+@pytest.mark.parametrize("stages", [((1, 1),), ((1, 1), (3, 3))])
+def test_no_answer_whatever_the_network_makes_of_what_is_missing(stages):
+    # XLA's CPU backend takes NaN for nothing in a max pooling of this size.
+    config = Config(base_model="vgg16", base_width=0.125, code="uncoded", stages=stages)
+    pipeline = build_pipeline(config, (32, 32, 3), 10, (0.5,) * 3, (0.25,) * 3)
+    frozen = random_variables(pipeline.base, (32, 32, 3))
+    params = pipeline.init(jax.random.key(0))
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    answer = jax.jit(infer, static_argnums=0)
+    for lost in patterns_up_to(3, 3):
+        logits = answer(pipeline, frozen, params, images, available(lost, 3))
+        answered = not set(lost) & {0, 1}
+        assert np.isfinite(logits).all() == answered
+        assert np.isnan(logits).all() != answered
+    # Lost in the last stage alone, by some of the images.
+    masks = np.ones((len(stages), 3, 4), bool)
+    masks[-1, 1, 2:] = False
+    logits = answer(pipeline, frozen, params, images, masks)
+    assert np.isfinite(logits).all(1).tolist() == [True, True, False, False]
+
+
+def test_two_pieces_in_three_replicas_survive_any_two_losses():
+    shape = SHAPE._replace(k=2, r=4)
+    code = linear.replication(shape)
+    for lost in patterns_up_to(6, 2):
+        pieces, shares = encoded_and_decoded(code, shape, lost)
+        np.testing.assert_array_equal(shares, pieces)
+    pieces, shares = encoded_and_decoded(code, shape, (0, 2, 4))
+    np.testing.assert_array_equal(
+        shares, pieces * np.array([0, 1])[:, None, None, None, None]
+    )
+
+
+def test_four_pieces_on_six_devices_have_two_copies_of_two():
+    shape = SHAPE._replace(k=4, r=2)
+    code = linear.replication(shape)
+    for lost in patterns_up_to(6, 1):
+        pieces, shares = encoded_and_decoded(code, shape, lost)
+        exact = not set(lost) & {2, 3}
+        assert np.array_equal(shares, pieces) == exact
+
+
+def test_decoding_matrices_are_looked_up_by_what_arrived():
+    found = linear.decoding_matrices(3, lambda arrived: np.diag(arrived * [1, 2, 4.0]))
+    for place in range(8):
+        assert found[place].sum() == place
+
+
+@pytest.mark.parametrize("grid", [(4, 1), (2, 2)])
+@pytest.mark.parametrize("name", OF_ANY_K)
+def test_linear_codes_are_exact_where_the_network_is_linear(linear_network, name, grid):
+    base, variables = linear_network
+    pipe = pipeline_of(base, k=4, r=2, grid=grid, code=name)
+    run = jax.jit(infer, static_argnums=0)
+    logits = lambda lost: run(pipe, variables, ({},), images_of(), available(lost, 6))
+    features = base_features(pipe, variables, images_of())
+    expected = base.head(variables, features)
+    for lost in patterns_up_to(6, 2):
+        np.testing.assert_allclose(logits(lost), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_coding_each_convolution_of_lenet5_is_exact(lenet):
+    """CoCoI's way: bias, ReLU and pooling are computed between the coded stages."""
+    base, variables = lenet
+    variables = random_variables(base, (28, 28, 1))
+    pipe = pipeline_of(base, k=4, r=2, stages=((1, 1), (3, 3)), code="mds")
+    run = jax.jit(infer, static_argnums=0)
+    x = images_of()
+    expected = base.head(variables, base_features(pipe, variables, x))
+    for lost in patterns(6, 2):
+        found = run(pipe, variables, ({}, {}), x, available(lost, 6))
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("lost", [(0,), (3,), (0, 2), (1, 3)])
+def test_a_copy_is_cut_as_the_piece_that_it_copies(lost):
+    """With padding the shares stand at other places in the outputs of other pieces."""
+    base = base_model([ConvNorm(3), ConvNorm(4)])
+    variables = random_variables(base, (28, 28, 1))
+    pipe = pipeline_of(base, k=4, r=4, code="replication")
+    assert len(set(pipe.stages[0].plan.rows.cuts)) > 1
+    run = jax.jit(infer, static_argnums=0)
+    found = run(pipe, variables, ({},), images_of(), available(lost, 8))
+    expected = base.head(variables, base_features(pipe, variables, images_of()))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_zero_fill():
+    code, params = examples.make("zero_fill")
+    assert params == {}
+    pieces, features = examples.random_pieces(), examples.random_features()
+    assert not np.asarray(code.encode(params, pieces)[examples.SHAPE.k :]).any()
+    for lost in patterns_up_to(examples.SHAPE.n, examples.SHAPE.n):
+        expected = np.array(features[: examples.SHAPE.k])
+        expected[[i for i in lost if i < examples.SHAPE.k]] = 0
+        dirty = features.copy()
+        dirty[list(lost)] = np.nan
+        shares = code.decode(params, dirty, available(lost, examples.SHAPE.n))
+        np.testing.assert_array_equal(shares, expected)
 
 
 def test_matrix_of_a_pattern_by_hand():
     weights = np.zeros((8, 2, 3))
     weights[0b110] = [[0.0, -1.0, 2.0], [0.0, 1.0, 0.0]]  # result 0 is lost
-    assert matrix_flops(weights, (0,), systematic=True) == 3
-    assert matrix_flops(weights, (0,), systematic=False) == 3
+    assert linear.matrix_flops(weights, (0,), systematic=True) == 3
+    assert linear.matrix_flops(weights, (0,), systematic=False) == 3
     weights[0b110, 1] = [0.0, 0.5, 0.0]
-    assert matrix_flops(weights, (0,), systematic=False) == 4
+    assert linear.matrix_flops(weights, (0,), systematic=False) == 4
     weights[0b101] = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]]  # result 1 is lost
-    assert matrix_flops(weights, (1,), systematic=True) == 1
+    assert linear.matrix_flops(weights, (1,), systematic=True) == 1

@@ -36,7 +36,7 @@ class DilatedStack(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, h, w, maps] -> [B, h, w, out]`."""
+        """Maps `[B, h, w, maps] -> [B, h, w, out]`."""
         width = self.width or 20 * x.shape[-1]
         layers, maps = [], x.shape[-1]
         for i in range(len(self.dilations)):
@@ -78,7 +78,7 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, pieces: jax.Array) -> jax.Array:
-        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        """Maps `[k, B, h, w, C] -> [r, B, h, w, C]`; channels share their weights."""
         stack = DilatedStack(self.r, self.width, self.dilations, self.kernel)
         return maps_to_pieces(stack(pieces_to_maps(pieces)), pieces.shape[-1])
 
@@ -103,7 +103,7 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
+        """Maps `[n, B, M, M', D] -> [k, B, M, M', D]`."""
         depth = features.shape[-1]
         out = self.k * (depth if self.joint else 1)
         stack = DilatedStack(out, self.width, self.dilations, self.kernel)

@@ -33,7 +33,7 @@ class Local(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, h, w, maps] -> [B, h, w, out]`."""
+        """Maps `[B, h, w, maps] -> [B, h, w, out]`."""
         _, h, w, maps = x.shape
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         shifted = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
@@ -61,7 +61,7 @@ class LocalStack(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, h, w, maps] -> [B, h, w, out]`."""
+        """Maps `[B, h, w, maps] -> [B, h, w, out]`."""
         x = nn.relu(Local(self.width or 2 * self.out)(x))
         return Local(self.out)(x)
 
@@ -79,7 +79,7 @@ class LocalEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, pieces: jax.Array) -> jax.Array:
-        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        """Maps `[k, B, h, w, C] -> [r, B, h, w, C]`; channels share their weights."""
         x = LocalStack(self.r, self.width)(pieces_to_maps(pieces))
         return maps_to_pieces(x, pieces.shape[-1])
 
@@ -102,7 +102,7 @@ class LocalDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
+        """Maps `[n, B, M, M', D] -> [k, B, M, M', D]`."""
         depth = features.shape[-1]
         out = self.k * (depth if self.joint else 1)
         x = LocalStack(out, self.width)(features_to_maps(features, self.joint))

@@ -24,7 +24,7 @@ class MLPEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, pieces: jax.Array) -> jax.Array:
-        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        """Maps `[k, B, h, w, C] -> [r, B, h, w, C]`; channels share their weights."""
         k, batch, h, w, channels = pieces.shape
         x = pieces.transpose(1, 4, 0, 2, 3).reshape(batch, channels, k * h * w)
         x = nn.relu(nn.Dense(self.width or k * h * w)(x))
@@ -49,7 +49,7 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
+        """Maps `[n, B, M, M', D] -> [k, B, M, M', D]`."""
         n, batch, m, m2, depth = features.shape
         groups, inner = (1, depth) if self.joint else (depth, 1)
         x = features.reshape(n, batch, m, m2, groups, inner)

@@ -30,7 +30,7 @@ class PointwiseDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """`[n, B, M, M', D] -> [k, B, M, M', D]`."""
+        """Maps `[n, B, M, M', D] -> [k, B, M, M', D]`."""
         depth = features.shape[-1]
         width = self.width or max(1, depth // 4)
         x = nn.Dense(width)(features_to_maps(features, self.joint))

@@ -31,7 +31,7 @@ class StridedEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, pieces: jax.Array) -> jax.Array:
-        """`[k, B, h, w, C] -> [r, B, h, w, C]`; every channel with the same weights."""
+        """Maps `[k, B, h, w, C] -> [r, B, h, w, C]`; channels share their weights."""
         _, _, h, w, channels = pieces.shape
         blocks = to_blocks(pieces_to_maps(pieces))
         stack = DilatedStack(self.r * BLOCK**2, self.width or 128, self.dilations)
@@ -40,7 +40,7 @@ class StridedEncoder(nn.Module):
 
 
 def to_blocks(maps: jax.Array) -> jax.Array:
-    """`[B, h, w, maps] -> [B, ceil(h/4), ceil(w/4), 16*maps]`, zeros at the ends."""
+    """Maps `[B, h, w, maps] -> [B, ceil(h/4), ceil(w/4), 16*maps]`, with zeros."""
     batch, h, w, depth = maps.shape
     maps = jnp.pad(maps, ((0, 0), (0, -h % BLOCK), (0, -w % BLOCK), (0, 0)))
     rows, columns = -(-h // BLOCK), -(-w // BLOCK)
@@ -49,7 +49,7 @@ def to_blocks(maps: jax.Array) -> jax.Array:
 
 
 def from_blocks(blocks: jax.Array, depth: int) -> jax.Array:
-    """The inverse: `[B, rows, columns, 16*depth] -> [B, 4*rows, 4*columns, depth]`."""
+    """Inverts that: `[B, rows, columns, 16*depth] -> [B, 4*rows, 4*columns, depth]`."""
     batch, rows, columns, _ = blocks.shape
     x = blocks.reshape(batch, rows, columns, BLOCK, BLOCK, depth)
     x = x.transpose(0, 1, 3, 2, 4, 5)

@@ -1,0 +1,23 @@
+"""Settings of the learned code."""
+
+import pytest
+
+from tests.codes.learned_examples import SHAPE
+from tests.pipelines import learned
+
+
+@pytest.mark.parametrize(
+    "argument, value, accepted",
+    [
+        ("encoder", "cnn", r"\['mlp', 'conv', 'strided', 'local', 'linear'\]"),
+        (
+            "decoder",
+            "MLP",
+            r"\['mlp', 'low_rank', 'conv', 'local', 'pointwise', 'linear'\]",
+        ),
+        ("decoder_channels", "both", r"\['joint', 'independent'\]"),
+    ],
+)
+def test_what_is_not_accepted_is_named(argument, value, accepted):
+    with pytest.raises(ValueError, match=f"^{argument}: '{value}' .*{accepted}"):
+        learned(SHAPE, **{argument: value})

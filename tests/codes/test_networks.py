@@ -1,0 +1,294 @@
+"""Encoders and decoders: numbers of parameters, receptive fields, layers by hand."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.codes.networks.conv import DilatedStack
+from coded_jax.codes.networks.local import LocalStack
+from coded_jax.codes.networks.pointwise import PointwiseDecoder
+from coded_jax.codes.networks.strided import StridedEncoder, from_blocks, to_blocks
+from coded_jax.types import CodeShape
+from tests.codes.learned_examples import (
+    INDEPENDENT,
+    LEARNED,
+    SHAPE,
+    make,
+    random_features,
+    random_pieces,
+)
+from tests.pipelines import learned
+
+
+def count(name, k, r, h, **options):
+    """Parameters of one half of a code for 28x28 images and LeNet-5's features."""
+    shape = CodeShape(k, r, piece=(h, 28, 1), share=(4 // k, 4, 16))
+    code = learned(shape, encoder="mlp", decoder="mlp", **options)
+    if "conv" in name:
+        code = learned(shape, encoder="conv", decoder="conv", **options)
+    half = "encoder" if "Encoder" in name else "decoder"
+    params = jax.eval_shape(code.init, jax.random.key(0))[half]
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "k, r, h, width, expected",
+    [
+        # Table I: k*h*w -> k*h*w -> r*h*w, with biases.
+        (2, 1, 20, None, 1120 * 1120 + 1120 + 1120 * 560 + 560),
+        (4, 1, 16, None, 1792 * 1792 + 1792 + 1792 * 448 + 448),
+        (4, 2, 16, None, 1792 * 1792 + 1792 + 1792 * 896 + 896),
+        (2, 1, 20, 100, 1120 * 100 + 100 + 100 * 560 + 560),
+    ],
+)
+def test_parameters_of_mlp_encoder(k, r, h, width, expected):
+    assert count("mlp Encoder", k, r, h, encoder_width=width) == expected
+
+
+def test_paper_mlp_encoder_has_1_883_280_parameters():
+    assert count("mlp Encoder", 2, 1, 20) == 1_883_280
+
+
+@pytest.mark.parametrize(
+    "k, r, h, channels, width, expected",
+    [
+        # Table II: n*M*M' -> k*M*M' -> k*M*M' -> k*M*M', times D = 16 if joint.
+        (2, 1, 20, None, None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (2, 1, 20, "joint", None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (4, 1, 16, "joint", None, 320 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (4, 2, 16, "joint", None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
+        (2, 1, 20, "independent", None, 24 * 16 + 16 + 2 * (16 * 16 + 16)),
+        (4, 1, 16, "independent", None, 20 * 16 + 16 + 2 * (16 * 16 + 16)),
+        (2, 1, 20, "joint", 50, 384 * 50 + 50 + 50 * 50 + 50 + 50 * 256 + 256),
+    ],
+)
+def test_parameters_of_mlp_decoder(k, r, h, channels, width, expected):
+    options = dict(decoder_channels=channels, decoder_width=width)
+    assert count("mlp Decoder", k, r, h, **options) == expected
+
+
+@pytest.mark.parametrize(
+    "k, r, options, expected",
+    [
+        # Table I: 3x3 from k to 20*k maps, five more 3x3, 1x1 to r maps, with biases.
+        (2, 1, {}, 9 * 2 * 40 + 40 + 5 * (9 * 40 * 40 + 40) + 40 + 1),
+        (4, 2, {}, 9 * 4 * 80 + 80 + 5 * (9 * 80 * 80 + 80) + 80 * 2 + 2),
+        (
+            2,
+            1,
+            dict(encoder_width=8, dilations=(1, 2)),
+            9 * 2 * 8 + 8 + (9 * 8 * 8 + 8) + 8 + 1,
+        ),
+        (
+            2,
+            1,
+            dict(encoder_width=8, dilations=(1, 2), kernel=5),
+            25 * 2 * 8 + 8 + (25 * 8 * 8 + 8) + 8 + 1,
+        ),
+    ],
+)
+def test_parameters_of_conv_encoder(k, r, options, expected):
+    assert count("conv Encoder", k, r, 20, **options) == expected
+
+
+@pytest.mark.parametrize(
+    "k, r, options, expected",
+    [
+        # Table II, likewise: n maps in and k out, or n*D and k*D if joint.
+        (2, 1, {}, 9 * 3 * 60 + 60 + 5 * (9 * 60 * 60 + 60) + 60 * 2 + 2),
+        (4, 2, {}, 9 * 6 * 120 + 120 + 5 * (9 * 120 * 120 + 120) + 120 * 4 + 4),
+        (
+            2,
+            1,
+            dict(decoder_channels="joint"),
+            9 * 48 * 960 + 960 + 5 * (9 * 960 * 960 + 960) + 960 * 32 + 32,
+        ),
+        (
+            2,
+            1,
+            dict(decoder_channels="joint", decoder_width=8, dilations=(1, 2)),
+            9 * 48 * 8 + 8 + (9 * 8 * 8 + 8) + 8 * 32 + 32,
+        ),
+        (
+            2,
+            1,
+            dict(decoder_channels="joint", decoder_width=8, decoder_dilations=(4,)),
+            9 * 48 * 8 + 8 + 8 * 32 + 32,
+        ),
+    ],
+)
+def test_parameters_of_conv_decoder(k, r, options, expected):
+    assert count("conv Decoder", k, r, 20, **options) == expected
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_every_channel_is_encoded_alike_and_alone(name):
+    code, params = make(name)
+    pieces = random_pieces()
+    parity = code.encode(params, pieces)[SHAPE.k :]
+    order = np.array([2, 0, 1])
+    permuted = code.encode(params, pieces[..., order])[SHAPE.k :]
+    chex.assert_trees_all_close(permuted, parity[..., order], rtol=1e-5, atol=1e-6)
+    pieces[..., 0] += 1
+    other = code.encode(params, pieces)[SHAPE.k :]
+    chex.assert_trees_all_close(other[..., 1:], parity[..., 1:], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(other[..., 0], parity[..., 0], atol=1e-2)
+
+
+@pytest.mark.parametrize("systematic", [True, False])
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_encoder_by_hand(name, systematic):
+    # Hidden: the pieces. Parity: combinations of what ReLU leaves of them, negative,
+    # so that a ReLU after the last layer would show.
+    h, w, _ = SHAPE.piece
+    combination = -np.array([[1.0, 3.0], [2.0, 4.0]], np.float32)  # [k, r]
+    if name == "mlp":
+        code = learned(SHAPE, systematic=systematic)
+        kernels = [np.eye(2 * h * w), np.kron(combination, np.eye(h * w))]
+        layers = [f"Dense_{i}" for i in range(2)]
+        net = lambda layers: layers
+    else:
+        code = learned(
+            SHAPE,
+            encoder="conv",
+            encoder_width=2,
+            dilations=(3,),
+            systematic=systematic,
+        )
+        centre = np.zeros((3, 3, 2, 2))
+        centre[1, 1] = np.eye(2)
+        kernels = [centre, combination[None, None]]
+        layers = [f"Conv_{i}" for i in range(2)]
+        net = lambda layers: {"DilatedStack_0": layers}
+    weights = {
+        layer: {"kernel": kernel.astype("f"), "bias": np.zeros(kernel.shape[-1], "f")}
+        for layer, kernel in zip(layers, kernels, strict=True)
+    }
+    params = {"encoder": {"params": net(weights)}}
+    pieces = random_pieces()
+    first, second = np.maximum(pieces, 0)
+    expected = [-(first + 2 * second), -(3 * first + 4 * second)]
+    if systematic:  # and sums of the pieces beside the network
+        params["sums"] = np.array([[0.5, 0.0], [2.0, -1.0]], np.float32)
+        expected[0] += 0.5 * pieces[0] + 2 * pieces[1]
+        expected[1] -= pieces[1]
+    queries = jax.jit(code.encode)(params, pieces)
+    chex.assert_trees_all_close(list(queries[2:]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_decoder_channels(name):
+    code, params = make(name, systematic=False)
+    features = random_features()
+    mask = np.ones((SHAPE.n, 1), bool)
+    decode = lambda features: code.decode(params, features, mask)
+    order = np.array([3, 1, 0, 2])
+    alike = np.allclose(
+        decode(features[..., order]), decode(features)[..., order], atol=1e-5
+    )
+    brighter = features + np.array([1, 0, 0, 0], "f")
+    other = decode(brighter) - decode(features)
+    alone = np.allclose(other[..., 1:], 0, atol=1e-5)
+    assert not np.allclose(other[..., 0], 0, atol=1e-2)
+    assert (alike, alone) == (name in INDEPENDENT,) * 2
+
+
+@pytest.mark.parametrize(
+    "dilations, kernel",
+    [((1, 1, 2, 4, 8, 1), 3), ((1, 3), 3), ((2,), 5), ((4,), 1), ((), 3)],
+    ids=str,
+)
+def test_an_impulse_reaches_as_far_as_kernels_and_dilations(dilations, kernel):
+    net = DilatedStack(out=1, width=2, dilations=dilations, kernel=kernel)
+    extent = 1 + (kernel - 1) * sum(dilations)
+    size = extent + 4
+    impulse = np.zeros((1, size, size, 1), np.float32)
+    impulse[0, size // 2, size // 2] = 1
+    params = jax.eval_shape(net.init, jax.random.key(0), impulse)
+    # Weights above 0 cancel nothing, and no bias shifts anything.
+    params = jax.tree.map(lambda x: np.full(x.shape, x.ndim > 1, "f"), params)
+    (response,) = np.asarray(jax.jit(net.apply)(params, impulse))[..., 0]
+    for axis in (0, 1):
+        (reached,) = response.any(axis).nonzero()
+        assert reached[[0, -1]].tolist() == [2, 2 + extent - 1]
+
+
+@pytest.mark.parametrize("size, alike", [((4, 4), (4, 8)), ((2, 4), (4, 8, 100))])
+def test_dilations_of_a_maps_size_or_more_are_convolutions_with_kernel_1(size, alike):
+    # The paper's dilation of 8 on features of 4x4: 8 of 9 taps see padding alone.
+    x = np.random.default_rng(0).normal(size=(3, *size, 5)).astype(np.float32)
+    net = lambda dilation: DilatedStack(2, 4, (dilation,))
+    params = jax.jit(net(1).init)(jax.random.key(0), x)
+    middle = lambda w: w[1:2, 1:2] if w.ndim == 4 and len(w) == 3 else w
+    pointwise = DilatedStack(2, 4, (1,), kernel=1)
+    expected = pointwise.apply(jax.tree.map(middle, params), x)
+    for dilation in alike:
+        np.testing.assert_array_equal(net(dilation).apply(params, x), expected)
+    for dilation in (1, 2):
+        assert not np.allclose(net(dilation).apply(params, x), expected)
+
+
+def test_a_locally_connected_layer_by_hand():
+    """3x3 windows with weights of their own at every position, zeros around the map."""
+    stack = LocalStack(out=1, width=1)
+    x = np.abs(np.random.default_rng(0).normal(size=(1, 4, 3, 2))).astype("f")
+    params = jax.jit(stack.init)(jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: np.abs(leaf) + 0.1, params)
+    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
+    expected = padded
+    for i in range(2):
+        layer = params["params"][f"Local_{i}"]
+        expected = np.array(
+            [
+                [
+                    expected[a : a + 3, b : b + 3].ravel() @ layer["kernel"][a, b, :, 0]
+                    + layer["bias"][a, b, 0]
+                    for b in range(3)
+                ]
+                for a in range(4)
+            ]
+        )
+        if i == 0:
+            expected = np.pad(expected[..., None], ((1, 1), (1, 1), (0, 0)))
+    found = stack.apply(params, x)[0, :, :, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_blocks_and_back():
+    maps = np.arange(2 * 8 * 12 * 3, dtype="f").reshape(2, 8, 12, 3)
+    blocks = to_blocks(maps)
+    assert blocks.shape == (2, 2, 3, 48)
+    np.testing.assert_array_equal(blocks[0, 1, 2], maps[0, 4:8, 8:12].ravel())
+    np.testing.assert_array_equal(from_blocks(blocks, 3), maps)
+    ragged = to_blocks(maps[:, :7, :9])
+    assert ragged.shape == (2, 2, 3, 48) and not ragged[:, 1, 2, 36:].any()
+
+
+def test_a_strided_encoder_moves_with_the_image():
+    encoder = StridedEncoder(r=1, width=8)
+    pieces = np.zeros((2, 1, 32, 32, 1), "f")
+    pieces[:, 0, 12:20, 12:20] = np.random.default_rng(0).normal(size=(2, 8, 8, 1))
+    params = jax.jit(encoder.init)(jax.random.key(0), pieces)
+    parity = encoder.apply(params, pieces)
+    moved = encoder.apply(params, np.roll(pieces, 4, axis=2))
+    np.testing.assert_allclose(moved, np.roll(parity, 4, axis=2), atol=1e-5)
+
+
+def test_pointwise_decoder_by_hand():
+    """Each position by itself: two dense layers along all results' values there."""
+    decoder = PointwiseDecoder(SHAPE.k, width=5, relu=False)
+    features = random_features()
+    params = jax.jit(decoder.init)(jax.random.key(0), features)
+    first, second = (params["params"][f"Dense_{i}"]["kernel"] for i in range(2))
+    assert first.shape == (SHAPE.n * 4, 5) and second.shape == (5, SHAPE.k * 4)
+    at = features[:, 1, 1, 2].ravel()
+    expected = (np.maximum(at @ first, 0) @ second).reshape(SHAPE.k, 4)
+    found = decoder.apply(params, features)
+    np.testing.assert_allclose(found[:, 1, 1, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rank_grows_with_the_root_of_the_depth():
+    code = learned(SHAPE._replace(share=(2, 3, 16)), decoder="low_rank")
+    layers = jax.jit(code.init)(jax.random.key(0))["decoder"]["params"]
+    assert layers["Dense_0"]["bias"].shape == layers["Dense_1"]["bias"].shape == (7,)

@@ -1,0 +1,66 @@
+"""Parity models: what they start as, and what they learn."""
+
+import jax
+import numpy as np
+
+from coded_jax.codes.erasures import available, patterns_up_to
+from coded_jax.codes.parity_model import parity_model
+from coded_jax.inference.pipeline import infer
+from coded_jax.training import losses
+from tests.codes.rival_examples import (
+    SHAPE,
+    images_of,
+    pipeline_of,
+)
+
+
+def test_a_parity_model_starts_as_the_addition_code(lenet):
+    base, variables = lenet
+    ours = pipeline_of(base, code="parity_model")
+    sums = pipeline_of(base, code="addition")
+    params = jax.jit(ours.init)(jax.random.key(0))
+    run = jax.jit(infer, static_argnums=0)
+    for lost in patterns_up_to(3, 1):
+        mask = available(lost, 3)
+        np.testing.assert_allclose(
+            run(ours, variables, params, images_of(), mask),
+            run(sums, variables, ({},), images_of(), mask),
+            atol=1e-4,
+        )
+
+
+def test_a_parity_model_learns_and_leaves_the_base_model_alone(lenet):
+    base, variables = lenet
+    pipe = pipeline_of(base, code="parity_model", k=2, r=2)
+    params = jax.jit(pipe.init)(jax.random.key(0))
+    batch = {"images": images_of(8), "labels": np.zeros(8, np.int32)}
+    mask = available((0, 1), 4)
+
+    def loss(params, variables):
+        return losses.coded_losses(pipe, params, variables, batch, mask).mean()
+
+    value = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    before, (gradient, frozen) = value(params, variables)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(frozen))
+    own = gradient[0]["worker"]
+    # Each of the two networks has gradients of its own, but none for the head.
+    kernel = own["f_conv"]["params"]["Conv_0"]["kernel"]
+    assert kernel.shape[0] == 2 and not np.allclose(kernel[0], kernel[1])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(own["head"]))
+    step = jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient)
+    assert value(step, variables)[0] < before
+
+
+def test_a_parity_model_keeps_statistics_and_integers():
+    variables = {
+        "params": {"kernel": np.ones((2, 3), "f")},
+        "batch_stats": {"mean": np.full(3, 5, "f")},
+        "count": np.array(4, np.int32),
+    }
+    code = parity_model(SHAPE, variables)
+    params = jax.tree.map(lambda x: x + 1, code.init(jax.random.key(0)))
+    own = code.parity_worker(params, variables)
+    np.testing.assert_array_equal(own["params"]["kernel"], np.full((2, 2, 3), 2))
+    np.testing.assert_array_equal(own["batch_stats"]["mean"], np.full((2, 3), 5))
+    np.testing.assert_array_equal(own["count"], [4, 4])
+    assert own["count"].dtype == variables["count"].dtype

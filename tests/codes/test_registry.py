@@ -1,0 +1,160 @@
+"""The registry: what is true of every code, and a new code or network is one line."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from rich.console import Console
+
+import coded_jax
+from coded_jax import codes
+from coded_jax.codes import CodeEntry, networks
+from coded_jax.codes.erasures import available, patterns_up_to
+from coded_jax.codes.networks.network import Network
+from coded_jax.devices.meshes import make_mesh
+from coded_jax.inference.pipeline import infer
+from coded_jax.latency import planner
+from coded_jax.report import frontier
+from coded_jax.report.formatting import run_text
+from coded_jax.runs import experiment
+from coded_jax.runs.config import Config
+from coded_jax.runs.prepare import prepare
+from coded_jax.types import Code
+from tests.codes.rival_examples import (
+    SHAPE,
+    encoded_and_decoded,
+    images_of,
+    pipeline_of,
+)
+from tests.pipelines import UNTRAINED, untrained
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+@pytest.mark.parametrize("lost", patterns_up_to(5, 2))
+def test_what_is_lost_has_no_effect(name, lost):
+    code = untrained(name, SHAPE)
+    _, a = encoded_and_decoded(code, SHAPE, lost)
+    _, b = encoded_and_decoded(code, SHAPE, lost, garbage=7.0)
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_nothing_lost(name):
+    pieces, shares = encoded_and_decoded(untrained(name, SHAPE), SHAPE, ())
+    if name in ("berrut", "spline"):
+        # Neither interpolant goes through the pieces again, but near them.
+        assert 1e-3 < np.abs(shares - pieces).mean() < 0.7
+    else:
+        np.testing.assert_array_equal(shares, pieces)
+
+
+@pytest.mark.parametrize("name", ["replication", "parity_model", "berrut"])
+def test_rivals_on_several_devices(lenet, name):
+    base, variables = lenet
+    pipe = pipeline_of(base, code=name, k=2, r=2)
+    params = jax.jit(pipe.init)(jax.random.key(0))
+    mask, run = available((0, 2), 4), jax.jit(infer, static_argnums=0)
+    expected = run(pipe, variables, params, images_of(8), mask)
+    spread = pipe._replace(mesh=make_mesh(4, devices=4))
+    found = run(spread, variables, params, images_of(8), mask)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def scaled_sum(shape):
+    """A code of one parity piece, the sum, with a scale to learn."""
+
+    def decode(params, features, available):
+        arrived = available[..., None, None, None]
+        features = jnp.where(arrived, features, 0)
+        missing = params["scale"] * (features[-1:] - features[:-1].sum(0)[None])
+        return jnp.where(arrived[:-1], features[:-1], missing)
+
+    return Code(
+        init=lambda key: {"scale": jnp.ones(())},
+        encode=lambda params, pieces: jnp.concatenate([pieces, pieces.sum(0)[None]]),
+        decode=decode,
+        systematic=True,
+    )
+
+
+class Mean(nn.Module):
+    """An encoder or decoder: `count` scaled means of what it is given."""
+
+    count: int
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones_init(), (self.count,))
+        return scale[:, None, None, None, None] * x.mean(0)[None]
+
+
+def test_a_new_code_and_a_new_network_are_one_line_each(tmp_path, monkeypatch):
+    """Each is registered, and then trained, stored, shown, planned with and loaded."""
+    entry = CodeEntry(
+        lambda shape, variables, config: scaled_sum(shape),
+        trained=True,
+        label="{code} of {recipe}",
+        title="scaled sums",
+    )
+    encoder = Network(lambda spec: Mean(spec.shape.r), has_width=False)
+    decoder = Network(lambda spec: Mean(spec.shape.k))
+    settings = dict(
+        dataset="mnist_5k",
+        recipe="systematic",
+        code="scaled_sum",
+        baselines=("learned",),
+        encoder="mean",
+        decoder="mean",
+        encoder_width=8,
+        decoder_width=8,
+        base_epochs=0.2,
+        epochs=0.2,
+    )
+    for name in ("encoder", "decoder", "code"):
+        with pytest.raises(ValueError, match=f"^{name}: '{settings[name]}' given, one"):
+            Config(**{name: settings[name]})
+    monkeypatch.setitem(codes.CODES, "scaled_sum", entry)
+    monkeypatch.setitem(networks.ENCODERS, "mean", encoder)
+    monkeypatch.setitem(networks.DECODERS, "mean", decoder)
+    prepared = prepare(Config(**settings), tmp_path, devices=1)
+    results = experiment.run(prepared, console=Console(quiet=True), command="test")
+
+    assert results["steps"]["code"] > 0 and results["steps"]["learned"] > 0
+    assert results["config"]["code"] == "scaled_sum"
+    rule = {"systematic": True, "suffices": "any_k", "answers_always": True}
+    assert results["recovery"] == {"code": rule, "learned": rule}
+    names = ["scaled_sum of systematic", "systematic mean / mean 8"]
+    assert [point.code for point in frontier.points(results)] == names
+    assert run_text(results).endswith("scaled sums")
+    assert planner.candidate_of(results, 1.0).code == names[0]
+    assert planner.candidate_of(results, 1.0, name="learned").code == names[1]
+    model = coded_jax.load(tmp_path, devices=1)
+    assert model.params[0].keys() == {"scale"}
+    assert model.params[0]["scale"] != 1
+
+
+def test_a_function_is_a_code(lenet):
+    """A function stands wherever a code is named, and has a name of its own."""
+    config = Config(code=scaled_sum, baselines=(scaled_sum, "mds"))
+    assert config.to_json()["code"] == "tests.codes.test_registry:scaled_sum"
+    base, _ = lenet
+    pipe = pipeline_of(base, code=scaled_sum)
+    assert pipe.init(jax.random.key(0))[0].keys() == {"scale"}
+    with pytest.raises(ValueError, match="^code: functools.partial.* given, a name"):
+        codes.name_of(functools.partial(scaled_sum))
+
+
+def test_an_unknown_code_is_refused():
+    with pytest.raises(ValueError, match="^code: 'best' given, one of .*'mds'"):
+        codes.make_code("best", SHAPE, {}, codes.LearnedConfig())
+
+
+def test_facts_of_codes():
+    untrained_codes = {"uncoded", "zero_fill", "mean_fill", "replication", "mds"}
+    assert untrained_codes < {*UNTRAINED} < {*codes.CODES} - {"learned", "no_parity"}
+    assert codes.entry_of("replication").fewest_pieces == 1
+    assert codes.entry_of("mds").fewest_pieces == 2
+    assert codes.entry_of("some.module:function").trained  # it may be

@@ -1,0 +1,90 @@
+"""Groups of images: mixed, filled up, and coded end to end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.codes.erasures import available, patterns_up_to
+from coded_jax.data import groups
+from coded_jax.evaluation import predictions
+from coded_jax.training import tasks
+from coded_jax.types import CodeShape, Split
+from tests.codes.rival_examples import images_of, pipeline_of
+from tests.pipelines import untrained
+
+
+def test_images_of_a_batch_meet_others_in_their_groups():
+    images = np.arange(4 * 6 * 2, dtype=np.uint8).reshape(4, 6, 2, 1)
+    labels = np.arange(12).reshape(4, 3)
+    batch = {"images": images, "labels": labels, "targets": (labels[..., None, None],)}
+    mixed = groups.regroup(jax.random.key(0), batch, 3)
+    order = np.asarray(mixed["labels"]).ravel()
+    assert sorted(order) == list(range(12)) and list(order) != list(range(12))
+    np.testing.assert_array_equal(np.ravel(mixed["targets"][0]), order)
+    found = np.asarray(mixed["images"]).reshape(12, 2, 2, 1)
+    np.testing.assert_array_equal(found, images.reshape(12, 2, 2, 1)[order])
+
+
+def test_groups_are_tall_images(lenet):
+    base, variables = lenet
+    images = images_of(6)
+    grouped = groups.group_base(base, 28)
+    split = groups.group_split(Split(images, np.arange(6, dtype=np.int32)), 3)
+    assert split.images.shape == (2, 84, 28, 1) and split.labels.tolist() == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
+    x = images.astype("f") / 255
+    logits = base.head(variables, base.f_conv(variables, x))
+    found = grouped.f_conv(variables, split.images.astype("f") / 255)
+    np.testing.assert_allclose(found, logits.reshape(2, 3, 1, 10), atol=1e-5)
+
+
+def test_the_last_group_is_filled_up():
+    split = groups.group_split(Split(images_of(5), np.arange(5, dtype=np.int32)), 4)
+    assert split.labels.tolist() == [[0, 1, 2, 3], [4, -1, -1, -1]]
+    np.testing.assert_array_equal(split.images[1, 28:56], images_of(5)[0])
+
+
+@pytest.mark.parametrize("name, k", [("replication", 2), ("berrut", 4), ("spline", 8)])
+def test_groups_of_images_end_to_end(lenet, name, k):
+    """As published: coded images through the whole network, logits decoded."""
+    base, variables = lenet
+    r = 2 if name == "replication" else 1
+    pipe = pipeline_of(base, split="group", k=k, r=r, code=name)
+    images = images_of(2 * k)
+    run = jax.jit(groups.infer_images, static_argnums=0)
+    x = (images.astype("f") / 255 - np.float32(0.1)) / np.float32(0.3)
+    logits = lambda x: base.head(variables, base.f_conv(variables, x))
+    code = untrained(name, CodeShape(k, r, (28, 28, 1), (1, 1, 10)))
+    pieces = x.reshape(2, k, 28, 28, 1).swapaxes(0, 1)
+    results = np.stack([logits(q) for q in code.encode({}, pieces)])[:, :, None, None]
+    for lost in patterns_up_to(k + r, 1):
+        mask = available(lost, k + r)
+        found = run(pipe, variables, ({},), images, mask)
+        expected = code.decode({}, results, mask)[:, :, 0, 0].swapaxes(0, 1)
+        np.testing.assert_allclose(found, expected.reshape(2 * k, 10), atol=1e-4)
+        if name == "replication":
+            np.testing.assert_allclose(found, logits(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, decoded", [("addition", [0, 1, 0]), ("berrut", [1] * 3)]
+)
+def test_which_images_of_a_group_are_decoded(lenet, name, decoded):
+    """Of a systematic code those whose own result is lost; of others, always all."""
+    pipe = pipeline_of(lenet[0], split="group", k=3, r=2, code=name)
+    for lost in ([1], [1, 4]):
+        found = predictions.decoded(pipe, jnp.asarray(available(lost, 5)))
+        assert found.tolist() == [[bool(d) for d in decoded]]
+    strips = pipeline_of(lenet[0], k=2, r=2, code=name)
+    for lost in ([1], [0, 2], [3]):
+        found = predictions.decoded(strips, jnp.asarray(available(lost, 4)))
+        assert found.tolist() == [name == "berrut" or lost != [3]]
+
+
+def test_device_arrays_of_groups(lenet):
+    split = groups.group_split(Split(images_of(6), np.zeros(6, np.int32)), 3)
+    arrays = tasks.device_arrays(None, split)
+    assert arrays["labels"].shape == (2, 3)
