@@ -21,6 +21,7 @@ from coded_jax.report import frontier
 from coded_jax.report.formatting import run_text
 from coded_jax.runs import experiment
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.types import Code
 from tests.codes.rival_examples import (
@@ -119,7 +120,7 @@ def test_a_new_code_and_a_new_network_are_one_line_each(tmp_path, monkeypatch):
     monkeypatch.setitem(codes.CODES, "scaled_sum", entry)
     monkeypatch.setitem(networks.ENCODERS, "mean", encoder)
     monkeypatch.setitem(networks.DECODERS, "mean", decoder)
-    prepared = prepare(Config(**settings), tmp_path, devices=1)
+    prepared = prepare(Config(**settings), Places(tmp_path, devices=1))
     results = experiment.run(prepared, console=Console(quiet=True), command="test")
 
     assert results["steps"]["code"] > 0 and results["steps"]["learned"] > 0
