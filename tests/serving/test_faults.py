@@ -17,7 +17,7 @@ from coded_jax.serving.workers import Call, WorkerLost
 
 NEVER = Constant(600.0)
 NOW = Constant(0.0)
-LONG = 300  # seconds in which a test that hangs fails
+LIMIT = 300  # seconds in which a test that hangs fails
 PIECE = Piece((1, 1), 0, (0, 0), (1, 1, 1))
 
 
@@ -75,7 +75,7 @@ def test_calls_pass_in_order_and_results_come_back():
         (passed, inner), *others = worker.calls[i:]
         assert passed.request == i and not others
         inner.set_result(i)
-        assert future.result(LONG) == i
+        assert future.result(LIMIT) == i
     wrapper.close()
     assert worker.closed
 
@@ -88,11 +88,11 @@ def test_a_delay_occupies_the_worker():
     assert not any(future.done() for future in futures)
     wrapper.kill()
     for future in (*futures, wrapper.compute(call())):
-        assert isinstance(future.exception(LONG), WorkerLost)
+        assert isinstance(future.exception(LIMIT), WorkerLost)
     assert worker.calls == []
-    assert wrapper.probe().result(LONG) is None
+    assert wrapper.probe().result(LIMIT) is None
     warm_up = wrapper.compute(call(None))  # meets no fault
-    assert warm_up.result(LONG) == 1.0
+    assert warm_up.result(LIMIT) == 1.0
     wrapper.close()
 
 
@@ -109,7 +109,7 @@ def test_service_and_delay_add_up(monkeypatch):
     monkeypatch.setattr(faults, "wait", noted)
     wrapper = faulty(Faults(delays=(Constant(5.0),), service=(1.0, 2.0)))
     for stage in (0, 1):
-        wrapper.compute(call(stage=stage)).result(LONG)
+        wrapper.compute(call(stage=stage)).result(LIMIT)
     assert waited == [6.0, 7.0]
     wrapper.close()
 
@@ -117,13 +117,13 @@ def test_service_and_delay_add_up(monkeypatch):
 def test_exceptions_and_nan():
     worker = Worker()
     wrapper = faulty(Faults(exceptions=1.0), worker)
-    assert isinstance(wrapper.compute(call()).exception(LONG), InjectedError)
+    assert isinstance(wrapper.compute(call()).exception(LIMIT), InjectedError)
     assert worker.calls == []
     wrapper.faults = Faults(nans=1.0)
-    share = wrapper.compute(call()).result(LONG)
+    share = wrapper.compute(call()).result(LIMIT)
     assert share.shape == (1, 1, 1, 1) and np.isnan(share).all()
     wrapper.faults = Faults()
-    assert wrapper.compute(call()).result(LONG) == 1.0
+    assert wrapper.compute(call()).result(LIMIT) == 1.0
     wrapper.close()
 
 
@@ -135,7 +135,7 @@ def test_a_worker_that_is_lost_loses_the_calls_behind_it():
         pass
     worker.calls[0][1].set_exception(WorkerLost("gone"))
     for future in futures:
-        assert isinstance(future.exception(LONG), WorkerLost)
+        assert isinstance(future.exception(LIMIT), WorkerLost)
     assert len(worker.calls) == 1
     wrapper.close()
 
@@ -150,10 +150,10 @@ def test_a_frozen_worker_keeps_its_result_until_it_is_replaced():
     worker.calls[0][1].set_result(1.0)
     assert not future.done()
     wrapper.replace()
-    assert isinstance(future.exception(LONG), WorkerLost)
+    assert isinstance(future.exception(LIMIT), WorkerLost)
     assert worker.replaced == 1
     worker.at_once = True
-    assert wrapper.compute(call()).result(LONG) == 1.0
+    assert wrapper.compute(call()).result(LIMIT) == 1.0
     wrapper.close()
 
 
