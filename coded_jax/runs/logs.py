@@ -113,7 +113,7 @@ class PhaseLog(Observer, AbstractContextManager):
 
 
 def _cells(last: dict[str, float]) -> dict[str, Any]:
-    """What the table shows of the metrics that were logged last."""
+    """Returns the cells of a row of the table: the metrics that were logged last."""
     by_lost = []
     while (name := BY_LOST.format(len(by_lost))) in last:
         by_lost.append(f"{100 * last[name]:.2f}")

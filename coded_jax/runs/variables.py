@@ -57,5 +57,5 @@ def _by_path(tree: PyTree, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_plain(dtype: Any) -> bool:
-    """Whether NumPy itself has the type, as neither keys nor bfloat16."""
+    """Says whether NumPy itself has the type; it has neither keys nor bfloat16."""
     return not jnp.issubdtype(dtype, jax.dtypes.extended) and dtype.kind in "biufc"

@@ -37,7 +37,7 @@ class _Job(NamedTuple):
 
 
 class _State:
-    """What the pool knows of one worker."""
+    """The state of one worker, as far as the pool knows it."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
