@@ -80,7 +80,7 @@ def test_data_that_cannot_be_read_fail_their_cells_alone(given, tmp_path, monkey
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none where"),
+        (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none accepted"),
         (("--vary=k=2 4", "--jobs=0"), "jobs: 0 given"),
         (("--vary=k=2 4", "--address=127.0.0.1:1"), "jobs: not given"),
         (("--vary=k=2 4", "--coordinator=auto"), "coordinator: 'auto' given, none"),
