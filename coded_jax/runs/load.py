@@ -64,17 +64,23 @@ def load(
     image_shape, classes = tuple(results["image_shape"]), results["classes"]
     own = config.base_model == OWN
     if own:
-        network = _network(base, blocks, head)
+        functions = _functions(base, blocks, head)
         frozen = read_variables(folder) if variables is None else variables
-        accepted = "those of the run accepted, which its workdir could not store"
         if frozen is None:
-            raise ValueError(f"variables: None given, {accepted}")
-        base, frozen = own_base(*network, frozen, image_shape, classes)
+            raise ValueError(
+                "variables: None given, those of the run accepted, which its workdir "
+                "could not store"
+            )
+        base, frozen = own_base(*functions, frozen, image_shape, classes)
         current = fingerprints.of_network(base, frozen, image_shape)
         _require_same(results, current, folder)
     else:
-        given = [base, blocks, head, variables]
-        require("base", base, given == [None] * 4, f"none for {config.base_model}")
+        options = {"base": base, "blocks": blocks, "head": head, "variables": variables}
+        for name, value in options.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name}: given, none accepted for a run of {config.base_model}"
+                )
     mean, std = (value and tuple(value) for value in results["normalisation"].values())
     pipeline = build_pipeline(
         config,
@@ -100,7 +106,7 @@ def _config(results: dict[str, Any], code: codes.AnyCode | None) -> Config:
     """Returns the run's settings, with the function in the place of its name."""
     fields = dict(results["config"])
     if codes.is_code(fields["code"]):
-        require("code", code, code is None, f"none for {fields['code']}")
+        require("code", code, code is None, f"none for a run of {fields['code']}")
     else:
         accepted = f"the function {fields['code']!r} of the run"
         require("code", code, callable(code), accepted)
@@ -109,19 +115,22 @@ def _config(results: dict[str, Any], code: codes.AnyCode | None) -> Config:
     return Config.from_json(fields)
 
 
-def _network(
+def _functions(
     base: BaseModel | None,
     blocks: Block | Sequence[Block] | None,
     head: Callable[[PyTree, jax.Array], jax.Array] | None,
 ) -> tuple[Block | Sequence[Block], Callable[[PyTree, jax.Array], jax.Array]]:
-    accepted = "the CNN of the run as a BaseModel, or by blocks= and head=,"
+    """Returns the blocks and the head, of a base model or as they are given."""
     if base is not None:
         require(
             "blocks, head", (blocks, head), blocks is head is None, "none with base"
         )
         return base.blocks, base.head
     if blocks is None or head is None:
-        raise ValueError(f"base: None given, {accepted} accepted")
+        raise ValueError(
+            "base: None given, the CNN of the run as a BaseModel, or by blocks= and "
+            "head=, accepted"
+        )
     return blocks, head
 
 

@@ -29,7 +29,7 @@ from coded_jax.runs.regime import Regime
 from coded_jax.runs.workdir import RunFlags, checkpoint_folder, open_workdir
 from coded_jax.training import losses, tasks
 from coded_jax.training.config import TrainConfig
-from coded_jax.training.loop import SCORE, FitConfig, Task, fit
+from coded_jax.training.loop import FitConfig, fit
 from coded_jax.training.signals import stop_requests
 from coded_jax.types import Dataset, PyTree, Split
 
@@ -51,8 +51,8 @@ def train(
       pipeline: from `make_pipeline`, or that of a loaded model.
       variables: of the base model.
       data: a data set, whose validation part chooses the epoch; or images with labels,
-        or an iterator of such batches, which is read once and kept in memory: then the
-        last epoch is taken.
+        or an iterator of such batches, which is read once and kept in memory: these
+        choose the epoch themselves.
       config: how; `TrainConfig()` if None. The code's learning rate decays along a
         cosine if it is systematic.
       workdir: folder for checkpoints and metrics: killed, the same call goes on from
@@ -72,7 +72,7 @@ def train(
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     key = jax.random.key(config.seed)
     model = CodedModel(pipeline, frozen, pipeline.init(key))
-    dataset, validates = _dataset(data, model, config)
+    dataset = _dataset(data, model, config)
     inputs = groups.inputs_of_dataset(pipeline, dataset)
     total = len(inputs.train.labels)
     size = config.batch_size
@@ -94,8 +94,6 @@ def train(
     )
     optimizer = regime.optimizer(total)
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
-    if not validates:
-        task = _without_score(task)
     with contextlib.ExitStack() as stack:
         if workdir is None:
             temporary = stack.enter_context(tempfile.TemporaryDirectory())
@@ -114,8 +112,8 @@ def train(
     return model._replace(params=fitted.params)
 
 
-def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> tuple[Dataset, bool]:
-    """Returns a checked data set, and whether it has a validation part of its own."""
+def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
+    """Returns a checked data set; of one part alone, all parts are that one."""
     if isinstance(data, Dataset):
         require_dataset(data)
         dataset = data
@@ -128,12 +126,7 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> tuple[Dataset
     require("classes", dataset.classes, fits, f"{model.classes}, those of the head,")
     few = slice(config.train_images)
     train = Split(dataset.train.images[few], dataset.train.labels[few])
-    return dataclasses.replace(dataset, train=train), isinstance(data, Dataset)
-
-
-def _without_score(task: Task) -> Task:
-    """Lets the last epoch win: the scores of all epochs are the same."""
-    return task._replace(score=lambda params: {SCORE: 0.0})
+    return dataclasses.replace(dataset, train=train)
 
 
 def _open(

@@ -105,7 +105,7 @@ def test_nested_variables_are_stored(tmp_path):
             "variables: others given",
         ),
         ({"blocks": f_conv, "head": lambda v, x: x}, "head: gives"),
-        ({**NETWORK, "code": scaled_sum}, "code: .* given, none for learned accepted"),
+        ({**NETWORK, "code": scaled_sum}, "code: .* given, none for a run of learned"),
         (
             {**NETWORK, "base": BaseModel(lambda *_: None, (f_conv,), head)},
             "blocks, head: ",
@@ -119,7 +119,9 @@ def test_others_are_refused_in_one_line(run, options, message):
 
 
 def test_a_run_with_names_needs_no_functions(finished):
-    with pytest.raises(ValueError, match="^base: .* given, none for lenet5 accepted"):
+    with pytest.raises(
+        ValueError, match="^blocks: given, none accepted for a run of lenet5"
+    ):
         coded_jax.load(finished, **NETWORK)
 
 
