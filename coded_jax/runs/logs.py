@@ -1,4 +1,4 @@
-"""What a phase of a run records on the way: lines of metrics, TensorBoard events."""
+"""The record of a phase of a run: lines of metrics, TensorBoard events, a table row."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ QUIET_SECONDS = 30.0  # between lines where there is no terminal
 
 
 class PhaseLog(Observer, AbstractContextManager):
-    """Observes one phase: a row of the table, `metrics.jsonl`, TensorBoard events.
+    """Logs one phase: a row of the table, `metrics.jsonl`, TensorBoard events.
 
     Args:
       folder: the workdir.
-      phase: name of the phase.
+      phase: its name.
       table: the run's live table.
-      steps: its length.
+      steps: of the phase.
       batch_size: examples of a step.
       rate: the learning rate, constant or of every step.
       picture: `params -> uint8 [rows, columns, 3]`, drawn after every epoch where
@@ -39,6 +39,7 @@ class PhaseLog(Observer, AbstractContextManager):
         folder: Path,
         phase: str,
         table: LiveTable,
+        *,
         steps: int,
         batch_size: int,
         rate: float | optax.Schedule,
@@ -51,15 +52,15 @@ class PhaseLog(Observer, AbstractContextManager):
         self._batch_size = batch_size
         self._rate: Any = rate if callable(rate) else lambda step: rate
         self._picture = picture
-        self._tells = table.disable and table.tells
+        self._prints = table.disable and table.prints
         self._row = add_row(table, phase, steps)
         self._events = _event_writer(folder / "events" / phase)
-        self._last: dict[str, float] = {}
-        self._printed = self._clock = time.monotonic()
-        self._step = 0
+        self._latest: dict[str, float] = {}
+        self._print_time = self._log_time = time.monotonic()
+        self._log_step = 0
 
     def start(self, step: int) -> None:
-        """Drops what a killed process logged past the checkpoint it left."""
+        """Drops lines that a killed process logged after its last checkpoint."""
         if self._path.exists():
             kept = [
                 line
@@ -68,66 +69,67 @@ class PhaseLog(Observer, AbstractContextManager):
             ]
             write_atomically(self._path, "".join(line + "\n" for line in kept))
         begin_at(self._table, self._row, step)
-        self._step, self._clock = step, time.monotonic()
-        if self._tells:
+        self._log_step, self._log_time = step, time.monotonic()
+        if self._prints:
             resumed = f", resumed at step {step}" if step else ""
-            self._print(f"{self._phase}: {self._steps} steps{resumed}")
+            self._print(f"{self._steps} steps{resumed}")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Records `metrics` at `step`, with the learning rate and the images/s."""
+        now = time.monotonic()
         rate = float(self._rate(min(step, self._steps - 1)))
         metrics = {**metrics, "learning_rate": rate}
-        now = time.monotonic()
         if SCORE not in metrics:  # else the time is that of the validation too
-            images = (step - self._step) * self._batch_size
-            metrics["images_per_second"] = round(images / (now - self._clock), 1)
-        self._step, self._clock = step, now
+            images = (step - self._log_step) * self._batch_size
+            metrics["images_per_second"] = round(images / (now - self._log_time), 1)
+        self._log_step, self._log_time = step, now
         record = {"phase": self._phase, "step": step, **metrics}
         with open(self._path, "a") as file:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(f"{self._phase}/{name}", value, step)
-        self._last.update(metrics)
-        self._table.update(self._row, completed=step, **_cells(self._last))
-        overdue = now - self._printed > QUIET_SECONDS
-        if self._tells and (step == self._steps or overdue):
-            self._printed = now
-            noted = "  ".join(f"{name} {x:.4g}" for name, x in self._last.items())
-            self._print(f"{self._phase}: step {step}/{self._steps}  {noted}")
+        self._latest.update(metrics)
+        self._table.update(self._row, completed=step, **_cells(self._latest))
+        overdue = now - self._print_time > QUIET_SECONDS
+        if self._prints and (step == self._steps or overdue):
+            self._print_time = now
+            values = "  ".join(f"{name} {x:.4g}" for name, x in self._latest.items())
+            self._print(f"step {step}/{self._steps}  {values}")
 
     def end_epoch(self, step: int, params: PyTree) -> None:
-        """Draws what the parameters reconstruct."""
+        """Draws the images that the parameters reconstruct."""
         if self._events is not None and self._picture is not None:
             name = f"{self._phase}/original_arrived_reconstructed"
             image = self._picture(params)
             self._events.add_image(name, image, step, dataformats="HWC")
-        self._clock = time.monotonic()
+        self._log_time = time.monotonic()
 
     def _print(self, line: str) -> None:
-        self._table.console.print(line, highlight=False)
+        self._table.console.print(f"{self._phase}: {line}", highlight=False)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._events is not None:
             self._events.close()
 
 
-def _cells(last: dict[str, float]) -> dict[str, Any]:
-    """Returns the cells of a row of the table: the metrics that were logged last."""
+def _cells(latest: dict[str, float]) -> dict[str, Any]:
+    """Returns the cells of the table's row, from the metrics that were logged last."""
     by_lost = []
-    while (name := BY_LOST.format(len(by_lost))) in last:
-        by_lost.append(f"{100 * last[name]:.2f}")
-    score = last.get(SCORE)
+    while (name := BY_LOST.format(len(by_lost))) in latest:
+        by_lost.append(f"{100 * latest[name]:.2f}")
+    score = latest.get(SCORE)
     return {
-        "loss": f"{last['loss']:.4g}",
+        "loss": f"{latest['loss']:.4g}",
         "score": "" if score is None else f"{100 * score:.2f}",
         "by_lost": " ".join(by_lost),
-        "rate": f"{last['learning_rate']:.2g}",
-        "speed": f"{last.get('images_per_second', 0):,.0f}",
+        "rate": f"{latest['learning_rate']:.2g}",
+        "speed": f"{latest.get('images_per_second', 0):,.0f}",
     }
 
 
 def _survives(line: str, phase: str, step: int) -> bool:
+    """Returns whether a line is of another phase, or of `step` or an earlier one."""
     try:
         record = json.loads(line)
         return record["phase"] != phase or record["step"] <= step
@@ -136,7 +138,7 @@ def _survives(line: str, phase: str, step: int) -> bool:
 
 
 def _event_writer(folder: Path) -> Any:
-    """A TensorBoard writer where the `tensorboard` extra is installed, else None."""
+    """Returns a TensorBoard writer if the `tensorboard` extra is installed, or None."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:

@@ -1,4 +1,4 @@
-"""What the terminal shows of long work: bars, or a live table of a run's phases."""
+"""Progress on the terminal: bars, or a live table of a run's phases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.table import Table
 
 
 def progress_bars(console: Console) -> Progress:
-    """Bars with a note; nothing is drawn where there is no terminal."""
+    """Returns bars with a note, which are drawn only on a terminal."""
     return Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -37,25 +37,25 @@ def progress_bars(console: Console) -> Progress:
 
 WIDE = 100
 NARROW = ("", "rate", "img/s")
-"""Columns that a terminal of less than `WIDE` is left without."""
+"""Columns that a terminal of less than `WIDE` does without."""
 CELLS = ("loss", "score", "by_lost", "rate", "speed")
-"""Of a row, empty until something is known of them."""
+"""Cells of a row that are empty until the phase has logged them."""
 
 
 class LiveTable(Progress):
-    """A row for each phase of a run, with what was logged of it last.
+    """A table of phases, a row of each with the metrics it logged last.
 
     Args:
       columns: by heading.
-      tells: whether phases print lines where there is no terminal for the table.
-      settings: of `rich.progress.Progress`.
+      prints: whether phases print lines where there is no terminal for the table.
+      options: of `rich.progress.Progress`.
     """
 
     def __init__(
-        self, columns: dict[str, ProgressColumn], *, tells: bool, **settings: Any
+        self, columns: dict[str, ProgressColumn], *, prints: bool, **options: Any
     ) -> None:
-        self._headings, self.tells = list(columns), tells
-        super().__init__(*columns.values(), **settings)
+        self._headings, self.prints = list(columns), prints
+        super().__init__(*columns.values(), **options)
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """Returns all rows below the headings of their columns."""
@@ -64,15 +64,19 @@ class LiveTable(Progress):
             table.add_column(heading, no_wrap=True)
         for task in tasks:
             if task.visible:
-                shown: list[Any] = list(self.columns)
-                table.add_row(*(show(task) for show in shown))
+                columns: list[Any] = list(self.columns)
+                table.add_row(*(column(task) for column in columns))
         return table
 
 
-def live_table(console: Console, tells: bool = True) -> LiveTable:
-    """Shows the phases of a run; nothing is drawn where there is no terminal.
+def live_table(console: Console, prints: bool = True) -> LiveTable:
+    """Returns the table of a run's phases, which is drawn only on a terminal.
 
-    A terminal of less than `WIDE` columns is left without those of `NARROW`.
+    A terminal of less than `WIDE` columns does without those of `NARROW`.
+
+    Args:
+      console: where it is drawn.
+      prints: see `LiveTable`.
     """
     columns: dict[str, ProgressColumn] = {
         "phase": TextColumn("{task.description}"),
@@ -91,7 +95,7 @@ def live_table(console: Console, tells: bool = True) -> LiveTable:
     # Time left is that of the mean speed so far: cells of a sweep take minutes.
     return LiveTable(
         columns,
-        tells=tells,
+        prints=prints,
         console=console,
         disable=not (console.is_terminal or console.is_jupyter),
         speed_estimate_period=math.inf,
@@ -99,7 +103,7 @@ def live_table(console: Console, tells: bool = True) -> LiveTable:
 
 
 def add_row(table: Progress, phase: str, total: int) -> Any:
-    """A row of a live table: its number, for `update` and `advance`."""
+    """Adds a row to a live table; returns its number, for `update` and `advance`."""
     empty: dict[str, Any] = dict.fromkeys(CELLS, "")
     row = table.add_task(phase, total=total, **empty)
     begin_at(table, row, 0)
@@ -107,6 +111,6 @@ def add_row(table: Progress, phase: str, total: int) -> Any:
 
 
 def begin_at(table: Progress, row: Any, completed: int) -> None:
-    """So much was done before; time and speed count from now on."""
+    """Sets what was done before, and starts the clocks of time and speed."""
     table.reset(row, completed=completed)
     table.advance(row, 0)  # the clock of the speed starts

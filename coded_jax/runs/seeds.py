@@ -24,47 +24,59 @@ def fit_seeds(
     name: str,
     fit: Callable[[str, jax.Array], Fitted],
 ) -> list[Fitted]:
-    """Trains a code once for every one of `keys`, each a phase with its checkpoints.
+    """Trains a code with S seeds, each of them a phase with checkpoints of its own.
 
     On an accelerator all seeds without a checkpoint are trained as one `vmap`, whose
-    checkpoint is then handed out to them. On a CPU they are trained one after the
+    checkpoint is then divided among them. On a CPU they are trained one after the
     other: there convolutions with a kernel for each seed are 35 to 45 times as slow (2
     cores). Either way a killed training goes on from its last checkpoint.
 
     Args:
-      task: what to train.
-      keys: `[S]`.
+      task: what is trained.
+      keys: `[S]`, one of each seed.
       folder: the workdir.
       name: of the code, see `workdir.phase_of`.
-      fit: `(phase, key or keys) -> Fitted`, by `training.fit` with the phase's
+      fit: `(phase, key or keys) -> Fitted`, which calls `loop.fit` with the phase's
         checkpoints in `folder`.
+
+    Returns:
+      The outcome of each seed.
     """
     phases = [phase_of(name, seed) for seed in range(len(keys))]
-    if together := _together(folder, name, phases):
-        first, last = together
+    if first_and_last := _trained_together(folder, name, phases):
+        first, last = first_and_last
         joint = f"{name}_{first}-{last}"
         fit(joint, keys[first : last + 1])
-        _hand_out(task, keys[first : last + 1], folder, joint, phases[first:])
+        _divide(task, keys[first : last + 1], folder, joint, phases[first:])
     return [fit(phase, key) for phase, key in zip(phases, keys, strict=True)]
 
 
-def _together(folder: Path, name: str, phases: list[str]) -> tuple[int, int] | None:
-    """First and last of the seeds that are trained together; None if there are none."""
-    # A former process may have been killed on the way.
+def _trained_together(
+    folder: Path, name: str, phases: list[str]
+) -> tuple[int, int] | None:
+    """Returns the first and the last of the seeds that are trained as one `vmap`.
+
+    It is None if every seed is trained alone.
+    """
+    # A killed process may have left a checkpoint of such a training.
     for path in (folder / CHECKPOINTS).glob(f"{name}_*-*"):
         first, _, last = path.name.removeprefix(f"{name}_").partition("-")
         if int(last) < len(phases):  # else it was for more seeds
             return int(first), int(last)
-    done = [bool(checkpoints.steps(checkpoint_folder(folder, p))) for p in phases]
-    first = max((i + 1 for i, each in enumerate(done) if each), default=0)
-    alone = len(phases) - first < 2
-    return None if alone or steps_per_call() == 1 else (first, len(phases) - 1)
+    begun = [
+        i
+        for i, phase in enumerate(phases)
+        if checkpoints.steps(checkpoint_folder(folder, phase))
+    ]
+    new = max(begun, default=-1) + 1  # the first of the seeds without a checkpoint
+    alone = len(phases) - new < 2
+    return None if alone or steps_per_call() == 1 else (new, len(phases) - 1)
 
 
-def _hand_out(
+def _divide(
     task: Task, keys: jax.Array, folder: Path, joint: str, phases: list[str]
 ) -> None:
-    """Gives every seed its part of the last checkpoint of all, and removes that one."""
+    """Saves the part of each seed as its checkpoint, and removes the joint one."""
     fresh = jax.vmap(functools.partial(initial_state, task.init, task.optimizer))
     source = checkpoint_folder(folder, joint)
     restored = checkpoints.restore(source, jax.eval_shape(fresh, keys))
@@ -79,8 +91,9 @@ def _hand_out(
             seconds=restored.seconds / len(keys),
         )
     if processes.is_lead():
-        handed = source.with_name(f".{joint}")  # it is no longer whole
-        shutil.rmtree(handed, ignore_errors=True)
-        source.rename(handed)
-        shutil.rmtree(handed)
+        # Renamed first: a checkpoint that is partly removed must not look finished.
+        removed = source.with_name(f".{joint}")
+        shutil.rmtree(removed, ignore_errors=True)
+        source.rename(removed)
+        shutil.rmtree(removed)
     processes.any_process(False)  # the others wait

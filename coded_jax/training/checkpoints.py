@@ -12,6 +12,10 @@ forced out of the page cache (`fsync`): a power cut can damage the newest checkp
 which `restore` then notices. One run at a time may save into a directory; where it has
 several processes (`jax.distributed`), all of them call `save` and `restore` at the same
 steps, on a shared file system, and process 0 does the naming and removing.
+
+Orbax's own `Checkpointer` (tried: 0.12.8) would save some 40 lines of this, but deletes
+a step before it writes its successor, so that a kill or a full disk loses it, leaves
+half a checkpoint behind after a failed write, and has no checksums of files.
 """
 
 from __future__ import annotations
@@ -35,16 +39,16 @@ from orbax.checkpoint import v1 as ocp
 
 from coded_jax.devices import processes
 
-# Everything that is being written or removed has a name that begins so; what has
-# one when no save runs was left by a process that died.
+# Prefix of everything that is being written or removed. Where no save runs, a name with
+# this prefix was left by a process that died.
 _UNFINISHED = ".unfinished-"
 _CHECKSUMS = "checksums.json"
 
 
 class Restored(NamedTuple):
-    """A checkpoint that `restore` read."""
+    """A checkpoint read back."""
 
-    step: int  # the number that was given to `save`
+    step: int  # as given to `save`
     state: Any  # the structure, shapes and dtypes of `like`
     seconds: float  # as given to `save`
 
@@ -57,72 +61,74 @@ def save(
     seconds: float = 0.0,
     keep: int = 2,
 ) -> None:
-    """Writes `state` as checkpoint `step`; it is complete on return.
+    """Writes `state` as checkpoint `step`, which is complete on return.
 
-    Nothing refers to the buffers of `state` afterwards, so the caller may donate them
-    to the next step. If `step` exists already it is replaced, by two renames once the
-    new one is complete: a kill just between them costs this step, never another one.
+    No reference to the buffers of `state` remains, so the caller may donate them to the
+    next step. A checkpoint of the same `step` is replaced, by two renames once the new
+    one is complete: a kill just between them costs this step, never another one.
 
     Args:
       directory: where the checkpoints are; made if it does not exist.
       step: number of the checkpoint, >= 0.
       state: pytree of arrays, each with one element or more.
-      seconds: kept beside the state; training seconds spent up to this step.
-      keep: how many checkpoints up to `step` to keep, >= 1; the oldest others are
-        removed once the new one is complete. Later steps are left alone: after a
-        fall-back from a damaged checkpoint they may be damaged, but also may not.
+      seconds: of training up to this step; stored beside the state.
+      keep: number of checkpoints up to `step` to keep, >= 1; older ones are removed
+        once the new one is complete. Those of later steps stay: after a fall-back from
+        a damaged checkpoint they may be damaged or not.
 
     Raises:
-      OSError: the disk is full, or any other failure to write. The checkpoints that
-        were there remain.
+      OSError: the disk is full, or writing fails otherwise. Older checkpoints remain.
     """
     directory = Path(directory).absolute()
     final = directory / str(step)
     staging = _unfinished(final, "new")
-    lead = processes.is_lead()
     arrays = {name: np.asarray(x) for name, x in _by_path(jax.device_get(state))}
     context = ocp.Context()
     # Weights hardly compress: 0.2 s against 0.4 s for 160 MB on a 2-core CPU.
     context.array.saving.use_compression = False
 
-    def by_lead(action: Callable[[], None]) -> None:
-        problem = None
-        try:
-            if lead:
-                action()
-        except Exception as error:
-            problem = error
-        # Asked in any case: the others wait for the answer.
-        if processes.any_process(problem is not None):
-            raise problem or OSError("process 0 could not write")
-
-    def begin() -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        _sweep(directory)  # before the save, which may need the space
-        size = sum(x.nbytes for x in arrays.values())
-        free = shutil.disk_usage(directory).free
-        if size > free:
-            raise OSError(f"the disk is full: {size} bytes to write, {free} free")
-
     try:
-        by_lead(begin)
+        _by_lead(lambda: _make_room(directory, arrays))
         with context, _quiet():
             ocp.save(str(staging), arrays, custom_metadata={"seconds": seconds})
-        by_lead(lambda: _publish(staging, final))
+        _by_lead(lambda: _publish(staging, final))
     except Exception as error:  # TensorStore reports a full disk as a ValueError
-        if lead:
+        if processes.is_lead():
             _sweep(directory)
         raise OSError(
             f"cannot save checkpoint {step} in {directory}: {_reason(error)}"
         ) from error
 
-    if lead:
+    if processes.is_lead():
         for old in [s for s in steps(directory) if s <= step][:-keep]:
             # Renamed first: a checkpoint that is partly removed must not look finished.
             with contextlib.suppress(OSError):
                 path = directory / str(old)
                 path.rename(_unfinished(path, "old"))
         _sweep(directory)
+
+
+def _by_lead(action: Callable[[], None]) -> None:
+    """Runs `action` in process 0; raises in every process if it fails there."""
+    problem = None
+    try:
+        if processes.is_lead():
+            action()
+    except Exception as error:
+        problem = error
+    # Asked in any case: the others wait for the answer.
+    if processes.any_process(problem is not None):
+        raise problem or OSError("process 0 could not write")
+
+
+def _make_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Makes the directory, removes remains in it, and checks that `arrays` fit."""
+    directory.mkdir(parents=True, exist_ok=True)
+    _sweep(directory)
+    size = sum(x.nbytes for x in arrays.values())
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise OSError(f"the disk is full: {size} bytes to write, {free} free")
 
 
 def _publish(staging: Path, final: Path) -> None:
@@ -139,8 +145,8 @@ def restore(directory: str | os.PathLike[str], like: Any) -> Restored | None:
     """Returns the newest checkpoint that is undamaged and fits `like`.
 
     A checkpoint that cannot be read, fails a checksum, or has other leaves than `like`
-    is passed over with a `RuntimeWarning` that names it and the reason. Nothing on the
-    disk is changed.
+    is passed over with a `RuntimeWarning` that names it and the reason. The disk is
+    only read.
 
     Args:
       directory: as given to `save`; need not exist.
@@ -167,8 +173,8 @@ def restore(directory: str | os.PathLike[str], like: Any) -> Restored | None:
 def steps(directory: str | os.PathLike[str]) -> list[int]:
     """Returns the steps of the finished checkpoints in `directory`, ascending.
 
-    Finished means completely written; whether it is still undamaged only `restore`
-    finds out. The list is empty if `directory` does not exist.
+    A finished checkpoint was written completely; `restore` checks whether it is still
+    undamaged. The list is empty if `directory` does not exist.
     """
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         names = [e.name for e in entries if e.name.isdecimal() and e.is_dir()]
@@ -221,7 +227,7 @@ def _unfinished(path: Path, state: str) -> Path:
 
 
 def _sweep(directory: Path) -> None:
-    """Removes what interrupted saves and removals have left."""
+    """Deletes the remains of interrupted saves and removals."""
     for path in directory.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -243,7 +249,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns one line that says what `error`, or what caused it, is."""
+    """Returns the cause of `error` in one line."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     text = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests to stop at a good moment."""
+"""Ctrl-C and SIGTERM as requests to stop at the end of a step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     """Turns the first SIGINT or SIGTERM into a request; the second acts at once.
 
     Yields:
-      A function that tells whether a request has arrived.
+      A function that returns whether a request has arrived.
     """
     received = []
     previous = {}

@@ -1,4 +1,4 @@
-"""Steps of training: what they change, and how many one call does."""
+"""The training step: one compiled and donated update of the state, or several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DONATES = jax.__version_info__ >= (0, 8, 2)
 
 
 class TrainState(NamedTuple):
-    """The arrays that a step changes."""
+    """The state that a training step updates."""
 
     step: jax.Array  # int32 [], steps done
     params: PyTree
@@ -36,11 +36,12 @@ class Best(NamedTuple):
 
 
 def steps_per_call() -> int:
-    """Returns the number of steps of one call of `train_steps`; decided here alone.
+    """Returns the number of steps that one call of `train_steps` takes.
 
-    One on a CPU: XLA's CPU backend computes gradients of convolutions inside a loop by
-    a naive kernel (8 steps: 6 to 9 s in `lax.scan`, 0.2 to 0.4 s in a Python loop, on 2
-    cores). `CALL_STEPS` elsewhere, where the host could not keep the device busy.
+    It is one on a CPU: XLA's CPU backend computes gradients of convolutions inside a
+    loop by a naive kernel (8 steps: 6 to 9 s in `lax.scan`, 0.2 to 0.4 s in a Python
+    loop, on 2 cores). It is `CALL_STEPS` elsewhere, where the host could not keep the
+    device busy.
     """
     return 1 if jax.default_backend() == "cpu" else CALL_STEPS
 
@@ -62,7 +63,7 @@ def train_steps(
     batch_size: int,
     count: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`count` steps, each on the next `batch_size` rows of this epoch's order.
+    """Takes `count` steps, each on the next `batch_size` rows of this epoch's order.
 
     Args:
       state: donated, see `DONATES`. With a leading axis of seeds on its leaves, on
@@ -86,16 +87,16 @@ def train_steps(
         step_key = jax.random.fold_in(key, state.step)
 
         def mean_loss(params: PyTree) -> tuple[jax.Array, PyTree]:
-            losses, moved = loss(params, frozen, batch, step_key)
-            return losses.mean(), moved
+            losses, updated_stats = loss(params, frozen, batch, step_key)
+            return losses.mean(), updated_stats
 
-        (value, moved), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+        (value, updated_stats), grads = jax.value_and_grad(mean_loss, has_aux=True)(
             state.params
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         bad = (state.bad_step < 0) & ~jnp.isfinite(value)
         bad_step = jnp.where(bad, state.step, state.bad_step)
-        params = _set(optax.apply_updates(state.params, updates), moved)
+        params = _with_stats(optax.apply_updates(state.params, updates), updated_stats)
         next_state = TrainState(state.step + 1, params, opt_state, bad_step)
         return next_state, {"loss": value, "bad_step": bad_step}
 
@@ -108,12 +109,14 @@ def train_steps(
     return state, jax.tree.map(lambda values: values[-1], metrics)
 
 
-def _set(params: PyTree, moved: PyTree) -> PyTree:
-    """`params` with what `moved` has in the place of its own."""
-    if not isinstance(moved, dict):
-        return moved
-    changed = {name: _set(params[name], value) for name, value in moved.items()}
-    return {**params, **changed} if changed else params
+def _with_stats(params: PyTree, updated_stats: PyTree) -> PyTree:
+    """Returns `params` with the leaves of `updated_stats` in place of its own."""
+    if not isinstance(updated_stats, dict):
+        return updated_stats
+    replaced = {
+        name: _with_stats(params[name], value) for name, value in updated_stats.items()
+    }
+    return {**params, **replaced} if replaced else params
 
 
 def initial_state(
@@ -131,12 +134,13 @@ def initial_state(
 
 @functools.partial(jax.jit, donate_argnames="best" if DONATES else ())
 def keep_better(best: Best, scores: jax.Array, params: PyTree) -> Best:
-    """Returns `params` for the seeds that score as well as their best ones, or those.
+    """Returns the better of the best and the new parameters, of equals the new ones.
 
     Args:
-      best: donated likewise.
-      scores: float32 `[]`, or `[S]` of S seeds.
-      params: of the same structure as `best.params`.
+      best: donated, see `DONATES`.
+      scores: of the new parameters, float32 `[]`; `[S]` of S seeds, each of which keeps
+        its own best.
+      params: the new parameters, structured as `best.params`.
     """
     better = scores >= best.score
 

@@ -45,7 +45,7 @@ def run(
         )
     if waiting and not console.is_terminal:
         console.print("each cell has a line when it is done", highlight=False)
-    with live_table(console, tells=False) as progress:
+    with live_table(console, prints=False) as progress:
         row = add_row(progress, "cells", len(waiting))
         for result in run_cells(waiting, sweep, progress):
             ended[result.cell.name] = result

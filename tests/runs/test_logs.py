@@ -15,9 +15,9 @@ def console(terminal):
 
 
 def phase_log(folder, phase, table, steps, **options):
-    return PhaseLog(
-        folder, phase, table, steps, 64, lambda step: 0.5 / (1 + step), **options
-    )
+    rate = lambda step: 0.5 / (1 + step)
+    sizes = {"steps": steps, "batch_size": 64}
+    return PhaseLog(folder, phase, table, **sizes, rate=rate, **options)
 
 
 def lines(folder):

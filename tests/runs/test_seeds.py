@@ -15,13 +15,14 @@ KEYS = jax.random.split(jax.random.key(7), 4)
 
 
 def fit(folder, phases, task, phase, key):
+    directory = folder and workdir.checkpoint_folder(folder, phase)
     phases.append(phase)
     return loop.fit(
         task,
         jnp.asarray(1.0),
         arrays(),
         key,
-        loop.FitConfig(3.4, BATCH, workdir.checkpoint_folder(folder, phase)),
+        loop.FitConfig(3.4, BATCH, directory),
     )
 
 
@@ -38,25 +39,24 @@ def accelerator(monkeypatch):
         monkeypatch.setattr(module, "steps_per_call", lambda: 2)
 
 
-def alone(folder):
-    return [
-        fit(folder / "alone", [], regression(), str(i), k) for i, k in enumerate(KEYS)
-    ]
+@functools.cache
+def alone():
+    return [fit(None, [], regression(), "alone", key) for key in KEYS]
 
 
-def assert_as_alone(folder, found):
-    for a, b in zip(alone(folder), found, strict=True):
-        np.testing.assert_allclose(b.params["w"], a.params["w"], rtol=1e-5)
-        assert b.score == pytest.approx(a.score, rel=1e-5)
-        assert (b.steps, np.shape(b.score)) == (a.steps, ())
-    assert len({fitted.score for fitted in found}) == len(KEYS)
+def assert_as_alone(outcomes):
+    for single, outcome in zip(alone(), outcomes, strict=True):
+        np.testing.assert_allclose(outcome.params["w"], single.params["w"], rtol=1e-5)
+        assert outcome.score == pytest.approx(single.score, rel=1e-5)
+        assert (outcome.steps, np.shape(outcome.score)) == (single.steps, ())
+    assert len({outcome.score for outcome in outcomes}) == len(KEYS)
 
 
 def test_on_a_cpu_one_after_the_other(tmp_path):
     phases = []
     found = fit_seeds(tmp_path, phases)
     assert phases == ["code", "code_1", "code_2", "code_3"]
-    assert_as_alone(tmp_path, found)
+    assert_as_alone(found)
 
 
 def test_on_an_accelerator_together(tmp_path, accelerator):
@@ -65,7 +65,7 @@ def test_on_an_accelerator_together(tmp_path, accelerator):
     # Each is handed its checkpoint, from which it has nothing left to do.
     assert phases == ["code_0-3", "code", "code_1", "code_2", "code_3"]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == phases[1:]
-    assert_as_alone(tmp_path, found)
+    assert_as_alone(found)
     assert found[1].seconds == pytest.approx(found[0].seconds)
 
 
@@ -75,7 +75,7 @@ def test_more_seeds_keep_what_is_trained(tmp_path, accelerator):
     found = fit_seeds(tmp_path, phases)
     assert phases[0] == "code_1-3"
     np.testing.assert_array_equal(found[0].params["w"], first[0].params["w"])
-    assert_as_alone(tmp_path, found)
+    assert_as_alone(found)
 
 
 def test_killed_while_checkpoints_are_handed_out(tmp_path, accelerator, monkeypatch):
@@ -93,4 +93,4 @@ def test_killed_while_checkpoints_are_handed_out(tmp_path, accelerator, monkeypa
     phases = []
     found = fit_seeds(tmp_path, phases)
     assert phases[0] == "code_0-3"
-    assert_as_alone(tmp_path, found)
+    assert_as_alone(found)

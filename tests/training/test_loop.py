@@ -77,7 +77,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def last_state(directory, epochs=6.4):
+def last_state(directory):
     like = jax.eval_shape(
         lambda: loop.initial_state(
             regression().init, regression().optimizer, jax.random.key(0)
@@ -86,9 +86,9 @@ def last_state(directory, epochs=6.4):
     return checkpoints.restore(directory, like)
 
 
-def test_learns_and_counts_its_steps(tmp_path):
+def test_learns_and_counts_its_steps():
     observer = Recorder()
-    fitted = fit(tmp_path, observer=observer, epochs=40)
+    fitted = fit(None, observer=observer, epochs=40)
     np.testing.assert_allclose(fitted.params["w"], 1.0, atol=0.1)
     assert fitted.steps == 40 * EPOCH
     assert observer.started == [0]
@@ -104,29 +104,33 @@ def test_total_steps_of_fractional_epochs(epochs, steps):
     assert loop.total_steps(EXAMPLES + 7, BATCH, epochs) == steps
 
 
-@pytest.mark.parametrize("crash_at", [1, 5, 9, 16, 31])
-def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, crash_at):
-    monkeypatch.setattr(loop, "LOG_STEPS", 2)
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # a save after every step
-    whole = fit(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training that nothing stopped: its outcome, and its last checkpoint."""
+    folder = tmp_path_factory.mktemp("whole")
+    return fit(folder), last_state(folder)
 
+
+@pytest.mark.parametrize("crash_at", [1, 5, 9, 16, 31])
+def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at):
     def crash():
         raise RuntimeError("crash")
 
-    with pytest.raises(RuntimeError, match="crash"):
-        fit(tmp_path / "cut", observer=Recorder(crash_at, crash))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="crash"):
+        patch.setattr(loop, "LOG_STEPS", 2)
+        patch.setattr(loop, "SAVE_SECONDS", 0.0)  # a save after every step
+        fit(tmp_path, observer=Recorder(crash_at, crash))
     second = Recorder()
-    resumed = fit(tmp_path / "cut", observer=second)
+    resumed = fit(tmp_path, observer=second)
     assert second.started[0] >= crash_at - 2
-    assert_same(resumed.params, whole.params)
-    assert_same(
-        last_state(tmp_path / "cut").state, last_state(tmp_path / "whole").state
-    )
+    outcome, checkpoint = whole
+    assert_same(resumed.params, outcome.params)
+    assert_same(last_state(tmp_path).state, checkpoint.state)
 
 
-def test_chunks_of_steps_train_as_single_steps_do(tmp_path, monkeypatch):
+def test_chunks_of_steps_train_as_single_steps_do(monkeypatch):
     monkeypatch.setattr(loop, "LOG_STEPS", 2)
-    single = fit(tmp_path / "single")
+    single = fit(None)
     counts = []
     steps = loop.train_steps
 
@@ -136,7 +140,7 @@ def test_chunks_of_steps_train_as_single_steps_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "train_steps", count_steps)
     monkeypatch.setattr(loop, "steps_per_call", lambda: 2)
-    chunked = fit(tmp_path / "chunked")
+    chunked = fit(None)
     # Epochs of 5 steps, and 2 more.
     assert counts == 6 * [2, 2, 1] + [2]
     assert (chunked.steps, chunked.score) == (single.steps, pytest.approx(single.score))
@@ -147,7 +151,7 @@ def test_chunks_resume_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_STEPS", 2)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(loop, "steps_per_call", lambda: 2)
-    whole = fit(tmp_path / "whole")
+    whole = fit(None)
 
     def crash():
         raise RuntimeError("crash")
@@ -157,7 +161,7 @@ def test_chunks_resume_bit_for_bit(tmp_path, monkeypatch):
     assert_same(fit(tmp_path / "cut").params, whole.params)
 
 
-def test_a_step_copies_nothing_from_or_to_the_host(tmp_path):
+def test_a_step_copies_nothing_from_or_to_the_host():
     task = regression()
     state, _ = loop.initial_state(task.init, task.optimizer, jax.random.key(0))
     inputs = (jnp.asarray(1.0), arrays(), jnp.arange(EXAMPLES), jax.random.key(1))
@@ -196,7 +200,7 @@ def test_damaged_newest_checkpoint_falls_back_and_still_ends_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_and_stops(tmp_path, number):
+def test_signal_saves_and_stops(tmp_path, whole, number):
     # A shell starts background jobs with SIGINT ignored, which `fit` would respect.
     inherited = signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
@@ -207,18 +211,16 @@ def test_signal_saves_and_stops(tmp_path, number):
     assert signal.getsignal(number) is before
     signal.signal(number, inherited)
     assert checkpoints.steps(tmp_path / "cut")
-    resumed = fit(tmp_path / "cut")
-    assert_same(resumed.params, fit(tmp_path / "whole").params)
+    assert_same(fit(tmp_path / "cut").params, whole[0].params)
 
 
-def test_without_a_directory_nothing_is_saved(tmp_path, monkeypatch):
-    whole = fit(tmp_path)
+def test_without_a_directory_nothing_is_saved(monkeypatch, whole):
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(loop, "checkpoints", None)
     observer = Recorder()
     fitted = fit(None, observer=observer)
     assert observer.started == [0]
-    assert_same(fitted.params, whole.params)
+    assert_same(fitted.params, whole[0].params)
     with pytest.raises(loop.Interrupted, match="stopped at step 1 of 32, not saved"):
         fit(None, stop=lambda: True)
 
@@ -258,9 +260,9 @@ def test_non_finite_parameters_are_not_saved(tmp_path):
     assert checkpoints.steps(tmp_path) == []
 
 
-def test_best_epoch_wins(tmp_path):
-    best = fit(tmp_path / "a", regression([0.1, 0.9, 0.3, 0.9, 0.2]), epochs=5)
-    upto = fit(tmp_path / "b", regression([0.1, 0.2, 0.3, 0.9]), epochs=4)
+def test_best_epoch_wins():
+    best = fit(None, regression([0.1, 0.9, 0.3, 0.9, 0.2]), epochs=5)
+    upto = fit(None, regression([0.1, 0.2, 0.3, 0.9]), epochs=4)
     assert best.score == pytest.approx(0.9)
     # Of equal scores the later one, so exactly what four epochs end with.
     assert_same(best.params, upto.params)
@@ -283,25 +285,25 @@ def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path):
     assert_same(resumed.params, best)
 
 
-def test_one_compilation(tmp_path):
+def test_one_compilation():
     traces = []
 
     def loss(params, frozen, batch, key):
         traces.append(1)
         return jnp.square(batch["x"] @ params["w"] - batch["y"]), {}
 
-    fit(tmp_path, regression(loss=loss))
+    fit(None, regression(loss=loss))
     assert len(traces) == 1
 
 
-def test_epochs_visit_every_example_once(tmp_path):
+def test_epochs_visit_every_example_once():
     seen = []
 
     def loss(params, frozen, batch, key):
         jax.debug.callback(lambda y: seen.extend(np.asarray(y).tolist()), batch["y"])
         return jnp.square(params["w"]), {}
 
-    fit(tmp_path, regression(loss=loss), epochs=2)
+    fit(None, regression(loss=loss), epochs=2)
     jax.effects_barrier()
     y = np.sort(np.asarray(arrays()["y"]))
     np.testing.assert_array_equal(np.sort(seen[:EXAMPLES]), y)
