@@ -92,8 +92,8 @@ def suffices_where(quorum: Quorum, k: int, available: Any) -> Any:
     alternatives = _alternatives(quorum, k)
     if alternatives is None:
         return available.sum(axis=0) >= k
-    some = [_reduce(operator.or_, available, copies) for copies in alternatives]
-    return functools.reduce(operator.and_, some)
+    arrived = [_reduce(operator.or_, available, copies) for copies in alternatives]
+    return functools.reduce(operator.and_, arrived)
 
 
 def waiting_time(quorum: Quorum, k: int, times: Sequence[jax.Array]) -> jax.Array:

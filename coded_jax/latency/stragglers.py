@@ -217,8 +217,8 @@ def make_distribution(name: str, parameters: Sequence[str]) -> Distribution:
     Raises:
       ValueError: there is none of that name, or its parameters are others.
     """
-    known = list(DISTRIBUTIONS)
-    require("name", name, name in known, f"one of {known}")
+    accepted_names = f"one of {list(DISTRIBUTIONS)}"
+    require("name", name, name in DISTRIBUTIONS, accepted_names)
     kind: Any = DISTRIBUTIONS[name]
     accepted, values = ["path"], list(parameters)
     if kind != Trace.read:
