@@ -1,4 +1,4 @@
-"""From a configuration to the functions that it describes."""
+"""Pipelines of a configuration: the coded inference, its rivals, the base model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build_pipeline(
     mesh: Mesh | None = None,
     base: BaseModel | None = None,
 ) -> Pipeline:
-    """The coded inference that `config` describes, on the devices of `mesh`.
+    """Builds the coded inference that `config` describes, on the devices of `mesh`.
 
     Args:
       config: the settings.
@@ -40,18 +40,8 @@ def build_pipeline(
       ValueError: the base model has no such blocks, or a stage cannot be split into
         that many pieces.
     """
-    base = network = base or make_base_model(config.base_model, config.base_width)
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    try:
-        variables = jax.eval_shape(lambda k: network.init(k, image_shape, classes), key)
-        if any(0 in leaf.shape for leaf in jax.tree.leaves(variables)):
-            raise ValueError("no features are left of it")
-    except (ArithmeticError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"image_shape: {tuple(image_shape)} given, one that {config.base_model} "
-            f"takes accepted ({first_line(error)})"
-        ) from error
-
+    base = base or make_base_model(config.base_model, config.base_width)
+    variables = _variable_shapes(config, base, image_shape, classes)
     grouped, input_shape = config.split == "group", tuple(image_shape)
     if grouped:
         base = groups.group_base(base, image_shape[0])
@@ -67,7 +57,7 @@ def build_pipeline(
     for first, last in coded_blocks(config, len(base.blocks)):
         before = segment(base, done + 1, first - 1)
         x = jax.eval_shape(before.f_conv, variables, x)
-        f_conv, blocks = segment(base, first, last)
+        f_conv = segment(base, first, last).f_conv
         try:
             plan = plan_of(f_conv, x.shape[1:])
         except ValueError as error:
@@ -97,6 +87,27 @@ def build_pipeline(
     )
 
 
+def _variable_shapes(
+    config: Config, base: BaseModel, image_shape: tuple[int, int, int], classes: int
+) -> PyTree:
+    """Returns shapes and dtypes of the base model's variables.
+
+    Raises:
+      ValueError: the base model takes no images of that shape.
+    """
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    try:
+        variables = jax.eval_shape(lambda k: base.init(k, image_shape, classes), key)
+        if any(0 in leaf.shape for leaf in jax.tree.leaves(variables)):
+            raise ValueError("no features are left of it")
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"image_shape: {tuple(image_shape)} given, one that {config.base_model} "
+            f"takes accepted ({first_line(error)})"
+        ) from error
+    return variables
+
+
 def segment(base: BaseModel, first: int, last: int) -> Segment:
     """Returns the blocks `first` to `last`, counted from 1, as one; perhaps none."""
     if first > last:
@@ -107,7 +118,7 @@ def segment(base: BaseModel, first: int, last: int) -> Segment:
 def rival_pipelines(
     config: Config, pipeline: Pipeline, variables: PyTree
 ) -> dict[str, Pipeline]:
-    """`pipeline` with each of the baselines in the place of its code, by name.
+    """Returns `pipeline` with each baseline in the place of its code, by name.
 
     Args:
       config: the settings.
@@ -149,7 +160,10 @@ def uncoded_pipeline(
     mesh: Mesh | None = None,
     base: BaseModel | None = None,
 ) -> Pipeline:
-    """The base model alone, image by image; arguments as of `build_pipeline`."""
+    """Builds the inference of the base model alone, image by image.
+
+    Its arguments are those of `build_pipeline`.
+    """
     base = base or make_base_model(config.base_model, config.base_width)
     whole = segment(base, 1, len(base.blocks))
     sizes = (config.k, config.r)

@@ -1,4 +1,4 @@
-"""An experiment that has passed every check, before any training."""
+"""Checks of an experiment before any training, and the record of one that passed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Experiment(NamedTuple):
 
     @property
     def pipelines(self) -> dict[str, Pipeline]:
-        """With the code, as `"code"`, and with each baseline."""
+        """Returns the pipelines of the code, as `"code"`, and of each baseline."""
         return {"code": self.pipeline, **self.rivals}
 
     @property

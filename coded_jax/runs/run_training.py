@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Training steps of the base model, the code and each baseline."""
+        """Returns the seconds of training steps, of base model, code and baselines."""
         codes = {
             name: sum(fitted.seconds for fitted in seeds)
             for name, seeds in self.codes.items()

@@ -60,7 +60,7 @@ class Sweep(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The sweep's folder."""
+        """Returns the sweep's folder."""
         return Path(self.places.workdir)
 
     def workdir(self, cell: Cell) -> Path:

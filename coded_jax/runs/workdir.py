@@ -1,4 +1,4 @@
-"""The folder of one run: its flags and files, and no mixing of two runs in it."""
+"""The folder of one run, its flags and its files; it never holds two runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 EXTENT = ("baselines", "seeds", "tried")
-"""Flags that say how much is tried; what has been trained serves any of them."""
+"""Flags of the amount of training and evaluation; checkpoints serve any of them."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of all that a run's numbers depend on."""
+    """Returns the versions of all packages that a run's numbers depend on."""
     packages = "coded_jax jax jaxlib flax optax orbax-checkpoint numpy".split()
     return {name: metadata.version(name) for name in packages}
 
@@ -118,7 +118,7 @@ def make_folder(folder: Path, name: str = "workdir") -> None:
 
 
 def read_flags(folder: Path) -> dict[str, str] | None:
-    """The flags that fixed the run in `folder`; None if there is none."""
+    """Returns the flags that fixed the run in `folder`; None if there is none."""
     try:
         lines = (folder / FLAGS).read_text().splitlines()
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def read_flags(folder: Path) -> dict[str, str] | None:
 
 
 def phase_of(name: str, seed: int) -> str:
-    """The phase in which a code is trained with one seed; the first is the code's."""
+    """Returns the phase of a code's training with one seed, named as the code for 0."""
     return f"{name}_{seed}" if seed else name
 
 

@@ -1,4 +1,4 @@
-"""The two things that are trained: the base model, and then a code around it."""
+"""The two tasks of training: the base model, and then a code around it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_VALIDATED = 30_000
 
 
 def device_arrays(mesh: Mesh | None, split: Split) -> dict[str, jax.Array]:
-    """`images` uint8 `[N, H, W, C]` and `labels` int32 `[N]`, whole on every device."""
+    """Returns `images` `[N, H, W, C]` and `labels`, whole on every device."""
     arrays = {"images": split.images, "labels": split.labels}
     return placement.put_replicated(mesh, arrays)
 
@@ -37,7 +37,7 @@ def base_task(
     augmentation: str = "none",
     label_smoothing: float = 0.0,
 ) -> Task:
-    """Trains the base model on the labels; scored by validation accuracy.
+    """Returns the task that trains the base model, scored by validation accuracy.
 
     Args:
       pipeline: whose base model is trained.
@@ -158,7 +158,7 @@ def sample_erasures(
 def adam(
     learning_rate: float | optax.Schedule, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Adam with L2: the decay is added to the gradient, not decoupled (section IV-A).
+    """Returns Adam with L2, whose decay is added to the gradient (section IV-A).
 
     Args:
       learning_rate: constant, or of every step.
