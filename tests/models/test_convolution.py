@@ -22,6 +22,8 @@ from coded_jax.models.convolution import (
     max_pool_2x2,
 )
 from coded_jax.models.lenet5 import Features
+from tests.models.published import random_variables
+from tests.parameters import long
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
 
@@ -126,7 +128,7 @@ def make_layers(*maps):
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("chunk", [3, 100, *long(1, 2, 7)])
 @pytest.mark.parametrize("maps", [(2, 4, 4, 1), (5, 3, 6, 2)])
 def test_stack(monkeypatch, chunk, maps):
     # Chunks of unequal numbers: 7 examples.
@@ -198,7 +200,7 @@ def test_rows_are_the_convolution(c, d):
 @pytest.mark.parametrize("shape", [(28, 28, 1), (20, 28, 1), (17, 19, 3)])
 def test_features_of_lenet5(lenet, shape):
     base, _ = lenet
-    variables = base.init(jax.random.key(1), shape, 10)["f_conv"]
+    variables = random_variables(base, shape)["f_conv"]
     (images,) = randoms(7, (2, 11, *shape))  # pieces, batch
     pieces = lambda f: jax.vmap(f, in_axes=(None, 0))
     expected = value_and_gradients(pieces(Features().apply), variables, images)
