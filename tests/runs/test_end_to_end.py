@@ -21,7 +21,7 @@ from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.training.losses import base_losses
 from coded_jax.types import Split
-from tests.data.test_datasets import write_data
+from tests.data.test_prepared import write_data
 from tests.runs.test_experiment import SMALL, assert_same, params_of, small_run
 
 

@@ -57,6 +57,10 @@ def assert_same(a, b):
 
 def test_results_have_the_documented_layout(finished):
     results = json.loads((finished / "results.json").read_text())
+    provenance, config = results["provenance"], Config.from_json(results["config"])
+    assert provenance["command"] == results["command"]
+    assert provenance["flags"] == config.to_flags()
+    assert sum(provenance["hardware"]["devices"].values()) == 1
     assert results["dataset"] == "mnist_5k" and results["seed"] == 3
     assert results["split"] == {
         "k": 2,

@@ -158,6 +158,9 @@ def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
     ]
     told = json.loads((folder / "sweep.json").read_text())
     assert told["failed"] == {row["cell"]: row["error"] for row in failed}
+    cell = json.loads((folder / "cells/decoder=linear_k=2/results.json").read_text())
+    assert told["provenance"]["hardware"] == cell["provenance"]["hardware"]
+    assert told["provenance"]["flags"] == {"decoder": "linear low_rank", "k": "2 9"}
     assert told["vary"] == {"decoder": ["linear", "low_rank"], "k": ["2", "9"]}
     trace = (folder / "cells/decoder=linear_k=9/error.txt").read_text()
     assert "Traceback" in trace and "ValueError" in failed[0]["error"]
