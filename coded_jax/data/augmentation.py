@@ -88,7 +88,9 @@ def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:
     ]
     sample = functools.partial(map_coordinates, coordinates=sources, order=1)
     channels = jax.vmap(sample, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
-    return jnp.round(channels).astype(image.dtype)
+    if jnp.issubdtype(image.dtype, jnp.integer):
+        channels = jnp.round(channels)
+    return channels.astype(image.dtype)
 
 
 def _shift(key: jax.Array, images: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from coded_jax import data
+from coded_jax.codes import name_of
 from coded_jax.data import groups
 from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
@@ -108,6 +109,8 @@ def prepare(
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline)
+    for name in set(map(name_of, filter(callable, config.baselines))) & rivals.keys():
+        marks[f"baseline_{name}"] = fingerprints.of_codes(rivals[name])
     folder, base_folder = _open_folders(config, places, marks)
     variables = placement.put_replicated(mesh, own.variables) if own else None
     return Experiment(

@@ -18,6 +18,9 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 EXTENT = ("baselines", "seeds", "tried")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
+BASELINE_MARK = "fingerprint_of_baseline_"
+"""Begins the flags that tell the functions of baselines apart. One may be added or left
+out, but is never another function of the same name: its checkpoints are kept."""
 
 
 def versions() -> dict[str, str]:
@@ -79,13 +82,16 @@ def open_workdir(
             f"{name}: {os.fspath(path)!r} holds a run without {FLAGS}; "
             "an empty or new folder is accepted"
         )
+    marks = {f: v for f, v in (before or {}).items() if f.startswith(BASELINE_MARK)}
+    flags = flags._replace(fixed=marks | flags.fixed)
     earlier = {**flags.defaults, **(before or {})}
     differing = {
         flag
         for flag in earlier.keys() | flags.fixed.keys()
         if earlier.get(flag) != flags.fixed.get(flag)
     }
-    if before is not None and (refused := sorted(differing.difference(EXTENT))):
+    added = {f for f in differing if f.startswith(BASELINE_MARK) and f not in earlier}
+    if before is not None and (refused := sorted(differing - added - {*EXTENT})):
         pairs = ", ".join(
             f"--{flag}={earlier.get(flag, 'unset')} there and "
             f"{flags.fixed.get(flag, 'unset')} now"

@@ -93,3 +93,8 @@ def test_affine_changes_each_image_by_its_own_map_and_within_bounds():
     for moved in (rows - 10, columns - 20):
         assert len(np.unique(moved.round(6))) == 200
         assert most > np.abs(moved).max() > SHIFT + 5 * AFFINE
+
+
+def test_float_images_keep_their_fractions():
+    image = np.random.default_rng(0).random(SHAPE, np.float32)
+    np.testing.assert_allclose(affine_map(image, np.eye(2)), image, rtol=1e-6)

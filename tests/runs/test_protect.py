@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax import codes
 from coded_jax.evaluation import confidence
 from coded_jax.inference.pixels import normalise
 from coded_jax.types import Split
@@ -151,6 +152,21 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
         protect(tmp_path / "run", **changes)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_baseline_that_is_another_function_is_refused(tmp_path):
+    def rival(shape):
+        return codes.make_code("zero_fill", shape, {}, codes.LearnedConfig())
+
+    protect(tmp_path, baselines=(rival,))
+    before = rival
+
+    def rival(shape):
+        return codes.make_code("addition", shape, {}, codes.LearnedConfig())
+
+    protect(tmp_path, baselines=(before,))
+    with pytest.raises(ValueError, match="^workdir: .*fingerprint_of_baseline_"):
+        protect(tmp_path, baselines=(rival,))
 
 
 def test_the_test_split_chooses_nothing(tmp_path):

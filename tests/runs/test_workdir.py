@@ -51,6 +51,17 @@ def test_more_of_the_same_run_is_no_other_run(tmp_path):
     assert "seeds" not in str(error.value)
 
 
+def test_a_baseline_is_never_another_function_of_its_name(tmp_path):
+    """It may be added and left out, but its checkpoints are those of one function."""
+    mark = f"{workdir.BASELINE_MARK}my.codes:sums"
+    workdir.open_workdir(tmp_path, RunFlags(FLAGS))
+    for fixed in ({**FLAGS, mark: "1"}, FLAGS, {**FLAGS, mark: "1"}):
+        workdir.open_workdir(tmp_path, RunFlags(fixed))
+        assert workdir.read_flags(tmp_path) == {**FLAGS, mark: "1"}
+    with pytest.raises(ValueError, match=f"--{mark}=1 there and 2 now"):
+        workdir.open_workdir(tmp_path, RunFlags({**FLAGS, mark: "2"}))
+
+
 def test_a_flag_that_did_not_exist_then_had_its_default(tmp_path):
     workdir.open_workdir(tmp_path, RunFlags(FLAGS))
     defaults = {"precision": "float32", "k": "3"}
