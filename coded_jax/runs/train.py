@@ -103,8 +103,16 @@ def train(
             directory = checkpoint_folder(folder, PHASE)
             stop = stack.enter_context(stop_requests())
         table = stack.enter_context(live_table(console or Console(stderr=True)))
-        steps, rate = regime.steps(total), regime.rate(total)
-        log = stack.enter_context(PhaseLog(folder, PHASE, table, steps, size, rate))
+        log = stack.enter_context(
+            PhaseLog(
+                folder,
+                PHASE,
+                table,
+                steps=regime.steps(total),
+                batch_size=size,
+                rate=regime.rate(total),
+            )
+        )
         place = FitConfig(config.epochs, size, directory, pipeline.mesh)
         # The key is that of a run with the same seed.
         key = jax.random.fold_in(key, 1)
