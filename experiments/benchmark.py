@@ -63,7 +63,7 @@ def settings_from_flags(values: dict[str, Any]) -> Settings:
       ValueError: a value is out of range.
     """
 
-    def some(name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    def chosen(name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
         accepted = bool(values[name]) and set(values[name]) <= set(choices)
         require(name, values[name], accepted, f"some of {list(choices)}")
         return tuple(x for x in choices if x in values[name])
@@ -86,9 +86,9 @@ def settings_from_flags(values: dict[str, Any]) -> Settings:
     most = len(dataset.train.labels)
     require("batch_sizes", values["batch_sizes"], max(batches) <= most, f"1..{most}")
     settings = Settings(
-        sections=some("sections", sections.ALL),
+        sections=chosen("sections", sections.ALL),
         codes=codes,
-        networks=some("networks", tuple(TRAINING)),
+        networks=chosen("networks", tuple(TRAINING)),
         batches=batches,
         seconds=seconds,
         rounds=values["rounds"],

@@ -49,12 +49,12 @@ def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
 
 
 def temperatures(
-    studied: dict[str, Any], pipeline: Pipeline, available: np.ndarray, batch: int
+    calibration: dict[str, Any], pipeline: Pipeline, available: np.ndarray, batch: int
 ) -> np.ndarray:
     """Returns the temperature of each answer of a batch, float32 `[B, 1]`.
 
     Args:
-      studied: what `results.json` holds under `confidence`.
+      calibration: the field `confidence` of `results.json`.
       pipeline: the coded inference.
       available: bool `[n, 1]`, or `[S, n, 1]` for each coded stage its own.
       batch: B.
@@ -62,7 +62,7 @@ def temperatures(
     lost = int((~available).sum(axis=-2).max())
     decoded = np.asarray(predictions.decoded(pipeline, jnp.asarray(available)))
     decoded = np.broadcast_to(decoded, (batch // decoded.size, decoded.size))
-    return temperature_of(studied, lost, decoded.reshape(-1, 1))
+    return temperature_of(calibration, lost, decoded.reshape(-1, 1))
 
 
 def temperature_of(

@@ -225,8 +225,10 @@ def make_distribution(name: str, parameters: Sequence[str]) -> Distribution:
         accepted = [field.name for field in dataclasses.fields(kind)]
         values = [_number(text) for text in parameters]
     if len(values) != len(accepted) or any(value != value for value in values):
-        given = f"{list(parameters)} given for {name}"
-        raise ValueError(f"parameters: {given}, {' and '.join(accepted)} accepted")
+        fields = " and ".join(accepted)
+        raise ValueError(
+            f"parameters: {list(parameters)} given for {name}, {fields} accepted"
+        )
     return kind(*values)
 
 

@@ -88,8 +88,8 @@ def evaluate(
     n, classes = model.pipeline.n, model.classes
     count = model.pipeline.r if most_lost is None else most_lost
     require("most_lost", count, 0 <= count <= n, f"0..{n}")
-    known = stage_losses in STAGE_LOSSES
-    require("stage_losses", stage_losses, known, f"one of {list(STAGE_LOSSES)}")
+    fits = stage_losses in STAGE_LOSSES
+    require("stage_losses", stage_losses, fits, f"one of {list(STAGE_LOSSES)}")
     patterns = erasures.patterns_up_to(n, count)
     totals, images = np.zeros((len(patterns), _COLUMNS)), 0
     for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):

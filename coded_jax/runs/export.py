@@ -58,9 +58,9 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     if not (
         distinct and distinct <= set(PLATFORMS) and len(distinct) == len(platforms)
     ):
-        given = platforms if isinstance(platforms, str) else list(platforms)
+        names = platforms if isinstance(platforms, str) else list(platforms)
         raise ValueError(
-            f"platforms: {given!r} given, distinct names out of {list(PLATFORMS)} "
+            f"platforms: {names!r} given, distinct names out of {list(PLATFORMS)} "
             "accepted"
         )
     if find_spec("flatbuffers") is None:

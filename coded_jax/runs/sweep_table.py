@@ -104,6 +104,6 @@ def summary(sweep: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
         "vary": dict(sweep.vary),
         "variants": list(sweep.variants),
         "cells": [cell.name for cell in sweep.cells],
-        "failed": {each.cell.name: each.error for each in results if each.error},
+        "failed": {x.cell.name: x.error for x in results if x.error},
         "seconds": round(sum(map(seconds, done)), 1),
     }

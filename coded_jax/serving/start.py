@@ -63,8 +63,10 @@ def serve(
         model = run
     else:
         model = load(run, config.devices if kind.spread else 1, **not_stored)
-    known = "a model with results, as load and protect return it, which calibrate it,"
-    require("run", "one without results", model.results is not None, known)
+    accepted = (
+        "a model with results, as load and protect return it, which calibrate it,"
+    )
+    require("run", "one without results", model.results is not None, accepted)
     _require_batches(model, config.batches)
     started = kind.start(model, config)
     try:

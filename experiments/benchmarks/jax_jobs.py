@@ -170,8 +170,8 @@ def make_parts(s: Subject, batch: int) -> Parts:
         return stage.code.encode(cast(params[0]), pieces)
 
     def f_conv(frozen: PyTree, queries: jax.Array) -> jax.Array:
-        each = jax.vmap(lambda pieces: stages.compute(stage, frozen, pieces))
-        return splitting.cut(stage.plan, each(queries))
+        of_pieces = jax.vmap(lambda pieces: stages.compute(stage, frozen, pieces))
+        return splitting.cut(stage.plan, of_pieces(queries))
 
     def decode(params: PyTree, *arrived: jax.Array) -> jax.Array:
         return stages.reconstruct(stage, params[0], *arrived)
