@@ -62,6 +62,14 @@ def resolve_fields(record: type) -> None:
     record.__init__.__annotations__ |= fields
 
 
+def show_lazy_names() -> None:
+    """Makes pdoc find the public face, and all packages beside it."""
+    for name in coded_jax.__all__:
+        setattr(coded_jax, name, getattr(coded_jax, name))
+    children = [module.name for module in pkgutil.iter_modules(coded_jax.__path__)]
+    coded_jax.__all__ = list(dict.fromkeys([*coded_jax.__all__, *children]))
+
+
 def main(folder: str) -> None:
     warnings.simplefilter("error")
     for module in modules():
@@ -74,6 +82,7 @@ def main(folder: str) -> None:
                 hide_flax(value)
             elif any(map(dataclasses.is_dataclass, value.__bases__)):
                 resolve_fields(value)
+    show_lazy_names()
     jax.Array.__qualname__ = "Array"  # and not with where they are made
     jax.sharding.Mesh.__module__ = "jax.sharding"
     pdoc.render.configure(docformat="google")
