@@ -46,9 +46,14 @@ def one_of_each(k: int, n: int) -> Quorum:
     return Quorum("one_of_each", tuple(i % k for i in range(n)))
 
 
+def decodes(quorum: Quorum) -> bool:
+    """Returns whether a missing data piece is decoded from other results."""
+    return quorum.name == "any_k"
+
+
 def sent(quorum: Quorum, k: int, n: int) -> range:
     """Returns the queries that are sent at all, of n."""
-    return range(k if quorum.name == "all_data" else n)
+    return range(k if quorum.name == ALL_DATA.name else n)
 
 
 def pieces_of(quorum: Quorum, k: int, n: int) -> tuple[int | None, ...]:
@@ -129,7 +134,7 @@ def in_words(quorum: Quorum, k: int) -> str:
 def _alternatives(quorum: Quorum, k: int) -> list[list[int]] | None:
     """Returns for each data piece the results of which one is needed; None where any k
     results suffice."""
-    if quorum.name == "any_k":
+    if decodes(quorum):
         return None
     copies = quorum.copies or tuple(range(k))
     return [[i for i, piece in enumerate(copies) if piece == j] for j in range(k)]

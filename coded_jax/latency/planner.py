@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from coded_jax.checks import require
-from coded_jax.codes.quorum import quorum_of
+from coded_jax.codes.quorum import ALL_DATA, decodes, quorum_of
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Latencies, Machine
 from coded_jax.latency.workloads import RoundTrip, Workload
@@ -88,7 +88,9 @@ def candidate_of(
     _require_planned(results, whole_seconds, name)
     config, split = results["config"], results["split"]
     rule = read_recovery(results, name)
-    redundant = rule.suffices != "all_data"
+    k, r = split["k"], split["r"]
+    quorum = quorum_of(rule.suffices, k, k + r)
+    redundant = quorum != ALL_DATA
     # Without parity no number of results ends the wait of a code that answers always.
     fits = redundant or not rule.answers_always
     require("name", name, fits, "a code with parity")
@@ -96,7 +98,6 @@ def candidate_of(
     patterns = patterns_of(results, code) or []
     accepted = "a code whose patterns this run has kept"
     require("name", name, len(patterns) > 0, accepted)
-    k, r = split["k"], split["r"]
     accuracy = simulation.accuracy_table(patterns, k + r)
     if not redundant:
         # Its parity pieces are blank: nobody sends them, nor waits for them.
@@ -108,10 +109,10 @@ def candidate_of(
     if decode_seconds is not None:
         seconds["decode"] = decode_seconds
     workload = Workload(
-        quorum_of(rule.suffices, k, k + r),
+        quorum,
         k,
         r,
-        _round_trips(results, name, seconds, decodes=rule.suffices == "any_k"),
+        _round_trips(results, name, seconds, decodes=decodes(quorum)),
         systematic=rule.systematic,
         client_seconds=seconds["uncoded"],
     )

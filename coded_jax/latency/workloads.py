@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax.checks import require
-from coded_jax.codes.quorum import waiting_time
+from coded_jax.codes.quorum import ALL_DATA, decodes, waiting_time
 from coded_jax.types import Quorum
 
 
@@ -64,7 +64,7 @@ class Workload:
         require("k", self.k, self.k >= 1, "1 or more")
         name, copies = self.quorum
         require("r", self.r, self.r >= 0, "0 or more")
-        require("r", self.r, self.r == 0 or name != "all_data", "0 with all_data")
+        require("r", self.r, self.r == 0 or name != ALL_DATA.name, "0 with all_data")
         fits = copies is None or len(copies) == self.n
         require("quorum", self.quorum, fits, f"that of k + r = {self.n} queries")
         trips = self.round_trips
@@ -76,7 +76,7 @@ class Workload:
             fits = self.coded or trip.decode == 0
             require("decode", trip.decode, fits, f"0 with {name}")
         fits = self.hedge_after == math.inf or (
-            name == "all_data" and self.hedge_after >= 0
+            name == ALL_DATA.name and self.hedge_after >= 0
         )
         accepted = "0 or more with all_data, inf with the others,"
         require("hedge_after", self.hedge_after, fits, accepted)
@@ -91,7 +91,7 @@ class Workload:
     @property
     def coded(self) -> bool:
         """Says whether a missing data piece is decoded from other results."""
-        return self.quorum.name == "any_k"
+        return decodes(self.quorum)
 
     @property
     def hedged(self) -> bool:
@@ -141,14 +141,13 @@ def complete(workload: Workload, bandwidth: float, draws: Draws) -> Completion:
     """
     after = workload.hedge_after if workload.hedged else None
     rule = _Rule(workload.quorum, workload.k, workload.systematic)
-    total, first = jnp.float32(workload.client_seconds), None
+    total, arrived = jnp.float32(workload.client_seconds), []
     for trip in workload.round_trips:
         send = trip.payload / bandwidth
         times = _arrivals(workload.n, draws, trip.work, send, after)
         total, available = _wait(rule, times, total, trip.encode, trip.decode)
-        first = available if first is None else first
-    assert first is not None  # a workload has a round trip
-    return Completion(total, first)
+        arrived.append(available)
+    return Completion(total, arrived[0])
 
 
 class _Rule(NamedTuple):
@@ -189,7 +188,7 @@ def _wait(
     arrived = [(time <= done) & (time < jnp.inf) for time in times]
     bits = [mask.astype(jnp.int32) << i for i, mask in enumerate(arrived)]
     total += encode + done
-    if rule.quorum.name == "any_k":
+    if decodes(rule.quorum):
         complete = functools.reduce(jnp.logical_and, arrived[: rule.k])
         total += jnp.where(complete & rule.systematic, 0.0, decode)
     return total, functools.reduce(jnp.bitwise_or, bits)

@@ -30,12 +30,11 @@ def replay(
     """
     pipeline = strategy.model.pipeline
     code, rounds = pipeline.stages[0].code, len(pipeline.stages)
-    coded = code.quorum.name == "any_k"
     phases = calm.phases
     trip = RoundTrip(
         1.0,
         encode=phases["encode"] / rounds,
-        decode=phases["decoding"] / rounds if coded else 0.0,
+        decode=phases["decoding"] / rounds if quorum.decodes(code.quorum) else 0.0,
     )
     workload = Workload(
         code.quorum,

@@ -37,10 +37,10 @@ def replicated(model: CodedModel) -> CodedModel:
     So, like the code, it survives any r losses, but exactly.
     """
     n, r = model.pipeline.n, model.pipeline.r
-    for k in range(n // (r + 1), 0, -1):
-        if rival := _least_work(model, k, n - k, "replication"):
-            return rival
-    raise AssertionError("the whole image is a piece")
+    rivals = (
+        _least_work(model, k, n - k, "replication") for k in range(n // (r + 1), 0, -1)
+    )
+    return next(filter(None, rivals))  # the whole image is a piece, too
 
 
 def per_convolution(
