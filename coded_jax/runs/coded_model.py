@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
 from coded_jax.evaluation import confidence, predictions
 from coded_jax.inference.pipeline import Pipeline, base_features
+from coded_jax.runs.reading import learned_config_of
 from coded_jax.types import PyTree
 
 compiled_infer = jax.jit(infer_images, static_argnums=0)
@@ -90,7 +90,7 @@ class CodedModel(NamedTuple):
         if config is None:
             config = LearnedConfig()
             if self.results is not None:
-                config = _learned_config(self.results["config"])
+                config = learned_config_of(self.results["config"])
         pipeline = self.pipeline.with_codes(
             lambda shape, _: make_code(code, shape, self.frozen, config)
         )
@@ -193,13 +193,3 @@ class CodedModel(NamedTuple):
         sure = confidence.confidence(logits, temperatures)
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
-
-
-def _learned_config(fields: dict[str, Any]) -> LearnedConfig:
-    """Returns the networks that `results.json` has under `config`."""
-    names = [field.name for field in dataclasses.fields(LearnedConfig)]
-    tuples: dict[str, Any] = {
-        name: tuple(value) if isinstance(value := fields[name], list) else value
-        for name in names
-    }
-    return LearnedConfig(**tuples)

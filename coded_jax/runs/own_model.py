@@ -49,15 +49,29 @@ def make_pipeline(
       ValueError: a setting is unknown or out of range, the blocks cannot be split, or
         `head` does not give logits.
     """
-    names = {field.name for field in dataclasses.fields(CodeConfig)}
-    unknown = sorted(settings.keys() - names)
-    require("settings", unknown, not unknown, f"some of {sorted(names)}")
-    config = Config(**{"recipe": "systematic", **settings}, dataset=OWN, base_model=OWN)
+    config = own_config(settings, CodeConfig)
     require("mean, std", (mean, std), (mean is None) == (std is None), "both or none")
     base, _ = own_base(blocks, head, variables, image_shape, classes)
     height, width, channels = image_shape
     shape = (height, width, channels)
     return build_pipeline(config, shape, classes, mean, std, mesh, base)
+
+
+def own_config(settings: dict[str, Any], accepted: type) -> Config:
+    """Returns the settings of a run on a CNN of the user's own; systematic by default.
+
+    Args:
+      settings: by name.
+      accepted: the record of which they may be fields, `CodeConfig` or `Config`.
+
+    Raises:
+      ValueError: a setting is unknown or out of range.
+    """
+    fixed: dict[str, Any] = {"dataset": OWN, "base_model": OWN}
+    names = {field.name for field in dataclasses.fields(accepted)} - fixed.keys()
+    unknown = sorted(settings.keys() - names)
+    require("settings", unknown, not unknown, f"some of {sorted(names)}")
+    return Config(**{"recipe": "systematic", **settings, **fixed})
 
 
 def own_base(

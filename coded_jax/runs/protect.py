@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,14 +11,13 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from coded_jax.checks import require
 from coded_jax.data.checks import require_dataset
 from coded_jax.devices import processes
 from coded_jax.runs import experiment, fingerprints
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.runs.config import OWN, Config
+from coded_jax.runs.config import Config
 from coded_jax.runs.load import best_params
-from coded_jax.runs.own_model import own_base
+from coded_jax.runs.own_model import own_base, own_config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Own, prepare
 from coded_jax.runs.variables import save_variables
@@ -69,7 +67,7 @@ def protect(
     base, variables = own_base(
         blocks, head, variables, dataset.image_shape, dataset.classes
     )
-    config = _config(settings)
+    config = own_config(settings, Config)
     marks = fingerprints.of_network(base, variables, dataset.image_shape)
     marks["data"] = fingerprints.of_data(dataset)
     own = Own(dataset, base, variables, marks)
@@ -85,11 +83,3 @@ def protect(
         )
     frozen = prepared.variables
     return CodedModel(prepared.pipeline, frozen, params, results)
-
-
-def _config(settings: dict[str, Any]) -> Config:
-    fixed: dict[str, Any] = {"dataset": OWN, "base_model": OWN}
-    names = {field.name for field in dataclasses.fields(Config)} - fixed.keys()
-    unknown = sorted(settings.keys() - names)
-    require("settings", unknown, not unknown, f"some of {sorted(names)}")
-    return Config(**{"recipe": "systematic", **settings, **fixed})

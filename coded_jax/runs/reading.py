@@ -103,11 +103,20 @@ def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:
     config, split = results["config"], results["split"]
     piece, share = (tuple(split["stages"][0][f"{x}_shape"]) for x in ("piece", "share"))
     shape = CodeShape(split["k"], split["r"], piece, share)
-    fields = [field.name for field in dataclasses.fields(LearnedConfig)]
-    settings: dict[str, Any] = {
-        field: tuple(value) if isinstance(value := config[field], list) else value
-        for field in fields
-        if field in config
-    }
     code = config["code"] if name == "code" else name
-    return recovery_of(codes.make_code(code, shape, {}, LearnedConfig(**settings)))
+    return recovery_of(codes.make_code(code, shape, {}, learned_config_of(config)))
+
+
+def learned_config_of(config: dict[str, Any]) -> LearnedConfig:
+    """Returns the networks of a run; defaults of settings that it did not have.
+
+    Args:
+      config: as in `results.json`, whose lists are tuples here.
+    """
+    names = [field.name for field in dataclasses.fields(LearnedConfig)]
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value := config[name], list) else value
+        for name in names
+        if name in config
+    }
+    return LearnedConfig(**fields)

@@ -61,6 +61,6 @@ def regime_of(config: Config, phase: str) -> Regime:
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        decays=config.recipe == "systematic",
+        decays=config.systematic,
         weight_decay=config.weight_decay,
     )

@@ -7,11 +7,11 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from coded_jax.runs import provenance
 from coded_jax.types import PyTree
 
 PAUSE = 0.02  # s; threads that one job leaves spinning sleep before the next begins
@@ -172,8 +172,8 @@ def machine() -> dict[str, Any]:
     """Returns processor, cores and devices of this machine."""
     devices = jax.devices()
     return {
-        "processor": _processor(),
-        "cores": usable_cores(),
+        "processor": provenance.processor(),
+        "cores": provenance.usable_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "backend": jax.default_backend(),
         "device": devices[0].device_kind,
@@ -184,19 +184,3 @@ def machine() -> dict[str, Any]:
 def load_average() -> float | None:
     """Returns the load average of the last minute; None on Windows."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()
