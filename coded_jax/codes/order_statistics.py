@@ -1,4 +1,4 @@
-"""The k-th smallest of a few rows, in every place."""
+"""The k-th smallest of a few rows, elementwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 def smallest(rows: Sequence[jax.Array], k: int) -> jax.Array:
-    """Returns the k-th smallest of n rows, each `[R]`, in every place: `[R]`.
+    """Returns the elementwise k-th smallest `[R]` of n rows `[R]`.
 
     By exchanges of whole rows, since on CPUs XLA's sort along a short axis is slow.
     """

@@ -109,8 +109,10 @@ def prepare(
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline)
-    for name in set(map(name_of, filter(callable, config.baselines))) & rivals.keys():
-        marks[f"baseline_{name}"] = fingerprints.of_codes(rivals[name])
+    functions = {name_of(code) for code in config.baselines if callable(code)}
+    for name, rival in rivals.items():
+        if name in functions:
+            marks[f"baseline_{name}"] = fingerprints.of_codes(rival)
     folder, base_folder = _open_folders(config, places, marks)
     variables = placement.put_replicated(mesh, own.variables) if own else None
     return Experiment(

@@ -52,8 +52,9 @@ def _by_path(tree: PyTree, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
         for key, value in tree.items():
             yield from _by_path(value, (*path, key))
         return
-    stored = path and isinstance(tree, jax.Array) and _is_plain(tree.dtype)
-    yield json.dumps(path), np.asarray(tree) if stored else None
+    leaf: Any = tree
+    stored = path and isinstance(leaf, jax.Array) and _is_plain(leaf.dtype)
+    yield json.dumps(path), np.asarray(leaf) if stored else None
 
 
 def _is_plain(dtype: Any) -> bool:

@@ -63,6 +63,20 @@ def test_stages_add_up_and_uncoded_ones_move_nothing():
     assert costs.work_fraction(found) == pytest.approx(expected)
 
 
+def test_a_strategy_costs_the_sum_of_its_stages():
+    stages = costs_of(
+        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 2), (4, 4))
+    )
+    coded = [stages[0], stages[2]]
+    total = costs.total_cost(stages)
+    assert total.rounds == 2
+    assert total.device_flops == sum(c.piece_flops for c in coded)
+    assert total.bytes_in == sum(c.bytes_in for c in coded)
+    assert total.bytes_out == sum(c.bytes_out for c in coded)
+    of_code = sum(c.encode_flops + c.decode_flops for c in coded)
+    assert total.client_flops == of_code + stages[1].flops + stages[3].flops
+
+
 def test_costs_of_the_papers_codes():
     """1.88 M and 0.23 M products (Tables I, II, k=2 r=1), beside 0.24 M of F_Conv."""
     (cost,) = costs_of((28, 28, 1), recipe="paper")
