@@ -8,6 +8,7 @@ from coded_jax.checks import require
 from coded_jax.codes import baselines, curves, learned, linear, parity_model
 from coded_jax.codes.entry import CodeEntry, from_shape
 from coded_jax.codes.learned_config import LearnedConfig
+from coded_jax.codes.own_code import own_code
 from coded_jax.types import Code, CodeShape, PyTree
 
 LEARNED, NO_PARITY = "learned", "no_parity"
@@ -43,10 +44,11 @@ def make_code(
       config: recipe and networks, of codes that have them.
 
     Raises:
-      ValueError: there is none of that name, or it cannot be built with these settings.
+      ValueError: there is none of that name, it cannot be built with these settings,
+        or the function is refused, see `own_code`.
     """
     if not isinstance(code, str):
-        return code(shape)
+        return own_code(name_of(code), code, shape)
     require("code", code, code in CODES, f"one of {list(CODES)}")
     return CODES[code].make(shape, variables, config)
 

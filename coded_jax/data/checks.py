@@ -22,6 +22,8 @@ def require_dataset(dataset: Dataset) -> None:
     Raises:
       ValueError: one line that names the part or field, its value and what is accepted.
     """
+    given = type(dataset).__name__
+    require("dataset", given, isinstance(dataset, Dataset), "a coded_jax.types.Dataset")
     classes = dataset.classes
     whole = isinstance(classes, int | np.integer) and classes >= 2
     require("classes", classes, whole, "a whole number of 2 or more")
@@ -33,7 +35,12 @@ def require_dataset(dataset: Dataset) -> None:
         fits = images.shape[1:] == shape and images.dtype == pixels
         accepted = f"{pixels} {_shape_text('N', *shape)} as in train"
         require(f"{name}.images", _form(images), fits, accepted)
-    _require_statistics(dataset, shape[-1], pixels)
+    statistics = (dataset.mean, dataset.std)
+    if pixels == np.uint8:
+        require_statistics(*statistics, shape[-1])
+    else:
+        accepted = "None for both, since float32 images are taken as they are,"
+        require("mean, std", statistics, statistics == (None, None), accepted)
 
 
 def require_split(split: Split, classes: int, name: str = "data") -> None:
@@ -75,20 +82,20 @@ def require_images(images: Any, name: str = "images") -> None:
     require(name, _form(images), fits, accepted)
 
 
-def _require_statistics(dataset: Dataset, channels: int, pixels: np.dtype) -> None:
-    if pixels != np.uint8:
-        statistics = (dataset.mean, dataset.std)
-        accepted = "None for both, since float32 images are taken as they are,"
-        require("mean, std", statistics, statistics == (None, None), accepted)
-        return
-    for name, above in (("mean", False), ("std", True)):
-        values = np.ravel(getattr(dataset, name))
+def require_statistics(mean: Any, std: Any, channels: int) -> None:
+    """Checks the mean and deviation of uint8 images, in units of 255.
+
+    Raises:
+      ValueError: they are not `[channels]`, or not those of `images / 255`.
+    """
+    for name, value, above in (("mean", mean, False), ("std", std, True)):
+        values = np.ravel(value)
         fits = values.shape == (channels,) and np.issubdtype(values.dtype, np.number)
         fits = fits and bool((values > 0 if above else values >= 0).all())
         fits = fits and bool((values <= 1).all())  # False for a NaN
         least = "more than 0" if above else "0"
         accepted = f"{channels} numbers of {least} to 1, of images / 255,"
-        require(name, getattr(dataset, name), fits, accepted)
+        require(name, value, fits, accepted)
 
 
 def _form(array: Any) -> _Text:

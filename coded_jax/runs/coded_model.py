@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -84,8 +84,8 @@ class CodedModel(NamedTuple):
             None.
 
         Raises:
-          ValueError: there is no such code, or it has parameters and neither `params`
-            nor `key` is given.
+          ValueError: there is no such code, it has parameters and neither `params` nor
+            `key` is given, or `params` has not one entry for each coded stage.
         """
         if config is None:
             config = LearnedConfig()
@@ -102,6 +102,10 @@ class CodedModel(NamedTuple):
             )
             require("params", params, key is not None or not learns, accepted)
             params = pipeline.init(fresh)
+        stages = len(pipeline.stages)
+        fits = isinstance(params, Sequence) and len(params) == stages
+        accepted = f"a tuple with one entry for each of {stages} coded stages"
+        require("params", type(params).__name__, fits, accepted)
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from coded_jax.checks import first_line, require
 from coded_jax.codes import CodeConfig
+from coded_jax.data.checks import require_statistics
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, Config
@@ -46,14 +47,19 @@ def make_pipeline(
         `CodeShape -> Code`), `recipe` (`"systematic"` by default), `encoder_width`, ...
 
     Raises:
-      ValueError: a setting is unknown or out of range, the blocks cannot be split, or
-        `head` does not give logits.
+      ValueError: a setting is unknown or out of range, mean and deviation are not
+        those of `images / 255`, the blocks cannot be split, or `head` does not give
+        logits.
     """
     config = own_config(settings, CodeConfig)
     require("mean, std", (mean, std), (mean is None) == (std is None), "both or none")
-    base, _ = own_base(blocks, head, variables, image_shape, classes)
+    require("image_shape", image_shape, len(image_shape) == 3, "(H, W, C)")
     height, width, channels = image_shape
     shape = (height, width, channels)
+    if mean is not None:
+        require_statistics(mean, std, channels)
+        mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    base, _ = own_base(blocks, head, variables, shape, classes)
     return build_pipeline(config, shape, classes, mean, std, mesh, base)
 
 
@@ -94,7 +100,7 @@ def own_base(
       ValueError: the variables are no arrays, a function fails for such images, or
         `head` does not give logits.
     """
-    functions = (blocks,) if callable(blocks) else tuple(blocks)
+    functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
     fits = len(functions) > 0 and all(map(callable, functions))
     require("blocks", blocks, fits, "a function, or one or more in a list,")
     arrays = as_arrays(variables)

@@ -23,6 +23,11 @@ def with_part(name, **fields):
     return {name: split}
 
 
+def test_no_data_set():
+    with pytest.raises(ValueError, match="^dataset: 'NoneType' given"):
+        require_dataset(None)
+
+
 def test_sound_data_sets_pass():
     require_dataset(SOUND)
     require_dataset(dataclasses.replace(SOUND, mean=np.zeros(2), std=[0.1, 0.2]))

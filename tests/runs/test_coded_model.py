@@ -11,18 +11,23 @@ from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 IMAGES = DATASET.test.images
 
 
+def make_pipeline(**changes):
+    arguments = {
+        "blocks": f_conv,
+        "head": head,
+        "variables": make_variables(),
+        "image_shape": DATASET.image_shape,
+        "classes": CLASSES,
+        "mean": DATASET.mean,
+        "std": DATASET.std,
+        "decoder_width": 8,
+    }
+    return coded_jax.make_pipeline(**{**arguments, **changes})
+
+
 @pytest.fixture(scope="module")
 def model():
-    pipeline = coded_jax.make_pipeline(
-        blocks=f_conv,
-        head=head,
-        variables=make_variables(),
-        image_shape=DATASET.image_shape,
-        classes=CLASSES,
-        mean=DATASET.mean,
-        std=DATASET.std,
-        decoder_width=8,
-    )
+    pipeline = make_pipeline()
     return coded_jax.CodedModel(
         pipeline, make_variables(), pipeline.init(jax.random.key(0))
     )
@@ -46,6 +51,27 @@ def scaled_sum(shape):
     return coded_jax.Code(init, encode, decode, systematic=True)
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"blocks": None}, "blocks: None given, a function"),
+        ({"image_shape": (12, 12)}, r"image_shape: \(12, 12\) given, \(H, W, C\)"),
+        ({"mean": (33.0,)}, r"mean: \(33.0,\) given, 1 numbers of 0 to 1"),
+        ({"mean": (0.1, 0.1)}, r"mean: .* given, 1 numbers of 0 to 1"),
+        ({"std": (0.0,)}, r"std: \(0.0,\) given, 1 numbers of more than 0 to 1"),
+        ({"std": None}, "mean, std: .*both or none"),
+    ],
+)
+def test_unsound_arguments_of_a_pipeline(changes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_pipeline(**changes)
+
+
+def test_statistics_in_lists():
+    pipeline = make_pipeline(mean=list(DATASET.mean), std=np.array(DATASET.std))
+    assert hash((pipeline.mean, pipeline.std)) == hash((DATASET.mean, DATASET.std))
+
+
 def test_its_sizes(model):
     assert model.image_shape == (12, 12, 1) and model.classes == CLASSES
 
@@ -63,6 +89,11 @@ def test_another_code_by_name_or_function(model):
         )
     doubled = model.with_code(scaled_sum, ({"scale": jnp.float32(2)},))
     assert not np.allclose(doubled.logits(IMAGES, [0]), own.logits(IMAGES, [0]))
+
+
+def test_parameters_of_every_stage(model):
+    with pytest.raises(ValueError, match="^params: 'dict' given, a tuple with one"):
+        model.with_code(scaled_sum, {"scale": jnp.ones(())})
 
 
 def test_trained_parameters_are_asked_for(model):
