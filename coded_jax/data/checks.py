@@ -22,8 +22,8 @@ def require_dataset(dataset: Dataset) -> None:
     Raises:
       ValueError: one line that names the part or field, its value and what is accepted.
     """
-    given = type(dataset).__name__
-    require("dataset", given, isinstance(dataset, Dataset), "a coded_jax.types.Dataset")
+    kind, fits = type(dataset).__name__, isinstance(dataset, Dataset)
+    require("dataset", kind, fits, "a coded_jax.types.Dataset")
     classes = dataset.classes
     whole = isinstance(classes, int | np.integer) and classes >= 2
     require("classes", classes, whole, "a whole number of 2 or more")

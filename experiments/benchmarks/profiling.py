@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -159,13 +160,7 @@ def products(positions: int, kernels: list[tuple[int, ...]]) -> int:
       positions: batch size, times the places of the output of a convolution.
       kernels: their shapes, of layers with outputs of that many positions.
     """
-    sizes = []
-    for kernel in kernels:
-        size = 1
-        for length in kernel:
-            size *= length
-        sizes.append(size)
-    return 2 * positions * sum(sizes)
+    return 2 * positions * sum(map(math.prod, kernels))
 
 
 def machine() -> dict[str, Any]:

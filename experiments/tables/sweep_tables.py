@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from coded_jax.report import canvas
+from coded_jax.report import canvas, frontier
 from coded_jax.report.formatting import with_deviation
 from coded_jax.runs.sweep_table import SWEEP, TABLE
 from tables import markdown
@@ -101,12 +101,10 @@ def label(cell: Cell, sweep: Sweep) -> str:
 
 def trials_text(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
     """Returns mean and standard deviation over trials; `-` for no value."""
-    scaled = [scale * value for value in values]
-    if not scaled:
+    if not values:
         return "-"
-    alike = min(scaled) == max(scaled)
-    deviation = 0.0 if alike else statistics.stdev(scaled)
-    return with_deviation(statistics.fmean(scaled), deviation, digits)
+    mean, deviation = frontier.mean_std([scale * value for value in values])
+    return with_deviation(mean, deviation, digits)
 
 
 def mean_and_worst(cell: Cell, method: str, lost: int) -> str:
