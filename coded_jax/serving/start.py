@@ -13,7 +13,8 @@ from coded_jax.runs.load import load
 from coded_jax.serving import local, ray_workers, spmd
 from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.engine import EngineKind
-from coded_jax.serving.faults import Faults, with_faults
+from coded_jax.serving.faults import Faults
+from coded_jax.serving.faulty_engines import with_faults
 from coded_jax.serving.service import Service
 from coded_jax.types import BaseModel, PyTree
 

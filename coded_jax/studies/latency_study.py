@@ -16,7 +16,8 @@ import numpy as np
 from coded_jax.evaluation import predictions
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
 from coded_jax.serving.engine import NotEnoughResults
-from coded_jax.serving.faults import Faults, FaultyWorker, inject
+from coded_jax.serving.faults import Faults
+from coded_jax.serving.faulty_workers import FaultyWorker, inject
 from coded_jax.serving.first_k import FirstK
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.service import Response, Service

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
-from coded_jax.serving import faults
+from coded_jax.serving import faulty_workers
 from coded_jax.serving.engine import Inference
-from coded_jax.serving.faults import Faults, FaultyProgram, FaultyWorker, InjectedError
+from coded_jax.serving.faults import Faults, InjectedError
+from coded_jax.serving.faulty_engines import FaultyProgram
+from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, WorkerLost
@@ -98,7 +100,7 @@ def test_a_delay_occupies_the_worker():
 
 def test_service_and_delay_add_up(monkeypatch):
     waited = []
-    wait = faults.wait
+    wait = faulty_workers.wait
 
     def noted(futures, timeout=None, **more):
         if timeout is not None:
@@ -106,7 +108,7 @@ def test_service_and_delay_add_up(monkeypatch):
             return wait(futures, 0)
         return wait(futures, **more)
 
-    monkeypatch.setattr(faults, "wait", noted)
+    monkeypatch.setattr(faulty_workers, "wait", noted)
     wrapper = faulty(Faults(delays=(Constant(5.0),), service=(1.0, 2.0)))
     for stage in (0, 1):
         wrapper.compute(call(stage=stage)).result(LIMIT)
@@ -174,18 +176,20 @@ def test_workers_of_a_pool_are_wrapped_once():
     workers = [Worker(), Worker()]
     pool = Pool(workers)
     for some in (Faults(), Faults(nans=1.0)):
-        faults.inject(pool, some)
+        faulty_workers.inject(pool, some)
         assert [wrapper.worker for wrapper in pool.workers] == workers
         assert all(wrapper.faults is some for wrapper in pool.workers)
     with pytest.raises(ValueError, match="delays: 3 distributions given"):
-        faults.inject(pool, Faults(delays=(NOW, NOW, NOW)))
+        faulty_workers.inject(pool, Faults(delays=(NOW, NOW, NOW)))
     pool.close()
     assert all(worker.closed for worker in workers)
 
 
 def test_a_disturbance_reaches_every_worker():
     workers = [faulty(Faults(), Process(), i, 3) for i in range(3)]
-    disturbance = faults.Disturbance(Faults(kills=900.0, freezes=900.0), workers)
+    disturbance = faulty_workers.Disturbance(
+        Faults(kills=900.0, freezes=900.0), workers
+    )
     signals = [worker.worker.signals for worker in workers]
     while not all({*some} == {signal.SIGKILL, signal.SIGSTOP} for some in signals):
         for worker in workers:

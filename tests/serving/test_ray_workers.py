@@ -14,7 +14,8 @@ import pytest
 
 from coded_jax import data, serving
 from coded_jax.latency.stragglers import Bernoulli
-from coded_jax.serving.faults import Faults, inject
+from coded_jax.serving.faults import Faults
+from coded_jax.serving.faulty_workers import inject
 from coded_jax.serving.first_k import FirstK
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.service import Service

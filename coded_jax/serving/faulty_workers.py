@@ -1,0 +1,212 @@
+"""Workers that meet faults on purpose: delayed, raising, corrupted, killed, frozen."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from coded_jax.serving.faults import Fault, Faults, InjectedError
+from coded_jax.serving.pool import Pool
+from coded_jax.serving.workers import Call, Worker, WorkerLost
+
+GRACE = 1.0  # seconds in which a thread may end
+
+
+@runtime_checkable
+class Process(Protocol):
+    """A worker that is a process, and can be sent signals."""
+
+    def signal(self, number: int) -> None:
+        """Sends the process a signal."""
+        ...
+
+
+class FaultyWorker:
+    """A worker that meets faults; it satisfies `Worker` itself.
+
+    Calls pass to the worker one after the other, so that a delay occupies it as it
+    would a slow device. A worker that is no process is killed and frozen by its wrapper
+    alone, which drops or withholds its results.
+
+    Args:
+      worker: the worker.
+      index: its number, from 0.
+      n: number of workers.
+      faults: may be exchanged between requests.
+    """
+
+    def __init__(self, worker: Worker, index: int, n: int, faults: Faults) -> None:
+        self.worker, self.faults = worker, faults
+        self._index, self._n = index, n
+        self._life = _Life(self)
+
+    def fault_of(self, call: Call) -> Fault:
+        """Draws the fault of a call."""
+        return self.faults.of_call(call, self._index, self._n)
+
+    def compute(self, call: Call) -> Future:
+        return self._life.send(call)
+
+    def probe(self) -> Future:
+        if self._life.ended.done():
+            self._life = _Life(self)
+        return self.worker.probe()
+
+    def replace(self) -> None:
+        self._life.end()
+        self.worker.replace()
+        self._life = _Life(self)
+
+    def kill(self) -> None:
+        """Ends the worker as by SIGKILL."""
+        frozen = self._life.frozen.is_set()
+        self._life.end()
+        if frozen:  # then it does not send itself signals
+            self.worker.replace()
+        elif isinstance(self.worker, Process):
+            self.worker.signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Makes the worker stand still, as by SIGSTOP."""
+        self._life.frozen.set()
+        if isinstance(self.worker, Process):
+            self.worker.signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        self._life.end()
+        self._life.thread.join(GRACE)
+        self.worker.close()
+
+
+class _Life:
+    """The calls of a faulty worker from one start to the next, in a thread."""
+
+    def __init__(self, owner: FaultyWorker) -> None:
+        self._owner = owner
+        self._calls: queue.SimpleQueue[tuple[Call, Future] | None] = queue.SimpleQueue()
+        # A future, so that a thread can wait for it and for a result at once.
+        self.ended: Future[None] = Future()
+        self.frozen = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def send(self, call: Call) -> Future:
+        """Returns the share to come."""
+        future: Future = Future()
+        self._calls.put((call, future))
+        if self.ended.done():
+            self._drop()
+        return future
+
+    def end(self) -> None:
+        """Fails all calls."""
+        with contextlib.suppress(InvalidStateError):  # it has ended before
+            self.ended.set_result(None)
+        self._drop()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (waiting := self._calls.get_nowait()) is not None:
+                    waiting[1].set_exception(WorkerLost("ended"))
+        if self.ended.done():
+            self._calls.put(None)
+
+    def _run(self) -> None:
+        while (waiting := self._calls.get()) is not None:
+            call, future = waiting
+            try:
+                future.set_result(self._compute(call))
+            except WorkerLost as error:
+                self._drop()  # calls that were behind it in the worker are lost, too
+                future.set_exception(error)
+            except Exception as error:
+                future.set_exception(error)
+
+    def _compute(self, call: Call) -> Any:
+        fault = self._owner.fault_of(call)
+        if fault.delay > 0:
+            wait([self.ended], timeout=min(fault.delay, threading.TIMEOUT_MAX))
+        self._require_alive()
+        if fault.kind == "raise":
+            raise InjectedError("an exception on purpose")
+        computed = self._owner.worker.compute(call)
+        wait([self.ended, computed], return_when=FIRST_COMPLETED)
+        self._require_alive()
+        share = computed.result()
+        if fault.kind == "nan":
+            return np.full(share.shape, np.nan, share.dtype)
+        return share
+
+    def _require_alive(self) -> None:
+        if self.frozen.is_set():
+            wait([self.ended])
+        if self.ended.done():
+            raise WorkerLost("ended")
+
+
+def inject(pool: Pool, faults: Faults) -> None:
+    """Lets the workers of a pool meet these faults from now on, and no others.
+
+    Kills and freezes need a `Disturbance` besides.
+
+    Raises:
+      ValueError: there are delays of another number of workers, or more stragglers
+        than workers.
+    """
+    n = len(pool)
+    faults.of_request(0, n)
+
+    def wrapper(index: int, worker: Worker) -> Worker:
+        if not isinstance(worker, FaultyWorker):
+            return FaultyWorker(worker, index, n, faults)
+        worker.faults = faults
+        return worker
+
+    pool.wrap(wrapper)
+
+
+class Disturbance:
+    """Kills and freezes workers at random times, until it is closed.
+
+    Args:
+      faults: how often, and the seed.
+      workers: the workers.
+
+    Attributes:
+      counts: number of `"kill"`s and `"freeze"`s so far.
+    """
+
+    def __init__(self, faults: Faults, workers: Sequence[FaultyWorker]) -> None:
+        self._closed, self._workers = threading.Event(), workers
+        self.counts = {"kill": 0, "freeze": 0}
+        rates = {"kill": faults.kills, "freeze": faults.freezes}
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(faults.seed, kind, rate), daemon=True
+            )
+            for kind, rate in rates.items()
+            if rate > 0
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, seed: int, kind: str, rate: float) -> None:
+        rng = np.random.default_rng([seed, len(kind)])
+        while not self._closed.wait(rng.exponential(1 / rate)):
+            worker = self._workers[int(rng.integers(len(self._workers)))]
+            worker.kill() if kind == "kill" else worker.freeze()
+            self.counts[kind] += 1
+
+    def close(self) -> None:
+        """Ends it, and waits for its threads."""
+        self._closed.set()
+        for thread in self._threads:
+            thread.join()
