@@ -42,7 +42,7 @@ def make_pipeline(
       classes: how many logits the head gives.
       mean, std: `[C]`, of `images / 255`, for images that come as uint8; None where
         they come as the blocks take them, in float32.
-      mesh: of several devices, see `placement.make_mesh`; None for the default one.
+      mesh: of several devices, see `meshes.make_mesh`; None for the default one.
       settings: fields of `CodeConfig`: `k`, `r`, `grid`, `code` (a name, or a function
         `CodeShape -> Code`), `recipe` (`"systematic"` by default), `encoder_width`, ...
 
@@ -56,7 +56,7 @@ def make_pipeline(
     require("image_shape", image_shape, len(image_shape) == 3, "(H, W, C)")
     height, width, channels = image_shape
     shape = (height, width, channels)
-    if mean is not None:
+    if mean is not None and std is not None:
         require_statistics(mean, std, channels)
         mean, std = tuple(map(float, mean)), tuple(map(float, std))
     base, _ = own_base(blocks, head, variables, shape, classes)
