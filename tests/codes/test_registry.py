@@ -1,5 +1,6 @@
 """The registry: what is true of every code, and a new code or network is one line."""
 
+import dataclasses
 import functools
 
 import jax
@@ -20,6 +21,7 @@ from coded_jax.latency import planner
 from coded_jax.report import frontier
 from coded_jax.report.formatting import run_text
 from coded_jax.runs import experiment
+from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
@@ -92,8 +94,9 @@ class Mean(nn.Module):
         return scale[:, None, None, None, None] * x.mean(0)[None]
 
 
-def test_a_new_code_and_a_new_network_are_one_line_each(tmp_path, monkeypatch):
-    """Each is registered, and then trained, stored, shown, planned with and loaded."""
+@pytest.fixture
+def registered(monkeypatch):
+    """Settings that name a new code and new networks, each of them one line."""
     entry = CodeEntry(
         lambda shape, variables, config: scaled_sum(shape),
         trained=True,
@@ -120,7 +123,21 @@ def test_a_new_code_and_a_new_network_are_one_line_each(tmp_path, monkeypatch):
     monkeypatch.setitem(codes.CODES, "scaled_sum", entry)
     monkeypatch.setitem(networks.ENCODERS, "mean", encoder)
     monkeypatch.setitem(networks.DECODERS, "mean", decoder)
-    prepared = prepare(Config(**settings), Places(tmp_path, devices=1))
+    return Config(**settings)
+
+
+def test_a_new_code_and_new_networks_are_built(registered):
+    for name, part in [("scaled_sum", "scale"), ("learned", "decoder")]:
+        config = dataclasses.replace(registered, code=name, baselines=())
+        pipeline = build_pipeline(config, (28, 28, 1), 10, (0.5,), (0.25,))
+        (params,) = jax.eval_shape(pipeline.init, jax.random.key(0))
+        assert part in params
+
+
+@pytest.mark.long
+def test_a_new_code_and_new_networks_are_those_of_a_run(registered, tmp_path):
+    """They are trained, stored, shown, planned with and loaded."""
+    prepared = prepare(registered, Places(tmp_path, devices=1))
     results = experiment.run(prepared, console=Console(quiet=True), command="test")
 
     assert results["steps"]["code"] > 0 and results["steps"]["learned"] > 0

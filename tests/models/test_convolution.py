@@ -162,7 +162,7 @@ def test_a_stack_has_the_parameters_of_nn_conv():
 
     stack = DilatedStack(2, width=4, dilations=(1, 8))
     (x,) = randoms(5, (3, 10, 9, 2))
-    plain = Plain().init(jax.random.key(0), x)
+    plain = jax.jit(Plain().init)(jax.random.key(0), x)
     variables = jax.jit(stack.init)(jax.random.key(0), x)
     chex.assert_trees_all_equal(variables, plain)
     assert_close(stack.apply(variables, x), Plain().apply(plain, x))

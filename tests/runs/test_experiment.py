@@ -364,6 +364,7 @@ def test_kill_9_and_resume_is_bit_for_bit(start, cache, tmp_path):
     assert {"accuracy.png", "training.png"} <= set(os.listdir(tmp_path / "cut"))
 
 
+@pytest.mark.long
 def test_non_finite_loss_is_one_line(start, tmp_path):
     done = start("--learning_rate=1e30", f"--workdir={tmp_path / 'run'}").wait()
     assert done.returncode == 1

@@ -65,6 +65,7 @@ def test_nothing_lost_gives_the_own_logits(tmp_path):
     assert np.isfinite(lost).all() and not np.allclose(lost, expected, atol=1e-3)
 
 
+@pytest.mark.long
 def test_blocks_are_stages(tmp_path):
     variables = {**make_variables(), "second": np.ones((3, 3, 4, 4), "f") / 9}
     blocks = [f_conv, lambda variables, x: jax.nn.relu(conv(variables["second"], x))]
@@ -79,14 +80,21 @@ def test_blocks_are_stages(tmp_path):
     )
 
 
-def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A workdir and the model that `protect` leaves in it."""
+    workdir = tmp_path_factory.mktemp("runs") / "own"
+    return workdir, protect(workdir)
+
+
+def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch, kept):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     model = protect()
     assert list(tmp_path.iterdir()) == []
-    kept = protect(tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, model.params, kept.params)
-    assert model.results["summary"] == kept.results["summary"]
+    _, same = kept
+    jax.tree.map(np.testing.assert_array_equal, model.params, same.params)
+    assert model.results["summary"] == same.results["summary"]
 
 
 def test_an_unsound_data_set_is_refused(tmp_path):
@@ -99,9 +107,9 @@ def test_an_unsound_data_set_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_is_that_of_one_cnn_and_one_data_set(tmp_path):
-    first = protect(tmp_path)
-    again = protect(tmp_path)
+def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
+    workdir, first = kept
+    again = protect(workdir)
     assert again.results["timing"]["resumed"]
     jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
 
@@ -118,7 +126,7 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(tmp_path):
     for name, other in others:
         there = rf"^workdir: .*\(--fingerprint_of_{name}=\w+ there and \w+ now\);"
         with pytest.raises(ValueError, match=there):
-            protect(tmp_path, **other)
+            protect(workdir, **other)
 
 
 @pytest.mark.parametrize(
