@@ -22,7 +22,7 @@ ANY_K = Quorum("any_k")
 """Any k of the n results; the first k queries are the data pieces."""
 
 ALL_DATA = Quorum("all_data")
-"""All k data pieces; nothing else is sent."""
+"""Suffices with all k data pieces; nothing else is sent."""
 
 
 def quorum_of(name: str, k: int, n: int) -> Quorum:

@@ -1,4 +1,4 @@
-"""What is known of every prediction, for every erasure pattern on every image."""
+"""Predictions for every erasure pattern on every image, and statistics of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run reads, computes and writes; none of it changes its numbers."""
+"""Places of a run: folders and devices, none of which changes its numbers."""
 
 from __future__ import annotations
 

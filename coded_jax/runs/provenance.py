@@ -1,4 +1,4 @@
-"""Where a stored result comes from: version, commit, date, command, flags, hardware."""
+"""Provenance of a stored result: version, commit, date, command, flags, hardware."""
 
 from __future__ import annotations
 

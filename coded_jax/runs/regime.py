@@ -1,4 +1,4 @@
-"""How long, in which batches and by which steps each phase of a run is trained."""
+"""The regime of each phase of a run: its epochs, batches and optimizer."""
 
 from __future__ import annotations
 

@@ -75,4 +75,4 @@ def _low_rank_decoder(spec: NetworkSpec) -> MLPDecoder:
 ENCODER = Network(lambda spec: MLPEncoder(spec.shape.r, spec.width))
 DECODER = Network(_decoder)
 LOW_RANK_DECODER = Network(_low_rank_decoder)
-"""As `DECODER`, with `ceil(sqrt(3 D))` hidden values if no width is given."""
+"""The network of `DECODER`, with `ceil(sqrt(3 D))` hidden values by default."""
