@@ -33,13 +33,13 @@ def test_no_parity_keeps_a_decoder_that_never_sees_parity(systematic):
     assert params.keys() == coded_params.keys() - {"encoder"}
     assert not np.asarray(code.encode(params, random_pieces())[SHAPE.k :]).any()
     features = random_features()
-    other = features.copy()
-    other[SHAPE.k :] = np.nan
+    nan_parity = features.copy()
+    nan_parity[SHAPE.k :] = np.nan
     parity = set(range(SHAPE.k, SHAPE.n))
     for lost in patterns_up_to(SHAPE.n, SHAPE.r):
         mask = available(lost, SHAPE.n)
         shares = code.decode(params, features, mask)
-        np.testing.assert_array_equal(code.decode(params, other, mask), shares)
+        np.testing.assert_array_equal(code.decode(params, nan_parity, mask), shares)
         # It is the code itself, with the same decoder and all parity lost.
         expected = coded.decode(
             coded_params | params, features, available(parity | set(lost), SHAPE.n)

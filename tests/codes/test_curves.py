@@ -16,8 +16,8 @@ def test_berrut_is_the_quotient_of_its_definition():
         (signs * values / (z - nodes)).sum() / (signs / (z - nodes)).sum()
         for z in points
     ]
-    found = curves.berrut_matrix(nodes, points) @ values
-    np.testing.assert_allclose(found, expected)
+    interpolated = curves.berrut_matrix(nodes, points) @ values
+    np.testing.assert_allclose(interpolated, expected)
     np.testing.assert_array_equal(curves.berrut_matrix(nodes, nodes), np.eye(4))
 
 
@@ -42,14 +42,14 @@ def test_smoothing_spline_is_scipys(smoothing):
     values, points = random(2, 6).astype("d"), np.array([-1.3, -0.6, 0.12, 1.0, 1.4])
     # Theirs minimises the sum of squares, ours the mean.
     theirs = make_smoothing_spline(nodes, values, lam=6 * smoothing)
-    found = curves.spline_matrix(nodes[::-1], points, smoothing) @ values[::-1]
+    smoothed = curves.spline_matrix(nodes[::-1], points, smoothing) @ values[::-1]
     inside = np.abs(points) <= 1
-    np.testing.assert_allclose(found[inside], theirs(points[inside]), atol=1e-8)
+    np.testing.assert_allclose(smoothed[inside], theirs(points[inside]), atol=1e-8)
     # Beyond the nodes ours goes on straight.
     assert isinstance(theirs, BSpline)
     slopes = theirs(nodes[[0, -1]], 1)
     expected = theirs(nodes[[0, -1]]) + slopes * (points[~inside] - nodes[[0, -1]])
-    np.testing.assert_allclose(found[~inside], expected, atol=1e-8)
+    np.testing.assert_allclose(smoothed[~inside], expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])

@@ -117,9 +117,9 @@ def test_draws_depend_on_the_key_alone():
 
 
 def test_a_pattern_held_in_all_stages():
-    found = in_stages(jax.random.key(0), (0, 2), 4, 3)
-    assert found.shape == (3, 4, 1)
-    np.testing.assert_array_equal(found[..., 0], [[False, True, False, True]] * 3)
+    masks = in_stages(jax.random.key(0), (0, 2), 4, 3)
+    assert masks.shape == (3, 4, 1)
+    np.testing.assert_array_equal(masks[..., 0], [[False, True, False, True]] * 3)
 
 
 @pytest.mark.parametrize("lost", [(), (1,), (0, 3)])
@@ -127,34 +127,34 @@ def test_every_stage_loses_as_many_drawn_uniformly(lost):
     n, stages, batch = 4, 3, 1200
     rows = np.arange(7, 7 + batch)
     draw = functools.partial(in_stages, lost=lost, n=n, stages=stages, rows=rows)
-    found = np.asarray(draw(jax.random.key(0)))
-    assert (found.shape, found.dtype) == ((stages, n, batch), bool)
+    masks = np.asarray(draw(jax.random.key(0)))
+    assert (masks.shape, masks.dtype) == ((stages, n, batch), bool)
     np.testing.assert_array_equal(
-        found[0], np.broadcast_to(available(lost, n), (n, batch))
+        masks[0], np.broadcast_to(available(lost, n), (n, batch))
     )
-    assert ((~found).sum(axis=1) == len(lost)).all()
-    for stage in found[1:]:
+    assert ((~masks).sum(axis=1) == len(lost)).all()
+    for stage in masks[1:]:
         _, times = np.unique(stage, axis=1, return_counts=True)
         expected = batch / math.comb(n, len(lost))
         assert len(times) == math.comb(n, len(lost))
         assert abs(times - expected).max() < 5 * math.sqrt(expected)
     # Stages are independent of each other.
     if lost:
-        both = (~found[1] & ~found[2]).mean()
+        both = (~masks[1] & ~masks[2]).mean()
         assert both == pytest.approx((len(lost) / n) ** 2, abs=0.03)
-    np.testing.assert_array_equal(draw(jax.random.key(0)), found)
+    np.testing.assert_array_equal(draw(jax.random.key(0)), masks)
     # An image's draws are its own, whatever it is tried with.
     one = in_stages(jax.random.key(0), lost, n, stages, rows[5:6])
-    np.testing.assert_array_equal(one, found[:, :, 5:6])
-    assert np.array_equal(draw(jax.random.key(1)), found) == (not lost)
+    np.testing.assert_array_equal(one, masks[:, :, 5:6])
+    assert np.array_equal(draw(jax.random.key(1)), masks) == (not lost)
 
 
 def test_harmful_draws_lose_a_data_piece():
     k, n, most, batch = 2, 4, 2, 4000
-    found = ~np.asarray(sample_harmful(jax.random.key(3), k, n, most, batch))
-    assert found.shape == (n, batch)
-    assert found[:k].any(axis=0).all()
-    drawn, times = np.unique(found, axis=1, return_counts=True)
+    lost = ~np.asarray(sample_harmful(jax.random.key(3), k, n, most, batch))
+    assert lost.shape == (n, batch)
+    assert lost[:k].any(axis=0).all()
+    drawn, times = np.unique(lost, axis=1, return_counts=True)
     # Two patterns of one lost result, five of two; as many draws of each number.
     expected = np.where(drawn.sum(axis=0) == 1, batch / 2 / 2, batch / 2 / 5)
     assert drawn.shape[1] == 7
@@ -164,8 +164,8 @@ def test_harmful_draws_lose_a_data_piece():
 @pytest.mark.parametrize("weights", [{}, {(0, 2): 6, (1,): 0.5}])
 def test_harmful_draws_of_patterns_alike_but_for_their_weights(weights):
     k, n, most, batch = 2, 4, 2, 8000
-    found = sample_harmful(jax.random.key(3), k, n, most, batch, "patterns", weights)
-    drawn, times = np.unique(~np.asarray(found), axis=1, return_counts=True)
+    masks = sample_harmful(jax.random.key(3), k, n, most, batch, "patterns", weights)
+    drawn, times = np.unique(~np.asarray(masks), axis=1, return_counts=True)
     odds = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
     expected = batch * np.array(odds) / (7 + sum(weights.values()) - len(weights))
     assert len(times) == 7
@@ -174,8 +174,8 @@ def test_harmful_draws_of_patterns_alike_but_for_their_weights(weights):
 
 def test_weights_of_counts_alike():
     weights = {(1,): 4}
-    found = sample_harmful(jax.random.key(3), 2, 4, 2, 8000, "counts", weights)
-    single = ~np.asarray(found)[:, (~found).sum(axis=0) == 1]
+    masks = sample_harmful(jax.random.key(3), 2, 4, 2, 8000, "counts", weights)
+    single = ~np.asarray(masks)[:, (~masks).sum(axis=0) == 1]
     # 1/2 and 4/2 of one lost result, 1 of two.
     assert single.shape[1] / 8000 == pytest.approx(2.5 / 3.5, abs=0.025)
     assert single[1].mean() == pytest.approx(4 / 5, abs=0.025)

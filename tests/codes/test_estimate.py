@@ -27,12 +27,12 @@ def test_linear_estimate_is_ridge_regression_for_every_example(k, r):
     losses = patterns_up_to(n, n)
     features = rng.normal(size=(n, len(losses), 2, 3, 4)).astype("f")
     masks = np.concatenate([available(lost, n) for lost in losses], axis=1)
-    given = np.where(masks[:, :, None, None, None], features, 0)
-    together = jax.jit(linear_estimate)(sums, given, masks)
+    zeroed = np.where(masks[:, :, None, None, None], features, 0)
+    together = jax.jit(linear_estimate)(sums, zeroed, masks)
     for i, lost in enumerate(losses):
         expected = ridge(sums, features[:, i], lost)
         np.testing.assert_allclose(together[:, i], expected, rtol=1e-3, atol=1e-4)
-        alone = linear_estimate(sums, given[:, i : i + 1], available(lost, n))
+        alone = linear_estimate(sums, zeroed[:, i : i + 1], available(lost, n))
         np.testing.assert_allclose(alone[:, 0], expected, rtol=1e-3, atol=1e-4)
         if set(range(k, n)) <= set(lost):  # of data alone, zeros for the lost
             assert not np.asarray(together)[[j for j in lost if j < k], i].any()

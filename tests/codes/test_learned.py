@@ -156,9 +156,9 @@ def test_init():
     code = learned(SHAPE)
     params = jax.jit(code.init)(jax.random.key(0))
     chex.assert_trees_all_equal(jax.jit(code.init)(jax.random.key(0)), params)
-    other = jax.jit(code.init)(jax.random.key(1))
+    reseeded = jax.jit(code.init)(jax.random.key(1))
     for half in ("encoder", "decoder"):
-        kernels = [p[half]["params"]["Dense_0"]["kernel"] for p in (params, other)]
+        kernels = [p[half]["params"]["Dense_0"]["kernel"] for p in (params, reseeded)]
         assert not np.isclose(*kernels).any()
     # So that the two differ by nothing but parity when they are trained.
     withheld = jax.jit(no_parity(SHAPE, code).init)(jax.random.key(0))
@@ -181,8 +181,8 @@ def test_linear_networks_are_the_sums_and_the_estimate_alone():
     assert params.keys() == {"sums"}
     pieces, features = random_pieces(), random_features()
     expected = np.einsum("kbhwc,kr->rbhwc", pieces, params["sums"])
-    found = code.encode(params, pieces)
-    np.testing.assert_allclose(found[SHAPE.k :], expected, rtol=1e-4, atol=1e-5)
+    encoded = code.encode(params, pieces)
+    np.testing.assert_allclose(encoded[SHAPE.k :], expected, rtol=1e-4, atol=1e-5)
     mask = available((0,), SHAPE.n)
     shares = code.decode(params, features, mask)
     zeroed = np.where(mask[..., None, None, None], features, 0)
@@ -201,8 +201,8 @@ def test_nonnegative_shares(name):
     plain, params = make(name)
     code = learned(SHAPE, **LEARNED[name], nonnegative=True)
     mask = available((0, 2), SHAPE.n)
-    found = code.decode(params, random_features(), mask)
+    shares = code.decode(params, random_features(), mask)
     expected = np.array(plain.decode(params, random_features(), mask))
     expected[0] = np.maximum(expected[0], 0)  # what arrived is left as it is
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(shares, expected, rtol=1e-5, atol=1e-6)
     assert (expected[1] < 0).any()

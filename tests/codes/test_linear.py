@@ -120,9 +120,11 @@ def test_four_pieces_on_six_devices_have_two_copies_of_two():
 
 
 def test_decoding_matrices_are_looked_up_by_what_arrived():
-    found = linear.decoding_matrices(3, lambda arrived: np.diag(arrived * [1, 2, 4.0]))
+    matrices = linear.decoding_matrices(
+        3, lambda arrived: np.diag(arrived * [1, 2, 4.0])
+    )
     for place in range(8):
-        assert found[place].sum() == place
+        assert matrices[place].sum() == place
 
 
 @pytest.mark.parametrize("grid", [(4, 1), (2, 2)])
@@ -147,8 +149,8 @@ def test_coding_each_convolution_of_lenet5_is_exact(lenet):
     x = images_of()
     expected = base.head(variables, base_features(pipe, variables, x))
     for lost in patterns(6, 2):
-        found = run(pipe, variables, ({}, {}), x, available(lost, 6))
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        logits = run(pipe, variables, ({}, {}), x, available(lost, 6))
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("lost", [(0,), (3,), (0, 2), (1, 3)])
@@ -159,9 +161,9 @@ def test_a_copy_is_cut_as_the_piece_that_it_copies(lost):
     pipe = pipeline_of(base, k=4, r=4, code="replication")
     assert len(set(pipe.stages[0].plan.rows.cuts)) > 1
     run = jax.jit(infer, static_argnums=0)
-    found = run(pipe, variables, ({},), images_of(), available(lost, 8))
+    logits = run(pipe, variables, ({},), images_of(), available(lost, 8))
     expected = base.head(variables, base_features(pipe, variables, images_of()))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def test_zero_fill():

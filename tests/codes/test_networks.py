@@ -131,9 +131,9 @@ def test_every_channel_is_encoded_alike_and_alone(name):
     permuted = code.encode(params, pieces[..., order])[SHAPE.k :]
     chex.assert_trees_all_close(permuted, parity[..., order], rtol=1e-5, atol=1e-6)
     pieces[..., 0] += 1
-    other = code.encode(params, pieces)[SHAPE.k :]
-    chex.assert_trees_all_close(other[..., 1:], parity[..., 1:], rtol=1e-5, atol=1e-6)
-    assert not np.allclose(other[..., 0], parity[..., 0], atol=1e-2)
+    changed = code.encode(params, pieces)[SHAPE.k :]
+    chex.assert_trees_all_close(changed[..., 1:], parity[..., 1:], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(changed[..., 0], parity[..., 0], atol=1e-2)
 
 
 @pytest.mark.parametrize("systematic", [True, False])
@@ -188,9 +188,9 @@ def test_decoder_channels(name):
         decode(features[..., order]), decode(features)[..., order], atol=1e-5
     )
     brighter = features + np.array([1, 0, 0, 0], "f")
-    other = decode(brighter) - decode(features)
-    alone = np.allclose(other[..., 1:], 0, atol=1e-5)
-    assert not np.allclose(other[..., 0], 0, atol=1e-2)
+    change = decode(brighter) - decode(features)
+    alone = np.allclose(change[..., 1:], 0, atol=1e-5)
+    assert not np.allclose(change[..., 0], 0, atol=1e-2)
     assert (alike, alone) == (name in INDEPENDENT,) * 2
 
 
@@ -251,8 +251,8 @@ def test_a_locally_connected_layer_by_hand():
         )
         if i == 0:
             expected = np.pad(expected[..., None], ((1, 1), (1, 1), (0, 0)))
-    found = stack.apply(params, x)[0, :, :, 0]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    outputs = stack.apply(params, x)[0, :, :, 0]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5)
 
 
 def test_blocks_and_back():
@@ -271,8 +271,8 @@ def test_a_strided_encoder_moves_with_the_image():
     pieces[:, 0, 12:20, 12:20] = np.random.default_rng(0).normal(size=(2, 8, 8, 1))
     params = jax.jit(encoder.init)(jax.random.key(0), pieces)
     parity = encoder.apply(params, pieces)
-    moved = encoder.apply(params, np.roll(pieces, 4, axis=2))
-    np.testing.assert_allclose(moved, np.roll(parity, 4, axis=2), atol=1e-5)
+    rolled = encoder.apply(params, np.roll(pieces, 4, axis=2))
+    np.testing.assert_allclose(rolled, np.roll(parity, 4, axis=2), atol=1e-5)
 
 
 def test_pointwise_decoder_by_hand():
@@ -284,8 +284,8 @@ def test_pointwise_decoder_by_hand():
     assert first.shape == (SHAPE.n * 4, 5) and second.shape == (5, SHAPE.k * 4)
     at = features[:, 1, 1, 2].ravel()
     expected = (np.maximum(at @ first, 0) @ second).reshape(SHAPE.k, 4)
-    found = decoder.apply(params, features)
-    np.testing.assert_allclose(found[:, 1, 1, 2], expected, rtol=1e-4, atol=1e-5)
+    shares = decoder.apply(params, features)
+    np.testing.assert_allclose(shares[:, 1, 1, 2], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rank_grows_with_the_root_of_the_depth():

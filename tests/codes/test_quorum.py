@@ -54,8 +54,8 @@ def test_masks_and_times_agree_with_sets(rule):
     assert quorum.suffices_where(rule, 3, masks).tolist() == expected
     assert quorum.suffices_where(rule, 3, jnp.asarray(masks)).tolist() == expected
     times = jnp.where(masks, jnp.arange(1.0, 7.0)[:, None], jnp.inf)
-    found = quorum.waiting_time(rule, 3, list(times[: quorum.sent(rule, 3, 6).stop]))
-    for arrived, time in zip(sets, found.tolist(), strict=True):
+    waits = quorum.waiting_time(rule, 3, list(times[: quorum.sent(rule, 3, 6).stop]))
+    for arrived, time in zip(sets, waits.tolist(), strict=True):
         ends = [t for t in range(1, 7) if quorum.suffices(rule, 3, _by(arrived, t))]
         assert time == min(ends, default=np.inf)
 

@@ -62,8 +62,8 @@ def test_rivals_on_several_devices(lenet, name):
     mask, run = available((0, 2), 4), jax.jit(infer, static_argnums=0)
     expected = run(pipe, variables, params, images_of(8), mask)
     spread = pipe._replace(mesh=make_mesh(4, devices=4))
-    found = run(spread, variables, params, images_of(8), mask)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    logits = run(spread, variables, params, images_of(8), mask)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def scaled_sum(shape):

@@ -126,8 +126,8 @@ def test_lenet5_is_what_the_paper_says(lenet):
 def test_init_depends_on_the_key_alone(lenet):
     base, variables = lenet
     init = jax.jit(base.init, static_argnums=(1, 2))
-    again, other = (init(jax.random.key(i), (28, 28, 1), 10) for i in (0, 1))
+    again, reseeded = (init(jax.random.key(i), (28, 28, 1), 10) for i in (0, 1))
     chex.assert_trees_all_equal(again, variables)
     for layer, name in (("f_conv", "Conv_0"), ("head", "Dense_0")):
-        kernels = [v[layer]["params"][name]["kernel"] for v in (variables, other)]
+        kernels = [v[layer]["params"][name]["kernel"] for v in (variables, reseeded)]
         assert not np.isclose(*kernels).any()

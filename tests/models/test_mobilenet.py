@@ -12,8 +12,8 @@ def test_parameters_of_mobilenet():
     # Block by block those of the published network.
     published = [928, 896, 5_136, 8_832, 10_000, 14_848, 14_848, 21_056]
     published += [54_272] * 3 + [66_624] + [118_272] * 2
-    found = count_values(abstract_variables("mobilenet", (32, 32, 3)), "params")
-    assert found == {
+    counts = count_values(abstract_variables("mobilenet", (32, 32, 3)), "params")
+    assert counts == {
         **{f"block_{i + 1}": size for i, size in enumerate(published)},
         "head": 96 * 10 + 10,
     }

@@ -47,11 +47,11 @@ def test_shapes_of_every_block(name, image_shape, width):
     base = make_base_model(name, width)
     variables = abstract_variables(name, image_shape, 7, width)
     x = jax.ShapeDtypeStruct((3, *image_shape), jnp.float32)
-    found = []
+    shapes = []
     for block in base.blocks:
         x = jax.eval_shape(block, variables, x)
-        found.append(x.shape)
-    assert found == [
+        shapes.append(x.shape)
+    assert shapes == [
         (3, rows, rows, int(maps * width))
         for rows, maps in zip(ROWS[name, image_shape[0]], MAPS[name], strict=True)
     ]

@@ -14,15 +14,15 @@ def test_parameters_of_vgg16():
     # The published 14,714,688 of the thirteen convolutions are their weights and 4,224
     # biases, which a batch norm with a scale and an offset of each map stands in for.
     variables = abstract_variables("vgg16", (32, 32, 3))
-    found = count_values(variables, "params")
-    assert found.pop("head") == 512 * 10 + 10
+    counts = count_values(variables, "params")
+    assert counts.pop("head") == 512 * 10 + 10
     assert 2 * 64 + 2 * 128 + 3 * 256 + 6 * 512 == 4_224
-    assert sum(found.values()) == 14_714_688 - 4_224 + 2 * 4_224
+    assert sum(counts.values()) == 14_714_688 - 4_224 + 2 * 4_224
     assert sum(count_values(variables, "batch_stats").values()) == 2 * 4_224
     grey = sum(
         count_values(abstract_variables("vgg16", (28, 28, 1)), "params").values()
     )
-    assert sum(found.values()) + 5_130 - grey == 2 * 9 * 64
+    assert sum(counts.values()) + 5_130 - grey == 2 * 9 * 64
 
 
 def vgg16_by_hand(variables, x):

@@ -78,8 +78,8 @@ class MobileNetV2(nn.Module):
         for features, stride in self.blocks:
             inner = 3 * x.shape[-1]
             y = nn.relu6(norm()(conv(inner, (1, 1))(x)))
-            each = conv(inner, (3, 3), (stride, stride), feature_group_count=inner)
-            y = norm()(conv(features, (1, 1))(nn.relu6(norm()(each(y)))))
+            depthwise = conv(inner, (3, 3), (stride, stride), feature_group_count=inner)
+            y = norm()(conv(features, (1, 1))(nn.relu6(norm()(depthwise(y)))))
             x = x + y if x.shape == y.shape else y
         return x
 

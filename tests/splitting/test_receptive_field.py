@@ -579,7 +579,7 @@ def test_analyses_of_two_sizes_differ_where_the_function_does():
             analyse(lambda _, x: f(x), {}, (size, 21, 2)) for size in (24, 16, 15)
         ]
         assert analyses[0].digest == analyse(lambda _, x: f(x), {}, SHAPE).digest
-        return [analyses[0].differs_from(other) for other in analyses[1:]]
+        return [analyses[0].differs_from(smaller) for smaller in analyses[1:]]
 
     same = lambda x: nn.max_pool(conv(x, (3, 3)), (3, 3), (2, 2), "SAME")
     assert differs(same) == [None, "'reduce_window_max'"]
@@ -717,5 +717,5 @@ def test_a_promise_of_equal_branches_is_for_that_operation_alone():
     ):
         with pytest.raises(ValueError, match="'reduce_sum'"):
             fields_of(nested)
-    each = jax.vmap(lambda x: f(x, lambda x: jnp.cumsum(x, 0), jnp.sin))
-    assert fields_of(each) == (Field(), Field())
+    batched = jax.vmap(lambda x: f(x, lambda x: jnp.cumsum(x, 0), jnp.sin))
+    assert fields_of(batched) == (Field(), Field())
