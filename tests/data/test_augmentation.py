@@ -36,12 +36,12 @@ def test_every_version_occurs_and_no_other(kind, count):
     made = np.asarray(augment(jax.random.key(0), images, kind))
     assert (made.shape, made.dtype) == (images.shape, np.uint8)
     for i, image in enumerate(two):
-        found, times = np.unique(
+        distinct, times = np.unique(
             made[i::2].reshape(800, -1), axis=0, return_counts=True
         )
         expected = versions(image, kind)
         assert len(expected) == count
-        assert {row.tobytes() for row in found} == expected
+        assert {row.tobytes() for row in distinct} == expected
         # 800 draws of equal chances: 32 or 16 of each.
         assert np.square(times - 800 / count).sum() / (800 / count) < 2 * count
 
@@ -56,9 +56,9 @@ def test_none_is_the_identity():
 def test_the_key_alone_decides(kind):
     images = np.random.default_rng(0).integers(0, 256, (20, *SHAPE), np.uint8)
     change = jax.jit(augment, static_argnums=2)
-    once, again, other = (change(jax.random.key(i), images, kind) for i in (0, 0, 1))
+    once, again, reseeded = (change(jax.random.key(i), images, kind) for i in (0, 0, 1))
     np.testing.assert_array_equal(once, again)
-    assert np.array_equal(once, other) == (kind == "none")
+    assert np.array_equal(once, reseeded) == (kind == "none")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_key_alone_decides(kind):
 def test_affine_maps_are_those_of_scipy(matrix):
     image = np.random.default_rng(0).integers(0, 256, (*SHAPE[:2], 3), np.uint8)
     matrix, centre = np.asarray(matrix), (np.array(SHAPE[:2]) - 1) / 2
-    found = affine_map(image, np.float32(matrix))
+    mapped = affine_map(image, np.float32(matrix))
     offset = centre - matrix @ centre
     for channel in range(3):
         plane = image[..., channel].astype(float)
@@ -75,7 +75,7 @@ def test_affine_maps_are_those_of_scipy(matrix):
             plane, matrix, offset, order=1, mode="grid-constant"
         )
         # Both round, and may differ where a half is rounded.
-        assert np.abs(found[..., channel] - expected).max() < 0.51
+        assert np.abs(mapped[..., channel] - expected).max() < 0.51
 
 
 def test_affine_changes_each_image_by_its_own_map_and_within_bounds():
@@ -90,9 +90,9 @@ def test_affine_changes_each_image_by_its_own_map_and_within_bounds():
         for shape in ((41, 1, 1), (1, 41, 1))
     )
     most = SHIFT + 10 * AFFINE / (1 - 2 * AFFINE)
-    for moved in (rows - 10, columns - 20):
-        assert len(np.unique(moved.round(6))) == 200
-        assert most > np.abs(moved).max() > SHIFT + 5 * AFFINE
+    for shifts in (rows - 10, columns - 20):
+        assert len(np.unique(shifts.round(6))) == 200
+        assert most > np.abs(shifts).max() > SHIFT + 5 * AFFINE
 
 
 def test_float_images_keep_their_fractions():

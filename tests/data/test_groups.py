@@ -22,8 +22,8 @@ def test_images_of_a_batch_meet_others_in_their_groups():
     order = np.asarray(mixed["labels"]).ravel()
     assert sorted(order) == list(range(12)) and list(order) != list(range(12))
     np.testing.assert_array_equal(np.ravel(mixed["targets"][0]), order)
-    found = np.asarray(mixed["images"]).reshape(12, 2, 2, 1)
-    np.testing.assert_array_equal(found, images.reshape(12, 2, 2, 1)[order])
+    ungrouped = np.asarray(mixed["images"]).reshape(12, 2, 2, 1)
+    np.testing.assert_array_equal(ungrouped, images.reshape(12, 2, 2, 1)[order])
 
 
 def test_groups_are_tall_images(lenet):
@@ -37,8 +37,8 @@ def test_groups_are_tall_images(lenet):
     ]
     x = images.astype("f") / 255
     logits = base.head(variables, base.f_conv(variables, x))
-    found = grouped.f_conv(variables, split.images.astype("f") / 255)
-    np.testing.assert_allclose(found, logits.reshape(2, 3, 1, 10), atol=1e-5)
+    grouped_logits = grouped.f_conv(variables, split.images.astype("f") / 255)
+    np.testing.assert_allclose(grouped_logits, logits.reshape(2, 3, 1, 10), atol=1e-5)
 
 
 def test_the_last_group_is_filled_up():
@@ -62,11 +62,11 @@ def test_groups_of_images_end_to_end(lenet, name, k):
     results = np.stack([logits(q) for q in code.encode({}, pieces)])[:, :, None, None]
     for lost in patterns_up_to(k + r, 1):
         mask = available(lost, k + r)
-        found = run(pipe, variables, ({},), images, mask)
+        decoded = run(pipe, variables, ({},), images, mask)
         expected = code.decode({}, results, mask)[:, :, 0, 0].swapaxes(0, 1)
-        np.testing.assert_allclose(found, expected.reshape(2 * k, 10), atol=1e-4)
+        np.testing.assert_allclose(decoded, expected.reshape(2 * k, 10), atol=1e-4)
         if name == "replication":
-            np.testing.assert_allclose(found, logits(x), atol=1e-4)
+            np.testing.assert_allclose(decoded, logits(x), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_which_images_of_a_group_are_decoded(lenet, name, decoded):
     """Of a systematic code those whose own result is lost; of others, always all."""
     pipe = pipeline_of(lenet[0], split="group", k=3, r=2, code=name)
     for lost in ([1], [1, 4]):
-        found = predictions.decoded(pipe, jnp.asarray(available(lost, 5)))
-        assert found.tolist() == [[bool(d) for d in decoded]]
+        flags = predictions.decoded(pipe, jnp.asarray(available(lost, 5)))
+        assert flags.tolist() == [[bool(d) for d in decoded]]
     strips = pipeline_of(lenet[0], k=2, r=2, code=name)
     for lost in ([1], [0, 2], [3]):
-        found = predictions.decoded(strips, jnp.asarray(available(lost, 4)))
-        assert found.tolist() == [name == "berrut" or lost != [3]]
+        flags = predictions.decoded(strips, jnp.asarray(available(lost, 4)))
+        assert flags.tolist() == [name == "berrut" or lost != [3]]
 
 
 def test_device_arrays_of_groups(lenet):

@@ -20,11 +20,11 @@ def in_batches(size):
 @pytest.mark.parametrize("size", [1, 4, 5, 7, 23, 50])
 def test_a_stream_and_arrays_are_cut_alike(size):
     for data in (Split(IMAGES, LABELS), (IMAGES, LABELS), in_batches(size)):
-        found = list(parts(data, 5))
-        assert [len(part.labels) for part in found] == [5, 5, 5, 5, 3]
-        rows = np.concatenate([part.images for part in found])
+        chunks = list(parts(data, 5))
+        assert [len(part.labels) for part in chunks] == [5, 5, 5, 5, 3]
+        rows = np.concatenate([part.images for part in chunks])
         np.testing.assert_array_equal(rows, IMAGES)
-        rows = np.concatenate([part.labels for part in found])
+        rows = np.concatenate([part.labels for part in chunks])
         np.testing.assert_array_equal(rows, LABELS)
     np.testing.assert_array_equal(collect(in_batches(size)).images, IMAGES)
 

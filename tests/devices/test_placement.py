@@ -67,9 +67,9 @@ def test_inference_on_any_number_of_devices(lenet, expected, count, k, r):
     for size in (B, 13, 1):
         params, mask, logits = expected(k, r, size)
         variables, params = placement.put_replicated(mesh, (lenet[1], params))
-        found = run(pipe, variables, params, images_of(size), mask)
-        np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
-        assert found.sharding.is_fully_replicated
+        gathered = run(pipe, variables, params, images_of(size), mask)
+        np.testing.assert_allclose(gathered, logits, rtol=1e-4, atol=1e-5)
+        assert gathered.sharding.is_fully_replicated
 
 
 def test_one_mask_for_all_images(lenet, expected):
@@ -77,11 +77,11 @@ def test_one_mask_for_all_images(lenet, expected):
     params, _, _ = expected(2, 1, B)
     mask = erasures.available([0], 3)
     run = jax.jit(infer, static_argnums=0)
-    found, logits = (
+    gathered, logits = (
         run(pipeline_on(lenet, m), lenet[1], params, images_of(B), mask)
         for m in (mesh, None)
     )
-    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gathered, logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -143,20 +143,20 @@ def two_stages(mesh):
 
 @pytest.mark.parametrize("batch", [8, 10, 3])  # on 4 devices
 def test_base_model_with_batch_norm_on_several_devices(batch):
-    found = []
+    per_mesh = []
     data = {"images": images_of(batch), "labels": np.arange(batch, dtype=np.int32)}
     for mesh in (None, make_mesh(3, devices(4), (2, 2))):
         pipe, variables = two_stages(mesh)
         arguments = placement.put_replicated(mesh, (variables, data))
-        found.append(jax.jit(functools.partial(base_losses, pipe))(*arguments))
+        per_mesh.append(jax.jit(functools.partial(base_losses, pipe))(*arguments))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *per_mesh
     )
 
 
 @pytest.mark.parametrize("batch", [10, 3])
 def test_losses_and_logits_of_a_chain_on_several_devices(batch):
-    found = []
+    per_mesh = []
     images = images_of(batch)
     images[: batch // 2] //= 8  # so that parts of the batch differ in scale
     available = np.ones((2, 3, batch), bool)
@@ -168,16 +168,16 @@ def test_losses_and_logits_of_a_chain_on_several_devices(batch):
         frozen, params, pixels, mask = put((variables, params, images, available))
         loss = jax.jit(functools.partial(coded_losses, pipe))
         logits = jax.jit(infer, static_argnums=0)(pipe, frozen, params, pixels, mask)
-        found.append((loss(params, frozen, {"images": pixels}, mask), logits))
+        per_mesh.append((loss(params, frozen, {"images": pixels}, mask), logits))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *per_mesh
     )
 
 
 def test_evaluation_on_several_devices(lenet):
     split = {"images": images_of(29), "labels": np.arange(29, dtype=np.int32) % 10}
     patterns = erasures.patterns_up_to(3, 1)
-    found = []
+    per_mesh = []
     for mesh in (None, make_mesh(3, devices(6))):
         pipe = pipeline_on(lenet, mesh)
         params = jax.jit(pipe.init)(jax.random.key(1))
@@ -188,15 +188,15 @@ def test_evaluation_on_several_devices(lenet):
             pipe, frozen, params, arrays, patterns
         )
         base = pattern_accuracy.base_accuracy(pipe, frozen, arrays)
-        found.append([base, *(value for o in outcomes for value in o[1:])])
-    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-9)
+        per_mesh.append([base, *(value for o in outcomes for value in o[1:])])
+    np.testing.assert_allclose(*per_mesh, rtol=1e-4, atol=1e-9)
 
 
 def collectives(compiled):
     names = ("all-to-all", "all-gather", "all-reduce", "collective-permute")
     text = compiled.as_text()
-    found = {name: len(re.findall(rf"{name}(?:-start)?\(", text)) for name in names}
-    return {name: count for name, count in found.items() if count}
+    counts = {name: len(re.findall(rf"{name}(?:-start)?\(", text)) for name in names}
+    return {name: count for name, count in counts.items() if count}
 
 
 @pytest.mark.parametrize("k, r, count", [(2, 1, 3), (2, 1, 6), (4, 2, 4), (4, 2, 6)])

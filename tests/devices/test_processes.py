@@ -81,15 +81,15 @@ def test_two_processes_give_the_result_of_one(launch, tmp_path):
     logs = [(tmp_path / f"{i}.log").read_text() for i in range(3)]
     assert codes == [0, 0, 0], "\n".join(logs)
 
-    expected, found = (
+    expected, results = (
         json.loads((workdir / "results.json").read_text()) for workdir in (one, two)
     )
-    assert found["machine"]["processes"] == 2
-    assert found["machine"]["mesh"] == {"piece": 3, "data": 1}
+    assert results["machine"]["processes"] == 2
+    assert results["machine"]["mesh"] == {"piece": 3, "data": 1}
     assert expected["machine"]["mesh"] == {"piece": 1, "data": 1}
-    accuracy = found["base"]["test_accuracy"]
+    accuracy = results["base"]["test_accuracy"]
     assert accuracy == pytest.approx(expected["base"]["test_accuracy"], abs=0.01)
-    for a, b in zip(expected["patterns"], found["patterns"], strict=True):
+    for a, b in zip(expected["patterns"], results["patterns"], strict=True):
         assert a["lost"] == b["lost"]
         assert b["accuracy"] == pytest.approx(a["accuracy"], abs=0.02)
         assert b["feature_mse"] == pytest.approx(a["feature_mse"], rel=0.02, abs=1e-9)
@@ -124,8 +124,8 @@ def test_what_one_process_cannot_do_is_one_line(launch, tmp_path):
 
 
 def test_where_one_process_cannot_start_all_end(launch, tmp_path):
-    lead, other = two_processes(tmp_path / "run")
-    codes = finish(launch(lead, [*other, "--dataset=mnist", "--data_dir=/nowhere"]))
+    lead, follower = two_processes(tmp_path / "run")
+    codes = finish(launch(lead, [*follower, "--dataset=mnist", "--data_dir=/nowhere"]))
     assert codes == [1, 1]
     logs = [(tmp_path / f"{i}.log").read_text() for i in range(2)]
     assert "error: another process could not start" in logs[0]

@@ -27,14 +27,14 @@ def test_devices_that_the_user_made_have_threads_enough():
     flags = "--xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     environment.pop("NPROC", None)  # set for the tests' own process
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", SEVERAL],
         env=environment,
         capture_output=True,
         text=True,
         timeout=600,
     )
-    assert found.stdout.strip() == str(6 * 64), found.stderr
+    assert done.stdout.strip() == str(6 * 64), done.stderr
 
 
 def test_threads_of_the_user_are_kept(monkeypatch):

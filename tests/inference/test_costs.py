@@ -41,13 +41,13 @@ def test_costs_of_lenet5():
 
 
 def test_stages_add_up_and_uncoded_ones_move_nothing():
-    found = costs_of(
+    stages = costs_of(
         (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 2), (4, 4))
     )
-    assert [c.blocks for c in found] == [(1, 2), (3, 3), (4, 4), (5, 13)]
-    assert [c.plan is None for c in found] == [False, True, False, True]
-    assert [c.bytes_in + c.bytes_out > 0 for c in found] == [True, False, True, False]
-    for before, after in zip(found, found[1:], strict=False):
+    assert [c.blocks for c in stages] == [(1, 2), (3, 3), (4, 4), (5, 13)]
+    assert [c.plan is None for c in stages] == [False, True, False, True]
+    assert [c.bytes_in + c.bytes_out > 0 for c in stages] == [True, False, True, False]
+    for before, after in zip(stages, stages[1:], strict=False):
         assert before.output_shape == after.input_shape
     (whole,) = costs_of(
         (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 1),)
@@ -55,12 +55,12 @@ def test_stages_add_up_and_uncoded_ones_move_nothing():
     first = costs_of(
         (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 1),)
     )[0]
-    total = sum(c.flops for c in found)
+    total = sum(c.flops for c in stages)
     assert total == pytest.approx(whole.flops + first.flops, rel=1e-6)
-    coded = [found[0], found[2]]
+    coded = [stages[0], stages[2]]
     weights = [c.flops for c in coded]
     expected = np.average([c.plan.work_fraction for c in coded], weights=weights)
-    assert costs.work_fraction(found) == pytest.approx(expected)
+    assert costs.work_fraction(stages) == pytest.approx(expected)
 
 
 def test_a_strategy_costs_the_sum_of_its_stages():
@@ -131,7 +131,7 @@ FULLY_SPLIT = {
 def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(
     name, k, r, grid, width
 ):
-    found = costs_of(
+    stages = costs_of(
         (28, 28, 1),
         base_model=name.split(",")[0],
         base_width=width,
@@ -141,6 +141,6 @@ def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(
         r=r,
         grid=grid,
     )
-    coded = [cost for cost in found if cost.plan]
+    coded = [cost for cost in stages if cost.plan]
     code = sum(cost.encode_flops + cost.decode_flops for cost in coded)
     assert 0 < code < 0.1 * sum(cost.flops for cost in coded)

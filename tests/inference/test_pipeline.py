@@ -358,10 +358,10 @@ def test_masks_of_every_form_mean_the_same():
     # Each image and each stage its own.
     mixed = np.ones((2, 3, B), bool)
     mixed[0, 0, 0] = mixed[1, 1, 0] = mixed[1, 0, 2] = False
-    found = run(*arguments, mixed)
+    logits = run(*arguments, mixed)
     for i in range(B):
         alone = run(*arguments, mixed[:, :, i : i + 1])[i]
-        np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(logits[i], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_what_the_second_stage_loses_does_not_reach_the_first():
@@ -430,9 +430,9 @@ def test_shares_are_the_inverse_of_merge(shape, grid):
     ]
     features = np.arange(2 * rows.out * columns.out * 16, dtype="f")
     features = features.reshape(2, rows.out, columns.out, 16)
-    found = splitting.shares(plan, features)
-    assert found.shape == (plan.k, 2, *plan.share_shape)
-    np.testing.assert_array_equal(splitting.merge(plan, found), features)
+    shares = splitting.shares(plan, features)
+    assert shares.shape == (plan.k, 2, *plan.share_shape)
+    np.testing.assert_array_equal(splitting.merge(plan, shares), features)
     # And they are what the pieces yield, the surplus included.
     images = np.random.default_rng(0).normal(size=(2, *shape)).astype("f")
     run = jax.jit(lambda x: base.f_conv(variables, x))
