@@ -126,11 +126,11 @@ def test_the_package_has_what_a_page_imports(page):
                     exec(f"from {node.module} import {names}", {})
 
 
-def run_blocks(page, found, folder):
+def run_blocks(page, code_blocks, folder):
     """In order."""
     scope, server = {"__name__": page}, Server()
     try:
-        for block in found:
+        for block in code_blocks:
             match kind(block):
                 case "file":
                     name = block.text.split(maxsplit=2)[1]
@@ -250,10 +250,12 @@ def documented(path):
 
 def test_everything_public_has_a_docstring():
     """Of what follows a Protocol, the Protocol's methods have them."""
-    found = [
-        each for path in (ROOT / "coded_jax").rglob("*.py") for each in documented(path)
+    entries = [
+        entry
+        for path in (ROOT / "coded_jax").rglob("*.py")
+        for entry in documented(path)
     ]
-    assert len(found) > 400
-    promised = {name.split(".")[1] for name, promise, doc in found if promise and doc}
-    missing = {name for name, _, doc in found if not doc}
+    assert len(entries) > 400
+    promised = {name.split(".")[1] for name, promise, doc in entries if promise and doc}
+    missing = {name for name, _, doc in entries if not doc}
     assert not {name for name in missing if name.split(".")[-1] not in promised}

@@ -40,9 +40,9 @@ def run(name, folder, small):
     client.execute(
         env={**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     )
-    found = outputs(notebook)
-    text = "".join(output.get("text", "") for output in found)
-    return text, sum("image/png" in output.get("data", {}) for output in found)
+    all_outputs = outputs(notebook)
+    text = "".join(output.get("text", "") for output in all_outputs)
+    return text, sum("image/png" in output.get("data", {}) for output in all_outputs)
 
 
 def code(notebook):
@@ -60,10 +60,10 @@ def test_quickstart(tmp_path):
     assert 50 < float(accuracy) < 100
     assert "zero_fill" in text and "data 0 is lost: a " in text
     # Without a threshold every image has an answer, with it fewer and better ones.
-    found = re.findall(r"threshold ([\d.]+): +([\d.]+)%.* ([\d.]+)% of them", text)
-    thresholds, given, right = zip(*(map(float, row) for row in found), strict=True)
+    rows = re.findall(r"threshold ([\d.]+): +([\d.]+)%.* ([\d.]+)% of them", text)
+    thresholds, answered, right = zip(*(map(float, row) for row in rows), strict=True)
     assert thresholds == (0, 0.9) * 4
-    assert set(given[::2]) == {100} and max(given[1::2]) < 100
+    assert set(answered[::2]) == {100} and max(answered[1::2]) < 100
     assert all(x < y for x, y in zip(right[::2], right[1::2], strict=True))
     assert pictures == 4
 
@@ -76,7 +76,7 @@ def test_placement(tmp_path, devices, mesh):
     assert f"mesh: {mesh[0]} along piece, {mesh[1]} along data" in text
     assert ("There is one device" in text) == (devices == 1)
     owners = re.findall(r"^(data|parity) \d +on device ([\d, ]+)$", text, re.M)
-    numbers = [number for _, found in owners for number in found.split(", ")]
+    numbers = [number for _, ids in owners for number in ids.split(", ")]
     assert numbers == (["0"] * 3 if devices == 1 else [*"012345"])
     errors = re.findall(r"relative difference (\S+)", text)
     assert len(errors) == 3 and max(map(float, errors)) < 1e-4
@@ -95,11 +95,11 @@ def test_own_cnn(tmp_path):
     assert "f_conv: operation 'reduce_sum'" in text and "global pooling" in text
     (base,) = re.findall(r"base model: ([\d.]+) % on the test split", text)
     assert float(base) > 50
-    found = dict(re.findall(r"^(labels|lost .*?)  +((?:\d ?){12})$", text, re.M))
-    assert list(found) == ["labels", "lost none", "lost data 0", "lost data 1"] + [
+    digits = dict(re.findall(r"^(labels|lost .*?)  +((?:\d ?){12})$", text, re.M))
+    assert list(digits) == ["labels", "lost none", "lost data 0", "lost data 1"] + [
         "lost parity 0"
     ]
-    assert found["lost none"] == found["lost parity 0"]  # the code is systematic
+    assert digits["lost none"] == digits["lost parity 0"]  # the code is systematic
     assert pictures == 2
 
 
@@ -110,9 +110,9 @@ def test_ablation(tmp_path):
     assert re.findall(r"^(\d/\d) ", text, re.M) == ["1/2", "2/2"]
     assert "12 rows" in text  # 2 schedules; 2 trials and zero fill; 0 and 1 lost
     number = r"(-?[\d.]+) ± ([\d.]+)"
-    found = re.findall(rf"^(\d) +(\dx\d) +{number} +{number} +([\d.]+)$", text, re.M)
-    assert [row[:2] for row in found] == [("1", "3x3"), ("2", "5x5")]
-    assert all(float(row[2]) <= float(row[4]) for row in found)  # mean, worst
+    rows = re.findall(rf"^(\d) +(\dx\d) +{number} +{number} +([\d.]+)$", text, re.M)
+    assert [row[:2] for row in rows] == [("1", "3x3"), ("2", "5x5")]
+    assert all(float(row[2]) <= float(row[4]) for row in rows)  # mean, worst
     assert pictures == 1
 
 

@@ -20,17 +20,17 @@ def test_confidence_is_the_largest_probability_over_a_temperature():
     np.testing.assert_allclose(confidence.confidence(logits, 1), [0.7, 0.6], rtol=1e-6)
     # Probabilities to the power of 1/T, normalised.
     halved = np.sqrt([0.7, 0.2, 0.1])
-    found = confidence.confidence(logits, 2)[0]
-    np.testing.assert_allclose(found, halved[0] / halved.sum(), rtol=1e-6)
+    sureness = confidence.confidence(logits, 2)[0]
+    np.testing.assert_allclose(sureness, halved[0] / halved.sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("array", [jnp.asarray, np.asarray])
 def test_probabilities_of_both_backends(array):
     """16 to 1 is 4 to 1 at a temperature of 2, and 2 to 1 at one of 4."""
     logits = array(np.log(np.array([[16.0, 1.0], [16.0, 1.0]], "f")))
-    found = confidence.probabilities(logits, array(np.array([[2.0], [4.0]], "f")))
-    assert isinstance(found, type(logits))
-    np.testing.assert_allclose(found, [[4 / 5, 1 / 5], [2 / 3, 1 / 3]], rtol=1e-6)
+    probs = confidence.probabilities(logits, array(np.array([[2.0], [4.0]], "f")))
+    assert isinstance(probs, type(logits))
+    np.testing.assert_allclose(probs, [[4 / 5, 1 / 5], [2 / 3, 1 / 3]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("lost, expected", [((), 2.0), ((0,), 4.0), ((2,), 2.0)])
@@ -41,21 +41,21 @@ def test_temperatures_of_decoded_and_whole_answers(lost, expected):
     pipe = build_pipeline(config, (4, 4, 1), CLASSES, (0.0,), (1.0,), base=base)
     studied = {"0": {"temperature": 2.0}, "1": {"temperature": 4.0}}
     available = erasures.available(lost, 3)
-    found = confidence.temperatures(studied, pipe, available, 5)
-    np.testing.assert_array_equal(found, np.full((5, 1), expected))
+    temperatures = confidence.temperatures(studied, pipe, available, 5)
+    np.testing.assert_array_equal(temperatures, np.full((5, 1), expected))
 
 
 def test_no_answer_has_no_confidence():
     logits = jnp.array([[1.0, jnp.nan], [1.0, 2.0]])
-    found = confidence.confidence(logits, 1.0)
-    assert found[0] == 0 and found[1] > 0.5
+    sureness = confidence.confidence(logits, 1.0)
+    assert sureness[0] == 0 and sureness[1] > 0.5
 
 
 def test_calibration_error_by_hand():
     # Two in one bin, 0.62 sure and half of them right; one alone, 0.9 sure and right.
     sure, correct = np.array([0.62, 0.62, 0.9]), np.array([1, 0, 1])
-    found = confidence.calibration_error(sure, correct)
-    assert found == pytest.approx((2 * 0.12 + 0.1) / 3)
+    error = confidence.calibration_error(sure, correct)
+    assert error == pytest.approx((2 * 0.12 + 0.1) / 3)
     assert confidence.calibration_error(np.ones(4), np.ones(4)) == 0
 
 
@@ -94,16 +94,16 @@ def overconfident(factor, scale=2.0):
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_the_temperature_undoes_overconfidence(factor):
     pipe, arrays = overconfident(factor)
-    found = confidence.calibrate(pipe, {}, ({},), arrays, [()])
-    assert found[0] == pytest.approx(factor, rel=0.1)
+    temperatures = confidence.calibrate(pipe, {}, ({},), arrays, [()])
+    assert temperatures[0] == pytest.approx(factor, rel=0.1)
 
 
 def test_study_of_a_network_and_of_its_losses():
     pipe, arrays = overconfident(3.0)
     patterns = erasures.patterns_up_to(3, 1)
     outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
-    found = pattern_accuracy.measure_patterns(pipe, {}, ({},), arrays, patterns)
-    for a, b in zip(outcomes, found, strict=True):
+    measured = pattern_accuracy.measure_patterns(pipe, {}, ({},), arrays, patterns)
+    for a, b in zip(outcomes, measured, strict=True):
         assert a.lost == b.lost
         assert a[1:] == pytest.approx(b[1:], rel=1e-5, nan_ok=True)
     assert study.keys() == {"0", "1"}
@@ -145,8 +145,8 @@ def test_temperature_of_an_answer():
     """Catches the same swap where answers are served."""
     studied = {"0": {"temperature": 2.0}, "1": {"temperature": 5.0}}
     for lost, decoded in ((0, 2.0), (1, 5.0), (2, 5.0)):
-        found = confidence.temperature_of(studied, lost, [True, False])
-        assert found.tolist() == [decoded, 2.0]
+        temperatures = confidence.temperature_of(studied, lost, [True, False])
+        assert temperatures.tolist() == [decoded, 2.0]
 
 
 def test_answers_of_a_group_have_the_temperature_of_how_they_came():
@@ -163,7 +163,7 @@ def test_answers_of_a_group_have_the_temperature_of_how_they_came():
     pipe = build_pipeline(config, (1, 1, 1), CLASSES, (0.0,), (1.0,), base=base)
     decoded = predictions.decoded(pipe, jnp.asarray(erasures.available([1], 3)))
     assert decoded.tolist() == [[False, True]]
-    found = Prediction(
+    preds = Prediction(
         jnp.asarray(logits[:, :, 0]) * jnp.array([[[2.0], [5.0]]]),
         arrays["labels"],
         arrays["labels"],
@@ -172,11 +172,11 @@ def test_answers_of_a_group_have_the_temperature_of_how_they_came():
         jnp.ones((3000, 2)),
     )
     sure, plain, correct = (
-        confidence._confidences(found, jnp.array([5.0, 2.0]))[..., :3].reshape(-1, 3).T
+        confidence._confidences(preds, jnp.array([5.0, 2.0]))[..., :3].reshape(-1, 3).T
     )
     assert confidence.calibration_error(np.asarray(sure), np.asarray(correct)) < 0.02
     assert confidence.calibration_error(np.asarray(plain), np.asarray(correct)) > 0.3
-    entropies = confidence._cross_entropies(found, jnp.array(0.0))
+    entropies = confidence._cross_entropies(preds, jnp.array(0.0))
     assert (entropies[:, 0] == 0).all()
     best = confidence.TEMPERATURES[np.asarray(entropies[:, 1].sum(0)).argmin()]
     assert best == pytest.approx(5, rel=0.1)
@@ -186,8 +186,8 @@ def test_predictions_without_an_answer_are_never_correct():
     logits = jnp.full((2, 1, 3), jnp.nan)
     labels = jnp.zeros((2, 1), jnp.int32)
     weight = jnp.ones((2, 1))
-    found = Prediction(logits, labels, labels, weight, weight > 0, weight)
-    assert (found.classes == -1).all() and not found.correct.any()
+    prediction = Prediction(logits, labels, labels, weight, weight > 0, weight)
+    assert (prediction.classes == -1).all() and not prediction.correct.any()
 
 
 def test_several_seeds_as_one():
@@ -198,14 +198,14 @@ def test_several_seeds_as_one():
         row = {"temperature": temperature, **numbers, "curve": curve}
         return {"1": row, "2": {**row, "ece_decoded": 2 * ece, "aurc": 3 * ece}}
 
-    one, other = seed(0.1, [0.0, 0.2], 1.5), seed(0.3, [0.1, 0.4], 2.0)
+    one, two = seed(0.1, [0.0, 0.2], 1.5), seed(0.3, [0.1, 0.4], 2.0)
     assert confidence.mean_over_seeds([one]) == one
-    over = confidence.mean_over_seeds([one, other])
+    over = confidence.mean_over_seeds([one, two])
     assert over["1"]["ece_decoded"] is None and "ece_decoded_std" not in over["1"]
     for name, factor in (("ece_decoded", 2), ("aurc", 3)):
         assert over["2"][name] == pytest.approx(0.2 * factor)
         assert over["2"][f"{name}_std"] == pytest.approx(np.sqrt(0.02) * factor)
-    found = over["1"]
-    assert found["temperature"] == 1.5 and found["ece"] == pytest.approx(0.2)
-    assert found["ece_std"] == pytest.approx(np.sqrt(0.02))
-    assert found["curve"]["risk"] == pytest.approx([0.05, 0.3])
+    summary = over["1"]
+    assert summary["temperature"] == 1.5 and summary["ece"] == pytest.approx(0.2)
+    assert summary["ece_std"] == pytest.approx(np.sqrt(0.02))
+    assert summary["curve"]["risk"] == pytest.approx([0.05, 0.3])

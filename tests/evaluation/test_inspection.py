@@ -55,9 +55,9 @@ def test_maps_of_a_systematic_code(model, split):
         gone = slice(0, 2 if lost == (0,) else 0)  # the upper share
         kept = slice(gone.stop, None)
         assert np.isnan(maps.arrived[:, gone]).all()
-        for found in (maps.arrived, maps.reconstructed):
+        for features in (maps.arrived, maps.reconstructed):
             np.testing.assert_allclose(
-                found[:, kept], maps.original[:, kept], rtol=1e-4, atol=1e-4
+                features[:, kept], maps.original[:, kept], rtol=1e-4, atol=1e-4
             )
         assert maps.parity.shape == (1, 3, 2, 4, 16)
         assert np.isnan(maps.parity).all() == (lost == (2,))
@@ -123,11 +123,11 @@ def test_groups_have_no_feature_maps(model, split):
 
 def test_confusion_adds_up_to_the_accuracies(model, split, results):
     for pattern in results["patterns"]:
-        found = confusion(model, split, pattern["lost"])
+        counts = confusion(model, split, pattern["lost"])
         drop = results["base"]["test_accuracy"] - pattern["accuracy"]
-        changed = found.spoiled.sum() - found.mended
-        assert changed == round(drop * found.images)
-        assert not np.diagonal(found.spoiled).any() and found.images == 1000
+        changed = counts.spoiled.sum() - counts.mended
+        assert changed == round(drop * counts.images)
+        assert not np.diagonal(counts.spoiled).any() and counts.images == 1000
     with pytest.raises(ValueError, match="^lost: "):
         confusion(model, split, (3,))
 
@@ -137,7 +137,7 @@ def test_confusion_of_a_code_without_an_answer(lenet, split):
     model = untrained_model(lenet, code="uncoded")
     results = {"config": {"stage_losses": "held"}, "classes": 10}
     model = model._replace(results=results)
-    found = confusion(model, some, (0,))
+    counts = confusion(model, some, (0,))
     right = (model.classify(some.images) == some.labels).sum()
-    assert found.spoiled[:, -1].sum() == found.spoiled.sum() == right
-    assert found.mended == 0
+    assert counts.spoiled[:, -1].sum() == counts.spoiled.sum() == right
+    assert counts.mended == 0

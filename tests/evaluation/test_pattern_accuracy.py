@@ -42,11 +42,13 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     pipe, variables, params, arrays = setting
     images, labels = arrays["images"], np.asarray(arrays["labels"])
     patterns = erasures.patterns_up_to(4, 2)
-    found = pattern_accuracy.measure_patterns(pipe, variables, params, arrays, patterns)
-    assert [outcome.lost for outcome in found] == patterns
+    outcomes = pattern_accuracy.measure_patterns(
+        pipe, variables, params, arrays, patterns
+    )
+    assert [outcome.lost for outcome in outcomes] == patterns
     target = pipeline.base_features(pipe, variables, images)
     base = np.asarray(pipe.base.head(variables, target)).argmax(1)
-    for outcome in found:
+    for outcome in outcomes:
         mask = erasures.available(outcome.lost, 4)
         logits, merged = plainly(pipe, variables, params, images, mask)
         predicted = np.asarray(logits).argmax(1)
@@ -147,7 +149,7 @@ def test_images_without_a_label_do_not_count(monkeypatch, chunk):
     assert half.accuracy == pytest.approx(0.6)
     # One pixel of 16 is lost, of two images that count, 8 and 9.
     assert half.feature_mse == pytest.approx(2 / 16 / 5)
-    each = predictions.measure(
+    per_image = predictions.measure(
         pipe,
         {},
         ({},),
@@ -156,7 +158,7 @@ def test_images_without_a_label_do_not_count(monkeypatch, chunk):
         pattern_accuracy.pattern_statistics,
         per_image=True,
     )
-    assert each[0, :, 0].tolist() == [1, 1, 1, 1, 0]
+    assert per_image[0, :, 0].tolist() == [1, 1, 1, 1, 0]
 
 
 def test_losses_drawn_for_one_stage_are_held_losses(setting):

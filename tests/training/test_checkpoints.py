@@ -254,12 +254,12 @@ def test_death_at_every_file_operation(tmp_path, monkeypatch, step):
                 died = False
             except Death:
                 died = True
-        found = checkpoints.steps(directory)
+        saved = checkpoints.steps(directory)
         # Between the two renames of a replacement only step 1 is there.
-        assert found in ([[1, 2], [1]] if step == 2 else [[1, 2], [1, 2, 3], [2, 3]])
-        assert_restores(directory, found[-1])
+        assert saved in ([[1, 2], [1]] if step == 2 else [[1, 2], [1, 2, 3], [2, 3]])
+        assert_restores(directory, saved[-1])
         checkpoints.save(directory, 4, make_state(4))
-        assert sorted(os.listdir(directory)) == [str(found[-1]), "4"]
+        assert sorted(os.listdir(directory)) == [str(saved[-1]), "4"]
         if not died:
             break
     assert not died and when >= 4

@@ -37,7 +37,7 @@ class Recorder(loop.Observer):
 
 def regression(scores=None, loss=None):
     """A small noisy linear regression; `scores` are handed out one per epoch."""
-    given = iter(scores or [])
+    remaining = iter(scores or [])
 
     def default_loss(params, frozen, batch, key):
         noise = jax.random.normal(key, batch["y"].shape)
@@ -48,7 +48,7 @@ def regression(scores=None, loss=None):
         init=lambda key: {"w": jax.random.normal(key, (3,))},
         loss=loss or default_loss,
         score=lambda params: {
-            loop.SCORE: next(given)
+            loop.SCORE: next(remaining)
             if scores
             else -float(jnp.abs(params["w"] - 1.0).sum())
         },

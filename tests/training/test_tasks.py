@@ -115,8 +115,8 @@ def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
 def test_labels_of_minus_one_add_nothing_to_the_cross_entropy(shape):
     """Catches a mean over the labels that count, and one that takes -1 for a class."""
     labels = jnp.array([[1, -1], [0, 2], [-1, -1]]).reshape(shape)
-    found = _cross_entropy(jnp.zeros((*shape, 4)), labels)
-    np.testing.assert_allclose(found, np.log(4) * np.array([0.5, 1, 0]), rtol=1e-6)
+    losses = _cross_entropy(jnp.zeros((*shape, 4)), labels)
+    np.testing.assert_allclose(losses, np.log(4) * np.array([0.5, 1, 0]), rtol=1e-6)
 
 
 def test_an_epoch_is_scored_on_the_validation_split(lenet, images):
@@ -244,9 +244,9 @@ def test_base_loss_is_cross_entropy(lenet, images):
     )
     chosen = np.exp(logits)[np.arange(6), np.arange(6)] / np.exp(logits).sum(1)
     batch = {"images": images, "labels": labels}
-    losses, moved = base_losses(pipe, variables, batch)
+    losses, updated_stats = base_losses(pipe, variables, batch)
     np.testing.assert_allclose(losses, -np.log(chosen), rtol=1e-5)
-    assert moved == {}
+    assert updated_stats == {}
 
 
 @pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
@@ -258,11 +258,11 @@ def test_kept_targets_give_the_same_losses(lenet, images, k, r):
     available = erasures.sample(jax.random.key(3), k + r, r, 6)
     losses = jax.jit(functools.partial(coded_losses, pipe))
     for batch in (kept, {"images": images}):
-        found = losses(params, frozen, batch, available)
+        per_image = losses(params, frozen, batch, available)
         _, merged = plainly(pipe, frozen, params, images, available)
         target = base_features(pipe, frozen, images)
         expected = np.square(merged - target).mean((1, 2, 3))
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(per_image, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_targets_too_large_to_keep_are_computed_in_the_step(lenet, images, monkeypatch):
@@ -310,9 +310,9 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
         batch = with_targets(pipe, variables, batch)
         shapes = [target.shape for target in batch["targets"]]
         assert shapes == [(6, 28, 28, 4), (6, 14, 14, 4)]
-    found = jax.jit(functools.partial(coded_losses, pipe, config=training(end_to_end)))(
-        ({}, {}), variables, batch, masks
-    )
+    losses = jax.jit(
+        functools.partial(coded_losses, pipe, config=training(end_to_end))
+    )(({}, {}), variables, batch, masks)
     first, second = (jax.jit(chain(pipe.base.blocks[i : i + 2])) for i in (0, 2))
     x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
     exact = [np.asarray(first(variables, x))]
@@ -325,12 +325,12 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
         np.square(a - b).mean((1, 2, 3)) / np.square(a).mean()
         for a, b in zip(exact, made, strict=True)
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-6)
     # Image 0 lost something in the first stage only: the second one suffers, too, if
     # it is given what the first one reconstructed.
     alone = np.square(exact[0][0] - made[0][0]).mean() / np.square(exact[0]).mean()
-    assert (found[0] > 1.1 * alone) == end_to_end
-    assert found[3:].max() < 1e-6
+    assert (losses[0] > 1.1 * alone) == end_to_end
+    assert losses[3:].max() < 1e-6
 
 
 def test_distillation_of_a_chain(images):
@@ -347,8 +347,8 @@ def test_distillation_of_a_chain(images):
     x[:, :14] = 0
     x = np.array(second(variables, x))
     x[:, :7] = 0
-    wanted, found = (pipe.base.head(variables, f) for f in (exact, x))
-    error = np.square(wanted - found).mean(1) / np.square(wanted).mean()
+    wanted, lossy = (pipe.base.head(variables, f) for f in (exact, x))
+    error = np.square(wanted - lossy).mean(1) / np.square(wanted).mean()
     np.testing.assert_allclose(
         find(TrainConfig(distillation=3.0)), find() + 3 * error, rtol=1e-4
     )
@@ -378,7 +378,7 @@ def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
         ).mean()
         return jax.grad(loss, (0, 1))(params, variables)
 
-    found = {}
+    changes = {}
     for end_to_end in (True, False):
         grads, frozen = gradients(batch, end_to_end)
         assert all((g == 0).all() for g in jax.tree.leaves(frozen))
@@ -388,18 +388,18 @@ def test_only_end_to_end_the_last_loss_reaches_the_first_code(images):
                 assert all((g != 0).any() for g in kernels)
         # What the last stage should have put out is all that is changed.
         *others, last = batch["targets"]
-        moved = {**batch, "targets": (*others, last + last.mean(axis=0)[None])}
-        scale = np.square(moved["targets"][1]).mean() / np.square(last).mean()
-        other, _ = gradients(moved, end_to_end)
-        found[end_to_end] = jax.tree.map(
+        altered = {**batch, "targets": (*others, last + last.mean(axis=0)[None])}
+        scale = np.square(altered["targets"][1]).mean() / np.square(last).mean()
+        altered_grads, _ = gradients(altered, end_to_end)
+        changes[end_to_end] = jax.tree.map(
             lambda a, b: float(np.abs(a - b).max() / np.abs(a).max()),
             grads[0],
-            other[0],
+            altered_grads[0],
         )
         assert 1.5 < scale < 10
     for part in ("encoder", "decoder"):
-        assert min(jax.tree.leaves(found[True][part])) > 1e-3
-    assert max(jax.tree.leaves(found[False])) == 0
+        assert min(jax.tree.leaves(changes[True][part])) > 1e-3
+    assert max(jax.tree.leaves(changes[False])) == 0
 
 
 def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
@@ -483,7 +483,7 @@ def make_normed():
 
 def trained_by_hand(variables, x):
     """Logits of `make_normed`'s model while it is trained, and its running means."""
-    moved = {}
+    updated_stats = {}
     for name, stride in (("block_1", 1), ("block_2", 2)):
         params, stats = (variables[name][kind] for kind in ("params", "batch_stats"))
         x = jax.lax.conv_general_dilated(
@@ -495,7 +495,7 @@ def trained_by_hand(variables, x):
         )
         mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
         norm, stats = params["BatchNorm_0"], stats["BatchNorm_0"]
-        moved[name] = {
+        updated_stats[name] = {
             "mean": 0.9 * stats["mean"] + 0.1 * mean,
             "var": 0.9 * stats["var"] + 0.1 * var,
         }
@@ -503,7 +503,7 @@ def trained_by_hand(variables, x):
         x = along(norm["scale"]) * (x - along(mean)) / along(jnp.sqrt(var + 1e-5))
         x = jnp.maximum(x + along(norm["bias"]), 0)
     layer = variables["head"]["params"]["logits"]
-    return x.mean((1, 2)) @ layer["kernel"] + layer["bias"][None], moved
+    return x.mean((1, 2)) @ layer["kernel"] + layer["bias"][None], updated_stats
 
 
 def batch_of(images):
@@ -514,20 +514,22 @@ def test_batch_norm_is_trained_on_the_statistics_of_the_batch(images):
     pipe, variables = make_normed()
     x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
     logits, statistics = jax.jit(trained_by_hand)(variables, x)
-    losses, moved = jax.jit(functools.partial(base_losses, pipe))(
+    losses, updated_stats = jax.jit(functools.partial(base_losses, pipe))(
         variables, batch_of(images)
     )
     expected = -np.asarray(jax.nn.log_softmax(logits))[np.arange(6), np.arange(6)]
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    assert moved == {
+    assert updated_stats == {
         name: {"batch_stats": {"BatchNorm_0": block["batch_stats"]["BatchNorm_0"]}}
-        for name, block in moved.items()
+        for name, block in updated_stats.items()
     }
-    found = {name: b["batch_stats"]["BatchNorm_0"] for name, b in moved.items()}
+    norm_stats = {
+        name: b["batch_stats"]["BatchNorm_0"] for name, b in updated_stats.items()
+    }
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, statistics
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), norm_stats, statistics
     )
-    assert found.keys() == statistics.keys() == {"block_1", "block_2"}
+    assert norm_stats.keys() == statistics.keys() == {"block_1", "block_2"}
 
 
 def test_a_step_sets_the_statistics_and_learns_the_rest(images):
@@ -538,7 +540,7 @@ def test_a_step_sets_the_statistics_and_learns_the_rest(images):
     task = tasks.base_task(pipe, dataset, optimizer)
     init = lambda key: jax.tree.map(jnp.asarray, variables)
     state, _ = steps.initial_state(init, optimizer, jax.random.key(0))
-    _, moved = base_losses(pipe, variables, batch)
+    _, updated_stats = base_losses(pipe, variables, batch)
     grads = jax.jit(jax.grad(lambda v: base_losses(pipe, v, batch)[0].mean()))(
         variables
     )
@@ -553,11 +555,13 @@ def test_a_step_sets_the_statistics_and_learns_the_rest(images):
         batch_size=6,
     )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
-    for name, block in moved.items():
-        found = state.params[name]
-        jax.tree.map(close, found["batch_stats"], block["batch_stats"])
+    for name, block in updated_stats.items():
+        trained = state.params[name]
+        jax.tree.map(close, trained["batch_stats"], block["batch_stats"])
         before = variables[name]["batch_stats"]["BatchNorm_0"]["mean"]
-        assert not np.isclose(found["batch_stats"]["BatchNorm_0"]["mean"], before).any()
+        assert not np.isclose(
+            trained["batch_stats"]["BatchNorm_0"]["mean"], before
+        ).any()
     for name, block in variables.items():
         expected = jax.tree.map(
             lambda p, g: p - 0.1 * g, block["params"], grads[name]["params"]
