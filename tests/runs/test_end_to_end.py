@@ -53,8 +53,8 @@ def test_seeds_and_rivals(tmp_path):
     assert results["summary"]["1"]["worst_std"] == pytest.approx(deviation)
     assert results["seeds"].keys() == {"code", "no_parity"}
     phases = {"base", "code", "code_1", "no_parity", "no_parity_1", "mean_fill"}
-    found = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert found == phases
+    folders = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert folders == phases
     uncoded = results["baselines"]["uncoded"]
     assert uncoded["3"]["mean"] == uncoded["1"]["worst"] == 0
     base = results["base"]["test_accuracy"]
@@ -113,8 +113,8 @@ def test_groups_of_images(tmp_path):
     with pytest.raises(ValueError, match="with a B of a multiple of 3"):
         model.classify(images[:4])
     exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))
-    found = exported.call(images, erasures.available([1], 4))
-    np.testing.assert_allclose(found, model.logits(images, [1]), atol=1e-4)
+    exported_logits = exported.call(images, erasures.available([1], 4))
+    np.testing.assert_allclose(exported_logits, model.logits(images, [1]), atol=1e-4)
 
 
 @pytest.mark.long
@@ -259,9 +259,9 @@ def test_stages_of_a_vgg_end_to_end(tmp_path, few_images):
     np.testing.assert_allclose(model.logits(test.images), logits, rtol=1e-3, atol=1e-3)
     exported = jax.export.deserialize(bytearray(export.serialize(model, ("cpu",))))
     for lost in ((), (0,), (2,)):
-        found = exported.call(test.images, erasures.available(lost, 3))
+        exported_logits = exported.call(test.images, erasures.available(lost, 3))
         expected = model.logits(test.images, lost)
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(exported_logits, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.long

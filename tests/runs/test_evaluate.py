@@ -41,18 +41,21 @@ def accuracy(model, lost):
 
 
 def test_every_pattern_is_that_of_the_answers(model):
-    found = coded_jax.evaluate(model, TEST)
+    evaluation = coded_jax.evaluate(model, TEST)
     patterns = [p for l in range(3) for p in itertools.combinations(range(4), l)]
-    assert [record.lost for record in found.patterns] == patterns
-    for record in found.patterns:
+    assert [record.lost for record in evaluation.patterns] == patterns
+    for record in evaluation.patterns:
         assert record.accuracy == pytest.approx(accuracy(model, record.lost))
-    assert found.images == 20
-    assert found.base_accuracy == pytest.approx(accuracy(model, ()))  # systematic
-    of_one = [record.accuracy for record in found.patterns[1:5]]
-    assert found.mean[1] == pytest.approx(np.mean(of_one))
-    assert found.worst[1] == pytest.approx(min(of_one))
+    assert evaluation.images == 20
+    assert evaluation.base_accuracy == pytest.approx(accuracy(model, ()))  # systematic
+    of_one = [record.accuracy for record in evaluation.patterns[1:5]]
+    assert evaluation.mean[1] == pytest.approx(np.mean(of_one))
+    assert evaluation.worst[1] == pytest.approx(min(of_one))
     more = coded_jax.evaluate(model, TEST, most_lost=4)
-    assert len(more.patterns) == 16 and more.patterns[: len(patterns)] == found.patterns
+    assert (
+        len(more.patterns) == 16
+        and more.patterns[: len(patterns)] == evaluation.patterns
+    )
 
 
 def test_arrays_and_streams_give_the_same_numbers(model, monkeypatch):
@@ -69,20 +72,21 @@ def test_arrays_and_streams_give_the_same_numbers(model, monkeypatch):
 
 def test_float_images_are_taken_as_they_are(model):
     images = np.asarray(normalise(TEST.images, DATASET.mean, DATASET.std))
-    found = coded_jax.evaluate(make_model(None, None), (images, TEST.labels))
+    evaluation = coded_jax.evaluate(make_model(None, None), (images, TEST.labels))
     expected = coded_jax.evaluate(model, TEST)
-    assert found.mean == expected.mean and found.worst == expected.worst
+    assert evaluation.mean == expected.mean and evaluation.worst == expected.worst
 
 
 def test_it_prints_a_table(model):
-    found = coded_jax.evaluate(model, TEST)
-    heading, columns, *rows = str(found).splitlines()
-    assert heading == f"20 images, base model {found.base_accuracy:.2%}"
+    evaluation = coded_jax.evaluate(model, TEST)
+    heading, columns, *rows = str(evaluation).splitlines()
+    assert heading == f"20 images, base model {evaluation.base_accuracy:.2%}"
     assert columns.split() == ["lost", "mean", "worst", "worst", "pattern"]
     assert [row.split()[:3] for row in rows] == [
-        [str(l), f"{found.mean[l]:.2%}", f"{found.worst[l]:.2%}"] for l in range(3)
+        [str(l), f"{evaluation.mean[l]:.2%}", f"{evaluation.worst[l]:.2%}"]
+        for l in range(3)
     ]
-    worst = min(found.patterns[1:5], key=lambda record: record.accuracy)
+    worst = min(evaluation.patterns[1:5], key=lambda record: record.accuracy)
     assert rows[1].split()[3] == str(worst.lost[0])
 
 
@@ -111,11 +115,11 @@ def test_what_is_wrong_is_one_line(model, data, options, message):
 
 def test_a_run_and_evaluate_agree(finished):
     model = coded_jax.load(finished, devices=1)
-    found = coded_jax.evaluate(model, coded_jax.data.load("mnist_5k").test)
-    assert found.base_accuracy == model.results["base"]["test_accuracy"]
+    evaluation = coded_jax.evaluate(model, coded_jax.data.load("mnist_5k").test)
+    assert evaluation.base_accuracy == model.results["base"]["test_accuracy"]
     for l, summary in model.results["summary"].items():
-        assert found.mean[int(l)] == summary["mean"]
-        assert found.worst[int(l)] == summary["worst"]
+        assert evaluation.mean[int(l)] == summary["mean"]
+        assert evaluation.worst[int(l)] == summary["worst"]
 
 
 def test_other_codes_on_the_same_base_model(finished):
@@ -125,6 +129,9 @@ def test_other_codes_on_the_same_base_model(finished):
         params = None if name == "zero_fill" else model.params
         if name == "no_parity":
             continue
-        found = coded_jax.evaluate(model.with_code(name, params), test)
+        evaluation = coded_jax.evaluate(model.with_code(name, params), test)
         summary = model.results["baselines"][name]["1"]
-        assert found.mean[1] == summary["mean"] and found.worst[1] == summary["worst"]
+        assert (
+            evaluation.mean[1] == summary["mean"]
+            and evaluation.worst[1] == summary["worst"]
+        )

@@ -255,16 +255,16 @@ def test_donation_changes_no_step(finished):
     task, order = tasks.code_task(*inputs), np.arange(len(dataset.train.labels))
     static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 64}
     plain = jax.jit(steps.train_steps.__wrapped__, static_argnames=(*static, "count"))
-    found = []
+    states = []
     for step in (steps.train_steps, plain):
         state, _ = steps.initial_state(task.init, optimizer, jax.random.key(0))
         for _ in range(6):
             state, _ = step(
                 state, model.frozen, arrays, order, jax.random.key(1), **static
             )
-        found.append(state)
+        states.append(state)
     # Two programs, so rounded apart: Adam's steps of 1e-3 by up to 1e-6.
-    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(*states, rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_data_dir_leaves_no_workdir(tmp_path):

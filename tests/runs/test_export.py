@@ -202,9 +202,9 @@ def test_every_accepted_platform_alone(case, platform):
 
 
 def test_file_of_another_platform_is_refused():
-    other = "tpu" if jax.default_backend() == "cpu" else "cpu"
-    blob = export.serialize(make(*CASES[0]), [other])
-    with pytest.raises(ValueError, match=other):
+    other_platform = "tpu" if jax.default_backend() == "cpu" else "cpu"
+    blob = export.serialize(make(*CASES[0]), [other_platform])
+    with pytest.raises(ValueError, match=other_platform):
         call(blob, random_images(1, GREY), available((), 3))
 
 
@@ -344,9 +344,9 @@ def test_script_writes_a_file_and_prints_a_program_that_runs_it(finished, tmp_pa
     assert done.stdout.startswith(f"{file}: {size}, runs on cpu, cuda, tpu\n")
     assert f"jax {jax.__version__}, " in done.stdout and "Warning" not in done.stdout
 
-    _, found, program = done.stdout.partition("import jax.export\n")
+    _, import_line, program = done.stdout.partition("import jax.export\n")
     block = RUN_ELSEWHERE.partition("import jax.export\n")[0]
-    elsewhere = run_python("-I", "-W", "error", "-c", block + found + program)
+    elsewhere = run_python("-I", "-W", "error", "-c", block + import_line + program)
     assert elsewhere.returncode == 0, elsewhere.stdout
     images = np.zeros((8, *GREY), np.uint8)
     answer = np.asarray(coded_jax.load(finished, devices=1).classify(images, [0]))

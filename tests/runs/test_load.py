@@ -134,15 +134,15 @@ def test_a_code_that_is_a_function_is_given_again(run_of_a_function, tmp_path):
     ):
         coded_jax.load(path, **NETWORK)
 
-    def other(shape):
+    def negated(shape):
         code = scaled_sum(shape)
         return code._replace(encode=lambda p, x: code.encode(p, -x))
 
     with pytest.raises(ValueError, match="^code: others given"):
-        coded_jax.load(path, code=other, **NETWORK)
+        coded_jax.load(path, code=negated, **NETWORK)
     copy = shutil.copytree(path, tmp_path / "copy")
     with pytest.raises(ValueError, match="^workdir: .*made with other flags .*code"):
-        protect(copy, code=other)
+        protect(copy, code=negated)
 
 
 def test_it_is_exported(run_of_a_function, tmp_path):

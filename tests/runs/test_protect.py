@@ -56,8 +56,8 @@ def test_nothing_lost_gives_the_own_logits(tmp_path):
 
     model = protect(tmp_path, blocks=shuffled, head=own_head, variables=variables)
     expected = logits_of(shuffled, own_head, variables)
-    found = model.logits(DATASET.test.images)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    logits = model.logits(DATASET.test.images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     correct = (np.asarray(expected).argmax(1) == DATASET.test.labels).mean()
     assert model.results["base"]["test_accuracy"] == pytest.approx(correct)
     # What is decoded has both signs too.
@@ -123,10 +123,10 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
         ("variables", {"variables": {**variables, "kernel": variables["kernel"] + 1}}),
         ("data", {"dataset": flipped}),
     ]
-    for name, other in others:
+    for name, arguments in others:
         there = rf"^workdir: .*\(--fingerprint_of_{name}=\w+ there and \w+ now\);"
         with pytest.raises(ValueError, match=there):
-            protect(workdir, **other)
+            protect(workdir, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def fit(folder, phases, task, phase, key):
 
 def fit_seeds(folder, phases, keys=KEYS, task=None):
     task = task or regression()
-    each = functools.partial(fit, folder, phases, task)
-    return seeds.fit_seeds(task, keys, folder, "code", each)
+    fit_phase = functools.partial(fit, folder, phases, task)
+    return seeds.fit_seeds(task, keys, folder, "code", fit_phase)
 
 
 @pytest.fixture
@@ -54,28 +54,28 @@ def assert_as_alone(outcomes):
 
 def test_on_a_cpu_one_after_the_other(tmp_path):
     phases = []
-    found = fit_seeds(tmp_path, phases)
+    fitted = fit_seeds(tmp_path, phases)
     assert phases == ["code", "code_1", "code_2", "code_3"]
-    assert_as_alone(found)
+    assert_as_alone(fitted)
 
 
 def test_on_an_accelerator_together(tmp_path, accelerator):
     phases = []
-    found = fit_seeds(tmp_path, phases)
+    fitted = fit_seeds(tmp_path, phases)
     # Each is handed its checkpoint, from which it has nothing left to do.
     assert phases == ["code_0-3", "code", "code_1", "code_2", "code_3"]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == phases[1:]
-    assert_as_alone(found)
-    assert found[1].seconds == pytest.approx(found[0].seconds)
+    assert_as_alone(fitted)
+    assert fitted[1].seconds == pytest.approx(fitted[0].seconds)
 
 
 def test_more_seeds_keep_what_is_trained(tmp_path, accelerator):
     first = fit_seeds(tmp_path, [], KEYS[:1])
     phases = []
-    found = fit_seeds(tmp_path, phases)
+    fitted = fit_seeds(tmp_path, phases)
     assert phases[0] == "code_1-3"
-    np.testing.assert_array_equal(found[0].params["w"], first[0].params["w"])
-    assert_as_alone(found)
+    np.testing.assert_array_equal(fitted[0].params["w"], first[0].params["w"])
+    assert_as_alone(fitted)
 
 
 def test_killed_while_checkpoints_are_handed_out(tmp_path, accelerator, monkeypatch):
@@ -91,6 +91,6 @@ def test_killed_while_checkpoints_are_handed_out(tmp_path, accelerator, monkeypa
         fit_seeds(tmp_path, [])
     monkeypatch.setattr(checkpoints, "save", save)
     phases = []
-    found = fit_seeds(tmp_path, phases)
+    fitted = fit_seeds(tmp_path, phases)
     assert phases[0] == "code_0-3"
-    assert_as_alone(found)
+    assert_as_alone(fitted)

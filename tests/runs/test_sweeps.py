@@ -38,7 +38,7 @@ GRID = ("--seeds=2", "--vary=decoder=linear low_rank", "--vary=k=2 9")
 
 
 @pytest.fixture
-def given(monkeypatch):
+def parse_flags(monkeypatch):
     """Parses flags, for one test."""
     monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
 
@@ -51,9 +51,9 @@ def given(monkeypatch):
         yield parse
 
 
-def main(given, folder, *arguments):
+def main(parse_flags, folder, *arguments):
     """The exit code or message of the script."""
-    given(*SMALL, *arguments, f"--workdir={folder}", "--compilation_cache=")
+    parse_flags(*SMALL, *arguments, f"--workdir={folder}", "--compilation_cache=")
     try:
         sweep.main(["sweep.py"])
     except SystemExit as stop:
@@ -61,15 +61,17 @@ def main(given, folder, *arguments):
     return 0
 
 
-def test_other_flags_are_refused_before_anything_is_lost(swept, given):
+def test_other_flags_are_refused_before_anything_is_lost(swept, parse_flags):
     folder, _ = swept
     before = (folder / "table.jsonl").read_text()
-    message = main(given, folder, *GRID, "--epochs=0.4")
+    message = main(parse_flags, folder, *GRID, "--epochs=0.4")
     assert "was made with other flags (--epochs=0.2 there and 0.4 now)" in message
     assert (folder / "table.jsonl").read_text() == before
 
 
-def test_data_that_cannot_be_read_fail_their_cells_alone(given, tmp_path, monkeypatch):
+def test_data_that_cannot_be_read_fail_their_cells_alone(
+    parse_flags, tmp_path, monkeypatch
+):
     monkeypatch.setattr(experiment, "run", lambda *_, **__: None)
     monkeypatch.setattr(sweeps, "prepare", lambda *_, **__: None)
     cells = [sweeps.Cell(name, Config(dataset=name)) for name in ("mnist", "mnist_5k")]
@@ -87,17 +89,17 @@ def test_data_that_cannot_be_read_fail_their_cells_alone(given, tmp_path, monkey
         (("--vary=k=2 4", "--coordinator=auto"), "coordinator: 'auto' given, none"),
     ],
 )
-def test_wrong_places_are_refused(given, tmp_path, arguments, message):
-    assert main(given, tmp_path / "s", *arguments).startswith(f"error: {message}")
+def test_wrong_places_are_refused(parse_flags, tmp_path, arguments, message):
+    assert main(parse_flags, tmp_path / "s", *arguments).startswith(f"error: {message}")
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused(given):
-    message = main(given, "/proc", "--vary=k=2 4")
+def test_a_folder_that_cannot_be_written_to_is_refused(parse_flags):
+    message = main(parse_flags, "/proc", "--vary=k=2 4")
     assert message.startswith("error: workdir: '/proc' given, a folder that can be")
 
 
-def test_the_folder_of_a_run_is_refused(given, finished):
-    message = main(given, finished, "--vary=k=2 4")
+def test_the_folder_of_a_run_is_refused(parse_flags, finished):
+    message = main(parse_flags, finished, "--vary=k=2 4")
     assert "which holds a single run" in message
     assert not (finished / "cells").exists()
 
@@ -157,33 +159,33 @@ def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
         "decoder=linear_k=9",
         "decoder=low_rank_k=9",
     ]
-    told = json.loads((folder / "sweep.json").read_text())
-    assert told["failed"] == {row["cell"]: row["error"] for row in failed}
+    recorded = json.loads((folder / "sweep.json").read_text())
+    assert recorded["failed"] == {row["cell"]: row["error"] for row in failed}
     cell = json.loads((folder / "cells/decoder=linear_k=2/results.json").read_text())
-    assert told["provenance"]["hardware"] == cell["provenance"]["hardware"]
-    assert told["provenance"]["flags"] == {"decoder": "linear low_rank", "k": "2 9"}
-    assert told["vary"] == {"decoder": ["linear", "low_rank"], "k": ["2", "9"]}
+    assert recorded["provenance"]["hardware"] == cell["provenance"]["hardware"]
+    assert recorded["provenance"]["flags"] == {"decoder": "linear low_rank", "k": "2 9"}
+    assert recorded["vary"] == {"decoder": ["linear", "low_rank"], "k": ["2", "9"]}
     trace = (folder / "cells/decoder=linear_k=9/error.txt").read_text()
     assert "Traceback" in trace and "ValueError" in failed[0]["error"]
     assert "4/4" in shown and "decoder=low_rank_k=2" in shown
 
 
-def test_a_rerun_skips_what_is_finished(swept, given, monkeypatch, capsys):
+def test_a_rerun_skips_what_is_finished(swept, parse_flags, monkeypatch, capsys):
     folder, _ = swept
     before = (folder / "table.jsonl").read_text()
     ran = []
     monkeypatch.setattr(
         experiment, "run", lambda prepared, **_: ran.append(prepared.config)
     )
-    assert "2 of 4 cells failed" in main(given, folder, *GRID)
+    assert "2 of 4 cells failed" in main(parse_flags, folder, *GRID)
     assert ran == [] and "2 of 4 cells are finished already" in capsys.readouterr().out
     assert (folder / "table.jsonl").read_text() == before
 
 
-def test_cells_of_another_grid_are_told_and_kept(swept, given, tmp_path, capsys):
+def test_cells_of_another_grid_are_told_and_kept(swept, parse_flags, tmp_path, capsys):
     folder = shutil.copytree(swept[0], tmp_path / "sweep")
     arguments = ("--seeds=2", "--decoder=linear", "--variant=--decoder=linear --k=2")
-    assert main(given, folder, *arguments) == 0
+    assert main(parse_flags, folder, *arguments) == 0
     shown = capsys.readouterr().out
     assert "1 of 1 cells are finished already" in shown
     assert "3 more cells of this folder are not of this grid" in shown
@@ -197,17 +199,17 @@ def test_cells_of_another_grid_are_told_and_kept(swept, given, tmp_path, capsys)
 def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
     folder, _ = swept
     cell = folder / "cells/decoder=low_rank_k=2"
-    found = workdir.read_results(cell)
-    config = Config.from_json(found["config"])
+    results = workdir.read_results(cell)
+    config = Config.from_json(results["config"])
     alone = experiment.run(
         prepare(config, Places(tmp_path / "alone", devices=1)),
         console=Console(quiet=True),
     )
     for part in ("base", "summary", "seeds", "patterns", "baselines"):
-        assert json.loads(json.dumps(alone[part])) == found[part]
+        assert json.loads(json.dumps(alone[part])) == results[part]
 
 
-def test_ctrl_c_keeps_what_is_done(given, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_keeps_what_is_done(parse_flags, tmp_path, monkeypatch, capsys):
     names = []
 
     def interrupted(cell, *_):
@@ -217,18 +219,18 @@ def test_ctrl_c_keeps_what_is_done(given, tmp_path, monkeypatch, capsys):
         return sweeps.CellResult(cell, None, "ValueError: on purpose")
 
     monkeypatch.setattr(sweeps, "run_cell", interrupted)
-    assert main(given, tmp_path, "--vary=k=2 4") == 130
+    assert main(parse_flags, tmp_path, "--vary=k=2 4") == 130
     assert "the same command goes on from there" in capsys.readouterr().err
-    told = json.loads((tmp_path / "sweep.json").read_text())
-    assert told["cells"] == ["k=2", "k=4"] and list(told["failed"]) == names[:1]
+    recorded = json.loads((tmp_path / "sweep.json").read_text())
+    assert recorded["cells"] == ["k=2", "k=4"] and list(recorded["failed"]) == names[:1]
 
 
 def test_other_seeds_have_other_base_models():
     sweep = sweeps.Sweep(Places("sweep"))
     config = Config()
     same = dataclasses.replace(config, k=4, epochs=1)
-    other = dataclasses.replace(config, seed=1)
-    assert sweep.base_dir(config) == sweep.base_dir(same) != sweep.base_dir(other)
+    reseeded = dataclasses.replace(config, seed=1)
+    assert sweep.base_dir(config) == sweep.base_dir(same) != sweep.base_dir(reseeded)
     # The name's digits, of the base model's flags, are those of older sweeps.
     config = dataclasses.replace(config, base_epochs=15.0)
     assert sweep.base_dir(config) == "sweep/bases/mnist_lenet5_9cb10b"

@@ -86,9 +86,9 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
         {"data": DATASET.train},
         {"pipeline": make_pipeline(code=scaled_sum)},
     ]
-    for other in others:
+    for arguments in others:
         with pytest.raises(ValueError, match="^workdir: .* made with other flags"):
-            train(workdir=tmp_path, **other)
+            train(workdir=tmp_path, **arguments)
 
 
 @pytest.mark.parametrize(

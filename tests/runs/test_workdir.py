@@ -25,9 +25,9 @@ def test_the_same_flags_take_it_up_again(tmp_path):
 def test_other_flags_are_refused_by_name(tmp_path):
     folder = workdir.open_workdir(tmp_path, RunFlags(FLAGS))
     before = (folder / "flags.txt").read_text()
-    other = {"k": "4", "dilations": "1,2", "l": "1", "seed": "0"}
+    new_flags = {"k": "4", "dilations": "1,2", "l": "1", "seed": "0"}
     with pytest.raises(ValueError, match="^workdir: ") as error:
-        workdir.open_workdir(tmp_path, RunFlags(other))
+        workdir.open_workdir(tmp_path, RunFlags(new_flags))
     message = str(error.value)
     assert "--k=2 there and 4 now" in message
     assert "--l=unset there and 1 now" in message

@@ -58,9 +58,9 @@ def direct(service, images, lost):
         erasures.available(lost, model.pipeline.n),
     )
     # Decoded or not, all results of this run are lost alike often: l of n.
-    found = model.results["confidence"]
+    confidence = model.results["confidence"]
     decoded = any(i < model.pipeline.k for i in lost)
-    temperature = found[str(len(lost)) if decoded else "0"]["temperature"]
+    temperature = confidence[str(len(lost)) if decoded else "0"]["temperature"]
     return np.asarray(jax.nn.softmax(logits / temperature))
 
 
@@ -126,8 +126,8 @@ def test_requests_at_once_get_their_own_answers(served, images):
     ]
     for few, lost, future in zip(some, without, futures, strict=True):
         expected = direct(served, few, lost)
-        found = future.result().probabilities
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        probabilities = future.result().probabilities
+        np.testing.assert_allclose(probabilities, expected, atol=1e-4)
 
 
 def test_too_few_workers_are_an_error(served, images):
@@ -162,6 +162,6 @@ def test_times_and_counts(served, images):
     ],
 )
 def test_wrong_requests_are_refused_at_once(served, images, wrong, message):
-    given = {"images": images.images[:1], **wrong}
+    request = {"images": images.images[:1], **wrong}
     with pytest.raises(ValueError, match=message):
-        served.submit(**given)
+        served.submit(**request)

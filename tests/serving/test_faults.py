@@ -248,14 +248,14 @@ def test_faults_are_fixed_by_their_seed():
     some = Faults(delays=(Constant(1.0),), stragglers=1, exceptions=0.3, nans=0.3)
     drawn = [some.of_request(i, 6) for i in range(200)]
     assert drawn == [some.of_request(i, 6) for i in range(200)]
-    assert all(sum(f.delay for f in each) == 1.0 for each in drawn)
-    late = np.array([[f.delay for f in each] for each in drawn]).mean(axis=0)
+    assert all(sum(f.delay for f in faults) == 1.0 for faults in drawn)
+    late = np.array([[f.delay for f in faults] for faults in drawn]).mean(axis=0)
     assert (late > 0.08).all()  # 1/6 of the requests each
-    kinds = [f.kind for each in drawn for f in each]
+    kinds = [f.kind for faults in drawn for f in faults]
     assert abs(kinds.count("raise") / 1200 - 0.3) < 0.05
     assert abs(kinds.count("nan") / 1200 - 0.3 * 0.7) < 0.05
-    other = dataclasses.replace(some, seed=1)
-    assert drawn != [other.of_request(i, 6) for i in range(200)]
+    reseeded = dataclasses.replace(some, seed=1)
+    assert drawn != [reseeded.of_request(i, 6) for i in range(200)]
 
 
 def test_draws_are_pinned():

@@ -79,8 +79,8 @@ def test_a_straggler_is_not_waited_for(model, images):
 def test_what_a_straggler_brings_late_is_not_taken_for_another_answer(model, images):
     slow = Faults(delays=(NOW, Constant(0.05), NOW))
     with serve(model, faults=slow) as service:
-        found = [service.submit(images[i : i + 1]) for i in range(60)]
-        for i, future in enumerate(found):
+        futures = [service.submit(images[i : i + 1]) for i in range(60)]
+        for i, future in enumerate(futures):
             answer = future.result()
             lost = sorted({0, 1, 2} - {*answer.used[0]})
             assert answer.classes == model.classify(images[i : i + 1], lost=lost)
@@ -195,8 +195,8 @@ def test_images_may_be_changed_once_they_are_submitted(model, images):
         for i in range(30):
             buffer[:] = images[i]
             futures.append(service.submit(buffer, without=[0]))
-        found = [int(future.result().classes[0]) for future in futures]
-    assert found == model.classify(images[:30], lost=[0]).tolist()
+        classes = [int(future.result().classes[0]) for future in futures]
+    assert classes == model.classify(images[:30], lost=[0]).tolist()
 
 
 def test_other_batches_are_refused(model, images):
@@ -324,8 +324,8 @@ def test_parity_workers_with_networks_of_their_own(model, images):
         lambda shape, _: codes.parity_model(shape, base)
     )
     params = jax.jit(pipeline.init)(jax.random.key(0))
-    moved = jax.tree.map(lambda x: x + 0.01, params)
-    model = model._replace(pipeline=pipeline, params=moved)
+    perturbed = jax.tree.map(lambda x: x + 0.01, params)
+    model = model._replace(pipeline=pipeline, params=perturbed)
     with serve(model) as service:
         answer = service.submit(images[:1], without=[0]).result()
         assert answer.classes == model.classify(images[:1], lost=[0])

@@ -100,8 +100,8 @@ def test_a_workdir_is_given_its_functions(model, workdir, images):
     base = BaseModel(lambda *_: variables, (block,), head)
     with pytest.raises(ValueError, match="base: "):
         serving.serve(workdir)
-    given = {"base": base, "variables": variables}
-    with serving.serve(workdir, batches=(4,), deadline=600, **given) as service:
+    network = {"base": base, "variables": variables}
+    with serving.serve(workdir, batches=(4,), deadline=600, **network) as service:
         require_answers(service, model, images)
     with pytest.raises(ValueError, match="base: .* none beside a model"):
         serving.serve(model, base=base)

@@ -62,10 +62,10 @@ def descendants(root):
         except OSError:
             continue
         parents[int(folder.name)] = int(fields[1])
-    found = {root}
-    while more := {p for p, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
+    pids = {root}
+    while more := {p for p, parent in parents.items() if parent in pids} - pids:
+        pids |= more
+    return pids
 
 
 def listening():
@@ -79,7 +79,7 @@ def listening():
                 continue
             if name.startswith("socket:"):
                 inodes.add(name[8:-1])
-    found = set()
+    addresses = set()
     for version in ("tcp", "tcp6"):
         lines = pathlib.Path(f"/proc/net/{version}").read_text().splitlines()[1:]
         for fields in map(str.split, lines):
@@ -88,15 +88,15 @@ def listening():
                 packed = b"".join(
                     words[i : i + 4][::-1] for i in range(0, len(words), 4)
                 )
-                found.add(ipaddress.ip_address(packed))
-    return found
+                addresses.add(ipaddress.ip_address(packed))
+    return addresses
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="it reads /proc")
 def test_it_listens_on_loopback_only(service, images):
     service.submit(images[:1]).result()
-    found = {getattr(each, "ipv4_mapped", None) or each for each in listening()}
-    assert found and all(each.is_loopback for each in found), found
+    addresses = {getattr(ip, "ipv4_mapped", None) or ip for ip in listening()}
+    assert addresses and all(ip.is_loopback for ip in addresses), addresses
 
 
 @pytest.mark.parametrize("kind", ["kill", *long("freeze")])
@@ -201,8 +201,10 @@ def test_soak(service, images):
         decoded = any(i < 4 for i in lost)
         temperature = temperatures[str(len(lost)) if decoded else "0"]["temperature"]
         expected = np.asarray(jax.nn.softmax(logits / temperature))
-        found = np.concatenate([answers[number].probabilities for number in numbers])
-        np.testing.assert_allclose(found, expected, atol=1e-3)
+        probabilities = np.concatenate(
+            [answers[number].probabilities for number in numbers]
+        )
+        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
 
     # Flat: what is kept for every request would be seen, 1 MB of 1,500 is 700 bytes.
     assert memory[-1] - memory[4] < 30e6, memory
