@@ -41,9 +41,9 @@ def accuracies(n, by_lost):
 
 def test_a_code_of_a_run():
     results = results_of("cheap_k4_r2")
-    found = candidate_of(results, whole_seconds=2.0)
-    work, whole = found.workload, 492320
-    assert found.code == "systematic linear / mlp 128" and work.systematic
+    candidate = candidate_of(results, whole_seconds=2.0)
+    work, whole = candidate.workload, 492320
+    assert candidate.code == "systematic linear / mlp 128" and work.systematic
     assert (work.quorum, work.k, work.r, work.client_seconds) == (ANY_K, 4, 2, 0)
     (only,) = work.round_trips
     assert only.work == pytest.approx(168656 / whole)
@@ -53,7 +53,7 @@ def test_a_code_of_a_run():
     assert only.decode == pytest.approx(2 * 202574 / whole)
     for pattern in results["patterns"]:
         place = sum(2**i for i in range(6) if i not in pattern["lost"])
-        assert found.accuracy[place] == pattern["accuracy"]
+        assert candidate.accuracy[place] == pattern["accuracy"]
 
 
 def test_measured_seconds_and_bfloat16():
@@ -77,32 +77,36 @@ def test_a_code_of_layers():
     piece, decode = costs["piece"] / costs["whole"], costs["decode"] / costs["whole"]
     assert sums[[0, 2, 3]] == pytest.approx([piece, 0.5, decode])
     stages = results["split"]["stages"]
-    for each, stage in zip(work.round_trips, stages, strict=True):
+    for trip, stage in zip(work.round_trips, stages, strict=True):
         sizes = math.prod(stage["piece_shape"]), math.prod(stage["share_shape"])
-        assert each.payload == 4 * sum(sizes)
+        assert trip.payload == 4 * sum(sizes)
 
 
 def test_rivals_of_a_run():
     results = results_of("rivals_k4_r1")
-    found = {}
+    candidates = {}
     for name in results["costs"]:
         if name not in UNPLANNED:
-            found[name] = candidate_of(results, 1.0, name=name)
-    quorums = {name: each.workload.quorum.name for name, each in found.items()}
+            candidates[name] = candidate_of(results, 1.0, name=name)
+    quorums = {
+        name: candidate.workload.quorum.name for name, candidate in candidates.items()
+    }
     coded = {"code", "mds", "addition", "berrut", "spline"}
     exact = {"uncoded": "all_data", "replication": "one_of_each"}
     assert quorums == dict.fromkeys(coded, "any_k") | exact
-    regenerating = {name for name in coded if not found[name].workload.systematic}
+    regenerating = {name for name in coded if not candidates[name].workload.systematic}
     assert regenerating == {"berrut", "spline"}
-    assert found["code"].code == "parity_model"
+    assert candidates["code"].code == "parity_model"
     # Nobody sends blank pieces: 4 devices, and an answer is that of the base model.
-    assert found["uncoded"].workload.n == 4 and found["uncoded"].accuracy.shape == (16,)
-    assert found["uncoded"].accuracy[15] == results["base"]["test_accuracy"]
-    for name, each in found.items():
+    assert candidates["uncoded"].workload.n == 4 and candidates[
+        "uncoded"
+    ].accuracy.shape == (16,)
+    assert candidates["uncoded"].accuracy[15] == results["base"]["test_accuracy"]
+    for name, candidate in candidates.items():
         patterns = patterns_of(results, name) or results["patterns"]
         by_lost = {tuple(p["lost"]): p["accuracy"] for p in patterns}
         if name != "uncoded":
-            assert each.accuracy[0b10111] == by_lost[(3,)]
+            assert candidate.accuracy[0b10111] == by_lost[(3,)]
     assert not candidate_of(results_of("paper_k2_r1"), 1.0).workload.systematic
 
 
@@ -193,7 +197,7 @@ def test_a_plan_where_devices_fail():
     rows = rank(
         KEY, candidates, Machine(Constant(1.0), failure=f), math.inf, requests=requests
     )
-    found = {row.code: row for row in rows}
+    by_code = {row.code: row for row in rows}
     expected = {
         "coded": frontier.overall_accuracy([*by_lost, 0, 0, 0], 6, f),
         "uncoded": 0.99 * (1 - f) ** 4,
@@ -202,10 +206,12 @@ def test_a_plan_where_devices_fail():
     for name, value in expected.items():
         # A request's accuracy is between 0 and 1, which bounds its deviation.
         error = math.sqrt(value * (1 - value) / requests)
-        assert abs(found[name].accuracy - value) <= 3 * error
-    assert found["uncoded"].answered == pytest.approx(found["uncoded"].accuracy / 0.99)
+        assert abs(by_code[name].accuracy - value) <= 3 * error
+    assert by_code["uncoded"].answered == pytest.approx(
+        by_code["uncoded"].accuracy / 0.99
+    )
     assert [row.code for row in rows] == sorted(expected, key=lambda e: -expected[e])
-    assert found["coded"].p999 == math.inf and found["coded"].p50 == 0.5
+    assert by_code["coded"].p999 == math.inf and by_code["coded"].p50 == 0.5
 
 
 def test_a_target_that_changes_the_choice():
@@ -234,7 +240,7 @@ def test_a_target_that_changes_the_choice():
 )
 def test_no_plan(arguments, message):
     untried = Candidate("any", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9]))
-    given = {"candidates": [untried], "target_seconds": 1.0, "requests": 1000}
+    defaults = {"candidates": [untried], "target_seconds": 1.0, "requests": 1000}
     machine = Machine(ShiftedExponential(0.1, 0.1))
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        rank(key=KEY, machine=machine, **given | arguments)
+        rank(key=KEY, machine=machine, **defaults | arguments)

@@ -44,22 +44,22 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize(
-    "other",
+    "workload",
     [
         Workload(one_of_each(6, 6), 6, 0, ONE),
         Workload(ANY_K, 6, 0, ONE),
         Workload(ANY_K, 6, 0, (RoundTrip(0.5, 1000.0, 0.0, 9.0),)),
     ],
-    ids=lambda other: f"{other.quorum.name} {other.round_trips[0].decode}",
+    ids=lambda workload: f"{workload.quorum.name} {workload.round_trips[0].decode}",
 )
-def test_without_redundancy_all_are_the_same(other):
-    found = run({"uncoded": Workload(ALL_DATA, 6, 0, ONE), "other": other})
-    assert_same(found["uncoded"], found["other"])
-    assert np.isfinite(found["other"].seconds).any()
+def test_without_redundancy_all_are_the_same(workload):
+    simulated = run({"uncoded": Workload(ALL_DATA, 6, 0, ONE), "other": workload})
+    assert_same(simulated["uncoded"], simulated["other"])
+    assert np.isfinite(simulated["other"].seconds).any()
 
 
 def test_redundancy_is_never_slower_at_the_same_work():
-    found = run(
+    simulated = run(
         {
             "uncoded": Workload(ALL_DATA, 3, 0, ONE),
             "hedged": Workload(ALL_DATA, 3, 0, ONE, hedge_after=0.2),
@@ -67,7 +67,9 @@ def test_redundancy_is_never_slower_at_the_same_work():
             "coded": Workload(ANY_K, 3, 3, ONE),
         }
     )
-    uncoded, hedged, replication, coded = (each.seconds for each in found.values())
+    uncoded, hedged, replication, coded = (
+        latencies.seconds for latencies in simulated.values()
+    )
     assert (coded <= replication).all() and (replication <= uncoded).all()
     assert (hedged <= uncoded).all()
     assert (coded < replication).any() and (hedged < uncoded).any()
@@ -82,8 +84,8 @@ def test_no_draw_depends_on_what_else_is_simulated():
     together = run(works)
     for name, work in works.items():
         assert_same(run({name: work})[name], together[name])
-    for name, other in run(works, key=jax.random.key(1)).items():
-        assert (other.seconds != together[name].seconds).any()
+    for name, redrawn in run(works, key=jax.random.key(1)).items():
+        assert (redrawn.seconds != together[name].seconds).any()
 
 
 def test_draws_are_independent_of_one_another():
@@ -110,12 +112,14 @@ def test_more_failures_are_never_faster():
 def test_a_constant_machine_by_hand():
     machine = Machine(Constant(2.0), Constant(0.25), 1000.0)
     rounds = (RoundTrip(0.5, 500.0, 0.125, 4.0), RoundTrip(0.25, 0.0, 0.125, 4.0))
-    found = run({"coded": Workload(ANY_K, 4, 2, rounds, client_seconds=1.0)}, machine)[
-        "coded"
-    ]
+    latencies = run(
+        {"coded": Workload(ANY_K, 4, 2, rounds, client_seconds=1.0)}, machine
+    )["coded"]
     # All results arrive at once, so that nothing is decoded.
-    assert (found.seconds == 1 + 0.125 + (1 + 0.25 + 0.5) + 0.125 + (0.5 + 0.25)).all()
-    assert (found.available == 2**6 - 1).all()
+    assert (
+        latencies.seconds == 1 + 0.125 + (1 + 0.25 + 0.5) + 0.125 + (0.5 + 0.25)
+    ).all()
+    assert (latencies.available == 2**6 - 1).all()
 
 
 @pytest.mark.parametrize("k, r", [(4, 2), (2, 1), (1, 5)])
@@ -126,12 +130,12 @@ def test_mean_of_codes(k, r):
     rounds = (RoundTrip(0.5, 3e4, 0.01, 0.05), RoundTrip(0.25, 1e4, 0.02, 0.1))
     work = Workload(ANY_K, k, r, rounds, client_seconds=0.1)
     regenerating = Workload(ANY_K, k, r, rounds, systematic=False)
-    found = run({"a": work, "b": regenerating}, Machine(compute, bandwidth=1e6))
+    simulated = run({"a": work, "b": regenerating}, Machine(compute, bandwidth=1e6))
     kth = order_statistic_mean(compute, k, k + r)
     wait = 0.03 + 0.75 * kth + 0.04
     missing = 1 - 1 / math.comb(k + r, k)
-    assert_mean(found["a"].seconds, 0.1 + wait + 0.15 * missing)
-    assert_mean(found["b"].seconds, wait + 0.15)
+    assert_mean(simulated["a"].seconds, 0.1 + wait + 0.15 * missing)
+    assert_mean(simulated["b"].seconds, wait + 0.15)
 
 
 def test_mean_of_what_has_no_code():
@@ -140,13 +144,13 @@ def test_mean_of_what_has_no_code():
         "uncoded": Workload(ALL_DATA, 6, 0, (RoundTrip(0.5),)),
         "replication": Workload(one_of_each(2, 6), 2, 4, (RoundTrip(1.0),)),
     }
-    found = run(works, Machine(compute))
+    simulated = run(works, Machine(compute))
     expected = order_statistic_mean(compute, 6, 6) / 2
-    assert_mean(found["uncoded"].seconds, expected)
+    assert_mean(simulated["uncoded"].seconds, expected)
     # The first of three is exponential with a third of the mean.
     first = ShiftedExponential(0.2, 0.1 / 3)
     expected = order_statistic_mean(first, 2, 2)
-    assert_mean(found["replication"].seconds, expected)
+    assert_mean(simulated["replication"].seconds, expected)
 
 
 @pytest.mark.parametrize(
@@ -163,33 +167,33 @@ def test_mean_of_what_has_no_code():
     ids=["uncoded", "hedged", "replication", "coded"],
 )
 def test_share_that_is_lost(work, lost):
-    found = run({"any": work}, Machine(Constant(0.1), failure=0.3))["any"]
-    assert_mean(np.isinf(found.seconds), lost)
+    latencies = run({"any": work}, Machine(Constant(0.1), failure=0.3))["any"]
+    assert_mean(np.isinf(latencies.seconds), lost)
     if not work.hedged:
         for i in range(6):
-            assert_mean(found.available >> i & 1, 0.7)
+            assert_mean(latencies.available >> i & 1, 0.7)
 
 
 def test_chunks_of_requests(monkeypatch):
     monkeypatch.setattr(simulation, "CHUNK", 100)
-    found = run({"any": Workload(ANY_K, 4, 2, ONE)}, requests=250)["any"]
-    assert found.seconds.shape == found.available.shape == (250,)
-    chunks = found.seconds[:84], found.seconds[84:168]
+    latencies = run({"any": Workload(ANY_K, 4, 2, ONE)}, requests=250)["any"]
+    assert latencies.seconds.shape == latencies.available.shape == (250,)
+    chunks = latencies.seconds[:84], latencies.seconds[84:168]
     assert (chunks[0] != chunks[1]).any()
 
 
 def test_summary_by_hand():
     seconds = np.random.default_rng(0).permutation(np.arange(1, 2001, dtype=np.float32))
-    found = simulation.summary(seconds)
+    summary = simulation.summary(seconds)
     quantiles = {"p50": 1000, "p90": 1800, "p99": 1980, "p99.9": 1998}
-    assert found == quantiles | {"gap": 998, "mean": 1000.5, "lost": 0}
+    assert summary == quantiles | {"gap": 998, "mean": 1000.5, "lost": 0}
 
 
 def test_summary_of_lost_requests():
     seconds = np.array([3, np.inf, 1, 2], np.float32)
-    found = simulation.summary(seconds)
+    summary = simulation.summary(seconds)
     tail = {"p90": np.inf, "p99": np.inf, "p99.9": np.inf, "gap": np.inf}
-    assert found == tail | {"p50": 2, "mean": 2, "lost": 0.25}
+    assert summary == tail | {"p50": 2, "mean": 2, "lost": 0.25}
     none = simulation.summary(np.full(3, np.inf, np.float32))
     assert none["gap"] == np.inf and none["lost"] == 1 and math.isnan(none["mean"])
 

@@ -53,10 +53,10 @@ def ordered():
 @pytest.mark.parametrize("k, n", [(1, 1), (1, 6), (4, 6), (6, 6), (2, 3), (8, 12)])
 @pytest.mark.parametrize("distribution", EXAMPLES, ids=name_of)
 def test_order_statistics_of_draws(ordered, distribution, k, n):
-    found = ordered(distribution, n)[k - 1]
-    error = found.std(ddof=1) / math.sqrt(DRAWS)
+    kth = ordered(distribution, n)[k - 1]
+    error = kth.std(ddof=1) / math.sqrt(DRAWS)
     expected = order_statistic_mean(distribution, k, n)
-    assert abs(found.mean() - expected) <= 3 * error + 1e-6 * expected
+    assert abs(kth.mean() - expected) <= 3 * error + 1e-6 * expected
 
 
 @pytest.mark.parametrize("distribution", EXAMPLES, ids=name_of)
@@ -66,8 +66,8 @@ def test_draws(distribution):
     assert drawn.shape == (12, DRAWS) and drawn.dtype == np.float32
     jitted = jax.jit(type(distribution).sample, static_argnums=(0, 2))
     np.testing.assert_allclose(jitted(distribution, key, (12, DRAWS)), drawn, rtol=1e-6)
-    other = distribution.sample(jax.random.key(3), (12, DRAWS))
-    assert (other == drawn).all() == isinstance(distribution, Constant)
+    redrawn = distribution.sample(jax.random.key(3), (12, DRAWS))
+    assert (redrawn == drawn).all() == isinstance(distribution, Constant)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_the_longest_of_many_draws_are_told_apart():
 
 def test_order_statistics_by_hand():
     exponential = ShiftedExponential(1.0, 0.6)
-    found = [order_statistic_mean(exponential, k, 3) for k in (1, 2, 3)]
-    np.testing.assert_allclose(found, [1.2, 1.5, 2.1])
+    means = [order_statistic_mean(exponential, k, 3) for k in (1, 2, 3)]
+    np.testing.assert_allclose(means, [1.2, 1.5, 2.1])
     assert order_statistic_mean(Constant(2.0), 3, 5) == 2
     sleep = Bernoulli(0.1, 5.0)
     assert order_statistic_mean(sleep, 1, 2) == pytest.approx(5 * 0.1**2)
@@ -130,19 +130,19 @@ def test_a_heavy_tail_has_no_mean():
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 4.0, 10.0])
 def test_order_statistics_of_lognormals(sigma):
     mean = 0.2 * math.exp(sigma**2 / 2)
-    found = order_statistic_mean(LogNormal(0.2, sigma), 1, 1)
-    assert found == pytest.approx(mean, rel=1e-9)
+    order_mean = order_statistic_mean(LogNormal(0.2, sigma), 1, 1)
+    assert order_mean == pytest.approx(mean, rel=1e-9)
     # E max = 2 e^(sigma^2 / 2) F(sigma / sqrt(2)), with F the normal distribution.
     larger = mean * math.erfc(-sigma / 2)
-    found = order_statistic_mean(LogNormal(0.2, sigma), 2, 2)
-    assert found == pytest.approx(larger, rel=1e-9)
+    order_mean = order_statistic_mean(LogNormal(0.2, sigma), 2, 2)
+    assert order_mean == pytest.approx(larger, rel=1e-9)
 
 
 def test_order_statistics_of_a_trace_are_those_of_all_its_draws():
     values = (0.3, 0.1, 0.1, 0.7)
     drawn = np.sort(list(itertools.product(values, repeat=4)), axis=1)
-    found = [order_statistic_mean(Trace(values), k, 4) for k in (1, 2, 3, 4)]
-    np.testing.assert_allclose(found, drawn.mean(axis=0))
+    means = [order_statistic_mean(Trace(values), k, 4) for k in (1, 2, 3, 4)]
+    np.testing.assert_allclose(means, drawn.mean(axis=0))
 
 
 @given(
@@ -150,10 +150,10 @@ def test_order_statistics_of_a_trace_are_those_of_all_its_draws():
     st.integers(1, 12),
 )
 def test_order_statistics_ascend_and_sum_to_n_means(distribution, n):
-    found = [order_statistic_mean(distribution, k, n) for k in range(1, n + 1)]
-    assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(found))
+    means = [order_statistic_mean(distribution, k, n) for k in range(1, n + 1)]
+    assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(means))
     mean = order_statistic_mean(distribution, 1, 1)
-    assert sum(found) == pytest.approx(n * mean, rel=1e-8)
+    assert sum(means) == pytest.approx(n * mean, rel=1e-8)
 
 
 @pytest.mark.parametrize("k, n", [(0, 3), (4, 3), (1, 0)])

@@ -72,11 +72,11 @@ def test_every_strategy_request_by_request(workload):
     d, d_again = rng.choice([0, 0, 0, 0.5, 1], (2, 5, 200)).astype(np.float32)
     d[rng.random((5, 200)) < 0.2] = np.inf
     draws = workloads.Draws(*map(jnp.asarray, (x, d, x_again, d_again)))
-    found = workloads.complete(workload, 64.0, draws)
+    completion = workloads.complete(workload, 64.0, draws)
     one_by_one = zip(x.T, d.T, x_again.T, d_again.T, strict=True)
-    expected = [one_request(workload, 64.0, *each) for each in one_by_one]
-    np.testing.assert_array_equal(np.array(found), np.array(expected).T)
-    assert found[0].dtype == np.float32 and found[1].dtype == np.int32
+    expected = [one_request(workload, 64.0, *columns) for columns in one_by_one]
+    np.testing.assert_array_equal(np.array(completion), np.array(expected).T)
+    assert completion[0].dtype == np.float32 and completion[1].dtype == np.int32
 
 
 def test_other_numbers_need_no_other_program():
@@ -86,9 +86,9 @@ def test_other_numbers_need_no_other_program():
         return workloads._arrivals._cache_size(), workloads._wait._cache_size()
 
     before = programs(SLOW, (RoundTrip(0.5), RoundTrip(0.2)), 0.0)
-    other = Machine(Pareto(1.0, 1.0), Bernoulli(0.5, 0.5), 1e3, 0.2)
+    pareto_machine = Machine(Pareto(1.0, 1.0), Bernoulli(0.5, 0.5), 1e3, 0.2)
     trips = (RoundTrip(0.7, 5.0, 1.0, 2.0), RoundTrip(0.1, 1.0), RoundTrip(0.3))
-    assert programs(other, trips, 3.0) == before
+    assert programs(pareto_machine, trips, 3.0) == before
 
 
 @pytest.mark.parametrize(

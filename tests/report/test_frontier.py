@@ -24,8 +24,8 @@ def test_overall_accuracy_where_each_loss_costs_its_share(f):
 
 def test_nothing_arrived_is_never_correct():
     f = 0.3
-    found = frontier.overall_accuracy([1.0] * 4, 3, f)
-    assert found == pytest.approx(1 - f**3)
+    accuracy = frontier.overall_accuracy([1.0] * 4, 3, f)
+    assert accuracy == pytest.approx(1 - f**3)
 
 
 def test_what_was_not_tried_is_not_guessed():
@@ -39,16 +39,16 @@ def test_what_was_not_tried_is_not_guessed():
 def test_the_whole_image_on_each_device():
     whole = frontier.whole_image(3, 0.9)
     assert whole.work == 1 and whole.n == 3
-    (found,) = frontier.overall(whole, 0.1)
-    assert found == pytest.approx(0.9 * (1 - 0.1**3))
+    (accuracy,) = frontier.overall(whole, 0.1)
+    assert accuracy == pytest.approx(0.9 * (1 - 0.1**3))
 
 
 def test_a_code_is_beaten_by_less_work_and_no_less_accuracy():
     cheap = point("cheap", 0.5, [0.99, 0.95, 0.0, 0.0])
     dear = point("dear", 0.9, [0.99, 0.94, 0.0, 0.0])
     best = point("best", 0.8, [0.99, 0.98, 0.0, 0.0])
-    other = point("on more devices", 0.1, [0.99] * 5, k=3)
-    all_of_them = [cheap, dear, best, other]
+    wider = point("on more devices", 0.1, [0.99] * 5, k=3)
+    all_of_them = [cheap, dear, best, wider]
     assert frontier.beaten_by(dear, all_of_them, 0.1) == best
     assert frontier.beaten_by(cheap, all_of_them, 0.1) is None
     assert frontier.beaten_by(best, all_of_them, 0.1) is None
@@ -91,22 +91,22 @@ def test_points_of_several_seeds(finished):
 
 def test_variants_of_a_code_are_told_apart_by_their_settings(finished):
     results = json.loads((finished / "results.json").read_text())
-    other = copy.deepcopy(results)
-    assert frontier.distinct([results, other]) == frontier.points(results)
-    other["summary"]["1"]["mean"] = 0.25
+    variant = copy.deepcopy(results)
+    assert frontier.distinct([results, variant]) == frontier.points(results)
+    variant["summary"]["1"]["mean"] = 0.25
     with pytest.raises(ValueError, match="^runs: two of .* with other results each"):
-        frontier.distinct([results, other])
-    other["config"] |= {"supervision": 3.0, "seeds": 7}
-    found = [point.code for point in frontier.distinct([results, other])]
+        frontier.distinct([results, variant])
+    variant["config"] |= {"supervision": 3.0, "seeds": 7}
+    codes = [point.code for point in frontier.distinct([results, variant])]
     name = "systematic mlp 64 / mlp supervision="
-    assert found == [f"{name}0.0", f"{name}3.0", "zero_fill", "no_parity mlp"]
+    assert codes == [f"{name}0.0", f"{name}3.0", "zero_fill", "no_parity mlp"]
     # Of what is not trained there are no variants, rounding makes none.
-    zero_fill = other["baselines"]["zero_fill"]["1"]
+    zero_fill = variant["baselines"]["zero_fill"]["1"]
     zero_fill["mean"] += 1e-4
-    assert [point.code for point in frontier.distinct([results, other])] == found
+    assert [point.code for point in frontier.distinct([results, variant])] == codes
     zero_fill["mean"] += 0.1
     with pytest.raises(ValueError, match="^runs: two of .*zero_fill"):
-        frontier.distinct([results, other])
+        frontier.distinct([results, variant])
 
 
 def test_where_a_code_is_no_better_than_a_baseline():
@@ -117,7 +117,7 @@ def test_where_a_code_is_no_better_than_a_baseline():
     ours, theirs = outcomes(0.9, 0.8, 0.7, 0.6, 0.1), outcomes(0.9, 0.7, 0.7, 0.9, 0.5)
     # Neither a parity piece alone nor more than r lost results count.
     (pair,), total = frontier.no_better(ours, theirs, 2, 1)
-    assert [each["lost"] for each in pair] == [[1], [1]] and total == 2
+    assert [outcome["lost"] for outcome in pair] == [[1], [1]] and total == 2
     assert frontier.no_better(ours, theirs[:1], 2, 1) == ([], 0)
 
 

@@ -7,7 +7,7 @@ from tests.costs import costs_of
 
 
 def test_table_fits_a_terminal(capsys):
-    found = costs_of(
+    costs = costs_of(
         (32, 32, 3),
         base_model="resnet18",
         stages=((1, 2), (3, 4), (5, 5)),
@@ -15,5 +15,5 @@ def test_table_fits_a_terminal(capsys):
         r=2,
         grid=(2, 2),
     )
-    Console(width=80).print(plan_table.table(found, 2))
+    Console(width=80).print(plan_table.table(costs, 2))
     assert "…" not in capsys.readouterr().out

@@ -70,12 +70,12 @@ def test_rivals_are_exact(model, split):
     images = split.images[:20]
     expected = model.logits(images)
     for rival in (rivals.uncoded(model), rivals.replicated(model)):
-        found = rival.logits(images)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        logits = rival.logits(images)
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
     layered = rivals.per_convolution(model, ((1, 1), (3, 3)))
     for lost in [(), (0,), (1,), (2,)]:
-        found = layered.logits(images, lost=lost)
-        np.testing.assert_allclose(found, expected, atol=1e-3)
+        logits = layered.logits(images, lost=lost)
+        np.testing.assert_allclose(logits, expected, atol=1e-3)
     with pytest.raises(ValueError, match="mds_stages: "):
         rivals.per_convolution(widened(model, 5, 1), ((1, 4),))
 
@@ -179,18 +179,18 @@ def test_replay_is_arithmetic(model):
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
     coded = Strategy(model)
     # Piece 0 is late: the other two are enough, and are decoded.
-    found = replay.replay(coded, calm, faults, 3, 7)
-    np.testing.assert_allclose(found, 0.012, rtol=1e-5)
+    latencies = replay.replay(coded, calm, faults, 3, 7)
+    np.testing.assert_allclose(latencies, 0.012, rtol=1e-5)
     plain = Strategy(rivals.uncoded(model))
-    found = replay.replay(plain, calm, faults, 3, 7)
-    np.testing.assert_allclose(found, 0.060, rtol=1e-5)
+    latencies = replay.replay(plain, calm, faults, 3, 7)
+    np.testing.assert_allclose(latencies, 0.060, rtol=1e-5)
     # Sent again 20 ms after the first time, and there after 7, with the same delay.
     hedged = plain._replace(hedge_after=0.02)
-    found = replay.replay(hedged, calm, faults, 3, 7)
-    np.testing.assert_allclose(found, 0.060, rtol=1e-5)
+    latencies = replay.replay(hedged, calm, faults, 3, 7)
+    np.testing.assert_allclose(latencies, 0.060, rtol=1e-5)
     copies = Strategy(rivals.replicated(model))
-    found = replay.replay(copies, calm, faults, 3, 7)
-    np.testing.assert_allclose(found, 0.010, rtol=1e-5)
+    latencies = replay.replay(copies, calm, faults, 3, 7)
+    np.testing.assert_allclose(latencies, 0.010, rtol=1e-5)
 
 
 @pytest.mark.long
