@@ -43,8 +43,8 @@ class Script:
         self._files = [tempfile.NamedTemporaryFile("r+") for _ in range(2)]
         outputs = [file.name for file in self._files]
         command = [str(ROOT / "experiments" / f"{name}.py"), *map(str, arguments)]
-        given = outputs, command, dict(os.environ)
-        self.process = forks.Process(target=_run, args=given)
+        run_arguments = outputs, command, dict(os.environ)
+        self.process = forks.Process(target=_run, args=run_arguments)
         self.process.start()
 
     def wait(self, timeout: float = 900) -> Done:

@@ -100,7 +100,7 @@ def test_blanks_between_elements_are_no_part_of_them():
     ],
 )
 def test_texts_of_another_form(name, text, accepted):
-    declared = {each.name: each for each in settings.settings(Sizes)}[name]
+    declared = {field.name: field for field in settings.settings(Sizes)}[name]
     with pytest.raises(ValueError) as error:
         declared.parse(text)
     assert str(error.value) == f"{name}: {text!r} given, {accepted} accepted"

@@ -78,21 +78,21 @@ def parse(monkeypatch):
 
 
 def test_flags_and_their_defaults_are_the_old_ones():
-    found = {name: flags.FLAGS[name].default for name in experiment_flags.SETTINGS}
-    assert found == DEFAULTS
+    defaults = {name: flags.FLAGS[name].default for name in experiment_flags.SETTINGS}
+    assert defaults == DEFAULTS
     # 15.0 and not 15: the text of the flags names folders.
-    kinds = {name: type(value) for name, value in found.items()}
+    kinds = {name: type(value) for name, value in defaults.items()}
     assert kinds == {name: type(value) for name, value in DEFAULTS.items()}
 
 
 def test_every_setting_is_declared_and_every_flag_has_its_help():
     fields = [field.name for field in dataclasses.fields(Config)]
     declared = settings.settings(Config)
-    assert [each.name for each in declared] == fields
+    assert [setting.name for setting in declared] == fields
     assert sorted(fields) == sorted(DEFAULTS)
-    for each in declared:
-        flag = flags.FLAGS[each.name]
-        assert flag.help.startswith(each.help) and each.help
+    for setting in declared:
+        flag = flags.FLAGS[setting.name]
+        assert flag.help.startswith(setting.help) and setting.help
 
 
 def test_a_declared_setting_is_in_flags_checks_and_documentation():
@@ -100,7 +100,9 @@ def test_a_declared_setting_is_in_flags_checks_and_documentation():
     class Wider(BaseConfig):
         depth: int = settings.setting(3, "of the network", settings.integers(1, 5))
 
-    (declared,) = [each for each in settings.settings(Wider) if each.name == "depth"]
+    (declared,) = [
+        setting for setting in settings.settings(Wider) if setting.name == "depth"
+    ]
     values = flags.FlagValues()
     experiment_flags.define(declared, values)
     values(["run.py", "--depth=4"])

@@ -22,7 +22,7 @@ ABLATIONS = (ROOT / "experiments" / "ablations.sh").read_text()
 
 
 @pytest.fixture
-def given(monkeypatch):
+def parse_flags(monkeypatch):
     """Parses flags, for one test."""
     monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
 
@@ -35,8 +35,8 @@ def given(monkeypatch):
         yield parse
 
 
-def test_cells_are_variants_times_combinations(given):
-    given(
+def test_cells_are_variants_times_combinations(parse_flags):
+    parse_flags(
         "--epochs=3",
         "--vary=dilations=1,1 1,2,4",
         "--vary=seed=0 1",
@@ -56,8 +56,8 @@ def test_cells_are_variants_times_combinations(given):
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_flagfiles_of_sweeps(given, path):
-    given(f"--flagfile={path}")
+def test_flagfiles_of_sweeps(parse_flags, path):
+    parse_flags(f"--flagfile={path}")
     cells = grid.cells_from_flags()
     assert run_flags.WORKDIR.value == f"runs/{path.stem}" and len(cells) > 1
     assert len({tuple(cell.config.base.to_flags().items()) for cell in cells}) == 1
@@ -67,14 +67,14 @@ def test_flagfiles_of_sweeps(given, path):
         assert all(cell.config.seeds == 3 for cell in cells)
 
 
-def test_the_given_flags_are_a_variant_too(given):
-    given("--variant=", "--variant=--k=4 --r=2")
+def test_the_given_flags_are_a_variant_too(parse_flags):
+    parse_flags("--variant=", "--variant=--k=4 --r=2")
     assert [cell.name for cell in grid.cells_from_flags()] == ["default", "k=4_r=2"]
 
 
-def test_names_are_folders(given):
+def test_names_are_folders(parse_flags):
     weights = "--vary=pattern_weights=0:2,1:3 0+1:" + "1" * 200
-    given("--k=4", "--r=2", weights.replace("1" * 200, "1." + "0" * 200))
+    parse_flags("--k=4", "--r=2", weights.replace("1" * 200, "1." + "0" * 200))
     for cell in grid.cells_from_flags():
         assert "/" not in cell.name and len(cell.name) <= grid.LONGEST
 
@@ -105,8 +105,8 @@ def test_names_are_folders(given):
         ),
     ],
 )
-def test_wrong_grids_are_refused(given, arguments, message):
-    given(*arguments)
+def test_wrong_grids_are_refused(parse_flags, arguments, message):
+    parse_flags(*arguments)
     with pytest.raises(ValueError, match=message) as caught:
         grid.cells_from_flags()
     assert "\n" not in str(caught.value)

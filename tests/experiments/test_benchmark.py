@@ -69,7 +69,7 @@ def test_pytorch_computes_the_same(subjects, network):
     value.backward()
     # In PyTorch's order of axes, as if they were parameters.
     expected = torch_jobs.make_model(s._replace(params=gradient))
-    for (name, found), wanted in zip(
+    for (name, parameter), wanted in zip(
         model.named_parameters(), expected.parameters(), strict=True
     ):
         if not name.startswith(("sums", "encoder", "decoder")):
@@ -77,7 +77,7 @@ def test_pytorch_computes_the_same(subjects, network):
         wanted = wanted.detach()
         scale = float(wanted.abs().max())
         assert scale > 0
-        np.testing.assert_allclose(found.grad, wanted, atol=1e-4 * scale)
+        np.testing.assert_allclose(parameter.grad, wanted, atol=1e-4 * scale)
     assert all(p.grad is None for p in model.f_conv.parameters())
 
 
@@ -114,8 +114,8 @@ def test_pytorch_trains(subjects, capsys):
     request = {"job": jax_jobs.sizes(s), "batch": 4, "examples": 16, "calls": 1}
     for work in ("training", "inference"):
         torch_baseline.main(["", json.dumps({**request, "work": work})])
-        found = json.loads(capsys.readouterr().out)
-        assert 0 < found["before_bytes"] <= found["peak_bytes"]
+        memory = json.loads(capsys.readouterr().out)
+        assert 0 < memory["before_bytes"] <= memory["peak_bytes"]
 
 
 @pytest.fixture
@@ -134,11 +134,11 @@ def test_jobs_take_turns(clock):
         clock[0] += calls * (1 if name == "a" else 0.25)
 
     jobs = {name: functools.partial(job, name) for name in "ab"}
-    found = profiling.measure(jobs, seconds=4, rounds=4)
+    timings = profiling.measure(jobs, seconds=4, rounds=4)
     # One call, and one to wake the threads before several.
     assert order[-12:] == ["b", "bbbb", "a", "a", "b", "bbbb"] * 2
-    assert found["a"] == profiling.Timing(1.0, (1.0, 1.0), 1.0, 4, 1)
-    assert found["b"] == profiling.Timing(0.25, (0.25, 0.25), 0.25, 4, 4)
+    assert timings["a"] == profiling.Timing(1.0, (1.0, 1.0), 1.0, 4, 1)
+    assert timings["b"] == profiling.Timing(0.25, (0.25, 0.25), 0.25, 4, 4)
 
 
 def test_slow_jobs_have_fewer_rounds(clock):
@@ -170,24 +170,30 @@ def test_work_is_that_of_stock_layers(subjects):
     batch = 3
     assert profiling.products(5, [(2, 3), (4,)]) == 2 * 5 * (6 + 4)
     # Gradients cost a forward pass each, but for images, which nobody needs.
-    found = jax_jobs.work(subjects["mlp"], batch)
+    operations = jax_jobs.work(subjects["mlp"], batch)
     inputs, size = 2 * 20 * 28, 2 * 4 * 16
     first, second = inputs**2, inputs * 20 * 28
-    assert found["mlp encoder"] == 2 * batch * (2 * first + 3 * second)
+    assert operations["mlp encoder"] == 2 * batch * (2 * first + 3 * second)
     weights = 3 * size * 2 * size + 2 * (2 * size) ** 2
-    assert found["mlp decoder"] == 3 * 2 * batch * weights
+    assert operations["mlp decoder"] == 3 * 2 * batch * weights
     maps = 16 * 24 * 25 * 6 + 4 * 8 * 25 * 6 * 16
-    assert found["f_conv"] == 2 * 2 * batch * 3 * maps
-    found = jax_jobs.work(subjects["conv"], batch)
+    assert operations["f_conv"] == 2 * 2 * batch * 3 * maps
+    operations = jax_jobs.work(subjects["conv"], batch)
     first, rest = 9 * 4 * 4, 5 * 9 * 4 * 4 + 4 * 2
-    assert found["conv encoder"] == 2 * batch * 16 * 28 * (2 * first + 3 * rest)
+    assert operations["conv encoder"] == 2 * batch * 16 * 28 * (2 * first + 3 * rest)
     weights = 9 * 6 * 16 * 8 + 5 * 9 * 8 * 8 + 8 * 4 * 16
-    assert found["conv decoder"] == 3 * 2 * batch * 4 * weights
+    assert operations["conv decoder"] == 3 * 2 * batch * 4 * weights
 
 
-def row(framework, ms, **other):
-    found = {"network": "conv", "k": 2, "r": 1, "batch": 64, "compile_s": 0.0}
-    return {**found, "framework": framework, "ms": ms, "fastest_ms": ms / 2, **other}
+def row(framework, ms, **fields):
+    defaults = {"network": "conv", "k": 2, "r": 1, "batch": 64, "compile_s": 0.0}
+    return {
+        **defaults,
+        "framework": framework,
+        "ms": ms,
+        "fastest_ms": ms / 2,
+        **fields,
+    }
 
 
 def test_targets_are_ratios_and_the_worst_of_inference():
@@ -226,9 +232,9 @@ def test_a_small_run(tmp_path):
     report = json.loads(output.read_text())
     torch = find_spec("torch") is not None
     frameworks = {OURS, EAGER} if torch else {OURS}
-    for section, each in ("training", 1), ("inference", 2):
+    for section, per_framework in ("training", 1), ("inference", 2):
         rows = report[section]
-        assert len(rows) == each * len(frameworks)
+        assert len(rows) == per_framework * len(frameworks)
         assert {r["framework"] for r in rows} == frameworks
         for r in rows:
             numbers = [r["ms"], r["fastest_ms"], *r["quartiles_ms"]]
@@ -253,16 +259,16 @@ def test_without_pytorch_only_this_project_is_timed(subjects, monkeypatch):
     assert module is None and "pip install 'coded_jax[bench]'" in notes[0]
     bench = sections.Bench(None, module, notes)
     s = subjects["mlp"]
-    found = sections.sides(bench, s, "parts", 2, compiles=True)
-    assert found.keys() == {OURS}
-    assert found[OURS].keys() == {"encode", "f_conv", "decode"}
+    by_framework = sections.sides(bench, s, "parts", 2, compiles=True)
+    assert by_framework.keys() == {OURS}
+    assert by_framework[OURS].keys() == {"encode", "f_conv", "decode"}
 
 
 def test_tables_of_every_section():
     from benchmarks import rows, tables
 
-    both = lambda **other: [
-        row(name, 2.0, ratio_to_eager=1.0, images_per_second=1.0, **other)
+    both = lambda **fields: [
+        row(name, 2.0, ratio_to_eager=1.0, images_per_second=1.0, **fields)
         for name in (OURS, EAGER)
     ]
     report = {

@@ -17,8 +17,8 @@ def test_script(finished, tmp_path):
     output = tmp_path / "out"
     tried = tmp_path / "tried.json"  # as if two losses had been tried, too
     results = json.loads((finished / "results.json").read_text())
-    for found in (results["summary"], *results["baselines"].values()):
-        found["2"] = found["1"]
+    for summary in (results["summary"], *results["baselines"].values()):
+        summary["2"] = summary["1"]
     ours, theirs = results["patterns"], results["patterns_of_baselines"]["no_parity"]
     ours[1]["accuracy"], theirs[1]["accuracy"] = 0.5, 0.4
     ours[2]["accuracy"], theirs[2]["accuracy"] = 0.5, 0.625
@@ -68,9 +68,9 @@ def test_script_without_all_losses_tried_says_no_overall_accuracy(finished, tmp_
 def test_what_is_not_measured_alike_is_not_compared(finished, tmp_path, field, value):
     results = json.loads((finished / "results.json").read_text())
     results["config"][field] = value
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps(results))
-    done = script(str(finished), str(other))
+    changed_file = tmp_path / "other.json"
+    changed_file.write_text(json.dumps(results))
+    done = script(str(finished), str(changed_file))
     assert done.returncode == 1 and re.match("error: runs: (some|of)", done.stderr)
 
 

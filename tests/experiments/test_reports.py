@@ -330,8 +330,8 @@ def test_report_of_a_sweep(sweep, tmp_path):
     console.print(shown)
     assert "79.00 ± 1.41 (69.00 ± 1.41)" in console.export_text()
     (axes,) = sweep_tables.figure(sweep_tables.read(sweep)).axes
-    drawn = {each.get_label(): each.lines[0] for each in axes.containers}
-    drawn |= {each.get_label(): each for each in axes.lines}
+    drawn = {container.get_label(): container.lines[0] for container in axes.containers}
+    drawn |= {curve.get_label(): curve for curve in axes.lines}
     means, worst, base = (drawn[x].get_ydata() for x in ("mean", "worst", "base"))
     assert means == pytest.approx([79, 70]) and worst == pytest.approx([69, 60])
     assert base == pytest.approx([95, 95])
@@ -349,10 +349,10 @@ def test_a_sweep_without_a_finished_cell(sweep, tmp_path):
 def test_cells_of_the_same_values_have_their_names(sweep):
     content = {**SWEEP, "vary": {}, "variants": ["--flagfile=x", "--flagfile=y"]}
     (sweep / "sweep.json").write_text(json.dumps(content))
-    found = sweep_tables.read(sweep)
-    headings, rows = sweep_tables.columns(found)
+    record = sweep_tables.read(sweep)
+    headings, rows = sweep_tables.columns(record)
     assert headings[:2] == ["cell", "base"] and [row[0] for row in rows] == ["a", "b"]
-    assert [sweep_tables.label(cell, found) for cell in found.cells] == ["a", "b"]
+    assert [sweep_tables.label(cell, record) for cell in record.cells] == ["a", "b"]
 
 
 def test_an_ablation_is_shown_as_its_sweep(sweep, monkeypatch):

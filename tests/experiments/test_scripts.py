@@ -81,8 +81,8 @@ def test_workdirs_of_flagfiles_differ():
     folders = [
         re.findall(r"^--workdir=(.*)$", path.read_text(), re.M) for path in FLAGFILES
     ]
-    assert all(len(found) == 1 for found in folders)
-    assert len({found[0] for found in folders}) == len(folders)
+    assert all(len(workdirs) == 1 for workdirs in folders)
+    assert len({workdirs[0] for workdirs in folders}) == len(folders)
     for path, (folder,) in zip(FLAGFILES, folders, strict=True):
         assert folder == f"runs/{path.stem}"
 
@@ -132,9 +132,9 @@ def test_committed_base_model_is_that_of_the_frontier(monkeypatch):
     assert restored.step == loop.total_steps(examples, size, epochs)
     test = tasks.device_arrays(None, dataset.test)
     best = restored.state[1].params
-    found = pattern_accuracy.base_accuracy(pipeline, best, test)
+    accuracy = pattern_accuracy.base_accuracy(pipeline, best, test)
     for path in (ROOT / "experiments/results/frontier").glob("*.json"):
-        assert json.loads(path.read_text())["base"]["test_accuracy"] == found
+        assert json.loads(path.read_text())["base"]["test_accuracy"] == accuracy
 
 
 def test_all_flagfiles_of_table_5_are_there():
@@ -189,9 +189,9 @@ def test_later_flags_win(monkeypatch):
 )
 def test_flags_of_a_config_are_read_as_that_config(monkeypatch, fields):
     config = Config(**fields)
-    for each in (config, config.base):
-        given = [f"--{name}={value}" for name, value in each.to_flags().items()]
-        assert config_of(monkeypatch, "--workdir=x", *given) == each
+    for expected in (config, config.base):
+        arguments = [f"--{name}={value}" for name, value in expected.to_flags().items()]
+        assert config_of(monkeypatch, "--workdir=x", *arguments) == expected
 
 
 def test_a_stage_of_one_block(monkeypatch):
