@@ -127,7 +127,7 @@ def test_the_package_has_what_a_page_imports(page):
 
 
 def run_blocks(page, code_blocks, folder):
-    """In order."""
+    """Runs the code blocks of a page in order, with one scope for all."""
     scope, server = {"__name__": page}, Server()
     try:
         for block in code_blocks:

@@ -98,10 +98,9 @@ def test_rivals_of_a_run():
     assert regenerating == {"berrut", "spline"}
     assert candidates["code"].code == "parity_model"
     # Nobody sends blank pieces: 4 devices, and an answer is that of the base model.
-    assert candidates["uncoded"].workload.n == 4 and candidates[
-        "uncoded"
-    ].accuracy.shape == (16,)
-    assert candidates["uncoded"].accuracy[15] == results["base"]["test_accuracy"]
+    uncoded = candidates["uncoded"]
+    assert uncoded.workload.n == 4 and uncoded.accuracy.shape == (16,)
+    assert uncoded.accuracy[15] == results["base"]["test_accuracy"]
     for name, candidate in candidates.items():
         patterns = patterns_of(results, name) or results["patterns"]
         by_lost = {tuple(p["lost"]): p["accuracy"] for p in patterns}

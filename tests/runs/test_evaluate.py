@@ -122,16 +122,10 @@ def test_a_run_and_evaluate_agree(finished):
         assert evaluation.worst[int(l)] == summary["worst"]
 
 
-def test_other_codes_on_the_same_base_model(finished):
+def test_another_code_on_the_same_base_model(finished):
     model = coded_jax.load(finished, devices=1)
     test = coded_jax.data.load("mnist_5k").test
-    for name in ("zero_fill", "no_parity"):
-        params = None if name == "zero_fill" else model.params
-        if name == "no_parity":
-            continue
-        evaluation = coded_jax.evaluate(model.with_code(name, params), test)
-        summary = model.results["baselines"][name]["1"]
-        assert (
-            evaluation.mean[1] == summary["mean"]
-            and evaluation.worst[1] == summary["worst"]
-        )
+    evaluation = coded_jax.evaluate(model.with_code("zero_fill"), test)
+    summary = model.results["baselines"]["zero_fill"]["1"]
+    assert evaluation.mean[1] == summary["mean"]
+    assert evaluation.worst[1] == summary["worst"]

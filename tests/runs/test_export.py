@@ -145,8 +145,8 @@ import numpy as np
 file, inputs, outputs = sys.argv[1:]
 with open(file, "rb") as stream:
     coded = jax.export.deserialize(bytearray(stream.read()))
-given = np.load(inputs)
-logits = [coded.call(given["images"], mask) for mask in given["masks"]]
+arrays = np.load(inputs)
+logits = [coded.call(arrays["images"], mask) for mask in arrays["masks"]]
 np.save(outputs, np.stack(logits))
 assert not any(sys.modules[name] for name in MISSING)
 """
