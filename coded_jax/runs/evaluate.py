@@ -119,7 +119,7 @@ _COLUMNS = 6
 
 
 def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
-    """`pattern_statistics`, and whether the base model is correct: `[..., 6]`."""
+    """Returns `pattern_statistics`, and whether the base model is right: `[..., 6]`."""
     base_correct = prediction.expected == prediction.labels
     columns = pattern_accuracy.pattern_statistics(prediction, parameter)
     return jnp.concatenate([columns, base_correct[..., None]], axis=-1)

@@ -13,6 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RIDDLES = re.compile(
     r"(What|Of|Which|How|Whether|Where|When|As|Each|Those|That|All|The same|Them|It)\b"
 )
+VERB = re.compile(r"[A-Z][a-z]+s\b")  # in the third person
 
 
 def name_of(path):
@@ -30,6 +31,20 @@ def described(path):
 def test_docstrings_are_no_riddles(path):
     riddles = [name for name, text in described(path) if RIDDLES.match(text)]
     assert riddles == []
+
+
+def functions(path):
+    """Functions that have a docstring and are no properties: name and docstring."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
+            decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
+            if not decorators & {"property", "functools.cached_property"}:
+                yield node.name, text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_docstrings_of_functions_begin_with_a_verb(path):
+    assert [name for name, text in functions(path) if not VERB.match(text)] == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
