@@ -155,7 +155,6 @@ def tuple_of(element: Form, separator: str, text: str) -> Form:
 
 
 INTEGERS = tuple_of(INTEGER, ",", "integers as 1,2,4")
-TEXTS = tuple_of(TEXT, ",", "a list as a,b")
 
 
 def setting(

@@ -9,7 +9,6 @@ from coded_jax.settings import (
     FLOAT,
     INTEGER,
     INTEGERS,
-    TEXTS,
     at_least,
     integers,
     more_than,
@@ -77,7 +76,7 @@ def test_a_registry_accepts_later_entries():
         (FLOAT, "1e-05", 1e-5),
         (INTEGERS, "1,2", (1, 2)),
         (INTEGERS, "", ()),
-        (TEXTS, "a,b", ("a", "b")),
+        (settings.tuple_of(settings.TEXT, ",", "texts"), "a,b", ("a", "b")),
         (settings.BOOL, "True", True),
         (settings.tuple_of(INTEGERS, ";", "lists"), "1,2;3", ((1, 2), (3,))),
     ],
@@ -87,7 +86,8 @@ def test_forms_are_read_as_they_are_written(form, text, value):
 
 
 def test_blanks_between_elements_are_no_part_of_them():
-    assert TEXTS.parse(" a, b ") == ("a", "b")
+    form = settings.tuple_of(settings.TEXT, ",", "texts")
+    assert form.parse(" a, b ") == ("a", "b")
 
 
 @pytest.mark.parametrize(
