@@ -5,6 +5,7 @@ import gc
 import os
 import pathlib
 import shutil
+import sys
 from importlib.util import find_spec
 
 # Compilation takes most of the tests' time, also in the processes that they start; what
@@ -100,6 +101,15 @@ def compiled_programs():
     if not MAPS.exists() or MAPS.read_text().count("\n") > 8_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_keeps_to_loopback():
+    """A file that imports Ray alone would break a later file in the same process."""
+    yield
+    if "ray" in sys.modules:
+        assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == "0"
+        assert os.environ.get("RAY_AUTH_MODE") == "token"
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,15 @@ and an exit status of its own. What JAX reads as it is imported and what an inte
 does at its exit are those of the server: tests of them start an interpreter.
 """
 
+import contextlib
+import importlib
 import multiprocessing
 import os
 import pathlib
 import runpy
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -59,6 +62,22 @@ class Script:
 def run_script(name: str, *arguments: object) -> Done:
     """Runs `experiments/<name>.py` in the root of the repository, until it ends."""
     return Script(name, *arguments).wait()
+
+
+@contextlib.contextmanager
+def modules_in(folder: pathlib.Path) -> Iterator[None]:
+    """Lets the modules of a folder be imported, and forgets them afterwards: another
+    page or test may have a module of the same name."""
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name, module in [*sys.modules.items()]:
+            file = getattr(module, "__file__", None)
+            if file and pathlib.Path(file).is_relative_to(folder):
+                del sys.modules[name]
 
 
 def _run(outputs: list[str], command: list[str], environment: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.scripts import run_script
+from tests.scripts import modules_in, run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
 GUIDES = sorted({path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"})
@@ -130,17 +130,18 @@ def run_blocks(page, code_blocks, folder):
     """Runs the code blocks of a page in order, with one scope for all."""
     scope, server = {"__name__": page}, Server()
     try:
-        for block in code_blocks:
-            match kind(block):
-                case "file":
-                    name = block.text.split(maxsplit=2)[1]
-                    (folder / name).write_text(block.text)
-                case "python":
-                    exec(compile(block.text, page, "exec"), scope)
-                case "bash":
-                    run_bash(block.text)
-                case "server":
-                    server.start(block.text)
+        with modules_in(folder):
+            for block in code_blocks:
+                match kind(block):
+                    case "file":
+                        name = block.text.split(maxsplit=2)[1]
+                        (folder / name).write_text(block.text)
+                    case "python":
+                        exec(compile(block.text, page, "exec"), scope)
+                    case "bash":
+                        run_bash(block.text)
+                    case "server":
+                        server.start(block.text)
         server.stop()
     finally:
         if server.process is not None:
@@ -159,7 +160,6 @@ def first(tmp_path_factory):
             "PATH", f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
         )
         run_bash(next(b.text for b in guide_blocks("train") if "run.py" in b.text))
-        patch.syspath_prepend(str(folder))
         yield folder
 
 

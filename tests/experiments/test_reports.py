@@ -374,7 +374,7 @@ def script(*arguments):
         str(ROOT / "experiments/report.py"),
         *map(str, arguments),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_script_prints_the_table_of_a_sweep(sweep):

@@ -1,6 +1,7 @@
 """A CNN of one's own, of functions that no other process could import, is served."""
 
 import importlib.util
+from concurrent.futures import ProcessPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import BaseModel, Dataset, Split
 from tests.parameters import LONG
+from tests.scripts import forks
 
 CLASSES = 3
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -107,9 +109,8 @@ def test_a_workdir_is_given_its_functions(model, workdir, images):
         serving.serve(model, base=base)
 
 
-@needs_ray
-@pytest.mark.parametrize("name", [*models.BASE_MODELS, *codes.CODES])
-def test_every_model_can_be_shipped(name):
+def shipped_and_whole(name):
+    """The shapes of a model's parameters, as Ray has shipped it and as it was."""
     from ray import cloudpickle
 
     config, shape = Config(), (28, 28, 1)
@@ -120,7 +121,21 @@ def test_every_model_can_be_shipped(name):
     statistics = (0.0,) * shape[-1], (1.0,) * shape[-1]
     pipeline = build_pipeline(config, shape, 10, *statistics)
     shipped = cloudpickle.loads(cloudpickle.dumps(pipeline))
-    key = jax.random.key(0)
-    assert jax.tree.map(jnp.shape, jax.eval_shape(shipped.init, key)) == jax.tree.map(
-        jnp.shape, jax.eval_shape(pipeline.init, key)
+    shapes = lambda init: jax.tree.map(
+        jnp.shape, jax.eval_shape(init, jax.random.key(0))
     )
+    return shapes(shipped.init), shapes(pipeline.init)
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    """A process that may import Ray, which a service of this one sets variables for."""
+    with ProcessPoolExecutor(1, forks) as executor:
+        yield executor
+
+
+@needs_ray
+@pytest.mark.parametrize("name", [*models.BASE_MODELS, *codes.CODES])
+def test_every_model_can_be_shipped(name, elsewhere):
+    shipped, whole = elsewhere.submit(shipped_and_whole, name).result()
+    assert shipped == whole

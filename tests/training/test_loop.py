@@ -206,10 +206,12 @@ def test_signal_saves_and_stops(tmp_path, whole, number):
     before = signal.getsignal(number)
     observer = Recorder(EPOCH, lambda: os.kill(os.getpid(), number))
     stopped = pytest.raises(loop.Interrupted, match=r"stopped at step \d+ of 32")
-    with stop_requests() as stop, stopped:
-        fit(tmp_path / "cut", observer=observer, stop=stop)
-    assert signal.getsignal(number) is before
-    signal.signal(number, inherited)
+    try:
+        with stop_requests() as stop, stopped:
+            fit(tmp_path / "cut", observer=observer, stop=stop)
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, inherited)
     assert checkpoints.steps(tmp_path / "cut")
     assert_same(fit(tmp_path / "cut").params, whole[0].params)
 
