@@ -72,7 +72,7 @@ def train_steps(
       arrays: whole training arrays `[N, ...]`, resident on the device.
       order: int32 `[N]`, this epoch's permutation.
       key: of the whole fit; each step's own key is derived from it.
-      loss, optimizer: as in `training.Task`.
+      loss, optimizer: as in `loop.Task`.
       batch_size: B.
       count: steps, of one epoch.
 

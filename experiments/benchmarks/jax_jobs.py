@@ -107,7 +107,7 @@ def sizes(s: Subject) -> dict[str, Any]:
 
 
 def train(s: Subject, batch: int) -> Prepared:
-    """Prepares training steps of the code, as `training.fit` does them."""
+    """Prepares training steps of the code, as `training.loop.fit` does them."""
     coded, images = s.pipeline, s.dataset.train
     put = functools.partial(placement.put_replicated, coded.mesh)
     arrays = tasks.device_arrays(coded.mesh, images)
