@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from coded_jax.training.config import TrainConfig
     from coded_jax.training.losses import coded_loss
     from coded_jax.training.tasks import sample_erasures
-    from coded_jax.types import BaseModel, Code, CodeShape
+    from coded_jax.types import BaseModel, Code, CodeShape, Quorum
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ __all__ = [
     "CodeShape",
     "CodedModel",
     "Pipeline",
+    "Quorum",
     "SplitPlan",
     "TrainConfig",
     "__version__",
@@ -77,6 +78,7 @@ _MODULES = {
     "CodeShape": "types",
     "CodedModel": "runs.coded_model",
     "Pipeline": "inference.pipeline",
+    "Quorum": "types",
     "SplitPlan": "splitting",
     "TrainConfig": "training.config",
     "coded_loss": "training.losses",

@@ -18,6 +18,8 @@ from coded_jax.checks import require
 from coded_jax.codes.order_statistics import smallest
 from coded_jax.types import Quorum
 
+NAMES = ("any_k", "one_of_each", "all_data")
+
 ANY_K = Quorum("any_k")
 """Any k of the n results; the first k queries are the data pieces."""
 
@@ -34,6 +36,27 @@ def quorum_of(name: str, k: int, n: int) -> Quorum:
     quorums = {q.name: q for q in (ANY_K, one_of_each(k, n), ALL_DATA)}
     require("quorum", name, name in quorums, f"one of {list(quorums)}")
     return quorums[name]
+
+
+def require_quorum(quorum: Any, k: int, n: int, name: str = "quorum") -> None:
+    """Checks the quorum of a code of k pieces and n queries.
+
+    Args:
+      quorum: to be checked.
+      k: data pieces.
+      n: queries.
+      name: of the argument, for errors.
+
+    Raises:
+      ValueError: it is none.
+    """
+    known = isinstance(quorum, Quorum) and quorum.name in NAMES
+    require(name, quorum, known, f"a Quorum named one of {list(NAMES)}")
+    copies, of_one = quorum.copies, (None, *range(k))
+    fits = isinstance(copies, tuple) and len(copies) == n
+    fits = fits and all(piece in of_one for piece in copies)
+    accepted = f"as copies a tuple of {n}, each None or in 0..{k - 1},"
+    require(name, quorum, copies is None or fits, accepted)
 
 
 def any_k_mixtures(n: int) -> Quorum:

@@ -7,7 +7,7 @@ import pytest
 
 from coded_jax.codes import LearnedConfig, make_code
 from coded_jax.codes.erasures import available
-from coded_jax.types import Code, CodeShape
+from coded_jax.types import Code, CodeShape, Quorum
 
 SHAPE = CodeShape(k=2, r=1, piece=(4, 4, 1), share=(2, 4, 3))
 
@@ -47,3 +47,98 @@ def test_wrong_shapes(function, changed, message):
 def test_no_code():
     with pytest.raises(ValueError, match="gives a tuple, a coded_jax.Code accepted"):
         make_code(lambda shape: (1, 2), SHAPE, {}, LearnedConfig())
+
+
+def fail(*arguments):
+    raise RuntimeError("first line\nsecond line")
+
+
+def swap_first(code):
+    return code._replace(encode=lambda p, x: code.encode(p, x)[jnp.array([1, 0, 2])])
+
+
+def mix_by_parameters(code):
+    """Sends the pieces at first; mixtures, when its matrix has been trained."""
+    return code._replace(
+        init=lambda key: {"matrix": jnp.eye(3, 2)},
+        encode=lambda p, x: jnp.einsum("nk,kbhwc->nbhwc", p["matrix"], x),
+    )
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (fail, r"fails for k=2, r=1, .* \(first line\)$"),
+        (lambda code: code._replace(init=None), r"init of .* fails \("),
+        (lambda code: code._replace(init=fail), r"init of .* fails \(first line\)$"),
+        (lambda code: code._replace(encode=fail), r"encode of .* \(first line\)$"),
+        (lambda code: code._replace(decode=fail), r"decode of .* \(first line\)$"),
+        (
+            lambda code: code._replace(decode=lambda *x: code.decode(*x).astype("i4")),
+            "decode of .* gives int32, real numbers accepted",
+        ),
+        (lambda code: code._replace(quorum="any_k"), "quorum of .* 'any_k' given, "),
+        (
+            lambda code: code._replace(quorum=Quorum("any_2")),
+            r"quorum of .*'any_2'.* given, a Quorum named one of \['any_k',",
+        ),
+        (
+            lambda code: code._replace(quorum=Quorum("any_k", (0, 1))),
+            r"quorum of .* given, as copies a tuple of 3, each None or in 0\.\.1",
+        ),
+        (
+            lambda code: code._replace(quorum=Quorum("any_k", (0, 2, None))),
+            "quorum of .* given, as copies a tuple of 3",
+        ),
+        (swap_first, r"query 0 of .* is not data piece 0: .* quorum=Quorum\('any_k', "),
+        (mix_by_parameters, "query 0 of .* is not data piece 0"),
+        (
+            lambda code: code._replace(quorum=Quorum("any_k", (0, 1, 1))),
+            "query 2 of .* is not data piece 1",
+        ),
+        (
+            lambda code: code._replace(
+                systematic=True, decode=lambda *x: 2 * code.decode(*x)
+            ),
+            "systematic of .* True given, False, since decode changes shares that",
+        ),
+    ],
+)
+def test_codes_that_are_not_what_they_say(change, message):
+    with pytest.raises(ValueError, match=f"^code: .*{message}") as error:
+        make_code(lambda shape: change(with_sum(shape)), SHAPE, {}, LearnedConfig())
+    assert "\n" not in str(error.value)
+
+
+def test_mixtures_are_stated():
+    def swapped(shape):
+        quorum = Quorum("any_k", (1, 0, None))
+        return swap_first(with_sum(shape))._replace(quorum=quorum)
+
+    def mixed(shape):
+        quorum = Quorum("any_k", (None,) * 3)
+        return mix_by_parameters(with_sum(shape))._replace(quorum=quorum)
+
+    for function in (swapped, mixed):
+        make_code(function, SHAPE, {}, LearnedConfig())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_decoders_need_one_shape_of_the_mask_and_no_dtype(dtype):
+    """They are given a mask of every image, and may compute in any precision."""
+
+    def per_image(shape):
+        def decode(params, features, available):
+            fill = lambda x, mask: jnp.where(mask[:2, None, None, None], x[:2], 0.0)
+            shares = jax.vmap(fill, in_axes=1, out_axes=1)(features, available)
+            return shares.astype("float32")
+
+        return with_sum(shape)._replace(decode=decode)
+
+    code = make_code(per_image, SHAPE, {}, LearnedConfig())
+    features = jnp.ones((3, 5, *SHAPE.share), dtype)
+    for mask in (available((0,), 3), np.repeat(available((0,), 3), 5, 1)):
+        shares = code.decode({}, features, mask)
+        assert shares.dtype == dtype
+        np.testing.assert_array_equal(shares[0], 0)
+        np.testing.assert_array_equal(shares[1], 1)
