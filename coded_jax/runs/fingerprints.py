@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.types import BaseModel, Dataset, PyTree
+from coded_jax.types import BaseModel, Code, Dataset, PyTree
 
 
 def of_network(
@@ -21,14 +21,14 @@ def of_network(
     """Returns 16 hexadecimal digits each for the `functions` and the `variables`.
 
     Functions are compared by their jaxprs, which differ between versions of JAX, and by
-    the constants that they close over.
+    the constants that they close over, see `_constants`.
     """
     x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     texts, constants = [], []
     for function in (*base.blocks, base.head):
         jaxpr, x = jax.make_jaxpr(function, return_shape=True)(variables, x)
         texts.append(str(jaxpr))
-        constants += jaxpr.consts
+        constants += _constants(jaxpr)
     structure = str(jax.tree.structure(variables))
     return {
         "functions": digest(texts, constants),
@@ -36,8 +36,13 @@ def of_network(
     }
 
 
-def of_codes(pipeline: Pipeline) -> str:
-    """Returns 16 hexadecimal digits for the functions of a pipeline's codes."""
+def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
+    """Returns 16 hexadecimal digits for a pipeline's codes.
+
+    Args:
+      pipeline: with the codes.
+      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+    """
     texts, constants = [], []
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     for stage in pipeline.stages:
@@ -45,16 +50,36 @@ def of_codes(pipeline: Pipeline) -> str:
         params = jax.eval_shape(code.init, key)
         pieces = jax.ShapeDtypeStruct((pipeline.k, 2, *plan.piece_shape), jnp.float32)
         shares = jax.ShapeDtypeStruct((pipeline.n, 2, *plan.share_shape), jnp.float32)
+        mean = jax.ShapeDtypeStruct((pipeline.k, *plan.share_shape), jnp.float32)
         available = jax.ShapeDtypeStruct((pipeline.n, 2), jnp.bool_)
         for function, *inputs in (
             (code.init, key),
             (code.encode, params, pieces),
             (code.decode, params, shares, available),
+            (code.parity_worker, params, variables),
+            (code.constants, mean),
         ):
+            if function is None:
+                continue
             jaxpr = jax.make_jaxpr(function)(*inputs)
             texts.append(str(jaxpr))
-            constants += jaxpr.consts
+            constants += _constants(jaxpr)
+        # Defaults are left out: codes that have them keep their fingerprint.
+        for name in ("systematic", "quorum", "answers_always"):
+            if (value := getattr(code, name)) != Code._field_defaults[name]:
+                texts.append(f"{name}={value}")
     return digest(texts, constants)
+
+
+def _constants(jaxpr: Any) -> list[Any]:
+    """Returns the arrays that a jaxpr closes over: its own, then those of the jaxprs
+    in it, as of a function under `jax.jit`, which keeps its constants to itself."""
+    arrays = [*getattr(jaxpr, "consts", ())]
+    for eqn in jaxpr.eqns:
+        for value in jax.tree.leaves(eqn.params):
+            if hasattr(value, "eqns"):
+                arrays += _constants(value)
+    return arrays
 
 
 def of_data(dataset: Dataset) -> str:

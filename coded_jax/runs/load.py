@@ -91,12 +91,12 @@ def load(
         make_mesh(config.n, devices, mesh),
         base,
     )
-    if callable(config.code):
-        current = {"code": fingerprints.of_codes(pipeline)}
-        _require_same(results, current, folder)
     if not own:
         init = lambda key: pipeline.base.init(key, image_shape, classes)
         frozen = best_params(folder, config, results, "base", init)
+    if callable(config.code):
+        current = {"code": fingerprints.of_codes(pipeline, frozen)}
+        _require_same(results, current, folder)
     params = best_params(folder, config, results, "code", pipeline.init)
     frozen, params = placement.put_replicated(pipeline.mesh, (frozen, params))
     return CodedModel(pipeline, frozen, params, results)

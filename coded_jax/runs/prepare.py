@@ -103,16 +103,18 @@ def prepare(
         dataset = own.dataset
     dataset = dataset or data.load(config.dataset, places.data_dir)
     _check_sizes(config, len(dataset.train.labels))
-    uncoded, pipeline, rivals = _pipelines(config, dataset, mesh, own)
+    uncoded, pipeline = _pipelines(config, dataset, mesh, own)
+    shapes = _variable_shapes(config, pipeline, dataset)
+    rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative:
         _check_nonnegative(config, pipeline, dataset)
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
-        marks["code"] = fingerprints.of_codes(pipeline)
+        marks["code"] = fingerprints.of_codes(pipeline, shapes)
     functions = {name_of(code) for code in config.baselines if callable(code)}
     for name, rival in rivals.items():
         if name in functions:
-            marks[f"baseline_{name}"] = fingerprints.of_codes(rival)
+            marks[f"baseline_{name}"] = fingerprints.of_codes(rival, shapes)
     folder, base_folder = _open_folders(config, places, marks)
     variables = placement.put_replicated(mesh, own.variables) if own else None
     return Experiment(
@@ -150,15 +152,19 @@ def _check_sizes(config: Config, images: int) -> None:
 
 def _pipelines(
     config: Config, dataset: Dataset, mesh: Mesh | None, own: Own | None
-) -> tuple[Pipeline, Pipeline, dict[str, Pipeline]]:
-    """Returns the base model alone, the coded inference, and that of each baseline."""
+) -> tuple[Pipeline, Pipeline]:
+    """Returns the base model alone, and the coded inference."""
     settings = (dataset.mean, dataset.std, mesh, own and own.base)
     uncoded = uncoded_pipeline(config, *settings)
     sizes = (dataset.image_shape, dataset.classes)
-    pipeline = build_pipeline(config, *sizes, *settings)
+    return uncoded, build_pipeline(config, *sizes, *settings)
+
+
+def _variable_shapes(config: Config, pipeline: Pipeline, dataset: Dataset) -> PyTree:
+    """Returns shapes and dtypes of the base model's variables."""
+    sizes = (dataset.image_shape, dataset.classes)
     key = jax.random.key(config.seed)
-    variables = jax.eval_shape(lambda key: pipeline.base.init(key, *sizes), key)
-    return uncoded, pipeline, rival_pipelines(config, pipeline, variables)
+    return jax.eval_shape(lambda key: pipeline.base.init(key, *sizes), key)
 
 
 def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> None:

@@ -143,7 +143,7 @@ def _open(
     """Makes the folder, or takes up the one that the same training left."""
     pipeline, frozen = model.pipeline, model.frozen
     marks = fingerprints.of_network(pipeline.base, frozen, model.image_shape)
-    marks["code"] = fingerprints.of_codes(pipeline)
+    marks["code"] = fingerprints.of_codes(pipeline, frozen)
     marks["data"] = fingerprints.of_data(dataset)
     flags = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
     return open_workdir(path, RunFlags(settings.to_flags(config) | flags))

@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 import coded_jax
 from coded_jax.runs import fingerprints
-from coded_jax.types import BaseModel
+from coded_jax.types import BaseModel, CodeShape, Quorum
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 from tests.runs.test_coded_model import scaled_sum
 
@@ -33,6 +34,28 @@ def test_networks():
     assert of_network() == of_network(lambda v, x: f_conv(v, x)) == marks[0]
 
 
+def nested(wrap, table):
+    """Returns the network with a constant that only a function inside it knows."""
+    return lambda variables, x: wrap(lambda x: x + jnp.asarray(table))(
+        f_conv(variables, x)
+    )
+
+
+def in_branches(f):
+    return lambda x: jax.lax.cond(x.sum() > 0, jax.jit(f), jax.jit(f), x)
+
+
+def in_a_loop(f):
+    return lambda x: jax.lax.fori_loop(0, 2, lambda i, x: jax.jit(f)(x), x)
+
+
+def test_constants_inside_of_compiled_functions_tell_networks_apart():
+    zeros, ones = np.zeros((1, 1, 1, 4), "f"), np.ones((1, 1, 1, 4), "f")
+    for wrap in (jax.jit, jax.checkpoint, in_branches, in_a_loop):
+        marks = [of_network(nested(wrap, table)) for table in (zeros, zeros, ones)]
+        assert marks[0] == marks[1] != marks[2], wrap
+
+
 def test_data():
     mark = fingerprints.of_data(DATASET)
     assert mark == fingerprints.of_data(dataclasses.replace(DATASET))
@@ -44,18 +67,19 @@ def test_data():
     assert len({mark, *others}) == 4
 
 
-def test_codes():
-    def of(code):
-        pipeline = coded_jax.make_pipeline(
-            blocks=f_conv,
-            head=head,
-            variables=VARIABLES,
-            image_shape=DATASET.image_shape,
-            classes=CLASSES,
-            code=code,
-        )
-        return fingerprints.of_codes(pipeline)
+def of_code(code):
+    pipeline = coded_jax.make_pipeline(
+        blocks=f_conv,
+        head=head,
+        variables=VARIABLES,
+        image_shape=DATASET.image_shape,
+        classes=CLASSES,
+        code=code,
+    )
+    return fingerprints.of_codes(pipeline, VARIABLES)
 
+
+def test_codes():
     def with_table(factor):
         def make(shape):
             code = scaled_sum(shape)._replace(systematic=False)
@@ -63,5 +87,30 @@ def test_codes():
 
         return make
 
-    marks = [of(scaled_sum), of("addition"), of(with_table(1)), of(with_table(2))]
-    assert len(set(marks)) == 4 and of(scaled_sum) == marks[0]
+    codes = [scaled_sum, "addition", with_table(1), with_table(2)]
+    marks = [of_code(code) for code in codes]
+    assert len(set(marks)) == 4 and of_code(scaled_sum) == marks[0]
+
+
+def test_what_a_code_says_of_itself():
+    def with_field(**fields):
+        return lambda shape: scaled_sum(shape)._replace(**fields)
+
+    def worker(factor):
+        return lambda params, frozen: jax.tree.map(
+            lambda x: factor * x[None], {**frozen}
+        )
+
+    base = scaled_sum(CodeShape(2, 1, (1, 1, 1), (1, 1, 1)))
+    codes = [
+        {},
+        {"systematic": not base.systematic},
+        {"quorum": Quorum("all_data")},
+        {"answers_always": False},
+        {"parity_worker": worker(1.0)},
+        {"parity_worker": worker(2.0)},
+        {"constants": lambda mean: {"mean": mean}},
+        {"constants": lambda mean: {"mean": 2 * mean}},
+    ]
+    marks = [of_code(with_field(**fields)) for fields in codes]
+    assert len(set(marks)) == len(codes)
