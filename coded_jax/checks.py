@@ -16,7 +16,8 @@ def require(name: str, value: object, holds: bool, accepted: str) -> None:
       ValueError: `holds` is False.
     """
     if not holds:
-        raise ValueError(f"{name}: {value!r} given, {accepted} accepted")
+        given = " ".join(map(str.strip, repr(value).splitlines()))  # arrays have many
+        raise ValueError(f"{name}: {given} given, {accepted} accepted")
 
 
 def first_line(error: BaseException) -> str:

@@ -6,18 +6,23 @@ that missing labels or images are read from others, and it takes any pixels.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from coded_jax.checks import require
+from coded_jax.settings import is_integer
 from coded_jax.types import Dataset, Split
 
 PARTS = ("train", "validation", "test")
 
 
-def require_dataset(dataset: Dataset) -> None:
+def require_dataset(dataset: Dataset) -> Dataset:
     """Checks the three parts of a data set, and its statistics.
+
+    Returns:
+      The data set, with classes, mean and deviation in numbers of Python.
 
     Raises:
       ValueError: one line that names the part or field, its value and what is accepted.
@@ -25,7 +30,7 @@ def require_dataset(dataset: Dataset) -> None:
     kind, fits = type(dataset).__name__, isinstance(dataset, Dataset)
     require("dataset", kind, fits, "a coded_jax.types.Dataset")
     classes = dataset.classes
-    whole = isinstance(classes, int | np.integer) and classes >= 2
+    whole = is_integer(classes) and classes >= 2
     require("classes", classes, whole, "a whole number of 2 or more")
     for name in PARTS:
         require_split(getattr(dataset, name), classes, name)
@@ -35,12 +40,13 @@ def require_dataset(dataset: Dataset) -> None:
         fits = images.shape[1:] == shape and images.dtype == pixels
         accepted = f"{pixels} {_shape_text('N', *shape)} as in train"
         require(f"{name}.images", _form(images), fits, accepted)
-    statistics = (dataset.mean, dataset.std)
+    mean, std = dataset.mean, dataset.std
     if pixels == np.uint8:
-        require_statistics(*statistics, shape[-1])
+        mean, std = require_statistics(mean, std, shape[-1])
     else:
         accepted = "None for both, since float32 images are taken as they are,"
-        require("mean, std", statistics, statistics == (None, None), accepted)
+        require("mean, std", (mean, std), mean is None and std is None, accepted)
+    return dataclasses.replace(dataset, classes=int(classes), mean=mean, std=std)
 
 
 def require_split(split: Split, classes: int, name: str = "data") -> None:
@@ -56,6 +62,8 @@ def require_split(split: Split, classes: int, name: str = "data") -> None:
       ValueError: there are no images, as many labels as images are not there, or one of
         them has another form.
     """
+    kind, fits = type(split).__name__, isinstance(split, Split)
+    require(name, kind, fits, "a coded_jax.types.Split")
     images, labels = split.images, split.labels
     require_images(images, f"{name}.images")
     total = len(images)
@@ -82,20 +90,35 @@ def require_images(images: Any, name: str = "images") -> None:
     require(name, _form(images), fits, accepted)
 
 
-def require_statistics(mean: Any, std: Any, channels: int) -> None:
+def require_statistics(
+    mean: Any, std: Any, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Checks the mean and deviation of uint8 images, in units of 255.
+
+    Args:
+      mean, std: `[channels]`, an array or a collection of numbers; or one number of
+        the only channel.
+      channels: of the images.
+
+    Returns:
+      Both in numbers of Python.
 
     Raises:
       ValueError: they are not `[channels]`, or not those of `images / 255`.
     """
-    for name, value, above in (("mean", mean, False), ("std", std, True)):
+
+    def numbers(name: str, value: Any, least: str, fits: np.ufunc) -> tuple[float, ...]:
         values = np.ravel(value)
-        fits = values.shape == (channels,) and np.issubdtype(values.dtype, np.number)
-        fits = fits and bool((values > 0 if above else values >= 0).all())
-        fits = fits and bool((values <= 1).all())  # False for a NaN
-        least = "more than 0" if above else "0"
+        sound = values.shape == (channels,) and np.issubdtype(values.dtype, np.number)
+        sound = sound and bool((fits(values, 0) & (values <= 1)).all())
         accepted = f"{channels} numbers of {least} to 1, of images / 255,"
-        require(name, value, fits, accepted)
+        require(name, value, sound, accepted)
+        return tuple(map(float, values))
+
+    return (
+        numbers("mean", mean, "0", np.greater_equal),
+        numbers("std", std, "more than 0", np.greater),
+    )
 
 
 def _form(array: Any) -> _Text:

@@ -57,8 +57,7 @@ def make_pipeline(
     height, width, channels = image_shape
     shape = (height, width, channels)
     if mean is not None and std is not None:
-        require_statistics(mean, std, channels)
-        mean, std = tuple(map(float, mean)), tuple(map(float, std))
+        mean, std = require_statistics(mean, std, channels)
     base, _ = own_base(blocks, head, variables, shape, classes)
     return build_pipeline(config, shape, classes, mean, std, mesh, base)
 

@@ -63,7 +63,7 @@ def protect(
         blocks cannot be split, `head` does not give logits, or the workdir is that of
         another CNN or other data.
     """
-    require_dataset(dataset)
+    dataset = require_dataset(dataset)
     base, variables = own_base(
         blocks, head, variables, dataset.image_shape, dataset.classes
     )

@@ -123,8 +123,7 @@ def train(
 def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
     """Returns a checked data set; of one part alone, all parts are that one."""
     if isinstance(data, Dataset):
-        require_dataset(data)
-        dataset = data
+        dataset = require_dataset(data)
     else:
         split = collect(data)
         require_split(split, model.classes)

@@ -1,11 +1,18 @@
 """What is wrong with a data set is one line, not a wrong answer."""
 
 import dataclasses
+import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coded_jax.data.checks import require_dataset, require_images, require_split
+from coded_jax.data.checks import (
+    require_dataset,
+    require_images,
+    require_split,
+    require_statistics,
+)
 from coded_jax.types import Dataset, Split
 
 CLASSES = 3
@@ -88,6 +95,9 @@ def test_sound_data_sets_pass():
         ({"mean": (0.5,)}, "mean: .* 2 numbers"),
         ({"mean": (0.5, float("nan"))}, "mean: "),
         ({"mean": ("a", "b")}, "mean: "),
+        ({"mean": np.full((2, 2), 0.5)}, "mean: "),
+        ({"test": None}, "test: 'NoneType' given, a coded_jax.types.Split"),
+        ({"test": (1, 2)}, "test: 'tuple' given, a coded_jax.types.Split"),
         ({"classes": 1}, "classes: 1 given"),
         ({"classes": 2.5}, "classes: 2.5 given"),
     ],
@@ -96,6 +106,31 @@ def test_what_is_wrong_is_one_line(changes, message):
     with pytest.raises(ValueError, match=f"^{message}") as error:
         require_dataset(dataclasses.replace(SOUND, **changes))
     assert "\n" not in str(error.value) and str(error.value).endswith("accepted")
+
+
+@pytest.mark.parametrize(
+    "convert", [list, np.array, jnp.array, lambda x: tuple(map(np.float32, x))]
+)
+def test_numbers_become_those_of_python(convert):
+    """They are hashed and written to a file later, whatever held them."""
+    given = dataclasses.replace(
+        SOUND,
+        classes=np.int64(CLASSES),
+        mean=convert(SOUND.mean),
+        std=convert(SOUND.std),
+    )
+    dataset = require_dataset(given)
+    json.dumps([dataset.classes, dataset.mean, dataset.std])
+    assert hash((dataset.classes, dataset.mean)) and dataset.classes == CLASSES
+    np.testing.assert_allclose(dataset.mean, SOUND.mean)
+    np.testing.assert_allclose(dataset.std, SOUND.std)
+    assert dataset.train is given.train
+
+
+def test_one_number_is_that_of_one_channel():
+    assert require_statistics(0.5, np.float32(0.25), 1) == ((0.5,), (0.25,))
+    with pytest.raises(ValueError, match="^mean: 0.5 given, 2 numbers"):
+        require_statistics(0.5, 0.25, 2)
 
 
 def test_one_part_and_images_alone():
