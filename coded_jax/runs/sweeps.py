@@ -113,7 +113,7 @@ def others(sweep: Sweep) -> list[str]:
 
 
 def require_same_flags(sweep: Sweep) -> None:
-    """Raises ValueError if a cell's folder was made with other flags."""
+    """Raises ValueError if a cell's folder was made with other settings."""
     defaults = Config().to_flags()
     for cell in sweep.cells:
         if (folder := sweep.workdir(cell)).exists():

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from coded_jax import settings
 from coded_jax.checks import require
+from coded_jax.codes.config import STAGES
 from coded_jax.data import groups
 from coded_jax.data.checks import require_dataset, require_split
 from coded_jax.data.streams import collect
@@ -144,5 +145,17 @@ def _open(
     marks = fingerprints.of_network(pipeline.base, frozen, model.image_shape)
     marks["code"] = fingerprints.of_codes(pipeline, frozen)
     marks["data"] = fingerprints.of_data(dataset)
-    flags = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
-    return open_workdir(path, RunFlags(settings.to_flags(config) | flags))
+    marks["split"] = fingerprints.digest([str(s.plan) for s in pipeline.stages], ())
+    of_functions = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
+    show_numbers = lambda values: ",".join(map(str, values or ("none",)))
+    of_pipeline = {
+        "k": str(pipeline.k),
+        "r": str(pipeline.r),
+        "stages": STAGES.show([stage.blocks for stage in pipeline.stages]),
+        "split": "group" if pipeline.separate else "image",
+        "precision": pipeline.dtype,
+        "mean": show_numbers(pipeline.mean),
+        "std": show_numbers(pipeline.std),
+    }
+    fixed = settings.to_flags(config) | of_pipeline | of_functions
+    return open_workdir(path, RunFlags(fixed))

@@ -71,7 +71,7 @@ def open_workdir(
       The absolute path.
 
     Raises:
-      ValueError: it cannot be written to, or was made with other flags.
+      ValueError: it cannot be written to, or was made with other settings.
     """
     folder = absolute(path, name)
     if write:
@@ -93,13 +93,13 @@ def open_workdir(
     added = {f for f in differing if f.startswith(BASELINE_MARK) and f not in earlier}
     if before is not None and (refused := sorted(differing - added - {*EXTENT})):
         pairs = ", ".join(
-            f"--{flag}={earlier.get(flag, 'unset')} there and "
+            f"{flag}={earlier.get(flag, 'unset')} there and "
             f"{flags.fixed.get(flag, 'unset')} now"
             for flag in refused
         )
         raise ValueError(
-            f"{name}: {os.fspath(path)!r} was made with other flags ({pairs}); "
-            f"give the same flags to resume it, or another --{name}"
+            f"{name}: {os.fspath(path)!r} was made with other settings ({pairs}); "
+            f"the same ones resume it, or give another {name}"
         )
     if write and (before is None or differing):
         write_atomically(folder / FLAGS, flags.text(folder))

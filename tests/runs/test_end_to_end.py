@@ -216,9 +216,11 @@ def test_runs_share_a_base_model(tmp_path, few_images, monkeypatch):
     assert not traced and "base" not in phases_of(tmp_path / "second")
     assert first["base"] == second["base"]
     assert first["steps"]["base"] == second["steps"]["base"] == 2
-    with pytest.raises(ValueError, match="^base_dir: .*made with other flags") as error:
+    with pytest.raises(
+        ValueError, match="^base_dir: .*made with other settings"
+    ) as error:
         run("third", base_epochs=2)
-    assert "--base_epochs=1 there and 2 now" in str(error.value)
+    assert "(base_epochs=1 there and 2 now)" in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "third").exists()
     with pytest.raises(

@@ -142,7 +142,7 @@ def test_a_code_that_is_a_function_is_given_again(run_of_a_function, tmp_path):
     with pytest.raises(ValueError, match="^code: others given"):
         coded_jax.load(path, code=negated, **NETWORK)
     copy = shutil.copytree(path, tmp_path / "copy")
-    with pytest.raises(ValueError, match="^workdir: .*made with other flags .*code"):
+    with pytest.raises(ValueError, match="^workdir: .*made with other settings .*code"):
         protect(copy, code=negated)
 
 

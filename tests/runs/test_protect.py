@@ -124,7 +124,7 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
         ("data", {"dataset": flipped}),
     ]
     for name, arguments in others:
-        there = rf"^workdir: .*\(--fingerprint_of_{name}=\w+ there and \w+ now\);"
+        there = rf"^workdir: .*\(fingerprint_of_{name}=\w+ there and \w+ now\);"
         with pytest.raises(ValueError, match=there):
             protect(workdir, **arguments)
 

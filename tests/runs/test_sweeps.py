@@ -65,7 +65,7 @@ def test_other_flags_are_refused_before_anything_is_lost(swept, parse_flags):
     folder, _ = swept
     before = (folder / "table.jsonl").read_text()
     message = main(parse_flags, folder, *GRID, "--epochs=0.4")
-    assert "was made with other flags (--epochs=0.2 there and 0.4 now)" in message
+    assert "was made with other settings (epochs=0.2 there and 0.4 now)" in message
     assert (folder / "table.jsonl").read_text() == before
 
 

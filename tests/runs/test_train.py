@@ -87,8 +87,28 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
         {"pipeline": make_pipeline(code=scaled_sum)},
     ]
     for arguments in others:
-        with pytest.raises(ValueError, match="^workdir: .* made with other flags"):
+        with pytest.raises(ValueError, match="^workdir: .* made with other settings"):
             train(workdir=tmp_path, **arguments)
+
+
+def test_a_folder_is_that_of_one_pipeline(tmp_path):
+    part = DATASET.train  # has no mean and deviation of its own
+    train(part, workdir=tmp_path)
+    others = {
+        "mean=0.5 there and 0.1 now": {"mean": (0.1,)},
+        "std=0.3 there and 0.1 now": {"std": (0.1,)},
+        "precision=float32 there and bfloat16 now": {"precision": "bfloat16"},
+        "k=2 there and 3 now": {"k": 3},
+        "r=1 there and 2 now": {"r": 2},
+        "fingerprint_of_split=.* there": {"grid": (1, 2)},
+        "split=image there and group now": {"split": "group"},
+    }
+    for differing, changes in others.items():
+        with pytest.raises(
+            ValueError, match=rf"other settings \(.*{differing}"
+        ) as error:
+            train(part, workdir=tmp_path, pipeline=make_pipeline(**changes))
+        assert "--" not in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
