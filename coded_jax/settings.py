@@ -21,6 +21,9 @@ import numbers
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from coded_jax.checks import require
 
 
@@ -192,14 +195,25 @@ def settings(record: Any) -> list[Setting]:
 def check(record: Any) -> None:
     """Checks each declared field of a record by itself.
 
+    Scalars of NumPy and JAX become Python's, lists and arrays tuples, so that a record
+    can be hashed, compared and written as JSON.
+
     Raises:
       ValueError: the first value that is not accepted, in one line.
     """
     for declared in settings(record):
-        value = getattr(record, declared.name)
+        value = _plain(getattr(record, declared.name))
+        # The dataclass is frozen, but not yet.
+        object.__setattr__(record, declared.name, value)
         unset = value is None and declared.default is None
         fits = unset or _holds(declared.accepted, value)
         require(declared.name, value, fits, declared.accepted.text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _holds(accepted: Accepted, value: Any) -> bool:

@@ -1,7 +1,10 @@
 """Settings are declared once: checks, forms in flags and documentation agree."""
 
 import dataclasses
+import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from coded_jax import settings
@@ -59,6 +62,37 @@ def test_values_that_are_not_accepted(name, value, accepted):
 
 def test_values_at_the_ends_are_accepted():
     Sizes(k=1), Sizes(k=11), Sizes(decay=0), Sizes(width=1), Sizes(width=None)
+
+
+@pytest.mark.parametrize(
+    "name, value, plain",
+    [
+        ("k", np.int64(3), 3),
+        ("k", jnp.int32(3), 3),
+        ("rate", np.float32(0.25), 0.25),
+        ("rate", jnp.asarray(0.25), 0.25),
+        ("kind", np.str_("b"), "b"),
+        ("steps", [1, np.int32(2)], (1, 2)),
+        ("steps", np.array([[1, 2], [3, 4]]), ((1, 2), (3, 4))),
+        ("width", np.uint8(4), 4),
+        ("fast", np.bool_(True), True),
+    ],
+)
+def test_scalars_and_arrays_become_plain_values(name, value, plain):
+    record = Sizes(**{name: value})
+    same = Sizes(**{name: plain})
+    assert record == same and hash(record) == hash(same)
+    fields = dataclasses.asdict(record)
+    assert json.loads(json.dumps(fields)) == json.loads(
+        json.dumps(dataclasses.asdict(same))
+    )
+    assert settings.to_flags(record) == settings.to_flags(same)
+
+
+@pytest.mark.parametrize("name", ["k", "rate", "width"])
+def test_arrays_of_several_numbers_are_no_number(name):
+    with pytest.raises(ValueError, match=rf"^{name}: \(1, 2\) given, "):
+        Sizes(**{name: np.array([1, 2])})
 
 
 def test_a_registry_accepts_later_entries():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from coded_jax.runs.build import build_pipeline
@@ -89,6 +90,13 @@ def test_survives_json():
     assert (
         Config.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
     )
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    numbers = {"k": 4, "batch_size": 16, "learning_rate": 0.5, "grid": (2, 2)}
+    config = Config(**{name: np.asarray(value) for name, value in numbers.items()})
+    assert config == Config(**numbers)
+    assert json.dumps(config.to_json()) == json.dumps(Config(**numbers).to_json())
 
 
 def test_flags_leave_out_what_is_unset():
