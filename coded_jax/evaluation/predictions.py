@@ -48,7 +48,7 @@ class Prediction(NamedTuple):
 
     Attributes:
       logits: float32 `[..., classes]`; NaN where there is no answer.
-      expected: int32, classes by the uncoded base model.
+      expected: int32, classes by the uncoded base model; -1 if not finite.
       labels: int32; -1 for what is not to be counted.
       error: float32, mean squared error of the features that the head is given; NaN
         where an image of the input has no answer.
@@ -120,9 +120,9 @@ def take_rows(
 def predict_uncoded(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the base model's features, float32, and its classes, int32 `[B, ...]`."""
+    """Returns the base model's features, float32, and its classes, see `classes_of`."""
     features = base_features(pipeline, frozen, images).astype(jnp.float32)
-    return features, pipeline.base.head(frozen, features).argmax(-1)
+    return features, classes_of(pipeline.base.head(frozen, features))
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "size"))

@@ -77,6 +77,12 @@ def test_float_images_are_taken_as_they_are(model):
     assert evaluation.mean == expected.mean and evaluation.worst == expected.worst
 
 
+def test_images_that_are_no_numbers_are_wrong_in_the_base_model_too():
+    images, labels = np.full(TEST.images.shape, np.nan, "f"), np.zeros(20, int)
+    evaluation = coded_jax.evaluate(make_model(None, None), (images, labels))
+    assert evaluation.base_accuracy == evaluation.mean[0] == evaluation.mean[1] == 0
+
+
 def test_it_prints_a_table(model):
     evaluation = coded_jax.evaluate(model, TEST)
     heading, columns, *rows = str(evaluation).splitlines()
