@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from typing import Any
+
 
 def require(name: str, value: object, holds: bool, accepted: str) -> None:
     """Raises an error that names an argument unless its value is accepted.
@@ -18,6 +22,66 @@ def require(name: str, value: object, holds: bool, accepted: str) -> None:
     if not holds:
         given = " ".join(map(str.strip, repr(value).splitlines()))  # arrays have many
         raise ValueError(f"{name}: {given} given, {accepted} accepted")
+
+
+def require_type(name: str, value: object, kind: type, accepted: str) -> None:
+    """Checks the type of an argument, which an error names in the place of its value.
+
+    Raises:
+      ValueError: `value` is no `kind`.
+    """
+    require(name, type(value).__name__, isinstance(value, kind), accepted)
+
+
+def require_shape(name: str, array: object, *accepted: int | str) -> None:
+    """Checks the shape of an array.
+
+    Args:
+      name: of the argument.
+      array: that was given.
+      accepted: for each axis its size, or a letter for any.
+
+    Raises:
+      ValueError: it has another shape, or is no array.
+    """
+    shape = getattr(array, "shape", None)
+    fits = shape is not None and len(shape) == len(accepted)
+    fits = fits and all(
+        isinstance(size, str) or size == own
+        for own, size in zip(shape, accepted, strict=True)
+    )
+    given = type(array).__name__ if shape is None else f"shape {tuple(shape)}"
+    require(name, Text(given), fits, f"[{', '.join(map(str, accepted))}]")
+
+
+def require_sizes(
+    name: str, value: Any, letters: str, least: float = 1
+) -> tuple[int, ...]:
+    """Checks whole numbers, and returns them as Python's.
+
+    Args:
+      name: of the argument.
+      value: that was given.
+      letters: of the sizes, as `(H, W, C)`.
+      least: which no size is below.
+
+    Raises:
+      ValueError: they are not as many, no whole numbers, or too small.
+    """
+    try:
+        sizes = tuple(map(operator.index, value))
+    except TypeError:
+        sizes = ()
+    fits = len(sizes) == letters.count(",") + 1 and min(sizes) >= least
+    more = "" if least == -math.inf else f" of {least} or more"
+    require(name, value, fits, f"{letters}, whole numbers{more},")
+    return sizes
+
+
+class Text(str):
+    """Text that stands in an error without quotes."""
+
+    __repr__ = str.__str__
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.checks import require
+from coded_jax.checks import Text, require, require_type
 from coded_jax.settings import is_integer
 from coded_jax.types import Dataset, Split
 
@@ -27,8 +27,7 @@ def require_dataset(dataset: Dataset) -> Dataset:
     Raises:
       ValueError: one line that names the part or field, its value and what is accepted.
     """
-    kind, fits = type(dataset).__name__, isinstance(dataset, Dataset)
-    require("dataset", kind, fits, "a coded_jax.types.Dataset")
+    require_type("dataset", dataset, Dataset, "a coded_jax.types.Dataset")
     classes = dataset.classes
     whole = is_integer(classes) and classes >= 2
     require("classes", classes, whole, "a whole number of 2 or more")
@@ -62,8 +61,7 @@ def require_split(split: Split, classes: int, name: str = "data") -> None:
       ValueError: there are no images, as many labels as images are not there, or one of
         them has another form.
     """
-    kind, fits = type(split).__name__, isinstance(split, Split)
-    require(name, kind, fits, "a coded_jax.types.Split")
+    require_type(name, split, Split, "a coded_jax.types.Split")
     images, labels = split.images, split.labels
     require_images(images, f"{name}.images")
     total = len(images)
@@ -121,16 +119,10 @@ def require_statistics(
     )
 
 
-def _form(array: Any) -> _Text:
+def _form(array: Any) -> Text:
     dtype = getattr(array, "dtype", type(array).__name__)
-    return _Text(f"{dtype} {_shape_text(*np.shape(array))}")
+    return Text(f"{dtype} {_shape_text(*np.shape(array))}")
 
 
 def _shape_text(*sizes: Any) -> str:
     return f"[{', '.join(map(str, sizes))}]"
-
-
-class _Text(str):
-    """Text that stands in an error without quotes."""
-
-    __repr__ = str.__str__

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from coded_jax.checks import require_shape, require_type
 from coded_jax.splitting.plan import SplitPlan
 
 
@@ -23,12 +24,9 @@ def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
     Raises:
       ValueError: the images do not have the plan's shape.
     """
-    expected = (plan.rows.size, plan.columns.size, plan.channels)
-    if images.ndim != 4 or images.shape[1:] != expected:
-        raise ValueError(
-            f"images: shape {images.shape} given, [B, {', '.join(map(str, expected))}] "
-            "accepted"
-        )
+    require_type("plan", plan, SplitPlan, "a SplitPlan, as of make_plan,")
+    sizes = (plan.rows.size, plan.columns.size, plan.channels)
+    require_shape("images", images, "B", *sizes)
     return jnp.stack(
         [
             images[:, i : i + plan.rows.window, j : j + plan.columns.window]
@@ -84,7 +82,12 @@ def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
 
     Returns:
       `[B, M*, M'*, D]`.
+
+    Raises:
+      ValueError: the shares do not have the plan's shape.
     """
+    require_type("plan", plan, SplitPlan, "a SplitPlan, as of make_plan,")
+    require_shape("shares", shares, plan.k, "B", *plan.share_shape)
     rows, columns = plan.grid
     strips = []
     for i in range(rows):

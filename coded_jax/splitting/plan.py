@@ -11,11 +11,12 @@ LeNet-5, this is the exact receptive-field window and nothing is cut.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
 
-from coded_jax.checks import first_line
+from coded_jax.checks import first_line, require_sizes
 from coded_jax.splitting.receptive_field import Analysis, Field, analyse
 from coded_jax.types import PyTree
 
@@ -125,6 +126,9 @@ def make_plan(
       ValueError: `grid` leaves a piece without features or makes a piece as large as
         the image, or `f_conv` cannot be split.
     """
+    height, width, channels = require_sizes("image_shape", image_shape, "(H, W, C)")
+    image_shape = (height, width, channels)
+    grid_sizes = require_sizes("grid", grid, "(rows, columns)", least=-math.inf)
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
         _plan_axis(name, field, size, features, parts)
@@ -133,7 +137,7 @@ def make_plan(
             whole.fields,
             image_shape[:2],
             whole.features[:2],
-            grid,
+            grid_sizes,
             strict=True,
         )
     )

@@ -208,3 +208,23 @@ def test_images_of_another_shape_are_refused(lenet, shape):
     plan = make_plan(*lenet_args(lenet), (2, 1))
     with pytest.raises(ValueError, match=r"^images: .* \[B, 28, 28, 1\] accepted"):
         split(plan, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 5, 2, 4, 3), (2, 5, 4, 4, 3), (2, 5, 1, 4, 3), (2, 2, 4, 3)]
+)
+def test_shares_of_another_shape_are_refused(shape):
+    plan = SplitPlan(
+        AxisPlan(8, 4, (0, 4), 4, 2, (0, 0)), AxisPlan(8, 8, (0,), 4, 4, (0,)), 1, 3
+    )
+    assert merge(plan, jnp.zeros((2, 5, 2, 4, 3))).shape == (5, 4, 4, 3)
+    with pytest.raises(ValueError, match=r"^shares: .* \[2, B, 2, 4, 3\] accepted"):
+        merge(plan, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("function", [split, merge])
+def test_what_is_no_plan_or_no_array_is_refused(function):
+    with pytest.raises(ValueError, match="^plan: 'tuple' given, a SplitPlan"):
+        function((2, 1), jnp.zeros((2, 28, 28, 1)))
+    with pytest.raises(ValueError, match=r"^(images|shares): list given, \[.*\] acc"):
+        function(plan_of(jnp.tanh, (8, 8, 1), (2, 1)), [0])

@@ -5,6 +5,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
@@ -85,6 +86,26 @@ def test_empty_pieces_are_refused(lenet, parts):
     for grid, name in (((parts, 1), "rows"), ((1, parts), "columns")):
         with pytest.raises(ValueError, match=f"^k: {parts} pieces along the {name} "):
             make_plan(*lenet_args(lenet), grid)
+
+
+@pytest.mark.parametrize("grid", [2, "2x1", (2,), (2.0, 1), (2, 1, 1), None])
+def test_what_is_no_grid_is_refused(lenet, grid):
+    with pytest.raises(ValueError, match=r"^grid: .* given, \(rows, columns\), whole"):
+        make_plan(*lenet_args(lenet), grid)
+
+
+@pytest.mark.parametrize("shape", [28, (28, 28), (28.0, 28, 1), (0, 28, 1), "abc"])
+def test_what_is_no_shape_of_images_is_refused(lenet, shape):
+    base, variables, _ = lenet_args(lenet)
+    with pytest.raises(ValueError, match=r"^image_shape: .* given, \(H, W, C\), whole"):
+        make_plan(base, variables, shape, (2, 1))
+
+
+def test_numpy_counts_become_those_of_python(lenet):
+    base, variables, shape = lenet_args(lenet)
+    plan = make_plan(base, variables, np.array(shape), np.array([2, 1]))
+    assert plan == make_plan(*lenet_args(lenet), (2, 1))
+    assert type(plan.rows.size) is type(plan.channels) is int
 
 
 def test_accepted_numbers_of_pieces_are_named(lenet):
