@@ -219,7 +219,7 @@ def _plain(value: Any) -> Any:
 def _holds(accepted: Accepted, value: Any) -> bool:
     try:
         return accepted.holds(value)
-    except TypeError:  # a value of another type, which cannot be compared
+    except (TypeError, ValueError):  # a value of another type or structure
         return False
 
 

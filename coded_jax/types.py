@@ -114,6 +114,8 @@ class Code(NamedTuple):
         whose `decode` does more than the pattern needs; if None, it does not.
       constants: `mean shares [k, M, M', D] -> params` of a code that is not trained
         but depends on the mean of its shares over the training images.
+      nonnegative: whether no decoded share has a negative value, so that the code is
+        only of use for features without any.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -125,6 +127,7 @@ class Code(NamedTuple):
     parity_worker: Callable[[PyTree, PyTree], PyTree] | None = None
     decode_flops: Callable[[tuple[int, ...]], int] | None = None
     constants: Callable[[jax.Array], PyTree] | None = None
+    nonnegative: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -58,7 +58,14 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return _blank_parity(pieces, shape.r)
 
-    return Code(init, encode, decode, code.systematic, ALL_DATA)
+    return Code(
+        init,
+        encode,
+        decode,
+        code.systematic,
+        ALL_DATA,
+        nonnegative=code.nonnegative,
+    )
 
 
 NO_PARITY = CodeEntry(

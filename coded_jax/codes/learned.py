@@ -133,7 +133,7 @@ def _systematic_code(k: int, encoder: Any, decoder: Any, nonnegative: bool) -> C
         decoded = jax.nn.relu(decoded) if nonnegative else decoded
         return jnp.where(arrived, filled, decoded)
 
-    return Code(_no_init, encode, decode, systematic=True)
+    return Code(_no_init, encode, decode, systematic=True, nonnegative=nonnegative)
 
 
 ENTRY = CodeEntry(

@@ -9,7 +9,6 @@ from typing import Any
 from coded_jax import settings
 from coded_jax.checks import require
 from coded_jax.codes import CODES, AnyCode, CodeConfig, is_code, name_of
-from coded_jax.codes.erasures import harmful
 from coded_jax.data import DATASETS
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.models import BASE_MODELS
@@ -26,12 +25,11 @@ from coded_jax.settings import (
     setting,
     tuple_of,
 )
-from coded_jax.training.config import MAX_EPOCHS, TrainConfig
+from coded_jax.training.config import MAX_EPOCHS, TrainConfig, require_patterns
 
 SCHEDULES = ("cosine", "constant")
 OWN = "own"
 """Data set and base model that are given to `protect`, not looked up by name."""
-LIGHTEST, HEAVIEST = 1e-6, 1e6
 
 CODES_FORM = tuple_of(settings.Form(str, name_of, "a code"), ",", "codes as mds,berrut")
 
@@ -148,23 +146,8 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
         CodeConfig.__post_init__(self)
         TrainConfig.__post_init__(self)
         EvaluationConfig.__post_init__(self)
-        require("l", self.l, self.most_lost <= self.r, f"0..r, here 0..{self.r}")
+        require_patterns(self, self.k, self.r)
         require("tried", self.tried, self.most_tried <= self.n, f"0..{self.n}")
-        self._check_pattern_weights()
-
-    def _check_pattern_weights(self) -> None:
-        weights = self.pattern_weights
-        if not weights:
-            return
-        lost = [pattern for pattern, _ in weights]
-        drawn = set(harmful(self.k, self.n, self.most_lost))
-        fits = len(set(lost)) == len(lost) and set(lost) <= drawn
-        fits = fits and all(LIGHTEST <= weight <= HEAVIEST for _, weight in weights)
-        accepted = (
-            f"patterns that lose a data piece and at most {self.most_lost} of "
-            f"{self.n} results, each once, with weights of 1e-6..1e6,"
-        )
-        require("pattern_weights", weights, fits, accepted)
 
     @property
     def most_lost(self) -> int:

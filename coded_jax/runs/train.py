@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from coded_jax import settings
@@ -29,7 +30,7 @@ from coded_jax.runs.progress import live_table
 from coded_jax.runs.regime import Regime
 from coded_jax.runs.workdir import RunFlags, checkpoint_folder, open_workdir
 from coded_jax.training import losses, tasks
-from coded_jax.training.config import TrainConfig
+from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import FitConfig, fit
 from coded_jax.training.signals import stop_requests
 from coded_jax.types import Dataset, PyTree, Split
@@ -64,11 +65,13 @@ def train(
       The coded model, without `results`; `evaluate` tries it.
 
     Raises:
-      ValueError: data are not sound, or fewer than a batch, or the folder is that of
-        another training.
+      ValueError: data are not sound, fewer than a batch, or have other statistics than
+        the pipeline; features are negative, or erasure patterns cannot occur, with its
+        code; or the folder is that of another training.
       training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
     """
     config = config or TrainConfig()
+    require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     key = jax.random.key(config.seed)
@@ -84,6 +87,8 @@ def train(
     if all(stage.code.constants for stage in pipeline.stages):
         params = losses.constants(pipeline, frozen, arrays["images"])
         return model._replace(params=params)
+    if any(stage.code.nonnegative for stage in pipeline.stages):
+        losses.require_nonnegative(pipeline, frozen, arrays["images"])
     if config.code_augmentation == "none":
         arrays = losses.with_targets(pipeline, frozen, arrays)
     regime = Regime(
@@ -130,6 +135,11 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
         require_split(split, model.classes)
         dataset = Dataset("own", model.classes, split, split, split, (), ())
     model.check_images(dataset.train.images[: model.pipeline.images_per_input])
+    if isinstance(data, Dataset):
+        statistics = (dataset.mean, dataset.std)
+        own = (model.pipeline.mean, model.pipeline.std)
+        fits = own == statistics or np.allclose(own, statistics)
+        require("mean, std", statistics, fits, f"{own}, those of the pipeline,")
     fits = dataset.classes == model.classes
     require("classes", dataset.classes, fits, f"{model.classes}, those of the head,")
     few = slice(config.train_images)

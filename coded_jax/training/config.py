@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
+from typing import Any
 
 from coded_jax.checks import require
-from coded_jax.codes.erasures import DRAWS, Pattern
+from coded_jax.codes.erasures import DRAWS, Pattern, harmful
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.evaluation.predictions import STAGE_LOSSES
 from coded_jax.settings import (
     FLOAT,
     INTEGER,
+    Accepted,
     Form,
     at_least,
     check,
     integers,
+    is_integer,
     more_than,
     one_of,
     setting,
@@ -23,6 +27,7 @@ from coded_jax.settings import (
 
 STAGE_TRAININGS = ("end_to_end", "per_stage")
 MAX_EPOCHS = 1e6
+LIGHTEST, HEAVIEST = 1e-6, 1e6
 PATTERN = tuple_of(INTEGER, "+", "indices as 0+4")
 
 
@@ -39,6 +44,16 @@ def _show_weight(pair: tuple[Pattern, float]) -> str:
 PATTERN_WEIGHTS = tuple_of(
     Form(_parse_weight, _show_weight, "0+4:8"), ",", "patterns and weights as 0+4:8,1:2"
 )
+
+
+def _are_weights(value: Any) -> bool:
+    """Returns whether a value is a tuple of patterns with their weights."""
+    return isinstance(value, tuple) and all(
+        isinstance(pattern, tuple)
+        and all(map(is_integer, pattern))
+        and isinstance(weight, numbers.Real)
+        for pattern, weight in value
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +89,8 @@ class TrainConfig:
     pattern_weights: tuple[tuple[Pattern, float], ...] = setting(
         (),
         "how many times as often a pattern is drawn, as 0+4:8,1:0.5",
-        form=PATTERN_WEIGHTS,
+        Accepted(_are_weights, "patterns and weights as (((0, 4), 8.0), ((1,), 2.0)),"),
+        PATTERN_WEIGHTS,
     )
     code_augmentation: str = setting(
         "none", "of the images that codes are trained on", one_of(AUGMENTATIONS)
@@ -110,3 +126,29 @@ class TrainConfig:
             weight = getattr(self, name)
             fits = weight == 0 or self.stage_training == "end_to_end"
             require(name, weight, fits, "0 with stage_training=per_stage")
+
+
+def require_patterns(config: TrainConfig, k: int, r: int) -> None:
+    """Checks that erasure patterns of a training can occur with a code.
+
+    Args:
+      config: of the training.
+      k, r: data and parity pieces of the code.
+
+    Raises:
+      ValueError: more results are lost than it has parity pieces, or a pattern has a
+        weight that is never drawn.
+    """
+    most = r if config.l is None else config.l
+    require("l", config.l, most <= r, f"0..r, here 0..{r}")
+    weights = config.pattern_weights
+    if not weights:
+        return
+    lost = [pattern for pattern, _ in weights]
+    fits = len(set(lost)) == len(lost) and set(lost) <= set(harmful(k, k + r, most))
+    fits = fits and all(LIGHTEST <= weight <= HEAVIEST for _, weight in weights)
+    accepted = (
+        f"patterns that lose a data piece and at most {most} of {k + r} results, each "
+        "once, with weights of 1e-6..1e6,"
+    )
+    require("pattern_weights", weights, fits, accepted)

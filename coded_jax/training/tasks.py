@@ -15,7 +15,7 @@ from coded_jax.data.augmentation import augment
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.training.config import TrainConfig
+from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Task
 from coded_jax.training.losses import base_losses, coded_losses
 from coded_jax.types import Dataset, PyTree, Split
@@ -137,8 +137,12 @@ def sample_erasures(
     Returns:
       Bool `[n, B]`, True where the result arrived; `[S, n, B]` where each of S coded
       stages loses results of its own.
+
+    Raises:
+      ValueError: see `training.config.require_patterns`.
     """
     config = config or TrainConfig()
+    require_patterns(config, pipeline.k, pipeline.r)
     k, n = pipeline.k, pipeline.n
     most_lost = pipeline.r if config.l is None else config.l
 

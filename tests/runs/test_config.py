@@ -70,6 +70,10 @@ from coded_jax.types import BaseModel
         ("pattern_weights", (((0,), 1e300),), r"1e-6\.\.1e6"),
         ("pattern_weights", (((0,), float("nan")),), r"1e-6\.\.1e6"),
         ("pattern_weights", (((0,), 2.0), ((0,), 3.0)), "each once"),
+        ("pattern_weights", ((0,), 2.0), "patterns and weights as"),
+        ("pattern_weights", {(0,): 2.0}, "patterns and weights as"),
+        ("pattern_weights", (((0,), "2"),), "patterns and weights as"),
+        ("pattern_weights", 3, "patterns and weights as"),
     ],
 )
 def test_out_of_range(field, value, accepted):

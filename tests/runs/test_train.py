@@ -128,6 +128,19 @@ def test_a_folder_is_that_of_one_pipeline(tmp_path):
             {"pipeline": make_pipeline(None, None)},
             r"images: uint8 \[1, .* given, float32",
         ),
+        (
+            {"pipeline": make_pipeline(std=(0.1,))},
+            r"mean, std: \(\(0.5,\), \(0.3,\)\) given, \(\(0.5,\), \(0.1,\)\), those",
+        ),
+        ({"config": coded_jax.TrainConfig(l=2)}, r"l: 2 given, 0\.\.r, here 0\.\.1"),
+        (
+            {"config": coded_jax.TrainConfig(pattern_weights=(((0, 1), 2),))},
+            "pattern_weights: .* given, patterns that lose a data piece and at most 1",
+        ),
+        (
+            {"pipeline": make_pipeline(nonnegative=True)},
+            "nonnegative: True given, False accepted where features are negative",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(options, message):

@@ -432,6 +432,19 @@ def test_per_stage_training_of_the_first_stage_is_that_of_it_alone(images):
     )
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"l": 2}, r"l: 2 given, 0\.\.r, here 0\.\.1 accepted"),
+        ({"pattern_weights": (((7,), 2.0),)}, r"pattern_weights: \(\(\(7,\), 2"),
+    ],
+)
+def test_draws_of_erasures_that_cannot_be(lenet, settings, message):
+    pipe = make_pipeline(*lenet, codes.zero_fill)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        tasks.sample_erasures(jax.random.key(0), pipe, 4, TrainConfig(**settings))
+
+
 @pytest.mark.parametrize("systematic", [True, False])
 @pytest.mark.parametrize("stage_losses", ["held", "per_stage"])
 def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
