@@ -15,7 +15,7 @@ from coded_jax.codes import CodeConfig
 from coded_jax.data.checks import require_statistics
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
-from coded_jax.runs.config import OWN, Config
+from coded_jax.runs.config import OWN, BaseConfig, Config
 from coded_jax.types import BaseModel, Block, PyTree
 
 
@@ -67,13 +67,15 @@ def own_config(settings: dict[str, Any], accepted: type) -> Config:
 
     Args:
       settings: by name.
-      accepted: the record of which they may be fields, `CodeConfig` or `Config`.
+      accepted: the record of which they may be fields, `CodeConfig` or `Config`; but
+        not those of `BaseConfig`, since the CNN is trained already.
 
     Raises:
       ValueError: a setting is unknown or out of range.
     """
     fixed: dict[str, Any] = {"dataset": OWN, "base_model": OWN}
-    names = {field.name for field in dataclasses.fields(accepted)} - fixed.keys()
+    names = {field.name for field in dataclasses.fields(accepted)}
+    names -= {field.name for field in dataclasses.fields(BaseConfig)}
     unknown = sorted(settings.keys() - names)
     require("settings", unknown, not unknown, f"some of {sorted(names)}")
     return Config(**{"recipe": "systematic", **settings, **fixed})

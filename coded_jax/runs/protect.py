@@ -53,7 +53,8 @@ def protect(
         left on the disk.
       devices, mesh: see `make_mesh`.
       console: where progress is shown; standard error if None.
-      settings: any other field of `Config`: `k`, `r`, `epochs`, `recipe`, ...
+      settings: fields of `Config`: `k`, `r`, `epochs`, `recipe`, ...; but not those of
+        `BaseConfig`, since the CNN is trained already.
 
     Returns:
       The coded model; its `results` are the content of `results.json`.

@@ -135,6 +135,11 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
         ({"blocks": []}, r"blocks: \[\] given, a function, or one"),
         ({"blocks": [3]}, r"blocks: \[3\] given"),
         ({"foo": 3}, r"settings: \['foo'\] given"),
+        (
+            {"base_epochs": 3, "augmentation": "shift", "base_model": "lenet5"},
+            r"settings: \['augmentation', 'base_epochs', 'base_model'\] given, some of "
+            r"\['baselines', 'batch_size', 'code', ",
+        ),
         ({"k": 1}, "k: 1 given"),
         ({"variables": {"kernel": "text"}}, "variables: a pytree of arrays"),
         (
