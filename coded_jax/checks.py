@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 
 def require(name: str, value: object, holds: bool, accepted: str) -> None:
@@ -24,7 +27,7 @@ def require(name: str, value: object, holds: bool, accepted: str) -> None:
         raise ValueError(f"{name}: {given} given, {accepted} accepted")
 
 
-def require_type(name: str, value: object, kind: type, accepted: str) -> None:
+def require_type(name: str, value: object, kind: Any, accepted: str) -> None:
     """Checks the type of an argument, which an error names in the place of its value.
 
     Raises:
@@ -50,8 +53,18 @@ def require_shape(name: str, array: object, *accepted: int | str) -> None:
         isinstance(size, str) or size == own
         for own, size in zip(shape, accepted, strict=True)
     )
-    given = type(array).__name__ if shape is None else f"shape {tuple(shape)}"
-    require(name, Text(given), fits, f"[{', '.join(map(str, accepted))}]")
+    require(name, array_form(array), fits, shape_text(accepted))
+
+
+def array_form(array: Any) -> Text:
+    """Returns dtype and shape as `uint8 [2, 28, 28, 1]`; the type of what has none."""
+    dtype = getattr(array, "dtype", type(array).__name__)
+    return Text(f"{dtype} {shape_text(np.shape(array))}")
+
+
+def shape_text(sizes: Iterable[object]) -> str:
+    """Returns sizes as `[2, 28, 28, 1]`."""
+    return f"[{', '.join(map(str, sizes))}]"
 
 
 def require_sizes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -44,13 +45,14 @@ def pattern_of(lost: Iterable[int], n: int) -> Pattern:
     """
     accepted = f"a collection of distinct indices in 0..{n - 1}"
     require("lost", lost, isinstance(lost, Iterable), accepted)
-    indices = tuple(lost)
-    whole = all(
-        isinstance(i, int | np.integer) and not isinstance(i, bool) and 0 <= i < n
-        for i in indices
-    )
-    require("lost", indices, whole and len(set(indices)) == len(indices), accepted)
-    return tuple(sorted(map(int, indices)))
+    items = tuple(lost)
+    try:
+        indices = [operator.index(i) for i in items if not isinstance(i, bool)]
+    except TypeError:  # an array of bools, real numbers, a tracer
+        indices = []
+    distinct = {i for i in indices if 0 <= i < n}
+    require("lost", items, len(distinct) == len(items), accepted)
+    return tuple(sorted(distinct))
 
 
 def available(lost: Iterable[int], n: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.checks import Text, require, require_type
+from coded_jax.checks import array_form, require, require_type, shape_text
 from coded_jax.settings import is_integer
 from coded_jax.types import Dataset, Split
 
@@ -37,8 +37,8 @@ def require_dataset(dataset: Dataset) -> Dataset:
     for name in PARTS:
         images = getattr(dataset, name).images
         fits = images.shape[1:] == shape and images.dtype == pixels
-        accepted = f"{pixels} {_shape_text('N', *shape)} as in train"
-        require(f"{name}.images", _form(images), fits, accepted)
+        accepted = f"{pixels} {shape_text(('N', *shape))} as in train"
+        require(f"{name}.images", array_form(images), fits, accepted)
     mean, std = dataset.mean, dataset.std
     if pixels == np.uint8:
         mean, std = require_statistics(mean, std, shape[-1])
@@ -68,7 +68,7 @@ def require_split(split: Split, classes: int, name: str = "data") -> None:
     whole = np.issubdtype(getattr(labels, "dtype", None), np.integer)
     fits = whole and np.shape(labels) == (total,)
     accepted = f"an integer array [{total}], the class of every image,"
-    require(f"{name}.labels", _form(labels), fits, accepted)
+    require(f"{name}.labels", array_form(labels), fits, accepted)
     values = np.asarray(labels)
     wrong = values[(values < 0) | (values >= classes)]
     least = int(wrong[0]) if wrong.size else 0
@@ -85,7 +85,7 @@ def require_images(images: Any, name: str = "images") -> None:
     pixels = dtype in (np.uint8, np.float32)
     fits = pixels and np.ndim(images) == 4 and min(np.shape(images)) >= 1
     accepted = "one or more as uint8 [N, H, W, C], or normalised ones as float32,"
-    require(name, _form(images), fits, accepted)
+    require(name, array_form(images), fits, accepted)
 
 
 def require_statistics(
@@ -117,12 +117,3 @@ def require_statistics(
         numbers("mean", mean, "0", np.greater_equal),
         numbers("std", std, "more than 0", np.greater),
     )
-
-
-def _form(array: Any) -> Text:
-    dtype = getattr(array, "dtype", type(array).__name__)
-    return Text(f"{dtype} {_shape_text(*np.shape(array))}")
-
-
-def _shape_text(*sizes: Any) -> str:
-    return f"[{', '.join(map(str, sizes))}]"

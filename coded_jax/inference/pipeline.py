@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from coded_jax.checks import array_form, require, require_shape, require_type
 from coded_jax.codes.quorum import suffices_where
 from coded_jax.devices import placement
 from coded_jax.devices.placement import PieceMap, run_locally
@@ -272,7 +273,11 @@ def infer(
 
     Returns:
       Logits, float32 `[B, ..., classes]`.
+
+    Raises:
+      ValueError: an argument has another form.
     """
+    require_inputs(pipeline, params, images, available)
 
     def infer_part(spread: PieceMap, frozen, params, images, available) -> jax.Array:
         features = up_to_decoder(pipeline, frozen, params, images, spread)
@@ -284,6 +289,31 @@ def infer(
     infer_all = placement.data_parallel(pipeline.mesh, infer_part, axes)
     logits = infer_all(frozen, params, images, available)
     return placement.replicated(pipeline.mesh, logits)
+
+
+def require_inputs(
+    pipeline: Pipeline, params: PyTree, images: jax.Array, available: jax.Array
+) -> None:
+    """Checks the arguments of `infer` and of the training loss, but the variables.
+
+    Raises:
+      ValueError: one has another form.
+    """
+    require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
+    stages, n = len(pipeline.stages), pipeline.n
+    fits = isinstance(params, Sequence) and len(params) == stages
+    accepted = f"a tuple with one entry for each of {stages} coded stages"
+    require("params", type(params).__name__, fits, accepted)
+    require_shape("images", images, "B", "H", "W", "C")
+    batch = images.shape[0]
+    shape = getattr(available, "shape", ())
+    fits = shape[-2:] in ((n, 1), (n, batch)) and shape[:-2] in ((), (stages,))
+    accepted = (
+        f"bool [{n}, B] or [{n}, 1], or one for each stage as [{stages}, {n}, ...], "
+        f"with a B of {batch}"
+    )
+    fits = fits and available.dtype == bool
+    require("available", array_form(available), fits, accepted)
 
 
 def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:

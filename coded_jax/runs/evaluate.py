@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require
+from coded_jax.checks import require, require_type
 from coded_jax.codes import erasures
 from coded_jax.data import groups
 from coded_jax.data.checks import require_split
@@ -19,6 +19,7 @@ from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.evaluation.predictions import STAGE_LOSSES, Prediction
 from coded_jax.runs.coded_model import CodedModel
+from coded_jax.settings import is_integer
 from coded_jax.types import Split
 
 
@@ -85,9 +86,12 @@ def evaluate(
     Raises:
       ValueError: there are no images, or images or labels have another form.
     """
+    accepted = "a CodedModel, as of load, protect or train,"
+    require_type("model", model, CodedModel, accepted)
     n, classes = model.pipeline.n, model.classes
     count = model.pipeline.r if most_lost is None else most_lost
-    require("most_lost", count, 0 <= count <= n, f"0..{n}")
+    fits = is_integer(count) and 0 <= count <= n
+    require("most_lost", count, fits, f"0..{n}")
     fits = stage_losses in STAGE_LOSSES
     require("stage_losses", stage_losses, fits, f"one of {list(STAGE_LOSSES)}")
     patterns = erasures.patterns_up_to(n, count)

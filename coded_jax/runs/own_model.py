@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coded_jax.checks import first_line, require
+from coded_jax.checks import first_line, require, require_sizes, require_type
 from coded_jax.codes import CodeConfig
 from coded_jax.data.checks import require_statistics
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, BaseConfig, Config
+from coded_jax.settings import is_integer
 from coded_jax.types import BaseModel, Block, PyTree
 
 
@@ -53,13 +54,15 @@ def make_pipeline(
     """
     config = own_config(settings, CodeConfig)
     require("mean, std", (mean, std), (mean is None) == (std is None), "both or none")
-    require("image_shape", image_shape, len(image_shape) == 3, "(H, W, C)")
-    height, width, channels = image_shape
+    height, width, channels = require_sizes("image_shape", image_shape, "(H, W, C)")
     shape = (height, width, channels)
+    whole = is_integer(classes) and classes >= 1
+    require("classes", classes, whole, "a whole number of 1 or more")
+    require_type("mesh", mesh, Mesh | None, "a Mesh, as of make_mesh, or None")
     if mean is not None and std is not None:
         mean, std = require_statistics(mean, std, channels)
-    base, _ = own_base(blocks, head, variables, shape, classes)
-    return build_pipeline(config, shape, classes, mean, std, mesh, base)
+    base, _ = own_base(blocks, head, variables, shape, int(classes))
+    return build_pipeline(config, shape, int(classes), mean, std, mesh, base)
 
 
 def own_config(settings: dict[str, Any], accepted: type) -> Config:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from coded_jax.settings import (
     FLOAT,
     INTEGER,
     INTEGERS,
     TEXT,
+    Accepted,
     at_least,
     check,
     integers,
+    is_integer,
     more_than,
     one_of,
     setting,
 )
 
 SHORTFALLS = ("error", "degrade")
+
+
+def _are_sizes(batches: Collection[int]) -> bool:
+    return all(is_integer(size) and size >= 1 for size in batches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,8 @@ class ServeConfig:
     batches: tuple[int, ...] = setting(
         (1,),
         "sizes of requests that are compiled before the first one",
-        form=INTEGERS,
+        Accepted(_are_sizes, "integers of 1 or more as 1,2,4"),
+        INTEGERS,
     )
     devices: int | None = setting(
         None, "devices of this host, at most; all by default", integers(1), INTEGER
@@ -65,5 +73,5 @@ class ServeConfig:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "batches", tuple(dict.fromkeys(self.batches)))
         check(self)
+        object.__setattr__(self, "batches", tuple(dict.fromkeys(self.batches)))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Collection
 from concurrent.futures import Future
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,11 +110,12 @@ class Service:
                 f"{sorted(self._batches)} accepted, which have been compiled"
             )
         seconds = self.deadline if deadline is None else deadline
-        require("deadline", deadline, seconds > 0, "more than 0")
+        positive = isinstance(seconds, Real) and seconds > 0
+        require("deadline", deadline, positive, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
         workers = range(self.model.pipeline.n)
-        accepted = f"some of 0..{len(workers) - 1}"
-        require("without", without, set(without) <= set(workers), accepted)
+        some = isinstance(without, Collection) and all(i in workers for i in without)
+        require("without", without, some, f"some of 0..{len(workers) - 1}")
         if not self._places.acquire(block, seconds if block else None):
             self._metrics.failed("overload")
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")

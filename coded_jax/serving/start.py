@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from coded_jax.checks import require
+from coded_jax.checks import require, require_type
 from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
@@ -54,6 +54,8 @@ def serve(
       ImportError: Ray is missing.
       RuntimeError: a worker does not start.
     """
+    accepted = "a workdir or a CodedModel"
+    require_type("run", run, (str, os.PathLike, CodedModel), accepted)
     require("engine", engine, engine in ENGINES, f"one of {list(ENGINES)}")
     kind, config = ENGINES[engine], _config(engine, settings)
     not_stored = {"base": base, "variables": variables, "code": code}

@@ -20,6 +20,7 @@ from coded_jax.inference.pipeline import (
     inputs_of,
     mask_axis,
     per_stage,
+    require_inputs,
 )
 from coded_jax.inference.stages import (
     coded_features,
@@ -184,7 +185,11 @@ def coded_loss(
 
     Returns:
       float32 `[]`.
+
+    Raises:
+      ValueError: an argument has another form.
     """
+    require_inputs(pipeline, params, images, available)
     batch = {"images": images}
     if labels is not None:
         batch["labels"] = labels

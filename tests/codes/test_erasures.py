@@ -5,6 +5,7 @@ import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,7 +52,9 @@ def test_too_many_lost_results_are_refused():
         patterns_up_to(3, 4)
 
 
-@pytest.mark.parametrize("lost", [(), (1,), (3, 0), [2], range(4), np.array([0, 2])])
+@pytest.mark.parametrize(
+    "lost", [(), (1,), (3, 0), [2], range(4), np.array([0, 2]), jnp.array([1])]
+)
 def test_available(lost):
     mask = available(lost, 4)
     assert mask.shape == (4, 1) and mask.dtype == bool
@@ -60,12 +63,18 @@ def test_available(lost):
 
 @pytest.mark.parametrize(
     "lost",
-    [(4,), (-1,), (0, 0), (1.0,), ("0",), (True,), (None,), 1, None],
+    [(4,), (-1,), (0, 0), (1.0,), ("0",), (True,), (None,), 1, None]
+    + [np.array([True] * 4), jnp.array([True] * 4), jnp.eye(2, dtype=int)],
     ids=str,
 )
 def test_what_is_no_index_is_refused(lost):
     with pytest.raises(ValueError, match=r"^lost: .* 0\.\.3 accepted"):
         available(lost, 4)
+
+
+def test_a_traced_index_is_refused():
+    with pytest.raises(ValueError, match=r"^lost: .* 0\.\.3 accepted"):
+        jax.jit(lambda lost: available(lost, 4))(jnp.array([1]))
 
 
 def draw(n, most, batch=20_000, seed=0):

@@ -56,6 +56,13 @@ def scaled_sum(shape):
     [
         ({"blocks": None}, "blocks: None given, a function"),
         ({"image_shape": (12, 12)}, r"image_shape: \(12, 12\) given, \(H, W, C\)"),
+        ({"image_shape": 28}, r"image_shape: 28 given, \(H, W, C\), whole numbers"),
+        ({"image_shape": (12.0, 12, 1)}, r"image_shape: \(12.0, 12, 1\) given"),
+        ({"image_shape": (-1, 12, 1)}, r"image_shape: .* of 1 or more, accepted"),
+        ({"classes": 3.0}, "classes: 3.0 given, a whole number of 1 or more"),
+        ({"classes": "3"}, "classes: '3' given, a whole number"),
+        ({"mesh": (1, 1)}, "mesh: 'tuple' given, a Mesh"),
+        ({"mean": 0.5, "std": "a"}, "std: 'a' given, 1 numbers"),
         ({"mean": (33.0,)}, r"mean: \(33.0,\) given, 1 numbers of 0 to 1"),
         ({"mean": (0.1, 0.1)}, r"mean: .* given, 1 numbers of 0 to 1"),
         ({"std": (0.0,)}, r"std: \(0.0,\) given, 1 numbers of more than 0 to 1"),
@@ -63,13 +70,62 @@ def scaled_sum(shape):
     ],
 )
 def test_unsound_arguments_of_a_pipeline(changes, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
         make_pipeline(**changes)
+    assert "\n" not in str(error.value)
 
 
-def test_statistics_in_lists():
-    pipeline = make_pipeline(mean=list(DATASET.mean), std=np.array(DATASET.std))
+ARRIVED = np.ones((3, 1), bool)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"pipeline": None}, "pipeline: 'NoneType' given, a Pipeline"),
+        ({"params": make_variables()}, "params: 'dict' given, a tuple with one entry"),
+        ({"params": ({}, {})}, "params: 'tuple' given, a tuple with one entry for"),
+        ({"images": IMAGES[0]}, r"images: uint8 \[12, 12, 1\] given, \[B, H, W, C\]"),
+        ({"images": IMAGES.tolist()}, r"images: list \[20, 12, 12, 1\] given"),
+        (
+            {"available": None},
+            r"available: NoneType \[\] given, bool \[3, B\] or \[3, 1",
+        ),
+        ({"available": (1,)}, r"available: tuple \[1\] given"),
+        ({"available": ARRIVED[:, 0]}, r"available: bool \[3\] given"),
+        ({"available": ARRIVED[:2]}, r"available: bool \[2, 1\] given"),
+        ({"available": ARRIVED.astype("f")}, r"available: float32 \[3, 1\] given"),
+        ({"available": np.ones((3, 2), bool)}, r"available: .* with a B of 20"),
+        (
+            {"available": np.ones((2, 3, 1), bool)},
+            r"available: bool \[2, 3, 1\] .* as \[1, 3, ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("function", [coded_jax.infer, coded_jax.coded_loss])
+def test_wrong_inputs_are_refused(model, function, changes, message):
+    inputs = {
+        "pipeline": model.pipeline,
+        "params": model.params,
+        "images": IMAGES,
+        "available": ARRIVED,
+        **changes,
+    }
+    frozen = "frozen" if function is coded_jax.infer else "variables"
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        function(**inputs, **{frozen: model.frozen})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mean", [list(DATASET.mean), *DATASET.mean])
+def test_statistics_in_lists_or_alone(mean):
+    pipeline = make_pipeline(mean=mean, std=np.array(DATASET.std))
     assert hash((pipeline.mean, pipeline.std)) == hash((DATASET.mean, DATASET.std))
+
+
+def test_sizes_become_numbers_of_python():
+    pipeline = make_pipeline(image_shape=np.array([12, 12, 1]), classes=np.int64(3))
+    assert pipeline.image_shape == (12, 12, 1)
+    assert type(pipeline.image_shape[0]) is int
 
 
 def test_its_sizes(model):

@@ -110,6 +110,8 @@ def test_it_prints_a_table(model):
         ([], {}, "data: 0 given, one image or more accepted"),
         (DATASET, {}, "data: 'Dataset' given, a Split"),
         (TEST, {"most_lost": 5}, r"most_lost: 5 given, 0\.\.4 accepted"),
+        (TEST, {"most_lost": "1"}, r"most_lost: '1' given, 0\.\.4 accepted"),
+        (TEST, {"most_lost": 1.0}, r"most_lost: 1.0 given, 0\.\.4 accepted"),
         (TEST, {"stage_losses": "x"}, "stage_losses: 'x' given"),
     ],
 )
@@ -117,6 +119,11 @@ def test_what_is_wrong_is_one_line(model, data, options, message):
     with pytest.raises(ValueError, match=f"^{message}") as error:
         coded_jax.evaluate(model, data, **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_pipeline_is_no_model(model):
+    with pytest.raises(ValueError, match="^model: 'Pipeline' given, a CodedModel"):
+        coded_jax.evaluate(model.pipeline, TEST)
 
 
 def test_a_run_and_evaluate_agree(finished):

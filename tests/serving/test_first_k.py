@@ -345,6 +345,9 @@ def test_parity_workers_with_networks_of_their_own(model, images):
         ({"faults": Faults(delays=(NOW, NOW))}, "delays: 2 distributions given"),
         ({"engine": "spmd", "faults": Faults(nans=0.1)}, "faults: Faults"),
         ({"batches": (0,)}, r"batches: \(0,\) given"),
+        ({"batches": 1}, "batches: 1 given"),
+        ({"batches": ("1",)}, r"batches: \('1',\) given"),
+        ({"batches": (1.0,)}, r"batches: \(1.0,\) given"),
         ({"batches": ()}, r"batches: \(\) given"),
         ({"engine": "spmd", "hedge_after": 1.0}, "hedge_after: 1.0 given"),
         ({"engine": "spmd", "shortfall": "degrade"}, "shortfall: 'degrade' given"),
@@ -356,3 +359,9 @@ def test_parity_workers_with_networks_of_their_own(model, images):
 def test_wrong_settings_are_refused(model, wrong, message):
     with pytest.raises(ValueError, match=message):
         serving.serve(model, **wrong).close()
+
+
+def test_what_is_no_run_is_refused():
+    for run in (None, 3):
+        with pytest.raises(ValueError, match="^run: '.*' given, a workdir or a Coded"):
+            serving.serve(run)

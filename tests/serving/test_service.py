@@ -67,6 +67,24 @@ class Engine:
         pass
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"without": 1}, r"without: 1 given, some of 0\.\.2"),
+        ({"without": (3,)}, r"without: \(3,\) given, some of 0\.\.2"),
+        ({"without": ([0],)}, r"without: \(\[0\],\) given, some of 0\.\.2"),
+        ({"deadline": "1"}, "deadline: '1' given, more than 0"),
+        ({"deadline": 0}, "deadline: 0 given, more than 0"),
+        ({"deadline": float("nan")}, "deadline: nan given, more than 0"),
+    ],
+)
+def test_wrong_requests_are_refused(model, options, message):
+    with Service(model, Engine()) as service:
+        service.warm_up()
+        with pytest.raises(ValueError, match=f"^{message}"):
+            service.submit(np.zeros((1, 28, 28, 1), np.uint8), **options)
+
+
 def test_requests_are_counted_by_their_end(model):
     images = np.zeros((1, 28, 28, 1), np.uint8)
     with Service(model, Engine(), in_flight=1) as service:
