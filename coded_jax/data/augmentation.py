@@ -1,4 +1,4 @@
-"""Random changes of training images, made on the device from the bytes."""
+"""Random changes of training images, made on the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
-"""`(key, images uint8 [B, H, W, C]) -> changed images`, of the same shape and dtype."""
+"""`(key, images [B, H, W, C]) -> changed images`, of the same shape and dtype."""
 
 SHIFT = 2  # pixels
 AFFINE = 0.15  # most change of a coefficient of the identity map
@@ -60,11 +60,11 @@ def augment(key: jax.Array, images: jax.Array, kind: str) -> jax.Array:
 
     Args:
       key: fixes the changes.
-      images: uint8 `[B, H, W, C]`.
+      images: `[B, H, W, C]`, uint8 or float32.
       kind: one of `AUGMENTATIONS`.
 
     Returns:
-      uint8 `[B, H, W, C]`.
+      `[B, H, W, C]` of the same dtype.
     """
     return AUGMENTATIONS[kind](key, images)
 

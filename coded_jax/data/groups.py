@@ -70,7 +70,7 @@ def group_split(split: Split, k: int) -> Split:
     images, with label -1.
 
     Returns:
-      Images uint8 `[ceil(N/k), k*H, W, C]`, labels int32 `[ceil(N/k), k]`.
+      Images `[ceil(N/k), k*H, W, C]` of the same dtype, labels int32 `[ceil(N/k), k]`.
     """
     total = len(split.labels)
     rows = np.arange(total + -total % k)
@@ -137,7 +137,7 @@ def regroup(key: jax.Array, batch: dict[str, Any], group: int) -> dict[str, Any]
 
     Args:
       key: of the permutation.
-      batch: `images` uint8 `[B, g*H, W, C]`, `labels` `[B, g]` and, if there are any,
+      batch: `images` `[B, g*H, W, C]`, `labels` `[B, g]` and, if there are any,
         `targets`, a tuple of `[B, g, 1, classes]`.
       group: g, images of a group.
     """

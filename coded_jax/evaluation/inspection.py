@@ -53,7 +53,7 @@ def feature_maps(
       pipeline: the coded inference.
       frozen: variables of the base model.
       params: of its codes.
-      images: uint8 `[B, H, W, C]`.
+      images: `[B, H, W, C]` of the pipeline's `image_dtype`.
       lost: the lost results, ascending.
 
     Raises:
@@ -163,7 +163,7 @@ def drawer(
 
     Args:
       pipeline, frozen, lost: see `feature_maps`.
-      images: uint8 `[B, H, W, C]`.
+      images: `[B, H, W, C]` of the pipeline's `image_dtype`.
     """
     if pipeline.separate or jax.process_count() > 1:
         return None

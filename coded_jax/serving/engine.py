@@ -54,7 +54,7 @@ class Engine(Protocol):
 
         Args:
           number: of the request, from 0.
-          images: uint8 `[B, H, W, C]`.
+          images: `[B, H, W, C]` of the pipeline's `image_dtype`.
           end: the deadline, on the clock of `time.monotonic`.
           without: workers whose results are not used.
 

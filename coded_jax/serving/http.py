@@ -30,7 +30,7 @@ STATUS = {
 def listen(service: Service, port: int) -> tuple[int, Callable[[], None]]:
     """Responds to requests on `http://127.0.0.1:port`.
 
-    `POST /predict` takes uint8 images `[B, H, W, C]` as the bytes of an `.npy` file,
+    `POST /predict` takes the images of `Service.submit` as the bytes of an `.npy` file,
     and optionally seconds in the header `Deadline`; it returns a `Response` as JSON.
     `GET /summary` returns `Service.summary`. Errors are `{"error": ...}`, with a status
     of 400 (a wrong request), 503 (too many requests) or 504 (too few results by the

@@ -57,7 +57,7 @@ def encode_images(
     Args:
       pipeline: the functions.
       frozen, params: of the base model and of its codes.
-      images: uint8 `[B, H, W, C]`; B is a multiple of the pipeline's
+      images: `[B, H, W, C]` of the pipeline's `image_dtype`; B is a multiple of its
         `images_per_input`.
 
     Returns:

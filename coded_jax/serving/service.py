@@ -87,8 +87,9 @@ class Service:
         """Requests the classes of images.
 
         Args:
-          images: uint8 `[B, H, W, C]`, pixel values as in the data set, with a B that
-            `warm_up` has seen: a compilation would look like a worker that hangs.
+          images: `[B, H, W, C]` of the pipeline's `image_dtype`, as in the data set,
+            with a B that `warm_up` has seen: a compilation would look like a worker
+            that hangs.
           deadline: seconds; the service's own if None.
           without: workers that are not to be used.
           block: whether to wait, until the deadline, while the queue is full.

@@ -123,7 +123,7 @@ def summarise(
 
     Args:
       model: responded to them.
-      images: uint8 `[R, H, W, C]`.
+      images: `[R, H, W, C]` of the pipeline's `image_dtype`.
       labels: int32 `[R]`.
       responses: by the number of the request; lost requests have none.
     """
