@@ -63,6 +63,7 @@ class Pipeline(NamedTuple):
       lost_tail: answers those inputs that have lost a data result, in place of the base
         model's own tail; its variables are among those of the base model. None for the
         same tail.
+      recipe: of `LearnedConfig`, by which the codes are built and trained.
     """
 
     base: BaseModel
@@ -77,6 +78,7 @@ class Pipeline(NamedTuple):
     separate: bool = False
     image_shape: tuple[int, int, int] = (0, 0, 0)
     lost_tail: Tail | None = None
+    recipe: str = "systematic"
 
     @property
     def n(self) -> int:

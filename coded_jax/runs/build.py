@@ -84,6 +84,7 @@ def build_pipeline(
         config.precision,
         separate=grouped,
         image_shape=image_shape,
+        recipe=config.recipe,
     )
 
 

@@ -80,20 +80,21 @@ class CodedModel(NamedTuple):
           params: of the codes, as `train` or `pipeline.init` gives them; not needed for
             a code without parameters.
           key: draws untrained parameters where `params` is None.
-          config: networks of the learned codes; those of the run, or the default, if
-            None.
+          config: recipe and networks of the learned codes. If None, those of the run,
+            or the recipe of the pipeline and its default networks.
 
         Raises:
           ValueError: there is no such code, it has parameters and neither `params` nor
             `key` is given, or `params` has not one entry for each coded stage.
         """
         if config is None:
-            config = LearnedConfig()
+            config = LearnedConfig(recipe=self.pipeline.recipe)
             if self.results is not None:
                 config = learned_config_of(self.results["config"])
         pipeline = self.pipeline.with_codes(
             lambda shape, _: make_code(code, shape, self.frozen, config)
         )
+        pipeline = pipeline._replace(recipe=config.recipe)
         if params is None:
             fresh = jax.random.key(0) if key is None else key
             learns = jax.tree.leaves(jax.eval_shape(pipeline.init, fresh))

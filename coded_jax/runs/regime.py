@@ -7,6 +7,7 @@ from typing import NamedTuple
 import optax
 
 from coded_jax.runs.config import Config
+from coded_jax.training.config import TrainConfig
 from coded_jax.training.loop import total_steps
 from coded_jax.training.tasks import adam
 
@@ -57,10 +58,23 @@ def regime_of(config: Config, phase: str) -> Regime:
             decays=config.base_schedule == "cosine",
             weight_decay=config.weight_decay,
         )
+    return code_regime(config, config.recipe)
+
+
+def code_regime(config: TrainConfig, recipe: str) -> Regime:
+    """Returns how a code is trained, in a run or by `train`.
+
+    The learning rate is as the recipe says, whatever the code: it falls along a cosine
+    with the systematic one, and is constant with the paper's.
+
+    Args:
+      config: of the training.
+      recipe: see `LearnedConfig`.
+    """
     return Regime(
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        decays=config.systematic,
+        decays=recipe == "systematic",
         weight_decay=config.weight_decay,
     )

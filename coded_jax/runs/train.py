@@ -27,7 +27,7 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.logs import PhaseLog
 from coded_jax.runs.own_model import as_arrays
 from coded_jax.runs.progress import live_table
-from coded_jax.runs.regime import Regime
+from coded_jax.runs.regime import code_regime
 from coded_jax.runs.workdir import RunFlags, checkpoint_folder, open_workdir
 from coded_jax.training import losses, tasks
 from coded_jax.training.config import TrainConfig, require_patterns
@@ -55,8 +55,8 @@ def train(
       data: a data set, whose validation part chooses the epoch; or images with labels,
         or an iterator of such batches, which is read once and kept in memory: these
         choose the epoch themselves.
-      config: how; `TrainConfig()` if None. The code's learning rate decays along a
-        cosine if it is systematic.
+      config: how; `TrainConfig()` if None. The learning rate is as the pipeline's
+        recipe says, see `regime.code_regime`.
       workdir: folder for checkpoints and metrics: killed, the same call goes on from
         there. If None, nothing is left on the disk.
       console: where progress is shown; standard error if None.
@@ -91,13 +91,7 @@ def train(
         losses.require_nonnegative(pipeline, frozen, arrays["images"])
     if config.code_augmentation == "none":
         arrays = losses.with_targets(pipeline, frozen, arrays)
-    regime = Regime(
-        config.epochs,
-        size,
-        config.learning_rate,
-        decays=pipeline.systematic,
-        weight_decay=config.weight_decay,
-    )
+    regime = code_regime(config, pipeline.recipe)
     optimizer = regime.optimizer(total)
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
     with contextlib.ExitStack() as stack:
@@ -163,6 +157,7 @@ def _open(
         "r": str(pipeline.r),
         "stages": STAGES.show([stage.blocks for stage in pipeline.stages]),
         "split": "group" if pipeline.separate else "image",
+        "recipe": pipeline.recipe,
         "precision": pipeline.dtype,
         "mean": show_numbers(pipeline.mean),
         "std": show_numbers(pipeline.std),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax.codes import LearnedConfig
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 
 IMAGES = DATASET.test.images
@@ -145,6 +146,14 @@ def test_another_code_by_name_or_function(model):
         )
     doubled = model.with_code(scaled_sum, ({"scale": jnp.float32(2)},))
     assert not np.allclose(doubled.logits(IMAGES, [0]), own.logits(IMAGES, [0]))
+
+
+def test_another_code_has_the_recipe_of_the_pipeline_or_of_the_config(model):
+    key = jax.random.key(0)
+    kept = model.with_code("learned", key=key)
+    assert kept.pipeline.systematic and kept.pipeline.recipe == "systematic"
+    paper = model.with_code("learned", key=key, config=LearnedConfig())
+    assert not paper.pipeline.systematic and paper.pipeline.recipe == "paper"
 
 
 def test_parameters_of_every_stage(model):

@@ -32,18 +32,31 @@ def train(data=DATASET, config=CONFIG, pipeline=None, **options):
     return coded_jax.train(pipeline, make_variables(), data, config, **options)
 
 
-def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch):
+def scaled_sum_of_all(shape):
+    return scaled_sum(shape)._replace(systematic=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decoder_width": 8},
+        # The rate decays by the recipe, whatever the code.
+        {"code": scaled_sum_of_all},
+        {"code": "parity_model", "recipe": "paper"},
+    ],
+)
+def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = train()
+    model = train(pipeline=make_pipeline(**settings))
     assert list(tmp_path.iterdir()) == []
     run = coded_jax.protect(
         **NETWORK,
         dataset=DATASET,
         devices=1,
-        decoder_width=8,
         epochs=2,
         batch_size=16,
         baselines=(),
+        **settings,
     )
     jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
     assert coded_jax.evaluate(model, DATASET.test).mean[1] == pytest.approx(
@@ -100,6 +113,7 @@ def test_a_folder_is_that_of_one_pipeline(tmp_path):
         "precision=float32 there and bfloat16 now": {"precision": "bfloat16"},
         "k=2 there and 3 now": {"k": 3},
         "r=1 there and 2 now": {"r": 2},
+        "recipe=systematic there and paper now": {"recipe": "paper"},
         "fingerprint_of_split=.* there": {"grid": (1, 2)},
         "split=image there and group now": {"split": "group"},
     }
