@@ -306,7 +306,9 @@ def require_inputs(
     fits = isinstance(params, Sequence) and len(params) == stages
     accepted = f"a tuple with one entry for each of {stages} coded stages"
     require("params", type(params).__name__, fits, accepted)
-    require_shape("images", images, "B", "H", "W", "C")
+    height, width, channels = pipeline.image_shape
+    sizes = (height * pipeline.images_per_input or "H", width or "W", channels or "C")
+    require_shape("images", images, "B", *sizes)
     batch = images.shape[0]
     shape = getattr(available, "shape", ())
     fits = shape[-2:] in ((n, 1), (n, batch)) and shape[:-2] in ((), (stages,))

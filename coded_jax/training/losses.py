@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from coded_jax import splitting
-from coded_jax.checks import require
+from coded_jax.checks import require, require_shape
 from coded_jax.devices import placement
 from coded_jax.devices.placement import PieceMap
 from coded_jax.inference.pipeline import (
@@ -180,7 +180,7 @@ def coded_loss(
       variables: of the base model, arrays; no gradient reaches them.
       images: `[B, H, W, C]`, uint8, or float32 as the base model takes them.
       available: the results that arrive, from `sample_erasures`.
-      labels: int32 `[B]`, needed for supervision.
+      labels: int32 `[B]`, or `[B, k]` of groups of images, needed for supervision.
       config: weights of distillation and supervision; `TrainConfig()` if None.
 
     Returns:
@@ -192,6 +192,8 @@ def coded_loss(
     require_inputs(pipeline, params, images, available)
     batch = {"images": images}
     if labels is not None:
+        group = (pipeline.k,) if pipeline.separate else ()
+        require_shape("labels", labels, images.shape[0], *group)
         batch["labels"] = labels
     needless = labels is not None or not (config and config.supervision)
     require("labels", labels, needless, "those of the images, for supervision,")

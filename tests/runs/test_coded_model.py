@@ -85,7 +85,8 @@ ARRIVED = np.ones((3, 1), bool)
         ({"pipeline": None}, "pipeline: 'NoneType' given, a Pipeline"),
         ({"params": make_variables()}, "params: 'dict' given, a tuple with one entry"),
         ({"params": ({}, {})}, "params: 'tuple' given, a tuple with one entry for"),
-        ({"images": IMAGES[0]}, r"images: uint8 \[12, 12, 1\] given, \[B, H, W, C\]"),
+        ({"images": IMAGES[0]}, r"images: uint8 \[12, 12, 1\] given, \[B, 12, 12, 1\]"),
+        ({"images": IMAGES[:, :10]}, r"images: .* given, \[B, 12, 12, 1\] acc"),
         ({"images": IMAGES.tolist()}, r"images: list \[20, 12, 12, 1\] given"),
         (
             {"available": None},
@@ -115,6 +116,14 @@ def test_wrong_inputs_are_refused(model, function, changes, message):
     with pytest.raises(ValueError, match=f"^{message}") as error:
         function(**inputs, **{frozen: model.frozen})
     assert "\n" not in str(error.value)
+
+
+def test_labels_are_one_for_each_image(model):
+    labels = np.eye(CLASSES)[DATASET.test.labels]
+    with pytest.raises(ValueError, match=r"^labels: .* \[20, 3\] given, \[20\] accept"):
+        coded_jax.coded_loss(
+            model.pipeline, model.params, model.frozen, IMAGES, ARRIVED, labels=labels
+        )
 
 
 @pytest.mark.parametrize("mean", [list(DATASET.mean), *DATASET.mean])
