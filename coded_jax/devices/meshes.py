@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
+from coded_jax.checks import require_sizes
 from coded_jax.devices.startup import give_threads
+from coded_jax.settings import is_integer
 
 PIECE, DATA = "piece", "data"
 
@@ -29,12 +33,14 @@ def make_mesh(
     """
     give_threads()
     available = jax.devices()
-    if devices is not None and not 1 <= devices <= len(available):
+    count = len(available) if devices is None else devices
+    if not (is_integer(count) and 1 <= count <= len(available)):
         raise ValueError(
-            f"devices: {devices} given, 1..{len(available)} accepted, the "
+            f"devices: {devices!r} given, 1..{len(available)} accepted, the "
             f"{available[0].platform} devices found"
         )
-    count = devices or len(available)
+    if shape is not None:
+        require_sizes("mesh", shape, "(piece, data)", least=-math.inf)
     sizes = [shape] if shape else [(p, count // p) for p in range(min(n, count), 0, -1)]
     # The first that every process takes part in.
     spanning = [size for size in sizes if _spans_processes(available, size)]

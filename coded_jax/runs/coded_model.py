@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require
+from coded_jax.checks import require, require_type, shape_text
 from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
@@ -85,8 +85,12 @@ class CodedModel(NamedTuple):
 
         Raises:
           ValueError: there is no such code, it has parameters and neither `params` nor
-            `key` is given, or `params` has not one entry for each coded stage.
+            `key` is given, or `params` are not those of the code, one entry for each
+            coded stage.
         """
+        require_type("key", key, jax.Array | None, "a key, as of jax.random.key,")
+        accepted = "a LearnedConfig or None"
+        require_type("config", config, LearnedConfig | None, accepted)
         if config is None:
             config = LearnedConfig(recipe=self.pipeline.recipe)
             if self.results is not None:
@@ -95,9 +99,10 @@ class CodedModel(NamedTuple):
             lambda shape, _: make_code(code, shape, self.frozen, config)
         )
         pipeline = pipeline._replace(recipe=config.recipe)
+        fresh = jax.random.key(0) if key is None else key
+        expected = jax.eval_shape(pipeline.init, fresh)
         if params is None:
-            fresh = jax.random.key(0) if key is None else key
-            learns = jax.tree.leaves(jax.eval_shape(pipeline.init, fresh))
+            learns = jax.tree.leaves(expected)
             accepted = (
                 f"trained parameters of {name_of(code)}, or key= for random ones,"
             )
@@ -107,6 +112,7 @@ class CodedModel(NamedTuple):
         fits = isinstance(params, Sequence) and len(params) == stages
         accepted = f"a tuple with one entry for each of {stages} coded stages"
         require("params", type(params).__name__, fits, accepted)
+        _require_alike(params, expected, f"as of init of {name_of(code)}")
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
 
@@ -198,3 +204,19 @@ class CodedModel(NamedTuple):
         sure = confidence.confidence(logits, temperatures)
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
+
+
+def _require_alike(params: PyTree, expected: PyTree, source: str) -> None:
+    """Raises ValueError for the first leaf of parameters with another place or shape."""
+    given, accepted = map(_shapes_by_path, (params, expected))
+    for path in accepted | given:
+        shape, own = given.get(path, "nothing"), accepted.get(path, "nothing")
+        if shape != own:
+            raise ValueError(
+                f"params: {shape} given at {path}, {own} accepted, {source}"
+            )
+
+
+def _shapes_by_path(tree: PyTree) -> dict[str, str]:
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): shape_text(np.shape(x)) for path, x in leaves}

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from coded_jax import codes
-from coded_jax.checks import require
+from coded_jax.checks import require, require_type
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.runs import fingerprints, workdir
@@ -122,6 +122,7 @@ def _functions(
 ) -> tuple[Block | Sequence[Block], Callable[[PyTree, jax.Array], jax.Array]]:
     """Returns the blocks and the head, of a base model or as they are given."""
     if base is not None:
+        require_type("base", base, BaseModel, "a BaseModel")
         require(
             "blocks, head", (blocks, head), blocks is head is None, "none with base"
         )

@@ -68,7 +68,8 @@ def absolute(path: str | os.PathLike, name: str = "workdir") -> Path:
       name: of the argument that it was given as, for errors.
 
     Raises:
-      ValueError: it is the empty string, which would be the current folder.
+      ValueError: it is no path, or the empty string, which would be the current folder.
     """
-    require(name, "", bool(os.fspath(path)), "the path of a folder")
+    fits = isinstance(path, str | os.PathLike) and bool(os.fspath(path))
+    require(name, path, fits, "the path of a folder")
     return Path(path).expanduser().absolute()

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from coded_jax import settings
-from coded_jax.checks import require
+from coded_jax.checks import first_line, require, require_type
 from coded_jax.codes.config import STAGES
 from coded_jax.data import groups
 from coded_jax.data.checks import require_dataset, require_split
@@ -70,12 +70,14 @@ def train(
         code; or the folder is that of another training.
       training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
     """
+    require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     key = jax.random.key(config.seed)
     model = CodedModel(pipeline, frozen, pipeline.init(key))
+    _require_variables(model)
     dataset = _dataset(data, model, config)
     inputs = groups.inputs_of_dataset(pipeline, dataset)
     total = len(inputs.train.labels)
@@ -118,6 +120,17 @@ def train(
         key = jax.random.fold_in(key, 1)
         fitted = fit(task, frozen, arrays, key, place, observer=log, stop=stop)
     return model._replace(params=fitted.params)
+
+
+def _require_variables(model: CodedModel) -> None:
+    """Checks that the base model computes logits with its variables."""
+    try:
+        model.classes
+    except Exception as error:  # a function of the user's raises anything
+        raise ValueError(
+            "variables: others given than the base model reads, those of the pipeline "
+            f"accepted ({first_line(error)})"
+        ) from error
 
 
 def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:

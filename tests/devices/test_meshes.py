@@ -38,6 +38,11 @@ def test_a_chosen_mesh():
         (4, (3, 2), "mesh: 3x2 given, .* at most 4"),
         (8, (0, 2), "mesh: 0x2 given"),
         (8, (3, -1), "mesh: 3x-1 given"),
+        ("1", None, r"devices: '1' given, 1\.\.8 accepted"),
+        (1.0, None, r"devices: 1.0 given, 1\.\.8 accepted"),
+        (8, 3, r"mesh: 3 given, \(piece, data\), whole numbers, accepted"),
+        (8, (1, 1, 1), r"mesh: \(1, 1, 1\) given"),
+        (8, "2x1", "mesh: '2x1' given"),
     ],
 )
 def test_impossible_meshes(count, shape, message):

@@ -165,6 +165,35 @@ def test_another_code_has_the_recipe_of_the_pipeline_or_of_the_config(model):
     assert not paper.pipeline.systematic and paper.pipeline.recipe == "paper"
 
 
+@pytest.mark.parametrize(
+    "code, options, message",
+    [
+        (scaled_sum, {"key": 0}, "key: 'int' given, a key, as of jax.random.key,"),
+        ("learned", {"config": {"recipe": "paper"}}, "config: 'dict' given, a Learned"),
+        (
+            "learned",
+            {"params": ({"a": 1},)},
+            r"params: nothing given at \[0\]\['decoder'\].*, \[.*\] accepted, as of init "
+            "of learned",
+        ),
+        (
+            scaled_sum,
+            {"params": ({"scale": jnp.ones(2)},)},
+            r"params: \[2\] given at \[0\]\['scale'\], \[\] accepted, as of init of ",
+        ),
+        (
+            scaled_sum,
+            {"params": ({"scale": 1.0, "b": 1.0},)},
+            r"params: \[\] given at \[0\]\['b'\], nothing accepted",
+        ),
+    ],
+)
+def test_another_code_with_unsound_arguments(model, code, options, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        model.with_code(code, **options)
+    assert "\n" not in str(error.value)
+
+
 def test_parameters_of_every_stage(model):
     with pytest.raises(ValueError, match="^params: 'dict' given, a tuple with one"):
         model.with_code(scaled_sum, {"scale": jnp.ones(())})

@@ -110,11 +110,15 @@ def test_nested_variables_are_stored(tmp_path):
             {**NETWORK, "base": BaseModel(lambda *_: None, (f_conv,), head)},
             "blocks, head: ",
         ),
+        ({"base": (f_conv, head)}, "base: 'tuple' given, a BaseModel"),
+        ({**NETWORK, "mesh": 3}, "mesh: 3 given"),
+        ({**NETWORK, "devices": "1"}, "devices: '1' given"),
+        ({"path": 3}, "workdir: 3 given, the path of a folder"),
     ],
 )
 def test_others_are_refused_in_one_line(run, options, message):
     with pytest.raises(ValueError, match=f"^{message}") as error:
-        coded_jax.load(run[0], **options)
+        coded_jax.load(**{"path": run[0], **options})
     assert "\n" not in str(error.value)
 
 

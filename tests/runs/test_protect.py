@@ -141,6 +141,13 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
             r"\['baselines', 'batch_size', 'code', ",
         ),
         ({"k": 1}, "k: 1 given"),
+        ({"mesh": 3}, "mesh: 3 given"),
+        ({"devices": "1"}, "devices: '1' given"),
+        ({"dataset": (DATASET.train, DATASET.test)}, "dataset: 'tuple' given"),
+        (
+            {"dataset": dataclasses.replace(DATASET, test=None)},
+            "test: 'NoneType' given, a coded_jax.types.Split",
+        ),
         ({"variables": {"kernel": "text"}}, "variables: a pytree of arrays"),
         (
             {"head": lambda v, x: x},

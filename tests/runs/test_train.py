@@ -27,9 +27,10 @@ def make_pipeline(mean=DATASET.mean, std=DATASET.std, **settings):
     )
 
 
-def train(data=DATASET, config=CONFIG, pipeline=None, **options):
+def train(data=DATASET, config=CONFIG, pipeline=None, variables=None, **options):
     pipeline = pipeline or make_pipeline()
-    return coded_jax.train(pipeline, make_variables(), data, config, **options)
+    variables = make_variables() if variables is None else variables
+    return coded_jax.train(pipeline, variables, data, config, **options)
 
 
 def scaled_sum_of_all(shape):
@@ -138,6 +139,11 @@ def test_a_folder_is_that_of_one_pipeline(tmp_path):
             "data.labels: 3",
         ),
         ({"data": []}, "data: 0 given"),
+        ({"config": {"epochs": 2}}, "config: 'dict' given, a TrainConfig"),
+        ({"pipeline": f_conv}, "pipeline: 'function' given, a Pipeline"),
+        ({"variables": {"kernel": 1}}, r"variables: .* \("),
+        ({"variables": {}}, r"variables: .* \('kernel'\)"),
+        ({"workdir": 3}, "workdir: 3 given, the path of a folder"),
         (
             {"pipeline": make_pipeline(None, None)},
             r"images: uint8 \[1, .* given, float32",

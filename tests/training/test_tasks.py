@@ -443,6 +443,8 @@ def test_draws_of_erasures_that_cannot_be(lenet, settings, message):
     pipe = make_pipeline(*lenet, codes.zero_fill)
     with pytest.raises(ValueError, match=f"^{message}"):
         tasks.sample_erasures(jax.random.key(0), pipe, 4, TrainConfig(**settings))
+    with pytest.raises(ValueError, match="^config: 'dict' given, a TrainConfig"):
+        tasks.sample_erasures(jax.random.key(0), pipe, 4, settings)
 
 
 @pytest.mark.parametrize("systematic", [True, False])
