@@ -207,7 +207,7 @@ class CodedModel(NamedTuple):
 
 
 def _require_alike(params: PyTree, expected: PyTree, source: str) -> None:
-    """Raises ValueError for the first leaf of parameters with another place or shape."""
+    """Raises ValueError for the first parameter with another place or shape."""
     given, accepted = map(_shapes_by_path, (params, expected))
     for path in accepted | given:
         shape, own = given.get(path, "nothing"), accepted.get(path, "nothing")

@@ -77,7 +77,6 @@ def train(
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     key = jax.random.key(config.seed)
     model = CodedModel(pipeline, frozen, pipeline.init(key))
-    _require_variables(model)
     dataset = _dataset(data, model, config)
     inputs = groups.inputs_of_dataset(pipeline, dataset)
     total = len(inputs.train.labels)
@@ -122,10 +121,10 @@ def train(
     return model._replace(params=fitted.params)
 
 
-def _require_variables(model: CodedModel) -> None:
-    """Checks that the base model computes logits with its variables."""
+def _classes_of(model: CodedModel) -> int:
+    """Returns how many logits the base model computes with the variables given."""
     try:
-        model.classes
+        return model.classes
     except Exception as error:  # a function of the user's raises anything
         raise ValueError(
             "variables: others given than the base model reads, those of the pipeline "
@@ -135,20 +134,21 @@ def _require_variables(model: CodedModel) -> None:
 
 def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
     """Returns a checked data set; of one part alone, all parts are that one."""
+    classes = _classes_of(model)
     if isinstance(data, Dataset):
         dataset = require_dataset(data)
     else:
         split = collect(data)
-        require_split(split, model.classes)
-        dataset = Dataset("own", model.classes, split, split, split, (), ())
+        require_split(split, classes)
+        dataset = Dataset("own", classes, split, split, split, (), ())
     model.check_images(dataset.train.images[: model.pipeline.images_per_input])
     if isinstance(data, Dataset):
         statistics = (dataset.mean, dataset.std)
         own = (model.pipeline.mean, model.pipeline.std)
         fits = own == statistics or np.allclose(own, statistics)
         require("mean, std", statistics, fits, f"{own}, those of the pipeline,")
-    fits = dataset.classes == model.classes
-    require("classes", dataset.classes, fits, f"{model.classes}, those of the head,")
+    fits = dataset.classes == classes
+    require("classes", dataset.classes, fits, f"{classes}, those of the head,")
     few = slice(config.train_images)
     train = Split(dataset.train.images[few], dataset.train.labels[few])
     return dataclasses.replace(dataset, train=train)

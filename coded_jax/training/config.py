@@ -136,8 +136,8 @@ def require_patterns(config: TrainConfig, k: int, r: int) -> None:
       k, r: data and parity pieces of the code.
 
     Raises:
-      ValueError: `config` is no TrainConfig, more results are lost than it has parity pieces, or a pattern has a
-        weight that is never drawn.
+      ValueError: `config` is no TrainConfig, more results are lost than the code has
+        parity pieces, or a pattern has a weight that is never drawn.
     """
     require_type("config", config, TrainConfig, "a TrainConfig")
     most = r if config.l is None else config.l

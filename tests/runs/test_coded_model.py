@@ -173,8 +173,8 @@ def test_another_code_has_the_recipe_of_the_pipeline_or_of_the_config(model):
         (
             "learned",
             {"params": ({"a": 1},)},
-            r"params: nothing given at \[0\]\['decoder'\].*, \[.*\] accepted, as of init "
-            "of learned",
+            r"params: nothing given at \[0\]\['decoder'\].*, \[.*\] accepted, as of "
+            "init of learned",
         ),
         (
             scaled_sum,
