@@ -83,16 +83,18 @@ def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
     for i, piece in enumerate(pieces_of(code.quorum, shape.k, shape.n)):
         if piece is not None and not _alike(queries[i], pieces[piece]):
             raise ValueError(
-                f"code: query {i} of {name} is not data piece {piece}: let it be that, "
-                "or say of each query which one it is, and None of mixtures, by "
-                "quorum=Quorum('any_k', copies)"
+                f"code: query {i} of {name} is not data piece {piece} (tried with "
+                "random parameters): let it be that, or say of each query which one it "
+                "is, and None of mixtures, by quorum=Quorum('any_k', copies)"
             )
     arrived = np.ones((shape.n, BATCH), bool)
     features = draw(shape.n, BATCH, *shape.share)
     shares = _output(name, "decode", code.decode, params, features, arrived)
     _require_form(name, "decode", shares, (shape.k, BATCH, *shape.share))
     kept = not code.systematic or _alike(shares, features[: shape.k])
-    accepted = "False, since decode changes shares that arrived,"
+    accepted = (
+        "False, since decode changes shares that arrived (tried with random parameters)"
+    )
     require(f"code: systematic of {name}", code.systematic, kept, accepted)
 
 

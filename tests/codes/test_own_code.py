@@ -90,7 +90,7 @@ def mix_by_parameters(code):
             lambda code: code._replace(quorum=Quorum("any_k", (0, 2, None))),
             "quorum of .* given, as copies a tuple of 3",
         ),
-        (swap_first, r"query 0 of .* is not data piece 0: .* quorum=Quorum\('any_k', "),
+        (swap_first, r"query 0 of .* is not data piece 0 .* quorum=Quorum\('any_k', "),
         (mix_by_parameters, "query 0 of .* is not data piece 0"),
         (
             lambda code: code._replace(quorum=Quorum("any_k", (0, 1, 1))),
