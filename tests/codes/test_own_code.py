@@ -102,6 +102,15 @@ def mix_by_parameters(code):
             ),
             "systematic of .* True given, False, since decode changes shares that",
         ),
+        (  # Shares that arrived are changed where another one did not.
+            lambda code: code._replace(
+                systematic=True,
+                decode=lambda p, x, arrived: jnp.where(
+                    arrived[:2].all(0)[None, :, None, None, None], x[:2], 0.0
+                ),
+            ),
+            "systematic of .* True given, False, since decode changes shares that",
+        ),
     ],
 )
 def test_codes_that_are_not_what_they_say(change, message):
