@@ -47,9 +47,8 @@ def require_shape(name: str, array: object, *accepted: int | str) -> None:
     Raises:
       ValueError: it has another shape, or is no array.
     """
-    shape = getattr(array, "shape", None)
-    fits = shape is not None and len(shape) == len(accepted)
-    fits = fits and all(
+    shape = getattr(array, "shape", ())
+    fits = len(shape) == len(accepted) and all(
         isinstance(size, str) or size == own
         for own, size in zip(shape, accepted, strict=True)
     )

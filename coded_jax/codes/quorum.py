@@ -52,11 +52,13 @@ def require_quorum(quorum: Any, k: int, n: int, name: str = "quorum") -> None:
     """
     known = isinstance(quorum, Quorum) and quorum.name in NAMES
     require(name, quorum, known, f"a Quorum named one of {list(NAMES)}")
+    if quorum.copies is None:
+        return
     copies, of_one = quorum.copies, (None, *range(k))
     fits = isinstance(copies, tuple) and len(copies) == n
     fits = fits and all(piece in of_one for piece in copies)
     accepted = f"as copies a tuple of {n}, each None or in 0..{k - 1},"
-    require(name, quorum, copies is None or fits, accepted)
+    require(name, quorum, fits, accepted)
 
 
 def any_k_mixtures(n: int) -> Quorum:
