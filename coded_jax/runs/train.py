@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from coded_jax import settings
@@ -145,8 +144,8 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
     if isinstance(data, Dataset):
         statistics = (dataset.mean, dataset.std)
         own = (model.pipeline.mean, model.pipeline.std)
-        fits = own == statistics or np.allclose(own, statistics)
-        require("mean, std", statistics, fits, f"{own}, those of the pipeline,")
+        accepted = f"{own}, those of the pipeline,"
+        require("mean, std", statistics, own == statistics, accepted)
     fits = dataset.classes == classes
     require("classes", dataset.classes, fits, f"{classes}, those of the head,")
     few = slice(config.train_images)
