@@ -388,7 +388,7 @@ def test_sigterm_saves_and_says_how_to_go_on(start, tmp_path):
     assert refused.returncode == 1 and not refused.stdout
     error = refused.stderr
     assert error.startswith("error: workdir: ") and error.count("\n") == 1
-    assert "--epochs=500.0 there and 400.0 now" in error
+    assert "(epochs=500.0 there and 400.0 now)" in error
 
 
 @pytest.mark.parametrize(
