@@ -52,7 +52,10 @@ def require_shape(name: str, array: object, *accepted: int | str) -> None:
         isinstance(size, str) or size == own
         for own, size in zip(shape, accepted, strict=True)
     )
-    require(name, array_form(array), fits, shape_text(accepted))
+    form = (
+        shape_text(accepted) if shape is not None else f"array {shape_text(accepted)}"
+    )
+    require(name, array_form(array), fits, form)
 
 
 def array_form(array: Any) -> Text:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
+import operator
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -106,8 +106,12 @@ def integers(low: int, high: int | None = None) -> Accepted:
 
 
 def is_integer(value: Any) -> bool:
-    """Returns whether a value is an integer, of Python or NumPy, and not a bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    """Says whether a value is an integer, of Python, NumPy or JAX, and not a bool."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool | np.bool_)
 
 
 def between(low: float, high: float) -> Accepted:
@@ -203,7 +207,7 @@ def check(record: Any) -> None:
     """
     for declared in settings(record):
         value = _plain(getattr(record, declared.name))
-        # The dataclass is frozen, but not yet.
+        # A frozen dataclass, while it is made.
         object.__setattr__(record, declared.name, value)
         unset = value is None and declared.default is None
         fits = unset or _holds(declared.accepted, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,45 +62,96 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
 
 
 def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
-    """Runs a code on random numbers, with other parameters than those of `init`.
-
-    These alone would hide that sums which begin as the pieces are learned.
-    """
-    random = np.random.default_rng(0)
-    draw = lambda *sizes: random.normal(size=sizes).astype(np.float32)
-    is_real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-    params = _output(name, "init", code.init, jax.random.key(0))
-    params = jax.tree.map(lambda x: x + 1 if is_real(x) else x, params)
-    pieces = draw(shape.k, BATCH, *shape.piece)
-    queries = _output(name, "encode", code.encode, params, pieces)
+    """Checks the shapes of what a code computes, and runs it on random numbers."""
+    sizes = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    key = jax.eval_shape(jax.random.key, 0)
+    pieces = sizes(shape.k, BATCH, *shape.piece)
+    features = sizes(shape.n, BATCH, *shape.share)
+    available = jax.ShapeDtypeStruct((shape.n, BATCH), jnp.bool_)
+    params = _shapes_of(name, "init", code.init, key)
+    queries = _shapes_of(name, "encode", code.encode, params, pieces)
     _require_form(name, "encode", queries, (shape.n, BATCH, *shape.piece))
-    for i, piece in enumerate(pieces_of(code.quorum, shape.k, shape.n)):
-        if piece is not None and not _alike(queries[i], pieces[piece]):
-            raise ValueError(
-                f"code: query {i} of {name} is not data piece {piece} (tried with "
-                "other parameters than those of init): let it be that, or say of each "
-                "query which one it is, and None of mixtures, by "
-                "quorum=Quorum('any_k', copies)"
-            )
-    arrived = np.ones((shape.n, BATCH), bool)
-    arrived[0, 1] = False
-    features = draw(shape.n, BATCH, *shape.share)
-    features[0, 1] = 0
-    shares = _output(name, "decode", code.decode, params, features, arrived)
+    shares = _shapes_of(name, "decode", code.decode, params, features, available)
     _require_form(name, "decode", shares, (shape.k, BATCH, *shape.share))
-    data = arrived[: shape.k]
-    kept = _alike(np.asarray(shares)[data], features[: shape.k][data])
+    kept = _try(name, code, shape, perturbed=True)
+    if kept is None:  # other parameters than those of `init` may be out of range
+        kept = _try(name, code, shape, perturbed=False) or _Kept({}, False)
+    for i, piece in kept.changed_pieces.items():
+        raise ValueError(
+            f"code: query {i} of {name} is not data piece {piece} (tried with other "
+            "parameters than those of init): let it be that, or say of each query "
+            "which one it is, and None of mixtures, by quorum=Quorum('any_k', copies)"
+        )
     accepted = (
         "False, since decode changes shares that arrived (tried with other parameters "
         "than those of init),"
     )
-    holds = kept or not code.systematic
+    holds = kept.shares or not code.systematic
     require(f"code: systematic of {name}", code.systematic, holds, accepted)
 
 
-def _output(name: str, function: str, f: Callable[..., PyTree], *inputs: Any) -> PyTree:
+class _Kept(NamedTuple):
+    """Result of a trial of a code.
+
+    Attributes:
+      changed_pieces: queries that are not the pieces that `quorum` says, and these.
+      shares: whether `decode` gives the shares that arrived as they are.
+    """
+
+    changed_pieces: dict[int, int]
+    shares: bool
+
+
+def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | None:
+    """Runs a code with one lost result; None where its numbers are not finite.
+
+    The parameters of `init` alone would hide that sums which begin as the pieces are
+    learned. They stay near, and pieces and features are as after a ReLU, since a code
+    may need that.
+    """
+    random = np.random.default_rng(0)
+    draw = lambda *sizes: random.uniform(size=sizes).astype(np.float32)
+    pieces = draw(shape.k, BATCH, *shape.piece)
+    features = draw(shape.n, BATCH, *shape.share)
+    arrived = np.ones((shape.n, BATCH), bool)
+    arrived[0, 1], features[0, 1] = False, 0
+
+    @jax.jit
+    def run(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        params = code.init(key)
+        if perturbed:
+            params = jax.tree.map(_near, params)
+        queries = code.encode(params, jnp.asarray(pieces))
+        return queries, code.decode(params, jnp.asarray(features), jnp.asarray(arrived))
+
     try:
-        return jax.jit(f)(*inputs)
+        # Also where a pipeline is built inside of a traced function.
+        with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+            queries, shares = map(np.asarray, run(jax.random.key(0)))
+    except jax.errors.TracerArrayConversionError:
+        return _Kept({}, True)  # it closes over traced values, so there are no numbers
+    except Exception as error:  # a function of the user's raises anything
+        raise ValueError(f"code: {name} fails ({first_line(error)})") from error
+    copies = enumerate(pieces_of(code.quorum, shape.k, shape.n))
+    sent = {i: piece for i, piece in copies if piece is not None}
+    data = arrived[: shape.k]
+    kept = shares[data]
+    if not all(np.isfinite(x).all() for x in (kept, *(queries[i] for i in sent))):
+        return None
+    changed = {i: p for i, p in sent.items() if not _alike(queries[i], pieces[p])}
+    return _Kept(changed, _alike(kept, features[: shape.k][data]))
+
+
+def _near(x: jax.Array) -> jax.Array:
+    """Returns other real numbers near `x`: 0.5 stays in 0..1, -1 is not moved to 0."""
+    return x * 1.1 + 0.07 if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def _shapes_of(
+    name: str, function: str, f: Callable[..., PyTree], *inputs: Any
+) -> PyTree:
+    try:
+        return jax.eval_shape(f, *inputs)
     except Exception as error:  # a function of the user's raises anything
         raise ValueError(
             f"code: {function} of {name} fails ({first_line(error)})"

@@ -39,6 +39,7 @@ def make_mesh(
             f"devices: {devices!r} given, 1..{len(available)} accepted, the "
             f"{available[0].platform} devices found"
         )
+    count = int(count)
     if shape is not None:
         require_sizes("mesh", shape, "(piece, data)", least=-math.inf)
     sizes = [shape] if shape else [(p, count // p) for p in range(min(n, count), 0, -1)]

@@ -293,6 +293,18 @@ def infer(
     return placement.replicated(pipeline.mesh, logits)
 
 
+def require_params(pipeline: Pipeline, params: PyTree) -> None:
+    """Checks that parameters are those of as many codes as a pipeline has.
+
+    Raises:
+      ValueError: they are not.
+    """
+    stages = len(pipeline.stages)
+    fits = isinstance(params, Sequence) and len(params) == stages
+    accepted = f"a tuple with one entry for each of {stages} coded stages"
+    require("params", type(params).__name__, fits, accepted)
+
+
 def require_inputs(
     pipeline: Pipeline, params: PyTree, images: jax.Array, available: jax.Array
 ) -> None:
@@ -302,14 +314,11 @@ def require_inputs(
       ValueError: one has another form.
     """
     require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
-    stages, n = len(pipeline.stages), pipeline.n
-    fits = isinstance(params, Sequence) and len(params) == stages
-    accepted = f"a tuple with one entry for each of {stages} coded stages"
-    require("params", type(params).__name__, fits, accepted)
+    require_params(pipeline, params)
     height, width, channels = pipeline.image_shape
     sizes = (height * pipeline.images_per_input or "H", width or "W", channels or "C")
     require_shape("images", images, "B", *sizes)
-    batch = images.shape[0]
+    stages, n, batch = len(pipeline.stages), pipeline.n, images.shape[0]
     shape = getattr(available, "shape", ())
     fits = shape[-2:] in ((n, 1), (n, batch)) and shape[:-2] in ((), (stages,))
     accepted = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
 from coded_jax.evaluation import confidence, predictions
-from coded_jax.inference.pipeline import Pipeline, base_features
+from coded_jax.inference.pipeline import Pipeline, base_features, require_params
 from coded_jax.runs.reading import learned_config_of
 from coded_jax.types import PyTree
 
@@ -108,10 +108,7 @@ class CodedModel(NamedTuple):
             )
             require("params", params, key is not None or not learns, accepted)
             params = pipeline.init(fresh)
-        stages = len(pipeline.stages)
-        fits = isinstance(params, Sequence) and len(params) == stages
-        accepted = f"a tuple with one entry for each of {stages} coded stages"
-        require("params", type(params).__name__, fits, accepted)
+        require_params(pipeline, params)
         _require_alike(params, expected, f"as of init of {name_of(code)}")
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)

@@ -94,7 +94,7 @@ def evaluate(
     require("most_lost", count, fits, f"0..{n}")
     fits = stage_losses in STAGE_LOSSES
     require("stage_losses", stage_losses, fits, f"one of {list(STAGE_LOSSES)}")
-    patterns = erasures.patterns_up_to(n, count)
+    patterns = erasures.patterns_up_to(n, int(count))
     totals, images = np.zeros((len(patterns), _COLUMNS)), 0
     for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):
         require_split(split, classes)

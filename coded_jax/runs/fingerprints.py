@@ -64,9 +64,10 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
             jaxpr = jax.make_jaxpr(function)(*inputs)
             texts.append(str(jaxpr))
             constants += _constants(jaxpr)
-        # Defaults are left out: codes that have them keep their fingerprint.
+        # What most codes have is left out, as it was before these fields were here.
+        usual = {**Code._field_defaults, "systematic": True}
         for name in ("systematic", "quorum", "answers_always"):
-            if (value := getattr(code, name)) != Code._field_defaults[name]:
+            if (value := getattr(code, name)) != usual[name]:
                 texts.append(f"{name}={value}")
     return digest(texts, constants)
 

@@ -106,7 +106,7 @@ def prepare(
     uncoded, pipeline = _pipelines(config, dataset, mesh, own)
     shapes = _variable_shapes(config, pipeline, dataset)
     rivals = rival_pipelines(config, pipeline, shapes)
-    if config.nonnegative:
+    if config.nonnegative or any(stage.code.nonnegative for stage in pipeline.stages):
         _check_nonnegative(config, pipeline, dataset)
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):

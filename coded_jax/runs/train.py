@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from coded_jax import settings
@@ -70,6 +71,8 @@ def train(
       training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
     """
     require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
+    shape = pipeline.image_shape
+    require("pipeline.image_shape", shape, min(shape) > 0, "(H, W, C), each 1 or more,")
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
@@ -144,13 +147,20 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
     if isinstance(data, Dataset):
         statistics = (dataset.mean, dataset.std)
         own = (model.pipeline.mean, model.pipeline.std)
-        accepted = f"{own}, those of the pipeline,"
-        require("mean, std", statistics, own == statistics, accepted)
+        same = all(map(_same_numbers, own, statistics))
+        require("mean, std", statistics, same, f"{own}, those of the pipeline,")
     fits = dataset.classes == classes
     require("classes", dataset.classes, fits, f"{classes}, those of the head,")
     few = slice(config.train_images)
     train = Split(dataset.train.images[few], dataset.train.labels[few])
     return dataclasses.replace(dataset, train=train)
+
+
+def _same_numbers(x: tuple | None, y: tuple | None) -> bool:
+    """Returns whether images would be normalised alike, in float32."""
+    return (x is None) == (y is None) and np.array_equal(
+        np.array(x or (), np.float32), np.array(y or (), np.float32)
+    )
 
 
 def _open(

@@ -17,6 +17,7 @@ RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 EXTENT = ("baselines", "seeds", "tried")
+MOST_SHOWN = 4  # settings that differ, in an error
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
 BASELINE_MARK = "fingerprint_of_baseline_"
 """Begins the flags that tell the functions of baselines apart. One may be added or left
@@ -92,13 +93,16 @@ def open_workdir(
     }
     added = {f for f in differing if f.startswith(BASELINE_MARK) and f not in earlier}
     if before is not None and (refused := sorted(differing - added - {*EXTENT})):
-        pairs = ", ".join(
+        pairs = [
             f"{flag}={earlier.get(flag, 'unset')} there and "
             f"{flags.fixed.get(flag, 'unset')} now"
             for flag in refused
-        )
+        ]
+        if len(pairs) > MOST_SHOWN:
+            pairs[MOST_SHOWN:] = [f"{len(pairs) - MOST_SHOWN} more"]
         raise ValueError(
-            f"{name}: {os.fspath(path)!r} was made with other settings ({pairs}); "
+            f"{name}: {os.fspath(path)!r} was made with other settings "
+            f"({', '.join(pairs)}); "
             f"the same ones resume it, or give another {name}"
         )
     if write and (before is None or differing):

@@ -24,7 +24,9 @@ SHORTFALLS = ("error", "degrade")
 
 
 def _are_sizes(batches: Collection[int]) -> bool:
-    return all(is_integer(size) and size >= 1 for size in batches)
+    return isinstance(batches, Collection) and all(
+        is_integer(size) and size >= 1 for size in batches
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,4 +76,5 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        object.__setattr__(self, "batches", tuple(dict.fromkeys(self.batches)))
+        sizes = tuple(dict.fromkeys(map(int, self.batches)))
+        object.__setattr__(self, "batches", sizes)

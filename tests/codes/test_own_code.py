@@ -151,3 +151,64 @@ def test_decoders_need_one_shape_of_the_mask_and_no_dtype(dtype):
         assert shares.dtype == dtype
         np.testing.assert_array_equal(shares[0], 0)
         np.testing.assert_array_equal(shares[1], 1)
+
+
+@pytest.mark.parametrize("clip", [jax.nn.relu, jax.nn.relu6, lambda x: x.clip(-1, 1)])
+def test_shares_may_be_clipped_to_what_the_network_gives(clip):
+    def clipped(shape):
+        code = with_sum(shape)
+        decode = lambda *inputs: clip(code.decode(*inputs))
+        return code._replace(decode=decode, systematic=True)
+
+    make_code(clipped, SHAPE, {}, LearnedConfig())
+
+
+@pytest.mark.parametrize(
+    "initial, f",
+    [
+        ([0.5, 0.9], lambda w: jnp.arcsin(w)),
+        ([0.5, 0.95], lambda w: jnp.sqrt(1 - w**2)),
+        ([1.0, -1.0], lambda w: 1 / w),
+        ([0.0, 1.0], lambda w: jnp.log(1 - w / 1.05)),
+    ],
+)
+def test_parameters_may_have_a_range(initial, f):
+    """A blend that makes everything NaN where one of its numbers is."""
+
+    def blended(shape):
+        def decode(params, features, available):
+            mask = available[: shape.k, :, None, None, None].astype("f")
+            rebuilt = features[-1:] * f(params["w"]).sum()
+            return mask * features[: shape.k] + (1 - mask) * rebuilt
+
+        init = lambda key: {"w": jnp.array(initial)}
+        return with_sum(shape)._replace(init=init, decode=decode, systematic=True)
+
+    with jax.debug_nans(True):
+        make_code(blended, SHAPE, {}, LearnedConfig())
+
+
+def test_codes_are_built_inside_of_traced_functions():
+    features = jnp.ones((3, 5, *SHAPE.share))
+
+    @jax.jit
+    def decoded(features):
+        code = make_code(with_sum, SHAPE, {}, LearnedConfig())
+        return code.decode({}, features, available((1,), 3))
+
+    @jax.jit
+    def scaled(features, scale):  # closes over a traced value
+        make = lambda shape: with_sum(shape)._replace(
+            decode=lambda _, results, available: scale * results[:2]
+        )
+        code = make_code(make, SHAPE, {}, LearnedConfig())
+        return code.decode({}, features, available((1,), 3))
+
+    np.testing.assert_array_equal(decoded(features)[0], 1)
+    np.testing.assert_array_equal(scaled(features, 2.0)[0], 2)
+    with pytest.raises(ValueError, match="query 0 of .* is not data piece 0"):
+        jax.jit(
+            lambda: make_code(
+                lambda shape: swap_first(with_sum(shape)), SHAPE, {}, LearnedConfig()
+            )
+        )()
