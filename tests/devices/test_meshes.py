@@ -1,5 +1,7 @@
 """The mesh has a piece on each device, and the rest of the devices divide the batch."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from coded_jax.devices.meshes import make_mesh, padded_size
@@ -22,6 +24,11 @@ from tests.devices.counts import devices
 def test_default_mesh(n, count, shape):
     mesh = make_mesh(n, devices(count))
     assert tuple(mesh.shape.items()) == (("piece", shape[0]), ("data", shape[1]))
+
+
+def test_counts_may_be_numbers_of_jax_and_numpy():
+    for count in (jnp.int32(devices(3)), np.int64(3)):
+        assert make_mesh(3, count).size == 3
 
 
 def test_a_chosen_mesh():

@@ -51,7 +51,7 @@ def test_every_pattern_is_that_of_the_answers(model):
     of_one = [record.accuracy for record in evaluation.patterns[1:5]]
     assert evaluation.mean[1] == pytest.approx(np.mean(of_one))
     assert evaluation.worst[1] == pytest.approx(min(of_one))
-    more = coded_jax.evaluate(model, TEST, most_lost=4)
+    more = coded_jax.evaluate(model, TEST, most_lost=np.int32(4))
     assert (
         len(more.patterns) == 16
         and more.patterns[: len(patterns)] == evaluation.patterns

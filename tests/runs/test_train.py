@@ -167,3 +167,17 @@ def test_what_is_wrong_is_one_line(options, message):
     with pytest.raises(ValueError, match=f"^{message}") as error:
         train(**options)
     assert "\n" not in str(error.value)
+
+
+def test_statistics_are_compared_as_images_are_normalised():
+    """In float32; `mds` has nothing to train."""
+    rounded = tuple(map(np.float32, DATASET.mean)), tuple(map(np.float32, DATASET.std))
+    train(pipeline=make_pipeline(*rounded, code="mds"))
+    with pytest.raises(ValueError, match=r"^mean, std: .* those of the pipeline"):
+        train(pipeline=make_pipeline((0.1,), DATASET.std, code="mds"))
+
+
+def test_a_pipeline_made_by_hand_says_its_image_shape():
+    pipeline = make_pipeline()._replace(image_shape=(0, 0, 0))
+    with pytest.raises(ValueError, match=r"^pipeline.image_shape: \(0, 0, 0\) given"):
+        train(pipeline=pipeline)

@@ -99,3 +99,10 @@ def test_no_results(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ValueError, match="^workdir: .* finished run accepted"):
             workdir.read_results(path)
+
+
+def test_many_differences_are_counted(tmp_path):
+    workdir.open_workdir(tmp_path, RunFlags(FLAGS))
+    more = {f"new_{i}": "1" for i in range(9)}
+    with pytest.raises(ValueError, match=r"unset there and 1 now, 5 more\); the same"):
+        workdir.open_workdir(tmp_path, RunFlags(FLAGS | more))
