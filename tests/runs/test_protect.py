@@ -203,3 +203,14 @@ def test_the_test_split_chooses_nothing(tmp_path):
     assert results["summary"]["0"]["mean"] == 0
     # Where all answers are right, the surest temperature is the best one.
     assert results["confidence"]["0"]["temperature"] == confidence.TEMPERATURES[0]
+
+
+def test_a_function_may_need_features_that_are_never_negative():
+    """As `train` refuses it, before anything is trained."""
+
+    def nonnegative(shape):
+        code = codes.CODES["addition"].make(shape, {}, codes.LearnedConfig())
+        return code._replace(nonnegative=True)
+
+    with pytest.raises(ValueError, match="^nonnegative: True given, False accepted wh"):
+        protect(code=nonnegative)
