@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -36,6 +35,15 @@ def require_type(name: str, value: object, kind: Any, accepted: str) -> None:
     require(name, type(value).__name__, isinstance(value, kind), accepted)
 
 
+def is_integer(value: Any) -> bool:
+    """Says whether a value is an integer, of Python, NumPy or JAX, and not a bool."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
 def require_shape(name: str, array: object, *accepted: int | str) -> None:
     """Checks the shape of an array.
 
@@ -47,21 +55,20 @@ def require_shape(name: str, array: object, *accepted: int | str) -> None:
     Raises:
       ValueError: it has another shape, or is no array.
     """
-    shape = getattr(array, "shape", ())
+    shape: Any = getattr(array, "shape", None)
+    form = shape_text(accepted)
+    require(name, array_form(array), shape is not None, f"an array {form}")
     fits = len(shape) == len(accepted) and all(
         isinstance(size, str) or size == own
         for own, size in zip(shape, accepted, strict=True)
     )
-    form = (
-        shape_text(accepted) if shape is not None else f"array {shape_text(accepted)}"
-    )
     require(name, array_form(array), fits, form)
 
 
-def array_form(array: Any) -> Text:
+def array_form(array: Any) -> str:
     """Returns dtype and shape as `uint8 [2, 28, 28, 1]`; the type of what has none."""
     dtype = getattr(array, "dtype", type(array).__name__)
-    return Text(f"{dtype} {shape_text(np.shape(array))}")
+    return _Text(f"{dtype} {shape_text(np.shape(array))}")
 
 
 def shape_text(sizes: Iterable[object]) -> str:
@@ -70,14 +77,14 @@ def shape_text(sizes: Iterable[object]) -> str:
 
 
 def require_sizes(
-    name: str, value: Any, letters: str, least: float = 1
+    name: str, value: Any, *letters: str, least: int | None = None
 ) -> tuple[int, ...]:
     """Checks whole numbers, and returns them as Python's.
 
     Args:
       name: of the argument.
       value: that was given.
-      letters: of the sizes, as `(H, W, C)`.
+      letters: of the sizes, as `"H", "W", "C"`.
       least: which no size is below.
 
     Raises:
@@ -87,13 +94,13 @@ def require_sizes(
         sizes = tuple(map(operator.index, value))
     except TypeError:
         sizes = ()
-    fits = len(sizes) == letters.count(",") + 1 and min(sizes) >= least
-    more = "" if least == -math.inf else f" of {least} or more"
-    require(name, value, fits, f"{letters}, whole numbers{more},")
+    fits = len(sizes) == len(letters) and (least is None or min(sizes) >= least)
+    bound = "" if least is None else f" of {least} or more"
+    require(name, value, fits, f"({', '.join(letters)}), whole numbers{bound},")
     return sizes
 
 
-class Text(str):
+class _Text(str):
     """Text that stands in an error without quotes."""
 
     __repr__ = str.__str__

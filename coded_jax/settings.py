@@ -17,14 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-from coded_jax.checks import require
+from coded_jax.checks import is_integer, require
 
 
 class Accepted(NamedTuple):
@@ -103,15 +99,6 @@ def integers(low: int, high: int | None = None) -> Accepted:
     text = f"{low} or more" if high is None else f"{low}..{high}"
     top = math.inf if high is None else high
     return Accepted(lambda value: is_integer(value) and low <= value <= top, text)
-
-
-def is_integer(value: Any) -> bool:
-    """Says whether a value is an integer, of Python, NumPy or JAX, and not a bool."""
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool | np.bool_)
 
 
 def between(low: float, high: float) -> Accepted:
@@ -215,7 +202,7 @@ def check(record: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray | jax.Array):
+    if hasattr(value, "tolist"):  # of NumPy or JAX
         value = value.tolist()
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 

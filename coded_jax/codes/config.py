@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from coded_jax.checks import require
+from coded_jax.checks import is_integer, require
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.registry import CODES, LEARNED, AnyCode, entry_of, is_code, name_of
 from coded_jax.settings import (
     INTEGER,
     Accepted,
     Form,
-    is_integer,
     one_of,
     setting,
     tuple_of,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from coded_jax.checks import is_integer
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.conv import DILATIONS
 from coded_jax.codes.sums import SUMS
@@ -14,7 +15,6 @@ from coded_jax.settings import (
     Accepted,
     check,
     integers,
-    is_integer,
     one_of,
     setting,
 )

@@ -63,10 +63,10 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
 
 def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
     """Checks the shapes of what a code computes, and runs it on random numbers."""
-    sizes = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    shaped = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
     key = jax.eval_shape(jax.random.key, 0)
-    pieces = sizes(shape.k, BATCH, *shape.piece)
-    features = sizes(shape.n, BATCH, *shape.share)
+    pieces = shaped(shape.k, BATCH, *shape.piece)
+    features = shaped(shape.n, BATCH, *shape.share)
     available = jax.ShapeDtypeStruct((shape.n, BATCH), jnp.bool_)
     params = _shapes_of(name, "init", code.init, key)
     queries = _shapes_of(name, "encode", code.encode, params, pieces)
@@ -78,13 +78,13 @@ def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
         kept = _try(name, code, shape, perturbed=False) or _Kept({}, False)
     for i, piece in kept.changed_pieces.items():
         raise ValueError(
-            f"code: query {i} of {name} is not data piece {piece} (tried with other "
-            "parameters than those of init): let it be that, or say of each query "
+            f"code: query {i} of {name} is not data piece {piece} (tried with "
+            "parameters near those of init): let it be that, or say of each query "
             "which one it is, and None of mixtures, by quorum=Quorum('any_k', copies)"
         )
     accepted = (
-        "False, since decode changes shares that arrived (tried with other parameters "
-        "than those of init),"
+        "False, since decode changes shares that arrived (tried with parameters near "
+        "those of init),"
     )
     holds = kept.shares or not code.systematic
     require(f"code: systematic of {name}", code.systematic, holds, accepted)

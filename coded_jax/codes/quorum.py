@@ -33,9 +33,8 @@ def quorum_of(name: str, k: int, n: int) -> Quorum:
     Raises:
       ValueError: there is none of that name.
     """
-    quorums = {q.name: q for q in (ANY_K, one_of_each(k, n), ALL_DATA)}
-    require("quorum", name, name in quorums, f"one of {list(quorums)}")
-    return quorums[name]
+    require("quorum", name, name in NAMES, f"one of {list(NAMES)}")
+    return next(q for q in (ANY_K, one_of_each(k, n), ALL_DATA) if q.name == name)
 
 
 def require_quorum(quorum: Any, k: int, n: int, name: str = "quorum") -> None:

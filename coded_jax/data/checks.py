@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.checks import array_form, require, require_type, shape_text
-from coded_jax.settings import is_integer
+from coded_jax.checks import array_form, is_integer, require, require_type, shape_text
 from coded_jax.types import Dataset, Split
 
 PARTS = ("train", "validation", "test")

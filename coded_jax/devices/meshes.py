@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from coded_jax.checks import require_sizes
+from coded_jax.checks import is_integer, require_sizes
 from coded_jax.devices.startup import give_threads
-from coded_jax.settings import is_integer
 
 PIECE, DATA = "piece", "data"
 
@@ -41,7 +38,7 @@ def make_mesh(
         )
     count = int(count)
     if shape is not None:
-        require_sizes("mesh", shape, "(piece, data)", least=-math.inf)
+        require_sizes("mesh", shape, "piece", "data")
     sizes = [shape] if shape else [(p, count // p) for p in range(min(n, count), 0, -1)]
     # The first that every process takes part in.
     spanning = [size for size in sizes if _spans_processes(available, size)]

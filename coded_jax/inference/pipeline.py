@@ -101,6 +101,11 @@ class Pipeline(NamedTuple):
         return all(stage.code.systematic for stage in self.stages)
 
     @property
+    def nonnegative(self) -> bool:
+        """Says whether a code needs features that are never negative."""
+        return any(stage.code.nonnegative for stage in self.stages)
+
+    @property
     def tail(self) -> Tail:
         """Returns the part that follows the last decoder."""
         return Tail(self.after, self.base.head)

@@ -41,7 +41,7 @@ def build_pipeline(
         that many pieces.
     """
     base = base or make_base_model(config.base_model, config.base_width)
-    variables = _variable_shapes(config, base, image_shape, classes)
+    variables = variable_shapes(config, base, image_shape, classes)
     grouped, input_shape = config.split == "group", tuple(image_shape)
     if grouped:
         base = groups.group_base(base, image_shape[0])
@@ -88,10 +88,16 @@ def build_pipeline(
     )
 
 
-def _variable_shapes(
+def variable_shapes(
     config: Config, base: BaseModel, image_shape: tuple[int, int, int], classes: int
 ) -> PyTree:
     """Returns shapes and dtypes of the base model's variables.
+
+    Args:
+      config: names the base model, for errors.
+      base: the base model.
+      image_shape: `(H, W, C)`.
+      classes: of the data set.
 
     Raises:
       ValueError: the base model takes no images of that shape.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require, require_type
+from coded_jax.checks import is_integer, require, require_type
 from coded_jax.codes import erasures
 from coded_jax.data import groups
 from coded_jax.data.checks import require_split
@@ -19,7 +19,6 @@ from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.evaluation.predictions import STAGE_LOSSES, Prediction
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.settings import is_integer
 from coded_jax.types import Split
 
 

@@ -10,13 +10,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coded_jax.checks import first_line, require, require_sizes, require_type
+from coded_jax.checks import (
+    first_line,
+    is_integer,
+    require,
+    require_sizes,
+    require_type,
+)
 from coded_jax.codes import CodeConfig
 from coded_jax.data.checks import require_statistics
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, BaseConfig, Config
-from coded_jax.settings import is_integer
 from coded_jax.types import BaseModel, Block, PyTree
 
 
@@ -54,7 +59,9 @@ def make_pipeline(
     """
     config = own_config(settings, CodeConfig)
     require("mean, std", (mean, std), (mean is None) == (std is None), "both or none")
-    height, width, channels = require_sizes("image_shape", image_shape, "(H, W, C)")
+    height, width, channels = require_sizes(
+        "image_shape", image_shape, "H", "W", "C", least=1
+    )
     shape = (height, width, channels)
     whole = is_integer(classes) and classes >= 1
     require("classes", classes, whole, "a whole number of 1 or more")

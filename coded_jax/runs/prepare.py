@@ -17,7 +17,12 @@ from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import fingerprints
-from coded_jax.runs.build import build_pipeline, rival_pipelines, uncoded_pipeline
+from coded_jax.runs.build import (
+    build_pipeline,
+    rival_pipelines,
+    uncoded_pipeline,
+    variable_shapes,
+)
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.runs.regime import BASE, regime_of
@@ -104,9 +109,10 @@ def prepare(
     dataset = dataset or data.load(config.dataset, places.data_dir)
     _check_sizes(config, len(dataset.train.labels))
     uncoded, pipeline = _pipelines(config, dataset, mesh, own)
-    shapes = _variable_shapes(config, pipeline, dataset)
+    sizes = (dataset.image_shape, dataset.classes)
+    shapes = variable_shapes(config, pipeline.base, *sizes)
     rivals = rival_pipelines(config, pipeline, shapes)
-    if config.nonnegative or any(stage.code.nonnegative for stage in pipeline.stages):
+    if config.nonnegative or pipeline.nonnegative:
         _check_nonnegative(config, pipeline, dataset)
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
@@ -158,13 +164,6 @@ def _pipelines(
     uncoded = uncoded_pipeline(config, *settings)
     sizes = (dataset.image_shape, dataset.classes)
     return uncoded, build_pipeline(config, *sizes, *settings)
-
-
-def _variable_shapes(config: Config, pipeline: Pipeline, dataset: Dataset) -> PyTree:
-    """Returns shapes and dtypes of the base model's variables."""
-    sizes = (dataset.image_shape, dataset.classes)
-    key = jax.random.key(config.seed)
-    return jax.eval_shape(lambda key: pipeline.base.init(key, *sizes), key)
 
 
 def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> None:

@@ -90,7 +90,7 @@ def train(
     if all(stage.code.constants for stage in pipeline.stages):
         params = losses.constants(pipeline, frozen, arrays["images"])
         return model._replace(params=params)
-    if any(stage.code.nonnegative for stage in pipeline.stages):
+    if pipeline.nonnegative:
         losses.require_nonnegative(pipeline, frozen, arrays["images"])
     if config.code_augmentation == "none":
         arrays = losses.with_targets(pipeline, frozen, arrays)

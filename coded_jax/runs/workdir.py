@@ -17,8 +17,8 @@ RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 EXTENT = ("baselines", "seeds", "tried")
-MOST_SHOWN = 4  # settings that differ, in an error
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
+MOST_SHOWN = 4  # settings that differ, in an error
 BASELINE_MARK = "fingerprint_of_baseline_"
 """Begins the flags that tell the functions of baselines apart. One may be added or left
 out, but is never another function of the same name: its checkpoints are kept."""

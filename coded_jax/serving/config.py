@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
+from coded_jax.checks import is_integer
 from coded_jax.settings import (
     FLOAT,
     INTEGER,
@@ -14,7 +15,6 @@ from coded_jax.settings import (
     at_least,
     check,
     integers,
-    is_integer,
     more_than,
     one_of,
     setting,

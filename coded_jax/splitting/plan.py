@@ -11,7 +11,6 @@ LeNet-5, this is the exact receptive-field window and nothing is cut.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
@@ -126,9 +125,11 @@ def make_plan(
       ValueError: `grid` leaves a piece without features or makes a piece as large as
         the image, or `f_conv` cannot be split.
     """
-    height, width, channels = require_sizes("image_shape", image_shape, "(H, W, C)")
+    height, width, channels = require_sizes(
+        "image_shape", image_shape, "H", "W", "C", least=1
+    )
     image_shape = (height, width, channels)
-    grid_sizes = require_sizes("grid", grid, "(rows, columns)", least=-math.inf)
+    grid_sizes = require_sizes("grid", grid, "rows", "columns")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
         _plan_axis(name, field, size, features, parts)

@@ -6,7 +6,7 @@ import dataclasses
 import numbers
 from typing import Any
 
-from coded_jax.checks import require, require_type
+from coded_jax.checks import is_integer, require, require_type
 from coded_jax.codes.erasures import DRAWS, Pattern, harmful
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.evaluation.predictions import STAGE_LOSSES
@@ -18,7 +18,6 @@ from coded_jax.settings import (
     at_least,
     check,
     integers,
-    is_integer,
     more_than,
     one_of,
     setting,

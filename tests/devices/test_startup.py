@@ -105,7 +105,7 @@ def test_what_is_freed_is_kept():
             env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"},
         ).stdout
     )
-    assert count("handed back") > 10_000 and count("kept") < 1_000
+    assert count("handed back") > 10 * count("kept")
 
 
 def test_import_touches_no_device():

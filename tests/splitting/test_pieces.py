@@ -227,6 +227,6 @@ def test_what_is_no_plan_or_no_array_is_refused(function):
     with pytest.raises(ValueError, match="^plan: 'tuple' given, a SplitPlan"):
         function((2, 1), jnp.zeros((2, 28, 28, 1)))
     with pytest.raises(
-        ValueError, match=r"^(images|shares): list \[1\] given, \[.*\] acc"
+        ValueError, match=r"^(images|shares): list \[1\] given, an array \[.*\] acc"
     ):
         function(plan_of(jnp.tanh, (8, 8, 1), (2, 1)), [0])
