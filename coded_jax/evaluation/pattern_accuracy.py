@@ -16,7 +16,7 @@ from coded_jax.devices import placement
 from coded_jax.devices.meshes import padded_size
 from coded_jax.devices.placement import PieceMap
 from coded_jax.evaluation import predictions
-from coded_jax.evaluation.predictions import Prediction
+from coded_jax.evaluation.predictions import Prediction, Rows, take_rows
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import PyTree
 
@@ -41,22 +41,15 @@ class PatternAccuracy(NamedTuple):
     decoded_accuracy: float
 
 
-@functools.partial(jax.jit, static_argnames=("pipeline", "size"))
-def _count_correct(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    arrays: dict[str, jax.Array],
-    start: jax.Array,
-    size: int,
-) -> jax.Array:
-    """Counts the rows from `start` on that the uncoded base model has right."""
+@functools.partial(jax.jit, static_argnames="pipeline")
+def _count_correct(pipeline: Pipeline, frozen: PyTree, rows: Rows) -> jax.Array:
+    """Counts the rows that the uncoded base model has right."""
 
     def predict_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> jax.Array:
         return predictions.predict_uncoded(pipeline, frozen, images)[1]
 
-    images, labels, weight = predictions.take_rows(arrays, start, size)
     predict = placement.data_parallel(pipeline.mesh, predict_part, (None, 0))
-    correct = weight * (predict(frozen, images) == labels)
+    correct = rows.weight * (predict(frozen, rows.images) == rows.labels)
     return placement.replicated(pipeline.mesh, correct.sum())
 
 
@@ -72,10 +65,10 @@ def base_accuracy(
         count.
     """
     total = len(arrays["labels"])
-    counted = int((arrays["labels"] >= 0).sum())
+    counted = int((np.asarray(arrays["labels"]) >= 0).sum())
     size = padded_size(pipeline.mesh, min(predictions.CHUNK, total))
     correct = [
-        _count_correct(pipeline, frozen, arrays, jnp.asarray(start), size)
+        _count_correct(pipeline, frozen, take_rows(arrays, np.int32(start), size))
         for start in range(0, total, size)
     ]
     return float(np.sum(jax.device_get(correct))) / counted

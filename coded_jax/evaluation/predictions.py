@@ -101,20 +101,34 @@ class _Chunk(NamedTuple):
     weight: jax.Array  # float32, as the labels
 
 
-def take_rows(
-    arrays: dict[str, jax.Array], start: jax.Array, size: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+class Rows(NamedTuple):
+    """Some rows of a split.
+
+    Attributes:
+      images: `[B, H, W, C]`.
+      labels: int32 `[B, ...]`.
+      weight: float32 of the labels' shape, 0 for rows past the end of the split and
+        labels of -1, else 1.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    weight: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def take_rows(arrays: dict[str, jax.Array], start: jax.Array, size: int) -> Rows:
     """Takes `size` rows of a split from `start` on, repeating the last one at the end.
 
-    Returns:
-      Images, labels, and weights of the labels' shape: 0 for rows past the end and
-      labels of -1, else 1.
+    It is a program of its own, so that larger ones do not depend on the split's size
+    and are compiled once for validation and test images.
     """
     rows = start + jnp.arange(size)
     images = arrays["images"].at[rows].get(mode="clip")
     labels = arrays["labels"].at[rows].get(mode="clip")
     exists = (rows < len(arrays["labels"])).reshape(-1, *[1] * (labels.ndim - 1))
-    return images, labels, jnp.where(exists & (labels >= 0), 1.0, 0.0)
+    weight = jnp.where(exists & (labels >= 0), jnp.float32(1), jnp.float32(0))
+    return Rows(images, labels, weight)
 
 
 def predict_uncoded(
@@ -125,14 +139,9 @@ def predict_uncoded(
     return features, classes_of(pipeline.base.head(frozen, features))
 
 
-@functools.partial(jax.jit, static_argnames=("pipeline", "size"))
+@functools.partial(jax.jit, static_argnames="pipeline")
 def _compute_chunk(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
-    arrays: dict[str, jax.Array],
-    start: jax.Array,
-    size: int,
+    pipeline: Pipeline, frozen: PyTree, params: PyTree, rows: Rows
 ) -> _Chunk:
     """Computes all that does not depend on the erasure pattern."""
 
@@ -140,11 +149,10 @@ def _compute_chunk(
         features = up_to_decoder(pipeline, frozen, params, images, spread)
         return features, *predict_uncoded(pipeline, frozen, images)
 
-    images, labels, weight = take_rows(arrays, start, size)
     axes = (None, None, 0), (1, 0, 0)
     compute = placement.data_parallel(pipeline.mesh, compute_part, *axes)
-    features, target, expected = compute(frozen, params, images)
-    return _Chunk(features, target, expected, labels, weight)
+    features, target, expected = compute(frozen, params, rows.images)
+    return _Chunk(features, target, expected, rows.labels, rows.weight)
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "statistic", "per_image"))
@@ -240,7 +248,7 @@ def measure(
     chunks = []
     for start in range(0, total, size):
         inputs = (pipeline, frozen, params)
-        chunk = _compute_chunk(*inputs, arrays, jnp.asarray(start), size)
+        chunk = _compute_chunk(*inputs, take_rows(arrays, np.int32(start), size))
         masks = masks_of(first_row + start + jnp.arange(size)) if redrawn else held
         chunks.append(
             [

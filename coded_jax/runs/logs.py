@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -139,8 +140,15 @@ def _survives(line: str, phase: str, step: int) -> bool:
 
 def _event_writer(folder: Path) -> Any:
     """Returns a TensorBoard writer if the `tensorboard` extra is installed, or None."""
+    # It imports PyTorch where there is one, 0.8 s, to name its tensors in annotations.
+    hides_torch = "torch" not in sys.modules
+    if hides_torch:
+        sys.modules["torch"] = None  # type: ignore
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         return None
+    finally:
+        if hides_torch:
+            del sys.modules["torch"]
     return SummaryWriter(str(folder))

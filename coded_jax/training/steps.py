@@ -125,11 +125,22 @@ def initial_state(
     key: jax.Array,
 ) -> tuple[TrainState, Best]:
     """Returns the content of a checkpoint before the first step."""
-    params = init(key)
+    params = _strong(init(key))
+    opt_state = _strong(optimizer.init(params))
     none = jnp.asarray(-1, jnp.int32)
-    state = TrainState(jnp.asarray(0, jnp.int32), params, optimizer.init(params), none)
+    state = TrainState(jnp.asarray(0, jnp.int32), params, opt_state, none)
     # Copied: the state's own buffers are donated to the first step.
-    return state, Best(jnp.asarray(-jnp.inf), jax.tree.map(jnp.copy, params))
+    best = jax.tree.map(jnp.copy, params)
+    return state, Best(jnp.asarray(-jnp.inf, jnp.float32), best)
+
+
+def _strong(tree: PyTree) -> PyTree:
+    """Returns arrays whose types are not weak.
+
+    Else each of the first steps, which make some more leaves strong, is a program of
+    its own: a step would be compiled three times.
+    """
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), tree)
 
 
 @functools.partial(jax.jit, donate_argnames="best" if DONATES else ())

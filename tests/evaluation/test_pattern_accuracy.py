@@ -66,22 +66,28 @@ def test_nothing_lost_is_exact_for_a_systematic_code(setting):
     assert outcome.feature_mse == pytest.approx(0, abs=1e-10)
 
 
-def test_one_compilation_serves_every_pattern(setting):
+def test_one_compilation_serves_every_pattern_and_split(setting, monkeypatch):
+    monkeypatch.setattr(predictions, "CHUNK", 5)
     pipe, variables, params, arrays = setting
     traced = []
 
     def count(shape, code):
+        def encode(params, pieces):
+            traced.append("encode")
+            return code.encode(params, pieces)
+
         def decode(params, features, available):
-            traced.append(1)
+            traced.append("decode")
             return code.decode(params, features, available)
 
-        return code._replace(decode=decode)
+        return code._replace(encode=encode, decode=decode)
 
     counted = pipe.with_codes(count)
-    pattern_accuracy.measure_patterns(
-        counted, variables, params, arrays, erasures.patterns_up_to(4, 2)
-    )
-    assert len(traced) == 1
+    patterns = erasures.patterns_up_to(4, 2)
+    for images in (17, 11):  # the second as of another split
+        split = {name: array[:images] for name, array in arrays.items()}
+        pattern_accuracy.measure_patterns(counted, variables, params, split, patterns)
+    assert traced == ["encode", "decode"]
 
 
 def test_summary_is_mean_and_worst_by_number_lost():

@@ -2,8 +2,11 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from coded_jax.runs.logs import PhaseLog
@@ -112,3 +115,18 @@ def test_tensorboard_has_metrics_and_pictures(tmp_path):
     for name in ("loss", "learning_rate", "accuracy_1_lost", "original_arrived"):
         assert b"code/" + name.encode() in content
     assert drawn == ["parameters"] and b"PNG" in content
+
+
+def test_tensorboard_brings_no_pytorch(tmp_path):
+    pytest.importorskip("tensorboardX")
+    code = f"""
+import sys
+from pathlib import Path
+from coded_jax.runs import logs
+writer = logs._event_writer(Path({str(tmp_path)!r}))
+writer.add_scalar("loss", 1.0, 1)
+writer.close()
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(tmp_path.glob("events*"))

@@ -16,6 +16,12 @@ EXAMPLES, BATCH = 40, 8
 EPOCH = EXAMPLES // BATCH
 
 
+@pytest.fixture(autouse=True)
+def every_epoch_is_saved(monkeypatch):
+    """Epochs of milliseconds are saved as longer ones are."""
+    monkeypatch.setattr(loop, "EPOCH_SAVE_SECONDS", 0.0)
+
+
 class Recorder(loop.Observer):
     """Observes a fit, and does something at a step."""
 
@@ -184,6 +190,34 @@ def test_finished_fit_trains_no_further(tmp_path):
     again = fit(tmp_path, observer=observer)
     assert observer.started == [whole.steps] and observer.logged == []
     assert_same(again.params, whole.params)
+
+
+def test_an_epoch_soon_after_a_checkpoint_is_not_saved(tmp_path, monkeypatch):
+    saved, save = [], checkpoints.save
+
+    def record(directory, step, *args, **options):
+        saved.append(step)
+        save(directory, step, *args, **options)
+
+    monkeypatch.setattr(checkpoints, "save", record)
+    whole = fit(tmp_path / "often")
+    assert saved == [*range(EPOCH, 6 * EPOCH + 1, EPOCH), whole.steps]
+    monkeypatch.setattr(loop, "EPOCH_SAVE_SECONDS", 3600.0)
+    saved.clear()
+    seldom = fit(tmp_path / "seldom")
+    assert saved == [whole.steps]
+    assert_same(seldom.params, whole.params)
+
+
+def test_a_fit_compiles_its_step_once():
+    before = loop.train_steps._cache_size(), loop.keep_better._cache_size()
+    task = regression()
+    # Arrays made of plain numbers have weak types, which the first steps lose.
+    weak = lambda key: {"w": jnp.full((3,), 0.5), "unused": jnp.asarray(1.0)}
+    assert jax.eval_shape(weak, jax.random.key(0))["w"].weak_type
+    fit(None, task._replace(init=weak))
+    after = loop.train_steps._cache_size(), loop.keep_better._cache_size()
+    assert after == (before[0] + 1, before[1] + 1)
 
 
 def test_damaged_newest_checkpoint_falls_back_and_still_ends_the_same(tmp_path):
