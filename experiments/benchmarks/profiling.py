@@ -1,18 +1,16 @@
-"""Time, memory and arithmetic of functions."""
+"""Time and memory of functions."""
 
 from __future__ import annotations
 
-import math
-import os
-import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from coded_jax.runs import provenance
 from coded_jax.types import PyTree
 
 PAUSE = 0.02  # s; threads that one job leaves spinning sleep before the next begins
@@ -139,43 +137,10 @@ def peak_bytes() -> int:
     stats = jax.devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
-    import resource  # not on Windows
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
+    except (OSError, IndexError):
+        import resource  # not on Windows; that of a large parent, where it is larger
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def temporary_bytes(program: Any) -> int | None:
-    """Returns the memory of a compiled program beside arguments and results."""
-    analysis = program.memory_analysis()
-    return None if analysis is None else int(analysis.temp_size_in_bytes)
-
-
-def products(positions: int, kernels: list[tuple[int, ...]]) -> int:
-    """Returns floating point operations of dense layers or convolutions, forward.
-
-    Two, a product and a sum, for every weight and place of the output, also for the
-    weights that meet nothing but padding there.
-
-    Args:
-      positions: batch size, times the places of the output of a convolution.
-      kernels: their shapes, of layers with outputs of that many positions.
-    """
-    return 2 * positions * sum(map(math.prod, kernels))
-
-
-def machine() -> dict[str, Any]:
-    """Returns processor, cores and devices of this machine."""
-    devices = jax.devices()
-    return {
-        "processor": provenance.processor(),
-        "cores": provenance.usable_cores(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "backend": jax.default_backend(),
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-    }
-
-
-def load_average() -> float | None:
-    """Returns the load average of the last minute; None on Windows."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -10,201 +10,210 @@ from rich.console import Group
 from rich.table import Table
 from tables.markdown import table
 
+from benchmarks.machine import title
 from benchmarks.rows import (
+    BASE,
+    CODE,
     COMPILE,
     EAGER,
     FRAMEWORKS,
+    JOBS,
+    NOTHING_LOST,
+    ONE_LOST,
     OURS,
-    TRAINING,
     Row,
-    code,
+    goal,
     grouped,
+    ratio,
 )
 
-TRAINING_COLUMNS = (
-    "code",
-    "batch",
-    "coded_jax, images/s",
-    "PyTorch eager, images/s",
-    "ratio",
-    "of best rounds",
-    "target",
-)
-INFERENCE_COLUMNS = (
-    "code",
-    "lost",
+Cells = list[list[str]]
+
+SPEED_COLUMNS = (
+    "subject",
+    "job",
     "batch",
     "coded_jax, ms",
-    "PyTorch eager, ms",
-    "ratio",
-    "of best rounds",
+    "eager, ms",
+    "compile, ms",
+    "times eager",
+    "times compile",
+    "target",
 )
+MEMORY_COLUMNS = (
+    *("subject", "job", "batch", "coded_jax, MB", "eager, MB"),
+    *("eager over ours", "target"),
+)
+SUMMARY_COLUMNS = (
+    *("subject", "base training", "code training"),
+    *("inference, nothing lost", "one lost", "targets met"),
+)
+NOTHING = "-"
+NONE = "Nothing is stored yet."
+BUSY = "**Other processes ran meanwhile: these numbers are disturbed.**"
 
 
 def tables(report: dict[str, Any]) -> Group:
-    """Returns all tables, and notes.
+    """Returns all tables for a terminal, and notes.
 
     Args:
       report: the content of the JSON file.
     """
     parts: list[Any] = []
-    for section, (title, layout) in LAYOUTS.items():
-        if report.get(section):
-            parts += [title, layout(report[section])]
-    return Group(*parts, *report["notes"])
+    if report["times"]:
+        parts += ["medians; the targets are those of times eager"]
+        parts += [_rich(SPEED_COLUMNS, speed_cells(report["times"], quartiles=False))]
+    if report["memory"]:
+        parts += ["peak memory of a process that trains, or of the accelerator"]
+        parts += [_rich(MEMORY_COLUMNS, memory_cells(report["memory"]))]
+    return Group(*parts, *notes(report))
 
 
-def by_framework(
-    names: dict[str, Callable[[Row], Any]], cell: Callable[[Row], str], unit: str
-) -> Callable[[list[Row]], Table]:
-    """Returns a layout with a column for each framework.
-
-    Args:
-      names: of the columns before those, and their cells, from a row.
-      cell: of a framework's column, from its row.
-      unit: of `cell`.
-    """
-
-    def layout(rows: list[Row]) -> Table:
-        used = [
-            name for name in FRAMEWORKS if any(r["framework"] == name for r in rows)
+def speed_cells(rows: list[Row], quartiles: bool = True) -> Cells:
+    """Returns the cells of a table with a line for each job."""
+    lines = []
+    for group in grouped(rows):
+        ours = group[OURS]
+        milliseconds = [
+            _milliseconds(group.get(name), quartiles) for name in FRAMEWORKS
         ]
-        compared = EAGER in used and "ratio_to_eager" in rows[0]
-        columns = [*names, *(f"{name}\n{unit}" for name in used)]
-        table = _table([*columns, "times\neager"] if compared else columns, len(names))
-        for group in grouped(rows):
-            first = next(iter(group.values()))
-            cells = [str(name(first)) for name in names.values()]
-            cells += [cell(group[name]) if name in group else "-" for name in used]
-            if compared:
-                cells.append(f"{group[OURS]['ratio_to_eager']:.2f}")
-            table.add_row(*cells)
-        return table
-
-    return layout
+        ratios = [_ratio(ratio(group, name)) for name in (EAGER, COMPILE)]
+        names = [ours["subject"], ours["job"], str(ours["batch"])]
+        wanted = _target(ratio(group, EAGER), goal(ours))
+        lines.append([*names, *milliseconds, *ratios, wanted])
+    return lines
 
 
-def _scaling(rows: list[Row]) -> Table:
-    table = _table(["code", "work", "batch", "devices", "images/s", "times\none"], 2)
-    alone = {(code(r), r["work"]): r["ms"] for r in rows if r["devices"] == 1}
-    for r in rows:
-        speed = alone[code(r), r["work"]] / r["ms"]
-        numbers = [f"{r['images_per_second']:,.0f}", f"{speed:.2f}"]
-        table.add_row(code(r), r["work"], str(r["batch"]), str(r["devices"]), *numbers)
-    return table
+def memory_cells(rows: list[Row]) -> Cells:
+    """Returns the cells of a table of the memory of training."""
+    lines = []
+    for group in grouped(rows):
+        ours = group[OURS]
+        peaks = [group.get(name, {}).get("peak_bytes") for name in (OURS, EAGER)]
+        sizes = [f"{peak / 1e6:,.0f}" if peak else NOTHING for peak in peaks]
+        names = [ours["subject"], ours["job"], str(ours["batch"])]
+        reached = ratio(group, EAGER, "peak_bytes")
+        lines.append([*names, *sizes, _ratio(reached), _target(reached, goal(ours))])
+    return lines
 
 
-def _targets(rows: list[Row]) -> Table:
-    names = ["what", "PyTorch", "median", "best", "target", ""]
-    table = _table(names, 2)
-    for r in rows:
-        over = {EAGER: "eager", COMPILE: "compile"}[r["over"]]
-        numbers = [f"{r[x]:.2f}" for x in ("ratio", "fastest_ratio", "target")]
-        table.add_row(r["what"], over, *numbers, "met" if r["met"] else "missed")
-    return table
+def summary_cells(report: dict[str, Any]) -> Cells:
+    """Returns the cells of a table with the ratios to eager, over all batch sizes."""
+    lines = []
+    groups = grouped(report["times"])
+    for subject in dict.fromkeys(row["subject"] for row in report["times"]):
+        reached: dict[str, list[float]] = {job: [] for job in JOBS}
+        for group in groups:
+            value = ratio(group, EAGER)
+            if group[OURS]["subject"] == subject and value is not None:
+                reached[group[OURS]["job"]].append(value)
+        ranges = [_range(reached[job]) for job in (BASE, CODE, NOTHING_LOST, ONE_LOST)]
+        own = [row for row in report["targets"] if row["subject"] == subject]
+        met = f"{sum(row['met'] for row in own)} of {len(own)}"
+        lines.append([subject, *ranges, met])
+    return lines
 
 
-def _table(columns: list[str], texts: int) -> Table:
-    """Returns an empty table; all columns but the first few are numbers."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < texts else "right")
-    return table
+def notes(report: dict[str, Any]) -> list[str]:
+    """Returns what the tables leave out: failures, missed targets, disturbances."""
+    lines = []
+    failures: dict[str, list[str]] = {}
+    for row in report["times"]:
+        if "note" in row:
+            name = f"{row['subject']}, {row['job']}, {row['batch']}"
+            failures.setdefault(row["note"], []).append(name)
+    lines += [f"{text} ({'; '.join(names)})" for text, names in failures.items()]
+    rows = report["targets"]
+    missed = [row for row in rows if not row["met"]]
+    if rows:
+        lines.append(f"{len(rows) - len(missed)} of {len(rows)} targets are met")
+    for row in missed:
+        what = f"{row['subject']}, {row['job']}, batch {row['batch']}"
+        figures = f"{row['ratio']:.2f} where {row['target']} is the target"
+        lines.append(f"missed: {row['kind']} of {what}: {figures}")
+    if report["busy"]:
+        lines.append(f"others used up to {report['others']:.2f} cores meanwhile")
+    return lines
 
 
-def _milliseconds(row: Row) -> str:
-    return f"{row['ms']:.2f}"
-
-
-def _rate(row: Row) -> str:
-    compiled = f" ({row['compile_s']:.0f} s)" if row["compile_s"] else ""
-    return f"{row['images_per_second']:,.0f}{compiled}"
-
-
-def _limit(row: Row) -> str:
-    return f"{row['giga_per_second']:.1f} ({100 * row['of_limit']:.0f} %)"
-
-
-LAYOUTS: dict[str, tuple[str, Callable[[list[Row]], Table]]] = {
-    "training": (
-        "training of codes, images/s (in brackets: seconds of compilation)",
-        by_framework({"code": code, "batch": lambda r: r["batch"]}, _rate, "images/s"),
-    ),
-    "inference": (
-        "inference, latency",
-        by_framework(
-            {"code": code, "lost": lambda r: r["lost"], "batch": lambda r: r["batch"]},
-            _milliseconds,
-            "ms",
-        ),
-    ),
-    "shares": (
-        "parts of an inference with data piece 0 lost, batch 64",
-        by_framework(
-            {"code": code, "part": lambda r: r["part"]},
-            lambda r: f"{r['ms']:.2f} ({100 * r['share']:.0f} %)",
-            "ms",
-        ),
-    ),
-    "scaling": (
-        "scaling; simulated devices of a CPU share its cores, so that no speed-up is "
-        "to be expected there",
-        _scaling,
-    ),
-    "memory": (
-        "peak memory of the process, or else of the accelerator",
-        by_framework(
-            {"code": code, "work": lambda r: r["work"], "batch": lambda r: r["batch"]},
-            lambda r: f"{r['peak_bytes'] / 1e6:,.0f}",
-            "MB",
-        ),
-    ),
-    "operations": (
-        "operations forward and backward, batch 64, in GFLOP/s or GB/s; in brackets: "
-        "of the matrix product, or of adding in place",
-        by_framework(
-            {"code": code, "operation": lambda r: f"{r['operation']}, {r['unit']}"},
-            _limit,
-            "G/s",
-        ),
-    ),
-    "targets": (
-        "targets: speed over PyTorch's, by the median and by the best round; of "
-        "inference the worst code",
-        _targets,
-    ),
-}
-
-
-def section(report: dict[str, Any]) -> str:
-    """Returns speed beside PyTorch's, of training and of inference, in Markdown.
+def summary(reports: Sequence[dict[str, Any]]) -> str:
+    """Returns how many times as fast as PyTorch eager each machine was, in Markdown.
 
     Args:
-      report: the content of the JSON file that `benchmark.py` writes.
+      reports: the contents of the files that `benchmark.py` has written.
     """
-    training, inference = [], []
-    for group in grouped(report["training"]):
-        ours, eager = group[OURS], group[EAGER]
-        rates = (f"{row['images_per_second']:,.0f}" for row in (ours, eager))
-        target = str(TRAINING[ours["network"]])
-        training.append(
-            [code(ours), str(ours["batch"]), *rates, *_ratios(ours), target]
-        )
-    for group in grouped(report["inference"]):
-        ours, eager = group[OURS], group[EAGER]
-        times = (f"{row['ms']:.2f}" for row in (ours, eager))
-        key = [code(ours), ours["lost"], str(ours["batch"])]
-        inference.append([*key, *times, *_ratios(ours)])
-    versions, machine = report["versions"], report["machine"]
+    parts = []
+    for report in reports:
+        cells = summary_cells(report)
+        parts.append(f"{_heading(report)}\n\n{table(SUMMARY_COLUMNS, cells)}")
+    return "\n\n".join(parts) or NONE
+
+
+def section(reports: Sequence[dict[str, Any]]) -> str:
+    """Returns all that was measured on each machine, in Markdown; see `summary`."""
+    parts = []
+    for report in reports:
+        parts += [f"### {_heading(report)}", _origin(report)]
+        if report["times"]:
+            parts.append(table(SPEED_COLUMNS, speed_cells(report["times"])))
+        if report["memory"]:
+            parts.append("Peak memory of training:")
+            parts.append(table(MEMORY_COLUMNS, memory_cells(report["memory"])))
+        if lines := notes(report):
+            parts.append("\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(parts) or NONE
+
+
+def _heading(report: dict[str, Any]) -> str:
+    busy = f" {BUSY}" if report["busy"] else ""
+    return title(report["machine"]) + busy
+
+
+def _origin(report: dict[str, Any]) -> str:
+    threads, torch = report["threads"], report["pytorch"]
+    sides = [f"jax {report['versions']['jax']} ({threads['coded_jax']} threads)"]
+    if torch:
+        sides.append(f"PyTorch {torch['version']} ({threads['pytorch']} threads)")
     return (
-        f"Training a code:\n\n{table(TRAINING_COLUMNS, training)}\n\n"
-        f"Inference, with target 1:\n\n{table(INFERENCE_COLUMNS, inference)}\n\n"
-        f"Measured with jax {versions['jax']} and PyTorch "
-        f"{report['pytorch']['version']} on {machine['cores']} cores "
-        f"({machine['processor']}), device {machine['device']}, medians, by "
+        f"{' and '.join(sides)}, commit {str(report['commit'])[:12]}, "
+        f"{report['date'][:10]}, medians with quartiles in brackets, by "
         f"`{report['command']}`."
     )
 
 
-def _ratios(row: Row) -> list[str]:
-    return [f"**{row['ratio_to_eager']:.2f}**", f"{row['fastest_ratio']:.2f}"]
+def _rich(columns: Sequence[str], cells: Cells) -> Table:
+    """Returns a table for a terminal; all columns but the first two are numbers."""
+    rich = Table(box=box.SIMPLE_HEAD)
+    for i, column in enumerate(columns):
+        text = i < 2
+        heading = column.replace(" ", "\n")
+        rich.add_column(heading, justify="left" if text else "right", no_wrap=text)
+    for line in cells:
+        rich.add_row(*line)
+    return rich
+
+
+def _milliseconds(row: Row | None, quartiles: bool) -> str:
+    if row is None:
+        return NOTHING
+    if row["ms"] is None:
+        return "failed"
+    first, third = row["quartiles_ms"]
+    return f"{row['ms']:.2f}" + (f" ({first:.2f}, {third:.2f})" if quartiles else "")
+
+
+def _ratio(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def _range(values: list[float]) -> str:
+    if not values:
+        return NOTHING
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _target(value: float | None, wanted: float) -> str:
+    if value is None:
+        return f"{wanted}"
+    return f"{wanted} {'met' if value >= wanted else 'missed'}"

@@ -6,222 +6,182 @@ import contextlib
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks import jax_jobs, profiling
-from benchmarks.jax_jobs import Subject
+from benchmarks import profiling, subjects
 from benchmarks.profiling import Prepared
+from benchmarks.rows import BASE, CODE, NOTHING_LOST, ONE_LOST
+from benchmarks.subjects import Subject
 from benchmarks.torch_baseline import (
-    CodedLeNet,
-    Job,
-    as_channels_first,
+    Coded,
+    base_trainer,
+    code_trainer,
     device,
+    make_job,
+    make_model,
     synchronise,
-    trainer,
 )
+from coded_jax.types import PyTree
 
-COMPILE_SECONDS = 90  # then torch.compile counts as not working
+COMPILE_SECONDS = 300  # then torch.compile counts as not working
 
 
-def make_model(s: Subject) -> CodedLeNet:
+def model_of(s: Subject) -> Coded:
     """Returns a model on its device that computes what the subject does."""
-    model = CodedLeNet(Job(**jax_jobs.sizes(s)))
-    load(model, jax.tree.map(np.asarray, {**s.frozen, **s.params[0]}))
-    return model.to(device())
+    model = make_model(make_job(subjects.sizes(s)))
+    frozen, params = jax.tree.map(np.asarray, (s.frozen, s.params))
+    if "f_conv" in frozen:
+        blocks = [frozen["f_conv"]]
+    else:
+        blocks = [frozen[f"block_{i + 1}"] for i in range(len(frozen) - 1)]
+    load(model.network.blocks, blocks)
+    load(model.network.head, [frozen["head"]])
+    for code, own in zip(model.codes, params, strict=True):
+        code.sums.data.copy_(torch.tensor(own["sums"]))
+        for name in ("encoder", "decoder"):
+            if getattr(code, name) is not None:
+                load(getattr(code, name), [own[name]])
+    return model
 
 
-def load(model: CodedLeNet, variables: dict[str, Any]) -> None:
-    """Copies the parameters of `coded_jax` into modules with other orders of axes.
+def load(module: nn.Module, variables: Iterable[PyTree]) -> None:
+    """Copies variables of Flax, of several trees in order, into a module's layers.
 
-    Args:
-      model: of the same sizes.
-      variables: of Flax, as numpy arrays: `f_conv` and `head` of the base model,
-        `encoder`, `decoder` and `sums` of the code.
+    Raises:
+      ValueError: the module has another number of layers.
     """
-    job = model.job
-    m, m2, depth = job.share
-    inputs = {"head": (job.k * m - job.surplus, m2, depth)}
-    outputs = {}
-    if job.network == "mlp":
-        inputs["decoder"], outputs["decoder"] = (job.n, *job.share), (job.k, *job.share)
-    model.sums.data.copy_(torch.from_numpy(variables["sums"].copy()))
-    for name, tree in variables.items():
-        if name == "sums":
-            continue
-        modules = [x for x in getattr(model, name).modules() if hasattr(x, "weight")]
-        layers = jax_jobs.layers(tree["params"])
-        kernels, biases = [x["kernel"] for x in layers], [x["bias"] for x in layers]
-        if name in inputs:
-            kernels[0] = _depth_first(kernels[0], inputs[name])
-        if name in outputs:
-            kernels[-1] = _depth_first(kernels[-1].T, outputs[name]).T
-            biases[-1] = _depth_first(biases[-1], outputs[name])
-        for module, kernel, bias in zip(modules, kernels, biases, strict=True):
-            axes = (1, 0) if kernel.ndim == 2 else (3, 2, 0, 1)
-            module.weight.data.copy_(torch.from_numpy(kernel.transpose(axes).copy()))
-            module.bias.data.copy_(torch.from_numpy(bias.copy()))
+    trees = [layer for tree in variables for layer in _layers(tree)]
+    kinds = (nn.Conv2d, nn.Linear), nn.BatchNorm2d
+    for kind, name in zip(kinds, ("kernel", "scale"), strict=True):
+        layers = [layer for layer in module.modules() if isinstance(layer, kind)]
+        own = [tree for tree in trees if name in tree]
+        for layer, tree in zip(layers, own, strict=True):
+            weight = tree[name]
+            if weight.ndim > 1:
+                weight = weight.transpose((3, 2, 0, 1) if weight.ndim == 4 else (1, 0))
+            values = {"weight": weight}
+            names = (("bias", "bias"), ("mean", "running_mean"), ("var", "running_var"))
+            values |= {theirs: tree[ours] for ours, theirs in names if ours in tree}
+            for theirs, value in values.items():
+                getattr(layer, theirs).data.copy_(torch.tensor(value))
 
 
-def train(s: Subject, batch: int, compile: bool = False) -> Prepared:
+def base(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
+    """Prepares training steps of the base model.
+
+    Raises:
+      RuntimeError: torch.compile does not work here.
+    """
+    model, split = model_of(s), s.dataset.train
+    if compile:
+        _compile(model.network, "loss")
+    labels = torch.from_numpy(split.labels).long().to(device())
+    step = base_trainer(model, _images(split.images), labels, batch)
+    return {BASE: Prepared(_repeat(step), _first_call(step) if compile else 0.0)}
+
+
+def code(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
     """Prepares training steps of the code.
 
     Raises:
       RuntimeError: torch.compile does not work here.
     """
-    model, images = make_model(s), as_channels_first(s.dataset.train.images)
-    step = trainer(model, images, batch)
-    if not compile:
-        return Prepared(_repeat(step))
-    _compile(model, "loss")
-    return Prepared(_repeat(step), _first_call(step))
+    model = model_of(s)
+    if compile:
+        _compile(model, "loss")
+    step = code_trainer(model, _images(s.dataset.train.images), batch)
+    return {CODE: Prepared(_repeat(step), _first_call(step) if compile else 0.0)}
 
 
-def infer(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
+def inference(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
     """Prepares inferences with nothing lost and with the first data piece lost.
 
     Raises:
       RuntimeError: torch.compile does not work here.
     """
-    model = make_model(s).eval()
-    images = as_channels_first(s.dataset.train.images[:batch])
+    model = model_of(s).eval()
     if compile:
         _compile(model, "logits")
+    images = _images(s.dataset.train.images[:batch])
     jobs = {}
-    for name, lost in (("nothing", -1), ("data 0", 0)):
+    for name, lost in ((NOTHING_LOST, -1), (ONE_LOST, 0)):
         available = torch.arange(s.pipeline.n, device=device())[None] != lost
-        call = _without_gradients(model, model.infer, images, available)
-        jobs[name] = Prepared(
-            _repeat(call, wait=True), _first_call(call) if compile else 0.0
-        )
+
+        def call(available: Tensor = available) -> None:
+            with torch.inference_mode():
+                model.infer(images, available)
+            synchronise()
+
+        jobs[name] = Prepared(_repeat(call), _first_call(call) if compile else 0.0)
     return jobs
-
-
-def parts(s: Subject, batch: int) -> dict[str, Prepared]:
-    """Prepares encode, `f_conv` and decode, each by itself, forward."""
-    model, images, queries, features, available = _stages(s, batch)
-    encode = lambda images: model.encode(model.split(model.pixels(images)))
-    decode = lambda *args: model.merge(model.decode(*args))
-    calls = {
-        "encode": _without_gradients(model, encode, images),
-        "f_conv": _without_gradients(model, model.devices, queries),
-        "decode": _without_gradients(model, decode, features, available),
-    }
-    return {name: Prepared(_repeat(call, wait=True)) for name, call in calls.items()}
-
-
-def operations(s: Subject, batch: int) -> dict[str, Prepared]:
-    """Prepares the codec's networks and `f_conv`, forward and backward."""
-    model, images, queries, features, available = _stages(s, batch)
-    network, k = s.config.encoder, s.config.k
-    weights = {
-        x: [model.sums, *getattr(model, x).parameters()] for x in ("encoder", "decoder")
-    }
-    queries, features = (x.clone().requires_grad_() for x in (queries, features))
-    encode = lambda: model.encode(model.split(model.pixels(images)))[:, k:]
-    decode = lambda: model.merge(model.decode(features, available))
-    return {
-        f"{network} encoder": _backward(encode, model, weights["encoder"]),
-        f"{network} decoder": _backward(decode, model, [*weights["decoder"], features]),
-        "f_conv": _backward(lambda: model.devices(queries), model, [queries]),
-    }
-
-
-def references(s: Subject, side: int, length: int) -> dict[str, Prepared]:
-    """Prepares a matrix product, adding to an array in place, and Adam on the code."""
-    dtype = getattr(torch, s.config.precision)
-    x = torch.randn(side, side, dtype=dtype, device=device())
-    array = torch.zeros(length, device=device())
-    params = [p for p in make_model(s).parameters() if p.requires_grad]
-    for p in params:
-        p.grad = torch.full_like(p, 1e-3)
-    adam = torch.optim.Adam(params, lr=1e-3, weight_decay=1e-5)
-    return {
-        "matrix product": Prepared(_repeat(lambda: x @ x, wait=True)),
-        "add in place": Prepared(_repeat(lambda: array.add_(1))),
-        "Adam": Prepared(_repeat(adam.step)),
-    }
 
 
 def set_up() -> dict[str, Any]:
     """Makes the two frameworks comparable, and returns PyTorch's settings."""
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # as JAX's default there
-    torch.compiler.config.force_disable_caches = True  # it shall compile, not look up
     return {
         "version": torch.__version__,
         "device": str(device()),
         "threads": torch.get_num_threads(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "onednn": torch.backends.mkldnn.is_available(),
     }
 
 
-def _depth_first(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Moves D first in `[.., M, M', D]`, which is flat in the first axis of `x`."""
-    wide = x.reshape(*shape, *x.shape[1:])
-    return np.moveaxis(wide, len(shape) - 1, len(shape) - 3).reshape(x.shape)
+def _layers(tree: PyTree) -> list[dict[str, Any]]:
+    """Returns the layers of one block, with their running statistics, in order."""
+    if "params" in tree:
+        statistics = dict(_leaves(tree.get("batch_stats", {})))
+        return [
+            {**layer, **statistics.get(path, {})}
+            for path, layer in _leaves(tree["params"])
+        ]
+    return [layer for _, layer in _leaves(tree)]
 
 
-def _stages(s: Subject, batch: int) -> tuple[Any, ...]:
-    """Returns the model, images, queries, features and which results are available."""
-    model = make_model(s)
-    images = as_channels_first(s.dataset.train.images[:batch])
-    with torch.inference_mode(False), torch.no_grad(), model.autocast():
-        queries = model.encode(model.split(model.pixels(images)))
-        features = model.devices(queries)
-    available = torch.arange(s.pipeline.n, device=device())[None] != 0
-    return model, images, queries, features, available
+def _leaves(tree: PyTree, path: tuple[str, ...] = ()) -> Iterator[tuple]:
+    """Yields the innermost dicts of `tree` with their paths, in order."""
+    if tree and not isinstance(next(iter(tree.values())), dict):
+        yield path, tree
+        return
+    for name in sorted(tree):
+        yield from _leaves(tree[name], (*path, name))
 
 
-def _without_gradients(
-    model: CodedLeNet, f: Callable, *args: Tensor
-) -> Callable[[], Any]:
-    def call() -> Any:
-        with torch.inference_mode(), model.autocast():
-            return f(*args)
-
-    return call
+def _images(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).to(device())
 
 
-def _backward(
-    f: Callable[[], Tensor], model: CodedLeNet, inputs: list[Tensor]
-) -> Prepared:
-    """Prepares `f` and its gradients by `inputs`, for one gradient of its output."""
-
-    def call() -> Any:
-        with model.autocast():
-            y = f()
-        return torch.autograd.grad(y, inputs, torch.ones_like(y))
-
-    return Prepared(_repeat(call, wait=True))
-
-
-def _repeat(f: Callable[[], Any], wait: bool = False) -> profiling.Job:
-    """Returns a job that calls `f`, and waits for each call or only for the last."""
+def _repeat(step: Callable[[], Any]) -> profiling.Job:
+    """Returns a job that calls `step`, and waits for the last call."""
 
     def job(calls: int) -> None:
         for _ in range(calls):
-            f()
-            if wait:
-                synchronise()
+            step()
         synchronise()
 
     return job
 
 
-def _compile(model: CodedLeNet, name: str) -> None:
+def _compile(module: nn.Module, name: str) -> None:
     """Replaces a method by one that torch.compile compiles."""
     torch._dynamo.reset()  # else it gives up, silently, after a few models
-    setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
+    setattr(module, name, torch.compile(getattr(module, name), dynamic=False))
 
 
 def _first_call(f: Callable[[], Any]) -> float:
-    """Returns the seconds of the first call, which compiles."""
+    """Returns the seconds of the first call, which compiles.
+
+    Raises:
+      RuntimeError: it fails, or takes too long.
+    """
     start = time.perf_counter()
     try:
         with _time_limit(COMPILE_SECONDS), warnings.catch_warnings(action="ignore"):

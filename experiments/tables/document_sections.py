@@ -50,9 +50,9 @@ def frontier_section(folder: str) -> str:
     return frontier_tables.section(sorted(map(str, (RESULTS / folder).glob("*.json"))))
 
 
-def benchmark_section() -> str:
-    """Returns speed beside PyTorch's."""
-    return benchmark_tables.section(content(RESULTS / "speed" / "benchmark.json"))
+def benchmark_section(make: Callable[[list[dict[str, Any]]], str]) -> str:
+    """Returns speed beside PyTorch's, of all machines that were measured."""
+    return make(list(map(content, sorted((RESULTS / "speed").glob("*.json")))))
 
 
 def latency_section() -> str:
@@ -109,7 +109,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "groups": functools.partial(runs_section, "groups"),
     "frontier": functools.partial(frontier_section, "frontier"),
     "cheap": functools.partial(frontier_section, "cheap"),
-    "benchmark": benchmark_section,
+    "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),
+    "speed": functools.partial(benchmark_section, benchmark_tables.section),
     "plan": plan_section,
     "latency": latency_section,
     "modules": modules.package_section,

@@ -82,7 +82,10 @@ RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
     [
         ([], "error: runs: none given"),
         (["nowhere"], "error: runs: 'nowhere' given"),
-        ([str(ROOT / "experiments/results/speed/benchmark.json")], "error: runs: '/"),
+        (
+            [str(ROOT / "experiments/results/latency/one_straggler.json")],
+            "error: runs: '/",
+        ),
         (["--failure=2", "nowhere"], "error: failure: 2.0 given"),
         (["--output=/proc/x", RUN], "error: output: '/proc/x' given"),
     ],
