@@ -41,6 +41,7 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.devices import startup
 from coded_jax.runs import provenance, workdir
 
+WIDTH = 120  # of profiles, whose names are long
 SUBJECTS, DEFAULTS = tuple(CONFIGS), Settings()
 
 flags.DEFINE_string("folder", "runs/speed", "of the JSON file to be written")
@@ -150,6 +151,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(sections.peak_memory(**json.loads(values["worker"]))))
     elif values["profile"] is not None:
         console = Console(markup=False)
+        console.width = max(console.width, WIDTH)
         console.print(hlo_profile.profile(values["profile"]), highlight=False)
     else:
         watch = machine.Watch(allow=values["allow_busy"])

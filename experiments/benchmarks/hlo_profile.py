@@ -22,6 +22,8 @@ from coded_jax.checks import require
 CALLS = 10
 MOST = 15  # lines of a table
 OUTER = ("call", "conditional", "while")  # their time is that of what they call
+WORK = ("convolution", "dot", "reduce-window", "select-and-scatter", "scatter", "sort")
+INSTRUCTION = r"\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$"
 NOTHING = "nothing of the program runs"
 
 
@@ -31,19 +33,16 @@ class Operation(NamedTuple):
     Attributes:
       opcode: as `fusion`, and of a custom call its target.
       shape: of the result.
-      source: the `op_name` of JAX, from the innermost function to the primitive.
+      kind: the primitive of JAX, and whether it belongs to a gradient; of instructions
+        that XLA has made, as it does of gradients by weights, which have no name in
+        JAX, what they compute, or what they copy for.
+      source: the path of functions and modules of JAX to the primitive, or `kind`.
     """
 
     opcode: str
     shape: str
+    kind: str
     source: str
-
-    @property
-    def kind(self) -> str:
-        """Returns the primitive, and whether it belongs to a gradient."""
-        way = "gradient" if "transpose(jvp(" in self.source else "forward"
-        primitive = self.source.rpartition("/")[2] or self.opcode
-        return f"{primitive}, {way}"
 
 
 class Event(NamedTuple):
@@ -100,16 +99,49 @@ def _parse(text: str) -> tuple[str, str, int]:
 
 def read_operations(text: str) -> dict[str, Operation]:
     """Returns the instructions of a compiled program's text by their names."""
-    pattern = r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$"
-    operations = {}
-    for name, shape, opcode, rest in re.findall(pattern, text, re.M):
-        source = re.search(r'op_name="([^"]*)"', rest)
+    found: dict[str, tuple[str, str, str]] = {}  # opcode, shape, the rest of the line
+    inside: dict[str, list[str]] = {}  # opcodes of each computation
+    users: dict[str, str] = {}  # the first one of each instruction
+    computation = ""
+    for line in text.splitlines():
+        if header := re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
+            computation = header[1]
+        if not (parts := re.match(INSTRUCTION, line)):
+            continue
+        name, shape, opcode, rest = parts.groups()
         target = re.search(r'custom_call_target="([^"]*)"', rest)
-        # Not the outermost function, and of closures only the primitive's own path.
-        path = source[1].partition("/")[2] if source else ""
+        found[name] = (target[1] if target else opcode, shape, rest)
+        inside.setdefault(computation, []).append(opcode)
+        for operand in re.findall(r"%([\w.\-]+)", rest.partition("), ")[0]):
+            users.setdefault(operand, name)
+
+    def kind_of(name: str, depth: int = 0) -> str:
+        opcode, _, rest = found[name]
+        if source := _source(rest):
+            way = "gradient" if "transpose(jvp(" in source else "forward"
+            return f"{source.rpartition('/')[2]}, {way}"
+        called = re.search(r"calls=%([\w.\-]+)", rest)
+        for work in [opcode, *inside.get(called[1] if called else "", ())]:
+            if work in WORK:
+                return f"{work} without a name"
+        own = re.sub(r"[.\d]+$", "", name)
+        user = users.get(name)
+        if user in found and depth < 2:
+            return f"{own} for {kind_of(user, depth + 1)}"
+        return own
+
+    operations = {}
+    for name, (opcode, shape, rest) in found.items():
+        kind = kind_of(name)
         shape = re.sub(r"\{[^}]*\}", "", shape)
-        operations[name] = Operation(target[1] if target else opcode, shape, path)
+        operations[name] = Operation(opcode, shape, kind, _source(rest) or kind)
     return operations
+
+
+def _source(rest: str) -> str:
+    """Returns the `op_name` of an instruction without the outermost function."""
+    named = re.search(r'op_name="([^"]*)"', rest)
+    return named[1].partition("/")[2] if named else ""
 
 
 def read_events(data: Any) -> list[Event]:
@@ -151,6 +183,7 @@ def divide(events: Iterable[Event]) -> dict[str, float]:
     changes = sorted(
         change
         for event in events
+        if event.end > event.start
         for change in ((event.start, 1, event.name), (event.end, 0, event.name))
     )
     seconds: dict[str, float] = {}
@@ -172,36 +205,34 @@ def _tables(
     events: list[Event], operations: dict[str, Operation], steps: int
 ) -> list[Table]:
     """Returns the tables of kinds and of single instructions."""
-    unknown = Operation("?", "", "")
-    inner = [
-        event
-        for event in events
-        if operations.get(event.name, unknown).opcode not in OUTER
-    ]
-    seconds = divide(inner)
+    of = lambda name: operations.get(name, Operation("", "", name, name))
+    seconds = divide(event for event in events if of(event.name).opcode not in OUTER)
     total = sum(seconds.values())
     kinds: dict[str, tuple[float, int]] = {}
     for name, spent in seconds.items():
-        kind = name
-        if name != NOTHING:
-            kind = operations.get(name, unknown).kind
-        before, count = kinds.get(kind, (0.0, 0))
-        kinds[kind] = (before + spent, count + 1)
+        before, count = kinds.get(of(name).kind, (0.0, 0))
+        kinds[of(name).kind] = (before + spent, count + 1)
     by_kind = _table("of each kind", "instructions")
     for kind, (spent, count) in sorted(kinds.items(), key=lambda x: -x[1][0])[:MOST]:
         by_kind.add_row(kind, *_figures(spent, total, steps), str(count))
     single = _table("of each instruction", "result")
     for name, spent in sorted(seconds.items(), key=lambda x: -x[1])[:MOST]:
-        operation = operations.get(name, Operation(name, "", ""))
-        what = f"{operation.source or name} ({operation.opcode})"
-        single.add_row(what, *_figures(spent, total, steps), operation.shape)
+        figures = _figures(spent, total, steps)
+        single.add_row(of(name).source, *figures, of(name).shape)
+    by_kind.caption = f"{total / steps * 1e3:.2f} ms per step under the profiler"
     return [by_kind, single]
 
 
 def _table(first: str, last: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
     for column in (first, "ms per step", "share", last):
-        table.add_column(column, justify="right" if column != first else "left")
+        text = column == first
+        table.add_column(
+            column,
+            justify="left" if text else "right",
+            overflow="fold",
+            no_wrap=not text,
+        )
     return table
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks import (
+    hlo_profile,
     machine,
     profiling,
     rows,
@@ -488,6 +489,69 @@ def test_tables_show_every_machine():
     summary = tables.summary([report])
     assert "| lenet5_conv | - | 1.20 to 2.00 | - | - | 2 of 3 |" in summary
     assert tables.section([]) == tables.summary([]) == tables.NONE
+
+
+def test_time_is_divided_among_those_that_run():
+    events = [
+        hlo_profile.Event("a", 0.0, 4.0),
+        hlo_profile.Event("b", 1.0, 3.0),
+        hlo_profile.Event("none", 2.0, 2.0),
+        hlo_profile.Event("a", 5.0, 6.0),
+    ]
+    parts = hlo_profile.divide(events)
+    assert parts == {"a": 4.0, "b": 1.0, hlo_profile.NOTHING: 1.0}
+    assert hlo_profile.divide([]) == {}
+
+
+PROGRAM = """HloModule jit_f
+%inner (p: f32[2,2]) -> f32[2,2] {
+  ROOT %convolution.1 = f32[2,2]{1,0} convolution(%p, %p), window={size=1}
+}
+
+ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+  %copy.3 = f32[2,2]{0,1} copy(%x)
+  %ynn_fusion.2 = f32[2,2]{1,0} fusion(%copy.3, %x), kind=kCustom, calls=%inner
+  %dot.4 = (f32[2,2]{1,0}, s8[1]{0}) custom-call(%x), custom_call_target="gemm", \
+metadata={op_name="jit(f)/transpose(jvp(Layer))/Dense_0/dot_general" stack_frame_id=3}
+  ROOT %max.5 = f32[2,2]{1,0} maximum(%dot.4, %x), metadata={op_name="jit(f)/max"}
+}
+"""
+
+
+def test_instructions_have_names_even_where_jax_gives_none():
+    found = hlo_profile.read_operations(PROGRAM.replace("\\\n", ""))
+    kinds = {name: operation.kind for name, operation in found.items()}
+    assert kinds == {
+        "convolution.1": "convolution without a name",
+        "copy.3": "copy for convolution without a name",
+        "ynn_fusion.2": "convolution without a name",
+        "dot.4": "dot_general, gradient",
+        "max.5": "max, forward",
+    }
+    assert found["dot.4"] == hlo_profile.Operation(
+        "gemm",
+        "(f32[2,2], s8[1])",
+        "dot_general, gradient",
+        "transpose(jvp(Layer))/Dense_0/dot_general",
+    )
+
+
+@pytest.mark.skipif(not hasattr(jax.profiler, "ProfileData"), reason="an older JAX")
+def test_a_profile_has_the_names_of_the_program(monkeypatch):
+    monkeypatch.setattr(hlo_profile, "make_subject", subject)
+    monkeypatch.setattr(hlo_profile, "CALLS", 2)
+    console = Console(width=120, markup=False)
+    with console.capture() as capture:
+        console.print(hlo_profile.profile("base:lenet5_cheap:8"))
+    text = capture.get()
+    assert "dot_general, gradient" in text and "dot_general, forward" in text
+    assert "f32[8," in text and "ms per step under the profiler" in text
+
+
+def test_profiles_need_a_jax_that_reads_them(monkeypatch):
+    monkeypatch.delattr(jax.profiler, "ProfileData", raising=False)
+    with pytest.raises(ValueError, match="^profile: 'jax .* given, a version of JAX"):
+        hlo_profile.profile("base:lenet5_cheap:8")
 
 
 @pytest.mark.parametrize(
