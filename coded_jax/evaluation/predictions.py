@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from coded_jax.codes import erasures
@@ -131,43 +132,63 @@ def take_rows(arrays: dict[str, jax.Array], start: jax.Array, size: int) -> Rows
     return Rows(images, labels, weight)
 
 
-def predict_uncoded(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the base model's features, float32, and its classes, see `classes_of`."""
-    features = base_features(pipeline, frozen, images).astype(jnp.float32)
-    return features, classes_of(pipeline.base.head(frozen, features))
-
-
-@functools.partial(jax.jit, static_argnames="pipeline")
 def _compute_chunk(
     pipeline: Pipeline, frozen: PyTree, params: PyTree, rows: Rows
 ) -> _Chunk:
     """Computes all that does not depend on the erasure pattern."""
-
-    def compute_part(spread: PieceMap, frozen, params, images) -> tuple:
-        features = up_to_decoder(pipeline, frozen, params, images, spread)
-        return features, *predict_uncoded(pipeline, frozen, images)
-
-    axes = (None, None, 0), (1, 0, 0)
-    compute = placement.data_parallel(pipeline.mesh, compute_part, *axes)
-    features, target, expected = compute(frozen, params, rows.images)
+    target, expected = run_uncoded(pipeline, frozen, rows.images)
+    features = _run_devices(pipeline, frozen, params, rows.images)
     return _Chunk(features, target, expected, rows.labels, rows.weight)
 
 
-@functools.partial(jax.jit, static_argnames=("pipeline", "statistic", "per_image"))
-def _score_chunk(
+def run_uncoded(
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Computes the base model's features, float32, and its classes, see `classes_of`.
+
+    It is one program for all codes around a base model.
+    """
+    any_code = pipeline.with_codes(lambda shape, code: None)  # type: ignore
+    return _run_uncoded(any_code, frozen, images)
+
+
+@functools.partial(jax.jit, static_argnames="pipeline")
+def _run_uncoded(
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Computes `run_uncoded`, each device on its part of the batch."""
+
+    def compute_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> tuple:
+        features = base_features(pipeline, frozen, images).astype(jnp.float32)
+        return features, classes_of(pipeline.base.head(frozen, features))
+
+    compute = placement.data_parallel(pipeline.mesh, compute_part, (None, 0), (0, 0))
+    return compute(frozen, images)
+
+
+@functools.partial(jax.jit, static_argnames="pipeline")
+def _run_devices(
+    pipeline: Pipeline, frozen: PyTree, params: PyTree, images: jax.Array
+) -> jax.Array:
+    """Computes the n results of the first coded stage, `[n, B, M, M', D]`."""
+
+    def compute_part(spread: PieceMap, frozen, params, images) -> jax.Array:
+        return up_to_decoder(pipeline, frozen, params, images, spread)
+
+    axes = (None, None, 0), 1
+    compute = placement.data_parallel(pipeline.mesh, compute_part, *axes)
+    return compute(frozen, params, images)
+
+
+@functools.partial(jax.jit, static_argnames="pipeline")
+def _decode_chunk(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
     chunk: _Chunk,
     available: jax.Array,
-    parameter: jax.Array,
-    *,
-    statistic: Statistic,
-    per_image: bool,
-) -> jax.Array:
-    """Computes the statistic for one pattern: its sum, or for each label."""
+) -> Prediction:
+    """Predicts a chunk under one pattern."""
 
     def decode_part(spread: PieceMap, frozen, params, available, features, target):
         x = from_decoder(pipeline, frozen, params, features, available, spread)
@@ -183,14 +204,30 @@ def _score_chunk(
     shape = chunk.labels.shape
     error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
     by_decoder = jnp.broadcast_to(decoded(pipeline, available), shape)
-    prediction = Prediction(
+    return Prediction(
         logits, chunk.expected, chunk.labels, error, by_decoder, chunk.weight
     )
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "statistic", "per_image"))
+def _summarise(
+    prediction: Prediction,
+    parameter: jax.Array,
+    *,
+    mesh: Mesh | None,
+    statistic: Statistic,
+    per_image: bool,
+) -> jax.Array:
+    """Computes a statistic of a chunk: its sum, or for each label.
+
+    It is a program of its own, so that decoders are compiled once for all statistics,
+    and a statistic once for all codes.
+    """
     values = statistic(prediction, parameter)
     if not per_image:
-        counted = jnp.where(chunk.weight[..., None] > 0, values, 0)
-        values = counted.sum(axis=tuple(range(len(shape))))
-    return placement.replicated(pipeline.mesh, values)
+        counted = jnp.where(prediction.weight[..., None] > 0, values, 0)
+        values = counted.sum(axis=tuple(range(prediction.weight.ndim)))
+    return placement.replicated(mesh, values)
 
 
 def measure(
@@ -208,8 +245,8 @@ def measure(
 ) -> np.ndarray:
     """Computes a statistic of the predictions for every pattern on every image.
 
-    The n results of the first coded stage are computed once for each image, and one
-    compilation serves all patterns.
+    The n results of the first coded stage are computed once for each image. One
+    compilation serves all patterns, splits and statistics.
 
     Args:
       pipeline: the coded inference.
@@ -244,7 +281,7 @@ def measure(
         ]
 
     held = masks_of(None)
-    score = functools.partial(_score_chunk, statistic=statistic, per_image=per_image)
+    options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
     chunks = []
     for start in range(0, total, size):
         inputs = (pipeline, frozen, params)
@@ -252,7 +289,7 @@ def measure(
         masks = masks_of(first_row + start + jnp.arange(size)) if redrawn else held
         chunks.append(
             [
-                score(*inputs, chunk, mask, parameter)
+                _summarise(_decode_chunk(*inputs, chunk, mask), parameter, **options)
                 for mask, parameter in zip(masks, of_pattern, strict=True)
             ]
         )

@@ -7,11 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from coded_jax import splitting
 from coded_jax.checks import require, require_shape
 from coded_jax.devices import placement
+from coded_jax.devices.memory import memory_of_device
 from coded_jax.devices.placement import PieceMap
 from coded_jax.inference.pipeline import (
     Pipeline,
@@ -29,10 +31,14 @@ from coded_jax.inference.stages import (
     reconstruct,
 )
 from coded_jax.training.config import TrainConfig
+from coded_jax.training.steps import DONATES
 from coded_jax.types import PyTree
 
 CACHE_BYTES = 4 << 30
-"""Up to this size the exact outputs of the coded stages are kept on each device."""
+CACHE_SHARE = 4
+"""Up to the first size, and to this part of a device's memory, the exact outputs of the
+coded stages are kept on each device. What is free at the moment does not count: the
+same run on the same machine must keep the same."""
 
 CHUNK = 500
 
@@ -49,21 +55,45 @@ def with_targets(
 
     Returns:
       With `targets`, a tuple of `[N, M*, M'*, D]` of the pipeline's dtype, one for each
-      coded stage; but without them if they have more than `CACHE_BYTES`: then every
-      step computes its own.
+      coded stage; but without them if they have more than `CACHE_BYTES`, or a quarter
+      of a device's memory: then every step computes its own. While they are computed
+      they take no more than their own size and that of `CHUNK` rows.
     """
     total = len(arrays["images"])
     values = sum(
         stage.plan.rows.out * stage.plan.columns.out * stage.plan.feature_channels
         for stage in pipeline.stages
     )
-    if jnp.dtype(pipeline.dtype).itemsize * total * values > CACHE_BYTES:
+    most = min(CACHE_BYTES, memory_of_device(pipeline.mesh) // CACHE_SHARE)
+    if jnp.dtype(pipeline.dtype).itemsize * total * values > most:
         return arrays
-    chunks = [
-        _targets_of(pipeline, frozen, arrays["images"][start : start + CHUNK])
-        for start in range(0, total, CHUNK)
-    ]
-    return {**arrays, "targets": jax.tree.map(lambda *c: jnp.concatenate(c), *chunks)}
+    targets = None
+    for start in range(0, total, CHUNK):
+        images = arrays["images"][start : start + CHUNK]
+        chunk = _targets_of(pipeline, frozen, images)
+        if targets is None:
+            targets = _room_for(pipeline, chunk, total)
+        # Waited for: chunks that are computed ahead would each take their memory.
+        targets = jax.block_until_ready(_put_rows(targets, chunk, np.int32(start)))
+    return {**arrays, "targets": targets}
+
+
+@functools.partial(jax.jit, static_argnames=("pipeline", "total"))
+def _room_for(
+    pipeline: Pipeline, chunk: tuple[jax.Array, ...], total: int
+) -> tuple[jax.Array, ...]:
+    """Returns zeros of `total` rows, like those of a chunk."""
+    room = tuple(jnp.zeros((total, *rows.shape[1:]), rows.dtype) for rows in chunk)
+    return placement.replicated(pipeline.mesh, room)
+
+
+@functools.partial(jax.jit, donate_argnums=0 if DONATES else ())
+def _put_rows(
+    targets: tuple[jax.Array, ...], chunk: tuple[jax.Array, ...], start: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Writes the rows of a chunk from `start` on, in place where arrays are donated."""
+    put = lambda x, rows: jax.lax.dynamic_update_slice_in_dim(x, rows, start, 0)
+    return jax.tree.map(put, targets, chunk)
 
 
 def require_nonnegative(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> None:

@@ -78,6 +78,21 @@ def test_compilations_are_kept_where_they_can_be(cache, tmp_path, monkeypatch):
     assert cache() == str(tmp_path / "mine")
 
 
+def test_short_compilations_are_kept_in_a_folder_of_the_users(
+    cache, tmp_path, monkeypatch
+):
+    name = "jax_persistent_cache_min_compile_time_secs"
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    jax.config.update(name, 1.0)
+    monkeypatch.setenv(name.upper(), "1")
+    startup.keep_compilations(None)
+    assert getattr(jax.config, name) == 1.0
+    monkeypatch.delenv(name.upper())
+    startup.keep_compilations(None)
+    assert getattr(jax.config, name) < 0.1
+    assert cache() == str(tmp_path)
+
+
 FAULTS = """
 import resource, sys
 import numpy as np

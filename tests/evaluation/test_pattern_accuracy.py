@@ -18,7 +18,7 @@ from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import BaseModel, CodeShape
 from tests.models.published import random_variables
-from tests.pipelines import learned, one_stage, plainly
+from tests.pipelines import learned, one_stage, plainly, untrained
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +213,13 @@ def test_losses_drawn_per_stage(monkeypatch, chunk):
         expected.extend(np.asarray(logits).argmax(1))
     correct = (np.array(expected[:17]) == arrays["labels"]).mean()
     assert first.accuracy == pytest.approx(correct)
+
+
+def test_codes_share_the_programs_of_base_model_and_statistics(setting):
+    pipe, variables, params, arrays = setting
+    programs = (predictions._run_uncoded, predictions._summarise)
+    pattern_accuracy.measure_patterns(pipe, variables, params, arrays, [(), (0,)])
+    before = [program._cache_size() for program in programs]
+    other = pipe.with_codes(lambda shape, _: untrained("zero_fill", shape))
+    pattern_accuracy.measure_patterns(other, variables, ({},), arrays, [(), (0,)])
+    assert [program._cache_size() for program in programs] == before
