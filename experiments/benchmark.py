@@ -41,7 +41,7 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.devices import startup
 from coded_jax.runs import provenance, workdir
 
-WIDTH = 120  # of profiles, whose names are long
+WIDTH = 110  # of the tables, at least
 SUBJECTS, DEFAULTS = tuple(CONFIGS), Settings()
 
 flags.DEFINE_string("folder", "runs/speed", "of the JSON file to be written")
@@ -137,8 +137,15 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
     report |= {"busy": watch.busy, "others": watch.most, "targets": targets(report)}
     workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
     store.drop()
-    Console(markup=False).print(tables(report), highlight=False)
+    show(tables(report))
     print(f"all of it is in {output}")
+
+
+def show(what: Any) -> None:
+    """Prints tables, if need be wider than the terminal: cut off, they say nothing."""
+    console = Console(markup=False)
+    console.width = max(console.width, WIDTH)
+    console.print(what, highlight=False)
 
 
 @command()
@@ -150,9 +157,7 @@ def main(argv: list[str]) -> None:
     if values["worker"]:
         print(json.dumps(sections.peak_memory(**json.loads(values["worker"]))))
     elif values["profile"] is not None:
-        console = Console(markup=False)
-        console.width = max(console.width, WIDTH)
-        console.print(hlo_profile.profile(values["profile"]), highlight=False)
+        show(hlo_profile.profile(values["profile"]))
     else:
         watch = machine.Watch(allow=values["allow_busy"])
         measure(settings_from_flags(values), Path(values["folder"]), watch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -163,7 +164,7 @@ class Watch:
         Raises:
           Busy: it is not, for `PATIENCE` seconds.
         """
-        deadline = clock() + PATIENCE
+        deadline, waits = clock() + PATIENCE, False
         while not self.quiet():
             if clock() > deadline:
                 used, cores = self.meter() or 0.0, provenance.usable_cores()
@@ -171,3 +172,6 @@ class Watch:
                     f"machine: other processes use {used:.2f} of {cores} cores, at "
                     f"most {LIMIT} accepted; {WAY_OUT}"
                 )
+            if not waits:
+                waits = True
+                print("waits for other processes to stop", file=sys.stderr)

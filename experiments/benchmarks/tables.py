@@ -183,11 +183,10 @@ def _origin(report: dict[str, Any]) -> str:
 
 def _rich(columns: Sequence[str], cells: Cells) -> Table:
     """Returns a table for a terminal; all columns but the first two are numbers."""
-    rich = Table(box=box.SIMPLE_HEAD)
+    rich = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for i, column in enumerate(columns):
-        text = i < 2
-        heading = column.replace(" ", "\n")
-        rich.add_column(heading, justify="left" if text else "right", no_wrap=text)
+        side = "left" if i < 2 else "right"
+        rich.add_column(column.replace(" ", "\n"), justify=side, no_wrap=True)
     for line in cells:
         rich.add_row(*line)
     return rich
