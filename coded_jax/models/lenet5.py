@@ -7,15 +7,10 @@ blocks are cut behind each convolution, before the bias is added, where all is l
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import jax
 from flax import linen as nn
 
-from coded_jax.models import convolution
 from coded_jax.models.modules import scaled
-from coded_jax.splitting import platform_specialised
 from coded_jax.types import BaseModel, Block, PyTree
 
 MAPS = (6, 16)
@@ -82,16 +77,9 @@ def convolve(layer: int) -> Block:
 
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         kernel = variables["f_conv"]["params"][f"Conv_{layer}"]["kernel"]
-
-        def run(conv: Callable, x: jax.Array, kernel: jax.Array) -> jax.Array:
-            layout = ("NHWC", "HWIO", "NHWC")
-            return conv(x, kernel, (1, 1), "VALID", dimension_numbers=layout)
-
-        return platform_specialised(
-            x,
-            kernel,
-            cpu=functools.partial(run, convolution.conv_by_rows),
-            default=functools.partial(run, jax.lax.conv_general_dilated),
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=layout
         )
 
     return block
@@ -103,10 +91,6 @@ def activate(layer: int) -> Block:
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         bias = variables["f_conv"]["params"][f"Conv_{layer}"]["bias"]
         x = nn.relu(x + bias[None, None, None])
-        return platform_specialised(
-            x,
-            cpu=convolution.max_pool_2x2,
-            default=lambda x: nn.max_pool(x, (2, 2), (2, 2)),
-        )
+        return nn.max_pool(x, (2, 2), (2, 2))
 
     return block

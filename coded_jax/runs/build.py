@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from coded_jax import codes
 from coded_jax.checks import first_line
+from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage, Segment
@@ -28,6 +29,8 @@ def build_pipeline(
 ) -> Pipeline:
     """Builds the coded inference that `config` describes, on the devices of `mesh`.
 
+    From then on this process uses the kernels of `cpu_kernels` on CPUs.
+
     Args:
       config: the settings.
       image_shape: `(H, W, C)` of an image.
@@ -40,6 +43,7 @@ def build_pipeline(
       ValueError: the base model has no such blocks, or a stage cannot be split into
         that many pieces.
     """
+    lowering.install()
     base = base or make_base_model(config.base_model, config.base_width)
     variables = variable_shapes(config, base, image_shape, classes)
     grouped, input_shape = config.split == "group", tuple(image_shape)

@@ -47,8 +47,10 @@ class PieceServer:
         batches: list[int],
         cache: str | None,
     ) -> None:
+        from coded_jax.cpu_kernels import lowering
         from coded_jax.devices import startup
 
+        lowering.install()
         with contextlib.suppress(ValueError):  # of another machine's folder
             startup.keep_compilations(cache)
         pipeline, *variables = model

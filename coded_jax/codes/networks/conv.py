@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import linen as nn
 
@@ -12,7 +14,6 @@ from coded_jax.codes.networks.maps import (
     pieces_to_maps,
 )
 from coded_jax.codes.networks.network import Network
-from coded_jax.models.convolution import dilated_stack
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
 
@@ -37,30 +38,40 @@ class DilatedStack(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, h, w, maps] -> [B, h, w, out]`."""
-        width = self.width or 20 * x.shape[-1]
-        layers, maps = [], x.shape[-1]
-        for i in range(len(self.dilations)):
-            layers.append(_Weights(self.kernel, maps, width, name=f"Conv_{i}")())
-            maps = width
-        layers.append(_Weights(1, maps, self.out, name=f"Conv_{len(layers)}")())
-        return dilated_stack(x, layers, (*self.dilations, 1))
+        width, sizes = self.width or 20 * x.shape[-1], (self.kernel, self.kernel)
+        for dilation in self.dilations:
+            layer = nn.Conv(
+                width,
+                sizes,
+                kernel_dilation=(dilation, dilation),
+                conv_general_dilated=convolve_live,
+            )
+            x = nn.relu(layer(x))
+        return nn.Conv(self.out, (1, 1))(x)
 
 
-class _Weights(nn.Module):
-    """Parameters of `nn.Conv(d, (q, q))` on `c` maps, without the convolution."""
+def convolve_live(
+    x: jax.Array, kernel: jax.Array, *args: Any, rhs_dilation: Any, **options: Any
+) -> jax.Array:
+    """Convolves, padded to keep the size, without taps that meet nothing but padding.
 
-    q: int
-    c: int
-    d: int
+    On a map of 4x4 a 3x3 kernel with a dilation of 4 or more is a 1x1 kernel.
 
-    @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
-        init = nn.initializers
-        kernel = (self.q, self.q, self.c, self.d)
-        return (
-            self.param("kernel", init.lecun_normal(), kernel),
-            self.param("bias", init.zeros_init(), (self.d,)),
-        )
+    Args:
+      x: `[B, h, w, maps]`.
+      kernel: `[q, q', maps, out]`, of odd sizes.
+      *args, rhs_dilation, **options: as of `jax.lax.conv_general_dilated`.
+    """
+    rows, columns = map(_live_taps, kernel.shape[:2], x.shape[1:3], rhs_dilation)
+    return jax.lax.conv_general_dilated(
+        x, kernel[rows, columns], *args, rhs_dilation=rhs_dilation, **options
+    )
+
+
+def _live_taps(taps: int, size: int, dilation: int) -> slice:
+    """Returns the taps that reach a map of `size`: less than it off the middle one."""
+    reach = min(taps // 2, (size - 1) // dilation)
+    return slice(taps // 2 - reach, taps // 2 + reach + 1)
 
 
 class ConvEncoder(nn.Module):

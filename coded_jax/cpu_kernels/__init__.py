@@ -1,0 +1,1 @@
+"""Faster kernels for CPUs: convolutions by oneDNN, gradients of max pooling."""

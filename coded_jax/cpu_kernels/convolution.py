@@ -1,0 +1,207 @@
+"""Two-dimensional convolutions, and their gradients, as oneDNN describes them.
+
+JAX has one primitive, `conv_general_dilated`. A gradient by the images is one as well,
+with the output's gradient dilated by the strides and the kernel reversed; and so is one
+by the kernel, with batch and channels exchanged. oneDNN has code of its own for the
+three, and this module tells which of them a primitive is.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+Shape = tuple[int, ...]
+
+
+class Kind(enum.IntEnum):
+    """A convolution, or one of its gradients; numbered as in the C++ source."""
+
+    FORWARD = 0
+    IMAGE_GRADIENT = 1
+    KERNEL_GRADIENT = 2
+
+
+class Array(NamedTuple):
+    """Sizes of an array's axes in some order, and their strides in elements."""
+
+    sizes: Shape
+    strides: Shape
+
+    def ordered(self, axes: Sequence[int]) -> Array:
+        """Returns the array with its axes in another order."""
+        sizes, strides = (tuple(x[axis] for axis in axes) for x in self)
+        return Array(sizes, strides)
+
+    def divided(self, axis: int, groups: int) -> Array:
+        """Returns the array with a first axis of `groups`, cut out of another axis."""
+        sizes, stride = list(self.sizes), self.strides[axis]
+        sizes[axis] //= groups
+        first = stride * sizes[axis]
+        return Array((groups, *sizes), (first, *self.strides))
+
+
+class Convolution(NamedTuple):
+    """A convolution, whose result any of the three arrays may be.
+
+    Attributes:
+      kind: tells which array is the result: outputs, images, kernel.
+      images: `[N, C, H, W]`.
+      kernel: `[O, C, P, Q]`, or of G groups `[G, O/G, C/G, P, Q]`.
+      outputs: `[N, O, M, M']`.
+      strides: of the windows.
+      dilation: of the kernel; 1 for none.
+      padding: before the first row and column; what comes after the last ones follows
+        from the sizes.
+    """
+
+    kind: Kind
+    images: Array
+    kernel: Array
+    outputs: Array
+    strides: Shape
+    dilation: Shape
+    padding: Shape
+
+    @property
+    def padding_after(self) -> Shape:
+        """Rows and columns behind the last ones; negative where some are not used."""
+        return tuple(
+            (out - 1) * stride + (taps - 1) * dilation + 1 - size - before
+            for out, stride, taps, dilation, size, before in zip(
+                self.outputs.sizes[2:],
+                self.strides,
+                self.kernel.sizes[-2:],
+                self.dilation,
+                self.images.sizes[2:],
+                self.padding,
+                strict=True,
+            )
+        )
+
+    def supported(self) -> bool:
+        """Returns whether oneDNN accepts the padding, and no array is empty."""
+        arrays = (self.images, self.kernel, self.outputs)
+        behind = zip(self.padding_after, self.strides, strict=True)
+        return (
+            min(self.padding) >= 0
+            and all(after > -stride for after, stride in behind)
+            and all(math.prod(array.sizes) for array in arrays)
+        )
+
+    def attributes(self) -> dict[str, Shape]:
+        """Returns the attributes of the custom call, see the C++ source."""
+        less = tuple(dilation - 1 for dilation in self.dilation)
+        return {
+            "image": self.images.sizes,
+            "image_strides": self.images.strides,
+            "kernel": self.kernel.sizes,
+            "kernel_strides": self.kernel.strides,
+            "output": self.outputs.sizes,
+            "output_strides": self.outputs.strides,
+            "geometry": (*self.strides, *less, *self.padding, *self.padding_after),
+        }
+
+
+def row_major(shape: Shape) -> Array:
+    """Returns the array of a shape, its last axis the one that is dense."""
+    return Array(
+        tuple(shape), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    )
+
+
+def describe(
+    lhs: Shape, rhs: Shape, out: Shape, p: dict[str, Any]
+) -> Convolution | None:
+    """Returns what a `conv_general_dilated` of arrays computes, in oneDNN's terms.
+
+    Of the gradient by the images, `rhs` is the reversed kernel; the arrays are those of
+    the kernel as it was.
+
+    Args:
+      lhs, rhs, out: their shapes.
+      p: parameters of the primitive.
+
+    Returns:
+      None for what oneDNN has no code for.
+    """
+    if len(lhs) != 4 or 1 not in (p["feature_group_count"], p["batch_group_count"]):
+        return None
+    axes = p["dimension_numbers"]  # batch or outputs, features, rows, columns
+    arrays = [
+        row_major(shape).ordered(order)
+        for shape, order in zip((lhs, rhs, out), axes, strict=True)
+    ]
+    if tuple(p["lhs_dilation"]) != (1, 1):
+        convolution = _image_gradient(*arrays, p)
+    elif p["batch_group_count"] > 1 or _features_first(axes):
+        convolution = _kernel_gradient(*arrays, p)
+    else:
+        convolution = _forward(*arrays, p)
+    return convolution if convolution and convolution.supported() else None
+
+
+def _features_first(axes: Any) -> bool:
+    """Returns whether what is summed over was the batch before the gradient was taken:
+    in memory it is the first axis of both arrays, and channels never are."""
+    return axes.lhs_spec[1] == axes.rhs_spec[1] == 0
+
+
+def _forward(
+    lhs: Array, rhs: Array, out: Array, p: dict[str, Any]
+) -> Convolution | None:
+    groups, behind = p["feature_group_count"], [after for _, after in p["padding"]]
+    if min(behind) < 0:
+        return None
+    return Convolution(
+        Kind.FORWARD,
+        images=lhs,
+        kernel=rhs.divided(0, groups) if groups > 1 else rhs,
+        outputs=out,
+        strides=tuple(p["window_strides"]),
+        dilation=tuple(p["rhs_dilation"]),
+        padding=tuple(before for before, _ in p["padding"]),
+    )
+
+
+def _image_gradient(
+    lhs: Array, rhs: Array, out: Array, p: dict[str, Any]
+) -> Convolution | None:
+    if tuple(p["window_strides"]) != (1, 1) or p["batch_group_count"] > 1:
+        return None
+    groups, dilation = p["feature_group_count"], tuple(p["rhs_dilation"])
+    # Of each group's own channels, `rhs` has outputs as features and images as outputs.
+    kernel = rhs.ordered((1, 0, 2, 3))
+    if groups > 1:
+        divided = rhs.divided(0, groups)
+        kernel = divided.ordered((0, 2, 1, 3, 4))
+    reach = zip(kernel.sizes[-2:], dilation, p["padding"], strict=True)
+    return Convolution(
+        Kind.IMAGE_GRADIENT,
+        images=out,
+        kernel=kernel,
+        outputs=lhs,
+        strides=tuple(p["lhs_dilation"]),
+        dilation=dilation,
+        padding=tuple((taps - 1) * d - before for taps, d, (before, _) in reach),
+    )
+
+
+def _kernel_gradient(
+    lhs: Array, rhs: Array, out: Array, p: dict[str, Any]
+) -> Convolution | None:
+    groups = p["batch_group_count"]
+    if p["feature_group_count"] > 1:
+        return None
+    kernel = out.ordered((1, 0, 2, 3))
+    return Convolution(
+        Kind.KERNEL_GRADIENT,
+        images=lhs.ordered((1, 0, 2, 3)),
+        kernel=kernel.divided(0, groups) if groups > 1 else kernel,
+        outputs=rhs.ordered((1, 0, 2, 3)),
+        strides=tuple(p["rhs_dilation"]),
+        dilation=tuple(p["window_strides"]),
+        padding=tuple(before for before, _ in p["padding"]),
+    )

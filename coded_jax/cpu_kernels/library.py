@@ -1,0 +1,133 @@
+"""The library with oneDNN's convolutions: built once on each machine, then kept.
+
+It is one file of C++ against the headers of XLA's foreign functions and of oneDNN,
+compiled by the system's compiler in a few seconds. The file's name has a key of all
+that goes into it, and it is written whole or not at all, so that several processes may
+build it at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jaxlib
+
+SOURCE = Path(__file__).with_name("onednn_convolution.cc")
+FLAGS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-w")
+EXTRA = "pip install 'coded_jax[cpu]'"
+PACKAGES = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
+
+
+class Unavailable(Exception):
+    """There is no such library here; says why and, where there is one, the way out."""
+
+
+class OneDnn(NamedTuple):
+    """An installed oneDNN.
+
+    Attributes:
+      headers, library: folders of `dnnl.hpp` and `libdnnl.so`; None for the system's.
+      key: changes with the version.
+    """
+
+    headers: Path | None
+    library: Path | None
+    key: str
+
+
+def load(folder: Path) -> ctypes.CDLL:
+    """Loads the library, and builds it first where that was not done yet.
+
+    Args:
+      folder: where it is kept; made if need be.
+
+    Raises:
+      Unavailable: the processor is another, or oneDNN or a compiler is missing.
+    """
+    system, processor = platform.system(), platform.machine()
+    if (system, processor) != ("Linux", "x86_64"):
+        raise Unavailable(
+            f"oneDNN is used on Linux and x86-64, not {system} {processor}"
+        )
+    onednn, compiler = find_onednn(), find_compiler()
+    parts = (SOURCE.read_text(), jaxlib.__version__, onednn.key, compiler, *FLAGS)
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    target = folder / f"coded_jax_onednn_{key}.so"
+    try:
+        if not target.exists():
+            build(onednn, compiler, target)
+        return ctypes.CDLL(str(target))
+    except OSError as error:
+        raise Unavailable(f"{target.name} cannot be loaded ({error})") from error
+
+
+def find_onednn() -> OneDnn:
+    """Finds oneDNN among the installed packages, or else in the system.
+
+    Raises:
+      Unavailable: it is in neither.
+    """
+    try:
+        files = [file for name in PACKAGES for file in metadata.files(name) or ()]
+        files = [file for file in files if file.parent.name != "dnnl"]
+        versions = [metadata.version(name) for name in PACKAGES]
+    except metadata.PackageNotFoundError:
+        pass
+    else:
+        folders = {file.name: Path(file.locate()).parent.resolve() for file in files}
+        headers, library = folders["dnnl.h"], folders["libdnnl.so"]
+        return OneDnn(headers, library, f"{library} {versions}")
+    name = ctypes.util.find_library("dnnl")
+    if name is None:
+        raise Unavailable(f"oneDNN is not installed: {EXTRA}")
+    return OneDnn(None, None, name)
+
+
+def find_compiler() -> str:
+    """Returns the path of `$CXX` or the system's compiler of C++.
+
+    Raises:
+      Unavailable: there is none.
+    """
+    names = filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++"))
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        raise Unavailable("oneDNN's kernels need a compiler of C++, as g++")
+    return path
+
+
+def build(onednn: OneDnn, compiler: str, target: Path) -> None:
+    """Compiles the source into `target`, which is there whole or not at all.
+
+    Raises:
+      Unavailable: it does not compile.
+      OSError: `target` cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(suffix=".so", dir=target.parent)
+    os.close(descriptor)
+    command = [compiler, *FLAGS, str(SOURCE), "-o", unfinished]
+    command += [f"-I{jax.ffi.include_dir()}"]
+    if onednn.headers and onednn.library:
+        command += [f"-I{onednn.headers}", f"-L{onednn.library}"]
+        command += [f"-Wl,-rpath,{onednn.library}"]
+    try:
+        done = subprocess.run([*command, "-ldnnl"], capture_output=True, text=True)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            error = next((line for line in lines if "error" in line), lines[0])
+            raise Unavailable(f"oneDNN's kernels do not compile: {error}")
+        os.replace(unfinished, target)
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
