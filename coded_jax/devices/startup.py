@@ -55,6 +55,7 @@ def keep_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
+    mallopt(-8, 1)  # M_ARENA_MAX: those of other threads cannot keep large pieces
     mallopt(-4, 0)  # M_MMAP_MAX: no piece has a mapping of its own
     mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing is handed back
     mallopt(-2, 2**28)  # M_TOP_PAD: taken in pieces of 256 MB
