@@ -1,0 +1,246 @@
+"""Convolutions by oneDNN against those of XLA, with their gradients."""
+
+import concurrent.futures
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from coded_jax.cpu_kernels import lowering
+from coded_jax.cpu_kernels.convolution import Kind, describe
+from tests.cpu_kernels.reference import (
+    assert_close,
+    by_own_kernels,
+    by_xla,
+    randoms,
+    with_gradients,
+)
+
+CALL = "coded_jax_convolve"
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(x, kernel, strides=(1, 1), padding="SAME", **options):
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=LAYOUT, **options
+    )
+
+
+def text_of(f, *args):
+    """The program that JAX lowers for this machine."""
+    lowering.install()
+    return jax.jit(f).lower(*args).as_text()
+
+
+@pytest.fixture(autouse=True)
+def onednn():
+    lowering.install()
+    if lowering.convolutions() == "XLA":
+        pytest.skip("there is no oneDNN, or no compiler for it")
+
+
+@given(
+    batch=st.integers(1, 5),
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    taps=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.one_of(
+        st.sampled_from(["SAME", "VALID"]),
+        st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2),
+    ),
+    groups=st.sampled_from([1, 1, 2, 3]),
+    maps=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+)
+def test_convolutions_are_those_of_xla(
+    batch, sizes, taps, strides, dilation, padding, groups, maps
+):
+    x, kernel = randoms(
+        0, (batch, *sizes, groups * maps[0]), (*taps, maps[0], groups * maps[1])
+    )
+    f = functools.partial(
+        convolve,
+        strides=strides,
+        padding=padding,
+        rhs_dilation=dilation,
+        feature_group_count=groups,
+    )
+    assume(np.prod(jax.eval_shape(f, x, kernel).shape))
+    both = with_gradients(f)
+    assert_close(by_own_kernels(both, x, kernel), by_xla(both, x, kernel))
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": (2, 1)}], ids=str)
+@pytest.mark.parametrize("groups", [1, 4, 8])  # 8: depthwise
+def test_the_convolution_and_both_gradients_are_calls(groups, options):
+    x, kernel = randoms(1, (4, 9, 8, 8), (3, 3, 8 // groups, 8))
+    f = functools.partial(convolve, feature_group_count=groups, **options)
+    text = text_of(with_gradients(f), x, kernel)
+    assert text.count(f"@{CALL}(") == 3
+    assert "stablehlo.convolution" not in text
+
+
+@pytest.mark.parametrize("layout", [("NCHW", "OIHW", "NCHW"), ("NHWC", "OHWI", "NHWC")])
+def test_other_orders_of_axes(layout):
+    shapes = {"NCHW": (3, 4, 8, 7), "NHWC": (3, 8, 7, 4)}
+    kernels = {"OIHW": (5, 4, 3, 3), "OHWI": (5, 3, 3, 4)}
+    x, kernel = randoms(2, shapes[layout[0]], kernels[layout[1]])
+    f = with_gradients(
+        lambda x, k: lax.conv_general_dilated(
+            x, k, (1, 1), "SAME", dimension_numbers=layout
+        )
+    )
+    assert CALL in text_of(f, x, kernel)
+    assert_close(by_own_kernels(f, x, kernel), by_xla(f, x, kernel))
+
+
+@pytest.mark.parametrize("axes, calls", [((0, None), 1), ((0, 0), 1), ((None, 0), 1)])
+def test_vmap(axes, calls):
+    """Over pieces, over pieces and kernels, and over kernels alone: one call."""
+    x, kernel = randoms(3, (3, 2, 6, 5, 4), (3, 3, 3, 4, 2))
+    x, kernel = (a if axis == 0 else a[0] for a, axis in zip((x, kernel), axes))  # noqa: B905
+    f = jax.vmap(convolve, in_axes=axes)
+    text = text_of(f, x, kernel)
+    assert text.count(f"@{CALL}(") == calls
+    one = lambda i: (a[i] if axis == 0 else a for a, axis in zip((x, kernel), axes))  # noqa: B905
+    expected = jnp.stack([by_xla(convolve, *one(i)) for i in range(3)])
+    assert_close(by_own_kernels(f, x, kernel), expected)
+    both = with_gradients(f)
+    assert_close(by_own_kernels(both, x, kernel), by_xla(both, x, kernel))
+
+
+def test_gradients_inside_loops():
+    """Where XLA's own are naive: in `scan` and `cond`."""
+    x, kernel = randoms(4, (2, 6, 5, 3), (3, 3, 3, 3))
+
+    def steps(x, kernel):
+        grad = jax.grad(lambda k: jnp.square(convolve(x, k)).mean())
+        step = lambda k, _: (k - 0.1 * grad(k), None)
+        return lax.scan(step, kernel, length=3)[0]
+
+    text = text_of(steps, x, kernel)
+    assert CALL in text and "stablehlo.convolution" not in text
+    assert_close(by_own_kernels(steps, x, kernel), by_xla(steps, x, kernel))
+
+
+def test_second_derivatives():
+    x, kernel = randoms(5, (2, 5, 4, 3), (3, 3, 3, 2))
+    f = lambda x, k: jnp.sum(jnp.sin(convolve(x, k, (2, 1))))
+    hessian = jax.grad(lambda x, k: jnp.sum(jax.grad(f)(x, k) ** 2), argnums=(0, 1))
+    assert_close(by_own_kernels(hessian, x, kernel), by_xla(hessian, x, kernel))
+
+
+CUT = {"padding": ((-1, 1), (0, 0))}
+TRANSPOSED = {"lhs_dilation": (2, 2), "strides": (2, 2), "padding": ((1, 1), (1, 1))}
+
+
+@pytest.mark.parametrize(
+    "x, kernel, options",
+    [
+        ((2, 9, 3), (3, 3, 4), {}),
+        ((2, 6, 5, 4, 3), (2, 2, 2, 3, 4), {}),
+        ((2, 6, 5, 3), (3, 3, 3, 4), CUT),
+        ((2, 6, 5, 3), (3, 3, 3, 4), TRANSPOSED),
+        ((0, 6, 5, 3), (3, 3, 3, 4), {}),
+    ],
+    ids=["1 axis", "3 axes", "cut", "strided and transposed", "empty"],
+)
+def test_what_onednn_has_no_code_for_stays(x, kernel, options):
+    axes = "HWD"[: len(x) - 2]
+    layout = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+    usual = {"strides": (1,) * len(axes), "padding": "VALID"} | options
+    strides, padding = usual.pop("strides"), usual.pop("padding")
+    f = lambda x, k: lax.conv_general_dilated(
+        x, k, strides, padding, dimension_numbers=layout, **usual
+    )
+    x, kernel = randoms(6, x, kernel)
+    assert CALL not in text_of(f, x, kernel)
+    if options is not CUT:  # XLA's CPU backend reads beyond the array (jax 0.10.2)
+        assert_close(by_own_kernels(f, x, kernel), by_xla(f, x, kernel))
+
+
+def test_other_dtypes():
+    """bfloat16 stays; JAX makes three real convolutions of a complex one."""
+    arrays = randoms(7, (2, 6, 5, 3), (3, 3, 3, 4))
+    x, kernel = (jnp.asarray(a, "bfloat16") for a in arrays)
+    assert CALL not in text_of(convolve, x, kernel)
+    x, kernel = (a + 1j * a[::-1] for a in arrays)
+    assert_close(
+        *(
+            jnp.stack([y.real, y.imag])
+            for y in (by_own_kernels(convolve, x, kernel), by_xla(convolve, x, kernel))
+        )
+    )
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_accelerators_see_convolutions(platform):
+    x, kernel = randoms(8, (2, 6, 5, 3), (3, 3, 3, 4))
+    traced = jax.jit(with_gradients(convolve)).trace(x, kernel)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert CALL not in text and text.count("stablehlo.convolution") == 3
+
+
+def test_exported_programs_hold_no_call():
+    x, kernel = randoms(9, (2, 6, 5, 3), (3, 3, 3, 4))
+    (b,) = jax.export.symbolic_shape("b")
+    any_batch = jax.ShapeDtypeStruct((b, 6, 5, 3), "float32")
+    for spec in (x, any_batch):
+        exported = jax.export.export(jax.jit(convolve))(spec, kernel)
+        assert CALL not in exported.mlir_module()
+        assert_close(exported.call(x, kernel), by_own_kernels(convolve, x, kernel))
+
+
+def test_programs_that_the_compiler_divides_stay():
+    """A custom call cannot be divided among devices; in `shard_map` each has its own."""
+    mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+    x, kernel = randoms(10, (8, 6, 5, 3), (3, 3, 3, 4))
+    divided = jax.device_put(x, NamedSharding(mesh, P("data")))
+    by_parts = jax.shard_map(
+        convolve, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data")
+    )
+    assert CALL not in text_of(convolve, divided, kernel)
+    assert CALL in text_of(by_parts, divided, kernel)
+    expected = by_xla(convolve, x, kernel)
+    for f in (convolve, by_parts):
+        assert_close(by_own_kernels(f, divided, kernel), expected)
+
+
+def test_threads_compute_at_once():
+    shapes = [(batch, 8, 7, maps) for batch in (1, 2, 16) for maps in (1, 4, 9)]
+    both = jax.jit(with_gradients(convolve))
+    cases = [randoms(i, shape, (3, 3, shape[3], 8)) for i, shape in enumerate(shapes)]
+    alone = [jax.device_get(both(*case)) for case in cases]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        runs = [pool.submit(both, *case) for _ in range(20) for case in cases]
+        together = [jax.device_get(run.result()) for run in runs]
+    for i, result in enumerate(together):
+        jax.tree.map(np.testing.assert_array_equal, result, alone[i % len(cases)])
+
+
+def test_describe_tells_gradients_by_the_axes_that_are_summed():
+    p = {
+        "window_strides": (1, 1),
+        "padding": ((1, 1), (1, 1)),
+        "lhs_dilation": (1, 1),
+        "rhs_dilation": (2, 2),
+        "dimension_numbers": lax.conv_dimension_numbers(
+            (8, 9, 9, 3), (8, 5, 5, 4), ("CHWN", "IHWO", "HWNC")
+        ),
+        "feature_group_count": 1,
+        "batch_group_count": 1,
+    }
+    convolution = describe((8, 9, 9, 3), (8, 5, 5, 4), (3, 3, 3, 4), p)
+    assert convolution is not None
+    assert convolution.kind == Kind.KERNEL_GRADIENT
+    assert convolution.images.sizes == (8, 3, 9, 9)
+    assert convolution.kernel.sizes == (4, 3, 3, 3)
+    assert convolution.outputs.sizes == (8, 4, 5, 5)
+    assert convolution.strides == (2, 2) and convolution.padding == (1, 1)
