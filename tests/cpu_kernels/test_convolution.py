@@ -199,7 +199,7 @@ def test_exported_programs_hold_no_call():
 
 
 def test_programs_that_the_compiler_divides_stay():
-    """A custom call cannot be divided among devices; in `shard_map` each has its own."""
+    """A custom call cannot be divided; in `shard_map` each device has its own."""
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     x, kernel = randoms(10, (8, 6, 5, 3), (3, 3, 3, 4))
     divided = jax.device_put(x, NamedSharding(mesh, P("data")))
