@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from coded_jax.models.batch_norm import BatchNorm
 from coded_jax.types import BaseModel, Block, PyTree
 
 
@@ -40,7 +41,7 @@ class ConvNorm(nn.Module):
             use_bias=False,
             feature_group_count=x.shape[-1] if self.depthwise else 1,
         )(x)
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        x = BatchNorm()(x, train)
         return nn.relu(x) if self.relu else x
 
 
