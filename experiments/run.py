@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from coded_jax.training import loop
 
 @command(errors=(loop.NonFiniteError, OSError), resumes=True)
 def main(argv: list[str]) -> None:
+    imports = time.process_time()  # of one thread, so far
     prepared = prepare_from_flags()
     results = experiment.run(prepared, command=shlex.join(["python", *sys.argv]))
     if not processes.is_lead():
@@ -35,10 +37,16 @@ def main(argv: list[str]) -> None:
     except ImportError as error:
         console.print(str(error))
     console.print(run_tables.tables(results), highlight=False)
-    seconds = results["timing"]["seconds"]
-    times = ", ".join(f"{phase} {value:.0f}" for phase, value in seconds.items())
-    console.print(f"seconds: {times}", highlight=False)
+    timing = results["timing"]
+    console.print(f"seconds: {times_text(timing['seconds'])}", highlight=False)
+    start_up = times_text({"imports": imports, **timing["start_up"]})
+    console.print(f"of start-up: {start_up}", highlight=False)
     console.print(f"all of it is in {WORKDIR.value}", highlight=False)
+
+
+def times_text(seconds: dict[str, float]) -> str:
+    """Returns the seconds of each part in one line."""
+    return ", ".join(f"{part} {value:.0f}" for part, value in seconds.items())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from coded_jax.devices import processes
 from coded_jax.runs import results, run_evaluation, run_training, workdir
+from coded_jax.runs.compile_clock import compile_clock
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import LiveTable, live_table
 from coded_jax.runs.results import Finished
@@ -61,7 +62,11 @@ def run(
       NonFiniteError, Interrupted: see `training.loop.fit`.
       OSError: the workdir can no longer be written to.
     """
-    with _showing(experiment, console, progress) as shown:
+    begun = time.perf_counter()
+    with (
+        _showing(experiment, console, progress) as shown,
+        compile_clock() as compilation,
+    ):
         trained = run_training.train(shown)
         started = time.perf_counter()
         evaluated = run_evaluation.evaluate(shown, trained)
@@ -70,7 +75,11 @@ def run(
     # The wall time of former processes is not known, but that of their steps is.
     resumed = experiment.resumed
     seconds["total"] = sum(seconds.values()) if resumed else ended - experiment.started
-    finished = Finished(experiment, trained, evaluated, seconds, command)
+    start_up = {
+        "preparation": begun - experiment.started,
+        "compilation": compilation.seconds,
+    }
+    finished = Finished(experiment, trained, evaluated, seconds, start_up, command)
     content = results.content(finished)
     if processes.is_lead():
         workdir.write_results(experiment.folder, content)

@@ -31,6 +31,7 @@ class Finished(NamedTuple):
       trained: its networks.
       evaluated: their measurements.
       seconds: of each phase.
+      start_up: seconds of checks and data before it, and of compilation within it.
       command: that ran it.
     """
 
@@ -38,6 +39,7 @@ class Finished(NamedTuple):
     trained: Trained
     evaluated: Evaluated
     seconds: dict[str, float]
+    start_up: dict[str, float]
     command: str
 
 
@@ -188,6 +190,7 @@ def _timing(run: Finished) -> dict[str, Any]:
         "resumed": experiment.resumed,
         "train_images_per_second": round(images / seconds, 1) if seconds else None,
         "seconds": {name: round(value, 2) for name, value in run.seconds.items()},
+        "start_up": {name: round(value, 2) for name, value in run.start_up.items()},
     }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from coded_jax.devices import placement, processes
+from coded_jax.devices import placement, processes, startup
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import (
     Best,
@@ -167,6 +167,8 @@ def fit(
             run.state, metrics = advance(
                 run.state, frozen, arrays, order, step_key, count=count
             )
+            if earlier is None:  # the program has been compiled now
+                startup.hand_back_memory()
             run.step += count
             if before - logged >= LOG_STEPS and earlier is not None:
                 _log(run, observer, before, earlier)

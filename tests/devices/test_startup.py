@@ -123,6 +123,30 @@ def test_what_is_freed_is_kept():
     assert count("handed back") > 10 * count("kept")
 
 
+HANDED_BACK = """
+import numpy as np
+from coded_jax.devices import startup
+startup.keep_memory()
+size = lambda: 4096 * int(open("/proc/self/statm").read().split()[1])
+before = size()
+pieces = [np.ones(1 << 16, np.uint8) for _ in range(4000)]  # 262 MB
+stays = pieces[::100]
+del pieces
+kept = size() - before
+startup.hand_back_memory()
+print(kept, size() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's alone")
+def test_memory_is_handed_back_on_request():
+    done = subprocess.run(
+        [sys.executable, "-c", HANDED_BACK], capture_output=True, text=True, check=True
+    )
+    kept, left = map(int, done.stdout.split())
+    assert kept > 200e6 and left < 50e6
+
+
 def test_import_touches_no_device():
     code = (
         "import coded_jax, coded_jax.serving, sys; from jax._src import xla_bridge; "

@@ -95,7 +95,10 @@ def test_results_have_the_documented_layout(finished):
         # Systematic, so nothing is lost when nothing is missing.
         assert summary["0"]["mean"] == results["base"]["test_accuracy"]
     assert {"config", "versions", "timing", "command"} <= results.keys()
-    assert results["timing"]["train_images_per_second"] > 0
+    timing = results["timing"]
+    assert timing["train_images_per_second"] > 0
+    assert timing["start_up"].keys() == {"preparation", "compilation"}
+    assert 0 < timing["start_up"]["compilation"] < timing["seconds"]["total"]
 
 
 def test_workdir_holds_flags_metrics_and_checkpoints(finished):
