@@ -14,9 +14,8 @@ from jax.sharding import Mesh
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import placement
-from coded_jax.devices.meshes import padded_size
 from coded_jax.evaluation import predictions
-from coded_jax.evaluation.predictions import Prediction, Rows, take_rows
+from coded_jax.evaluation.predictions import Prediction, Rows, Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import PyTree
 
@@ -59,14 +58,11 @@ def base_accuracy(
       arrays: `images` `[N, H, W, C]` and `labels` int32 `[N, ...]`; labels of -1 do not
         count.
     """
-    total = len(arrays["labels"])
     counted = int((np.asarray(arrays["labels"]) >= 0).sum())
-    size = padded_size(pipeline.mesh, min(predictions.CHUNK, total))
-    correct = []
-    for start in range(0, total, size):
-        rows = take_rows(arrays, np.int32(start), size)
-        _, expected = predictions.run_uncoded(pipeline, frozen, rows.images)
-        correct.append(_count_correct(expected, rows, pipeline.mesh))
+    correct = [
+        _count_correct(chunk.expected, chunk.rows, pipeline.mesh)
+        for chunk in predictions.uncoded_chunks(pipeline, frozen, arrays)
+    ]
     return float(np.sum(jax.device_get(correct))) / counted
 
 
@@ -91,6 +87,7 @@ def measure_patterns(
     arrays: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
+    uncoded: Sequence[Uncoded] | None = None,
 ) -> list[PatternAccuracy]:
     """Tries every pattern on every image; arguments as of `predictions.measure`."""
     means = predictions.measure(
@@ -101,6 +98,7 @@ def measure_patterns(
         patterns,
         pattern_statistics,
         stage_losses=stage_losses,
+        uncoded=uncoded,
     )
     return from_means(patterns, means)
 

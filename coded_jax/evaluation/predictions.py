@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -94,14 +94,6 @@ def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
     return lost if pipeline.systematic else jnp.ones_like(lost)
 
 
-class _Chunk(NamedTuple):
-    features: jax.Array  # [n, B, M, M', D], of the first coded stage
-    target: jax.Array  # float32 [B, M*, M'*, D], what the head is given without losses
-    expected: jax.Array  # int32, as the labels
-    labels: jax.Array  # int32 [B, ...]
-    weight: jax.Array  # float32, as the labels
-
-
 class Rows(NamedTuple):
     """Some rows of a split.
 
@@ -132,13 +124,29 @@ def take_rows(arrays: dict[str, jax.Array], start: jax.Array, size: int) -> Rows
     return Rows(images, labels, weight)
 
 
-def _compute_chunk(
-    pipeline: Pipeline, frozen: PyTree, params: PyTree, rows: Rows
-) -> _Chunk:
-    """Computes all that does not depend on the erasure pattern."""
-    target, expected = run_uncoded(pipeline, frozen, rows.images)
-    features = _run_devices(pipeline, frozen, params, rows.images)
-    return _Chunk(features, target, expected, rows.labels, rows.weight)
+class Uncoded(NamedTuple):
+    """Rows of a split, and what the base model alone computes of them.
+
+    Attributes:
+      rows: of the split.
+      target: float32 `[B, M*, M'*, D]`, what the head is given without losses.
+      expected: int32 of the labels' shape, see `classes_of`.
+    """
+
+    rows: Rows
+    target: jax.Array
+    expected: jax.Array
+
+
+def uncoded_chunks(
+    pipeline: Pipeline, frozen: PyTree, arrays: dict[str, jax.Array]
+) -> Iterator[Uncoded]:
+    """Yields all rows of a split, `CHUNK` at a time; arguments as of `measure`."""
+    total = len(arrays["labels"])
+    size = padded_size(pipeline.mesh, min(CHUNK, total))
+    for start in range(0, total, size):
+        rows = take_rows(arrays, np.int32(start), size)
+        yield Uncoded(rows, *run_uncoded(pipeline, frozen, rows.images))
 
 
 def run_uncoded(
@@ -185,10 +193,11 @@ def _decode_chunk(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
-    chunk: _Chunk,
+    features: jax.Array,
+    uncoded: Uncoded,
     available: jax.Array,
 ) -> Prediction:
-    """Predicts a chunk under one pattern."""
+    """Predicts a chunk under one pattern, from the n results of its rows."""
 
     def decode_part(spread: PieceMap, frozen, params, available, features, target):
         x = from_decoder(pipeline, frozen, params, features, available, spread)
@@ -200,13 +209,12 @@ def _decode_chunk(
 
     axes = (None, None, mask_axis(available), 1, 0)
     compute = placement.data_parallel(pipeline.mesh, decode_part, axes)
-    logits, error = compute(frozen, params, available, chunk.features, chunk.target)
-    shape = chunk.labels.shape
+    logits, error = compute(frozen, params, available, features, uncoded.target)
+    _, labels, weight = uncoded.rows
+    shape = labels.shape
     error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
     by_decoder = jnp.broadcast_to(decoded(pipeline, available), shape)
-    return Prediction(
-        logits, chunk.expected, chunk.labels, error, by_decoder, chunk.weight
-    )
+    return Prediction(logits, uncoded.expected, labels, error, by_decoder, weight)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "statistic", "per_image"))
@@ -242,6 +250,7 @@ def measure(
     per_image: bool = False,
     stage_losses: str = "held",
     first_row: int = 0,
+    uncoded: Sequence[Uncoded] | None = None,
 ) -> np.ndarray:
     """Computes a statistic of the predictions for every pattern on every image.
 
@@ -262,13 +271,12 @@ def measure(
         the first, and every other one loses as many, drawn anew for every image.
       first_row: number of the first image, for these draws, where the arrays are a
         later part of a split.
+      uncoded: of `uncoded_chunks`, where they have been computed before.
 
     Returns:
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
       labels that count.
     """
-    total = len(arrays["labels"])
-    size = padded_size(pipeline.mesh, min(CHUNK, total))
     stages, redrawn = len(pipeline.stages), stage_losses == "per_stage"
     key = jax.random.key(0)  # the same draws for every code, and for every call
     if parameters is None:
@@ -282,14 +290,17 @@ def measure(
 
     held = masks_of(None)
     options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
-    chunks = []
-    for start in range(0, total, size):
-        inputs = (pipeline, frozen, params)
-        chunk = _compute_chunk(*inputs, take_rows(arrays, np.int32(start), size))
-        masks = masks_of(first_row + start + jnp.arange(size)) if redrawn else held
+    inputs, chunks = (pipeline, frozen, params), []
+    for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
+        size = len(known.expected)
+        features = _run_devices(*inputs, known.rows.images)
+        masks = masks_of(first_row + jnp.arange(size)) if redrawn else held
+        first_row += size
         chunks.append(
             [
-                _summarise(_decode_chunk(*inputs, chunk, mask), parameter, **options)
+                _summarise(
+                    _decode_chunk(*inputs, features, known, mask), parameter, **options
+                )
                 for mask, parameter in zip(masks, of_pattern, strict=True)
             ]
         )
@@ -299,4 +310,4 @@ def measure(
     if not per_image:
         return np.asarray(values, np.float64).sum(axis=0) / counts.sum()
     rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
-    return rows[:, :total][:, counts]
+    return rows[:, : len(counts)][:, counts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ from coded_jax.codes.erasures import Pattern
 from coded_jax.data import groups
 from coded_jax.data.augmentation import augment
 from coded_jax.devices import placement
-from coded_jax.evaluation import pattern_accuracy
+from coded_jax.evaluation import pattern_accuracy, predictions
+from coded_jax.evaluation.predictions import Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Task
@@ -22,6 +24,9 @@ from coded_jax.types import Dataset, PyTree, Split
 
 MOST_VALIDATED = 30_000
 """Images times patterns that an epoch is scored on, at most."""
+
+MOST_KEPT_BYTES = 1 << 28
+"""Up to this size the base model's features of these images are kept for all epochs."""
 
 
 def device_arrays(mesh: Mesh | None, split: Split) -> dict[str, jax.Array]:
@@ -106,9 +111,21 @@ def code_task(
         losses = coded_losses(pipeline, params, frozen, batch, available, config)
         return losses, {}
 
+    @functools.cache
+    def uncoded() -> list[Uncoded] | None:
+        """Computes once for all epochs what no code changes; None if it is too much."""
+        chunks, kept_bytes = [], 0
+        for chunk in predictions.uncoded_chunks(pipeline, frozen, validation):
+            chunks.append(chunk)
+            kept_bytes += chunk.target.nbytes
+            if kept_bytes > MOST_KEPT_BYTES:
+                return None
+        return chunks
+
     def score(params: PyTree) -> dict[str, float]:
+        inputs = (pipeline, frozen, params, validation, patterns)
         accuracies = pattern_accuracy.measure_patterns(
-            pipeline, frozen, params, validation, patterns, config.stage_losses
+            *inputs, config.stage_losses, uncoded()
         )
         by_lost = pattern_accuracy.summarise([accuracies]).items()
         return {

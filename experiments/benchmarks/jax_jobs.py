@@ -13,7 +13,7 @@ from benchmarks.profiling import Prepared, compiled
 from benchmarks.rows import BASE, CODE, NOTHING_LOST, ONE_LOST
 from benchmarks.subjects import Subject
 from coded_jax.codes import erasures
-from coded_jax.devices import placement
+from coded_jax.devices import placement, startup
 from coded_jax.inference import pipeline
 from coded_jax.runs import regime
 from coded_jax.runs.build import uncoded_pipeline
@@ -80,5 +80,6 @@ def _steps(
         batch_size=batch,
         count=count,
     )
+    startup.hand_back_memory()  # as `fit` does
     job = profiling.carry(lambda state: program(state, *rest)[0], state)
     return Prepared(job, seconds, count, program)

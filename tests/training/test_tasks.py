@@ -12,6 +12,7 @@ from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.data import augmentation
 from coded_jax.data.augmentation import augment
+from coded_jax.evaluation import predictions
 from coded_jax.inference import pipeline
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
@@ -271,6 +272,27 @@ def test_targets_too_large_to_keep_are_computed_in_the_step(lenet, images, monke
     monkeypatch.setattr("coded_jax.training.losses.CACHE_BYTES", 6 * 256 * 4 - 1)
     pipe = make_pipeline(*lenet, learned())
     assert set(with_targets(pipe, lenet[1], {"images": images})) == {"images"}
+
+
+@pytest.mark.parametrize("most_kept, times", [(1 << 20, 1), (6 * 256 * 4 - 1, 3)])
+def test_epochs_are_scored_with_one_run_of_the_base_model(
+    lenet, images, monkeypatch, most_kept, times
+):
+    runs, run = [], predictions.run_uncoded
+
+    def count(*args):
+        runs.append(1)
+        return run(*args)
+
+    monkeypatch.setattr(predictions, "run_uncoded", count)
+    monkeypatch.setattr(tasks, "MOST_KEPT_BYTES", most_kept)
+    pipe = make_pipeline(*lenet, learned())
+    split = Split(np.asarray(images), np.arange(6, dtype=np.int32))
+    dataset = Dataset("images", 10, split, split, split, MEAN, STD)
+    task = tasks.code_task(pipe, lenet[1], dataset, optax.adam(1e-3))
+    params = jax.jit(pipe.init)(jax.random.key(1))
+    scores = [task.score(params) for _ in range(2)]
+    assert len(runs) == times and scores[0] == scores[1]
 
 
 # --- chains of stages -----------------------------------------------------------------
