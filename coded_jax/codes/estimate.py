@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from coded_jax.codes.combine import weighted_sums
+
 
 def solve_definite(matrix: jax.Array, right: jax.Array) -> jax.Array:
     """Returns `matrix^-1 right` by Gauss-Jordan elimination, in plain array operations.
@@ -53,4 +55,4 @@ def linear_estimate(
 
     weights = jax.vmap(solve, 1)(available).astype(features.dtype)
     weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
-    return jnp.einsum("bkn,nbhwd->kbhwd", weights, features)
+    return weighted_sums(weights, features)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.codes.combine import weighted_sums
 from coded_jax.codes.erasures import Pattern
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
 from coded_jax.types import Code, CodeShape, PyTree, Quorum
@@ -94,7 +95,7 @@ def linear_code(
         place = available.T.astype(jnp.int32) @ (2 ** jnp.arange(shape.n))
         weights = jnp.asarray(matrices, features.dtype)[place]
         weights = jnp.broadcast_to(weights, (features.shape[1], *weights.shape[1:]))
-        shares = jnp.einsum("bkn,nbhwd->kbhwd", weights, features, precision="highest")
+        shares = weighted_sums(weights, features)
         if not systematic:
             return shares
         arrived = available[: shape.k, :, None, None, None]

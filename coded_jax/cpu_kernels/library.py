@@ -1,9 +1,9 @@
-"""The library with oneDNN's convolutions: built once on each machine, then kept.
+"""The library with the kernels in C++: built once on each machine, then kept.
 
-It is one file of C++ against the headers of XLA's foreign functions and of oneDNN,
-compiled by the system's compiler in a few seconds. The file's name has a key of all
-that goes into it, and it is written whole or not at all, so that several processes may
-build it at once.
+It is two files against the headers of XLA's foreign functions and of oneDNN, which the
+system's compiler turns into a library in a few seconds. The library's name has a key of
+all that goes into it, and it is written whole or not at all, so that several processes
+may build it at once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import NamedTuple
 import jax
 import jaxlib
 
-SOURCE = Path(__file__).with_name("onednn_convolution.cc")
-FLAGS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-w")
+FOLDER = Path(__file__).parent
+SOURCES = [FOLDER / name for name in ("onednn_convolution.cc", "max_pooling.cc")]
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 EXTRA = "pip install 'coded_jax[cpu]'"
 PACKAGES = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 
@@ -61,9 +62,10 @@ def load(folder: Path) -> ctypes.CDLL:
             f"oneDNN is used on Linux and x86-64, not {system} {processor}"
         )
     onednn, compiler = find_onednn(), find_compiler()
-    parts = (SOURCE.read_text(), jaxlib.__version__, onednn.key, compiler, *FLAGS)
+    texts = [path.read_text() for path in (*SOURCES, FOLDER / "parallel.h")]
+    parts = (*texts, jaxlib.__version__, onednn.key, compiler, *FLAGS)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    target = folder / f"coded_jax_onednn_{key}.so"
+    target = folder / f"coded_jax_kernels_{key}.so"
     try:
         if not target.exists():
             build(onednn, compiler, target)
@@ -117,7 +119,7 @@ def build(onednn: OneDnn, compiler: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, unfinished = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(descriptor)
-    command = [compiler, *FLAGS, str(SOURCE), "-o", unfinished]
+    command = [compiler, *FLAGS, *map(str, SOURCES), "-o", unfinished]
     command += [f"-I{jax.ffi.include_dir()}"]
     if onednn.headers and onednn.library:
         command += [f"-I{onednn.headers}", f"-L{onednn.library}"]

@@ -9,24 +9,18 @@
 // The batch is divided among the threads of XLA's own pool, and oneDNN runs on one
 // thread in each: no second pool whose threads would spin beside XLA's.
 
-#include <sched.h>
-
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <stdexcept>
 #include <string>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "dnnl.hpp"
+#include "parallel.h"
 #include "xla/ffi/api/ffi.h"
 
 // Of the OpenMP that oneDNN was built with; absent where it was built with another.
@@ -38,6 +32,8 @@ extern "C" {
 namespace {
 
 namespace ffi = xla::ffi;
+using coded_jax::Cores;
+using coded_jax::Parts;
 using Dims = dnnl::memory::dims;
 using Desc = dnnl::memory::desc;
 
@@ -49,7 +45,7 @@ struct Convolution {
 
 constexpr auto kFloat = dnnl::memory::data_type::f32;
 constexpr auto kDirect = dnnl::algorithm::convolution_direct;
-// What a thread must have to do before it is worth waking: 10 microseconds or so.
+// What makes it worth to wake a thread: 10 microseconds of work or so.
 constexpr double kLeastFlops = 1e6;
 
 const dnnl::engine& Cpu() {
@@ -223,53 +219,6 @@ const Primitive& Get(Kind kind, const Convolution& c, int64_t images) {
   auto& primitive = all[key];
   if (!primitive) primitive = std::make_unique<Primitive>(kind, c, images);
   return *primitive;
-}
-
-// Calls a function with 0, 1 .. count - 1. The calling thread takes part and waits only
-// for calls that have begun, so that it never waits for a thread that waits itself.
-class Parts {
- public:
-  Parts(int count, std::function<void(int)> f) : count_(count), f_(std::move(f)) {}
-
-  static void Run(ffi::ThreadPool& pool, int count, std::function<void(int)> f) {
-    auto parts = std::make_shared<Parts>(count, std::move(f));
-    for (int i = 1; i < count; ++i) pool.Schedule([parts] { parts->Take(); });
-    parts->Take();
-    std::unique_lock<std::mutex> lock(parts->mutex_);
-    parts->all_done_.wait(lock, [&] { return parts->done_ == count; });
-    if (!parts->error_.empty()) throw std::runtime_error(parts->error_);
-  }
-
- private:
-  void Take() {
-    for (int i; (i = next_++) < count_;) {
-      std::string error;
-      try {
-        f_(i);
-      } catch (const std::exception& e) {
-        error = e.what();
-      }
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (!error.empty()) error_ = error;
-      if (++done_ == count_) all_done_.notify_all();
-    }
-  }
-
-  const int count_;
-  const std::function<void(int)> f_;
-  std::atomic<int> next_{0};
-  int done_ = 0;
-  std::string error_;
-  std::mutex mutex_;
-  std::condition_variable all_done_;
-};
-
-int Cores() {
-  static const int cores = [] {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  }();
-  return cores;
 }
 
 // The number of parts fixes the rounding of a kernel's gradient, so it follows from the

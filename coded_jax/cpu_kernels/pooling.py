@@ -104,3 +104,12 @@ def _spread(x: jax.Array) -> jax.Array:
 def is_elementwise(window: Sizes, x: jax.Array) -> bool:
     """Returns whether `max_gradient` serves: few taps, of real numbers."""
     return math.prod(window) <= MOST_TAPS and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def is_of_rows_and_columns(
+    window: Sizes, strides: Sizes, padding: Sequence[tuple[int, int]]
+) -> bool:
+    """Returns whether windows are of rows and columns alone, in `[.., H, W, C]`."""
+    axes = zip(window, strides, padding, strict=True)
+    others = [axis for i, axis in enumerate(axes) if i - len(window) not in (-3, -2)]
+    return len(window) >= 4 and all(tuple(axis) == (1, 1, (0, 0)) for axis in others)

@@ -26,7 +26,7 @@ print(library.load(pathlib.Path(sys.argv[1]))._name)
 def fresh(monkeypatch):
     """Lets the lowering look for the library again, before the test and after it."""
     lowering.install()
-    caches = (lowering._onednn, lowering._accepted)
+    caches = (lowering._library, lowering._accepted)
     for cache in caches:
         cache.cache_clear()
     yield monkeypatch

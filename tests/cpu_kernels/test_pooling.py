@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jax import lax
 
 from coded_jax.cpu_kernels import lowering
-from tests.cpu_kernels.reference import assert_close, by_own_kernels, by_xla
+from coded_jax.cpu_kernels.pooling import max_gradient
+from tests.cpu_kernels.reference import assert_close, by_own_kernels, by_xla, randoms
 
 SCATTER = "select_and_scatter"
 
@@ -30,10 +31,19 @@ def gradient(window, strides, padding):
 def test_gradients_are_those_of_xla(sizes, window, strides, padding, values):
     rng = np.random.default_rng(0)
     x = rng.integers(-1, values, (2, *sizes, 3)).astype("float32")
-    f = gradient(window, strides, padding)
-    if 0 in jax.eval_shape(lambda x: nn.max_pool(x, window, strides, padding), x).shape:
-        return
-    assert_close(by_own_kernels(f, x), by_xla(f, x), 1e-6)
+    pool = lambda x: nn.max_pool(x, window, strides, padding)
+    y = jax.eval_shape(pool, x)
+    assume(0 not in y.shape)
+    (g,) = randoms(1, y.shape)
+    scatter = lambda x, g: jax.vjp(pool, x)[1](g)[0]
+    expected = by_xla(scatter, x, g)
+    assert_close(by_own_kernels(scatter, x, g), expected, 1e-6)
+    edges = padding
+    if isinstance(padding, str):
+        edges = lax.padtype_to_pads(sizes, window, strides, padding)
+    edges = [(0, 0), *edges, (0, 0)]
+    elementwise = max_gradient(g, x, (1, *window, 1), (1, *strides, 1), edges)
+    assert_close(elementwise, expected, 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +56,16 @@ def test_no_window_after_another(window, strides):
 
 
 def test_other_gradients_stay():
-    """Of large windows, and of the least element."""
+    """Of least elements, and of windows along the batch."""
     lowering.install()
     x = np.ones((2, 9, 9, 3), "float32")
-    least = lambda x: jnp.sum(-nn.max_pool(-x, (2, 2)))
-    smallest = lambda x: jnp.sum(nn.pool(x, jnp.inf, lax.min, (2, 2), (2, 2), "VALID"))
-    large = gradient((5, 5), (5, 5), "VALID")
-    text = lambda f: jax.jit(f).lower(x).as_text()
-    assert SCATTER in text(large)
-    assert SCATTER not in text(jax.grad(least))
-    assert_close(by_own_kernels(large, x), by_xla(large, x), 0)
-    assert_close(*(run(jax.grad(smallest), x) for run in (by_own_kernels, by_xla)), 0)
+    least = lambda x: jnp.sum(nn.pool(x, jnp.inf, lax.min, (2, 2), (2, 2), "VALID"))
+    batch = lambda x: jnp.sum(
+        lax.reduce_window(x, -jnp.inf, lax.max, (2, 5, 5, 1), (2, 5, 5, 1), "VALID")
+    )
+    for f in (jax.grad(least), jax.grad(batch)):
+        assert SCATTER in jax.jit(f).lower(x).as_text()
+        assert_close(by_own_kernels(f, x), by_xla(f, x), 0)
 
 
 def test_vmap():

