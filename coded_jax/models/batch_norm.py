@@ -64,7 +64,9 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple:
     mean = wide.mean(POSITIONS)
     var = jnp.maximum(0, jnp.square(wide).mean(POSITIONS) - jnp.square(mean))
     inverse = jax.lax.rsqrt(var + EPSILON)
-    y = (wide - _wide(mean)) * _wide(inverse * scale) + _wide(bias)
+    # Not `wide - mean` as in the backward pass: XLA would keep it for both.
+    factor = inverse * scale
+    y = wide * _wide(factor) + _wide(bias - mean * factor)
     return (y.astype(x.dtype), (mean, var)), (x, mean, inverse, scale)
 
 
