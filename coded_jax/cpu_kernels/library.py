@@ -25,7 +25,7 @@ import jaxlib
 
 FOLDER = Path(__file__).parent
 SOURCES = [FOLDER / name for name in ("onednn_convolution.cc", "max_pooling.cc")]
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")
 EXTRA = "pip install 'coded_jax[cpu]'"
 PACKAGES = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 
@@ -63,7 +63,7 @@ def load(folder: Path) -> ctypes.CDLL:
         )
     onednn, compiler = find_onednn(), find_compiler()
     texts = [path.read_text() for path in (*SOURCES, FOLDER / "parallel.h")]
-    parts = (*texts, jaxlib.__version__, onednn.key, compiler, *FLAGS)
+    parts = (*texts, jaxlib.__version__, onednn.key, compiler, *FLAGS, cpu_features())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     target = folder / f"coded_jax_kernels_{key}.so"
     try:
@@ -107,6 +107,12 @@ def find_compiler() -> str:
     if path is None:
         raise Unavailable("oneDNN's kernels need a compiler of C++, as g++")
     return path
+
+
+def cpu_features() -> str:
+    """Returns the instructions that the processor has, for which it is compiled."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith("flags")), "")
 
 
 def build(onednn: OneDnn, compiler: str, target: Path) -> None:
