@@ -5,6 +5,7 @@ compiles them for an accelerator, sees `conv_general_dilated` and max pooling. O
 where JAX lowers a program to run it on a CPU, its rules for these are replaced:
 
     convolutions of float32     by oneDNN, see `library` and `convolution`
+    such with bias and ReLU     likewise, see `layer`
     gradients of max pooling    by `max_pooling.cc`; or elementwise, see `pooling`
     gradients of narrow layers  as products of few rows, see `_narrow_product`
 """
@@ -15,7 +16,7 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ from jax import lax
 from jax.interpreters import mlir
 
 from coded_jax.checks import require
+from coded_jax.cpu_kernels import layer as fused
 from coded_jax.cpu_kernels import library, pooling
 from coded_jax.cpu_kernels.convolution import Convolution, Kind, describe
 
 VARIABLE = "CODED_JAX_CPU_KERNELS"
 CHOICES = ("auto", "xla")
 NARROW = 64  # rows
-_CONVOLVE, _POOL_GRADIENT = "coded_jax_convolve", "coded_jax_max_pool_gradient"
+_CONVOLVE, _LAYER = "coded_jax_convolve", "coded_jax_convolve_layer"
+_POOL_GRADIENT = "coded_jax_max_pool_gradient"
 
 log = logging.getLogger("coded_jax")
 
@@ -61,6 +64,7 @@ def _install() -> None:
         (lax.conv_general_dilated_p, _convolution),
         (lax.select_and_scatter_add_p, _pooling_gradient),
         (lax.dot_general_p, _narrow_product),
+        (fused.layer_p, _layer),
     ):
         usual = _rule_of(primitive)
         if usual is not None:
@@ -93,12 +97,8 @@ def _rule_of(primitive: Any) -> Rule | None:
 
 def _convolution(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
     """Lowers `conv_general_dilated` to a call of oneDNN, or else as is usual."""
-    arrays = (*ctx.avals_in, *ctx.avals_out)
-    floats = all(array.dtype == jnp.float32 for array in arrays)
-    convolution = None
-    if floats and _known(arrays) and _runs_here(ctx):
-        convolution = describe(*(array.shape for array in arrays), p)
-    if convolution is None or not _accepted(convolution):
+    convolution = _describe(ctx, ctx.avals_in, p)
+    if convolution is None:
         return usual(ctx, lhs, rhs, **p)
     if convolution.kind == Kind.IMAGE_GRADIENT:
         rows_and_columns = p["dimension_numbers"].rhs_spec[2:]
@@ -107,12 +107,45 @@ def _convolution(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
         )
         inner = ctx.replace(avals_in=ctx.avals_in[1:], avals_out=ctx.avals_in[1:])
         (rhs,) = reverse(inner, rhs)
-    attributes = {
-        name: np.array(numbers, np.int64)
-        for name, numbers in convolution.attributes().items()
-    }
     call = jax.ffi.ffi_lowering(_CONVOLVE)
-    return call(ctx, lhs, rhs, kind=np.int64(convolution.kind), **attributes)
+    kind = np.int64(convolution.kind)
+    return call(ctx, lhs, rhs, kind=kind, **_arrays(convolution.attributes()))
+
+
+def _layer(usual: Rule, ctx: Any, *operands: Any, layer: fused.Layer, **p: Any) -> Any:
+    """Lowers a convolution with bias and ReLU to a call of oneDNN, or else in parts."""
+    lhs, rhs, _ = ctx.avals_in
+    parameters = {
+        "window_strides": layer.strides,
+        "padding": layer.padding,
+        "lhs_dilation": (1, 1),
+        "rhs_dilation": layer.dilation,
+        "dimension_numbers": lax.conv_dimension_numbers(
+            lhs.shape, rhs.shape, fused.LAYOUT
+        ),
+        "feature_group_count": layer.groups,
+        "batch_group_count": 1,
+    }
+    convolution = _describe(ctx, (lhs, rhs), parameters)
+    if convolution is None:
+        return usual(ctx, *operands, layer=layer, **p)
+    call = jax.ffi.ffi_lowering(_LAYER)
+    attributes = _arrays(convolution.attributes())
+    return call(ctx, *operands, relu=layer.relu, **attributes)
+
+
+def _describe(ctx: Any, inputs: Sequence[Any], p: dict[str, Any]) -> Convolution | None:
+    """Returns a convolution in oneDNN's terms, where oneDNN is to compute it."""
+    arrays = (*inputs, *ctx.avals_out)
+    floats = all(array.dtype == jnp.float32 for array in arrays)
+    if not (floats and _known(arrays) and _runs_here(ctx)):
+        return None
+    convolution = describe(*(array.shape for array in arrays), p)
+    return convolution if convolution and _accepted(convolution) else None
+
+
+def _arrays(attributes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    return {name: np.array(values, np.int64) for name, values in attributes.items()}
 
 
 def _pooling_gradient(usual: Rule, ctx: Any, gradient: Any, x: Any, **p: Any) -> Any:
@@ -131,11 +164,10 @@ def _pooling_gradient(usual: Rule, ctx: Any, gradient: Any, x: Any, **p: Any) ->
         and _runs_here(ctx)
         and _library() is not None
     ):
-        attributes = {
-            "window": np.array(window[-3:-1], np.int64),
-            "strides": np.array(strides[-3:-1], np.int64),
-            "padding": np.array([before for before, _ in padding[-3:-1]], np.int64),
-        }
+        before = tuple(before for before, _ in padding[-3:-1])
+        attributes = _arrays(
+            {"window": window[-3:-1], "strides": strides[-3:-1], "padding": before}
+        )
 
         def own(gradient: jax.Array, x: jax.Array) -> jax.Array:
             g, x4 = (a.reshape(-1, *a.shape[-3:]) for a in (gradient, x))
@@ -213,7 +245,7 @@ def _library() -> ctypes.CDLL | None:
     except library.Unavailable as reason:
         log.warning("convolutions: XLA's kernels run, which are slower (%s)", reason)
         return None
-    for name in (_CONVOLVE, _POOL_GRADIENT):
+    for name in (_CONVOLVE, _LAYER, _POOL_GRADIENT):
         capsule = jax.ffi.pycapsule(getattr(kernels, name))
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")
     return kernels

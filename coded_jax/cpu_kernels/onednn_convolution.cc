@@ -1,7 +1,7 @@
 // Convolutions of oneDNN as a custom call of XLA's CPU backend.
 //
 // One handler computes a convolution (kind 0), or its gradient by the images (1) or by
-// the kernel (2), in float32. Attributes give sizes and strides of images [N, C, H, W],
+// the kernel (2), in float32; another a convolution with bias and perhaps ReLU. Attributes give sizes and strides of images [N, C, H, W],
 // kernel [O, I, P, Q] or [G, O/G, I/G, P, Q] and outputs [N, O, M, M'] in elements, so
 // that any order of the axes in memory is served; and the geometry: strides,
 // dilations - 1, padding before, padding after.
@@ -41,6 +41,11 @@ enum Kind { kForward = 0, kImageGradient = 1, kKernelGradient = 2 };
 
 struct Convolution {
   Dims image, image_strides, kernel, kernel_strides, output, output_strides, geometry;
+};
+
+// What is done with the outputs of a convolution while they are in a register.
+struct Epilogue {
+  bool bias = false, relu = false;
 };
 
 constexpr auto kFloat = dnnl::memory::data_type::f32;
@@ -119,7 +124,7 @@ struct Operand {
 // A convolution of some images of the batch, ready to run.
 class Primitive {
  public:
-  Primitive(Kind kind, const Convolution& c, int64_t images) {
+  Primitive(Kind kind, const Convolution& c, Epilogue epilogue, int64_t images) {
     Dims image = c.image, output = c.output;
     image[0] = output[0] = images;
     const Desc x = Strided(image, c.image_strides);
@@ -133,10 +138,17 @@ class Primitive {
     };
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (epilogue.relu) {
+      dnnl::post_ops ops;
+      ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0);
+      attr.set_post_ops(ops);
+    }
+    if (epilogue.bias) bias_ = Desc({output[1]}, kFloat, dnnl::memory::format_tag::x);
     const auto direction = kind == kForward ? dnnl::prop_kind::forward_inference
                                             : dnnl::prop_kind::forward_training;
     const dnnl::convolution_forward::primitive_desc forward(
-        Cpu(), direction, kDirect, wx, wk, wy, part(0), part(1), part(2), part(3), attr);
+        Cpu(), direction, kDirect, wx, wk, bias_, wy, part(0), part(1), part(2), part(3),
+        attr);
     if (kind == kForward) {
       Set(dnnl::convolution_forward(forward), forward,
           {DNNL_ARG_SRC, x, forward.src_desc(), false},
@@ -162,7 +174,8 @@ class Primitive {
   // Whether oneDNN has code for it, and not just its slow reference.
   bool fast() const { return fast_; }
 
-  void Run(const float* first, const float* second, float* result) const {
+  void Run(const float* first, const float* second, const float* bias,
+           float* result) const {
     static thread_local dnnl::stream stream(Cpu());
     static thread_local Scratch scratch[4];
     void* given[] = {const_cast<float*>(first), const_cast<float*>(second), result};
@@ -179,6 +192,9 @@ class Primitive {
     }
     arguments.emplace(DNNL_ARG_SCRATCHPAD,
                       dnnl::memory(pad_, Cpu(), scratch[3].Get(pad_.get_size())));
+    if (bias)
+      arguments.emplace(DNNL_ARG_BIAS,
+                        dnnl::memory(bias_, Cpu(), const_cast<float*>(bias)));
     primitive_.execute(stream, arguments);
     const Operand& o = operands_[2];
     if (!o.moves()) return;
@@ -197,13 +213,13 @@ class Primitive {
   }
 
   dnnl::primitive primitive_;
-  Desc pad_;
+  Desc pad_, bias_;
   bool fast_ = false;
   Operand operands_[3];
 };
 
-std::vector<int64_t> Key(Kind kind, const Convolution& c, int64_t images) {
-  std::vector<int64_t> key{kind, images};
+std::vector<int64_t> Key(Kind kind, const Convolution& c, Epilogue e, int64_t images) {
+  std::vector<int64_t> key{kind, e.bias, e.relu, images};
   for (const Dims* d : {&c.image, &c.image_strides, &c.kernel, &c.kernel_strides, &c.output,
                         &c.output_strides, &c.geometry})
     key.insert(key.end(), d->begin(), d->end());
@@ -211,13 +227,13 @@ std::vector<int64_t> Key(Kind kind, const Convolution& c, int64_t images) {
 }
 
 // Primitives are made once for each shape; they may run on several threads at once.
-const Primitive& Get(Kind kind, const Convolution& c, int64_t images) {
+const Primitive& Get(Kind kind, const Convolution& c, Epilogue epilogue, int64_t images) {
   static std::mutex mutex;
   static auto& all = *new std::map<std::vector<int64_t>, std::unique_ptr<Primitive>>;
-  const auto key = Key(kind, c, images);
+  const auto key = Key(kind, c, epilogue, images);
   std::lock_guard<std::mutex> lock(mutex);
   auto& primitive = all[key];
-  if (!primitive) primitive = std::make_unique<Primitive>(kind, c, images);
+  if (!primitive) primitive = std::make_unique<Primitive>(kind, c, epilogue, images);
   return *primitive;
 }
 
@@ -233,7 +249,8 @@ int CountParts(const Convolution& c, int threads) {
 }
 
 void Compute(ffi::ThreadPool& pool, Kind kind, const Convolution& c, const float* first,
-             const float* second, float* result) {
+             const float* second, float* result, const float* bias = nullptr,
+             bool relu = false) {
   const int64_t images = c.image[0], image = c.image_strides[0], output = c.output_strides[0];
   int64_t kernel = 1;
   for (int64_t size : c.kernel) kernel *= size;
@@ -242,12 +259,12 @@ void Compute(ffi::ThreadPool& pool, Kind kind, const Convolution& c, const float
   Parts::Run(pool, parts, [&](int i) {
     const OneThread one;
     const int64_t begin = images * i / parts, end = images * (i + 1) / parts;
-    const Primitive& primitive = Get(kind, c, end - begin);
+    const Primitive& primitive = Get(kind, c, {bias != nullptr, relu}, end - begin);
     const int64_t x = image * begin, y = output * begin;
-    if (kind == kForward) primitive.Run(first + x, second, result + y);
-    if (kind == kImageGradient) primitive.Run(first + y, second, result + x);
+    if (kind == kForward) primitive.Run(first + x, second, bias, result + y);
+    if (kind == kImageGradient) primitive.Run(first + y, second, nullptr, result + x);
     if (kind == kKernelGradient)
-      primitive.Run(first + x, second + y, i ? &sums[kernel * (i - 1)] : result);
+      primitive.Run(first + x, second + y, nullptr, i ? &sums[kernel * (i - 1)] : result);
   });
   for (size_t i = 0; i < sums.size(); ++i) result[i % kernel] += sums[i];
 }
@@ -256,25 +273,55 @@ using Ints = ffi::Span<const int64_t>;
 
 Dims ToDims(Ints values) { return Dims(values.begin(), values.end()); }
 
-ffi::Error Convolve(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
-                    ffi::Result<ffi::AnyBuffer> result, int64_t kind, Ints image,
-                    Ints image_strides, Ints kernel, Ints kernel_strides, Ints output,
-                    Ints output_strides, Ints geometry) {
-  const Convolution c{ToDims(image),          ToDims(image_strides), ToDims(kernel),
-                      ToDims(kernel_strides), ToDims(output),        ToDims(output_strides),
-                      ToDims(geometry)};
+template <class Buffer>
+float* Data(Buffer& buffer) {
+  return static_cast<float*>(buffer.untyped_data());
+}
+
+template <class F>
+ffi::Error Guarded(F f) {
   try {
-    Compute(pool, static_cast<Kind>(kind), c,
-            static_cast<const float*>(first.untyped_data()),
-            static_cast<const float*>(second.untyped_data()),
-            static_cast<float*>(result->untyped_data()));
+    f();
     return ffi::Error::Success();
   } catch (const std::exception& e) {
     return ffi::Error(ffi::ErrorCode::kInternal, std::string("oneDNN: ") + e.what());
   }
 }
 
+ffi::Error Convolve(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
+                    ffi::Result<ffi::AnyBuffer> result, int64_t kind, Ints image,
+                    Ints image_strides, Ints kernel, Ints kernel_strides, Ints output,
+                    Ints output_strides, Ints geometry) {
+  return Guarded([&] {
+    const Convolution c{ToDims(image),          ToDims(image_strides), ToDims(kernel),
+                        ToDims(kernel_strides), ToDims(output),        ToDims(output_strides),
+                        ToDims(geometry)};
+    Compute(pool, static_cast<Kind>(kind), c, Data(first), Data(second), Data(*result));
+  });
+}
+
+ffi::Error ConvolveLayer(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffer weights,
+                         ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> result, bool relu,
+                         Ints image, Ints image_strides, Ints kernel, Ints kernel_strides,
+                         Ints output, Ints output_strides, Ints geometry) {
+  return Guarded([&] {
+    const Convolution c{ToDims(image),          ToDims(image_strides), ToDims(kernel),
+                        ToDims(kernel_strides), ToDims(output),        ToDims(output_strides),
+                        ToDims(geometry)};
+    Compute(pool, kForward, c, Data(images), Data(weights), Data(*result), Data(bias), relu);
+  });
+}
+
 }  // namespace
+
+#define CODED_JAX_SHAPES          \
+  Attr<Ints>("image")             \
+      .Attr<Ints>("image_strides") \
+      .Attr<Ints>("kernel")        \
+      .Attr<Ints>("kernel_strides") \
+      .Attr<Ints>("output")        \
+      .Attr<Ints>("output_strides") \
+      .Attr<Ints>("geometry")
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(coded_jax_convolve, Convolve,
                               ffi::Ffi::Bind()
@@ -283,13 +330,17 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(coded_jax_convolve, Convolve,
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<int64_t>("kind")
-                                  .Attr<Ints>("image")
-                                  .Attr<Ints>("image_strides")
-                                  .Attr<Ints>("kernel")
-                                  .Attr<Ints>("kernel_strides")
-                                  .Attr<Ints>("output")
-                                  .Attr<Ints>("output_strides")
-                                  .Attr<Ints>("geometry"));
+                                  .CODED_JAX_SHAPES);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(coded_jax_convolve_layer, ConvolveLayer,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<bool>("relu")
+                                  .CODED_JAX_SHAPES);
 
 // Returns whether oneDNN has fast code for a convolution: 1 or 0. `numbers` has the
 // seven attributes one after the other, 4 or 5 for the kernel and else 4 each, but 8 of
@@ -307,7 +358,7 @@ extern "C" int coded_jax_accepts(int64_t kind, const int64_t* numbers, int kerne
   try {
     const OneThread one;
     const int64_t images = c.image[0] / CountParts(c, Cores());
-    return Get(static_cast<Kind>(kind), c, images).fast();
+    return Get(static_cast<Kind>(kind), c, {}, images).fast();
   } catch (const std::exception&) {
     return 0;
   }

@@ -22,25 +22,33 @@ Statistics = tuple[jax.Array, jax.Array]
 
 
 class BatchNorm(nn.Module):
-    """Normalises channels, as `nn.BatchNorm` with the same variables does."""
+    """Normalises channels, with the variables of `nn.BatchNorm`.
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps `[B, h, w, C]` to the same; in training it updates `batch_stats`."""
-        channels = (x.shape[-1],)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        var = self.variable("batch_stats", "var", jnp.ones, channels)
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        if not train:
-            factor = jax.lax.rsqrt(var.value + EPSILON) * scale
-            y = (x - _wide(mean.value)) * _wide(factor) + _wide(bias)
-            return y.astype(x.dtype)
-        y, now = normalise(x, scale, bias)
+    Attributes:
+      channels: their number, C.
+    """
+
+    channels: int
+
+    def setup(self) -> None:
+        shape = (self.channels,)
+        self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        self.var = self.variable("batch_stats", "var", jnp.ones, shape)
+        self.scale = self.param("scale", nn.initializers.ones, shape)
+        self.bias = self.param("bias", nn.initializers.zeros, shape)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises `[B, h, w, C]` by the batch; updates the running statistics."""
+        y, now = normalise(x, self.scale, self.bias)
         if not self.is_initializing():
-            for running, value in zip((mean, var), now, strict=True):
+            for running, value in zip((self.mean, self.var), now, strict=True):
                 running.value = MOMENTUM * running.value + (1 - MOMENTUM) * value
         return y
+
+    def affine(self) -> tuple[jax.Array, jax.Array]:
+        """Returns factor and summand of each channel, `[C]`, by running statistics."""
+        factor = jax.lax.rsqrt(self.var.value + EPSILON) * self.scale
+        return factor, self.bias - self.mean.value * factor
 
 
 @jax.custom_vjp

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from coded_jax.cpu_kernels.layer import convolution_layer
 from coded_jax.models.batch_norm import BatchNorm
 from coded_jax.types import BaseModel, Block, PyTree
 
@@ -34,15 +37,47 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = nn.Conv(
+        norm = BatchNorm(self.maps, name="BatchNorm_0")
+        convolve = functools.partial(
+            nn.Conv,
             self.maps,
             (self.kernel, self.kernel),
             (self.stride, self.stride),
             use_bias=False,
             feature_group_count=x.shape[-1] if self.depthwise else 1,
-        )(x)
-        x = BatchNorm()(x, train)
+            name="Conv_0",
+        )
+        if not train:
+            # Folded into the convolution, which is linear.
+            layer = functools.partial(_folded, *norm.affine(), self.relu)
+            return convolve(conv_general_dilated=layer)(x)
+        x = norm(convolve()(x))
         return nn.relu(x) if self.relu else x
+
+
+def _folded(
+    factor: jax.Array,
+    summand: jax.Array,
+    relu: bool,
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Any,
+    *,
+    feature_group_count: int,
+    **_: Any,
+) -> jax.Array:
+    """Convolves and normalises, in the place of `conv_general_dilated` of `nn.Conv`."""
+    cast = lambda array: array.astype(x.dtype)
+    return convolution_layer(
+        x,
+        cast(kernel * factor[None, None, None]),
+        cast(summand),
+        relu=relu,
+        strides=strides,
+        padding=padding,
+        groups=feature_group_count,
+    )
 
 
 class PoolHead(nn.Module):

@@ -57,6 +57,7 @@ CALLS = {  # primitive -> the parameter that holds its jaxpr
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "coded_jax_convolution_layer": "call_jaxpr",
 }
 OPAQUE = {
     "cond": "chooses between branches",

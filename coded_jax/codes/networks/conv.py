@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from flax import linen as nn
 
@@ -14,6 +12,7 @@ from coded_jax.codes.networks.maps import (
     pieces_to_maps,
 )
 from coded_jax.codes.networks.network import Network
+from coded_jax.cpu_kernels.layer import convolution_layer
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
 
@@ -39,33 +38,46 @@ class DilatedStack(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, h, w, maps] -> [B, h, w, out]`."""
         width, sizes = self.width or 20 * x.shape[-1], (self.kernel, self.kernel)
-        for dilation in self.dilations:
-            layer = nn.Conv(
-                width,
-                sizes,
-                kernel_dilation=(dilation, dilation),
-                conv_general_dilated=convolve_live,
-            )
-            x = nn.relu(layer(x))
-        return nn.Conv(self.out, (1, 1))(x)
+        for i, dilation in enumerate(self.dilations):
+            x = _Convolution(width, sizes, dilation, relu=True, name=f"Conv_{i}")(x)
+        last = f"Conv_{len(self.dilations)}"
+        return _Convolution(self.out, (1, 1), relu=False, name=last)(x)
 
 
-def convolve_live(
-    x: jax.Array, kernel: jax.Array, *args: Any, rhs_dilation: Any, **options: Any
-) -> jax.Array:
-    """Convolves, padded to keep the size, without taps that meet nothing but padding.
+class _Convolution(nn.Module):
+    """A layer with the parameters of `nn.Conv`, without taps that see padding alone.
 
     On a map of 4x4 a 3x3 kernel with a dilation of 4 or more is a 1x1 kernel.
 
-    Args:
-      x: `[B, h, w, maps]`.
-      kernel: `[q, q', maps, out]`, of odd sizes.
-      *args, rhs_dilation, **options: as of `jax.lax.conv_general_dilated`.
+    Attributes:
+      out: output maps.
+      kernel: sizes of the kernel, odd ones.
+      dilation: along both axes.
+      relu: whether a ReLU follows.
     """
-    rows, columns = map(_live_taps, kernel.shape[:2], x.shape[1:3], rhs_dilation)
-    return jax.lax.conv_general_dilated(
-        x, kernel[rows, columns], *args, rhs_dilation=rhs_dilation, **options
-    )
+
+    out: int
+    kernel: tuple[int, int]
+    dilation: int = 1
+    relu: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, h, w, maps] -> [B, h, w, out]`."""
+        shape = (*self.kernel, x.shape[-1], self.out)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.out,))
+        rows, columns = (
+            _live_taps(taps, size, self.dilation)
+            for taps, size in zip(self.kernel, x.shape[1:3], strict=True)
+        )
+        return convolution_layer(
+            x,
+            kernel[rows, columns],
+            bias,
+            relu=self.relu,
+            dilation=(self.dilation, self.dilation),
+        )
 
 
 def _live_taps(taps: int, size: int, dilation: int) -> slice:

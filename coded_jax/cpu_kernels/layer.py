@@ -1,0 +1,140 @@
+"""A convolution with bias and perhaps ReLU as one operation, for inference on CPUs.
+
+JAX sees an operation that stands for its own jaxpr, of `conv_general_dilated`, a sum
+and a maximum. The analysis of splitting follows that jaxpr, gradients are its
+gradients, and it is what exported files and accelerators are given. Only where a CPU
+runs it in this process, see `lowering`, is it computed in one go: bias and ReLU are
+applied while the outputs of the convolution are at hand, not in a pass over memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
+
+NAME = "coded_jax_convolution_layer"
+"""Of the primitive; the parameter `call_jaxpr` holds what it stands for."""
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Layer(NamedTuple):
+    """Parameters of a layer: hashable, as those of a primitive must be.
+
+    Attributes:
+      relu: whether negative outputs become zero.
+      strides: of the windows.
+      padding: `(before, behind)` rows, and columns.
+      dilation: of the kernel.
+      groups: of channels that are convolved by themselves.
+    """
+
+    relu: bool
+    strides: tuple[int, ...] = (1, 1)
+    padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+
+    def __call__(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """Computes what the operation stands for."""
+        y = lax.conv_general_dilated(
+            x,
+            kernel,
+            self.strides,
+            self.padding,
+            rhs_dilation=self.dilation,
+            dimension_numbers=LAYOUT,
+            feature_group_count=self.groups,
+        )
+        y = y + bias[None, None, None]
+        return jax.nn.relu(y) if self.relu else y
+
+
+def convolution_layer(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    relu: bool,
+    strides: Sequence[int] = (1, 1),
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> jax.Array:
+    """Convolves, adds a bias, and perhaps applies ReLU.
+
+    Args:
+      x: `[B, h, w, C]`.
+      kernel: `[q, q', C / groups, D]`, of `x`'s dtype.
+      bias: `[D]`, of `x`'s dtype.
+      relu, strides, dilation, groups: see `Layer`.
+      padding: as for `jax.lax.conv_general_dilated`.
+
+    Returns:
+      `[B, h', w', D]`.
+    """
+    if isinstance(padding, str):
+        window = [(q - 1) * d + 1 for q, d in zip(kernel.shape, dilation, strict=False)]
+        padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+    layer = Layer(
+        relu, tuple(strides), tuple(map(tuple, padding)), tuple(dilation), groups
+    )
+    return _bind(layer, x, kernel, bias)
+
+
+def _bind(layer: Layer, *operands: jax.Array) -> jax.Array:
+    shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands)
+    return layer_p.bind(*operands, layer=layer, call_jaxpr=_jaxpr(layer, *shapes))
+
+
+@functools.lru_cache(maxsize=256)
+def _jaxpr(layer: Layer, *shapes: jax.ShapeDtypeStruct) -> Any:
+    return jax.make_jaxpr(layer)(*shapes)
+
+
+def _evaluate(*operands: jax.Array, **params: Any) -> jax.Array:
+    return jax.jit(functools.partial(layer_p.bind, **params))(*operands)
+
+
+def _differentiate(
+    primals: Sequence, tangents: Sequence, *, layer: Layer, **_
+) -> tuple:
+    """Differentiates what the operation stands for, by those that have a tangent."""
+    moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+
+    def of_moving(*values: jax.Array) -> jax.Array:
+        operands = [*primals]
+        for i, value in zip(moving, values, strict=True):
+            operands[i] = value
+        return layer(*operands)
+
+    chosen = lambda values: tuple(values[i] for i in moving)
+    return jax.jvp(of_moving, chosen(primals), chosen(tangents))
+
+
+def _batch(operands: Sequence, axes: Sequence, *, layer: Layer, **_) -> tuple:
+    """Joins pieces and batch; other arguments have no such axis as a rule."""
+    x, kernel, bias = operands
+    if axes[1] is None and axes[2] is None:
+        x = jnp.moveaxis(x, axes[0], 0)
+        y = _bind(layer, x.reshape(-1, *x.shape[2:]), kernel, bias)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+    return jax.vmap(layer, axes)(x, kernel, bias), 0
+
+
+layer_p = core.Primitive(NAME)
+layer_p.def_impl(_evaluate)
+layer_p.def_abstract_eval(lambda *_, call_jaxpr, **__: call_jaxpr.out_avals[0])
+ad.primitive_jvps[layer_p] = _differentiate
+batching.primitive_batchers[layer_p] = _batch
+lower_as_jaxpr = mlir.lower_fun(
+    lambda *operands, layer, **_: layer(*operands), multiple_results=False
+)
+mlir.register_lowering(layer_p, lower_as_jaxpr)

@@ -1,0 +1,133 @@
+"""Convolutions with bias and ReLU against what they stand for."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from jax import lax
+
+from coded_jax.cpu_kernels import lowering
+from coded_jax.cpu_kernels.layer import NAME, convolution_layer
+from coded_jax.splitting.receptive_field import CALLS, receptive_field
+from tests.cpu_kernels.reference import (
+    assert_close,
+    by_own_kernels,
+    by_xla,
+    randoms,
+    with_gradients,
+)
+
+CALL = "coded_jax_convolve_layer"
+
+
+@pytest.fixture(autouse=True)
+def onednn():
+    lowering.install()
+    if lowering.convolutions() == "XLA":
+        pytest.skip("there is no oneDNN, or no compiler for it")
+
+
+@given(
+    batch=st.integers(1, 3),
+    sizes=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    taps=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    strides=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.sampled_from(["SAME", "VALID", ((1, 2), (0, 1))]),
+    groups=st.sampled_from([1, 2]),
+    relu=st.booleans(),
+)
+def test_layers_are_what_they_stand_for(
+    batch, sizes, taps, strides, dilation, padding, groups, relu
+):
+    x, kernel, bias = randoms(
+        0, (batch, *sizes, 2 * groups), (*taps, 2, 3 * groups), (3 * groups,)
+    )
+
+    def f(x, kernel, bias):
+        return convolution_layer(
+            x,
+            kernel,
+            bias,
+            relu=relu,
+            strides=strides,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+        )
+
+    assume(np.prod(jax.eval_shape(f, x, kernel, bias).shape))
+    operands = (x, kernel, bias)
+    assert_close(by_own_kernels(f, *operands), by_xla(f, *operands))
+    both = with_gradients(f)
+    assert_close(by_own_kernels(both, *operands), by_xla(both, *operands))
+
+
+def by_parts(x, kernel, bias):
+    layout = ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+    return jnp.maximum(y + bias[None, None, None], 0)
+
+
+def layer(x, kernel, bias):
+    return convolution_layer(x, kernel, bias, relu=True)
+
+
+OPERANDS = randoms(1, (3, 2, 6, 5, 4), (3, 3, 3, 4, 2), (3, 2))
+
+
+def operands(axes):
+    return [a if axis == 0 else a[0] for a, axis in zip(OPERANDS, axes, strict=True)]
+
+
+@pytest.mark.parametrize("axes", [(0, None, None), (0, 0, 0), (None, 0, None)])
+def test_vmap(axes):
+    f = jax.vmap(layer, in_axes=axes)
+    expected = jnp.stack(
+        [
+            by_xla(layer, *(a[i] if axis == 0 else a for a, axis in pairs))
+            for i in range(3)
+            for pairs in [list(zip(operands(axes), axes, strict=True))]
+        ]
+    )
+    assert_close(by_own_kernels(f, *operands(axes)), expected)
+    pieces_alone = axes == (0, None, None)
+    text = jax.jit(f).lower(*operands(axes)).as_text()
+    assert (CALL in text) == pieces_alone
+
+
+def test_frozen_weights_have_no_gradient_computed():
+    x, kernel, bias = operands((None,) * 3)
+    grad = jax.jit(jax.grad(lambda x: jnp.sum(layer(x, kernel, bias) ** 2)))
+    text = grad.lower(x).as_text()
+    assert text.count("@coded_jax_convolve(") == 2  # forward, and by the images
+
+
+def test_others_see_convolutions():
+    args = operands((None,) * 3)
+    assert CALL in jax.jit(layer).lower(*args).as_text()
+    tpu = jax.jit(layer).trace(*args).lower(lowering_platforms=("tpu",)).as_text()
+    exported = jax.export.export(jax.jit(layer))(*args).mlir_module()
+    half = [a.astype("bfloat16") for a in args]
+    for text in (tpu, exported, jax.jit(layer).lower(*half).as_text()):
+        assert CALL not in text and "stablehlo.convolution" in text
+
+
+def test_splitting_sees_convolutions():
+    assert CALLS[NAME] == "call_jaxpr"
+    _, kernel, bias = operands((None,) * 3)
+    kernel = kernel[:, :, :2]
+    twice = lambda _, x: layer(layer(x, kernel, bias), kernel, bias)
+    rows, columns = receptive_field(twice, {}, (6, 5, 2))
+    (row, column) = receptive_field(
+        lambda _, x: by_parts(by_parts(x, kernel, bias), kernel, bias), {}, (6, 5, 2)
+    )
+    assert (rows, columns) == (row, column)
+
+
+def test_outside_of_jit():
+    args = operands((None,) * 3)
+    assert_close(layer(*args), by_xla(layer, *args))
