@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from coded_jax import data
 from coded_jax.codes import name_of
+from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
@@ -189,6 +190,7 @@ def _open_folders(
         open_workdir(base_folder, base_flags, write=lead, name="base_dir")
     of_user = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
     fixed = config.to_flags() | of_user
-    flags = RunFlags(fixed, places.to_flags(), defaults)
+    kernels = lowering.convolutions() if jax.default_backend() == "cpu" else ""
+    flags = RunFlags(fixed, places.to_flags(), defaults, kernels)
     folder = open_workdir(places.workdir, flags, write=lead)
     return folder, base_folder or folder

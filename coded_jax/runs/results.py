@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from coded_jax.cpu_kernels import lowering
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import costs
@@ -93,6 +94,9 @@ def _origin(run: Finished) -> dict[str, Any]:
         "machine": {
             "device": jax.devices()[0].device_kind,
             "cores": os.cpu_count(),
+            "convolutions": (
+                lowering.convolutions() if jax.default_backend() == "cpu" else "XLA"
+            ),
             "mesh": dict(mesh.shape) if mesh else {},
             "processes": jax.process_count(),
         },

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from coded_jax.runs.places import PLACES, absolute
 
 FLAGS = "flags.txt"
@@ -18,6 +20,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 EXTENT = ("baselines", "seeds", "tried")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
+KERNELS = "# convolutions: "
 MOST_SHOWN = 4  # settings that differ, in an error
 BASELINE_MARK = "fingerprint_of_baseline_"
 """Begins the flags that tell the functions of baselines apart. One may be added or left
@@ -37,18 +40,24 @@ class RunFlags(NamedTuple):
       fixed: all flags that fix the run, and no other.
       places: where it runs; recorded, but free to change.
       defaults: values of flags that the version which made a folder did not have.
+      kernels: what computes convolutions, see `lowering.convolutions`; recorded, and
+        free to change, but the numbers then differ in rounding.
     """
 
     fixed: dict[str, str]
     places: dict[str, str] = {}
     defaults: dict[str, str] = {}
+    kernels: str = ""
 
     def text(self, folder: Path) -> str:
         """Returns the content of `flags.txt`."""
         header = " ".join(f"{name}=={v}" for name, v in versions().items())
         # The absolute path: valid from any current folder.
         flags = {"workdir": str(folder), **self.places, **self.fixed}
-        lines = [f"# {header}", *(f"--{name}={text}" for name, text in flags.items())]
+        lines = [f"# {header}"]
+        if self.kernels:
+            lines.append(KERNELS + self.kernels)
+        lines += [f"--{name}={text}" for name, text in flags.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -105,9 +114,25 @@ def open_workdir(
             f"({', '.join(pairs)}); "
             f"the same ones resume it, or give another {name}"
         )
+    if write and before is not None:
+        _note_other_kernels(folder, flags.kernels)
     if write and (before is None or differing):
         write_atomically(folder / FLAGS, flags.text(folder))
     return folder
+
+
+def _note_other_kernels(folder: Path, kernels: str) -> None:
+    """Warns where a run goes on with other kernels than those it was begun with."""
+    lines = (folder / FLAGS).read_text().splitlines()
+    earlier = [line[len(KERNELS) :] for line in lines if line.startswith(KERNELS)]
+    if earlier and kernels and earlier != [kernels]:
+        logging.warning(
+            "%s: begun with convolutions of %s, goes on with those of %s: its numbers "
+            "are the same up to rounding",
+            folder,
+            earlier[0],
+            kernels,
+        )
 
 
 def make_folder(folder: Path, name: str = "workdir") -> None:

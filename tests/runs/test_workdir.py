@@ -106,3 +106,17 @@ def test_many_differences_are_counted(tmp_path):
     more = {f"new_{i}": "1" for i in range(9)}
     with pytest.raises(ValueError, match=r"unset there and 1 now, 5 more\); the same"):
         workdir.open_workdir(tmp_path, RunFlags(FLAGS | more))
+
+
+def test_kernels_are_recorded_and_a_change_of_them_is_told(tmp_path, caplog):
+    flags = RunFlags({"k": "2"}, kernels="oneDNN 3.2.0")
+    folder = workdir.open_workdir(tmp_path / "run", flags)
+    text = (folder / "flags.txt").read_text()
+    assert "\n# convolutions: oneDNN 3.2.0\n" in text
+    with caplog.at_level("WARNING"):
+        workdir.open_workdir(folder, flags)
+        assert not caplog.records
+        workdir.open_workdir(folder, flags._replace(kernels="XLA"))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "begun with convolutions of oneDNN 3.2.0, goes on with those of XLA" in line
+    assert (folder / "flags.txt").read_text() == text
