@@ -151,6 +151,7 @@ def show(what: Any) -> None:
 @command()
 def main(argv: list[str]) -> None:
     startup.keep_memory()  # as run.py does; it serves PyTorch as well
+    startup.run_one_by_one()  # likewise
     # Else JAX leaves no memory of a GPU for PyTorch and for processes of its own.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     values = flags.FLAGS.flag_values_dict()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from coded_jax.cli.command_line import command, run
 from coded_jax.cli.run_flags import WORKDIR, prepare_from_flags
-from coded_jax.devices import processes
+from coded_jax.devices import processes, startup
 from coded_jax.report import run_figures, run_tables
 from coded_jax.runs import experiment
 from coded_jax.training import loop
@@ -27,6 +27,7 @@ from coded_jax.training import loop
 @command(errors=(loop.NonFiniteError, OSError), resumes=True)
 def main(argv: list[str]) -> None:
     imports = time.process_time()  # of one thread, so far
+    startup.run_one_by_one()
     prepared = prepare_from_flags()
     results = experiment.run(prepared, command=shlex.join(["python", *sys.argv]))
     if not processes.is_lead():

@@ -25,6 +25,7 @@ from coded_jax.checks import require
 from coded_jax.cli import run_flags
 from coded_jax.cli.command_line import command, run
 from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
+from coded_jax.devices import startup
 from coded_jax.runs import sweeps, workdir
 from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import LiveTable
@@ -96,6 +97,7 @@ def main(argv: list[str]) -> None:
         from coded_jax.devices import cluster
 
         cluster.connect(ADDRESS.value, JOBS.value)
+    startup.run_one_by_one()
     run_flags.start_jax()
     results = sweep_progress.run(sweep, finished, run_cells, console)
     failed = [result.cell.name for result in results if result.results is None]

@@ -81,6 +81,7 @@ def _run(
     if sweep.places.devices is not None:
         startup.offer_cpu_devices(sweep.places.devices)
     startup.keep_memory()
+    startup.run_one_by_one()
     with contextlib.suppress(ValueError):  # of another machine's folder
         startup.keep_compilations(cache)
     return do(cell, sweep)

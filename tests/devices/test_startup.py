@@ -123,6 +123,31 @@ def test_what_is_freed_is_kept():
     assert count("handed back") > 10 * count("kept")
 
 
+ONE_BY_ONE = """
+import sys
+import jax, jax.numpy as jnp
+from coded_jax.devices import startup
+if sys.argv[1] == "one by one":
+    startup.run_one_by_one()
+chain = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: jnp.tanh(y @ x), x))
+x = jnp.ones((1000, 1000))
+chain(x).block_until_ready()
+print(all(chain(x).is_ready() for _ in range(3)))
+"""
+
+
+def test_programs_run_one_by_one():
+    run = lambda way: subprocess.run(
+        [sys.executable, "-c", ONE_BY_ONE, way],
+        capture_output=True,
+        check=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    ).stdout.strip()
+    assert run("as usual") == "False"
+    assert run("one by one") == "True"
+
+
 HANDED_BACK = """
 import numpy as np
 from coded_jax.devices import startup
