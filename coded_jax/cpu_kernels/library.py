@@ -13,6 +13,7 @@ import ctypes.util
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,7 +26,9 @@ import jaxlib
 
 FOLDER = Path(__file__).parent
 SOURCES = [FOLDER / name for name in ("onednn_convolution.cc", "max_pooling.cc")]
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")
+# Without the new tags its own oneDNN is found even where LD_LIBRARY_PATH has another.
+LINKED = ("-shared", "-Wl,--disable-new-dtags")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-w", *LINKED)
 EXTRA = "pip install 'coded_jax[cpu]'"
 PACKAGES = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 
@@ -69,9 +72,15 @@ def load(folder: Path) -> ctypes.CDLL:
     try:
         if not target.exists():
             build(onednn, compiler, target)
+    except OSError as error:
+        raise Unavailable(
+            f"{folder} cannot be written to, JAX_COMPILATION_CACHE_DIR names another "
+            f"folder ({error})"
+        ) from error
+    try:
         return ctypes.CDLL(str(target))
     except OSError as error:
-        raise Unavailable(f"{target.name} cannot be loaded ({error})") from error
+        raise Unavailable(f"{target} cannot be loaded ({error})") from error
 
 
 def find_onednn() -> OneDnn:
@@ -97,16 +106,19 @@ def find_onednn() -> OneDnn:
 
 
 def find_compiler() -> str:
-    """Returns the path of `$CXX` or the system's compiler of C++.
+    """Returns the command of a compiler: `$CXX`, as `ccache g++`, or the system's.
 
     Raises:
       Unavailable: there is none.
     """
-    names = filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++"))
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        raise Unavailable("oneDNN's kernels need a compiler of C++, as g++")
-    return path
+    chosen = os.environ.get("CXX", "").strip()
+    commands = [chosen] if chosen else ["g++", "c++", "clang++"]
+    for command in commands:
+        if shutil.which(shlex.split(command)[0]):
+            return command
+    raise Unavailable(
+        f"oneDNN's kernels need a compiler of C++; there is no {' or '.join(commands)}"
+    )
 
 
 def cpu_features() -> str:
@@ -122,20 +134,18 @@ def build(onednn: OneDnn, compiler: str, target: Path) -> None:
       Unavailable: it does not compile.
       OSError: `target` cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(suffix=".so", dir=target.parent)
-    os.close(descriptor)
-    command = [compiler, *FLAGS, *map(str, SOURCES), "-o", unfinished]
+    command = [*shlex.split(compiler), *FLAGS, *map(str, SOURCES)]
     command += [f"-I{jax.ffi.include_dir()}"]
     if onednn.headers and onednn.library:
         command += [f"-I{onednn.headers}", f"-L{onednn.library}"]
         command += [f"-Wl,-rpath,{onednn.library}"]
-    try:
-        done = subprocess.run([*command, "-ldnnl"], capture_output=True, text=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        unfinished = Path(folder, target.name)
+        command += ["-ldnnl", "-o", str(unfinished)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
             error = next((line for line in lines if "error" in line), lines[0])
             raise Unavailable(f"oneDNN's kernels do not compile: {error}")
         os.replace(unfinished, target)
-    finally:
-        Path(unfinished).unlink(missing_ok=True)

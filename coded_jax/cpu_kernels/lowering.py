@@ -16,6 +16,7 @@ import ctypes
 import functools
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ _CONVOLVE, _LAYER = "coded_jax_convolve", "coded_jax_convolve_layer"
 _POOL_GRADIENT = "coded_jax_max_pool_gradient"
 
 log = logging.getLogger("coded_jax")
+_loading = threading.Lock()
 
 Rule = Callable[..., Any]  # (lowering context, values, **parameters) -> values
 
@@ -59,22 +61,30 @@ def install() -> None:
 
 
 @functools.cache
-def _install() -> None:
-    for primitive, rule in (
-        (lax.conv_general_dilated_p, _convolution),
-        (lax.select_and_scatter_add_p, _pooling_gradient),
-        (lax.dot_general_p, _narrow_product),
-        (fused.layer_p, _layer),
-    ):
-        usual = _rule_of(primitive)
-        if usual is not None:
-            own = functools.partial(rule, usual)
-            mlir.register_lowering(primitive, own, platform="cpu")
+def _install() -> bool:
+    """Replaces JAX's rules, and returns whether they were found."""
+    own = {
+        lax.conv_general_dilated_p: _convolution,
+        lax.select_and_scatter_add_p: _pooling_gradient,
+        lax.dot_general_p: _narrow_product,
+        fused.layer_p: _layer,
+    }
+    try:
+        usual = [_rule_of(primitive) for primitive in own]
+    except (AttributeError, KeyError):
+        log.warning(
+            "JAX %s hides its lowering rules: XLA's kernels run", jax.__version__
+        )
+        return False
+    for (primitive, rule), before in zip(own.items(), usual, strict=True):
+        bound = functools.partial(rule, before)
+        mlir.register_lowering(primitive, bound, platform="cpu")
+    return True
 
 
 def convolutions() -> str:
     """Returns which kernels compute convolutions on CPUs: `oneDNN 3.2.0` or `XLA`."""
-    installed = _install.cache_info().currsize
+    installed = _install.cache_info().currsize and _install()
     kernels = _library() if installed else None
     if kernels is None:
         return "XLA"
@@ -82,16 +92,14 @@ def convolutions() -> str:
     return f"oneDNN {kernels.coded_jax_onednn_version().decode()}"
 
 
-def _rule_of(primitive: Any) -> Rule | None:
-    """Returns JAX's rule for a primitive on CPUs; None where it cannot be found."""
-    try:
-        rules = mlir._platform_specific_lowerings["cpu"]
-        entry = rules.get(primitive) or mlir._lowerings[primitive]
-    except (AttributeError, KeyError):
-        log.warning(
-            "JAX %s hides its lowering rules: XLA's kernels run", jax.__version__
-        )
-        return None
+def _rule_of(primitive: Any) -> Rule:
+    """Returns JAX's rule for a primitive on CPUs.
+
+    Raises:
+      AttributeError, KeyError: another release of JAX keeps its rules elsewhere.
+    """
+    rules = mlir._platform_specific_lowerings["cpu"]
+    entry = rules.get(primitive) or mlir._lowerings[primitive]
     return getattr(entry, "rule", entry)
 
 
@@ -237,9 +245,14 @@ def _accepted(convolution: Convolution) -> bool:
     return bool(kernels.coded_jax_accepts(kind, array, len(convolution.kernel.sizes)))
 
 
-@functools.cache
 def _library() -> ctypes.CDLL | None:
-    """Loads the kernels in C++, once; None, and a line that says why, without them."""
+    """Returns the kernels in C++; None, and once a line that says why, without them."""
+    with _loading:  # programs may be lowered on several threads at once
+        return _load()
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | None:
     try:
         kernels = library.load(_folder())
     except library.Unavailable as reason:
@@ -253,5 +266,7 @@ def _library() -> ctypes.CDLL | None:
 
 def _folder() -> Path:
     """Returns the folder of compiled programs, see `startup.keep_compilations`."""
-    folder = jax.config.jax_compilation_cache_dir or "~/.cache/coded_jax"
+    folder = jax.config.jax_compilation_cache_dir
+    if not folder or "://" in folder:  # no folder of this machine, as gs://bucket
+        folder = "~/.cache/coded_jax"
     return Path(folder).expanduser()

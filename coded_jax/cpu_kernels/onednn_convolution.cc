@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -81,8 +82,11 @@ class Scratch {
   void* Get(size_t bytes) {
     if (bytes > size_) {
       std::free(data_);
-      size_ = (bytes + 63) / 64 * 64;
-      data_ = std::aligned_alloc(64, size_);
+      size_ = 0;
+      const size_t lines = (bytes + 63) / 64 * 64;
+      data_ = std::aligned_alloc(64, lines);
+      if (!data_) throw std::bad_alloc();
+      size_ = lines;
     }
     return data_;
   }
@@ -266,7 +270,8 @@ void Compute(ffi::ThreadPool& pool, Kind kind, const Convolution& c, const float
     if (kind == kKernelGradient)
       primitive.Run(first + x, second + y, nullptr, i ? &sums[kernel * (i - 1)] : result);
   });
-  for (size_t i = 0; i < sums.size(); ++i) result[i % kernel] += sums[i];
+  for (const float* sum = sums.data(); sum != sums.data() + sums.size(); sum += kernel)
+    for (int64_t i = 0; i < kernel; ++i) result[i] += sum[i];
 }
 
 using Ints = ffi::Span<const int64_t>;

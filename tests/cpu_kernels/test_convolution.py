@@ -2,8 +2,11 @@
 
 import concurrent.futures
 import functools
+import subprocess
+import sys
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -244,3 +247,30 @@ def test_describe_tells_gradients_by_the_axes_that_are_summed():
     assert convolution.kernel.sizes == (4, 3, 3, 3)
     assert convolution.outputs.sizes == (8, 4, 5, 5)
     assert convolution.strides == (2, 2) and convolution.padding == (1, 1)
+
+
+OUT_OF_MEMORY = """
+import resource
+import jax, jax.numpy as jnp
+from jax import lax
+from coded_jax.cpu_kernels import lowering
+
+lowering.install()
+f = lambda x, k: lax.conv(x, k, (1, 1), "SAME")  # NCHW: oneDNN copies the images
+x, kernel = jnp.ones((1, 32, 1024, 1024)), jnp.ones((1, 32, 3, 3))
+compiled = jax.jit(f).lower(x, kernel).compile()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, resource.RLIM_INFINITY))
+try:
+    compiled(x, kernel).block_until_ready()
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_lack_of_memory_is_an_error():
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bad_alloc" in done.stdout

@@ -1,4 +1,4 @@
-"""Gradients of max pooling against XLA's, bit for bit."""
+"""Gradients of max pooling against XLA's: the same elements have them."""
 
 import jax
 import jax.numpy as jnp
