@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -144,7 +145,10 @@ class Primitive {
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (epilogue.relu) {
       dnnl::post_ops ops;
-      ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0);
+      // x clip(alpha x, 0, 1) with the largest alpha: x or 0, and NaN for NaN, of which
+      // oneDNN's own ReLU makes 0.
+      ops.append_eltwise(dnnl::algorithm::eltwise_hardswish,
+                         std::numeric_limits<float>::max(), 0);
       attr.set_post_ops(ops);
     }
     if (epilogue.bias) bias_ = Desc({output[1]}, kFloat, dnnl::memory::format_tag::x);

@@ -131,3 +131,18 @@ def test_splitting_sees_convolutions():
 def test_outside_of_jit():
     args = operands((None,) * 3)
     assert_close(layer(*args), by_xla(layer, *args))
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_nan_stays_nan_and_in_its_image(groups):
+    """As of a lost result: oneDNN's own ReLU makes 0 of it."""
+    x, kernel, bias = randoms(5, (4, 6, 5, 16), (3, 3, 16 // groups, 16), (16,))
+    f = lambda *args: convolution_layer(*args, relu=True, groups=groups)
+    assert CALL in jax.jit(f).lower(x, kernel, bias).as_text()
+    clean = by_own_kernels(f, x, kernel, bias)
+    x[1] = np.nan
+    y = np.asarray(by_own_kernels(f, x, kernel, bias))
+    assert np.isnan(y[1]).all()
+    others = np.array([0, 2, 3])
+    np.testing.assert_array_equal(y[others], clean[others])
+    assert np.isnan(by_own_kernels(f, clean, kernel, np.nan * bias)).all()
