@@ -99,8 +99,9 @@ def _jaxpr(layer: Layer, *shapes: jax.ShapeDtypeStruct) -> Any:
     return jax.make_jaxpr(layer)(*shapes)
 
 
-def _evaluate(*operands: jax.Array, **params: Any) -> jax.Array:
-    return jax.jit(functools.partial(layer_p.bind, **params))(*operands)
+def _evaluate(*operands: jax.Array, layer: Layer, **_: Any) -> jax.Array:
+    """Computes it outside `jit`, as JAX does to find a NaN: step by step."""
+    return layer(*operands)
 
 
 def _differentiate(

@@ -146,3 +146,14 @@ def test_nan_stays_nan_and_in_its_image(groups):
     others = np.array([0, 2, 3])
     np.testing.assert_array_equal(y[others], clean[others])
     assert np.isnan(by_own_kernels(f, clean, kernel, np.nan * bias)).all()
+
+
+def test_outside_jit():
+    x, kernel, bias = randoms(6, (2, 6, 5, 3), (3, 3, 3, 4), (4,))
+    f = lambda *args: convolution_layer(*args, relu=True)
+    expected = by_xla(f, x, kernel, bias)
+    assert_close(f(x, kernel, bias), expected)
+    with jax.disable_jit():
+        assert_close(f(x, kernel, bias), expected)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        jax.jit(f)(np.nan * x, kernel, bias)
