@@ -67,10 +67,16 @@ def _steps(
 ) -> Prepared:
     """Prepares training steps of a task, that begin with some parameters."""
     put = functools.partial(placement.put_replicated, s.pipeline.mesh)
-    init = lambda key: jax.tree.map(jnp.copy, params)
-    state = put(steps.initial_state(init, task.optimizer, jax.random.key(0))[0])
-    order = jax.random.permutation(jax.random.key(2), len(s.dataset.train.labels))
-    rest = (frozen, arrays, *put((order, jax.random.key(3))))
+
+    @jax.jit  # as in `fit`: each operation alone is a program that stays in memory
+    def begin(params: PyTree) -> tuple:
+        init = lambda key: jax.tree.map(jnp.copy, params)
+        state, _ = steps.initial_state(init, task.optimizer, jax.random.key(0))
+        examples = len(s.dataset.train.labels)
+        return state, jax.random.permutation(jax.random.key(2), examples)
+
+    state, order = put(begin(params))
+    rest = (frozen, arrays, order, put(jax.random.key(3)))
     count = steps.steps_per_call()
     program, seconds = compiled(
         steps.train_steps,
