@@ -28,6 +28,8 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 class Layer(NamedTuple):
     """Parameters of a layer: hashable, as those of a primitive must be.
 
+    JAX 0.7 wants weak references to parameters that are callable; a tuple has none.
+
     Attributes:
       relu: whether negative outputs become zero.
       strides: of the windows.
@@ -42,7 +44,7 @@ class Layer(NamedTuple):
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
 
-    def __call__(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    def compute(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         """Computes what the operation stands for."""
         y = lax.conv_general_dilated(
             x,
@@ -96,12 +98,12 @@ def _bind(layer: Layer, *operands: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=256)
 def _jaxpr(layer: Layer, *shapes: jax.ShapeDtypeStruct) -> Any:
-    return jax.make_jaxpr(layer)(*shapes)
+    return jax.make_jaxpr(layer.compute)(*shapes)
 
 
 def _evaluate(*operands: jax.Array, layer: Layer, **_: Any) -> jax.Array:
     """Computes it outside `jit`, as JAX does to find a NaN: step by step."""
-    return layer(*operands)
+    return layer.compute(*operands)
 
 
 def _differentiate(
@@ -114,7 +116,7 @@ def _differentiate(
         operands = [*primals]
         for i, value in zip(moving, values, strict=True):
             operands[i] = value
-        return layer(*operands)
+        return layer.compute(*operands)
 
     chosen = lambda values: tuple(values[i] for i in moving)
     return jax.jvp(of_moving, chosen(primals), chosen(tangents))
@@ -127,7 +129,7 @@ def _batch(operands: Sequence, axes: Sequence, *, layer: Layer, **_) -> tuple:
         x = jnp.moveaxis(x, axes[0], 0)
         y = _bind(layer, x.reshape(-1, *x.shape[2:]), kernel, bias)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
-    return jax.vmap(layer, axes)(x, kernel, bias), 0
+    return jax.vmap(layer.compute, axes)(x, kernel, bias), 0
 
 
 layer_p = core.Primitive(NAME)
@@ -136,6 +138,6 @@ layer_p.def_abstract_eval(lambda *_, call_jaxpr, **__: call_jaxpr.out_avals[0])
 ad.primitive_jvps[layer_p] = _differentiate
 batching.primitive_batchers[layer_p] = _batch
 lower_as_jaxpr = mlir.lower_fun(
-    lambda *operands, layer, **_: layer(*operands), multiple_results=False
+    lambda *operands, layer, **_: layer.compute(*operands), multiple_results=False
 )
 mlir.register_lowering(layer_p, lower_as_jaxpr)
