@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 
 
-@jax.custom_vjp
 def weighted_sums(weights: jax.Array, values: jax.Array) -> jax.Array:
     """Returns `sum_j weights[b, i, j] values[j, b]`, summed in float32.
+
+    It is a function of this module, as `jax.custom_vjp` is not: decoders are pickled
+    with what they call, to be sent to other processes.
 
     Args:
       weights: `[B, k, n]`.
@@ -23,6 +25,11 @@ def weighted_sums(weights: jax.Array, values: jax.Array) -> jax.Array:
     Returns:
       `[k, B, ...]`, of the dtype of `values`.
     """
+    return _sums(weights, values)
+
+
+@jax.custom_vjp
+def _sums(weights: jax.Array, values: jax.Array) -> jax.Array:
     n, batch = values.shape[:2]
     columns = weights.astype(jnp.float32).T[..., None]  # [n, k, B, 1]
     flat = values.astype(jnp.float32).reshape(n, 1, batch, -1)
@@ -31,7 +38,7 @@ def weighted_sums(weights: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def _forward(weights: jax.Array, values: jax.Array) -> tuple:
-    return weighted_sums(weights, values), (weights, values)
+    return _sums(weights, values), (weights, values)
 
 
 def _backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -39,8 +46,8 @@ def _backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     flat = lambda x: x.astype(jnp.float32).reshape(*x.shape[:2], -1)
     products = flat(gradient)[:, None] * flat(values)[None]  # [k, n, B, ..]
     by_weights = products.sum(-1).transpose(2, 0, 1)
-    by_values = weighted_sums(weights.swapaxes(1, 2), gradient)
+    by_values = _sums(weights.swapaxes(1, 2), gradient)
     return by_weights.astype(weights.dtype), by_values.astype(values.dtype)
 
 
-weighted_sums.defvjp(_forward, _backward)
+_sums.defvjp(_forward, _backward)

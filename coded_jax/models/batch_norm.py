@@ -31,6 +31,7 @@ class BatchNorm(nn.Module):
     channels: int
 
     def setup(self) -> None:
+        """Declares the variables."""
         shape = (self.channels,)
         self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         self.var = self.variable("batch_stats", "var", jnp.ones, shape)
