@@ -147,5 +147,6 @@ def build(onednn: OneDnn, compiler: str, target: Path) -> None:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
             error = next((line for line in lines if "error" in line), lines[0])
-            raise Unavailable(f"oneDNN's kernels do not compile: {error}")
+            way_out = "" if onednn.headers else f": {EXTRA}"
+            raise Unavailable(f"oneDNN's kernels do not compile: {error}{way_out}")
         os.replace(unfinished, target)
