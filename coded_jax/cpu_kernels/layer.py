@@ -44,9 +44,9 @@ class Layer(NamedTuple):
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
 
-    def compute(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        """Computes what the operation stands for."""
-        y = lax.conv_general_dilated(
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Computes the convolution alone."""
+        return lax.conv_general_dilated(
             x,
             kernel,
             self.strides,
@@ -55,7 +55,10 @@ class Layer(NamedTuple):
             dimension_numbers=LAYOUT,
             feature_group_count=self.groups,
         )
-        y = y + bias[None, None, None]
+
+    def compute(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """Computes what the operation stands for."""
+        y = self.convolve(x, kernel) + bias[None, None, None]
         return jax.nn.relu(y) if self.relu else y
 
 
@@ -108,18 +111,23 @@ def _evaluate(*operands: jax.Array, layer: Layer, **_: Any) -> jax.Array:
 
 def _differentiate(
     primals: Sequence, tangents: Sequence, *, layer: Layer, **_
-) -> tuple:
-    """Differentiates what the operation stands for, by those that have a tangent."""
-    moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+) -> tuple[jax.Array, jax.Array]:
+    """Differentiates by the operands that have a tangent.
 
-    def of_moving(*values: jax.Array) -> jax.Array:
-        operands = [*primals]
-        for i, value in zip(moving, values, strict=True):
-            operands[i] = value
-        return layer.compute(*operands)
-
-    chosen = lambda values: tuple(values[i] for i in moving)
-    return jax.jvp(of_moving, chosen(primals), chosen(tangents))
+    The outputs tell where ReLU let them pass, so that those of the convolution alone,
+    as large, need not be kept for the backward pass.
+    """
+    (x, kernel, _), (dx, dkernel, dbias) = primals, tangents
+    y = _bind(layer, *primals)
+    terms = []
+    if not isinstance(dx, ad.Zero):
+        terms.append(layer.convolve(dx, kernel))
+    if not isinstance(dkernel, ad.Zero):
+        terms.append(layer.convolve(x, dkernel))
+    if not isinstance(dbias, ad.Zero):
+        terms.append(jnp.broadcast_to(dbias, y.shape))
+    dy = functools.reduce(jnp.add, terms)
+    return y, jnp.where(y > 0, dy, 0) if layer.relu else dy
 
 
 def _batch(operands: Sequence, axes: Sequence, *, layer: Layer, **_) -> tuple:

@@ -103,7 +103,16 @@ def test_frozen_weights_have_no_gradient_computed():
     x, kernel, bias = operands((None,) * 3)
     grad = jax.jit(jax.grad(lambda x: jnp.sum(layer(x, kernel, bias) ** 2)))
     text = grad.lower(x).as_text()
-    assert text.count("@coded_jax_convolve(") == 2  # forward, and by the images
+    calls = ["@coded_jax_convolve_layer(", "@coded_jax_convolve("]
+    assert [text.count(call) for call in calls] == [1, 1]  # forward, by the images
+
+
+def test_what_the_backward_pass_keeps():
+    """Of the outputs' size only where ReLU let them pass."""
+    operands = randoms(2, (2, 6, 5, 4), (3, 3, 4, 7), (7,))
+    y, pullback = jax.vjp(layer, *operands)
+    large = [leaf for leaf in jax.tree.leaves(pullback) if leaf.size == y.size]
+    assert all(leaf.dtype == bool or not leaf.any() for leaf in large)
 
 
 def test_others_see_convolutions():
