@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +27,9 @@ import jaxlib
 
 FOLDER = Path(__file__).parent
 SOURCES = [FOLDER / name for name in ("onednn_convolution.cc", "max_pooling.cc")]
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-w")
 # Without the new tags its own oneDNN is found even where LD_LIBRARY_PATH has another.
-LINKED = ("-shared", "-Wl,--disable-new-dtags")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-w", *LINKED)
+LINKING = ("-ldnnl", "-Wl,--disable-new-dtags")
 EXTRA = "pip install 'coded_jax[cpu]'"
 PACKAGES = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 
@@ -66,7 +67,16 @@ def load(folder: Path) -> ctypes.CDLL:
         )
     onednn, compiler = find_onednn(), find_compiler()
     texts = [path.read_text() for path in (*SOURCES, FOLDER / "parallel.h")]
-    parts = (*texts, jaxlib.__version__, onednn.key, compiler, *FLAGS, cpu_features())
+    flags = (*FLAGS, *LINKING, cpu_features())
+    parts = (*texts, jaxlib.__version__, onednn.key, compiler, *flags)
+        *texts,
+        jaxlib.__version__,
+        onednn.key,
+        compiler,
+        *FLAGS,
+        *LINKING,
+        cpu_features(),
+    )
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     target = folder / f"coded_jax_kernels_{key}.so"
     try:
@@ -134,19 +144,28 @@ def build(onednn: OneDnn, compiler: str, target: Path) -> None:
       Unavailable: it does not compile.
       OSError: `target` cannot be written.
     """
-    command = [*shlex.split(compiler), *FLAGS, *map(str, SOURCES)]
-    command += [f"-I{jax.ffi.include_dir()}"]
+    includes, places = [f"-I{jax.ffi.include_dir()}"], []
     if onednn.headers and onednn.library:
-        command += [f"-I{onednn.headers}", f"-L{onednn.library}"]
-        command += [f"-Wl,-rpath,{onednn.library}"]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        unfinished = Path(folder, target.name)
-        command += ["-ldnnl", "-o", str(unfinished)]
+        includes.append(f"-I{onednn.headers}")
+        places = [f"-L{onednn.library}", f"-Wl,-rpath,{onednn.library}"]
+    way_out = "" if onednn.headers else f": {EXTRA}"
+
+    def run(*arguments: str) -> None:
+        command = [*shlex.split(compiler), *FLAGS, *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
             error = next((line for line in lines if "error" in line), lines[0])
-            way_out = "" if onednn.headers else f": {EXTRA}"
             raise Unavailable(f"oneDNN's kernels do not compile: {error}{way_out}")
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
+        ThreadPoolExecutor() as pool,
+    ):
+        objects = [os.path.join(folder, f"{i}.o") for i in range(len(SOURCES))]
+        compile_one = lambda source, to: run("-c", str(source), *includes, "-o", to)
+        list(pool.map(compile_one, SOURCES, objects))  # each takes seconds
+        unfinished = os.path.join(folder, target.name)
+        run("-shared", *objects, *places, *LINKING, "-o", unfinished)
         os.replace(unfinished, target)
