@@ -69,14 +69,6 @@ def load(folder: Path) -> ctypes.CDLL:
     texts = [path.read_text() for path in (*SOURCES, FOLDER / "parallel.h")]
     flags = (*FLAGS, *LINKING, cpu_features())
     parts = (*texts, jaxlib.__version__, onednn.key, compiler, *flags)
-        *texts,
-        jaxlib.__version__,
-        onednn.key,
-        compiler,
-        *FLAGS,
-        *LINKING,
-        cpu_features(),
-    )
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     target = folder / f"coded_jax_kernels_{key}.so"
     try:
