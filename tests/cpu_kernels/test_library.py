@@ -130,13 +130,15 @@ def test_threads_load_it_once(fresh):
 
 
 @pytest.fixture
-def built(monkeypatch):
+def built(monkeypatch, tmp_path):
     """Builds an empty library in the place of the kernels."""
     try:
         onednn, compiler = library.find_onednn(), library.find_compiler()
     except library.Unavailable as reason:
         pytest.skip(str(reason))
-    monkeypatch.setattr(library, "SOURCES", ["-xc++", os.devnull])
+    source = tmp_path / "empty.cc"
+    source.write_text("")
+    monkeypatch.setattr(library, "SOURCES", [source])
 
     def build(target, compiler=compiler):
         library.build(onednn, compiler, target)
