@@ -159,33 +159,38 @@ def _arrays(attributes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 def _pooling_gradient(usual: Rule, ctx: Any, gradient: Any, x: Any, **p: Any) -> Any:
     """Lowers the gradient of a max pooling, or of another pooling as is usual."""
     window, strides, padding = p["window_dimensions"], p["window_strides"], p["padding"]
-    if p["select_prim"] is not lax.ge_p:
-        return usual(ctx, gradient, x, **p)
-    g_aval, x_aval = ctx.avals_in
-    own = functools.partial(
-        pooling.max_gradient, window=window, strides=strides, padding=padding
-    )
-    if (
+    x_aval = ctx.avals_in[1]
+    in_library = (
         pooling.is_of_rows_and_columns(window, strides, padding)
         and x_aval.dtype == jnp.float32
-        and _known((g_aval, x_aval))
+        and _known(ctx.avals_in)
         and _runs_here(ctx)
-        and _library() is not None
-    ):
+    )
+    if p["select_prim"] is not lax.ge_p:
+        return usual(ctx, gradient, x, **p)
+    if in_library and _library() is not None:
         before = tuple(before for before, _ in padding[-3:-1])
         attributes = _arrays(
             {"window": window[-3:-1], "strides": strides[-3:-1], "padding": before}
         )
-
-        def own(gradient: jax.Array, x: jax.Array) -> jax.Array:
-            g, x4 = (a.reshape(-1, *a.shape[-3:]) for a in (gradient, x))
-            result = jax.ShapeDtypeStruct(x4.shape, x4.dtype)
-            call = jax.ffi.ffi_call(_POOL_GRADIENT, result)
-            return call(g, x4, **attributes).reshape(x.shape)
-
-    elif not pooling.is_elementwise(window, x_aval):
+        rule = functools.partial(_call_pooling_gradient, attributes)
+    elif pooling.is_elementwise(window, x_aval):
+        rule = functools.partial(
+            pooling.max_gradient, window=window, strides=strides, padding=padding
+        )
+    else:
         return usual(ctx, gradient, x, **p)
-    return mlir.lower_fun(own, multiple_results=False)(ctx, gradient, x)
+    return mlir.lower_fun(rule, multiple_results=False)(ctx, gradient, x)
+
+
+def _call_pooling_gradient(
+    attributes: dict[str, np.ndarray], gradient: jax.Array, x: jax.Array
+) -> jax.Array:
+    """Calls the library, which has one axis before rows, columns and channels."""
+    g, images = (a.reshape(-1, *a.shape[-3:]) for a in (gradient, x))
+    result = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    call = jax.ffi.ffi_call(_POOL_GRADIENT, result)
+    return call(g, images, **attributes).reshape(x.shape)
 
 
 def _narrow_product(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
