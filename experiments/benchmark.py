@@ -128,6 +128,7 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
         "pytorch": pytorch,
         **{name: origin[name] for name in ("commit", "command")},
     }
+    workdir.make_folder(folder, "folder")
     output = folder / f"{machine.slug(about)}.json"
     store = Store(output, report)
     report |= {

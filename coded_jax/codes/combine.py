@@ -2,7 +2,7 @@
 
 As a matrix product of each image's `[k, n]` weights with its results it is one of few
 rows and columns, for which XLA's CPU backend is slow: 16 ms where these sums take
-0.5 ms, and 10 ms where their gradients take 2 (128 images, 8,192 values, k=2, n=3, 2
+0.5 ms, and 10 ms where their gradients take 3 (128 images, 8,192 values, k=2, n=3, 2
 cores of an AMD EPYC, jax 0.10.2).
 """
 

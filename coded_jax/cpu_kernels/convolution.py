@@ -84,6 +84,7 @@ class Convolution(NamedTuple):
     def supported(self) -> bool:
         """Returns whether oneDNN accepts the padding, and no array is empty."""
         arrays = (self.images, self.kernel, self.outputs)
+        # Rows that no window reaches are fewer than a stride, or the sizes do not fit.
         behind = zip(self.padding_after, self.strides, strict=True)
         return (
             min(self.padding) >= 0

@@ -1,4 +1,4 @@
-"""A convolution with bias and perhaps ReLU as one operation, for inference on CPUs.
+"""A convolution with bias and perhaps ReLU as one operation, for CPUs.
 
 JAX sees an operation that stands for its own jaxpr, of `conv_general_dilated`, a sum
 and a maximum. The analysis of splitting follows that jaxpr, gradients are its
@@ -20,7 +20,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 NAME = "coded_jax_convolution_layer"
-"""Of the primitive; the parameter `call_jaxpr` holds what it stands for."""
+"""Names the primitive, whose parameter `call_jaxpr` holds what it stands for."""
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

@@ -93,6 +93,7 @@ def find_onednn() -> OneDnn:
     """
     try:
         files = [file for name in PACKAGES for file in metadata.files(name) or ()]
+        # `dnnl.h` is there twice, and the one in `oneapi/dnnl` includes `oneapi/..`.
         files = [file for file in files if file.parent.name != "dnnl"]
         versions = [metadata.version(name) for name in PACKAGES]
     except metadata.PackageNotFoundError:

@@ -1,10 +1,11 @@
 // Convolutions of oneDNN as a custom call of XLA's CPU backend.
 //
 // One handler computes a convolution (kind 0), or its gradient by the images (1) or by
-// the kernel (2), in float32; another a convolution with bias and perhaps ReLU. Attributes give sizes and strides of images [N, C, H, W],
-// kernel [O, I, P, Q] or [G, O/G, I/G, P, Q] and outputs [N, O, M, M'] in elements, so
-// that any order of the axes in memory is served; and the geometry: strides,
-// dilations - 1, padding before, padding after.
+// the kernel (2), in float32; another a convolution with bias and perhaps ReLU.
+// Attributes give sizes and strides of images [N, C, H, W], kernel [O, I, P, Q] or
+// [G, O/G, I/G, P, Q] and outputs [N, O, M, M'] in elements, so that any order of the axes
+// in memory is served; and the geometry: strides, dilations - 1, padding before, padding
+// after.
 //
 // The batch is divided among the threads of XLA's own pool, and oneDNN runs on one
 // thread in each: no second pool whose threads would spin beside XLA's.

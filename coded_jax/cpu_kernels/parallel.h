@@ -30,7 +30,8 @@ inline int Cores() {
 }
 
 // Calls a function with 0, 1 .. count - 1. The calling thread takes part and waits only
-// for calls that have begun, so that it never waits for a thread that waits itself.
+// for calls that have begun, so that it never waits for a thread that waits itself: one
+// that comes late finds no call left, and returns without touching the function.
 class Parts {
  public:
   Parts(int count, std::function<void(int)> f) : count_(count), f_(std::move(f)) {}

@@ -26,6 +26,8 @@ from tests.cpu_kernels.reference import (
     with_gradients,
 )
 
+pytestmark = pytest.mark.usefixtures("onednn")
+
 CALL = "coded_jax_convolve"
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -40,13 +42,6 @@ def text_of(f, *args):
     """The program that JAX lowers for this machine."""
     lowering.install()
     return jax.jit(f).lower(*args).as_text()
-
-
-@pytest.fixture(autouse=True)
-def onednn():
-    lowering.install()
-    if lowering.convolutions() == "XLA":
-        pytest.skip("there is no oneDNN, or no compiler for it")
 
 
 @given(

@@ -9,7 +9,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jax import lax
 
-from coded_jax.cpu_kernels import lowering
 from coded_jax.cpu_kernels.layer import NAME, Layer, convolution_layer
 from coded_jax.splitting.receptive_field import CALLS, receptive_field
 from tests.cpu_kernels.reference import (
@@ -20,14 +19,9 @@ from tests.cpu_kernels.reference import (
     with_gradients,
 )
 
+pytestmark = pytest.mark.usefixtures("onednn")
+
 CALL = "coded_jax_convolve_layer"
-
-
-@pytest.fixture(autouse=True)
-def onednn():
-    lowering.install()
-    if lowering.convolutions() == "XLA":
-        pytest.skip("there is no oneDNN, or no compiler for it")
 
 
 @given(
