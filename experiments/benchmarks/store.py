@@ -32,6 +32,7 @@ class Store:
         if committed and json.loads(lines[0]) == self._origin:
             self.rows = dict(map(json.loads, lines[1:]))
         else:
+            output.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self._origin) + "\n")
 
     def add(self, measurement: str, rows: list[Row]) -> None:
