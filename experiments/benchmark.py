@@ -126,7 +126,7 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
         },
         "versions": workdir.versions(),
         "pytorch": pytorch,
-        **{name: origin[name] for name in ("commit", "command")},
+        **{name: origin[name] for name in ("commit", "command", "sources")},
     }
     workdir.make_folder(folder, "folder")
     output = folder / f"{machine.slug(about)}.json"

@@ -1,4 +1,4 @@
-"""Provenance of a stored result: version, commit, date, command, flags, hardware."""
+"""Provenance of a stored result: version, commit, date, flags, hardware, sources."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from coded_jax.runs import sources
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("coded_jax", "experiments", "pyproject.toml")
@@ -44,6 +46,7 @@ class Provenance:
       command: the command line; empty for a call from Python.
       flags: `{name: text}` of the settings.
       hardware: the machine.
+      sources: `{module: digest}` of the modules that made it, see `sources`.
     """
 
     version: str
@@ -52,6 +55,7 @@ class Provenance:
     command: str
     flags: dict[str, str]
     hardware: Hardware
+    sources: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON has them."""
@@ -83,6 +87,7 @@ def collect(
             usable_cores(),
             dict(collections.Counter(device.device_kind for device in devices)),
         ),
+        sources=sources.of_process(),
     )
 
 

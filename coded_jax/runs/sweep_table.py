@@ -95,7 +95,8 @@ def summary(sweep: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
     flags = {name: " ".join(values) for name, values in sweep.vary.items()}
     origin = provenance.collect(sweep.command, flags).to_json()
     if done and "provenance" in done[0]:  # this process may have computed nothing
-        origin["hardware"] = done[0]["provenance"]["hardware"]
+        for name in ("hardware", "sources"):
+            origin[name] = done[0]["provenance"].get(name, origin[name])
     return {
         "command": sweep.command,
         "provenance": origin,

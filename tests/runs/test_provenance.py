@@ -62,7 +62,7 @@ def test_fields():
     before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     devices = jax.devices()
     fields = provenance.collect("python a.py", {"k": "2"}, devices).to_json()
-    names = ["version", "commit", "date", "command", "flags", "hardware"]
+    names = ["version", "commit", "date", "command", "flags", "hardware", "sources"]
     assert list(fields) == names
     assert fields["command"] == "python a.py" and fields["flags"] == {"k": "2"}
     hardware = fields["hardware"]
