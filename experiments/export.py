@@ -1,66 +1,10 @@
 """Writes a finished run as one file that runs without this package.
 
-    python experiments/export.py --workdir=runs/quickstart --output=coded.bin
-
-It needs the `export` extra, and prints how to run the file.
+The same as `python -m coded_jax export`.
 """
 
-from __future__ import annotations
-
-import jax
-from absl import flags
-
-import coded_jax
-from coded_jax.cli.command_line import command, run
-from coded_jax.runs import export
-
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "file to be written", required=True)
-PLATFORMS = flags.DEFINE_list(
-    "platforms",
-    list(export.DEFAULT_PLATFORMS),
-    f"where it shall run, out of {', '.join(export.PLATFORMS)}",
-)
-
-USAGE = """\
-import jax.export
-import numpy as np
-
-with open({path!r}, "rb") as file:
-    coded = jax.export.deserialize(bytearray(file.read()))
-images = np.zeros({images}, np.{dtype})  # {batches}, pixel values as in the data set
-available = np.ones(({n}, 1), bool)
-available[[{lost}]] = False  # which results are lost, {r} at most
-logits = coded.call(images, available)  # float32 {logits}
-print(logits.argmax(-1))"""
-
-
-def usage(model: coded_jax.CodedModel, path: str) -> str:
-    """Returns a program that runs the file at `path` without this package."""
-    r, batch = model.pipeline.r, 8 * model.pipeline.images_per_input
-    return USAGE.format(
-        path=path,
-        images=(batch, *model.image_shape),
-        dtype=model.pipeline.image_dtype,
-        batches="any batch" if batch == 8 else "any number of groups",
-        n=model.pipeline.n,
-        lost=", ".join(map(str, range(r))),
-        r=r,
-        logits=[batch, model.results["classes"]],
-    )
-
-
-@command(errors=(ValueError, OSError, ImportError))
-def main(argv: list[str]) -> None:
-    model = coded_jax.load(WORKDIR.value)
-    path = export.save(model, OUTPUT.value, PLATFORMS.value)
-    megabytes = path.stat().st_size / 1e6
-    print(
-        f"{OUTPUT.value}: {megabytes:.1f} MB, runs on {', '.join(PLATFORMS.value)}\n"
-        f"\nIt needs jax {jax.__version__}, or one up to 6 months newer, and "
-        f"flatbuffers:\n\n{usage(model, str(path))}"
-    )
-
+from coded_jax.cli.command_line import run
+from coded_jax.cli.commands.export import main
 
 if __name__ == "__main__":
     run(main)

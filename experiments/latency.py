@@ -12,8 +12,6 @@ command again to go on after a stop.
 from __future__ import annotations
 
 import platform
-import shlex
-import sys
 from typing import Any
 
 import jax
@@ -24,7 +22,7 @@ from tables.latency_tables import terminal
 
 from coded_jax import data, serving
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, integers, run
+from coded_jax.cli.command_line import command, command_text, integers, run
 from coded_jax.cli.runtime_flags import (
     ADDRESS,
     DEADLINE,
@@ -126,7 +124,7 @@ def main(argv: list[str]) -> None:
     ) as service:
         measure(study, service, split, requests, console)
     study.content |= {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_text(),
         "versions": {"python": platform.python_version(), **workdir.versions()},
         "device": jax.devices()[0].device_kind,
         "base_accuracy": results["base"]["test_accuracy"],

@@ -13,7 +13,6 @@ command again to resume: finished cells are skipped, failed ones are tried again
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 
@@ -23,7 +22,7 @@ from tables import sweep_progress, sweep_tables
 
 from coded_jax.checks import require
 from coded_jax.cli import run_flags
-from coded_jax.cli.command_line import command, run
+from coded_jax.cli.command_line import command, command_text, run
 from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
 from coded_jax.devices import startup
 from coded_jax.runs import sweeps, workdir
@@ -67,7 +66,7 @@ def sweep_from_flags(cells: list[Cell]) -> Sweep:
     workdir.make_folder(folder)
     return Sweep(
         places=run_flags.places_from_flags()._replace(workdir=folder),
-        command=shlex.join(["python", *sys.argv]),
+        command=command_text(),
         cells=cells,
         vary=varied(),
         variants=VARIANT.value,

@@ -40,13 +40,19 @@ class Done(NamedTuple):
 
 
 class Script:
-    """A script that runs."""
+    """A script that runs.
 
-    def __init__(self, name: str, *arguments: object):
+    Args:
+      path: of its file, in the root of the repository.
+      arguments: of its command line.
+      folder: in which it runs.
+    """
+
+    def __init__(self, path: str, *arguments: object, folder: pathlib.Path = ROOT):
         self._files = [tempfile.NamedTemporaryFile("r+") for _ in range(2)]
         outputs = [file.name for file in self._files]
-        command = [str(ROOT / "experiments" / f"{name}.py"), *map(str, arguments)]
-        run_arguments = outputs, command, dict(os.environ)
+        command = [str(ROOT / path), *map(str, arguments)]
+        run_arguments = outputs, command, dict(os.environ), folder
         self.process = forks.Process(target=_run, args=run_arguments)
         self.process.start()
 
@@ -61,7 +67,12 @@ class Script:
 
 def run_script(name: str, *arguments: object) -> Done:
     """Runs `experiments/<name>.py` in the root of the repository, until it ends."""
-    return Script(name, *arguments).wait()
+    return Script(f"experiments/{name}.py", *arguments).wait()
+
+
+def run_command(*arguments: object, folder: pathlib.Path = ROOT) -> Done:
+    """Runs `python -m coded_jax` in a folder, until it ends."""
+    return Script("coded_jax/__main__.py", *arguments, folder=folder).wait()
 
 
 @contextlib.contextmanager
@@ -80,12 +91,17 @@ def modules_in(folder: pathlib.Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _run(outputs: list[str], command: list[str], environment: dict[str, str]) -> None:
+def _run(
+    outputs: list[str],
+    command: list[str],
+    environment: dict[str, str],
+    folder: pathlib.Path,
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     for stream, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
-    os.chdir(ROOT)
+    os.chdir(folder)
     # The tests' own process may have taken all of an accelerator's memory.
     jax.config.update("jax_platforms", "cpu")
     sys.argv = command

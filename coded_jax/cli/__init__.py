@@ -1,1 +1,1 @@
-"""Commands of the installed package."""
+"""Commands of the package: `python -m coded_jax`."""

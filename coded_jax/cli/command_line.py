@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 
+from coded_jax.cli import flagfiles
 from coded_jax.training.loop import Interrupted
 
 ERRORS = (ValueError, OSError, ImportError, RuntimeError)
@@ -50,17 +53,59 @@ def command(
     return decorate
 
 
-def run(main: Main) -> None:
-    """Parses the flags, and runs a command."""
-    app.run(main, flags_parser=parse_flags)
+def run(main: Main, argv: Sequence[str] | None = None) -> None:
+    """Parses the flags, and runs a command.
+
+    Args:
+      main: what `command` returned.
+      argv: the words of the command line, its name first; those of the process if None.
+    """
+    parse = functools.partial(parse_flags, about=sys.modules[main.__module__].__doc__)
+    app.run(main, argv, flags_parser=parse)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags as absl does, but tells an error in one line."""
+def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
+    """Parses flags as absl does, but tells an error in one line.
+
+    Flagfiles may be those that are included, and `--help` shows all flags of the
+    command, not those of one module alone.
+
+    Args:
+      argv: the words of the command line, the command's name first.
+      about: what the command does.
+
+    Returns:
+      The words that are no flags.
+    """
+    if "--help" in argv[1:]:
+        print(help_text(about or ""))
+        sys.exit(0)
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        return flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
+    except (flags.Error, ValueError) as error:
         sys.exit(f"error: {'; '.join(str(error).splitlines())}")
+
+
+def help_text(about: str) -> str:
+    """Returns what a command does, and its flags; those of absl are left out."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    own = [m for m in modules if m.startswith("coded_jax.") or m == sys.argv[0]]
+    return "\n".join([about, *(flags.FLAGS.module_help(module) for module in own)])
+
+
+def command_text(argv: Sequence[str] | None = None) -> str:
+    """Returns the command line as it was typed, to be recorded with the results.
+
+    Args:
+      argv: as of `sys.argv`, which it is if None.
+    """
+    path, *words = sys.argv if argv is None else argv
+    file = Path(path)
+    if file.name == "__main__.py":
+        return shlex.join(["python", "-m", file.parent.name, *words])
+    if file.suffix != ".py":  # a console script, or one of Windows
+        return shlex.join([file.stem, *words])
+    return shlex.join(["python", path, *words])
 
 
 def refuse_arguments(argv: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -37,6 +38,9 @@ COORDINATOR = flags.DEFINE_string(
 PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are")
 PROCESS = flags.DEFINE_integer("process", None, "number of this one, from 0")
 
+BASES = Path("experiments/bases")
+"""Base models of the repository, which its flagfiles name."""
+
 
 def mesh_from_flags() -> tuple[int, int] | None:
     """Returns the devices along piece and data; None if they are not given.
@@ -52,12 +56,26 @@ def mesh_from_flags() -> tuple[int, int] | None:
     return int(sizes[0]), int(sizes[1])
 
 
+def check_base_dir() -> None:
+    """Raises ValueError if a base model of the repository is named where it is not.
+
+    It would be trained anew, and runs that are compared must share one.
+    """
+    path = BASE_DIR.value
+    if path and Path(path).is_relative_to(BASES) and not BASES.is_dir():
+        raise ValueError(
+            f"base_dir: {path!r} given, which only the repository has: start this in a "
+            "clone of it, or give another folder, where one is trained if it has none"
+        )
+
+
 def places_from_flags() -> Places:
     """Returns where the run reads, computes and writes.
 
     Raises:
-      ValueError: the mesh is not two integers.
+      ValueError: the mesh is not two integers, or the base model is not here.
     """
+    check_base_dir()
     return Places(
         workdir=WORKDIR.value,
         data_dir=DATA_DIR.value,

@@ -1,0 +1,1 @@
+"""The commands, a module each: its flags, and its `main`."""

@@ -1,0 +1,94 @@
+"""Flagfiles: one's own, and those that are included, which need no clone."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+SOURCES = Path("experiments/flags")
+"""Where they lie in the repository; flagfiles that name others begin with it."""
+
+
+def folder() -> Path:
+    """Returns the folder of the included flagfiles: the package's, or the source's."""
+    installed = PACKAGE / "flags"
+    return installed if installed.is_dir() else PACKAGE.parent / SOURCES
+
+
+def included() -> dict[str, Path]:
+    """Returns `{name: file}` of all included flagfiles, in the order of their names."""
+    files = sorted(folder().rglob("*.flags"))
+    return {file.relative_to(folder()).as_posix(): file for file in files}
+
+
+def find(name: str) -> Path:
+    """Returns the flagfile of a name: one's own if there is one, else an included one.
+
+    Args:
+      name: a path, relative to the current folder or with `~`; of an included flagfile
+        its name, or its path in the repository, as `experiments/flags/x.flags`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    own = Path(name).expanduser()
+    if own.is_file():
+        return own
+    in_package = own.relative_to(SOURCES) if own.is_relative_to(SOURCES) else own
+    if file := included().get(in_package.as_posix()):
+        return file
+    raise ValueError(
+        f"flagfile: {name!r} given, a file in {str(Path.cwd())!r} or one of "
+        f"{str(folder())!r} accepted ('python -m coded_jax flags' lists these)"
+    )
+
+
+def about(file: Path) -> str:
+    """Returns the comment that a flagfile begins with, as one line."""
+    lines = file.read_text().splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.removeprefix("#").strip() for line in comment)
+
+
+def expand(arguments: Iterable[str], within: tuple[Path, ...] = ()) -> list[str]:
+    """Returns arguments with the flags of each flagfile in the place of `--flagfile`.
+
+    As absl does it, but by `find`, so that flagfiles which name others by their path in
+    the repository can be used from any folder.
+
+    Args:
+      arguments: of the command line, or the lines of a flagfile.
+      within: the flagfiles that are being expanded.
+
+    Raises:
+      ValueError: there is no such flagfile, or one that includes itself.
+    """
+    expanded, rest = [], iter(arguments)
+    for argument in rest:
+        match = re.fullmatch(r"--?flagfile(?:=(.*))?", argument, re.S)
+        if argument == "--":
+            expanded += [argument, *rest]
+        elif match is None:
+            expanded.append(argument)
+        else:
+            name = next(rest, "") if match[1] is None else match[1]
+            expanded += _flags_in(find(name), within)
+    return expanded
+
+
+def _flags_in(file: Path, within: tuple[Path, ...]) -> list[str]:
+    path = file.resolve()
+    if path in within:
+        raise ValueError(f"flagfile: {str(file)!r} given, one without itself accepted")
+    try:
+        lines = [line.strip() for line in file.read_text().splitlines()]
+    except (OSError, UnicodeError) as error:
+        raise ValueError(
+            f"flagfile: {str(file)!r} given, a text with a flag a line accepted "
+            f"({error})"
+        ) from None
+    used = (line for line in lines if line and not line.startswith(("#", "//")))
+    return expand(used, (*within, path))

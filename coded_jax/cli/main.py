@@ -1,0 +1,87 @@
+"""The choice of a command by the first word behind `python -m coded_jax`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command of the package.
+
+    Attributes:
+      module: of `coded_jax.cli.commands`, that has its `main`.
+      about: what it does, in one line.
+      flags: that stand before those of the command line, which win.
+    """
+
+    module: str
+    about: str
+    flags: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "run",
+        "trains a small code on 5,000 images that a package ships: start here",
+        ("--flagfile=quickstart.flags",),
+    ),
+    "run": Command("run", "trains a CNN and a code, and tries every loss of devices"),
+    "plan": Command("plan", "shows how images are split; trains nothing"),
+    "serve": Command("serve", "answers over HTTP, with a worker for every piece"),
+    "export": Command(
+        "export", "writes a finished run as one file that needs JAX only"
+    ),
+    "flags": Command("flags", "lists the flagfiles that are included, or shows one"),
+}
+OVERVIEW = """\
+coded_jax {version}: CNN inference that survives lost devices, by learned erasure codes
+
+{commands}
+
+Try first:  python -m coded_jax quickstart
+And then:   python -m coded_jax COMMAND --help
+"""
+
+
+def main() -> None:
+    """Runs the command that the command line names, or lists all of them."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(overview(), end="")
+    elif words[0] == "--version":
+        print(f"coded_jax {version()}")
+    else:
+        start(words[0], words[1:])
+
+
+def start(name: str, arguments: list[str]) -> None:
+    """Runs a command; exits with one line if there is none of that name.
+
+    Args:
+      name: of the command.
+      arguments: the words that follow it on the command line.
+    """
+    if name not in COMMANDS:
+        accepted = f"one of {', '.join(COMMANDS)} accepted"
+        sys.exit(f"error: command: {name!r} given, {accepted}")
+    # Only now: two commands may have flags of one name, and JAX takes its time.
+    from coded_jax.cli import command_line
+
+    command = COMMANDS[name]
+    module = importlib.import_module(f"coded_jax.cli.commands.{command.module}")
+    command_line.run(module.main, [name, *command.flags, *arguments])
+
+
+def overview() -> str:
+    """Returns the commands with a line for each, and what to type next."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {x.about}" for name, x in COMMANDS.items()]
+    return OVERVIEW.format(version=version(), commands="\n".join(lines))
+
+
+def version() -> str:
+    """Returns the version of the package."""
+    return metadata.version("coded_jax")

@@ -1,0 +1,18 @@
+"""The command line as it is recorded."""
+
+import pytest
+
+from coded_jax.cli.command_line import command_text
+
+
+@pytest.mark.parametrize(
+    "argv, text",
+    [
+        (["experiments/run.py", "--k=2"], "python experiments/run.py --k=2"),
+        (["/x/coded_jax/__main__.py", "run", "--k=2"], "python -m coded_jax run --k=2"),
+        (["/x/bin/coded_jax", "run", "--k=2"], "coded_jax run --k=2"),
+        (["run.py", "--vary=k=2 4"], "python run.py '--vary=k=2 4'"),
+    ],
+)
+def test_the_recorded_command_is_the_one_typed(argv, text):
+    assert command_text(argv) == text

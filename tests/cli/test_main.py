@@ -1,0 +1,110 @@
+"""The entry point: `python -m coded_jax`, its commands, and what they record."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import coded_jax
+from coded_jax.cli import main
+from tests.scripts import ROOT, run_command, run_script
+
+SCRIPTS = [name for name in main.COMMANDS if (ROOT / f"experiments/{name}.py").exists()]
+
+
+def start(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["coded_jax", *words])
+    main.main()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_commands_are_listed_with_what_to_type_next(monkeypatch, capsys, words):
+    start(monkeypatch, *words)
+    text = capsys.readouterr().out
+    for name, command in main.COMMANDS.items():
+        assert f"  {name} " in text and command.about in text
+    assert "python -m coded_jax quickstart\n" in text
+    assert max(map(len, text.splitlines())) <= 88
+
+
+def test_version(monkeypatch, capsys):
+    start(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"coded_jax {coded_jax.__version__}\n"
+
+
+def test_unknown_commands_are_told_in_one_line(monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        start(monkeypatch, "trian")
+    names = ", ".join(main.COMMANDS)
+    expected = f"error: command: 'trian' given, one of {names} accepted"
+    assert stop.value.code == expected
+
+
+def test_the_list_needs_no_jax_and_the_module_runs():
+    """In an interpreter of its own, as `python -m` starts it."""
+    program = (
+        "import runpy, sys; sys.argv[1:] = []; "
+        "runpy.run_module('coded_jax', run_name='__main__', alter_sys=True); "
+        "assert not {'jax', 'absl', 'numpy'} & {*sys.modules}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "quickstart" in done.stdout
+
+
+def test_every_command_has_a_module():
+    for command in main.COMMANDS.values():
+        assert importlib.util.find_spec(f"coded_jax.cli.commands.{command.module}")
+    modules = {path.stem for path in (ROOT / "coded_jax/cli/commands").glob("[!_]*.py")}
+    assert modules == {command.module for command in main.COMMANDS.values()}
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_says_what_a_command_does_and_all_its_flags(name):
+    done = run_command(name, "--help")
+    assert done.returncode == 0, done.stderr
+    module = main.COMMANDS[name].module
+    assert f"python -m coded_jax {module} " in done.stdout
+    flags = {"run": "--base_epochs", "export": "--output", "serve": "--hedge_after"}
+    assert flags.get(name, "") in done.stdout and "--pdb" not in done.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_the_same_commands(name):
+    assert run_script(name, "--help").stdout == run_command(name, "--help").stdout
+    text = (ROOT / f"experiments/{name}.py").read_text()
+    assert f"from coded_jax.cli.commands.{name} import main\n" in text
+    assert "flags" not in text  # nothing of its own
+
+
+def test_quick_start_from_an_empty_folder(tmp_path):
+    few = ["--base_epochs=0.05", "--epochs=0.05", "--baselines=", "--workdir=small"]
+    done = run_command("quickstart", *few, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path) == ["small"]  # later flags win
+    results = json.loads((tmp_path / "small/results.json").read_text())
+    assert results["config"]["dataset"] == "mnist_5k"
+    assert results["command"] == f"python -m coded_jax quickstart {' '.join(few)}"
+
+
+def test_flagfiles_are_listed_and_shown(tmp_path):
+    listed = run_command("flags", folder=tmp_path).stdout
+    for path in (ROOT / "experiments/flags").rglob("*.flags"):
+        assert f"{path.relative_to(ROOT / 'experiments/flags')} " in listed
+    assert "The main job in small: LeNet-5 and a k=2, r=1 code" in listed
+    shown = run_command("flags", "quickstart.flags", folder=tmp_path).stdout
+    assert shown == (ROOT / "experiments/flags/quickstart.flags").read_text()
+
+
+def test_base_models_of_the_repository_are_not_trained_anew_elsewhere(tmp_path):
+    done = run_command("run", "--flagfile=frontier_lenet5.flags", folder=tmp_path)
+    assert done.returncode == 1 and os.listdir(tmp_path) == []
+    assert done.stderr == (
+        "error: base_dir: 'experiments/bases/mnist_lenet5' given, which only the "
+        "repository has: start this in a clone of it, or give another folder, where "
+        "one is trained if it has none\n"
+    )
