@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from coded_jax.report import frontier
 from coded_jax.report.formatting import (
     measure_text,
     pattern_text,
@@ -15,10 +16,33 @@ from coded_jax.report.formatting import (
     run_text,
     stages_text,
 )
+from coded_jax.runs.config import Config
+from coded_jax.runs.reading import total_work, work_of
 
 MOST_PATTERNS = 32
 MOST_LOST = 5
 """Columns of the summary; all of it is in `results.json`."""
+WHOLE = "whole image"
+MEANINGS = {
+    "learned": "parity pieces and what decodes them, both trained",
+    "no_parity": "as learned, but without parity pieces: its decoder guesses",
+    "parity_model": "sums of pieces, on networks that are trained for them",
+    "uncoded": "no code, and no answer where a piece is lost",
+    "zero_fill": "no code, zeros in place of what is lost",
+    "mean_fill": "no code, the training images' mean in place of what is lost",
+    "replication": "copies of the pieces",
+    "mds": "the Reed-Solomon code, which is exact for linear networks",
+    "addition": "sums of the pieces",
+    "berrut": "pieces on a rational curve",
+    "spline": "pieces on splines",
+}
+"""What each code of the registry is, for who has not read of it."""
+PURPOSES = {
+    "encode": "to encode",
+    "piece": "for its piece",
+    "decode": "to decode",
+    "uncoded": "for blocks that are not coded",
+}
 
 
 def tables(results: dict[str, Any]) -> Group:
@@ -27,15 +51,18 @@ def tables(results: dict[str, Any]) -> Group:
     Args:
       results: the content of `results.json`.
     """
-    split, seeds = results["split"], results["config"]["seeds"]
+    # Settings that a version of before did not have are as by default.
+    config = {**Config().to_json(), **results["config"]}
+    results = {**results, "config": config}
+    split, seeds = results["split"], config["seeds"]
     deviations = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-    heading = (
-        f"{run_text(results)}\n"
-        f"base model: {percent(results['base']['test_accuracy'])} % on the test split; "
-        f"each of {split['k'] + split['r']} devices does {split['work_fraction']:.3f} "
-        f"of {_coded_part(split)}\n\n"
-        f"test accuracy in %, over all patterns of that many lost results{deviations}"
-    )
+    heading = [run_text(results), *_coded_part(split), ""]
+    heading.append(f"test accuracy in %, by how many results are lost{deviations}")
+    if works(results):
+        heading.append(
+            "work: of the busiest device for one image, encoding and decoding "
+            "included, over that of the network's convolutions on the whole image"
+        )
     patterns = worst_patterns(results["patterns"])
     heading_of_patterns = "every erasure pattern of the code"
     if len(patterns) < len(results["patterns"]):
@@ -43,12 +70,64 @@ def tables(results: dict[str, Any]) -> Group:
             f"the {MOST_PATTERNS} worst of the code's {len(results['patterns'])} "
             "patterns"
         )
+    meanings = [
+        f"{name}: {MEANINGS[name]}" for name in methods_of(results) if name in MEANINGS
+    ]
+    if works(results):
+        n = _whole_image(results).n
+        meanings.insert(0, f"{WHOLE}: each of {n} devices computes all, one is enough")
     return Group(
-        heading,
+        "\n".join(heading),
         _summary_table(results),
-        heading_of_patterns,
+        "\n".join([*meanings, *verdict(results)]),
+        "",
+        f"{heading_of_patterns}\n"
+        "agreement: with the network's own answers; feature mse: error of its features",
         _pattern_table(patterns, split["k"]),
     )
+
+
+def works(results: dict[str, Any]) -> dict[str, float]:
+    """Returns the work of the busiest device by code, as `frontier.Point.work`; of
+    the code and of each baseline, or of none in results that have no costs."""
+    return {
+        results["config"]["code"] if name == "code" else name: total_work(costs)
+        for name, costs in results.get("costs", {}).items()
+    }
+
+
+def _whole_image(results: dict[str, Any]) -> frontier.Point:
+    """Returns what to compare a code with: as many devices, each with all to do."""
+    n = results["split"]["k"] + results["split"]["r"]
+    return frontier.whole_image(n, results["base"]["test_accuracy"])
+
+
+def verdict(results: dict[str, Any]) -> list[str]:
+    """Returns a sentence on what the code costs and gives, beside the whole image on
+    each device; none for results that have no costs."""
+    name, work = results["config"]["code"], works(results)
+    if name not in work:
+        return []
+    busiest = f"{name} takes its busiest device {work[name]:.2f}"
+    if work[name] >= 1:
+        parts = work_of(results["costs"]["code"])
+        largest = max(parts, key=lambda part: parts[part])
+        dearest = f"{parts[largest]:.2f} of it {PURPOSES[largest]}"
+        return [
+            f"{busiest} times the work of the whole image, {dearest}: here, compute "
+            "the whole image on each device instead."
+        ]
+    most, base = results["split"]["r"], results["base"]["test_accuracy"]
+    by_lost = results["summary"].items()
+    accuracies = [row["worst"] for l, row in by_lost if 0 < int(l) <= most]
+    if not accuracies:
+        return [f"{busiest} of the work of the whole image."]
+    points = f"{100 * (base - min(accuracies)):.2f} points of accuracy"
+    losses = "one result" if most == 1 else f"up to {most} results"
+    return [
+        f"{busiest} of the work of the whole image, and the worst loss of {losses} "
+        f"{points}."
+    ]
 
 
 def worst_patterns(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -75,27 +154,38 @@ def cell(summary: dict[str, dict[str, float]], lost: str, measure: str) -> str:
     return measure_text(row, measure) if measure in row else "-"
 
 
-def _coded_part(split: dict[str, Any]) -> str:
-    """Returns the part of the base model that the devices share."""
-    if split["coded_fraction"] == 1:
-        return "its work"
+def _coded_part(split: dict[str, Any]) -> list[str]:
+    """Returns a line on the part of the network that devices share, if it is a part."""
+    if split.get("coded_fraction", 1) == 1:
+        return []
     stages = stages_text([stage["blocks"] for stage in split["stages"]])
     share = 100 * split["coded_fraction"]
-    return f"blocks {stages}, which are {share:.0f} % of its work"
+    return [f"coded are blocks {stages}, which are {share:.0f} % of the network's work"]
 
 
 def _summary_table(results: dict[str, Any]) -> Table:
+    """Returns the accuracies and the work of the whole image, the code, the baselines;
+    without work, and then without the whole image, if the results have no costs."""
     lost_counts = list(results["summary"])[:MOST_LOST]
+    work = works(results)
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("code")
+    table.add_column("code", no_wrap=True)
     table.add_column("pattern")
-    for l in lost_counts:
-        table.add_column(f"{l} lost", justify="right")
+    for column in [*(f"{l} lost" for l in lost_counts), *["work"] * bool(work)]:
+        table.add_column(column, justify="right")
+    if work:
+        whole = _whole_image(results)
+        exact = dict(enumerate(map(percent, whole.accuracy[0])))
+        cells = (exact.get(int(l), "-") for l in lost_counts)
+        table.add_row(WHOLE, "any", *cells, f"{whole.work:.2f}")
     measures = measures_of(results)
     for name, summary in methods_of(results).items():
-        for label, measure in zip((name, "", ""), measures, strict=False):
-            cells = (cell(summary, l, measure) for l in lost_counts)
-            table.add_row(label, measure, *cells)
+        cost = f"{work[name]:.2f}" if name in work else ""
+        for measure in measures:
+            first = measure == measures[0]
+            cells = [cell(summary, l, measure) for l in lost_counts]
+            cells += [cost if first else ""] * bool(work)
+            table.add_row(name if first else "", measure, *cells)
     return table
 
 

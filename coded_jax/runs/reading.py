@@ -28,6 +28,11 @@ def work_of(costs: dict[str, float]) -> dict[str, float]:
     return {part: costs[part] / costs["whole"] for part in parts}
 
 
+def total_work(costs: dict[str, float]) -> float:
+    """Returns all work of the busiest device, over that of the whole `F_Conv`."""
+    return sum(work_of(costs).values())
+
+
 def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | None:
     """Returns the outcome of every erasure pattern with a code, as in `results.json`;
     None if the run has no such code, or kept no patterns of it."""

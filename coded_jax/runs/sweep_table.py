@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coded_jax.runs import provenance, workdir
-from coded_jax.runs.reading import work_of
+from coded_jax.runs.reading import total_work
 from coded_jax.runs.sweeps import CellResult, Sweep
 
 TABLE, SWEEP = "table", "sweep.json"
@@ -55,7 +55,7 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
             "cell": cell.name,
             "method": flags["code"] if code == "code" else code,
             "base_accuracy": results["base"]["test_accuracy"],
-            "work": round(sum(work_of(cost).values()), 4),
+            "work": round(total_work(cost), 4),
             "train_seconds": round(spent, 1),
         }
         for trial, by_lost in enumerate(trials):

@@ -1,15 +1,79 @@
 """The tables of a run for a terminal."""
 
+import copy
+import io
 import json
 
+import pytest
 from rich.console import Console
 
-from coded_jax.report import run_tables
+from coded_jax.report import frontier, run_tables
+from tests.runs.test_experiment import ROOT
+
+RESULTS = ROOT / "experiments" / "results"
 
 
-def test_a_pattern_without_an_answer_has_no_error(finished, capsys):
-    results = json.loads((finished / "results.json").read_text())
-    results["patterns"][1]["feature_mse"] = None
-    Console(width=80).print(run_tables.tables(results))
-    (row,) = (s for s in capsys.readouterr().out.splitlines() if " data 0 " in s)
+@pytest.fixture
+def quickstart():
+    return json.loads((RESULTS / "quickstart" / "results.json").read_text())
+
+
+def shown(results):
+    console = Console(file=io.StringIO(), width=80)
+    console.print(run_tables.tables(results))
+    return console.file.getvalue().splitlines()
+
+
+def cells(lines, code):
+    """The cells of a code's first row in the summary."""
+    row = next(line for line in lines if line.startswith(f"  {code} "))
+    return row.removeprefix(f"  {code} ").split()
+
+
+def test_a_pattern_without_an_answer_has_no_error(quickstart):
+    quickstart["patterns"][1]["feature_mse"] = None
+    (row,) = (line for line in shown(quickstart) if " data 0 " in line)
     assert row.split()[-1] == "-"
+
+
+def test_every_code_has_its_work_beside_its_accuracy(quickstart):
+    lines = shown(quickstart)
+    assert cells(lines, "whole image") == ["any", "96.00", "96.00", "1.00"]
+    works = [point.work for point in frontier.points(quickstart)]
+    names = ["learned", "zero_fill", "no_parity"]
+    assert [cells(lines, name)[-1] for name in names] == [f"{x:.2f}" for x in works]
+    assert cells(lines, "learned") == ["mean", "96.00", "95.20", "9.16"]
+    assert all(any(line.startswith(f"{name}: ") for line in lines) for name in names)
+    assert max(map(len, lines)) <= 80 and len(lines) <= 33
+
+
+def test_a_dear_code_is_told_from_one_that_costs_less(quickstart):
+    assert run_tables.verdict(quickstart) == [
+        "learned takes its busiest device 9.16 times the work of the whole image, 7.66 "
+        "of it to encode: here, compute the whole image on each device instead."
+    ]
+    cheap = copy.deepcopy(quickstart)
+    cheap["costs"]["code"] |= {"encode": 0, "decode": 0}
+    assert run_tables.verdict(cheap) == [
+        "learned takes its busiest device 0.56 of the work of the whole image, and the "
+        "worst loss of one result 1.30 points of accuracy."
+    ]
+    del cheap["summary"]["1"]
+    assert run_tables.verdict(cheap)[0].endswith("0.56 of the work of the whole image.")
+
+
+def test_the_whole_image_has_no_answer_when_all_is_lost(quickstart):
+    quickstart["summary"]["3"] = quickstart["summary"]["1"]
+    assert cells(shown(quickstart), "whole image") == [
+        "any",
+        *2 * ["96.00"],
+        "-",
+        "1.00",
+    ]
+
+
+@pytest.mark.parametrize("name", ["table5_k2_r1", "fashion_vgg16_all_k4_r2"])
+def test_results_of_versions_without_costs_are_shown(name):
+    lines = shown(json.loads((RESULTS / f"{name}.json").read_text()))
+    assert not any("work:" in line or "whole image" in line for line in lines)
+    assert cells(lines, "learned")[0] == "mean"
