@@ -1,0 +1,136 @@
+"""What is published: an sdist and a wheel that need no repository beside them."""
+
+import email
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Of the repository, not of a copy of it.
+NOT_PUBLISHED = {".ci/run"}
+LARGEST = {".whl": 600_000, ".gz": 3_000_000}  # bytes
+
+
+def python(*arguments, folder=ROOT, **environment):
+    """Runs Python in a folder; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder of the sdist, and of the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    python("-m", "build", "--no-isolation", "--outdir", folder)
+    return folder
+
+
+def only(folder, ending):
+    (path,) = folder.glob(f"*{ending}")
+    assert path.stat().st_size < LARGEST[path.suffix]
+    return path
+
+
+@pytest.fixture(scope="module")
+def unpacked(built, tmp_path_factory):
+    """The folder of the wheel's files."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(only(built, ".whl")) as wheel:
+        wheel.extractall(folder)
+    return folder
+
+
+def test_the_address_is_the_same_everywhere():
+    addresses = set(re.findall(r"https://github\.com/[\w-]+/\w+", repr(PROJECT)))
+    assert addresses == {PROJECT["urls"]["Repository"]}
+
+
+@pytest.mark.long
+def test_an_index_accepts_both(built):
+    files = only(built, ".whl"), only(built, ".tar.gz")
+    told = python("-m", "twine", "check", "--strict", *files, NO_COLOR="1")
+    assert told.count("PASSED") == 2
+
+
+@pytest.mark.long
+def test_the_wheel_has_all_of_the_package_and_the_flagfiles(unpacked):
+    kinds = ("*.py", "*.cc", "*.h", "py.typed")
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for kind in kinds
+        for path in (ROOT / "coded_jax").rglob(kind)
+    }
+    wanted |= {
+        f"coded_jax/flags/{path.relative_to(ROOT / 'experiments/flags').as_posix()}"
+        for path in (ROOT / "experiments/flags").rglob("*.flags")
+    }
+    files = {
+        path.relative_to(unpacked).as_posix()
+        for path in unpacked.rglob("*")
+        if path.is_file() and not path.parts[-2].endswith(".dist-info")
+    }
+    assert {name for name in files if "dist-info/" not in name} == wanted
+
+
+@pytest.mark.long
+def test_the_sdist_has_all_that_is_tracked(built):
+    with tarfile.open(only(built, ".tar.gz")) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    if not (ROOT / ".git").exists():
+        pytest.skip("no clone: what is tracked is not known")
+    done = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tracked = {name for name in done.stdout.split("\0") if (ROOT / name).is_file()}
+    assert tracked - names == NOT_PUBLISHED
+    assert names - tracked <= {"PKG-INFO", *tracked}
+
+
+@pytest.mark.long
+def test_the_description_has_addresses_for_links_and_pictures(unpacked):
+    (path,) = unpacked.glob("*.dist-info/METADATA")
+    metadata = email.message_from_string(path.read_text())
+    text = metadata.get_payload()
+    prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.M | re.S)
+    targets = re.findall(r'(?:\]\(|(?:src|href)=")([^)"\s]*)', prose)
+    assert targets and all(t.startswith(("https://", "#")) for t in targets), targets
+    address = PROJECT["urls"]["Repository"]
+    assert f"({address}/raw/main/docs/pipeline.svg)" in text
+    for path in re.findall(rf"{address}/(?:raw|blob)/main/([^)\s#\"]*)", text):
+        assert (ROOT / path).exists(), path
+    readme = (ROOT / "README.md").read_text()
+    code = re.findall(r"^```.*?^```$", readme, re.M | re.S)
+    assert code == re.findall(r"^```.*?^```$", text, re.M | re.S)
+    classifiers = metadata.get_all("Classifier")
+    assert "Typing :: Typed" in classifiers
+
+
+@pytest.mark.long
+def test_the_wheel_runs_without_the_repository(unpacked, tmp_path):
+    def coded_jax(*words):
+        return python("-m", "coded_jax", *words, folder=tmp_path, PYTHONPATH=unpacked)
+
+    assert "python -m coded_jax quickstart" in coded_jax()
+    assert "table5_k2_r1.flags " in coded_jax("flags")
+    few = ["--base_epochs=0.05", "--epochs=0.05", "--baselines="]
+    assert "learned" in coded_jax("quickstart", *few)
+    coded_jax("run", "--flagfile=table5_k2_r1_conv.flags", "--only_check_args")
+    where = "import coded_jax; print(coded_jax.__file__)"
+    file = python("-c", where, folder=tmp_path, PYTHONPATH=unpacked).strip()
+    assert pathlib.Path(file).is_relative_to(unpacked)
+    assert PROJECT["scripts"] == {"coded_jax": "coded_jax.cli.main:main"}
