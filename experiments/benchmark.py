@@ -23,6 +23,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,11 @@ from rich.console import Console
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
 from coded_jax.devices import startup
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import provenance, sources, workdir
 
 WIDTH = 110  # of the tables, at least
+FOLDER = Path(__file__).parent / "benchmarks"
+APART = ("machine", "rows", "store", "tables")  # modules that show what others measure
 SUBJECTS, DEFAULTS = tuple(CONFIGS), Settings()
 
 flags.DEFINE_string("folder", "runs/speed", "of the JSON file to be written")
@@ -58,7 +61,11 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
     "torch_compile", DEFAULTS.torch_compile, "time torch.compile as well as eager"
 )
-flags.DEFINE_bool("allow_busy", False, "measure while others compute; the file says so")
+flags.DEFINE_bool(
+    "allow_busy",
+    False,
+    "show what is measured while others compute; no file is written then",
+)
 flags.DEFINE_string(
     "profile",
     None,
@@ -109,6 +116,8 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
       folder: of the file.
       watch: looks whether others compute.
 
+    Where others may compute and did, no file is written.
+
     Raises:
       machine.Busy: they do; what was measured before is kept for the next start.
     """
@@ -126,20 +135,35 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
         },
         "versions": workdir.versions(),
         "pytorch": pytorch,
-        **{name: origin[name] for name in ("commit", "command", "sources")},
+        **{name: origin[name] for name in ("commit", "command")},
     }
     workdir.make_folder(folder, "folder")
     output = folder / f"{machine.slug(about)}.json"
     store = Store(output, report)
+    began = None if store.rows else time.monotonic()  # else a part was measured before
     report |= {
         "date": origin["date"],
         **sections.run(Bench(settings, torch, watch), store),
     }
+    report |= {
+        "sources": modules(),
+        "seconds": None if began is None else round(time.monotonic() - began),
+    }
     report |= {"busy": watch.busy, "others": watch.most, "targets": targets(report)}
-    workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
-    store.drop()
     show(tables(report))
+    store.drop()
+    if watch.busy:
+        print(f"no file is written: the machine was not idle (--folder={folder})")
+        return
+    workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
     print(f"all of it is in {output}")
+
+
+def modules() -> dict[str, str]:
+    """Returns the digests of the modules that are measured or that measure."""
+    own = (name for name in sys.modules if name.startswith("benchmarks."))
+    kept = (name for name in own if name.partition(".")[2] not in APART)
+    return sources.of_process() | sources.of_modules(kept, FOLDER)
 
 
 def show(what: Any) -> None:

@@ -2,7 +2,7 @@ r"""Chooses a code: which (k, r) is answered best within a latency target.
 
     python experiments/choose.py --target=0.08 --failure=0.02 \
         --compute=shifted_exponential --compute_parameters=0.05,0.02 \
-        experiments/results/frontier/*.json
+        experiments/results/history/frontier/*.json
 
 Arguments are workdirs of finished runs, or their `results.json`. All their codes, and
 uncoded pieces with hedged requests, are simulated on the same devices. Prints a table,

@@ -32,7 +32,7 @@ from coded_jax.cli.runtime_flags import (
     faults_from_flags,
 )
 from coded_jax.devices import startup
-from coded_jax.runs import workdir
+from coded_jax.runs import provenance, workdir
 from coded_jax.runs.config import OWN
 from coded_jax.runs.places import absolute
 from coded_jax.studies.latency_parts import Requests, Study, measure
@@ -126,6 +126,7 @@ def main(argv: list[str]) -> None:
     study.content |= {
         "command": command_text(),
         "versions": {"python": platform.python_version(), **workdir.versions()},
+        "provenance": provenance.collect(devices=jax.devices()).to_json(),
         "device": jax.devices()[0].device_kind,
         "base_accuracy": results["base"]["test_accuracy"],
         "summary": results["summary"],

@@ -2,7 +2,6 @@ r"""Reports of finished runs and sweeps, in Markdown and HTML with tables and fi
 
     python experiments/report.py runs/quickstart          # a run's workdir
     python experiments/report.py runs/ablation_dilation   # a sweep's folder
-    python experiments/report.py --readme=README.md       # the tables in a document
 
 A report is written into the folder that it is about, or into `--output`.
 """
@@ -14,15 +13,12 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
-from tables import document_sections, markdown, run_report, sweep_report
+from tables import run_report, sweep_report
 
 from coded_jax.cli.command_line import command, run
 from coded_jax.report import run_tables
 from coded_jax.runs.sweep_table import SWEEP
 
-README = flags.DEFINE_string(
-    "readme", None, "file whose sections are made anew from what is committed"
-)
 OUTPUT = flags.DEFINE_string(
     "output", None, "folder of the report; of several, each has a folder there"
 )
@@ -56,11 +52,8 @@ def report(path: Path, folder: Path) -> Any:
 def main(argv: list[str]) -> None:
     paths = [Path(argument) for argument in argv[1:]]
     console = Console()
-    if README.value is not None:
-        names = markdown.renew(README.value, document_sections.section)
-        console.print(f"{README.value}: {', '.join(names)}", highlight=False)
-    elif not paths:
-        raise ValueError("runs: none given, workdirs or --readme accepted")
+    if not paths:
+        raise ValueError("runs: none given, workdirs of runs or sweeps accepted")
     folders = [folder_of(path, len(paths) == 1) for path in paths]
     if len(set(folders)) < len(folders):
         raise ValueError(f"runs: {argv[1:]} given, of other names each accepted")

@@ -17,7 +17,6 @@ from benchmarks.rows import (
     COMPILE,
     EAGER,
     FRAMEWORKS,
-    JOBS,
     NOTHING_LOST,
     ONE_LOST,
     OURS,
@@ -50,7 +49,6 @@ SUMMARY_COLUMNS = (
 )
 NOTHING = "-"
 NONE = "Nothing is stored yet."
-BUSY = "**Other processes ran meanwhile: these numbers are disturbed.**"
 
 
 def tables(report: dict[str, Any]) -> Group:
@@ -98,20 +96,30 @@ def memory_cells(rows: list[Row]) -> Cells:
 
 
 def summary_cells(report: dict[str, Any]) -> Cells:
-    """Returns the cells of a table with the ratios to eager, over all batch sizes."""
+    """Returns the cells of a table with the ratios to eager and, in brackets, to
+    `torch.compile`, over all batch sizes."""
     lines = []
-    groups = grouped(report["times"])
     for subject in dict.fromkeys(row["subject"] for row in report["times"]):
-        reached: dict[str, list[float]] = {job: [] for job in JOBS}
-        for group in groups:
-            value = ratio(group, EAGER)
-            if group[OURS]["subject"] == subject and value is not None:
-                reached[group[OURS]["job"]].append(value)
-        ranges = [_range(reached[job]) for job in (BASE, CODE, NOTHING_LOST, ONE_LOST)]
+        ranges = []
+        for job in (BASE, CODE, NOTHING_LOST, ONE_LOST):
+            eager, compiled = (
+                _range(ratios_of(report, subject, job, rival))
+                for rival in (EAGER, COMPILE)
+            )
+            ranges.append(eager if compiled == NOTHING else f"{eager} ({compiled})")
         own = [row for row in report["targets"] if row["subject"] == subject]
         met = f"{sum(row['met'] for row in own)} of {len(own)}"
         lines.append([subject, *ranges, met])
     return lines
+
+
+def ratios_of(
+    report: dict[str, Any], subject: str, job: str, rival: str
+) -> list[float]:
+    """Returns the ratios to one of PyTorch's ways, one of each batch size."""
+    mine = lambda group: (group[OURS]["subject"], group[OURS]["job"]) == (subject, job)
+    groups = filter(mine, grouped(report["times"]))
+    return [x for x in (ratio(g, rival) for g in groups) if x is not None]
 
 
 def notes(report: dict[str, Any]) -> list[str]:
@@ -137,7 +145,7 @@ def notes(report: dict[str, Any]) -> list[str]:
 
 
 def summary(reports: Sequence[dict[str, Any]]) -> str:
-    """Returns how many times as fast as PyTorch eager each machine was, in Markdown.
+    """Returns how many times as fast as PyTorch each machine was, in Markdown.
 
     Args:
       reports: the contents of the files that `benchmark.py` has written.
@@ -145,7 +153,7 @@ def summary(reports: Sequence[dict[str, Any]]) -> str:
     parts = []
     for report in reports:
         cells = summary_cells(report)
-        parts.append(f"{_heading(report)}\n\n{table(SUMMARY_COLUMNS, cells)}")
+        parts.append(f"{title(report['machine'])}\n\n{table(SUMMARY_COLUMNS, cells)}")
     return "\n\n".join(parts) or NONE
 
 
@@ -153,7 +161,7 @@ def section(reports: Sequence[dict[str, Any]]) -> str:
     """Returns all that was measured on each machine, in Markdown; see `summary`."""
     parts = []
     for report in reports:
-        parts += [f"### {_heading(report)}", _origin(report)]
+        parts += [f"### {title(report['machine'])}", _origin(report)]
         if report["times"]:
             parts.append(table(SPEED_COLUMNS, speed_cells(report["times"])))
         if report["memory"]:
@@ -162,11 +170,6 @@ def section(reports: Sequence[dict[str, Any]]) -> str:
         if lines := notes(report):
             parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts) or NONE
-
-
-def _heading(report: dict[str, Any]) -> str:
-    busy = f" {BUSY}" if report["busy"] else ""
-    return title(report["machine"]) + busy
 
 
 def _origin(report: dict[str, Any]) -> str:

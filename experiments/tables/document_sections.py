@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import os
 import subprocess
 import sys
@@ -24,15 +23,16 @@ from coded_jax.runs.sweep_table import SWEEP
 from coded_jax.training.config import TrainConfig
 from tables import (
     frontier_tables,
+    headline,
     latency_tables,
+    markdown,
     modules,
     result_tables,
+    stored,
     sweep_tables,
 )
 from tables.finished_runs import read_results
 
-EXPERIMENTS = Path(__file__).parents[1]
-RESULTS = EXPERIMENTS / "results"
 ABLATION = "ablation_"
 PLAN = (
     "--base_model=vgg16 --stages=1-2,3-4 --k=4 --r=2 --grid=2x2 \\\n"
@@ -40,31 +40,16 @@ PLAN = (
 )
 
 
-def runs_section(kind: str) -> str:
-    """Returns the runs of one kind; see `result_tables.section`."""
-    return result_tables.section(kind, sorted(RESULTS.glob("*.json")))
-
-
-def frontier_section(folder: str) -> str:
-    """Returns the codes of the runs in a folder of results."""
-    return frontier_tables.section(sorted(map(str, (RESULTS / folder).glob("*.json"))))
-
-
 def benchmark_section(make: Callable[[list[dict[str, Any]]], str]) -> str:
     """Returns speed beside PyTorch's, of all machines that were measured."""
-    return make(list(map(content, sorted((RESULTS / "speed").glob("*.json")))))
-
-
-def latency_section() -> str:
-    """Returns the study with one straggler."""
-    return latency_tables.section(content(RESULTS / "latency" / "one_straggler.json"))
+    return make(stored.contents("speed"))
 
 
 def quickstart_section() -> str:
     """Returns the output of the quick start's run."""
     console = Console(file=io.StringIO(), width=80)
     console.print(
-        run_tables.tables(read_results(RESULTS / "quickstart")), highlight=False
+        run_tables.tables(read_results(stored.RESULTS / "quickstart")), highlight=False
     )
     return text_block(console.file.getvalue())  # type: ignore
 
@@ -74,7 +59,7 @@ def plan_section() -> str:
     arguments = PLAN.replace("\\\n", "").split()
     with tempfile.TemporaryDirectory() as folder:  # of its picture
         done = subprocess.run(
-            [sys.executable, EXPERIMENTS / "plan.py", *arguments],
+            [sys.executable, stored.EXPERIMENTS / "plan.py", *arguments],
             cwd=folder,
             env={**os.environ, "COLUMNS": "80"},
             check=True,
@@ -92,11 +77,6 @@ def text_block(printed: str) -> str:
     return f"```text\n{text}\n```"
 
 
-def content(path: Path) -> dict[str, Any]:
-    """Returns the content of a JSON file."""
-    return json.loads(path.read_text())
-
-
 def settings_section(record: type) -> str:
     """Returns the settings that a record declares."""
     return settings.markdown(record).rstrip("\n")
@@ -104,15 +84,16 @@ def settings_section(record: type) -> str:
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "quickstart": quickstart_section,
-    "results": functools.partial(runs_section, "results"),
-    "zoo": functools.partial(runs_section, "zoo"),
-    "groups": functools.partial(runs_section, "groups"),
-    "frontier": functools.partial(frontier_section, "frontier"),
-    "cheap": functools.partial(frontier_section, "cheap"),
+    "headline": headline.section,
+    "results": functools.partial(result_tables.section, "table5"),
+    "zoo": functools.partial(result_tables.section, "networks"),
+    "groups": functools.partial(result_tables.section, "groups"),
+    "frontier": functools.partial(frontier_tables.section, "frontier"),
+    "cheap": functools.partial(frontier_tables.section, "cheap"),
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),
     "speed": functools.partial(benchmark_section, benchmark_tables.section),
     "plan": plan_section,
-    "latency": latency_section,
+    "latency": functools.partial(latency_tables.section, "latency"),
     "modules": modules.package_section,
     "scripts": modules.scripts_section,
     "settings_base": functools.partial(settings_section, BaseConfig),
@@ -122,21 +103,33 @@ SECTIONS: dict[str, Callable[[], str]] = {
 }
 
 
+def documents(root: Path) -> list[Path]:
+    """Returns the Markdown files that have generated sections.
+
+    Args:
+      root: of the repository.
+    """
+    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return [page for page in pages if markdown.section_names(page.read_text())]
+
+
 def section(name: str) -> str:
     """Returns the Markdown of a section.
 
     Args:
       name: one of `SECTIONS`, or `ablation_` and the name of a folder in
-        `experiments/results/ablations`, which has a sweep's table.
+        `experiments/results/ablations`, or its history, which has a sweep's table.
 
     Raises:
       ValueError: there is no such section.
     """
     if name in SECTIONS:
         return SECTIONS[name]()
-    folders = [path.parent for path in RESULTS.glob(f"ablations/*/{SWEEP}")]
+    folder = stored.folder_of("ablations", stored.RESULTS)
+    folders = [path.parent for path in folder.glob(f"*/{SWEEP}")]
     ablations = {f"{ABLATION}{folder.name}": folder for folder in sorted(folders)}
     if name not in ablations:
         names = ", ".join([*SECTIONS, *ablations])
         raise ValueError(f"readme: a section {name!r} given, {names} accepted")
-    return sweep_tables.section(sweep_tables.read(ablations[name]))
+    sweep = sweep_tables.read(ablations[name])
+    return stored.with_history(sweep_tables.section(sweep), folder, [sweep.content])

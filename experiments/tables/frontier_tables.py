@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from coded_jax.report.formatting import (
 )
 from coded_jax.report.frontier import Point
 from coded_jax.runs.reading import code_name, patterns_of
-from tables import markdown
+from tables import markdown, stored, targets
 from tables.finished_runs import read_runs
 
 COVERAGES = (0.9, 0.98)
@@ -77,12 +78,15 @@ def most_lost(points: list[Point], n: int) -> int:
     return max(1, min(p.r for p in points if p.n == n))
 
 
-def codes_table(points: list[Point], failures: list[float]) -> Table:
+def codes_table(
+    points: list[Point], failures: list[float], noted: Collection[str] = ()
+) -> Table:
     """Returns a row for each code.
 
     Args:
       points: all codes.
       failures: probabilities of `A(f)`.
+      noted: labels of those that have a note.
     """
     most = max(most_lost(points, n) for n in {p.n for p in points})
     middle = failures[len(failures) // 2]
@@ -104,7 +108,7 @@ def codes_table(points: list[Point], failures: list[float]) -> Table:
         rows.append(
             [
                 str(point.n),
-                point.code,
+                point.code + (f" {stored.MARK}" if label(point) in noted else ""),
                 f"{point.k}, {point.r}",
                 pieces_text(point),
                 f"{point.work:.2f}",
@@ -121,7 +125,7 @@ def confidence_table(runs: list[dict[str, Any]]) -> Table:
     """Returns a row for each learned code and number of lost results: how much less
     accurate it is than the base model, and how well it knows that."""
     headings = ["code", "k, r", "lost", "drop from the base, mean", "worst pattern"]
-    headings += ["ECE", "uncalibrated", "ECE of decoded answers"]
+    headings += ["targets of both", "ECE", "uncalibrated", "ECE of decoded answers"]
     headings += [f"error at coverage {coverage:g}" for coverage in COVERAGES]
     rows = []
     for results in (r for r in runs if r["config"]["code"] == LEARNED):
@@ -130,9 +134,14 @@ def confidence_table(runs: list[dict[str, Any]]) -> Table:
         for l in (l for l in lost_counts if l in results["confidence"]):
             calibration, summary = results["confidence"][l], results["summary"][l]
             drop = {**summary, **{x: base - summary[x] for x in ("mean", "worst")}}
-            row = [code_name(results["config"], LEARNED)]
-            row += [f"{split['k']}, {split['r']}", l]
+            code, sizes = (
+                code_name(results["config"], LEARNED),
+                (split["k"], split["r"]),
+            )
+            drops = [drop[x] for x in ("mean", "worst")]
+            row = [code + stored.mark(results), f"{sizes[0]}, {sizes[1]}", l]
             row += [optional_percent(drop, x) for x in ("mean", "worst")]
+            row += [targets.frontier(code, sizes, int(l), drops)]
             row += [
                 optional_percent(calibration, x) for x in ("ece", "ece_uncalibrated")
             ]
@@ -197,22 +206,35 @@ def all_tables(
     points: list[Point], runs: list[dict[str, Any]], failures: list[float]
 ) -> list[Table]:
     """Returns each table that has rows."""
-    tables = codes_table(points, failures), confidence_table(runs)
+    tables = codes_table(points, failures, noted(runs)), confidence_table(runs)
     return [table for table in tables if table[1]]
 
 
-def section(arguments: list[str]) -> str:
-    """Returns all tables as a section of a document.
+def noted(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the runs that have a note, by the labels of their codes."""
+    return {
+        label(frontier.points(results)[0]): results
+        for results in runs
+        if "note" in results
+    }
+
+
+def section(table: str) -> str:
+    """Returns the codes of all runs of a table, as a section of a document.
 
     Args:
-      arguments: as for `read`.
+      table: a folder of stored results, see `stored.folder_of`.
 
     Raises:
       ValueError: see `read`.
     """
-    points, runs = read(arguments)
+    folder = stored.folder_of(table)
+    points, runs = read(sorted(map(str, folder.glob("*.json"))))
     parts = [f"{heading(runs[0])}."]
     parts += [markdown.table(*table) for table in all_tables(points, runs, FAILURES)]
     if lines := against_no_parity(runs):
         parts.append("\n".join(f"- {line}" for line in lines))
-    return "\n\n".join(parts)
+    if notes := stored.notes(noted(runs)):
+        parts.append("\n".join(notes))
+    parts.append(stored.origin_text(runs))
+    return stored.with_history("\n\n".join(parts), folder, runs)

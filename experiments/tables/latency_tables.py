@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from coded_jax.latency import simulation
-from tables import markdown
+from tables import markdown, stored
 
 ORDER = ("uncoded", "hedged", "replication", "mds", "coded")
 COLUMNS = (
@@ -151,19 +151,24 @@ def terminal(content: dict[str, Any]) -> Table:
     return table
 
 
-def section(content: dict[str, Any]) -> str:
-    """Returns the table and conclusions as a section of a document."""
-    versions = content["versions"]
+def section(table: str) -> str:
+    """Returns tables and conclusions of all studies, as a section of a document.
+
+    Args:
+      table: a folder of stored studies, see `stored.folder_of`.
+    """
+    studies = stored.contents(table)
+    text = "\n\n".join(_of_study(content) for content in studies)
+    return stored.with_history(text, stored.folder_of(table), studies)
+
+
+def _of_study(content: dict[str, Any]) -> str:
     settings = content["settings"]
-    return "\n".join(
-        [
-            markdown.table(COLUMNS, rows(content)),
-            "",
-            *(f"- {line}" for line in conclusions(content)),
-            "",
-            f"Measured with jax {versions['jax']}, Python {versions['python']}, device "
-            f"{content['device']}, {settings['requests']} requests with delays and "
-            f"{settings['calm_requests']} without for each strategy: "
-            f"`{content['command']}`",
-        ]
-    )
+    parts = [
+        markdown.table(COLUMNS, rows(content)),
+        "\n".join(f"- {line}" for line in conclusions(content)),
+        f"{stored.origin_text([content])} {settings['requests']} requests with delays "
+        f"and {settings['calm_requests']} without for each strategy: "
+        f"`{content['command']}`",
+    ]
+    return "\n\n".join(parts)

@@ -34,7 +34,7 @@ def replace_section(text: str, name: str, section: str) -> str:
     return f"{before}{begin}\n\n{section}\n\n{end}{after}"
 
 
-def renew(path: str, make: Callable[[str], str]) -> list[str]:
+def renew(path: str | Path, make: Callable[[str], str]) -> list[str]:
     """Replaces all sections of a file or, where one cannot be made, none.
 
     Args:

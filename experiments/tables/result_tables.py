@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from coded_jax.codes import LEARNED
@@ -13,13 +12,9 @@ from coded_jax.report.formatting import (
     stages_text,
 )
 from coded_jax.report.run_tables import methods_of
-from tables import markdown
+from coded_jax.runs.reading import work_of
+from tables import markdown, stored, targets
 from tables.finished_runs import read_results
-
-PAPER = {(2, 1): "90.56", (4, 1): "96.85", (4, 2): "91.79"}  # Table V, MLP or Conv
-
-# The authors' public code on Fashion-MNIST at (4,2), base 89.13: by lost results.
-AUTHORS = {"1": "80.91", "2": "74.37"}
 
 RESULTS_COLUMNS = (
     "k, r, l",
@@ -31,6 +26,8 @@ RESULTS_COLUMNS = (
     "zero-fill mean (worst)",
     "no parity mean (worst)",
     "paper",
+    "above both",
+    "work",
     "epochs",
     "seed",
     "wall time",
@@ -42,13 +39,15 @@ ZOO_COLUMNS = (
     "coded stages",
     "k, r",
     "pieces",
-    "work of a device",
+    "work of a piece",
+    "work",
     "base",
     "nothing lost",
     "l",
     "mean",
     "worst",
     "drop",
+    "target",
     "zero-fill mean (worst)",
     "no parity mean (worst)",
     "authors' code",
@@ -63,6 +62,7 @@ GROUP_COLUMNS = (
     "nothing lost",
     "l",
     "decoded answers",
+    "published loss",
     "all, mean",
     "all, worst",
 )
@@ -103,7 +103,9 @@ def table_5_row(name: str, results: dict[str, Any]) -> list[str]:
         measure_text(coded, "worst"),
         baseline(results, "zero_fill", lost),
         baseline(results, "no_parity", lost),
-        PAPER.get(pieces(results), "-"),
+        targets.PAPER.get(pieces(results), "-"),
+        targets.above_rivals(results, lost),
+        work_text(results),
         f"{config['base_epochs']:g} + {config['epochs']:g}",
         str(results["seed"]),
         f"{results['timing']['seconds']['total']:.0f} s",
@@ -119,19 +121,21 @@ def zoo_rows(name: str, results: dict[str, Any]) -> list[list[str]]:
     for lost, coded in list(results["summary"].items())[1:]:
         authors = "-"
         if (results["dataset"], config["base_model"]) == ("fashion_mnist", "lenet5"):
-            authors = AUTHORS.get(lost, authors) if split["k"] == 4 else authors
+            authors = targets.AUTHORS.get(lost, authors) if split["k"] == 4 else authors
         cells = [
             f"{config['base_model']} x {config['base_width']:g}",
             f"{stages} ({100 * split['coded_fraction']:.0f} % of all work)",
             f"{split['k']}, {split['r']}",
             size_text(split["grid"]),
             f"{split['work_fraction']:.3f}",
+            work_text(results),
             percent(base["test_accuracy"]),
             percent(results["summary"]["0"]["mean"]),
             lost,
             f"**{measure_text(coded, 'mean')}**",
             measure_text(coded, "worst"),
             f"{100 * (base['test_accuracy'] - coded['mean']):.2f}",
+            targets.drop(results, lost),
             baseline(results, "zero_fill", lost),
             baseline(results, "no_parity", lost),
             authors,
@@ -159,6 +163,9 @@ def group_rows(results: dict[str, Any]) -> list[list[str]]:
                 measure_text(losses["0"], "mean"),
                 lost,
                 f"**{measure_text(summary, 'decoded')}**"
+                if "decoded" in summary
+                else "-",
+                targets.published(results, name, lost, summary["decoded"])
                 if "decoded" in summary
                 else "-",
                 measure_text(summary, "mean"),
@@ -194,53 +201,58 @@ def networks(config: dict[str, Any]) -> str:
     )
 
 
-def read(paths: list[Path]) -> dict[str, dict[str, Any]]:
-    """Returns the content of each file by its name, in the order of the tables."""
-    runs = {path.stem: read_results(path) for path in paths}
+def kind(results: dict[str, Any]) -> str:
+    """Returns the table that a run is shown in."""
+    if results["config"].get("split") == "group":
+        return "groups"
+    return "table5" if results["dataset"].startswith("mnist") else "networks"
+
+
+def target_text(table: str, results: dict[str, Any], lost: str) -> str:
+    """Returns the target of a run's row in `table5` or `networks`."""
+    if table == "table5":
+        return f"above the paper and no parity: {targets.above_rivals(results, lost)}"
+    return f"drop of {targets.drop(results, lost)}"
+
+
+def work_text(results: dict[str, Any]) -> str:
+    """Returns the work of the busiest device over that of the whole `F_Conv`, with that
+    of the code and of what is not coded; `-` of runs from before it was counted."""
+    costs = results.get("costs", {}).get("code", {})
+    return f"{sum(work_of(costs).values()):.2f}" if "uncoded" in costs else "-"
+
+
+def read(table: str) -> dict[str, dict[str, Any]]:
+    """Returns the content of each file of a table by its name, in the order of rows."""
+    folder = stored.folder_of(table)
+    runs = {path.stem: read_results(path) for path in folder.glob("*.json")}
     return dict(sorted(runs.items(), key=lambda item: order(item[1])))
 
 
-def kind(results: dict[str, Any]) -> str:
-    """Returns the section that a run is shown in."""
-    if results["config"].get("split") == "group":
-        return "groups"
-    return "results" if results["dataset"].startswith("mnist") else "zoo"
-
-
-def section(name: str, paths: list[Path]) -> str:
+def section(table: str) -> str:
     """Returns a table, the setup of its measurements, and the command of each run.
 
     Args:
-      name: `results` with the runs on MNIST, `zoo` with those on other data sets,
+      table: `table5` with the runs on MNIST, `networks` with those on other data sets,
         `groups` with those that code different images together.
-      paths: copies of `results.json`, of which the others are left out.
     """
-    runs = {run: r for run, r in read(paths).items() if kind(r) == name}
+    runs = read(table)
     columns, rows_of = {
-        "results": (RESULTS_COLUMNS, lambda run, results: [table_5_row(run, results)]),
-        "zoo": (ZOO_COLUMNS, zoo_rows),
+        "table5": (RESULTS_COLUMNS, lambda run, results: [table_5_row(run, results)]),
+        "networks": (ZOO_COLUMNS, zoo_rows),
         "groups": (GROUP_COLUMNS, lambda _, results: group_rows(results)),
-    }[name]
+    }[table]
     rows = [cells for run, results in runs.items() for cells in rows_of(run, results)]
     details = {
-        "results": lambda results: "",
-        "zoo": lambda results: f" (seed {results['seed']}; {times(results)})",
+        "table5": lambda results: "",
+        "networks": lambda results: f" (seed {results['seed']}; {times(results)})",
         "groups": lambda results: f" (seed {results['seed']})",
-    }[name]
+    }[table]
     commands = [f"- `{run}`{details(r)}: `{r['command']}`" for run, r in runs.items()]
-    machines = "; ".join(sorted({machine_text(results) for results in runs.values()}))
     parts = [
         markdown.table(columns, rows),
-        f"Measured with {machines}.",
-        "\n".join(commands),
+        stored.origin_text([*runs.values()]),
+        "\n".join([*stored.notes(runs), *commands]),
     ]
-    return "\n\n".join(parts)
-
-
-def machine_text(content: dict[str, Any]) -> str:
-    """Returns versions and machine of a run or a sweep."""
-    versions, machine = content["versions"], content["machine"]
-    return (
-        f"jax {versions['jax']}, flax {versions['flax']}, Python {versions['python']} "
-        f"on {machine['cores']} cores, device {machine['device']}"
-    )
+    text = "\n\n".join(parts)
+    return stored.with_history(text, stored.folder_of(table), runs.values())

@@ -23,7 +23,7 @@ from tables.finished_runs import read_current
 from tables.frontier_tables import Table, optional_percent
 from tables.markdown import table
 from tables.pages import Page
-from tables.result_tables import machine_text
+from tables.stored import machine_text
 
 IMAGES = 4  # whose feature maps are shown
 

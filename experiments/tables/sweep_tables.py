@@ -15,8 +15,7 @@ from rich.table import Table
 from coded_jax.report import canvas, frontier
 from coded_jax.report.formatting import with_deviation
 from coded_jax.runs.sweep_table import SWEEP, TABLE
-from tables import markdown
-from tables.result_tables import machine_text
+from tables import markdown, stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,7 +174,7 @@ def setup(sweep: Sweep) -> str:
     seeds = ", ".join(sorted({row["seed"] for row in rows}))
     trials = len({row["trial"] for row in rows})
     return (
-        f"Measured with {machine_text(sweep.content)}, seed {seeds}, {trials} "
+        f"{stored.origin_text([sweep.content])} Seed {seeds}, {trials} "
         f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
         f"of training and evaluation: {command}"
     )

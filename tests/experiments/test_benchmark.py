@@ -8,6 +8,7 @@ import pathlib
 import sys
 from importlib.util import find_spec
 
+import benchmark
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,7 @@ from benchmarks import (
 from benchmarks.rows import BASE, CODE, COMPILE, EAGER, NOTHING_LOST, ONE_LOST, OURS
 from benchmarks.sections import Bench, Measurement, Settings
 from rich.console import Console
+from tables import stored
 
 from coded_jax.codes import erasures
 from coded_jax.inference import pipeline
@@ -361,22 +363,22 @@ def test_measured_rows_are_not_measured_again(tmp_path, monkeypatch):
     assert len(sections.run(bench, kept)["times"]) == 6
 
 
-ARGUMENTS = [
-    *("--sections=code,inference", "--subjects=lenet5_cheap", "--train_batches=8"),
-    *("--inference_batches=1", "--seconds=0.01", "--rounds=2"),
-    *("--notorch_compile", "--allow_busy"),
-]
-
-
 run = functools.partial(run_script, "benchmark")
+SMALL = Settings(
+    sections=("code", "inference"),
+    subjects=("lenet5_cheap",),
+    train_batches=(8,),
+    inference_batches=(1,),
+    seconds=0.01,
+    rounds=2,
+    torch_compile=False,
+)
 
 
 @pytest.mark.long
-def test_a_small_run(tmp_path):
-    folder = tmp_path / "new"
-    done = run(*ARGUMENTS, f"--folder={folder}")
-    assert done.returncode == 0, done.stderr
-    (output,) = folder.iterdir()
+def test_a_small_run(tmp_path, capsys):
+    benchmark.measure(SMALL, tmp_path / "new", machine.Watch(Machine(0.0)))
+    (output,) = (tmp_path / "new").iterdir()
     report = json.loads(output.read_text())
     assert output.stem == machine.slug(report["machine"])
     torch = find_spec("torch") is not None
@@ -386,12 +388,28 @@ def test_a_small_run(tmp_path):
         numbers = [r["ms"], r["fastest_ms"], *r["quartiles_ms"]]
         assert all(math.isfinite(x) and x > 0 for x in numbers)
         assert (r["compile_s"] > 0) == (r["framework"] == OURS)
-    assert "lenet5_cheap" in done.stdout and ONE_LOST in done.stdout
-    assert ("coded_jax[bench]" in done.stderr) == (not torch)
+    shown = capsys.readouterr()
+    assert "lenet5_cheap" in shown.out and ONE_LOST in shown.out
+    assert ("coded_jax[bench]" in shown.err) == (not torch)
     assert len(report["targets"]) == (3 if torch else 0)
     assert report["machine"]["cores"] >= 1 and "jax" in report["versions"]
     assert report["command"].startswith("python ") and report["date"]
     assert (report["pytorch"] is None) == (not torch)
+    assert report["seconds"] > 0
+    made = report["sources"]
+    assert "benchmarks.sections" in made and "coded_jax.training.steps" in made
+    assert stored.changed_modules(report) == [] and "benchmarks.tables" not in made
+
+
+@pytest.mark.long
+def test_no_file_is_written_where_others_computed(tmp_path, capsys):
+    small = SMALL._replace(sections=("inference",))
+    watch = machine.Watch(Machine(1.5), allow=True)
+    benchmark.measure(small, tmp_path / "new", watch)
+    assert not [*(tmp_path / "new").iterdir()]
+    shown = capsys.readouterr().out
+    assert "lenet5_cheap" in shown and "others used up to 1.50 cores" in shown
+    assert "no file is written: the machine was not idle" in shown
 
 
 @pytest.mark.long
@@ -483,16 +501,15 @@ def test_tables_show_every_machine():
     text = capture.get()
     for words in ("1.20", "0.50", "2.50", "1.3 missed", "2 of 3 targets are met"):
         assert words in text
-    other = report_of(busy=True, others=1.5, memory=[])
+    other = report_of(memory=[])
     other["machine"] = {**other["machine"], "processor": "B"}
     page = tables.section([report, other])
     first = "| lenet5_conv | code | 64 | 10.00 (10.00, 10.00) | 12.00 (12.00, 12.00) |"
     assert page.count(first) == 2 and "commit 0123456789ab, 2026-01-01" in page
     assert page.index("A, family 1, model 2") < page.index("B, family 1, model 2")
-    assert page.count(tables.BUSY) == 1
     assert "missed: speed of lenet5_conv, code, batch 64: 1.20 where 1.3" in page
     summary = tables.summary([report])
-    assert "| lenet5_conv | - | 1.20 to 2.00 | - | - | 2 of 3 |" in summary
+    assert "| lenet5_conv | - | 1.20 to 2.00 (0.50) | - | - | 2 of 3 |" in summary
     assert tables.section([]) == tables.summary([]) == tables.NONE
 
 

@@ -74,7 +74,7 @@ def test_what_is_not_measured_alike_is_not_compared(finished, tmp_path, field, v
     assert done.returncode == 1 and re.match("error: runs: (some|of)", done.stderr)
 
 
-RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
+RUN = str(ROOT / "experiments/results/history/frontier/lenet5_layers_k2_r1.json")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
         ([], "error: runs: none given"),
         (["nowhere"], "error: runs: 'nowhere' given"),
         (
-            [str(ROOT / "experiments/results/latency/one_straggler.json")],
+            [str(ROOT / "experiments/results/history/latency/one_straggler.json")],
             "error: runs: '/",
         ),
         (["--failure=2", "nowhere"], "error: failure: 2.0 given"),

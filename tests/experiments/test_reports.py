@@ -1,9 +1,11 @@
 """Reports of runs and sweeps, and the tables that documents show."""
 
+import functools
 import io
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +18,7 @@ from tables import (
     pages,
     result_tables,
     run_report,
+    stored,
     sweep_report,
     sweep_tables,
 )
@@ -23,14 +26,12 @@ from tables import (
 from coded_jax.runs import workdir
 from tests.runs.test_experiment import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = document_sections.documents(ROOT)
 SECTIONS = [
     pytest.param(path, name, id=f"{path.stem}-{name}")
     for path in DOCUMENTS
     for name in markdown.section_names(path.read_text())
 ]
-RESULTS = ROOT / "experiments" / "results"
-OLD = RESULTS / "table5_k2_r1.json"  # of a version without costs
 
 
 @pytest.mark.parametrize("path, name", SECTIONS)
@@ -51,13 +52,17 @@ def test_documents_have_every_section():
     assert {*document_sections.SECTIONS} <= shown
 
 
-def test_a_changed_result_changes_the_section(tmp_path):
-    path = OLD
+def test_a_changed_result_changes_the_section(tmp_path, monkeypatch):
+    before = result_tables.section("table5")
+    folder = tmp_path / "table5"
+    shutil.copytree(stored.folder_of("table5"), folder)
+    path = folder / "table5_k2_r1.json"
     results = json.loads(path.read_text())
-    before = result_tables.section("results", [path])
     results["summary"]["1"]["worst"] += 0.01
-    (tmp_path / path.name).write_text(json.dumps(results))
-    assert result_tables.section("results", [tmp_path / path.name]) != before
+    path.write_text(json.dumps(results))
+    find = functools.partial(stored.folder_of, results=tmp_path)
+    monkeypatch.setattr(stored, "folder_of", find)
+    assert result_tables.section("table5") != before
 
 
 def test_sections_are_made_anew_all_or_none(tmp_path):
@@ -107,7 +112,8 @@ def test_report_row():
     }
     assert line(result_tables.table_5_row("x", results)) == (
         "| 4, 1, 1 | mlp / conv 8 joint | paper | 99.00 | **98.76** | 90.00 "
-        "| 98.76 (90.00) | 100.00 (0.00) | 96.85 | 15 + 0.5 | 7 | 61 s | `x` |"
+        "| 98.76 (90.00) | 100.00 (0.00) | 96.85 | **missed** (no parity, mean) | - "
+        "| 15 + 0.5 | 7 | 61 s | `x` |"
     ).replace("98.76", f"{98.765:.2f}")
     results["config"]["code"] = "mds"
     assert line(result_tables.table_5_row("x", results)).startswith(
@@ -137,17 +143,23 @@ def test_report_of_a_chain():
             "coded_fraction": 0.401,
             "stages": [{"blocks": [1, 2]}, {"blocks": [3, 3]}],
         },
+        "costs": {
+            "code": dict(whole=4.0, encode=1.0, piece=2.0, decode=1.5, uncoded=0.5)
+        },
         "base": {"test_accuracy": 0.926},
         "summary": summary,
         "baselines": {"zero_fill": summary, "no_parity": summary},
     }
     one, two = map(line, result_tables.zoo_rows("x", results))
     assert one == (
-        "| vgg16 x 0.125 | 1-2, 3 (40 % of all work) | 4, 2 | 2x2 | 0.432 | 92.60 "
-        "| 92.60 | 1 | **92.00** | 91.00 | 0.60 | 92.00 (91.00) | 92.00 (91.00) | - "
-        "| `x` |"
+        "| vgg16 x 0.125 | 1-2, 3 (40 % of all work) | 4, 2 | 2x2 | 0.432 | 1.25 "
+        "| 92.60 | 92.60 | 1 | **92.00** | 91.00 | 0.60 | 0.5 **missed** "
+        "| 92.00 (91.00) | 92.00 (91.00) | - | `x` |"
     )
-    assert "| 2 | **90.00** | 80.00 | 2.60 |" in two
+    assert "| 2 | **90.00** | 80.00 | 2.60 | 1.5 **missed** |" in two
+    results["split"]["coded_fraction"] = 0.8  # then twice as much is accepted
+    one, two = map(line, result_tables.zoo_rows("x", results))
+    assert "| 0.60 | 1 met |" in one and "| 2.60 | 3 met |" in two
     results["config"]["base_model"] = "lenet5"
     assert [row[-2] for row in result_tables.zoo_rows("x", results)] == [
         "80.91",
@@ -173,10 +185,16 @@ def test_report_of_groups():
     }
     assert [line(row) for row in result_tables.group_rows(results)] == [
         "| fashion_mnist, vgg16 x 0.125 | 8, 1 | berrut | 90.00 | 90.00 | 1 "
-        "| **85.00** | 89.00 | 88.00 |",
+        "| **85.00** | - | 89.00 | 88.00 |",
         "| fashion_mnist, vgg16 x 0.125 | 8, 1 | uncoded | 90.00 | 90.00 | 1 "
-        "| - | 70.00 | 0.00 |",
+        "| - | - | 70.00 | 0.00 |",
     ]
+    results |= {"dataset": "mnist"}
+    results["config"] |= {"code": "parity_model"}
+    row = line(result_tables.group_rows(results)[0])
+    assert "| **85.00** | 0.01 **missed** |" in row
+    losses["1"]["decoded"] = 0.8999
+    assert "| 0.01 met |" in line(result_tables.group_rows(results)[0])
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +275,7 @@ SWEEP = {
     "cells": ["a", "b", "c", "d"],
     "failed": {"c": "loss: not finite"},
     "seconds": 61.7,
+    "provenance": {"version": "3", "commit": 40 * "a", "date": "2026-01-02T03:04:05"},
 }
 
 
@@ -324,7 +343,8 @@ def test_report_of_a_sweep(sweep, tmp_path):
     )
     assert "| [b](<../sweep/cells/b>) |" in text and 'href="../sweep/cells/b"' in page
     assert "- `c` failed: loss: not finite\n- `d` has not run" in text
-    assert "seed 5, 2 trials each, in 62 s of training and evaluation: `python" in text
+    assert "Seed 5, 2 trials each, in 62 s of training and evaluation: `python" in text
+    assert "version 3 (commit aaaaaaa), 2026-01-02: jax 1, flax 2, Python 3 on" in text
     assert page.count('src="data:image/png;base64,') == 1
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(shown)
@@ -356,7 +376,7 @@ def test_cells_of_the_same_values_have_their_names(sweep):
 
 
 def test_an_ablation_is_shown_as_its_sweep(sweep, monkeypatch):
-    monkeypatch.setattr(document_sections, "RESULTS", sweep.parent)
+    monkeypatch.setattr(stored, "RESULTS", sweep.parent)
     ablations = sweep.parent / "ablations"
     ablations.mkdir()
     sweep.rename(ablations / "kernel")
@@ -394,12 +414,15 @@ def test_a_run_that_is_not_finished_is_told_with_how_to_go_on(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "error: runs: none given, workdirs or --readme accepted"),
+        ([], "error: runs: none given, workdirs of runs or sweeps accepted"),
         (
             ["nowhere"],
             "error: runs: 'nowhere' given, which does not exist; workdirs of finished",
         ),
-        ([RESULTS / "parm_lenet5.json"], "error: output: not given, a folder for the"),
+        (
+            [stored.folder_of("groups") / "parm_lenet5.json"],
+            "error: output: not given, a folder for the",
+        ),
     ],
 )
 def test_script_says_in_one_line_what_is_wrong(arguments, message):

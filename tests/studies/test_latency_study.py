@@ -250,7 +250,7 @@ def test_latency_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
 
 
 def test_choose(tmp_path):
-    runs = sorted((ROOT / "experiments/results/frontier").glob("*_k4_r2.json"))
+    runs = sorted((ROOT / "experiments/results/history/frontier").glob("*_k4_r2.json"))
     arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
     done = run_script("choose", "--target=0.08", *arguments, *runs)
     assert done.returncode == 0, done.stderr

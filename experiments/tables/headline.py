@@ -1,0 +1,75 @@
+"""The one table of the README: a few rows of the tables of results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coded_jax.report.formatting import measure_text, percent
+from tables import markdown, result_tables, stored
+
+ROWS = {
+    "table5": (
+        "table5_k2_r1_systematic",
+        "table5_k4_r2_systematic",
+    ),
+    "networks": (
+        "fashion_lenet5_k4_r2",
+        "fashion_vgg16_k2_r1",
+        "fashion_vgg16_k4_r2",
+        "fashion_resnet18_k4_r2",
+    ),
+}
+
+COLUMNS = (
+    "data, network",
+    "k, r",
+    "lost",
+    "base",
+    "code, mean (worst)",
+    "no parity",
+    "zero-fill",
+    "work",
+    "target",
+)
+
+
+def section() -> str:
+    """Returns the table, how it was measured, and the command of a row."""
+    runs = {
+        name: runs[name]
+        for table, names in ROWS.items()
+        for runs in [result_tables.read(table)]
+        for name in names
+    }
+    rows = [row(results) for results in runs.values()]
+    command = "python experiments/run.py --flagfile=experiments/flags/NAME.flags"
+    names = ", ".join(f"`{name}`" for name in runs)
+    return "\n\n".join(
+        [
+            markdown.table(COLUMNS, rows),
+            f"{stored.origin_text([*runs.values()])} One seed, all test images, all "
+            f"patterns of r losses; a row by `{command}`: {names}.",
+        ]
+    )
+
+
+def row(results: dict[str, Any]) -> list[str]:
+    """Returns the cells of a run, with as many results lost as it has parity pieces."""
+    config, split = results["config"], results["split"]
+    width = config.get("base_width", 1)  # older runs have none
+    lost = str(split["r"])
+    code = results["summary"][lost]
+    table = result_tables.kind(results)
+    rivals = (
+        result_tables.baseline(results, x, lost) for x in ("no_parity", "zero_fill")
+    )
+    return [
+        f"{results['dataset']}, {config['base_model']} x {width:g}",
+        f"{split['k']}, {split['r']}",
+        lost,
+        percent(results["base"]["test_accuracy"]),
+        f"**{measure_text(code, 'mean')}** ({measure_text(code, 'worst')})",
+        *rivals,
+        result_tables.work_text(results),
+        result_tables.target_text(table, results, lost),
+    ]
