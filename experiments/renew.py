@@ -3,7 +3,8 @@ r"""Renews every generated section of README.md and docs, and lists stale result
     python experiments/renew.py          # all tables, from the stored results
     python experiments/renew.py --stale  # results that other code than this has made
 
-The sections are made from `experiments/results`, the code and the settings. A stored
+The sections are made from `experiments/results`, the code and the settings, and so are
+the comments of flagfiles about what to expect. A stored
 result is stale when the code of a module that made it has changed since; comments and
 docstrings do not count. The list says how long each takes to make again, and how.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from absl import flags
 from rich.console import Console
-from tables import document_sections, markdown, stored
+from tables import document_sections, expectations, markdown, stored
 
 from coded_jax.cli.command_line import command, run
 
@@ -32,6 +33,10 @@ def main(argv: list[str]) -> None:
     for path in document_sections.documents(root):
         names = markdown.renew(path, document_sections.section)
         console.print(f"{path.relative_to(root)}: {', '.join(names)}", highlight=False)
+    runs = expectations.stored_runs()
+    paths = sorted(expectations.FLAGS.glob("*.flags"))
+    told = sum(expectations.renew(path, runs) for path in paths)
+    console.print(f"experiments/flags: expected results of {told}", highlight=False)
 
 
 def show_stale(console: Console) -> None:

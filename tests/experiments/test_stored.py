@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tables import frontier_tables, stored, targets
+from tables import expectations, frontier_tables, stored, targets
 
 from coded_jax.runs import sources
 from tests.scripts import run_script
@@ -146,3 +146,17 @@ def test_the_command_lists_stale_results_and_how_to_make_them():
     for row in stale:
         assert any(line.startswith(f"  {row.name}: ") for line in shown)
         assert f"    {row.command}" in lines
+
+
+def test_flagfiles_say_what_their_stored_runs_gave():
+    runs = expectations.stored_runs()
+    flagfiles = sorted(expectations.FLAGS.glob("*.flags"))
+    told = 0
+    for path in flagfiles:
+        text, made = path.read_text(), expectations.lines(path.name, runs)
+        assert bool(made) == (expectations.HEADING in text), path.name
+        assert expectations.renewed_text(text, made) == text
+        told += len(made)
+    assert told >= len(runs)
+    wrong = expectations.renewed_text(text := flagfiles[-1].read_text(), ["#   other"])
+    assert wrong != text and expectations.renewed_text(wrong, made) == text
