@@ -1,10 +1,11 @@
-"""The tests on every set of versions that is supported, and the API reference.
+"""The tests on every set of versions that is supported, and the documentation.
 
 nox              the whole suite on Python 3.11, on 3.13 with the newest jax, and with
                  Colab's versions
 nox -t long      the long tests alone
 nox -t smoke     what depends on versions most, in about a minute each
-nox -s docs      the reference into site/, with every warning an error
+nox -s docs      the documentation into site/, with every warning an error
+nox -s links     whether every link of it to elsewhere is there
 """
 
 import nox
@@ -66,5 +67,12 @@ for name, versions in VERSIONS.items():
 
 @nox.session(tags=["docs"])
 def docs(session: nox.Session) -> None:
-    session.install("-e", ".[all,docs]")
-    session.run("python", "docs/reference.py", "site")
+    session.install("-e", ".[docs]")
+    options = ("-W", "--keep-going", "-n", "-E", "-q")
+    session.run("python", "-m", "sphinx", *options, "docs", "site")
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    session.install("-e", ".[docs]")
+    session.run("python", "-m", "sphinx", "-b", "linkcheck", "-q", "docs", ".nox/links")

@@ -24,7 +24,7 @@ VARIANT = flags.DEFINE_multi_string(
 LONGEST = 120
 
 Options = dict[str, str]
-"""`{flag name: text}` that take the place of the flags of the command line."""
+"""What a cell sets: texts by the names of flags, in the place of the command line's."""
 
 
 def cells_from_flags() -> list[Cell]:

@@ -23,7 +23,7 @@ def parity_model(shape: CodeShape, variables: PyTree) -> Code:
 
     Args:
       shape: the sizes.
-      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
 
     Returns:
       A code with parameters `{"worker": ...}`: the weights of its r networks less the

@@ -40,7 +40,7 @@ def make_code(
     Args:
       code: its name in `CODES`, or a function `CodeShape -> Code`.
       shape: the sizes.
-      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       config: recipe and networks, of codes that have them.
 
     Raises:

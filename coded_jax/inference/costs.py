@@ -71,7 +71,7 @@ def stage_costs(
 
     Args:
       pipeline: the coded inference.
-      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)` of an input.
     """
     costs, shape = [], tuple(image_shape)

@@ -134,7 +134,7 @@ def rival_pipelines(
     Args:
       config: the settings.
       pipeline: of `build_pipeline`.
-      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
 
     Raises:
       ValueError: a baseline cannot be built with these settings.

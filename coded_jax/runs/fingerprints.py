@@ -41,7 +41,7 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
 
     Args:
       pipeline: with the codes.
-      variables: of the base model; arrays or `jax.ShapeDtypeStruct`s.
+      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
     """
     texts, constants = [], []
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)

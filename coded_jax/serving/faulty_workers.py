@@ -181,7 +181,7 @@ class Disturbance:
       workers: the workers.
 
     Attributes:
-      counts: number of `"kill"`s and `"freeze"`s so far.
+      counts: how many workers it has killed and frozen (`"kill"`, `"freeze"`) so far.
     """
 
     def __init__(self, faults: Faults, workers: Sequence[FaultyWorker]) -> None:

@@ -117,7 +117,7 @@ def make_plan(
 
     Args:
       f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
-      variables: arrays or `jax.ShapeDtypeStruct`s.
+      variables: arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)`.
       grid: pieces along height and width; `(k, 1)` splits into strips.
 

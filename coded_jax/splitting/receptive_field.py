@@ -111,7 +111,7 @@ def receptive_field(
 
     Args:
       f_conv: `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
-      variables: arrays or `jax.ShapeDtypeStruct`s; only shapes are looked at.
+      variables: arrays or shapes (`jax.ShapeDtypeStruct`); only shapes are looked at.
       image_shape: `(H, W, C)`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Checkpoints of a training state on a local disk: atomic, checksummed, synchronous.
 
 A checkpoint is an Orbax checkpoint in `<directory>/<step>`, a flat dictionary from the
-path of each leaf to its array, and one more file with a CRC-32 of every file of it.
+path of each leaf to its array, and one more file with a CRC-32 of every file of it::
 
     save(directory, step, state, seconds=elapsed)
     restored = restore(directory, like=state)  # None: start from the beginning
@@ -150,7 +150,8 @@ def restore(directory: str | os.PathLike[str], like: Any) -> Restored | None:
 
     Args:
       directory: as given to `save`; need not exist.
-      like: pytree of arrays or `jax.ShapeDtypeStruct`s, of the saved state's structure.
+      like: pytree of arrays or shapes (`jax.ShapeDtypeStruct`), with the structure of
+        the saved state.
 
     Returns:
       The checkpoint, or None when there is none left. Leaves are bit for bit those
