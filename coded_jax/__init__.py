@@ -4,7 +4,7 @@ An image is split into `k` overlapping pieces, an encoder makes `r` parity piece
 `n = k + r` pieces run through the same frozen `f_conv`, and from any `k` results a
 decoder reconstructs the features that the head classifies.
 
-Letters, used everywhere::
+Letters, used everywhere:
 
     B      batch
     H W C  height, width and channels of an image

@@ -1,7 +1,7 @@
 """Settings that are declared once: default, help, accepted values, form in a flag.
 
 A record is a frozen dataclass whose fields are made by `setting`. Its checks, the flags
-of the command line and the tables of the documentation are all read off these fields::
+of the command line and the tables of the documentation are all read off these fields:
 
     @dataclasses.dataclass(frozen=True)
     class Sizes:

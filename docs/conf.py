@@ -5,16 +5,20 @@ nox -s links   asks every outer link whether it is there
 """
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 import re
 import shutil
 from pathlib import Path
 
 import jax
+from absl import flags
 from flax import linen as nn
 
 import coded_jax
 from coded_jax import settings
+from coded_jax.cli import commands
 
 HERE = Path(__file__).parent
 
@@ -114,6 +118,13 @@ def describe_fields(app, what, name, value, options, lines):
             lines += [f"  {field}: {text}" for field, text in fields.items()]
 
 
+def show_code(app, what, name, value, options, lines):
+    """Makes a literal block of what a module's docstring indents by four spaces."""
+    if what == "module":
+        text = re.sub(r"(?m)^(?=\S)(.*\n)\n(?= {4}\S)", r"\1\n::\n\n", "\n".join(lines))
+        lines[:] = text.split("\n")
+
+
 def keep_colons(app, what, name, value, options, lines):
     """Keeps napoleon from taking what stands before a colon for a type."""
     if what in ("attribute", "data", "property"):
@@ -138,11 +149,22 @@ def show_public_face() -> None:
         getattr(coded_jax, name).__module__ = "coded_jax"
 
 
+def import_commands() -> None:
+    """Imports all commands, of which a process has one, since they share flags."""
+    for command in pkgutil.iter_modules(commands.__path__):
+        before = set(flags.FLAGS)
+        importlib.import_module(f"{commands.__name__}.{command.name}")
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
+
+
 def setup(app):
+    import_commands()
     show_public_face()
     copy_notebooks()
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", describe_fields, priority=400)
+    app.connect("autodoc-process-docstring", show_code, priority=400)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.connect("autodoc-skip-member", skip_member)
     app.connect("autodoc-process-signature", shorten_signature)

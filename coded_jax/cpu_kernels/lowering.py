@@ -2,7 +2,7 @@
 
 Programs stay what they are: whoever traces them, splits, counts and exports them, or
 compiles them for an accelerator, sees `conv_general_dilated` and max pooling. Only
-where JAX lowers a program to run it on a CPU, its rules for these are replaced::
+where JAX lowers a program to run it on a CPU, its rules for these are replaced:
 
     convolutions of float32     by oneDNN, see `library` and `convolution`
     such with bias and ReLU     likewise, see `layer`

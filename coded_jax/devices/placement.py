@@ -1,6 +1,6 @@
 """Spreads encoding, `f_conv` and decoding over the devices of a mesh.
 
-Encoding, decoding and the head are divided over the batch, `f_conv` over the pieces::
+Encoding, decoding and the head are divided over the batch, `f_conv` over the pieces:
 
     before f_conv   [n, B/(p*d), h, w, C] on each device    all pieces of its images
     all-to-all      [n/p, B/d, h, w, C]                     its pieces of more images

@@ -2,7 +2,7 @@
 
 Flax's own keeps the input, the input less its mean, and their products. Here the
 gradient is written out, of Ioffe and Szegedy 2015: with `N` values of a channel in the
-batch, `z = (x - mean) / sqrt(var + epsilon)` and the gradient `g` of the outputs::
+batch, `z = (x - mean) / sqrt(var + epsilon)` and the gradient `g` of the outputs,
 
     dx = scale / sqrt(var + epsilon) (g - sum(g) / N - z sum(g z) / N)
 

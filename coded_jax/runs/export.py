@@ -1,12 +1,10 @@
 """A trained coded inference as one file that runs without this package.
 
-::
-
     model = coded_jax.load("runs/quickstart")
     export.save(model, "coded.bin")
 
 The file holds StableHLO with the parameters in it, as `jax.export` writes it: for any
-batch size, and for all platforms at once. Whoever runs it needs JAX and flatbuffers::
+batch size, and for all platforms at once. Whoever runs it needs JAX and flatbuffers:
 
     with open("coded.bin", "rb") as file:
         coded = jax.export.deserialize(bytearray(file.read()))

@@ -1,7 +1,5 @@
 """The programs of a coded inference that is spread over workers.
 
-::
-
     encode_images   images -> queries of the first coded stage      front end
     compute         a query -> its share                            one worker
     decode_stage    shares that arrived -> queries of the next      front end

@@ -1,7 +1,7 @@
 """Checkpoints of a training state on a local disk: atomic, checksummed, synchronous.
 
 A checkpoint is an Orbax checkpoint in `<directory>/<step>`, a flat dictionary from the
-path of each leaf to its array, and one more file with a CRC-32 of every file of it::
+path of each leaf to its array, and one more file with a CRC-32 of every file of it.
 
     save(directory, step, state, seconds=elapsed)
     restored = restore(directory, like=state)  # None: start from the beginning
