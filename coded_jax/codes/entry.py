@@ -14,8 +14,8 @@ class CodeEntry(NamedTuple):
 
     Attributes:
       make: `(shape, variables, config) -> Code`, with the variables of the base model
-        (arrays, or `jax.ShapeDtypeStruct` for their shapes), and the recipe and networks
-        of learned codes in `config`.
+        (arrays, or `jax.ShapeDtypeStruct` for their shapes), and the recipe and
+        networks of learned codes in `config`.
       trained: whether its results depend on a training.
       label: its name in tables, a format with the fields `code`, `recipe`, `encoder`
         and `decoder`; networks with their width, where one is set.
