@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from coded_jax.runs.progress import LiveTable, add_row, begin_at
+from coded_jax.runs.progress import LiveTable, add_row, begin_at, duration_text
 from coded_jax.runs.workdir import METRICS, write_atomically
 from coded_jax.training.loop import BY_LOST, SCORE, Observer
 from coded_jax.types import PyTree
@@ -55,6 +55,8 @@ class PhaseLog(Observer, AbstractContextManager):
         self._picture = picture
         self._prints = table.disable and table.prints
         self._row = add_row(table, phase, steps)
+        self._begun = time.monotonic()
+        self._starting = True  # until the first metrics, as the programs are compiled
         self._events = _event_writer(folder / "events" / phase)
         self._latest: dict[str, float] = {}
         self._print_time = self._log_time = time.monotonic()
@@ -90,13 +92,19 @@ class PhaseLog(Observer, AbstractContextManager):
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(f"{self._phase}/{name}", value, step)
+        if self._starting:
+            self._starting = False
+            self._table.update(self._row, starting=now - self._begun)
+            begin_at(self._table, self._row, step)
         self._latest.update(metrics)
         self._table.update(self._row, completed=step, **_cells(self._latest))
         overdue = now - self._print_time > QUIET_SECONDS
         if self._prints and (step == self._steps or overdue):
             self._print_time = now
             values = "  ".join(f"{name} {x:.4g}" for name, x in self._latest.items())
-            self._print(f"step {step}/{self._steps}  {values}")
+            left = self._table.tasks[self._row].time_remaining
+            wait = f", about {duration_text(left)} left" if left else ""
+            self._print(f"step {step} of {self._steps}{wait}  {values}")
 
     def end_epoch(self, step: int, params: PyTree) -> None:
         """Draws the images that the parameters reconstruct."""
@@ -107,7 +115,8 @@ class PhaseLog(Observer, AbstractContextManager):
         self._log_time = time.monotonic()
 
     def _print(self, line: str) -> None:
-        self._table.console.print(f"{self._phase}: {line}", highlight=False)
+        title = self._table.title(self._row)
+        self._table.console.print(f"{title}: {line}", highlight=False)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._events is not None:
@@ -119,11 +128,11 @@ def _cells(latest: dict[str, float]) -> dict[str, Any]:
     by_lost = []
     while (name := BY_LOST.format(len(by_lost))) in latest:
         by_lost.append(f"{100 * latest[name]:.2f}")
-    score = latest.get(SCORE)
+    if not by_lost and SCORE in latest:
+        by_lost = [f"{100 * latest[SCORE]:.2f}"]
     return {
         "loss": f"{latest['loss']:.4g}",
-        "score": "" if score is None else f"{100 * score:.2f}",
-        "by_lost": " ".join(by_lost),
+        "score": " ".join(by_lost),
         "rate": f"{latest['learning_rate']:.2g}",
         "speed": f"{latest.get('images_per_second', 0):,.0f}",
     }

@@ -329,7 +329,8 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def start(cache):
-    return functools.partial(Script, "run", *FLAGS, f"--compilation_cache={cache}")
+    script = "experiments/run.py"
+    return functools.partial(Script, script, *FLAGS, f"--compilation_cache={cache}")
 
 
 def metrics_of(path):

@@ -11,15 +11,21 @@ Run the same command again to resume. Later flags win, so a variant of a flagfil
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
 from rich.console import Console
 
 from coded_jax.cli.command_line import command, command_text
 from coded_jax.cli.run_flags import WORKDIR, prepare_from_flags
 from coded_jax.devices import processes, startup
-from coded_jax.report import run_figures, run_tables
+from coded_jax.report import run_figures, run_overview, run_tables
 from coded_jax.runs import experiment
+from coded_jax.runs.progress import live_table
 from coded_jax.training import loop
+
+PREPARING = (
+    "preparing data, network and pieces (the first time also fast kernels, 10 s)"
+)
 
 
 @command(errors=(loop.NonFiniteError, OSError), resumes=True)
@@ -27,13 +33,21 @@ def main(argv: list[str]) -> None:
     """Runs the experiment of the flags, and prints its outcome."""
     imports = time.process_time()  # of one thread, so far
     startup.run_one_by_one()
-    prepared = prepare_from_flags()
-    results = experiment.run(prepared, command=command_text())
-    if not processes.is_lead():
+    progress, console = Console(stderr=True), Console()
+    with progress.status(PREPARING):
+        prepared = prepare_from_flags()
+    lead, folder, phases = processes.is_lead(), WORKDIR.value, {}
+    if lead:
+        phases = run_overview.phases(prepared)
+        for line in run_overview.opening(prepared, folder):
+            progress.print(line, highlight=False)
+    with live_table(progress, phases=phases) if lead else nullcontext() as table:
+        results = experiment.run(prepared, progress=table, command=command_text())
+    if not lead:
         return
-    console = Console()
     try:
-        run_figures.draw(prepared.folder, results)
+        with progress.status("drawing figures"):
+            run_figures.draw(prepared.folder, results)
     except ImportError as error:
         console.print(str(error))
     console.print(run_tables.tables(results), highlight=False)
@@ -41,7 +55,9 @@ def main(argv: list[str]) -> None:
     console.print(f"seconds: {times_text(timing['seconds'])}", highlight=False)
     start_up = times_text({"imports": imports, **timing["start_up"]})
     console.print(f"of start-up: {start_up}", highlight=False)
-    console.print(f"all of it is in {WORKDIR.value}", highlight=False)
+    console.print(f"all of it is in {folder}; to try next:", highlight=False)
+    for line in run_overview.closing(results, folder):
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
 
 
 def times_text(seconds: dict[str, float]) -> str:

@@ -1,0 +1,118 @@
+"""A run in plain words: what it is going to do, its phases, and what to try next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from coded_jax.codes import LEARNED
+from coded_jax.report.formatting import stages_text
+from coded_jax.report.run_tables import works
+from coded_jax.runs.prepare import Experiment
+from coded_jax.runs.progress import Planned
+from coded_jax.runs.regime import BASE, regime_of
+from coded_jax.runs.workdir import phase_of
+from coded_jax.training.steps import steps_per_call
+
+ENOUGH = {
+    "any_k": "any {k} results are enough",
+    "one_of_each": "one copy of each piece is enough",
+    "all_data": "all {k} pieces are needed",
+}
+"""What suffices for an answer, by the name of a code's quorum."""
+CHEAP = "--encoder=linear --decoder_width=32"
+"""Sums of the pieces, and a narrow decoder, in the place of two MLPs."""
+
+
+def opening(prepared: Experiment, folder: str) -> list[str]:
+    """Returns three lines on the data, the code and the folder of a run.
+
+    Args:
+      prepared: from `prepare`.
+      folder: its workdir, as it was given.
+    """
+    config, data, pipeline = prepared.config, prepared.dataset, prepared.pipeline
+    parts = (data.train, data.validation, data.test)
+    train, validation, test = (f"{len(part.labels):,}" for part in parts)
+    k, r, stages = config.k, config.r, [stage.blocks for stage in pipeline.stages]
+    made = f"{r} parity {'piece is' if r == 1 else 'pieces are'} made"
+    of = f"each image is split into {k} pieces"
+    if pipeline.separate:
+        of, made = f"{k} images are coded together", made.replace("piece", "image")
+    elif config.stages:
+        of += f" (anew before blocks {stages_text(stages)})"
+    enough = ENOUGH[pipeline.stages[0].code.quorum.name].format(k=k)
+    devices = pipeline.mesh.size if pipeline.mesh else 1
+    here = ""
+    if devices < config.n:
+        kind = jax.default_backend().upper()
+        here = f" (here {devices} {kind} in their place)"
+    state = "a new run: Ctrl-C stops it, and the same command goes on"
+    if prepared.resumed:
+        state = "it goes on with what is there already"
+    return [
+        f"{data.name}: {train} images to train on, {validation} to choose the epoch "
+        f"by, {test} to test; network {config.base_model}",
+        f"{of}, {made}, {config.n} devices compute{here}; {enough}",
+        f"folder {folder}; {state}",
+    ]
+
+
+def phases(prepared: Experiment) -> dict[str, Planned]:
+    """Returns the phases that a run is going to have, by name, in their order."""
+    config, planned = prepared.config, {}
+    if prepared.variables is None:
+        regime = regime_of(config, BASE)
+        steps = regime.steps(len(prepared.dataset.train.labels))
+        planned[BASE] = Planned(steps, steps * regime.batch_size)
+    examples = len(prepared.examples.train.labels)
+    for name in filter(lambda name: _is_trained(prepared, name), prepared.pipelines):
+        regime = regime_of(config, name)
+        steps = regime.steps(examples)
+        images = steps * regime.batch_size * prepared.pipeline.images_per_input
+        for phase in _seeds(name, config.seeds):
+            planned[phase] = Planned(steps, images)
+    planned["evaluation"] = Planned(len(prepared.pipelines), 0)
+    return planned
+
+
+def _is_trained(prepared: Experiment, name: str) -> bool:
+    pipeline = prepared.pipelines[name]
+    params = jax.eval_shape(pipeline.init, jax.random.key(0))
+    constant = all(stage.code.constants for stage in pipeline.stages)
+    return bool(jax.tree.leaves(params)) and not constant
+
+
+def _seeds(name: str, seeds: int) -> list[str]:
+    """Returns the phases of a code; an accelerator trains all seeds in one."""
+    if seeds > 1 and steps_per_call() > 1:
+        return [f"{name}_0-{seeds - 1}"]
+    return [phase_of(name, seed) for seed in range(seeds)]
+
+
+def closing(results: dict[str, Any], folder: str) -> list[str]:
+    """Returns what to try after a run, each a command with what it is for.
+
+    Args:
+      results: the content of `results.json`.
+      folder: its workdir, as it was given.
+    """
+    lines = []
+    if Path("experiments/report.py").is_file():
+        lines.append(f"a page with figures: python experiments/report.py {folder}")
+    lines.append(
+        "answers without device 1, in Python: "
+        f"coded_jax.load({folder!r}).classify(images, lost=[1])"
+    )
+    config, work = results["config"], works(results)
+    networks = (config["code"], config["encoder"], config["decoder"])
+    if networks == (LEARNED, "mlp", "mlp") and work[LEARNED] >= 1:
+        words = shlex.split(results["command"])
+        command = shlex.join(x for x in words if not x.startswith("--workdir="))
+        lines.append(
+            f"a code that costs less: {command} {CHEAP} --workdir={folder}_cheap"
+        )
+    return lines
