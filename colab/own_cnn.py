@@ -27,6 +27,8 @@
 
 # %%
 REPOSITORY = "https://github.com/coded-jax/coded_jax"
+# Not published yet. Until it is, open this notebook in a clone that is installed
+# (pip install -e '.[notebooks]'); the package is then found, and nothing is fetched.
 
 import os
 import subprocess

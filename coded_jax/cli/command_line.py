@@ -53,7 +53,7 @@ def command(
     return decorate
 
 
-def run(main: Main, argv: Sequence[str] | None = None) -> None:
+def run(main: Main, argv: list[str] | None = None) -> None:
     """Parses the flags, and runs a command.
 
     Args:

@@ -52,7 +52,7 @@ def example() -> tuple[np.ndarray, int]:
     require("image_shape", IMAGE_SHAPE.value, accepted, "HxWxC")
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     radius = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) / max(shape[:2])
-    rings = np.uint8(127 + 100 * np.cos(30 * radius))
+    rings = (127 + 100 * np.cos(30 * radius)).astype(np.uint8)
     return np.repeat(rings[..., None], shape[2], axis=2), CLASSES.value
 
 

@@ -13,6 +13,7 @@ import contextlib
 import signal
 import socket
 import time
+from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -71,7 +72,7 @@ def finish_run() -> None:
 def start() -> serving.Service:
     """Starts the service that the flags describe, ready to answer."""
     engine = runtime_flags.ENGINE.value
-    options = {flag.name: flag.value for flag in runtime_flags.OPTIONS}
+    options: dict[str, Any] = {flag.name: flag.value for flag in runtime_flags.OPTIONS}
     if "devices" in serving.ENGINES[engine].accepts:
         options["devices"] = run_flags.DEVICES.value
     return serving.serve(
