@@ -57,7 +57,9 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
+highlight_language = "text"  # of what docstrings indent
 # Of other libraries there is no inventory at hand: their types are names alone.
 nitpick_ignore_regex = [("py:.*", r"(?!coded_jax\.).*")]
 
