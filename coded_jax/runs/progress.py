@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 
 def progress_bars(console: Console) -> Progress:
@@ -174,7 +175,7 @@ class LiveTable(Progress):
         """Yields the table, and below it the time of all phases if they are known."""
         yield self.make_tasks_table(self.tasks)
         if self._phases:
-            yield self._time_text()
+            yield Text(self._time_text())
 
     def _time_text(self) -> str:
         spent = duration_text(time.monotonic() - self._begun)

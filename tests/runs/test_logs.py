@@ -119,7 +119,8 @@ def test_the_phases_of_a_run_are_known_from_the_start(tmp_path, monkeypatch):
     now = [0.0]
     sizes = {"base": Planned(100, 6400), "code": Planned(200, 12800)}
     phases = {**sizes, "no_parity": Planned(200, 12800), "evaluation": Planned(3, 0)}
-    with live_table(console(True), phases=phases) as table:
+    screen = console(True)
+    with live_table(screen, phases=phases) as table:
         table.get_time = lambda: now[0]
         titles = [task.description for task in table.tasks]
         assert titles[0] == "1 of 4: training the network"
@@ -138,10 +139,14 @@ def test_the_phases_of_a_run_are_known_from_the_start(tmp_path, monkeypatch):
 
         *_, last = (table.time_left() for step in log_phase("base", 5, 0.5))
         assert last == (pytest.approx(400 * 0.5), True)  # a code may be slower
+        table.refresh()
+        assert "s so far, at least 3 min left" in screen.file.getvalue()
         left = {step: table.time_left() for step in log_phase("code", 7, 2.0)}
         assert left[50] == (pytest.approx(150 * 2 + 200 * 2), False)
         assert left[200] == (pytest.approx(200 * 2), False)
-        assert len(table.tasks) == 4
+        table.refresh()
+        assert "s so far, about 7 min left" in screen.file.getvalue()
+        assert "took 6 min" in screen.file.getvalue() and len(table.tasks) == 4
 
 
 def test_tensorboard_has_metrics_and_pictures(tmp_path):
