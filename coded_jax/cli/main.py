@@ -29,6 +29,7 @@ COMMANDS = {
         ("--flagfile=quickstart.flags",),
     ),
     "run": Command("run", "trains a CNN and a code, and tries every loss of devices"),
+    "sweep": Command("sweep", "runs experiments that differ in a few flags: ablations"),
     "plan": Command("plan", "shows how images are split; trains nothing"),
     "serve": Command("serve", "answers over HTTP, with a worker for every piece"),
     "export": Command(

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from coded_jax import settings
 from coded_jax.codes import CodeConfig
-from coded_jax.report import run_tables
+from coded_jax.report import run_tables, sweep_tables
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.runs.sweep_table import SWEEP
 from coded_jax.training.config import TrainConfig
@@ -29,7 +29,7 @@ from tables import (
     modules,
     result_tables,
     stored,
-    sweep_tables,
+    sweep_report,
 )
 from tables.finished_runs import read_results
 
@@ -132,4 +132,4 @@ def section(name: str) -> str:
         names = ", ".join([*SECTIONS, *ablations])
         raise ValueError(f"readme: a section {name!r} given, {names} accepted")
     sweep = sweep_tables.read(ablations[name])
-    return stored.with_history(sweep_tables.section(sweep), folder, [sweep.content])
+    return stored.with_history(sweep_report.section(sweep), folder, [sweep.content])

@@ -1,15 +1,22 @@
-"""The report of a sweep."""
+"""The report of a sweep, and its section of a document."""
 
 from __future__ import annotations
 
 import os
+import statistics
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 
-from tables import sweep_tables
+from coded_jax.report import canvas, sweep_tables
+from coded_jax.report.sweep_tables import Sweep
+from tables import stored
 from tables.markdown import table
 from tables.pages import Page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def report(path: Path, folder: Path) -> Group:
@@ -29,17 +36,78 @@ def report(path: Path, folder: Path) -> Group:
     headings, rows = sweep_tables.columns(sweep)
     links = [_link(path, folder, cell.name) for cell in sweep.cells]
     linked = [[*row, link] for row, link in zip(rows, links, strict=True)]
-    missing, setup = sweep_tables.missing(sweep), sweep_tables.setup(sweep)
+    left_out, made_by = missing(sweep), setup(sweep)
     page = Page(folder, f"Sweep {path.resolve().name}")
-    page.add(setup)
+    page.add(made_by)
     if sweep.cells:
         page.add("## Cells", table([*headings, "folder"], linked))
-        page.draw("cells", "accuracy by cell", lambda: sweep_tables.figure(sweep))
-    page.add(*(["## Cells without results", missing] if missing else []))
+        page.draw("cells", "accuracy by cell", lambda: figure(sweep))
+    page.add(*(["## Cells without results", left_out] if left_out else []))
     page.write()
-    return Group(sweep_tables.terminal(sweep), *([missing] if missing else []), setup)
+    lines = [left_out, made_by] if left_out else [made_by]
+    return Group(sweep_tables.terminal(sweep), *lines)
 
 
 def _link(path: Path, folder: Path, cell: str) -> str:
     """Returns a link to a cell's folder from that of the report."""
     return f"[{cell}](<{os.path.relpath(path / 'cells' / cell, folder)}>)"
+
+
+def missing(sweep: Sweep) -> str:
+    """Returns the cells without results, a line each."""
+    errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
+    return "\n".join(
+        f"- `{name}` failed: {errors[name]}"
+        if name in errors
+        else f"- `{name}` has not run"
+        for name in sweep.content["cells"]
+        if name not in finished
+    )
+
+
+def setup(sweep: Sweep) -> str:
+    """Returns machine, seeds, time and command of the measurements."""
+    command = f"`{sweep.content['command']}`"
+    rows = [row for cell in sweep.cells for own in cell.trials.values() for row in own]
+    if not rows:
+        return f"No cell has finished: {command}"
+    seeds = ", ".join(sorted({row["seed"] for row in rows}))
+    trials = len({row["trial"] for row in rows})
+    return (
+        f"{stored.origin_text([sweep.content])} Seed {seeds}, {trials} "
+        f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
+        f"of training and evaluation: {command}"
+    )
+
+
+def section(sweep: Sweep) -> str:
+    """Returns the table, what is missing from it, and how it was measured."""
+    parts = [table(*sweep_tables.columns(sweep)), missing(sweep), setup(sweep)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def figure(sweep: Sweep) -> Figure:
+    """Draws mean and worst accuracy of every cell with the most lost results.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    cells = sweep.cells
+    drawn = canvas.new_figure(3 + 0.6 * len(cells), 4.5)
+    axes = drawn.add_subplot()
+    places = range(len(cells))
+    for measure, marker in (("mean", "o"), ("worst", "v")):
+        by_cell = [cell.of(cell.code, cell.most, measure) for cell in cells]
+        means = [100 * statistics.fmean(values) for values in by_cell]
+        deviations = [100 * statistics.stdev(v) if len(v) > 1 else 0 for v in by_cell]
+        axes.errorbar(places, means, deviations, fmt=marker, capsize=3, label=measure)
+    bases = [cell.of(cell.code, cell.most, "base_accuracy")[0] for cell in cells]
+    axes.plot(places, [100 * base for base in bases], "k_", ms=18, label="base")
+    axes.set_xticks(places, [sweep_tables.label(cell, sweep) for cell in cells])
+    axes.tick_params(axis="x", rotation=90)
+    axes.set_xlim(-0.7, len(cells) - 0.3)
+    varied = ", ".join(sweep_tables.varied(sweep.content))
+    axes.set(xlabel=varied, ylabel="test accuracy, %")
+    axes.grid(alpha=0.3)
+    drawn.legend(loc="outside right upper")
+    return drawn

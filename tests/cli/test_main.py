@@ -78,7 +78,7 @@ def test_scripts_are_the_same_commands(name):
     assert run_script(name, "--help").stdout == run_command(name, "--help").stdout
     text = (ROOT / f"experiments/{name}.py").read_text()
     assert f"from coded_jax.cli.commands.{name} import main\n" in text
-    assert "flags" not in text  # nothing of its own
+    assert "absl" not in text and "def " not in text  # nothing of its own
 
 
 def test_quick_start_from_an_empty_folder(tmp_path):

@@ -20,9 +20,9 @@ from tables import (
     run_report,
     stored,
     sweep_report,
-    sweep_tables,
 )
 
+from coded_jax.report import sweep_tables
 from coded_jax.runs import workdir
 from tests.runs.test_experiment import ROOT
 
@@ -349,7 +349,7 @@ def test_report_of_a_sweep(sweep, tmp_path):
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(shown)
     assert "79.00 ± 1.41 (69.00 ± 1.41)" in console.export_text()
-    (axes,) = sweep_tables.figure(sweep_tables.read(sweep)).axes
+    (axes,) = sweep_report.figure(sweep_tables.read(sweep)).axes
     drawn = {container.get_label(): container.lines[0] for container in axes.containers}
     drawn |= {curve.get_label(): curve for curve in axes.lines}
     means, worst, base = (drawn[x].get_ydata() for x in ("mean", "worst", "base"))

@@ -11,11 +11,11 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-import sweep
 from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
 
+from coded_jax.cli.commands import sweep
 from coded_jax.runs import experiment, sweeps, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
 
-from coded_jax.report import canvas, frontier
+from coded_jax.report import frontier
 from coded_jax.report.formatting import with_deviation
 from coded_jax.runs.sweep_table import SWEEP, TABLE
-from tables import markdown, stored
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -78,14 +73,14 @@ def _cell(name: str, rows: list[Row], content: dict[str, Any]) -> Cell | None:
     first, trials = own[0], {}
     for row in own:
         trials.setdefault((row["method"], row["lost"]), []).append(row)
-    values = {f: first[f] or "" for f in _varied(content) if f in first}
+    values = {f: first[f] or "" for f in varied(content) if f in first}
     code = first["code"]
     lost_counts = [lost for method, lost in trials if method == code]
     most = max(lost for lost in lost_counts if lost <= int(first["r"]))
     return Cell(name, values, code, most, trials)
 
 
-def _varied(content: dict[str, Any]) -> list[str]:
+def varied(content: dict[str, Any]) -> list[str]:
     """Returns the flags of the grid and of the variants, each once."""
     words = [word for text in content["variants"] for word in shlex.split(text)]
     flags = [word.lstrip("-").partition("=")[0] for word in words if word[0] == "-"]
@@ -115,7 +110,7 @@ def mean_and_worst(cell: Cell, method: str, lost: int) -> str:
 def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Returns headings, and a row for each cell."""
     cells = sweep.cells
-    flags = [f for f in _varied(sweep.content) if any(f in c.values for c in cells)]
+    flags = [f for f in varied(sweep.content) if any(f in c.values for c in cells)]
     named = len({tuple(cell.values.items()) for cell in cells}) < len(cells)
     lost = sorted({l for c in cells for method, l in c.trials if method == c.code})
     rivals = [
@@ -151,62 +146,3 @@ def terminal(sweep: Sweep) -> Table:
     for row in rows:
         table.add_row(*(row[i] for i in kept))
     return table
-
-
-def missing(sweep: Sweep) -> str:
-    """Returns the cells without results, a line each."""
-    errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
-    return "\n".join(
-        f"- `{name}` failed: {errors[name]}"
-        if name in errors
-        else f"- `{name}` has not run"
-        for name in sweep.content["cells"]
-        if name not in finished
-    )
-
-
-def setup(sweep: Sweep) -> str:
-    """Returns machine, seeds, time and command of the measurements."""
-    command = f"`{sweep.content['command']}`"
-    rows = [row for cell in sweep.cells for own in cell.trials.values() for row in own]
-    if not rows:
-        return f"No cell has finished: {command}"
-    seeds = ", ".join(sorted({row["seed"] for row in rows}))
-    trials = len({row["trial"] for row in rows})
-    return (
-        f"{stored.origin_text([sweep.content])} Seed {seeds}, {trials} "
-        f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
-        f"of training and evaluation: {command}"
-    )
-
-
-def section(sweep: Sweep) -> str:
-    """Returns the table, what is missing from it, and how it was measured."""
-    parts = [markdown.table(*columns(sweep)), missing(sweep), setup(sweep)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def figure(sweep: Sweep) -> Figure:
-    """Draws mean and worst accuracy of every cell with the most lost results.
-
-    Raises:
-      ImportError: matplotlib is missing.
-    """
-    cells = sweep.cells
-    drawn = canvas.new_figure(3 + 0.6 * len(cells), 4.5)
-    axes = drawn.add_subplot()
-    places = range(len(cells))
-    for measure, marker in (("mean", "o"), ("worst", "v")):
-        by_cell = [cell.of(cell.code, cell.most, measure) for cell in cells]
-        means = [100 * statistics.fmean(values) for values in by_cell]
-        deviations = [100 * statistics.stdev(v) if len(v) > 1 else 0 for v in by_cell]
-        axes.errorbar(places, means, deviations, fmt=marker, capsize=3, label=measure)
-    bases = [cell.of(cell.code, cell.most, "base_accuracy")[0] for cell in cells]
-    axes.plot(places, [100 * base for base in bases], "k_", ms=18, label="base")
-    axes.set_xticks(places, [label(cell, sweep) for cell in cells])
-    axes.tick_params(axis="x", rotation=90)
-    axes.set_xlim(-0.7, len(cells) - 0.3)
-    axes.set(xlabel=", ".join(_varied(sweep.content)), ylabel="test accuracy, %")
-    axes.grid(alpha=0.3)
-    drawn.legend(loc="outside right upper")
-    return drawn

@@ -1,0 +1,110 @@
+r"""Runs one experiment for every combination of some flags, and makes one table of all.
+
+    python -m coded_jax sweep --flagfile=ablation_dilation.flags
+
+A sweep's flagfile has the flags of an experiment, and what varies:
+
+    --vary=decoder=mlp conv            a flag and its values; all combinations
+    --variant=--k=2 --r=1              flags that go together
+
+All cells share one base model (one for each setting of it that varies). Run the same
+command again to resume: finished cells are skipped, failed ones are tried again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from absl import flags
+from rich.console import Console
+
+from coded_jax.checks import require
+from coded_jax.cli import run_flags
+from coded_jax.cli.command_line import command, command_text
+from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
+from coded_jax.devices import startup
+from coded_jax.report import sweep_progress, sweep_tables
+from coded_jax.runs import sweeps, workdir
+from coded_jax.runs.places import absolute
+from coded_jax.runs.progress import LiveTable
+from coded_jax.runs.sweeps import Cell, CellResult, Sweep
+
+JOBS = flags.DEFINE_integer(
+    "jobs", None, "cells at the same time, each in a process of its own, with Ray"
+)
+ADDRESS = flags.DEFINE_string(
+    "address", None, "host:port of a Ray cluster; one of this machine if not given"
+)
+
+
+def sweep_from_flags(cells: list[Cell]) -> Sweep:
+    """Returns the sweep, and makes its folder.
+
+    Raises:
+      ValueError: a flag is out of range, the folder cannot be written to, or the cells
+        need other base models than the one whose folder was given.
+    """
+    base_dir, coordinator = run_flags.BASE_DIR.value, run_flags.COORDINATOR.value
+    bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
+    if base_dir is not None and len(bases) > 1:
+        raise ValueError(
+            f"base_dir: {base_dir!r} given, none accepted where cells need "
+            f"{len(bases)} base models"
+        )
+    if coordinator is not None:
+        raise ValueError(
+            f"coordinator: {coordinator!r} given, none accepted: a sweep's cells run "
+            "in one process, or with --jobs in several"
+        )
+    require("jobs", JOBS.value, JOBS.value is None or JOBS.value >= 1, "1 or more")
+    if ADDRESS.value is not None and JOBS.value is None:
+        raise ValueError("jobs: not given, 1 or more accepted with an address")
+    folder = absolute(run_flags.WORKDIR.value)
+    if (folder / workdir.FLAGS).exists():
+        raise ValueError(f"workdir: {str(folder)!r} given, which holds a single run")
+    workdir.make_folder(folder)
+    return Sweep(
+        places=run_flags.places_from_flags()._replace(workdir=folder),
+        command=command_text(),
+        cells=cells,
+        vary=varied(),
+        variants=VARIANT.value,
+    )
+
+
+def run_cells(
+    cells: list[Cell], sweep: Sweep, progress: LiveTable
+) -> Iterator[CellResult]:
+    """Runs cells in this process, or in processes of their own."""
+    if JOBS.value is None:
+        return sweeps.run_in_turn(cells, sweep, progress)
+    from coded_jax.studies.ray_sweep import run_with_ray
+
+    return run_with_ray(cells, sweep, JOBS.value)
+
+
+@command(resumes=True)
+def main(argv: list[str]) -> None:
+    """Runs the cells that are not finished, and prints the table of all."""
+    console = Console()
+    cells = cells_from_flags()
+    sweep = sweep_from_flags(cells)
+    sweeps.require_same_flags(sweep)
+    left = [sweeps.finished(cell, sweep) for cell in cells]
+    finished = [result for result in left if result]
+    if len(finished) < len(cells) and JOBS.value is not None:
+        from coded_jax.devices import cluster
+
+        cluster.connect(ADDRESS.value, JOBS.value)
+    startup.run_one_by_one()
+    run_flags.start_jax()
+    results = sweep_progress.run(sweep, finished, run_cells, console)
+    failed = [result.cell.name for result in results if result.results is None]
+    if len(failed) < len(cells):
+        console.print(sweep_tables.terminal(sweep_tables.read(sweep.folder)))
+    folder = f"all of it is in {sweep.folder}"
+    console.print(folder, highlight=False, soft_wrap=True)
+    if failed:
+        names = ", ".join(failed)
+        sys.exit(f"error: {len(failed)} of {len(cells)} cells failed: {names}")
