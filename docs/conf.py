@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -129,8 +130,8 @@ def show_code(app, what, name, value, options, lines):
 
 def keep_colons(app, what, name, value, options, lines):
     """Keeps napoleon from taking what stands before a colon for a type."""
-    if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = f": {lines[0]}"  # an empty one
 
 
 def skip_member(app, what, name, value, skip, options):
@@ -151,6 +152,15 @@ def show_public_face() -> None:
         getattr(coded_jax, name).__module__ = "coded_jax"
 
 
+def show_modules() -> None:
+    """Makes a module known by its name where a package has a function of that name."""
+    for module in pkgutil.walk_packages(coded_jax.__path__, "coded_jax."):
+        package, _, name = module.name.rpartition(".")
+        if package != "coded_jax":
+            child = importlib.import_module(module.name)
+            setattr(sys.modules[package], name, child)
+
+
 def import_commands() -> None:
     """Imports all commands, of which a process has one, since they share flags."""
     for command in pkgutil.iter_modules(commands.__path__):
@@ -162,6 +172,7 @@ def import_commands() -> None:
 
 def setup(app):
     import_commands()
+    show_modules()
     show_public_face()
     copy_notebooks()
     # Before napoleon, whose priority is 500.

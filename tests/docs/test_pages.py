@@ -23,6 +23,7 @@ NOT_RUN = {
     "docs/guides/serve.md": 1,
     "docs/guides/train.md": 2,
     "docs/latency.md": 1,
+    "docs/notebooks/index.md": 1,
 }
 """How many blocks of a page nobody runs here; each says why."""
 COLAB = ROOT / "colab"
