@@ -129,9 +129,15 @@ def show_code(app, what, name, value, options, lines):
 
 
 def keep_colons(app, what, name, value, options, lines):
-    """Keeps napoleon from taking what stands before a colon for a type."""
+    """Keeps napoleon from taking what stands before a colon for a type.
+
+    Of what is returned, and of data, it expects `type: text`; here they get no type.
+    """
     if what in ("attribute", "data", "property") and lines:
-        lines[0] = f": {lines[0]}"  # an empty one
+        lines[0] = f": {lines[0]}"
+    for i, line in enumerate(lines[:-1]):
+        if line.strip() in ("Returns:", "Yields:"):
+            lines[i + 1] = re.sub(r"^( *)", r"\1: ", lines[i + 1])
 
 
 def skip_member(app, what, name, value, skip, options):

@@ -205,7 +205,7 @@ def test_what_is_not_run_is_little(page):
     assert len(reasons) == NOT_RUN.get(page, 0)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md"])
 def test_links_between_pages(page):
     """Files that are there; of other pages, headings that they have."""
     path = ROOT / page
