@@ -115,13 +115,13 @@ def test_a_narrow_terminal_shows_whole_values(tmp_path):
     assert "99.00 99.00 99.00" in shown
 
 
-def test_the_phases_of_a_run_are_known_from_the_start(tmp_path, monkeypatch):
+def test_the_phases_of_a_run_are_known_from_the_start(tmp_path):
     now = [0.0]
     sizes = {"base": Planned(100, 6400), "code": Planned(200, 12800)}
     phases = {**sizes, "no_parity": Planned(200, 12800), "evaluation": Planned(3, 0)}
     screen = console(True)
+    screen.get_time = lambda: now[0]
     with live_table(screen, phases=phases) as table:
-        table.get_time = lambda: now[0]
         titles = [task.description for task in table.tasks]
         assert titles[0] == "1 of 4: training the network"
         assert titles[2:] == ["3 of 4: training no_parity", "4 of 4: trying every loss"]
