@@ -11,6 +11,7 @@ import sys
 import tomllib
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from tests.scripts import modules_in, run_script
@@ -142,7 +143,7 @@ def test_the_package_has_what_a_page_imports(page):
 
 
 def run_blocks(page, code_blocks, folder):
-    """Runs the code blocks of a page in order, with one scope for all."""
+    """Runs code blocks of a page in order, with one scope for all, and returns it."""
     scope, server = {"__name__": page}, Server()
     try:
         with modules_in(folder):
@@ -161,6 +162,7 @@ def run_blocks(page, code_blocks, folder):
     finally:
         if server.process is not None:
             server.process.kill()
+    return scope
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +193,32 @@ def test_every_block_of_a_page(page, first):
 
 
 @pytest.mark.long
-def test_quick_start_of_the_readme(first):
+def test_the_python_of_the_readme(first):
     """With a run of fewer epochs in the place of its first command."""
-    section = (ROOT / "README.md").read_text().split("## Quick start")[1]
-    command, *others = blocks(section.split("\n## ")[0])
-    assert "experiments/run.py" in command.text
-    run_blocks("README.md", others, first)
+    lines = [x for x in page_blocks("README.md") if x.language == "python"]
+    guide = page_blocks("docs/guides/own_cnn.md")
+    files = [block for block in guide if kind(block) == "file"]
+    scope = run_blocks("README.md", [*files, *lines], first)
+    results = scope["model"].results
+    base, baselines = results["base"]["test_accuracy"], results["baselines"]
+    assert base > 0.9 and results["summary"]["0"]["mean"] == base
+    coded = results["summary"]["1"]["mean"]
+    assert coded > baselines["no_parity"]["1"]["mean"]
+    assert coded > baselines["zero_fill"]["1"]["mean"] + 0.05
+
+
+def test_the_readme_is_one_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 200 and len(text.encode()) <= 12_000
+    assert re.findall(r"<!-- command: (\w+) -->\n```bash\n", text) == ["main", "tests"]
+
+
+def test_coming_from_pmap():
+    (block,) = (x for x in page_blocks("docs/guides/place.md") if "jax.pmap" in x.text)
+    scope = run_blocks("docs/guides/place.md", [block], ROOT)
+    np.testing.assert_allclose(scope["features"], scope["before"], rtol=1e-5, atol=1e-5)
+    used = {shard.device for shard in scope["features"].addressable_shards}
+    assert len(used) == scope["n"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,4 @@
-"""The scripts and flagfiles of experiments/, and the README that shows them."""
+"""The scripts and flagfiles of experiments/, and what is stored of them."""
 
 import functools
 import json
@@ -9,7 +9,6 @@ import shutil
 import subprocess
 
 import jax
-import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -17,13 +16,11 @@ from absl.testing import flagsaver
 from coded_jax import data
 from coded_jax.cli import experiment_flags, run_flags
 from coded_jax.evaluation import pattern_accuracy
-from coded_jax.inference.pixels import normalise
 from coded_jax.runs import build, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.regime import regime_of
 from coded_jax.training import checkpoints, loop, tasks
 from tests.parameters import long
-from tests.scripts import modules_in
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -228,43 +225,3 @@ def test_results_hold_no_path_of_a_machine():
             r"python experiments/(run|latency|sweep|benchmark)\.py [\w=./ -]+", command
         )
         assert "/tmp" not in command and "/home" not in command
-
-
-def readme_blocks(heading):
-    """The Python blocks after `heading`, before the next heading of its level."""
-    section = (ROOT / "README.md").read_text().split(heading)[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.S)
-
-
-def run_readme(heading):
-    """What the first Python block after `heading` leaves."""
-    scope = {}
-    exec(readme_blocks(heading)[0], scope)
-    return scope
-
-
-@pytest.mark.long
-def test_readme_brings_its_own_cnn(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    lines, cnn = readme_blocks("## Bring your own CNN")
-    (tmp_path / "my_cnn.py").write_text(cnn)
-    scope = {}
-    with modules_in(tmp_path):
-        exec(lines, scope)
-    model, dataset = scope["model"], scope["dataset"]
-    x = normalise(dataset.test.images, dataset.mean, dataset.std)
-    logits = scope["head"](model.frozen, scope["f_conv"](model.frozen, x))
-    base = (np.asarray(logits).argmax(1) == dataset.test.labels).mean()
-    results = model.results
-    assert results["base"]["test_accuracy"] == pytest.approx(base) and base > 0.9
-    assert results["summary"]["0"]["mean"] == results["base"]["test_accuracy"]
-    coded = results["summary"]["1"]["mean"]
-    assert coded > results["baselines"]["no_parity"]["1"]["mean"]
-    assert coded > results["baselines"]["zero_fill"]["1"]["mean"] + 0.05
-
-
-def test_readme_comes_from_pmap():
-    scope = run_readme("**From `pmap`.**")
-    np.testing.assert_allclose(scope["features"], scope["before"], rtol=1e-5, atol=1e-5)
-    used = {shard.device for shard in scope["features"].addressable_shards}
-    assert len(used) == scope["n"]
