@@ -220,8 +220,8 @@ def kind(results: dict[str, Any]) -> str:
 def target_text(table: str, results: dict[str, Any], lost: str) -> str:
     """Returns the target of a run's row in `table5` or `networks`."""
     if table == "table5":
-        return f"above the paper and no parity: {targets.above_rivals(results, lost)}"
-    return f"drop of {targets.drop(results, lost)}"
+        return targets.above_rivals(results, lost)
+    return targets.drop(results, lost)
 
 
 def work_text(results: dict[str, Any]) -> str:
