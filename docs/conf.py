@@ -79,7 +79,11 @@ html_copy_source = False
 html_last_updated_fmt = None
 
 # Where the project will be published, which it is not yet.
-linkcheck_ignore = [r"https://github\.com/coded-jax/", r"http://127\.0\.0\.1"]
+linkcheck_ignore = [
+    r"https://github\.com/coded-jax/",
+    r"https://colab\.research\.google\.com/github/coded-jax/",
+    r"http://127\.0\.0\.1",
+]
 linkcheck_anchors = False
 
 
