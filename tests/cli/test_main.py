@@ -10,6 +10,7 @@ import pytest
 
 import coded_jax
 from coded_jax.cli import main
+from coded_jax.cli.commands import flags
 from tests.scripts import ROOT, run_command, run_script
 
 SCRIPTS = [name for name in main.COMMANDS if (ROOT / f"experiments/{name}.py").exists()]
@@ -96,8 +97,14 @@ def test_flagfiles_are_listed_and_shown(tmp_path):
     for path in (ROOT / "experiments/flags").rglob("*.flags"):
         assert f"{path.relative_to(ROOT / 'experiments/flags')} " in listed
     assert "The main job in small: LeNet-5 and a k=2, r=1 code" in listed
+    assert "python -m coded_jax run --flagfile=NAME" in listed
     shown = run_command("flags", "quickstart.flags", folder=tmp_path).stdout
     assert shown == (ROOT / "experiments/flags/quickstart.flags").read_text()
+
+
+def test_the_list_of_flagfiles_fits_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert max(map(len, flags.listing().splitlines())) <= 100
 
 
 def test_base_models_of_the_repository_are_not_trained_anew_elsewhere(tmp_path):

@@ -9,8 +9,15 @@ name of your own, change it, and use it: `python -m coded_jax run --flagfile=my.
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+
 from coded_jax.cli import flagfiles
 from coded_jax.cli.command_line import command
+
+USE = """
+Show one:  python -m coded_jax flags NAME
+Run one:   python -m coded_jax run --flagfile=NAME (of ablations: sweep, not run)"""
 
 
 @command(arguments=True)
@@ -24,11 +31,18 @@ def main(argv: list[str]) -> None:
 
 
 def listing() -> str:
-    """Returns the included flagfiles, a line each with the first sentence of it."""
+    """Returns the included flagfiles with the first sentence of each, and their use."""
     files = flagfiles.included()
     width = max(map(len, files), default=0)
+    columns, _ = shutil.get_terminal_size(fallback=(1000, 0))  # whole lines in a pipe
     lines = [
-        f"{name:{width}}  {flagfiles.about(file).partition('. ')[0].rstrip('.')}"
+        textwrap.fill(
+            flagfiles.about(file).partition(". ")[0].rstrip("."),
+            width=max(columns, width + 40),
+            initial_indent=f"{name:{width}}  ",
+            subsequent_indent=" " * (width + 2),
+            break_on_hyphens=False,
+        )
         for name, file in files.items()
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, USE])

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     timing = results["timing"]
     console.print(f"seconds: {times_text(timing['seconds'])}", highlight=False)
     start_up = times_text({"imports": imports, **timing["start_up"]})
-    console.print(f"of start-up: {start_up}", highlight=False)
+    console.print(f"seconds of start-up: {start_up}", highlight=False)
     console.print(f"all of it is in {folder}; to try next:", highlight=False)
     for line in run_overview.closing(results, folder):
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
