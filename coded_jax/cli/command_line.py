@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from coded_jax.training.loop import Interrupted
 ERRORS = (ValueError, OSError, ImportError, RuntimeError)
 
 Main = Callable[[list[str]], None]
+
+MISSING = re.compile(r"flag --(\w+)=None: Flag --\1 must have a value .*")
+"""What absl says of a required flag that is not given."""
 
 
 def command(
@@ -83,7 +87,9 @@ def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
     try:
         return flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
     except (flags.Error, ValueError) as error:
-        sys.exit(f"error: {'; '.join(str(error).splitlines())}")
+        lines = str(error).splitlines()
+        told = [MISSING.sub(r"\1: not given, --\1=... accepted", x) for x in lines]
+        sys.exit(f"error: {'; '.join(told)}")
 
 
 def help_text(about: str) -> str:

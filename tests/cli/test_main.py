@@ -102,6 +102,14 @@ def test_flagfiles_are_listed_and_shown(tmp_path):
     assert shown == (ROOT / "experiments/flags/quickstart.flags").read_text()
 
 
+def test_flags_that_are_required_are_told_in_plain_words(tmp_path):
+    done = run_command("export", folder=tmp_path)
+    assert done.returncode == 1 and done.stderr == (
+        "error: workdir: not given, --workdir=... accepted; "
+        "output: not given, --output=... accepted\n"
+    )
+
+
 def test_the_list_of_flagfiles_fits_the_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert max(map(len, flags.listing().splitlines())) <= 100
