@@ -42,19 +42,15 @@ def verdict(reached: float, most: float) -> str:
 def above_rivals(results: dict[str, Any], lost: str) -> str:
     """Returns whether a code is more accurate than the paper's and, in the mean and in
     the worst pattern, than the same decoder without parity."""
-    code, sizes = (
-        results["summary"][lost],
-        (results["split"]["k"], results["split"]["r"]),
-    )
+    split, code = results["split"], results["summary"][lost]
     rival = results["baselines"].get("no_parity", {}).get(lost, {})
-    rivals = {"paper": 100 * code["mean"] - float(PAPER.get(sizes, 0))}
-    rivals |= {
-        f"no parity, {x}": code[x] - value for x, value in rival.items() if x in code
+    rivals = {
+        "paper": 100 * code["mean"] - float(PAPER.get((split["k"], split["r"]), 0))
     }
-    above = {
-        name: margin for name, margin in rivals.items() if not name.endswith("_std")
-    }
-    below = [name for name, margin in above.items() if margin <= 0]
+    for measure in ("mean", "worst"):
+        if measure in rival:
+            rivals[f"no parity, {measure}"] = code[measure] - rival[measure]
+    below = [name for name, margin in rivals.items() if margin <= 0]
     return f"**missed** ({'; '.join(below)})" if below else "met"
 
 
