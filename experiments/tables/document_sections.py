@@ -87,6 +87,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "headline": headline.section,
     "results": functools.partial(result_tables.section, "table5"),
     "zoo": functools.partial(result_tables.section, "networks"),
+    "zoo_history": functools.partial(result_tables.history, "networks"),
     "groups": functools.partial(result_tables.section, "groups"),
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "cheap": functools.partial(frontier_tables.section, "cheap"),

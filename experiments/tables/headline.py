@@ -38,7 +38,7 @@ def section() -> str:
     runs = {
         name: runs[name]
         for table, names in ROWS.items()
-        for runs in [result_tables.read(table)]
+        for runs in [result_tables.read(stored.folder_of(table))]
         for name in names
     }
     rows = [row(results) for results in runs.values()]

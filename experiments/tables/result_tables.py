@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from coded_jax.codes import LEARNED
@@ -231,21 +232,28 @@ def work_text(results: dict[str, Any]) -> str:
     return f"{sum(work_of(costs).values()):.2f}" if "uncoded" in costs else "-"
 
 
-def read(table: str) -> dict[str, dict[str, Any]]:
-    """Returns the content of each file of a table by its name, in the order of rows."""
-    folder = stored.folder_of(table)
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the content of each file of a folder by its name, in the order of rows."""
     runs = {path.stem: read_results(path) for path in folder.glob("*.json")}
     return dict(sorted(runs.items(), key=lambda item: order(item[1])))
 
 
-def section(table: str) -> str:
+def history(table: str) -> str:
+    """Returns the rows of a table that are history; see `section`."""
+    folder = stored.history_of(table)
+    return "No rows: all are above." if folder is None else section(table, folder)
+
+
+def section(table: str, folder: Path | None = None) -> str:
     """Returns a table, the setup of its measurements, and the command of each run.
 
     Args:
       table: `table5` with the runs on MNIST, `networks` with those on other data sets,
         `groups` with those that code different images together.
+      folder: of the runs; that of `stored.folder_of` if it is not given.
     """
-    runs = read(table)
+    folder = folder or stored.folder_of(table)
+    runs = read(folder)
     columns, rows_of = {
         "table5": (RESULTS_COLUMNS, lambda run, results: [table_5_row(run, results)]),
         "networks": (ZOO_COLUMNS, zoo_rows),
@@ -265,4 +273,4 @@ def section(table: str) -> str:
         "\n".join([*stored.notes(runs), *commands]),
     ]
     text = "\n\n".join(parts)
-    return stored.with_history(text, stored.folder_of(table), runs.values())
+    return stored.with_history(text, folder, runs.values())

@@ -74,6 +74,13 @@ def folder_of(table: str, results: Path = RESULTS) -> Path:
     return present if any(present.rglob("*.json")) else results / HISTORY / table
 
 
+def history_of(table: str, results: Path = RESULTS) -> Path | None:
+    """Returns the folder of a table's history where there are present results too."""
+    history = results / HISTORY / table
+    is_apart = folder_of(table, results) != history and any(history.rglob("*.json"))
+    return history if is_apart else None
+
+
 def contents(table: str, results: Path = RESULTS) -> list[Content]:
     """Returns the content of each of a table's files, by their names."""
     return [

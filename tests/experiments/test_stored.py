@@ -67,11 +67,14 @@ def test_rows_of_history_are_never_beside_present_ones(tmp_path, package):
     assert [r["name"] for r in stored.contents("cheap", tmp_path)] == ["old"]
     section = stored.with_history("rows", folder, stored.contents("cheap", tmp_path))
     assert section.startswith("> **History**, measured until 2026-05-06 with version 1")
-    assert section.endswith("\n\nrows")
+    assert section.endswith("\n\nrows") and not stored.history_of("cheap", tmp_path)
     store(tmp_path / "cheap/y.json", result(package, name="new"))
     assert [r["name"] for r in stored.contents("cheap", tmp_path)] == ["new"]
     folder = stored.folder_of("cheap", tmp_path)
     assert stored.with_history("rows", folder, []) == "rows"
+    assert stored.history_of("cheap", tmp_path) == tmp_path / "history/cheap"
+    (tmp_path / "history/cheap/x.json").unlink()
+    assert stored.history_of("cheap", tmp_path) is None
 
 
 def test_a_table_says_versions_commits_dates_and_machines(package):
