@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
 import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -57,6 +59,15 @@ def command(
     return decorate
 
 
+def heed_ctrl_c(unraisable: Any) -> None:
+    """Raises Ctrl-C again where Python could not, as in JAX's callback of the garbage
+    collection; anything else is told as by default. A `sys.unraisablehook`."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 def run(main: Main, argv: list[str] | None = None) -> None:
     """Parses the flags, and runs a command.
 
@@ -64,6 +75,7 @@ def run(main: Main, argv: list[str] | None = None) -> None:
       main: what `command` returned.
       argv: the words of the command line, its name first; those of the process if None.
     """
+    sys.unraisablehook = heed_ctrl_c
     parse = functools.partial(parse_flags, about=sys.modules[main.__module__].__doc__)
     app.run(main, argv, flags_parser=parse)
 

@@ -1,8 +1,11 @@
 """The command line as it is recorded."""
 
+import sys
+import time
+
 import pytest
 
-from coded_jax.cli.command_line import command_text
+from coded_jax.cli.command_line import command_text, heed_ctrl_c
 
 
 @pytest.mark.parametrize(
@@ -16,3 +19,17 @@ from coded_jax.cli.command_line import command_text
 )
 def test_the_recorded_command_is_the_one_typed(argv, text):
     assert command_text(argv) == text
+
+
+class Interrupted:
+    """Python cannot raise what happens here, as in a callback of the collector."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_not_lost_where_python_cannot_raise_it(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", heed_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted()
+        time.sleep(5)
