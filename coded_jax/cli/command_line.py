@@ -7,6 +7,7 @@ import functools
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def heed_ctrl_c(unraisable: Any) -> None:
     """Raises Ctrl-C again where Python could not, as in JAX's callback of the garbage
     collection; anything else is told as by default. A `sys.unraisablehook`."""
     if unraisable.exc_type is KeyboardInterrupt:
-        _thread.interrupt_main()
+        # Later, since an exception in here would be lost as well.
+        threading.Timer(0.01, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(unraisable)
 

@@ -233,7 +233,7 @@ def work_text(results: dict[str, Any]) -> str:
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the content of each file of a folder by its name, in the order of rows."""
+    """Returns the content of each file of a folder by its name, in order of rows."""
     runs = {path.stem: read_results(path) for path in folder.glob("*.json")}
     return dict(sorted(runs.items(), key=lambda item: order(item[1])))
 
