@@ -126,7 +126,7 @@ def main(argv: list[str]) -> None:
     study.content |= {
         "command": command_text(),
         "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(devices=jax.devices()).to_json(),
+        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
         "device": jax.devices()[0].device_kind,
         "base_accuracy": results["base"]["test_accuracy"],
         "summary": results["summary"],
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> None:
     try:
         draw_study(folder / "latency.png", study.content)
     except ImportError as error:
-        console.print(str(error))
+        console.print(str(error), markup=False)
     console.print(f"all of it is in {OUTPUT.value}", highlight=False)
 
 

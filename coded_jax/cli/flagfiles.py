@@ -29,7 +29,7 @@ def find(name: str) -> Path:
 
     Args:
       name: a path, relative to the current folder or with `~`; of an included flagfile
-        its name, or its path in the repository, as `experiments/flags/x.flags`.
+        its name, `x.flags` or `x`, or its path in the repository.
 
     Raises:
       ValueError: there is none.
@@ -38,8 +38,9 @@ def find(name: str) -> Path:
     if own.is_file():
         return own
     in_package = own.relative_to(SOURCES) if own.is_relative_to(SOURCES) else own
-    if file := included().get(in_package.as_posix()):
-        return file
+    for candidate in (in_package.as_posix(), f"{in_package.as_posix()}.flags"):
+        if file := included().get(candidate):
+            return file
     raise ValueError(
         f"flagfile: {name!r} given, a file in {str(Path.cwd())!r} or one of "
         f"{str(folder())!r} accepted ('python -m coded_jax flags' lists these)"

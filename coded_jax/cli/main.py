@@ -68,11 +68,14 @@ def start(name: str, arguments: list[str]) -> None:
     if name not in COMMANDS:
         accepted = f"one of {', '.join(COMMANDS)} accepted"
         sys.exit(f"error: command: {name!r} given, {accepted}")
-    # Only now: two commands may have flags of one name, and JAX takes its time.
-    from coded_jax.cli import command_line
-
     command = COMMANDS[name]
-    module = importlib.import_module(f"coded_jax.cli.commands.{command.module}")
+    try:
+        # Only now: two commands may have flags of one name, and JAX takes its time.
+        from coded_jax.cli import command_line
+
+        module = importlib.import_module(f"coded_jax.cli.commands.{command.module}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
     command_line.run(module.main, [name, *command.flags, *arguments])
 
 

@@ -102,7 +102,9 @@ def closing(results: dict[str, Any], folder: str) -> list[str]:
     """
     lines = []
     if Path("experiments/report.py").is_file():
-        lines.append(f"a page with figures: python experiments/report.py {folder}")
+        lines.append(
+            f"a page with figures: python experiments/report.py {shlex.quote(folder)}"
+        )
     lines.append(
         "answers without device 1, in Python: "
         f"coded_jax.load({folder!r}).classify(images, lost=[1])"
@@ -113,6 +115,7 @@ def closing(results: dict[str, Any], folder: str) -> list[str]:
         words = shlex.split(results["command"])
         command = shlex.join(x for x in words if not x.startswith("--workdir="))
         lines.append(
-            f"a code that costs less: {command} {CHEAP} --workdir={folder}_cheap"
+            f"a code that costs less: {command} {CHEAP} "
+            f"--workdir={shlex.quote(f'{folder}_cheap')}"
         )
     return lines

@@ -43,6 +43,10 @@ WIDE = 100
 ONLY_WIDE = ("", "step", "rate", "img/s")
 ONLY_NARROW = ("done",)
 """Columns of a terminal of at least `WIDE` columns, and of one that has fewer."""
+SCORE_HEADING = "accuracy, %,\n0 1 .. lost"
+NARROW = 75
+NOT_NARROW = ("loss", SCORE_HEADING)
+"""Columns that a terminal of fewer than `NARROW` columns has no room for."""
 CELLS = ("loss", "score", "rate", "speed")
 """Cells of a row that are empty until the phase has logged them."""
 TITLES = {
@@ -207,7 +211,8 @@ def live_table(
 ) -> LiveTable:
     """Returns the table of a run's phases, which is drawn only on a terminal.
 
-    A terminal of less than `WIDE` columns does without those of `ONLY_WIDE`.
+    A terminal of less than `WIDE` columns does without those of `ONLY_WIDE`, and one of
+    less than `NARROW` without those of `NOT_NARROW` too.
 
     Args:
       console: where it is drawn.
@@ -220,12 +225,14 @@ def live_table(
         "step": MofNCompleteColumn(),
         "done": TaskProgressColumn(),
         "loss": TextColumn("{task.fields[loss]}"),
-        "accuracy, %,\n0 1 .. lost": TextColumn("{task.fields[score]}"),
+        SCORE_HEADING: TextColumn("{task.fields[score]}"),
         "rate": TextColumn("{task.fields[rate]}"),
         "img/s": TextColumn("{task.fields[speed]}"),
         "time": TimeColumn(),
     }
     left_out = ONLY_WIDE if console.width < WIDE else ONLY_NARROW
+    if console.width < NARROW:
+        left_out += NOT_NARROW
     # Time left is that of the mean speed so far: cells of a sweep take minutes.
     return LiveTable(
         {n: column for n, column in columns.items() if n not in left_out},

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1]
 NATIVE = (".cc", ".h")
 DIGITS = 12
 
-# What is left out: it shows, stores and names what others compute.
+# What is left out: it starts, shows, stores and names what others compute.
 APART = (
     "coded_jax",
     "coded_jax.checks",
@@ -25,7 +25,6 @@ APART = (
     "coded_jax.runs.progress",
     "coded_jax.runs.provenance",
     "coded_jax.runs.reading",
-    "coded_jax.runs.results",
     "coded_jax.runs.sources",
     "coded_jax.runs.sweep_table",
     "coded_jax.runs.sweeps",
@@ -59,6 +58,16 @@ def changed(recorded: Mapping[str, str], package: Path = PACKAGE) -> list[str]:
     """
     present = of_modules(recorded, package)
     return [name for name in recorded if present[name] != recorded[name]]
+
+
+def merged(*records: Mapping[str, str]) -> dict[str, str]:
+    """Returns the digests of all records; of a module that several codes had all of
+    them in one text, which is no digest, so that the module counts as changed."""
+    texts: dict[str, set[str]] = {}
+    for record in records:
+        for name, text in record.items():
+            texts.setdefault(name, set()).update(text.split("+"))
+    return {name: "+".join(sorted(texts[name])) for name in sorted(texts)}
 
 
 def counts(name: str) -> bool:

@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from coded_jax.runs import sources
 from coded_jax.runs.places import PLACES, absolute
 
 FLAGS = "flags.txt"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+SOURCES = "sources.json"
+UNKNOWN = {"coded_jax": "unknown"}
+"""Sources of a folder that an older version began, without `SOURCES`."""
 EXTENT = ("baselines", "seeds", "tried")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
 KERNELS = "# convolutions: "
@@ -116,9 +120,29 @@ def open_workdir(
         )
     if write and before is not None:
         _note_other_kernels(folder, flags.kernels)
+    if write:
+        _keep_sources(folder, is_new=before is None)
     if write and (before is None or differing):
         write_atomically(folder / FLAGS, flags.text(folder))
     return folder
+
+
+def _keep_sources(folder: Path, is_new: bool) -> None:
+    """Adds the code of this process to that which has made what is in the folder."""
+    path = folder / SOURCES
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if not before and not is_new:
+        before = UNKNOWN
+    text = json.dumps(sources.merged(before, sources.of_process()), indent=1)
+    write_atomically(path, text + "\n")
+
+
+def _sources_of(folder: Path) -> dict[str, str]:
+    """Returns the digests of the code that has made a run, its base model included."""
+    folders, flags = [folder], (folder / FLAGS).read_text().splitlines()
+    folders += [Path(x[11:]) for x in flags if x.startswith("--base_dir=")]
+    files = [path / SOURCES for path in folders if (path / SOURCES).exists()]
+    return sources.merged(*(json.loads(path.read_text()) for path in files))
 
 
 def _note_other_kernels(folder: Path, kernels: str) -> None:
@@ -200,7 +224,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Writes `results.json`, whose layout the README's "Files of a run" gives."""
+    """Writes `results.json`, whose layout "Files of a run" in `docs/guides/train.md`
+    gives, with the digests of all code that has made the run, also before a kill."""
+    if "provenance" in results and (folder / FLAGS).exists():
+        made = sources.merged(results["provenance"]["sources"], _sources_of(folder))
+        results["provenance"]["sources"] = made
     write_atomically(folder / RESULTS, json.dumps(results, indent=1) + "\n")
 
 

@@ -131,6 +131,6 @@ def section(name: str) -> str:
     ablations = {f"{ABLATION}{folder.name}": folder for folder in sorted(folders)}
     if name not in ablations:
         names = ", ".join([*SECTIONS, *ablations])
-        raise ValueError(f"readme: a section {name!r} given, {names} accepted")
+        raise ValueError(f"document: a section {name!r} given, {names} accepted")
     sweep = sweep_tables.read(ablations[name])
     return stored.with_history(sweep_report.section(sweep), folder, [sweep.content])

@@ -16,15 +16,18 @@ HEADING = "# Expect (of stored results, written by experiments/renew.py):"
 BEGIN = "#   "
 WIDTH = 88
 FLAGS = stored.EXPERIMENTS / "flags"
-TABLES = ("quickstart", "table5", "networks", "groups")
+TABLES = ("quickstart", "table5", "networks", "cheap", "groups")
 
 
 def stored_runs() -> dict[str, dict[str, Any]]:
     """Returns all results of single runs, by their names."""
     runs = {}
     for table in TABLES:
-        for path in sorted(stored.folder_of(table).glob("*.json")):
+        folders = filter(None, (stored.folder_of(table), stored.history_of(table)))
+        for path in (path for folder in folders for path in sorted(folder.glob("*"))):
             name = table if table == "quickstart" else path.stem
+            if stored.HISTORY in path.parts:
+                name += " (history)"
             runs[name] = read_results(path)
     return runs
 
@@ -91,4 +94,6 @@ def _seconds(results: dict[str, Any]) -> str:
     processor = hardware.get("processor", "")
     seconds = stored.seconds_of(results) or 0.0
     times = result_tables.times(results)
-    return f"{times}, {seconds:.0f} s in all on {cores} cores {processor}".rstrip()
+    machine = f"{cores} cores {processor}".rstrip()
+    date = stored.origin_of(results).date[:10]
+    return f"{times}, {seconds:.0f} s in all on {machine}, {date}"

@@ -125,7 +125,7 @@ def confidence_table(runs: list[dict[str, Any]]) -> Table:
     """Returns a row for each learned code and number of lost results: how much less
     accurate it is than the base model, and how well it knows that."""
     headings = ["code", "k, r", "lost", "drop from the base, mean", "worst pattern"]
-    headings += ["targets of both", "ECE", "uncalibrated", "ECE of decoded answers"]
+    headings += ["target", "ECE", "uncalibrated", "ECE of decoded answers"]
     headings += [f"error at coverage {coverage:g}" for coverage in COVERAGES]
     rows = []
     for results in (r for r in runs if r["config"]["code"] == LEARNED):
@@ -138,10 +138,9 @@ def confidence_table(runs: list[dict[str, Any]]) -> Table:
                 code_name(results["config"], LEARNED),
                 (split["k"], split["r"]),
             )
-            drops = [drop[x] for x in ("mean", "worst")]
             row = [code + stored.mark(results), f"{sizes[0]}, {sizes[1]}", l]
             row += [optional_percent(drop, x) for x in ("mean", "worst")]
-            row += [targets.frontier(code, sizes, int(l), drops)]
+            row += [targets.frontier(results, code, int(l))]
             row += [
                 optional_percent(calibration, x) for x in ("ece", "ece_uncalibrated")
             ]

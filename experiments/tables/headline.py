@@ -68,7 +68,6 @@ def flags_text(results: dict[str, Any]) -> str:
 def row(results: dict[str, Any]) -> list[str]:
     """Returns the cells of a run, with as many results lost as it has parity pieces."""
     config, split = results["config"], results["split"]
-    width = config.get("base_width", 1)  # older runs have none
     lost = str(split["r"])
     code = results["summary"][lost]
     table = result_tables.kind(results)
@@ -76,7 +75,7 @@ def row(results: dict[str, Any]) -> list[str]:
         result_tables.baseline(results, x, lost) for x in ("no_parity", "zero_fill")
     )
     return [
-        f"{results['dataset']}, {config['base_model']} x {width:g}",
+        f"{results['dataset']}, {config['base_model']} x {config['base_width']:g}",
         f"{split['k']}, {split['r']}",
         code_name(config, config["code"]),
         percent(results["base"]["test_accuracy"]),

@@ -30,7 +30,7 @@ def replace_section(text: str, name: str, section: str) -> str:
     before, opened, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not opened or not closed:
-        raise ValueError(f"readme: a file with {begin} and {end} accepted")
+        raise ValueError(f"document: a file with {begin} and {end} accepted")
     return f"{before}{begin}\n\n{section}\n\n{end}{after}"
 
 
@@ -51,11 +51,13 @@ def renew(path: str | Path, make: Callable[[str], str]) -> list[str]:
     try:
         text = Path(path).read_text()
     except (OSError, ValueError):
-        raise ValueError(f"readme: {path!r} given, a Markdown file accepted") from None
+        raise ValueError(
+            f"document: {path!r} given, a Markdown file accepted"
+        ) from None
     names = section_names(text)
     if not names:
         raise ValueError(
-            f"readme: {path!r} given, a file with <!-- NAME: begin --> accepted"
+            f"document: {path!r} given, a file with <!-- NAME: begin --> accepted"
         )
     for name in names:
         text = replace_section(text, name, make(name))

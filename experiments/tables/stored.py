@@ -110,12 +110,15 @@ def origin_of(content: Content) -> Origin:
 
     Args:
       content: of a `results.json`, a `sweep.json`, a latency study, a benchmark.
+
+    Raises:
+      KeyError: it says neither.
     """
     made = content.get("provenance", content)
     if commit := made.get("commit"):
         version = made.get("version", content.get("versions", {}).get("coded_jax", ""))
         return Origin(version, commit[:7] + commit[40:], made["date"], True)
-    stored = content.get("stored", {"version": "?", "commit": "?", "date": "?"})
+    stored = content["stored"]
     return Origin(stored["version"], stored["commit"], stored["date"], False)
 
 

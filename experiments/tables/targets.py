@@ -68,16 +68,20 @@ def drop(results: dict[str, Any], lost: str) -> str:
     return verdict(100 * (results["base"]["test_accuracy"] - accuracy), most[lost])
 
 
-def frontier(code: str, sizes: tuple[int, int], lost: int, drops: list[float]) -> str:
-    """Returns the target of a code of the frontier; `-` where it has none.
+def frontier(results: dict[str, Any], code: str, lost: int) -> str:
+    """Returns the target of a code of the frontier, for the mean and the worst pattern;
+    of a network that is coded stage by stage for the mean; `-` where it has none.
 
     Args:
+      results: of the run.
       code: its name in the table.
-      sizes: k and r.
       lost: how many results are.
-      drops: of the mean and of the worst pattern, as fractions.
     """
-    most = FRONTIER.get(sizes, {}).get(lost) if code == FRONTIER_CODE else None
+    if results["config"]["stages"]:
+        return drop(results, str(lost))
+    sizes, accuracy = (results["split"][x] for x in "kr"), results["summary"][str(lost)]
+    drops = [results["base"]["test_accuracy"] - accuracy[x] for x in ("mean", "worst")]
+    most = FRONTIER.get(tuple(sizes), {}).get(lost) if code == FRONTIER_CODE else None
     if most is None:
         return NONE
     return ", ".join(verdict(100 * x, m) for x, m in zip(drops, most, strict=True))

@@ -72,10 +72,14 @@ def test_sections_are_made_anew_all_or_none(tmp_path):
     assert markdown.renew(str(path), str.upper) == ["one", "two"]
     text = path.read_text()
     assert text.startswith("a\n<!-- one: begin -->\n\nONE\n\n<!-- one: end -->\nb\n")
-    with pytest.raises(ValueError, match="^readme: a section 'one' given, quickstart,"):
+    with pytest.raises(
+        ValueError, match="^document: a section 'one' given, quickstart,"
+    ):
         markdown.renew(str(path), document_sections.section)
     path.write_text(f"{text}<!-- three: begin -->\n")
-    with pytest.raises(ValueError, match="^readme: a file with <!-- three: begin -->"):
+    with pytest.raises(
+        ValueError, match="^document: a file with <!-- three: begin -->"
+    ):
         markdown.renew(str(path), str.lower)
     assert "ONE" in path.read_text()
 
@@ -436,11 +440,11 @@ def test_script_says_in_one_line_what_is_wrong(arguments, message):
     [
         (
             lambda: markdown.renew("nowhere", str),
-            "^readme: 'nowhere' given, a Markdown",
+            "^document: 'nowhere' given, a Markdown",
         ),
         (
             lambda: markdown.renew(__file__, str),
-            "^readme: .* with <!-- NAME: begin -->",
+            "^document: .* with <!-- NAME: begin -->",
         ),
         (lambda: sweep_tables.read(ROOT), "^sweep: .* given, a folder with sweep.json"),
     ],

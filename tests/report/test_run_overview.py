@@ -64,5 +64,7 @@ def test_a_dear_code_is_followed_by_a_cheaper_one(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     report, *_ = run_overview.closing(results, "runs/a")
     assert report.endswith(": python experiments/report.py runs/a")
+    report, _, cheaper = run_overview.closing(results, "a b")
+    assert report.endswith(" 'a b'") and cheaper.endswith(" --workdir='a b_cheap'")
     results["costs"]["code"] |= {"encode": 0, "decode": 0}
     assert len(run_overview.closing(results, "runs/a")) == 2

@@ -76,3 +76,19 @@ def test_a_process_records_what_it_has_loaded():
     assert recorded == sources.of_modules(recorded) and len(recorded) > 5
     assert {*recorded} <= {*sys.modules}
     assert "coded_jax.codes" in recorded and "" not in recorded.values()
+
+
+def test_code_that_differs_from_the_one_before_counts_as_changed(package):
+    (name,) = names = ["coded_jax.codes.sums"]
+    first = sources.of_modules(names, package)
+    (package / "codes" / "sums.py").write_text(CODE.replace("3", "4"))
+    second = sources.of_modules(names, package)
+    both = sources.merged(first, {"coded_jax.other": "x"}, second)
+    assert both == {
+        "coded_jax.other": "x",
+        name: "+".join(sorted({*first.values(), *second.values()})),
+    }
+    assert sources.changed({name: both[name]}, package) == [name]
+    assert (
+        sources.merged(both, second) == both and sources.merged(first, first) == first
+    )

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
         with progress.status("drawing figures"):
             run_figures.draw(prepared.folder, results)
     except ImportError as error:
-        console.print(str(error))
+        console.print(str(error), markup=False)
     console.print(run_tables.tables(results), highlight=False)
     timing = results["timing"]
     console.print(f"seconds: {times_text(timing['seconds'])}", highlight=False)
