@@ -121,18 +121,26 @@ def open_workdir(
     if write and before is not None:
         _note_other_kernels(folder, flags.kernels)
     if write:
-        _keep_sources(folder, is_new=before is None)
+        _keep_sources(folder, is_new=before is None, is_run=name == "workdir")
     if write and (before is None or differing):
         write_atomically(folder / FLAGS, flags.text(folder))
     return folder
 
 
-def _keep_sources(folder: Path, is_new: bool) -> None:
-    """Adds the code of this process to that which has made what is in the folder."""
+def _keep_sources(folder: Path, is_new: bool, is_run: bool) -> None:
+    """Adds the code of this process to that which has made what is in the folder.
+
+    A finished base model that does not say what made it, as those of the repository, is
+    taken as data are: as it is.
+    """
     path = folder / SOURCES
-    before = json.loads(path.read_text()) if path.exists() else {}
-    if not before and not is_new:
+    before: dict[str, str] = {}
+    if path.exists():
+        before = json.loads(path.read_text())
+    elif not is_new and is_run:
         before = UNKNOWN
+    elif not is_new:
+        return
     text = json.dumps(sources.merged(before, sources.of_process()), indent=1)
     write_atomically(path, text + "\n")
 

@@ -137,6 +137,9 @@ def test_results_have_the_code_of_every_start_and_of_the_base_model(
     workdir.write_results(folder, results)
     recorded = workdir.read_results(folder)["provenance"]["sources"]
     assert recorded == {"coded_jax.x": "a+b", "coded_jax.y": "d"}
+    (base / workdir.SOURCES).unlink()  # as in the repository: it is taken as it is
+    workdir.open_workdir(base, flags, name="base_dir")
+    assert not (base / workdir.SOURCES).exists()
     (folder / workdir.SOURCES).unlink()  # as an older version left it
     workdir.open_workdir(folder, flags)
     workdir.write_results(folder, results)
