@@ -213,9 +213,9 @@ def test_the_readme_is_one_page():
     assert re.findall(r"<!-- command: (\w+) -->\n```bash\n", text) == ["main", "tests"]
 
 
-def test_coming_from_pmap():
+def test_coming_from_pmap(tmp_path):
     (block,) = (x for x in page_blocks("docs/guides/place.md") if "jax.pmap" in x.text)
-    scope = run_blocks("docs/guides/place.md", [block], ROOT)
+    scope = run_blocks("docs/guides/place.md", [block], tmp_path)
     np.testing.assert_allclose(scope["features"], scope["before"], rtol=1e-5, atol=1e-5)
     used = {shard.device for shard in scope["features"].addressable_shards}
     assert len(used) == scope["n"]
