@@ -374,7 +374,7 @@ def test_script_errors_are_one_line(finished, tmp_path, arguments, message):
 def test_script_wants_both_flags():
     done = run_script("export")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
-    assert re.match("error: flag --workdir=None: .*; flag --output", done.stderr)
+    assert re.match("error: workdir: not given, .*; output: not given", done.stderr)
 
 
 def test_script_without_flatbuffers(finished, tmp_path):
