@@ -158,11 +158,12 @@ def section(table: str) -> str:
       table: a folder of stored studies, see `stored.folder_of`.
     """
     studies = stored.contents(table)
-    text = "\n\n".join(_of_study(content) for content in studies)
+    text = "\n\n".join(study_text(content) for content in studies)
     return stored.with_history(text, stored.folder_of(table), studies)
 
 
-def _of_study(content: dict[str, Any]) -> str:
+def study_text(content: dict[str, Any]) -> str:
+    """Returns the table and conclusions of one study, and how it was measured."""
     settings = content["settings"]
     parts = [
         markdown.table(COLUMNS, rows(content)),

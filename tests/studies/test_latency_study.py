@@ -213,7 +213,7 @@ def test_script_measures_and_goes_on(finished, tmp_path):
     content = json.loads(path.read_text())
     assert len(content["parts"]["coded, delayed"]["seconds"]) == 12
     assert (tmp_path / "study" / "latency.png").stat().st_size > 10_000
-    table = latency_tables.section(content)
+    table = latency_tables.study_text(content)
     assert "| coded | 2x1 + 1 | 0.714 |" in table
 
     # What is there is not measured again; what is missing is.
