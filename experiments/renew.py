@@ -4,9 +4,9 @@ r"""Renews every generated section of README.md and docs, and lists stale result
     python experiments/renew.py --stale  # results that other code than this has made
 
 The sections are made from `experiments/results`, the code and the settings, and so are
-the comments of flagfiles about what to expect. A stored
-result is stale when the code of a module that made it has changed since; comments and
-docstrings do not count. The list says how long each takes to make again, and how.
+the comments of flagfiles about what to expect. A stored result is stale when the code
+of a module that made it has changed since; comments and docstrings do not count. The
+list says how long each takes to make again, and how.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ ERRORS = (ValueError, OSError, ImportError, RuntimeError)
 Main = Callable[[list[str]], None]
 
 MISSING = re.compile(r"flag --(\w+)=None: Flag --\1 must have a value .*")
-"""What absl says of a required flag that is not given."""
+"""Matches what absl says of a required flag that is not given."""
 
 
 def command(

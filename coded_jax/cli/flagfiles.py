@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = Path("experiments/flags")
-"""Where they lie in the repository; flagfiles that name others begin with it."""
+"""Names their folder in the repository, by which flagfiles name others."""
 
 
 def folder() -> Path:

@@ -24,7 +24,7 @@ VARIANT = flags.DEFINE_multi_string(
 LONGEST = 120
 
 Options = dict[str, str]
-"""What a cell sets: texts by the names of flags, in the place of the command line's."""
+"""Maps names of flags to the texts that a cell has in place of the command line's."""
 
 
 def cells_from_flags() -> list[Cell]:

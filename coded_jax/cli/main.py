@@ -75,7 +75,8 @@ def start(name: str, arguments: list[str]) -> None:
 
         module = importlib.import_module(f"coded_jax.cli.commands.{command.module}")
     except KeyboardInterrupt:
-        sys.exit("stopped")
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
     command_line.run(module.main, [name, *command.flags, *arguments])
 
 

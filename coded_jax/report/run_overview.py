@@ -22,7 +22,7 @@ ENOUGH = {
     "one_of_each": "one copy of each piece is enough",
     "all_data": "all {k} pieces are needed",
 }
-"""What suffices for an answer, by the name of a code's quorum."""
+"""Maps the name of a code's quorum to the results that suffice for an answer."""
 CHEAP = "--encoder=linear --decoder_width=32"
 """Sums of the pieces, and a narrow decoder, in the place of two MLPs."""
 

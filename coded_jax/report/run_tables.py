@@ -36,7 +36,7 @@ MEANINGS = {
     "berrut": "pieces on a rational curve",
     "spline": "pieces on splines",
 }
-"""What each code of the registry is, for who has not read of it."""
+"""Maps a code of the registry to a line that says what it is to a newcomer."""
 PURPOSES = {
     "encode": "to encode",
     "piece": "for its piece",

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from coded_jax.report.formatting import measure_text
 from coded_jax.runs import sweep_table, sweeps, workdir
-from coded_jax.runs.progress import LiveTable, add_row, live_table
+from coded_jax.runs.progress import LiveTable, add_row, duration_text, live_table
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 
 RunCells = Callable[[list[Cell], Sweep, LiveTable], Iterator[CellResult]]
@@ -57,11 +57,6 @@ def run(
             write(sweep, ended)
     write(sweep, ended)
     return [ended[cell.name] for cell in cells]
-
-
-def duration_text(seconds: float) -> str:
-    """Returns a time to wait, no finer than it can be foretold."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def result_text(result: CellResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
@@ -35,8 +36,17 @@ APART = (
 
 def of_process() -> dict[str, str]:
     """Returns the digests of the modules of this package that the process has loaded
-    and that can alter the numbers of a result: `{module: 12 hexadecimal digits}`."""
-    return of_modules(name for name in sys.modules if counts(name))
+    and that can alter the numbers of a result: `{module: 12 hexadecimal digits}`.
+
+    That of a module is the one of its first call: what is loaded stays as it is when
+    its file changes.
+    """
+    return {name: _of_loaded(name) for name in sorted(filter(counts, sys.modules))}
+
+
+@functools.cache
+def _of_loaded(name: str) -> str:
+    return _of_module(name, PACKAGE)
 
 
 def of_modules(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:

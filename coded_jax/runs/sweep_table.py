@@ -16,6 +16,7 @@ from typing import Any
 
 from coded_jax.runs import provenance, workdir
 from coded_jax.runs.reading import total_work
+from coded_jax.runs.sources import merged
 from coded_jax.runs.sweeps import CellResult, Sweep
 
 TABLE, SWEEP = "table", "sweep.json"
@@ -95,8 +96,9 @@ def summary(sweep: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
     flags = {name: " ".join(values) for name, values in sweep.vary.items()}
     origin = provenance.collect(sweep.command, flags).to_json()
     if done and "provenance" in done[0]:  # this process may have computed nothing
-        for name in ("hardware", "sources"):
-            origin[name] = done[0]["provenance"].get(name, origin[name])
+        origins = [content["provenance"] for content in done]
+        made = (one.get("sources", workdir.UNKNOWN) for one in origins)
+        origin |= {"hardware": origins[0]["hardware"], "sources": merged(*made)}
     return {
         "command": sweep.command,
         "provenance": origin,

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from importlib import metadata
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 SOURCES = "sources.json"
 UNKNOWN = {"coded_jax": "unknown"}
-"""Sources of a folder that an older version began, without `SOURCES`."""
+"""Stands for the sources of a folder that does not say, or no longer, what began it."""
 EXTENT = ("baselines", "seeds", "tried")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
 KERNELS = "# convolutions: "
@@ -133,24 +134,31 @@ def _keep_sources(folder: Path, is_new: bool, is_run: bool) -> None:
     A finished base model that does not say what made it, as those of the repository, is
     taken as data are: as it is.
     """
-    path = folder / SOURCES
-    before: dict[str, str] = {}
-    if path.exists():
-        before = json.loads(path.read_text())
-    elif not is_new and is_run:
+    before = _read_sources(folder)
+    if not before and not is_new:
+        if not is_run:
+            return
         before = UNKNOWN
-    elif not is_new:
-        return
     text = json.dumps(sources.merged(before, sources.of_process()), indent=1)
-    write_atomically(path, text + "\n")
+    write_atomically(folder / SOURCES, text + "\n")
+
+
+def _read_sources(folder: Path) -> dict[str, str]:
+    """Returns the digests in a folder's `SOURCES`: none if it has no such file, and
+    `UNKNOWN` if that is damaged."""
+    try:
+        return json.loads((folder / SOURCES).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        return UNKNOWN
 
 
 def _sources_of(folder: Path) -> dict[str, str]:
     """Returns the digests of the code that has made a run, its base model included."""
-    folders, flags = [folder], (folder / FLAGS).read_text().splitlines()
-    folders += [Path(x[11:]) for x in flags if x.startswith("--base_dir=")]
-    files = [path / SOURCES for path in folders if (path / SOURCES).exists()]
-    return sources.merged(*(json.loads(path.read_text()) for path in files))
+    pairs = map(str.partition, (folder / FLAGS).read_text().splitlines(), repeat("="))
+    bases = [Path(path) for flag, _, path in pairs if flag == "--base_dir"]
+    return sources.merged(*map(_read_sources, [folder, *bases]))
 
 
 def _note_other_kernels(folder: Path, kernels: str) -> None:

@@ -24,10 +24,9 @@ def stored_runs() -> dict[str, dict[str, Any]]:
     runs = {}
     for table in TABLES:
         folders = filter(None, (stored.folder_of(table), stored.history_of(table)))
-        for path in (path for folder in folders for path in sorted(folder.glob("*"))):
+        for path in (x for folder in folders for x in sorted(folder.glob("*.json"))):
             name = table if table == "quickstart" else path.stem
-            if stored.HISTORY in path.parts:
-                name += " (history)"
+            name += " (history)" * stored.is_history(path.parent)
             runs[name] = read_results(path)
     return runs
 

@@ -134,11 +134,8 @@ def confidence_table(runs: list[dict[str, Any]]) -> Table:
         for l in (l for l in lost_counts if l in results["confidence"]):
             calibration, summary = results["confidence"][l], results["summary"][l]
             drop = {**summary, **{x: base - summary[x] for x in ("mean", "worst")}}
-            code, sizes = (
-                code_name(results["config"], LEARNED),
-                (split["k"], split["r"]),
-            )
-            row = [code + stored.mark(results), f"{sizes[0]}, {sizes[1]}", l]
+            code = code_name(results["config"], LEARNED)
+            row = [code + stored.mark(results), f"{split['k']}, {split['r']}", l]
             row += [optional_percent(drop, x) for x in ("mean", "worst")]
             row += [targets.frontier(results, code, int(l))]
             row += [

@@ -13,7 +13,7 @@ from coded_jax.report.formatting import (
     stages_text,
 )
 from coded_jax.report.run_tables import methods_of
-from coded_jax.runs.reading import work_of
+from coded_jax.runs.reading import total_work
 from tables import markdown, stored, targets
 from tables.finished_runs import read_results
 
@@ -229,7 +229,7 @@ def work_text(results: dict[str, Any]) -> str:
     """Returns the work of the busiest device over that of the whole `F_Conv`, with that
     of the code and of what is not coded; `-` of runs from before it was counted."""
     costs = results.get("costs", {}).get("code", {})
-    return f"{sum(work_of(costs).values()):.2f}" if "uncoded" in costs else "-"
+    return f"{total_work(costs):.2f}" if "uncoded" in costs else "-"
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:

@@ -81,6 +81,11 @@ def history_of(table: str, results: Path = RESULTS) -> Path | None:
     return history if is_apart else None
 
 
+def is_history(folder: Path) -> bool:
+    """Returns whether the results of a table's folder are history."""
+    return folder.parent.name == HISTORY
+
+
 def contents(table: str, results: Path = RESULTS) -> list[Content]:
     """Returns the content of each of a table's files, by their names."""
     return [
@@ -206,8 +211,7 @@ def mark(content: Content) -> str:
 
 def with_history(section: str, folder: Path, runs: Iterable[Content]) -> str:
     """Returns a section, headed by `history_text` if its folder is one of history."""
-    is_history = HISTORY in folder.parts
-    return f"{history_text(runs)}\n\n{section}" if is_history else section
+    return f"{history_text(runs)}\n\n{section}" if is_history(folder) else section
 
 
 def _joined(words: Iterable[str]) -> str:

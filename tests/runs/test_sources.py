@@ -71,6 +71,12 @@ def test_native_code_counts(tmp_path):
     assert sources.changed(recorded, tmp_path) == list(recorded)
 
 
+def test_code_that_is_loaded_keeps_its_digest_when_its_file_changes(monkeypatch):
+    first = sources.of_process()
+    monkeypatch.setattr(sources, "_of_module", lambda name, package: "edited")
+    assert sources.of_process() == first
+
+
 def test_a_process_records_what_it_has_loaded():
     recorded = provenance.collect().sources
     assert recorded == sources.of_modules(recorded) and len(recorded) > 5

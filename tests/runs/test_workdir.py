@@ -140,8 +140,13 @@ def test_results_have_the_code_of_every_start_and_of_the_base_model(
     (base / workdir.SOURCES).unlink()  # as in the repository: it is taken as it is
     workdir.open_workdir(base, flags, name="base_dir")
     assert not (base / workdir.SOURCES).exists()
+    monkeypatch.setattr(workdir.sources, "of_process", lambda: {"coded_jax.x": "b"})
+    (folder / workdir.SOURCES).write_text('{"coded')  # by a disk that was full
+    workdir.open_workdir(folder, flags)
+    assert "unknown" in (folder / workdir.SOURCES).read_text()
     (folder / workdir.SOURCES).unlink()  # as an older version left it
     workdir.open_workdir(folder, flags)
+    results["provenance"]["sources"] = {"coded_jax.x": "b"}
     workdir.write_results(folder, results)
     recorded = workdir.read_results(folder)["provenance"]["sources"]
     assert recorded["coded_jax"] == "unknown" and workdir.sources.changed(recorded)
