@@ -144,3 +144,17 @@ def integers(name: str, texts: list[str]) -> tuple[int, ...]:
         return tuple(map(int, texts))
     except ValueError:
         raise ValueError(f"{name}: {texts} given, integers accepted") from None
+
+
+def mesh_of(text: str | None) -> tuple[int, int] | None:
+    """Returns the devices along piece and data that a flag `mesh` has; None of None.
+
+    Raises:
+      ValueError: they are not two integers.
+    """
+    if text is None:
+        return None
+    sizes = text.split("x")
+    if len(sizes) != 2 or not all(size.isdecimal() for size in sizes):
+        raise ValueError(f"mesh: {text!r} given, piece x data as 3x2 accepted")
+    return int(sizes[0]), int(sizes[1])

@@ -31,6 +31,9 @@ COMMANDS = {
     "run": Command("run", "trains a CNN and a code, and tries every loss of devices"),
     "sweep": Command("sweep", "runs experiments that differ in a few flags: ablations"),
     "plan": Command("plan", "shows how images are split; trains nothing"),
+    "compile": Command(
+        "compile", "shows what an experiment would be on a TPU or GPU that is not here"
+    ),
     "serve": Command("serve", "answers over HTTP, with a worker for every piece"),
     "export": Command(
         "export", "writes a finished run as one file that needs JAX only"

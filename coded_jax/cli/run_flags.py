@@ -7,6 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
+from coded_jax.cli.command_line import mesh_of
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.devices import processes, startup
 from coded_jax.runs.places import Places
@@ -23,7 +24,7 @@ DEVICES = flags.DEFINE_integer(
     "devices", None, "how many to use, all if not given; a CPU stands for as many"
 )
 MESH = flags.DEFINE_string(
-    "mesh", None, "devices along piece x data, as 3x2; a piece each if there are enough"
+    "mesh", None, "devices along piece x data, as 3x2; the cheapest if not given"
 )
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -48,12 +49,7 @@ def mesh_from_flags() -> tuple[int, int] | None:
     Raises:
       ValueError: they are not two integers.
     """
-    if MESH.value is None:
-        return None
-    sizes = MESH.value.split("x")
-    if len(sizes) != 2 or not all(size.isdecimal() for size in sizes):
-        raise ValueError(f"mesh: {MESH.value!r} given, piece x data as 3x2 accepted")
-    return int(sizes[0]), int(sizes[1])
+    return mesh_of(MESH.value)
 
 
 def check_base_dir() -> None:

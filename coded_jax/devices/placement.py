@@ -7,10 +7,12 @@ Encoding, decoding and the head are divided over the batch, `f_conv` over the pi
     after f_conv    the all-to-all back
 
 where the mesh has `p` devices along `piece` and `d` along `data`. All of it is
-`jax.shard_map`, so those two are the only collectives of an inference, but for
-collecting the logits. (A batch smaller than the number of devices is not divided; then
-one sum over the devices collects the features.) Without a mesh, or with one device, the
-same functions run as they are.
+`jax.shard_map`, so those two are the only collectives of an inference, but for the one
+gather of the logits. Where the devices do not divide the pieces, some are padded.
+
+A batch smaller than the number of devices is not divided: all devices encode and decode
+the whole of it, each computes its pieces, of all devices, and one gather collects their
+features. Without a mesh, or with one device, the same functions run as they are.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def data_parallel(
     Returns:
       `(*args) -> outputs`. A batch that the devices do not divide is padded for them.
       One smaller than their number is not divided: they all encode and decode the
-      whole of it, and still share `f_conv`.
+      whole of it, and share the pieces.
     """
     if mesh is None or mesh.size == 1:
         return lambda *args: f(run_locally, *args)
@@ -157,7 +159,7 @@ def _exchange(
 ) -> jax.Array:
     """Runs `f` on some pieces of a whole data shard, not on all pieces of a part."""
     devices, count = mesh.shape[PIECE], queries.shape[0]
-    if count < devices:  # as the parity pieces in training: no device would be left out
+    if devices == 1:
         return f(queries)
     queries = _pad(queries, -count % devices, 0)
     # Else XLA looks through the concatenation of data, parity and padding, and its CPU
@@ -172,11 +174,9 @@ def _own_pieces(
     mesh: Mesh, f: Callable[[jax.Array], jax.Array], queries: jax.Array
 ) -> jax.Array:
     """Runs `f` on this device's pieces; all have the same queries and outputs."""
-    devices, count = mesh.shape[PIECE], queries.shape[0]
-    own = -(-count // devices)
-    queries = _pad(queries, own * devices - count, 0)
-    start = jax.lax.axis_index(PIECE) * own
+    axes, count = (DATA, PIECE), queries.shape[0]
+    own = -(-count // mesh.size)
+    queries = _pad(queries, own * mesh.size - count, 0)
+    start = jax.lax.axis_index(axes) * own
     outputs = f(jax.lax.dynamic_slice_in_dim(queries, start, own))
-    whole = jnp.zeros((own * devices, *outputs.shape[1:]), outputs.dtype)
-    whole = jax.lax.dynamic_update_slice_in_dim(whole, outputs, start, 0)
-    return jax.lax.psum(whole, PIECE)[:count]
+    return jax.lax.all_gather(outputs, axes, axis=0, tiled=True)[:count]

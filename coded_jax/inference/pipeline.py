@@ -298,6 +298,26 @@ def infer(
     return placement.replicated(pipeline.mesh, logits)
 
 
+def infer_uncoded(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.Array:
+    """Classifies images by the base model alone, each device its part of the batch.
+
+    Args:
+      pipeline: the functions, whose codes are not used.
+      frozen: variables of the base model.
+      images: `[B, H, W, C]`, see `Pipeline.mean`.
+
+    Returns:
+      Logits, float32 `[B, ..., classes]`.
+    """
+
+    def infer_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> jax.Array:
+        features = base_features(pipeline, frozen, images).astype(jnp.float32)
+        return pipeline.base.head(frozen, features)
+
+    infer_all = placement.data_parallel(pipeline.mesh, infer_part, (None, 0))
+    return placement.replicated(pipeline.mesh, infer_all(frozen, images))
+
+
 def require_params(pipeline: Pipeline, params: PyTree) -> None:
     """Checks that parameters are those of as many codes as a pipeline has.
 

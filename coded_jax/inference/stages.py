@@ -86,17 +86,17 @@ def parity_features(
     frozen: PyTree,
     params: PyTree,
     x: jax.Array,
-    spread: PieceMap = run_locally,
 ) -> jax.Array:
     """Computes the parity results alone, see `coded_features`.
 
-    Only for codes whose first k queries are the data pieces themselves.
+    Only for codes whose first k queries are the data pieces themselves. They are
+    computed where the stage's input is.
 
     Returns:
       `[r, B, M, M', D]`.
     """
     parity = queries(stage, params, x)[stage.plan.k :]
-    outputs = _parity_outputs(stage, frozen, params, parity, spread)
+    outputs = _parity_outputs(stage, frozen, params, parity)
     return splitting.cut(stage.plan, outputs, [None] * len(parity))
 
 
@@ -125,7 +125,7 @@ def coded_features(
         outputs = _on_devices(stage, frozen, sent, spread)
     else:
         data = _on_devices(stage, frozen, sent[: plan.k], spread)
-        parity = _parity_outputs(stage, frozen, params, sent[plan.k :], spread)
+        parity = _parity_outputs(stage, frozen, params, sent[plan.k :])
         outputs = jnp.concatenate([data, parity])
     return splitting.cut(plan, outputs, code.quorum.copies)
 
@@ -180,27 +180,26 @@ def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:
 
 
 def _parity_outputs(
-    stage: CodedStage,
-    frozen: PyTree,
-    params: PyTree,
-    parity: jax.Array,
-    spread: PieceMap,
+    stage: CodedStage, frozen: PyTree, params: PyTree, parity: jax.Array
 ) -> jax.Array:
-    """Runs the parity pieces on devices, by networks of their own if they have any."""
+    """Runs the parity pieces in one place, by networks of their own if they have any.
+
+    A device has its part of the batch; to exchange pieces would spare it no operation.
+    """
     if stage.code.parity_worker is None:
-        return _on_devices(stage, frozen, parity, spread)
+        return _on_devices(stage, frozen, parity)
     networks = stage.code.parity_worker(params, frozen)
 
     def run_own(i: int) -> jax.Array:
         variables = jax.tree.map(lambda x: x[i], networks)
-        return _on_devices(stage, variables, parity[i : i + 1], spread)
+        return _on_devices(stage, variables, parity[i : i + 1])
 
     # One by one: a `vmap` over kernels is a grouped convolution, slow on CPUs.
     return jnp.concatenate([run_own(i) for i in range(len(parity))])
 
 
 def _on_devices(
-    stage: CodedStage, frozen: PyTree, sent: jax.Array, spread: PieceMap
+    stage: CodedStage, frozen: PyTree, sent: jax.Array, spread: PieceMap = run_locally
 ) -> jax.Array:
     """Runs `f_conv` on pieces `[m, B, h, w, C]`; the shares are not yet cut out."""
     return spread(jax.vmap(lambda pieces: compute(stage, frozen, pieces)), sent)

@@ -129,12 +129,7 @@ def make_compute(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> ComputeP
     places = {stage.blocks: i for i, stage in enumerate(pipeline.stages)}
     networks: dict[tuple[tuple[int, int], int], PyTree] = {}  # made when needed
 
-    @functools.cache
-    def segment(blocks: tuple[int, int]) -> Segment:
-        if blocks in places:
-            return Segment(pipeline.stages[places[blocks]].f_conv, blocks)
-        first, last = blocks
-        return Segment(chain(pipeline.base.blocks[first - 1 : last]), blocks)
+    segment = functools.cache(functools.partial(segment_of, pipeline))
 
     def variables(blocks: tuple[int, int], index: int) -> PyTree:
         place = places.get(blocks)
@@ -150,19 +145,40 @@ def make_compute(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> ComputeP
     def compute_piece(piece: Piece, query: Any) -> jax.Array:
         offset = np.asarray(piece.offset, np.int32)
         mine = variables(piece.blocks, piece.index)
-        return _share(segment(piece.blocks), piece.share[:2], mine, query, offset)
+        return share(segment(piece.blocks), piece.share[:2], mine, query, offset)
 
     return compute_piece
 
 
+def segment_of(pipeline: Pipeline, blocks: tuple[int, int]) -> Segment:
+    """Returns blocks of the base model, those of a coded stage or others."""
+    for stage in pipeline.stages:
+        if stage.blocks == blocks:
+            return Segment(stage.f_conv, blocks)
+    first, last = blocks
+    return Segment(chain(pipeline.base.blocks[first - 1 : last]), blocks)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _share(
+def share(
     stage: Segment,
     shape: tuple[int, int],
     variables: PyTree,
     query: jax.Array,
     offset: np.ndarray,
 ) -> jax.Array:
+    """Computes a piece, and cuts its share out.
+
+    Args:
+      stage: the blocks.
+      shape: `(M, M')`.
+      variables: of the base model.
+      query: `[B, h, w, C]`.
+      offset: int32 `[2]`, first row and column of the share.
+
+    Returns:
+      `[B, M, M', D]`.
+    """
     outputs = compute(stage, variables, query)
     sizes = (len(outputs), *shape, outputs.shape[-1])
     return jax.lax.dynamic_slice(outputs, (0, offset[0], offset[1], 0), sizes)

@@ -40,6 +40,10 @@ EPOCH_SAVE_SECONDS = 2.0
 some 50 ms, a third of an epoch of 3,500 small images."""
 
 
+Loss = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, PyTree]]
+"""`(params, frozen, batch, key) -> (losses [B], updated_stats)`, see `Task`."""
+
+
 class Task(NamedTuple):
     """Parameters to be trained, their loss, and how epochs are compared.
 
@@ -55,7 +59,7 @@ class Task(NamedTuple):
     """
 
     init: Callable[[jax.Array], PyTree]
-    loss: Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, PyTree]]
+    loss: Loss
     score: Callable[[PyTree], dict[str, float]]
     optimizer: optax.GradientTransformation
 

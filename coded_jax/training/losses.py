@@ -60,12 +60,7 @@ def with_targets(
       they take no more than their own size and that of `CHUNK` rows.
     """
     total = len(arrays["images"])
-    values = sum(
-        stage.plan.rows.out * stage.plan.columns.out * stage.plan.feature_channels
-        for stage in pipeline.stages
-    )
-    most = min(CACHE_BYTES, memory_of_device(pipeline.mesh) // CACHE_SHARE)
-    if jnp.dtype(pipeline.dtype).itemsize * total * values > most:
+    if not keeps_targets(pipeline, total, memory_of_device(pipeline.mesh)):
         return arrays
     targets = None
     for start in range(0, total, CHUNK):
@@ -76,6 +71,22 @@ def with_targets(
         # Waited for: chunks that are computed ahead would each take their memory.
         targets = jax.block_until_ready(_put_rows(targets, chunk, np.int32(start)))
     return {**arrays, "targets": targets}
+
+
+def keeps_targets(pipeline: Pipeline, total: int, memory: int) -> bool:
+    """Returns whether the exact outputs of the coded stages are kept for all epochs.
+
+    Args:
+      pipeline: the coded inference.
+      total: training inputs.
+      memory: bytes of a device.
+    """
+    values = sum(
+        stage.plan.rows.out * stage.plan.columns.out * stage.plan.feature_channels
+        for stage in pipeline.stages
+    )
+    most = min(CACHE_BYTES, memory // CACHE_SHARE)
+    return jnp.dtype(pipeline.dtype).itemsize * total * values <= most
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "total"))
@@ -261,6 +272,8 @@ def coded_losses(
     config = config or TrainConfig()
     end_to_end = config.stage_training == "end_to_end"
 
+    # Nothing is spread: each device runs all pieces of its part of the batch. These are
+    # as many operations, and nothing but gradients is exchanged.
     def compare_part(spread: PieceMap, params, frozen, batch, available) -> tuple:
         targets = batch.get("targets")
         if targets is None:
@@ -273,10 +286,10 @@ def coded_losses(
             if is_exact and stage.code.quorum.copies is None:
                 # The data results are parts of the target.
                 data = splitting.shares(stage.plan, target)
-                parity = parity_features(stage, frozen, own, x, spread)
+                parity = parity_features(stage, frozen, own, x)
                 features = jnp.concatenate([data, parity])
             else:
-                features = coded_features(stage, frozen, own, x, spread)
+                features = coded_features(stage, frozen, own, x)
             merged = reconstruct(stage, own, features, mask)
             errors.append(_mean_square(merged, target))
             squares.append(_mean_square(target))

@@ -18,7 +18,7 @@ from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.predictions import Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
-from coded_jax.training.loop import BY_LOST, SCORE, Task
+from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
 from coded_jax.training.losses import base_losses, coded_losses
 from coded_jax.types import Dataset, PyTree, Split
 
@@ -56,15 +56,9 @@ def base_task(
     def score(variables: PyTree) -> dict[str, float]:
         return {SCORE: pattern_accuracy.base_accuracy(pipeline, variables, validation)}
 
-    def loss(
-        params: PyTree, frozen: PyTree, batch: dict[str, jax.Array], key: jax.Array
-    ) -> tuple[jax.Array, PyTree]:
-        batch = {**batch, "images": augment(key, batch["images"], augmentation)}
-        return base_losses(pipeline, params, batch, label_smoothing)
-
     return Task(
         init=lambda key: pipeline.base.init(key, dataset.image_shape, dataset.classes),
-        loss=loss,
+        loss=base_loss(pipeline, augmentation, label_smoothing),
         score=score,
         optimizer=optimizer,
     )
@@ -103,14 +97,6 @@ def code_task(
         for name, array in device_arrays(pipeline.mesh, dataset.validation).items()
     }
 
-    def loss(
-        params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
-    ) -> tuple[jax.Array, PyTree]:
-        key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
-        available = sample_erasures(key, pipeline, len(batch["images"]), config)
-        losses = coded_losses(pipeline, params, frozen, batch, available, config)
-        return losses, {}
-
     @functools.cache
     def uncoded() -> list[Uncoded] | None:
         """Computes once for all epochs what no code changes; None if it is too much."""
@@ -133,7 +119,40 @@ def code_task(
             **{BY_LOST.format(l): summary["mean"] for l, summary in by_lost},
         }
 
-    return Task(pipeline.init, loss, score, optimizer)
+    return Task(pipeline.init, code_loss(pipeline, config), score, optimizer)
+
+
+def base_loss(
+    pipeline: Pipeline, augmentation: str = "none", label_smoothing: float = 0.0
+) -> Loss:
+    """Returns the loss of the base model's training; arguments as of `base_task`."""
+
+    def loss(
+        params: PyTree, frozen: PyTree, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
+        batch = {**batch, "images": augment(key, batch["images"], augmentation)}
+        return base_losses(pipeline, params, batch, label_smoothing)
+
+    return loss
+
+
+def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
+    """Returns the loss of a code's training, which draws what is lost.
+
+    Args:
+      pipeline: whose code is trained.
+      config: how.
+    """
+
+    def loss(
+        params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
+        key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
+        available = sample_erasures(key, pipeline, len(batch["images"]), config)
+        losses = coded_losses(pipeline, params, frozen, batch, available, config)
+        return losses, {}
+
+    return loss
 
 
 def sample_erasures(

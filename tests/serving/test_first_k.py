@@ -299,10 +299,10 @@ def test_a_full_queue(model, images):
 
 def test_one_compilation_serves_all_patterns(model, images):
     with serve(model) as service:
-        before = parts.decode_stage._cache_size(), parts._share._cache_size()
+        before = parts.decode_stage._cache_size(), parts.share._cache_size()
         for lost in [(), (0,), (1,), (2,)]:
             service.submit(images[:1], without=lost).result()
-        assert (parts.decode_stage._cache_size(), parts._share._cache_size()) == before
+        assert (parts.decode_stage._cache_size(), parts.share._cache_size()) == before
 
 
 def test_groups_of_images(model, images):

@@ -1,0 +1,68 @@
+"""The flags of commands that need a data set's images or sizes, and train nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from coded_jax import data
+from coded_jax.checks import require
+from coded_jax.cli.command_line import integers
+
+IMAGE_SHAPE = flags.DEFINE_string(
+    "image_shape", None, "HxWxC, as 32x32x3; that of the data set if not given"
+)
+CLASSES = flags.DEFINE_integer(
+    "classes", 10, "of a model for --image_shape", lower_bound=1
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+)
+USUAL = 50_000
+"""Training images of a data set that is not read, as of CIFAR-10."""
+
+
+class Example(NamedTuple):
+    """An image of a data set, and its sizes.
+
+    Attributes:
+      image: uint8 `[H, W, C]`.
+      classes: how many there are.
+      examples: training images.
+    """
+
+    image: np.ndarray
+    classes: int
+    examples: int
+
+
+def example_from_flags() -> Example:
+    """Returns an image of the data set, or rings in `--image_shape`.
+
+    Raises:
+      ValueError, OSError, ImportError: there is no such image or data set.
+    """
+    if IMAGE_SHAPE.value is None:
+        dataset = data.load(flags.FLAGS.dataset, DATA_DIR.value)
+        examples = len(dataset.train.labels)
+        return Example(dataset.test.images[0], dataset.classes, examples)
+    shape = integers("image_shape", IMAGE_SHAPE.value.split("x"))
+    accepted = len(shape) == 3 and min(shape) >= 1
+    require("image_shape", IMAGE_SHAPE.value, accepted, "HxWxC")
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    radius = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) / max(shape[:2])
+    rings = (127 + 100 * np.cos(30 * radius)).astype(np.uint8)
+    image = np.repeat(rings[..., None], shape[2], axis=2)
+    return Example(image, CLASSES.value, USUAL)
+
+
+def ignore(names: str) -> None:
+    """Defines flags of `run` that flagfiles may have and this command does not use.
+
+    Args:
+      names: of the flags, in one text.
+    """
+    for name in names.split():
+        flags.DEFINE_string(name, None, "not used; flagfiles of `run` may have it")

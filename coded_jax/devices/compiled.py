@@ -1,0 +1,192 @@
+"""Figures of a compiled program: operations, bytes, memory, collectives, bounds."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from coded_jax.devices.chips import Chip
+from coded_jax.devices.hlo import Instruction, Module, array_bytes, arrays
+
+# What leaves a device, as a share of the array that a collective has for its result,
+# of p devices: those of ring algorithms, which no other undercuts.
+SENT = {
+    "all-to-all": lambda p: (p - 1) / p,
+    "all-gather": lambda p: (p - 1) / p,
+    "reduce-scatter": lambda p: float(p - 1),  # its result is a part
+    "all-reduce": lambda p: 2 * (p - 1) / p,
+    "collective-permute": lambda p: 1.0,
+}
+HOST = re.compile(r"callback|host", re.IGNORECASE)
+HOST_OPCODES = ("infeed", "outfeed", "send", "recv")
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+
+
+class Collectives(NamedTuple):
+    """The collectives of one kind in a program.
+
+    Attributes:
+      count: how many there are; those in a loop count once.
+      sent: bytes that leave a device in all of them.
+    """
+
+    count: int
+    sent: int
+
+
+class Figures(NamedTuple):
+    """The figures of one device of a compiled program; the body of a loop counts once.
+
+    Attributes:
+      operations: floating point operations: as the compiler counts them where it says,
+        else of matrix products and convolutions alone.
+      moved: bytes of HBM that are read and written, see `hlo`.
+      cycles: sum of the compiler's own estimates for its instructions; None where it
+        has none. No measure.
+      memory: bytes of `arguments`, `outputs` (those that are not among the arguments),
+        `temporaries` and `code`.
+      collectives: by kind, as `all-to-all`.
+      host: instructions that wait for the host, or send to it.
+      fusions: how many there are.
+    """
+
+    operations: float
+    moved: int
+    cycles: int | None
+    memory: dict[str, int]
+    collectives: dict[str, Collectives]
+    host: tuple[str, ...]
+    fusions: int
+
+    @property
+    def needed(self) -> int:
+        """Returns the bytes of HBM that the program needs at once."""
+        return sum(self.memory.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON has them."""
+        collectives = {kind: x._asdict() for kind, x in self.collectives.items()}
+        return self._asdict() | {"collectives": collectives, "host": list(self.host)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Figures:
+        """Returns the figures of `to_json`."""
+        kinds = fields["collectives"].items()
+        collectives = {kind: Collectives(**x) for kind, x in kinds}
+        host = tuple(fields["host"])
+        return cls(**{**fields, "collectives": collectives, "host": host})
+
+
+class Bound(NamedTuple):
+    """The seconds below which a program cannot end on a chip (Williams et al. 2009).
+
+    Attributes:
+      compute: operations over the chip's peak.
+      memory: bytes of HBM over its bandwidth.
+      links: bytes of collectives over the bandwidth to other chips.
+    """
+
+    compute: float
+    memory: float
+    links: float
+
+    @property
+    def seconds(self) -> float:
+        """Returns the largest of the three."""
+        return max(self)
+
+    @property
+    def name(self) -> str:
+        """Returns which of the three it is."""
+        return self._fields[self.index(self.seconds)]
+
+
+def figures_of(compiled: jax.stages.Compiled) -> Figures:
+    """Reads the figures of a compiled program."""
+    module = Module(compiled.as_text() or "")
+    analysis: Any = compiled.cost_analysis() or {}
+    analysis = analysis[0] if isinstance(analysis, list) else analysis
+    stats: Any = compiled.memory_analysis()
+    cycles = [
+        int(match[1])
+        for instruction in module.run()
+        if (match := CYCLES.search(instruction.attributes))
+    ]
+    return Figures(
+        operations=float(analysis.get("flops") or module.products()),
+        moved=module.moved(),
+        cycles=sum(cycles) if cycles else None,
+        memory={
+            "arguments": stats.argument_size_in_bytes,
+            "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+            "temporaries": stats.temp_size_in_bytes,
+            "code": stats.generated_code_size_in_bytes,
+        },
+        collectives=collectives_of(module),
+        host=tuple(x.name for x in module.all() if _asks_host(x)),
+        fusions=sum(x.opcode == "fusion" for x in module.all()),
+    )
+
+
+def collectives_of(module: Module) -> dict[str, Collectives]:
+    """Counts the collectives of a program by kind, with the bytes that a device sends.
+
+    Args:
+      module: the program.
+    """
+    sent: dict[str, list[float]] = defaultdict(list)
+    for instruction in module.all():
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in SENT:
+            results = arrays(instruction.types)
+            if instruction.opcode != kind:  # operands come before results
+                results = results[len(results) // 2 :]
+            plain = (array._replace(layout="") for array in results)
+            size = sum(map(array_bytes, plain))
+            sent[kind].append(SENT[kind](_group_size(instruction)) * size)
+    return {kind: Collectives(len(x), round(sum(x))) for kind, x in sent.items()}
+
+
+def _group_size(instruction: Instruction) -> int:
+    """Returns how many devices exchange with each other in a collective."""
+    text = instruction.attributes
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+        return len(listed[1].split(","))
+    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", text):
+        return int(iota[1])
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        size = 1
+        for axis in re.findall(r"'(\w+)'", mesh[2]):
+            size *= int(sizes[axis])
+        return size
+    return 2  # as of a collective-permute, which has pairs
+
+
+def _asks_host(instruction: Instruction) -> bool:
+    if instruction.opcode in HOST_OPCODES:
+        return True
+    if instruction.opcode != "custom-call":
+        return False
+    target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
+    return target is not None and HOST.search(target[1]) is not None
+
+
+def bound(figures: Figures, chip: Chip, dtype: str) -> Bound:
+    """Returns the roofline bound of a program on a chip.
+
+    Args:
+      figures: of the program.
+      chip: its peaks.
+      dtype: in which the program computes.
+    """
+    sent = sum(x.sent for x in figures.collectives.values())
+    return Bound(
+        figures.operations / chip.flops[dtype],
+        figures.moved / chip.memory_bandwidth,
+        sent / chip.link_bandwidth,
+    )

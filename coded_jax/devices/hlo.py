@@ -1,0 +1,312 @@
+"""The text of an optimised program, read: its instructions, their bytes and products.
+
+Bytes are those of HBM: operands and results that a compiler keeps in a TPU's vector
+memory (`S(1)` in their layout) are not counted, and padding to tiles is. The body of a
+loop counts once, and of a conditional the branch that moves the most.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+BITS = {"pred": 8, "bf16": 16, "f16": 16}
+"""Of element types whose name does not end in their bits."""
+
+ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+)\[([\d,]*)\](?:\{([^{}]*)\})?")
+INSTRUCTION = re.compile(r"\s*(ROOT )?%?([\w.\-]+) = (.*)")
+OPCODE = re.compile(r"([a-z][\w\-]*)\(")
+COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*-> .*\{")
+CALLED = re.compile(
+    r"(?:body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
+)
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+TILE = re.compile(r"T\(([\d,]+)\)")
+
+PARTS = frozenset(("dynamic-slice", "gather", "slice"))
+"""Instructions that read a part of their first operand."""
+
+UPDATE = "dynamic-update-slice"
+
+# Instructions that move nothing themselves.
+FREE = frozenset(
+    "parameter constant tuple get-tuple-element bitcast after-all partition-id "
+    "replica-id iota copy-done async-start async-update async-done while conditional "
+    "call add-dependency opt-barrier".split()
+)
+
+
+class Instruction(NamedTuple):
+    """An instruction of a program.
+
+    Attributes:
+      name: of it.
+      opcode: as `all-to-all-start`.
+      types: the text of its result's type.
+      operands: names.
+      attributes: the text behind the operands.
+      number: of a parameter.
+      root: whether it is the result of its computation.
+    """
+
+    name: str
+    opcode: str
+    types: str
+    operands: tuple[str, ...]
+    attributes: str
+    number: int = -1
+    root: bool = False
+
+
+class Module:
+    """An optimised program.
+
+    Args:
+      text: as `compiled.as_text()` returns it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.computations: dict[str, list[Instruction]] = {}
+        self.entry = ""
+        current: list[Instruction] = []
+        for line in text.splitlines():
+            if header := COMPUTATION.match(line):
+                current = self.computations.setdefault(header[2], [])
+                self.entry = header[2] if header[1] else self.entry
+            elif parsed := _instruction(line):
+                current.append(parsed)
+
+    def all(self) -> Iterator[Instruction]:
+        """Yields the instructions of all computations, fused ones too."""
+        for instructions in self.computations.values():
+            yield from instructions
+
+    def run(self, name: str | None = None) -> Iterator[Instruction]:
+        """Yields what runs one after the other: no parts of fusions, a loop's body
+        once, and of a conditional the branch that moves the most.
+
+        Args:
+          name: the computation to begin with; the program's own if None.
+        """
+        for instruction in self.computations.get(name or self.entry, ()):
+            yield instruction
+            if instruction.opcode == "conditional":
+                branches = self._branches(instruction)
+                dearest = max(branches, key=self._bytes_of, default=None)
+                yield from self.run(dearest) if dearest else ()
+            elif instruction.opcode in ("while", "call", "async-start"):
+                for called in CALLED.findall(instruction.attributes):
+                    yield from self.run(called)
+
+    def moved(self) -> int:
+        """Returns the bytes of HBM that are read and written, by one device."""
+        return self._bytes_of(self.entry)
+
+    @functools.cached_property
+    def _types(self) -> dict[str, str]:
+        return {x.name: x.types for x in self.all()}
+
+    def _branches(self, instruction: Instruction) -> list[str]:
+        listed = BRANCHES.search(instruction.attributes)
+        if listed:
+            return re.findall(r"%?([\w.\-]+)", listed[1])
+        return CALLED.findall(instruction.attributes)
+
+    def _bytes_of(self, name: str) -> int:
+        return sum(self.bytes_of(x) for x in self.run(name))
+
+    def bytes_of(self, instruction: Instruction) -> int:
+        """Returns the bytes of HBM that an instruction reads and writes."""
+        opcode = instruction.opcode
+        if opcode in FREE or opcode.endswith("-done"):
+            return 0
+        if opcode == "copy-start":  # its result names both ends
+            return sum(map(array_bytes, arrays(instruction.types)[:2]))
+        if opcode == "slice-start":  # likewise, and a part is read
+            to = arrays(instruction.types)[1]
+            return array_bytes(to) + array_bytes(to._replace(layout=""))
+        results = arrays(instruction.types)
+        if opcode.endswith("-start"):  # operands and results, together
+            return sum(map(array_bytes, results))
+        written = sum(map(array_bytes, results))
+        if opcode == "fusion":
+            inner = self.computations.get(_called(instruction, "calls"), [])
+            return self._fused(instruction, inner, written)
+        operands = list(map(self._size_of, instruction.operands))
+        if opcode in PARTS:
+            return min(operands[0], written) + sum(operands[1:]) + written
+        if opcode == UPDATE:  # in place
+            return 2 * operands[1]
+        return sum(operands) + written
+
+    def _fused(
+        self, fusion: Instruction, inner: list[Instruction], written: int
+    ) -> int:
+        """Returns the bytes of a fusion, of operands that it takes parts of those."""
+        users: dict[str, list[Instruction]] = {}
+        for instruction in inner:
+            for operand in instruction.operands:
+                users.setdefault(operand, []).append(instruction)
+        numbered = {x.number: x.name for x in inner if x.opcode == "parameter"}
+        root = next((x for x in inner if x.root), None)
+        updated = root.operands[0] if root and root.opcode == UPDATE else None
+        total = written
+        if root and updated:
+            total = self._size_of(root.operands[1])
+        for number, operand in enumerate(fusion.operands):
+            size, name = self._size_of(operand), numbered.get(number, "")
+            taken = users.get(name, [])
+            if name == updated:
+                continue
+            if taken and all(
+                x.opcode in PARTS and x.operands[0] == name for x in taken
+            ):
+                size = min(size, sum(self._logical(x) for x in taken))
+            total += size
+        return total
+
+    def _size_of(self, name: str) -> int:
+        return sum(map(array_bytes, arrays(self._types.get(name, ""))))
+
+    def _logical(self, instruction: Instruction) -> int:
+        """Returns the bytes of a result inside a fusion, which lies in no memory."""
+        plain = [a._replace(layout="") for a in arrays(instruction.types)]
+        return sum(map(array_bytes, plain))
+
+    def products(self) -> float:
+        """Returns the floating point operations of matrix products and convolutions,
+        two for each multiply-add, those with padding among them."""
+        return sum(self._products(x) for x in self.all())
+
+    def _products(self, instruction: Instruction) -> float:
+        target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
+        convolves = instruction.opcode == "convolution" or (
+            target is not None and target[1].startswith("__cudnn$conv")
+        )
+        if convolves:
+            return self._convolution(instruction, target[1] if target else "")
+        multiplies = instruction.opcode == "dot" or (
+            target is not None and target[1].startswith("__cublas")
+        )
+        if not multiplies:
+            return 0.0
+        left = arrays(self._types.get(instruction.operands[0], ""))[0]
+        over = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
+        if over is None:  # of cuBLAS, inside its configuration
+            over = re.search(
+                r'"lhs_contracting_dimensions":\[([\d",]*)\]', instruction.attributes
+            )
+        sizes = [
+            left.sizes[int(d)] for d in re.findall(r"\d+", over[1] if over else "")
+        ]
+        out = arrays(instruction.types)[0]
+        return 2.0 * math.prod(out.sizes) * math.prod(sizes)
+
+    def _convolution(self, instruction: Instruction, target: str) -> float:
+        labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+        if labels is None:
+            return 0.0
+        first, second = (
+            arrays(self._types.get(name, ""))[0] for name in instruction.operands[:2]
+        )
+        result = arrays(instruction.types)[0]
+        # cuDNN's gradients keep the labels of the convolution that they belong to.
+        kernel, outputs = second, result
+        if target.endswith("BackwardFilter"):
+            kernel, outputs = result, second
+        elif target.endswith("BackwardInput"):
+            outputs = first
+        taps = [
+            size
+            for size, label in zip(kernel.sizes, labels[2], strict=False)
+            if label != "o"
+        ]
+        return 2.0 * math.prod(outputs.sizes) * math.prod(taps)
+
+
+class Array(NamedTuple):
+    """An array of a program.
+
+    Attributes:
+      dtype: as `f32`.
+      sizes: of its axes.
+      layout: the text in braces behind them; empty if none is said.
+    """
+
+    dtype: str
+    sizes: tuple[int, ...]
+    layout: str = ""
+
+
+def arrays(types: str) -> list[Array]:
+    """Returns the arrays in the text of a type, of a tuple all of them."""
+    return [
+        Array(dtype, tuple(map(int, re.findall(r"\d+", sizes))), layout)
+        for dtype, sizes, layout in ARRAY.findall(types)
+    ]
+
+
+def array_bytes(array: Array) -> int:
+    """Returns the bytes of HBM that an array takes, with the padding of its tiles; 0 of
+    one in another memory."""
+    order, _, more = array.layout.partition(":")
+    if re.search(r"S\([1-9]", more):
+        return 0
+    bits = BITS.get(array.dtype) or int(re.sub(r"\D", "", array.dtype)[-2:] or 0)
+    sizes = [array.sizes[int(axis)] for axis in re.findall(r"\d+", order)]
+    sizes = sizes or [*reversed(array.sizes)]  # the one that varies fastest first
+    if tile := TILE.search(more):
+        extents = [int(x) for x in tile[1].split(",")][::-1]
+        sizes += [1] * (len(extents) - len(sizes))
+        for i, extent in enumerate(extents):
+            sizes[i] = -(-sizes[i] // extent) * extent
+    return math.prod(sizes) * bits // 8
+
+
+def _instruction(line: str) -> Instruction | None:
+    match = INSTRUCTION.match(line)
+    if match is None:
+        return None
+    rest = match[3]
+    end = _end_of_type(rest)
+    opcode = OPCODE.match(rest[end:].lstrip())
+    if opcode is None:
+        return None
+    behind = rest[end:].lstrip()[opcode.end() :]
+    close = _closing(behind)
+    operands = re.findall(r"%([\w.\-]+)", behind[:close])
+    return Instruction(
+        match[2],
+        opcode[1],
+        rest[:end],
+        tuple(operands),
+        behind[close + 1 :],
+        int(behind[:close]) if opcode[1] == "parameter" else -1,
+        bool(match[1]),
+    )
+
+
+def _called(instruction: Instruction, attribute: str) -> str:
+    """Returns the computation that an attribute names; empty if there is none."""
+    match = re.search(rf"\b{attribute}=%?([\w.\-]+)", instruction.attributes)
+    return match[1] if match else ""
+
+
+def _end_of_type(text: str) -> int:
+    """Returns where the type ends with which a text begins: an array, or a tuple."""
+    if text.startswith("("):
+        return _closing(text[1:]) + 2
+    return len(text.split(" ", 1)[0])
+
+
+def _closing(text: str) -> int:
+    """Returns the place of the bracket that closes one that stood before the text."""
+    depth = 1
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return place
+    return len(text)

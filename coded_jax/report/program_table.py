@@ -1,0 +1,79 @@
+"""The table of an experiment's compiled programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+
+from coded_jax.devices.chips import Chip
+from coded_jax.devices.compiled import Figures, bound
+from coded_jax.studies.programs import Compiled
+
+COLUMNS = ("Mflop", "MB\nmoved", "MB\nheld", "collectives,\nkB sent", "bound\nµs")
+LIMITS = {"compute": "products", "memory": "HBM", "links": "links"}
+"""Names what bounds a program, by the fields of `compiled.Bound`."""
+
+
+def table(outcomes: Iterable[Compiled], chip: Chip | None) -> Table:
+    """Returns a row for each program: figures of one device, or why it was refused.
+
+    Args:
+      outcomes: of `programs.compile_program`.
+      chip: whose peaks bound the time; None where they are not known.
+    """
+    rows = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    rows.add_column("program\nmesh, fusions, compiled in")
+    for column in COLUMNS:
+        rows.add_column(column, justify="right", no_wrap=True)
+    for outcome in outcomes:
+        if outcome.figures is None:
+            rows.add_row(f"{about(outcome)}\nrefused: {outcome.refusal}")
+        else:
+            rows.add_row(about(outcome), *cells(outcome, outcome.figures, chip))
+    return rows
+
+
+def about(outcome: Compiled) -> str:
+    """Returns a program's name, and below it mesh, fusions and seconds of compiling."""
+    mesh = "x".join(map(str, outcome.mesh))
+    fusions = f", {outcome.figures.fusions} fusions" if outcome.figures else ""
+    return f"{outcome.name}\n  {mesh}{fusions}, {outcome.seconds:.1f} s"
+
+
+def cells(outcome: Compiled, figures: Figures, chip: Chip | None) -> Sequence[str]:
+    """Returns the texts of a program's figures, each of one line or two."""
+    limit = "-"
+    if chip is not None:
+        least = bound(figures, chip, outcome.dtype)
+        limit = f"{short(1e6 * least.seconds)}\n{LIMITS[least.name]}"
+    return (
+        short(figures.operations / 1e6),
+        short(figures.moved / 1e6),
+        held_text(figures, chip),
+        collectives_text(figures),
+        limit,
+    )
+
+
+def held_text(figures: Figures, chip: Chip | None) -> str:
+    """Returns the megabytes that a program needs, and their part of the chip's HBM."""
+    megabytes = short(figures.needed / 1e6)
+    if chip is None:
+        return megabytes
+    return f"{megabytes}\n{100 * figures.needed / chip.memory:.2g} %"
+
+
+def collectives_text(figures: Figures) -> str:
+    """Returns how many collectives of each kind there are, with the kilobytes sent."""
+    kinds = (
+        f"{x.count} {kind} {short(x.sent / 1e3)}"
+        for kind, x in sorted(figures.collectives.items())
+    )
+    return "\n".join(kinds) or "none"
+
+
+def short(number: float) -> str:
+    """Returns a number with three digits, or all that stand before the point."""
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"

@@ -1,0 +1,335 @@
+"""The programs of an experiment, compiled for devices that need not be at hand."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import SingleDeviceSharding as OnOneDevice
+
+from coded_jax.checks import first_line
+from coded_jax.data.groups import infer_images, inputs_of_images
+from coded_jax.devices.compiled import Figures, figures_of
+from coded_jax.devices.memory import memory_of_device
+from coded_jax.devices.topologies import compiler_options
+from coded_jax.inference.pipeline import infer_uncoded
+from coded_jax.runs.build import build_pipeline, uncoded_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.runs.regime import BASE, regime_of
+from coded_jax.serving import parts
+from coded_jax.training import losses, tasks
+from coded_jax.training.steps import CALL_STEPS, initial_state, train_steps
+from coded_jax.types import PyTree
+
+
+class Sizes(NamedTuple):
+    """The sizes of a data set, all that its programs depend on.
+
+    Attributes:
+      image_shape: `(H, W, C)`.
+      classes: how many there are.
+      examples: training images.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    examples: int
+
+
+class Program(NamedTuple):
+    """A program that can be compiled.
+
+    Attributes:
+      name: what it does.
+      images: that one call computes; of a loop, that its body computes.
+      mesh: its devices.
+      dtype: in which it computes.
+      lower: makes it, as `jax.stages.Lowered`.
+    """
+
+    name: str
+    images: int
+    mesh: Mesh
+    dtype: str
+    lower: Callable[[], jax.stages.Lowered]
+
+
+class Compiled(NamedTuple):
+    """The outcome of compiling a program.
+
+    Attributes:
+      name, images, dtype: as of `Program`.
+      mesh: devices along piece and data.
+      seconds: that the compiler took.
+      figures: of one device; None where it was refused.
+      refusal: the compiler's words in one line; None where it compiled.
+    """
+
+    name: str
+    images: int
+    dtype: str
+    mesh: tuple[int, int]
+    seconds: float
+    figures: Figures | None = None
+    refusal: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON has them."""
+        figures = self.figures.to_json() if self.figures else None
+        return self._asdict() | {"figures": figures, "mesh": list(self.mesh)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Compiled:
+        """Returns what `to_json` was of."""
+        figures = fields["figures"] and Figures.from_json(fields["figures"])
+        return cls(**{**fields, "figures": figures, "mesh": tuple(fields["mesh"])})
+
+
+def compile_program(program: Program) -> Compiled:
+    """Compiles a program, and reads its figures."""
+    about = (program.name, program.images, program.dtype, program.mesh.devices.shape)
+    lowered, begun = program.lower(), time.perf_counter()
+    try:
+        compiled = lowered.compile(compiler_options(program.mesh.devices.flat[0]))
+    except Exception as error:  # of any kind: each compiler has its own
+        seconds = time.perf_counter() - begun
+        return Compiled(*about, seconds, refusal=first_line(error))
+    seconds = time.perf_counter() - begun
+    return Compiled(*about, seconds, figures_of(compiled))
+
+
+def programs_of(
+    config: Config,
+    sizes: Sizes,
+    mesh: Mesh,
+    batches: Sequence[int],
+    memory: int | None = None,
+) -> Iterator[Program]:
+    """Yields the programs of an experiment on a mesh.
+
+    They are coded and uncoded inference; the training steps of base model and code, one
+    and `CALL_STEPS` in a loop, and of several seeds at once; and what the local engine
+    runs on one device each: encoding, a piece of each stage, decoding.
+
+    Args:
+      config: the experiment.
+      sizes: of its data set.
+      mesh: from `make_mesh`, of described devices say.
+      batches: images of an inference.
+      memory: bytes of a device; as it says itself if None. By them is decided whether
+        the exact outputs of stages are kept.
+
+    Raises:
+      ValueError: see `build_pipeline`.
+    """
+    subject = Subject(config, sizes, mesh)
+    for batch in batches:
+        yield subject.inference(batch)
+        yield subject.uncoded_inference(batch)
+    yield subject.base_step()
+    if jax.tree.leaves(subject.params):
+        memory = memory_of_device(mesh) if memory is None else memory
+        yield subject.code_step("training step, code", memory)
+        steps = f"training, code, loop of {CALL_STEPS} steps"
+        yield subject.code_step(steps, memory, count=CALL_STEPS)
+        seeds = max(config.seeds, 2)
+        name = f"training step, code, {seeds} seeds"
+        yield subject.code_step(name, memory, seeds=seeds)
+    for batch in batches:
+        yield from subject.parts(batch)
+
+
+class Subject:
+    """An experiment on a mesh, with shapes for all of its arrays.
+
+    Args:
+      config, sizes, mesh: as of `programs_of`.
+    """
+
+    def __init__(self, config: Config, sizes: Sizes, mesh: Mesh) -> None:
+        channels = sizes.image_shape[-1]
+        statistics = ((0.5,) * channels, (0.25,) * channels)
+        shape = (sizes.image_shape, sizes.classes)
+        self.config, self.sizes, self.mesh = config, sizes, mesh
+        self.pipeline = build_pipeline(config, *shape, *statistics, mesh)
+        self.uncoded = uncoded_pipeline(config, *statistics, mesh)
+        key = jax.random.key(0)
+        init = lambda key: self.uncoded.base.init(key, *shape)
+        self.frozen = jax.eval_shape(init, key)
+        self.params = jax.eval_shape(self.pipeline.init, key)
+
+    def _program(
+        self, name: str, images: int, lower: Callable[[], jax.stages.Lowered]
+    ) -> Program:
+        return Program(name, images, self.mesh, self.config.precision, lower)
+
+    def _placed(self, tree: PyTree, one: bool = False) -> PyTree:
+        """Returns shapes that say where arrays are: on all devices, or on one."""
+        place: Sharding = NamedSharding(self.mesh, PartitionSpec())
+        if one:
+            place = OnOneDevice(self.mesh.devices.flat[0])
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
+        )
+
+    def _images(self, batch: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *self.sizes.image_shape), jnp.uint8)
+
+    def _arrived(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((self.pipeline.n, 1), jnp.bool_)
+
+    def inference(self, batch: int) -> Program:
+        """Returns the coded inference of a batch, for any erasure pattern."""
+        arrays = self._placed(
+            (self.frozen, self.params, self._images(batch), self._arrived())
+        )
+        run = jax.jit(infer_images, static_argnums=0)
+        lower = functools.partial(run.lower, self.pipeline, *arrays)
+        return self._program(f"coded inference of {batch}", batch, lower)
+
+    def uncoded_inference(self, batch: int) -> Program:
+        """Returns the inference of the base model alone, on the same devices."""
+        arrays = self._placed((self.frozen, self._images(batch)))
+        run = jax.jit(infer_uncoded, static_argnums=0)
+        lower = functools.partial(run.lower, self.uncoded, *arrays)
+        return self._program(f"uncoded inference of {batch}", batch, lower)
+
+    def base_step(self) -> Program:
+        """Returns a training step of the base model."""
+        config, shape = self.config, (self.sizes.image_shape, self.sizes.classes)
+        loss = tasks.base_loss(
+            self.uncoded, config.augmentation, config.label_smoothing
+        )
+        init = lambda key: self.uncoded.base.init(key, *shape)
+        return self._step("training step, base", BASE, init, loss, {}, self._examples())
+
+    def code_step(
+        self, name: str, memory: int, count: int = 1, seeds: int = 0
+    ) -> Program:
+        """Returns a training step of the code.
+
+        Args:
+          name: of the program.
+          memory: bytes of a device.
+          count: steps in a loop.
+          seeds: trained at once; 0 for one alone.
+        """
+        pipeline, arrays = self.pipeline, self._examples(grouped=True)
+        total = len(arrays["labels"])
+        kept = self.config.code_augmentation == "none"
+        if kept and losses.keeps_targets(pipeline, total, memory):
+            arrays["targets"] = tuple(
+                jax.ShapeDtypeStruct(
+                    (total, *_merged_shape(stage.plan)), pipeline.dtype
+                )
+                for stage in pipeline.stages
+            )
+        loss = tasks.code_loss(pipeline, self.config)
+        inputs = (pipeline.init, loss, self.frozen, arrays)
+        return self._step(name, "code", *inputs, count, seeds)
+
+    def _examples(self, grouped: bool = False) -> dict[str, Any]:
+        """Returns shapes of the training images and labels, of groups if they are."""
+        few = self.config.train_images if grouped else None
+        total, group = few or self.sizes.examples, 1
+        images, labels = self._images(total), jnp.zeros
+        if grouped and self.pipeline.separate:
+            group = self.pipeline.images_per_input
+            total = -(-total // group)
+            whole = self._images(total * group)
+            join = functools.partial(inputs_of_images, self.pipeline)
+            images = jax.eval_shape(join, whole)
+        shape = (total, group) if group > 1 else (total,)
+        labels = jax.ShapeDtypeStruct(shape, jnp.int32)
+        return {"images": images, "labels": labels}
+
+    def _step(
+        self,
+        name: str,
+        phase: str,
+        init: Callable,
+        loss: Callable,
+        frozen: PyTree,
+        arrays: dict[str, Any],
+        count: int = 1,
+        seeds: int = 0,
+    ) -> Program:
+        total, regime = len(arrays["labels"]), regime_of(self.config, phase)
+        optimizer = regime.optimizer(total)
+
+        def begin(key: jax.Array) -> PyTree:
+            state = initial_state(init, optimizer, key)[0]
+            return state, jax.random.permutation(key, total).astype(jnp.int32), key
+
+        keys = jax.random.key(0)
+        if seeds:
+            begin, keys = jax.vmap(begin), jax.random.split(keys, seeds)
+        state, order, key = self._placed(jax.eval_shape(begin, keys))
+        lower = functools.partial(
+            train_steps.lower,
+            state,
+            *self._placed((frozen, arrays)),
+            order,
+            key,
+            loss=loss,
+            optimizer=optimizer,
+            batch_size=regime.batch_size,
+            count=count,
+        )
+        images = regime.batch_size * self.pipeline.images_per_input ** (phase != BASE)
+        return self._program(name, images * max(seeds, 1), lower)
+
+    def parts(self, batch: int) -> Iterator[Program]:
+        """Yields the programs of a first-k inference, each of one device; see
+        `serving.parts`."""
+        pipeline = self.pipeline._replace(mesh=None)
+        place = functools.partial(self._placed, one=True)
+        frozen, params = place((self.frozen, self.params))
+        one = Mesh(self.mesh.devices[:1, :1], self.mesh.axis_names)
+        of_part = lambda name, lower: Program(
+            f"local engine, {name} of {batch}", batch, one, pipeline.dtype, lower
+        )
+        encode = functools.partial(
+            parts.encode_images.lower,
+            pipeline,
+            frozen,
+            params,
+            place(self._images(batch)),
+        )
+        yield of_part("encoding", encode)
+        stages = len(pipeline.stages)
+        arrived = jax.ShapeDtypeStruct((stages, pipeline.n, 1), jnp.bool_)
+        shapes = parts.query_shapes(pipeline, batch)
+        for number, pieces in enumerate(parts.pieces(pipeline)):
+            query = jax.ShapeDtypeStruct(shapes[number], pipeline.dtype)
+            piece = pieces[0]
+            lower = functools.partial(
+                parts.share.lower,
+                parts.segment_of(pipeline, piece.blocks),
+                piece.share[:2],
+                frozen,
+                place(query),
+                place(jax.ShapeDtypeStruct((2,), jnp.int32)),
+            )
+            yield of_part(f"a piece of stage {number + 1}", lower)
+            inputs = shapes[number][0]
+            share = jax.ShapeDtypeStruct((inputs, *piece.share), pipeline.dtype)
+            decode = functools.partial(
+                parts.decode_stage.lower,
+                pipeline,
+                number,
+                frozen,
+                params,
+                place((share,) * pipeline.n),
+                place(arrived),
+            )
+            yield of_part(f"decoding stage {number + 1}", decode)
+
+
+def _merged_shape(plan: Any) -> tuple[int, int, int]:
+    return plan.rows.out, plan.columns.out, plan.feature_channels

@@ -1,0 +1,10 @@
+"""Compiles an experiment's programs for a TPU or GPU that need not be here.
+
+The same as `python -m coded_jax compile`.
+"""
+
+from coded_jax.cli.command_line import run
+from coded_jax.cli.commands.compile import main
+
+if __name__ == "__main__":
+    run(main)
