@@ -4,6 +4,8 @@ nox              the whole suite on Python 3.11, on 3.13 with the newest jax, an
                  Colab's versions
 nox -t long      the long tests alone
 nox -t smoke     what depends on versions most, in about a minute each
+nox -s aot       programs compiled for TPUs and GPUs that are not here, by the compilers of
+                 JAX's version (downloads of about 1 GB)
 nox -s docs      the documentation into site/, with every warning an error
 nox -s links     whether every link of it to elsewhere is there
 """
@@ -63,6 +65,15 @@ def define(name: str, python: str, pins: list[str]) -> None:
 
 for name, versions in VERSIONS.items():
     define(name, *versions)
+
+
+@nox.session
+def aot(session: nox.Session) -> None:
+    install(session, ".[smoke,aot-tpu,aot-cuda]")
+    # By tests, not files: one program can take a minute to compile, another a second.
+    command = ("python", "-m", "pytest", "-m", "aot", "--dist=load", "-rs", "tests/aot")
+    environment = {"JAX_PLATFORMS": "cpu", **AS_USERS_RUN_JAX}
+    session.run(*command, *session.posargs, env=environment)
 
 
 @nox.session(tags=["docs"])

@@ -24,7 +24,7 @@ from filelock import FileLock  # noqa: E402
 from coded_jax.devices import startup  # noqa: E402
 from coded_jax.models import make_base_model  # noqa: E402
 
-FAST = "not long"  # the expression of marks in `pyproject.toml`
+FAST = "not long and not aot"  # the expression of marks in `pyproject.toml`
 for name, examples in {"fast": 15, "long": 100}.items():
     hypothesis.settings.register_profile(
         name, max_examples=examples, deadline=None, derandomize=True, database=None
