@@ -4,8 +4,8 @@ nox              the whole suite on Python 3.11, on 3.13 with the newest jax, an
                  Colab's versions
 nox -t long      the long tests alone
 nox -t smoke     what depends on versions most, in about a minute each
-nox -s aot       programs compiled for TPUs and GPUs that are not here, by the compilers of
-                 JAX's version (downloads of about 1 GB)
+nox -s aot       programs compiled for TPUs and GPUs that are not here, by the compilers
+                 of JAX's version (downloads of about 1 GB)
 nox -s docs      the documentation into site/, with every warning an error
 nox -s links     whether every link of it to elsewhere is there
 """

@@ -1,4 +1,4 @@
-"""Coded inference on every target, of every code, with the collectives of the design."""
+"""Coded inference on every target, with the collectives of the design."""
 
 import functools
 
