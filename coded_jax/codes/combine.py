@@ -1,15 +1,40 @@
-"""Sums of results with weights of each image's own: the linear part of decoders.
+"""Weighted sums of pieces and of results: the linear parts of encoders and decoders.
 
-As a matrix product of each image's `[k, n]` weights with its results it is one of few
-rows and columns, for which XLA's CPU backend is slow: 16 ms where these sums take
-0.5 ms, and 10 ms where their gradients take 3 (128 images, 8,192 values, k=2, n=3, 2
-cores of an AMD EPYC, jax 0.10.2).
+A decoder's weights are of each image's own. As a matrix product of each image's
+`[k, n]` weights with its results it is one of few rows and columns, for which XLA's CPU
+backend is slow: 16 ms where these sums take 0.5 ms, and 10 ms where their gradients
+take 3 (128 images, 8,192 values, k=2, n=3, 2 cores of an AMD EPYC, jax 0.10.2).
 """
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+
+def piece_sums(weights: jax.Array, pieces: jax.Array) -> jax.Array:
+    """Returns `sum_i weights[i, j] pieces[i]`, summed in float32.
+
+    Not as a matrix product: of few rows and columns, it would be a pass of its own over
+    all pieces, while sums are computed as the pieces are cut; and on TPUs its operands
+    would be rounded to bfloat16.
+
+    Args:
+      weights: `[k, r]`.
+      pieces: `[k, B, h, w, C]`.
+
+    Returns:
+      `[r, B, h, w, C]`, of the dtype of `pieces`.
+    """
+    weights = weights.astype(jnp.float32)
+    parts = [piece.astype(jnp.float32) for piece in pieces]
+    parity = [
+        functools.reduce(jnp.add, map(jnp.multiply, column, parts))
+        for column in weights.T
+    ]
+    return jnp.stack(parity).astype(pieces.dtype)
 
 
 def weighted_sums(weights: jax.Array, values: jax.Array) -> jax.Array:

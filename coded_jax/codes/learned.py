@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from coded_jax.checks import require
+from coded_jax.codes.combine import piece_sums
 from coded_jax.codes.entry import CodeEntry
 from coded_jax.codes.estimate import linear_estimate
 from coded_jax.codes.learned_config import LearnedConfig
@@ -117,7 +118,7 @@ def _systematic_code(k: int, encoder: Any, decoder: Any, nonnegative: bool) -> C
     """Returns encoder and decoder with a linear part; a network may be None."""
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        parity = jnp.einsum("kbhwc,kr->rbhwc", pieces, params["sums"])
+        parity = piece_sums(params["sums"], pieces)
         if encoder is not None:
             parity = encoder.apply(params["encoder"], pieces) + parity
         return jnp.concatenate([pieces, parity])

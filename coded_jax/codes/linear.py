@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes.combine import weighted_sums
+from coded_jax.codes.combine import piece_sums, weighted_sums
 from coded_jax.codes.erasures import Pattern
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
 from coded_jax.types import Code, CodeShape, PyTree, Quorum
@@ -113,9 +113,7 @@ def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
         return jnp.zeros_like(pieces[0])
     if np.count_nonzero(row) == 1 and row.max() == 1:
         return pieces[np.argmax(row)]
-    return jnp.einsum(
-        "k,kbhwc->bhwc", jnp.asarray(row, pieces.dtype), pieces, precision="highest"
-    )
+    return piece_sums(jnp.asarray(row)[:, None], pieces)[0]
 
 
 def _identity(shape: CodeShape) -> np.ndarray:

@@ -96,11 +96,14 @@ def convolution_layer(
 
 def _bind(layer: Layer, *operands: jax.Array) -> jax.Array:
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands)
-    return layer_p.bind(*operands, layer=layer, call_jaxpr=_jaxpr(layer, *shapes))
+    mesh = jax.sharding.get_abstract_mesh()
+    jaxpr = _jaxpr(layer, mesh, *shapes)
+    return layer_p.bind(*operands, layer=layer, call_jaxpr=jaxpr)
 
 
 @functools.lru_cache(maxsize=256)
-def _jaxpr(layer: Layer, *shapes: jax.ShapeDtypeStruct) -> Any:
+def _jaxpr(layer: Layer, mesh: Any, *shapes: jax.ShapeDtypeStruct) -> Any:
+    """Returns what a layer stands for, of types that name the mesh it is traced on."""
     return jax.make_jaxpr(layer.compute)(*shapes)
 
 

@@ -202,4 +202,13 @@ def _on_devices(
     stage: CodedStage, frozen: PyTree, sent: jax.Array, spread: PieceMap = run_locally
 ) -> jax.Array:
     """Runs `f_conv` on pieces `[m, B, h, w, C]`; the shares are not yet cut out."""
-    return spread(jax.vmap(lambda pieces: compute(stage, frozen, pieces)), sent)
+
+    def run(pieces: jax.Array) -> jax.Array:
+        # One batch, not a `vmap`: with an axis of pieces between its layers, a TPU's
+        # compiler copies all of them from one layout to another and back. And joined,
+        # not reshaped; the barrier keeps that out of the first convolution's fusion.
+        joined = jax.lax.optimization_barrier(jnp.concatenate(list(pieces)))
+        outputs = compute(stage, frozen, joined)
+        return jnp.stack(jnp.split(outputs, len(pieces)))
+
+    return spread(run, sent)

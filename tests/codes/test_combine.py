@@ -1,4 +1,4 @@
-"""Sums of results with weights against the matrix product that they are."""
+"""Sums with weights against the matrix products that they are."""
 
 import chex
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coded_jax.codes.combine import weighted_sums
+from coded_jax.codes.combine import piece_sums, weighted_sums
 
 
 def by_product(weights, values):
@@ -40,3 +40,28 @@ def test_sums_are_of_float32():
     weights = jnp.ones((1, 1, 3), "bfloat16")
     values = jnp.asarray([[1.0], [256.0], [-256.0]], "bfloat16")
     assert weighted_sums(weights, values) == jnp.ones((1, 1), "bfloat16")
+
+
+def test_sums_of_pieces():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(4, 2)).astype("f")
+    pieces = rng.normal(size=(4, 3, 5, 6, 2)).astype("f")
+    by_product = jnp.einsum("kbhwc,kr->rbhwc", pieces, weights, precision="highest")
+    chex.assert_trees_all_close(
+        jax.jit(piece_sums)(weights, pieces), by_product, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_sums_of_pieces_are_of_float32():
+    """In bfloat16 the parts of 1 + 256 - 256 would be lost on the way."""
+    weights = jnp.ones((3, 1), "bfloat16")
+    pieces = jnp.asarray([1.0, 256.0, -256.0], "bfloat16").reshape(3, 1, 1, 1, 1)
+    assert piece_sums(weights, pieces) == jnp.ones((1, 1, 1, 1, 1), "bfloat16")
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_sums_are_no_matrix_products(platform):
+    """Of few rows and columns, those cost accelerators passes over all pieces."""
+    weights, pieces = jnp.ones((4, 2)), jnp.ones((4, 3, 5, 6, 2))
+    traced = jax.jit(piece_sums).trace(weights, pieces)
+    assert "dot_general" not in traced.lower(lowering_platforms=(platform,)).as_text()

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from coded_jax.cpu_kernels.layer import NAME, Layer, convolution_layer
 from coded_jax.splitting.receptive_field import CALLS, receptive_field
@@ -117,6 +119,21 @@ def test_others_see_convolutions():
     half = [a.astype("bfloat16") for a in args]
     for text in (tpu, exported, jax.jit(layer).lower(*half).as_text()):
         assert CALL not in text and "stablehlo.convolution" in text
+
+
+def test_one_layer_on_two_meshes():
+    """What is kept of a layer, traced on one mesh, must not reach another."""
+    args = operands((None,) * 3)
+    for name in ("first", "second"):
+        mesh = jax.make_mesh((1,), (name,), axis_types=(AxisType.Auto,))
+        sharded = jax.shard_map(
+            lambda *args: 2 * layer(*args),
+            mesh=mesh,
+            in_specs=(P(name), P(), P()),
+            out_specs=P(name),
+            check_vma=False,
+        )
+        assert_close(jax.jit(sharded)(*args), 2 * by_xla(layer, *args))
 
 
 def test_splitting_sees_convolutions():

@@ -133,6 +133,20 @@ def test_padded_base_model():
     chex.assert_trees_all_close(rows, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_pieces_are_one_batch_of_f_conv(lenet):
+    """An axis of pieces between its layers would cost a TPU copies of all of them."""
+    pipeline, (_, variables) = make(lenet, (4, 1), 2), lenet
+    (stage,), shapes = pipeline.stages, []
+
+    def f_conv(variables, x):
+        shapes.append(x.shape)
+        return stage.f_conv(variables, x)
+
+    pipeline = pipeline._replace(stages=(stage._replace(f_conv=f_conv),))
+    up_to_decoder(pipeline, variables, NOTHING, random_images())
+    assert shapes == [(6 * B, *stage.plan.piece_shape)]
+
+
 def test_one_compilation_serves_every_pattern(lenet, truth):
     base, variables = lenet
     features, _ = truth
