@@ -18,9 +18,10 @@
 #
 # # Devices: which one computes what, and how long it takes
 #
-# The `n` pieces of an image go to the devices at hand: GPUs, the cores of a TPU, or a
-# single chip, as Colab has it. This notebook shows who computes which piece and times
-# it; nothing is trained here, since weights of any value take the same time.
+# The `n` pieces of an image go to the devices at hand: GPUs, the chips of a TPU, or a
+# single chip, as Colab has it. This notebook shows who computes which piece, what the
+# compiler makes of it, here and for a TPU that is not here, and times it; nothing is
+# trained, since weights of any value take the same time.
 #
 # [badge]: https://colab.research.google.com/assets/colab-badge.svg
 # [notebook]: https://colab.research.google.com/github/coded-jax/coded_jax/blob/main/colab/placement.ipynb
@@ -52,12 +53,14 @@ print("jax", version("jax"))
 #
 # Choose an accelerator with *Runtime > Change runtime type* first. Where there is none,
 # the CPU stands for `CPU_DEVICES` devices, so that the placement can be seen; `1`
-# leaves it as it is.
+# leaves it as it is. `TARGET` is a TPU that is compiled for without having it: a chip,
+# and how many of them lie side by side.
 
 # %% tags=["parameters"]
 K = 2  # @param {type: "integer"}
 R = 1  # @param {type: "integer"}
 CPU_DEVICES = 6  # @param {type: "integer"}
+TARGET = "v5e:2x4"  # @param {type: "string"}
 BATCHES = [1, 64, 256]  # @param
 REPEATS = 30  # @param {type: "integer"}
 
@@ -65,8 +68,9 @@ REPEATS = 30  # @param {type: "integer"}
 # ## The devices
 #
 # They form a mesh with two axes. Along `piece` the devices share the pieces of an
-# image, along `data` the images of a batch. The number of CPU devices must be set
-# before JAX looks for any.
+# image, along `data` the images of a batch. Of all such meshes it is the one that
+# leaves a device the least to compute. The number of CPU devices must be set before JAX
+# looks for any.
 
 # %%
 from coded_jax.devices import startup
@@ -98,24 +102,31 @@ else:
 if mesh.size > 1 and first.platform == "cpu":
     print("These are one CPU that stands for several devices: it is slower than one.")
 
+# %%
+# %matplotlib inline
+from coded_jax.report import mesh_picture
+
+mesh_picture.figure_of(mesh, K, R)
+
 # %% [markdown]
 # ## Which device computes which piece
 #
-# Instead of a CNN the devices run a function that returns the number of its device. It
-# goes through `placement.data_parallel`, as every coded inference does: so the table is
-# not a drawing of what should happen, but an answer of the devices.
+# That was a drawing of what should happen; this is an answer of the devices. Instead of
+# a CNN they run a function that returns the number of its device. It goes through
+# `placement.data_parallel`, as every coded inference does.
 
 # %%
-# %matplotlib inline
 import matplotlib.pyplot as plt
+
+numbers = np.array([[device.id for device in row] for row in mesh.devices])
 
 
 def number(queries):
     """Who is asked: the number of a device, for each query `[pieces, images]`."""
     if mesh.size == 1:
-        return jnp.zeros_like(queries)
+        return jnp.full_like(queries, numbers[0, 0])
     row, column = (jax.lax.axis_index(axis) for axis in mesh.axis_names)
-    return jnp.full_like(queries, row * parts + column)
+    return jnp.full_like(queries, jnp.asarray(numbers)[row, column])
 
 
 def ask(spread, images):
@@ -139,18 +150,6 @@ axes.set_yticks(np.arange(n) + 0.5, names)
 axes.set(xlabel="image of the batch", title="number of the device")
 axes.invert_yaxis()
 plt.show()
-
-# %% [markdown]
-# JAX's own view of an array that lies as the results of the pieces do: rows are pieces,
-# columns parts of the batch.
-
-# %%
-from jax.sharding import NamedSharding, PartitionSpec
-
-rows = n + -n % pieces  # padded where the devices do not divide the pieces
-results = jnp.zeros((rows, batch))
-placed = jax.device_put(results, NamedSharding(mesh, PartitionSpec(*mesh.axis_names)))
-jax.debug.visualize_array_sharding(placed, use_color=False)
 
 # %% [markdown]
 # ## The same answers everywhere
@@ -191,12 +190,66 @@ for device in range(n):
     print(f"{names[device]:9} lost: relative difference {error:.1e}")
 
 # %% [markdown]
+# ## What the compiler makes of it
+#
+# Coded inference, the same network without a code, and a training step of the code,
+# compiled for these devices. The figures are those of one device: millions of floating
+# point operations; megabytes of its memory that are read and written, and that are
+# needed at once; what it sends to others. An inference on several devices exchanges
+# pieces and results by two all-to-alls, and collects the logits by an all-gather;
+# training exchanges gradients and losses alone. Where the chip is known, *bound* is the
+# time below which the program cannot end, and what sets it: products, memory (HBM), or
+# links to other chips.
+
+# %%
+from rich.console import Console
+
+from coded_jax.devices.chips import chip_of
+from coded_jax.report import program_table
+from coded_jax.studies import programs
+
+console = Console(force_jupyter=False, force_terminal=False, width=88)  # plain lines
+
+
+def show_programs(mesh):
+    """Compiles the programs for the devices of a mesh, and prints their figures."""
+    examples = len(dataset.train.images)
+    described = programs.Sizes(dataset.image_shape, dataset.classes, examples)
+    chosen = programs.main_programs(config, described, mesh, batch=64)
+    compiled = list(map(programs.compile_program, chosen))
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    console.print(program_table.table(compiled, chip))
+
+
+show_programs(mesh)
+
+# %% [markdown]
+# ## A TPU that is not here
+#
+# The same, compiled for the chips that `TARGET` describes, by their own compiler, which
+# runs on any CPU. Nothing is run there and nothing is measured: the bound says what the
+# program cannot undercut, not what it takes. On a TPU every chip takes part.
+
+# %%
+from coded_jax.devices import topologies
+
+chips = []
+try:
+    chips = topologies.describe(TARGET)
+except ImportError as error:  # says what to install
+    print(error)
+if chips:
+    described = meshes.make_mesh(n, available=chips)
+    show_programs(described)
+mesh_picture.figure_of(described, K, R) if chips else None
+
+# %% [markdown]
 # ## Timing
 #
-# The median over many calls, in milliseconds. Each is timed after a first call that
-# compiles, with the images on the devices already, until the result is there: JAX
-# returns at once and computes behind one's back, so a clock that does not wait
-# (`block_until_ready`) measures nothing.
+# Measured, on the devices at hand: the median over many calls, in milliseconds. Each is
+# timed after a first call that compiles, with the images on the devices already, until
+# the result is there: JAX returns at once and computes behind one's back, so a clock
+# that does not wait (`block_until_ready`) measures nothing.
 
 # %%
 import time

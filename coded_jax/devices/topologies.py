@@ -55,7 +55,7 @@ FORM = "v5e:2x4, v4:2x2x2, tpu7x:2x2x1, h100:8 and the like"
 def describe(target: str) -> list[jax.Device]:
     """Returns the devices of a machine that is not at hand, to compile for.
 
-    To be called before JAX has looked for devices: it shall find the CPU alone.
+    Devices that JAX has found already stay as they are (tried with those of a CPU).
 
     Args:
       target: a chip of `CHIPS` and how many there are: the topology of a TPU slice, as

@@ -14,6 +14,7 @@ from jax.sharding import SingleDeviceSharding as OnOneDevice
 
 from coded_jax.checks import first_line
 from coded_jax.data.groups import infer_images, inputs_of_images
+from coded_jax.devices.chips import chip_of
 from coded_jax.devices.compiled import Figures, figures_of
 from coded_jax.devices.memory import memory_of_device
 from coded_jax.devices.topologies import compiler_options
@@ -121,8 +122,8 @@ def programs_of(
       sizes: of its data set.
       mesh: from `make_mesh`, of described devices say.
       batches: images of an inference.
-      memory: bytes of a device; as it says itself if None. By them is decided whether
-        the exact outputs of stages are kept.
+      memory: bytes of a device; those of its chip, or as it says itself, if None. By
+        them is decided whether the exact outputs of stages are kept.
 
     Raises:
       ValueError: see `build_pipeline`.
@@ -133,7 +134,7 @@ def programs_of(
         yield subject.uncoded_inference(batch)
     yield subject.base_step()
     if jax.tree.leaves(subject.params):
-        memory = memory_of_device(mesh) if memory is None else memory
+        memory = _memory(mesh) if memory is None else memory
         yield subject.code_step("training step, code", memory)
         steps = f"training, code, loop of {CALL_STEPS} steps"
         yield subject.code_step(steps, memory, count=CALL_STEPS)
@@ -142,6 +143,33 @@ def programs_of(
         yield subject.code_step(name, memory, seeds=seeds)
     for batch in batches:
         yield from subject.parts(batch)
+
+
+def main_programs(
+    config: Config, sizes: Sizes, mesh: Mesh, batch: int
+) -> Iterator[Program]:
+    """Yields the few programs that say most about an experiment on a mesh.
+
+    They are coded and uncoded inference, and the code's training step if it has one.
+
+    Args:
+      config, sizes, mesh: as of `programs_of`.
+      batch: images of an inference.
+
+    Raises:
+      ValueError: see `build_pipeline`.
+    """
+    subject = Subject(config, sizes, mesh)
+    yield subject.inference(batch)
+    yield subject.uncoded_inference(batch)
+    if jax.tree.leaves(subject.params):
+        yield subject.code_step("training step, code", _memory(mesh))
+
+
+def _memory(mesh: Mesh) -> int:
+    """Returns the bytes of a device: its chip's where that is known, or as it says."""
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    return memory_of_device(mesh) if chip is None else int(chip.memory)
 
 
 class Subject:

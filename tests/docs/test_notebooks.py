@@ -77,13 +77,19 @@ def test_placement(tmp_path, devices, mesh):
     assert ("There is one device" in text) == (devices == 1)
     owners = re.findall(r"^(data|parity) \d +on device ([\d, ]+)$", text, re.M)
     numbers = [number for _, ids in owners for number in ids.split(", ")]
-    assert numbers == (["0"] * 3 if devices == 1 else [*"012345"])
+    assert numbers == (["0"] * 3 if devices == 1 else [*"031425"])  # as in the mesh
     errors = re.findall(r"relative difference (\S+)", text)
     assert len(errors) == 3 and max(map(float, errors)) < 1e-4
     times = re.findall(r"^(?:un)?coded, .*?  +([\d.]+) +([\d.]+)$", text, re.M)
     assert len(times) == (3 if devices == 1 else 5)
     assert all(float(time) > 0 for row in times for time in row)
-    assert pictures == 1
+    described = util.find_spec("libtpu") is not None
+    programs = [r"^ coded inference of 64 ", r"^ uncoded inference of 64 "]
+    for program in (*programs, r"^ training step, code "):
+        assert len(re.findall(program, text, re.M)) == 1 + described
+    assert ("pip install 'coded_jax[aot-tpu]'" in text) != described
+    assert len(re.findall(r"^ +2x4, \d+ fusions", text, re.M)) == 3 * described
+    assert pictures == 2 + described
 
 
 @pytest.mark.long
