@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from coded_jax.devices import meshes
 from tests.scripts import modules_in, run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,6 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = ["README.md", *(str(x.relative_to(ROOT)) for x in sorted(DOCS.rglob("*.md")))]
 NOT_RUN = {
     "docs/getting_started.md": 1,
+    "docs/guides/place.md": 1,
     "docs/guides/serve.md": 1,
     "docs/guides/train.md": 2,
     "docs/latency.md": 1,
@@ -219,6 +221,18 @@ def test_coming_from_pmap(tmp_path):
     np.testing.assert_allclose(scope["features"], scope["before"], rtol=1e-5, atol=1e-5)
     used = {shard.device for shard in scope["features"].addressable_shards}
     assert len(used) == scope["n"]
+
+
+def test_the_meshes_of_the_guide_are_the_default_ones():
+    text = (DOCS / "guides/place.md").read_text()
+    size = r"(\dx\d|-)"
+    rows = re.findall(rf"^\| (\d+) \| {size} \| {size} \| {size} \|$", text, re.M)
+    assert len(rows) == 7
+    for count, others, tpu, six in rows:
+        first = lambda *args: "x".join(map(str, meshes.by_cost(*args)[0]))
+        assert (others, six) == (first(3, int(count)), first(6, int(count)))
+        assert tpu in ("-", first(3, int(count), True))
+        assert six == first(6, int(count), True) or tpu == "-"
 
 
 @pytest.mark.parametrize("page", PAGES)
