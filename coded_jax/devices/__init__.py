@@ -1,1 +1,1 @@
-"""Devices: the mesh, several processes, start-up, and Ray's cluster."""
+"""Devices: mesh, placement, processes, Ray, compiling for devices not at hand."""
