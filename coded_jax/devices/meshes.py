@@ -63,7 +63,7 @@ def make_mesh(
             f"mesh: {pieces}x{shards} given, one with devices of all {len(hosts)} "
             "processes accepted"
         )
-    return _arranged(available, spanning[0])
+    return arrange(available, spanning[0])
 
 
 def by_cost(n: int, count: int, whole_host: bool = False) -> list[Sizes]:
@@ -132,11 +132,15 @@ def _require_fitting(n: int, shape: Sizes, count: int, whole_host: bool) -> None
         )
 
 
-def _arranged(available: Sequence[jax.Device], shape: Sizes) -> Mesh:
-    """Returns the mesh whose devices that share pieces are next to each other.
+def arrange(available: Sequence[jax.Device], shape: Sizes) -> Mesh:
+    """Returns the mesh in which devices that share pieces are next to each other.
 
     So the two all-to-alls stay within a host, where a host has as many, and on a TPU
-    between neighbours.
+    between neighbours. Whether a program can run on it is not looked at.
+
+    Args:
+      available: the devices, of which the first ones are used.
+      shape: devices along `piece` and along `data`.
     """
     pieces, shards = shape
     grid = np.asarray(available[: pieces * shards]).reshape(shards, pieces).T

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from coded_jax.devices.chips import Chip
@@ -16,8 +17,9 @@ LIMITS = {"compute": "products", "memory": "HBM", "links": "links"}
 """Names what bounds a program, by the fields of `compiled.Bound`."""
 
 
-def table(outcomes: Iterable[Compiled], chip: Chip | None) -> Table:
-    """Returns a row for each program: figures of one device, or why it was refused.
+def table(outcomes: Iterable[Compiled], chip: Chip | None) -> Group:
+    """Returns a row for each program, figures of one device, and below them what the
+    compiler refused.
 
     Args:
       outcomes: of `programs.compile_program`.
@@ -27,12 +29,15 @@ def table(outcomes: Iterable[Compiled], chip: Chip | None) -> Table:
     rows.add_column("program\nmesh, fusions, compiled in")
     for column in COLUMNS:
         rows.add_column(column, justify="right", no_wrap=True)
+    refused = []
     for outcome in outcomes:
         if outcome.figures is None:
-            rows.add_row(f"{about(outcome)}\nrefused: {outcome.refusal}")
+            rows.add_row(about(outcome), "refused")
+            mesh = "x".join(map(str, outcome.mesh))
+            refused.append(f"refused: {outcome.name}, {mesh}: {outcome.refusal}")
         else:
             rows.add_row(about(outcome), *cells(outcome, outcome.figures, chip))
-    return rows
+    return Group(rows, *refused)
 
 
 def about(outcome: Compiled) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
+import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +23,7 @@ from coded_jax.devices.compiled import Figures, figures_of
 from coded_jax.devices.memory import memory_of_device
 from coded_jax.devices.topologies import compiler_options
 from coded_jax.inference.pipeline import infer_uncoded
+from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, uncoded_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.regime import BASE, regime_of
@@ -170,6 +175,50 @@ def _memory(mesh: Mesh) -> int:
     """Returns the bytes of a device: its chip's where that is known, or as it says."""
     chip = chip_of(mesh.devices.flat[0].device_kind)
     return memory_of_device(mesh) if chip is None else int(chip.memory)
+
+
+def inferences(
+    config: Config, sizes: Sizes, meshes: Iterable[Mesh], batches: Sequence[int]
+) -> Iterator[Program]:
+    """Yields the coded inference of each batch on each of some meshes.
+
+    Args:
+      config, sizes: as of `programs_of`.
+      meshes: of any shape, also such that no run may use.
+      batches: images of an inference.
+    """
+    for mesh in meshes:
+        subject = Subject(config, sizes, mesh)
+        yield from map(subject.inference, batches)
+
+
+def exchanged(config: Config, sizes: Sizes) -> list[list[int]]:
+    """Returns, for each coded stage, the bytes of a query and of a share of one image.
+
+    Args:
+      config, sizes: as of `programs_of`.
+    """
+    channels = sizes.image_shape[-1]
+    statistics = ((0.5,) * channels, (0.25,) * channels)
+    pipeline = build_pipeline(config, sizes.image_shape, sizes.classes, *statistics)
+    itemsize = jnp.dtype(pipeline.dtype).itemsize
+    return [
+        [
+            itemsize * math.prod(stage.plan.piece_shape),
+            itemsize * math.prod(stage.plan.share_shape),
+        ]
+        for stage in pipeline.stages
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, JAX, this package and of installed compilers."""
+    compilers = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
+    installed = {}
+    for name in compilers:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return {"python": platform.python_version(), **workdir.versions(), **installed}
 
 
 class Subject:

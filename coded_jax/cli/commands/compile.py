@@ -19,14 +19,16 @@ import jax
 from absl import flags
 from rich.console import Console
 
+from coded_jax.checks import require
 from coded_jax.cli.command_line import command, command_text, integers, mesh_of
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
 from coded_jax.devices import topologies
 from coded_jax.devices.chips import chip_of
-from coded_jax.devices.meshes import make_mesh
+from coded_jax.devices.meshes import arrange, make_mesh
 from coded_jax.report import mesh_picture, program_table
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import provenance
+from coded_jax.runs.config import Config
 from coded_jax.studies import programs
 
 TARGET = flags.DEFINE_string(
@@ -36,6 +38,12 @@ MESH = flags.DEFINE_string(
     "mesh", None, "devices along piece x data, as 2x4; the cheapest if not given"
 )
 BATCHES = flags.DEFINE_list("batches", ["1", "64", "1024"], "images of an inference")
+COMPARE = flags.DEFINE_list(
+    "compare",
+    [],
+    "meshes, as 6x1,2x4: coded inference alone, on each of them, whether or not a run "
+    "may use it",
+)
 JSON = flags.DEFINE_string("json", None, "file of all figures; none if not given")
 PICTURE = flags.DEFINE_string(
     "picture", "mesh.png", "file of the picture of the mesh; '' for none"
@@ -49,26 +57,30 @@ def main(argv: list[str]) -> None:
     config, batches = config_from_flags(), integers("batches", BATCHES.value)
     if not batches or min(batches) < 1:
         raise ValueError(f"batches: {BATCHES.value} given, each 1 or more accepted")
-    if TARGET.value is None:
-        devices = jax.devices()
-    else:
-        jax.config.update("jax_platforms", "cpu")
-        devices = topologies.describe(TARGET.value)
+    devices = _devices()
+    sizes = list(map(mesh_of, COMPARE.value))
+    _check_sizes(sizes, len(devices))
     mesh = make_mesh(config.n, shape=mesh_of(MESH.value), available=devices)
-    example = example_from_flags()
-    sizes = programs.Sizes(example.image.shape, example.classes, example.examples)
+    image, classes, examples = example_from_flags()
+    described = programs.Sizes(image.shape, classes, examples)
     chip, console = chip_of(devices[0].device_kind), Console()
     memory = None if chip is None else int(chip.memory)
+    if sizes:
+        meshes_compared = [arrange(devices, size) for size in sizes if size]
+        found = programs.inferences(config, described, meshes_compared, batches)
+    else:
+        found = programs.programs_of(config, described, mesh, batches, memory)
     outcomes = []
     with Console(stderr=True).status("compiling") as status:
-        for program in programs.programs_of(config, sizes, mesh, batches, memory):
+        for program in found:
             status.update(f"compiling: {program.name}")
             outcomes.append(programs.compile_program(program))
     console.print(program_table.table(outcomes, chip), highlight=False)
     if chip is not None:
         console.print(f"peaks of {chip.name}: {chip.source}", highlight=False)
     if JSON.value:
-        _write(JSON.value, outcomes, devices)
+        exchanged = programs.exchanged(config, described)
+        _write(JSON.value, config, outcomes, exchanged, devices)
     if PICTURE.value:
         try:
             mesh_picture.draw(PICTURE.value, mesh, config.k, config.r)
@@ -77,22 +89,47 @@ def main(argv: list[str]) -> None:
         console.print(f"the mesh: {PICTURE.value}", highlight=False)
 
 
+def _devices() -> list[jax.Device]:
+    """Returns the devices that the flags name, described or at hand.
+
+    Raises:
+      ValueError, ImportError: see `topologies.describe`.
+    """
+    if TARGET.value is None:
+        return jax.devices()
+    jax.config.update("jax_platforms", "cpu")
+    return topologies.describe(TARGET.value)
+
+
+def _check_sizes(sizes: list[tuple[int, int] | None], devices: int) -> None:
+    """Raises ValueError for meshes of more devices than there are."""
+    fits = all(size and 1 <= size[0] * size[1] <= devices for size in sizes)
+    accepted = f"meshes of 1..{devices} devices, as 2x4,"
+    require("compare", ",".join(COMPARE.value), fits, accepted)
+
+
 def _write(
-    path: str, outcomes: list[programs.Compiled], devices: list[jax.Device]
+    path: str,
+    config: Config,
+    outcomes: list[programs.Compiled],
+    exchanged: list[list[int]],
+    devices: list[jax.Device],
 ) -> None:
     """Writes all figures, and where they are from.
 
     Raises:
       ValueError: the file cannot be written to.
     """
-    config = config_from_flags()
     origin = provenance.collect(command_text(), config.to_flags(), devices)
     content = {
         "target": TARGET.value,
         "config": config.to_json(),
-        "provenance": origin.to_json(),
-        "versions": workdir.versions(),
+        "exchanged": exchanged,
         "programs": [outcome.to_json() for outcome in outcomes],
+        "seconds": sum(outcome.seconds for outcome in outcomes),
+        "command": command_text(),
+        "provenance": origin.to_json(),
+        "versions": programs.versions(),
     }
     try:
         Path(path).write_text(json.dumps(content, indent=1) + "\n")
