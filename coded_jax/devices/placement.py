@@ -84,8 +84,8 @@ def data_parallel(
             return replicated(mesh, padded)
 
         part = functools.partial(f, functools.partial(_exchange, mesh))
-        out_specs = jax.tree.map(_spec, out_axes)
-        outputs = _shard(mesh, part, tuple(map(_spec, in_axes)), out_specs)(
+        out_specs = jax.tree.map(batch_spec, out_axes)
+        outputs = _shard(mesh, part, tuple(map(batch_spec, in_axes)), out_specs)(
             *map(pad, args, in_axes)
         )
         if not surplus:
@@ -116,7 +116,7 @@ def batch_sharded(mesh: Mesh | None, tree: PyTree) -> PyTree:
     leaves = jax.tree.leaves(tree)
     if mesh is None or mesh.size == 1 or len(leaves[0]) % mesh.size:
         return tree
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _spec(0)))
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, batch_spec(0)))
 
 
 def put_replicated(mesh: Mesh | None, tree: PyTree) -> PyTree:
@@ -143,7 +143,8 @@ def _shard(mesh: Mesh, f: Callable, in_specs: Any, out_specs: Any) -> Callable:
     )
 
 
-def _spec(axis: int | None) -> P:
+def batch_spec(axis: int | None) -> P:
+    """Returns where arrays are whose batch, that `axis`, is divided; None: whole."""
     # Data before piece: so each all-to-all stays among the devices of one data shard.
     return P() if axis is None else P(*[None] * axis, (DATA, PIECE))
 

@@ -175,7 +175,7 @@ def _run_uncoded(
 
 
 @functools.partial(jax.jit, static_argnames="pipeline")
-def _run_devices(
+def run_devices(
     pipeline: Pipeline, frozen: PyTree, params: PyTree, images: jax.Array
 ) -> jax.Array:
     """Computes the n results of the first coded stage, `[n, B, M, M', D]`."""
@@ -189,7 +189,7 @@ def _run_devices(
 
 
 @functools.partial(jax.jit, static_argnames="pipeline")
-def _decode_chunk(
+def decode_chunk(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
@@ -293,13 +293,13 @@ def measure(
     inputs, chunks = (pipeline, frozen, params), []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
         size = len(known.expected)
-        features = _run_devices(*inputs, known.rows.images)
+        features = run_devices(*inputs, known.rows.images)
         masks = masks_of(first_row + jnp.arange(size)) if redrawn else held
         first_row += size
         chunks.append(
             [
                 _summarise(
-                    _decode_chunk(*inputs, features, known, mask), parameter, **options
+                    decode_chunk(*inputs, features, known, mask), parameter, **options
                 )
                 for mask, parameter in zip(masks, of_pattern, strict=True)
             ]

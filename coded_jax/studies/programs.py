@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import SingleDeviceSharding as OnOneDevice
 
 from coded_jax.checks import first_line
@@ -21,7 +21,11 @@ from coded_jax.data.groups import infer_images, inputs_of_images
 from coded_jax.devices.chips import chip_of
 from coded_jax.devices.compiled import Figures, figures_of
 from coded_jax.devices.memory import memory_of_device
+from coded_jax.devices.meshes import padded_size
+from coded_jax.devices.placement import batch_spec
 from coded_jax.devices.topologies import compiler_options
+from coded_jax.evaluation import predictions
+from coded_jax.evaluation.predictions import CHUNK
 from coded_jax.inference.pipeline import infer_uncoded
 from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, uncoded_pipeline
@@ -119,8 +123,9 @@ def programs_of(
     """Yields the programs of an experiment on a mesh.
 
     They are coded and uncoded inference; the training steps of base model and code, one
-    and `CALL_STEPS` in a loop, and of several seeds at once; and what the local engine
-    runs on one device each: encoding, a piece of each stage, decoding.
+    and `CALL_STEPS` in a loop, and of several seeds at once; the two of the evaluation;
+    and what the local engine runs on one device each: encoding, a piece of each stage,
+    decoding.
 
     Args:
       config: the experiment.
@@ -146,6 +151,7 @@ def programs_of(
         seeds = max(config.seeds, 2)
         name = f"training step, code, {seeds} seeds"
         yield subject.code_step(name, memory, seeds=seeds)
+    yield from subject.evaluation()
     for batch in batches:
         yield from subject.parts(batch)
 
@@ -245,9 +251,12 @@ class Subject:
     ) -> Program:
         return Program(name, images, self.mesh, self.config.precision, lower)
 
-    def _placed(self, tree: PyTree, one: bool = False) -> PyTree:
-        """Returns shapes that say where arrays are: on all devices, or on one."""
-        place: Sharding = NamedSharding(self.mesh, PartitionSpec())
+    def _placed(
+        self, tree: PyTree, one: bool = False, axis: int | None = None
+    ) -> PyTree:
+        """Returns shapes that say where arrays are: whole on all devices, or on one; or
+        on each its part of the batch, which is their `axis`."""
+        place: Sharding = NamedSharding(self.mesh, batch_spec(axis))
         if one:
             place = OnOneDevice(self.mesh.devices.flat[0])
         return jax.tree.map(
@@ -360,6 +369,45 @@ class Subject:
         )
         images = regime.batch_size * self.pipeline.images_per_input ** (phase != BASE)
         return self._program(name, images * max(seeds, 1), lower)
+
+    def evaluation(self) -> Iterator[Program]:
+        """Yields the programs that try one pattern on a chunk of a split: the results
+        of all devices, and what is decoded of them."""
+        size = padded_size(self.mesh, CHUNK) * self.pipeline.images_per_input
+        inputs = (self.pipeline, *self._placed((self.frozen, self.params)))
+        images, arrived = self._placed((self._images(size), self._arrived()))
+        join = functools.partial(inputs_of_images, self.pipeline)
+        images = self._placed(jax.eval_shape(join, images))
+        lower = functools.partial(predictions.run_devices.lower, *inputs, images)
+        yield self._program(f"evaluation, results of {size}", size, lower)
+        features = jax.eval_shape(
+            functools.partial(predictions.run_devices, self.pipeline),
+            self.frozen,
+            self.params,
+            images,
+        )
+        target, expected = jax.eval_shape(
+            functools.partial(predictions.run_uncoded, self.pipeline),
+            self.frozen,
+            images,
+        )
+        labels = self._placed(expected)
+        rows = predictions.Rows(
+            images, labels, self._placed(expected.update(dtype=jnp.float32))
+        )
+        known = predictions.Uncoded(
+            rows, self._placed(target, axis=0), self._placed(expected, axis=0)
+        )
+        stages = len(self.pipeline.stages)
+        mask = jax.ShapeDtypeStruct((stages, *arrived.shape), jnp.bool_)
+        lower = functools.partial(
+            predictions.decode_chunk.lower,
+            *inputs,
+            self._placed(features, axis=1),
+            known,
+            self._placed(mask),
+        )
+        yield self._program(f"evaluation, one pattern on {size}", size, lower)
 
     def parts(self, batch: int) -> Iterator[Program]:
         """Yields the programs of a first-k inference, each of one device; see
