@@ -118,7 +118,6 @@ def programs_of(
     sizes: Sizes,
     mesh: Mesh,
     batches: Sequence[int],
-    memory: int | None = None,
 ) -> Iterator[Program]:
     """Yields the programs of an experiment on a mesh.
 
@@ -132,8 +131,6 @@ def programs_of(
       sizes: of its data set.
       mesh: from `make_mesh`, of described devices say.
       batches: images of an inference.
-      memory: bytes of a device; those of its chip, or as it says itself, if None. By
-        them is decided whether the exact outputs of stages are kept.
 
     Raises:
       ValueError: see `build_pipeline`.
@@ -144,7 +141,7 @@ def programs_of(
         yield subject.uncoded_inference(batch)
     yield subject.base_step()
     if jax.tree.leaves(subject.params):
-        memory = _memory(mesh) if memory is None else memory
+        memory = _memory(mesh)
         yield subject.code_step("training step, code", memory)
         steps = f"training, code, loop of {CALL_STEPS} steps"
         yield subject.code_step(steps, memory, count=CALL_STEPS)

@@ -64,12 +64,11 @@ def main(argv: list[str]) -> None:
     image, classes, examples = example_from_flags()
     described = programs.Sizes(image.shape, classes, examples)
     chip, console = chip_of(devices[0].device_kind), Console()
-    memory = None if chip is None else int(chip.memory)
     if sizes:
         meshes_compared = [arrange(devices, size) for size in sizes if size]
         found = programs.inferences(config, described, meshes_compared, batches)
     else:
-        found = programs.programs_of(config, described, mesh, batches, memory)
+        found = programs.programs_of(config, described, mesh, batches)
     outcomes = []
     with Console(stderr=True).status("compiling") as status:
         for program in found:
