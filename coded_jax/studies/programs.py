@@ -7,7 +7,7 @@ import functools
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import SingleDeviceSharding as OnOneDevice
 
-from coded_jax.checks import first_line
+from coded_jax.checks import first_line, require
 from coded_jax.data.groups import infer_images, inputs_of_images
 from coded_jax.devices.chips import chip_of
 from coded_jax.devices.compiled import Figures, figures_of
@@ -113,11 +113,17 @@ def compile_program(program: Program) -> Compiled:
     return Compiled(*about, seconds, figures_of(compiled))
 
 
+KINDS = ("inference", "training", "evaluation", "local")
+"""Kinds of programs: inference on the mesh, training steps, evaluation, and those of
+the local engine, each of one device."""
+
+
 def programs_of(
     config: Config,
     sizes: Sizes,
     mesh: Mesh,
     batches: Sequence[int],
+    kinds: Collection[str] = KINDS,
 ) -> Iterator[Program]:
     """Yields the programs of an experiment on a mesh.
 
@@ -131,26 +137,25 @@ def programs_of(
       sizes: of its data set.
       mesh: from `make_mesh`, of described devices say.
       batches: images of an inference.
+      kinds: which of `KINDS`.
 
     Raises:
-      ValueError: see `build_pipeline`.
+      ValueError: see `build_pipeline`, or a kind is not one of `KINDS`.
     """
+    known = bool(kinds) and set(kinds) <= set(KINDS)
+    require("kinds", ",".join(kinds), known, f"some of {', '.join(KINDS)}")
     subject = Subject(config, sizes, mesh)
-    for batch in batches:
-        yield subject.inference(batch)
-        yield subject.uncoded_inference(batch)
-    yield subject.base_step()
-    if jax.tree.leaves(subject.params):
-        memory = _memory(mesh)
-        yield subject.code_step("training step, code", memory)
-        steps = f"training, code, loop of {CALL_STEPS} steps"
-        yield subject.code_step(steps, memory, count=CALL_STEPS)
-        seeds = max(config.seeds, 2)
-        name = f"training step, code, {seeds} seeds"
-        yield subject.code_step(name, memory, seeds=seeds)
-    yield from subject.evaluation()
-    for batch in batches:
-        yield from subject.parts(batch)
+    if "inference" in kinds:
+        for batch in batches:
+            yield subject.inference(batch)
+            yield subject.uncoded_inference(batch)
+    if "training" in kinds:
+        yield from subject.training()
+    if "evaluation" in kinds:
+        yield from subject.evaluation()
+    if "local" in kinds:
+        for batch in batches:
+            yield from subject.parts(batch)
 
 
 def main_programs(
@@ -290,6 +295,18 @@ class Subject:
         )
         init = lambda key: self.uncoded.base.init(key, *shape)
         return self._step("training step, base", BASE, init, loss, {}, self._examples())
+
+    def training(self) -> Iterator[Program]:
+        """Yields the steps of the base model, and of the code if it learns."""
+        yield self.base_step()
+        if jax.tree.leaves(self.params):
+            memory = _memory(self.mesh)
+            yield self.code_step("training step, code", memory)
+            steps = f"training, code, loop of {CALL_STEPS} steps"
+            yield self.code_step(steps, memory, count=CALL_STEPS)
+            seeds = max(self.config.seeds, 2)
+            name = f"training step, code, {seeds} seeds"
+            yield self.code_step(name, memory, seeds=seeds)
 
     def code_step(
         self, name: str, memory: int, count: int = 1, seeds: int = 0

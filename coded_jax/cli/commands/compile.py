@@ -38,6 +38,9 @@ MESH = flags.DEFINE_string(
     "mesh", None, "devices along piece x data, as 2x4; the cheapest if not given"
 )
 BATCHES = flags.DEFINE_list("batches", ["1", "64", "1024"], "images of an inference")
+KINDS = flags.DEFINE_list(
+    "kinds", list(programs.KINDS), f"of programs: some of {', '.join(programs.KINDS)}"
+)
 COMPARE = flags.DEFINE_list(
     "compare",
     [],
@@ -68,7 +71,7 @@ def main(argv: list[str]) -> None:
         meshes_compared = [arrange(devices, size) for size in sizes if size]
         found = programs.inferences(config, described, meshes_compared, batches)
     else:
-        found = programs.programs_of(config, described, mesh, batches)
+        found = programs.programs_of(config, described, mesh, batches, KINDS.value)
     outcomes = []
     with Console(stderr=True).status("compiling") as status:
         for program in found:
