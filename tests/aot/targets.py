@@ -1,7 +1,8 @@
-"""The machines that programs are compiled for; none of them is here."""
+"""The machines that programs are compiled for, none of which is here."""
 
 import functools
 
+import jax
 import pytest
 
 from coded_jax.devices import topologies
@@ -23,8 +24,8 @@ TARGETS = TPUS | GPUS
 
 
 @functools.cache
-def devices_of(target: str) -> list:
-    """Returns the described devices, or skips the test: there is no such compiler."""
+def devices_of(target: str) -> list[jax.Device]:
+    """Returns the described devices; skips the test where there is no such compiler."""
     try:
         return topologies.describe(target)
     except ImportError as error:
@@ -32,6 +33,7 @@ def devices_of(target: str) -> list:
 
 
 def chip_of_target(target: str) -> Chip:
+    """Returns the chip of a target, by what its devices call themselves."""
     chip = chip_of(devices_of(target)[0].device_kind)
     assert chip is CHIPS[target.partition(":")[0]]
     return chip

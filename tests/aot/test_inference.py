@@ -1,31 +1,64 @@
 """Coded inference on every target, with the collectives of the design."""
 
-import functools
-
+import chex
+import jax
 import pytest
 
-from coded_jax.devices.meshes import make_mesh
-from coded_jax.runs.config import Config
-from coded_jax.studies import programs
-from tests.aot.targets import TARGETS, chip_of_target, devices_of
+from coded_jax.codes import erasures
+from coded_jax.data.groups import infer_images
+from tests.aot import design
+from tests.aot.design import Case, parameters, subject
+from tests.aot.expectations import collectives_of, compiled, takes_pattern
+from tests.aot.targets import chip_of_target
 
 pytestmark = pytest.mark.aot
-MNIST = programs.Sizes((28, 28, 1), 10, 50_000)
+LARGE = {"lenet5": 1024, "vgg16": 256, "resnet18": 256}
 
 
-@functools.cache
-def subject(target, config, sizes):
-    mesh = make_mesh(config.n, available=devices_of(target))
-    return programs.Subject(config, sizes, mesh)
+def batch_of(case: Case, size: str) -> int:
+    """Returns one image, a few more than there are devices, or many."""
+    few = subject(case).mesh.size + 1
+    return {"one": 1, "few": few, "many": LARGE[case.network]}[size]
 
 
-@pytest.mark.parametrize("target", ["v5e:2x4"])
-def test_coded_inference(target):
-    config = Config(k=2, r=1, recipe="systematic")
-    batch = TARGETS[target] + 1
-    outcome = programs.compile_program(subject(target, config, MNIST).inference(batch))
-    assert outcome.refusal is None
-    kinds = {kind: x.count for kind, x in outcome.figures.collectives.items()}
-    assert kinds == {"all-to-all": 2, "all-gather": 1}
-    assert outcome.figures.host == ()
-    assert 0 < outcome.figures.needed < chip_of_target(target).memory
+@pytest.mark.parametrize(
+    "case, size", parameters(design.lenet5() + design.deep(), "one", "few", "many")
+)
+def test_coded_inference(case, size):
+    made, batch = subject(case), batch_of(case, size)
+    program = compiled(made.inference(batch))
+    kinds = {"all-to-all": 2 * case.stages, "all-gather": 1}
+    if batch < made.mesh.size:
+        kinds = {"all-gather": case.stages}
+    if made.mesh.size == 1:
+        kinds = {}
+    assert collectives_of(program, chip_of_target(case.target)) == kinds
+    assert takes_pattern(program, made.pipeline.n)
+
+
+@pytest.mark.parametrize("case", parameters(design.trained()))
+def test_uncoded_inference(case):
+    made, chip = subject(case), chip_of_target(case.target)
+    kinds = {"all-gather": 1} if made.mesh.size > 1 else {}
+    program = compiled(made.uncoded_inference(batch_of(case, "few")))
+    assert collectives_of(program, chip) == kinds
+    assert collectives_of(compiled(made.uncoded_inference(1)), chip) == {}
+
+
+@pytest.mark.parametrize("case", parameters(design.trained()))
+def test_a_first_k_inference_on_one_device_each(case):
+    names = []
+    for part in subject(case).parts(4):
+        assert collectives_of(compiled(part), chip_of_target(case.target)) == {}
+        names.append(part.name)
+    assert len(names) == 1 + 2 * case.stages
+
+
+@pytest.mark.parametrize("case", parameters(design.trained()))
+def test_one_trace_serves_every_erasure_pattern(case):
+    made = subject(case)
+    shapes = made._placed((made.frozen, made.params, made._images(4)))
+    run = jax.jit(chex.assert_max_traces(infer_images, n=1), static_argnums=0)
+    masks = [erasures.available(lost, made.pipeline.n) for lost in ([], [0], [1])]
+    texts = {run.lower(made.pipeline, *shapes, mask).as_text() for mask in masks}
+    assert len(texts) == 1

@@ -1,0 +1,137 @@
+"""Which experiments are compiled for which targets: a sample that has them all.
+
+LeNet-5: each target takes every code with every (k, r); the precision alternates, so
+that each of these has both. VGG-16 and ResNet-18: each target takes both, (k, r) and
+precision in turn. Training: LeNet-5 on each target, a code, (k, r) and precision in
+turn; the deep networks on four targets each, with one chip and with several.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import pytest
+
+from coded_jax.devices.meshes import make_mesh
+from coded_jax.runs.config import Config
+from coded_jax.studies import programs
+from tests.aot.targets import GPUS, TARGETS, devices_of
+
+SIZES = {
+    "lenet5": programs.Sizes((28, 28, 1), classes=10, examples=60_000),
+    "vgg16": programs.Sizes((32, 32, 3), classes=10, examples=50_000),
+    "resnet18": programs.Sizes((32, 32, 3), classes=10, examples=50_000),
+}
+PRECISIONS = ("float32", "bfloat16")
+PIECES = ((2, 1), (4, 1), (4, 2))
+CODES = {
+    "mlp": {"recipe": "paper", "encoder": "mlp", "decoder": "mlp"},
+    # As in the flagfiles table5_k2_r1_conv.flags and the like.
+    "conv": {
+        "recipe": "systematic",
+        "encoder": "conv",
+        "encoder_width": 32,
+        "decoder": "conv",
+        "decoder_width": 128,
+        "decoder_channels": "joint",
+    },
+    "cheap": {"recipe": "systematic", "encoder": "linear", "decoder": "low_rank"},
+}
+DEEP = {
+    "vgg16": {"base_model": "vgg16", "stages": ((1, 2), (3, 4))},
+    "resnet18": {"base_model": "resnet18", "stages": ((1, 3), (4, 5))},
+}
+TRAINED = {
+    "vgg16": ("v5e:1x1", "v5e:2x4", "h100:1", "h100:6"),
+    "resnet18": ("v5e:1x1", "tpu7x:2x2x1", "h100:1", "h100:8"),
+}
+BRIEF = {"v5e:2x4", "h100:6"}
+
+
+class Case(NamedTuple):
+    """An experiment on a target.
+
+    Attributes:
+      target: of `TARGETS`.
+      network: of `SIZES`.
+      code: of `CODES`.
+      pieces: `(k, r)`.
+      precision: of `PRECISIONS`.
+    """
+
+    target: str
+    network: str
+    code: str
+    pieces: tuple[int, int]
+    precision: str
+
+    def __str__(self) -> str:
+        about = (self.network, self.code, "+".join(map(str, self.pieces)))
+        return "-".join((self.target, *about, self.precision))
+
+    @property
+    def stages(self) -> int:
+        """Returns how many coded stages there are."""
+        return len(DEEP[self.network]["stages"]) if self.network in DEEP else 1
+
+    @property
+    def config(self) -> Config:
+        k, r = self.pieces
+        fields = {"k": k, "r": r, "precision": self.precision, **CODES[self.code]}
+        if self.network in DEEP:
+            fields |= DEEP[self.network]
+            fields |= {"grid": (1, 2) if k == 2 else (2, 2), "base_batch_size": 128}
+            fields |= {"augmentation": "flip_shift"}
+        return Config(**fields)
+
+
+@functools.cache
+def subject(case: Case) -> programs.Subject:
+    config = case.config
+    mesh = make_mesh(config.n, available=devices_of(case.target))
+    return programs.Subject(config, SIZES[case.network], mesh)
+
+
+def in_turn(options: tuple, number: int):
+    return options[number % len(options)]
+
+
+def lenet5() -> list[Case]:
+    rows = itertools.product(enumerate(TARGETS), enumerate(CODES), enumerate(PIECES))
+    return [
+        Case(target, "lenet5", code, pieces, in_turn(PRECISIONS, i + j + l))
+        for (i, target), (j, code), (l, pieces) in rows
+    ]
+
+
+def deep() -> list[Case]:
+    rows = itertools.product(enumerate(TARGETS), enumerate(DEEP))
+    return [
+        Case(target, name, "cheap", in_turn(PIECES, i + j), in_turn(PRECISIONS, i + j))
+        for (i, target), (j, name) in rows
+    ]
+
+
+def trained() -> list[Case]:
+    shallow = [
+        Case(
+            target,
+            "lenet5",
+            in_turn(tuple(CODES), i),
+            in_turn(PIECES, i // 3 + i),
+            in_turn(PRECISIONS, i),
+        )
+        for i, target in enumerate(TARGETS)
+    ]
+    return shallow + [x for x in deep() if x.target in TRAINED[x.network]]
+
+
+def parameters(cases: list[Case], *also) -> list:
+    """Returns the cases as parameters of a test, with each of the other values.
+
+    Args:
+      cases: the first parameter.
+      *also: values of the second one, if there is one.
+    """
+    rows = itertools.product(cases, also) if also else ((case,) for case in cases)
+    return [pytest.param(*row, id="-".join(map(str, row))) for row in rows]
