@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ SENT = {
     "collective-permute": lambda p: 1.0,
 }
 HOST = re.compile(r"callback|host", re.IGNORECASE)
-HOST_OPCODES = ("infeed", "outfeed", "send", "recv")
+HOST_OPCODES = ("infeed", "outfeed")
+TRANSFERS = ("send", "recv")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
@@ -128,7 +130,7 @@ def figures_of(compiled: jax.stages.Compiled) -> Figures:
         },
         collectives=collectives_of(module),
         host=tuple(x.name for x in module.all() if _asks_host(x)),
-        fusions=sum(x.opcode == "fusion" for x in module.all()),
+        fusions=sum(x.opcode == "fusion" for x in module.run()),
     )
 
 
@@ -140,40 +142,40 @@ def collectives_of(module: Module) -> dict[str, Collectives]:
     """
     sent: dict[str, list[float]] = defaultdict(list)
     for instruction in module.all():
-        kind = instruction.opcode.removesuffix("-start")
+        # Of a pair of start and done the first has the groups, the second the results.
+        kind = instruction.opcode.removesuffix("-done")
         if kind in SENT:
-            results = arrays(instruction.types)
-            if instruction.opcode != kind:  # operands come before results
-                results = results[len(results) // 2 :]
-            plain = (array._replace(layout="") for array in results)
-            size = sum(map(array_bytes, plain))
-            sent[kind].append(SENT[kind](_group_size(instruction)) * size)
+            paired = instruction.opcode != kind
+            begun = module.by_name[instruction.operands[0]] if paired else instruction
+            devices = _group_size(begun.attributes) or module.devices
+            plain = [a._replace(layout="") for a in arrays(instruction.types)]
+            sent[kind].append(SENT[kind](devices) * sum(map(array_bytes, plain)))
     return {kind: Collectives(len(x), round(sum(x))) for kind, x in sent.items()}
 
 
-def _group_size(instruction: Instruction) -> int:
-    """Returns how many devices exchange with each other in a collective."""
-    text = instruction.attributes
-    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+def _group_size(attributes: str) -> int:
+    """Returns how many devices exchange with each other in a collective; 0 if all do,
+    or in pairs."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return len(listed[1].split(","))
-    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", text):
+    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
         return int(iota[1])
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
+    if mesh := re.search(
+        r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes
+    ):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        size = 1
-        for axis in re.findall(r"'(\w+)'", mesh[2]):
-            size *= int(sizes[axis])
-        return size
-    return 2  # as of a collective-permute, which has pairs
+        # Of an axis all, or a part of it as 'x':(2)4.
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
+    return 0
 
 
 def _asks_host(instruction: Instruction) -> bool:
+    if instruction.opcode in TRANSFERS:  # else to another device
+        return "is_host_transfer=true" in instruction.attributes
     if instruction.opcode in HOST_OPCODES:
         return True
-    if instruction.opcode != "custom-call":
-        return False
-    target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
-    return target is not None and HOST.search(target[1]) is not None
+    return HOST.search(instruction.target) is not None
 
 
 def bound(figures: Figures, chip: Chip, dtype: str) -> Bound:

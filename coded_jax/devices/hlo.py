@@ -13,29 +13,40 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-BITS = {"pred": 8, "bf16": 16, "f16": 16}
-"""Of element types whose name does not end in their bits."""
-
-ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+)\[([\d,]*)\](?:\{([^{}]*)\})?")
+ARRAY = re.compile(r"\b(pred|[a-z]+\d\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
+DEVICES = re.compile(r"(?:replica_count|num_partitions)=(\d+)")
 INSTRUCTION = re.compile(r"\s*(ROOT )?%?([\w.\-]+) = (.*)")
 OPCODE = re.compile(r"([a-z][\w\-]*)\(")
 COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*-> .*\{")
 CALLED = re.compile(
-    r"(?:body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
+    r"\b(?:body|condition|to_apply|calls|true_computation|false_computation)"
+    r"=%?([\w.\-]+)"
 )
+TARGET = re.compile(r'custom_call_target="([^"]*)"')
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 TILE = re.compile(r"T\(([\d,]+)\)")
 
 PARTS = frozenset(("dynamic-slice", "gather", "slice"))
 """Instructions that read a part of their first operand."""
 
+FORMS = frozenset("bitcast convert copy reshape transpose".split())
+"""Instructions of which, inside a fusion, no more is computed than is read of them."""
+
 UPDATE = "dynamic-update-slice"
+
+CALLERS = frozenset("while call call-start async-start".split())
+"""Instructions that run the computations which they name, but for conditionals."""
+
+# Custom calls that tell a TPU's compiler something, and move nothing.
+NOTES = frozenset(
+    "AllocateBuffer AssumeGatherIndicesInBound ConcatBitcast PrepareAsyncCallDone "
+    "PrepareAsyncCallStart".split()
+)
 
 # Instructions that move nothing themselves.
 FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast after-all partition-id "
-    "replica-id iota copy-done async-start async-update async-done while conditional "
-    "call add-dependency opt-barrier".split()
+    "replica-id iota async-update conditional add-dependency opt-barrier".split()
 )
 
 
@@ -50,6 +61,7 @@ class Instruction(NamedTuple):
       attributes: the text behind the operands.
       number: of a parameter.
       root: whether it is the result of its computation.
+      target: of a custom call, else empty.
     """
 
     name: str
@@ -59,18 +71,27 @@ class Instruction(NamedTuple):
     attributes: str
     number: int = -1
     root: bool = False
+    target: str = ""
 
 
 class Module:
     """An optimised program.
 
+    Attributes:
+      computations: the instructions of each, by its name.
+      entry: the name of the one that the program begins with.
+      devices: how many run it together.
+
     Args:
-      text: as `compiled.as_text()` returns it.
+      text: as `compiled.as_text()` returns it. No two instructions have one name there,
+        also in different computations.
     """
 
     def __init__(self, text: str) -> None:
         self.computations: dict[str, list[Instruction]] = {}
         self.entry = ""
+        head = text.split("\n", 1)[0]
+        self.devices = math.prod(map(int, DEVICES.findall(head)))
         current: list[Instruction] = []
         for line in text.splitlines():
             if header := COMPUTATION.match(line):
@@ -97,7 +118,7 @@ class Module:
                 branches = self._branches(instruction)
                 dearest = max(branches, key=self._bytes_of, default=None)
                 yield from self.run(dearest) if dearest else ()
-            elif instruction.opcode in ("while", "call", "async-start"):
+            elif instruction.opcode in CALLERS:
                 for called in CALLED.findall(instruction.attributes):
                     yield from self.run(called)
 
@@ -106,8 +127,9 @@ class Module:
         return self._bytes_of(self.entry)
 
     @functools.cached_property
-    def _types(self) -> dict[str, str]:
-        return {x.name: x.types for x in self.all()}
+    def by_name(self) -> dict[str, Instruction]:
+        """Returns the instructions of all computations by their names."""
+        return {x.name: x for x in self.all()}
 
     def _branches(self, instruction: Instruction) -> list[str]:
         listed = BRANCHES.search(instruction.attributes)
@@ -121,7 +143,9 @@ class Module:
     def bytes_of(self, instruction: Instruction) -> int:
         """Returns the bytes of HBM that an instruction reads and writes."""
         opcode = instruction.opcode
-        if opcode in FREE or opcode.endswith("-done"):
+        if opcode in FREE or opcode in CALLERS or opcode.endswith("-done"):
+            return 0
+        if instruction.target in NOTES:
             return 0
         if opcode == "copy-start":  # its result names both ends
             return sum(map(array_bytes, arrays(instruction.types)[:2]))
@@ -129,12 +153,13 @@ class Module:
             to = arrays(instruction.types)[1]
             return array_bytes(to) + array_bytes(to._replace(layout=""))
         results = arrays(instruction.types)
-        if opcode.endswith("-start"):  # operands and results, together
-            return sum(map(array_bytes, results))
+        if instruction.target.startswith(("__cublas", "__cudnn")) and results[1:]:
+            results.pop()  # room to work in, the last of them
         written = sum(map(array_bytes, results))
+        if opcode.endswith("-start") and opcode != "all-reduce-start":
+            return written  # operands and results, together
         if opcode == "fusion":
-            inner = self.computations.get(_called(instruction, "calls"), [])
-            return self._fused(instruction, inner, written)
+            return self._fused(instruction, written)
         operands = list(map(self._size_of, instruction.operands))
         if opcode in PARTS:
             return min(operands[0], written) + sum(operands[1:]) + written
@@ -142,34 +167,46 @@ class Module:
             return 2 * operands[1]
         return sum(operands) + written
 
-    def _fused(
-        self, fusion: Instruction, inner: list[Instruction], written: int
-    ) -> int:
+    def _fused(self, fusion: Instruction, written: int) -> int:
         """Returns the bytes of a fusion, of operands that it takes parts of those."""
+        inner = self._inside(fusion)
         users: dict[str, list[Instruction]] = {}
         for instruction in inner:
             for operand in instruction.operands:
                 users.setdefault(operand, []).append(instruction)
         numbered = {x.number: x.name for x in inner if x.opcode == "parameter"}
-        root = next((x for x in inner if x.root), None)
-        updated = root.operands[0] if root and root.opcode == UPDATE else None
-        total = written
-        if root and updated:
-            total = self._size_of(root.operands[1])
+        total, updated = written, self._updated(inner)
+        if updated and written:
+            root = next(x for x in inner if x.root)
+            total = self._logical(self.by_name[root.operands[1]])
         for number, operand in enumerate(fusion.operands):
             size, name = self._size_of(operand), numbered.get(number, "")
-            taken = users.get(name, [])
-            if name == updated:
-                continue
-            if taken and all(
-                x.opcode in PARTS and x.operands[0] == name for x in taken
-            ):
-                size = min(size, sum(self._logical(x) for x in taken))
-            total += size
+            if name != updated:
+                parts = _parts(users, name)
+                read = sum(map(self._logical, parts)) if parts else size
+                total += min(size, read)
         return total
 
+    def _inside(self, fusion: Instruction) -> list[Instruction]:
+        """Returns the instructions of a fusion."""
+        called = CALLED.search(fusion.attributes)
+        return self.computations.get(called[1], []) if called else []
+
+    def _updated(self, inner: list[Instruction]) -> str | None:
+        """Returns what a fusion updates in place: its operand, or an empty buffer."""
+        root = next((x for x in inner if x.root), None)
+        if root is None or root.opcode != UPDATE:
+            return None
+        buffer = self.by_name[root.operands[0]]
+        in_place = buffer.opcode == "parameter" or buffer.target in NOTES
+        return buffer.name if in_place else None
+
     def _size_of(self, name: str) -> int:
-        return sum(map(array_bytes, arrays(self._types.get(name, ""))))
+        return sum(map(array_bytes, self._arrays_of(name)))
+
+    def _arrays_of(self, name: str) -> list[Array]:
+        instruction = self.by_name.get(name)
+        return arrays(instruction.types) if instruction else []
 
     def _logical(self, instruction: Instruction) -> int:
         """Returns the bytes of a result inside a fusion, which lies in no memory."""
@@ -179,21 +216,17 @@ class Module:
     def products(self) -> float:
         """Returns the floating point operations of matrix products and convolutions,
         two for each multiply-add, those with padding among them."""
-        return sum(self._products(x) for x in self.all())
+        return sum(map(self._products, self.run()))
 
     def _products(self, instruction: Instruction) -> float:
-        target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
-        convolves = instruction.opcode == "convolution" or (
-            target is not None and target[1].startswith("__cudnn$conv")
-        )
-        if convolves:
-            return self._convolution(instruction, target[1] if target else "")
-        multiplies = instruction.opcode == "dot" or (
-            target is not None and target[1].startswith("__cublas")
-        )
-        if not multiplies:
+        opcode, target = instruction.opcode, instruction.target
+        if opcode == "fusion":
+            return sum(map(self._products, self._inside(instruction)))
+        if opcode == "convolution" or target.startswith("__cudnn$conv"):
+            return self._convolution(instruction)
+        if opcode != "dot" and not target.startswith("__cublas"):
             return 0.0
-        left = arrays(self._types.get(instruction.operands[0], ""))[0]
+        left = self._arrays_of(instruction.operands[0])[0]
         over = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
         if over is None:  # of cuBLAS, inside its configuration
             over = re.search(
@@ -205,19 +238,17 @@ class Module:
         out = arrays(instruction.types)[0]
         return 2.0 * math.prod(out.sizes) * math.prod(sizes)
 
-    def _convolution(self, instruction: Instruction, target: str) -> float:
+    def _convolution(self, instruction: Instruction) -> float:
         labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
         if labels is None:
             return 0.0
-        first, second = (
-            arrays(self._types.get(name, ""))[0] for name in instruction.operands[:2]
-        )
+        first, second = (self._arrays_of(x)[0] for x in instruction.operands[:2])
         result = arrays(instruction.types)[0]
         # cuDNN's gradients keep the labels of the convolution that they belong to.
         kernel, outputs = second, result
-        if target.endswith("BackwardFilter"):
+        if instruction.target.endswith("BackwardFilter"):
             kernel, outputs = result, second
-        elif target.endswith("BackwardInput"):
+        elif instruction.target.endswith("BackwardInput"):
             outputs = first
         taps = [
             size
@@ -255,7 +286,8 @@ def array_bytes(array: Array) -> int:
     order, _, more = array.layout.partition(":")
     if re.search(r"S\([1-9]", more):
         return 0
-    bits = BITS.get(array.dtype) or int(re.sub(r"\D", "", array.dtype)[-2:] or 0)
+    digits = re.search(r"\d+", array.dtype)  # none of pred
+    bits = int(digits[0]) if digits else 8
     sizes = [array.sizes[int(axis)] for axis in re.findall(r"\d+", order)]
     sizes = sizes or [*reversed(array.sizes)]  # the one that varies fastest first
     if tile := TILE.search(more):
@@ -278,6 +310,7 @@ def _instruction(line: str) -> Instruction | None:
     behind = rest[end:].lstrip()[opcode.end() :]
     close = _closing(behind)
     operands = re.findall(r"%([\w.\-]+)", behind[:close])
+    target = TARGET.search(behind, close)
     return Instruction(
         match[2],
         opcode[1],
@@ -286,13 +319,23 @@ def _instruction(line: str) -> Instruction | None:
         behind[close + 1 :],
         int(behind[:close]) if opcode[1] == "parameter" else -1,
         bool(match[1]),
+        target[1] if target else "",
     )
 
 
-def _called(instruction: Instruction, attribute: str) -> str:
-    """Returns the computation that an attribute names; empty if there is none."""
-    match = re.search(rf"\b{attribute}=%?([\w.\-]+)", instruction.attributes)
-    return match[1] if match else ""
+def _parts(users: dict[str, list[Instruction]], name: str) -> list[Instruction] | None:
+    """Returns the instructions of a fusion that read parts of one of its operands, all
+    there are; None where the whole of it is read."""
+    parts = []
+    for user in users.get(name, ()):
+        if user.opcode in PARTS and user.operands[0] == name:
+            parts.append(user)
+        else:
+            further = _parts(users, user.name) if user.opcode in FORMS else None
+            if not further:
+                return None
+            parts += further
+    return parts
 
 
 def _end_of_type(text: str) -> int:

@@ -15,7 +15,7 @@ import pytest
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.runs.config import Config
 from coded_jax.studies import programs
-from tests.aot.targets import GPUS, TARGETS, devices_of
+from tests.aot.targets import TARGETS, devices_of
 
 SIZES = {
     "lenet5": programs.Sizes((28, 28, 1), classes=10, examples=60_000),
