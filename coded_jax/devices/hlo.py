@@ -174,17 +174,21 @@ class Module:
         for instruction in inner:
             for operand in instruction.operands:
                 users.setdefault(operand, []).append(instruction)
-        numbered = {x.number: x.name for x in inner if x.opcode == "parameter"}
+        numbered = {x.number: x for x in inner if x.opcode == "parameter"}
         total, updated = written, self._updated(inner)
         if updated and written:
-            root = next(x for x in inner if x.root)
-            total = self._logical(self.by_name[root.operands[1]])
+            (root,) = (x for x in inner if x.root)
+            (update,) = self._arrays_of(root.operands[1])
+            total = _part_bytes([update], update)
         for number, operand in enumerate(fusion.operands):
-            size, name = self._size_of(operand), numbered.get(number, "")
-            if name != updated:
-                parts = _parts(users, name)
-                read = sum(map(self._logical, parts)) if parts else size
-                total += min(size, read)
+            parameter = numbered[number]
+            if parameter.name != updated:
+                size, parts = self._size_of(operand), _parts(users, parameter.name)
+                if parts:
+                    whole, *_ = arrays(parameter.types)
+                    taken = [x for part in parts for x in arrays(part.types)]
+                    size = min(size, _part_bytes(taken, whole))
+                total += size
         return total
 
     def _inside(self, fusion: Instruction) -> list[Instruction]:
@@ -207,11 +211,6 @@ class Module:
     def _arrays_of(self, name: str) -> list[Array]:
         instruction = self.by_name.get(name)
         return arrays(instruction.types) if instruction else []
-
-    def _logical(self, instruction: Instruction) -> int:
-        """Returns the bytes of a result inside a fusion, which lies in no memory."""
-        plain = [a._replace(layout="") for a in arrays(instruction.types)]
-        return sum(map(array_bytes, plain))
 
     def products(self) -> float:
         """Returns the floating point operations of matrix products and convolutions,
@@ -286,8 +285,6 @@ def array_bytes(array: Array) -> int:
     order, _, more = array.layout.partition(":")
     if re.search(r"S\([1-9]", more):
         return 0
-    digits = re.search(r"\d+", array.dtype)  # none of pred
-    bits = int(digits[0]) if digits else 8
     sizes = [array.sizes[int(axis)] for axis in re.findall(r"\d+", order)]
     sizes = sizes or [*reversed(array.sizes)]  # the one that varies fastest first
     if tile := TILE.search(more):
@@ -295,7 +292,17 @@ def array_bytes(array: Array) -> int:
         sizes += [1] * (len(extents) - len(sizes))
         for i, extent in enumerate(extents):
             sizes[i] = -(-sizes[i] // extent) * extent
-    return math.prod(sizes) * bits // 8
+    return math.prod(sizes) * _bits(array) // 8
+
+
+def _part_bytes(parts: list[Array], whole: Array) -> int:
+    """Returns the bytes of parts of an array, without padding, in its own type."""
+    return sum(math.prod(part.sizes) for part in parts) * _bits(whole) // 8
+
+
+def _bits(array: Array) -> int:
+    digits = re.search(r"\d+", array.dtype)
+    return int(digits[0]) if digits else 8  # of pred
 
 
 def _instruction(line: str) -> Instruction | None:

@@ -1,0 +1,445 @@
+"""Programs written by hand, whose bytes and products are known."""
+
+import pytest
+
+from coded_jax.devices.hlo import Module, array_bytes, arrays
+
+KB = 1024
+
+
+def entry(*lines, parameters="x: f32[8]", before=""):
+    """A program of these instructions, behind other computations."""
+    body = "\n".join(f"  {line}" for line in lines)
+    return Module(
+        f"HloModule jit_f, is_scheduled=true, num_partitions=8\n\n{before}\n"
+        f"ENTRY %main ({parameters}) -> f32[8] {{\n{body}\n}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [
+        ("f32[10]{0}", 40),
+        ("f32[]", 4),
+        ("pred[3,5]{1,0}", 15),
+        ("bf16[3,5]", 30),
+        ("s4[16]{0}", 8),
+        ("f8e4m3fn[7]{0}", 7),
+        ("c128[2]{0}", 32),
+        ("u8[0]{0}", 0),
+        ("token[]", 0),
+        # Tiles: the axes that vary fastest are padded, whichever these are.
+        ("f32[3,5]{1,0:T(8,128)}", 4 * 8 * 128),
+        ("f32[5,130]{0,1:T(8,128)}", 4 * 136 * 128),
+        ("f32[2,3,5]{2,1,0:T(8,128)}", 2 * 4 * 8 * 128),
+        ("f32[2,3,5]{1,0,2:T(8,128)}", 5 * 4 * 8 * 128),
+        ("bf16[9,5]{1,0:T(8,128)(2,1)}", 2 * 16 * 128),
+        ("pred[6,1]{0,1:T(4,128)(4,1)}", 4 * 128),
+        ("f32[32]{0:T(128)}", 4 * 128),
+        ("f32[]{:T(128)}", 4 * 128),
+        # In a TPU's vector memory, a semaphore, in the memory of the host.
+        ("f32[3,5]{1,0:T(8,128)S(1)}", 0),
+        ("u32[]{:S(2)}", 0),
+        ("f32[8]{0:S(5)}", 0),
+        ("(f32[10]{0}, /*index=1*/(bf16[4]{0}, u8[3]))", 40 + 8 + 3),
+    ],
+)
+def test_bytes_of_arrays(text, size):
+    assert sum(map(array_bytes, arrays(text))) == size
+
+
+def test_an_instruction():
+    text = (
+        "ROOT %conv.1-x = (f32[2,3]{1,0:T(8,128)}, u8[0]{0}) custom-call(%a, "
+        '/*index=1*/%b.2), window={size=3x3}, custom_call_target="__cudnn$conv'
+        'Forward", backend_config={"of":"f(%c)"}'
+    )
+    (parsed,) = entry(text).all()
+    assert parsed.name == "conv.1-x" and parsed.root
+    assert parsed.opcode == "custom-call" and parsed.operands == ("a", "b.2")
+    assert parsed.types == "(f32[2,3]{1,0:T(8,128)}, u8[0]{0})"
+    assert parsed.attributes.startswith(", window={size=3x3}, ")
+    assert parsed.target == "__cudnn$convForward"
+    (parameter,) = entry("%x = f32[8]{0} parameter(3), metadata={}").all()
+    assert parameter.number == 3 and not parameter.root and not parameter.target
+
+
+def test_how_many_devices_run_it():
+    assert entry("%x = f32[8] parameter(0)").devices == 8
+    assert Module("HloModule f, replica_count=2, num_partitions=3\n").devices == 6
+    assert Module("HloModule f\n").devices == 1
+
+
+def test_operands_and_results_are_moved_and_views_are_not():
+    module = entry(
+        "%x = f32[8]{0} parameter(0)",
+        "%c = f32[8]{0} constant({...})",
+        "%b = f32[2,4]{1,0} bitcast(%x)",
+        "%add = f32[8]{0} add(%x, %c)",
+        "%t = (f32[8]{0}, f32[8]{0}) tuple(%add, %x)",
+        "ROOT %g = f32[8]{0} get-tuple-element(%t), index=0",
+    )
+    assert module.moved() == 3 * 32
+
+
+def test_vector_memory_is_not_moved():
+    module = entry(
+        "%x = f32[8,128]{1,0:T(8,128)} parameter(0)",
+        "%y = f32[8,128]{1,0:T(8,128)S(1)} negate(%x)",
+        "ROOT %z = f32[8,128]{1,0:T(8,128)S(1)} negate(%y)",
+    )
+    assert module.moved() == 4 * KB
+
+
+@pytest.mark.parametrize(
+    "line, moved",
+    [
+        ("f32[2]{0} slice(%x), slice={[0:2]}", 2 * 8),
+        ("f32[2]{0} dynamic-slice(%x, %i), dynamic_slice_sizes={2}", 2 * 8 + 4),
+        ("f32[3]{0} gather(%x, %rows), slice_sizes={1}", 2 * 12 + 12),
+        ("f32[100]{0} dynamic-update-slice(%x, %u, %i)", 2 * 8),
+    ],
+)
+def test_a_part_is_moved(line, moved):
+    module = entry(
+        "%x = f32[100]{0} parameter(0)",
+        "%u = f32[2]{0} parameter(1)",
+        "%i = s32[] parameter(2)",
+        "%rows = s32[3]{0} parameter(3)",
+        f"ROOT %r = {line}",
+    )
+    assert module.moved() == moved
+
+
+@pytest.mark.parametrize(
+    "inside, result, moved",
+    [
+        # The whole of %p is read, as one of its two users needs that.
+        (("%s = f32[2]{0} slice(%p)", "ROOT %r = add(%p, %s)"), "f32[100]{0}", 800),
+        (("%s = f32[2]{0} slice(%p)", "ROOT %r = negate(%s)"), "f32[2]{0}", 16),
+        # Parts of what it becomes are read of it as it is; no more than it has.
+        (
+            (
+                "%b = bf16[100]{0} convert(%p)",
+                "%v = bf16[10,10]{1,0} bitcast(%b)",
+                "%s = bf16[1,10]{1,0} slice(%v)",
+                "%t = bf16[1,10]{1,0} slice(%v)",
+                "ROOT %r = add(%s, %t)",
+            ),
+            "bf16[1,10]{1,0}",
+            2 * 40 + 20,
+        ),
+        (
+            (
+                "%s = f32[90]{0} slice(%p)",
+                "%t = f32[90]{0} slice(%p)",
+                "ROOT %r = add(%s, %t)",
+            ),
+            "f32[90]{0}",
+            400 + 360,
+        ),
+        # A part of what is computed from all of it.
+        (("%z = f32[]{} reduce(%p)", "ROOT %r = slice(%z)"), "f32[5]{0}", 420),
+    ],
+)
+def test_a_fusion_that_takes_parts(inside, result, moved):
+    body = "\n  ".join(inside).replace("%r = ", f"%r = {result} ")
+    module = entry(
+        "%x = f32[100]{0} parameter(0)",
+        f"ROOT %f = {result} fusion(%x), kind=kLoop, calls=%fused",
+        before=f"%fused (p: f32[100]) -> {result} {{\n"
+        f"  %p = f32[100]{{0}} parameter(0)\n  {body}\n}}\n",
+    )
+    assert module.moved() == moved
+
+
+UPDATED = """%fused (p: f32[100], q: f32[2], j: s32[]) -> f32[100] {
+  %p = ARRAY parameter(0)
+  %q = f32[2]{0} parameter(1)
+  %j = s32[] parameter(2)
+  %other = ARRAY negate(%p)
+  ROOT %d = ARRAY dynamic-update-slice(BUFFER, %q, %j)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "array, buffer, moved",
+    [
+        # In place: the update is read and written, and the index is read.
+        ("f32[100]{0}", "%p", 8 + 8 + 4),
+        # Into another array, the whole of which is written.
+        ("f32[100]{0}", "%other", 400 + 400 + 8 + 4),
+        # Nothing of an array in vector memory is written.
+        ("f32[100]{0:S(1)}", "%p", 8 + 4),
+    ],
+)
+def test_a_fusion_that_updates_an_array(array, buffer, moved):
+    module = entry(
+        f"%x = {array} parameter(0)",
+        "%u = f32[2]{0} parameter(1)",
+        "%i = s32[] parameter(2)",
+        f"ROOT %f = {array} fusion(%x, %u, %i), kind=kLoop, calls=%fused",
+        before=UPDATED.replace("ARRAY", array).replace("BUFFER", buffer),
+    )
+    assert module.moved() == moved
+
+
+def test_an_empty_buffer_is_filled_in_place():
+    module = entry(
+        "%u = f32[2]{0} parameter(0)",
+        "%i = s32[] parameter(1)",
+        "ROOT %f = f32[100]{0} fusion(%u, %i), kind=kLoop, calls=%fused",
+        before="""%fused (q: f32[2], j: s32[]) -> f32[100] {
+  %q = f32[2]{0} parameter(0)
+  %j = s32[] parameter(1)
+  %new = f32[100]{0} custom-call(), custom_call_target="AllocateBuffer"
+  ROOT %d = f32[100]{0} dynamic-update-slice(%new, %q, %j)
+}
+""",
+    )
+    assert module.moved() == 8 + 8 + 4
+
+
+BRANCHES = """%cheap (a: (f32[100])) -> (f32[100]) {
+  %a = (f32[100]{0}) parameter(0)
+  %a0 = f32[100]{0} get-tuple-element(%a), index=0
+  ROOT %ta = (f32[100]{0}) tuple(%a0)
+}
+%dear (b: (f32[100])) -> (f32[100]) {
+  %b = (f32[100]{0}) parameter(0)
+  %b0 = f32[100]{0} get-tuple-element(%b), index=0
+  %m = f32[10,10]{1,0} bitcast(%b0)
+  %product = f32[10,10]{1,0} dot(%m, %m), lhs_contracting_dims={1}
+  %v = f32[100]{0} bitcast(%product)
+  ROOT %tb = (f32[100]{0}) tuple(%v)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "branch_computations={%cheap, %dear}",
+        "branch_computations={%dear, %cheap}",
+        "true_computation=%dear, false_computation=%cheap",
+    ],
+)
+def test_of_a_conditional_the_dearer_branch(named):
+    module = entry(
+        "%x = f32[100]{0} parameter(0)",
+        "%i = s32[] parameter(1)",
+        "%t = (f32[100]{0}) tuple(%x)",
+        f"ROOT %c = (f32[100]{{0}}) conditional(%i, %t, %t), {named}",
+        before=BRANCHES,
+    )
+    assert module.moved() == 3 * 400
+    assert module.products() == 2 * 10 * 10 * 10
+
+
+def test_products_of_the_branch_that_does_not_run_are_not_counted():
+    copies = BRANCHES.replace("get-tuple-element(%a), index=0", "copy(%a)") + (
+        "%dearest (d: f32[100]) -> f32[100] {\n  %d = f32[9000]{0} parameter(0)\n"
+        "  ROOT %e = f32[9000]{0} copy(%d)\n}\n"
+    )
+    module = entry(
+        "%i = s32[] parameter(0)",
+        "ROOT %c = f32[100]{0} conditional(%i), branch_computations={%dear, %dearest}",
+        before=copies,
+    )
+    assert module.moved() == 2 * 36_000 and module.products() == 0
+
+
+def test_the_body_of_a_loop_once():
+    module = entry(
+        "%x = f32[100]{0} parameter(0)",
+        "ROOT %w = f32[100]{0} while(%x), condition=%until, body=%step",
+        before="""%step (s: f32[100]) -> f32[100] {
+  %s = f32[100]{0} parameter(0)
+  ROOT %n = f32[100]{0} negate(%s)
+}
+%until (e: f32[100]) -> pred[] {
+  %e = f32[100]{0} parameter(0)
+  ROOT %l = pred[] constant(true)
+}
+""",
+    )
+    assert module.moved() == 800
+    names = [x.name for x in module.run()]
+    assert names.count("n") == 1 and names.count("l") == 1
+
+
+@pytest.mark.parametrize(
+    "pair, moved",
+    [
+        # Both ends; and of a copy into vector memory one.
+        (
+            (
+                "%s = (f32[100]{0}, f32[100]{0}, u32[]{:S(2)}) copy-start(%x)",
+                "ROOT %d = f32[100]{0} copy-done(%s)",
+            ),
+            800,
+        ),
+        (
+            (
+                "%s = (f32[100]{0:S(1)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%x)",
+                "ROOT %d = f32[100]{0:S(1)} copy-done(%s)",
+            ),
+            400,
+        ),
+        (
+            (
+                "%s = ((f32[100]{0}), f32[5]{0:S(1)}, s32[]{:S(2)}) slice-start(%x)",
+                "ROOT %d = f32[5]{0:S(1)} slice-done(%s)",
+            ),
+            20,
+        ),
+        (
+            (
+                "%s = (f32[100]{0}, f32[800]{0}) all-gather-start(%x)",
+                "ROOT %d = f32[800]{0} all-gather-done(%s)",
+            ),
+            400 + 3200,
+        ),
+        (
+            (
+                "%s = ((f32[100]{0}), f32[100]{0}) all-to-all-start(%x)",
+                "ROOT %d = f32[100]{0} all-to-all-done(%s)",
+            ),
+            800,
+        ),
+        # Its type has the result alone.
+        (
+            (
+                "%s = f32[100]{0} all-reduce-start(%x), to_apply=%sum",
+                "ROOT %d = f32[100]{0} all-reduce-done(%s)",
+            ),
+            800,
+        ),
+    ],
+)
+def test_what_runs_beside_others_is_counted_once(pair, moved):
+    assert entry("%x = f32[100]{0} parameter(0)", *pair).moved() == moved
+
+
+@pytest.mark.parametrize(
+    "call", ["async-start(%x), calls=%wrapped", "call-start(%x), to_apply=%wrapped"]
+)
+def test_what_is_wrapped_to_run_beside_others(call):
+    done = call.split("-")[0]
+    module = entry(
+        "%x = f32[100]{0} parameter(0)",
+        f"%s = ((f32[100]{{0}}), f32[100]{{0}}, s32[]) {call}",
+        f"ROOT %d = f32[100]{{0}} {done}-done(%s)",
+        before="""%wrapped (p: f32[100]) -> f32[100] {
+  %p = f32[100]{0} parameter(0)
+  ROOT %m = f32[100]{0} negate(%p)
+}
+""",
+    )
+    assert module.moved() == 800
+    assert [x.name for x in module.run()].count("m") == 1
+
+
+def test_notes_to_the_compiler_move_nothing():
+    module = entry(
+        "%x = f32[100]{0} parameter(0)",
+        'ROOT %n = f32[100]{0} custom-call(%x), custom_call_target="ConcatBitcast"',
+    )
+    assert module.moved() == 0
+
+
+def test_a_librarys_room_to_work_in_is_not_moved():
+    module = entry(
+        "%x = f32[10,10]{1,0} parameter(0)",
+        "ROOT %p = (f32[10,10]{1,0}, s8[4194304]{0}) custom-call(%x, %x), "
+        'custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":'
+        '{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}',
+    )
+    assert module.moved() == 3 * 400
+    assert module.products() == 2 * 10 * 10 * 10
+
+
+def test_products_with_axes_of_batches():
+    module = entry(
+        "%a = f32[4,3,5]{2,1,0} parameter(0)",
+        "%b = f32[4,5,7]{2,1,0} parameter(1)",
+        "ROOT %d = f32[4,3,7]{2,1,0} dot(%a, %b), lhs_batch_dims={0}, "
+        "lhs_contracting_dims={2}, rhs_batch_dims={0}, rhs_contracting_dims={1}",
+    )
+    assert module.products() == 2 * 4 * 3 * 7 * 5
+
+
+def test_products_in_fusions_and_over_several_axes():
+    module = entry(
+        "%x = f32[3,4,5]{2,1,0} parameter(0)",
+        "ROOT %f = f32[] fusion(%x), kind=kOutput, calls=%outer",
+        before="""%inner (q: f32[3,4,5]) -> f32[] {
+  %q = f32[3,4,5]{2,1,0} parameter(0)
+  ROOT %e = f32[] dot(%q, %q), lhs_contracting_dims={0,1,2}
+}
+%outer (p: f32[3,4,5]) -> f32[] {
+  %p = f32[3,4,5]{2,1,0} parameter(0)
+  ROOT %g = f32[] fusion(%p), kind=kLoop, calls=%inner
+}
+""",
+    )
+    assert module.products() == 2 * 60
+
+
+# A convolution of 2 images, 8x8 with 3 channels, to 8x8 with 16, kernel 5x5.
+IMAGES, KERNEL, MAPS = "f32[2,8,8,3]", "f32[5,5,3,16]", "f32[2,8,8,16]"
+PER_CALL = 2 * (2 * 8 * 8 * 16) * (5 * 5 * 3)
+LABELS = "dim_labels=b01f_01io->b01f"
+
+
+@pytest.mark.parametrize(
+    "first, second, result, call",
+    [
+        (IMAGES, KERNEL, MAPS, f"convolution(%a, %b), window={{size=5x5}}, {LABELS}"),
+        (
+            IMAGES,
+            KERNEL,
+            f"({MAPS}, u8[64])",
+            f'custom-call(%a, %b), {LABELS}, custom_call_target="__cudnn$convForward"',
+        ),
+        # Gradients keep the labels of the convolution.
+        (
+            IMAGES,
+            MAPS,
+            f"({KERNEL}, u8[64])",
+            f"custom-call(%a, %b), {LABELS}, "
+            'custom_call_target="__cudnn$convBackwardFilter"',
+        ),
+        (
+            MAPS,
+            KERNEL,
+            f"({IMAGES}, u8[64])",
+            f"custom-call(%a, %b), {LABELS}, "
+            'custom_call_target="__cudnn$convBackwardInput"',
+        ),
+        # As a TPU has it, whose own gradients are convolutions with other labels.
+        (
+            "f32[2,8,8,3]",
+            "f32[16,3,5,5]",
+            "f32[2,16,8,8]",
+            "convolution(%a, %b), dim_labels=b01f_oi01->bf01",
+        ),
+    ],
+)
+def test_products_of_convolutions(first, second, result, call):
+    module = entry(
+        f"%a = {first} parameter(0)",
+        f"%b = {second} parameter(1)",
+        f"ROOT %c = {result} {call}",
+    )
+    assert module.products() == PER_CALL
+
+
+def test_a_product_that_a_tpu_has_as_a_convolution():
+    module = entry(
+        "%a = f32[3,5]{1,0} parameter(0)",
+        "%b = f32[5,7]{1,0} parameter(1)",
+        "ROOT %c = f32[3,7]{1,0} convolution(%a, %b), dim_labels=bf_io->bf",
+    )
+    assert module.products() == 2 * 3 * 7 * 5
