@@ -1,14 +1,16 @@
 """Which experiments are compiled for which targets: a sample that has them all.
 
-LeNet-5: each target takes every code with every (k, r); the precision alternates, so
-that each of these has both. VGG-16 and ResNet-18: each target takes both, (k, r) and
-precision in turn. Training: LeNet-5 on each target, a code, (k, r) and precision in
-turn; the deep networks on four targets each, with one chip and with several.
+Inference of LeNet-5: each target takes every code with every (k, r), precision and
+batch in turn, so that each of these has all. Of VGG-16 and ResNet-18: each target takes
+both, (k, r) and precision in turn, with one small batch; on four targets each, of both
+vendors with one chip and with several, with all batches. Training: LeNet-5 on each
+target, a code, (k, r) and precision in turn; the deep networks on those four.
 """
 
 import functools
 import itertools
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -23,6 +25,7 @@ SIZES = {
     "resnet18": programs.Sizes((32, 32, 3), classes=10, examples=50_000),
 }
 PRECISIONS = ("float32", "bfloat16")
+BATCHES = ("one", "few", "many")
 PIECES = ((2, 1), (4, 1), (4, 2))
 CODES = {
     "mlp": {"recipe": "paper", "encoder": "mlp", "decoder": "mlp"},
@@ -45,7 +48,6 @@ TRAINED = {
     "vgg16": ("v5e:1x1", "v5e:2x4", "h100:1", "h100:6"),
     "resnet18": ("v5e:1x1", "tpu7x:2x2x1", "h100:1", "h100:8"),
 }
-BRIEF = {"v5e:2x4", "h100:6"}
 
 
 class Case(NamedTuple):
@@ -92,16 +94,8 @@ def subject(case: Case) -> programs.Subject:
     return programs.Subject(config, SIZES[case.network], mesh)
 
 
-def in_turn(options: tuple, number: int):
+def in_turn(options: Sequence, number: int) -> Any:
     return options[number % len(options)]
-
-
-def lenet5() -> list[Case]:
-    rows = itertools.product(enumerate(TARGETS), enumerate(CODES), enumerate(PIECES))
-    return [
-        Case(target, "lenet5", code, pieces, in_turn(PRECISIONS, i + j + l))
-        for (i, target), (j, code), (l, pieces) in rows
-    ]
 
 
 def deep() -> list[Case]:
@@ -112,12 +106,31 @@ def deep() -> list[Case]:
     ]
 
 
+def inferred() -> list[tuple[Case, str]]:
+    """Returns the cases whose inference is compiled, each with a size of its batch."""
+    rows = itertools.product(enumerate(TARGETS), enumerate(CODES), enumerate(PIECES))
+    shallow = [
+        (
+            Case(target, "lenet5", code, pieces, in_turn(PRECISIONS, i + j)),
+            in_turn(BATCHES, i // 2 + l),
+        )
+        for (i, target), (j, code), (l, pieces) in rows
+    ]
+    rest = [
+        (case, size)
+        for i, case in enumerate(deep())
+        for size in BATCHES
+        if case.target in TRAINED[case.network] or size == BATCHES[(i + i // 2) % 2]
+    ]
+    return shallow + rest
+
+
 def trained() -> list[Case]:
     shallow = [
         Case(
             target,
             "lenet5",
-            in_turn(tuple(CODES), i),
+            in_turn([*CODES], i),
             in_turn(PIECES, i // 3 + i),
             in_turn(PRECISIONS, i),
         )
@@ -126,12 +139,6 @@ def trained() -> list[Case]:
     return shallow + [x for x in deep() if x.target in TRAINED[x.network]]
 
 
-def parameters(cases: list[Case], *also) -> list:
-    """Returns the cases as parameters of a test, with each of the other values.
-
-    Args:
-      cases: the first parameter.
-      *also: values of the second one, if there is one.
-    """
-    rows = itertools.product(cases, also) if also else ((case,) for case in cases)
+def parameters(rows: Iterable[tuple]) -> list:
+    """Returns parameters of a test, called by their values."""
     return [pytest.param(*row, id="-".join(map(str, row))) for row in rows]

@@ -21,9 +21,7 @@ def batch_of(case: Case, size: str) -> int:
     return {"one": 1, "few": few, "many": LARGE[case.network]}[size]
 
 
-@pytest.mark.parametrize(
-    "case, size", parameters(design.lenet5() + design.deep(), "one", "few", "many")
-)
+@pytest.mark.parametrize("case, size", parameters(design.inferred()))
 def test_coded_inference(case, size):
     made, batch = subject(case), batch_of(case, size)
     program = compiled(made.inference(batch))
@@ -36,7 +34,7 @@ def test_coded_inference(case, size):
     assert takes_pattern(program, made.pipeline.n)
 
 
-@pytest.mark.parametrize("case", parameters(design.trained()))
+@pytest.mark.parametrize("case", parameters([(case,) for case in design.trained()]))
 def test_uncoded_inference(case):
     made, chip = subject(case), chip_of_target(case.target)
     kinds = {"all-gather": 1} if made.mesh.size > 1 else {}
@@ -45,7 +43,7 @@ def test_uncoded_inference(case):
     assert collectives_of(compiled(made.uncoded_inference(1)), chip) == {}
 
 
-@pytest.mark.parametrize("case", parameters(design.trained()))
+@pytest.mark.parametrize("case", parameters([(case,) for case in design.trained()]))
 def test_a_first_k_inference_on_one_device_each(case):
     names = []
     for part in subject(case).parts(4):
@@ -54,10 +52,11 @@ def test_a_first_k_inference_on_one_device_each(case):
     assert len(names) == 1 + 2 * case.stages
 
 
-@pytest.mark.parametrize("case", parameters(design.trained()))
+@pytest.mark.parametrize("case", parameters([(case,) for case in design.trained()]))
 def test_one_trace_serves_every_erasure_pattern(case):
     made = subject(case)
     shapes = made._placed((made.frozen, made.params, made._images(4)))
+    chex.clear_trace_counter()
     run = jax.jit(chex.assert_max_traces(infer_images, n=1), static_argnums=0)
     masks = [erasures.available(lost, made.pipeline.n) for lost in ([], [0], [1])]
     texts = {run.lower(made.pipeline, *shapes, mask).as_text() for mask in masks}

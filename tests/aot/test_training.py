@@ -1,5 +1,7 @@
 """Training steps on every target: devices exchange gradients, and no pieces."""
 
+import itertools
+
 import pytest
 
 from coded_jax.training.steps import CALL_STEPS
@@ -14,7 +16,7 @@ OPTIONS = {"step": {}, "loop": {"count": CALL_STEPS}, "seeds": {"seeds": 2}}
 
 
 @pytest.mark.parametrize(
-    "case, kind", parameters(design.trained(), "base", "step", "loop", "seeds")
+    "case, kind", parameters(itertools.product(design.trained(), ["base", *OPTIONS]))
 )
 def test_training(case, kind):
     made, chip = subject(case), chip_of_target(case.target)
