@@ -32,6 +32,9 @@ VARIABLES = {
 HOSTS = {"1x1": (1, 1, 1), "2x2": (2, 2, 1), "2x4": (2, 4, 1)}
 """Chips of one host of a v5e or v6e, by topology; larger ones have hosts of 2x2."""
 
+AXES = {"v5e": 2, "v6e": 2, "h100": 1}
+"""Axes of the topology of a chip; three of those that are not named."""
+
 # As XLA prints that of an H100 (its pull request 25919), without the runtime's version.
 H100 = """
 gpu_device_info {
@@ -67,8 +70,7 @@ def describe(target: str) -> list[jax.Device]:
     """
     name, _, size = target.partition(":")
     sizes = [int(part) for part in size.split("x")] if _is_size(size) else []
-    fits = name in CHIPS and sizes and (len(sizes) == 1) == (name == "h100")
-    if not fits:
+    if name not in CHIPS or len(sizes) != AXES.get(name, 3):
         raise ValueError(
             f"target: {target!r} given, one of {', '.join(CHIPS)} with its topology "
             f"accepted, as {FORM}"
@@ -142,11 +144,6 @@ def place_of(device: jax.Device) -> tuple[int, ...]:
     if coordinates is None:
         return (device.id,)
     return (*coordinates, getattr(device, "core_on_chip", 0))
-
-
-def grid_of(devices: list[jax.Device]) -> tuple[int, ...]:
-    """Returns the extent of the devices' places along each axis."""
-    return tuple(max(place) + 1 for place in zip(*map(place_of, devices), strict=True))
 
 
 def compiler_options(device: jax.Device) -> dict[str, Any]:
