@@ -12,7 +12,7 @@ import pytest
 
 from coded_jax.codes import erasures
 from coded_jax.devices import placement
-from coded_jax.devices.meshes import make_mesh
+from coded_jax.devices.meshes import arrange, make_mesh
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pipeline import infer
 from coded_jax.models.modules import ConvNorm, base_model
@@ -70,6 +70,22 @@ def test_inference_on_any_number_of_devices(lenet, expected, count, k, r):
         gathered = run(pipe, variables, params, images_of(size), mask)
         np.testing.assert_allclose(gathered, logits, rtol=1e-4, atol=1e-5)
         assert gathered.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize(
+    "k, r, shape", [(2, 1, (4, 2)), *long((2, 1, (8, 1)), (4, 2, (8, 1)))]
+)
+def test_devices_without_a_piece(lenet, expected, k, r, shape):
+    """As on a TPU, all of whose chips take part: 6 pieces on 8 of them."""
+    devices(8)
+    mesh = arrange(jax.devices(), shape)
+    pipe = pipeline_on(lenet, mesh, k, r)
+    run = jax.jit(infer, static_argnums=0)
+    for size in (B, 13, 1):
+        params, mask, logits = expected(k, r, size)
+        variables, params = placement.put_replicated(mesh, (lenet[1], params))
+        gathered = run(pipe, variables, params, images_of(size), mask)
+        np.testing.assert_allclose(gathered, logits, rtol=1e-4, atol=1e-5)
 
 
 def test_one_mask_for_all_images(lenet, expected):
@@ -199,26 +215,33 @@ def collectives(compiled):
     return {name: count for name, count in counts.items() if count}
 
 
+def compiled_inference(pipe, variables, batch):
+    params = jax.eval_shape(pipe.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((batch, *SHAPE), np.uint8)
+    mask = jax.ShapeDtypeStruct((pipe.n, 1), bool)
+    run = jax.jit(infer, static_argnums=0)
+    return run.lower(pipe, variables, params, images, mask).compile()
+
+
 @pytest.mark.parametrize("k, r, count", [(2, 1, 3), (2, 1, 6), (4, 2, 4), (4, 2, 6)])
 def test_one_all_to_all_each_way(lenet, k, r, count):
     pipe = pipeline_on(lenet, make_mesh(k + r, devices(count)), k, r)
-    params = jax.eval_shape(pipe.init, jax.random.key(0))
-    images = jax.ShapeDtypeStruct((B, *SHAPE), np.uint8)
-    mask = jax.ShapeDtypeStruct((k + r, 1), bool)
-    run = jax.jit(infer, static_argnums=0)
-    compiled = run.lower(pipe, lenet[1], params, images, mask).compile()
     # The all-gather collects the logits.
-    assert collectives(compiled) == {"all-to-all": 2, "all-gather": 1}
+    found = collectives(compiled_inference(pipe, lenet[1], B))
+    assert found == {"all-to-all": 2, "all-gather": 1}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_small_batch_needs_one_gather_for_each_stage(lenet, batch):
+    pipe = pipeline_on(lenet, make_mesh(3, devices(6)))
+    assert collectives(compiled_inference(pipe, lenet[1], batch)) == {"all-gather": 1}
+    pipe, variables = two_stages(make_mesh(3, devices(4), (2, 2)))
+    assert collectives(compiled_inference(pipe, variables, batch)) == {"all-gather": 2}
 
 
 def test_one_device_needs_no_collective(lenet):
     pipe = pipeline_on(lenet, make_mesh(3, 1))
-    params = jax.eval_shape(pipe.init, jax.random.key(0))
-    images = jax.ShapeDtypeStruct((B, *SHAPE), np.uint8)
-    mask = jax.ShapeDtypeStruct((3, 1), bool)
-    run = jax.jit(infer, static_argnums=0)
-    compiled = run.lower(pipe, lenet[1], params, images, mask).compile()
-    assert collectives(compiled) == {}
+    assert collectives(compiled_inference(pipe, lenet[1], B)) == {}
 
 
 def test_a_piece_on_each_device():

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 from absl import flags
+from jax.sharding import Mesh
 from rich.console import Console
 
 from coded_jax.checks import require
@@ -64,6 +65,9 @@ def main(argv: list[str]) -> None:
     sizes = list(map(mesh_of, COMPARE.value))
     _check_sizes(sizes, len(devices))
     mesh = make_mesh(config.n, shape=mesh_of(MESH.value), available=devices)
+    _check_json()
+    if PICTURE.value:  # before what takes minutes
+        _draw(mesh, config)
     image, classes, examples = example_from_flags()
     described = programs.Sizes(image.shape, classes, examples)
     chip, console = chip_of(devices[0].device_kind), Console()
@@ -84,10 +88,6 @@ def main(argv: list[str]) -> None:
         exchanged = programs.exchanged(config, described)
         _write(JSON.value, config, outcomes, exchanged, devices)
     if PICTURE.value:
-        try:
-            mesh_picture.draw(PICTURE.value, mesh, config.k, config.r)
-        except (ImportError, OSError, ValueError) as error:
-            raise ValueError(f"picture: {error}") from error
         console.print(f"the mesh: {PICTURE.value}", highlight=False)
 
 
@@ -108,6 +108,25 @@ def _check_sizes(sizes: list[tuple[int, int] | None], devices: int) -> None:
     fits = all(size and 1 <= size[0] * size[1] <= devices for size in sizes)
     accepted = f"meshes of 1..{devices} devices, as 2x4,"
     require("compare", ",".join(COMPARE.value), fits, accepted)
+
+
+def _check_json() -> None:
+    """Raises ValueError if there is no place for the file that `--json` names."""
+    path = Path(JSON.value or "none.json").expanduser()
+    fits = path.parent.is_dir() and not path.is_dir()
+    require("json", JSON.value, fits, "a file in a folder that exists")
+
+
+def _draw(mesh: Mesh, config: Config) -> None:
+    """Draws the picture of the mesh.
+
+    Raises:
+      ValueError: it cannot be drawn or written.
+    """
+    try:
+        mesh_picture.draw(PICTURE.value, mesh, config.k, config.r)
+    except (ImportError, OSError, ValueError) as error:
+        raise ValueError(f"picture: {error} (--picture= draws none)") from error
 
 
 def _write(
@@ -134,7 +153,7 @@ def _write(
         "versions": programs.versions(),
     }
     try:
-        Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        Path(path).expanduser().write_text(json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise ValueError(
             f"json: {path!r} given, a file that can be written to accepted ({error})"
