@@ -3,7 +3,7 @@
 Encoding, decoding and the head are divided over the batch, `f_conv` over the pieces:
 
     before f_conv   [n, B/(p*d), h, w, C] on each device    all pieces of its images
-    all-to-all      [n/p, B/d, h, w, C]                     its pieces of more images
+    all-to-all      [p*n/p, B/(p*d), h, w, C]               its n/p pieces of p parts
     after f_conv    the all-to-all back
 
 where the mesh has `p` devices along `piece` and `d` along `data`. All of it is
@@ -166,8 +166,10 @@ def _exchange(
     # Else XLA looks through the concatenation of data, parity and padding, and its CPU
     # backend (jax 0.10.2) fails to compile an all-to-all of parts in unlike layouts.
     queries = jax.lax.optimization_barrier(queries)
-    queries = jax.lax.all_to_all(queries, PIECE, 0, 1, tiled=True)
-    outputs = jax.lax.all_to_all(f(queries), PIECE, 1, 0, tiled=True)
+    # Of each device this one gets its pieces, which stay behind each other: that needs
+    # no transposes, and `f` runs on each of them by itself.
+    queries = jax.lax.all_to_all(queries, PIECE, 0, 0, tiled=True)
+    outputs = jax.lax.all_to_all(f(queries), PIECE, 0, 0, tiled=True)
     return outputs[:count]
 
 

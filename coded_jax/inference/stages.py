@@ -206,10 +206,10 @@ def _on_devices(
 
     def run(pieces: jax.Array) -> jax.Array:
         # One batch, not a `vmap`: with an axis of pieces between its layers, a TPU's
-        # compiler copies all of them from one layout to another and back. And joined,
-        # not reshaped; the barrier keeps that out of the first convolution's fusion.
-        joined = jax.lax.optimization_barrier(jnp.concatenate(list(pieces)))
-        outputs = compute(stage, frozen, joined)
-        return jnp.stack(jnp.split(outputs, len(pieces)))
+        # compiler copies all of them from one layout to another and back. The barrier
+        # keeps their joining out of the first convolution's fusion.
+        joined = pieces.reshape(-1, *pieces.shape[2:])
+        outputs = compute(stage, frozen, jax.lax.optimization_barrier(joined))
+        return outputs.reshape(*pieces.shape[:2], *outputs.shape[1:])
 
     return spread(run, sent)

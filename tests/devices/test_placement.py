@@ -245,7 +245,7 @@ def test_one_device_needs_no_collective(lenet):
 
 
 def test_a_piece_on_each_device():
-    # f sees, on every device, one piece of all images.
+    # f sees, on every device, one piece of the images of three devices.
     mesh = make_mesh(3, devices(6))
     seen = []
 
@@ -258,7 +258,7 @@ def test_a_piece_on_each_device():
 
     g = placement.data_parallel(mesh, f, (1,), 1)
     out = jax.jit(g)(jnp.zeros((3, B, 2)))
-    assert seen == [(1, B // 2, 2)]
+    assert seen == [(3, B // 6, 2)]
     # Without the exchange each device would add its number to all pieces.
     expected = np.broadcast_to(np.arange(3.0)[:, None, None], (3, B, 2))
     np.testing.assert_array_equal(out, expected)
