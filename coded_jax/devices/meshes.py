@@ -27,9 +27,9 @@ def make_mesh(
 ) -> Mesh:
     """Arranges the devices as `piece` x `data`.
 
-    A program of a TPU host runs on all of its chips, or on one: over some of them the
-    collectives do not compile (libtpu 0.0.42). So every chip takes part, and pieces are
-    padded where the chips along `piece` do not divide them.
+    A program of a TPU host runs on all of its chips, or on one: over six of eight an
+    all-gather does not compile, and a sum ends the process (libtpu 0.0.42). So every
+    chip takes part, and pieces are padded where the chips do not divide them.
 
     Args:
       n: pieces, data and parity.

@@ -1,6 +1,6 @@
 r"""Compiles an experiment's programs for a TPU or GPU that need not be here.
 
-    python -m coded_jax compile --target=v5e:2x4 --flagfile=table5_k4_r2.flags
+    python -m coded_jax compile --target=v5e:2x4 --flagfile=quickstart.flags
     python -m coded_jax compile --target=h100:8 --base_model=vgg16 --stages=1-2,3-4 \
         --k=2 --image_shape=32x32x3 --batches=1,256 --precision=bfloat16
 
