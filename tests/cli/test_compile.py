@@ -42,12 +42,20 @@ def test_the_script_compares_meshes(tmp_path):
     assert "uncoded" not in done.stdout and (tmp_path / "p.png").exists()
 
 
+def test_a_cpu_stands_for_several_devices(tmp_path):
+    options = ("--devices=6", "--kinds=inference", "--picture=")
+    done = run_command("compile", *FLAGS, *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3x2, " in done.stdout and "1 all-gather" in done.stdout
+
+
 @pytest.mark.parametrize(
     "flag, message",
     [
         ("--target=v9:2x4", "target: 'v9:2x4' given, one of v4, v5e, "),
         ("--mesh=6", "mesh: '6' given, piece x data as 3x2 accepted"),
         ("--mesh=99x1", "mesh: 99x1 given, "),
+        ("--devices=0", "devices: 0 given, 1 or more accepted"),
         ("--batches=0", "batches: ['0'] given, each 1 or more accepted"),
         ("--batches=", "batches: "),
         ("--batches=few", "batches: "),

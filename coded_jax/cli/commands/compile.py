@@ -24,7 +24,7 @@ from coded_jax.checks import require
 from coded_jax.cli.command_line import command, command_text, integers, mesh_of
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
-from coded_jax.devices import topologies
+from coded_jax.devices import startup, topologies
 from coded_jax.devices.chips import chip_of
 from coded_jax.devices.meshes import arrange, make_mesh
 from coded_jax.report import mesh_picture, program_table
@@ -37,6 +37,9 @@ TARGET = flags.DEFINE_string(
 )
 MESH = flags.DEFINE_string(
     "mesh", None, "devices along piece x data, as 2x4; the cheapest if not given"
+)
+DEVICES = flags.DEFINE_integer(
+    "devices", None, "how many to use, all if not given; a CPU stands for as many"
 )
 BATCHES = flags.DEFINE_list("batches", ["1", "64", "1024"], "images of an inference")
 KINDS = flags.DEFINE_list(
@@ -52,7 +55,7 @@ JSON = flags.DEFINE_string("json", None, "file of all figures; none if not given
 PICTURE = flags.DEFINE_string(
     "picture", "mesh.png", "file of the picture of the mesh; '' for none"
 )
-ignore("workdir base_dir devices compilation_cache coordinator processes process")
+ignore("workdir base_dir compilation_cache coordinator processes process")
 
 
 @command()
@@ -64,7 +67,8 @@ def main(argv: list[str]) -> None:
     devices = _devices()
     sizes = list(map(mesh_of, COMPARE.value))
     _check_sizes(sizes, len(devices))
-    mesh = make_mesh(config.n, shape=mesh_of(MESH.value), available=devices)
+    shape = mesh_of(MESH.value)
+    mesh = make_mesh(config.n, DEVICES.value, shape, available=devices)
     _check_json()
     if PICTURE.value:  # before what takes minutes
         _draw(mesh, config)
@@ -77,16 +81,18 @@ def main(argv: list[str]) -> None:
     else:
         found = programs.programs_of(config, described, mesh, batches, KINDS.value)
     outcomes = []
-    with Console(stderr=True).status("compiling") as status:
-        for program in found:
-            status.update(f"compiling: {program.name}")
-            outcomes.append(programs.compile_program(program))
-    console.print(program_table.table(outcomes, chip), highlight=False)
+    try:
+        with Console(stderr=True).status("compiling") as status:
+            for program in found:
+                status.update(f"compiling: {program.name}")
+                outcomes.append(programs.compile_program(program))
+    finally:  # stopped by Ctrl-C, what has been compiled is shown and kept
+        console.print(program_table.table(outcomes, chip), highlight=False)
+        if JSON.value:
+            exchanged = programs.exchanged(config, described)
+            _write(JSON.value, config, outcomes, exchanged, devices)
     if chip is not None:
         console.print(f"peaks of {chip.name}: {chip.source}", highlight=False)
-    if JSON.value:
-        exchanged = programs.exchanged(config, described)
-        _write(JSON.value, config, outcomes, exchanged, devices)
     if PICTURE.value:
         console.print(f"the mesh: {PICTURE.value}", highlight=False)
 
@@ -98,6 +104,8 @@ def _devices() -> list[jax.Device]:
       ValueError, ImportError: see `topologies.describe`.
     """
     if TARGET.value is None:
+        if DEVICES.value is not None:
+            startup.offer_cpu_devices(DEVICES.value)
         return jax.devices()
     jax.config.update("jax_platforms", "cpu")
     return topologies.describe(TARGET.value)
