@@ -40,6 +40,14 @@ def test_wide_layers_and_other_products_stay():
     np.testing.assert_array_equal(by_own_kernels(one, x, v), by_xla(one, x, v))
 
 
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_accelerators_see_plain_products(platform):
+    lowering.install()
+    args = randoms(4, (5, 160), (160, 3))
+    traced = jax.jit(gradients).trace(*args)
+    assert BARRIER not in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
 def test_vmap():
     x, kernel = randoms(3, (2, 5, 80), (2, 80, 4))
     f = jax.vmap(gradients)
