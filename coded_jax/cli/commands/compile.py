@@ -87,8 +87,9 @@ def main(argv: list[str]) -> None:
                 status.update(f"compiling: {program.name}")
                 outcomes.append(programs.compile_program(program))
     finally:  # stopped by Ctrl-C, what has been compiled is shown and kept
-        console.print(program_table.table(outcomes, chip), highlight=False)
-        if JSON.value:
+        if outcomes:
+            console.print(program_table.table(outcomes, chip), highlight=False)
+        if outcomes and JSON.value:
             exchanged = programs.exchanged(config, described)
             _write(JSON.value, config, outcomes, exchanged, devices)
     if chip is not None:
