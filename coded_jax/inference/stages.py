@@ -204,12 +204,20 @@ def _on_devices(
 ) -> jax.Array:
     """Runs `f_conv` on pieces `[m, B, h, w, C]`; the shares are not yet cut out."""
 
+    local = spread is run_locally
+
     def run(pieces: jax.Array) -> jax.Array:
         # One batch, not a `vmap`: with an axis of pieces between its layers, a TPU's
-        # compiler copies all of them from one layout to another and back. The barrier
-        # keeps their joining out of the first convolution's fusion.
-        joined = pieces.reshape(-1, *pieces.shape[2:])
+        # compiler copies all of them from one layout to another and back. What has just
+        # been cut is best concatenated, what an all-to-all has brought is one array.
+        # The barrier keeps that out of the first convolution's fusion.
+        if local:
+            joined = jnp.concatenate(list(pieces))
+        else:
+            joined = pieces.reshape(-1, *pieces.shape[2:])
         outputs = compute(stage, frozen, jax.lax.optimization_barrier(joined))
+        if local:
+            return jnp.stack(jnp.split(outputs, len(pieces)))
         return outputs.reshape(*pieces.shape[:2], *outputs.shape[1:])
 
     return spread(run, sent)
