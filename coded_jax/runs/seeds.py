@@ -14,7 +14,7 @@ from coded_jax.devices import processes
 from coded_jax.runs.workdir import CHECKPOINTS, checkpoint_folder, phase_of
 from coded_jax.training import checkpoints
 from coded_jax.training.loop import Fitted, Task, seed_of
-from coded_jax.training.steps import initial_state, steps_per_call
+from coded_jax.training.steps import MAPS_SEEDS, initial_state, steps_per_call
 
 
 def fit_seeds(
@@ -29,7 +29,8 @@ def fit_seeds(
     On an accelerator all seeds without a checkpoint are trained as one `vmap`, whose
     checkpoint is then divided among them. On a CPU they are trained one after the
     other: there convolutions with a kernel for each seed are 35 to 45 times as slow (2
-    cores). Either way a killed training goes on from its last checkpoint.
+    cores). So they are where JAX is older than 0.8, see `steps.MAPS_SEEDS`. Either way
+    a killed training goes on from its last checkpoint.
 
     Args:
       task: what is trained.
@@ -69,8 +70,8 @@ def _trained_together(
         if checkpoints.steps(checkpoint_folder(folder, phase))
     ]
     new = max(begun, default=-1) + 1  # the first of the seeds without a checkpoint
-    alone = len(phases) - new < 2
-    return None if alone or steps_per_call() == 1 else (new, len(phases) - 1)
+    alone = len(phases) - new < 2 or steps_per_call() == 1 or not MAPS_SEEDS
+    return None if alone else (new, len(phases) - 1)
 
 
 def _divide(

@@ -33,7 +33,12 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.serving import parts
 from coded_jax.training import losses, tasks
-from coded_jax.training.steps import CALL_STEPS, initial_state, train_steps
+from coded_jax.training.steps import (
+    CALL_STEPS,
+    MAPS_SEEDS,
+    initial_state,
+    train_steps,
+)
 from coded_jax.types import PyTree
 
 
@@ -304,9 +309,10 @@ class Subject:
             yield self.code_step("training step, code", memory)
             steps = f"training, code, loop of {CALL_STEPS} steps"
             yield self.code_step(steps, memory, count=CALL_STEPS)
-            seeds = max(self.config.seeds, 2)
-            name = f"training step, code, {seeds} seeds"
-            yield self.code_step(name, memory, seeds=seeds)
+            if MAPS_SEEDS:
+                seeds = max(self.config.seeds, 2)
+                name = f"training step, code, {seeds} seeds"
+                yield self.code_step(name, memory, seeds=seeds)
 
     def code_step(
         self, name: str, memory: int, count: int = 1, seeds: int = 0

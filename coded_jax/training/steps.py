@@ -17,6 +17,9 @@ CALL_STEPS = 50
 # their inputs: of a systematic MLP code's steps from the fourth on, by 1 % of the loss.
 # Not everywhere: seen with 0.7.2 on one machine, and not on another.
 DONATES = jax.__version_info__ >= (0, 8, 2)
+# Before 0.8, jax refuses the gradient of a convolution under `vmap` where its operands
+# say on which devices they are (NotImplementedError).
+MAPS_SEEDS = jax.__version_info__ >= (0, 8)
 
 
 class TrainState(NamedTuple):

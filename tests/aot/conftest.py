@@ -12,6 +12,9 @@ def cpu_alone():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def usual_precision():
+def usual_settings():
+    """No compilation is kept: JAX 0.7 cannot write those for described devices."""
+    jax.config.update("jax_enable_compilation_cache", False)
     with jax.default_matmul_precision("default"):
         yield
+    jax.config.update("jax_enable_compilation_cache", True)

@@ -37,6 +37,7 @@ def accelerator(monkeypatch):
     """Where several steps are one call, as on accelerators."""
     for module in (loop, seeds):
         monkeypatch.setattr(module, "steps_per_call", lambda: 2)
+    monkeypatch.setattr(seeds, "MAPS_SEEDS", True)  # these have no convolutions
 
 
 @functools.cache
@@ -67,6 +68,13 @@ def test_on_an_accelerator_together(tmp_path, accelerator):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == phases[1:]
     assert_as_alone(fitted)
     assert fitted[1].seconds == pytest.approx(fitted[0].seconds)
+
+
+def test_with_an_older_jax_one_after_the_other(tmp_path, accelerator, monkeypatch):
+    monkeypatch.setattr(seeds, "MAPS_SEEDS", False)
+    phases = []
+    assert_as_alone(fit_seeds(tmp_path, phases))
+    assert phases == ["code", "code_1", "code_2", "code_3"]
 
 
 def test_more_seeds_keep_what_is_trained(tmp_path, accelerator):
