@@ -16,7 +16,7 @@ from typing import Any
 from coded_jax.runs import sources
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("coded_jax", "experiments", "pyproject.toml")
+SOURCES = ("coded_jax", "experiments", "pyproject.toml", ":!experiments/results")
 
 
 @dataclasses.dataclass(frozen=True)
