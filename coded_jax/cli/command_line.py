@@ -146,8 +146,12 @@ def integers(name: str, texts: list[str]) -> tuple[int, ...]:
         raise ValueError(f"{name}: {texts} given, integers accepted") from None
 
 
-def mesh_of(text: str | None) -> tuple[int, int] | None:
-    """Returns the devices along piece and data that a flag `mesh` has; None of None.
+def mesh_of(text: str | None, name: str = "mesh") -> tuple[int, int] | None:
+    """Returns the devices along piece and data that a flag has; None of None.
+
+    Args:
+      text: as 3x2.
+      name: of the flag.
 
     Raises:
       ValueError: they are not two integers.
@@ -156,5 +160,5 @@ def mesh_of(text: str | None) -> tuple[int, int] | None:
         return None
     sizes = text.split("x")
     if len(sizes) != 2 or not all(size.isdecimal() for size in sizes):
-        raise ValueError(f"mesh: {text!r} given, piece x data as 3x2 accepted")
+        raise ValueError(f"{name}: {text!r} given, piece x data as 3x2 accepted")
     return int(sizes[0]), int(sizes[1])

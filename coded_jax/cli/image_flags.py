@@ -12,7 +12,10 @@ from coded_jax.checks import require
 from coded_jax.cli.command_line import integers
 
 IMAGE_SHAPE = flags.DEFINE_string(
-    "image_shape", None, "HxWxC, as 32x32x3; that of the data set if not given"
+    "image_shape",
+    None,
+    "HxWxC, as 32x32x3, of a data set that is not read (with 50,000 training images); "
+    "that of the data set if not given",
 )
 CLASSES = flags.DEFINE_integer(
     "classes", 10, "of a model for --image_shape", lower_bound=1

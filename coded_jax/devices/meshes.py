@@ -105,10 +105,12 @@ def _count(devices: int | None, available: Sequence[jax.Device]) -> int:
             f"devices: {devices!r} given, 1..{most} accepted, the {platform} devices "
             "found"
         )
-    if platform == TPU and count not in (1, most):
+    hosts = len({device.process_index for device in available})
+    if platform == TPU and count != most and (count, hosts) != (1, 1):
+        one = "1 or " if hosts == 1 else ""
         raise ValueError(
-            f"devices: {devices!r} given, 1 or {most} accepted: a program runs on all "
-            "chips of a TPU, or on one"
+            f"devices: {devices!r} given, {one}{most} accepted: a program takes all "
+            "chips of a TPU, or one of a host by itself"
         )
     return int(count)
 

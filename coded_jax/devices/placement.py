@@ -8,7 +8,8 @@ Encoding, decoding and the head are divided over the batch, `f_conv` over the pi
 
 where the mesh has `p` devices along `piece` and `d` along `data`. All of it is
 `jax.shard_map`, so those two are the only collectives of an inference, but for the one
-gather of the logits. Where the devices do not divide the pieces, some are padded.
+gather of the logits. (Of one image for each chip libtpu makes a sum of that gather.)
+Where the devices do not divide the pieces, some are padded.
 
 A batch smaller than the number of devices is not divided: all devices encode and decode
 the whole of it, each computes its pieces, of all devices, and one gather collects their

@@ -146,6 +146,20 @@ def place_of(device: jax.Device) -> tuple[int, ...]:
     return (*coordinates, getattr(device, "core_on_chip", 0))
 
 
+def devices_of_host(target: str, devices: int) -> int:
+    """Returns how many devices of a target one host has.
+
+    Args:
+      target: as of `describe`.
+      devices: of the target.
+    """
+    name, _, size = target.partition(":")
+    if name == "h100" or size in HOSTS:
+        return devices
+    dies = 2 if name == "tpu7x" else 1
+    return min(devices, 4 * dies)  # hosts of 2x2 chips
+
+
 def compiler_options(device: jax.Device) -> dict[str, Any]:
     """Returns the options with which a program is compiled for a device.
 

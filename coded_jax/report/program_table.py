@@ -67,7 +67,10 @@ def held_text(figures: Figures, chip: Chip | None) -> str:
     megabytes = short(figures.needed / 1e6)
     if chip is None:
         return megabytes
-    return f"{megabytes}\n{100 * figures.needed / chip.memory:.2g} %"
+    if figures.needed > chip.memory:
+        return f"{megabytes}\ndoes not fit"
+    part = 100 * figures.needed / chip.memory
+    return f"{megabytes}\n{part:.2g} %" if part < 99.5 else f"{megabytes}\n{part:.0f} %"
 
 
 def collectives_text(figures: Figures) -> str:
@@ -81,4 +84,4 @@ def collectives_text(figures: Figures) -> str:
 
 def short(number: float) -> str:
     """Returns a number with three digits, or all that stand before the point."""
-    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
+    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"

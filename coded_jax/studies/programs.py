@@ -108,8 +108,9 @@ class Compiled(NamedTuple):
 def compile_program(program: Program) -> Compiled:
     """Compiles a program, and reads its figures."""
     about = (program.name, program.images, program.dtype, program.mesh.devices.shape)
-    lowered, begun = program.lower(), time.perf_counter()
+    begun = time.perf_counter()
     try:
+        lowered, begun = program.lower(), time.perf_counter()
         compiled = lowered.compile(compiler_options(program.mesh.devices.flat[0]))
     except Exception as error:  # of any kind: each compiler has its own
         seconds = time.perf_counter() - begun
@@ -343,7 +344,7 @@ class Subject:
         """Returns shapes of the training images and labels, of groups if they are."""
         few = self.config.train_images if grouped else None
         total, group = few or self.sizes.examples, 1
-        images, labels = self._images(total), jnp.zeros
+        images = self._images(total)
         if grouped and self.pipeline.separate:
             group = self.pipeline.images_per_input
             total = -(-total // group)

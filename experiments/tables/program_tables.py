@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
+
 from coded_jax.devices.chips import CHIPS, Chip
 from coded_jax.devices.compiled import bound
+from coded_jax.devices.topologies import devices_of_host
+from coded_jax.inference import costs
 from coded_jax.report.program_table import LIMITS, collectives_text, short
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
 from coded_jax.studies.programs import Compiled
 from tables import markdown, stored
 
@@ -149,9 +158,8 @@ def meshes_section() -> str:
     for content in stored.contents(MESHES):
         chip = chip_of_target(content["target"])
         rows = [row_of(outcome, chip) for outcome in outcomes_of(content)]
-        headings = ("program", "mesh", *HEADINGS[2:])
         texts.append(f"**{content['target']}, {subject_of(content)}**")
-        texts.append(markdown.table(headings, rows))
+        texts.append(markdown.table(HEADINGS, rows))
         texts.append(f"```text\n{content['command']}\n```")
     return "\n\n".join(texts)
 
@@ -171,7 +179,9 @@ def mended_section() -> str:
     headings = (
         "machine",
         "program",
+        "Mflop per image needed",
         "Mflop per image",
+        "kB of HBM per image at least",
         "kB of HBM per image",
         "MB held",
         "estimated cycles per image",
@@ -192,12 +202,36 @@ def _key(content: dict[str, Any]) -> tuple[str, str]:
 
 
 def _mended_row(content: dict[str, Any], old: Compiled, new: Compiled) -> list[str]:
-    network = content["config"]["base_model"]
+    network, figures = content["config"]["base_model"], new.figures
+    changes = [_change(old, new, *measure) for measure in MEASURES]
+    least = "-"
+    if figures is not None:  # each argument read once, each output written once
+        ends = figures.memory["arguments"] + figures.memory["outputs"]
+        least = short(ends / 1e3 / new.images)
+    needed = needed_operations(content) / math.prod(new.mesh)
     return [
         content["target"],
         f"{network}, {new.name}",
-        *(_change(old, new, of, scale, by_image) for of, scale, by_image in MEASURES),
+        short(needed / 1e6),
+        changes[0],
+        least,
+        *changes[1:],
     ]
+
+
+def needed_operations(content: dict[str, Any]) -> float:
+    """Returns the operations of a coded inference with losses, for one image: of the
+    client and of n pieces in each stage, as `inference.costs` counts them."""
+    config = Config.from_json(content["config"])
+    shape = re.search(r"--image_shape=(\d+)x(\d+)x(\d+)", content["command"])
+    height, width, channels = map(int, shape.groups())  # type: ignore
+    image = (height, width, channels)
+    statistics = ((0.5,) * channels, (0.25,) * channels)
+    pipeline = build_pipeline(config, image, 10, *statistics)
+    init = lambda key: pipeline.base.init(key, image, 10)
+    variables = jax.eval_shape(init, jax.random.key(0))
+    total = costs.total_cost(costs.stage_costs(pipeline, variables, image))
+    return total.client_flops + config.n * total.device_flops
 
 
 MEASURES = (
@@ -238,44 +272,43 @@ def first_k_section() -> str:
 
 
 def _first_k_rows(content: dict[str, Any]) -> list[list[str]]:
-    """Returns a row for each batch, seconds in microseconds."""
+    """Returns a row for each batch, in microseconds; none where one host has not all
+    devices, since the local engine has those of its own host."""
     chip, outcomes = chip_of_target(content["target"]), outcomes_of(content)
     k, n = content["config"]["k"], content["config"]["k"] + content["config"]["r"]
     by_name = {x.name: x for x in outcomes}
+    stages = range(1, len(content["exchanged"]) + 1)
     rows = []
     for outcome in outcomes:
-        if not outcome.name.startswith("coded inference") or outcome.mesh == (1, 1):
+        devices = math.prod(outcome.mesh)
+        whole = devices == devices_of_host(content["target"], devices) > 1
+        if not (outcome.name.startswith("coded inference") and whole):
             continue
-        of = f"of {outcome.images}"
-        stages = range(1, len(content["exchanged"]) + 1)
-        names = (
-            [f"local engine, encoding {of}"],
-            [f"local engine, a piece of stage {i} {of}" for i in stages],
-            [f"local engine, decoding stage {i} {of}" for i in stages],
+        # Piece i is on device i mod devices; the front one, 0, encodes and decodes.
+        most, of_front = -(-n // devices), len(range(0, n, devices))
+        seconds = functools.partial(_of_parts, by_name, chip, outcome.images)
+        encode = seconds(["encoding"])
+        piece = most * seconds([f"a piece of stage {i}" for i in stages])
+        decode = seconds([f"decoding stage {i}" for i in stages])
+        queries = sum(query for query, _ in content["exchanged"]) * (n - of_front)
+        shares = sum(share for _, share in content["exchanged"]) * max(k - of_front, 0)
+        sent, returned = (
+            outcome.images * size / chip.link_bandwidth for size in (queries, shares)
         )
-        encode, piece, decode = (
-            sum(_seconds(by_name[name], chip) for name in group) for group in names
-        )
-        # All leave from, and come to, the chip that encodes and decodes.
-        sent = [(n - 1) * query for query, _ in content["exchanged"]]
-        returned = [(k - 1) * share for _, share in content["exchanged"]]
-        queries, shares = (
-            outcome.images * sum(sizes) / chip.link_bandwidth
-            for sizes in (sent, returned)
-        )
-        times = (encode, queries, piece, shares, decode)
-        cells = [short(1e6 * seconds) for seconds in (*times, sum(times))]
-        whole = short(1e6 * _seconds(outcome, chip))
-        rows.append(
-            [
-                content["target"],
-                subject_of(content),
-                str(outcome.images),
-                whole,
-                *cells,
-            ]
-        )
+        times = (encode, sent, piece, returned, decode)
+        cells = [short(1e6 * x) for x in (_seconds(outcome, chip), *times, sum(times))]
+        about = (content["target"], subject_of(content), str(outcome.images))
+        rows.append([*about, *cells])
     return rows
+
+
+def _of_parts(
+    by_name: dict[str, Compiled], chip: Chip, images: int, parts: Iterable[str]
+) -> float:
+    """Returns the sum of the bounds of programs of the local engine, in seconds."""
+    return sum(
+        _seconds(by_name[f"local engine, {part} of {images}"], chip) for part in parts
+    )
 
 
 def _seconds(outcome: Compiled, chip: Chip) -> float:

@@ -61,7 +61,7 @@ def test_a_cpu_stands_for_several_devices(tmp_path):
         ("--batches=few", "batches: "),
         ("--kinds=all", "kinds: 'all' given, some of inference, training, "),
         ("--compare=99x1", "compare: '99x1' given, meshes of 1.."),
-        ("--compare=3", "mesh: '3' given"),
+        ("--compare=3", "compare: '3' given"),
         ("--json=nowhere/all.json", "json: 'nowhere/all.json' given, a file in a "),
         ("--json=.", "json: '.' given, a file in a folder that exists accepted"),
         ("--picture=nowhere/mesh.png", "picture: "),

@@ -26,7 +26,7 @@ from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
 from coded_jax.devices import startup, topologies
 from coded_jax.devices.chips import chip_of
-from coded_jax.devices.meshes import arrange, make_mesh
+from coded_jax.devices.meshes import TPU, arrange, make_mesh
 from coded_jax.report import mesh_picture, program_table
 from coded_jax.runs import provenance
 from coded_jax.runs.config import Config
@@ -48,8 +48,8 @@ KINDS = flags.DEFINE_list(
 COMPARE = flags.DEFINE_list(
     "compare",
     [],
-    "meshes, as 6x1,2x4: coded inference alone, on each of them, whether or not a run "
-    "may use it",
+    "meshes, as 6x1,2x4: coded inference alone, on each of them in place of --mesh, "
+    "whether or not a run may use it",
 )
 JSON = flags.DEFINE_string("json", None, "file of all figures; none if not given")
 PICTURE = flags.DEFINE_string(
@@ -65,25 +65,24 @@ def main(argv: list[str]) -> None:
     if not batches or min(batches) < 1:
         raise ValueError(f"batches: {BATCHES.value} given, each 1 or more accepted")
     devices = _devices()
-    sizes = list(map(mesh_of, COMPARE.value))
-    _check_sizes(sizes, len(devices))
+    sizes = _sizes_compared(devices, batches)
     shape = mesh_of(MESH.value)
     mesh = make_mesh(config.n, DEVICES.value, shape, available=devices)
     _check_json()
-    if PICTURE.value:  # before what takes minutes
-        _draw(mesh, config)
     image, classes, examples = example_from_flags()
     described = programs.Sizes(image.shape, classes, examples)
     chip, console = chip_of(devices[0].device_kind), Console()
     if sizes:
-        meshes_compared = [arrange(devices, size) for size in sizes if size]
+        meshes_compared = [arrange(devices, size) for size in sizes]
         found = programs.inferences(config, described, meshes_compared, batches)
     else:
         found = programs.programs_of(config, described, mesh, batches, KINDS.value)
-    outcomes = []
+    made, outcomes = list(found), []  # nothing is lowered yet, but all is checked
+    if PICTURE.value:
+        _draw(mesh, config)
     try:
         with Console(stderr=True).status("compiling") as status:
-            for program in found:
+            for program in made:
                 status.update(f"compiling: {program.name}")
                 outcomes.append(programs.compile_program(program))
     finally:  # stopped by Ctrl-C, what has been compiled is shown and kept
@@ -91,7 +90,7 @@ def main(argv: list[str]) -> None:
             console.print(program_table.table(outcomes, chip), highlight=False)
         if outcomes and JSON.value:
             exchanged = programs.exchanged(config, described)
-            _write(JSON.value, config, outcomes, exchanged, devices)
+            _write(JSON.value, config, outcomes, exchanged)
     if chip is not None:
         console.print(f"peaks of {chip.name}: {chip.source}", highlight=False)
     if PICTURE.value:
@@ -112,11 +111,24 @@ def _devices() -> list[jax.Device]:
     return topologies.describe(TARGET.value)
 
 
-def _check_sizes(sizes: list[tuple[int, int] | None], devices: int) -> None:
-    """Raises ValueError for meshes of more devices than there are."""
-    fits = all(size and 1 <= size[0] * size[1] <= devices for size in sizes)
-    accepted = f"meshes of 1..{devices} devices, as 2x4,"
+def _sizes_compared(
+    devices: list[jax.Device], batches: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """Returns the meshes that are compared.
+
+    Raises:
+      ValueError: one has another form, or more devices than there are; or it is a part
+        of a TPU with one image for each chip, where libtpu ends the process.
+    """
+    sizes = [size for text in COMPARE.value if (size := mesh_of(text, "compare"))]
+    fits = all(1 <= p * d <= len(devices) for p, d in sizes)
+    accepted = f"meshes of 1..{len(devices)} devices, as 2x4,"
     require("compare", ",".join(COMPARE.value), fits, accepted)
+    parts = {p * d for p, d in sizes if 1 < p * d < len(devices)}
+    ends = devices[0].platform == TPU and parts & {*batches}
+    accepted = f"others than {sorted(parts)} on a part of a TPU,"
+    require("batches", ",".join(BATCHES.value), not ends, accepted)
+    return sizes
 
 
 def _check_json() -> None:
@@ -143,14 +155,13 @@ def _write(
     config: Config,
     outcomes: list[programs.Compiled],
     exchanged: list[list[int]],
-    devices: list[jax.Device],
 ) -> None:
     """Writes all figures, and where they are from.
 
     Raises:
       ValueError: the file cannot be written to.
     """
-    origin = provenance.collect(command_text(), config.to_flags(), devices)
+    origin = provenance.collect(command_text(), config.to_flags(), jax.devices())
     content = {
         "target": TARGET.value,
         "config": config.to_json(),
