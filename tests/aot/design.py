@@ -125,7 +125,8 @@ def inferred() -> list[tuple[Case, str]]:
     return shallow + rest
 
 
-def trained() -> list[Case]:
+def trained() -> list[tuple[Case]]:
+    """Returns the cases whose training is compiled."""
     shallow = [
         Case(
             target,
@@ -136,7 +137,18 @@ def trained() -> list[Case]:
         )
         for i, target in enumerate(TARGETS)
     ]
-    return shallow + [x for x in deep() if x.target in TRAINED[x.network]]
+    rest = [x for x in deep() if x.target in TRAINED[x.network]]
+    return [(case,) for case in shallow + rest]
+
+
+def evaluated() -> list[tuple[Case]]:
+    """Returns the cases whose evaluation is compiled."""
+    targets = TRAINED["vgg16"]
+    return [
+        row
+        for row in trained()
+        if row[0].network == "lenet5" and row[0].target in targets
+    ]
 
 
 def parameters(rows: Iterable[tuple]) -> list:

@@ -30,8 +30,9 @@ def collectives_of(program: jax.stages.Compiled, chip: Chip) -> dict[str, int]:
     return {kind: x.count for kind, x in figures.collectives.items()}
 
 
-def takes_pattern(program: jax.stages.Compiled, n: int) -> bool:
-    """Returns whether the erasure pattern, bool `[n, 1]`, is an input."""
+def takes_pattern(program: jax.stages.Compiled, *sizes: int) -> bool:
+    """Returns whether an erasure pattern, bool `[*sizes, 1]`, is an input."""
+    form = ",".join(map(str, sizes))
     module = Module(program.as_text())
     inputs = [x for x in module.computations[module.entry] if x.opcode == "parameter"]
-    return any(x.types.startswith(f"pred[{n},1]") for x in inputs)
+    return any(x.types.startswith(f"pred[{form},1]") for x in inputs)

@@ -34,7 +34,7 @@ def test_coded_inference(case, size):
     assert takes_pattern(program, made.pipeline.n)
 
 
-@pytest.mark.parametrize("case", parameters([(case,) for case in design.trained()]))
+@pytest.mark.parametrize("case", parameters(design.trained()))
 def test_uncoded_inference(case):
     made, chip = subject(case), chip_of_target(case.target)
     kinds = {"all-gather": 1} if made.mesh.size > 1 else {}
@@ -43,7 +43,18 @@ def test_uncoded_inference(case):
     assert collectives_of(compiled(made.uncoded_inference(1)), chip) == {}
 
 
-@pytest.mark.parametrize("case", parameters([(case,) for case in design.trained()]))
+@pytest.mark.parametrize("case", parameters(design.evaluated()))
+def test_evaluation(case):
+    """Each device has its part of the images, and decodes no piece of another."""
+    made, chip = subject(case), chip_of_target(case.target)
+    results, pattern = map(compiled, made.evaluation())
+    kinds = {"all-to-all": 2 * case.stages} if made.mesh.size > 1 else {}
+    assert collectives_of(results, chip) == kinds
+    assert "all-to-all" not in collectives_of(pattern, chip)
+    assert takes_pattern(pattern, case.stages, made.pipeline.n)
+
+
+@pytest.mark.parametrize("case", parameters(design.trained()))
 def test_a_first_k_inference_on_one_device_each(case):
     names = []
     for part in subject(case).parts(4):
@@ -52,7 +63,7 @@ def test_a_first_k_inference_on_one_device_each(case):
     assert len(names) == 1 + 2 * case.stages
 
 
-@pytest.mark.parametrize("case", parameters([(case,) for case in design.trained()]))
+@pytest.mark.parametrize("case", parameters(design.trained()))
 def test_one_trace_serves_every_erasure_pattern(case):
     made = subject(case)
     shapes = made._placed((made.frozen, made.params, made._images(4)))

@@ -1,7 +1,11 @@
 """Meshes of described machines: every chip of a TPU takes part, and it compiles."""
 
+import jax
 import pytest
+from jax.sharding import SingleDeviceSharding
 
+from coded_jax.devices import topologies
+from coded_jax.devices.compiled import figures_of
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.studies import programs
 from tests.aot.design import SIZES, Case
@@ -16,6 +20,32 @@ def test_devices(target):
     devices = devices_of(target)
     assert len(devices) == TARGETS[target]
     assert {device.platform == "tpu" for device in devices} == {target in TPUS}
+
+
+@pytest.mark.parametrize("target", ["v5e:3x3", "v5e:1x8", "v5p:1x1x1"])
+def test_topologies_that_there_are_not_are_refused_in_one_line(target):
+    devices_of("v5e:1x1")  # skips where the compiler is missing
+    with pytest.raises(ValueError) as error:
+        topologies.describe(target)
+    name = target.split(":")[0]
+    accepted = f"a topology of {name} that its compiler knows accepted"
+    assert str(error.value).startswith(f"target: {target!r} given, {accepted} (")
+    assert "\n" not in str(error.value)
+
+
+def test_what_waits_for_the_host_would_be_seen():
+    """So that to find nothing of it in other programs says something. (For a GPU that
+    is not here, JAX does not even lower it.)"""
+
+    def step(x, _):
+        jax.debug.callback(print, x[0])
+        return x + 1, None
+
+    device = devices_of("v5e:2x4")[0]
+    x = jax.ShapeDtypeStruct((8,), "f", sharding=SingleDeviceSharding(device))
+    loop = jax.jit(lambda x: jax.lax.scan(step, x, length=3)[0])
+    program = loop.lower(x).compile(topologies.compiler_options(device))
+    assert figures_of(program).host
 
 
 @pytest.mark.parametrize("target", ["v5e:2x4", "v6e:2x4"])

@@ -1,7 +1,5 @@
 """Training steps on every target: devices exchange gradients, and no pieces."""
 
-import itertools
-
 import pytest
 
 from coded_jax.training.steps import CALL_STEPS, MAPS_SEEDS
@@ -18,7 +16,8 @@ if MAPS_SEEDS:
 
 
 @pytest.mark.parametrize(
-    "case, kind", parameters(itertools.product(design.trained(), ["base", *OPTIONS]))
+    "case, kind",
+    parameters((*row, kind) for row in design.trained() for kind in ["base", *OPTIONS]),
 )
 def test_training(case, kind):
     made, chip = subject(case), chip_of_target(case.target)

@@ -102,6 +102,21 @@ def test_one_chip_of_a_tpu_and_chips_without_a_piece():
         assert make_mesh(6, None, shape, chips).devices.shape == shape
 
 
+@pytest.mark.parametrize(
+    "n, shape, held",
+    [
+        (6, (8, 1), [(0,), (1,), (2,), (3,), (4,), (5,), (), ()]),
+        (6, (2, 4), [(0, 1, 2), (3, 4, 5)]),
+        (5, (4, 2), [(0, 1), (2, 3), (4,), ()]),
+        (3, (1, 8), [(0, 1, 2)]),
+    ],
+)
+def test_pieces_of_each_row_of_devices(n, shape, held):
+    mesh = meshes.arrange(described("tpu", 8), shape)
+    assert mesh.devices.shape == shape
+    assert meshes.pieces_on(mesh, n) == held
+
+
 def test_counts_may_be_numbers_of_jax_and_numpy():
     for count in (jnp.int32(devices(3)), np.int64(3)):
         assert make_mesh(3, count).size == 3
