@@ -4,7 +4,8 @@ Inference of LeNet-5: each target takes every code with every (k, r), precision 
 batch in turn, so that each of these has all. Of VGG-16 and ResNet-18: each target takes
 both, (k, r) and precision in turn, with one small batch; on four targets each, of both
 vendors with one chip and with several, with all batches. Training: LeNet-5 on each
-target, a code, (k, r) and precision in turn; the deep networks on those four.
+target, a code, (k, r) and precision in turn; the deep networks on those four, several
+seeds of them where there are several chips.
 """
 
 import functools
@@ -17,6 +18,7 @@ import pytest
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.runs.config import Config
 from coded_jax.studies import programs
+from coded_jax.training.steps import MAPS_SEEDS
 from tests.aot.targets import TARGETS, devices_of
 
 SIZES = {
@@ -40,6 +42,7 @@ CODES = {
     },
     "cheap": {"recipe": "systematic", "encoder": "linear", "decoder": "low_rank"},
 }
+STEPS = ("base", "step", "loop", "seeds") if MAPS_SEEDS else ("base", "step", "loop")
 DEEP = {
     "vgg16": {"base_model": "vgg16", "stages": ((1, 2), (3, 4))},
     "resnet18": {"base_model": "resnet18", "stages": ((1, 3), (4, 5))},
@@ -48,6 +51,8 @@ TRAINED = {
     "vgg16": ("v5e:1x1", "v5e:2x4", "h100:1", "h100:6"),
     "resnet18": ("v5e:1x1", "tpu7x:2x2x1", "h100:1", "h100:8"),
 }
+
+BRIEF = ("v5e:2x4", "h100:6")
 
 
 class Case(NamedTuple):
@@ -82,7 +87,7 @@ class Case(NamedTuple):
         fields = {"k": k, "r": r, "precision": self.precision, **CODES[self.code]}
         if self.network in DEEP:
             fields |= DEEP[self.network]
-            fields |= {"grid": (1, 2) if k == 2 else (2, 2), "base_batch_size": 128}
+            fields |= {"grid": (1, 2) if k == 2 else (2, 2), "base_batch_size": 32}
             fields |= {"augmentation": "flip_shift"}
         return Config(**fields)
 
@@ -141,16 +146,37 @@ def trained() -> list[tuple[Case]]:
     return [(case,) for case in shallow + rest]
 
 
-def evaluated() -> list[tuple[Case]]:
-    """Returns the cases whose evaluation is compiled."""
-    targets = TRAINED["vgg16"]
+def steps() -> list[tuple[Case, str]]:
+    """Returns the cases whose training is compiled, each with a kind of step."""
     return [
-        row
-        for row in trained()
-        if row[0].network == "lenet5" and row[0].target in targets
+        (case, kind)
+        for (case,) in trained()
+        for kind in STEPS
+        if kind != "seeds" or case.network == "lenet5" or TARGETS[case.target] > 1
     ]
 
 
+def evaluated() -> list[tuple[Case]]:
+    """Returns the cases whose evaluation is compiled."""
+    shallow = [case for (case,) in trained() if case.network == "lenet5"]
+    return [(case,) for case in shallow if case.target in TRAINED["vgg16"]]
+
+
+def is_brief(case: Case, *what: str) -> bool:
+    """Returns whether a program is among the few that are compiled for every change:
+    all targets and kinds of programs, but not all experiments."""
+    if case.network == "lenet5":
+        return case.target in BRIEF or case.code == "cheap"
+    return case.target in BRIEF and not {"many", "loop", "seeds"} & {*what}
+
+
 def parameters(rows: Iterable[tuple]) -> list:
-    """Returns parameters of a test, called by their values."""
-    return [pytest.param(*row, id="-".join(map(str, row))) for row in rows]
+    """Returns parameters of a test, called by their values; some are marked `brief`."""
+    return [
+        pytest.param(
+            *row,
+            id="-".join(map(str, row)),
+            marks=[pytest.mark.brief] if is_brief(*row) else [],
+        )
+        for row in rows
+    ]

@@ -12,7 +12,8 @@ from coded_jax.devices.topologies import compiler_options
 from coded_jax.runs import export
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
-from tests.aot.design import CODES, SIZES, Case
+from coded_jax.runs.config import Config
+from tests.aot.design import CODES, SIZES, Case, parameters
 from tests.aot.expectations import collectives_of, takes_pattern
 from tests.aot.targets import chip_of_target, devices_of
 from tests.models.published import random_variables
@@ -24,8 +25,7 @@ SHAPE, CLASSES, _ = SIZES["lenet5"]
 
 
 @functools.cache
-def exported(code: str) -> bytes:
-    config = Case("", "lenet5", code, (4, 2), "float32").config
+def exported(config: Config) -> bytes:
     pipeline = build_pipeline(config, SHAPE, CLASSES, *STATISTICS)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -36,15 +36,17 @@ def exported(code: str) -> bytes:
     return export.serialize(CodedModel(pipeline, frozen, params))
 
 
-@pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("target", KINDS)
-def test_an_exported_file_on_one_chip(target, code):
-    device = devices_of(target)[0]
+CASES = [Case(x, "lenet5", code, (4, 2), "float32") for x in KINDS for code in CODES]
+
+
+@pytest.mark.parametrize("case", parameters((case,) for case in CASES))
+def test_an_exported_file_on_one_chip(case):
+    device = devices_of(case.target)[0]
     place = SingleDeviceSharding(device)
     images = jax.ShapeDtypeStruct((5, *SHAPE), np.uint8, sharding=place)
     pattern = jax.ShapeDtypeStruct((6, 1), np.bool_, sharding=place)
-    run = jax.jit(jax.export.deserialize(bytearray(exported(code))).call)
+    run = jax.jit(jax.export.deserialize(bytearray(exported(case.config))).call)
     program = run.lower(images, pattern).compile(compiler_options(device))
-    assert collectives_of(program, chip_of_target(target)) == {}
+    assert collectives_of(program, chip_of_target(case.target)) == {}
     assert takes_pattern(program, 6)
     assert program.out_info.shape == (5, CLASSES)

@@ -12,7 +12,7 @@ from tests.aot.design import SIZES, Case
 from tests.aot.expectations import collectives_of, compiled
 from tests.aot.targets import TARGETS, TPUS, chip_of_target, devices_of
 
-pytestmark = pytest.mark.aot
+pytestmark = [pytest.mark.aot, pytest.mark.brief]
 
 
 @pytest.mark.parametrize("target", TARGETS)

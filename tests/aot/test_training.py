@@ -2,7 +2,7 @@
 
 import pytest
 
-from coded_jax.training.steps import CALL_STEPS, MAPS_SEEDS
+from coded_jax.training.steps import CALL_STEPS
 from tests.aot import design
 from tests.aot.design import parameters, subject
 from tests.aot.expectations import collectives_of, compiled
@@ -10,15 +10,10 @@ from tests.aot.targets import chip_of_target
 
 pytestmark = pytest.mark.aot
 OF_GRADIENTS = {"all-reduce", "all-gather", "reduce-scatter"}
-OPTIONS = {"step": {}, "loop": {"count": CALL_STEPS}}
-if MAPS_SEEDS:
-    OPTIONS["seeds"] = {"seeds": 2}
+OPTIONS = {"step": {}, "loop": {"count": CALL_STEPS}, "seeds": {"seeds": 2}}
 
 
-@pytest.mark.parametrize(
-    "case, kind",
-    parameters((*row, kind) for row in design.trained() for kind in ["base", *OPTIONS]),
-)
+@pytest.mark.parametrize("case, kind", parameters(design.steps()))
 def test_training(case, kind):
     made, chip = subject(case), chip_of_target(case.target)
     if kind == "base":
