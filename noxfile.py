@@ -5,7 +5,8 @@ nox              the whole suite on Python 3.11, on 3.13 with the newest jax, an
 nox -t long      the long tests alone
 nox -t smoke     what depends on versions most, in about a minute each
 nox -s aot       programs compiled for TPUs and GPUs that are not here, by the compilers
-                 of JAX's version (downloads of about 1 GB)
+                 of JAX's version (downloads of about 1 GB); `-- -m brief` for some
+nox -s aot-colab some of them by the compiler of Colab's versions, for one chip
 nox -s docs      the documentation into site/, with every warning an error
 nox -s links     whether every link of it to elsewhere is there
 """
@@ -67,13 +68,28 @@ for name, versions in VERSIONS.items():
     define(name, *versions)
 
 
+def compile_programs(session: nox.Session, *targets: str) -> None:
+    """Runs the tests that compile, once all compilers that they need are there."""
+    environment = {"JAX_PLATFORMS": "cpu", **AS_USERS_RUN_JAX}
+    described = "; ".join(f"describe({target!r})" for target in targets)
+    ready = f"from coded_jax.devices.topologies import describe; {described}"
+    session.run("python", "-c", ready, env=environment)
+    # By tests, not files: one program can take a minute to compile, another a second.
+    options = ("-m", "aot", "--dist=worksteal", "-rs", *session.posargs)
+    session.run("python", "-m", "pytest", *options, "tests/aot", env=environment)
+
+
 @nox.session
 def aot(session: nox.Session) -> None:
     install(session, ".[smoke,aot-tpu,aot-cuda]")
-    # By tests, not files: one program can take a minute to compile, another a second.
-    command = ("python", "-m", "pytest", "-m", "aot", "--dist=load", "-rs", "tests/aot")
-    environment = {"JAX_PLATFORMS": "cpu", **AS_USERS_RUN_JAX}
-    session.run(*command, *session.posargs, env=environment)
+    compile_programs(session, "v5e:1x1", "h100:1")
+
+
+@nox.session(name="aot-colab", python="3.13")
+def aot_colab(session: nox.Session) -> None:
+    install(session, ".[smoke,aot-tpu]", *COLAB)
+    session.posargs.extend(["-k", "v5e:1x1"])  # its TPU is one chip
+    compile_programs(session, "v5e:1x1")
 
 
 @nox.session(tags=["docs"])
