@@ -221,7 +221,7 @@ def test_results_hold_no_path_of_a_machine():
     assert len(paths) > len(RESULTS) + 10
     for path in paths:
         command = json.loads(path.read_text())["command"]
-        assert re.fullmatch(
-            r"python experiments/(run|latency|sweep|benchmark)\.py [\w=./ -]+", command
-        )
+        scripts = "run|latency|sweep|benchmark|compile"
+        form = rf"python experiments/({scripts})\.py [\w=.,:/ -]+"
+        assert re.fullmatch(form, command)
         assert "/tmp" not in command and "/home" not in command
