@@ -75,8 +75,8 @@ def compile_programs(session: nox.Session, *targets: str) -> None:
     ready = f"from coded_jax.devices.topologies import describe; {described}"
     session.run("python", "-c", ready, env=environment)
     # By tests, not files: one program can take a minute to compile, another a second.
-    options = ("-m", "aot", "--dist=worksteal", "-rs", *session.posargs)
-    session.run("python", "-m", "pytest", *options, "tests/aot", env=environment)
+    chosen = ("-m", "aot", "--dist=worksteal", "-rs", *session.posargs)
+    session.run("python", "-m", "pytest", *chosen, "tests/aot", env=environment)
 
 
 @nox.session
