@@ -5,12 +5,15 @@ Its first 13 of 17 inverted residuals, with strides for images of 28 to 32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 from flax import linen as nn
 
 from coded_jax.models.modules import ConvNorm, base_model, scaled
 from coded_jax.types import BaseModel
 
+STEM = 32  # maps
 # expansion, maps, repeats, stride of the first: Table 2 of the paper, up to 96 maps
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
 
@@ -45,9 +48,21 @@ def mobilenet(width: float = 1.0) -> BaseModel:
     Args:
       width: times the published 16 to 96 maps, and the stem's 32.
     """
-    residuals = [
+    stem = ConvNorm(scaled(STEM, width))
+    return base_model([stem, *inverted_residuals(GROUPS, width)])
+
+
+def inverted_residuals(
+    groups: Sequence[tuple[int, int, int, int]], width: float
+) -> list[InvertedResidual]:
+    """Returns the blocks of some rows of the paper's Table 2.
+
+    Args:
+      groups: expansion, maps, repeats, and the stride of the first.
+      width: times the published maps.
+    """
+    return [
         InvertedResidual(scaled(maps, width), expansion, 1 if i else stride)
-        for expansion, maps, repeats, stride in GROUPS
+        for expansion, maps, repeats, stride in groups
         for i in range(repeats)
     ]
-    return base_model([ConvNorm(scaled(32, width)), *residuals])

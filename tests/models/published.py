@@ -67,12 +67,12 @@ def conv_norm_by_hand(x, variables, path=(), stride=1, relu=True):
     return jnp.maximum(x, 0) if relu else x
 
 
-def assert_published(name, by_hand):
+def assert_published(name, by_hand, image_shape=(28, 28, 1)):
     """Checks a narrow network against a second implementation of it."""
     # 28: an odd number of rows before the third pooling.
     base = make_base_model(name, 1 / 16)
-    variables = random_variables(base, (28, 28, 1))
-    images = np.random.default_rng(1).normal(size=(2, 28, 28, 1)).astype("f")
+    variables = random_variables(base, image_shape)
+    images = np.random.default_rng(1).normal(size=(2, *image_shape)).astype("f")
     features = jax.jit(base.f_conv)(variables, images)
     expected = jax.jit(by_hand)(variables, images)
     assert float(expected.std()) > 0.05

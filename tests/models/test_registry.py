@@ -35,7 +35,9 @@ def test_default_codes_of_deep_networks_are_cheap_ones():
     assert [name for name in BASE_MODELS if is_deep(name)] == [
         "vgg16",
         "resnet18",
+        "resnet50",
         "mobilenet",
+        "mobilenet_v2",
     ]
     assert not is_deep("own")  # a network of the user's
 
