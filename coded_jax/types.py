@@ -110,6 +110,8 @@ class Code(NamedTuple):
       parity_worker: `(params, frozen) -> variables` of a code whose mixtures are
         computed by networks of their own: those of the base model, with a leading axis
         `[r]`. If None, by the base model itself.
+      encode_flops: operations for each value of a piece, of a code whose `encode` does
+        more than is needed; if None, it does not.
       decode_flops: `erasure pattern -> operations` for each value of a share, of a code
         whose `decode` does more than the pattern needs; if None, it does not.
       constants: `mean shares [k, M, M', D] -> params` of a code that is not trained
@@ -125,6 +127,7 @@ class Code(NamedTuple):
     quorum: Quorum = Quorum()
     answers_always: bool = True
     parity_worker: Callable[[PyTree, PyTree], PyTree] | None = None
+    encode_flops: int | None = None
     decode_flops: Callable[[tuple[int, ...]], int] | None = None
     constants: Callable[[jax.Array], PyTree] | None = None
     nonnegative: bool = False

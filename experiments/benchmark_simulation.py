@@ -16,10 +16,11 @@ from rich.table import Table
 
 from coded_jax.cli.command_line import command, run
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
+from coded_jax.inference.costs import Cost, Round
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
-from coded_jax.latency.workloads import RoundTrip, Workload
+from coded_jax.latency.workloads import Workload
 
 REQUESTS = flags.DEFINE_integer(
     "requests", 1_000_000, "simulated with each strategy", lower_bound=1
@@ -28,15 +29,24 @@ REPEATS = flags.DEFINE_integer(
     "repeats", 5, "of which the median is printed", lower_bound=1
 )
 
-MACHINE = Machine(ShiftedExponential(0.03, 0.01), Bernoulli(0.1, 0.1), 1e8, 0.01)
+MACHINE = Machine(
+    ShiftedExponential(0.03, 0.01), 0.03, Bernoulli(0.1, 0.1), 1e8, 1e-3, 0.01
+)
+
+
+def cost(*rounds: Round, devices: int = 6) -> Cost:
+    """Returns the cost of some rounds, with the whole `F_Conv` as the unit."""
+    return Cost(rounds, 0.01, Round(1.0), devices)
+
+
+PIECES = cost(Round(0.4, 8e3, 2e3))
 WORKLOADS = {
-    "uncoded": Workload(ALL_DATA, 6, 0, (RoundTrip(0.4, 1e4),)),
-    "hedged": Workload(ALL_DATA, 6, 0, (RoundTrip(0.4, 1e4),), hedge_after=0.03),
-    "replication": Workload(one_of_each(2, 6), 2, 4, (RoundTrip(0.71, 2e4),)),
-    "coded": Workload(ANY_K, 4, 2, (RoundTrip(0.57, 1e4, 1e-4, 1e-3),)),
-    "mds": Workload(ANY_K, 4, 2, (RoundTrip(0.3, 1e4, 1e-5, 1e-5),) * 2),
+    "uncoded": Workload(ALL_DATA, 6, 0, PIECES),
+    "hedged": Workload(ALL_DATA, 6, 0, PIECES, hedge_after=0.03),
+    "replication": Workload(one_of_each(2, 6), 2, 4, cost(Round(0.71, 1e4, 1e4))),
+    "coded": Workload(ANY_K, 4, 2, cost(Round(0.57, 8e3, 2e3, 0.003, 0.03))),
+    "mds": Workload(ANY_K, 4, 2, cost(*[Round(0.3, 5e3, 5e3, 3e-4, 3e-4)] * 2)),
 }
-"""On 6 devices, of which one in a hundred is dead and one in ten 0.1 s late."""
 
 
 def simulate(seed: int) -> tuple[float, dict[str, dict[str, float]]]:

@@ -67,14 +67,13 @@ def machine_from_flags() -> Machine:
         LATE.value, LATE_PARAMETERS.value
     )
     compute = stragglers.make_distribution(COMPUTE.value, COMPUTE_PARAMETERS.value)
-    return Machine(compute, late, BANDWIDTH.value, FAILURE.value)
+    client = median_seconds(compute) if CLIENT.value is None else CLIENT.value
+    return Machine(compute, client, late, BANDWIDTH.value, failure=FAILURE.value)
 
 
-def client_seconds(machine: Machine) -> float:
-    """Returns the client's seconds for `F_Conv`, by default a device's median."""
-    if CLIENT.value is not None:
-        return CLIENT.value
-    seconds = machine.compute.sample(jax.random.key(SEED.value), (10_001,))
+def median_seconds(compute: stragglers.Distribution) -> float:
+    """Returns a device's median seconds for the whole `F_Conv`."""
+    seconds = compute.sample(jax.random.key(SEED.value), (10_001,))
     return float(jax.numpy.median(seconds))
 
 
@@ -108,7 +107,8 @@ def main(argv: list[str]) -> None:
     require("target", TARGET.value, TARGET.value > 0, "more than 0")
     machine = machine_from_flags()
     runs = read_runs(argv[1:])
-    candidates = choice.candidates(runs, client_seconds(machine), HEDGE_AFTER.value)
+    usual = median_seconds(machine.compute)
+    candidates = choice.candidates(runs, usual, HEDGE_AFTER.value)
     rows = planner.rank(
         jax.random.key(SEED.value),
         candidates,

@@ -30,6 +30,11 @@ def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
     return jnp.where(available[:, :, None, None, None], features, 0)
 
 
+ROUNDING = 1e-12
+"""Coefficients that differ by less from an integer are that integer: what a
+pseudo-inverse leaves of a zero is no number to multiply by."""
+
+
 def decoding_matrices(
     n: int, decoder: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
@@ -43,7 +48,26 @@ def decoding_matrices(
       The matrix of a pattern is at the place `sum(arrived * 2^i)`.
     """
     masks = [mask[::-1] for mask in itertools.product((False, True), repeat=n)]
-    return np.stack([decoder(np.array(mask)) for mask in masks]).astype(np.float32)
+    exact = np.stack([decoder(np.array(mask)) for mask in masks])
+    return _rounded(exact).astype(np.float32)
+
+
+def _rounded(exact: np.ndarray) -> np.ndarray:
+    """Puts integers where only rounding has kept them from being there."""
+    nearest = np.round(exact)
+    return np.where(abs(exact - nearest) < ROUNDING, nearest, exact)
+
+
+def sum_flops(rows: np.ndarray) -> int:
+    """Counts products and sums of weighted sums, for each value.
+
+    Args:
+      rows: weights `[sums, terms]`; those of 0 take no term, those of 1 and -1 no
+        product.
+    """
+    terms = np.count_nonzero(rows, axis=1)
+    products = np.count_nonzero((rows != 0) & (abs(rows) != 1), axis=1)
+    return int((products + np.maximum(terms - 1, 0)).sum())
 
 
 def matrix_flops(weights: np.ndarray, lost: Pattern, systematic: bool) -> int:
@@ -58,12 +82,7 @@ def matrix_flops(weights: np.ndarray, lost: Pattern, systematic: bool) -> int:
     rows = weights[sum(2**i for i in range(n) if i not in lost)]
     if systematic:
         rows = rows[[i for i in range(k) if i in lost]]
-    flops = 0
-    for row in rows:
-        used = int(np.count_nonzero(row))
-        if used > 1 or (used == 1 and row.max() != 1):  # neither a zero nor a copy
-            flops += 2 * used - 1
-    return flops
+    return sum_flops(rows)
 
 
 def linear_code(
@@ -85,6 +104,7 @@ def linear_code(
       systematic: whether shares whose own result arrived are passed through untouched.
     """
 
+    generator = _rounded(generator)
     matrices = decoding_matrices(shape.n, decoder)
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
@@ -104,7 +124,15 @@ def linear_code(
     def flops(lost: Pattern) -> int:
         return matrix_flops(matrices, lost, systematic)
 
-    return Code(lambda key: {}, encode, decode, systematic, quorum, decode_flops=flops)
+    return Code(
+        lambda key: {},
+        encode,
+        decode,
+        systematic,
+        quorum,
+        encode_flops=sum_flops(generator),
+        decode_flops=flops,
+    )
 
 
 def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:

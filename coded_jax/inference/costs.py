@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from coded_jax.codes import erasures
+from coded_jax.checks import require
+from coded_jax.codes import erasures, quorum
+from coded_jax.inference.operations import count_operations
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage, Segment
 from coded_jax.splitting import SplitPlan
@@ -18,24 +20,107 @@ from coded_jax.types import Block, PyTree
 Shape = tuple[int, ...]
 
 
-class Cost(NamedTuple):
-    """The cost of one inference for one image, whatever the strategy.
-
-    Every strategy has one such record: uncoded, hedged, replicated, coded by stages or
-    by convolutions, or the whole image on every device.
+class Round(NamedTuple):
+    """One trip to the devices and back, for one image: a coded stage, or a layer.
 
     Attributes:
       device_flops: floating point operations of the busiest device.
-      client_flops: of whoever splits, encodes, decodes and runs what is not coded.
-      bytes_in, bytes_out: that the busiest device receives and returns, in all rounds.
-      rounds: how often the client sends pieces and waits for results.
+      bytes_in, bytes_out: that it receives and returns.
+      encode_flops: of the client, before anything is sent.
+      decode_flops: of the client, where results are lost.
     """
 
     device_flops: float
+    bytes_in: float = 0
+    bytes_out: float = 0
+    encode_flops: float = 0.0
+    decode_flops: float = 0.0
+
+
+class Cost(NamedTuple):
+    """The cost of one inference of one image, whatever the strategy.
+
+    Every strategy has one such record: uncoded, hedged, replicated, coded by stages or
+    by convolutions, or the whole image on every device. Plan, frontier, simulator,
+    planner, latency study and reports read it.
+
+    Attributes:
+      rounds: in their order; each begins when the one before has ended.
+      client_flops: of the blocks that the client computes whole, between the rounds.
+      whole: the whole `F_Conv` in one round on one device, without any code.
+      devices: n.
+    """
+
+    rounds: tuple[Round, ...]
     client_flops: float
-    bytes_in: int
-    bytes_out: int
-    rounds: int
+    whole: Round
+    devices: int
+
+    @property
+    def whole_flops(self) -> float:
+        """Operations of the whole `F_Conv`."""
+        return self.whole.device_flops
+
+    @property
+    def device_flops(self) -> float:
+        """Operations of the busiest device, in all rounds."""
+        return sum(trip.device_flops for trip in self.rounds)
+
+    @property
+    def encode_flops(self) -> float:
+        """Operations of the client's encoders, in all rounds."""
+        return sum(trip.encode_flops for trip in self.rounds)
+
+    @property
+    def decode_flops(self) -> float:
+        """Operations of the client's decoders, where results are lost in all rounds."""
+        return sum(trip.decode_flops for trip in self.rounds)
+
+    @property
+    def client_total(self) -> float:
+        """Operations of the client: its blocks, its encoders and its decoders."""
+        return self.client_flops + self.encode_flops + self.decode_flops
+
+    @property
+    def bytes_in(self) -> float:
+        """Bytes that the busiest device receives, in all rounds."""
+        return sum(trip.bytes_in for trip in self.rounds)
+
+    @property
+    def bytes_out(self) -> float:
+        """Bytes that the busiest device returns, in all rounds."""
+        return sum(trip.bytes_out for trip in self.rounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as `results.json` has it, with the sums of all rounds."""
+        return {
+            "whole": self.whole_flops,
+            "uncoded": self.client_flops,
+            "piece": self.device_flops,
+            "encode": self.encode_flops,
+            "decode": self.decode_flops,
+            "devices": self.devices,
+            "whole_bytes": [self.whole.bytes_in, self.whole.bytes_out],
+            "rounds": [trip._asdict() for trip in self.rounds],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Cost:
+        """Returns the record that `to_json` has written.
+
+        Raises:
+          ValueError: it has no rounds, as those of runs before version 0.2.
+        """
+        accepted = "those of a run that has kept them"
+        require("costs", [*fields], "rounds" in fields, accepted)
+        rounds = tuple(Round(**trip) for trip in fields["rounds"])
+        whole = Round(fields["whole"], *fields["whole_bytes"])
+        return cls(rounds, fields["uncoded"], whole, fields["devices"])
+
+    def on_every_device(self, devices: int) -> Cost:
+        """Returns the cost of the whole image on each of some devices, of which the
+        first one answers; or on a single one."""
+        return Cost((self.whole,), 0.0, self.whole, devices)
 
 
 class StageCost(NamedTuple):
@@ -86,10 +171,11 @@ def stage_costs(
         cost = StageCost(part.blocks, None, shape, out, flops, flops)
         if isinstance(part, CodedStage):
             plan, code_cost = part.plan, code_flops(pipeline, part)
+            sent = 1 if _sends_pixels(pipeline, part) else itemsize
             cost = cost._replace(
                 plan=plan,
                 piece_flops=count_flops(part.f_conv, variables, plan.piece_shape),
-                bytes_in=itemsize * math.prod(plan.piece_shape),
+                bytes_in=sent * math.prod(plan.piece_shape),
                 bytes_out=itemsize * math.prod(plan.share_shape),
                 encode_flops=code_cost[0],
                 decode_flops=code_cost[1],
@@ -104,52 +190,83 @@ def stage_costs(
     return costs
 
 
-def total_cost(costs: Sequence[StageCost]) -> Cost:
-    """Adds the costs of the stages of one inference in which results are lost."""
-    coded = [cost for cost in costs if cost.plan]
+def cost_of(
+    pipeline: Pipeline, variables: PyTree, image_shape: tuple[int, int, int]
+) -> Cost:
+    """Computes the cost of a pipeline's inferences, for one image.
+
+    Args:
+      pipeline: the coded inference.
+      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
+      image_shape: `(H, W, C)` of an image.
+    """
+    images, sizes = pipeline.images_per_input, (pipeline.k, pipeline.n)
+    height, width, channels = image_shape
+    stages = stage_costs(pipeline, variables, (images * height, width, channels))
+    pixel = 1 if pipeline.image_dtype == "uint8" else jnp.dtype(pipeline.dtype).itemsize
+    features = jnp.dtype(pipeline.dtype).itemsize * math.prod(stages[-1].output_shape)
+    whole = Round(
+        sum(cost.flops for cost in stages) / images,
+        pixel * math.prod(image_shape),
+        features / images,
+    )
     return Cost(
-        device_flops=sum(cost.piece_flops for cost in coded),
-        client_flops=sum(
-            cost.encode_flops + cost.decode_flops if cost.plan else cost.flops
-            for cost in costs
-        ),
-        bytes_in=sum(cost.bytes_in for cost in coded),
-        bytes_out=sum(cost.bytes_out for cost in coded),
-        rounds=len(coded),
+        tuple(_round(cost, images) for cost in stages if cost.plan),
+        sum(cost.flops for cost in stages if not cost.plan) / images,
+        whole,
+        max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages),
+    )
+
+
+def _round(cost: StageCost, images: int) -> Round:
+    """Returns a coded stage as a round, for one of the images that share it."""
+    return Round(
+        cost.piece_flops / images,
+        cost.bytes_in / images,
+        cost.bytes_out / images,
+        cost.encode_flops / images,
+        cost.decode_flops / images,
     )
 
 
 def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:
     """Counts the operations of encoding, and of decoding where results are lost.
 
-    Decoding by matrices counts what the worst pattern of at most r losses needs, for
-    that needs no copies and no zeros; a decoder network counts as it is.
+    A code of matrices counts what its best implementation needs, for the worst pattern
+    of at most r losses: no product with 0 or 1, and nothing for what has arrived. A
+    network counts as it is.
     """
     plan, code = stage.plan, stage.code
     k, n = pipeline.k, pipeline.n
     params = jax.eval_shape(code.init, jax.random.key(0))
-    encode = _flops(code.encode, params, _floats(k, 1, *plan.piece_shape))
+    if code.encode_flops is None:
+        pieces = _floats(k, 1, *plan.piece_shape)
+        encode = count_operations(code.encode, params, pieces)
+    else:
+        encode = float(code.encode_flops * math.prod(plan.piece_shape))
     if code.decode_flops is not None:
         patterns = erasures.patterns_up_to(n, pipeline.r)
         most = max(code.decode_flops(pattern) for pattern in patterns)
         return encode, float(most * math.prod(plan.share_shape))
     features = _floats(n, 1, *plan.share_shape)
     available = jax.ShapeDtypeStruct((n, 1), jnp.bool_)
-    return encode, _flops(code.decode, params, features, available)
+    return encode, count_operations(code.decode, params, features, available)
 
 
 def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:
-    """Counts the floating point operations of `f` on one image of `shape`, as XLA does.
-
-    It is of the program before optimisation; products with padding are left out.
-    """
-    return _flops(f, variables, _image(shape))
+    """Counts the floating point operations of `f` on one image of `shape`, see
+    `operations.count_operations`."""
+    return count_operations(f, variables, _image(shape))
 
 
-def _flops(f: Callable[..., PyTree], *args: PyTree) -> float:
-    # As on an accelerator: on CPUs some convolutions are larger products of zeros.
-    lowered = jax.jit(f).trace(*args).lower(lowering_platforms=("cuda",))
-    return float(lowered.cost_analysis().get("flops", 0))  # type: ignore
+def _sends_pixels(pipeline: Pipeline, stage: CodedStage) -> bool:
+    """Returns whether the devices can be sent pixels of a byte, to be normalised there:
+    copies of pieces of the images, not mixtures."""
+    copies = quorum.pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
+    sent = quorum.sent(stage.code.quorum, pipeline.k, pipeline.n)
+    is_first = stage is pipeline.stages[0] and stage.before.blocks is None
+    pixels = pipeline.image_dtype == "uint8"
+    return is_first and pixels and all(copies[i] is not None for i in sent)
 
 
 def coded_fraction(costs: Sequence[StageCost]) -> float:

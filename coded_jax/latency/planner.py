@@ -11,10 +11,12 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.codes.quorum import ALL_DATA, decodes, quorum_of
+from coded_jax.inference.costs import Cost
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Latencies, Machine
-from coded_jax.latency.workloads import RoundTrip, Workload
+from coded_jax.latency.workloads import Workload
 from coded_jax.runs.reading import ROUNDING, code_name, patterns_of, read_recovery
+from coded_jax.runs.run_costs import read_cost
 
 REQUESTS = 100_000
 
@@ -60,32 +62,19 @@ class Forecast(NamedTuple):
     accuracy: float
 
 
-def candidate_of(
-    results: dict[str, Any],
-    whole_seconds: float,
-    *,
-    encode_seconds: float | None = None,
-    decode_seconds: float | None = None,
-    name: str = "code",
-) -> Candidate:
+def candidate_of(results: dict[str, Any], name: str = "code") -> Candidate:
     """Returns a code of a finished run as a candidate.
-
-    Seconds that were not measured are estimated by operations, as if the client did as
-    many in a second as a device does. The work of several stages, and the seconds of
-    their code, are taken to be the same in each of them, since a run keeps their sums.
 
     Args:
       results: the content of its `results.json`.
-      whole_seconds: that the client needs for the whole `F_Conv`.
-      encode_seconds, decode_seconds: of all stages, if they were measured.
       name: `"code"`, or one of the run's baselines.
 
     Raises:
       ValueError: the run has no such code or does not say what it costs, splits no
-        images, or lost other devices in every stage; the code has no parity, yet
-        answers always; or `whole_seconds` is not positive.
+        images, or lost other devices in every stage; or the code has no parity, yet
+        answers always.
     """
-    _require_planned(results, whole_seconds, name)
+    cost = _require_planned(results, name)
     config, split = results["config"], results["split"]
     rule = read_recovery(results, name)
     k, r = split["k"], split["r"]
@@ -102,50 +91,20 @@ def candidate_of(
     if not redundant:
         # Its parity pieces are blank: nobody sends them, nor waits for them.
         r, accuracy = 0, np.r_[np.full(2**k - 1, np.nan), accuracy[-1]]
-    costs = results["costs"][name]
-    seconds = {part: costs[part] / costs["whole"] * whole_seconds for part in costs}
-    if encode_seconds is not None:
-        seconds["encode"] = encode_seconds
-    if decode_seconds is not None:
-        seconds["decode"] = decode_seconds
-    workload = Workload(
-        quorum,
-        k,
-        r,
-        _round_trips(results, name, seconds, decodes=decodes(quorum)),
-        systematic=rule.systematic,
-        client_seconds=seconds["uncoded"],
-    )
+    if not decodes(quorum):  # what matrices of copies count for is no work
+        rounds = tuple(trip._replace(decode_flops=0.0) for trip in cost.rounds)
+        cost = cost._replace(rounds=rounds)
+    workload = Workload(quorum, k, r, cost, systematic=rule.systematic)
     return Candidate(code_name(config, code), workload, accuracy)
 
 
-def _require_planned(results: dict[str, Any], whole_seconds: float, name: str) -> None:
-    fits = 0 < whole_seconds < math.inf
-    require("whole_seconds", whole_seconds, fits, "more than 0")
-    names = list(results.get("costs", ()))
-    require("name", name, name in names, f"one of {names} with costs in this run")
+def _require_planned(results: dict[str, Any], name: str) -> Cost:
+    """Returns the cost of a code that can be planned with."""
     config = results["config"]
     require("split", config["split"], config["split"] == "image", "image")
     losses, stages = config["stage_losses"], results["split"]["stages"]
     require("stage_losses", losses, len(stages) == 1 or losses == "held", "held")
-
-
-def _round_trips(
-    results: dict[str, Any], name: str, seconds: dict[str, float], decodes: bool
-) -> tuple[RoundTrip, ...]:
-    """Returns a round trip for each coded stage."""
-    costs, stages = results["costs"][name], results["split"]["stages"]
-    itemsize = 2 if results["config"]["precision"] == "bfloat16" else 4
-    count = len(stages)
-    return tuple(
-        RoundTrip(
-            costs["piece"] / costs["whole"] / count,
-            itemsize * sum(math.prod(stage[f"{x}_shape"]) for x in ("piece", "share")),
-            seconds["encode"] / count,
-            seconds["decode"] / count if decodes else 0.0,
-        )
-        for stage in stages
-    )
+    return read_cost(results, name)
 
 
 def exact_candidate(code: str, workload: Workload, accuracy: float) -> Candidate:
@@ -214,8 +173,8 @@ def _forecast(candidate: Candidate, latencies: Latencies, target: float) -> Fore
         workload.k,
         workload.r,
         workload.n,
-        rounds=len(workload.round_trips),
-        work=sum(trip.work for trip in workload.round_trips),
+        rounds=len(workload.cost.rounds),
+        work=workload.cost.device_flops / workload.cost.whole_flops,
         p50=statistics["p50"],
         p99=statistics["p99"],
         p999=statistics["p99.9"],

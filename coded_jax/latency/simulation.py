@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.latency.stragglers import Distribution
-from coded_jax.latency.workloads import Completion, Draws, Workload, complete
+from coded_jax.latency.workloads import Completion, Draws, Speeds, Workload, complete
 
 CHUNK = 2**17
 """Requests drawn at once, at most. A million of them, on 6 devices and with five
@@ -28,28 +28,48 @@ QUANTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """The devices, each of them drawn by itself and for a whole request.
+    """The devices, each of them drawn by itself, their links, and the client.
 
     Attributes:
-      compute: seconds for the whole `F_Conv`; a device with a share of its work needs
-        that share of them.
-      delay: seconds by which a device's result is late in every round trip, whatever it
-        has computed; None for no delays.
+      compute: seconds of a device for the whole `F_Conv`; one with a share of its work
+        needs that share of them.
+      client: seconds of the client for the whole `F_Conv`; what it encodes, decodes and
+        computes by itself takes its share of them. 0 for a client whose work is free.
+      delay: seconds by which a device's result is late in every round, whatever it has
+        computed; None for no delays.
       bandwidth: bytes per second between a device and the client; may be infinite.
+      link: seconds that every round takes besides, whatever is sent.
       failure: probability that a device is dead, and never answers.
+      each_round: whether all that is drawn is drawn anew in every round; else a device
+        is slow, late or dead for a whole request.
 
     Raises:
       ValueError: one of them is out of range.
     """
 
     compute: Distribution
+    client: float
     delay: Distribution | None = None
     bandwidth: float = math.inf
+    link: float = 0.0
     failure: float = 0.0
+    each_round: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("client", "link"):
+            value = getattr(self, name)
+            require(name, value, 0 <= value < math.inf, "0 or more")
         require("bandwidth", self.bandwidth, self.bandwidth > 0, "more than 0")
         require("failure", self.failure, 0 <= self.failure <= 1, "0..1")
+
+    @property
+    def speeds(self) -> Speeds:
+        """Returns what is not drawn."""
+        return Speeds(self.client, self.bandwidth, self.link)
+
+
+Drawn = tuple[Distribution, Distribution | None, float]
+"""What programs of draws are compiled for: compute, delay and failure of a machine."""
 
 
 class Latencies(NamedTuple):
@@ -92,9 +112,9 @@ def simulate(
     hedged = any(workload.hedged for workload in workloads.values())
     parts: dict[str, list[Completion]] = {name: [] for name in workloads}
     for chunk in range(chunks):
-        draws = _draw(jax.random.fold_in(key, chunk), n, size, machine, hedged)
+        draws_of = _draws(jax.random.fold_in(key, chunk), n, size, machine, hedged)
         for name, workload in workloads.items():
-            parts[name].append(complete(workload, machine.bandwidth, draws))
+            parts[name].append(complete(workload, machine.speeds, draws_of))
     together = lambda chunks: np.concatenate(chunks)[:requests]
     return {
         name: Latencies(*map(together, zip(*completions, strict=True)))
@@ -102,22 +122,38 @@ def simulate(
     }
 
 
-@functools.partial(jax.jit, static_argnames=("n", "size", "machine", "hedged"))
-def _draw(key: jax.Array, n: int, size: int, machine: Machine, hedged: bool) -> Draws:
+def _draws(
+    key: jax.Array, n: int, size: int, machine: Machine, hedged: bool
+) -> Callable[[int], Draws]:
+    """Returns the draws of each round, made when they are first asked for."""
+    drawn = (machine.compute, machine.delay, machine.failure)
+
+    @functools.cache
+    def of_round(i: int) -> Draws:
+        # The first is that of machines whose devices are drawn once.
+        own = jax.random.fold_in(key, i) if i else key
+        return _draw(own, n, size, drawn, hedged)
+
+    return of_round if machine.each_round else lambda i: of_round(0)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "size", "drawn", "hedged"))
+def _draw(key: jax.Array, n: int, size: int, drawn: Drawn, hedged: bool) -> Draws:
+    compute, late, failure = drawn
     # Each set has a key of its own, so that no draw depends on which others are made.
     keys, nothing = jax.random.split(key, 5), jnp.zeros((n, 1))
 
     def sample(key: jax.Array, distribution: Distribution | None) -> jax.Array:
         return distribution.sample(key, (n, size)) if distribution else nothing
 
-    delay = sample(keys[1], machine.delay)
-    if machine.failure:
-        dead = jax.random.bernoulli(keys[2], float(machine.failure), (n, size))
+    delay = sample(keys[1], late)
+    if failure:
+        dead = jax.random.bernoulli(keys[2], float(failure), (n, size))
         delay = jnp.where(dead, jnp.inf, delay)
     # Whoever computes a piece once more has already answered, so it is not dead.
-    again = (machine.compute, machine.delay) if hedged else (None, None)
+    again = (compute, late) if hedged else (None, None)
     return Draws(
-        sample(keys[0], machine.compute),
+        sample(keys[0], compute),
         delay,
         sample(keys[3], again[0]),
         sample(keys[4], again[1]),

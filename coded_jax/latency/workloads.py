@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,23 +13,8 @@ import jax.numpy as jnp
 
 from coded_jax.checks import require
 from coded_jax.codes.quorum import ALL_DATA, decodes, waiting_time
+from coded_jax.inference.costs import Cost
 from coded_jax.types import Quorum
-
-
-class RoundTrip(NamedTuple):
-    """One trip to the devices and back: a coded stage, or a layer.
-
-    Attributes:
-      work: of each device, as a fraction of the whole `F_Conv`.
-      payload: bytes that each device receives and returns.
-      encode: seconds before anything is sent.
-      decode: seconds after the wait, where a data piece has not arrived.
-    """
-
-    work: float
-    payload: float = 0.0
-    encode: float = 0.0
-    decode: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +26,13 @@ class Workload:
         stages or of every convolution by itself (CoCoI, 2025); `"one_of_each"` for
         replication; `"all_data"` for pieces without a code.
       k, r: data pieces, and pieces that are sent beside them.
-      round_trips: in their order; each begins when the one before has ended.
-      hedge_after: seconds from sending, in every round trip, after which a missing
+      cost: its record; `decode_flops` count in a round where a data piece has not
+        arrived.
+      hedge_after: seconds from sending, in every round, after which a missing
         piece is sent once more, with new draws, to the device that was or will be the
         first to finish. That device may compute several at a time, which is the best
         that can be hoped for. Infinite where requests are not hedged.
       systematic: whether a code decodes nothing if all data pieces have arrived.
-      client_seconds: that the client computes by itself.
 
     Raises:
       ValueError: a value is out of range, or would have no effect.
@@ -55,10 +41,9 @@ class Workload:
     quorum: Quorum
     k: int
     r: int
-    round_trips: tuple[RoundTrip, ...]
+    cost: Cost
     hedge_after: float = math.inf
     systematic: bool = True
-    client_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         require("k", self.k, self.k >= 1, "1 or more")
@@ -67,21 +52,21 @@ class Workload:
         require("r", self.r, self.r == 0 or name != ALL_DATA.name, "0 with all_data")
         fits = copies is None or len(copies) == self.n
         require("quorum", self.quorum, fits, f"that of k + r = {self.n} queries")
-        trips = self.round_trips
-        require("round_trips", trips, len(trips) > 0, "one or more")
-        for trip in trips:
-            fits = trip.work > 0 and all(0 <= value < math.inf for value in trip)
-            accepted = "finite work above 0, the others 0 or more,"
-            require("round_trips", trip, fits, accepted)
-            fits = self.coded or trip.decode == 0
-            require("decode", trip.decode, fits, f"0 with {name}")
+        require("cost", self.cost, len(self.cost.rounds) > 0, "one of a round or more")
+        client, whole = self.cost.client_flops, self.cost.whole_flops
+        fits = 0 <= client < math.inf and 0 < whole < math.inf
+        require("cost", self.cost, fits, "one of finite operations")
+        for trip in self.cost.rounds:
+            fits = trip.device_flops > 0 and all(0 <= x < math.inf for x in trip)
+            accepted = "one of finite operations of a device, the rest 0 or more,"
+            require("cost", trip, fits, accepted)
+            fits = self.coded or trip.decode_flops == 0
+            require("decode_flops", trip.decode_flops, fits, f"0 with {name}")
         fits = self.hedge_after == math.inf or (
             name == ALL_DATA.name and self.hedge_after >= 0
         )
         accepted = "0 or more with all_data, inf with the others,"
         require("hedge_after", self.hedge_after, fits, accepted)
-        seconds = self.client_seconds
-        require("client_seconds", seconds, 0 <= seconds < math.inf, "0 or more")
 
     @property
     def n(self) -> int:
@@ -120,34 +105,59 @@ class Completion(NamedTuple):
     Attributes:
       seconds: float32 `[R]`, until the features are complete; infinite if too few
         results ever arrive.
-      available: int32 `[R]`, `sum(arrived * 2^i)` over the results of the first round
-        trip, when its wait was over. A hedged piece has arrived, whoever computed it.
+      available: int32 `[R]`, `sum(arrived * 2^i)` over the results that had arrived
+        when the wait was over: of the round in which most data pieces were missing, and
+        of equals the first. A hedged piece has arrived, whoever computed it.
     """
 
     seconds: jax.Array
     available: jax.Array
 
 
-def complete(workload: Workload, bandwidth: float, draws: Draws) -> Completion:
+def complete(
+    workload: Workload, machine: Speeds, draws_of: Callable[[int], Draws]
+) -> Completion:
     """Computes when R requests are complete.
 
-    Device i returns its result after `work compute_i + delay_i + payload / bandwidth`,
-    in every round trip: the same draws hold for all of them.
+    Device i returns its result after `work compute_i + delay_i + bytes / bandwidth +
+    link`, in every round, with the part of `F_Conv` that it has in the round as `work`;
+    the client needs its part of `client` seconds for whatever it computes.
 
     Args:
       workload: on the first `workload.n` devices.
-      bandwidth: bytes per second.
-      draws: of the devices.
+      machine: the speeds.
+      draws_of: number of a round, from 0 -> draws of the devices in it.
     """
-    after = workload.hedge_after if workload.hedged else None
+    cost, after = workload.cost, workload.hedge_after if workload.hedged else None
     rule = _Rule(workload.quorum, workload.k, workload.systematic)
-    total, arrived = jnp.float32(workload.client_seconds), []
-    for trip in workload.round_trips:
-        send = trip.payload / bandwidth
-        times = _arrivals(workload.n, draws, trip.work, send, after)
-        total, available = _wait(rule, times, total, trip.encode, trip.decode)
-        arrived.append(available)
-    return Completion(total, arrived[0])
+    by_client = machine.client / cost.whole_flops
+    total, available = jnp.float32(cost.client_flops * by_client), None
+    for i, trip in enumerate(cost.rounds):
+        send = (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
+        work = trip.device_flops / cost.whole_flops
+        times = _arrivals(workload.n, draws_of(i), work, send, after)
+        client = (trip.encode_flops * by_client, trip.decode_flops * by_client)
+        total, arrived = _wait(rule, times, total, *client)
+        if available is None:
+            available = arrived
+        else:
+            available = _fewer(workload.k, available, arrived)
+    assert available is not None  # there are rounds
+    return Completion(total, available)
+
+
+class Speeds(NamedTuple):
+    """Speeds that are not drawn.
+
+    Attributes:
+      client: seconds that the client needs for the whole `F_Conv`.
+      bandwidth: bytes per second between a device and the client.
+      link: seconds that every round trip takes besides.
+    """
+
+    client: float
+    bandwidth: float = math.inf
+    link: float = 0.0
 
 
 class _Rule(NamedTuple):
@@ -192,3 +202,10 @@ def _wait(
         complete = functools.reduce(jnp.logical_and, arrived[: rule.k])
         total += jnp.where(complete & rule.systematic, 0.0, decode)
     return total, functools.reduce(jnp.bitwise_or, bits)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _fewer(k: int, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Returns the results of the round that had fewer data pieces, else the first."""
+    data = lambda arrived: jax.lax.population_count(arrived & (2**k - 1))
+    return jnp.where(data(second) < data(first), second, first)

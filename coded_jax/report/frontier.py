@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from coded_jax.codes import entry_of
-from coded_jax.runs.reading import ROUNDING, code_name, work_of
+from coded_jax.inference.costs import Cost
+from coded_jax.runs.reading import ROUNDING, code_name
+from coded_jax.runs.run_costs import read_cost
 from coded_jax.runs.workdir import EXTENT
 
 WHOLE = "whole image on each"
@@ -23,8 +25,7 @@ class Point(NamedTuple):
       grid: pieces along height and width; None for groups of k images.
       stages: first and last block of each coded stage; empty where all blocks are one
         stage.
-      encode, piece, decode, uncoded: work for one image, as fractions of the whole
-        `F_Conv`; uncoded are blocks in no stage.
+      cost: its record.
       accuracy: for every seed, the mean over all patterns of `0, 1, ...` lost results.
       worst: of the worst pattern, likewise.
     """
@@ -34,10 +35,7 @@ class Point(NamedTuple):
     r: int
     grid: tuple[int, int] | None
     stages: tuple[tuple[int, int], ...]
-    encode: float
-    piece: float
-    decode: float
-    uncoded: float
+    cost: Cost
     accuracy: list[list[float]]
     worst: list[list[float]]
 
@@ -47,33 +45,64 @@ class Point(NamedTuple):
         return self.k + self.r
 
     @property
+    def parts(self) -> dict[str, float]:
+        """Work for one image, as fractions of the whole `F_Conv`: the client encodes, a
+        device computes its pieces, the client decodes, and computes what is not coded.
+        """
+        cost = self.cost
+        flops = {
+            "encode": cost.encode_flops,
+            "piece": cost.device_flops,
+            "decode": cost.decode_flops,
+            "uncoded": cost.client_flops,
+        }
+        return {part: value / cost.whole_flops for part, value in flops.items()}
+
+    @property
     def work(self) -> float:
-        """Work of the busiest device: it encodes, computes a piece, decodes, and
-        computes what is not coded."""
-        return self.encode + self.piece + self.decode + self.uncoded
+        """Work of a device and of the client together, as of `parts`."""
+        return sum(self.parts.values())
+
+    @property
+    def bytes(self) -> float:
+        """Bytes that a device receives and returns for one image, in all rounds."""
+        return self.cost.bytes_in + self.cost.bytes_out
+
+    @property
+    def rounds(self) -> int:
+        """Trips to the devices and back."""
+        return len(self.cost.rounds)
 
 
-def overall_accuracy(accuracies: Sequence[float], n: int, failure: float) -> float:
-    """Returns `A(f) = sum_l C(n, l) f^l (1 - f)^(n - l) A_l`, the expected accuracy.
+def overall_accuracy(
+    accuracies: Sequence[float], n: int, failure: float, rounds: int = 1
+) -> float:
+    """Returns the expected accuracy `A(f)`, where each round loses results of its own.
 
-    That of Kosaian et al. (2019) has two terms, of nothing and of something lost.
+    With `P_l` the probability that a round loses at most l of n results, it is
+    `sum_l (P_l^S - P_(l-1)^S) A_l`: the round that loses most decides. For one round
+    that is `sum_l C(n, l) f^l (1 - f)^(n - l) A_l`; that of Kosaian et al. (2019) has
+    two terms, of nothing and of something lost.
 
     Args:
       accuracies: `A_0` to `A_(n-1)`, or more; where all results are lost there is no
         answer, which is never correct.
       n: devices.
-      failure: probability f that a device's result is lost, each by itself.
+      failure: probability f that a result is lost, each by itself.
+      rounds: S, trips to the devices.
     """
-    return sum(
-        math.comb(n, l) * failure**l * (1 - failure) ** (n - l) * accuracy
-        for l, accuracy in enumerate(accuracies[:n])
-    )
+    at_most, total = 0.0, 0.0
+    for l, accuracy in enumerate(accuracies[:n]):
+        before = at_most**rounds
+        at_most += math.comb(n, l) * failure**l * (1 - failure) ** (n - l)
+        total += (min(at_most, 1.0) ** rounds - before) * accuracy
+    return total
 
 
 def overall(point: Point, failure: float) -> list[float]:
     """Returns `overall_accuracy` of every seed that was tried with all losses."""
     return [
-        overall_accuracy(by_lost, point.n, failure)
+        overall_accuracy(by_lost, point.n, failure, point.rounds)
         for by_lost in point.accuracy
         if len(by_lost) >= point.n
     ]
@@ -128,7 +157,7 @@ def points(results: dict[str, Any]) -> list[Point]:
     stages = tuple(tuple(stage["blocks"]) for stage in split["stages"])
     stages = stages if config["stages"] else ()
     codes = []
-    for name, costs in results["costs"].items():
+    for name in results["costs"]:
         summary = results["summary"] if name == "code" else results["baselines"][name]
         seeds = results["seeds"].get(name, [summary])
         accuracy, worst = (
@@ -144,7 +173,7 @@ def points(results: dict[str, Any]) -> list[Point]:
                 stages=stages,
                 accuracy=accuracy,
                 worst=worst,
-                **work_of(costs),
+                cost=read_cost(results, name),
             )
         )
     return codes
@@ -231,8 +260,10 @@ def no_better(
     return worse, len(pairs)
 
 
-def whole_image(n: int, base_accuracy: float) -> Point:
-    """Returns the point without a split: each of n devices computes the whole image,
-    and one is enough."""
+def whole_image(point: Point, base_accuracy: float) -> Point:
+    """Returns the point without a split, for the network and the devices of another:
+    each of n devices computes the whole image, and one is enough."""
+    n = point.n
     by_lost = [[base_accuracy] * n]
-    return Point(WHOLE, 1, n - 1, (1, 1), (), 0.0, 1.0, 0.0, 0.0, by_lost, by_lost)
+    cost = point.cost.on_every_device(n)
+    return Point(WHOLE, 1, n - 1, (1, 1), (), cost, by_lost, by_lost)

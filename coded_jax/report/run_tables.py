@@ -8,7 +8,6 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from coded_jax.report import frontier
 from coded_jax.report.formatting import (
     measure_text,
     pattern_text,
@@ -74,7 +73,7 @@ def tables(results: dict[str, Any]) -> Group:
         f"{name}: {MEANINGS[name]}" for name in methods_of(results) if name in MEANINGS
     ]
     if works(results):
-        n = _whole_image(results).n
+        n = _devices(results)
         meanings.insert(0, f"{WHOLE}: each of {n} devices computes all, one is enough")
     return Group(
         "\n".join(heading),
@@ -96,10 +95,9 @@ def works(results: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _whole_image(results: dict[str, Any]) -> frontier.Point:
-    """Returns what to compare a code with: as many devices, each with all to do."""
-    n = results["split"]["k"] + results["split"]["r"]
-    return frontier.whole_image(n, results["base"]["test_accuracy"])
+def _devices(results: dict[str, Any]) -> int:
+    """Returns how many devices a run's codes have."""
+    return results["split"]["k"] + results["split"]["r"]
 
 
 def verdict(results: dict[str, Any]) -> list[str]:
@@ -174,10 +172,9 @@ def _summary_table(results: dict[str, Any]) -> Table:
     for column in [*(f"{l} lost" for l in lost_counts), *["work"] * bool(work)]:
         table.add_column(column, justify="right")
     if work:
-        whole = _whole_image(results)
-        exact = dict(enumerate(map(percent, whole.accuracy[0])))
-        cells = (exact.get(int(l), "-") for l in lost_counts)
-        table.add_row(WHOLE, "any", *cells, f"{whole.work:.2f}")
+        exact, n = percent(results["base"]["test_accuracy"]), _devices(results)
+        cells = (exact if int(l) < n else "-" for l in lost_counts)
+        table.add_row(WHOLE, "any", *cells, "1.00")
     measures = measures_of(results)
     for name, summary in methods_of(results).items():
         cost = f"{work[name]:.2f}" if name in work else ""

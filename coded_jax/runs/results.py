@@ -16,12 +16,10 @@ from coded_jax.cpu_kernels import lowering
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import costs
-from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import provenance, reading, workdir
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.run_evaluation import Evaluated
 from coded_jax.runs.run_training import Trained
-from coded_jax.types import PyTree
 
 
 class Finished(NamedTuple):
@@ -69,7 +67,9 @@ def content(run: Finished) -> dict[str, Any]:
         },
         "split": _split(run),
         "costs": {
-            name: _costs(run.experiment, pipeline, run.trained.base.params)
+            name: costs.cost_of(
+                pipeline, run.trained.base.params, dataset.image_shape
+            ).to_json()
             for name, pipeline in run.experiment.pipelines.items()
         },
         "recovery": {
@@ -126,22 +126,6 @@ def _split(run: Finished) -> dict[str, Any]:
             for cost, plan in coded
         ],
     }
-
-
-def _costs(
-    experiment: Experiment, pipeline: Pipeline, frozen: PyTree
-) -> dict[str, float]:
-    """Returns flops for one image: of all blocks, and of a device's part of them."""
-    stages = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
-    coded = [cost for cost in stages if cost.plan]
-    flops = {
-        "whole": sum(cost.flops for cost in stages),
-        "uncoded": sum(cost.flops for cost in stages if not cost.plan),
-        "piece": sum(cost.piece_flops for cost in coded),
-        "encode": sum(cost.encode_flops for cost in coded),
-        "decode": sum(cost.decode_flops for cost in coded),
-    }
-    return {part: total / pipeline.images_per_input for part, total in flops.items()}
 
 
 def _input_shape(experiment: Experiment) -> tuple[int, int, int]:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes import quorum
-from coded_jax.latency.workloads import Draws, RoundTrip, Workload, complete
+from coded_jax.inference.costs import Cost, Round
+from coded_jax.latency.workloads import Draws, Speeds, Workload, complete
 from coded_jax.serving.faults import Faults
 from coded_jax.studies.latency_study import Measurement, Strategy
 
@@ -31,31 +32,31 @@ def replay(
     pipeline = strategy.model.pipeline
     code, rounds = pipeline.stages[0].code, len(pipeline.stages)
     phases = calm.phases
-    trip = RoundTrip(
+    # In seconds: of a client, and of machines, that take one for the whole.
+    trip = Round(
         1.0,
-        encode=phases["encode"] / rounds,
-        decode=phases["decoding"] / rounds if quorum.decodes(code.quorum) else 0.0,
+        encode_flops=phases["encode"] / rounds,
+        decode_flops=phases["decoding"] / rounds if quorum.decodes(code.quorum) else 0,
     )
+    client = phases["queue"] + phases["decode"]
+    cost = Cost((trip,) * rounds, client, Round(1.0), workers)
     workload = Workload(
         code.quorum,
         pipeline.k,
         len(quorum.sent(code.quorum, pipeline.k, pipeline.n)) - pipeline.k,
-        (trip,) * rounds,
+        cost,
         np.inf if strategy.hedge_after is None else strategy.hedge_after,
         pipeline.systematic,
-        client_seconds=phases["queue"] + phases["decode"],
     )
     delays = [_delays(faults, workers, requests, attempt) for attempt in (0, 1)]
     # Computation on the workers, as it was measured: one request after the other.
-    elsewhere = (
-        workload.client_seconds + phases["encode"] + calm.decoded * phases["decoding"]
-    )
+    elsewhere = client + phases["encode"] + calm.decoded * phases["decoding"]
     answered = calm.seconds[np.isfinite(calm.seconds)]
     seconds = np.maximum(answered - elsewhere, 0) / rounds
     compute = jnp.asarray(np.resize(seconds, (1, requests)), jnp.float32)
     compute = jnp.broadcast_to(compute, delays[0].shape)
     draws = Draws(compute, delays[0], compute, delays[1])
-    return np.asarray(complete(workload, np.inf, draws).seconds)
+    return np.asarray(complete(workload, Speeds(1.0), lambda i: draws).seconds)
 
 
 def _delays(faults: Faults, workers: int, requests: int, attempt: int) -> jax.Array:

@@ -24,7 +24,7 @@ def candidates(
 
     Args:
       runs: the contents of their `results.json`.
-      seconds: that the client would take for the whole of `F_Conv`.
+      seconds: that a device takes for the whole of `F_Conv`, as a rule.
       hedge_after: seconds after which missing pieces are sent again; twice the time of
         a piece if None.
 
@@ -40,12 +40,13 @@ def candidates(
         grid = size_text(results["split"]["grid"])
         for name in results["costs"]:
             try:
-                code = planner.candidate_of(results, seconds, name=name)
+                code = planner.candidate_of(results, name)
             except ValueError:  # without parity, or other than pieces of an image
                 continue
             add(code._replace(code=f"{code.code}, {grid}"))
             if code.workload.quorum == ALL_DATA:
-                late = 2 * seconds * code.workload.round_trips[0].work
+                cost = code.workload.cost
+                late = 2 * seconds * cost.rounds[0].device_flops / cost.whole_flops
                 hedged = dataclasses.replace(
                     code.workload,
                     hedge_after=late if hedge_after is None else hedge_after,

@@ -43,6 +43,7 @@ def _record(point: Point, failures: list[float]) -> dict[str, Any]:
     overall = {f: frontier.overall(point, f) for f in failures}
     return {
         **point._asdict(),
+        "cost": point.cost.to_json(),
         "grid": pieces_text(point._replace(stages=())),
         "stages": stages_text(point.stages),
         "work": point.work,
@@ -70,7 +71,7 @@ def draw(path: Path, points: list[Point], failures: list[float]) -> None:
         for i, point in enumerate(p for p in points if p.n == n):
             style = {"color": f"C{i % 10}", "marker": "osD^vX*P"[i // 10 % 8]}
             _draw_point(row, point, lost, middle, style)
-        work = "work of the busiest device, of the whole image's"
+        work = "work of a device and the client, of the whole image's"
         left, centre, right = row
         left.set(xlabel=work, ylabel=f"error with {lost} lost, mean up to worst, %")
         centre.set(xlabel=work, ylabel=f"100 - A({middle:g}), %", title=f"{n} devices")

@@ -36,7 +36,8 @@ def read(arguments: list[str]) -> tuple[list[Point], list[dict[str, Any]]]:
     runs = read_runs(arguments)
     codes = frontier.distinct(runs)
     base = runs[0]["base"]["test_accuracy"]
-    wholes = [frontier.whole_image(n, base) for n in {point.n for point in codes}]
+    some = {point.n: point for point in codes}
+    wholes = [frontier.whole_image(point, base) for point in some.values()]
     return sorted([*codes, *wholes], key=lambda point: (point.n, point.work)), runs
 
 
@@ -91,7 +92,7 @@ def codes_table(
     most = max(most_lost(points, n) for n in {p.n for p in points})
     middle = failures[len(failures) // 2]
     headings = ["n", "code", "k, r", "pieces", "work"]
-    headings += ["encode + piece + decode + not coded"]
+    headings += ["encode + piece + decode + not coded", "rounds", "kB"]
     headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in range(most + 1)]
     headings += [f"A({f:g})" for f in failures] + [f"beaten at {middle:g} by"]
     rows = []
@@ -104,7 +105,6 @@ def codes_table(
             f"({seeds_text([seed[l] for seed in point.worst if l < len(seed)])})"
             for l in range(1, most + 1)
         ]
-        parts = (point.encode, point.piece, point.decode, point.uncoded)
         rows.append(
             [
                 str(point.n),
@@ -112,7 +112,9 @@ def codes_table(
                 f"{point.k}, {point.r}",
                 pieces_text(point),
                 f"{point.work:.2f}",
-                " + ".join(f"{x:.2f}" for x in parts),
+                " + ".join(f"{x:.2f}" for x in point.parts.values()),
+                str(point.rounds),
+                f"{point.bytes / 1e3:.2f}",
                 *by_lost,
                 *(seeds_text(frontier.overall(point, f), 3) for f in failures),
                 beaten if frontier.overall(point, middle) else "-",
@@ -193,8 +195,9 @@ def heading(results: dict[str, Any]) -> str:
     worker = "network" if config["split"] == "group" else "F_Conv"
     return (
         f"{results['dataset']}, {config['base_model']}, base {base:.2f} %; "
-        f"work is that of the busiest device for one image, over the whole {worker}; "
-        "A(f) is the accuracy where each device fails with probability f"
+        f"work is that of a device and of the client for one image, over the whole "
+        f"{worker}; kB are what a device receives and returns, in all rounds; A(f) is "
+        "the accuracy where each result of a round is lost with probability f"
     )
 
 

@@ -230,8 +230,8 @@ def needed_operations(content: dict[str, Any]) -> float:
     pipeline = build_pipeline(config, image, 10, *statistics)
     init = lambda key: pipeline.base.init(key, image, 10)
     variables = jax.eval_shape(init, jax.random.key(0))
-    total = costs.total_cost(costs.stage_costs(pipeline, variables, image))
-    return total.client_flops + config.n * total.device_flops
+    total = costs.cost_of(pipeline, variables, image)
+    return total.client_total + config.n * total.device_flops
 
 
 MEASURES = (

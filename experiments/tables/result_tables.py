@@ -14,6 +14,7 @@ from coded_jax.report.formatting import (
 )
 from coded_jax.report.run_tables import methods_of
 from coded_jax.runs.reading import total_work
+from coded_jax.runs.run_costs import read_cost
 from tables import markdown, stored, targets
 from tables.finished_runs import read_results
 
@@ -228,8 +229,9 @@ def target_text(table: str, results: dict[str, Any], lost: str) -> str:
 def work_text(results: dict[str, Any]) -> str:
     """Returns the work of the busiest device over that of the whole `F_Conv`, with that
     of the code and of what is not coded; `-` of runs from before it was counted."""
-    costs = results.get("costs", {}).get("code", {})
-    return f"{total_work(costs):.2f}" if "uncoded" in costs else "-"
+    if "uncoded" not in results.get("costs", {}).get("code", {}):
+        return "-"
+    return f"{total_work(read_cost(results, 'code').to_json()):.2f}"
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from coded_jax.inference.pipeline import base_features, infer
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.types import BaseModel
+from coded_jax.types import BaseModel, CodeShape
 from tests.codes import learned_examples as examples
 from tests.codes.rival_examples import (
     OF_ANY_K,
@@ -183,9 +183,22 @@ def test_zero_fill():
 def test_matrix_of_a_pattern_by_hand():
     weights = np.zeros((8, 2, 3))
     weights[0b110] = [[0.0, -1.0, 2.0], [0.0, 1.0, 0.0]]  # result 0 is lost
-    assert linear.matrix_flops(weights, (0,), systematic=True) == 3
-    assert linear.matrix_flops(weights, (0,), systematic=False) == 3
+    # A product by 2 and a difference; a copy is no operation.
+    assert linear.matrix_flops(weights, (0,), systematic=True) == 2
+    assert linear.matrix_flops(weights, (0,), systematic=False) == 2
     weights[0b110, 1] = [0.0, 0.5, 0.0]
-    assert linear.matrix_flops(weights, (0,), systematic=False) == 4
+    assert linear.matrix_flops(weights, (0,), systematic=False) == 3
     weights[0b101] = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]]  # result 1 is lost
     assert linear.matrix_flops(weights, (1,), systematic=True) == 1
+
+
+@pytest.mark.parametrize("k, r, operations", [(2, 1, 2), (4, 1, 6), (4, 2, 14)])
+def test_nobody_pays_for_products_with_what_a_pseudo_inverse_leaves(k, r, operations):
+    """A lost share is a sum of k results: no product by 1, and k - 1 sums."""
+    code = linear.mds(CodeShape(k, r, (4, 4, 1), (2, 2, 1)))
+    losses = patterns_up_to(k + r, r)
+    assert max(code.decode_flops(pattern) for pattern in losses) == operations
+    matrices = linear.decoding_matrices(
+        k + r, linear.least_squares(linear.mds_generator(k, k + r))
+    )
+    assert abs(matrices[matrices != 0]).min() > 1e-6

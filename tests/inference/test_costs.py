@@ -1,5 +1,7 @@
 """Costs of stages and codes, counted by hand."""
 
+import json
+import math
 import pathlib
 
 import jax
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from coded_jax.inference import costs
-from tests.costs import costs_of
+from tests.costs import cost_of, costs_of
 from tests.parameters import long
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,18 +65,55 @@ def test_stages_add_up_and_uncoded_ones_move_nothing():
     assert costs.work_fraction(stages) == pytest.approx(expected)
 
 
-def test_a_strategy_costs_the_sum_of_its_stages():
-    stages = costs_of(
-        (28, 28, 1), base_model="vgg16", base_width=1 / 16, stages=((1, 2), (4, 4))
-    )
+def test_a_strategy_costs_its_rounds_and_what_the_client_computes():
+    settings = {"base_model": "vgg16", "base_width": 1 / 16}
+    settings |= {"stages": ((1, 2), (4, 4))}
+    stages, cost = costs_of((28, 28, 1), **settings), cost_of((28, 28, 1), **settings)
     coded = [stages[0], stages[2]]
-    total = costs.total_cost(stages)
-    assert total.rounds == 2
-    assert total.device_flops == sum(c.piece_flops for c in coded)
-    assert total.bytes_in == sum(c.bytes_in for c in coded)
-    assert total.bytes_out == sum(c.bytes_out for c in coded)
+    assert [trip.device_flops for trip in cost.rounds] == [c.piece_flops for c in coded]
+    assert cost.device_flops == sum(c.piece_flops for c in coded)
+    assert cost.bytes_in == sum(c.bytes_in for c in coded)
+    assert cost.bytes_out == sum(c.bytes_out for c in coded)
+    assert cost.client_flops == stages[1].flops + stages[3].flops
     of_code = sum(c.encode_flops + c.decode_flops for c in coded)
-    assert total.client_flops == of_code + stages[1].flops + stages[3].flops
+    assert cost.client_total == pytest.approx(of_code + cost.client_flops)
+    assert cost.whole_flops == sum(c.flops for c in stages) and cost.devices == 3
+    assert cost.whole[1:3] == (28 * 28, 4 * math.prod(stages[3].output_shape))
+    assert costs.Cost.from_json(json.loads(json.dumps(cost.to_json()))) == cost
+    whole = cost.on_every_device(5)
+    assert whole.device_flops == cost.whole_flops and whole.client_total == 0
+    with pytest.raises(ValueError, match="^costs: .'whole'. given, those of a run"):
+        costs.Cost.from_json({"whole": 1.0})
+
+
+def test_copies_of_pieces_are_sent_as_pixels():
+    """One byte each, where mixtures of pieces are real numbers of four."""
+    learned, copies = (
+        cost_of((28, 28, 1), code=code, baselines=())
+        for code in ("learned", "replication")
+    )
+    assert (learned.bytes_in, copies.bytes_in) == (4 * 20 * 28, 20 * 28)
+    assert learned.bytes_out == copies.bytes_out
+
+
+def test_a_group_shares_its_cost():
+    """Each of two images has half of a piece, and of the parity piece, for itself."""
+    cost = cost_of((28, 28, 1), split="group", code="addition", baselines=())
+    (trip,) = cost.rounds
+    assert trip.device_flops == cost.whole_flops / 2
+    assert trip.bytes_out == 4 * 10 / 2
+
+
+@pytest.mark.parametrize("k, factor", [(2, 4.7), (4, 3.6)])
+def test_coding_every_convolution_moves_more_bytes_than_one_learned_round(k, factor):
+    """In two rounds, and on LeNet-5."""
+    layers = cost_of(
+        (28, 28, 1), k=k, code="mds", stages=((1, 1), (3, 3)), baselines=()
+    )
+    learned = cost_of((28, 28, 1), k=k)
+    moved = lambda cost: cost.bytes_in + cost.bytes_out
+    assert moved(layers) / moved(learned) == pytest.approx(factor, abs=0.05)
+    assert (len(layers.rounds), len(learned.rounds)) == (2, 1)
 
 
 def test_costs_of_the_papers_codes():
@@ -104,7 +143,7 @@ def test_copies_cost_nothing(code):
 
 
 @pytest.mark.parametrize(
-    "code, queries, operations", [("mds", 1, 3), ("berrut", 3, 10)]
+    "code, queries, operations", [("mds", 1, 2), ("berrut", 3, 10)]
 )
 def test_matrices_cost_the_products_of_the_worst_pattern(code, queries, operations):
     """A lost share is a sum of 2 results; with Berrut, both of 3, if they arrive."""

@@ -18,13 +18,15 @@ from coded_jax.latency.planner import (
 )
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import Bernoulli, Constant, ShiftedExponential
-from coded_jax.latency.workloads import RoundTrip, Workload
+from coded_jax.latency.workloads import Workload
 from coded_jax.report import frontier
 from coded_jax.runs.reading import patterns_of
+from coded_jax.runs.run_costs import read_cost
 from tests.runs.test_experiment import ROOT
+from tests.units import cost, trip
 
 KEY = jax.random.key(0)
-ONE = (RoundTrip(0.5),)
+ONE = cost(trip(0.5))
 UNPLANNED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing
 
 
@@ -41,45 +43,27 @@ def accuracies(n, by_lost):
 
 def test_a_code_of_a_run():
     results = results_of("cheap_k4_r2")
-    candidate = candidate_of(results, whole_seconds=2.0)
-    work, whole = candidate.workload, 492320
+    candidate = candidate_of(results)
+    work = candidate.workload
     assert candidate.code == "systematic linear / mlp 128" and work.systematic
-    assert (work.quorum, work.k, work.r, work.client_seconds) == (ANY_K, 4, 2, 0)
-    (only,) = work.round_trips
-    assert only.work == pytest.approx(168656 / whole)
+    assert (work.quorum, work.k, work.r) == (ANY_K, 4, 2)
+    assert work.cost == read_cost(results, "code") and work.cost.client_flops == 0
+    (only,) = work.cost.rounds
     # A piece of 16x28 pixels, and a share of 1x4 positions of 16 channels.
-    assert only.payload == 4 * (16 * 28 + 4 * 16)
-    assert only.encode == pytest.approx(2 * 7168 / whole)
-    assert only.decode == pytest.approx(2 * 202574 / whole)
+    assert (only.bytes_in, only.bytes_out) == (4 * 16 * 28, 4 * 4 * 16)
     for pattern in results["patterns"]:
         place = sum(2**i for i in range(6) if i not in pattern["lost"])
         assert candidate.accuracy[place] == pattern["accuracy"]
 
 
-def test_measured_seconds_and_bfloat16():
-    results = results_of("cheap_k4_r2")
-    results["config"]["precision"] = "bfloat16"
-    (only,) = candidate_of(
-        results, 2.0, encode_seconds=0.25, decode_seconds=0.0
-    ).workload.round_trips
-    assert (only.encode, only.decode, only.payload) == (0.25, 0, 2 * (16 * 28 + 4 * 16))
-
-
 def test_a_code_of_layers():
     results = results_of("layers_k4_r2")
-    work = candidate_of(results, whole_seconds=1.0, encode_seconds=0.5).workload
-    costs = results["costs"]["code"]
-    assert (
-        len(work.round_trips) == 2
-        and work.client_seconds == costs["uncoded"] / costs["whole"]
-    )
-    sums = np.sum(work.round_trips, axis=0)
-    piece, decode = costs["piece"] / costs["whole"], costs["decode"] / costs["whole"]
-    assert sums[[0, 2, 3]] == pytest.approx([piece, 0.5, decode])
+    work = candidate_of(results).workload
+    assert len(work.cost.rounds) == 2 and work.cost.client_flops > 0
     stages = results["split"]["stages"]
-    for trip, stage in zip(work.round_trips, stages, strict=True):
-        sizes = math.prod(stage["piece_shape"]), math.prod(stage["share_shape"])
-        assert trip.payload == 4 * sum(sizes)
+    for sent, stage in zip(work.cost.rounds, stages, strict=True):
+        assert sent.bytes_in == 4 * math.prod(stage["piece_shape"])
+        assert sent.bytes_out == 4 * math.prod(stage["share_shape"])
 
 
 def test_rivals_of_a_run():
@@ -87,7 +71,7 @@ def test_rivals_of_a_run():
     candidates = {}
     for name in results["costs"]:
         if name not in UNPLANNED:
-            candidates[name] = candidate_of(results, 1.0, name=name)
+            candidates[name] = candidate_of(results, name)
     quorums = {
         name: candidate.workload.quorum.name for name, candidate in candidates.items()
     }
@@ -106,7 +90,7 @@ def test_rivals_of_a_run():
         by_lost = {tuple(p["lost"]): p["accuracy"] for p in patterns}
         if name != "uncoded":
             assert candidate.accuracy[0b10111] == by_lost[(3,)]
-    assert not candidate_of(results_of("paper_k2_r1"), 1.0).workload.systematic
+    assert not candidate_of(results_of("paper_k2_r1")).workload.systematic
 
 
 def changed(*places_and_value):
@@ -147,20 +131,19 @@ def changed(*places_and_value):
             {},
             "stage_losses: 'per_stage' given, held accepted",
         ),
-        (changed("k", 0), {"whole_seconds": 0}, "whole_seconds: 0 given, more than 0"),
     ],
 )
 def test_what_cannot_be_planned(results, arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        candidate_of(results, **{"whole_seconds": 1.0} | arguments)
+        candidate_of(results, **arguments)
 
 
 def test_a_plan_by_hand():
     """All devices need 1 s for everything, so that there is one latency for each."""
-    rounds = lambda work: (RoundTrip(work, 0.0, 0.0, 9.0),)
+    rounds = lambda work: cost(trip(work, 0.0, 0.0, 9.0))
     best, worse = accuracies(6, [0.9, 0.8, 0.7]), accuracies(6, [0.8, 0.8, 0.8])
     candidates = [
-        exact_candidate("late", Workload(ALL_DATA, 1, 0, (RoundTrip(0.75),)), 0.9),
+        exact_candidate("late", Workload(ALL_DATA, 1, 0, cost(trip(0.75))), 0.9),
         Candidate("worse", Workload(ANY_K, 4, 2, rounds(0.25)), worse),
         Candidate("more work", Workload(ANY_K, 4, 2, rounds(0.375)), best),
         Candidate("best", Workload(ANY_K, 4, 2, rounds(0.25)), best),
@@ -169,7 +152,7 @@ def test_a_plan_by_hand():
             "the same but for rounding", Workload(ALL_DATA, 5, 0, ONE), 0.9 - 1e-5
         ),
     ]
-    rows = rank(KEY, candidates, Machine(Constant(1.0)), 0.5, requests=100)
+    rows = rank(KEY, candidates, Machine(Constant(1.0), 1.0), 0.5, requests=100)
     fewer, better, more_work, more_devices, worse, late = rows
     assert fewer.code == "the same but for rounding" and fewer.n == 5
     assert better == ("best", 4, 2, 6, 1, 0.25, 0.25, 0.25, 0.25, 1, 0.9)
@@ -178,7 +161,7 @@ def test_a_plan_by_hand():
     assert (worse.code, worse.accuracy) == ("worse", pytest.approx(0.8))
     assert (late.code, late.answered, late.accuracy, late.p50) == ("late", 0, 0, 0.75)
     few = rank(
-        KEY, candidates, Machine(Constant(1.0)), 0.5, max_devices=5, requests=100
+        KEY, candidates, Machine(Constant(1.0), 1.0), 0.5, max_devices=5, requests=100
     )
     assert [row.code for row in few] == [fewer.code, "late"]
 
@@ -194,7 +177,11 @@ def test_a_plan_where_devices_fail():
         exact_candidate("whole", Workload(one_of_each(1, 6), 1, 5, ONE), 0.99),
     ]
     rows = rank(
-        KEY, candidates, Machine(Constant(1.0), failure=f), math.inf, requests=requests
+        KEY,
+        candidates,
+        Machine(Constant(1.0), 1.0, failure=f),
+        math.inf,
+        requests=requests,
     )
     by_code = {row.code: row for row in rows}
     expected = {
@@ -215,7 +202,7 @@ def test_a_plan_where_devices_fail():
 
 def test_a_target_that_changes_the_choice():
     """A code outlives a sleeping device; with time to wait for it, nothing is lost."""
-    machine = Machine(ShiftedExponential(0.1, 0.01), Bernoulli(0.1, 1.0))
+    machine = Machine(ShiftedExponential(0.1, 0.01), 1.0, Bernoulli(0.1, 1.0))
     candidates = [
         Candidate("coded", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9, 0.9, 0.9])),
         exact_candidate("uncoded", Workload(ALL_DATA, 4, 0, ONE), 0.99),
@@ -240,6 +227,6 @@ def test_a_target_that_changes_the_choice():
 def test_no_plan(arguments, message):
     untried = Candidate("any", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9]))
     defaults = {"candidates": [untried], "target_seconds": 1.0, "requests": 1000}
-    machine = Machine(ShiftedExponential(0.1, 0.1))
+    machine = Machine(ShiftedExponential(0.1, 0.1), 1.0)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         rank(key=KEY, machine=machine, **defaults | arguments)

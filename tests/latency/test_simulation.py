@@ -19,12 +19,13 @@ from coded_jax.latency.stragglers import (
     ShiftedExponential,
     order_statistic_mean,
 )
-from coded_jax.latency.workloads import RoundTrip, Workload
+from coded_jax.latency.workloads import Draws, Speeds, Workload, complete
+from tests.units import cost, trip
 
 KEY = jax.random.key(0)
 REQUESTS = 20_000
-ONE = (RoundTrip(0.5, 1000.0),)
-SLOW = Machine(ShiftedExponential(0.1, 0.1), Bernoulli(0.2, 0.3), 1e6, 0.1)
+ONE = cost(trip(0.5, 1000.0))
+SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, failure=0.1)
 
 
 def run(works, machine=SLOW, n=6, requests=REQUESTS, key=KEY):
@@ -48,9 +49,11 @@ def assert_same(a, b):
     [
         Workload(one_of_each(6, 6), 6, 0, ONE),
         Workload(ANY_K, 6, 0, ONE),
-        Workload(ANY_K, 6, 0, (RoundTrip(0.5, 1000.0, 0.0, 9.0),)),
+        Workload(ANY_K, 6, 0, cost(trip(0.5, 1000.0, 0.0, 9.0))),
     ],
-    ids=lambda workload: f"{workload.quorum.name} {workload.round_trips[0].decode}",
+    ids=lambda workload: (
+        f"{workload.quorum.name} {workload.cost.rounds[0].decode_flops}"
+    ),
 )
 def test_without_redundancy_all_are_the_same(workload):
     simulated = run({"uncoded": Workload(ALL_DATA, 6, 0, ONE), "other": workload})
@@ -90,8 +93,8 @@ def test_no_draw_depends_on_what_else_is_simulated():
 
 def test_draws_are_independent_of_one_another():
     exponential = ShiftedExponential(0.0, 1.0)
-    machine = Machine(exponential, exponential, failure=0.2)
-    draws = np.stack(simulation._draw(KEY, 2, REQUESTS, machine, True))
+    drawn = (exponential, exponential, 0.2)
+    draws = np.stack(simulation._draw(KEY, 2, REQUESTS, drawn, True))
     dead = np.isinf(draws[1])
     draws[1, dead] = 1.0
     rows = np.concatenate([*draws, dead])  # of 4 sets and of what failed, 2 rows each
@@ -102,7 +105,8 @@ def test_draws_are_independent_of_one_another():
 def test_more_failures_are_never_faster():
     work = {"coded": Workload(ANY_K, 4, 2, ONE)}
     few, many, all_dead = (
-        run(work, Machine(Pareto(0.1, 2.0), failure=f))["coded"] for f in (0.1, 0.3, 1)
+        run(work, Machine(Pareto(0.1, 2.0), 1.0, failure=f))["coded"]
+        for f in (0.1, 0.3, 1)
     )
     assert (few.seconds <= many.seconds).all()
     assert np.isfinite(few.seconds).sum() > np.isfinite(many.seconds).sum() > 0
@@ -110,16 +114,56 @@ def test_more_failures_are_never_faster():
 
 
 def test_a_constant_machine_by_hand():
-    machine = Machine(Constant(2.0), Constant(0.25), 1000.0)
-    rounds = (RoundTrip(0.5, 500.0, 0.125, 4.0), RoundTrip(0.25, 0.0, 0.125, 4.0))
+    machine = Machine(Constant(2.0), 1.0, Constant(0.25), 1000.0, 0.0625)
+    rounds = trip(0.5, 500.0, 0.125, 4.0), trip(0.25, 0.0, 0.125, 4.0)
     latencies = run(
-        {"coded": Workload(ANY_K, 4, 2, rounds, client_seconds=1.0)}, machine
+        {"coded": Workload(ANY_K, 4, 2, cost(*rounds, client=1.0))}, machine
     )["coded"]
     # All results arrive at once, so that nothing is decoded.
     assert (
-        latencies.seconds == 1 + 0.125 + (1 + 0.25 + 0.5) + 0.125 + (0.5 + 0.25)
+        latencies.seconds
+        == 1 + 0.125 + (1 + 0.25 + 0.5) + 0.125 + (0.5 + 0.25) + 2 * 0.0625
     ).all()
     assert (latencies.available == 2**6 - 1).all()
+
+
+def test_the_client_takes_its_time():
+    """Twice as slow a client adds as much again of what it computes, and no more."""
+    trips = trip(0.5, 0.0, 0.125, 4.0), trip(0.25, 0.0, 0.125, 4.0)
+    work = {"coded": Workload(ANY_K, 4, 2, cost(*trips, client=1.0), systematic=False)}
+    free, slow, slower = (
+        run(work, Machine(Constant(2.0), client))["coded"].seconds
+        for client in (0, 1, 2)
+    )
+    assert (free == 1.5).all() and (slow == 1.5 + 9.25).all()
+    assert (slower - slow == 9.25).all()
+
+
+@pytest.mark.parametrize("each_round", [False, True])
+def test_devices_that_are_drawn_in_each_round(each_round):
+    """Nine rounds, each of which needs all four devices that fail with 1 in 100."""
+    work = {"uncoded": Workload(ALL_DATA, 4, 0, cost(*[trip(0.1)] * 9))}
+    machine = Machine(
+        ShiftedExponential(0.0, 1.0), 1.0, failure=0.01, each_round=each_round
+    )
+    seconds = run(work, machine)["uncoded"].seconds
+    rounds = 9 if each_round else 1
+    assert_mean(np.isinf(seconds), 1 - 0.99 ** (4 * rounds))
+    # The mean is the same, and the deviation smaller where draws are many.
+    answered = seconds[np.isfinite(seconds)].astype(np.float64)
+    largest = order_statistic_mean(ShiftedExponential(0.0, 1.0), 4, 4)
+    assert_mean(answered, 0.9 * largest)
+    variance = sum(1 / i**2 for i in range(1, 5))  # of the largest of 4 exponentials
+    expected = 0.9 * math.sqrt(variance / rounds)
+    assert answered.std() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_set_that_counts_is_of_the_round_with_most_missing():
+    work = Workload(ANY_K, 2, 1, cost(trip(0.5), trip(0.5), trip(0.5)))
+    some, late = np.array([[0.0], [0.0], [9.0]]), np.array([[9.0], [0.0], [0.0]])
+    of_round = [Draws(*[jax.numpy.asarray(x, "float32")] * 4) for x in (some, late)]
+    completion = complete(work, Speeds(0.0), lambda i: of_round[i % 2])
+    assert completion.available.tolist() == [0b110]
 
 
 @pytest.mark.parametrize("k, r", [(4, 2), (2, 1), (1, 5)])
@@ -127,10 +171,12 @@ def test_mean_of_codes(k, r):
     """The first k of n results, of two rounds, lack a data piece in all but one of the
     `C(n, k)` cases."""
     compute = ShiftedExponential(0.2, 0.1)
-    rounds = (RoundTrip(0.5, 3e4, 0.01, 0.05), RoundTrip(0.25, 1e4, 0.02, 0.1))
-    work = Workload(ANY_K, k, r, rounds, client_seconds=0.1)
-    regenerating = Workload(ANY_K, k, r, rounds, systematic=False)
-    simulated = run({"a": work, "b": regenerating}, Machine(compute, bandwidth=1e6))
+    rounds = trip(0.5, 3e4, 0.01, 0.05), trip(0.25, 1e4, 0.02, 0.1)
+    work = Workload(ANY_K, k, r, cost(*rounds, client=0.1))
+    regenerating = Workload(ANY_K, k, r, cost(*rounds), systematic=False)
+    simulated = run(
+        {"a": work, "b": regenerating}, Machine(compute, 1.0, bandwidth=1e6)
+    )
     kth = order_statistic_mean(compute, k, k + r)
     wait = 0.03 + 0.75 * kth + 0.04
     missing = 1 - 1 / math.comb(k + r, k)
@@ -141,10 +187,10 @@ def test_mean_of_codes(k, r):
 def test_mean_of_what_has_no_code():
     compute = ShiftedExponential(0.2, 0.1)
     works = {
-        "uncoded": Workload(ALL_DATA, 6, 0, (RoundTrip(0.5),)),
-        "replication": Workload(one_of_each(2, 6), 2, 4, (RoundTrip(1.0),)),
+        "uncoded": Workload(ALL_DATA, 6, 0, cost(trip(0.5))),
+        "replication": Workload(one_of_each(2, 6), 2, 4, cost(trip(1.0))),
     }
-    simulated = run(works, Machine(compute))
+    simulated = run(works, Machine(compute, 1.0))
     expected = order_statistic_mean(compute, 6, 6) / 2
     assert_mean(simulated["uncoded"].seconds, expected)
     # The first of three is exponential with a third of the mean.
@@ -167,7 +213,7 @@ def test_mean_of_what_has_no_code():
     ids=["uncoded", "hedged", "replication", "coded"],
 )
 def test_share_that_is_lost(work, lost):
-    latencies = run({"any": work}, Machine(Constant(0.1), failure=0.3))["any"]
+    latencies = run({"any": work}, Machine(Constant(0.1), 1.0, failure=0.3))["any"]
     assert_mean(np.isinf(latencies.seconds), lost)
     if not work.hedged:
         for i in range(6):
@@ -251,8 +297,14 @@ def test_accuracy_within_by_hand():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Machine(Constant(1.0), failure=1.5), "failure: 1.5 given, 0..1 acc"),
-        (lambda: Machine(Constant(1.0), bandwidth=0.0), "bandwidth: 0.0 given, more"),
+        (
+            lambda: Machine(Constant(1.0), 1.0, failure=1.5),
+            "failure: 1.5 given, 0..1 acc",
+        ),
+        (
+            lambda: Machine(Constant(1.0), 1.0, bandwidth=0.0),
+            "bandwidth: 0.0 given, more",
+        ),
         (lambda: run({}, requests=0), "requests: 0 given, 1 or more accepted"),
         (lambda: run({}, n=0), "n: 0 given, 1 or more accepted"),
         (

@@ -12,17 +12,18 @@ from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each, suffices
 from coded_jax.latency import workloads
 from coded_jax.latency.simulation import Machine, simulate
 from coded_jax.latency.stragglers import Bernoulli, Pareto, ShiftedExponential
-from coded_jax.latency.workloads import RoundTrip, Workload
+from coded_jax.latency.workloads import Speeds, Workload
+from tests.units import cost, trip
 
-ONE = (RoundTrip(0.5, 1000.0),)
-SLOW = Machine(ShiftedExponential(0.1, 0.1), Bernoulli(0.2, 0.3), 1e6, 0.1)
+ONE = cost(trip(0.5, 1000.0))
+SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, failure=0.1)
 
 
 def one_request(workload, bandwidth, x, d, x_again, d_again):
     """The time and the results of one request, arrival by arrival."""
-    total, first = workload.client_seconds, None
-    for work, payload, encode, decode in workload.round_trips:
-        send = payload / bandwidth
+    total, first = workload.cost.client_flops, None
+    for work, payload, _, encode, decode in workload.cost.rounds:
+        send = payload / bandwidth + 0.125
         ends = [work * x[i] + d[i] + send for i in range(workload.n)]
         if workload.hedged:
             free = max(workload.hedge_after, min(ends))
@@ -40,27 +41,29 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
             workload.systematic and arrived >= set(range(workload.k))
         ):
             total += decode
-        first = arrived if first is None else first
+        data = lambda results: len(results & {*range(workload.k)})
+        if first is None or data(arrived) < data(first):
+            first = arrived
     return total, sum(2**i for i in first)
 
 
 @pytest.mark.parametrize(
     "workload",
     [
-        Workload(ALL_DATA, 5, 0, (RoundTrip(0.5, 64.0),), client_seconds=0.25),
-        Workload(ALL_DATA, 3, 0, (RoundTrip(0.5), RoundTrip(0.25, 32.0, 0.125))),
-        Workload(ALL_DATA, 5, 0, (RoundTrip(0.5, 64.0),), hedge_after=2.0),
-        Workload(ALL_DATA, 4, 0, (RoundTrip(0.5), RoundTrip(2.0)), hedge_after=0.0),
-        Workload(one_of_each(2, 5), 2, 3, (RoundTrip(1.0, 64.0),)),
-        Workload(one_of_each(3, 5), 3, 2, (RoundTrip(0.5), RoundTrip(0.25))),
-        Workload(one_of_each(1, 5), 1, 4, (RoundTrip(1.0),)),
-        Workload(ANY_K, 3, 2, (RoundTrip(0.5, 64.0, 0.5, 0.25),)),
-        Workload(ANY_K, 2, 1, (RoundTrip(0.5, 0.0, 0.5, 0.25),), systematic=False),
+        Workload(ALL_DATA, 5, 0, cost(trip(0.5, 64.0), client=0.25)),
+        Workload(ALL_DATA, 3, 0, cost(trip(0.5), trip(0.25, 32.0, 0.125))),
+        Workload(ALL_DATA, 5, 0, cost(trip(0.5, 64.0)), hedge_after=2.0),
+        Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=0.0),
+        Workload(one_of_each(2, 5), 2, 3, cost(trip(1.0, 64.0))),
+        Workload(one_of_each(3, 5), 3, 2, cost(trip(0.5), trip(0.25))),
+        Workload(one_of_each(1, 5), 1, 4, cost(trip(1.0))),
+        Workload(ANY_K, 3, 2, cost(trip(0.5, 64.0, 0.5, 0.25))),
+        Workload(ANY_K, 2, 1, cost(trip(0.5, 0.0, 0.5, 0.25)), systematic=False),
         Workload(
             ANY_K,
             4,
             1,
-            (RoundTrip(0.5, 8.0, 0.5, 1.0), RoundTrip(0.25, 16.0, 0.5, 2.0)),
+            cost(trip(0.5, 8.0, 0.5, 1.0), trip(0.25, 16.0, 0.5, 2.0)),
         ),
     ],
     ids=lambda w: f"{w.quorum.name}-{w.k}-{w.r}{'-hedged' * w.hedged}",
@@ -72,7 +75,7 @@ def test_every_strategy_request_by_request(workload):
     d, d_again = rng.choice([0, 0, 0, 0.5, 1], (2, 5, 200)).astype(np.float32)
     d[rng.random((5, 200)) < 0.2] = np.inf
     draws = workloads.Draws(*map(jnp.asarray, (x, d, x_again, d_again)))
-    completion = workloads.complete(workload, 64.0, draws)
+    completion = workloads.complete(workload, Speeds(1.0, 64.0, 0.125), lambda i: draws)
     one_by_one = zip(x.T, d.T, x_again.T, d_again.T, strict=True)
     expected = [one_request(workload, 64.0, *columns) for columns in one_by_one]
     np.testing.assert_array_equal(np.array(completion), np.array(expected).T)
@@ -81,13 +84,13 @@ def test_every_strategy_request_by_request(workload):
 
 def test_other_numbers_need_no_other_program():
     def programs(machine, trips, seconds):
-        workload = Workload(ANY_K, 4, 2, trips, client_seconds=seconds)
+        workload = Workload(ANY_K, 4, 2, cost(*trips, client=seconds))
         simulate(jax.random.key(0), 6, 100, machine, {"any": workload})
         return workloads._arrivals._cache_size(), workloads._wait._cache_size()
 
-    before = programs(SLOW, (RoundTrip(0.5), RoundTrip(0.2)), 0.0)
-    pareto_machine = Machine(Pareto(1.0, 1.0), Bernoulli(0.5, 0.5), 1e3, 0.2)
-    trips = (RoundTrip(0.7, 5.0, 1.0, 2.0), RoundTrip(0.1, 1.0), RoundTrip(0.3))
+    before = programs(SLOW, (trip(0.5), trip(0.2)), 0.0)
+    pareto_machine = Machine(Pareto(1.0, 1.0), 2.0, Bernoulli(0.5, 0.5), 1e3, 0.1, 0.2)
+    trips = (trip(0.7, 5.0, 1.0, 2.0), trip(0.1, 1.0), trip(0.3))
     assert programs(pareto_machine, trips, 3.0) == before
 
 
@@ -101,22 +104,25 @@ def test_other_numbers_need_no_other_program():
             lambda: Workload(one_of_each(2, 4), 2, 1, ONE),
             "quorum: Quorum(name='one_of_each', copies=(0, 1, 0, 1)) given, that of",
         ),
-        (lambda: Workload(ANY_K, 2, 1, ()), "round_trips: () given, one or more accep"),
         (
-            lambda: Workload(ANY_K, 2, 1, (RoundTrip(0.0),)),
-            "round_trips: RoundTrip(work=0.0",
+            lambda: Workload(ANY_K, 2, 1, cost()),
+            "cost: Cost(rounds=(), client_flops=0.0",
         ),
         (
-            lambda: Workload(ANY_K, 2, 1, (RoundTrip(1.0, -1.0),)),
-            "round_trips: RoundTrip(work=1.0",
+            lambda: Workload(ANY_K, 2, 1, cost(trip(0.0))),
+            "cost: Round(device_flops=0.0",
         ),
         (
-            lambda: Workload(ANY_K, 2, 1, (RoundTrip(math.nan),)),
-            "round_trips: RoundTrip(work=nan",
+            lambda: Workload(ANY_K, 2, 1, cost(trip(1.0, -1.0))),
+            "cost: Round(device_flops=1.0",
         ),
         (
-            lambda: Workload(one_of_each(2, 4), 2, 2, (RoundTrip(1.0, decode=1.0),)),
-            "decode: 1.0 given, 0 with one_of_each accepted",
+            lambda: Workload(ANY_K, 2, 1, cost(trip(math.nan))),
+            "cost: Round(device_flops=nan",
+        ),
+        (
+            lambda: Workload(one_of_each(2, 4), 2, 2, cost(trip(1.0, decode=1.0))),
+            "decode_flops: 1.0 given, 0 with one_of_each accepted",
         ),
         (lambda: Workload(ALL_DATA, 2, 0, ONE, -1.0), "hedge_after: -1.0 given"),
         (
@@ -124,8 +130,8 @@ def test_other_numbers_need_no_other_program():
             "hedge_after: 1.0 given, 0 or more with all_data",
         ),
         (
-            lambda: Workload(ANY_K, 2, 0, ONE, client_seconds=math.inf),
-            "client_seconds: inf given",
+            lambda: Workload(ANY_K, 2, 0, cost(trip(1.0), client=math.inf)),
+            "cost: Cost(rounds=(Round(device_flops=1.0",
         ),
     ],
 )

@@ -8,11 +8,12 @@ import pytest
 
 from coded_jax.report import frontier
 from coded_jax.report.frontier import Point
+from tests.units import cost, trip
 
 
 def point(code, work, accuracy, k=2, r=1):
     seeds = accuracy if isinstance(accuracy[0], list) else [accuracy]
-    return Point(code, k, r, (2, 1), (), 0.0, work, 0.0, 0.0, seeds, seeds)
+    return Point(code, k, r, (2, 1), (), cost(trip(work)), seeds, seeds)
 
 
 @pytest.mark.parametrize("f", [0.0, 0.1, 1.0])
@@ -20,6 +21,16 @@ def test_overall_accuracy_where_each_loss_costs_its_share(f):
     # The mean of l over n devices is n f.
     linear = [1 - l / 4 for l in range(5)]
     assert frontier.overall_accuracy(linear, 4, f) == pytest.approx(1 - f)
+
+
+def test_each_round_loses_results_of_its_own():
+    """An exact code of two rounds answers where neither has lost more than r."""
+    f, survives = 0.1, 0.9**3 + 3 * 0.1 * 0.9**2
+    accuracy = frontier.overall_accuracy([0.9, 0.9, 0.0, 0.0], 3, f, rounds=2)
+    assert accuracy == pytest.approx(0.9 * survives**2)
+    one = frontier.overall_accuracy([0.9, 0.8, 0.7], 3, f)
+    many = frontier.overall_accuracy([0.9, 0.8, 0.7], 3, f, rounds=1000)
+    assert many < 0.71 * survives < one
 
 
 def test_nothing_arrived_is_never_correct():
@@ -37,7 +48,7 @@ def test_what_was_not_tried_is_not_guessed():
 
 
 def test_the_whole_image_on_each_device():
-    whole = frontier.whole_image(3, 0.9)
+    whole = frontier.whole_image(point("any", 0.5, [0.9] * 3), 0.9)
     assert whole.work == 1 and whole.n == 3
     (accuracy,) = frontier.overall(whole, 0.1)
     assert accuracy == pytest.approx(0.9 * (1 - 0.1**3))
@@ -66,12 +77,13 @@ def test_points_of_a_run(finished):
     results = json.loads((finished / "results.json").read_text())
     code, zero_fill, no_parity = frontier.points(results)
     assert code.code == "systematic mlp 64 / mlp" and no_parity.code == "no_parity mlp"
-    assert zero_fill.encode == 0 and zero_fill.decode < 0.01
-    assert zero_fill.piece == code.piece < 1
+    assert zero_fill.parts["encode"] == 0 and zero_fill.parts["decode"] == 0
+    assert zero_fill.parts["piece"] == code.parts["piece"] < 1
     # 64 hidden values of two pieces of 560 pixels and one parity piece of as many make
     # 0.108 M products; all of `F_Conv` has 0.24 M.
-    assert 0.43 < code.encode < 0.46 and code.decode > no_parity.encode == 0
-    assert zero_fill.uncoded == 0 and zero_fill.stages == ()
+    assert 0.43 < code.parts["encode"] < 0.46
+    assert code.parts["decode"] > no_parity.parts["encode"] == 0
+    assert zero_fill.parts["uncoded"] == 0 and zero_fill.stages == ()
     assert code.accuracy == [
         [results["summary"][l]["mean"] for l in ("0", "1")],
     ]
@@ -126,7 +138,8 @@ def test_blocks_in_no_stage_are_work_of_every_code(finished):
     results["config"]["stages"] = [[1, 1], [3, 3]]
     results["split"]["stages"] = [{"blocks": [1, 1]}, {"blocks": [3, 3]}]
     for costs in results["costs"].values():
-        costs |= {"whole": 100.0, "piece": 30.0, "uncoded": 40.0}
+        costs |= {"whole": 100.0, "uncoded": 40.0}
+        costs["rounds"] = [{"device_flops": 10.0}, {"device_flops": 20.0}]
     zero_fill = frontier.points(results)[1]
-    assert zero_fill.stages == ((1, 1), (3, 3)) and zero_fill.encode == 0
-    assert zero_fill.work == pytest.approx(0.7 + zero_fill.decode)
+    assert zero_fill.stages == ((1, 1), (3, 3)) and zero_fill.rounds == 2
+    assert zero_fill.work == pytest.approx(0.7)
