@@ -21,6 +21,7 @@ from coded_jax.settings import (
 
 RECIPES = ("paper", "systematic")
 DECODER_CHANNELS = ("joint", "independent")
+PARITY_STARTS = ("base", "anew")
 MAX_WIDTH, MAX_DILATION, MAX_KERNEL = 2**16, 2**10, 31
 
 _DILATIONS = Accepted(
@@ -101,6 +102,13 @@ class LearnedConfig:
         "cosine",
         "initial sums of the pieces that are a systematic code's parity pieces",
         one_of(SUMS),
+    )
+
+    parity_start: str = setting(
+        "base",
+        "what the networks of parity models start from: the base model's weights, or "
+        "ones drawn anew",
+        one_of(PARITY_STARTS),
     )
 
     def __post_init__(self) -> None:

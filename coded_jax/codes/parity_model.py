@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 
@@ -10,40 +12,48 @@ from coded_jax.codes.linear import addition
 from coded_jax.types import Code, CodeShape, PyTree
 
 
-def parity_model(shape: CodeShape, variables: PyTree) -> Code:
+def parity_model(
+    shape: CodeShape, variables: PyTree, start: str = "base"
+) -> Code:
     """Builds parity models with the addition code (Kosaian, Rashmi, Venkataraman 2019).
 
     Parity j is `sum_i (i+1)^j piece_i`, and its worker's network is trained to make
     `sum_i (i+1)^j share_i` of it, so that any k results decode by subtraction. Training
     minimises the error of the decoded shares, as of every code here; where r is 1 that
     error is the parity share's, as in ParM. The network is the base model with weights
-    of its own, which start as the base model's (weight decay draws them back there);
-    statistics of batch norms stay as they are. With several coded stages, each one has
+    of its own, which start as the base model's (weight decay draws them back there)
+    or, as in ParM, are drawn anew; statistics of batch norms stay as they are. With several coded stages, each one has
     such networks of its own.
 
     Args:
       shape: the sizes.
       variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
+      start: `base` or `anew`.
 
     Returns:
-      A code with parameters `{"worker": ...}`: the weights of its r networks less the
-      frozen ones, with a leading axis `[r]`.
+      A code with parameters `{"worker": ...}`: the weights of its r networks, less the
+      frozen ones if they start there, with a leading axis `[r]`.
     """
     code = addition(shape)
 
     def init(key: jax.Array) -> PyTree:
-        return {
-            "worker": jax.tree_util.tree_map_with_path(
-                lambda path, x: jnp.zeros(
-                    (shape.r, *(x.shape if _own(path, x) else ()))
-                ),
-                variables,
-            )
-        }
+        def weights(path: tuple, x: jax.Array) -> jax.Array:
+            if not _own(path, x):
+                return jnp.zeros(shape.r)
+            if start == "base":
+                return jnp.zeros((shape.r, *x.shape))
+            name = jax.tree_util.keystr(path)
+            own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            keys = jax.random.split(own_key, shape.r)
+            return jax.vmap(lambda key: _drawn(key, name, x.shape))(keys)
+
+        return {"worker": jax.tree_util.tree_map_with_path(weights, variables)}
 
     def worker(params: PyTree, frozen: PyTree) -> PyTree:
         def add(path: tuple, x: jax.Array, more: jax.Array) -> jax.Array:
-            own = x[None] + more if _own(path, x) else x[None]
+            own = x[None]
+            if _own(path, x):
+                own = own + more if start == "base" else more
             return jnp.broadcast_to(own, (shape.r, *x.shape)).astype(x.dtype)
 
         return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
@@ -56,6 +66,16 @@ def _own(path: tuple, leaf: jax.Array) -> bool:
     return real and "batch_stats" not in jax.tree_util.keystr(path)
 
 
+def _drawn(key: jax.Array, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """Draws kernels as Flax does by default; biases are 0, and scales of norms 1."""
+    if len(shape) > 1:
+        return jax.nn.initializers.lecun_normal()(key, shape)
+    return jnp.full(shape, float("scale" in name))
+
+
 ENTRY = CodeEntry(
-    lambda shape, variables, config: parity_model(shape, variables), trained=True
+    lambda shape, variables, config: parity_model(
+        shape, variables, config.parity_start
+    ),
+    trained=True,
 )

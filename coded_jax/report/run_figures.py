@@ -12,6 +12,7 @@ import numpy as np
 from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import pattern_text, percent
 from coded_jax.report.run_tables import methods_of, worst_patterns
+from coded_jax.runs.reading import base_accuracy, evaluated_part
 from coded_jax.runs.workdir import METRICS
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def accuracy(results: dict[str, Any]) -> Figure:
         label = f"worst zero-fill {worst:.2f}"
         axes.axhline(worst, color="grey", linestyle=":", label=label)
     _base_line(axes, results)
-    axes.set(ylim=(max(0, lowest - 2), 100), ylabel="test accuracy, %")
+    axes.set(ylim=(max(0, lowest - 2), 100), ylabel=f"{evaluated_part(results)} accuracy, %")
     axes.tick_params(axis="x", rotation=90)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
@@ -106,14 +107,14 @@ def losses(results: dict[str, Any]) -> Figure:
         axes.set(title=f"{measure} over the patterns", xlabel="lost results")
         axes.set_xticks([int(l) for l in results["summary"]])
         axes.grid(alpha=0.3)
-    panels[0].set(ylabel="test accuracy, %")
+    panels[0].set(ylabel=f"{evaluated_part(results)} accuracy, %")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     return figure
 
 
 def _base_line(axes: Axes, results: dict[str, Any]) -> None:
-    base = 100 * results["base"]["test_accuracy"]
+    base = 100 * base_accuracy(results)
     axes.axhline(base, color="black", linestyle="--", label=f"base {base:.2f}")
 
 

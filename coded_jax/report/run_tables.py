@@ -16,7 +16,7 @@ from coded_jax.report.formatting import (
     stages_text,
 )
 from coded_jax.runs.config import Config
-from coded_jax.runs.reading import total_work, work_of
+from coded_jax.runs.reading import base_accuracy, total_work, work_of
 
 MOST_PATTERNS = 32
 MOST_LOST = 5
@@ -115,7 +115,7 @@ def verdict(results: dict[str, Any]) -> list[str]:
             f"{busiest} times the work of the whole image, {dearest}: here, compute "
             "the whole image on each device instead."
         ]
-    most, base = results["split"]["r"], results["base"]["test_accuracy"]
+    most, base = results["split"]["r"], base_accuracy(results)
     by_lost = results["summary"].items()
     accuracies = [row["worst"] for l, row in by_lost if 0 < int(l) <= most]
     if not accuracies:

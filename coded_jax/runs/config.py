@@ -28,6 +28,7 @@ from coded_jax.settings import (
 from coded_jax.training.config import MAX_EPOCHS, TrainConfig, require_patterns
 
 SCHEDULES = ("cosine", "constant")
+EVALUATED = ("test", "validation")
 OWN = "own"
 """Data set and base model that are given to `protect`, not looked up by name."""
 
@@ -121,6 +122,12 @@ class EvaluationConfig:
         "most results lost in the evaluation; r if not given",
         integers(0),
         INTEGER,
+    )
+    evaluated: str = setting(
+        "test",
+        "part of the data set that is evaluated; validation in searches, whose results "
+        "are no published ones",
+        one_of(EVALUATED),
     )
 
     def __post_init__(self) -> None:

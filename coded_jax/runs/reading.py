@@ -15,6 +15,16 @@ ROUNDING = 5e-4
 order."""
 
 
+def evaluated_part(results: dict[str, Any]) -> str:
+    """Returns the part of the data set that a run was evaluated on."""
+    return results["config"].get("evaluated", "test")
+
+
+def base_accuracy(results: dict[str, Any]) -> float:
+    """Returns the base model's accuracy on the part that was evaluated."""
+    return results["base"][f"{evaluated_part(results)}_accuracy"]
+
+
 def work_of(costs: dict[str, float]) -> dict[str, float]:
     """Returns the work of the busiest device, as fractions of the whole `F_Conv`.
 

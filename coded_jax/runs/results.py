@@ -59,8 +59,8 @@ def content(run: Finished) -> dict[str, Any]:
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "fingerprints": run.experiment.fingerprints,
         "base": {
-            "test_accuracy": run.evaluated.base_accuracy,
             "validation_accuracy": run.trained.base.score,
+            f"{config.evaluated}_accuracy": run.evaluated.base_accuracy,
         },
         "code": {
             "validation_accuracy": [seed.score for seed in run.trained.codes["code"]]

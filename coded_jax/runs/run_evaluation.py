@@ -15,7 +15,7 @@ from coded_jax.training.loop import Interrupted
 
 
 class Evaluated(NamedTuple):
-    """Measurements on the test split.
+    """Measurements on the test split or, of a search, on the validation part.
 
     Attributes:
       base_accuracy: of the base model.
@@ -38,8 +38,10 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
     config, frozen = experiment.config, trained.base.params
     patterns = erasures.patterns_up_to(config.n, config.most_tried)
     mesh, examples = experiment.pipeline.mesh, experiment.examples
-    test = tasks.device_arrays(mesh, examples.test)
     validation = tasks.device_arrays(mesh, examples.validation)
+    measured = validation
+    if config.evaluated == "test":
+        measured = tasks.device_arrays(mesh, examples.test)
     bar = add_row(progress, "evaluation", sum(map(len, trained.codes.values())))
     outcomes: dict[str, list[list[PatternAccuracy]]] = {
         name: [] for name in trained.codes
@@ -53,7 +55,7 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
                 frozen,
                 fitted.params,
                 validation,
-                test,
+                measured,
                 patterns,
                 config.stage_losses,
             )
@@ -63,5 +65,5 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
             if processes.any_process(run.stop()):
                 raise Interrupted("stopped in the evaluation, all training is saved")
         confidences[name] = confidence.mean_over_seeds(studies)
-    accuracy = pattern_accuracy.base_accuracy(experiment.pipeline, frozen, test)
+    accuracy = pattern_accuracy.base_accuracy(experiment.pipeline, frozen, measured)
     return Evaluated(accuracy, outcomes, confidences)

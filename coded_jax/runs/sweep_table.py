@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coded_jax.runs import provenance, workdir
-from coded_jax.runs.reading import total_work
+from coded_jax.runs.reading import base_accuracy, total_work
 from coded_jax.runs.sources import merged
 from coded_jax.runs.sweeps import CellResult, Sweep
 
@@ -55,7 +55,7 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
         shared = {
             "cell": cell.name,
             "method": flags["code"] if code == "code" else code,
-            "base_accuracy": results["base"]["test_accuracy"],
+            "base_accuracy": base_accuracy(results),
             "work": round(total_work(cost), 4),
             "train_seconds": round(spent, 1),
         }

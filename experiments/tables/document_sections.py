@@ -32,7 +32,7 @@ from tables import (
     stored,
     sweep_report,
 )
-from tables.finished_runs import read_results
+from tables.finished_runs import read_published
 
 ABLATION = "ablation_"
 PLAN = (
@@ -50,7 +50,7 @@ def quickstart_section() -> str:
     """Returns the output of the quick start's run."""
     console = Console(file=io.StringIO(), width=80)
     console.print(
-        run_tables.tables(read_results(stored.RESULTS / "quickstart")), highlight=False
+        run_tables.tables(read_published(stored.RESULTS / "quickstart")), highlight=False
     )
     return text_block(console.file.getvalue())  # type: ignore
 

@@ -10,7 +10,7 @@ from typing import Any
 from coded_jax.report.formatting import measure_text, percent
 from coded_jax.runs.workdir import write_atomically
 from tables import result_tables, stored
-from tables.finished_runs import read_results
+from tables.finished_runs import read_published
 
 HEADING = "# Expect (of stored results, written by experiments/renew.py):"
 BEGIN = "#   "
@@ -27,7 +27,7 @@ def stored_runs() -> dict[str, dict[str, Any]]:
         for path in (x for folder in folders for x in sorted(folder.glob("*.json"))):
             name = table if table == "quickstart" else path.stem
             name += " (history)" * stored.is_history(path.parent)
-            runs[name] = read_results(path)
+            runs[name] = read_published(path)
     return runs
 
 

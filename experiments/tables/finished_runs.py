@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from coded_jax.runs.reading import evaluated_part
 from coded_jax.runs.workdir import FLAGS, RESULTS
 
 
@@ -55,6 +56,26 @@ def read_current(path: Path) -> dict[str, Any]:
     return results
 
 
+def require_published(results: dict[str, Any], path: Path) -> None:
+    """Raises ValueError if a run was evaluated for a search, on the validation part."""
+    if (part := evaluated_part(results)) != "test":
+        raise ValueError(
+            f"runs: {str(path)!r} given, evaluated on the {part} part for a search; "
+            "runs with --evaluated=test accepted"
+        )
+
+
+def read_published(path: Path) -> dict[str, Any]:
+    """Returns the content of a `results.json` that may stand in a published table.
+
+    Raises:
+      ValueError: see `read_results` and `require_published`.
+    """
+    results = read_results(path)
+    require_published(results, path)
+    return results
+
+
 def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
     """Returns the content of each `results.json`, of runs with one base model.
 
@@ -62,10 +83,12 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
       arguments: workdirs of finished runs, or copies of that file.
 
     Raises:
-      ValueError: a file is missing, or two runs differ in their base model, or in how
+      ValueError: a file is missing or of a search, or two runs differ in their base model, or in how
         they make pieces.
     """
     runs = [read_current(Path(argument)) for argument in arguments]
+    for argument, results in zip(arguments, runs, strict=True):
+        require_published(results, Path(argument))
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
     bases = {

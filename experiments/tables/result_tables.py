@@ -16,7 +16,7 @@ from coded_jax.report.run_tables import methods_of
 from coded_jax.runs.reading import total_work
 from coded_jax.runs.run_costs import read_cost
 from tables import markdown, stored, targets
-from tables.finished_runs import read_results
+from tables.finished_runs import read_published
 
 RESULTS_COLUMNS = (
     "k, r, l",
@@ -236,7 +236,7 @@ def work_text(results: dict[str, Any]) -> str:
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """Returns the content of each file of a folder by its name, in order of rows."""
-    runs = {path.stem: read_results(path) for path in folder.glob("*.json")}
+    runs = {path.stem: read_published(path) for path in folder.glob("*.json")}
     return dict(sorted(runs.items(), key=lambda item: order(item[1])))
 
 

@@ -17,7 +17,7 @@ from coded_jax.report.formatting import (
     size_text,
 )
 from coded_jax.runs.load import load
-from coded_jax.runs.reading import code_title
+from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
 from coded_jax.runs.workdir import METRICS
 from tables.finished_runs import read_current
 from tables.frontier_tables import Table, optional_percent
@@ -106,12 +106,12 @@ def worst_pattern(results: dict[str, Any]) -> list[int]:
 
 def facts(results: dict[str, Any]) -> list[list[str]]:
     """Returns settings, machine and times of the run, a row each."""
-    base, config, split = results["base"], results["config"], results["split"]
+    config, split = results["config"], results["split"]
     seconds = results["timing"]["seconds"]
     times = ", ".join(f"{phase} {value:.0f} s" for phase, value in seconds.items())
     rows = {
-        "base model": f"{config['base_model']}, **{percent(base['test_accuracy'])} %** "
-        f"on the test split of {results['dataset']}",
+        "base model": f"{config['base_model']}, **{percent(base_accuracy(results))} %** "
+        f"on the {evaluated_part(results)} split of {results['dataset']}",
         "code": code_title(config),
         "split": f"k={split['k']}, r={split['r']}, {size_text(split['grid'])} pieces",
         "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",
@@ -131,7 +131,7 @@ def by_lost(results: dict[str, Any]) -> Table:
     columns = list(
         itertools.product(results["summary"], run_tables.measures_of(results))
     )
-    base = percent(results["base"]["test_accuracy"])
+    base = percent(base_accuracy(results))
     rows = [
         [name, base, *(run_tables.cell(summary, *column) for column in columns)]
         for name, summary in run_tables.methods_of(results).items()

@@ -73,10 +73,12 @@ def setup(sweep: Sweep) -> str:
         return f"No cell has finished: {command}"
     seeds = ", ".join(sorted({row["seed"] for row in rows}))
     trials = len({row["trial"] for row in rows})
+    parts = {row.get("evaluated") or "test" for row in rows}
+    scored = ", on the validation part" if parts == {"validation"} else ""
     return (
         f"{stored.origin_text([sweep.content])} Seed {seeds}, {trials} "
         f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
-        f"of training and evaluation: {command}"
+        f"of training and evaluation{scored}: {command}"
     )
 
 
@@ -107,7 +109,7 @@ def figure(sweep: Sweep) -> Figure:
     axes.tick_params(axis="x", rotation=90)
     axes.set_xlim(-0.7, len(cells) - 0.3)
     varied = ", ".join(sweep_tables.varied(sweep.content))
-    axes.set(xlabel=varied, ylabel="test accuracy, %")
+    axes.set(xlabel=varied, ylabel="accuracy, %")
     axes.grid(alpha=0.3)
     drawn.legend(loc="outside right upper")
     return drawn

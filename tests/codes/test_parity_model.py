@@ -51,6 +51,23 @@ def test_a_parity_model_learns_and_leaves_the_base_model_alone(lenet):
     assert value(step, variables)[0] < before
 
 
+def test_a_parity_model_may_be_drawn_anew(lenet):
+    base, variables = lenet
+    pipe = pipeline_of(base, code="parity_model", k=2, r=2, parity_start="anew")
+    (params,) = jax.jit(pipe.init)(jax.random.key(0))
+    code = pipe.stages[0].code
+    first, second = (
+        jax.tree.map(lambda x: x[j], code.parity_worker(params, variables))
+        for j in (0, 1)
+    )
+    kernel = lambda tree: tree["f_conv"]["params"]["Conv_0"]["kernel"]
+    assert kernel(first).std() > 0 and not np.allclose(kernel(first), kernel(second))
+    assert not np.allclose(kernel(first), kernel(variables), atol=1e-2)
+    zeros = jax.tree.map(np.zeros_like, variables)  # nothing of the base model is left
+    again = jax.tree.map(lambda x: x[0], code.parity_worker(params, zeros))
+    np.testing.assert_array_equal(kernel(first), kernel(again))
+
+
 def test_a_parity_model_keeps_statistics_and_integers():
     variables = {
         "params": {"kernel": np.ones((2, 3), "f")},

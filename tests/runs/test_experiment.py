@@ -16,6 +16,7 @@ import jax.export
 import numpy as np
 import pytest
 from rich.console import Console
+from tables import finished_runs
 
 import coded_jax
 from coded_jax import data
@@ -421,3 +422,24 @@ def test_bad_flags(start, tmp_path, arguments, message):
     output = done.stdout + done.stderr
     assert re.search(message, output) and "Traceback" not in output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_search_never_scores_on_the_test_split(tmp_path):
+    dataset = data.load("mnist_5k")
+    wrong = dataclasses.replace(
+        dataset.test, labels=(dataset.test.labels + 1) % dataset.classes
+    )
+    config = dataclasses.replace(SMALL, epochs=0.1, evaluated="validation")
+    prepared = prepare(
+        config,
+        Places(tmp_path, devices=1),
+        dataset=dataclasses.replace(dataset, test=wrong),
+    )
+    results = experiment.run(prepared, console=Console(quiet=True))
+    base = results["base"]
+    assert base.keys() == {"validation_accuracy"} and base["validation_accuracy"] > 0.5
+    assert results["summary"]["0"]["mean"] == pytest.approx(base["validation_accuracy"])
+    with pytest.raises(ValueError, match="evaluated on the validation part"):
+        finished_runs.read_runs([str(tmp_path)])
+    with pytest.raises(ValueError, match="evaluated on the validation part"):
+        finished_runs.read_published(tmp_path)
