@@ -12,9 +12,7 @@ from coded_jax.codes.linear import addition
 from coded_jax.types import Code, CodeShape, PyTree
 
 
-def parity_model(
-    shape: CodeShape, variables: PyTree, start: str = "base"
-) -> Code:
+def parity_model(shape: CodeShape, variables: PyTree, start: str = "base") -> Code:
     """Builds parity models with the addition code (Kosaian, Rashmi, Venkataraman 2019).
 
     Parity j is `sum_i (i+1)^j piece_i`, and its worker's network is trained to make
@@ -22,8 +20,8 @@ def parity_model(
     minimises the error of the decoded shares, as of every code here; where r is 1 that
     error is the parity share's, as in ParM. The network is the base model with weights
     of its own, which start as the base model's (weight decay draws them back there)
-    or, as in ParM, are drawn anew; statistics of batch norms stay as they are. With several coded stages, each one has
-    such networks of its own.
+    or, as in ParM, are drawn anew; statistics of batch norms stay as they are. With
+    several coded stages, each one has such networks of its own.
 
     Args:
       shape: the sizes.

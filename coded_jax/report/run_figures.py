@@ -83,7 +83,9 @@ def accuracy(results: dict[str, Any]) -> Figure:
         label = f"worst zero-fill {worst:.2f}"
         axes.axhline(worst, color="grey", linestyle=":", label=label)
     _base_line(axes, results)
-    axes.set(ylim=(max(0, lowest - 2), 100), ylabel=f"{evaluated_part(results)} accuracy, %")
+    axes.set(
+        ylim=(max(0, lowest - 2), 100), ylabel=f"{evaluated_part(results)} accuracy, %"
+    )
     axes.tick_params(axis="x", rotation=90)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure

@@ -172,7 +172,7 @@ def _summary_table(results: dict[str, Any]) -> Table:
     for column in [*(f"{l} lost" for l in lost_counts), *["work"] * bool(work)]:
         table.add_column(column, justify="right")
     if work:
-        exact, n = percent(results["base"]["test_accuracy"]), _devices(results)
+        exact, n = percent(base_accuracy(results)), _devices(results)
         cells = (exact if int(l) < n else "-" for l in lost_counts)
         table.add_row(WHOLE, "any", *cells, "1.00")
     measures = measures_of(results)

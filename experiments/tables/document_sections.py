@@ -50,7 +50,8 @@ def quickstart_section() -> str:
     """Returns the output of the quick start's run."""
     console = Console(file=io.StringIO(), width=80)
     console.print(
-        run_tables.tables(read_published(stored.RESULTS / "quickstart")), highlight=False
+        run_tables.tables(read_published(stored.RESULTS / "quickstart")),
+        highlight=False,
     )
     return text_block(console.file.getvalue())  # type: ignore
 

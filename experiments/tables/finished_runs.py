@@ -83,8 +83,8 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
       arguments: workdirs of finished runs, or copies of that file.
 
     Raises:
-      ValueError: a file is missing or of a search, or two runs differ in their base model, or in how
-        they make pieces.
+      ValueError: a file is missing or of a search, or two runs differ in their base
+        model, or in how they make pieces.
     """
     runs = [read_current(Path(argument)) for argument in arguments]
     for argument, results in zip(arguments, runs, strict=True):

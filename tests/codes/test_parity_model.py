@@ -1,5 +1,7 @@
 """Parity models: what they start as, and what they learn."""
 
+import operator
+
 import jax
 import numpy as np
 
@@ -56,10 +58,8 @@ def test_a_parity_model_may_be_drawn_anew(lenet):
     pipe = pipeline_of(base, code="parity_model", k=2, r=2, parity_start="anew")
     (params,) = jax.jit(pipe.init)(jax.random.key(0))
     code = pipe.stages[0].code
-    first, second = (
-        jax.tree.map(lambda x: x[j], code.parity_worker(params, variables))
-        for j in (0, 1)
-    )
+    weights = code.parity_worker(params, variables)
+    first, second = (jax.tree.map(operator.itemgetter(j), weights) for j in (0, 1))
     kernel = lambda tree: tree["f_conv"]["params"]["Conv_0"]["kernel"]
     assert kernel(first).std() > 0 and not np.allclose(kernel(first), kernel(second))
     assert not np.allclose(kernel(first), kernel(variables), atol=1e-2)
