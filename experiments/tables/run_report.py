@@ -110,7 +110,8 @@ def facts(results: dict[str, Any]) -> list[list[str]]:
     seconds = results["timing"]["seconds"]
     times = ", ".join(f"{phase} {value:.0f} s" for phase, value in seconds.items())
     rows = {
-        "base model": f"{config['base_model']}, **{percent(base_accuracy(results))} %** "
+        "base model": f"{config['base_model']}, "
+        f"**{percent(base_accuracy(results))} %** "
         f"on the {evaluated_part(results)} split of {results['dataset']}",
         "code": code_title(config),
         "split": f"k={split['k']}, r={split['r']}, {size_text(split['grid'])} pieces",
