@@ -69,7 +69,7 @@ class Machine:
 
 
 Drawn = tuple[Distribution, Distribution | None, float]
-"""What programs of draws are compiled for: compute, delay and failure of a machine."""
+"""Compute, delay and failure of a machine."""
 
 
 class Latencies(NamedTuple):
@@ -109,10 +109,11 @@ def simulate(
     require("n", n, n >= most, f"{most} or more")
     chunks = -(-requests // CHUNK)
     size = -(-requests // chunks)
-    hedged = any(workload.hedged for workload in workloads.values())
+    hedged = [len(w.cost.rounds) for w in workloads.values() if w.hedged]
+    twice = max(hedged, default=0)
     parts: dict[str, list[Completion]] = {name: [] for name in workloads}
     for chunk in range(chunks):
-        draws_of = _draws(jax.random.fold_in(key, chunk), n, size, machine, hedged)
+        draws_of = _draws(jax.random.fold_in(key, chunk), n, size, machine, twice)
         for name, workload in workloads.items():
             parts[name].append(complete(workload, machine.speeds, draws_of))
     together = lambda chunks: np.concatenate(chunks)[:requests]
@@ -123,22 +124,26 @@ def simulate(
 
 
 def _draws(
-    key: jax.Array, n: int, size: int, machine: Machine, hedged: bool
+    key: jax.Array, n: int, size: int, machine: Machine, twice: int
 ) -> Callable[[int], Draws]:
-    """Returns the draws of each round, made when they are first asked for."""
-    drawn = (machine.compute, machine.delay, machine.failure)
+    """Returns the draws of each round, made when they are first asked for; of the first
+    `twice` rounds with those of pieces that are sent once more."""
+    drawn = (machine.compute, machine.delay, float(machine.failure))
+    fails = machine.failure > 0
 
     @functools.cache
     def of_round(i: int) -> Draws:
         # The first is that of machines whose devices are drawn once.
         own = jax.random.fold_in(key, i) if i else key
-        return _draw(own, n, size, drawn, hedged)
+        return _draw(own, n, size, drawn, fails, i < twice)
 
     return of_round if machine.each_round else lambda i: of_round(0)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "size", "drawn", "hedged"))
-def _draw(key: jax.Array, n: int, size: int, drawn: Drawn, hedged: bool) -> Draws:
+@functools.partial(jax.jit, static_argnames=("n", "size", "fails", "hedged"))
+def _draw(
+    key: jax.Array, n: int, size: int, drawn: Drawn, fails: bool, hedged: bool
+) -> Draws:
     compute, late, failure = drawn
     # Each set has a key of its own, so that no draw depends on which others are made.
     keys, nothing = jax.random.split(key, 5), jnp.zeros((n, 1))
@@ -147,8 +152,8 @@ def _draw(key: jax.Array, n: int, size: int, drawn: Drawn, hedged: bool) -> Draw
         return distribution.sample(key, (n, size)) if distribution else nothing
 
     delay = sample(keys[1], late)
-    if failure:
-        dead = jax.random.bernoulli(keys[2], float(failure), (n, size))
+    if fails:
+        dead = jax.random.bernoulli(keys[2], failure, (n, size))
         delay = jnp.where(dead, jnp.inf, delay)
     # Whoever computes a piece once more has already answered, so it is not dead.
     again = (compute, late) if hedged else (None, None)

@@ -20,7 +20,8 @@ from coded_jax.checks import require
 
 
 class Distribution(Protocol):
-    """A distribution of latencies; hashable, since compiled programs are kept by it."""
+    """A distribution of latencies; a pytree of its parameters, so that a program is
+    compiled for its kind, and serves all its parameters."""
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Draws independently, float32 `shape`, in seconds."""
@@ -29,6 +30,25 @@ class Distribution(Protocol):
     def order_mean(self, k: int, n: int) -> float:
         """Returns `order_statistic_mean`, which checks its arguments."""
         ...
+
+
+def pytree(kind: type) -> type:
+    """Registers a dataclass as a pytree whose leaves are its fields."""
+    names = [field.name for field in dataclasses.fields(kind)]
+
+    def unflatten(_: None, values: Sequence[Any]) -> Any:
+        # Without the checks: in a program the values are not known.
+        made = object.__new__(kind)
+        for name, value in zip(names, values, strict=True):
+            object.__setattr__(made, name, value)
+        return made
+
+    def flatten(instance: Any) -> tuple[tuple, None]:
+        values = (getattr(instance, name) for name in names)
+        return tuple(np.asarray(value, np.float32) for value in values), None
+
+    jax.tree_util.register_pytree_node(kind, flatten, unflatten)
+    return kind
 
 
 def order_statistic_mean(distribution: Distribution, k: int, n: int) -> float:
@@ -42,6 +62,7 @@ def order_statistic_mean(distribution: Distribution, k: int, n: int) -> float:
     return distribution.order_mean(k, n)
 
 
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Constant:
     """A latency that is always `seconds`."""
@@ -58,6 +79,7 @@ class Constant:
         return self.seconds
 
 
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ShiftedExponential:
     """A `shift` plus an exponential time of that `mean` (Lee et al. 2018)."""
@@ -78,6 +100,7 @@ class ShiftedExponential:
         return self.shift + self.mean * sum(1 / i for i in range(n - k + 1, n + 1))
 
 
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Pareto:
     """A heavy tail, `P(X > x) = (scale / x)^shape` for `x >= scale`; without a mean if
@@ -109,6 +132,7 @@ class Pareto:
         return self.scale * math.exp(logarithm)
 
 
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LogNormal:
     """A latency whose logarithm is normal: mean `log(median)`, deviation `sigma`."""
@@ -136,6 +160,7 @@ class LogNormal:
         return float(self.median * step * density.sum())
 
 
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Bernoulli:
     """A sleep or a pause: `seconds` with that `probability`, else nothing."""
@@ -148,7 +173,7 @@ class Bernoulli:
         require("seconds", self.seconds, 0 <= self.seconds < math.inf, "0 or more")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        drawn = jax.random.bernoulli(key, float(self.probability), shape)
+        drawn = jax.random.bernoulli(key, jnp.float32(self.probability), shape)
         return jnp.where(drawn, jnp.float32(self.seconds), 0)
 
     def order_mean(self, k: int, n: int) -> float:
@@ -156,6 +181,7 @@ class Bernoulli:
         return self.seconds * (1 - float(_at_least(k, n, 1 - self.probability)))
 
 
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Trace:
     """Measured latencies in seconds, drawn with replacement."""
@@ -188,8 +214,8 @@ class Trace:
         return cls(tuple(_number(text) for text in texts if text))
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        places = jax.random.randint(key, shape, 0, len(self.values))
-        return jnp.asarray(np.array(self.values, np.float32))[places]
+        values = jnp.asarray(self.values, jnp.float32)
+        return values[jax.random.randint(key, shape, 0, len(values))]
 
     def order_mean(self, k: int, n: int) -> float:
         """Returns `sum_v v P(the k-th smallest is v)`: it is at most v if k or more of

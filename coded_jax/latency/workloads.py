@@ -28,7 +28,7 @@ class Workload:
       k, r: data pieces, and pieces that are sent beside them.
       cost: its record; `decode_flops` count in a round where a data piece has not
         arrived.
-      hedge_after: seconds from sending, in every round, after which a missing
+      hedge_after: seconds from sending, of all rounds or of each, after which a missing
         piece is sent once more, with new draws, to the device that was or will be the
         first to finish. That device may compute several at a time, which is the best
         that can be hoped for. Infinite where requests are not hedged.
@@ -42,7 +42,7 @@ class Workload:
     k: int
     r: int
     cost: Cost
-    hedge_after: float = math.inf
+    hedge_after: float | tuple[float, ...] = math.inf
     systematic: bool = True
 
     def __post_init__(self) -> None:
@@ -63,10 +63,12 @@ class Workload:
             fits = self.coded or trip.decode_flops == 0
             require("decode_flops", trip.decode_flops, fits, f"0 with {name}")
         fits = self.hedge_after == math.inf or (
-            name == ALL_DATA.name and self.hedge_after >= 0
+            name == ALL_DATA.name and min(self.hedges) >= 0
         )
         accepted = "0 or more with all_data, inf with the others,"
         require("hedge_after", self.hedge_after, fits, accepted)
+        fits = len(self.hedges) == len(self.cost.rounds)
+        require("hedge_after", self.hedge_after, fits, "as many as rounds, or one,")
 
     @property
     def n(self) -> int:
@@ -81,7 +83,14 @@ class Workload:
     @property
     def hedged(self) -> bool:
         """Says whether missing pieces are sent once more."""
-        return self.hedge_after < math.inf
+        return self.hedge_after != math.inf
+
+    @property
+    def hedges(self) -> tuple[float, ...]:
+        """Seconds of `hedge_after` in each round."""
+        if isinstance(self.hedge_after, tuple):
+            return self.hedge_after
+        return (self.hedge_after,) * len(self.cost.rounds)
 
 
 class Draws(NamedTuple):
@@ -128,13 +137,14 @@ def complete(
       machine: the speeds.
       draws_of: number of a round, from 0 -> draws of the devices in it.
     """
-    cost, after = workload.cost, workload.hedge_after if workload.hedged else None
+    cost = workload.cost
     rule = _Rule(workload.quorum, workload.k, workload.systematic)
     by_client = machine.client / cost.whole_flops
     total, available = jnp.float32(cost.client_flops * by_client), None
     for i, trip in enumerate(cost.rounds):
         send = (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
         work = trip.device_flops / cost.whole_flops
+        after = workload.hedges[i] if workload.hedged else None
         times = _arrivals(workload.n, draws_of(i), work, send, after)
         client = (trip.encode_flops * by_client, trip.decode_flops * by_client)
         total, arrived = _wait(rule, times, total, *client)

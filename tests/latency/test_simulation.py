@@ -94,12 +94,23 @@ def test_no_draw_depends_on_what_else_is_simulated():
 def test_draws_are_independent_of_one_another():
     exponential = ShiftedExponential(0.0, 1.0)
     drawn = (exponential, exponential, 0.2)
-    draws = np.stack(simulation._draw(KEY, 2, REQUESTS, drawn, True))
+    draws = np.stack(simulation._draw(KEY, 2, REQUESTS, drawn, True, True))
     dead = np.isinf(draws[1])
     draws[1, dead] = 1.0
     rows = np.concatenate([*draws, dead])  # of 4 sets and of what failed, 2 rows each
     correlation = np.corrcoef(rows) - np.eye(10)
     assert abs(correlation).max() < 4 / math.sqrt(REQUESTS)
+
+
+def test_one_program_draws_for_all_parameters_of_a_distribution():
+    def run(machine):
+        simulate(KEY, 2, 8, machine, {"one": Workload(ALL_DATA, 2, 0, cost(trip(0.5)))})
+
+    run(Machine(ShiftedExponential(0.1, 0.2), 1.0, Pareto(0.1, 3.0), failure=0.1))
+    programs = simulation._draw._cache_size()
+    run(Machine(ShiftedExponential(0.3, 0.5), 1.0, Pareto(0.2, 4.0), failure=0.2))
+    run(Machine(ShiftedExponential(1, 2), 0.0, Pareto(1, 4), failure=1))
+    assert simulation._draw._cache_size() == programs
 
 
 def test_more_failures_are_never_faster():

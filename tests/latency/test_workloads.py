@@ -22,13 +22,14 @@ SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, fail
 def one_request(workload, bandwidth, x, d, x_again, d_again):
     """The time and the results of one request, arrival by arrival."""
     total, first = workload.cost.client_flops, None
-    for work, payload, _, encode, decode in workload.cost.rounds:
+    trips = zip(workload.cost.rounds, workload.hedges, strict=True)
+    for (work, payload, _, encode, decode), hedge in trips:
         send = payload / bandwidth + 0.125
         ends = [work * x[i] + d[i] + send for i in range(workload.n)]
         if workload.hedged:
-            free = max(workload.hedge_after, min(ends))
+            free = max(hedge, min(ends))
             for i in range(workload.n):
-                if ends[i] > workload.hedge_after:
+                if ends[i] > hedge:
                     again = work * x_again[i] + d_again[i] + send
                     ends[i] = min(ends[i], free + again)
         arrived, now = set(), math.inf
@@ -54,6 +55,7 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
         Workload(ALL_DATA, 3, 0, cost(trip(0.5), trip(0.25, 32.0, 0.125))),
         Workload(ALL_DATA, 5, 0, cost(trip(0.5, 64.0)), hedge_after=2.0),
         Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=0.0),
+        Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=(1.0, 4.0)),
         Workload(one_of_each(2, 5), 2, 3, cost(trip(1.0, 64.0))),
         Workload(one_of_each(3, 5), 3, 2, cost(trip(0.5), trip(0.25))),
         Workload(one_of_each(1, 5), 1, 4, cost(trip(1.0))),
@@ -125,6 +127,10 @@ def test_other_numbers_need_no_other_program():
             "decode_flops: 1.0 given, 0 with one_of_each accepted",
         ),
         (lambda: Workload(ALL_DATA, 2, 0, ONE, -1.0), "hedge_after: -1.0 given"),
+        (
+            lambda: Workload(ALL_DATA, 2, 0, ONE, (1.0, 2.0)),
+            "hedge_after: (1.0, 2.0) given, as many as rounds, or one, accepted",
+        ),
         (
             lambda: Workload(ANY_K, 2, 0, ONE, 1.0),
             "hedge_after: 1.0 given, 0 or more with all_data",
