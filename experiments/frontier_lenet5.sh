@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 [ $# = 0 ] || { echo "error: $*: no arguments accepted" >&2; exit 2; }
 for sizes in "2 1" "4 1" "4 2"; do
   read -r k r <<<"$sizes"
-  for codes in layers copies rivals ours no_parity paper cheap local conv; do
+  for codes in layers copies rivals cheap no_parity_cheap ours no_parity paper local conv; do
     workdir=runs/frontier_lenet5/${codes}_k${k}_r${r}
     [ -e "$workdir/results.json" ] && continue
     split="--k=$k --r=$r" flags=$codes
