@@ -61,6 +61,8 @@ DEFAULTS = {
     "weight_decay": 1e-05,
     "precision": "float32",
     "seed": 0,
+    "evaluated": "test",
+    "parity_start": "base",
 }
 
 

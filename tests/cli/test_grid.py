@@ -62,7 +62,9 @@ def test_flagfiles_of_sweeps(parse_flags, path):
     assert run_flags.WORKDIR.value == f"runs/{path.stem}" and len(cells) > 1
     assert len({tuple(cell.config.base.to_flags().items()) for cell in cells}) == 1
     assert path.read_text().startswith("# ")
-    if path.stem != "ablation_quickstart":
+    is_search = all(cell.config.evaluated == "validation" for cell in cells)
+    assert is_search == path.stem.startswith("search_")
+    if path.stem != "ablation_quickstart" and not is_search:
         assert path.stem.removeprefix("ablation_") in re.findall(r"\w+", ABLATIONS)
         assert all(cell.config.seeds == 3 for cell in cells)
 
