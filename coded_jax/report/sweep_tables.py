@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +86,15 @@ def varied(content: dict[str, Any]) -> list[str]:
     words = [word for text in content["variants"] for word in shlex.split(text)]
     flags = [word.lstrip("-").partition("=")[0] for word in words if word[0] == "-"]
     return list(dict.fromkeys([*content["vary"], *flags]))
+
+
+def best(sweep: Sweep) -> Cell:
+    """Returns the first cell with the highest mean accuracy over the patterns of the
+    most losses that it is made for, averaged over trials: what a search chooses."""
+    return max(
+        sweep.cells,
+        key=lambda cell: statistics.fmean(cell.of(cell.code, cell.most, "mean")),
+    )
 
 
 def label(cell: Cell, sweep: Sweep) -> str:

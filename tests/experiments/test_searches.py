@@ -1,0 +1,71 @@
+"""Stored searches: what the flagfiles of the frontier say is the best cell of each."""
+
+import pathlib
+import shlex
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from tables import stored
+
+from coded_jax.cli.experiment_flags import SETTINGS, config_from_flags
+from coded_jax.report import sweep_tables
+
+ROOT = pathlib.Path(__file__).parents[2]
+FLAGS = ROOT / "experiments" / "flags"
+SEARCHES = sorted(path.parent for path in stored.RESULTS.glob("searches/*/sweep.json"))
+NAMES = [path.name for path in SEARCHES]
+
+
+def config_of(monkeypatch, *arguments):
+    monkeypatch.chdir(ROOT)  # flagfiles name others relative to the repository
+    with flagsaver.flagsaver():
+        flags.FLAGS(["run.py", "--workdir=x", *arguments], known_only=True)
+        return config_from_flags()
+
+
+def flagfile_of(content):
+    """Returns the frontier's flagfile that a search nests."""
+    (word,) = (x for x in shlex.split(content["command"]) if "--flagfile=" in x)
+    lines = (ROOT / word.partition("=")[2]).read_text().splitlines()
+    first = next(line for line in lines if line.startswith("--flagfile="))
+    return first.partition("=")[2]
+
+
+@pytest.mark.parametrize("folder", SEARCHES, ids=NAMES)
+def test_the_flagfile_says_what_its_search_found_best(monkeypatch, folder):
+    search = sweep_tables.read(folder)
+    config = config_of(monkeypatch, f"--flagfile={flagfile_of(search.content)}")
+    chosen = sweep_tables.best(search).values
+    assert set(chosen) == set(sweep_tables.varied(search.content))
+    says = {name: getattr(config, name) for name in chosen}
+    assert says == {name: SETTINGS[name].parse(text) for name, text in chosen.items()}
+
+
+@pytest.mark.parametrize("folder", SEARCHES, ids=NAMES)
+def test_a_search_saw_validation_images_alone(folder):
+    search = sweep_tables.read(folder)
+    assert len(search.cells) == len(search.content["cells"]) and search.cells
+    for cell in search.cells:
+        for rows in cell.trials.values():
+            assert {row["evaluated"] for row in rows} == {"validation"}
+
+
+def test_the_frontier_searches_alike_for_all_codes():
+    searches = [sweep_tables.read(folder) for folder in SEARCHES]
+    grids = [(x.content["vary"], x.content["variants"]) for x in searches]
+    assert len(grids) > 5 and all(grid == grids[0] for grid in grids)
+    budget = ("epochs", "train_images", "batch_size", "seed", "seeds", "k", "r")
+    row_of = lambda search: next(iter(search.cells[0].trials.values()))[0]
+    budgets = [[row_of(search)[name] for name in budget] for search in searches]
+    assert all(x == budgets[0] for x in budgets)
+
+
+def test_every_trained_code_of_the_frontier_has_a_search(monkeypatch):
+    trained = {path.stem for path in FLAGS.glob("frontier_lenet5_*.flags")}
+    trained -= {f"frontier_lenet5_{name}" for name in ("layers", "copies", "conv")}
+    searched = {
+        pathlib.Path(flagfile_of(sweep_tables.read(folder).content)).stem
+        for folder in SEARCHES
+    }
+    assert trained - searched == {"frontier_lenet5_ours"}  # nested by ..._ours_k4_r2
