@@ -130,7 +130,9 @@ def complete(
 
     Device i returns its result after `work compute_i + delay_i + bytes / bandwidth +
     link`, in every round, with the part of `F_Conv` that it has in the round as `work`;
-    the client needs its part of `client` seconds for whatever it computes.
+    the client needs its part of `client` seconds for whatever it computes. A device
+    that nobody has waited for goes on with its piece, and begins that of the next round
+    when it is done; a piece that it has not begun is dropped when its round is over.
 
     Args:
       workload: on the first `workload.n` devices.
@@ -141,17 +143,21 @@ def complete(
     rule = _Rule(workload.quorum, workload.k, workload.systematic)
     by_client = machine.client / cost.whole_flops
     total, available = jnp.float32(cost.client_flops * by_client), None
+    free = [jnp.float32(0.0)] * workload.n
     for i, trip in enumerate(cost.rounds):
         send = (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
         work = trip.device_flops / cost.whole_flops
         after = workload.hedges[i] if workload.hedged else None
-        times = _arrivals(workload.n, draws_of(i), work, send, after)
-        client = (trip.encode_flops * by_client, trip.decode_flops * by_client)
-        total, arrived = _wait(rule, times, total, *client)
+        sent, waits = _send(total, trip.encode_flops * by_client, free)
+        arrivals = _arrivals(workload.n, draws_of(i), work, send, after, waits)
+        end = _wait(rule, arrivals.times, sent, trip.decode_flops * by_client)
+        total = end.total
+        if i + 1 < len(cost.rounds):
+            free = _free(free, waits, arrivals.first, sent, end.done)
         if available is None:
-            available = arrived
+            available = end.arrived
         else:
-            available = _fewer(workload.k, available, arrived)
+            available = _fewer(workload.k, available, end.arrived)
     assert available is not None  # there are rounds
     return Completion(total, available)
 
@@ -178,40 +184,93 @@ class _Rule(NamedTuple):
     systematic: bool
 
 
+class _Arrivals(NamedTuple):
+    """Seconds from sending a round until results arrive, `[R]` of each device.
+
+    Attributes:
+      times: until the piece of the device has arrived, whoever has computed it.
+      first: until the device itself is done.
+    """
+
+    times: list[jax.Array]
+    first: list[jax.Array]
+
+
+class _End(NamedTuple):
+    """The end of a round, `[R]` each.
+
+    Attributes:
+      total: seconds of the request until then, with what is decoded.
+      done: seconds from sending until the results sufficed.
+      arrived: int32, the results by then, as bits.
+    """
+
+    total: jax.Array
+    done: jax.Array
+    arrived: jax.Array
+
+
+@jax.jit
+def _send(
+    total: jax.Array, encode: float, free: list[jax.Array]
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Returns when a round is sent, and how long after that each device is free."""
+    sent = total + encode
+    answered = sent < jnp.inf  # not so where a round before was never complete
+    return sent, [
+        jnp.where(answered, jnp.maximum(time - sent, 0), 0.0) for time in free
+    ]
+
+
 # Two programs, so that all comparisons are of times that were rounded once: in one, XLA
 # computes them anew, and otherwise, wherever they are used.
 @functools.partial(jax.jit, static_argnames="n")
 def _arrivals(
-    n: int, draws: Draws, fraction: float, send: float, hedge_after: float | None
-) -> list[jax.Array]:
-    """Returns seconds from sending until each of the n results arrives, `[R]` each."""
+    n: int,
+    draws: Draws,
+    fraction: float,
+    send: float,
+    hedge_after: float | None,
+    waits: list[jax.Array],
+) -> _Arrivals:
     first, second = (
         list((fraction * compute + delay + send)[:n])
         for compute, delay in (draws[:2], draws[2:])
     )
+    first = [wait + time for wait, time in zip(waits, first, strict=True)]
     if hedge_after is None:
-        return first
+        return _Arrivals(first, first)
     start = jnp.maximum(functools.reduce(jnp.minimum, first), hedge_after)
-    return [jnp.minimum(a, start + b) for a, b in zip(first, second, strict=True)]
+    hedged = [jnp.minimum(a, start + b) for a, b in zip(first, second, strict=True)]
+    return _Arrivals(hedged, first)
 
 
 @functools.partial(jax.jit, static_argnames="rule")
-def _wait(
-    rule: _Rule,
-    times: list[jax.Array],
-    total: jax.Array,
-    encode: float,
-    decode: float,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns `total` after one more round trip, and the results that it used."""
+def _wait(rule: _Rule, times: list[jax.Array], sent: jax.Array, decode: float) -> _End:
     done = waiting_time(rule.quorum, rule.k, times)
     arrived = [(time <= done) & (time < jnp.inf) for time in times]
     bits = [mask.astype(jnp.int32) << i for i, mask in enumerate(arrived)]
-    total += encode + done
+    total = sent + done
     if decodes(rule.quorum):
         complete = functools.reduce(jnp.logical_and, arrived[: rule.k])
         total += jnp.where(complete & rule.systematic, 0.0, decode)
-    return total, functools.reduce(jnp.bitwise_or, bits)
+    return _End(total, done, functools.reduce(jnp.bitwise_or, bits))
+
+
+@jax.jit
+def _free(
+    free: list[jax.Array],
+    waits: list[jax.Array],
+    first: list[jax.Array],
+    sent: jax.Array,
+    done: jax.Array,
+) -> list[jax.Array]:
+    """Returns when each device has ended what it had begun before the round was over;
+    a piece that is never done keeps it from nothing."""
+    return [
+        jnp.where((wait < done) & (sent + time < jnp.inf), sent + time, before)
+        for before, wait, time in zip(free, waits, first, strict=True)
+    ]
 
 
 @functools.partial(jax.jit, static_argnames="k")

@@ -21,27 +21,33 @@ SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, fail
 
 def one_request(workload, bandwidth, x, d, x_again, d_again):
     """The time and the results of one request, arrival by arrival."""
-    total, first = workload.cost.client_flops, None
+    total, first, free = workload.cost.client_flops, None, [0.0] * workload.n
     trips = zip(workload.cost.rounds, workload.hedges, strict=True)
     for (work, payload, _, encode, decode), hedge in trips:
+        sent = total + encode
         send = payload / bandwidth + 0.125
-        ends = [work * x[i] + d[i] + send for i in range(workload.n)]
+        waits = [max(time - sent, 0) if sent < math.inf else 0.0 for time in free]
+        own = [waits[i] + work * x[i] + d[i] + send for i in range(workload.n)]
+        ends = [*own]
         if workload.hedged:
-            free = max(hedge, min(ends))
+            idle = max(hedge, min(ends))
             for i in range(workload.n):
                 if ends[i] > hedge:
                     again = work * x_again[i] + d_again[i] + send
-                    ends[i] = min(ends[i], free + again)
+                    ends[i] = min(ends[i], idle + again)
         arrived, now = set(), math.inf
         for now in [*sorted(set(ends) - {math.inf}), math.inf]:
             arrived |= {i for i, end in enumerate(ends) if end == now < math.inf}
             if suffices(workload.quorum, workload.k, arrived):
                 break
-        total += encode + now
+        total = sent + now
         if workload.coded and not (
             workload.systematic and arrived >= set(range(workload.k))
         ):
             total += decode
+        for i in range(workload.n):  # what has begun is ended, if it ever is
+            if waits[i] < now and sent + own[i] < math.inf:
+                free[i] = sent + own[i]
         data = lambda results: len(results & {*range(workload.k)})
         if first is None or data(arrived) < data(first):
             first = arrived
@@ -66,6 +72,12 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
             4,
             1,
             cost(trip(0.5, 8.0, 0.5, 1.0), trip(0.25, 16.0, 0.5, 2.0)),
+        ),
+        Workload(
+            ANY_K,
+            2,
+            3,
+            cost(trip(0.5, 8.0), trip(0.125, 16.0), trip(0.0625), trip(0.5)),
         ),
     ],
     ids=lambda w: f"{w.quorum.name}-{w.k}-{w.r}{'-hedged' * w.hedged}",
