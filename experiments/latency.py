@@ -47,8 +47,14 @@ CALM_REQUESTS = flags.DEFINE_integer("calm_requests", 500, "of each, without")
 SERVICE = flags.DEFINE_float(
     "service",
     0.0,
-    "seconds that a machine is to take for the whole of F_Conv; its worker sleeps for "
-    "its part of them",
+    "seconds that a machine is to take for the whole of F_Conv; its worker takes its "
+    "part of them",
+)
+CLIENT = flags.DEFINE_multi_float(
+    "client",
+    None,
+    "likewise of the client, which encodes and decodes: 0 for one as fast as this "
+    "machine; may be given several times. One of the machines' kind and 0 if not given",
 )
 MDS_STAGES = flags.DEFINE_list(
     "mds_stages", [], "convolutions that a linear code is tried with, as 1,3"
@@ -71,6 +77,9 @@ def requests_from_flags() -> Requests:
     pooled = [name for name, kind in serving.ENGINES.items() if kind.pooled]
     require("engine", engine, engine in pooled, f"one of {pooled}")
     require("service", SERVICE.value, 0 <= SERVICE.value < 1000, "0..1000")
+    clients = CLIENT.value or sorted({SERVICE.value, 0.0}, reverse=True)
+    fits = all(0 <= seconds < 1000 for seconds in clients)
+    require("client", clients, fits, "0..1000 each")
     for flag in (REQUESTS, CALM_REQUESTS):
         require(flag.name, flag.value, flag.value >= 10, "10 or more")
     return Requests(
@@ -79,6 +88,7 @@ def requests_from_flags() -> Requests:
         faults=faults,
         deadline=DEADLINE.value,
         service=SERVICE.value,
+        clients=tuple(dict.fromkeys(clients)),
         hedge_after=HEDGE_AFTER.value,
         mds_stages=integers("mds_stages", MDS_STAGES.value),
         kills=serving.ENGINES[engine].processes,
@@ -94,6 +104,7 @@ def settings(requests: Requests, results: dict[str, Any]) -> dict[str, Any]:
         "calm_requests": requests.calm,
         "faults": repr(requests.faults),
         "service": requests.service,
+        "clients": list(requests.clients),
         "hedge_after": requests.hedge_after,
         "mds_stages": MDS_STAGES.value,
     }

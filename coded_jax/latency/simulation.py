@@ -123,6 +123,24 @@ def simulate(
     }
 
 
+def first_draws(
+    key: jax.Array, n: int, requests: int, machine: Machine
+) -> Callable[[int], Draws]:
+    """Returns what `simulate` draws for the same arguments, of one chunk.
+
+    Args:
+      key, n, requests, machine: as of `simulate`.
+
+    Returns:
+      Number of a round, from 0 -> draws of the devices in it.
+
+    Raises:
+      ValueError: there are more requests than are drawn at once.
+    """
+    require("requests", requests, 1 <= requests <= CHUNK, f"1..{CHUNK}")
+    return _draws(jax.random.fold_in(key, 0), n, requests, machine, True)
+
+
 def _draws(
     key: jax.Array, n: int, size: int, machine: Machine, twice: int
 ) -> Callable[[int], Draws]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -28,10 +28,25 @@ class Fault(NamedTuple):
     Attributes:
       delay: seconds that its worker is busy before it begins.
       kind: `"raise"`, `"nan"` (the result is not a number), or `""`.
+      least: seconds that its computation takes at least, with the way there and back:
+        that of a slower machine.
     """
 
     delay: float = 0.0
     kind: str = ""
+    least: float = 0.0
+
+
+class Source(Protocol):
+    """Whatever says what workers meet: `Faults`, or machines of given speeds."""
+
+    def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
+        """Returns the faults that n workers meet in a request."""
+        ...
+
+    def of_call(self, call: Call, worker: int, n: int) -> Fault:
+        """Returns the fault that worker `worker` of n meets with a call."""
+        ...
 
 
 class InjectedError(RuntimeError):
@@ -49,7 +64,7 @@ class Faults:
       exceptions, nans: probability that a piece raises or returns NaN.
       kills, freezes: workers that are killed (SIGKILL) and frozen (SIGSTOP) per second,
         each time a worker drawn at random.
-      service: for each coded stage, seconds that its pieces take longer: on workers
+      service: for each coded stage, seconds that its pieces take at least: on workers
         that are processes of one machine, the computation of slower machines.
       seed: of all draws.
 
@@ -110,7 +125,7 @@ class Faults:
             return Fault()
         fault = self.of_request(call.request, n, call.attempt)[worker]
         service = sum(self.service[call.stage : call.stage + 1])
-        return fault._replace(delay=fault.delay + service)
+        return fault._replace(least=service)
 
 
 @functools.lru_cache(maxsize=16)

@@ -6,13 +6,14 @@ import contextlib
 import queue
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from coded_jax.serving.faults import Fault, Faults, InjectedError
+from coded_jax.serving.faults import Fault, Faults, InjectedError, Source
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, Worker, WorkerLost
 
@@ -42,7 +43,7 @@ class FaultyWorker:
       faults: may be exchanged between requests.
     """
 
-    def __init__(self, worker: Worker, index: int, n: int, faults: Faults) -> None:
+    def __init__(self, worker: Worker, index: int, n: int, faults: Source) -> None:
         self.worker, self.faults = worker, faults
         self._index, self._n = index, n
         self._life = _Life(self)
@@ -137,8 +138,11 @@ class _Life:
         self._require_alive()
         if fault.kind == "raise":
             raise InjectedError("an exception on purpose")
+        begun = time.monotonic()
         computed = self._owner.worker.compute(call)
         wait([self.ended, computed], return_when=FIRST_COMPLETED)
+        if (rest := begun + fault.least - time.monotonic()) > 0:
+            wait([self.ended], timeout=rest)
         self._require_alive()
         share = computed.result()
         if fault.kind == "nan":
@@ -152,7 +156,7 @@ class _Life:
             raise WorkerLost("ended")
 
 
-def inject(pool: Pool, faults: Faults) -> None:
+def inject(pool: Pool, faults: Source) -> None:
     """Lets the workers of a pool meet these faults from now on, and no others.
 
     Kills and freezes need a `Disturbance` besides.

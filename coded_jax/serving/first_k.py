@@ -71,9 +71,7 @@ class FirstK:
         used, degraded = [], False
 
         begun = time.monotonic()
-        x = jax.block_until_ready(
-            parts.encode_images(pipeline, *self._variables, images)
-        )
+        x = self._encode(images)
         seconds["encode"] = time.monotonic() - begun
         for stage in range(stages):
             begun = time.monotonic()
@@ -137,6 +135,12 @@ class FirstK:
         ]
         code = self._pipeline.stages[stage].code
         return Gathering(self._pool, code, self._pipeline.k, calls, rules)
+
+    def _encode(self, images: Any) -> tuple[jax.Array, ...]:
+        """Returns the queries of the first coded stage."""
+        return jax.block_until_ready(
+            parts.encode_images(self._pipeline, *self._variables, images)
+        )
 
     def _decode(
         self, stage: int, shares: dict[int, Any], batch: int, available: np.ndarray

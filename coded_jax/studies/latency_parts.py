@@ -30,8 +30,10 @@ class Requests(NamedTuple):
       delayed, calm: how many with delays and without, of each strategy.
       faults: met by the delayed ones.
       deadline: seconds, after which a request is lost.
-      service: seconds of the whole `F_Conv` on a machine; its worker sleeps for its
-        part of them.
+      service: seconds of the whole `F_Conv` on a machine; its worker takes its part of
+        them, asleep when it has computed.
+      clients: likewise of the client, for each client that is tried; 0 for one that is
+        as fast as this machine.
       hedge_after: seconds; twice the calm median of uncoded requests if None.
       mds_stages: convolutions that a linear code is tried with.
       kills: whether as many workers are killed as the code survives.
@@ -42,6 +44,7 @@ class Requests(NamedTuple):
     faults: Faults
     deadline: float
     service: float = 0.0
+    clients: tuple[float, ...] = (0.0,)
     hedge_after: float | None = None
     mds_stages: tuple[int, ...] = ()
     kills: bool = False
@@ -124,18 +127,21 @@ def measure(
             latency_study.program_seconds(model, split.images, requests.calm)
         ),
     )
-    plain = Strategy(rivals.uncoded(model))
-    calm = part("uncoded, calm", plain, requests.calm, quiet)
-    for name, strategy in _strategies(model, requests, calm).items():
-        calm = part(f"{name}, calm", strategy, requests.calm, quiet)
-        part(f"{name}, delayed", strategy, requests.delayed, requests.faults)
-        study.part(
-            f"{name}, simulated",
-            lambda strategy=strategy, calm=calm: _simulated(
-                strategy, calm, requests, len(pool)
-            ),
-        )
-        study.part(f"{name}, plan", lambda strategy=strategy: _plan(strategy))
+    for client in requests.clients:
+        own = lambda name, client=client: part_name(name, client)
+        plain = Strategy(rivals.uncoded(model), client=client)
+        calm = part(own("uncoded, calm"), plain, requests.calm, quiet)
+        for name, strategy in _strategies(model, requests, calm, client).items():
+            calm = part(own(f"{name}, calm"), strategy, requests.calm, quiet)
+            faults = requests.faults
+            part(own(f"{name}, delayed"), strategy, requests.delayed, faults)
+            study.part(
+                own(f"{name}, simulated"),
+                lambda strategy=strategy, calm=calm: _simulated(
+                    strategy, calm, requests, len(pool)
+                ),
+            )
+            study.part(own(f"{name}, plan"), lambda strategy=strategy: _plan(strategy))
     if requests.kills:
         coded, count = Strategy(model), model.pipeline.r
         study.part(
@@ -146,8 +152,14 @@ def measure(
         )
 
 
+def part_name(name: str, client: float) -> str:
+    """Returns the name of a part with a client of that speed; as it was before clients
+    were slowed, for one that is not."""
+    return f"{name}, client {1e3 * client:g} ms" if client else name
+
+
 def _strategies(
-    model: CodedModel, requests: Requests, calm: dict[str, Any]
+    model: CodedModel, requests: Requests, calm: dict[str, Any], client: float
 ) -> dict[str, Strategy]:
     """Returns the strategies by name; calm is the part of uncoded requests."""
     plain = rivals.uncoded(model)
@@ -163,7 +175,7 @@ def _strategies(
     if requests.mds_stages:
         stages = tuple((block, block) for block in requests.mds_stages)
         strategies["mds"] = Strategy(rivals.per_convolution(model, stages))
-    return strategies
+    return {name: one._replace(client=client) for name, one in strategies.items()}
 
 
 def _simulated(

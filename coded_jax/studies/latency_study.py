@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from coded_jax.evaluation import predictions
+from coded_jax.inference.costs import cost_of
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
 from coded_jax.serving.engine import NotEnoughResults
-from coded_jax.serving.faults import Faults
+from coded_jax.serving.faults import Faults, Source
 from coded_jax.serving.faulty_workers import FaultyWorker, inject
-from coded_jax.serving.first_k import FirstK
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.service import Response, Service
+from coded_jax.studies.pace import PacedFirstK
 from coded_jax.types import Split
 
 IDLE = 0.0005  # seconds between looks whether all workers are idle
@@ -33,10 +34,13 @@ class Strategy(NamedTuple):
     Attributes:
       model: with its split and its code.
       hedge_after: seconds, see `ServeConfig`.
+      client: seconds that the client is to take for the whole `F_Conv`, by which it is
+        slowed as the workers are; 0 for one that is as fast as this machine.
     """
 
     model: CodedModel
     hedge_after: float | None = None
+    client: float = 0.0
 
 
 class Measurement(NamedTuple):
@@ -66,7 +70,7 @@ def measure_latencies(
     split: Split,
     requests: int,
     *,
-    faults: Faults | None = None,
+    faults: Source | None = None,
     deadline: float = 60.0,
     advance: Callable[[], None] = lambda: None,
 ) -> Measurement:
@@ -77,7 +81,7 @@ def measure_latencies(
       pool: the workers.
       split: request i has its image `i mod N`.
       requests: R.
-      faults: that the workers meet; delays, exceptions and NaN alone.
+      faults: that the workers meet; of `Faults`, delays, exceptions and NaN alone.
       deadline: seconds, after which a request is lost.
       advance: called after every request.
     """
@@ -99,7 +103,9 @@ def measure_latencies(
 
 
 def _service(strategy: Strategy, pool: Pool, deadline: float) -> Service:
-    engine = FirstK(strategy.model, pool, "error", strategy.hedge_after)
+    model = strategy.model
+    cost = cost_of(model.pipeline, model.frozen, model.image_shape)
+    engine = PacedFirstK(model, pool, cost, strategy.client, strategy.hedge_after)
     service = Service(strategy.model, engine, deadline, in_flight=1)
     service.warm_up(1)
     return service

@@ -61,17 +61,16 @@ def per_convolution(
 
 def service_seconds(model: CodedModel, whole: float) -> tuple[float, ...]:
     """Returns the seconds of a piece of each coded stage, on a machine that takes
-    `whole` seconds for all coded stages of a whole image."""
-    per_stage = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)
-    coded = [(cost.flops, cost.plan.work_fraction) for cost in per_stage if cost.plan]
-    total = sum(flops for flops, _ in coded)
-    return tuple(whole * flops / total * fraction for flops, fraction in coded)
+    `whole` seconds for the whole `F_Conv`: its part of them, by operations."""
+    cost = costs.cost_of(model.pipeline, model.frozen, model.image_shape)
+    parts = (trip.device_flops / cost.whole_flops for trip in cost.rounds)
+    return tuple(whole * part for part in parts)
 
 
 def work_of(model: CodedModel) -> float:
-    """Returns the computation of a worker, as a fraction of the coded stages' whole."""
-    per_stage = costs.stage_costs(model.pipeline, model.frozen, model.image_shape)
-    return costs.work_fraction(per_stage)
+    """Returns the operations of a worker, as a fraction of those of the whole."""
+    cost = costs.cost_of(model.pipeline, model.frozen, model.image_shape)
+    return cost.device_flops / cost.whole_flops
 
 
 def pieces_text(pipeline: Pipeline) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from coded_jax.latency import simulation
 from coded_jax.report import canvas
-from tables.latency_tables import measured
+from coded_jax.studies.latency_parts import part_name
+from tables.latency_tables import client_text, clients, measured
 
 STEPS = 400  # of a curve
 
@@ -25,20 +26,27 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
     Raises:
       ImportError: matplotlib is missing.
     """
-    parts = content["parts"]
-    figure = canvas.new_figure(12, 4.5)
-    left, right = figure.subplots(1, 2, sharey=True)
-    for i, name in enumerate(measured(content)):
-        colour = f"C{i}"
-        _curve(left, parts[f"{name}, calm"]["seconds"], color=colour, label=name)
-        _curve(right, parts[f"{name}, delayed"]["seconds"], color=colour, label=name)
-        _curve(right, parts[f"{name}, simulated"], color=colour, linestyle="--")
-    left.set(title="without delays", ylabel="share of requests that take longer")
-    right.set(title="with delays; dashed: simulated")
-    for axes in (left, right):
-        axes.set(xlabel="milliseconds", xscale="log", yscale="log")
-        axes.grid(alpha=0.3)
-    right.legend()
+    parts, tried = content["parts"], clients(content)
+    figure = canvas.new_figure(12, 4.5 * len(tried))
+    axes_of = figure.subplots(len(tried), 2, sharey=True, squeeze=False)
+    for client, (left, right) in zip(tried, axes_of, strict=True):
+        for i, name in enumerate(measured(content, client)):
+            calm, delayed, simulated = (
+                parts[part_name(f"{name}, {kind}", client)]
+                for kind in ("calm", "delayed", "simulated")
+            )
+            colour = f"C{i}"
+            _curve(left, calm["seconds"], color=colour, label=name)
+            _curve(right, delayed["seconds"], color=colour, label=name)
+            _curve(right, simulated, color=colour, linestyle="--")
+        whose = f"client: {client_text(client)}"
+        share = "share of requests that take longer"
+        left.set(title=f"without delays; {whose}", ylabel=share)
+        right.set(title=f"with delays; {whose}; dashed: simulated")
+        for axes in (left, right):
+            axes.set(xlabel="milliseconds", xscale="log", yscale="log")
+            axes.grid(alpha=0.3)
+        right.legend()
     figure.savefig(path, dpi=100)
 
 

@@ -9,10 +9,12 @@ from rich import box
 from rich.table import Table
 
 from coded_jax.latency import simulation
+from coded_jax.studies.latency_parts import part_name
 from tables import markdown, stored
 
 ORDER = ("uncoded", "hedged", "replication", "mds", "coded")
 COLUMNS = (
+    "client",
     "strategy",
     "pieces",
     "work of a device",
@@ -31,40 +33,54 @@ COLUMNS = (
 )
 
 
-def measured(content: dict[str, Any]) -> list[str]:
+def clients(content: dict[str, Any]) -> list[float]:
+    """Returns the seconds of each client that was tried for the whole `F_Conv`; 0 for
+    one that was as fast as the machine of the study."""
+    return content["settings"].get("clients", [0.0])
+
+
+def client_text(client: float) -> str:
+    """Returns a client's speed, for a cell."""
+    return f"{1e3 * client:g} ms" if client else "this machine"
+
+
+def measured(content: dict[str, Any], client: float) -> list[str]:
     """Returns the strategies that a study has, in the order of its tables."""
-    return [name for name in ORDER if f"{name}, delayed" in content["parts"]]
+    parts = content["parts"]
+    return [name for name in ORDER if part_name(f"{name}, delayed", client) in parts]
 
 
 def rows(content: dict[str, Any]) -> list[list[str]]:
-    """Returns a row for each strategy; milliseconds and percent.
+    """Returns a row for each client and strategy; milliseconds and percent.
 
     Args:
       content: of `latency.json`.
     """
-    parts = content["parts"]
+    return [
+        [client_text(client), *_row(content, name, client)]
+        for client in clients(content)
+        for name in measured(content, client)
+    ]
+
+
+def _row(content: dict[str, Any], name: str, client: float) -> list[str]:
+    part = lambda kind: content["parts"][part_name(f"{name}, {kind}", client)]
     milliseconds = lambda summary, *names: [f"{1e3 * summary[x]:.1f}" for x in names]
-    table = []
-    for name in measured(content):
-        delayed, plan = parts[f"{name}, delayed"], parts[f"{name}, plan"]
-        calm = _summary(parts[f"{name}, calm"]["seconds"])
-        real = _summary(delayed["seconds"])
-        simulated = _summary(parts[f"{name}, simulated"])
-        table.append(
-            [
-                name,
-                plan["pieces"],
-                f"{plan['work']:.3f}",
-                *milliseconds(calm, "p50"),
-                *milliseconds(real, "p50", "p99", "p99.9", "gap"),
-                *milliseconds(simulated, "p50", "p99.9", "gap"),
-                f"{100 * delayed['decoded']:.2f}",
-                str(round(real["lost"] * len(delayed["seconds"]))),
-                f"{100 * delayed['accuracy']:.2f}",
-                f"{100 * delayed['direct']:.2f}",
-            ]
-        )
-    return table
+    delayed, plan = part("delayed"), part("plan")
+    calm, real = _summary(part("calm")["seconds"]), _summary(delayed["seconds"])
+    simulated = _summary(part("simulated"))
+    return [
+        name,
+        plan["pieces"],
+        f"{plan['work']:.3f}",
+        *milliseconds(calm, "p50"),
+        *milliseconds(real, "p50", "p99", "p99.9", "gap"),
+        *milliseconds(simulated, "p50", "p99.9", "gap"),
+        f"{100 * delayed['decoded']:.2f}",
+        str(round(real["lost"] * len(delayed["seconds"]))),
+        f"{100 * delayed['accuracy']:.2f}",
+        f"{100 * delayed['direct']:.2f}",
+    ]
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:
@@ -101,33 +117,18 @@ def conclusions(content: dict[str, Any]) -> list[str]:
     Args:
       content: of `latency.json`.
     """
-    parts = content["parts"]
-    seconds = lambda name: parts[name]["seconds"]
-    coded, uncoded = (
-        _summary(seconds(f"{name}, calm"))["p50"] for name in ("coded", "uncoded")
-    )
+    parts, lines = content["parts"], []
+    for client in clients(content):
+        lines += _of_client(content, client)
     agreement = min(
-        part["agreement"] for name, part in parts.items() if name.endswith("delayed")
+        part["agreement"]
+        for part in parts.values()
+        if isinstance(part, dict) and "agreement" in part
     )
-    low, ratio, high = gap_ratio(seconds("uncoded, delayed"), seconds("coded, delayed"))
-    service = content["settings"]["service"]
-    machines = (
-        f" on machines that take {1e3 * service:g} ms for F_Conv" if service else ""
-    )
-    lines = [
-        f"The gap between p99.9 and the median is {ratio:.1f} times smaller with the "
-        f"code than uncoded (95 % of resampled studies: {low:.1f} to {high:.1f}).",
-        f"Without delays{machines}, the median with the code is {coded / uncoded:.2f} "
-        "times the uncoded one.",
+    lines.append(
         f"{100 * agreement:.2f} % of all answers are those of a direct computation "
-        "from the same results.",
-    ]
-    if not service:
-        alone = 1e3 * float(np.median(parts["bare"]))
-        lines.append(
-            f"In the median, {1e3 * coded - alone:.1f} ms are added to the {alone:.1f} "
-            "ms of the bare computation, one program on one device."
-        )
+        "from the same results."
+    )
     if killed := parts.get("killed"):
         restarts = ", ".join(f"{x:.1f}" for x in killed["seconds"])
         lines.append(
@@ -135,6 +136,38 @@ def conclusions(content: dict[str, Any]) -> list[str]:
             f"of {killed['requests']} requests were lost, the slowest took "
             f"{1e3 * killed['slowest']:.0f} ms, and the workers were back after "
             f"{restarts} s."
+        )
+    return lines
+
+
+def _of_client(content: dict[str, Any], client: float) -> list[str]:
+    """Returns the conclusions that depend on the client's speed."""
+    parts, service = content["parts"], content["settings"]["service"]
+    seconds = lambda name: parts[part_name(name, client)]["seconds"]
+    coded, uncoded = (
+        _summary(seconds(f"{name}, calm"))["p50"] for name in ("coded", "uncoded")
+    )
+    ratios = gap_ratio(seconds("uncoded, delayed"), seconds("coded, delayed"))
+    low, ratio, high = ratios
+    machines = (
+        f" on machines that take {1e3 * service:g} ms for F_Conv" if service else ""
+    )
+    who = (
+        f"With a client that takes {client_text(client)} for F_Conv"
+        if client
+        else "With a client as fast as this machine"
+    )
+    lines = [
+        f"{who}, the gap between p99.9 and the median is {ratio:.1f} times smaller "
+        f"with the code than uncoded (95 % of resampled studies: {low:.1f} to "
+        f"{high:.1f}); without delays{machines}, the median with the code is "
+        f"{coded / uncoded:.2f} times the uncoded one."
+    ]
+    if not service and not client:
+        alone = 1e3 * float(np.median(parts["bare"]))
+        lines.append(
+            f"In the median, {1e3 * coded - alone:.1f} ms are added to the {alone:.1f} "
+            "ms of the bare computation, one program on one device."
         )
     return lines
 

@@ -4,13 +4,17 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from tables import latency_tables
 
 import coded_jax
 from coded_jax import data
-from coded_jax.latency.stragglers import Constant
+from coded_jax.inference.costs import cost_of
+from coded_jax.latency.simulation import Machine, simulate
+from coded_jax.latency.stragglers import Constant, ShiftedExponential
+from coded_jax.latency.workloads import Workload
 from coded_jax.runs.config import Config
 from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
@@ -18,6 +22,7 @@ from coded_jax.serving.pool import Pool
 from coded_jax.serving.service import Response
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, Strategy
+from coded_jax.studies.pace import Pace
 from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -82,7 +87,7 @@ def test_rivals_are_exact(model, split):
 
 def test_work_of_the_whole_image_is_one(model):
     assert rivals.work_of(rivals.replicated(model)) == 1.0
-    assert rivals.work_of(model) == pytest.approx(20 / 28)
+    assert rivals.work_of(model) == pytest.approx(276544 / 492320)  # by operations
 
 
 def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
@@ -107,6 +112,48 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
     # Two of three are enough, and nobody waits for the straggler.
     assert (replay.replay(coded, at_once, faults, 3, 12) == 0).all()
+
+
+def test_the_client_is_slowed_by_the_rule_of_the_workers(model, pool, split):
+    """A part of the seconds for the whole `F_Conv`, by operations: what it encodes
+    always, and what it decodes where a data piece is missing."""
+    cost = cost_of(model.pipeline, model.frozen, model.image_shape)
+    slow, faults = Strategy(model, client=1.0), Faults(delays=(Constant(0.3),) * 3)
+    calm = latency_study.measure_latencies(slow, pool, split, 3)
+    encode = cost.encode_flops / cost.whole_flops
+    decode = cost.decode_flops / cost.whole_flops
+    assert encode <= calm.phases["encode"] < encode + 0.2
+    late = dataclasses.replace(faults, delays=(Constant(0.3), *[Constant(0.0)] * 2))
+    decoded = latency_study.measure_latencies(slow, pool, split, 3, faults=late)
+    assert decoded.decoded == 1.0
+    assert (decoded.seconds >= encode + decode).all()
+
+
+def test_machines_of_given_speeds_take_what_the_simulator_says(model, pool, split):
+    """On workers and in the simulation each request meets the same draws."""
+    machine = Machine(
+        ShiftedExponential(0.05, 0.1), 0.02, bandwidth=1e5, link=0.01, failure=0.1
+    )
+    key, requests = jax.random.key(3), 12
+    for strategy in (Strategy(model), Strategy(rivals.uncoded(model))):
+        one = strategy.model
+        cost = cost_of(one.pipeline, one.frozen, one.image_shape)
+        pace = Pace(machine, cost, key, 3, requests)
+        measured = latency_study.measure_latencies(
+            strategy._replace(client=machine.client),
+            pool,
+            split,
+            requests,
+            faults=pace,
+        )
+        code = one.pipeline.stages[0].code
+        r = 1 if strategy.model is model else 0
+        workload = Workload(code.quorum, 2, r, cost, systematic=code.systematic)
+        simulated = simulate(key, 3, requests, machine, {"it": workload})["it"].seconds
+        answered = np.isfinite(simulated)
+        assert 0 < answered.sum()
+        np.testing.assert_array_equal(np.isfinite(measured.seconds), answered)
+        assert (measured.seconds[answered] >= simulated[answered]).all()
 
 
 def response(label, total, decode, decoded):
@@ -214,7 +261,7 @@ def test_script_measures_and_goes_on(finished, tmp_path):
     assert len(content["parts"]["coded, delayed"]["seconds"]) == 12
     assert (tmp_path / "study" / "latency.png").stat().st_size > 10_000
     table = latency_tables.study_text(content)
-    assert "| coded | 2x1 + 1 | 0.714 |" in table
+    assert "| this machine | coded | 2x1 + 1 | 0.562 |" in table
 
     # What is there is not measured again; what is missing is.
     kept = content["parts"]["coded, calm"]

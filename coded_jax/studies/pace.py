@@ -1,0 +1,128 @@
+"""Machines of given speeds, for which processes of one machine stand.
+
+Everything is slowed by one rule, that of the simulator: the computation of a worker and
+of the client takes its part of the seconds of the whole `F_Conv`, by operations, and
+what is sent takes as long as the bandwidth makes it. Whether a machine is slow, late or
+dead is drawn as the simulator draws it, from the same key: so a request meets on real
+workers what it meets in the simulation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from coded_jax.inference.costs import Cost
+from coded_jax.latency import simulation
+from coded_jax.latency.simulation import Machine
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.serving.faults import Fault
+from coded_jax.serving.first_k import FirstK
+from coded_jax.serving.pool import Pool
+from coded_jax.serving.workers import Call
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """What the workers of a pool meet, in the place of `Faults`.
+
+    Attributes:
+      machine: the machines that the workers stand for.
+      cost: of the strategy that uses them.
+      key: of the draws.
+      n: machines that are drawn, at least as many as workers.
+      requests: R, numbered from 0.
+    """
+
+    machine: Machine
+    cost: Cost
+    key: jax.Array
+    n: int
+    requests: int
+
+    def __post_init__(self) -> None:
+        draws_of = simulation.first_draws(self.key, self.n, self.requests, self.machine)
+        shape = (self.n, self.requests)
+        drawn = [
+            tuple(np.broadcast_to(np.asarray(x), shape) for x in draws_of(stage))
+            for stage in range(len(self.cost.rounds))
+        ]
+        # The dataclass is frozen, but not yet.
+        object.__setattr__(self, "_draws", drawn)
+
+    def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
+        """Returns what n workers meet in the first stage of a request."""
+        return [self._fault(number, 0, worker, attempt) for worker in range(n)]
+
+    def of_call(self, call: Call, worker: int, n: int) -> Fault:
+        """Returns what worker `worker` of n meets with a call; nothing in a warm-up."""
+        if call.request is None:
+            return Fault()
+        # A piece that is sent again meets its own second draw, whoever computes it.
+        place = call.piece.index if call.attempt else worker
+        return self._fault(call.request, call.stage, place, call.attempt)
+
+    def _fault(self, number: int, stage: int, place: int, attempt: int) -> Fault:
+        compute, delay = self._draws[stage][2 * attempt : 2 * attempt + 2]  # type: ignore
+        trip, machine = self.cost.rounds[stage], self.machine
+        work = trip.device_flops / self.cost.whole_flops
+        send = (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
+        if math.isinf(delay[place, number]):
+            return Fault(kind="raise")
+        late = float(delay[place, number])
+        return Fault(least=work * float(compute[place, number]) + late + send)
+
+
+class PacedFirstK(FirstK):
+    """The first k of n, with a client that computes no faster than it is told to.
+
+    Args:
+      model: the coded inference.
+      pool: its workers.
+      cost: of the model.
+      client: seconds that the client takes for the whole `F_Conv`.
+      hedge_after: see `ServeConfig`.
+    """
+
+    def __init__(
+        self,
+        model: CodedModel,
+        pool: Pool,
+        cost: Cost,
+        client: float,
+        hedge_after: float | None = None,
+    ) -> None:
+        super().__init__(model, pool, "error", hedge_after)
+        self._cost, self._per_flop = cost, client / cost.whole_flops
+
+    def _encode(self, images: Any) -> tuple[jax.Array, ...]:
+        begun = time.monotonic()
+        queries = super()._encode(images)
+        # What the client computes between the rounds comes here, all of it.
+        flops = self._cost.client_flops + self._cost.rounds[0].encode_flops
+        self._wait_for(begun, flops)
+        return queries
+
+    def _decode(
+        self, stage: int, shares: dict[int, Any], batch: int, available: np.ndarray
+    ) -> Any:
+        begun = time.monotonic()
+        decoded = super()._decode(stage, shares, batch, available)
+        code, trip = self._pipeline.stages[stage].code, self._cost.rounds[stage]
+        whole = code.systematic and available[stage, : self._pipeline.k].all()
+        flops = 0.0 if whole else trip.decode_flops
+        if stage + 1 < len(self._cost.rounds):
+            flops += self._cost.rounds[stage + 1].encode_flops
+        self._wait_for(begun, flops)
+        return decoded
+
+    def _wait_for(self, begun: float, flops: float) -> None:
+        """Sleeps until the client can have computed so much."""
+        rest = begun + flops * self._per_flop - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)
