@@ -29,7 +29,7 @@ from coded_jax.serving.workers import Call
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """What the workers of a pool meet, in the place of `Faults`.
+    """Machines that the workers of a pool stand for, in the place of `Faults`.
 
     Attributes:
       machine: the machines that the workers stand for.
