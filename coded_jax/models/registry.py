@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from coded_jax.checks import require
-from coded_jax.models import lenet5, mobilenet, mobilenet_v2, resnet, resnet50, vgg
+from coded_jax.models import (
+    lenet5,
+    mlp,
+    mobilenet,
+    mobilenet_v2,
+    resnet,
+    resnet50,
+    vgg,
+)
 from coded_jax.types import BaseModel
 
 
@@ -25,6 +33,7 @@ class Network(NamedTuple):
 
 BASE_MODELS: dict[str, Network] = {
     "lenet5": Network(lenet5.lenet5, deep=False),
+    "mlp": Network(mlp.mlp, deep=False),
     "vgg16": Network(vgg.vgg16, deep=True),
     "resnet18": Network(resnet.resnet18, deep=True),
     "resnet50": Network(resnet50.resnet50, deep=True),
