@@ -1,7 +1,8 @@
 """The MLP that ParM is published with: 784-200-100-10, for groups of images only.
 
-Its first layer reads all pixels, so that no image can be split for it: pieces of an image
-are refused, and groups of images (`--split=group`) have the whole network as the worker.
+Its first layer reads all pixels, so that no image can be split for it: pieces of an
+image are refused, and groups of images (`--split=group`) have the whole network as the
+worker.
 """
 
 from __future__ import annotations
