@@ -92,6 +92,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "zoo_history": functools.partial(result_tables.history, "networks"),
     "groups": functools.partial(result_tables.section, "groups"),
     "frontier": functools.partial(frontier_tables.section, "frontier"),
+    "frontier_history": functools.partial(frontier_tables.history, "frontier"),
     "cheap": functools.partial(frontier_tables.section, "cheap"),
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),
     "speed": functools.partial(benchmark_section, benchmark_tables.section),

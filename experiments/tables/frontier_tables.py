@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -218,16 +219,23 @@ def noted(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def section(table: str) -> str:
+def history(table: str) -> str:
+    """Returns the rows of a table that are history; see `section`."""
+    folder = stored.history_of(table)
+    return "No rows: all are above." if folder is None else section(table, folder)
+
+
+def section(table: str, folder: Path | None = None) -> str:
     """Returns the codes of all runs of a table, as a section of a document.
 
     Args:
-      table: a folder of stored results, see `stored.folder_of`.
+      table: a folder of stored results.
+      folder: of the runs; that of `stored.folder_of` if it is not given.
 
     Raises:
       ValueError: see `read`.
     """
-    folder = stored.folder_of(table)
+    folder = folder or stored.folder_of(table)
     points, runs = read(sorted(map(str, folder.glob("*.json"))))
     parts = [f"{heading(runs[0])}."]
     parts += [markdown.table(*table) for table in all_tables(points, runs, FAILURES)]

@@ -99,9 +99,10 @@ def test_every_stored_result_says_where_it_is_from():
 
 
 def test_a_note_stands_at_its_row_and_below_the_table():
-    runs = [x for x in stored.contents("frontier") if "note" in x]
-    (name,) = frontier_tables.noted(runs)
-    section = frontier_tables.section("frontier")
+    folder = stored.RESULTS / "history/frontier"
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    (name,) = frontier_tables.noted([x for x in runs if "note" in x])
+    section = frontier_tables.section("frontier", folder)
     assert f"- † {name}: tuned after a look at the test split" in section
     marked = [line for line in section.splitlines() if " † |" in line]
     assert marked and all(name.split(" (")[0] in line for line in marked)
