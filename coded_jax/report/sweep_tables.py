@@ -88,13 +88,15 @@ def varied(content: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*content["vary"], *flags]))
 
 
+def score(cell: Cell) -> float:
+    """Returns the mean accuracy over trials and over the patterns of the most losses
+    that a cell is made for: what searches go by."""
+    return statistics.fmean(cell.of(cell.code, cell.most, "mean"))
+
+
 def best(sweep: Sweep) -> Cell:
-    """Returns the first cell with the highest mean accuracy over the patterns of the
-    most losses that it is made for, averaged over trials: what a search chooses."""
-    return max(
-        sweep.cells,
-        key=lambda cell: statistics.fmean(cell.of(cell.code, cell.most, "mean")),
-    )
+    """Returns the first cell with the highest score: what a search chooses."""
+    return max(sweep.cells, key=score)
 
 
 def label(cell: Cell, sweep: Sweep) -> str:

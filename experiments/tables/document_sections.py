@@ -29,6 +29,7 @@ from tables import (
     modules,
     program_tables,
     result_tables,
+    search_tables,
     stored,
     sweep_report,
 )
@@ -72,6 +73,11 @@ def plan_section() -> str:
     return f"{command}\n\n{text_block(done.stdout)}"
 
 
+def study_section(name: str) -> str:
+    """Returns the table of a sweep in `experiments/results/studies`."""
+    return sweep_report.section(sweep_tables.read(stored.RESULTS / "studies" / name))
+
+
 def text_block(printed: str) -> str:
     """Returns a fenced block, without blanks at the ends of lines or of the text."""
     lines = [line.rstrip() for line in printed.splitlines()]
@@ -93,6 +99,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "groups": functools.partial(result_tables.section, "groups"),
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "frontier_history": functools.partial(frontier_tables.history, "frontier"),
+    "searches": search_tables.section,
+    "study_parm": functools.partial(study_section, "parm"),
     "cheap": functools.partial(frontier_tables.section, "cheap"),
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),
     "speed": functools.partial(benchmark_section, benchmark_tables.section),
