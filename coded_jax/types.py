@@ -15,6 +15,12 @@ PyTree = Any
 Block = Callable[[PyTree, jax.Array], jax.Array]
 """`(variables, x [B, H, W, C]) -> [B, M*, M'*, D]`, see `BaseModel`."""
 
+Kept = tuple[jax.Array, ...]
+"""Arrays `[B, ...]` that the client needs later, while devices compute a stage."""
+
+State = Any
+"""What a block takes and returns: `x [B, H, W, C]`, or `(x, *kept)`, see `Kept`."""
+
 
 class BaseModel(NamedTuple):
     """A CNN in two parts: blocks that can be distributed and a head that cannot.
@@ -54,6 +60,16 @@ def chain(blocks: tuple[Block, ...]) -> Block:
         return x
 
     return run
+
+
+def apart(state: State) -> tuple[jax.Array, Kept]:
+    """Returns the array that goes on to the next block, and what is kept beside it."""
+    return (state[0], state[1:]) if isinstance(state, tuple) else (state, ())
+
+
+def together(x: jax.Array, kept: Kept) -> State:
+    """Returns an array with what is kept beside it, as `apart` takes them apart."""
+    return (x, *kept) if kept else x
 
 
 class CodeShape(NamedTuple):

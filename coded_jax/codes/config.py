@@ -18,7 +18,7 @@ from coded_jax.settings import (
 )
 
 PRECISIONS = ("float32", "bfloat16")
-SPLITS = ("image", "group")
+SPLITS = ("image", "group", "convolution")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
 
 
@@ -79,7 +79,9 @@ class CodeConfig(LearnedConfig):
     )
     split: str = setting(
         "image",
-        "pieces of one image, or k images coded together by the whole network (group)",
+        "pieces of one image; or k images coded together by the whole network (group); "
+        "or pieces of the input of every convolution, each coded by itself "
+        "(convolution), for codes without a training",
         one_of(SPLITS),
     )
     code: AnyCode = setting(
@@ -107,7 +109,7 @@ class CodeConfig(LearnedConfig):
         fits = self.split == "image" or whole
         require("split", self.split, fits, "image with a grid or stages")
         fits = not self.nonnegative or self.split == "image"
-        require("nonnegative", self.nonnegative, fits, "False with split=group")
+        require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
 
     @property
     def n(self) -> int:

@@ -17,8 +17,8 @@ from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference.pipeline import Pipeline, exact_outputs, inputs_of
-from coded_jax.inference.stages import coded_features, compute, recover
-from coded_jax.types import PyTree, Split
+from coded_jax.inference.stages import coded_features, enter, recover
+from coded_jax.types import PyTree, Split, together
 
 
 class StageMaps(NamedTuple):
@@ -82,17 +82,18 @@ def _maps(
     available: jax.Array,
 ) -> list[tuple[jax.Array, ...]]:
     """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
-    k, maps, x = pipeline.k, [], inputs_of(pipeline, images)
+    k, maps, state = pipeline.k, [], inputs_of(pipeline, images)
     exact = exact_outputs(pipeline, frozen, images)
     for stage, own, original in zip(pipeline.stages, params, exact, strict=True):
-        x = compute(stage.before, frozen, x)
+        x, kept = enter(stage, frozen, state)
         features = coded_features(stage, frozen, own, x)
-        x = recover(stage, own, features, available).merged
+        merged = recover(stage, own, features, available).merged
         seen = jnp.where(available[..., None, None, None], features, jnp.nan)
         arrived = splitting.merge(stage.plan, seen[:k])
         parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]
-        fields = (original, arrived, parity, x)
+        fields = (original, arrived, parity, merged)
         maps.append(tuple(field.astype(jnp.float32) for field in fields))
+        state = together(merged, kept)
     return maps
 
 

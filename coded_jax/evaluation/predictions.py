@@ -19,6 +19,7 @@ from coded_jax.devices.meshes import padded_size
 from coded_jax.devices.placement import PieceMap
 from coded_jax.inference.pipeline import (
     Pipeline,
+    Results,
     base_features,
     classify,
     from_decoder,
@@ -177,13 +178,13 @@ def _run_uncoded(
 @functools.partial(jax.jit, static_argnames="pipeline")
 def run_devices(
     pipeline: Pipeline, frozen: PyTree, params: PyTree, images: jax.Array
-) -> jax.Array:
-    """Computes the n results of the first coded stage, `[n, B, M, M', D]`."""
+) -> Results:
+    """Computes the n results of the first coded stage."""
 
-    def compute_part(spread: PieceMap, frozen, params, images) -> jax.Array:
+    def compute_part(spread: PieceMap, frozen, params, images) -> Results:
         return up_to_decoder(pipeline, frozen, params, images, spread)
 
-    axes = (None, None, 0), 1
+    axes = (None, None, 0), Results(1, 0)  # type: ignore
     compute = placement.data_parallel(pipeline.mesh, compute_part, *axes)
     return compute(frozen, params, images)
 
@@ -193,23 +194,26 @@ def decode_chunk(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
-    features: jax.Array,
+    results: Results,
     uncoded: Uncoded,
     available: jax.Array,
 ) -> Prediction:
     """Predicts a chunk under one pattern, from the n results of its rows."""
 
-    def decode_part(spread: PieceMap, frozen, params, available, features, target):
-        x = from_decoder(pipeline, frozen, params, features, available, spread)
+    def decode_part(
+        spread: PieceMap, frozen, params, available, features, kept, target
+    ) -> tuple[jax.Array, jax.Array]:
+        results = Results(features, kept)
+        x = from_decoder(pipeline, frozen, params, results, available, spread)
         merged, logits = classify(pipeline, frozen, x, available)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
         answered = has_answer(pipeline, available)
         answered = answered.reshape(len(answered), -1).all(axis=1)
         return logits, jnp.where(answered, error, jnp.nan)
 
-    axes = (None, None, mask_axis(available), 1, 0)
+    axes = (None, None, mask_axis(available), 1, 0, 0)
     compute = placement.data_parallel(pipeline.mesh, decode_part, axes)
-    logits, error = compute(frozen, params, available, features, uncoded.target)
+    logits, error = compute(frozen, params, available, *results, uncoded.target)
     _, labels, weight = uncoded.rows
     shape = labels.shape
     error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
@@ -293,13 +297,13 @@ def measure(
     inputs, chunks = (pipeline, frozen, params), []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
         size = len(known.expected)
-        features = run_devices(*inputs, known.rows.images)
+        results = run_devices(*inputs, known.rows.images)
         masks = masks_of(first_row + jnp.arange(size)) if redrawn else held
         first_row += size
         chunks.append(
             [
                 _summarise(
-                    decode_chunk(*inputs, features, known, mask), parameter, **options
+                    decode_chunk(*inputs, results, known, mask), parameter, **options
                 )
                 for mask, parameter in zip(masks, of_pattern, strict=True)
             ]

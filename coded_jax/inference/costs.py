@@ -15,7 +15,7 @@ from coded_jax.inference.operations import count_operations
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage, Segment
 from coded_jax.splitting import SplitPlan
-from coded_jax.types import Block, PyTree
+from coded_jax.types import Block, PyTree, apart
 
 Shape = tuple[int, ...]
 
@@ -159,15 +159,16 @@ def stage_costs(
       variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)` of an input.
     """
-    costs, shape = [], tuple(image_shape)
+    costs, state = [], _image(image_shape)
     itemsize = jnp.dtype(pipeline.dtype).itemsize
 
     def add(part: Segment | CodedStage) -> None:
-        nonlocal shape
+        nonlocal state
         if part.blocks is None:
             return
-        out = jax.eval_shape(part.f_conv, variables, _image(shape)).shape[1:]
-        flops = count_flops(part.f_conv, variables, shape)
+        before, state = state, jax.eval_shape(part.f_conv, variables, state)
+        shape, out = (apart(s)[0].shape[1:] for s in (before, state))
+        flops = count_operations(part.f_conv, variables, before)
         cost = StageCost(part.blocks, None, shape, out, flops, flops)
         if isinstance(part, CodedStage):
             plan, code_cost = part.plan, code_flops(pipeline, part)
@@ -181,7 +182,6 @@ def stage_costs(
                 decode_flops=code_cost[1],
             )
         costs.append(cost)
-        shape = out
 
     for stage in pipeline.stages:
         add(stage.before)
@@ -205,8 +205,10 @@ def cost_of(
     stages = stage_costs(pipeline, variables, (images * height, width, channels))
     pixel = 1 if pipeline.image_dtype == "uint8" else jnp.dtype(pipeline.dtype).itemsize
     features = jnp.dtype(pipeline.dtype).itemsize * math.prod(stages[-1].output_shape)
+    # Not the sum of all blocks: single convolutions are padded for their pieces.
+    inputs = _image((images * height, width, channels))
     whole = Round(
-        sum(cost.flops for cost in stages) / images,
+        count_operations(pipeline.base.f_conv, variables, inputs) / images,
         pixel * math.prod(image_shape),
         features / images,
     )

@@ -3,6 +3,7 @@
 The convolutional part is a chain of coded stages, each with the blocks before it that
 are computed whole, and the blocks after the last one. The input `[B, H, W, C]` of a
 coded stage is split, encoded, computed, decoded and merged before the next one begins.
+What blocks behind it need beside its output the client keeps, see `types.State`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,19 @@ from coded_jax.inference.stages import (
     Segment,
     coded_features,
     compute,
+    enter,
     recover,
 )
-from coded_jax.types import BaseModel, Code, CodeShape, PyTree
+from coded_jax.types import (
+    BaseModel,
+    Code,
+    CodeShape,
+    Kept,
+    PyTree,
+    State,
+    apart,
+    together,
+)
 
 
 class Tail(NamedTuple):
@@ -48,7 +59,8 @@ class Pipeline(NamedTuple):
     parameters of its codes are a tuple with one entry for each coded stage.
 
     Attributes:
-      base: the CNN.
+      base: the CNN; its blocks may be other ones than those of the stages, which
+        compute the same.
       stages: the coded stages, in order; none where the base model is computed whole.
       after: the blocks between the last decoder and the head.
       mean, std: `[C]`, of the image channels in units of the pixel range `[0, 1]`;
@@ -101,6 +113,13 @@ class Pipeline(NamedTuple):
         return all(stage.code.systematic for stage in self.stages)
 
     @property
+    def learns(self) -> bool:
+        """Says whether a code has parameters that a training sets."""
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        constant = all(stage.code.constants for stage in self.stages)
+        return bool(jax.tree.leaves(params)) and not constant
+
+    @property
     def nonnegative(self) -> bool:
         """Says whether a code needs features that are never negative."""
         return any(stage.code.nonnegative for stage in self.stages)
@@ -144,7 +163,7 @@ def exact_outputs(
     x, outputs = inputs_of(pipeline, images), []
     for stage in pipeline.stages:
         x = compute(stage, frozen, compute(stage.before, frozen, x))
-        outputs.append(x)
+        outputs.append(apart(x)[0])
     return tuple(outputs)
 
 
@@ -156,63 +175,70 @@ def base_features(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.
     return compute(pipeline.after, frozen, x)
 
 
+class Results(NamedTuple):
+    """The results of a coded stage, which no loss has changed yet.
+
+    Attributes:
+      features: `[n, B, M, M', D]`.
+      kept: what the client has kept beside them, arrays `[B, ...]`.
+    """
+
+    features: jax.Array
+    kept: Kept = ()
+
+
 def up_to_decoder(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
     images: jax.Array,
     spread: PieceMap = run_locally,
-) -> jax.Array:
-    """Computes the n results of the first coded stage, which no loss has changed yet.
-
-    Returns:
-      `[n, B, M, M', D]`; `from_decoder` goes on with it.
-    """
+) -> Results:
+    """Computes the results of the first coded stage; `from_decoder` goes on."""
     first = pipeline.stages[0]
-    x = compute(first.before, frozen, inputs_of(pipeline, images))
-    return coded_features(first, frozen, params[0], x, spread)
+    x, kept = enter(first, frozen, inputs_of(pipeline, images))
+    return Results(coded_features(first, frozen, params[0], x, spread), kept)
 
 
 def from_decoder(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
-    features: jax.Array,
+    results: Results,
     available: Sequence[jax.Array],
     spread: PieceMap = run_locally,
-) -> jax.Array:
+) -> State:
     """Runs the pipeline from the first decoder up to the last one.
 
     Args:
       pipeline: the functions.
       frozen: variables of the base model.
       params: of the codes.
-      features: `[n, B, M, M', D]` from `up_to_decoder`.
+      results: from `up_to_decoder`.
       available: for each coded stage, bool `[n, B]` or `[n, 1]`.
       spread: how the pieces come to their devices.
 
     Returns:
-      `[B, M*, M'*, D]`, the output of the last decoder.
+      `[B, M*, M'*, D]`, the output of the last decoder, with what is kept.
     """
     (first, own, mask), *later = zip(pipeline.stages, params, available, strict=True)
-    x = recover(first, own, features, mask).merged
+    merged, kept = recover(first, own, results.features, mask).merged, results.kept
     for stage, own, mask in later:
-        x = compute(stage.before, frozen, x)
-        x = recover(
-            stage, own, coded_features(stage, frozen, own, x, spread), mask
-        ).merged
-    return x
+        x, kept = enter(stage, frozen, together(merged, kept))
+        features = coded_features(stage, frozen, own, x, spread)
+        merged = recover(stage, own, features, mask).merged
+    return together(merged, kept)
 
 
 def classify(
-    pipeline: Pipeline, frozen: PyTree, decoded: jax.Array, available: jax.Array
+    pipeline: Pipeline, frozen: PyTree, decoded: State, available: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Runs the tail on the output of the last decoder.
 
     Args:
       pipeline: the functions.
       frozen: variables of the base model.
-      decoded: `[B, M*, M'*, D]` from `from_decoder`.
+      decoded: from `from_decoder`.
       available: bool `[S, n, B]` or `[S, n, 1]`, see `has_answer`.
 
     Returns:
@@ -230,7 +256,7 @@ def classify(
 
 
 def _run_tail(
-    tail: Tail, frozen: PyTree, decoded: jax.Array
+    tail: Tail, frozen: PyTree, decoded: State
 ) -> tuple[jax.Array, jax.Array]:
     features = compute(tail.after, frozen, decoded).astype(jnp.float32)
     return features, tail.head(frozen, features)
@@ -287,8 +313,8 @@ def infer(
     require_inputs(pipeline, params, images, available)
 
     def infer_part(spread: PieceMap, frozen, params, images, available) -> jax.Array:
-        features = up_to_decoder(pipeline, frozen, params, images, spread)
-        x = from_decoder(pipeline, frozen, params, features, available, spread)
+        results = up_to_decoder(pipeline, frozen, params, images, spread)
+        x = from_decoder(pipeline, frozen, params, results, available, spread)
         return classify(pipeline, frozen, x, available)[1]
 
     available = per_stage(pipeline, available)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from coded_jax import splitting
 from coded_jax.devices.placement import PieceMap, run_locally
 from coded_jax.splitting import SplitPlan
-from coded_jax.types import Block, Code, PyTree, chain
+from coded_jax.types import Block, Code, Kept, PyTree, State, apart, chain
 
 
 class Segment(NamedTuple):
@@ -61,9 +61,18 @@ class Decoded(NamedTuple):
     parity: jax.Array
 
 
-def compute(blocks: Segment | CodedStage, frozen: PyTree, x: jax.Array) -> jax.Array:
+def compute(blocks: Segment | CodedStage, frozen: PyTree, x: State) -> State:
     """Computes blocks whole, without a code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
-    return blocks.f_conv(_cast(frozen, x.dtype), x)
+    return blocks.f_conv(_cast(frozen, apart(x)[0].dtype), x)
+
+
+def enter(stage: CodedStage, frozen: PyTree, x: State) -> tuple[jax.Array, Kept]:
+    """Computes the blocks before a coded stage.
+
+    Returns:
+      The stage's input `[B, H, W, C]`, and what the client keeps meanwhile.
+    """
+    return apart(compute(stage.before, frozen, x))
 
 
 def queries(stage: CodedStage, params: PyTree, x: jax.Array) -> jax.Array:

@@ -42,6 +42,8 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
     of = f"each image is split into {k} pieces"
     if pipeline.separate:
         of, made = f"{k} images are coded together", made.replace("piece", "image")
+    elif config.split == "convolution":
+        of = f"the inputs of {len(stages)} convolutions are split into {k} pieces each"
     elif config.stages:
         of += f" (anew before blocks {stages_text(stages)})"
     enough = ENOUGH[pipeline.stages[0].code.quorum.name].format(k=k)
@@ -69,7 +71,9 @@ def phases(prepared: Experiment) -> dict[str, Planned]:
         steps = regime.steps(len(prepared.dataset.train.labels))
         planned[BASE] = Planned(steps, steps * regime.batch_size)
     examples = len(prepared.examples.train.labels)
-    for name in filter(lambda name: _is_trained(prepared, name), prepared.pipelines):
+    for name, pipeline in prepared.pipelines.items():
+        if not pipeline.learns:
+            continue
         regime = regime_of(config, name)
         steps = regime.steps(examples)
         images = steps * regime.batch_size * prepared.pipeline.images_per_input
@@ -77,13 +81,6 @@ def phases(prepared: Experiment) -> dict[str, Planned]:
             planned[phase] = Planned(steps, images)
     planned["evaluation"] = Planned(len(prepared.pipelines), 0)
     return planned
-
-
-def _is_trained(prepared: Experiment, name: str) -> bool:
-    pipeline = prepared.pipelines[name]
-    params = jax.eval_shape(pipeline.init, jax.random.key(0))
-    constant = all(stage.code.constants for stage in pipeline.stages)
-    return bool(jax.tree.leaves(params)) and not constant
 
 
 def _seeds(name: str, seeds: int) -> list[str]:

@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 
 from coded_jax import codes
-from coded_jax.checks import first_line
+from coded_jax.checks import first_line, require
 from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
@@ -14,6 +14,7 @@ from coded_jax.inference.stages import CodedStage, Segment
 from coded_jax.models import make_base_model
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
+from coded_jax.splitting.convolutions import separate_convolutions
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import BaseModel, Block, CodeShape, PyTree, chain
 
@@ -40,46 +41,38 @@ def build_pipeline(
       base: in place of the base model that `config` names.
 
     Raises:
-      ValueError: the base model has no such blocks, or a stage cannot be split into
-        that many pieces.
+      ValueError: the base model has no such blocks, a stage cannot be split into that
+        many pieces, or the code of single convolutions would have to be trained.
     """
     lowering.install()
     base = base or make_base_model(config.base_model, config.base_width)
     variables = variable_shapes(config, base, image_shape, classes)
-    grouped, input_shape = config.split == "group", tuple(image_shape)
+    blocks, grouped = base.blocks, config.split == "group"
     if grouped:
         base = groups.group_base(base, image_shape[0])
-        input_shape = (config.k * image_shape[0], *image_shape[1:])
-
-    def plan_of(f_conv: Block, shape: tuple[int, int, int]) -> SplitPlan:
-        if grouped:
-            return groups.group_plan(image_shape, config.k, classes)
-        return make_plan(f_conv, variables, shape, config.pieces)
-
+        blocks = base.blocks
+        plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
+    elif config.split == "convolution":
+        blocks, of_rounds = separate_convolutions(
+            base.f_conv, variables, image_shape, config.k
+        )
+        plans = {(2 * i, 2 * i): plan for i, plan in enumerate(of_rounds, 1)}
+    else:
+        plans = _plans(config, base, variables, image_shape)
     stages, done = [], 0
-    x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
-    for first, last in coded_blocks(config, len(base.blocks)):
-        before = segment(base, done + 1, first - 1)
-        x = jax.eval_shape(before.f_conv, variables, x)
-        f_conv = segment(base, first, last).f_conv
-        try:
-            plan = plan_of(f_conv, x.shape[1:])
-        except ValueError as error:
-            if len(base.blocks) == 1:
-                raise
-            raise ValueError(
-                f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
-                "--stages says which are coded together)"
-            ) from error
+    for (first, last), plan in plans.items():
         sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
         code = codes.make_code(config.code, sizes, variables, config)
-        stages.append(CodedStage(f_conv, (first, last), plan, code, before))
-        x = jax.eval_shape(f_conv, variables, x)
+        coded, before = (
+            segment(blocks, *bounds)
+            for bounds in ((first, last), (done + 1, first - 1))
+        )
+        stages.append(CodedStage(coded.f_conv, (first, last), plan, code, before))
         done = last
-    return Pipeline(
+    pipeline = Pipeline(
         base,
         tuple(stages),
-        segment(base, done + 1, len(base.blocks)),
+        segment(blocks, done + 1, len(blocks)),
         mean,
         std,
         config.k,
@@ -90,6 +83,40 @@ def build_pipeline(
         image_shape=image_shape,
         recipe=config.recipe,
     )
+    _require_untrained(config, config.code, pipeline)
+    return pipeline
+
+
+def _plans(
+    config: Config, base: BaseModel, variables: PyTree, image_shape: tuple[int, ...]
+) -> dict[tuple[int, int], SplitPlan]:
+    """Plans the split of every coded stage, by its first and last block."""
+    plans, done = {}, 0
+    x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    for first, last in coded_blocks(config, len(base.blocks)):
+        before = segment(base.blocks, done + 1, first - 1)
+        x = jax.eval_shape(before.f_conv, variables, x)
+        f_conv = segment(base.blocks, first, last).f_conv
+        try:
+            plan = make_plan(f_conv, variables, x.shape[1:], config.pieces)
+        except ValueError as error:
+            if len(base.blocks) == 1:
+                raise
+            raise ValueError(
+                f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
+                "--stages says which are coded together)"
+            ) from error
+        plans[first, last] = plan
+        x = jax.eval_shape(f_conv, variables, x)
+        done = last
+    return plans
+
+
+def _require_untrained(config: Config, code: codes.AnyCode, pipeline: Pipeline) -> None:
+    """Checks that a code of single convolutions has nothing to learn."""
+    fits = config.split != "convolution" or not pipeline.learns
+    accepted = "one that is not trained, as mds, with split=convolution"
+    require("code", codes.name_of(code), fits, accepted)
 
 
 def variable_shapes(
@@ -119,11 +146,11 @@ def variable_shapes(
     return variables
 
 
-def segment(base: BaseModel, first: int, last: int) -> Segment:
+def segment(blocks: tuple[Block, ...], first: int, last: int) -> Segment:
     """Returns the blocks `first` to `last`, counted from 1, as one; perhaps none."""
     if first > last:
         return Segment()
-    return Segment(chain(base.blocks[first - 1 : last]), (first, last))
+    return Segment(chain(blocks[first - 1 : last]), (first, last))
 
 
 def rival_pipelines(
@@ -141,9 +168,11 @@ def rival_pipelines(
     """
 
     def with_code(code: codes.AnyCode) -> Pipeline:
-        return pipeline.with_codes(
+        rival = pipeline.with_codes(
             lambda shape, _: codes.make_code(code, shape, variables, config)
         )
+        _require_untrained(config, code, rival)
+        return rival
 
     rivals = [code for code in config.baselines if code != config.code]
     return {codes.name_of(code): with_code(code) for code in rivals}
@@ -176,6 +205,6 @@ def uncoded_pipeline(
     Its arguments are those of `build_pipeline`.
     """
     base = base or make_base_model(config.base_model, config.base_width)
-    whole = segment(base, 1, len(base.blocks))
+    whole = segment(base.blocks, 1, len(base.blocks))
     sizes = (config.k, config.r)
     return Pipeline(base, (), whole, mean, std, *sizes, mesh, config.precision)

@@ -112,13 +112,14 @@ def _split(run: Finished) -> dict[str, Any]:
     return {
         "k": config.k,
         "r": config.r,
-        "grid": config.pieces,
+        "grid": pipeline.stages[0].plan.grid,
         "piece_shape": pipeline.stages[0].plan.piece_shape,
         "work_fraction": round(costs.work_fraction(stages), 4),
         "coded_fraction": round(costs.coded_fraction(stages), 4),
         "stages": [
             {
                 "blocks": cost.blocks,
+                "grid": plan.grid,
                 "piece_shape": plan.piece_shape,
                 "share_shape": plan.share_shape,
                 "work_fraction": round(plan.work_fraction, 4),

@@ -150,7 +150,8 @@ def train(run: Run) -> Trained:
     examples = experiment.examples
     # The same for every code: they differ in their parity pieces only.
     arrays = tasks.device_arrays(experiment.pipeline.mesh, examples.train)
-    if experiment.config.code_augmentation == "none":
+    learns = any(pipeline.learns for pipeline in experiment.pipelines.values())
+    if learns and experiment.config.code_augmentation == "none":
         arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
     inputs = (examples, arrays, base.params)
     codes = {name: train_code(run, name, *inputs) for name in experiment.pipelines}

@@ -22,6 +22,7 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
 from coded_jax.serving.engine import Inference, NotEnoughResults
 from coded_jax.serving.gathering import Gathering, Rules
+from coded_jax.serving.parts import Sending
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call
 from coded_jax.types import PyTree
@@ -76,7 +77,7 @@ class FirstK:
         for stage in range(stages):
             begun = time.monotonic()
             rules = self._rules(stage, begun, end, without)
-            gathering = self._gathering(number, stage, x, rules)
+            gathering = self._gathering(number, stage, x.queries, rules)
             gathering.run()
             degraded |= not gathering.enough
             used.append(tuple(sorted({w for _, w in gathering.shares.values()})))
@@ -85,7 +86,7 @@ class FirstK:
 
             begun = time.monotonic()
             arrived = {i: share for i, (share, _) in gathering.shares.items()}
-            x = self._decode(stage, arrived, len(x[0]), available)
+            x = self._decode(stage, arrived, x, available)
             seconds["decode"] += time.monotonic() - begun
         if degraded and not np.all(has_answer(pipeline, jnp.asarray(available))):
             raise NotEnoughResults("the code has no answer without all data pieces")
@@ -103,10 +104,11 @@ class FirstK:
         x = parts.encode_images(pipeline, *self._variables, images)
         for stage, pieces in enumerate(self._pieces):
             numbers = sent(pipeline.stages[stage].code.quorum, pipeline.k, pipeline.n)
-            self._pool.compute_everywhere([Call(pieces[i], x[i]) for i in numbers])
+            calls = [Call(pieces[i], x.queries[i]) for i in numbers]
+            self._pool.compute_everywhere(calls)
             for _ in range(2):  # the first time with compilation
                 begun = time.monotonic()
-                decoded = self._decode(stage, {}, len(x[0]), available)
+                decoded = self._decode(stage, {}, x, available)
             self._decoding[stage] = max(self._decoding[stage], time.monotonic() - begun)
             x = decoded
         has_answer(pipeline, jnp.asarray(available))
@@ -143,15 +145,15 @@ class FirstK:
         )
 
     def _decode(
-        self, stage: int, shares: dict[int, Any], batch: int, available: np.ndarray
+        self, stage: int, shares: dict[int, Any], begun: Sending, available: np.ndarray
     ) -> Any:
-        """Returns queries of the next coded stage, or logits after the last one."""
-        shape = (batch, *self._pieces[stage][0].share)
+        """Returns what the next stage begins with, or logits after the last one."""
+        shape = (len(begun.queries[0]), *self._pieces[stage][0].share)
         blank = jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
         slots = tuple(shares.get(i, blank) for i in range(self._pipeline.n))
         slots = jax.device_put(slots, self._front)
         return jax.block_until_ready(
             parts.decode_stage(
-                self._pipeline, stage, *self._variables, slots, available
+                self._pipeline, stage, *self._variables, slots, available, begun.kept
             )
         )

@@ -5,8 +5,9 @@
     decode_stage    shares that arrived -> queries of the next      front end
                     coded stage, or after the last one logits
 
-A worker has the frozen network and nothing of the code, but for codes whose parity
-pieces have networks of their own. Any worker computes any piece of any code: its blocks
+What later blocks need beside a stage's output stays at the front end (`types.State`). A
+worker has the frozen network and nothing of the code, but for codes whose parity pieces
+have networks of their own. Any worker computes any piece of any code: its blocks
 and the place of its share are sent along with it.
 """
 
@@ -24,8 +25,15 @@ from coded_jax import splitting
 from coded_jax.codes.quorum import pieces_of
 from coded_jax.data.groups import answers_of_images, inputs_of_images
 from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
-from coded_jax.inference.stages import CodedStage, Segment, compute, queries, recover
-from coded_jax.types import PyTree, chain
+from coded_jax.inference.stages import (
+    CodedStage,
+    Segment,
+    compute,
+    enter,
+    queries,
+    recover,
+)
+from coded_jax.types import Kept, PyTree, State, chain, together
 
 
 class Piece(NamedTuple):
@@ -44,6 +52,18 @@ class Piece(NamedTuple):
     share: tuple[int, int, int]
 
 
+class Sending(NamedTuple):
+    """The arrays that a coded stage begins with.
+
+    Attributes:
+      queries: n of `[B, h, w, C]`, where B counts inputs; for the workers.
+      kept: what the front end keeps for later blocks, arrays `[B, ...]`.
+    """
+
+    queries: tuple[jax.Array, ...]
+    kept: Kept = ()
+
+
 ComputePiece = Callable[[Piece, Any], jax.Array]
 """`(piece, query [B, h, w, C]) -> share [B, M, M', D]`."""
 
@@ -51,7 +71,7 @@ ComputePiece = Callable[[Piece, Any], jax.Array]
 @functools.partial(jax.jit, static_argnums=0)
 def encode_images(
     pipeline: Pipeline, frozen: PyTree, params: PyTree, images: jax.Array
-) -> tuple[jax.Array, ...]:
+) -> Sending:
     """Computes the queries of the first coded stage.
 
     Args:
@@ -59,12 +79,9 @@ def encode_images(
       frozen, params: of the base model and of its codes.
       images: `[B, H, W, C]` of the pipeline's `image_dtype`; B is a multiple of its
         `images_per_input`.
-
-    Returns:
-      n of `[B, h, w, C]`, where B counts inputs.
     """
     x = inputs_of(pipeline, inputs_of_images(pipeline, images))
-    return _queries(pipeline, 0, frozen, params, x)
+    return _sending(pipeline, 0, frozen, params, x)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -75,7 +92,8 @@ def decode_stage(
     params: PyTree,
     shares: tuple[jax.Array, ...],
     available: jax.Array,
-) -> tuple[jax.Array, ...] | jax.Array:
+    kept: Kept = (),
+) -> Sending | jax.Array:
     """Decodes a stage, and goes on to the next one.
 
     Args:
@@ -85,24 +103,27 @@ def decode_stage(
       shares: n of `[B, M, M', D]`; anything for those that did not arrive.
       available: bool `[S, n, 1]`, the results that arrived in this stage and those
         before it; of the later ones nothing is looked at.
+      kept: what the stage began with beside its queries.
 
     Returns:
-      Queries as of `encode_images`; after the last coded stage logits float32
+      What the next stage begins with; after the last coded stage logits float32
       `[images, classes]`, NaN where there is no answer.
     """
     stage, own = pipeline.stages[coded], params[coded]
-    x = recover(stage, own, jnp.stack(shares), available[coded]).merged
+    merged = recover(stage, own, jnp.stack(shares), available[coded]).merged
+    x = together(merged, kept)
     if coded + 1 < len(pipeline.stages):
-        return _queries(pipeline, coded + 1, frozen, params, x)
+        return _sending(pipeline, coded + 1, frozen, params, x)
     return answers_of_images(classify(pipeline, frozen, x, available)[1])
 
 
-def _queries(
-    pipeline: Pipeline, coded: int, frozen: PyTree, params: PyTree, x: jax.Array
-) -> tuple[jax.Array, ...]:
-    """Computes the queries of a stage from the output of the one before it."""
+def _sending(
+    pipeline: Pipeline, coded: int, frozen: PyTree, params: PyTree, state: State
+) -> Sending:
+    """Computes what a stage begins with from the output of the one before it."""
     stage = pipeline.stages[coded]
-    return tuple(queries(stage, params[coded], compute(stage.before, frozen, x)))
+    x, kept = enter(stage, frozen, state)
+    return Sending(tuple(queries(stage, params[coded], x)), kept)
 
 
 def pieces(pipeline: Pipeline) -> list[list[Piece]]:

@@ -26,7 +26,7 @@ from coded_jax.devices.placement import batch_spec
 from coded_jax.devices.topologies import compiler_options
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import CHUNK
-from coded_jax.inference.pipeline import infer_uncoded
+from coded_jax.inference.pipeline import Results, infer_uncoded
 from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, uncoded_pipeline
 from coded_jax.runs.config import Config
@@ -401,7 +401,7 @@ class Subject:
         images = self._placed(jax.eval_shape(join, images))
         lower = functools.partial(predictions.run_devices.lower, *inputs, images)
         yield self._program(f"evaluation, results of {size}", size, lower)
-        features = jax.eval_shape(
+        features, kept = jax.eval_shape(
             functools.partial(predictions.run_devices, self.pipeline),
             self.frozen,
             self.params,
@@ -424,7 +424,7 @@ class Subject:
         lower = functools.partial(
             predictions.decode_chunk.lower,
             *inputs,
-            self._placed(features, axis=1),
+            Results(self._placed(features, axis=1), self._placed(kept, axis=0)),
             known,
             self._placed(mask),
         )
@@ -440,20 +440,17 @@ class Subject:
         of_part = lambda name, lower: Program(
             f"local engine, {name} of {batch}", batch, one, pipeline.dtype, lower
         )
-        encode = functools.partial(
-            parts.encode_images.lower,
-            pipeline,
-            frozen,
-            params,
-            place(self._images(batch)),
-        )
+        inputs = (pipeline, frozen, params, place(self._images(batch)))
+        encode = functools.partial(parts.encode_images.lower, *inputs)
         yield of_part("encoding", encode)
         stages = len(pipeline.stages)
         arrived = jax.ShapeDtypeStruct((stages, pipeline.n, 1), jnp.bool_)
-        shapes = parts.query_shapes(pipeline, batch)
+        after = jax.eval_shape(
+            functools.partial(parts.encode_images, pipeline), *inputs[1:]
+        )
         for number, pieces in enumerate(parts.pieces(pipeline)):
-            query = jax.ShapeDtypeStruct(shapes[number], pipeline.dtype)
-            piece = pieces[0]
+            sending, piece = after, pieces[0]
+            query = sending.queries[0]
             lower = functools.partial(
                 parts.share.lower,
                 parts.segment_of(pipeline, piece.blocks),
@@ -463,18 +460,14 @@ class Subject:
                 place(jax.ShapeDtypeStruct((2,), jnp.int32)),
             )
             yield of_part(f"a piece of stage {number + 1}", lower)
-            inputs = shapes[number][0]
-            share = jax.ShapeDtypeStruct((inputs, *piece.share), pipeline.dtype)
-            decode = functools.partial(
-                parts.decode_stage.lower,
-                pipeline,
-                number,
-                frozen,
-                params,
-                place((share,) * pipeline.n),
-                place(arrived),
+            share = jax.ShapeDtypeStruct((len(query), *piece.share), pipeline.dtype)
+            results = place(((share,) * pipeline.n, arrived, sending.kept))
+            decode = functools.partial(parts.decode_stage, pipeline, number)
+            after = jax.eval_shape(decode, frozen, params, *results)
+            lower = functools.partial(
+                parts.decode_stage.lower, pipeline, number, frozen, params, *results
             )
-            yield of_part(f"decoding stage {number + 1}", decode)
+            yield of_part(f"decoding stage {number + 1}", lower)
 
 
 def _merged_shape(plan: Any) -> tuple[int, int, int]:

@@ -1,0 +1,184 @@
+"""Networks taken apart at their convolutions: the parts, their plans, what is kept."""
+
+import pickle
+
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from coded_jax.models import make_base_model
+from coded_jax.splitting import AxisPlan, inlining
+from coded_jax.splitting.convolutions import separate_convolutions
+from coded_jax.splitting.plan import make_plan
+from coded_jax.types import apart, chain
+from tests.models.published import random_variables
+from tests.splitting.exactness import conv
+
+WIDTHS = {"lenet5": 1.0, "vgg16": 1 / 16, "resnet18": 1 / 16, "mobilenet": 1 / 16}
+
+
+def separate(f, shape=(9, 8, 2), k=2):
+    """Takes a function without variables apart."""
+    return separate_convolutions(lambda variables, x: f(x), {}, shape, k)
+
+
+def images_of(shape, batch=2):
+    return np.random.default_rng(0).normal(size=(batch, *shape)).astype("f")
+
+
+def assert_the_same(blocks, f, variables, shape):
+    images = images_of(shape)
+    whole = jax.jit(f)(variables, images)
+    parts = jax.jit(chain(blocks))(variables, images)
+    scale = np.abs(whole).max()
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("size, k", [(28, 2), (32, 4)])
+@pytest.mark.parametrize(
+    # ResNet-18 has 20 convolutions, three of them in shortcuts, beside another one.
+    "name, rounds",
+    [("lenet5", 2), ("vgg16", 13), ("resnet18", 17), ("mobilenet", 39)],
+)
+def test_rounds_are_as_many_as_values_that_are_convolved(name, rounds, size, k):
+    base = make_base_model(name, WIDTHS[name])
+    variables, shape = random_variables(base, (size, size, 1)), (size, size, 1)
+    blocks, plans = separate_convolutions(base.f_conv, variables, shape, k)
+    assert len(plans) == rounds and len(blocks) == 2 * rounds + 1
+    assert_the_same(blocks, base.f_conv, variables, shape)
+    # The plans are those of the analysis, which finds nothing to cut.
+    state = jax.ShapeDtypeStruct((1, *shape), "float32")
+    for i, block in enumerate(blocks):
+        if i % 2:
+            plan, x = plans[i // 2], apart(state)[0]
+            assert make_plan(block, variables, x.shape[1:], plan.grid) == plan
+            assert {*plan.rows.cuts, *plan.columns.cuts} == {0}
+        state = jax.eval_shape(block, variables, state)
+
+
+def test_plan_of_a_padded_convolution_by_hand():
+    # 9x8 outputs: 2 strips of 5 rows are 40 places, 2 of 4 columns 36. These need
+    # columns 0..5 and 4..9 of 10, with one of padding at either side.
+    blocks, (plan,) = separate(conv)
+    assert plan.rows == AxisPlan(11, 11, (0,), 9, 9, (0,))
+    assert plan.columns == AxisPlan(10, 6, (0, 4), 8, 4, (0, 0))
+    padded = jax.jit(blocks[0])({}, images_of((9, 8, 2)))
+    np.testing.assert_array_equal(padded[:, 1:-1, 1:-1], images_of((9, 8, 2)))
+    assert padded.shape == (2, 11, 10, 2) and not np.any(padded[:, 0])
+
+
+def test_outputs_without_equal_shares_are_padded_on():
+    # 7x7 in strips of 2 rows, the fourth of them half empty: 14 places, not 4x4.
+    blocks, (plan,) = separate(conv, (7, 7, 1), k=4)
+    assert plan.grid == (4, 1) and plan.share_shape == (2, 7, 2)
+    assert plan.rows == AxisPlan(10, 4, (0, 2, 4, 6), 8, 2, (0,) * 4)
+    assert_the_same(blocks, lambda variables, x: conv(x), {}, (7, 7, 1))
+
+
+def test_a_stride_leaves_what_no_output_needs_with_the_client():
+    f = lambda x: conv(x, kernel=(1, 1), stride=(2, 2))
+    blocks, (plan,) = separate(f, (8, 8, 1))
+    assert (plan.rows.size, plan.columns.size) == (7, 7)  # of 8
+    assert_the_same(blocks, lambda variables, x: f(x), {}, (8, 8, 1))
+
+
+def test_convolutions_of_one_value_are_one_round():
+    def inception(x):
+        paths = [
+            conv(x, kernel=(1, 1), maps=3),
+            jax.nn.relu(conv(x, kernel=(3, 3), seed=1)),
+            conv(x, kernel=(5, 3), dilation=(1, 2), seed=2),
+        ]
+        return jnp.concatenate([*paths, x], axis=-1)
+
+    blocks, (plan,) = separate(inception)
+    assert plan.share_shape[-1] == 3 + 2 + 2
+    x, kept = apart(jax.eval_shape(blocks[0], {}, images_of((9, 8, 2))))
+    assert x.shape == (2, 13, 12, 2) and [v.shape for v in kept] == [(2, 9, 8, 2)]
+    assert_the_same(blocks, lambda variables, x: inception(x), {}, (9, 8, 2))
+    # With other strides they have outputs of other sizes.
+    f = lambda x: (conv(x), conv(x, stride=(2, 2)))[1] + conv(x)[:, ::2, ::2]
+    assert len(separate(f)[1]) == 2
+
+
+def test_what_nobody_needs_is_not_computed():
+    def f(x):
+        conv(x, seed=7)
+        return conv(jnp.tanh(x))
+
+    assert len(separate(f)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    "lone",
+    [
+        lambda x: conv(x, padding="VALID", kernel=(9, 8)),  # of one output
+        lambda x: conv(x.reshape(-1, 3, 8, 2)).reshape(x.shape),  # of another batch
+        lambda x: lax.cond(x.sum() > 0, conv, jnp.negative, x),
+        lambda x: x * 2,
+    ],
+    ids="output batch branch none".split(),
+)
+def test_networks_without_a_convolution_to_share_are_refused(lone):
+    with pytest.raises(ValueError, match="^split: 'convolution' given, image or group"):
+        separate(lone)
+    # Beside one that is shared the client computes it.
+    f = lambda x: lone(jnp.tanh(conv(x)))
+    blocks, (plan,) = separate(f)
+    assert plan.share_shape == (9, 4, 2)
+    assert_the_same(blocks, lambda variables, x: f(x), {}, (9, 8, 2))
+
+
+def test_layouts_and_transposed_convolutions():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(4, 2, 3, 3)).astype("f")  # OIHW
+
+    def f(variables, x):
+        x = x.transpose(0, 3, 1, 2)
+        x = lax.conv_general_dilated(x, variables, (1, 1), ((2, 1), (-1, 2)))
+        x = lax.conv_general_dilated(
+            jnp.tanh(x)[:, :2],
+            variables,
+            (1, 1),
+            ((2, 1), (-1, 3)),
+            lhs_dilation=(2, 3),
+            dimension_numbers=("NCHW", "OIHW", "HWNC"),
+        )
+        return x.transpose(2, 0, 1, 3)
+
+    blocks, plans = separate_convolutions(f, kernel, (9, 8, 2), 4)
+    assert len(plans) == 2
+    assert_the_same(blocks, f, kernel, (9, 8, 2))
+
+
+def test_parts_can_be_sent_to_other_processes():
+    base = make_base_model("resnet18", 1 / 16)
+    variables = random_variables(base, (28, 28, 1))
+    blocks, _ = separate_convolutions(base.f_conv, variables, (28, 28, 1), 2)
+    before = jax.eval_shape(chain(blocks), variables, images_of((28, 28, 1)))
+    blob = cloudpickle.dumps(blocks)  # as Ray has it
+    assert len(blob) < 20_000
+    after = pickle.loads(blob)
+    again = jax.eval_shape(chain(after), variables, images_of((28, 28, 1), 3))
+    assert before.shape[1:] == again.shape[1:]
+
+
+def test_a_flat_jaxpr_calls_no_other():
+    base = make_base_model("resnet18", 1 / 16)
+    variables = random_variables(base, (28, 28, 1))
+    image = jax.ShapeDtypeStruct((1, 28, 28, 1), "float32")
+    f = jax.checkpoint(jax.jit(base.f_conv))
+    flat = inlining.inline(f, variables, image)
+    names = {eqn.primitive.name for eqn in flat.jaxpr.eqns}
+    assert "conv_general_dilated" in names
+    assert names.isdisjoint(inlining.CALLS)
+    values = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
+    x = images_of((28, 28, 1), 1)
+    leaves = [*jax.tree.leaves(variables), x]
+    values.update(zip(flat.jaxpr.invars, leaves, strict=True))
+    inlining.run(flat.jaxpr.eqns, values)
+    result = inlining.read(flat.jaxpr.outvars[0], values)
+    np.testing.assert_allclose(result, base.f_conv(variables, x), rtol=1e-4, atol=1e-4)
