@@ -37,6 +37,7 @@ from coded_jax.runs.config import OWN
 from coded_jax.runs.places import absolute
 from coded_jax.studies.latency_parts import Requests, Study, measure
 
+REPORT = "latency.json"
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
 DATA_DIR = flags.DEFINE_string(
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> None:
     sizes = results["split"]
     requests.faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
     folder.mkdir(parents=True, exist_ok=True)
-    study = Study(folder, settings(requests, results))
+    study = Study(folder / REPORT, settings(requests, results))
     split = data.load(results["dataset"], DATA_DIR.value).test
     with serving.serve(
         WORKDIR.value,

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from coded_jax.inference.costs import StageCost, coded_fraction, work_fraction
+from coded_jax.inference.costs import Cost, StageCost, coded_fraction, work_fraction
 from coded_jax.report.formatting import blocks_text, size_text
 from coded_jax.splitting import SplitPlan
 
@@ -23,29 +23,31 @@ COLUMNS = (
 )
 
 
-def table(costs: Sequence[StageCost], r: int) -> Group:
+def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
     """Returns windows, halos, work and bytes of each stage, and a line on all of them.
 
     Args:
-      costs: from `costs.stage_costs`.
+      stages: from `costs.stage_costs`.
+      cost: from `costs.cost_of`.
       r: parity pieces.
     """
-    stages = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    stages.add_column("blocks", no_wrap=True)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("blocks", no_wrap=True)
     for column in COLUMNS:
-        stages.add_column(column, justify="right", no_wrap=True)
-    for cost in costs:
-        stages.add_row(*_row(cost))
-    coded = [cost for cost in costs if cost.plan]
-    k = coded[0].plan.k  # type: ignore
-    kilobytes = sum(cost.bytes_in + cost.bytes_out for cost in coded) / 1e3
+        shown.add_column(column, justify="right", no_wrap=True)
+    for stage in stages:
+        shown.add_row(*_row(stage))
+    k = next(stage.plan.k for stage in stages if stage.plan)
+    rounds = "1 round" if len(cost.rounds) == 1 else f"{len(cost.rounds)} rounds"
+    client = cost.client_total / cost.whole_flops
     summary = (
         f"k={k} data and r={r} parity pieces: each of {k + r} devices does "
-        f"{work_fraction(costs):.3f} of the coded stages' work, which is "
-        f"{100 * coded_fraction(costs):.0f} % of all blocks', "
-        f"and moves {kilobytes:.1f} kB per image"
+        f"{work_fraction(stages):.3f} of the coded stages' work, which is "
+        f"{100 * coded_fraction(stages):.0f} % of all blocks', and moves "
+        f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f} kB per image in {rounds}; the "
+        f"client does {client:.3f} of all blocks' work where results are lost"
     )
-    return Group(stages, summary)
+    return Group(shown, summary)
 
 
 def _row(cost: StageCost) -> list[str]:

@@ -20,8 +20,6 @@ from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, Strategy
 from coded_jax.types import Split
 
-REPORT = "latency.json"
-
 
 class Requests(NamedTuple):
     """The requests of a study.
@@ -54,21 +52,21 @@ class Study:
     """The parts that have been measured so far.
 
     Args:
-      folder: of `latency.json`; with that of an earlier process, the study goes on.
+      path: of its JSON file; with that of an earlier process, the study goes on.
       settings: of the study, as JSON.
 
     Raises:
-      ValueError: the folder has a study of other settings.
+      ValueError: the file is of other settings.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.path = folder / REPORT
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
         self.content: dict[str, Any] = {"settings": settings, "parts": {}}
         if self.path.exists():
             former = json.loads(self.path.read_text())
             if former.get("settings") != settings:
                 raise ValueError(
-                    f"output: {str(folder)!r} given, which has a report of other "
+                    f"output: {str(path.parent)!r} given, which has a report of other "
                     "settings; a new folder accepted"
                 )
             self.content = former
@@ -81,7 +79,7 @@ class Study:
         return self.content["parts"][name]
 
     def write(self) -> None:
-        """Writes `latency.json`."""
+        """Writes the file."""
         workdir.write_atomically(self.path, json.dumps(self.content))
 
 

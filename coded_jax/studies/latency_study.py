@@ -90,7 +90,7 @@ def measure_latencies(
     rows = np.arange(requests) % len(split.labels)
     responses: dict[int, Response] = {}
     for i, row in enumerate(rows):
-        _wait_until_idle(pool, deadline)
+        wait_until_idle(pool, deadline)
         try:
             responses[i] = service.submit(split.images[row : row + 1]).result()
         except NotEnoughResults:
@@ -111,7 +111,7 @@ def _service(strategy: Strategy, pool: Pool, deadline: float) -> Service:
     return service
 
 
-def _wait_until_idle(pool: Pool, seconds: float) -> None:
+def wait_until_idle(pool: Pool, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not pool.idle:
         if time.monotonic() > end:

@@ -23,6 +23,7 @@ from coded_jax.latency.simulation import Machine
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving.faults import Fault
 from coded_jax.serving.first_k import FirstK
+from coded_jax.serving.gathering import Rules
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call
 
@@ -86,7 +87,8 @@ class PacedFirstK(FirstK):
       pool: its workers.
       cost: of the model.
       client: seconds that the client takes for the whole `F_Conv`.
-      hedge_after: see `ServeConfig`.
+      hedges: seconds after which a missing piece is sent once more, of all rounds or of
+        each; None for never.
     """
 
     def __init__(
@@ -95,10 +97,15 @@ class PacedFirstK(FirstK):
         pool: Pool,
         cost: Cost,
         client: float,
-        hedge_after: float | None = None,
+        hedges: float | tuple[float, ...] | None = None,
     ) -> None:
-        super().__init__(model, pool, "error", hedge_after)
+        super().__init__(model, pool)
+        every = isinstance(hedges, tuple)
+        self._hedges = hedges if every else (hedges,) * len(cost.rounds)
         self._cost, self._per_flop = cost, client / cost.whole_flops
+
+    def _rules(self, stage: int, *limits: Any) -> Rules:
+        return super()._rules(stage, *limits)._replace(hedge_after=self._hedges[stage])
 
     def _encode(self, images: Any) -> tuple[jax.Array, ...]:
         begun = time.monotonic()

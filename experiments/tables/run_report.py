@@ -18,6 +18,7 @@ from coded_jax.report.formatting import (
 )
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
+from coded_jax.runs.run_costs import read_cost
 from coded_jax.runs.workdir import METRICS
 from tables.finished_runs import read_current
 from tables.frontier_tables import Table, optional_percent
@@ -180,9 +181,10 @@ def devices(results: dict[str, Any]) -> str:
     return (
         f"Each of {n} devices computes one piece of every coded stage, "
         f"{cost['piece'] / cost['whole']:.3f} of the operations of the whole F_Conv. "
-        "The busiest one also encodes, decodes, and computes the blocks that are not "
-        "coded. All numbers are of one image, and but for the last column relative to "
-        "the whole F_Conv."
+        "The client encodes, decodes, and computes the blocks that are not coded. All "
+        "numbers are of one image, and relative to the whole F_Conv but for the last "
+        "columns: all operations, trips to the devices, and what a device receives and "
+        "returns in them."
     )
 
 
@@ -205,12 +207,22 @@ def costs(results: dict[str, Any]) -> Table:
     rows = []
     for name, cost in results["costs"].items():
         parts = [cost[part] for part in run_figures.PARTS]
+        record = read_cost(results, name)
         rows.append(
             [
                 results["config"]["code"] if name == "code" else name,
                 *(f"{part / cost['whole']:.3f}" for part in parts),
                 f"{sum(parts) / cost['whole']:.3f}",
                 f"{sum(parts) / 1e6:.3g}",
+                str(len(record.rounds)),
+                f"{(record.bytes_in + record.bytes_out) / 1e3:.3g}",
             ]
         )
-    return ["code", *run_figures.PARTS.values(), "busiest device", "Mflop"], rows
+    return [
+        "code",
+        *run_figures.PARTS.values(),
+        "together",
+        "Mflop",
+        "rounds",
+        "kB",
+    ], rows

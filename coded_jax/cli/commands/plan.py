@@ -43,7 +43,8 @@ def main(argv: list[str]) -> None:
     )
     stages = costs.stage_costs(pipeline, variables, image.shape)
     console = Console()
-    console.print(plan_table.table(stages, config.r), highlight=False)
+    cost = costs.cost_of(pipeline, variables, image.shape)
+    console.print(plan_table.table(stages, cost, config.r), highlight=False)
     if not PICTURE.value:
         return
     try:
