@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coded_jax import data
+from coded_jax.inference.costs import Cost
 from coded_jax.report import model_figures, run_figures, run_tables
 from coded_jax.report.formatting import (
     blocks_text,
@@ -18,7 +19,6 @@ from coded_jax.report.formatting import (
 )
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
-from coded_jax.runs.run_costs import read_cost
 from coded_jax.runs.workdir import METRICS
 from tables.finished_runs import read_current
 from tables.frontier_tables import Table, optional_percent
@@ -202,20 +202,27 @@ def stages(results: dict[str, Any]) -> Table:
     return ["coded blocks", "piece", "share", "piece's part of the pixels"], rows
 
 
+def _moved(cost: dict[str, Any]) -> list[str]:
+    """Returns rounds and kB of a cost; `-` of runs from before they were kept."""
+    if "rounds" not in cost:
+        return ["-", "-"]
+    record = Cost.from_json(cost)
+    kilobytes = (record.bytes_in + record.bytes_out) / 1e3
+    return [str(len(record.rounds)), f"{kilobytes:.3g}"]
+
+
 def costs(results: dict[str, Any]) -> Table:
     """Returns a row for each code: the operations for one image by their purpose."""
     rows = []
     for name, cost in results["costs"].items():
         parts = [cost[part] for part in run_figures.PARTS]
-        record = read_cost(results, name)
         rows.append(
             [
                 results["config"]["code"] if name == "code" else name,
                 *(f"{part / cost['whole']:.3f}" for part in parts),
                 f"{sum(parts) / cost['whole']:.3f}",
                 f"{sum(parts) / 1e6:.3g}",
-                str(len(record.rounds)),
-                f"{(record.bytes_in + record.bytes_out) / 1e3:.3g}",
+                *_moved(cost),
             ]
         )
     return [

@@ -22,6 +22,7 @@ from tables import (
     sweep_report,
 )
 
+from coded_jax.inference.costs import Cost, Round
 from coded_jax.report import sweep_tables
 from coded_jax.runs import workdir
 from tests.runs.test_experiment import ROOT
@@ -148,7 +149,7 @@ def test_report_of_a_chain():
             "stages": [{"blocks": [1, 2]}, {"blocks": [3, 3]}],
         },
         "costs": {
-            "code": dict(whole=4.0, encode=1.0, piece=2.0, decode=1.5, uncoded=0.5)
+            "code": Cost((Round(2.0, 0, 0, 1.0, 1.5),), 0.5, Round(4.0), 6).to_json()
         },
         "base": {"test_accuracy": 0.926},
         "summary": summary,
