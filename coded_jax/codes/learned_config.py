@@ -22,6 +22,7 @@ from coded_jax.settings import (
 RECIPES = ("paper", "systematic")
 DECODER_CHANNELS = ("joint", "independent")
 PARITY_STARTS = ("base", "anew")
+PARITY_PIECES = ("sums", "montage")
 MAX_WIDTH, MAX_DILATION, MAX_KERNEL = 2**16, 2**10, 31
 
 _DILATIONS = Accepted(
@@ -109,6 +110,12 @@ class LearnedConfig:
         "what the networks of parity models start from: the base model's weights, or "
         "ones drawn anew",
         one_of(PARITY_STARTS),
+    )
+    parity_pieces: str = setting(
+        "sums",
+        "what parity models are given: sums of the pieces, or (montage) the pieces "
+        "side by side, made smaller; montage with r=1 and k=2 or 4",
+        one_of(PARITY_PIECES),
     )
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ DEFAULTS = {
     "seed": 0,
     "evaluated": "test",
     "parity_start": "base",
+    "parity_pieces": "sums",
 }
 
 

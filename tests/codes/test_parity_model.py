@@ -4,11 +4,13 @@ import operator
 
 import jax
 import numpy as np
+import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.parity_model import parity_model
 from coded_jax.inference.pipeline import infer
 from coded_jax.training import losses
+from coded_jax.types import CodeShape
 from tests.codes.rival_examples import (
     SHAPE,
     images_of,
@@ -66,6 +68,28 @@ def test_a_parity_model_may_be_drawn_anew(lenet):
     zeros = jax.tree.map(np.zeros_like, variables)  # nothing of the base model is left
     again = jax.tree.map(lambda x: x[0], code.parity_worker(params, zeros))
     np.testing.assert_array_equal(kernel(first), kernel(again))
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_a_parity_model_may_be_given_a_montage(k):
+    shape = CodeShape(k, 1, (4, 6, 2), (1, 1, 3))
+    code = parity_model(shape, {"kernel": np.ones((2, 3), "f")}, pieces="montage")
+    pieces = np.random.default_rng(0).normal(size=(k, 3, 4, 6, 2)).astype("f")
+    queries = code.encode({}, pieces)
+    np.testing.assert_array_equal(queries[:k], pieces)
+    rows = k // 2
+    for i, piece in enumerate(pieces):
+        row, column = divmod(i, 2)
+        height = 4 // rows
+        shown = queries[k][:, row * height :, column * 3 :][:, :height, :3]
+        means = [piece[:, a::rows, b::2] for a in range(rows) for b in range(2)]
+        np.testing.assert_allclose(shown, np.mean(means, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("k, r, height", [(3, 1, 4), (2, 2, 4), (4, 1, 5)])
+def test_a_montage_of_other_sizes_is_refused(k, r, height):
+    with pytest.raises(ValueError, match="^parity_pieces: 'montage' given, sums, or"):
+        parity_model(CodeShape(k, r, (height, 6, 1), (1, 1, 3)), {}, pieces="montage")
 
 
 def test_a_parity_model_keeps_statistics_and_integers():
