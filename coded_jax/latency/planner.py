@@ -101,7 +101,8 @@ def candidate_of(results: dict[str, Any], name: str = "code") -> Candidate:
 def _require_planned(results: dict[str, Any], name: str) -> Cost:
     """Returns the cost of a code that can be planned with."""
     config = results["config"]
-    require("split", config["split"], config["split"] == "image", "image")
+    fits = config["split"] != "group"
+    require("split", config["split"], fits, "image or convolution")
     losses, stages = config["stage_losses"], results["split"]["stages"]
     require("stage_losses", losses, len(stages) == 1 or losses == "held", "held")
     return read_cost(results, name)

@@ -22,12 +22,14 @@ class Point(NamedTuple):
     Attributes:
       code: its name.
       k, r: data and parity pieces; k is 1 where each device has the whole image.
-      grid: pieces along height and width; None for groups of k images.
+      grid: pieces along height and width; None for groups of k images, and where each
+        convolution has its own.
       stages: first and last block of each coded stage; empty where all blocks are one
         stage.
       cost: its record.
       accuracy: for every seed, the mean over all patterns of `0, 1, ...` lost results.
       worst: of the worst pattern, likewise.
+      split: what is coded, see `CodeConfig`.
     """
 
     code: str
@@ -38,6 +40,7 @@ class Point(NamedTuple):
     cost: Cost
     accuracy: list[list[float]]
     worst: list[list[float]]
+    split: str = "image"
 
     @property
     def n(self) -> int:
@@ -153,7 +156,7 @@ def points(results: dict[str, Any]) -> list[Point]:
       results: the content of its `results.json`.
     """
     config, split = results["config"], results["split"]
-    grid = None if config["split"] == "group" else tuple(split["grid"])
+    grid = tuple(split["grid"]) if config["split"] == "image" else None
     stages = tuple(tuple(stage["blocks"]) for stage in split["stages"])
     stages = stages if config["stages"] else ()
     codes = []
@@ -174,6 +177,7 @@ def points(results: dict[str, Any]) -> list[Point]:
                 accuracy=accuracy,
                 worst=worst,
                 cost=read_cost(results, name),
+                split=config["split"],
             )
         )
     return codes
@@ -194,7 +198,8 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
     same: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
     for results in runs:
         for point in points(results):
-            name = (point.code, point.k, point.r, point.grid, point.stages)
+            pieces = (point.k, point.r, point.grid, point.split)
+            name = (point.code, *pieces, point.stages)
             variants = same.setdefault(name, [])
             if not any(_same(point, other) for other, _ in variants):
                 variants.append((point, results["config"]))

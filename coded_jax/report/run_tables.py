@@ -55,7 +55,7 @@ def tables(results: dict[str, Any]) -> Group:
     results = {**results, "config": config}
     split, seeds = results["split"], config["seeds"]
     deviations = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-    heading = [run_text(results), *_coded_part(split), ""]
+    heading = [run_text(results), *_coded_part(results), ""]
     heading.append(f"test accuracy in %, by how many results are lost{deviations}")
     if works(results):
         heading.append(
@@ -152,13 +152,16 @@ def cell(summary: dict[str, dict[str, float]], lost: str, measure: str) -> str:
     return measure_text(row, measure) if measure in row else "-"
 
 
-def _coded_part(split: dict[str, Any]) -> list[str]:
+def _coded_part(results: dict[str, Any]) -> list[str]:
     """Returns a line on the part of the network that devices share, if it is a part."""
+    split = results["split"]
     if split.get("coded_fraction", 1) == 1:
         return []
-    stages = stages_text([stage["blocks"] for stage in split["stages"]])
+    coded = f"blocks {stages_text([stage['blocks'] for stage in split['stages']])}"
+    if results["config"]["split"] == "convolution":
+        coded = f"the convolutions, in {len(split['stages'])} rounds"
     share = 100 * split["coded_fraction"]
-    return [f"coded are blocks {stages}, which are {share:.0f} % of the network's work"]
+    return [f"coded are {coded}, which are {share:.0f} % of the network's work"]
 
 
 def _summary_table(results: dict[str, Any]) -> Table:

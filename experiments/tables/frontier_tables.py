@@ -62,11 +62,15 @@ def optional_percent(measures: dict[str, float | None], name: str) -> str:
 
 def pieces_text(point: Point) -> str:
     """Returns how images are made into pieces, and the coded blocks."""
-    pieces = size_text(point.grid) if point.grid else f"group of {point.k}"
+    pieces = size_text(point.grid) if point.grid else str(point.k)
+    if point.split == "group":
+        pieces = f"group of {point.k}"
     return pieces + _of_blocks(point)
 
 
 def _of_blocks(point: Point) -> str:
+    if point.split == "convolution":
+        return " of every convolution"
     return f" of blocks {stages_text(point.stages)}" if point.stages else ""
 
 

@@ -23,6 +23,22 @@ def test_script_prints_the_table_and_draws_the_pieces(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
 
 
+def test_plan_of_every_convolution(tmp_path):
+    picture = tmp_path / "pieces.png"
+    done = run_plan(
+        "--base_model=lenet5",
+        "--split=convolution",
+        "--code=mds",
+        "--image_shape=28x28x1",
+        f"--picture={picture}",
+    )
+    assert done.returncode == 0, done.stderr
+    # 24 rows of outputs need 28, half of them 16.
+    for words in ("28x28x1", "16x28x1", "12x24x6", "k=2"):
+        assert words in done.stdout
+    assert picture.stat().st_size > 5000
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -32,6 +48,10 @@ def test_script_prints_the_table_and_draws_the_pieces(tmp_path):
             "image_shape: (8, 8, 1) given, one that lenet5 takes",
         ),
         (["--image_shape=28x28x1", "--k=5"], "k: 5 pieces along the rows"),
+        (
+            ["--image_shape=28x28x1", "--split=convolution"],
+            "code: 'learned' given, one that is not trained, as mds,",
+        ),
         (
             ["--image_shape=28x28x1", "--split=group"],
             "split: 'group' given, 'image' accepted",

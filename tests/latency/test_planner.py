@@ -121,7 +121,7 @@ def changed(*places_and_value):
         (
             changed("config", "split", "group"),
             {},
-            "split: 'group' given, image accepted",
+            "split: 'group' given, image or convolution accepted",
         ),
         (
             {

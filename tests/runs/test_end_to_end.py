@@ -1,6 +1,7 @@
 """Whole runs of many settings: seeds and rivals, groups, chains, data sets."""
 
 import dataclasses
+import io
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from coded_jax import data
 from coded_jax.codes import erasures
 from coded_jax.evaluation import confidence
 from coded_jax.inference.pipeline import base_features
+from coded_jax.report import run_tables
 from coded_jax.runs import experiment, export, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
@@ -115,6 +117,47 @@ def test_groups_of_images(tmp_path):
     exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))
     exported_logits = exported.call(images, erasures.available([1], 4))
     np.testing.assert_allclose(exported_logits, model.logits(images, [1]), atol=1e-4)
+
+
+def test_every_convolution_by_itself(tmp_path, monkeypatch):
+    """An exact code of each, of which nothing is trained but the network."""
+    config = dataclasses.replace(
+        SMALL,
+        split="convolution",
+        code="mds",
+        baselines=("replication", "mean_fill"),
+        base_epochs=1,
+    )
+    kept = lambda *_: pytest.fail("targets are for training")
+    monkeypatch.setattr("coded_jax.training.losses.with_targets", kept)
+    results = small_run(tmp_path, config)
+    base = results["base"]["test_accuracy"]
+    assert base > 0.5
+    for pattern in results["patterns"]:
+        assert pattern["accuracy"] == pytest.approx(base, abs=2e-3)
+        assert pattern["agreement"] > 0.998 and pattern["feature_mse"] < 1e-9
+    for rival in results["baselines"].values():
+        assert rival["0"]["mean"] == base > rival["1"]["worst"]
+    split, cost = results["split"], results["costs"]["code"]
+    assert [stage["grid"] for stage in split["stages"]] == [(2, 1), (2, 1)]
+    assert len(cost["rounds"]) == 2 and cost["devices"] == 3
+    # Both convolutions have half of their outputs on each device.
+    assert cost["piece"] == (cost["whole"] - cost["uncoded"]) / 2
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(run_tables.tables(results))
+    assert "coded are the convolutions, in 2 rounds, which" in shown.file.getvalue()
+    model = coded_jax.load(tmp_path)
+    images = data.load("mnist_5k").test.images[:8]
+    for lost in ([], [0], [1], [2]):
+        logits = model.logits(images, lost)
+        np.testing.assert_allclose(logits, model.logits(images), rtol=0, atol=1e-4)
+    exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))
+    for batch in (3, 8):
+        logits = exported.call(images[:batch], erasures.available([1], 3))
+        np.testing.assert_allclose(logits, model.logits(images)[:batch], atol=1e-4)
+    trained = dataclasses.replace(config, code="learned")
+    with pytest.raises(ValueError, match="^code: 'learned' given, one that is not tr"):
+        prepare(trained, Places(tmp_path / "other", devices=1))
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ import pytest
 import coded_jax
 from coded_jax import codes
 from coded_jax.evaluation import confidence
+from coded_jax.evaluation.inspection import feature_maps
 from coded_jax.inference.pixels import normalise
 from coded_jax.types import Split
 from tests.own_cnn import CLASSES, DATASET, conv, f_conv, head, make_variables
@@ -63,6 +64,30 @@ def test_nothing_lost_gives_the_own_logits(tmp_path):
     # What is decoded has both signs too.
     lost = model.logits(DATASET.test.images, lost=[0])
     assert np.isfinite(lost).all() and not np.allclose(lost, expected, atol=1e-3)
+
+
+def test_every_convolution_of_an_own_network(tmp_path):
+    def residual(variables, x):
+        y = f_conv(variables, x)
+        return jax.nn.relu(y + conv(variables["second"], y) - variables["shift"])
+
+    variables = {
+        **make_variables(),
+        "second": np.ones((3, 3, 4, 4), "f") / 9,
+        "shift": 0.25,
+        "key": jax.random.key(0),
+    }
+    settings = {"split": "convolution", "code": "mds", "baselines": ("uncoded",)}
+    model = protect(tmp_path, blocks=residual, variables=variables, r=2, **settings)
+    expected = logits_of(residual, head, variables)
+    images = DATASET.test.images
+    for lost in ((), (0, 1), (1, 3)):
+        logits = model.logits(images, lost)
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    assert {p["agreement"] for p in model.results["patterns"]} == {1}
+    maps = feature_maps(model.pipeline, model.frozen, model.params, images, (0,))
+    for stage in maps:
+        np.testing.assert_allclose(stage.reconstructed, stage.original, atol=1e-4)
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ It takes the flags and flagfiles of `run`. Nothing is trained.
 from __future__ import annotations
 
 import jax
+import numpy as np
 from absl import flags
 from rich.console import Console
 
@@ -17,8 +18,11 @@ from coded_jax.cli.command_line import command
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
 from coded_jax.inference import costs
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.stages import enter
 from coded_jax.report import plan_picture, plan_table
 from coded_jax.runs import build
+from coded_jax.types import PyTree
 
 PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
 ignore("workdir base_dir devices mesh compilation_cache coordinator processes process")
@@ -48,7 +52,16 @@ def main(argv: list[str]) -> None:
     if not PICTURE.value:
         return
     try:
+        if config.split == "convolution":
+            image = _padded(pipeline, variables, image)
         plan_picture.draw(PICTURE.value, image, pipeline.stages[0].plan)
     except (ImportError, OSError, ValueError) as error:
         raise ValueError(f"picture: {error}") from error
     console.print(f"the pieces over an image: {PICTURE.value}", highlight=False)
+
+
+def _padded(pipeline: Pipeline, shapes: PyTree, image: np.ndarray) -> np.ndarray:
+    """Returns an image as the client pads it for the first convolution."""
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    x, _ = enter(pipeline.stages[0], zeros, image[None].astype("float32"))
+    return np.asarray(x[0]).astype(np.uint8)
