@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from coded_jax.latency import simulation
@@ -172,15 +173,22 @@ def _of_client(content: dict[str, Any], client: float) -> list[str]:
     return lines
 
 
-def terminal(content: dict[str, Any]) -> Table:
-    """Returns the table for a terminal, with a column for each strategy."""
-    table = Table(box=box.SIMPLE, title="milliseconds, and %", caption_justify="left")
-    first, *others = zip(COLUMNS, *rows(content), strict=True)
-    for title in ("", *first[1:]):
-        table.add_column(title, justify="right" if title else "left")
+def terminal(content: dict[str, Any]) -> Group:
+    """Returns a table of each client for a terminal, with a column for each strategy,
+    and the conclusions."""
+    tables = [_of_terminal(content, client) for client in clients(content)]
+    return Group(*tables, *conclusions(content))
+
+
+def _of_terminal(content: dict[str, Any], client: float) -> Table:
+    title = f"milliseconds, and %; client: {client_text(client)}"
+    table = Table(box=box.SIMPLE, title=title)
+    made = [_row(content, name, client) for name in measured(content, client)]
+    first, *others = zip(COLUMNS[1:], *made, strict=True)
+    for heading in ("", *first[1:]):
+        table.add_column(heading, justify="right" if heading else "left")
     for cells in others:
         table.add_row(*cells)
-    table.caption = "\n".join(conclusions(content))
     return table
 
 
