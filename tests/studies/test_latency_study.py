@@ -153,7 +153,9 @@ def test_machines_of_given_speeds_take_what_the_simulator_says(model, pool, spli
         answered = np.isfinite(simulated)
         assert 0 < answered.sum()
         np.testing.assert_array_equal(np.isfinite(measured.seconds), answered)
-        assert (measured.seconds[answered] >= simulated[answered]).all()
+        # A result that comes while the first are taken may spare the decoder.
+        spared = machine.client * cost.decode_flops / cost.whole_flops
+        assert (measured.seconds[answered] >= simulated[answered] - spared).all()
 
 
 def response(label, total, decode, decoded):
