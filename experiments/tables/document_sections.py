@@ -97,6 +97,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "zoo": functools.partial(result_tables.section, "networks"),
     "zoo_history": functools.partial(result_tables.history, "networks"),
     "groups": functools.partial(result_tables.section, "groups"),
+    "layers": functools.partial(result_tables.section, "layers"),
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "frontier_history": functools.partial(frontier_tables.history, "frontier"),
     "searches": search_tables.section,

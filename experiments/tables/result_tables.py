@@ -78,6 +78,20 @@ GROUP_COLUMNS = (
     "all, worst",
 )
 
+LAYER_COLUMNS = (
+    "network",
+    "k, r",
+    "rounds",
+    "work of a device",
+    "client: encode + decode + rest",
+    "kB of a device, in + out",
+    "base",
+    "r lost, mean (worst)",
+    "answers that change",
+    "replication, mean (worst)",
+    "run",
+)
+
 
 def order(results: dict[str, Any]) -> tuple:
     """Returns a key that sorts runs by data set, network, code and sizes."""
@@ -186,17 +200,36 @@ def group_rows(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def layer_row(name: str, results: dict[str, Any]) -> list[str]:
+    """Returns the row of a run that codes every convolution by itself."""
+    config, (k, r) = results["config"], pieces(results)
+    cost, lost = read_cost(results, "code"), results["summary"][str(r)]
+    client = (cost.encode_flops, cost.decode_flops, cost.client_flops)
+    changed = max(1 - pattern["agreement"] for pattern in results["patterns"])
+    return [
+        f"{config['base_model']} x {config['base_width']:g}",
+        f"{k}, {r}",
+        str(len(cost.rounds)),
+        f"{cost.device_flops / cost.whole_flops:.3f}",
+        " + ".join(f"{flops / cost.whole_flops:.3f}" for flops in client),
+        f"{cost.bytes_in / 1e3:.1f} + {cost.bytes_out / 1e3:.1f}",
+        percent(results["base"]["test_accuracy"]),
+        f"**{measure_text(lost, 'mean')}** ({measure_text(lost, 'worst')})",
+        f"{100 * changed:.2f} %",
+        baseline(results, "replication", str(r)),
+        f"`{name}`",
+    ]
+
+
 def times(results: dict[str, Any]) -> str:
     """Returns epochs and seconds of a run's phases."""
     config, seconds = results["config"], results["timing"]["seconds"]
-    no_parity = ""
+    phases = [f"base {config['base_epochs']:g} epochs {seconds['base']:.0f} s"]
+    if seconds["code"]:
+        phases.append(f"code {config['epochs']:g} epochs {seconds['code']:.0f} s")
     if "no_parity" in seconds:
-        no_parity = f"no parity {seconds['no_parity']:.0f} s, "
-    return (
-        f"base {config['base_epochs']:g} epochs {seconds['base']:.0f} s, code "
-        f"{config['epochs']:g} epochs {seconds['code']:.0f} s, {no_parity}evaluation "
-        f"{seconds['evaluation']:.0f} s"
-    )
+        phases.append(f"no parity {seconds['no_parity']:.0f} s")
+    return ", ".join([*phases, f"evaluation {seconds['evaluation']:.0f} s"])
 
 
 def networks(config: dict[str, Any]) -> str:
@@ -214,8 +247,9 @@ def networks(config: dict[str, Any]) -> str:
 
 def kind(results: dict[str, Any]) -> str:
     """Returns the table that a run is shown in."""
-    if results["config"].get("split") == "group":
-        return "groups"
+    of_splits = {"group": "groups", "convolution": "layers"}
+    if (split := results["config"].get("split")) in of_splits:
+        return of_splits[split]
     return "table5" if results["dataset"].startswith("mnist") else "networks"
 
 
@@ -251,7 +285,8 @@ def section(table: str, folder: Path | None = None) -> str:
 
     Args:
       table: `table5` with the runs on MNIST, `networks` with those on other data sets,
-        `groups` with those that code different images together.
+        `groups` with those that code different images together, `layers` with those
+        that code every convolution by itself.
       folder: of the runs; that of `stored.folder_of` if it is not given.
     """
     folder = folder or stored.folder_of(table)
@@ -260,12 +295,14 @@ def section(table: str, folder: Path | None = None) -> str:
         "table5": (RESULTS_COLUMNS, lambda run, results: [table_5_row(run, results)]),
         "networks": (ZOO_COLUMNS, zoo_rows),
         "groups": (GROUP_COLUMNS, lambda _, results: group_rows(results)),
+        "layers": (LAYER_COLUMNS, lambda run, results: [layer_row(run, results)]),
     }[table]
     rows = [cells for run, results in runs.items() for cells in rows_of(run, results)]
     details = {
         "table5": lambda results: "",
         "networks": lambda results: f" (seed {results['seed']}; {times(results)})",
         "groups": lambda results: f" (seed {results['seed']})",
+        "layers": lambda results: f" (seed {results['seed']}; {times(results)})",
     }[table]
     commands = [f"- `{run}`{details(r)}: `{r['command']}`" for run, r in runs.items()]
     parts = [

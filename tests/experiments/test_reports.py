@@ -202,6 +202,27 @@ def test_report_of_groups():
     assert "| 0.01 met |" in line(result_tables.group_rows(results)[0])
 
 
+def test_row_of_every_convolution():
+    trip = {"device_flops": 20.0, "bytes_in": 1500.0, "bytes_out": 500.0}
+    trip |= {"encode_flops": 1.0, "decode_flops": 2.0}
+    cost = {"whole": 100.0, "uncoded": 5.0, "devices": 6, "whole_bytes": [1, 2]}
+    lost = {"mean": 0.9, "worst": 0.89}
+    results = {
+        "config": {"base_model": "vgg16", "base_width": 0.125, "split": "convolution"},
+        "split": {"k": 4, "r": 2},
+        "base": {"test_accuracy": 0.9},
+        "costs": {"code": cost | {"rounds": [trip, trip]}},
+        "summary": {"0": lost, "1": lost, "2": lost},
+        "baselines": {"replication": {"2": {"mean": 0.5, "worst": 0.1}}},
+        "patterns": [{"agreement": 1.0}, {"agreement": 0.9998}],
+    }
+    assert result_tables.kind(results) == "layers"
+    assert line(result_tables.layer_row("x", results)) == (
+        "| vgg16 x 0.125 | 4, 2 | 2 | 0.400 | 0.020 + 0.040 + 0.050 | 3.0 + 1.0 "
+        "| 90.00 | **90.00** (89.00) | 0.02 % | 50.00 (10.00) | `x` |"
+    )
+
+
 @pytest.fixture(scope="module")
 def run(finished, tmp_path_factory):
     """A report of the small run: its folder."""
