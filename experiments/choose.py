@@ -1,12 +1,18 @@
-r"""Chooses a code: which (k, r) is answered best within a latency target.
+r"""Chooses what to run: the strategy that is first, or best within a latency target.
 
     python experiments/choose.py --target=0.08 --failure=0.02 \
         --compute=shifted_exponential --compute_parameters=0.05,0.02 \
         experiments/results/history/frontier/*.json
+    python experiments/choose.py --base_model=resnet50 --given_drop=1 --max_devices=6 \
+        --compute_parameters=0.8,0.2 --bandwidth=1e8 --quantile=p99
 
-Arguments are workdirs of finished runs, or their `results.json`. All their codes, and
-uncoded pieces with hedged requests, are simulated on the same devices. Prints a table,
-the best first, and writes `choose.json` and `choose.png` where `--output` is given.
+Arguments are workdirs of finished runs, or their `results.json`: all their codes, and
+uncoded pieces with hedged requests, are simulated on the same devices. For a network
+that `--base_model` or `--cnn` names, all strategies of `experiments/map.py` are. With
+`--target` the most accurate one within it comes first, late answers counted as wrong,
+else the fastest that is within `--margin` of the network's accuracy. Prints a table and
+a line that says what to run, and writes `choose.json` and `choose.png` where `--output`
+is given.
 """
 
 from __future__ import annotations
@@ -23,13 +29,25 @@ from tables.finished_runs import read_runs
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
-from coded_jax.latency import planner, simulation, stragglers
-from coded_jax.latency.planner import Candidate, Forecast
+from coded_jax.cli.network_flags import cnn_from_flags
+from coded_jax.latency import answers, comparison, simulation, stragglers
+from coded_jax.latency.comparison import Forecast
+from coded_jax.latency.plane import QUANTILES
 from coded_jax.latency.simulation import Machine
+from coded_jax.latency.strategies import Strategy, all_of_runs, strategies, whole_images
 from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
+from coded_jax.runs.run_costs import read_cost
 
-TARGET = flags.DEFINE_float("target", None, "seconds for a request", required=True)
+TARGET = flags.DEFINE_float("target", None, "seconds for a request")
+QUANTILE = flags.DEFINE_enum(
+    "quantile", "p99", list(QUANTILES), "of the latency, by which one is first"
+)
+MARGIN = flags.DEFINE_float(
+    "margin",
+    1.0,
+    "points by which the expected accuracy may be lower than the network's",
+)
 COMPUTE = flags.DEFINE_enum(
     "compute",
     "shifted_exponential",
@@ -44,7 +62,11 @@ LATE = flags.DEFINE_enum(
 )
 LATE_PARAMETERS = flags.DEFINE_list("late_parameters", [], "of that distribution")
 BANDWIDTH = flags.DEFINE_float("bandwidth", math.inf, "bytes per second of a device")
+LINK = flags.DEFINE_float("link", 0.0, "seconds of a round trip, whatever is sent")
 FAILURE = flags.DEFINE_float("failure", 0.0, "probability that a device never answers")
+EACH_ROUND = flags.DEFINE_bool(
+    "each_round", False, "devices are drawn anew in every round of a request"
+)
 CLIENT = flags.DEFINE_float(
     "client_seconds",
     None,
@@ -55,7 +77,8 @@ HEDGE_AFTER = flags.DEFINE_float(
     "hedge_after", None, "seconds after which missing pieces are sent again"
 )
 MAX_DEVICES = flags.DEFINE_integer("max_devices", None, "that may be used")
-REQUESTS = flags.DEFINE_integer("requests", planner.REQUESTS, "simulated")
+DEVICES = 6  # of a network that is named, without that flag
+REQUESTS = flags.DEFINE_integer("requests", comparison.REQUESTS, "simulated")
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
 ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.png")
@@ -67,66 +90,87 @@ def machine_from_flags() -> Machine:
         LATE.value, LATE_PARAMETERS.value
     )
     compute = stragglers.make_distribution(COMPUTE.value, COMPUTE_PARAMETERS.value)
-    client = median_seconds(compute) if CLIENT.value is None else CLIENT.value
-    return Machine(compute, client, late, BANDWIDTH.value, failure=FAILURE.value)
+    usual = comparison.usual_seconds(Machine(compute, 0.0))
+    return Machine(
+        compute,
+        usual if CLIENT.value is None else CLIENT.value,
+        late,
+        BANDWIDTH.value,
+        LINK.value,
+        FAILURE.value,
+        EACH_ROUND.value,
+    )
 
 
-def median_seconds(compute: stragglers.Distribution) -> float:
-    """Returns a device's median seconds for the whole `F_Conv`."""
-    seconds = compute.sample(jax.random.key(SEED.value), (10_001,))
-    return float(jax.numpy.median(seconds))
+def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
+    """Returns the strategies of runs or of a network, and the network's accuracy.
+
+    Raises:
+      ValueError: there is none, or they need more devices than there may be.
+    """
+    if arguments:
+        runs = read_runs(list(arguments))
+        found, accuracy = all_of_runs(runs), runs[0]["base"]["test_accuracy"]
+        n = MAX_DEVICES.value or max(strategy.n for strategy in found)
+        found += whole_images(read_cost(runs[0], "code"), n, accuracy)
+    else:
+        _, cnn = cnn_from_flags([])
+        found, accuracy = strategies(cnn, MAX_DEVICES.value or DEVICES), cnn.accuracy
+    least = min(strategy.n for strategy in found)
+    most = math.inf if MAX_DEVICES.value is None else MAX_DEVICES.value
+    require("max_devices", most, least <= most, f"{least} or more")
+    return [strategy for strategy in found if strategy.n <= most], accuracy
 
 
-def write(
-    candidates: Sequence[Candidate], rows: Sequence[Forecast], machine: Machine
-) -> None:
-    """Writes `choose.json`, and `choose.png` with the best codes."""
+def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
+    """Writes `choose.json`, and `choose.png` with the first rows."""
     folder = absolute(OUTPUT.value, "output")
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": repr(machine),
         "target": TARGET.value,
-        "rows": [row._asdict() for row in rows],
+        "answer": answer,
+        "rows": [choice.record(row) for row in rows],
     }
     workdir.write_atomically(folder / "choose.json", json.dumps(content))
-    best = [(row.code, row.k, row.r) for row in rows[:8]]
-    workloads = {
-        f"{c.code} k={c.workload.k} r={c.workload.r}": c.workload
-        for c in candidates
-        if (c.code, c.workload.k, c.workload.r) in best
+    works = {
+        row.strategy.text: row.strategy.workload
+        for row in rows[:8]
+        if row.strategy.workload
     }
-    n = max(workload.n for workload in workloads.values())
+    n = max(workload.n for workload in works.values())
     key = jax.random.key(SEED.value)
-    completed = simulation.simulate(key, n, REQUESTS.value, machine, workloads)
+    completed = simulation.simulate(key, n, REQUESTS.value, machine, works)
     seconds = {name: completion.seconds for name, completion in completed.items()}
     latency_figures.draw_codes(folder / "choose.png", seconds, TARGET.value)
 
 
 @command(arguments=True, errors=(ValueError, OSError, ImportError))
 def main(argv: list[str]) -> None:
-    require("target", TARGET.value, TARGET.value > 0, "more than 0")
+    target = math.inf if TARGET.value is None else TARGET.value
+    require("target", target, target > 0, "more than 0")
     machine = machine_from_flags()
-    runs = read_runs(argv[1:])
-    usual = median_seconds(machine.compute)
-    candidates = choice.candidates(runs, usual, HEDGE_AFTER.value)
-    rows = planner.rank(
+    found, accuracy = strategies_from(argv[1:])
+    rows = comparison.forecasts(
         jax.random.key(SEED.value),
-        candidates,
+        [found[i] for i in comparison.shortlist(found, machine)],
         machine,
-        TARGET.value,
-        max_devices=MAX_DEVICES.value,
+        target=target,
+        hedge_after=HEDGE_AFTER.value,
         requests=REQUESTS.value,
     )
+    if target < math.inf:
+        rows = comparison.rank(rows)
+        answer = answers.most_accurate_in_words(rows, target)
+    else:
+        rows = sorted(rows, key=lambda row: row.seconds[QUANTILE.value])
+        best = comparison.first(rows, QUANTILE.value, accuracy - MARGIN.value / 100)
+        answer = answers.first_in_words(rows, best, QUANTILE.value, machine)
     console = Console()
     console.print(choice.table(rows[: ROWS.value]))
-    best = rows[0]
-    console.print(
-        f"best within {1e3 * TARGET.value:g} ms: {best.code}, k={best.k} "
-        f"r={best.r}, expected accuracy {100 * best.accuracy:.2f} %",
-        highlight=False,
-    )
+    console.print(answer, highlight=False)
     if OUTPUT.value:
-        write(candidates, rows, machine)
+        write(rows, machine, answer)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The decision whether the results that arrived suffice: read by every engine.
 
-Inference, serving, the simulator and the planner ask these functions, so that they
+Inference, serving and the simulator ask these functions, so that they
 stop waiting at the same result.
 """
 

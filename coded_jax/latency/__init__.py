@@ -1,1 +1,1 @@
-"""Latency without workers: straggler models, strategies, simulator, planner."""
+"""Latency without workers: stragglers, strategies, their simulation and maps."""

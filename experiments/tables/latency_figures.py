@@ -50,13 +50,15 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
     figure.savefig(path, dpi=100)
 
 
-def draw_codes(path: Path, seconds: dict[str, np.ndarray], target: float) -> None:
+def draw_codes(
+    path: Path, seconds: dict[str, np.ndarray], target: float | None
+) -> None:
     """Draws shares of requests that take longer, of several codes.
 
     Args:
       path: of the picture.
       seconds: of simulated requests, by code.
-      target: the latency target in seconds, as a line.
+      target: the latency target in seconds, as a line; None for no line.
 
     Raises:
       ImportError: matplotlib is missing.
@@ -65,7 +67,8 @@ def draw_codes(path: Path, seconds: dict[str, np.ndarray], target: float) -> Non
     axes = figure.subplots()
     for name, latencies in seconds.items():
         _curve(axes, latencies, label=name)
-    axes.axvline(1e3 * target, color="k", lw=0.8)
+    if target is not None:
+        axes.axvline(1e3 * target, color="k", lw=0.8)
     axes.set(xlabel="milliseconds", ylabel="share of requests that take longer")
     axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.3)

@@ -17,7 +17,7 @@ from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.networks.network import Network
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import infer
-from coded_jax.latency import planner
+from coded_jax.latency.strategies import of_run
 from coded_jax.report import frontier
 from coded_jax.report.formatting import run_text
 from coded_jax.runs import experiment
@@ -147,8 +147,8 @@ def test_a_new_code_and_new_networks_are_those_of_a_run(registered, tmp_path):
     names = ["scaled_sum of systematic", "systematic mean / mean 8"]
     assert [point.code for point in frontier.points(results)] == names
     assert run_text(results).endswith("scaled sums")
-    assert planner.candidate_of(results, 1.0).code == names[0]
-    assert planner.candidate_of(results, 1.0, name="learned").code == names[1]
+    assert of_run(results).code == names[0]
+    assert of_run(results, "learned").code == names[1]
     model = coded_jax.load(tmp_path, devices=1)
     assert model.params[0].keys() == {"scale"}
     assert model.params[0]["scale"] != 1

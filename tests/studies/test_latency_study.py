@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from coded_jax.serving.service import Response
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, Strategy
 from coded_jax.studies.pace import Pace
-from tests.scripts import run_script
+from tests.scripts import Script, run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -298,25 +299,101 @@ def test_latency_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def answer_of(done):
+    """The line that says what to run, which a terminal wraps."""
+    return " ".join(f"run {done.stdout.rpartition(chr(10) + 'run ')[2]}".split())
+
+
 def test_choose(tmp_path):
     runs = sorted((ROOT / "experiments/results/history/frontier").glob("*_k4_r2.json"))
     arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
     done = run_script("choose", "--target=0.08", *arguments, *runs)
     assert done.returncode == 0, done.stderr
-    assert "best within 80 ms: " in done.stdout and " in time " in done.stdout
+    answer = answer_of(done)
+    assert re.match(r"run .*: within 80 ms its expected accuracy is \d", answer)
+    assert "; runner-up: " in answer and " in time " in done.stdout
     heading = [line for line in done.stdout.splitlines() if "p99.9" in line][0]
     assert heading.split()[-3:] == ["in", "time", "right"]
     rows = json.loads((tmp_path / "choose.json").read_text())["rows"]
     assert rows[0]["accuracy"] == max(row["accuracy"] for row in rows)
-    named = {row["code"].split(",")[0] for row in rows}
-    assert {"uncoded", "hedged", "replication", "mds", "berrut"} <= named
+    named = {row["code"] for row in rows}
+    assert {
+        "one device",
+        "whole image on each",
+        "uncoded",
+        "hedged",
+        "replication",
+        "mds",
+        "berrut",
+    } <= named
     # Uncoded, all four of four devices must live.
-    plain = [row for row in rows if row["code"] == "uncoded, 4x1"][0]
+    (plain,) = (r for r in rows if (r["code"], r["pieces"]) == ("uncoded", "4x1"))
     assert plain["answered"] <= 0.95**4 + 0.01
     assert (tmp_path / "choose.png").stat().st_size > 10_000
 
 
 def test_choose_says_in_one_line_what_is_wrong():
     done = run_script("choose", "--target=0.08")
-    assert done.returncode != 0 and "runs: none given" in done.stderr
+    assert done.returncode != 0 and "network: 0 given, one of" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+OWN_CNN = """
+import jax
+from jax import lax
+
+def block(variables, x):
+    layout = ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(
+        x, variables["kernel"], (1, 1), "SAME", dimension_numbers=layout
+    )
+    return jax.nn.relu(y)
+
+def make():
+    kernel = jax.ShapeDtypeStruct((3, 3, 3, 8), "float32")
+    return [block], {"kernel": kernel}, (32, 32, 3)
+"""
+
+
+def in_folder(folder, *arguments):
+    return Script("experiments/choose.py", *arguments, folder=folder).wait()
+
+
+def test_choose_for_a_cnn_of_ones_own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN_CNN)
+    arguments = ["--cnn=own:make", "--max_devices=3", "--requests=2000"]
+    arguments += ["--compute_parameters=0.05,0.001"]
+    done = in_folder(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    answer = answer_of(done)
+    assert re.match(r"run .*: p99 .* ms, expected accuracy 100.00 %; it saves ", answer)
+    assert " against the runner-up, " in answer and " no code is worth it: " in answer
+    done = in_folder(tmp_path, "--cnn=own:none")
+    assert done.returncode != 0 and "cnn: 'own:none' given, a function" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_map(tmp_path):
+    run = ROOT / "experiments/results/history/frontier/lenet5_cheap_k2_r1.json"
+    axes = ["--x=client,0.1,10,2", "--y=failure,0.001,0.1,2", "--speed=1e7"]
+    sizes = ["--n=3", "--requests=1000", f"--output={tmp_path}"]
+    done = run_script("map", *axes, *sizes, run)
+    assert done.returncode == 0, done.stderr
+    assert "lenet5, 28x28 on 3 devices: who answers first" in done.stdout
+    content = json.loads((tmp_path / "map.json").read_text())
+    assert content["points"].keys() == {"0,0", "1,0", "0,1", "1,1"}
+    assert "experiments/map.py" in content["command"]
+    assert content["provenance"]["sources"]
+    families = {strategy["family"] for strategy in content["strategies"]}
+    assert {"learned code", "exact code", "uncoded"} <= families
+    # A client ten times as fast as a device needs none.
+    winner = content["points"]["1,1"]["p99"]["winner"]
+    assert content["strategies"][winner]["code"] == "the client alone"
+    assert (tmp_path / "map.png").stat().st_size > 10_000
+    for wrong, message in [
+        (["--x=colour,1,2,3"], "x: 'colour,1,2,3' given, an axis, two numbers"),
+        (["--base_model=lenet5"], "network: 2 given, one of --base_model"),
+    ]:
+        done = run_script("map", *sizes, *wrong, run)
+        assert done.returncode != 0 and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1

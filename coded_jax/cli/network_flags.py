@@ -1,0 +1,136 @@
+"""Flags that name a network whose strategies are compared; nothing is trained."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from coded_jax.checks import first_line, require
+from coded_jax.cli.command_line import integers
+from coded_jax.codes.config import STAGES
+from coded_jax.latency.strategies import CNN, cnn_of
+from coded_jax.models import BASE_MODELS, make_base_model
+from coded_jax.runs.config import OWN
+from coded_jax.types import BaseModel
+
+BASE_MODEL = flags.DEFINE_enum(
+    "base_model", None, list(BASE_MODELS), "network; that of the runs if some are given"
+)
+BASE_WIDTH = flags.DEFINE_float(
+    "base_width", 1.0, "channels of each layer, times those of the published network"
+)
+IMAGE_SHAPE = flags.DEFINE_string("image_shape", "224x224x3", "HxWxC of an image")
+CNN_FUNCTION = flags.DEFINE_string(
+    "cnn",
+    None,
+    "module:function of a CNN of your own; it returns its blocks (as of `protect`), "
+    "their variables or the shapes of these, and (H, W, C)",
+)
+STAGES_OF_CODE = flags.DEFINE_string(
+    "stages", None, "of learned codes, as 1-4,5-6; several cuts are tried if not given"
+)
+BASE_ACCURACY = flags.DEFINE_float(
+    "base_accuracy", None, "of the network, in %; that of the runs, or 100"
+)
+GIVEN_DROP = flags.DEFINE_float(
+    "given_drop",
+    None,
+    "points of accuracy that an answer loses where a learned code, of linear encoder "
+    "and cheap decoder, has decoded something; without it only codes of runs are there",
+)
+
+
+def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
+    """Returns the network that flags or runs name, and its name.
+
+    Args:
+      runs: the contents of `results.json` of finished runs; may be none.
+
+    Raises:
+      ValueError: none or several are named, or it cannot be made.
+    """
+    named = [BASE_MODEL.value, CNN_FUNCTION.value, runs[0] if runs else None]
+    given = sum(value is not None for value in named)
+    accepted = "one of --base_model, --cnn, or finished runs"
+    require("network", given, given == 1, accepted)
+    drop, stages = GIVEN_DROP.value, STAGES_OF_CODE.value
+    fields: dict[str, Any] = {
+        "accuracy": _accuracy(runs),
+        "drop": None if drop is None else drop / 100,
+        "stages": STAGES.parse(stages) if stages else None,
+    }
+    if CNN_FUNCTION.value:
+        return CNN_FUNCTION.value, cnn_of(*own_cnn(CNN_FUNCTION.value), **fields)
+    if runs:
+        config = runs[0]["config"]
+        name, width = config["base_model"], config["base_width"]
+        require("runs", name, name != OWN, "of a registered network, or --cnn")
+        sizes = runs[0]["image_shape"]
+    else:
+        name, width = str(BASE_MODEL.value), BASE_WIDTH.value
+        sizes = integers("image_shape", IMAGE_SHAPE.value.split("x"))
+        fits = len(sizes) == 3 and min(sizes) >= 1
+        require("image_shape", IMAGE_SHAPE.value, fits, "HxWxC")
+    height, columns, channels = sizes
+    shape = (height, columns, channels)
+    text = f"{name}{f' x {width:g}' if width != 1 else ''}, {height}x{columns}"
+    return text, _registered(name, width, shape, fields)
+
+
+def _registered(
+    name: str, width: float, shape: tuple[int, int, int], fields: dict[str, Any]
+) -> CNN:
+    base = make_base_model(name, width)
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    try:
+        variables = jax.eval_shape(lambda k: base.init(k, shape, 10), key)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"image_shape: {shape} given, one that {name} takes accepted "
+            f"({first_line(error)})"
+        ) from error
+    return cnn_of(base, variables, shape, **fields)
+
+
+def _accuracy(runs: Sequence[dict[str, Any]]) -> float:
+    value = BASE_ACCURACY.value
+    if value is not None:
+        require("base_accuracy", value, 0 < value <= 100, "more than 0, up to 100")
+        return value / 100
+    return runs[0]["base"]["test_accuracy"] if runs else 1.0
+
+
+def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
+    """Returns blocks, variables and image shape that a function of the user's returns.
+
+    Args:
+      name: `module:function`, importable from the current folder.
+
+    Raises:
+      ValueError: there is no such function, or it returns something else.
+    """
+    module, _, function = name.partition(":")
+    require("cnn", name, bool(module and function), "module:function")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        blocks, variables, shape = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # a module of the user's raises anything
+        raise ValueError(
+            f"cnn: {name!r} given, a function that returns blocks, variables and "
+            f"(H, W, C) accepted ({first_line(error)})"
+        ) from error
+    functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
+    base = BaseModel(lambda key, image, classes: variables, functions, _no_head)
+    height, width, channels = shape
+    return base, variables, (height, width, channels)
+
+
+def _no_head(variables: Any, features: jax.Array) -> jax.Array:
+    """Stands for the head, which is the same for all strategies."""
+    return features.mean((1, 2))

@@ -1,0 +1,120 @@
+"""Answers: what to run on some devices, why, and what comes next, in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from coded_jax.latency.comparison import First, Forecast, parts, usual_seconds
+from coded_jax.latency.simulation import Machine
+from coded_jax.latency.strategies import CODED
+
+REASONS = {
+    "devices": "of the devices' computation",
+    "link": "of the link",
+    "client": "of the client's work",
+    "waiting": "of waiting for slow devices",
+}
+
+
+def first_in_words(
+    rows: Sequence[Forecast], best: First | None, quantile: str, machine: Machine
+) -> str:
+    """Says which strategy answers first, its reason, and the runner-up.
+
+    Args:
+      rows: of `comparison.forecasts`.
+      best: of `comparison.first`.
+      quantile: whose seconds count.
+      machine: the devices.
+    """
+    if best is None:
+        most = max(row.accuracy for row in rows)
+        return (
+            f"run nothing of these: none is accurate enough with {quantile} below "
+            f"infinity; the most accurate one reaches {100 * most:.2f} %"
+        )
+    winner = rows[best.winner]
+    text = f"run {name_of(winner)}: {quantile} {_ms(best.seconds)}, "
+    text += f"expected accuracy {100 * winner.accuracy:.2f} %"
+    if best.runner_up is not None:
+        second = rows[best.runner_up]
+        text += (
+            f"; it saves {saving(winner, second, quantile, machine)} against the "
+            f"runner-up, {second.strategy.text} ({_ms(best.runner_up_seconds)}, "
+            f"{100 * best.lead:.0f} % longer)"
+        )
+    return text + _codes_in_words(rows, winner, quantile)
+
+
+def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
+    """Says which strategy is most accurate within a target, and the runner-up.
+
+    Args:
+      rows: of `comparison.rank`, the best first.
+      target: in seconds.
+    """
+    winner, family = rows[0], rows[0].strategy.family
+    text = (
+        f"run {name_of(winner)}: within {_ms(target)} its expected accuracy is "
+        f"{100 * winner.accuracy:.2f} %, with {100 * winner.answered:.2f} % answered"
+    )
+    others = [row for row in rows if row.strategy.family != family]
+    if others:
+        second = others[0]
+        text += (
+            f"; runner-up: {second.strategy.text} ({100 * second.accuracy:.2f} %, "
+            f"{100 * second.answered:.2f} % answered)"
+        )
+    return text + _codes_in_words(rows, winner, "p99")
+
+
+def _codes_in_words(rows: Sequence[Forecast], winner: Forecast, quantile: str) -> str:
+    """Says whether a code is worth it."""
+    if winner.strategy.family in CODED:
+        return "; a code is worth it"
+    coded = [row for row in rows if row.strategy.family in CODED]
+    if not coded:
+        return "; no code was compared"
+    best = min(coded, key=lambda row: (row.seconds[quantile], -row.accuracy))
+    return (
+        f"; no code is worth it: the fastest, {best.strategy.text}, has {quantile} "
+        f"{_ms(best.seconds[quantile])} at {100 * best.accuracy:.2f} %"
+    )
+
+
+def name_of(row: Forecast) -> str:
+    """Returns a strategy's name with the devices that it needs."""
+    strategy = row.strategy
+    if strategy.n < 2:
+        return strategy.text
+    return f"{strategy.text}, on {strategy.n} devices"
+
+
+def saving(winner: Forecast, other: Forecast, quantile: str, machine: Machine) -> str:
+    """Returns the greatest of the savings of one strategy against another one.
+
+    Args:
+      winner, other: the strategies.
+      quantile: whose seconds are explained.
+      machine: the devices.
+    """
+    usual = usual_seconds(machine)
+    ours, theirs = (_seconds(row, quantile, machine, usual) for row in (winner, other))
+    savings = {part: theirs[part] - ours[part] for part in REASONS}
+    part = max(savings, key=savings.__getitem__)
+    if not 0 < savings[part] < math.inf:
+        return "nothing that counts"
+    return f"{_ms(savings[part])} {REASONS[part]}"
+
+
+def _seconds(
+    row: Forecast, quantile: str, machine: Machine, usual: float
+) -> dict[str, float]:
+    seconds = parts(row.strategy, machine, usual)
+    return seconds | {"waiting": row.seconds[quantile] - sum(seconds.values())}
+
+
+def _ms(seconds: float) -> str:
+    """Returns seconds as milliseconds, or that there is no such time."""
+    return f"{1e3 * seconds:.3g} ms" if seconds < math.inf else "never"

@@ -1,0 +1,251 @@
+"""Comparison of strategies on the same devices: which is first, which is most accurate.
+
+A lost answer counts as wrong, and so does one that comes after a target, if there is
+one. All strategies meet the same draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from coded_jax.checks import require
+from coded_jax.inference.costs import Cost
+from coded_jax.latency import simulation
+from coded_jax.latency.simulation import Latencies, Machine
+from coded_jax.latency.strategies import FAMILIES, HEDGED, UNCODED, Strategy
+from coded_jax.latency.workloads import Workload
+from coded_jax.runs.reading import ROUNDING
+
+REQUESTS = 100_000
+SHORTLIST = 2
+TIE = 0.01
+"""Part of a latency below which a difference is none: the simpler family is first."""
+LATE = 2.0
+"""Usual times after which a hedged piece is sent again, where seconds are not given."""
+
+
+class Forecast(NamedTuple):
+    """Latency and accuracy of a strategy.
+
+    Attributes:
+      strategy: with its hedges.
+      seconds: within which that share of requests is complete, by the names of
+        `simulation.QUANTILES`; infinite if it never is.
+      answered: share of requests that are complete within the target.
+      accuracy: expected; a request that is not complete by then counts as wrong.
+    """
+
+    strategy: Strategy
+    seconds: dict[str, float]
+    answered: float
+    accuracy: float
+
+
+class First(NamedTuple):
+    """The strategy that answers first, and by how much.
+
+    Attributes:
+      winner: place of the first one, or of one that is as fast by `TIE` and of a
+        simpler family.
+      runner_up: place of the fastest one of another family, but not of hedged pieces
+        where the same without hedges is as fast; None if there is none.
+      seconds, runner_up_seconds: of both; infinite where there is none.
+    """
+
+    winner: int
+    runner_up: int | None
+    seconds: float
+    runner_up_seconds: float
+
+    @property
+    def lead(self) -> float:
+        """Returns how much longer the runner-up takes, as a part of the winner's time;
+        infinite if there is none."""
+        return max(0.0, self.runner_up_seconds / self.seconds - 1)
+
+
+def forecasts(
+    key: jax.Array,
+    strategies: Sequence[Strategy],
+    machine: Machine,
+    *,
+    target: float = math.inf,
+    hedge_after: float | None = None,
+    requests: int = REQUESTS,
+) -> list[Forecast]:
+    """Simulates strategies on the same draws.
+
+    Args:
+      key: of the draws.
+      strategies: to be compared.
+      machine: the devices, their links and the client.
+      target: seconds in which a request must be complete.
+      hedge_after: seconds after which a hedged piece is sent once more; `LATE` times
+        what it usually takes, in each round, if None.
+      requests: simulated; the standard error of `answered` is at most
+        `1 / (2 sqrt(requests))`, but for differences between forecasts much smaller.
+
+    Raises:
+      ValueError: there is no strategy, `target` is not positive, or a request is
+        complete with results that were not tried.
+    """
+    require("strategies", strategies, len(strategies) > 0, "one or more")
+    require("target", target, target > 0, "more than 0")
+    usual = usual_seconds(machine)
+    placed = [_with_hedges(s, machine, usual, hedge_after) for s in strategies]
+    works = {str(i): s.workload for i, s in enumerate(placed) if s.workload}
+    latencies = {}
+    if works:
+        n = max(workload.n for workload in works.values())
+        latencies = simulation.simulate(key, n, requests, machine, works)
+    alone = Latencies(
+        np.full(requests, machine.client, np.float32), np.zeros(requests, np.int32)
+    )
+    return [
+        _forecast(strategy, latencies.get(str(i), alone), target)
+        for i, strategy in enumerate(placed)
+    ]
+
+
+def _forecast(strategy: Strategy, latencies: Latencies, target: float) -> Forecast:
+    complete = (latencies.seconds <= target) & (latencies.seconds < np.inf)
+    summary = simulation.summary(latencies.seconds)
+    return Forecast(
+        strategy,
+        {name: summary[name] for name in simulation.QUANTILES},
+        float(np.mean(complete)),
+        simulation.accuracy_within(latencies, target, strategy.accuracy),
+    )
+
+
+def first(
+    rows: Sequence[Forecast], quantile: str, least_accuracy: float
+) -> First | None:
+    """Returns who answers first, of those that are accurate enough.
+
+    Args:
+      rows: of `forecasts`.
+      quantile: a name of `simulation.QUANTILES`, of which the seconds count.
+      least_accuracy: in [0, 1], of the expected accuracy.
+
+    Returns:
+      Places in `rows`; None where nobody is accurate enough and answers so many.
+    """
+    seconds = [row.seconds[quantile] for row in rows]
+    fits = [
+        i
+        for i, row in enumerate(rows)
+        if row.accuracy >= least_accuracy and seconds[i] < math.inf
+    ]
+    fastest: dict[str, int] = {}
+    for i in sorted(fits, key=seconds.__getitem__):
+        fastest.setdefault(rows[i].strategy.family, i)
+    if not fastest:
+        return None
+    most = (1 + TIE) * min(seconds[i] for i in fastest.values())
+    families = [family for family in FAMILIES if family in fastest]
+    winner = fastest.pop(
+        next(family for family in families if seconds[fastest[family]] <= most)
+    )
+    if rows[winner].strategy.family == UNCODED:  # hedged it is never slower
+        fastest.pop(HEDGED, None)
+    second = min(fastest.values(), key=seconds.__getitem__, default=None)
+    return First(
+        winner,
+        second,
+        seconds[winner],
+        math.inf if second is None else seconds[second],
+    )
+
+
+def rank(rows: Sequence[Forecast]) -> list[Forecast]:
+    """Sorts forecasts by their expected accuracy within the target, the best first.
+
+    Where that is the same to `reading.ROUNDING`, fewer devices are better, and then
+    less work of each.
+    """
+
+    def merit(row: Forecast) -> tuple[float, ...]:
+        work = row.strategy.workload.cost.device_flops if row.strategy.workload else 0
+        return -round(row.accuracy / ROUNDING), row.strategy.n, work
+
+    return sorted(rows, key=merit)
+
+
+def shortlist(
+    strategies: Sequence[Strategy], machine: Machine, most: int = SHORTLIST
+) -> list[int]:
+    """Returns the places of strategies that are worth a simulation on some devices.
+
+    Of those of one family with one k and r and the same accuracies, whose requests are
+    complete with the same results, those that take the least time with usual devices.
+
+    Args:
+      strategies: to choose from.
+      machine: the devices.
+      most: of each kind.
+    """
+    usual = usual_seconds(machine)
+    alike: dict[tuple, list[int]] = {}
+    for i, strategy in enumerate(strategies):
+        kind = (strategy.family, strategy.sizes, strategy.accuracy.tobytes())
+        alike.setdefault(kind, []).append(i)
+    seconds = [sum(parts(s, machine, usual).values()) for s in strategies]
+    best = (sorted(kind, key=seconds.__getitem__)[:most] for kind in alike.values())
+    return sorted(i for places in best for i in places)
+
+
+def parts(strategy: Strategy, machine: Machine, usual: float) -> dict[str, float]:
+    """Returns the seconds of a request whose devices are all as usual, by who takes
+    them: `devices`, `link`, `client`.
+
+    Args:
+      strategy: whose decoder is counted.
+      machine: the devices.
+      usual: seconds of a device for the whole `F_Conv`.
+    """
+    if strategy.workload is None:
+        return {"devices": 0.0, "link": 0.0, "client": machine.client}
+    cost = strategy.workload.cost
+    return {
+        "devices": usual * cost.device_flops / cost.whole_flops,
+        "link": sum(_sending(cost, machine)),
+        "client": machine.client * cost.client_total / cost.whole_flops,
+    }
+
+
+def _sending(cost: Cost, machine: Machine) -> list[float]:
+    """Returns the seconds that each round spends on the link."""
+    return [
+        (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
+        for trip in cost.rounds
+    ]
+
+
+def usual_seconds(machine: Machine) -> float:
+    """Returns the median of a device's seconds for the whole `F_Conv`."""
+    draws = machine.compute.sample(jax.random.key(0), (10_001,))
+    return float(np.median(np.asarray(draws)))
+
+
+def _with_hedges(
+    strategy: Strategy, machine: Machine, usual: float, seconds: float | None
+) -> Strategy:
+    """Returns a hedged strategy with the seconds after which a piece is sent again."""
+    if strategy.family != HEDGED or strategy.workload is None:
+        return strategy
+    workload: Workload = strategy.workload
+    cost = workload.cost
+    usually = [
+        usual * trip.device_flops / cost.whole_flops + send
+        for trip, send in zip(cost.rounds, _sending(cost, machine), strict=True)
+    ]
+    hedges = tuple(LATE * x if seconds is None else seconds for x in usually)
+    hedged = dataclasses.replace(workload, hedge_after=hedges)
+    return strategy._replace(workload=hedged)

@@ -1,0 +1,107 @@
+"""Conditions: how fast devices, client and links are, and how often devices fail.
+
+They say nothing of the network, so that a map can be drawn over them for any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from coded_jax.checks import require
+from coded_jax.latency.simulation import Machine
+from coded_jax.latency.stragglers import (
+    Constant,
+    Distribution,
+    Pareto,
+    ShiftedExponential,
+    Trace,
+)
+
+STRAGGLING = ("exponential", "pareto", "trace")
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """Conditions that a request meets, in units that do not depend on the network.
+
+    Attributes:
+      bandwidth: bytes per second between a device and the client.
+      link: seconds of a round trip, whatever is sent.
+      speed: floating point operations per second of a device that nothing delays.
+      client: speed of the client over that of a device.
+      straggling: what delays a device for a round: `exponential`, the time T of a
+        device that nothing delays, plus an exponential time of mean `tail T`; `pareto`,
+        T times a Pareto variable of at least 1 and shape `1 / tail`; `trace`, T times a
+        measured latency over the median of all.
+      tail: see `straggling`; without effect on a trace.
+      trace: the measured latencies, in any unit.
+      failure: probability that a device does not answer in a round.
+      each_round: whether devices are drawn anew in every round, as by `Machine`.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
+
+    bandwidth: float = 1e7
+    link: float = 1e-3
+    speed: float = 1e10
+    client: float = 0.5
+    straggling: str = "exponential"
+    tail: float = 0.2
+    trace: tuple[float, ...] = ()
+    failure: float = 0.01
+    each_round: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("bandwidth", "speed", "client"):
+            value = getattr(self, name)
+            require(name, value, 0 < value < math.inf, "more than 0")
+        for name in ("link", "tail"):
+            value = getattr(self, name)
+            require(name, value, 0 <= value < math.inf, "0 or more")
+        require("failure", self.failure, 0 <= self.failure <= 1, "0..1")
+        known = self.straggling in STRAGGLING
+        require("straggling", self.straggling, known, f"one of {list(STRAGGLING)}")
+        fits = len(self.trace) > 0 or self.straggling != "trace"
+        require("trace", self.trace, fits, "latencies, where straggling is trace,")
+
+    def machine(self, whole_flops: float) -> Machine:
+        """Returns the devices for a network.
+
+        Args:
+          whole_flops: operations of its whole `F_Conv`.
+        """
+        seconds = whole_flops / self.speed
+        return Machine(
+            self._compute(seconds),
+            seconds / self.client,
+            bandwidth=self.bandwidth,
+            link=self.link,
+            failure=self.failure,
+            each_round=self.each_round,
+        )
+
+    def _compute(self, seconds: float) -> Distribution:
+        """Returns the distribution of what takes `seconds` where nothing delays it."""
+        if self.straggling == "trace":
+            times = np.array(self.trace) * seconds / np.median(self.trace)
+            return Trace(tuple(times.tolist()))
+        if self.tail == 0:
+            return Constant(seconds)
+        if self.straggling == "pareto":
+            return Pareto(seconds, 1 / self.tail)
+        return ShiftedExponential(seconds, self.tail * seconds)
+
+
+AXES = {
+    "bandwidth": "bandwidth of a link, bytes/s",
+    "link": "round trip of a link, s",
+    "speed": "speed of a device, flop/s",
+    "client": "speed of the client, in devices",
+    "tail": "straggling",
+    "failure": "probability that a device fails in a round",
+}
+"""Fields that a map may have as an axis, and their names."""

@@ -1,0 +1,408 @@
+"""Strategies: every way to compute a CNN on n devices, with its cost and its accuracy.
+
+They are the same for the map, for the choice of a strategy, and for a CNN of which
+nothing but its blocks is known. A code that was trained brings the accuracies of its
+run; of one that was not, the loss of accuracy is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.checks import first_line, require
+from coded_jax.codes.quorum import ALL_DATA, ANY_K, decodes, one_of_each, quorum_of
+from coded_jax.inference.costs import Cost, Round, cost_of, count_flops
+from coded_jax.latency import simulation
+from coded_jax.latency.partitions import Stages, grid_of, partitions
+from coded_jax.latency.workloads import Workload
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import OWN, Config
+from coded_jax.runs.reading import ROUNDING, code_name, patterns_of, read_recovery
+from coded_jax.runs.run_costs import read_cost
+from coded_jax.types import BaseModel, PyTree
+
+ONE, UNCODED, HEDGED = "one machine", "uncoded", "hedged"
+WHOLE, REPLICATED = "whole image on each", "replicated"
+EXACT, LEARNED = "exact code", "learned code"
+FAMILIES = (ONE, UNCODED, HEDGED, WHOLE, REPLICATED, EXACT, LEARNED)
+"""Of strategies, the simplest first."""
+
+CODED = (EXACT, LEARNED)
+CHEAP_DECODERS = ("low_rank", "pointwise")
+"""Decoders of a learned code that was not trained, after a linear encoder."""
+
+
+class Strategy(NamedTuple):
+    """A way to compute `F_Conv`.
+
+    Attributes:
+      family: one of `FAMILIES`.
+      code: its name.
+      workload: what it asks of the devices; None where the client computes everything.
+      accuracy: float64 `[2^n]`, of each set of results that arrived, at
+        `sum(arrived * 2^i)`; NaN for those that were not tried.
+      pieces: how an image is cut, as `2x2, stages 1-4 5-6`.
+    """
+
+    family: str
+    code: str
+    workload: Workload | None
+    accuracy: np.ndarray
+    pieces: str = ""
+
+    @property
+    def n(self) -> int:
+        """Returns the devices that it needs."""
+        return self.workload.n if self.workload else 0
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Returns k and r."""
+        return (self.workload.k, self.workload.r) if self.workload else (1, 0)
+
+    @property
+    def text(self) -> str:
+        """Returns its name with its sizes, as `mds, k=4 r=2, 2x2`."""
+        k, r = self.sizes
+        sizes = f"k={k} r={r}" if self.n > 1 else ""
+        shown = [self.code, sizes, self.pieces]
+        return ", ".join(filter(None, shown))
+
+
+class CNN(NamedTuple):
+    """A CNN whose strategies are compared; no values of its variables are needed.
+
+    Attributes:
+      base: its blocks.
+      variables: shapes and dtypes, as of `runs.build.variable_shapes`.
+      image_shape: `(H, W, C)`.
+      accuracy: of the network itself, in [0, 1].
+      drop: accuracy that an answer loses where a learned code has decoded something;
+        None for no learned codes but those of runs.
+      stages: of learned codes; those of `partitions` if None.
+    """
+
+    base: BaseModel
+    variables: PyTree
+    image_shape: tuple[int, int, int]
+    accuracy: float = 1.0
+    drop: float | None = None
+    stages: Stages | None = None
+
+
+class Cut(NamedTuple):
+    """An image cut into pieces for some stages, and what a code of it costs; where it
+    has no stages, the input of every convolution is cut."""
+
+    grid: tuple[int, int]
+    stages: Stages
+    cost: Cost
+
+    @property
+    def text(self) -> str:
+        """Returns pieces and stages, as `2x2, stages 1-4 5-6`."""
+        if not self.stages:
+            return "every convolution"
+        stages = " ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in self.stages)
+        return f"{self.grid[0]}x{self.grid[1]}, stages {stages}"
+
+
+def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[Strategy]:
+    """Returns all strategies on n devices or fewer.
+
+    Those without a code: the client by itself, a device by itself, the whole image on
+    every device; k pieces uncoded and hedged, of k = 2 to n; k pieces in n / k copies.
+    Exact codes of every convolution have all k + r = n. Learned ones are those of the
+    runs, and likewise with k + r = n where `cnn.drop` says what they lose.
+
+    Args:
+      cnn: the network.
+      n: devices, 2 to 11.
+      runs: the contents of `results.json` of finished runs, of the same network.
+
+    Raises:
+      ValueError: `n` is out of range.
+    """
+    require("n", n, 2 <= n <= 11, "2..11")
+    made = []
+    for k in range(2, n + 1):
+        made += _without_code(cnn, n, k)
+        if k < n:
+            made += _exact(cnn, k, n - k)
+            made += _untrained(cnn, k, n - k)
+    whole = whole_images(_whole_cost(cnn), n, cnn.accuracy)
+    return [*whole, *made, *_of_runs(runs, n)]
+
+
+def whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
+    """Returns the strategies that cut nothing.
+
+    Args:
+      cost: of any strategy on the network.
+      n: devices.
+      accuracy: of the network.
+    """
+    alone, each = cost.on_every_device(1), cost.on_every_device(n)
+    return [
+        Strategy(ONE, "the client alone", None, np.full(1, accuracy)),
+        exact(ONE, "one device", Workload(ALL_DATA, 1, 0, alone), accuracy),
+        exact(WHOLE, WHOLE, Workload(one_of_each(1, n), 1, n - 1, each), accuracy),
+    ]
+
+
+def exact(
+    family: str, code: str, workload: Workload, accuracy: float, pieces: str = ""
+) -> Strategy:
+    """Returns a strategy that computes the features themselves.
+
+    Args:
+      family, code, workload, pieces: see `Strategy`.
+      accuracy: of the network, which is that of every complete request.
+    """
+    return Strategy(family, code, workload, np.full(2**workload.n, accuracy), pieces)
+
+
+def _without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
+    """Yields uncoded and hedged pieces, and copies of them."""
+    copies = n // k
+    stages = _cuts(cnn, k, 1, code="uncoded")
+    for cut in _undominated([*stages, *_convolutions(cnn, k, 1, code="uncoded")]):
+        plain = Workload(ALL_DATA, k, 0, _free_code(cut.cost, k))
+        yield exact(UNCODED, "uncoded", plain, cnn.accuracy, cut.text)
+        yield exact(HEDGED, "hedged", plain, cnn.accuracy, cut.text)
+        if copies > 1:
+            m = k * copies
+            cost = _free_code(cut.cost, m)
+            copied = Workload(one_of_each(k, m), k, m - k, cost)
+            yield exact(REPLICATED, "replication", copied, cnn.accuracy, cut.text)
+
+
+def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
+    """Yields the exact code of every convolution."""
+    for cut in _convolutions(cnn, k, r, code="mds"):
+        workload = Workload(ANY_K, k, r, cut.cost)
+        yield exact(EXACT, "mds", workload, cnn.accuracy, cut.text)
+
+
+def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
+    """Yields learned codes of given loss, with their cheapest networks."""
+    if cnn.drop is None:
+        return
+    all_data = 2**k - 1
+    sets = np.arange(2 ** (k + r))
+    complete = sets & all_data == all_data
+    accuracy = np.where(complete, cnn.accuracy, cnn.accuracy - cnn.drop)
+    for decoder in CHEAP_DECODERS:
+        networks = {"encoder": "linear", "decoder": decoder, "recipe": "systematic"}
+        for cut in _undominated(_cuts(cnn, k, r, stages=cnn.stages, **networks)):
+            workload = Workload(ANY_K, k, r, cut.cost)
+            code = f"linear / {decoder}"
+            yield Strategy(LEARNED, code, workload, accuracy, cut.text)
+
+
+def _of_runs(runs: Iterable[dict[str, Any]], n: int) -> list[Strategy]:
+    """Returns the learned codes of runs, each once."""
+    distinct: dict[tuple, Strategy] = {}
+    for results in runs:
+        try:
+            found = of_run(results)
+        except ValueError:  # without parity, or of groups of images
+            continue
+        if found.family == LEARNED and found.n <= n:
+            distinct.setdefault((found.text, found.accuracy.tobytes()), found)
+    return list(distinct.values())
+
+
+def all_of_runs(runs: Iterable[dict[str, Any]]) -> list[Strategy]:
+    """Returns all codes of runs that can be compared, each once; pieces that are waited
+    for are there hedged, too.
+
+    Args:
+      runs: the contents of `results.json` of finished runs.
+
+    Raises:
+      ValueError: there is none.
+    """
+    distinct: dict[tuple, Strategy] = {}
+    for results in runs:
+        for name in results["costs"]:
+            try:
+                found = of_run(results, name)
+            except ValueError:  # without parity, or of groups of images
+                continue
+            distinct.setdefault((found.text, found.workload), found)
+            if found.family == UNCODED:
+                hedged = found._replace(family=HEDGED, code=HEDGED)
+                distinct.setdefault((hedged.text, hedged.workload), hedged)
+    if not distinct:
+        raise ValueError("runs: with no code to choose given, one or more accepted")
+    return list(distinct.values())
+
+
+def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
+    """Returns a code of a finished run.
+
+    Args:
+      results: the content of its `results.json`.
+      name: `"code"`, or one of the run's baselines.
+
+    Raises:
+      ValueError: the run has no such code or does not say what it costs, splits no
+        images, or lost other devices in every stage; or the code has no parity, yet
+        answers always.
+    """
+    config, split = results["config"], results["split"]
+    require(
+        "split", config["split"], config["split"] != "group", "image or convolution"
+    )
+    losses = config["stage_losses"]
+    require(
+        "stage_losses", losses, len(split["stages"]) == 1 or losses == "held", "held"
+    )
+    cost = read_cost(results, name)
+    rule, (k, r) = read_recovery(results, name), (split["k"], split["r"])
+    quorum = quorum_of(rule.suffices, k, k + r)
+    redundant = quorum != ALL_DATA
+    # Without parity no number of results ends the wait of a code that answers always.
+    fits = redundant or not rule.answers_always
+    require("name", name, fits, "a code with parity")
+    code = config["code"] if name == "code" else name
+    patterns = patterns_of(results, code) or []
+    accepted = "a code whose patterns this run has kept"
+    require("name", name, len(patterns) > 0, accepted)
+    accuracy = simulation.accuracy_table(patterns, k + r)
+    if not redundant:
+        # Its parity pieces are blank: nobody sends them, nor waits for them.
+        r, accuracy = 0, np.r_[np.full(2**k - 1, np.nan), accuracy[-1]]
+    if not decodes(quorum):
+        cost = _free_code(cost, k + r)
+    workload = Workload(quorum, k, r, cost, systematic=rule.systematic)
+    stages = tuple(tuple(stage["blocks"]) for stage in split["stages"])
+    cut = Cut(tuple(split["grid"]), stages if config["stages"] else (), cost)
+    pieces = cut.text if cut.stages else "x".join(map(str, cut.grid))
+    family = _family_of(quorum.name, accuracy, results["base"]["test_accuracy"])
+    return Strategy(family, code_name(config, code), workload, accuracy, pieces)
+
+
+def _family_of(quorum: str, accuracy: np.ndarray, base: float) -> str:
+    """Returns the family of a run's code; an exact one never loses accuracy."""
+    if quorum != ANY_K.name:
+        return UNCODED if quorum == ALL_DATA.name else REPLICATED
+    sizes = np.bitwise_count(np.arange(len(accuracy)))
+    enough = accuracy[sizes >= np.min(sizes[~np.isnan(accuracy)])]
+    return EXACT if np.nanmin(enough) >= base - ROUNDING else LEARNED
+
+
+def _free_code(cost: Cost, devices: int) -> Cost:
+    """Returns a cost without a code: what matrices of copies count for is no work."""
+    rounds = (trip._replace(encode_flops=0.0, decode_flops=0.0) for trip in cost.rounds)
+    return cost._replace(rounds=tuple(rounds), devices=devices)
+
+
+def _cuts(
+    cnn: CNN, k: int, r: int, stages: Stages | None = None, **settings: Any
+) -> list[Cut]:
+    """Returns cuts into stages of k pieces.
+
+    Args:
+      cnn: the network.
+      k, r: data and parity pieces.
+      stages: see `CNN`.
+      settings: of the code, as of `Config`.
+    """
+    grid, cuts = grid_of(k), []
+    for some in [stages] if stages else partitions(*cnn[:3], grid):
+        try:
+            cost = _cost(cnn, k=k, r=r, grid=grid, stages=some, **settings)
+        except ValueError:  # the features have not so many rows or columns
+            continue
+        cuts.append(Cut(grid, some, cost))
+    return cuts
+
+
+def _convolutions(cnn: CNN, k: int, r: int, **settings: Any) -> list[Cut]:
+    """Returns the cut of every convolution; none if no convolution has k pieces."""
+    try:
+        cost = _cost(cnn, k=k, r=r, split="convolution", **settings)
+    except ValueError:
+        return []
+    return [Cut(grid_of(k), (), cost)]
+
+
+def _undominated(cuts: list[Cut]) -> list[Cut]:
+    """Returns the cuts but those that are worse than another in all of work, bytes,
+    rounds and the client's work."""
+    return [cut for cut in cuts if not any(_dominates(x, cut) for x in cuts)]
+
+
+def _dominates(one: Cut, other: Cut) -> bool:
+    def merits(cost: Cost) -> tuple[float, ...]:
+        moved = cost.bytes_in + cost.bytes_out
+        return cost.device_flops, moved, len(cost.rounds), cost.client_total
+
+    a, b = merits(one.cost), merits(other.cost)
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def _cost(cnn: CNN, **settings: Any) -> Cost:
+    config = Config(dataset=OWN, base_model=OWN, baselines=(), **settings)
+    middle = (0.5,) * cnn.image_shape[-1]  # of pixels: images come as bytes
+    pipeline = build_pipeline(
+        config, cnn.image_shape, 10, middle, middle, base=cnn.base
+    )
+    return cost_of(pipeline, cnn.variables, cnn.image_shape)
+
+
+def _whole_cost(cnn: CNN) -> Cost:
+    """Returns the cost of the whole image on one device."""
+    image = jax.ShapeDtypeStruct((1, *cnn.image_shape), jnp.float32)
+    features = jax.eval_shape(cnn.base.f_conv, cnn.variables, image)
+    flops = count_flops(cnn.base.f_conv, cnn.variables, cnn.image_shape)
+    pixels = math.prod(cnn.image_shape)  # of a byte
+    whole = Round(flops, pixels, features.dtype.itemsize * math.prod(features.shape))
+    return Cost((whole,), 0.0, whole, 1)
+
+
+def cnn_of(
+    base: BaseModel,
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    **fields: Any,
+) -> CNN:
+    """Returns a CNN whose blocks are traced once for each size, not for each strategy.
+
+    Args:
+      base: its blocks.
+      variables: arrays or shapes (`jax.ShapeDtypeStruct`).
+      image_shape: `(H, W, C)`.
+      fields: the others of `CNN`.
+
+    Raises:
+      ValueError: the blocks do not take such images.
+    """
+    shapes = jax.eval_shape(lambda: jax.tree.map(_zeros, variables))
+    traced = base._replace(
+        init=lambda key, image, classes: jax.tree.map(_zeros, shapes),
+        blocks=tuple(map(jax.jit, base.blocks)),
+    )
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        features = jax.eval_shape(traced.f_conv, shapes, image)
+    except Exception as error:  # a function of the user's raises anything
+        raise ValueError(
+            f"image_shape: {tuple(image_shape)} given, one that the CNN takes accepted "
+            f"({first_line(error)})"
+        ) from error
+    accepted = "features [B, M*, M'*, D]"
+    require("blocks", features.shape, len(features.shape) == 4, accepted)
+    return CNN(traced, shapes, image_shape, **fields)
+
+
+def _zeros(leaf: Any) -> jax.Array:
+    return jnp.zeros(leaf.shape, leaf.dtype)

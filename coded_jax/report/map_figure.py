@@ -1,0 +1,131 @@
+"""A map of who answers first, as heat maps that are read at a glance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coded_jax.latency.conditions import AXES
+from coded_jax.latency.plane import QUANTILES
+from coded_jax.latency.strategies import FAMILIES
+from coded_jax.report import canvas
+
+COLOURS: dict[str, str] = dict(
+    zip(
+        FAMILIES,
+        ("#d9d9d9", "#9ecae1", "#4292c6", "#c7e9c0", "#74c476", "#fdae6b", "#fb6a4a"),
+        strict=True,
+    )
+)
+NOBODY = "none accurate enough"
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
+def draw(path: Path, content: dict[str, Any]) -> None:
+    """Draws a map for each quantile: the colour is the family of the winner, the number
+    how many % longer the best of the other families takes.
+
+    Args:
+      path: of the picture.
+      content: of `maps.draw_up`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    plane = content["question"]["plane"]
+    columns, rows = len(plane["x_values"]), len(plane["y_values"])
+    size = (3 * (0.42 * columns + 0.5) + 0.6, 0.34 * rows + 1.9)
+    figure = canvas.new_figure(*size)
+    axes = figure.subplots(1, len(QUANTILES), sharey=True)
+    seen: list[str] = []
+    for axis, quantile in zip(axes, QUANTILES, strict=True):
+        seen += _draw_quantile(axis, content, quantile)
+        axis.set_title(f"{quantile} of the latency", fontsize=10)
+        axis.set_xlabel(AXES[plane["x"]], fontsize=9)
+    axes[0].set_ylabel(AXES[plane["y"]], fontsize=9)
+    shown = [name for name in (*COLOURS, NOBODY) if name in seen]
+    patches = [_patch(COLOURS.get(name, "white")) for name in shown]
+    figure.suptitle(title(content), fontsize=10)
+    figure.legend(
+        patches, shown, loc="outside lower center", ncols=len(shown), fontsize=9
+    )
+    figure.savefig(path, dpi=90)
+
+
+def _draw_quantile(axes: Any, content: dict[str, Any], quantile: str) -> list[str]:
+    """Draws one map, and returns the names of its colours."""
+    plane, seen = content["question"]["plane"], []
+    for name, point in content["points"].items():
+        i, j = map(int, name.split(","))
+        best = point[quantile]
+        family = NOBODY
+        if best["winner"] is not None:
+            family = content["strategies"][best["winner"]]["family"]
+        seen.append(family)
+        corner = (i - 0.5, j - 0.5)
+        patch = _patch(COLOURS.get(family, "white"), corner)
+        axes.add_patch(patch)
+        text = lead_text(best)
+        axes.text(i, j, text, ha="center", va="center", fontsize=7)
+    for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+        values = plane[f"{name}_values"]
+        axis.set_ticks(range(len(values)), map(number_text, values), fontsize=7)
+    axes.tick_params(axis="x", rotation=90)
+    axes.set_xlim(-0.5, len(plane["x_values"]) - 0.5)
+    axes.set_ylim(-0.5, len(plane["y_values"]) - 0.5)
+    return seen
+
+
+def _patch(colour: str, corner: tuple[float, float] = (0.0, 0.0)) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5)
+
+
+def lead_text(best: dict[str, Any]) -> str:
+    """Returns the lead of a winner in %; empty where nobody or nobody else is there."""
+    lead = best.get("lead")
+    if lead is None:
+        return ""
+    return f"{100 * lead:.0f}" if lead < 9.995 else ">999"
+
+
+def title(content: dict[str, Any]) -> str:
+    """Returns the network, the devices, and the conditions that are fixed."""
+    question = content["question"]
+    plane = question["plane"]
+    fixed = fixed_text(plane)
+    return (
+        f"{question['network']} on {question['n']} devices: who answers first within "
+        f"{100 * question['margin']:g} points of the network's accuracy, and by how "
+        f"many % before the next family\n{fixed}"
+    )
+
+
+def fixed_text(plane: dict[str, Any]) -> str:
+    """Returns the conditions that are fixed, in words."""
+    values = plane["fixed"]
+    tail = f"tail {values['tail']:g}"
+    texts = {
+        "bandwidth": f"{number_text(values['bandwidth'])}B/s",
+        "link": f"{number_text(values['link'])}s a round trip",
+        "speed": f"devices of {number_text(values['speed'])}flop/s",
+        "client": f"client {values['client']:g} times as fast as a device",
+        "tail": f"{values['straggling']} straggling, {tail}",
+        "failure": f"{100 * values['failure']:g} % of devices fail in a round",
+    }
+    if plane["x"] == "tail" or plane["y"] == "tail":
+        texts["shape"] = f"{values['straggling']} straggling"
+    return "; ".join(
+        text for name, text in texts.items() if name not in (plane["x"], plane["y"])
+    )
+
+
+def number_text(number: float) -> str:
+    """Returns a number with its unit's prefix, as `1.5 M`, without one near 1."""
+    if 0.01 <= number < 1000 or number == 0:
+        return f"{number:.3g} "
+    for unit, prefix in UNITS:
+        if number >= unit:
+            return f"{number / unit:.3g} {prefix}"
+    return f"{number:.1e} "

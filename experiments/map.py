@@ -1,0 +1,89 @@
+r"""Maps where coding pays: which strategy answers first, over two conditions.
+
+    python experiments/map.py --base_model=resnet50 --given_drop=1 --n=6 \
+        --x=bandwidth,1e6,1e10,9 --y=tail,0.03,3,9 --output=runs/map/resnet50
+    python experiments/map.py --output=runs/map/vgg16 \
+        experiments/results/cheap/*.json
+
+Arguments are finished runs, or their `results.json`, whose network and learned codes
+are compared; without them `--base_model` or `--cnn` names a network, and `--given_drop`
+what a learned code loses. Prints a table, and writes `map.json` and `map.png`. Run the
+same command again to go on after a stop.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import jax
+from absl import flags
+from rich.console import Console
+from tables.finished_runs import read_runs
+
+from coded_jax.checks import require
+from coded_jax.cli.command_line import command, command_text, run
+from coded_jax.cli.condition_flags import plane_from_flags
+from coded_jax.cli.network_flags import cnn_from_flags
+from coded_jax.latency import plane
+from coded_jax.latency.maps import Question, draw_up
+from coded_jax.latency.strategies import strategies
+from coded_jax.report import map_figure, map_table
+from coded_jax.runs import provenance, workdir
+from coded_jax.runs.places import absolute
+from coded_jax.runs.progress import progress_bars
+
+N = flags.DEFINE_integer("n", 6, "devices", lower_bound=2, upper_bound=11)
+MARGIN = flags.DEFINE_float(
+    "margin", 1.0, "points by which the expected accuracy may be lower", lower_bound=0
+)
+REQUESTS = flags.DEFINE_integer(
+    "requests", plane.REQUESTS, "simulated at each point", lower_bound=1000
+)
+SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
+OUTPUT = flags.DEFINE_string("output", None, "folder of the map", required=True)
+MAP = "map.json"
+
+
+@command(arguments=True, resumes=True)
+def main(argv: list[str]) -> None:
+    console = Console()
+    folder = absolute(OUTPUT.value, "output")
+    runs = read_runs(argv[1:]) if argv[1:] else []
+    asked = plane_from_flags()
+    name, cnn = cnn_from_flags(runs)
+    require("margin", MARGIN.value, MARGIN.value <= 100, "0..100")
+    question = Question(
+        name,
+        N.value,
+        cnn.accuracy,
+        MARGIN.value / 100,
+        asked,
+        REQUESTS.value,
+        SEED.value,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    points = len(asked.x_values) * len(asked.y_values)
+    with progress_bars(console) as bars:
+        bar = bars.add_task("costs", total=None, note="of all strategies")
+        compared = strategies(cnn, N.value, runs)
+        bars.update(bar, description="points", total=points, note="")
+        advance = lambda: bars.advance(bar)
+        content = draw_up(question, compared, folder / MAP, advance)
+    content |= {
+        "command": command_text(),
+        "versions": {"python": platform.python_version(), **workdir.versions()},
+        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+    }
+    workdir.write_atomically(folder / MAP, json.dumps(content))
+    console.print(map_figure.title(content), highlight=False)
+    console.print(map_table.table(content))
+    try:
+        map_figure.draw(folder / "map.png", content)
+    except ImportError as error:
+        console.print(str(error), markup=False)
+    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,213 @@
+"""Comparison of strategies: by hand, in closed form, and where nobody fits."""
+
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
+from coded_jax.latency.comparison import first, forecasts, rank, shortlist
+from coded_jax.latency.simulation import Machine
+from coded_jax.latency.stragglers import Bernoulli, Constant, ShiftedExponential
+from coded_jax.latency.strategies import (
+    EXACT,
+    HEDGED,
+    LEARNED,
+    REPLICATED,
+    UNCODED,
+    Strategy,
+)
+from coded_jax.latency.strategies import ONE as ONE_MACHINE
+from coded_jax.latency.workloads import Workload
+from coded_jax.report import frontier
+from tests.units import cost, trip
+
+KEY = jax.random.key(0)
+ONE = cost(trip(0.5))
+
+
+def strategy(code, workload, accuracy, family=LEARNED):
+    return Strategy(family, code, workload, accuracy)
+
+
+def exact_strategy(code, workload, accuracy, family=UNCODED):
+    return strategy(code, workload, np.full(2**workload.n, accuracy), family)
+
+
+def ranked(candidates, machine, target, requests):
+    return rank(forecasts(KEY, candidates, machine, target=target, requests=requests))
+
+
+def code(row):
+    return row.strategy.code
+
+
+def accuracies(n, by_lost):
+    """`[2^n]`, where a pattern's accuracy depends on how many are lost."""
+    lost = [n - place.bit_count() for place in range(2**n)]
+    return np.array([by_lost[l] if l < len(by_lost) else np.nan for l in lost])
+
+
+def test_a_plan_by_hand():
+    """All devices need 1 s for everything, so that there is one latency for each."""
+    rounds = lambda work: cost(trip(work, 0.0, 0.0, 9.0))
+    best, worse = accuracies(6, [0.9, 0.8, 0.7]), accuracies(6, [0.8, 0.8, 0.8])
+    candidates = [
+        exact_strategy("late", Workload(ALL_DATA, 1, 0, cost(trip(0.75))), 0.9),
+        strategy("worse", Workload(ANY_K, 4, 2, rounds(0.25)), worse),
+        strategy("more work", Workload(ANY_K, 4, 2, rounds(0.375)), best),
+        strategy("best", Workload(ANY_K, 4, 2, rounds(0.25)), best),
+        exact_strategy("more devices", Workload(ALL_DATA, 7, 0, ONE), 0.9),
+        exact_strategy(
+            "the same but for rounding", Workload(ALL_DATA, 5, 0, ONE), 0.9 - 1e-5
+        ),
+    ]
+    rows = ranked(candidates, Machine(Constant(1.0), 1.0), 0.5, 100)
+    fewer, better, more_work, more_devices, worse, late = rows
+    assert code(fewer) == "the same but for rounding" and fewer.strategy.n == 5
+    assert (code(better), *better[2:]) == ("best", 1, 0.9)
+    assert better.seconds == dict.fromkeys(better.seconds, 0.25)
+    assert code(more_work) == "more work"
+    assert (code(more_devices), more_devices.strategy.n) == ("more devices", 7)
+    assert (code(worse), worse.accuracy) == ("worse", pytest.approx(0.8))
+    assert (code(late), late.answered, late.accuracy) == ("late", 0, 0)
+    assert late.seconds["p50"] == 0.75
+
+
+def test_a_plan_where_devices_fail():
+    """Results that arrive at all arrive at once, so that what is lost is what failed:
+    the overall accuracy of `frontier`, with no answer from fewer than k results."""
+    f, requests = 0.2, 50_000
+    by_lost = [0.99, 0.9, 0.6]
+    candidates = [
+        strategy("coded", Workload(ANY_K, 4, 2, ONE), accuracies(6, by_lost)),
+        exact_strategy("uncoded", Workload(ALL_DATA, 4, 0, ONE), 0.99),
+        exact_strategy("whole", Workload(one_of_each(1, 6), 1, 5, ONE), 0.99),
+    ]
+    machine = Machine(Constant(1.0), 1.0, failure=f)
+    rows = ranked(candidates, machine, math.inf, requests)
+    by_code = {code(row): row for row in rows}
+    expected = {
+        "coded": frontier.overall_accuracy([*by_lost, 0, 0, 0], 6, f),
+        "uncoded": 0.99 * (1 - f) ** 4,
+        "whole": 0.99 * (1 - f**6),
+    }
+    for name, value in expected.items():
+        # A request's accuracy is between 0 and 1, which bounds its deviation.
+        error = math.sqrt(value * (1 - value) / requests)
+        assert abs(by_code[name].accuracy - value) <= 3 * error
+    assert by_code["uncoded"].answered == pytest.approx(
+        by_code["uncoded"].accuracy / 0.99
+    )
+    assert [*map(code, rows)] == sorted(expected, key=lambda e: -expected[e])
+    assert by_code["coded"].seconds["p99.9"] == math.inf
+    assert by_code["coded"].seconds["p50"] == 0.5
+
+
+def test_a_target_that_changes_the_choice():
+    """A code outlives a sleeping device; with time to wait for it, nothing is lost."""
+    machine = Machine(ShiftedExponential(0.1, 0.01), 1.0, Bernoulli(0.1, 1.0))
+    candidates = [
+        strategy("coded", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9, 0.9, 0.9])),
+        exact_strategy("uncoded", Workload(ALL_DATA, 4, 0, ONE), 0.99),
+    ]
+    soon, late = (ranked(candidates, machine, t, 5000) for t in (0.5, 5))
+    assert [*map(code, soon)] == ["coded", "uncoded"]
+    assert [*map(code, late)] == ["uncoded", "coded"]
+    assert soon[1].answered == pytest.approx(0.9**4, abs=3 * math.sqrt(0.23 / 5000))
+    assert late[0].answered == 1
+    assert late[0].seconds["p99"] > 1 > late[1].seconds["p50"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"target": 0.0}, "target: 0.0 given, more than 0 accepted"),
+        ({"strategies": []}, "strategies: [] given, one or more accepted"),
+        ({"requests": 0}, "requests: 0 given, 1 or more accepted"),
+        ({}, "accuracy_of: 'NaN at ["),
+    ],
+)
+def test_what_cannot_be_compared(arguments, message):
+    untried = strategy("any", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9]))
+    defaults = {"strategies": [untried], "target": 1.0, "requests": 1000}
+    machine = Machine(ShiftedExponential(0.1, 0.1), 1.0)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        forecasts(KEY, machine=machine, **defaults | arguments)
+
+
+CALM = Machine(Constant(1.0), 2.0)
+
+
+def compared(*strategies, machine=CALM, quantile="p99", least=0.0):
+    rows = forecasts(KEY, strategies, machine, requests=1000)
+    return rows, first(rows, quantile, least)
+
+
+def test_who_is_first_by_hand():
+    pieces = Workload(ALL_DATA, 2, 0, cost(trip(0.5)))
+    copies = Workload(one_of_each(2, 4), 2, 2, cost(trip(0.75)))
+    rows, best = compared(
+        exact_strategy("copies", copies, 0.9, REPLICATED),
+        exact_strategy("pieces", pieces, 0.9),
+        exact_strategy("half of them", Workload(ALL_DATA, 2, 0, cost(trip(0.6))), 0.9),
+    )
+    assert (best.winner, best.runner_up) == (1, 0)
+    assert (best.seconds, best.runner_up_seconds) == (0.5, 0.75)
+    assert best.lead == pytest.approx(0.5)
+
+
+def test_of_equals_the_simpler_family_is_first_and_hedges_are_no_rival_of_its_pieces():
+    pieces = Workload(ALL_DATA, 2, 0, cost(trip(0.5)))
+    coded = Workload(ANY_K, 2, 1, cost(trip(0.4975)))
+    _, best = compared(
+        exact_strategy("coded", coded, 0.9, EXACT),
+        exact_strategy("hedged", pieces, 0.9, HEDGED),
+        exact_strategy("pieces", pieces, 0.9),
+    )
+    assert (best.winner, best.runner_up, best.lead) == (2, 0, 0)
+
+
+def test_the_client_alone_needs_its_own_time_and_never_fails():
+    machine = Machine(Constant(1.0), 2.0, link=5.0, failure=0.5)
+    alone = Strategy(ONE_MACHINE, "alone", None, np.full(1, 0.9))
+    pieces = exact_strategy("pieces", Workload(ALL_DATA, 2, 0, ONE), 0.9)
+    (row, _), best = compared(alone, pieces, machine=machine)
+    assert best.winner == 0 and best.runner_up is None and best.lead == math.inf
+    assert (row.seconds["p50"], row.answered, row.accuracy) == (2.0, 1, 0.9)
+
+
+def test_a_lost_answer_counts_as_wrong():
+    machine = Machine(Constant(1.0), 2.0, failure=0.05)
+    pieces = exact_strategy("pieces", Workload(ALL_DATA, 4, 0, cost(trip(0.2))), 1.0)
+    whole = Workload(one_of_each(1, 4), 1, 3, cost(trip(1.0)))
+    both = (pieces, exact_strategy("whole", whole, 1.0, REPLICATED))
+    # Four devices that fail with 5 % each lose 19 % of the answers.
+    assert compared(*both, machine=machine, quantile="p50", least=0.75)[1].winner == 0
+    assert compared(*both, machine=machine, quantile="p50", least=0.85)[1].winner == 1
+    assert compared(pieces, machine=machine, quantile="p50", least=0.85)[1] is None
+    assert compared(pieces, machine=machine, quantile="p99")[1] is None
+
+
+def test_hedges_are_twice_the_usual_time_of_each_round():
+    machine = Machine(Constant(1.0), 1.0, bandwidth=64.0, link=0.25)
+    work = Workload(ALL_DATA, 2, 0, cost(trip(0.5, 32.0), trip(0.25)))
+    given = exact_strategy("hedged", work, 0.9, HEDGED)
+    (row,) = forecasts(KEY, [given], machine, requests=10)
+    assert row.strategy.workload.hedge_after == (2 * 1.25, 2 * 0.5)
+    (row,) = forecasts(KEY, [given], machine, hedge_after=3.0, requests=10)
+    assert row.strategy.workload.hedge_after == (3.0, 3.0)
+
+
+def test_the_shortlist_has_the_fastest_of_each_kind():
+    of = lambda *rounds: exact_strategy(
+        "", Workload(ALL_DATA, 2, 0, cost(*rounds)), 1.0
+    )
+    cuts = [of(trip(0.5)), of(trip(0.2), trip(0.2)), of(trip(0.9))]
+    other = exact_strategy("", Workload(ALL_DATA, 3, 0, cost(trip(5.0))), 1.0)
+    assert shortlist([*cuts, other], Machine(Constant(1.0), 1.0), 1) == [1, 3]
+    linked = Machine(Constant(1.0), 1.0, link=1.0)
+    assert shortlist([*cuts, other], linked, 1) == [0, 3]
+    assert shortlist([*cuts, other], linked, 2) == [0, 2, 3]

@@ -1,0 +1,156 @@
+"""Conditions as machines, stages of networks, and the points of a map."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.latency import comparison
+from coded_jax.latency.conditions import Conditions
+from coded_jax.latency.maps import Question, draw_up, log_values
+from coded_jax.latency.partitions import OVERHEADS, grid_of, partitions
+from coded_jax.latency.plane import QUANTILES, Plane, compare
+from coded_jax.latency.stragglers import Constant, Pareto, ShiftedExponential
+from coded_jax.latency.strategies import ONE, UNCODED, WHOLE
+from coded_jax.models import make_base_model
+from coded_jax.splitting.plan import make_plan
+from coded_jax.types import chain
+from tests.latency.test_strategies import small_cnn, strategies
+
+KEY = jax.random.key(0)
+
+
+def test_a_machine_of_conditions():
+    given = Conditions(1e6, 0.25, speed=100.0, client=0.5, tail=0.5, failure=0.125)
+    machine = given.machine(200.0)
+    assert machine.compute == ShiftedExponential(2.0, 1.0) and machine.client == 4.0
+    assert (machine.bandwidth, machine.link, machine.failure) == (1e6, 0.25, 0.125)
+    assert machine.each_round
+    assert Conditions(speed=1.0, tail=0.0).machine(3.0).compute == Constant(3.0)
+    heavy = Conditions(speed=1.0, straggling="pareto", tail=0.5)
+    assert heavy.machine(3.0).compute == Pareto(3.0, 2.0)
+    traced = Conditions(speed=1.0, straggling="trace", trace=(1.0, 2.0, 6.0))
+    assert traced.machine(4.0).compute.values == (2.0, 4.0, 12.0)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"bandwidth": 0.0}, "bandwidth: 0.0 given, more than 0 accepted"),
+        ({"tail": -1.0}, "tail: -1.0 given, 0 or more accepted"),
+        ({"failure": 2.0}, "failure: 2.0 given, 0..1 accepted"),
+        ({"straggling": "no"}, "straggling: 'no' given, one of ['exponential', "),
+        ({"straggling": "trace"}, "trace: () given, latencies, where straggling is"),
+    ],
+)
+def test_conditions_out_of_range(fields, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        Conditions(**fields)
+
+
+def test_stages_can_be_split_and_compute_no_more_twice_than_they_may():
+    base, image = make_base_model("vgg16", 1 / 16), (32, 32, 3)
+    variables = jax.eval_shape(lambda key: base.init(key, image, 10), KEY)
+    shapes, x = [], jax.ShapeDtypeStruct((1, *image), "float32")
+    for block in base.blocks:
+        shapes.append(x.shape[1:])
+        x = jax.eval_shape(block, variables, x)
+    cuts = partitions(base, variables, image, (2, 1))
+    assert len(cuts) > 2 and len(set(cuts)) == len(cuts)
+    assert {cut[:1] for cut in cuts} <= {*cuts}  # the first stage alone, too
+    for cut in cuts:
+        assert all(a[1] < b[0] for a, b in zip(cut, cut[1:], strict=False))
+        for first, last in cut:
+            f_conv = chain(base.blocks[first - 1 : last])
+            plan = make_plan(f_conv, variables, shapes[first - 1], (2, 1))
+            assert 2 * plan.work_fraction - 1 <= max(OVERHEADS)
+
+
+def test_grids_are_as_square_as_can_be():
+    assert [grid_of(k) for k in (2, 3, 4, 6, 9, 12)] == [
+        (2, 1),
+        (3, 1),
+        (2, 2),
+        (3, 2),
+        (3, 3),
+        (4, 3),
+    ]
+
+
+@pytest.fixture(scope="module")
+def on_three():
+    return strategies(small_cnn(accuracy=0.99), 3)
+
+
+def plane(**fixed):
+    values = log_values(1e4, 1e8, 3)
+    fixed = Conditions(speed=1e7, failure=0.0, **fixed)
+    return Plane("bandwidth", values, "tail", (0.1, 1.0), fixed)
+
+
+def test_a_point_is_what_the_comparison_says(on_three):
+    conditions = Conditions(speed=1e7, client=0.1, failure=0.0)
+    flops = on_three[1].workload.cost.whole_flops
+    point = compare(KEY, on_three, conditions, flops, 0.98, 2000)
+    rows = comparison.forecasts(KEY, on_three, conditions.machine(flops), requests=2000)
+    for quantile in QUANTILES:
+        best = comparison.first(rows, quantile, 0.98)
+        assert point[quantile]["winner"] == best.winner
+        assert point[quantile]["seconds"] == pytest.approx(best.seconds, rel=1e-3)
+        plain = [
+            row.seconds[quantile]
+            for row in rows
+            if row.strategy.family in (ONE, UNCODED)
+        ]
+        over = min(plain) / best.seconds - 1
+        assert point[quantile]["over_uncoded"] == pytest.approx(over, abs=1e-3)
+        for place, seconds, accuracy in point[quantile]["families"].values():
+            assert accuracy == pytest.approx(0.99)
+            assert seconds == pytest.approx(rows[place].seconds[quantile], rel=1e-3)
+
+
+def test_slow_links_and_weak_clients_want_other_strategies(on_three):
+    flops = on_three[1].workload.cost.whole_flops
+
+    def winner(**conditions):
+        point = compare(
+            KEY, on_three, Conditions(speed=1e7, **conditions), flops, 0.9, 2000
+        )
+        return on_three[point["p50"]["winner"]].family
+
+    calm = {"tail": 0.01, "failure": 0.0}
+    assert winner(client=10.0, bandwidth=1e4, **calm) == ONE
+    assert winner(client=0.01, bandwidth=1e8, **calm) == UNCODED
+    late = {"tail": 3.0, "failure": 0.0, "client": 0.01}
+    assert winner(bandwidth=1e5, **late) == WHOLE
+
+
+def test_a_map_goes_on_where_it_stopped(tmp_path, on_three):
+    path = tmp_path / "map.json"
+    question = Question("small", 3, 0.99, 0.01, plane(), 1000, 0)
+    whole = draw_up(question, on_three, path)
+    assert len(whole["points"]) == 6
+
+    steps = iter(range(3))
+    with pytest.raises(StopIteration):  # a stop in the middle
+        draw_up(question, on_three, tmp_path / "part.json", lambda: next(steps))
+    seen = []
+    again = draw_up(question, on_three, tmp_path / "part.json", lambda: seen.append(0))
+    assert again["points"] == whole["points"] and len(seen) == 6
+    # Another question begins anew.
+    other = question._replace(requests=2000)
+    assert draw_up(other, on_three, path)["points"] != whole["points"]
+
+
+def test_axes_are_even_in_their_logarithms():
+    assert log_values(1.0, 100.0, 3) == (1.0, 10.0, 100.0)
+    ratios = np.divide(*np.array([log_values(3, 7, 5)[1:], log_values(3, 7, 5)[:-1]]))
+    assert np.ptp(ratios) < 0.01
+
+
+def test_axes_that_are_none():
+    with pytest.raises(ValueError, match="^axis: 'colour' given, one of"):
+        plane()._replace(x="colour").check()
+    with pytest.raises(ValueError, match="^y: 'bandwidth' given, another axis than x"):
+        plane()._replace(y="bandwidth").check()

@@ -1,0 +1,237 @@
+"""Strategies of a network: their sizes, costs and accuracies; those of runs."""
+
+import copy
+import json
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.codes.quorum import ANY_K
+from coded_jax.latency.strategies import (
+    EXACT,
+    FAMILIES,
+    HEDGED,
+    LEARNED,
+    ONE,
+    REPLICATED,
+    UNCODED,
+    WHOLE,
+    cnn_of,
+    of_run,
+    strategies,
+)
+from coded_jax.models import make_base_model
+from coded_jax.runs.reading import patterns_of
+from coded_jax.runs.run_costs import read_cost
+from tests.runs.test_experiment import ROOT
+
+UNCOMPARED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing
+
+
+def results_of(name):
+    path = ROOT / "experiments/results/history/frontier" / f"lenet5_{name}.json"
+    return json.loads(path.read_text())
+
+
+def small_cnn(**fields):
+    base, image = make_base_model("lenet5"), (28, 28, 1)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda key: base.init(key, image, 10), key)
+    return cnn_of(base, variables, image, **fields)
+
+
+@pytest.fixture(scope="module")
+def on_four():
+    runs = [results_of("cheap_k2_r1"), results_of("no_parity_k2_r1")]
+    return strategies(small_cnn(accuracy=0.99, drop=0.02), 4, runs)
+
+
+def of_family(found, family):
+    return [strategy for strategy in found if strategy.family == family]
+
+
+def test_every_family_is_there_on_no_more_than_n_devices(on_four):
+    assert {strategy.family for strategy in on_four} == {*FAMILIES}
+    assert max(strategy.n for strategy in on_four) == 4
+    assert len({(s.family, s.text, s.accuracy.tobytes()) for s in on_four}) == len(
+        on_four
+    )
+
+
+def test_sizes_of_each_family(on_four):
+    sizes = lambda family: {s.sizes for s in of_family(on_four, family)}
+    assert sizes(WHOLE) == {(1, 3)} and sizes(ONE) == {(1, 0)}
+    assert sizes(UNCODED) == sizes(HEDGED) == {(2, 0), (3, 0), (4, 0)}
+    assert sizes(REPLICATED) == {(2, 2)}
+    assert sizes(EXACT) == {(2, 2), (3, 1)}
+    assert sizes(LEARNED) == {(2, 2), (3, 1), (2, 1)}  # the last one of a run
+
+
+def test_costs_without_a_code(on_four):
+    whole, (one,) = of_family(on_four, WHOLE)[0], of_family(on_four, ONE)[1:]
+    (round_trip,) = one.workload.cost.rounds
+    assert whole.workload.cost.rounds == (round_trip,)
+    # 28x28 pixels of a byte, and 4x4 positions of 16 features in float32.
+    assert (round_trip.bytes_in, round_trip.bytes_out) == (784, 4 * 256)
+    for strategy in on_four:
+        cost = strategy.workload and strategy.workload.cost
+        if strategy.family in (UNCODED, HEDGED, REPLICATED):
+            assert cost.encode_flops == cost.decode_flops == 0
+            assert cost.device_flops < cost.whole_flops
+    pieces = {s.pieces: s.workload.cost for s in of_family(on_four, UNCODED)}
+    quarters = pieces["2x2, stages 1-4"]
+    assert len(quarters.rounds) == 1 and quarters.client_flops == 0
+    assert quarters.rounds[0].bytes_in == 20 * 20
+
+
+def test_pieces_of_every_convolution_are_there_with_and_without_a_code(on_four):
+    """Else a code would win by the cut that no other strategy has."""
+    coded = of_family(on_four, EXACT)
+    assert {s.pieces for s in coded} == {"every convolution"}
+    plain = [s for s in of_family(on_four, UNCODED) if s.pieces == coded[0].pieces]
+    work = {s.sizes[0]: s.workload.cost.device_flops for s in plain}
+    for strategy in coded:
+        assert strategy.workload.cost.device_flops == work[strategy.sizes[0]]
+
+
+def test_accuracies(on_four):
+    for strategy in on_four:
+        if strategy.family not in (LEARNED,):
+            assert (strategy.accuracy == 0.99).all()
+    given = next(s for s in of_family(on_four, LEARNED) if s.sizes == (3, 1))
+    # All but the last are data pieces: with these three nothing is decoded.
+    assert given.accuracy[0b0111] == given.accuracy[0b1111] == 0.99
+    assert given.accuracy[0b1011] == 0.97
+    run = next(s for s in of_family(on_four, LEARNED) if s.sizes == (2, 1))
+    assert run.code == "systematic linear / mlp 128"
+
+
+def test_no_cut_is_worse_than_another_in_everything(on_four):
+    kinds = {}
+    for strategy in on_four:
+        if strategy.family == UNCODED:
+            kinds.setdefault(strategy.sizes, []).append(strategy.workload.cost)
+    merits = lambda c: (
+        c.device_flops,
+        c.bytes_in + c.bytes_out,
+        len(c.rounds),
+        c.client_total,
+    )
+    for costs in kinds.values():
+        for a in costs:
+            for b in costs:
+                assert a is b or any(np.less(merits(a), merits(b)))
+
+
+def test_without_a_given_loss_there_are_only_trained_codes():
+    assert not of_family(strategies(small_cnn(), 3), LEARNED)
+
+
+def test_a_cnn_whose_blocks_do_not_fit():
+    base = make_base_model("lenet5")
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda key: base.init(key, (28, 28, 1), 10), key)
+    with pytest.raises(
+        ValueError, match=r"^image_shape: \(28, 28, 3\) given, one that"
+    ):
+        cnn_of(base, variables, (28, 28, 3))
+    with pytest.raises(ValueError, match=r"^n: 12 given, 2\.\.11 accepted"):
+        strategies(small_cnn(), 12)
+
+
+def test_a_code_of_a_run():
+    results = results_of("cheap_k4_r2")
+    strategy = of_run(results)
+    work = strategy.workload
+    assert strategy.code == "systematic linear / mlp 128" and work.systematic
+    assert (work.quorum, work.k, work.r) == (ANY_K, 4, 2)
+    assert work.cost == read_cost(results, "code") and work.cost.client_flops == 0
+    (only,) = work.cost.rounds
+    # A piece of 16x28 pixels, and a share of 1x4 positions of 16 channels.
+    assert (only.bytes_in, only.bytes_out) == (4 * 16 * 28, 4 * 4 * 16)
+    for pattern in results["patterns"]:
+        place = sum(2**i for i in range(6) if i not in pattern["lost"])
+        assert strategy.accuracy[place] == pattern["accuracy"]
+
+
+def test_a_code_of_layers():
+    results = results_of("layers_k4_r2")
+    work = of_run(results).workload
+    assert len(work.cost.rounds) == 2 and work.cost.client_flops > 0
+    stages = results["split"]["stages"]
+    for sent, stage in zip(work.cost.rounds, stages, strict=True):
+        assert sent.bytes_in == 4 * math.prod(stage["piece_shape"])
+        assert sent.bytes_out == 4 * math.prod(stage["share_shape"])
+
+
+def test_rivals_of_a_run():
+    results = results_of("rivals_k4_r1")
+    found = {}
+    for name in results["costs"]:
+        if name not in UNCOMPARED:
+            found[name] = of_run(results, name)
+    quorums = {name: strategy.workload.quorum.name for name, strategy in found.items()}
+    coded = {"code", "mds", "addition", "berrut", "spline"}
+    exact = {"uncoded": "all_data", "replication": "one_of_each"}
+    assert quorums == dict.fromkeys(coded, "any_k") | exact
+    regenerating = {name for name in coded if not found[name].workload.systematic}
+    assert regenerating == {"berrut", "spline"}
+    assert found["code"].code == "parity_model"
+    # Nobody sends blank pieces: 4 devices, and an answer is that of the base model.
+    uncoded = found["uncoded"]
+    assert uncoded.workload.n == 4 and uncoded.accuracy.shape == (16,)
+    assert uncoded.accuracy[15] == results["base"]["test_accuracy"]
+    for name, strategy in found.items():
+        patterns = patterns_of(results, name) or results["patterns"]
+        by_lost = {tuple(p["lost"]): p["accuracy"] for p in patterns}
+        if name != "uncoded":
+            assert strategy.accuracy[0b10111] == by_lost[(3,)]
+    assert not of_run(results_of("paper_k2_r1")).workload.systematic
+
+
+def changed(*places_and_value):
+    *places, last, value = places_and_value
+    results = copy.deepcopy(results_of("rivals_k2_r1"))
+    inner = results
+    for place in places:
+        inner = inner[place]
+    inner[last] = value
+    return results
+
+
+@pytest.mark.parametrize(
+    "results, arguments, message",
+    [
+        (changed("costs", {}), {}, "name: 'code' given, one of [] with costs"),
+        (changed("k", 0), {"name": "best"}, "name: 'best' given, one of ['code', "),
+        (
+            changed("k", 0),
+            {"name": "zero_fill"},
+            "name: 'zero_fill' given, a code with",
+        ),
+        (
+            changed("patterns_of_baselines", {}),
+            {"name": "mds"},
+            "name: 'mds' given, a c",
+        ),
+        (
+            changed("config", "split", "group"),
+            {},
+            "split: 'group' given, image or convolution accepted",
+        ),
+        (
+            {
+                **results_of("layers_k2_r1"),
+                "config": {"split": "image", "stage_losses": "per_stage"},
+            },
+            {},
+            "stage_losses: 'per_stage' given, held accepted",
+        ),
+    ],
+)
+def test_what_cannot_be_compared(results, arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        of_run(results, **arguments)
