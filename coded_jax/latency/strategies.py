@@ -7,8 +7,9 @@ run; of one that was not, the loss of accuracy is given.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.checks import first_line, require
+from coded_jax.codes import CodeConfig
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, decodes, one_of_each, quorum_of
 from coded_jax.inference.costs import Cost, Round, cost_of, count_flops
 from coded_jax.latency import simulation
 from coded_jax.latency.partitions import Stages, grid_of, partitions
 from coded_jax.latency.workloads import Workload
 from coded_jax.runs.build import build_pipeline
-from coded_jax.runs.config import OWN, Config
+from coded_jax.runs.config import OWN, Config, tuples
 from coded_jax.runs.reading import ROUNDING, code_name, patterns_of, read_recovery
 from coded_jax.runs.run_costs import read_cost
 from coded_jax.types import BaseModel, PyTree
@@ -48,6 +50,7 @@ class Strategy(NamedTuple):
       accuracy: float64 `[2^n]`, of each set of results that arrived, at
         `sum(arrived * 2^i)`; NaN for those that were not tried.
       pieces: how an image is cut, as `2x2, stages 1-4 5-6`.
+      settings: of `Config`, by which it can be built.
     """
 
     family: str
@@ -55,6 +58,7 @@ class Strategy(NamedTuple):
     workload: Workload | None
     accuracy: np.ndarray
     pieces: str = ""
+    settings: Mapping[str, Any] = {}
 
     @property
     def n(self) -> int:
@@ -103,6 +107,7 @@ class Cut(NamedTuple):
     grid: tuple[int, int]
     stages: Stages
     cost: Cost
+    settings: Mapping[str, Any] = {}
 
     @property
     def text(self) -> str:
@@ -149,10 +154,13 @@ def whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
       accuracy: of the network.
     """
     alone, each = cost.on_every_device(1), cost.on_every_device(n)
+    copies = {"code": "replication", "k": 1, "grid": (1, 1)}
+    one = exact(ONE, "one device", Workload(ALL_DATA, 1, 0, alone), accuracy)
+    every = exact(WHOLE, WHOLE, Workload(one_of_each(1, n), 1, n - 1, each), accuracy)
     return [
         Strategy(ONE, "the client alone", None, np.full(1, accuracy)),
-        exact(ONE, "one device", Workload(ALL_DATA, 1, 0, alone), accuracy),
-        exact(WHOLE, WHOLE, Workload(one_of_each(1, n), 1, n - 1, each), accuracy),
+        one,
+        every._replace(settings={**copies, "r": n - 1}),
     ]
 
 
@@ -174,20 +182,24 @@ def _without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
     stages = _cuts(cnn, k, 1, code="uncoded")
     for cut in _undominated([*stages, *_convolutions(cnn, k, 1, code="uncoded")]):
         plain = Workload(ALL_DATA, k, 0, _free_code(cut.cost, k))
-        yield exact(UNCODED, "uncoded", plain, cnn.accuracy, cut.text)
-        yield exact(HEDGED, "hedged", plain, cnn.accuracy, cut.text)
+        some = exact(UNCODED, "uncoded", plain, cnn.accuracy, cut.text)
+        yield some._replace(settings=cut.settings)
+        yield some._replace(family=HEDGED, code="hedged", settings=cut.settings)
         if copies > 1:
             m = k * copies
             cost = _free_code(cut.cost, m)
             copied = Workload(one_of_each(k, m), k, m - k, cost)
-            yield exact(REPLICATED, "replication", copied, cnn.accuracy, cut.text)
+            some = exact(REPLICATED, "replication", copied, cnn.accuracy, cut.text)
+            copies_of = {"code": "replication", "r": m - k}
+            yield some._replace(settings={**cut.settings, **copies_of})
 
 
 def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
     """Yields the exact code of every convolution."""
     for cut in _convolutions(cnn, k, r, code="mds"):
         workload = Workload(ANY_K, k, r, cut.cost)
-        yield exact(EXACT, "mds", workload, cnn.accuracy, cut.text)
+        some = exact(EXACT, "mds", workload, cnn.accuracy, cut.text)
+        yield some._replace(settings=cut.settings)
 
 
 def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
@@ -203,7 +215,7 @@ def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
         for cut in _undominated(_cuts(cnn, k, r, stages=cnn.stages, **networks)):
             workload = Workload(ANY_K, k, r, cut.cost)
             code = f"linear / {decoder}"
-            yield Strategy(LEARNED, code, workload, accuracy, cut.text)
+            yield Strategy(LEARNED, code, workload, accuracy, cut.text, cut.settings)
 
 
 def _of_runs(runs: Iterable[dict[str, Any]], n: int) -> list[Strategy]:
@@ -287,7 +299,11 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
     cut = Cut(tuple(split["grid"]), stages if config["stages"] else (), cost)
     pieces = cut.text if cut.stages else "x".join(map(str, cut.grid))
     family = _family_of(quorum.name, accuracy, results["base"]["test_accuracy"])
-    return Strategy(family, code_name(config, code), workload, accuracy, pieces)
+    names = [field.name for field in dataclasses.fields(CodeConfig)]
+    settings = {name: tuples(config[name]) for name in names if name in config}
+    settings |= {"code": code}
+    name = code_name(config, code)
+    return Strategy(family, name, workload, accuracy, pieces, settings)
 
 
 def _family_of(quorum: str, accuracy: np.ndarray, base: float) -> str:
@@ -318,21 +334,23 @@ def _cuts(
     """
     grid, cuts = grid_of(k), []
     for some in [stages] if stages else partitions(*cnn[:3], grid):
+        own = {**settings, "k": k, "r": r, "grid": grid, "stages": some}
         try:
-            cost = _cost(cnn, k=k, r=r, grid=grid, stages=some, **settings)
+            cost = _cost(cnn, **own)
         except ValueError:  # the features have not so many rows or columns
             continue
-        cuts.append(Cut(grid, some, cost))
+        cuts.append(Cut(grid, some, cost, own))
     return cuts
 
 
 def _convolutions(cnn: CNN, k: int, r: int, **settings: Any) -> list[Cut]:
     """Returns the cut of every convolution; none if no convolution has k pieces."""
+    own = {**settings, "k": k, "r": r, "split": "convolution"}
     try:
-        cost = _cost(cnn, k=k, r=r, split="convolution", **settings)
+        cost = _cost(cnn, **own)
     except ValueError:
         return []
-    return [Cut(grid_of(k), (), cost)]
+    return [Cut(grid_of(k), (), cost, own)]
 
 
 def _undominated(cuts: list[Cut]) -> list[Cut]:

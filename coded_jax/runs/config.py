@@ -191,8 +191,9 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Config:
         """Returns the config that `results.json` has, whose tuples are lists there."""
-        return cls(**{name: _tuples(value) for name, value in fields.items()})
+        return cls(**{name: tuples(value) for name, value in fields.items()})
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """Returns a value of JSON as settings have it, with tuples for lists."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,283 @@
+"""Points of the map on real workers: whether the simulator names the right strategy.
+
+At a point the strategies are simulated; the best of each of the fastest families is
+then measured, request by request, on workers that stand for the machines of the point
+(`pace`), and simulated on the same draws.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from coded_jax.checks import require
+from coded_jax.devices import cluster
+from coded_jax.latency import comparison, simulation
+from coded_jax.latency.conditions import Conditions
+from coded_jax.latency.strategies import CNN, Strategy, strategies
+from coded_jax.models import make_base_model
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.config import OWN, Config, tuples
+from coded_jax.serving.engine import NotEnoughResults
+from coded_jax.serving.faulty_workers import inject
+from coded_jax.serving.local import local_workers
+from coded_jax.serving.pool import Pool
+from coded_jax.serving.ray_workers import ray_workers
+from coded_jax.studies.latency_study import wait_until_idle
+from coded_jax.studies.pace import Pace, PacedFirstK
+
+QUANTILES = ("p50", "p99")
+KEY = jax.random.key(26)
+LIMIT = 60.0  # seconds, after which a request is lost
+PATIENCE = 600.0  # seconds of a worker's silence
+SAME = 0.15
+"""Largest relative difference of quantiles that are said to agree."""
+CLOSE = 0.1
+"""Lead up to which the simulated winner may be another than the measured one."""
+
+
+class Point(NamedTuple):
+    """A point of the map.
+
+    Attributes:
+      name: of it.
+      base_model, width, image_shape: the network.
+      n: devices.
+      margin: that the expected accuracy of a strategy may be below the network's.
+      conditions: that its requests meet.
+      runs: paths of `results.json`, whose learned codes are compared; patterns of them.
+      drop: that an answer of an untrained learned code loses; None for none of these.
+    """
+
+    name: str
+    base_model: str
+    width: float
+    image_shape: tuple[int, int, int]
+    n: int
+    margin: float
+    conditions: Conditions
+    runs: tuple[str, ...] = ()
+    drop: float | None = None
+
+
+def point_of(record: Mapping[str, Any]) -> Point:
+    """Returns a point that is described as JSON.
+
+    Args:
+      record: the fields of `Point`; `conditions` has those of `Conditions`.
+
+    Raises:
+      ValueError: it has other fields, or a value is out of range.
+    """
+    try:
+        fields = {name: tuples(value) for name, value in record.items()}
+        conditions = {name: tuples(x) for name, x in record["conditions"].items()}
+        return Point(**{**fields, "conditions": Conditions(**conditions)})
+    except (AttributeError, KeyError, TypeError) as error:
+        given = dict(record) if isinstance(record, Mapping) else record
+        raise ValueError(
+            f"points: {given} given, {', '.join(Point._fields)} accepted ({error})"
+        ) from error
+
+
+def contenders(point: Point, families: int) -> list[Strategy]:
+    """Returns the best strategy of each of the fastest families, the fastest first.
+
+    Fast is who has the least sum of median and p99, of those that are accurate enough
+    and use several devices.
+
+    Args:
+      point: of the map.
+      families: how many, at most.
+
+    Raises:
+      ValueError: fewer than two families are accurate enough.
+    """
+    base = make_base_model(point.base_model, point.width)
+    variables = jax.eval_shape(
+        lambda key: base.init(key, point.image_shape, 10), jax.random.key(0)
+    )
+    runs = [
+        json.loads(Path(path).read_text())
+        for pattern in point.runs
+        for path in sorted(glob.glob(pattern))
+    ]
+    accuracy = runs[0]["base"]["test_accuracy"] if runs else 1.0
+    cnn = CNN(base, variables, point.image_shape, accuracy, point.drop)
+    on_devices = [s for s in strategies(cnn, point.n, runs) if s.n > 1]
+    machine = point.conditions.machine(on_devices[0].workload.cost.whole_flops)
+    places = comparison.shortlist(on_devices, machine)
+    rows = comparison.forecasts(KEY, [on_devices[i] for i in places], machine)
+    best: dict[str, Strategy] = {}
+    for row in sorted(rows, key=_time):
+        if row.accuracy >= accuracy - point.margin and np.isfinite(_time(row)):
+            best.setdefault(row.strategy.family, row.strategy)
+    require(f"point {point.name}", [*best], len(best) > 1, "two families or more")
+    return list(best.values())[:families]
+
+
+def _time(row: comparison.Forecast) -> float:
+    return sum(row.seconds[name] for name in QUANTILES)
+
+
+class Workers:
+    """Workers for the strategies of points, started when they are first needed.
+
+    Those of one network stay for all strategies and points with its blocks.
+
+    Args:
+      engine: `"ray"`, a process for each; or `"local"`, threads of this one.
+
+    Raises:
+      ValueError: there is no such engine.
+    """
+
+    def __init__(self, engine: str) -> None:
+        require("engine", engine, engine in ("ray", "local"), "'ray' or 'local'")
+        self._engine, self._held = engine, (None, None)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def of(self, point: Point, strategy: Strategy) -> tuple[Pool, CodedModel]:
+        """Returns workers, and the strategy as a model that they can compute.
+
+        Its codes are untrained, and the network's variables random: what comes out is
+        wrong, and takes as long as if it were right.
+        """
+        base = make_base_model(point.base_model, point.width)
+        variables = base.init(jax.random.key(0), point.image_shape, 10)
+        config = Config(dataset=OWN, base_model=OWN, baselines=(), **strategy.settings)
+        middle = (0.5,) * point.image_shape[-1]
+        pipeline = build_pipeline(
+            config, point.image_shape, 10, middle, middle, base=base
+        )
+        model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
+        network = (point.base_model, point.width, point.image_shape, config.split)
+        held, pool = self._held
+        if held != network or pool is None or len(pool) < pipeline.n:
+            self._close()
+            pool = self._started(model)
+            self._held = network, pool
+        return pool, model
+
+    def _started(self, model: CodedModel) -> Pool:
+        if self._engine == "local":
+            return Pool(local_workers(model), PATIENCE)
+        cluster.connect(None, model.pipeline.n)
+        workers = ray_workers(model, [1])
+        return Pool(workers, PATIENCE, cluster.STARTUP, cluster.disconnect)
+
+    def _close(self) -> None:
+        if self._held[1] is not None:
+            self._held[1].close()
+        self._held = None, None
+
+
+def measure(
+    point: Point,
+    strategy: Strategy,
+    workers: Workers,
+    requests: int,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Sends requests of one image each, one at a time, and simulates the same ones.
+
+    Args:
+      point: of the map.
+      strategy: with its hedges, as of `contenders`.
+      workers: that it is measured on.
+      requests: R.
+      advance: called after every request.
+
+    Returns:
+      `measured` and `simulated`, R seconds each, infinite for lost requests.
+    """
+    pool, model = workers.of(point, strategy)
+    workload = strategy.workload
+    assert workload is not None  # as of `contenders`
+    machine = point.conditions.machine(workload.cost.whole_flops)
+    n = len(pool)  # of which the strategy uses the first
+    hedges = workload.hedges if workload.hedged else None
+    inject(pool, Pace(machine, workload.cost, KEY, n, requests))
+    engine = PacedFirstK(model, pool, workload.cost, machine.client, hedges)
+    shape = (requests, *point.image_shape)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    engine.warm_up(images[:1])
+    measured = np.full(requests, np.inf)
+    for i in range(requests):
+        wait_until_idle(pool, LIMIT)
+        begun = time.monotonic()
+        try:
+            engine.infer(i, images[i : i + 1], begun + LIMIT)
+            measured[i] = time.monotonic() - begun
+        except NotEnoughResults:
+            pass
+        advance()
+    simulated = simulation.simulate(KEY, n, requests, machine, {"": workload})
+    return {
+        "measured": np.round(measured, 6).tolist(),
+        "simulated": np.round(simulated[""].seconds, 6).astype(float).tolist(),
+    }
+
+
+class Agreement(NamedTuple):
+    """The comparison of one quantile at one point.
+
+    Attributes:
+      measured, simulated: seconds of each strategy.
+      winner, simulated_winner: the fastest.
+      lead: how much longer the second takes in the simulation, as a part of the
+        winner's time.
+      error: the largest difference of a measured time from the simulated one, as a part
+        of that.
+    """
+
+    measured: dict[str, float]
+    simulated: dict[str, float]
+    winner: str
+    simulated_winner: str
+    lead: float
+    error: float
+
+    @property
+    def agrees(self) -> bool:
+        """Says whether the winner is right, unless the lead is small, and all times."""
+        right = self.winner == self.simulated_winner or self.lead <= CLOSE
+        return right and self.error <= SAME
+
+
+def agreement(
+    seconds: Mapping[str, Mapping[str, Sequence[float]]], quantile: str
+) -> Agreement:
+    """Compares what was measured at a point with what was simulated.
+
+    Args:
+      seconds: of two strategies or more, as of `measure`, by their names.
+      quantile: a name of `simulation.QUANTILES`.
+    """
+    of = lambda values: simulation.summary(np.asarray(values, np.float64))[quantile]
+    measured = {name: of(part["measured"]) for name, part in seconds.items()}
+    simulated = {name: of(part["simulated"]) for name, part in seconds.items()}
+    best, second = sorted(simulated.values())[:2]
+    finite = [name for name, value in simulated.items() if np.isfinite(value)]
+    errors = [abs(measured[name] / simulated[name] - 1) for name in finite]
+    return Agreement(
+        measured,
+        simulated,
+        min(measured, key=measured.__getitem__),
+        min(simulated, key=simulated.__getitem__),
+        second / best - 1,
+        max(errors, default=0.0),
+    )

@@ -1,0 +1,108 @@
+r"""Measures points of the map on real workers, and compares them with the simulation.
+
+    python experiments/map_check.py --points=experiments/map_points.json \
+        --output=runs/map_check
+
+At each point the best strategies of the fastest families are measured on processes that
+stand for machines: their computation, the client and the link are slowed by the rule of
+the simulator. Prints a table, and writes `map_check.json`. Run the same command again
+to go on after a stop.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+from absl import flags
+from rich.console import Console
+from tables import map_check_tables
+
+from coded_jax.checks import require
+from coded_jax.cli.command_line import command, command_text, run
+from coded_jax.devices import startup
+from coded_jax.runs import provenance, workdir
+from coded_jax.runs.places import absolute
+from coded_jax.runs.progress import progress_bars
+from coded_jax.studies import map_check
+from coded_jax.studies.latency_parts import Study
+from coded_jax.studies.map_check import Point, Workers
+
+POINTS = flags.DEFINE_string("points", None, "JSON file of the points", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "folder of map_check.json", required=True)
+REQUESTS = flags.DEFINE_integer(
+    "requests", 150, "of each strategy at each point", lower_bound=20
+)
+FAMILIES = flags.DEFINE_integer(
+    "families", 4, "of strategies that are measured, the fastest", lower_bound=2
+)
+ENGINE = flags.DEFINE_enum(
+    "engine", "ray", ["ray", "local"], "of the workers: processes, or threads"
+)
+REPORT = "map_check.json"
+
+
+def points_from_flags() -> dict[str, Point]:
+    """Returns the points of the file, by name.
+
+    Raises:
+      ValueError: there is no such file, or it has no points.
+    """
+    try:
+        records = json.loads(absolute(POINTS.value, "points").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"points: {POINTS.value} given, a JSON file accepted"
+        ) from error
+    fits = isinstance(records, list) and len(records) > 0
+    require("points", POINTS.value, fits, "a list of points")
+    points = [map_check.point_of(record) for record in records]
+    return {point.name: point for point in points}
+
+
+def measure(study: Study, points: dict[str, Point], console: Console) -> None:
+    """Measures what is missing of each point."""
+    with Workers(ENGINE.value) as workers, progress_bars(console) as bars:
+        for point in points.values():
+            for strategy in map_check.contenders(point, FAMILIES.value):
+                name = f"{point.name}: {strategy.family}"
+                bar = bars.add_task(name, total=REQUESTS.value, note="")
+
+                def part(point=point, strategy=strategy, bar=bar) -> dict[str, Any]:
+                    advance = lambda: bars.advance(bar)
+                    seconds = map_check.measure(
+                        point, strategy, workers, REQUESTS.value, advance
+                    )
+                    return {"strategy": strategy.text, **seconds}
+
+                study.part(name, part)
+                bars.remove_task(bar)
+
+
+@command(resumes=True)
+def main(argv: list[str]) -> None:
+    console = Console()
+    points, folder = points_from_flags(), absolute(OUTPUT.value, "output")
+    startup.keep_compilations(None)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "points": json.loads(absolute(POINTS.value, "points").read_text()),
+        "requests": REQUESTS.value,
+        "families": FAMILIES.value,
+        "engine": ENGINE.value,
+    }
+    study = Study(folder / REPORT, settings)
+    measure(study, points, console)
+    study.content |= {
+        "command": command_text(),
+        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        "versions": workdir.versions(),
+    }
+    study.write()
+    console.print(map_check_tables.terminal(study.content))
+    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+
+
+if __name__ == "__main__":
+    run(main)

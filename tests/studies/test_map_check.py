@@ -1,0 +1,89 @@
+"""Points of the map on real workers, and what is said about them."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from coded_jax.latency.conditions import Conditions
+from coded_jax.studies import map_check
+from coded_jax.studies.map_check import Point, Workers, agreement, contenders
+
+ROOT = pathlib.Path(__file__).parents[2]
+RUNS = str(ROOT / "experiments/results/history/frontier/lenet5_cheap_k2_r1.json")
+SMALL = Point(
+    "small",
+    "lenet5",
+    1.0,
+    (28, 28, 1),
+    3,
+    0.01,
+    Conditions(bandwidth=1e6, speed=1e7, client=1.0, failure=0.0),
+    (RUNS,),
+)
+
+
+def test_a_contender_is_the_best_of_its_family():
+    found = contenders(SMALL, 10)
+    families = [strategy.family for strategy in found]
+    assert len(families) == len(set(families)) > 3
+    assert {"uncoded", "learned code", "exact code"} <= set(families)
+    assert [s.family for s in contenders(SMALL, 2)] == families[:2]
+    # A margin that no code with losses meets where devices fail, and copies do.
+    strict = SMALL._replace(
+        margin=1e-9,
+        conditions=dataclasses.replace(SMALL.conditions, failure=1e-6),
+    )
+    with pytest.raises(ValueError, match="^point small: "):
+        contenders(strict._replace(margin=-1.0), 2)
+
+
+def test_every_contender_takes_what_the_simulator_says():
+    """Each request on workers, uncoded, hedged, copied, coded by layers and learned,
+    takes no less than in the simulation, but for a decoder that was spared."""
+    with Workers("local") as workers:
+        for strategy in contenders(SMALL, 6):
+            seconds = map_check.measure(SMALL, strategy, workers, 3)
+            measured, simulated = (
+                np.array(seconds[name]) for name in ("measured", "simulated")
+            )
+            cost = strategy.workload.cost
+            machine = SMALL.conditions.machine(cost.whole_flops)
+            spared = machine.client * cost.decode_flops / cost.whole_flops
+            assert (measured >= simulated - spared - 1e-6).all(), strategy.text
+
+
+def test_agreement_by_hand():
+    seconds = {
+        "a": {"measured": [1.0] * 10, "simulated": [1.09] * 10},
+        "b": {"measured": [1.2] * 10, "simulated": [1.0] * 10},
+    }
+    found = agreement(seconds, "p50")
+    assert (found.winner, found.simulated_winner) == ("a", "b")
+    assert found.lead == pytest.approx(0.09) and found.error == pytest.approx(0.2)
+    assert not found.agrees  # the lead is small, the difference large
+    seconds["b"]["measured"] = [1.1] * 10
+    assert agreement(seconds, "p50").agrees
+    seconds["a"]["simulated"] = [1.12] * 10
+    assert not agreement(seconds, "p50").agrees
+    # What was lost in both agrees, what was lost in one does not.
+    lost = {"measured": [np.inf] * 10, "simulated": [np.inf] * 10}
+    assert agreement({**seconds, "c": lost}, "p99").error < 0.15
+    late = {"measured": [np.inf] * 10, "simulated": [9.0] * 10}
+    assert agreement({**seconds, "c": late}, "p99").error == np.inf
+
+
+def test_points_of_the_file():
+    records = json.loads((ROOT / "experiments/map_points.json").read_text())
+    points = [map_check.point_of(record) for record in records]
+    assert len({point.name for point in points}) == len(points) >= 8
+    assert all(ROOT.glob(pattern) for point in points for pattern in point.runs)
+
+
+@pytest.mark.parametrize("record", [3, {}, {"name": "x", "conditions": {"speed": 0}}])
+def test_points_that_are_none(record):
+    with pytest.raises(ValueError) as error:
+        map_check.point_of(record)
+    assert "\n" not in str(error.value)
