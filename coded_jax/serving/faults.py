@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
 import jax
@@ -30,11 +31,13 @@ class Fault(NamedTuple):
       kind: `"raise"`, `"nan"` (the result is not a number), or `""`.
       least: seconds that its computation takes at least, with the way there and back:
         that of a slower machine.
+      over: done when nobody waits for the result any more, and `least` need not pass.
     """
 
     delay: float = 0.0
     kind: str = ""
     least: float = 0.0
+    over: Future | None = None
 
 
 class Source(Protocol):

@@ -142,7 +142,8 @@ class _Life:
         computed = self._owner.worker.compute(call)
         wait([self.ended, computed], return_when=FIRST_COMPLETED)
         if (rest := begun + fault.least - time.monotonic()) > 0:
-            wait([self.ended], timeout=rest)
+            over = [fault.over] if fault.over else []
+            wait([self.ended, *over], timeout=rest, return_when=FIRST_COMPLETED)
         self._require_alive()
         share = computed.result()
         if fault.kind == "nan":

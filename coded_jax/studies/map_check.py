@@ -210,7 +210,8 @@ def measure(
     machine = point.conditions.machine(workload.cost.whole_flops)
     n = len(pool)  # of which the strategy uses the first
     hedges = workload.hedges if workload.hedged else None
-    inject(pool, Pace(machine, workload.cost, KEY, n, requests))
+    pace = Pace(machine, workload.cost, KEY, n, requests)
+    inject(pool, pace)
     engine = PacedFirstK(model, pool, workload.cost, machine.client, hedges)
     shape = (requests, *point.image_shape)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -224,6 +225,7 @@ def measure(
             measured[i] = time.monotonic() - begun
         except NotEnoughResults:
             pass
+        pace.end(i)
         advance()
     simulated = simulation.simulate(KEY, n, requests, machine, {"": workload})
     return {

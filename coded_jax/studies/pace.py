@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -55,6 +56,12 @@ class Pace:
         ]
         # The dataclass is frozen, but not yet.
         object.__setattr__(self, "_draws", drawn)
+        over = [Future() for _ in range(self.requests)]
+        object.__setattr__(self, "_over", over)
+
+    def end(self, number: int) -> None:
+        """Lets the workers go that are still busy with a request that is over."""
+        self._over[number].set_result(None)  # type: ignore
 
     def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
         """Returns what n workers meet in the first stage of a request."""
@@ -76,7 +83,8 @@ class Pace:
         if math.isinf(delay[place, number]):
             return Fault(kind="raise")
         late = float(delay[place, number])
-        return Fault(least=work * float(compute[place, number]) + late + send)
+        least = work * float(compute[place, number]) + late + send
+        return Fault(least=least, over=self._over[number])  # type: ignore
 
 
 class PacedFirstK(FirstK):
