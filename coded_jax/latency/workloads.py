@@ -29,9 +29,8 @@ class Workload:
       cost: its record; `decode_flops` count in a round where a data piece has not
         arrived.
       hedge_after: seconds from sending, of all rounds or of each, after which a missing
-        piece is sent once more, with new draws, to the device that was or will be the
-        first to finish. That device may compute several at a time, which is the best
-        that can be hoped for. Infinite where requests are not hedged.
+        piece is sent once more, with new draws, to a device that has nothing else to
+        do. Infinite where requests are not hedged.
       systematic: whether a code decodes nothing if all data pieces have arrived.
 
     Raises:
@@ -149,11 +148,12 @@ def complete(
         work = trip.device_flops / cost.whole_flops
         after = workload.hedges[i] if workload.hedged else None
         sent, waits = _send(total, trip.encode_flops * by_client, free)
-        arrivals = _arrivals(workload.n, draws_of(i), work, send, after, waits)
-        end = _wait(rule, arrivals.times, sent, trip.decode_flops * by_client)
+        first, again = _arrivals(workload.n, draws_of(i), work, send, waits)
+        times = first if after is None else _hedge(first, again, after)
+        end = _wait(rule, times, sent, trip.decode_flops * by_client)
         total = end.total
         if i + 1 < len(cost.rounds):
-            free = _free(free, waits, arrivals.first, sent, end.done)
+            free = _free(free, waits, first, sent, end.done)
         if available is None:
             available = end.arrived
         else:
@@ -184,18 +184,6 @@ class _Rule(NamedTuple):
     systematic: bool
 
 
-class _Arrivals(NamedTuple):
-    """Seconds from sending a round until results arrive, `[R]` of each device.
-
-    Attributes:
-      times: until the piece of the device has arrived, whoever has computed it.
-      first: until the device itself is done.
-    """
-
-    times: list[jax.Array]
-    first: list[jax.Array]
-
-
 class _End(NamedTuple):
     """The end of a round, `[R]` each.
 
@@ -222,27 +210,48 @@ def _send(
     ]
 
 
-# Two programs, so that all comparisons are of times that were rounded once: in one, XLA
-# computes them anew, and otherwise, wherever they are used.
+# Several programs, so that all comparisons are of times that were rounded once: in one,
+# XLA computes them anew, and otherwise, wherever they are used.
 @functools.partial(jax.jit, static_argnames="n")
 def _arrivals(
-    n: int,
-    draws: Draws,
-    fraction: float,
-    send: float,
-    hedge_after: float | None,
-    waits: list[jax.Array],
-) -> _Arrivals:
+    n: int, draws: Draws, fraction: float, send: float, waits: list[jax.Array]
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Returns seconds from sending until each device is done, and those that its piece
+    takes when it is sent once more; `[R]` each."""
     first, second = (
         list((fraction * compute + delay + send)[:n])
         for compute, delay in (draws[:2], draws[2:])
     )
-    first = [wait + time for wait, time in zip(waits, first, strict=True)]
-    if hedge_after is None:
-        return _Arrivals(first, first)
-    start = jnp.maximum(functools.reduce(jnp.minimum, first), hedge_after)
-    hedged = [jnp.minimum(a, start + b) for a, b in zip(first, second, strict=True)]
-    return _Arrivals(hedged, first)
+    return [wait + time for wait, time in zip(waits, first, strict=True)], second
+
+
+@jax.jit
+def _hedge(
+    first: list[jax.Array], second: list[jax.Array], after: float
+) -> list[jax.Array]:
+    """Returns seconds until each piece has arrived, whoever has computed it.
+
+    As soon as a device has nothing left to do, but not before `after`, it is sent the
+    first piece that is missing and was not yet sent once more, as
+    `serving.gathering` does.
+    """
+    never = jnp.float32(jnp.inf)
+    idle, begun = [*first], [never] * len(first)
+    for _ in first[1:]:  # in each turn a piece is sent, or none is missing
+        soonest = functools.reduce(jnp.minimum, idle)
+        begin, given, busy = jnp.maximum(soonest, after), False, never
+        for i, time in enumerate(first):
+            give = (time > begin) & (begun[i] == never) & jnp.logical_not(given)
+            begun[i], given = jnp.where(give, begin, begun[i]), given | give
+            busy = jnp.where(give, begin + second[i], busy)
+        found = False
+        for i, time in enumerate(idle):
+            one = (time == soonest) & jnp.logical_not(found)
+            idle[i], found = jnp.where(one, busy, time), found | one
+    return [
+        jnp.minimum(own, start + again)
+        for own, start, again in zip(first, begun, second, strict=True)
+    ]
 
 
 @functools.partial(jax.jit, static_argnames="rule")

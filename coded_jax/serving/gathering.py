@@ -62,7 +62,7 @@ class Gathering:
         self._over = threading.Event()
         self._sent = quorum.sent(code.quorum, k, len(calls))
         self._pending = [(i, i) for i in self._sent if i not in rules.without]
-        self._hedged: dict[int, int] = {}  # from pieces sent again to their workers
+        self._hedged: set[int] = set()  # pieces that were sent again
         self.shares: dict[int, tuple[Any, int]] = {}
 
     @property
@@ -137,22 +137,23 @@ class Gathering:
         """Returns whether enough results, or any if these will do, may yet arrive."""
         expected = {piece for piece, _ in self._pending}
         if self._rules.hedge_after is not None and (self.shares or self._pending):
-            expected |= {*self._sent} - {*self._hedged}  # from workers idle by then
+            expected |= {*self._sent} - self._hedged  # from workers idle by then
         if self._rules.degrade:
             return bool(expected - {*self.shares})
         expected |= {*self.shares}
         return quorum.suffices(self._code.quorum, self._k, expected)
 
     def _hedge(self) -> None:
-        """Sends missing pieces again, each once, to workers that have finished.
+        """Sends missing pieces again, each once, to workers with nothing left to do.
 
         Among them are pieces that failed, and those of workers that are not used.
         """
-        idle = [worker for _, worker in self.shares.values()]
-        idle = [worker for worker in idle if worker not in self._hedged.values()]
+        busy = {worker for _, worker in self._pending}
+        done = dict.fromkeys(worker for _, worker in self.shares.values())
+        idle = [worker for worker in done if worker not in busy]
         missing = {*self._sent} - {*self.shares, *self._hedged}
         for piece, worker in zip(sorted(missing), idle, strict=False):
-            self._hedged[piece] = worker
+            self._hedged.add(piece)
             self._pending.append((piece, worker))
             self._send(worker, self._calls[piece]._replace(attempt=1))
 

@@ -30,11 +30,17 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
         own = [waits[i] + work * x[i] + d[i] + send for i in range(workload.n)]
         ends = [*own]
         if workload.hedged:
-            idle = max(hedge, min(ends))
-            for i in range(workload.n):
-                if ends[i] > hedge:
-                    again = work * x_again[i] + d_again[i] + send
-                    ends[i] = min(ends[i], idle + again)
+            missing = [*range(workload.n)]
+            idle = sorted(end for end in own if end < math.inf)
+            while idle:
+                begin = max(hedge, idle.pop(0))
+                missing = [i for i in missing if own[i] > begin]
+                if missing:
+                    i = missing.pop(0)
+                    ends[i] = min(own[i], begin + work * x_again[i] + d_again[i] + send)
+                    idle = sorted(
+                        [*idle, begin + work * x_again[i] + d_again[i] + send]
+                    )
         arrived, now = set(), math.inf
         for now in [*sorted(set(ends) - {math.inf}), math.inf]:
             arrived |= {i for i, end in enumerate(ends) if end == now < math.inf}
