@@ -69,7 +69,8 @@ def _draw_quantile(axes: Any, content: dict[str, Any], quantile: str) -> list[st
         axes.text(i, j, text, ha="center", va="center", fontsize=7)
     for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
         values = plane[f"{name}_values"]
-        axis.set_ticks(range(len(values)), map(number_text, values), fontsize=7)
+        texts = [tick_text(plane[name], value) for value in values]
+        axis.set_ticks(range(len(values)), texts, fontsize=7)
     axes.tick_params(axis="x", rotation=90)
     axes.set_xlim(-0.5, len(plane["x_values"]) - 0.5)
     axes.set_ylim(-0.5, len(plane["y_values"]) - 0.5)
@@ -97,9 +98,14 @@ def title(content: dict[str, Any]) -> str:
     fixed = fixed_text(plane)
     return (
         f"{question['network']} on {question['n']} devices: who answers first within "
-        f"{100 * question['margin']:g} points of the network's accuracy, and by how "
+        f"{points_text(question['margin'])} of the network's accuracy, and by how "
         f"many % before the next family\n{fixed}"
     )
+
+
+def points_text(margin: float) -> str:
+    """Returns `1 point` or `3 points`."""
+    return "1 point" if margin == 0.01 else f"{100 * margin:g} points"
 
 
 def fixed_text(plane: dict[str, Any]) -> str:
@@ -119,6 +125,15 @@ def fixed_text(plane: dict[str, Any]) -> str:
     return "; ".join(
         text for name, text in texts.items() if name not in (plane["x"], plane["y"])
     )
+
+
+def tick_text(axis: str, value: float) -> str:
+    """Returns a value of an axis, a probability in %."""
+    if axis == "failure":
+        return f"{100 * value:.2g} %"
+    if axis in ("client", "tail"):
+        return f"{value:.2g}"
+    return number_text(value)
 
 
 def number_text(number: float) -> str:

@@ -59,7 +59,7 @@ def test_the_picture_and_its_words(tmp_path):
     map_figure.draw(tmp_path / "map.png", content())
     assert (tmp_path / "map.png").stat().st_size > 10_000
     assert map_figure.title(content()) == (
-        "small on 6 devices: who answers first within 1 points of the network's "
+        "small on 6 devices: who answers first within 1 point of the network's "
         "accuracy, and by how many % before the next family\n"
         "10 MB/s; 1 ms a round trip; devices of 10 Gflop/s; 1 % of devices fail in a "
         "round; exponential straggling"
@@ -71,3 +71,7 @@ def test_the_picture_and_its_words(tmp_path):
 def test_numbers_have_prefixes():
     texts = [map_figure.number_text(x) for x in (0.0, 0.2, 56, 2.5e7, 0.0025, 3e-9)]
     assert texts == ["0 ", "0.2 ", "56 ", "25 M", "2.5 m", "3.0e-09 "]
+    assert map_figure.tick_text("failure", 0.0045) == "0.45 %"
+    assert map_figure.tick_text("tail", 0.0949) == "0.095"
+    assert map_figure.tick_text("link", 0.001) == "1 m"
+    assert map_figure.points_text(0.03) == "3 points"
