@@ -16,7 +16,8 @@ FLAGS = ROOT / "experiments" / "flags"
 SWEEPS = [
     path
     for path in sorted(FLAGS.glob("*.flags"))
-    if "\n--vary=" in path.read_text() or "\n--variant=" in path.read_text()
+    if re.search(r"^--(vary|variant)=", path.read_text(), re.M)
+    or path.stem.startswith("search_")
 ]
 ABLATIONS = (ROOT / "experiments" / "ablations.sh").read_text()
 
