@@ -18,7 +18,15 @@ COLOURS: dict[str, str] = dict(
     )
 )
 NOBODY = "none accurate enough"
-UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+UNITS = (
+    (1e12, "T"),
+    (1e9, "G"),
+    (1e6, "M"),
+    (1e3, "k"),
+    (1.0, ""),
+    (1e-3, "m"),
+    (1e-6, "µ"),
+)
 
 
 def draw(path: Path, content: dict[str, Any]) -> None:
