@@ -31,6 +31,9 @@ from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
 
 ERROR = "error.txt"
+NEWER = ("evaluated", "parity_pieces", "parity_start")
+"""Settings that no base model has and that came after names of base models' folders:
+they do not count in these, which stay those of older sweeps."""
 
 
 class Cell(NamedTuple):
@@ -71,7 +74,10 @@ class Sweep(NamedTuple):
         """Returns the folder of the base model that cells with these settings share."""
         if self.places.base_dir is not None:
             return str(self.places.base_dir)
-        flags = json.dumps(config.base.to_flags(), sort_keys=True)
+        settings = config.base.to_flags()
+        for name in NEWER:
+            settings.pop(name, None)
+        flags = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(flags.encode()).hexdigest()[:6]
         name = f"{config.dataset}_{config.base_model}_{digest}"
         return str(self.folder / "bases" / name)
