@@ -15,7 +15,7 @@ from coded_jax.inference.operations import count_operations
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage, Segment
 from coded_jax.splitting import SplitPlan
-from coded_jax.types import Block, PyTree, apart
+from coded_jax.types import BaseModel, Block, PyTree, apart
 
 Shape = tuple[int, ...]
 
@@ -47,7 +47,7 @@ class Cost(NamedTuple):
     Attributes:
       rounds: in their order; each begins when the one before has ended.
       client_flops: of the blocks that the client computes whole, between the rounds.
-      whole: the whole `F_Conv` in one round on one device, without any code.
+      whole: the whole `F_Conv` in one round on one device, which returns logits.
       devices: n.
     """
 
@@ -204,31 +204,51 @@ def cost_of(
     height, width, channels = image_shape
     stages = stage_costs(pipeline, variables, (images * height, width, channels))
     pixel = 1 if pipeline.image_dtype == "uint8" else jnp.dtype(pipeline.dtype).itemsize
-    features = jnp.dtype(pipeline.dtype).itemsize * math.prod(stages[-1].output_shape)
     # Not the sum of all blocks: single convolutions are padded for their pieces.
-    inputs = _image((images * height, width, channels))
-    whole = Round(
-        count_operations(pipeline.base.f_conv, variables, inputs) / images,
-        pixel * math.prod(image_shape),
-        features / images,
-    )
+    inputs = (images * height, width, channels)
+    whole = whole_round(pipeline.base, variables, inputs, pixel)
     return Cost(
-        tuple(_round(cost, images) for cost in stages if cost.plan),
+        tuple(_shared(_round(cost), images) for cost in stages if cost.plan),
         sum(cost.flops for cost in stages if not cost.plan) / images,
-        whole,
+        _shared(whole, images),
         max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages),
     )
 
 
-def _round(cost: StageCost, images: int) -> Round:
-    """Returns a coded stage as a round, for one of the images that share it."""
+def whole_round(
+    base: BaseModel, variables: PyTree, image_shape: Shape, pixel: int = 1
+) -> Round:
+    """Returns the round in which one device computes a whole image.
+
+    It computes the head too, whose operations count for nobody, and returns logits.
+
+    Args:
+      base: the CNN.
+      variables: arrays or shapes (`jax.ShapeDtypeStruct`).
+      image_shape: `(H, W, C)`.
+      pixel: bytes of a value of the image.
+    """
+    image = _image(image_shape)
+    features = jax.eval_shape(base.f_conv, variables, image)
+    logits = jax.eval_shape(base.head, variables, features)
+    flops = count_operations(base.f_conv, variables, image)
+    return Round(flops, pixel * math.prod(image_shape), 4 * math.prod(logits.shape))
+
+
+def _round(cost: StageCost) -> Round:
+    """Returns a coded stage as a round."""
     return Round(
-        cost.piece_flops / images,
-        cost.bytes_in / images,
-        cost.bytes_out / images,
-        cost.encode_flops / images,
-        cost.decode_flops / images,
+        cost.piece_flops,
+        cost.bytes_in,
+        cost.bytes_out,
+        cost.encode_flops,
+        cost.decode_flops,
     )
+
+
+def _shared(trip: Round, images: int) -> Round:
+    """Returns a round for one of the images that share it."""
+    return Round(*(value / images for value in trip))
 
 
 def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:

@@ -3,8 +3,8 @@
 They are read off its jaxpr. A convolution has a product and a sum for each weight at
 each output, products with padding included, as published counts have it; a product of
 matrices likewise; every other operation on real numbers has one for each value that it
-makes. To move, cut, compare or choose values costs nothing, and neither does what
-depends on the parameters alone, for that can be prepared in advance.
+makes, the larger of two included. To move, cut or choose values costs nothing, and
+neither does what depends on the parameters alone, for that can be prepared in advance.
 """
 
 from __future__ import annotations

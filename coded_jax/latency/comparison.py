@@ -26,8 +26,8 @@ REQUESTS = 100_000
 SHORTLIST = 2
 TIE = 0.01
 """Part of a latency below which a difference is none: the simpler family is first."""
-LATE = 2.0
-"""Usual times after which a hedged piece is sent again, where seconds are not given."""
+PILOT = 2_000
+"""Requests by which strategies are chosen that are worth more of them."""
 
 
 class Forecast(NamedTuple):
@@ -86,8 +86,8 @@ def forecasts(
       strategies: to be compared.
       machine: the devices, their links and the client.
       target: seconds in which a request must be complete.
-      hedge_after: seconds after which a hedged piece is sent once more; `LATE` times
-        what it usually takes, in each round, if None.
+      hedge_after: seconds after which a hedged piece is sent once more; if None, the
+        usual time of each round times `late` of the strategy.
       requests: simulated; the standard error of `answered` is at most
         `1 / (2 sqrt(requests))`, but for differences between forecasts much smaller.
 
@@ -181,24 +181,30 @@ def rank(rows: Sequence[Forecast]) -> list[Forecast]:
 def shortlist(
     strategies: Sequence[Strategy], machine: Machine, most: int = SHORTLIST
 ) -> list[int]:
-    """Returns the places of strategies that are worth a simulation on some devices.
+    """Returns the places of strategies that are worth a long simulation.
 
     Of those of one family with one k and r and the same accuracies, whose requests are
-    complete with the same results, those that take the least time with usual devices.
+    complete with the same results, those that take the least in the median or at p99 of
+    a short one.
 
     Args:
       strategies: to choose from.
       machine: the devices.
-      most: of each kind.
+      most: of each kind, for the median and for p99.
     """
-    usual = usual_seconds(machine)
+    rows = forecasts(jax.random.key(1), strategies, machine, requests=PILOT)
     alike: dict[tuple, list[int]] = {}
     for i, strategy in enumerate(strategies):
         kind = (strategy.family, strategy.sizes, strategy.accuracy.tobytes())
         alike.setdefault(kind, []).append(i)
-    seconds = [sum(parts(s, machine, usual).values()) for s in strategies]
-    best = (sorted(kind, key=seconds.__getitem__)[:most] for kind in alike.values())
-    return sorted(i for places in best for i in places)
+    chosen: set[int] = set()
+    for kind in alike.values():
+        median, tail = (
+            sorted(kind, key=lambda i, name=name: rows[i].seconds[name])[:most]
+            for name in ("p50", "p99")
+        )
+        chosen |= {*median, *tail}
+    return sorted(chosen)
 
 
 def parts(strategy: Strategy, machine: Machine, usual: float) -> dict[str, float]:
@@ -246,6 +252,7 @@ def _with_hedges(
         usual * trip.device_flops / cost.whole_flops + send
         for trip, send in zip(cost.rounds, _sending(cost, machine), strict=True)
     ]
-    hedges = tuple(LATE * x if seconds is None else seconds for x in usually)
+    late = strategy.late
+    hedges = tuple(late * x if seconds is None else seconds for x in usually)
     hedged = dataclasses.replace(workload, hedge_after=hedges)
     return strategy._replace(workload=hedged)

@@ -8,7 +8,6 @@ run; of one that was not, the loss of accuracy is given.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import numpy as np
 from coded_jax.checks import first_line, require
 from coded_jax.codes import CodeConfig
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, decodes, one_of_each, quorum_of
-from coded_jax.inference.costs import Cost, Round, cost_of, count_flops
+from coded_jax.inference.costs import Cost, cost_of, whole_round
 from coded_jax.latency import simulation
 from coded_jax.latency.partitions import Stages, grid_of, partitions
 from coded_jax.latency.workloads import Workload
@@ -36,6 +35,8 @@ FAMILIES = (ONE, UNCODED, HEDGED, WHOLE, REPLICATED, EXACT, LEARNED)
 """Of strategies, the simplest first."""
 
 CODED = (EXACT, LEARNED)
+LATE = (1.0, 1.25, 1.5, 2.0, 3.0)
+"""Of hedged strategies, each of which is compared."""
 CHEAP_DECODERS = ("low_rank", "pointwise")
 """Decoders of a learned code that was not trained, after a linear encoder."""
 
@@ -51,6 +52,8 @@ class Strategy(NamedTuple):
         `sum(arrived * 2^i)`; NaN for those that were not tried.
       pieces: how an image is cut, as `2x2, stages 1-4 5-6`.
       settings: of `Config`, by which it can be built.
+      late: of a hedged one, usual times of a round after which what is missing is sent
+        again.
     """
 
     family: str
@@ -59,6 +62,7 @@ class Strategy(NamedTuple):
     accuracy: np.ndarray
     pieces: str = ""
     settings: Mapping[str, Any] = {}
+    late: float = 2.0
 
     @property
     def n(self) -> int:
@@ -75,7 +79,8 @@ class Strategy(NamedTuple):
         """Returns its name with its sizes, as `mds, k=4 r=2, 2x2`."""
         k, r = self.sizes
         sizes = f"k={k} r={r}" if self.n > 1 else ""
-        shown = [self.code, sizes, self.pieces]
+        late = f"after {self.late:g} usual times" if self.family == HEDGED else ""
+        shown = [self.code, sizes, self.pieces, late]
         return ", ".join(filter(None, shown))
 
 
@@ -87,8 +92,8 @@ class CNN(NamedTuple):
       variables: shapes and dtypes, as of `runs.build.variable_shapes`.
       image_shape: `(H, W, C)`.
       accuracy: of the network itself, in [0, 1].
-      drop: accuracy that an answer loses where a learned code has decoded something;
-        None for no learned codes but those of runs.
+      drop: accuracy that an answer loses in each coded stage where a learned code
+        decodes something; None for no learned codes but those of runs.
       stages: of learned codes; those of `partitions` if None.
     """
 
@@ -173,32 +178,43 @@ def exact(
       family, code, workload, pieces: see `Strategy`.
       accuracy: of the network, which is that of every complete request.
     """
-    return Strategy(family, code, workload, np.full(2**workload.n, accuracy), pieces)
+    return Strategy(
+        family, code, workload, np.full(2**workload.queries, accuracy), pieces
+    )
 
 
 def _without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
-    """Yields uncoded and hedged pieces, and copies of them."""
-    copies = n // k
+    """Yields uncoded and hedged pieces, and copies of them, of some if not of all.
+
+    Devices without a piece of their own are sent those that are hedged.
+    """
     stages = _cuts(cnn, k, 1, code="uncoded")
     for cut in _undominated([*stages, *_convolutions(cnn, k, 1, code="uncoded")]):
         plain = Workload(ALL_DATA, k, 0, _free_code(cut.cost, k))
         some = exact(UNCODED, "uncoded", plain, cnn.accuracy, cut.text)
         yield some._replace(settings=cut.settings)
-        yield some._replace(family=HEDGED, code="hedged", settings=cut.settings)
-        if copies > 1:
-            m = k * copies
-            cost = _free_code(cut.cost, m)
-            copied = Workload(one_of_each(k, m), k, m - k, cost)
+        spared = dataclasses.replace(plain, spares=n - k)
+        hedged = some._replace(family=HEDGED, code="hedged", workload=spared)
+        for late in LATE:
+            yield hedged._replace(settings=cut.settings, late=late)
+        if k < n:
+            cost = _free_code(cut.cost, n)
+            copied = Workload(one_of_each(k, n), k, n - k, cost)
             some = exact(REPLICATED, "replication", copied, cnn.accuracy, cut.text)
-            copies_of = {"code": "replication", "r": m - k}
+            copies_of = {"code": "replication", "r": n - k}
             yield some._replace(settings={**cut.settings, **copies_of})
 
 
 def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
-    """Yields the exact code of every convolution."""
-    for cut in _convolutions(cnn, k, r, code="mds"):
+    """Yields the exact code of every convolution.
+
+    Sums with small integers are the cheapest that is known, and from more than two of
+    them no well-conditioned one.
+    """
+    code = "addition" if r <= 2 else "mds"
+    for cut in _convolutions(cnn, k, r, code=code):
         workload = Workload(ANY_K, k, r, cut.cost)
-        some = exact(EXACT, "mds", workload, cnn.accuracy, cut.text)
+        some = exact(EXACT, code, workload, cnn.accuracy, cut.text)
         yield some._replace(settings=cut.settings)
 
 
@@ -209,11 +225,12 @@ def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
     all_data = 2**k - 1
     sets = np.arange(2 ** (k + r))
     complete = sets & all_data == all_data
-    accuracy = np.where(complete, cnn.accuracy, cnn.accuracy - cnn.drop)
     for decoder in CHEAP_DECODERS:
         networks = {"encoder": "linear", "decoder": decoder, "recipe": "systematic"}
         for cut in _undominated(_cuts(cnn, k, r, stages=cnn.stages, **networks)):
             workload = Workload(ANY_K, k, r, cut.cost)
+            decoded = cnn.accuracy - cnn.drop * len(cut.stages)
+            accuracy = np.where(complete, cnn.accuracy, decoded)
             code = f"linear / {decoder}"
             yield Strategy(LEARNED, code, workload, accuracy, cut.text, cut.settings)
 
@@ -379,11 +396,7 @@ def _cost(cnn: CNN, **settings: Any) -> Cost:
 
 def _whole_cost(cnn: CNN) -> Cost:
     """Returns the cost of the whole image on one device."""
-    image = jax.ShapeDtypeStruct((1, *cnn.image_shape), jnp.float32)
-    features = jax.eval_shape(cnn.base.f_conv, cnn.variables, image)
-    flops = count_flops(cnn.base.f_conv, cnn.variables, cnn.image_shape)
-    pixels = math.prod(cnn.image_shape)  # of a byte
-    whole = Round(flops, pixels, features.dtype.itemsize * math.prod(features.shape))
+    whole = whole_round(cnn.base, cnn.variables, cnn.image_shape)
     return Cost((whole,), 0.0, whole, 1)
 
 

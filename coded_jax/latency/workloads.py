@@ -32,6 +32,7 @@ class Workload:
         piece is sent once more, with new draws, to a device that has nothing else to
         do. Infinite where requests are not hedged.
       systematic: whether a code decodes nothing if all data pieces have arrived.
+      spares: devices without a piece of their own, which hedged pieces are sent to.
 
     Raises:
       ValueError: a value is out of range, or would have no effect.
@@ -43,14 +44,18 @@ class Workload:
     cost: Cost
     hedge_after: float | tuple[float, ...] = math.inf
     systematic: bool = True
+    spares: int = 0
 
     def __post_init__(self) -> None:
         require("k", self.k, self.k >= 1, "1 or more")
         name, copies = self.quorum
         require("r", self.r, self.r >= 0, "0 or more")
         require("r", self.r, self.r == 0 or name != ALL_DATA.name, "0 with all_data")
-        fits = copies is None or len(copies) == self.n
-        require("quorum", self.quorum, fits, f"that of k + r = {self.n} queries")
+        fits = copies is None or len(copies) == self.queries
+        accepted = f"that of k + r = {self.queries} queries"
+        require("quorum", self.quorum, fits, accepted)
+        fits = self.spares == 0 or (self.spares > 0 and name == ALL_DATA.name)
+        require("spares", self.spares, fits, "0 or more with all_data, 0 with others")
         require("cost", self.cost, len(self.cost.rounds) > 0, "one of a round or more")
         client, whole = self.cost.client_flops, self.cost.whole_flops
         fits = 0 <= client < math.inf and 0 < whole < math.inf
@@ -72,6 +77,11 @@ class Workload:
     @property
     def n(self) -> int:
         """Number of devices."""
+        return self.queries + self.spares
+
+    @property
+    def queries(self) -> int:
+        """Number of pieces that are sent, one to a device."""
         return self.k + self.r
 
     @property
@@ -142,14 +152,16 @@ def complete(
     rule = _Rule(workload.quorum, workload.k, workload.systematic)
     by_client = machine.client / cost.whole_flops
     total, available = jnp.float32(cost.client_flops * by_client), None
-    free = [jnp.float32(0.0)] * workload.n
+    free = [jnp.float32(0.0)] * workload.queries
     for i, trip in enumerate(cost.rounds):
         send = (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
         work = trip.device_flops / cost.whole_flops
         after = workload.hedges[i] if workload.hedged else None
         sent, waits = _send(total, trip.encode_flops * by_client, free)
-        first, again = _arrivals(workload.n, draws_of(i), work, send, waits)
-        times = first if after is None else _hedge(first, again, after)
+        draws = draws_of(i)
+        first, again = _arrivals(workload.queries, draws, work, send, waits)
+        spares = list(draws.delay[workload.queries : workload.n])
+        times = first if after is None else _hedge(first, again, spares, after)
         end = _wait(rule, times, sent, trip.decode_flops * by_client)
         total = end.total
         if i + 1 < len(cost.rounds):
@@ -227,17 +239,23 @@ def _arrivals(
 
 @jax.jit
 def _hedge(
-    first: list[jax.Array], second: list[jax.Array], after: float
+    first: list[jax.Array],
+    second: list[jax.Array],
+    spares: list[jax.Array],
+    after: float,
 ) -> list[jax.Array]:
     """Returns seconds until each piece has arrived, whoever has computed it.
+
+    Of spare devices it has the delays, which are infinite for dead ones.
 
     As soon as a device has nothing left to do, but not before `after`, it is sent the
     first piece that is missing and was not yet sent once more, as
     `serving.gathering` does.
     """
     never = jnp.float32(jnp.inf)
-    idle, begun = [*first], [never] * len(first)
-    for _ in first[1:]:  # in each turn a piece is sent, or none is missing
+    free = [jnp.where(delay < never, jnp.float32(0.0), never) for delay in spares]
+    idle, begun = [*free, *first], [never] * len(first)
+    for _ in first:  # in each turn a piece is sent, or none is missing
         soonest = functools.reduce(jnp.minimum, idle)
         begin, given, busy = jnp.maximum(soonest, after), False, never
         for i, time in enumerate(first):

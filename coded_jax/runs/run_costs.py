@@ -9,7 +9,9 @@ from typing import Any
 import jax
 
 from coded_jax.checks import require
+from coded_jax.codes import CODES
 from coded_jax.inference.costs import Cost, cost_of
+from coded_jax.models import BASE_MODELS
 from coded_jax.runs.build import build_pipeline, rival_pipelines
 from coded_jax.runs.config import Config
 
@@ -17,23 +19,25 @@ from coded_jax.runs.config import Config
 def read_cost(results: dict[str, Any], name: str) -> Cost:
     """Returns the cost of a code of a finished run, for one image.
 
-    Runs that were made before costs were kept by rounds are counted anew, as all
-    others are counted now: products with padding count, those with zeros do not.
+    It is counted anew wherever network and code are in the registries, so that all are
+    counted alike, whenever they were made; else it is what the run has kept.
 
     Args:
       results: the content of its `results.json`.
       name: `"code"`, or one of the run's baselines.
 
     Raises:
-      ValueError: the run has no such code, or an older one has a network or a code that
-        is not in a registry.
+      ValueError: the run has no such code, or neither can be counted nor has kept it.
     """
     costs = results.get("costs", {})
     require("name", name, name in costs, f"one of {[*costs]} with costs in this run")
-    if "rounds" in costs[name]:
+    config = results["config"]
+    codes = (config.get("code"), *config.get("baselines", ()))
+    known = config.get("base_model") in BASE_MODELS and all(x in CODES for x in codes)
+    if not known or "image_shape" not in results:
         return Cost.from_json(costs[name])
-    image, config = tuple(results["image_shape"]), json.dumps(results["config"])
-    return _recounted(config, image, results["classes"])[name]
+    image = tuple(results["image_shape"])
+    return _recounted(json.dumps(config), image, results["classes"])[name]
 
 
 @functools.lru_cache(maxsize=256)

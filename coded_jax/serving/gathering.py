@@ -63,6 +63,8 @@ class Gathering:
         self._sent = quorum.sent(code.quorum, k, len(calls))
         self._pending = [(i, i) for i in self._sent if i not in rules.without]
         self._hedged: set[int] = set()  # pieces that were sent again
+        others = {*range(len(pool))} - {*self._sent, *rules.without}
+        self._spare = sorted(others)  # workers without a piece of their own
         self.shares: dict[int, tuple[Any, int]] = {}
 
     @property
@@ -136,7 +138,9 @@ class Gathering:
     def _hopeful(self) -> bool:
         """Returns whether enough results, or any if these will do, may yet arrive."""
         expected = {piece for piece, _ in self._pending}
-        if self._rules.hedge_after is not None and (self.shares or self._pending):
+        if self._rules.hedge_after is not None and (
+            self.shares or self._pending or self._spare
+        ):
             expected |= {*self._sent} - self._hedged  # from workers idle by then
         if self._rules.degrade:
             return bool(expected - {*self.shares})
@@ -150,7 +154,7 @@ class Gathering:
         """
         busy = {worker for _, worker in self._pending}
         done = dict.fromkeys(worker for _, worker in self.shares.values())
-        idle = [worker for worker in done if worker not in busy]
+        idle = [worker for worker in [*self._spare, *done] if worker not in busy]
         missing = {*self._sent} - {*self.shares, *self._hedged}
         for piece, worker in zip(sorted(missing), idle, strict=False):
             self._hedged.add(piece)

@@ -216,12 +216,13 @@ def measure(
     shape = (requests, *point.image_shape)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     engine.warm_up(images[:1])
+    others = range(workload.n, n)  # workers of the pool that no device stands for
     measured = np.full(requests, np.inf)
     for i in range(requests):
         wait_until_idle(pool, LIMIT)
         begun = time.monotonic()
         try:
-            engine.infer(i, images[i : i + 1], begun + LIMIT)
+            engine.infer(i, images[i : i + 1], begun + LIMIT, others)
             measured[i] = time.monotonic() - begun
         except NotEnoughResults:
             pass
@@ -273,13 +274,20 @@ def agreement(
     measured = {name: of(part["measured"]) for name, part in seconds.items()}
     simulated = {name: of(part["simulated"]) for name, part in seconds.items()}
     best, second = sorted(simulated.values())[:2]
-    finite = [name for name, value in simulated.items() if np.isfinite(value)]
-    errors = [abs(measured[name] / simulated[name] - 1) for name in finite]
+    errors = [_difference(measured[name], simulated[name]) for name in simulated]
     return Agreement(
         measured,
         simulated,
         min(measured, key=measured.__getitem__),
         min(simulated, key=simulated.__getitem__),
         second / best - 1,
-        max(errors, default=0.0),
+        max(errors),
     )
+
+
+def _difference(measured: float, simulated: float) -> float:
+    """Returns the difference as a part of what is simulated; infinite where only one of
+    them is, and none where both are."""
+    if np.isfinite(measured) and np.isfinite(simulated):
+        return abs(measured / simulated - 1)
+    return 0.0 if measured == simulated else np.inf

@@ -47,6 +47,7 @@ def replay(
         cost,
         np.inf if strategy.hedge_after is None else strategy.hedge_after,
         pipeline.systematic,
+        spares=workers - pipeline.k if strategy.hedge_after is not None else 0,
     )
     delays = [_delays(faults, workers, requests, attempt) for attempt in (0, 1)]
     # Computation on the workers, as it was measured: one request after the other.

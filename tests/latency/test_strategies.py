@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from coded_jax.codes.quorum import ANY_K
+from coded_jax.latency.comparison import forecasts, shortlist
+from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.strategies import (
     EXACT,
     FAMILIES,
@@ -65,7 +67,9 @@ def test_sizes_of_each_family(on_four):
     sizes = lambda family: {s.sizes for s in of_family(on_four, family)}
     assert sizes(WHOLE) == {(1, 3)} and sizes(ONE) == {(1, 0)}
     assert sizes(UNCODED) == sizes(HEDGED) == {(2, 0), (3, 0), (4, 0)}
-    assert sizes(REPLICATED) == {(2, 2)}
+    assert sizes(REPLICATED) == {(2, 2), (3, 1)}  # of one piece alone, if not of all
+    spares = {(s.sizes[0], s.workload.spares) for s in of_family(on_four, HEDGED)}
+    assert spares == {(2, 2), (3, 1), (4, 0)}
     assert sizes(EXACT) == {(2, 2), (3, 1)}
     assert sizes(LEARNED) == {(2, 2), (3, 1), (2, 1)}  # the last one of a run
 
@@ -74,8 +78,8 @@ def test_costs_without_a_code(on_four):
     whole, (one,) = of_family(on_four, WHOLE)[0], of_family(on_four, ONE)[1:]
     (round_trip,) = one.workload.cost.rounds
     assert whole.workload.cost.rounds == (round_trip,)
-    # 28x28 pixels of a byte, and 4x4 positions of 16 features in float32.
-    assert (round_trip.bytes_in, round_trip.bytes_out) == (784, 4 * 256)
+    # 28x28 pixels of a byte, and ten logits in float32, since it has the head too.
+    assert (round_trip.bytes_in, round_trip.bytes_out) == (784, 4 * 10)
     for strategy in on_four:
         cost = strategy.workload and strategy.workload.cost
         if strategy.family in (UNCODED, HEDGED, REPLICATED):
@@ -235,3 +239,20 @@ def changed(*places_and_value):
 def test_what_cannot_be_compared(results, arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         of_run(results, **arguments)
+
+
+@pytest.mark.parametrize("tail", [0.1, 0.7])
+@pytest.mark.parametrize("link", [1e-4, 0.03])
+def test_the_shortlist_loses_nobody_who_is_first(on_four, tail, link):
+    """The fastest of each family takes as long as the fastest of all of them."""
+    conditions = Conditions(link=link, straggling="pareto", tail=tail, failure=0.0)
+    machine = conditions.machine(on_four[1].workload.cost.whole_flops)
+    rows = forecasts(jax.random.key(2), on_four, machine, requests=5000)
+    chosen = shortlist(on_four, machine)
+    assert len(chosen) < len(on_four)
+    for family in FAMILIES:
+        own = [i for i, row in enumerate(rows) if row.strategy.family == family]
+        for name in ("p50", "p99"):
+            seconds = lambda i, name=name: rows[i].seconds[name]
+            best = min(map(seconds, own))
+            assert min(seconds(i) for i in own if i in chosen) <= 1.05 * best

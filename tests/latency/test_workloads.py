@@ -21,17 +21,19 @@ SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, fail
 
 def one_request(workload, bandwidth, x, d, x_again, d_again):
     """The time and the results of one request, arrival by arrival."""
-    total, first, free = workload.cost.client_flops, None, [0.0] * workload.n
+    total, first, free = workload.cost.client_flops, None, [0.0] * workload.queries
     trips = zip(workload.cost.rounds, workload.hedges, strict=True)
     for (work, payload, _, encode, decode), hedge in trips:
         sent = total + encode
         send = payload / bandwidth + 0.125
         waits = [max(time - sent, 0) if sent < math.inf else 0.0 for time in free]
-        own = [waits[i] + work * x[i] + d[i] + send for i in range(workload.n)]
+        own = [waits[i] + work * x[i] + d[i] + send for i in range(workload.queries)]
         ends = [*own]
         if workload.hedged:
-            missing = [*range(workload.n)]
-            idle = sorted(end for end in own if end < math.inf)
+            missing = [*range(workload.queries)]
+            spares = range(workload.queries, workload.n)
+            standing = [0.0 for i in spares if d[i] < math.inf]
+            idle = sorted([*standing, *(end for end in own if end < math.inf)])
             while idle:
                 begin = max(hedge, idle.pop(0))
                 missing = [i for i in missing if own[i] > begin]
@@ -51,7 +53,7 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
             workload.systematic and arrived >= set(range(workload.k))
         ):
             total += decode
-        for i in range(workload.n):  # what has begun is ended, if it ever is
+        for i in range(workload.queries):  # what has begun is ended, if it ever is
             if waits[i] < now and sent + own[i] < math.inf:
                 free[i] = sent + own[i]
         data = lambda results: len(results & {*range(workload.k)})
@@ -67,6 +69,7 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
         Workload(ALL_DATA, 3, 0, cost(trip(0.5), trip(0.25, 32.0, 0.125))),
         Workload(ALL_DATA, 5, 0, cost(trip(0.5, 64.0)), hedge_after=2.0),
         Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=0.0),
+        Workload(ALL_DATA, 3, 0, cost(trip(0.5)), hedge_after=1.0, spares=2),
         Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=(1.0, 4.0)),
         Workload(one_of_each(2, 5), 2, 3, cost(trip(1.0, 64.0))),
         Workload(one_of_each(3, 5), 3, 2, cost(trip(0.5), trip(0.25))),

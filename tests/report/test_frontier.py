@@ -135,7 +135,7 @@ def test_where_a_code_is_no_better_than_a_baseline():
 
 def test_blocks_in_no_stage_are_work_of_every_code(finished):
     results = json.loads((finished / "results.json").read_text())
-    results["config"]["stages"] = [[1, 1], [3, 3]]
+    results["config"] |= {"stages": [[1, 1], [3, 3]], "base_model": "own"}
     results["split"]["stages"] = [{"blocks": [1, 1]}, {"blocks": [3, 3]}]
     for costs in results["costs"].values():
         costs |= {"whole": 100.0, "uncoded": 40.0}

@@ -23,6 +23,9 @@ class Pool:
     def __init__(self, *results):
         self.results, self.sent, self.losses = results, [], []
 
+    def __len__(self):
+        return len(self.results)
+
     def send(self, worker, call, deliver, wanted):
         self.sent.append((worker, call.piece.index, call.attempt))
         result = self.results[worker]
@@ -96,11 +99,20 @@ def test_failures_end_it_before_the_limit(bad):
 
 def test_missing_pieces_are_sent_again_to_idle_workers():
     """Worker 0 has finished, and computes piece 1, whose worker failed."""
-    pool = Pool(GOOD, RuntimeError("no"), None)
+    pool = Pool(GOOD, RuntimeError("no"))
     hedged = gathering(pool, "uncoded", hedge=0.0)
     hedged.run()
     assert hedged.shares[1] == (GOOD, 0)
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (0, 1, 1)]
+
+
+def test_missing_pieces_are_sent_to_workers_without_a_piece_first():
+    """Worker 2 has none; it computes both pieces, one after the other."""
+    pool = Pool(RuntimeError("no"), RuntimeError("no"), GOOD)
+    hedged = gathering(pool, "uncoded", hedge=0.0)
+    hedged.run()
+    assert {worker for _, worker in hedged.shares.values()} == {2}
+    assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 0, 1), (2, 1, 1)]
 
 
 def test_a_closed_service_ends_it():
