@@ -29,7 +29,8 @@ from tables.finished_runs import read_runs
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
-from coded_jax.cli.network_flags import cnn_from_flags
+from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
+from coded_jax.codes.config import MAX_N
 from coded_jax.latency import answers, comparison, simulation, stragglers
 from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.plane import QUANTILES
@@ -90,10 +91,13 @@ def machine_from_flags() -> Machine:
         LATE.value, LATE_PARAMETERS.value
     )
     compute = stragglers.make_distribution(COMPUTE.value, COMPUTE_PARAMETERS.value)
-    usual = comparison.usual_seconds(Machine(compute, 0.0))
+    client = CLIENT.value
+    if client is None:
+        client = comparison.usual_seconds(Machine(compute, 0.0))
+    require("client_seconds", client, 0 <= client < math.inf, "0 or more")
     return Machine(
         compute,
-        usual if CLIENT.value is None else CLIENT.value,
+        client,
         late,
         BANDWIDTH.value,
         LINK.value,
@@ -106,20 +110,22 @@ def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
     """Returns the strategies of runs or of a network, and the network's accuracy.
 
     Raises:
-      ValueError: there is none, or they need more devices than there may be.
+      ValueError: there is none, or a flag that says which is out of range.
     """
+    most = MAX_DEVICES.value
+    limit = MAX_N if arguments else MAX_N - 1
+    fits = most is None or 2 <= most <= limit
+    require("max_devices", most, fits, f"2..{limit}")
     if arguments:
+        refuse_beside_runs()
         runs = read_runs(list(arguments))
         found, accuracy = all_of_runs(runs), runs[0]["base"]["test_accuracy"]
-        n = MAX_DEVICES.value or max(strategy.n for strategy in found)
+        n = most or max(strategy.n for strategy in found)
         found += whole_images(read_cost(runs[0], "code"), n, accuracy)
     else:
         _, cnn = cnn_from_flags([])
-        found, accuracy = strategies(cnn, MAX_DEVICES.value or DEVICES), cnn.accuracy
-    least = min(strategy.n for strategy in found)
-    most = math.inf if MAX_DEVICES.value is None else MAX_DEVICES.value
-    require("max_devices", most, least <= most, f"{least} or more")
-    return [strategy for strategy in found if strategy.n <= most], accuracy
+        found, accuracy = strategies(cnn, most or DEVICES), cnn.accuracy
+    return [some for some in found if most is None or some.n <= most], accuracy
 
 
 def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
@@ -149,6 +155,7 @@ def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
 def main(argv: list[str]) -> None:
     target = math.inf if TARGET.value is None else TARGET.value
     require("target", target, target > 0, "more than 0")
+    require("margin", MARGIN.value, 0 <= MARGIN.value <= 100, "0..100")
     machine = machine_from_flags()
     found, accuracy = strategies_from(argv[1:])
     rows = comparison.forecasts(
@@ -164,8 +171,9 @@ def main(argv: list[str]) -> None:
         answer = answers.most_accurate_in_words(rows, target)
     else:
         rows = sorted(rows, key=lambda row: row.seconds[QUANTILE.value])
-        best = comparison.first(rows, QUANTILE.value, accuracy - MARGIN.value / 100)
-        answer = answers.first_in_words(rows, best, QUANTILE.value, machine)
+        least = accuracy - MARGIN.value / 100
+        best = comparison.first(rows, QUANTILE.value, least)
+        answer = answers.first_in_words(rows, best, QUANTILE.value, machine, least)
     console = Console()
     console.print(choice.table(rows[: ROWS.value]))
     console.print(answer, highlight=False)

@@ -13,6 +13,7 @@ from coded_jax.latency.plane import Plane
 from coded_jax.latency.stragglers import Trace
 
 DEFAULTS = Conditions()
+MOST = 100  # points of an axis: each pair of points is a comparison of its own
 
 BANDWIDTH = flags.DEFINE_float("bandwidth", DEFAULTS.bandwidth, "bytes/s of a link")
 LINK = flags.DEFINE_float("link", DEFAULTS.link, "seconds of a round trip of a link")
@@ -88,11 +89,11 @@ def plane_from_flags() -> Plane:
 
 def _axis(name: str, text: str) -> dict[str, Any]:
     axis, *numbers = text.split(",")
-    accepted = "an axis, two numbers above 0 and points, as tail,0.03,3,9,"
+    accepted = f"an axis, two numbers above 0 and 2..{MOST} points, as tail,0.03,3,9,"
     try:
         least, most, points = map(float, numbers)
     except ValueError:
         raise ValueError(f"{name}: {text!r} given, {accepted} accepted") from None
-    fits = 0 < least < most and points >= 2 and points == int(points)
+    fits = 0 < least < most and 2 <= points <= MOST and points == int(points)
     require(name, text, axis in AXES and fits, accepted)
     return {name: axis, f"{name}_values": log_values(least, most, int(points))}

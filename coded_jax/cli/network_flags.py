@@ -11,9 +11,10 @@ from typing import Any
 import jax
 from absl import flags
 
-from coded_jax.checks import first_line, require
+from coded_jax.checks import first_line, require, require_sizes
 from coded_jax.cli.command_line import integers
 from coded_jax.codes.config import STAGES
+from coded_jax.latency.partitions import Stages
 from coded_jax.latency.strategies import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.runs.config import OWN
@@ -59,14 +60,17 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     given = sum(value is not None for value in named)
     accepted = "one of --base_model, --cnn, or finished runs"
     require("network", given, given == 1, accepted)
-    drop, stages = GIVEN_DROP.value, STAGES_OF_CODE.value
+    drop = GIVEN_DROP.value
+    if drop is not None:
+        require("given_drop", drop, 0 <= drop <= 100, "0..100")
     fields: dict[str, Any] = {
         "accuracy": _accuracy(runs),
         "drop": None if drop is None else drop / 100,
-        "stages": STAGES.parse(stages) if stages else None,
     }
     if CNN_FUNCTION.value:
-        return CNN_FUNCTION.value, cnn_of(*own_cnn(CNN_FUNCTION.value), **fields)
+        base, variables, shape = own_cnn(CNN_FUNCTION.value)
+        fields["stages"] = _stages(len(base.blocks))
+        return CNN_FUNCTION.value, cnn_of(base, variables, shape, **fields)
     if runs:
         config = runs[0]["config"]
         name, width = config["base_model"], config["base_width"]
@@ -91,11 +95,34 @@ def _registered(
     try:
         variables = jax.eval_shape(lambda k: base.init(k, shape, 10), key)
     except (ArithmeticError, TypeError, ValueError) as error:
+        # A head that gets no features divides by their number.
+        empty = isinstance(error, ZeroDivisionError)
+        why = "so few pixels leave no features" if empty else first_line(error)
         raise ValueError(
-            f"image_shape: {shape} given, one that {name} takes accepted "
-            f"({first_line(error)})"
+            f"image_shape: {shape} given, one that {name} takes accepted ({why})"
         ) from error
-    return cnn_of(base, variables, shape, **fields)
+    return cnn_of(base, variables, shape, stages=_stages(len(base.blocks)), **fields)
+
+
+def _stages(blocks: int) -> Stages | None:
+    """Returns the stages of learned codes of a network; None if none are given."""
+    text = STAGES_OF_CODE.value
+    if text is None:
+        return None
+    given = GIVEN_DROP.value is not None
+    require("stages", text, given, "none without --given_drop")
+    try:
+        stages = STAGES.parse(text)
+    except ValueError:
+        stages = ()
+    before = [0, *(last for _, last in stages)]
+    fits = bool(stages) and all(
+        end < first <= last <= blocks
+        for end, (first, last) in zip(before, stages, strict=False)
+    )
+    accepted = f"{STAGES.text}, one after another, in 1..{blocks},"
+    require("stages", text, fits, accepted)
+    return stages
 
 
 def _accuracy(runs: Sequence[dict[str, Any]]) -> float:
@@ -126,9 +153,33 @@ def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
             f"(H, W, C) accepted ({first_line(error)})"
         ) from error
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
+    callables = len(functions) > 0 and all(map(callable, functions))
+    require("cnn", name, callables, "one whose blocks are functions")
+    leaves = jax.tree.leaves(variables)
+    arrays = all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
+    require("cnn", name, arrays, "one whose variables are arrays or their shapes")
+    height, width, channels = require_sizes("cnn", shape, "H", "W", "C", least=1)
     base = BaseModel(lambda key, image, classes: variables, functions, _no_head)
-    height, width, channels = shape
     return base, variables, (height, width, channels)
+
+
+def refuse_beside_runs() -> None:
+    """Checks that finished runs alone say what the network and its codes are.
+
+    Raises:
+      ValueError: a flag says something of it, too.
+    """
+    for flag in (
+        BASE_MODEL,
+        BASE_WIDTH,
+        IMAGE_SHAPE,
+        CNN_FUNCTION,
+        STAGES_OF_CODE,
+        BASE_ACCURACY,
+        GIVEN_DROP,
+    ):
+        accepted = "none beside finished runs"
+        require(flag.name, flag.value, not flag.present, accepted)
 
 
 def _no_head(variables: Any, features: jax.Array) -> jax.Array:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from coded_jax.latency.comparison import First, Forecast, parts, usual_seconds
+from coded_jax.latency.comparison import TIE, First, Forecast, parts, usual_seconds
 from coded_jax.latency.simulation import Machine
-from coded_jax.latency.strategies import CODED
+from coded_jax.latency.strategies import CODED, FAMILIES
 
 REASONS = {
     "devices": "of the devices' computation",
@@ -18,7 +18,11 @@ REASONS = {
 
 
 def first_in_words(
-    rows: Sequence[Forecast], best: First | None, quantile: str, machine: Machine
+    rows: Sequence[Forecast],
+    best: First | None,
+    quantile: str,
+    machine: Machine,
+    least_accuracy: float,
 ) -> str:
     """Says which strategy answers first, its reason, and the runner-up.
 
@@ -27,24 +31,36 @@ def first_in_words(
       best: of `comparison.first`.
       quantile: whose seconds count.
       machine: the devices.
+      least_accuracy: in [0, 1], that was asked for.
     """
     if best is None:
-        most = max(row.accuracy for row in rows)
+        most = max(rows, key=lambda row: row.accuracy)
         return (
-            f"run nothing of these: none is accurate enough with {quantile} below "
-            f"infinity; the most accurate one reaches {100 * most:.2f} %"
+            f"run nothing of these: none has an expected accuracy of "
+            f"{100 * least_accuracy:.2f} % or more with {quantile} below infinity; the "
+            f"most accurate one, {most.strategy.text}, has {100 * most.accuracy:.2f} % "
+            f"({quantile}: {_ms(most.seconds[quantile])})"
         )
     winner = rows[best.winner]
     text = f"run {name_of(winner)}: {quantile} {_ms(best.seconds)}, "
     text += f"expected accuracy {100 * winner.accuracy:.2f} %"
     if best.runner_up is not None:
-        second = rows[best.runner_up]
-        text += (
-            f"; it saves {saving(winner, second, quantile, machine)} against the "
-            f"runner-up, {second.strategy.text} ({_ms(best.runner_up_seconds)}, "
-            f"{100 * best.lead:.0f} % longer)"
-        )
+        text += _runner_up_in_words(rows, best, quantile, machine)
     return text + _codes_in_words(rows, winner, quantile)
+
+
+def _runner_up_in_words(
+    rows: Sequence[Forecast], best: First, quantile: str, machine: Machine
+) -> str:
+    assert best.runner_up is not None
+    winner, second = rows[best.winner], rows[best.runner_up]
+    named = f"the runner-up, {second.strategy.text} ({_ms(best.runner_up_seconds)}"
+    if best.lead > TIE:
+        saved = saving(winner, second, quantile, machine)
+        return f"; it saves {saved} against {named}, {100 * best.lead:.0f} % longer)"
+    places = [FAMILIES.index(row.strategy.family) for row in (winner, second)]
+    simpler = ", and simpler" if places[0] < places[1] else ""
+    return f"; it is as fast within {100 * TIE:.0f} % as {named}){simpler}"
 
 
 def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:

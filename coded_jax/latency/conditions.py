@@ -28,7 +28,8 @@ class Conditions:
     """Conditions that a request meets, in units that do not depend on the network.
 
     Attributes:
-      bandwidth: bytes per second between a device and the client.
+      bandwidth: bytes per second between a device and the client. Each device has a
+        link of its own; the client's own link is no limit.
       link: seconds of a round trip, whatever is sent.
       speed: floating point operations per second of a device that nothing delays.
       client: speed of the client over that of a device.
@@ -38,7 +39,8 @@ class Conditions:
         measured latency over the median of all.
       tail: see `straggling`; without effect on a trace.
       trace: the measured latencies, in any unit.
-      failure: probability that a device does not answer in a round.
+      failure: probability that a device does not answer in a round, however long the
+        round is; drawn for every round with `each_round`, else for a whole request.
       each_round: whether devices are drawn anew in every round, as by `Machine`.
 
     Raises:
@@ -67,6 +69,9 @@ class Conditions:
         require("straggling", self.straggling, known, f"one of {list(STRAGGLING)}")
         fits = len(self.trace) > 0 or self.straggling != "trace"
         require("trace", self.trace, fits, "latencies, where straggling is trace,")
+        if self.trace:
+            median = float(np.median(self.trace))
+            require("trace", median, 0 < median < math.inf, "a median above 0")
 
     def machine(self, whole_flops: float) -> Machine:
         """Returns the devices for a network.

@@ -56,7 +56,7 @@ def draw_up(
     """Compares the strategies at all points, and writes them to a file.
 
     Points that the file already has, of the same question and the same strategies, are
-    not compared again.
+    not compared again, unless another version of this package has compared them.
 
     Args:
       question: what is asked.
@@ -65,18 +65,19 @@ def draw_up(
       advance: called after every point.
 
     Returns:
-      The content of the file: `question`, `strategies`, and `points` by `"i,j"`, places
-      along x and y, as of `plane.compare`.
+      The content of the file: `question`, `strategies`, `version` of this package, and
+      `points` by `"i,j"`, places along x and y, as of `plane.compare`.
     """
     content: dict[str, Any] = {
         "question": question.to_json(),
         "strategies": [_to_json(strategy) for strategy in strategies],
+        "version": workdir.versions()["coded_jax"],
         "points": {},
         "seconds": 0.0,
     }
     content = json.loads(json.dumps(content))  # tuples are lists there
     former = _read(path)
-    same = ("question", "strategies")
+    same = ("question", "strategies", "version")
     if former and all(former.get(name) == content[name] for name in same):
         content = former
     whole = next(s for s in strategies if s.family == ONE and s.workload)

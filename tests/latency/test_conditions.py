@@ -1,11 +1,13 @@
 """Conditions as machines, stages of networks, and the points of a map."""
 
+import json
 import re
 
 import jax
 import numpy as np
 import pytest
 
+import coded_jax
 from coded_jax.latency import comparison
 from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.maps import Question, draw_up, log_values
@@ -42,6 +44,7 @@ def test_a_machine_of_conditions():
         ({"failure": 2.0}, "failure: 2.0 given, 0..1 accepted"),
         ({"straggling": "no"}, "straggling: 'no' given, one of ['exponential', "),
         ({"straggling": "trace"}, "trace: () given, latencies, where straggling is"),
+        ({"trace": (0.0, 0.0, 1.0)}, "trace: 0.0 given, a median above 0 accepted"),
     ],
 )
 def test_conditions_out_of_range(fields, message):
@@ -141,6 +144,19 @@ def test_a_map_goes_on_where_it_stopped(tmp_path, on_three):
     # Another question begins anew.
     other = question._replace(requests=2000)
     assert draw_up(other, on_three, path)["points"] != whole["points"]
+
+
+def test_a_map_keeps_no_points_of_another_version(tmp_path, on_three):
+    path = tmp_path / "map.json"
+    question = Question("small", 3, 0.99, 0.01, plane(), 1000, 0)
+    content = draw_up(question, on_three, path)
+    kept = dict.fromkeys(content["points"], "kept")
+    path.write_text(json.dumps(content | {"points": kept}))
+    assert draw_up(question, on_three, path)["points"] == kept
+    path.write_text(json.dumps(content | {"points": kept, "version": "0.0.1"}))
+    again = draw_up(question, on_three, path)
+    assert again["points"] == content["points"]
+    assert again["version"] == content["version"] == coded_jax.__version__
 
 
 def test_axes_are_even_in_their_logarithms():

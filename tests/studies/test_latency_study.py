@@ -333,9 +333,21 @@ def test_choose(tmp_path):
 
 
 def test_choose_says_in_one_line_what_is_wrong():
-    done = run_script("choose", "--target=0.08")
-    assert done.returncode != 0 and "network: 0 given, one of" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    run = ROOT / "experiments/results/history/frontier/lenet5_cheap_k2_r1.json"
+    lenet5 = ["--base_model=lenet5", "--image_shape=28x28x1"]
+    cases = [
+        (["--target=0.08"], "network: 0 given, one of"),
+        ([*lenet5, "--max_devices=1"], "max_devices: 1 given, 2..11 accepted"),
+        ([run, "--max_devices=40"], "max_devices: 40 given, 2..12 accepted"),
+        ([run, "--client_seconds=-1"], "client_seconds: -1.0 given, 0 or more"),
+        ([run, "--margin=-5"], "margin: -5.0 given, 0..100 accepted"),
+        ([run, "--given_drop=1"], "given_drop: 1.0 given, none beside finished runs"),
+    ]
+    scripts = [Script("experiments/choose.py", *words) for words, _ in cases]
+    for script, (_, message) in zip(scripts, cases, strict=True):
+        done = script.wait()
+        assert done.returncode != 0 and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 OWN_CNN = """
