@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from coded_jax.checks import require
 from coded_jax.codes.quorum import ALL_DATA, decodes, waiting_time
-from coded_jax.inference.costs import Cost
+from coded_jax.inference.costs import Cost, Round
 from coded_jax.types import Quorum
 
 
@@ -138,10 +138,11 @@ def complete(
     """Computes when R requests are complete.
 
     Device i returns its result after `work compute_i + delay_i + bytes / bandwidth +
-    link`, in every round, with the part of `F_Conv` that it has in the round as `work`;
-    the client needs its part of `client` seconds for whatever it computes. A device
-    that nobody has waited for goes on with its piece, and begins that of the next round
-    when it is done; a piece that it has not begun is dropped when its round is over.
+    link`, in every round, with the part of `F_Conv` that it has in the round as `work`,
+    and half of `link` for each way; the client needs its part of `client` seconds for
+    whatever it computes. A device that nobody has waited for goes on with its piece,
+    and begins that of the next round when it is done, not when its result has arrived;
+    a piece that it has not begun is dropped when its round is over.
 
     Args:
       workload: on the first `workload.n` devices.
@@ -154,18 +155,18 @@ def complete(
     total, available = jnp.float32(cost.client_flops * by_client), None
     free = [jnp.float32(0.0)] * workload.queries
     for i, trip in enumerate(cost.rounds):
-        send = (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
+        there, back = machine.ways(trip)
         work = trip.device_flops / cost.whole_flops
         after = workload.hedges[i] if workload.hedged else None
-        sent, waits = _send(total, trip.encode_flops * by_client, free)
+        sent, waits = _send(total, trip.encode_flops * by_client, free, there)
         draws = draws_of(i)
-        first, again = _arrivals(workload.queries, draws, work, send, waits)
+        first, again = _arrivals(workload.queries, draws, work, (there, back), waits)
         spares = list(draws.delay[workload.queries : workload.n])
         times = first if after is None else _hedge(first, again, spares, after)
         end = _wait(rule, times, sent, trip.decode_flops * by_client)
         total = end.total
         if i + 1 < len(cost.rounds):
-            free = _free(free, waits, first, sent, end.done)
+            free = _free(free, waits, first, sent, end.done, back)
         if available is None:
             available = end.arrived
         else:
@@ -186,6 +187,11 @@ class Speeds(NamedTuple):
     client: float
     bandwidth: float = math.inf
     link: float = 0.0
+
+    def ways(self, trip: Round) -> tuple[float, float]:
+        """Returns the seconds that a piece takes to its device, and a result back."""
+        into, out = (size / self.bandwidth for size in trip[1:3])
+        return into + self.link / 2, out + self.link / 2
 
 
 class _Rule(NamedTuple):
@@ -212,13 +218,13 @@ class _End(NamedTuple):
 
 @jax.jit
 def _send(
-    total: jax.Array, encode: float, free: list[jax.Array]
+    total: jax.Array, encode: float, free: list[jax.Array], there: float
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Returns when a round is sent, and how long after that each device is free."""
+    """Returns when a round is sent, and how long after that each device begins it."""
     sent = total + encode
     answered = sent < jnp.inf  # not so where a round before was never complete
     return sent, [
-        jnp.where(answered, jnp.maximum(time - sent, 0), 0.0) for time in free
+        jnp.where(answered, jnp.maximum(time - sent, there), there) for time in free
     ]
 
 
@@ -226,15 +232,21 @@ def _send(
 # XLA computes them anew, and otherwise, wherever they are used.
 @functools.partial(jax.jit, static_argnames="n")
 def _arrivals(
-    n: int, draws: Draws, fraction: float, send: float, waits: list[jax.Array]
+    n: int,
+    draws: Draws,
+    fraction: float,
+    ways: tuple[float, float],
+    waits: list[jax.Array],
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Returns seconds from sending until each device is done, and those that its piece
-    takes when it is sent once more; `[R]` each."""
+    """Returns seconds from sending until the result of each device is there, and those
+    that its piece takes when it is sent once more; `[R]` each."""
+    there, back = ways
     first, second = (
-        list((fraction * compute + delay + send)[:n])
+        list((fraction * compute + delay + back)[:n])
         for compute, delay in (draws[:2], draws[2:])
     )
-    return [wait + time for wait, time in zip(waits, first, strict=True)], second
+    firsts = [wait + time for wait, time in zip(waits, first, strict=True)]
+    return firsts, [there + time for time in second]
 
 
 @jax.jit
@@ -291,11 +303,12 @@ def _free(
     first: list[jax.Array],
     sent: jax.Array,
     done: jax.Array,
+    back: float,
 ) -> list[jax.Array]:
     """Returns when each device has ended what it had begun before the round was over;
     a piece that is never done keeps it from nothing."""
     return [
-        jnp.where((wait < done) & (sent + time < jnp.inf), sent + time, before)
+        jnp.where((wait < done) & (sent + time < jnp.inf), sent + time - back, before)
         for before, wait, time in zip(free, waits, first, strict=True)
     ]
 

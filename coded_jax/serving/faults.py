@@ -29,14 +29,17 @@ class Fault(NamedTuple):
     Attributes:
       delay: seconds that its worker is busy before it begins.
       kind: `"raise"`, `"nan"` (the result is not a number), or `""`.
-      least: seconds that its computation takes at least, with the way there and back:
-        that of a slower machine.
+      least: seconds that its computation takes at least: that of a slower machine.
+      there, back: seconds that its piece and its result take on their ways, in which
+        the worker is free.
       over: done when nobody waits for the result any more, and `least` need not pass.
     """
 
     delay: float = 0.0
     kind: str = ""
     least: float = 0.0
+    there: float = 0.0
+    back: float = 0.0
     over: Future | None = None
 
 

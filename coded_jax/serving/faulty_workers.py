@@ -91,7 +91,9 @@ class _Life:
 
     def __init__(self, owner: FaultyWorker) -> None:
         self._owner = owner
-        self._calls: queue.SimpleQueue[tuple[Call, Future] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Call, Future, float] | None] = (
+            queue.SimpleQueue()
+        )
         # A future, so that a thread can wait for it and for a result at once.
         self.ended: Future[None] = Future()
         self.frozen = threading.Event()
@@ -101,7 +103,7 @@ class _Life:
     def send(self, call: Call) -> Future:
         """Returns the share to come."""
         future: Future = Future()
-        self._calls.put((call, future))
+        self._calls.put((call, future, time.monotonic()))
         if self.ended.done():
             self._drop()
         return future
@@ -122,17 +124,24 @@ class _Life:
 
     def _run(self) -> None:
         while (waiting := self._calls.get()) is not None:
-            call, future = waiting
+            call, future, sent = waiting
+            fault = self._owner.fault_of(call)
             try:
-                future.set_result(self._compute(call))
+                share = self._compute(call, fault, sent)
+                if fault.back > 0:  # on its way, while the worker goes on
+                    back = threading.Timer(fault.back, _deliver, (future, share))
+                    back.daemon = True
+                    back.start()
+                else:
+                    future.set_result(share)
             except WorkerLost as error:
                 self._drop()  # calls that were behind it in the worker are lost, too
                 future.set_exception(error)
             except Exception as error:
                 future.set_exception(error)
 
-    def _compute(self, call: Call) -> Any:
-        fault = self._owner.fault_of(call)
+    def _compute(self, call: Call, fault: Fault, sent: float) -> Any:
+        self._sleep(sent + fault.there - time.monotonic(), fault)
         if fault.delay > 0:
             wait([self.ended], timeout=min(fault.delay, threading.TIMEOUT_MAX))
         self._require_alive()
@@ -141,20 +150,29 @@ class _Life:
         begun = time.monotonic()
         computed = self._owner.worker.compute(call)
         wait([self.ended, computed], return_when=FIRST_COMPLETED)
-        if (rest := begun + fault.least - time.monotonic()) > 0:
-            over = [fault.over] if fault.over else []
-            wait([self.ended, *over], timeout=rest, return_when=FIRST_COMPLETED)
+        self._sleep(begun + fault.least - time.monotonic(), fault)
         self._require_alive()
         share = computed.result()
         if fault.kind == "nan":
             return np.full(share.shape, np.nan, share.dtype)
         return share
 
+    def _sleep(self, seconds: float, fault: Fault) -> None:
+        """Passes the time, if there is any, unless nobody waits any more."""
+        if seconds > 0:
+            over = [fault.over] if fault.over else []
+            wait([self.ended, *over], timeout=seconds, return_when=FIRST_COMPLETED)
+
     def _require_alive(self) -> None:
         if self.frozen.is_set():
             wait([self.ended])
         if self.ended.done():
             raise WorkerLost("ended")
+
+
+def _deliver(future: Future, share: Any) -> None:
+    with contextlib.suppress(InvalidStateError):  # the worker has ended meanwhile
+        future.set_result(share)
 
 
 def inject(pool: Pool, faults: Source) -> None:

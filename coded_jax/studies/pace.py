@@ -79,12 +79,13 @@ class Pace:
         compute, delay = self._draws[stage][2 * attempt : 2 * attempt + 2]  # type: ignore
         trip, machine = self.cost.rounds[stage], self.machine
         work = trip.device_flops / self.cost.whole_flops
-        send = (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
+        there, back = machine.speeds.ways(trip)
         if math.isinf(delay[place, number]):
             return Fault(kind="raise")
         late = float(delay[place, number])
-        least = work * float(compute[place, number]) + late + send
-        return Fault(least=least, over=self._over[number])  # type: ignore
+        least = work * float(compute[place, number]) + late
+        over = self._over[number]  # type: ignore
+        return Fault(least=least, there=there, back=back, over=over)
 
 
 class PacedFirstK(FirstK):

@@ -25,9 +25,11 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
     trips = zip(workload.cost.rounds, workload.hedges, strict=True)
     for (work, payload, _, encode, decode), hedge in trips:
         sent = total + encode
-        send = payload / bandwidth + 0.125
-        waits = [max(time - sent, 0) if sent < math.inf else 0.0 for time in free]
-        own = [waits[i] + work * x[i] + d[i] + send for i in range(workload.queries)]
+        there, back = payload / bandwidth + 0.0625, 0.0625
+        send = there + back
+        later = [time - sent if sent < math.inf else 0.0 for time in free]
+        waits = [max(time, there) for time in later]
+        own = [waits[i] + work * x[i] + d[i] + back for i in range(workload.queries)]
         ends = [*own]
         if workload.hedged:
             missing = [*range(workload.queries)]
@@ -55,7 +57,7 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
             total += decode
         for i in range(workload.queries):  # what has begun is ended, if it ever is
             if waits[i] < now and sent + own[i] < math.inf:
-                free[i] = sent + own[i]
+                free[i] = sent + own[i] - back
         data = lambda results: len(results & {*range(workload.k)})
         if first is None or data(arrived) < data(first):
             first = arrived
