@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,10 @@ from coded_jax.serving.service import Service
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, Strategy
 from coded_jax.types import Split
+
+
+KINDS = ("calm", "delayed", "simulated", "plan")
+"""Of the parts of a strategy."""
 
 
 class Requests(NamedTuple):
@@ -126,20 +131,18 @@ def measure(
         ),
     )
     for client in requests.clients:
-        own = lambda name, client=client: part_name(name, client)
         plain = Strategy(rivals.uncoded(model), client=client)
-        calm = part(own("uncoded, calm"), plain, requests.calm, quiet)
-        for name, strategy in _strategies(model, requests, calm, client).items():
-            calm = part(own(f"{name}, calm"), strategy, requests.calm, quiet)
-            faults = requests.faults
-            part(own(f"{name}, delayed"), strategy, requests.delayed, faults)
-            study.part(
-                own(f"{name}, simulated"),
-                lambda strategy=strategy, calm=calm: _simulated(
-                    strategy, calm, requests, len(pool)
-                ),
+        usual = part(part_name("uncoded, calm", client), plain, requests.calm, quiet)
+        strategies = _strategies(model, requests, usual, client)
+        for name, strategy in strategies.items():
+            own = {kind: part_name(f"{name}, {kind}", client) for kind in KINDS}
+            calm = part(own["calm"], strategy, requests.calm, quiet)
+            part(own["delayed"], strategy, requests.delayed, requests.faults)
+            simulated = functools.partial(
+                _simulated, strategy, calm, requests, len(pool)
             )
-            study.part(own(f"{name}, plan"), lambda strategy=strategy: _plan(strategy))
+            study.part(own["simulated"], simulated)
+            study.part(own["plan"], functools.partial(_plan, strategy))
     if requests.kills:
         coded, count = Strategy(model), model.pipeline.r
         study.part(

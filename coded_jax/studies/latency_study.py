@@ -112,6 +112,11 @@ def _service(strategy: Strategy, pool: Pool, deadline: float) -> Service:
 
 
 def wait_until_idle(pool: Pool, seconds: float) -> None:
+    """Returns when no worker computes anything.
+
+    Raises:
+      RuntimeError: some worker does after so many seconds.
+    """
     end = time.monotonic() + seconds
     while not pool.idle:
         if time.monotonic() > end:

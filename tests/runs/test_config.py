@@ -187,6 +187,7 @@ def test_base_has_what_the_base_model_depends_on():
         "tried": 3,
         "nonnegative": True,
         "code_augmentation": "shift",
+        "evaluated": "validation",
         "epochs": 7,
     }
     apart = {
@@ -194,6 +195,8 @@ def test_base_has_what_the_base_model_depends_on():
         "distillation": 0.5,
         "supervision": 0.5,
         "sums": "power",
+        "parity_start": "anew",
+        "parity_pieces": "montage",
         "draws": "patterns",
         "pattern_weights": (((0,), 2.0),),
     }  # not with all of the others
