@@ -21,7 +21,6 @@ from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, Strategy
 from coded_jax.types import Split
 
-
 KINDS = ("calm", "delayed", "simulated", "plan")
 """Of the parts of a strategy."""
 
