@@ -42,8 +42,9 @@ BASE_ACCURACY = flags.DEFINE_float(
 GIVEN_DROP = flags.DEFINE_float(
     "given_drop",
     None,
-    "points of accuracy that an answer loses where a learned code, of linear encoder "
-    "and cheap decoder, has decoded something; without it only codes of runs are there",
+    "points of accuracy that an answer loses for each coded stage of a learned code, "
+    "of linear encoder and cheap decoder, once it has decoded something; without it "
+    "only codes of runs are there",
 )
 
 
