@@ -73,6 +73,7 @@ def test_results_have_the_documented_layout(finished):
         "stages": [
             {
                 "blocks": [1, 4],
+                "grid": [2, 1],
                 "piece_shape": [20, 28, 1],
                 "share_shape": [2, 4, 16],
                 "work_fraction": 0.7143,
