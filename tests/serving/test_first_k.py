@@ -158,26 +158,29 @@ def test_zero_fill_is_a_degraded_answer(model, images):
 
 
 def test_a_missing_piece_is_sent_again(model, images):
-    """Both times to a worker that is slow with what it is given first only."""
+    """To worker 2, which has no piece of its own."""
     plain = variant(model, "uncoded")
     slow = Faults(delays=(NOW, NEVER, NOW), stragglers=None)
     with serve(plain, faults=slow, hedge_after=0.05, patience=600) as service:
         for i in range(3):
             answer = service.submit(images[i : i + 1]).result()
-            assert answer.used == ((0,),)  # both pieces are of worker 0
+            assert answer.used == ((0, 2),)
             assert answer.classes == plain.classify(images[i : i + 1])
 
 
 def test_a_piece_that_failed_is_sent_again(model, images):
-    """Worker 0 raises at first: worker 1, which has finished, computes its piece."""
+    """Worker 0 raises at first: worker 2, which has no piece, computes its piece; or
+    worker 1, which has finished."""
     plain = variant(model, "uncoded")
     once = Chosen("raise", "", "", again=("", "", ""))
     with serve(plain, faults=once, hedge_after=0.02) as service:
         answer = service.submit(images[:1]).result()
-        assert answer.used == ((1,),)
+        assert answer.used == ((1, 2),)
         assert answer.classes == plain.classify(images[:1])
+        answer = service.submit(images[:1], without=[2]).result()
+        assert answer.used == ((1,),)
         with pytest.raises(serving.NotEnoughResults):  # nobody is there to take it over
-            service.submit(images[:1], without=[1]).result(timeout=200)
+            service.submit(images[:1], without=[1, 2]).result(timeout=200)
 
 
 def test_replicas(model, images):

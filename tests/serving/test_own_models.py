@@ -134,8 +134,11 @@ def elsewhere():
         yield executor
 
 
+SPLIT = [name for name in models.BASE_MODELS if name != "mlp"]  # it has no rows
+
+
 @needs_ray
-@pytest.mark.parametrize("name", [*models.BASE_MODELS, *codes.CODES])
+@pytest.mark.parametrize("name", [*SPLIT, *codes.CODES])
 def test_every_model_can_be_shipped(name, elsewhere):
     shipped, whole = elsewhere.submit(shipped_and_whole, name).result()
     assert shipped == whole
