@@ -25,6 +25,7 @@ NOT_RUN = {
     "docs/getting_started.md": 1,
     "docs/guides/place.md": 1,
     "docs/guides/serve.md": 1,
+    "docs/guides/splitting.md": 1,
     "docs/guides/train.md": 2,
     "docs/latency.md": 1,
     "docs/notebooks/index.md": 1,
