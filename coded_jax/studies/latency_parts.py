@@ -18,7 +18,7 @@ from coded_jax.runs.progress import progress_bars
 from coded_jax.serving.faults import Faults
 from coded_jax.serving.service import Service
 from coded_jax.studies import latency_study, replay, rivals
-from coded_jax.studies.latency_study import Measurement, Strategy
+from coded_jax.studies.latency_study import Measurement, ServedStrategy
 from coded_jax.types import Split
 
 KINDS = ("calm", "delayed", "simulated", "plan")
@@ -103,7 +103,7 @@ def measure(
     assert pool is not None  # of an engine with workers
     quiet = Faults()
 
-    def part(name: str, strategy: Strategy, count: int, faults: Faults) -> dict:
+    def part(name: str, strategy: ServedStrategy, count: int, faults: Faults) -> dict:
         seconds = rivals.service_seconds(strategy.model, requests.service)
         faults = dataclasses.replace(faults, service=seconds)
 
@@ -130,7 +130,7 @@ def measure(
         ),
     )
     for client in requests.clients:
-        plain = Strategy(rivals.uncoded(model), client=client)
+        plain = ServedStrategy(rivals.uncoded(model), client=client)
         usual = part(part_name("uncoded, calm", client), plain, requests.calm, quiet)
         strategies = _strategies(model, requests, usual, client)
         for name, strategy in strategies.items():
@@ -143,7 +143,7 @@ def measure(
             study.part(own["simulated"], simulated)
             study.part(own["plan"], functools.partial(_plan, strategy))
     if requests.kills:
-        coded, count = Strategy(model), model.pipeline.r
+        coded, count = ServedStrategy(model), model.pipeline.r
         study.part(
             "killed",
             lambda: latency_study.measure_recovery(
@@ -160,26 +160,26 @@ def part_name(name: str, client: float) -> str:
 
 def _strategies(
     model: CodedModel, requests: Requests, calm: dict[str, Any], client: float
-) -> dict[str, Strategy]:
+) -> dict[str, ServedStrategy]:
     """Returns the strategies by name; calm is the part of uncoded requests."""
     plain = rivals.uncoded(model)
     late = requests.hedge_after
     if late is None:  # late is what takes twice as long as usual
         late = 2 * float(np.median(calm["seconds"]))
     strategies = {
-        "uncoded": Strategy(plain),
-        "hedged": Strategy(plain, late),
-        "replication": Strategy(rivals.replicated(model)),
-        "coded": Strategy(model),
+        "uncoded": ServedStrategy(plain),
+        "hedged": ServedStrategy(plain, late),
+        "replication": ServedStrategy(rivals.replicated(model)),
+        "coded": ServedStrategy(model),
     }
     if requests.mds_stages:
         stages = tuple((block, block) for block in requests.mds_stages)
-        strategies["mds"] = Strategy(rivals.per_convolution(model, stages))
+        strategies["mds"] = ServedStrategy(rivals.per_convolution(model, stages))
     return {name: one._replace(client=client) for name, one in strategies.items()}
 
 
 def _simulated(
-    strategy: Strategy, calm: dict[str, Any], requests: Requests, workers: int
+    strategy: ServedStrategy, calm: dict[str, Any], requests: Requests, workers: int
 ) -> list[float]:
     measured = Measurement(**{**calm, "seconds": np.array(calm["seconds"])})
     return _microseconds(
@@ -187,7 +187,7 @@ def _simulated(
     )
 
 
-def _plan(strategy: Strategy) -> dict[str, Any]:
+def _plan(strategy: ServedStrategy) -> dict[str, Any]:
     return {
         "pieces": rivals.pieces_text(strategy.model.pipeline),
         "work": rivals.work_of(strategy.model),

@@ -28,8 +28,8 @@ IDLE = 0.0005  # seconds between looks whether all workers are idle
 CHUNK = 100  # images of a direct computation
 
 
-class Strategy(NamedTuple):
-    """A way to use the workers.
+class ServedStrategy(NamedTuple):
+    """A strategy as workers are used for it.
 
     Attributes:
       model: with its split and its code.
@@ -65,7 +65,7 @@ class Measurement(NamedTuple):
 
 
 def measure_latencies(
-    strategy: Strategy,
+    strategy: ServedStrategy,
     pool: Pool,
     split: Split,
     requests: int,
@@ -102,7 +102,7 @@ def measure_latencies(
     return summarise(strategy.model, images, labels, responses)
 
 
-def _service(strategy: Strategy, pool: Pool, deadline: float) -> Service:
+def _service(strategy: ServedStrategy, pool: Pool, deadline: float) -> Service:
     model = strategy.model
     cost = cost_of(model.pipeline, model.frozen, model.image_shape)
     engine = PacedFirstK(model, pool, cost, strategy.client, strategy.hedge_after)
@@ -230,7 +230,11 @@ class Recovery(NamedTuple):
 
 
 def measure_recovery(
-    strategy: Strategy, pool: Pool, images: np.ndarray, count: int, deadline: float
+    strategy: ServedStrategy,
+    pool: Pool,
+    images: np.ndarray,
+    count: int,
+    deadline: float,
 ) -> Recovery:
     """Kills workers, and sends requests until they are back.
 

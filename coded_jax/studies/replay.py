@@ -10,11 +10,15 @@ from coded_jax.codes import quorum
 from coded_jax.inference.costs import Cost, Round
 from coded_jax.latency.workloads import Draws, Speeds, Workload, complete
 from coded_jax.serving.faults import Faults
-from coded_jax.studies.latency_study import Measurement, Strategy
+from coded_jax.studies.latency_study import Measurement, ServedStrategy
 
 
 def replay(
-    strategy: Strategy, calm: Measurement, faults: Faults, workers: int, requests: int
+    strategy: ServedStrategy,
+    calm: Measurement,
+    faults: Faults,
+    workers: int,
+    requests: int,
 ) -> np.ndarray:
     """Simulates the requests that `measure_latencies` sends.
 

@@ -22,7 +22,7 @@ from coded_jax.serving.local import local_workers
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.service import Response
 from coded_jax.studies import latency_study, replay, rivals
-from coded_jax.studies.latency_study import Measurement, Strategy
+from coded_jax.studies.latency_study import Measurement, ServedStrategy
 from coded_jax.studies.pace import Pace
 from tests.scripts import Script, run_script
 
@@ -95,7 +95,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     """A straggler in each request: uncoded waits for it, where it has a piece."""
     faults = Faults(delays=(Constant(0.2),), stragglers=1)
     met = [[f.delay > 0 for f in faults.of_request(i, 3)] for i in range(12)]
-    plain = Strategy(rivals.uncoded(model))
+    plain = ServedStrategy(rivals.uncoded(model))
     calm = latency_study.measure_latencies(plain, pool, split, 12)
     assert calm.agreement == 1.0 and calm.decoded == 0.0
     assert calm.accuracy == calm.direct
@@ -108,7 +108,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     np.testing.assert_allclose(simulated, 0.2 * late, rtol=1e-6)
     assert (measured.seconds >= simulated).all()
 
-    coded = Strategy(model)
+    coded = ServedStrategy(model)
     quick = latency_study.measure_latencies(coded, pool, split, 12, faults=faults)
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
     # Two of three are enough, and nobody waits for the straggler.
@@ -119,7 +119,10 @@ def test_the_client_is_slowed_by_the_rule_of_the_workers(model, pool, split):
     """A part of the seconds for the whole `F_Conv`, by operations: what it encodes
     always, and what it decodes where a data piece is missing."""
     cost = cost_of(model.pipeline, model.frozen, model.image_shape)
-    slow, faults = Strategy(model, client=1.0), Faults(delays=(Constant(0.3),) * 3)
+    slow, faults = (
+        ServedStrategy(model, client=1.0),
+        Faults(delays=(Constant(0.3),) * 3),
+    )
     calm = latency_study.measure_latencies(slow, pool, split, 3)
     encode = cost.encode_flops / cost.whole_flops
     decode = cost.decode_flops / cost.whole_flops
@@ -136,7 +139,7 @@ def test_machines_of_given_speeds_take_what_the_simulator_says(model, pool, spli
         ShiftedExponential(0.05, 0.1), 0.02, bandwidth=1e5, link=0.01, failure=0.1
     )
     key, requests = jax.random.key(3), 12
-    for strategy in (Strategy(model), Strategy(rivals.uncoded(model))):
+    for strategy in (ServedStrategy(model), ServedStrategy(rivals.uncoded(model))):
         one = strategy.model
         cost = cost_of(one.pipeline, one.frozen, one.image_shape)
         pace = Pace(machine, cost, key, 3, requests)
@@ -208,7 +211,7 @@ def test_lost_requests_count_as_wrong(model, split):
 
 def test_recovery_of_a_killed_worker(model, split):
     with_grace = Pool(local_workers(model), patience=600)
-    coded = Strategy(model)
+    coded = ServedStrategy(model)
     recovery = latency_study.measure_recovery(coded, with_grace, split.images, 1, 300)
     assert recovery.requests >= 1 and recovery.lost == 0
     assert len(recovery.seconds) == 1 and recovery.seconds[0] < 300
@@ -227,18 +230,18 @@ def test_replay_is_arithmetic(model):
     }
     calm = Measurement(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
-    coded = Strategy(model)
+    coded = ServedStrategy(model)
     # Piece 0 is late: the other two are enough, and are decoded.
     latencies = replay.replay(coded, calm, faults, 3, 7)
     np.testing.assert_allclose(latencies, 0.012, rtol=1e-5)
-    plain = Strategy(rivals.uncoded(model))
+    plain = ServedStrategy(rivals.uncoded(model))
     latencies = replay.replay(plain, calm, faults, 3, 7)
     np.testing.assert_allclose(latencies, 0.060, rtol=1e-5)
     # Sent again 20 ms after the first time, and there after 7, with the same delay.
     hedged = plain._replace(hedge_after=0.02)
     latencies = replay.replay(hedged, calm, faults, 3, 7)
     np.testing.assert_allclose(latencies, 0.060, rtol=1e-5)
-    copies = Strategy(rivals.replicated(model))
+    copies = ServedStrategy(rivals.replicated(model))
     latencies = replay.replay(copies, calm, faults, 3, 7)
     np.testing.assert_allclose(latencies, 0.010, rtol=1e-5)
 
