@@ -211,8 +211,9 @@ model = coded_jax.protect(
     learning_rate=3e-3,
     decoder_width=256,
 )
-spent = costs.stage_costs(model.pipeline, variables, dataset.image_shape)
-console.print(plan_table.table(spent, R), highlight=False)
+parts = model.pipeline, variables, dataset.image_shape
+stages, cost = costs.stage_costs(*parts), costs.cost_of(*parts)
+console.print(plan_table.table(stages, cost, R), highlight=False)
 
 # %% [markdown]
 # ## What a lost device costs
