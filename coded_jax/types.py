@@ -19,7 +19,8 @@ Kept = tuple[jax.Array, ...]
 """Arrays `[B, ...]` that the client needs later, while devices compute a stage."""
 
 State = Any
-"""What a block takes and returns: `x [B, H, W, C]`, or `(x, *kept)`, see `Kept`."""
+"""Stands for input or output of a block: `x [B, H, W, C]`, or `(x, *kept)`, see `Kept`.
+"""
 
 
 class BaseModel(NamedTuple):

@@ -82,6 +82,18 @@ class Cost(NamedTuple):
         return self.client_flops + self.encode_flops + self.decode_flops
 
     @property
+    def parts(self) -> dict[str, float]:
+        """Work as fractions of the whole `F_Conv`: the client encodes, a device computes
+        its pieces, the client decodes, and computes what is not coded."""
+        flops = {
+            "encode": self.encode_flops,
+            "piece": self.device_flops,
+            "decode": self.decode_flops,
+            "uncoded": self.client_flops,
+        }
+        return {part: value / self.whole_flops for part, value in flops.items()}
+
+    @property
     def bytes_in(self) -> float:
         """Bytes that the busiest device receives, in all rounds."""
         return sum(trip.bytes_in for trip in self.rounds)

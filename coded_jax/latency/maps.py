@@ -114,14 +114,11 @@ def _to_json(strategy: Strategy) -> dict[str, Any]:
     }
     if work is None:
         return fields
-    cost = work.cost
-    parts = {
-        "device": cost.device_flops,
-        "client": cost.client_flops,
-        "encode": cost.encode_flops,
-        "decode": cost.decode_flops,
+    cost, names = work.cost, {"piece": "device", "uncoded": "client"}
+    shares = {
+        names.get(part, part): float(f"{share:.4g}")
+        for part, share in cost.parts.items()
     }
-    shares = {x: float(f"{y / cost.whole_flops:.4g}") for x, y in parts.items()}
     return fields | {
         "whole_flops": cost.whole_flops,
         "work": shares,

@@ -17,7 +17,7 @@ from coded_jax.types import BaseModel, PyTree, chain
 Stages = tuple[tuple[int, int], ...]
 
 OVERHEADS = (0.25, 0.75, 2.0)
-"""What the pieces of a stage may compute twice, as a part of the stage."""
+"""Limits what the pieces of a stage compute twice, as a part of the stage."""
 
 
 def partitions(

@@ -32,11 +32,11 @@ ONE, UNCODED, HEDGED = "one machine", "uncoded", "hedged"
 WHOLE, REPLICATED = "whole image on each", "replicated"
 EXACT, LEARNED = "exact code", "learned code"
 FAMILIES = (ONE, UNCODED, HEDGED, WHOLE, REPLICATED, EXACT, LEARNED)
-"""Of strategies, the simplest first."""
+"""Lists the families of strategies, the simplest first."""
 
 CODED = (EXACT, LEARNED)
 LATE = (1.0, 1.25, 1.5, 2.0, 3.0)
-"""Of hedged strategies, each of which is compared."""
+"""Gives the delays of hedged strategies in usual times; each is compared."""
 CHEAP_DECODERS = ("low_rank", "pointwise")
 """Decoders of a learned code that was not trained, after a linear encoder."""
 

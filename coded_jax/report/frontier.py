@@ -48,23 +48,9 @@ class Point(NamedTuple):
         return self.k + self.r
 
     @property
-    def parts(self) -> dict[str, float]:
-        """Work for one image, as fractions of the whole `F_Conv`: the client encodes, a
-        device computes its pieces, the client decodes, and computes what is not coded.
-        """
-        cost = self.cost
-        flops = {
-            "encode": cost.encode_flops,
-            "piece": cost.device_flops,
-            "decode": cost.decode_flops,
-            "uncoded": cost.client_flops,
-        }
-        return {part: value / cost.whole_flops for part, value in flops.items()}
-
-    @property
     def work(self) -> float:
-        """Work of a device and of the client together, as of `parts`."""
-        return sum(self.parts.values())
+        """Work of a device and of the client together, as of `Cost.parts`."""
+        return sum(self.cost.parts.values())
 
     @property
     def bytes(self) -> float:

@@ -22,7 +22,7 @@ from coded_jax.studies.latency_study import Measurement, ServedStrategy
 from coded_jax.types import Split
 
 KINDS = ("calm", "delayed", "simulated", "plan")
-"""Of the parts of a strategy."""
+"""Names the parts that are kept of each strategy."""
 
 
 class Requests(NamedTuple):

@@ -117,7 +117,7 @@ def codes_table(
                 f"{point.k}, {point.r}",
                 pieces_text(point),
                 f"{point.work:.2f}",
-                " + ".join(f"{x:.2f}" for x in point.parts.values()),
+                " + ".join(f"{x:.2f}" for x in point.cost.parts.values()),
                 str(point.rounds),
                 f"{point.bytes / 1e3:.2f}",
                 *by_lost,

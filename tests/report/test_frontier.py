@@ -77,13 +77,13 @@ def test_points_of_a_run(finished):
     results = json.loads((finished / "results.json").read_text())
     code, zero_fill, no_parity = frontier.points(results)
     assert code.code == "systematic mlp 64 / mlp" and no_parity.code == "no_parity mlp"
-    assert zero_fill.parts["encode"] == 0 and zero_fill.parts["decode"] == 0
-    assert zero_fill.parts["piece"] == code.parts["piece"] < 1
+    assert zero_fill.cost.parts["encode"] == 0 and zero_fill.cost.parts["decode"] == 0
+    assert zero_fill.cost.parts["piece"] == code.cost.parts["piece"] < 1
     # 64 hidden values of two pieces of 560 pixels and one parity piece of as many make
     # 0.108 M products; all of `F_Conv` has 0.24 M.
-    assert 0.43 < code.parts["encode"] < 0.46
-    assert code.parts["decode"] > no_parity.parts["encode"] == 0
-    assert zero_fill.parts["uncoded"] == 0 and zero_fill.stages == ()
+    assert 0.43 < code.cost.parts["encode"] < 0.46
+    assert code.cost.parts["decode"] > no_parity.cost.parts["encode"] == 0
+    assert zero_fill.cost.parts["uncoded"] == 0 and zero_fill.stages == ()
     assert code.accuracy == [
         [results["summary"][l]["mean"] for l in ("0", "1")],
     ]

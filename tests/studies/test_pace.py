@@ -1,0 +1,52 @@
+"""Machines of given speeds: what workers are told is what the simulator draws."""
+
+import jax
+import numpy as np
+import pytest
+
+from coded_jax.codes.quorum import ANY_K
+from coded_jax.latency.simulation import Machine, simulate
+from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
+from coded_jax.latency.workloads import Workload
+from coded_jax.serving.workers import Call
+from coded_jax.studies.pace import Pace
+from tests.units import cost, trip
+
+KEY, REQUESTS = jax.random.key(5), 200
+MACHINE = Machine(
+    ShiftedExponential(0.1, 0.2), 0.0, Bernoulli(0.2, 0.3), 1e4, 0.02, failure=0.1
+)
+
+
+def seconds_of(fault):
+    return np.inf if fault.kind else fault.there + fault.least + fault.back
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (3, 2), (4, 0)])
+def test_a_request_on_workers_takes_what_it_takes_in_the_simulation(k, r):
+    record, n = cost(trip(0.5, 1000.0)), k + r
+    pace = Pace(MACHINE, record, KEY, n, REQUESTS)
+    work = {"it": Workload(ANY_K, k, r, record)}
+    simulated = simulate(KEY, n, REQUESTS, MACHINE, work)["it"].seconds
+    by_hand = [
+        sorted(map(seconds_of, pace.of_request(i, n)))[k - 1] for i in range(REQUESTS)
+    ]
+    np.testing.assert_allclose(simulated, by_hand, rtol=1e-5)
+    assert 0 < np.isinf(by_hand).sum() < REQUESTS
+
+
+def test_a_piece_that_is_sent_again_and_a_later_stage_have_their_own_times():
+    pace = Pace(MACHINE, cost(trip(0.5), trip(0.25)), KEY, 3, REQUESTS)
+    piece = type("Piece", (), {"index": 1})
+    call = Call(piece, None, request=0)
+    first = pace.of_call(call, 1, 3)
+    again = pace.of_call(call._replace(attempt=1), 0, 3)  # worker 0 computes piece 1
+    assert not again.kind and again.least != first.least
+    # Half the work, and the same delay, of a device that is drawn for all rounds.
+    number = next(i for i in range(REQUESTS) if not pace.of_request(i, 3)[1].kind)
+    one = pace.of_call(call._replace(request=number), 1, 3)
+    two = pace.of_call(call._replace(request=number, stage=1), 1, 3)
+    assert one.least > two.least > 0 and one.there == two.there
+    assert pace.of_call(call._replace(request=None), 1, 3).least == 0  # a warm-up
+    pace.end(0)
+    assert pace.of_call(call._replace(attempt=1), 0, 3).over.done()
