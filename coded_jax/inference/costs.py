@@ -83,8 +83,8 @@ class Cost(NamedTuple):
 
     @property
     def parts(self) -> dict[str, float]:
-        """Work as fractions of the whole `F_Conv`: the client encodes, a device computes
-        its pieces, the client decodes, and computes what is not coded."""
+        """Returns work as fractions of the whole `F_Conv`: the client encodes, a device
+        computes its pieces, the client decodes, and computes what is not coded."""
         flops = {
             "encode": self.encode_flops,
             "piece": self.device_flops,
