@@ -84,6 +84,13 @@ class CodeConfig(LearnedConfig):
         "(convolution), for codes without a training",
         one_of(SPLITS),
     )
+    least_spared: float = setting(
+        0.0,
+        "with split=convolution: a convolution is sent to the devices if each is "
+        "spared at least this part of the operations of all convolutions, else the "
+        "client computes it",
+        Accepted(lambda x: 0 <= x < 1, "a number from 0 on, below 1"),
+    )
     code: AnyCode = setting(
         LEARNED,
         "the erasure code",
@@ -108,6 +115,9 @@ class CodeConfig(LearnedConfig):
         whole = self.grid is None and self.stages is None
         fits = self.split == "image" or whole
         require("split", self.split, fits, "image with a grid or stages")
+        fits = not self.least_spared or self.split == "convolution"
+        accepted = f"0 with split={self.split}"
+        require("least_spared", self.least_spared, fits, accepted)
         fits = not self.nonnegative or self.split == "image"
         require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
 

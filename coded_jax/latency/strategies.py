@@ -37,6 +37,10 @@ FAMILIES = (ONE, UNCODED, HEDGED, WHOLE, REPLICATED, EXACT, LEARNED)
 CODED = (EXACT, LEARNED)
 LATE = (1.0, 1.25, 1.5, 2.0, 3.0)
 """Gives the delays of hedged strategies in usual times; each is compared."""
+LEAST_SPARED = (0.0, 0.01, 0.02, 0.04, 0.08)
+"""Gives what a convolution must spare a device to be cut by itself, as a part of all
+convolutions; each is compared."""
+EVERY = "every convolution"
 CHEAP_DECODERS = ("low_rank", "pointwise")
 """Decoders of a learned code that was not trained, after a linear encoder."""
 
@@ -107,7 +111,7 @@ class CNN(NamedTuple):
 
 class Cut(NamedTuple):
     """An image cut into pieces for some stages, and what a code of it costs; where it
-    has no stages, the input of every convolution is cut."""
+    has no stages, the inputs of convolutions are cut."""
 
     grid: tuple[int, int]
     stages: Stages
@@ -118,7 +122,8 @@ class Cut(NamedTuple):
     def text(self) -> str:
         """Returns pieces and stages, as `2x2, stages 1-4 5-6`."""
         if not self.stages:
-            return "every convolution"
+            large = self.settings.get("least_spared", 0) > 0
+            return f"{len(self.cost.rounds)} rounds" if large else EVERY
         stages = " ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in self.stages)
         return f"{self.grid[0]}x{self.grid[1]}, stages {stages}"
 
@@ -128,8 +133,9 @@ def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[St
 
     Those without a code: the client by itself, a device by itself, the whole image on
     every device; k pieces uncoded and hedged, of k = 2 to n; k pieces in n / k copies.
-    Exact codes of every convolution have all k + r = n. Learned ones are those of the
-    runs, and likewise with k + r = n where `cnn.drop` says what they lose.
+    Exact codes of every convolution, or of the large ones, have all k + r = n. Learned
+    ones are those of the runs, and likewise with k + r = n where `cnn.drop` says what
+    they lose.
 
     Args:
       cnn: the network.
@@ -206,7 +212,7 @@ def _without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
 
 
 def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
-    """Yields the exact code of every convolution.
+    """Yields the exact codes of every convolution, and of the large ones.
 
     Sums with small integers are the cheapest that is known, and from more than two of
     them no well-conditioned one.
@@ -361,13 +367,19 @@ def _cuts(
 
 
 def _convolutions(cnn: CNN, k: int, r: int, **settings: Any) -> list[Cut]:
-    """Returns the cut of every convolution; none if no convolution has k pieces."""
-    own = {**settings, "k": k, "r": r, "split": "convolution"}
-    try:
-        cost = _cost(cnn, **own)
-    except ValueError:
-        return []
-    return [Cut(grid_of(k), (), cost, own)]
+    """Returns the cut of every convolution, and those of the large ones alone; none if
+    no convolution has k pieces."""
+    cuts: list[Cut] = []
+    for least in LEAST_SPARED:
+        own = {**settings, "k": k, "r": r, "split": "convolution"}
+        own["least_spared"] = least
+        try:
+            cost = _cost(cnn, **own)
+        except ValueError:  # no convolution spares so much
+            break
+        if not cuts or len(cost.rounds) < len(cuts[-1].cost.rounds):
+            cuts.append(Cut(grid_of(k), (), cost, own))
+    return cuts
 
 
 def _undominated(cuts: list[Cut]) -> list[Cut]:

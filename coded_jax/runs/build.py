@@ -54,7 +54,7 @@ def build_pipeline(
         plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
     elif config.split == "convolution":
         blocks, of_rounds = separate_convolutions(
-            base.f_conv, variables, image_shape, config.k
+            base.f_conv, variables, image_shape, config.k, config.least_spared
         )
         plans = {(2 * i, 2 * i): plan for i, plan in enumerate(of_rounds, 1)}
     else:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -37,19 +38,26 @@ BATCH = 2  # of the trace by which the parts are planned
 
 
 def separate_convolutions(
-    f_conv: Block, variables: PyTree, image_shape: tuple[int, int, int], k: int
+    f_conv: Block,
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    k: int,
+    least_spared: float = 0.0,
 ) -> tuple[tuple[Block, ...], tuple[SplitPlan, ...]]:
     """Takes a network apart at its convolutions.
 
     A convolution stays with the client if no device would have less to compute than
     the whole of it, as with an output of one position, if it is in a branch or a loop,
-    or if its kernel depends on the image.
+    or if its kernel depends on the image. It also stays there if it spares too little,
+    since a round costs time, too (CoCoI, 2025, leaves small ones to the client).
 
     Args:
       f_conv: the network, `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
       variables: arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)`.
       k: data pieces.
+      least_spared: what a device must be spared by a round, as a part of the operations
+        of all convolutions.
 
     Returns:
       Blocks that compute the same, and a plan for each round of convolutions. Block
@@ -58,12 +66,13 @@ def separate_convolutions(
     Raises:
       ValueError: there is no convolution that can be computed in k pieces.
     """
-    network = _Network(f_conv, image_shape, k)
+    network = _Network(f_conv, image_shape, k, least_spared)
     rounds = _parts_of(network, variables, BATCH, "float32").rounds
     if not rounds:
         raise ValueError(
             f"split: 'convolution' given, image or group accepted for a network "
-            f"without a convolution of which one of k={k} pieces is less work"
+            f"without a convolution of which one of k={k} pieces is less work, by "
+            f"least_spared={least_spared} of the network"
         )
     blocks: list[Block] = [functools.partial(_compute_client, network, 0)]
     for i in range(len(rounds)):
@@ -82,11 +91,13 @@ class _Network:
       f_conv: see `separate_convolutions`.
       image_shape: `(H, W, C)`.
       k: data pieces.
+      least_spared: see `separate_convolutions`.
     """
 
     f_conv: Block
     image_shape: tuple[int, int, int]
     k: int
+    least_spared: float
 
 
 class _Axis(NamedTuple):
@@ -305,7 +316,7 @@ def _take_apart(
     def is_separate(eqn: Any) -> bool:
         return _is_separate(eqn, batch, dtype) and eqn.invars[1] not in varying
 
-    rounds = _rounds(network.k, filter(is_separate, dynamic))
+    rounds = _rounds(network, filter(is_separate, dynamic))
     kernels = [_needed(constant, [e.invars[1] for e in r.eqns]) for r in rounds]
     clients = _clients(flat.jaxpr, rounds, dynamic, constant)
     return _Parts(flat, rounds, kernels, clients)
@@ -325,8 +336,10 @@ def _is_separate(eqn: Any, batch: Any, dtype: jnp.dtype) -> bool:
     )
 
 
-def _rounds(k: int, convolutions: Iterable[Any]) -> list[_Round]:
-    """Groups convolutions that can be computed in one round, and plans their pieces."""
+def _rounds(network: _Network, convolutions: Iterable[Any]) -> list[_Round]:
+    """Groups convolutions that can be computed in one round, plans their pieces, and
+    returns those of which a device is spared enough."""
+    k, spared, total = network.k, [], 0.0
     groups: dict[Any, list[Any]] = {}
     for eqn in convolutions:
         numbers, axes = eqn.params["dimension_numbers"], _axes_of(eqn)
@@ -350,9 +363,19 @@ def _rounds(k: int, convolutions: Iterable[Any]) -> list[_Round]:
             ),
             key=_work,
         )
-        if _work(plan)[0] < rows.out * columns.out:
-            rounds.append(_Round(tuple(eqns), axes, (rows, columns), plan))
-    return rounds
+        products = sum(map(_products, eqns))
+        total += products
+        spared.append(products * (1 - _work(plan)[0] / (rows.out * columns.out)))
+        rounds.append(_Round(tuple(eqns), axes, (rows, columns), plan))
+    least = network.least_spared * total
+    return [r for r, s in zip(rounds, spared, strict=True) if s > 0 and s >= least]
+
+
+def _products(eqn: Any) -> int:
+    """Returns the products of a convolution, those with padding included."""
+    (out,), kernel = eqn.outvars, eqn.invars[1].aval.shape
+    maps = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return out.aval.size * math.prod(kernel) // maps
 
 
 def _work(plan: SplitPlan) -> tuple[int, int]:

@@ -164,7 +164,9 @@ class Workers:
             config, point.image_shape, 10, middle, middle, base=base
         )
         model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
-        network = (point.base_model, point.width, point.image_shape, config.split)
+        # What a round of convolutions is depends on how many pieces there are.
+        rounds = (config.k, config.least_spared) if config.split != "image" else ()
+        network = (point.base_model, point.width, point.image_shape, *rounds)
         held, pool = self._held
         if held != network or pool is None or len(pool) < pipeline.n:
             self._close()

@@ -93,12 +93,26 @@ def test_costs_without_a_code(on_four):
 
 def test_pieces_of_every_convolution_are_there_with_and_without_a_code(on_four):
     """Else a code would win by the cut that no other strategy has."""
-    coded = of_family(on_four, EXACT)
+    coded = of_family(on_four, EXACT)  # of both: neither of LeNet-5's is small
     assert {s.pieces for s in coded} == {"every convolution"}
     plain = [s for s in of_family(on_four, UNCODED) if s.pieces == coded[0].pieces]
     work = {s.sizes[0]: s.workload.cost.device_flops for s in plain}
     for strategy in coded:
         assert strategy.workload.cost.device_flops == work[strategy.sizes[0]]
+
+
+def test_small_convolutions_may_stay_with_the_client():
+    base, image = make_base_model("vgg16", 1 / 8), (28, 28, 1)
+    variables = jax.eval_shape(lambda key: base.init(key, image, 10), jax.random.key(0))
+    found = strategies(cnn_of(base, variables, image), 3)
+    for family in (UNCODED, HEDGED, REPLICATED, EXACT):
+        cuts = {s.pieces: s.workload.cost for s in of_family(found, family)}
+        every, some = cuts["every convolution"], cuts["9 rounds"]
+        assert (len(every.rounds), len(some.rounds)) == (13, 9)
+        assert some.client_total > every.client_total
+        assert some.device_flops < every.device_flops
+    settings = {s.pieces: s.settings for s in of_family(found, EXACT)}
+    assert settings["9 rounds"]["least_spared"] > 0
 
 
 def test_accuracies(on_four):

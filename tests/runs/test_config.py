@@ -29,6 +29,8 @@ from coded_jax.types import BaseModel
         ("grid", (2, 2), "product of k=2"),
         ("grid", (2,), "rows x columns"),
         ("grid", (-1, -2), "rows x columns"),
+        ("least_spared", 0.1, "0 with split=image"),
+        ("least_spared", 1.0, "from 0 on, below 1"),
         ("encoder_width", 0, r"1\.\.65536"),
         ("decoder_width", 10**12, r"1\.\.65536"),
         ("dilations", (), r"1\.\.1024"),
@@ -202,6 +204,8 @@ def test_base_has_what_the_base_model_depends_on():
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base
+    layers = {"split": "convolution", "least_spared": 0.1}
+    assert dataclasses.replace(config, **layers).base == base
     # With its own settings given, those of the code no longer matter to it.
     own = {"base_batch_size": 8, "base_learning_rate": 0.2}
     rest = {"batch_size": 4, "learning_rate": 1.0}
@@ -223,7 +227,7 @@ def test_base_has_what_the_base_model_depends_on():
         "seed": 5,
     }
     assert (
-        changes.keys() | others.keys() | apart.keys()
+        changes.keys() | others.keys() | apart.keys() | layers.keys()
         == dataclasses.asdict(config).keys()
     )
     for name, value in changes.items():

@@ -104,6 +104,21 @@ def test_convolutions_of_one_value_are_one_round():
     assert len(separate(f)[1]) == 2
 
 
+@pytest.mark.parametrize("least, rounds", [(0.1, 2), (0.1001, 1), (0.4, 1)])
+def test_a_convolution_that_spares_too_little_stays_with_the_client(least, rounds):
+    # 2 maps of 2 and 8 of them: a fifth and four fifths, of which half is spared.
+    f = lambda x: conv(jax.nn.relu(conv(x, maps=2)), maps=8)
+    of_image = lambda variables, x: f(x)
+    blocks, plans = separate_convolutions(of_image, {}, (8, 8, 2), 2, least)
+    assert len(plans) == rounds and plans[-1].share_shape[-1] == 8
+    assert_the_same(blocks, of_image, {}, (8, 8, 2))
+
+
+def test_no_convolution_spares_so_much():
+    with pytest.raises(ValueError, match=r"^split: .* by least_spared=0.6 of the netw"):
+        separate_convolutions(lambda variables, x: conv(x), {}, (8, 8, 2), 2, 0.6)
+
+
 def test_what_nobody_needs_is_not_computed():
     def f(x):
         conv(x, seed=7)
