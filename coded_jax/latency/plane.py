@@ -39,6 +39,10 @@ class Plane(NamedTuple):
         for name in (self.x, self.y):
             require("axis", name, name in AXES, f"one of {list(AXES)}")
         require("y", self.y, self.y != self.x, "another axis than x")
+        if self.fixed.straggling == "trace":
+            axis = "tail" if "tail" in (self.x, self.y) else self.y
+            accepted = "another axis than tail with straggling=trace"
+            require("axis", axis, axis != "tail", accepted)
         for _ in self.points():
             pass
 

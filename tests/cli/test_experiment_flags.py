@@ -41,6 +41,7 @@ DEFAULTS = {
     "decoder_dilations": None,
     "kernel": 3,
     "decoder_channels": None,
+    "least_spared": 0.0,
     "nonnegative": False,
     "sums": "cosine",
     "draws": "counts",
