@@ -104,7 +104,6 @@ class LearnedConfig:
         "initial sums of the pieces that are a systematic code's parity pieces",
         one_of(SUMS),
     )
-
     parity_start: str = setting(
         "base",
         "what the networks of parity models start from: the base model's weights, or "
