@@ -19,12 +19,12 @@ fast_links="--x=bandwidth,1e6,1e10,9 --y=tail,0.03,3,9 --failure=0.001"
 clients="--x=client,0.02,20,9 --y=failure,1e-4,0.2,9 --tail=0.5"
 
 # As trained, with the accuracies of their runs.
-codes=$(ls $results/frontier/*_{cheap,local,ours,paper}_k*.json)
+codes=("$results"/frontier/*_{cheap,local,ours,paper}_k*.json)
 map lenet5_bandwidth --speed=1e7 --failure=0.001 --x=bandwidth,1e4,1e7,9 \
-  --y=tail,0.03,3,9 $codes
-map lenet5_client --speed=1e7 --bandwidth=1e6 $clients $codes
+  --y=tail,0.03,3,9 "${codes[@]}"
+map lenet5_client --speed=1e7 --bandwidth=1e6 $clients "${codes[@]}"
 map lenet5_link --speed=1e7 --bandwidth=1e6 --failure=0.001 --straggling=pareto \
-  --x=link,1e-4,1,9 --y=tail,0.03,1,9 $codes
+  --x=link,1e-4,1,9 --y=tail,0.03,1,9 "${codes[@]}"
 map vgg16_small_bandwidth --speed=1e8 $links $results/{cheap,networks}/*vgg16*.json
 map resnet18_small_bandwidth --speed=1e8 $links $results/networks/*resnet18*.json
 map mobilenet_small_bandwidth --speed=1e8 $links $results/layers/mobilenet*.json
