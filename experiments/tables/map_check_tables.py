@@ -28,13 +28,15 @@ def outcomes(content: dict[str, Any]) -> dict[tuple[str, str], Agreement]:
     Args:
       content: of `map_check.json`.
     """
-    by_point: dict[str, dict[str, Any]] = {}
+    names = [point["name"] for point in content["settings"]["points"]]
+    by_point: dict[str, dict[str, Any]] = {name: {} for name in names}
     for name, part in content["parts"].items():
         point, family = name.split(": ")
-        by_point.setdefault(point, {})[family] = part
+        by_point[point][family] = part
     return {
         (point, quantile): agreement(parts, quantile)
         for point, parts in by_point.items()
+        if parts
         for quantile in QUANTILES
     }
 
