@@ -106,7 +106,7 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
         raise ValueError(
             f"runs: of different base models or precisions ({sorted(bases)})"
         )
-    if len({r["config"]["split"] for r in runs}) > 1:
+    if len({r["config"]["split"] == "group" for r in runs}) > 1:
         raise ValueError(
             "runs: some of pieces of an image and some of groups of images given, one "
             "kind accepted"

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from tables import finished_runs
 
 from coded_jax.report.frontier import WHOLE
 from tests.runs.test_experiment import ROOT
@@ -94,3 +95,14 @@ def test_script_refuses_in_one_line(arguments, message):
     done = script(*arguments)
     assert done.returncode == 1
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_exact_codes_of_convolutions_are_compared_and_groups_are_not():
+    """They have one network; those that code whole images together answer others."""
+    folder = ROOT / "experiments/results"
+    names = ["cheap/vgg16_cheap_k2_r1.json", "layers/vgg16_layers_k2_r1.json"]
+    runs = finished_runs.read_runs([str(folder / name) for name in names])
+    assert [r["config"]["split"] for r in runs] == ["image", "convolution"]
+    names[1] = "groups/fashion_vgg16_group.json"
+    with pytest.raises(ValueError, match="^runs: some of pieces of an image and some"):
+        finished_runs.read_runs([str(folder / name) for name in names])
