@@ -59,6 +59,9 @@ def conditions_from_flags() -> Conditions:
     Raises:
       ValueError: a value is out of range.
     """
+    traced = STRAGGLING_FLAG.value == "trace"
+    fits = TRACE.value is None or traced
+    require("trace", TRACE.value, fits, "none without --straggling=trace")
     trace = Trace.read(TRACE.value).values if TRACE.value else ()
     return Conditions(
         BANDWIDTH.value,

@@ -86,9 +86,9 @@ class CodeConfig(LearnedConfig):
     )
     least_spared: float = setting(
         0.0,
-        "with split=convolution: a convolution is sent to the devices if each is "
-        "spared at least this part of the operations of all convolutions, else the "
-        "client computes it",
+        "with split=convolution: a convolution is sent to the devices if with k pieces "
+        "each device is spared at least this part of the operations of all "
+        "convolutions, else the client computes it",
         Accepted(lambda x: 0 <= x < 1, "a number from 0 on, below 1"),
     )
     code: AnyCode = setting(

@@ -40,9 +40,8 @@ class Plane(NamedTuple):
             require("axis", name, name in AXES, f"one of {list(AXES)}")
         require("y", self.y, self.y != self.x, "another axis than x")
         if self.fixed.straggling == "trace":
-            axis = "tail" if "tail" in (self.x, self.y) else self.y
-            accepted = "another axis than tail with straggling=trace"
-            require("axis", axis, axis != "tail", accepted)
+            accepted = "an x and a y other than tail with straggling=trace"
+            require("axis", "tail", "tail" not in (self.x, self.y), accepted)
         for _ in self.points():
             pass
 

@@ -8,6 +8,7 @@ run; of one that was not, the loss of accuracy is given.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, Config, tuples
 from coded_jax.runs.reading import ROUNDING, code_name, patterns_of, read_recovery
 from coded_jax.runs.run_costs import read_cost
+from coded_jax.splitting.convolutions import rounded_down, spared_parts
 from coded_jax.types import BaseModel, PyTree
 
 ONE, UNCODED, HEDGED = "one machine", "uncoded", "hedged"
@@ -35,11 +37,11 @@ FAMILIES = (ONE, UNCODED, HEDGED, WHOLE, REPLICATED, EXACT, LEARNED)
 """Lists the families of strategies, the simplest first."""
 
 CODED = (EXACT, LEARNED)
-LATE = (1.0, 1.25, 1.5, 2.0, 3.0)
+LATE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 """Gives the delays of hedged strategies in usual times; each is compared."""
-LEAST_SPARED = (0.0, 0.01, 0.02, 0.04, 0.08)
-"""Gives what a convolution must spare a device to be cut by itself, as a part of all
-convolutions; each is compared."""
+SENT = (1.0, 3 / 4, 1 / 2, 1 / 3, 1 / 4)
+"""Gives how many of a network's convolutions are cut by themselves, those that spare a
+device the most; each is compared."""
 EVERY = "every convolution"
 CHEAP_DECODERS = ("low_rank", "pointwise")
 """Decoders of a learned code that was not trained, after a linear encoder."""
@@ -83,9 +85,16 @@ class Strategy(NamedTuple):
         """Returns its name with its sizes, as `mds, k=4 r=2, 2x2`."""
         k, r = self.sizes
         sizes = f"k={k} r={r}" if self.n > 1 else ""
-        late = f"after {self.late:g} usual times" if self.family == HEDGED else ""
+        late = late_text(self.late) if self.family == HEDGED else ""
         shown = [self.code, sizes, self.pieces, late]
         return ", ".join(filter(None, shown))
+
+
+def late_text(late: float) -> str:
+    """Returns when what is missing is sent again, for the name of a strategy."""
+    if late == 0:
+        return "at once"
+    return f"after {late:g} usual time{'s' if late != 1 else ''}"
 
 
 class CNN(NamedTuple):
@@ -122,8 +131,9 @@ class Cut(NamedTuple):
     def text(self) -> str:
         """Returns pieces and stages, as `2x2, stages 1-4 5-6`."""
         if not self.stages:
-            large = self.settings.get("least_spared", 0) > 0
-            return f"{len(self.cost.rounds)} rounds" if large else EVERY
+            rounds, least = len(self.cost.rounds), self.settings["least_spared"]
+            some = f"{rounds} round{'s' if rounds > 1 else ''} (least_spared={least:g})"
+            return some if least else EVERY
         stages = " ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in self.stages)
         return f"{self.grid[0]}x{self.grid[1]}, stages {stages}"
 
@@ -198,17 +208,23 @@ def _without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
     for cut in _undominated([*stages, *_convolutions(cnn, k, 1, code="uncoded")]):
         plain = Workload(ALL_DATA, k, 0, _free_code(cut.cost, k))
         some = exact(UNCODED, "uncoded", plain, cnn.accuracy, cut.text)
-        yield some._replace(settings=cut.settings)
-        spared = dataclasses.replace(plain, spares=n - k)
-        hedged = some._replace(family=HEDGED, code="hedged", workload=spared)
-        for late in LATE:
-            yield hedged._replace(settings=cut.settings, late=late)
+        some = some._replace(settings=cut.settings)
+        yield some
+        yield from _hedged(some, n - k)
         if k < n:
             cost = _free_code(cut.cost, n)
             copied = Workload(one_of_each(k, n), k, n - k, cost)
             some = exact(REPLICATED, "replication", copied, cnn.accuracy, cut.text)
             copies_of = {"code": "replication", "r": n - k}
             yield some._replace(settings={**cut.settings, **copies_of})
+
+
+def _hedged(uncoded: Strategy, spares: int) -> list[Strategy]:
+    """Returns hedged pieces for those that are waited for, one for each delay."""
+    assert uncoded.workload is not None  # there are pieces
+    workload = dataclasses.replace(uncoded.workload, spares=spares)
+    some = uncoded._replace(family=HEDGED, code=HEDGED, workload=workload)
+    return [some._replace(late=late) for late in LATE]
 
 
 def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
@@ -242,15 +258,16 @@ def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
 
 
 def _of_runs(runs: Iterable[dict[str, Any]], n: int) -> list[Strategy]:
-    """Returns the learned codes of runs, each once."""
+    """Returns the codes of runs that estimate what is lost, each once."""
     distinct: dict[tuple, Strategy] = {}
     for results in runs:
-        try:
-            found = of_run(results)
-        except ValueError:  # without parity, or of groups of images
-            continue
-        if found.family == LEARNED and found.n <= n:
-            distinct.setdefault((found.text, found.accuracy.tobytes()), found)
+        for name in results["costs"]:
+            try:
+                found = of_run(results, name)
+            except ValueError:  # without parity, or of groups of images
+                continue
+            if found.family == LEARNED and found.n <= n:
+                distinct.setdefault((found.text, found.accuracy.tobytes()), found)
     return list(distinct.values())
 
 
@@ -273,8 +290,8 @@ def all_of_runs(runs: Iterable[dict[str, Any]]) -> list[Strategy]:
                 continue
             distinct.setdefault((found.text, found.workload), found)
             if found.family == UNCODED:
-                hedged = found._replace(family=HEDGED, code=HEDGED)
-                distinct.setdefault((hedged.text, hedged.workload), hedged)
+                for hedged in _hedged(found, results["split"]["r"]):
+                    distinct.setdefault((hedged.text, hedged.workload), hedged)
     if not distinct:
         raise ValueError("runs: with no code to choose given, one or more accepted")
     return list(distinct.values())
@@ -369,17 +386,17 @@ def _cuts(
 def _convolutions(cnn: CNN, k: int, r: int, **settings: Any) -> list[Cut]:
     """Returns the cut of every convolution, and those of the large ones alone; none if
     no convolution has k pieces."""
-    cuts: list[Cut] = []
-    for least in LEAST_SPARED:
-        own = {**settings, "k": k, "r": r, "split": "convolution"}
-        own["least_spared"] = least
-        try:
-            cost = _cost(cnn, **own)
-        except ValueError:  # no convolution spares so much
-            break
-        if not cuts or len(cost.rounds) < len(cuts[-1].cost.rounds):
-            cuts.append(Cut(grid_of(k), (), cost, own))
-    return cuts
+    spared = spared_parts(cnn.base.f_conv, cnn.variables, cnn.image_shape, k)
+    if not spared:
+        return []
+    least = [rounded_down(spared[math.ceil(part * len(spared)) - 1]) for part in SENT]
+    least[0] = 0.0
+    sent: dict[int, float] = {}  # by the number of rounds
+    for some in least:
+        sent.setdefault(sum(x >= some for x in spared), some)
+    every = {**settings, "k": k, "r": r, "split": "convolution"}
+    made = ({**every, "least_spared": some} for some in sent.values())
+    return [Cut(grid_of(k), (), _cost(cnn, **own), own) for own in made]
 
 
 def _undominated(cuts: list[Cut]) -> list[Cut]:

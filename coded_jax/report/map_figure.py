@@ -18,6 +18,7 @@ COLOURS: dict[str, str] = dict(
         strict=True,
     )
 )
+LEAST_WIDTH = 11.5  # inches that the title needs
 NOBODY = "none accurate enough"
 UNITS = (
     (1e12, "T"),
@@ -43,7 +44,8 @@ def draw(path: Path, content: dict[str, Any]) -> None:
     """
     plane = content["question"]["plane"]
     columns, rows = len(plane["x_values"]), len(plane["y_values"])
-    size = (3 * (0.42 * columns + 0.5) + 0.6, 0.34 * rows + 1.9)
+    width = max(3 * (0.42 * columns + 0.5) + 0.6, LEAST_WIDTH)
+    size = (width, 0.34 * rows + 1.9)
     figure = canvas.new_figure(*size)
     axes = figure.subplots(1, len(QUANTILES), sharey=True)
     seen: list[str] = []
@@ -130,6 +132,7 @@ def fixed_text(plane: dict[str, Any]) -> str:
     """Returns the conditions that are fixed, in words."""
     values, axes = plane["fixed"], (plane["x"], plane["y"])
     straggling = f"{values['straggling']} straggling"
+    drawn = "round" if values["each_round"] else "request"
     if values["straggling"] != "trace" and "tail" not in axes:
         straggling += f", tail {values['tail']:g}"
     texts = {
@@ -138,8 +141,10 @@ def fixed_text(plane: dict[str, Any]) -> str:
         "speed": f"devices of {number_text(values['speed'])}flop/s",
         "client": f"client {values['client']:g} times as fast as a device",
         "straggling": straggling,
-        "failure": f"{100 * values['failure']:g} % of devices fail in a round",
+        "failure": f"{100 * values['failure']:g} % of devices fail in a {drawn}",
     }
+    if not values["each_round"]:
+        texts["drawn"] = "devices are slow or dead for a whole request"
     return "; ".join(text for name, text in texts.items() if name not in axes)
 
 

@@ -99,12 +99,15 @@ class LocalWorker:
             thread.join(max(limit - time.monotonic(), 0))
 
 
-def local_workers(model: CodedModel, devices: int | None = None) -> list[LocalWorker]:
+def local_workers(
+    model: CodedModel, devices: int | None = None, spares: int = 0
+) -> list[LocalWorker]:
     """Returns a worker for each piece, on a device of its own where there are enough.
 
     Args:
       model: the coded inference.
       devices: how many to use at most; all if None.
+      spares: workers without a piece of their own, for those that are sent again.
 
     Raises:
       ValueError: there are not so many devices.
@@ -124,7 +127,7 @@ def local_workers(model: CodedModel, devices: int | None = None) -> list[LocalWo
 
     return [
         LocalWorker(compute_on(i % count), all_devices[i % count], all_devices[0])
-        for i in range(pipeline.n)
+        for i in range(pipeline.n + spares)
     ]
 
 

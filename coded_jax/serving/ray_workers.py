@@ -162,7 +162,9 @@ class RayWorker:
         return future
 
 
-def ray_workers(model: CodedModel, batches: Sequence[int]) -> list[RayWorker]:
+def ray_workers(
+    model: CodedModel, batches: Sequence[int], spares: int = 0
+) -> list[RayWorker]:
     """Returns a worker for each piece, spread over the machines of the cluster.
 
     Each has an accelerator of its own where Ray knows of enough, or its part of one.
@@ -170,8 +172,9 @@ def ray_workers(model: CodedModel, batches: Sequence[int]) -> list[RayWorker]:
     Args:
       model: the coded inference.
       batches: sizes of requests that workers compile before they answer.
+      spares: workers without a piece of their own, for those that are sent again.
     """
-    ray, n = import_ray(), model.pipeline.n
+    ray, n = import_ray(), model.pipeline.n + spares
     options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
     options |= {"max_restarts": -1, "max_task_retries": 0}
     # Signals and probes do not wait for a computation.

@@ -48,37 +48,63 @@ def separate_convolutions(
 
     A convolution stays with the client if no device would have less to compute than
     the whole of it, as with an output of one position, if it is in a branch or a loop,
-    or if its kernel depends on the image. It also stays there if it spares too little,
-    since a round costs time, too (CoCoI, 2025, leaves small ones to the client).
+    or if its kernel depends on the image. It also stays there if it spares a device too
+    little, since a round costs time, too (CoCoI, 2025, leaves small ones there).
 
     Args:
       f_conv: the network, `(variables, [B, H, W, C]) -> [B, M*, M'*, D]`.
       variables: arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)`.
       k: data pieces.
-      least_spared: what a device must be spared by a round, as a part of the operations
-        of all convolutions.
+      least_spared: what a device must be spared by a round, see `spared_parts`.
 
     Returns:
       Blocks that compute the same, and a plan for each round of convolutions. Block
       `2 i`, counted from 1, is that of plan `i`; all others are the client's.
 
     Raises:
-      ValueError: there is no convolution that can be computed in k pieces.
+      ValueError: there is no convolution that can be computed in k pieces, or none that
+        spares a device so much.
     """
     network = _Network(f_conv, image_shape, k, least_spared)
     rounds = _parts_of(network, variables, BATCH, "float32").rounds
     if not rounds:
+        if spared := spared_parts(f_conv, variables, image_shape, k):
+            most = rounded_down(spared[0])
+            raise ValueError(
+                f"least_spared: {least_spared} given, at most {most} accepted for this "
+                f"network with k={k}"
+            )
         raise ValueError(
             f"split: 'convolution' given, image or group accepted for a network "
-            f"without a convolution of which one of k={k} pieces is less work, by "
-            f"least_spared={least_spared} of the network"
+            f"without a convolution of which one of k={k} pieces is less work"
         )
     blocks: list[Block] = [functools.partial(_compute_client, network, 0)]
     for i in range(len(rounds)):
         blocks.append(functools.partial(_compute_convolutions, network, i))
         blocks.append(functools.partial(_compute_client, network, i + 1))
     return tuple(blocks), tuple(r.plan for r in rounds)
+
+
+def spared_parts(
+    f_conv: Block, variables: PyTree, image_shape: tuple[int, int, int], k: int
+) -> tuple[float, ...]:
+    """Returns what every round spares a device, the most first.
+
+    That is the part of a convolution that is not in its piece, over the operations of
+    all convolutions that could be cut.
+
+    Args:
+      f_conv, variables, image_shape, k: as of `separate_convolutions`.
+    """
+    network = _Network(f_conv, image_shape, k, 0.0)
+    rounds = _parts_of(network, variables, BATCH, "float32").rounds
+    return tuple(sorted((r.spared for r in rounds), reverse=True))
+
+
+def rounded_down(part: float) -> float:
+    """Returns a part that is no larger, of four decimals."""
+    return math.floor(part * 1e4) / 1e4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,12 +164,14 @@ class _Round(NamedTuple):
       axes: rows and columns of each of them.
       joint: those of a convolution that needs what all of them need.
       plan: how their common input is split.
+      spared: what it spares a device, see `spared_parts`.
     """
 
     eqns: tuple[Any, ...]
     axes: tuple[tuple[_Axis, _Axis], ...]
     joint: tuple[_Axis, _Axis]
     plan: SplitPlan
+    spared: float
 
     @property
     def source(self) -> Any:
@@ -339,7 +367,7 @@ def _is_separate(eqn: Any, batch: Any, dtype: jnp.dtype) -> bool:
 def _rounds(network: _Network, convolutions: Iterable[Any]) -> list[_Round]:
     """Groups convolutions that can be computed in one round, plans their pieces, and
     returns those of which a device is spared enough."""
-    k, spared, total = network.k, [], 0.0
+    k, spared, total = network.k, [], 0  # of the products of an image
     groups: dict[Any, list[Any]] = {}
     for eqn in convolutions:
         numbers, axes = eqn.params["dimension_numbers"], _axes_of(eqn)
@@ -363,19 +391,14 @@ def _rounds(network: _Network, convolutions: Iterable[Any]) -> list[_Round]:
             ),
             key=_work,
         )
-        products = sum(map(_products, eqns))
-        total += products
-        spared.append(products * (1 - _work(plan)[0] / (rows.out * columns.out)))
-        rounds.append(_Round(tuple(eqns), axes, (rows, columns), plan))
-    least = network.least_spared * total
-    return [r for r, s in zip(rounds, spared, strict=True) if s > 0 and s >= least]
-
-
-def _products(eqn: Any) -> int:
-    """Returns the products of a convolution, those with padding included."""
-    (out,), kernel = eqn.outvars, eqn.invars[1].aval.shape
-    maps = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-    return out.aval.size * math.prod(kernel) // maps
+        products = sum(math.prod(e.invars[1].aval.shape) for e in eqns)  # a position's
+        positions = rows.out * columns.out
+        total += products * positions
+        spared.append(products * max(0, positions - _work(plan)[0]))
+        rounds.append(_Round(tuple(eqns), axes, (rows, columns), plan, 0.0))
+    parts = (s / total for s in spared)
+    rounds = [r._replace(spared=x) for r, x in zip(rounds, parts, strict=True)]
+    return [r for r in rounds if r.spared > 0 and r.spared >= network.least_spared]
 
 
 def _work(plan: SplitPlan) -> tuple[int, int]:

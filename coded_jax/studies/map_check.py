@@ -168,17 +168,19 @@ class Workers:
         rounds = (config.k, config.least_spared) if config.split != "image" else ()
         network = (point.base_model, point.width, point.image_shape, *rounds)
         held, pool = self._held
-        if held != network or pool is None or len(pool) < pipeline.n:
+        assert strategy.workload is not None  # as of `contenders`
+        n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
+        if held != network or pool is None or len(pool) < n:
             self._close()
-            pool = self._started(model)
+            pool = self._started(model, n - pipeline.n)
             self._held = network, pool
         return pool, model
 
-    def _started(self, model: CodedModel) -> Pool:
+    def _started(self, model: CodedModel, spares: int) -> Pool:
         if self._engine == "local":
-            return Pool(local_workers(model), PATIENCE)
-        cluster.connect(None, model.pipeline.n)
-        workers = ray_workers(model, [1])
+            return Pool(local_workers(model, spares=spares), PATIENCE)
+        cluster.connect(None, model.pipeline.n + spares)
+        workers = ray_workers(model, [1], spares)
         return Pool(workers, PATIENCE, cluster.STARTUP, cluster.disconnect)
 
     def _close(self) -> None:

@@ -44,7 +44,9 @@ def _rows(name: str, content: dict[str, Any]) -> list[list[str]]:
             for family in (*FAMILIES, None)
         ]
         shown = name if quantile == QUANTILES[0] else ""
-        rows.append([shown, quantile, *cells, learned_text(bests)])
+        compared = any(s["family"] == LEARNED for s in strategies)
+        learned = learned_text(bests) if compared else "none compared"
+        rows.append([shown, quantile, *cells, learned])
     return rows
 
 
@@ -84,10 +86,9 @@ def about(content: dict[str, Any]) -> str:
         f"{AXES[plane[axis]]} ({' to '.join(_ends(plane, axis))})"
         for axis in ("x", "y")
     )
-    kept = "" if plane["fixed"]["each_round"] else "; devices drawn once a request"
     return (
         f"{question['network']}, {question['n']} devices, margin "
-        f"{100 * question['margin']:g}; {axes}; {map_figure.fixed_text(plane)}{kept}"
+        f"{100 * question['margin']:g}; {axes}; {map_figure.fixed_text(plane)}"
     )
 
 

@@ -170,5 +170,5 @@ def test_axes_that_are_none():
         plane()._replace(x="colour").check()
     with pytest.raises(ValueError, match="^y: 'bandwidth' given, another axis than x"):
         plane()._replace(y="bandwidth").check()
-    with pytest.raises(ValueError, match="^axis: 'tail' given, another axis than tail"):
+    with pytest.raises(ValueError, match="^axis: 'tail' given, an x and a y other"):
         plane(straggling="trace", trace=(1.0, 2.0)).check()

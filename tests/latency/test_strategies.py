@@ -28,6 +28,7 @@ from coded_jax.latency.strategies import (
 from coded_jax.models import make_base_model
 from coded_jax.runs.reading import patterns_of
 from coded_jax.runs.run_costs import read_cost
+from coded_jax.splitting.convolutions import spared_parts
 from tests.runs.test_experiment import ROOT
 
 UNCOMPARED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing
@@ -93,12 +94,15 @@ def test_costs_without_a_code(on_four):
 
 def test_pieces_of_every_convolution_are_there_with_and_without_a_code(on_four):
     """Else a code would win by the cut that no other strategy has."""
-    coded = of_family(on_four, EXACT)  # of both: neither of LeNet-5's is small
-    assert {s.pieces for s in coded} == {"every convolution"}
-    plain = [s for s in of_family(on_four, UNCODED) if s.pieces == coded[0].pieces]
-    work = {s.sizes[0]: s.workload.cost.device_flops for s in plain}
+    work = {
+        (s.sizes[0], s.pieces): s.workload.cost.device_flops
+        for s in of_family(on_four, UNCODED)
+    }
+    coded = of_family(on_four, EXACT)
+    assert len({s.pieces for s in coded}) > 1  # one of the two by itself, too
     for strategy in coded:
-        assert strategy.workload.cost.device_flops == work[strategy.sizes[0]]
+        k, cut = strategy.sizes[0], strategy.pieces
+        assert strategy.workload.cost.device_flops == work[k, cut]
 
 
 def test_small_convolutions_may_stay_with_the_client():
@@ -106,13 +110,19 @@ def test_small_convolutions_may_stay_with_the_client():
     variables = jax.eval_shape(lambda key: base.init(key, image, 10), jax.random.key(0))
     found = strategies(cnn_of(base, variables, image), 3)
     for family in (UNCODED, HEDGED, REPLICATED, EXACT):
-        cuts = {s.pieces: s.workload.cost for s in of_family(found, family)}
-        every, some = cuts["every convolution"], cuts["9 rounds"]
-        assert (len(every.rounds), len(some.rounds)) == (13, 9)
-        assert some.client_total > every.client_total
-        assert some.device_flops < every.device_flops
-    settings = {s.pieces: s.settings for s in of_family(found, EXACT)}
-    assert settings["9 rounds"]["least_spared"] > 0
+        cuts = [s for s in of_family(found, family) if "stages" not in s.pieces]
+        rounds = {len(s.workload.cost.rounds): s.workload.cost for s in cuts}
+        assert max(rounds) == 13 and 1 < min(rounds) < 5
+        work = [rounds[count].device_flops for count in sorted(rounds)]
+        client = [rounds[count].client_total for count in sorted(rounds)]
+        assert work == sorted(work) and client == sorted(client, reverse=True)
+    for strategy in of_family(found, EXACT)[1:]:  # the text says how to get it
+        least = strategy.settings["least_spared"]
+        rounds = len(strategy.workload.cost.rounds)
+        assert strategy.pieces == f"{rounds} rounds (least_spared={least:g})"
+        if strategy.sizes[0] == 2:
+            spared = spared_parts(base.f_conv, variables, image, 2)
+            assert sum(part >= least for part in spared) == rounds
 
 
 def test_accuracies(on_four):

@@ -21,6 +21,7 @@ CONDITIONS = {
     "straggling": "exponential",
     "tail": 0.2,
     "failure": 0.01,
+    "each_round": True,
 }
 STRATEGIES = [
     {"family": "one machine", "code": "one device", "k": 1, "r": 0, "pieces": ""},
@@ -44,6 +45,15 @@ def content():
         "strategies": STRATEGIES,
         "points": {"0,0": point, "1,0": other},
     }
+
+
+def test_words_of_devices_that_are_drawn_once_a_request():
+    plane = content()["question"]["plane"]
+    plane["fixed"] = CONDITIONS | {"each_round": False, "straggling": "trace"}
+    assert map_figure.fixed_text(plane | {"x": "link"}).endswith(
+        "trace straggling; 1 % of devices fail in a request; devices are slow or dead "
+        "for a whole request"
+    )
 
 
 def test_rows_of_a_map():

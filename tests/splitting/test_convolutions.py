@@ -11,7 +11,7 @@ from jax import lax
 
 from coded_jax.models import make_base_model
 from coded_jax.splitting import AxisPlan, inlining
-from coded_jax.splitting.convolutions import separate_convolutions
+from coded_jax.splitting.convolutions import separate_convolutions, spared_parts
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import apart, chain
 from tests.models.published import random_variables
@@ -115,8 +115,25 @@ def test_a_convolution_that_spares_too_little_stays_with_the_client(least, round
 
 
 def test_no_convolution_spares_so_much():
-    with pytest.raises(ValueError, match=r"^split: .* by least_spared=0.6 of the netw"):
+    with pytest.raises(ValueError, match=r"^least_spared: 0.6 given, at most 0.5 acc"):
         separate_convolutions(lambda variables, x: conv(x), {}, (8, 8, 2), 2, 0.6)
+
+
+def test_what_rounds_spare_does_not_depend_on_the_batch():
+    """Seven equal ones, of each of which five sixths are spared."""
+
+    def f(variables, x):
+        for seed in range(7):
+            x = jax.nn.relu(conv(x, seed=seed))
+        return x
+
+    shape = (12, 12, 2)
+    spared = spared_parts(f, {}, shape, 6)
+    assert spared == pytest.approx([5 / 6 / 7] * 7)
+    blocks, plans = separate_convolutions(f, {}, shape, 6, spared[0])
+    assert len(plans) == 7
+    x = chain(blocks)({}, images_of(shape, 7))
+    np.testing.assert_allclose(x, f({}, images_of(shape, 7)), rtol=0, atol=1e-5)
 
 
 def test_what_nobody_needs_is_not_computed():

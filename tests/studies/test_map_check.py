@@ -4,10 +4,14 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
+from coded_jax.latency.comparison import forecasts
 from coded_jax.latency.conditions import Conditions
+from coded_jax.latency.strategies import HEDGED, cnn_of, strategies
+from coded_jax.models import make_base_model
 from coded_jax.studies import map_check
 from coded_jax.studies.map_check import Point, Workers, agreement, contenders
 
@@ -53,6 +57,26 @@ def test_every_contender_takes_what_the_simulator_says():
             machine = SMALL.conditions.machine(cost.whole_flops)
             spared = machine.client * cost.decode_flops / cost.whole_flops
             assert (measured >= simulated - spared - 1e-6).all(), strategy.text
+
+
+def test_hedged_pieces_have_spare_workers():
+    point = SMALL._replace(n=5)
+    base = make_base_model("lenet5")
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda key: base.init(key, (28, 28, 1), 10), key)
+    found = strategies(cnn_of(base, variables, (28, 28, 1)), 5)
+    hedged = next(s for s in found if s.family == HEDGED and s.sizes[0] == 2)
+    conditions = dataclasses.replace(SMALL.conditions, straggling="pareto", tail=1.0)
+    with Workers("local") as workers:
+        pool, _ = workers.of(point, hedged)
+        assert len(pool) == hedged.workload.n == 5
+        row = forecasts(
+            jax.random.key(0), [hedged], conditions.machine(4e5), requests=2000
+        )[0]
+        seconds = map_check.measure(
+            point._replace(conditions=conditions), row.strategy, workers, 3
+        )
+    assert np.isfinite(seconds["measured"]).all()
 
 
 def test_agreement_by_hand():
