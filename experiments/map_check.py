@@ -5,8 +5,9 @@ r"""Measures points of the map on real workers, and compares them with the simul
 
 At each point the best strategies of the fastest families are measured on processes that
 stand for machines: their computation, the client and the link are slowed by the rule of
-the simulator. Prints a table, and writes `map_check.json`. Run the same command again
-to go on after a stop.
+the simulator; what the client needs for a message is measured first, and simulated.
+Prints a table, and writes `map_check.json`. Run the same command again to go on after a
+stop.
 """
 
 from __future__ import annotations
@@ -64,7 +65,14 @@ def points_from_flags() -> dict[str, Point]:
 def measure(study: Study, points: dict[str, Point], console: Console) -> None:
     """Measures what is missing of each point."""
     with Workers(ENGINE.value) as workers, progress_bars(console) as bars:
+        bar = bars.add_task("a message", total=REQUESTS.value, note="")
+        empty = lambda: map_check.message_seconds(
+            workers, REQUESTS.value, lambda: bars.advance(bar)
+        )
+        seconds = study.part(map_check_tables.MESSAGE, empty)
+        bars.remove_task(bar)
         for point in points.values():
+            point = map_check.with_message(point, seconds)
             for strategy in map_check.contenders(point, FAMILIES.value):
                 name = f"{point.name}: {strategy.family}"
                 bar = bars.add_task(name, total=REQUESTS.value, note="")

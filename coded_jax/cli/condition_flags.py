@@ -17,6 +17,11 @@ MOST = 100  # points of an axis: each pair of points is a comparison of its own
 
 BANDWIDTH = flags.DEFINE_float("bandwidth", DEFAULTS.bandwidth, "bytes/s of a link")
 LINK = flags.DEFINE_float("link", DEFAULTS.link, "seconds of a round trip of a link")
+MESSAGE = flags.DEFINE_float(
+    "message",
+    DEFAULTS.message,
+    "seconds of the client for each message that it sends or takes",
+)
 SPEED = flags.DEFINE_float("speed", DEFAULTS.speed, "operations/s of a device")
 CLIENT = flags.DEFINE_float(
     "client", DEFAULTS.client, "speed of the client over that of a device"
@@ -66,6 +71,7 @@ def conditions_from_flags() -> Conditions:
     return Conditions(
         BANDWIDTH.value,
         LINK.value,
+        MESSAGE.value,
         SPEED.value,
         CLIENT.value,
         STRAGGLING_FLAG.value,

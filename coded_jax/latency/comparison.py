@@ -219,11 +219,17 @@ def parts(strategy: Strategy, machine: Machine, usual: float) -> dict[str, float
     if strategy.workload is None:
         return {"devices": 0.0, "link": 0.0, "client": machine.client}
     cost = strategy.workload.cost
+    messages = len(cost.rounds) * _messages(strategy.workload, machine)
     return {
         "devices": usual * cost.device_flops / cost.whole_flops,
         "link": sum(_sending(cost, machine)),
-        "client": machine.client * cost.client_total / cost.whole_flops,
+        "client": machine.client * cost.client_total / cost.whole_flops + messages,
     }
+
+
+def _messages(workload: Workload, machine: Machine) -> float:
+    """Returns the seconds in which the client sends a round, and takes one result."""
+    return machine.message * (workload.queries + 1)
 
 
 def _sending(cost: Cost, machine: Machine) -> list[float]:
@@ -247,9 +253,9 @@ def _with_hedges(
     if strategy.family != HEDGED or strategy.workload is None:
         return strategy
     workload: Workload = strategy.workload
-    cost = workload.cost
+    cost, messages = workload.cost, _messages(workload, machine)
     usually = [
-        usual * trip.device_flops / cost.whole_flops + send
+        usual * trip.device_flops / cost.whole_flops + send + messages
         for trip, send in zip(cost.rounds, _sending(cost, machine), strict=True)
     ]
     late = strategy.late

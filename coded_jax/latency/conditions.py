@@ -31,6 +31,7 @@ class Conditions:
       bandwidth: bytes per second between a device and the client. Each device has a
         link of its own; the client's own link is no limit.
       link: seconds of a round trip, whatever is sent.
+      message: seconds of the client for each message that it sends or takes.
       speed: floating point operations per second of a device that nothing delays.
       client: speed of the client over that of a device.
       straggling: what delays a device for a round: `exponential`, the time T of a
@@ -49,6 +50,7 @@ class Conditions:
 
     bandwidth: float = 1e7
     link: float = 1e-3
+    message: float = 5e-5
     speed: float = 1e10
     client: float = 0.5
     straggling: str = "exponential"
@@ -61,7 +63,7 @@ class Conditions:
         for name in ("bandwidth", "speed", "client"):
             value = getattr(self, name)
             require(name, value, 0 < value < math.inf, "more than 0")
-        for name in ("link", "tail"):
+        for name in ("link", "message", "tail"):
             value = getattr(self, name)
             require(name, value, 0 <= value < math.inf, "0 or more")
         require("failure", self.failure, 0 <= self.failure <= 1, "0..1")
@@ -85,6 +87,7 @@ class Conditions:
             seconds / self.client,
             bandwidth=self.bandwidth,
             link=self.link,
+            message=self.message,
             failure=self.failure,
             each_round=self.each_round,
         )
@@ -104,6 +107,7 @@ class Conditions:
 AXES = {
     "bandwidth": "bandwidth of a link, bytes/s",
     "link": "round trip of a link, s",
+    "message": "client's time for a message, s",
     "speed": "speed of a device, flop/s",
     "client": "speed of the client, in devices",
     "tail": "straggling",

@@ -39,6 +39,8 @@ class Machine:
         computed; None for no delays.
       bandwidth: bytes per second between a device and the client; may be infinite.
       link: seconds that every round takes besides, whatever is sent.
+      message: seconds of the client for each piece that it sends and each result that
+        it takes, one after the other.
       failure: probability that a device is dead, and never answers.
       each_round: whether all that is drawn is drawn anew in every round; else a device
         is slow, late or dead for a whole request.
@@ -52,11 +54,12 @@ class Machine:
     delay: Distribution | None = None
     bandwidth: float = math.inf
     link: float = 0.0
+    message: float = 0.0
     failure: float = 0.0
     each_round: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("client", "link"):
+        for name in ("client", "link", "message"):
             value = getattr(self, name)
             require(name, value, 0 <= value < math.inf, "0 or more")
         require("bandwidth", self.bandwidth, self.bandwidth > 0, "more than 0")
@@ -65,7 +68,7 @@ class Machine:
     @property
     def speeds(self) -> Speeds:
         """Returns what is not drawn."""
-        return Speeds(self.client, self.bandwidth, self.link)
+        return Speeds(self.client, self.bandwidth, self.link, self.message)
 
 
 Drawn = tuple[Distribution, Distribution | None, float]

@@ -144,6 +144,9 @@ def complete(
     and begins that of the next round when it is done, not when its result has arrived;
     a piece that it has not begun is dropped when its round is over.
 
+    The client sends its pieces one after the other, `message` seconds each, and takes
+    as long for each result; what it sends once more keeps it from taking others.
+
     Args:
       workload: on the first `workload.n` devices.
       machine: the speeds.
@@ -156,13 +159,19 @@ def complete(
     free = [jnp.float32(0.0)] * workload.queries
     for i, trip in enumerate(cost.rounds):
         there, back = machine.ways(trip)
+        back += machine.message
         work = trip.device_flops / cost.whole_flops
         after = workload.hedges[i] if workload.hedged else None
-        sent, waits = _send(total, trip.encode_flops * by_client, free, there)
+        ways = [there + (j + 1) * machine.message for j in range(workload.queries)]
+        sent, waits = _send(total, trip.encode_flops * by_client, free, ways)
         draws = draws_of(i)
         first, again = _arrivals(workload.queries, draws, work, (there, back), waits)
         spares = list(draws.delay[workload.queries : workload.n])
-        times = first if after is None else _hedge(first, again, spares, after)
+        times = first
+        if after is not None:
+            times, begun = _hedge(first, again, spares, after)
+            if machine.message:
+                times = _behind(times, begun, machine.message)
         end = _wait(rule, times, sent, trip.decode_flops * by_client)
         total = end.total
         if i + 1 < len(cost.rounds):
@@ -182,11 +191,13 @@ class Speeds(NamedTuple):
       client: seconds that the client needs for the whole `F_Conv`.
       bandwidth: bytes per second between a device and the client.
       link: seconds that every round trip takes besides.
+      message: seconds of the client for each message that it sends or takes.
     """
 
     client: float
     bandwidth: float = math.inf
     link: float = 0.0
+    message: float = 0.0
 
     def ways(self, trip: Round) -> tuple[float, float]:
         """Returns the seconds that a piece takes to its device, and a result back."""
@@ -218,13 +229,15 @@ class _End(NamedTuple):
 
 @jax.jit
 def _send(
-    total: jax.Array, encode: float, free: list[jax.Array], there: float
+    total: jax.Array, encode: float, free: list[jax.Array], ways: list[float]
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Returns when a round is sent, and how long after that each device begins it."""
+    """Returns when a round is sent, and how long after that each device begins it, to
+    which its piece takes some way."""
     sent = total + encode
     answered = sent < jnp.inf  # not so where a round before was never complete
     return sent, [
-        jnp.where(answered, jnp.maximum(time - sent, there), there) for time in free
+        jnp.where(answered, jnp.maximum(time - sent, way), way)
+        for time, way in zip(free, ways, strict=True)
     ]
 
 
@@ -255,8 +268,9 @@ def _hedge(
     second: list[jax.Array],
     spares: list[jax.Array],
     after: float,
-) -> list[jax.Array]:
-    """Returns seconds until each piece has arrived, whoever has computed it.
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Returns seconds until each piece has arrived, whoever has computed it, and until
+    it is sent once more; infinite where it is not.
 
     Of spare devices it has the delays, which are infinite for dead ones.
 
@@ -278,9 +292,22 @@ def _hedge(
         for i, time in enumerate(idle):
             one = (time == soonest) & jnp.logical_not(found)
             idle[i], found = jnp.where(one, busy, time), found | one
-    return [
+    times = [
         jnp.minimum(own, start + again)
         for own, start, again in zip(first, begun, second, strict=True)
+    ]
+    return times, begun
+
+
+@jax.jit
+def _behind(
+    times: list[jax.Array], begun: list[jax.Array], message: float
+) -> list[jax.Array]:
+    """Returns seconds until each piece is taken by a client that first sends once more
+    what it has begun to."""
+    return [
+        time + message * sum((start < time).astype(jnp.float32) for start in begun)
+        for time in times
     ]
 
 

@@ -138,6 +138,7 @@ def fixed_text(plane: dict[str, Any]) -> str:
     texts = {
         "bandwidth": f"{number_text(values['bandwidth'])}B/s",
         "link": f"{number_text(values['link'])}s a round trip",
+        "message": f"{number_text(values['message'])}s a message",
         "speed": f"devices of {number_text(values['speed'])}flop/s",
         "client": f"client {values['client']:g} times as fast as a device",
         "straggling": straggling,

@@ -2,11 +2,13 @@
 
 At a point the strategies are simulated; the best of each of the fastest families is
 then measured, request by request, on workers that stand for the machines of the point
-(`pace`), and simulated on the same draws.
+(`pace`), and simulated on the same draws. What the client needs for a message is not
+slowed: it is measured before, and the simulator is told.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import time
@@ -21,7 +23,7 @@ from coded_jax.checks import require
 from coded_jax.devices import cluster
 from coded_jax.latency import comparison, simulation
 from coded_jax.latency.conditions import Conditions
-from coded_jax.latency.strategies import CNN, Strategy, strategies
+from coded_jax.latency.strategies import CNN, UNCODED, Strategy, strategies
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
@@ -101,17 +103,13 @@ def contenders(point: Point, families: int) -> list[Strategy]:
     Raises:
       ValueError: fewer than two families are accurate enough.
     """
-    base = make_base_model(point.base_model, point.width)
-    variables = jax.eval_shape(
-        lambda key: base.init(key, point.image_shape, 10), jax.random.key(0)
-    )
     runs = [
         json.loads(Path(path).read_text())
         for pattern in point.runs
         for path in sorted(glob.glob(pattern))
     ]
     accuracy = runs[0]["base"]["test_accuracy"] if runs else 1.0
-    cnn = CNN(base, variables, point.image_shape, accuracy, point.drop)
+    cnn = _cnn(point)._replace(accuracy=accuracy, drop=point.drop)
     on_devices = [s for s in strategies(cnn, point.n, runs) if s.n > 1]
     machine = point.conditions.machine(on_devices[0].workload.cost.whole_flops)
     places = comparison.shortlist(on_devices, machine)
@@ -124,8 +122,22 @@ def contenders(point: Point, families: int) -> list[Strategy]:
     return list(best.values())[:families]
 
 
+def with_message(point: Point, seconds: float) -> Point:
+    """Returns a point whose client needs so many seconds for a message."""
+    conditions = dataclasses.replace(point.conditions, message=seconds)
+    return point._replace(conditions=conditions)
+
+
 def _time(row: comparison.Forecast) -> float:
     return sum(row.seconds[name] for name in QUANTILES)
+
+
+def _cnn(point: Point) -> CNN:
+    base = make_base_model(point.base_model, point.width)
+    variables = jax.eval_shape(
+        lambda key: base.init(key, point.image_shape, 10), jax.random.key(0)
+    )
+    return CNN(base, variables, point.image_shape)
 
 
 class Workers:
@@ -237,6 +249,33 @@ def measure(
         "measured": np.round(measured, 6).tolist(),
         "simulated": np.round(simulated[""].seconds, 6).astype(float).tolist(),
     }
+
+
+def message_seconds(
+    workers: Workers, requests: int, advance: Callable[[], None] = lambda: None
+) -> float:
+    """Measures what this machine's client needs for a message.
+
+    That is a seventh of the median of requests that send LeNet-5's image in six pieces
+    and take six results, on machines that take no time: in the simulator a round of n
+    pieces takes n + 1 messages where nobody is slow.
+
+    Args:
+      workers: that it is measured on.
+      requests: of one image each.
+      advance: called after every request.
+    """
+    at_once = Conditions(1e15, 0.0, 0.0, 1e15, 1.0, tail=0.0, failure=0.0)
+    point = Point("message", "lenet5", 1.0, (28, 28, 1), 6, 0.0, at_once)
+    pieces = next(
+        strategy
+        for strategy in strategies(_cnn(point), 6)
+        if strategy.family == UNCODED
+        and strategy.sizes[0] == 6
+        and len(strategy.workload.cost.rounds) == 1
+    )
+    seconds = measure(point, pieces, workers, requests, advance)["measured"]
+    return float(np.median(seconds)) / (pieces.n + 1)
 
 
 class Agreement(NamedTuple):

@@ -10,6 +10,8 @@ from rich.table import Table
 from coded_jax.studies.map_check import CLOSE, QUANTILES, SAME, Agreement, agreement
 from tables import markdown, stored
 
+MESSAGE = "message"
+"""Names the part with the client's seconds for a message."""
 COLUMNS = (
     "point",
     "quantile",
@@ -30,7 +32,8 @@ def outcomes(content: dict[str, Any]) -> dict[tuple[str, str], Agreement]:
     """
     names = [point["name"] for point in content["settings"]["points"]]
     by_point: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for name, part in content["parts"].items():
+    measured = {k: v for k, v in content["parts"].items() if k != MESSAGE}
+    for name, part in measured.items():
         point, family = name.split(": ")
         by_point[point][family] = part
     return {
@@ -96,7 +99,9 @@ def section(table: str) -> str:
                 markdown.table(COLUMNS, rows(content)),
                 conclusion(content),
                 f"{stored.origin_text([content])} {content['settings']['requests']} "
-                f"requests of each strategy at each point: `{content['command']}`",
+                f"requests of each strategy at each point, "
+                f"{1e3 * content['parts'][MESSAGE]:.2f} ms a message: "
+                f"`{content['command']}`",
             ]
         )
         for content in studies

@@ -19,16 +19,17 @@ ONE = cost(trip(0.5, 1000.0))
 SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, failure=0.1)
 
 
-def one_request(workload, bandwidth, x, d, x_again, d_again):
+def one_request(workload, bandwidth, message, x, d, x_again, d_again):
     """The time and the results of one request, arrival by arrival."""
     total, first, free = workload.cost.client_flops, None, [0.0] * workload.queries
     trips = zip(workload.cost.rounds, workload.hedges, strict=True)
     for (work, payload, _, encode, decode), hedge in trips:
         sent = total + encode
-        there, back = payload / bandwidth + 0.0625, 0.0625
+        there, back = payload / bandwidth + 0.0625, 0.0625 + message
         send = there + back
         later = [time - sent if sent < math.inf else 0.0 for time in free]
-        waits = [max(time, there) for time in later]
+        sending = [there + (i + 1) * message for i in range(workload.queries)]
+        waits = [max(*both) for both in zip(later, sending, strict=True)]
         own = [waits[i] + work * x[i] + d[i] + back for i in range(workload.queries)]
         ends = [*own]
         if workload.hedged:
@@ -36,15 +37,18 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
             spares = range(workload.queries, workload.n)
             standing = [0.0 for i in spares if d[i] < math.inf]
             idle = sorted([*standing, *(end for end in own if end < math.inf)])
+            begun = []
             while idle:
                 begin = max(hedge, idle.pop(0))
                 missing = [i for i in missing if own[i] > begin]
                 if missing:
                     i = missing.pop(0)
+                    begun.append(begin)
                     ends[i] = min(own[i], begin + work * x_again[i] + d_again[i] + send)
                     idle = sorted(
                         [*idle, begin + work * x_again[i] + d_again[i] + send]
                     )
+            ends = [end + message * sum(s < end for s in begun) for end in ends]
         arrived, now = set(), math.inf
         for now in [*sorted(set(ends) - {math.inf}), math.inf]:
             arrived |= {i for i, end in enumerate(ends) if end == now < math.inf}
@@ -93,16 +97,18 @@ def one_request(workload, bandwidth, x, d, x_again, d_again):
     ],
     ids=lambda w: f"{w.quorum.name}-{w.k}-{w.r}{'-hedged' * w.hedged}",
 )
-def test_every_strategy_request_by_request(workload):
+@pytest.mark.parametrize("message", [0.0, 0.03125])
+def test_every_strategy_request_by_request(workload, message):
     """All numbers are sums of powers of two, so that there are ties and no rounding."""
     rng = np.random.default_rng(0)
     x, x_again = rng.integers(1, 5, (2, 5, 200)).astype(np.float32)
     d, d_again = rng.choice([0, 0, 0, 0.5, 1], (2, 5, 200)).astype(np.float32)
     d[rng.random((5, 200)) < 0.2] = np.inf
     draws = workloads.Draws(*map(jnp.asarray, (x, d, x_again, d_again)))
-    completion = workloads.complete(workload, Speeds(1.0, 64.0, 0.125), lambda i: draws)
+    machine = Speeds(1.0, 64.0, 0.125, message)
+    completion = workloads.complete(workload, machine, lambda i: draws)
     one_by_one = zip(x.T, d.T, x_again.T, d_again.T, strict=True)
-    expected = [one_request(workload, 64.0, *columns) for columns in one_by_one]
+    expected = [one_request(workload, 64.0, message, *one) for one in one_by_one]
     np.testing.assert_array_equal(np.array(completion), np.array(expected).T)
     assert completion[0].dtype == np.float32 and completion[1].dtype == np.int32
 

@@ -16,6 +16,7 @@ NOBODY = {"winner": None, "families": {}}
 CONDITIONS = {
     "bandwidth": 1e7,
     "link": 0.001,
+    "message": 5e-5,
     "speed": 1e10,
     "client": 0.5,
     "straggling": "exponential",
@@ -72,8 +73,8 @@ def test_the_picture_and_its_words(tmp_path):
     assert map_figure.title(content()) == (
         "small on 6 devices: who answers first within 1 point of the network's "
         "accuracy, and by how many % before the next family\n"
-        "10 MB/s; 1 ms a round trip; devices of 10 Gflop/s; exponential straggling; 1 "
-        "% of devices fail in a round"
+        "10 MB/s; 1 ms a round trip; 50 µs a message; devices of 10 Gflop/s; "
+        "exponential straggling; 1 % of devices fail in a round"
     )
     assert map_figure.lead_text(POINT) == "25" and map_figure.lead_text(NOBODY) == ""
     assert map_figure.lead_text({"lead": 20.0}) == ">999"

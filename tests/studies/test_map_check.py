@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from coded_jax.latency import simulation
 from coded_jax.latency.comparison import forecasts
 from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.strategies import HEDGED, cnn_of, strategies
@@ -111,3 +112,23 @@ def test_points_that_are_none(record):
     with pytest.raises(ValueError) as error:
         map_check.point_of(record)
     assert "\n" not in str(error.value)
+
+
+def test_a_message_takes_some_time_and_is_simulated():
+    with Workers("local") as workers:
+        seconds = map_check.message_seconds(workers, 20)
+    assert 0 < seconds < 1
+    slower = map_check.with_message(SMALL, 0.5)
+    strategy = contenders(SMALL, 2)[0]
+    flops = strategy.workload.cost.whole_flops
+    times = [
+        simulation.simulate(
+            map_check.KEY,
+            3,
+            10,
+            point.conditions.machine(flops),
+            {"": strategy.workload},
+        )[""].seconds
+        for point in (SMALL, slower)
+    ]
+    assert (times[1] > times[0] + 0.5).all()
