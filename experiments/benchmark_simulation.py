@@ -30,7 +30,13 @@ REPEATS = flags.DEFINE_integer(
 )
 
 MACHINE = Machine(
-    ShiftedExponential(0.03, 0.01), 0.03, Bernoulli(0.1, 0.1), 1e8, 1e-3, 0.01
+    ShiftedExponential(0.03, 0.01),
+    0.03,
+    Bernoulli(0.1, 0.1),
+    1e8,
+    1e-3,
+    0.01,
+    message=5e-5,
 )
 
 

@@ -33,6 +33,7 @@ from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
 from coded_jax.codes.config import MAX_N
 from coded_jax.latency import answers, comparison, simulation, stragglers
 from coded_jax.latency.comparison import Forecast
+from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.plane import QUANTILES
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.strategies import Strategy, all_of_runs, strategies, whole_images
@@ -64,6 +65,9 @@ LATE = flags.DEFINE_enum(
 LATE_PARAMETERS = flags.DEFINE_list("late_parameters", [], "of that distribution")
 BANDWIDTH = flags.DEFINE_float("bandwidth", math.inf, "bytes per second of a device")
 LINK = flags.DEFINE_float("link", 0.0, "seconds of a round trip, whatever is sent")
+MESSAGE = flags.DEFINE_float(
+    "message", Conditions().message, "seconds of the client for a message"
+)
 FAILURE = flags.DEFINE_float("failure", 0.0, "probability that a device never answers")
 EACH_ROUND = flags.DEFINE_bool(
     "each_round", False, "devices are drawn anew in every round of a request"
@@ -103,6 +107,7 @@ def machine_from_flags() -> Machine:
         LINK.value,
         FAILURE.value,
         EACH_ROUND.value,
+        MESSAGE.value,
     )
 
 

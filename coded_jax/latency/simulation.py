@@ -39,11 +39,11 @@ class Machine:
         computed; None for no delays.
       bandwidth: bytes per second between a device and the client; may be infinite.
       link: seconds that every round takes besides, whatever is sent.
-      message: seconds of the client for each piece that it sends and each result that
-        it takes, one after the other.
       failure: probability that a device is dead, and never answers.
       each_round: whether all that is drawn is drawn anew in every round; else a device
         is slow, late or dead for a whole request.
+      message: seconds of the client for each piece that it sends and each result that
+        it takes, one after the other.
 
     Raises:
       ValueError: one of them is out of range.
@@ -54,9 +54,9 @@ class Machine:
     delay: Distribution | None = None
     bandwidth: float = math.inf
     link: float = 0.0
-    message: float = 0.0
     failure: float = 0.0
     each_round: bool = False
+    message: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("client", "link", "message"):
