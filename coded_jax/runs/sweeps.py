@@ -31,7 +31,7 @@ from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
 
 ERROR = "error.txt"
-NEWER = ("evaluated", "parity_pieces", "parity_start")
+NEWER = ("evaluated", "least_spared", "parity_pieces", "parity_start")
 """Settings that no base model has and that came after names of base models' folders:
 they do not count in these, which stay those of older sweeps."""
 
