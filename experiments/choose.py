@@ -102,12 +102,12 @@ def machine_from_flags() -> Machine:
     return Machine(
         compute,
         client,
-        late,
-        BANDWIDTH.value,
-        LINK.value,
-        FAILURE.value,
-        EACH_ROUND.value,
-        MESSAGE.value,
+        delay=late,
+        bandwidth=BANDWIDTH.value,
+        link=LINK.value,
+        failure=FAILURE.value,
+        each_round=EACH_ROUND.value,
+        message=MESSAGE.value,
     )
 
 

@@ -265,7 +265,9 @@ def message_seconds(
       requests: of one image each.
       advance: called after every request.
     """
-    at_once = Conditions(1e15, 0.0, 0.0, 1e15, 1.0, tail=0.0, failure=0.0)
+    at_once = Conditions(
+        bandwidth=1e15, link=0.0, message=0.0, speed=1e15, tail=0.0, failure=0.0
+    )
     point = Point("message", "lenet5", 1.0, (28, 28, 1), 6, 0.0, at_once)
     pieces = next(
         strategy

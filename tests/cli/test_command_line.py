@@ -1,5 +1,6 @@
 """The command line as it is recorded."""
 
+import signal
 import sys
 import time
 
@@ -30,6 +31,11 @@ class Interrupted:
 
 def test_ctrl_c_is_not_lost_where_python_cannot_raise_it(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", heed_ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
-        Interrupted()
-        time.sleep(5)
+    # Shells have background jobs ignore it.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Interrupted()
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, former)
