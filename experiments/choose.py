@@ -2,7 +2,7 @@ r"""Chooses what to run: the strategy that is first, or best within a latency ta
 
     python experiments/choose.py --target=0.08 --failure=0.02 \
         --compute=shifted_exponential --compute_parameters=0.05,0.02 \
-        experiments/results/history/frontier/*.json
+        experiments/results/frontier/*.json
     python experiments/choose.py --base_model=resnet50 --given_drop=1 --max_devices=6 \
         --compute_parameters=0.8,0.2 --bandwidth=1e8 --quantile=p99
 

@@ -36,7 +36,8 @@ class Requests(NamedTuple):
         them, asleep when it has computed.
       clients: likewise of the client, for each client that is tried; 0 for one that is
         as fast as this machine.
-      hedge_after: seconds; twice the calm median of uncoded requests if None.
+      hedge_after: seconds; twice the calm median of uncoded requests if None. Pieces
+        that are sent twice at once are measured, too.
       mds_stages: convolutions that a linear code is tried with.
       kills: whether as many workers are killed as the code survives.
     """
@@ -169,6 +170,7 @@ def _strategies(
     strategies = {
         "uncoded": ServedStrategy(plain),
         "hedged": ServedStrategy(plain, late),
+        "hedged at once": ServedStrategy(plain, 0.0),
         "replication": ServedStrategy(rivals.replicated(model)),
         "coded": ServedStrategy(model),
     }

@@ -13,7 +13,7 @@ from coded_jax.latency import simulation
 from coded_jax.studies.latency_parts import part_name
 from tables import markdown, stored
 
-ORDER = ("uncoded", "hedged", "replication", "mds", "coded")
+ORDER = ("uncoded", "hedged", "hedged at once", "replication", "mds", "coded")
 COLUMNS = (
     "client",
     "strategy",
@@ -162,7 +162,8 @@ def _of_client(content: dict[str, Any], client: float) -> list[str]:
         f"{who}, the gap between p99.9 and the median is {ratio:.1f} times smaller "
         f"with the code than uncoded (95 % of resampled studies: {low:.1f} to "
         f"{high:.1f}); without delays{machines}, the median with the code is "
-        f"{coded / uncoded:.2f} times the uncoded one."
+        f"{coded / uncoded:.2f} times the uncoded one.",
+        f"{who} and with delays, {_first(content, client)}",
     ]
     if not service and not client:
         alone = 1e3 * float(np.median(parts["bare"]))
@@ -171,6 +172,21 @@ def _of_client(content: dict[str, Any], client: float) -> list[str]:
             "ms of the bare computation, one program on one device."
         )
     return lines
+
+
+def _first(content: dict[str, Any], client: float) -> str:
+    """Returns who has the shortest quantiles, and how much longer the code takes."""
+    seconds = {
+        name: content["parts"][part_name(f"{name}, delayed", client)]["seconds"]
+        for name in measured(content, client)
+    }
+    found = {name: _summary(values) for name, values in seconds.items()}
+    texts = []
+    for quantile in ("p50", "p99", "p99.9"):
+        name = min(found, key=lambda name: found[name][quantile])
+        times = found["coded"][quantile] / found[name][quantile]
+        texts.append(f"{quantile} that of {name} (code: {times:.2f} times as long)")
+    return f"the shortest {', '.join(texts)}."
 
 
 def terminal(content: dict[str, Any]) -> Group:

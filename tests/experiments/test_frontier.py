@@ -75,7 +75,7 @@ def test_what_is_not_measured_alike_is_not_compared(finished, tmp_path, field, v
     assert done.returncode == 1 and re.match("error: runs: (some|of)", done.stderr)
 
 
-RUN = str(ROOT / "experiments/results/history/frontier/lenet5_layers_k2_r1.json")
+RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_committed_base_model_is_that_of_the_frontier(monkeypatch):
     test = tasks.device_arrays(None, dataset.test)
     best = restored.state[1].params
     accuracy = pattern_accuracy.base_accuracy(pipeline, best, test)
-    for path in (ROOT / "experiments/results/history/frontier").glob("*.json"):
+    for path in (ROOT / "experiments/results/frontier").glob("*.json"):
         assert json.loads(path.read_text())["base"]["test_accuracy"] == accuracy
 
 

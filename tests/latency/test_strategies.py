@@ -35,7 +35,7 @@ UNCOMPARED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing
 
 
 def results_of(name):
-    path = ROOT / "experiments/results/history/frontier" / f"lenet5_{name}.json"
+    path = ROOT / "experiments/results/frontier" / f"lenet5_{name}.json"
     return json.loads(path.read_text())
 
 

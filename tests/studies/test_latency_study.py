@@ -268,6 +268,8 @@ def test_script_measures_and_goes_on(finished, tmp_path):
     assert (tmp_path / "study" / "latency.png").stat().st_size > 10_000
     table = latency_tables.study_text(content)
     assert "| this machine | coded | 2x1 + 1 | 0.562 |" in table
+    assert "| this machine | hedged at once | 2x1 | " in table
+    assert "client as fast as this machine and with delays, the shortest p50" in table
 
     # What is there is not measured again; what is missing is.
     kept = content["parts"]["coded, calm"]
@@ -308,7 +310,7 @@ def answer_of(done):
 
 
 def test_choose(tmp_path):
-    runs = sorted((ROOT / "experiments/results/history/frontier").glob("*_k4_r2.json"))
+    runs = sorted((ROOT / "experiments/results/frontier").glob("*_k4_r2.json"))
     arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
     done = run_script("choose", "--target=0.08", *arguments, *runs)
     assert done.returncode == 0, done.stderr
@@ -336,7 +338,7 @@ def test_choose(tmp_path):
 
 
 def test_choose_says_in_one_line_what_is_wrong():
-    run = ROOT / "experiments/results/history/frontier/lenet5_cheap_k2_r1.json"
+    run = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
     lenet5 = ["--base_model=lenet5", "--image_shape=28x28x1"]
     cases = [
         (["--target=0.08"], "network: 0 given, one of"),
@@ -389,7 +391,7 @@ def test_choose_for_a_cnn_of_ones_own(tmp_path):
 
 
 def test_a_map(tmp_path):
-    run = ROOT / "experiments/results/history/frontier/lenet5_cheap_k2_r1.json"
+    run = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
     axes = ["--x=client,0.1,10,2", "--y=failure,0.001,0.1,2", "--speed=1e7"]
     sizes = ["--n=3", "--requests=1000", f"--output={tmp_path}"]
     done = run_script("map", *axes, *sizes, run)

@@ -17,7 +17,7 @@ from coded_jax.studies import map_check
 from coded_jax.studies.map_check import Point, Workers, agreement, contenders
 
 ROOT = pathlib.Path(__file__).parents[2]
-RUNS = str(ROOT / "experiments/results/history/frontier/lenet5_cheap_k2_r1.json")
+RUNS = str(ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json")
 SMALL = Point(
     "small",
     "lenet5",
