@@ -36,7 +36,13 @@ from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.plane import QUANTILES
 from coded_jax.latency.simulation import Machine
-from coded_jax.latency.strategies import Strategy, all_of_runs, strategies, whole_images
+from coded_jax.latency.strategies import (
+    Strategy,
+    all_of_runs,
+    hedged_after,
+    strategies,
+    whole_images,
+)
 from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
 from coded_jax.runs.run_costs import read_cost
@@ -63,20 +69,29 @@ LATE = flags.DEFINE_enum(
     "late", None, tuple(stragglers.DISTRIBUTIONS), "delay of a device, whatever it does"
 )
 LATE_PARAMETERS = flags.DEFINE_list("late_parameters", [], "of that distribution")
-BANDWIDTH = flags.DEFINE_float("bandwidth", math.inf, "bytes per second of a device")
-LINK = flags.DEFINE_float("link", 0.0, "seconds of a round trip, whatever is sent")
-MESSAGE = flags.DEFINE_float(
-    "message", Conditions().message, "seconds of the client for a message"
+USUAL = Conditions()  # those of `map.py`
+BANDWIDTH = flags.DEFINE_float(
+    "bandwidth", USUAL.bandwidth, "bytes per second of a device; may be inf"
 )
-FAILURE = flags.DEFINE_float("failure", 0.0, "probability that a device never answers")
+LINK = flags.DEFINE_float(
+    "link", USUAL.link, "seconds of a round trip, whatever is sent"
+)
+MESSAGE = flags.DEFINE_float(
+    "message", USUAL.message, "seconds of the client for a message"
+)
+FAILURE = flags.DEFINE_float(
+    "failure", USUAL.failure, "probability that a device does not answer in a round"
+)
 EACH_ROUND = flags.DEFINE_bool(
-    "each_round", False, "devices are drawn anew in every round of a request"
+    "each_round",
+    USUAL.each_round,
+    "devices are drawn anew in every round, not once for a request",
 )
 CLIENT = flags.DEFINE_float(
     "client_seconds",
     None,
     "that the client would take for the whole of F_Conv, by which its encoding and "
-    "decoding are timed; as the median device if not given",
+    "decoding are timed; twice those of the median device if not given",
 )
 HEDGE_AFTER = flags.DEFINE_float(
     "hedge_after", None, "seconds after which missing pieces are sent again"
@@ -97,7 +112,7 @@ def machine_from_flags() -> Machine:
     compute = stragglers.make_distribution(COMPUTE.value, COMPUTE_PARAMETERS.value)
     client = CLIENT.value
     if client is None:
-        client = comparison.usual_seconds(Machine(compute, 0.0))
+        client = comparison.usual_seconds(Machine(compute, 0.0)) / USUAL.client
     require("client_seconds", client, 0 <= client < math.inf, "0 or more")
     return Machine(
         compute,
@@ -130,6 +145,8 @@ def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
     else:
         _, cnn = cnn_from_flags([])
         found, accuracy = strategies(cnn, most or DEVICES), cnn.accuracy
+    if HEDGE_AFTER.value is not None:
+        found = hedged_after(found, HEDGE_AFTER.value)
     return [some for some in found if most is None or some.n <= most], accuracy
 
 
@@ -168,7 +185,6 @@ def main(argv: list[str]) -> None:
         [found[i] for i in comparison.shortlist(found, machine)],
         machine,
         target=target,
-        hedge_after=HEDGE_AFTER.value,
         requests=REQUESTS.value,
     )
     if target < math.inf:

@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
         name,
         N.value,
         cnn.accuracy,
+        cnn.drop,
         MARGIN.value / 100,
         asked,
         REQUESTS.value,

@@ -26,7 +26,7 @@ REQUESTS = 100_000
 SHORTLIST = 2
 TIE = 0.01
 """Part of a latency below which a difference is none: the simpler family is first."""
-PILOT = 2_000
+PILOT = 10_000
 """Requests by which strategies are chosen that are worth more of them."""
 
 
@@ -76,7 +76,6 @@ def forecasts(
     machine: Machine,
     *,
     target: float = math.inf,
-    hedge_after: float | None = None,
     requests: int = REQUESTS,
 ) -> list[Forecast]:
     """Simulates strategies on the same draws.
@@ -86,8 +85,6 @@ def forecasts(
       strategies: to be compared.
       machine: the devices, their links and the client.
       target: seconds in which a request must be complete.
-      hedge_after: seconds after which a hedged piece is sent once more; if None, the
-        usual time of each round times `late` of the strategy.
       requests: simulated; the standard error of `answered` is at most
         `1 / (2 sqrt(requests))`, but for differences between forecasts much smaller.
 
@@ -98,7 +95,7 @@ def forecasts(
     require("strategies", strategies, len(strategies) > 0, "one or more")
     require("target", target, target > 0, "more than 0")
     usual = usual_seconds(machine)
-    placed = [_with_hedges(s, machine, usual, hedge_after) for s in strategies]
+    placed = [_with_hedges(s, machine, usual) for s in strategies]
     works = {str(i): s.workload for i, s in enumerate(placed) if s.workload}
     latencies = {}
     if works:
@@ -184,13 +181,13 @@ def shortlist(
     """Returns the places of strategies that are worth a long simulation.
 
     Of those of one family with one k and r and the same accuracies, whose requests are
-    complete with the same results, those that take the least in the median or at p99 of
-    a short one.
+    complete with the same results, those that take the least at p50, p99 or p99.9 of a
+    short one.
 
     Args:
       strategies: to choose from.
       machine: the devices.
-      most: of each kind, for the median and for p99.
+      most: of each kind, for each of these.
     """
     rows = forecasts(jax.random.key(1), strategies, machine, requests=PILOT)
     alike: dict[tuple, list[int]] = {}
@@ -199,11 +196,8 @@ def shortlist(
         alike.setdefault(kind, []).append(i)
     chosen: set[int] = set()
     for kind in alike.values():
-        median, tail = (
-            sorted(kind, key=lambda i, name=name: rows[i].seconds[name])[:most]
-            for name in ("p50", "p99")
-        )
-        chosen |= {*median, *tail}
+        for name in ("p50", "p99", "p99.9"):
+            chosen |= {*sorted(kind, key=lambda i: rows[i].seconds[name])[:most]}
     return sorted(chosen)
 
 
@@ -246,10 +240,9 @@ def usual_seconds(machine: Machine) -> float:
     return float(np.median(np.asarray(draws)))
 
 
-def _with_hedges(
-    strategy: Strategy, machine: Machine, usual: float, seconds: float | None
-) -> Strategy:
-    """Returns a hedged strategy with the seconds after which a piece is sent again."""
+def _with_hedges(strategy: Strategy, machine: Machine, usual: float) -> Strategy:
+    """Returns a hedged strategy with the seconds after which a piece is sent again: its
+    own, or the usual time of each round times `late`."""
     if strategy.family != HEDGED or strategy.workload is None:
         return strategy
     workload: Workload = strategy.workload
@@ -258,7 +251,7 @@ def _with_hedges(
         usual * trip.device_flops / cost.whole_flops + send + messages
         for trip, send in zip(cost.rounds, _sending(cost, machine), strict=True)
     ]
-    late = strategy.late
-    hedges = tuple(late * x if seconds is None else seconds for x in usually)
+    late, after = strategy.late, strategy.after
+    hedges = tuple(late * x if after is None else after for x in usually)
     hedged = dataclasses.replace(workload, hedge_after=hedges)
     return strategy._replace(workload=hedged)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from coded_jax.latency.plane import Plane, compare
-from coded_jax.latency.strategies import ONE, Strategy
-from coded_jax.runs import workdir
+from coded_jax.latency.strategies import HEDGED, ONE, Strategy
+from coded_jax.runs import sources, workdir
 
 PAUSE = 5.0  # seconds between writings
 
@@ -26,6 +27,8 @@ class Question(NamedTuple):
       network: its name.
       n: devices.
       accuracy: of the network, in [0, 1].
+      drop: that an answer loses in each stage of a learned code that was not trained;
+        None where there is none of these.
       margin: by which the expected accuracy of a strategy may be lower.
       plane: the conditions.
       requests: simulated at each point.
@@ -35,6 +38,7 @@ class Question(NamedTuple):
     network: str
     n: int
     accuracy: float
+    drop: float | None
     margin: float
     plane: Plane
     requests: int
@@ -56,7 +60,7 @@ def draw_up(
     """Compares the strategies at all points, and writes them to a file.
 
     Points that the file already has, of the same question and the same strategies, are
-    not compared again, unless another version of this package has compared them.
+    not compared again, unless other code than this has compared them.
 
     Args:
       question: what is asked.
@@ -65,19 +69,20 @@ def draw_up(
       advance: called after every point.
 
     Returns:
-      The content of the file: `question`, `strategies`, `version` of this package, and
-      `points` by `"i,j"`, places along x and y, as of `plane.compare`.
+      The content of the file: `question`, `strategies`, `code`, a digest of what has
+      compared them, and `points` by `"i,j"`, places along x and y, as of
+      `plane.compare`.
     """
     content: dict[str, Any] = {
         "question": question.to_json(),
         "strategies": [_to_json(strategy) for strategy in strategies],
-        "version": workdir.versions()["coded_jax"],
+        "code": sources.together(sources.of_process()),
         "points": {},
         "seconds": 0.0,
     }
     content = json.loads(json.dumps(content))  # tuples are lists there
     former = _read(path)
-    same = ("question", "strategies", "version")
+    same = ("question", "strategies", "code")
     if former and all(former.get(name) == content[name] for name in same):
         content = former
     whole = next(s for s in strategies if s.family == ONE and s.workload)
@@ -111,7 +116,10 @@ def _to_json(strategy: Strategy) -> dict[str, Any]:
         "k": k,
         "r": r,
         "pieces": strategy.pieces,
+        "accuracy": float(f"{np.nanmean(strategy.accuracy):.6g}"),
     }
+    if strategy.family == HEDGED:
+        fields["late"] = strategy.late
     if work is None:
         return fields
     cost, names = work.cost, {"piece": "device", "uncoded": "client"}

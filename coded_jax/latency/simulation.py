@@ -127,12 +127,13 @@ def simulate(
 
 
 def first_draws(
-    key: jax.Array, n: int, requests: int, machine: Machine
+    key: jax.Array, n: int, requests: int, machine: Machine, rounds: int
 ) -> Callable[[int], Draws]:
     """Returns what `simulate` draws for the same arguments, of one chunk.
 
     Args:
       key, n, requests, machine: as of `simulate`.
+      rounds: of a request.
 
     Returns:
       Number of a round, from 0 -> draws of the devices in it.
@@ -141,7 +142,7 @@ def first_draws(
       ValueError: there are more requests than are drawn at once.
     """
     require("requests", requests, 1 <= requests <= CHUNK, f"1..{CHUNK}")
-    return _draws(jax.random.fold_in(key, 0), n, requests, machine, True)
+    return _draws(jax.random.fold_in(key, 0), n, requests, machine, rounds)
 
 
 def _draws(
@@ -176,7 +177,7 @@ def _draw(
     if fails:
         dead = jax.random.bernoulli(keys[2], failure, (n, size))
         delay = jnp.where(dead, jnp.inf, delay)
-    # Whoever computes a piece once more has already answered, so it is not dead.
+    # Whether who computes a piece once more is dead was drawn with its own piece.
     again = (compute, late) if hedged else (None, None)
     return Draws(
         sample(keys[0], compute),

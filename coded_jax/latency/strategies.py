@@ -60,6 +60,7 @@ class Strategy(NamedTuple):
       settings: of `Config`, by which it can be built.
       late: of a hedged one, usual times of a round after which what is missing is sent
         again.
+      after: of a hedged one, the seconds instead; None for usual times.
     """
 
     family: str
@@ -69,6 +70,7 @@ class Strategy(NamedTuple):
     pieces: str = ""
     settings: Mapping[str, Any] = {}
     late: float = 2.0
+    after: float | None = None
 
     @property
     def n(self) -> int:
@@ -85,9 +87,18 @@ class Strategy(NamedTuple):
         """Returns its name with its sizes, as `mds, k=4 r=2, 2x2`."""
         k, r = self.sizes
         sizes = f"k={k} r={r}" if self.n > 1 else ""
-        late = late_text(self.late) if self.family == HEDGED else ""
-        shown = [self.code, sizes, self.pieces, late]
+        shown = [self.code, sizes, self.pieces, self.delay]
         return ", ".join(filter(None, shown))
+
+    @property
+    def delay(self) -> str:
+        """Returns when a hedged one sends again what is missing; an empty text for
+        another one."""
+        if self.family != HEDGED:
+            return ""
+        if self.after is None:
+            return late_text(self.late)
+        return f"after {1e3 * self.after:g} ms"
 
 
 def late_text(late: float) -> str:
@@ -227,6 +238,24 @@ def _hedged(uncoded: Strategy, spares: int) -> list[Strategy]:
     return [some._replace(late=late) for late in LATE]
 
 
+def hedged_after(found: Iterable[Strategy], seconds: float) -> list[Strategy]:
+    """Returns strategies whose hedged pieces are all sent again after so many seconds.
+
+    Args:
+      found: hedged pieces once for each of `LATE`, and others.
+      seconds: from sending.
+
+    Raises:
+      ValueError: it is below 0.
+    """
+    require("hedge_after", seconds, 0 <= seconds < math.inf, "0 or more")
+    return [
+        some._replace(after=seconds) if some.family == HEDGED else some
+        for some in found
+        if some.family != HEDGED or some.late == LATE[0]
+    ]
+
+
 def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
     """Yields the exact codes of every convolution, and of the large ones.
 
@@ -356,7 +385,7 @@ def _family_of(quorum: str, accuracy: np.ndarray, base: float) -> str:
 
 
 def _free_code(cost: Cost, devices: int) -> Cost:
-    """Returns a cost without a code: what matrices of copies count for is no work."""
+    """Returns a cost without encoding and decoding, on so many devices."""
     rounds = (trip._replace(encode_flops=0.0, decode_flops=0.0) for trip in cost.rounds)
     return cost._replace(rounds=tuple(rounds), devices=devices)
 

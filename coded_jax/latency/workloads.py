@@ -19,7 +19,7 @@ from coded_jax.types import Quorum
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A way to compute `F_Conv` on `k + r` devices.
+    """A way to compute `F_Conv` on n devices: `k + r`, and spare ones.
 
     Attributes:
       quorum: the sets of results that end the wait. `"any_k"` stands for a code, of
@@ -142,10 +142,13 @@ def complete(
     and half of `link` for each way; the client needs its part of `client` seconds for
     whatever it computes. A device that nobody has waited for goes on with its piece,
     and begins that of the next round when it is done, not when its result has arrived;
-    a piece that it has not begun is dropped when its round is over.
+    a piece that it has not begun is dropped when its round is over. So it is with
+    pieces that are sent once more. Nobody knows that a spare device is dead, or busy
+    with such a piece of a former round: it is sent one like the others.
 
     The client sends its pieces one after the other, `message` seconds each, and takes
-    as long for each result; what it sends once more keeps it from taking others.
+    as long for each result; what it sends once more comes after all of them, and keeps
+    it from taking others.
 
     Args:
       workload: on the first `workload.n` devices.
@@ -156,26 +159,30 @@ def complete(
     rule = _Rule(workload.quorum, workload.k, workload.systematic)
     by_client = machine.client / cost.whole_flops
     total, available = jnp.float32(cost.client_flops * by_client), None
-    free = [jnp.float32(0.0)] * workload.queries
+    free, own = [jnp.float32(0.0)] * workload.n, slice(workload.queries)
     for i, trip in enumerate(cost.rounds):
         there, back = machine.ways(trip)
         back += machine.message
         work = trip.device_flops / cost.whole_flops
-        after = workload.hedges[i] if workload.hedged else None
-        ways = [there + (j + 1) * machine.message for j in range(workload.queries)]
-        sent, waits = _send(total, trip.encode_flops * by_client, free, ways)
+        sending = [(j + 1) * machine.message for j in range(workload.queries)]
+        ways = [there + seconds for seconds in sending]
+        sent, waits = _send(total, trip.encode_flops * by_client, free[own], ways)
         draws = draws_of(i)
-        first, again = _arrivals(workload.queries, draws, work, (there, back), waits)
-        spares = list(draws.delay[workload.queries : workload.n])
-        times = first
-        if after is not None:
-            times, begun = _hedge(first, again, spares, after)
+        first, again = _arrivals(workload.queries, draws, work, back, waits)
+        times, copies = first, []
+        if workload.hedged:
+            after = max(workload.hedges[i], sending[-1])
+            others = slice(workload.queries, workload.n)
+            spares = _spares(free[others], draws.delay[others], sent)
+            times, copies = _hedge(first, again, spares, after, there)
             if machine.message:
-                times = _behind(times, begun, machine.message)
+                times = _behind(times, copies, machine.message)
         end = _wait(rule, times, sent, trip.decode_flops * by_client)
         total = end.total
         if i + 1 < len(cost.rounds):
-            free = _free(free, waits, first, sent, end.done, back)
+            free[own] = _free(free[own], waits, first, sent, end.done, back)
+            if copies:
+                free = _free_of_copies(free, copies, sent, end.done, back)
         if available is None:
             available = end.arrived
         else:
@@ -213,6 +220,34 @@ class _Rule(NamedTuple):
     systematic: bool
 
 
+class _Spare(NamedTuple):
+    """A device without a piece of its own in a round, `[R]` each.
+
+    Attributes:
+      busy: seconds from sending until it has ended what it had begun before.
+      dead: whether it never answers.
+    """
+
+    busy: jax.Array
+    dead: jax.Array
+
+
+class _Copy(NamedTuple):
+    """A piece that is sent once more in a round, `[R]` each.
+
+    Attributes:
+      sent: seconds from the sending of the round until it is; infinite if it is not.
+      begun: likewise, until its device begins it.
+      there: likewise, until its result is there; infinite where the device is dead.
+      by: whether it is this device, of each of the n, those with pieces first.
+    """
+
+    sent: jax.Array
+    begun: jax.Array
+    there: jax.Array
+    by: list[jax.Array]
+
+
 class _End(NamedTuple):
     """The end of a round, `[R]` each.
 
@@ -245,68 +280,75 @@ def _send(
 # XLA computes them anew, and otherwise, wherever they are used.
 @functools.partial(jax.jit, static_argnames="n")
 def _arrivals(
-    n: int,
-    draws: Draws,
-    fraction: float,
-    ways: tuple[float, float],
-    waits: list[jax.Array],
+    n: int, draws: Draws, fraction: float, back: float, waits: list[jax.Array]
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Returns seconds from sending until the result of each device is there, and those
-    that its piece takes when it is sent once more; `[R]` each."""
-    there, back = ways
+    from when its piece is begun once more until then; `[R]` each."""
     first, second = (
         list((fraction * compute + delay + back)[:n])
         for compute, delay in (draws[:2], draws[2:])
     )
-    firsts = [wait + time for wait, time in zip(waits, first, strict=True)]
-    return firsts, [there + time for time in second]
+    return [wait + time for wait, time in zip(waits, first, strict=True)], second
+
+
+@jax.jit
+def _spares(free: list[jax.Array], delays: jax.Array, sent: jax.Array) -> list[_Spare]:
+    """Returns the spare devices."""
+    return [
+        _Spare(time - sent, late == jnp.inf)
+        for time, late in zip(free, delays, strict=True)
+    ]
 
 
 @jax.jit
 def _hedge(
     first: list[jax.Array],
     second: list[jax.Array],
-    spares: list[jax.Array],
+    spares: list[_Spare],
     after: float,
-) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Returns seconds until each piece has arrived, whoever has computed it, and until
-    it is sent once more; infinite where it is not.
+    there: float,
+) -> tuple[list[jax.Array], list[_Copy]]:
+    """Returns seconds until each piece has arrived, whoever has computed it, and what
+    is sent once more, in the order in which it is.
 
-    Of spare devices it has the delays, which are infinite for dead ones.
-
-    As soon as a device has nothing left to do, but not before `after`, it is sent the
-    first piece that is missing and was not yet sent once more, as
-    `serving.gathering` does.
+    As soon as a device has nothing left to do in this round, but not before `after`, it
+    is sent the first piece that is missing and was not yet sent once more, as
+    `serving.gathering` does; of those that are idle at once, spare devices come first.
     """
-    never = jnp.float32(jnp.inf)
-    free = [jnp.where(delay < never, jnp.float32(0.0), never) for delay in spares]
-    idle, begun = [*free, *first], [never] * len(first)
+    never, nothing = jnp.float32(jnp.inf), jnp.float32(0.0)
+    idle = [nothing] * len(spares) + first
+    answering = _Spare(nothing, jnp.bool_(False))  # who is idle has answered
+    devices = [*spares, *[answering] * len(first)]
+    times, again, copies = [*first], [jnp.bool_(False)] * len(first), []
     for _ in first:  # in each turn a piece is sent, or none is missing
         soonest = functools.reduce(jnp.minimum, idle)
-        begin, given, busy = jnp.maximum(soonest, after), False, never
+        begin = jnp.maximum(soonest, after)
+        found, busy, dead, by = jnp.bool_(False), nothing, jnp.bool_(False), []
+        for time, device in zip(idle, devices, strict=True):
+            by.append((time == soonest) & jnp.logical_not(found))
+            found, dead = found | by[-1], dead | (by[-1] & device.dead)
+            busy = jnp.where(by[-1], device.busy, busy)
+        begun, given, arrives = jnp.maximum(begin + there, busy), False, never
         for i, time in enumerate(first):
-            give = (time > begin) & (begun[i] == never) & jnp.logical_not(given)
-            begun[i], given = jnp.where(give, begin, begun[i]), given | give
-            busy = jnp.where(give, begin + second[i], busy)
-        found = False
-        for i, time in enumerate(idle):
-            one = (time == soonest) & jnp.logical_not(found)
-            idle[i], found = jnp.where(one, busy, time), found | one
-    times = [
-        jnp.minimum(own, start + again)
-        for own, start, again in zip(first, begun, second, strict=True)
-    ]
-    return times, begun
+            give = (time > begin) & jnp.logical_not(again[i] | given)
+            again[i], given = again[i] | give, given | give
+            end = jnp.where(give & jnp.logical_not(dead), begun + second[i], never)
+            arrives = jnp.minimum(arrives, end)
+            times[i] = jnp.minimum(times[i], end)
+        idle = [jnp.where(here, arrives, x) for here, x in zip(by, idle, strict=True)]
+        by = by[len(spares) :] + by[: len(spares)]
+        copies.append(_Copy(jnp.where(given, begin, never), begun, arrives, by))
+    return times, copies
 
 
 @jax.jit
 def _behind(
-    times: list[jax.Array], begun: list[jax.Array], message: float
+    times: list[jax.Array], copies: list[_Copy], message: float
 ) -> list[jax.Array]:
     """Returns seconds until each piece is taken by a client that first sends once more
     what it has begun to."""
     return [
-        time + message * sum((start < time).astype(jnp.float32) for start in begun)
+        time + message * sum((copy.sent < time).astype(jnp.float32) for copy in copies)
         for time in times
     ]
 
@@ -338,6 +380,26 @@ def _free(
         jnp.where((wait < done) & (sent + time < jnp.inf), sent + time - back, before)
         for before, wait, time in zip(free, waits, first, strict=True)
     ]
+
+
+@jax.jit
+def _free_of_copies(
+    free: list[jax.Array],
+    copies: list[_Copy],
+    sent: jax.Array,
+    done: jax.Array,
+    back: float,
+) -> list[jax.Array]:
+    """Returns when each device has ended the pieces, too, that were sent once more and
+    that it had begun."""
+    for copy in copies:  # those of one device one after the other
+        ended = sent + copy.there
+        counts = (copy.begun < done) & (ended < jnp.inf)
+        free = [
+            jnp.where(here & counts, ended - back, time)
+            for here, time in zip(copy.by, free, strict=True)
+        ]
+    return free
 
 
 @functools.partial(jax.jit, static_argnames="k")

@@ -80,6 +80,11 @@ def merged(*records: Mapping[str, str]) -> dict[str, str]:
     return {name: "+".join(sorted(texts[name])) for name in sorted(texts)}
 
 
+def together(record: Mapping[str, str]) -> str:
+    """Returns one digest of all modules of a record."""
+    return _digest(f"{name} {record[name]}" for name in sorted(record))
+
+
 def counts(name: str) -> bool:
     """Returns whether a module's code can alter the numbers of a result."""
     parts = name.split(".")

@@ -63,6 +63,7 @@ class Gathering:
         self._sent = quorum.sent(code.quorum, k, len(calls))
         self._pending = [(i, i) for i in self._sent if i not in rules.without]
         self._hedged: set[int] = set()  # pieces that were sent again
+        self._failed: set[int] = set()  # workers that are sent no other piece
         others = {*range(len(pool))} - {*self._sent, *rules.without}
         self._spare = sorted(others)  # workers without a piece of their own
         self.shares: dict[int, tuple[Any, int]] = {}
@@ -121,6 +122,7 @@ class Gathering:
             return False
         self._pending.remove((piece, worker))
         if isinstance(result, BaseException):
+            self._failed.add(worker)
             return True
         call = self._calls[piece]
         shape = (len(call.query), *call.piece.share)
@@ -138,9 +140,7 @@ class Gathering:
     def _hopeful(self) -> bool:
         """Returns whether enough results, or any if these will do, may yet arrive."""
         expected = {piece for piece, _ in self._pending}
-        if self._rules.hedge_after is not None and (
-            self.shares or self._pending or self._spare
-        ):
+        if self._rules.hedge_after is not None and (self._pending or self._idle()):
             expected |= {*self._sent} - self._hedged  # from workers idle by then
         if self._rules.degrade:
             return bool(expected - {*self.shares})
@@ -152,14 +152,17 @@ class Gathering:
 
         Among them are pieces that failed, and those of workers that are not used.
         """
-        busy = {worker for _, worker in self._pending}
-        done = dict.fromkeys(worker for _, worker in self.shares.values())
-        idle = [worker for worker in [*self._spare, *done] if worker not in busy]
         missing = {*self._sent} - {*self.shares, *self._hedged}
-        for piece, worker in zip(sorted(missing), idle, strict=False):
+        for piece, worker in zip(sorted(missing), self._idle(), strict=False):
             self._hedged.add(piece)
             self._pending.append((piece, worker))
             self._send(worker, self._calls[piece]._replace(attempt=1))
+
+    def _idle(self) -> list[int]:
+        """Returns the workers with nothing left to do, those without a piece first."""
+        done = dict.fromkeys(worker for _, worker in self.shares.values())
+        busy = {worker for _, worker in self._pending} | self._failed
+        return [worker for worker in [*self._spare, *done] if worker not in busy]
 
     def _fall_short(self) -> None:
         if self._rules.degrade and self.shares and self._code.answers_always:

@@ -21,6 +21,7 @@ import numpy as np
 from coded_jax.inference.costs import Cost
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Machine
+from coded_jax.latency.workloads import Draws
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving.faults import Fault
 from coded_jax.serving.first_k import FirstK
@@ -48,11 +49,11 @@ class Pace:
     requests: int
 
     def __post_init__(self) -> None:
-        draws_of = simulation.first_draws(self.key, self.n, self.requests, self.machine)
-        shape = (self.n, self.requests)
+        rounds, shape = len(self.cost.rounds), (self.n, self.requests)
+        draws_of = simulation.first_draws(self.key, *shape, self.machine, rounds)
         drawn = [
-            tuple(np.broadcast_to(np.asarray(x), shape) for x in draws_of(stage))
-            for stage in range(len(self.cost.rounds))
+            Draws(*(np.broadcast_to(np.asarray(x), shape) for x in draws_of(stage)))
+            for stage in range(rounds)
         ]
         # The dataclass is frozen, but not yet.
         object.__setattr__(self, "_draws", drawn)
@@ -65,25 +66,33 @@ class Pace:
 
     def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
         """Returns what n workers meet in the first stage of a request."""
-        return [self._fault(number, 0, worker, attempt) for worker in range(n)]
+        return [
+            self._fault(number, 0, worker, worker if attempt else None)
+            for worker in range(n)
+        ]
 
     def of_call(self, call: Call, worker: int, n: int) -> Fault:
         """Returns what worker `worker` of n meets with a call; nothing in a warm-up."""
         if call.request is None:
             return Fault()
         # A piece that is sent again meets its own second draw, whoever computes it.
-        place = call.piece.index if call.attempt else worker
-        return self._fault(call.request, call.stage, place, call.attempt)
+        again = call.piece.index if call.attempt else None
+        return self._fault(call.request, call.stage, worker, again)
 
-    def _fault(self, number: int, stage: int, place: int, attempt: int) -> Fault:
-        compute, delay = self._draws[stage][2 * attempt : 2 * attempt + 2]  # type: ignore
+    def _fault(self, number: int, stage: int, worker: int, again: int | None) -> Fault:
+        """Returns what a worker meets with its own piece, or with another one that is
+        sent again."""
+        draws: Draws = self._draws[stage]  # type: ignore
         trip, machine = self.cost.rounds[stage], self.machine
+        if math.isinf(draws.delay[worker, number]):  # dead, for any piece
+            return Fault(kind="raise")
+        compute, late = draws.compute[worker, number], draws.delay[worker, number]
+        if again is not None:
+            compute = draws.compute_again[again, number]
+            late = draws.delay_again[again, number]
         work = trip.device_flops / self.cost.whole_flops
         there, back = machine.speeds.ways(trip)
-        if math.isinf(delay[place, number]):
-            return Fault(kind="raise")
-        late = float(delay[place, number])
-        least = work * float(compute[place, number]) + late
+        least = work * float(compute) + float(late)
         over = self._over[number]  # type: ignore
         return Fault(least=least, there=there, back=back, over=over)
 

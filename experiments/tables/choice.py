@@ -9,7 +9,6 @@ from rich import box
 from rich.table import Table
 
 from coded_jax.latency.comparison import Forecast
-from coded_jax.latency.strategies import HEDGED, late_text
 
 QUANTILES = ("p50", "p99", "p99.9")
 
@@ -22,8 +21,8 @@ def table(rows: Sequence[Forecast]) -> Table:
         shown.add_column(name, justify="right")
     for row in rows:
         strategy, (k, r) = row.strategy, row.strategy.sizes
-        late = late_text(strategy.late) if strategy.family == HEDGED else ""
-        name = ", ".join(filter(None, [strategy.code, strategy.pieces, late]))
+        parts = [strategy.code, strategy.pieces, strategy.delay]
+        name = ", ".join(filter(None, parts))
         times = (f"{1e3 * row.seconds[name]:.1f}" for name in QUANTILES)
         shares = (f"{100 * share:.2f}" for share in (row.answered, row.accuracy))
         shown.add_row(name, f"{k} + {r}", f"{work_of(row):.3f}", *times, *shares)

@@ -14,10 +14,12 @@ from coded_jax.latency.stragglers import Bernoulli, Constant, ShiftedExponential
 from coded_jax.latency.strategies import (
     EXACT,
     HEDGED,
+    LATE,
     LEARNED,
     REPLICATED,
     UNCODED,
     Strategy,
+    hedged_after,
 )
 from coded_jax.latency.strategies import ONE as ONE_MACHINE
 from coded_jax.latency.workloads import Workload
@@ -197,8 +199,22 @@ def test_hedges_are_twice_the_usual_time_of_each_round():
     given = exact_strategy("hedged", work, 0.9, HEDGED)
     (row,) = forecasts(KEY, [given], machine, requests=10)
     assert row.strategy.workload.hedge_after == (2 * 1.25, 2 * 0.5)
-    (row,) = forecasts(KEY, [given], machine, hedge_after=3.0, requests=10)
+    assert given.text == "hedged, k=2 r=0, after 2 usual times"
+
+
+def test_given_hedges_take_the_place_of_usual_ones():
+    machine = Machine(Constant(1.0), 1.0)
+    work = Workload(ALL_DATA, 2, 0, cost(trip(0.5), trip(0.25)))
+    plain = exact_strategy("uncoded", work, 0.9, UNCODED)
+    hedged = exact_strategy("hedged", work, 0.9, HEDGED)
+    every = [plain, *(hedged._replace(late=late) for late in LATE)]
+    given = hedged_after(every, 3.0)
+    assert given[0] is plain and len(given) == 2
+    assert given[1].text == "hedged, k=2 r=0, after 3000 ms"
+    row = forecasts(KEY, given, machine, requests=10)[1]
     assert row.strategy.workload.hedge_after == (3.0, 3.0)
+    with pytest.raises(ValueError, match="^hedge_after: -1.0 given, 0 or more"):
+        hedged_after(every, -1.0)
 
 
 def test_the_shortlist_has_the_fastest_of_each_kind():

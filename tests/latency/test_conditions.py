@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-import coded_jax
 from coded_jax.latency import comparison
 from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.maps import Question, draw_up, log_values
@@ -131,7 +130,7 @@ def test_slow_links_and_weak_clients_want_other_strategies(on_three):
 
 def test_a_map_goes_on_where_it_stopped(tmp_path, on_three):
     path = tmp_path / "map.json"
-    question = Question("small", 3, 0.99, 0.01, plane(), 1000, 0)
+    question = Question("small", 3, 0.99, None, 0.01, plane(), 1000, 0)
     whole = draw_up(question, on_three, path)
     assert len(whole["points"]) == 6
 
@@ -146,17 +145,18 @@ def test_a_map_goes_on_where_it_stopped(tmp_path, on_three):
     assert draw_up(other, on_three, path)["points"] != whole["points"]
 
 
-def test_a_map_keeps_no_points_of_another_version(tmp_path, on_three):
+def test_a_map_keeps_no_points_of_other_code_or_accuracies(tmp_path, on_three):
     path = tmp_path / "map.json"
-    question = Question("small", 3, 0.99, 0.01, plane(), 1000, 0)
+    question = Question("small", 3, 0.99, None, 0.01, plane(), 1000, 0)
     content = draw_up(question, on_three, path)
     kept = dict.fromkeys(content["points"], "kept")
     path.write_text(json.dumps(content | {"points": kept}))
     assert draw_up(question, on_three, path)["points"] == kept
-    path.write_text(json.dumps(content | {"points": kept, "version": "0.0.1"}))
+    less = [some._replace(accuracy=some.accuracy - 0.001) for some in on_three]
+    assert draw_up(question, less, path)["points"] != kept
+    path.write_text(json.dumps(content | {"points": kept, "code": "other"}))
     again = draw_up(question, on_three, path)
-    assert again["points"] == content["points"]
-    assert again["version"] == content["version"] == coded_jax.__version__
+    assert again["points"] == content["points"] and again["code"] == content["code"]
 
 
 def test_axes_are_even_in_their_logarithms():

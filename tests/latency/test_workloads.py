@@ -19,36 +19,54 @@ ONE = cost(trip(0.5, 1000.0))
 SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, failure=0.1)
 
 
+def sent_again(workload, own, free, after, there, seconds):
+    """What is sent once more, in its order: `(sent, piece, device, begun, there)`; of
+    each device the time when it is idle, of each piece its seconds when it is sent
+    again, infinite by a dead device."""
+    missing, copies = [*range(workload.queries)], []
+    spares = [(0.0, i) for i in range(workload.queries, workload.n)]
+    devices = [*spares, *((end, i) for i, end in enumerate(own) if end < math.inf)]
+    places = {device: place for place, (_, device) in enumerate(devices)}
+    in_turn = lambda idle: (idle[0], places[idle[1]])
+    while devices:
+        idle, device = devices.pop(devices.index(min(devices, key=in_turn)))
+        begin = max(after, idle)
+        missing = [i for i in missing if own[i] > begin]
+        if missing:
+            piece = missing.pop(0)
+            begun = begin + there
+            if device >= workload.queries:
+                begun = max(begun, free[device])
+            end = begun + seconds(piece, device)
+            copies.append((begin, piece, device, begun, end))
+            if end < math.inf:
+                devices.append((end, device))
+    return copies
+
+
 def one_request(workload, bandwidth, message, x, d, x_again, d_again):
     """The time and the results of one request, arrival by arrival."""
-    total, first, free = workload.cost.client_flops, None, [0.0] * workload.queries
+    total, first, free = workload.cost.client_flops, None, [0.0] * workload.n
     trips = zip(workload.cost.rounds, workload.hedges, strict=True)
     for (work, payload, _, encode, decode), hedge in trips:
         sent = total + encode
         there, back = payload / bandwidth + 0.0625, 0.0625 + message
-        send = there + back
         later = [time - sent if sent < math.inf else 0.0 for time in free]
         sending = [there + (i + 1) * message for i in range(workload.queries)]
-        waits = [max(*both) for both in zip(later, sending, strict=True)]
+        waits = [max(*both) for both in zip(later, sending, strict=False)]
         own = [waits[i] + work * x[i] + d[i] + back for i in range(workload.queries)]
-        ends = [*own]
+        ends, copies = [*own], []
         if workload.hedged:
-            missing = [*range(workload.queries)]
-            spares = range(workload.queries, workload.n)
-            standing = [0.0 for i in spares if d[i] < math.inf]
-            idle = sorted([*standing, *(end for end in own if end < math.inf)])
-            begun = []
-            while idle:
-                begin = max(hedge, idle.pop(0))
-                missing = [i for i in missing if own[i] > begin]
-                if missing:
-                    i = missing.pop(0)
-                    begun.append(begin)
-                    ends[i] = min(own[i], begin + work * x_again[i] + d_again[i] + send)
-                    idle = sorted(
-                        [*idle, begin + work * x_again[i] + d_again[i] + send]
-                    )
-            ends = [end + message * sum(s < end for s in begun) for end in ends]
+
+            def again(piece, device, work=work, back=back):
+                late = math.inf if d[device] == math.inf else d_again[piece]
+                return work * x_again[piece] + late + back
+
+            after = max(hedge, workload.queries * message)
+            copies = sent_again(workload, own, later, after, there, again)
+            for _, piece, _, _, end in copies:
+                ends[piece] = min(ends[piece], end)
+            ends = [end + message * sum(c[0] < end for c in copies) for end in ends]
         arrived, now = set(), math.inf
         for now in [*sorted(set(ends) - {math.inf}), math.inf]:
             arrived |= {i for i, end in enumerate(ends) if end == now < math.inf}
@@ -62,6 +80,9 @@ def one_request(workload, bandwidth, message, x, d, x_again, d_again):
         for i in range(workload.queries):  # what has begun is ended, if it ever is
             if waits[i] < now and sent + own[i] < math.inf:
                 free[i] = sent + own[i] - back
+        for _, _, device, begun, end in copies:
+            if begun < now and sent + end < math.inf:
+                free[device] = sent + end - back
         data = lambda results: len(results & {*range(workload.k)})
         if first is None or data(arrived) < data(first):
             first = arrived
@@ -77,6 +98,14 @@ def one_request(workload, bandwidth, message, x, d, x_again, d_again):
         Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=0.0),
         Workload(ALL_DATA, 3, 0, cost(trip(0.5)), hedge_after=1.0, spares=2),
         Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=(1.0, 4.0)),
+        Workload(
+            ALL_DATA,
+            3,
+            0,
+            cost(trip(0.5), trip(0.25, 32.0), trip(0.5)),
+            hedge_after=(0.0, 0.0, 1.0),
+            spares=2,
+        ),
         Workload(one_of_each(2, 5), 2, 3, cost(trip(1.0, 64.0))),
         Workload(one_of_each(3, 5), 3, 2, cost(trip(0.5), trip(0.25))),
         Workload(one_of_each(1, 5), 1, 4, cost(trip(1.0))),

@@ -115,6 +115,14 @@ def test_missing_pieces_are_sent_to_workers_without_a_piece_first():
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 0, 1), (2, 1, 1)]
 
 
+def test_a_worker_that_failed_is_sent_nothing_more():
+    """Worker 2, without a piece, fails with piece 0; so nobody computes piece 1."""
+    pool = Pool(None, None, RuntimeError("no"))
+    with pytest.raises(NotEnoughResults):
+        gathering(pool, "uncoded", limit=time.monotonic() + 0.3, hedge=0.0).run()
+    assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 0, 1)]
+
+
 def test_a_closed_service_ends_it():
     closed = gathering(Pool(None, None, None))
     closed._rules = closed._rules._replace(closed=lambda: True)

@@ -1,11 +1,13 @@
 """Machines of given speeds: what workers are told is what the simulator draws."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from coded_jax.codes.quorum import ANY_K
-from coded_jax.latency.simulation import Machine, simulate
+from coded_jax.latency.simulation import Machine, first_draws, simulate
 from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
 from coded_jax.latency.workloads import Workload
 from coded_jax.serving.workers import Call
@@ -35,10 +37,29 @@ def test_a_request_on_workers_takes_what_it_takes_in_the_simulation(k, r):
     assert 0 < np.isinf(by_hand).sum() < REQUESTS
 
 
+def test_pieces_sent_again_take_their_time_in_every_round():
+    """Devices are drawn for each round, and a dead one computes no copy either."""
+    machine = dataclasses.replace(MACHINE, each_round=True)
+    pace = Pace(machine, cost(trip(0.5), trip(0.25)), KEY, 3, REQUESTS)
+    draws_of = first_draws(KEY, 3, REQUESTS, machine, 2)
+    piece = type("Piece", (), {"index": 1})
+    for i in range(REQUESTS):
+        for stage, work in enumerate((0.5, 0.25)):
+            draws, call = draws_of(stage), Call(piece, None, i, stage, attempt=1)
+            fault = pace.of_call(call, 2, 3)
+            if np.isinf(draws.delay[2, i]):
+                assert fault.kind == "raise"
+                continue
+            least = work * draws.compute_again[1, i] + draws.delay_again[1, i]
+            np.testing.assert_allclose(fault.least, least, rtol=1e-6)
+            assert fault.least > 0
+
+
 def test_a_piece_that_is_sent_again_and_a_later_stage_have_their_own_times():
     pace = Pace(MACHINE, cost(trip(0.5), trip(0.25)), KEY, 3, REQUESTS)
     piece = type("Piece", (), {"index": 1})
-    call = Call(piece, None, request=0)
+    alive = lambda i: not any(fault.kind for fault in pace.of_request(i, 3))
+    call = Call(piece, None, request=next(filter(alive, range(REQUESTS))))
     first = pace.of_call(call, 1, 3)
     again = pace.of_call(call._replace(attempt=1), 0, 3)  # worker 0 computes piece 1
     assert not again.kind and again.least != first.least
@@ -48,5 +69,5 @@ def test_a_piece_that_is_sent_again_and_a_later_stage_have_their_own_times():
     two = pace.of_call(call._replace(request=number, stage=1), 1, 3)
     assert one.least > two.least > 0 and one.there == two.there
     assert pace.of_call(call._replace(request=None), 1, 3).least == 0  # a warm-up
-    pace.end(0)
+    pace.end(call.request)
     assert pace.of_call(call._replace(attempt=1), 0, 3).over.done()
