@@ -3,9 +3,10 @@ r"""Measures points of the map on real workers, and compares them with the simul
     python experiments/map_check.py --points=experiments/map_points.json \
         --output=runs/map_check
 
-At each point the best strategies of the fastest families are measured on processes that
-stand for machines: their computation, the client and the link are slowed by the rule of
-the simulator; what the client needs for a message is measured first, and simulated.
+At each point the best strategies of the fastest families, in the median and at p99, are
+measured on processes that stand for machines: their computation, the client and the
+link are slowed by the rule of the simulator; what the client needs for a message is
+measured first, and simulated.
 Prints a table, and writes `map_check.json`. Run the same command again to go on after a
 stop.
 """
@@ -33,7 +34,7 @@ from coded_jax.studies.map_check import Point, Workers
 POINTS = flags.DEFINE_string("points", None, "JSON file of the points", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of map_check.json", required=True)
 REQUESTS = flags.DEFINE_integer(
-    "requests", 150, "of each strategy at each point", lower_bound=20
+    "requests", 100, "of each strategy at each point", lower_bound=20
 )
 FAMILIES = flags.DEFINE_integer(
     "families", 4, "of strategies that are measured, the fastest", lower_bound=2
@@ -73,8 +74,9 @@ def measure(study: Study, points: dict[str, Point], console: Console) -> None:
         bars.remove_task(bar)
         for point in points.values():
             point = map_check.with_message(point, seconds)
-            for strategy in map_check.contenders(point, FAMILIES.value):
-                name = f"{point.name}: {strategy.family}"
+            found = map_check.contenders(point, FAMILIES.value)
+            for label, strategy in found.items():
+                name = f"{point.name}: {label}"
                 bar = bars.add_task(name, total=REQUESTS.value, note="")
 
                 def part(point=point, strategy=strategy, bar=bar) -> dict[str, Any]:

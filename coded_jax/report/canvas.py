@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,3 +28,18 @@ def new_figure(width: float, height: float, layout: str = "constrained") -> Figu
     except ImportError as error:
         raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
     return Figure(figsize=(width, height), layout=layout)  # type: ignore
+
+
+def save(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a picture of 64 colours, which takes a third of the bytes of all.
+
+    Args:
+      figure: of lines and areas of few colours.
+      path: of the PNG file.
+      dpi: pixels per inch.
+    """
+    from PIL import Image  # matplotlib needs it, too
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=dpi)
+    Image.open(picture).convert("RGB").quantize(64).save(path, optimize=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,7 @@ def draw(path: Path, content: dict[str, Any]) -> None:
     figure.legend(
         patches, shown, loc="outside lower center", ncols=len(shown), fontsize=9
     )
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    """Writes a picture of few colours, which takes a third of the bytes."""
-    from PIL import Image  # matplotlib needs it, too
-
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    Image.open(picture).convert("RGB").quantize(64).save(path, optimize=True)
+    canvas.save(figure, path, 90)
 
 
 def _draw_quantile(axes: Any, content: dict[str, Any], quantile: str) -> list[str]:
@@ -130,7 +121,16 @@ def points_text(margin: float) -> str:
 
 def fixed_text(plane: dict[str, Any]) -> str:
     """Returns the conditions that are fixed, in words."""
-    values, axes = plane["fixed"], (plane["x"], plane["y"])
+    return conditions_text(plane["fixed"], (plane["x"], plane["y"]))
+
+
+def conditions_text(values: dict[str, Any], axes: Sequence[str] = ()) -> str:
+    """Returns conditions in words.
+
+    Args:
+      values: the fields of `Conditions`.
+      axes: names of those that are left out.
+    """
     straggling = f"{values['straggling']} straggling"
     drawn = "round" if values["each_round"] else "request"
     if values["straggling"] != "trace" and "tail" not in axes:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from coded_jax.latency.plane import QUANTILES
-from coded_jax.latency.strategies import FAMILIES
+from coded_jax.latency.strategies import FAMILIES, late_text
 
 COLUMNS = ("", "first", "points", "lead %, median", "lead %, most", "most often")
 
@@ -56,12 +56,13 @@ def _leads(wins: list[dict[str, Any]], strategies: list[dict[str, Any]]) -> list
 
 
 def strategy_text(strategy: dict[str, Any]) -> str:
-    """Returns a strategy's code and sizes, as `mds k=4 r=2, 2x2`."""
+    """Returns a strategy's code and sizes, as `mds k=4 r=2, 2x2`, and when a hedged one
+    sends again."""
     if strategy["k"] + strategy["r"] == 1:
         return strategy["code"]
-    sizes = f"k={strategy['k']} r={strategy['r']}"
-    pieces = f", {strategy['pieces']}" if strategy["pieces"] else ""
-    return f"{strategy['code']} {sizes}{pieces}"
+    code = f"{strategy['code']} k={strategy['k']} r={strategy['r']}"
+    late = late_text(strategy["late"]) if "late" in strategy else ""
+    return ", ".join(filter(None, [code, strategy["pieces"], late]))
 
 
 def table(content: dict[str, Any]) -> Table:

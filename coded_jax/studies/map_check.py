@@ -1,9 +1,9 @@
 """Points of the map on real workers: whether the simulator names the right strategy.
 
-At a point the strategies are simulated; the best of each of the fastest families is
-then measured, request by request, on workers that stand for the machines of the point
-(`pace`), and simulated on the same draws. What the client needs for a message is not
-slowed: it is measured before, and the simulator is told.
+At a point the strategies are simulated; the best of each of the fastest families, in
+the median and at p99, is then measured, request by request, on workers that stand for
+the machines of the point (`pace`), and simulated on the same draws. What the client
+needs for a message is not slowed: it is measured before, and the simulator is told.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -90,15 +91,18 @@ def point_of(record: Mapping[str, Any]) -> Point:
         ) from error
 
 
-def contenders(point: Point, families: int) -> list[Strategy]:
-    """Returns the best strategy of each of the fastest families, the fastest first.
+def contenders(point: Point, families: int) -> dict[str, Strategy]:
+    """Returns the best strategies of the fastest families, for each of `QUANTILES`.
 
-    Fast is who has the least sum of median and p99, of those that are accurate enough
-    and use several devices.
+    They are those that are accurate enough and use several devices.
 
     Args:
       point: of the map.
-      families: how many, at most.
+      families: how many for a quantile, at most.
+
+    Returns:
+      By the family's name; where its best at another quantile is another one, that by
+      the family's name and the quantile, as `hedged (p99)`.
 
     Raises:
       ValueError: fewer than two families are accurate enough.
@@ -114,22 +118,26 @@ def contenders(point: Point, families: int) -> list[Strategy]:
     machine = point.conditions.machine(on_devices[0].workload.cost.whole_flops)
     places = comparison.shortlist(on_devices, machine)
     rows = comparison.forecasts(KEY, [on_devices[i] for i in places], machine)
-    best: dict[str, Strategy] = {}
-    for row in sorted(rows, key=_time):
-        if row.accuracy >= accuracy - point.margin and np.isfinite(_time(row)):
-            best.setdefault(row.strategy.family, row.strategy)
-    require(f"point {point.name}", [*best], len(best) > 1, "two families or more")
-    return list(best.values())[:families]
+    rows = [row for row in rows if row.accuracy >= accuracy - point.margin]
+    found: dict[str, Strategy] = {}
+    for quantile in QUANTILES:
+        best: dict[str, Strategy] = {}
+        for row in sorted(rows, key=lambda row: row.seconds[quantile]):
+            if row.seconds[quantile] < math.inf:
+                best.setdefault(row.strategy.family, row.strategy)
+        accepted = "two families or more"
+        require(f"point {point.name}", [*best], len(best) > 1, accepted)
+        for family, strategy in [*best.items()][:families]:
+            if not any(strategy is other for other in found.values()):
+                name = f"{family} ({quantile})" if family in found else family
+                found[name] = strategy
+    return found
 
 
 def with_message(point: Point, seconds: float) -> Point:
     """Returns a point whose client needs so many seconds for a message."""
     conditions = dataclasses.replace(point.conditions, message=seconds)
     return point._replace(conditions=conditions)
-
-
-def _time(row: comparison.Forecast) -> float:
-    return sum(row.seconds[name] for name in QUANTILES)
 
 
 def _cnn(point: Point) -> CNN:

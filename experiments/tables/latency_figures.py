@@ -47,7 +47,7 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
             axes.set(xlabel="milliseconds", xscale="log", yscale="log")
             axes.grid(alpha=0.3)
         right.legend()
-    figure.savefig(path, dpi=100)
+    canvas.save(figure, path, 90)
 
 
 def draw_codes(

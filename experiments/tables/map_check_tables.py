@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from coded_jax.report import map_figure
+from coded_jax.studies import map_check
 from coded_jax.studies.map_check import CLOSE, QUANTILES, SAME, Agreement, agreement
 from tables import markdown, stored
 
@@ -77,6 +80,17 @@ def conclusion(content: dict[str, Any]) -> str:
     )
 
 
+def about(point: dict[str, Any]) -> str:
+    """Returns the network and the conditions of a point, as an item of a list."""
+    width, drop = point["width"], point["drop"]
+    name = f"{point['base_model']}{f' x {width:g}' if width != 1 else ''}"
+    given = "" if drop is None else f"; {100 * drop:g} points lost a stage, given"
+    size = "x".join(map(str, point["image_shape"][:2]))
+    values = dataclasses.asdict(map_check.point_of(point).conditions)
+    text = map_figure.conditions_text(values, ("message",))
+    return f"- {point['name']}: {name}, {size}, {point['n']} devices{given}; {text}."
+
+
 def terminal(content: dict[str, Any]) -> Table:
     """Returns the table for a terminal."""
     table = Table(*COLUMNS, box=box.SIMPLE_HEAD, caption_justify="left")
@@ -98,6 +112,7 @@ def section(table: str) -> str:
             [
                 markdown.table(COLUMNS, rows(content)),
                 conclusion(content),
+                "\n".join(map(about, content["settings"]["points"])),
                 f"{stored.origin_text([content])} {content['settings']['requests']} "
                 f"requests of each strategy at each point, "
                 f"{1e3 * content['parts'][MESSAGE]:.2f} ms a message: "

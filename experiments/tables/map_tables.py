@@ -8,7 +8,7 @@ from typing import Any
 
 from coded_jax.latency.conditions import AXES
 from coded_jax.latency.plane import QUANTILES
-from coded_jax.latency.strategies import FAMILIES, LEARNED
+from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED, late_text
 from coded_jax.report import map_figure
 from tables import markdown, stored
 
@@ -43,6 +43,8 @@ def _rows(name: str, content: dict[str, Any]) -> list[list[str]]:
             won_text([b for b in bests if _family(b, strategies) == family], bests)
             for family in (*FAMILIES, None)
         ]
+        hedged = FAMILIES.index(HEDGED)
+        cells[hedged] += usual_delay(bests, strategies)
         shown = name if quantile == QUANTILES[0] else ""
         compared = any(s["family"] == LEARNED for s in strategies)
         learned = learned_text(bests) if compared else "none compared"
@@ -62,6 +64,14 @@ def won_text(won: Sequence[dict[str, Any]], bests: Sequence[dict[str, Any]]) -> 
     text = f"{100 * len(won) / len(bests):.0f} %"
     leads = [best["lead"] for best in won if best.get("lead") is not None]
     return f"{text} ({100 * statistics.median(leads):.0f})" if leads else text
+
+
+def usual_delay(bests: Sequence[dict[str, Any]], strategies: Sequence[dict]) -> str:
+    """Returns when the hedged strategies that are first send again, most often, as
+    `, at once`; an empty text where there are none."""
+    places = [best["winner"] for best in bests if best["winner"] is not None]
+    delays = [s["late"] for s in map(strategies.__getitem__, places) if "late" in s]
+    return f", {late_text(statistics.mode(delays))}" if delays else ""
 
 
 def learned_text(bests: Sequence[dict[str, Any]]) -> str:
@@ -86,9 +96,11 @@ def about(content: dict[str, Any]) -> str:
         f"{AXES[plane[axis]]} ({' to '.join(_ends(plane, axis))})"
         for axis in ("x", "y")
     )
+    drop = question["drop"]
+    learned = "" if drop is None else f"; {100 * drop:g} points lost a stage, given"
     return (
         f"{question['network']}, {question['n']} devices, margin "
-        f"{100 * question['margin']:g}; {axes}; {map_figure.fixed_text(plane)}"
+        f"{100 * question['margin']:g}{learned}; {axes}; {map_figure.fixed_text(plane)}"
     )
 
 

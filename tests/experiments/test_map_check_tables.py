@@ -36,6 +36,13 @@ def test_the_conclusion_counts_cases():
     assert "simulated one in 2 of 2 cases" in text and "in 0 of 2." in text
 
 
+def test_what_a_point_is():
+    text = map_check_tables.about(POINTS[5])
+    assert text.startswith("- slow client: vgg16 x 0.125, 28x28, 6 devices; 130 kB/s; ")
+    assert "client 0.2 times as fast" in text and "for a whole request" in text
+    assert "; 0.4 points lost a stage, given; " in map_check_tables.about(POINTS[8])
+
+
 @pytest.mark.parametrize("check", stored.contents("map_check"), ids=["stored"])
 def test_the_stored_check_has_all_points_that_were_chosen(check):
     assert check["settings"]["points"] == POINTS

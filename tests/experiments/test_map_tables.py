@@ -20,6 +20,14 @@ def test_points_and_leads_of_a_family():
     assert map_tables.won_text([], bests) == ""
 
 
+def test_when_hedged_pieces_are_sent_again():
+    strategies = [{}, {"late": 0.0}, {"late": 1.5}]
+    bests = [best(1, 0.1), best(2, 0.1), best(2, 0.1), best(0, 0.1), best(None, None)]
+    assert map_tables.usual_delay(bests, strategies) == ", after 1.5 usual times"
+    assert map_tables.usual_delay(bests[:1], strategies) == ", at once"
+    assert map_tables.usual_delay(bests[3:], strategies) == ""
+
+
 def test_how_much_longer_learned_codes_take():
     bests = [best(0, 0.1, 1.5), best(0, 0.1, 2.5), best(0, 0.1), best(0, 0.1, 3.5)]
     assert map_tables.learned_text(bests) == "2.50 (75 %)"
