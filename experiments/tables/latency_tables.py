@@ -185,8 +185,9 @@ def _first(content: dict[str, Any], client: float) -> str:
     for quantile in ("p50", "p99", "p99.9"):
         name = min(found, key=lambda name: found[name][quantile])
         times = found["coded"][quantile] / found[name][quantile]
-        texts.append(f"{quantile} that of {name} (code: {times:.2f} times as long)")
-    return f"the shortest {', '.join(texts)}."
+        longer = f" (the code takes {times:.2f} times as long)" if times > 1 else ""
+        texts.append(f"{quantile} is that of {name}{longer}")
+    return f"the shortest {', the shortest '.join(texts)}."
 
 
 def terminal(content: dict[str, Any]) -> Group:

@@ -84,7 +84,7 @@ RUN = str(ROOT / "experiments/results/frontier/lenet5_layers_k2_r1.json")
         ([], "error: runs: none given"),
         (["nowhere"], "error: runs: 'nowhere' given"),
         (
-            [str(ROOT / "experiments/results/history/latency/one_straggler.json")],
+            [str(ROOT / "experiments/results/latency/one_straggler.json")],
             "error: runs: '/",
         ),
         (["--failure=2", "nowhere"], "error: failure: 2.0 given"),
