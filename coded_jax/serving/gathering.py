@@ -63,6 +63,7 @@ class Gathering:
         self._sent = quorum.sent(code.quorum, k, len(calls))
         self._pending = [(i, i) for i in self._sent if i not in rules.without]
         self._hedged: set[int] = set()  # pieces that were sent again
+        self._answered: dict[int, None] = {}  # workers, in the order of their results
         self._failed: set[int] = set()  # workers that are sent no other piece
         others = {*range(len(pool))} - {*self._sent, *rules.without}
         self._spare = sorted(others)  # workers without a piece of their own
@@ -129,6 +130,7 @@ class Gathering:
         if result.shape != shape or not _finite(result):
             self._pool.count_loss(worker, "bad")
             return True
+        self._answered[worker] = None  # also if another one was first with this piece
         self.shares.setdefault(piece, (result, worker))
         return True
 
@@ -160,9 +162,9 @@ class Gathering:
 
     def _idle(self) -> list[int]:
         """Returns the workers with nothing left to do, those without a piece first."""
-        done = dict.fromkeys(worker for _, worker in self.shares.values())
+        others = dict.fromkeys([*self._spare, *self._answered])
         busy = {worker for _, worker in self._pending} | self._failed
-        return [worker for worker in [*self._spare, *done] if worker not in busy]
+        return [worker for worker in others if worker not in busy]
 
     def _fall_short(self) -> None:
         if self._rules.degrade and self.shares and self._code.answers_always:
