@@ -184,8 +184,10 @@ def _simulated(
     strategy: ServedStrategy, calm: dict[str, Any], requests: Requests, workers: int
 ) -> list[float]:
     measured = Measurement(**{**calm, "seconds": np.array(calm["seconds"])})
+    seconds = rivals.service_seconds(strategy.model, requests.service)
+    faults = dataclasses.replace(requests.faults, service=seconds)
     return _microseconds(
-        replay.replay(strategy, measured, requests.faults, workers, requests.delayed)
+        replay.replay(strategy, measured, faults, workers, requests.delayed)
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,8 @@ def replay(
       strategy: how the workers are used.
       calm: the same measured without faults: its times are those of the simulated
         computation, encoder and decoder.
-      faults: whose delays the requests meet.
+      faults: whose delays the requests meet; with the `service` of those that were
+        measured.
       workers: number of workers.
       requests: R.
 
@@ -55,13 +58,22 @@ def replay(
     )
     delays = [_delays(faults, workers, requests, attempt) for attempt in (0, 1)]
     # Computation on the workers, as it was measured: one request after the other.
-    elsewhere = client + phases["encode"] + calm.decoded * phases["decoding"]
-    answered = calm.seconds[np.isfinite(calm.seconds)]
-    seconds = np.maximum(answered - elsewhere, 0) / rounds
+    answered = calm.seconds[np.isfinite(calm.seconds)] - client - phases["encode"]
+    seconds = np.maximum(answered - _decoding(calm, answered, faults), 0) / rounds
     compute = jnp.asarray(np.resize(seconds, (1, requests)), jnp.float32)
     compute = jnp.broadcast_to(compute, delays[0].shape)
     draws = Draws(compute, delays[0], compute, delays[1])
     return np.asarray(complete(workload, Speeds(1.0), lambda i: draws).seconds)
+
+
+def _decoding(calm: Measurement, answered: np.ndarray, faults: Faults) -> Any:
+    """Returns the seconds of decoding in each request: all of it where machines have
+    had the rest of the time that they need at least, else none; where they need none,
+    the mean."""
+    decoding, least = calm.phases["decoding"], sum(faults.service)
+    if not least:
+        return calm.decoded * decoding
+    return np.where(answered - decoding >= least, decoding, 0.0)
 
 
 def _delays(faults: Faults, workers: int, requests: int, attempt: int) -> jax.Array:

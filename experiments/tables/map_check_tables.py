@@ -92,10 +92,11 @@ def about(point: dict[str, Any]) -> str:
 
 
 def terminal(content: dict[str, Any]) -> Table:
-    """Returns the table for a terminal."""
-    table = Table(*COLUMNS, box=box.SIMPLE_HEAD, caption_justify="left")
+    """Returns the table for a terminal, without the times of each strategy."""
+    short = lambda cells: [*cells[:2], *cells[3:]]
+    table = Table(*short(COLUMNS), box=box.SIMPLE_HEAD, caption_justify="left")
     for row in rows(content):
-        table.add_row(*row)
+        table.add_row(*short(row))
     table.caption = conclusion(content)
     return table
 

@@ -246,6 +246,17 @@ def test_replay_is_arithmetic(model):
     np.testing.assert_allclose(latencies, 0.010, rtol=1e-5)
 
 
+def test_replay_takes_decoding_off_requests_that_were_decoded(model):
+    """Machines of 5 ms; of 3 ms for all else, and of 2 to decode, which two had."""
+    names = ("queue", "encode", "wait", "decode", "decoding")
+    phases = dict(zip(names, (0.001, 0.001, 0.005, 0.001, 0.002), strict=True))
+    seconds = np.array([0.008, 0.010, 0.008, 0.010])
+    calm = Measurement(seconds, phases, 1.0, 1.0, 1.0, 0.5)
+    faults = Faults(delays=(Constant(0.0),), service=(0.005,))
+    latencies = replay.replay(ServedStrategy(model), calm, faults, 3, 4)
+    np.testing.assert_allclose(latencies, 0.008, rtol=1e-5)
+
+
 @pytest.mark.long
 def test_script_measures_and_goes_on(finished, tmp_path):
     arguments = [
