@@ -23,7 +23,7 @@ from coded_jax.latency.workloads import Workload
 from coded_jax.runs.reading import ROUNDING
 
 REQUESTS = 100_000
-SHORTLIST = 2
+SHORTLIST = 1
 TIE = 0.01
 """Part of a latency below which a difference is none: the simpler family is first."""
 PILOT = 10_000

@@ -239,13 +239,13 @@ class _Copy(NamedTuple):
       sent: seconds from the sending of the round until it is; infinite if it is not.
       begun: likewise, until its device begins it.
       there: likewise, until its result is there; infinite where the device is dead.
-      by: whether it is this device, of each of the n, those with pieces first.
+      by: int32, the device that begins it, of the n with pieces first.
     """
 
     sent: jax.Array
     begun: jax.Array
     there: jax.Array
-    by: list[jax.Array]
+    by: jax.Array
 
 
 class _End(NamedTuple):
@@ -319,15 +319,18 @@ def _hedge(
     idle = [nothing] * len(spares) + first
     answering = _Spare(nothing, jnp.bool_(False))  # who is idle has answered
     devices = [*spares, *[answering] * len(first)]
+    own, n = range(len(first)), len(devices)
+    places = [*range(len(own), n), *own]
     times, again, copies = [*first], [jnp.bool_(False)] * len(first), []
     for _ in first:  # in each turn a piece is sent, or none is missing
         soonest = functools.reduce(jnp.minimum, idle)
         begin = jnp.maximum(soonest, after)
-        found, busy, dead, by = jnp.bool_(False), nothing, jnp.bool_(False), []
-        for time, device in zip(idle, devices, strict=True):
-            by.append((time == soonest) & jnp.logical_not(found))
-            found, dead = found | by[-1], dead | (by[-1] & device.dead)
-            busy = jnp.where(by[-1], device.busy, busy)
+        found, by = jnp.bool_(False), jnp.int32(0)
+        busy, dead = nothing, jnp.bool_(False)
+        for place, time, device in zip(places, idle, devices, strict=True):
+            one = (time == soonest) & jnp.logical_not(found)
+            found, by = found | one, jnp.where(one, place, by)
+            busy, dead = jnp.where(one, device.busy, busy), dead | (one & device.dead)
         begun, given, arrives = jnp.maximum(begin + there, busy), False, never
         for i, time in enumerate(first):
             give = (time > begin) & jnp.logical_not(again[i] | given)
@@ -335,8 +338,10 @@ def _hedge(
             end = jnp.where(give & jnp.logical_not(dead), begun + second[i], never)
             arrives = jnp.minimum(arrives, end)
             times[i] = jnp.minimum(times[i], end)
-        idle = [jnp.where(here, arrives, x) for here, x in zip(by, idle, strict=True)]
-        by = by[len(spares) :] + by[: len(spares)]
+        idle = [
+            jnp.where(by == place, arrives, time)
+            for place, time in zip(places, idle, strict=True)
+        ]
         copies.append(_Copy(jnp.where(given, begin, never), begun, arrives, by))
     return times, copies
 
@@ -396,8 +401,8 @@ def _free_of_copies(
         ended = sent + copy.there
         counts = (copy.begun < done) & (ended < jnp.inf)
         free = [
-            jnp.where(here & counts, ended - back, time)
-            for here, time in zip(copy.by, free, strict=True)
+            jnp.where(counts & (copy.by == place), ended - back, time)
+            for place, time in enumerate(free)
         ]
     return free
 
