@@ -390,7 +390,8 @@ def in_folder(folder, *arguments):
 def test_choose_for_a_cnn_of_ones_own(tmp_path):
     (tmp_path / "own.py").write_text(OWN_CNN)
     arguments = ["--cnn=own:make", "--max_devices=3", "--requests=2000"]
-    arguments += ["--compute_parameters=0.05,0.001"]
+    arguments += ["--compute_parameters=0.05,0.001", "--client_seconds=0.05"]
+    arguments += ["--failure=0", "--bandwidth=inf", "--link=0"]
     done = in_folder(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     answer = answer_of(done)
