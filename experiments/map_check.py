@@ -14,6 +14,7 @@ stop.
 from __future__ import annotations
 
 import json
+import platform
 from typing import Any
 
 import jax
@@ -107,7 +108,7 @@ def main(argv: list[str]) -> None:
     study.content |= {
         "command": command_text(),
         "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
-        "versions": workdir.versions(),
+        "versions": {"python": platform.python_version(), **workdir.versions()},
     }
     study.write()
     console.print(map_check_tables.terminal(study.content))
