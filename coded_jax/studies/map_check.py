@@ -293,9 +293,9 @@ class Agreement(NamedTuple):
 
     Attributes:
       measured, simulated: seconds of each strategy.
-      winner, simulated_winner: the fastest.
-      lead: how much longer the second takes in the simulation, as a part of the
-        winner's time.
+      winner, simulated_winner: the family of the fastest.
+      lead: how much longer the best of another family takes in the simulation, as a
+        part of the winner's time.
       error: the largest difference of a measured time from the simulated one, as a part
         of that.
     """
@@ -320,22 +320,32 @@ def agreement(
     """Compares what was measured at a point with what was simulated.
 
     Args:
-      seconds: of two strategies or more, as of `measure`, by their names.
+      seconds: as of `measure`, by names as of `contenders`, of two families or more.
       quantile: a name of `simulation.QUANTILES`.
     """
     of = lambda values: simulation.summary(np.asarray(values, np.float64))[quantile]
     measured = {name: of(part["measured"]) for name, part in seconds.items()}
     simulated = {name: of(part["simulated"]) for name, part in seconds.items()}
-    best, second = sorted(simulated.values())[:2]
+    ours, theirs = _by_family(measured), _by_family(simulated)
+    best, second = sorted(theirs.values())[:2]
     errors = [_difference(measured[name], simulated[name]) for name in simulated]
     return Agreement(
         measured,
         simulated,
-        min(measured, key=measured.__getitem__),
-        min(simulated, key=simulated.__getitem__),
+        min(ours, key=ours.__getitem__),
+        min(theirs, key=theirs.__getitem__),
         second / best - 1,
         max(errors),
     )
+
+
+def _by_family(seconds: dict[str, float]) -> dict[str, float]:
+    """Returns the least seconds of each family, by names as of `contenders`."""
+    best: dict[str, float] = {}
+    for name, value in seconds.items():
+        family = name.split(" (")[0]
+        best[family] = min(value, best.get(family, math.inf))
+    return best
 
 
 def _difference(measured: float, simulated: float) -> float:
