@@ -246,7 +246,7 @@ def hedged_after(found: Iterable[Strategy], seconds: float) -> list[Strategy]:
       seconds: from sending.
 
     Raises:
-      ValueError: it is below 0.
+      ValueError: it is below 0 or infinite.
     """
     require("hedge_after", seconds, 0 <= seconds < math.inf, "0 or more")
     return [
