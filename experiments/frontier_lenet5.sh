@@ -13,6 +13,7 @@ for sizes in "4 2" "2 1" "4 1"; do
     case "$codes $sizes" in
       copies*) split="--k=2 --r=$((k + r - 2))" ;;
       "ours 4 2") flags=ours_k4_r2 ;;
+      "conv 2 1") flags=conv_k2_r1 ;;
     esac
     python experiments/run.py --flagfile="experiments/flags/frontier_lenet5_$flags.flags" \
       $split --tried=$((k + r)) "$@" --workdir="$workdir"

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# = 0 ] || { echo "error: $*: no arguments accepted" >&2; exit 2; }
-for name in cheap no_parity_cheap rivals no_parity paper local ours conv; do
+for name in cheap no_parity_cheap rivals no_parity paper local ours conv conv_k2_r1; do
   python experiments/sweep.py --flagfile=experiments/flags/search_lenet5_$name.flags
   folder=experiments/results/searches/$name
   mkdir -p "$folder"

@@ -19,14 +19,15 @@ def stored_searches() -> list[Sweep]:
 
 
 def name_of(cell: Cell) -> str:
-    """Returns the name of a cell's code in tables."""
+    """Returns the name of a cell's code in tables, with its size."""
     first = next(iter(cell.trials.values()))[0]
-    return code_name(defaultdict(lambda: None, first), cell.code)
+    name = code_name(defaultdict(lambda: None, first), cell.code)
+    return f"{name} ({first['k']}, {first['r']})"
 
 
 def section() -> str:
-    """Returns a row for each way to train and a column for each code, which have all
-    been searched alike, and where the measurements are from."""
+    """Returns a row for each way to train and a column for each code, `(k, r)` behind
+    it, all with the same cells, and where the measurements are from."""
     searches = stored_searches()
     first = searches[0]
     flags = sweep_tables.varied(first.content)
