@@ -43,6 +43,7 @@ LIMIT = 60.0  # seconds, after which a request is lost
 PATIENCE = 600.0  # seconds of a worker's silence
 SAME = 0.15
 """Largest relative difference of quantiles that are said to agree."""
+SLOW = 2e6  # operations/s of machines on which messages are measured
 CLOSE = 0.1
 """Lead up to which the simulated winner may be another than the measured one."""
 
@@ -264,19 +265,26 @@ def message_seconds(
 ) -> float:
     """Measures what this machine's client needs for a message.
 
-    That is a seventh of the median of requests that send LeNet-5's image in six pieces
-    and take six results, on machines that take no time: in the simulator a round of n
-    pieces takes n + 1 messages where nobody is slow.
+    That is a seventh of what requests of LeNet-5's image in six pieces take longer, in
+    the median, than they would without messages: in the simulator a round of n pieces
+    takes n + 1 messages where nobody is slow. The machines are slow enough for what the
+    workers really compute to be hidden in the time that they are given.
 
     Args:
       workers: that it is measured on.
       requests: of one image each.
       advance: called after every request.
     """
-    at_once = Conditions(
-        bandwidth=1e15, link=0.0, message=0.0, speed=1e15, tail=0.0, failure=0.0
+    slow = Conditions(
+        bandwidth=1e15,
+        link=0.0,
+        message=0.0,
+        speed=SLOW,
+        client=1e9,
+        tail=0.0,
+        failure=0.0,
     )
-    point = Point("message", "lenet5", 1.0, (28, 28, 1), 6, 0.0, at_once)
+    point = Point("message", "lenet5", 1.0, (28, 28, 1), 6, 0.0, slow)
     pieces = next(
         strategy
         for strategy in strategies(_cnn(point), 6)
@@ -284,8 +292,9 @@ def message_seconds(
         and strategy.sizes[0] == 6
         and len(strategy.workload.cost.rounds) == 1
     )
-    seconds = measure(point, pieces, workers, requests, advance)["measured"]
-    return float(np.median(seconds)) / (pieces.n + 1)
+    seconds = measure(point, pieces, workers, requests, advance)
+    longer = np.median(seconds["measured"]) - np.median(seconds["simulated"])
+    return float(longer) / (pieces.n + 1)
 
 
 class Agreement(NamedTuple):
@@ -297,7 +306,7 @@ class Agreement(NamedTuple):
       lead: how much longer the best of another family takes in the simulation, as a
         part of the winner's time.
       error: the largest difference of a measured time from the simulated one, as a part
-        of that.
+        of the smaller of the two.
     """
 
     measured: dict[str, float]
@@ -349,8 +358,8 @@ def _by_family(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _difference(measured: float, simulated: float) -> float:
-    """Returns the difference as a part of what is simulated; infinite where only one of
+    """Returns the difference as a part of the smaller one; infinite where only one of
     them is, and none where both are."""
     if np.isfinite(measured) and np.isfinite(simulated):
-        return abs(measured / simulated - 1)
+        return abs(measured - simulated) / min(measured, simulated)
     return 0.0 if measured == simulated else np.inf

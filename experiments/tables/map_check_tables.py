@@ -76,7 +76,7 @@ def conclusion(content: dict[str, Any]) -> str:
     return (
         f"Where the simulated lead is over {100 * CLOSE:g} %, the measured winner is "
         f"the simulated one in {right} of {len(leads)} cases; all times are within "
-        f"{100 * SAME:g} % in {near} of {len(found)}."
+        f"{100 * SAME:g} % (of the smaller of the two) in {near} of {len(found)}."
     )
 
 
