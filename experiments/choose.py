@@ -36,6 +36,7 @@ from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.plane import QUANTILES
 from coded_jax.latency.simulation import Machine
+from coded_jax.latency.stragglers import Distribution
 from coded_jax.latency.strategies import (
     Strategy,
     all_of_runs,
@@ -104,12 +105,22 @@ ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.png")
 
 
+def distribution(name: str, parameters: flags.FlagHolder) -> Distribution:
+    """Returns the distribution of that name and those parameters.
+
+    Raises:
+      ValueError: the parameters, of the flag that it names, are others.
+    """
+    try:
+        return stragglers.make_distribution(name, parameters.value)
+    except ValueError as error:
+        raise ValueError(f"{parameters.name}, {error}") from error
+
+
 def machine_from_flags() -> Machine:
     """Returns the devices that the flags describe."""
-    late = LATE.value and stragglers.make_distribution(
-        LATE.value, LATE_PARAMETERS.value
-    )
-    compute = stragglers.make_distribution(COMPUTE.value, COMPUTE_PARAMETERS.value)
+    late = LATE.value and distribution(LATE.value, LATE_PARAMETERS)
+    compute = distribution(COMPUTE.value, COMPUTE_PARAMETERS)
     client = CLIENT.value
     if client is None:
         client = comparison.usual_seconds(Machine(compute, 0.0)) / USUAL.client
@@ -153,7 +164,6 @@ def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
 def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
     """Writes `choose.json`, and `choose.png` with the first rows."""
     folder = absolute(OUTPUT.value, "output")
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": repr(machine),
         "target": TARGET.value,
@@ -177,7 +187,11 @@ def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
 def main(argv: list[str]) -> None:
     target = math.inf if TARGET.value is None else TARGET.value
     require("target", target, target > 0, "more than 0")
+    both = TARGET.value is not None and QUANTILE.present
+    require("quantile", QUANTILE.value, not both, "none beside --target")
     require("margin", MARGIN.value, 0 <= MARGIN.value <= 100, "0..100")
+    if OUTPUT.value:
+        absolute(OUTPUT.value, "output").mkdir(parents=True, exist_ok=True)
     machine = machine_from_flags()
     found, accuracy = strategies_from(argv[1:])
     rows = comparison.forecasts(

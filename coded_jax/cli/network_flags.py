@@ -79,6 +79,7 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
         sizes = runs[0]["image_shape"]
     else:
         name, width = str(BASE_MODEL.value), BASE_WIDTH.value
+        require("base_width", width, 0 < width <= 16, "more than 0, up to 16,")
         sizes = integers("image_shape", IMAGE_SHAPE.value.split("x"))
         fits = len(sizes) == 3 and min(sizes) >= 1
         require("image_shape", IMAGE_SHAPE.value, fits, "HxWxC")

@@ -94,17 +94,18 @@ def _codes_in_words(rows: Sequence[Forecast], winner: Forecast, quantile: str) -
         return "; no code was compared"
     best = min(coded, key=lambda row: (row.seconds[quantile], -row.accuracy))
     return (
-        f"; no code is worth it: the fastest, {best.strategy.text}, has {quantile} "
-        f"{_ms(best.seconds[quantile])} at {100 * best.accuracy:.2f} %"
+        f"; no code is worth it: the fastest of them, {best.strategy.text}, has "
+        f"{quantile} {_ms(best.seconds[quantile])} at {100 * best.accuracy:.2f} %"
     )
 
 
 def name_of(row: Forecast) -> str:
-    """Returns a strategy's name with the devices that it needs."""
+    """Returns a strategy's name with the devices that it needs, and a code's kind."""
     strategy = row.strategy
     if strategy.n < 2:
         return strategy.text
-    return f"{strategy.text}, on {strategy.n} devices"
+    kind = f" ({strategy.family})" if strategy.family in CODED else ""
+    return f"{strategy.text}{kind}, on {strategy.n} devices"
 
 
 def saving(winner: Forecast, other: Forecast, quantile: str, machine: Machine) -> str:

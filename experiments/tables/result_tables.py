@@ -141,7 +141,7 @@ def table_5_row(name: str, results: dict[str, Any]) -> list[str]:
 def zoo_rows(name: str, results: dict[str, Any]) -> list[list[str]]:
     """Returns a row of a run for every number of lost results but 0."""
     config, split, base = results["config"], results["split"], results["base"]
-    stages = stages_text([stage["blocks"] for stage in split["stages"]])
+    stages, piece = coded_work_texts(results)
     rows = []
     for lost, coded in list(results["summary"].items())[1:]:
         authors = "-"
@@ -159,9 +159,9 @@ def zoo_rows(name: str, results: dict[str, Any]) -> list[list[str]]:
             work_text(results),
             baseline(results, "no_parity", lost),
             baseline(results, "zero_fill", lost),
-            f"{stages} ({100 * split['coded_fraction']:.0f} % of all work)",
+            stages,
             size_text(split["grid"]),
-            f"{split['work_fraction']:.3f}",
+            piece,
             percent(results["summary"]["0"]["mean"]),
             authors,
             f"`{name}`",
@@ -266,6 +266,18 @@ def work_text(results: dict[str, Any]) -> str:
     if "uncoded" not in results.get("costs", {}).get("code", {}):
         return "-"
     return f"{total_work(read_cost(results, 'code').to_json()):.2f}"
+
+
+def coded_work_texts(results: dict[str, Any]) -> tuple[str, str]:
+    """Returns the coded stages with their share of all work, and a device's share of
+    their work; without either of runs from before it was counted."""
+    stages = stages_text([stage["blocks"] for stage in results["split"]["stages"]])
+    if work_text(results) == "-":
+        return stages, "-"
+    cost = read_cost(results, "code")
+    coded = cost.whole_flops - cost.client_flops
+    share = 100 * coded / cost.whole_flops
+    return f"{stages} ({share:.0f} % of all work)", f"{cost.device_flops / coded:.3f}"
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:

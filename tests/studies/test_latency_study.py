@@ -358,6 +358,13 @@ def test_choose_says_in_one_line_what_is_wrong():
         ([run, "--client_seconds=-1"], "client_seconds: -1.0 given, 0 or more"),
         ([run, "--margin=-5"], "margin: -5.0 given, 0..100 accepted"),
         ([run, "--given_drop=1"], "given_drop: 1.0 given, none beside finished runs"),
+        ([*lenet5, "--base_width=0"], "base_width: 0.0 given, more than 0, up to 16,"),
+        (
+            [run, "--compute_parameters=a"],
+            "compute_parameters, parameters: ['a'] given",
+        ),
+        ([run, "--target=1", "--quantile=p50"], "quantile: 'p50' given, none beside"),
+        ([run, "--output=/dev/null/x"], "/dev/null/x"),
     ]
     scripts = [Script("experiments/choose.py", *words) for words, _ in cases]
     for script, (_, message) in zip(scripts, cases, strict=True):
