@@ -175,6 +175,7 @@ def group_rows(results: dict[str, Any]) -> list[list[str]]:
     lost results from 1 to r."""
     config, (k, r) = results["config"], pieces(results)
     network = f"{results['dataset']}, {config['base_model']} x {config['base_width']:g}"
+    montage = config.get("parity_pieces") == "montage"
     rows = []
     for name, losses in methods_of(results).items():
         for lost, summary in losses.items():
@@ -183,7 +184,7 @@ def group_rows(results: dict[str, Any]) -> list[list[str]]:
             cells = [
                 network,
                 f"{k}, {r}",
-                name,
+                f"{name}, montage" if montage else name,
                 percent(results["base"]["test_accuracy"]),
                 measure_text(losses["0"], "mean"),
                 lost,
