@@ -159,7 +159,7 @@ def test_report_of_a_chain():
     assert one == (
         "| vgg16 x 0.125 | 4, 2 | 1 | 92.60 | **92.00** | 91.00 | 0.60 "
         "| 0.5 **missed** | 1.25 | 92.00 (91.00) | 92.00 (91.00) "
-        "| 1-2, 3 (40 % of all work) | 2x2 | 0.432 | 92.60 | - | `x` |"
+        "| 1-2, 3 (88 % of all work) | 2x2 | 0.571 | 92.60 | - | `x` |"
     )
     assert "| 4, 2 | 2 | 92.60 | **90.00** | 80.00 | 2.60 | 1.5 **missed** |" in two
     results["split"]["coded_fraction"] = 0.8  # then twice as much is accepted
