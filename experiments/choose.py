@@ -190,10 +190,10 @@ def main(argv: list[str]) -> None:
     both = TARGET.value is not None and QUANTILE.present
     require("quantile", QUANTILE.value, not both, "none beside --target")
     require("margin", MARGIN.value, 0 <= MARGIN.value <= 100, "0..100")
-    if OUTPUT.value:
-        absolute(OUTPUT.value, "output").mkdir(parents=True, exist_ok=True)
     machine = machine_from_flags()
     found, accuracy = strategies_from(argv[1:])
+    if OUTPUT.value:  # before the simulation, so that it is not lost
+        absolute(OUTPUT.value, "output").mkdir(parents=True, exist_ok=True)
     rows = comparison.forecasts(
         jax.random.key(SEED.value),
         [found[i] for i in comparison.shortlist(found, machine)],

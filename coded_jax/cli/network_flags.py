@@ -17,7 +17,7 @@ from coded_jax.codes.config import STAGES
 from coded_jax.latency.partitions import Stages
 from coded_jax.latency.strategies import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
-from coded_jax.runs.config import OWN
+from coded_jax.runs.config import OWN, Config
 from coded_jax.types import BaseModel
 
 BASE_MODEL = flags.DEFINE_enum(
@@ -79,7 +79,7 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
         sizes = runs[0]["image_shape"]
     else:
         name, width = str(BASE_MODEL.value), BASE_WIDTH.value
-        require("base_width", width, 0 < width <= 16, "more than 0, up to 16,")
+        Config(base_width=width)  # refuses what a run would
         sizes = integers("image_shape", IMAGE_SHAPE.value.split("x"))
         fits = len(sizes) == 3 and min(sizes) >= 1
         require("image_shape", IMAGE_SHAPE.value, fits, "HxWxC")

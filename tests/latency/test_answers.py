@@ -41,6 +41,7 @@ def test_a_tie_saves_nothing_and_is_won_by_the_simpler(seconds):
 
 def test_a_lead_is_told_with_its_reason():
     text = said(forecast(UNCODED, 2.0), forecast(EXACT, 1.0))
+    assert text.startswith("run exact code, k=2 r=1 (exact code), on 3 devices: ")
     assert "it saves 1e+03 ms of waiting for slow devices against the runner" in text
     assert "(2e+03 ms, 100 % longer)" in text and "as fast" not in text
 
