@@ -21,10 +21,10 @@ from coded_jax.types import PyTree
 
 MOVES = frozenset(
     "broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice "
-    "concatenate pad squeeze expand_dims rev gather scatter convert_element_type "
-    "select_n copy copy_p stop_gradient optimization_barrier iota split device_put "
-    "sharding_constraint real imag bitcast_convert_type reduce_precision "
-    "mesh_cast pvary split_merge tile".split()
+    "concatenate stack unstack pad squeeze expand_dims rev gather scatter tile split "
+    "convert_element_type select_n copy copy_p stop_gradient optimization_barrier iota "
+    "device_put sharding_constraint layout_constraint real imag bitcast_convert_type "
+    "reduce_precision mesh_cast reshard pvary name".split()
 )
 """Primitives that compute nothing."""
 

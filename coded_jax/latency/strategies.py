@@ -490,6 +490,8 @@ def cnn_of(
         ) from error
     accepted = "features [B, M*, M'*, D]"
     require("blocks", features.shape, len(features.shape) == 4, accepted)
+    enough = features.size > 0
+    require("image_shape", tuple(image_shape), enough, "one that leaves features")
     return CNN(traced, shapes, image_shape, **fields)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from coded_jax.checks import require
 from coded_jax.models.modules import scaled
 from coded_jax.types import BaseModel, Block, PyTree
 
@@ -58,6 +59,7 @@ def lenet5(width: float = 1.0) -> BaseModel:
         conv_key, head_key = jax.random.split(key)
         image = jax.numpy.zeros((1, *image_shape))
         features, conv = Features(maps).init_with_output(conv_key, image)
+        require("image_shape", image_shape, features.size > 0, "at least 16x16")
         return {"f_conv": conv, "head": Head(classes).init(head_key, features)}
 
     def head(variables: PyTree, features: jax.Array) -> jax.Array:

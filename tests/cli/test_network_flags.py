@@ -89,8 +89,7 @@ CASES = {
     ),
     "few pixels": (
         ["network", "--base_model=lenet5", "--image_shape=8x8x1"],
-        "image_shape: (8, 8, 1) given, one that lenet5 takes accepted (so few pixels "
-        "leave no features)",
+        "image_shape: (8, 8, 1) given, at least 16x16 accepted",
     ),
     "a network beside runs": (
         ["runs", "--base_model=lenet5"],

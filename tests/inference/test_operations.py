@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 from coded_jax.inference.operations import count_operations
 
@@ -53,12 +54,26 @@ def test_what_depends_on_the_parameters_alone_is_prepared():
     assert count_operations(together, {}, floats(3, 4), floats(2, 3)) > counted
 
 
-def test_moves_and_comparisons_cost_nothing():
-    def move(params, x):
-        x = jnp.pad(x.reshape(4, 6).T, 1)[1:-1, 1:-1]
-        return jnp.where(x > 0, x, jnp.concatenate([x[:3], x[3:]]))
+MOVES = {
+    "pad": lambda x: jnp.pad(x, 1)[1:-1, 1:-1],
+    "choose": lambda x: jnp.where(x > 0, x, 1.0),
+    "concatenate": lambda x: jnp.concatenate([x[:3], x[3:]]),
+    "stack": lambda x: jnp.stack([x, x]),
+    "unstack": lambda x: list(x),  # slices, or one primitive, by the version
+    "split": lambda x: jnp.split(x, 2),
+    "transpose": lambda x: x.reshape(4, 3, 2).transpose(2, 0, 1),
+    "repeat": lambda x: jnp.tile(x, 2),
+    "gather": lambda x: x[jnp.array([2, 0])],
+    "scatter": lambda x: x.at[1].set(0.0),
+    "cast": lambda x: x.astype(jnp.bfloat16),
+    "name": lambda x: checkpoint_name(x, "x"),
+    "flip and roll": lambda x: jnp.roll(x[::-1], 1),
+}
 
-    assert count_operations(move, {}, floats(24)) == 0
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_moves_and_comparisons_cost_nothing(move):
+    assert count_operations(lambda _, x: move(x), {}, floats(6, 4)) == 0
 
 
 def test_reductions_and_windows():
