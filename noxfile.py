@@ -21,7 +21,8 @@ COLAB = ["jax==0.7.2", "flax==0.11.2", "numpy==2.1.*"]
 VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)}
 
 # A small run from end to end, loaded and served; several devices, checkpoints, jaxprs,
-# one compilation for all patterns, exported files.
+# operations counted from them as stored tables have them, one compilation for all
+# patterns, exported files.
 SMOKE = [
     "tests/runs/test_experiment.py::test_results_have_the_documented_layout",
     "tests/runs/test_experiment.py::test_loaded_model_reproduces_the_results",
@@ -31,6 +32,10 @@ SMOKE = [
     "tests/training/test_checkpoints.py::test_every_leaf_is_restored_bit_for_bit",
     "tests/training/test_checkpoints.py::test_optax_state",
     "tests/splitting/test_receptive_field.py",
+    "tests/inference/test_operations.py",
+    "tests/inference/test_costs.py",
+    "tests/experiments/test_reports.py::test_documents_show_what_their_sources_say",
+    "tests/cli/test_network_flags.py",
     "tests/inference/test_pipeline.py::test_one_compilation_serves_every_pattern",
     "tests/runs/test_export.py::test_nan_in_a_lost_slot_has_no_effect",
 ]
