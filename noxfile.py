@@ -3,7 +3,7 @@
 nox              the whole suite on Python 3.11, on 3.13 with the newest jax, and with
                  Colab's versions
 nox -t long      the long tests alone
-nox -t smoke     what depends on versions most, in about a minute each
+nox -t smoke     what depends on versions most, in about two minutes each
 nox -s aot       programs compiled for TPUs and GPUs that are not here, by the compilers
                  of JAX's version (downloads of about 1 GB); `-- -m brief` for some
 nox -s aot-colab some of them by the compiler of Colab's versions, for one chip
