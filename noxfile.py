@@ -21,8 +21,8 @@ COLAB = ["jax==0.7.2", "flax==0.11.2", "numpy==2.1.*"]
 VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)}
 
 # A small run from end to end, loaded and served; several devices, checkpoints, jaxprs,
-# operations counted from them as stored tables have them, one compilation for all
-# patterns, exported files.
+# operations counted from them as stored tables have them, networks that flags name, one
+# compilation for all patterns, exported files.
 SMOKE = [
     "tests/runs/test_experiment.py::test_results_have_the_documented_layout",
     "tests/runs/test_experiment.py::test_loaded_model_reproduces_the_results",

@@ -17,8 +17,9 @@ from coded_jax.codes.config import STAGES
 from coded_jax.latency.partitions import Stages
 from coded_jax.latency.strategies import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
+from coded_jax.runs.build import variable_shapes
 from coded_jax.runs.config import OWN, Config
-from coded_jax.types import BaseModel
+from coded_jax.types import BaseModel, PyTree
 
 BASE_MODEL = flags.DEFINE_enum(
     "base_model", None, list(BASE_MODELS), "network; that of the runs if some are given"
@@ -64,14 +65,26 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     drop = GIVEN_DROP.value
     if drop is not None:
         require("given_drop", drop, 0 <= drop <= 100, "0..100")
-    fields: dict[str, Any] = {
-        "accuracy": _accuracy(runs),
-        "drop": None if drop is None else drop / 100,
-    }
     if CNN_FUNCTION.value:
-        base, variables, shape = own_cnn(CNN_FUNCTION.value)
-        fields["stages"] = _stages(len(base.blocks))
-        return CNN_FUNCTION.value, cnn_of(base, variables, shape, **fields)
+        name = CNN_FUNCTION.value
+        base, variables, shape = own_cnn(name)
+    else:
+        name, base, variables, shape = _registered(runs)
+    return name, cnn_of(
+        base,
+        variables,
+        shape,
+        accuracy=_accuracy(runs),
+        drop=None if drop is None else drop / 100,
+        stages=_stages(len(base.blocks)),
+    )
+
+
+def _registered(
+    runs: Sequence[dict[str, Any]],
+) -> tuple[str, BaseModel, PyTree, tuple[int, int, int]]:
+    """Returns a network of the registry, that of the runs if there are some: its name
+    with its size, itself, shapes of its variables, and `(H, W, C)`."""
     if runs:
         config = runs[0]["config"]
         name, width = config["base_model"], config["base_width"]
@@ -86,16 +99,8 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     height, columns, channels = sizes
     shape = (height, columns, channels)
     text = f"{name}{f' x {width:g}' if width != 1 else ''}, {height}x{columns}"
-    return text, _registered(name, width, shape, fields)
-
-
-def _registered(
-    name: str, width: float, shape: tuple[int, int, int], fields: dict[str, Any]
-) -> CNN:
     base = make_base_model(name, width)
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    variables = jax.eval_shape(lambda k: base.init(k, shape, 10), key)
-    return cnn_of(base, variables, shape, stages=_stages(len(base.blocks)), **fields)
+    return text, base, variable_shapes(base, shape, 10), shape
 
 
 def _stages(blocks: int) -> Stages | None:

@@ -22,9 +22,9 @@ from coded_jax.types import PyTree
 MOVES = frozenset(
     "broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice "
     "concatenate stack unstack pad squeeze expand_dims rev gather scatter tile split "
-    "convert_element_type select_n copy copy_p stop_gradient optimization_barrier iota "
-    "device_put sharding_constraint layout_constraint real imag bitcast_convert_type "
-    "reduce_precision mesh_cast reshard pvary name".split()
+    "convert_element_type select_n copy stop_gradient optimization_barrier iota name "
+    "device_put sharding_constraint reshard pvary real imag bitcast_convert_type "
+    "reduce_precision".split()
 )
 """Primitives that compute nothing."""
 
@@ -96,6 +96,8 @@ def _count_primitive(eqn: Any) -> float:
         (axes, _), _ = params["dimension_numbers"]
         shape = eqn.invars[0].aval.shape
         return 2 * size * math.prod(shape[axis] for axis in axes)
+    if name == "polynomial":  # by Horner's rule; of jax 0.12 and later
+        return 2 * size * (len(eqn.invars) - 2)
     if name.startswith("reduce_window"):
         return size * (math.prod(params["window_dimensions"]) - 1)
     if name.startswith("reduce_"):

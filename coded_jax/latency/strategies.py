@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import first_line, require
+from coded_jax.checks import array_form, first_line, require
 from coded_jax.codes import CodeConfig
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, decodes, one_of_each, quorum_of
 from coded_jax.inference.costs import Cost, cost_of, whole_round
@@ -481,16 +481,22 @@ def cnn_of(
         blocks=tuple(map(jax.jit, base.blocks)),
     )
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    results = [image]
     try:
-        features = jax.eval_shape(traced.f_conv, shapes, image)
+        for block in traced.blocks:
+            results.append(jax.eval_shape(block, shapes, results[-1]))
     except Exception as error:  # a function of the user's raises anything
         raise ValueError(
             f"image_shape: {tuple(image_shape)} given, one that the CNN takes accepted "
             f"({first_line(error)})"
         ) from error
-    accepted = "features [B, M*, M'*, D]"
-    require("blocks", features.shape, len(features.shape) == 4, accepted)
-    enough = features.size > 0
+    features = results[-1]
+    fits, accepted = (
+        len(getattr(features, "shape", ())) == 4,
+        "features [B, M*, M'*, D]",
+    )
+    require("blocks", array_form(features), fits, accepted)
+    enough = all(array.size for array in jax.tree.leaves(results))
     require("image_shape", tuple(image_shape), enough, "one that leaves features")
     return CNN(traced, shapes, image_shape, **fields)
 

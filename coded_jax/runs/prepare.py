@@ -110,8 +110,7 @@ def prepare(
     dataset = dataset or data.load(config.dataset, places.data_dir)
     _check_sizes(config, len(dataset.train.labels))
     uncoded, pipeline = _pipelines(config, dataset, mesh, own)
-    sizes = (dataset.image_shape, dataset.classes)
-    shapes = variable_shapes(config, pipeline.base, *sizes)
+    shapes = variable_shapes(pipeline.base, dataset.image_shape, dataset.classes)
     rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
         _check_nonnegative(config, pipeline, dataset)

@@ -22,11 +22,11 @@ ELEMENTWISE = frozenset(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e "
     "cbrt ceil clamp clz complex conj convert_element_type copy copy_p cos cosh "
     "digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac "
-    "imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min "
-    "mul name ne neg nextafter not or polygamma population_count pow real "
-    "reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left "
-    "shift_right_arithmetic shift_right_logical sharding_constraint sign sin sinh sqrt "
-    "square stop_gradient sub tan tanh xor zeta".split()
+    "imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max "
+    "min mul name ne neg nextafter not or polygamma polynomial population_count pow "
+    "real reduce_precision regularized_incomplete_beta rem round rsqrt select_n "
+    "shift_left shift_right_arithmetic shift_right_logical sharding_constraint sign "
+    "sin sinh sqrt square stop_gradient sub tan tanh xor zeta".split()
 )
 # Their operands have the same batch, rows and columns on the same axes.
 ALIGNED = frozenset("concatenate sort stack".split())

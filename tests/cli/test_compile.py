@@ -67,6 +67,7 @@ def test_a_cpu_stands_for_several_devices(tmp_path):
         ("--picture=nowhere/mesh.png", "picture: "),
         ("--picture=mesh.unknown", "picture: "),
         ("--image_shape=28x28", "image_shape: '28x28' given"),
+        ("--image_shape=8x8x1", "image_shape: (8, 8, 1) given, at least 16x16"),
         ("--k=1", "k: 1 given"),
     ],
 )

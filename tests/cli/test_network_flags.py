@@ -24,6 +24,13 @@ def flat():
 def numbers():
     return [block], {"kernel": 1.0}, (8, 8, 1)
 
+def pair():
+    return [lambda variables, x: (x, x)], {}, (8, 8, 1)
+
+def empty_between():
+    pad = lambda variables, x: jax.numpy.pad(x, ((0, 0), (4, 4), (0, 0), (0, 0)))
+    return [lambda variables, x: x[:, :0], pad], {}, (8, 8, 1)
+
 def good():
     return [block], {}, (8, 8, 1)
 """
@@ -63,6 +70,14 @@ CASES = {
         ["network", "--cnn=own:numbers"],
         "cnn: 'own:numbers' given, one whose variables are arrays or their shapes "
         "accepted",
+    ),
+    "a block of two results": (
+        ["network", "--cnn=own:pair"],
+        "blocks: tuple [2] given, features [B, M*, M'*, D] accepted",
+    ),
+    "a block without results": (
+        ["network", "--cnn=own:empty_between"],
+        "image_shape: (8, 8, 1) given, one that leaves features accepted",
     ),
     "a CNN of one's own": (["network", "--cnn=own:good"], None),
     "stages of a word": ([*DROP, "--stages=foo"], f"stages: 'foo' given, {STAGES}"),

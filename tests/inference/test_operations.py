@@ -54,6 +54,7 @@ def test_what_depends_on_the_parameters_alone_is_prepared():
     assert count_operations(together, {}, floats(3, 4), floats(2, 3)) > counted
 
 
+DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 MOVES = {
     "pad": lambda x: jnp.pad(x, 1)[1:-1, 1:-1],
     "choose": lambda x: jnp.where(x > 0, x, 1.0),
@@ -68,6 +69,7 @@ MOVES = {
     "cast": lambda x: x.astype(jnp.bfloat16),
     "name": lambda x: checkpoint_name(x, "x"),
     "flip and roll": lambda x: jnp.roll(x[::-1], 1),
+    "place": lambda x: jax.lax.with_sharding_constraint(x, DEVICE),
 }
 
 
@@ -92,3 +94,9 @@ def test_the_dearest_branch_and_every_turn():
     forever = lambda _, x: jax.lax.while_loop(lambda y: y[0] > 0, lambda y: -y, x)
     with pytest.raises(ValueError, match="^f: with a while loop given, one of fixed"):
         count_operations(forever, {}, floats(5))
+
+
+def test_a_polynomial_has_a_product_and_a_sum_for_each_degree():
+    """One primitive, or many, by the version, which may begin with 0 times x."""
+    f = lambda _, x: jnp.polyval(jnp.array([1.0, 2.0, 3.0, 4.0]), x)
+    assert 2 * 3 * 5 <= count_operations(f, {}, floats(5)) <= 2 * 4 * 5

@@ -244,6 +244,7 @@ with_custom_vjp.defvjp(lambda x: (x, None), lambda _, g: (g,))
         lambda x: nn.softplus(nn.leaky_relu(conv(x, (3, 3)))),
         lambda x: jnp.where(x > 0, conv(x, (3, 3)), x),
         lambda x: lax.clamp(0.0, conv(x, (3, 3)), 1.0),
+        lambda x: jnp.log2(jnp.sinc(conv(x, (3, 3)))),
         lambda x: conv(x, (3, 3)).astype(jnp.bfloat16).astype(jnp.float32),
     ],
 )

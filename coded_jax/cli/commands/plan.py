@@ -42,9 +42,7 @@ def main(argv: list[str]) -> None:
     pipeline = build.build_pipeline(
         config, image.shape, classes, (0.5,) * channels, (0.25,) * channels
     )
-    variables = jax.eval_shape(
-        lambda key: pipeline.base.init(key, image.shape, classes), jax.random.key(0)
-    )
+    variables = build.variable_shapes(pipeline.base, image.shape, classes)
     stages = costs.stage_costs(pipeline, variables, image.shape)
     console = Console()
     cost = costs.cost_of(pipeline, variables, image.shape)
