@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every code on LeNet-5 with 3, 5 and 6 devices, and then their comparison. Finished runs
 # are not run again. Arguments are flags of every run: --epochs=24 trains all codes for
-# longer. Hours on 2 cores, most of them for the Conv pair.
+# longer. Hours on 2 cores, more than one of them for the Conv pair.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for sizes in "4 2" "2 1" "4 1"; do
