@@ -491,10 +491,8 @@ def cnn_of(
             f"({first_line(error)})"
         ) from error
     features = results[-1]
-    fits, accepted = (
-        len(getattr(features, "shape", ())) == 4,
-        "features [B, M*, M'*, D]",
-    )
+    accepted = "features [B, M*, M'*, D]"
+    fits = len(getattr(features, "shape", ())) == 4
     require("blocks", array_form(features), fits, accepted)
     enough = all(array.size for array in jax.tree.leaves(results))
     require("image_shape", tuple(image_shape), enough, "one that leaves features")

@@ -108,8 +108,8 @@ def own_base(
       classes: how many logits the head must give.
 
     Raises:
-      ValueError: the variables are no arrays, a function fails for such images, or
-        `head` does not give logits.
+      ValueError: the variables are no arrays, a function fails for such images or
+        leaves no features of them, or `head` does not give logits.
     """
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
     fits = len(functions) > 0 and all(map(callable, functions))
@@ -118,6 +118,8 @@ def own_base(
     base = BaseModel(lambda key, image_shape, classes: arrays, functions, head)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     features = _output("blocks", base.f_conv, arrays, images)
+    enough = all(array.size for array in jax.tree.leaves(features))
+    require("image_shape", tuple(image_shape), enough, "one that leaves features")
     logits = _output("head", base.head, arrays, features)
     if logits.shape != (2, classes):
         raise ValueError(

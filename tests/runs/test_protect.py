@@ -190,6 +190,7 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
             "f_conv: .*global pooling",
         ),
         ({"blocks": lambda v, x: x @ v["absent"]}, "blocks: fails for float32"),
+        ({"blocks": lambda v, x: x[:, :0]}, "image_shape: .* one that leaves features"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
