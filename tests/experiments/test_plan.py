@@ -45,7 +45,7 @@ def test_plan_of_every_convolution(tmp_path):
         (["--image_shape=32x32"], "image_shape: '32x32' given, HxWxC accepted"),
         (
             ["--image_shape=8x8x1"],
-            "image_shape: (8, 8, 1) given, one that lenet5 takes",
+            "image_shape: (8, 8, 1) given, at least 16x16",
         ),
         (["--image_shape=28x28x1", "--k=5"], "k: 5 pieces along the rows"),
         (
