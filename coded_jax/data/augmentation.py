@@ -31,8 +31,16 @@ def shift(key: jax.Array, images: jax.Array) -> jax.Array:
 def flip_shift(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors half of the images left to right, then shifts each as `shift` does."""
     flip_key, shift_key = jax.random.split(key)
-    mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
-    return _shift(shift_key, jnp.where(mirrored, images[:, :, ::-1], images))
+    return _shift(shift_key, _mirror(flip_key, images))
+
+
+def flip_crop(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images, then shifts each by up to an eighth of its size.
+
+    What is usual for CIFAR: crops of images with 4 rows and columns of zeros around.
+    """
+    flip_key, shift_key = jax.random.split(key)
+    return _shift(shift_key, _mirror(flip_key, images), max(images.shape[1:3]) // 8)
 
 
 def affine(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -51,6 +59,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "none": none,
     "shift": shift,
     "flip_shift": flip_shift,
+    "flip_crop": flip_crop,
     "affine": affine,
 }
 
@@ -93,11 +102,15 @@ def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:
     return channels.astype(image.dtype)
 
 
-def _shift(key: jax.Array, images: jax.Array) -> jax.Array:
+def _mirror(key: jax.Array, images: jax.Array) -> jax.Array:
+    mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def _shift(key: jax.Array, images: jax.Array, most: int = SHIFT) -> jax.Array:
     batch, height, width, channels = images.shape
-    starts = jax.random.randint(key, (2, batch), 0, 2 * SHIFT + 1)
-    margin = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
-    padded = jnp.pad(images, margin)
+    starts = jax.random.randint(key, (2, batch), 0, 2 * most + 1)
+    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
 
     def crop(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
         start = (row, column, jnp.zeros_like(row))

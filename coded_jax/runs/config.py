@@ -26,8 +26,8 @@ from coded_jax.settings import (
     tuple_of,
 )
 from coded_jax.training.config import MAX_EPOCHS, TrainConfig, require_patterns
+from coded_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
-SCHEDULES = ("cosine", "constant")
 EVALUATED = ("test", "validation")
 OWN = "own"
 """Data set and base model that are given to `protect`, not looked up by name."""
@@ -54,7 +54,7 @@ def _distinct_codes(codes: tuple[AnyCode, ...]) -> bool:
 class BaseConfig:
     """Settings of the base model and its training; their help texts describe them.
 
-    Its training has the seed and the weight decay of the code's.
+    Its training has the seed of the code's.
 
     Raises:
       ValueError: a setting is out of range.
@@ -81,13 +81,25 @@ class BaseConfig:
     )
     base_learning_rate: float | None = setting(
         None,
-        "of Adam, for the base model; learning_rate if not given",
+        "of the base model, the highest one; learning_rate if not given",
         more_than(0),
+        FLOAT,
+    )
+    base_optimizer: str = setting(
+        "adam",
+        "of the base model: Adam, or gradient descent with Nesterov's momentum of 0.9",
+        one_of(OPTIMIZERS),
+    )
+    base_weight_decay: float | None = setting(
+        None,
+        "L2 factor of the base model; weight_decay if not given",
+        at_least(0),
         FLOAT,
     )
     base_schedule: str = setting(
         "cosine",
-        "learning rate of the base model: falling to zero, or constant",
+        "learning rate of the base model: falling to zero along a cosine, at first "
+        "rising (one_cycle), or constant",
         one_of(SCHEDULES),
     )
     augmentation: str = setting(

@@ -9,7 +9,7 @@ import optax
 from coded_jax.runs.config import Config
 from coded_jax.training.config import TrainConfig
 from coded_jax.training.loop import total_steps
-from coded_jax.training.tasks import adam
+from coded_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Rate
 
 BASE = "base"
 """The phase that trains the base model; every other phase trains a code."""
@@ -21,31 +21,31 @@ class Regime(NamedTuple):
     Attributes:
       epochs: may be a fraction.
       batch_size: examples per step.
-      learning_rate: of the first step.
-      decays: whether it falls along a cosine to zero, or else is constant.
+      learning_rate: the highest one.
+      schedule: how it changes, one of `optimizers.SCHEDULES`.
       weight_decay: L2 factor.
+      optimizer_name: one of `optimizers.OPTIMIZERS`.
     """
 
     epochs: float
     batch_size: int
     learning_rate: float
-    decays: bool
+    schedule: str
     weight_decay: float
+    optimizer_name: str = "adam"
 
     def steps(self, examples: int) -> int:
         """Returns how many steps the phase has with so many training examples."""
         return total_steps(examples, self.batch_size, self.epochs)
 
-    def rate(self, examples: int) -> float | optax.Schedule:
+    def rate(self, examples: int) -> Rate:
         """Returns the learning rate, constant or of every step."""
-        if not self.decays:
-            return self.learning_rate
-        steps = self.steps(examples)
-        return optax.cosine_decay_schedule(self.learning_rate, steps)
+        return SCHEDULES[self.schedule](self.learning_rate, self.steps(examples))
 
     def optimizer(self, examples: int) -> optax.GradientTransformation:
-        """Returns Adam with L2 for so many training examples."""
-        return adam(self.rate(examples), self.weight_decay)
+        """Returns the optimizer for so many training examples."""
+        make = OPTIMIZERS[self.optimizer_name]
+        return make(self.rate(examples), self.weight_decay)
 
 
 def regime_of(config: Config, phase: str) -> Regime:
@@ -55,8 +55,13 @@ def regime_of(config: Config, phase: str) -> Regime:
             epochs=config.base_epochs,
             batch_size=config.base_batch_size or config.batch_size,
             learning_rate=config.base_learning_rate or config.learning_rate,
-            decays=config.base_schedule == "cosine",
-            weight_decay=config.weight_decay,
+            schedule=config.base_schedule,
+            weight_decay=(
+                config.weight_decay
+                if config.base_weight_decay is None
+                else config.base_weight_decay
+            ),
+            optimizer_name=config.base_optimizer,
         )
     return code_regime(config, config.recipe)
 
@@ -75,6 +80,6 @@ def code_regime(config: TrainConfig, recipe: str) -> Regime:
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        decays=recipe == "systematic",
+        schedule="cosine" if recipe == "systematic" else "constant",
         weight_decay=config.weight_decay,
     )

@@ -193,16 +193,3 @@ def sample_erasures(
     if config.stage_losses == "per_stage":
         return jax.vmap(draw)(jax.random.split(key, len(pipeline.stages)))
     return draw(key)
-
-
-def adam(
-    learning_rate: float | optax.Schedule, weight_decay: float
-) -> optax.GradientTransformation:
-    """Returns Adam with L2, whose decay is added to the gradient (section IV-A).
-
-    Args:
-      learning_rate: constant, or of every step.
-      weight_decay: the L2 factor.
-    """
-    decay = optax.add_decayed_weights(weight_decay)
-    return optax.chain(decay, optax.adam(learning_rate))

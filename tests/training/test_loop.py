@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from coded_jax.training import checkpoints, loop, steps, tasks
+from coded_jax.training import checkpoints, loop, optimizers, steps, tasks
 from coded_jax.training.signals import stop_requests
 
 EXAMPLES, BATCH = 40, 8
@@ -58,7 +58,7 @@ def regression(scores=None, loss=None):
             if scores
             else -float(jnp.abs(params["w"] - 1.0).sum())
         },
-        optimizer=tasks.adam(optax.cosine_decay_schedule(0.1, 200), 1e-5),
+        optimizer=optimizers.adam(optax.cosine_decay_schedule(0.1, 200), 1e-5),
     )
 
 
@@ -349,7 +349,7 @@ def test_epochs_visit_every_example_once():
 
 def test_adam_adds_l2_to_the_gradient():
     params = {"w": jnp.asarray([2.0, -3.0])}
-    optimizer = tasks.adam(0.01, 0.5)
+    optimizer = optimizers.adam(0.01, 0.5)
     updates, _ = optimizer.update(
         {"w": jnp.asarray([-1.0, 1.0])}, optimizer.init(params), params
     )
@@ -359,7 +359,7 @@ def test_adam_adds_l2_to_the_gradient():
 
 def test_adam_decays_to_zero_along_a_cosine():
     params, grads = jnp.asarray(1.0), jnp.asarray(1.0)
-    optimizer = tasks.adam(optax.cosine_decay_schedule(0.1, 10), 0.0)
+    optimizer = optimizers.adam(optax.cosine_decay_schedule(0.1, 10), 0.0)
     state = optimizer.init(params)
     rates = []
     for _ in range(11):

@@ -19,7 +19,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import losses as training_losses
-from coded_jax.training import steps, tasks
+from coded_jax.training import optimizers, steps, tasks
 from coded_jax.training.config import STAGE_TRAININGS, TrainConfig
 from coded_jax.training.loop import SCORE
 from coded_jax.training.losses import (
@@ -189,7 +189,9 @@ def test_training_leaves_the_frozen_variables_bitwise_unchanged(lenet, images):
     frozen = jax.tree.map(jnp.copy, lenet[1])
     before = jax.tree.map(np.array, frozen)
     dataset = dataset_of(images)
-    task = tasks.code_task(pipe, frozen, dataset, tasks.adam(1e-2, 1e-2), patterns=[()])
+    task = tasks.code_task(
+        pipe, frozen, dataset, optimizers.adam(1e-2, 1e-2), patterns=[()]
+    )
     state, _ = steps.initial_state(task.init, task.optimizer, jax.random.key(0))
     started = jax.tree.map(np.array, state.params)
     arrays = tasks.device_arrays(None, dataset.train)
@@ -481,7 +483,7 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
         return jnp.zeros(6)
 
     monkeypatch.setattr(tasks, "coded_losses", note)
-    optimizer = tasks.adam(1e-3, 0.0)
+    optimizer = optimizers.adam(1e-3, 0.0)
     for stage_training in STAGE_TRAININGS:
         task = tasks.code_task(
             pipe,
@@ -629,7 +631,7 @@ def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch):
         lambda _, v, batch, smoothing: seen.append((batch, smoothing)),
     )
     task = tasks.base_task(
-        pipe, dataset_of(images), tasks.adam(1e-3, 0.0), "flip_shift", 0.1
+        pipe, dataset_of(images), optimizers.adam(1e-3, 0.0), "flip_shift", 0.1
     )
     batch = batch_of(images)
     for i in range(2):
