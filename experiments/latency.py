@@ -126,7 +126,8 @@ def main(argv: list[str]) -> None:
     requests.faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(folder / REPORT, settings(requests, results))
-    split = data.load(results["dataset"], DATA_DIR.value).test
+    size = results["config"].get("image_size")
+    split = data.load(results["dataset"], DATA_DIR.value, size).test
     with serving.serve(
         WORKDIR.value,
         ENGINE.value,

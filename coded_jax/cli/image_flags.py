@@ -21,7 +21,10 @@ CLASSES = flags.DEFINE_integer(
     "classes", 10, "of a model for --image_shape", lower_bound=1
 )
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+    "data_dir",
+    None,
+    "folder of prepared TFDS data, TFDS_DATA_DIR if not given; or, with "
+    "dataset=folder, of images",
 )
 USUAL = 50_000
 """Training images of a data set that is not read, as of CIFAR-10."""
@@ -48,7 +51,8 @@ def example_from_flags() -> Example:
       ValueError, OSError, ImportError: there is no such image or data set.
     """
     if IMAGE_SHAPE.value is None:
-        dataset = data.load(flags.FLAGS.dataset, DATA_DIR.value)
+        values = flags.FLAGS
+        dataset = data.load(values.dataset, DATA_DIR.value, values.image_size)
         examples = len(dataset.train.labels)
         return Example(dataset.test.images[0], dataset.classes, examples)
     shape = integers("image_shape", IMAGE_SHAPE.value.split("x"))

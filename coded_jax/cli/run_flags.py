@@ -15,7 +15,11 @@ from coded_jax.runs.prepare import Experiment, prepare
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+    "data_dir",
+    None,
+    "folder of prepared TFDS data, TFDS_DATA_DIR if not given; or, with "
+    "dataset=folder, of images: train/, and val/ or test/, with a folder for each "
+    "class",
 )
 BASE_DIR = flags.DEFINE_string(
     "base_dir", None, "folder of a base model that runs share; trained there if missing"

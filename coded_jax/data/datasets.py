@@ -6,7 +6,7 @@ A new one is a line here, and a file beside this one where it comes from elsewhe
 from __future__ import annotations
 
 from coded_jax.checks import require
-from coded_jax.data import mlxtend, prepared
+from coded_jax.data import folder, mlxtend, prepared
 from coded_jax.data.sources import Source
 from coded_jax.types import Dataset
 
@@ -16,6 +16,7 @@ DATASETS: dict[str, Source] = {
     "fashion_mnist": prepared.SOURCE,
     "cifar10": prepared.SOURCE,
     "cifar100": prepared.SOURCE,
+    "folder": folder.SOURCE,
 }
 
 
@@ -25,7 +26,8 @@ def check(name: str, data_dir: str | None = None) -> None:
     Args:
       name: one of `DATASETS`.
       data_dir: folder of prepared TFDS data; by default `TFDS_DATA_DIR`, or else
-        `~/tensorflow_datasets`. Data sets that come with a package do not use it.
+        `~/tensorflow_datasets`; for `folder`, the folder of images, see `data.folder`.
+        Data sets that come with a package do not use it.
 
     Raises:
       ValueError: `name` is unknown, `data_dir` is no folder, or the data there are not
@@ -37,7 +39,9 @@ def check(name: str, data_dir: str | None = None) -> None:
     DATASETS[name].check(name, data_dir)
 
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
+def load(
+    name: str, data_dir: str | None = None, image_size: int | None = None
+) -> Dataset:
     """Reads a data set into memory; prepares it first where that is possible.
 
     The parts are the same for every seed of an experiment.
@@ -45,11 +49,17 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
     Args:
       name: as in `check`.
       data_dir: as in `check`.
+      image_size: rows and columns that the images of a folder are resized to; as they
+        are if None.
 
     Raises:
-      ValueError: as in `check`, or the data are damaged.
+      ValueError: as in `check`, the data are damaged, or they are not to be resized.
       ModuleNotFoundError: as in `check`.
       FileNotFoundError: as in `check`, or the preparation failed.
     """
     check(name, data_dir)
-    return DATASETS[name].load(name, data_dir)
+    source = DATASETS[name]
+    fits = image_size is None or source.own_images
+    own = [other for other, its in DATASETS.items() if its.own_images]
+    require("image_size", image_size, fits, f"none, but for a dataset of {own},")
+    return source.load(name, data_dir, image_size)

@@ -25,10 +25,10 @@ from coded_jax.data.sources import (
     missing_modules,
     require_modules,
     shuffled_parts,
+    validation_images,
 )
 from coded_jax.types import Dataset, Split
 
-VALIDATION_IMAGES = 5000  # a tenth of the training images, and no more than these
 TFDS_HOST = "https://storage.googleapis.com"  # that TFDS asks first
 
 
@@ -52,7 +52,7 @@ def check(name: str, data_dir: str | None) -> None:
         )
 
 
-def load(name: str, data_dir: str | None) -> Dataset:
+def load(name: str, data_dir: str | None, image_size: None = None) -> Dataset:
     """Reads a data set, which is prepared first if need be.
 
     Its test split stays. A tenth of the training split, 5,000 images at most, is for
@@ -67,8 +67,7 @@ def load(name: str, data_dir: str | None) -> Dataset:
         name, root, _version(root, name) or _prepare(name, root)
     )
     total = len(whole.labels)
-    validation_images = min(VALIDATION_IMAGES, total // 10)
-    train, validation = shuffled_parts(whole, total - validation_images)
+    train, validation = shuffled_parts(whole, total - validation_images(total))
     statistics = channel_statistics(train.images)
     return Dataset(name, classes, train, validation, test, *statistics)
 

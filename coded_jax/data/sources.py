@@ -17,11 +17,24 @@ class Source(NamedTuple):
     Attributes:
       check: `(name, data_dir)`; raises, within seconds, what would keep `load` from
         reading the data set.
-      load: `(name, data_dir) -> Dataset`.
+      load: `(name, data_dir, image_size) -> Dataset`; the size is None but for a source
+        of the user's own images.
+      own_images: whether `data_dir` has images of the user's own. They can be resized,
+        and a run keeps a digest of them, since no name says which ones they are.
     """
 
     check: Callable[[str, str | None], None]
-    load: Callable[[str, str | None], Dataset]
+    load: Callable[[str, str | None, int | None], Dataset]
+    own_images: bool = False
+
+
+VALIDATION_IMAGES = 5000
+
+
+def validation_images(total: int) -> int:
+    """Returns how many of the training images are held out to choose by: a tenth, and
+    no more than `VALIDATION_IMAGES`."""
+    return min(VALIDATION_IMAGES, total // 10)
 
 
 def missing_modules(*modules: str) -> str:

@@ -16,6 +16,7 @@ from coded_jax.models.registry import is_deep
 from coded_jax.settings import (
     FLOAT,
     INTEGER,
+    TEXT,
     Accepted,
     at_least,
     check,
@@ -61,6 +62,19 @@ class BaseConfig:
     """
 
     dataset: str = setting("mnist", "data set", _registered_or_own(DATASETS))
+    image_size: int | None = setting(
+        None,
+        "rows and columns that images of a folder are resized to; as they are if not "
+        "given",
+        integers(8, 4096),
+        INTEGER,
+    )
+    images_digest: str | None = setting(
+        None,
+        "of a folder's images, which a run keeps: other images are refused",
+        Accepted(lambda digest: isinstance(digest, str), "16 hexadecimal digits"),
+        TEXT,
+    )
     base_model: str = setting("lenet5", "network", _registered_or_own(BASE_MODELS))
     base_width: float = setting(
         1.0,

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from coded_jax import data
+from coded_jax.checks import require
 from coded_jax.codes import name_of
 from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
@@ -107,7 +108,8 @@ def prepare(
     mesh = make_mesh(config.n, places.devices, places.mesh)
     if own:
         dataset = own.dataset
-    dataset = dataset or data.load(config.dataset, places.data_dir)
+    dataset = dataset or data.load(config.dataset, places.data_dir, config.image_size)
+    config = _with_digest(config, dataset)
     _check_sizes(config, len(dataset.train.labels))
     uncoded, pipeline = _pipelines(config, dataset, mesh, own)
     shapes = variable_shapes(pipeline.base, dataset.image_shape, dataset.classes)
@@ -136,6 +138,18 @@ def prepare(
         variables=variables,
         fingerprints=marks,
     )
+
+
+def _with_digest(config: Config, dataset: Dataset) -> Config:
+    """Adds the digest of images that are the user's own; checks one that is there."""
+    source = data.DATASETS.get(config.dataset)
+    if source is None or not source.own_images:
+        return config
+    digest = fingerprints.of_data(dataset)
+    fits = config.images_digest in (None, digest)
+    accepted = f"none, or {digest} of the images that are in data_dir,"
+    require("images_digest", config.images_digest, fits, accepted)
+    return dataclasses.replace(config, images_digest=digest)
 
 
 def _check_sizes(config: Config, images: int) -> None:

@@ -130,7 +130,7 @@ def require_same_flags(sweep: Sweep) -> None:
 def run_cell(
     cell: Cell,
     sweep: Sweep,
-    loaded: dict[str, Dataset] | None = None,
+    loaded: dict[tuple, Dataset] | None = None,
     progress: LiveTable | None = None,
 ) -> CellResult:
     """Runs a cell, from where a former sweep stopped; no error of it is raised.
@@ -159,22 +159,25 @@ def train_base(cell: Cell, sweep: Sweep) -> str:
 def _attempt(
     cell: Cell,
     sweep: Sweep,
-    loaded: dict[str, Dataset] | None,
+    loaded: dict[tuple, Dataset] | None,
     do: Callable[[Experiment], Any],
 ) -> tuple[Any, str]:
     """Returns what `do` returns, and its error in one line or an empty string.
 
     The error's traceback is written into the cell's folder.
     """
-    places, name = sweep.places_of(cell), cell.config.dataset
+    places, config = sweep.places_of(cell), cell.config
+    images = (config.dataset, config.image_size)
     folder = sweep.workdir(cell)
     error = folder / ERROR
     loaded = {} if loaded is None else loaded
     try:
-        if name not in loaded:
+        if images not in loaded:
             loaded.clear()
-            loaded[name] = data.load(name, places.data_dir)
-        prepared = prepare(cell.config, places, dataset=loaded[name])
+            loaded[images] = data.load(
+                config.dataset, places.data_dir, config.image_size
+            )
+        prepared = prepare(config, places, dataset=loaded[images])
         error.unlink(missing_ok=True)
         return do(prepared), ""
     except Interrupted:
@@ -198,7 +201,7 @@ def run_in_turn(
     Raises:
       Interrupted: see `run_cell`.
     """
-    loaded: dict[str, Dataset] = {}
+    loaded: dict[tuple, Dataset] = {}
     for cell in cells:
         shown = set(progress.task_ids)
         yield run_cell(cell, sweep, loaded, progress)

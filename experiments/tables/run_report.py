@@ -79,7 +79,9 @@ def add_model(
         if not path.is_dir():
             raise ValueError(f"{path.name} given, a workdir accepted")
         model = load(path, devices=1)
-        test = data.load(results["dataset"], data_dir).test
+        test = data.load(
+            results["dataset"], data_dir, results["config"].get("image_size")
+        ).test
     except (ValueError, OSError, ImportError) as error:
         page.add(f"*Left out (feature maps, confusion of errors): {error}*")
         return

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from coded_jax.training import checkpoints, loop, optimizers, steps, tasks
+from coded_jax.training import checkpoints, loop, optimizers, steps
 from coded_jax.training.signals import stop_requests
 
 EXAMPLES, BATCH = 40, 8
