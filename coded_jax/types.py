@@ -73,6 +73,110 @@ def together(x: jax.Array, kept: Kept) -> State:
     return (x, *kept) if kept else x
 
 
+@dataclasses.dataclass(frozen=True)
+class AxisPlan:
+    """The split along one axis.
+
+    Attributes:
+      size: pixels of the image, `H`.
+      window: pixels of a piece, `h`.
+      starts: first pixel of each piece.
+      out: features of the whole image, `M*`.
+      share: features of one share, `M`.
+      cuts: first feature of each share in the output of its piece.
+      stride: pixels from one feature to the next, the total stride `S`.
+    """
+
+    size: int
+    window: int
+    starts: tuple[int, ...]
+    out: int
+    share: int
+    cuts: tuple[int, ...]
+    stride: int
+
+    @property
+    def parts(self) -> int:
+        """Number of windows."""
+        return len(self.starts)
+
+    @property
+    def holders(self) -> list[int]:
+        """Number of pieces that hold each pixel."""
+        return [
+            sum(start <= pixel < start + self.window for start in self.starts)
+            for pixel in range(self.size)
+        ]
+
+    @property
+    def halos(self) -> tuple[int, ...]:
+        """Pixels of each piece's window that another piece holds too, its halo.
+
+        It is the price of a split: without overlap all are 0.
+        """
+        return tuple(
+            sum(n > 1 for n in self.holders[start : start + self.window])
+            for start in self.starts
+        )
+
+    @property
+    def surplus(self) -> int:
+        """Features that the last share repeats of the one before it."""
+        return self.parts * self.share - self.out
+
+    @property
+    def firsts(self) -> list[int]:
+        """First feature of each share, of those of the whole image."""
+        return [min(i * self.share, self.out - self.share) for i in range(self.parts)]
+
+    @property
+    def interior(self) -> int:
+        """The piece whose cut is that of a mixture of pieces, too."""
+        return self.parts // 2
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """The split of images of one shape into `k` pieces, row by row of the grid."""
+
+    rows: AxisPlan
+    columns: AxisPlan
+    channels: int
+    feature_channels: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Pieces along height and width."""
+        return self.rows.parts, self.columns.parts
+
+    @property
+    def k(self) -> int:
+        """Number of all pieces."""
+        return self.rows.parts * self.columns.parts
+
+    @property
+    def piece_shape(self) -> tuple[int, int, int]:
+        """Shape of a piece, `(h, w, C)`."""
+        return self.rows.window, self.columns.window, self.channels
+
+    @property
+    def share_shape(self) -> tuple[int, int, int]:
+        """Shape of a share, `(M, M', D)`."""
+        return self.rows.share, self.columns.share, self.feature_channels
+
+    @property
+    def interior(self) -> int:
+        """The data piece whose cut is that of parity pieces, too."""
+        return self.rows.interior * self.columns.parts + self.columns.interior
+
+    @property
+    def work_fraction(self) -> float:
+        """Cost of `f_conv` on one piece over its cost on the whole image."""
+        return (self.rows.window * self.columns.window) / (
+            self.rows.size * self.columns.size
+        )
+
+
 class CodeShape(NamedTuple):
     """The sizes that a code is built for.
 
@@ -80,12 +184,19 @@ class CodeShape(NamedTuple):
       k, r: data and parity pieces.
       piece: `(h, w, C)`.
       share: `(M, M', D)`, the features of one piece.
+      plan: how the pieces lie in the image, for codes that depend on it.
     """
 
     k: int
     r: int
     piece: tuple[int, int, int]
     share: tuple[int, int, int]
+    plan: SplitPlan | None = None
+
+    @classmethod
+    def of(cls, plan: SplitPlan, r: int) -> CodeShape:
+        """Returns the sizes of a code with r parity pieces for the pieces of a plan."""
+        return cls(plan.k, r, plan.piece_shape, plan.share_shape, plan)
 
     @property
     def n(self) -> int:

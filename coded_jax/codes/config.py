@@ -18,6 +18,7 @@ from coded_jax.settings import (
 )
 
 PRECISIONS = ("float32", "bfloat16")
+TAILS = ("frozen", "tuned", "intact")
 SPLITS = ("image", "group", "convolution")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
 
@@ -97,6 +98,13 @@ class CodeConfig(LearnedConfig):
         Accepted(is_code, lambda: f"one of {list(CODES)}"),
         CODE,
     )
+    tail: str = setting(
+        "frozen",
+        "what follows the last coded stage, where a data result was lost: the base "
+        "model's own; or a second copy, trained with the code on reconstructed "
+        "features (tuned), or on exact ones, a control (intact)",
+        one_of(TAILS),
+    )
     precision: str = setting(
         "float32",
         "of encoder, F_Conv and decoder; what is trained, the head and the losses are "
@@ -118,6 +126,8 @@ class CodeConfig(LearnedConfig):
         fits = not self.least_spared or self.split == "convolution"
         accepted = f"0 with split={self.split}"
         require("least_spared", self.least_spared, fits, accepted)
+        fits = self.tail == "frozen" or self.split == "image"
+        require("tail", self.tail, fits, f"frozen with split={self.split}")
         fits = not self.nonnegative or self.split == "image"
         require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
 

@@ -38,7 +38,8 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
     try:
         code = make(shape)
     except Exception as error:  # a function of the user's raises anything
-        sizes = ", ".join(f"{key}={size}" for key, size in shape._asdict().items())
+        names = ("k", "r", "piece", "share")
+        sizes = ", ".join(f"{key}={getattr(shape, key)}" for key in names)
         raise ValueError(
             f"code: {name} fails for {sizes} ({first_line(error)})"
         ) from error

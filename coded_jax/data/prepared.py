@@ -52,7 +52,7 @@ def check(name: str, data_dir: str | None) -> None:
         )
 
 
-def load(name: str, data_dir: str | None, image_size: None = None) -> Dataset:
+def load(name: str, data_dir: str | None) -> Dataset:
     """Reads a data set, which is prepared first if need be.
 
     Its test split stays. A tenth of the training split, 5,000 images at most, is for

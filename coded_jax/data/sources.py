@@ -17,14 +17,14 @@ class Source(NamedTuple):
     Attributes:
       check: `(name, data_dir)`; raises, within seconds, what would keep `load` from
         reading the data set.
-      load: `(name, data_dir, image_size) -> Dataset`; the size is None but for a source
-        of the user's own images.
-      own_images: whether `data_dir` has images of the user's own. They can be resized,
-        and a run keeps a digest of them, since no name says which ones they are.
+      load: `(name, data_dir) -> Dataset`.
+      own_images: whether `data_dir` has images of the user's own: `load` then takes an
+        `image_size`, too, and a run keeps a digest of them, since no name says which
+        ones they are.
     """
 
     check: Callable[[str, str | None], None]
-    load: Callable[[str, str | None, int | None], Dataset]
+    load: Callable[..., Dataset]
     own_images: bool = False
 
 

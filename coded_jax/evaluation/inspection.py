@@ -84,7 +84,8 @@ def _maps(
     """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
     k, maps, state = pipeline.k, [], inputs_of(pipeline, images)
     exact = exact_outputs(pipeline, frozen, images)
-    for stage, own, original in zip(pipeline.stages, params, exact, strict=True):
+    of_stages = (pipeline.stages, pipeline.of_stages(params), exact)
+    for stage, own, original in zip(*of_stages, strict=True):
         x, kept = enter(stage, frozen, state)
         features = coded_features(stage, frozen, own, x)
         merged = recover(stage, own, features, available).merged

@@ -205,7 +205,7 @@ def decode_chunk(
     ) -> tuple[jax.Array, jax.Array]:
         results = Results(features, kept)
         x = from_decoder(pipeline, frozen, params, results, available, spread)
-        merged, logits = classify(pipeline, frozen, x, available)
+        merged, logits = classify(pipeline, frozen, params, x, available)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
         answered = has_answer(pipeline, available)
         answered = answered.reshape(len(answered), -1).all(axis=1)

@@ -28,6 +28,7 @@ from coded_jax.inference.stages import (
     enter,
     recover,
 )
+from coded_jax.inference.tails import Tail, TailCopy, run_tail
 from coded_jax.types import (
     BaseModel,
     Code,
@@ -40,23 +41,12 @@ from coded_jax.types import (
 )
 
 
-class Tail(NamedTuple):
-    """The part of the network between the last decoder and the logits.
-
-    Attributes:
-      after: blocks that are computed whole.
-      head: `(variables, features [B, M*, M'*, D]) -> logits [B, ..., classes]`.
-    """
-
-    after: Segment
-    head: Callable[[PyTree, jax.Array], jax.Array]
-
-
 class Pipeline(NamedTuple):
     """The functions of a coded inference; its variables are passed beside it.
 
     It is hashable, so that it can be a static argument of a jitted function. The
-    parameters of its codes are a tuple with one entry for each coded stage.
+    parameters of its codes are a tuple with one entry for each coded stage, and one
+    more for the tail's copy if there is one.
 
     Attributes:
       base: the CNN; its blocks may be other ones than those of the stages, which
@@ -72,9 +62,8 @@ class Pipeline(NamedTuple):
       separate: whether each data result is an answer of its own, as where k images are
         coded together (see `data.groups`); labels are then `[B, k]`.
       image_shape: `(H, W, C)` of one image, which the first split is planned for.
-      lost_tail: answers those inputs that have lost a data result, in place of the base
-        model's own tail; its variables are among those of the base model. None for the
-        same tail.
+      tail_copy: a second copy of what follows the last decoder, which answers those
+        inputs that have lost a data result; None for the base model's own.
       recipe: of `LearnedConfig`, by which the codes are built and trained.
     """
 
@@ -89,7 +78,7 @@ class Pipeline(NamedTuple):
     dtype: str = "float32"
     separate: bool = False
     image_shape: tuple[int, int, int] = (0, 0, 0)
-    lost_tail: Tail | None = None
+    tail_copy: TailCopy | None = None
     recipe: str = "systematic"
 
     @property
@@ -130,18 +119,24 @@ class Pipeline(NamedTuple):
         return Tail(self.after, self.base.head)
 
     def init(self, key: jax.Array) -> PyTree:
-        """Returns initial parameters of all codes."""
+        """Returns initial parameters of all codes, and of the tail's copy."""
         keys = jax.random.split(key, len(self.stages))
-        return tuple(
+        of_codes = tuple(
             stage.code.init(key) for stage, key in zip(self.stages, keys, strict=True)
         )
+        return (
+            of_codes if self.tail_copy is None else (*of_codes, self.tail_copy.init())
+        )
+
+    def of_stages(self, params: PyTree) -> PyTree:
+        """Returns the parameters of the codes, one entry for each coded stage."""
+        return params[: len(self.stages)]
 
     def with_codes(self, change: Callable[[CodeShape, Code], Code]) -> Pipeline:
         """Returns the pipeline with `change(shape, code)` in place of each `code`."""
 
         def changed(stage: CodedStage) -> CodedStage:
-            plan = stage.plan
-            shape = CodeShape(self.k, self.r, plan.piece_shape, plan.share_shape)
+            shape = CodeShape.of(stage.plan, self.r)
             return stage._replace(code=change(shape, stage.code))
 
         return self._replace(stages=tuple(map(changed, self.stages)))
@@ -221,7 +216,8 @@ def from_decoder(
     Returns:
       `[B, M*, M'*, D]`, the output of the last decoder, with what is kept.
     """
-    (first, own, mask), *later = zip(pipeline.stages, params, available, strict=True)
+    of_stages = (pipeline.stages, pipeline.of_stages(params), available)
+    (first, own, mask), *later = zip(*of_stages, strict=True)
     merged, kept = recover(first, own, results.features, mask).merged, results.kept
     for stage, own, mask in later:
         x, kept = enter(stage, frozen, together(merged, kept))
@@ -231,13 +227,22 @@ def from_decoder(
 
 
 def classify(
-    pipeline: Pipeline, frozen: PyTree, decoded: State, available: jax.Array
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    decoded: State,
+    available: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Runs the tail on the output of the last decoder.
+    """Runs the tail on the output of the last decoder, or its copy where results of the
+    data pieces were lost.
+
+    Where one mask holds for all inputs that is one tail, with the variables of either;
+    else both are computed, and each input has the answer of its own.
 
     Args:
       pipeline: the functions.
       frozen: variables of the base model.
+      params: of the codes, and of the tail's copy.
       decoded: from `from_decoder`.
       available: bool `[S, n, B]` or `[S, n, 1]`, see `has_answer`.
 
@@ -245,21 +250,26 @@ def classify(
       The features that the head is given, float32 `[B, M*, M'*, D]`, and the logits,
       float32 `[B, ..., classes]`, NaN for images that have no answer.
     """
-    features, logits = _run_tail(pipeline.tail, frozen, decoded)
-    if pipeline.lost_tail is not None:
-        lost = lost_answers(pipeline, available)[..., None]
-        _, other = _run_tail(pipeline.lost_tail, frozen, decoded)
-        logits = jnp.where(lost, other, logits)
+    tail, copy = pipeline.tail, pipeline.tail_copy
+    if copy is None:
+        features, logits = run_tail(tail, frozen, decoded)
+    else:
+        own, lost = (
+            copy.variables(params[-1], frozen),
+            lost_answers(pipeline, available),
+        )
+        if available.shape[-1] == 1:
+            either = jax.tree.map(lambda x, y: jnp.where(lost[0], x, y), own, frozen)
+            features, logits = run_tail(tail, either, decoded)
+        else:
+            both = (run_tail(tail, v, decoded) for v in (own, frozen))
+            features, logits = (
+                jnp.where(lost.reshape(-1, *[1] * (x.ndim - 1)), x, y)
+                for x, y in zip(*both, strict=True)
+            )
     # Not by NaN among the features: XLA's CPU backend loses them in a max pooling.
     answered = has_answer(pipeline, available)[..., None]
     return features, jnp.where(answered, logits, jnp.nan)
-
-
-def _run_tail(
-    tail: Tail, frozen: PyTree, decoded: State
-) -> tuple[jax.Array, jax.Array]:
-    features = compute(tail.after, frozen, decoded).astype(jnp.float32)
-    return features, tail.head(frozen, features)
 
 
 def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
@@ -315,7 +325,7 @@ def infer(
     def infer_part(spread: PieceMap, frozen, params, images, available) -> jax.Array:
         results = up_to_decoder(pipeline, frozen, params, images, spread)
         x = from_decoder(pipeline, frozen, params, results, available, spread)
-        return classify(pipeline, frozen, x, available)[1]
+        return classify(pipeline, frozen, params, x, available)[1]
 
     available = per_stage(pipeline, available)
     axes = (None, None, 0, mask_axis(available))
@@ -350,9 +360,11 @@ def require_params(pipeline: Pipeline, params: PyTree) -> None:
     Raises:
       ValueError: they are not.
     """
-    stages = len(pipeline.stages)
-    fits = isinstance(params, Sequence) and len(params) == stages
+    stages, copied = len(pipeline.stages), pipeline.tail_copy is not None
+    fits = isinstance(params, Sequence) and len(params) == stages + copied
     accepted = f"a tuple with one entry for each of {stages} coded stages"
+    if copied:
+        accepted += " and one for the tail's copy"
     require("params", type(params).__name__, fits, accepted)
 
 

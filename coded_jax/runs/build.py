@@ -11,6 +11,7 @@ from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage, Segment
+from coded_jax.inference.tails import copy_tail
 from coded_jax.models import make_base_model
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
@@ -61,7 +62,7 @@ def build_pipeline(
         plans = _plans(config, base, variables, image_shape)
     stages, done = [], 0
     for (first, last), plan in plans.items():
-        sizes = CodeShape(config.k, config.r, plan.piece_shape, plan.share_shape)
+        sizes = CodeShape.of(plan, config.r)
         code = codes.make_code(config.code, sizes, variables, config)
         coded, before = (
             segment(blocks, *bounds)
@@ -69,10 +70,11 @@ def build_pipeline(
         )
         stages.append(CodedStage(coded.f_conv, (first, last), plan, code, before))
         done = last
+    after = segment(blocks, done + 1, len(blocks))
     pipeline = Pipeline(
         base,
         tuple(stages),
-        segment(blocks, done + 1, len(blocks)),
+        after,
         mean,
         std,
         config.k,
@@ -84,7 +86,31 @@ def build_pipeline(
         recipe=config.recipe,
     )
     _require_untrained(config, config.code, pipeline)
-    return pipeline
+    return _with_tail(config, pipeline, variables)
+
+
+def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipeline:
+    """Adds the copy of the tail that the settings ask for.
+
+    Codes that change what has arrived have none, nor have copies of pieces, codes that
+    wait for all data results, and those whose parameters are means of the shares.
+    """
+    fits = lambda code: (
+        code.systematic
+        and code.answers_always
+        and code.quorum.name != "one_of_each"
+        and not code.constants
+    )
+    has_copy = all(fits(stage.code) for stage in pipeline.stages)
+    if config.tail == "frozen" or not has_copy:
+        return pipeline._replace(tail_copy=None)
+    x = jax.ShapeDtypeStruct((1, *pipeline.image_shape), pipeline.dtype)
+    for stage in pipeline.stages:
+        for part in (stage.before, stage):
+            x = jax.eval_shape(part.f_conv, variables, x)
+    return pipeline._replace(
+        tail_copy=copy_tail(pipeline.tail, variables, x, config.tail == "intact")
+    )
 
 
 def _plans(
@@ -162,7 +188,7 @@ def rival_pipelines(
             lambda shape, _: codes.make_code(code, shape, variables, config)
         )
         _require_untrained(config, code, rival)
-        return rival
+        return _with_tail(config, rival, variables)
 
     rivals = [code for code in config.baselines if code != config.code]
     return {codes.name_of(code): with_code(code) for code in rivals}

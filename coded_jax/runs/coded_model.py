@@ -98,7 +98,7 @@ class CodedModel(NamedTuple):
         pipeline = self.pipeline.with_codes(
             lambda shape, _: make_code(code, shape, self.frozen, config)
         )
-        pipeline = pipeline._replace(recipe=config.recipe)
+        pipeline = pipeline._replace(recipe=config.recipe, tail_copy=None)
         fresh = jax.random.key(0) if key is None else key
         expected = jax.eval_shape(pipeline.init, fresh)
         if params is None:

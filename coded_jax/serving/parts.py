@@ -114,7 +114,7 @@ def decode_stage(
     x = together(merged, kept)
     if coded + 1 < len(pipeline.stages):
         return _sending(pipeline, coded + 1, frozen, params, x)
-    return answers_of_images(classify(pipeline, frozen, x, available)[1])
+    return answers_of_images(classify(pipeline, frozen, params, x, available)[1])
 
 
 def _sending(

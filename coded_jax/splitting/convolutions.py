@@ -31,8 +31,15 @@ import numpy as np
 from jax import lax
 
 from coded_jax.splitting.inlining import Values, inline, read, run
-from coded_jax.splitting.plan import AxisPlan, SplitPlan
-from coded_jax.types import Block, PyTree, State, apart, together
+from coded_jax.types import (
+    AxisPlan,
+    Block,
+    PyTree,
+    SplitPlan,
+    State,
+    apart,
+    together,
+)
 
 BATCH = 2  # of the trace by which the parts are planned
 
@@ -153,7 +160,7 @@ class _Axis(NamedTuple):
             (outputs - 1) * self.stride + self.reach for outputs in (out, share)
         )
         starts = tuple(range(0, parts * first, first))
-        return AxisPlan(size, window, starts, out, share, (0,) * parts)
+        return AxisPlan(size, window, starts, out, share, (0,) * parts, self.stride)
 
 
 class _Round(NamedTuple):

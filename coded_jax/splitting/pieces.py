@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax.checks import require_shape, require_type
-from coded_jax.splitting.plan import SplitPlan
+from coded_jax.types import SplitPlan
 
 
 def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
@@ -69,8 +69,7 @@ def cut(
 def cut_offsets(plan: SplitPlan, copied: Sequence[int | None]) -> list[tuple[int, int]]:
     """Returns first row and column of each share in the output of its piece."""
     offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
-    interior = (plan.rows.parts // 2) * plan.columns.parts + plan.columns.parts // 2
-    return [offsets[interior if i is None else i] for i in copied]
+    return [offsets[plan.interior if i is None else i] for i in copied]
 
 
 def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
@@ -103,14 +102,10 @@ def shares(plan: SplitPlan, merged: jax.Array) -> jax.Array:
 
     `merge` is the inverse.
     """
-    rows, columns = (
-        [min(i * axis.share, axis.out - axis.share) for i in range(axis.parts)]
-        for axis in (plan.rows, plan.columns)
-    )
     return jnp.stack(
         [
             merged[:, i : i + plan.rows.share, j : j + plan.columns.share]
-            for i in rows
-            for j in columns
+            for i in plan.rows.firsts
+            for j in plan.columns.firsts
         ]
     )

@@ -10,101 +10,13 @@ LeNet-5, this is the exact receptive-field window and nothing is cut.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
 
 from coded_jax.checks import first_line, require_sizes
 from coded_jax.splitting.receptive_field import Analysis, Field, analyse
-from coded_jax.types import PyTree
-
-
-@dataclasses.dataclass(frozen=True)
-class AxisPlan:
-    """The split along one axis.
-
-    Attributes:
-      size: pixels of the image, `H`.
-      window: pixels of a piece, `h`.
-      starts: first pixel of each piece.
-      out: features of the whole image, `M*`.
-      share: features of one share, `M`.
-      cuts: first feature of each share in the output of its piece.
-    """
-
-    size: int
-    window: int
-    starts: tuple[int, ...]
-    out: int
-    share: int
-    cuts: tuple[int, ...]
-
-    @property
-    def parts(self) -> int:
-        """Number of windows."""
-        return len(self.starts)
-
-    @property
-    def holders(self) -> list[int]:
-        """Number of pieces that hold each pixel."""
-        return [
-            sum(start <= pixel < start + self.window for start in self.starts)
-            for pixel in range(self.size)
-        ]
-
-    @property
-    def halos(self) -> tuple[int, ...]:
-        """Pixels of each piece's window that another piece holds too, its halo.
-
-        It is the price of a split: without overlap all are 0.
-        """
-        return tuple(
-            sum(n > 1 for n in self.holders[start : start + self.window])
-            for start in self.starts
-        )
-
-    @property
-    def surplus(self) -> int:
-        """Features that the last share repeats of the one before it."""
-        return self.parts * self.share - self.out
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitPlan:
-    """The split of images of one shape into `k` pieces, row by row of the grid."""
-
-    rows: AxisPlan
-    columns: AxisPlan
-    channels: int
-    feature_channels: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Pieces along height and width."""
-        return self.rows.parts, self.columns.parts
-
-    @property
-    def k(self) -> int:
-        """Number of all pieces."""
-        return self.rows.parts * self.columns.parts
-
-    @property
-    def piece_shape(self) -> tuple[int, int, int]:
-        """Shape of a piece, `(h, w, C)`."""
-        return self.rows.window, self.columns.window, self.channels
-
-    @property
-    def share_shape(self) -> tuple[int, int, int]:
-        """Shape of a share, `(M, M', D)`."""
-        return self.rows.share, self.columns.share, self.feature_channels
-
-    @property
-    def work_fraction(self) -> float:
-        """Cost of `f_conv` on one piece over its cost on the whole image."""
-        return (self.rows.window * self.columns.window) / (
-            self.rows.size * self.columns.size
-        )
+from coded_jax.types import AxisPlan, PyTree, SplitPlan
 
 
 def make_plan(
@@ -224,7 +136,7 @@ def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> Axis
             "of the image, which gains nothing; take fewer or end f_conv earlier"
         )
     cuts = [a - start // stride for a, start in zip(firsts, starts, strict=True)]
-    return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts))
+    return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts), stride)
 
 
 def _window_starts(needed: list[tuple[int, int]], stride: int, last: int) -> list[int]:

@@ -280,7 +280,8 @@ def coded_losses(
             targets = exact_outputs(pipeline, frozen, batch["images"])
         x, is_exact = inputs_of(pipeline, batch["images"]), True
         errors, squares = [], []
-        stages = zip(pipeline.stages, params, available, targets, strict=True)
+        of_stages = (pipeline.stages, pipeline.of_stages(params), available, targets)
+        stages = zip(*of_stages, strict=True)
         for stage, own, mask, target in stages:
             x = compute(stage.before, frozen, x)
             if is_exact and stage.code.quorum.copies is None:
@@ -294,16 +295,19 @@ def coded_losses(
             errors.append(_mean_square(merged, target))
             squares.append(_mean_square(target))
             x, is_exact = (merged, False) if end_to_end else (target, True)
-        last = compute(pipeline.after, frozen, x)
+        copy, variables = pipeline.tail_copy, frozen
+        if copy is not None:
+            variables = copy.variables(params[-1], frozen)
+            x = targets[-1] if copy.intact else x
+        last = compute(pipeline.after, variables, x)
         if config.distillation:
             exact = compute(pipeline.after, frozen, targets[-1])
-            hidden, exact_hidden = (
-                _hidden(pipeline, frozen, features) for features in (last, exact)
-            )
+            hidden = _hidden(pipeline, variables, last)
+            exact_hidden = _hidden(pipeline, frozen, exact)
             errors.append(jnp.square(hidden - exact_hidden).mean(axis=1))
             squares.append(jnp.square(exact_hidden).mean(axis=1))
         if config.supervision:
-            logits = pipeline.base.head(frozen, last.astype(jnp.float32))
+            logits = pipeline.base.head(variables, last.astype(jnp.float32))
             errors.append(_cross_entropy(logits, batch["labels"]))
             squares.append(jnp.ones_like(errors[-1]))
         return jnp.stack(errors), jnp.stack(squares)

@@ -15,7 +15,6 @@ from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import (
-    Tail,
     base_features,
     from_decoder,
     infer,
@@ -23,7 +22,8 @@ from coded_jax.inference.pipeline import (
     up_to_decoder,
 )
 from coded_jax.inference.pixels import normalise
-from coded_jax.inference.stages import Segment, coded_features, reconstruct
+from coded_jax.inference.stages import coded_features, reconstruct
+from coded_jax.inference.tails import TailCopy
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -257,15 +257,29 @@ def test_real_images_are_taken_as_they_are(lenet):
 
 def test_a_second_tail_answers_what_has_lost_a_data_result(lenet):
     """And nothing else: a lost parity result changes no answer."""
-    base, variables = lenet
-    tail = Tail(Segment(), lambda variables, x: -2 * base.head(variables, x))
+    _, variables = lenet
     pipeline = make(lenet, (2, 1), 1)
+
+    def scaled(factor, variables):  # of the last layer, and so of the logits
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: factor * x if "Dense_2" in str(path) else x, variables
+        )
+
+    copy = TailCopy(lambda: jnp.float32(-2), scaled, bytes=0)
+    copied, params = pipeline._replace(tail_copy=copy), (*NOTHING, jnp.float32(-2))
+    images, run = random_images(), jax.jit(infer, static_argnums=0)
     masks = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 0]], bool)  # the second lost data 0
-    inputs = variables, NOTHING, random_images(), masks
-    own = jax.jit(infer, static_argnums=0)(pipeline, *inputs)
-    both = jax.jit(infer, static_argnums=0)(pipeline._replace(lost_tail=tail), *inputs)
+    own = run(pipeline, variables, NOTHING, images, masks)
+    both = run(copied, variables, params, images, masks)
     expected = np.where(np.array([0, 1, 0], bool)[:, None], -2 * own, own)
     chex.assert_trees_all_close(both, expected, rtol=1e-5, atol=1e-5)
+    for i, factor in enumerate((1, -2, 1)):  # one mask for all images
+        mask = masks[:, i : i + 1]
+        own = run(pipeline, variables, NOTHING, images, mask)
+        both = run(copied, variables, params, images, mask)
+        if factor == 1:
+            chex.assert_trees_all_equal(both, own)
+        chex.assert_trees_all_close(both, factor * own, rtol=1e-5, atol=1e-5)
 
 
 # --- chains of stages -----------------------------------------------------------------

@@ -63,8 +63,8 @@ def test_plan_of_a_padded_convolution_by_hand():
     # 9x8 outputs: 2 strips of 5 rows are 40 places, 2 of 4 columns 36. These need
     # columns 0..5 and 4..9 of 10, with one of padding at either side.
     blocks, (plan,) = separate(conv)
-    assert plan.rows == AxisPlan(11, 11, (0,), 9, 9, (0,))
-    assert plan.columns == AxisPlan(10, 6, (0, 4), 8, 4, (0, 0))
+    assert plan.rows == AxisPlan(11, 11, (0,), 9, 9, (0,), 1)
+    assert plan.columns == AxisPlan(10, 6, (0, 4), 8, 4, (0, 0), 1)
     padded = jax.jit(blocks[0])({}, images_of((9, 8, 2)))
     np.testing.assert_array_equal(padded[:, 1:-1, 1:-1], images_of((9, 8, 2)))
     assert padded.shape == (2, 11, 10, 2) and not np.any(padded[:, 0])
@@ -74,7 +74,7 @@ def test_outputs_without_equal_shares_are_padded_on():
     # 7x7 in strips of 2 rows, the fourth of them half empty: 14 places, not 4x4.
     blocks, (plan,) = separate(conv, (7, 7, 1), k=4)
     assert plan.grid == (4, 1) and plan.share_shape == (2, 7, 2)
-    assert plan.rows == AxisPlan(10, 4, (0, 2, 4, 6), 8, 2, (0,) * 4)
+    assert plan.rows == AxisPlan(10, 4, (0, 2, 4, 6), 8, 2, (0,) * 4, 1)
     assert_the_same(blocks, lambda variables, x: conv(x), {}, (7, 7, 1))
 
 

@@ -173,7 +173,7 @@ def test_split_takes_the_windows_row_by_row(lenet):
 def test_parity_is_cut_as_an_interior_piece():
     plan = plan_of(conv, (15, 15, 1), (3, 3))
     # 15 features in shares of 5, pieces of 7: the middle one from 4, so 1 is cut.
-    axis = AxisPlan(15, 7, (0, 4, 8), 15, 5, (0, 1, 2))
+    axis = AxisPlan(15, 7, (0, 4, 8), 15, 5, (0, 1, 2), 1)
     assert plan.rows == plan.columns == axis
     outputs = jax.random.normal(jax.random.key(0), (11, 2, 7, 7, 2))
     shares = cut(plan, outputs)
@@ -192,7 +192,7 @@ def test_parity_is_cut_as_an_interior_piece():
 
 def test_merge_drops_the_surplus():
     # As by hand above: shares of features [0, 5), [5, 10), [8, 13); 8 and 9 are twice.
-    axis = AxisPlan(13, 7, (0, 4, 6), 13, 5, (0, 1, 2))
+    axis = AxisPlan(13, 7, (0, 4, 6), 13, 5, (0, 1, 2), 1)
     plan = SplitPlan(axis, axis, 1, 1)
     features = jnp.arange(13 * 13.0).reshape(1, 13, 13, 1)
     shares = jnp.stack(
@@ -215,7 +215,10 @@ def test_images_of_another_shape_are_refused(lenet, shape):
 )
 def test_shares_of_another_shape_are_refused(shape):
     plan = SplitPlan(
-        AxisPlan(8, 4, (0, 4), 4, 2, (0, 0)), AxisPlan(8, 8, (0,), 4, 4, (0,)), 1, 3
+        AxisPlan(8, 4, (0, 4), 4, 2, (0, 0), 2),
+        AxisPlan(8, 8, (0,), 4, 4, (0,), 2),
+        1,
+        3,
     )
     assert merge(plan, jnp.zeros((2, 5, 2, 4, 3))).shape == (5, 4, 4, 3)
     with pytest.raises(ValueError, match=r"^shares: .* \[2, B, 2, 4, 3\] accepted"):

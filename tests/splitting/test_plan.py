@@ -32,7 +32,7 @@ def test_lenet5(lenet, grid):
         window, starts = expected[axis]
         # Without padding nothing is cut, and 4 features divide by 1, 2 and 4.
         share, cuts = 4 // parts, (0,) * parts
-        assert getattr(plan, axis) == AxisPlan(28, window, starts, 4, share, cuts)
+        assert getattr(plan, axis) == AxisPlan(28, window, starts, 4, share, cuts, 4)
         assert getattr(plan, axis).surplus == 0
     assert plan.grid == grid and plan.k == grid[0] * grid[1]
     assert plan.piece_shape == (expected["rows"][0], expected["columns"][0], 1)
@@ -45,9 +45,9 @@ def test_same_padding_and_surplus_by_hand():
     # 13 features in shares of ceil(13/3) = 5, the last moved up to end at 13: features
     # [0, 5), [5, 10), [8, 13) need rows [0, 6), [4, 11), [7, 13), at most 7.
     plan = plan_of(conv, (13, 9, 1), (3, 1))
-    assert plan.rows == AxisPlan(13, 7, (0, 4, 6), 13, 5, (0, 1, 2))
+    assert plan.rows == AxisPlan(13, 7, (0, 4, 6), 13, 5, (0, 1, 2), 1)
     assert plan.rows.surplus == 2
-    assert plan.columns == AxisPlan(9, 9, (0,), 9, 9, (0,))
+    assert plan.columns == AxisPlan(9, 9, (0,), 9, 9, (0,), 1)
     assert_exact(conv, plan)
 
 
@@ -56,7 +56,7 @@ def test_stride_by_hand():
     # piece is rows 6 to 16, and its first feature is the first that is its own.
     f = functools.partial(conv, stride=(2, 2), padding=((1, 1), (1, 1)))
     plan = plan_of(f, (16, 16, 1), (2, 1))
-    assert plan.rows == AxisPlan(16, 10, (0, 6), 8, 4, (0, 1))
+    assert plan.rows == AxisPlan(16, 10, (0, 6), 8, 4, (0, 1), 2)
     assert_exact(f, plan)
 
 
@@ -66,7 +66,7 @@ def test_length_of_pieces_is_that_of_the_image_modulo_the_stride():
     # that reaches row 17: 11 from 6. An even length would pad low by 0 instead.
     f = functools.partial(conv, stride=(2, 1))
     plan = plan_of(f, (17, 8, 1), (2, 1))
-    assert plan.rows == AxisPlan(17, 11, (0, 6), 9, 5, (0, 1))
+    assert plan.rows == AxisPlan(17, 11, (0, 6), 9, 5, (0, 1), 2)
     assert_exact(f, plan)
 
 
@@ -170,5 +170,5 @@ def test_halos_by_hand():
 
 
 def test_holders_by_hand():
-    holders = AxisPlan(6, 4, (0, 2), 6, 3, (0, 1)).holders
+    holders = AxisPlan(6, 4, (0, 2), 6, 3, (0, 1), 1).holders
     assert holders == [1, 1, 2, 2, 1, 1]

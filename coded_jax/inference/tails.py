@@ -1,0 +1,121 @@
+"""The tail of the network, and a copy of it for features that were reconstructed.
+
+When nothing is lost, everything is the base model. When a data result was lost, a
+second copy of what is not coded, the blocks after the last coded stage and the head,
+may answer, which is trained with the code on what its decoders reconstruct.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.inference.operations import CALLS
+from coded_jax.inference.stages import Segment, compute
+from coded_jax.types import PyTree, State
+
+
+class Tail(NamedTuple):
+    """The part of the network between the last decoder and the logits.
+
+    Attributes:
+      after: blocks that are computed whole.
+      head: `(variables, features [B, M*, M'*, D]) -> logits [B, ..., classes]`.
+    """
+
+    after: Segment
+    head: Callable[[PyTree, jax.Array], jax.Array]
+
+
+class TailCopy(NamedTuple):
+    """A second copy of a tail, with variables of its own.
+
+    Attributes:
+      init: `() -> params`, what is added to the base model's variables: zeros. Where
+        the tail reads no variable, or one that is not trained, it is a single number.
+      variables: `(params, frozen) -> variables`, those of the base model with the
+        copy's in their places.
+      bytes: of the variables that it has twice.
+      intact: whether it is trained on exact features, a control.
+    """
+
+    init: Callable[[], PyTree]
+    variables: Callable[[PyTree, PyTree], PyTree]
+    bytes: int
+    intact: bool = False
+
+
+def run_tail(
+    tail: Tail, variables: PyTree, decoded: State
+) -> tuple[jax.Array, jax.Array]:
+    """Computes the features that the head is given, float32, and the logits."""
+    features = compute(tail.after, variables, decoded).astype(jnp.float32)
+    return features, tail.head(variables, features)
+
+
+def copy_tail(
+    tail: Tail, variables: PyTree, decoded: State, intact: bool = False
+) -> TailCopy:
+    """Makes a copy of a tail, which begins as the same.
+
+    Args:
+      tail: the functions.
+      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
+      decoded: shapes of what the tail is given, for any batch.
+      intact: see `TailCopy`.
+    """
+    leaves, structure = jax.tree.flatten(variables)
+    jaxpr = jax.make_jaxpr(lambda *args: run_tail(tail, *args)[1])(variables, decoded)
+    read = _read(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))[: len(leaves)]
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
+    trained = [
+        is_read and is_trained(path, leaf)
+        for is_read, path, leaf in zip(read, paths, leaves, strict=True)
+    ]
+    shapes = [
+        leaf.shape if own else () for own, leaf in zip(trained, leaves, strict=True)
+    ]
+
+    def init() -> PyTree:
+        return jax.tree.unflatten(structure, [jnp.zeros(shape) for shape in shapes])
+
+    def changed(params: PyTree, frozen: PyTree) -> PyTree:
+        pairs = zip(
+            trained, jax.tree.leaves(params), jax.tree.leaves(frozen), strict=True
+        )
+        own = [x + more.astype(x.dtype) if t else x for t, more, x in pairs]
+        return jax.tree.unflatten(structure, own)
+
+    size = 4 * sum(map(math.prod, filter(None, shapes)))
+    return TailCopy(init, changed, size, intact)
+
+
+def is_trained(path: tuple, leaf: Any) -> bool:
+    """Returns whether a training changes a variable of a network that is trained
+    already: a real number, but no running mean of a batch norm."""
+    real = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return real and "batch_stats" not in jax.tree_util.keystr(path)
+
+
+def _read(jaxpr: Any, wanted: list[bool]) -> list[bool]:
+    """Tells which inputs of a jaxpr the outputs that are wanted depend on."""
+    named = lambda atom: not hasattr(atom, "val")  # not a number in the jaxpr
+    live = {v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and named(v)}
+    for eqn in reversed(jaxpr.eqns):
+        outputs = [v in live for v in eqn.outvars]
+        if not any(outputs):
+            continue
+        inner = eqn.params.get(CALLS.get(eqn.primitive.name, ""))
+        inner = getattr(inner, "jaxpr", inner)
+        if inner is not None and len(inner.invars) == len(eqn.invars):
+            inputs = _read(inner, outputs)
+        else:
+            inputs = [True] * len(eqn.invars)
+        live |= {
+            v for v, used in zip(eqn.invars, inputs, strict=True) if used and named(v)
+        }
+    return [v in live for v in jaxpr.invars]
