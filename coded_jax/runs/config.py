@@ -180,6 +180,9 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
         TrainConfig.__post_init__(self)
         EvaluationConfig.__post_init__(self)
         require_patterns(self, self.k, self.r)
+        fits = self.tail == "frozen" or bool(self.supervision or self.distillation)
+        accepted = "frozen without supervision and distillation, which train the copy,"
+        require("tail", self.tail, fits, accepted)
         require("tried", self.tried, self.most_tried <= self.n, f"0..{self.n}")
 
     @property
