@@ -229,7 +229,8 @@ class Code(NamedTuple):
       encode: `(params, pieces [k, B, h, w, C]) -> queries [n, B, h, w, C]`.
       decode: `(params, features [n, B, M, M', D], available) -> shares
         [k, B, M, M', D]`, where `available`, bool `[n, B]` or `[n, 1]`, is True where
-        the result arrived. What stands in a lost slot, NaN included, has no effect.
+        the result arrived. What stands in a lost slot, NaN included, has no effect. Of
+        a guided code: `(params, features, available, pieces)`.
       systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
       quorum: the sets of results that suffice. Only the queries that it names are sent
         to devices: of `"all_data"` the parity pieces are blank.
@@ -246,11 +247,12 @@ class Code(NamedTuple):
         but depends on the mean of its shares over the training images.
       nonnegative: whether no decoded share has a negative value, so that the code is
         only of use for features without any.
+      guided: whether `decode` reads the data pieces, too, which the client then keeps.
     """
 
     init: Callable[[jax.Array], PyTree]
     encode: Callable[[PyTree, jax.Array], jax.Array]
-    decode: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
+    decode: Callable[..., jax.Array]
     systematic: bool = False
     quorum: Quorum = Quorum()
     answers_always: bool = True
@@ -259,6 +261,7 @@ class Code(NamedTuple):
     decode_flops: Callable[[tuple[int, ...]], int] | None = None
     constants: Callable[[jax.Array], PyTree] | None = None
     nonnegative: bool = False
+    guided: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -52,8 +52,10 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
     def init(key: jax.Array) -> PyTree:
         return {k: v for k, v in code.init(key).items() if k != "encoder"}
 
-    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
-        return code.decode(params, features, available & is_data)
+    def decode(
+        params: PyTree, features: jax.Array, available: jax.Array, *pieces: jax.Array
+    ) -> jax.Array:
+        return code.decode(params, features, available & is_data, *pieces)
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return _blank_parity(pieces, shape.r)
@@ -65,6 +67,7 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
         code.systematic,
         ALL_DATA,
         nonnegative=code.nonnegative,
+        guided=code.guided,
     )
 
 

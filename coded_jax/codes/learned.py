@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,14 +10,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from coded_jax.checks import require
-from coded_jax.codes.combine import piece_sums
+from coded_jax.codes import smaller
 from coded_jax.codes.entry import CodeEntry
-from coded_jax.codes.estimate import linear_estimate
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.linear import zero_lost
+from coded_jax.codes.linear_parts import (
+    LINEAR_PARTS,
+    LinearPart,
+    place_shares,
+    take_shares,
+)
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.network import NetworkSpec
-from coded_jax.codes.sums import SUMS
 from coded_jax.types import Code, CodeShape, PyTree
 
 
@@ -25,8 +30,9 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
 
     The paper's decoder regenerates all shares and ends in a ReLU. A systematic code
     passes shares whose own result arrived through untouched; its encoder's network is
-    added to learned sums of the pieces, and its decoder's to the `linear_estimate` of
-    the lost shares, which it reads in their place.
+    added to a linear part, learned sums of the pieces or the whole image made smaller,
+    and its decoder's to the estimate of the lost shares that goes with it, which it
+    reads in their place.
 
     Args:
       shape: the sizes.
@@ -34,32 +40,49 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
 
     Returns:
       A code with parameters `{"encoder": ..., "decoder": ...}` of the networks, and
-      `"sums"` `[k, r]` of a systematic one.
+      those of the linear part of a systematic one, see `linear_parts`.
 
     Raises:
       ValueError: k or r is 0, or a network needs a systematic code.
     """
     require("shape", shape, min(shape.k, shape.r) >= 1, "k and r of 1 or more")
     encoder, decoder = _encoder(shape, config), _decoder(shape, config)
-    if config.systematic:
-        code = _systematic_code(shape.k, encoder, decoder, config.nonnegative)
-    else:
+    linear = _linear_part(shape, config)
+    guided = DECODERS[config.decoder].guided  # type: ignore
+    if not config.systematic:
         code = _paper_code(encoder, decoder)
+    elif guided:
+        settings = (encoder, decoder, config.nonnegative)
+        code = _guided_code(linear, shape, *settings)
+    else:
+        settings = (encoder, decoder, config.nonnegative)
+        code = _systematic_code(linear, shape.k, *settings)
 
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)
         pieces = jnp.zeros((shape.k, 1, *shape.piece))
-        results = jnp.zeros((shape.n, 1, *shape.share))
-        params: dict[str, PyTree] = {}
-        if config.systematic:
-            params["sums"] = SUMS[config.sums](shape.k, shape.r)
+        params = linear.init() if config.systematic else {}
         if encoder is not None:
             params["encoder"] = encoder.init(encoder_key, pieces)
         if decoder is not None:
-            params["decoder"] = decoder.init(decoder_key, results)
+            inputs = _decoder_inputs(shape, guided)
+            params["decoder"] = decoder.init(decoder_key, *inputs)
         return params
 
     return code._replace(init=init)
+
+
+def _decoder_inputs(shape: CodeShape, guided: bool) -> tuple[jax.Array, ...]:
+    """Returns inputs of a decoder's module, of one image."""
+    if not guided:
+        return (jnp.zeros((shape.n, 1, *shape.share)),)
+    height, width, depth = shape.share
+    pixels = smaller.pixels_of(shape)
+    return (
+        jnp.zeros((1, height, width, shape.r * depth)),
+        jnp.zeros((1, height, width, pixels)),
+        jnp.zeros((1, shape.k + shape.n)),
+    )
 
 
 def _encoder(shape: CodeShape, config: LearnedConfig) -> nn.Module | None:
@@ -82,6 +105,14 @@ def _decoder(shape: CodeShape, config: LearnedConfig) -> nn.Module | None:
             relu=not config.systematic,
         )
     )
+
+
+def _linear_part(shape: CodeShape, config: LearnedConfig) -> LinearPart:
+    name = config.parity_pieces
+    accepted = [other for other in LINEAR_PARTS if config.systematic or other == "sums"]
+    recipe = f"{accepted} with a learned code and recipe={config.recipe}"
+    require("parity_pieces", name, name in accepted, recipe)
+    return LINEAR_PARTS[name](shape, config)
 
 
 def _require_fitting(config: LearnedConfig, part: str) -> str:
@@ -114,19 +145,16 @@ def _paper_code(encoder: Any, decoder: Any) -> Code:
     return Code(_no_init, encode, decode)
 
 
-def _systematic_code(k: int, encoder: Any, decoder: Any, nonnegative: bool) -> Code:
+def _systematic_code(
+    linear: LinearPart, k: int, encoder: Any, decoder: Any, nonnegative: bool
+) -> Code:
     """Returns encoder and decoder with a linear part; a network may be None."""
-
-    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        parity = piece_sums(params["sums"], pieces)
-        if encoder is not None:
-            parity = encoder.apply(params["encoder"], pieces) + parity
-        return jnp.concatenate([pieces, parity])
+    all_shares = jnp.arange(k)[:, None]
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         features = zero_lost(features, available)
         arrived = available[:k, :, None, None, None]
-        estimate = linear_estimate(params["sums"], features, available)
+        estimate = linear.estimate(params, features, available, all_shares).shares
         filled = decoded = jnp.where(arrived, features[:k], estimate)
         if decoder is not None:
             results = jnp.concatenate([filled, features[k:]])
@@ -134,7 +162,57 @@ def _systematic_code(k: int, encoder: Any, decoder: Any, nonnegative: bool) -> C
         decoded = jax.nn.relu(decoded) if nonnegative else decoded
         return jnp.where(arrived, filled, decoded)
 
+    encode = _systematic_encode(linear, encoder)
     return Code(_no_init, encode, decode, systematic=True, nonnegative=nonnegative)
+
+
+def _systematic_encode(linear: LinearPart, encoder: Any) -> Callable:
+    """Returns an encoder whose network is added to the linear part."""
+
+    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
+        parity = linear.parity(params, pieces)
+        if encoder is not None:
+            parity = encoder.apply(params["encoder"], pieces) + parity
+        return jnp.concatenate([pieces, parity])
+
+    return encode
+
+
+def _guided_code(
+    linear: LinearPart, shape: CodeShape, encoder: Any, decoder: Any, nonnegative: bool
+) -> Code:
+    """Returns a systematic code whose decoder corrects lost shares alone, at most r of
+    them, and reads the pieces, too."""
+    k, most = shape.k, min(shape.k, shape.r)
+
+    def decode(
+        params: PyTree, features: jax.Array, available: jax.Array, pieces: jax.Array
+    ) -> jax.Array:
+        features = zero_lost(features, available)
+        lost = jnp.argsort(available[:k], axis=0, stable=True)[:most]  # lost ones first
+        estimate = linear.estimate(params, features, available, lost)
+        sources = take_shares(smaller.sources(shape, pieces), lost)
+        state = _state(k, lost, available)
+        batch = features.shape[1]
+        state = jnp.broadcast_to(state, (most, batch, state.shape[-1]))
+        views = jnp.moveaxis(estimate.views, 1, -2)  # [q, B, M, M', r, D]
+        views = views.reshape(*views.shape[:-2], -1)
+        together = lambda x: x.reshape(-1, *x.shape[2:])
+        inputs = map(together, (views, sources, state))
+        correction = decoder.apply(params["decoder"], *inputs)
+        guess = estimate.shares + correction.reshape(estimate.shares.shape)
+        guess = jax.nn.relu(guess) if nonnegative else guess
+        return place_shares(features[:k], available[:k], guess, lost)
+
+    encode = _systematic_encode(linear, encoder)
+    return Code(_no_init, encode, decode, True, nonnegative=nonnegative, guided=True)
+
+
+def _state(k: int, lost: jax.Array, available: jax.Array) -> jax.Array:
+    """Returns which share it is, and which results arrived: `[q, B, k + n]`."""
+    which = jax.nn.one_hot(lost, k)
+    arrived = jnp.broadcast_to(available.T, (*lost.shape, len(available)))
+    return jnp.concatenate([which, arrived.astype(which.dtype)], axis=-1)
 
 
 ENTRY = CodeEntry(

@@ -52,11 +52,13 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return code.encode(params, pieces).astype(pieces.dtype)
 
-    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
+    def decode(
+        params: PyTree, features: jax.Array, available: jax.Array, *guide: jax.Array
+    ) -> jax.Array:
         arrived = available[:, :, None, None, None]
         features = jnp.where(arrived, features, 0)
         available = jnp.broadcast_to(available, features.shape[:2])
-        return code.decode(params, features, available).astype(features.dtype)
+        return code.decode(params, features, available, *guide).astype(features.dtype)
 
     _require_sound(name, code, shape)
     return code._replace(encode=encode, decode=decode)
@@ -72,7 +74,9 @@ def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
     params = _shapes_of(name, "init", code.init, key)
     queries = _shapes_of(name, "encode", code.encode, params, pieces)
     _require_form(name, "encode", queries, (shape.n, BATCH, *shape.piece))
-    shares = _shapes_of(name, "decode", code.decode, params, features, available)
+    guide = (pieces,) if code.guided else ()
+    inputs = (params, features, available, *guide)
+    shares = _shapes_of(name, "decode", code.decode, *inputs)
     _require_form(name, "decode", shares, (shape.k, BATCH, *shape.share))
     kept = _try(name, code, shape, perturbed=True)
     if kept is None:  # other parameters than those of `init` may be out of range
@@ -122,8 +126,10 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | No
         params = code.init(key)
         if perturbed:
             params = jax.tree.map(_near, params)
-        queries = code.encode(params, jnp.asarray(pieces))
-        return queries, code.decode(params, jnp.asarray(features), jnp.asarray(arrived))
+        given = jnp.asarray(pieces)
+        guide = (given,) if code.guided else ()
+        results = (jnp.asarray(features), jnp.asarray(arrived))
+        return code.encode(params, given), code.decode(params, *results, *guide)
 
     try:
         # Also where a pipeline is built inside of a traced function.

@@ -18,7 +18,7 @@ from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference.pipeline import Pipeline, exact_outputs, inputs_of
 from coded_jax.inference.stages import coded_features, enter, recover
-from coded_jax.types import PyTree, Split, together
+from coded_jax.types import PyTree, Split, apart
 
 
 class StageMaps(NamedTuple):
@@ -88,20 +88,20 @@ def _maps(
     for stage, own, original in zip(*of_stages, strict=True):
         x, kept = enter(stage, frozen, state)
         features = coded_features(stage, frozen, own, x)
-        merged = recover(stage, own, features, available).merged
+        state = recover(stage, own, features, available, kept)
+        merged = apart(state)[0]
         seen = jnp.where(available[..., None, None, None], features, jnp.nan)
         arrived = splitting.merge(stage.plan, seen[:k])
         parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]
         fields = (original, arrived, parity, merged)
         maps.append(tuple(field.astype(jnp.float32) for field in fields))
-        state = together(merged, kept)
     return maps
 
 
 def side_by_side(
     maps: StageMaps, channels: int
 ) -> tuple[list[int], dict[str, np.ndarray]]:
-    """Selects channels of all maps and scales them to be looked at together.
+    """Selects channels of all maps and scales them to be looked at apart.
 
     A channel has one scale in all maps, its range in the original, and in those of each
     parity piece a scale of its own, since mixtures have values of another size.

@@ -284,7 +284,8 @@ def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:
         return encode, float(most * math.prod(plan.share_shape))
     features = _floats(n, 1, *plan.share_shape)
     available = jax.ShapeDtypeStruct((n, 1), jnp.bool_)
-    return encode, count_operations(code.decode, params, features, available)
+    guide = (_floats(k, 1, *plan.piece_shape),) if code.guided else ()
+    return encode, count_operations(code.decode, params, features, available, *guide)
 
 
 def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:

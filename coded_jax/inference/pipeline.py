@@ -37,7 +37,6 @@ from coded_jax.types import (
     PyTree,
     State,
     apart,
-    together,
 )
 
 
@@ -218,12 +217,12 @@ def from_decoder(
     """
     of_stages = (pipeline.stages, pipeline.of_stages(params), available)
     (first, own, mask), *later = zip(*of_stages, strict=True)
-    merged, kept = recover(first, own, results.features, mask).merged, results.kept
+    state = recover(first, own, results.features, mask, results.kept)
     for stage, own, mask in later:
-        x, kept = enter(stage, frozen, together(merged, kept))
+        x, kept = enter(stage, frozen, state)
         features = coded_features(stage, frozen, own, x, spread)
-        merged = recover(stage, own, features, mask).merged
-    return together(merged, kept)
+        state = recover(stage, own, features, mask, kept)
+    return state
 
 
 def classify(

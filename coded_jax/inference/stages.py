@@ -13,7 +13,16 @@ import jax.numpy as jnp
 from coded_jax import splitting
 from coded_jax.devices.placement import PieceMap, run_locally
 from coded_jax.splitting import SplitPlan
-from coded_jax.types import Block, Code, Kept, PyTree, State, apart, chain
+from coded_jax.types import (
+    Block,
+    Code,
+    Kept,
+    PyTree,
+    State,
+    apart,
+    chain,
+    together,
+)
 
 
 class Segment(NamedTuple):
@@ -48,19 +57,6 @@ class CodedStage(NamedTuple):
     before: Segment = Segment()
 
 
-class Decoded(NamedTuple):
-    """The output of a coded stage.
-
-    Attributes:
-      merged: `[B, M*, M'*, D]`, the reconstructed features.
-      parity: `[r, B, M, M', D]`, the results of the parity pieces as they came; lost
-        ones may hold anything. A code may let them go on through later stages.
-    """
-
-    merged: jax.Array
-    parity: jax.Array
-
-
 def compute(blocks: Segment | CodedStage, frozen: PyTree, x: State) -> State:
     """Computes blocks whole, without a code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
     return blocks.f_conv(_cast(frozen, apart(x)[0].dtype), x)
@@ -70,9 +66,11 @@ def enter(stage: CodedStage, frozen: PyTree, x: State) -> tuple[jax.Array, Kept]
     """Computes the blocks before a coded stage.
 
     Returns:
-      The stage's input `[B, H, W, C]`, and what the client keeps meanwhile.
+      The stage's input `[B, H, W, C]`, and what the client keeps meanwhile: for a
+      guided decoder, the same input first.
     """
-    return apart(compute(stage.before, frozen, x))
+    x, kept = apart(compute(stage.before, frozen, x))
+    return x, (x, *kept) if stage.code.guided else kept
 
 
 def queries(stage: CodedStage, params: PyTree, x: jax.Array) -> jax.Array:
@@ -140,7 +138,11 @@ def coded_features(
 
 
 def reconstruct(
-    stage: CodedStage, params: PyTree, features: jax.Array, available: jax.Array
+    stage: CodedStage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
+    x: jax.Array | None = None,
 ) -> jax.Array:
     """Decodes the stage's output from the results that arrived, whatever was lost.
 
@@ -149,18 +151,24 @@ def reconstruct(
       params: of this stage's code.
       features: `[n, B, M, M', D]`; lost slots may hold anything.
       available: bool `[n, B]` or `[n, 1]`.
+      x: the stage's input `[B, H, W, C]`, for a guided decoder.
 
     Returns:
       `[B, M*, M'*, D]`.
     """
     params = _cast(params, features.dtype)
-    shares = stage.code.decode(params, features, available)
+    guide = (splitting.split(stage.plan, x),) if stage.code.guided else ()  # type: ignore
+    shares = stage.code.decode(params, features, available, *guide)
     return splitting.merge(stage.plan, shares)
 
 
 def recover(
-    stage: CodedStage, params: PyTree, features: jax.Array, available: jax.Array
-) -> Decoded:
+    stage: CodedStage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
+    kept: Kept = (),
+) -> State:
     """Reconstructs the output; decodes nothing where a systematic code lost nothing.
 
     Not for training: XLA's CPU backend compiles gradients of its convolutions in a
@@ -168,18 +176,23 @@ def recover(
 
     Args:
       stage, params, features, available: as of `reconstruct`.
+      kept: from `enter`.
+
+    Returns:
+      `[B, M*, M'*, D]`, with what later blocks need beside it.
     """
     plan = stage.plan
+    x, kept = (kept[0], kept[1:]) if stage.code.guided else (None, kept)
     if stage.code.systematic:
         merged = jax.lax.cond(
             jnp.all(available[: plan.k]),
             lambda features: splitting.merge(plan, features[: plan.k]),
-            lambda features: reconstruct(stage, params, features, available),
+            lambda features: reconstruct(stage, params, features, available, x),
             features,
         )
     else:
-        merged = reconstruct(stage, params, features, available)
-    return Decoded(merged, features[plan.k :])
+        merged = reconstruct(stage, params, features, available, x)
+    return together(merged, kept)
 
 
 def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:

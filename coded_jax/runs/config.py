@@ -183,6 +183,8 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
         fits = self.tail == "frozen" or bool(self.supervision or self.distillation)
         accepted = "frozen without supervision and distillation, which train the copy,"
         require("tail", self.tail, fits, accepted)
+        fits = self.ends == "all" or self.tail != "frozen"
+        require("ends", self.ends, fits, "all with tail=frozen")
         require("tried", self.tried, self.most_tried <= self.n, f"0..{self.n}")
 
     @property
@@ -199,7 +201,9 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
     def base(self) -> Config:
         """Returns the settings of the base model, and defaults of all others."""
         names = [declared.name for declared in settings.settings(BaseConfig)]
-        names += ["precision", "weight_decay", "seed"]
+        names += ["precision", "seed"]
+        if self.base_weight_decay is None:
+            names.append("weight_decay")
         fields = {name: getattr(self, name) for name in names}
         fields["base_batch_size"] = self.base_batch_size or self.batch_size
         fields["base_learning_rate"] = self.base_learning_rate or self.learning_rate

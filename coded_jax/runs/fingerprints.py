@@ -55,7 +55,7 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
         for function, *inputs in (
             (code.init, key),
             (code.encode, params, pieces),
-            (code.decode, params, shares, available),
+            (code.decode, params, shares, available, *(pieces,) * code.guided),
             (code.parity_worker, params, variables),
             (code.constants, mean),
         ):

@@ -33,7 +33,7 @@ from coded_jax.inference.stages import (
     queries,
     recover,
 )
-from coded_jax.types import Kept, PyTree, State, chain, together
+from coded_jax.types import Kept, PyTree, State, chain
 
 
 class Piece(NamedTuple):
@@ -110,8 +110,7 @@ def decode_stage(
       `[images, classes]`, NaN where there is no answer.
     """
     stage, own = pipeline.stages[coded], params[coded]
-    merged = recover(stage, own, jnp.stack(shares), available[coded]).merged
-    x = together(merged, kept)
+    x = recover(stage, own, jnp.stack(shares), available[coded], kept)
     if coded + 1 < len(pipeline.stages):
         return _sending(pipeline, coded + 1, frozen, params, x)
     return answers_of_images(classify(pipeline, frozen, params, x, available)[1])

@@ -24,6 +24,7 @@ from coded_jax.settings import (
     tuple_of,
 )
 
+ENDS = ("all", "tail")
 STAGE_TRAININGS = ("end_to_end", "per_stage")
 MAX_EPOCHS = 1e6
 LIGHTEST, HEAVIEST = 1e-6, 1e6
@@ -103,6 +104,12 @@ class TrainConfig:
         0.0,
         "weight of the cross-entropy of the answers with the labels",
         at_least(0),
+    )
+    ends: str = setting(
+        "all",
+        "what distillation and supervision train: codes and the tail's copy, or the "
+        "copy alone (tail), beside codes that learn from feature errors",
+        one_of(ENDS),
     )
     epochs: float = setting(
         10, "epochs of the code; may be a fraction", more_than(0, MAX_EPOCHS), FLOAT

@@ -291,7 +291,7 @@ def coded_losses(
                 features = jnp.concatenate([data, parity])
             else:
                 features = coded_features(stage, frozen, own, x)
-            merged = reconstruct(stage, own, features, mask)
+            merged = reconstruct(stage, own, features, mask, x)
             errors.append(_mean_square(merged, target))
             squares.append(_mean_square(target))
             x, is_exact = (merged, False) if end_to_end else (target, True)
@@ -299,6 +299,7 @@ def coded_losses(
         if copy is not None:
             variables = copy.variables(params[-1], frozen)
             x = targets[-1] if copy.intact else x
+            x = jax.lax.stop_gradient(x) if config.ends == "tail" else x
         last = compute(pipeline.after, variables, x)
         if config.distillation:
             exact = compute(pipeline.after, frozen, targets[-1])

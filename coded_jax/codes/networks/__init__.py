@@ -5,7 +5,15 @@ A new one is a file with a `Network` and a line below.
 
 from __future__ import annotations
 
-from coded_jax.codes.networks import conv, linear, local, mlp, pointwise, strided
+from coded_jax.codes.networks import (
+    conv,
+    linear,
+    local,
+    mlp,
+    pointwise,
+    sharpen,
+    strided,
+)
 from coded_jax.codes.networks.network import Network
 
 ENCODERS: dict[str, Network] = {
@@ -22,5 +30,6 @@ DECODERS: dict[str, Network] = {
     "conv": conv.DECODER,
     "local": local.DECODER,
     "pointwise": pointwise.DECODER,
+    "sharpen": sharpen.DECODER,
     "linear": linear.NONE,
 }

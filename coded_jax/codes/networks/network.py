@@ -41,9 +41,12 @@ class Network(NamedTuple):
       joint: whether a decoder decodes its channels together unless told otherwise.
       systematic_only: whether it needs the linear part of a systematic code.
       has_width: whether a width has an effect.
+      guided: whether a decoder reads the stage's input, too: its module then maps
+        `(stretched, source, state)`, see `sharpen.Sharpen`.
     """
 
     build: Callable[[NetworkSpec], nn.Module | None]
     joint: bool = True
     systematic_only: bool = False
     has_width: bool = True
+    guided: bool = False

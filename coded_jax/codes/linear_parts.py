@@ -1,0 +1,125 @@
+"""The linear part of a systematic learned code, which its networks improve on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from coded_jax.codes import smaller
+from coded_jax.codes.combine import piece_sums
+from coded_jax.codes.estimate import linear_estimate
+from coded_jax.codes.learned_config import LearnedConfig
+from coded_jax.codes.sums import SUMS
+from coded_jax.types import CodeShape, PyTree
+
+
+class Estimate(NamedTuple):
+    """What parity results say of q shares of each image.
+
+    Attributes:
+      shares: `[q, B, M, M', D]`, only that of lost shares is of use.
+      views: `[q, r, B, M, M', D]`, what each parity result by itself says of it; zeros
+        where it did not arrive.
+    """
+
+    shares: jax.Array
+    views: jax.Array
+
+
+class LinearPart(NamedTuple):
+    """Parity pieces that are linear in the pieces, and estimates from their results.
+
+    Attributes:
+      init: `() -> params`, a dict.
+      parity: `(params, pieces [k, B, h, w, C]) -> [r, B, h, w, C]`.
+      estimate: `(params, features [n, B, M, M', D], available, shares) -> Estimate`,
+        with zeros where no result arrived, and the numbers of the shares, int32
+        `[q, B]` or `[q, 1]`.
+    """
+
+    init: Callable[[], dict[str, PyTree]]
+    parity: Callable[[PyTree, jax.Array], jax.Array]
+    estimate: Callable[[PyTree, jax.Array, jax.Array, jax.Array], Estimate]
+
+
+def sums_of_pieces(shape: CodeShape, config: LearnedConfig) -> LinearPart:
+    """Returns learned sums, `{"sums": [k, r]}`, with `linear_estimate`."""
+
+    def estimate(
+        params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
+    ) -> Estimate:
+        every = linear_estimate(params["sums"], features, available)
+        parity = features[shape.k :]
+        views = jnp.broadcast_to(parity, (len(shares), *parity.shape))
+        return Estimate(take_shares(every, shares), views)
+
+    return LinearPart(
+        lambda: {"sums": SUMS[config.sums](shape.k, shape.r)},
+        lambda params, pieces: piece_sums(params["sums"], pieces),
+        estimate,
+    )
+
+
+def smaller_image(shape: CodeShape, config: LearnedConfig) -> LinearPart:
+    """Returns the whole image made smaller, `{"taps": ...}`, see `smaller`; the
+    estimate is the mean of what the parity results that arrived show of a share."""
+    smaller.plan_of(shape)
+
+    def estimate(
+        params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
+    ) -> Estimate:
+        views = smaller.stretched(shape, features[shape.k :], shares)
+        arrived = available[shape.k :]
+        weights = arrived / jnp.maximum(1, arrived.sum(axis=0))
+        weights = weights[..., None, None, None].astype(views.dtype)
+        return Estimate((weights * views).sum(axis=1), views)
+
+    return LinearPart(
+        lambda: {"taps": smaller.init(shape)},
+        lambda params, pieces: smaller.parity(shape, params["taps"], pieces),
+        estimate,
+    )
+
+
+LINEAR_PARTS: dict[str, Callable[[CodeShape, LearnedConfig], LinearPart]] = {
+    "sums": sums_of_pieces,
+    "smaller": smaller_image,
+}
+
+
+def take_shares(shares: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Takes q of the k shares of each image.
+
+    Args:
+      shares: `[k, B, ...]`.
+      numbers: int32 `[q, B]`, or `[q, 1]` for the same ones of all.
+
+    Returns:
+      `[q, B, ...]`.
+    """
+    if numbers.shape[1] == 1:
+        return shares[numbers[:, 0]]
+    index = numbers.reshape(*numbers.shape, *[1] * (shares.ndim - 2))
+    return jnp.take_along_axis(shares, index, axis=0)
+
+
+def place_shares(
+    shares: jax.Array, arrived: jax.Array, guesses: jax.Array, numbers: jax.Array
+) -> jax.Array:
+    """Puts guesses where shares did not arrive.
+
+    Args:
+      shares: `[k, B, M, M', D]`, zeros where they did not arrive.
+      arrived: bool `[k, B]` or `[k, 1]`.
+      guesses: `[q, B, M, M', D]`.
+      numbers: int32 `[q, B]` or `[q, 1]`, the share that each guess is of.
+    """
+    out = shares
+    which = jnp.arange(len(shares))[:, None]
+    for guess, number in zip(guesses, numbers, strict=True):
+        here = (which == number[None]) & ~arrived
+        out = jnp.where(here[..., None, None, None], guess[None], out)
+    return out

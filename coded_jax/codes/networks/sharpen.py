@@ -1,0 +1,69 @@
+"""A decoder that sharpens the stretched results of smaller images.
+
+It is an inverted residual (Sandler et al. 2018) with ReLU: 1x1 to few values, 3x3 in
+each of them, 1x1 to the features. It reads what the parity results say of a lost share,
+and the part of the stage's own input that the share comes from, which the client has
+kept (as joint upsampling does, Kopf et al. 2007). Which results arrived scales and
+shifts its hidden values (FiLM, Perez et al. 2018), so that one network serves all
+erasure patterns.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from coded_jax.codes.networks.network import Network, NetworkSpec
+from coded_jax.cpu_kernels.layer import convolution_layer
+
+
+class Sharpen(nn.Module):
+    """Corrects the estimates of some shares.
+
+    Attributes:
+      out: D, feature maps.
+      width: hidden values of a position; half of D if None.
+    """
+
+    out: int
+    width: int | None = None
+
+    @nn.compact
+    def __call__(
+        self, stretched: jax.Array, source: jax.Array, state: jax.Array
+    ) -> jax.Array:
+        """Maps q shares of B images to corrections.
+
+        Args:
+          stretched: `[N, M, M', r*D]`, of q*B = N shares.
+          source: `[N, M, M', S*S*C]`, the pixels of each position.
+          state: `[N, Q]`, which share it is and which results arrived.
+
+        Returns:
+          `[N, M, M', D]`.
+        """
+        width = self.width or max(1, self.out // 2)
+        init = nn.initializers.zeros_init()
+        state = state.astype(source.dtype)
+        film = nn.Dense(4 * width, kernel_init=init, name="film")(state)
+        scale, shift, later_scale, later_shift = jnp.split(film[:, None, None], 4, -1)
+        x = nn.Dense(width, name="results")(stretched)
+        x += nn.Dense(width, use_bias=False, name="source")(source)
+        x = nn.relu(x * (1 + scale) + shift)
+        shape = (3, 3, 1, width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = jnp.zeros(width, x.dtype)
+        x = convolution_layer(
+            x, kernel.astype(x.dtype), bias, relu=False, padding="SAME", groups=width
+        )
+        x = nn.relu(x * (1 + later_scale) + later_shift)
+        small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+        return nn.Dense(self.out, kernel_init=small, name="features")(x)
+
+
+def _decoder(spec: NetworkSpec) -> Sharpen:
+    return Sharpen(spec.shape.share[-1], spec.width)
+
+
+DECODER = Network(_decoder, systematic_only=True, guided=True)

@@ -1,0 +1,248 @@
+"""Parity pieces that are the whole input of a stage, made smaller to a piece's shape.
+
+A sum of pieces is no image, and what a frozen `F_Conv` makes of two superposed images
+is hard to undo. The whole image, resized, is one that it understands: the features of
+this parity piece are a coarse view of all shares at once. Decoding stretches the part
+of it that was lost, and a network sharpens that. Montages of several small images are
+known (collage inference, Narra et al. 2019); a code of one image by itself, made
+smaller, is this project's own.
+
+Both directions are linear and act along one axis after the other. A column of the
+parity piece is a weighted sum of the few columns of the image around its place. These
+weights are learned; they begin as those of linear interpolation with antialiasing. Of
+several parity pieces each begins with places of its own between those of the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.checks import require
+from coded_jax.types import AxisPlan, CodeShape, PyTree, SplitPlan
+
+AXES = {"rows": 2, "columns": 3}  # of pieces [k, B, h, w, C]
+
+
+class Taps(NamedTuple):
+    """Weighted sums along an axis.
+
+    Attributes:
+      places: int `[P, T]`, the T values that each of P results is a sum of.
+      weights: float32 `[P, T]`.
+    """
+
+    places: np.ndarray
+    weights: np.ndarray
+
+
+def plan_of(shape: CodeShape) -> SplitPlan:
+    """Returns the plan that a code is built for.
+
+    Raises:
+      ValueError: the sizes come without one.
+    """
+    accepted = "with the plan of the split, as CodeShape.of gives,"
+    require("shape.plan", shape.plan, shape.plan is not None, accepted)
+    return shape.plan  # type: ignore
+
+
+def shrink(axis: AxisPlan, shift: float) -> Taps:
+    """Returns the taps that make the whole axis as short as a window.
+
+    The part of the window that a share depends on most gets all of the image, and its
+    halo what lies beyond, at the same scale.
+
+    Args:
+      axis: of the split.
+      shift: of the places, in features of a share.
+    """
+    factor = axis.out / axis.share
+    margin = _margin(axis)
+    inner = axis.cuts[axis.interior] * axis.stride + margin
+    pixel = np.arange(axis.window) + 0.5 - inner
+    source = (pixel + shift * axis.stride) * factor - 0.5 + margin
+    source = np.clip(source, 0, axis.size - 1)
+    count = min(2 * math.ceil(factor), axis.size)
+    first = np.clip(np.round(source - (count - 1) / 2), 0, axis.size - count)
+    places = first.astype(int)[:, None] + np.arange(count)
+    weights = np.maximum(1e-3, 1 - abs(places - source[:, None]) / factor)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return Taps(places, weights.astype(np.float32))
+
+
+def stretch(axis: AxisPlan, shift: float) -> Taps:
+    """Returns the taps that make shares of the features of the shortened axis.
+
+    Returns:
+      Of `[parts, M, 2]`, for each share.
+    """
+    whole = np.array(axis.firsts)[:, None] + np.arange(axis.share)
+    source = (whole + 0.5) * axis.share / axis.out - shift - 0.5
+    source = np.clip(source, 0, axis.share - 1)
+    low = np.minimum(source.astype(int), max(axis.share - 2, 0))
+    places = np.stack([low, np.minimum(low + 1, axis.share - 1)], axis=-1)
+    high = source - low
+    weights = np.stack([1 - high, high], axis=-1).astype(np.float32)
+    return Taps(places, weights)
+
+
+def _margin(axis: AxisPlan) -> int:
+    """Returns the pixels before the first one that a feature is centred on, of networks
+    without padding."""
+    return max(0, axis.size - axis.out * axis.stride) // 2
+
+
+def shifts(r: int) -> list[float]:
+    """Returns the places of r parity pieces between each other, in features."""
+    return [(j - (r - 1) / 2) / r for j in range(r)]
+
+
+def whole(plan: SplitPlan, pieces: jax.Array) -> jax.Array:
+    """Puts the image together again from its pieces `[k, B, h, w, C]`."""
+    rows, columns = plan.grid
+    strips = [
+        _join(plan.columns, list(pieces[i * columns : (i + 1) * columns]), 2)
+        for i in range(rows)
+    ]
+    return _join(plan.rows, strips, 1)
+
+
+def _join(axis: AxisPlan, windows: list[jax.Array], number: int) -> jax.Array:
+    """Joins windows along an axis of `[B, h, w, C]`, each up to the next one."""
+    ends = [*axis.starts[1:], axis.starts[-1] + axis.window]
+    lengths = [end - start for start, end in zip(axis.starts, ends, strict=True)]
+    own = [
+        jax.lax.slice_in_dim(window, 0, length, axis=number)
+        for window, length in zip(windows, lengths, strict=True)
+    ]
+    return jnp.concatenate(own, axis=number)
+
+
+def init(shape: CodeShape) -> PyTree:
+    """Returns `{"rows": [r, h, T], "columns": [r, w, T]}`, those that are split."""
+    plan = plan_of(shape)
+    return {
+        name: jnp.stack([shrink(axis, shift).weights for shift in shifts(shape.r)])
+        for name, axis in _split_axes(plan).items()
+    }
+
+
+def parity(shape: CodeShape, weights: PyTree, pieces: jax.Array) -> jax.Array:
+    """Makes the whole image as small as a piece: `[k, B, h, w, C] -> [r, B, h, w, C]`.
+
+    Args:
+      shape: the sizes, with a plan.
+      weights: as `init` gives them.
+      pieces: the data pieces.
+    """
+    plan = plan_of(shape)
+    image = whole(plan, pieces).astype(jnp.float32)
+
+    def one(j: int) -> jax.Array:
+        x = image
+        for name, axis in _split_axes(plan).items():
+            places = shrink(axis, shifts(shape.r)[j]).places
+            x = _weighted(x, places, weights[name][j], AXES[name] - 1)
+        return x
+
+    return jnp.stack([one(j) for j in range(shape.r)]).astype(pieces.dtype)
+
+
+def stretched(shape: CodeShape, results: jax.Array, shares: jax.Array) -> jax.Array:
+    """Stretches the part of each parity result that stands for a share.
+
+    Args:
+      shape: the sizes, with a plan.
+      results: `[r, B, M, M', D]`, of the parity pieces.
+      shares: int32 `[q, B]` or `[q, 1]`, which shares of each image.
+
+    Returns:
+      `[q, r, B, M, M', D]`.
+    """
+    plan = plan_of(shape)
+    indices = {
+        "rows": shares // plan.columns.parts,
+        "columns": shares % plan.columns.parts,
+    }
+
+    def one(index: dict[str, jax.Array], j: int) -> jax.Array:
+        x = results[j]
+        for name, axis in _split_axes(plan).items():
+            taps = stretch(axis, shifts(shape.r)[j])
+            places, weights = (jnp.asarray(array)[index[name]] for array in taps)
+            x = _weighted(x, places, weights.astype(x.dtype), AXES[name] - 1)
+        return x
+
+    of_share = lambda index: jnp.stack([one(index, j) for j in range(shape.r)])
+    return jnp.stack(
+        [
+            of_share({name: index[i] for name, index in indices.items()})
+            for i in range(len(shares))
+        ]
+    )
+
+
+def _split_axes(plan: SplitPlan) -> dict[str, AxisPlan]:
+    axes = {"rows": plan.rows, "columns": plan.columns}
+    return {name: axis for name, axis in axes.items() if axis.parts > 1}
+
+
+def _weighted(
+    x: jax.Array, places: np.ndarray | jax.Array, weights: jax.Array, number: int
+) -> jax.Array:
+    """Sums `weights[.., p, t] x[places[.., p, t]]` over t, along an axis of `x`.
+
+    Args:
+      x: `[B, h, w, C]`.
+      places, weights: `[P, T]`, or `[B, P, T]` for each image its own.
+      number: of the axis, 1 or 2.
+    """
+    along = (1, -1, 1, 1) if number == 1 else (1, 1, -1, 1)
+
+    def tap(t: int) -> jax.Array:
+        place, weight = places[..., t], weights[..., t]
+        if place.ndim == 1:
+            return jnp.take(x, place, axis=number) * weight.reshape(along)
+        shape = (len(place), *along[1:])
+        return jnp.take_along_axis(x, place.reshape(shape), number) * weight.reshape(
+            shape
+        )
+
+    return functools.reduce(jnp.add, map(tap, range(places.shape[-1])))
+
+
+def pixels_of(shape: CodeShape) -> int:
+    """Returns the values of the input at each position of a share, `S S' C`."""
+    plan = plan_of(shape)
+    return plan.rows.stride * plan.columns.stride * plan.channels
+
+
+def sources(shape: CodeShape, pieces: jax.Array) -> jax.Array:
+    """Takes the part of each piece that its share stands for, a position's pixels side
+    by side: `[k, B, h, w, C] -> [k, B, M, M', S S' C]`, with zeros beyond the piece."""
+    plan = plan_of(shape)
+    rows, columns = plan.grid
+    parts = []
+    for i in range(plan.k):
+        x = pieces[i]
+        for number, axis, place in (
+            (1, plan.rows, i // columns),
+            (2, plan.columns, i % columns),
+        ):
+            start = axis.cuts[place] * axis.stride + _margin(axis)
+            length = axis.share * axis.stride
+            missing = max(0, start + length - axis.window)
+            padding = [(0, missing if n == number else 0) for n in range(4)]
+            x = jnp.pad(x, padding) if missing else x
+            x = jax.lax.slice_in_dim(x, start, start + length, axis=number)
+        batch, channels = len(x), x.shape[-1]
+        sizes = (plan.rows.share, plan.rows.stride, plan.columns.share, -1, channels)
+        x = x.reshape(batch, *sizes).transpose(0, 1, 3, 2, 4, 5)
+        parts.append(x.reshape(batch, plan.rows.share, plan.columns.share, -1))
+    return jnp.stack(parts)
