@@ -73,8 +73,8 @@ def smaller_image(shape: CodeShape, config: LearnedConfig) -> LinearPart:
     ) -> Estimate:
         views = smaller.stretched(shape, features[shape.k :], shares)
         arrived = available[shape.k :]
-        weights = arrived / jnp.maximum(1, arrived.sum(axis=0))
-        weights = weights[..., None, None, None].astype(views.dtype)
+        weights = arrived / jnp.maximum(1, arrived.sum(axis=0, keepdims=True))
+        weights = weights[None, ..., None, None, None].astype(views.dtype)
         return Estimate((weights * views).sum(axis=1), views)
 
     return LinearPart(

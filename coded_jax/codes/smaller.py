@@ -71,7 +71,7 @@ def shrink(axis: AxisPlan, shift: float) -> Taps:
     count = min(2 * math.ceil(factor), axis.size)
     first = np.clip(np.round(source - (count - 1) / 2), 0, axis.size - count)
     places = first.astype(int)[:, None] + np.arange(count)
-    weights = np.maximum(1e-3, 1 - abs(places - source[:, None]) / factor)
+    weights = np.maximum(0, 1 - abs(places - source[:, None]) / factor)
     weights /= weights.sum(axis=1, keepdims=True)
     return Taps(places, weights.astype(np.float32))
 

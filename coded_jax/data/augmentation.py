@@ -40,7 +40,8 @@ def flip_crop(key: jax.Array, images: jax.Array) -> jax.Array:
     What is usual for CIFAR: crops of images with 4 rows and columns of zeros around.
     """
     flip_key, shift_key = jax.random.split(key)
-    return _shift(shift_key, _mirror(flip_key, images), max(images.shape[1:3]) // 8)
+    most = max(1, max(images.shape[1:3]) // 8)
+    return _shift(shift_key, _mirror(flip_key, images), most)
 
 
 def affine(key: jax.Array, images: jax.Array) -> jax.Array:

@@ -19,17 +19,20 @@ SHAPE = (6, 7, 3)
 def versions(image, kind):
     """All that may become of an image, as bytes."""
     height, width, _ = image.shape
-    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    flipped = [padded, padded[:, ::-1]] if kind == "flip_shift" else [padded]
+    most = 1 if kind == "flip_crop" else SHIFT
+    padded = np.pad(image, ((most, most), (most, most), (0, 0)))
+    flipped = [padded, padded[:, ::-1]] if "flip" in kind else [padded]
     return {
         whole[i : i + height, j : j + width].tobytes()
         for whole in flipped
-        for i in range(5)
-        for j in range(5)
+        for i in range(2 * most + 1)
+        for j in range(2 * most + 1)
     }
 
 
-@pytest.mark.parametrize("kind, count", [("shift", 25), ("flip_shift", 50)])
+@pytest.mark.parametrize(
+    "kind, count", [("shift", 25), ("flip_shift", 50), ("flip_crop", 18)]
+)
 def test_every_version_occurs_and_no_other(kind, count):
     two = np.random.default_rng(0).integers(1, 256, (2, *SHAPE), np.uint8)
     images = two[np.arange(1600) % 2]
@@ -42,7 +45,7 @@ def test_every_version_occurs_and_no_other(kind, count):
         expected = versions(image, kind)
         assert len(expected) == count
         assert {row.tobytes() for row in distinct} == expected
-        # 800 draws of equal chances: 32 or 16 of each.
+        # 800 draws of equal chances.
         assert np.square(times - 800 / count).sum() / (800 / count) < 2 * count
 
 

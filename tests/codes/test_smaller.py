@@ -1,0 +1,248 @@
+"""Parity pieces that are the whole image made smaller, by hand and in a code."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax import splitting
+from coded_jax.codes import LearnedConfig, learned_code, no_parity, smaller
+from coded_jax.codes.erasures import available, patterns_up_to
+from coded_jax.codes.linear_parts import place_shares, take_shares
+from coded_jax.splitting.plan import make_plan
+from coded_jax.types import CodeShape
+
+B = 3
+
+
+def conv(x, stride=1, padding="SAME"):
+    kernel = jnp.ones((3, 3, x.shape[-1], 2)) / 9
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+NETWORKS = {
+    "pixels": (lambda v, x: jnp.tanh(x), (8, 12, 1)),
+    "padded": (lambda v, x: conv(conv(x, 2)), (16, 16, 3)),
+    "same": (lambda v, x: conv(conv(x)), (32, 32, 1)),
+    "valid": (lambda v, x: conv(x, 1, "VALID"), (12, 12, 1)),
+    "odd": (lambda v, x: conv(x), (13, 9, 2)),
+}
+GRIDS = ((2, 1), (1, 2), (2, 2), (1, 3))
+
+
+@functools.cache
+def plan_of(name, grid):
+    f, shape = NETWORKS[name]
+    return make_plan(f, {}, shape, grid)
+
+
+def images_of(plan, kind="random"):
+    shape = (B, plan.rows.size, plan.columns.size, plan.channels)
+    if kind == "random":
+        return np.random.default_rng(0).uniform(size=shape).astype("f")
+    rows, columns = np.ogrid[: shape[1], : shape[2]]
+    plane = {"ones": 1 + 0 * rows + 0 * columns, "ramp": rows + 10 * columns}[kind]
+    return np.broadcast_to(plane[..., None], shape).astype("f")
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_image_is_put_together_from_its_pieces(name, grid):
+    plan = plan_of(name, grid)
+    images = images_of(plan)
+    whole = smaller.whole(plan, splitting.split(plan, images))
+    np.testing.assert_array_equal(whole, images)
+
+
+@pytest.mark.parametrize("r", [1, 2])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_image_of_one_colour_stays_so(name, grid, r):
+    plan = plan_of(name, grid)
+    shape = CodeShape.of(plan, r)
+    pieces = splitting.split(plan, images_of(plan, "ones"))
+    parity = smaller.parity(shape, smaller.init(shape), pieces)
+    np.testing.assert_allclose(parity, np.ones((r, B, *shape.piece)), rtol=1e-6)
+    shares = jnp.arange(plan.k)[:, None]
+    results = jnp.ones((r, B, *shape.share))
+    stretched = smaller.stretched(shape, results, shares)
+    np.testing.assert_allclose(stretched, np.ones((plan.k, r, B, *shape.share)))
+
+
+def test_half_of_the_columns_by_hand():
+    # 12 columns become 6, each a mean of those around its place, 2p + 0.5, with the
+    # weights 1 - distance / 2. Stretched, columns are at (x + 0.5) / 2 - 0.5.
+    plan = plan_of("pixels", (1, 2))
+    shape = CodeShape.of(plan, 1)
+    taps = smaller.shrink(plan.columns, 0)
+    np.testing.assert_array_equal(taps.places[2], [3, 4, 5, 6])
+    np.testing.assert_allclose(taps.weights[2], [0.125, 0.375, 0.375, 0.125])
+    pieces = splitting.split(plan, images_of(plan, "ramp"))
+    parity = smaller.parity(shape, smaller.init(shape), pieces)
+    expected = np.arange(8)[:, None] + 10 * (2 * np.arange(6) + 0.5)
+    np.testing.assert_allclose(parity[0, 0, :, 1:-1, 0], expected[:, 1:-1], rtol=1e-5)
+    stretched = smaller.stretched(shape, parity, jnp.arange(2)[:, None])[:, 0]
+    merged = splitting.merge(plan, stretched)
+    # Inside, what is linear is as it was.
+    inside = slice(3, -3)
+    np.testing.assert_allclose(
+        merged[:, :, inside], images_of(plan, "ramp")[:, :, inside], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["same", "valid"])
+@pytest.mark.parametrize("grid", [(1, 2), (2, 1)])
+def test_features_of_a_ramp_are_found_in_those_of_the_smaller_one(name, grid):
+    # Means of 3x3 of a plane are the plane at their centres, far from the border.
+    f, _ = NETWORKS[name]
+    plan = plan_of(name, grid)
+    shape = CodeShape.of(plan, 1)
+    images = images_of(plan, "ramp")
+    parity = smaller.parity(shape, smaller.init(shape), splitting.split(plan, images))
+    results = splitting.cut(plan, f({}, parity[0])[None], [None])
+    shares = smaller.stretched(shape, results, jnp.arange(2)[:, None])[:, 0]
+    merged, exact = splitting.merge(plan, shares), f({}, images)
+    margin = -(-plan.rows.out // 4)
+    inside = (slice(None), slice(margin, -margin), slice(margin, -margin))
+    np.testing.assert_allclose(merged[inside], exact[inside], rtol=1e-3)
+
+
+def test_several_parity_pieces_begin_between_each_other():
+    plan = plan_of("pixels", (1, 2))
+    shape = CodeShape.of(plan, 2)
+    pieces = splitting.split(plan, images_of(plan, "ramp"))
+    first, second = smaller.parity(shape, smaller.init(shape), pieces)[:, 0, 0, :, 0]
+    # Half of a small column between them is one of the whole image.
+    np.testing.assert_allclose((second - first)[1:-1], 10, rtol=1e-4)
+
+
+def test_sources_are_the_pixels_of_each_position():
+    plan = plan_of("padded", (1, 2))
+    shape = CodeShape.of(plan, 1)
+    images = images_of(plan)
+    sources = smaller.sources(shape, splitting.split(plan, images))
+    chex.assert_shape(sources, (2, B, 8, 4, smaller.pixels_of(shape)))
+    blocks = images.reshape(B, 8, 2, 8, 2, 3).transpose(0, 1, 3, 2, 4, 5)
+    merged = np.concatenate(list(sources), axis=2)
+    np.testing.assert_array_equal(merged, blocks.reshape(B, 8, 8, 12))
+
+
+@functools.cache
+def code_of(grid=(2, 2), r=2, **settings):
+    plan = plan_of("padded", grid)
+    config = LearnedConfig(
+        recipe="systematic",
+        encoder="linear",
+        **{"decoder": "sharpen", "parity_pieces": "smaller", **settings},
+    )
+    shape = CodeShape.of(plan, r)
+    code = learned_code(shape, config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: x + rng.normal(scale=0.3, size=x.shape).astype("f"),
+        code.init(jax.random.key(0)),
+    )
+    return shape, code, params
+
+
+def inputs_of(shape):
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(shape.n, B, *shape.share)).astype("f")
+    return features, rng.normal(size=(shape.k, B, *shape.piece)).astype("f")
+
+
+@pytest.mark.parametrize("parity_pieces", ["smaller", "sums"])
+def test_lost_results_have_no_effect_and_what_arrived_stays(parity_pieces):
+    shape, code, params = code_of(parity_pieces=parity_pieces)
+    decode = jax.jit(code.decode)
+    features, pieces = inputs_of(shape)
+    for lost in patterns_up_to(shape.n, shape.r):
+        mask = available(lost, shape.n)
+        dirty = features.copy()
+        dirty[list(lost)] = np.nan
+        shares = np.asarray(decode(params, dirty, mask, pieces))
+        assert np.isfinite(shares).all()
+        arrived = [i for i in range(shape.k) if i not in lost]
+        np.testing.assert_array_equal(shares[arrived], features[arrived])
+        of_each = decode(params, dirty, np.broadcast_to(mask, (shape.n, B)), pieces)
+        np.testing.assert_allclose(of_each, shares, rtol=1e-4, atol=1e-5)
+
+
+def test_each_image_has_its_own_losses():
+    shape, code, params = code_of()
+    features, pieces = inputs_of(shape)
+    patterns = [(0, 3), (2,), (1, 4)]
+    masks = np.concatenate([available(p, shape.n) for p in patterns], axis=1)
+    shares = code.decode(params, features, masks, pieces)
+    for i, lost in enumerate(patterns):
+        alone = code.decode(params, features, available(lost, shape.n), pieces)
+        np.testing.assert_allclose(shares[:, i], alone[:, i], rtol=1e-4, atol=1e-5)
+
+
+def test_the_decoder_reads_parity_and_pieces():
+    shape, code, params = code_of()
+    features, pieces = inputs_of(shape)
+    mask = available((0,), shape.n)
+    shares = code.decode(params, features, mask, pieces)
+    for changed in range(shape.k, shape.n):
+        other = features.copy()
+        other[changed] += 1
+        assert not np.allclose(code.decode(params, other, mask, pieces), shares)
+    other = pieces.copy()
+    other[0] += 1
+    assert not np.allclose(code.decode(params, features, mask, other), shares)
+    other = pieces.copy()
+    other[1:] += 1
+    np.testing.assert_array_equal(code.decode(params, features, mask, other), shares)
+
+
+def test_no_parity_reads_pieces_alone():
+    shape, code, params = code_of()
+    alone = no_parity(shape, code)
+    features, pieces = inputs_of(shape)
+    mask = available((0,), shape.n)
+    other = features.copy()
+    other[shape.k :] += 1
+    decode = lambda features: alone.decode(params, features, mask, pieces)
+    np.testing.assert_array_equal(decode(other), decode(features))
+    assert alone.guided and not np.allclose(decode(features)[0], 0)
+
+
+def test_other_decoders_begin_with_the_stretched_results():
+    shape, code, params = code_of(decoder="linear")
+    features, _ = inputs_of(shape)
+    shares = code.decode(params, features, available((1,), shape.n))
+    numbers = jnp.array([[1]])
+    stretched = smaller.stretched(shape, jnp.asarray(features[shape.k :]), numbers)
+    np.testing.assert_allclose(shares[1], stretched[0].mean(axis=0), rtol=1e-5)
+
+
+def test_a_code_without_its_plan_is_refused():
+    config = LearnedConfig(
+        recipe="systematic", decoder="sharpen", parity_pieces="smaller"
+    )
+    with pytest.raises(ValueError, match=r"^shape.plan: None given"):
+        learned_code(CodeShape(2, 1, (8, 8, 1), (4, 4, 2)), config)
+    with pytest.raises(ValueError, match="^parity_pieces: 'smaller' given"):
+        learned_code(
+            CodeShape(2, 1, (8, 8, 1), (4, 4, 2)),
+            LearnedConfig(parity_pieces="smaller"),
+        )
+
+
+def test_shares_are_taken_and_placed():
+    shares = jnp.arange(24.0).reshape(3, 2, 1, 1, 4)
+    numbers = jnp.array([[2, 0]])
+    taken = take_shares(shares, numbers)
+    np.testing.assert_array_equal(taken[0, 0], shares[2, 0])
+    np.testing.assert_array_equal(taken[0, 1], shares[0, 1])
+    arrived = jnp.array([[True, False], [True, True], [False, True]])
+    placed = place_shares(jnp.zeros_like(shares), arrived, taken, numbers)
+    np.testing.assert_array_equal(placed[2, 0], shares[2, 0])
+    np.testing.assert_array_equal(placed[0, 1], shares[0, 1])
+    assert float(jnp.abs(placed).sum()) == float(jnp.abs(taken).sum())

@@ -1,0 +1,121 @@
+"""Folders of images: what is read, kept and refused."""
+
+import numpy as np
+import pytest
+
+from coded_jax import data
+from coded_jax.data import folder
+
+Image = pytest.importorskip("PIL.Image")
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch, tmp_path_factory):
+    """What is kept of decoded images is nobody else's."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def write(
+    root, parts=("train", "val"), count=10, size=(12, 8), ending="png", mode="RGB"
+):
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for label, name in enumerate(CLASSES):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+                pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+                pixels[0, 0] = 10 * label
+                file = root / part / name / f"{i}.{ending}"
+                Image.fromarray(pixels, mode).save(file)
+    return str(root)
+
+
+def labels_by_pixel(split):
+    return split.images[:, 0, 0, 0] // 10
+
+
+def test_images_have_the_labels_of_their_folders(tmp_path):
+    dataset = data.load("folder", write(tmp_path))
+    assert dataset.classes == 3 and dataset.image_shape == (8, 12, 3)
+    sizes = [len(getattr(dataset, p).labels) for p in ("train", "validation", "test")]
+    assert sizes == [27, 3, 30]
+    for part in (dataset.train, dataset.validation, dataset.test):
+        np.testing.assert_array_equal(part.labels, labels_by_pixel(part))
+        assert part.images.dtype == np.uint8 and part.labels.dtype == np.int32
+    # Not class by class: the first images are a random choice.
+    assert len(set(dataset.train.labels[:9])) > 1
+    mean = dataset.train.images.mean((0, 1, 2)) / 255
+    np.testing.assert_allclose(dataset.mean, mean, rtol=1e-6)
+
+
+def test_val_is_for_validation_where_there_is_test(tmp_path):
+    dataset = data.load("folder", write(tmp_path, ("train", "val", "test"), count=4))
+    sizes = [len(getattr(dataset, p).labels) for p in ("train", "validation", "test")]
+    assert sizes == [12, 12, 12]
+
+
+def test_images_are_resized_and_cut_where_they_are_not_square(tmp_path):
+    dataset = data.load("folder", write(tmp_path, size=(64, 32)), image_size=16)
+    assert dataset.image_shape == (16, 16, 3)
+
+
+def test_images_are_grey_where_all_are(tmp_path):
+    dataset = data.load("folder", write(tmp_path, mode="L"))
+    assert dataset.image_shape == (8, 12, 1)
+
+
+def test_jpegs_are_decoded_once(tmp_path, monkeypatch):
+    root = write(tmp_path, ending="jpg", size=(16, 16))
+    first = data.load("folder", root)
+    monkeypatch.setattr(folder, "_decode", None)  # not called again
+    again = data.load("folder", root)
+    np.testing.assert_array_equal(first.train.images, again.train.images)
+    Image.new("RGB", (16, 16)).save(tmp_path / "train" / "cat" / "new.png")
+    with pytest.raises(ValueError, match="cannot be decoded"):  # since it is None
+        data.load("folder", root)
+
+
+def test_damaged_files_are_named(tmp_path):
+    root = write(tmp_path)
+    damaged = tmp_path / "train" / "dog" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    (tmp_path / "val" / "owl" / "x.jpg").write_text("no image")
+    with pytest.raises(
+        ValueError, match=r"2 of 61 images .*train/dog/3.png.*owl/x.jpg"
+    ):
+        data.load("folder", root)
+
+
+def test_images_of_several_sizes_need_a_size(tmp_path):
+    root = write(tmp_path)
+    Image.new("RGB", (20, 20)).save(tmp_path / "train" / "cat" / "z.png")
+    with pytest.raises(ValueError, match=r"^image_size: None given, a size accepted"):
+        data.load("folder", root)
+    assert data.load("folder", root, 8).image_shape == (8, 8, 3)
+
+
+def test_other_layouts_are_refused(tmp_path):
+    for given in (None, "", str(tmp_path / "missing")):
+        with pytest.raises(
+            ValueError, match="^data_dir: .* given, a folder with train/"
+        ):
+            data.check("folder", given)
+    with pytest.raises(ValueError, match="^data_dir: .* has none of the folders"):
+        data.check("folder", str(tmp_path))
+    root = write(tmp_path, count=1)
+    data.check("folder", root)
+    (tmp_path / "val" / "emu").mkdir()
+    with pytest.raises(
+        ValueError, match=r"val/ has the classes \[cat, dog, emu, ...\]"
+    ):
+        data.check("folder", root)
+    (tmp_path / "train" / "emu").mkdir()
+    with pytest.raises(ValueError, match="train/emu/ has no images"):
+        data.check("folder", root)
+
+
+def test_a_size_is_for_folders_alone():
+    with pytest.raises(ValueError, match="^image_size: 32 given, none, but for"):
+        data.load("mnist_5k", None, 32)

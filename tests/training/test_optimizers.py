@@ -1,0 +1,35 @@
+"""Optimizers and learning rates, against their formulas."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from coded_jax.training import optimizers
+
+
+def test_sgd_adds_l2_and_nesterovs_momentum():
+    params, gradient = jnp.asarray([2.0]), jnp.asarray([1.0])
+    optimizer = optimizers.sgd(0.1, 0.5)
+    state, velocity = optimizer.init(params), 0.0
+    for _ in range(3):
+        update, state = optimizer.update(gradient, state, params)
+        whole = gradient + 0.5 * params
+        velocity = 0.9 * velocity + whole
+        np.testing.assert_allclose(update, -0.1 * (whole + 0.9 * velocity), rtol=1e-6)
+        params = optax.apply_updates(params, update)
+
+
+def test_one_cycle_rises_and_falls_to_zero():
+    rate = optimizers.one_cycle(0.4, 1000)
+    rates = np.array([rate(step) for step in range(0, 1001, 10)])
+    assert np.isclose(rates[0], 0.4 / optimizers.FIRST) and rates.argmax() == 15
+    assert np.isclose(rates.max(), 0.4) and rates[-1] < 1e-3
+    assert (np.diff(rates[:15]) > 0).all() and (np.diff(rates[16:]) < 0).all()
+
+
+def test_other_schedules():
+    assert optimizers.SCHEDULES["constant"](0.4, 1000) == 0.4
+    cosine = optimizers.SCHEDULES["cosine"](0.4, 1000)
+    np.testing.assert_allclose(
+        [cosine(0), cosine(500), cosine(1000)], [0.4, 0.2, 0], atol=1e-6
+    )
