@@ -17,7 +17,7 @@ from coded_jax.types import CodeShape, PyTree
 
 
 class Estimate(NamedTuple):
-    """What parity results say of q shares of each image.
+    """Estimates of q shares of each image from the parity results.
 
     Attributes:
       shares: `[q, B, M, M', D]`, only that of lost shares is of use.

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import hashlib
 import json
@@ -31,9 +32,12 @@ from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
 
 ERROR = "error.txt"
-NEWER = ("evaluated", "least_spared", "parity_pieces", "parity_start")
-"""Settings that no base model has and that came after names of base models' folders:
-they do not count in these, which stay those of older sweeps."""
+NEWER = (
+    *("evaluated", "least_spared", "parity_pieces", "parity_start", "tail", "ends"),
+    *("base_optimizer", "base_weight_decay", "image_size", "images_digest"),
+)
+"""Settings that came after names of base models' folders: at their defaults they do not
+count in these, which stay those of older sweeps."""
 
 
 class Cell(NamedTuple):
@@ -74,9 +78,12 @@ class Sweep(NamedTuple):
         """Returns the folder of the base model that cells with these settings share."""
         if self.places.base_dir is not None:
             return str(self.places.base_dir)
-        settings = config.base.to_flags()
-        for name in NEWER:
-            settings.pop(name, None)
+        settings, defaults = config.base.to_flags(), Config().to_flags()
+        settings = {
+            name: text
+            for name, text in settings.items()
+            if name not in NEWER or text != defaults.get(name)
+        }
         flags = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(flags.encode()).hexdigest()[:6]
         name = f"{config.dataset}_{config.base_model}_{digest}"
@@ -106,7 +113,10 @@ def finished(cell: Cell, sweep: Sweep) -> CellResult | None:
     """Returns what a former sweep has left of a cell; None if it is to be run."""
     try:
         results = workdir.read_results(sweep.workdir(cell))
-        same = Config.from_json(results["config"]) == cell.config
+        config = Config.from_json(results["config"])
+        # A run adds the digest of images of the user's own.
+        asked = dataclasses.replace(cell.config, images_digest=config.images_digest)
+        same = config == asked
     except (ValueError, TypeError, KeyError):  # not finished, or by another version
         return None
     return CellResult(cell, results) if same and "costs" in results else None

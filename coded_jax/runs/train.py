@@ -76,6 +76,9 @@ def train(
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
+    trains = pipeline.tail_copy is None or config.supervision or config.distillation
+    accepted = "a TrainConfig with supervision or distillation, for the tail's copy,"
+    require("config", config, bool(trains), accepted)
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     key = jax.random.key(config.seed)
     model = CodedModel(pipeline, frozen, pipeline.init(key))

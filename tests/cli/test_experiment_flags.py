@@ -65,6 +65,12 @@ DEFAULTS = {
     "evaluated": "test",
     "parity_start": "base",
     "parity_pieces": "sums",
+    "tail": "frozen",
+    "ends": "all",
+    "base_optimizer": "adam",
+    "base_weight_decay": None,
+    "image_size": None,
+    "images_digest": None,
 }
 
 

@@ -13,7 +13,7 @@ from tests.pipelines import learned
         (
             "decoder",
             "MLP",
-            r"\['mlp', 'low_rank', 'conv', 'local', 'pointwise', 'linear'\]",
+            r"\['mlp', 'low_rank', 'conv', 'local', 'pointwise', 'sharpen', 'linear'\]",
         ),
         ("decoder_channels", "both", r"\['joint', 'independent'\]"),
     ],

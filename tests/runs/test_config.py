@@ -193,7 +193,6 @@ def test_base_has_what_the_base_model_depends_on():
         "epochs": 7,
     }
     apart = {
-        "split": "group",
         "distillation": 0.5,
         "supervision": 0.5,
         "sums": "power",
@@ -201,6 +200,8 @@ def test_base_has_what_the_base_model_depends_on():
         "parity_pieces": "montage",
         "draws": "patterns",
         "pattern_weights": (((0,), 2.0),),
+        "tail": "tuned",
+        "ends": "tail",
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base
@@ -210,6 +211,11 @@ def test_base_has_what_the_base_model_depends_on():
     own = {"base_batch_size": 8, "base_learning_rate": 0.2}
     rest = {"batch_size": 4, "learning_rate": 1.0}
     assert dataclasses.replace(config, **own, **rest).base == base
+    decays = [
+        dataclasses.replace(config, base_weight_decay=0.3, weight_decay=decay).base
+        for decay in (0.1, 0.2)
+    ]
+    assert decays[0] == decays[1]
     changes = {
         "dataset": "cifar100",
         "base_model": "vgg16",
@@ -218,6 +224,10 @@ def test_base_has_what_the_base_model_depends_on():
         "base_batch_size": 4,
         "base_learning_rate": 0.1,
         "base_schedule": "constant",
+        "base_optimizer": "sgd",
+        "base_weight_decay": 0.3,
+        "image_size": 32,
+        "images_digest": "0123456789abcdef",
         "augmentation": "none",
         "label_smoothing": 0.2,
         "batch_size": 4,
