@@ -105,6 +105,11 @@ class CodeConfig(LearnedConfig):
         "features (tuned), or on exact ones, a control (intact)",
         one_of(TAILS),
     )
+    parity_moves: bool = setting(
+        False,
+        "whether devices whose results were lost in a stage compute the parity pieces "
+        "of the next one, so that who stays away loses a data piece once",
+    )
     precision: str = setting(
         "float32",
         "of encoder, F_Conv and decoder; what is trained, the head and the losses are "

@@ -118,6 +118,24 @@ def sample_harmful(
     return jnp.asarray(masks)[drawn].T
 
 
+def moved_roles(available: jax.Array) -> jax.Array:
+    """Returns which pieces arrive where lost devices compute parity in the next stage.
+
+    Piece j of a stage is computed by the j-th device, of those whose result arrived in
+    the stage before, and after them the others: these are left the parity pieces, which
+    nobody misses. A device that stays away then loses a data piece once.
+
+    Args:
+      available: bool `[S, n, ...]`, the devices whose results arrive in each stage.
+
+    Returns:
+      Bool `[S, n, ...]`, the pieces whose results arrive.
+    """
+    order = jnp.argsort(~available[:-1], axis=1, stable=True)
+    later = jnp.take_along_axis(available[1:], order, axis=1)
+    return jnp.concatenate([available[:1], later])
+
+
 def in_stages(
     key: jax.Array, lost: Pattern, n: int, stages: int, rows: jax.Array | None = None
 ) -> jax.Array:

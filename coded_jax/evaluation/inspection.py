@@ -16,7 +16,13 @@ from coded_jax.codes.quorum import sent
 from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction
-from coded_jax.inference.pipeline import Pipeline, exact_outputs, inputs_of
+from coded_jax.inference.pipeline import (
+    Pipeline,
+    exact_outputs,
+    inputs_of,
+    of_pieces,
+    per_stage,
+)
 from coded_jax.inference.stages import coded_features, enter, recover
 from coded_jax.types import PyTree, Split, apart
 
@@ -84,8 +90,9 @@ def _maps(
     """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
     k, maps, state = pipeline.k, [], inputs_of(pipeline, images)
     exact = exact_outputs(pipeline, frozen, images)
-    of_stages = (pipeline.stages, pipeline.of_stages(params), exact)
-    for stage, own, original in zip(*of_stages, strict=True):
+    masks = of_pieces(pipeline, per_stage(pipeline, available))
+    of_stages = (pipeline.stages, pipeline.of_stages(params), exact, masks)
+    for stage, own, original, available in zip(*of_stages, strict=True):
         x, kept = enter(stage, frozen, state)
         features = coded_features(stage, frozen, own, x)
         state = recover(stage, own, features, available, kept)

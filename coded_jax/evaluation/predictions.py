@@ -26,6 +26,7 @@ from coded_jax.inference.pipeline import (
     has_answer,
     lost_answers,
     mask_axis,
+    of_pieces,
     per_stage,
     up_to_decoder,
 )
@@ -288,9 +289,10 @@ def measure(
     of_pattern = jnp.asarray(parameters, jnp.float32)
 
     def masks_of(rows: jax.Array | None) -> list[jax.Array]:
-        return [
+        masks = (
             erasures.in_stages(key, lost, pipeline.n, stages, rows) for lost in patterns
-        ]
+        )
+        return [of_pieces(pipeline, mask) for mask in masks]
 
     held = masks_of(None)
     options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from coded_jax.checks import array_form, require, require_shape, require_type
+from coded_jax.codes.erasures import moved_roles
 from coded_jax.codes.quorum import suffices_where
 from coded_jax.devices import placement
 from coded_jax.devices.placement import PieceMap, run_locally
@@ -63,6 +64,8 @@ class Pipeline(NamedTuple):
       image_shape: `(H, W, C)` of one image, which the first split is planned for.
       tail_copy: a second copy of what follows the last decoder, which answers those
         inputs that have lost a data result; None for the base model's own.
+      parity_moves: whether devices whose results were lost in a stage compute the
+        parity pieces of the next one.
       recipe: of `LearnedConfig`, by which the codes are built and trained.
     """
 
@@ -78,6 +81,7 @@ class Pipeline(NamedTuple):
     separate: bool = False
     image_shape: tuple[int, int, int] = (0, 0, 0)
     tail_copy: TailCopy | None = None
+    parity_moves: bool = False
     recipe: str = "systematic"
 
     @property
@@ -326,7 +330,7 @@ def infer(
         x = from_decoder(pipeline, frozen, params, results, available, spread)
         return classify(pipeline, frozen, params, x, available)[1]
 
-    available = per_stage(pipeline, available)
+    available = of_pieces(pipeline, per_stage(pipeline, available))
     axes = (None, None, 0, mask_axis(available))
     infer_all = placement.data_parallel(pipeline.mesh, infer_part, axes)
     logits = infer_all(frozen, params, images, available)
@@ -396,6 +400,14 @@ def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:
     if available.ndim == 3:
         return available
     return jnp.broadcast_to(available, (len(pipeline.stages), *available.shape))
+
+
+def of_pieces(pipeline: Pipeline, available: jax.Array) -> jax.Array:
+    """Returns which pieces arrive, of which devices answer: bool `[S, n, ...]`.
+
+    They are the same unless parity moves, see `erasures.moved_roles`.
+    """
+    return moved_roles(available) if pipeline.parity_moves else available
 
 
 def mask_axis(available: jax.Array) -> int | None:

@@ -83,8 +83,13 @@ def build_pipeline(
         config.precision,
         separate=grouped,
         image_shape=image_shape,
+        parity_moves=config.parity_moves,
         recipe=config.recipe,
     )
+    own = any(stage.code.parity_worker for stage in stages)
+    fits = not (config.parity_moves and own)
+    accepted = "False with parity workers that have networks of their own"
+    require("parity_moves", config.parity_moves, fits, accepted)
     _require_untrained(config, config.code, pipeline)
     return _with_tail(config, pipeline, variables)
 
@@ -188,6 +193,8 @@ def rival_pipelines(
             lambda shape, _: codes.make_code(code, shape, variables, config)
         )
         _require_untrained(config, code, rival)
+        own = any(stage.code.parity_worker for stage in rival.stages)
+        rival = rival._replace(parity_moves=config.parity_moves and not own)
         return _with_tail(config, rival, variables)
 
     rivals = [code for code in config.baselines if code != config.code]

@@ -34,6 +34,7 @@ from coded_jax.types import Dataset
 ERROR = "error.txt"
 NEWER = (
     *("evaluated", "least_spared", "parity_pieces", "parity_start", "tail", "ends"),
+    "parity_moves",
     *("base_optimizer", "base_weight_decay", "image_size", "images_digest"),
 )
 """Settings that came after names of base models' folders: at their defaults they do not

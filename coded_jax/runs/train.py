@@ -183,6 +183,7 @@ def _open(
         "stages": STAGES.show([stage.blocks for stage in pipeline.stages]),
         "split": "group" if pipeline.separate else "image",
         "recipe": pipeline.recipe,
+        "parity_moves": str(pipeline.parity_moves),
         "precision": pipeline.dtype,
         "mean": show_numbers(pipeline.mean),
         "std": show_numbers(pipeline.std),

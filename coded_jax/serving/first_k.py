@@ -69,7 +69,7 @@ class FirstK:
         pipeline, stages = self._pipeline, len(self._pieces)
         seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
         available = np.zeros((stages, pipeline.n, 1), bool)
-        used, degraded = [], False
+        used, degraded, order = [], False, [*range(pipeline.n)]
 
         begun = time.monotonic()
         x = self._encode(images)
@@ -77,11 +77,13 @@ class FirstK:
         for stage in range(stages):
             begun = time.monotonic()
             rules = self._rules(stage, begun, end, without)
-            gathering = self._gathering(number, stage, x.queries, rules)
+            gathering = self._gathering(number, stage, x.queries, rules, order)
             gathering.run()
             degraded |= not gathering.enough
             used.append(tuple(sorted({w for _, w in gathering.shares.values()})))
             available[stage, list(gathering.shares)] = True
+            if pipeline.parity_moves:
+                order = sorted(range(pipeline.n), key=lambda w: w not in used[-1])
             seconds["wait"] += time.monotonic() - begun
 
             begun = time.monotonic()
@@ -129,14 +131,19 @@ class FirstK:
         return Rules(limit, self._degrade, self._hedge_after, without, closed)
 
     def _gathering(
-        self, number: int, stage: int, queries: Sequence[jax.Array], rules: Rules
+        self,
+        number: int,
+        stage: int,
+        queries: Sequence[jax.Array],
+        rules: Rules,
+        order: Sequence[int],
     ) -> Gathering:
         calls = [
             Call(piece, query, number, stage)
             for piece, query in zip(self._pieces[stage], queries, strict=True)
         ]
         code = self._pipeline.stages[stage].code
-        return Gathering(self._pool, code, self._pipeline.k, calls, rules)
+        return Gathering(self._pool, code, self._pipeline.k, calls, rules, order)
 
     def _encode(self, images: Any) -> tuple[jax.Array, ...]:
         """Returns the queries of the first coded stage."""

@@ -48,24 +48,33 @@ class Gathering:
       k: number of data pieces.
       calls: n calls, one for each piece.
       rules: when to stop.
+      order: the worker of each piece.
 
     Attributes:
       shares: from piece to `(share [B, M, M', D], worker)`, of results that arrived.
     """
 
     def __init__(
-        self, pool: Pool, code: Code, k: int, calls: Sequence[Call], rules: Rules
+        self,
+        pool: Pool,
+        code: Code,
+        k: int,
+        calls: Sequence[Call],
+        rules: Rules,
+        order: Sequence[int] | None = None,
     ) -> None:
         self._pool, self._code, self._k = pool, code, k
         self._calls, self._rules = calls, rules
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
         self._sent = quorum.sent(code.quorum, k, len(calls))
-        self._pending = [(i, i) for i in self._sent if i not in rules.without]
+        workers = [*range(len(calls))] if order is None else order
+        given = [(i, workers[i]) for i in self._sent]
+        self._pending = [pair for pair in given if pair[1] not in rules.without]
         self._hedged: set[int] = set()  # pieces that were sent again
         self._answered: dict[int, None] = {}  # workers, in the order of their results
         self._failed: set[int] = set()  # workers that are sent no other piece
-        others = {*range(len(pool))} - {*self._sent, *rules.without}
+        others = {*range(len(pool))} - {w for _, w in given} - {*rules.without}
         self._spare = sorted(others)  # workers without a piece of their own
         self.shares: dict[int, tuple[Any, int]] = {}
 

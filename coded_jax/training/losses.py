@@ -21,6 +21,7 @@ from coded_jax.inference.pipeline import (
     exact_outputs,
     inputs_of,
     mask_axis,
+    of_pieces,
     per_stage,
     require_inputs,
 )
@@ -314,7 +315,7 @@ def coded_losses(
         return jnp.stack(errors), jnp.stack(squares)
 
     frozen = jax.lax.stop_gradient(frozen)
-    available = per_stage(pipeline, available)
+    available = of_pieces(pipeline, per_stage(pipeline, available))
     axes = (None, None, 0, mask_axis(available))
     compare = placement.data_parallel(pipeline.mesh, compare_part, axes, 1)
     errors, squares = compare(params, frozen, batch, available)

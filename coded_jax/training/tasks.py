@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -172,7 +173,8 @@ def sample_erasures(
 
     Returns:
       Bool `[n, B]`, True where the result arrived; `[S, n, B]` where each of S coded
-      stages loses results of its own.
+      stages loses results of its own, or where parity moves: then a pattern holds from
+      one stage on, drawn for each example.
 
     Raises:
       ValueError: see `training.config.require_patterns`.
@@ -190,6 +192,13 @@ def sample_erasures(
             )
         return erasures.sample(key, n, most_lost, batch)
 
+    stages = len(pipeline.stages)
     if config.stage_losses == "per_stage":
-        return jax.vmap(draw)(jax.random.split(key, len(pipeline.stages)))
-    return draw(key)
+        return jax.vmap(draw)(jax.random.split(key, stages))
+    if not pipeline.parity_moves or stages == 1:
+        return draw(key)
+    # Only where a device is missed first, its piece is decoded; so that is drawn, too.
+    key, begin_key = jax.random.split(key)
+    begin = jax.random.randint(begin_key, (1, 1, batch), 0, stages)
+    later = jnp.arange(stages)[:, None, None] >= begin
+    return draw(key)[None] | ~later

@@ -66,6 +66,7 @@ DEFAULTS = {
     "parity_start": "base",
     "parity_pieces": "sums",
     "tail": "frozen",
+    "parity_moves": False,
     "ends": "all",
     "base_optimizer": "adam",
     "base_weight_decay": None,

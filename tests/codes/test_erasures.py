@@ -12,6 +12,7 @@ import pytest
 from coded_jax.codes.erasures import (
     available,
     in_stages,
+    moved_roles,
     patterns,
     patterns_up_to,
     sample,
@@ -188,3 +189,33 @@ def test_weights_of_counts_alike():
     # 1/2 and 4/2 of one lost result, 1 of two.
     assert single.shape[1] / 8000 == pytest.approx(2.5 / 3.5, abs=0.025)
     assert single[1].mean() == pytest.approx(4 / 5, abs=0.025)
+
+
+def test_moved_roles_by_hand():
+    # Device 1 is lost in the first stage, and has the parity piece of the second; there
+    # device 0 is lost, too, with the data piece 0. In the third it has the last piece.
+    arrived = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 1]], bool)[:, :, None]
+    pieces = moved_roles(jnp.asarray(arrived))[:, :, 0]
+    np.testing.assert_array_equal(pieces, [[1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    held = np.broadcast_to(arrived[:1], (3, 3, 1))
+    pieces = moved_roles(jnp.asarray(held))[:, :, 0]
+    np.testing.assert_array_equal(pieces, [[1, 0, 1], [1, 1, 0], [1, 1, 0]])
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (3, 3)])
+def test_who_stays_away_loses_data_once(k, r):
+    for lost in patterns_up_to(k + r, r):
+        masks = in_stages(jax.random.key(0), lost, k + r, 3)
+        pieces = np.asarray(moved_roles(masks))
+        np.testing.assert_array_equal(pieces[0], masks[0])
+        assert pieces[1:, :k].all()
+        assert ((~pieces).sum(axis=1) == len(lost)).all()
+
+
+def test_moved_roles_are_each_images_own():
+    rows = jnp.arange(5)
+    masks = in_stages(jax.random.key(0), (0, 2), 4, 3, rows)
+    together = moved_roles(masks)
+    for i in range(5):
+        alone = moved_roles(masks[:, :, i : i + 1])
+        np.testing.assert_array_equal(together[:, :, i : i + 1], alone)

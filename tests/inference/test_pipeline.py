@@ -417,6 +417,20 @@ def test_what_the_second_stage_loses_does_not_reach_the_first():
     assert not np.allclose(intact[0], first[0], atol=1e-3)
 
 
+def test_a_device_that_stays_away_has_the_parity_piece_of_later_stages():
+    pipeline, variables, params = make_chain(CHAINS[0])
+    images, run = random_images(), jax.jit(infer, static_argnums=0)
+    moving = pipeline._replace(parity_moves=True)
+    for lost in range(3):
+        logits = run(moving, variables, params, images, available((lost,), 3))
+        masks = lost_in_stages((lost,), (2,))
+        expected = run(pipeline, variables, params, images, masks)
+        np.testing.assert_array_equal(logits, expected)
+        of_each = np.broadcast_to(available((lost,), 3), (3, B))
+        logits = run(moving, variables, params, images, of_each)
+        chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("recipe", ["paper", "systematic"])
 def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch, recipe):
     pipeline, variables, params = make_chain(CHAINS[0], recipe)

@@ -201,6 +201,7 @@ def test_base_has_what_the_base_model_depends_on():
         "draws": "patterns",
         "pattern_weights": (((0,), 2.0),),
         "tail": "tuned",
+        "parity_moves": True,
         "ends": "tail",
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base

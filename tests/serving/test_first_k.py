@@ -256,6 +256,17 @@ def test_degraded_in_every_stage(model, images):
     assert answer.classes == model.classify(images[:1], lost=[1])
 
 
+def test_a_worker_that_failed_has_the_parity_piece_of_the_next_stage(model, images):
+    chain = dict(code="addition", stages=((1, 1), (3, 3)))
+    failing = Chosen("raise", "", "")
+    for moves, decoded in ((False, ((0,), (0,))), (True, ((0,), ()))):
+        chained = rebuilt(model, **chain, parity_moves=moves)
+        with serve(chained, faults=failing) as service:
+            answer = service.submit(images[:1]).result()
+        assert answer.decoded == decoded and answer.used == ((1, 2), (1, 2))
+        assert answer.classes == chained.classify(images[:1], lost=[0])
+
+
 @pytest.mark.parametrize("kind", ["kill", "freeze"])
 def test_a_lost_worker_joins_again(model, images, kind):
     with serve(model, faults=Faults(), patience=1.0) as service:

@@ -36,7 +36,15 @@ class Pool:
         self.losses.append((worker, reason))
 
 
-def gathering(pool, code="mds", limit=NEVER, degrade=False, hedge=None, without=()):
+def gathering(
+    pool,
+    code="mds",
+    limit=NEVER,
+    degrade=False,
+    hedge=None,
+    without=(),
+    order=None,
+):
     shape = CodeShape(2, 1, (1, 1, 1), SHARE)
     code = codes.make_code(code, shape, {}, codes.CodeConfig())
     calls = [
@@ -44,7 +52,7 @@ def gathering(pool, code="mds", limit=NEVER, degrade=False, hedge=None, without=
         for i in range(3)
     ]
     rules = Rules(limit, degrade, hedge, without, lambda: False)
-    return Gathering(pool, code, 2, calls, rules)
+    return Gathering(pool, code, 2, calls, rules, order)
 
 
 def test_it_ends_with_the_first_k():
@@ -55,6 +63,18 @@ def test_it_ends_with_the_first_k():
     assert [worker for _, worker in first.shares.values()] == [0, 2]
     assert pool.losses == [(1, "late")]
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
+
+
+def test_pieces_are_sent_in_the_order_of_workers():
+    pool = Pool(None, GOOD, 2 * GOOD)
+    first = gathering(pool, order=[1, 2, 0])
+    first.run()
+    assert pool.sent == [(1, 0, 0), (2, 1, 0), (0, 2, 0)]
+    assert first.enough and [w for _, w in first.shares.values()] == [1, 2]
+    assert pool.losses == [(0, "late")]
+    pool = Pool(GOOD, GOOD, GOOD)
+    gathering(pool, order=[1, 2, 0], without=(1,)).run()
+    assert pool.sent == [(2, 1, 0), (0, 2, 0)]
 
 
 def test_workers_that_are_not_used():

@@ -641,3 +641,21 @@ def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch):
         np.testing.assert_array_equal(seen[i][0]["labels"], batch["labels"])
         assert seen[i][1] == 0.1
     assert not np.array_equal(seen[0][0]["images"], seen[1][0]["images"])
+
+
+def test_where_parity_moves_patterns_begin_at_any_stage():
+    config = Config(
+        base_model="vgg16",
+        base_width=1 / 16,
+        stages=((1, 2), (3, 4)),
+        recipe="systematic",
+        parity_moves=True,
+    )
+    pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
+    masks = np.asarray(tasks.sample_erasures(jax.random.key(0), pipe, 400))
+    assert masks.shape == (2, 3, 400)
+    lost = ~masks
+    assert (lost[1].sum(axis=0) == 1).all() and (lost[1, :2].any(axis=0)).all()
+    begins = lost[0].any(axis=0)
+    assert 150 < begins.sum() < 250
+    np.testing.assert_array_equal(lost[0], lost[1] & begins)
