@@ -179,7 +179,7 @@ def _kept_arrays(
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
             try:
-                np.savez(file, **arrays)
+                np.savez(file, **arrays)  # type: ignore
                 file.close()
                 os.replace(file.name, kept)
             except BaseException:
