@@ -70,7 +70,7 @@ def code_name(config: dict[str, Any], code: str) -> str:
     return codes.entry_of(code).label.format(
         code=code,
         recipe=config["recipe"],
-        encoder=network("encoder", ENCODERS),
+        encoder=_with_smaller(config, network("encoder", ENCODERS)),
         decoder=network("decoder", DECODERS),
     )
 
@@ -79,7 +79,15 @@ def code_title(config: dict[str, Any]) -> str:
     """Returns the name of a run's code in headings, with recipe and networks where it
     has some; `config` as in `results.json`."""
     names = {name: config[name] for name in ("code", "recipe", "encoder", "decoder")}
+    names["encoder"] = _with_smaller(config, names["encoder"])
     return codes.entry_of(config["code"]).title.format(**names)
+
+
+def _with_smaller(config: dict[str, Any], encoder: str) -> str:
+    """Returns an encoder's name, and that smaller images are its linear part."""
+    if config.get("parity_pieces") != "smaller":
+        return encoder
+    return "smaller" if encoder == "linear" else f"smaller + {encoder}"
 
 
 class RecoveryRule(NamedTuple):
