@@ -49,12 +49,15 @@ class Cost(NamedTuple):
       client_flops: of the blocks that the client computes whole, between the rounds.
       whole: the whole `F_Conv` in one round on one device, which returns logits.
       devices: n.
+      memory: bytes that a code adds to the network: its parameters, and the second copy
+        of the tail if there is one.
     """
 
     rounds: tuple[Round, ...]
     client_flops: float
     whole: Round
     devices: int
+    memory: float = 0.0
 
     @property
     def whole_flops(self) -> float:
@@ -112,6 +115,7 @@ class Cost(NamedTuple):
             "encode": self.encode_flops,
             "decode": self.decode_flops,
             "devices": self.devices,
+            "memory": self.memory,
             "whole_bytes": [self.whole.bytes_in, self.whole.bytes_out],
             "rounds": [trip._asdict() for trip in self.rounds],
         }
@@ -127,7 +131,8 @@ class Cost(NamedTuple):
         require("costs", [*fields], "rounds" in fields, accepted)
         rounds = tuple(Round(**trip) for trip in fields["rounds"])
         whole = Round(fields["whole"], *fields["whole_bytes"])
-        return cls(rounds, fields["uncoded"], whole, fields["devices"])
+        sizes = (fields["devices"], fields.get("memory", 0.0))
+        return cls(rounds, fields["uncoded"], whole, *sizes)
 
     def on_every_device(self, devices: int) -> Cost:
         """Returns the cost of the whole image on each of some devices, of which the
@@ -224,7 +229,17 @@ def cost_of(
         sum(cost.flops for cost in stages if not cost.plan) / images,
         _shared(whole, images),
         max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages),
+        code_memory(pipeline),
     )
+
+
+def code_memory(pipeline: Pipeline) -> float:
+    """Counts the bytes of the codes' parameters, and of the tail's second copy."""
+    params = jax.eval_shape(pipeline.init, jax.random.key(0))
+    leaves = jax.tree.leaves(pipeline.of_stages(params))
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    copy = pipeline.tail_copy
+    return float(size if copy is None else size + copy.bytes)
 
 
 def whole_round(

@@ -182,3 +182,27 @@ def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(
     coded = [cost for cost in stages if cost.plan]
     code = sum(cost.encode_flops + cost.decode_flops for cost in coded)
     assert 0 < code < 0.1 * sum(cost.flops for cost in coded)
+
+
+def test_memory_is_that_of_the_parameters_and_of_the_second_tail():
+    settings = dict(
+        base_model="vgg16",
+        base_width=1 / 16,
+        stages=((1, 2), (3, 4)),
+        recipe="systematic",
+        supervision=1.0,
+    )
+    cost = cost_of((28, 28, 1), **settings)
+    # Each stage has 2 sums of a parity piece, and a decoder of 3 dense layers.
+    decoders = 0
+    for width, depth, places in ((4, 4, 7 * 14), (5, 8, 4 * 7)):
+        inputs, outputs = 3 * depth * places, 2 * depth * places
+        decoders += (inputs + 1 + width + 1) * width + (width + 1) * outputs
+    assert cost.memory == 4 * (2 * 2 + decoders)
+    tuned = cost_of((28, 28, 1), **settings, tail="tuned")
+    maps = [8, *[16] * 3, *[32] * 6]  # of blocks 4 to 13
+    kernels = sum(9 * a * b + 2 * b for a, b in zip(maps, maps[1:], strict=False))
+    assert tuned.memory == cost.memory + 4 * (kernels + 33 * 10)
+    assert tuned[:4] == cost[:4]
+    assert costs.Cost.from_json(tuned.to_json()) == tuned
+    assert cost_of((28, 28, 1), **settings, code="mds").memory == 0
