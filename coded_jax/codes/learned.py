@@ -109,10 +109,10 @@ def _decoder(shape: CodeShape, config: LearnedConfig) -> nn.Module | None:
 
 def _linear_part(shape: CodeShape, config: LearnedConfig) -> LinearPart:
     name = config.parity_pieces
-    accepted = [other for other in LINEAR_PARTS if config.systematic or other == "sums"]
-    recipe = f"{accepted} with a learned code and recipe={config.recipe}"
-    require("parity_pieces", name, name in accepted, recipe)
-    return LINEAR_PARTS[name](shape, config)
+    fits = config.systematic or name != "smaller"
+    require("parity_pieces", name, fits, f"sums with recipe={config.recipe}")
+    # Montages are for parity models, beside which a run may have learned codes.
+    return LINEAR_PARTS.get(name, LINEAR_PARTS["sums"])(shape, config)
 
 
 def _require_fitting(config: LearnedConfig, part: str) -> str:

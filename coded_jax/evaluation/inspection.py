@@ -108,7 +108,7 @@ def _maps(
 def side_by_side(
     maps: StageMaps, channels: int
 ) -> tuple[list[int], dict[str, np.ndarray]]:
-    """Selects channels of all maps and scales them to be looked at apart.
+    """Selects channels of all maps and scales them to be looked at together.
 
     A channel has one scale in all maps, its range in the original, and in those of each
     parity piece a scale of its own, since mixtures have values of another size.
