@@ -246,3 +246,9 @@ def test_shares_are_taken_and_placed():
     np.testing.assert_array_equal(placed[2, 0], shares[2, 0])
     np.testing.assert_array_equal(placed[0, 1], shares[0, 1])
     assert float(jnp.abs(placed).sum()) == float(jnp.abs(taken).sum())
+
+
+def test_montages_of_parity_models_leave_learned_codes_as_they_are():
+    shape = CodeShape.of(plan_of("padded", (1, 2)), 1)
+    config = LearnedConfig(recipe="systematic", parity_pieces="montage")
+    assert "sums" in learned_code(shape, config).init(jax.random.key(0))

@@ -659,3 +659,9 @@ def test_where_parity_moves_patterns_begin_at_any_stage():
     begins = lost[0].any(axis=0)
     assert 150 < begins.sum() < 250
     np.testing.assert_array_equal(lost[0], lost[1] & begins)
+
+
+def test_parity_does_not_move_from_networks_of_its_own():
+    config = Config(code="parity_model", parity_moves=True)
+    with pytest.raises(ValueError, match="^parity_moves: True given, False with"):
+        build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
