@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 for sizes in "4 2" "2 1" "4 1"; do
   read -r k r <<<"$sizes"
   for codes in layers copies rivals cheap no_parity_cheap no_parity paper local ours \
-    default no_parity_default conv; do
+    default conv; do
     workdir=runs/frontier_lenet5/${codes}_k${k}_r${r}
     [ -e "$workdir/results.json" ] && continue
     split="--k=$k --r=$r" flags=$codes
@@ -16,7 +16,6 @@ for sizes in "4 2" "2 1" "4 1"; do
       "ours 4 2") flags=ours_k4_r2 ;;
       "conv 2 1") flags=conv_k2_r1 ;;
       "default 2 1") flags=default_k2_r1 ;;
-      "no_parity_default 2 1") split+=" --grid=1x2" ;;
     esac
     python experiments/run.py --flagfile="experiments/flags/frontier_lenet5_$flags.flags" \
       $split --tried=$((k + r)) "$@" --workdir="$workdir"
