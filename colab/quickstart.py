@@ -50,9 +50,9 @@ print("jax", version("jax"))
 # %% [markdown]
 # ## Settings
 #
-# An image is split into `K` overlapping strips, one for each of the first `K` devices;
-# `R` more devices get a *parity* piece each, which an encoder makes from the strips.
-# Any `K` results are enough.
+# An image is split into `K` overlapping strips, side by side, one for each of the first
+# `K` devices; `R` more devices get a *parity* piece each: the whole image, made as small
+# as a strip. Any `K` results are enough.
 
 # %% tags=["parameters"]
 K = 2  # @param {type: "integer"}
@@ -63,9 +63,11 @@ EPOCHS = 10  # @param {type: "integer"}
 # %% [markdown]
 # ## Train
 #
-# LeNet-5 first, on 5,000 images of MNIST that a package ships; then the encoder and the
-# decoder around its frozen convolutions. Everything is kept in a folder: stop the cell
-# when you like, and the same cell goes on from there.
+# LeNet-5 first, on 5,000 images of MNIST that a package ships; then, around its frozen
+# convolutions, how the image is made smaller, what sharpens the features of that, and a
+# second copy of the head for what was lost. `recipe="paper"` with none of the lines below
+# it down to `draws` is the paper's pair of networks. Everything is kept in a folder: stop
+# the cell when you like, and the same cell goes on from there.
 
 # %%
 # %matplotlib inline
@@ -84,7 +86,19 @@ config = Config(
     dataset="mnist_5k",
     k=K,
     r=R,
+    grid=(1, K),
     recipe="systematic",
+    parity_pieces="smaller",
+    encoder="linear",
+    decoder="sharpen",
+    decoder_width=128,
+    nonnegative=True,
+    tail="tuned",
+    distillation=1,
+    supervision=3,
+    draws="patterns",
+    learning_rate=4e-3,
+    base_learning_rate=1e-3,
     base_epochs=BASE_EPOCHS,
     epochs=EPOCHS,
 )
@@ -115,7 +129,7 @@ run_figures.accuracy(results)
 #
 # The finished run is loaded from its folder. Choose who is lost, and which image is
 # looked at: on Colab the slider starts the cell. Devices `0` to `K - 1` hold the strips
-# from top to bottom, those from `K` on the parity pieces.
+# from left to right, those from `K` on the parity pieces.
 
 # %%
 # @title { run: "auto" }

@@ -36,6 +36,13 @@ MEANINGS = {
     "spline": "pieces on splines",
 }
 """Maps a code of the registry to a line that says what it is to a newcomer."""
+TAILS = {
+    "tuned": "where a data piece is lost, a second copy of the head answers, trained "
+    "for each code",
+    "intact": "where a data piece is lost, a second copy of the head answers, trained "
+    "on exact features",
+}
+"""Maps a setting of the tail to a line that says who answers."""
 PURPOSES = {
     "encode": "to encode",
     "piece": "for its piece",
@@ -72,6 +79,8 @@ def tables(results: dict[str, Any]) -> Group:
     meanings = [
         f"{name}: {MEANINGS[name]}" for name in methods_of(results) if name in MEANINGS
     ]
+    if config["tail"] in TAILS:
+        meanings.append(TAILS[config["tail"]])
     if works(results):
         n = _devices(results)
         meanings.insert(0, f"{WHOLE}: each of {n} devices computes all, one is enough")

@@ -103,6 +103,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "frontier_history": functools.partial(frontier_tables.history, "frontier"),
     "searches": search_tables.section,
+    "searches_default": search_tables.default_section,
     "study_parm": functools.partial(study_section, "parm"),
     "cheap": functools.partial(frontier_tables.section, "cheap"),
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),

@@ -11,6 +11,7 @@ from coded_jax.runs.reading import code_name
 from tables import markdown, result_tables, stored
 
 ROWS = {
+    "frontier": ("lenet5_default_k2_r1", "lenet5_default_k4_r2"),
     "table5": ("table5_k2_r1_systematic", "table5_k4_r2_systematic"),
     "networks": (
         "fashion_vgg16_k2_r1",

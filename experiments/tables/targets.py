@@ -16,7 +16,10 @@ ALL_BLOCKS = 2  # times as many where all blocks are coded that can be split
 NEARLY_ALL = 0.7  # of the work
 
 # Points that mean and worst pattern may be below the base, by (k, r) and lost results.
-FRONTIER_CODE = "systematic strided 64 / mlp 1024"
+FRONTIER_CODES = (
+    "systematic strided 64 / mlp 1024",
+    "systematic smaller / sharpen 128",
+)
 FRONTIER = {
     (2, 1): {1: (0.05, 0.12)},
     (4, 1): {1: (0.05, 0.15)},
@@ -81,8 +84,8 @@ def frontier(results: dict[str, Any], code: str, lost: int) -> str:
         return drop(results, str(lost))
     sizes, accuracy = (results["split"][x] for x in "kr"), results["summary"][str(lost)]
     drops = [results["base"]["test_accuracy"] - accuracy[x] for x in ("mean", "worst")]
-    most = FRONTIER.get(tuple(sizes), {}).get(lost) if code == FRONTIER_CODE else None
-    if most is None:
+    most = FRONTIER.get(tuple(sizes), {}).get(lost)
+    if most is None or code not in FRONTIER_CODES:
         return NONE
     return ", ".join(verdict(100 * x, m) for x, m in zip(drops, most, strict=True))
 

@@ -151,7 +151,7 @@ def test_runs_of_the_frontier_have_valid_flags(monkeypatch, tmp_path):
         script, check=True, capture_output=True, text=True, env={"PATH": path}
     )
     *runs, last = (line.split() for line in done.stdout.splitlines())
-    assert last[0] == "experiments/frontier.py" and len(runs) == 3 * 10
+    assert last[0] == "experiments/frontier.py" and len(runs) == 3 * 11
     configs = [config_of(monkeypatch, *arguments[1:]) for arguments in runs]
     assert {config.n for config in configs} == {3, 5, 6}
     assert all(config.tried == config.n and config.seeds == 5 for config in configs)

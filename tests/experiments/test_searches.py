@@ -6,15 +6,18 @@ import shlex
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from tables import stored
+from tables import search_tables, stored
 
 from coded_jax.cli.experiment_flags import SETTINGS, config_from_flags
 from coded_jax.report import sweep_tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = ROOT / "experiments" / "flags"
-SEARCHES = sorted(path.parent for path in stored.RESULTS.glob("searches/*/sweep.json"))
+ALIKE = search_tables.folders(of_the_default=False)
+DEFAULT = search_tables.folders(of_the_default=True)
+SEARCHES = [*ALIKE, *DEFAULT]
 NAMES = [path.name for path in SEARCHES]
+BUDGET = ("epochs", "train_images", "batch_size", "seed", "seeds")
 
 
 def config_of(monkeypatch, *arguments):
@@ -51,17 +54,36 @@ def test_a_search_saw_validation_images_alone(folder):
             assert {row["evaluated"] for row in rows} == {"validation"}
 
 
+def row_of(search):
+    return next(iter(search.cells[0].trials.values()))[0]
+
+
 def test_the_frontier_searches_alike_for_all_codes():
-    searches = [sweep_tables.read(folder) for folder in SEARCHES]
+    searches = [*map(sweep_tables.read, ALIKE)]
     grids = [(x.content["vary"], x.content["variants"]) for x in searches]
     assert len(grids) > 5 and all(grid == grids[0] for grid in grids)
-    budget = ("epochs", "train_images", "batch_size", "seed", "seeds")
-    row_of = lambda search: next(iter(search.cells[0].trials.values()))[0]
-    budgets = [[row_of(search)[name] for name in budget] for search in searches]
-    assert all(x == budgets[0] for x in budgets)
-    sizes = [(row_of(search)["k"], row_of(search)["r"]) for search in searches]
-    of_own = {"conv_k2_r1": ("2", "1")}
-    assert sizes == [of_own.get(name, ("4", "2")) for name in NAMES]
+    sizes = {
+        x.name: tuple(row_of(sweep_tables.read(x))[c] for c in "kr") for x in ALIKE
+    }
+    assert sizes == {x: ("4", "2") for x in sizes} | {"conv_k2_r1": ("2", "1")}
+
+
+def test_all_searches_have_one_budget():
+    budgets = [
+        [row_of(search)[name] for name in BUDGET]
+        for search in map(sweep_tables.read, SEARCHES)
+    ]
+    assert all(budget == budgets[0] for budget in budgets)
+
+
+def test_every_code_that_may_be_the_default_costs_less_than_the_whole_image():
+    names = [path.name for path in DEFAULT]
+    assert names == ["default", "default_k2_r1", "no_parity_default"]
+    for search in map(sweep_tables.read, DEFAULT):
+        rows = [
+            row for cell in search.cells for own in cell.trials.values() for row in own
+        ]
+        assert max(row["work"] for row in rows) < 1
 
 
 def test_every_trained_code_of_the_frontier_has_a_search(monkeypatch):

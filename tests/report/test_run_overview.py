@@ -12,7 +12,9 @@ from coded_jax.runs.prepare import prepare
 from coded_jax.runs.workdir import METRICS
 from tests.runs.test_experiment import ROOT, SMALL
 
-QUICKSTART = ROOT / "experiments" / "results" / "quickstart" / "results.json"
+RESULTS = ROOT / "experiments" / "results"
+DEAR = RESULTS / "table5" / "table5_k2_r1_systematic.json"
+QUICKSTART = RESULTS / "quickstart" / "results.json"
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def test_the_phases_are_those_that_the_run_logs(finished, tmp_path):
 
 
 def test_a_dear_code_is_followed_by_a_cheaper_one(monkeypatch, tmp_path):
-    results = json.loads(QUICKSTART.read_text())
-    results["command"] = "python -m coded_jax quickstart --workdir=runs/a --seed=3"
+    results = json.loads(DEAR.read_text())
+    results["command"] = "python -m coded_jax run --workdir=runs/a --seed=3"
     monkeypatch.chdir(tmp_path)
     answers, cheaper = run_overview.closing(results, "runs/a")
     assert "coded_jax.load('runs/a').classify(images, lost=[1])" in answers
     assert cheaper == (
-        "a code that costs less: python -m coded_jax quickstart --seed=3 "
+        "a code that costs less: python -m coded_jax run --seed=3 "
         "--encoder=linear --decoder_width=32 --workdir=runs/a_cheap"
     )
     monkeypatch.chdir(ROOT)
@@ -68,3 +70,10 @@ def test_a_dear_code_is_followed_by_a_cheaper_one(monkeypatch, tmp_path):
     assert report.endswith(" 'a b'") and cheaper.endswith(" --workdir='a b_cheap'")
     results["costs"]["code"] |= {"encode": 0, "decode": 0}
     assert len(run_overview.closing(results, "runs/a")) == 2
+
+
+def test_the_quick_start_names_no_cheaper_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = json.loads(QUICKSTART.read_text())
+    (answers,) = run_overview.closing(results, "runs/a")
+    assert "coded_jax.load('runs/a')" in answers
