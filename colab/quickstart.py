@@ -50,9 +50,9 @@ print("jax", version("jax"))
 # %% [markdown]
 # ## Settings
 #
-# An image is split into `K` overlapping strips, side by side, one for each of the first
-# `K` devices; `R` more devices get a *parity* piece each: the whole image, made as small
-# as a strip. Any `K` results are enough.
+# An image is split into `K` overlapping strips, side by side, one for each of the
+# first `K` devices; `R` more devices get a *parity* piece each: the whole image, made
+# as small as a strip. Any `K` results are enough.
 
 # %% tags=["parameters"]
 K = 2  # @param {type: "integer"}
@@ -65,9 +65,10 @@ EPOCHS = 10  # @param {type: "integer"}
 #
 # LeNet-5 first, on 5,000 images of MNIST that a package ships; then, around its frozen
 # convolutions, how the image is made smaller, what sharpens the features of that, and a
-# second copy of the head for what was lost. `recipe="paper"` with none of the lines below
-# it down to `draws` is the paper's pair of networks. Everything is kept in a folder: stop
-# the cell when you like, and the same cell goes on from there.
+# second copy of the head for what was lost. With `recipe="paper"`, and without the
+# lines from `parity_pieces` to `base_learning_rate`, it is the paper's pair of networks.
+# Everything is kept in a folder: stop the cell when you like, and the same cell goes on
+# from there.
 
 # %%
 # %matplotlib inline
@@ -116,7 +117,8 @@ run_figures.training(run_figures.read_metrics(prepared.folder))
 #
 # Every set of lost devices was tried on all test images. *Zero fill* leaves the
 # features of a lost device at zero, and *no parity* is the same decoder without the
-# spare devices: it must guess the lost features from those beside them.
+# spare devices: it has the pixels of the lost strip alone. Each has a second copy of the
+# head of its own.
 
 # %%
 console.print(run_tables.tables(results), highlight=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coded_jax.report import sweep_tables
 from coded_jax.report.formatting import percent
-from coded_jax.report.sweep_tables import Cell, Sweep
+from coded_jax.report.sweep_tables import Cell
 from coded_jax.runs.reading import code_name
 from coded_jax.runs.sweep_table import SWEEP
 from tables import markdown, stored, sweep_report

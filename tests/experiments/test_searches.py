@@ -6,7 +6,7 @@ import shlex
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from tables import search_tables, stored
+from tables import search_tables
 
 from coded_jax.cli.experiment_flags import SETTINGS, config_from_flags
 from coded_jax.report import sweep_tables
