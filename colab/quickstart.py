@@ -65,8 +65,8 @@ EPOCHS = 10  # @param {type: "integer"}
 #
 # LeNet-5 first, on 5,000 images of MNIST that a package ships; then, around its frozen
 # convolutions, how the image is made smaller, what sharpens the features of that, and a
-# second copy of the head for what was lost. With `recipe="paper"`, and without the
-# lines from `parity_pieces` to `base_learning_rate`, it is the paper's pair of networks.
+# second copy of the head for what was lost. With `recipe="paper"`, and without the lines
+# from `parity_pieces` to `base_learning_rate`, it is the paper's pair of networks.
 # Everything is kept in a folder: stop the cell when you like, and the same cell goes on
 # from there.
 
@@ -117,8 +117,8 @@ run_figures.training(run_figures.read_metrics(prepared.folder))
 #
 # Every set of lost devices was tried on all test images. *Zero fill* leaves the
 # features of a lost device at zero, and *no parity* is the same decoder without the
-# spare devices: it has the pixels of the lost strip alone. Each has a second copy of the
-# head of its own.
+# spare devices: it has the pixels of the lost strip alone. Each has a second copy of
+# the head of its own.
 
 # %%
 console.print(run_tables.tables(results), highlight=False)
