@@ -65,10 +65,10 @@ EPOCHS = 10  # @param {type: "integer"}
 #
 # LeNet-5 first, on 5,000 images of MNIST that a package ships; then, around its frozen
 # convolutions, how the image is made smaller, what sharpens the features of that, and a
-# second copy of the head for what was lost. With `recipe="paper"`, and without the lines
-# from `parity_pieces` to `base_learning_rate`, it is the paper's pair of networks.
-# Everything is kept in a folder: stop the cell when you like, and the same cell goes on
-# from there.
+# second copy of the head for what was lost. With `recipe="paper"`, and without the
+# lines from `parity_pieces` to `base_learning_rate`, it is the paper's pair of
+# networks. Everything is kept in a folder: stop the cell when you like, and the same
+# cell goes on from there.
 
 # %%
 # %matplotlib inline

@@ -37,10 +37,9 @@ MEANINGS = {
 }
 """Maps a code of the registry to a line that says what it is to a newcomer."""
 TAILS = {
-    "tuned": "where a data piece is lost, a second copy of the head answers, trained "
-    "for each code",
-    "intact": "where a data piece is lost, a second copy of the head answers, trained "
-    "on exact features",
+    "tuned": "a second head, trained for each code, answers where a data piece is lost",
+    "intact": "a second head, trained on exact features, answers where a data piece is "
+    "lost",
 }
 """Maps a setting of the tail to a line that says who answers."""
 PURPOSES = {

@@ -50,12 +50,19 @@ def test_every_code_has_its_work_beside_its_accuracy(quickstart):
     assert [cells(lines, name)[-1] for name in names] == [f"{x:.2f}" for x in works]
     assert cells(lines, "learned") == ["mean", "96.00", "95.60", "0.84"]
     assert all(any(line.startswith(f"{name}: ") for line in lines) for name in names)
-    assert max(map(len, lines)) <= 80 and len(lines) <= 33
+    assert max(map(len, lines)) <= 80 and len(lines) <= 34
+
+
+def test_a_second_head_is_told(quickstart):
+    told = "a second head, trained for each code, answers where a data piece is lost"
+    assert quickstart["config"]["tail"] == "tuned" and told in shown(quickstart)
+    quickstart["config"]["tail"] = "frozen"
+    assert told not in shown(quickstart)
 
 
 def test_a_dear_code_is_told_from_one_that_costs_less(dear):
     assert run_tables.verdict(dear) == [
-        "learned takes its busiest device 9.15 times the work of the whole image, 7.65 "
+        "learned takes its busiest device 9.16 times the work of the whole image, 7.66 "
         "of it to encode: here, compute the whole image on each device instead."
     ]
     cheap = copy.deepcopy(dear)
