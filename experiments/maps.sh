@@ -23,7 +23,7 @@ fast_links="--x=bandwidth,1e6,1e10,9 --y=tail,0.03,3,9 --failure=0.001"
 clients="--x=client,0.02,20,9 --y=failure,1e-4,0.2,9 --tail=0.5"
 
 # As trained, with the accuracies of their runs.
-codes=("$results"/frontier/lenet5_{cheap,local,ours,paper,rivals}_k*.json)
+codes=("$results"/frontier/lenet5_{cheap,default,local,ours,paper,rivals}_k*.json)
 map lenet5_bandwidth --speed=1e7 --failure=0.001 --x=bandwidth,1e4,1e7,9 \
   --y=tail,0.03,3,9 "${codes[@]}"
 map lenet5_client --speed=1e7 --bandwidth=1e6 $clients "${codes[@]}"
