@@ -248,6 +248,8 @@ class Code(NamedTuple):
       nonnegative: whether no decoded share has a negative value, so that the code is
         only of use for features without any.
       guided: whether `decode` reads the data pieces, too, which the client then keeps.
+      fills: the lost shares of an image that `decode` reconstructs at most, the first
+        ones; others are zeros. If None, all.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -262,6 +264,7 @@ class Code(NamedTuple):
     constants: Callable[[jax.Array], PyTree] | None = None
     nonnegative: bool = False
     guided: bool = False
+    fills: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -181,8 +181,8 @@ def _systematic_encode(linear: LinearPart, encoder: Any) -> Callable:
 def _guided_code(
     linear: LinearPart, shape: CodeShape, encoder: Any, decoder: Any, nonnegative: bool
 ) -> Code:
-    """Returns a systematic code whose decoder corrects lost shares alone, at most r of
-    them, and reads the pieces, too."""
+    """Returns a systematic code whose decoder corrects lost shares alone, the first r
+    of them, and reads the pieces, too."""
     k, most = shape.k, min(shape.k, shape.r)
 
     def decode(
@@ -205,7 +205,8 @@ def _guided_code(
         return place_shares(features[:k], available[:k], guess, lost)
 
     encode = _systematic_encode(linear, encoder)
-    return Code(_no_init, encode, decode, True, nonnegative=nonnegative, guided=True)
+    options = {"nonnegative": nonnegative, "guided": True, "fills": most}
+    return Code(_no_init, encode, decode, systematic=True, **options)
 
 
 def _state(k: int, lost: jax.Array, available: jax.Array) -> jax.Array:

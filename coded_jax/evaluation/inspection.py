@@ -222,8 +222,7 @@ def confusion(
       split: inputs and labels of the pipeline, see `data.groups` for groups of images.
       lost: the lost results, ascending.
       classes: of the data set.
-      stage_losses: `"held"`: they are lost in every stage; `"per_stage"`: in the first
-        one, and every other one loses as many.
+      stage_losses: see `predictions.STAGE_LOSSES`.
 
     Raises:
       ValueError: there are no such results.

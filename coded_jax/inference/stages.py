@@ -144,7 +144,9 @@ def reconstruct(
     available: jax.Array,
     x: jax.Array | None = None,
 ) -> jax.Array:
-    """Decodes the stage's output from the results that arrived, whatever was lost.
+    """Decodes the stage's output from the results that arrived.
+
+    Of a code that `fills` some lost shares only, the others are zeros, see `recover`.
 
     Args:
       stage: the coded stage.
@@ -156,10 +158,47 @@ def reconstruct(
     Returns:
       `[B, M*, M'*, D]`.
     """
+    shares = _decode(stage, params, features, available, x)
+    return splitting.merge(stage.plan, shares)
+
+
+def _decode(
+    stage: CodedStage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
+    x: jax.Array | None,
+) -> jax.Array:
+    """Decodes the shares `[k, B, M, M', D]`; arguments as of `reconstruct`."""
     params = _cast(params, features.dtype)
     guide = (splitting.split(stage.plan, x),) if stage.code.guided else ()  # type: ignore
-    shares = stage.code.decode(params, features, available, *guide)
-    return splitting.merge(stage.plan, shares)
+    return stage.code.decode(params, features, available, *guide)
+
+
+def _decode_all(
+    stage: CodedStage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
+    x: jax.Array | None,
+) -> jax.Array:
+    """Decodes until no share is missing, what was filled as if it had arrived."""
+    k, fills = stage.plan.k, stage.code.fills or stage.plan.k
+    shares = _decode(stage, params, features, available, x)
+    for filled in range(fills, k, fills):
+        missing = ~available[:k]
+        known = ~missing | (missing.cumsum(axis=0) <= filled)
+        arrived = jnp.concatenate([known, available[k:]])
+        shares = jax.lax.cond(
+            jnp.all(known),
+            lambda shares, arrived: shares,
+            lambda shares, arrived: _decode(
+                stage, params, jnp.concatenate([shares, features[k:]]), arrived, x
+            ),
+            shares,
+            arrived,
+        )
+    return shares
 
 
 def recover(
@@ -170,6 +209,8 @@ def recover(
     kept: Kept = (),
 ) -> State:
     """Reconstructs the output; decodes nothing where a systematic code lost nothing.
+
+    Where more shares are lost than the code `fills` at once, it decodes again.
 
     Not for training: XLA's CPU backend compiles gradients of its convolutions in a
     conditional to a naive loop.
@@ -187,7 +228,9 @@ def recover(
         merged = jax.lax.cond(
             jnp.all(available[: plan.k]),
             lambda features: splitting.merge(plan, features[: plan.k]),
-            lambda features: reconstruct(stage, params, features, available, x),
+            lambda features: splitting.merge(
+                plan, _decode_all(stage, params, features, available, x)
+            ),
             features,
         )
     else:

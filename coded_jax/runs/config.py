@@ -11,6 +11,7 @@ from coded_jax.checks import require
 from coded_jax.codes import CODES, AnyCode, CodeConfig, is_code, name_of
 from coded_jax.data import DATASETS
 from coded_jax.data.augmentation import AUGMENTATIONS
+from coded_jax.evaluation.predictions import STAGE_LOSSES
 from coded_jax.models import BASE_MODELS
 from coded_jax.models.registry import is_deep
 from coded_jax.settings import (
@@ -148,6 +149,15 @@ class EvaluationConfig:
         "most results lost in the evaluation; r if not given",
         integers(0),
         INTEGER,
+    )
+    other_stage_losses: tuple[str, ...] = setting(
+        (),
+        "losses of several coded stages that are evaluated too, beside stage_losses",
+        Accepted(
+            lambda names: set(names) <= set(STAGE_LOSSES),
+            f"some of {list(STAGE_LOSSES)},",
+        ),
+        tuple_of(TEXT, ",", "names as per_stage,later"),
     )
     evaluated: str = setting(
         "test",

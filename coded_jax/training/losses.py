@@ -327,6 +327,35 @@ def coded_losses(
     return (weights[:, None] * errors).sum(axis=0)
 
 
+def focus_weights(
+    losses: jax.Array, available: jax.Array, most: int, focus: float
+) -> jax.Array:
+    """Computes weights of examples, larger for erasure patterns with larger losses.
+
+    The weighted loss is near that of the worst pattern, which is not left behind: as in
+    distributionally robust optimisation over groups (Sagawa et al. 2020), here with the
+    groups of one batch.
+
+    Args:
+      losses: `[B]`.
+      available: bool `[n, B]` or `[S, n, B]`.
+      most: examples that lose more results weigh 1.
+      focus: F, weights are in proportion to `exp(F L / L*)`, of the pattern's mean loss
+        L and that of all patterns, `L*`.
+
+    Returns:
+      float32 `[B]`, of mean 1; no gradient reaches them.
+    """
+    losses = jax.lax.stop_gradient(losses)
+    arrived = available.reshape(-1, *available.shape[-2:]).all(axis=0)
+    counted = (~arrived).sum(axis=0) <= most
+    same = (arrived[:, :, None] == arrived[:, None]).all(axis=0)
+    of_pattern = (same * losses[None]).sum(axis=1) / same.sum(axis=1)
+    mean = lambda x: (counted * x).sum() / jnp.maximum(1, counted.sum())
+    weights = jnp.exp(focus * (of_pattern / mean(of_pattern) - 1))
+    return jnp.where(counted, weights / mean(weights), 1.0)
+
+
 def _mean_square(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
     """Averages the squares of `x`, or of `x - y`, over all but the first axis."""
     x = x.astype(jnp.float32)

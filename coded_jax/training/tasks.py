@@ -20,7 +20,7 @@ from coded_jax.evaluation.predictions import Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
-from coded_jax.training.losses import base_losses, coded_losses
+from coded_jax.training.losses import base_losses, coded_losses, focus_weights
 from coded_jax.types import Dataset, PyTree, Split
 
 MOST_VALIDATED = 30_000
@@ -151,6 +151,9 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
         available = sample_erasures(key, pipeline, len(batch["images"]), config)
         losses = coded_losses(pipeline, params, frozen, batch, available, config)
+        if config.focus:
+            most = pipeline.r if config.l is None else config.l
+            losses *= focus_weights(losses, available, most, config.focus)
         return losses, {}
 
     return loss
@@ -187,15 +190,15 @@ def sample_erasures(
     def draw(key: jax.Array) -> jax.Array:
         if pipeline.systematic and most_lost:
             weights = dict(config.pattern_weights)
-            return erasures.sample_harmful(
-                key, k, n, most_lost, batch, config.draws, weights
-            )
-        return erasures.sample(key, n, most_lost, batch)
+            settings = (config.draws, weights, config.beyond)
+            return erasures.sample_harmful(key, k, n, most_lost, batch, *settings)
+        return erasures.sample(key, n, most_lost, batch, config.beyond)
 
     stages = len(pipeline.stages)
     if config.stage_losses == "per_stage":
         return jax.vmap(draw)(jax.random.split(key, stages))
-    if not pipeline.parity_moves or stages == 1:
+    begins = config.stage_losses == "later" or pipeline.parity_moves
+    if not begins or stages == 1:
         return draw(key)
     # Only where a device is missed first, its piece is decoded; so that is drawn, too.
     key, begin_key = jax.random.split(key)
