@@ -28,6 +28,7 @@ from coded_jax.inference.pipeline import (
 from coded_jax.inference.stages import (
     coded_features,
     compute,
+    data_features,
     parity_features,
     reconstruct,
 )
@@ -286,8 +287,13 @@ def coded_losses(
         for stage, own, mask, target in stages:
             x = compute(stage.before, frozen, x)
             if is_exact and stage.code.quorum.copies is None:
-                # The data results are parts of the target.
-                data = splitting.shares(stage.plan, target)
+                # The data shares are parts of the target.
+                uncut = stage.code.uncut
+                data = (
+                    data_features(stage, frozen, x)
+                    if uncut
+                    else splitting.shares(stage.plan, target)
+                )
                 parity = parity_features(stage, frozen, own, x)
                 features = jnp.concatenate([data, parity])
             else:
