@@ -25,6 +25,7 @@ from coded_jax.settings import (
 )
 
 ENDS = ("all", "tail")
+FEATURE_WEIGHTS = ("alike", "sensitivity")
 STAGE_TRAININGS = ("end_to_end", "per_stage")
 MAX_EPOCHS = 1e6
 LIGHTEST, HEAVIEST = 1e-6, 1e6
@@ -116,6 +117,12 @@ class TrainConfig:
         0.0,
         "weight of the cross-entropy of the answers with the labels",
         at_least(0),
+    )
+    feature_weights: str = setting(
+        "alike",
+        "errors of feature maps count alike, or by how much the logits feel them "
+        "(sensitivity)",
+        one_of(FEATURE_WEIGHTS),
     )
     ends: str = setting(
         "all",

@@ -21,10 +21,14 @@ from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
 from coded_jax.training.losses import base_losses, coded_losses, focus_weights
+from coded_jax.training.sensitivity import sensitivities
 from coded_jax.types import Dataset, PyTree, Split
 
 MOST_VALIDATED = 30_000
 """Images times patterns that an epoch is scored on, at most."""
+
+SENSED = 2000
+"""Training images that the sensitivity of the logits is measured on."""
 
 MOST_KEPT_BYTES = 1 << 28
 """Up to this size the base model's features of these images are kept for all epochs."""
@@ -120,7 +124,11 @@ def code_task(
             **{BY_LOST.format(l): summary["mean"] for l, summary in by_lost},
         }
 
-    return Task(pipeline.init, code_loss(pipeline, config), score, optimizer)
+    weights = None
+    if config.feature_weights == "sensitivity":
+        images = dataset.train.images[:SENSED]
+        weights = sensitivities(pipeline, frozen, images, config.seed)
+    return Task(pipeline.init, code_loss(pipeline, config, weights), score, optimizer)
 
 
 def base_loss(
@@ -137,12 +145,17 @@ def base_loss(
     return loss
 
 
-def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
+def code_loss(
+    pipeline: Pipeline,
+    config: TrainConfig,
+    weights: tuple[jax.Array, ...] | None = None,
+) -> Loss:
     """Returns the loss of a code's training, which draws what is lost.
 
     Args:
       pipeline: whose code is trained.
       config: how.
+      weights: of the feature maps, see `coded_losses`.
     """
 
     def loss(
@@ -150,7 +163,8 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
     ) -> tuple[jax.Array, PyTree]:
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
         available = sample_erasures(key, pipeline, len(batch["images"]), config)
-        losses = coded_losses(pipeline, params, frozen, batch, available, config)
+        inputs = (pipeline, params, frozen, batch, available, config)
+        losses = coded_losses(*inputs, weights)
         if config.focus:
             most = pipeline.r if config.l is None else config.l
             losses *= focus_weights(losses, available, most, config.focus)

@@ -69,6 +69,7 @@ DEFAULTS = {
     "parity_moves": False,
     "ends": "all",
     "beyond": 0.0,
+    "feature_weights": "alike",
     "returned": "shares",
     "focus": 0.0,
     "other_stage_losses": (),

@@ -207,6 +207,7 @@ def test_base_has_what_the_base_model_depends_on():
         "parity_moves": True,
         "ends": "tail",
         "beyond": 0.1,
+        "feature_weights": "sensitivity",
         "returned": "outputs",
         "focus": 1.0,
         "other_stage_losses": ("later",),
