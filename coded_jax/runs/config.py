@@ -65,8 +65,7 @@ class BaseConfig:
     dataset: str = setting("mnist", "data set", _registered_or_own(DATASETS))
     image_size: int | None = setting(
         None,
-        "rows and columns that images of a folder are resized to; as they are if not "
-        "given",
+        "rows and columns that images are resized to; as they are if not given",
         integers(8, 4096),
         INTEGER,
     )
@@ -93,6 +92,13 @@ class BaseConfig:
         "examples per step of the base model; batch_size if not given",
         integers(1),
         INTEGER,
+    )
+    base_start: str | None = setting(
+        None,
+        "folder of a base model, as of experiments/keep_base.py, whose variables the "
+        "base model's training begins with; drawn anew if not given",
+        Accepted(lambda folder: isinstance(folder, str) and folder, "a folder"),
+        TEXT,
     )
     base_learning_rate: float | None = setting(
         None,

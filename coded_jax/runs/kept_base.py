@@ -13,7 +13,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from coded_jax.checks import require
 from coded_jax.runs.config import Config
+from coded_jax.runs.places import absolute
 from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.runs.variables import read_variables, save_variables
 from coded_jax.runs.workdir import (
@@ -25,7 +27,7 @@ from coded_jax.runs.workdir import (
 )
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import Best, initial_state
-from coded_jax.types import PyTree
+from coded_jax.types import BaseModel, Dataset, PyTree
 
 RECORD = "base.json"
 """Says how the base model was trained, and what it reaches."""
@@ -65,6 +67,34 @@ def is_kept(base_folder: Path) -> bool:
     return (base_folder / RECORD).exists()
 
 
+def read(base_folder: Path) -> PyTree:
+    """Returns the variables of a base model that is kept, real ones as float32."""
+    whole = lambda x: x.astype(jnp.float32) if x.dtype == jnp.float16 else x
+    return jax.tree.map(whole, read_variables(base_folder))
+
+
+def start_of(config: Config, base: BaseModel, dataset: Dataset) -> PyTree | None:
+    """Returns the variables that the base model's training begins with, if any.
+
+    Raises:
+      ValueError: `base_start` has none, or those of another network.
+    """
+    if config.base_start is None:
+        return None
+    folder = absolute(config.base_start, "base_start")
+    variables = read(folder) if is_kept(folder) else None
+    sizes = (dataset.image_shape, dataset.classes)
+    drawn = jax.eval_shape(lambda: base.init(jax.random.key(0), *sizes))
+    shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    fits = variables is not None and shapes(variables) == shapes(drawn)
+    accepted = (
+        f"a folder of keep_base.py with a {config.base_model} of width "
+        f"{config.base_width:g} for {dataset.classes} classes"
+    )
+    require("base_start", config.base_start, fits, accepted)
+    return variables
+
+
 def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None:
     """Puts a base model that is kept into a run's folder, as if just trained there.
 
@@ -78,8 +108,7 @@ def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None
     if target.exists():
         return
     record = json.loads((base_folder / RECORD).read_text())
-    whole = lambda x: x.astype(jnp.float32) if x.dtype == jnp.float16 else x
-    variables = jax.tree.map(whole, read_variables(base_folder))
+    variables = read(base_folder)
     regime = regime_of(config, BASE)
     optimizer, steps = regime.optimizer(examples), regime.steps(examples)
     key = jax.random.key(0)

@@ -46,6 +46,7 @@ def base_task(
     optimizer: optax.GradientTransformation,
     augmentation: str = "none",
     label_smoothing: float = 0.0,
+    start: PyTree | None = None,
 ) -> Task:
     """Returns the task that trains the base model, scored by validation accuracy.
 
@@ -55,14 +56,20 @@ def base_task(
       optimizer: for the variables.
       augmentation: of the training images, see `augmentation.augment`.
       label_smoothing: see `base_losses`.
+      start: variables that the training begins with; drawn from its key if None.
     """
     validation = device_arrays(pipeline.mesh, dataset.validation)
 
     def score(variables: PyTree) -> dict[str, float]:
         return {SCORE: pattern_accuracy.base_accuracy(pipeline, variables, validation)}
 
+    def init(key: jax.Array) -> PyTree:
+        if start is not None:
+            return start
+        return pipeline.base.init(key, dataset.image_shape, dataset.classes)
+
     return Task(
-        init=lambda key: pipeline.base.init(key, dataset.image_shape, dataset.classes),
+        init=init,
         loss=base_loss(pipeline, augmentation, label_smoothing),
         score=score,
         optimizer=optimizer,

@@ -68,6 +68,7 @@ DEFAULTS = {
     "tail": "frozen",
     "parity_moves": False,
     "ends": "all",
+    "base_start": None,
     "beyond": 0.0,
     "feature_weights": "alike",
     "returned": "shares",

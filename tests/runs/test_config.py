@@ -236,6 +236,7 @@ def test_base_has_what_the_base_model_depends_on():
         "base_optimizer": "sgd",
         "base_weight_decay": 0.3,
         "image_size": 32,
+        "base_start": "runs/base",
         "images_digest": "0123456789abcdef",
         "augmentation": "none",
         "label_smoothing": 0.2,

@@ -67,6 +67,27 @@ def test_another_base_model_is_refused(finished, base_dir, tmp_path):
         kept_base.keep(base_dir, other, {}, {})
 
 
+@pytest.mark.long
+def test_a_training_begins_with_a_base_model_that_is_kept(base_dir, tmp_path):
+    record = json.loads((base_dir / kept_base.RECORD).read_text())
+    started = dataclasses.replace(
+        QUICK, base_start=str(base_dir), base_epochs=0.05, base_learning_rate=1e-12
+    )
+    results = run(tmp_path / "run", None, started)
+    assert results["steps"]["base"] >= 1
+    assert results["base"]["test_accuracy"] == record["base"]["test_accuracy"]
+    for folder, config in (
+        (tmp_path, started),
+        (base_dir, dataclasses.replace(started, base_width=2.0)),
+    ):
+        other = dataclasses.replace(config, base_start=str(folder))
+        with pytest.raises(
+            ValueError, match="^base_start: .*keep_base.py with a lenet5"
+        ):
+            run(tmp_path / "other", None, other)
+        assert not (tmp_path / "other").exists()
+
+
 def test_half_precision():
     variables = {"a": np.float32(1 / 3) * np.ones(3, "f"), "b": np.arange(3)}
     halved = kept_base.halved(jax.tree.map(jax.numpy.asarray, variables))
