@@ -130,6 +130,11 @@ class AxisPlan:
         return [min(i * self.share, self.out - self.share) for i in range(self.parts)]
 
     @property
+    def outputs(self) -> int:
+        """Features of the output of a piece; those beside its share are inexact."""
+        return self.out - (self.size - self.window) // self.stride
+
+    @property
     def interior(self) -> int:
         """The piece whose cut is that of a mixture of pieces, too."""
         return self.parts // 2
@@ -163,6 +168,11 @@ class SplitPlan:
     def share_shape(self) -> tuple[int, int, int]:
         """Shape of a share, `(M, M', D)`."""
         return self.rows.share, self.columns.share, self.feature_channels
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Shape of the output of a piece, `(h', w', D)`: its share, and beside it."""
+        return self.rows.outputs, self.columns.outputs, self.feature_channels
 
     @property
     def interior(self) -> int:
@@ -202,6 +212,21 @@ class CodeShape(NamedTuple):
     def n(self) -> int:
         """Number of all pieces."""
         return self.k + self.r
+
+    def result(self, uncut: bool) -> tuple[int, int, int]:
+        """Returns the shape of what a device returns, see `Code.uncut`.
+
+        Raises:
+          ValueError: of an uncut code the plan is not known.
+        """
+        if not uncut:
+            return self.share
+        if self.plan is None:
+            raise ValueError(
+                "shape.plan: None given, the plan of the split accepted, as "
+                "CodeShape.of gives it, for a code that is uncut"
+            )
+        return self.plan.output_shape
 
 
 class Quorum(NamedTuple):
@@ -248,6 +273,10 @@ class Code(NamedTuple):
       nonnegative: whether no decoded share has a negative value, so that the code is
         only of use for features without any.
       guided: whether `decode` reads the data pieces, too, which the client then keeps.
+      fills: the lost shares of an image that `decode` reconstructs at most, the first
+        ones; others are zeros. If None, all.
+      uncut: whether devices return the whole outputs of their pieces, `[h', w', D]`,
+        which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -262,6 +291,8 @@ class Code(NamedTuple):
     constants: Callable[[jax.Array], PyTree] | None = None
     nonnegative: bool = False
     guided: bool = False
+    fills: int | None = None
+    uncut: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

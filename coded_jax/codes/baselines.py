@@ -68,6 +68,8 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
         ALL_DATA,
         nonnegative=code.nonnegative,
         guided=code.guided,
+        fills=code.fills,
+        uncut=code.uncut,
     )
 
 

@@ -62,16 +62,31 @@ def available(lost: Iterable[int], n: int) -> np.ndarray:
     return mask
 
 
-def sample(key: jax.Array, n: int, most: int, batch: int) -> jax.Array:
+def sample(
+    key: jax.Array, n: int, most: int, batch: int, beyond: float = 0.0
+) -> jax.Array:
     """Draws a pattern for each example: `i ~ U{0..most}`, then `i` of all `n`.
 
     Section III-C of the paper, with the draw made per example and parity included.
+
+    Args:
+      key: of the draws.
+      n: results.
+      most: results lost, at most.
+      batch: B.
+      beyond: this part of the examples has `i ~ U{most+1..n-1}`.
 
     Returns:
       Bool `[n, B]`, True where the result arrived.
     """
     count_key, order_key = jax.random.split(key)
     count = jax.random.randint(count_key, (1, batch), 0, most + 1)
+    if beyond:
+        of_examples, of_counts = jax.random.split(jax.random.fold_in(key, 2))
+        more = jax.random.randint(of_counts, (1, batch), most + 1, n)
+        count = jnp.where(
+            jax.random.bernoulli(of_examples, beyond, (1, batch)), more, count
+        )
     # Ranks of independent uniforms are a uniform permutation.
     order = jax.random.uniform(order_key, (n, batch)).argsort(axis=0).argsort(axis=0)
     return jnp.asarray(order >= count)
@@ -90,6 +105,7 @@ def sample_harmful(
     batch: int,
     draws: str = "counts",
     weights: Mapping[Pattern, float] | None = None,
+    beyond: float = 0.0,
 ) -> jax.Array:
     """Draws masks as `sample` does, but only of the `harmful` patterns.
 
@@ -104,18 +120,30 @@ def sample_harmful(
       draws: `"counts"`, the number of lost results uniform in `1..most`, then the
         pattern uniform among those; or `"patterns"`, all patterns alike.
       weights: how many times as often some patterns are drawn.
+      beyond: this part of the examples loses `most + 1..n - 1` results, all these
+        numbers alike.
 
     Returns:
       Bool `[n, B]`.
     """
     candidates = harmful(k, n, most)
-    lengths = [len(pattern) for pattern in candidates]
     odds = [float((weights or {}).get(pattern, 1)) for pattern in candidates]
     if draws == "counts":
-        odds = [p / lengths.count(l) for p, l in zip(odds, lengths, strict=True)]
+        odds = _all_counts_alike(candidates, odds)
+    if beyond:
+        more = [p for p in harmful(k, n, n - 1) if len(p) > most]
+        of_more = _all_counts_alike(more, [1.0] * len(more))
+        scale = beyond / (1 - beyond) * sum(odds) / sum(of_more)
+        candidates, odds = candidates + more, odds + [scale * p for p in of_more]
     masks = np.stack([available(pattern, n)[:, 0] for pattern in candidates])
     drawn = jax.random.categorical(key, jnp.log(jnp.asarray(odds)), shape=(batch,))
     return jnp.asarray(masks)[drawn].T
+
+
+def _all_counts_alike(lost: list[Pattern], odds: list[float]) -> list[float]:
+    """Divides odds of patterns so that all numbers of lost results are as likely."""
+    lengths = list(map(len, lost))
+    return [p / lengths.count(l) for p, l in zip(odds, lengths, strict=True)]
 
 
 def moved_roles(available: jax.Array) -> jax.Array:
@@ -136,29 +164,51 @@ def moved_roles(available: jax.Array) -> jax.Array:
     return jnp.concatenate([available[:1], later])
 
 
-def in_stages(
-    key: jax.Array, lost: Pattern, n: int, stages: int, rows: jax.Array | None = None
+def in_stages(lost: Pattern, n: int, stages: int) -> jax.Array:
+    """Returns a mask of the results that arrive, where a pattern holds in all stages.
+
+    Args:
+      lost: the pattern.
+      n: results of each stage.
+      stages: S, how many there are.
+
+    Returns:
+      Bool `[S, n, 1]`.
+    """
+    return jnp.broadcast_to(jnp.asarray(available(lost, n)), (stages, n, 1))
+
+
+def drawn_in_stages(
+    key: jax.Array, lost: Pattern, n: int, stages: int, rows: jax.Array
 ) -> jax.Array:
-    """Returns a mask of the results that arrive, for every stage of a chain.
+    """Returns masks where later stages lose as many results, drawn for every image.
 
     Args:
       key: of the draws.
       lost: the pattern of the first stage.
       n: results of each stage.
       stages: S, how many there are.
-      rows: int32 `[B]`, the numbers of the images, where the other stages lose as many
-        results, drawn anew for every image; None where the pattern holds in all stages.
+      rows: int32 `[B]`, the numbers of the images.
 
     Returns:
-      Bool `[S, n, B]`, or `[S, n, 1]` without draws.
+      Bool `[S, n, B]`.
     """
-    first = jnp.asarray(available(lost, n))[None]
-    if rows is None:
-        return jnp.broadcast_to(first, (stages, n, 1))
+    first = jnp.broadcast_to(available(lost, n), (1, n, len(rows)))
 
     def draw(row: jax.Array) -> jax.Array:
         order = jax.random.uniform(jax.random.fold_in(key, row), (stages - 1, n))
         return order.argsort(axis=1).argsort(axis=1) >= len(lost)
 
-    drawn = jax.vmap(draw, out_axes=2)(rows)
-    return jnp.concatenate([jnp.broadcast_to(first, (1, n, len(rows))), drawn])
+    return jnp.concatenate([first, jax.vmap(draw, out_axes=2)(rows)])
+
+
+def begin_in_stages(
+    key: jax.Array, lost: Pattern, n: int, stages: int, rows: jax.Array
+) -> jax.Array:
+    """Returns masks of a pattern that holds from one stage on, drawn for every image.
+
+    Arguments and result are those of `drawn_in_stages`; all stages are as likely.
+    """
+    draw = lambda row: jax.random.randint(jax.random.fold_in(key, row), (), 0, stages)
+    later = jnp.arange(stages)[:, None] >= jax.vmap(draw)(rows)[None]
+    return jnp.asarray(available(lost, n))[None] | ~later[:, None]

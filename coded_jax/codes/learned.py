@@ -18,7 +18,9 @@ from coded_jax.codes.linear_parts import (
     LINEAR_PARTS,
     LinearPart,
     place_shares,
+    shares_of_results,
     take_shares,
+    with_margins,
 )
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.network import NetworkSpec
@@ -49,14 +51,14 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
     encoder, decoder = _encoder(shape, config), _decoder(shape, config)
     linear = _linear_part(shape, config)
     guided = DECODERS[config.decoder].guided  # type: ignore
+    networks = (encoder, decoder, config.nonnegative)
     if not config.systematic:
         code = _paper_code(encoder, decoder)
     elif guided:
-        settings = (encoder, decoder, config.nonnegative)
-        code = _guided_code(linear, shape, *settings)
+        code = _guided_code(linear, shape, *networks)
     else:
-        settings = (encoder, decoder, config.nonnegative)
-        code = _systematic_code(linear, shape.k, *settings)
+        code = _systematic_code(linear, shape, *networks)
+    code = code._replace(uncut=config.returned == "outputs")
 
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)
@@ -111,8 +113,11 @@ def _linear_part(shape: CodeShape, config: LearnedConfig) -> LinearPart:
     name = config.parity_pieces
     fits = config.systematic or name != "smaller"
     require("parity_pieces", name, fits, f"sums with recipe={config.recipe}")
+    fits = config.systematic or config.returned == "shares"
+    require("returned", config.returned, fits, f"shares with recipe={config.recipe}")
     # Montages are for parity models, beside which a run may have learned codes.
-    return LINEAR_PARTS.get(name, LINEAR_PARTS["sums"])(shape, config)
+    part = LINEAR_PARTS.get(name, LINEAR_PARTS["sums"])(shape, config)
+    return part if config.returned == "shares" else with_margins(shape, part)
 
 
 def _require_fitting(config: LearnedConfig, part: str) -> str:
@@ -146,19 +151,20 @@ def _paper_code(encoder: Any, decoder: Any) -> Code:
 
 
 def _systematic_code(
-    linear: LinearPart, k: int, encoder: Any, decoder: Any, nonnegative: bool
+    linear: LinearPart, shape: CodeShape, encoder: Any, decoder: Any, nonnegative: bool
 ) -> Code:
     """Returns encoder and decoder with a linear part; a network may be None."""
-    all_shares = jnp.arange(k)[:, None]
+    k, all_shares = shape.k, jnp.arange(shape.k)[:, None]
 
-    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
-        features = zero_lost(features, available)
+    def decode(params: PyTree, results: jax.Array, available: jax.Array) -> jax.Array:
+        results = zero_lost(results, available)
+        features = shares_of_results(shape, results)
         arrived = available[:k, :, None, None, None]
-        estimate = linear.estimate(params, features, available, all_shares).shares
+        estimate = linear.estimate(params, results, available, all_shares).shares
         filled = decoded = jnp.where(arrived, features[:k], estimate)
         if decoder is not None:
-            results = jnp.concatenate([filled, features[k:]])
-            decoded += decoder.apply(params["decoder"], results)
+            known = jnp.concatenate([filled, features[k:]])
+            decoded += decoder.apply(params["decoder"], known)
         decoded = jax.nn.relu(decoded) if nonnegative else decoded
         return jnp.where(arrived, filled, decoded)
 
@@ -181,19 +187,19 @@ def _systematic_encode(linear: LinearPart, encoder: Any) -> Callable:
 def _guided_code(
     linear: LinearPart, shape: CodeShape, encoder: Any, decoder: Any, nonnegative: bool
 ) -> Code:
-    """Returns a systematic code whose decoder corrects lost shares alone, at most r of
-    them, and reads the pieces, too."""
+    """Returns a systematic code whose decoder corrects lost shares alone, the first r
+    of them, and reads the pieces, too."""
     k, most = shape.k, min(shape.k, shape.r)
 
     def decode(
-        params: PyTree, features: jax.Array, available: jax.Array, pieces: jax.Array
+        params: PyTree, results: jax.Array, available: jax.Array, pieces: jax.Array
     ) -> jax.Array:
-        features = zero_lost(features, available)
+        results = zero_lost(results, available)
         lost = jnp.argsort(available[:k], axis=0, stable=True)[:most]  # lost ones first
-        estimate = linear.estimate(params, features, available, lost)
+        estimate = linear.estimate(params, results, available, lost)
         sources = take_shares(smaller.sources(shape, pieces), lost)
         state = _state(k, lost, available)
-        batch = features.shape[1]
+        batch = results.shape[1]
         state = jnp.broadcast_to(state, (most, batch, state.shape[-1]))
         views = jnp.moveaxis(estimate.views, 1, -2)  # [q, B, M, M', r, D]
         views = views.reshape(*views.shape[:-2], -1)
@@ -202,10 +208,12 @@ def _guided_code(
         correction = decoder.apply(params["decoder"], *inputs)
         guess = estimate.shares + correction.reshape(estimate.shares.shape)
         guess = jax.nn.relu(guess) if nonnegative else guess
-        return place_shares(features[:k], available[:k], guess, lost)
+        shares = shares_of_results(shape, results[:k])
+        return place_shares(shares, available[:k], guess, lost)
 
     encode = _systematic_encode(linear, encoder)
-    return Code(_no_init, encode, decode, True, nonnegative=nonnegative, guided=True)
+    options = {"nonnegative": nonnegative, "guided": True, "fills": most}
+    return Code(_no_init, encode, decode, systematic=True, **options)
 
 
 def _state(k: int, lost: jax.Array, available: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ RECIPES = ("paper", "systematic")
 DECODER_CHANNELS = ("joint", "independent")
 PARITY_STARTS = ("base", "anew")
 PARITY_PIECES = ("sums", "montage", "smaller")
+RETURNED = ("shares", "outputs")
 MAX_WIDTH, MAX_DILATION, MAX_KERNEL = 2**16, 2**10, 31
 
 _DILATIONS = Accepted(
@@ -117,6 +118,14 @@ class LearnedConfig:
         "pieces side by side, made smaller (montage), of parity models with r=1 and "
         "k=2 or 4",
         one_of(PARITY_PIECES),
+    )
+
+    returned: str = setting(
+        "shares",
+        "features that devices return: of their share, or of their whole piece "
+        "(outputs), also those beside the share, which are inexact but show something "
+        "of the neighbours' shares; of systematic learned codes",
+        one_of(RETURNED),
     )
 
     def __post_init__(self) -> None:

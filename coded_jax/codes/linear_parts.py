@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coded_jax.codes import smaller
+from coded_jax import splitting
+from coded_jax.codes import margins, smaller
 from coded_jax.codes.combine import piece_sums
 from coded_jax.codes.estimate import linear_estimate
 from coded_jax.codes.learned_config import LearnedConfig
@@ -82,6 +83,41 @@ def smaller_image(shape: CodeShape, config: LearnedConfig) -> LinearPart:
         lambda params, pieces: smaller.parity(shape, params["taps"], pieces),
         estimate,
     )
+
+
+def with_margins(shape: CodeShape, part: LinearPart) -> LinearPart:
+    """Returns the part for devices that return whole outputs, `[n, B, h', w', D]`: what
+    those of other pieces show of a share is blended with its estimate and views."""
+    plan = smaller.plan_of(shape)
+
+    def estimate(
+        params: PyTree, results: jax.Array, available: jax.Array, shares: jax.Array
+    ) -> Estimate:
+        features = shares_of_results(shape, results)
+        own = part.estimate(params, features, available, shares)
+        data = slice(0, shape.k)
+        beside = margins.of_shares(plan, results[data], available[data], shares)
+        blended = lambda view: margins.blend(params["margins"], beside, view, shares)
+        views = [blended(own.views[:, j]) for j in range(shape.r)]
+        return Estimate(blended(own.shares), jnp.stack(views, axis=1))
+
+    init = lambda: {**part.init(), "margins": margins.init(shape)}
+    return LinearPart(init, part.parity, estimate)
+
+
+def shares_of_results(shape: CodeShape, results: jax.Array) -> jax.Array:
+    """Cuts the shares out of results that are whole outputs; others stay.
+
+    Args:
+      shape: the sizes.
+      results: `[m, B, M, M', D]` or `[m, B, h', w', D]`, of all pieces or the first.
+
+    Returns:
+      `[m, B, M, M', D]`.
+    """
+    if results.shape[2:] == shape.share:
+        return results
+    return splitting.cut(smaller.plan_of(shape), results)
 
 
 LINEAR_PARTS: dict[str, Callable[[CodeShape, LearnedConfig], LinearPart]] = {

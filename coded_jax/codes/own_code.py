@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax import splitting
 from coded_jax.checks import first_line, require
 from coded_jax.codes.quorum import pieces_of, require_quorum
 from coded_jax.types import Code, CodeShape, PyTree
@@ -69,7 +70,7 @@ def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
     shaped = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
     key = jax.eval_shape(jax.random.key, 0)
     pieces = shaped(shape.k, BATCH, *shape.piece)
-    features = shaped(shape.n, BATCH, *shape.share)
+    features = shaped(shape.n, BATCH, *shape.result(code.uncut))
     available = jax.ShapeDtypeStruct((shape.n, BATCH), jnp.bool_)
     params = _shapes_of(name, "init", code.init, key)
     queries = _shapes_of(name, "encode", code.encode, params, pieces)
@@ -117,7 +118,7 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | No
     random = np.random.default_rng(0)
     draw = lambda *sizes: random.uniform(size=sizes).astype(np.float32)
     pieces = draw(shape.k, BATCH, *shape.piece)
-    features = draw(shape.n, BATCH, *shape.share)
+    features = draw(shape.n, BATCH, *shape.result(code.uncut))
     arrived = np.ones((shape.n, BATCH), bool)
     arrived[0, 1], features[0, 1] = False, 0
 
@@ -146,7 +147,10 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | No
     if not all(np.isfinite(x).all() for x in (kept, *(queries[i] for i in sent))):
         return None
     changed = {i: p for i, p in sent.items() if not _alike(queries[i], pieces[p])}
-    return _Kept(changed, _alike(kept, features[: shape.k][data]))
+    returned = features[: shape.k]
+    if code.uncut:
+        returned = np.asarray(splitting.cut(shape.plan, returned))
+    return _Kept(changed, _alike(kept, returned[data]))
 
 
 def _near(x: jax.Array) -> jax.Array:

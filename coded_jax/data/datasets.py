@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from coded_jax.checks import require
 from coded_jax.data import folder, mlxtend, prepared
+from coded_jax.data.resizing import resized
 from coded_jax.data.sources import Source
 from coded_jax.types import Dataset
 
@@ -49,18 +50,16 @@ def load(
     Args:
       name: as in `check`.
       data_dir: as in `check`.
-      image_size: rows and columns that the images of a folder are resized to; as they
-        are if None.
+      image_size: rows and columns that images are resized to; as they are if None.
 
     Raises:
-      ValueError: as in `check`, the data are damaged, or they are not to be resized.
+      ValueError: as in `check`, or the data are damaged.
       ModuleNotFoundError: as in `check`.
       FileNotFoundError: as in `check`, or the preparation failed.
     """
     check(name, data_dir)
     source = DATASETS[name]
-    fits = image_size is None or source.own_images
-    own = [other for other, its in DATASETS.items() if its.own_images]
-    require("image_size", image_size, fits, f"none, but for a dataset of {own},")
-    size = {"image_size": image_size} if source.own_images else {}
-    return source.load(name, data_dir, **size)
+    if source.own_images:
+        return source.load(name, data_dir, image_size=image_size)
+    dataset = source.load(name, data_dir)
+    return dataset if image_size is None else resized(dataset, image_size)

@@ -20,6 +20,7 @@ from absl import logging
 from rich.console import Console
 from rich.progress import track
 
+from coded_jax.data.resizing import resize
 from coded_jax.data.sources import (
     Source,
     channel_statistics,
@@ -254,6 +255,4 @@ def _decode(path: Path, image_size: int | None) -> np.ndarray:
     with Image.open(path) as file:
         mode = "L" if file.mode in ("1", "L") else "RGB"
         image = ImageOps.exif_transpose(file).convert(mode)
-    if image_size is not None and image.size != (image_size, image_size):
-        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(image.height, image.width, -1)
+    return resize(image, image_size)

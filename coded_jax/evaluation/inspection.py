@@ -23,7 +23,7 @@ from coded_jax.inference.pipeline import (
     of_pieces,
     per_stage,
 )
-from coded_jax.inference.stages import coded_features, enter, recover
+from coded_jax.inference.stages import coded_features, enter, recover, shares_of
 from coded_jax.types import PyTree, Split, apart
 
 
@@ -98,6 +98,7 @@ def _maps(
         state = recover(stage, own, features, available, kept)
         merged = apart(state)[0]
         seen = jnp.where(available[..., None, None, None], features, jnp.nan)
+        seen = shares_of(stage, seen)
         arrived = splitting.merge(stage.plan, seen[:k])
         parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]
         fields = (original, arrived, parity, merged)
@@ -222,8 +223,7 @@ def confusion(
       split: inputs and labels of the pipeline, see `data.groups` for groups of images.
       lost: the lost results, ascending.
       classes: of the data set.
-      stage_losses: `"held"`: they are lost in every stage; `"per_stage"`: in the first
-        one, and every other one loses as many.
+      stage_losses: see `predictions.STAGE_LOSSES`.
 
     Raises:
       ValueError: there are no such results.

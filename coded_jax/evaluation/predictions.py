@@ -34,7 +34,10 @@ from coded_jax.types import PyTree
 
 CHUNK = 500
 
-STAGE_LOSSES = ("held", "per_stage")
+STAGE_LOSSES = ("held", "per_stage", "later")
+"""Losses of several coded stages: a pattern holds in all of them; it holds in the
+first, and every other one loses as many results, drawn anew; or it holds from one stage
+on, which is drawn. Draws are made for every image."""
 
 
 def classes_of(logits: jax.Array) -> jax.Array:
@@ -243,6 +246,12 @@ def _summarise(
     return placement.replicated(mesh, values)
 
 
+_DRAWS = {
+    "per_stage": erasures.drawn_in_stages,
+    "later": erasures.begin_in_stages,
+}
+
+
 def measure(
     pipeline: Pipeline,
     frozen: PyTree,
@@ -272,8 +281,7 @@ def measure(
       statistic: see `Statistic`; a function of a module, since it is compiled once.
       parameters: `[P, ...]`, the statistic's parameter for each pattern; 0 if None.
       per_image: whether to return the values of each label instead of their means.
-      stage_losses: `"held"`: the pattern holds in every coded stage; `"per_stage"`: in
-        the first, and every other one loses as many, drawn anew for every image.
+      stage_losses: see `STAGE_LOSSES`.
       first_row: number of the first image, for these draws, where the arrays are a
         later part of a split.
       uncoded: of `uncoded_chunks`, where they have been computed before.
@@ -282,25 +290,26 @@ def measure(
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
       labels that count.
     """
-    stages, redrawn = len(pipeline.stages), stage_losses == "per_stage"
-    key = jax.random.key(0)  # the same draws for every code, and for every call
+    held = [erasures.in_stages(p, pipeline.n, len(pipeline.stages)) for p in patterns]
     if parameters is None:
         parameters = np.zeros(len(patterns))
     of_pattern = jnp.asarray(parameters, jnp.float32)
 
-    def masks_of(rows: jax.Array | None) -> list[jax.Array]:
-        masks = (
-            erasures.in_stages(key, lost, pipeline.n, stages, rows) for lost in patterns
-        )
+    def masks_of(rows: jax.Array) -> list[jax.Array]:
+        masks = held
+        if stage_losses != "held":
+            draw = _DRAWS[stage_losses]
+            sizes = (pipeline.n, len(pipeline.stages))
+            key = jax.random.key(0)  # the same draws for every code, and every call
+            masks = [draw(key, lost, *sizes, rows) for lost in patterns]
         return [of_pieces(pipeline, mask) for mask in masks]
 
-    held = masks_of(None)
     options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
     inputs, chunks = (pipeline, frozen, params), []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
         size = len(known.expected)
         results = run_devices(*inputs, known.rows.images)
-        masks = masks_of(first_row + jnp.arange(size)) if redrawn else held
+        masks = masks_of(first_row + jnp.arange(size))
         first_row += size
         chunks.append(
             [

@@ -194,7 +194,7 @@ def stage_costs(
                 plan=plan,
                 piece_flops=count_flops(part.f_conv, variables, plan.piece_shape),
                 bytes_in=sent * math.prod(plan.piece_shape),
-                bytes_out=itemsize * math.prod(plan.share_shape),
+                bytes_out=itemsize * math.prod(part.result_shape),
                 encode_flops=code_cost[0],
                 decode_flops=code_cost[1],
             )
@@ -297,7 +297,7 @@ def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:
         patterns = erasures.patterns_up_to(n, pipeline.r)
         most = max(code.decode_flops(pattern) for pattern in patterns)
         return encode, float(most * math.prod(plan.share_shape))
-    features = _floats(n, 1, *plan.share_shape)
+    features = _floats(n, 1, *stage.result_shape)
     available = jax.ShapeDtypeStruct((n, 1), jnp.bool_)
     guide = (_floats(k, 1, *plan.piece_shape),) if code.guided else ()
     return encode, count_operations(code.decode, params, features, available, *guide)

@@ -5,12 +5,14 @@ Everything is computed in the dtype of the stage's input; parameters are cast to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from coded_jax import splitting
+from coded_jax.codes import margins
 from coded_jax.devices.placement import PieceMap, run_locally
 from coded_jax.splitting import SplitPlan
 from coded_jax.types import (
@@ -56,6 +58,11 @@ class CodedStage(NamedTuple):
     code: Code
     before: Segment = Segment()
 
+    @property
+    def result_shape(self) -> tuple[int, int, int]:
+        """Shape of what a device returns, `(M, M', D)`, or `(h', w', D)` if uncut."""
+        return self.plan.output_shape if self.code.uncut else self.plan.share_shape
+
 
 def compute(blocks: Segment | CodedStage, frozen: PyTree, x: State) -> State:
     """Computes blocks whole, without a code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
@@ -100,11 +107,29 @@ def parity_features(
     computed where the stage's input is.
 
     Returns:
-      `[r, B, M, M', D]`.
+      `[r, B, M, M', D]`, see `coded_features`.
     """
     parity = queries(stage, params, x)[stage.plan.k :]
     outputs = _parity_outputs(stage, frozen, params, parity)
-    return splitting.cut(stage.plan, outputs, [None] * len(parity))
+    return _results(stage, outputs, [None] * len(parity))
+
+
+def data_features(stage: CodedStage, frozen: PyTree, x: jax.Array) -> jax.Array:
+    """Computes the results of the data pieces alone, see `coded_features`.
+
+    Returns:
+      `[k, B, M, M', D]`, see `coded_features`.
+    """
+    pieces = splitting.split(stage.plan, x)
+    outputs = _on_devices(stage, frozen, pieces)
+    return _results(stage, outputs, list(range(stage.plan.k)))
+
+
+def _results(
+    stage: CodedStage, outputs: jax.Array, copies: Sequence[int | None] | None
+) -> jax.Array:
+    """Cuts the shares out of outputs, see `splitting.cut`, if devices return those."""
+    return outputs if stage.code.uncut else splitting.cut(stage.plan, outputs, copies)
 
 
 def coded_features(
@@ -124,7 +149,7 @@ def coded_features(
       spread: how the pieces come to their devices.
 
     Returns:
-      `[n, B, M, M', D]`.
+      `[n, B, M, M', D]`, or `[n, B, h', w', D]` of a code that is uncut.
     """
     plan, code = stage.plan, stage.code
     sent = queries(stage, params, x)
@@ -134,7 +159,7 @@ def coded_features(
         data = _on_devices(stage, frozen, sent[: plan.k], spread)
         parity = _parity_outputs(stage, frozen, params, sent[plan.k :])
         outputs = jnp.concatenate([data, parity])
-    return splitting.cut(plan, outputs, code.quorum.copies)
+    return _results(stage, outputs, code.quorum.copies)
 
 
 def reconstruct(
@@ -144,22 +169,72 @@ def reconstruct(
     available: jax.Array,
     x: jax.Array | None = None,
 ) -> jax.Array:
-    """Decodes the stage's output from the results that arrived, whatever was lost.
+    """Decodes the stage's output from the results that arrived.
+
+    Of a code that `fills` some lost shares only, the others are zeros, see `recover`.
 
     Args:
       stage: the coded stage.
       params: of this stage's code.
-      features: `[n, B, M, M', D]`; lost slots may hold anything.
+      features: of `coded_features`; lost slots may hold anything.
       available: bool `[n, B]` or `[n, 1]`.
       x: the stage's input `[B, H, W, C]`, for a guided decoder.
 
     Returns:
       `[B, M*, M'*, D]`.
     """
+    shares = _decode(stage, params, features, available, x)
+    return splitting.merge(stage.plan, shares)
+
+
+def _decode(
+    stage: CodedStage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
+    x: jax.Array | None,
+) -> jax.Array:
+    """Decodes the shares `[k, B, M, M', D]`; arguments as of `reconstruct`."""
     params = _cast(params, features.dtype)
     guide = (splitting.split(stage.plan, x),) if stage.code.guided else ()  # type: ignore
-    shares = stage.code.decode(params, features, available, *guide)
-    return splitting.merge(stage.plan, shares)
+    return stage.code.decode(params, features, available, *guide)
+
+
+def _decode_all(
+    stage: CodedStage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
+    x: jax.Array | None,
+) -> jax.Array:
+    """Decodes until no share is missing, what was filled as if it had arrived."""
+    k, fills = stage.plan.k, stage.code.fills or stage.plan.k
+
+    def again(shares: jax.Array, arrived: jax.Array) -> jax.Array:
+        known = jnp.concatenate([_as_results(stage, shares), features[k:]])
+        return _decode(stage, params, known, arrived, x)
+
+    shares = _decode(stage, params, features, available, x)
+    for filled in range(fills, k, fills):
+        missing = ~available[:k]
+        known = ~missing | (missing.cumsum(axis=0) <= filled)
+        arrived = jnp.concatenate([known, available[k:]])
+        same = lambda shares, arrived: shares
+        shares = jax.lax.cond(jnp.all(known), same, again, shares, arrived)
+    return shares
+
+
+def shares_of(stage: CodedStage, features: jax.Array) -> jax.Array:
+    """Returns the shares `[m, B, M, M', D]` of all results or the first ones."""
+    return splitting.cut(stage.plan, features) if stage.code.uncut else features
+
+
+def _as_results(stage: CodedStage, shares: jax.Array) -> jax.Array:
+    """Returns shares `[k, B, M, M', D]` as if devices had returned them."""
+    if not stage.code.uncut:
+        return shares
+    merged, plan = splitting.merge(stage.plan, shares), stage.plan
+    return jnp.stack([margins.window_of(plan, merged, i) for i in range(plan.k)])
 
 
 def recover(
@@ -170,6 +245,8 @@ def recover(
     kept: Kept = (),
 ) -> State:
     """Reconstructs the output; decodes nothing where a systematic code lost nothing.
+
+    Where more shares are lost than the code `fills` at once, it decodes again.
 
     Not for training: XLA's CPU backend compiles gradients of its convolutions in a
     conditional to a naive loop.
@@ -186,8 +263,12 @@ def recover(
     if stage.code.systematic:
         merged = jax.lax.cond(
             jnp.all(available[: plan.k]),
-            lambda features: splitting.merge(plan, features[: plan.k]),
-            lambda features: reconstruct(stage, params, features, available, x),
+            lambda features: splitting.merge(
+                plan, shares_of(stage, features[: plan.k])
+            ),
+            lambda features: splitting.merge(
+                plan, _decode_all(stage, params, features, available, x)
+            ),
             features,
         )
     else:

@@ -62,7 +62,8 @@ def tables(results: dict[str, Any]) -> Group:
     split, seeds = results["split"], config["seeds"]
     deviations = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
     heading = [run_text(results), *_coded_part(results), ""]
-    heading.append(f"test accuracy in %, by how many results are lost{deviations}")
+    part = config["evaluated"]
+    heading.append(f"{part} accuracy in %, by how many results are lost{deviations}")
     if works(results):
         heading.append(
             "work: of the busiest device for one image, encoding and decoding "

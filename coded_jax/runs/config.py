@@ -11,6 +11,7 @@ from coded_jax.checks import require
 from coded_jax.codes import CODES, AnyCode, CodeConfig, is_code, name_of
 from coded_jax.data import DATASETS
 from coded_jax.data.augmentation import AUGMENTATIONS
+from coded_jax.evaluation.predictions import STAGE_LOSSES
 from coded_jax.models import BASE_MODELS
 from coded_jax.models.registry import is_deep
 from coded_jax.settings import (
@@ -64,8 +65,7 @@ class BaseConfig:
     dataset: str = setting("mnist", "data set", _registered_or_own(DATASETS))
     image_size: int | None = setting(
         None,
-        "rows and columns that images of a folder are resized to; as they are if not "
-        "given",
+        "rows and columns that images are resized to; as they are if not given",
         integers(8, 4096),
         INTEGER,
     )
@@ -92,6 +92,13 @@ class BaseConfig:
         "examples per step of the base model; batch_size if not given",
         integers(1),
         INTEGER,
+    )
+    base_start: str | None = setting(
+        None,
+        "folder of a base model, as of experiments/keep_base.py, whose variables the "
+        "base model's training begins with; drawn anew if not given",
+        Accepted(lambda folder: isinstance(folder, str) and folder, "a folder"),
+        TEXT,
     )
     base_learning_rate: float | None = setting(
         None,
@@ -148,6 +155,15 @@ class EvaluationConfig:
         "most results lost in the evaluation; r if not given",
         integers(0),
         INTEGER,
+    )
+    other_stage_losses: tuple[str, ...] = setting(
+        (),
+        "losses of several coded stages that are evaluated too, beside stage_losses",
+        Accepted(
+            lambda names: set(names) <= set(STAGE_LOSSES),
+            f"some of {list(STAGE_LOSSES)},",
+        ),
+        tuple_of(TEXT, ",", "names as per_stage,later"),
     )
     evaluated: str = setting(
         "test",

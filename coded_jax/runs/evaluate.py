@@ -75,9 +75,9 @@ def evaluate(
         iterator of such pairs, which is read once and not kept. Images are those that
         the model takes, see `CodedModel.logits`.
       most_lost: results lost, at most; the code's `r` if None.
-      stage_losses: with several coded stages, a pattern is `"held"` in all of them, or
-        every later stage loses as many results, drawn anew for each image
-        (`"per_stage"`).
+      stage_losses: with several coded stages, a pattern is `"held"` in all of them;
+        every later stage loses as many results (`"per_stage"`); or it holds from a
+        stage on (`"later"`), drawn for each image.
 
     Returns:
       The same numbers for arrays and for an iterator of their parts.

@@ -49,7 +49,7 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
         plan, code = stage.plan, stage.code
         params = jax.eval_shape(code.init, key)
         pieces = jax.ShapeDtypeStruct((pipeline.k, 2, *plan.piece_shape), jnp.float32)
-        shares = jax.ShapeDtypeStruct((pipeline.n, 2, *plan.share_shape), jnp.float32)
+        shares = jax.ShapeDtypeStruct((pipeline.n, 2, *stage.result_shape), jnp.float32)
         mean = jax.ShapeDtypeStruct((pipeline.k, *plan.share_shape), jnp.float32)
         available = jax.ShapeDtypeStruct((pipeline.n, 2), jnp.bool_)
         for function, *inputs in (

@@ -18,7 +18,7 @@ from coded_jax.data import groups
 from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import fingerprints
+from coded_jax.runs import fingerprints, kept_base
 from coded_jax.runs.build import (
     build_pipeline,
     rival_pipelines,
@@ -116,6 +116,7 @@ def prepare(
     rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
         _check_nonnegative(config, pipeline, dataset)
+    kept_base.start_of(config, pipeline.base, dataset)
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline, shapes)

@@ -77,6 +77,13 @@ def content(run: Finished) -> dict[str, Any]:
             for name, pipeline in run.experiment.pipelines.items()
         },
         **_accuracies(run.evaluated.outcomes),
+        "other_stage_losses": {
+            losses: {
+                name: pattern_accuracy.summarise(seeds)
+                for name, seeds in outcomes.items()
+            }
+            for losses, outcomes in run.evaluated.others.items()
+        },
         **_confidences(run.evaluated.confidence),
         "timing": _timing(run),
     }

@@ -21,11 +21,13 @@ class Evaluated(NamedTuple):
       base_accuracy: of the base model.
       outcomes: of every code and seed, as in `Trained.codes`, for every pattern.
       confidence: of each code, see `confidence.mean_over_seeds`.
+      others: `{losses: outcomes}` of `Config.other_stage_losses`.
     """
 
     base_accuracy: float
     outcomes: dict[str, list[list[PatternAccuracy]]]
     confidence: dict[str, dict[str, Any]]
+    others: dict[str, dict[str, list[list[PatternAccuracy]]]]
 
 
 def evaluate(run: Run, trained: Trained) -> Evaluated:
@@ -46,19 +48,24 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
     outcomes: dict[str, list[list[PatternAccuracy]]] = {
         name: [] for name in trained.codes
     }
+    others: dict[str, dict[str, list[list[PatternAccuracy]]]] = {
+        losses: {name: [] for name in trained.codes}
+        for losses in config.other_stage_losses
+    }
     confidences: dict[str, dict[str, Any]] = {}
     for name, seeds in trained.codes.items():
         studies = []
         for fitted in seeds:
+            inputs = (experiment.pipelines[name], frozen, fitted.params)
             per_pattern, study = confidence.study(
-                experiment.pipelines[name],
-                frozen,
-                fitted.params,
-                validation,
-                measured,
-                patterns,
-                config.stage_losses,
+                *inputs, validation, measured, patterns, config.stage_losses
             )
+            for losses, of_codes in others.items():
+                of_codes[name].append(
+                    pattern_accuracy.measure_patterns(
+                        *inputs, measured, patterns, losses
+                    )
+                )
             outcomes[name].append(per_pattern)
             studies.append(study)
             progress.advance(bar)
@@ -66,4 +73,4 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
                 raise Interrupted("stopped in the evaluation, all training is saved")
         confidences[name] = confidence.mean_over_seeds(studies)
     accuracy = pattern_accuracy.base_accuracy(experiment.pipeline, frozen, measured)
-    return Evaluated(accuracy, outcomes, confidences)
+    return Evaluated(accuracy, outcomes, confidences, others)

@@ -15,7 +15,7 @@ import numpy as np
 from coded_jax.devices import processes
 from coded_jax.evaluation import inspection, pattern_accuracy
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import workdir
+from coded_jax.runs import kept_base, workdir
 from coded_jax.runs.logs import PhaseLog
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import LiveTable
@@ -130,15 +130,21 @@ def train_base(run: Run) -> Fitted:
         regime.optimizer(len(dataset.train.labels)),
         config.augmentation,
         config.label_smoothing,
+        kept_base.start_of(config, pipeline.base, dataset),
     )
     arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
     phase = Phase(task, {}, arrays, regime)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     folder, base_folder = experiment.folder, experiment.base_folder
     if base_folder != folder:
-        phase.fit(run, BASE, key, base_folder)
+        if not kept_base.is_kept(base_folder):
+            phase.fit(run, BASE, key, base_folder)
         if processes.is_lead():
-            workdir.copy_checkpoints(base_folder, folder, BASE)
+            if kept_base.is_kept(base_folder):
+                examples = len(dataset.train.labels)
+                kept_base.take(base_folder, folder, config, examples)
+            else:
+                workdir.copy_checkpoints(base_folder, folder, BASE)
         processes.any_process(False)  # the others wait for the copy
     return phase.fit(run, BASE, key, folder)
 

@@ -34,8 +34,9 @@ from coded_jax.types import Dataset
 ERROR = "error.txt"
 NEWER = (
     *("evaluated", "least_spared", "parity_pieces", "parity_start", "tail", "ends"),
-    "parity_moves",
+    *("parity_moves", "returned", "beyond", "focus", "feature_weights"),
     *("base_optimizer", "base_weight_decay", "image_size", "images_digest"),
+    *("base_start", "other_stage_losses"),
 )
 """Settings that came after names of base models' folders: at their defaults they do not
 count in these, which stay those of older sweeps."""

@@ -43,7 +43,7 @@ class Piece(NamedTuple):
       blocks: of the base model, the first and the last one that compute it.
       index: data piece `0..k-1` or parity piece `k..n-1`.
       offset: first row and column of the share in the blocks' output for the piece.
-      share: `(M, M', D)`.
+      share: `(M, M', D)`, or all of the output, `(h', w', D)`, of a code that is uncut.
     """
 
     blocks: tuple[int, int]
@@ -131,9 +131,11 @@ def pieces(pipeline: Pipeline) -> list[list[Piece]]:
     def of_stage(stage: CodedStage) -> list[Piece]:
         copies = pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
         offsets = splitting.cut_offsets(stage.plan, copies)
-        share = stage.plan.share_shape
+        if stage.code.uncut:
+            offsets = [(0, 0)] * len(offsets)
+        shape = stage.result_shape
         return [
-            Piece(stage.blocks, i, offset, share) for i, offset in enumerate(offsets)
+            Piece(stage.blocks, i, offset, shape) for i, offset in enumerate(offsets)
         ]
 
     return [of_stage(stage) for stage in pipeline.stages]

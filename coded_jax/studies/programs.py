@@ -219,7 +219,7 @@ def exchanged(config: Config, sizes: Sizes) -> list[list[int]]:
     return [
         [
             itemsize * math.prod(stage.plan.piece_shape),
-            itemsize * math.prod(stage.plan.share_shape),
+            itemsize * math.prod(stage.result_shape),
         ]
         for stage in pipeline.stages
     ]

@@ -25,6 +25,7 @@ from coded_jax.settings import (
 )
 
 ENDS = ("all", "tail")
+FEATURE_WEIGHTS = ("alike", "sensitivity")
 STAGE_TRAININGS = ("end_to_end", "per_stage")
 MAX_EPOCHS = 1e6
 LIGHTEST, HEAVIEST = 1e-6, 1e6
@@ -77,14 +78,26 @@ class TrainConfig:
     )
     stage_losses: str = setting(
         "held",
-        "an erasure pattern holds for all stages, or is drawn for each, in training "
-        "and evaluation",
+        "an erasure pattern holds for all stages, is drawn for each, or holds from a "
+        "later one on, which is drawn, in training and evaluation",
         one_of(STAGE_LOSSES),
     )
     draws: str = setting(
         "counts",
         "erasure patterns in training: all numbers of losses alike, or all patterns",
         one_of(DRAWS),
+    )
+    beyond: float = setting(
+        0.0,
+        "part of the training examples that lose more than l results, r if l is not "
+        "given",
+        at_least(0, below=1),
+    )
+    focus: float = setting(
+        0.0,
+        "how much more the erasure patterns with higher losses count in a batch; 0 for "
+        "all alike",
+        at_least(0),
     )
     pattern_weights: tuple[tuple[Pattern, float], ...] = setting(
         (),
@@ -104,6 +117,12 @@ class TrainConfig:
         0.0,
         "weight of the cross-entropy of the answers with the labels",
         at_least(0),
+    )
+    feature_weights: str = setting(
+        "alike",
+        "errors of feature maps count alike, or by how much the logits feel them "
+        "(sensitivity)",
+        one_of(FEATURE_WEIGHTS),
     )
     ends: str = setting(
         "all",
@@ -148,6 +167,8 @@ def require_patterns(config: TrainConfig, k: int, r: int) -> None:
     require_type("config", config, TrainConfig, "a TrainConfig")
     most = r if config.l is None else config.l
     require("l", config.l, most <= r, f"0..r, here 0..{r}")
+    fits = not config.beyond or most < k + r - 1
+    require("beyond", config.beyond, fits, f"0 with k={k} and l={most}")
     weights = config.pattern_weights
     if not weights:
         return

@@ -28,6 +28,7 @@ from coded_jax.inference.pipeline import (
 from coded_jax.inference.stages import (
     coded_features,
     compute,
+    data_features,
     parity_features,
     reconstruct,
 )
@@ -249,6 +250,7 @@ def coded_losses(
     batch: dict[str, Any],
     available: jax.Array,
     config: TrainConfig | None = None,
+    weights: tuple[jax.Array, ...] | None = None,
 ) -> jax.Array:
     """Computes the mean squared error `[B]` of reconstructed features (section III-C).
 
@@ -269,8 +271,11 @@ def coded_losses(
       config: its `stage_training` says whether a stage is given what the stages before
         it reconstructed or their exact outputs, and `distillation` and `supervision`
         are the weights of those terms; `TrainConfig()` if None.
+      weights: for each coded stage `[D]`, of the errors of its feature maps; all alike
+        if None.
     """
     config = config or TrainConfig()
+    of_maps = weights or (jnp.ones(()),) * len(pipeline.stages)
     end_to_end = config.stage_training == "end_to_end"
 
     # Nothing is spread: each device runs all pieces of its part of the batch. These are
@@ -282,19 +287,24 @@ def coded_losses(
         x, is_exact = inputs_of(pipeline, batch["images"]), True
         errors, squares = [], []
         of_stages = (pipeline.stages, pipeline.of_stages(params), available, targets)
-        stages = zip(*of_stages, strict=True)
-        for stage, own, mask, target in stages:
+        stages = zip(*of_stages, of_maps, strict=True)
+        for stage, own, mask, target, weight in stages:
             x = compute(stage.before, frozen, x)
             if is_exact and stage.code.quorum.copies is None:
-                # The data results are parts of the target.
-                data = splitting.shares(stage.plan, target)
+                # The data shares are parts of the target.
+                uncut = stage.code.uncut
+                data = (
+                    data_features(stage, frozen, x)
+                    if uncut
+                    else splitting.shares(stage.plan, target)
+                )
                 parity = parity_features(stage, frozen, own, x)
                 features = jnp.concatenate([data, parity])
             else:
                 features = coded_features(stage, frozen, own, x)
             merged = reconstruct(stage, own, features, mask, x)
-            errors.append(_mean_square(merged, target))
-            squares.append(_mean_square(target))
+            errors.append(_mean_square(merged - target, weight))
+            squares.append(_mean_square(target, weight))
             x, is_exact = (merged, False) if end_to_end else (target, True)
         copy, variables = pipeline.tail_copy, frozen
         if copy is not None:
@@ -327,11 +337,44 @@ def coded_losses(
     return (weights[:, None] * errors).sum(axis=0)
 
 
-def _mean_square(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
-    """Averages the squares of `x`, or of `x - y`, over all but the first axis."""
-    x = x.astype(jnp.float32)
-    difference = x if y is None else x - y.astype(jnp.float32)
-    return jnp.square(difference).mean(axis=(1, 2, 3))
+def focus_weights(
+    losses: jax.Array, available: jax.Array, most: int, focus: float
+) -> jax.Array:
+    """Computes weights of examples, larger for erasure patterns with larger losses.
+
+    The weighted loss is near that of the worst pattern, which is not left behind: as in
+    distributionally robust optimisation over groups (Sagawa et al. 2020), here with the
+    groups of one batch.
+
+    Args:
+      losses: `[B]`.
+      available: bool `[n, B]` or `[S, n, B]`.
+      most: examples that lose more results weigh 1.
+      focus: F, weights are in proportion to `exp(F L / L*)`, of the pattern's mean loss
+        L and that of all patterns, `L*`.
+
+    Returns:
+      float32 `[B]`, of mean 1; no gradient reaches them.
+    """
+    losses = jax.lax.stop_gradient(losses)
+    arrived = available.reshape(-1, *available.shape[-2:]).all(axis=0)
+    counted = (~arrived).sum(axis=0) <= most
+    same = (arrived[:, :, None] == arrived[:, None]).all(axis=0)
+    of_pattern = (same * losses[None]).sum(axis=1) / same.sum(axis=1)
+    mean = lambda x: (counted * x).sum() / jnp.maximum(1, counted.sum())
+    weights = jnp.exp(focus * (of_pattern / mean(of_pattern) - 1))
+    return jnp.where(counted, weights / mean(weights), 1.0)
+
+
+def _mean_square(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Averages the squares of `x` over all but the first axis, float32.
+
+    Args:
+      x: `[B, M*, M'*, D]`.
+      weight: of the feature maps, `[D]`, or `[]` for all alike.
+    """
+    by_map = jnp.square(x.astype(jnp.float32)).mean(axis=(1, 2))
+    return (by_map * jnp.broadcast_to(weight, by_map.shape)).mean(axis=1)
 
 
 def _hidden(pipeline: Pipeline, frozen: PyTree, features: jax.Array) -> jax.Array:

@@ -20,11 +20,15 @@ from coded_jax.evaluation.predictions import Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
-from coded_jax.training.losses import base_losses, coded_losses
+from coded_jax.training.losses import base_losses, coded_losses, focus_weights
+from coded_jax.training.sensitivity import sensitivities
 from coded_jax.types import Dataset, PyTree, Split
 
 MOST_VALIDATED = 30_000
 """Images times patterns that an epoch is scored on, at most."""
+
+SENSED = 2000
+"""Training images that the sensitivity of the logits is measured on."""
 
 MOST_KEPT_BYTES = 1 << 28
 """Up to this size the base model's features of these images are kept for all epochs."""
@@ -42,6 +46,7 @@ def base_task(
     optimizer: optax.GradientTransformation,
     augmentation: str = "none",
     label_smoothing: float = 0.0,
+    start: PyTree | None = None,
 ) -> Task:
     """Returns the task that trains the base model, scored by validation accuracy.
 
@@ -51,14 +56,20 @@ def base_task(
       optimizer: for the variables.
       augmentation: of the training images, see `augmentation.augment`.
       label_smoothing: see `base_losses`.
+      start: variables that the training begins with; drawn from its key if None.
     """
     validation = device_arrays(pipeline.mesh, dataset.validation)
 
     def score(variables: PyTree) -> dict[str, float]:
         return {SCORE: pattern_accuracy.base_accuracy(pipeline, variables, validation)}
 
+    def init(key: jax.Array) -> PyTree:
+        if start is not None:
+            return start
+        return pipeline.base.init(key, dataset.image_shape, dataset.classes)
+
     return Task(
-        init=lambda key: pipeline.base.init(key, dataset.image_shape, dataset.classes),
+        init=init,
         loss=base_loss(pipeline, augmentation, label_smoothing),
         score=score,
         optimizer=optimizer,
@@ -120,7 +131,11 @@ def code_task(
             **{BY_LOST.format(l): summary["mean"] for l, summary in by_lost},
         }
 
-    return Task(pipeline.init, code_loss(pipeline, config), score, optimizer)
+    weights = None
+    if config.feature_weights == "sensitivity":
+        images = dataset.train.images[:SENSED]
+        weights = sensitivities(pipeline, frozen, images, config.seed)
+    return Task(pipeline.init, code_loss(pipeline, config, weights), score, optimizer)
 
 
 def base_loss(
@@ -137,12 +152,17 @@ def base_loss(
     return loss
 
 
-def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
+def code_loss(
+    pipeline: Pipeline,
+    config: TrainConfig,
+    weights: tuple[jax.Array, ...] | None = None,
+) -> Loss:
     """Returns the loss of a code's training, which draws what is lost.
 
     Args:
       pipeline: whose code is trained.
       config: how.
+      weights: of the feature maps, see `coded_losses`.
     """
 
     def loss(
@@ -150,7 +170,11 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
     ) -> tuple[jax.Array, PyTree]:
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
         available = sample_erasures(key, pipeline, len(batch["images"]), config)
-        losses = coded_losses(pipeline, params, frozen, batch, available, config)
+        inputs = (pipeline, params, frozen, batch, available, config)
+        losses = coded_losses(*inputs, weights)
+        if config.focus:
+            most = pipeline.r if config.l is None else config.l
+            losses *= focus_weights(losses, available, most, config.focus)
         return losses, {}
 
     return loss
@@ -187,15 +211,15 @@ def sample_erasures(
     def draw(key: jax.Array) -> jax.Array:
         if pipeline.systematic and most_lost:
             weights = dict(config.pattern_weights)
-            return erasures.sample_harmful(
-                key, k, n, most_lost, batch, config.draws, weights
-            )
-        return erasures.sample(key, n, most_lost, batch)
+            settings = (config.draws, weights, config.beyond)
+            return erasures.sample_harmful(key, k, n, most_lost, batch, *settings)
+        return erasures.sample(key, n, most_lost, batch, config.beyond)
 
     stages = len(pipeline.stages)
     if config.stage_losses == "per_stage":
         return jax.vmap(draw)(jax.random.split(key, stages))
-    if not pipeline.parity_moves or stages == 1:
+    begins = config.stage_losses == "later" or pipeline.parity_moves
+    if not begins or stages == 1:
         return draw(key)
     # Only where a device is missed first, its piece is decoded; so that is drawn, too.
     key, begin_key = jax.random.split(key)

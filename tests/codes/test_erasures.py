@@ -11,6 +11,8 @@ import pytest
 
 from coded_jax.codes.erasures import (
     available,
+    begin_in_stages,
+    drawn_in_stages,
     in_stages,
     moved_roles,
     patterns,
@@ -127,7 +129,7 @@ def test_draws_depend_on_the_key_alone():
 
 
 def test_a_pattern_held_in_all_stages():
-    masks = in_stages(jax.random.key(0), (0, 2), 4, 3)
+    masks = in_stages((0, 2), 4, 3)
     assert masks.shape == (3, 4, 1)
     np.testing.assert_array_equal(masks[..., 0], [[False, True, False, True]] * 3)
 
@@ -136,7 +138,7 @@ def test_a_pattern_held_in_all_stages():
 def test_every_stage_loses_as_many_drawn_uniformly(lost):
     n, stages, batch = 4, 3, 1200
     rows = np.arange(7, 7 + batch)
-    draw = functools.partial(in_stages, lost=lost, n=n, stages=stages, rows=rows)
+    draw = functools.partial(drawn_in_stages, lost=lost, n=n, stages=stages, rows=rows)
     masks = np.asarray(draw(jax.random.key(0)))
     assert (masks.shape, masks.dtype) == ((stages, n, batch), bool)
     np.testing.assert_array_equal(
@@ -154,9 +156,46 @@ def test_every_stage_loses_as_many_drawn_uniformly(lost):
         assert both == pytest.approx((len(lost) / n) ** 2, abs=0.03)
     np.testing.assert_array_equal(draw(jax.random.key(0)), masks)
     # An image's draws are its own, whatever it is tried with.
-    one = in_stages(jax.random.key(0), lost, n, stages, rows[5:6])
+    one = drawn_in_stages(jax.random.key(0), lost, n, stages, rows[5:6])
     np.testing.assert_array_equal(one, masks[:, :, 5:6])
     assert np.array_equal(draw(jax.random.key(1)), masks) == (not lost)
+
+
+def test_a_pattern_begins_in_each_stage_as_often():
+    rows = np.arange(9, 9 + 900)
+    masks = np.asarray(begin_in_stages(jax.random.key(0), (0, 3), 4, 3, rows))
+    assert (masks.shape, masks.dtype) == ((3, 4, 900), bool)
+    lost = ~masks
+    assert (
+        lost[:, [0, 3]].all(axis=1).sum(axis=1).tolist() == lost[:, 0].sum(1).tolist()
+    )
+    assert not lost[:, [1, 2]].any() and lost[2, 0].all()
+    assert (lost[:-1, 0] <= lost[1:, 0]).all()  # it holds on
+    began = lost[:, 0].sum(axis=0)
+    assert (abs(np.bincount(began)[1:] - 300) < 5 * math.sqrt(300)).all()
+    one = begin_in_stages(jax.random.key(0), (0, 3), 4, 3, rows[5:6])
+    np.testing.assert_array_equal(one, masks[:, :, 5:6])
+
+
+@pytest.mark.parametrize("draws", ["counts", "patterns"])
+def test_some_harmful_draws_lose_more(draws):
+    k, n, most, batch = 2, 5, 2, 8000
+    key = jax.random.key(3)
+    masks = sample_harmful(key, k, n, most, batch, draws, None, 0.25)
+    lost = ~np.asarray(masks)
+    assert lost[:k].any(axis=0).all()
+    counts = np.bincount(lost.sum(axis=0), minlength=n + 1) / batch
+    assert counts[[0, n]].tolist() == [0, 0]
+    np.testing.assert_allclose(counts[3:5], 0.125, atol=0.02)
+    within = sample_harmful(key, k, n, most, batch, draws)
+    shares = np.bincount((~np.asarray(within)).sum(axis=0))[1:3] / batch
+    np.testing.assert_allclose(counts[1:3], 0.75 * shares, atol=0.03)
+
+
+def test_some_draws_of_all_results_lose_more():
+    masks = np.asarray(sample(jax.random.key(1), 5, 2, 8000, 0.25))
+    counts = np.bincount((~masks).sum(axis=0), minlength=6) / 8000
+    np.testing.assert_allclose(counts, [0.25, 0.25, 0.25, 0.125, 0.125, 0], atol=0.02)
 
 
 def test_harmful_draws_lose_a_data_piece():
@@ -205,7 +244,7 @@ def test_moved_roles_by_hand():
 @pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (3, 3)])
 def test_who_stays_away_loses_data_once(k, r):
     for lost in patterns_up_to(k + r, r):
-        masks = in_stages(jax.random.key(0), lost, k + r, 3)
+        masks = in_stages(lost, k + r, 3)
         pieces = np.asarray(moved_roles(masks))
         np.testing.assert_array_equal(pieces[0], masks[0])
         assert pieces[1:, :k].all()
@@ -214,7 +253,7 @@ def test_who_stays_away_loses_data_once(k, r):
 
 def test_moved_roles_are_each_images_own():
     rows = jnp.arange(5)
-    masks = in_stages(jax.random.key(0), (0, 2), 4, 3, rows)
+    masks = drawn_in_stages(jax.random.key(0), (0, 2), 4, 3, rows)
     together = moved_roles(masks)
     for i in range(5):
         alone = moved_roles(masks[:, :, i : i + 1])

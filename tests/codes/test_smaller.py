@@ -12,6 +12,8 @@ from coded_jax import splitting
 from coded_jax.codes import LearnedConfig, learned_code, no_parity, smaller
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.linear_parts import place_shares, take_shares
+from coded_jax.inference import stages
+from coded_jax.inference.stages import CodedStage
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import CodeShape
 
@@ -211,6 +213,31 @@ def test_no_parity_reads_pieces_alone():
     decode = lambda features: alone.decode(params, features, mask, pieces)
     np.testing.assert_array_equal(decode(other), decode(features))
     assert alone.guided and not np.allclose(decode(features)[0], 0)
+
+
+@pytest.mark.parametrize("grid, r", [((1, 2), 1), ((2, 2), 2), ((1, 3), 2)])
+def test_shares_beyond_r_are_decoded_with_those_that_were_filled(grid, r):
+    shape, code, params = code_of(grid, r)
+    features, pieces = inputs_of(shape)
+    lost = (*range(shape.k), shape.n - 1)
+    stage = CodedStage(lambda v, x: x, (1, 1), shape.plan, code)
+    x = jnp.asarray(images_of(shape.plan))
+    arguments = (stage, params, features, available(lost, shape.n))
+    recovered = jax.jit(lambda *args: stages.recover(stage, *args, (x,)))(
+        *arguments[1:]
+    )
+    shares, arrived = jnp.asarray(features), available(lost, shape.n)
+    pieces = splitting.split(shape.plan, x)
+    for start in range(0, shape.k, r):
+        filled = code.decode(params, shares, arrived, pieces)
+        assert not filled[start + r :].any() and filled[start].any()
+        shares = jnp.concatenate([filled, features[shape.k :]])
+        arrived = arrived.copy()
+        arrived[start : start + r] = True
+    expected = splitting.merge(shape.plan, shares[: shape.k])
+    np.testing.assert_allclose(recovered, expected, rtol=1e-4, atol=1e-5)
+    once = stages.reconstruct(*arguments, x)
+    assert not np.allclose(once, expected)
 
 
 def test_other_decoders_begin_with_the_stretched_results():

@@ -169,13 +169,14 @@ def test_images_without_a_label_do_not_count(monkeypatch, chunk):
 
 def test_losses_drawn_for_one_stage_are_held_losses(setting):
     patterns = erasures.patterns_up_to(4, 2)
-    held, drawn = (
+    held, *drawn = (
         pattern_accuracy.measure_patterns(*setting, patterns, stage_losses)
         for stage_losses in predictions.STAGE_LOSSES
     )
-    for a, b in zip(held, drawn, strict=True):
-        assert b.lost == a.lost
-        assert b[1:] == pytest.approx(a[1:], rel=1e-5, nan_ok=True)
+    for others in drawn:
+        for a, b in zip(held, others, strict=True):
+            assert b.lost == a.lost
+            assert b[1:] == pytest.approx(a[1:], rel=1e-5, nan_ok=True)
 
 
 @pytest.mark.parametrize("chunk", [5, 100])
@@ -206,7 +207,7 @@ def test_losses_drawn_per_stage(monkeypatch, chunk):
     expected = []
     for start in range(0, 17, min(chunk, 17)):
         rows = np.arange(start, min(start + chunk, 17))
-        masks = erasures.in_stages(jax.random.key(0), (0,), 4, 2, rows)
+        masks = erasures.drawn_in_stages(jax.random.key(0), (0,), 4, 2, rows)
         logits = jax.jit(pipeline.infer, static_argnums=0)(
             pipe, variables, ({}, {}), arrays["images"][rows], masks
         )

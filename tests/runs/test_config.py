@@ -57,6 +57,9 @@ from coded_jax.types import BaseModel
         ("stages", ((1, 2, 3),), "ascending"),
         ("stage_training", "both", "per_stage"),
         ("stage_losses", "drawn", "per_stage"),
+        ("other_stage_losses", ("later", "drawn"), "per_stage"),
+        ("beyond", 1.0, "0 or more, below 1"),
+        ("focus", -1.0, "0 or more"),
         ("base_width", 0, "more than 0 and at most 16"),
         ("base_width", 17, "at most 16"),
         ("base_width", float("nan"), "more than 0"),
@@ -203,6 +206,11 @@ def test_base_has_what_the_base_model_depends_on():
         "tail": "tuned",
         "parity_moves": True,
         "ends": "tail",
+        "beyond": 0.1,
+        "feature_weights": "sensitivity",
+        "returned": "outputs",
+        "focus": 1.0,
+        "other_stage_losses": ("later",),
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base
@@ -228,6 +236,7 @@ def test_base_has_what_the_base_model_depends_on():
         "base_optimizer": "sgd",
         "base_weight_decay": 0.3,
         "image_size": 32,
+        "base_start": "runs/base",
         "images_digest": "0123456789abcdef",
         "augmentation": "none",
         "label_smoothing": 0.2,

@@ -286,6 +286,9 @@ def test_stages_of_a_vgg_end_to_end(tmp_path, few_images):
         base_width=1 / 16,
         stages=((1, 2), (4, 4)),
         stage_losses="per_stage",
+        other_stage_losses=("held", "later"),
+        beyond=0.2,
+        focus=1.0,
         augmentation="shift",
         label_smoothing=0.1,
     )
@@ -296,9 +299,16 @@ def test_stages_of_a_vgg_end_to_end(tmp_path, few_images):
     for summary in (results["summary"], *results["baselines"].values()):
         assert summary["0"]["mean"] == results["base"]["test_accuracy"]
     assert json.loads(json.dumps(results)) == workdir.read_results(tmp_path)
+    others = results["other_stage_losses"]
+    assert list(others) == ["held", "later"]
+    for of_codes in others.values():
+        assert of_codes.keys() == {"code", *results["baselines"]}
+        assert of_codes["code"]["0"] == results["summary"]["0"]
 
     model = coded_jax.load(tmp_path, devices=1)
     test = data.load("mnist_5k").test
+    later = coded_jax.evaluate(model, test, stage_losses="later")
+    assert later.worst[1] == pytest.approx(others["later"]["code"]["1"]["worst"])
     uncoded = base_features(model.pipeline, model.frozen, test.images)
     logits = model.pipeline.base.head(model.frozen, uncoded)
     np.testing.assert_allclose(model.logits(test.images), logits, rtol=1e-3, atol=1e-3)

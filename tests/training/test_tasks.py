@@ -20,7 +20,11 @@ from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import losses as training_losses
 from coded_jax.training import optimizers, steps, tasks
-from coded_jax.training.config import STAGE_TRAININGS, TrainConfig
+from coded_jax.training.config import (
+    STAGE_TRAININGS,
+    TrainConfig,
+    require_patterns,
+)
 from coded_jax.training.loop import SCORE
 from coded_jax.training.losses import (
     _cross_entropy,
@@ -665,3 +669,45 @@ def test_parity_does_not_move_from_networks_of_its_own():
     config = Config(code="parity_model", parity_moves=True)
     with pytest.raises(ValueError, match="^parity_moves: True given, False with"):
         build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_patterns_that_begin_later_are_trained_so(moves):
+    config = Config(
+        base_model="vgg16",
+        base_width=1 / 16,
+        stages=((1, 2), (3, 4)),
+        recipe="systematic",
+        parity_moves=moves,
+        stage_losses="later",
+        beyond=0.5,
+    )
+    pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
+    masks = tasks.sample_erasures(jax.random.key(0), pipe, 400, config)
+    lost = ~np.asarray(masks)
+    assert (lost[0] <= lost[1]).all() and lost[1, :2].any(axis=0).all()
+    assert 150 < lost[0].any(axis=0).sum() < 250
+    assert 150 < (lost[1].sum(axis=0) == 2).sum() < 250
+
+
+def test_no_pattern_is_beyond_all_but_one():
+    pipe = build_pipeline(Config(), (28, 28, 1), 10, (0.13,), (0.31,))
+    config = TrainConfig(beyond=0.1)
+    assert tasks.sample_erasures(jax.random.key(0), pipe, 4, config).shape == (3, 4)
+    with pytest.raises(ValueError, match="^beyond: 0.1 given, 0 with k=1 and l=2"):
+        require_patterns(config, 1, 2)
+
+
+def test_focus_weights_by_hand():
+    # Patterns 0 and 1 with mean losses 1 and 3; the last example loses too many.
+    losses = jnp.array([0.5, 1.5, 3.0, 3.0, 9.0])
+    masks = np.array([[0, 0, 1, 1, 0], [1, 1, 0, 0, 0], [1] * 5], bool)
+    odds = np.exp([-0.5, -0.5, 0.5, 0.5])
+    expected = [*(odds / odds.mean()), 1]
+    for available in (masks, np.stack([masks, np.ones_like(masks)])):
+        weights = training_losses.focus_weights(losses, available, 1, 1.0)
+        np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    gradient = jax.grad(
+        lambda x: training_losses.focus_weights(x, masks, 1, 1.0).sum()
+    )(losses)
+    assert not gradient.any()

@@ -23,11 +23,11 @@ class Sharpen(nn.Module):
 
     Attributes:
       out: D, feature maps.
-      width: hidden values of a position; half of D if None.
+      width: hidden values of a position.
     """
 
     out: int
-    width: int | None = None
+    width: int
 
     @nn.compact
     def __call__(
@@ -43,7 +43,7 @@ class Sharpen(nn.Module):
         Returns:
           `[N, M, M', D]`.
         """
-        width = self.width or max(1, self.out // 2)
+        width = self.width
         init = nn.initializers.zeros_init()
         state = state.astype(source.dtype)
         film = nn.Dense(4 * width, kernel_init=init, name="film")(state)
@@ -63,7 +63,10 @@ class Sharpen(nn.Module):
 
 
 def _decoder(spec: NetworkSpec) -> Sharpen:
-    return Sharpen(spec.shape.share[-1], spec.width)
+    """Returns the network; without a width it has `D / (r + 1)` hidden values, so that
+    the views of more parity results do not make it dearer."""
+    depth = spec.shape.share[-1]
+    return Sharpen(depth, spec.width or max(1, depth // (spec.shape.r + 1)))
 
 
 DECODER = Network(_decoder, systematic_only=True, guided=True)

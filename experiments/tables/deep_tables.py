@@ -1,0 +1,125 @@
+"""Tables of codes on deep networks: how much accuracy they lose, and their price."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coded_jax.codes import LEARNED, entry_of
+from coded_jax.report.formatting import stages_text, with_deviation
+from coded_jax.runs.reading import code_name
+from coded_jax.runs.run_costs import read_cost
+from tables import markdown, result_tables, stored, targets
+
+ENDS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
+BEYOND = "{} lost, more than r"
+Row = dict[str, str]
+
+
+def section(folder: str = "deep") -> str:
+    """Returns a table for each network and size of code, and what made the runs.
+
+    Args:
+      folder: of the stored results.
+    """
+    runs = result_tables.read(stored.folder_of(folder))
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for results in runs.values():
+        groups.setdefault(_group(results), []).append(results)
+    parts = []
+    for key in sorted(groups):
+        rows = [row for results in groups[key] for row in rows_of(results)]
+        rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
+        headings = list(dict.fromkeys(name for row in rows for name in row))
+        cells = [[row.get(name, "-") for name in headings] for row in rows]
+        title = f"**{_title(groups[key][0])}**"
+        parts += [title, markdown.table(headings, cells)]
+    commands = [f"- `{run}`: `{r['command']}`" for run, r in runs.items()]
+    parts.append(stored.origin_text([*runs.values()]))
+    parts.append("\n".join([*stored.notes(runs), *commands]))
+    return "\n\n".join(parts)
+
+
+def _group(results: dict[str, Any]) -> tuple:
+    config, (k, r) = results["config"], result_tables.pieces(results)
+    return results["dataset"], config["base_model"], config["base_width"], k, r
+
+
+def _title(results: dict[str, Any]) -> str:
+    dataset, model, width, k, r = _group(results)
+    base = 100 * results["base"]["test_accuracy"]
+    return f"{model} x {width:g} on {dataset}, base {base:.2f} %, k={k}, r={r}"
+
+
+def rows_of(results: dict[str, Any]) -> list[Row]:
+    """Returns a row for the code of a run, and for each of its baselines."""
+    return [
+        _row(results, name, summary)
+        for name, summary in {
+            "code": results["summary"],
+            **results["baselines"],
+        }.items()
+    ]
+
+
+def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
+    config, split = results["config"], results["split"]
+    base, r = results["base"]["test_accuracy"], split["r"]
+    cost = read_cost(results, name)
+    coded = cost.whole_flops - cost.client_flops
+    added = 100 * (cost.encode_flops + cost.decode_flops) / coded
+    row = {
+        "code": label(config, name),
+        "coded": f"{_blocks(results)} ({100 * coded / cost.whole_flops:.0f} %)",
+        "code's work, %": f"{added:.2f}",
+        "all work": f"{sum(cost.parts.values()):.2f}",
+        "kB": f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f}",
+        "rounds": str(len(cost.rounds)),
+        "memory, kB": f"{cost.memory / 1e3:.0f}",
+    }
+    for lost in (l for l in summary if int(l)):
+        heading = f"{lost} lost" if int(lost) <= r else BEYOND.format(lost)
+        row[heading] = drops_text(base, summary[lost])
+        if name == "code" and config["code"] == LEARNED:
+            row[heading] += targets.deep(results, lost)
+    for losses, of_codes in results.get("other_stage_losses", {}).items():
+        row[f"{r} lost, {losses}"] = drops_text(base, of_codes[name][str(r)])
+    return row
+
+
+def label(config: dict[str, Any], name: str) -> str:
+    """Returns the name of a code of a run, with what distinguishes its recipe.
+
+    Args:
+      config: of the run, as in `results.json`.
+      name: `"code"`, or a baseline.
+    """
+    code = config["code"] if name == "code" else name
+    parts = [code_name(config, code)]
+    if entry_of(code).trained and config.get("returned") == "outputs":
+        parts.append("outputs")
+    if config.get("tail", "frozen") in ENDS:
+        parts.append(ENDS[config["tail"]])
+    if config.get("parity_moves"):
+        parts.append("parity moves")
+    return ", ".join(parts)
+
+
+def _blocks(results: dict[str, Any]) -> str:
+    if results["config"]["split"] == "convolution":
+        return "every convolution"
+    return stages_text([stage["blocks"] for stage in results["split"]["stages"]])
+
+
+def drops_text(base: float, accuracy: dict[str, float]) -> str:
+    """Returns points below the base, `0.45 ± 0.03 / 0.90 ± 0.10`, mean and worst.
+
+    Args:
+      base: its accuracy, a fraction.
+      accuracy: `mean` and `worst`, and their deviations over seeds.
+    """
+    return " / ".join(
+        with_deviation(
+            100 * (base - accuracy[x]), 100 * accuracy.get(f"{x}_std", 0.0)
+        ).replace("-0.00", "0.00")
+        for x in ("mean", "worst")
+    )

@@ -1,0 +1,231 @@
+"""What the outputs of pieces show of other shares, by hand and in codes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax import splitting
+from coded_jax.codes import LearnedConfig, learned_code, margins, no_parity
+from coded_jax.codes.erasures import available, patterns_up_to
+from coded_jax.inference import stages
+from coded_jax.inference.stages import CodedStage
+from coded_jax.splitting.plan import make_plan
+from coded_jax.types import CodeShape
+
+B = 3
+
+
+def conv(x, size=3, stride=1, padding="SAME"):
+    kernel = jnp.ones((size, size, x.shape[-1], 2)) / size**2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def padded(variables, x):
+    return conv(conv(x, 3, 2))
+
+
+def images_of(plan):
+    shape = (B, plan.rows.size, plan.columns.size, plan.channels)
+    return np.random.default_rng(0).uniform(0.5, 1, size=shape).astype("f")
+
+
+def outputs_of(f, plan, images):
+    pieces = splitting.split(plan, images)
+    return jnp.stack([f({}, piece) for piece in pieces])
+
+
+def test_columns_beside_the_share_by_hand():
+    # Windows of 5 of 8 columns for shares of 4: a margin of one column, in which a
+    # piece sees two thirds of the pixels.
+    f = lambda variables, x: conv(x)
+    plan = make_plan(f, {}, (2, 8, 1), (1, 2))
+    assert (plan.columns.window, plan.columns.outputs) == (5, 5)
+    assert plan.output_shape == (2, 5, 2)
+    outputs = outputs_of(f, plan, images_of(plan) * 0 + 1)
+    only_first = jnp.array([[True], [False]])
+    seen = margins.of_shares(
+        plan, outputs * only_first[..., None, None, None], only_first, jnp.array([[1]])
+    )
+    np.testing.assert_array_equal(
+        seen.covered[0, 0, :, :, 0], [[True, False, False, False]] * 2
+    )
+    two_thirds = np.float32(2 / 3 * 2 / 3)  # two rows of three, too
+    expected = np.zeros((1, B, 2, 4, 2), np.float32)
+    expected[:, :, :, 0] = two_thirds
+    np.testing.assert_allclose(seen.features, expected, rtol=1e-6)
+    # At first half of it, and half of another view; then what is learned.
+    other = jnp.ones((1, B, 2, 4, 2))
+    shares = jnp.array([[1]])
+    blended = margins.blend(jnp.zeros((2, 2, 4)), seen, other, shares)
+    expected[:] = 1
+    expected[:, :, :, 0] = (1 + two_thirds) / 2
+    np.testing.assert_allclose(blended, expected, rtol=1e-6)
+    sure = jnp.zeros((2, 2, 4)).at[1].set(10.0)
+    blended = margins.blend(sure, seen, other, shares)
+    np.testing.assert_allclose(blended[:, :, :, 0], two_thirds, rtol=1e-6)
+    np.testing.assert_array_equal(blended[:, :, :, 1:], 1)
+
+
+@pytest.mark.parametrize("grid", [(2, 1), (1, 2), (2, 2), (1, 4)])
+def test_what_a_piece_sees_whole_is_exact(grid):
+    plan = make_plan(padded, {}, (32, 32, 3), grid)
+    images = images_of(plan)
+    exact = padded({}, images)
+    outputs = outputs_of(padded, plan, images)
+    for i in range(plan.k):
+        window = margins.window_of(plan, exact, i)
+        assert window.shape == outputs[i].shape == (B, *plan.output_shape)
+        # The receptive field of a feature reaches 3 pixels to each side: features at
+        # the edges of a window lack some of it, unless the image ends there.
+        differs = np.abs(window - outputs[i]).max(axis=(0, 3)) > 1e-5
+        row, column = divmod(i, grid[1])
+        inner = differs[
+            2 * (row > 0) : differs.shape[0] - 2 * (row + 1 < grid[0]),
+            2 * (column > 0) : differs.shape[1] - 2 * (column + 1 < grid[1]),
+        ]
+        assert not inner.any() and differs.any()
+
+
+@pytest.mark.parametrize("grid", [(2, 1), (1, 2), (2, 2), (1, 3)])
+def test_margins_of_all_patterns_against_a_loop(grid):
+    plan = make_plan(padded, {}, (32, 32, 3), grid)
+    outputs = np.asarray(outputs_of(padded, plan, images_of(plan)))
+    for lost in patterns_up_to(plan.k, plan.k - 1):
+        mask = available(lost, plan.k)
+        total = np.zeros((B, plan.rows.out, plan.columns.out, 2), np.float32)
+        count = np.zeros((plan.rows.out, plan.columns.out))
+        for i in set(range(plan.k)) - set(lost):
+            row, column = divmod(i, grid[1])
+            rows, columns = (
+                slice(axis.starts[j] // 2, axis.starts[j] // 2 + axis.outputs)
+                for axis, j in ((plan.rows, row), (plan.columns, column))
+            )
+            total[:, rows, columns] += outputs[i]
+            count[rows, columns] += 1
+        mean = splitting.shares(plan, total / np.maximum(count, 1)[..., None])
+        covered = splitting.shares(plan, (count > 0)[None, :, :, None])
+        zeroed = np.where(mask[..., None, None, None], outputs, 0)
+        every = np.arange(plan.k)[:, None]
+        for available_to, shares in (
+            (mask, every),
+            (np.tile(mask, (1, B)), np.tile(every, (1, B))),
+        ):
+            seen = margins.of_shares(
+                plan,
+                jnp.asarray(zeroed),
+                jnp.asarray(available_to),
+                jnp.asarray(shares),
+            )
+            np.testing.assert_allclose(seen.features, mean, rtol=1e-5, atol=1e-6)
+            expected = np.broadcast_to(covered, seen.covered.shape)
+            np.testing.assert_array_equal(seen.covered, expected)
+
+
+def test_networks_without_padding_have_no_margin():
+    f = lambda variables, x: conv(x, padding="VALID")
+    plan = make_plan(f, {}, (12, 12, 1), (2, 1))
+    assert plan.output_shape == plan.share_shape
+
+
+def uncut_code(grid=(2, 2), r=2, **settings):
+    plan = make_plan(padded, {}, (32, 32, 3), grid)
+    options = {"decoder": "sharpen", "parity_pieces": "smaller", **settings}
+    config = LearnedConfig(
+        recipe="systematic", encoder="linear", returned="outputs", **options
+    )
+    shape = CodeShape.of(plan, r)
+    code = learned_code(shape, config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: x + rng.normal(scale=0.3, size=x.shape).astype("f"),
+        code.init(jax.random.key(0)),
+    )
+    assert code.uncut and params["margins"].shape == (shape.k, *shape.share[:2])
+    return shape, code, params
+
+
+CODES = [
+    dict(decoder="sharpen", parity_pieces="smaller"),
+    dict(decoder="low_rank", parity_pieces="smaller"),
+    dict(decoder="linear", parity_pieces="sums"),
+]
+
+
+@pytest.mark.parametrize("settings", CODES)
+def test_lost_results_have_no_effect_and_what_arrived_stays(settings):
+    shape, code, params = uncut_code(**settings)
+    stage = CodedStage(padded, (1, 1), shape.plan, code)
+    assert stage.result_shape == shape.result(True) == shape.plan.output_shape
+    x = jnp.asarray(images_of(shape.plan))
+    results = np.asarray(stages.coded_features(stage, {}, params, x))
+    assert results.shape[2:] == stage.result_shape
+    data = stages.data_features(stage, {}, x)
+    np.testing.assert_allclose(data, results[: shape.k], rtol=1e-5)
+    parity = stages.parity_features(stage, {}, params, x)
+    np.testing.assert_allclose(parity, results[shape.k :], rtol=1e-4, atol=1e-5)
+    exact = np.asarray(splitting.shares(shape.plan, padded({}, x)))
+    kept = (x,) if code.guided else ()
+    recover = jax.jit(lambda *args: stages.recover(stage, params, *args, kept))
+    for lost in patterns_up_to(shape.n, shape.n - 1):
+        dirty = results.copy()
+        dirty[list(lost)] = np.nan
+        mask = available(lost, shape.n)
+        recovered = np.asarray(splitting.shares(shape.plan, recover(dirty, mask)))
+        assert np.isfinite(recovered).all()
+        arrived = [i for i in range(shape.k) if i not in lost]
+        np.testing.assert_allclose(
+            recovered[arrived], exact[np.array(arrived, int)], rtol=1e-5, atol=1e-6
+        )
+        if len(lost) <= shape.r:
+            wide = np.broadcast_to(mask, (shape.n, B))
+            of_each = stages.reconstruct(stage, params, jnp.asarray(dirty), wide, x)
+            of_all = stages.reconstruct(stage, params, jnp.asarray(dirty), mask, x)
+            np.testing.assert_allclose(of_each, of_all, rtol=1e-3, atol=1e-4)
+
+
+def test_a_margin_is_read():
+    shape, code, params = uncut_code((1, 2), 1)
+    rng = np.random.default_rng(1)
+    results = rng.normal(size=(shape.n, B, *shape.result(True))).astype("f")
+    pieces = rng.normal(size=(shape.k, B, *shape.piece)).astype("f")
+    mask = available((0,), shape.n)
+    for decoder in (code, no_parity(shape, code)):
+        decode = lambda results: decoder.decode(params, results, mask, pieces)  # noqa: B023
+        assert decoder.uncut
+        other = results.copy()
+        other[1, :, :, 0] += 1  # beside the share of piece 1
+        assert not np.allclose(decode(other)[0], decode(results)[0])
+        np.testing.assert_array_equal(decode(other)[1], decode(results)[1])
+
+
+def test_shares_that_were_filled_are_seen_as_outputs():
+    shape, code, params = uncut_code((1, 2), 1)
+    stage = CodedStage(padded, (1, 1), shape.plan, code)
+    x = jnp.asarray(images_of(shape.plan))
+    results = stages.coded_features(stage, {}, params, x)
+    pieces = splitting.split(shape.plan, x)
+    first = code.decode(params, results, available((0, 1), 3), pieces)
+    assert first[0].any() and not first[1].any()
+    merged = splitting.merge(shape.plan, first)
+    known = jnp.stack([margins.window_of(shape.plan, merged, i) for i in (0, 1)])
+    known = jnp.concatenate([known, results[2:]])
+    both = code.decode(params, known, available((1,), 3), pieces)
+    recovered = stages.recover(stage, params, results, available((0, 1), 3), (x,))
+    expected = splitting.merge(shape.plan, both)
+    np.testing.assert_allclose(recovered, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_need_a_systematic_code_and_a_plan():
+    config = LearnedConfig(returned="outputs")
+    with pytest.raises(ValueError, match="^returned: 'outputs' given, shares with"):
+        learned_code(CodeShape(2, 1, (8, 8, 1), (4, 4, 2)), config)
+    config = dataclasses.replace(config, recipe="systematic")
+    with pytest.raises(ValueError, match="^shape.plan: None given"):
+        learned_code(CodeShape(2, 1, (8, 8, 1), (4, 4, 2)), config)
+    with pytest.raises(ValueError, match="^shape.plan: None given"):
+        CodeShape(2, 1, (8, 8, 1), (4, 4, 2)).result(True)
