@@ -26,7 +26,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.places import absolute
 from coded_jax.training import tasks
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the finished run", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "of the finished run", required=True)
 BASE_DIR = flags.DEFINE_string("base_dir", None, "folder to be made", required=True)
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of data, as the run was given it"

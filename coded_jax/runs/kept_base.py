@@ -73,13 +73,24 @@ def read(base_folder: Path) -> PyTree:
     return jax.tree.map(whole, read_variables(base_folder))
 
 
-def start_of(config: Config, base: BaseModel, dataset: Dataset) -> PyTree | None:
-    """Returns the variables that the base model's training begins with, if any.
+def start_of(
+    config: Config, base: BaseModel, dataset: Dataset, base_folder: Path | None
+) -> PyTree | None:
+    """Returns the variables that the base model's training begins with.
+
+    Args:
+      config: of the run.
+      base: the base model.
+      dataset: that it is trained on.
+      base_folder: where it may be kept.
+
+    Returns:
+      None where it begins anew, or is kept already.
 
     Raises:
       ValueError: `base_start` has none, or those of another network.
     """
-    if config.base_start is None:
+    if config.base_start is None or (base_folder and is_kept(base_folder)):
         return None
     folder = absolute(config.base_start, "base_start")
     variables = read(folder) if is_kept(folder) else None

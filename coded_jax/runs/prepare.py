@@ -116,7 +116,7 @@ def prepare(
     rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
         _check_nonnegative(config, pipeline, dataset)
-    kept_base.start_of(config, pipeline.base, dataset)
+    kept_base.start_of(config, pipeline.base, dataset, places.base_folder())
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline, shapes)

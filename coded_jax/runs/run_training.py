@@ -130,7 +130,7 @@ def train_base(run: Run) -> Fitted:
         regime.optimizer(len(dataset.train.labels)),
         config.augmentation,
         config.label_smoothing,
-        kept_base.start_of(config, pipeline.base, dataset),
+        kept_base.start_of(config, pipeline.base, dataset, experiment.base_folder),
     )
     arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
     phase = Phase(task, {}, arrays, regime)

@@ -22,7 +22,6 @@ from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.runs.sweep_table import SWEEP
 from coded_jax.training.config import TrainConfig
 from tables import (
-    deep_tables,
     frontier_tables,
     headline,
     latency_tables,
@@ -107,7 +106,6 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "searches_default": search_tables.default_section,
     "study_parm": functools.partial(study_section, "parm"),
     "cheap": functools.partial(frontier_tables.section, "cheap"),
-    "deep": deep_tables.section,
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),
     "speed": functools.partial(benchmark_section, benchmark_tables.section),
     "plan": plan_section,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from coded_jax.runs.reading import base_accuracy
+
 PAPER = {(2, 1): "90.56", (4, 1): "96.85", (4, 2): "91.79"}  # Table V, MLP or Conv
 
 # The authors' public code on Fashion-MNIST at (4, 2), base 89.13: by lost results.
@@ -34,6 +36,7 @@ DEEP = {
     (4, 1): {"1": (0.4, 0.7)},
     (4, 2): {"1": (0.3, 0.6), "2": (1.0, 2.0)},
 }
+DEEP_DATASETS = ("cifar10", "folder")
 DEEP_OF_MOBILENET = {(2, 1): {"1": (0.8, 1.2)}, (4, 2): {"2": (1.5, 2.5)}}
 
 # Points that Kosaian et al. (2019) lose on MNIST with one of k=2, r=1 lost.
@@ -106,9 +109,9 @@ def deep(results: dict[str, Any], lost: str) -> str:
     model, split = results["config"]["base_model"], results["split"]
     table = DEEP_OF_MOBILENET if model == "mobilenet" else DEEP
     most = table.get((split["k"], split["r"]), {}).get(lost)
-    if most is None:
+    if most is None or results["dataset"] not in DEEP_DATASETS:
         return ""
-    base, accuracy = results["base"]["test_accuracy"], results["summary"][lost]
+    base, accuracy = base_accuracy(results), results["summary"][lost]
     drops = [100 * (base - accuracy[x]) for x in ("mean", "worst")]
     return f" ({' / '.join(verdict(x, m) for x, m in zip(drops, most, strict=True))})"
 

@@ -86,6 +86,14 @@ def test_a_training_begins_with_a_base_model_that_is_kept(base_dir, tmp_path):
         ):
             run(tmp_path / "other", None, other)
         assert not (tmp_path / "other").exists()
+    # Where the outcome is kept, nobody asks for the start.
+    gone = dataclasses.replace(started, base_start="runs/gone")
+    kept = tmp_path / "kept"
+    kept_base.keep(
+        kept, gone, coded_jax.load(tmp_path / "run", devices=1).frozen, record
+    )
+    again = run(tmp_path / "again", kept, gone)
+    assert again["base"]["test_accuracy"] == record["base"]["test_accuracy"]
 
 
 def test_half_precision():

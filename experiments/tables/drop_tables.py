@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from coded_jax.codes import LEARNED, entry_of
 from coded_jax.report.formatting import stages_text, with_deviation
-from coded_jax.runs.reading import code_name
+from coded_jax.runs.reading import base_accuracy, code_name, evaluated_part
 from coded_jax.runs.run_costs import read_cost
-from tables import markdown, result_tables, stored, targets
+from tables import result_tables, targets
 
 ENDS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
 BEYOND = "{} lost, more than r"
 Row = dict[str, str]
 
 
-def section(folder: str = "deep") -> str:
-    """Returns a table for each network and size of code, and what made the runs.
+class Table(NamedTuple):
+    """A table for one network and size of code."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
+    """Returns a table for each network and size of code, cheapest codes first.
 
     Args:
-      folder: of the stored results.
+      runs: the contents of their `results.json`.
     """
-    runs = result_tables.read(stored.folder_of(folder))
     groups: dict[tuple, list[dict[str, Any]]] = {}
-    for results in runs.values():
+    for results in runs:
         groups.setdefault(_group(results), []).append(results)
-    parts = []
+    out = []
     for key in sorted(groups):
         rows = [row for results in groups[key] for row in rows_of(results)]
         rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
         headings = list(dict.fromkeys(name for row in rows for name in row))
         cells = [[row.get(name, "-") for name in headings] for row in rows]
-        title = f"**{_title(groups[key][0])}**"
-        parts += [title, markdown.table(headings, cells)]
-    commands = [f"- `{run}`: `{r['command']}`" for run, r in runs.items()]
-    parts.append(stored.origin_text([*runs.values()]))
-    parts.append("\n".join([*stored.notes(runs), *commands]))
-    return "\n\n".join(parts)
+        out.append(Table(_title(groups[key][0]), headings, cells))
+    return out
 
 
 def _group(results: dict[str, Any]) -> tuple:
@@ -46,8 +50,11 @@ def _group(results: dict[str, Any]) -> tuple:
 
 def _title(results: dict[str, Any]) -> str:
     dataset, model, width, k, r = _group(results)
-    base = 100 * results["base"]["test_accuracy"]
-    return f"{model} x {width:g} on {dataset}, base {base:.2f} %, k={k}, r={r}"
+    base, part = 100 * base_accuracy(results), evaluated_part(results)
+    return (
+        f"{model} x {width:g} on {dataset}, {part} images, base {base:.2f} %, "
+        f"k={k}, r={r}"
+    )
 
 
 def rows_of(results: dict[str, Any]) -> list[Row]:
@@ -63,7 +70,7 @@ def rows_of(results: dict[str, Any]) -> list[Row]:
 
 def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
     config, split = results["config"], results["split"]
-    base, r = results["base"]["test_accuracy"], split["r"]
+    base, r = base_accuracy(results), split["r"]
     cost = read_cost(results, name)
     coded = cost.whole_flops - cost.client_flops
     added = 100 * (cost.encode_flops + cost.decode_flops) / coded

@@ -1,0 +1,40 @@
+"""Shows what codes on deep networks lose and cost: points below the base, work, memory.
+
+    python experiments/drops.py runs/cifar10_vgg16_smaller
+
+Arguments are workdirs of finished runs, or copies of their `results.json`. Prints a
+table for each network and size of code: encoding and decoding in percent of the coded
+blocks' work on one whole image, the drop from the base (mean / worst pattern) for every
+number of lost results, and that of losses which begin later where the run has tried
+them (`--other_stage_losses`).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from tables import drop_tables
+from tables.finished_runs import read_current
+
+from coded_jax.checks import require
+from coded_jax.cli.command_line import command, run
+
+
+@command(arguments=True)
+def main(argv: list[str]) -> None:
+    require("runs", argv[1:], bool(argv[1:]), "workdirs of finished runs")
+    runs = [read_current(Path(path)) for path in argv[1:]]
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for table in drop_tables.tables(runs):
+        shown = Table(*table.headings, box=box.SIMPLE_HEAD)
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(table.title, shown, sep="\n", highlight=False)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,74 @@
+"""The table of what codes on deep networks lose and cost."""
+
+import json
+
+import pytest
+from tables import drop_tables, targets
+
+from tests.scripts import run_script
+
+
+@pytest.fixture
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+def test_a_row_by_hand(results):
+    results["base"]["test_accuracy"] = 0.9
+    results["summary"]["1"] = {"mean": 0.89, "worst": 0.88, "mean_std": 0.001}
+    results["other_stage_losses"] = {"later": {"code": results["summary"]}}
+    results["baselines"] = {}
+    del results["image_shape"]  # else costs are counted anew
+    cost = results["costs"]["code"]
+    cost |= {"whole": 200.0, "uncoded": 100.0, "encode": 3.0, "decode": 2.0}
+    cost["rounds"] = [
+        {
+            "device_flops": 75,
+            "bytes_in": 1000,
+            "bytes_out": 500,
+            "encode_flops": 3.0,
+            "decode_flops": 2.0,
+        },
+    ]
+    cost["memory"] = 4000.0
+    ((title, headings, rows),) = drop_tables.tables([results])
+    assert title == "lenet5 x 1 on mnist_5k, test images, base 90.00 %, k=2, r=1"
+    (row,) = (dict(zip(headings, cells, strict=True)) for cells in rows)
+    assert row == {
+        "code": "systematic mlp 64 / mlp",
+        "coded": "1-4 (50 %)",
+        "code's work, %": "5.00",
+        "all work": "0.90",
+        "kB": "1.5",
+        "rounds": "1",
+        "memory, kB": "4",
+        "1 lost": "1.00 ± 0.10 / 2.00",
+        "1 lost, later": "1.00 ± 0.10 / 2.00",
+    }
+
+
+def test_targets_are_those_of_deep_networks(results):
+    assert targets.deep(results, "1") == ""
+    results["dataset"] = "cifar10"
+    results["base"]["test_accuracy"] = 0.9
+    results["summary"]["1"] = {"mean": 0.8961, "worst": 0.88}
+    assert targets.deep(results, "1") == " (0.5 met / 0.8 **missed**)"
+    results["config"]["base_model"] = "mobilenet"
+    assert targets.deep(results, "1") == " (0.8 met / 1.2 **missed**)"
+    assert targets.deep(results, "2") == ""
+
+
+def test_names_tell_recipes_apart(results):
+    config = results["config"]
+    assert drop_tables.label(config, "zero_fill") == "zero_fill"
+    config |= {"tail": "tuned", "parity_moves": True, "returned": "outputs"}
+    expected = "systematic mlp 64 / mlp, outputs, tuned tail, parity moves"
+    assert drop_tables.label(config, "code") == expected
+
+
+def test_the_script(finished):
+    done = run_script("drops", finished)
+    assert done.returncode == 0, done.stderr
+    assert "lenet5 x 1 on mnist_5k" in done.stdout and "no_parity" in done.stdout
+    done = run_script("drops")
+    assert done.returncode == 1 and done.stderr.startswith("error: runs: [] given")
