@@ -273,8 +273,8 @@ class Code(NamedTuple):
       nonnegative: whether no decoded share has a negative value, so that the code is
         only of use for features without any.
       guided: whether `decode` reads the data pieces, too, which the client then keeps.
-      fills: the lost shares of an image that `decode` reconstructs at most, the first
-        ones; others are zeros. If None, all.
+      fills: how many lost shares of an image `decode` reconstructs, the first ones; it
+        is called again for others, see `stages.recover`. If None, all.
       uncut: whether devices return the whole outputs of their pieces, `[h', w', D]`,
         which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
     """

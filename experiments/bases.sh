@@ -3,6 +3,7 @@
 # Finished ones are not trained again, an interrupted training goes on. Hours on 2 cores.
 # Arguments: the names of some of them, else all; Imagenette's folder in IMAGENETTE.
 set -euo pipefail
+[ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
 cd "$(dirname "$0")/.."
 all="cifar10_vgg16_first cifar10_vgg16 cifar10_resnet18 cifar10_mobilenet imagenette_vgg16"
 for name in ${*:-$all}; do
@@ -14,6 +15,7 @@ for name in ${*:-$all}; do
   images=()
   [ "$name" = imagenette_vgg16 ] &&
     images=("--data_dir=${IMAGENETTE:?the folder of Imagenette, with train/ and val/}")
-  python experiments/run.py --flagfile="$flags" "${images[@]}"
-  python experiments/keep_base.py --workdir="runs/base_$name" --base_dir="$kept" "${images[@]}"
+  python experiments/run.py --flagfile="$flags" ${images[@]+"${images[@]}"}
+  python experiments/keep_base.py --workdir="runs/base_$name" --base_dir="$kept" \
+    ${images[@]+"${images[@]}"}
 done

@@ -3,8 +3,9 @@
     python experiments/drops.py runs/cifar10_vgg16_smaller
 
 Arguments are workdirs of finished runs, or copies of their `results.json`. Prints a
-table for each network and size of code: encoding and decoding in percent of the coded
-blocks' work on one whole image, the drop from the base (mean / worst pattern) for every
+table for each network and size of code: encoding and decoding of r lost results in
+percent of the coded blocks' work on one whole image (where more are lost, `sharpen`
+decodes again), the drop from the base (mean / worst pattern) for every
 number of lost results, and that of losses which begin later where the run has tried
 them (`--other_stage_losses`).
 """

@@ -52,13 +52,14 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
     linear = _linear_part(shape, config)
     guided = DECODERS[config.decoder].guided  # type: ignore
     networks = (encoder, decoder, config.nonnegative)
+    uncut = returns_outputs(shape, config)
     if not config.systematic:
         code = _paper_code(encoder, decoder)
     elif guided:
-        code = _guided_code(linear, shape, *networks)
+        code = _guided_code(linear, shape, *networks, uncut)
     else:
         code = _systematic_code(linear, shape, *networks)
-    code = code._replace(uncut=config.returned == "outputs")
+    code = code._replace(uncut=uncut)
 
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)
@@ -72,6 +73,16 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
         return params
 
     return code._replace(init=init)
+
+
+def returns_outputs(shape: CodeShape, config: LearnedConfig) -> bool:
+    """Returns whether devices return whole outputs: if they are to, and have more than
+    their share, which those of networks without padding have not."""
+    if config.returned == "shares":
+        return False
+    fits = config.systematic
+    require("returned", config.returned, fits, f"shares with recipe={config.recipe}")
+    return smaller.plan_of(shape).output_shape != shape.share
 
 
 def _decoder_inputs(shape: CodeShape, guided: bool) -> tuple[jax.Array, ...]:
@@ -113,11 +124,9 @@ def _linear_part(shape: CodeShape, config: LearnedConfig) -> LinearPart:
     name = config.parity_pieces
     fits = config.systematic or name != "smaller"
     require("parity_pieces", name, fits, f"sums with recipe={config.recipe}")
-    fits = config.systematic or config.returned == "shares"
-    require("returned", config.returned, fits, f"shares with recipe={config.recipe}")
     # Montages are for parity models, beside which a run may have learned codes.
     part = LINEAR_PARTS.get(name, LINEAR_PARTS["sums"])(shape, config)
-    return part if config.returned == "shares" else with_margins(shape, part)
+    return with_margins(shape, part) if returns_outputs(shape, config) else part
 
 
 def _require_fitting(config: LearnedConfig, part: str) -> str:
@@ -185,11 +194,21 @@ def _systematic_encode(linear: LinearPart, encoder: Any) -> Callable:
 
 
 def _guided_code(
-    linear: LinearPart, shape: CodeShape, encoder: Any, decoder: Any, nonnegative: bool
+    linear: LinearPart,
+    shape: CodeShape,
+    encoder: Any,
+    decoder: Any,
+    nonnegative: bool,
+    uncut: bool,
 ) -> Code:
     """Returns a systematic code whose decoder corrects lost shares alone, the first r
-    of them, and reads the pieces, too."""
+    of them, and reads the pieces, too.
+
+    The others are zeros; or, where devices return whole outputs, their estimates: what
+    is decoded next takes windows of these for margins.
+    """
     k, most = shape.k, min(shape.k, shape.r)
+    all_shares = jnp.arange(k)[:, None]
 
     def decode(
         params: PyTree, results: jax.Array, available: jax.Array, pieces: jax.Array
@@ -209,6 +228,10 @@ def _guided_code(
         guess = estimate.shares + correction.reshape(estimate.shares.shape)
         guess = jax.nn.relu(guess) if nonnegative else guess
         shares = shares_of_results(shape, results[:k])
+        if uncut and most < k:
+            every = linear.estimate(params, results, available, all_shares).shares
+            every = jax.nn.relu(every) if nonnegative else every
+            shares = jnp.where(available[:k, :, None, None, None], shares, every)
         return place_shares(shares, available[:k], guess, lost)
 
     encode = _systematic_encode(linear, encoder)

@@ -103,7 +103,7 @@ def _place(plan: SplitPlan, piece: int) -> tuple[int, int, int, int]:
 
 def _on_the_whole(plan: SplitPlan, outputs: jax.Array) -> jax.Array:
     """Adds the outputs `[k, B, h', w', D]` up in their places of `[B, M*, M'*, D]`."""
-    total = jnp.zeros(())
+    total = jnp.zeros((), outputs.dtype)
     for i in range(plan.k):
         first, height, second, width = _place(plan, i)
         rows = (first, plan.rows.out - first - height)

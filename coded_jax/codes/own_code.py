@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import splitting
-from coded_jax.checks import first_line, require
+from coded_jax.checks import first_line, is_integer, require
 from coded_jax.codes.quorum import pieces_of, require_quorum
 from coded_jax.types import Code, CodeShape, PyTree
 
@@ -49,6 +49,9 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
             f"code: {name} gives a {type(code).__name__}, a coded_jax.Code accepted"
         )
     require_quorum(code.quorum, shape.k, shape.n, f"code: quorum of {name}")
+    fills = code.fills
+    fits = fills is None or (is_integer(fills) and 1 <= fills <= shape.k)
+    require(f"code: fills of {name}", fills, fits, f"1..{shape.k}, or None for all,")
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return code.encode(params, pieces).astype(pieces.dtype)

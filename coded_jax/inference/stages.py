@@ -209,9 +209,11 @@ def _decode_all(
 ) -> jax.Array:
     """Decodes until no share is missing, what was filled as if it had arrived."""
     k, fills = stage.plan.k, stage.code.fills or stage.plan.k
+    returned = available[:k, :, None, None, None]
 
     def again(shares: jax.Array, arrived: jax.Array) -> jax.Array:
-        known = jnp.concatenate([_as_results(stage, shares), features[k:]])
+        data = jnp.where(returned, features[:k], _as_results(stage, shares))
+        known = jnp.concatenate([data, features[k:]])
         return _decode(stage, params, known, arrived, x)
 
     shares = _decode(stage, params, features, available, x)

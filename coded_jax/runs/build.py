@@ -86,6 +86,9 @@ def build_pipeline(
         parity_moves=config.parity_moves,
         recipe=config.recipe,
     )
+    fits = config.returned == "shares" or any(stage.code.uncut for stage in stages)
+    fits = fits or config.code != codes.LEARNED
+    require("returned", config.returned, fits, "shares, since no output is larger,")
     own = any(stage.code.parity_worker for stage in stages)
     fits = not (config.parity_moves and own)
     accepted = "False with parity workers that have networks of their own"

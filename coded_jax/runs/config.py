@@ -160,8 +160,10 @@ class EvaluationConfig:
         (),
         "losses of several coded stages that are evaluated too, beside stage_losses",
         Accepted(
-            lambda names: set(names) <= set(STAGE_LOSSES),
-            f"some of {list(STAGE_LOSSES)},",
+            lambda names: (
+                set(names) <= set(STAGE_LOSSES) and len(set(names)) == len(names)
+            ),
+            f"some of {list(STAGE_LOSSES)}, each once,",
         ),
         tuple_of(TEXT, ",", "names as per_stage,later"),
     )
@@ -201,6 +203,10 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
         require("tail", self.tail, fits, accepted)
         fits = self.ends == "all" or self.tail != "frozen"
         require("ends", self.ends, fits, "all with tail=frozen")
+        others, several = self.other_stage_losses, len(self.stages or ()) > 1
+        accepted = f"other ones than {self.stage_losses}, with several stages,"
+        fits = not others or (several and self.stage_losses not in others)
+        require("other_stage_losses", others, fits, accepted)
         require("tried", self.tried, self.most_tried <= self.n, f"0..{self.n}")
 
     @property

@@ -66,7 +66,8 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
             constants += _constants(jaxpr)
         # What most codes have is left out, as it was before these fields were here.
         usual = {**Code._field_defaults, "systematic": True}
-        for name in ("systematic", "quorum", "answers_always"):
+        names = ("systematic", "quorum", "answers_always", "guided", "fills", "uncut")
+        for name in names:
             if (value := getattr(code, name)) != usual[name]:
                 texts.append(f"{name}={value}")
     return digest(texts, constants)

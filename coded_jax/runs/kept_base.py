@@ -8,16 +8,18 @@ runs begin with these variables in place of a training.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from coded_jax.checks import require
+from coded_jax.devices import processes
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import absolute
 from coded_jax.runs.regime import BASE, regime_of
-from coded_jax.runs.variables import read_variables, save_variables
+from coded_jax.runs.variables import VARIABLES, read_variables, save_variables
 from coded_jax.runs.workdir import (
     SOURCES,
     RunFlags,
@@ -59,6 +61,8 @@ def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
     # Later runs take it as data are taken; its record says what code made it.
     (folder / SOURCES).unlink(missing_ok=True)
     save_variables(folder, jax.tree.map(_half, variables))
+    fits = (folder / VARIABLES).exists()
+    require("variables", type(variables).__name__, fits, "nested dicts of real arrays")
     write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
@@ -70,11 +74,15 @@ def is_kept(base_folder: Path) -> bool:
 def read(base_folder: Path) -> PyTree:
     """Returns the variables of a base model that is kept, real ones as float32."""
     whole = lambda x: x.astype(jnp.float32) if x.dtype == jnp.float16 else x
-    return jax.tree.map(whole, read_variables(base_folder))
+    variables = read_variables(base_folder)
+    require(
+        "base_dir", str(base_folder), variables is not None, f"one with {VARIABLES}"
+    )
+    return jax.tree.map(whole, variables)
 
 
 def start_of(
-    config: Config, base: BaseModel, dataset: Dataset, base_folder: Path | None
+    config: Config, base: BaseModel, dataset: Dataset, folders: Iterable[Path | None]
 ) -> PyTree | None:
     """Returns the variables that the base model's training begins with.
 
@@ -82,15 +90,16 @@ def start_of(
       config: of the run.
       base: the base model.
       dataset: that it is trained on.
-      base_folder: where it may be kept.
+      folders: that may have it already, kept or with its checkpoints.
 
     Returns:
-      None where it begins anew, or is kept already.
+      None where it begins anew, or has begun already.
 
     Raises:
       ValueError: `base_start` has none, or those of another network.
     """
-    if config.base_start is None or (base_folder and is_kept(base_folder)):
+    begun = lambda f: f and (is_kept(f) or checkpoint_folder(f, BASE).exists())
+    if config.base_start is None or any(map(begun, folders)):
         return None
     folder = absolute(config.base_start, "base_start")
     variables = read(folder) if is_kept(folder) else None
@@ -107,7 +116,8 @@ def start_of(
 
 
 def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None:
-    """Puts a base model that is kept into a run's folder, as if just trained there.
+    """Puts a base model that is kept into a run's folder, as if just trained there; all
+    processes at the same time.
 
     Args:
       base_folder: of `keep`.
@@ -116,10 +126,13 @@ def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None
       examples: of the training split.
     """
     target = checkpoint_folder(folder, BASE)
-    if target.exists():
+    missing = processes.is_lead() and not target.exists()
+    if not processes.any_process(missing):
         return
-    record = json.loads((base_folder / RECORD).read_text())
-    variables = read(base_folder)
+    record, variables = (
+        json.loads((base_folder / RECORD).read_text()),
+        read(base_folder),
+    )
     regime = regime_of(config, BASE)
     optimizer, steps = regime.optimizer(examples), regime.steps(examples)
     key = jax.random.key(0)

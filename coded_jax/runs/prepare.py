@@ -26,7 +26,7 @@ from coded_jax.runs.build import (
     variable_shapes,
 )
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places
+from coded_jax.runs.places import Places, absolute
 from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.runs.workdir import CHECKPOINTS, RunFlags, open_workdir
 from coded_jax.training import losses
@@ -116,7 +116,8 @@ def prepare(
     rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
         _check_nonnegative(config, pipeline, dataset)
-    kept_base.start_of(config, pipeline.base, dataset, places.base_folder())
+    folders = (places.base_folder(), absolute(places.workdir))
+    kept_base.start_of(config, pipeline.base, dataset, folders)
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline, shapes)

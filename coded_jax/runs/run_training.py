@@ -130,7 +130,9 @@ def train_base(run: Run) -> Fitted:
         regime.optimizer(len(dataset.train.labels)),
         config.augmentation,
         config.label_smoothing,
-        kept_base.start_of(config, pipeline.base, dataset, experiment.base_folder),
+        kept_base.start_of(
+            config, pipeline.base, dataset, (experiment.base_folder, experiment.folder)
+        ),
     )
     arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
     phase = Phase(task, {}, arrays, regime)
@@ -139,12 +141,10 @@ def train_base(run: Run) -> Fitted:
     if base_folder != folder:
         if not kept_base.is_kept(base_folder):
             phase.fit(run, BASE, key, base_folder)
-        if processes.is_lead():
-            if kept_base.is_kept(base_folder):
-                examples = len(dataset.train.labels)
-                kept_base.take(base_folder, folder, config, examples)
-            else:
-                workdir.copy_checkpoints(base_folder, folder, BASE)
+        if kept_base.is_kept(base_folder):
+            kept_base.take(base_folder, folder, config, len(dataset.train.labels))
+        elif processes.is_lead():
+            workdir.copy_checkpoints(base_folder, folder, BASE)
         processes.any_process(False)  # the others wait for the copy
     return phase.fit(run, BASE, key, folder)
 

@@ -78,8 +78,8 @@ class TrainConfig:
     )
     stage_losses: str = setting(
         "held",
-        "an erasure pattern holds for all stages, is drawn for each, or holds from a "
-        "later one on, which is drawn, in training and evaluation",
+        "an erasure pattern holds for all stages, is drawn for each, or holds from one "
+        "on that is drawn (later), in training and evaluation",
         one_of(STAGE_LOSSES),
     )
     draws: str = setting(
@@ -95,8 +95,8 @@ class TrainConfig:
     )
     focus: float = setting(
         0.0,
-        "how much more the erasure patterns with higher losses count in a batch; 0 for "
-        "all alike",
+        "F, erasure patterns weigh as exp(F times their loss over the mean loss of the "
+        "batch); 0 for all alike",
         at_least(0),
     )
     pattern_weights: tuple[tuple[Pattern, float], ...] = setting(

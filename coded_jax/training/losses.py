@@ -333,8 +333,8 @@ def coded_losses(
         # Here, since the mean is that of the whole batch, not of a device's part of it.
         errors = errors / squares.mean(axis=1, keepdims=True)
     ends = [weight for weight in (config.distillation, config.supervision) if weight]
-    weights = jnp.array([1.0] * len(pipeline.stages) + ends)
-    return (weights[:, None] * errors).sum(axis=0)
+    of_terms = jnp.array([1.0] * len(pipeline.stages) + ends)
+    return (of_terms[:, None] * errors).sum(axis=0)
 
 
 def focus_weights(
@@ -362,8 +362,10 @@ def focus_weights(
     same = (arrived[:, :, None] == arrived[:, None]).all(axis=0)
     of_pattern = (same * losses[None]).sum(axis=1) / same.sum(axis=1)
     mean = lambda x: (counted * x).sum() / jnp.maximum(1, counted.sum())
-    weights = jnp.exp(focus * (of_pattern / mean(of_pattern) - 1))
-    return jnp.where(counted, weights / mean(weights), 1.0)
+    exponents = focus * of_pattern / jnp.maximum(mean(of_pattern), 1e-30)
+    highest = jnp.max(jnp.where(counted, exponents, -jnp.inf))
+    powers = jnp.exp(jnp.where(counted, exponents - highest, -jnp.inf))
+    return jnp.where(counted, powers / mean(powers), 1.0)
 
 
 def _mean_square(x: jax.Array, weight: jax.Array) -> jax.Array:

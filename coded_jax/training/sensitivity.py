@@ -19,7 +19,7 @@ LEAST = 0.01
 
 def sensitivities(
     pipeline: Pipeline, frozen: PyTree, images: np.ndarray, seed: int = 0
-) -> tuple[jax.Array, ...]:
+) -> tuple[np.ndarray, ...]:
     """Computes `E[(d logits / d z)^2]` of the exact outputs `z` of each coded stage.
 
     Errors of features that weigh so are to first order those of the logits, as packets
@@ -43,7 +43,8 @@ def sensitivities(
         sums = jax.tree.map(jnp.add, sums, squares) if sums else squares
     scaled = [total / jnp.maximum(total.mean(), 1e-30) for total in sums or ()]
     floored = [jnp.maximum(weight, LEAST) for weight in scaled]
-    return tuple(weight / weight.mean() for weight in floored)
+    # Of this process: a program may not close over arrays of several.
+    return tuple(np.asarray(weight / weight.mean()) for weight in floored)
 
 
 @functools.partial(jax.jit, static_argnums=0)

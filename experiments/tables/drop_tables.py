@@ -89,6 +89,8 @@ def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
         if name == "code" and config["code"] == LEARNED:
             row[heading] += targets.deep(results, lost)
     for losses, of_codes in results.get("other_stage_losses", {}).items():
+        if str(r) not in of_codes[name]:
+            continue
         row[f"{r} lost, {losses}"] = drops_text(base, of_codes[name][str(r)])
     return row
 

@@ -28,15 +28,13 @@ FRONTIER = {
     (4, 2): {2: (0.10, 0.25)},
 }
 
-# Points that mean and worst pattern may be below the base on photographs of 32x32 and
-# 96x96, by network, (k, r) and lost results, and the work of encoding and decoding over
-# that of the coded blocks, percent.
+# Points that mean and worst pattern may be below the base on CIFAR-10, by (k, r) and
+# lost results.
 DEEP = {
     (2, 1): {"1": (0.5, 0.8)},
     (4, 1): {"1": (0.4, 0.7)},
     (4, 2): {"1": (0.3, 0.6), "2": (1.0, 2.0)},
 }
-DEEP_DATASETS = ("cifar10", "folder")
 DEEP_OF_MOBILENET = {(2, 1): {"1": (0.8, 1.2)}, (4, 2): {"2": (1.5, 2.5)}}
 
 # Points that Kosaian et al. (2019) lose on MNIST with one of k=2, r=1 lost.
@@ -109,7 +107,7 @@ def deep(results: dict[str, Any], lost: str) -> str:
     model, split = results["config"]["base_model"], results["split"]
     table = DEEP_OF_MOBILENET if model == "mobilenet" else DEEP
     most = table.get((split["k"], split["r"]), {}).get(lost)
-    if most is None or results["dataset"] not in DEEP_DATASETS:
+    if most is None or results["dataset"] != "cifar10":
         return ""
     base, accuracy = base_accuracy(results), results["summary"][lost]
     drops = [100 * (base - accuracy[x]) for x in ("mean", "worst")]

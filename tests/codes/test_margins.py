@@ -12,6 +12,8 @@ from coded_jax.codes import LearnedConfig, learned_code, margins, no_parity
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.inference import stages
 from coded_jax.inference.stages import CodedStage
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import CodeShape
 
@@ -130,6 +132,12 @@ def test_networks_without_padding_have_no_margin():
     f = lambda variables, x: conv(x, padding="VALID")
     plan = make_plan(f, {}, (12, 12, 1), (2, 1))
     assert plan.output_shape == plan.share_shape
+    config = LearnedConfig(recipe="systematic", encoder="linear", returned="outputs")
+    assert not learned_code(CodeShape.of(plan, 1), config).uncut
+    with pytest.raises(ValueError, match="^returned: 'outputs' given, shares, since"):
+        build_pipeline(
+            Config(recipe="systematic", returned="outputs"), (28, 28, 1), 10, None, None
+        )
 
 
 def uncut_code(grid=(2, 2), r=2, **settings):
@@ -203,21 +211,43 @@ def test_a_margin_is_read():
         np.testing.assert_array_equal(decode(other)[1], decode(results)[1])
 
 
-def test_shares_that_were_filled_are_seen_as_outputs():
-    shape, code, params = uncut_code((1, 2), 1)
-    stage = CodedStage(padded, (1, 1), shape.plan, code)
-    x = jnp.asarray(images_of(shape.plan))
+@pytest.mark.parametrize("grid, lost", [((1, 2), (0, 1)), ((1, 4), (1, 2))])
+def test_shares_that_were_filled_are_seen_as_outputs(grid, lost):
+    shape, code, params = uncut_code(grid, 1)
+    plan, k, n = shape.plan, shape.k, shape.n
+    stage = CodedStage(padded, (1, 1), plan, code)
+    x = jnp.asarray(images_of(plan))
     results = stages.coded_features(stage, {}, params, x)
-    pieces = splitting.split(shape.plan, x)
-    first = code.decode(params, results, available((0, 1), 3), pieces)
-    assert first[0].any() and not first[1].any()
-    merged = splitting.merge(shape.plan, first)
-    known = jnp.stack([margins.window_of(shape.plan, merged, i) for i in (0, 1)])
-    known = jnp.concatenate([known, results[2:]])
-    both = code.decode(params, known, available((1,), 3), pieces)
-    recovered = stages.recover(stage, params, results, available((0, 1), 3), (x,))
-    expected = splitting.merge(shape.plan, both)
+    pieces = splitting.split(plan, x)
+    mask = available(lost, n)
+    first = code.decode(params, results, mask, pieces)
+    # One share is corrected, and the other one's estimate is no zero.
+    assert first[lost[0]].any() and first[lost[1]].any()
+    merged = splitting.merge(plan, first)
+    windows = jnp.stack([margins.window_of(plan, merged, i) for i in range(k)])
+    data = jnp.where(mask[:k, ..., None, None, None], results[:k], windows)
+    known = jnp.concatenate([data, results[k:]])
+    both = code.decode(params, known, available(lost[1:], n), pieces)
+    recovered = stages.recover(stage, params, results, mask, (x,))
+    expected = splitting.merge(plan, both)
     np.testing.assert_allclose(recovered, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", CODES)
+def test_half_precision_stays_so(settings):
+    shape, code, params = uncut_code(**settings)
+    stage = CodedStage(padded, (1, 1), shape.plan, code)
+    x = jnp.asarray(images_of(shape.plan), jnp.bfloat16)
+    half = lambda v, x: padded(v, x.astype(jnp.float32)).astype(jnp.bfloat16)
+    stage = stage._replace(f_conv=half)
+    results = stages.coded_features(stage, {}, params, x)
+    kept = (x,) if code.guided else ()
+    for lost in ((0,), (0, 1, 2)):
+        recovered = stages.recover(
+            stage, params, results, jnp.asarray(available(lost, shape.n)), kept
+        )
+        assert recovered.dtype == jnp.bfloat16
+        assert np.isfinite(np.asarray(recovered, "f")).all()
 
 
 def test_outputs_need_a_systematic_code_and_a_plan():

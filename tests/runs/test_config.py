@@ -58,6 +58,8 @@ from coded_jax.types import BaseModel
         ("stage_training", "both", "per_stage"),
         ("stage_losses", "drawn", "per_stage"),
         ("other_stage_losses", ("later", "drawn"), "per_stage"),
+        ("other_stage_losses", ("later", "later"), "each once"),
+        ("other_stage_losses", ("later",), "with several stages"),
         ("beyond", 1.0, "0 or more, below 1"),
         ("focus", -1.0, "0 or more"),
         ("base_width", 0, "more than 0 and at most 16"),
@@ -210,10 +212,11 @@ def test_base_has_what_the_base_model_depends_on():
         "feature_weights": "sensitivity",
         "returned": "outputs",
         "focus": 1.0,
-        "other_stage_losses": ("later",),
     }  # not with all of the others
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base
+    chain = {"stages": ((1, 1), (2, 2)), "other_stage_losses": ("later",)}
+    assert dataclasses.replace(config, **chain).base == base
     layers = {"split": "convolution", "least_spared": 0.1}
     assert dataclasses.replace(config, **layers).base == base
     # With its own settings given, those of the code no longer matter to it.
@@ -247,7 +250,7 @@ def test_base_has_what_the_base_model_depends_on():
         "seed": 5,
     }
     assert (
-        changes.keys() | others.keys() | apart.keys() | layers.keys()
+        changes.keys() | others.keys() | apart.keys() | chain.keys() | layers.keys()
         == dataclasses.asdict(config).keys()
     )
     for name, value in changes.items():

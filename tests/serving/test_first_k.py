@@ -351,7 +351,7 @@ def test_groups_of_images(model, images):
     model = rebuilt(model, split="group", code="addition")
     slow = Faults(delays=(NOW, NEVER, NOW))
     with serve(model, faults=slow, batches=(4,), patience=600) as service:
-        answer = service.submit(images[:1]).result()
+        answer = service.submit(images[:4]).result()
         assert answer.decoded == ((1,),)
         np.testing.assert_array_equal(
             answer.classes, model.classify(images[:4], lost=[1])

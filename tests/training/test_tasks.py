@@ -482,7 +482,8 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
     pipe = pipe.with_codes(lambda shape, code: code._replace(systematic=systematic))
     seen = []
 
-    def note(pipe, params, frozen, batch, available, config):
+    def note(pipe, params, frozen, batch, available, config, weights):
+        assert weights is None
         seen.append((available, config.stage_training))
         return jnp.zeros(6)
 
@@ -707,6 +708,10 @@ def test_focus_weights_by_hand():
     for available in (masks, np.stack([masks, np.ones_like(masks)])):
         weights = training_losses.focus_weights(losses, available, 1, 1.0)
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    for extreme in (jnp.zeros(5), losses * 1e8):
+        weights = training_losses.focus_weights(extreme, masks, 1, 1000.0)
+        assert np.isfinite(weights).all() and (weights[:4] >= 0).all()
+        np.testing.assert_allclose(weights[:4].mean(), 1, rtol=1e-5)
     gradient = jax.grad(
         lambda x: training_losses.focus_weights(x, masks, 1, 1.0).sum()
     )(losses)
