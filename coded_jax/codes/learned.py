@@ -208,13 +208,13 @@ def _guided_code(
     is decoded next takes windows of these for margins.
     """
     k, most = shape.k, min(shape.k, shape.r)
-    all_shares = jnp.arange(k)[:, None]
 
     def decode(
         params: PyTree, results: jax.Array, available: jax.Array, pieces: jax.Array
     ) -> jax.Array:
         results = zero_lost(results, available)
-        lost = jnp.argsort(available[:k], axis=0, stable=True)[:most]  # lost ones first
+        order = jnp.argsort(available[:k], axis=0, stable=True)  # lost ones first
+        lost, others = order[:most], order[most:]
         estimate = linear.estimate(params, results, available, lost)
         sources = take_shares(smaller.sources(shape, pieces), lost)
         state = _state(k, lost, available)
@@ -229,9 +229,9 @@ def _guided_code(
         guess = jax.nn.relu(guess) if nonnegative else guess
         shares = shares_of_results(shape, results[:k])
         if uncut and most < k:
-            every = linear.estimate(params, results, available, all_shares).shares
-            every = jax.nn.relu(every) if nonnegative else every
-            shares = jnp.where(available[:k, :, None, None, None], shares, every)
+            rest = linear.estimate(params, results, available, others).shares
+            rest = jax.nn.relu(rest) if nonnegative else rest
+            guess, lost = jnp.concatenate([guess, rest]), order
         return place_shares(shares, available[:k], guess, lost)
 
     encode = _systematic_encode(linear, encoder)

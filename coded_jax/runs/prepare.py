@@ -187,10 +187,9 @@ def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> 
     # Where no ReLU ends a stage, random weights show it as well as trained ones.
     key = jax.random.key(config.seed)
     variables = pipeline.base.init(key, dataset.image_shape, dataset.classes)
-    inputs = (variables, dataset.train.images[: losses.CHUNK])
-    losses.require_nonnegative(
-        pipeline, *placement.put_replicated(pipeline.mesh, inputs)
-    )
+    images = dataset.train.images[: losses.CHUNK]
+    # Each process by itself: another one may have failed already.
+    losses.require_nonnegative(pipeline._replace(mesh=None), variables, images)
 
 
 def _open_folders(

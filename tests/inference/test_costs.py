@@ -211,7 +211,7 @@ def test_memory_is_that_of_the_parameters_and_of_the_second_tail():
 def test_whole_outputs_are_more_bytes_and_hardly_more_work():
     settings = dict(
         base_model="vgg16",
-        base_width=1 / 16,
+        base_width=1 / 2,
         stages=((3, 5),),
         grid=(1, 2),
         recipe="systematic",
@@ -224,4 +224,4 @@ def test_whole_outputs_are_more_bytes_and_hardly_more_work():
     # A piece has 12 of 16 columns, its share 4 of 8 columns of features.
     assert whole.bytes_out == share.bytes_out * 6 / 4
     assert whole.bytes_in == share.bytes_in
-    assert share.decode_flops < whole.decode_flops < 1.3 * share.decode_flops
+    assert share.decode_flops < whole.decode_flops < 1.1 * share.decode_flops

@@ -163,7 +163,7 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
         (
             {"base_epochs": 3, "augmentation": "shift", "base_model": "lenet5"},
             r"settings: \['augmentation', 'base_epochs', 'base_model'\] given, some of "
-            r"\['baselines', 'batch_size', 'code', ",
+            r"\['baselines', 'batch_size', 'beyond', ",
         ),
         ({"k": 1}, "k: 1 given"),
         ({"mesh": 3}, "mesh: 3 given"),
