@@ -49,10 +49,10 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
     """
     require("shape", shape, min(shape.k, shape.r) >= 1, "k and r of 1 or more")
     encoder, decoder = _encoder(shape, config), _decoder(shape, config)
-    linear = _linear_part(shape, config)
+    uncut = returns_outputs(shape, config)
+    linear = _linear_part(shape, config, uncut)
     guided = DECODERS[config.decoder].guided  # type: ignore
     networks = (encoder, decoder, config.nonnegative)
-    uncut = returns_outputs(shape, config)
     if not config.systematic:
         code = _paper_code(encoder, decoder)
     elif guided:
@@ -120,13 +120,13 @@ def _decoder(shape: CodeShape, config: LearnedConfig) -> nn.Module | None:
     )
 
 
-def _linear_part(shape: CodeShape, config: LearnedConfig) -> LinearPart:
+def _linear_part(shape: CodeShape, config: LearnedConfig, uncut: bool) -> LinearPart:
     name = config.parity_pieces
     fits = config.systematic or name != "smaller"
     require("parity_pieces", name, fits, f"sums with recipe={config.recipe}")
     # Montages are for parity models, beside which a run may have learned codes.
     part = LINEAR_PARTS.get(name, LINEAR_PARTS["sums"])(shape, config)
-    return with_margins(shape, part) if returns_outputs(shape, config) else part
+    return with_margins(shape, part) if uncut else part
 
 
 def _require_fitting(config: LearnedConfig, part: str) -> str:

@@ -1,4 +1,4 @@
-"""What the outputs of other pieces show of a lost share.
+"""Blends what the outputs of other pieces show into the estimate of a lost share.
 
 A piece overlaps its neighbours, and so does the output of `F_Conv` for it: beside its
 own share there is a margin of features that belong to the neighbours' shares. They are

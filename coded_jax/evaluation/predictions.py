@@ -290,19 +290,18 @@ def measure(
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
       labels that count.
     """
-    held = [erasures.in_stages(p, pipeline.n, len(pipeline.stages)) for p in patterns]
+    sizes = (pipeline.n, len(pipeline.stages))
+    held = [of_pieces(pipeline, erasures.in_stages(p, *sizes)) for p in patterns]
     if parameters is None:
         parameters = np.zeros(len(patterns))
     of_pattern = jnp.asarray(parameters, jnp.float32)
 
     def masks_of(rows: jax.Array) -> list[jax.Array]:
-        masks = held
-        if stage_losses != "held":
-            draw = _DRAWS[stage_losses]
-            sizes = (pipeline.n, len(pipeline.stages))
-            key = jax.random.key(0)  # the same draws for every code, and every call
-            masks = [draw(key, lost, *sizes, rows) for lost in patterns]
-        return [of_pieces(pipeline, mask) for mask in masks]
+        if stage_losses == "held":
+            return held
+        draw = _DRAWS[stage_losses]
+        key = jax.random.key(0)  # the same draws for every code, and every call
+        return [of_pieces(pipeline, draw(key, p, *sizes, rows)) for p in patterns]
 
     options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
     inputs, chunks = (pipeline, frozen, params), []

@@ -5,7 +5,7 @@ Everything is computed in the dtype of the stage's input; parameters are cast to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -171,7 +171,8 @@ def reconstruct(
 ) -> jax.Array:
     """Decodes the stage's output from the results that arrived.
 
-    Of a code that `fills` some lost shares only, the others are zeros, see `recover`.
+    Of a code that `fills` some lost shares only, the others are as its `decode` leaves
+    them; `recover` decodes again.
 
     Args:
       stage: the coded stage.
@@ -183,29 +184,27 @@ def reconstruct(
     Returns:
       `[B, M*, M'*, D]`.
     """
-    shares = _decode(stage, params, features, available, x)
+    shares = _decoder(stage, params, x)(features, available)
     return splitting.merge(stage.plan, shares)
 
 
-def _decode(
-    stage: CodedStage,
-    params: PyTree,
-    features: jax.Array,
-    available: jax.Array,
-    x: jax.Array | None,
-) -> jax.Array:
-    """Decodes the shares `[k, B, M, M', D]`; arguments as of `reconstruct`."""
-    params = _cast(params, features.dtype)
-    guide = (splitting.split(stage.plan, x),) if stage.code.guided else ()  # type: ignore
-    return stage.code.decode(params, features, available, *guide)
+Decoder = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(features, available) -> shares [k, B, M, M', D]`."""
+
+
+def _decoder(stage: CodedStage, params: PyTree, x: jax.Array | None) -> Decoder:
+    """Returns the decoder of a stage; arguments as of `reconstruct`."""
+
+    def decode(features: jax.Array, available: jax.Array) -> jax.Array:
+        own = _cast(params, features.dtype)
+        guide = (splitting.split(stage.plan, x),) if stage.code.guided else ()  # type: ignore
+        return stage.code.decode(own, features, available, *guide)
+
+    return decode
 
 
 def _decode_all(
-    stage: CodedStage,
-    params: PyTree,
-    features: jax.Array,
-    available: jax.Array,
-    x: jax.Array | None,
+    stage: CodedStage, decode: Decoder, features: jax.Array, available: jax.Array
 ) -> jax.Array:
     """Decodes until no share is missing, what was filled as if it had arrived."""
     k, fills = stage.plan.k, stage.code.fills or stage.plan.k
@@ -214,9 +213,9 @@ def _decode_all(
     def again(shares: jax.Array, arrived: jax.Array) -> jax.Array:
         data = jnp.where(returned, features[:k], _as_results(stage, shares))
         known = jnp.concatenate([data, features[k:]])
-        return _decode(stage, params, known, arrived, x)
+        return decode(known, arrived)
 
-    shares = _decode(stage, params, features, available, x)
+    shares = decode(features, available)
     for filled in range(fills, k, fills):
         missing = ~available[:k]
         known = ~missing | (missing.cumsum(axis=0) <= filled)
@@ -263,13 +262,14 @@ def recover(
     plan = stage.plan
     x, kept = (kept[0], kept[1:]) if stage.code.guided else (None, kept)
     if stage.code.systematic:
+        decode = _decoder(stage, params, x)
         merged = jax.lax.cond(
             jnp.all(available[: plan.k]),
             lambda features: splitting.merge(
                 plan, shares_of(stage, features[: plan.k])
             ),
             lambda features: splitting.merge(
-                plan, _decode_all(stage, params, features, available, x)
+                plan, _decode_all(stage, decode, features, available)
             ),
             features,
         )

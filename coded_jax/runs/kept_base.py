@@ -1,8 +1,8 @@
 """Base models that are kept for other runs: variables alone, in half precision.
 
-A folder of checkpoints has the state of the training beside the variables, and twice of
-those: 12 times as many bytes. What is kept here is a `base_dir` like any other, whose
-runs begin with these variables in place of a training.
+Two checkpoints of a training, each with the variables, the best ones and the state of
+the optimizer, are 12 times as many bytes with momentum. What is kept here is a
+`base_dir` like any other, whose runs begin with its variables in place of a training.
 """
 
 from __future__ import annotations

@@ -139,13 +139,13 @@ def train_base(run: Run) -> Fitted:
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     folder, base_folder = experiment.folder, experiment.base_folder
     if base_folder != folder:
-        if not kept_base.is_kept(base_folder):
-            phase.fit(run, BASE, key, base_folder)
         if kept_base.is_kept(base_folder):
             kept_base.take(base_folder, folder, config, len(dataset.train.labels))
-        elif processes.is_lead():
-            workdir.copy_checkpoints(base_folder, folder, BASE)
-        processes.any_process(False)  # the others wait for the copy
+        else:
+            phase.fit(run, BASE, key, base_folder)
+            if processes.is_lead():
+                workdir.copy_checkpoints(base_folder, folder, BASE)
+            processes.any_process(False)  # the others wait for the copy
     return phase.fit(run, BASE, key, folder)
 
 

@@ -1,4 +1,4 @@
-"""How much the logits feel an error of each feature map of a coded stage."""
+"""Measures how much the logits feel an error of each feature map of a coded stage."""
 
 from __future__ import annotations
 

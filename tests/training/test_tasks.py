@@ -1,5 +1,6 @@
 """Losses: closed-form values, and nothing frozen is touched."""
 
+import dataclasses
 import functools
 
 import jax
@@ -648,14 +649,16 @@ def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch):
     assert not np.array_equal(seen[0][0]["images"], seen[1][0]["images"])
 
 
+CHAIN = Config(
+    base_model="vgg16",
+    base_width=1 / 16,
+    stages=((1, 2), (3, 4)),
+    recipe="systematic",
+)
+
+
 def test_where_parity_moves_patterns_begin_at_any_stage():
-    config = Config(
-        base_model="vgg16",
-        base_width=1 / 16,
-        stages=((1, 2), (3, 4)),
-        recipe="systematic",
-        parity_moves=True,
-    )
+    config = dataclasses.replace(CHAIN, parity_moves=True)
     pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
     masks = np.asarray(tasks.sample_erasures(jax.random.key(0), pipe, 400))
     assert masks.shape == (2, 3, 400)
@@ -674,15 +677,8 @@ def test_parity_does_not_move_from_networks_of_its_own():
 
 @pytest.mark.parametrize("moves", [False, True])
 def test_patterns_that_begin_later_are_trained_so(moves):
-    config = Config(
-        base_model="vgg16",
-        base_width=1 / 16,
-        stages=((1, 2), (3, 4)),
-        recipe="systematic",
-        parity_moves=moves,
-        stage_losses="later",
-        beyond=0.5,
-    )
+    more = {"stage_losses": "later", "beyond": 0.5}
+    config = dataclasses.replace(CHAIN, parity_moves=moves, **more)
     pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
     masks = tasks.sample_erasures(jax.random.key(0), pipe, 400, config)
     lost = ~np.asarray(masks)
