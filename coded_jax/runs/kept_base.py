@@ -8,8 +8,10 @@ the optimizer, are 12 times as many bytes with momentum. What is kept here is a
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,14 +73,41 @@ def is_kept(base_folder: Path) -> bool:
     return (base_folder / RECORD).exists()
 
 
-def read(base_folder: Path) -> PyTree:
-    """Returns the variables of a base model that is kept, real ones as float32."""
+class Kept(NamedTuple):
+    """A base model that is kept.
+
+    Attributes:
+      variables: real ones as float32.
+      score: its accuracy on the validation part.
+      seconds: of its training.
+    """
+
+    variables: PyTree
+    score: float
+    seconds: float
+
+
+def read(folder: Path, name: str = "base_dir") -> Kept:
+    """Returns the base model of a folder.
+
+    Args:
+      folder: of `keep`.
+      name: of the argument that it was given as.
+
+    Raises:
+      ValueError: a file is damaged or missing.
+    """
     whole = lambda x: x.astype(jnp.float32) if x.dtype == jnp.float16 else x
-    variables = read_variables(base_folder)
-    require(
-        "base_dir", str(base_folder), variables is not None, f"one with {VARIABLES}"
-    )
-    return jax.tree.map(whole, variables)
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        score = float(record["base"]["validation_accuracy"])
+        seconds = float(record["timing"]["seconds"]["base"])
+        variables = jax.tree.map(whole, read_variables(folder))
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
+        variables = None
+    accepted = f"a folder whose {RECORD} and {VARIABLES} are not damaged"
+    require(name, str(folder), variables is not None, accepted)
+    return Kept(variables, score, seconds)
 
 
 def start_of(
@@ -102,7 +131,7 @@ def start_of(
     if config.base_start is None or any(map(begun, folders)):
         return None
     folder = absolute(config.base_start, "base_start")
-    variables = read(folder) if is_kept(folder) else None
+    variables = read(folder, "base_start").variables if is_kept(folder) else None
     sizes = (dataset.image_shape, dataset.classes)
     drawn = jax.eval_shape(lambda: base.init(jax.random.key(0), *sizes))
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
@@ -129,15 +158,12 @@ def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None
     missing = processes.is_lead() and not target.exists()
     if not processes.any_process(missing):
         return
-    record, variables = (
-        json.loads((base_folder / RECORD).read_text()),
-        read(base_folder),
-    )
+    kept = read(base_folder)
     regime = regime_of(config, BASE)
     optimizer, steps = regime.optimizer(examples), regime.steps(examples)
     key = jax.random.key(0)
-    state, best = initial_state(lambda key: variables, optimizer, key)
-    score = jnp.asarray(record["base"]["validation_accuracy"], jnp.float32)
+    state, best = initial_state(lambda key: kept.variables, optimizer, key)
+    score = jnp.asarray(kept.score, jnp.float32)
     done = state._replace(step=jnp.asarray(steps, jnp.int32))
-    seconds = record["timing"]["seconds"]["base"]
-    checkpoints.save(target, steps, (done, Best(score, best.params)), seconds=seconds)
+    finished = (done, Best(score, best.params))
+    checkpoints.save(target, steps, finished, seconds=kept.seconds)

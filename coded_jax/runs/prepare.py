@@ -118,6 +118,8 @@ def prepare(
         _check_nonnegative(config, pipeline, dataset)
     folders = (places.base_folder(), absolute(places.workdir))
     kept_base.start_of(config, pipeline.base, dataset, folders)
+    if folders[0] and kept_base.is_kept(folders[0]):
+        kept_base.read(folders[0])
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline, shapes)

@@ -96,6 +96,19 @@ def test_a_training_begins_with_a_base_model_that_is_kept(base_dir, tmp_path):
     assert again["base"]["test_accuracy"] == record["base"]["test_accuracy"]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["base.json", "variables.npz"])
+def test_a_damaged_folder_is_one_line(base_dir, tmp_path, name):
+    file = base_dir / name
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match="^base_dir: .* are not damaged accepted$"):
+        run(tmp_path / "run", base_dir)
+    assert not (tmp_path / "run").exists()
+    started = dataclasses.replace(QUICK, base_start=str(base_dir))
+    with pytest.raises(ValueError, match="^base_start: .* are not damaged accepted$"):
+        run(tmp_path / "run", None, started)
+
+
 def test_half_precision():
     variables = {"a": np.float32(1 / 3) * np.ones(3, "f"), "b": np.arange(3)}
     halved = kept_base.halved(jax.tree.map(jax.numpy.asarray, variables))
