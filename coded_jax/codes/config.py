@@ -78,6 +78,11 @@ class CodeConfig(LearnedConfig):
         Accepted(_ascending, "ascending first-last blocks from 1 on"),
         STAGES,
     )
+    preactivations: bool = setting(
+        False,
+        "whether the blocks of a deep base model end before their ReLU, with which the "
+        "next block then begins: the same network, but what is coded ends linearly",
+    )
     split: str = setting(
         "image",
         "pieces of one image; or k images coded together by the whole network (group); "

@@ -42,14 +42,16 @@ class InvertedResidual(nn.Module):
         return x + y if x.shape == y.shape else y
 
 
-def mobilenet(width: float = 1.0) -> BaseModel:
+def mobilenet(width: float = 1.0, preactivations: bool = False) -> BaseModel:
     """Makes the network of fourteen blocks: the stem and 13 inverted residuals.
 
     Args:
       width: times the published 16 to 96 maps, and the stem's 32.
+      preactivations: see `modules.base_model`; all blocks but the stem end without a
+        ReLU anyway.
     """
     stem = ConvNorm(scaled(STEM, width))
-    return base_model([stem, *inverted_residuals(GROUPS, width)])
+    return base_model([stem, *inverted_residuals(GROUPS, width)], preactivations)
 
 
 def inverted_residuals(

@@ -24,10 +24,11 @@ class Network(NamedTuple):
     Attributes:
       make: `width -> BaseModel`, of so many times the published maps.
       deep: whether dense codes would cost more than the network gains; by default its
-        systematic codes are then linear and low_rank.
+        systematic codes are then linear and low_rank. These networks are made of
+        `modules.base_model`, and may be cut before each ReLU.
     """
 
-    make: Callable[[float], BaseModel]
+    make: Callable[..., BaseModel]
     deep: bool
 
 
@@ -42,18 +43,27 @@ BASE_MODELS: dict[str, Network] = {
 }
 
 
-def make_base_model(name: str, width: float = 1.0) -> BaseModel:
+def make_base_model(
+    name: str, width: float = 1.0, preactivations: bool = False
+) -> BaseModel:
     """Makes the base model called `name`.
 
     Args:
       name: one of `BASE_MODELS`.
       width: times the maps of the published network.
+      preactivations: blocks leave the ReLU at their end to the next one, of deep
+        networks.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: there is none of that name, or it cannot be cut so.
     """
     require("base_model", name, name in BASE_MODELS, f"one of {list(BASE_MODELS)}")
-    return BASE_MODELS[name].make(width)
+    if not preactivations:
+        return BASE_MODELS[name].make(width)
+    deep = [name for name, network in BASE_MODELS.items() if network.deep]
+    accepted = f"False with base_model={name}, which is none of {deep},"
+    require("preactivations", preactivations, name in deep, accepted)
+    return BASE_MODELS[name].make(width, preactivations)
 
 
 def is_deep(name: str) -> bool:

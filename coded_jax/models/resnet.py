@@ -18,10 +18,12 @@ class Residual(nn.Module):
       maps: output maps.
       stride: of the first convolution, and of the 1x1 one in the shortcut, which is
         there where the shape changes.
+      relu: whether a ReLU ends it.
     """
 
     maps: int
     stride: int = 1
+    relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -29,18 +31,20 @@ class Residual(nn.Module):
         y = ConvNorm(self.maps, relu=False)(y, train)
         if x.shape != y.shape:
             x = ConvNorm(self.maps, 1, self.stride, relu=False)(x, train)
-        return nn.relu(x + y)
+        return nn.relu(x + y) if self.relu else x + y
 
 
-def resnet18(width: float = 1.0) -> BaseModel:
+def resnet18(width: float = 1.0, preactivations: bool = False) -> BaseModel:
     """Makes ResNet-18 of nine blocks: the stem, then two residual blocks of each width.
 
     Args:
       width: times the published 64 to 512 maps.
+      preactivations: see `modules.base_model`.
     """
     residuals = [
         Residual(scaled(maps, width), stride=2 if group and not i else 1)
         for group, maps in enumerate(MAPS)
         for i in range(2)
     ]
-    return base_model([ConvNorm(scaled(MAPS[0], width)), *residuals])
+    stem = ConvNorm(scaled(MAPS[0], width))
+    return base_model([stem, *residuals], preactivations)

@@ -21,27 +21,35 @@ class Layer(nn.Module):
     """Convolves and perhaps pools, to half of `h` and `w`, rounded up.
 
     `[B, h, w, C] -> [B, h, w, maps]`.
+
+    Attributes:
+      maps: output maps.
+      pool: whether it pools.
+      relu: whether a ReLU follows the convolution.
     """
 
     maps: int
     pool: bool
+    relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = ConvNorm(self.maps)(x, train)
+        x = ConvNorm(self.maps, relu=self.relu)(x, train)
         return nn.max_pool(x, (2, 2), (2, 2), "SAME") if self.pool else x
 
 
-def vgg16(width: float = 1.0) -> BaseModel:
+def vgg16(width: float = 1.0, preactivations: bool = False) -> BaseModel:
     """Makes VGG-16 of thirteen blocks: 1-2, 3-4, 5-7, 8-10, 11-13 between poolings.
 
     Args:
       width: times the published 64 to 512 maps.
+      preactivations: see `modules.base_model`.
     """
     return base_model(
         [
             Layer(scaled(maps, width), pool=i == len(group) - 1)
             for group in GROUPS
             for i, maps in enumerate(group)
-        ]
+        ],
+        preactivations,
     )

@@ -46,7 +46,7 @@ def build_pipeline(
         many pieces, or the code of single convolutions would have to be trained.
     """
     lowering.install()
-    base = base or make_base_model(config.base_model, config.base_width)
+    base = _base_of(config, base)
     variables = variable_shapes(base, image_shape, classes)
     blocks, grouped = base.blocks, config.split == "group"
     if grouped:
@@ -95,6 +95,16 @@ def build_pipeline(
     require("parity_moves", config.parity_moves, fits, accepted)
     _require_untrained(config, config.code, pipeline)
     return _with_tail(config, pipeline, variables)
+
+
+def _base_of(config: Config, own: BaseModel | None) -> BaseModel:
+    """Returns the base model that a caller gives, or else the one of the settings."""
+    if own is None:
+        settings = (config.base_width, config.preactivations)
+        return make_base_model(config.base_model, *settings)
+    accepted = "False with blocks that are given, which end where they end"
+    require("preactivations", config.preactivations, not config.preactivations, accepted)
+    return own
 
 
 def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipeline:
@@ -230,7 +240,7 @@ def uncoded_pipeline(
 
     Its arguments are those of `build_pipeline`.
     """
-    base = base or make_base_model(config.base_model, config.base_width)
+    base = _base_of(config, base)
     whole = segment(base.blocks, 1, len(base.blocks))
     sizes = (config.k, config.r)
     return Pipeline(base, (), whole, mean, std, *sizes, mesh, config.precision)

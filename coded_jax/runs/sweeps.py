@@ -36,7 +36,7 @@ NEWER = (
     *("evaluated", "least_spared", "parity_pieces", "parity_start", "tail", "ends"),
     *("parity_moves", "returned", "beyond", "focus", "feature_weights"),
     *("base_optimizer", "base_weight_decay", "image_size", "images_digest"),
-    *("base_start", "other_stage_losses"),
+    *("base_start", "other_stage_losses", "preactivations"),
 )
 """Settings that came after names of base models' folders: at their defaults they do not
 count in these, which stay those of older sweeps."""

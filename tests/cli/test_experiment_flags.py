@@ -67,6 +67,7 @@ DEFAULTS = {
     "parity_pieces": "sums",
     "tail": "frozen",
     "parity_moves": False,
+    "preactivations": False,
     "ends": "all",
     "base_start": None,
     "beyond": 0.0,

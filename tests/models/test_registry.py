@@ -6,7 +6,7 @@ import pytest
 
 from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.models.registry import is_deep
-from tests.models.published import abstract_variables
+from tests.models.published import abstract_variables, random_variables
 
 MAPS = {
     "vgg16": (64,) * 2 + (128,) * 2 + (256,) * 3 + (512,) * 6,
@@ -58,6 +58,44 @@ def test_shapes_of_every_block(name, image_shape, width):
         for rows, maps in zip(ROWS[name, image_shape[0]], MAPS[name], strict=True)
     ]
     assert jax.eval_shape(base.head, variables, x).shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    "name, linear",
+    {
+        "vgg16": range(13),
+        "resnet18": range(9),
+        "mobilenet": range(14),
+        "resnet50": range(17),
+    }.items(),
+)
+def test_blocks_may_leave_their_relu_to_the_next(name, linear):
+    size = 64 if name == "resnet50" else 28
+    base = make_base_model(name, 1 / 16)
+    cut = make_base_model(name, 1 / 16, preactivations=True)
+    variables = random_variables(base, (size, size, 1))
+    x = y = jax.random.normal(jax.random.key(1), (2, size, size, 1))
+    lowest = []
+    for block, linear_block in zip(base.blocks, cut.blocks, strict=True):
+        x, y = block(variables, x), linear_block(variables, y)
+        lowest.append(float(y.min()))
+        is_relu = jnp.array_equal(x, jax.nn.relu(y))
+        assert is_relu or jnp.array_equal(x, y)
+    assert [i for i in range(len(lowest)) if lowest[i] < 0] == list(linear)
+    assert jnp.array_equal(base.head(variables, x), cut.head(variables, y))
+    images = jax.random.normal(jax.random.key(2), (2, size, size, 1))
+    for ours, theirs in zip(
+        jax.tree.leaves(base.train(variables, images)),
+        jax.tree.leaves(cut.train(variables, images)),
+        strict=True,
+    ):
+        assert jnp.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "mlp"])
+def test_networks_that_cannot_leave_their_relu_are_refused(name):
+    with pytest.raises(ValueError, match=f"^preactivations: True .* base_model={name}"):
+        make_base_model(name, preactivations=True)
 
 
 def test_some_maps_are_always_left():

@@ -207,6 +207,7 @@ def test_base_has_what_the_base_model_depends_on():
         "pattern_weights": (((0,), 2.0),),
         "tail": "tuned",
         "parity_moves": True,
+        "preactivations": True,
         "ends": "tail",
         "beyond": 0.1,
         "feature_weights": "sensitivity",
