@@ -277,6 +277,8 @@ class Code(NamedTuple):
         is called again for others, see `stages.recover`. If None, all.
       uncut: whether devices return the whole outputs of their pieces, `[h', w', D]`,
         which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
+      goes_on: whether parity results are the whole features made smaller, of which the
+        parity pieces of the next stage are made, see `stages.go_on`.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -293,6 +295,7 @@ class Code(NamedTuple):
     guided: bool = False
     fills: int | None = None
     uncut: bool = False
+    goes_on: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -136,6 +136,10 @@ class CodeConfig(LearnedConfig):
         fits = not self.least_spared or self.split == "convolution"
         accepted = f"0 with split={self.split}"
         require("least_spared", self.least_spared, fits, accepted)
+        chained = self.parity_pieces == "smaller" and len(self.stages or ()) > 1
+        accepted = "False but with parity_pieces=smaller and several stages"
+        fits = not self.parity_goes_on or chained
+        require("parity_goes_on", self.parity_goes_on, fits, accepted)
         fits = self.tail == "frozen" or self.split == "image"
         require("tail", self.tail, fits, f"frozen with split={self.split}")
         fits = not self.nonnegative or self.split == "image"

@@ -154,6 +154,30 @@ def parity(shape: CodeShape, weights: PyTree, pieces: jax.Array) -> jax.Array:
     return jnp.stack([one(j) for j in range(shape.r)]).astype(pieces.dtype)
 
 
+def in_windows(plan: SplitPlan, small: jax.Array) -> jax.Array:
+    """Puts features of smaller images into windows, as `parity` puts an image there.
+
+    Args:
+      plan: of the split of what they are the smaller form of.
+      small: `[r, B, H / rows, W / columns, C]`.
+
+    Returns:
+      `[r, B, h, w, C]`, what lies beyond is a repetition of the outermost values.
+
+    Raises:
+      ValueError: they are of another size.
+    """
+    sizes = tuple(axis.size / axis.parts for axis in (plan.rows, plan.columns))
+    accepted = f"{sizes[0]:g}x{sizes[1]:g}, the part of each of {plan.k} pieces,"
+    given = "x".join(map(str, small.shape[2:4]))
+    require("parity_goes_on: features", given, small.shape[2:4] == sizes, accepted)
+    padding = [(0, 0)] * 5
+    for number, axis in ((2, plan.rows), (3, plan.columns)):
+        first = axis.cuts[axis.interior] * axis.stride + _margin(axis)
+        padding[number] = (first, axis.window - first - small.shape[number])
+    return jnp.pad(small, padding, mode="edge")
+
+
 def stretched(shape: CodeShape, results: jax.Array, shares: jax.Array) -> jax.Array:
     """Stretches the part of each parity result that stands for a share.
 

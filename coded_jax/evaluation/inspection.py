@@ -23,7 +23,14 @@ from coded_jax.inference.pipeline import (
     of_pieces,
     per_stage,
 )
-from coded_jax.inference.stages import coded_features, enter, recover, shares_of
+from coded_jax.inference.stages import (
+    coded_features,
+    enter,
+    go_on,
+    recover,
+    shares_of,
+    small_of,
+)
 from coded_jax.types import PyTree, Split, apart
 
 
@@ -90,11 +97,13 @@ def _maps(
     """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
     k, maps, state = pipeline.k, [], inputs_of(pipeline, images)
     exact = exact_outputs(pipeline, frozen, images)
-    masks = of_pieces(pipeline, per_stage(pipeline, available))
+    masks, small = of_pieces(pipeline, per_stage(pipeline, available)), None
     of_stages = (pipeline.stages, pipeline.of_stages(params), exact, masks)
     for stage, own, original, available in zip(*of_stages, strict=True):
         x, kept = enter(stage, frozen, state)
-        features = coded_features(stage, frozen, own, x)
+        small = go_on(stage, frozen, small)
+        features = coded_features(stage, frozen, own, x, small=small)
+        small = small_of(stage, features, available)
         state = recover(stage, own, features, available, kept)
         merged = apart(state)[0]
         seen = jnp.where(available[..., None, None, None], features, jnp.nan)

@@ -27,7 +27,9 @@ from coded_jax.inference.stages import (
     coded_features,
     compute,
     enter,
+    go_on,
     recover,
+    small_of,
 )
 from coded_jax.inference.tails import Tail, TailCopy, run_tail
 from coded_jax.types import (
@@ -222,10 +224,13 @@ def from_decoder(
     of_stages = (pipeline.stages, pipeline.of_stages(params), available)
     (first, own, mask), *later = zip(*of_stages, strict=True)
     state = recover(first, own, results.features, mask, results.kept)
+    small = small_of(first, results.features, mask)
     for stage, own, mask in later:
         x, kept = enter(stage, frozen, state)
-        features = coded_features(stage, frozen, own, x, spread)
+        small = go_on(stage, frozen, small)
+        features = coded_features(stage, frozen, own, x, spread, small)
         state = recover(stage, own, features, mask, kept)
+        small = small_of(stage, features, mask)
     return state
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax import splitting
-from coded_jax.codes import margins
+from coded_jax.codes import margins, smaller
 from coded_jax.devices.placement import PieceMap, run_locally
 from coded_jax.splitting import SplitPlan
 from coded_jax.types import (
@@ -80,19 +80,68 @@ def enter(stage: CodedStage, frozen: PyTree, x: State) -> tuple[jax.Array, Kept]
     return x, (x, *kept) if stage.code.guided else kept
 
 
-def queries(stage: CodedStage, params: PyTree, x: jax.Array) -> jax.Array:
+class Small(NamedTuple):
+    """Parity results that are the whole features of a stage, made smaller.
+
+    Attributes:
+      features: `[r, B, M, M', D]` of the stage, `[r, B, h, w, C]` of the next one.
+      arrived: bool `[r, B]` or `[r, 1]`.
+    """
+
+    features: jax.Array
+    arrived: jax.Array
+
+
+def small_of(stage: CodedStage, features: jax.Array, available: jax.Array) -> Small:
+    """Takes the parity results out of all; arguments as of `reconstruct`."""
+    parity = features[stage.plan.k :]
+    if stage.code.uncut:
+        parity = splitting.cut(stage.plan, parity, [None] * len(parity))
+    return Small(parity, available[stage.plan.k :])
+
+
+def go_on(stage: CodedStage, frozen: PyTree, small: Small | None) -> Small | None:
+    """Makes parity pieces of the parity results of the stage before.
+
+    The blocks between the two are computed on them as they are, and a parity device
+    goes on with its own small features, of which no decoder has changed anything.
+
+    Args:
+      stage: the next one.
+      frozen: variables of the base model.
+      small: of the stage before; None before the first one.
+
+    Returns:
+      None if the stage does not go on; then its parity pieces are made anew.
+    """
+    if small is None or not stage.code.goes_on:
+        return None
+    one = lambda x: apart(compute(stage.before, frozen, x))[0]
+    pieces = smaller.in_windows(stage.plan, jnp.stack([*map(one, small.features)]))
+    return Small(pieces, small.arrived)
+
+
+def queries(
+    stage: CodedStage, params: PyTree, x: jax.Array, small: Small | None = None
+) -> jax.Array:
     """Splits and encodes the stage's input.
 
     Args:
       stage: the coded stage.
       params: of this stage's code.
       x: `[B, H, W, C]`.
+      small: of `go_on`.
 
     Returns:
       `[n, B, h, w, C]`, the query of each device.
     """
     pieces = splitting.split(stage.plan, x)
-    return stage.code.encode(_cast(params, x.dtype), pieces)
+    sent = stage.code.encode(_cast(params, x.dtype), pieces)
+    if small is None:
+        return sent
+    arrived = small.arrived[..., None, None, None]
+    parity = jnp.where(arrived, small.features, sent[stage.plan.k :])
+    return jnp.concatenate([sent[: stage.plan.k], parity])
 
 
 def parity_features(
@@ -100,6 +149,7 @@ def parity_features(
     frozen: PyTree,
     params: PyTree,
     x: jax.Array,
+    small: Small | None = None,
 ) -> jax.Array:
     """Computes the parity results alone, see `coded_features`.
 
@@ -109,7 +159,7 @@ def parity_features(
     Returns:
       `[r, B, M, M', D]`, see `coded_features`.
     """
-    parity = queries(stage, params, x)[stage.plan.k :]
+    parity = queries(stage, params, x, small)[stage.plan.k :]
     outputs = _parity_outputs(stage, frozen, params, parity)
     return _results(stage, outputs, [None] * len(parity))
 
@@ -138,6 +188,7 @@ def coded_features(
     params: PyTree,
     x: jax.Array,
     spread: PieceMap = run_locally,
+    small: Small | None = None,
 ) -> jax.Array:
     """Computes the results of all n devices.
 
@@ -147,12 +198,13 @@ def coded_features(
       params: of this stage's code.
       x: the stage's input `[B, H, W, C]`.
       spread: how the pieces come to their devices.
+      small: of `go_on`.
 
     Returns:
       `[n, B, M, M', D]`, or `[n, B, h', w', D]` of a code that is uncut.
     """
     plan, code = stage.plan, stage.code
-    sent = queries(stage, params, x)
+    sent = queries(stage, params, x, small)
     if code.parity_worker is None:
         outputs = _on_devices(stage, frozen, sent, spread)
     else:

@@ -90,9 +90,7 @@ class PoolHead(nn.Module):
         return nn.Dense(self.classes, name="logits")(x.mean((1, 2)))
 
 
-def base_model(
-    blocks: Sequence[nn.Module], preactivations: bool = False
-) -> BaseModel:
+def base_model(blocks: Sequence[nn.Module], preactivations: bool = False) -> BaseModel:
     """Makes a base model of some blocks and a `PoolHead`.
 
     Args:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import jax
 from jax.sharding import Mesh
 
@@ -10,7 +13,7 @@ from coded_jax.checks import require
 from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import CodedStage, Segment
+from coded_jax.inference.stages import CodedStage, Segment, go_on, small_of
 from coded_jax.inference.tails import copy_tail
 from coded_jax.models import make_base_model
 from coded_jax.runs.config import Config
@@ -89,6 +92,7 @@ def build_pipeline(
     fits = config.returned == "shares" or any(stage.code.uncut for stage in stages)
     fits = fits or config.code != codes.LEARNED
     require("returned", config.returned, fits, "shares, since no output is larger,")
+    _require_going_on(pipeline, variables)
     own = any(stage.code.parity_worker for stage in stages)
     fits = not (config.parity_moves and own)
     accepted = "False with parity workers that have networks of their own"
@@ -103,7 +107,9 @@ def _base_of(config: Config, own: BaseModel | None) -> BaseModel:
         settings = (config.base_width, config.preactivations)
         return make_base_model(config.base_model, *settings)
     accepted = "False with blocks that are given, which end where they end"
-    require("preactivations", config.preactivations, not config.preactivations, accepted)
+    require(
+        "preactivations", config.preactivations, not config.preactivations, accepted
+    )
     return own
 
 
@@ -154,6 +160,25 @@ def _plans(
         x = jax.eval_shape(f_conv, variables, x)
         done = last
     return plans
+
+
+def _require_going_on(pipeline: Pipeline, variables: PyTree) -> None:
+    """Checks that parity pieces can go on from a stage to the next one, if they are to.
+
+    Raises:
+      ValueError: between the two the smaller features get another size than they need.
+    """
+    for stage, later in itertools.pairwise(pipeline.stages):
+        if later.code.goes_on:
+            features = jax.ShapeDtypeStruct(
+                (pipeline.n, 1, *stage.result_shape), pipeline.dtype
+            )
+            small = jax.eval_shape(
+                functools.partial(small_of, stage),
+                features,
+                jax.ShapeDtypeStruct((pipeline.n, 1), "bool"),
+            )
+            jax.eval_shape(functools.partial(go_on, later), variables, small)
 
 
 def _require_untrained(config: Config, code: codes.AnyCode, pipeline: Pipeline) -> None:

@@ -28,10 +28,13 @@ from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
 from coded_jax.inference.stages import (
     CodedStage,
     Segment,
+    Small,
     compute,
     enter,
+    go_on,
     queries,
     recover,
+    small_of,
 )
 from coded_jax.types import Kept, PyTree, State, chain
 
@@ -110,19 +113,27 @@ def decode_stage(
       `[images, classes]`, NaN where there is no answer.
     """
     stage, own = pipeline.stages[coded], params[coded]
-    x = recover(stage, own, jnp.stack(shares), available[coded], kept)
+    features, arrived = jnp.stack(shares), available[coded]
+    x = recover(stage, own, features, arrived, kept)
     if coded + 1 < len(pipeline.stages):
-        return _sending(pipeline, coded + 1, frozen, params, x)
+        small = small_of(stage, features, arrived)
+        return _sending(pipeline, coded + 1, frozen, params, x, small)
     return answers_of_images(classify(pipeline, frozen, params, x, available)[1])
 
 
 def _sending(
-    pipeline: Pipeline, coded: int, frozen: PyTree, params: PyTree, state: State
+    pipeline: Pipeline,
+    coded: int,
+    frozen: PyTree,
+    params: PyTree,
+    state: State,
+    small: Small | None = None,
 ) -> Sending:
     """Computes what a stage begins with from the output of the one before it."""
     stage = pipeline.stages[coded]
     x, kept = enter(stage, frozen, state)
-    return Sending(tuple(queries(stage, params[coded], x)), kept)
+    small = go_on(stage, frozen, small)
+    return Sending(tuple(queries(stage, params[coded], x, small)), kept)
 
 
 def pieces(pipeline: Pipeline) -> list[list[Piece]]:

@@ -29,8 +29,10 @@ from coded_jax.inference.stages import (
     coded_features,
     compute,
     data_features,
+    go_on,
     parity_features,
     reconstruct,
+    small_of,
 )
 from coded_jax.training.config import TrainConfig
 from coded_jax.training.steps import DONATES
@@ -285,11 +287,12 @@ def coded_losses(
         if targets is None:
             targets = exact_outputs(pipeline, frozen, batch["images"])
         x, is_exact = inputs_of(pipeline, batch["images"]), True
-        errors, squares = [], []
+        errors, squares, small = [], [], None
         of_stages = (pipeline.stages, pipeline.of_stages(params), available, targets)
         stages = zip(*of_stages, of_maps, strict=True)
         for stage, own, mask, target, weight in stages:
             x = compute(stage.before, frozen, x)
+            small = go_on(stage, frozen, small)
             if is_exact and stage.code.quorum.copies is None:
                 # The data shares are parts of the target.
                 uncut = stage.code.uncut
@@ -298,10 +301,11 @@ def coded_losses(
                     if uncut
                     else splitting.shares(stage.plan, target)
                 )
-                parity = parity_features(stage, frozen, own, x)
+                parity = parity_features(stage, frozen, own, x, small)
                 features = jnp.concatenate([data, parity])
             else:
-                features = coded_features(stage, frozen, own, x)
+                features = coded_features(stage, frozen, own, x, small=small)
+            small = small_of(stage, features, mask)
             merged = reconstruct(stage, own, features, mask, x)
             errors.append(_mean_square(merged - target, weight))
             squares.append(_mean_square(target, weight))

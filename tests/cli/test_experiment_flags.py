@@ -68,6 +68,7 @@ DEFAULTS = {
     "tail": "frozen",
     "parity_moves": False,
     "preactivations": False,
+    "parity_goes_on": False,
     "ends": "all",
     "base_start": None,
     "beyond": 0.0,

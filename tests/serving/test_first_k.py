@@ -269,8 +269,10 @@ def test_a_worker_that_failed_has_the_parity_piece_of_the_next_stage(model, imag
         assert answer.classes == chained.classify(images[:1], lost=[0])
 
 
-def test_workers_return_whole_outputs(images, model):
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_workers_return_whole_outputs(images, model, goes_on):
     settings = dict(
+        parity_goes_on=goes_on,
         recipe="systematic",
         encoder="linear",
         decoder="sharpen",

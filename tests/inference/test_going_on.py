@@ -1,0 +1,135 @@
+"""Parity pieces that go on from stage to stage with their own smaller features."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.inference.pipeline import infer
+from coded_jax.inference.stages import enter, go_on, queries, small_of
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.training.losses import coded_losses
+from tests.models.published import random_variables
+
+B = 2
+CONFIG = Config(
+    base_model="vgg16",
+    base_width=1 / 16,
+    stages=((1, 2), (4, 4)),
+    recipe="systematic",
+    parity_pieces="smaller",
+    encoder="linear",
+    decoder="sharpen",
+    parity_goes_on=True,
+    k=4,
+    r=2,
+    grid=(2, 2),
+)
+
+
+@functools.cache
+def parts(**changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    pipeline = build_pipeline(config, (32, 32, 3), 10, (0.5,) * 3, (0.2,) * 3)
+    variables = random_variables(pipeline.base, (32, 32, 3))
+    return pipeline, variables, jax.jit(pipeline.init)(jax.random.key(0))
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (B, 32, 32, 3), np.uint8)
+
+
+def mask(*lost_of_stages):
+    masks = np.ones((2, 6, 1), bool)
+    for i, lost in enumerate(lost_of_stages):
+        masks[i, list(lost)] = False
+    return masks
+
+
+def logits_of(pipeline, variables, params, masks):
+    return np.asarray(
+        jax.jit(infer, static_argnums=0)(pipeline, variables, params, IMAGES, masks)
+    )
+
+
+@pytest.mark.parametrize("returned", ["shares", "outputs"])
+def test_the_next_parity_pieces_are_the_parity_results(returned):
+    pipeline, variables, params = parts(returned=returned)
+    first, second = pipeline.stages
+    features = np.random.default_rng(1).normal(size=(6, B, *first.result_shape))
+    features = jnp.asarray(features, jnp.float32)
+    available = jnp.asarray(mask()[0]).at[5].set(False)
+    small = small_of(first, features, available)
+    rows, columns = first.plan.rows, first.plan.columns
+    cut = [axis.cuts[axis.interior] for axis in (rows, columns)]
+    cut = cut if returned == "outputs" else [0, 0]
+    inner = features[
+        4:, :, cut[0] : cut[0] + rows.share, cut[1] : cut[1] + columns.share
+    ]
+    np.testing.assert_array_equal(small.features, inner)
+    pieces = go_on(second, variables, small)
+    # Block 3 is computed on each by itself, then its edges are repeated in the halo.
+    between = np.stack([pipeline.base.blocks[2](variables, x) for x in inner])
+    plan = second.plan
+    first_row = 2 * plan.rows.cuts[plan.rows.interior]  # block 4 pools
+    height, width, _ = plan.piece_shape
+    expected = np.pad(
+        between,
+        ((0, 0), (0, 0)) + ((first_row, height - first_row - 8),) * 2 + ((0, 0),),
+        mode="edge",
+    )
+    assert height == width > 8
+    np.testing.assert_allclose(pieces.features, expected, rtol=1e-5, atol=1e-5)
+    x, _ = enter(second, variables, jnp.ones((B, 16, 16, 4)))
+    sent, anew = (queries(second, params[1], x, s) for s in (pieces, None))
+    np.testing.assert_array_equal(sent[:4], anew[:4])
+    np.testing.assert_array_equal(sent[4], pieces.features[0])
+    np.testing.assert_array_equal(sent[5], anew[5])  # that one has not arrived
+
+
+def test_what_a_later_stage_lost_is_decoded_from_them():
+    own, variables, params = parts()
+    anew, *_ = parts(parity_goes_on=False)
+    run = functools.partial(logits_of, variables=variables, params=params)
+    lost_later = mask((), (0,))
+    assert not np.allclose(run(own, masks=lost_later), run(anew, masks=lost_later))
+    without_parity = mask((4, 5), (0,))
+    np.testing.assert_array_equal(
+        run(own, masks=without_parity), run(anew, masks=without_parity)
+    )
+    np.testing.assert_array_equal(run(own, masks=mask()), run(anew, masks=mask()))
+
+
+@pytest.mark.parametrize("stage_training", ["end_to_end", "per_stage"])
+def test_codes_are_trained_as_they_are_used(stage_training):
+    own, variables, params = parts()
+    anew, *_ = parts(parity_goes_on=False)
+    settings = dataclasses.replace(CONFIG, stage_training=stage_training)
+    batch, masks = {"images": IMAGES}, mask((0,), (1,))
+    losses = [
+        coded_losses(pipeline, params, variables, batch, masks, settings)
+        for pipeline in (own, anew)
+    ]
+    assert np.isfinite(losses).all() and not np.allclose(*losses)
+
+
+def test_features_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="^parity_goes_on: features: '"):
+        parts(
+            base_model="mobilenet",
+            base_width=0.25,
+            stages=((1, 1), (12, 12)),
+            grid=(1, 3),
+            k=3,
+        )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"parity_pieces": "sums", "decoder": "mlp"}, {"stages": ((1, 2),)}]
+)
+def test_only_smaller_images_of_several_stages_go_on(changes):
+    with pytest.raises(ValueError, match="^parity_goes_on: True given, False but with"):
+        dataclasses.replace(CONFIG, **changes)
