@@ -1,6 +1,6 @@
 """Shows what codes on deep networks lose and cost: points below the base, work, memory.
 
-    python experiments/drops.py runs/cifar10_vgg16_smaller
+    python experiments/drops.py runs/deep/vgg16_ours_k2_r1
 
 Arguments are workdirs of finished runs, or copies of their `results.json`. Prints a
 table for each network and size of code: encoding and decoding of r lost results in

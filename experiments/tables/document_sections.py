@@ -103,7 +103,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "frontier_history": functools.partial(frontier_tables.history, "frontier"),
     "searches": search_tables.section,
-    "searches_default": search_tables.default_section,
+    "searches_default": functools.partial(
+        search_tables.section_of, search_tables.DEFAULT
+    ),
+    "searches_deep": functools.partial(search_tables.section_of, search_tables.DEEP),
     "study_parm": functools.partial(study_section, "parm"),
     "cheap": functools.partial(frontier_tables.section, "cheap"),
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),

@@ -1,5 +1,5 @@
-"""Tables of the searches: how each code of the frontier is trained best, and which code
-is LeNet-5's default."""
+"""Tables of the searches: how each code of the frontier is trained best, which code is
+LeNet-5's default, and what the codes on deep networks are made of."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from coded_jax.runs.reading import code_name
 from coded_jax.runs.sweep_table import SWEEP
 from tables import markdown, stored, sweep_report
 
-DEFAULT = "default"
-"""Is in the names of searches that have cells of their own, for the default code."""
+ALIKE, DEFAULT, DEEP = "alike", "default", "deep"
+"""Searches with the same cells for every code of the frontier; and those with cells of
+their own, for the default code and on deep networks, which have that in their names."""
 
 
-def folders(of_the_default: bool) -> list[Path]:
-    """Returns the folders of all stored searches, by name: those that have the same
-    cells for every code of the frontier, or those for the default code."""
+def folders(kind: str) -> list[Path]:
+    """Returns the folders of all stored searches of a kind, by name."""
     paths = [path.parent for path in stored.RESULTS.glob(f"searches/*/{SWEEP}")]
-    return sorted(x for x in paths if (DEFAULT in x.name) == of_the_default)
+    of = lambda path: next((x for x in (DEFAULT, DEEP) if x in path.name), ALIKE)
+    return sorted(path for path in paths if of(path) == kind)
 
 
 def name_of(cell: Cell) -> str:
@@ -34,7 +35,7 @@ def name_of(cell: Cell) -> str:
 def section() -> str:
     """Returns a row for each way to train and a column for each code, `(k, r)` behind
     it, all with the same cells, and where the measurements are from."""
-    searches = [*map(sweep_tables.read, folders(of_the_default=False))]
+    searches = [*map(sweep_tables.read, folders(ALIKE))]
     first = searches[0]
     flags = sweep_tables.varied(first.content)
     headings = [*(f"`{flag}`" for flag in flags)]
@@ -50,10 +51,10 @@ def section() -> str:
     return "\n\n".join([markdown.table(headings, rows), origin, commands])
 
 
-def default_section() -> str:
-    """Returns every cell of the searches for the default code, the best one named."""
+def section_of(kind: str) -> str:
+    """Returns every cell of the searches of a kind, the best one named."""
     parts = []
-    for folder in folders(of_the_default=True):
+    for folder in folders(kind):
         search = sweep_tables.read(folder)
         chosen = sweep_tables.best(search)
         first = next(iter(chosen.trials.values()))[0]

@@ -217,6 +217,7 @@ def test_base_has_what_the_base_model_depends_on():
     assert dataclasses.replace(config, **others).base == base
     assert dataclasses.replace(config, **apart).base == base
     chain = {"stages": ((1, 1), (2, 2)), "other_stage_losses": ("later",)}
+    chain |= {"parity_pieces": "smaller", "parity_goes_on": True}
     assert dataclasses.replace(config, **chain).base == base
     layers = {"split": "convolution", "least_spared": 0.1}
     assert dataclasses.replace(config, **layers).base == base
