@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Codes and their rivals on a deep network, with 3, 5 and 6 devices. Finished runs are not run
 # again, an interrupted one goes on. Hours on 2 cores; experiments/bases.sh makes the networks.
-# Arguments: a network (vgg16), and the names of some codes, else all.
+# Arguments: a network (vgg16, resnet18), and the names of some codes, else all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 all="ours no_parity zero_fill intact untrained layers narrow"
-net=${1:?the network: vgg16}
+net=${1:?the network: vgg16 or resnet18}
 flags=experiments/flags/deep_$net.flags
-[ -e "$flags" ] || { echo "error: $net: vgg16 accepted" >&2; exit 2; }
+[ -e "$flags" ] || { echo "error: $net: vgg16 or resnet18 accepted" >&2; exit 2; }
 for code in ${*:2}; do
   [[ " $all " = *" $code "* ]] || { echo "error: $code: one of $all accepted" >&2; exit 2; }
 done

@@ -1,13 +1,14 @@
 """Shows what codes on deep networks lose and cost: points below the base, work, memory.
 
-    python experiments/drops.py runs/deep/vgg16_ours_k2_r1
+    python experiments/drops.py --output=runs/drops runs/deep/vgg16_*
 
 Arguments are workdirs of finished runs, or copies of their `results.json`. Prints a
 table for each network and size of code: encoding and decoding of r lost results in
 percent of the coded blocks' work on one whole image (where more are lost, `sharpen`
 decodes again), the drop from the base (mean / worst pattern) for every
 number of lost results, and that of losses which begin later where the run has tried
-them (`--other_stage_losses`).
+them (`--other_stage_losses`). With `--output` it writes `drops.png` there, these
+drops over all work.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from tables import drop_tables
+from tables import drop_figure, drop_tables
 from tables.finished_runs import read_current
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
+from coded_jax.runs.workdir import make_folder
+
+OUTPUT = flags.DEFINE_string("output", None, "folder of drops.png")
 
 
 @command(arguments=True)
@@ -35,6 +40,10 @@ def main(argv: list[str]) -> None:
         for row in table.rows:
             shown.add_row(*row)
         console.print(table.title, shown, sep="\n", highlight=False)
+    if OUTPUT.value is not None:
+        folder = Path(OUTPUT.value)
+        make_folder(folder, "output")
+        drop_figure.draw(folder / "drops.png", runs)
 
 
 if __name__ == "__main__":

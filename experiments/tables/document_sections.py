@@ -22,6 +22,7 @@ from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.runs.sweep_table import SWEEP
 from coded_jax.training.config import TrainConfig
 from tables import (
+    drop_tables,
     frontier_tables,
     headline,
     latency_tables,
@@ -102,6 +103,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "layers": functools.partial(result_tables.section, "layers"),
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "frontier_history": functools.partial(frontier_tables.history, "frontier"),
+    "deep": functools.partial(drop_tables.section, "deep"),
     "searches": search_tables.section,
     "searches_default": functools.partial(
         search_tables.section_of, search_tables.DEFAULT

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from coded_jax.codes import LEARNED, entry_of
 from coded_jax.report.formatting import stages_text, with_deviation
 from coded_jax.runs.reading import base_accuracy, code_name, evaluated_part
 from coded_jax.runs.run_costs import read_cost
-from tables import result_tables, targets
+from tables import markdown, result_tables, stored, targets
 
 ENDS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
 BEYOND = "{} lost, more than r"
@@ -30,17 +31,43 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     Args:
       runs: the contents of their `results.json`.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    for results in runs:
-        groups.setdefault(_group(results), []).append(results)
     out = []
-    for key in sorted(groups):
-        rows = [row for results in groups[key] for row in rows_of(results)]
+    for members in grouped(runs).values():
+        rows = [row for results in members for row in rows_of(results)]
         rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
         headings = list(dict.fromkeys(name for row in rows for name in row))
         cells = [[row.get(name, "-") for name in headings] for row in rows]
-        out.append(Table(_title(groups[key][0]), headings, cells))
+        out.append(Table(title_of(members[0]), headings, cells))
     return out
+
+
+def section(table: str, folder: Path | None = None) -> str:
+    """Returns the tables of stored runs, and where they are from, for a document.
+
+    Args:
+      table: a folder of stored results.
+      folder: of the runs; that of `stored.folder_of` if it is not given.
+    """
+    folder = folder or stored.folder_of(table)
+    runs = result_tables.read(folder)
+    parts = []
+    for title, headings, rows in tables([*runs.values()]):
+        parts += [f"{title}:", markdown.table(headings, rows)]
+    commands = [
+        f"- `{run}` ({result_tables.times(results)}): `{results['command']}`"
+        for run, results in runs.items()
+    ]
+    parts.append(stored.origin_text([*runs.values()]))
+    parts.append("\n".join([*stored.notes(runs), *commands]))
+    return stored.with_history("\n\n".join(parts), folder, runs.values())
+
+
+def grouped(runs: Sequence[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]:
+    """Returns the runs of each network and size of code, in order of both."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for results in runs:
+        groups.setdefault(_group(results), []).append(results)
+    return dict(sorted(groups.items()))
 
 
 def _group(results: dict[str, Any]) -> tuple:
@@ -48,7 +75,8 @@ def _group(results: dict[str, Any]) -> tuple:
     return results["dataset"], config["base_model"], config["base_width"], k, r
 
 
-def _title(results: dict[str, Any]) -> str:
+def title_of(results: dict[str, Any]) -> str:
+    """Returns what the runs of a group have in common, from one of them."""
     dataset, model, width, k, r = _group(results)
     base, part = 100 * base_accuracy(results), evaluated_part(results)
     return (
@@ -59,13 +87,13 @@ def _title(results: dict[str, Any]) -> str:
 
 def rows_of(results: dict[str, Any]) -> list[Row]:
     """Returns a row for the code of a run, and for each of its baselines."""
-    return [
-        _row(results, name, summary)
-        for name, summary in {
-            "code": results["summary"],
-            **results["baselines"],
-        }.items()
-    ]
+    codes = codes_of(results).items()
+    return [_row(results, name, summary) for name, summary in codes]
+
+
+def codes_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the accuracies of a run's code, `code`, and its baselines, by name."""
+    return {"code": results["summary"], **results["baselines"]}
 
 
 def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:

@@ -66,9 +66,10 @@ def test_names_tell_recipes_apart(results):
     assert drop_tables.label(config, "code") == expected
 
 
-def test_the_script(finished):
-    done = run_script("drops", finished)
+def test_the_script(finished, tmp_path):
+    done = run_script("drops", finished, f"--output={tmp_path / 'drops'}")
     assert done.returncode == 0, done.stderr
     assert "lenet5 x 1 on mnist_5k" in done.stdout and "no_parity" in done.stdout
+    assert (tmp_path / "drops" / "drops.png").stat().st_size > 5000
     done = run_script("drops")
     assert done.returncode == 1 and done.stderr.startswith("error: runs: [] given")

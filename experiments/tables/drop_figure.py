@@ -1,0 +1,64 @@
+"""Pictures of codes on deep networks: points below the base over all work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coded_jax.report import canvas
+from coded_jax.runs.reading import base_accuracy
+from coded_jax.runs.run_costs import read_cost
+from tables import drop_tables
+
+LEAST = 0.1  # points; below it the axis is linear
+
+
+def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """Draws a panel for each network and size of code: the drop with r results lost,
+    from the mean up to the worst pattern, over the work of a device and the client.
+
+    Args:
+      path: of the PNG file.
+      runs: the contents of their `results.json`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    groups = drop_tables.grouped(runs)
+    figure = canvas.new_figure(10, 4.5 * len(groups))
+    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for axes, members in zip(panels, groups.values(), strict=True):
+        number = 0
+        for results in members:
+            for name, summary in drop_tables.codes_of(results).items():
+                style = {"color": f"C{number % 10}", "marker": "osD^vX*P"[number // 10]}
+                _draw_code(axes, results, name, summary, style)
+                number += 1
+        lost = members[0]["split"]["r"]
+        axes.set(
+            title=drop_tables.title_of(members[0]),
+            xlabel="work of a device and the client, of the whole image's",
+            ylabel=f"points lost with {lost} lost, mean up to worst",
+            xscale="log",
+        )
+        axes.set_yscale("symlog", linthresh=LEAST)
+        axes.set_ylim(bottom=-LEAST / 2)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    canvas.save(figure, path, dpi=100)
+
+
+def _draw_code(
+    axes: Any,
+    results: dict[str, Any],
+    name: str,
+    summary: dict[str, Any],
+    style: dict[str, str],
+) -> None:
+    accuracy = summary[str(results["split"]["r"])]
+    mean, worst = (
+        100 * (base_accuracy(results) - accuracy[x]) for x in ("mean", "worst")
+    )
+    work = sum(read_cost(results, name).parts.values())
+    label = drop_tables.label(results["config"], name)
+    axes.errorbar(work, mean, [[0], [max(0, worst - mean)]], label=label, **style)
