@@ -12,6 +12,7 @@ from coded_jax.settings import (
     INTEGER,
     Accepted,
     Form,
+    integers,
     one_of,
     setting,
     tuple_of,
@@ -70,6 +71,12 @@ class CodeConfig(LearnedConfig):
             "rows x columns with a product of k",
         ),
         GRID,
+    )
+    halo: int = setting(
+        0,
+        "pixels of a stage's input that a piece has at each side beyond those that its "
+        "share depends on",
+        integers(0),
     )
     stages: tuple[tuple[int, int], ...] | None = setting(
         None,
@@ -133,6 +140,8 @@ class CodeConfig(LearnedConfig):
         whole = self.grid is None and self.stages is None
         fits = self.split == "image" or whole
         require("split", self.split, fits, "image with a grid or stages")
+        fits = not self.halo or self.split == "image"
+        require("halo", self.halo, fits, f"0 with split={self.split}")
         fits = not self.least_spared or self.split == "convolution"
         accepted = f"0 with split={self.split}"
         require("least_spared", self.least_spared, fits, accepted)

@@ -105,6 +105,9 @@ class LearnedConfig:
         "initial sums of the pieces that are a systematic code's parity pieces",
         one_of(SUMS),
     )
+    fixed_sums: bool = setting(
+        False, "whether these sums stay as they begin, and are not trained"
+    )
     parity_start: str = setting(
         "base",
         "what the networks of parity models start from: the base model's weights, or "

@@ -47,19 +47,23 @@ class LinearPart(NamedTuple):
 
 
 def sums_of_pieces(shape: CodeShape, config: LearnedConfig) -> LinearPart:
-    """Returns learned sums, `{"sums": [k, r]}`, with `linear_estimate`."""
+    """Returns sums, learned as `{"sums": [k, r]}` or fixed, with `linear_estimate`."""
+    initial = SUMS[config.sums](shape.k, shape.r)
+
+    def sums_of(params: PyTree) -> jax.Array:
+        return initial if config.fixed_sums else params["sums"]
 
     def estimate(
         params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
     ) -> Estimate:
-        every = linear_estimate(params["sums"], features, available)
+        every = linear_estimate(sums_of(params), features, available)
         parity = features[shape.k :]
         views = jnp.broadcast_to(parity, (len(shares), *parity.shape))
         return Estimate(take_shares(every, shares), views)
 
     return LinearPart(
-        lambda: {"sums": SUMS[config.sums](shape.k, shape.r)},
-        lambda params, pieces: piece_sums(params["sums"], pieces),
+        lambda: {} if config.fixed_sums else {"sums": initial},
+        lambda params, pieces: piece_sums(sums_of(params), pieces),
         estimate,
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from coded_jax.checks import require
+
 
 def cosines(k: int, r: int) -> jax.Array:
     """Returns r orthonormal vectors `[k, r]` of the discrete cosine transform (II).
@@ -27,5 +29,19 @@ def powers(k: int, r: int) -> jax.Array:
     return columns / jnp.linalg.norm(columns, axis=0, keepdims=True)
 
 
-SUMS = {"cosine": cosines, "power": powers}
+def hadamard(k: int, r: int) -> jax.Array:
+    """Returns the first r columns of a Hadamard matrix (Sylvester), of length 1.
+
+    All pieces have the same weight but for its sign. Columns from k on repeat.
+
+    Raises:
+      ValueError: k is no power of 2.
+    """
+    require("sums", "hadamard", k & (k - 1) == 0, f"cosine or power with k={k}")
+    i, j = jnp.arange(k)[:, None], jnp.arange(r)[None] % k
+    odd = jax.lax.population_count(i & j) % 2
+    return (1 - 2 * odd) / jnp.sqrt(jnp.float32(k))
+
+
+SUMS = {"cosine": cosines, "power": powers, "hadamard": hadamard}
 """`(k, r) -> [k, r]`, the initial weights of the pieces in each parity piece."""

@@ -148,7 +148,8 @@ def _plans(
         x = jax.eval_shape(before.f_conv, variables, x)
         f_conv = segment(base.blocks, first, last).f_conv
         try:
-            plan = make_plan(f_conv, variables, x.shape[1:], config.pieces)
+            sizes = (x.shape[1:], config.pieces, config.halo)
+            plan = make_plan(f_conv, variables, *sizes)
         except ValueError as error:
             if len(base.blocks) == 1:
                 raise

@@ -24,6 +24,7 @@ def make_plan(
     variables: PyTree,
     image_shape: tuple[int, int, int],
     grid: tuple[int, int],
+    halo: int = 0,
 ) -> SplitPlan:
     """Plans the split of `f_conv` over a grid of pieces.
 
@@ -32,6 +33,7 @@ def make_plan(
       variables: arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)`.
       grid: pieces along height and width; `(k, 1)` splits into strips.
+      halo: pixels that a piece has at each side beyond those its share depends on.
 
     Raises:
       ValueError: `grid` leaves a piece without features or makes a piece as large as
@@ -44,7 +46,7 @@ def make_plan(
     grid_sizes = require_sizes("grid", grid, "rows", "columns")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
-        _plan_axis(name, field, size, features, parts)
+        _plan_axis(name, field, size, features, parts, halo)
         for name, field, size, features, parts in zip(
             ("rows", "columns"),
             whole.fields,
@@ -101,7 +103,9 @@ def _check_pieces(
             )
 
 
-def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> AxisPlan:
+def _plan_axis(
+    name: str, field: Field, size: int, out: int, parts: int, halo: int
+) -> AxisPlan:
     """Plans the windows along one axis, of the shortest length that suffices for all.
 
     Raises:
@@ -116,7 +120,7 @@ def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> Axis
         )
     firsts = [min(i * share, out - share) for i in range(parts)]
     needed = [field.window(a, a + share) for a in firsts]
-    needed = [(max(0, low), min(size, high)) for low, high in needed]
+    needed = [(max(0, low - halo), min(size, high + halo)) for low, high in needed]
     stride = field.stride
     # The whole image, window = size, is always enough.
     window = next(
@@ -133,7 +137,8 @@ def _plan_axis(name: str, field: Field, size: int, out: int, parts: int) -> Axis
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
-            "of the image, which gains nothing; take fewer or end f_conv earlier"
+            "of the image, which gains nothing; take fewer"
+            f"{', a smaller halo' if halo else ''} or end f_conv earlier"
         )
     cuts = [a - start // stride for a, start in zip(firsts, starts, strict=True)]
     return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts), stride)

@@ -69,6 +69,8 @@ DEFAULTS = {
     "parity_moves": False,
     "preactivations": False,
     "parity_goes_on": False,
+    "halo": 0,
+    "fixed_sums": False,
     "ends": "all",
     "base_start": None,
     "beyond": 0.0,

@@ -208,6 +208,8 @@ def test_base_has_what_the_base_model_depends_on():
         "tail": "tuned",
         "parity_moves": True,
         "preactivations": True,
+        "halo": 1,
+        "fixed_sums": True,
         "ends": "tail",
         "beyond": 0.1,
         "feature_weights": "sensitivity",

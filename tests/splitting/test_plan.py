@@ -51,6 +51,18 @@ def test_same_padding_and_surplus_by_hand():
     assert_exact(conv, plan)
 
 
+def test_a_wider_halo_by_hand():
+    # One row more at each side: [0, 7), [3, 12), [6, 13), at most 9.
+    variables, shape = {}, (13, 9, 1)
+    f = lambda variables, x: conv(x)
+    plan = make_plan(f, variables, shape, (3, 1), halo=1)
+    assert plan.rows == AxisPlan(13, 9, (0, 3, 4), 13, 5, (0, 2, 4), 1)
+    assert plan.columns == AxisPlan(9, 9, (0,), 9, 9, (0,), 1)
+    assert_exact(conv, plan)
+    with pytest.raises(ValueError, match="take fewer, a smaller halo or end f_conv"):
+        make_plan(f, variables, shape, (3, 1), halo=5)
+
+
 def test_stride_by_hand():
     # Features [0, 4), [4, 8) need rows [0, 8), [7, 16). Starts are even, so the second
     # piece is rows 6 to 16, and its first feature is the first that is its own.
