@@ -23,6 +23,7 @@ from coded_jax.runs.places import absolute
 from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.runs.variables import VARIABLES, read_variables, save_variables
 from coded_jax.runs.workdir import (
+    FLAGS,
     SOURCES,
     RunFlags,
     checkpoint_folder,
@@ -62,6 +63,10 @@ def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
     folder = open_workdir(folder, flags, name="base_dir")
     # Later runs take it as data are taken; its record says what code made it.
     (folder / SOURCES).unlink(missing_ok=True)
+    # It is where it is, on any machine.
+    lines = (folder / FLAGS).read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("--workdir=")]
+    write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
     save_variables(folder, jax.tree.map(_half, variables))
     fits = (folder / VARIABLES).exists()
     require("variables", type(variables).__name__, fits, "nested dicts of real arrays")

@@ -37,6 +37,7 @@ def test_a_run_begins_with_the_base_model_that_is_kept(finished, base_dir, tmp_p
     record = json.loads((base_dir / kept_base.RECORD).read_text())
     names = sorted(path.name for path in base_dir.iterdir())
     assert names == ["base.json", "flags.txt", "variables.npz"]
+    assert "workdir" not in (base_dir / "flags.txt").read_text()
     before = coded_jax.load(finished, devices=1)
     assert record["command"] == before.results["command"]
     assert record["before_rounding"] == before.results["base"]
