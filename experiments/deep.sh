@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
 # Codes and their rivals on a deep network, with 3, 5 and 6 devices. Finished runs are not run
 # again, an interrupted one goes on. Hours on 2 cores; experiments/bases.sh makes the networks.
-# Arguments: a network (vgg16, resnet18), and the names of some codes, else all.
+# Arguments: a network, and the names of some codes, else all; Imagenette's folder in
+# IMAGENETTE.
 set -euo pipefail
+[ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
 cd "$(dirname "$0")/.."
-all="ours no_parity zero_fill intact untrained layers narrow"
-net=${1:?the network: vgg16 or resnet18}
+all="ours no_parity zero_fill intact untrained layers smaller narrow"
+nets="vgg16 resnet18 mobilenet imagenette"
+net=${1:?the network, one of $nets}
+[[ " $nets " = *" $net "* ]] || { echo "error: $net: one of $nets accepted" >&2; exit 2; }
 flags=experiments/flags/deep_$net.flags
-[ -e "$flags" ] || { echo "error: $net: vgg16 or resnet18 accepted" >&2; exit 2; }
+images=()
+[ "$net" != imagenette ] ||
+  images=("--data_dir=${IMAGENETTE:?the folder of Imagenette, with train/ and val/}")
 for code in ${*:2}; do
   [[ " $all " = *" $code "* ]] || { echo "error: $code: one of $all accepted" >&2; exit 2; }
 done
@@ -24,10 +30,13 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
       untrained) # without anything to train, and so without a second tail
         own+=(--code=berrut --baselines=spline,mds,replication,mean_fill)
         own+=(--tail=frozen --distillation=0 --ends=all --beyond=0 --seeds=1) ;;
+      smaller) # no code: the whole network, trained on, on images as small as a piece
+        own=(--grid="$grid" --image_size=$((k == 2 ? 28 : 24)))
+        own_flags=${flags%.flags}_smaller.flags ;;
       layers) # every convolution by itself, which is exact
         own=() own_flags=${flags%.flags}_layers.flags ;;
     esac
     python experiments/run.py --flagfile="$own_flags" --k="$k" --r="$r" \
-      ${own[@]+"${own[@]}"} --workdir="$workdir"
+      ${own[@]+"${own[@]}"} ${images[@]+"${images[@]}"} --workdir="$workdir"
   done
 done

@@ -22,6 +22,7 @@ from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.runs.sweep_table import SWEEP
 from coded_jax.training.config import TrainConfig
 from tables import (
+    base_tables,
     drop_tables,
     frontier_tables,
     headline,
@@ -103,6 +104,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "layers": functools.partial(result_tables.section, "layers"),
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "frontier_history": functools.partial(frontier_tables.history, "frontier"),
+    "bases": base_tables.section,
     "deep": functools.partial(drop_tables.section, "deep"),
     "searches": search_tables.section,
     "searches_default": functools.partial(

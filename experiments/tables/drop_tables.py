@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coded_jax.codes import LEARNED, entry_of
+import jax
+
+from coded_jax.codes import LEARNED, entry_of, erasures
+from coded_jax.models import make_base_model
 from coded_jax.report.formatting import stages_text, with_deviation
+from coded_jax.runs.build import variable_shapes
+from coded_jax.runs.config import Config
 from coded_jax.runs.reading import base_accuracy, code_name, evaluated_part
 from coded_jax.runs.run_costs import read_cost
 from tables import markdown, result_tables, stored, targets
@@ -33,11 +39,20 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     """
     out = []
     for members in grouped(runs).values():
-        rows = [row for results in members for row in rows_of(results)]
+        largest = max(members, key=_pixels)
+        rows = [
+            row
+            for results in members
+            for row in (
+                rows_of(results)
+                if _pixels(results) == _pixels(largest)
+                else [_smaller_row(results, largest)]
+            )
+        ]
         rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
         headings = list(dict.fromkeys(name for row in rows for name in row))
         cells = [[row.get(name, "-") for name in headings] for row in rows]
-        out.append(Table(title_of(members[0]), headings, cells))
+        out.append(Table(title_of(largest), headings, cells))
     return out
 
 
@@ -68,6 +83,49 @@ def grouped(runs: Sequence[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]
     for results in runs:
         groups.setdefault(_group(results), []).append(results)
     return dict(sorted(groups.items()))
+
+
+def _pixels(results: dict[str, Any]) -> int:
+    return math.prod(results.get("image_shape", ()))
+
+
+def _numbers(results: dict[str, Any]) -> int:
+    """Counts the variables of a run's base model, which are its own."""
+    config = Config.from_json(results["config"])
+    base = make_base_model(config.base_model, config.base_width)
+    sizes = (tuple(results["image_shape"]), results["classes"])
+    leaves = jax.tree.leaves(variable_shapes(base, *sizes))
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
+    """Returns the row of the whole network on smaller images, on the spare devices,
+    without any code: its answer counts where a data piece of the images was lost.
+
+    Args:
+      results: of a run with smaller images, whose base model is the answer.
+      largest: of a run of the same size of code with the images as they are.
+    """
+    k, r = result_tables.pieces(results)
+    height, width, _ = results["image_shape"]
+    cost, own = read_cost(largest, "code"), read_cost(results, "code")
+    work = own.whole_flops / cost.whole_flops
+    parts = cost.parts
+    row = {
+        "code": f"no code: whole network on {height}x{width}, on the spare device",
+        "coded": _blocks(largest),
+        "code's work, %": "0.00",
+        "all work": f"{max(work, parts['piece'] + parts['uncoded']):.2f}",
+        "kB": f"{(own.whole.bytes_in + own.whole.bytes_out) / 1e3:.1f}",
+        "rounds": "1",
+        "memory, kB": f"{_numbers(results) * 4 / 1e3:.0f}",
+    }
+    drop = base_accuracy(largest) - base_accuracy(results)
+    for lost in range(1, r + 1):
+        every = erasures.patterns(k + r, lost)
+        harmful = sum(pattern[0] < k for pattern in every) / len(every)
+        row[f"{lost} lost"] = f"{100 * harmful * drop:.2f} / {100 * drop:.2f}"
+    return row
 
 
 def _group(results: dict[str, Any]) -> tuple:

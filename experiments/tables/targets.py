@@ -37,6 +37,14 @@ DEEP = {
 }
 DEEP_OF_MOBILENET = {(2, 1): {"1": (0.8, 1.2)}, (4, 2): {"2": (1.5, 2.5)}}
 
+# Accuracies of base models, percent, at least; of folders those of Imagenette.
+BASES = {
+    ("cifar10", "vgg16"): 92.0,
+    ("cifar10", "resnet18"): 92.5,
+    ("cifar10", "mobilenet"): 90.0,
+    ("folder", "vgg16"): 82.0,
+}
+
 # Points that Kosaian et al. (2019) lose on MNIST with one of k=2, r=1 lost.
 PARM = {("mnist", "parity_model", "1"): 0.01}
 
@@ -112,6 +120,15 @@ def deep(results: dict[str, Any], lost: str) -> str:
     base, accuracy = base_accuracy(results), results["summary"][lost]
     drops = [100 * (base - accuracy[x]) for x in ("mean", "worst")]
     return f" ({' / '.join(verdict(x, m) for x, m in zip(drops, most, strict=True))})"
+
+
+def base(dataset: str, model: str, accuracy: float) -> str:
+    """Returns the target of a base model, and whether its accuracy, in percent of two
+    digits, meets it."""
+    least = BASES.get((dataset, model))
+    if least is None:
+        return NONE
+    return f"{least:g} {'met' if round(accuracy, 2) >= least else '**missed**'}"
 
 
 def published(results: dict[str, Any], code: str, lost: str, decoded: float) -> str:

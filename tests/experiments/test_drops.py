@@ -47,6 +47,31 @@ def test_a_row_by_hand(results):
     }
 
 
+def test_the_whole_network_on_smaller_images_is_a_row_by_hand(results):
+    small = json.loads(json.dumps(results))
+    small["image_shape"], small["baselines"] = [20, 20, 1], {}
+    results["base"]["test_accuracy"], small["base"]["test_accuracy"] = 0.9, 0.88
+    for runs in ([results, small], [small, results]):
+        ((title, headings, rows),) = drop_tables.tables(runs)
+        assert "base 90.00 %" in title
+        rows = [dict(zip(headings, cells, strict=True)) for cells in rows]
+        (row,) = (x for x in rows if x["code"].startswith("no code"))
+        assert row["code"] == "no code: whole network on 20x20, on the spare device"
+        # 16 * 16 * 25 * 6 + 4 * 4 * 25 * 6 * 16 products of 24 * 24 * ... + 8 * 8 * ...
+        own = 16**2 * 6 + 4**2 * 96
+        whole = 24**2 * 6 + 8**2 * 96
+        assert float(row["all work"]) >= round(own / whole, 2)
+        # Of three devices, two have data pieces; with the third nothing is lost.
+        assert row["1 lost"] == "1.33 / 2.00" and row["rounds"] == "1"
+        assert row["memory, kB"] == f"{4 * small_numbers() / 1e3:.0f}"
+
+
+def small_numbers():
+    """Counts LeNet-5's variables for images of 20x20, whose features are 2x2."""
+    conv = 25 * 6 + 6 + 25 * 6 * 16 + 16
+    return conv + 64 * 120 + 120 + 120 * 84 + 84 + 84 * 10 + 10
+
+
 def test_targets_are_those_of_deep_networks(results):
     assert targets.deep(results, "1") == ""
     results["dataset"] = "cifar10"
