@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -253,6 +254,7 @@ def coded_losses(
     available: jax.Array,
     config: TrainConfig | None = None,
     weights: tuple[jax.Array, ...] | None = None,
+    begins: tuple[int, ...] | None = None,
 ) -> jax.Array:
     """Computes the mean squared error `[B]` of reconstructed features (section III-C).
 
@@ -275,10 +277,12 @@ def coded_losses(
         are the weights of those terms; `TrainConfig()` if None.
       weights: for each coded stage `[D]`, of the errors of its feature maps; all alike
         if None.
+      begins: the first example, for each stage, that may lose something there or later
+        alone: nothing is lost in the stages before, which are not computed for it. Only
+        on one device. If None, all may from the first stage on.
     """
     config = config or TrainConfig()
     of_maps = weights or (jnp.ones(()),) * len(pipeline.stages)
-    end_to_end = config.stage_training == "end_to_end"
 
     # Nothing is spread: each device runs all pieces of its part of the batch. These are
     # as many operations, and nothing but gradients is exchanged.
@@ -286,47 +290,17 @@ def coded_losses(
         targets = batch.get("targets")
         if targets is None:
             targets = exact_outputs(pipeline, frozen, batch["images"])
-        x, is_exact = inputs_of(pipeline, batch["images"]), True
-        errors, squares, small = [], [], None
-        of_stages = (pipeline.stages, pipeline.of_stages(params), available, targets)
-        stages = zip(*of_stages, of_maps, strict=True)
-        for stage, own, mask, target, weight in stages:
-            x = compute(stage.before, frozen, x)
-            small = go_on(stage, frozen, small)
-            if is_exact and stage.code.quorum.copies is None:
-                # The data shares are parts of the target.
-                uncut = stage.code.uncut
-                data = (
-                    data_features(stage, frozen, x)
-                    if uncut
-                    else splitting.shares(stage.plan, target)
-                )
-                parity = parity_features(stage, frozen, own, x, small)
-                features = jnp.concatenate([data, parity])
-            else:
-                features = coded_features(stage, frozen, own, x, small=small)
-            small = small_of(stage, features, mask)
-            merged = reconstruct(stage, own, features, mask, x)
-            errors.append(_mean_square(merged - target, weight))
-            squares.append(_mean_square(target, weight))
-            x, is_exact = (merged, False) if end_to_end else (target, True)
-        copy, variables = pipeline.tail_copy, frozen
-        if copy is not None:
-            variables = copy.variables(params[-1], frozen)
-            x = targets[-1] if copy.intact else x
-            x = jax.lax.stop_gradient(x) if config.ends == "tail" else x
-        last = compute(pipeline.after, variables, x)
-        if config.distillation:
-            exact = compute(pipeline.after, frozen, targets[-1])
-            hidden = _hidden(pipeline, variables, last)
-            exact_hidden = _hidden(pipeline, frozen, exact)
-            errors.append(jnp.square(hidden - exact_hidden).mean(axis=1))
-            squares.append(jnp.square(exact_hidden).mean(axis=1))
-        if config.supervision:
-            logits = pipeline.base.head(variables, last.astype(jnp.float32))
-            errors.append(_cross_entropy(logits, batch["labels"]))
-            squares.append(jnp.ones_like(errors[-1]))
-        return jnp.stack(errors), jnp.stack(squares)
+        groups = [
+            _compare_stages(pipeline, config, of_maps, params, frozen, *inputs)
+            for inputs in _by_begin(begins, batch["images"], targets, available)
+        ]
+        errors, squares, decoded = (
+            jax.tree.map(lambda *x: jnp.concatenate(x), *of_groups)
+            for of_groups in zip(*groups, strict=True)
+        )
+        variables = (params, frozen)
+        ends = _compare_ends(pipeline, config, *variables, batch, targets[-1], decoded)
+        return jnp.stack(errors + ends[0]), jnp.stack(squares + ends[1])
 
     frozen = jax.lax.stop_gradient(frozen)
     available = of_pieces(pipeline, per_stage(pipeline, available))
@@ -339,6 +313,109 @@ def coded_losses(
     ends = [weight for weight in (config.distillation, config.supervision) if weight]
     of_terms = jnp.array([1.0] * len(pipeline.stages) + ends)
     return (of_terms[:, None] * errors).sum(axis=0)
+
+
+def _by_begin(
+    begins: tuple[int, ...] | None,
+    images: jax.Array,
+    targets: tuple[jax.Array, ...],
+    available: jax.Array,
+) -> Iterator[tuple[jax.Array, tuple[jax.Array, ...], jax.Array, int]]:
+    """Yields images, targets and masks of the examples whose losses begin in each
+    stage, and its number; see `coded_losses`."""
+    begins = (0,) if begins is None else begins
+    ends = (*begins[1:], len(images))
+    for begin, (first, end) in enumerate(zip(begins, ends, strict=True)):
+        masks = available[..., first:end] if available.shape[-1] > 1 else available
+        own_targets = tuple(target[first:end] for target in targets)
+        yield images[first:end], own_targets, masks, begin
+
+
+def _compare_stages(
+    pipeline: Pipeline,
+    config: TrainConfig,
+    of_maps: tuple[jax.Array, ...],
+    params: PyTree,
+    frozen: PyTree,
+    images: jax.Array,
+    targets: tuple[jax.Array, ...],
+    available: jax.Array,
+    begin: int,
+) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
+    """Compares what the coded stages put out with what is exact, see `coded_losses`.
+
+    Args:
+      pipeline, config, params, frozen: as of `coded_losses`.
+      of_maps: weights of the feature maps, for each stage.
+      images: `[B, H, W, C]`.
+      targets: of `exact_outputs`.
+      available: bool `[S, n, B]` or `[S, n, 1]`, of pieces.
+      begin: number of the first stage that may lose something; those before it are not
+        computed, since what they put out is exact.
+
+    Returns:
+      For each stage its errors `[B]`, and the mean squares of what is exact; and the
+      output of the last decoder.
+    """
+    x, is_exact, small = inputs_of(pipeline, images), True, None
+    errors, squares = [], []
+    of_stages = (pipeline.stages, pipeline.of_stages(params), available, targets)
+    for i, (stage, own, mask, target, weight) in enumerate(
+        zip(*of_stages, of_maps, strict=True)
+    ):
+        squares.append(_mean_square(target, weight))
+        if i < begin:
+            errors.append(jnp.zeros_like(squares[-1]))
+            x = target
+            continue
+        x = compute(stage.before, frozen, x)
+        small = go_on(stage, frozen, small)
+        if is_exact and stage.code.quorum.copies is None:
+            # The data shares are parts of the target.
+            exact_shares = functools.partial(splitting.shares, stage.plan, target)
+            uncut = stage.code.uncut
+            data = data_features(stage, frozen, x) if uncut else exact_shares()
+            parity = parity_features(stage, frozen, own, x, small)
+            features = jnp.concatenate([data, parity])
+        else:
+            features = coded_features(stage, frozen, own, x, small=small)
+        small = small_of(stage, features, mask)
+        merged = reconstruct(stage, own, features, mask, x)
+        errors.append(_mean_square(merged - target, weight))
+        end_to_end = config.stage_training == "end_to_end"
+        x, is_exact = (merged, False) if end_to_end else (target, True)
+    return errors, squares, x
+
+
+def _compare_ends(
+    pipeline: Pipeline,
+    config: TrainConfig,
+    params: PyTree,
+    frozen: PyTree,
+    batch: dict[str, Any],
+    target: jax.Array,
+    x: jax.Array,
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Returns the terms of distillation and supervision, if there are any: errors and
+    mean squares `[B]`, of the last decoder's output `x` and what that should be."""
+    errors, squares = [], []
+    copy, variables = pipeline.tail_copy, frozen
+    if copy is not None:
+        variables = copy.variables(params[-1], frozen)
+        x = target if copy.intact else x
+        x = jax.lax.stop_gradient(x) if config.ends == "tail" else x
+    last = compute(pipeline.after, variables, x)
+    if config.distillation:
+        exact = compute(pipeline.after, frozen, target)
+        hidden = _hidden(pipeline, variables, last)
+        exact_hidden = _hidden(pipeline, frozen, exact)
+        errors.append(jnp.square(hidden - exact_hidden).mean(axis=1))
+        squares.append(jnp.square(exact_hidden).mean(axis=1))
+    if config.supervision:
+        logits = pipeline.base.head(variables, last.astype(jnp.float32))
+        errors.append(_cross_entropy(logits, batch["labels"]))
+        squares.append(jnp.ones_like(errors[-1]))
+    return errors, squares
 
 
 def focus_weights(

@@ -171,7 +171,7 @@ def code_loss(
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
         available = sample_erasures(key, pipeline, len(batch["images"]), config)
         inputs = (pipeline, params, frozen, batch, available, config)
-        losses = coded_losses(*inputs, weights)
+        losses = coded_losses(*inputs, weights, _begins(pipeline, config, batch))
         if config.focus:
             most = pipeline.r if config.l is None else config.l
             losses *= focus_weights(losses, available, most, config.focus)
@@ -198,7 +198,7 @@ def sample_erasures(
     Returns:
       Bool `[n, B]`, True where the result arrived; `[S, n, B]` where each of S coded
       stages loses results of its own, or where parity moves: then a pattern holds from
-      one stage on, drawn for each example.
+      one stage on, which is the first for the first examples.
 
     Raises:
       ValueError: see `training.config.require_patterns`.
@@ -218,11 +218,37 @@ def sample_erasures(
     stages = len(pipeline.stages)
     if config.stage_losses == "per_stage":
         return jax.vmap(draw)(jax.random.split(key, stages))
-    begins = config.stage_losses == "later" or pipeline.parity_moves
-    if not begins or stages == 1:
+    if not _begin_later(pipeline, config):
         return draw(key)
-    # Only where a device is missed first, its piece is decoded; so that is drawn, too.
-    key, begin_key = jax.random.split(key)
-    begin = jax.random.randint(begin_key, (1, 1, batch), 0, stages)
-    later = jnp.arange(stages)[:, None, None] >= begin
-    return draw(key)[None] | ~later
+    # Only where a device is missed first, its piece is decoded. Examples are shuffled
+    # anyway, and their losses begin in one stage after the other.
+    firsts = jnp.asarray(_first_examples(stages, batch))
+    later = jnp.arange(batch)[None] < jnp.append(firsts[1:], batch)[:, None]
+    return draw(key)[None] | ~later[:, None]
+
+
+def _begin_later(pipeline: Pipeline, config: TrainConfig) -> bool:
+    """Returns whether losses begin in any of several stages, and then go on."""
+    later = config.stage_losses == "later"
+    moves = pipeline.parity_moves and config.stage_losses == "held"
+    return len(pipeline.stages) > 1 and (later or moves)
+
+
+def _first_examples(stages: int, batch: int) -> tuple[int, ...]:
+    """Returns the first example of a batch whose losses begin in each stage, as many
+    for all."""
+    return tuple(-(-stage * batch // stages) for stage in range(stages))
+
+
+def _begins(
+    pipeline: Pipeline, config: TrainConfig, batch: dict[str, Any]
+) -> tuple[int, ...] | None:
+    """Returns `_first_examples` if the stages before can be left out for them: of
+    systematic codes whose stages need nothing of each other but their outputs, and on
+    one device, since a part of the batch has other examples."""
+    alone = pipeline.mesh is None or pipeline.mesh.size == 1
+    apart = not any(stage.code.goes_on for stage in pipeline.stages)
+    fits = alone and apart and pipeline.systematic
+    if not fits or not _begin_later(pipeline, config):
+        return None
+    return _first_examples(len(pipeline.stages), len(batch["images"]))
