@@ -26,6 +26,7 @@ from coded_jax.settings import (
 
 ENDS = ("all", "tail")
 FEATURE_WEIGHTS = ("alike", "sensitivity")
+DECODER_STARTS = ("drawn", "ridge")
 STAGE_TRAININGS = ("end_to_end", "per_stage")
 MAX_EPOCHS = 1e6
 LIGHTEST, HEAVIEST = 1e-6, 1e6
@@ -129,6 +130,12 @@ class TrainConfig:
         "what distillation and supervision train: codes and the tail's copy, or the "
         "copy alone (tail), beside codes that learn from feature errors",
         one_of(ENDS),
+    )
+    decoder_start: str = setting(
+        "drawn",
+        "weights that decoders begin with: drawn, or with their last layer fitted by a "
+        "ridge regression (ridge), of systematic codes",
+        one_of(DECODER_STARTS),
     )
     epochs: float = setting(
         10, "epochs of the code; may be a fraction", more_than(0, MAX_EPOCHS), FLOAT

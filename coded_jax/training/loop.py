@@ -56,12 +56,14 @@ class Task(NamedTuple):
       score: `params -> metrics` of validation data, to be logged; the parameters of
         the epoch with the best `SCORE` among them win.
       optimizer: any optax transformation.
+      begin: `params -> params` of what has been drawn, once; None to begin with that.
     """
 
     init: Callable[[jax.Array], PyTree]
     loss: Loss
     score: Callable[[PyTree], dict[str, float]]
     optimizer: optax.GradientTransformation
+    begin: Callable[[PyTree], PyTree] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +278,21 @@ def _start(task: Task, init_key: jax.Array, config: FitConfig) -> _Run:
     else:
         begin = jax.jit(lambda key: placement.replicated(config.mesh, fresh(key)))
         state, best = begin(init_key)
+        if task.begin is not None:
+            params = _begun(task.begin, state.params, init_key.ndim > 0)
+            # Copied: the state's own buffers are donated to the first step.
+            best = best._replace(params=jax.tree.map(jnp.copy, params))
+            state = state._replace(params=params)
     return _Run(state, best, step, seconds, config.directory, saved_step=step)
+
+
+def _begun(begin: Callable[[PyTree], PyTree], params: PyTree, seeds: bool) -> PyTree:
+    """Returns `begin(params)`, of parameters with an axis of seeds for each seed."""
+    if not seeds:
+        return begin(params)
+    count = len(jax.tree.leaves(params)[0])
+    of_seeds = [begin(jax.tree.map(lambda x, i=i: x[i], params)) for i in range(count)]
+    return jax.tree.map(lambda *x: jnp.stack(x), *of_seeds)
 
 
 def _for_seeds(f: Callable[[jax.Array], Any], key: jax.Array) -> Callable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
 from coded_jax.data import groups
@@ -21,6 +23,7 @@ from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
 from coded_jax.training.losses import base_losses, coded_losses, focus_weights
+from coded_jax.training.ridge import with_ridge
 from coded_jax.training.sensitivity import sensitivities
 from coded_jax.types import Dataset, PyTree, Split
 
@@ -29,6 +32,9 @@ MOST_VALIDATED = 30_000
 
 SENSED = 2000
 """Training images that the sensitivity of the logits is measured on."""
+
+FITTED = 1000
+"""Training images that the last layers of decoders are fitted to, if they are."""
 
 MOST_KEPT_BYTES = 1 << 28
 """Up to this size the base model's features of these images are kept for all epochs."""
@@ -135,7 +141,23 @@ def code_task(
     if config.feature_weights == "sensitivity":
         images = dataset.train.images[:SENSED]
         weights = sensitivities(pipeline, frozen, images, config.seed)
-    return Task(pipeline.init, code_loss(pipeline, config, weights), score, optimizer)
+    loss = code_loss(pipeline, config, weights)
+    begin = _beginning(pipeline, frozen, dataset, config)
+    return Task(pipeline.init, loss, score, optimizer, begin)
+
+
+def _beginning(
+    pipeline: Pipeline, frozen: PyTree, dataset: Dataset, config: TrainConfig
+) -> Callable[[PyTree], PyTree] | None:
+    """Returns what is done to a code's parameters when they have been drawn."""
+    params = jax.eval_shape(pipeline.init, jax.random.key(0))
+    decoders = all("decoder" in own for own in pipeline.of_stages(params))
+    if config.decoder_start == "drawn" or not decoders:
+        return None
+    accepted = "drawn with recipe=paper"
+    require("decoder_start", config.decoder_start, pipeline.systematic, accepted)
+    images = dataset.train.images[:FITTED]
+    return lambda params: with_ridge(pipeline, frozen, params, images, config.seed)
 
 
 def base_loss(

@@ -70,6 +70,7 @@ DEFAULTS = {
     "preactivations": False,
     "parity_goes_on": False,
     "halo": 0,
+    "decoder_start": "drawn",
     "fixed_sums": False,
     "ends": "all",
     "base_start": None,

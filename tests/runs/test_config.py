@@ -209,6 +209,7 @@ def test_base_has_what_the_base_model_depends_on():
         "parity_moves": True,
         "preactivations": True,
         "halo": 1,
+        "decoder_start": "ridge",
         "fixed_sums": True,
         "ends": "tail",
         "beyond": 0.1,

@@ -1,0 +1,121 @@
+"""Begins decoders with a ridge regression: the last layer is fitted, the rest drawn.
+
+A decoder's last layer is linear in its parameters, so that the ones that reconstruct
+some images best, with a penalty on their size, are known without any step of training.
+They are found by conjugate gradients on the normal equations, which need the decoder as
+it is and no matrix of its hidden values.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.sparse.linalg import cg
+
+from coded_jax.codes import erasures
+from coded_jax.inference.pipeline import Pipeline, inputs_of
+from coded_jax.inference.stages import CodedStage, coded_features, compute, reconstruct
+from coded_jax.types import PyTree
+
+PENALTY = 1e-3
+"""Times the squared parameters, beside the mean squared error of an image's features
+over their mean square."""
+ITERATIONS = 30
+
+
+def with_ridge(
+    pipeline: Pipeline, frozen: PyTree, params: PyTree, images: np.ndarray, seed: int
+) -> PyTree:
+    """Returns parameters of codes whose decoders' last layers are fitted.
+
+    Every stage is given its exact input, and loses up to r results of each image. Where
+    a decoder ends in a ReLU, it is fitted for the features that its first guess has
+    above 0.
+
+    Args:
+      pipeline: the coded inference.
+      frozen: variables of the base model.
+      params: of the codes, as drawn.
+      images: `[N, H, W, C]`.
+      seed: of the losses.
+    """
+    return _with_ridge(pipeline, frozen, params, images, jax.random.key(seed))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _with_ridge(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    key: jax.Array,
+) -> PyTree:
+    x, fitted = inputs_of(pipeline, images), []
+    for i, stage in enumerate(pipeline.stages):
+        x = compute(stage.before, frozen, x)
+        sizes = (pipeline.k, pipeline.n, pipeline.r, len(images))
+        masks = erasures.sample_harmful(jax.random.fold_in(key, i), *sizes)
+        target = compute(stage, frozen, x)
+        features = coded_features(stage, frozen, params[i], x)
+        fitted.append(_fit(stage, params[i], features, masks, x, target))
+        x = target
+    return (*fitted, *params[len(fitted) :])
+
+
+def _fit(
+    stage: CodedStage,
+    params: PyTree,
+    features: jax.Array,
+    available: jax.Array,
+    x: jax.Array,
+    target: jax.Array,
+) -> PyTree:
+    """Returns the parameters of a code with the last layer of its decoder fitted."""
+    path = last_layer(params["decoder"])
+
+    def decode(last: PyTree) -> jax.Array:
+        own = {**params, "decoder": _replaced(params["decoder"], path, last)}
+        return reconstruct(stage, own, features, available, x)
+
+    first = functools.reduce(lambda tree, name: tree[name], path, params["decoder"])
+    guess, change = jax.linearize(decode, first)
+    back = jax.linear_transpose(change, first)
+    scale = target.size * jnp.square(target).mean()
+
+    def normal(last: PyTree) -> PyTree:
+        (gradient,) = back(change(last))
+        return jax.tree.map(lambda g, w: g / scale + PENALTY * w, gradient, last)
+
+    (wanted,) = back((target - guess) / scale)
+    best, _ = cg(normal, wanted, maxiter=ITERATIONS)
+    last = jax.tree.map(jnp.add, first, best)
+    return {**params, "decoder": _replaced(params["decoder"], path, last)}
+
+
+def last_layer(variables: PyTree) -> list[str]:
+    """Returns the path to a network's last layer: the one named `features`, or else the
+    last one by number."""
+    path, node = [], variables
+    while "kernel" not in node or "features" in node:
+        number = lambda name: int(f"0{name.rpartition('_')[2]}")
+        numbered = [x for x in node if x.rpartition("_")[2].isdigit()]
+        if "features" in node:
+            name = "features"
+        elif numbered:
+            name = max(numbered, key=number)
+        else:
+            (name,) = node
+        path.append(name)
+        node = node[name]
+    return path
+
+
+def _replaced(tree: PyTree, path: list[str], leaf: Any) -> PyTree:
+    if not path:
+        return leaf
+    name, *rest = path
+    return {**tree, name: _replaced(tree[name], rest, leaf)}

@@ -1,0 +1,162 @@
+"""Decoders whose last layer is fitted before they are trained."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.codes import erasures
+from coded_jax.codes.networks import DECODERS
+from coded_jax.inference.pipeline import inputs_of
+from coded_jax.inference.stages import coded_features, compute, reconstruct
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.training import loop, optimizers, ridge, tasks
+from coded_jax.training.config import TrainConfig
+from coded_jax.training.loop import FitConfig
+from coded_jax.types import Dataset, Split
+from tests.models.published import random_variables
+
+SHAPE = (28, 28, 1)
+CONFIG = Config(
+    base_model="vgg16", base_width=1 / 16, stages=((1, 2), (4, 4)), recipe="systematic"
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
+
+
+@functools.cache
+def parts(**changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    pipeline = build_pipeline(config, SHAPE, 10, (0.13,), (0.31,))
+    variables = random_variables(pipeline.base, SHAPE)
+    return pipeline, variables, jax.jit(pipeline.init)(jax.random.key(0))
+
+
+SETTINGS = {
+    "low_rank": {"decoder": "low_rank"},
+    "conv": {"decoder": "conv", "decoder_width": 4, "dilations": (1,)},
+    "pointwise": {"decoder": "pointwise", "nonnegative": True},
+    "sharpen": {"decoder": "sharpen", "parity_pieces": "smaller"},
+}
+
+
+def errors_of(pipeline, variables, params):
+    """Mean squared errors of both stages, each with its exact input."""
+    x, out = inputs_of(pipeline, IMAGES), []
+    for i, stage in enumerate(pipeline.stages):
+        x = compute(stage.before, variables, x)
+        key = jax.random.fold_in(jax.random.key(3), i)
+        masks = erasures.sample_harmful(key, 2, 3, 1, len(IMAGES))
+        target = compute(stage, variables, x)
+        features = coded_features(stage, variables, params[i], x)
+        merged = reconstruct(stage, params[i], features, masks, x)
+        out.append(float(jnp.square(merged - target).mean()))
+        x = target
+    return out
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_fitted_decoders_reconstruct_better(name):
+    pipeline, variables, params = parts(encoder="linear", **SETTINGS[name])
+    fitted = ridge.with_ridge(pipeline, variables, params, IMAGES, seed=3)
+    before, after = (errors_of(pipeline, variables, p) for p in (params, fitted))
+    for drawn, better in zip(before, after, strict=True):
+        assert better < 0.97 * drawn
+    for old, new in zip(params, fitted, strict=True):
+        last = ridge.last_layer(old["decoder"])
+        assert ridge.last_layer(new["decoder"]) == last
+        changed = jax.tree_util.tree_leaves_with_path(
+            jax.tree.map(lambda x, y: not jnp.array_equal(x, y), old, new)
+        )
+        names = {
+            tuple(key.key for key in path)[1:-1] for path, differs in changed if differs
+        }
+        assert names == {tuple(last)}
+
+
+def test_the_fit_is_that_of_normal_equations():
+    pipeline, variables, params = parts(encoder="linear", decoder="pointwise")
+    fitted = ridge.with_ridge(pipeline, variables, params, IMAGES, seed=3)
+    stage, own = pipeline.stages[1], params[1]
+    x = compute(pipeline.stages[0], variables, inputs_of(pipeline, IMAGES))
+    x = compute(stage.before, variables, x)
+    key = jax.random.fold_in(jax.random.key(3), 1)
+    masks = erasures.sample_harmful(key, 2, 3, 1, len(IMAGES))
+    features = coded_features(stage, variables, own, x)
+    target = np.asarray(compute(stage, variables, x))
+    inner = own["decoder"]["params"]["Dense_1"]
+    shapes = {name: value.shape for name, value in inner.items()}
+    sizes = {name: value.size for name, value in inner.items()}
+
+    def merged(vector):
+        parts = dict(zip(sizes, np.split(vector, [sizes["bias"]]), strict=True))
+        last = {n: jnp.asarray(parts[n], "f").reshape(shapes[n]) for n in parts}
+        decoder = {"params": {**own["decoder"]["params"], "Dense_1": last}}
+        changed = {**own, "decoder": decoder}
+        return np.asarray(reconstruct(stage, changed, features, masks, x)).ravel()
+
+    sizes = {"bias": sizes["bias"], "kernel": sizes["kernel"]}
+    first = np.concatenate([np.asarray(inner[n]).ravel() for n in sizes])
+    matrix = np.stack([merged(first + e) - merged(first) for e in np.eye(len(first))])
+    scale = np.square(target).sum()
+    normal = matrix @ matrix.T / scale + ridge.PENALTY * np.eye(len(first))
+    best = np.linalg.solve(normal, matrix @ (target.ravel() - merged(first)) / scale)
+    last = fitted[1]["decoder"]["params"]["Dense_1"]
+    found = np.concatenate([np.asarray(last[n]).ravel() for n in sizes])
+    value = lambda v: (
+        np.square(target.ravel() - merged(v)).sum() / scale
+        + (ridge.PENALTY * np.square(v - first).sum())
+    )
+    assert value(first + best) <= value(found) * 1.0001
+    assert value(found) - value(first + best) < 0.05 * (value(first) - value(found))
+
+
+@pytest.mark.parametrize("name", sorted(set(DECODERS) - {"linear", "sharpen"}))
+def test_the_last_layer_of_every_decoder_is_found(name):
+    pipeline, _, params = parts(encoder="linear", decoder=name)
+    node = params[0]["decoder"]
+    for part in ridge.last_layer(node):
+        node = node[part]
+    assert node["kernel"].shape[-1] == len(node["bias"].reshape(-1)) or name == "local"
+
+
+@pytest.mark.parametrize("seeds", [0, 2])
+def test_trainings_begin_with_them(seeds):
+    pipeline, variables, _ = parts(encoder="linear", decoder="low_rank")
+    split = Split(IMAGES, np.zeros(len(IMAGES), np.int32))
+    dataset = Dataset("own", 10, split, split, split, (0.13,), (0.31,))
+    config = TrainConfig(decoder_start="ridge", batch_size=20)
+    adam = optimizers.adam(1e-3, 0.0)
+    task = tasks.code_task(pipeline, variables, dataset, adam, config)
+    key = jax.random.split(jax.random.key(5), seeds) if seeds else jax.random.key(5)
+    run = loop._start(task, key, FitConfig(1, 20))
+    drawn = jax.vmap(pipeline.init)(key) if seeds else pipeline.init(key)
+    of_seeds = [jax.tree.map(lambda x, i=i: x[i], drawn) for i in range(seeds)]
+    fit = lambda params: ridge.with_ridge(pipeline, variables, params, IMAGES, 0)
+    expected = (
+        jax.tree.map(lambda *x: jnp.stack(x), *map(fit, of_seeds))
+        if seeds
+        else fit(drawn)
+    )
+    for params in (run.state.params, run.best.params):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
+            params,
+            expected,
+        )
+    assert tasks.code_task(pipeline, variables, dataset, adam).begin is None
+
+
+def test_codes_that_are_not_systematic_are_refused():
+    changes = {"recipe": "paper", "encoder": "mlp", "decoder": "mlp"}
+    pipeline, variables, _ = parts(**changes)
+    split = Split(IMAGES, np.zeros(len(IMAGES), np.int32))
+    dataset = Dataset("own", 10, split, split, split, (0.13,), (0.31,))
+    config = TrainConfig(decoder_start="ridge")
+    with pytest.raises(ValueError, match="^decoder_start: 'ridge' given, drawn with"):
+        tasks.code_task(
+            pipeline, variables, dataset, optimizers.adam(1e-3, 0.0), config
+        )
