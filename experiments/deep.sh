@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Codes and their rivals on a deep network, with 3, 5 and 6 devices. Finished runs are not run
-# again, an interrupted one goes on. Hours on 2 cores; experiments/bases.sh makes the networks.
+# Codes and their rivals on a deep network, with 3, 5 and 6 devices, and copies what the tables
+# are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores; experiments/bases.sh makes the networks.
 # Arguments: a network, and the names of some codes, else all; Imagenette's folder in
 # IMAGENETTE.
 set -euo pipefail
@@ -31,12 +31,16 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
         own+=(--code=berrut --baselines=spline,mds,replication,mean_fill)
         own+=(--tail=frozen --distillation=0 --ends=all --beyond=0 --seeds=1) ;;
       smaller) # no code: the whole network, trained on, on images as small as a piece
-        own=(--grid="$grid" --image_size=$((k == 2 ? 28 : 24)))
+        size=$((k == 2 ? 28 : 24)) # of 32; a piece is 3/4 of a side, or 9/16 of both
+        [ "$net" != imagenette ] || size=$((3 * size))
+        own=(--grid="$grid" --image_size=$size)
         own_flags=${flags%.flags}_smaller.flags ;;
       layers) # every convolution by itself, which is exact
         own=() own_flags=${flags%.flags}_layers.flags ;;
     esac
     python experiments/run.py --flagfile="$own_flags" --k="$k" --r="$r" \
       ${own[@]+"${own[@]}"} ${images[@]+"${images[@]}"} --workdir="$workdir"
+    mkdir -p experiments/results/deep
+    cp "$workdir/results.json" "experiments/results/deep/${net}_${code}_k${k}_r${r}.json"
   done
 done

@@ -140,14 +140,18 @@ class CodeConfig(LearnedConfig):
         whole = self.grid is None and self.stages is None
         fits = self.split == "image" or whole
         require("split", self.split, fits, "image with a grid or stages")
+        fits = not self.preactivations or self.split != "group"
+        require("preactivations", self.preactivations, fits, "False with split=group")
         fits = not self.halo or self.split == "image"
         require("halo", self.halo, fits, f"0 with split={self.split}")
         fits = not self.least_spared or self.split == "convolution"
         accepted = f"0 with split={self.split}"
         require("least_spared", self.least_spared, fits, accepted)
         chained = self.parity_pieces == "smaller" and len(self.stages or ()) > 1
-        accepted = "False but with parity_pieces=smaller and several stages"
-        fits = not self.parity_goes_on or chained
+        # Of several parity pieces each is between the others by parts of a feature,
+        # which are other parts in a stage with another stride.
+        accepted = "False but with parity_pieces=smaller, r=1 and several stages"
+        fits = not self.parity_goes_on or (chained and self.r == 1)
         require("parity_goes_on", self.parity_goes_on, fits, accepted)
         fits = self.tail == "frozen" or self.split == "image"
         require("tail", self.tail, fits, f"frozen with split={self.split}")

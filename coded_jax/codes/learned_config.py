@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from coded_jax.checks import is_integer
+from coded_jax.checks import is_integer, require
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.conv import DILATIONS
 from coded_jax.codes.sums import SUMS
@@ -143,6 +143,10 @@ class LearnedConfig:
                 # The dataclass is frozen, but not yet.
                 object.__setattr__(self, name, "mlp")
         check(self)
+        sums = self.systematic and self.parity_pieces == "sums"
+        accepted = "False but with recipe=systematic and parity_pieces=sums"
+        fits = not self.fixed_sums or sums
+        require("fixed_sums", self.fixed_sums, fits, accepted)
 
     @property
     def systematic(self) -> bool:

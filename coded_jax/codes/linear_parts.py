@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,10 +49,10 @@ class LinearPart(NamedTuple):
 
 def sums_of_pieces(shape: CodeShape, config: LearnedConfig) -> LinearPart:
     """Returns sums, learned as `{"sums": [k, r]}` or fixed, with `linear_estimate`."""
-    initial = SUMS[config.sums](shape.k, shape.r)
+    initial = functools.partial(SUMS[config.sums], shape.k, shape.r)
 
     def sums_of(params: PyTree) -> jax.Array:
-        return initial if config.fixed_sums else params["sums"]
+        return initial() if config.fixed_sums else params["sums"]
 
     def estimate(
         params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
@@ -62,7 +63,7 @@ def sums_of_pieces(shape: CodeShape, config: LearnedConfig) -> LinearPart:
         return Estimate(take_shares(every, shares), views)
 
     return LinearPart(
-        lambda: {} if config.fixed_sums else {"sums": initial},
+        lambda: {} if config.fixed_sums else {"sums": initial()},
         lambda params, pieces: piece_sums(sums_of(params), pieces),
         estimate,
     )

@@ -32,7 +32,9 @@ def powers(k: int, r: int) -> jax.Array:
 def hadamard(k: int, r: int) -> jax.Array:
     """Returns the first r columns of a Hadamard matrix (Sylvester), of length 1.
 
-    All pieces have the same weight but for its sign. Columns from k on repeat.
+    All pieces have the same weight but for its sign. Where there are more pieces than
+    `2^(r-1)`, some two of them have the same signs, or opposite ones, in all sums, and
+    sums alone cannot tell which of the two was lost. Columns from k on repeat.
 
     Raises:
       ValueError: k is no power of 2.

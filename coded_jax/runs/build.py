@@ -106,7 +106,7 @@ def _base_of(config: Config, own: BaseModel | None) -> BaseModel:
     if own is None:
         settings = (config.base_width, config.preactivations)
         return make_base_model(config.base_model, *settings)
-    accepted = "False with blocks that are given, which end where they end"
+    accepted = "False with blocks that are given, which end where they end,"
     require(
         "preactivations", config.preactivations, not config.preactivations, accepted
     )
@@ -232,6 +232,7 @@ def rival_pipelines(
             lambda shape, _: codes.make_code(code, shape, variables, config)
         )
         _require_untrained(config, code, rival)
+        _require_going_on(rival, variables)
         own = any(stage.code.parity_worker for stage in rival.stages)
         rival = rival._replace(parity_moves=config.parity_moves and not own)
         return _with_tail(config, rival, variables)

@@ -203,6 +203,10 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
         require("tail", self.tail, fits, accepted)
         fits = self.ends == "all" or self.tail != "frozen"
         require("ends", self.ends, fits, "all with tail=frozen")
+        plain = not self.systematic or self.decoder == "linear"
+        fits = self.decoder_start == "drawn" or not plain
+        accepted = "drawn with recipe=paper or decoder=linear"
+        require("decoder_start", self.decoder_start, fits, accepted)
         others, several = self.other_stage_losses, len(self.stages or ()) > 1
         accepted = f"other ones than {self.stage_losses}, with several stages,"
         fits = not others or (several and self.stage_losses not in others)

@@ -1,9 +1,9 @@
 """Begins decoders with a ridge regression: the last layer is fitted, the rest drawn.
 
-A decoder's last layer is linear in its parameters, so that the ones that reconstruct
-some images best, with a penalty on their size, are known without any step of training.
-They are found by conjugate gradients on the normal equations, which need the decoder as
-it is and no matrix of its hidden values.
+A decoder's last layer is linear in its parameters, so that the change of them which
+reconstructs some images best, with a penalty on its size, is known without any step of
+training. It is found by conjugate gradients on the normal equations, which need the
+decoder as it is and no matrix of its hidden values.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import cg
 
+from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.inference.pipeline import Pipeline, inputs_of
 from coded_jax.inference.stages import CodedStage, coded_features, compute, reconstruct
 from coded_jax.types import PyTree
 
 PENALTY = 1e-3
-"""Times the squared parameters, beside the mean squared error of an image's features
-over their mean square."""
+"""Times the squares of the change, beside the squared errors of all features over the
+squares of these."""
 ITERATIONS = 30
 
 
@@ -32,9 +33,9 @@ def with_ridge(
 ) -> PyTree:
     """Returns parameters of codes whose decoders' last layers are fitted.
 
-    Every stage is given its exact input, and loses up to r results of each image. Where
-    a decoder ends in a ReLU, it is fitted for the features that its first guess has
-    above 0.
+    Every stage is given its exact input, and loses up to r results of each image; its
+    parity pieces are made of that. Where a decoder ends in a ReLU, it is fitted for the
+    features that its first guess has above 0. All is computed in float32.
 
     Args:
       pipeline: the coded inference.
@@ -42,7 +43,11 @@ def with_ridge(
       params: of the codes, as drawn.
       images: `[N, H, W, C]`.
       seed: of the losses.
+
+    Raises:
+      ValueError: a decoder has no layer with a kernel.
     """
+    pipeline = pipeline._replace(dtype="float32")
     return _with_ridge(pipeline, frozen, params, images, jax.random.key(seed))
 
 
@@ -98,9 +103,16 @@ def _fit(
 
 def last_layer(variables: PyTree) -> list[str]:
     """Returns the path to a network's last layer: the one named `features`, or else the
-    last one by number."""
+    last one by number.
+
+    Raises:
+      ValueError: there is none with a kernel.
+    """
     path, node = [], variables
-    while "kernel" not in node or "features" in node:
+    while not (isinstance(node, dict) and "kernel" in node and "features" not in node):
+        fits = isinstance(node, dict) and node.keys() != set()
+        accepted = "drawn with a decoder that has no layer with a kernel"
+        require("decoder_start", "ridge", fits, accepted)
         number = lambda name: int(f"0{name.rpartition('_')[2]}")
         numbered = [x for x in node if x.rpartition("_")[2].isdigit()]
         if "features" in node:
@@ -108,7 +120,7 @@ def last_layer(variables: PyTree) -> list[str]:
         elif numbered:
             name = max(numbered, key=number)
         else:
-            (name,) = node
+            name = next(iter(node))
         path.append(name)
         node = node[name]
     return path

@@ -33,7 +33,7 @@ MOST_VALIDATED = 30_000
 SENSED = 2000
 """Training images that the sensitivity of the logits is measured on."""
 
-FITTED = 1000
+FITTED = 500
 """Training images that the last layers of decoders are fitted to, if they are."""
 
 MOST_KEPT_BYTES = 1 << 28
@@ -150,10 +150,12 @@ def _beginning(
     pipeline: Pipeline, frozen: PyTree, dataset: Dataset, config: TrainConfig
 ) -> Callable[[PyTree], PyTree] | None:
     """Returns what is done to a code's parameters when they have been drawn."""
-    params = jax.eval_shape(pipeline.init, jax.random.key(0))
-    decoders = all("decoder" in own for own in pipeline.of_stages(params))
-    if config.decoder_start == "drawn" or not decoders:
+    if config.decoder_start == "drawn":
         return None
+    params = jax.eval_shape(pipeline.init, jax.random.key(0))
+    has_decoder = lambda own: isinstance(own, dict) and "decoder" in own
+    if not all(map(has_decoder, pipeline.of_stages(params))):
+        return None  # a baseline
     accepted = "drawn with recipe=paper"
     require("decoder_start", config.decoder_start, pipeline.systematic, accepted)
     images = dataset.train.images[:FITTED]
@@ -191,9 +193,11 @@ def code_loss(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
-        available = sample_erasures(key, pipeline, len(batch["images"]), config)
+        begins = _begins(pipeline, config, len(batch["images"]))
+        drawn = (key, pipeline, len(batch["images"]), config, begins)
+        available = sample_erasures(*drawn)
         inputs = (pipeline, params, frozen, batch, available, config)
-        losses = coded_losses(*inputs, weights, _begins(pipeline, config, batch))
+        losses = coded_losses(*inputs, weights, begins)
         if config.focus:
             most = pipeline.r if config.l is None else config.l
             losses *= focus_weights(losses, available, most, config.focus)
@@ -207,6 +211,7 @@ def sample_erasures(
     pipeline: Pipeline,
     batch: int,
     config: TrainConfig | None = None,
+    begins: tuple[int, ...] | None = None,
 ) -> jax.Array:
     """Draws the results that arrive in one training step, for each example.
 
@@ -216,11 +221,13 @@ def sample_erasures(
       batch: B, examples in the step.
       config: how many results are lost, and how often each pattern is met;
         `TrainConfig()` if None.
+      begins: for each stage the first example, of those whose losses may begin later,
+        whose losses begin there, in place of a draw.
 
     Returns:
       Bool `[n, B]`, True where the result arrived; `[S, n, B]` where each of S coded
       stages loses results of its own, or where parity moves: then a pattern holds from
-      one stage on, which is the first for the first examples.
+      one stage on, drawn for each example.
 
     Raises:
       ValueError: see `training.config.require_patterns`.
@@ -242,11 +249,14 @@ def sample_erasures(
         return jax.vmap(draw)(jax.random.split(key, stages))
     if not _begin_later(pipeline, config):
         return draw(key)
-    # Only where a device is missed first, its piece is decoded. Examples are shuffled
-    # anyway, and their losses begin in one stage after the other.
-    firsts = jnp.asarray(_first_examples(stages, batch))
-    later = jnp.arange(batch)[None] < jnp.append(firsts[1:], batch)[:, None]
-    return draw(key)[None] | ~later[:, None]
+    # Only where a device is missed first, its piece is decoded; so that is drawn, too.
+    if begins is None:
+        key, begin_key = jax.random.split(key)
+        begin = jax.random.randint(begin_key, (batch,), 0, stages)
+    else:
+        begin = jnp.searchsorted(jnp.asarray(begins), jnp.arange(batch), "right") - 1
+    later = jnp.arange(stages)[:, None, None] >= begin[None, None]
+    return draw(key)[None] | ~later
 
 
 def _begin_later(pipeline: Pipeline, config: TrainConfig) -> bool:
@@ -256,21 +266,20 @@ def _begin_later(pipeline: Pipeline, config: TrainConfig) -> bool:
     return len(pipeline.stages) > 1 and (later or moves)
 
 
-def _first_examples(stages: int, batch: int) -> tuple[int, ...]:
-    """Returns the first example of a batch whose losses begin in each stage, as many
-    for all."""
-    return tuple(-(-stage * batch // stages) for stage in range(stages))
-
-
 def _begins(
-    pipeline: Pipeline, config: TrainConfig, batch: dict[str, Any]
+    pipeline: Pipeline, config: TrainConfig, batch: int
 ) -> tuple[int, ...] | None:
-    """Returns `_first_examples` if the stages before can be left out for them: of
-    systematic codes whose stages need nothing of each other but their outputs, and on
-    one device, since a part of the batch has other examples."""
+    """Returns the first example whose losses begin in each stage, as many for all, if
+    the stages before can be left out for them.
+
+    They can for systematic codes whose stages need nothing of each other but their
+    outputs, and on one device, since a part of the batch has other examples. Examples
+    are shuffled in every epoch, so that each one's losses begin anywhere.
+    """
+    stages = len(pipeline.stages)
     alone = pipeline.mesh is None or pipeline.mesh.size == 1
     apart = not any(stage.code.goes_on for stage in pipeline.stages)
-    fits = alone and apart and pipeline.systematic
+    fits = alone and apart and pipeline.systematic and batch >= stages
     if not fits or not _begin_later(pipeline, config):
         return None
-    return _first_examples(len(pipeline.stages), len(batch["images"]))
+    return tuple(-(-stage * batch // stages) for stage in range(stages))

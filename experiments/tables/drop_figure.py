@@ -17,6 +17,7 @@ LEAST = 0.1  # points; below it the axis is linear
 def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     """Draws a panel for each network and size of code: the drop with r results lost,
     from the mean up to the worst pattern, over the work of a device and the client.
+    Runs with smaller images, which have no code, are left out.
 
     Args:
       path: of the PNG file.
@@ -30,20 +31,20 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
     for axes, members in zip(panels, groups.values(), strict=True):
         number = 0
-        for results in members:
+        largest, smaller = drop_tables.largest_of(members)
+        for results in (x for x in members if x not in smaller):
             for name, summary in drop_tables.codes_of(results).items():
                 style = {"color": f"C{number % 10}", "marker": "osD^vX*P"[number // 10]}
                 _draw_code(axes, results, name, summary, style)
                 number += 1
         lost = members[0]["split"]["r"]
         axes.set(
-            title=drop_tables.title_of(members[0]),
+            title=drop_tables.title_of(largest),
             xlabel="work of a device and the client, of the whole image's",
             ylabel=f"points lost with {lost} lost, mean up to worst",
             xscale="log",
         )
         axes.set_yscale("symlog", linthresh=LEAST)
-        axes.set_ylim(bottom=-LEAST / 2)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     canvas.save(figure, path, dpi=100)
 

@@ -19,6 +19,7 @@ from coded_jax.runs.run_costs import read_cost
 from tables import markdown, result_tables, stored, targets
 
 ENDS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
+SMALLER = "no code: whole network on {}, on the spare device"
 BEYOND = "{} lost, more than r"
 Row = dict[str, str]
 
@@ -39,16 +40,9 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     """
     out = []
     for members in grouped(runs).values():
-        largest = max(members, key=_pixels)
-        rows = [
-            row
-            for results in members
-            for row in (
-                rows_of(results)
-                if _pixels(results) == _pixels(largest)
-                else [_smaller_row(results, largest)]
-            )
-        ]
+        largest, smaller = largest_of(members)
+        rows = [row for x in members if x not in smaller for row in rows_of(x)]
+        rows += [_smaller_row(results, largest) for results in smaller]
         rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
         headings = list(dict.fromkeys(name for row in rows for name in row))
         cells = [[row.get(name, "-") for name in headings] for row in rows]
@@ -85,8 +79,15 @@ def grouped(runs: Sequence[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]
     return dict(sorted(groups.items()))
 
 
-def _pixels(results: dict[str, Any]) -> int:
-    return math.prod(results.get("image_shape", ()))
+def largest_of(
+    runs: Sequence[dict[str, Any]],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns a run with the largest images, one that codes pieces of these if there is
+    one, and the runs with smaller images."""
+    pixels = lambda results: math.prod(results.get("image_shape", ()))
+    codes_images = lambda results: results["config"]["split"] == "image"
+    largest = max(runs, key=lambda results: (pixels(results), codes_images(results)))
+    return largest, [x for x in runs if pixels(x) < pixels(largest)]
 
 
 def _numbers(results: dict[str, Any]) -> int:
@@ -100,7 +101,8 @@ def _numbers(results: dict[str, Any]) -> int:
 
 def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
     """Returns the row of the whole network on smaller images, on the spare devices,
-    without any code: its answer counts where a data piece of the images was lost.
+    without any code: its answer counts where a data piece of the images was lost. Work
+    and bytes are those of the busiest device, with a piece or with a smaller image.
 
     Args:
       results: of a run with smaller images, whose base model is the answer.
@@ -109,15 +111,15 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
     k, r = result_tables.pieces(results)
     height, width, _ = results["image_shape"]
     cost, own = read_cost(largest, "code"), read_cost(results, "code")
-    work = own.whole_flops / cost.whole_flops
-    parts = cost.parts
+    work, parts = own.whole_flops / cost.whole_flops, cost.parts
+    whole_bytes = own.whole.bytes_in + own.whole.bytes_out
     row = {
-        "code": f"no code: whole network on {height}x{width}, on the spare device",
+        "code": SMALLER.format(f"{height}x{width}"),
         "coded": _blocks(largest),
         "code's work, %": "0.00",
         "all work": f"{max(work, parts['piece'] + parts['uncoded']):.2f}",
-        "kB": f"{(own.whole.bytes_in + own.whole.bytes_out) / 1e3:.1f}",
-        "rounds": "1",
+        "kB": f"{max(whole_bytes, cost.bytes_in + cost.bytes_out) / 1e3:.1f}",
+        "rounds": str(len(cost.rounds)),
         "memory, kB": f"{_numbers(results) * 4 / 1e3:.0f}",
     }
     drop = base_accuracy(largest) - base_accuracy(results)

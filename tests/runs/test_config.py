@@ -209,8 +209,6 @@ def test_base_has_what_the_base_model_depends_on():
         "parity_moves": True,
         "preactivations": True,
         "halo": 1,
-        "decoder_start": "ridge",
-        "fixed_sums": True,
         "ends": "tail",
         "beyond": 0.1,
         "feature_weights": "sensitivity",
@@ -222,6 +220,8 @@ def test_base_has_what_the_base_model_depends_on():
     chain = {"stages": ((1, 1), (2, 2)), "other_stage_losses": ("later",)}
     chain |= {"parity_pieces": "smaller", "parity_goes_on": True}
     assert dataclasses.replace(config, **chain).base == base
+    sums = {"recipe": "systematic", "fixed_sums": True, "decoder_start": "ridge"}
+    assert dataclasses.replace(config, **sums).base == base
     layers = {"split": "convolution", "least_spared": 0.1}
     assert dataclasses.replace(config, **layers).base == base
     # With its own settings given, those of the code no longer matter to it.

@@ -10,6 +10,7 @@ import pytest
 
 import coded_jax
 from coded_jax import codes, data, serving
+from coded_jax.inference.pipeline import infer
 from coded_jax.latency.stragglers import Constant
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
@@ -295,6 +296,18 @@ def test_workers_return_whole_outputs(images, model, goes_on):
         answer = service.submit(images[:1]).result()
     assert answer.used == ((1, 2), (1, 2))
     assert answer.classes == own.classify(images[:1], lost=[0])
+    masks = np.ones((2, 3, 1), bool)
+    masks[1, 0] = False
+    inputs = (pipeline, variables, params)
+    begun = parts.encode_images(*inputs, images[:2])
+    compute_piece = parts.make_compute(*inputs)
+    for stage, pieces in enumerate(parts.pieces(pipeline)):
+        shares = tuple(map(compute_piece, pieces, begun.queries))
+        begun = parts.decode_stage(
+            pipeline, stage, *inputs[1:], shares, masks, begun.kept
+        )
+    expected = infer(*inputs, images[:2], masks)
+    np.testing.assert_allclose(begun, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["kill", "freeze"])

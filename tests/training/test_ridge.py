@@ -114,13 +114,53 @@ def test_the_fit_is_that_of_normal_equations():
     assert value(found) - value(first + best) < 0.05 * (value(first) - value(found))
 
 
-@pytest.mark.parametrize("name", sorted(set(DECODERS) - {"linear", "sharpen"}))
+LAST = {
+    "mlp": ["params", "Dense_2"],
+    "low_rank": ["params", "Dense_2"],
+    "conv": ["params", "DilatedStack_0", "Conv_6"],
+    "local": ["params", "LocalStack_0", "Local_1"],
+    "pointwise": ["params", "Dense_1"],
+}
+
+
+@pytest.mark.parametrize("name", LAST)
 def test_the_last_layer_of_every_decoder_is_found(name):
-    pipeline, _, params = parts(encoder="linear", decoder=name)
-    node = params[0]["decoder"]
-    for part in ridge.last_layer(node):
-        node = node[part]
-    assert node["kernel"].shape[-1] == len(node["bias"].reshape(-1)) or name == "local"
+    assert {*LAST, "sharpen", "linear"} == {*DECODERS}
+    _, _, params = parts(encoder="linear", decoder=name)
+    assert ridge.last_layer(params[0]["decoder"]) == LAST[name]
+
+
+def test_the_layer_that_is_named_features_is_the_last_one():
+    _, _, params = parts(encoder="linear", **SETTINGS["sharpen"])
+    assert ridge.last_layer(params[0]["decoder"]) == ["params", "features"]
+
+
+@pytest.mark.parametrize("variables", [{}, {"params": {}}, np.ones(3)])
+def test_decoders_without_a_layer_are_refused(variables):
+    with pytest.raises(ValueError, match="^decoder_start: 'ridge' given, drawn with a"):
+        ridge.last_layer(variables)
+
+
+def test_own_codes_begin_as_drawn():
+    pipeline, variables, _ = parts(encoder="linear", decoder="low_rank")
+    bare = pipeline.with_codes(
+        lambda shape, code: code._replace(init=lambda key: jnp.ones(3))
+    )
+    split = Split(IMAGES, np.zeros(len(IMAGES), np.int32))
+    dataset = Dataset("own", 10, split, split, split, (0.13,), (0.31,))
+    for start in ("drawn", "ridge"):
+        config = TrainConfig(decoder_start=start)
+        task = tasks.code_task(
+            bare, variables, dataset, optimizers.adam(1e-3, 0.0), config
+        )
+        assert task.begin is None
+
+
+def test_bfloat16_has_the_same_fit():
+    pipeline, variables, params = parts(encoder="linear", decoder="low_rank")
+    half = pipeline._replace(dtype="bfloat16")
+    fits = [ridge.with_ridge(p, variables, params, IMAGES, 0) for p in (pipeline, half)]
+    jax.tree.map(np.testing.assert_array_equal, *fits)
 
 
 @pytest.mark.parametrize("seeds", [0, 2])
@@ -148,6 +188,12 @@ def test_trainings_begin_with_them(seeds):
             expected,
         )
     assert tasks.code_task(pipeline, variables, dataset, adam).begin is None
+
+
+def test_codes_that_have_nothing_to_fit_are_refused():
+    for changes in ({"recipe": "paper", "encoder": "mlp"}, {"decoder": "linear"}):
+        with pytest.raises(ValueError, match="^decoder_start: 'ridge' given, drawn"):
+            dataclasses.replace(CONFIG, decoder_start="ridge", **changes)
 
 
 def test_codes_that_are_not_systematic_are_refused():
