@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Codes and their rivals on a deep network, with 3, 5 and 6 devices, and copies what the tables
-# are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores; experiments/bases.sh makes the networks.
+# are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
+# experiments/bases.sh makes the networks.
 # Arguments: a network, and the names of some codes, else all; Imagenette's folder in
 # IMAGENETTE.
 set -euo pipefail
 [ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
 cd "$(dirname "$0")/.."
-all="ours no_parity zero_fill intact untrained layers smaller narrow"
+all="ours no_parity tuned intact no_parity_tuned zero_fill untrained layers smaller narrow"
 nets="vgg16 resnet18 mobilenet imagenette"
 net=${1:?the network, one of $nets}
 [[ " $nets " = *" $net "* ]] || { echo "error: $net: one of $nets accepted" >&2; exit 2; }
@@ -24,12 +25,15 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
     [ -e "$workdir/results.json" ] && continue
     own=(--grid="$grid") own_flags=$flags
     case $code in
-      no_parity | zero_fill) own+=(--code=$code) ;;
-      intact) own+=(--tail=intact) ;;
+      no_parity) own+=(--code=no_parity) ;;
+      no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail --distillation=0.3) ;;
+      zero_fill) own+=(--code=zero_fill --tail=tuned --distillation=0.3) ;;
+      tuned) own+=(--tail=tuned --ends=tail --distillation=0.3) ;;
+      intact) own+=(--tail=intact --ends=tail --distillation=0.3) ;;
       narrow) own+=(--decoder_width=32) ;;
-      untrained) # without anything to train, and so without a second tail
+      untrained) # without anything to train
         own+=(--code=berrut --baselines=spline,mds,replication,mean_fill)
-        own+=(--tail=frozen --distillation=0 --ends=all --beyond=0 --seeds=1) ;;
+        own+=(--beyond=0 --seeds=1) ;;
       smaller) # no code: the whole network, trained on, on images as small as a piece
         size=$((k == 2 ? 28 : 24)) # of 32; a piece is 3/4 of a side, or 9/16 of both
         [ "$net" != imagenette ] || size=$((3 * size))

@@ -13,6 +13,7 @@ from coded_jax.settings import (
     Accepted,
     Form,
     integers,
+    more_than,
     one_of,
     setting,
     tuple_of,
@@ -116,6 +117,11 @@ class CodeConfig(LearnedConfig):
         "model's own; or a second copy, trained with the code on reconstructed "
         "features (tuned), or on exact ones, a control (intact)",
         one_of(TAILS),
+    )
+    tail_step: float = setting(
+        0.1,
+        "learning rate of the tail's second copy, as a part of the codes'",
+        more_than(0, 1),
     )
     parity_moves: bool = setting(
         False,

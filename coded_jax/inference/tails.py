@@ -18,11 +18,6 @@ from coded_jax.inference.operations import CALLS
 from coded_jax.inference.stages import Segment, compute
 from coded_jax.types import PyTree, State
 
-STEP = 0.1
-"""Times what is trained is added to the base model's variables. Adam moves each number
-by about the learning rate, whatever its gradient, and a network that is trained already
-needs smaller steps than one that begins anew."""
-
 
 class Tail(NamedTuple):
     """The part of the network between the last decoder and the logits.
@@ -40,9 +35,9 @@ class TailCopy(NamedTuple):
     """A second copy of a tail, with variables of its own.
 
     Attributes:
-      init: `() -> params`, zeros; `STEP` times them is added to the base model's
-        variables. Where the tail reads no variable, or one that is not trained, it is a
-        single number.
+      init: `() -> params`, zeros; the copy's step times them is added to the base
+        model's variables. Where the tail reads no variable, or one that is not trained,
+        it is a single number.
       variables: `(params, frozen) -> variables`, those of the base model with the
         copy's in their places.
       bytes: of the variables that it has twice.
@@ -64,7 +59,11 @@ def run_tail(
 
 
 def copy_tail(
-    tail: Tail, variables: PyTree, decoded: State, intact: bool = False
+    tail: Tail,
+    variables: PyTree,
+    decoded: State,
+    intact: bool = False,
+    step: float = 0.1,
 ) -> TailCopy:
     """Makes a copy of a tail, which begins as the same.
 
@@ -73,6 +72,9 @@ def copy_tail(
       variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       decoded: shapes of what the tail is given, for any batch.
       intact: see `TailCopy`.
+      step: times what is trained is added to the base model's variables. Adam moves
+        each number by about the learning rate, whatever its gradient, and a network
+        that is trained already needs smaller steps than one that begins anew.
     """
     leaves, structure = jax.tree.flatten(variables)
     jaxpr = jax.make_jaxpr(lambda *args: run_tail(tail, *args)[1])(variables, decoded)
@@ -93,7 +95,7 @@ def copy_tail(
         pairs = zip(
             trained, jax.tree.leaves(params), jax.tree.leaves(frozen), strict=True
         )
-        own = [x + (STEP * more).astype(x.dtype) if t else x for t, more, x in pairs]
+        own = [x + (step * more).astype(x.dtype) if t else x for t, more, x in pairs]
         return jax.tree.unflatten(structure, own)
 
     size = 4 * sum(map(math.prod, filter(None, shapes)))

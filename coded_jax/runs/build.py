@@ -132,8 +132,9 @@ def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipelin
     for stage in pipeline.stages:
         for part in (stage.before, stage):
             x = jax.eval_shape(part.f_conv, variables, x)
+    settings = (config.tail == "intact", config.tail_step)
     return pipeline._replace(
-        tail_copy=copy_tail(pipeline.tail, variables, x, config.tail == "intact")
+        tail_copy=copy_tail(pipeline.tail, variables, x, *settings)
     )
 
 

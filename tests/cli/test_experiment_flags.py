@@ -66,6 +66,7 @@ DEFAULTS = {
     "parity_start": "base",
     "parity_pieces": "sums",
     "tail": "frozen",
+    "tail_step": 0.1,
     "parity_moves": False,
     "preactivations": False,
     "parity_goes_on": False,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.inference.stages import Segment
-from coded_jax.inference.tails import STEP, Tail, copy_tail, run_tail
+from coded_jax.inference.tails import Tail, copy_tail, run_tail
 
 
 def tail_of(jitted: bool):
@@ -51,7 +51,12 @@ def test_a_copy_begins_as_the_same_and_moves_by_steps():
     moved = copy.variables(
         {**params, "head": params["head"] + 1, "other": 1.0}, VARIABLES
     )
-    np.testing.assert_allclose(moved["head"], 1 + STEP)
+    np.testing.assert_allclose(moved["head"], 1.1)
+    shorter = copy_tail(
+        tail, VARIABLES, jax.ShapeDtypeStruct(X.shape, X.dtype), step=0.02
+    )
+    moved_less = shorter.variables({**params, "head": params["head"] + 1}, VARIABLES)
+    np.testing.assert_allclose(moved_less["head"], 1.02)
     np.testing.assert_array_equal(moved["other"], VARIABLES["other"])
     assert moved["count"].dtype == jnp.int32
 

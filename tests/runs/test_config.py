@@ -206,6 +206,7 @@ def test_base_has_what_the_base_model_depends_on():
         "draws": "patterns",
         "pattern_weights": (((0,), 2.0),),
         "tail": "tuned",
+        "tail_step": 0.2,
         "parity_moves": True,
         "preactivations": True,
         "halo": 1,
@@ -254,9 +255,8 @@ def test_base_has_what_the_base_model_depends_on():
         "precision": "float32",
         "seed": 5,
     }
-    assert (
-        changes.keys() | others.keys() | apart.keys() | chain.keys() | layers.keys()
-        == dataclasses.asdict(config).keys()
-    )
+    assert {*changes, *others, *apart, *chain, *layers, *sums} == dataclasses.asdict(
+        config
+    ).keys()
     for name, value in changes.items():
         assert dataclasses.replace(config, **{name: value}).base != base, name
