@@ -161,6 +161,8 @@ class CodeConfig(LearnedConfig):
         require("parity_goes_on", self.parity_goes_on, fits, accepted)
         fits = self.tail == "frozen" or self.split == "image"
         require("tail", self.tail, fits, f"frozen with split={self.split}")
+        fits = self.tail_step == 0.1 or self.tail != "frozen"
+        require("tail_step", self.tail_step, fits, "0.1 with tail=frozen")
         fits = not self.nonnegative or self.split == "image"
         require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import jax
 
-from coded_jax.checks import first_line, require_sizes
+from coded_jax.checks import first_line, is_integer, require, require_sizes
 from coded_jax.splitting.receptive_field import Analysis, Field, analyse
 from coded_jax.types import AxisPlan, PyTree, SplitPlan
 
@@ -36,14 +36,15 @@ def make_plan(
       halo: pixels that a piece has at each side beyond those its share depends on.
 
     Raises:
-      ValueError: `grid` leaves a piece without features or makes a piece as large as
-        the image, or `f_conv` cannot be split.
+      ValueError: `halo` is negative, `grid` leaves a piece without features or makes a
+        piece as large as the image, or `f_conv` cannot be split.
     """
     height, width, channels = require_sizes(
         "image_shape", image_shape, "H", "W", "C", least=1
     )
     image_shape = (height, width, channels)
     grid_sizes = require_sizes("grid", grid, "rows", "columns")
+    require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
         _plan_axis(name, field, size, features, parts, halo)

@@ -110,7 +110,7 @@ def last_layer(variables: PyTree) -> list[str]:
     """
     path, node = [], variables
     while not (isinstance(node, dict) and "kernel" in node and "features" not in node):
-        fits = isinstance(node, dict) and node.keys() != set()
+        fits = isinstance(node, dict) and bool(node)
         accepted = "drawn with a decoder that has no layer with a kernel"
         require("decoder_start", "ridge", fits, accepted)
         number = lambda name: int(f"0{name.rpartition('_')[2]}")

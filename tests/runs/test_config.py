@@ -260,3 +260,11 @@ def test_base_has_what_the_base_model_depends_on():
     ).keys()
     for name, value in changes.items():
         assert dataclasses.replace(config, **{name: value}).base != base, name
+
+
+def test_a_step_of_a_tail_that_is_frozen_is_refused():
+    with pytest.raises(
+        ValueError, match="^tail_step: 0.02 given, 0.1 with tail=frozen"
+    ):
+        Config(tail_step=0.02)
+    Config(tail_step=0.02, tail="tuned", distillation=0.3)

@@ -59,6 +59,11 @@ def test_a_wider_halo_by_hand():
     assert plan.rows == AxisPlan(13, 9, (0, 3, 4), 13, 5, (0, 2, 4), 1)
     assert plan.columns == AxisPlan(9, 9, (0,), 9, 9, (0,), 1)
     assert_exact(conv, plan)
+    for halo in (-1, 0.5, "1"):
+        with pytest.raises(
+            ValueError, match="^halo: .* given, an integer of 0 or more"
+        ):
+            make_plan(f, variables, shape, (3, 1), halo=halo)
     with pytest.raises(ValueError, match="take fewer, a smaller halo or end f_conv"):
         make_plan(f, variables, shape, (3, 1), halo=5)
 
