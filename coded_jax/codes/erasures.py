@@ -209,6 +209,20 @@ def begin_in_stages(
 
     Arguments and result are those of `drawn_in_stages`; all stages are as likely.
     """
-    draw = lambda row: jax.random.randint(jax.random.fold_in(key, row), (), 0, stages)
-    later = jnp.arange(stages)[:, None] >= jax.vmap(draw)(rows)[None]
+    later = jnp.arange(stages)[:, None] >= beginnings(key, stages, rows)[None]
     return jnp.asarray(available(lost, n))[None] | ~later[:, None]
+
+
+def beginnings(key: jax.Array, stages: int, rows: jax.Array) -> jax.Array:
+    """Returns the stage, from 0 on, in which the losses of every image begin.
+
+    Args:
+      key: of the draws.
+      stages: S, how many there are.
+      rows: int32 `[B]`, the numbers of the images.
+
+    Returns:
+      int32 `[B]`.
+    """
+    draw = lambda row: jax.random.randint(jax.random.fold_in(key, row), (), 0, stages)
+    return jax.vmap(draw)(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,6 +33,9 @@ from coded_jax.inference.pipeline import (
 from coded_jax.types import PyTree
 
 CHUNK = 500
+
+DRAWN_FROM = 0
+"""Seed of the draws, the same for every code, and every call."""
 
 STAGE_LOSSES = ("held", "per_stage", "later")
 """Losses of several coded stages: a pattern holds in all of them; it holds in the
@@ -208,7 +211,8 @@ def decode_chunk(
         spread: PieceMap, frozen, params, available, features, kept, target
     ) -> tuple[jax.Array, jax.Array]:
         results = Results(features, kept)
-        x = from_decoder(pipeline, frozen, params, results, available, spread)
+        inputs = (pipeline, frozen, params, results, available, spread)
+        x = from_decoder(*inputs, shortened=True)
         merged, logits = classify(pipeline, frozen, params, x, available)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
         answered = has_answer(pipeline, available)
@@ -264,7 +268,7 @@ def measure(
     per_image: bool = False,
     stage_losses: str = "held",
     first_row: int = 0,
-    uncoded: Sequence[Uncoded] | None = None,
+    uncoded: Iterable[Uncoded] | None = None,
 ) -> np.ndarray:
     """Computes a statistic of the predictions for every pattern on every image.
 
@@ -290,6 +294,10 @@ def measure(
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
       labels that count.
     """
+    if stage_losses == "later" and pipeline.systematic and pipeline.stages_apart:
+        settings = {"parameters": parameters, "per_image": per_image}
+        inputs = (pipeline, frozen, params, arrays, patterns, statistic)
+        return _measure_by_begin(*inputs, first_row, **settings)
     sizes = (pipeline.n, len(pipeline.stages))
     held = [of_pieces(pipeline, erasures.in_stages(p, *sizes)) for p in patterns]
     if parameters is None:
@@ -299,9 +307,8 @@ def measure(
     def masks_of(rows: jax.Array) -> list[jax.Array]:
         if stage_losses == "held":
             return held
-        draw = _DRAWS[stage_losses]
-        key = jax.random.key(0)  # the same draws for every code, and every call
-        return [of_pieces(pipeline, draw(key, p, *sizes, rows)) for p in patterns]
+        draw = functools.partial(_DRAWS[stage_losses], jax.random.key(DRAWN_FROM))
+        return [of_pieces(pipeline, draw(p, *sizes, rows)) for p in patterns]
 
     options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
     inputs, chunks = (pipeline, frozen, params), []
@@ -325,3 +332,40 @@ def measure(
         return np.asarray(values, np.float64).sum(axis=0) / counts.sum()
     rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
     return rows[:, : len(counts)][:, counts]
+
+
+def _measure_by_begin(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    arrays: dict[str, jax.Array],
+    patterns: Sequence[Pattern],
+    statistic: Statistic,
+    first_row: int,
+    *,
+    parameters: ArrayLike | None,
+    per_image: bool,
+) -> np.ndarray:
+    """Measures patterns that hold from a stage on, which is drawn for each image.
+
+    Images whose losses begin in the same stage are measured together: the stages before
+    are computed whole for them. Arguments and result are those of `measure`.
+    """
+    stages, total = len(pipeline.stages), len(arrays["labels"])
+    rows = first_row + jnp.arange(total)
+    key = jax.random.key(DRAWN_FROM)
+    begins = np.asarray(erasures.beginnings(key, stages, rows))
+    counts = np.asarray(arrays["labels"]) >= 0
+    image = np.arange(total).reshape(-1, *[1] * (counts.ndim - 1))
+    values, images = [], []
+    for begin in np.unique(begins):
+        chosen = np.flatnonzero(begins == begin)
+        own = {name: array[chosen] for name, array in arrays.items()}
+        inputs = (pipeline.begun_at(begin), frozen, params[begin:], own, patterns)
+        known = uncoded_chunks(pipeline, frozen, own)
+        settings = {"parameters": parameters, "uncoded": known}
+        values.append(measure(*inputs, statistic, per_image=True, **settings))
+        images.append(np.broadcast_to(image, counts.shape)[chosen][counts[chosen]])
+    in_order = np.argsort(np.concatenate(images), kind="stable")
+    of_labels = np.concatenate(values, axis=1)[:, in_order]
+    return of_labels if per_image else of_labels.mean(axis=1, dtype=np.float64)

@@ -278,8 +278,8 @@ def _begins(
     """
     stages = len(pipeline.stages)
     alone = pipeline.mesh is None or pipeline.mesh.size == 1
-    apart = not any(stage.code.goes_on for stage in pipeline.stages)
-    fits = alone and apart and pipeline.systematic and batch >= stages
+    apart = pipeline.systematic and pipeline.stages_apart
+    fits = alone and apart and batch >= stages
     if not fits or not _begin_later(pipeline, config):
         return None
     return tuple(-(-stage * batch // stages) for stage in range(stages))

@@ -9,6 +9,8 @@ import pytest
 
 from coded_jax import codes
 from coded_jax.codes import erasures
+from coded_jax.devices import placement
+from coded_jax.devices.meshes import make_mesh
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import pipeline
@@ -224,3 +226,46 @@ def test_codes_share_the_programs_of_base_model_and_statistics(setting):
     other = pipe.with_codes(lambda shape, _: untrained("zero_fill", shape))
     pattern_accuracy.measure_patterns(other, variables, ({},), arrays, [(), (0,)])
     assert [program._cache_size() for program in programs] == before
+
+
+def logits_statistic(prediction, parameter):
+    return prediction.logits
+
+
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("stage_losses", ["held", "later"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_stages_that_are_not_coded_change_no_logits(
+    monkeypatch, moves, stage_losses, devices
+):
+    """Stages before losses begin are computed whole, and those that lose no data."""
+    monkeypatch.setattr(predictions, "CHUNK", 5)
+    base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
+    variables = random_variables(base, (28, 28, 1))
+    own = {"dataset": "own", "base_model": "own", "parity_moves": moves}
+    config = Config(**own, r=2, stages=((1, 1), (2, 2), (3, 3)))
+    pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
+    params = pipe.init(jax.random.key(3))
+    rng = np.random.default_rng(0)
+    arrays = {
+        "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),
+        "labels": np.arange(17, dtype=np.int32) % 11 - 1,
+    }
+    patterns = [(), (0,), (1, 2), (0, 1, 2)]
+    mesh = make_mesh(4, devices, None)
+    spread = (variables, params, placement.put_replicated(mesh, arrays))
+    inputs = (pipe._replace(mesh=mesh), *spread, patterns, logits_statistic)
+    settings = {"stage_losses": stage_losses, "first_row": 7}
+    each = predictions.measure(*inputs, per_image=True, **settings)
+    counts = arrays["labels"] >= 0
+    infer = jax.jit(pipeline.infer, static_argnums=0)
+    for lost, logits in zip(patterns, each, strict=True):
+        if stage_losses == "held":
+            masks = erasures.in_stages(lost, 4, 3)
+        else:
+            rows = jnp.arange(7, 24)
+            masks = erasures.begin_in_stages(jax.random.key(0), lost, 4, 3, rows)
+        expected = infer(pipe, variables, params, arrays["images"], masks)
+        np.testing.assert_allclose(logits, expected[counts], rtol=1e-4, atol=1e-5)
+    means = predictions.measure(*inputs, **settings)
+    np.testing.assert_allclose(means, each.mean(axis=1), rtol=1e-4, atol=1e-6)
