@@ -1,26 +1,30 @@
 #!/usr/bin/env bash
 # Codes and their rivals on a deep network, with 3, 5 and 6 devices, and copies what the tables
 # are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
-# experiments/bases.sh makes the networks.
+# experiments/bases.sh makes the networks, but those for Fashion-MNIST, which are trained with
+# the first code and have no rivals here.
 # Arguments: a network, and the names of some codes, else all; Imagenette's folder in
 # IMAGENETTE.
 set -euo pipefail
 [ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
 cd "$(dirname "$0")/.."
 all="ours no_parity tuned intact no_parity_tuned zero_fill untrained layers smaller narrow"
-nets="vgg16 resnet18 mobilenet imagenette"
+sizes=("2 1 1x2" "4 1 2x2" "4 2 2x2")
+fashion="fashion_vgg16 fashion_vgg16_all fashion_resnet18 fashion_resnet18_all fashion_mobilenet"
+nets="vgg16 resnet18 mobilenet imagenette $fashion"
 net=${1:?the network, one of $nets}
 [[ " $nets " = *" $net "* ]] || { echo "error: $net: one of $nets accepted" >&2; exit 2; }
 flags=experiments/flags/deep_$net.flags
 images=()
 [ "$net" != imagenette ] ||
   images=("--data_dir=${IMAGENETTE:?the folder of Imagenette, with train/ and val/}")
+[[ $net != fashion_* ]] || { all="ours no_parity" sizes=("2 1 1x2" "4 2 2x2"); }
 for code in ${*:2}; do
   [[ " $all " = *" $code "* ]] || { echo "error: $code: one of $all accepted" >&2; exit 2; }
 done
 for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
-  for sizes in "2 1 1x2" "4 1 2x2" "4 2 2x2"; do
-    read -r k r grid <<<"$sizes"
+  for size in "${sizes[@]}"; do
+    read -r k r grid <<<"$size"
     workdir=runs/deep/${net}_${code}_k${k}_r${r}
     [ -e "$workdir/results.json" ] && continue
     own=(--grid="$grid") own_flags=$flags
@@ -35,9 +39,9 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
         own+=(--code=berrut --baselines=spline,mds,replication,mean_fill)
         own+=(--beyond=0 --seeds=1) ;;
       smaller) # no code: the whole network, trained on, on images as small as a piece
-        size=$((k == 2 ? 28 : 24)) # of 32; a piece is 3/4 of a side, or 9/16 of both
-        [ "$net" != imagenette ] || size=$((3 * size))
-        own=(--grid="$grid" --image_size=$size)
+        side=$((k == 2 ? 28 : 24)) # of 32; a piece is 3/4 of a side, or 9/16 of both
+        [ "$net" != imagenette ] || side=$((3 * side))
+        own=(--grid="$grid" --image_size=$side)
         own_flags=${flags%.flags}_smaller.flags ;;
       layers) # every convolution by itself, which is exact
         own=() own_flags=${flags%.flags}_layers.flags ;;

@@ -85,6 +85,12 @@ def test_targets_are_those_of_deep_networks(results):
     results["config"]["base_model"] = "mobilenet"
     assert targets.deep(results, "1") == " (0.8 met / 1.2 **missed**)"
     assert targets.deep(results, "2") == ""
+    results["dataset"] = "fashion_mnist"
+    results["split"]["coded_fraction"] = 0.3
+    assert targets.deep(results, "1") == " (0.5 met)"
+    results["split"]["coded_fraction"] = 0.8
+    assert targets.deep(results, "1") == " (1 met)"
+    assert targets.deep(results, "3") == ""
 
 
 def test_names_tell_recipes_apart(results):
