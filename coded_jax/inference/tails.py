@@ -42,12 +42,18 @@ class TailCopy(NamedTuple):
         copy's in their places.
       bytes: of the variables that it has twice.
       intact: whether it is trained on exact features, a control.
+      step: see `copy_tail`.
     """
 
     init: Callable[[], PyTree]
     variables: Callable[[PyTree, PyTree], PyTree]
     bytes: int
     intact: bool = False
+    step: float = 0.1
+
+    def __str__(self) -> str:
+        """Names the copy by what tells it from others of the same tail."""
+        return f"{'intact' if self.intact else 'tuned'} {self.step:g}"
 
 
 def run_tail(
@@ -99,7 +105,7 @@ def copy_tail(
         return jax.tree.unflatten(structure, own)
 
     size = 4 * sum(map(math.prod, filter(None, shapes)))
-    return TailCopy(init, changed, size, intact)
+    return TailCopy(init, changed, size, intact, step)
 
 
 def is_trained(path: tuple, leaf: Any) -> bool:

@@ -184,6 +184,7 @@ def _open(
         "split": "group" if pipeline.separate else "image",
         "recipe": pipeline.recipe,
         "parity_moves": str(pipeline.parity_moves),
+        "tail": str(pipeline.tail_copy or "frozen"),
         "precision": pipeline.dtype,
         "mean": show_numbers(pipeline.mean),
         "std": show_numbers(pipeline.std),

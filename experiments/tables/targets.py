@@ -28,8 +28,8 @@ FRONTIER = {
     (4, 2): {2: (0.10, 0.25)},
 }
 
-# Points that mean and worst pattern may be below the base on CIFAR-10 and Imagenette, by
-# (k, r) and lost results.
+# Points that mean and worst pattern may be below the base on CIFAR-10 and Imagenette,
+# by (k, r) and lost results.
 DEEP = {
     (2, 1): {"1": (0.5, 0.8)},
     (4, 1): {"1": (0.4, 0.7)},

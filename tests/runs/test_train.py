@@ -1,5 +1,6 @@
 """Training without a run: the parameters of a run, and nothing left behind."""
 
+import functools
 import tempfile
 
 import jax
@@ -124,6 +125,19 @@ def test_a_folder_is_that_of_one_pipeline(tmp_path):
         ) as error:
             train(part, workdir=tmp_path, pipeline=make_pipeline(**changes))
         assert "--" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_is_that_of_one_tail(tmp_path):
+    config = coded_jax.TrainConfig(epochs=2, batch_size=16, distillation=1)
+    run = functools.partial(train, DATASET.train, config=config, workdir=tmp_path)
+    run(pipeline=make_pipeline(tail="tuned"))
+    for now, tail in {
+        "frozen": {},
+        "intact 0.1": {"tail": "intact"},
+        "tuned 0.02": {"tail": "tuned", "tail_step": 0.02},
+    }.items():
+        with pytest.raises(ValueError, match=f"tail=tuned 0.1 there and {now} now"):
+            run(pipeline=make_pipeline(**tail))
 
 
 @pytest.mark.parametrize(
