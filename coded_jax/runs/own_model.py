@@ -88,6 +88,8 @@ def own_config(settings: dict[str, Any], accepted: type) -> Config:
     names -= {field.name for field in dataclasses.fields(BaseConfig)}
     unknown = sorted(settings.keys() - names)
     require("settings", unknown, not unknown, f"some of {sorted(names)}")
+    if accepted is CodeConfig and settings.get("tail", "frozen") != "frozen":
+        fixed["distillation"] = 1.0  # in place of what `train` is given, which checks it
     return Config(**{"recipe": "systematic", **settings, **fixed})
 
 
