@@ -36,7 +36,7 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
       intact) own+=(--tail=intact --ends=tail --distillation=0.3) ;;
       narrow) own+=(--decoder_width=32) ;;
       untrained) # without anything to train
-        own+=(--code=berrut --baselines=spline,mds,replication,mean_fill)
+        own+=(--code=berrut --baselines=zero_fill,mean_fill,spline,mds,replication)
         own+=(--beyond=0 --seeds=1) ;;
       smaller) # no code: the whole network, trained on, on images as small as a piece
         side=$((k == 2 ? 28 : 24)) # of 32; a piece is 3/4 of a side, or 9/16 of both
