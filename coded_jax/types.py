@@ -279,6 +279,8 @@ class Code(NamedTuple):
         which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
       goes_on: whether parity results are the whole features made smaller, of which the
         parity pieces of the next stage are made, see `stages.go_on`.
+      lossy: whether queries that are data pieces differ from them, as where fewer bits
+        are sent; found out of codes of the user's own.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -296,6 +298,7 @@ class Code(NamedTuple):
     fills: int | None = None
     uncut: bool = False
     goes_on: bool = False
+    lossy: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

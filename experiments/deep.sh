@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Codes and their rivals on a deep network, with 3, 5 and 6 devices, and copies what the tables
 # are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
-# experiments/bases.sh makes the networks, but those for Fashion-MNIST, which are trained with
-# the first code and have no rivals here.
+# experiments/bases.sh makes the networks, but those for Fashion-MNIST, which the first code's
+# run trains; these are small, and compared with no parity alone.
 # Arguments: a network, and the names of some codes, else all; Imagenette's folder in
 # IMAGENETTE.
 set -euo pipefail

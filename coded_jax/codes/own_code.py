@@ -64,11 +64,11 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
         available = jnp.broadcast_to(available, features.shape[:2])
         return code.decode(params, features, available, *guide).astype(features.dtype)
 
-    _require_sound(name, code, shape)
-    return code._replace(encode=encode, decode=decode)
+    lossy = not _require_sound(name, code, shape).exact
+    return code._replace(encode=encode, decode=decode, lossy=lossy)
 
 
-def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
+def _require_sound(name: str, code: Code, shape: CodeShape) -> _Kept:
     """Checks the shapes of what a code computes, and runs it on random numbers."""
     shaped = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
     key = jax.eval_shape(jax.random.key, 0)
@@ -84,7 +84,7 @@ def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
     _require_form(name, "decode", shares, (shape.k, BATCH, *shape.share))
     kept = _try(name, code, shape, perturbed=True)
     if kept is None:  # other parameters than those of `init` may be out of range
-        kept = _try(name, code, shape, perturbed=False) or _Kept({}, False)
+        kept = _try(name, code, shape, perturbed=False) or _Kept({}, False, False)
     for i, piece in kept.changed_pieces.items():
         raise ValueError(
             f"code: query {i} of {name} is not data piece {piece} (tried with "
@@ -97,6 +97,7 @@ def _require_sound(name: str, code: Code, shape: CodeShape) -> None:
     )
     holds = kept.shares or not code.systematic
     require(f"code: systematic of {name}", code.systematic, holds, accepted)
+    return kept
 
 
 class _Kept(NamedTuple):
@@ -105,10 +106,12 @@ class _Kept(NamedTuple):
     Attributes:
       changed_pieces: queries that are not the pieces that `quorum` says, and these.
       shares: whether `decode` gives the shares that arrived as they are.
+      exact: whether queries and shares are so bit for bit.
     """
 
     changed_pieces: dict[int, int]
     shares: bool
+    exact: bool
 
 
 def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | None:
@@ -140,7 +143,8 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | No
         with jax.ensure_compile_time_eval(), jax.debug_nans(False):
             queries, shares = map(np.asarray, run(jax.random.key(0)))
     except jax.errors.TracerArrayConversionError:
-        return _Kept({}, True)  # it closes over traced values, so there are no numbers
+        # It closes over traced values, so there are no numbers.
+        return _Kept({}, True, False)
     except Exception as error:  # a function of the user's raises anything
         raise ValueError(f"code: {name} fails ({first_line(error)})") from error
     copies = enumerate(pieces_of(code.quorum, shape.k, shape.n))
@@ -153,7 +157,9 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | No
     returned = features[: shape.k]
     if code.uncut:
         returned = np.asarray(splitting.cut(shape.plan, returned))
-    return _Kept(changed, _alike(kept, returned[data]))
+    same = [np.array_equal(queries[i], pieces[p]) for i, p in sent.items()]
+    exact = all(same) and np.array_equal(kept, returned[data])
+    return _Kept(changed, _alike(kept, returned[data]), exact)
 
 
 def _near(x: jax.Array) -> jax.Array:

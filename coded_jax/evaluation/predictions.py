@@ -147,11 +147,15 @@ class Uncoded(NamedTuple):
 
 
 def uncoded_chunks(
-    pipeline: Pipeline, frozen: PyTree, arrays: dict[str, jax.Array]
+    pipeline: Pipeline,
+    frozen: PyTree,
+    arrays: dict[str, jax.Array],
+    size: int | None = None,
 ) -> Iterator[Uncoded]:
-    """Yields all rows of a split, `CHUNK` at a time; arguments as of `measure`."""
+    """Yields all rows of a split, `size` at a time, by default all up to `CHUNK`; other
+    arguments as of `measure`."""
     total = len(arrays["labels"])
-    size = padded_size(pipeline.mesh, min(CHUNK, total))
+    size = padded_size(pipeline.mesh, size or min(CHUNK, total))
     for start in range(0, total, size):
         rows = take_rows(arrays, np.int32(start), size)
         yield Uncoded(rows, *run_uncoded(pipeline, frozen, rows.images))
@@ -273,7 +277,8 @@ def measure(
     """Computes a statistic of the predictions for every pattern on every image.
 
     The n results of the first coded stage are computed once for each image. One
-    compilation serves all patterns, splits and statistics.
+    compilation serves all patterns, splits and statistics; one for each stage, where
+    losses may begin in any.
 
     Args:
       pipeline: the coded inference.
@@ -288,13 +293,14 @@ def measure(
       stage_losses: see `STAGE_LOSSES`.
       first_row: number of the first image, for these draws, where the arrays are a
         later part of a split.
-      uncoded: of `uncoded_chunks`, where they have been computed before.
+      uncoded: of `uncoded_chunks`, where they have been computed before; not used for
+        losses that begin `"later"`.
 
     Returns:
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
       labels that count.
     """
-    if stage_losses == "later" and pipeline.systematic and pipeline.stages_apart:
+    if stage_losses == "later" and pipeline.whole_unless_lost:
         settings = {"parameters": parameters, "per_image": per_image}
         inputs = (pipeline, frozen, params, arrays, patterns, statistic)
         return _measure_by_begin(*inputs, first_row, **settings)
@@ -352,20 +358,27 @@ def _measure_by_begin(
     are computed whole for them. Arguments and result are those of `measure`.
     """
     stages, total = len(pipeline.stages), len(arrays["labels"])
-    rows = first_row + jnp.arange(total)
     key = jax.random.key(DRAWN_FROM)
-    begins = np.asarray(erasures.beginnings(key, stages, rows))
+    begins = erasures.beginnings(key, stages, first_row + jnp.arange(total))
     counts = np.asarray(arrays["labels"]) >= 0
     image = np.arange(total).reshape(-1, *[1] * (counts.ndim - 1))
-    values, images = [], []
-    for begin in np.unique(begins):
-        chosen = np.flatnonzero(begins == begin)
+    images = np.broadcast_to(image, counts.shape)
+    # The same for groups of any number of rows, of which few are then repeated.
+    size = min(CHUNK, -(-total // (8 * stages)))
+    values, order = [], []
+    for begin in range(stages):
+        chosen = np.flatnonzero(np.asarray(begins) == begin)
+        counted = counts[chosen]
+        if not counted.any():
+            continue
         own = {name: array[chosen] for name, array in arrays.items()}
         inputs = (pipeline.begun_at(begin), frozen, params[begin:], own, patterns)
-        known = uncoded_chunks(pipeline, frozen, own)
-        settings = {"parameters": parameters, "uncoded": known}
-        values.append(measure(*inputs, statistic, per_image=True, **settings))
-        images.append(np.broadcast_to(image, counts.shape)[chosen][counts[chosen]])
-    in_order = np.argsort(np.concatenate(images), kind="stable")
-    of_labels = np.concatenate(values, axis=1)[:, in_order]
-    return of_labels if per_image else of_labels.mean(axis=1, dtype=np.float64)
+        known = uncoded_chunks(pipeline, frozen, own, size)
+        settings = {"parameters": parameters, "uncoded": known, "per_image": per_image}
+        of_group = measure(*inputs, statistic, **settings)
+        values.append(of_group if per_image else counted.sum() * of_group)
+        order.append(images[chosen][counted])
+    if not per_image:
+        return sum(values) / counts.sum()
+    in_order = np.argsort(np.concatenate(order), kind="stable")
+    return np.concatenate(values, axis=1)[:, in_order]

@@ -110,9 +110,11 @@ class Pipeline(NamedTuple):
         return all(stage.code.systematic for stage in self.stages)
 
     @property
-    def stages_apart(self) -> bool:
-        """Says whether stages need nothing of each other but their outputs."""
-        return not any(stage.code.goes_on for stage in self.stages)
+    def whole_unless_lost(self) -> bool:
+        """Says whether a stage that loses no data result puts out what it would without
+        a code, and later ones need nothing else of it."""
+        codes = [stage.code for stage in self.stages]
+        return self.systematic and not any(x.lossy or x.goes_on for x in codes)
 
     @property
     def learns(self) -> bool:
@@ -243,8 +245,8 @@ def from_decoder(
       available: for each coded stage, bool `[n, B]` or `[n, 1]`.
       spread: how the pieces come to their devices.
       shortened: whether a stage of a systematic code that loses no data result of the
-        batch is computed whole, which gives the same features for fewer operations: for
-        measuring accuracies, where all devices are simulated by one.
+        batch is computed whole, which gives the same features, up to rounding, for
+        fewer operations: for measuring accuracies, where one device simulates all.
 
     Returns:
       `[B, M*, M'*, D]`, the output of the last decoder, with what is kept.
@@ -253,8 +255,7 @@ def from_decoder(
     (first, own, mask), *later = zip(*of_stages, strict=True)
     state = recover(first, own, results.features, mask, results.kept)
     small = small_of(first, results.features, mask)
-    shortened = shortened and spread is run_locally
-    shortened = shortened and pipeline.systematic and pipeline.stages_apart
+    shortened = shortened and spread is run_locally and pipeline.whole_unless_lost
     for stage, own, mask in later:
         run = functools.partial(_run_stage, stage, frozen, own, mask, spread)
         if shortened:

@@ -69,7 +69,13 @@ def make_pipeline(
     if mean is not None and std is not None:
         mean, std = require_statistics(mean, std, channels)
     base, _ = own_base(blocks, head, variables, shape, int(classes))
-    return build_pipeline(config, shape, int(classes), mean, std, mesh, base)
+    pipeline = build_pipeline(config, shape, int(classes), mean, std, mesh, base)
+    has_tail = config.tail == "frozen" or pipeline.tail_copy is not None
+    accepted = (
+        "frozen for a code that changes what has arrived, waits or is not trained,"
+    )
+    require("tail", config.tail, has_tail, accepted)
+    return pipeline
 
 
 def own_config(settings: dict[str, Any], accepted: type) -> Config:

@@ -190,4 +190,5 @@ def _open(
         "std": show_numbers(pipeline.std),
     }
     fixed = settings.to_flags(config) | of_pipeline | of_functions
-    return open_workdir(path, RunFlags(fixed))
+    later = {"parity_moves": "False", "tail": "frozen"}
+    return open_workdir(path, RunFlags(fixed, defaults=later))

@@ -128,9 +128,9 @@ def code_task(
 
     def score(params: PyTree) -> dict[str, float]:
         inputs = (pipeline, frozen, params, validation, patterns)
-        accuracies = pattern_accuracy.measure_patterns(
-            *inputs, config.stage_losses, uncoded()
-        )
+        losses = config.stage_losses
+        known = None if losses == "later" else uncoded()
+        accuracies = pattern_accuracy.measure_patterns(*inputs, losses, known)
         by_lost = pattern_accuracy.summarise([accuracies]).items()
         return {
             SCORE: sum(p.accuracy for p in accuracies) / len(accuracies),
@@ -278,8 +278,7 @@ def _begins(
     """
     stages = len(pipeline.stages)
     alone = pipeline.mesh is None or pipeline.mesh.size == 1
-    apart = pipeline.systematic and pipeline.stages_apart
-    fits = alone and apart and batch >= stages
+    fits = alone and pipeline.whole_unless_lost and batch >= stages
     if not fits or not _begin_later(pipeline, config):
         return None
     return tuple(-(-stage * batch // stages) for stage in range(stages))

@@ -87,7 +87,7 @@ def drop(results: dict[str, Any], lost: str) -> str:
     if lost not in most:
         return NONE
     accuracy = results["summary"][lost]["mean"]
-    return verdict(100 * (results["base"]["test_accuracy"] - accuracy), most[lost])
+    return verdict(100 * (base_accuracy(results) - accuracy), most[lost])
 
 
 def frontier(results: dict[str, Any], code: str, lost: int) -> str:
@@ -112,7 +112,7 @@ def frontier(results: dict[str, Any], code: str, lost: int) -> str:
 def deep(results: dict[str, Any], lost: str) -> str:
     """Returns the target of a code on a deep network, ` (0.5 met / 0.8 **missed**)`, on
     Fashion-MNIST that of the mean alone; nothing where it has none."""
-    if results["dataset"] == "fashion_mnist":
+    if results["dataset"] == "fashion_mnist" and int(lost) <= results["split"]["r"]:
         return f" ({mean})" if (mean := drop(results, lost)) != NONE else ""
     model, split = results["config"]["base_model"], results["split"]
     table = DEEP_OF_MOBILENET if model == "mobilenet" else DEEP

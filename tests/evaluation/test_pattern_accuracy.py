@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import coded_jax
 from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.devices import placement
@@ -18,7 +19,7 @@ from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
-from coded_jax.types import BaseModel, CodeShape
+from coded_jax.types import BaseModel, CodeShape, Split
 from tests.models.published import random_variables
 from tests.pipelines import learned, one_stage, plainly, untrained
 
@@ -232,18 +233,30 @@ def logits_statistic(prediction, parameter):
     return prediction.logits
 
 
+def rounded(shape):
+    """Zero-fill of pieces that are sent with few bits."""
+    code = codes.zero_fill(shape)
+    encode = lambda params, pieces: jnp.round(32 * code.encode(params, pieces)) / 32
+    return code._replace(encode=encode)
+
+
 @pytest.mark.parametrize("moves", [False, True])
 @pytest.mark.parametrize("stage_losses", ["held", "later"])
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize(
+    "devices, code", [(1, "learned"), (4, "learned"), (1, rounded)]
+)
 def test_stages_that_are_not_coded_change_no_logits(
-    monkeypatch, moves, stage_losses, devices
+    monkeypatch, moves, stage_losses, devices, code
 ):
     """Stages before losses begin are computed whole, and those that lose no data."""
     monkeypatch.setattr(predictions, "CHUNK", 5)
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
     variables = random_variables(base, (28, 28, 1))
-    own = {"dataset": "own", "base_model": "own", "parity_moves": moves}
-    config = Config(**own, r=2, stages=((1, 1), (2, 2), (3, 3)))
+    if moves and code is rounded:
+        return  # parity moves for our own codes alone
+    own = {"dataset": "own", "base_model": "own", "recipe": "systematic"}
+    changes = {"parity_moves": moves, "code": code}
+    config = Config(**own, **changes, r=2, stages=((1, 1), (2, 2), (3, 3)))
     pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
     params = pipe.init(jax.random.key(3))
     rng = np.random.default_rng(0)
@@ -269,3 +282,21 @@ def test_stages_that_are_not_coded_change_no_logits(
         np.testing.assert_allclose(logits, expected[counts], rtol=1e-4, atol=1e-5)
     means = predictions.measure(*inputs, **settings)
     np.testing.assert_allclose(means, each.mean(axis=1), rtol=1e-4, atol=1e-6)
+
+
+def test_one_program_for_each_stage_in_which_losses_begin(monkeypatch):
+    monkeypatch.setattr(predictions, "CHUNK", 16)
+    own = {"dataset": "own", "base_model": "own", "recipe": "systematic"}
+    config = Config(**own, stages=((1, 1), (2, 2)), parity_moves=True)
+    base = base_model([ConvNorm(3), ConvNorm(4)])
+    variables = random_variables(base, (28, 28, 1))
+    pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
+    model = coded_jax.CodedModel(pipe, variables, pipe.init(jax.random.key(3)))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (80, 28, 28, 1), np.uint8)
+    split = Split(images, rng.integers(0, 10, 80).astype(np.int32))
+    programs = (predictions.run_devices, predictions.decode_chunk)
+    for program in programs:
+        program.clear_cache()
+    coded_jax.evaluate(model, split, stage_losses="later")
+    assert [program._cache_size() for program in programs] == [2, 2]

@@ -140,6 +140,22 @@ def test_a_folder_is_that_of_one_tail(tmp_path):
             run(pipeline=make_pipeline(**tail))
 
 
+def test_a_folder_from_before_a_setting_counts_with_its_default(tmp_path):
+    first = train(workdir=tmp_path)
+    flags = tmp_path / "flags.txt"
+    lines = flags.read_text().splitlines()
+    old = [x for x in lines if not x.startswith(("--tail=", "--parity_moves="))]
+    assert len(old) == len(lines) - 2
+    flags.write_text("\n".join(old) + "\n")
+    again = train(workdir=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+
+
+def test_a_tail_for_no_code_is_refused():
+    with pytest.raises(ValueError, match="tail: 'tuned' given, frozen for a code"):
+        make_pipeline(tail="tuned", code="mean_fill")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
