@@ -93,6 +93,6 @@ def _seconds(results: dict[str, Any]) -> str:
     processor = hardware.get("processor", "")
     seconds = stored.seconds_of(results) or 0.0
     times = result_tables.times(results)
-    machine = f"{cores} cores {processor}".rstrip()
+    machine = f"{stored.cores_text(cores)} {processor}".rstrip()
     date = stored.origin_of(results).date[:10]
     return f"{times}, {seconds:.0f} s in all on {machine}, {date}"

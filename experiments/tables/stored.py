@@ -153,6 +153,11 @@ def seconds_of(content: Content) -> float | None:
     return content.get("seconds")
 
 
+def cores_text(cores: int) -> str:
+    """Returns `1 core`, `2 cores`."""
+    return f"{cores} core{'' if cores == 1 else 's'}"
+
+
 def machine_text(content: Content) -> str:
     """Returns versions and machine of a result."""
     versions, machine = content["versions"], content.get("machine", {})
@@ -163,7 +168,7 @@ def machine_text(content: Content) -> str:
     names = [f"{x} {versions[x]}" for x in ("jax", "flax") if x in versions]
     return (
         f"{', '.join(names)}, Python {versions['python']} on {processor}"
-        f"{f', {cores} cores' if cores else ''}"
+        f"{f', {cores_text(cores)}' if cores else ''}"
         f"{'' if device == 'cpu' else f', {device}'}"
     )
 
