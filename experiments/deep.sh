@@ -28,6 +28,8 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
     workdir=runs/deep/${net}_${code}_k${k}_r${r}
     [ -e "$workdir/results.json" ] && continue
     own=(--grid="$grid") own_flags=$flags
+    # Losses that begin later are measured of our code alone: they take as long again.
+    [ "$code" = ours ] || own+=(--other_stage_losses=)
     case $code in
       no_parity) own+=(--code=no_parity) ;;
       no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail --distillation=0.3) ;;
