@@ -5,12 +5,13 @@
 set -euo pipefail
 [ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
 cd "$(dirname "$0")/.."
-all="cifar10_vgg16_first cifar10_vgg16 cifar10_resnet18 cifar10_mobilenet imagenette_vgg16"
+all="cifar10_vgg16_first cifar10_vgg16 cifar10_resnet18_first cifar10_resnet18"
+all+=" cifar10_mobilenet imagenette_vgg16"
 for name in ${*:-$all}; do
   flags=experiments/flags/base_$name.flags
   [ -e "$flags" ] || { echo "error: $name: one of $all accepted" >&2; exit 2; }
   kept=experiments/bases/$name
-  [ "$name" = cifar10_vgg16_first ] && kept=runs/kept/$name
+  [[ $name != *_first ]] || kept=runs/kept/$name
   [ -e "$kept/base.json" ] && continue
   images=()
   [ "$name" = imagenette_vgg16 ] &&
