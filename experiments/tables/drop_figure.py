@@ -12,6 +12,9 @@ from coded_jax.runs.run_costs import read_cost
 from tables import drop_tables
 
 LEAST = 0.1  # points; below it the axis is linear
+MOST = 3  # times the whole image's work; if one does more, the axis is logarithmic
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "black")
+MARKERS = "osD^vX*P>"  # as many as have no divisor in common with the colours
 
 
 def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
@@ -34,7 +37,8 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
         largest, smaller = drop_tables.largest_of(members)
         for results in (x for x in members if x not in smaller):
             for name, summary in drop_tables.codes_of(results).items():
-                style = {"color": f"C{number % 10}", "marker": "osD^vX*P"[number // 10]}
+                style = {"color": COLOURS[number % len(COLOURS)]}
+                style["marker"] = MARKERS[number % len(MARKERS)]
                 _draw_code(axes, results, name, summary, style)
                 number += 1
         lost = members[0]["split"]["r"]
@@ -42,9 +46,13 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
             title=drop_tables.title_of(largest),
             xlabel="work of a device and the client, of the whole image's",
             ylabel=f"points lost with {lost} lost, mean up to worst",
-            xscale="log",
         )
         axes.set_yscale("symlog", linthresh=LEAST)
+        axes.set_ylim(-LEAST / 5, 100)
+        if axes.get_xlim()[1] > MOST:
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(left=0)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     canvas.save(figure, path, dpi=100)
 
@@ -62,4 +70,6 @@ def _draw_code(
     )
     work = sum(read_cost(results, name).parts.values())
     label = drop_tables.label(results["config"], name)
+    if results["config"]["split"] == "convolution":
+        label += ", every convolution"
     axes.errorbar(work, mean, [[0], [max(0, worst - mean)]], label=label, **style)
