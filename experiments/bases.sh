@@ -5,7 +5,7 @@
 set -euo pipefail
 [ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
 cd "$(dirname "$0")/.."
-all="cifar10_vgg16_first cifar10_vgg16 cifar10_resnet18_first cifar10_resnet18"
+all="cifar10_vgg16_first cifar10_vgg16 cifar10_resnet18"
 all+=" cifar10_mobilenet imagenette_vgg16"
 for name in ${*:-$all}; do
   flags=experiments/flags/base_$name.flags

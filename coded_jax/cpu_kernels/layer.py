@@ -36,6 +36,7 @@ class Layer(NamedTuple):
       padding: `(before, behind)` rows, and columns.
       dilation: of the kernel.
       groups: of channels that are convolved by themselves.
+      precision: of products, see `jax.default_matmul_precision`.
     """
 
     relu: bool
@@ -43,6 +44,7 @@ class Layer(NamedTuple):
     padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
+    precision: str | None = None
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """Computes the convolution alone."""
@@ -54,6 +56,7 @@ class Layer(NamedTuple):
             rhs_dilation=self.dilation,
             dimension_numbers=LAYOUT,
             feature_group_count=self.groups,
+            precision=self.precision,
         )
 
     def compute(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -88,9 +91,8 @@ def convolution_layer(
     if isinstance(padding, str):
         window = [(q - 1) * d + 1 for q, d in zip(kernel.shape, dilation, strict=False)]
         padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
-    layer = Layer(
-        relu, tuple(strides), tuple(map(tuple, padding)), tuple(dilation), groups
-    )
+    geometry = (tuple(strides), tuple(map(tuple, padding)), tuple(dilation), groups)
+    layer = Layer(relu, *geometry, jax.config.jax_default_matmul_precision)  # type: ignore
     return _bind(layer, x, kernel, bias)
 
 

@@ -35,6 +35,11 @@ from coded_jax.cpu_kernels.convolution import Convolution, Kind, describe
 VARIABLE = "CODED_JAX_CPU_KERNELS"
 CHOICES = ("auto", "xla")
 NARROW = 64  # rows
+ROUNDED = (
+    (lax.Precision.DEFAULT, lax.Precision.DEFAULT),
+    lax.DotAlgorithmPreset.BF16_BF16_F32,
+)
+"""Precisions that ask for products of bfloat16, summed in float32."""
 _CONVOLVE, _LAYER = "coded_jax_convolve", "coded_jax_convolve_layer"
 _POOL_GRADIENT = "coded_jax_max_pool_gradient"
 
@@ -116,8 +121,8 @@ def _convolution(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
         inner = ctx.replace(avals_in=ctx.avals_in[1:], avals_out=ctx.avals_in[1:])
         (rhs,) = reverse(inner, rhs)
     call = jax.ffi.ffi_lowering(_CONVOLVE)
-    kind = np.int64(convolution.kind)
-    return call(ctx, lhs, rhs, kind=kind, **_arrays(convolution.attributes()))
+    attributes = _attributes(convolution, p["precision"])
+    return call(ctx, lhs, rhs, kind=np.int64(convolution.kind), **attributes)
 
 
 def _layer(usual: Rule, ctx: Any, *operands: Any, layer: fused.Layer, **p: Any) -> Any:
@@ -138,7 +143,8 @@ def _layer(usual: Rule, ctx: Any, *operands: Any, layer: fused.Layer, **p: Any) 
     if convolution is None:
         return usual(ctx, *operands, layer=layer, **p)
     call = jax.ffi.ffi_lowering(_LAYER)
-    attributes = _arrays(convolution.attributes())
+    precision = p["call_jaxpr"].eqns[0].params["precision"]  # of its convolution
+    attributes = _attributes(convolution, precision)
     return call(ctx, *operands, relu=layer.relu, **attributes)
 
 
@@ -150,6 +156,18 @@ def _describe(ctx: Any, inputs: Sequence[Any], p: dict[str, Any]) -> Convolution
         return None
     convolution = describe(*(array.shape for array in arrays), p)
     return convolution if convolution and _accepted(convolution) else None
+
+
+def _attributes(convolution: Convolution, precision: Any) -> dict[str, Any]:
+    """Returns the attributes of a custom call, but for the kind and the ReLU.
+
+    JAX has no precision where none was asked for, and its `DEFAULT` where it was told
+    `bfloat16`. Convolutions in groups have too few products for each number that would
+    have to be rounded, and stay float32.
+    """
+    rounded = precision in ROUNDED and len(convolution.kernel.sizes) == 4
+    bfloat16 = rounded and _accepted(convolution, bfloat16=True)
+    return {"bfloat16": bfloat16, **_arrays(convolution.attributes())}
 
 
 def _arrays(attributes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -239,7 +257,7 @@ def _runs_here(ctx: Any) -> bool:
 
 
 @functools.cache
-def _accepted(convolution: Convolution) -> bool:
+def _accepted(convolution: Convolution, bfloat16: bool = False) -> bool:
     """Returns whether oneDNN is here and has fast code for a convolution."""
     kernels = _library()
     if kernels is None:
@@ -247,7 +265,8 @@ def _accepted(convolution: Convolution) -> bool:
     numbers = [n for values in convolution.attributes().values() for n in values]
     array = (ctypes.c_int64 * len(numbers))(*numbers)
     kind = ctypes.c_int64(convolution.kind)
-    return bool(kernels.coded_jax_accepts(kind, array, len(convolution.kernel.sizes)))
+    axes = len(convolution.kernel.sizes)
+    return bool(kernels.coded_jax_accepts(kind, int(bfloat16), array, axes))
 
 
 def _library() -> ctypes.CDLL | None:

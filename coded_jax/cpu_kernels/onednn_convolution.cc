@@ -1,7 +1,9 @@
 // Convolutions of oneDNN as a custom call of XLA's CPU backend.
 //
 // One handler computes a convolution (kind 0), or its gradient by the images (1) or by
-// the kernel (2), in float32; another a convolution with bias and perhaps ReLU.
+// the kernel (2); another a convolution with bias and perhaps ReLU. Arrays are float32;
+// with `bfloat16` operands are rounded to that before they are multiplied, and products
+// are summed in float32.
 // Attributes give sizes and strides of images [N, C, H, W], kernel [O, I, P, Q] or
 // [G, O/G, I/G, P, Q] and outputs [N, O, M, M'] in elements, so that any order of the axes
 // in memory is served; and the geometry: strides, dilations - 1, padding before, padding
@@ -44,6 +46,7 @@ enum Kind { kForward = 0, kImageGradient = 1, kKernelGradient = 2 };
 
 struct Convolution {
   Dims image, image_strides, kernel, kernel_strides, output, output_strides, geometry;
+  bool bfloat16;
 };
 
 // What is done with the outputs of a convolution while they are in a register.
@@ -51,7 +54,8 @@ struct Epilogue {
   bool bias = false, relu = false;
 };
 
-constexpr auto kFloat = dnnl::memory::data_type::f32;
+using Type = dnnl::memory::data_type;
+constexpr auto kFloat = Type::f32;
 constexpr auto kDirect = dnnl::algorithm::convolution_direct;
 // What makes it worth to wake a thread: 10 microseconds of work or so.
 constexpr double kLeastFlops = 1e6;
@@ -102,8 +106,17 @@ Desc Strided(const Dims& sizes, const Dims& strides) {
   return Desc(sizes, kFloat, strides);
 }
 
-Desc AnyOrder(const Desc& desc) {
-  return Desc(desc.get_dims(), kFloat, dnnl::memory::format_tag::any);
+// What a primitive is asked for: an order that is its own choice, or `as_is`.
+Desc Wanted(const Dims& sizes, const Dims& strides, Type type, bool as_is) {
+  if (as_is) return Desc(sizes, type, strides);
+  return Desc(sizes, type, dnnl::memory::format_tag::any);
+}
+
+// Whether the processor multiplies bfloat16: without, oneDNN emulates it, slowly.
+bool HasBfloat16() {
+  const auto features = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (features & needed) == needed;
 }
 
 bool ChannelsLast(const Dims& sizes, const Dims& strides) {
@@ -138,7 +151,15 @@ class Primitive {
     const Desc y = Strided(output, c.output_strides);
     const bool as_is =
         ChannelsLast(c.image, c.image_strides) && ChannelsLast(c.output, c.output_strides);
-    const Desc wx = as_is ? x : AnyOrder(x), wk = AnyOrder(k), wy = as_is ? y : AnyOrder(y);
+    const Type factor = c.bfloat16 ? Type::bf16 : kFloat;
+    const auto type = [&](Kind result) { return kind == result ? kFloat : factor; };
+    const auto want_x = [&](Type t) { return Wanted(image, c.image_strides, t, as_is); };
+    const auto want_k = [&](Type t) {
+      return Wanted(c.kernel, c.kernel_strides, t, false);
+    };
+    const auto want_y = [&](Type t) { return Wanted(output, c.output_strides, t, as_is); };
+    const Desc wx = want_x(type(kImageGradient)), wk = want_k(type(kKernelGradient)),
+               wy = want_y(type(kForward));
     const auto part = [&c](int i) {
       return Dims{c.geometry[2 * i], c.geometry[2 * i + 1]};
     };
@@ -155,9 +176,11 @@ class Primitive {
     if (epilogue.bias) bias_ = Desc({output[1]}, kFloat, dnnl::memory::format_tag::x);
     const auto direction = kind == kForward ? dnnl::prop_kind::forward_inference
                                             : dnnl::prop_kind::forward_training;
+    const bool alone = kind == kForward;  // and not the hint that gradients are given
     const dnnl::convolution_forward::primitive_desc forward(
-        Cpu(), direction, kDirect, wx, wk, bias_, wy, part(0), part(1), part(2), part(3),
-        attr);
+        Cpu(), direction, kDirect, alone ? wx : want_x(factor),
+        alone ? wk : want_k(factor), bias_, alone ? wy : want_y(factor), part(0), part(1),
+        part(2), part(3), attr);
     if (kind == kForward) {
       Set(dnnl::convolution_forward(forward), forward,
           {DNNL_ARG_SRC, x, forward.src_desc(), false},
@@ -228,7 +251,7 @@ class Primitive {
 };
 
 std::vector<int64_t> Key(Kind kind, const Convolution& c, Epilogue e, int64_t images) {
-  std::vector<int64_t> key{kind, e.bias, e.relu, images};
+  std::vector<int64_t> key{kind, e.bias, e.relu, images, c.bfloat16};
   for (const Dims* d : {&c.image, &c.image_strides, &c.kernel, &c.kernel_strides, &c.output,
                         &c.output_strides, &c.geometry})
     key.insert(key.end(), d->begin(), d->end());
@@ -299,25 +322,25 @@ ffi::Error Guarded(F f) {
 }
 
 ffi::Error Convolve(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
-                    ffi::Result<ffi::AnyBuffer> result, int64_t kind, Ints image,
-                    Ints image_strides, Ints kernel, Ints kernel_strides, Ints output,
-                    Ints output_strides, Ints geometry) {
+                    ffi::Result<ffi::AnyBuffer> result, int64_t kind, bool bfloat16,
+                    Ints image, Ints image_strides, Ints kernel, Ints kernel_strides,
+                    Ints output, Ints output_strides, Ints geometry) {
   return Guarded([&] {
     const Convolution c{ToDims(image),          ToDims(image_strides), ToDims(kernel),
                         ToDims(kernel_strides), ToDims(output),        ToDims(output_strides),
-                        ToDims(geometry)};
+                        ToDims(geometry),       bfloat16};
     Compute(pool, static_cast<Kind>(kind), c, Data(first), Data(second), Data(*result));
   });
 }
 
 ffi::Error ConvolveLayer(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffer weights,
                          ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> result, bool relu,
-                         Ints image, Ints image_strides, Ints kernel, Ints kernel_strides,
+                         bool bfloat16, Ints image, Ints image_strides, Ints kernel, Ints kernel_strides,
                          Ints output, Ints output_strides, Ints geometry) {
   return Guarded([&] {
     const Convolution c{ToDims(image),          ToDims(image_strides), ToDims(kernel),
                         ToDims(kernel_strides), ToDims(output),        ToDims(output_strides),
-                        ToDims(geometry)};
+                        ToDims(geometry),       bfloat16};
     Compute(pool, kForward, c, Data(images), Data(weights), Data(*result), Data(bias), relu);
   });
 }
@@ -325,7 +348,8 @@ ffi::Error ConvolveLayer(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBu
 }  // namespace
 
 #define CODED_JAX_SHAPES          \
-  Attr<Ints>("image")             \
+  Attr<bool>("bfloat16")          \
+      .Attr<Ints>("image")        \
       .Attr<Ints>("image_strides") \
       .Attr<Ints>("kernel")        \
       .Attr<Ints>("kernel_strides") \
@@ -353,9 +377,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(coded_jax_convolve_layer, ConvolveLayer,
                                   .CODED_JAX_SHAPES);
 
 // Returns whether oneDNN has fast code for a convolution: 1 or 0. `numbers` has the
-// seven attributes one after the other, 4 or 5 for the kernel and else 4 each, but 8 of
-// the geometry.
-extern "C" int coded_jax_accepts(int64_t kind, const int64_t* numbers, int kernel_axes) {
+// seven attributes of its shapes one after the other, 4 or 5 for the kernel and else 4
+// each, but 8 of the geometry.
+extern "C" int coded_jax_accepts(int64_t kind, int bfloat16, const int64_t* numbers,
+                                 int kernel_axes) {
+  if (bfloat16 && !HasBfloat16()) return 0;
   const auto take = [&numbers](int count) {
     const Dims dims(numbers, numbers + count);
     numbers += count;
@@ -365,6 +391,7 @@ extern "C" int coded_jax_accepts(int64_t kind, const int64_t* numbers, int kerne
   c.image = take(4), c.image_strides = take(4);
   c.kernel = take(kernel_axes), c.kernel_strides = take(kernel_axes);
   c.output = take(4), c.output_strides = take(4), c.geometry = take(8);
+  c.bfloat16 = bfloat16;
   try {
     const OneThread one;
     const int64_t images = c.image[0] / CountParts(c, Cores());

@@ -27,7 +27,12 @@ from coded_jax.settings import (
     setting,
     tuple_of,
 )
-from coded_jax.training.config import MAX_EPOCHS, TrainConfig, require_patterns
+from coded_jax.training.config import (
+    MAX_EPOCHS,
+    PRODUCTS,
+    TrainConfig,
+    require_patterns,
+)
 from coded_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 EVALUATED = ("test", "validation")
@@ -116,6 +121,12 @@ class BaseConfig:
         "L2 factor of the base model; weight_decay if not given",
         at_least(0),
         FLOAT,
+    )
+    base_products: str = setting(
+        "default",
+        "what the base model's training multiplies: numbers as the device does if not "
+        "told otherwise, or bfloat16, where it has that",
+        one_of(PRODUCTS),
     )
     base_schedule: str = setting(
         "cosine",

@@ -24,6 +24,7 @@ class Regime(NamedTuple):
       learning_rate: the highest one.
       schedule: how it changes, one of `optimizers.SCHEDULES`.
       weight_decay: L2 factor.
+      products: what is multiplied, one of `training.config.PRODUCTS`.
       optimizer_name: one of `optimizers.OPTIMIZERS`.
     """
 
@@ -32,6 +33,7 @@ class Regime(NamedTuple):
     learning_rate: float
     schedule: str
     weight_decay: float
+    products: str
     optimizer_name: str = "adam"
 
     def steps(self, examples: int) -> int:
@@ -61,6 +63,7 @@ def regime_of(config: Config, phase: str) -> Regime:
                 if config.base_weight_decay is None
                 else config.base_weight_decay
             ),
+            products=config.base_products,
             optimizer_name=config.base_optimizer,
         )
     return code_regime(config, config.recipe)
@@ -82,4 +85,5 @@ def code_regime(config: TrainConfig, recipe: str) -> Regime:
         learning_rate=config.learning_rate,
         schedule="cosine" if recipe == "systematic" else "constant",
         weight_decay=config.weight_decay,
+        products=config.products,
     )

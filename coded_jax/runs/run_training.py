@@ -91,7 +91,9 @@ class Phase(NamedTuple):
         examples, regime = len(self.arrays["labels"]), self.regime
         directory = workdir.checkpoint_folder(folder, name)
         mesh = run.experiment.pipeline.mesh
-        extent = FitConfig(regime.epochs, regime.batch_size, directory, mesh)
+        extent = FitConfig(
+            regime.epochs, regime.batch_size, directory, mesh, regime.products
+        )
         fit_observed = functools.partial(
             fit, self.task, self.frozen, self.arrays, key, extent, stop=run.stop
         )

@@ -119,7 +119,9 @@ def train(
                 rate=regime.rate(total),
             )
         )
-        place = FitConfig(config.epochs, size, directory, pipeline.mesh)
+        place = FitConfig(
+            config.epochs, size, directory, pipeline.mesh, config.products
+        )
         # The key is that of a run with the same seed.
         key = jax.random.fold_in(key, 1)
         fitted = fit(task, frozen, arrays, key, place, observer=log, stop=stop)
@@ -190,5 +192,5 @@ def _open(
         "std": show_numbers(pipeline.std),
     }
     fixed = settings.to_flags(config) | of_pipeline | of_functions
-    later = {"parity_moves": "False", "tail": "frozen"}
+    later = {"parity_moves": "False", "tail": "frozen", "products": "default"}
     return open_workdir(path, RunFlags(fixed, defaults=later))

@@ -25,6 +25,7 @@ from coded_jax.settings import (
 )
 
 ENDS = ("all", "tail")
+PRODUCTS = ("default", "bfloat16")
 FEATURE_WEIGHTS = ("alike", "sensitivity")
 DECODER_STARTS = ("drawn", "ridge")
 STAGE_TRAININGS = ("end_to_end", "per_stage")
@@ -149,6 +150,12 @@ class TrainConfig:
     batch_size: int = setting(64, "examples per step", integers(1))
     learning_rate: float = setting(1e-3, "of Adam", more_than(0))
     weight_decay: float = setting(1e-5, "L2 factor", at_least(0))
+    products: str = setting(
+        "default",
+        "what the code's training multiplies: numbers as the device does if not told "
+        "otherwise, or bfloat16, where it has that",
+        one_of(PRODUCTS),
+    )
     seeds: int = setting(1, "how often each code is trained", integers(1, 100))
     seed: int = setting(0, "fixes the run", integers(0, 2**32 - 1))
 

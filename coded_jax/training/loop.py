@@ -6,6 +6,7 @@ that a checkpoint holds is all that a resumed run needs.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -76,12 +77,20 @@ class FitConfig:
       directory: of the checkpoints, on a file system that all processes share; if None,
         nothing is saved and nothing resumed.
       mesh: devices that keep the state, each the whole of it.
+      products: what is multiplied, one of `config.PRODUCTS`.
     """
 
     epochs: float
     batch_size: int
     directory: str | os.PathLike[str] | None = None
     mesh: Mesh | None = None
+    products: str = "default"
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        """Returns the context of training steps, for their products."""
+        if self.products == "default":
+            return contextlib.nullcontext()  # what is set outside stays so
+        return jax.default_matmul_precision(self.products)
 
 
 class Fitted(NamedTuple):
@@ -170,9 +179,10 @@ def fit(
             # Only two programs are compiled: `most` steps, and one.
             count = most if run.step + most <= epoch_end else 1
             before, earlier = run.step, metrics
-            run.state, metrics = advance(
-                run.state, frozen, arrays, order, step_key, count=count
-            )
+            with config.precision():
+                run.state, metrics = advance(
+                    run.state, frozen, arrays, order, step_key, count=count
+                )
             if earlier is None:  # the program has been compiled now
                 startup.hand_back_memory()
             run.step += count

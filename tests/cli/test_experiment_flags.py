@@ -84,6 +84,8 @@ DEFAULTS = {
     "base_weight_decay": None,
     "image_size": None,
     "images_digest": None,
+    "products": "default",
+    "base_products": "default",
 }
 
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import functools
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.export
@@ -133,6 +134,37 @@ def test_second_derivatives():
     f = lambda x, k: jnp.sum(jnp.sin(convolve(x, k, (2, 1))))
     hessian = jax.grad(lambda x, k: jnp.sum(jax.grad(f)(x, k) ** 2), argnums=(0, 1))
     assert_close(by_own_kernels(hessian, x, kernel), by_xla(hessian, x, kernel))
+
+
+def rounded(x):
+    return jnp.asarray(x, "bfloat16").astype("float32")
+
+
+@pytest.mark.parametrize(
+    "precision", [None, "bfloat16", "BF16_BF16_F32", "highest"], ids=str
+)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_products_of_bfloat16_are_those_of_rounded_numbers(precision, groups):
+    """Of the convolution and of both gradients, where asked for and there."""
+    x, kernel, g = randoms(6, (4, 9, 8, 32), (3, 3, 32 // groups, 48), (4, 9, 8, 48))
+    f = functools.partial(convolve, feature_group_count=groups)
+
+    def both(x, kernel, g):
+        of_images = jax.linear_transpose(lambda x: f(x, kernel), x)
+        of_kernel = jax.linear_transpose(lambda kernel: f(x, kernel), kernel)
+        return f(x, kernel), *of_images(g), *of_kernel(g)
+
+    asked = precision in ("bfloat16", "BF16_BF16_F32") and groups == 1
+    has = asked and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    with jax.default_matmul_precision(precision):
+        text, result = text_of(both, x, kernel, g), by_own_kernels(both, x, kernel, g)
+    assert text.count("bfloat16 = true") == (3 if has else 0)
+    assert text.count("bfloat16 = false") == (0 if has else 3)
+    exact = by_own_kernels(both, x, kernel, g)
+    expected = both(*map(rounded, (x, kernel, g))) if has else exact
+    assert_close(result, expected, 1e-6)
+    for a, b in zip(result, exact, strict=True):
+        assert (np.abs(a - b).max() > 1e-3) == has
 
 
 CUT = {"padding": ((-1, 1), (0, 0))}

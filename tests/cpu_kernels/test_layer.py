@@ -1,5 +1,7 @@
 """Convolutions with bias and ReLU against what they stand for."""
 
+from pathlib import Path
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -70,6 +72,22 @@ def by_parts(x, kernel, bias):
 
 def layer(x, kernel, bias):
     return convolution_layer(x, kernel, bias, relu=True)
+
+
+def test_a_layer_has_the_precision_that_holds_where_it_is_called():
+    """Also the second time: what it stands for is made once for each precision."""
+    operands = randoms(2, (3, 6, 5, 16), (3, 3, 16, 16), (16,))
+    exact = by_own_kernels(layer, *operands)
+    has = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    with jax.default_matmul_precision("bfloat16"):
+        close = by_own_kernels(lambda *x: layer(*x), *operands)
+        text = str(jax.make_jaxpr(layer)(*operands))
+    assert "Precision.DEFAULT" in text
+    x, kernel = (jnp.asarray(a, "bfloat16").astype("float32") for a in operands[:2])
+    expected = by_xla(layer, x, kernel, operands[2]) if has else exact
+    assert_close(close, expected, 1e-6)
+    assert (np.abs(close - exact).max() > 1e-3) == has
+    assert_close(by_own_kernels(lambda *x: layer(*x), *operands), exact, 0)
 
 
 OPERANDS = randoms(1, (3, 2, 6, 5, 4), (3, 3, 3, 4, 2), (3, 2))

@@ -196,6 +196,7 @@ def test_base_has_what_the_base_model_depends_on():
         "code_augmentation": "shift",
         "evaluated": "validation",
         "epochs": 7,
+        "products": "bfloat16",
     }
     apart = {
         "distillation": 0.5,
@@ -244,6 +245,7 @@ def test_base_has_what_the_base_model_depends_on():
         "base_schedule": "constant",
         "base_optimizer": "sgd",
         "base_weight_decay": 0.3,
+        "base_products": "bfloat16",
         "image_size": 32,
         "base_start": "runs/base",
         "images_digest": "0123456789abcdef",

@@ -104,6 +104,30 @@ def test_learns_and_counts_its_steps():
 
 
 @pytest.mark.parametrize(
+    "products, outside, inside",
+    [
+        ("default", None, "None"),
+        ("default", "highest", "HIGHEST"),
+        ("bfloat16", "highest", "DEFAULT"),
+    ],
+)
+def test_steps_multiply_what_is_asked_for(products, outside, inside):
+    """And what is set outside holds again behind them, and where nothing is asked."""
+    seen = []
+
+    def loss(params, frozen, batch, key):
+        product = jax.make_jaxpr(jnp.matmul)(batch["x"], params["w"])
+        seen.append(str(product.eqns[0].params["precision"]))
+        return jnp.square(batch["x"] @ params["w"] - batch["y"]), {}
+
+    config = loop.FitConfig(1, BATCH, products=products)
+    with jax.default_matmul_precision(outside):
+        loop.fit(regression(loss=loss), 1.0, arrays(), jax.random.key(3), config)
+        assert jax.config.jax_default_matmul_precision == outside
+    assert seen and all(inside in precision for precision in seen)
+
+
+@pytest.mark.parametrize(
     "epochs, steps", [(1, 5), (2.5, 12), (0.4, 2), (1e-9, 1), (10, 50)]
 )
 def test_total_steps_of_fractional_epochs(epochs, steps):
