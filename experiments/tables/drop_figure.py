@@ -19,8 +19,9 @@ MARKERS = "osD^vX*P>"  # as many as have no divisor in common with the colours
 
 def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     """Draws a panel for each network and size of code: the drop with r results lost,
-    from the mean up to the worst pattern, over the work of a device and the client.
-    Runs with smaller images, which have no code, are left out.
+    from the mean up to the worst pattern, over the work of a device and the client;
+    and the whole image on several devices, which loses nothing. Runs with smaller
+    images, which have no code, are left out.
 
     Args:
       path: of the PNG file.
@@ -42,6 +43,8 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
                 _draw_code(axes, results, name, summary, style)
                 number += 1
         lost = members[0]["split"]["r"]
+        whole = f"the whole image on each of {lost + 1} devices"
+        axes.plot(1, 0, "x", color="tab:red", label=whole)
         axes.set(
             title=drop_tables.title_of(largest),
             xlabel="work of a device and the client, of the whole image's",

@@ -19,6 +19,7 @@ from coded_jax.runs.run_costs import read_cost
 from tables import markdown, result_tables, stored, targets
 
 ENDS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
+WHOLE = "no code: the whole image on each of {} devices, hedged or at once"
 SMALLER = "no code: whole network on {}, on the spare device"
 BEYOND = "{} lost, more than r"
 Row = dict[str, str]
@@ -43,6 +44,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
         largest, smaller = largest_of(members)
         rows = [row for x in members if x not in smaller for row in rows_of(x)]
         rows += [_smaller_row(results, largest) for results in smaller]
+        rows.append(_whole_row(largest))
         rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
         headings = list(dict.fromkeys(name for row in rows for name in row))
         cells = [[row.get(name, "-") for name in headings] for row in rows]
@@ -128,6 +130,27 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
         harmful = sum(pattern[0] < k for pattern in every) / len(every)
         row[f"{lost} lost"] = f"{100 * harmful * drop:.2f} / {100 * drop:.2f}"
     return row
+
+
+def _whole_row(results: dict[str, Any]) -> Row:
+    """Returns the row of the network as it is on each of r + 1 devices: whoever answers
+    first answers exactly, and r of them may be lost.
+
+    Args:
+      results: of a run with the network and size of code.
+    """
+    _, r = result_tables.pieces(results)
+    whole = read_cost(results, "code").whole
+    row = {
+        "code": WHOLE.format(r + 1),
+        "coded": "nothing",
+        "code's work, %": "0.00",
+        "all work": "1.00",
+        "kB": f"{(whole.bytes_in + whole.bytes_out) / 1e3:.1f}",
+        "rounds": "1",
+        "memory, kB": "0",
+    }
+    return row | {f"{lost} lost": "0.00 / 0.00" for lost in range(1, r + 1)}
 
 
 def _group(results: dict[str, Any]) -> tuple:

@@ -33,7 +33,18 @@ def test_a_row_by_hand(results):
     cost["memory"] = 4000.0
     ((title, headings, rows),) = drop_tables.tables([results])
     assert title == "lenet5 x 1 on mnist_5k, test images, base 90.00 %, k=2, r=1"
-    (row,) = (dict(zip(headings, cells, strict=True)) for cells in rows)
+    whole, row = (dict(zip(headings, cells, strict=True)) for cells in rows)
+    assert whole == {
+        "code": "no code: the whole image on each of 2 devices, hedged or at once",
+        "coded": "nothing",
+        "code's work, %": "0.00",
+        "all work": "1.00",
+        "kB": "0.8",  # 28 * 28 pixels of a byte and ten logits of four
+        "rounds": "1",
+        "memory, kB": "0",
+        "1 lost": "0.00 / 0.00",
+        "1 lost, later": "-",
+    }
     assert row == {
         "code": "systematic mlp 64 / mlp",
         "coded": "1-4 (50 %)",
@@ -55,7 +66,7 @@ def test_the_whole_network_on_smaller_images_is_a_row_by_hand(results):
         ((title, headings, rows),) = drop_tables.tables(runs)
         assert "base 90.00 %" in title
         rows = [dict(zip(headings, cells, strict=True)) for cells in rows]
-        (row,) = (x for x in rows if x["code"].startswith("no code"))
+        (row,) = (x for x in rows if x["code"].startswith("no code: whole"))
         assert row["code"] == "no code: whole network on 20x20, on the spare device"
         # 16 * 16 * 25 * 6 + 4 * 4 * 25 * 6 * 16 products of 24 * 24 * ... + 8 * 8 * ...
         own = 16**2 * 6 + 4**2 * 96
