@@ -3,8 +3,8 @@
 # are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
 # experiments/bases.sh makes the networks, but those for Fashion-MNIST, which the first code's
 # run trains; these are small, and compared with no parity alone. Pairs that mix all values of
-# the pieces (mlp, conv and local, as published, but for their width) are run on the smallest
-# network alone: elsewhere they are gigabytes, or a hundred times the network's work.
+# the pieces (mlp and conv of a width that can be trained, local as published) are run on
+# ResNet-18 alone.
 # Arguments: a network, and the names of some codes, else all; Imagenette's folder in
 # IMAGENETTE.
 set -euo pipefail
@@ -25,7 +25,7 @@ images=()
 for code in ${*:2}; do
   [[ " $all " = *" $code "* ]] || { echo "error: $code: one of $all accepted" >&2; exit 2; }
 done
-# Half of the widths that decoders have without a flag, at k=2.
+# At most half of the widths that decoders have without a flag, at r=1.
 case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; *) narrow=4 ;; esac
 sums=(--parity_pieces=sums --parity_moves=False --returned=shares --beyond=0)
 sums+=(--recipe=paper --nonnegative=False)
@@ -38,7 +38,7 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
     # Losses that begin later are measured of our code alone: they take as long again.
     [ "$code" = ours ] || own+=(--other_stage_losses=)
     # By its rule the width would be 5 and 10 here, and cost more than 5 % of the coded work.
-    [ "$net $r" != "resnet18 2" ] || own+=(--decoder_width=5)
+    [[ "$net $r" != "resnet18 2" || $code = local ]] || own+=(--decoder_width=5)
     case $code in
       no_parity) own+=(--code=no_parity) ;;
       no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail --distillation=0.3) ;;

@@ -36,7 +36,6 @@ class Layer(NamedTuple):
       padding: `(before, behind)` rows, and columns.
       dilation: of the kernel.
       groups: of channels that are convolved by themselves.
-      precision: of products, see `jax.default_matmul_precision`.
     """
 
     relu: bool
@@ -44,7 +43,6 @@ class Layer(NamedTuple):
     padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
-    precision: str | None = None
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """Computes the convolution alone."""
@@ -56,7 +54,6 @@ class Layer(NamedTuple):
             rhs_dilation=self.dilation,
             dimension_numbers=LAYOUT,
             feature_group_count=self.groups,
-            precision=self.precision,
         )
 
     def compute(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -91,22 +88,35 @@ def convolution_layer(
     if isinstance(padding, str):
         window = [(q - 1) * d + 1 for q, d in zip(kernel.shape, dilation, strict=False)]
         padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
-    geometry = (tuple(strides), tuple(map(tuple, padding)), tuple(dilation), groups)
-    layer = Layer(relu, *geometry, jax.config.jax_default_matmul_precision)  # type: ignore
+    layer = Layer(
+        relu, tuple(strides), tuple(map(tuple, padding)), tuple(dilation), groups
+    )
     return _bind(layer, x, kernel, bias)
 
 
 def _bind(layer: Layer, *operands: jax.Array) -> jax.Array:
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands)
+    precision = jax.config.jax_default_matmul_precision  # type: ignore
     mesh = jax.sharding.get_abstract_mesh()
-    jaxpr = _jaxpr(layer, mesh, *shapes)
+    jaxpr = _jaxpr(layer, precision, mesh, *shapes)
     return layer_p.bind(*operands, layer=layer, call_jaxpr=jaxpr)
 
 
 @functools.lru_cache(maxsize=256)
-def _jaxpr(layer: Layer, mesh: Any, *shapes: jax.ShapeDtypeStruct) -> Any:
-    """Returns what a layer stands for, of types that name the mesh it is traced on."""
+def _jaxpr(
+    layer: Layer, precision: str | None, mesh: Any, *shapes: jax.ShapeDtypeStruct
+) -> Any:
+    """Returns what a layer stands for where this precision of products and this mesh,
+    which its types name, hold."""
+    del precision, mesh  # traced with
     return jax.make_jaxpr(layer.compute)(*shapes)
+
+
+def precision_of(call_jaxpr: Any) -> Any:
+    """Returns the precision of the convolution in what a layer stands for."""
+    convolution, *_ = call_jaxpr.eqns
+    assert convolution.primitive is lax.conv_general_dilated_p
+    return convolution.params["precision"]
 
 
 def _evaluate(*operands: jax.Array, layer: Layer, **_: Any) -> jax.Array:

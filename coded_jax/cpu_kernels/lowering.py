@@ -39,7 +39,8 @@ ROUNDED = (
     (lax.Precision.DEFAULT, lax.Precision.DEFAULT),
     lax.DotAlgorithmPreset.BF16_BF16_F32,
 )
-"""Precisions that ask for products of bfloat16, summed in float32."""
+"""Precisions that ask for products of bfloat16, summed in float32. Of the first JAX has
+several names: `bfloat16`, `fastest`, `default`."""
 _CONVOLVE, _LAYER = "coded_jax_convolve", "coded_jax_convolve_layer"
 _POOL_GRADIENT = "coded_jax_max_pool_gradient"
 
@@ -53,7 +54,8 @@ def install() -> None:
     """Lets JAX use this package's kernels for what it lowers for CPUs from now on.
 
     It does so for the whole process, and does nothing the second time. What has been
-    compiled before stays as it is. Results are those of XLA's kernels up to rounding.
+    compiled before stays as it is. Results are those of XLA's kernels up to rounding,
+    which is to bfloat16 where a program asks for that, see `ROUNDED`.
     The environment variable `CODED_JAX_CPU_KERNELS=xla` prevents it.
 
     Raises:
@@ -143,8 +145,7 @@ def _layer(usual: Rule, ctx: Any, *operands: Any, layer: fused.Layer, **p: Any) 
     if convolution is None:
         return usual(ctx, *operands, layer=layer, **p)
     call = jax.ffi.ffi_lowering(_LAYER)
-    precision = p["call_jaxpr"].eqns[0].params["precision"]  # of its convolution
-    attributes = _attributes(convolution, precision)
+    attributes = _attributes(convolution, fused.precision_of(p["call_jaxpr"]))
     return call(ctx, *operands, relu=layer.relu, **attributes)
 
 
@@ -161,9 +162,9 @@ def _describe(ctx: Any, inputs: Sequence[Any], p: dict[str, Any]) -> Convolution
 def _attributes(convolution: Convolution, precision: Any) -> dict[str, Any]:
     """Returns the attributes of a custom call, but for the kind and the ReLU.
 
-    JAX has no precision where none was asked for, and its `DEFAULT` where it was told
-    `bfloat16`. Convolutions in groups have too few products for each number that would
-    have to be rounded, and stay float32.
+    JAX has no precision where none was asked for, and its `DEFAULT`, the fastest one,
+    where it was told `bfloat16`. Convolutions in groups stay float32: depthwise ones
+    have too few products for each number that would have to be rounded.
     """
     rounded = precision in ROUNDED and len(convolution.kernel.sizes) == 4
     bfloat16 = rounded and _accepted(convolution, bfloat16=True)

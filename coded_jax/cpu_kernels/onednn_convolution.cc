@@ -335,8 +335,9 @@ ffi::Error Convolve(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer s
 
 ffi::Error ConvolveLayer(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffer weights,
                          ffi::AnyBuffer bias, ffi::Result<ffi::AnyBuffer> result, bool relu,
-                         bool bfloat16, Ints image, Ints image_strides, Ints kernel, Ints kernel_strides,
-                         Ints output, Ints output_strides, Ints geometry) {
+                         bool bfloat16, Ints image, Ints image_strides, Ints kernel,
+                         Ints kernel_strides, Ints output, Ints output_strides,
+                         Ints geometry) {
   return Guarded([&] {
     const Convolution c{ToDims(image),          ToDims(image_strides), ToDims(kernel),
                         ToDims(kernel_strides), ToDims(output),        ToDims(output_strides),

@@ -124,8 +124,8 @@ class BaseConfig:
     )
     base_products: str = setting(
         "default",
-        "what the base model's training multiplies: numbers as the device does if not "
-        "told otherwise, or bfloat16, where it has that",
+        "what convolutions multiply in the base model's training: as the device does "
+        "if not told otherwise, or bfloat16, on CPUs that have it",
         one_of(PRODUCTS),
     )
     base_schedule: str = setting(

@@ -152,8 +152,8 @@ class TrainConfig:
     weight_decay: float = setting(1e-5, "L2 factor", at_least(0))
     products: str = setting(
         "default",
-        "what the code's training multiplies: numbers as the device does if not told "
-        "otherwise, or bfloat16, where it has that",
+        "what convolutions multiply in the code's training: as the device does if not "
+        "told otherwise, or bfloat16, on CPUs that have it",
         one_of(PRODUCTS),
     )
     seeds: int = setting(1, "how often each code is trained", integers(1, 100))

@@ -144,7 +144,8 @@ def fit(
       frozen: variables handed to the loss.
       arrays: training arrays `[N, ...]`, whole on every device of the mesh.
       key: fixes initialisation, data order and every random draw. Keys `[S]` train S
-        seeds at once, each as its key alone would; see `seeds`.
+        seeds at once, each as its key alone would, but for products of bfloat16, which
+        several kernels at once do not have on CPUs; see `seeds`.
       config: epochs, batch size, and where checkpoints and state are kept.
       observer: of metrics and epochs.
       stop: asked after every step whether to save and stop; see `signals`.
