@@ -3,8 +3,11 @@
 # Finished ones are not trained again, an interrupted training goes on. Hours on 2 cores.
 # Arguments: the names of some of them, else all; Imagenette's folder in IMAGENETTE.
 set -euo pipefail
-[ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
-cd "$(dirname "$0")/.."
+root="$(dirname "$0")/.."
+# Relative to the repository, as results keep it.
+relative='import os, sys; print(os.path.relpath(*sys.argv[1:]))'
+[ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(python -c "$relative" "$IMAGENETTE" "$root")
+cd "$root"
 all="cifar10_vgg16_first cifar10_vgg16 cifar10_resnet18"
 all+=" cifar10_mobilenet imagenette_vgg16"
 for name in ${*:-$all}; do

@@ -8,8 +8,11 @@
 # Arguments: a network, and the names of some codes, else all; Imagenette's folder in
 # IMAGENETTE.
 set -euo pipefail
-[ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(realpath "$IMAGENETTE")
-cd "$(dirname "$0")/.."
+root="$(dirname "$0")/.."
+# Relative to the repository, as results keep it.
+relative='import os, sys; print(os.path.relpath(*sys.argv[1:]))'
+[ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(python -c "$relative" "$IMAGENETTE" "$root")
+cd "$root"
 all="ours no_parity tuned intact no_parity_tuned zero_fill untrained layers smaller narrow"
 sizes=("2 1 1x2" "4 1 2x2" "4 2 2x2")
 fashion="fashion_vgg16 fashion_vgg16_all fashion_resnet18 fashion_resnet18_all fashion_mobilenet"
