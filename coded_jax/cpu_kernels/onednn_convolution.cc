@@ -151,15 +151,15 @@ class Primitive {
     const Desc y = Strided(output, c.output_strides);
     const bool as_is =
         ChannelsLast(c.image, c.image_strides) && ChannelsLast(c.output, c.output_strides);
+    // Operands may be bfloat16; what is computed is float32.
     const Type factor = c.bfloat16 ? Type::bf16 : kFloat;
     const auto type = [&](Kind result) { return kind == result ? kFloat : factor; };
     const auto want_x = [&](Type t) { return Wanted(image, c.image_strides, t, as_is); };
     const auto want_k = [&](Type t) {
       return Wanted(c.kernel, c.kernel_strides, t, false);
     };
-    const auto want_y = [&](Type t) { return Wanted(output, c.output_strides, t, as_is); };
     const Desc wx = want_x(type(kImageGradient)), wk = want_k(type(kKernelGradient)),
-               wy = want_y(type(kForward));
+               wy = Wanted(output, c.output_strides, type(kForward), as_is);
     const auto part = [&c](int i) {
       return Dims{c.geometry[2 * i], c.geometry[2 * i + 1]};
     };
@@ -176,11 +176,10 @@ class Primitive {
     if (epilogue.bias) bias_ = Desc({output[1]}, kFloat, dnnl::memory::format_tag::x);
     const auto direction = kind == kForward ? dnnl::prop_kind::forward_inference
                                             : dnnl::prop_kind::forward_training;
-    const bool alone = kind == kForward;  // and not the hint that gradients are given
+    // The convolution; or the hint that its gradients are given, all of operands.
     const dnnl::convolution_forward::primitive_desc forward(
-        Cpu(), direction, kDirect, alone ? wx : want_x(factor),
-        alone ? wk : want_k(factor), bias_, alone ? wy : want_y(factor), part(0), part(1),
-        part(2), part(3), attr);
+        Cpu(), direction, kDirect, want_x(factor), want_k(factor), bias_, wy, part(0),
+        part(1), part(2), part(3), attr);
     if (kind == kForward) {
       Set(dnnl::convolution_forward(forward), forward,
           {DNNL_ARG_SRC, x, forward.src_desc(), false},

@@ -56,6 +56,25 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.parametrize(
+    "base, code", [("bfloat16", "default"), ("default", "bfloat16")]
+)
+def test_each_training_multiplies_what_its_setting_says(
+    tmp_path, monkeypatch, base, code
+):
+    seen, fit = {}, run_training.fit
+
+    def spied(task, frozen, arrays, key, extent, **options):
+        seen[extent.directory.name] = extent.products
+        return fit(task, frozen, arrays, key, extent, **options)
+
+    monkeypatch.setattr(run_training, "fit", spied)
+    short = {"base_epochs": 0.02, "epochs": 0.02, "baselines": ()}
+    config = dataclasses.replace(SMALL, **short, base_products=base, products=code)
+    small_run(tmp_path / "run", config)
+    assert seen == {"base": base, "code": code}
+
+
 def test_results_have_the_documented_layout(finished):
     results = json.loads((finished / "results.json").read_text())
     provenance, config = results["provenance"], Config.from_json(results["config"])

@@ -1,6 +1,8 @@
 """Training without a run: the parameters of a run, and nothing left behind."""
 
+import dataclasses
 import functools
+import importlib
 import tempfile
 
 import jax
@@ -9,6 +11,7 @@ import pytest
 
 import coded_jax
 from coded_jax.inference.pixels import normalise
+from coded_jax.training.loop import FitConfig
 from coded_jax.types import Split
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 from tests.runs.test_coded_model import scaled_sum
@@ -32,6 +35,20 @@ def train(data=DATASET, config=CONFIG, pipeline=None, variables=None, **options)
     pipeline = pipeline or make_pipeline()
     variables = make_variables() if variables is None else variables
     return coded_jax.train(pipeline, variables, data, config, **options)
+
+
+def test_it_multiplies_what_its_setting_says(monkeypatch):
+    seen, module = [], importlib.import_module("coded_jax.runs.train")
+    fit = module.fit
+
+    def spied(*args, **options):
+        seen.extend(a.products for a in args if isinstance(a, FitConfig))
+        return fit(*args, **options)
+
+    monkeypatch.setattr(module, "fit", spied)
+    train(config=dataclasses.replace(CONFIG, products="bfloat16"))
+    train()
+    assert seen == ["bfloat16", "default"]
 
 
 def scaled_sum_of_all(shape):
