@@ -276,7 +276,8 @@ def measure(
 ) -> np.ndarray:
     """Computes a statistic of the predictions for every pattern on every image.
 
-    The n results of the first coded stage are computed once for each image. One
+    The n results of the first coded stage are computed once for each image, and so are
+    the predictions for all patterns that lose no data result of a systematic code. One
     compilation serves all patterns, splits and statistics; one for each stage, where
     losses may begin in any.
 
@@ -317,20 +318,21 @@ def measure(
         return [of_pieces(pipeline, draw(p, *sizes, rows)) for p in patterns]
 
     options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
+    harmless = [stage_losses == "held" and _is_harmless(pipeline, m) for m in held]
     inputs, chunks = (pipeline, frozen, params), []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
         size = len(known.expected)
         results = run_devices(*inputs, known.rows.images)
         masks = masks_of(first_row + jnp.arange(size))
         first_row += size
-        chunks.append(
-            [
-                _summarise(
-                    decode_chunk(*inputs, results, known, mask), parameter, **options
-                )
-                for mask, parameter in zip(masks, of_pattern, strict=True)
-            ]
-        )
+        of_chunk, of_harmless = [], None
+        for mask, same, parameter in zip(masks, harmless, of_pattern, strict=True):
+            prediction = of_harmless if same else None
+            if prediction is None:
+                prediction = decode_chunk(*inputs, results, known, mask)
+            of_harmless = prediction if same else of_harmless
+            of_chunk.append(_summarise(prediction, parameter, **options))
+        chunks.append(of_chunk)
     # Fetched once, after everything has been dispatched.
     values = jax.device_get(chunks)
     counts = np.asarray(arrays["labels"]) >= 0
@@ -338,6 +340,12 @@ def measure(
         return np.asarray(values, np.float64).sum(axis=0) / counts.sum()
     rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
     return rows[:, : len(counts)][:, counts]
+
+
+def _is_harmless(pipeline: Pipeline, mask: jax.Array) -> bool:
+    """Tells whether a mask `[S, n, 1]` changes nothing: the predictions under all such
+    masks are the same, and computed once."""
+    return pipeline.systematic and bool(mask[:, : pipeline.k].all())
 
 
 def _measure_by_begin(

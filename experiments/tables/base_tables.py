@@ -31,7 +31,7 @@ def section(folder: Path = BASES) -> str:
         rows.append(
             [
                 f"{network['model']} x {network['width']:g}",
-                record["dataset"],
+                stored.data_of(record),
                 f"{height}x{width}",
                 f"{2 * network['numbers'] / 1e6:.1f}",
                 epochs,

@@ -155,7 +155,7 @@ def _whole_row(results: dict[str, Any]) -> Row:
 
 def _group(results: dict[str, Any]) -> tuple:
     config, (k, r) = results["config"], result_tables.pieces(results)
-    return results["dataset"], config["base_model"], config["base_width"], k, r
+    return stored.data_of(results), config["base_model"], config["base_width"], k, r
 
 
 def title_of(results: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ RESULTS = EXPERIMENTS / "results"
 HISTORY = "history"
 BENCHMARKS = "benchmarks"
 MARK = "†"
+FOLDER = "folder"
 Content = dict[str, Any]
 
 
@@ -72,6 +74,17 @@ def folder_of(table: str, results: Path = RESULTS) -> Path:
     """
     present = results / table
     return present if any(present.rglob("*.json")) else results / HISTORY / table
+
+
+def data_of(content: Content) -> str:
+    """Returns the data set's name, `folder NAME` where the images were in a folder.
+
+    Args:
+      content: of a stored result or of a base model's record.
+    """
+    given = re.search(r"--data_dir=(\S+)", content["command"])
+    name = content["dataset"]
+    return f"{name} {Path(given[1]).name}" if name == FOLDER and given else name
 
 
 def history_of(table: str, results: Path = RESULTS) -> Path | None:

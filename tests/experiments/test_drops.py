@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from tables import drop_tables, targets
+from tables import drop_figure, drop_tables, targets
 
+from coded_jax.report import canvas
 from tests.scripts import run_script
 
 
@@ -85,6 +86,28 @@ def small_numbers():
     """Counts LeNet-5's variables for images of 20x20, whose features are 2x2."""
     conv = 25 * 6 + 6 + 25 * 6 * 16 + 16
     return conv + 64 * 120 + 120 + 120 * 84 + 84 + 84 * 10 + 10
+
+
+def test_a_folder_of_images_is_called_by_its_name(results):
+    results["dataset"] = "folder"
+    results["command"] = "python experiments/run.py --data_dir=../images/birds --k=2"
+    assert " on folder birds, test images" in drop_tables.title_of(results)
+    results["dataset"] = "cifar10"
+    assert " on cifar10, test images" in drop_tables.title_of(results)
+
+
+def test_the_picture_has_every_code_and_the_whole_image(results, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(canvas, "save", lambda figure, *_, **__: drawn.append(figure))
+    drop_figure.draw(tmp_path / "drops.png", [results])
+    ((axes,),) = [figure.axes for figure in drawn]
+    _, names = axes.get_legend_handles_labels()
+    whole = "the whole image on each of 2 devices"
+    codes = [drop_tables.label(results["config"], x) for x in results["baselines"]]
+    own = drop_tables.label(results["config"], "code")
+    assert sorted(names) == sorted([whole, own, *codes])
+    (cross,) = (line for line in axes.lines if line.get_label() == whole)
+    assert cross.get_xydata().tolist() == [[1, 0]]
 
 
 def test_targets_are_those_of_deep_networks(results):
