@@ -40,8 +40,6 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
     own=(--grid="$grid") own_flags=$flags
     # Losses that begin later are measured of our code alone: they take as long again.
     [ "$code" = ours ] || own+=(--other_stage_losses=)
-    # By its rule the width would be 5 and 10 here, and cost more than 5 % of the coded work.
-    [[ "$net $r" != "resnet18 2" || $code = local ]] || own+=(--decoder_width=5)
     case $code in
       no_parity) own+=(--code=no_parity) ;;
       no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail --distillation=0.3) ;;
