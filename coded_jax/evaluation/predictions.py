@@ -318,20 +318,20 @@ def measure(
         return [of_pieces(pipeline, draw(p, *sizes, rows)) for p in patterns]
 
     options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
+    # Numbers of groups of patterns that have the same predictions.
     harmless = [stage_losses == "held" and _is_harmless(pipeline, m) for m in held]
+    groups = [-1 if same else number for number, same in enumerate(harmless)]
     inputs, chunks = (pipeline, frozen, params), []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
         size = len(known.expected)
         results = run_devices(*inputs, known.rows.images)
         masks = masks_of(first_row + jnp.arange(size))
         first_row += size
-        of_chunk, of_harmless = [], None
-        for mask, same, parameter in zip(masks, harmless, of_pattern, strict=True):
-            prediction = of_harmless if same else None
-            if prediction is None:
-                prediction = decode_chunk(*inputs, results, known, mask)
-            of_harmless = prediction if same else of_harmless
-            of_chunk.append(_summarise(prediction, parameter, **options))
+        of_chunk, predicted = [], {}
+        for group, mask, parameter in zip(groups, masks, of_pattern, strict=True):
+            if group not in predicted:
+                predicted[group] = decode_chunk(*inputs, results, known, mask)
+            of_chunk.append(_summarise(predicted[group], parameter, **options))
         chunks.append(of_chunk)
     # Fetched once, after everything has been dispatched.
     values = jax.device_get(chunks)
@@ -343,8 +343,8 @@ def measure(
 
 
 def _is_harmless(pipeline: Pipeline, mask: jax.Array) -> bool:
-    """Tells whether a mask `[S, n, 1]` changes nothing: the predictions under all such
-    masks are the same, and computed once."""
+    """Tells whether a mask `[S, n, 1]` changes nothing: all such have the same
+    predictions."""
     return pipeline.systematic and bool(mask[:, : pipeline.k].all())
 
 

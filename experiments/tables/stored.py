@@ -82,7 +82,7 @@ def data_of(content: Content) -> str:
     Args:
       content: of a stored result or of a base model's record.
     """
-    given = re.search(r"--data_dir=(\S+)", content["command"])
+    given = re.search(r"--data_dir[= ](\S+)", content["command"])
     name = content["dataset"]
     return f"{name} {Path(given[1]).name}" if name == FOLDER and given else name
 

@@ -90,8 +90,9 @@ def small_numbers():
 
 def test_a_folder_of_images_is_called_by_its_name(results):
     results["dataset"] = "folder"
-    results["command"] = "python experiments/run.py --data_dir=../images/birds --k=2"
-    assert " on folder birds, test images" in drop_tables.title_of(results)
+    for given in ("--data_dir=../images/birds", "--data_dir ../images/birds/"):
+        results["command"] = f"python experiments/run.py {given} --k=2"
+        assert " on folder birds, test images" in drop_tables.title_of(results)
     results["dataset"] = "cifar10"
     assert " on cifar10, test images" in drop_tables.title_of(results)
 
