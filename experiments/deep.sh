@@ -5,8 +5,8 @@
 # run trains; these are small, and compared with no parity alone. Pairs that mix all values of
 # the pieces (mlp and conv of a width that can be trained, local as published) are run on
 # ResNet-18 alone.
-# Arguments: a network, and the names of some codes, else all; Imagenette's folder in
-# IMAGENETTE.
+# Arguments: a network, and some codes and sizes (resnet18 ours no_parity k2_r1), else all;
+# Imagenette's folder in IMAGENETTE.
 set -euo pipefail
 root="$(dirname "$0")/.."
 # Relative to the repository, as results keep it.
@@ -14,7 +14,7 @@ relative='import os, sys; print(os.path.relpath(*sys.argv[1:]))'
 [ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(python -c "$relative" "$IMAGENETTE" "$root")
 cd "$root"
 all="ours no_parity tuned intact no_parity_tuned zero_fill untrained layers smaller narrow"
-sizes=("2 1 1x2" "4 1 2x2" "4 2 2x2")
+sizes="k2_r1 k4_r1 k4_r2"
 fashion="fashion_vgg16 fashion_vgg16_all fashion_resnet18 fashion_resnet18_all fashion_mobilenet"
 nets="vgg16 resnet18 mobilenet imagenette $fashion"
 net=${1:?the network, one of $nets}
@@ -24,18 +24,24 @@ images=()
 [ "$net" != imagenette ] ||
   images=("--data_dir=${IMAGENETTE:?the folder of Imagenette, with train/ and val/}")
 [ "$net" != resnet18 ] || all+=" mlp conv local"
-[[ $net != fashion_* ]] || { all="ours no_parity" sizes=("2 1 1x2" "4 2 2x2"); }
-for code in ${*:2}; do
-  [[ " $all " = *" $code "* ]] || { echo "error: $code: one of $all accepted" >&2; exit 2; }
+[[ $net != fashion_* ]] || { all="ours no_parity" sizes="k2_r1 k4_r2"; }
+codes="" wanted=""
+for name in "${@:2}"; do
+  case " $all : $sizes " in
+    *" $name "*:*) codes+=" $name" ;;
+    *:*" $name "*) wanted+=" $name" ;;
+    *) echo "error: $name: one of $all, $sizes accepted" >&2; exit 2 ;;
+  esac
 done
 # At most half of the widths that decoders have without a flag, at r=1.
 case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; *) narrow=4 ;; esac
 sums=(--parity_pieces=sums --parity_moves=False --returned=shares --beyond=0)
 sums+=(--recipe=paper --nonnegative=False)
-for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
-  for size in "${sizes[@]}"; do
-    read -r k r grid <<<"$size"
-    workdir=runs/deep/${net}_${code}_k${k}_r${r}
+for code in ${codes:-$all}; do
+  for size in ${wanted:-$sizes}; do
+    k=${size:1:1} r=${size:4} grid=2x2
+    [ "$k" != 2 ] || grid=1x2
+    workdir=runs/deep/${net}_${code}_$size
     [ -e "$workdir/results.json" ] && continue
     own=(--grid="$grid") own_flags=$flags
     # Losses that begin later are measured of our code alone: they take as long again.
@@ -66,6 +72,6 @@ for code in ${*:2} $([ $# -gt 1 ] || echo "$all"); do
     python experiments/run.py --flagfile="$own_flags" --k="$k" --r="$r" \
       ${own[@]+"${own[@]}"} ${images[@]+"${images[@]}"} --workdir="$workdir"
     mkdir -p experiments/results/deep
-    cp "$workdir/results.json" "experiments/results/deep/${net}_${code}_k${k}_r${r}.json"
+    cp "$workdir/results.json" "experiments/results/deep/${net}_${code}_$size.json"
   done
 done
