@@ -141,6 +141,20 @@ def require_same_flags(sweep: Sweep) -> None:
             workdir.open_workdir(folder, flags, write=False)
 
 
+def require_data(sweep: Sweep, finished: Sequence[CellResult]) -> None:
+    """Checks the data set of the cells that are not finished, where they share one.
+
+    With several data sets the cells of one that is missing fail, and the others go on.
+
+    Raises:
+      ValueError, FileNotFoundError, ModuleNotFoundError: see `data.check`.
+    """
+    done = {result.cell.name for result in finished}
+    names = {c.config.dataset for c in sweep.cells if c.name not in done}
+    if len(names) == 1:
+        data.check(names.pop(), sweep.places.data_dir)
+
+
 def run_cell(
     cell: Cell,
     sweep: Sweep,

@@ -93,6 +93,13 @@ def test_wrong_places_are_refused(parse_flags, tmp_path, arguments, message):
     assert main(parse_flags, tmp_path / "s", *arguments).startswith(f"error: {message}")
 
 
+def test_a_data_set_that_all_cells_lack_is_refused(parse_flags, tmp_path):
+    images = ("--dataset=folder", f"--data_dir={tmp_path / 'none'}")
+    message = main(parse_flags, tmp_path / "s", *images, "--vary=k=2 4")
+    assert message.startswith("error: data_dir: ")
+    assert not (tmp_path / "s" / "cells").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused(parse_flags):
     message = main(parse_flags, "/proc", "--vary=k=2 4")
     assert message.startswith("error: workdir: '/proc' given, a folder that can be")

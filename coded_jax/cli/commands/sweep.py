@@ -93,6 +93,7 @@ def main(argv: list[str]) -> None:
     sweeps.require_same_flags(sweep)
     left = [sweeps.finished(cell, sweep) for cell in cells]
     finished = [result for result in left if result]
+    sweeps.require_data(sweep, finished)
     if len(finished) < len(cells) and JOBS.value is not None:
         from coded_jax.devices import cluster
 
