@@ -116,6 +116,7 @@ def _decoder(shape: CodeShape, config: LearnedConfig) -> nn.Module | None:
             config.kernel,
             joint=network.joint if config.decoder_channels is None else joint,
             relu=not config.systematic,
+            reads=config.decoder_reads,
         )
     )
 

@@ -7,6 +7,7 @@ import dataclasses
 from coded_jax.checks import is_integer, require
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.conv import DILATIONS
+from coded_jax.codes.networks.network import READS
 from coded_jax.codes.sums import SUMS
 from coded_jax.settings import (
     INTEGER,
@@ -97,6 +98,13 @@ class LearnedConfig:
         one_of(DECODER_CHANNELS),
         TEXT,
     )
+    decoder_reads: str = setting(
+        "all",
+        "what sharpen decoders read beside the results: the stage's own input and "
+        "which results arrived (all), one of the two (input, pattern), or neither "
+        "(results)",
+        one_of(READS),
+    )
     nonnegative: bool = setting(
         False, "whether a systematic decoder ends in a ReLU, for features that do"
     )
@@ -147,6 +155,8 @@ class LearnedConfig:
         accepted = "False but with recipe=systematic and parity_pieces=sums"
         fits = not self.fixed_sums or sums
         require("fixed_sums", self.fixed_sums, fits, accepted)
+        fits = self.decoder_reads == "all" or DECODERS[self.decoder].guided
+        require("decoder_reads", self.decoder_reads, fits, "all but of sharpen")
 
     @property
     def systematic(self) -> bool:

@@ -95,7 +95,7 @@ def own_config(settings: dict[str, Any], accepted: type) -> Config:
     unknown = sorted(settings.keys() - names)
     require("settings", unknown, not unknown, f"some of {sorted(names)}")
     if accepted is CodeConfig and settings.get("tail", "frozen") != "frozen":
-        fixed["distillation"] = 1.0  # in place of what `train` is given and checks
+        fixed["supervision"] = 1.0  # in place of what `train` is given and checks
     return Config(**{"recipe": "systematic", **settings, **fixed})
 
 

@@ -76,8 +76,13 @@ def train(
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
-    trains = pipeline.tail_copy is None or config.supervision or config.distillation
-    accepted = "a TrainConfig with supervision or distillation, for the tail's copy,"
+    copy = pipeline.tail_copy
+    # Distilled on exact features a copy would learn nothing: it begins as the same.
+    wanted = "supervision" if copy and copy.intact else "supervision or distillation"
+    trains = (
+        copy is None or config.supervision or (config.distillation and not copy.intact)
+    )
+    accepted = f"a TrainConfig with {wanted}, for the tail's copy,"
     require("config", config, bool(trains), accepted)
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     key = jax.random.key(config.seed)

@@ -72,6 +72,7 @@ DEFAULTS = {
     "parity_goes_on": False,
     "halo": 0,
     "decoder_start": "drawn",
+    "decoder_reads": "all",
     "fixed_sums": False,
     "ends": "all",
     "base_start": None,

@@ -6,6 +6,11 @@ from tests.codes.learned_examples import SHAPE
 from tests.pipelines import learned
 
 
+def test_other_decoders_have_no_choice_of_what_they_read():
+    with pytest.raises(ValueError, match="^decoder_reads: 'input' given, all but of"):
+        learned(SHAPE, decoder="conv", decoder_reads="input")
+
+
 @pytest.mark.parametrize(
     "argument, value, accepted",
     [
@@ -16,6 +21,7 @@ from tests.pipelines import learned
             r"\['mlp', 'low_rank', 'conv', 'local', 'pointwise', 'sharpen', 'linear'\]",
         ),
         ("decoder_channels", "both", r"\['joint', 'independent'\]"),
+        ("decoder_reads", "mask", r"\['all', 'input', 'pattern', 'results'\]"),
     ],
 )
 def test_what_is_not_accepted_is_named(argument, value, accepted):

@@ -12,6 +12,8 @@ from coded_jax import splitting
 from coded_jax.codes import LearnedConfig, learned_code, no_parity, smaller
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.linear_parts import place_shares, take_shares
+from coded_jax.codes.networks import DECODERS
+from coded_jax.codes.networks.network import READS, NetworkSpec
 from coded_jax.inference import stages
 from coded_jax.inference.stages import CodedStage
 from coded_jax.splitting.plan import make_plan
@@ -201,6 +203,26 @@ def test_the_decoder_reads_parity_and_pieces():
     other = pieces.copy()
     other[1:] += 1
     np.testing.assert_array_equal(code.decode(params, features, mask, other), shares)
+
+
+@pytest.mark.parametrize("reads", READS)
+def test_the_decoder_reads_what_it_is_told_to(reads):
+    shape, _, _ = code_of()
+    module = DECODERS["sharpen"].build(NetworkSpec(shape, 3, (1,), 3, reads=reads))
+    rng = np.random.default_rng(0)
+    height, width, depth = shape.share
+    draw = lambda *sizes: jnp.asarray(rng.normal(size=sizes), jnp.float32)
+    results = draw(B, height, width, shape.r * depth)
+    source, state = draw(B, height, width, smaller.pixels_of(shape)), draw(B, 10)
+    params = module.init(jax.random.key(0), results, source, state)
+    params = jax.tree.map(lambda x: x + draw(*x.shape), params)
+    corrections = lambda *inputs: module.apply(params, *inputs)
+    exact = corrections(results, source, state)
+    chex.assert_shape(exact, (B, *shape.share))
+    changes = lambda *inputs: not np.array_equal(corrections(*inputs), exact)
+    assert changes(results + 1, source, state)
+    assert changes(results, source + 1, state) == (reads in ("all", "input"))
+    assert changes(results, source, state + 1) == (reads in ("all", "pattern"))
 
 
 def test_no_parity_reads_pieces_alone():

@@ -224,6 +224,8 @@ def test_base_has_what_the_base_model_depends_on():
     assert dataclasses.replace(config, **chain).base == base
     sums = {"recipe": "systematic", "fixed_sums": True, "decoder_start": "ridge"}
     assert dataclasses.replace(config, **sums).base == base
+    blind = {"recipe": "systematic", "decoder": "sharpen", "decoder_reads": "results"}
+    assert dataclasses.replace(config, **blind).base == base
     layers = {"split": "convolution", "least_spared": 0.1}
     assert dataclasses.replace(config, **layers).base == base
     # With its own settings given, those of the code no longer matter to it.

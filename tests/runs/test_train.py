@@ -145,7 +145,7 @@ def test_a_folder_is_that_of_one_pipeline(tmp_path):
 
 
 def test_a_folder_is_that_of_one_tail(tmp_path):
-    config = coded_jax.TrainConfig(epochs=2, batch_size=16, distillation=1)
+    config = coded_jax.TrainConfig(epochs=2, batch_size=16, supervision=1)
     run = functools.partial(train, DATASET.train, config=config, workdir=tmp_path)
     run(pipeline=make_pipeline(tail="tuned"))
     for now, tail in {
@@ -155,6 +155,12 @@ def test_a_folder_is_that_of_one_tail(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=f"tail=tuned 0.1 there and {now} now"):
             run(pipeline=make_pipeline(**tail))
+
+
+def test_an_intact_tail_is_not_trained_by_distillation_alone():
+    config = coded_jax.TrainConfig(epochs=2, batch_size=16, distillation=1)
+    with pytest.raises(ValueError, match="^config: .* with supervision, for the tail"):
+        train(DATASET.train, config=config, pipeline=make_pipeline(tail="intact"))
 
 
 def test_a_folder_from_before_a_setting_counts_with_its_default(tmp_path):

@@ -85,6 +85,8 @@ def test_an_intact_tail_learns_from_exact_features():
 def test_what_nothing_would_train_is_refused():
     with pytest.raises(ValueError, match="^tail: 'tuned' given, frozen without"):
         Config(**SETTINGS, tail="tuned")
+    with pytest.raises(ValueError, match="^tail: 'intact' given, frozen or tuned"):
+        Config(**SETTINGS, tail="intact", distillation=1.0)
     with pytest.raises(ValueError, match="^ends: 'tail' given, all with tail=frozen"):
         Config(**SETTINGS, ends="tail", supervision=1.0)
     with pytest.raises(ValueError, match="^tail: 'tuned' given, frozen with split="):

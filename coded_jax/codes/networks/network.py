@@ -9,6 +9,10 @@ from flax import linen as nn
 
 from coded_jax.types import CodeShape
 
+READS = ("all", "input", "pattern", "results")
+"""What a guided decoder reads beside the results: the stage's own input and the erasure
+pattern, one of the two, or neither."""
+
 
 class NetworkSpec(NamedTuple):
     """Sizes and settings of one network of a learned code.
@@ -20,6 +24,7 @@ class NetworkSpec(NamedTuple):
       joint: whether a decoder decodes all D feature channels together, or each by
         itself with shared weights.
       relu: whether a decoder ends in a ReLU.
+      reads: what a guided decoder reads beside the results, of `READS`.
     """
 
     shape: CodeShape
@@ -28,6 +33,7 @@ class NetworkSpec(NamedTuple):
     kernel: int
     joint: bool = True
     relu: bool = True
+    reads: str = "all"
 
 
 class Network(NamedTuple):

@@ -24,10 +24,12 @@ class Sharpen(nn.Module):
     Attributes:
       out: D, feature maps.
       width: hidden values of a position.
+      reads: what it reads beside the results, see `network.READS`.
     """
 
     out: int
     width: int
+    reads: str = "all"
 
     @nn.compact
     def __call__(
@@ -45,11 +47,15 @@ class Sharpen(nn.Module):
         """
         width = self.width
         init = nn.initializers.zeros_init()
-        state = state.astype(source.dtype)
-        film = nn.Dense(4 * width, kernel_init=init, name="film")(state)
+        if self.reads in ("all", "pattern"):
+            state = state.astype(source.dtype)
+            film = nn.Dense(4 * width, kernel_init=init, name="film")(state)
+        else:  # the same for all patterns
+            film = self.param("film", init, (1, 4 * width)).astype(source.dtype)
         scale, shift, later_scale, later_shift = jnp.split(film[:, None, None], 4, -1)
         x = nn.Dense(width, name="results")(stretched)
-        x += nn.Dense(width, use_bias=False, name="source")(source)
+        if self.reads in ("all", "input"):
+            x += nn.Dense(width, use_bias=False, name="source")(source)
         x = nn.relu(x * (1 + scale) + shift)
         shape = (3, 3, 1, width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -66,7 +72,8 @@ def _decoder(spec: NetworkSpec) -> Sharpen:
     """Returns the network; without a width it has `D / (r + 1)` hidden values, so that
     the views of more parity results do not make it dearer."""
     depth = spec.shape.share[-1]
-    return Sharpen(depth, spec.width or max(1, depth // (spec.shape.r + 1)))
+    width = spec.width or max(1, depth // (spec.shape.r + 1))
+    return Sharpen(depth, width, spec.reads)
 
 
 DECODER = Network(_decoder, systematic_only=True, guided=True)
