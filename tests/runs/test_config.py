@@ -259,9 +259,15 @@ def test_base_has_what_the_base_model_depends_on():
         "precision": "float32",
         "seed": 5,
     }
-    assert {*changes, *others, *apart, *chain, *layers, *sums} == dataclasses.asdict(
-        config
-    ).keys()
+    assert {
+        *changes,
+        *others,
+        *apart,
+        *chain,
+        *layers,
+        *sums,
+        *blind,
+    } == dataclasses.asdict(config).keys()
     for name, value in changes.items():
         assert dataclasses.replace(config, **{name: value}).base != base, name
 
