@@ -35,7 +35,7 @@ for name in "${@:2}"; do
 done
 # At most half of the widths that decoders have without a flag, at r=1.
 case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; *) narrow=4 ;; esac
-sums=(--parity_pieces=sums --parity_moves=False --returned=shares --beyond=0)
+sums=(--parity_pieces=sums --returned=shares --beyond=0)
 sums+=(--recipe=paper --nonnegative=False)
 for code in ${codes:-$all}; do
   for size in ${wanted:-$sizes}; do

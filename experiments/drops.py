@@ -7,8 +7,9 @@ table for each network and size of code: encoding and decoding of r lost results
 percent of the coded blocks' work on one whole image (where more are lost, `sharpen`
 decodes again), the drop from the base (mean / worst pattern) for every
 number of lost results, and that of losses which begin later where the run has tried
-them (`--other_stage_losses`). A row has the whole image on r + 1 devices. With
-`--output` it writes `drops.png` there, these drops over all work.
+them (`--other_stage_losses`). Rows without a code are the whole image on r + 1 devices
+and copies of each piece. With `--output` it writes `drops.png` there, these drops over
+the code's work and over all work.
 """
 
 from __future__ import annotations

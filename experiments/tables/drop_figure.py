@@ -1,4 +1,4 @@
-"""Pictures of codes on deep networks: points below the base over all work."""
+"""Pictures of codes on deep networks: points below the base over what they cost."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from coded_jax.runs.reading import base_accuracy
 from coded_jax.runs.run_costs import read_cost
 from tables import drop_tables
 
+AXES = (
+    "code's work, % of the coded blocks'",
+    "work of a device and the client, of the whole image's",
+)
 LEAST = 0.1  # points; below it the axis is linear
-MOST = 3  # times the whole image's work; if one does more, the axis is logarithmic
+MOST = (15, 3)  # of both; if one does more, the axis is logarithmic
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "black")
 MARKERS = "osD^vX*P>"  # as many as have no divisor in common with the colours
 
 
 def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
-    """Draws a panel for each network and size of code: the drop with r results lost,
-    from the mean up to the worst pattern, over the work of a device and the client;
-    and the whole image on several devices, which loses nothing. Runs with smaller
-    images, which have no code, are left out.
+    """Draws a row of two panels for each network and size of code: the drop with r
+    results lost, from the mean up to the worst pattern, over the code's own work and
+    over all work of a device and the client. Copies of the whole image and of pieces,
+    which lose nothing, are there too. Runs with smaller images, which have no code, are
+    left out.
 
     Args:
       path: of the PNG file.
@@ -31,37 +36,46 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
       ImportError: matplotlib is missing.
     """
     groups = drop_tables.grouped(runs)
-    figure = canvas.new_figure(10, 4.5 * len(groups))
-    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
-    for axes, members in zip(panels, groups.values(), strict=True):
-        number = 0
-        largest, smaller = drop_tables.largest_of(members)
-        for results in (x for x in members if x not in smaller):
-            for name, summary in drop_tables.codes_of(results).items():
-                style = {"color": COLOURS[number % len(COLOURS)]}
-                style["marker"] = MARKERS[number % len(MARKERS)]
-                _draw_code(axes, results, name, summary, style)
-                number += 1
-        lost = members[0]["split"]["r"]
-        whole = f"the whole image on each of {lost + 1} devices"
-        axes.plot(1, 0, "x", color="tab:red", label=whole)
-        axes.set(
-            title=drop_tables.title_of(largest),
-            xlabel="work of a device and the client, of the whole image's",
-            ylabel=f"points lost with {lost} lost, mean up to worst",
-        )
-        axes.set_yscale("symlog", linthresh=LEAST)
-        axes.set_ylim(-LEAST / 5, 100)
-        if axes.get_xlim()[1] > MOST:
-            axes.set_xscale("log")
-        else:
-            axes.set_xlim(left=0)
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure = canvas.new_figure(14, 4.5 * len(groups))
+    rows = figure.subplots(len(groups), 2, squeeze=False, sharey="row")
+    for row, members in zip(rows, groups.values(), strict=True):
+        _draw_group(row, members)
     canvas.save(figure, path, dpi=100)
 
 
+def _draw_group(row: Sequence[Any], runs: Sequence[dict[str, Any]]) -> None:
+    """Draws the two panels of a network and size of code."""
+    largest, smaller = drop_tables.largest_of(runs)
+    number = 0
+    for results in (x for x in runs if x not in smaller):
+        for name, summary in drop_tables.codes_of(results).items():
+            style = {"color": COLOURS[number % len(COLOURS)]}
+            style["marker"] = MARKERS[number % len(MARKERS)]
+            _draw_code(row, results, name, summary, style)
+            number += 1
+    lost = runs[0]["split"]["r"]
+    exact = {f"the whole image on each of {lost + 1} devices": (0, 1.0)}
+    if largest["config"]["split"] == "image":
+        parts = read_cost(largest, "code").parts
+        copies = f"copies of each piece on {lost + 1} devices"
+        exact[copies] = (0, parts["piece"] + parts["uncoded"])
+    for marker, (label, costs) in zip("x+", exact.items(), strict=False):
+        for axes, x in zip(row, costs, strict=True):
+            axes.plot(x, 0, marker, color="tab:red", label=label)
+    for axes, text, most in zip(row, AXES, MOST, strict=True):
+        axes.set_yscale("symlog", linthresh=LEAST)
+        axes.set_ylim(-LEAST / 5, 100)
+        axes.set_xlabel(text)
+        if axes.get_xlim()[1] > most:
+            axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(left=-most / 50)
+    row[0].set_title(drop_tables.title_of(largest), loc="left")
+    row[0].set_ylabel(f"points lost with {lost} lost, mean up to worst")
+    row[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 def _draw_code(
-    axes: Any,
+    row: Sequence[Any],
     results: dict[str, Any],
     name: str,
     summary: dict[str, Any],
@@ -71,8 +85,11 @@ def _draw_code(
     mean, worst = (
         100 * (base_accuracy(results) - accuracy[x]) for x in ("mean", "worst")
     )
-    work = sum(read_cost(results, name).parts.values())
+    cost = read_cost(results, name)
+    coded = cost.whole_flops - cost.client_flops
+    price = 100 * (cost.encode_flops + cost.decode_flops) / coded
     label = drop_tables.label(results["config"], name)
     if results["config"]["split"] == "convolution":
         label += ", every convolution"
-    axes.errorbar(work, mean, [[0], [max(0, worst - mean)]], label=label, **style)
+    for axes, x in zip(row, (price, sum(cost.parts.values())), strict=True):
+        axes.errorbar(x, mean, [[0], [max(0, worst - mean)]], label=label, **style)

@@ -20,6 +20,7 @@ from tables import markdown, result_tables, stored, targets
 
 ENDS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
 WHOLE = "no code: the whole image on each of {} devices, hedged or at once"
+COPIES = "no code: copies of each piece on {} of {} devices"
 SMALLER = "no code: whole network on {}, on the spare device"
 BEYOND = "{} lost, more than r"
 Row = dict[str, str]
@@ -45,6 +46,8 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
         rows = [row for x in members if x not in smaller for row in rows_of(x)]
         rows += [_smaller_row(results, largest) for results in smaller]
         rows.append(_whole_row(largest))
+        if largest["config"]["split"] == "image":
+            rows.append(_copies_row(largest))
         rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
         headings = list(dict.fromkeys(name for row in rows for name in row))
         cells = [[row.get(name, "-") for name in headings] for row in rows]
@@ -148,6 +151,28 @@ def _whole_row(results: dict[str, Any]) -> Row:
         "all work": "1.00",
         "kB": f"{(whole.bytes_in + whole.bytes_out) / 1e3:.1f}",
         "rounds": "1",
+        "memory, kB": "0",
+    }
+    return row | {f"{lost} lost": "0.00 / 0.00" for lost in range(1, r + 1)}
+
+
+def _copies_row(results: dict[str, Any]) -> Row:
+    """Returns the row of r + 1 copies of each piece, for as much work of a device as a
+    code, and with more devices: r of them may be lost, and nothing is.
+
+    Args:
+      results: of a run that codes pieces of the image.
+    """
+    k, r = result_tables.pieces(results)
+    cost, stages = read_cost(results, "code"), results["split"]["stages"]
+    shares = sum(math.prod(stage["share_shape"]) for stage in stages)
+    row = {
+        "code": COPIES.format(r + 1, k * (r + 1)),
+        "coded": _blocks(results),
+        "code's work, %": "0.00",
+        "all work": f"{cost.parts['piece'] + cost.parts['uncoded']:.2f}",
+        "kB": f"{(cost.bytes_in + 4 * shares) / 1e3:.1f}",
+        "rounds": str(len(cost.rounds)),
         "memory, kB": "0",
     }
     return row | {f"{lost} lost": "0.00 / 0.00" for lost in range(1, r + 1)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coded_jax.runs.reading import base_accuracy
+from coded_jax.runs.run_costs import read_cost
 
 PAPER = {(2, 1): "90.56", (4, 1): "96.85", (4, 2): "91.79"}  # Table V, MLP or Conv
 
@@ -36,6 +37,12 @@ DEEP = {
     (4, 2): {"1": (0.3, 0.6), "2": (1.0, 2.0)},
 }
 DEEP_OF_MOBILENET = {(2, 1): {"1": (0.8, 1.2)}, (4, 2): {"2": (1.5, 2.5)}}
+
+# Work of the code, as a part of that of the blocks that it codes, at most, and their
+# part of the network, at least.
+PRICE, CODED = 0.05, 0.5
+PRICE_OF_MOBILENET, CODED_OF_MOBILENET = 0.1, 0.0
+PRICE_OF_FOLDER, CODED_OF_FOLDER = 0.03, 0.6
 
 # Accuracies of base models, percent, at least; of folders those of Imagenette.
 BASES = {
@@ -111,7 +118,8 @@ def frontier(results: dict[str, Any], code: str, lost: int) -> str:
 
 def deep(results: dict[str, Any], lost: str) -> str:
     """Returns the target of a code on a deep network, ` (0.5 met / 0.8 **missed**)`, on
-    Fashion-MNIST that of the mean alone; nothing where it has none."""
+    Fashion-MNIST that of the mean alone; nothing where it has none, or where the code
+    costs more or protects less than its target allows."""
     if results["dataset"] == "fashion_mnist" and int(lost) <= results["split"]["r"]:
         return f" ({mean})" if (mean := drop(results, lost)) != NONE else ""
     model, split = results["config"]["base_model"], results["split"]
@@ -119,9 +127,24 @@ def deep(results: dict[str, Any], lost: str) -> str:
     most = table.get((split["k"], split["r"]), {}).get(lost)
     if most is None or results["dataset"] not in ("cifar10", "folder"):
         return ""
+    if not _is_cheap(results):
+        return ""
     base, accuracy = base_accuracy(results), results["summary"][lost]
     drops = [100 * (base - accuracy[x]) for x in ("mean", "worst")]
     return f" ({' / '.join(verdict(x, m) for x, m in zip(drops, most, strict=True))})"
+
+
+def _is_cheap(results: dict[str, Any]) -> bool:
+    """Returns whether a code costs little enough, and protects enough, for a target."""
+    bounds = (PRICE, CODED)
+    if results["dataset"] == "folder":
+        bounds = (PRICE_OF_FOLDER, CODED_OF_FOLDER)
+    elif results["config"]["base_model"] == "mobilenet":
+        bounds = (PRICE_OF_MOBILENET, CODED_OF_MOBILENET)
+    cost = read_cost(results, "code")
+    coded = cost.whole_flops - cost.client_flops
+    price = (cost.encode_flops + cost.decode_flops) / coded
+    return price <= bounds[0] and coded / cost.whole_flops >= bounds[1]
 
 
 def base(dataset: str, model: str, accuracy: float) -> str:

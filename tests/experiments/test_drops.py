@@ -32,9 +32,21 @@ def test_a_row_by_hand(results):
         },
     ]
     cost["memory"] = 4000.0
+    results["split"]["stages"][0]["share_shape"] = [4, 2, 16]
     ((title, headings, rows),) = drop_tables.tables([results])
     assert title == "lenet5 x 1 on mnist_5k, test images, base 90.00 %, k=2, r=1"
-    whole, row = (dict(zip(headings, cells, strict=True)) for cells in rows)
+    copies, whole, row = (dict(zip(headings, cells, strict=True)) for cells in rows)
+    assert copies == {
+        "code": "no code: copies of each piece on 2 of 4 devices",
+        "coded": "1-4",
+        "code's work, %": "0.00",
+        "all work": "0.88",  # 75 of 200 and what is not coded
+        "kB": "1.5",  # 4 * 2 * 16 numbers of four bytes come back
+        "rounds": "1",
+        "memory, kB": "0",
+        "1 lost": "0.00 / 0.00",
+        "1 lost, later": "-",
+    }
     assert whole == {
         "code": "no code: the whole image on each of 2 devices, hedged or at once",
         "coded": "nothing",
@@ -101,14 +113,19 @@ def test_the_picture_has_every_code_and_the_whole_image(results, tmp_path, monke
     drawn = []
     monkeypatch.setattr(canvas, "save", lambda figure, *_, **__: drawn.append(figure))
     drop_figure.draw(tmp_path / "drops.png", [results])
-    ((axes,),) = [figure.axes for figure in drawn]
-    _, names = axes.get_legend_handles_labels()
-    whole = "the whole image on each of 2 devices"
+    (panels,) = [figure.axes for figure in drawn]
+    cost = results["costs"]["code"]
+    piece = (cost["piece"] + cost["uncoded"]) / cost["whole"]
+    whole, copies = "the whole image on each of 2", "copies of each piece on 2"
+    exact = {f"{whole} devices": (0, 1), f"{copies} devices": (0, piece)}
     codes = [drop_tables.label(results["config"], x) for x in results["baselines"]]
     own = drop_tables.label(results["config"], "code")
-    assert sorted(names) == sorted([whole, own, *codes])
-    (cross,) = (line for line in axes.lines if line.get_label() == whole)
-    assert cross.get_xydata().tolist() == [[1, 0]]
+    for i, axes in enumerate(panels):
+        _, names = axes.get_legend_handles_labels()
+        assert sorted(names) == sorted([*exact, own, *codes])
+        crosses = {x.get_label(): x.get_xydata().tolist() for x in axes.lines}
+        for name, places in exact.items():
+            assert crosses[name] == [[pytest.approx(places[i]), 0]]
 
 
 def test_targets_are_those_of_deep_networks(results):
@@ -116,7 +133,15 @@ def test_targets_are_those_of_deep_networks(results):
     results["dataset"] = "cifar10"
     results["base"]["test_accuracy"] = 0.9
     results["summary"]["1"] = {"mean": 0.8961, "worst": 0.88}
+    cost = results["costs"]["code"]
+    del results["image_shape"]  # else costs are counted anew
+    cost |= {"whole": 200.0, "uncoded": 100.0}
+    cost["rounds"] = [{"device_flops": 75, "encode_flops": 3, "decode_flops": 2}]
     assert targets.deep(results, "1") == " (0.5 met / 0.8 **missed**)"
+    cost["rounds"][0]["decode_flops"] = 2.1  # more than a twentieth of 100
+    assert targets.deep(results, "1") == ""
+    cost |= {"uncoded": 100.1, "rounds": [{"device_flops": 75}]}  # less than half coded
+    assert targets.deep(results, "1") == ""
     results["config"]["base_model"] = "mobilenet"
     assert targets.deep(results, "1") == " (0.8 met / 1.2 **missed**)"
     assert targets.deep(results, "2") == ""
