@@ -155,11 +155,12 @@ def section(name: str) -> str:
     """
     if name in SECTIONS:
         return SECTIONS[name]()
-    folder = stored.folder_of("ablations", stored.RESULTS)
-    folders = [path.parent for path in folder.glob(f"*/{SWEEP}")]
-    ablations = {f"{ABLATION}{folder.name}": folder for folder in sorted(folders)}
+    paths = sorted(stored.RESULTS.glob(f"**/ablations/*/{SWEEP}"))
+    ablations = {f"{ABLATION}{path.parent.name}" for path in paths}
     if name not in ablations:
-        names = ", ".join([*SECTIONS, *ablations])
+        names = ", ".join([*SECTIONS, *sorted(ablations)])
         raise ValueError(f"document: a section {name!r} given, {names} accepted")
-    sweep = sweep_tables.read(ablations[name])
-    return stored.with_history(sweep_report.section(sweep), folder, [sweep.content])
+    folder = stored.folder_of(f"ablations/{name.removeprefix(ABLATION)}")
+    sweep = sweep_tables.read(folder)
+    text = sweep_report.section(sweep)
+    return stored.with_history(text, folder.parent, [sweep.content])

@@ -60,6 +60,8 @@ def section_of(kind: str) -> str:
         first = next(iter(chosen.trials.values()))[0]
         values = ", ".join(f"`--{k}={v}`" for k, v in chosen.values.items() if v)
         score = percent(sweep_tables.score(chosen))
-        parts.append(f"k={first['k']} r={first['r']}, the best is {score} %: {values}.")
+        network = f"{first['base_model']} x {float(first['base_width']):g}"
+        title = f"{network} on {first['dataset']}, k={first['k']} r={first['r']}"
+        parts.append(f"{title}, the best is {score} %: {values}.")
         parts.append(sweep_report.section(search))
     return "\n\n".join(parts)
