@@ -306,8 +306,8 @@ def classify(
     """Runs the tail on the output of the last decoder, or its copy where results of the
     data pieces were lost.
 
-    Where one mask holds for all inputs that is one tail, with the variables of either;
-    else both are computed, and each input has the answer of its own.
+    Where one mask holds for all inputs one of the two is computed; else both are, and
+    each input has the answer of its own.
 
     Args:
       pipeline: the functions.
@@ -324,18 +324,15 @@ def classify(
     if copy is None:
         features, logits = run_tail(tail, frozen, decoded)
     else:
-        own, lost = (
-            copy.variables(params[-1], frozen),
-            lost_answers(pipeline, available),
-        )
+        lost = lost_answers(pipeline, available)
+        own = lambda: run_tail(tail, copy.variables(params[-1], frozen), decoded)
+        base = lambda: run_tail(tail, frozen, decoded)
         if available.shape[-1] == 1:
-            either = jax.tree.map(lambda x, y: jnp.where(lost[0], x, y), own, frozen)
-            features, logits = run_tail(tail, either, decoded)
+            features, logits = jax.lax.cond(lost[0], own, base)
         else:
-            both = (run_tail(tail, v, decoded) for v in (own, frozen))
             features, logits = (
                 jnp.where(lost.reshape(-1, *[1] * (x.ndim - 1)), x, y)
-                for x, y in zip(*both, strict=True)
+                for x, y in zip(own(), base(), strict=True)
             )
     # Not by NaN among the features: XLA's CPU backend loses them in a max pooling.
     answered = has_answer(pipeline, available)[..., None]

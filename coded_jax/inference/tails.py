@@ -38,18 +38,37 @@ class TailCopy(NamedTuple):
       init: `() -> params`, zeros; the copy's step times them is added to the base
         model's variables. Where the tail reads no variable, or one that is not trained,
         it is a single number.
-      variables: `(params, frozen) -> variables`, those of the base model with the
-        copy's in their places.
+      trained: whether each of the base model's variables has a copy.
       bytes: of the variables that it has twice.
       intact: whether it is trained on exact features, a control.
       step: see `copy_tail`.
+      settled: whether `params` are the sums already, see `settle`.
     """
 
     init: Callable[[], PyTree]
-    variables: Callable[[PyTree, PyTree], PyTree]
+    trained: tuple[bool, ...]
     bytes: int
     intact: bool = False
     step: float = 0.1
+    settled: bool = False
+
+    def variables(self, params: PyTree, frozen: PyTree) -> PyTree:
+        """Returns those of the base model, with the copy's in their places."""
+        leaves, structure = jax.tree.flatten(frozen)
+        own = zip(self.trained, jax.tree.leaves(params), leaves, strict=True)
+        changed = [self._sum(more, x) if trained else x for trained, more, x in own]
+        return jax.tree.unflatten(structure, changed)
+
+    def settle(self, params: PyTree, frozen: PyTree) -> tuple[TailCopy, PyTree]:
+        """Returns the copy and its params with the sums at hand, for those who answer
+        many requests: nothing is added again for each."""
+        leaves, structure = jax.tree.flatten(params)
+        own = zip(self.trained, leaves, jax.tree.leaves(frozen), strict=True)
+        sums = [self._sum(more, x) if trained else more for trained, more, x in own]
+        return self._replace(settled=True), jax.tree.unflatten(structure, sums)
+
+    def _sum(self, more: jax.Array, x: jax.Array) -> jax.Array:
+        return more if self.settled else x + (self.step * more).astype(x.dtype)
 
     def __str__(self) -> str:
         """Names the copy by what tells it from others of the same tail."""
@@ -97,15 +116,8 @@ def copy_tail(
     def init() -> PyTree:
         return jax.tree.unflatten(structure, [jnp.zeros(shape) for shape in shapes])
 
-    def changed(params: PyTree, frozen: PyTree) -> PyTree:
-        pairs = zip(
-            trained, jax.tree.leaves(params), jax.tree.leaves(frozen), strict=True
-        )
-        own = [x + (step * more).astype(x.dtype) if t else x for t, more, x in pairs]
-        return jax.tree.unflatten(structure, own)
-
     size = 4 * sum(map(math.prod, filter(None, shapes)))
-    return TailCopy(init, changed, size, intact, step)
+    return TailCopy(init, tuple(trained), size, intact, step)
 
 
 def is_trained(path: tuple, leaf: Any) -> bool:

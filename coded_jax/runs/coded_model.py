@@ -75,6 +75,8 @@ class CodedModel(NamedTuple):
     ) -> CodedModel:
         """Returns the same base model with another code of as many pieces.
 
+        A second copy of the tail, which was trained with the code, is left out.
+
         Args:
           code: its name, see `codes.CODES`, or a function `CodeShape -> Code`.
           params: of the codes, as `train` or `pipeline.init` gives them; not needed for
@@ -112,6 +114,16 @@ class CodedModel(NamedTuple):
         _require_alike(params, expected, f"as of init of {name_of(code)}")
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
+
+    def settled(self) -> CodedModel:
+        """Returns the same model for serving and export: what each request would add
+        up again for the tail's copy is at hand. It is for no further training."""
+        copy = self.pipeline.tail_copy
+        if copy is None or copy.settled:
+            return self
+        copy, own = copy.settle(self.params[-1], self.frozen)
+        pipeline = self.pipeline._replace(tail_copy=copy)
+        return self._replace(pipeline=pipeline, params=(*self.params[:-1], own))
 
     def check_images(self, images: Any) -> None:
         """Checks that these are images of the model, `[B, H, W, C]`.

@@ -68,6 +68,7 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
             "export needs flatbuffers: pip install 'coded_jax[export]'"
         )
     # The file must not ask for the devices that the model is spread over now.
+    model = model.settled()
     pipeline = model.pipeline._replace(mesh=None)
     frozen, params = jax.device_get((model.frozen, model.params))
 

@@ -260,13 +260,12 @@ def test_a_second_tail_answers_what_has_lost_a_data_result(lenet):
     _, variables = lenet
     pipeline = make(lenet, (2, 1), 1)
 
-    def scaled(factor, variables):  # of the last layer, and so of the logits
-        return jax.tree_util.tree_map_with_path(
-            lambda path, x: factor * x if "Dense_2" in str(path) else x, variables
-        )
-
-    copy = TailCopy(lambda: jnp.float32(-2), scaled, bytes=0)
-    copied, params = pipeline._replace(tail_copy=copy), (*NOTHING, jnp.float32(-2))
+    # -2 times the last layer, and so the logits.
+    is_last = lambda path, x: "Dense_2" in str(path)
+    trained = jax.tree_util.tree_map_with_path(is_last, variables)
+    more = jax.tree.map(lambda own, x: -3 * x if own else 0.0, trained, variables)
+    copy = TailCopy(lambda: more, tuple(jax.tree.leaves(trained)), bytes=0, step=1.0)
+    copied, params = pipeline._replace(tail_copy=copy), (*NOTHING, more)
     images, run = random_images(), jax.jit(infer, static_argnums=0)
     masks = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 0]], bool)  # the second lost data 0
     own = run(pipeline, variables, NOTHING, images, masks)

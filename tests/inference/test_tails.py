@@ -61,6 +61,22 @@ def test_a_copy_begins_as_the_same_and_moves_by_steps():
     assert moved["count"].dtype == jnp.int32
 
 
+def test_a_copy_that_is_settled_has_its_sums_at_hand():
+    copy = copy_tail(
+        tail_of(False), VARIABLES, jax.ShapeDtypeStruct(X.shape, X.dtype), step=0.5
+    )
+    params = jax.tree.map(lambda x: x + 3.0, copy.init())
+    settled, sums = copy.settle(params, VARIABLES)
+    np.testing.assert_array_equal(sums["head"], VARIABLES["head"] + 1.5)
+    assert jnp.shape(sums["other"]) == ()  # no second copy of what is the same
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        settled.variables(sums, VARIABLES),
+        copy.variables(params, VARIABLES),
+    )
+    assert settled.settled and str(settled) == str(copy)
+
+
 def test_gradients_reach_a_copy_alone():
     tail = tail_of(False)
     copy = copy_tail(tail, VARIABLES, jax.ShapeDtypeStruct(X.shape, X.dtype))

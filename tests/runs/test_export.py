@@ -1,5 +1,6 @@
 """The exported file: what `infer` gives, for any batch, where only JAX is installed."""
 
+import dataclasses
 import errno
 import functools
 import os
@@ -70,6 +71,21 @@ def make(config, image_shape, recipe):
     frozen = untrained(shapes_of(pipeline.base.init, image_shape, CLASSES))
     params = untrained(shapes_of(pipeline.init), seed=1)
     return CodedModel(pipeline, frozen, params, {"classes": CLASSES})
+
+
+def test_a_second_tail_is_exported():
+    tuned = dataclasses.replace(MLP, tail="tuned", supervision=1.0)
+    model, plain = (make(config, GREY, "systematic") for config in (tuned, MLP))
+    function = jax.export.deserialize(export.serialize(model)).call
+    images = np.random.default_rng(2).integers(0, 256, (3, *GREY)).astype(np.uint8)
+    for lost in ((), (0,), (2,)):
+        mask = available(lost, 3)
+        logits = function(images, mask)
+        own = run_infer(model.pipeline, model.frozen, model.params, images, mask)
+        np.testing.assert_allclose(logits, own, rtol=1e-4, atol=1e-5)
+        inputs = (plain.pipeline, model.frozen, model.params[:-1])
+        frozen = run_infer(*inputs, images, mask)
+        assert np.allclose(logits, frozen, atol=1e-4) == (lost != (0,))
 
 
 @functools.cache

@@ -62,6 +62,17 @@ def test_functions_are_given_and_variables_are_stored(run):
     assert_alike(coded_jax.load(path, 1, variables=variables, **NETWORK), expected)
 
 
+def test_a_second_tail_is_loaded(tmp_path):
+    expected = protect(tmp_path, tail="tuned", supervision=1.0)
+    model = coded_jax.load(tmp_path, 1, **NETWORK)
+    assert any(map(np.any, jax.tree.leaves(model.params[-1])))
+    assert_alike(model, expected)
+    for lost in ((), [0], [2]):
+        np.testing.assert_allclose(
+            model.settled().logits(IMAGES, lost), model.logits(IMAGES, lost), rtol=1e-5
+        )
+
+
 def test_variables_that_cannot_be_stored_are_given(tmp_path):
     variables = {**make_variables(), "key": jax.random.key(0)}
     expected = protect(tmp_path, variables)

@@ -310,6 +310,28 @@ def test_workers_return_whole_outputs(images, model, goes_on):
     np.testing.assert_allclose(begun, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_second_tail_answers_where_a_worker_was_lost(model, images):
+    old, config = (
+        model.pipeline,
+        dataclasses.replace(SMALL, tail="tuned", supervision=1.0),
+    )
+    statistics = (old.mean, old.std, old.mesh)
+    pipeline = build_pipeline(config, model.image_shape, 10, *statistics)
+    rng = np.random.default_rng(0)
+    draw = lambda x: rng.normal(size=x.shape).astype(x.dtype)
+    own = jax.tree.map(draw, jax.eval_shape(pipeline.tail_copy.init))
+    tuned = model._replace(pipeline=pipeline, params=(*model.params, own))
+    tried = images[:20]
+    for lost in (0, 2):  # a data piece, and parity
+        kinds = ["raise" if i == lost else "" for i in range(3)]
+        with serve(tuned, faults=Chosen(*kinds)) as service:
+            answers = [service.submit(x[None]).result().classes for x in tried]
+        expected = tuned.classify(tried, lost=[lost])
+        np.testing.assert_array_equal(np.concatenate(answers), expected)
+        same = np.array_equal(expected, model.classify(tried, lost=[lost]))
+        assert same == (lost == 2)
+
+
 @pytest.mark.parametrize("kind", ["kill", "freeze"])
 def test_a_lost_worker_joins_again(model, images, kind):
     with serve(model, faults=Faults(), patience=1.0) as service:
