@@ -3,8 +3,8 @@
 # are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
 # experiments/bases.sh makes the networks, but those for Fashion-MNIST, which the first code's
 # run trains; these are small, and compared with no parity alone. Pairs that mix all values of
-# the pieces (mlp and conv of a width that can be trained, local as published) are run on
-# ResNet-18 alone.
+# the pieces (mlp and conv of a width that can be trained, local as published) and codes of
+# groups of images (parm, approxifer) are run on ResNet-18 alone.
 # Arguments: a network, and some codes and sizes (resnet18 ours no_parity k2_r1), else all;
 # Imagenette's folder in IMAGENETTE.
 set -euo pipefail
@@ -23,7 +23,7 @@ flags=experiments/flags/deep_$net.flags
 images=()
 [ "$net" != imagenette ] ||
   images=("--data_dir=${IMAGENETTE:?the folder of Imagenette, with train/ and val/}")
-[ "$net" != resnet18 ] || all+=" mlp conv local"
+[ "$net" != resnet18 ] || all+=" mlp conv local parm approxifer"
 [[ $net != fashion_* ]] || { all="ours no_parity" sizes="k2_r1 k4_r2"; }
 codes="" wanted=""
 for name in "${@:2}"; do
@@ -41,11 +41,18 @@ for code in ${codes:-$all}; do
   for size in ${wanted:-$sizes}; do
     k=${size:1:1} r=${size:4} grid=2x2
     [ "$k" != 2 ] || grid=1x2
-    workdir=runs/deep/${net}_${code}_$size
+    case $code in parm | approxifer) # groups of images, of sizes of their own
+      [ "$size" = k2_r1 ] || continue
+      [ "$code" = parm ] || k=8 ;;
+    esac
+    name=${net}_${code}_k${k}_r$r
+    workdir=runs/deep/$name
     [ -e "$workdir/results.json" ] && continue
     own=(--grid="$grid") own_flags=$flags
-    # Losses that begin later are measured of our code alone: they take as long again.
+    # Losses that begin later, or are others in every stage, and more than r are measured of
+    # our code alone, since they take as long again.
     [ "$code" = ours ] || own+=(--other_stage_losses=)
+    [ "$code $size" != "ours k2_r1" ] || own+=(--other_stage_losses=later,per_stage --tried=2)
     case $code in
       no_parity) own+=(--code=no_parity) ;;
       no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail --distillation=0.3) ;;
@@ -66,12 +73,13 @@ for code in ${codes:-$all}; do
         [ "$net" != imagenette ] || side=$((3 * side))
         own=(--grid="$grid" --image_size=$side)
         own_flags=${flags%.flags}_smaller.flags ;;
+      parm | approxifer) own=() own_flags=${flags%.flags}_$code.flags ;;
       layers) # every convolution by itself, which is exact
         own=() own_flags=${flags%.flags}_layers.flags ;;
     esac
     python experiments/run.py --flagfile="$own_flags" --k="$k" --r="$r" \
       ${own[@]+"${own[@]}"} ${images[@]+"${images[@]}"} --workdir="$workdir"
     mkdir -p experiments/results/deep
-    cp "$workdir/results.json" "experiments/results/deep/${net}_${code}_$size.json"
+    cp "$workdir/results.json" "experiments/results/deep/$name.json"
   done
 done

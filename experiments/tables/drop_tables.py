@@ -23,6 +23,8 @@ WHOLE = "no code: the whole image on each of {} devices, hedged or at once"
 COPIES = "no code: copies of each piece on {} of {} devices"
 SMALLER = "no code: whole network on {}, on the spare device"
 BEYOND = "{} lost, more than r"
+DECODED = "{} lost, decoded answers"
+GROUPS = "groups of {} images"
 Row = dict[str, str]
 
 
@@ -222,6 +224,10 @@ def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
     for lost in (l for l in summary if int(l)):
         heading = f"{lost} lost" if int(lost) <= r else BEYOND.format(lost)
         row[heading] = drops_text(base, summary[lost])
+        if "decoded" in summary[lost]:
+            decoded = 100 * (base - summary[lost]["decoded"])
+            deviation = 100 * summary[lost].get("decoded_std", 0.0)
+            row[DECODED.format(lost)] = with_deviation(decoded, deviation)
         if name == "code" and config["code"] == LEARNED:
             row[heading] += targets.deep(results, lost)
     for losses, of_codes in results.get("other_stage_losses", {}).items():
@@ -246,12 +252,16 @@ def label(config: dict[str, Any], name: str) -> str:
         parts.append(ENDS[config["tail"]])
     if config.get("parity_moves"):
         parts.append("parity moves")
+    if config["split"] == "group":
+        parts.append(GROUPS.format(config["k"]))
     return ", ".join(parts)
 
 
 def _blocks(results: dict[str, Any]) -> str:
     if results["config"]["split"] == "convolution":
         return "every convolution"
+    if results["config"]["split"] == "group":
+        return "the whole network"
     return stages_text([stage["blocks"] for stage in results["split"]["stages"]])
 
 
