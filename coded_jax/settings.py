@@ -75,11 +75,14 @@ class Setting(NamedTuple):
         return self.form.text if self.accepted is ANYTHING else self.accepted.text
 
     def parse(self, text: str) -> Any:
-        """Returns the value that a flag's text stands for.
+        """Returns the value that a flag's text stands for; where no value is the
+        default, an empty text is none.
 
         Raises:
           ValueError: the text has another form; one line.
         """
+        if not text and self.default is None:
+            return None
         try:
             return self.form.parse(text)
         except ValueError:

@@ -34,7 +34,8 @@ for name in "${@:2}"; do
   esac
 done
 # At most half of the widths that decoders have without a flag, at r=1.
-case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; *) narrow=4 ;; esac
+narrow=4
+case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; resnet18) narrow=10 ;; esac
 sums=(--parity_pieces=sums --returned=shares --beyond=0)
 sums+=(--recipe=paper --nonnegative=False)
 for code in ${codes:-$all}; do
@@ -53,6 +54,8 @@ for code in ${codes:-$all}; do
     # our code alone, since they take as long again.
     [ "$code" = ours ] || own+=(--other_stage_losses=)
     [ "$code $size" != "ours k2_r1" ] || own+=(--other_stage_losses=later,per_stage --tried=2)
+    # Wider decoders would cost more than a twentieth of what is coded.
+    [ "$net $size" != "resnet18 k4_r2" ] || own+=(--decoder_width=10)
     case $code in
       no_parity) own+=(--code=no_parity) ;;
       no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail --distillation=0.3) ;;

@@ -171,6 +171,11 @@ def test_values_of_every_form(parse):
     )
 
 
+def test_an_empty_text_takes_back_what_a_flagfile_has(parse):
+    assert parse("--decoder_width=5", "--decoder_width=").decoder_width is None
+    assert parse("--base_start=x", "--base_start=").base_start is None
+
+
 @pytest.mark.parametrize(
     "argument, message",
     [

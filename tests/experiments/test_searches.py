@@ -50,11 +50,7 @@ def test_the_flagfile_says_what_its_search_found_best(monkeypatch, folder):
     chosen = sweep_tables.best(search).values
     assert set(chosen) == set(sweep_tables.varied(search.content))
     says = {name: getattr(config, name) for name in chosen}
-    unset = lambda name, text: not text and SETTINGS[name].default is None
-    assert says == {
-        name: None if unset(name, text) else SETTINGS[name].parse(text)
-        for name, text in chosen.items()
-    }
+    assert says == {name: SETTINGS[name].parse(text) for name, text in chosen.items()}
 
 
 @pytest.mark.parametrize("folder", SEARCHES, ids=NAMES)
