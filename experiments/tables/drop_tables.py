@@ -224,7 +224,7 @@ def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
     for lost in (l for l in summary if int(l)):
         heading = f"{lost} lost" if int(lost) <= r else BEYOND.format(lost)
         row[heading] = drops_text(base, summary[lost])
-        if "decoded" in summary[lost]:
+        if config["split"] == "group" and "decoded" in summary[lost]:
             decoded = 100 * (base - summary[lost]["decoded"])
             deviation = 100 * summary[lost].get("decoded_std", 0.0)
             row[DECODED.format(lost)] = with_deviation(decoded, deviation)
