@@ -33,9 +33,10 @@ for name in "${@:2}"; do
     *) echo "error: $name: one of $all, $sizes accepted" >&2; exit 2 ;;
   esac
 done
-# At most half of the widths that decoders have without a flag, at r=1.
+# At most half of the widths that our decoders have at r=1.
 narrow=4
 case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; resnet18) narrow=10 ;; esac
+answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 sums=(--parity_pieces=sums --returned=shares --beyond=0)
 sums+=(--recipe=paper --nonnegative=False)
 for code in ${codes:-$all}; do
@@ -54,20 +55,22 @@ for code in ${codes:-$all}; do
     # our code alone, since they take as long again.
     [ "$code" = ours ] || own+=(--other_stage_losses=)
     [ "$code $size" != "ours k2_r1" ] || own+=(--other_stage_losses=later,per_stage --tried=2)
+    half=$narrow
     # Wider decoders would cost more than a twentieth of what is coded.
-    [ "$net $size" != "resnet18 k4_r2" ] || own+=(--decoder_width=10)
+    [ "$net $size" != "resnet18 k4_r2" ] || { own+=(--decoder_width=10) half=5; }
     case $code in
       no_parity) own+=(--code=no_parity) ;;
-      no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail --distillation=0.3) ;;
-      zero_fill) own+=(--code=zero_fill --tail=tuned --distillation=0.3) ;;
-      tuned) own+=(--tail=tuned --ends=tail --distillation=0.3) ;;
-      intact) own+=(--tail=intact --ends=tail --distillation=0.3) ;;
-      narrow) own+=(--decoder_width=$narrow) ;;
+      no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail "${answers[@]}") ;;
+      zero_fill) own+=(--code=zero_fill --tail=tuned "${answers[@]}") ;;
+      tuned) own+=(--tail=tuned --ends=tail "${answers[@]}") ;;
+      intact) own+=(--tail=intact --ends=tail "${answers[@]}") ;;
+      narrow) own+=(--decoder_width=$half) ;;
       mlp) own+=("${sums[@]}" --encoder=mlp --decoder=mlp --encoder_width=64)
         own+=(--decoder_width=64 --learning_rate=1e-3) ;;
       conv) own+=("${sums[@]}" --encoder=conv --decoder=conv --encoder_width=8)
         own+=(--decoder_width=8 --learning_rate=1e-3) ;;
-      local) own+=("${sums[@]}" --encoder=local --decoder=local --learning_rate=1e-3) ;;
+      local) own+=("${sums[@]}" --encoder=local --decoder=local --decoder_width=)
+        own+=(--learning_rate=1e-3) ;;
       untrained) # without anything to train
         own+=(--code=berrut --baselines=zero_fill,mean_fill,spline,mds,replication)
         own+=(--beyond=0 --seeds=1) ;;

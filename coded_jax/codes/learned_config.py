@@ -100,9 +100,9 @@ class LearnedConfig:
     )
     decoder_reads: str = setting(
         "all",
-        "what sharpen decoders read beside the results: the stage's own input and "
-        "which results arrived (all), one of the two (input, pattern), or neither "
-        "(results)",
+        "what sharpen decoders read beside the results: the stage's own input and the "
+        "pattern, which is the share and which results arrived (all), one of the two "
+        "(input, pattern), or neither (results)",
         one_of(READS),
     )
     nonnegative: bool = setting(
@@ -156,7 +156,7 @@ class LearnedConfig:
         fits = not self.fixed_sums or sums
         require("fixed_sums", self.fixed_sums, fits, accepted)
         fits = self.decoder_reads == "all" or DECODERS[self.decoder].guided
-        require("decoder_reads", self.decoder_reads, fits, "all but of sharpen")
+        require("decoder_reads", self.decoder_reads, fits, "all but with sharpen")
 
     @property
     def systematic(self) -> bool:

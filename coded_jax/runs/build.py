@@ -13,7 +13,7 @@ from coded_jax.checks import require
 from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import CodedStage, Segment, go_on, small_of
+from coded_jax.inference.stages import CodedStage, Segment, compute, go_on, small_of
 from coded_jax.inference.tails import copy_tail
 from coded_jax.models import make_base_model
 from coded_jax.runs.config import Config
@@ -131,7 +131,7 @@ def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipelin
     x = jax.ShapeDtypeStruct((1, *pipeline.image_shape), pipeline.dtype)
     for stage in pipeline.stages:
         for part in (stage.before, stage):
-            x = jax.eval_shape(part.f_conv, variables, x)
+            x = jax.eval_shape(functools.partial(compute, part), variables, x)
     settings = (config.tail == "intact", config.tail_step)
     return pipeline._replace(
         tail_copy=copy_tail(pipeline.tail, variables, x, *settings)

@@ -42,7 +42,7 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     `[b, classes]`. It checks shapes and dtypes, but not that at most `r` results are
     lost: with more lost it answers, too, and wrongly. Its matrix products have the
     precision that `jax_default_matmul_precision` has now. The same model gives the same
-    bytes, which hold no path of this machine.
+    bytes, without a path of this machine.
 
     Args:
       model: a finished run, or a model in memory.
@@ -71,7 +71,6 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     model = model.settled()
     pipeline = model.pipeline._replace(mesh=None)
     frozen, params = jax.device_get((model.frozen, model.params))
-
     group = pipeline.images_per_input
 
     def coded_inference(images: jax.Array, available: jax.Array) -> jax.Array:

@@ -76,14 +76,7 @@ def train(
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
-    copy = pipeline.tail_copy
-    # Distilled on exact features a copy would learn nothing: it begins as the same.
-    wanted = "supervision" if copy and copy.intact else "supervision or distillation"
-    trains = (
-        copy is None or config.supervision or (config.distillation and not copy.intact)
-    )
-    accepted = f"a TrainConfig with {wanted}, for the tail's copy,"
-    require("config", config, bool(trains), accepted)
+    _require_tail_learns(pipeline, config)
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     key = jax.random.key(config.seed)
     model = CodedModel(pipeline, frozen, pipeline.init(key))
@@ -131,6 +124,20 @@ def train(
         key = jax.random.fold_in(key, 1)
         fitted = fit(task, frozen, arrays, key, place, observer=log, stop=stop)
     return model._replace(params=fitted.params)
+
+
+def _require_tail_learns(pipeline: Pipeline, config: TrainConfig) -> None:
+    """Checks that something trains the tail's copy, if there is one."""
+    copy = pipeline.tail_copy
+    if copy is None:
+        return
+    accepted = "one whose tail's copy is not settled, see CodedModel.settled,"
+    require("pipeline", "a settled one", not copy.settled, accepted)
+    # Distilled on exact features a copy would learn nothing: it begins as the same.
+    wanted = ["supervision"] if copy.intact else ["supervision", "distillation"]
+    accepted = f"a TrainConfig with {' or '.join(wanted)}, for the tail's copy,"
+    trains = any(getattr(config, name) for name in wanted)
+    require("config", config, trains, accepted)
 
 
 def _classes_of(model: CodedModel) -> int:

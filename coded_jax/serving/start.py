@@ -71,7 +71,8 @@ def serve(
     )
     require("run", "one without results", model.results is not None, accepted)
     _require_batches(model, config.batches)
-    started = kind.start(model.settled(), config)
+    model = model.settled()
+    started = kind.start(model, config)
     try:
         if faults is not None:
             started = with_faults(started, faults, model.pipeline.n)

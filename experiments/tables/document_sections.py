@@ -160,7 +160,9 @@ def section(name: str) -> str:
     if name not in ablations:
         names = ", ".join([*SECTIONS, *sorted(ablations)])
         raise ValueError(f"document: a section {name!r} given, {names} accepted")
-    folder = stored.folder_of(f"ablations/{name.removeprefix(ABLATION)}")
+    folder = stored.folder_of(
+        f"ablations/{name.removeprefix(ABLATION)}", stored.RESULTS
+    )
     sweep = sweep_tables.read(folder)
     text = sweep_report.section(sweep)
     return stored.with_history(text, folder.parent, [sweep.content])

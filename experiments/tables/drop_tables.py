@@ -167,13 +167,18 @@ def _copies_row(results: dict[str, Any]) -> Row:
     """
     k, r = result_tables.pieces(results)
     cost, stages = read_cost(results, "code"), results["split"]["stages"]
-    shares = sum(math.prod(stage["share_shape"]) for stage in stages)
+    # Pieces of the image itself are sent as pixels of a byte, all else as float32.
+    sent = sum(
+        math.prod(stage["piece_shape"]) * (1 if stage["blocks"][0] == 1 else 4)
+        for stage in stages
+    )
+    returned = sum(4 * math.prod(stage["share_shape"]) for stage in stages)
     row = {
         "code": COPIES.format(r + 1, k * (r + 1)),
         "coded": _blocks(results),
         "code's work, %": "0.00",
         "all work": f"{cost.parts['piece'] + cost.parts['uncoded']:.2f}",
-        "kB": f"{(cost.bytes_in + 4 * shares) / 1e3:.1f}",
+        "kB": f"{(sent + returned) / 1e3:.1f}",
         "rounds": str(len(cost.rounds)),
         "memory, kB": "0",
     }
@@ -225,9 +230,7 @@ def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
         heading = f"{lost} lost" if int(lost) <= r else BEYOND.format(lost)
         row[heading] = drops_text(base, summary[lost])
         if config["split"] == "group" and "decoded" in summary[lost]:
-            decoded = 100 * (base - summary[lost]["decoded"])
-            deviation = 100 * summary[lost].get("decoded_std", 0.0)
-            row[DECODED.format(lost)] = with_deviation(decoded, deviation)
+            row[DECODED.format(lost)] = _drop_text(base, summary[lost], "decoded")
         if name == "code" and config["code"] == LEARNED:
             row[heading] += targets.deep(results, lost)
     for losses, of_codes in results.get("other_stage_losses", {}).items():
@@ -272,9 +275,10 @@ def drops_text(base: float, accuracy: dict[str, float]) -> str:
       base: its accuracy, a fraction.
       accuracy: `mean` and `worst`, and their deviations over seeds.
     """
-    return " / ".join(
-        with_deviation(
-            100 * (base - accuracy[x]), 100 * accuracy.get(f"{x}_std", 0.0)
-        ).replace("-0.00", "0.00")
-        for x in ("mean", "worst")
-    )
+    return " / ".join(_drop_text(base, accuracy, x) for x in ("mean", "worst"))
+
+
+def _drop_text(base: float, accuracy: dict[str, float], measure: str) -> str:
+    deviation = 100 * accuracy.get(f"{measure}_std", 0.0)
+    text = with_deviation(100 * (base - accuracy[measure]), deviation)
+    return text.replace("-0.00", "0.00")

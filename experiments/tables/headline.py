@@ -92,6 +92,8 @@ def row(results: dict[str, Any]) -> list[str]:
     table = result_tables.kind(results)
     rivals = (result_tables.baseline(results, x, lost) for x in RIVALS)
     target = targets.deep(results, lost)[2:-1]
+    if not target and results["dataset"] in targets.DEEP_DATA:
+        target = targets.NONE  # too dear, or too little of the network
     return [
         f"{stored.data_of(results)}, {config['base_model']} x {config['base_width']:g}",
         f"{split['k']}, {split['r']}",

@@ -61,7 +61,8 @@ def section_of(kind: str) -> str:
         values = ", ".join(f"`--{k}={v}`" for k, v in chosen.values.items() if v)
         score = percent(sweep_tables.score(chosen))
         network = f"{first['base_model']} x {float(first['base_width']):g}"
-        title = f"{network} on {first['dataset']}, k={first['k']} r={first['r']}"
+        data = stored.data_of({**search.content, "dataset": first["dataset"]})
+        title = f"{network} on {data}, k={first['k']} r={first['r']}"
         parts.append(f"{title}, the best is {score} %: {values}.")
         parts.append(sweep_report.section(search))
     return "\n\n".join(parts)

@@ -38,11 +38,16 @@ DEEP = {
 }
 DEEP_OF_MOBILENET = {(2, 1): {"1": (0.8, 1.2)}, (4, 2): {"2": (1.5, 2.5)}}
 
-# Work of the code, as a part of that of the blocks that it codes, at most, and their
-# part of the network, at least.
-PRICE, CODED = 0.05, 0.5
-PRICE_OF_MOBILENET, CODED_OF_MOBILENET = 0.1, 0.0
-PRICE_OF_FOLDER, CODED_OF_FOLDER = 0.03, 0.6
+DEEP_DATA = ("cifar10", "folder")
+
+# The code's work, as a part of that of the blocks that it codes, at most, and the part
+# of the network that it codes, at least: by network, of folders those of Imagenette.
+PRICES = {
+    ("cifar10", "vgg16"): (0.05, 0.5),
+    ("cifar10", "resnet18"): (0.05, 0.5),
+    ("cifar10", "mobilenet"): (0.1, 0.0),
+    ("folder", "vgg16"): (0.03, 0.6),
+}
 
 # Accuracies of base models, percent, at least; of folders those of Imagenette.
 BASES = {
@@ -125,7 +130,7 @@ def deep(results: dict[str, Any], lost: str) -> str:
     model, split = results["config"]["base_model"], results["split"]
     table = DEEP_OF_MOBILENET if model == "mobilenet" else DEEP
     most = table.get((split["k"], split["r"]), {}).get(lost)
-    if most is None or results["dataset"] not in ("cifar10", "folder"):
+    if most is None or results["dataset"] not in DEEP_DATA:
         return ""
     if not _is_cheap(results):
         return ""
@@ -136,15 +141,12 @@ def deep(results: dict[str, Any], lost: str) -> str:
 
 def _is_cheap(results: dict[str, Any]) -> bool:
     """Returns whether a code costs little enough, and protects enough, for a target."""
-    bounds = (PRICE, CODED)
-    if results["dataset"] == "folder":
-        bounds = (PRICE_OF_FOLDER, CODED_OF_FOLDER)
-    elif results["config"]["base_model"] == "mobilenet":
-        bounds = (PRICE_OF_MOBILENET, CODED_OF_MOBILENET)
+    network = (results["dataset"], results["config"]["base_model"])
+    most, least = PRICES.get(network, (0.05, 0.5))
     cost = read_cost(results, "code")
     coded = cost.whole_flops - cost.client_flops
     price = (cost.encode_flops + cost.decode_flops) / coded
-    return price <= bounds[0] and coded / cost.whole_flops >= bounds[1]
+    return price <= most and coded / cost.whole_flops >= least
 
 
 def base(dataset: str, model: str, accuracy: float) -> str:

@@ -15,6 +15,7 @@ from coded_jax.devices import placement
 from coded_jax.devices.meshes import arrange, make_mesh
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pipeline import infer
+from coded_jax.inference.tails import copy_tail
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -86,6 +87,34 @@ def test_devices_without_a_piece(lenet, expected, k, r, shape):
         variables, params = placement.put_replicated(mesh, (lenet[1], params))
         gathered = run(pipe, variables, params, images_of(size), mask)
         np.testing.assert_allclose(gathered, logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_tail_answers_on_any_mesh(lenet):
+    rng = np.random.default_rng(3)
+    draw = lambda x: rng.normal(scale=3, size=x.shape).astype(np.float32)
+    run = jax.jit(infer, static_argnums=0)
+    plain = pipeline_on(lenet, None)
+    params = jax.jit(plain.init)(jax.random.key(1))
+    decoded = jax.ShapeDtypeStruct((1, 4, 4, 16), np.float32)
+    copy = copy_tail(plain.tail, lenet[1], decoded)
+    params = (*params, jax.tree.map(draw, copy.init()))
+    for size in (B, 1):
+        of_each = erasures.sample(jax.random.key(2), 3, 1, size)
+        for mask in (erasures.available([0], 3), erasures.available([2], 3), of_each):
+            here, spread = (
+                run(
+                    pipeline_on(lenet, mesh)._replace(tail_copy=copy),
+                    lenet[1],
+                    params,
+                    images_of(size),
+                    mask,
+                )
+                for mesh in (None, make_mesh(3, devices(6)))
+            )
+            np.testing.assert_allclose(spread, here, rtol=1e-4, atol=1e-4)
+            own = run(plain, lenet[1], params[:-1], images_of(size), mask)
+            lost = ~np.broadcast_to(mask, (3, size))[:2].all(axis=0)
+            assert np.allclose(here, own, rtol=1e-3, atol=1e-3) == (not lost.any())
 
 
 def test_one_mask_for_all_images(lenet, expected):

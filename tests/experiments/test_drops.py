@@ -41,7 +41,7 @@ def test_a_row_by_hand(results):
         "coded": "1-4",
         "code's work, %": "0.00",
         "all work": "0.88",  # 75 of 200 and what is not coded
-        "kB": "1.5",  # 4 * 2 * 16 numbers of four bytes come back
+        "kB": "1.1",  # 28 * 20 pixels of a byte; 4 * 2 * 16 numbers of four come back
         "rounds": "1",
         "memory, kB": "0",
         "1 lost": "0.00 / 0.00",

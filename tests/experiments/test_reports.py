@@ -412,6 +412,12 @@ def test_an_ablation_is_shown_as_its_sweep(sweep, monkeypatch):
         ValueError, match="'ablation_x' given, .*latency, .*ablation_kern"
     ):
         document_sections.section("ablation_x")
+    # Beside a new one an older one stays what it was, until it has a new one itself.
+    older = sweep.parent / "history/ablations"
+    shutil.copytree(ablations / "kernel", older / "width")
+    shutil.copytree(ablations / "kernel", older / "kernel")
+    assert document_sections.section("ablation_width").startswith("> **History**")
+    assert document_sections.section("ablation_kernel") == made
 
 
 def script(*arguments):

@@ -43,7 +43,10 @@ def chooses(folder):
     return search_tables.DEEP not in folder.name or folder.name == nested
 
 
-@pytest.mark.parametrize("folder", [*filter(chooses, SEARCHES)])
+CHOOSING = [*filter(chooses, SEARCHES)]
+
+
+@pytest.mark.parametrize("folder", CHOOSING, ids=[path.name for path in CHOOSING])
 def test_the_flagfile_says_what_its_search_found_best(monkeypatch, folder):
     search = sweep_tables.read(folder)
     config = config_of(monkeypatch, f"--flagfile={flagfile_of(search.content)}")
@@ -51,6 +54,11 @@ def test_the_flagfile_says_what_its_search_found_best(monkeypatch, folder):
     assert set(chosen) == set(sweep_tables.varied(search.content))
     says = {name: getattr(config, name) for name in chosen}
     assert says == {name: SETTINGS[name].parse(text) for name, text in chosen.items()}
+
+
+def test_deep_networks_have_searches_that_choose():
+    names = {path.name for path in CHOOSING}
+    assert {"deep_vgg16", "deep_resnet18", "deep_mobilenet"} <= names
 
 
 @pytest.mark.parametrize("folder", SEARCHES, ids=NAMES)

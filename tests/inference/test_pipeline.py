@@ -268,6 +268,13 @@ def test_a_second_tail_answers_what_has_lost_a_data_result(lenet):
     copied, params = pipeline._replace(tail_copy=copy), (*NOTHING, more)
     images, run = random_images(), jax.jit(infer, static_argnums=0)
     masks = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 0]], bool)  # the second lost data 0
+    # One of the tails is computed where one mask holds for all, else both are.
+    for mask, conditions in ((masks[:, :1], 1), (masks, 0)):
+        own, both = (
+            str(jax.make_jaxpr(functools.partial(infer, *of, images))(mask))
+            for of in ((pipeline, variables, NOTHING), (copied, variables, params))
+        )
+        assert both.count("cond[") - own.count("cond[") == conditions
     own = run(pipeline, variables, NOTHING, images, masks)
     both = run(copied, variables, params, images, masks)
     expected = np.where(np.array([0, 1, 0], bool)[:, None], -2 * own, own)

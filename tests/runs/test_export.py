@@ -73,10 +73,17 @@ def make(config, image_shape, recipe):
     return CodedModel(pipeline, frozen, params, {"classes": CLASSES})
 
 
-def test_a_second_tail_is_exported():
+def test_a_second_tail_is_exported(monkeypatch):
+    settled = []
+    monkeypatch.setattr(
+        CodedModel,
+        "settled",
+        lambda own, of=CodedModel.settled: settled.append(own) or of(own),
+    )
     tuned = dataclasses.replace(MLP, tail="tuned", supervision=1.0)
     model, plain = (make(config, GREY, "systematic") for config in (tuned, MLP))
     function = jax.export.deserialize(export.serialize(model)).call
+    assert settled == [model]
     images = np.random.default_rng(2).integers(0, 256, (3, *GREY)).astype(np.uint8)
     for lost in ((), (0,), (2,)):
         mask = available(lost, 3)

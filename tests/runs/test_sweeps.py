@@ -100,6 +100,18 @@ def test_a_data_set_that_all_cells_lack_is_refused(parse_flags, tmp_path):
     assert not (tmp_path / "s" / "cells").exists()
 
 
+def test_data_of_cells_that_are_finished_are_not_needed(tmp_path):
+    names = ("mnist", "mnist_5k")
+    cells = [sweeps.Cell(name, Config(dataset=name)) for name in names]
+    places = Places(tmp_path, data_dir=str(tmp_path / "nowhere"))
+    sweep = sweeps.Sweep(places, cells=cells)
+    first, second = (sweeps.CellResult(cell, {}) for cell in cells)
+    for finished in ((), (first,), (first, second)):
+        sweeps.require_data(sweep, finished)
+    with pytest.raises(ValueError, match="^data_dir or TFDS_DATA_DIR: "):
+        sweeps.require_data(sweep, (second,))
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused(parse_flags):
     message = main(parse_flags, "/proc", "--vary=k=2 4")
     assert message.startswith("error: workdir: '/proc' given, a folder that can be")

@@ -163,6 +163,13 @@ def test_an_intact_tail_is_not_trained_by_distillation_alone():
         train(DATASET.train, config=config, pipeline=make_pipeline(tail="intact"))
 
 
+def test_a_tail_that_is_settled_is_not_trained():
+    config = coded_jax.TrainConfig(epochs=2, batch_size=16, supervision=1)
+    model = train(DATASET.train, config=config, pipeline=make_pipeline(tail="tuned"))
+    with pytest.raises(ValueError, match="^pipeline: 'a settled one' given, one whose"):
+        train(DATASET.train, config=config, pipeline=model.settled().pipeline)
+
+
 def test_a_folder_from_before_a_setting_counts_with_its_default(tmp_path):
     first = train(workdir=tmp_path)
     flags = tmp_path / "flags.txt"

@@ -311,10 +311,8 @@ def test_workers_return_whole_outputs(images, model, goes_on):
 
 
 def test_a_second_tail_answers_where_a_worker_was_lost(model, images):
-    old, config = (
-        model.pipeline,
-        dataclasses.replace(SMALL, tail="tuned", supervision=1.0),
-    )
+    old = model.pipeline
+    config = dataclasses.replace(SMALL, tail="tuned", supervision=1.0)
     statistics = (old.mean, old.std, old.mesh)
     pipeline = build_pipeline(config, model.image_shape, 10, *statistics)
     rng = np.random.default_rng(0)
@@ -325,6 +323,7 @@ def test_a_second_tail_answers_where_a_worker_was_lost(model, images):
     for lost in (0, 2):  # a data piece, and parity
         kinds = ["raise" if i == lost else "" for i in range(3)]
         with serve(tuned, faults=Chosen(*kinds)) as service:
+            assert service.model.pipeline.tail_copy.settled
             answers = [service.submit(x[None]).result().classes for x in tried]
         expected = tuned.classify(tried, lost=[lost])
         np.testing.assert_array_equal(np.concatenate(answers), expected)

@@ -93,6 +93,13 @@ def test_what_nothing_would_train_is_refused():
         Config(split="group", tail="tuned", supervision=1.0)
 
 
+def test_networks_of_bfloat16_have_a_copy():
+    settings = {"recipe": "systematic", "tail": "tuned", "supervision": 1.0}
+    config = Config(**settings, precision="bfloat16")
+    pipeline = build_pipeline(config, (28, 28, 1), 10, (0.5,), (0.5,))
+    assert pipeline.tail_copy.bytes > 0
+
+
 def test_codes_that_are_exact_or_change_what_arrived_have_no_copy():
     for code, has in (("zero_fill", True), ("addition", True), ("no_parity", True)) + (
         ("replication", False),
