@@ -174,6 +174,8 @@ def test_values_of_every_form(parse):
 def test_an_empty_text_takes_back_what_a_flagfile_has(parse):
     assert parse("--decoder_width=5", "--decoder_width=").decoder_width is None
     assert parse("--base_start=x", "--base_start=").base_start is None
+    assert parse("--stages=1,2", "--stages=").stages is None
+    assert parse("--grid=1x2", "--grid=").grid == Config().grid
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,6 @@ def test_a_stage_of_one_block(monkeypatch):
         ("--stages=1-2-3", "^stages: '1-2-3' given, blocks as 1-2,3-4"),
         ("--stages=a-b", "^stages: 'a-b' given, blocks"),
         ("--stages=-2", "^stages: '-2' given, blocks"),
-        ("--stages=", "^stages: .* given, ascending"),
         ("--dilations=1,a", "^dilations: '1,a' given, integers"),
         ("--pattern_weights=a:1", "^pattern_weights: 'a:1' given, patterns and"),
         ("--pattern_weights=0+1", "^pattern_weights: '0.1' given, patterns and"),
