@@ -85,6 +85,16 @@ class Cost(NamedTuple):
         return self.client_flops + self.encode_flops + self.decode_flops
 
     @property
+    def coded_flops(self) -> float:
+        """Operations of the coded blocks on one whole image."""
+        return self.whole_flops - self.client_flops
+
+    @property
+    def price(self) -> float:
+        """Operations of encoding and decoding, over those of the coded blocks."""
+        return (self.encode_flops + self.decode_flops) / self.coded_flops
+
+    @property
     def parts(self) -> dict[str, float]:
         """Returns work as fractions of the whole `F_Conv`: the client encodes, a device
         computes its pieces, the client decodes, and computes what is not coded."""

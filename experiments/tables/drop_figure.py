@@ -86,10 +86,9 @@ def _draw_code(
         100 * (base_accuracy(results) - accuracy[x]) for x in ("mean", "worst")
     )
     cost = read_cost(results, name)
-    coded = cost.whole_flops - cost.client_flops
-    price = 100 * (cost.encode_flops + cost.decode_flops) / coded
+    costs = (100 * cost.price, sum(cost.parts.values()))
     label = drop_tables.label(results["config"], name)
     if results["config"]["split"] == "convolution":
         label += ", every convolution"
-    for axes, x in zip(row, (price, sum(cost.parts.values())), strict=True):
+    for axes, x in zip(row, costs, strict=True):
         axes.errorbar(x, mean, [[0], [max(0, worst - mean)]], label=label, **style)

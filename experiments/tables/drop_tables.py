@@ -215,12 +215,11 @@ def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
     config, split = results["config"], results["split"]
     base, r = base_accuracy(results), split["r"]
     cost = read_cost(results, name)
-    coded = cost.whole_flops - cost.client_flops
-    added = 100 * (cost.encode_flops + cost.decode_flops) / coded
+    coded = cost.coded_flops / cost.whole_flops
     row = {
         "code": label(config, name),
-        "coded": f"{_blocks(results)} ({100 * coded / cost.whole_flops:.0f} %)",
-        "code's work, %": f"{added:.2f}",
+        "coded": f"{_blocks(results)} ({100 * coded:.0f} %)",
+        "code's work, %": f"{100 * cost.price:.2f}",
         "all work": f"{sum(cost.parts.values()):.2f}",
         "kB": f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f}",
         "rounds": str(len(cost.rounds)),

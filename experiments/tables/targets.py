@@ -144,9 +144,7 @@ def _is_cheap(results: dict[str, Any]) -> bool:
     network = (results["dataset"], results["config"]["base_model"])
     most, least = PRICES.get(network, (0.05, 0.5))
     cost = read_cost(results, "code")
-    coded = cost.whole_flops - cost.client_flops
-    price = (cost.encode_flops + cost.decode_flops) / coded
-    return price <= most and coded / cost.whole_flops >= least
+    return cost.price <= most and cost.coded_flops / cost.whole_flops >= least
 
 
 def base(dataset: str, model: str, accuracy: float) -> str:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from coded_jax.types import CodeShape
 
 READS = ("all", "input", "pattern", "results")
-"""What a guided decoder reads beside the results: the stage's own input and the
+"""Names what a guided decoder reads beside the results: the stage's own input and the
 pattern, which is the share and which results arrived; one of the two; or neither."""
 
 
