@@ -11,7 +11,7 @@ lenet5="default default_k2_r1 no_parity_default cheap no_parity_cheap rivals
 deep="deep_vgg16 deep_resnet18 deep_mobilenet deep_tail deep_halo deep_rivals"
 for name in "$@"; do
   [[ " $(echo $lenet5 $deep) " = *" $name "* ]] ||
-    { echo "error: $name:" $lenet5 "$deep accepted" >&2; exit 2; }
+    { echo "error: $name: some of" $lenet5 "$deep accepted" >&2; exit 2; }
 done
 for name in ${*:-$lenet5}; do
   flags=search_lenet5_$name more=()

@@ -156,7 +156,7 @@ class LearnedConfig:
         fits = not self.fixed_sums or sums
         require("fixed_sums", self.fixed_sums, fits, accepted)
         fits = self.decoder_reads == "all" or DECODERS[self.decoder].guided
-        require("decoder_reads", self.decoder_reads, fits, "all but with sharpen")
+        require("decoder_reads", self.decoder_reads, fits, "all without sharpen")
 
     @property
     def systematic(self) -> bool:
