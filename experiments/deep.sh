@@ -52,9 +52,12 @@ for code in ${codes:-$all}; do
     [ -e "$workdir/results.json" ] && continue
     own=(--grid="$grid") own_flags=$flags
     # Losses that begin later, or are others in every stage, and more than r are measured of
-    # our code alone, since they take as long again.
-    [ "$code" = ours ] || own+=(--other_stage_losses=)
-    [ "$code $size" != "ours k2_r1" ] || own+=(--other_stage_losses=later,per_stage --tried=2)
+    # our code alone and of few patterns, since they take as long again.
+    case "$code $size" in
+      "ours k2_r1") own+=(--other_stage_losses=later,per_stage --tried=2) ;;
+      "ours k4_r1") ;;
+      *) own+=(--other_stage_losses=) ;;
+    esac
     half=$narrow
     # Wider decoders would cost more than a twentieth of what is coded.
     [ "$net $size" != "resnet18 k4_r2" ] || { own+=(--decoder_width=10) half=5; }
