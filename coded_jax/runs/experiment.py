@@ -68,10 +68,9 @@ def run(
         compile_clock() as compilation,
     ):
         trained = run_training.train(shown)
-        started = time.perf_counter()
         evaluated = run_evaluation.evaluate(shown, trained)
     ended = time.perf_counter()
-    seconds = {**trained.seconds, "evaluation": ended - started}
+    seconds = {**trained.seconds, "evaluation": evaluated.seconds}
     # The wall time of former processes is not known, but that of their steps is.
     resumed = experiment.resumed
     seconds["total"] = sum(seconds.values()) if resumed else ended - experiment.started

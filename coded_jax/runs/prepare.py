@@ -28,7 +28,7 @@ from coded_jax.runs.build import (
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places, absolute
 from coded_jax.runs.regime import BASE, regime_of
-from coded_jax.runs.workdir import CHECKPOINTS, RunFlags, open_workdir
+from coded_jax.runs.workdir import CHECKPOINTS, MEASURED, RunFlags, open_workdir
 from coded_jax.training import losses
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
@@ -53,7 +53,7 @@ class Experiment(NamedTuple):
       pipeline: the coded inference.
       rivals: the same with each baseline in the place of the code, by name.
       base_folder: the workdir that has the base model's checkpoints.
-      resumed: whether a former process has left checkpoints.
+      resumed: whether a former process has left checkpoints or measurements.
       started: `time.perf_counter()` when the checks began.
       variables: of a base model that is trained already.
       fingerprints: of the functions, variables and data that no flag names.
@@ -137,7 +137,11 @@ def prepare(
         pipeline=pipeline,
         rivals=rivals,
         base_folder=base_folder,
-        resumed=any((f / CHECKPOINTS).exists() for f in (folder, base_folder)),
+        resumed=any(
+            (f / name).exists()
+            for f in (folder, base_folder)
+            for name in (CHECKPOINTS, MEASURED)
+        ),
         started=started,
         variables=variables,
         fingerprints=marks,

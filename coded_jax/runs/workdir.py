@@ -20,6 +20,7 @@ FLAGS = "flags.txt"
 RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+MEASURED = "measured"
 SOURCES = "sources.json"
 UNKNOWN = {"coded_jax": "unknown"}
 """Stands for the sources of a folder that does not say, or no longer, what began it."""
@@ -210,6 +211,11 @@ def phase_of(name: str, seed: int) -> str:
 def checkpoint_folder(folder: Path, phase: str) -> Path:
     """Returns the folder of the checkpoints of one phase."""
     return folder / CHECKPOINTS / phase
+
+
+def measured_file(folder: Path, phase: str, losses: str) -> Path:
+    """Returns the file of what is measured of one phase's code under these losses."""
+    return folder / MEASURED / f"{phase}_{losses}.json"
 
 
 def copy_checkpoints(source: Path, folder: Path, phase: str) -> None:

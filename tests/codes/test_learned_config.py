@@ -7,7 +7,9 @@ from tests.pipelines import learned
 
 
 def test_other_decoders_have_no_choice_of_what_they_read():
-    with pytest.raises(ValueError, match="^decoder_reads: 'input' given, all without sharpen acc"):
+    with pytest.raises(
+        ValueError, match="^decoder_reads: 'input' given, all without sharpen acc"
+    ):
         learned(SHAPE, decoder="conv", decoder_reads="input")
 
 

@@ -20,7 +20,8 @@ from tables import finished_runs
 
 import coded_jax
 from coded_jax import data
-from coded_jax.runs import experiment, run_training, workdir
+from coded_jax.evaluation import confidence
+from coded_jax.runs import experiment, run_evaluation, run_training, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
@@ -289,6 +290,35 @@ def test_donation_changes_no_step(finished):
         states.append(state)
     # Two programs, so rounded apart: Adam's steps of 1e-3 by up to 1e-6.
     chex.assert_trees_all_close(*states, rtol=1e-5, atol=1e-5)
+
+
+def test_stopped_evaluation_goes_on_where_it_was(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(folder / workdir.MEASURED)
+    (folder / workdir.RESULTS).unlink()
+    studied, study = [], confidence.study
+
+    def spied(*inputs):
+        studied.append(inputs)
+        return study(*inputs)
+
+    monkeypatch.setattr(confidence, "study", spied)
+    table = live_table(Console(quiet=True))
+    stopped = run_training.Run(
+        prepare(SMALL, Places(folder, devices=1)), table, lambda: True
+    )
+    unstopped = stopped._replace(stop=lambda: False)
+    with pytest.raises(Interrupted, match="in the evaluation"):
+        run_evaluation.evaluate(stopped, run_training.train(unstopped))
+    assert os.listdir(folder / workdir.MEASURED) == ["code_held.json"]
+    small_run(folder)
+    before, again = map(workdir.read_results, (finished, folder))
+    assert len(studied) == 1 + 2  # then those of two baselines
+    for name in ("patterns", "patterns_of_baselines", "confidence", "summary"):
+        assert again[name] == before[name]
+    # What was measured under fewer patterns is not taken.
+    more = small_run(folder, dataclasses.replace(SMALL, tried=2))
+    assert len(studied) == 3 + 3 and set(more["summary"]) == {"0", "1", "2"}
 
 
 def test_wrong_data_dir_leaves_no_workdir(tmp_path):
