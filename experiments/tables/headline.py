@@ -15,7 +15,7 @@ ROWS = {
     "table5": ("table5_k2_r1_systematic", "table5_k4_r2_systematic"),
     "deep": (
         *("vgg16_ours_k2_r1", "vgg16_ours_k4_r2"),
-        *("mobilenet_ours_k2_r1", "imagenette_ours_k4_r2"),
+        *("resnet18_ours_k2_r1", "mobilenet_ours_k2_r1", "imagenette_ours_k4_r2"),
     ),
     "networks": ("fashion_vgg16_k2_r1", "fashion_resnet18_k4_r2"),
 }
