@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,23 +37,35 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
       ImportError: matplotlib is missing.
     """
     groups = drop_tables.grouped(runs)
+    kinds = [_kind(label) for runs in groups.values() for *_, label in _codes_of(runs)]
+    styles = {
+        kind: {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number % len(MARKERS)],
+        }
+        for number, kind in enumerate(dict.fromkeys(kinds))
+    }
     figure = canvas.new_figure(14, 4.5 * len(groups))
     rows = figure.subplots(len(groups), 2, squeeze=False, sharey="row")
     for row, members in zip(rows, groups.values(), strict=True):
-        _draw_group(row, members)
+        _draw_group(row, members, styles)
     canvas.save(figure, path, dpi=100)
 
 
-def _draw_group(row: Sequence[Any], runs: Sequence[dict[str, Any]]) -> None:
-    """Draws the two panels of a network and size of code."""
-    largest, smaller = drop_tables.largest_of(runs)
-    number = 0
-    for results in (x for x in runs if x not in smaller):
-        for name, summary in drop_tables.codes_of(results).items():
-            style = {"color": COLOURS[number % len(COLOURS)]}
-            style["marker"] = MARKERS[number % len(MARKERS)]
-            _draw_code(row, results, name, summary, style)
-            number += 1
+def _draw_group(
+    row: Sequence[Any],
+    runs: Sequence[dict[str, Any]],
+    styles: dict[str, dict[str, str]],
+) -> None:
+    """Draws the two panels of a network and size of code; `styles` are by `_kind`."""
+    largest, _ = drop_tables.largest_of(runs)
+    drawn: list[str] = []
+    for results, name, label in _codes_of(runs):
+        style = styles[_kind(label)]
+        if _kind(label) in drawn:  # of another width
+            style = {**style, "markerfacecolor": "white"}
+        drawn.append(_kind(label))
+        _draw_code(row, results, name, {**style, "label": label})
     lost = runs[0]["split"]["r"]
     exact = {f"the whole image on each of {lost + 1} devices": (0, 1.0)}
     if largest["config"]["split"] == "image":
@@ -74,21 +87,34 @@ def _draw_group(row: Sequence[Any], runs: Sequence[dict[str, Any]]) -> None:
     row[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
+def _codes_of(
+    runs: Sequence[dict[str, Any]],
+) -> list[tuple[dict[str, Any], str, str]]:
+    """Returns every code of a network and size with its run, its name and its label."""
+    _, smaller = drop_tables.largest_of(runs)
+    codes = []
+    for results in (x for x in runs if x not in smaller):
+        for name in drop_tables.codes_of(results):
+            label = drop_tables.label(results["config"], name)
+            if results["config"]["split"] == "convolution":
+                label += ", every convolution"
+            codes.append((results, name, label))
+    return codes
+
+
+def _kind(label: str) -> str:
+    """Returns a code's label without its width: what is drawn alike in all panels."""
+    return re.sub(r" \d+", "", label)
+
+
 def _draw_code(
-    row: Sequence[Any],
-    results: dict[str, Any],
-    name: str,
-    summary: dict[str, Any],
-    style: dict[str, str],
+    row: Sequence[Any], results: dict[str, Any], name: str, style: dict[str, str]
 ) -> None:
-    accuracy = summary[str(results["split"]["r"])]
+    accuracy = drop_tables.codes_of(results)[name][str(results["split"]["r"])]
     mean, worst = (
         100 * (base_accuracy(results) - accuracy[x]) for x in ("mean", "worst")
     )
     cost = read_cost(results, name)
     costs = (100 * cost.price, sum(cost.parts.values()))
-    label = drop_tables.label(results["config"], name)
-    if results["config"]["split"] == "convolution":
-        label += ", every convolution"
     for axes, x in zip(row, costs, strict=True):
-        axes.errorbar(x, mean, [[0], [max(0, worst - mean)]], label=label, **style)
+        axes.errorbar(x, mean, [[0], [max(0, worst - mean)]], **style)
