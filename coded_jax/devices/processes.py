@@ -6,6 +6,8 @@ the same points; process 0 alone writes files. With one process all of it does n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -71,3 +73,16 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def by_lead(action: Callable[[], None]) -> None:
+    """Runs `action` in process 0; raises in every process if it fails there."""
+    problem = None
+    try:
+        if is_lead():
+            action()
+    except Exception as error:
+        problem = error
+    # Asked in any case: the others wait for the answer.
+    if any_process(problem is not None):
+        raise problem or OSError("process 0 could not write")

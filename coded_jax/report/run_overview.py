@@ -79,7 +79,9 @@ def phases(prepared: Experiment) -> dict[str, Planned]:
         images = steps * regime.batch_size * prepared.pipeline.images_per_input
         for phase in _seeds(name, config.seeds):
             planned[phase] = Planned(steps, images)
-    planned["evaluation"] = Planned(len(prepared.pipelines), 0)
+    trained = [config.seeds if p.learns else 1 for p in prepared.pipelines.values()]
+    kinds = 1 + len(config.other_stage_losses)
+    planned["evaluation"] = Planned(kinds * sum(trained), 0)
     return planned
 
 

@@ -7,17 +7,21 @@ measures what is new.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from coded_jax.codes.erasures import Pattern
 from coded_jax.cpu_kernels import lowering
+from coded_jax.devices import processes
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import fingerprints, sources, workdir
-from coded_jax.types import PyTree
+from coded_jax.runs import sources, workdir
+
+MEASURING = (
+    *("splitting", "models", "codes", "devices", "inference", "data", "evaluation"),
+    *("cpu_kernels", "runs.build"),
+)
+"""Packages and modules whose code measures; what trains has its effect in variables."""
 
 
 class Measured(NamedTuple):
@@ -34,40 +38,49 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def digest_of(
-    patterns: Sequence[Pattern], settings: Sequence[str], variables: PyTree
-) -> str:
-    """Returns 16 hexadecimal digits for all that measurements depend on.
-
-    Measurements of other code, versions or kernels are never taken up.
-
-    Args:
-      patterns: that are tried.
-      settings: of the evaluation.
-      variables: of base model and code.
-    """
-    code = sources.together(sources.of_process())
-    texts = [str([*map(tuple, patterns)]), *settings, code, str(workdir.versions())]
-    if jax.default_backend() == "cpu":
-        texts.append(lowering.convolutions())
-    return fingerprints.digest(texts, jax.tree.leaves(variables))
+def circumstances() -> list[str]:
+    """Returns texts of all that measurements depend on beside settings, variables and
+    images: code, versions, precision, device and kernels."""
+    code = {
+        name: digest
+        for name, digest in sources.of_process().items()
+        if f"{name}.".startswith(tuple(f"coded_jax.{part}." for part in MEASURING))
+    }
+    backend = jax.default_backend()
+    return [
+        sources.together(code),
+        str(workdir.versions()),
+        str(jax.config.jax_default_matmul_precision),
+        str(jax.config.jax_enable_x64),
+        f"{backend} {jax.devices()[0].device_kind}",
+        lowering.convolutions() if backend == "cpu" else "",
+    ]
 
 
 def read(path: Path, digest: str) -> Measured | None:
-    """Reads what `write` has kept; None if there is nothing of this digest."""
+    """Reads what `write` has kept under this digest; None if it has not, or the file is
+    damaged."""
     try:
         kept = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        if kept.pop("digest") != digest:
+            return None
+        measured = Measured(**kept)
+        patterns = [PatternAccuracy(tuple(p[0]), *p[1:]) for p in measured.patterns]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    if kept.pop("digest") != digest:
-        return None
-    measured = Measured(**kept)
-    patterns = [PatternAccuracy(tuple(p[0]), *p[1:]) for p in measured.patterns]
     return measured._replace(patterns=patterns)
 
 
 def write(path: Path, digest: str, measured: Measured) -> None:
-    """Keeps measurements, whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
-    content = {"digest": digest, **measured._asdict()}
-    workdir.write_atomically(path, json.dumps(content) + "\n")
+    """Keeps measurements, whole or not at all; of several processes, the lead does.
+
+    Raises:
+      OSError: in every process, if it cannot be written.
+    """
+    text = json.dumps({"digest": digest, **measured._asdict()}) + "\n"
+
+    def write_file() -> None:
+        path.parent.mkdir(exist_ok=True)
+        workdir.write_atomically(path, text)
+
+    processes.by_lead(write_file)

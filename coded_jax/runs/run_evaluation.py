@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 
 from coded_jax.codes import erasures
+from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import processes
 from coded_jax.evaluation import confidence, pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import measurements, workdir
+from coded_jax.runs import fingerprints, measurements, workdir
 from coded_jax.runs.measurements import Measured
 from coded_jax.runs.prepare import Experiment
-from coded_jax.runs.progress import add_row
+from coded_jax.runs.progress import add_row, begin_at
 from coded_jax.runs.run_training import Run, Trained
 from coded_jax.training import tasks
 from coded_jax.training.loop import Interrupted
@@ -43,16 +44,20 @@ class _Inputs(NamedTuple):
     """The inputs that all measurements of a run share.
 
     Attributes:
-      experiment: that is measured.
+      experiment: that is evaluated.
+      patterns: that are tried.
       frozen: variables of the base model.
       validation: arrays of the validation part, which temperatures are chosen on.
-      measured: arrays of the split that all else is measured on.
+      scored: arrays of the split that all else is measured on.
+      digest: of all that measurements depend on but patterns, losses and the code.
     """
 
     experiment: Experiment
+    patterns: list[Pattern]
     frozen: PyTree
     validation: dict[str, jax.Array]
-    measured: dict[str, jax.Array]
+    scored: dict[str, jax.Array]
+    digest: str
 
 
 def evaluate(run: Run, trained: Trained) -> Evaluated:
@@ -73,21 +78,24 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
         losses: {name: [] for name in trained.codes} for losses in kinds
     }
     studies: dict[str, list[dict[str, Any]]] = {name: [] for name in trained.codes}
-    seconds = 0.0
+    seconds, ready = 0.0, 0
     for name, seeds in trained.codes.items():
         for seed, fitted in enumerate(seeds):
             for losses in kinds:
-                measured = _kept_or_new(inputs, name, seed, fitted.params, losses)
+                kept, measured = _kept_or_new(inputs, name, seed, fitted.params, losses)
                 outcomes[losses][name].append(measured.patterns)
-                if measured.confidence:
+                if losses == config.stage_losses:
                     studies[name].append(measured.confidence)
-                seconds += measured.seconds
-                run.progress.advance(bar)
+                seconds, ready = seconds + measured.seconds, ready + 1
+                if kept:
+                    begin_at(run.progress, bar, ready)
+                else:
+                    run.progress.advance(bar)
                 if processes.any_process(run.stop()):
                     raise Interrupted("stopped in the evaluation, saved up to there")
     started = time.perf_counter()
     accuracy = pattern_accuracy.base_accuracy(
-        run.experiment.pipeline, inputs.frozen, inputs.measured
+        run.experiment.pipeline, inputs.frozen, inputs.scored
     )
     return Evaluated(
         base_accuracy=accuracy,
@@ -102,48 +110,65 @@ def evaluate(run: Run, trained: Trained) -> Evaluated:
 
 
 def _inputs(experiment: Experiment, frozen: PyTree) -> _Inputs:
-    """Places the arrays of the validation part, and of the split that is measured."""
-    mesh, examples = experiment.pipeline.mesh, experiment.examples
-    validation = tasks.device_arrays(mesh, examples.validation)
-    measured = validation
-    if experiment.config.evaluated == "test":
-        measured = tasks.device_arrays(mesh, examples.test)
-    return _Inputs(experiment, frozen, validation, measured)
+    """Places the arrays of the validation part, and of the split that is scored."""
+    config, examples = experiment.config, experiment.examples
+    splits = [examples.validation, examples.validation]
+    if config.evaluated == "test":
+        splits[1] = examples.test
+    settings = config.to_flags() | experiment.fingerprints
+    texts = [
+        f"{name}={text}"
+        for name, text in settings.items()
+        if name not in workdir.EXTENT and not name.startswith("baseline_")
+    ]
+    arrays = [array for split in splits for array in (split.images, split.labels)]
+    return _Inputs(
+        experiment,
+        erasures.patterns_up_to(config.n, config.most_tried),
+        frozen,
+        *(tasks.device_arrays(experiment.pipeline.mesh, split) for split in splits),
+        fingerprints.digest(
+            [*measurements.circumstances(), *texts],
+            [*arrays, *jax.tree.leaves(frozen)],
+        ),
+    )
 
 
 def _kept_or_new(
     inputs: _Inputs, name: str, seed: int, params: PyTree, losses: str
-) -> Measured:
-    """Takes the measurements of a code from the workdir, or makes and keeps them."""
-    config = inputs.experiment.config
-    path = workdir.measured_file(
-        inputs.experiment.folder, workdir.phase_of(name, seed), losses
+) -> tuple[bool, Measured]:
+    """Takes the measurements of a code from the workdir, or makes and keeps them.
+
+    Returns:
+      Whether they were kept before, and the measurements.
+    """
+    experiment = inputs.experiment
+    file = workdir.measured_file(
+        experiment.folder, workdir.phase_of(name, seed), losses
     )
-    patterns = erasures.patterns_up_to(config.n, config.most_tried)
-    variables = [inputs.frozen, params]
-    digest = measurements.digest_of(patterns, [losses, config.evaluated], variables)
-    kept = measurements.read(path, digest)
+    function = experiment.fingerprints.get(f"baseline_{name}", "")
+    texts = [inputs.digest, str(inputs.patterns), losses, name, function]
+    digest = fingerprints.digest(texts, jax.tree.leaves(params))
+    kept = measurements.read(file, digest)
     lacking = processes.any_process(kept is None)
     if kept is not None and not lacking:
-        return kept
+        return True, kept
     fresh = _measure(inputs, name, params, losses)
-    if processes.is_lead():
-        measurements.write(path, digest, fresh)
-    return fresh
+    measurements.write(file, digest, fresh)
+    return False, fresh
 
 
 def _measure(inputs: _Inputs, name: str, params: PyTree, losses: str) -> Measured:
     """Tries every pattern; studies confidence under the run's own losses alone."""
-    config = inputs.experiment.config
+    experiment = inputs.experiment
     started = time.perf_counter()
-    patterns = erasures.patterns_up_to(config.n, config.most_tried)
-    code = (inputs.experiment.pipelines[name], inputs.frozen, params)
+    code = (experiment.pipelines[name], inputs.frozen, params)
     study: dict[str, Any] = {}
-    if losses == config.stage_losses:
-        splits = (inputs.validation, inputs.measured)
-        accuracies, study = confidence.study(*code, *splits, patterns, losses)
+    if losses == experiment.config.stage_losses:
+        splits = (inputs.validation, inputs.scored)
+        accuracies, study = confidence.study(*code, *splits, inputs.patterns, losses)
     else:
         accuracies = pattern_accuracy.measure_patterns(
-            *code, inputs.measured, patterns, losses
+            *code, inputs.scored, inputs.patterns, losses
         )
     return Measured(accuracies, study, time.perf_counter() - started)

@@ -21,6 +21,8 @@ RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MEASURED = "measured"
+MADE = (CHECKPOINTS, MEASURED, RESULTS)
+"""What a folder holds that a run was begun in."""
 SOURCES = "sources.json"
 UNKNOWN = {"coded_jax": "unknown"}
 """Stands for the sources of a folder that does not say, or no longer, what began it."""
@@ -93,7 +95,7 @@ def open_workdir(
     if write:
         make_folder(folder, name)
     before = read_flags(folder)
-    if before is None and any((folder / n).exists() for n in (CHECKPOINTS, RESULTS)):
+    if before is None and any((folder / n).exists() for n in MADE):
         raise ValueError(
             f"{name}: {os.fspath(path)!r} holds a run without {FLAGS}; "
             "an empty or new folder is accepted"

@@ -28,7 +28,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,10 +88,10 @@ def save(
     context.array.saving.use_compression = False
 
     try:
-        _by_lead(lambda: _make_room(directory, arrays))
+        processes.by_lead(lambda: _make_room(directory, arrays))
         with context, _quiet():
             ocp.save(str(staging), arrays, custom_metadata={"seconds": seconds})
-        _by_lead(lambda: _publish(staging, final))
+        processes.by_lead(lambda: _publish(staging, final))
     except Exception as error:  # TensorStore reports a full disk as a ValueError
         if processes.is_lead():
             _sweep(directory)
@@ -106,19 +106,6 @@ def save(
                 path = directory / str(old)
                 path.rename(_unfinished(path, "old"))
         _sweep(directory)
-
-
-def _by_lead(action: Callable[[], None]) -> None:
-    """Runs `action` in process 0; raises in every process if it fails there."""
-    problem = None
-    try:
-        if processes.is_lead():
-            action()
-    except Exception as error:
-        problem = error
-    # Asked in any case: the others wait for the answer.
-    if processes.any_process(problem is not None):
-        raise problem or OSError("process 0 could not write")
 
 
 def _make_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -37,7 +37,8 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
       ImportError: matplotlib is missing.
     """
     groups = drop_tables.grouped(runs)
-    kinds = [_kind(label) for runs in groups.values() for *_, label in _codes_of(runs)]
+    codes = [code for group in groups.values() for code in _codes_of(group)]
+    kinds = [_kind(label) for *_, label in codes]
     styles = {
         kind: {
             "color": COLOURS[number % len(COLOURS)],
@@ -59,13 +60,16 @@ def _draw_group(
 ) -> None:
     """Draws the two panels of a network and size of code; `styles` are by `_kind`."""
     largest, _ = drop_tables.largest_of(runs)
-    drawn: list[str] = []
-    for results, name, label in _codes_of(runs):
-        style = styles[_kind(label)]
-        if _kind(label) in drawn:  # of another width
-            style = {**style, "markerfacecolor": "white"}
-        drawn.append(_kind(label))
-        _draw_code(row, results, name, {**style, "label": label})
+    codes = _codes_of(runs)
+    widest: dict[str, float] = {}
+    for results, name, label in codes:
+        price = read_cost(results, name).price
+        widest[_kind(label)] = max(price, widest.get(_kind(label), 0))
+    for results, name, label in codes:
+        style = {**styles[_kind(label)], "label": label}
+        if read_cost(results, name).price < widest[_kind(label)]:
+            style["markerfacecolor"] = "white"
+        _draw_code(row, results, name, style)
     lost = runs[0]["split"]["r"]
     exact = {f"the whole image on each of {lost + 1} devices": (0, 1.0)}
     if largest["config"]["split"] == "image":

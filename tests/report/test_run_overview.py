@@ -1,5 +1,6 @@
 """A run in plain words, before and after it."""
 
+import dataclasses
 import json
 
 import pytest
@@ -49,6 +50,9 @@ def test_the_phases_are_those_that_the_run_logs(finished, tmp_path):
         **last,
         "evaluation": len(prepared.pipelines),
     }
+    several = dataclasses.replace(SMALL, seeds=2)
+    of_several = prepare(several, Places(tmp_path / "run", devices=1))
+    assert run_overview.phases(of_several)["evaluation"].steps == 2 + 2 + 1
     assert [*planned][0] == run_training.BASE and [*planned][-1] == "evaluation"
     assert "it goes on" in run_overview.opening(prepared, "x")[-1]
 

@@ -74,6 +74,7 @@ def test_seeds_and_rivals(tmp_path):
         for i in range(3)
     ]
     assert np.mean(accuracies) == pytest.approx(first["1"]["mean"])
+    shutil.rmtree(tmp_path / workdir.MEASURED)
     assert small_run(tmp_path, config)["seeds"] == results["seeds"]
 
 

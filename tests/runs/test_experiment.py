@@ -153,6 +153,7 @@ def test_running_again_changes_no_number(finished, tmp_path):
     (killed / "results.json").unlink()
     shutil.rmtree(killed / "checkpoints/code/81")
     shutil.rmtree(killed / "checkpoints/no_parity")
+    shutil.rmtree(killed / workdir.MEASURED)
     resumed = small_run(killed)
     assert_same(params_of(killed), params)
     assert resumed["timing"]["resumed"]

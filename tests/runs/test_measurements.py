@@ -1,0 +1,44 @@
+"""Measurements that a run keeps are read as they were, or not at all."""
+
+import math
+
+import jax
+import pytest
+
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.runs import measurements
+from coded_jax.runs.measurements import Measured
+
+MEASURED = Measured(
+    patterns=[
+        PatternAccuracy((), 0.1 + 0.2, 1.0, 0.0, math.nan),
+        PatternAccuracy((0, 2), 1 / 3, 0.5, 1e-7, 0.25),
+    ],
+    confidence={"0": {"temperature": 1.1, "ece_decoded": None, "curve": {}}},
+    seconds=1.5,
+)
+
+
+def test_what_is_kept_is_read_as_it_was(tmp_path):
+    file = tmp_path / "measured" / "code_held.json"
+    assert measurements.read(file, "abc") is None
+    measurements.write(file, "abc", MEASURED)
+    read = measurements.read(file, "abc")
+    assert str(read) == str(MEASURED)  # NaN is not equal to itself
+    assert measurements.read(file, "abd") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"digest": "abc"}', "\x00"]
+)
+def test_a_damaged_file_is_measured_again(tmp_path, text):
+    file = tmp_path / "code_held.json"
+    file.write_text(text)
+    assert measurements.read(file, "abc") is None
+
+
+def test_another_precision_is_another_circumstance():
+    before = measurements.circumstances()
+    assert measurements.circumstances() == before
+    with jax.default_matmul_precision("bfloat16"):
+        assert measurements.circumstances() != before
