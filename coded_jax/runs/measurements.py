@@ -1,4 +1,4 @@
-"""What a run has measured of one code, seed and kind of losses, kept in its workdir.
+"""Keeps in a workdir what a run measures of one code, seed and kind of losses.
 
 An evaluation that is stopped goes on from there, and one with more seeds or baselines
 measures what is new.
@@ -21,7 +21,7 @@ MEASURING = (
     *("splitting", "models", "codes", "devices", "inference", "data", "evaluation"),
     *("cpu_kernels", "runs.build"),
 )
-"""Packages and modules whose code measures; what trains has its effect in variables."""
+"""Names the packages and modules that measure; those that train act by variables."""
 
 
 class Measured(NamedTuple):

@@ -22,7 +22,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MEASURED = "measured"
 MADE = (CHECKPOINTS, MEASURED, RESULTS)
-"""What a folder holds that a run was begun in."""
+"""Shows, each by itself, that a run was begun in a folder."""
 SOURCES = "sources.json"
 UNKNOWN = {"coded_jax": "unknown"}
 """Stands for the sources of a folder that does not say, or no longer, what began it."""
