@@ -80,7 +80,11 @@ def write(path: Path, digest: str, measured: Measured) -> None:
     text = json.dumps({"digest": digest, **measured._asdict()}) + "\n"
 
     def write_file() -> None:
-        path.parent.mkdir(exist_ok=True)
-        workdir.write_atomically(path, text)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            workdir.write_atomically(path, text)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"workdir: cannot write {path} ({reason})") from error
 
     processes.by_lead(write_file)

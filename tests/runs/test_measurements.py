@@ -42,3 +42,9 @@ def test_another_precision_is_another_circumstance():
     assert measurements.circumstances() == before
     with jax.default_matmul_precision("bfloat16"):
         assert measurements.circumstances() != before
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "measured").touch()  # a file in its place
+    with pytest.raises(OSError, match=r"^workdir: cannot write .*code_held\.json \(Fi"):
+        measurements.write(tmp_path / "measured" / "code_held.json", "abc", MEASURED)
