@@ -17,6 +17,10 @@ from coded_jax.report.formatting import with_deviation
 from coded_jax.runs.sweep_table import SWEEP, TABLE
 
 Row = dict[str, Any]
+MOST_COLUMNS = 6
+"""Limits the varied flags that have a column each: cells of more are named by what they
+have in the place of the first's values."""
+FIRST = "the first cell"
 
 
 class Cell(NamedTuple):
@@ -100,9 +104,26 @@ def best(sweep: Sweep) -> Cell:
 
 
 def label(cell: Cell, sweep: Sweep) -> str:
-    """Returns the cell's values, or its name where another cell has the same ones."""
+    """Returns the cell's values, or its name where another cell has the same ones, or
+    what it has in the place of the first's values where these are many."""
     same = [other for other in sweep.cells if other.values == cell.values]
-    return cell.name if len(same) > 1 else " ".join(filter(None, cell.values.values()))
+    if len(same) > 1:
+        return cell.name
+    if is_wide(sweep):
+        return ", ".join(difference(cell, sweep)) or FIRST
+    return " ".join(filter(None, cell.values.values()))
+
+
+def is_wide(sweep: Sweep) -> bool:
+    """Says whether too many flags are varied for a column each."""
+    return len(varied(sweep.content)) > MOST_COLUMNS
+
+
+def difference(cell: Cell, sweep: Sweep) -> list[str]:
+    """Returns `flag=value` of each value that the sweep's first cell has not; none of
+    the first cell."""
+    first = sweep.cells[0].values
+    return [f"{k}={v}" for k, v in cell.values.items() if v != first.get(k)]
 
 
 def trials_text(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
@@ -122,28 +143,40 @@ def mean_and_worst(cell: Cell, method: str, lost: int) -> str:
 def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Returns headings, and a row for each cell."""
     cells = sweep.cells
-    flags = [f for f in varied(sweep.content) if any(f in c.values for c in cells)]
-    named = len({tuple(cell.values.items()) for cell in cells}) < len(cells)
+    names, cell_rows = _named_cells(sweep)
     lost = sorted({l for c in cells for method, l in c.trials if method == c.code})
     rivals = [
         method
         for method in dict.fromkeys(method for c in cells for method, _ in c.trials)
         if any(method != cell.code for cell in cells)
     ]
-    headings = [*["cell"] * named, *(f"`{flag}`" for flag in flags), "base"]
+    headings = [*names, "base"]
     headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in lost]
     headings += [f"{method}, most lost" for method in rivals]
     headings += ["work", "seconds"]
     rows = []
-    for cell in cells:
-        row = [*[cell.name] * named, *(cell.values.get(flag, "") for flag in flags)]
-        row.append(trials_text(cell.of(cell.code, cell.most, "base_accuracy")))
+    for cell, named in zip(cells, cell_rows, strict=True):
+        row = [*named, trials_text(cell.of(cell.code, cell.most, "base_accuracy"))]
         row += [mean_and_worst(cell, cell.code, l) for l in lost]
         row += [mean_and_worst(cell, method, cell.most) for method in rivals]
         row.append(trials_text(cell.of(cell.code, cell.most, "work"), 1))
         row.append(trials_text(cell.of(cell.code, cell.most, "train_seconds"), 1, 0))
         rows.append(row)
     return headings, rows
+
+
+def _named_cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """Returns the headings of the columns that tell cells apart, and these columns."""
+    cells = sweep.cells
+    if is_wide(sweep):
+        return ["cell"], [[label(cell, sweep)] for cell in cells]
+    flags = [f for f in varied(sweep.content) if any(f in c.values for c in cells)]
+    named = len({tuple(cell.values.items()) for cell in cells}) < len(cells)
+    headings = [*["cell"] * named, *(f"`{flag}`" for flag in flags)]
+    return headings, [
+        [*[cell.name] * named, *(cell.values.get(flag, "") for flag in flags)]
+        for cell in cells
+    ]
 
 
 def terminal(sweep: Sweep) -> Table:

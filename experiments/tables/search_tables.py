@@ -58,11 +58,14 @@ def section_of(kind: str) -> str:
         search = sweep_tables.read(folder)
         chosen = sweep_tables.best(search)
         first = next(iter(chosen.trials.values()))[0]
-        values = ", ".join(f"`--{k}={v}`" for k, v in chosen.values.items() if v)
+        values = [f"{k}={v}" for k, v in chosen.values.items() if v]
+        if sweep_tables.is_wide(search):
+            values = sweep_tables.difference(chosen, search)
+        best = ", ".join(f"`--{value}`" for value in values) or sweep_tables.FIRST
         score = percent(sweep_tables.score(chosen))
         network = f"{first['base_model']} x {float(first['base_width']):g}"
         data = stored.data_of({**search.content, "dataset": first["dataset"]})
         title = f"{network} on {data}, k={first['k']} r={first['r']}"
-        parts.append(f"{title}, the best is {score} %: {values}.")
+        parts.append(f"{title}, the best is {score} %: {best}.")
         parts.append(sweep_report.section(search))
     return "\n\n".join(parts)

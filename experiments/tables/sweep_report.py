@@ -40,7 +40,7 @@ def report(path: Path, folder: Path) -> Group:
     page = Page(folder, f"Sweep {path.resolve().name}")
     page.add(made_by)
     if sweep.cells:
-        page.add("## Cells", table([*headings, "folder"], linked))
+        page.add("## Cells", first_cell(sweep), table([*headings, "folder"], linked))
         page.draw("cells", "accuracy by cell", lambda: figure(sweep))
     page.add(*(["## Cells without results", left_out] if left_out else []))
     page.write()
@@ -84,8 +84,22 @@ def setup(sweep: Sweep) -> str:
 
 def section(sweep: Sweep) -> str:
     """Returns the table, what is missing from it, and how it was measured."""
-    parts = [table(*sweep_tables.columns(sweep)), missing(sweep), setup(sweep)]
+    parts = [first_cell(sweep), table(*sweep_tables.columns(sweep))]
+    parts += [missing(sweep), setup(sweep)]
     return "\n\n".join(part for part in parts if part)
+
+
+def first_cell(sweep: Sweep) -> str:
+    """Returns what the first cell has, where the others are named by what they have in
+    its place; else nothing."""
+    if not (sweep.cells and sweep_tables.is_wide(sweep)):
+        return ""
+    values = sweep.cells[0].values.items()
+    first = ", ".join(f"`{flag}={value}`" for flag, value in values if value)
+    return (
+        f"The first cell has {first}; the others are named by what they have in its "
+        "place."
+    )
 
 
 def figure(sweep: Sweep) -> Figure:
@@ -109,7 +123,8 @@ def figure(sweep: Sweep) -> Figure:
     axes.tick_params(axis="x", rotation=90)
     axes.set_xlim(-0.7, len(cells) - 0.3)
     varied = ", ".join(sweep_tables.varied(sweep.content))
-    axes.set(xlabel=varied, ylabel="accuracy, %")
+    wide = sweep_tables.is_wide(sweep)
+    axes.set(xlabel="cell" if wide else varied, ylabel="accuracy, %")
     axes.grid(alpha=0.3)
     drawn.legend(loc="outside right upper")
     return drawn

@@ -401,6 +401,26 @@ def test_cells_of_the_same_values_have_their_names(sweep):
     assert [sweep_tables.label(cell, record) for cell in record.cells] == ["a", "b"]
 
 
+def test_cells_of_many_flags_are_named_by_what_the_first_has_not(sweep):
+    flags = {"tail": "frozen", "focus": "0.0", "halo": "0", "draws": "counts"}
+    flags |= {"epochs": "1", "recipe": "paper", "decoder_width": "64"}
+    variants = ["", "--epochs=2 --recipe=systematic --decoder_width="]
+    variants += ["--tail=frozen --focus=0 --halo=0 --draws=counts"]
+    content = {**SWEEP, "vary": {}, "variants": variants, "cells": ["a", "b"]}
+    (sweep / "sweep.json").write_text(json.dumps({**content, "failed": {}}))
+    others = {**flags, "epochs": "2", "recipe": "systematic", "decoder_width": None}
+    rows = [*rows_of("a", 0.8, **flags), *rows_of("b", 0.9, **others)]
+    (sweep / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    record = sweep_tables.read(sweep)
+    headings, rows = sweep_tables.columns(record)
+    assert headings[:2] == ["cell", "base"]
+    named = ["the first cell", "epochs=2, recipe=systematic, decoder_width="]
+    assert [row[0] for row in rows] == named
+    assert "The first cell has `epochs=1`, `recipe=p" in sweep_report.section(record)
+    (axes,) = sweep_report.figure(record).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == named
+
+
 def test_an_ablation_is_shown_as_its_sweep(sweep, monkeypatch):
     monkeypatch.setattr(stored, "RESULTS", sweep.parent)
     ablations = sweep.parent / "ablations"
