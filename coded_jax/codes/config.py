@@ -94,15 +94,15 @@ class CodeConfig(LearnedConfig):
     split: str = setting(
         "image",
         "pieces of one image; or k images coded together by the whole network (group); "
-        "or pieces of the input of every convolution, each coded by itself "
-        "(convolution), for codes without a training",
+        "or pieces of the input of every convolution of the coded stages, each coded by "
+        "itself (convolution), for codes without a training",
         one_of(SPLITS),
     )
     least_spared: float = setting(
         0.0,
         "with split=convolution: a convolution is sent to the devices if with k pieces "
-        "each device is spared at least this part of the operations of all "
-        "convolutions, else the client computes it",
+        "each device is spared at least this part of the operations of its "
+        "stage's convolutions, else the client computes it",
         Accepted(lambda x: 0 <= x < 1, "a number from 0 on, below 1"),
     )
     code: AnyCode = setting(
@@ -143,9 +143,10 @@ class CodeConfig(LearnedConfig):
         require("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         fits = math.prod(self.pieces) == self.k
         require("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
-        whole = self.grid is None and self.stages is None
-        fits = self.split == "image" or whole
-        require("split", self.split, fits, "image with a grid or stages")
+        fits = self.split == "image" or self.grid is None
+        require("split", self.split, fits, "image with a grid")
+        fits = self.split != "group" or self.stages is None
+        require("split", self.split, fits, "image or convolution with stages")
         fits = not self.preactivations or self.split != "group"
         require("preactivations", self.preactivations, fits, "False with split=group")
         fits = not self.halo or self.split == "image"

@@ -57,10 +57,7 @@ def build_pipeline(
         blocks = base.blocks
         plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
     elif config.split == "convolution":
-        blocks, of_rounds = separate_convolutions(
-            base.f_conv, variables, image_shape, config.k, config.least_spared
-        )
-        plans = {(2 * i, 2 * i): plan for i, plan in enumerate(of_rounds, 1)}
+        blocks, plans = _separated(config, base, variables, image_shape)
     else:
         plans = _plans(config, base, variables, image_shape)
     stages, done = [], 0
@@ -162,6 +159,35 @@ def _plans(
         x = jax.eval_shape(f_conv, variables, x)
         done = last
     return plans
+
+
+def _separated(
+    config: Config, base: BaseModel, variables: PyTree, image_shape: tuple[int, ...]
+) -> tuple[tuple[Block, ...], dict[tuple[int, int], SplitPlan]]:
+    """Takes the coded stages apart at their convolutions.
+
+    Returns:
+      Blocks that compute the same as the base model's, and the plan of each round, by
+      the number of the block that it computes.
+    """
+    blocks: list[Block] = []
+    plans, done = {}, 0
+    x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    for first, last in coded_blocks(config, len(base.blocks)):
+        before, coded = (
+            segment(base.blocks, *bounds).f_conv
+            for bounds in ((done + 1, first - 1), (first, last))
+        )
+        x = jax.eval_shape(before, variables, x)
+        sizes = (x.shape[1:], config.k, config.least_spared)
+        parts, of_rounds = separate_convolutions(coded, variables, *sizes)
+        blocks += base.blocks[done : first - 1]
+        for i, plan in enumerate(of_rounds):
+            number = len(blocks) + 2 * (i + 1)
+            plans[number, number] = plan
+        blocks += parts
+        x, done = jax.eval_shape(coded, variables, x), last
+    return (*blocks, *base.blocks[done:]), plans
 
 
 def _require_going_on(pipeline: Pipeline, variables: PyTree) -> None:

@@ -66,6 +66,25 @@ def test_every_pattern_gives_the_logits_of_the_network(name, size, k, r):
     assert_exact(run(pipeline, variables, params, images, masks), expected)
 
 
+def test_the_convolutions_of_some_blocks_alone():
+    stages = ((2, 3), (5, 5))
+    pipeline, variables = pipeline_of("resnet18", stages=stages, k=2, r=1)
+    assert len(pipeline.stages) == 6  # of a residual block two; a shortcut is kept
+    expected = run_uncoded(pipeline, variables, pixels())
+    params = pipeline.init(jax.random.key(0))
+    for lost in patterns_up_to(3, 1):
+        mask = available(lost, 3)
+        assert_exact(run(pipeline, variables, params, pixels(), mask), expected)
+    every, blocks = (
+        cost_of(pipeline_of("resnet18", **fields)[0], variables, (28, 28, 1))
+        for fields in ({}, {"stages": stages, "split": "image"})
+    )
+    cost = cost_of(pipeline, variables, (28, 28, 1))
+    assert set(cost.rounds) < set(every.rounds) and cost.whole == every.whole
+    # Beside the blocks that are in no stage the client adds, and applies ReLUs.
+    assert 1 < cost.client_flops / blocks.client_flops < 1.05
+
+
 def test_all_devices_of_a_mesh():
     pipeline, variables = pipeline_of("resnet18", mesh=make_mesh(3, 8, None))
     params = pipeline.init(jax.random.key(0))
@@ -231,7 +250,9 @@ def test_codes_with_a_training_are_refused(code):
         rival_pipelines(config, pipeline, variables)
 
 
-@pytest.mark.parametrize("changed", [{"grid": (2, 1)}, {"stages": ((1, 2),)}])
-def test_grid_and_stages_are_those_of_the_convolutions(changed):
+def test_pieces_of_convolutions_have_no_grid_and_groups_no_stages():
     with pytest.raises(ValueError, match="^split: 'convolution' given, image with a g"):
-        Config(code="mds", split="convolution", **changed)
+        Config(code="mds", split="convolution", grid=(2, 1))
+    accepted = "^split: 'group' given, image or convolution with stages accepted"
+    with pytest.raises(ValueError, match=accepted):
+        Config(split="group", stages=((1, 2),))
