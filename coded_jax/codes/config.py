@@ -94,8 +94,8 @@ class CodeConfig(LearnedConfig):
     split: str = setting(
         "image",
         "pieces of one image; or k images coded together by the whole network (group); "
-        "or pieces of the input of every convolution of the coded stages, each coded by "
-        "itself (convolution), for codes without a training",
+        "or pieces of the input of every convolution of the coded stages, each one "
+        "coded by itself (convolution), for codes without a training",
         one_of(SPLITS),
     )
     least_spared: float = setting(

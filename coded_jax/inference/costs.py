@@ -235,11 +235,13 @@ def cost_of(
     # Not the sum of all blocks: single convolutions are padded for their pieces.
     inputs = (images * height, width, channels)
     whole = whole_round(pipeline.base, variables, inputs, pixel)
+    sent = max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages)
     return Cost(
         tuple(_shared(_round(cost), images) for cost in stages if cost.plan),
         sum(cost.flops for cost in stages if not cost.plan) / images,
         _shared(whole, images),
-        max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages),
+        # Where parity moves, whoever has no piece stands by to take that of a lost one.
+        pipeline.n if pipeline.parity_moves else sent,
         code_memory(pipeline),
     )
 

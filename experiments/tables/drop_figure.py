@@ -76,7 +76,12 @@ def _draw_group(
         parts = read_cost(largest, "code").parts
         copies = f"copies of each piece on {lost + 1} devices"
         exact[copies] = (0, parts["piece"] + parts["uncoded"])
-    for marker, (label, costs) in zip("x+", exact.items(), strict=False):
+        convolutions = drop_tables.same_blocks_cost(largest)
+        if convolutions is not None:
+            total = sum(convolutions.parts.values())
+            label = "exact code of every convolution of the same blocks"
+            exact[label] = (100 * convolutions.price, total)
+    for marker, (label, costs) in zip("x+1", exact.items(), strict=False):
         for axes, x in zip(row, costs, strict=True):
             axes.plot(x, 0, marker, color="tab:red", label=label)
     for axes, text, most in zip(row, AXES, MOST, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,22 +11,73 @@ from typing import Any, NamedTuple
 import jax
 
 from coded_jax.codes import LEARNED, entry_of, erasures
-from coded_jax.models import make_base_model
+from coded_jax.inference.costs import Cost
+from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.report.formatting import stages_text, with_deviation
 from coded_jax.runs.build import variable_shapes
 from coded_jax.runs.config import Config
-from coded_jax.runs.reading import base_accuracy, code_name, evaluated_part
+from coded_jax.runs.reading import (
+    base_accuracy,
+    code_name,
+    evaluated_part,
+    patterns_of,
+)
 from coded_jax.runs.run_costs import read_cost
 from tables import markdown, result_tables, stored, targets
 
 ENDS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
 WHOLE = "no code: the whole image on each of {} devices, hedged or at once"
-COPIES = "no code: copies of each piece on {} of {} devices"
+COPIES = "no code: copies of each piece on {} devices"
+RESENT = "no code: what is missing is sent once more, to a spare device"
 SMALLER = "no code: whole network on {}, on the spare device"
+PRICE = "code's work, %"
 BEYOND = "{} lost, more than r"
 DECODED = "{} lost, decoded answers"
+SAME = "same class, %"
 GROUPS = "groups of {} images"
+NOTHING = "0.00 / 0.00"
 Row = dict[str, str]
+
+
+class Price(NamedTuple):
+    """What an inference of one image costs, with or without a code.
+
+    Attributes:
+      coded: the blocks that devices compute pieces of, as text.
+      devices: that take part, or stand by.
+      work: of encoding and decoding, over that of the coded blocks.
+      device, client: work of the busiest device, and all of the client, over that of
+        the whole `F_Conv`.
+      bytes: that the busiest device receives and returns.
+      rounds: to the devices and back.
+      memory: bytes beside the network.
+    """
+
+    coded: str
+    devices: int
+    work: float
+    device: float
+    client: float
+    bytes: float
+    rounds: int
+    memory: float = 0.0
+
+    def row(self, code: str) -> Row:
+        """Returns the first columns of a code's row. The break-even is the speed of the
+        client, in devices, from which on it and a device together need less time than
+        one device for the whole image, without links and stragglers."""
+        spared = 1 - self.device
+        return {
+            "code": code,
+            "coded": self.coded,
+            "devices": str(self.devices),
+            PRICE: f"{100 * self.work:.2f}",
+            "device + client": f"{self.device:.2f} + {self.client:.2f}",
+            "break-even": f"{self.client / spared:.2f}" if spared > 0 else "-",
+            "kB": f"{self.bytes / 1e3:.1f}",
+            "rounds": str(self.rounds),
+            "memory, kB": f"{self.memory / 1e3:.0f}",
+        }
 
 
 class Table(NamedTuple):
@@ -45,13 +97,19 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     out = []
     for members in grouped(runs).values():
         largest, smaller = largest_of(members)
-        rows = [row for x in members if x not in smaller for row in rows_of(x)]
-        rows += [_smaller_row(results, largest) for results in smaller]
-        rows.append(_whole_row(largest))
-        if largest["config"]["split"] == "image":
-            rows.append(_copies_row(largest))
-        rows.sort(key=lambda row: (float(row["code's work, %"]), row["code"]))
-        headings = list(dict.fromkeys(name for row in rows for name in row))
+        exact = _exact_rows(largest)
+        coded = [row for x in members if x not in smaller for row in rows_of(x)]
+        coded += [_smaller_row(results, largest) for results in smaller]
+        rows = sorted(
+            [*coded, *exact], key=lambda row: (float(row[PRICE]), row["code"])
+        )
+        losses = sorted({name for row in coded for name in row if name[0].isdigit()})
+        headings = [*whole_price(largest).row("")]
+        headings += [*losses, *[SAME] * any(SAME in row for row in coded)]
+        # Nothing is lost to them, whichever devices are, if these are at most r.
+        kept = {name: NOTHING for name in losses if BEYOND.format("")[1:] not in name}
+        kept |= {name: "0.00" for name in losses if "decoded" in name} | {SAME: "100.0"}
+        rows = [kept | row if row in exact else row for row in rows]
         cells = [[row.get(name, "-") for name in headings] for row in rows]
         out.append(Table(title_of(largest), headings, cells))
     return out
@@ -120,15 +178,17 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
     cost, own = read_cost(largest, "code"), read_cost(results, "code")
     work, parts = own.whole_flops / cost.whole_flops, cost.parts
     whole_bytes = own.whole.bytes_in + own.whole.bytes_out
-    row = {
-        "code": SMALLER.format(f"{height}x{width}"),
-        "coded": _blocks(largest),
-        "code's work, %": "0.00",
-        "all work": f"{max(work, parts['piece'] + parts['uncoded']):.2f}",
-        "kB": f"{max(whole_bytes, cost.bytes_in + cost.bytes_out) / 1e3:.1f}",
-        "rounds": str(len(cost.rounds)),
-        "memory, kB": f"{_numbers(results) * 4 / 1e3:.0f}",
-    }
+    price = Price(
+        _blocks(largest),
+        k + r,
+        0.0,
+        max(work, parts["piece"]),
+        parts["uncoded"],
+        max(whole_bytes, cost.bytes_in + cost.bytes_out),
+        len(cost.rounds),
+        4 * _numbers(results),
+    )
+    row = price.row(SMALLER.format(f"{height}x{width}"))
     drop = base_accuracy(largest) - base_accuracy(results)
     for lost in range(1, r + 1):
         every = erasures.patterns(k + r, lost)
@@ -137,52 +197,90 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
     return row
 
 
-def _whole_row(results: dict[str, Any]) -> Row:
-    """Returns the row of the network as it is on each of r + 1 devices: whoever answers
-    first answers exactly, and r of them may be lost.
+def _exact_rows(results: dict[str, Any]) -> list[Row]:
+    """Returns the rows of what loses nothing, whichever r devices are lost: the network
+    on each of r + 1 devices; and where pieces of the image are coded, r + 1 copies of
+    each piece, pieces of which a missing one is sent once more, and exact codes around
+    every convolution of the same blocks.
 
     Args:
       results: of a run with the network and size of code.
     """
-    _, r = result_tables.pieces(results)
-    whole = read_cost(results, "code").whole
-    row = {
-        "code": WHOLE.format(r + 1),
-        "coded": "nothing",
-        "code's work, %": "0.00",
-        "all work": "1.00",
-        "kB": f"{(whole.bytes_in + whole.bytes_out) / 1e3:.1f}",
-        "rounds": "1",
-        "memory, kB": "0",
-    }
-    return row | {f"{lost} lost": "0.00 / 0.00" for lost in range(1, r + 1)}
-
-
-def _copies_row(results: dict[str, Any]) -> Row:
-    """Returns the row of r + 1 copies of each piece, for as much work of a device as a
-    code, and with more devices: r of them may be lost, and nothing is.
-
-    Args:
-      results: of a run that codes pieces of the image.
-    """
     k, r = result_tables.pieces(results)
-    cost, stages = read_cost(results, "code"), results["split"]["stages"]
+    rows = [whole_price(results).row(WHOLE.format(r + 1))]
+    if results["config"]["split"] != "image":
+        return rows
+    cost = read_cost(results, "code")
+    stages, piece, client = results["split"]["stages"], *_uncoded(cost)
     # Pieces of the image itself are sent as pixels of a byte, all else as float32.
     sent = sum(
         math.prod(stage["piece_shape"]) * (1 if stage["blocks"][0] == 1 else 4)
+        + 4 * math.prod(stage["share_shape"])
         for stage in stages
     )
-    returned = sum(4 * math.prod(stage["share_shape"]) for stage in stages)
-    row = {
-        "code": COPIES.format(r + 1, k * (r + 1)),
-        "coded": _blocks(results),
-        "code's work, %": "0.00",
-        "all work": f"{cost.parts['piece'] + cost.parts['uncoded']:.2f}",
-        "kB": f"{(sent + returned) / 1e3:.1f}",
-        "rounds": str(len(cost.rounds)),
-        "memory, kB": "0",
-    }
-    return row | {f"{lost} lost": "0.00 / 0.00" for lost in range(1, r + 1)}
+    copies = Price(_blocks(results), k * (r + 1), 0.0, piece, client, sent, len(stages))
+    rows.append(copies.row(COPIES.format(r + 1)))
+    # Who is missing is known after the first round, which alone is waited for twice.
+    resent = copies._replace(devices=k + r, rounds=len(stages) + 1)
+    rows.append(resent.row(RESENT))
+    convolutions = same_blocks_cost(results)
+    if convolutions is not None:
+        price = _price(f"every convolution of {_blocks(results)}", convolutions)
+        rows.append(price.row("mds"))
+    return rows
+
+
+def whole_price(results: dict[str, Any]) -> Price:
+    """Returns what the whole image on each of r + 1 devices costs, for a run's network
+    and size of code."""
+    _, r = result_tables.pieces(results)
+    whole = read_cost(results, "code").whole
+    return Price("nothing", r + 1, 0.0, 1.0, 0.0, whole.bytes_in + whole.bytes_out, 1)
+
+
+def _uncoded(cost: Cost) -> tuple[float, float]:
+    """Returns the work of a device, and that of a client without any code."""
+    return cost.parts["piece"], cost.parts["uncoded"]
+
+
+def same_blocks_cost(results: dict[str, Any]) -> Cost | None:
+    """Counts an exact code of every convolution in the blocks that a run has coded.
+
+    Returns:
+      None if the network is the user's own.
+    """
+    config = results["config"]
+    if config["base_model"] not in BASE_MODELS or "image_shape" not in results:
+        return None
+    of = Config.from_json(config)
+    exact = Config(
+        base_model=of.base_model,
+        base_width=of.base_width,
+        k=of.k,
+        r=of.r,
+        stages=of.stages,
+        code="mds",
+        split="convolution",
+        parity_moves=of.parity_moves,
+        baselines=(),
+    )
+    run = {**results, "config": exact.to_json(), "costs": {"code": {}}}
+    return read_cost(run, "code")
+
+
+def _price(coded: str, cost: Cost) -> Price:
+    """Returns what a code costs where r results are lost."""
+    parts = cost.parts
+    return Price(
+        f"{coded} ({100 * cost.coded_flops / cost.whole_flops:.0f} %)",
+        cost.devices,
+        cost.price,
+        parts["piece"],
+        parts["encode"] + parts["decode"] + parts["uncoded"],
+        cost.bytes_in + cost.bytes_out,
+        len(cost.rounds),
+        cost.memory,
+    )
 
 
 def _group(results: dict[str, Any]) -> tuple:
@@ -214,29 +312,34 @@ def codes_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
     config, split = results["config"], results["split"]
     base, r = base_accuracy(results), split["r"]
-    cost = read_cost(results, name)
-    coded = cost.coded_flops / cost.whole_flops
-    row = {
-        "code": label(config, name),
-        "coded": f"{_blocks(results)} ({100 * coded:.0f} %)",
-        "code's work, %": f"{100 * cost.price:.2f}",
-        "all work": f"{sum(cost.parts.values()):.2f}",
-        "kB": f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f}",
-        "rounds": str(len(cost.rounds)),
-        "memory, kB": f"{cost.memory / 1e3:.0f}",
-    }
+    row = _price(_blocks(results), read_cost(results, name)).row(label(config, name))
     for lost in (l for l in summary if int(l)):
         heading = f"{lost} lost" if int(lost) <= r else BEYOND.format(lost)
         row[heading] = drops_text(base, summary[lost])
-        if config["split"] == "group" and "decoded" in summary[lost]:
+        if "decoded" in summary[lost] and int(lost) <= r:
             row[DECODED.format(lost)] = _drop_text(base, summary[lost], "decoded")
         if name == "code" and config["code"] == LEARNED:
             row[heading] += targets.deep(results, lost)
-    for losses, of_codes in results.get("other_stage_losses", {}).items():
-        if str(r) not in of_codes[name]:
-            continue
-        row[f"{r} lost, {losses}"] = drops_text(base, of_codes[name][str(r)])
-    return row
+        for losses, of_codes in results.get("other_stage_losses", {}).items():
+            if lost in of_codes[name]:
+                row[f"{heading}, {losses}"] = drops_text(base, of_codes[name][lost])
+    same = _same_class(results, name)
+    return row if same is None else row | {SAME: f"{100 * same:.1f}"}
+
+
+def _same_class(results: dict[str, Any], name: str) -> float | None:
+    """Returns the part of images that get the network's class, where r results are lost
+    and data among them; None if the run has kept no patterns of the code."""
+    k, r = result_tables.pieces(results)
+    patterns = patterns_of(
+        results, results["config"]["code"] if name == "code" else name
+    )
+    decoded = [
+        pattern["agreement"]
+        for pattern in patterns or ()
+        if len(pattern["lost"]) == r and min(pattern["lost"]) < k
+    ]
+    return statistics.fmean(decoded) if decoded else None
 
 
 def label(config: dict[str, Any], name: str) -> str:
@@ -261,7 +364,8 @@ def label(config: dict[str, Any], name: str) -> str:
 
 def _blocks(results: dict[str, Any]) -> str:
     if results["config"]["split"] == "convolution":
-        return "every convolution"
+        stages = results["config"].get("stages")
+        return f"every convolution{f' of {stages_text(stages)}' if stages else ''}"
     if results["config"]["split"] == "group":
         return "the whole network"
     return stages_text([stage["blocks"] for stage in results["split"]["stages"]])

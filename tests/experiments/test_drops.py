@@ -8,6 +8,8 @@ from tables import drop_figure, drop_tables, targets
 from coded_jax.report import canvas
 from tests.scripts import run_script
 
+PRICE = "code's work, %"
+
 
 @pytest.fixture
 def results(finished):
@@ -16,7 +18,12 @@ def results(finished):
 
 def test_a_row_by_hand(results):
     results["base"]["test_accuracy"] = 0.9
-    results["summary"]["1"] = {"mean": 0.89, "worst": 0.88, "mean_std": 0.001}
+    measured = {"mean": 0.89, "worst": 0.88, "mean_std": 0.001, "decoded": 0.885}
+    results["summary"]["1"] = measured
+    agreements = {0: 0.97, 1: 0.99, 2: 1.0}
+    results["patterns"] = [
+        {"lost": [device], "agreement": part} for device, part in agreements.items()
+    ]
     results["other_stage_losses"] = {"later": {"code": results["summary"]}}
     results["baselines"] = {}
     del results["image_shape"]  # else costs are counted anew
@@ -35,40 +42,67 @@ def test_a_row_by_hand(results):
     results["split"]["stages"][0]["share_shape"] = [4, 2, 16]
     ((title, headings, rows),) = drop_tables.tables([results])
     assert title == "lenet5 x 1 on mnist_5k, test images, base 90.00 %, k=2, r=1"
-    copies, whole, row = (dict(zip(headings, cells, strict=True)) for cells in rows)
-    assert copies == {
-        "code": "no code: copies of each piece on 2 of 4 devices",
+    by_code = [dict(zip(headings, cells, strict=True)) for cells in rows]
+    copies, whole, resent, row = by_code
+    exact = {PRICE: "0.00", "memory, kB": "0", "1 lost": "0.00 / 0.00"}
+    exact |= {"1 lost, decoded answers": "0.00", "1 lost, later": "0.00 / 0.00"}
+    exact |= {"same class, %": "100.0"}
+    pieces = {
         "coded": "1-4",
-        "code's work, %": "0.00",
-        "all work": "0.88",  # 75 of 200 and what is not coded
+        "device + client": "0.38 + 0.50",  # 75 of 200, and what is not coded
+        "break-even": "0.80",  # 0.5 / (1 - 0.375)
         "kB": "1.1",  # 28 * 20 pixels of a byte; 4 * 2 * 16 numbers of four come back
-        "rounds": "1",
-        "memory, kB": "0",
-        "1 lost": "0.00 / 0.00",
-        "1 lost, later": "-",
     }
-    assert whole == {
+    assert copies == exact | pieces | {
+        "code": "no code: copies of each piece on 2 devices",
+        "devices": "4",
+        "rounds": "1",
+    }
+    assert resent == exact | pieces | {
+        "code": "no code: what is missing is sent once more, to a spare device",
+        "devices": "3",
+        "rounds": "2",
+    }
+    assert whole == exact | {
         "code": "no code: the whole image on each of 2 devices, hedged or at once",
         "coded": "nothing",
-        "code's work, %": "0.00",
-        "all work": "1.00",
+        "devices": "2",
+        "device + client": "1.00 + 0.00",
+        "break-even": "-",
         "kB": "0.8",  # 28 * 28 pixels of a byte and ten logits of four
         "rounds": "1",
-        "memory, kB": "0",
-        "1 lost": "0.00 / 0.00",
-        "1 lost, later": "-",
     }
     assert row == {
         "code": "systematic mlp 64 / mlp",
         "coded": "1-4 (50 %)",
-        "code's work, %": "5.00",
-        "all work": "0.90",
+        "devices": "3",
+        PRICE: "5.00",
+        "device + client": "0.38 + 0.53",
+        "break-even": "0.84",
         "kB": "1.5",
         "rounds": "1",
         "memory, kB": "4",
         "1 lost": "1.00 ± 0.10 / 2.00",
+        "1 lost, decoded answers": "1.50",
         "1 lost, later": "1.00 ± 0.10 / 2.00",
+        "same class, %": "98.0",  # of the two patterns with data among what is lost
     }
+
+
+def test_exact_codes_of_the_same_blocks_by_hand(results):
+    """LeNet-5 in halves: each convolution by itself, in a round of its own."""
+    ((_, headings, rows),) = drop_tables.tables([results])
+    rows = [dict(zip(headings, cells, strict=True)) for cells in rows]
+    (row,) = (x for x in rows if x["coded"].startswith("every convolution of 1-4"))
+    assert row["code"] == "mds" and row["rounds"] == "2" and row["devices"] == "3"
+    products = 24**2 * 25 * 6 + 8**2 * 25 * 6 * 16  # of both convolutions
+    whole = results["costs"]["code"]["whole"]
+    assert row["device + client"].split(" + ")[0] == f"{products / whole:.2f}"
+    # Halves of inputs with four rows more, as float32: once pixels, once pooled maps.
+    sent = 4 * ((12 + 4) * 28 + (4 + 4) * 12 * 6)
+    returned = 4 * (12 * 24 * 6 + 4 * 8 * 16)
+    assert row["kB"] == f"{(sent + returned) / 1e3:.1f}"
+    assert row["1 lost"] == "0.00 / 0.00" and row["same class, %"] == "100.0"
 
 
 def test_the_whole_network_on_smaller_images_is_a_row_by_hand(results):
@@ -86,7 +120,9 @@ def test_the_whole_network_on_smaller_images_is_a_row_by_hand(results):
         whole = 24**2 * 6 + 8**2 * 96
         cost = results["costs"]["code"]
         piece = (cost["piece"] + cost["uncoded"]) / cost["whole"]
-        assert float(row["all work"]) == round(max(own / whole, piece), 2)
+        device, client = map(float, row["device + client"].split(" + "))
+        assert device == round(max(own / whole, piece), 2) and client == 0
+        assert row["devices"] == "3"
         sent = cost["rounds"][0]["bytes_in"] + cost["rounds"][0]["bytes_out"]
         assert row["kB"] == f"{max(20 * 20 + 40, sent) / 1e3:.1f}"
         # Of three devices, two have data pieces; with the third nothing is lost.
@@ -118,6 +154,9 @@ def test_the_picture_has_every_code_and_the_whole_image(results, tmp_path, monke
     piece = (cost["piece"] + cost["uncoded"]) / cost["whole"]
     whole, copies = "the whole image on each of 2", "copies of each piece on 2"
     exact = {f"{whole} devices": (0, 1), f"{copies} devices": (0, piece)}
+    convolutions = drop_tables.same_blocks_cost(results)
+    name = "exact code of every convolution of the same blocks"
+    exact[name] = (100 * convolutions.price, sum(convolutions.parts.values()))
     codes = [drop_tables.label(results["config"], x) for x in results["baselines"]]
     own = drop_tables.label(results["config"], "code")
     for i, axes in enumerate(panels):
