@@ -3,13 +3,15 @@
     python experiments/drops.py --output=runs/drops runs/deep/vgg16_*
 
 Arguments are workdirs of finished runs, or copies of their `results.json`. Prints a
-table for each network and size of code: encoding and decoding of r lost results in
-percent of the coded blocks' work on one whole image (where more are lost, `sharpen`
-decodes again), the drop from the base (mean / worst pattern) for every
-number of lost results, and that of losses which begin later where the run has tried
-them (`--other_stage_losses`). Rows without a code are the whole image on r + 1 devices
-and copies of each piece. With `--output` it writes `drops.png` there, these drops over
-the code's work and over all work.
+table for each network and size of code: devices, encoding and decoding of r lost
+results in percent of the coded blocks' work on one whole image (where more are lost,
+`sharpen` decodes again), work of a device and of the client, bytes, rounds and memory;
+the drop from the base (mean / worst pattern) for every number of lost results, and of
+the other losses that the run has tried (`--other_stage_losses`). Beside the runs stands
+what loses nothing: the whole image on r + 1 devices, copies of each piece, pieces of
+which a missing one is sent once more, and exact codes of every convolution in the same
+blocks, which are counted and not run. With `--output` it writes `drops.png` there,
+these drops over the code's work and over all work.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ OUTPUT = flags.DEFINE_string("output", None, "folder of drops.png")
 def main(argv: list[str]) -> None:
     require("runs", argv[1:], bool(argv[1:]), "workdirs of finished runs")
     runs = [read_current(Path(path)) for path in argv[1:]]
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 300)
     for table in drop_tables.tables(runs):
         shown = Table(*table.headings, box=box.SIMPLE_HEAD)
         for row in table.rows:

@@ -48,7 +48,7 @@ class Cost(NamedTuple):
       rounds: in their order; each begins when the one before has ended.
       client_flops: of the blocks that the client computes whole, between the rounds.
       whole: the whole `F_Conv` in one round on one device, which returns logits.
-      devices: n.
+      devices: those that have pieces, or stand by for lost ones.
       memory: bytes that a code adds to the network: its parameters, and the second copy
         of the tail if there is one.
     """
@@ -236,12 +236,14 @@ def cost_of(
     inputs = (images * height, width, channels)
     whole = whole_round(pipeline.base, variables, inputs, pixel)
     sent = max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages)
+    # Where parity moves, whoever has no piece takes a lost one's in the next stage.
+    answers = all(stage.code.answers_always for stage in pipeline.stages)
+    stands_by = pipeline.parity_moves and answers and len(pipeline.stages) > 1
     return Cost(
         tuple(_shared(_round(cost), images) for cost in stages if cost.plan),
         sum(cost.flops for cost in stages if not cost.plan) / images,
         _shared(whole, images),
-        # Where parity moves, whoever has no piece stands by to take that of a lost one.
-        pipeline.n if pipeline.parity_moves else sent,
+        pipeline.n if stands_by else sent,
         code_memory(pipeline),
     )
 

@@ -364,9 +364,10 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
     if not decodes(quorum):
         cost = _free_code(cost, k + r)
     workload = Workload(quorum, k, r, cost, systematic=rule.systematic)
-    stages = tuple(tuple(stage["blocks"]) for stage in split["stages"])
-    cut = Cut(tuple(split["grid"]), stages if config["stages"] else (), cost)
+    cut = Cut(tuple(split["grid"]), tuple(map(tuple, config["stages"] or ())), cost)
     pieces = cut.text if cut.stages else "x".join(map(str, cut.grid))
+    if cut.stages and config["split"] == "convolution":
+        pieces = pieces.replace("stages", "convolutions of blocks")
     family = _family_of(quorum.name, accuracy, results["base"]["test_accuracy"])
     names = [field.name for field in dataclasses.fields(CodeConfig)]
     settings = {name: tuples(config[name]) for name in names if name in config}

@@ -143,8 +143,7 @@ def points(results: dict[str, Any]) -> list[Point]:
     """
     config, split = results["config"], results["split"]
     grid = tuple(split["grid"]) if config["split"] == "image" else None
-    stages = tuple(tuple(stage["blocks"]) for stage in split["stages"])
-    stages = stages if config["stages"] else ()
+    stages = tuple(map(tuple, config["stages"] or ()))
     codes = []
     for name in results["costs"]:
         summary = results["summary"] if name == "code" else results["baselines"][name]

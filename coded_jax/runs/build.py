@@ -180,7 +180,12 @@ def _separated(
         )
         x = jax.eval_shape(before, variables, x)
         sizes = (x.shape[1:], config.k, config.least_spared)
-        parts, of_rounds = separate_convolutions(coded, variables, *sizes)
+        try:
+            parts, of_rounds = separate_convolutions(coded, variables, *sizes)
+        except ValueError as error:
+            if config.stages is None:
+                raise
+            raise ValueError(f"{error} (stage {first}-{last} of --stages)") from error
         blocks += base.blocks[done : first - 1]
         for i, plan in enumerate(of_rounds):
             number = len(blocks) + 2 * (i + 1)

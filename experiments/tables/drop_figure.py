@@ -26,8 +26,8 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     """Draws a row of two panels for each network and size of code: the drop with r
     results lost, from the mean up to the worst pattern, over the code's own work and
     over all work of a device and the client. Copies of the whole image and of pieces,
-    which lose nothing, are there too. Runs with smaller images, which have no code, are
-    left out.
+    and exact codes of the same blocks, which lose nothing, are there too. Runs with
+    smaller images, which have no code, are left out.
 
     Args:
       path: of the PNG file.
@@ -106,7 +106,7 @@ def _codes_of(
         for name in drop_tables.codes_of(results):
             label = drop_tables.label(results["config"], name)
             if results["config"]["split"] == "convolution":
-                label += ", every convolution"
+                label += f", {drop_tables.blocks(results)}"
             codes.append((results, name, label))
     return codes
 

@@ -31,7 +31,8 @@ COPIES = "no code: copies of each piece on {} devices"
 RESENT = "no code: what is missing is sent once more, to a spare device"
 SMALLER = "no code: whole network on {}, on the spare device"
 PRICE = "code's work, %"
-BEYOND = "{} lost, more than r"
+MORE = "more than r"
+BEYOND = f"{{}} lost, {MORE}"
 DECODED = "{} lost, decoded answers"
 SAME = "same class, %"
 GROUPS = "groups of {} images"
@@ -97,7 +98,9 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     out = []
     for members in grouped(runs).values():
         largest, smaller = largest_of(members)
-        exact = _exact_rows(largest)
+        stages = [x["config"]["stages"] for x in members if _by_convolutions(x)]
+        counted = largest["config"].get("stages") not in stages
+        exact = _exact_rows(largest, counted)
         coded = [row for x in members if x not in smaller for row in rows_of(x)]
         coded += [_smaller_row(results, largest) for results in smaller]
         rows = sorted(
@@ -107,7 +110,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
         headings = [*whole_price(largest).row("")]
         headings += [*losses, *[SAME] * any(SAME in row for row in coded)]
         # Nothing is lost to them, whichever devices are, if these are at most r.
-        kept = {name: NOTHING for name in losses if BEYOND.format("")[1:] not in name}
+        kept = {name: NOTHING for name in losses if MORE not in name}
         kept |= {name: "0.00" for name in losses if "decoded" in name} | {SAME: "100.0"}
         rows = [kept | row if row in exact else row for row in rows]
         cells = [[row.get(name, "-") for name in headings] for row in rows]
@@ -179,7 +182,7 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
     work, parts = own.whole_flops / cost.whole_flops, cost.parts
     whole_bytes = own.whole.bytes_in + own.whole.bytes_out
     price = Price(
-        _blocks(largest),
+        blocks(largest),
         k + r,
         0.0,
         max(work, parts["piece"]),
@@ -197,7 +200,11 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
     return row
 
 
-def _exact_rows(results: dict[str, Any]) -> list[Row]:
+def _by_convolutions(results: dict[str, Any]) -> bool:
+    return results["config"]["split"] == "convolution"
+
+
+def _exact_rows(results: dict[str, Any], counted: bool) -> list[Row]:
     """Returns the rows of what loses nothing, whichever r devices are lost: the network
     on each of r + 1 devices; and where pieces of the image are coded, r + 1 copies of
     each piece, pieces of which a missing one is sent once more, and exact codes around
@@ -205,28 +212,32 @@ def _exact_rows(results: dict[str, Any]) -> list[Row]:
 
     Args:
       results: of a run with the network and size of code.
+      counted: whether the exact codes are to be counted, since no run has them.
     """
     k, r = result_tables.pieces(results)
     rows = [whole_price(results).row(WHOLE.format(r + 1))]
     if results["config"]["split"] != "image":
         return rows
     cost = read_cost(results, "code")
-    stages, piece, client = results["split"]["stages"], *_uncoded(cost)
+    stages, parts = results["split"]["stages"], cost.parts
     # Pieces of the image itself are sent as pixels of a byte, all else as float32.
     sent = sum(
         math.prod(stage["piece_shape"]) * (1 if stage["blocks"][0] == 1 else 4)
         + 4 * math.prod(stage["share_shape"])
         for stage in stages
     )
-    copies = Price(_blocks(results), k * (r + 1), 0.0, piece, client, sent, len(stages))
+    work = (0.0, parts["piece"], parts["uncoded"])
+    copies = Price(blocks(results), k * (r + 1), *work, sent, len(stages))
     rows.append(copies.row(COPIES.format(r + 1)))
-    # Who is missing is known after the first round, which alone is waited for twice.
-    resent = copies._replace(devices=k + r, rounds=len(stages) + 1)
-    rows.append(resent.row(RESENT))
-    convolutions = same_blocks_cost(results)
+    # Where devices that are lost stay so, the first round alone is waited for twice.
+    most = f"-{2 * len(stages)}" if len(stages) > 1 else ""
+    resent = copies._replace(devices=k + r).row(RESENT)
+    rows.append(resent | {"rounds": f"{len(stages) + 1}{most}"})
+    convolutions = same_blocks_cost(results) if counted else None
     if convolutions is not None:
-        price = _price(f"every convolution of {_blocks(results)}", convolutions)
-        rows.append(price.row("mds"))
+        price = _price(f"every convolution of {blocks(results)}", convolutions)
+        moving = ", parity moves" if results["config"]["parity_moves"] else ""
+        rows.append(price.row(f"mds{moving} (counted)"))
     return rows
 
 
@@ -238,16 +249,11 @@ def whole_price(results: dict[str, Any]) -> Price:
     return Price("nothing", r + 1, 0.0, 1.0, 0.0, whole.bytes_in + whole.bytes_out, 1)
 
 
-def _uncoded(cost: Cost) -> tuple[float, float]:
-    """Returns the work of a device, and that of a client without any code."""
-    return cost.parts["piece"], cost.parts["uncoded"]
-
-
 def same_blocks_cost(results: dict[str, Any]) -> Cost | None:
     """Counts an exact code of every convolution in the blocks that a run has coded.
 
     Returns:
-      None if the network is the user's own.
+      None if the network is the user's own, or a stage has no convolution to cut.
     """
     config = results["config"]
     if config["base_model"] not in BASE_MODELS or "image_shape" not in results:
@@ -265,7 +271,10 @@ def same_blocks_cost(results: dict[str, Any]) -> Cost | None:
         baselines=(),
     )
     run = {**results, "config": exact.to_json(), "costs": {"code": {}}}
-    return read_cost(run, "code")
+    try:
+        return read_cost(run, "code")
+    except ValueError:
+        return None
 
 
 def _price(coded: str, cost: Cost) -> Price:
@@ -312,7 +321,7 @@ def codes_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _row(results: dict[str, Any], name: str, summary: dict[str, Any]) -> Row:
     config, split = results["config"], results["split"]
     base, r = base_accuracy(results), split["r"]
-    row = _price(_blocks(results), read_cost(results, name)).row(label(config, name))
+    row = _price(blocks(results), read_cost(results, name)).row(label(config, name))
     for lost in (l for l in summary if int(l)):
         heading = f"{lost} lost" if int(lost) <= r else BEYOND.format(lost)
         row[heading] = drops_text(base, summary[lost])
@@ -362,8 +371,9 @@ def label(config: dict[str, Any], name: str) -> str:
     return ", ".join(parts)
 
 
-def _blocks(results: dict[str, Any]) -> str:
-    if results["config"]["split"] == "convolution":
+def blocks(results: dict[str, Any]) -> str:
+    """Returns what a run codes: blocks of the network, or all of it."""
+    if _by_convolutions(results):
         stages = results["config"].get("stages")
         return f"every convolution{f' of {stages_text(stages)}' if stages else ''}"
     if results["config"]["split"] == "group":

@@ -69,9 +69,8 @@ def pieces_text(point: Point) -> str:
 
 
 def _of_blocks(point: Point) -> str:
-    if point.split == "convolution":
-        return " of every convolution"
-    return f" of blocks {stages_text(point.stages)}" if point.stages else ""
+    blocks = f" of blocks {stages_text(point.stages)}" if point.stages else ""
+    return f" of every convolution{blocks}" if point.split == "convolution" else blocks
 
 
 def label(point: Point) -> str:

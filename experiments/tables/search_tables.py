@@ -59,9 +59,11 @@ def section_of(kind: str) -> str:
         chosen = sweep_tables.best(search)
         first = next(iter(chosen.trials.values()))[0]
         values = [f"{k}={v}" for k, v in chosen.values.items() if v]
-        if sweep_tables.is_wide(search):
+        if wide := sweep_tables.is_wide(search):
             values = sweep_tables.difference(chosen, search)
-        best = ", ".join(f"`--{value}`" for value in values) or sweep_tables.FIRST
+        best = ", ".join(f"`--{value}`" for value in values)
+        if wide:
+            best = " with ".join(filter(None, [sweep_tables.FIRST, best]))
         score = percent(sweep_tables.score(chosen))
         network = f"{first['base_model']} x {float(first['base_width']):g}"
         data = stored.data_of({**search.content, "dataset": first["dataset"]})

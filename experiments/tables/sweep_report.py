@@ -94,11 +94,14 @@ def first_cell(sweep: Sweep) -> str:
     its place; else nothing."""
     if not (sweep.cells and sweep_tables.is_wide(sweep)):
         return ""
-    values = sweep.cells[0].values.items()
-    first = ", ".join(f"`{flag}={value}`" for flag, value in values if value)
+    cell = sweep.cells[0]
+    finished = "" if cell.name == sweep.content["cells"][0] else "finished "
+    first = ", ".join(
+        f"`{flag}={value}`" for flag, value in cell.values.items() if value
+    )
     return (
-        f"The first cell has {first}; the others are named by what they have in its "
-        "place."
+        f"The first {finished}cell has {first}. Every other one is named by the values "
+        "in which it differs from that."
     )
 
 

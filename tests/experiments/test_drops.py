@@ -61,7 +61,7 @@ def test_a_row_by_hand(results):
     assert resent == exact | pieces | {
         "code": "no code: what is missing is sent once more, to a spare device",
         "devices": "3",
-        "rounds": "2",
+        "rounds": "2",  # in more stages from one more to as many again
     }
     assert whole == exact | {
         "code": "no code: the whole image on each of 2 devices, hedged or at once",
@@ -94,7 +94,11 @@ def test_exact_codes_of_the_same_blocks_by_hand(results):
     ((_, headings, rows),) = drop_tables.tables([results])
     rows = [dict(zip(headings, cells, strict=True)) for cells in rows]
     (row,) = (x for x in rows if x["coded"].startswith("every convolution of 1-4"))
-    assert row["code"] == "mds" and row["rounds"] == "2" and row["devices"] == "3"
+    assert (
+        row["code"] == "mds (counted)"
+        and row["rounds"] == "2"
+        and row["devices"] == "3"
+    )
     products = 24**2 * 25 * 6 + 8**2 * 25 * 6 * 16  # of both convolutions
     whole = results["costs"]["code"]["whole"]
     assert row["device + client"].split(" + ")[0] == f"{products / whole:.2f}"
@@ -103,6 +107,14 @@ def test_exact_codes_of_the_same_blocks_by_hand(results):
     returned = 4 * (12 * 24 * 6 + 4 * 8 * 16)
     assert row["kB"] == f"{(sent + returned) / 1e3:.1f}"
     assert row["1 lost"] == "0.00 / 0.00" and row["same class, %"] == "100.0"
+    # Not beside a run that has them, nor where a stage has no convolution.
+    layers = json.loads(json.dumps(results))
+    layers["config"] |= {"split": "convolution", "code": "mds", "baselines": []}
+    layers["baselines"] = {}
+    ((_, _, rows),) = drop_tables.tables([results, layers])
+    assert not any("counted" in row[0] for row in rows)
+    results["config"] |= {"stages": [[1, 1], [2, 2]], "baselines": []}
+    assert drop_tables.same_blocks_cost(results) is None
 
 
 def test_the_whole_network_on_smaller_images_is_a_row_by_hand(results):

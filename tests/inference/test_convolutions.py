@@ -256,3 +256,9 @@ def test_pieces_of_convolutions_have_no_grid_and_groups_no_stages():
     accepted = "^split: 'group' given, image or convolution with stages accepted"
     with pytest.raises(ValueError, match=accepted):
         Config(split="group", stages=((1, 2),))
+
+
+def test_a_stage_without_a_convolution_is_named():
+    accepted = r"for a network without a convolution .* \(stage 2-2 of --stages\)$"
+    with pytest.raises(ValueError, match=accepted):
+        pipeline_of("lenet5", stages=((1, 1), (2, 2)))

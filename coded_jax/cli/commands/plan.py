@@ -25,6 +25,10 @@ from coded_jax.runs import build
 from coded_jax.types import PyTree
 
 PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
+PARTS = (
+    "blocks are parts of the network here: the convolutions of a round, and what the "
+    "client computes between them"
+)
 ignore("workdir base_dir devices mesh compilation_cache coordinator processes process")
 
 
@@ -47,6 +51,10 @@ def main(argv: list[str]) -> None:
     console = Console()
     cost = costs.cost_of(pipeline, variables, image.shape)
     console.print(plan_table.table(stages, cost, config.r), highlight=False)
+    if config.split == "convolution":
+        console.print(PARTS, highlight=False)
+        if config.stages and config.stages[0][0] > 1:
+            return  # what the first convolution reads is no image
     if not PICTURE.value:
         return
     try:
