@@ -98,7 +98,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     out = []
     for members in grouped(runs).values():
         largest, smaller = largest_of(members)
-        stages = [x["config"]["stages"] for x in members if _by_convolutions(x)]
+        stages = [x["config"].get("stages") for x in members if _by_convolutions(x)]
         counted = largest["config"].get("stages") not in stages
         exact = _exact_rows(largest, counted)
         coded = [row for x in members if x not in smaller for row in rows_of(x)]
@@ -262,6 +262,7 @@ def same_blocks_cost(results: dict[str, Any]) -> Cost | None:
     exact = Config(
         base_model=of.base_model,
         base_width=of.base_width,
+        preactivations=of.preactivations,
         k=of.k,
         r=of.r,
         stages=of.stages,
