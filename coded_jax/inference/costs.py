@@ -51,6 +51,9 @@ class Cost(NamedTuple):
       devices: those that have pieces, or stand by for lost ones.
       memory: bytes that a code adds to the network: its parameters, and the second copy
         of the tail if there is one.
+      second_tail: operations of the client for the blocks after the last coded stage,
+        which are added if each image has a mask of its own, since both tails are
+        computed then; 0 without a second tail.
     """
 
     rounds: tuple[Round, ...]
@@ -58,6 +61,7 @@ class Cost(NamedTuple):
     whole: Round
     devices: int
     memory: float = 0.0
+    second_tail: float = 0.0
 
     @property
     def whole_flops(self) -> float:
@@ -126,6 +130,7 @@ class Cost(NamedTuple):
             "decode": self.decode_flops,
             "devices": self.devices,
             "memory": self.memory,
+            "second_tail": self.second_tail,
             "whole_bytes": [self.whole.bytes_in, self.whole.bytes_out],
             "rounds": [trip._asdict() for trip in self.rounds],
         }
@@ -141,8 +146,8 @@ class Cost(NamedTuple):
         require("costs", [*fields], "rounds" in fields, accepted)
         rounds = tuple(Round(**trip) for trip in fields["rounds"])
         whole = Round(fields["whole"], *fields["whole_bytes"])
-        sizes = (fields["devices"], fields.get("memory", 0.0))
-        return cls(rounds, fields["uncoded"], whole, *sizes)
+        more = (fields.get("memory", 0.0), fields.get("second_tail", 0.0))
+        return cls(rounds, fields["uncoded"], whole, fields["devices"], *more)
 
     def on_every_device(self, devices: int) -> Cost:
         """Returns the cost of the whole image on each of some devices, of which the
@@ -239,12 +244,14 @@ def cost_of(
     # Where parity moves, whoever has no piece takes a lost one's in the next stage.
     answers = all(stage.code.answers_always for stage in pipeline.stages)
     stands_by = pipeline.parity_moves and answers and len(pipeline.stages) > 1
+    has_copy, after = pipeline.tail_copy is not None, stages[-1]
     return Cost(
         tuple(_shared(_round(cost), images) for cost in stages if cost.plan),
         sum(cost.flops for cost in stages if not cost.plan) / images,
         _shared(whole, images),
         pipeline.n if stands_by else sent,
         code_memory(pipeline),
+        after.flops / images if has_copy and not after.plan else 0.0,
     )
 
 

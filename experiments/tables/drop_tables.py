@@ -52,6 +52,7 @@ class Price(NamedTuple):
       bytes: that the busiest device receives and returns.
       rounds: to the devices and back.
       memory: bytes beside the network.
+      second_tail: work of the client that is added if each image has a mask of its own.
     """
 
     coded: str
@@ -62,18 +63,21 @@ class Price(NamedTuple):
     bytes: float
     rounds: int
     memory: float = 0.0
+    second_tail: float = 0.0
 
     def row(self, code: str) -> Row:
         """Returns the first columns of a code's row. The break-even is the speed of the
         client, in devices, from which on it and a device together need less time than
         one device for the whole image, without links and stragglers."""
         spared = 1 - self.device
+        both = self.client + self.second_tail
+        masks = f" ({both:.2f} with a mask for each image)" * bool(self.second_tail)
         return {
             "code": code,
             "coded": self.coded,
             "devices": str(self.devices),
             PRICE: f"{100 * self.work:.2f}",
-            "device + client": f"{self.device:.2f} + {self.client:.2f}",
+            "device + client": f"{self.device:.2f} + {self.client:.2f}{masks}",
             "break-even": f"{self.client / spared:.2f}" if spared > 0 else "-",
             "kB": f"{self.bytes / 1e3:.1f}",
             "rounds": str(self.rounds),
@@ -290,6 +294,7 @@ def _price(coded: str, cost: Cost) -> Price:
         cost.bytes_in + cost.bytes_out,
         len(cost.rounds),
         cost.memory,
+        cost.second_tail / cost.whole_flops,
     )
 
 

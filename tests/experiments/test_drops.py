@@ -87,6 +87,10 @@ def test_a_row_by_hand(results):
         "1 lost, later": "1.00 ± 0.10 / 2.00",
         "same class, %": "98.0",  # of the two patterns with data among what is lost
     }
+    cost["second_tail"] = 40.0
+    ((_, headings, rows),) = drop_tables.tables([results])
+    tails = dict(zip(headings, rows[-1], strict=True))["device + client"]
+    assert tails == "0.38 + 0.53 (0.73 with a mask for each image)"
 
 
 def test_exact_codes_of_the_same_blocks_by_hand(results):
