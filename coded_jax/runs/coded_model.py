@@ -153,22 +153,21 @@ class CodedModel(NamedTuple):
         Args:
           images: `[B, H, W, C]`, uint8 pixels as in the data set; or float32, as the
             base model takes them, where the pipeline has no mean and deviation.
-          lost: indices of the lost results: data pieces `0..k-1`, parity `k..n-1`.
+          lost: indices of the lost results: data pieces `0..k-1`, parity `k..n-1`. Of
+            more than `r` the decoder makes what it can, mostly a worse answer.
 
         Returns:
-          float32 `[B, classes]`.
+          float32 `[B, classes]`, NaN where the code waits for more results.
 
         Raises:
-          ValueError: wrong shape or dtype, or more lost results than the code's `r`.
+          ValueError: wrong shape or dtype, or every result is lost.
         """
         self.check_images(images)
-        pattern = erasures.pattern_of(lost, self.pipeline.n)
-        if len(pattern) > self.pipeline.r:
-            raise ValueError(
-                f"lost: {len(pattern)} results given, at most r={self.pipeline.r} "
-                "accepted"
-            )
-        available = erasures.available(pattern, self.pipeline.n)
+        n = self.pipeline.n
+        pattern = erasures.pattern_of(lost, n)
+        if len(pattern) == n:
+            raise ValueError(f"lost: all {n} results given, at most {n - 1} accepted")
+        available = erasures.available(pattern, n)
         images = placement.put_replicated(self.pipeline.mesh, images)
         return compiled_infer(
             self.pipeline, self.frozen, self.params, images, available

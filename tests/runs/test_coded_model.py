@@ -157,6 +157,16 @@ def test_another_code_by_name_or_function(model):
     assert not np.allclose(doubled.logits(IMAGES, [0]), own.logits(IMAGES, [0]))
 
 
+def test_more_losses_than_r_degrade_the_answer_or_leave_none(model):
+    assert np.isfinite(model.logits(IMAGES, [0, 1])).all()
+    assert np.isfinite(model.logits(IMAGES, [0, 2])).all()
+    waits = model.with_code("uncoded")
+    assert (np.asarray(waits.classify(IMAGES, [0, 1])) == -1).all()
+    assert (np.asarray(waits.classify(IMAGES)) >= 0).all()
+    with pytest.raises(ValueError, match="^lost: all 3 results given, at most 2 acc"):
+        model.classify(IMAGES, [0, 1, 2])
+
+
 def test_another_code_has_the_recipe_of_the_pipeline_or_of_the_config(model):
     key = jax.random.key(0)
     kept = model.with_code("learned", key=key)
