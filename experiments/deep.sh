@@ -37,6 +37,7 @@ done
 narrow=4
 case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; resnet18) narrow=10 ;; esac
 answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
+tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
 sums=(--parity_pieces=sums --returned=shares --beyond=0)
 sums+=(--recipe=paper --nonnegative=False)
 for code in ${codes:-$all}; do
@@ -67,10 +68,10 @@ for code in ${codes:-$all}; do
     case $code in tuned | intact | no_parity_tuned | zero_fill) own+=(--seeds=3) ;; esac
     case $code in
       no_parity) own+=(--code=no_parity) ;;
-      no_parity_tuned) own+=(--code=no_parity --tail=tuned --ends=tail "${answers[@]}") ;;
+      no_parity_tuned) own+=(--code=no_parity --tail=tuned "${tail[@]}") ;;
       zero_fill) own+=(--code=zero_fill --tail=tuned "${answers[@]}") ;;
-      tuned) own+=(--tail=tuned --ends=tail "${answers[@]}") ;;
-      intact) own+=(--tail=intact --ends=tail "${answers[@]}") ;;
+      tuned) own+=(--tail=tuned "${tail[@]}") ;;
+      intact) own+=(--tail=intact "${tail[@]}") ;;
       narrow) own+=(--decoder_width=$half) ;;
       mlp) own+=("${sums[@]}" --encoder=mlp --decoder=mlp --encoder_width=64)
         own+=(--decoder_width=64 --learning_rate=1e-3) ;;
