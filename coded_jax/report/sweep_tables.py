@@ -148,7 +148,7 @@ def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     rivals = [
         method
         for method in dict.fromkeys(method for c in cells for method, _ in c.trials)
-        if any(method != cell.code for cell in cells)
+        if any(method != c.code and (method, c.most) in c.trials for c in cells)
     ]
     headings = [*names, "base"]
     headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in lost]

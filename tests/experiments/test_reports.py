@@ -360,6 +360,20 @@ def test_table_of_a_sweep(sweep):
     ]
 
 
+def test_codes_of_the_cells_are_no_rivals(sweep):
+    learned = [row for row in rows_of("a", 0.9) if row["method"] == "learned"]
+    zeros = [
+        row
+        for row in rows_of("b", 0.8, code="zero_fill")
+        if row["method"] == "zero_fill"
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in [*learned, *zeros])
+    (sweep / "table.jsonl").write_text(lines)
+    headings, rows = sweep_tables.columns(sweep_tables.read(sweep))
+    assert not any("most lost" in heading for heading in headings)
+    assert len(rows) == 2
+
+
 def test_report_of_a_sweep(sweep, tmp_path):
     output = tmp_path / "out"
     shown = sweep_report.report(sweep, output)
