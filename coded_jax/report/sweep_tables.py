@@ -20,6 +20,8 @@ Row = dict[str, Any]
 MOST_COLUMNS = 6
 """Limits the varied flags that have a column each: cells of more are named by what they
 have in the place of the first's values."""
+MEASURED = ("tried",)
+"""Flags that say what is measured of a cell, and not what it is."""
 FIRST = "the first cell"
 
 
@@ -86,10 +88,12 @@ def _cell(name: str, rows: list[Row], content: dict[str, Any]) -> Cell | None:
 
 
 def varied(content: dict[str, Any]) -> list[str]:
-    """Returns the flags of the grid and of the variants, each once."""
+    """Returns the flags of the grid and of the variants that tell what a cell is, each
+    once."""
     words = [word for text in content["variants"] for word in shlex.split(text)]
     flags = [word.lstrip("-").partition("=")[0] for word in words if word[0] == "-"]
-    return list(dict.fromkeys([*content["vary"], *flags]))
+    flags = dict.fromkeys([*content["vary"], *flags])
+    return [flag for flag in flags if flag not in MEASURED]
 
 
 def score(cell: Cell) -> float:

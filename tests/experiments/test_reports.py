@@ -297,7 +297,7 @@ SWEEP = {
     "versions": VERSIONS,
     "machine": {"cores": 2, "device": "cpu"},
     "vary": {"epochs": ["1", "2"]},
-    "variants": ["--recipe=paper", "--recipe=systematic"],
+    "variants": ["--recipe=paper --tried=2", "--recipe=systematic --tried=2"],
     "cells": ["a", "b", "c", "d"],
     "failed": {"c": "loss: not finite"},
     "seconds": 61.7,
