@@ -3,8 +3,8 @@
 # are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
 # experiments/bases.sh makes the networks, but those for Fashion-MNIST, which the first code's
 # run trains; these are small, and compared with no parity alone. Pairs that mix all values of
-# the pieces (mlp and conv of a width that can be trained, local as published) and codes of
-# groups of images (parm, approxifer) are run on ResNet-18 alone.
+# the pieces (mlp and conv of a width that can be trained, local as published) are run on VGG-16
+# alone, and codes of groups of images (parm, approxifer) on ResNet-18.
 # Arguments: a network, and some codes and sizes (resnet18 ours no_parity k2_r1), else all;
 # Imagenette's folder in IMAGENETTE.
 set -euo pipefail
@@ -23,7 +23,8 @@ flags=experiments/flags/deep_$net.flags
 images=()
 [ "$net" != imagenette ] ||
   images=("--data_dir=${IMAGENETTE:?the folder of Imagenette, with train/ and val/}")
-[ "$net" != resnet18 ] || all+=" mlp conv local parm approxifer"
+[ "$net" != vgg16 ] || all+=" mlp conv local"
+[ "$net" != resnet18 ] || all+=" parm approxifer"
 [[ $net != fashion_* ]] || { all="ours no_parity" sizes="k2_r1 k4_r2"; }
 codes="" wanted=""
 for name in "${@:2}"; do
