@@ -93,7 +93,7 @@ class Features(nn.Module):
 class Head(nn.Module):
     @nn.compact
     def __call__(self, x):  # [B, 7, 7, 32] -> [B, 10]
-        return nn.Dense(dataset.classes)(x.reshape(len(x), -1))
+        return nn.Dense(dataset.classes)(x.reshape(x.shape[0], -1))
 
 
 def f_conv(variables, x):

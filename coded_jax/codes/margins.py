@@ -126,9 +126,10 @@ def _take_share(plan: SplitPlan, x: jax.Array, share: jax.Array) -> jax.Array:
         (2, plan.columns, share % parts),
     ):
         places = jnp.asarray(axis.firsts)[index][:, None] + jnp.arange(axis.share)[None]
-        if len(places) == 1:
+        several = places.shape[0]
+        if several == 1:
             x = jnp.take(x, places[0], axis=number)
         else:
-            along = (len(places), -1, 1, 1) if number == 1 else (len(places), 1, -1, 1)
+            along = (several, -1, 1, 1) if number == 1 else (several, 1, -1, 1)
             x = jnp.take_along_axis(x, places.reshape(along), number)
     return x

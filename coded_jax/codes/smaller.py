@@ -237,7 +237,7 @@ def _weighted(
         place, weight = places[..., t], weights[..., t]
         if place.ndim == 1:
             return jnp.take(x, place, axis=number) * weight.reshape(along)
-        shape = (len(place), *along[1:])
+        shape = (place.shape[0], *along[1:])
         return jnp.take_along_axis(x, place.reshape(shape), number) * weight.reshape(
             shape
         )
@@ -269,7 +269,7 @@ def sources(shape: CodeShape, pieces: jax.Array) -> jax.Array:
             padding = [(0, missing if n == number else 0) for n in range(4)]
             x = jnp.pad(x, padding) if missing else x
             x = jax.lax.slice_in_dim(x, start, start + length, axis=number)
-        batch, channels = len(x), x.shape[-1]
+        batch, channels = x.shape[0], x.shape[-1]
         sizes = (plan.rows.share, plan.rows.stride, plan.columns.share, -1, channels)
         x = x.reshape(batch, *sizes).transpose(0, 1, 3, 2, 4, 5)
         parts.append(x.reshape(batch, plan.rows.share, plan.columns.share, -1))

@@ -33,7 +33,7 @@ from coded_jax.types import Dataset, Split
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 ENDINGS = (".jpg", ".jpeg", ".png")
 MOST_NAMED = 3  # damaged files, in an error
-LAYOUT = "1"  # of what is kept; another one makes it anew
+LAYOUT = "2"  # of what is kept; another one makes it anew
 
 
 class Part(NamedTuple):
@@ -65,7 +65,8 @@ def load(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
 
     The test part is `test/`, or `val/` if there is none. The validation part is `val/`
     if there are both, else a tenth of the training images, 5,000 at most. The order is
-    drawn once for all. Images are grey if all of them are.
+    drawn once for all. Images are grey if all files are stored as such; of 16 bits the
+    upper eight count, and transparency is left out.
 
     Args:
       name: of the data set.
@@ -87,9 +88,13 @@ def load(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
         )
     else:
         total = len(splits[TRAIN].labels)
-        train, validation = shuffled_parts(
-            splits[TRAIN], total - validation_images(total)
-        )
+        held_out = validation_images(total)
+        if not held_out:
+            raise ValueError(
+                f"data_dir: {TRAIN}/ has {total} images, 10 or more accepted, of which "
+                f"a tenth is held out (or both {VALIDATION}/ and {TEST}/)"
+            )
+        train, validation = shuffled_parts(splits[TRAIN], total - held_out)
     (test,) = shuffled_parts(splits[TEST if TEST in splits else VALIDATION])
     statistics = channel_statistics(train.images)
     return Dataset(name, len(classes), train, validation, test, *statistics)
@@ -253,6 +258,9 @@ def _decode(path: Path, image_size: int | None) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
-        mode = "L" if file.mode in ("1", "L") else "RGB"
-        image = ImageOps.exif_transpose(file).convert(mode)
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        grey = image.mode in ("1", "L", "LA", "La")
+        image = image.convert("L" if grey else "RGB")
     return resize(image, image_size)

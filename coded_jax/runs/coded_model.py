@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -191,7 +192,7 @@ class CodedModel(NamedTuple):
           ValueError: as for `logits`, the threshold is not in `[0, 1]`, or no run has
             calibrated the confidence for as many lost results.
         """
-        accepts = 0 <= abstain_below <= 1
+        accepts = isinstance(abstain_below, Real) and 0 <= abstain_below <= 1
         require("abstain_below", abstain_below, accepts, "0..1")
         if self.results is None:
             raise ValueError(

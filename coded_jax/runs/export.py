@@ -25,6 +25,7 @@ from pathlib import Path
 import jax
 import jax.export  # not an attribute of `jax` until it is imported
 import jax.numpy as jnp
+from absl import logging
 
 from coded_jax.data.groups import infer_images
 from coded_jax.runs.coded_model import CodedModel
@@ -78,7 +79,8 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
 
     def one_by_one(images: jax.Array, available: jax.Array) -> jax.Array:
         inputs = images.reshape(-1, group, *model.image_shape)
-        logits = jax.vmap(coded_inference, (0, None))(inputs, available)
+        # Not by `vmap`: XLA's program for the CPU is killed by some decoders under it.
+        logits = jax.lax.map(lambda x: coded_inference(x, available), inputs)
         return logits.reshape(-1, logits.shape[-1])
 
     (b,) = jax.export.symbolic_shape("b")
@@ -89,8 +91,14 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     with _no_source_locations():
         try:
             exported = _export(coded_inference, platforms, arguments)
-        except TypeError:
+        except TypeError as error:
             # A function of the user's that asks for the batch size, as `len(x)` does.
+            if "_DimExpr" not in str(error):
+                raise
+            logging.warning(
+                "blocks or head ask for the batch size as a number (len(x)), so that "
+                "the file takes images one by one; x.shape[0] would not"
+            )
             exported = _export(one_by_one, platforms, arguments)
     return bytes(exported.serialize())
 

@@ -191,7 +191,7 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
         0.0,
         max(work, parts["piece"]),
         parts["uncoded"],
-        max(whole_bytes, cost.bytes_in + cost.bytes_out),
+        max(whole_bytes, _shares_bytes(largest)),
         len(cost.rounds),
         4 * _numbers(results),
     )
@@ -224,14 +224,8 @@ def _exact_rows(results: dict[str, Any], counted: bool) -> list[Row]:
         return rows
     cost = read_cost(results, "code")
     stages, parts = results["split"]["stages"], cost.parts
-    # Pieces of the image itself are sent as pixels of a byte, all else as float32.
-    sent = sum(
-        math.prod(stage["piece_shape"]) * (1 if stage["blocks"][0] == 1 else 4)
-        + 4 * math.prod(stage["share_shape"])
-        for stage in stages
-    )
-    work = (0.0, parts["piece"], parts["uncoded"])
-    copies = Price(blocks(results), k * (r + 1), *work, sent, len(stages))
+    work, moved = (0.0, parts["piece"], parts["uncoded"]), _shares_bytes(results)
+    copies = Price(blocks(results), k * (r + 1), *work, moved, len(stages))
     rows.append(copies.row(COPIES.format(r + 1)))
     # Where devices that are lost stay so, the first round alone is waited for twice.
     most = f"-{2 * len(stages)}" if len(stages) > 1 else ""
@@ -243,6 +237,16 @@ def _exact_rows(results: dict[str, Any], counted: bool) -> list[Row]:
         moving = ", parity moves" if results["config"]["parity_moves"] else ""
         rows.append(price.row(f"mds{moving} (counted)"))
     return rows
+
+
+def _shares_bytes(results: dict[str, Any]) -> int:
+    """Returns what a device receives and returns for one image where it returns its
+    shares alone: pixels of the image itself are of a byte, all else is float32."""
+    return sum(
+        math.prod(stage["piece_shape"]) * (1 if stage["blocks"][0] == 1 else 4)
+        + 4 * math.prod(stage["share_shape"])
+        for stage in results["split"]["stages"]
+    )
 
 
 def whole_price(results: dict[str, Any]) -> Price:

@@ -1,5 +1,7 @@
 """Folders of images: what is read, kept and refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,30 @@ def test_images_are_resized_and_cut_where_they_are_not_square(tmp_path):
 def test_images_are_grey_where_all_are(tmp_path):
     dataset = data.load("folder", write(tmp_path, mode="L"))
     assert dataset.image_shape == (8, 12, 1)
+
+
+def test_transparency_and_all_but_the_upper_eight_bits_are_left_out(tmp_path):
+    root = write(tmp_path, mode="L")
+    before = data.load("folder", root)
+    for path in tmp_path.glob("*/*/?.png"):
+        pixels = np.asarray(Image.open(path))
+        if path.stem < "5":
+            alpha = np.random.default_rng(1).integers(0, 256, pixels.shape, np.uint8)
+            Image.merge("LA", [*map(Image.fromarray, (pixels, alpha))]).save(path)
+        else:
+            Image.fromarray(pixels.astype(np.uint16) * 256 + 99).save(path)
+            assert Image.open(path).mode.startswith("I")
+    after = data.load("folder", root)
+    assert after.image_shape == (8, 12, 1)
+    np.testing.assert_array_equal(before.train.images, after.train.images)
+
+
+def test_too_few_images_to_hold_some_out_are_refused(tmp_path):
+    root = write(tmp_path, ("train", "val", "test"), count=3)
+    assert len(data.load("folder", root).validation.labels) == 9
+    shutil.rmtree(tmp_path / "test")
+    with pytest.raises(ValueError, match="^data_dir: train/ has 9 images, 10 or more"):
+        data.load("folder", root)
 
 
 def test_jpegs_are_decoded_once(tmp_path, monkeypatch):

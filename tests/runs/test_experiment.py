@@ -192,8 +192,9 @@ def test_answers_have_a_confidence(finished):
     assert right[sure >= 0.8].mean() > right.mean() + 0.02
     studied = model.results["confidence"]["1"]
     assert studied["ece"] < 0.1 and studied["curve"]["coverage"][-1] == 1
-    with pytest.raises(ValueError, match="^abstain_below: 2 given"):
-        model.predict(test.images, abstain_below=2)
+    for wrong in (2, "a"):
+        with pytest.raises(ValueError, match=f"^abstain_below: {wrong!r} given"):
+            model.predict(test.images, abstain_below=wrong)
 
 
 def test_loaded_model_compiles_once_for_all_patterns(finished):
