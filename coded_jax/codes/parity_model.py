@@ -24,8 +24,9 @@ def parity_model(
     minimises the error of the decoded shares, as of every code here; where r is 1 that
     error is the parity share's, as in ParM. The network is the base model with weights
     of its own, which start as the base model's (weight decay draws them back there)
-    or, as in ParM, are drawn anew; statistics of batch norms stay as they are. With
-    several coded stages, each one has such networks of its own.
+    or, as in ParM, are drawn anew. Statistics of batch norms are its own, too, where
+    groups of images are coded, see `training.parity_models`; else they stay those that
+    it starts with. With several coded stages, each one has such networks of its own.
 
     Args:
       shape: the sizes.
@@ -45,7 +46,7 @@ def parity_model(
 
     def init(key: jax.Array) -> PyTree:
         def weights(path: tuple, x: jax.Array) -> jax.Array:
-            if not _own(path, x):
+            if not jnp.issubdtype(x.dtype, jnp.floating):
                 return jnp.zeros(shape.r)
             if start == "base":
                 return jnp.zeros((shape.r, *x.shape))
@@ -57,13 +58,13 @@ def parity_model(
         return {"worker": jax.tree_util.tree_map_with_path(weights, variables)}
 
     def worker(params: PyTree, frozen: PyTree) -> PyTree:
-        def add(path: tuple, x: jax.Array, more: jax.Array) -> jax.Array:
+        def add(x: jax.Array, more: jax.Array) -> jax.Array:
             own = x[None]
-            if _own(path, x):
+            if jnp.issubdtype(x.dtype, jnp.floating):
                 own = own + more if start == "base" else more
             return jnp.broadcast_to(own, (shape.r, *x.shape)).astype(x.dtype)
 
-        return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
+        return jax.tree.map(add, frozen, params["worker"])
 
     if pieces == "montage":
         code = code._replace(encode=_montage(shape), encode_flops=None)
@@ -93,16 +94,12 @@ def _montage(shape: CodeShape) -> Callable[[PyTree, jax.Array], jax.Array]:
     return encode
 
 
-def _own(path: tuple, leaf: jax.Array) -> bool:
-    real = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return real and "batch_stats" not in jax.tree_util.keystr(path)
-
-
 def _drawn(key: jax.Array, name: str, shape: tuple[int, ...]) -> jax.Array:
-    """Draws kernels as Flax does by default; biases are 0, and scales of norms 1."""
+    """Draws kernels as Flax does by default; biases and means are 0, and scales and
+    variances of norms 1."""
     if len(shape) > 1:
         return jax.nn.initializers.lecun_normal()(key, shape)
-    return jnp.full(shape, float("scale" in name))
+    return jnp.full(shape, float("scale" in name or "'var'" in name))
 
 
 ENTRY = CodeEntry(

@@ -33,7 +33,8 @@ def group_base(base: BaseModel, height: int) -> BaseModel:
 
     Returns:
       A model with the block `[B, g*H, W, C] -> [B, g, 1, classes]` for any g, and the
-      head `[B, g, 1, classes] -> [B, g, classes]`.
+      head `[B, g, 1, classes] -> [B, g, classes]`; its `train`, if the base model has
+      one, gives logits `[B, g, classes]`.
     """
 
     def init(key: jax.Array, shape: tuple[int, int, int], classes: int) -> PyTree:
@@ -44,8 +45,13 @@ def group_base(base: BaseModel, height: int) -> BaseModel:
         logits = base.head(variables, base.f_conv(variables, images))
         return logits.reshape(groups.shape[0], -1, 1, logits.shape[-1])
 
+    def train(variables: PyTree, groups: jax.Array) -> tuple[jax.Array, PyTree]:
+        images = groups.reshape(-1, height, *groups.shape[2:])
+        logits, updated = base.train(variables, images)  # type: ignore
+        return logits.reshape(groups.shape[0], -1, logits.shape[-1]), updated
+
     head = lambda variables, logits: logits[:, :, 0]
-    return BaseModel(init, (classify_images,), head)
+    return BaseModel(init, (classify_images,), head, train if base.train else None)
 
 
 def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> SplitPlan:

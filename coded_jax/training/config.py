@@ -166,6 +166,11 @@ class TrainConfig:
             fits = weight == 0 or self.stage_training == "end_to_end"
             require(name, weight, fits, "0 with stage_training=per_stage")
 
+    @property
+    def ends_weights(self) -> list[float]:
+        """Returns the weights of distillation and supervision, those that are not 0."""
+        return [weight for weight in (self.distillation, self.supervision) if weight]
+
 
 def require_patterns(config: TrainConfig, k: int, r: int) -> None:
     """Checks that erasure patterns of a training can occur with a code.

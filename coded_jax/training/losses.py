@@ -299,7 +299,7 @@ def coded_losses(
             for of_groups in zip(*groups, strict=True)
         )
         variables = (params, frozen)
-        ends = _compare_ends(pipeline, config, *variables, batch, targets[-1], decoded)
+        ends = compare_ends(pipeline, config, *variables, batch, targets[-1], decoded)
         return jnp.stack(errors + ends[0]), jnp.stack(squares + ends[1])
 
     frozen = jax.lax.stop_gradient(frozen)
@@ -310,8 +310,7 @@ def coded_losses(
     if len(pipeline.stages) > 1:
         # Here, since the mean is that of the whole batch, not of a device's part of it.
         errors = errors / squares.mean(axis=1, keepdims=True)
-    ends = [weight for weight in (config.distillation, config.supervision) if weight]
-    of_terms = jnp.array([1.0] * len(pipeline.stages) + ends)
+    of_terms = jnp.array([1.0] * len(pipeline.stages) + config.ends_weights)
     return (of_terms[:, None] * errors).sum(axis=0)
 
 
@@ -387,7 +386,7 @@ def _compare_stages(
     return errors, squares, x
 
 
-def _compare_ends(
+def compare_ends(
     pipeline: Pipeline,
     config: TrainConfig,
     params: PyTree,
@@ -396,7 +395,7 @@ def _compare_ends(
     target: jax.Array,
     x: jax.Array,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Returns the terms of distillation and supervision, if there are any: errors and
+    """Computes the terms of distillation and supervision, if there are any: errors and
     mean squares `[B]`, of the last decoder's output `x` and what that should be."""
     errors, squares = [], []
     copy, variables = pipeline.tail_copy, frozen

@@ -114,6 +114,8 @@ def train_steps(
 
 def _with_stats(params: PyTree, updated_stats: PyTree) -> PyTree:
     """Returns `params` with the leaves of `updated_stats` in place of its own."""
+    if isinstance(updated_stats, tuple):  # of coded stages
+        return (*map(_with_stats, params, updated_stats), *params[len(updated_stats) :])
     if not isinstance(updated_stats, dict):
         return updated_stats
     replaced = {

@@ -23,6 +23,7 @@ from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
 from coded_jax.training.losses import base_losses, coded_losses, focus_weights
+from coded_jax.training.parity_models import keep_statistics, parity_model_losses
 from coded_jax.training.ridge import with_ridge
 from coded_jax.training.sensitivity import sensitivities
 from coded_jax.types import Dataset, PyTree, Split
@@ -197,11 +198,15 @@ def code_loss(
         drawn = (key, pipeline, len(batch["images"]), config, begins)
         available = sample_erasures(*drawn)
         inputs = (pipeline, params, frozen, batch, available, config)
-        losses = coded_losses(*inputs, weights, begins)
+        updated: PyTree = {}
+        if keep_statistics(pipeline):
+            losses, updated = parity_model_losses(*inputs)
+        else:
+            losses = coded_losses(*inputs, weights, begins)
         if config.focus:
             most = pipeline.r if config.l is None else config.l
             losses *= focus_weights(losses, available, most, config.focus)
-        return losses, {}
+        return losses, updated
 
     return loss
 

@@ -4,18 +4,24 @@ import operator
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.parity_model import parity_model
 from coded_jax.inference.pipeline import infer
-from coded_jax.training import losses
+from coded_jax.models import batch_norm
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.training import losses, steps, tasks
 from coded_jax.types import CodeShape
 from tests.codes.rival_examples import (
     SHAPE,
     images_of,
     pipeline_of,
 )
+
+NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def test_a_parity_model_starts_as_the_addition_code(lenet):
@@ -92,16 +98,69 @@ def test_a_montage_of_other_sizes_is_refused(k, r, height):
         parity_model(CodeShape(k, r, (height, 6, 1), (1, 1, 3)), {}, pieces="montage")
 
 
-def test_a_parity_model_keeps_statistics_and_integers():
+def test_a_parity_model_has_statistics_of_its_own_but_keeps_integers():
     variables = {
         "params": {"kernel": np.ones((2, 3), "f")},
-        "batch_stats": {"mean": np.full(3, 5, "f")},
+        "batch_stats": {"mean": np.full(3, 5, "f"), "var": np.full(3, 2, "f")},
         "count": np.array(4, np.int32),
     }
-    code = parity_model(SHAPE, variables)
-    params = jax.tree.map(lambda x: x + 1, code.init(jax.random.key(0)))
-    own = code.parity_worker(params, variables)
-    np.testing.assert_array_equal(own["params"]["kernel"], np.full((2, 2, 3), 2))
-    np.testing.assert_array_equal(own["batch_stats"]["mean"], np.full((2, 3), 5))
-    np.testing.assert_array_equal(own["count"], [4, 4])
-    assert own["count"].dtype == variables["count"].dtype
+    for start, mean, var in (("base", 6, 3), ("anew", 1, 2)):
+        code = parity_model(SHAPE, variables, start)
+        params = jax.tree.map(lambda x: x + 1, code.init(jax.random.key(0)))
+        own = code.parity_worker(params, variables)
+        stats = own["batch_stats"]
+        np.testing.assert_array_equal(stats["mean"], np.full((2, 3), mean))
+        np.testing.assert_array_equal(stats["var"], np.full((2, 3), var))
+        np.testing.assert_array_equal(own["count"], [4, 4])
+        assert own["count"].dtype == variables["count"].dtype
+        if start == "base":
+            np.testing.assert_array_equal(
+                own["params"]["kernel"], np.full((2, 2, 3), 2)
+            )
+
+
+@pytest.mark.parametrize("start", ["base", "anew"])
+def test_parity_models_of_groups_take_the_statistics_of_what_they_see(start):
+    """The first layer's mean, by hand, after one step from a mean of zero."""
+    config = Config(
+        dataset="cifar10",
+        base_model="vgg16",
+        base_width=0.0625,
+        recipe="systematic",
+        split="group",
+        k=2,
+        r=1,
+        code="parity_model",
+        parity_start=start,
+        batch_size=4,
+        supervision=0.5,
+    )
+    pipe = build_pipeline(config, (16, 16, 3), 10, (0.4,) * 3, (0.3,) * 3)
+    frozen = pipe.base.init(jax.random.key(1), (32, 16, 3), 10)
+    params = jax.tree.map(np.array, pipe.init(jax.random.key(0)))
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 16, 3), np.uint8)
+    batch = {"images": images, "labels": np.zeros((4, 2), np.int32)}
+    optimizer = optax.sgd(0.02)
+    loss = tasks.code_loss(pipe, config)
+    state, _ = steps.initial_state(pipe.init, optimizer, jax.random.key(0))
+    settings = {"loss": loss, "optimizer": optimizer, "batch_size": 4}
+    inputs = frozen, batch, np.arange(4), jax.random.key(2)
+    values = []
+    for _ in range(20):
+        state, metrics = steps.train_steps(state, *inputs, **settings)
+        values.append(float(metrics["loss"]))
+        if state.step == 1:
+            first = jax.tree.map(np.array, state.params)
+    assert min(values[-5:]) < values[0]
+    worker = pipe.stages[0].code.parity_worker
+    own = jax.tree.map(lambda x: x[0], worker(first[0], frozen))
+    (stats,) = own["block_1"]["batch_stats"]["ConvNorm_0"].values()
+    normalised = (images / 255 - 0.4) / 0.3
+    sums = normalised[:, :16] + normalised[:, 16:]
+    start_of = jax.tree.map(lambda x: x[0], worker(params[0], frozen))["block_1"]
+    kernel = start_of["params"]["ConvNorm_0"]["Conv_0"]["kernel"]
+    outputs = jax.lax.conv_general_dilated(
+        sums.astype("f"), kernel, (1, 1), "SAME", dimension_numbers=NHWC
+    )
+    expected = (1 - batch_norm.MOMENTUM) * outputs.mean((0, 1, 2))
+    np.testing.assert_allclose(stats["mean"], expected, rtol=1e-3, atol=1e-6)
