@@ -50,9 +50,10 @@ def section() -> str:
         [
             markdown.table(COLUMNS, rows),
             f"{stored.origin_text([*runs.values()])} All test images, all patterns of "
-            "r losses, one seed, or mean ± standard deviation of five. *Target*: on "
-            "MNIST above the paper and no parity, elsewhere at most so many points "
-            "below the base, in the mean, and in the worst where there are two. Each "
+            "r losses, each for the whole request, one seed, or mean ± standard "
+            "deviation of five. *Target*: on MNIST above the paper and no parity, "
+            "elsewhere at most so many points below the base, in the mean, and "
+            "in the worst where there are two. Each "
             f"row by `{command}`: {names}.",
         ]
     )
