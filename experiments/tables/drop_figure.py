@@ -26,8 +26,8 @@ def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     """Draws a row of two panels for each network and size of code: the drop with r
     results lost, from the mean up to the worst pattern, over the code's own work and
     over all work of a device and the client. Copies of the whole image and of pieces,
-    and exact codes of the same blocks, which lose nothing, are there too. Runs with
-    smaller images, which have no code, are left out.
+    and exact codes of the same blocks, which lose nothing, are there too, and the whole
+    network on smaller images.
 
     Args:
       path: of the PNG file.
@@ -59,7 +59,7 @@ def _draw_group(
     styles: dict[str, dict[str, str]],
 ) -> None:
     """Draws the two panels of a network and size of code; `styles` are by `_kind`."""
-    largest, _ = drop_tables.largest_of(runs)
+    largest, smaller = drop_tables.largest_of(runs)
     codes = _codes_of(runs)
     widest: dict[str, float] = {}
     for results, name, label in codes:
@@ -74,7 +74,7 @@ def _draw_group(
     exact = {f"the whole image on each of {lost + 1} devices": (0, 1.0)}
     if largest["config"]["split"] == "image":
         parts = read_cost(largest, "code").parts
-        copies = f"copies of each piece on {lost + 1} devices"
+        copies = f"copies of each piece on {lost + 1} devices, or sending again"
         exact[copies] = (0, parts["piece"] + parts["uncoded"])
         convolutions = drop_tables.same_blocks_cost(largest)
         if convolutions is not None:
@@ -84,6 +84,13 @@ def _draw_group(
     for marker, (label, costs) in zip("x+1", exact.items(), strict=False):
         for axes, x in zip(row, costs, strict=True):
             axes.plot(x, 0, marker, color="tab:red", label=label)
+    for results in smaller:
+        mean, worst = drop_tables.smaller_drop(results, largest, lost)
+        price = drop_tables.smaller_price(results, largest)
+        style = {"color": "tab:red", "marker": "2"}
+        style["label"] = "the whole network on {}x{}".format(*results["image_shape"])
+        for axes, x in zip(row, (0, price.device + price.client), strict=True):
+            axes.errorbar(x, mean, [[0], [worst - mean]], **style)
     for axes, text, most in zip(row, AXES, MOST, strict=True):
         axes.set_yscale("symlog", linthresh=LEAST)
         axes.set_ylim(-LEAST / 5, 100)

@@ -172,7 +172,17 @@ def _numbers(results: dict[str, Any]) -> int:
 
 
 def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
-    """Returns the row of the whole network on smaller images, on the spare devices,
+    """Returns the row of the whole network on smaller images, see `smaller_price`."""
+    height, width, _ = results["image_shape"]
+    row = smaller_price(results, largest).row(SMALLER.format(f"{height}x{width}"))
+    for lost in range(1, result_tables.pieces(results)[1] + 1):
+        mean, worst = smaller_drop(results, largest, lost)
+        row[f"{lost} lost"] = f"{mean:.2f} / {worst:.2f}"
+    return row
+
+
+def smaller_price(results: dict[str, Any], largest: dict[str, Any]) -> Price:
+    """Returns what the whole network on smaller images costs, on the spare devices,
     without any code: its answer counts where a data piece of the images was lost. Work
     and bytes are those of the busiest device, with a piece or with a smaller image.
 
@@ -181,11 +191,10 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
       largest: of a run of the same size of code with the images as they are.
     """
     k, r = result_tables.pieces(results)
-    height, width, _ = results["image_shape"]
     cost, own = read_cost(largest, "code"), read_cost(results, "code")
     work, parts = own.whole_flops / cost.whole_flops, cost.parts
     whole_bytes = own.whole.bytes_in + own.whole.bytes_out
-    price = Price(
+    return Price(
         blocks(largest),
         k + r,
         0.0,
@@ -195,13 +204,18 @@ def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
         len(cost.rounds),
         4 * _numbers(results),
     )
-    row = price.row(SMALLER.format(f"{height}x{width}"))
-    drop = base_accuracy(largest) - base_accuracy(results)
-    for lost in range(1, r + 1):
-        every = erasures.patterns(k + r, lost)
-        harmful = sum(pattern[0] < k for pattern in every) / len(every)
-        row[f"{lost} lost"] = f"{100 * harmful * drop:.2f} / {100 * drop:.2f}"
-    return row
+
+
+def smaller_drop(
+    results: dict[str, Any], largest: dict[str, Any], lost: int
+) -> tuple[float, float]:
+    """Returns the points that smaller images lose in the mean over the patterns with so
+    many lost results, and in the worst; arguments as of `smaller_price`."""
+    k, r = result_tables.pieces(results)
+    drop = 100 * (base_accuracy(largest) - base_accuracy(results))
+    every = erasures.patterns(k + r, lost)
+    harmful = sum(pattern[0] < k for pattern in every) / len(every)
+    return harmful * drop, drop
 
 
 def _by_convolutions(results: dict[str, Any]) -> bool:

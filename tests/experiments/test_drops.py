@@ -166,23 +166,30 @@ def test_a_folder_of_images_is_called_by_its_name(results):
 def test_the_picture_has_every_code_and_the_whole_image(results, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(canvas, "save", lambda figure, *_, **__: drawn.append(figure))
-    drop_figure.draw(tmp_path / "drops.png", [results])
+    small = json.loads(json.dumps(results))
+    small["image_shape"], small["baselines"] = [20, 20, 1], {}
+    results["base"]["test_accuracy"], small["base"]["test_accuracy"] = 0.9, 0.88
+    drop_figure.draw(tmp_path / "drops.png", [results, small])
     (panels,) = [figure.axes for figure in drawn]
     cost = results["costs"]["code"]
     piece = (cost["piece"] + cost["uncoded"]) / cost["whole"]
     whole, copies = "the whole image on each of 2", "copies of each piece on 2"
-    exact = {f"{whole} devices": (0, 1), f"{copies} devices": (0, piece)}
+    copies += " devices, or sending again"
+    exact = {f"{whole} devices": (0, 1), copies: (0, piece)}
     convolutions = drop_tables.same_blocks_cost(results)
     name = "exact code of every convolution of the same blocks"
     exact[name] = (100 * convolutions.price, sum(convolutions.parts.values()))
     codes = [drop_tables.label(results["config"], x) for x in results["baselines"]]
     own = drop_tables.label(results["config"], "code")
+    own_rows = [own, "the whole network on 20x20"]
     for i, axes in enumerate(panels):
         _, names = axes.get_legend_handles_labels()
-        assert sorted(names) == sorted([*exact, own, *codes])
+        assert sorted(names) == sorted([*exact, *own_rows, *codes])
         crosses = {x.get_label(): x.get_xydata().tolist() for x in axes.lines}
         for name, places in exact.items():
             assert crosses[name] == [[pytest.approx(places[i]), 0]]
+        bars = {x.get_label(): x.lines[0].get_ydata()[0] for x in axes.containers}
+        assert bars[own_rows[1]] == pytest.approx(4 / 3)  # two of three patterns lose 2
 
 
 def test_targets_are_those_of_deep_networks(results):
