@@ -39,7 +39,7 @@ narrow=4
 case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; resnet18) narrow=10 ;; esac
 answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
-# How the pairs are trained is from search_deep_rivals.
+# How the pairs are trained: see search_deep_rivals.
 sums=(--parity_pieces=sums --returned=shares --beyond=0 --nonnegative=False)
 for code in ${codes:-$all}; do
   for size in ${wanted:-$sizes}; do
@@ -76,8 +76,8 @@ for code in ${codes:-$all}; do
       narrow) own+=(--decoder_width=$half) ;;
       mlp) own+=("${sums[@]}" --encoder=mlp --decoder=mlp --encoder_width=64)
         own+=(--decoder_width=64 --learning_rate=1e-3) ;;
-      conv) own+=("${sums[@]}" --recipe=paper --encoder=conv --decoder=conv)
-        own+=(--encoder_width=8 --decoder_width=8 --learning_rate=3e-3) ;;
+      conv) own+=("${sums[@]}" --encoder=conv --decoder=conv --encoder_width=8)
+        own+=(--decoder_width=8 --learning_rate=3e-3) ;;
       local) own+=("${sums[@]}" --recipe=paper --encoder=local --decoder=local)
         own+=(--decoder_width= --learning_rate=3e-3) ;;
       untrained) # without anything to train
