@@ -24,9 +24,10 @@ def parity_model(
     minimises the error of the decoded shares, as of every code here; where r is 1 that
     error is the parity share's, as in ParM. The network is the base model with weights
     of its own, which start as the base model's (weight decay draws them back there)
-    or, as in ParM, are drawn anew. Statistics of batch norms are its own, too, where
-    groups of images are coded, see `training.parity_models`; else they stay those that
-    it starts with. With several coded stages, each one has such networks of its own.
+    or, as in ParM, are drawn anew. Statistics of batch norms begin as the base model's;
+    where groups of images are coded, the network gathers its own, see
+    `training.parity_models`, else they stay. With several coded stages, each one has
+    such networks of its own.
 
     Args:
       shape: the sizes.
@@ -48,7 +49,7 @@ def parity_model(
         def weights(path: tuple, x: jax.Array) -> jax.Array:
             if not jnp.issubdtype(x.dtype, jnp.floating):
                 return jnp.zeros(shape.r)
-            if start == "base":
+            if start == "base" or _is_statistic(path):
                 return jnp.zeros((shape.r, *x.shape))
             name = jax.tree_util.keystr(path)
             own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
@@ -58,13 +59,16 @@ def parity_model(
         return {"worker": jax.tree_util.tree_map_with_path(weights, variables)}
 
     def worker(params: PyTree, frozen: PyTree) -> PyTree:
-        def add(x: jax.Array, more: jax.Array) -> jax.Array:
+        def add(path: tuple, x: jax.Array, more: jax.Array) -> jax.Array:
             own = x[None]
             if jnp.issubdtype(x.dtype, jnp.floating):
-                own = own + more if start == "base" else more
+                if _is_statistic(path):
+                    more = jax.lax.stop_gradient(more)
+                added = start == "base" or _is_statistic(path)
+                own = own + more if added else more
             return jnp.broadcast_to(own, (shape.r, *x.shape)).astype(x.dtype)
 
-        return jax.tree.map(add, frozen, params["worker"])
+        return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
 
     if pieces == "montage":
         code = code._replace(encode=_montage(shape), encode_flops=None)
@@ -94,12 +98,15 @@ def _montage(shape: CodeShape) -> Callable[[PyTree, jax.Array], jax.Array]:
     return encode
 
 
+def _is_statistic(path: tuple) -> bool:
+    return "batch_stats" in jax.tree_util.keystr(path)
+
+
 def _drawn(key: jax.Array, name: str, shape: tuple[int, ...]) -> jax.Array:
-    """Draws kernels as Flax does by default; biases and means are 0, and scales and
-    variances of norms 1."""
+    """Draws kernels as Flax does by default; biases are 0, and scales of norms 1."""
     if len(shape) > 1:
         return jax.nn.initializers.lecun_normal()(key, shape)
-    return jnp.full(shape, float("scale" in name or "'var'" in name))
+    return jnp.full(shape, float("scale" in name))
 
 
 ENTRY = CodeEntry(

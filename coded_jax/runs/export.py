@@ -79,7 +79,7 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
 
     def one_by_one(images: jax.Array, available: jax.Array) -> jax.Array:
         inputs = images.reshape(-1, group, *model.image_shape)
-        # Not by `vmap`: XLA's program for the CPU is killed by some decoders under it.
+        # Not by `vmap`: XLA's program of it for CPUs crashes with some decoders.
         logits = jax.lax.map(lambda x: coded_inference(x, available), inputs)
         return logits.reshape(-1, logits.shape[-1])
 

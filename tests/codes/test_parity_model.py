@@ -104,19 +104,32 @@ def test_a_parity_model_has_statistics_of_its_own_but_keeps_integers():
         "batch_stats": {"mean": np.full(3, 5, "f"), "var": np.full(3, 2, "f")},
         "count": np.array(4, np.int32),
     }
-    for start, mean, var in (("base", 6, 3), ("anew", 1, 2)):
+    for start in ("base", "anew"):
         code = parity_model(SHAPE, variables, start)
         params = jax.tree.map(lambda x: x + 1, code.init(jax.random.key(0)))
         own = code.parity_worker(params, variables)
         stats = own["batch_stats"]
-        np.testing.assert_array_equal(stats["mean"], np.full((2, 3), mean))
-        np.testing.assert_array_equal(stats["var"], np.full((2, 3), var))
+        np.testing.assert_array_equal(stats["mean"], np.full((2, 3), 6))
+        np.testing.assert_array_equal(stats["var"], np.full((2, 3), 3))
         np.testing.assert_array_equal(own["count"], [4, 4])
         assert own["count"].dtype == variables["count"].dtype
         if start == "base":
             np.testing.assert_array_equal(
                 own["params"]["kernel"], np.full((2, 2, 3), 2)
             )
+
+
+@pytest.mark.parametrize("start", ["base", "anew"])
+def test_no_gradient_reaches_statistics(start):
+    """Else a variance could become negative where nothing gathers them."""
+    variables = {"batch_stats": {"var": np.ones(3, "f")}, "w": np.ones((2, 2), "f")}
+    code = parity_model(SHAPE, variables, start)
+    params = code.init(jax.random.key(0))
+    total = lambda params: sum(
+        x.sum() for x in jax.tree.leaves(code.parity_worker(params, variables))
+    )
+    own = jax.grad(total)(params)["worker"]
+    assert not np.any(own["batch_stats"]["var"]) and np.all(own["w"] == 1)
 
 
 @pytest.mark.parametrize("start", ["base", "anew"])
