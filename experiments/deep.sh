@@ -3,8 +3,8 @@
 # are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
 # experiments/bases.sh makes the networks, but those for Fashion-MNIST, which the first code's
 # run trains; these are small, and compared with no parity alone. Pairs that mix all values of
-# the pieces (mlp and conv of a width that can be trained, local as published) are run on VGG-16
-# alone, and codes of groups of images (parm, approxifer) on ResNet-18.
+# the pieces (mlp, conv and local, of a width that can be trained) are run on VGG-16 alone, and
+# codes of groups of images (parm, approxifer) on ResNet-18.
 # Arguments: a network, and some codes and sizes (resnet18 ours no_parity k2_r1), else all;
 # Imagenette's folder in IMAGENETTE.
 set -euo pipefail
@@ -39,7 +39,7 @@ narrow=4
 case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; resnet18) narrow=10 ;; esac
 answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
-# How the pairs are trained: see search_deep_rivals.
+# How the pairs are trained: see search_deep_rivals and search_deep_local.
 sums=(--parity_pieces=sums --returned=shares --beyond=0 --nonnegative=False)
 for code in ${codes:-$all}; do
   for size in ${wanted:-$sizes}; do
@@ -78,8 +78,8 @@ for code in ${codes:-$all}; do
         own+=(--decoder_width=64 --learning_rate=1e-3) ;;
       conv) own+=("${sums[@]}" --encoder=conv --decoder=conv --encoder_width=8)
         own+=(--decoder_width=8 --learning_rate=3e-3) ;;
-      local) own+=("${sums[@]}" --recipe=paper --encoder=local --decoder=local)
-        own+=(--decoder_width= --learning_rate=3e-3) ;;
+      local) own+=("${sums[@]}" --encoder=local --decoder=local --encoder_width=8)
+        own+=(--decoder_width=8 --learning_rate=3e-3) ;;
       untrained) # without anything to train
         own+=(--code=berrut --baselines=zero_fill,mean_fill,spline,mds,replication)
         own+=(--beyond=0 --seeds=1) ;;
