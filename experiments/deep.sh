@@ -80,8 +80,9 @@ for code in ${codes:-$all}; do
       conv) # one epoch takes longer than three of ours
         own+=("${sums[@]}" --encoder=conv --decoder=conv --encoder_width=8)
         own+=(--decoder_width=8 --learning_rate=3e-3 --epochs=1) ;;
-      local) own+=("${sums[@]}" --encoder=local --decoder=local --encoder_width=8)
-        own+=(--decoder_width=8 --learning_rate=3e-3) ;;
+      local) # likewise
+        own+=("${sums[@]}" --encoder=local --decoder=local --encoder_width=8)
+        own+=(--decoder_width=8 --learning_rate=3e-3 --epochs=1) ;;
       untrained) # without anything to train
         own+=(--code=berrut --baselines=zero_fill,mean_fill,spline,mds,replication)
         own+=(--beyond=0 --seeds=1) ;;
