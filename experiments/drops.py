@@ -10,8 +10,8 @@ the drop from the base (mean / worst pattern) for every number of lost results, 
 the other losses that the run has tried (`--other_stage_losses`). Beside the runs stands
 what loses nothing: the whole image on r + 1 devices, copies of each piece, pieces of
 which a missing one is sent once more, and exact codes of every convolution in the same
-blocks, which are counted and not run. With `--output` it writes `drops.png` there,
-these drops over the code's work and over all work.
+blocks, which are counted and not run. With `--output` it writes pictures there: these
+drops over all work in `drops.png`, over the code's own in `drops_price.png`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
 from coded_jax.runs.workdir import make_folder
 
-OUTPUT = flags.DEFINE_string("output", None, "folder of drops.png")
+OUTPUT = flags.DEFINE_string("output", None, "folder of the pictures")
 
 
 @command(arguments=True)
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     if OUTPUT.value is not None:
         folder = Path(OUTPUT.value)
         make_folder(folder, "output")
-        drop_figure.draw(folder / "drops.png", runs)
+        drop_figure.draw(folder, runs)
 
 
 if __name__ == "__main__":

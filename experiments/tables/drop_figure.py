@@ -2,135 +2,180 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from coded_jax.inference.costs import Cost
 from coded_jax.report import canvas
 from coded_jax.runs.reading import base_accuracy
 from coded_jax.runs.run_costs import read_cost
 from tables import drop_tables
 
-AXES = (
-    "code's work, % of the coded blocks'",
-    "work of a device and the client, of the whole image's",
-)
+COLUMNS = 3
 LEAST = 0.1  # points; below it the axis is linear
-MOST = (15, 3)  # of both; if one does more, the axis is logarithmic
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "black")
-MARKERS = "osD^vX*P>"  # as many as have no divisor in common with the colours
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple")
+MARKERS = "osDvX*P>h"  # as many as have no divisor in common with the colours
+
+OURS = "systematic smaller / sharpen"
+WHOLE = "the whole image on each of r + 1 devices"
+COPIES = "copies of each piece on r + 1 devices, or sending again"
+EXACT = "exact code of every convolution of the same blocks"
+# Of the others colours and markers are drawn from those above, in turn.
+LOOKS = {
+    **{OURS: ("black", "^"), WHOLE: ("tab:red", "o"), COPIES: ("tab:red", "s")},
+    EXACT: ("tab:red", "D"),
+}
 
 
-def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
-    """Draws a row of two panels for each network and size of code: the drop with r
-    results lost, from the mean up to the worst pattern, over the code's own work and
-    over all work of a device and the client. Copies of the whole image and of pieces,
-    and exact codes of the same blocks, which lose nothing, are there too, and the whole
-    network on smaller images.
+class Axis(NamedTuple):
+    """What a picture has along its horizontal axes, and from where on these are
+    logarithmic in a panel that has more."""
+
+    text: str
+    most: float
+
+
+class Point(NamedTuple):
+    """A code or another way to survive losses, in the panel of a network and a size.
+
+    Attributes:
+      kind: of its line in the legend; what is drawn alike in all panels.
+      costs: along the axes of `PICTURES`.
+      mean, worst: points lost with r results lost.
+      variant: whether another one of its kind is wider, or has no second tail.
+    """
+
+    kind: str
+    costs: tuple[float, float]
+    mean: float = 0.0
+    worst: float = 0.0
+    variant: bool = False
+
+
+PICTURES = {
+    "drops.png": Axis("work of a device and the client, of the whole image's", 3),
+    "drops_price.png": Axis("code's work, % of the coded blocks'", 25),
+}
+
+
+def draw(folder: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """Draws pictures with a panel for each network and size of code: the drop with r
+    results lost, from the mean up to the worst pattern, in `drops.png` over all work of
+    a device and the client, in `drops_price.png` over the code's own. Copies of the
+    whole image and of pieces, and exact codes of the same blocks, which lose nothing,
+    are there too, and the whole network on smaller images.
 
     Args:
-      path: of the PNG file.
+      folder: of the PNG files.
       runs: the contents of their `results.json`.
 
     Raises:
       ImportError: matplotlib is missing.
     """
-    groups = drop_tables.grouped(runs)
-    codes = [code for group in groups.values() for code in _codes_of(group)]
-    kinds = [_kind(label) for *_, label in codes]
-    styles = {
-        kind: {
-            "color": COLOURS[number % len(COLOURS)],
-            "marker": MARKERS[number % len(MARKERS)],
-        }
-        for number, kind in enumerate(dict.fromkeys(kinds))
-    }
-    figure = canvas.new_figure(14, 4.5 * len(groups))
-    rows = figure.subplots(len(groups), 2, squeeze=False, sharey="row")
-    for row, members in zip(rows, groups.values(), strict=True):
-        _draw_group(row, members, styles)
-    canvas.save(figure, path, dpi=100)
+    groups = [*drop_tables.grouped(runs).values()]
+    points = [[*_points_of(group)] for group in groups]
+    kinds = dict.fromkeys(point.kind for panel in points for point in panel)
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
+    others = [kind for kind in kinds if kind not in LOOKS]
+    styles = {**LOOKS, **dict(zip(others, looks, strict=False))}
+    rows = math.ceil(len(groups) / COLUMNS)
+    for number, (name, axis) in enumerate(PICTURES.items()):
+        figure = canvas.new_figure(14, 1.6 + 3.6 * rows)
+        panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+        handles: dict[str, Any] = {}
+        for axes, group, shown in zip(panels, groups, points, strict=False):
+            for point in shown:
+                place = (point.costs[number], point.mean, point.worst - point.mean)
+                handle = _draw_point(axes, place, styles[point.kind], point.variant)
+                if not point.variant or point.kind not in handles:
+                    handles[point.kind] = handle
+            _finish(axes, axis, group)
+        for axes in panels[len(groups) :]:
+            axes.remove()
+        figure.legend(
+            [handles[kind] for kind in kinds],
+            [*kinds],
+            loc="outside upper center",
+            ncols=COLUMNS,
+            fontsize=9,
+        )
+        canvas.save(figure, folder / name, dpi=80)
 
 
-def _draw_group(
-    row: Sequence[Any],
-    runs: Sequence[dict[str, Any]],
-    styles: dict[str, dict[str, str]],
-) -> None:
-    """Draws the two panels of a network and size of code; `styles` are by `_kind`."""
+def _draw_point(
+    axes: Any, place: tuple[float, float, float], look: tuple[str, str], variant: bool
+) -> Any:
+    """Draws a mean, and a line from it up to the worst pattern; returns both."""
+    x, mean, above = place
+    colour, marker = look
+    style = {"color": colour, "marker": marker, "markersize": 6}
+    if variant:
+        style["markerfacecolor"] = "white"
+    return axes.errorbar(x, mean, [[0], [max(0, above)]], linestyle="none", **style)
+
+
+def _finish(axes: Any, axis: Axis, group: Sequence[dict[str, Any]]) -> None:
+    """Gives a panel its scales and its words."""
+    largest, _ = drop_tables.largest_of(group)
+    lost = largest["split"]["r"]
+    axes.set_yscale("symlog", linthresh=LEAST)
+    axes.set_ylim(-LEAST / 5, 100)
+    if axes.get_xlim()[1] > axis.most:
+        axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(left=-axes.get_xlim()[1] / 30)
+    axes.set_xlabel(axis.text, fontsize=8)
+    axes.set_ylabel(f"points lost with {lost} lost, mean up to worst", fontsize=8)
+    title = drop_tables.title_of(largest).replace(", base", ",\nbase")
+    axes.set_title(title, loc="left", fontsize=8)
+
+
+def _points_of(runs: Sequence[dict[str, Any]]) -> Iterator[Point]:
+    """Yields what the panel of a network and a size of code has."""
     largest, smaller = drop_tables.largest_of(runs)
-    codes = _codes_of(runs)
-    widest: dict[str, float] = {}
-    for results, name, label in codes:
-        price = read_cost(results, name).price
-        widest[_kind(label)] = max(price, widest.get(_kind(label), 0))
-    for results, name, label in codes:
-        style = {**styles[_kind(label)], "label": label}
-        if read_cost(results, name).price < widest[_kind(label)]:
-            style["markerfacecolor"] = "white"
-        _draw_code(row, results, name, style)
-    lost = runs[0]["split"]["r"]
-    exact = {f"the whole image on each of {lost + 1} devices": (0, 1.0)}
+    yield Point(WHOLE, (1.0, 0.0))
     if largest["config"]["split"] == "image":
         parts = read_cost(largest, "code").parts
-        copies = f"copies of each piece on {lost + 1} devices, or sending again"
-        exact[copies] = (0, parts["piece"] + parts["uncoded"])
-        convolutions = drop_tables.same_blocks_cost(largest)
-        if convolutions is not None:
-            total = sum(convolutions.parts.values())
-            label = "exact code of every convolution of the same blocks"
-            exact[label] = (100 * convolutions.price, total)
-    for marker, (label, costs) in zip("x+1", exact.items(), strict=False):
-        for axes, x in zip(row, costs, strict=True):
-            axes.plot(x, 0, marker, color="tab:red", label=label)
+        yield Point(COPIES, (parts["piece"] + parts["uncoded"], 0.0))
+        if (same := drop_tables.same_blocks_cost(largest)) is not None:
+            yield Point(EXACT, _costs(same))
     for results in smaller:
-        mean, worst = drop_tables.smaller_drop(results, largest, lost)
+        lost = largest["split"]["r"]
         price = drop_tables.smaller_price(results, largest)
-        style = {"color": "tab:red", "marker": "2"}
-        style["label"] = "the whole network on {}x{}".format(*results["image_shape"])
-        for axes, x in zip(row, (0, price.device + price.client), strict=True):
-            axes.errorbar(x, mean, [[0], [worst - mean]], **style)
-    for axes, text, most in zip(row, AXES, MOST, strict=True):
-        axes.set_yscale("symlog", linthresh=LEAST)
-        axes.set_ylim(-LEAST / 5, 100)
-        axes.set_xlabel(text)
-        if axes.get_xlim()[1] > most:
-            axes.set_xscale("symlog", linthresh=1)
-        axes.set_xlim(left=-most / 50)
-    row[0].set_title(drop_tables.title_of(largest), loc="left")
-    row[0].set_ylabel(f"points lost with {lost} lost, mean up to worst")
-    row[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        yield Point(
+            "the whole network on {}x{}".format(*results["image_shape"]),
+            (price.device + price.client, 0.0),
+            *drop_tables.smaller_drop(results, largest, lost),
+        )
+    codes = [
+        (results, name, _kind(results["config"], name))
+        for results in runs
+        if results not in smaller
+        for name in drop_tables.codes_of(results)
+    ]
+    widest: dict[str, float] = {}
+    for results, name, kind in codes:
+        widest[kind] = max(read_cost(results, name).price, widest.get(kind, 0))
+    for results, name, kind in codes:
+        accuracy = drop_tables.codes_of(results)[name][str(results["split"]["r"])]
+        base, cost = base_accuracy(results), read_cost(results, name)
+        mean, worst = (100 * (base - accuracy[x]) for x in ("mean", "worst"))
+        narrow = cost.price < widest[kind]
+        second = results["config"].get("tail", "frozen") != "frozen"
+        yield Point(kind, _costs(cost), mean, worst, narrow or second)
 
 
-def _codes_of(
-    runs: Sequence[dict[str, Any]],
-) -> list[tuple[dict[str, Any], str, str]]:
-    """Returns every code of a network and size with its run, its name and its label."""
-    _, smaller = drop_tables.largest_of(runs)
-    codes = []
-    for results in (x for x in runs if x not in smaller):
-        for name in drop_tables.codes_of(results):
-            label = drop_tables.label(results["config"], name)
-            if results["config"]["split"] == "convolution":
-                label += f", {drop_tables.blocks(results)}"
-            codes.append((results, name, label))
-    return codes
+def _costs(cost: Cost) -> tuple[float, float]:
+    """Returns all work and the code's own, as the axes have them."""
+    return sum(cost.parts.values()), 100 * cost.price
 
 
-def _kind(label: str) -> str:
-    """Returns a code's label without its width: what is drawn alike in all panels."""
-    return re.sub(r" \d+", "", label)
-
-
-def _draw_code(
-    row: Sequence[Any], results: dict[str, Any], name: str, style: dict[str, str]
-) -> None:
-    accuracy = drop_tables.codes_of(results)[name][str(results["split"]["r"])]
-    mean, worst = (
-        100 * (base_accuracy(results) - accuracy[x]) for x in ("mean", "worst")
-    )
-    cost = read_cost(results, name)
-    costs = (100 * cost.price, sum(cost.parts.values()))
-    for axes, x in zip(row, costs, strict=True):
-        axes.errorbar(x, mean, [[0], [max(0, worst - mean)]], **style)
+def _kind(config: dict[str, Any], name: str) -> str:
+    """Returns the name of a code without its widths and what else a recipe has."""
+    kind, _, _ = drop_tables.label(config, name).partition(", ")
+    kind = re.sub(r" \d+", "", kind)
+    apart = {"convolution": ", every convolution", "group": ", groups of images"}
+    return kind + apart.get(config["split"], "")

@@ -163,33 +163,49 @@ def test_a_folder_of_images_is_called_by_its_name(results):
     assert " on cifar10, test images" in drop_tables.title_of(results)
 
 
-def test_the_picture_has_every_code_and_the_whole_image(results, tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(canvas, "save", lambda figure, *_, **__: drawn.append(figure))
+def test_the_pictures_have_every_code_and_what_is_exact(results, tmp_path, monkeypatch):
+    drawn = {}
+    keep = lambda figure, path, **_: drawn.update({path.name: figure})
+    monkeypatch.setattr(canvas, "save", keep)
     small = json.loads(json.dumps(results))
     small["image_shape"], small["baselines"] = [20, 20, 1], {}
     results["base"]["test_accuracy"], small["base"]["test_accuracy"] = 0.9, 0.88
-    drop_figure.draw(tmp_path / "drops.png", [results, small])
-    (panels,) = [figure.axes for figure in drawn]
+    drop_figure.draw(tmp_path, [results, small])
+    assert [*drawn] == ["drops.png", "drops_price.png"]
     cost = results["costs"]["code"]
-    piece = (cost["piece"] + cost["uncoded"]) / cost["whole"]
-    whole, copies = "the whole image on each of 2", "copies of each piece on 2"
-    copies += " devices, or sending again"
-    exact = {f"{whole} devices": (0, 1), copies: (0, piece)}
     convolutions = drop_tables.same_blocks_cost(results)
-    name = "exact code of every convolution of the same blocks"
-    exact[name] = (100 * convolutions.price, sum(convolutions.parts.values()))
-    codes = [drop_tables.label(results["config"], x) for x in results["baselines"]]
-    own = drop_tables.label(results["config"], "code")
-    own_rows = [own, "the whole network on 20x20"]
-    for i, axes in enumerate(panels):
-        _, names = axes.get_legend_handles_labels()
-        assert sorted(names) == sorted([*exact, *own_rows, *codes])
-        crosses = {x.get_label(): x.get_xydata().tolist() for x in axes.lines}
-        for name, places in exact.items():
-            assert crosses[name] == [[pytest.approx(places[i]), 0]]
-        bars = {x.get_label(): x.lines[0].get_ydata()[0] for x in axes.containers}
-        assert bars[own_rows[1]] == pytest.approx(4 / 3)  # two of three patterns lose 2
+    sums = (sum(convolutions.parts.values()), 100 * convolutions.price)
+    piece = (cost["piece"] + cost["uncoded"]) / cost["whole"]
+    exact = {drop_figure.WHOLE: (1, 0), drop_figure.COPIES: (piece, 0)}
+    exact |= {drop_figure.EXACT: sums}
+    rivals = [drop_tables.label(results["config"], x) for x in results["baselines"]]
+    codes = ["systematic mlp / mlp", *rivals]
+    for number, figure in enumerate(drawn.values()):
+        (axes,), (legend,) = figure.axes, figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert sorted(names) == sorted([*exact, "the whole network on 20x20", *codes])
+        marks = [bar.lines[0].get_xydata()[0].tolist() for bar in axes.containers]
+        places = dict(zip(names, marks, strict=True))
+        for name, costs in exact.items():
+            assert places[name] == [pytest.approx(costs[number]), 0]
+        lost = places["the whole network on 20x20"][1]
+        assert lost == pytest.approx(4 / 3)  # two of three patterns lose 2
+
+
+def test_the_pictures_show_a_narrower_code_hollow(results, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(canvas, "save", lambda figure, *_, **__: drawn.append(figure))
+    results["baselines"] = {}
+    narrow = json.loads(json.dumps(results))
+    narrow["config"]["encoder_width"] = 8
+    drop_figure.draw(tmp_path, [narrow, results])
+    *_, first, second = drawn[0].axes[0].containers
+    colours = [bar.lines[0].get_markerfacecolor() for bar in (first, second)]
+    assert colours[0] == "white" and colours[1] != "white"
+    drawn[0].canvas.draw()
+    assert (
+        len(drawn[0].legends[0].get_texts()) == 4
+    )  # of one kind, and three exact ones
 
 
 def test_targets_are_those_of_deep_networks(results):
@@ -229,6 +245,7 @@ def test_the_script(finished, tmp_path):
     done = run_script("drops", finished, f"--output={tmp_path / 'drops'}")
     assert done.returncode == 0, done.stderr
     assert "lenet5 x 1 on mnist_5k" in done.stdout and "no_parity" in done.stdout
-    assert (tmp_path / "drops" / "drops.png").stat().st_size > 5000
+    for name in ("drops.png", "drops_price.png"):
+        assert (tmp_path / "drops" / name).stat().st_size > 5000
     done = run_script("drops")
     assert done.returncode == 1 and done.stderr.startswith("error: runs: [] given")
