@@ -55,10 +55,10 @@ for code in ${codes:-$all}; do
     own=(--grid="$grid") own_flags=$flags
     # Losses that begin later, or are others in every stage, and more than r are measured of
     # our code alone and of few patterns, since they take as long again.
-    case "$code $size$net" in
-      *fashion*) own+=(--other_stage_losses=) ;;
-      "ours k2_r1"*) own+=(--other_stage_losses=later,per_stage --tried=2) ;;
-      "ours k4_r1"*) ;;
+    case "$code $size $net" in
+      *" fashion_"*) own+=(--other_stage_losses=) ;;
+      "ours k2_r1 "*) own+=(--other_stage_losses=later,per_stage --tried=2) ;;
+      "ours k4_r1 "*) ;;
       *) own+=(--other_stage_losses=) ;;
     esac
     half=$narrow

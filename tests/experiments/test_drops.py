@@ -202,7 +202,6 @@ def test_the_pictures_show_a_narrower_code_hollow(results, tmp_path, monkeypatch
     *_, first, second = drawn[0].axes[0].containers
     colours = [bar.lines[0].get_markerfacecolor() for bar in (first, second)]
     assert colours[0] == "white" and colours[1] != "white"
-    drawn[0].canvas.draw()
     assert (
         len(drawn[0].legends[0].get_texts()) == 4
     )  # of one kind, and three exact ones
