@@ -41,7 +41,10 @@ answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
 # How the pairs are trained: see search_deep_rivals and search_deep_local.
 sums=(--parity_pieces=sums --returned=shares --beyond=0 --nonnegative=False)
-for code in ${codes:-$all}; do
+codes=" ${codes:-$all} "
+# A network for each seed, trained on for smaller images.
+codes=${codes/ smaller / smaller smaller1 smaller2 smaller3 smaller4 }
+for code in $codes; do
   for size in ${wanted:-$sizes}; do
     k=${size:1:1} r=${size:4} grid=2x2
     [ "$k" != 2 ] || grid=1x2
@@ -86,10 +89,11 @@ for code in ${codes:-$all}; do
       untrained) # without anything to train
         own+=(--code=berrut --baselines=zero_fill,mean_fill,spline,mds,replication)
         own+=(--beyond=0 --seeds=1) ;;
-      smaller) # no code: the whole network, trained on, on images as small as a piece
+      smaller*) # no code: the whole network, trained on, on images as small as a piece
         side=$((k == 2 ? 28 : 24)) # of 32; a piece is 3/4 of a side, or 9/16 of both
         [ "$net" != imagenette ] || side=$((3 * side))
-        own=(--grid="$grid" --image_size=$side)
+        seed=${code#smaller}
+        own=(--grid="$grid" --image_size=$side --seed="${seed:-0}")
         own_flags=${flags%.flags}_smaller.flags ;;
       parm | approxifer) own=() own_flags=${flags%.flags}_$code.flags ;;
       layers) # every convolution by itself, which is exact

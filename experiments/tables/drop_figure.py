@@ -142,18 +142,19 @@ def _points_of(runs: Sequence[dict[str, Any]]) -> Iterator[Point]:
         yield Point(COPIES, (parts["piece"] + parts["uncoded"], 0.0))
         if (same := drop_tables.same_blocks_cost(largest)) is not None:
             yield Point(EXACT, _costs(same))
-    for results in smaller:
+    for trials in smaller:
         lost = largest["split"]["r"]
-        price = drop_tables.smaller_price(results, largest)
+        price = drop_tables.smaller_price(trials[0], largest)
+        accuracy = drop_tables.smaller_accuracy(trials, largest, lost)
         yield Point(
-            "the whole network on {}x{}".format(*results["image_shape"]),
+            "the whole network on {}x{}".format(*trials[0]["image_shape"]),
             (price.device + price.client, 0.0),
-            *drop_tables.smaller_drop(results, largest, lost),
+            *_drops(base_accuracy(largest), accuracy),
         )
     codes = [
         (results, name, _kind(results["config"], name))
         for results in runs
-        if results not in smaller
+        if results not in itertools.chain(*smaller)
         for name in drop_tables.codes_of(results)
     ]
     widest: dict[str, float] = {}
@@ -162,10 +163,15 @@ def _points_of(runs: Sequence[dict[str, Any]]) -> Iterator[Point]:
     for results, name, kind in codes:
         accuracy = drop_tables.codes_of(results)[name][str(results["split"]["r"])]
         base, cost = base_accuracy(results), read_cost(results, name)
-        mean, worst = (100 * (base - accuracy[x]) for x in ("mean", "worst"))
+        mean, worst = _drops(base, accuracy)
         narrow = cost.price < widest[kind]
         second = results["config"].get("tail", "frozen") != "frozen"
         yield Point(kind, _costs(cost), mean, worst, narrow or second)
+
+
+def _drops(base: float, accuracy: dict[str, float]) -> tuple[float, ...]:
+    """Returns the points lost in the mean and in the worst pattern."""
+    return tuple(100 * (base - accuracy[x]) for x in ("mean", "worst"))
 
 
 def _costs(cost: Cost) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -105,8 +106,9 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
         stages = [x["config"].get("stages") for x in members if _by_convolutions(x)]
         counted = largest["config"].get("stages") not in stages
         exact = _exact_rows(largest, counted)
-        coded = [row for x in members if x not in smaller for row in rows_of(x)]
-        coded += [_smaller_row(results, largest) for results in smaller]
+        apart = [*itertools.chain(*smaller)]
+        coded = [row for x in members if x not in apart for row in rows_of(x)]
+        coded += [_smaller_row(trials, largest) for trials in smaller]
         rows = sorted(
             [*coded, *exact], key=lambda row: (float(row[PRICE]), row["code"])
         )
@@ -153,13 +155,18 @@ def grouped(runs: Sequence[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]
 
 def largest_of(
     runs: Sequence[dict[str, Any]],
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     """Returns a run with the largest images, one that codes pieces of these if there is
-    one, and the runs with smaller images."""
+    one, and the runs with smaller images: a list for each size, whose runs differ in
+    their seed."""
     pixels = lambda results: math.prod(results.get("image_shape", ()))
     codes_images = lambda results: results["config"]["split"] == "image"
     largest = max(runs, key=lambda results: (pixels(results), codes_images(results)))
-    return largest, [x for x in runs if pixels(x) < pixels(largest)]
+    sizes: dict[tuple, list[dict[str, Any]]] = {}
+    for results in runs:
+        if pixels(results) < pixels(largest):
+            sizes.setdefault(tuple(results["image_shape"]), []).append(results)
+    return largest, [*sizes.values()]
 
 
 def _numbers(results: dict[str, Any]) -> int:
@@ -171,13 +178,13 @@ def _numbers(results: dict[str, Any]) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
-def _smaller_row(results: dict[str, Any], largest: dict[str, Any]) -> Row:
+def _smaller_row(trials: list[dict[str, Any]], largest: dict[str, Any]) -> Row:
     """Returns the row of the whole network on smaller images, see `smaller_price`."""
-    height, width, _ = results["image_shape"]
-    row = smaller_price(results, largest).row(SMALLER.format(f"{height}x{width}"))
-    for lost in range(1, result_tables.pieces(results)[1] + 1):
-        mean, worst = smaller_drop(results, largest, lost)
-        row[f"{lost} lost"] = f"{mean:.2f} / {worst:.2f}"
+    height, width, _ = trials[0]["image_shape"]
+    row = smaller_price(trials[0], largest).row(SMALLER.format(f"{height}x{width}"))
+    for lost in range(1, result_tables.pieces(largest)[1] + 1):
+        accuracy = smaller_accuracy(trials, largest, lost)
+        row[f"{lost} lost"] = drops_text(base_accuracy(largest), accuracy)
     return row
 
 
@@ -206,16 +213,32 @@ def smaller_price(results: dict[str, Any], largest: dict[str, Any]) -> Price:
     )
 
 
-def smaller_drop(
-    results: dict[str, Any], largest: dict[str, Any], lost: int
-) -> tuple[float, float]:
-    """Returns the points that smaller images lose in the mean over the patterns with so
-    many lost results, and in the worst; arguments as of `smaller_price`."""
-    k, r = result_tables.pieces(results)
-    drop = 100 * (base_accuracy(largest) - base_accuracy(results))
+def smaller_accuracy(
+    trials: Sequence[dict[str, Any]], largest: dict[str, Any], lost: int
+) -> dict[str, float]:
+    """Returns how many answers are right with so many results lost, where those of the
+    network on smaller images stand in for a lost data piece.
+
+    Args:
+      trials: runs with smaller images, which differ in their seed.
+      largest: of a run of the same size of code with the images as they are.
+
+    Returns:
+      The `mean` over the patterns and the `worst`, and their standard deviations over
+      the trials, if there are several, as `mean_std` and `worst_std`.
+    """
+    k, r = result_tables.pieces(largest)
     every = erasures.patterns(k + r, lost)
     harmful = sum(pattern[0] < k for pattern in every) / len(every)
-    return harmful * drop, drop
+    own = [base_accuracy(results) for results in trials]
+    worst = statistics.fmean(own)
+    deviation = statistics.stdev(own) if len(own) > 1 else 0.0
+    return {
+        "mean": harmful * worst + (1 - harmful) * base_accuracy(largest),
+        "worst": worst,
+        "mean_std": harmful * deviation,
+        "worst_std": deviation,
+    }
 
 
 def _by_convolutions(results: dict[str, Any]) -> bool:

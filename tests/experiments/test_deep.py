@@ -56,10 +56,10 @@ def config_of(arguments):
 @pytest.mark.parametrize(
     "net, count",
     [
-        ("vgg16", 39),
-        ("resnet18", 32),
-        ("mobilenet", 30),
-        ("imagenette", 30),
+        ("vgg16", 51),
+        ("resnet18", 44),
+        ("mobilenet", 42),
+        ("imagenette", 42),
         ("fashion_vgg16", 4),
         ("fashion_vgg16_all", 4),
         ("fashion_resnet18", 4),

@@ -148,6 +148,26 @@ def test_the_whole_network_on_smaller_images_is_a_row_by_hand(results):
         assert row["memory, kB"] == f"{4 * small_numbers() / 1e3:.0f}"
 
 
+def test_trials_of_smaller_images_are_one_row_with_their_spread(results):
+    results["base"]["test_accuracy"] = 0.9
+    trials = [json.loads(json.dumps(results)) for _ in range(3)]
+    for trial, accuracy in zip(trials, (0.87, 0.88, 0.89), strict=True):
+        trial["image_shape"], trial["baselines"] = [20, 20, 1], {}
+        trial["base"]["test_accuracy"] = accuracy
+    other = json.loads(json.dumps(trials[0]))
+    other["image_shape"] = [24, 24, 1]
+    ((_, headings, rows),) = drop_tables.tables(
+        [trials[0], results, *trials[1:], other]
+    )
+    rows = [dict(zip(headings, cells, strict=True)) for cells in rows]
+    rows = {x["code"]: x["1 lost"] for x in rows if "whole network" in x["code"]}
+    # Points of 1, 2 and 3, which are lost in two of three patterns.
+    assert rows == {
+        drop_tables.SMALLER.format("20x20"): "1.33 ± 0.67 / 2.00 ± 1.00",
+        drop_tables.SMALLER.format("24x24"): "2.00 / 3.00",
+    }
+
+
 def small_numbers():
     """Counts LeNet-5's variables for images of 20x20, whose features are 2x2."""
     conv = 25 * 6 + 6 + 25 * 6 * 16 + 16
