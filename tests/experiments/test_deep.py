@@ -60,6 +60,7 @@ def config_of(arguments):
         ("resnet18", 44),
         ("mobilenet", 42),
         ("imagenette", 42),
+        ("fashion_lenet5", 4),
         ("fashion_vgg16", 4),
         ("fashion_vgg16_all", 4),
         ("fashion_resnet18", 4),
