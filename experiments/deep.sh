@@ -70,8 +70,8 @@ for code in $codes; do
     [ "$net $size" != "resnet18 k4_r2" ] || { own+=(--decoder_width=10) half=5; }
     # 1.6 times as fast; its codes with k=4 were measured before that could be chosen.
     [ "$net $size" != "vgg16 k2_r1" ] || own+=(--products=bfloat16)
-    # Of its own for this size, as on MNIST.
-    [ "$net $size" != "fashion_lenet5 k2_r1" ] || own+=(--learning_rate=4e-3)
+    # As frontier_lenet5_default_k2_r1.
+    [ "$net $size" != "fashion_lenet5 k2_r1" ] || own+=(--learning_rate=4e-3 --tried=3)
     # Controls of a second tail, of three seeds.
     case $code in tuned | intact | no_parity_tuned | zero_fill) own+=(--seeds=3) ;; esac
     case $code in
