@@ -166,6 +166,12 @@ class CodeConfig(LearnedConfig):
         require("tail_step", self.tail_step, fits, "0.1 with tail=frozen")
         fits = not self.nonnegative or self.split == "image"
         require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
+        fits = not (self.nonnegative and self.preactivations)
+        require("nonnegative", self.nonnegative, fits, "False with preactivations=True")
+        # Beside a parity model with montages, learned codes have sums.
+        fits = self.parity_pieces != "montage" or self.code != LEARNED
+        accepted = f"sums or smaller with code={LEARNED}"
+        require("parity_pieces", self.parity_pieces, fits, accepted)
 
     @property
     def n(self) -> int:

@@ -137,10 +137,10 @@ def _points_of(runs: Sequence[dict[str, Any]]) -> Iterator[Point]:
     """Yields what the panel of a network and a size of code has."""
     largest, smaller = drop_tables.largest_of(runs)
     yield Point(WHOLE, (1.0, 0.0))
-    if largest["config"]["split"] == "image":
-        parts = read_cost(largest, "code").parts
+    for cut in drop_tables.cuts_of(runs):
+        parts = read_cost(cut, "code").parts
         yield Point(COPIES, (parts["piece"] + parts["uncoded"], 0.0))
-        if (same := drop_tables.same_blocks_cost(largest)) is not None:
+        if (same := drop_tables.same_blocks_cost(cut)) is not None:
             yield Point(EXACT, _costs(same))
     for trials in smaller:
         lost = largest["split"]["r"]

@@ -104,8 +104,9 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     for members in grouped(runs).values():
         largest, smaller = largest_of(members)
         stages = [x["config"].get("stages") for x in members if _by_convolutions(x)]
-        counted = largest["config"].get("stages") not in stages
-        exact = _exact_rows(largest, counted)
+        exact = [whole_price(largest).row(WHOLE.format(largest["split"]["r"] + 1))]
+        for cut in cuts_of(members):
+            exact += _exact_rows(cut, cut["config"].get("stages") not in stages)
         apart = [*itertools.chain(*smaller)]
         coded = [row for x in members if x not in apart for row in rows_of(x)]
         coded += [_smaller_row(trials, largest) for trials in smaller]
@@ -190,8 +191,9 @@ def _smaller_row(trials: list[dict[str, Any]], largest: dict[str, Any]) -> Row:
 
 def smaller_price(results: dict[str, Any], largest: dict[str, Any]) -> Price:
     """Returns what the whole network on smaller images costs, on the spare devices,
-    without any code: its answer counts where a data piece of the images was lost. Work
-    and bytes are those of the busiest device, with a piece or with a smaller image.
+    without any code: its answer counts where a data piece of the images was lost, and
+    the client computes nothing then; else the data pieces' results do. Work is that of
+    the case with more of it, bytes are those of the busiest device.
 
     Args:
       results: of a run with smaller images, whose base model is the answer.
@@ -205,8 +207,7 @@ def smaller_price(results: dict[str, Any], largest: dict[str, Any]) -> Price:
         blocks(largest),
         k + r,
         0.0,
-        max(work, parts["piece"]),
-        parts["uncoded"],
+        *max((work, 0.0), (parts["piece"], parts["uncoded"]), key=sum),
         max(whole_bytes, _shares_bytes(largest)),
         len(cost.rounds),
         4 * _numbers(results),
@@ -245,25 +246,30 @@ def _by_convolutions(results: dict[str, Any]) -> bool:
     return results["config"]["split"] == "convolution"
 
 
+def cuts_of(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns a run for each choice of blocks that is coded by pieces of the image, of
+    the largest images."""
+    largest, smaller = largest_of(runs)
+    apart = [*itertools.chain(*smaller)]
+    of_images = [x for x in runs if x["config"]["split"] == "image" and x not in apart]
+    return [*{blocks(results): results for results in of_images}.values()]
+
+
 def _exact_rows(results: dict[str, Any], counted: bool) -> list[Row]:
-    """Returns the rows of what loses nothing, whichever r devices are lost: the network
-    on each of r + 1 devices; and where pieces of the image are coded, r + 1 copies of
-    each piece, pieces of which a missing one is sent once more, and exact codes around
-    every convolution of the same blocks.
+    """Returns the rows of what loses nothing with the same blocks, whichever r devices
+    are lost: r + 1 copies of each piece, pieces of which a missing one is sent once
+    more, and exact codes around every convolution.
 
     Args:
-      results: of a run with the network and size of code.
+      results: of a run that codes pieces of the image.
       counted: whether the exact codes are to be counted, since no run has them.
     """
     k, r = result_tables.pieces(results)
-    rows = [whole_price(results).row(WHOLE.format(r + 1))]
-    if results["config"]["split"] != "image":
-        return rows
     cost = read_cost(results, "code")
     stages, parts = results["split"]["stages"], cost.parts
     work, moved = (0.0, parts["piece"], parts["uncoded"]), _shares_bytes(results)
     copies = Price(blocks(results), k * (r + 1), *work, moved, len(stages))
-    rows.append(copies.row(COPIES.format(r + 1)))
+    rows = [copies.row(COPIES.format(r + 1))]
     # Where devices that are lost stay so, the first round alone is waited for twice.
     most = f"-{2 * len(stages)}" if len(stages) > 1 else ""
     resent = copies._replace(devices=k + r).row(RESENT)

@@ -148,6 +148,25 @@ def test_the_whole_network_on_smaller_images_is_a_row_by_hand(results):
         assert row["memory, kB"] == f"{4 * small_numbers() / 1e3:.0f}"
 
 
+def test_every_choice_of_blocks_has_its_own_exact_rivals(results):
+    other = json.loads(json.dumps(results))
+    other["config"]["stages"] = [[1, 2]]
+    other["split"]["stages"][0]["blocks"] = [1, 2]
+    ((_, headings, rows),) = drop_tables.tables([results, other, results])
+    rows = [dict(zip(headings, cells, strict=True)) for cells in rows]
+    of = {(x["code"].partition(" of ")[0], x["coded"]) for x in rows}
+    for blocks in ("1-4", "1-2"):
+        assert ("no code: copies", blocks) in of
+        assert ("mds (counted)", blocks) in {
+            (code, coded.partition(" (")[0].removeprefix("every convolution of "))
+            for code, coded in of
+        }
+    codes = [x["code"] for x in rows]
+    assert codes.count("mds (counted)") == 2
+    assert sum("copies" in code for code in codes) == 2
+    assert sum("whole image" in code for code in codes) == 1
+
+
 def test_trials_of_smaller_images_are_one_row_with_their_spread(results):
     results["base"]["test_accuracy"] = 0.9
     trials = [json.loads(json.dumps(results)) for _ in range(3)]

@@ -31,6 +31,7 @@ from coded_jax.types import BaseModel
         ("grid", (-1, -2), "rows x columns"),
         ("least_spared", 0.1, "0 with split=image"),
         ("least_spared", 1.0, "from 0 on, below 1"),
+        ("parity_pieces", "montage", "sums or smaller with code=learned"),
         ("encoder_width", 0, r"1\.\.65536"),
         ("decoder_width", 10**12, r"1\.\.65536"),
         ("dilations", (), r"1\.\.1024"),
@@ -87,6 +88,11 @@ def test_out_of_range(field, value, accepted):
     with pytest.raises(ValueError, match=rf"^{field}: .* given, .*{accepted}") as error:
         Config(**{field: value})
     assert repr(value) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_values_before_a_relu_are_not_all_positive():
+    with pytest.raises(ValueError, match="^nonnegative: True given, False with preact"):
+        Config(base_model="vgg16", preactivations=True, nonnegative=True)
 
 
 def test_defaults_that_depend_on_others():
@@ -203,7 +209,6 @@ def test_base_has_what_the_base_model_depends_on():
         "supervision": 0.5,
         "sums": "power",
         "parity_start": "anew",
-        "parity_pieces": "montage",
         "draws": "patterns",
         "pattern_weights": (((0,), 2.0),),
         "tail": "tuned",
@@ -224,6 +229,8 @@ def test_base_has_what_the_base_model_depends_on():
     assert dataclasses.replace(config, **chain).base == base
     sums = {"recipe": "systematic", "fixed_sums": True, "decoder_start": "ridge"}
     assert dataclasses.replace(config, **sums).base == base
+    montage = {"code": "parity_model", "split": "group", "parity_pieces": "montage"}
+    assert dataclasses.replace(config, **montage).base == base
     blind = {"recipe": "systematic", "decoder": "sharpen", "decoder_reads": "results"}
     assert dataclasses.replace(config, **blind).base == base
     layers = {"split": "convolution", "least_spared": 0.1}
