@@ -27,6 +27,7 @@ images=()
 [ "$net" != vgg16 ] || all+=" mlp conv local"
 [ "$net" != resnet18 ] || all+=" parm approxifer"
 [[ $net != fashion_* ]] || { all="ours no_parity" sizes="k2_r1 k4_r2"; }
+[ "$net" != fashion_vgg16 ] || all+=" layers"
 codes="" wanted=""
 for name in "${@:2}"; do
   case " $all : $sizes " in

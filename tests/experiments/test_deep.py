@@ -61,7 +61,7 @@ def config_of(arguments):
         ("mobilenet", 42),
         ("imagenette", 42),
         ("fashion_lenet5", 4),
-        ("fashion_vgg16", 4),
+        ("fashion_vgg16", 6),
         ("fashion_vgg16_all", 4),
         ("fashion_resnet18", 4),
         ("fashion_resnet18_all", 4),
