@@ -7,8 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 lenet5="default default_k2_r1 no_parity_default cheap no_parity_cheap rivals
   no_parity paper local ours conv conv_k2_r1"
-deep="deep_vgg16 deep_resnet18 deep_mobilenet deep_tail deep_halo deep_rivals deep_local
-  deep_resnet18_parm deep_fashion_vgg16 deep_fashion_resnet18"
+deep="deep_vgg16 deep_recipe deep_resnet18 deep_mobilenet deep_tail deep_halo deep_rivals
+  deep_local deep_resnet18_parm deep_fashion_vgg16 deep_fashion_resnet18"
 for name in "$@"; do
   [[ " $(echo $lenet5 $deep) " = *" $name "* ]] ||
     { echo "error: $name: some of" $lenet5 $deep "accepted" >&2; exit 2; }

@@ -114,7 +114,9 @@ class LearnedConfig:
         one_of(SUMS),
     )
     fixed_sums: bool = setting(
-        False, "whether these sums stay as they begin, and are not trained"
+        False,
+        "whether these sums, or the weights by which an image is made smaller, stay as "
+        "they begin, and are not trained",
     )
     parity_start: str = setting(
         "base",
@@ -151,9 +153,8 @@ class LearnedConfig:
                 # The dataclass is frozen, but not yet.
                 object.__setattr__(self, name, "mlp")
         check(self)
-        sums = self.systematic and self.parity_pieces == "sums"
-        accepted = "False but with recipe=systematic and parity_pieces=sums"
-        fits = not self.fixed_sums or sums
+        fits = not self.fixed_sums or self.systematic
+        accepted = "False but with recipe=systematic"
         require("fixed_sums", self.fixed_sums, fits, accepted)
         fits = self.decoder_reads == "all" or DECODERS[self.decoder].guided
         require("decoder_reads", self.decoder_reads, fits, "all without sharpen")

@@ -70,9 +70,14 @@ def sums_of_pieces(shape: CodeShape, config: LearnedConfig) -> LinearPart:
 
 
 def smaller_image(shape: CodeShape, config: LearnedConfig) -> LinearPart:
-    """Returns the whole image made smaller, `{"taps": ...}`, see `smaller`; the
-    estimate is the mean of what the parity results that arrived show of a share."""
+    """Returns the whole image made smaller, learned as `{"taps": ...}` or fixed, see
+    `smaller`; the estimate is the mean of what the parity results that arrived show of
+    a share."""
     smaller.plan_of(shape)
+    initial = functools.partial(smaller.init, shape)
+
+    def taps_of(params: PyTree) -> PyTree:
+        return initial() if config.fixed_sums else params["taps"]
 
     def estimate(
         params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
@@ -84,8 +89,8 @@ def smaller_image(shape: CodeShape, config: LearnedConfig) -> LinearPart:
         return Estimate((weights * views).sum(axis=1), views)
 
     return LinearPart(
-        lambda: {"taps": smaller.init(shape)},
-        lambda params, pieces: smaller.parity(shape, params["taps"], pieces),
+        lambda: {} if config.fixed_sums else {"taps": initial()},
+        lambda params, pieces: smaller.parity(shape, taps_of(params), pieces),
         estimate,
     )
 

@@ -177,6 +177,19 @@ def test_lost_results_have_no_effect_and_what_arrived_stays(parity_pieces):
         np.testing.assert_allclose(of_each, shares, rtol=1e-4, atol=1e-5)
 
 
+def test_fixed_weights_of_the_smaller_image_are_no_parameters():
+    shape, free, _ = code_of()
+    _, fixed, _ = code_of(fixed_sums=True)
+    _, pieces = inputs_of(shape)
+    key = jax.random.key(0)
+    params, few = free.init(key), fixed.init(key)
+    assert params.keys() - few.keys() == {"taps"}
+    encoded = fixed.encode(few, pieces)
+    np.testing.assert_array_equal(encoded, free.encode(params, pieces))
+    doubled = {**params, "taps": jax.tree.map(lambda x: 2 * x, params["taps"])}
+    assert not np.allclose(free.encode(doubled, pieces), encoded)
+
+
 def test_each_image_has_its_own_losses():
     shape, code, params = code_of()
     features, pieces = inputs_of(shape)
