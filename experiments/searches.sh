@@ -5,7 +5,7 @@
 # skipped. Imagenette's folder in IMAGENETTE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-lenet5="default default_k2_r1 no_parity_default cheap no_parity_cheap rivals
+lenet5="default default_k2_r1 default_beyond no_parity_default cheap no_parity_cheap rivals
   no_parity paper local ours conv conv_k2_r1"
 deep="deep_vgg16 deep_recipe deep_resnet18 deep_mobilenet deep_tail deep_halo deep_rivals
   deep_local deep_resnet18_parm deep_fashion_vgg16 deep_fashion_resnet18"

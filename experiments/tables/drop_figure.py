@@ -47,6 +47,8 @@ class Point(NamedTuple):
       costs: along the axes of `PICTURES`.
       mean, worst: points lost with r results lost.
       variant: whether another one of its kind is wider, or has no second tail.
+      curve: the blocks that a trained code without a second tail has coded; points of
+        a kind with the same ones are joined.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Point(NamedTuple):
     mean: float = 0.0
     worst: float = 0.0
     variant: bool = False
+    curve: str = ""
 
 
 PICTURES = {
@@ -93,6 +96,7 @@ def draw(folder: Path, runs: Sequence[dict[str, Any]]) -> None:
                 handle = _draw_point(axes, place, styles[point.kind], point.variant)
                 if not point.variant or point.kind not in handles:
                     handles[point.kind] = handle
+            _draw_curves(axes, number, shown, styles)
             _finish(axes, axis, group)
         for axes in panels[len(groups) :]:
             axes.remove()
@@ -116,6 +120,22 @@ def _draw_point(
     if variant:
         style["markerfacecolor"] = "white"
     return axes.errorbar(x, mean, [[0], [max(0, above)]], linestyle="none", **style)
+
+
+def _draw_curves(
+    axes: Any,
+    number: int,
+    shown: Sequence[Point],
+    styles: dict[str, tuple[str, str]],
+) -> None:
+    """Joins the means of codes that differ in their widths, by what these cost on the
+    axis of that number."""
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for point in (point for point in shown if point.curve):
+        places = curves.setdefault((point.kind, point.curve), [])
+        places.append((point.costs[number], point.mean))
+    for (kind, _), places in curves.items():
+        axes.plot(*zip(*sorted(places), strict=True), color=styles[kind][0], lw=0.8)
 
 
 def _finish(axes: Any, axis: Axis, group: Sequence[dict[str, Any]]) -> None:
@@ -166,7 +186,8 @@ def _points_of(runs: Sequence[dict[str, Any]]) -> Iterator[Point]:
         mean, worst = _drops(base, accuracy)
         narrow = cost.price < widest[kind]
         second = results["config"].get("tail", "frozen") != "frozen"
-        yield Point(kind, _costs(cost), mean, worst, narrow or second)
+        joined = "" if second else drop_tables.blocks(results)
+        yield Point(kind, _costs(cost), mean, worst, narrow or second, joined)
 
 
 def _drops(base: float, accuracy: dict[str, float]) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from tables import drop_figure, drop_tables, targets
 
@@ -241,9 +242,19 @@ def test_the_pictures_show_a_narrower_code_hollow(results, tmp_path, monkeypatch
     *_, first, second = drawn[0].axes[0].containers
     colours = [bar.lines[0].get_markerfacecolor() for bar in (first, second)]
     assert colours[0] == "white" and colours[1] != "white"
-    assert (
-        len(drawn[0].legends[0].get_texts()) == 4
-    )  # of one kind, and three exact ones
+    # Of one kind, and three exact ones.
+    assert len(drawn[0].legends[0].get_texts()) == 4
+    # A line joins both, one that codes other blocks is by itself.
+    joined = [
+        line.get_xydata()
+        for line in drawn[0].axes[0].lines
+        if len(line.get_xydata()) > 1
+    ]
+    marks = [bar.lines[0].get_xydata()[0] for bar in (first, second)]
+    np.testing.assert_allclose(joined, [sorted(map(tuple, marks))])
+    narrow["split"]["stages"][0]["blocks"] = [1, 2]
+    drop_figure.draw(tmp_path, [narrow, results])
+    assert all(len(line.get_xydata()) == 1 for line in drawn[2].axes[0].lines)
 
 
 def test_targets_are_those_of_deep_networks(results):
