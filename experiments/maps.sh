@@ -31,7 +31,7 @@ map lenet5_link --speed=1e7 --bandwidth=1e6 --failure=0.001 --straggling=pareto 
   --x=link,1e-4,1,9 --y=tail,0.03,1,9 "${codes[@]}"
 map vgg16_small_bandwidth --speed=1e8 $links $results/{cheap,networks}/*vgg16*.json
 map vgg16_small_deep_bandwidth --speed=1e8 $links \
-  $results/{deep/fashion_vgg16_{,all_}ours_k*,layers/vgg16*}.json
+  $results/deep/fashion_vgg16_{{,all_}ours,layers}_k*.json
 map vgg16_half_bandwidth --speed=1e10 $links $results/deep/vgg16_{ours,layers}_k*.json
 map vgg16_small_trace --speed=6e10 --link=2e-5 --straggling=trace \
   --trace=experiments/traces/busy_cores.txt --x=bandwidth,1e7,1e10,9 \

@@ -16,9 +16,8 @@ ROWS = {
     "deep": (
         *("vgg16_ours_k2_r1", "vgg16_ours_k4_r2"),
         *("resnet18_ours_k2_r1", "mobilenet_ours_k2_r1", "imagenette_ours_k4_r2"),
-        "fashion_vgg16_all_ours_k4_r2",
+        *("fashion_vgg16_all_ours_k4_r2", "fashion_resnet18_ours_k4_r2"),
     ),
-    "networks": ("fashion_resnet18_k4_r2",),
 }
 
 RIVALS = ("no_parity", "zero_fill")
