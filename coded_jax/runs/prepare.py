@@ -29,7 +29,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places, absolute
 from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.runs.workdir import CHECKPOINTS, MEASURED, RunFlags, open_workdir
-from coded_jax.training import losses
+from coded_jax.training import exact_targets
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
 
@@ -193,9 +193,9 @@ def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> 
     # Where no ReLU ends a stage, random weights show it as well as trained ones.
     key = jax.random.key(config.seed)
     variables = pipeline.base.init(key, dataset.image_shape, dataset.classes)
-    images = dataset.train.images[: losses.CHUNK]
+    images = dataset.train.images[: exact_targets.CHUNK]
     # Each process by itself: another one may have failed already.
-    losses.require_nonnegative(pipeline._replace(mesh=None), variables, images)
+    exact_targets.require_nonnegative(pipeline._replace(mesh=None), variables, images)
 
 
 def _open_folders(

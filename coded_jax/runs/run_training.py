@@ -21,7 +21,7 @@ from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.regime import BASE, Regime, regime_of
 from coded_jax.runs.seeds import fit_seeds
-from coded_jax.training import checkpoints, losses, tasks
+from coded_jax.training import checkpoints, exact_targets, tasks
 from coded_jax.training.loop import FitConfig, Fitted, Task, fit
 from coded_jax.training.steps import initial_state
 from coded_jax.types import Dataset, PyTree
@@ -160,7 +160,7 @@ def train(run: Run) -> Trained:
     arrays = tasks.device_arrays(experiment.pipeline.mesh, examples.train)
     learns = any(pipeline.learns for pipeline in experiment.pipelines.values())
     if learns and experiment.config.code_augmentation == "none":
-        arrays = losses.with_targets(experiment.pipeline, base.params, arrays)
+        arrays = exact_targets.with_targets(experiment.pipeline, base.params, arrays)
     inputs = (examples, arrays, base.params)
     codes = {name: train_code(run, name, *inputs) for name in experiment.pipelines}
     return Trained(base, codes)
@@ -185,7 +185,7 @@ def train_code(
     regime = regime_of(config, name)
     optimizer = regime.optimizer(len(examples.train.labels))
     if all(stage.code.constants for stage in pipeline.stages):
-        params = losses.constants(pipeline, frozen, arrays["images"])
+        params = exact_targets.constants(pipeline, frozen, arrays["images"])
         state = initial_state(lambda key: params, optimizer, jax.random.key(0))
         # With a checkpoint, as if by one step of training.
         phase_name = workdir.phase_of(name, 0)

@@ -29,7 +29,7 @@ from coded_jax.runs.own_model import as_arrays
 from coded_jax.runs.progress import live_table
 from coded_jax.runs.regime import code_regime
 from coded_jax.runs.workdir import RunFlags, checkpoint_folder, open_workdir
-from coded_jax.training import losses, tasks
+from coded_jax.training import exact_targets, tasks
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import FitConfig, fit
 from coded_jax.training.signals import stop_requests
@@ -89,12 +89,12 @@ def train(
     if not jax.tree.leaves(model.params):
         return model
     if all(stage.code.constants for stage in pipeline.stages):
-        params = losses.constants(pipeline, frozen, arrays["images"])
+        params = exact_targets.constants(pipeline, frozen, arrays["images"])
         return model._replace(params=params)
     if pipeline.nonnegative:
-        losses.require_nonnegative(pipeline, frozen, arrays["images"])
+        exact_targets.require_nonnegative(pipeline, frozen, arrays["images"])
     if config.code_augmentation == "none":
-        arrays = losses.with_targets(pipeline, frozen, arrays)
+        arrays = exact_targets.with_targets(pipeline, frozen, arrays)
     regime = code_regime(config, pipeline.recipe)
     optimizer = regime.optimizer(total)
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)

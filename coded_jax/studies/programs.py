@@ -32,7 +32,7 @@ from coded_jax.runs.build import build_pipeline, uncoded_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.serving import parts
-from coded_jax.training import losses, tasks
+from coded_jax.training import exact_targets, tasks
 from coded_jax.training.steps import (
     CALL_STEPS,
     MAPS_SEEDS,
@@ -329,7 +329,7 @@ class Subject:
         pipeline, arrays = self.pipeline, self._examples(grouped=True)
         total = len(arrays["labels"])
         kept = self.config.code_augmentation == "none"
-        if kept and losses.keeps_targets(pipeline, total, memory):
+        if kept and exact_targets.keeps_targets(pipeline, total, memory):
             arrays["targets"] = tuple(
                 jax.ShapeDtypeStruct(
                     (total, *_merged_shape(stage.plan)), pipeline.dtype

@@ -40,7 +40,7 @@ def parity_model_losses(
       params: of its code, to be trained.
       frozen: variables of the base model; no gradient reaches them.
       batch: `images` `[B, k H, W, C]`, `labels`, and `targets` if
-        `losses.with_targets` has them.
+        `exact_targets.with_targets` has them.
       available: bool `[n, B]`, True where the result arrived.
       config: weights of distillation and supervision, see `losses.coded_losses`.
 

@@ -17,7 +17,7 @@ from coded_jax.devices import placement, startup
 from coded_jax.inference import pipeline
 from coded_jax.runs import regime
 from coded_jax.runs.build import uncoded_pipeline
-from coded_jax.training import losses, steps, tasks
+from coded_jax.training import exact_targets, steps, tasks
 from coded_jax.training.loop import Task
 from coded_jax.types import PyTree
 
@@ -36,7 +36,7 @@ def code(s: Subject, batch: int) -> dict[str, Prepared]:
     """Prepares training steps of the code, as `training.loop.fit` does them."""
     coded, data = s.pipeline, s.dataset
     arrays = tasks.device_arrays(coded.mesh, data.train)
-    arrays = losses.with_targets(coded, s.frozen, arrays)
+    arrays = exact_targets.with_targets(coded, s.frozen, arrays)
     optimizer = _optimizer(s, CODE)
     task = tasks.code_task(coded, s.frozen, data, optimizer, s.config, [()])
     return {CODE: _steps(s, task, s.frozen, arrays, s.params, batch)}

@@ -7,7 +7,7 @@ import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.inference.pipeline import base_features
-from coded_jax.training import losses
+from coded_jax.training import exact_targets
 from tests.codes.learned_examples import SHAPE, make, random_features, random_pieces
 from tests.codes.rival_examples import images_of, pipeline_of
 
@@ -16,8 +16,8 @@ def test_mean_fill_has_the_mean(lenet, monkeypatch):
     base, variables = lenet
     pipe = pipeline_of(base, code="mean_fill")
     images = images_of(32)
-    monkeypatch.setattr(losses, "CHUNK", 12)  # does not divide them
-    (params,) = losses.constants(pipe, variables, images)
+    monkeypatch.setattr(exact_targets, "CHUNK", 12)  # does not divide them
+    (params,) = exact_targets.constants(pipe, variables, images)
     features = base_features(pipe, variables, images)
     mean = np.stack([features[:, :2].mean(0), features[:, 2:].mean(0)])
     np.testing.assert_allclose(params["mean"], mean, rtol=1e-5, atol=1e-6)

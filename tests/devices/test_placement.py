@@ -21,7 +21,8 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import steps, tasks
-from coded_jax.training.losses import base_losses, coded_losses, with_targets
+from coded_jax.training.exact_targets import with_targets
+from coded_jax.training.losses import base_losses, coded_losses
 from coded_jax.types import CodeShape, Dataset, Split
 from tests.devices.counts import devices
 from tests.models.published import random_variables

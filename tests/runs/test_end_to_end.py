@@ -130,7 +130,7 @@ def test_every_convolution_by_itself(tmp_path, monkeypatch):
         base_epochs=1,
     )
     kept = lambda *_: pytest.fail("targets are for training")
-    monkeypatch.setattr("coded_jax.training.losses.with_targets", kept)
+    monkeypatch.setattr("coded_jax.training.exact_targets.with_targets", kept)
     results = small_run(tmp_path, config)
     base = results["base"]["test_accuracy"]
     assert base > 0.5

@@ -27,7 +27,7 @@ from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.runs.progress import live_table
 from coded_jax.runs.regime import regime_of
-from coded_jax.training import losses, steps, tasks
+from coded_jax.training import exact_targets, steps, tasks
 from coded_jax.training.loop import Interrupted
 from tests.scripts import Script
 
@@ -276,7 +276,7 @@ def test_donation_changes_no_step(finished):
     # Where it did (jax 0.7.2 on one CPU), it was from the fourth step on.
     model, dataset = coded_jax.load(finished, devices=1), data.load("mnist_5k")
     arrays = tasks.device_arrays(model.pipeline.mesh, dataset.train)
-    arrays = losses.with_targets(model.pipeline, model.frozen, arrays)
+    arrays = exact_targets.with_targets(model.pipeline, model.frozen, arrays)
     optimizer = regime_of(SMALL, "code").optimizer(len(dataset.train.labels))
     inputs = (model.pipeline, model.frozen, dataset, optimizer)
     task, order = tasks.code_task(*inputs), np.arange(len(dataset.train.labels))

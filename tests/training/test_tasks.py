@@ -27,12 +27,9 @@ from coded_jax.training.config import (
     TrainConfig,
     require_patterns,
 )
+from coded_jax.training.exact_targets import require_nonnegative, with_targets
 from coded_jax.training.loop import SCORE
-from coded_jax.training.losses import (
-    _cross_entropy,
-    require_nonnegative,
-    with_targets,
-)
+from coded_jax.training.losses import _cross_entropy
 from coded_jax.types import CodeShape, Dataset, Split, chain
 from tests import pipelines
 from tests.models.published import random_variables
@@ -277,7 +274,7 @@ def test_kept_targets_give_the_same_losses(lenet, images, k, r):
 
 
 def test_targets_too_large_to_keep_are_computed_in_the_step(lenet, images, monkeypatch):
-    monkeypatch.setattr("coded_jax.training.losses.CACHE_BYTES", 6 * 256 * 4 - 1)
+    monkeypatch.setattr("coded_jax.training.exact_targets.CACHE_BYTES", 6 * 256 * 4 - 1)
     pipe = make_pipeline(*lenet, learned())
     assert set(with_targets(pipe, lenet[1], {"images": images})) == {"images"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from coded_jax.devices import memory
 from coded_jax.splitting.plan import make_plan
-from coded_jax.training import losses
+from coded_jax.training import exact_targets
 from coded_jax.types import CodeShape
 from tests.pipelines import one_stage, untrained
 
@@ -18,7 +18,7 @@ import re
 import jax, numpy as np
 from coded_jax.codes import LearnedConfig, make_code
 from coded_jax.splitting.plan import make_plan
-from coded_jax.training import losses
+from coded_jax.training import exact_targets
 from coded_jax.types import BaseModel, CodeShape
 from tests.pipelines import one_stage
 
@@ -42,9 +42,10 @@ def peak():
 
 images = np.random.default_rng(0).normal(size=(16000, 16, 16, 1)).astype("float32")
 images = jax.numpy.asarray(images)
-losses.with_targets(pipe, variables, {"images": images[: 2 * losses.CHUNK]})
+few = {"images": images[: 2 * exact_targets.CHUNK]}
+exact_targets.with_targets(pipe, variables, few)
 before = peak()
-(kept,) = losses.with_targets(pipe, variables, {"images": images})["targets"]
+(kept,) = exact_targets.with_targets(pipe, variables, {"images": images})["targets"]
 print(kept.nbytes, peak() - before)
 """
 
@@ -71,10 +72,10 @@ def test_the_peak_is_the_size_of_what_is_kept():
 
 @pytest.mark.parametrize("chunk", [4, 6, 100])
 def test_rows_are_those_of_each_chunk(lenet, monkeypatch, chunk):
-    monkeypatch.setattr(losses, "CHUNK", chunk)
+    monkeypatch.setattr(exact_targets, "CHUNK", chunk)
     pipe = make(lenet)
     images = jax.random.normal(jax.random.key(0), (10, 28, 28, 1))
-    (kept,) = losses.with_targets(pipe, lenet[1], {"images": images})["targets"]
+    (kept,) = exact_targets.with_targets(pipe, lenet[1], {"images": images})["targets"]
     exact = jax.jit(lenet[0].f_conv)(lenet[1], images)
     np.testing.assert_allclose(kept, exact, rtol=1e-4, atol=1e-5)
 
@@ -83,8 +84,9 @@ def test_little_memory_keeps_little(lenet, monkeypatch):
     pipe, size = make(lenet), 6 * 256 * 4
     arrays = {"images": np.zeros((6, 28, 28, 1), np.float32)}
     for memory_of_device, kept in ((4 * size, True), (4 * size - 4, False)):
-        monkeypatch.setattr(losses, "memory_of_device", lambda _, m=memory_of_device: m)
-        assert ("targets" in losses.with_targets(pipe, lenet[1], arrays)) == kept
+        of_device = lambda _, memory=memory_of_device: memory
+        monkeypatch.setattr(exact_targets, "memory_of_device", of_device)
+        assert ("targets" in exact_targets.with_targets(pipe, lenet[1], arrays)) == kept
 
 
 def test_memory_of_the_host_is_at_most_that_of_the_container(monkeypatch, tmp_path):
