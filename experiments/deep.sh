@@ -36,9 +36,9 @@ for name in "${@:2}"; do
     *) echo "error: $name: one of $all, $sizes accepted" >&2; exit 2 ;;
   esac
 done
-# At most half of the widths that our decoders have at r=1.
-narrow=4
-case $net in vgg16) narrow=32 ;; imagenette) narrow=16 ;; resnet18) narrow=10 ;; esac
+# A quarter or less of the widths that our decoders have at r=1.
+narrow=2
+case $net in vgg16) narrow=16 ;; imagenette) narrow=8 ;; resnet18) narrow=5 ;; esac
 answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
 # How the pairs are trained: see search_deep_rivals and search_deep_local.
@@ -66,9 +66,8 @@ for code in $codes; do
       "ours k4_r1 "*) ;;
       *) own+=(--other_stage_losses=) ;;
     esac
-    half=$narrow
     # Wider decoders would cost more than a twentieth of what is coded.
-    [ "$net $size" != "resnet18 k4_r2" ] || { own+=(--decoder_width=10) half=5; }
+    [ "$net $size" != "resnet18 k4_r2" ] || own+=(--decoder_width=10)
     # 1.6 times as fast; its codes with k=4 were measured before that could be chosen.
     [ "$net $size" != "vgg16 k2_r1" ] || own+=(--products=bfloat16)
     # As frontier_lenet5_default_k2_r1.
@@ -81,7 +80,7 @@ for code in $codes; do
       zero_fill) own+=(--code=zero_fill --tail=tuned "${answers[@]}") ;;
       tuned) own+=(--tail=tuned "${tail[@]}") ;;
       intact) own+=(--tail=intact "${tail[@]}") ;;
-      narrow) own+=(--decoder_width=$half) ;;
+      narrow) own+=(--decoder_width=$narrow) ;;
       mlp) own+=("${sums[@]}" --encoder=mlp --decoder=mlp --encoder_width=64)
         own+=(--decoder_width=64 --learning_rate=1e-3) ;;
       conv) # one epoch takes longer than three of ours
