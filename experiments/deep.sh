@@ -13,7 +13,7 @@ root="$(dirname "$0")/.."
 relative='import os, sys; print(os.path.relpath(*sys.argv[1:]))'
 [ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(python -c "$relative" "$IMAGENETTE" "$root")
 cd "$root"
-all="ours no_parity tuned intact no_parity_tuned zero_fill untrained layers smaller narrow"
+all="ours no_parity tuned intact no_parity_tuned zero_fill untrained layers smaller half narrow"
 sizes="k2_r1 k4_r1 k4_r2"
 fashion="fashion_lenet5 fashion_vgg16 fashion_vgg16_all fashion_resnet18 fashion_resnet18_all"
 fashion+=" fashion_mobilenet"
@@ -36,9 +36,13 @@ for name in "${@:2}"; do
     *) echo "error: $name: one of $all, $sizes accepted" >&2; exit 2 ;;
   esac
 done
-# A quarter or less of the widths that our decoders have at r=1.
-narrow=2
-case $net in vgg16) narrow=16 ;; imagenette) narrow=8 ;; resnet18) narrow=5 ;; esac
+# Half, and a quarter or less, of the widths that our decoders have at r=1.
+half=4 narrow=2
+case $net in
+  vgg16) half=32 narrow=16 ;;
+  imagenette) half=16 narrow=8 ;;
+  resnet18) half=8 narrow=4 ;;
+esac
 answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
 # How the pairs are trained: see search_deep_rivals and search_deep_local.
@@ -80,6 +84,7 @@ for code in $codes; do
       zero_fill) own+=(--code=zero_fill --tail=tuned "${answers[@]}") ;;
       tuned) own+=(--tail=tuned "${tail[@]}") ;;
       intact) own+=(--tail=intact "${tail[@]}") ;;
+      half) own+=(--decoder_width=$half) ;;
       narrow) own+=(--decoder_width=$narrow) ;;
       mlp) own+=("${sums[@]}" --encoder=mlp --decoder=mlp --encoder_width=64)
         own+=(--decoder_width=64 --learning_rate=1e-3) ;;
