@@ -2,9 +2,10 @@
 # Codes and their rivals on a deep network, with 3, 5 and 6 devices, and copies what the tables
 # are made of. Finished runs are not run again, an interrupted one goes on. Hours on 2 cores;
 # experiments/bases.sh makes the networks, but those for Fashion-MNIST, which the first code's
-# run trains; these are small, and compared with no parity alone. Pairs that mix all values of
-# the pieces (mlp, conv and local, of a width that can be trained) are run on VGG-16 alone, and
-# codes of groups of images (parm, approxifer) on ResNet-18.
+# run trains; these are small, and compared with no parity alone (VGG-16 with exact codes of
+# every convolution, too). Pairs that mix all values of the pieces (mlp, conv and local, of a
+# width that can be trained) are run on VGG-16 alone, and codes of groups of images (parm,
+# approxifer) on ResNet-18; smaller is a network for each of five seeds.
 # Arguments: a network, and some codes and sizes (resnet18 ours no_parity k2_r1), else all;
 # Imagenette's folder in IMAGENETTE.
 set -euo pipefail
