@@ -206,8 +206,10 @@ def test_soak(service, images):
         )
         np.testing.assert_allclose(probabilities, expected, atol=1e-3)
 
-    # Flat: what is kept for every request would be seen, 1 MB of 1,500 is 700 bytes.
-    assert memory[-1] - memory[4] < 30e6, memory
+    # What is kept for each request, or for each worker killed, grows with each hundred.
+    # The median, as compilers and earlier tests of the process add a few MB once.
+    rises = np.diff(memory[4:])
+    assert np.median(rises) < 5e5, memory
     soaked.release()
 
 
