@@ -37,12 +37,12 @@ for name in "${@:2}"; do
     *) echo "error: $name: one of $all, $sizes accepted" >&2; exit 2 ;;
   esac
 done
-# Half, and a quarter or less, of the widths that our decoders have at r=1.
+# Narrower decoders, of one width in all stages: about a half and a quarter of ours at r=1.
 half=4 narrow=2
 case $net in
   vgg16) half=32 narrow=16 ;;
   imagenette) half=16 narrow=8 ;;
-  resnet18) half=8 narrow=4 ;;
+  resnet18) half=10 narrow=5 ;;
 esac
 answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail

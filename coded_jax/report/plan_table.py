@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
-    """Returns windows, halos, work and bytes of each stage, and a line on all of them.
+    """Returns windows, halos, work and bytes of each stage, and what all of them cost.
 
     Args:
       stages: from `costs.stage_costs`.
@@ -45,7 +45,9 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
         f"{work_fraction(stages):.3f} of the coded stages' work, which is "
         f"{100 * coded_fraction(stages):.0f} % of all blocks', and moves "
         f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f} kB per image in {rounds}; the "
-        f"client does {client:.3f} of all blocks' work where results are lost"
+        f"client does {client:.3f} of all blocks' work where results are lost; "
+        f"encoding and decoding are {100 * cost.price:.1f} % of the coded stages' work "
+        f"and take {cost.memory / 1e3:.1f} kB of memory beside the network"
     )
     return Group(shown, summary)
 

@@ -43,8 +43,9 @@ class Cell(NamedTuple):
     trials: dict[tuple[str, int], list[Row]]
 
     def of(self, method: str, lost: int, measure: str) -> list[float]:
-        """Returns a measure in every trial; none of what was not tried."""
-        return [row[measure] for row in self.trials.get((method, lost), [])]
+        """Returns a measure in every trial, None where it was not stored; no value of
+        what was not tried."""
+        return [row.get(measure) for row in self.trials.get((method, lost), [])]
 
 
 class Sweep(NamedTuple):
@@ -157,13 +158,17 @@ def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     headings = [*names, "base"]
     headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in lost]
     headings += [f"{method}, most lost" for method in rivals]
-    headings += ["work", "seconds"]
+    own = [cell.of(cell.code, cell.most, "price") for cell in cells]
+    priced = all(None not in prices for prices in own)
+    headings += ["work", *["code's work, %"] * priced, "seconds"]
     rows = []
     for cell, named in zip(cells, cell_rows, strict=True):
         row = [*named, trials_text(cell.of(cell.code, cell.most, "base_accuracy"))]
         row += [mean_and_worst(cell, cell.code, l) for l in lost]
         row += [mean_and_worst(cell, method, cell.most) for method in rivals]
         row.append(trials_text(cell.of(cell.code, cell.most, "work"), 1))
+        if priced:
+            row.append(trials_text(cell.of(cell.code, cell.most, "price")))
         row.append(trials_text(cell.of(cell.code, cell.most, "train_seconds"), 1, 0))
         rows.append(row)
     return headings, rows

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coded_jax.inference.costs import Cost
 from coded_jax.runs import provenance, workdir
 from coded_jax.runs.reading import base_accuracy, total_work
 from coded_jax.runs.sources import merged
 from coded_jax.runs.sweeps import CellResult, Sweep
 
 TABLE, SWEEP = "table", "sweep.json"
-MEASURES = ("mean", "worst", "base_accuracy", "work", "train_seconds")
+MEASURES = ("mean", "worst", "base_accuracy", "work", "price", "train_seconds")
 COLUMNS = ("cell", "method", "trial", "lost", *MEASURES, "error")
 
 
@@ -41,7 +42,8 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
       Dictionaries with the keys `COLUMNS`, of a failed cell without measures, and one
       of every flag that its settings have: the flag's name, and its value as text.
       Accuracies are fractions; `method` is a code, `trial` the number of its training;
-      `work` is that of the busiest device for one image, over the whole `F_Conv`.
+      `work` is that of the busiest device for one image, over the whole `F_Conv`, and
+      `price` that of encoding and decoding, over the coded blocks' (`Cost.price`).
     """
     cell, results, error = result
     flags = cell.config.to_flags()
@@ -57,6 +59,7 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
             "method": flags["code"] if code == "code" else code,
             "base_accuracy": base_accuracy(results),
             "work": round(total_work(cost), 4),
+            "price": round(Cost.from_json(cost).price, 4),
             "train_seconds": round(spent, 1),
         }
         for trial, by_lost in enumerate(trials):

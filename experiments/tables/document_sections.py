@@ -42,7 +42,8 @@ from tables.finished_runs import read_published
 ABLATION = "ablation_"
 PLAN = (
     "--base_model=vgg16 --stages=1-2,3-4 --k=4 --r=2 --grid=2x2 \\\n"
-    "    --image_shape=32x32x3"
+    "    --image_shape=32x32x3 --recipe=systematic --parity_pieces=smaller \\\n"
+    "    --encoder=linear --decoder=sharpen"
 )
 
 

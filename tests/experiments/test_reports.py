@@ -305,7 +305,7 @@ SWEEP = {
 }
 
 
-def rows_of(cell, accuracy, trials=2, **flags):
+def rows_of(cell, accuracy, trials=2, priced=False, **flags):
     flags = {"code": "learned", "r": "1", "seed": "5", **flags}
     rows = []
     for method, minus in (("learned", 0), ("zero_fill", 0.4)):
@@ -314,6 +314,7 @@ def rows_of(cell, accuracy, trials=2, **flags):
                 mean = accuracy - 0.1 * lost - (minus + 0.02 * trial) * (lost > 0)
                 measures = {"mean": mean, "worst": mean - 0.1 * (lost > 0)}
                 measures |= {"base_accuracy": 0.95, "work": 0.5, "train_seconds": 7.4}
+                measures |= {"price": 0.049} if priced else {}
                 key = {"cell": cell, "method": method, "trial": trial, "lost": lost}
                 rows.append({**key, **measures, "error": None, **flags})
     return rows
@@ -358,6 +359,16 @@ def test_table_of_a_sweep(sweep):
         *("systematic", "95.00", "80.00", "70.00 (60.00)", "60.00 (50.00)"),
         "30.00 (20.00)",
     ]
+
+
+@pytest.mark.parametrize("of_b", [True, False])
+def test_a_sweep_shows_the_price_where_every_cell_has_one(sweep, of_b):
+    rows = rows_of("a", 0.9, priced=True) + rows_of("b", 0.9, priced=of_b)
+    text = "".join(json.dumps({**row, "epochs": "1"}) + "\n" for row in rows)
+    (sweep / "table.jsonl").write_text(text)
+    headings, rows = sweep_tables.columns(sweep_tables.read(sweep))
+    assert ("code's work, %" in headings) == of_b
+    assert rows[0][-2] == ("4.90" if of_b else "0.50")
 
 
 def test_codes_of_the_cells_are_no_rivals(sweep):
