@@ -32,11 +32,16 @@ map lenet5_link --speed=1e7 --bandwidth=1e6 --failure=0.001 --straggling=pareto 
 map vgg16_small_bandwidth --speed=1e8 $links $results/{cheap,networks}/*vgg16*.json
 map vgg16_small_deep_bandwidth --speed=1e8 $links \
   $results/deep/fashion_vgg16_{{,all_}ours,layers}_k*.json
-map vgg16_half_bandwidth --speed=1e10 $links $results/deep/vgg16_{ours,layers}_k*.json
+half=($results/deep/vgg16_{ours,layers}_k*.json)
+map vgg16_half_bandwidth --speed=1e10 $links "${half[@]}"
+map vgg16_half_request --speed=1e10 $links --noeach_round "${half[@]}"
+map photographs_bandwidth --speed=1e10 $links $results/deep/imagenette_{ours,layers}_k*.json
 map vgg16_small_trace --speed=6e10 --link=2e-5 --straggling=trace \
   --trace=experiments/traces/busy_cores.txt --x=bandwidth,1e7,1e10,9 \
   --y=failure,1e-4,0.2,9 $results/{cheap,networks}/*vgg16*.json
 map resnet18_small_bandwidth --speed=1e8 $links $results/networks/*resnet18*.json
+map resnet18_small_deep_bandwidth --speed=1e8 $links \
+  $results/deep/fashion_resnet18_{,all_}ours_k*.json
 map mobilenet_small_bandwidth --speed=1e8 $links $results/layers/mobilenet*.json
 
 # By cost alone: a learned code is taken to lose 0.3 points in each coded stage.

@@ -18,7 +18,7 @@ from tables import drop_tables
 COLUMNS = 3
 LEAST = 0.1  # points; below it the axis is linear
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple")
-MARKERS = "osDvX*P>h"  # as many as have no divisor in common with the colours
+MARKERS = "oXv*sD<P>"  # as many as have no divisor in common with the colours
 
 OURS = "systematic smaller / sharpen"
 WHOLE = "the whole image on each of r + 1 devices"
@@ -144,9 +144,12 @@ def _finish(axes: Any, axis: Axis, group: Sequence[dict[str, Any]]) -> None:
     lost = largest["split"]["r"]
     axes.set_yscale("symlog", linthresh=LEAST)
     axes.set_ylim(-LEAST / 5, 100)
-    if axes.get_xlim()[1] > axis.most:
+    most = axes.dataLim.x1
+    if most > axis.most:
         axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(left=-axes.get_xlim()[1] / 30)
+        axes.set_xlim(-0.2, 1.5 * most)
+    else:
+        axes.set_xlim(left=-most / 30)
     axes.set_xlabel(axis.text, fontsize=8)
     axes.set_ylabel(f"points lost with {lost} lost, mean up to worst", fontsize=8)
     title = drop_tables.title_of(largest).replace(", base", ",\nbase")

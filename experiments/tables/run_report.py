@@ -24,7 +24,7 @@ from tables.finished_runs import read_current
 from tables.frontier_tables import Table, optional_percent
 from tables.markdown import table
 from tables.pages import Page
-from tables.stored import machine_text
+from tables.stored import machine_text, software_text
 
 IMAGES = 4  # whose feature maps are shown
 
@@ -121,7 +121,7 @@ def facts(results: dict[str, Any]) -> list[list[str]]:
         "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",
         "seed": f"{results['seed']}; {config['seeds']} of the code",
         "time": times,
-        "measured with": machine_text(results),
+        "measured with": f"{software_text(results)} on {machine_text(results)}",
         "command": f"`{results['command']}`"
         if results["command"]
         else "none, `coded_jax.protect`",

@@ -171,17 +171,22 @@ def cores_text(cores: int) -> str:
     return f"{cores} core{'' if cores == 1 else 's'}"
 
 
+def software_text(content: Content) -> str:
+    """Returns the versions that made a result."""
+    versions = content["versions"]
+    names = [f"{x} {versions[x]}" for x in ("jax", "flax") if x in versions]
+    return f"{', '.join(names)}, Python {versions['python']}"
+
+
 def machine_text(content: Content) -> str:
-    """Returns versions and machine of a result."""
-    versions, machine = content["versions"], content.get("machine", {})
+    """Returns the machine that made a result."""
+    machine = content.get("machine", {})
     hardware = content.get("provenance", {}).get("hardware", {})
     cores = hardware.get("cores", machine.get("cores"))
     processor = hardware.get("processor", "processor not recorded")
     device = machine.get("device", content.get("device", "cpu"))
-    names = [f"{x} {versions[x]}" for x in ("jax", "flax") if x in versions]
     return (
-        f"{', '.join(names)}, Python {versions['python']} on {processor}"
-        f"{f', {cores_text(cores)}' if cores else ''}"
+        f"{processor}{f', {cores_text(cores)}' if cores else ''}"
         f"{'' if device == 'cpu' else f', {device}'}"
     )
 
@@ -195,9 +200,15 @@ def origin_text(runs: Sequence[Content]) -> str:
     days = sorted({origin.date[:10] for origin in origins})
     dates = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     versions = _joined(origin.version for origin in origins)
-    machines = "; ".join(sorted({machine_text(content) for content in runs}))
+    machines: dict[str, set[str]] = {}
+    for content in runs:
+        machines.setdefault(software_text(content), set()).add(machine_text(content))
+    places = "; ".join(
+        f"{software} on {', and on '.join(sorted(machines[software]))}"
+        for software in sorted(machines)
+    )
     return (
-        f"Measured with version {versions} ({', '.join(commits)}), {dates}: {machines}."
+        f"Measured with version {versions} ({', '.join(commits)}), {dates}: {places}."
     )
 
 

@@ -85,8 +85,7 @@ def test_a_table_says_versions_commits_dates_and_machines(package):
     old["stored"] = {"version": "0", "commit": "abc", "date": "2026-01-01T00:00:00"}
     assert stored.origin_text([new, old]) == (
         "Measured with version 1, 0 (commit ccccccc, stored by abc), 2026-01-01 to "
-        "2026-05-06: jax 2, Python 3 on A, 2 cores; jax 2, Python 3 on processor not "
-        "recorded."
+        "2026-05-06: jax 2, Python 3 on A, 2 cores, and on processor not recorded."
     )
 
 
