@@ -144,7 +144,7 @@ class LearnedConfig:
         False,
         "whether the parity pieces of a later stage are the parity results of the one "
         "before, where they arrived, not made anew of what was decoded; of parity "
-        "pieces that are smaller images",
+        "pieces that are smaller images, with r=1",
     )
 
     def __post_init__(self) -> None:
