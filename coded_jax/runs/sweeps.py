@@ -137,7 +137,10 @@ def require_same_flags(sweep: Sweep) -> None:
     defaults = Config().to_flags()
     for cell in sweep.cells:
         if (folder := sweep.workdir(cell)).exists():
-            flags = RunFlags(cell.config.to_flags(), defaults=defaults)
+            # A run adds the digest of images of the user's own, and checks it again.
+            digest = (workdir.read_flags(folder) or {}).get("images_digest")
+            asked = {"images_digest": digest} if digest else {}
+            flags = RunFlags(asked | cell.config.to_flags(), defaults=defaults)
             workdir.open_workdir(folder, flags, write=False)
 
 

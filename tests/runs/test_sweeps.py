@@ -69,6 +69,19 @@ def test_other_flags_are_refused_before_anything_is_lost(swept, parse_flags):
     assert (folder / "table.jsonl").read_text() == before
 
 
+def test_cells_of_images_of_the_users_own_are_taken_up(tmp_path):
+    """Their folders have the digest of the images, which no flag gave."""
+    cell = sweeps.Cell("a", Config(dataset="folder"))
+    sweep = sweeps.Sweep(Places(tmp_path), cells=[cell])
+    run = dataclasses.replace(cell.config, images_digest="0123456789abcdef")
+    workdir.open_workdir(sweep.workdir(cell), workdir.RunFlags(run.to_flags()))
+    sweeps.require_same_flags(sweep)
+    for other in ({"images_digest": "f" * 16}, {"epochs": 7.0}):
+        asked = sweeps.Cell("a", dataclasses.replace(cell.config, **other))
+        with pytest.raises(ValueError, match=f"other settings .{[*other][0]}="):
+            sweeps.require_same_flags(sweeps.Sweep(Places(tmp_path), cells=[asked]))
+
+
 def test_data_that_cannot_be_read_fail_their_cells_alone(
     parse_flags, tmp_path, monkeypatch
 ):
