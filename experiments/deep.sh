@@ -37,13 +37,6 @@ for name in "${@:2}"; do
     *) echo "error: $name: one of $all, $sizes accepted" >&2; exit 2 ;;
   esac
 done
-# Narrower decoders, of one width in all stages: about a half and a quarter of ours at r=1.
-half=4 narrow=2
-case $net in
-  vgg16) half=32 narrow=16 ;;
-  imagenette) half=16 narrow=8 ;;
-  resnet18) half=10 narrow=5 ;;
-esac
 answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
 tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
 # How the pairs are trained: see search_deep_rivals and search_deep_local.
@@ -71,8 +64,15 @@ for code in $codes; do
       "ours k4_r1 "*) ;;
       *) own+=(--other_stage_losses=) ;;
     esac
-    # Wider decoders would cost more than a twentieth of what is coded.
-    [ "$net $size" != "resnet18 k4_r2" ] || own+=(--decoder_width=10)
+    # Narrower decoders, of one width in all stages: about a half and a quarter of ours.
+    half=4 narrow=2
+    case "$net $size" in
+      "vgg16 "*) half=32 narrow=16 ;;
+      "imagenette "*) half=16 narrow=8 ;;
+      "resnet18 k4_r2") # wider ones would cost more than a twentieth of what is coded
+        own+=(--decoder_width=10) half=5 narrow=3 ;;
+      "resnet18 "*) half=10 narrow=5 ;;
+    esac
     # 1.6 times as fast; its codes with k=4 were measured before that could be chosen.
     [ "$net $size" != "vgg16 k2_r1" ] || own+=(--products=bfloat16)
     # As frontier_lenet5_default_k2_r1.
