@@ -43,9 +43,8 @@ class Cell(NamedTuple):
     trials: dict[tuple[str, int], list[Row]]
 
     def of(self, method: str, lost: int, measure: str) -> list[float]:
-        """Returns a measure in every trial, None where it was not stored; no value of
-        what was not tried."""
-        return [row.get(measure) for row in self.trials.get((method, lost), [])]
+        """Returns a measure in every trial; none of what was not tried."""
+        return [row[measure] for row in self.trials.get((method, lost), [])]
 
 
 class Sweep(NamedTuple):
@@ -158,8 +157,9 @@ def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     headings = [*names, "base"]
     headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in lost]
     headings += [f"{method}, most lost" for method in rivals]
-    own = [cell.of(cell.code, cell.most, "price") for cell in cells]
-    priced = all(None not in prices for prices in own)
+    # Tables of before have no prices.
+    own = (row for cell in cells for row in cell.trials[cell.code, cell.most])
+    priced = all(row.get("price") is not None for row in own)
     headings += ["work", *["code's work, %"] * priced, "seconds"]
     rows = []
     for cell, named in zip(cells, cell_rows, strict=True):

@@ -43,6 +43,13 @@ def total_work(costs: dict[str, float]) -> float:
     return sum(work_of(costs).values())
 
 
+def code_work(costs: dict[str, float]) -> float:
+    """Returns the work of encoding and decoding, over that of the coded blocks; as
+    `Cost.price`, also of runs whose costs have no rounds yet."""
+    parts = work_of(costs)
+    return (parts["encode"] + parts["decode"]) / (1 - parts["uncoded"])
+
+
 def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | None:
     """Returns the outcome of every erasure pattern with a code, as in `results.json`;
     None if the run has no such code, or kept no patterns of it."""

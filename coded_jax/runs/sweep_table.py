@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coded_jax.inference.costs import Cost
 from coded_jax.runs import provenance, workdir
-from coded_jax.runs.reading import base_accuracy, total_work
+from coded_jax.runs.reading import base_accuracy, code_work, total_work
 from coded_jax.runs.sources import merged
 from coded_jax.runs.sweeps import CellResult, Sweep
 
@@ -43,7 +42,7 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
       of every flag that its settings have: the flag's name, and its value as text.
       Accuracies are fractions; `method` is a code, `trial` the number of its training;
       `work` is that of the busiest device for one image, over the whole `F_Conv`, and
-      `price` that of encoding and decoding, over the coded blocks' (`Cost.price`).
+      `price` that of encoding and decoding, over the coded blocks'.
     """
     cell, results, error = result
     flags = cell.config.to_flags()
@@ -59,7 +58,7 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
             "method": flags["code"] if code == "code" else code,
             "base_accuracy": base_accuracy(results),
             "work": round(total_work(cost), 4),
-            "price": round(Cost.from_json(cost).price, 4),
+            "price": round(code_work(cost), 4),
             "train_seconds": round(spent, 1),
         }
         for trial, by_lost in enumerate(trials):

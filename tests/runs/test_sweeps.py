@@ -16,6 +16,7 @@ from absl.testing import flagsaver
 from rich.console import Console
 
 from coded_jax.cli.commands import sweep
+from coded_jax.inference.costs import Cost
 from coded_jax.runs import experiment, sweeps, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
@@ -181,6 +182,8 @@ def test_table_is_tidy_and_that_of_the_results(swept):
             assert row["decoder"] == results["config"]["decoder"]
         code = next(row for row in mine if row["method"] == "learned")
         assert code["work"] > next(r for r in mine if r["method"] != "learned")["work"]
+        cost = Cost.from_json(results["costs"]["code"])
+        assert code["price"] == pytest.approx(cost.price, abs=1e-4) and code["price"] > 0
 
 
 def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
