@@ -183,7 +183,7 @@ def test_table_is_tidy_and_that_of_the_results(swept):
         code = next(row for row in mine if row["method"] == "learned")
         assert code["work"] > next(r for r in mine if r["method"] != "learned")["work"]
         cost = Cost.from_json(results["costs"]["code"])
-        assert code["price"] == pytest.approx(cost.price, abs=1e-4) and code["price"] > 0
+        assert 0 < code["price"] == pytest.approx(cost.price, abs=1e-4)
 
 
 def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
