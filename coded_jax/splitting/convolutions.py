@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from coded_jax.splitting.inlining import Values, inline, read, run
+from coded_jax.splitting.flattening import Flat, flatten, needed, variables_among
+from coded_jax.splitting.inlining import Values, read, run
 from coded_jax.types import (
     AxisPlan,
     Block,
@@ -40,8 +41,6 @@ from coded_jax.types import (
     apart,
     together,
 )
-
-BATCH = 2  # of the trace by which the parts are planned
 
 
 def separate_convolutions(
@@ -74,7 +73,7 @@ def separate_convolutions(
         spares a device so much.
     """
     network = _Network(f_conv, image_shape, k, least_spared)
-    rounds = _parts_of(network, variables, BATCH, "float32").rounds
+    rounds = _parts_of(network, variables).rounds
     if not rounds:
         if spared := spared_parts(f_conv, variables, image_shape, k):
             most = rounded_down(spared[0])
@@ -105,7 +104,7 @@ def spared_parts(
       f_conv, variables, image_shape, k: as of `separate_convolutions`.
     """
     network = _Network(f_conv, image_shape, k, 0.0)
-    rounds = _parts_of(network, variables, BATCH, "float32").rounds
+    rounds = _parts_of(network, variables).rounds
     return tuple(sorted((r.spared for r in rounds), reverse=True))
 
 
@@ -264,22 +263,16 @@ class _Parts(NamedTuple):
     """A network taken apart.
 
     Attributes:
-      flat: its jaxpr, closed, see `inlining`.
+      flat: its operations.
       rounds: of convolutions.
       kernels: for each round, the equations that make its kernels.
       clients: the parts before, between and behind the rounds.
     """
 
-    flat: Any
+    flat: Flat
     rounds: list[_Round]
     kernels: list[list[Any]]
     clients: list[_Part]
-
-    def constants(self, variables: PyTree) -> Values:
-        """Returns the values that are there before the image is."""
-        jaxpr, leaves = self.flat.jaxpr, jax.tree.leaves(variables)
-        values = dict(zip(jaxpr.constvars, self.flat.consts, strict=True))
-        return values | dict(zip(jaxpr.invars[:-1], leaves, strict=True))
 
 
 def _compute_convolutions(
@@ -288,9 +281,9 @@ def _compute_convolutions(
     """Computes a round on a piece; or on its whole input, with what is kept beside."""
     x, kept = apart(state)
     parts = _parts_of(
-        network, variables, BATCH, x.dtype
+        network, variables, dtype=x.dtype
     )  # for kernels any batch will do
-    values = parts.constants(variables)
+    values = parts.flat.constants(jax.tree.leaves(variables))
     run(parts.kernels[index], values)
     return together(parts.rounds[index].convolve(x, values), kept)
 
@@ -301,60 +294,39 @@ def _compute_client(
     """Computes the client's part before round `index`, or behind the last one."""
     x, kept = apart(state)
     parts = _parts_of(network, variables, x.shape[0], x.dtype)
-    part, values = parts.clients[index], parts.constants(variables)
+    part = parts.clients[index]
+    values = parts.flat.constants(jax.tree.leaves(variables))
     if index == 0:
-        values[parts.flat.jaxpr.invars[-1]] = x
+        values[parts.flat.image] = x
     else:
         values.update(parts.rounds[index - 1].outputs(x))
         values.update(zip(parts.clients[index - 1].kept, kept, strict=True))
     run([*part.weights, *part.eqns], values)
     if index == len(parts.rounds):
-        return values[parts.flat.jaxpr.outvars[0]]
+        return values[parts.flat.results[0]]
     following = parts.rounds[index]
     padded = following.pad(values[following.source])
     return together(padded, tuple(values[v] for v in part.kept))
 
 
-def _parts_of(network: _Network, variables: PyTree, batch: Any, dtype: Any) -> _Parts:
-    """Takes a network apart for so many images, or looks up what was found before."""
-    leaves, structure = jax.tree.flatten(variables)
-    forms = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    # The types of a jaxpr name the mesh, its operations the precision.
-    context = (
-        jax.sharding.get_abstract_mesh(),
-        jax.config.jax_default_matmul_precision,  # type: ignore
-    )
-    return _take_apart(network, structure, forms, batch, jnp.dtype(dtype), context)
+def _parts_of(network: _Network, variables: PyTree, *form: Any, **more: Any) -> _Parts:
+    """Takes a network apart; the form of the images is that of `flatten`."""
+    flat = flatten(network.f_conv, variables, network.image_shape, *form, **more)
+    return _take_apart(network, flat)
 
 
 @functools.lru_cache(maxsize=64)
-def _take_apart(
-    network: _Network,
-    structure: Any,
-    forms: tuple[Any, ...],
-    batch: Any,
-    dtype: jnp.dtype,
-    context: Any,
-) -> _Parts:
-    shapes = [jax.ShapeDtypeStruct(*form) for form in forms]
-    image = jax.ShapeDtypeStruct((batch, *network.image_shape), dtype)
-    flat = inline(network.f_conv, jax.tree.unflatten(structure, shapes), image)
-    varying = {flat.jaxpr.invars[-1]}  # with the image
-    dynamic, constant = [], []
-    for eqn in flat.jaxpr.eqns:
-        depends = not varying.isdisjoint(_variables(eqn.invars))
-        (dynamic if depends else constant).append(eqn)
-        if depends:
-            varying.update(eqn.outvars)
-    dynamic = _needed(dynamic, flat.jaxpr.outvars)
+def _take_apart(network: _Network, flat: Flat) -> _Parts:
+    image = flat.image.aval
+    varying = {flat.image, *(v for eqn in flat.dynamic for v in eqn.outvars)}
 
     def is_separate(eqn: Any) -> bool:
-        return _is_separate(eqn, batch, dtype) and eqn.invars[1] not in varying
+        of_image = _is_separate(eqn, image.shape[0], image.dtype)
+        return of_image and eqn.invars[1] not in varying
 
-    rounds = _rounds(network, filter(is_separate, dynamic))
-    kernels = [_needed(constant, [e.invars[1] for e in r.eqns]) for r in rounds]
-    clients = _clients(flat.jaxpr, rounds, dynamic, constant)
-    return _Parts(flat, rounds, kernels, clients)
+    rounds = _rounds(network, filter(is_separate, flat.dynamic))
+    kernels = [needed(flat.constant, [e.invars[1] for e in r.eqns]) for r in rounds]
+    return _Parts(flat, rounds, kernels, _clients(flat, rounds))
 
 
 def _is_separate(eqn: Any, batch: Any, dtype: jnp.dtype) -> bool:
@@ -442,43 +414,26 @@ def _joint(axes: Sequence[_Axis]) -> _Axis:
     return axes[0]._replace(low=low, reach=reach)
 
 
-def _clients(
-    jaxpr: Any, rounds: list[_Round], dynamic: list[Any], constant: list[Any]
-) -> list[_Part]:
+def _clients(flat: Flat, rounds: list[_Round]) -> list[_Part]:
     """Gives every other operation to the first part that needs its result."""
     distributed = {id(eqn) for r in rounds for eqn in r.eqns}
-    left = [eqn for eqn in dynamic if id(eqn) not in distributed]
-    goals = [*([r.source] for r in rounds), jaxpr.outvars]
+    left = [eqn for eqn in flat.dynamic if id(eqn) not in distributed]
+    goals = [*([r.source] for r in rounds), flat.results]
     own = []
     for goal in goals:
-        own.append(_needed(left, goal))
+        own.append(needed(left, goal))
         taken = set(map(id, own[-1]))
         left = [eqn for eqn in left if id(eqn) not in taken]
     reads = [
-        _variables([*goal, *(v for eqn in eqns for v in eqn.invars)])
+        variables_among([*goal, *(v for eqn in eqns for v in eqn.invars)])
         for goal, eqns in zip(goals, own, strict=True)
     ]
-    there, parts = {jaxpr.invars[-1]: None}, []  # in their order
+    there, parts = {flat.image: None}, []  # in their order
     for i, eqns in enumerate(own):
         there |= dict.fromkeys(v for eqn in eqns for v in eqn.outvars)
         later = set[Any]().union(*reads[i + 1 :])
         kept = [v for v in there if v in later]
-        parts.append(_Part(eqns, _needed(constant, reads[i]), kept))
+        parts.append(_Part(eqns, needed(flat.constant, reads[i]), kept))
         if i < len(rounds):
             there |= dict.fromkeys(v for eqn in rounds[i].eqns for v in eqn.outvars)
     return parts
-
-
-def _variables(atoms: Iterable[Any]) -> set[Any]:
-    """Returns those that are no literals."""
-    return {atom for atom in atoms if not hasattr(atom, "val")}
-
-
-def _needed(eqns: Sequence[Any], goals: Collection[Any]) -> list[Any]:
-    """Returns the equations that lead to some variables, in their order."""
-    needed, chosen = _variables(goals), []
-    for eqn in reversed(eqns):
-        if not needed.isdisjoint(eqn.outvars):
-            chosen.append(eqn)
-            needed |= _variables(eqn.invars)
-    return chosen[::-1]
