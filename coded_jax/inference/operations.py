@@ -58,13 +58,22 @@ def _count(jaxpr: Any, varies: Sequence[bool]) -> tuple[float, list[bool]]:
         operands = [read(atom) for atom in eqn.invars]
         outputs = [any(operands)] * len(eqn.outvars)
         if any(operands):
-            flops, outputs = _count_equation(eqn, operands)
+            flops, outputs = count_equation(eqn, operands)
             total += flops
         depends |= dict(zip(eqn.outvars, outputs, strict=True))
     return total, [read(atom) for atom in jaxpr.outvars]
 
 
-def _count_equation(eqn: Any, varies: Sequence[bool]) -> tuple[float, list[bool]]:
+def count_equation(eqn: Any, varies: Sequence[bool]) -> tuple[float, list[bool]]:
+    """Counts the floating point operations of one equation.
+
+    Args:
+      eqn: of a jaxpr.
+      varies: which of its operands depend on the inputs that vary.
+
+    Returns:
+      The operations, and which results depend on the inputs that vary.
+    """
     name, all_vary = eqn.primitive.name, [True] * len(eqn.outvars)
     if name in CALLS:
         inner = eqn.params[CALLS[name]]

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from coded_jax.checks import require
+from coded_jax.inference.hardware import Hardware
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import (
     Constant,
@@ -24,16 +25,10 @@ STRAGGLING = ("exponential", "pareto", "trace")
 
 
 @dataclasses.dataclass(frozen=True)
-class Conditions:
-    """Conditions that a request meets, in units that do not depend on the network.
+class Conditions(Hardware):
+    """Conditions that a request meets: hardware, and what delays a device on it.
 
     Attributes:
-      bandwidth: bytes per second between a device and the client. Each device has a
-        link of its own; the client's own link is no limit.
-      link: seconds of a round trip, whatever is sent.
-      message: seconds of the client for each message that it sends or takes.
-      speed: floating point operations per second of a device that nothing delays.
-      client: speed of the client over that of a device.
       straggling: what delays a device for a round: `exponential`, the time T of a
         device that nothing delays, plus an exponential time of mean `tail T`; `pareto`,
         T times a Pareto variable of at least 1 and shape `1 / tail`; `trace`, T times a
@@ -48,11 +43,6 @@ class Conditions:
       ValueError: a value is out of range.
     """
 
-    bandwidth: float = 1e7
-    link: float = 1e-3
-    message: float = 5e-5
-    speed: float = 1e10
-    client: float = 0.5
     straggling: str = "exponential"
     tail: float = 0.2
     trace: tuple[float, ...] = ()
@@ -60,12 +50,8 @@ class Conditions:
     each_round: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("bandwidth", "speed", "client"):
-            value = getattr(self, name)
-            require(name, value, 0 < value < math.inf, "more than 0")
-        for name in ("link", "message", "tail"):
-            value = getattr(self, name)
-            require(name, value, 0 <= value < math.inf, "0 or more")
+        super().__post_init__()
+        require("tail", self.tail, 0 <= self.tail < math.inf, "0 or more")
         require("failure", self.failure, 0 <= self.failure <= 1, "0..1")
         known = self.straggling in STRAGGLING
         require("straggling", self.straggling, known, f"one of {list(STRAGGLING)}")

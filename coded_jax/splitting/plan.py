@@ -123,17 +123,7 @@ def _plan_axis(
     needed = [field.window(a, a + share) for a in firsts]
     needed = [(max(0, low - halo), min(size, high + halo)) for low, high in needed]
     stride = field.stride
-    # The whole image, window = size, is always enough.
-    window = next(
-        window
-        for window in range(size % stride or stride, size + 1, stride)
-        if all(
-            start + window >= high
-            for start, (_, high) in zip(
-                _window_starts(needed, stride, size - window), needed, strict=True
-            )
-        )
-    )
+    window = shortest_window(needed, stride, size)
     starts = _window_starts(needed, stride, size - window)
     if window == size and parts > 1:
         raise ValueError(
@@ -143,6 +133,18 @@ def _plan_axis(
         )
     cuts = [a - start // stride for a, start in zip(firsts, starts, strict=True)]
     return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts), stride)
+
+
+def shortest_window(needed: list[tuple[int, int]], stride: int, size: int) -> int:
+    """Returns the length of windows that begin at multiples of the stride.
+
+    Args:
+      needed: first pixel of each piece and one past its last one, within the image.
+      stride: from which length and start of the windows follow, see `plan`.
+      size: pixels of the image, of which windows end at the last one at most.
+    """
+    least = max(high - low // stride * stride for low, high in needed)
+    return least + (size - least) % stride
 
 
 def _window_starts(needed: list[tuple[int, int]], stride: int, last: int) -> list[int]:

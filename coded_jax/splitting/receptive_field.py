@@ -75,6 +75,19 @@ WAY_OUT_OF_PLATFORMS = (
 )
 
 
+class Unsplittable(ValueError):
+    """An operation that cannot be split.
+
+    Attributes:
+      operation: its name, operands and place in the network.
+      reason: why, as `"is a loop"`.
+    """
+
+    def __init__(self, operation: str, reason: str, way_out: str) -> None:
+        super().__init__(f"f_conv: operation {operation} {reason}: {way_out}")
+        self.operation, self.reason = operation, reason
+
+
 class Analysis(NamedTuple):
     """The analysis of `f_conv` for images of one size.
 
@@ -146,7 +159,7 @@ def analyse(
         ) from error
     *weights, _ = closed.jaxpr.invars
     inputs: list[Trace] = [trace_constant(v.aval, i) for i, v in enumerate(weights)]
-    tracer = _Tracer((image_shape[0], image_shape[1]))
+    tracer = Tracer((image_shape[0], image_shape[1]))
     results = tracer.run(closed, [*inputs, Feature((0, 1, 2))], "")
     shapes = [v.aval.shape for v in closed.jaxpr.outvars]
     for result in results:
@@ -178,9 +191,7 @@ def _refused(eqn: Any, scope: str, reason: str) -> ValueError:
     way_out = f"unroll it, {WAY_OUT}" if name in LOOPS else WAY_OUT
     if "platform_dependent" in scope:
         way_out += f", {WAY_OUT_OF_PLATFORMS}"
-    return ValueError(
-        f"f_conv: operation {name!r} of {operands}{where} {reason}: {way_out}"
-    )
+    return Unsplittable(f"{name!r} of {operands}{where}", reason, way_out)
 
 
 def _on_any_platform(eqn: Any, traces: tuple[Trace, ...], scope: str) -> Trace:
@@ -201,8 +212,13 @@ def _on_any_platform(eqn: Any, traces: tuple[Trace, ...], scope: str) -> Trace:
 
 
 @dataclasses.dataclass
-class _Tracer:
-    """Traces the values of a jaxpr, for images of `size` rows and columns."""
+class Tracer:
+    """Traces the values of a jaxpr, for images of `size` rows and columns.
+
+    Attributes:
+      size: rows and columns.
+      operations: name and digest of every operation on features so far.
+    """
 
     size: tuple[int, int]
     operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)

@@ -1,0 +1,302 @@
+"""Functions of the parts of a network between cuts, each with just its variables.
+
+Parts alternate between the client's and coded ones. The client packs what a coded part
+reads into one array and unpacks what it returns; what later parts need besides it keeps
+meanwhile, see `types.State`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from coded_jax.splitting.flattening import Flat, flatten, needed, variables_among
+from coded_jax.splitting.inlining import run
+from coded_jax.staging.graph import Graph, Place, Value, make_graph
+from coded_jax.staging.resizing import run_resized
+from coded_jax.types import Block, PyTree, State, apart, together
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A network to be taken apart: one object for all parts, equal to itself alone.
+
+    It holds no jaxpr, so that it can be sent to other processes.
+
+    Attributes:
+      model: `(variables, images [B, H, W, C]) -> result`.
+      structure: of its variables.
+      forms: shape and dtype of each leaf of them.
+      paths: name of each leaf.
+      image_shape: `(H, W, C)`.
+    """
+
+    model: Block
+    structure: Any
+    forms: tuple[Any, ...]
+    paths: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    @property
+    def graph(self) -> Graph:
+        """Its operations, for `flattening.BATCH` images of float32."""
+        return _graph_of(self)
+
+    def shapes(self, known: dict[int, Any], dtype: Any) -> PyTree:
+        """Returns the shapes of all variables, real ones of leaves that are not known
+        in a dtype."""
+
+        def shape(i: int, size: Any, own: Any) -> jax.ShapeDtypeStruct:
+            if i in known:
+                return jax.ShapeDtypeStruct(jnp.shape(known[i]), known[i].dtype)
+            real = jnp.issubdtype(own, jnp.floating)
+            return jax.ShapeDtypeStruct(size, dtype if real else own)
+
+        leaves = [shape(i, *form) for i, form in enumerate(self.forms)]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+@functools.lru_cache(maxsize=16)
+def _graph_of(network: Network) -> Graph:
+    shapes = [jax.ShapeDtypeStruct(*form) for form in network.forms]
+    variables = jax.tree.unflatten(network.structure, shapes)
+    return make_graph(flatten(network.model, variables, network.image_shape))
+
+
+class Part(NamedTuple):
+    """Operations between two cuts.
+
+    Attributes:
+      start, end: numbers of the first one and of the one behind the last.
+      coded: whether pieces of its input can be computed as the whole.
+    """
+
+    start: int
+    end: int
+    coded: bool
+
+
+def network_of(
+    model: Block, variables: PyTree, image_shape: tuple[int, int, int]
+) -> Network:
+    """Returns a network to be taken apart; arguments as of `plan_stages`."""
+    leaves, structure = jax.tree.flatten_with_path(variables)
+    forms = tuple((tuple(leaf.shape), leaf.dtype) for _, leaf in leaves)
+    paths = tuple(
+        jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves
+    )
+    return Network(model, structure, forms, paths, image_shape)
+
+
+def blocks_of(network: Network, parts: Sequence[Part]) -> list[Block]:
+    """Returns a function for each part, in their order.
+
+    Block `i` takes `variables["part_i"]`, counted from 1, see `variables_of`, and what
+    the block before it returns, see `types.State`; the first one takes images. The
+    last one returns the result of the network.
+    """
+    leaves = _leaves_of(network.graph.flat, parts)
+    return [
+        functools.partial(_compute, network, tuple(parts), i, leaves[i])
+        for i in range(len(parts))
+    ]
+
+
+def name_of(index: int) -> str:
+    """Returns the name of the variables of part `index`, counted from 0."""
+    return f"part_{index + 1}"
+
+
+def variables_of(
+    network: Network, parts: Sequence[Part], variables: PyTree
+) -> dict[str, dict[str, Any]]:
+    """Returns the variables of each part: by its name, a dict of leaves by their paths.
+
+    Args:
+      network: the network.
+      parts: its parts.
+      variables: arrays or shapes.
+    """
+    leaves = jax.tree.leaves(variables)
+    return {
+        name_of(i): {network.paths[leaf]: leaves[leaf] for leaf in own}
+        for i, own in enumerate(_leaves_of(network.graph.flat, parts))
+    }
+
+
+def _leaves_of(flat: Flat, parts: Sequence[Part]) -> list[tuple[int, ...]]:
+    """Returns the numbers of the leaves that each part needs."""
+    numbers = {v: i for i, v in enumerate(flat.weights)}
+    found = []
+    for part in parts:
+        reads = _wanted(flat, parts, part)
+        reads |= _reads(needed(flat.constant, reads))
+        found.append(tuple(sorted(numbers[v] for v in reads if v in numbers)))
+    return found
+
+
+def _wanted(flat: Flat, parts: Sequence[Part], part: Part) -> set[Any]:
+    """Returns the variables that a part reads, or returns."""
+    reads = _reads(flat.dynamic[part.start : part.end])
+    return reads | variables_among(flat.results) if part is parts[-1] else reads
+
+
+def _reads(eqns: Sequence[Any]) -> set[Any]:
+    return variables_among(v for eqn in eqns for v in eqn.invars)
+
+
+class _Interface(NamedTuple):
+    """What crosses a cut.
+
+    Attributes:
+      packed: values that are packed into one array.
+      kept: values that the client keeps beside it.
+    """
+
+    packed: list[Value]
+    kept: list[Value]
+
+
+@functools.lru_cache(maxsize=64)
+def _interfaces(graph: Graph, parts: tuple[Part, ...]) -> list[_Interface]:
+    """Returns what crosses the cut before each part."""
+    found = [_Interface([(-1, 0)], [])]
+    for part, following in itertools.pairwise(parts):
+        live = graph.live(part.end)
+        if part.coded:
+            packed = [v for v in live if graph.made_by[v] >= part.start]
+            kept = [v for v in live if v not in packed]
+        elif following.coded:
+            reads = _reads(graph.flat.dynamic[following.start : following.end])
+            packed = [v for v in live if v in reads]
+            kept = [v for v in live if graph.last_use[v] >= following.end]
+        else:
+            packed, kept = live, []
+        found.append(_Interface(*([graph.value(v) for v in x] for x in (packed, kept))))
+    return found
+
+
+def _compute(
+    network: Network,
+    parts: tuple[Part, ...],
+    index: int,
+    own: tuple[int, ...],
+    variables: PyTree,
+    state: State,
+) -> State:
+    """Computes a part: a block, see `blocks_of`; `own` are numbers of its leaves."""
+    x, kept = apart(state)
+    part, graph = parts[index], network.graph
+    leaves = {i: variables[name_of(index)][network.paths[i]] for i in own}
+    shapes = network.shapes(leaves, x.dtype)
+    flat = flatten(network.model, shapes, network.image_shape, x.shape[0], x.dtype)
+    _require_same(flat, graph.flat)
+    eqns = flat.dynamic[part.start : part.end]
+    variable = lambda value: (
+        flat.image if value[0] < 0 else flat.dynamic[value[0]].outvars[value[1]]
+    )
+    crossing = _interfaces(graph, parts)
+    packed, held = crossing[index]
+    values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
+    run(needed(flat.constant, _wanted(flat, parts, part)), values)
+    places = [graph.place(value) for value in packed]
+    values.update(zip(map(variable, packed), _unpack(x, packed, graph), strict=True))
+    if part.coded:
+        missing = _missing(places[0], x)
+        less = {
+            variable(value): _less(graph.place(value), missing)
+            for value in [*packed, *_made(graph, part)]
+        }
+        run_resized(eqns, less, values, flat.constant)
+    else:
+        values.update(zip(map(variable, held), kept, strict=True))
+        run(eqns, values)
+    if index + 1 == len(parts):
+        return values[flat.results[0]]
+    packed, held = crossing[index + 1]
+    out = _pack([values[variable(value)] for value in packed], packed, graph)
+    if part.coded:
+        return together(out, kept)
+    return together(out, tuple(values[variable(value)] for value in held))
+
+
+def _require_same(flat: Flat, planned: Flat) -> None:
+    """Checks that a network is traced to the operations by which it was cut.
+
+    Raises:
+      ValueError: it is not.
+    """
+    names, expected = (
+        [eqn.primitive.name for eqn in x.dynamic] for x in (flat, planned)
+    )
+    if names != expected:
+        batch = flat.image.aval.shape[0]
+        raise ValueError(
+            f"model: other operations given for {batch} images of "
+            f"{flat.image.aval.dtype} than for 2 of float32, the same ones accepted"
+        )
+
+
+def _made(graph: Graph, part: Part) -> list[Value]:
+    """Returns the values that the operations of a part make."""
+    operations = graph.operations[part.start : part.end]
+    return [
+        (part.start + i, j)
+        for i, op in enumerate(operations)
+        for j in range(len(op.eqn.outvars))
+    ]
+
+
+def _missing(place: Place, x: jax.Array) -> list[Fraction]:
+    """Returns how many pixels of rows and columns a piece has not."""
+    sides = zip(place.sizes, x.shape[1:3], place.strides, strict=True)
+    return [(size - own) * stride for size, own, stride in sides]
+
+
+def _less(place: Place, missing: Sequence[Any]) -> dict[int, int]:
+    """Returns what a value has less, of so many missing pixels."""
+    return {
+        axis: int(pixels / stride)
+        for axis, pixels, stride in zip(
+            place.axes[1:], missing, place.strides, strict=True
+        )
+    }
+
+
+def _pack(
+    arrays: Sequence[jax.Array], packed: Sequence[Value], graph: Graph
+) -> jax.Array:
+    """Returns values as one array `[B, rows, columns, channels]`."""
+    parts = []
+    for x, value in zip(arrays, packed, strict=True):
+        axes = graph.place(value).axes
+        order = [*axes, *(a for a in range(x.ndim) if a not in axes)]
+        x = lax.transpose(x, order) if order != sorted(order) else x
+        parts.append(x if x.ndim == 4 else x.reshape(*x.shape[:3], -1))
+    return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def _unpack(x: jax.Array, packed: Sequence[Value], graph: Graph) -> list[jax.Array]:
+    """Returns the values of an array, as `_pack` has packed them."""
+    arrays, first = [], 0
+    for value in packed:
+        axes, shape = graph.place(value).axes, graph.variable(value).aval.shape
+        others = [a for a in range(len(shape)) if a not in axes]
+        sizes = [shape[a] for a in others]
+        last = first + math.prod(sizes)
+        part = x if len(packed) == 1 else x[..., first:last]
+        part = part if len(others) == 1 else part.reshape(*x.shape[:3], *sizes)
+        order = [*axes, *others]
+        back = [order.index(a) for a in range(len(order))]
+        arrays.append(lax.transpose(part, back) if back != sorted(back) else part)
+        first = last
+    return arrays

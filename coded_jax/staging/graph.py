@@ -1,0 +1,213 @@
+"""A network as operations that lie somewhere on the image, or nowhere.
+
+Each value that depends on the image either lies on it, with batch, rows and columns on
+some of its axes, or is of the image as a whole, as what a global pooling leaves. An
+operation can be split if it lies on the image with all that it reads and has a
+receptive field there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from coded_jax.inference.operations import count_equation
+from coded_jax.splitting.flattening import Flat, variables_among
+from coded_jax.splitting.receptive_field import Fields, Tracer, Unsplittable
+from coded_jax.splitting.traces import (
+    Constant,
+    Feature,
+    Field,
+    Trace,
+    trace_constant,
+)
+
+Value = tuple[int, int]
+"""A value: the number of the operation that makes it, -1 for the image, and which of
+its results it is. It is the same however often the network is traced."""
+
+
+class Place(NamedTuple):
+    """Where a value lies on the image.
+
+    Attributes:
+      axes: of batch, rows and columns; all others are channels.
+      sizes: rows and columns.
+      strides: pixels from one row and from one column to the next.
+    """
+
+    axes: tuple[int, int, int]
+    sizes: tuple[int, int]
+    strides: tuple[Fraction, Fraction]
+
+
+class Operation(NamedTuple):
+    """An operation that depends on the image.
+
+    Attributes:
+      eqn: the equation.
+      reads: the variables that it reads and that depend on the image.
+      flops: floating point operations, for one image.
+      fields: receptive field on what it reads, along rows and columns; None if it
+        cannot be split.
+      obstacle: why it cannot; None if it can, or if what it reads is an obstacle.
+    """
+
+    eqn: Any
+    reads: tuple[Any, ...]
+    flops: float
+    fields: Fields | None
+    obstacle: Unsplittable | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """The operations of a network in their order, and where their values lie.
+
+    Attributes:
+      flat: the network, for `flattening.BATCH` images.
+      operations: those that depend on the image.
+      places: variable -> its place; values without one are not there.
+    """
+
+    flat: Flat
+    operations: tuple[Operation, ...]
+    places: dict[Any, Place]
+
+    @functools.cached_property
+    def last_use(self) -> dict[Any, int]:
+        """Variable -> number of the last operation that reads it; of results, one more
+        than there are."""
+        uses = {v: i for i, op in enumerate(self.operations) for v in op.reads}
+        return uses | dict.fromkeys(self.flat.results, len(self.operations))
+
+    @functools.cached_property
+    def made_by(self) -> dict[Any, int]:
+        """Variable -> number of the operation that makes it; -1 for the image."""
+        made = {v: i for i, op in enumerate(self.operations) for v in op.eqn.outvars}
+        return made | {self.flat.image: -1}
+
+    def variable(self, value: Value) -> Any:
+        """Returns the variable of a value."""
+        number, result = value
+        return (
+            self.flat.dynamic[number].outvars[result]
+            if number >= 0
+            else self.flat.image
+        )
+
+    def value(self, variable: Any) -> Value:
+        """Returns the value of a variable."""
+        number = self.made_by[variable]
+        if number < 0:
+            return -1, 0
+        return number, self.flat.dynamic[number].outvars.index(variable)
+
+    def place(self, value: Value) -> Place:
+        """Returns where a value lies on the image."""
+        return self.places[self.variable(value)]
+
+    def live(self, cut: int) -> list[Any]:
+        """Returns the variables that operations before number `cut` make, the image
+        included, and later ones read."""
+        made = [v for op in self.operations[:cut] for v in op.eqn.outvars]
+        return [v for v in (self.flat.image, *made) if self.last_use.get(v, -1) >= cut]
+
+
+def make_graph(flat: Flat) -> Graph:
+    """Finds where the values of a network lie on the image.
+
+    Args:
+      flat: the network, for `flattening.BATCH` images.
+    """
+    batch, *sizes, _ = flat.image.aval.shape
+    tracer = Tracer((sizes[0], sizes[1]))
+    one = (Fraction(1), Fraction(1))
+    traces: dict[Any, Trace | None] = {
+        v: trace_constant(v.aval, i) for i, v in enumerate(flat.weights)
+    }
+    jaxpr = flat.closed.jaxpr
+    traces.update(
+        (v, trace_constant(value))
+        for v, value in zip(jaxpr.constvars, flat.closed.consts, strict=True)
+    )
+    read = lambda atom: (
+        trace_constant(atom.val) if hasattr(atom, "val") else traces[atom]
+    )
+    for eqn in flat.constant:
+        operands = [read(atom) for atom in eqn.invars]
+        outputs = tracer.equation(eqn, operands, "")  # type: ignore
+        traces.update(zip(eqn.outvars, outputs, strict=True))
+    traces[flat.image] = Feature((0, 1, 2))
+    places = {flat.image: Place((0, 1, 2), (sizes[0], sizes[1]), one)}
+    operations = []
+    for eqn in flat.dynamic:
+        variables = dict.fromkeys(v for v in eqn.invars if _depends(v, traces))
+        reads = tuple(variables)
+        _seed(eqn, traces, places)
+        operands = [read(atom) for atom in eqn.invars]
+        varies = [_depends(atom, traces) for atom in eqn.invars]
+        flops = count_equation(eqn, varies)[0] / batch
+        fields, obstacle = None, None
+        if None in operands:
+            outputs = [None] * len(eqn.outvars)
+        else:
+            outputs = tracer.equation(eqn, operands, "")  # type: ignore
+            obstacle = next((x for x in outputs if isinstance(x, Unsplittable)), None)
+        ends = next((x for x in outputs if isinstance(x, Feature)), None)
+        origin = next((places[v] for v in reads if v in places), None)
+        if ends is not None and obstacle is None and origin is not None:
+            fields = ends.fields
+        for v, output in zip(eqn.outvars, outputs, strict=True):
+            if isinstance(output, Constant):  # a shape of the image, for instance
+                traces[v] = output
+                continue
+            trace = output if fields else _goes_on(v, eqn.invars, traces)
+            traces[v] = None
+            if isinstance(trace, Feature) and origin is not None:
+                steps = [field.stride for field in trace.fields] if fields else (1, 1)
+                traces[v] = dataclasses.replace(trace, fields=(Field(), Field()))
+                places[v] = _place(v, trace, origin, steps)
+        operations.append(Operation(eqn, reads, flops, fields, obstacle))
+    return Graph(flat, tuple(operations), places)
+
+
+def _depends(atom: Any, traces: dict[Any, Trace | None]) -> bool:
+    """Returns whether a variable depends on the image."""
+    return not hasattr(atom, "val") and not isinstance(traces[atom], Constant)
+
+
+def _place(v: Any, trace: Feature, origin: Place, steps: Sequence[Any]) -> Place:
+    strides = [s * step for s, step in zip(origin.strides, steps, strict=True)]
+    rows, columns = (v.aval.shape[axis] for axis in trace.axes[1:])
+    return Place(trace.axes, (rows, columns), (strides[0], strides[1]))
+
+
+def _goes_on(
+    v: Any, atoms: Sequence[Any], traces: dict[Any, Trace | None]
+) -> Feature | None:
+    """Returns where the result of an obstacle lies: where it has the shape of what it
+    reads, as the product of a feature and a gate, in the same place."""
+    for atom in variables_among(atoms):
+        trace = traces[atom]
+        if isinstance(trace, Feature) and atom.aval.shape == v.aval.shape:
+            return trace
+    return None
+
+
+def _seed(eqn: Any, traces: dict[Any, Trace | None], places: dict[Any, Place]) -> None:
+    """Takes what a convolution reads to lie on the image if nothing else is known."""
+    if eqn.primitive.name != "conv_general_dilated":
+        return
+    v, numbers = eqn.invars[0], eqn.params["dimension_numbers"]
+    if hasattr(v, "val") or traces[v] is not None or len(numbers.lhs_spec) != 4:
+        return
+    batch, _, rows, columns = numbers.lhs_spec
+    feature = Feature((batch, rows, columns))
+    traces[v] = feature
+    places[v] = _place(
+        v, feature, Place((0, 1, 2), (1, 1), (Fraction(1), Fraction(1))), (1, 1)
+    )

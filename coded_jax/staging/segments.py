@@ -1,0 +1,286 @@
+"""Segments of a network that can be one coded stage each, and what they would cost.
+
+A cut stands before an operation; a segment lies between two cuts. What it reads of
+values made before it is its input, what later operations read of its values its output;
+each is packed into one array, the channels one behind the other. All else that is
+needed later the client keeps, see `types.State`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.inference.costs import Round
+from coded_jax.splitting.plan import shortest_window
+from coded_jax.splitting.receptive_field import Fields
+from coded_jax.splitting.traces import Field
+from coded_jax.staging.graph import Graph, Operation
+
+Grid = tuple[int, int]
+
+HEAVY = frozenset(
+    "conv_general_dilated dot_general reduce_window reduce_window_max "
+    "reduce_window_min reduce_window_sum".split()
+)
+"""Operations before which a cut may stand; elementwise ones go with what is before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CodePrice:
+    """What a code costs, for each value of a piece and of a share.
+
+    Attributes:
+      encode: operations of the client for each value of a piece.
+      decode: likewise of a share, where r results are lost.
+      itemsize: bytes of a value that is sent.
+    """
+
+    encode: float
+    decode: float
+    itemsize: int = 4
+
+    @classmethod
+    def linear(cls, k: int, r: int) -> CodePrice:
+        """Returns the price of r sums of k pieces, and of solving for r shares."""
+        each = float(r * (2 * k - 1))
+        return cls(each, each)
+
+
+class Segment(NamedTuple):
+    """A part of a network that can be a coded stage.
+
+    Attributes:
+      start, end: numbers of its first operation and of the one behind it.
+      grid: pieces along rows and columns.
+      flops: operations of the whole segment.
+      trip: its round, for one image.
+    """
+
+    start: int
+    end: int
+    grid: Grid
+    flops: float
+    trip: Round
+
+
+class Shape(NamedTuple):
+    """Input or output of a segment: rows and columns, and channels of all values."""
+
+    sizes: tuple[int, int]
+    channels: int
+
+
+class Work:
+    """Sums of operations over the first operations of a network.
+
+    The work of a piece is that of the whole, but for the rows and columns of each
+    operation's result that it has not: so many fewer pixels, over its stride.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        rows = [(0.0, 0.0, 0.0, 0.0)]
+        for op in graph.operations:
+            place = graph.places.get(op.eqn.outvars[0])
+            less = (0.0, 0.0)
+            if place is not None:
+                less = tuple(
+                    float(1 / (size * stride))
+                    for size, stride in zip(place.sizes, place.strides, strict=True)
+                )
+            rows.append(
+                (op.flops, op.flops * less[0], op.flops * less[1])
+                + (op.flops * less[0] * less[1],)
+            )
+        self._sums = np.cumsum(np.array(rows), axis=0)
+
+    def whole(self, start: int, end: int) -> float:
+        """Returns the work of operations `start` up to `end`."""
+        return float(self._sums[end, 0] - self._sums[start, 0])
+
+    def piece(self, start: int, end: int, rows: float, columns: float) -> float:
+        """Returns the work of a piece that has so many pixels less than the image."""
+        all_, by_row, by_column, by_both = self._sums[end] - self._sums[start]
+        return float(
+            all_ - by_row * rows - by_column * columns + by_both * rows * columns
+        )
+
+
+def cuts(graph: Graph) -> list[int]:
+    """Returns the places where a segment may begin or end, in their order."""
+    found = {0, len(graph.operations)}
+    for i, op in enumerate(graph.operations):
+        if op.fields is None:
+            found |= {i, i + 1}
+        elif op.eqn.primitive.name in HEAVY:
+            found.add(i)
+    return sorted(found)
+
+
+def segments(graph: Graph, work: Work, k: int, price: CodePrice) -> Iterator[Segment]:
+    """Yields every segment that can be split into k pieces.
+
+    Args:
+      graph: the network.
+      work: of its operations.
+      k: data pieces.
+      price: of the code.
+    """
+    grids = [(k // columns, columns) for columns in range(1, k + 1) if k % columns == 0]
+    places = cuts(graph)
+    for number, start in enumerate(places):
+        walk = _Walk(graph, start)
+        for end, following in zip(places[number:], places[number + 1 :], strict=False):
+            if not walk.through(graph.operations[end:following]):
+                break
+            output = walk.output(following)
+            if output is None or walk.input is None:
+                continue
+            shape, fields = output
+            fits = False
+            for grid in grids:
+                found = _segment(walk, following, grid, shape, fields, work, price)
+                if found is not None:
+                    fits = True
+                    yield found
+            if not fits:
+                break
+
+
+def _segment(
+    walk: _Walk,
+    end: int,
+    grid: Grid,
+    output: Shape,
+    fields: Fields,
+    work: Work,
+    price: CodePrice,
+) -> Segment | None:
+    """Returns a segment split by a grid; None where a piece would be the whole."""
+    assert walk.input is not None
+    windows, shares = [], []
+    for field, size, out, parts in zip(
+        fields, walk.input.sizes, output.sizes, grid, strict=True
+    ):
+        share = -(-out // parts)
+        if (parts - 1) * share >= out:
+            return None
+        firsts = [min(i * share, out - share) for i in range(parts)]
+        needed = [field.window(a, a + share) for a in firsts]
+        needed = [(max(0, low), min(size, high)) for low, high in needed]
+        window = shortest_window(needed, field.stride, size)
+        if window >= size and parts > 1:
+            return None
+        windows.append(window)
+        shares.append(share)
+    less = [
+        (size - window) * float(stride)
+        for size, window, stride in zip(
+            walk.input.sizes, windows, walk.strides, strict=True
+        )
+    ]
+    piece = math.prod(windows) * walk.input.channels
+    share = math.prod(shares) * output.channels
+    trip = Round(
+        work.piece(walk.start, end, *less),
+        price.itemsize * piece,
+        price.itemsize * share,
+        price.encode * piece,
+        price.decode * share,
+    )
+    return Segment(walk.start, end, grid, work.whole(walk.start, end), trip)
+
+
+class _Walk:
+    """The receptive fields of values on the input of a segment that begins at a cut."""
+
+    def __init__(self, graph: Graph, start: int) -> None:
+        self.graph, self.start = graph, start
+        self.input: Shape | None = None
+        self.strides: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))
+        self._fields: dict[Any, Fields] = {}
+        self._open: dict[Any, None] = {}  # values made so far that are still needed
+
+    def through(self, operations: tuple[Operation, ...]) -> bool:
+        """Goes on by some operations; returns False where one cannot be split."""
+        for op in operations:
+            if op.fields is None:
+                return False
+            own = []
+            for v in op.reads:
+                if v not in self._fields and not self._take_in(v):
+                    return False
+                own.append(self._fields[v])
+            joined = _join(own)
+            if joined is None:
+                return False
+            fields = tuple(map(_compose, joined, op.fields))
+            for v in op.eqn.outvars:
+                self._fields[v] = fields  # type: ignore
+                self._open[v] = None
+        return True
+
+    def _take_in(self, v: Any) -> bool:
+        """Adds a value made before the segment to its input, if it fits in."""
+        place = self.graph.places.get(v)
+        if place is None or not jnp.issubdtype(v.aval.dtype, jnp.floating):
+            return False
+        channels = math.prod(v.aval.shape) // math.prod(
+            v.aval.shape[axis] for axis in place.axes
+        )
+        if self.input is None:
+            self.input, self.strides = Shape(place.sizes, 0), place.strides
+        elif self.input.sizes != place.sizes:
+            return False
+        self.input = self.input._replace(channels=self.input.channels + channels)
+        self._fields[v] = (Field(), Field())
+        return True
+
+    def output(self, end: int) -> tuple[Shape, Fields] | None:
+        """Returns the output up to a cut, None if it does not fit into one array."""
+        last_use = self.graph.last_use
+        self._open = {v: None for v in self._open if last_use.get(v, -1) >= end}
+        if not self._open:
+            return None
+        places = [self.graph.places.get(v) for v in self._open]
+        sizes = {place.sizes if place else None for place in places}
+        fields = _join([self._fields[v] for v in self._open])
+        real = all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in self._open)
+        if len(sizes) > 1 or None in sizes or fields is None or not real:
+            return None
+        channels = 0
+        for v, place in zip(self._open, places, strict=True):
+            assert place is not None
+            sides = math.prod(v.aval.shape[axis] for axis in place.axes)
+            channels += math.prod(v.aval.shape) // sides
+        (size,) = sizes
+        assert size is not None
+        return Shape(size, channels), fields
+
+
+def _join(fields: list[Fields]) -> Fields | None:
+    """Returns what covers all fields; None if their strides differ."""
+    if len(fields) == 1:
+        return fields[0]
+    joined = []
+    for axis in zip(*fields, strict=True):
+        if len({field.stride for field in axis}) > 1:
+            return None
+        low, high = min(f.low for f in axis), max(f.high for f in axis)
+        joined.append(Field(axis[0].stride, low, high))
+    return joined[0], joined[1]
+
+
+def _compose(field: Field, step: Field) -> Field:
+    """Returns the field of what has `step` on a value that has `field`."""
+    return Field(
+        field.stride * step.stride,
+        step.low * field.stride + field.low,
+        (step.high - 1) * field.stride + field.high,
+    )
