@@ -31,6 +31,7 @@ def _parse_stage(text: str) -> tuple[int, int]:
 
 
 GRID = tuple_of(INTEGER, "x", "rows x columns as 2x2")
+GRIDS = tuple_of(GRID, ",", "grids as 2x1,1x2")
 STAGES = tuple_of(
     Form(_parse_stage, lambda stage: f"{stage[0]}-{stage[1]}", "1-2"),
     ",",
@@ -72,6 +73,15 @@ class CodeConfig(LearnedConfig):
             "rows x columns with a product of k",
         ),
         GRID,
+    )
+    stage_grids: tuple[tuple[int, int], ...] | None = setting(
+        None,
+        "a grid for each coded stage, as 2x1,1x2; that of all stages if not given",
+        Accepted(
+            lambda grids: all(len(grid) == 2 and min(grid) >= 1 for grid in grids),
+            "a rows x columns with a product of k for each stage",
+        ),
+        GRIDS,
     )
     halo: int = setting(
         0,
@@ -143,6 +153,14 @@ class CodeConfig(LearnedConfig):
         require("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         fits = math.prod(self.pieces) == self.k
         require("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
+        own, number = self.stage_grids, len(self.stages or (0,))
+        fits = own is None or [*map(math.prod, own)] == [self.k] * number
+        accepted = f"rows x columns with a product of k={self.k}, {number} of them,"
+        require("stage_grids", own, fits, accepted)
+        fits = own is None or self.grid is None
+        require("grid", self.grid, fits, "none with stage_grids")
+        fits = self.split == "image" or own is None
+        require("split", self.split, fits, "image with stage_grids")
         fits = self.split == "image" or self.grid is None
         require("split", self.split, fits, "image with a grid")
         fits = self.split != "group" or self.stages is None
@@ -177,6 +195,10 @@ class CodeConfig(LearnedConfig):
     def n(self) -> int:
         """Returns the number of results, data and parity."""
         return self.k + self.r
+
+    def pieces_of(self, stage: int) -> tuple[int, int]:
+        """Pieces along height and width of a coded stage, counted from 0."""
+        return self.stage_grids[stage] if self.stage_grids else self.pieces
 
     @property
     def pieces(self) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
 from coded_jax.splitting.convolutions import separate_convolutions
 from coded_jax.splitting.plan import make_plan
-from coded_jax.types import BaseModel, Block, CodeShape, PyTree, chain
+from coded_jax.types import BaseModel, Block, CodeShape, PyTree, apart, chain
 
 
 def build_pipeline(
@@ -141,12 +141,12 @@ def _plans(
     """Plans the split of every coded stage, by its first and last block."""
     plans, done = {}, 0
     x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    for first, last in coded_blocks(config, len(base.blocks)):
+    for i, (first, last) in enumerate(coded_blocks(config, len(base.blocks))):
         before = segment(base.blocks, done + 1, first - 1)
         x = jax.eval_shape(before.f_conv, variables, x)
         f_conv = segment(base.blocks, first, last).f_conv
         try:
-            sizes = (x.shape[1:], config.pieces, config.halo)
+            sizes = (apart(x)[0].shape[1:], config.pieces_of(i), config.halo)
             plan = make_plan(f_conv, variables, *sizes)
         except ValueError as error:
             if len(base.blocks) == 1:

@@ -66,7 +66,7 @@ def windows_of_operation(eqn: Any) -> dict[int, tuple[int, list[Window]]]:
     name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
     if name == "pad":
         return {
-            axis: (axis, windows(shape[axis], padding=(low, high)))
+            axis: (axis, windows(shape[axis], padding=(int(low), int(high))))
             for axis, (low, high, _) in enumerate(params["padding_config"])
         }
     if name == "conv_general_dilated":

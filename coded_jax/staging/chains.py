@@ -2,23 +2,23 @@
 
 A chain alternates between segments, one round each, and what the client computes
 between them. Its seconds are a sum over both, so that the best chain up to a cut goes
-on as any other; of two chains that end there one is left out if the other has no more
-rounds, seconds and operations that are not coded.
+on as any other; of two chains of as many rounds that end there one is left out if the
+other takes no more seconds and leaves no more operations to the client.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
 
 from coded_jax.inference.hardware import Hardware
 from coded_jax.staging.segments import Segment, Work
 
 FRONT = 24
-"""Chains that are kept at a cut and number of rounds; those of a longer front lie
-between others that are kept."""
+"""Chains that are kept for a cut and number of rounds; others lie between them."""
 
 
 class Chain(NamedTuple):
@@ -35,13 +35,19 @@ class Chain(NamedTuple):
     coded: float
 
 
-class _Label(NamedTuple):
-    """A chain up to a cut; the client's operations are those that are not coded."""
+class _Front(NamedTuple):
+    """Chains up to a cut, none of which excels another, the fastest first.
 
-    seconds: float
-    client: float
-    segment: Segment | None = None
-    before: _Label | None = None
+    Attributes:
+      seconds, client: of each, `[L]`: its time, and operations that are not coded.
+      last: number of its last segment, `[L]`; -1 without one.
+      before: place of the chain before that segment in the front at its start, `[L]`.
+    """
+
+    seconds: np.ndarray
+    client: np.ndarray
+    last: np.ndarray
+    before: np.ndarray
 
 
 def best_chains(
@@ -51,9 +57,8 @@ def best_chains(
     hardware: Hardware,
     queries: int,
     most_rounds: int,
-    least_coded: float,
 ) -> list[Chain]:
-    """Returns the chains that none excels in rounds, seconds and coded operations.
+    """Returns chains that none of as many rounds excels in seconds and coded part.
 
     Args:
       found: the segments.
@@ -62,75 +67,98 @@ def best_chains(
       hardware: the speeds.
       queries: pieces that are sent in a round.
       most_rounds: of a chain.
-      least_coded: part of the operations that must be coded.
 
     Returns:
-      The fastest first; none if there is none with so much coded.
+      The fastest first.
     """
-    total = work.whole(0, last)
-    by_start: dict[int, list[Segment]] = defaultdict(list)
-    for segment in found:
-        by_start[segment.start].append(segment)
-    # fronts[rounds][cut]: of chains that end at the cut.
-    fronts: list[dict[int, list[_Label]]] = [
-        defaultdict(list) for _ in range(most_rounds + 1)
-    ]
-    fronts[0][0] = [_Label(0.0, 0.0)]
-    places = sorted(
-        {0, last, *by_start, *(s.end for x in by_start.values() for s in x)}
-    )
-    arrived: list[tuple[int, list[_Label]]] = [(0, [])] * (most_rounds + 1)
-    for cut in places:
+    chosen, trips = _fastest(found, hardware, queries)
+    by_start: dict[int, list[int]] = defaultdict(list)
+    for number, segment in enumerate(chosen):
+        by_start[segment.start].append(number)
+    ends = {segment.end for segment in chosen}
+    fronts: dict[tuple[int, int], _Front] = {}  # by cut and rounds
+    pending: dict[tuple[int, int], list[_Front]] = defaultdict(list)
+    zero = np.zeros(1)
+    pending[0, 0] = [_Front(zero, zero, np.array([-1]), np.array([0]))]
+    before = 0
+    for cut in sorted({0, last, *by_start, *ends}):
+        flops = work.whole(before, cut)
         for rounds in range(most_rounds + 1):
-            place, labels = arrived[rounds]
-            flops = work.whole(place, cut)
-            seconds = hardware.client_seconds(flops)
-            moved = [
-                x._replace(seconds=x.seconds + seconds, client=x.client + flops)
-                for x in labels
-            ]
-            labels = _front([*moved, *fronts[rounds].pop(cut, [])])
-            arrived[rounds] = (cut, labels)
+            arrived = pending.pop((cut, rounds), [])
+            if (before, rounds) in fronts and cut:
+                moved = fronts[before, rounds]
+                seconds = moved.seconds + hardware.client_seconds(flops)
+                arrived.append(
+                    moved._replace(seconds=seconds, client=moved.client + flops)
+                )
+            if not arrived:
+                continue
+            fronts[cut, rounds] = front = _best(arrived)
             if rounds == most_rounds:
                 continue
-            for segment in by_start.get(cut, ()):
-                trip = hardware.round_seconds(segment.trip, queries)
-                fronts[rounds + 1][segment.end] += [
-                    _Label(x.seconds + trip, x.client, segment, x) for x in labels
-                ]
-    ends = [x for _, labels in arrived[1:] for x in labels]
-    chains = [_chain(x, 1 - x.client / total) for x in ends]
-    return sorted(
-        (chain for chain in chains if chain.coded >= least_coded),
-        key=lambda chain: chain.seconds,
-    )
+            for number in by_start.get(cut, ()):
+                same = np.full(len(front.seconds), number)
+                pending[chosen[number].end, rounds + 1].append(
+                    _Front(
+                        front.seconds + trips[number],
+                        front.client,
+                        same,
+                        np.arange(len(same)),
+                    )
+                )
+        before = cut
+    chains = []
+    total = work.whole(0, last)
+    for rounds in range(1, most_rounds + 1):
+        front = fronts.get((last, rounds))
+        for place in range(0 if front is None else len(front.seconds)):
+            segments = _back(fronts, chosen, last, rounds, place)
+            seconds, client = (float(x[place]) for x in front[:2])
+            chains.append(Chain(segments, seconds, 1 - client / total))
+    return sorted(chains, key=lambda chain: chain.seconds)
 
 
-def _front(labels: Sequence[_Label]) -> list[_Label]:
-    """Returns the labels that none excels, the fastest first."""
-    kept: list[_Label] = []
-    for label in sorted(labels, key=lambda x: (x.seconds, x.client)):
-        if not kept or label.client < kept[-1].client * (1 - 1e-9):
-            kept.append(label)
-    if len(kept) <= FRONT:
-        return kept
-    # The fastest, and those whose coded parts are spread evenly.
-    least, most = kept[-1].client, kept[0].client
-    by_client = [-x.client for x in kept]
-    chosen = {
-        min(
-            bisect.bisect_left(by_client, -(most + (least - most) * i / (FRONT - 1))),
-            len(kept) - 1,
-        )
-        for i in range(FRONT)
-    }
-    return [kept[i] for i in sorted(chosen | {0, len(kept) - 1})]
+def _fastest(
+    found: Iterable[Segment], hardware: Hardware, queries: int
+) -> tuple[list[Segment], list[float]]:
+    """Returns the fastest segment between any two cuts, and the seconds of each."""
+    best: dict[tuple[int, int], tuple[float, Segment]] = {}
+    for segment in found:
+        seconds = hardware.round_seconds(segment.trip, queries)
+        key = segment.start, segment.end
+        if key not in best or seconds < best[key][0]:
+            best[key] = seconds, segment
+    trips, segments = zip(*best.values(), strict=True) if best else ((), ())
+    return list(segments), list(trips)
 
 
-def _chain(label: _Label, coded: float) -> Chain:
-    segments, at = [], label
-    while at is not None:
-        if at.segment is not None:
-            segments.append(at.segment)
-        at = at.before
-    return Chain(tuple(segments[::-1]), label.seconds, coded)
+def _best(arrived: list[_Front]) -> _Front:
+    """Returns the best chains of several fronts, at most `FRONT` of them."""
+    joined = _Front(*map(np.concatenate, zip(*arrived, strict=True)))
+    order = np.lexsort((joined.client, joined.seconds))
+    client = joined.client[order]
+    least = np.minimum.accumulate(client)
+    better = np.r_[True, client[1:] < least[:-1] * (1 - 1e-9)]
+    kept = order[better]
+    if len(kept) > FRONT:  # the ends, and those whose coded parts are spread evenly
+        client = -joined.client[kept]
+        wanted = np.linspace(client[0], client[-1], FRONT)
+        kept = kept[np.unique(np.searchsorted(client, wanted).clip(0, len(kept) - 1))]
+    return _Front(*(x[kept] for x in joined))
+
+
+def _back(
+    fronts: dict[tuple[int, int], _Front],
+    chosen: list[Segment],
+    cut: int,
+    rounds: int,
+    place: int,
+) -> tuple[Segment, ...]:
+    """Returns the segments of a chain of a front, walking back from its end."""
+    segments: list[Segment] = []
+    while rounds:
+        front = fronts[cut, rounds]
+        segment = chosen[front.last[place]]
+        segments.append(segment)
+        place, cut, rounds = int(front.before[place]), segment.start, rounds - 1
+    return tuple(segments[::-1])

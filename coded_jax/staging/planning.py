@@ -1,4 +1,4 @@
-"""Stages of any CNN: one function in, a chain of coded stages out, see `plan_stages`."""
+"""Stages of any CNN: one function in, a chain of stages out, see `plan_stages`."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def plan_stages(
     ]
     chain, plans = None, []
     while True:
-        chains = best_chains(found, work, last, hardware, k + r, most_rounds, 0.0)
+        chains = best_chains(found, work, last, hardware, k + r, most_rounds)
         most = max((chain.coded for chain in chains), default=0.0)
         least = PART_OF_MOST * most if least_coded is None else least_coded
         chains = [chain for chain in chains if chain.coded >= least]
@@ -186,7 +186,9 @@ def _plans(
             shape = apart(state)[0].shape[1:]
             try:
                 plans.append(make_plan(block, variables, shape, segment.grid))
-            except ValueError:
+            except ValueError as error:
+                import os
+                if os.environ.get("DBG"): print("REFUSED", segment[:3], error)
                 refused.add(segment[:3])
         state = jax.eval_shape(block, variables, state)
     return plans, refused

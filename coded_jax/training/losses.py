@@ -34,7 +34,7 @@ from coded_jax.inference.stages import (
     small_of,
 )
 from coded_jax.training.config import TrainConfig
-from coded_jax.types import PyTree
+from coded_jax.types import PyTree, State, apart, together
 
 
 def base_losses(
@@ -165,12 +165,12 @@ def coded_losses(
             _compare_stages(pipeline, config, of_maps, params, frozen, *inputs)
             for inputs in _by_begin(begins, batch["images"], targets, available)
         ]
-        errors, squares, decoded = (
+        errors, squares, exact, decoded = (
             jax.tree.map(lambda *x: jnp.concatenate(x), *of_groups)
             for of_groups in zip(*groups, strict=True)
         )
         variables = (params, frozen)
-        ends = compare_ends(pipeline, config, *variables, batch, targets[-1], decoded)
+        ends = compare_ends(pipeline, config, *variables, batch, exact, decoded)
         return jnp.stack(errors + ends[0]), jnp.stack(squares + ends[1])
 
     frozen = jax.lax.stop_gradient(frozen)
@@ -211,7 +211,7 @@ def _compare_stages(
     targets: tuple[jax.Array, ...],
     available: jax.Array,
     begin: int,
-) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
+) -> tuple[list[jax.Array], list[jax.Array], State, State]:
     """Compares what the coded stages put out with what is exact, see `coded_losses`.
 
     Args:
@@ -225,20 +225,23 @@ def _compare_stages(
 
     Returns:
       For each stage its errors `[B]`, and the mean squares of what is exact; and the
-      output of the last decoder.
+      exact output of the last stage and that of its decoder, with what is kept.
     """
-    x, is_exact, small = inputs_of(pipeline, images), True, None
+    state = exact = inputs_of(pipeline, images)
+    is_exact, small = True, None
     errors, squares = [], []
     of_stages = (pipeline.stages, pipeline.of_stages(params), available, targets)
     for i, (stage, own, mask, target, weight) in enumerate(
         zip(*of_stages, of_maps, strict=True)
     ):
         squares.append(_mean_square(target, weight))
+        # Of the exact chain the client's blocks alone, and of them what is kept.
+        exact = together(target, apart(compute(stage.before, frozen, exact))[1])
         if i < begin:
             errors.append(jnp.zeros_like(squares[-1]))
-            x = target
+            state = exact
             continue
-        x = compute(stage.before, frozen, x)
+        x, kept = apart(compute(stage.before, frozen, state))
         small = go_on(stage, frozen, small)
         if is_exact and stage.code.quorum.copies is None:
             # The data shares are parts of the target.
@@ -253,8 +256,9 @@ def _compare_stages(
         merged = reconstruct(stage, own, features, mask, x)
         errors.append(_mean_square(merged - target, weight))
         end_to_end = config.stage_training == "end_to_end"
-        x, is_exact = (merged, False) if end_to_end else (target, True)
-    return errors, squares, x
+        is_exact = not end_to_end
+        state = together(merged, kept) if end_to_end else exact
+    return errors, squares, exact, state
 
 
 def compare_ends(
@@ -263,8 +267,8 @@ def compare_ends(
     params: PyTree,
     frozen: PyTree,
     batch: dict[str, Any],
-    target: jax.Array,
-    x: jax.Array,
+    target: State,
+    x: State,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Computes the terms of distillation and supervision, if there are any: errors and
     mean squares `[B]`, of the last decoder's output `x` and what that should be."""

@@ -20,7 +20,7 @@ from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.inference.pipeline import Pipeline, inputs_of
 from coded_jax.inference.stages import CodedStage, coded_features, compute, reconstruct
-from coded_jax.types import PyTree
+from coded_jax.types import PyTree, apart, together
 
 PENALTY = 1e-3
 """Times the squares of the change, beside the squared errors of all features over the
@@ -59,15 +59,15 @@ def _with_ridge(
     images: jax.Array,
     key: jax.Array,
 ) -> PyTree:
-    x, fitted = inputs_of(pipeline, images), []
+    state, fitted = inputs_of(pipeline, images), []
     for i, stage in enumerate(pipeline.stages):
-        x = compute(stage.before, frozen, x)
+        x, kept = apart(compute(stage.before, frozen, state))
         sizes = (pipeline.k, pipeline.n, pipeline.r, len(images))
         masks = erasures.sample_harmful(jax.random.fold_in(key, i), *sizes)
         target = compute(stage, frozen, x)
         features = coded_features(stage, frozen, params[i], x)
         fitted.append(_fit(stage, params[i], features, masks, x, target))
-        x = target
+        state = together(target, kept)
     return (*fitted, *params[len(fitted) :])
 
 

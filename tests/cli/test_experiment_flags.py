@@ -71,6 +71,7 @@ DEFAULTS = {
     "preactivations": False,
     "parity_goes_on": False,
     "halo": 0,
+    "stage_grids": None,
     "decoder_start": "drawn",
     "decoder_reads": "all",
     "fixed_sums": False,

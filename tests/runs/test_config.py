@@ -226,6 +226,7 @@ def test_base_has_what_the_base_model_depends_on():
     assert dataclasses.replace(config, **apart).base == base
     chain = {"stages": ((1, 1), (2, 2)), "other_stage_losses": ("later",)}
     chain |= {"parity_pieces": "smaller", "parity_goes_on": True}
+    chain |= {"stage_grids": ((1, 2), (2, 1))}
     assert dataclasses.replace(config, **chain).base == base
     sums = {"recipe": "systematic", "fixed_sums": True, "decoder_start": "ridge"}
     assert dataclasses.replace(config, **sums).base == base
