@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from coded_jax.serving import serve
     from coded_jax.splitting import SplitPlan, merge, split
     from coded_jax.splitting.plan import make_plan
+    from coded_jax.staging.planning import plan_stages
     from coded_jax.training.config import TrainConfig
     from coded_jax.training.losses import coded_loss
     from coded_jax.training.tasks import sample_erasures
@@ -64,6 +65,7 @@ __all__ = [
     "make_plan",
     "merge",
     "models",
+    "plan_stages",
     "protect",
     "sample_erasures",
     "serve",
@@ -88,6 +90,7 @@ _MODULES = {
     "make_pipeline": "runs.own_model",
     "make_plan": "splitting.plan",
     "merge": "splitting",
+    "plan_stages": "staging.planning",
     "protect": "runs.protect",
     "sample_erasures": "training.tasks",
     "serve": "serving",

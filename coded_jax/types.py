@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -84,7 +85,8 @@ class AxisPlan:
       out: features of the whole image, `M*`.
       share: features of one share, `M`.
       cuts: first feature of each share in the output of its piece.
-      stride: pixels from one feature to the next, the total stride `S`.
+      stride: pixels from one feature to the next, the total stride `S`; a fraction where
+        features are finer than pixels.
     """
 
     size: int
@@ -93,7 +95,7 @@ class AxisPlan:
     out: int
     share: int
     cuts: tuple[int, ...]
-    stride: int
+    stride: int | Fraction
 
     @property
     def parts(self) -> int:
@@ -132,7 +134,7 @@ class AxisPlan:
     @property
     def outputs(self) -> int:
         """Features of the output of a piece; those beside its share are inexact."""
-        return self.out - (self.size - self.window) // self.stride
+        return self.out - int((self.size - self.window) / self.stride)
 
     @property
     def interior(self) -> int:

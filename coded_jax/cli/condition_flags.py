@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from absl import flags
 
 from coded_jax.checks import require
+from coded_jax.cli.hardware_flags import hardware_from_flags
 from coded_jax.latency.conditions import AXES, STRAGGLING, Conditions
 from coded_jax.latency.maps import log_values
 from coded_jax.latency.plane import Plane
@@ -15,17 +17,6 @@ from coded_jax.latency.stragglers import Trace
 DEFAULTS = Conditions()
 MOST = 100  # points of an axis: each pair of points is a comparison of its own
 
-BANDWIDTH = flags.DEFINE_float("bandwidth", DEFAULTS.bandwidth, "bytes/s of a link")
-LINK = flags.DEFINE_float("link", DEFAULTS.link, "seconds of a round trip of a link")
-MESSAGE = flags.DEFINE_float(
-    "message",
-    DEFAULTS.message,
-    "seconds of the client for each message that it sends or takes",
-)
-SPEED = flags.DEFINE_float("speed", DEFAULTS.speed, "operations/s of a device")
-CLIENT = flags.DEFINE_float(
-    "client", DEFAULTS.client, "speed of the client over that of a device"
-)
 STRAGGLING_FLAG = flags.DEFINE_enum(
     "straggling",
     DEFAULTS.straggling,
@@ -69,11 +60,7 @@ def conditions_from_flags() -> Conditions:
     require("trace", TRACE.value, fits, "none without --straggling=trace")
     trace = Trace.read(TRACE.value).values if TRACE.value else ()
     return Conditions(
-        BANDWIDTH.value,
-        LINK.value,
-        MESSAGE.value,
-        SPEED.value,
-        CLIENT.value,
+        *dataclasses.astuple(hardware_from_flags()),
         STRAGGLING_FLAG.value,
         TAIL.value,
         trace,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 
-from coded_jax.checks import first_line, require, require_sizes
+from coded_jax.checks import require, require_sizes
 from coded_jax.cli.command_line import integers
+from coded_jax.cli.whole_networks import call_named, require_arrays
 from coded_jax.codes.config import STAGES
 from coded_jax.latency.partitions import Stages
 from coded_jax.latency.strategies import CNN, cnn_of
@@ -141,22 +139,15 @@ def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
     Raises:
       ValueError: there is no such function, or it returns something else.
     """
-    module, _, function = name.partition(":")
-    require("cnn", name, bool(module and function), "module:function")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        blocks, variables, shape = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # a module of the user's raises anything
-        raise ValueError(
-            f"cnn: {name!r} given, a function that returns blocks, variables and "
-            f"(H, W, C) accepted ({first_line(error)})"
-        ) from error
+    accepted = "blocks, variables and (H, W, C)"
+    made = call_named("cnn", name, accepted)
+    fits = isinstance(made, tuple) and len(made) == 3
+    require("cnn", name, fits, f"a function that returns {accepted}")
+    blocks, variables, shape = made
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
     callables = len(functions) > 0 and all(map(callable, functions))
     require("cnn", name, callables, "one whose blocks are functions")
-    leaves = jax.tree.leaves(variables)
-    arrays = all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
-    require("cnn", name, arrays, "one whose variables are arrays or their shapes")
+    require_arrays("cnn", name, variables)
     height, width, channels = require_sizes("cnn", shape, "H", "W", "C", least=1)
     base = BaseModel(lambda key, image, classes: variables, functions, _no_head)
     return base, variables, (height, width, channels)

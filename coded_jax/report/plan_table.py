@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group
@@ -31,12 +31,6 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
       cost: from `costs.cost_of`.
       r: parity pieces.
     """
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("blocks", no_wrap=True)
-    for column in COLUMNS:
-        shown.add_column(column, justify="right", no_wrap=True)
-    for stage in stages:
-        shown.add_row(*_row(stage))
     k = next(stage.plan.k for stage in stages if stage.plan)
     rounds = "1 round" if len(cost.rounds) == 1 else f"{len(cost.rounds)} rounds"
     client = cost.client_total / cost.whole_flops
@@ -49,11 +43,30 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
         f"encoding and decoding are {100 * cost.price:.1f} % of the coded stages' work "
         f"and take {cost.memory / 1e3:.1f} kB of memory beside the network"
     )
-    return Group(shown, summary)
+    return Group(stage_table(stages), summary)
+
+
+def stage_table(
+    stages: Sequence[StageCost], names: Mapping[tuple[int, int], str] | None = None
+) -> Table:
+    """Returns windows, halos, work and bytes of stages.
+
+    Args:
+      stages: coded, or computed whole.
+      names: of blocks that are not called by their numbers.
+    """
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("blocks", no_wrap=True)
+    for column in COLUMNS:
+        shown.add_column(column, justify="right", no_wrap=True)
+    for stage in stages:
+        name = (names or {}).get(stage.blocks, blocks_text(stage.blocks))
+        shown.add_row(name, *_row(stage))
+    return shown
 
 
 def _row(cost: StageCost) -> list[str]:
-    cells = [blocks_text(cost.blocks), size_text(cost.input_shape)]
+    cells = [size_text(cost.input_shape)]
     if cost.plan is None:
         return [*cells, "whole", "", "", "", _short(cost.flops / 1e6), ""]
     return [

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from coded_jax.checks import require
 from coded_jax.data.checks import require_dataset
 from coded_jax.devices import processes
 from coded_jax.runs import experiment, fingerprints
@@ -21,13 +22,18 @@ from coded_jax.runs.own_model import own_base, own_config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Own, prepare
 from coded_jax.runs.variables import save_variables
+from coded_jax.staging.planning import plan_stages
 from coded_jax.types import Block, Dataset, PyTree
+
+CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
+"""Settings of codes for deep networks, on whose features dense ones would be huge."""
 
 
 def protect(
     *,
-    blocks: Block | Sequence[Block],
-    head: Callable[[PyTree, jax.Array], jax.Array],
+    blocks: Block | Sequence[Block] | None = None,
+    head: Callable[[PyTree, jax.Array], jax.Array] | None = None,
+    model: Callable[[PyTree, jax.Array], jax.Array] | None = None,
     variables: PyTree,
     dataset: Dataset,
     workdir: str | os.PathLike | None = None,
@@ -45,6 +51,9 @@ def protect(
         Images arrive as `(images / 255 - mean) / std` with the mean and deviation of
         the data set, or as they are if they are float32 and it has none.
       head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
+      model: the whole CNN, `(variables, images [B, H, W, C]) -> logits`, in the place
+        of blocks and head; `plan_stages` finds its stages. Codes are then cheap ones by
+        default: smaller images for parity, linear encoders, decoders that sharpen.
       variables: any pytree of arrays and numbers; real ones are taken as float32.
       dataset: its training part trains the code, its validation part chooses the
         epoch, its test part gives the results.
@@ -65,6 +74,19 @@ def protect(
         another CNN or other data.
     """
     dataset = require_dataset(dataset)
+    if model is not None:
+        given = {"blocks": blocks, "head": head}
+        given |= {name: settings.get(name) for name in ("stages", "grid", "split")}
+        for name, value in given.items():
+            require(name, value, value is None, "none with a model")
+        settings = {**CHEAP, **settings}
+        config = own_config(settings, Config)
+        sizes = (dataset.image_shape, config.k, config.r)
+        plan = plan_stages(model, variables, *sizes)
+        blocks, head, variables = plan.base.blocks, plan.base.head, plan.variables
+        settings |= plan.settings
+    accepted = "the CNN as a function"
+    require("model", model, model or (blocks and head), accepted)
     base, variables = own_base(
         blocks, head, variables, dataset.image_shape, dataset.classes
     )

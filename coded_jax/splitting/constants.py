@@ -8,6 +8,7 @@ Their digests leave out the size of the image only where it makes no difference.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -27,6 +28,8 @@ SIZES = frozenset("shape new_sizes limit_indices slice_sizes sharding".split())
 INDEX_OPERATIONS = frozenset(
     "broadcast_in_dim concatenate iota reshape rev slice squeeze transpose".split()
 )
+
+SUMS = frozenset("reduce_sum dot_general".split())
 
 
 def params_without_sizes(params: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -66,29 +69,38 @@ def windows_of_operation(eqn: Any) -> dict[int, tuple[int, list[Window]]]:
     name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
     if name == "pad":
         return {
-            axis: (axis, windows(shape[axis], padding=(int(low), int(high))))
-            for axis, (low, high, _) in enumerate(params["padding_config"])
+            axis: (
+                axis,
+                windows(
+                    shape[axis], padding=(int(low), int(high)), gap=int(interior) + 1
+                ),
+            )
+            for axis, (low, high, interior) in enumerate(params["padding_config"])
         }
     if name == "conv_general_dilated":
         numbers = params["dimension_numbers"]
         ins, outs = numbers.lhs_spec[2:], numbers.out_spec[2:]
         kernel = [eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec[2:]]
-        dilation = params["rhs_dilation"]
+        dilation, gaps = params["rhs_dilation"], params["lhs_dilation"]
     else:
         ins = outs = range(len(shape))
         kernel, dilation = params["window_dimensions"], params["window_dilation"]
+        gaps = params["base_dilation"]
     return {
         axis: (
             out,
-            windows(shape[axis], int(q), int(s), int(d), (int(p[0]), int(p[1]))),
+            windows(
+                shape[axis], int(q), int(s), int(d), (int(p[0]), int(p[1])), int(gap)
+            ),
         )
-        for axis, out, q, s, d, p in zip(
+        for axis, out, q, s, d, p, gap in zip(
             ins,
             outs,
             kernel,
             params["window_strides"],
             dilation,
             params["padding"],
+            gaps,
             strict=True,
         )
     }
@@ -178,20 +190,28 @@ def _add_value(
 ) -> list[Constant]:
     """Adds the values of few integers: indices, which jax computes from iotas."""
     out = eqn.outvars[0].aval
-    dtype = getattr(out, "dtype", None)
+    dtype, name = getattr(out, "dtype", None), eqn.primitive.name
     if (
         len(outputs) > 1
-        or any(t.value is None for t in traces)
+        or not all(t.known for t in traces)
         or not isinstance(dtype, np.dtype)  # of random keys, for instance
-        or dtype.kind not in "iub"
+        or dtype.kind not in "iubf"
         or out.size > MAX_KNOWN_INTEGERS
-        or not (elementwise or eqn.primitive.name in INDEX_OPERATIONS)
+        or not (elementwise or name in INDEX_OPERATIONS or name in SUMS)
     ):
         return outputs
-    operands = [
-        np.asarray(t.value, v.aval.dtype)
-        for t, v in zip(traces, eqn.invars, strict=True)
-    ]
-    with jax.ensure_compile_time_eval():
-        value = np.asarray(eqn.primitive.bind(*operands, **eqn.params))
-    return [dataclasses.replace(outputs[0], value=value)]
+
+    @functools.cache
+    def compute() -> np.ndarray:
+        operands = [
+            np.asarray(t.at_hand(), v.aval.dtype)
+            for t, v in zip(traces, eqn.invars, strict=True)
+        ]
+        with jax.ensure_compile_time_eval():
+            return np.asarray(eqn.primitive.bind(*operands, **eqn.params))
+
+    indices = dtype.kind != "f" and all(t.value is not None for t in traces)
+    if indices and name not in SUMS:
+        return [dataclasses.replace(outputs[0], value=compute())]
+    # Weights of a resize, or indices that floats lead to: if they are asked for.
+    return [dataclasses.replace(outputs[0], compute=compute)]

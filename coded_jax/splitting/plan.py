@@ -2,7 +2,8 @@
 
 Each share of the features gets the window that it depends on, clipped to the image and
 then grown so that all windows have one length `h` with `h = H (mod S)` and starts that
-are multiples of the total stride `S`. The function runs unchanged on the window: its
+are multiples of the total stride `S`, the largest one that leads to the features where
+some of it is upsampled again (`Field.step`). The function runs unchanged on the window: its
 own padding is the true padding at an image border and elsewhere spoils only outputs
 outside the share, which `pieces.cut` removes. For a network without padding, such as
 LeNet-5, this is the exact receptive-field window and nothing is cut.
@@ -122,31 +123,31 @@ def _plan_axis(
     firsts = [min(i * share, out - share) for i in range(parts)]
     needed = [field.window(a, a + share) for a in firsts]
     needed = [(max(0, low - halo), min(size, high + halo)) for low, high in needed]
-    stride = field.stride
-    window = shortest_window(needed, stride, size)
-    starts = _window_starts(needed, stride, size - window)
+    window = shortest_window(needed, field.step, size)
+    starts = _window_starts(needed, field.step, size - window)
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
             "of the image, which gains nothing; take fewer"
             f"{', a smaller halo' if halo else ''} or end f_conv earlier"
         )
-    cuts = [a - start // stride for a, start in zip(firsts, starts, strict=True)]
+    stride = field.stride
+    cuts = [a - int(start / stride) for a, start in zip(firsts, starts, strict=True)]
     return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts), stride)
 
 
-def shortest_window(needed: list[tuple[int, int]], stride: int, size: int) -> int:
-    """Returns the length of windows that begin at multiples of the stride.
+def shortest_window(needed: list[tuple[int, int]], step: int, size: int) -> int:
+    """Returns the length of windows that begin at multiples of a step.
 
     Args:
       needed: first pixel of each piece and one past its last one, within the image.
-      stride: from which length and start of the windows follow, see `plan`.
+      step: from which length and start of the windows follow, see `plan`.
       size: pixels of the image, of which windows end at the last one at most.
     """
-    least = max(high - low // stride * stride for low, high in needed)
-    return least + (size - least) % stride
+    least = max(high - low // step * step for low, high in needed)
+    return least + (size - least) % step
 
 
-def _window_starts(needed: list[tuple[int, int]], stride: int, last: int) -> list[int]:
-    """Returns starts that are multiples of the stride, at most `last`."""
-    return [min(low // stride * stride, last) for low, _ in needed]
+def _window_starts(needed: list[tuple[int, int]], step: int, last: int) -> list[int]:
+    """Returns starts that are multiples of a step, at most `last`."""
+    return [min(low // step * step, last) for low, _ in needed]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from coded_jax.splitting.constants import axes_kept_by_reshape
-from coded_jax.splitting.traces import Constant, Feature, Field, Refusal
+from coded_jax.splitting.traces import Constant, Feature, Refusal, join_fields
 
 Operands = list[Feature | Constant]
 Rule = Callable[[Any, Operands], Feature]
@@ -68,22 +68,12 @@ def join_features(eqn: Any, traces: Operands) -> Feature:
     for t in traces:
         if isinstance(t, Constant):
             _check_constant(t, first)
-    fields = []
-    for i, axis in enumerate(("rows", "columns")):
-        strides = [f.fields[i].stride for f in features]
-        if len(set(strides)) > 1:
-            raise Refusal(
-                f"joins branches of different strides along the {axis}, "
-                + " and ".join(map(str, sorted(set(strides))))
-            )
-        low = min(f.fields[i].low for f in features)
-        high = max(f.fields[i].high for f in features)
-        fields.append(Field(strides[0], low, high))
+    rows, columns = (join_fields([f.fields[i] for f in features]) for i in range(2))
     last = [
         first.last[i] if len({f.last[i] for f in features}) == 1 else None
         for i in range(2)
     ]
-    return Feature(first.axes, (fields[0], fields[1]), (last[0], last[1]))
+    return Feature(first.axes, (rows, columns), (last[0], last[1]))
 
 
 def _check_constant(constant: Constant, feature: Feature) -> None:

@@ -9,38 +9,105 @@ two analyses tell whether a function does the same on pieces as on the whole ima
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+
+Stride = int | Fraction
+"""Pixels from one value to the next, below 1 where values are finer than pixels."""
 
 
 class Field(NamedTuple):
     """Receptive field along one axis: outputs `[a, b)` need `[a*s+low, (b-1)*s+high)`.
 
+    Where values are finer than pixels, `s`, `low` and `high` are fractions, and the
+    bounds are rounded to the pixels that hold them.
+
     Attributes:
       stride: pixels of the image between neighbouring features, `s`.
       low: first pixel that feature 0 needs; negative where it reaches into padding.
       high: one past the last pixel that feature 0 needs.
+      grain: pixels between places where all that leads to the features begins anew, as
+        if the image began there; their stride, if none of that has a larger one, as
+        before upsampling. If 0, the numerator of the stride.
     """
 
-    stride: int = 1
-    low: int = 0
-    high: int = 1
+    stride: Stride = 1
+    low: Stride = 0
+    high: Stride = 1
+    grain: int = 0
 
-    def through(self, kernel: int, stride: int, dilation: int, padding: int) -> Field:
-        """Returns the field after one more windowed operation."""
-        reach = (kernel - 1) * dilation
+    @property
+    def step(self) -> int:
+        """Pixels between two places where a piece may begin."""
+        return self.grain or self.stride.numerator
+
+    def through(
+        self, kernel: int, stride: int, dilation: int, padding: int, gap: int = 1
+    ) -> Field:
+        """Returns the field after one more windowed operation.
+
+        Args:
+          kernel, stride, dilation, padding: of the window; padding at the low end.
+          gap: from one value to the next, of what the window is moved over, with zeros
+            between them.
+        """
+        reach, unit = (kernel - 1) * dilation, as_stride(Fraction(self.stride, gap))
+        step = as_stride(unit * stride)
+        # Of the strides before it, one may be a multiple of the last, or of none.
+        grain = math.lcm(self.step, unit.numerator, step.numerator)
         return Field(
-            stride=self.stride * stride,
-            low=self.low - padding * self.stride,
-            high=self.high + (reach - padding) * self.stride,
+            stride=step,
+            low=as_stride(self.low - padding * unit),
+            high=as_stride(self.high + (reach - padding) * unit),
+            grain=0 if grain == step.numerator else grain,
+        )
+
+    def after(self, step: Field) -> Field:
+        """Returns the field of what has `step` on features that have this one."""
+        own = as_stride(self.stride * step.stride)
+        # On the features, a step's grain is as many of their strides.
+        grain = math.lcm(self.step, (self.stride * step.step).numerator, own.numerator)
+        return Field(
+            stride=own,
+            low=as_stride(step.low * self.stride + self.low),
+            high=as_stride((step.high - 1) * self.stride + self.high),
+            grain=0 if grain == own.numerator else grain,
         )
 
     def window(self, a: int, b: int) -> tuple[int, int]:
         """Returns the pixels that features `[a, b)` need, padding included."""
-        return a * self.stride + self.low, (b - 1) * self.stride + self.high
+        low, high = a * self.stride + self.low, (b - 1) * self.stride + self.high
+        return math.floor(low), math.ceil(high)
+
+
+def as_stride(number: Stride) -> Stride:
+    """Returns an integer where a number is one."""
+    return number.numerator if number.denominator == 1 else number
+
+
+def join_fields(fields: Sequence[Field]) -> Field:
+    """Returns the field of features that are joined position by position.
+
+    Raises:
+      Refusal: their strides differ.
+    """
+    strides = sorted({field.stride for field in fields})
+    if len(strides) > 1:
+        raise Refusal(
+            "joins branches of different strides, " + " and ".join(map(str, strides))
+        )
+    grain = math.lcm(*(field.step for field in fields))
+    return Field(
+        strides[0],
+        min(field.low for field in fields),
+        max(field.high for field in fields),
+        0 if grain == strides[0].numerator else grain,
+    )
 
 
 Fields = tuple[Field, Field]  # rows, columns
@@ -50,7 +117,10 @@ MAX_KNOWN_INTEGERS = 2**20
 
 
 class Window(NamedTuple):
-    """A windowed operation along one axis of `size` positions; no padding is < 0."""
+    """A windowed operation along one axis of `size` positions; no padding is < 0.
+
+    With a gap it is moved over these with zeros between them, and behind the last one.
+    """
 
     size: int
     kernel: int = 1
@@ -58,11 +128,12 @@ class Window(NamedTuple):
     dilation: int = 1
     low: int = 0
     high: int = 0
+    gap: int = 1
 
     @property
     def trivial(self) -> bool:
         """Returns whether each output sees the input at its own position alone."""
-        return self[1:] == (1, 1, self.dilation, 0, 0)
+        return self[1:] == (1, 1, self.dilation, 0, 0, 1)
 
 
 def windows(
@@ -71,8 +142,12 @@ def windows(
     stride: int = 1,
     dilation: int = 1,
     padding: tuple[int, int] = (0, 0),
+    gap: int = 1,
 ) -> list[Window]:
-    """Returns the steps of a windowed operation: a crop, then the window.
+    """Returns the steps of a windowed operation: gaps, a crop, then the window.
+
+    Gaps stand behind the last position, too, and are cropped again. So each position of
+    what is dilated belongs to one of the input, as at any other layer.
 
     Negative padding crops. A crop counts as a window that needs all that it drops. So
     it holds at every layer
@@ -80,10 +155,23 @@ def windows(
     on which the windows of the pieces rely.
     """
     low, high = padding
+    steps = []
+    if gap > 1:
+        steps.append(Window(size, gap=gap))
+        size, high = size * gap, high - (gap - 1)
     crop = max(0, -low) + max(0, -high)
-    steps = [Window(size, crop + 1)] if crop else []
+    if crop:
+        steps.append(Window(size, crop + 1))
     window = Window(size - crop, kernel, stride, dilation, max(0, low), max(0, high))
     return steps if window.trivial else [*steps, window]
+
+
+def repeated(size: int, factor: int) -> list[Window]:
+    """Returns the steps that repeat each position, or make some of its channels.
+
+    As a sum over gaps that hold one value.
+    """
+    return [Window(size, gap=factor), Window(size * factor, factor, low=factor - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +202,7 @@ class Feature:
             for w in axis_steps:
                 last[axis] = w
                 fields[axis] = fields[axis].through(
-                    w.kernel, w.stride, w.dilation, w.low
+                    w.kernel, w.stride, w.dilation, w.low, w.gap
                 )
         return dataclasses.replace(
             self, fields=(fields[0], fields[1]), last=(last[0], last[1])
@@ -131,12 +219,25 @@ class Constant:
         alike went through this padded window.
       digest: of the operations that made it.
       value: of integers computed from literals, where it is known.
+      compute: computes the value of other numbers that literals alone lead to.
     """
 
     varying: frozenset[int] = frozenset()
     border: Mapping[int, Window] = dataclasses.field(default_factory=dict)
     digest: int = 0
     value: Any = None
+    compute: Callable[[], Any] | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def known(self) -> bool:
+        """Returns whether literals alone lead to it."""
+        return self.value is not None or self.compute is not None
+
+    def at_hand(self) -> Any:
+        """Returns its value, computed if need be; None where it is not known."""
+        if self.value is None and self.compute is not None:
+            return self.compute()
+        return self.value
 
     def remap_axes(self, to: Mapping[int, int]) -> Constant:
         """Returns the constant with axis `a` as axis `to[a]`; axes not in it are gone.
@@ -175,4 +276,7 @@ def trace_constant(value: Any, name: Any = None) -> Constant:
         return Constant(varying, digest=digest_of(name, shape))
     few = array.dtype.kind in "iub" and array.size <= MAX_KNOWN_INTEGERS
     digest = digest_of(name, hash(array.tobytes()))
-    return Constant(varying, digest=digest, value=array if few else None)
+    literal = None if array.ndim or few else lambda: array
+    return Constant(
+        varying, digest=digest, value=array if few else None, compute=literal
+    )

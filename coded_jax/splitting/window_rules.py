@@ -24,6 +24,7 @@ from coded_jax.splitting.traces import (
     Refusal,
     Window,
     digest_of,
+    repeated,
     windows,
 )
 
@@ -32,14 +33,9 @@ from coded_jax.splitting.traces import (
 def _convolution(eqn: Any, traces: Operands) -> Feature:
     feature, params = sole_feature(traces, "a kernel"), eqn.params
     numbers = params["dimension_numbers"]
-    batch, channels, *spatial = numbers.lhs_spec
+    batch, channels, *_ = numbers.lhs_spec
     if feature.axes[0] != batch or channels in feature.axes:
         raise Refusal("takes rows, columns or batch for channels")
-    if any(
-        d != 1 and axis in feature.axes
-        for axis, d in zip(spatial, params["lhs_dilation"], strict=True)
-    ):
-        raise Refusal("dilates its input (a transposed convolution)")
     if params["batch_group_count"] != 1:
         raise Refusal("groups the batch")
     result = _through_windows(eqn, feature)
@@ -54,15 +50,7 @@ def _convolution(eqn: Any, traces: Operands) -> Feature:
     "pad",
 )
 def _pool(eqn: Any, traces: Operands) -> Feature:
-    name, params = eqn.primitive.name, eqn.params
     feature = join_reduced(eqn, traces)
-    gaps = (
-        [interior + 1 for *_, interior in params["padding_config"]]
-        if name == "pad"
-        else params["base_dilation"]
-    )
-    if any(gaps[axis] != 1 for axis in feature.axes):
-        raise Refusal("puts gaps between positions (upsampling)")
     if windows_of_operation(eqn)[feature.axes[0]][1]:
         raise Refusal("has a window or padding over the batch")
     return _through_windows(eqn, feature)
@@ -117,8 +105,16 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
     steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
     for axis in indexed:
         # Before jax 0.8, x[:, ::2, ::2] is a gather by a grid of indices.
-        indices = traces[1].value if isinstance(traces[1], Constant) else None
-        progression = _progression(indices, numbers.start_index_map.index(axis))
+        indices = traces[1].at_hand() if isinstance(traces[1], Constant) else None
+        part = numbers.start_index_map.index(axis)
+        repeats = _repeats(indices, part, shape[axis])
+        if repeats and axis not in to:
+            to[axis], steps[axis] = (
+                places[repeats[0]],
+                repeated(shape[axis], repeats[1]),
+            )
+            continue
+        progression = _progression(indices, part)
         # One more than there are, which is refused below, for all other indices.
         place, start, stride, count = progression or (0, 0, 1, shape[axis] + 1)
         end = start + (count - 1) * stride + 1
@@ -137,11 +133,45 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
 
 def index_digest(indices: Constant) -> int:
     """Digests the indices of a gather, without their number if evenly spaced."""
-    parts = range(0 if indices.value is None else np.shape(indices.value)[-1])
-    progressions = [_progression(indices.value, part) for part in parts]
-    if not progressions or None in progressions:
+    value = indices.at_hand()
+    patterns = []
+    for part in range(0 if value is None else np.shape(value)[-1]):
+        pattern = _progression(value, part)
+        patterns.append(pattern[:3] if pattern else _repeats(value, part))
+    if not patterns or None in patterns:
         return indices.digest
-    return digest_of([progression[:3] for progression in progressions if progression])
+    return digest_of(patterns)
+
+
+def _repeats(
+    indices: Any, part: int, size: int | None = None
+) -> tuple[int, int] | None:
+    """Finds `indices[..., part] = i // factor`: axis of `i`, factor.
+
+    None where the indices are not so, or not of all positions, `size` of them.
+    """
+    line = _line(indices, part)
+    if line is None:
+        return None
+    axis, values = line
+    count = int(values[-1]) + 1
+    factor = len(values) // count if count > 0 else 0
+    if count != (size or count) or factor < 2 or len(values) != count * factor:
+        return None
+    same = (values == np.arange(len(values)) // factor).all()
+    return (axis, factor) if same else None
+
+
+def _line(indices: Any, part: int) -> tuple[int, np.ndarray] | None:
+    """Returns the one axis along which `indices[..., part]` varies, and the values."""
+    if indices is None:
+        return None
+    indices = np.asarray(indices)[..., part]
+    axes = [a for a in range(indices.ndim) if np.ptp(indices, axis=a).any()]
+    if len(axes) != 1:
+        return None
+    rest = np.moveaxis(indices, axes[0], 0).reshape(indices.shape[axes[0]], -1)
+    return axes[0], rest[:, 0]
 
 
 def _progression(indices: Any, part: int) -> tuple[int, int, int, int] | None:
@@ -149,14 +179,11 @@ def _progression(indices: Any, part: int) -> tuple[int, int, int, int] | None:
 
     None where the indices are not such a progression.
     """
-    if indices is None:
+    found = _line(indices, part)
+    if found is None:
         return None
-    indices = np.asarray(indices)[..., part]
-    axes = [a for a in range(indices.ndim) if np.ptp(indices, axis=a).any()]
-    if len(axes) != 1:
-        return None
-    line = np.moveaxis(indices, axes[0], 0).reshape(indices.shape[axes[0]], -1)[:, 0]
+    axis, line = found
     start, stride = int(line[0]), int(line[1] - line[0])
     if start < 0 or stride < 1 or (np.diff(line) != stride).any():
         return None
-    return axes[0], start, stride, len(line)
+    return axis, start, stride, len(line)

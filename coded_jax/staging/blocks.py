@@ -119,7 +119,7 @@ def name_of(index: int) -> str:
 def variables_of(
     network: Network, parts: Sequence[Part], variables: PyTree
 ) -> dict[str, dict[str, Any]]:
-    """Returns the variables of each part: by its name, a dict of leaves by their paths.
+    """Returns the variables of each part that has some: by its name, leaves by paths.
 
     Args:
       network: the network.
@@ -130,6 +130,7 @@ def variables_of(
     return {
         name_of(i): {network.paths[leaf]: leaves[leaf] for leaf in own}
         for i, own in enumerate(_leaves_of(network.graph.flat, parts))
+        if own
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from coded_jax.checks import require, require_sizes
+from coded_jax.inference.costs import Cost, Round, StageCost
 from coded_jax.inference.hardware import Hardware
 from coded_jax.splitting.plan import make_plan
 from coded_jax.staging.blocks import (
@@ -20,7 +22,7 @@ from coded_jax.staging.blocks import (
 from coded_jax.staging.chains import Chain, best_chains
 from coded_jax.staging.graph import Graph
 from coded_jax.staging.segments import CodePrice, Grid, Segment, Work, segments
-from coded_jax.types import Block, PyTree, SplitPlan, apart
+from coded_jax.types import BaseModel, Block, PyTree, apart
 
 MOST_ROUNDS = 6
 PART_OF_MOST = 0.9
@@ -31,26 +33,47 @@ class StagePlan(NamedTuple):
     """A network as blocks and a head, and which blocks are coded.
 
     Attributes:
-      blocks: see `BaseModel.blocks`; they take `variables`.
-      head: `(variables, features [B, M*, M'*, D]) -> logits`.
-      variables: those of each block and of the head, by their names.
+      base: its blocks and its head, whose variables are `variables`.
+      variables: by `part_1`, `part_2`, ..., those of each block and of the head.
       stages: first and last block of every coded stage, counted from 1.
       grids: pieces of every coded stage along rows and columns.
-      plans: how the input of every coded stage is split.
-      chain: its segments, and what it costs.
-      others: the runner-up chains, the fastest first.
-      obstacles: what cannot be split, and how often, the most frequent first.
+      k, r: data and parity pieces.
+      parts: cost of every block, and of the head, whose `blocks` are one more.
+      chain: the coded segments, their seconds and the part of the work that they are.
+      others: the fastest chain of every other number of rounds, fewest first.
+      obstacles: what cannot be split and how often, the most frequent first.
     """
 
-    blocks: tuple[Block, ...]
-    head: Callable[[PyTree, jax.Array], jax.Array]
-    variables: dict[str, dict[str, jax.Array]]
+    base: BaseModel
+    variables: dict[str, dict[str, Any]]
     stages: tuple[tuple[int, int], ...]
     grids: tuple[Grid, ...]
-    plans: tuple[SplitPlan, ...]
+    k: int
+    r: int
+    parts: tuple[StageCost, ...]
     chain: Chain
     others: tuple[Chain, ...]
     obstacles: tuple[tuple[str, int], ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings of a code for these stages, see `CodeConfig`."""
+        stages = {"stages": self.stages, "stage_grids": self.grids}
+        return {"k": self.k, "r": self.r, **stages}
+
+    def cost_of(self, chain: Chain) -> Cost:
+        """Returns the cost of an inference by a chain, for one image."""
+        total = sum(part.flops for part in self.parts)
+        image, logits = self.parts[0].input_shape, self.parts[-1].output_shape
+        whole = Round(total, 4 * math.prod(image), 4 * math.prod(logits))
+        rounds = tuple(segment.trip for segment in chain.segments)
+        client = total - sum(segment.flops for segment in chain.segments)
+        return Cost(rounds, client, whole, self.k + self.r)
+
+    @property
+    def cost(self) -> Cost:
+        """Returns the cost of an inference, for one image."""
+        return self.cost_of(self.chain)
 
 
 def plan_stages(
@@ -106,7 +129,6 @@ def plan_stages(
         for segment in segments(graph, work, k, price)
         if ends and segment.end <= ends[-1]
     ]
-    chain, plans = None, []
     while True:
         chains = best_chains(found, work, last, hardware, k + r, most_rounds)
         most = max((chain.coded for chain in chains), default=0.0)
@@ -118,22 +140,34 @@ def plan_stages(
         parts = parts_of(graph, chain.segments, ends)
         blocks = blocks_of(network, parts)
         own = variables_of(network, parts, variables)
-        plans, refused = _plans(network, blocks, own, parts, chain.segments)
+        costs, refused = _costs(network, blocks, own, parts, chain.segments, work)
         if not refused:
             break
         found = [segment for segment in found if segment[:3] not in refused]
-    stages = tuple((i + 1, i + 1) for i, part in enumerate(parts) if part.coded)
-    return StagePlan(
-        tuple(blocks[:-1]),
-        blocks[-1],
-        own,
-        stages,
-        tuple(segment.grid for segment in chain.segments),
-        tuple(plans),
-        chain,
-        tuple(chains[1:]),
-        obstacles(graph),
-    )
+    stages = tuple(cost.blocks for cost in costs if cost.plan)
+    grids = tuple(segment.grid for segment in chain.segments)
+    base = BaseModel(_Given(own), tuple(blocks[:-1]), blocks[-1])
+    others = _by_rounds(chains, len(chain.segments))
+    rest = (tuple(costs), chain, others, obstacles(graph))
+    return StagePlan(base, own, stages, grids, k, r, *rest)
+
+
+class _Given:
+    """Returns variables that are there: `BaseModel.init`."""
+
+    def __init__(self, variables: PyTree) -> None:
+        self.variables = variables
+
+    def __call__(self, key: Any, image_shape: Any, classes: int) -> PyTree:
+        return self.variables
+
+
+def _by_rounds(chains: Sequence[Chain], rounds: int) -> tuple[Chain, ...]:
+    """Returns the fastest chain of every other number of rounds."""
+    fastest: dict[int, Chain] = {}
+    for chain in chains:
+        fastest.setdefault(len(chain.segments), chain)
+    return tuple(fastest[n] for n in sorted(fastest) if n != rounds)
 
 
 def _head_cuts(graph: Graph) -> list[int]:
@@ -170,28 +204,44 @@ def parts_of(
     return (*parts, Part(head, len(graph.operations), False))
 
 
-def _plans(
+def _costs(
     network: Network,
     blocks: Sequence[Block],
     variables: PyTree,
     parts: Sequence[Part],
     chosen: Sequence[Segment],
-) -> tuple[list[SplitPlan], set[tuple[int, int, Grid]]]:
-    """Plans the split of every segment, and returns those that cannot be split."""
-    plans, refused, left = [], set(), iter(chosen)
+    work: Work,
+) -> tuple[list[StageCost], set[tuple[int, int, Grid]]]:
+    """Plans the split of every segment.
+
+    Returns:
+      The costs of all parts, and the segments that cannot be split after all.
+    """
+    costs, refused, left = [], set(), iter(chosen)
     state = jax.ShapeDtypeStruct((1, *network.image_shape), "float32")
-    for block, part in zip(blocks, parts, strict=True):
+    for i, (block, part) in enumerate(zip(blocks, parts, strict=True)):
+        before, state = state, jax.eval_shape(block, variables, state)
+        shape, out = (apart(x)[0].shape[1:] for x in (before, state))
+        flops = work.whole(part.start, part.end)
+        cost = StageCost((i + 1, i + 1), None, shape, out, flops, flops)
         if part.coded:
             segment = next(left)
-            shape = apart(state)[0].shape[1:]
             try:
-                plans.append(make_plan(block, variables, shape, segment.grid))
-            except ValueError as error:
-                import os
-                if os.environ.get("DBG"): print("REFUSED", segment[:3], error)
+                plan = make_plan(block, variables, shape, segment.grid)
+            except ValueError:  # by an operation that depends on the size, for instance
                 refused.add(segment[:3])
-        state = jax.eval_shape(block, variables, state)
-    return plans, refused
+                continue
+            trip = segment.trip
+            cost = cost._replace(
+                plan=plan,
+                piece_flops=trip.device_flops,
+                bytes_in=int(trip.bytes_in),
+                bytes_out=int(trip.bytes_out),
+                encode_flops=trip.encode_flops,
+                decode_flops=trip.decode_flops,
+            )
+        costs.append(cost)
+    return costs, refused
 
 
 def obstacles(graph: Graph) -> tuple[tuple[str, int], ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from coded_jax.inference.costs import Round
 from coded_jax.splitting.plan import shortest_window
 from coded_jax.splitting.receptive_field import Fields
-from coded_jax.splitting.traces import Field
+from coded_jax.splitting.traces import Field, Refusal, join_fields
 from coded_jax.staging.graph import Graph, Operation
 
 Grid = tuple[int, int]
@@ -174,7 +174,7 @@ def _segment(
         firsts = [min(i * share, out - share) for i in range(parts)]
         needed = [field.window(a, a + share) for a in firsts]
         needed = [(max(0, low), min(size, high)) for low, high in needed]
-        window = shortest_window(needed, field.stride, size)
+        window = shortest_window(needed, field.step, size)
         if window >= size and parts > 1:
             return None
         windows.append(window)
@@ -220,7 +220,7 @@ class _Walk:
             joined = _join(own)
             if joined is None:
                 return False
-            fields = tuple(map(_compose, joined, op.fields))
+            fields = tuple(map(Field.after, joined, op.fields))
             for v in op.eqn.outvars:
                 self._fields[v] = fields  # type: ignore
                 self._open[v] = None
@@ -268,19 +268,8 @@ def _join(fields: list[Fields]) -> Fields | None:
     """Returns what covers all fields; None if their strides differ."""
     if len(fields) == 1:
         return fields[0]
-    joined = []
-    for axis in zip(*fields, strict=True):
-        if len({field.stride for field in axis}) > 1:
-            return None
-        low, high = min(f.low for f in axis), max(f.high for f in axis)
-        joined.append(Field(axis[0].stride, low, high))
-    return joined[0], joined[1]
-
-
-def _compose(field: Field, step: Field) -> Field:
-    """Returns the field of what has `step` on a value that has `field`."""
-    return Field(
-        field.stride * step.stride,
-        step.low * field.stride + field.low,
-        (step.high - 1) * field.stride + field.high,
-    )
+    try:
+        rows, columns = map(join_fields, zip(*fields, strict=True))
+    except Refusal:
+        return None
+    return rows, columns

@@ -4,26 +4,55 @@ r"""Shows how an experiment's images are split: a table, and a picture of the pi
     python -m coded_jax plan --base_model=vgg16 --stages=1-2,3-4 --k=4 --r=2 \
         --image_shape=32x32x3 --picture=pieces.png
 
-It takes the flags and flagfiles of `run`. Nothing is trained.
+It takes the flags and flagfiles of `run`. Nothing is trained. Of a whole network, as a
+function or one of `keras.applications`, it finds the stages itself:
+
+    python -m coded_jax plan --model=keras:MobileNetV2 --image_shape=224x224x3 \
+        --k=4 --r=2
+    python -m coded_jax plan --model=my_module:my_function --image_shape=64x64x1
 """
 
 from __future__ import annotations
+
+import time
 
 import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
 
+from coded_jax.checks import require
 from coded_jax.cli.command_line import command
 from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.cli.hardware_flags import hardware_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
+from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import enter
-from coded_jax.report import plan_picture, plan_table
+from coded_jax.report import plan_picture, plan_table, stages_table
 from coded_jax.runs import build
+from coded_jax.runs.config import Config
+from coded_jax.splitting import SplitPlan
+from coded_jax.staging import planning
 from coded_jax.types import PyTree
 
+MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "whole network whose stages are to be found: keras:NAME of keras.applications; or "
+    "module:function of your own, which returns (variables, images) -> logits and the "
+    "variables or their shapes",
+)
+MOST_ROUNDS = flags.DEFINE_integer(
+    "most_rounds", planning.MOST_ROUNDS, "of a chain, with --model", lower_bound=1
+)
+LEAST_CODED = flags.DEFINE_float(
+    "least_coded",
+    None,
+    "part of the network's operations that must be coded, with --model; nine tenths of "
+    "what can be coded at most if not given",
+)
 PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
 PARTS = (
     "blocks are parts of the network here: the convolutions of a round, and what the "
@@ -36,6 +65,9 @@ ignore("workdir base_dir devices mesh compilation_cache coordinator processes pr
 def main(argv: list[str]) -> None:
     """Prints the plan of the flags, and draws its pieces."""
     config = config_from_flags()
+    if MODEL.value is not None:
+        _plan_model(config, MODEL.value)
+        return
     if config.split == "group":
         raise ValueError(
             "split: 'group' given, 'image' accepted: a group is not split, each "
@@ -57,10 +89,49 @@ def main(argv: list[str]) -> None:
             return  # what the first convolution reads is no image
     if not PICTURE.value:
         return
+    if config.split == "convolution":
+        image = _padded(pipeline, variables, image)
+    _draw(console, image, pipeline.stages[0].plan)
+
+
+def _plan_model(config: Config, name: str) -> None:
+    """Prints the stages that are found for a whole network, and draws the first's."""
+    accepted = "none with --model, which finds them,"
+    for flag in ("stages", "grid", "stage_grids"):
+        require(flag, getattr(config, flag), getattr(config, flag) is None, accepted)
+    image = example_from_flags().image
+    hardware = hardware_from_flags()
+    model, variables = whole_network(name, image.shape)
+    begun = time.perf_counter()
+    plan = planning.plan_stages(
+        model,
+        variables,
+        image.shape,
+        config.k,
+        config.r,
+        hardware=hardware,
+        most_rounds=MOST_ROUNDS.value,
+        least_coded=LEAST_CODED.value,
+    )
+    seconds = time.perf_counter() - begun
+    console = Console()
+    console.print(stages_table.tables(plan, hardware), highlight=False)
+    console.print(f"planned in {seconds:.1f} s", highlight=False)
+    first = next(part for part in plan.parts if part.plan)
+    rows, columns, channels = first.input_shape
+    if PICTURE.value and channels == image.shape[-1]:
+        # Perhaps padded, or cropped, before the first stage.
+        more = [
+            (0, max(0, rows - image.shape[0])),
+            (0, max(0, columns - image.shape[1])),
+        ]
+        shown = np.pad(image, [*more, (0, 0)])[:rows, :columns]
+        _draw(console, shown, first.plan)
+
+
+def _draw(console: Console, image: np.ndarray, plan: SplitPlan) -> None:
     try:
-        if config.split == "convolution":
-            image = _padded(pipeline, variables, image)
-        plan_picture.draw(PICTURE.value, image, pipeline.stages[0].plan)
+        plan_picture.draw(PICTURE.value, image, plan)
     except (ImportError, OSError, ValueError) as error:
         raise ValueError(f"picture: {error}") from error
     console.print(f"the pieces over an image: {PICTURE.value}", highlight=False)
