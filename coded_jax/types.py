@@ -85,8 +85,8 @@ class AxisPlan:
       out: features of the whole image, `M*`.
       share: features of one share, `M`.
       cuts: first feature of each share in the output of its piece.
-      stride: pixels from one feature to the next, the total stride `S`; a fraction where
-        features are finer than pixels.
+      stride: pixels from one feature to the next, the total stride `S`; a fraction
+        where features are finer than pixels.
     """
 
     size: int

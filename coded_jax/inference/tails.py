@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coded_jax.inference.operations import CALLS
 from coded_jax.inference.stages import Segment, compute
+from coded_jax.splitting.inlining import CALLS
 from coded_jax.types import PyTree, State
 
 

@@ -64,6 +64,32 @@ def axes_kept_by_reshape(
     return kept
 
 
+def regrouped(
+    before: tuple[int, ...], after: tuple[int, ...]
+) -> list[tuple[list[int], list[int]]]:
+    """Returns groups of axes that a reshape merges and splits among themselves.
+
+    Axes of size 1 are in none.
+    """
+    groups, i, j = [], 0, 0
+    ins, outs = ([a for a, n in enumerate(shape) if n > 1] for shape in (before, after))
+    while i < len(ins) and j < len(outs):
+        left, right = [ins[i]], [outs[j]]
+        sizes = [before[ins[i]], after[outs[j]]]
+        i, j = i + 1, j + 1
+        while sizes[0] != sizes[1]:
+            if sizes[0] < sizes[1]:
+                left.append(ins[i])
+                sizes[0] *= before[ins[i]]
+                i += 1
+            else:
+                right.append(outs[j])
+                sizes[1] *= after[outs[j]]
+                j += 1
+        groups.append((left, right))
+    return groups
+
+
 def windows_of_operation(eqn: Any) -> dict[int, tuple[int, list[Window]]]:
     """Returns input axis -> (output axis, windows) of a windowed operation."""
     name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape

@@ -9,9 +9,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
-from coded_jax.splitting.receptive_field import CALLS
+from coded_jax.splitting.platforms import is_specialised
 from coded_jax.types import PyTree
+
+CALLS = {  # primitive -> the parameter that holds its jaxpr
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "coded_jax_convolution_layer": "call_jaxpr",
+}
+MAX_LENGTH = 256
+"""Loops of more steps are not unrolled."""
 
 Values = dict[Any, Any]
 """Values of variables of a jaxpr."""
@@ -21,7 +39,9 @@ def inline(f: Callable[..., jax.Array], *args: PyTree) -> Any:
     """Traces `f` to a closed jaxpr that calls no other.
 
     Functions under `jax.jit`, with gradients of their own, under `jax.checkpoint`, and
-    layers of `cpu_kernels.layer` are looked into; branches and loops stay as they are.
+    layers of `cpu_kernels.layer` are looked into, and loops of fixed length unrolled.
+    Of a choice by platform every branch is there, and a selection; the compiler drops
+    what is not selected. Other branches and loops stay as they are.
 
     Args:
       f: `(*args) -> array`.
@@ -53,10 +73,44 @@ def _evaluate(closed: Any, operands: Sequence[Any]) -> list[Any]:
     values: Values = dict(zip(jaxpr.invars, operands, strict=True))
     values.update(zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True))
     for eqn in jaxpr.eqns:
-        inner = eqn.params.get(CALLS.get(eqn.primitive.name, ""))
-        if inner is None:
+        atoms = [read(atom, values) for atom in eqn.invars]
+        name, params = eqn.primitive.name, eqn.params
+        if name in CALLS:
+            results = _evaluate(params[CALLS[name]], atoms)
+        elif name == "scan" and params["length"] <= MAX_LENGTH:
+            results = unrolled(eqn, *atoms)
+        elif name == "cond" and params.get("branches_platforms"):
+            results = _selected(eqn, *atoms)
+        else:
             run([eqn], values)
             continue
-        results = _evaluate(inner, [read(atom, values) for atom in eqn.invars])
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(atom, values) for atom in jaxpr.outvars]
+
+
+def unrolled(eqn: Any, *operands: Any) -> list[Any]:
+    """Evaluates a `scan` step by step, each in the place of the one before."""
+    params = eqn.params
+    consts, carried = params["num_consts"], params["num_carry"]
+    fixed, xs = operands[:consts], operands[consts + carried :]
+    carry, rows = list(operands[consts : consts + carried]), []
+    steps = range(params["length"])
+    for i in reversed(steps) if params["reverse"] else steps:
+        of_step = [lax.index_in_dim(x, i, keepdims=False) for x in xs]
+        results = _evaluate(params["jaxpr"], [*fixed, *carry, *of_step])
+        carry = results[:carried]
+        rows.append(results[carried:])
+    if params["reverse"]:
+        rows.reverse()
+    ys = [jnp.stack(column) for column in zip(*rows, strict=True)]
+    return [*carry, *ys]
+
+
+def _selected(eqn: Any, index: Any, *operands: Any) -> list[Any]:
+    """Evaluates all branches of a choice by platform, and selects."""
+    branches = eqn.params["branches"]
+    if is_specialised(eqn):
+        default = eqn.params["branches_platforms"].index(None)
+        return _evaluate(branches[default], operands)
+    per_branch = [_evaluate(branch, operands) for branch in branches]
+    return [lax.select_n(index, *results) for results in zip(*per_branch, strict=True)]

@@ -2,8 +2,8 @@
 
 Each share of the features gets the window that it depends on, clipped to the image and
 then grown so that all windows have one length `h` with `h = H (mod S)` and starts that
-are multiples of the total stride `S`, the largest one that leads to the features where
-some of it is upsampled again (`Field.step`). The function runs unchanged on the window: its
+are multiples of the total stride `S`; where features are upsampled again, of the
+strides before that, too (`Field.step`). The function runs unchanged on the window: its
 own padding is the true padding at an image border and elsewhere spoils only outputs
 outside the share, which `pieces.cut` removes. For a network without padding, such as
 LeNet-5, this is the exact receptive-field window and nothing is cut.

@@ -10,6 +10,7 @@ one that has none, mixes positions or tells them apart is refused by name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +23,9 @@ from coded_jax.splitting.constants import (
     params_without_sizes,
     through_constants,
 )
+from coded_jax.splitting.inlining import CALLS, MAX_LENGTH, unrolled
 from coded_jax.splitting.platforms import is_specialised
+from coded_jax.splitting.resizes import Resize, resize_of
 from coded_jax.splitting.rules import (
     ALIGNED,
     ELEMENTWISE,
@@ -46,21 +49,8 @@ from coded_jax.types import PyTree
 
 __all__ = ["Analysis", "Field", "Fields", "analyse", "receptive_field"]
 
-CALLS = {  # primitive -> the parameter that holds its jaxpr
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "coded_jax_convolution_layer": "call_jaxpr",
-}
 OPAQUE = {
-    "cond": "chooses between branches",
+    "cond": "chooses between branches by the image",
     "scan": "is a loop",
     "while": "is a loop",
     "custom_linear_solve": "mixes positions",
@@ -178,9 +168,9 @@ def analyse(
             f"f_conv: its result {shapes[0]} has batch, rows and columns on axes "
             f"{out.axes}; accepted is [B, rows, columns, channels]: transpose it"
         )
-    return Analysis(
-        out.fields, (rows, columns, depth), out.digest, tuple(tracer.operations)
-    )
+    digest = digest_of(out.digest, out.layout)
+    operations = tuple(tracer.operations)
+    return Analysis(out.fields, (rows, columns, depth), digest, operations)
 
 
 def _refused(eqn: Any, scope: str, reason: str) -> ValueError:
@@ -194,14 +184,21 @@ def _refused(eqn: Any, scope: str, reason: str) -> ValueError:
     return Unsplittable(f"{name!r} of {operands}{where}", reason, way_out)
 
 
-def _on_any_platform(eqn: Any, traces: tuple[Trace, ...], scope: str) -> Trace:
-    """Returns the trace of one result of a `platform_dependent` from its branches'."""
+def _branch_text(name: Any) -> str:
+    """Returns the name of a branch: its number, or its platforms."""
+    return str(name) if isinstance(name, int) else ", ".join(name or ["default"])
+
+
+def _of_all_branches(eqn: Any, traces: tuple[Trace, ...], scope: str) -> Trace:
+    """Returns the trace of one result of a `cond` from its branches'."""
     fine: Operands = []
     for trace in traces:
         if isinstance(trace, ValueError):
             return trace
         fine.append(trace)
-    digest = digest_of(eqn.primitive.name, [trace.digest for trace in fine])
+    digest = digest_of(
+        eqn.primitive.name, [(t.digest, getattr(t, "layout", None)) for t in fine]
+    )
     constants = [trace for trace in fine if isinstance(trace, Constant)]
     if len(constants) == len(fine):
         return dataclasses.replace(join_constants(constants), digest=digest)
@@ -251,8 +248,14 @@ class Tracer:
         inner = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
         if name in CALLS:
             return self.run(params[CALLS[name]], traces, inner)
-        if name == "cond" and params.get("branches_platforms"):
-            return self.platforms(eqn, traces[1:], inner)
+        if name == "scan" and params["length"] <= MAX_LENGTH:
+            shapes = [
+                jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars
+            ]
+            steps = jax.make_jaxpr(functools.partial(unrolled, eqn))(*shapes)
+            return self.run(steps, traces, "/".join(filter(None, [inner, "scan"])))
+        if name == "cond" and isinstance(traces[0], Constant):
+            return self.branches(eqn, traces[1:], inner)
         if name in UNCHANGED:
             return traces
         fine = [t for t in traces if not isinstance(t, ValueError)]
@@ -271,25 +274,25 @@ class Tracer:
         count = len(eqn.outvars)
         return [self.with_digest(eqn, fine, feature, i, inner) for i in range(count)]
 
-    def platforms(self, eqn: Any, operands: list[Trace], scope: str) -> list[Trace]:
-        """Returns the traces of a `jax.lax.platform_dependent`.
+    def branches(self, eqn: Any, operands: list[Trace], scope: str) -> list[Trace]:
+        """Returns the traces of a choice between branches, which no image makes.
 
-        They hold on every platform: the receptive field covers that of each branch.
+        They hold whatever is chosen: the receptive field covers that of each branch.
+        So it is with `jax.lax.platform_dependent`, on every platform.
         """
-        branches = dict(
-            zip(eqn.params["branches_platforms"], eqn.params["branches"], strict=True)
-        )
-        if is_specialised(eqn):
-            return self.run(branches[None], operands, scope)
-        inner = "/".join(filter(None, [scope, "platform_dependent"]))
+        branches = eqn.params["branches"]
+        platforms = eqn.params.get("branches_platforms")
+        if platforms and is_specialised(eqn):
+            return self.run(branches[platforms.index(None)], operands, scope)
+        kind = "platform_dependent" if platforms else "cond"
+        names = platforms or range(len(branches))
+        inner = "/".join(filter(None, [scope, kind]))
         per_branch = [
-            self.run(
-                branch, operands, f"{inner}({', '.join(platforms or ['default'])})"
-            )
-            for platforms, branch in branches.items()
+            self.run(branch, operands, f"{inner}({_branch_text(name)})")
+            for name, branch in zip(names, branches, strict=True)
         ]
         return [
-            _on_any_platform(eqn, traces, inner)
+            _of_all_branches(eqn, traces, inner)
             for traces in zip(*per_branch, strict=True)
         ]
 
@@ -298,6 +301,10 @@ class Tracer:
     ) -> Feature:
         """Returns a result, number `index` of the equation, with its digest."""
         name = eqn.primitive.name
+        origin = next(t for t in traces if isinstance(t, Feature))
+        if name == "transpose":
+            layout = origin.transposed(eqn.params["permutation"])
+            return dataclasses.replace(feature, digest=origin.digest, layout=layout)
         shape: list[Any] = list(eqn.outvars[index].aval.shape)
         shape[feature.axes[0]] = "batch"
         for axis, field, size in zip(
@@ -305,14 +312,15 @@ class Tracer:
         ):
             # Pieces are shorter by multiples of the stride; so must all layers be.
             shape[axis] = shape[axis] * field.stride - size
+        if name == "dot_general" and (resize := resize_of(eqn, traces)):
+            return self.with_resize(eqn, resize, origin, feature, shape, scope)
         digests = [t.digest for t in traces]
         others: list[Any] = []
         if name == "gather" and isinstance(traces[1], Constant):
             digests[1] = index_digest(traces[1])
         elif name not in ELEMENTWISE:  # where constants have the features' shape
             # So have those of `ALIGNED`, but along the channels.
-            axes = next(t.axes for t in traces if isinstance(t, Feature))
-            same = set(axes) if name in ALIGNED else set()
+            same = set(origin.axes) if name in ALIGNED else set()
             others = [
                 [size for axis, size in enumerate(v.aval.shape) if axis not in same]
                 for v, t in zip(eqn.invars, traces, strict=True)
@@ -326,7 +334,30 @@ class Tracer:
             feature.fields,
             others,
             digests,
+            [t.layout for t in traces if isinstance(t, Feature)],
         )
         where = f" in {scope!r}" if scope else ""
         self.operations.append((f"{name!r}{where}", digest))
-        return dataclasses.replace(feature, digest=digest)
+        return dataclasses.replace(feature, digest=digest, layout=None)
+
+    def with_resize(
+        self,
+        eqn: Any,
+        resize: Resize,
+        origin: Feature,
+        feature: Feature,
+        shape: list[Any],
+        scope: str,
+    ) -> Feature:
+        """Returns the result of a resize with its digest.
+
+        Rows and columns may be resized in either order, which is chosen by their sizes.
+        So digests are added, and where the axes are counts as a transposition.
+        """
+        axis = origin.axes.index(resize.axis)
+        own = digest_of("resize", axis, shape[feature.axes[axis]], resize.band.digest)
+        self.operations.append(
+            (f"'dot_general'{f' in {scope!r}' if scope else ''}", own)
+        )
+        layout = origin.transposed(resize.order)
+        return dataclasses.replace(feature, digest=origin.digest + own, layout=layout)

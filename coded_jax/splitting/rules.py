@@ -12,8 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.splitting.constants import axes_kept_by_reshape
-from coded_jax.splitting.traces import Constant, Feature, Refusal, join_fields
+from coded_jax.splitting.constants import axes_kept_by_reshape, regrouped
+from coded_jax.splitting.resizes import resize_of
+from coded_jax.splitting.traces import (
+    Constant,
+    Feature,
+    Refusal,
+    Window,
+    join_fields,
+    repeated,
+    windows,
+)
 
 Operands = list[Feature | Constant]
 Rule = Callable[[Any, Operands], Feature]
@@ -167,21 +176,47 @@ def _unstack(eqn: Any, traces: Operands) -> Feature:
     return feature.remap_axes({axis: axis - (axis > gone) for axis in feature.axes})
 
 
-@rule("reshape", "squeeze")
+@rule("squeeze")
+def _squeeze(eqn: Any, traces: Operands) -> Feature:
+    feature, gone = sole_feature(traces), eqn.params["dimensions"]
+    if lost := set(feature.axes) & set(gone):
+        raise Refusal(f"drops {axis_names(feature, lost)}")
+    left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in gone]
+    return feature.remap_axes({axis: i for i, axis in enumerate(left)})
+
+
+@rule("reshape")
 def _reshape(eqn: Any, traces: Operands) -> Feature:
+    """Keeps rows and columns; or makes channels of them, or them of channels, where
+    each new position has the channels of one, or the other way round."""
     feature = sole_feature(traces)
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    kept = axes_kept_by_reshape(before, after)
-    if "dimensions" in eqn.params and eqn.primitive.name == "squeeze":
-        left = [a for a in range(len(before)) if a not in eqn.params["dimensions"]]
-        kept = {axis: i for i, axis in enumerate(left)}
-    lost = set(feature.axes) - set(kept)
-    if lost and before != after:
-        cause = "drops" if eqn.primitive.name == "squeeze" else "merges or splits"
-        raise Refusal(
-            f"{cause} {axis_names(feature, lost)} (flatten, patches, pixel shuffle)"
-        )
-    return feature if before == after else feature.remap_axes(kept)
+    if before == after:
+        return feature
+    to = axes_kept_by_reshape(before, after)
+    steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
+    lost = set(feature.axes) - set(to)
+    for axis in lost:
+        size, group = before[axis], None
+        for old, new in regrouped(before, after):
+            if axis == old[0] and len({*old} & {*feature.axes}) == 1:
+                group = new
+        new_size = after[group[0]] if group else 0
+        if (
+            axis == feature.axes[0]
+            or not new_size
+            or max(size, new_size) % min(size, new_size)
+        ):
+            names = axis_names(feature, lost)
+            raise Refusal(f"merges or splits {names} (flatten, patches)")
+        to[axis] = group[0]
+        if new_size > size:
+            steps[axis] = repeated(size, new_size // size)
+        else:
+            block = size // new_size
+            steps[axis] = windows(size, block, block)
+    feature = feature.through(steps[feature.axes[1]], steps[feature.axes[2]])
+    return feature.remap_axes(to)
 
 
 @rule(
@@ -243,6 +278,10 @@ def _dot(eqn: Any, traces: Operands) -> Feature:
     feature, constant = traces[which], traces[1 - which]
     assert isinstance(feature, Feature) and isinstance(constant, Constant)
     contracted, batched = eqn.params["dimension_numbers"]
+    if resize := resize_of(eqn, traces):
+        steps = [resize.band.steps if a == resize.axis else [] for a in feature.axes]
+        to = {axis: i for i, axis in enumerate(resize.order)}
+        return feature.through(*steps[1:]).remap_axes(to)
     mixed = axis_names(feature, set(contracted[which]))
     if mixed:
         raise Refusal(f"sums over {mixed} (a dense layer over positions, or a resize)")

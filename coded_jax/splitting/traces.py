@@ -182,13 +182,21 @@ class Feature:
       axes: which axes are batch, rows and columns; all others are channels.
       fields: receptive field along rows and columns.
       last: the last window that was not trivial, along rows and columns.
-      digest: of the operations that made it.
+      digest: of the operations that made it, but for transpositions since.
+      layout: where its axes were before these; None for where they are.
     """
 
     axes: tuple[int, int, int]
     fields: Fields = (Field(), Field())
     last: tuple[Window | None, Window | None] = (None, None)
     digest: int = 0
+    layout: tuple[int, ...] | None = None
+
+    def transposed(self, order: Sequence[int]) -> tuple[int, ...] | None:
+        """Returns the layout once axis `order[i]` has become axis i."""
+        before = self.layout or range(len(order))
+        after = tuple(before[axis] for axis in order)
+        return None if after == tuple(sorted(after)) else after
 
     def remap_axes(self, to: Mapping[int, int]) -> Feature:
         """Returns the feature with every axis `a` as axis `to[a]`."""

@@ -14,7 +14,8 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from coded_jax.cpu_kernels.layer import NAME, Layer, convolution_layer
-from coded_jax.splitting.receptive_field import CALLS, receptive_field
+from coded_jax.splitting.inlining import CALLS
+from coded_jax.splitting.receptive_field import receptive_field
 from tests.cpu_kernels.reference import (
     assert_close,
     by_own_kernels,

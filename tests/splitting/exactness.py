@@ -21,6 +21,7 @@ def conv(
     seed=0,
     groups=1,
     maps=2,
+    gaps=(1, 1),
 ):
     """Applies a convolution with a bias, of fixed random weights."""
     shape = (*kernel, x.shape[-1] // groups, maps)
@@ -31,6 +32,7 @@ def conv(
         jnp.asarray(weights, x.dtype),
         stride,
         padding,
+        lhs_dilation=gaps,
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,

@@ -316,10 +316,6 @@ def padded(x, mode):
     return layer(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode))
 
 
-def transposed(x):
-    return lax.conv_transpose(x, jnp.ones((3, 3, 4, 4)), (2, 2), "SAME")
-
-
 def size_of(x, shape, method):
     return jax.image.resize(x, (x.shape[0], *shape, x.shape[-1]), method)
 
@@ -339,7 +335,8 @@ def dropout(x):
 
 
 def scanned(x):
-    return lax.scan(lambda c, _: (layer(c), None), x, None, length=2)[0]
+    rows = layer(x).swapaxes(0, 1)
+    return lax.scan(lambda c, row: (c + row, c), jnp.zeros(rows.shape[1:]), rows)[1]
 
 
 # Each with words of the message; all of them also say what can be done.
@@ -351,7 +348,6 @@ REFUSED = {
     "flatten": (lambda x: layer(x).reshape(x.shape[0], -1), "flatten"),
     "attention": (attention, "flatten"),
     "attention over rows": (attention_over_rows, "attention"),
-    "transposed": (transposed, "transposed convolution"),
     "adaptive pooling": (adaptive_pool, "depends on the size of the image"),
     "a part of the image": (lambda x: x[:, :14], "depends on the size of the image"),
     "reflect padding": (lambda x: padded(x, "reflect"), "reflect"),
@@ -360,13 +356,20 @@ REFUSED = {
     "position embedding": (position_embedding, "position embedding"),
     "dropout": (dropout, "random numbers"),
     "batch norm": (batch_norm_in_training, "batch norm in training mode"),
-    "scan": (scanned, "'scan'"),
+    "scan over rows": (scanned, "'scan'"),
     "image as window": (lambda x: layer(x, (47, 39)), "all 24 rows"),
     "one row": (lambda x: layer(x, (24, 1), padding="VALID"), "1 rows"),
     "different strides": (different_strides, "different strides"),
-    "nearest": (lambda x: size_of(x, (48, 40), "nearest"), "resize"),
-    "bilinear": (lambda x: size_of(x, (48, 40), "bilinear"), "resize"),
-    "repeat": (lambda x: jnp.repeat(layer(x), 2, axis=1), "upsampling|pixel shuffle"),
+    "a fixed size": (lambda x: size_of(x, (48, 40), "nearest"), "depends on the size"),
+    "resize to a size": (
+        lambda x: size_of(x, (48, 40), "linear"),
+        "depends on the size",
+    ),
+    "resize by no factor": (lambda x: size_of(x, (31, 20), "linear"), "positions"),
+    "repeat unevenly": (
+        lambda x: jnp.repeat(x, np.arange(24) % 3, axis=1, total_repeat_length=24),
+        "indexes rows",
+    ),
     "mixed rows": (
         lambda x: jnp.einsum("bhwc,hg->bgwc", x, jnp.ones((24, 24))),
         "over positions",

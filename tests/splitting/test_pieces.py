@@ -41,7 +41,44 @@ NETWORKS = {
     "max pool, padded": lambda x: nn.max_pool(conv(x), (3, 3), (2, 2), "SAME"),
     "padding beyond the kernel": lambda x: conv(x, padding=((5, 4), (4, 5))),
     "stride beyond the kernel": lambda x: conv(x, (1, 2), stride=(3, 3)),
+    "up and down": lambda x: conv(
+        x + conv(doubled(conv(x, stride=(2, 2), seed=1), x), seed=2)
+    ),
+    "hourglass": lambda x: conv(jnp.repeat(jnp.repeat(pooled(x), 4, 1), 4, 2)),
+    "transposed": lambda x: lax.conv_transpose(
+        conv(x), jnp.ones((3, 3, 2, 2)) / 9, (2, 2), "SAME"
+    ),
+    "transposed, valid": lambda x: lax.conv_transpose(
+        conv(x), jnp.ones((2, 3, 2, 2)) / 9, (3, 2), "VALID"
+    ),
+    "loop over layers": lambda x: scanned(conv(x)),
+    "loop of fixed length": lambda x: lax.fori_loop(0, 3, lambda _, x: conv(x), x),
+    "branches": lambda x: lax.cond(jnp.ones(()) > 0, narrow, wide, x),
 }
+
+
+def doubled(x, like):
+    """Resizes by a factor of two, and crops to the size of another."""
+    shape = (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], x.shape[3])
+    y = jax.image.resize(x, shape, "linear")
+    return y[:, : like.shape[1], : like.shape[2]]
+
+
+def pooled(x):
+    return nn.max_pool(conv(x), (4, 4), (4, 4))
+
+
+def scanned(x):
+    """Layers with stacked weights, as of `nn.scan`."""
+    kernels = np.random.default_rng(0).normal(size=(3, 3, 3, 2, 2), scale=0.3)
+
+    def step(x, kernel):
+        y = lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return x + jnp.tanh(y), y.mean()
+
+    return lax.scan(step, x, jnp.asarray(kernels, x.dtype))[0]
 
 
 @pytest.mark.parametrize("grid", [(3, 1), (2, 2)])
@@ -85,6 +122,25 @@ layer = st.one_of(
     kinds("concat", kernel=pairs(1, 4), dilation=pairs(1, 2)),
     kinds("pad", padding=st.tuples(*[pairs(-1, 3)] * 2)),
     kinds("crop", low=st.integers(0, 2), high=st.integers(0, 2)),
+    kinds(
+        "conv",
+        kernel=pairs(1, 4),
+        stride=pairs(1, 2),
+        gaps=pairs(1, 3),
+        padding=paddings(0, 4),
+    ),
+    kinds("gaps", gaps=pairs(0, 2), padding=pairs(0, 2)),
+    kinds("repeat", factors=pairs(1, 3)),
+    kinds("depth to space", factors=st.sampled_from([(2, 2), (1, 4), (4, 1)])),
+    kinds("space to depth", factors=pairs(1, 3)),
+    kinds(
+        "resize",
+        method=st.sampled_from(["nearest", "linear", "cubic"]),
+        factors=pairs(1, 3),
+        down=st.booleans(),
+    ),
+    kinds("loop", kernel=pairs(1, 3), reverse=st.booleans()),
+    kinds("branches", kernel=pairs(1, 4)),
     kinds("channels", of=st.sampled_from(["norm", "dense", "layer norm", "shuffle"])),
 )
 
@@ -100,6 +156,37 @@ def of_channels(x, of, seed):
     if of == "layer norm":
         return x - x.mean(-1, keepdims=True) + bias
     return x.reshape(*x.shape[:3], 2, 2).swapaxes(3, 4).reshape(x.shape)
+
+
+def whole(x, factors):
+    """Crops to sizes that are multiples of some factors."""
+    return x[:, : x.shape[1] // factors[0] * factors[0]][
+        :, :, : x.shape[2] // factors[1] * factors[1]
+    ]
+
+
+def of_blocks(x, kind, factors):
+    """Moves values between channels and positions, or repeats them."""
+    (i, j), (batch, rows, columns, maps) = factors, x.shape
+    if kind == "repeat":
+        return jnp.repeat(jnp.repeat(x, i, 1), j, 2)
+    if kind == "depth to space":
+        x = x.reshape(batch, rows, columns, i, j, maps // i // j)
+        x = x.transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(batch, rows * i, columns * j, maps // i // j)
+    x = whole(x, factors)
+    _, rows, columns, _ = x.shape
+    x = x.reshape(batch, rows // i, i, columns // j, j, maps)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows // i, columns // j, -1)
+
+
+def resized(x, method, factors, down):
+    x = whole(x, factors) if down else x
+    rows, columns = (
+        size // factor if down else size * factor
+        for size, factor in zip(x.shape[1:3], factors, strict=True)
+    )
+    return jax.image.resize(x, (x.shape[0], rows, columns, x.shape[3]), method)
 
 
 def network(layers, x):
@@ -125,6 +212,24 @@ def network(layers, x):
         elif kind == "crop":
             low, high = options["low"], options["high"]
             x = x[:, low : x.shape[1] - high, high : x.shape[2] - low]
+        elif kind == "gaps":
+            more = zip(options["padding"], options["gaps"], strict=True)
+            config = [(0, 0, 0), *((p, p, g) for p, g in more), (0, 0, 0)]
+            x = lax.pad(x, jnp.float32(0.3), config)
+        elif kind in ("repeat", "depth to space", "space to depth"):
+            x = conv_(of_blocks(x, kind, **options), (1, 1), seed=seed)
+        elif kind == "resize":
+            x = resized(x, **options)
+        elif kind == "loop":
+            reverse = options.pop("reverse")
+            step = lambda x, scale, options=options, seed=seed: (
+                x + jnp.tanh(scale * conv_(x, **options, seed=seed)),
+                None,
+            )
+            x, _ = lax.scan(step, x, jnp.array([0.5, 1.5]), reverse=reverse)
+        elif kind == "branches":
+            narrow = functools.partial(conv_, **options, seed=seed)
+            x = lax.cond(jnp.ones(()) > 0, narrow, jnp.tanh, x)
         elif kind == "channels":
             x = of_channels(x, options["of"], seed)
         else:

@@ -313,15 +313,11 @@ def test_variables_that_tell_positions_apart_are_refused():
     "operation, f",
     [
         ("reshape", lambda x: x.reshape(x.shape[0], -1)),
-        ("reshape", lambda x: conv(x, (3, 3)).reshape(-1, 12, 2, 21, 2).max(2)),
+        ("reshape", lambda x: conv(x, (3, 3)).reshape(-1, 16, 63, 2).max(2)),
         ("reduce_sum", lambda x: conv(x, (3, 3)).mean((1, 2), keepdims=True)),
         ("reduce_sum", lambda x: x - x.mean(0, keepdims=True)),
         ("reduce_max", lambda x: nn.softmax(x, axis=1)),
         ("argmax", lambda x: jnp.argmax(x, 2)),
-        (
-            "conv_general_dilated",  # transposed
-            lambda x: conv(x, (3, 3), padding=((1, 1), (1, 1)), upsample=(2, 2)),
-        ),
         (
             "dot_general",  # attention between rows
             lambda x: lax.dot_general(x, x, (((2, 3), (2, 3)), ((0,), (0,)))),
@@ -335,21 +331,21 @@ def test_variables_that_tell_positions_apart_are_refused():
         ("slice", lambda x: x[1:]),
         ("rev", lambda x: x[:, ::-1]),
         ("pad", lambda x: jnp.pad(x, ((0, 1), (1, 1), (0, 0), (0, 0)))),
-        ("pad", lambda x: lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), *[(0, 0, 0)] * 2])),
+        ("pad", lambda x: lax.pad(x, 0.0, [(0, 0, 1), *[(0, 0, 0)] * 3])),
         ("cumsum", lambda x: lax.cumsum(x, axis=1)),
         ("sort", lambda x: jnp.sort(x, 2)),
         ("concatenate", lambda x: lax.concatenate([x, x], dimension=1)),
         ("broadcast_in_dim", lambda x: jnp.broadcast_to(x[:, :1], x.shape)),
         ("tile|reshape", lambda x: jnp.tile(x, (1, 2, 1, 1))),
         ("tile|reshape", lambda x: jnp.tile(x, (1, 1, 2, 2))),
-        ("reshape", lambda x: jnp.stack([x, x], 2).reshape(2, 48, 21, 2)),
+        ("reshape", lambda x: jnp.stack([x, x], 1).reshape(2, 48, 21, 2)),
         ("unstack|split", lambda x: jnp.unstack(x, axis=1)[0]),
         ("sort", lambda x: jnp.argsort(x, 1)),
         ("gather", lambda x: x[:, jnp.array([3, 1, 2])]),
         ("scatter", lambda x: x.at[:, 0].set(0.0)),
-        ("scan", lambda x: lax.scan(lambda c, row: (c, row + c), 0.0, x)[1]),
+        ("slice", lambda x: lax.scan(lambda c, row: (c, row + c), 0.0, x)[1]),
+        ("scan", lambda x: lax.fori_loop(0, 999, lambda _, x: jnp.sin(x), x)),
         ("while", lambda x: lax.while_loop(lambda x: x.sum() < 1, lambda x: x + 1, x)),
-        ("cond", lambda x: lax.cond(jnp.ones(()) > 0, jnp.sin, jnp.cos, x)),
         ("fft", lambda x: jnp.fft.fft(x, axis=1).real),
         (
             "conv_general_dilated",  # the image as the kernel
@@ -390,9 +386,8 @@ def test_what_mixes_positions_is_refused_by_name(operation, f):
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: lax.scan(lambda c, _: (jnp.sin(c), None), x, length=2)[0],
-        lambda x: lax.map(jnp.sin, x),
-        lambda x: lax.fori_loop(0, 2, lambda _, x: jnp.sin(x), x),
+        lambda x: lax.scan(lambda c, _: (jnp.sin(c), None), x, length=999)[0],
+        lambda x: lax.fori_loop(0, 999, lambda _, x: jnp.sin(x), x),
         lambda x: lax.while_loop(lambda x: x.sum() < 1, lambda x: x + 1, x),
     ],
 )
