@@ -30,6 +30,9 @@ INDEX_OPERATIONS = frozenset(
 )
 
 SUMS = frozenset("reduce_sum dot_general".split())
+MAX_COMPUTED = 2**24
+"""Largest array that is computed if it is asked for: the matrix of a resize of 2,896
+rows to twice as many."""
 
 
 def params_without_sizes(params: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -222,7 +225,7 @@ def _add_value(
         or not all(t.known for t in traces)
         or not isinstance(dtype, np.dtype)  # of random keys, for instance
         or dtype.kind not in "iubf"
-        or out.size > MAX_KNOWN_INTEGERS
+        or out.size > MAX_COMPUTED
         or not (elementwise or name in INDEX_OPERATIONS or name in SUMS)
     ):
         return outputs
@@ -237,7 +240,7 @@ def _add_value(
             return np.asarray(eqn.primitive.bind(*operands, **eqn.params))
 
     indices = dtype.kind != "f" and all(t.value is not None for t in traces)
-    if indices and name not in SUMS:
+    if indices and name not in SUMS and out.size <= MAX_KNOWN_INTEGERS:
         return [dataclasses.replace(outputs[0], value=compute())]
     # Weights of a resize, or indices that floats lead to: if they are asked for.
     return [dataclasses.replace(outputs[0], compute=compute)]

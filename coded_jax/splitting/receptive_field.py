@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from coded_jax.checks import first_line
 from coded_jax.splitting.constants import (
@@ -25,7 +26,7 @@ from coded_jax.splitting.constants import (
 )
 from coded_jax.splitting.inlining import CALLS, MAX_LENGTH, unrolled
 from coded_jax.splitting.platforms import is_specialised
-from coded_jax.splitting.resizes import Resize, resize_of
+from coded_jax.splitting.resizes import Resize, resize_of, same_weights
 from coded_jax.splitting.rules import (
     ALIGNED,
     ELEMENTWISE,
@@ -87,17 +88,20 @@ class Analysis(NamedTuple):
       digest: equal for two image sizes if all that leads to the result is the same but
         for the size: operations, windows, padding at either border, constants.
       operations: name and digest of every operation, in order.
+      weights: of resizes, those along rows first, see `resizes.Band`.
     """
 
     fields: Fields
     features: tuple[int, int, int]
     digest: int
     operations: tuple[tuple[str, int], ...]
+    weights: tuple[np.ndarray, ...] = ()
 
     def differs_from(self, other: Analysis) -> str | None:
         """Returns the first operation that differs, None if the functions are alike."""
         if self.digest == other.digest:
-            return None
+            same = same_weights(self.weights, other.weights)
+            return None if same else "'dot_general' of a resize"
         pairs = itertools.zip_longest(self.operations, other.operations)
         for pair in pairs:
             if pair[0] != pair[1]:
@@ -169,8 +173,8 @@ def analyse(
             f"{out.axes}; accepted is [B, rows, columns, channels]: transpose it"
         )
     digest = digest_of(out.digest, out.layout)
-    operations = tuple(tracer.operations)
-    return Analysis(out.fields, (rows, columns, depth), digest, operations)
+    operations, weights = tuple(tracer.operations), tuple(sum(tracer.weights, []))
+    return Analysis(out.fields, (rows, columns, depth), digest, operations, weights)
 
 
 def _refused(eqn: Any, scope: str, reason: str) -> ValueError:
@@ -215,10 +219,14 @@ class Tracer:
     Attributes:
       size: rows and columns.
       operations: name and digest of every operation on features so far.
+      weights: of resizes so far, along rows and along columns.
     """
 
     size: tuple[int, int]
     operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    weights: tuple[list[np.ndarray], list[np.ndarray]] = dataclasses.field(
+        default_factory=lambda: ([], [])
+    )
 
     def run(self, closed: Any, inputs: list[Trace], scope: str) -> list[Trace]:
         """Returns the traces of the results of a jaxpr.

@@ -15,9 +15,17 @@ import numpy as np
 
 from coded_jax.splitting.traces import Constant, Feature, Window, digest_of, windows
 
-DIGITS = 5
-"""Weights are compared up to these: they are computed anew for every size, in float32.
+ROUNDING = 2e-6
+"""Times the larger size, what weights may differ by: they are computed in float32, from
+positions up to that size, and anew for every size."""
+
+LARGEST = 5e-3
+"""What weights of two sizes may differ by, of images with up to 1,000 rows or columns.
 """
+
+GRAIN = 0.0123456
+"""Of weights in digests: coarse, and no part of those that are usual, so that rounding
+seldom tells equal ones apart. `Analysis.differs_from` compares them once more."""
 
 
 class Resize(NamedTuple):
@@ -39,10 +47,12 @@ class Band(NamedTuple):
 
     Attributes:
       steps: the window, see `traces.windows`.
-      digest: of its weights, at the borders and elsewhere, whatever the size.
+      weights: by offset, of an output of each phase and of those at either border.
+      digest: of the window, and of the weights roughly, whatever the size.
     """
 
     steps: list[Window]
+    weights: np.ndarray
     digest: int
 
 
@@ -81,7 +91,8 @@ def band_of(matrix: np.ndarray) -> Band | None:
     inputs, outputs = matrix.shape
     common = math.gcd(inputs, outputs)
     gap, stride = outputs // common, inputs // common
-    matrix = np.round(np.asarray(matrix, np.float64), DIGITS)
+    tolerance = ROUNDING * max(inputs, outputs)
+    matrix = np.where(abs(matrix) > tolerance, matrix, 0.0).astype(np.float64)
     i, p = np.nonzero(matrix)
     if not len(i):
         return None
@@ -97,17 +108,26 @@ def band_of(matrix: np.ndarray) -> Band | None:
     if not all(len(phase) for phase in phases):
         return None
     column = functools.partial(_column, matrix, gap, stride, first, kernel)
-    patterns = []
     for phase in phases:
-        columns = [column(p) for p in phase]
-        if any((c != columns[0]).any() for c in columns):
+        columns = np.stack([column(p) for p in phase])
+        if np.ptp(columns, axis=0).max() > 2 * tolerance:
             return None
-        patterns.append(columns[0])
-    borders = [[column(p) for p in np.flatnonzero(side)] for side in (low, high)]
+    borders = [np.flatnonzero(side).tolist() for side in (low, high)]
+    shown = [*borders[0], *(int(phase[0]) for phase in phases), *borders[1]]
+    weights = np.stack([column(p) for p in shown])
     padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
     steps = windows(inputs, kernel, stride, padding=padding, gap=gap)
-    arrays = [[c.tobytes() for c in columns] for columns in (patterns, *borders)]
-    return Band(steps, digest_of(gap, stride, first, kernel, arrays))
+    rough = np.round(weights / GRAIN).astype(int).tolist()
+    own = (gap, stride, first, kernel, *map(len, borders), rough)
+    return Band(steps, weights, digest_of(own))
+
+
+def same_weights(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
+    """Returns whether the weights of resizes are the same, but for rounding."""
+    return len(one) == len(other) and all(
+        a.shape == b.shape and np.abs(a - b).max() < LARGEST
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _column(

@@ -19,9 +19,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from coded_jax.checks import first_line
 from coded_jax.splitting.flattening import Flat, flatten, needed, variables_among
 from coded_jax.splitting.inlining import run
-from coded_jax.staging.graph import Graph, Place, Value, make_graph
+from coded_jax.staging.graph import (
+    Graph,
+    Place,
+    Value,
+    coarsest,
+    factors,
+    make_graph,
+)
 from coded_jax.staging.resizing import run_resized
 from coded_jax.types import Block, PyTree, State, apart, together
 
@@ -67,9 +75,25 @@ class Network:
 
 @functools.lru_cache(maxsize=16)
 def _graph_of(network: Network) -> Graph:
+    """Traces a network, and checks what it returns.
+
+    Raises:
+      ValueError: it fails, or does not return one array that depends on the image.
+    """
     shapes = [jax.ShapeDtypeStruct(*form) for form in network.forms]
     variables = jax.tree.unflatten(network.structure, shapes)
-    return make_graph(flatten(network.model, variables, network.image_shape))
+    try:
+        flat = flatten(network.model, variables, network.image_shape)
+    except Exception as error:  # a function of the user's raises anything
+        raise ValueError(
+            f"model: fails for images {network.image_shape}: {first_line(error)}"
+        ) from error
+    if (count := len(flat.results)) != 1:
+        raise ValueError(f"model: {count} results given, one accepted, the logits")
+    made = {v for eqn in flat.dynamic for v in eqn.outvars}
+    if flat.results[0] not in made:
+        raise ValueError("model: its result does not depend on the image")
+    return make_graph(flat)
 
 
 class Part(NamedTuple):
@@ -209,10 +233,9 @@ def _compute(
     packed, held = crossing[index]
     values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
     run(needed(flat.constant, _wanted(flat, parts, part)), values)
-    places = [graph.place(value) for value in packed]
     values.update(zip(map(variable, packed), _unpack(x, packed, graph), strict=True))
     if part.coded:
-        missing = _missing(places[0], x)
+        missing = _missing(coarsest(map(graph.place, packed)), x)
         less = {
             variable(value): _less(graph.place(value), missing)
             for value in [*packed, *_made(graph, part)]
@@ -276,27 +299,41 @@ def _less(place: Place, missing: Sequence[Any]) -> dict[int, int]:
 def _pack(
     arrays: Sequence[jax.Array], packed: Sequence[Value], graph: Graph
 ) -> jax.Array:
-    """Returns values as one array `[B, rows, columns, channels]`."""
-    parts = []
+    """Returns values as one array `[B, rows, columns, channels]`.
+
+    Of values that are finer than others, the ones at a place become channels.
+    """
+    base, parts = coarsest(map(graph.place, packed)), []
     for x, value in zip(arrays, packed, strict=True):
-        axes = graph.place(value).axes
-        order = [*axes, *(a for a in range(x.ndim) if a not in axes)]
+        place = graph.place(value)
+        others = [a for a in range(x.ndim) if a not in place.axes]
+        order = [*place.axes, *others]
         x = lax.transpose(x, order) if order != sorted(order) else x
+        rows, columns = factors(place, base)  # type: ignore
+        if (rows, columns) != (1, 1):
+            batch, height, width, *_ = x.shape
+            x = x.reshape(batch, height // rows, rows, width // columns, columns, -1)
+            x = lax.transpose(x, (0, 1, 3, 2, 4, 5))
         parts.append(x if x.ndim == 4 else x.reshape(*x.shape[:3], -1))
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
 def _unpack(x: jax.Array, packed: Sequence[Value], graph: Graph) -> list[jax.Array]:
     """Returns the values of an array, as `_pack` has packed them."""
+    base = coarsest(map(graph.place, packed))
+    batch, height, width, _ = x.shape
     arrays, first = [], 0
     for value in packed:
-        axes, shape = graph.place(value).axes, graph.variable(value).aval.shape
-        others = [a for a in range(len(shape)) if a not in axes]
-        sizes = [shape[a] for a in others]
-        last = first + math.prod(sizes)
+        place, sizes = graph.place(value), graph.channels(graph.variable(value))
+        rows, columns = factors(place, base)  # type: ignore
+        last = first + math.prod(sizes) * rows * columns
         part = x if len(packed) == 1 else x[..., first:last]
-        part = part if len(others) == 1 else part.reshape(*x.shape[:3], *sizes)
-        order = [*axes, *others]
+        if (rows, columns) != (1, 1):
+            part = part.reshape(batch, height, width, rows, columns, -1)
+            part = lax.transpose(part, (0, 1, 3, 2, 4, 5))
+        part = part.reshape(batch, height * rows, width * columns, *sizes)
+        others = [a for a in range(part.ndim) if a not in place.axes]
+        order = [*place.axes, *others]
         back = [order.index(a) for a in range(len(order))]
         arrays.append(lax.transpose(part, back) if back != sorted(back) else part)
         first = last

@@ -17,7 +17,7 @@ import numpy as np
 from coded_jax.inference.hardware import Hardware
 from coded_jax.staging.segments import Segment, Work
 
-FRONT = 24
+FRONT = 128
 """Chains that are kept for a cut and number of rounds; others lie between them."""
 
 

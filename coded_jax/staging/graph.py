@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -42,6 +42,25 @@ class Place(NamedTuple):
     axes: tuple[int, int, int]
     sizes: tuple[int, int]
     strides: tuple[Fraction, Fraction]
+
+
+def coarsest(places: Iterable[Place]) -> Place:
+    """Returns the place with the fewest rows and columns."""
+    return min(places, key=lambda place: place.sizes)
+
+
+def factors(fine: Place, coarse: Place) -> tuple[int, int] | None:
+    """Returns how many rows and columns there are for each of a coarser value.
+
+    None where that is no whole number.
+    """
+    found = []
+    of_axes = zip(fine.sizes, coarse.sizes, fine.strides, coarse.strides, strict=True)
+    for size, fewer, stride, wider in of_axes:
+        if size % fewer or wider != stride * (size // fewer):
+            return None
+        found.append(size // fewer)
+    return found[0], found[1]
 
 
 class Operation(NamedTuple):
@@ -109,6 +128,11 @@ class Graph:
     def place(self, value: Value) -> Place:
         """Returns where a value lies on the image."""
         return self.places[self.variable(value)]
+
+    def channels(self, variable: Any) -> list[int]:
+        """Returns the sizes of the axes of a value that are channels."""
+        shape, place = variable.aval.shape, self.places[variable]
+        return [n for axis, n in enumerate(shape) if axis not in place.axes]
 
     def live(self, cut: int) -> list[Any]:
         """Returns the variables that operations before number `cut` make, the image

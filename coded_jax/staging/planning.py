@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from coded_jax.checks import require, require_sizes
-from coded_jax.inference.costs import Cost, Round, StageCost
+from coded_jax.inference.costs import Cost, Round, StageCost, count_flops
 from coded_jax.inference.hardware import Hardware
 from coded_jax.splitting.plan import make_plan
 from coded_jax.staging.blocks import (
@@ -144,6 +144,7 @@ def plan_stages(
         if not refused:
             break
         found = [segment for segment in found if segment[:3] not in refused]
+    chain = _counted(chain, costs, hardware, k + r)
     stages = tuple(cost.blocks for cost in costs if cost.plan)
     grids = tuple(segment.grid for segment in chain.segments)
     base = BaseModel(_Given(own), tuple(blocks[:-1]), blocks[-1])
@@ -231,10 +232,12 @@ def _costs(
             except ValueError:  # by an operation that depends on the size, for instance
                 refused.add(segment[:3])
                 continue
+            # Anew, since the matrices of a resize have less of both on a piece.
+            piece = count_flops(block, variables, plan.piece_shape)
             trip = segment.trip
             cost = cost._replace(
                 plan=plan,
-                piece_flops=trip.device_flops,
+                piece_flops=piece,
                 bytes_in=int(trip.bytes_in),
                 bytes_out=int(trip.bytes_out),
                 encode_flops=trip.encode_flops,
@@ -242,6 +245,20 @@ def _costs(
             )
         costs.append(cost)
     return costs, refused
+
+
+def _counted(
+    chain: Chain, costs: Sequence[StageCost], hardware: Hardware, queries: int
+) -> Chain:
+    """Returns a chain with the operations of its pieces as they were counted."""
+    segments, seconds = [], chain.seconds
+    coded = [cost for cost in costs if cost.plan]
+    for segment, cost in zip(chain.segments, coded, strict=True):
+        trip = segment.trip._replace(device_flops=cost.piece_flops)
+        seconds += hardware.round_seconds(trip, queries)
+        seconds -= hardware.round_seconds(segment.trip, queries)
+        segments.append(segment._replace(trip=trip))
+    return Chain(tuple(segments), seconds, chain.coded)
 
 
 def obstacles(graph: Graph) -> tuple[tuple[str, int], ...]:

@@ -109,12 +109,37 @@ def _resize_gather(eqn, params, operands, before, after) -> None:
     operands[1] = indices
 
 
+def _resize_dot_general(eqn, params, operands, before, after) -> None:
+    """Drops inputs and outputs in the middle of the matrix of a resize."""
+    contracted, _ = params["dimension_numbers"]
+    which = 0 if before[0] or not before[1] else 1
+    (axis, *more), own = contracted[which], contracted[1 - which]
+    less = before[which].get(axis, 0)
+    if more or not less:
+        return
+    matrix, out = operands[1 - which], 1 - own[0]
+    place = 0 if which else len(eqn.outvars[0].aval.shape) - 1
+    fewer = after[place]
+    half = (matrix.shape[out] - fewer) // 2
+    inputs = matrix.shape[own[0]] - less
+    first = lax.slice_in_dim(matrix, 0, inputs, axis=own[0])
+    last = lax.slice_in_dim(matrix, less, None, axis=own[0])
+    operands[1 - which] = lax.concatenate(
+        [
+            lax.slice_in_dim(first, 0, half, axis=out),
+            lax.slice_in_dim(last, half + fewer, None, axis=out),
+        ],
+        out,
+    )
+
+
 _RESIZED: dict[str, Callable[..., None]] = {
     "broadcast_in_dim": _resize_broadcast,
     "reshape": _resize_reshape,
     "slice": _resize_slice,
     "dynamic_slice": _resize_dynamic_slice,
     "gather": _resize_gather,
+    "dot_general": _resize_dot_general,
 }
 
 

@@ -21,7 +21,7 @@ from coded_jax.inference.costs import Round
 from coded_jax.splitting.plan import shortest_window
 from coded_jax.splitting.receptive_field import Fields
 from coded_jax.splitting.traces import Field, Refusal, join_fields
-from coded_jax.staging.graph import Graph, Operation
+from coded_jax.staging.graph import Graph, Operation, Place, coarsest, factors
 
 Grid = tuple[int, int]
 
@@ -89,7 +89,7 @@ class Work:
         for op in graph.operations:
             place = graph.places.get(op.eqn.outvars[0])
             less = (0.0, 0.0)
-            if place is not None:
+            if place is not None and min(place.sizes) > 0:
                 less = tuple(
                     float(1 / (size * stride))
                     for size, stride in zip(place.sizes, place.strides, strict=True)
@@ -140,7 +140,7 @@ def segments(graph: Graph, work: Work, k: int, price: CodePrice) -> Iterator[Seg
             if not walk.through(graph.operations[end:following]):
                 break
             output = walk.output(following)
-            if output is None or walk.input is None:
+            if output is None:
                 continue
             shape, fields = output
             fits = False
@@ -163,10 +163,10 @@ def _segment(
     price: CodePrice,
 ) -> Segment | None:
     """Returns a segment split by a grid; None where a piece would be the whole."""
-    assert walk.input is not None
+    assert walk.base is not None
     windows, shares = [], []
     for field, size, out, parts in zip(
-        fields, walk.input.sizes, output.sizes, grid, strict=True
+        fields, walk.base.sizes, output.sizes, grid, strict=True
     ):
         share = -(-out // parts)
         if (parts - 1) * share >= out:
@@ -182,10 +182,10 @@ def _segment(
     less = [
         (size - window) * float(stride)
         for size, window, stride in zip(
-            walk.input.sizes, windows, walk.strides, strict=True
+            walk.base.sizes, windows, walk.base.strides, strict=True
         )
     ]
-    piece = math.prod(windows) * walk.input.channels
+    piece = math.prod(windows) * walk.channels
     share = math.prod(shares) * output.channels
     trip = Round(
         work.piece(walk.start, end, *less),
@@ -198,32 +198,33 @@ def _segment(
 
 
 class _Walk:
-    """The receptive fields of values on the input of a segment that begins at a cut."""
+    """The receptive fields of values on the input of a segment that begins at a cut.
+
+    Values of the input that are finer than others, by whole factors, are packed with
+    more channels.
+    """
 
     def __init__(self, graph: Graph, start: int) -> None:
         self.graph, self.start = graph, start
-        self.input: Shape | None = None
-        self.strides: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))
+        self.base: Place | None = None
+        self.channels = 0
         self._fields: dict[Any, Fields] = {}
-        self._open: dict[Any, None] = {}  # values made so far that are still needed
+        self._open: list[Any] = []  # values made so far that are still needed
 
     def through(self, operations: tuple[Operation, ...]) -> bool:
         """Goes on by some operations; returns False where one cannot be split."""
         for op in operations:
             if op.fields is None:
                 return False
-            own = []
-            for v in op.reads:
-                if v not in self._fields and not self._take_in(v):
-                    return False
-                own.append(self._fields[v])
-            joined = _join(own)
+            if not all(v in self._fields or self._take_in(v) for v in op.reads):
+                return False
+            joined = _join([self._fields[v] for v in op.reads])
             if joined is None:
                 return False
-            fields = tuple(map(Field.after, joined, op.fields))
+            fields = _after(joined, op.fields)
             for v in op.eqn.outvars:
-                self._fields[v] = fields  # type: ignore
-                self._open[v] = None
+                self._fields[v] = fields
+                self._open.append(v)
         return True
 
     def _take_in(self, v: Any) -> bool:
@@ -231,37 +232,50 @@ class _Walk:
         place = self.graph.places.get(v)
         if place is None or not jnp.issubdtype(v.aval.dtype, jnp.floating):
             return False
-        channels = math.prod(v.aval.shape) // math.prod(
-            v.aval.shape[axis] for axis in place.axes
-        )
-        if self.input is None:
-            self.input, self.strides = Shape(place.sizes, 0), place.strides
-        elif self.input.sizes != place.sizes:
+        channels = math.prod(self.graph.channels(v))
+        base = self.base or place
+        if finer := factors(place, base):
+            self._fields[v] = _finer(finer)
+            self.channels += channels * math.prod(finer)
+        elif finer := factors(base, place):
+            step = _finer(finer)
+            self._fields = {u: _after(step, own) for u, own in self._fields.items()}
+            self._fields[v] = _finer((1, 1))
+            self.channels = self.channels * math.prod(finer) + channels
+            base = place
+        else:
             return False
-        self.input = self.input._replace(channels=self.input.channels + channels)
-        self._fields[v] = (Field(), Field())
+        self.base = base
         return True
 
     def output(self, end: int) -> tuple[Shape, Fields] | None:
         """Returns the output up to a cut, None if it does not fit into one array."""
         last_use = self.graph.last_use
-        self._open = {v: None for v in self._open if last_use.get(v, -1) >= end}
-        if not self._open:
+        self._open = [v for v in self._open if last_use.get(v, -1) >= end]
+        if not self._open or not all(v in self.graph.places for v in self._open):
             return None
-        places = [self.graph.places.get(v) for v in self._open]
-        sizes = {place.sizes if place else None for place in places}
-        fields = _join([self._fields[v] for v in self._open])
-        real = all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in self._open)
-        if len(sizes) > 1 or None in sizes or fields is None or not real:
-            return None
-        channels = 0
+        places = [self.graph.places[v] for v in self._open]
+        base, channels, packed = coarsest(places), 0, []
         for v, place in zip(self._open, places, strict=True):
-            assert place is not None
-            sides = math.prod(v.aval.shape[axis] for axis in place.axes)
-            channels += math.prod(v.aval.shape) // sides
-        (size,) = sizes
-        assert size is not None
-        return Shape(size, channels), fields
+            finer = factors(place, base)
+            if finer is None or not jnp.issubdtype(v.aval.dtype, jnp.floating):
+                return None
+            rows, columns = (Field(n, 0, n) for n in finer)
+            packed.append(_after(self._fields[v], (rows, columns)))
+            channels += math.prod(self.graph.channels(v)) * math.prod(finer)
+        fields = _join(packed)
+        return fields and (Shape(base.sizes, channels), fields)
+
+
+def _finer(factors: tuple[int, int]) -> Fields:
+    """Returns the fields of values that are finer than the input by some factors."""
+    rows, columns = (Field(Fraction(1, n), Fraction(1 - n, n), 1) for n in factors)
+    return _after((Field(), Field()), (rows, columns))
+
+
+def _after(fields: Fields, steps: Fields) -> Fields:
+    rows, columns = map(Field.after, fields, steps)
+    return rows, columns
 
 
 def _join(fields: list[Fields]) -> Fields | None:

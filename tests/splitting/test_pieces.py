@@ -127,7 +127,7 @@ layer = st.one_of(
         kernel=pairs(1, 4),
         stride=pairs(1, 2),
         gaps=pairs(1, 3),
-        padding=paddings(0, 4),
+        padding=st.tuples(*[pairs(0, 4)] * 2),
     ),
     kinds("gaps", gaps=pairs(0, 2), padding=pairs(0, 2)),
     kinds("repeat", factors=pairs(1, 3)),

@@ -1,0 +1,275 @@
+"""Whole networks of several frameworks: `name -> (model, variables, image_shape)`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+from jax import lax
+
+SHAPE = (48, 44, 3)
+
+
+class ResNet(nn.Module):
+    """Residual blocks, with projections where the shape changes."""
+
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        block = nn.remat(Residual) if self.remat else Residual
+        x = nn.max_pool(nn.relu(nn.Conv(4, (5, 5), (2, 2))(x)), (3, 3), (2, 2), "SAME")
+        for maps, stride in ((4, 1), (8, 2), (8, 1)):
+            x = block(maps, stride)(x)
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+class Residual(nn.Module):
+    maps: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(nn.Conv(self.maps, (3, 3), (self.stride, self.stride))(x))
+        y = nn.BatchNorm(True)(nn.Conv(self.maps, (3, 3))(y))
+        if x.shape != y.shape:
+            x = nn.Conv(self.maps, (1, 1), (self.stride, self.stride))(x)
+        return nn.relu(x + y)
+
+
+class Gated(nn.Module):
+    """Squeeze-and-excite gates between convolutions, as of EfficientNet."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.swish(nn.Conv(6, (3, 3), (2, 2))(x))
+        for maps in (6, 8):
+            y = nn.swish(nn.Conv(12, (1, 1))(x))
+            y = nn.swish(nn.Conv(12, (3, 3), feature_group_count=12)(y))
+            gate = nn.Dense(12)(nn.relu(nn.Dense(3)(y.mean((1, 2)))))
+            y = nn.Conv(maps, (1, 1))(y * nn.sigmoid(gate)[:, None, None])
+            x = x + y if x.shape == y.shape else y
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+class Dense(nn.Module):
+    """Concatenated outputs, all of which live on."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), (2, 2))(x)
+        for i in range(4):
+            y = nn.Conv(4, (3, 3))(nn.relu(nn.Conv(8, (1, 1))(nn.relu(x))))
+            x = jnp.concatenate([x, y], -1)
+            if i == 1:
+                x = nn.avg_pool(nn.Conv(6, (1, 1))(x), (2, 2), (2, 2))
+        return nn.Dense(5)(x.reshape(x.shape[0], -1))
+
+
+class UNet(nn.Module):
+    """Down and up again, with skip connections; logits at each position."""
+
+    up: str
+
+    @nn.compact
+    def __call__(self, x):
+        skips = []
+        for maps in (4, 6):
+            x = nn.relu(nn.Conv(maps, (3, 3))(x))
+            skips.append(x)
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        x = nn.relu(nn.Conv(8, (3, 3))(x))
+        for maps, skip in zip((6, 4), skips[::-1], strict=True):
+            if self.up == "transposed":
+                x = nn.ConvTranspose(maps, (2, 2), (2, 2))(x)
+            elif self.up == "repeat":
+                x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+            else:
+                x = jax.image.resize(x, (*skip.shape[:3], x.shape[-1]), "linear")
+            x = nn.relu(nn.Conv(maps, (3, 3))(jnp.concatenate([skip, x], -1)))
+        return nn.Conv(5, (1, 1))(x)
+
+
+class Attention(nn.Module):
+    """Convolutions around an attention over all positions."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3, 3), (2, 2))(x))
+        x = nn.relu(nn.Conv(8, (3, 3), (2, 2))(x))
+        tokens = x.reshape(x.shape[0], -1, 8)
+        tokens = tokens + nn.MultiHeadDotProductAttention(2)(tokens, tokens)
+        x = nn.relu(nn.Conv(8, (3, 3))(tokens.reshape(x.shape)))
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+class Layers(nn.Module):
+    """Equal layers with stacked weights, as `nn.scan` makes them."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(6, (3, 3), (2, 2))(x)
+        step = nn.scan(
+            Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=4
+        )
+        return nn.Dense(5)(step()(x, None)[0].mean((1, 2)))
+
+
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return x + nn.relu(nn.Conv(6, (3, 3))(x)), None
+
+
+def linen(module, shape=SHAPE):
+    variables = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, *shape)))
+    return module.apply, drawn(variables), shape
+
+
+def drawn(variables):
+    """Random numbers in the place of biases of 0 and scales of 1."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: (
+            x + 0.1 * np.abs(rng.normal(size=x.shape)).astype(np.float32)
+            if jnp.issubdtype(x.dtype, jnp.floating)
+            else x
+        ),
+        variables,
+    )
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs):
+        self.convs = nnx.List(
+            [
+                nnx.Conv(i, o, (3, 3), strides=(s, s), rngs=rngs)
+                for i, o, s in ((3, 6, 2), (6, 6, 1), (6, 8, 2), (8, 8, 1))
+            ]
+        )
+        self.norm = nnx.BatchNorm(6, use_running_average=True, rngs=rngs)
+        self.dense = nnx.Linear(8, 5, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.norm(self.convs[0](x))
+        for conv in self.convs[1:]:
+            y = nnx.relu(conv(x))
+            x = x + y if x.shape == y.shape else y
+        return self.dense(x.mean((1, 2)))
+
+
+def of_nnx():
+    graph, state = nnx.split(NnxNet(nnx.Rngs(0)))
+    return lambda v, x: nnx.merge(graph, v)(x), drawn(state), SHAPE
+
+
+def of_keras():
+    import os
+
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+
+    from coded_jax.models.keras_networks import from_keras
+
+    layers = keras.layers
+    image = layers.Input(SHAPE)
+    x = layers.ZeroPadding2D(1)(image)
+    x = layers.ReLU(6)(layers.Conv2D(6, 3, 2)(x))
+    y = layers.BatchNormalization()(layers.SeparableConv2D(6, 3, padding="same")(x))
+    x = layers.Add()([x, y])
+    x = layers.AveragePooling2D(3, 2, padding="same")(x)
+    x = layers.Conv2D(8, 3, padding="same", activation="gelu")(x)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = layers.Multiply()([x, layers.Conv2D(8, 1, activation="sigmoid")(gate)])
+    x = layers.UpSampling2D(2, interpolation="bilinear")(x)
+    x = layers.Conv2D(4, 3, 2, padding="same", activation="relu")(x)
+    model = keras.Model(image, layers.Dense(5)(layers.Flatten()(x)))
+    function, variables = from_keras(model)
+    # Keras adds biases to arrays of more axes.
+    return jax.numpy_rank_promotion("allow")(function), drawn(variables), SHAPE
+
+
+def of_equinox():
+    import equinox as eqx
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    layers = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(3, 6, 3, 2, 1, key=keys[0]),
+            eqx.nn.Lambda(jax.nn.relu),
+            eqx.nn.Conv2d(6, 6, 3, 1, 1, key=keys[1]),
+            eqx.nn.MaxPool2d(2, 2),
+            eqx.nn.Conv2d(6, 8, 3, 1, 1, key=keys[2]),
+            eqx.nn.Lambda(lambda x: x.mean((1, 2))),
+            eqx.nn.Linear(8, 5, key=keys[3]),
+        ]
+    )
+    params, static = eqx.partition(layers, eqx.is_array)
+
+    def model(params, images):  # a module of one image, channels first
+        return jax.vmap(eqx.combine(params, static))(images.transpose(0, 3, 1, 2))
+
+    return model, drawn(params), SHAPE
+
+
+def of_haiku():
+    import haiku as hk
+
+    def forward(x):
+        for maps, stride in ((6, 2), (6, 1), (8, 2), (8, 1)):
+            x = jax.nn.elu(hk.Conv2D(maps, 3, stride)(x))
+        return hk.Linear(5)(hk.Flatten()(x))
+
+    network = hk.without_apply_rng(hk.transform(forward))
+    variables = network.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    return network.apply, drawn(variables), SHAPE
+
+
+@jax.custom_vjp
+def halved(x):
+    return x / 2
+
+
+halved.defvjp(lambda x: (x / 2, None), lambda _, g: (g,))
+
+
+def of_lax():
+    """Nested functions of several kinds around `jax.lax`, channels first."""
+    rng = np.random.default_rng(0)
+    kernels = [
+        rng.normal(size=(o, i, 3, 3), scale=0.2).astype(np.float32)
+        for i, o in ((3, 6), (6, 6), (6, 8))
+    ]
+
+    @functools.partial(jax.jit, static_argnames="stride")
+    def layer(kernel, x, stride):
+        y = lax.conv_general_dilated(x, kernel, (stride, stride), "SAME")
+        return halved(lax.platform_dependent(y, cpu=jax.nn.relu, default=jax.nn.relu))
+
+    def model(kernels, images):
+        x = lax.transpose(images, (0, 3, 1, 2))
+        x = layer(kernels[0], x, 2)
+        x = x + jax.checkpoint(lambda x: layer(kernels[1], x, 1))(x)
+        return layer(kernels[2], x, 1).sum((2, 3))
+
+    return model, kernels, SHAPE
+
+
+NETWORKS = {
+    "resnet": lambda: linen(ResNet()),
+    "resnet, rematerialised": lambda: linen(ResNet(remat=True)),
+    "gates": lambda: linen(Gated()),
+    "dense blocks": lambda: linen(Dense()),
+    "u-net, transposed": lambda: linen(UNet("transposed")),
+    "u-net, repeated": lambda: linen(UNet("repeat")),
+    "u-net, resized": lambda: linen(UNet("linear")),
+    "attention": lambda: linen(Attention()),
+    "loop over layers": lambda: linen(Layers()),
+    "nnx": of_nnx,
+    "keras": of_keras,
+    "equinox": of_equinox,
+    "haiku": of_haiku,
+    "lax": of_lax,
+}

@@ -1,0 +1,174 @@
+"""Stages of whole networks of several frameworks are found, and are exact."""
+
+import functools
+import pickle
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import strategies as st
+
+from coded_jax import plan_stages
+from coded_jax.inference.hardware import Hardware
+from tests.splitting import test_pieces
+from tests.staging.exactness import assert_exact, split_logits
+from tests.staging.networks import NETWORKS, SHAPE, Gated, UNet, linen
+
+
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name, k, r):
+    model, variables, shape = NETWORKS[name]()
+    plan = plan_stages(model, variables, shape, k, r)
+    assert 1 <= len(plan.stages) <= 6
+    assert all(rows * columns == k for rows, columns in plan.grids)
+    assert plan.chain.coded > 0.3
+    assert_exact(model, variables, plan, shape)
+
+
+@hypothesis.given(
+    layers=st.lists(test_pieces.layer, min_size=2, max_size=6),
+    size=test_pieces.pairs(16, 40),
+    k=st.sampled_from([2, 3, 4]),
+)
+def test_random_networks(layers, size, k):
+    def model(variables, x):
+        x = test_pieces.network(layers, x)
+        hypothesis.assume(x.size)
+        return x.mean((1, 2)) + x.reshape(x.shape[0], -1).std(1, keepdims=True)
+
+    shape = (*size, 2)
+    try:
+        plan = plan_stages(model, {}, shape, k, 1)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        hypothesis.reject()
+    assert_exact(model, {}, plan, shape)
+
+
+@pytest.mark.parametrize(
+    "batch, dtype", [(1, "float32"), (5, "float32"), (2, "bfloat16")]
+)
+def test_other_batches_and_dtypes(batch, dtype):
+    model, variables, shape = linen(UNet("repeat"))
+    plan = plan_stages(model, variables, shape, 2, 1)
+    images = jax.random.normal(jax.random.key(0), (batch, *shape), dtype)
+    cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
+    logits = split_logits(plan, cast(plan.variables), images)
+    assert logits.dtype == dtype
+    whole = model(variables, images.astype("float32"))
+    tolerance = 1e-5 if dtype == "float32" else 0.1
+    np.testing.assert_allclose(
+        logits.astype("float32"), whole, atol=tolerance * np.abs(whole).max()
+    )
+
+
+def test_shapes_of_variables_are_enough():
+    model, variables, shape = linen(Gated())
+    abstract = plan_stages(model, jax.eval_shape(lambda: variables), shape, 2, 1)
+    plan = plan_stages(model, variables, shape, 2, 1)
+    assert (abstract.stages, abstract.grids) == (plan.stages, plan.grids)
+    assert jax.tree.map(jnp.shape, plan.variables) == jax.tree.map(
+        lambda leaf: leaf.shape, abstract.variables
+    )
+
+
+def test_each_part_has_just_its_variables():
+    model, variables, shape = linen(Gated())
+    plan = plan_stages(model, variables, shape, 2, 1)
+    leaves = [leaf for part in plan.variables.values() for leaf in part.values()]
+    assert len(leaves) == len(jax.tree.leaves(variables))
+    names = [name for part in plan.variables.values() for name in part]
+    assert "params.Dense_0.kernel" in names
+    # No part reads those of others.
+    state = jax.ShapeDtypeStruct((2, *shape), "float32")
+    for i, block in enumerate((*plan.base.blocks, plan.base.head)):
+        own = {key: x for key, x in plan.variables.items() if key == f"part_{i + 1}"}
+        state = jax.eval_shape(block, own, state)
+
+
+def test_blocks_are_sent_to_other_processes():
+    model, variables, shape = linen(UNet("repeat"))
+    plan = plan_stages(model, variables, shape, 2, 1)
+    block = pickle.loads(pickle.dumps(plan.base.blocks[0]))
+    images = jnp.ones((1, *shape))
+    got, expected = (f(plan.variables, images) for f in (block, plan.base.blocks[0]))
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_gates_and_attention_are_the_clients():
+    model, variables, shape = NETWORKS["gates"]()
+    plan = plan_stages(model, variables, shape, 2, 1)
+    ((reason, count),) = plan.obstacles
+    assert reason.startswith("'reduce_sum' reduces over all rows and columns")
+    assert count == 3
+    model, variables, shape = NETWORKS["attention"]()
+    plan = plan_stages(model, variables, shape, 2, 1)
+    assert any("flatten" in reason for reason, _ in plan.obstacles)
+    # The convolution behind the attention is coded, too.
+    assert plan.stages[-1][0] > 2
+
+
+def test_hardware_decides_between_rounds_and_operations():
+    model, variables, shape = NETWORKS["resnet"]()
+    plan_for = functools.partial(plan_stages, model, variables, shape, 4, 1)
+    slow_links = plan_for(hardware=Hardware(link=10.0), least_coded=0.5)
+    assert len(slow_links.stages) == 1
+    free_links = plan_for(hardware=Hardware(1e15, 0.0, 0.0, 1e6), least_coded=0.5)
+    assert len(free_links.stages) > 1
+    # On either hardware its own chain is the faster one.
+    for hardware, first, second in (
+        (Hardware(link=10.0), slow_links, free_links),
+        (Hardware(1e15, 0.0, 0.0, 1e6), free_links, slow_links),
+    ):
+        assert hardware.seconds(first.cost) < hardware.seconds(second.cost)
+        assert first.chain.seconds == pytest.approx(hardware.seconds(first.cost))
+
+
+def test_limits():
+    model, variables, shape = NETWORKS["gates"]()
+    plan_for = functools.partial(plan_stages, model, variables, shape, 2, 1)
+    assert len(plan_for(most_rounds=1).stages) == 1
+    more, less = (plan_for(least_coded=x).chain.coded for x in (0.8, 0.1))
+    assert more >= 0.8 > less >= 0.1
+    with pytest.raises(
+        ValueError, match="^least_coded: 0.99 given, at most 0.[0-9]+ a"
+    ):
+        plan_for(least_coded=0.99)
+
+
+class Flat(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"k": 1}, "k: 1 given, 2 or more accepted"),
+        ({"r": 0}, "r: 0 given, 1 or more"),
+        ({"image_shape": (4, 4)}, "image_shape: "),
+        ({"most_rounds": 0}, "most_rounds: 0 given"),
+        ({"least_coded": 1.5}, "least_coded: 1.5 given, 0..1 accepted"),
+        ({"model": lambda v, x: x @ jnp.ones((7, 7))}, "model: fails for images"),
+        ({"model": lambda v, x: (x, x)}, "model: 2 results given"),
+        ({"model": lambda v, x: jnp.ones(3)}, "model: its result does not depend"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(change, message):
+    model, variables, _ = linen(Gated())
+    options = {"model": model, "variables": variables, "image_shape": SHAPE}
+    with pytest.raises(ValueError) as error:
+        plan_stages(**{**options, "k": 2, "r": 1, **change})
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_a_network_without_anything_to_split_says_what_is_in_the_way():
+    with pytest.raises(
+        ValueError, match="at most 0.000 accepted.*in the way: .*flatten"
+    ):
+        plan_stages(*linen(Flat()), 2, 1)
