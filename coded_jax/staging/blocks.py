@@ -180,7 +180,7 @@ def _reads(eqns: Sequence[Any]) -> set[Any]:
 
 
 class _Interface(NamedTuple):
-    """What crosses a cut.
+    """Values that cross a cut.
 
     Attributes:
       packed: values that are packed into one array.

@@ -31,7 +31,7 @@ its results it is. It is the same however often the network is traced."""
 
 
 class Place(NamedTuple):
-    """Where a value lies on the image.
+    """The place of a value on the image.
 
     Attributes:
       axes: of batch, rows and columns; all others are channels.

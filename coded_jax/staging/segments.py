@@ -34,7 +34,7 @@ HEAVY = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class CodePrice:
-    """What a code costs, for each value of a piece and of a share.
+    """The price of a code, for each value of a piece and of a share.
 
     Attributes:
       encode: operations of the client for each value of a piece.
