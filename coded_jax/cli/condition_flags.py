@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 
 from coded_jax.checks import require
-from coded_jax.cli.hardware_flags import hardware_from_flags
+from coded_jax.cli.rate_flags import rates_from_flags
 from coded_jax.latency.conditions import AXES, STRAGGLING, Conditions
 from coded_jax.latency.maps import log_values
 from coded_jax.latency.plane import Plane
@@ -60,7 +60,7 @@ def conditions_from_flags() -> Conditions:
     require("trace", TRACE.value, fits, "none without --straggling=trace")
     trace = Trace.read(TRACE.value).values if TRACE.value else ()
     return Conditions(
-        *dataclasses.astuple(hardware_from_flags()),
+        *dataclasses.astuple(rates_from_flags()),
         STRAGGLING_FLAG.value,
         TAIL.value,
         trace,

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from coded_jax.checks import require
-from coded_jax.inference.hardware import Hardware
+from coded_jax.inference.rates import Rates
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import (
     Constant,
@@ -25,8 +25,8 @@ STRAGGLING = ("exponential", "pareto", "trace")
 
 
 @dataclasses.dataclass(frozen=True)
-class Conditions(Hardware):
-    """Conditions that a request meets: hardware, and what delays a device on it.
+class Conditions(Rates):
+    """Conditions that a request meets: rates, and what delays a device on it.
 
     Attributes:
       straggling: what delays a device for a round: `exponential`, the time T of a

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coded_jax.inference.hardware import Hardware
+from coded_jax.inference.rates import Rates
 from coded_jax.staging.segments import Segment, Work
 
 FRONT = 128
@@ -54,7 +54,7 @@ def best_chains(
     found: Iterable[Segment],
     work: Work,
     last: int,
-    hardware: Hardware,
+    rates: Rates,
     queries: int,
     most_rounds: int,
 ) -> list[Chain]:
@@ -64,14 +64,14 @@ def best_chains(
       found: the segments.
       work: of the network.
       last: number of operations of the network.
-      hardware: the speeds.
+      rates: the speeds.
       queries: pieces that are sent in a round.
       most_rounds: of a chain.
 
     Returns:
       The fastest first.
     """
-    chosen, trips = _fastest(found, hardware, queries)
+    chosen, trips = _fastest(found, rates, queries)
     by_start: dict[int, list[int]] = defaultdict(list)
     for number, segment in enumerate(chosen):
         by_start[segment.start].append(number)
@@ -87,7 +87,7 @@ def best_chains(
             arrived = pending.pop((cut, rounds), [])
             if (before, rounds) in fronts and cut:
                 moved = fronts[before, rounds]
-                seconds = moved.seconds + hardware.client_seconds(flops)
+                seconds = moved.seconds + rates.client_seconds(flops)
                 arrived.append(
                     moved._replace(seconds=seconds, client=moved.client + flops)
                 )
@@ -119,12 +119,12 @@ def best_chains(
 
 
 def _fastest(
-    found: Iterable[Segment], hardware: Hardware, queries: int
+    found: Iterable[Segment], rates: Rates, queries: int
 ) -> tuple[list[Segment], list[float]]:
     """Returns the fastest segment between any two cuts, and the seconds of each."""
     best: dict[tuple[int, int], tuple[float, Segment]] = {}
     for segment in found:
-        seconds = hardware.round_seconds(segment.trip, queries)
+        seconds = rates.round_seconds(segment.trip, queries)
         key = segment.start, segment.end
         if key not in best or seconds < best[key][0]:
             best[key] = seconds, segment

@@ -10,7 +10,7 @@ import jax
 
 from coded_jax.checks import require, require_sizes
 from coded_jax.inference.costs import Cost, Round, StageCost, count_flops
-from coded_jax.inference.hardware import Hardware
+from coded_jax.inference.rates import Rates
 from coded_jax.splitting.plan import make_plan
 from coded_jax.staging.blocks import (
     Network,
@@ -83,7 +83,7 @@ def plan_stages(
     k: int,
     r: int,
     *,
-    hardware: Hardware | None = None,
+    rates: Rates | None = None,
     most_rounds: int = MOST_ROUNDS,
     least_coded: float | None = None,
     price: CodePrice | None = None,
@@ -93,14 +93,14 @@ def plan_stages(
     The jaxpr of the network says where it can be cut, and what cannot be split: global
     pooling, gates, attention, dense layers over positions. The client computes that,
     between two stages. Of all chains of stages the one is chosen that takes the least
-    time on some hardware, by operations, bytes and rounds, see `Hardware.seconds`.
+    time at some rates, by operations, bytes and rounds, see `Rates.seconds`.
 
     Args:
       model: the whole network, `(variables, images [B, H, W, C]) -> logits`.
       variables: arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)`.
       k, r: data and parity pieces.
-      hardware: speeds of devices, client and links; the default ones if None.
+      rates: speeds of devices, client and links; the default ones if None.
       most_rounds: coded stages at most.
       least_coded: part of the network's operations that must be coded; if None, nine
         tenths of what can be coded at most in so many rounds.
@@ -122,7 +122,7 @@ def plan_stages(
     graph = network.graph
     work, last = Work(graph), len(graph.operations)
     price = price or CodePrice.linear(k, r)
-    hardware = hardware or Hardware()
+    rates = rates or Rates()
     ends = _head_cuts(graph)
     found = [
         segment
@@ -130,7 +130,7 @@ def plan_stages(
         if ends and segment.end <= ends[-1]
     ]
     while True:
-        chains = best_chains(found, work, last, hardware, k + r, most_rounds)
+        chains = best_chains(found, work, last, rates, k + r, most_rounds)
         most = max((chain.coded for chain in chains), default=0.0)
         least = PART_OF_MOST * most if least_coded is None else least_coded
         chains = [chain for chain in chains if chain.coded >= least]
@@ -144,7 +144,7 @@ def plan_stages(
         if not refused:
             break
         found = [segment for segment in found if segment[:3] not in refused]
-    chain = _counted(chain, costs, hardware, k + r)
+    chain = _counted(chain, costs, rates, k + r)
     stages = tuple(cost.blocks for cost in costs if cost.plan)
     grids = tuple(segment.grid for segment in chain.segments)
     base = BaseModel(_Given(own), tuple(blocks[:-1]), blocks[-1])
@@ -248,15 +248,15 @@ def _costs(
 
 
 def _counted(
-    chain: Chain, costs: Sequence[StageCost], hardware: Hardware, queries: int
+    chain: Chain, costs: Sequence[StageCost], rates: Rates, queries: int
 ) -> Chain:
     """Returns a chain with the operations of its pieces as they were counted."""
     segments, seconds = [], chain.seconds
     coded = [cost for cost in costs if cost.plan]
     for segment, cost in zip(chain.segments, coded, strict=True):
         trip = segment.trip._replace(device_flops=cost.piece_flops)
-        seconds += hardware.round_seconds(trip, queries)
-        seconds -= hardware.round_seconds(segment.trip, queries)
+        seconds += rates.round_seconds(trip, queries)
+        seconds -= rates.round_seconds(segment.trip, queries)
         segments.append(segment._replace(trip=trip))
     return Chain(tuple(segments), seconds, chain.coded)
 

@@ -10,7 +10,7 @@ from absl import flags
 from coded_jax import plan_stages
 from coded_jax.cli import experiment_flags, flagfiles
 from coded_jax.inference import costs
-from coded_jax.inference.hardware import Hardware
+from coded_jax.inference.rates import Rates
 from coded_jax.models import make_base_model
 from coded_jax.runs import build
 from coded_jax.splitting.flattening import flatten
@@ -19,7 +19,7 @@ from coded_jax.staging.graph import make_graph
 from coded_jax.staging.segments import CodePrice, Work, cuts, segments
 from tests.staging.networks import NETWORKS
 
-SLOW, FAST = Hardware(), Hardware(1e9, 1e-4, 0.0, 1e10, 1.0)
+SLOW, FAST = Rates(), Rates(1e9, 1e-4, 0.0, 1e10, 1.0)
 
 
 def found_in(name, k, r):
@@ -41,18 +41,18 @@ def every_chain(found, most):
         ]
 
 
-@pytest.mark.parametrize("hardware", [SLOW, FAST])
+@pytest.mark.parametrize("rates", [SLOW, FAST])
 @pytest.mark.parametrize("name, k, r", [("resnet", 2, 1), ("gates", 4, 2)])
-def test_best_of_all_chains(name, k, r, hardware):
+def test_best_of_all_chains(name, k, r, rates):
     work, last, found = found_in(name, k, r)
     total = work.whole(0, last)
 
     def seconds(chain):
         client = total - sum(segment.flops for segment in chain)
-        rounds = (hardware.round_seconds(s.trip, k + r) for s in chain)
-        return hardware.client_seconds(client) + sum(rounds)
+        rounds = (rates.round_seconds(s.trip, k + r) for s in chain)
+        return rates.client_seconds(client) + sum(rounds)
 
-    chains = best_chains(found, work, last, hardware, k + r, 2)
+    chains = best_chains(found, work, last, rates, k + r, 2)
     for chain in chains:
         assert chain.seconds == pytest.approx(seconds(chain.segments))
         coded = sum(segment.flops for segment in chain.segments) / total
@@ -151,9 +151,9 @@ def test_never_worse_than_the_stages_of_the_zoo(settings):
     model = lambda variables, images: base.head(
         variables, base.f_conv(variables, images)
     )
-    for hardware in (SLOW, FAST):
-        by_hand = hardware.client_seconds(client) + sum(
-            hardware.round_seconds(trip, k + r) for trip in rounds
+    for rates in (SLOW, FAST):
+        by_hand = rates.client_seconds(client) + sum(
+            rates.round_seconds(trip, k + r) for trip in rounds
         )
         coded = 1 - client / (client + coded_flops)
         plan = plan_stages(
@@ -162,7 +162,7 @@ def test_never_worse_than_the_stages_of_the_zoo(settings):
             shape,
             k,
             r,
-            hardware=hardware,
+            rates=rates,
             most_rounds=len(stages),
             least_coded=coded * (1 - 1e-6),
         )

@@ -12,7 +12,7 @@ from flax import linen as nn
 from hypothesis import strategies as st
 
 from coded_jax import plan_stages
-from coded_jax.inference.hardware import Hardware
+from coded_jax.inference.rates import Rates
 from tests.splitting import test_pieces
 from tests.staging.exactness import assert_exact, split_logits
 from tests.staging.networks import NETWORKS, SHAPE, Gated, UNet, linen
@@ -36,13 +36,14 @@ def test_networks(name, k, r):
 )
 def test_random_networks(layers, size, k):
     def model(variables, x):
-        x = test_pieces.network(layers, x)
+        x = network(x)
         return x.mean((1, 2)) + x.reshape(x.shape[0], -1).std(1, keepdims=True)
 
     shape = (*size, 2)
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
+    network = functools.partial(test_pieces.network, layers)
     try:  # layers that leave nothing
-        hypothesis.assume(jax.eval_shape(test_pieces.network, layers, image).size)
+        hypothesis.assume(jax.eval_shape(network, image).size)
     except (ValueError, ZeroDivisionError):
         hypothesis.reject()
     try:
@@ -119,17 +120,17 @@ def test_gates_and_attention_are_the_clients():
 def test_hardware_decides_between_rounds_and_operations():
     model, variables, shape = NETWORKS["resnet"]()
     plan_for = functools.partial(plan_stages, model, variables, shape, 4, 1)
-    slow_links = plan_for(hardware=Hardware(link=10.0), least_coded=0.5)
+    slow_links = plan_for(rates=Rates(link=10.0), least_coded=0.5)
     assert len(slow_links.stages) == 1
-    free_links = plan_for(hardware=Hardware(1e15, 0.0, 0.0, 1e6), least_coded=0.5)
+    free_links = plan_for(rates=Rates(1e15, 0.0, 0.0, 1e6), least_coded=0.5)
     assert len(free_links.stages) > 1
-    # On either hardware its own chain is the faster one.
-    for hardware, first, second in (
-        (Hardware(link=10.0), slow_links, free_links),
-        (Hardware(1e15, 0.0, 0.0, 1e6), free_links, slow_links),
+    # At either rates its own chain is the faster one.
+    for rates, first, second in (
+        (Rates(link=10.0), slow_links, free_links),
+        (Rates(1e15, 0.0, 0.0, 1e6), free_links, slow_links),
     ):
-        assert hardware.seconds(first.cost) < hardware.seconds(second.cost)
-        assert first.chain.seconds == pytest.approx(hardware.seconds(first.cost))
+        assert rates.seconds(first.cost) < rates.seconds(second.cost)
+        assert first.chain.seconds == pytest.approx(rates.seconds(first.cost))
 
 
 def test_limits():

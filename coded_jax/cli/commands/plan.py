@@ -24,8 +24,8 @@ from rich.console import Console
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command
 from coded_jax.cli.experiment_flags import config_from_flags
-from coded_jax.cli.hardware_flags import hardware_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
+from coded_jax.cli.rate_flags import rates_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
@@ -100,7 +100,7 @@ def _plan_model(config: Config, name: str) -> None:
     for flag in ("stages", "grid", "stage_grids"):
         require(flag, getattr(config, flag), getattr(config, flag) is None, accepted)
     image = example_from_flags().image
-    hardware = hardware_from_flags()
+    rates = rates_from_flags()
     model, variables = whole_network(name, image.shape)
     begun = time.perf_counter()
     plan = planning.plan_stages(
@@ -109,13 +109,13 @@ def _plan_model(config: Config, name: str) -> None:
         image.shape,
         config.k,
         config.r,
-        hardware=hardware,
+        rates=rates,
         most_rounds=MOST_ROUNDS.value,
         least_coded=LEAST_CODED.value,
     )
     seconds = time.perf_counter() - begun
     console = Console()
-    console.print(stages_table.tables(plan, hardware), highlight=False)
+    console.print(stages_table.tables(plan, rates), highlight=False)
     console.print(f"planned in {seconds:.1f} s", highlight=False)
     first = next(part for part in plan.parts if part.plan)
     rows, columns, channels = first.input_shape

@@ -1,4 +1,4 @@
-"""Hardware: how fast a device, the client and the links between them are."""
+"""Rates: how fast a device, the client and the links between them are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coded_jax.inference.costs import Cost, Round
 
 
 @dataclasses.dataclass(frozen=True)
-class Hardware:
+class Rates:
     """Speeds that nothing delays, in units that do not depend on the network.
 
     Attributes:

@@ -1,12 +1,12 @@
-"""Flags of the hardware: speeds of devices, client and links."""
+"""Flags of the rates: speeds of devices, client and links."""
 
 from __future__ import annotations
 
 from absl import flags
 
-from coded_jax.inference.hardware import Hardware
+from coded_jax.inference.rates import Rates
 
-DEFAULTS = Hardware()
+DEFAULTS = Rates()
 
 BANDWIDTH = flags.DEFINE_float("bandwidth", DEFAULTS.bandwidth, "bytes/s of a link")
 LINK = flags.DEFINE_float("link", DEFAULTS.link, "seconds of a round trip of a link")
@@ -21,11 +21,11 @@ CLIENT = flags.DEFINE_float(
 )
 
 
-def hardware_from_flags() -> Hardware:
+def rates_from_flags() -> Rates:
     """Returns the speeds that the flags have.
 
     Raises:
       ValueError: a value is out of range.
     """
     flags_in_order = (BANDWIDTH, LINK, MESSAGE, SPEED, CLIENT)
-    return Hardware(*(flag.value for flag in flags_in_order))
+    return Rates(*(flag.value for flag in flags_in_order))

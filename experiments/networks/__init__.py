@@ -1,0 +1,1 @@
+"""Whole networks whose stages are planned, beside those of `keras.applications`."""

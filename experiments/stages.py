@@ -1,0 +1,178 @@
+r"""Plans the stages of a known network, and verifies and times what comes out.
+
+    python experiments/stages.py --model=keras:ResNet50 --image_shape=224x224x3 \
+        --k=4 --r=2 --output=experiments/results/stages/resnet50_k4_r2.json
+
+Weights are drawn; no code is trained. Written are the chain of stages that takes least
+time with the part of the operations coded that is wanted, or nine tenths of what can be
+coded in so many rounds where that is less; the least work of a device that is possible
+with as much coded; the largest error of the features that the pieces give, over the
+largest feature; and the seconds of the pieces, of cutting and of merging them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from rich.console import Console
+
+from coded_jax.cli.command_line import command, command_text, integers, run
+from coded_jax.cli.rate_flags import rates_from_flags
+from coded_jax.cli.whole_networks import whole_network
+from coded_jax.inference.rates import Rates
+from coded_jax.report import stages_table
+from coded_jax.runs import provenance
+from coded_jax.splitting import cut, merge, split
+from coded_jax.staging.planning import MOST_ROUNDS, StagePlan, plan_stages
+from coded_jax.types import Block, PyTree, apart, together
+
+MODEL = flags.DEFINE_string("model", None, "see `plan.py`", required=True)
+IMAGE_SHAPE = flags.DEFINE_string("image_shape", "224x224x3", "HxWxC")
+K = flags.DEFINE_integer("k", 2, "data pieces")
+R = flags.DEFINE_integer("r", 1, "parity pieces")
+WANTED = flags.DEFINE_float("wanted", 0.75, "part of the operations to be coded")
+MOST = flags.DEFINE_integer("most_rounds", MOST_ROUNDS, "of a chain")
+BATCH = flags.DEFINE_integer("batch", 4, "images that are computed")
+TIMES = flags.DEFINE_integer("times", 5, "of a measurement, of which the least counts")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file", required=True)
+
+FREE = Rates(bandwidth=1e18, link=0.0, message=0.0, speed=1.0, client=1e9)
+"""Rates at which nothing but the work of the devices takes time."""
+
+
+@command()
+def main(argv: list[str]) -> None:
+    height, width, channels = integers("image_shape", IMAGE_SHAPE.value.split("x"))
+    shape, begun = (height, width, channels), time.perf_counter()
+    model, variables = whole_network(MODEL.value, shape)
+    built = time.perf_counter() - begun
+    begun = time.perf_counter()
+    plan, reached = plan_for(model, variables, shape, rates_from_flags())
+    planned = time.perf_counter() - begun
+    free, _ = plan_for(model, variables, shape, FREE)
+    console = Console()
+    console.print(stages_table.tables(plan, rates_from_flags()), highlight=False)
+    weights = drawn(plan.variables)
+    images = jax.random.normal(jax.random.key(0), (BATCH.value, *shape))
+    measured = measure(plan, weights, images)
+    content: dict[str, Any] = {
+        "command": command_text(),
+        "model": MODEL.value,
+        "image_shape": shape,
+        "k": K.value,
+        "r": R.value,
+        "wanted": WANTED.value,
+        "reached": reached,
+        "most_rounds": MOST.value,
+        "blocks": [cost.blocks for cost in plan.parts if cost.plan],
+        "grids": plan.grids,
+        "coded": plan.chain.coded,
+        "cost": plan.cost.to_json(),
+        "milliseconds": 1e3 * plan.chain.seconds,
+        "least_device": free.cost.device_flops / free.cost.whole_flops,
+        "obstacles": plan.obstacles,
+        "seconds": {"build": built, "plan": planned, **measured.pop("seconds")},
+        **measured,
+        "versions": {"jax": jax.__version__},
+        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+    }
+    path = Path(OUTPUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(content, indent=1, default=float) + "\n")
+    shown = {x: content[x] for x in ("seconds", "largest_error", "logits_error")}
+    console.print(json.dumps(shown), highlight=False, soft_wrap=True)
+
+
+def plan_for(
+    model: Block, variables: PyTree, shape: tuple[int, int, int], rates: Rates
+) -> tuple[StagePlan, bool]:
+    """Returns stages with as much coded as is wanted, or nearly all that can be, and
+    whether it is as much."""
+    options = {"rates": rates, "most_rounds": MOST.value}
+    sizes = (shape, K.value, R.value)
+    try:
+        wanted = {"least_coded": WANTED.value}
+        return plan_stages(model, variables, *sizes, **options, **wanted), True
+    except ValueError as error:
+        if not str(error).startswith("least_coded"):
+            raise
+    return plan_stages(model, variables, *sizes, **options), False
+
+
+def drawn(variables: PyTree) -> PyTree:
+    """Returns numbers of such shapes, by which features neither vanish nor explode."""
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: Any) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        if len(leaf.shape) < 2:  # scales and variances of a norm among them
+            return jnp.asarray(0.5 + rng.random(leaf.shape), leaf.dtype)
+        fan_in = np.prod(leaf.shape[:-1])
+        values = rng.normal(size=leaf.shape, scale=(2 / fan_in) ** 0.5)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def measure(plan: StagePlan, variables: PyTree, images: jax.Array) -> dict[str, Any]:
+    """Returns the largest errors of the merged features and of the logits, and seconds.
+
+    Returns:
+      `largest_error` and `logits_error`, each over the largest value; and `seconds`, of
+      all coded stages: of the `pieces`, one after the other, of cutting them (`split`)
+      and of joining what they give (`merge`).
+    """
+    plans = {cost.blocks[0]: cost.plan for cost in plan.parts if cost.plan}
+    state, whole, errors = images, images, []
+    seconds = dict.fromkeys(("pieces", "split", "merge"), 0.0)
+    for number, block in enumerate(plan.base.blocks, start=1):
+        run_block, own = jax.jit(block), plans.get(number)
+        exact = run_block(variables, whole)
+        if own is None:
+            state, whole = run_block(variables, state), exact
+            continue
+        x, kept = apart(state)
+        split_all = jax.jit(functools.partial(split, own))
+        merge_all = jax.jit(lambda y, own=own: merge(own, cut(own, y)))
+        pieces = split_all(x)
+        outputs = jnp.stack([run_block(variables, piece) for piece in pieces])
+        merged = merge_all(outputs)
+        # Of the same input: the errors of the stages before are not counted again.
+        same = run_block(variables, x)
+        errors.append(float(jnp.abs(merged - same).max() / jnp.abs(same).max()))
+        seconds["pieces"] += own.k * _least_seconds(run_block, variables, pieces[0])
+        seconds["split"] += _least_seconds(split_all, x)
+        seconds["merge"] += _least_seconds(merge_all, outputs)
+        state, whole = together(merged, kept), exact
+    head = jax.jit(plan.base.head)
+    logits, expected = head(variables, state), head(variables, whole)
+    scale = jnp.abs(expected).max()
+    return {
+        "largest_error": max(errors),
+        "logits_error": float(jnp.abs(logits - expected).max() / scale),
+        "seconds": seconds,
+    }
+
+
+def _least_seconds(f: Any, *args: Any) -> float:
+    """Returns the seconds of the fastest of some calls, the first one left out."""
+    jax.block_until_ready(f(*args))
+    times = []
+    for _ in range(TIMES.value):
+        begun = time.perf_counter()
+        jax.block_until_ready(f(*args))
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+if __name__ == "__main__":
+    run(main)
