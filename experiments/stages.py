@@ -30,6 +30,7 @@ from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference.rates import Rates
 from coded_jax.report import stages_table
 from coded_jax.runs import provenance
+from coded_jax.runs.workdir import write_atomically
 from coded_jax.splitting import cut, merge, split
 from coded_jax.staging.planning import MOST_ROUNDS, StagePlan, plan_stages
 from coded_jax.types import Block, PyTree, apart, together
