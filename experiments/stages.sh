@@ -8,12 +8,13 @@ results=experiments/results/stages
 
 plan() { # name, model, image shape
   local name=$1 model=$2 shape=$3
-  for sizes in "2 1 0.75" "4 2 0.85"; do
-    read -r k r wanted <<< "$sizes"
+  for sizes in "2 1 0.75 0.65" "4 2 0.85 0.4"; do
+    read -r k r wanted device <<< "$sizes"
     local output=$results/${name}_k${k}_r${r}.json
     [[ -e $output ]] && continue
     python experiments/stages.py --model="$model" --image_shape="$shape" \
-      --k="$k" --r="$r" --wanted="$wanted" --output="$output"
+      --k="$k" --r="$r" --wanted="$wanted" --device="$device" \
+      --output="$output"
   done
 }
 

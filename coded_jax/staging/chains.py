@@ -9,11 +9,12 @@ other takes no more seconds and leaves no more operations to the client.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from coded_jax.inference.costs import Round
 from coded_jax.inference.rates import Rates
 from coded_jax.staging.segments import Segment, Work
 
@@ -28,11 +29,13 @@ class Chain(NamedTuple):
       segments: the coded ones; the client computes what lies between them.
       seconds: of an inference that nothing delays, losses decoded.
       coded: the part of the operations that is coded.
+      device: operations of the busiest device, over those of the network.
     """
 
     segments: tuple[Segment, ...]
     seconds: float
     coded: float
+    device: float
 
 
 class _Front(NamedTuple):
@@ -57,6 +60,7 @@ def best_chains(
     rates: Rates,
     queries: int,
     most_rounds: int,
+    device_price: float = 0.0,
 ) -> list[Chain]:
     """Returns chains that none of as many rounds excels in seconds and coded part.
 
@@ -67,11 +71,16 @@ def best_chains(
       rates: the speeds.
       queries: pieces that are sent in a round.
       most_rounds: of a chain.
+      device_price: seconds that count besides for a device's operations, times these
+        over those of the network; the larger, the less a device does.
 
     Returns:
       The fastest first.
     """
-    chosen, trips = _fastest(found, rates, queries)
+    total = work.whole(0, last)
+    weight = device_price / total
+    cost = lambda trip: rates.round_seconds(trip, queries) + weight * trip.device_flops
+    chosen, trips = _fastest(found, cost)
     by_start: dict[int, list[int]] = defaultdict(list)
     for number, segment in enumerate(chosen):
         by_start[segment.start].append(number)
@@ -108,23 +117,24 @@ def best_chains(
                 )
         before = cut
     chains = []
-    total = work.whole(0, last)
     for rounds in range(1, most_rounds + 1):
         front = fronts.get((last, rounds))
         for place in range(0 if front is None else len(front.seconds)):
             segments = _back(fronts, chosen, last, rounds, place)
             seconds, client = (float(x[place]) for x in front[:2])
-            chains.append(Chain(segments, seconds, 1 - client / total))
+            device = sum(segment.trip.device_flops for segment in segments)
+            seconds -= weight * device
+            chains.append(Chain(segments, seconds, 1 - client / total, device / total))
     return sorted(chains, key=lambda chain: chain.seconds)
 
 
 def _fastest(
-    found: Iterable[Segment], rates: Rates, queries: int
+    found: Iterable[Segment], cost: Callable[[Round], float]
 ) -> tuple[list[Segment], list[float]]:
-    """Returns the fastest segment between any two cuts, and the seconds of each."""
+    """Returns the cheapest segment between any two cuts, and the cost of each."""
     best: dict[tuple[int, int], tuple[float, Segment]] = {}
     for segment in found:
-        seconds = rates.round_seconds(segment.trip, queries)
+        seconds = cost(segment.trip)
         key = segment.start, segment.end
         if key not in best or seconds < best[key][0]:
             best[key] = seconds, segment

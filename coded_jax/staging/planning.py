@@ -25,6 +25,10 @@ from coded_jax.staging.segments import CodePrice, Grid, Segment, Work, segments
 from coded_jax.types import BaseModel, Block, PyTree, apart
 
 MOST_ROUNDS = 6
+PRICES = 12
+HIGHEST_PRICE = 1e3
+"""Prices on a device's work that are tried, and the highest of them, over the seconds
+of the client for the whole network."""
 PART_OF_MOST = 0.9
 """Part of the operations that can be coded at all that a chain codes by default."""
 
@@ -86,6 +90,7 @@ def plan_stages(
     rates: Rates | None = None,
     most_rounds: int = MOST_ROUNDS,
     least_coded: float | None = None,
+    most_device: float = math.inf,
     price: CodePrice | None = None,
 ) -> StagePlan:
     """Finds the stages of a CNN that cost least, and takes it apart into them.
@@ -104,6 +109,7 @@ def plan_stages(
       most_rounds: coded stages at most.
       least_coded: part of the network's operations that must be coded; if None, nine
         tenths of what can be coded at most in so many rounds.
+      most_device: operations of the busiest device at most, over those of the network.
       price: what the code costs; if None, that of a linear one.
 
     Raises:
@@ -118,9 +124,10 @@ def plan_stages(
     require("most_rounds", most_rounds, most_rounds >= 1, "1 or more")
     fits = least_coded is None or 0 <= least_coded <= 1
     require("least_coded", least_coded, fits, "0..1")
+    require("most_device", most_device, most_device > 0, "more than 0")
     network = network_of(model, variables, (height, width, channels))
     graph = network.graph
-    work, last = Work(graph), len(graph.operations)
+    work = Work(graph)
     price = price or CodePrice.linear(k, r)
     rates = rates or Rates()
     ends = _head_cuts(graph)
@@ -129,13 +136,9 @@ def plan_stages(
         for segment in segments(graph, work, k, price)
         if ends and segment.end <= ends[-1]
     ]
+    limits = _Limits(most_rounds, least_coded, most_device)
     while True:
-        chains = best_chains(found, work, last, rates, k + r, most_rounds)
-        most = max((chain.coded for chain in chains), default=0.0)
-        least = PART_OF_MOST * most if least_coded is None else least_coded
-        chains = [chain for chain in chains if chain.coded >= least]
-        if not chains:
-            raise ValueError(_too_much(least, most, k, most_rounds, graph))
+        chains = _chains(found, graph, work, rates, k, r, limits)
         chain = chains[0]
         parts = parts_of(graph, chain.segments, ends)
         blocks = blocks_of(network, parts)
@@ -151,6 +154,63 @@ def plan_stages(
     others = _by_rounds(chains, len(chain.segments))
     rest = (tuple(costs), chain, others, obstacles(graph))
     return StagePlan(base, own, stages, grids, k, r, *rest)
+
+
+class _Limits(NamedTuple):
+    """Limits of a chain, see `plan_stages`."""
+
+    most_rounds: int
+    least_coded: float | None
+    most_device: float
+
+
+def _chains(
+    found: Sequence[Segment],
+    graph: Graph,
+    work: Work,
+    rates: Rates,
+    k: int,
+    r: int,
+    limits: _Limits,
+) -> list[Chain]:
+    """Returns chains within the limits, the fastest first.
+
+    Raises:
+      ValueError: there is none.
+    """
+    last = len(graph.operations)
+    options = (found, work, last, rates, k + r, limits.most_rounds)
+    chains = best_chains(*options)
+    most = max((chain.coded for chain in chains), default=0.0)
+    least = limits.least_coded
+    least = PART_OF_MOST * most if least is None else least
+
+    def within(chains: list[Chain]) -> list[Chain]:
+        coded = [chain for chain in chains if chain.coded >= least]
+        return [chain for chain in coded if chain.device <= limits.most_device]
+
+    if most < least or not chains:
+        raise ValueError(_too_much(least, most, k, limits.most_rounds, graph))
+    if chosen := within(chains):
+        return chosen
+    # The least price on a device's work that brings it below the limit.
+    whole = rates.client_seconds(work.whole(0, last))
+    low, high, best = 0.0, whole * HIGHEST_PRICE, []
+    for _ in range(PRICES):
+        price = high if not best else (low + high) / 2
+        chains = best_chains(*options, price)
+        if chosen := within(chains):
+            high, best = price, [*best, *chosen]
+        elif not best:
+            device = min(chain.device for chain in chains if chain.coded >= least)
+            raise ValueError(
+                f"most_device: {limits.most_device:g} given, at least {device:.3f} "
+                f"accepted for this network with k={k}, "
+                f"most_rounds={limits.most_rounds} and least_coded={least:.3f}"
+            )
+        else:
+            low = price
+    return sorted(best, key=lambda chain: chain.seconds)
 
 
 class _Given:
@@ -258,7 +318,9 @@ def _counted(
         seconds += rates.round_seconds(trip, queries)
         seconds -= rates.round_seconds(segment.trip, queries)
         segments.append(segment._replace(trip=trip))
-    return Chain(tuple(segments), seconds, chain.coded)
+    device = sum(segment.trip.device_flops for segment in segments)
+    total = sum(cost.flops for cost in costs)
+    return Chain(tuple(segments), seconds, chain.coded, device / total)
 
 
 def obstacles(graph: Graph) -> tuple[tuple[str, int], ...]:

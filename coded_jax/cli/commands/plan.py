@@ -14,6 +14,7 @@ function or one of `keras.applications`, it finds the stages itself:
 
 from __future__ import annotations
 
+import math
 import time
 
 import jax
@@ -52,6 +53,11 @@ LEAST_CODED = flags.DEFINE_float(
     None,
     "part of the network's operations that must be coded, with --model; nine tenths of "
     "what can be coded at most if not given",
+)
+MOST_DEVICE = flags.DEFINE_float(
+    "most_device",
+    math.inf,
+    "operations of the busiest device at most, over the network's, with --model",
 )
 PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
 PARTS = (
@@ -112,6 +118,7 @@ def _plan_model(config: Config, name: str) -> None:
         rates=rates,
         most_rounds=MOST_ROUNDS.value,
         least_coded=LEAST_CODED.value,
+        most_device=MOST_DEVICE.value,
     )
     seconds = time.perf_counter() - begun
     console = Console()
