@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,7 @@ from coded_jax.cli.rate_flags import rates_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference.rates import Rates
 from coded_jax.report import stages_table
-from coded_jax.runs import provenance
-from coded_jax.runs.workdir import write_atomically
+from coded_jax.runs import provenance, workdir
 from coded_jax.splitting import cut, merge, split
 from coded_jax.staging.planning import MOST_ROUNDS, StagePlan, plan_stages
 from coded_jax.types import Block, PyTree, apart, together
@@ -49,9 +49,9 @@ OUTPUT = flags.DEFINE_string("output", None, "JSON file", required=True)
 @command()
 def main(argv: list[str]) -> None:
     height, width, channels = integers("image_shape", IMAGE_SHAPE.value.split("x"))
-    shape, begun = (height, width, channels), time.perf_counter()
+    shape, started = (height, width, channels), time.perf_counter()
     model, variables = whole_network(MODEL.value, shape)
-    built = time.perf_counter() - begun
+    built = time.perf_counter() - started
     begun = time.perf_counter()
     plan, met = plan_for(model, variables, shape, rates_from_flags())
     planned = time.perf_counter() - begun
@@ -76,15 +76,22 @@ def main(argv: list[str]) -> None:
         "cost": plan.cost.to_json(),
         "milliseconds": 1e3 * plan.chain.seconds,
         "obstacles": plan.obstacles,
-        "seconds": {"build": built, "plan": planned, **measured.pop("seconds")},
+        "timing": {
+            "seconds": {
+                "build": built,
+                "plan": planned,
+                **measured.pop("seconds"),
+                "total": time.perf_counter() - started,
+            }
+        },
         **measured,
-        "versions": {"jax": jax.__version__},
+        "versions": {"python": platform.python_version(), **workdir.versions()},
         "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
     }
     path = Path(OUTPUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(content, indent=1, default=float) + "\n")
-    shown = {x: content[x] for x in ("seconds", "largest_error", "logits_error")}
+    workdir.write_atomically(path, json.dumps(content, indent=1, default=float) + "\n")
+    shown = {x: content[x] for x in ("timing", "largest_error", "logits_error")}
     console.print(json.dumps(shown), highlight=False, soft_wrap=True)
 
 

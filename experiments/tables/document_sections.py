@@ -34,6 +34,7 @@ from tables import (
     program_tables,
     result_tables,
     search_tables,
+    stage_tables,
     stored,
     sweep_report,
 )
@@ -45,6 +46,7 @@ PLAN = (
     "    --image_shape=32x32x3 --recipe=systematic --parity_pieces=smaller \\\n"
     "    --encoder=linear --decoder=sharpen"
 )
+PLAN_MODEL = "--model=keras:MobileNetV2 --image_shape=224x224x3 --k=4 --r=2"
 
 
 def benchmark_section(make: Callable[[list[dict[str, Any]]], str]) -> str:
@@ -62,9 +64,9 @@ def quickstart_section() -> str:
     return text_block(console.file.getvalue())  # type: ignore
 
 
-def plan_section() -> str:
-    """Returns a command of `plan.py` and its output."""
-    arguments = PLAN.replace("\\\n", "").split()
+def plan_section(flags: str) -> str:
+    """Returns a command of `plan.py` and its output, but for its seconds."""
+    arguments = flags.replace("\\\n", "").split()
     with tempfile.TemporaryDirectory() as folder:  # of its picture
         done = subprocess.run(
             [sys.executable, stored.EXPERIMENTS / "plan.py", *arguments],
@@ -74,8 +76,9 @@ def plan_section() -> str:
             capture_output=True,
             text=True,
         )
-    command = f"```bash\npython experiments/plan.py {PLAN}\n```"
-    return f"{command}\n\n{text_block(done.stdout)}"
+    command = f"```bash\npython experiments/plan.py {flags}\n```"
+    lines = [x for x in done.stdout.splitlines() if not x.startswith("planned in")]
+    return f"{command}\n\n{text_block(chr(10).join(lines))}"
 
 
 def study_section(name: str) -> str:
@@ -116,7 +119,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "cheap": functools.partial(frontier_tables.section, "cheap"),
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),
     "speed": functools.partial(benchmark_section, benchmark_tables.section),
-    "plan": plan_section,
+    "plan": functools.partial(plan_section, PLAN),
+    "plan_model": functools.partial(plan_section, PLAN_MODEL),
+    "stages": stage_tables.section,
     "latency": functools.partial(latency_tables.section, "latency"),
     "map": map_tables.section,
     "map_check": functools.partial(map_check_tables.section, "map_check"),
