@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from tests.scripts import run_script
+from tests.scripts import run_command, run_script
 
 run_plan = functools.partial(run_script, "plan")
 
@@ -39,9 +39,61 @@ def test_plan_of_every_convolution(tmp_path):
     assert picture.stat().st_size > 5000
 
 
+def test_plan_of_a_whole_network_of_keras(tmp_path):
+    picture = tmp_path / "pieces.png"
+    done = run_plan(
+        "--model=keras:MobileNet",
+        "--image_shape=64x64x3",
+        "--k=2",
+        "--most_rounds=2",
+        f"--picture={picture}",
+    )
+    assert done.returncode == 0, done.stderr
+    words = ("64x64x3", "head", "chosen", "the same, uncoded", "whole image")
+    for word in (*words, "k=2 data and r=1", "cannot be split: 1 x 'reduce_sum'"):
+        assert word in done.stdout
+    assert picture.stat().st_size > 5000
+
+
+def test_plan_of_a_function_of_the_users(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import jax, jax.numpy as jnp\n"
+        "def layer(w, x):\n"
+        "    numbers = ('NHWC', 'HWIO', 'NHWC')\n"
+        "    return jax.nn.relu(jax.lax.conv_general_dilated(\n"
+        "        x, w, (1, 1), 'SAME', dimension_numbers=numbers))\n"
+        "def network():\n"
+        "    shapes = [jax.ShapeDtypeStruct((3, 3, 1, 4), 'float32')]\n"
+        "    return lambda v, x: layer(v[0], x).mean((1, 2)), shapes\n"
+        "def other():\n"
+        "    return 3\n"
+    )
+    options = ("--image_shape=24x20x1", "--picture=", "--bandwidth=1e8")
+    done = run_command("plan", "--model=mine:network", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "24x20x1" in done.stdout and "stages 1-1, grids 2x1" in done.stdout
+    for name in ("mine:other", "mine:missing", "mine"):
+        done = run_command("plan", f"--model={name}", *options, folder=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: model: '{name}' given, ")
+        assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (
+            ["--model=keras:NoSuchNet", "--image_shape=32x32x3"],
+            "model: 'keras:NoSuchNet' given, one of ['ConvNeXtBase'",
+        ),
+        (
+            ["--model=keras:VGG16", "--image_shape=8x8x3"],
+            "image_shape: (8, 8, 3) given, one that VGG16 takes accepted",
+        ),
+        (
+            ["--model=keras:VGG16", "--image_shape=32x32x3", "--stages=1-2"],
+            "stages: ((1, 2),) given, none with --model",
+        ),
         (["--image_shape=32x32"], "image_shape: '32x32' given, HxWxC accepted"),
         (
             ["--image_shape=8x8x1"],

@@ -112,6 +112,95 @@ def kept(tmp_path_factory):
     return workdir, protect(workdir)
 
 
+def gated(variables, x):
+    """A whole network: a skip connection around a gate, between two convolutions."""
+    first = jnp.tanh(conv(variables["kernel"], x))
+    gate = jax.nn.sigmoid(first.mean((1, 2), keepdims=True))
+    y = jnp.tanh(conv(variables["second"], first * jnp.broadcast_to(gate, first.shape)))
+    return (first + y).mean((1, 2)) @ variables["logits"]
+
+
+def gated_variables():
+    rng = np.random.default_rng(2)
+    return {
+        "kernel": rng.normal(size=(3, 3, 1, 4)).astype("f"),
+        "second": rng.normal(size=(3, 3, 4, 4)).astype("f"),
+        "logits": rng.normal(size=(4, CLASSES)).astype("f"),
+    }
+
+
+def test_a_whole_network_is_staged_by_itself(tmp_path):
+    variables = gated_variables()
+    whole = {"blocks": None, "head": None, "decoder_width": None}
+    model = protect(tmp_path, **whole, model=gated, variables=variables)
+    # The gate is the client's, and it keeps what the sum needs.
+    assert model.results["config"]["stages"] == ((1, 1), (3, 3))
+    assert model.pipeline.stages[1].code.guided  # of the cheap codes
+    x = normalise(DATASET.test.images, DATASET.mean, DATASET.std)
+    expected = gated(variables, x)
+    images = DATASET.test.images
+    np.testing.assert_allclose(model.logits(images), expected, rtol=1e-4, atol=1e-4)
+    lost = model.logits(images, lost=[1])
+    assert np.isfinite(lost).all() and not np.allclose(lost, expected, atol=1e-3)
+    plan = coded_jax.plan_stages(gated, variables, (12, 12, 1), 2, 1)
+    loaded = coded_jax.load(tmp_path, base=plan.base)
+    np.testing.assert_allclose(loaded.logits(images, lost=[1]), lost, atol=1e-5)
+
+
+def test_training_ends_on_what_is_kept(tmp_path):
+    """Supervision and distillation read the skip connection, with the exact one as
+    their target: a code that loses nothing has no error."""
+    variables, losses = gated_variables(), {}
+    settings = {"distillation": 1.0, "supervision": 0.5, "tail": "tuned"}
+    plan = coded_jax.plan_stages(gated, variables, (12, 12, 1), 2, 1)
+    pipeline = coded_jax.make_pipeline(
+        blocks=plan.base.blocks,
+        head=plan.base.head,
+        variables=plan.variables,
+        image_shape=(12, 12, 1),
+        classes=CLASSES,
+        mean=(0.5,),
+        std=(0.3,),
+        code="mds",
+        stages=plan.stages,
+        stage_grids=plan.grids,
+    )
+    params = pipeline.init(jax.random.key(0))
+    config = coded_jax.TrainConfig(distillation=1.0)
+    for name, available in (("all", [True, True, True]), ("lost", [True, False, True])):
+        mask = jnp.array(available)[:, None]
+        losses[name] = coded_jax.coded_loss(
+            pipeline,
+            params,
+            plan.variables,
+            DATASET.test.images,
+            mask,
+            config=config,
+        )
+    assert losses["all"] < 1e-8 < 1e-3 < losses["lost"]
+    model = protect(
+        tmp_path,
+        **{"blocks": None, "head": None, "decoder_width": None},
+        model=gated,
+        variables=variables,
+        **settings,
+    )
+    assert model.results["summary"]["1"]["mean"] >= 0
+
+
+def test_a_whole_network_has_no_other_cuts(tmp_path):
+    for name, value in (
+        ("stages", ((1, 1),)),
+        ("head", head),
+        ("split", "convolution"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: .* none with a model accepted"):
+            whole = {"blocks": None, "head": None, "model": gated, name: value}
+            protect(tmp_path / "run", **whole)
+    with pytest.raises(ValueError, match="^model: None given, the CNN as a function"):
+        protect(tmp_path / "run", blocks=None, head=None)
+
+
 def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch, kept):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
