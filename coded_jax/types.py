@@ -308,7 +308,7 @@ class Split:
     """One part of a data set."""
 
     images: np.ndarray  # [N, H, W, C], C = 1 for grey images; uint8, or float32 as is
-    labels: np.ndarray  # int32 [N]
+    labels: np.ndarray  # int32 [N]; or [N, H', W'], one for each position of logits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -327,3 +327,8 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)`."""
         return self.train.images.shape[1:]
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """`(H', W')` where answers are images; empty where each is a class."""
+        return self.train.labels.shape[1:]

@@ -30,8 +30,9 @@ def require_dataset(dataset: Dataset) -> Dataset:
     classes = dataset.classes
     whole = is_integer(classes) and classes >= 2
     require("classes", classes, whole, "a whole number of 2 or more")
-    for name in PARTS:
-        require_split(getattr(dataset, name), classes, name)
+    require_split(dataset.train, classes, "train")
+    for name in PARTS[1:]:
+        require_split(getattr(dataset, name), classes, name, dataset.positions)
     shape, pixels = dataset.image_shape, dataset.train.images.dtype
     for name in PARTS:
         images = getattr(dataset, name).images
@@ -47,14 +48,21 @@ def require_dataset(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, classes=int(classes), mean=mean, std=std)
 
 
-def require_split(split: Split, classes: int, name: str = "data") -> None:
+def require_split(
+    split: Split,
+    classes: int,
+    name: str = "data",
+    positions: tuple[int, ...] | None = None,
+) -> None:
     """Checks the images and labels of one part of a data set.
 
     Args:
       split: images uint8, or float32 as the network takes them, `[N, H, W, C]`, and
-        labels `[N]`.
-      classes: labels are in `0..classes-1`.
+        labels `[N]`, or `[N, H', W']` where answers are images.
+      classes: labels are in `0..classes-1`; of positions also -1, for those that do not
+        count.
       name: of the part, for errors.
+      positions: `(H', W')` of the labels, or `()`; either if None.
 
     Raises:
       ValueError: there are no images, as many labels as images are not there, or one of
@@ -65,13 +73,18 @@ def require_split(split: Split, classes: int, name: str = "data") -> None:
     require_images(images, f"{name}.images")
     total = len(images)
     whole = np.issubdtype(getattr(labels, "dtype", None), np.integer)
-    fits = whole and np.shape(labels) == (total,)
+    shape = np.shape(labels)
+    known = shape[1:] == positions if positions is not None else len(shape) in (1, 3)
+    fits = whole and shape[:1] == (total,) and known and 0 not in shape
     accepted = f"an integer array [{total}], the class of every image,"
+    if positions or (positions is None and len(shape) > 1):
+        of_each = ", ".join(map(str, positions or ("rows", "columns")))
+        accepted = f"an integer array [{total}, {of_each}], the class of each position,"
     require(f"{name}.labels", array_form(labels), fits, accepted)
-    values = np.asarray(labels)
-    wrong = values[(values < 0) | (values >= classes)]
+    values, lowest = np.asarray(labels), 0 if len(shape) == 1 else -1
+    wrong = values[(values < lowest) | (values >= classes)]
     least = int(wrong[0]) if wrong.size else 0
-    require(f"{name}.labels", least, not wrong.size, f"0..{classes - 1}")
+    require(f"{name}.labels", least, not wrong.size, f"{lowest}..{classes - 1}")
 
 
 def require_images(images: Any, name: str = "images") -> None:

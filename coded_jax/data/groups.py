@@ -104,9 +104,10 @@ def inputs_of_images(pipeline: Pipeline, images: jax.Array) -> jax.Array:
     return images.reshape(-1, group * height, *rest)
 
 
-def answers_of_images(answers: Any) -> Any:
-    """Turns the answers `[B, g, classes]` of groups into `[B*g, classes]` of images."""
-    return answers.reshape(-1, answers.shape[-1])
+def answers_of_images(pipeline: Pipeline, answers: Any) -> Any:
+    """Turns the answers `[B, g, classes]` of groups into `[B*g, classes]` of images;
+    those that are of images already stay as they are."""
+    return answers.reshape(-1, answers.shape[-1]) if pipeline.separate else answers
 
 
 def infer_images(
@@ -123,10 +124,11 @@ def infer_images(
       images: `[B*g, H, W, C]`.
 
     Returns:
-      Logits, float32 `[B*g, classes]`.
+      Logits, float32 `[B*g, ..., classes]`.
     """
     inputs = inputs_of_images(pipeline, images)
-    return answers_of_images(infer(pipeline, frozen, params, inputs, available))
+    answers = infer(pipeline, frozen, params, inputs, available)
+    return answers_of_images(pipeline, answers)
 
 
 def map_images(

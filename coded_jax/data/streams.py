@@ -37,7 +37,7 @@ def collect(data: Any) -> Split:
 
 
 def batches(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields images `[B, H, W, C]` with labels `[B]`.
+    """Yields images `[B, H, W, C]` with labels `[B]`, or `[B, H', W']`.
 
     Args:
       data: a `Split`, a tuple of images and labels, or an iterator of such tuples.
@@ -56,15 +56,24 @@ def batches(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         pair = isinstance(batch, tuple | list) and len(batch) == 2
         require("data", type(batch).__name__, pair, "pairs of images and labels")
         images, labels = map(np.asarray, batch)
-        fits = images.ndim == 4 and labels.shape == images.shape[:1]
-        accepted = "images [B, H, W, C] with their labels [B]"
+        fits = images.ndim == 4 and labels.shape[:1] == images.shape[:1]
+        fits = fits and labels.ndim in (1, 3)
+        accepted = "images [B, H, W, C] with their labels [B] or [B, H', W']"
         sizes = list(images.shape), list(labels.shape)
         require("data", sizes, fits, accepted)
-        form = images.shape[1:], images.dtype
+        form = images.shape[1:], images.dtype, labels.shape[1:]
         first = first or form
-        accepted = f"{first[1]} {list(first[0])} as in the first batch"
-        require("data", f"{form[1]} {list(form[0])}", form == first, accepted)
+        require(
+            "data", _text(form), form == first, f"{_text(first)} as in the first batch"
+        )
         yield images, labels
+
+
+def _text(form: tuple[Any, ...]) -> str:
+    """Returns the form of a batch: of images, and of labels if they have positions."""
+    shape, dtype, positions = form
+    of_labels = f" with labels {list(positions)}" if positions else ""
+    return f"{dtype} {list(shape)}{of_labels}"
 
 
 def _join(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,13 +19,15 @@ from jax.typing import ArrayLike
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.evaluation.pattern_accuracy import DENSE, PatternAccuracy
 from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import PyTree
 
 TEMPERATURES = np.geomspace(0.2, 10, 79)  # 5 % apart
 BINS = 15
+MOST_LABELS = 200_000
+"""Of images with a label for each position, confidence is studied on so many."""
 CURVE = 51  # points of a risk-coverage curve
 
 
@@ -49,20 +51,24 @@ def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
 
 
 def temperatures(
-    calibration: dict[str, Any], pipeline: Pipeline, available: np.ndarray, batch: int
+    calibration: dict[str, Any],
+    pipeline: Pipeline,
+    available: np.ndarray,
+    shape: tuple[int, ...],
 ) -> np.ndarray:
-    """Returns the temperature of each answer of a batch, float32 `[B, 1]`.
+    """Returns the temperature of each answer of a batch, float32 `[B, 1, ...]`.
 
     Args:
       calibration: the field `confidence` of `results.json`.
       pipeline: the coded inference.
       available: bool `[n, 1]`, or `[S, n, 1]` for each coded stage its own.
-      batch: B.
+      shape: of the logits, `[B, ..., classes]`.
     """
     lost = int((~available).sum(axis=-2).max())
     decoded = np.asarray(predictions.decoded(pipeline, jnp.asarray(available)))
-    decoded = np.broadcast_to(decoded, (batch // decoded.size, decoded.size))
-    return temperature_of(calibration, lost, decoded.reshape(-1, 1))
+    decoded = np.broadcast_to(decoded, (shape[0] // decoded.size, decoded.size))
+    ones = [1] * (len(shape) - 1)
+    return temperature_of(calibration, lost, decoded.reshape(-1, *ones))
 
 
 def temperature_of(
@@ -100,7 +106,8 @@ def _cross_entropies(prediction: Prediction, everything: jax.Array) -> jax.Array
 
 
 def _confidences(prediction: Prediction, temperatures: jax.Array) -> jax.Array:
-    """Computes `[..., 7]`: the confidence, the same uncalibrated, `pattern_statistics`.
+    """Computes `[..., 7]`: the confidence, the same uncalibrated, and five of
+    `pattern_statistics`.
 
     Args:
       prediction: of a batch.
@@ -108,7 +115,7 @@ def _confidences(prediction: Prediction, temperatures: jax.Array) -> jax.Array:
     """
     temperature = jnp.where(prediction.decoded, *temperatures)[..., None]
     confidences = [confidence(prediction.logits, t) for t in (temperature, 1.0)]
-    statistics = pattern_accuracy.pattern_statistics(prediction, temperatures)
+    statistics = pattern_accuracy.pattern_statistics(prediction, temperatures)[..., :5]
     return jnp.concatenate([jnp.stack(confidences, axis=-1), statistics], axis=-1)
 
 
@@ -202,6 +209,12 @@ def study(
     """
     counts = np.array([len(lost) for lost in patterns])
     inputs = (pipeline, frozen, params)
+    records = None
+    if test["labels"].ndim == DENSE:  # all for accuracy, for confidence some
+        records = pattern_accuracy.measure_patterns(
+            *inputs, test, patterns, stage_losses
+        )
+        validation, test = thinned(validation), thinned(test)
     temperatures = calibrate(*inputs, validation, patterns, stage_losses=stage_losses)
     pairs = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
     values = predictions.measure(
@@ -213,12 +226,29 @@ def study(
         per_image=True,
         stage_losses=stage_losses,
     )
-    means = values[..., 2:].mean(axis=1, dtype="d")
+    if records is None:
+        means = values[..., 2:].mean(axis=1, dtype="d")
+        records = pattern_accuracy.from_means(patterns, means)
     by_lost = {
         str(l): {"temperature": temperature, **_calibration(values[counts == l])}
         for l, temperature in temperatures.items()
     }
-    return pattern_accuracy.from_means(patterns, means), by_lost
+    return records, by_lost
+
+
+def thinned(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns images with labels of which at most `MOST_LABELS` count, evenly spread.
+
+    The others are -1.
+
+    Args:
+      arrays: `images`, and `labels` `[N, H, W]`.
+    """
+    labels = np.array(arrays["labels"])
+    each = -(-labels.size // MOST_LABELS) | 1  # odd, so that they are no columns
+    left_out = np.arange(labels.size) % each > 0
+    labels.reshape(-1)[left_out] = -1
+    return {**arrays, "labels": jnp.asarray(labels)}
 
 
 def _calibration(values: np.ndarray) -> dict[str, Any]:

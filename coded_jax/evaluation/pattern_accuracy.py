@@ -19,6 +19,9 @@ from coded_jax.evaluation.predictions import Prediction, Rows, Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import PyTree
 
+DENSE = 3
+"""Axes of labels that have one for each position, `[B, H, W]`."""
+
 
 class PatternAccuracy(NamedTuple):
     """The accuracy under one erasure pattern, over a whole split.
@@ -31,6 +34,9 @@ class PatternAccuracy(NamedTuple):
       decoded_accuracy: as `accuracy`, among the images whose answers are decoded (see
         `predictions.decoded`); NaN if there are none. Where images are coded together
         it is ParM's accuracy in degraded mode (Kosaian et al. 2019).
+      mean_iou: of answers that are images, the intersection of predicted and true
+        positions of a class over their union, averaged over the classes that there are
+        (Jaccard index); NaN of others.
     """
 
     lost: Pattern
@@ -38,6 +44,7 @@ class PatternAccuracy(NamedTuple):
     agreement: float
     feature_mse: float
     decoded_accuracy: float
+    mean_iou: float = math.nan
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
@@ -72,12 +79,22 @@ def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Arra
     Returns:
       `[..., 5]`: whether an answer is correct, whether it agrees with the base model,
       the error of its features, whether it is decoded and correct, whether it is
-      decoded.
+      decoded. Of answers that are images `[..., 5 + 3 classes]`: for each class whether
+      it is predicted and true, whether it is predicted, whether it is true.
     """
     agrees, correct = prediction.classes == prediction.expected, prediction.correct
     decoded = prediction.decoded
     columns = (correct, agrees, prediction.error, decoded & correct, decoded)
-    return jnp.stack(columns, axis=-1)
+    statistics = jnp.stack(columns, axis=-1)
+    if prediction.labels.ndim != DENSE:
+        return statistics
+    classes = prediction.logits.shape[-1]
+    predicted, true = (
+        jax.nn.one_hot(x, classes, dtype=bool)
+        for x in (prediction.classes, prediction.labels)
+    )
+    counts = jnp.concatenate([predicted & true, predicted, true], axis=-1)
+    return jnp.concatenate([statistics, counts.astype(statistics.dtype)], axis=-1)
 
 
 def measure_patterns(
@@ -104,13 +121,28 @@ def measure_patterns(
 
 
 def from_means(patterns: Sequence[Pattern], means: np.ndarray) -> list[PatternAccuracy]:
-    """Makes records of means `[P, 5]` of `pattern_statistics` over the images."""
+    """Makes records of means `[P, 5]`, or more, of `pattern_statistics`."""
     records = []
-    for lost, row in zip(patterns, means.tolist(), strict=True):
-        accuracy, agreement, error, decoded_correct, decoded = row
+    for lost, row in zip(patterns, means, strict=True):
+        accuracy, agreement, error, decoded_correct, decoded = row[:5].tolist()
         of_decoded = decoded_correct / decoded if decoded else math.nan
-        records.append(PatternAccuracy(lost, accuracy, agreement, error, of_decoded))
+        common = (lost, accuracy, agreement, error, of_decoded)
+        records.append(PatternAccuracy(*common, mean_iou(row[5:])))
     return records
+
+
+def mean_iou(counts: np.ndarray) -> float:
+    """Returns the mean intersection over union of classes.
+
+    Args:
+      counts: `[3 classes]`, of what is predicted and true, predicted, and true; none of
+        answers that are no images.
+    """
+    both, predicted, true = np.reshape(counts, (3, -1))
+    union = predicted + true - both
+    if not union.any():
+        return math.nan
+    return float((both[union > 0] / union[union > 0]).mean())
 
 
 def summarise(
@@ -126,20 +158,25 @@ def summarise(
       `{"0": {"mean": ..., "worst": ...}, "1": ...}`, keys as in `results.json`: means
       over the seeds; of several also `mean_std` and `worst_std`, standard deviations
       with `S - 1` degrees of freedom. Where answers are decoded there is `decoded`,
-      their accuracy, likewise; every pattern that decodes some weighs the same.
+      their accuracy, likewise; every pattern that decodes some weighs the same. Where
+      answers are images there are `mean_iou` and `worst_iou`, of their mean
+      intersection over union.
     """
     summary = {}
     for l in sorted({len(pattern.lost) for pattern in seeds[0]}):
-        values, decoded = (
+        values, decoded, overlaps = (
             np.array(
                 [[getattr(p, name) for p in seed if len(p.lost) == l] for seed in seeds]
             )
-            for name in ("accuracy", "decoded_accuracy")
+            for name in ("accuracy", "decoded_accuracy", "mean_iou")
         )
         decoded = decoded[:, ~np.isnan(decoded[0])]
         per_seed = {"mean": values.mean(1), "worst": values.min(1)}
         if decoded.size:
             per_seed["decoded"] = decoded.mean(1)
+        if not np.isnan(overlaps).any():
+            per_seed["mean_iou"] = overlaps.mean(1)
+            per_seed["worst_iou"] = overlaps.min(1)
         summary[str(l)] = {}
         for name, numbers in per_seed.items():
             summary[str(l)][name] = float(numbers.mean())

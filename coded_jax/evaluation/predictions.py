@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,12 +28,15 @@ from coded_jax.inference.pipeline import (
     lost_answers,
     mask_axis,
     of_pieces,
+    over_positions,
     per_stage,
     up_to_decoder,
 )
 from coded_jax.types import PyTree
 
 CHUNK = 500
+LABELS = 2**15
+"""Labels of a chunk at most, of images with one for each position."""
 
 DRAWN_FROM = 0
 """Seed of the draws, the same for every code, and every call."""
@@ -52,8 +56,8 @@ def classes_of(logits: jax.Array) -> jax.Array:
 class Prediction(NamedTuple):
     """The predictions for a batch of inputs under one erasure pattern.
 
-    All fields have the shape of the labels: `[B]`, or `[B, k]` where k images are coded
-    together; the logits have one more axis.
+    All fields have the shape of the labels: `[B]`; `[B, H, W]` where answers are
+    images; or `[B, k]` where k images are coded together. Logits have one more axis.
 
     Attributes:
       logits: float32 `[..., classes]`; NaN where there is no answer.
@@ -154,8 +158,9 @@ def uncoded_chunks(
 ) -> Iterator[Uncoded]:
     """Yields all rows of a split, `size` at a time, by default all up to `CHUNK`; other
     arguments as of `measure`."""
-    total = len(arrays["labels"])
-    size = padded_size(pipeline.mesh, size or min(CHUNK, total))
+    total, *positions = arrays["labels"].shape
+    most = max(1, min(CHUNK, LABELS // math.prod(positions)))
+    size = padded_size(pipeline.mesh, size or min(most, total))
     for start in range(0, total, size):
         rows = take_rows(arrays, np.int32(start), size)
         yield Uncoded(rows, *run_uncoded(pipeline, frozen, rows.images))
@@ -229,7 +234,8 @@ def decode_chunk(
     _, labels, weight = uncoded.rows
     shape = labels.shape
     error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
-    by_decoder = jnp.broadcast_to(decoded(pipeline, available), shape)
+    by_decoder = over_positions(decoded(pipeline, available), len(shape))
+    by_decoder = jnp.broadcast_to(by_decoder, shape)
     return Prediction(logits, uncoded.expected, labels, error, by_decoder, weight)
 
 
@@ -372,7 +378,7 @@ def _measure_by_begin(
     image = np.arange(total).reshape(-1, *[1] * (counts.ndim - 1))
     images = np.broadcast_to(image, counts.shape)
     # The same for groups of any number of rows, of which few are then repeated.
-    size = min(CHUNK, -(-total // (8 * stages)))
+    size = min(CHUNK, LABELS // counts[0].size or 1, -(-total // (8 * stages)))
     values, order = [], []
     for begin in range(stages):
         chosen = np.flatnonzero(np.asarray(begins) == begin)

@@ -335,8 +335,13 @@ def classify(
                 for x, y in zip(own(), base(), strict=True)
             )
     # Not by NaN among the features: XLA's CPU backend loses them in a max pooling.
-    answered = has_answer(pipeline, available)[..., None]
+    answered = over_positions(has_answer(pipeline, available), logits.ndim)
     return features, jnp.where(answered, logits, jnp.nan)
+
+
+def over_positions(of_answers: jax.Array, ndim: int) -> jax.Array:
+    """Returns `[B, ...]` with axes of 1 behind: an answer may have many positions."""
+    return of_answers.reshape(*of_answers.shape, *[1] * (ndim - of_answers.ndim))
 
 
 def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:

@@ -158,7 +158,8 @@ class CodedModel(NamedTuple):
             more than `r` the decoder makes what it can, mostly a worse answer.
 
         Returns:
-          float32 `[B, classes]`, NaN where the code waits for more results.
+          float32 `[B, classes]`, or `[B, H', W', classes]` where answers are images;
+          NaN where the code waits for more results.
 
         Raises:
           ValueError: wrong shape or dtype, or every result is lost.
@@ -175,7 +176,8 @@ class CodedModel(NamedTuple):
         )
 
     def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
-        """Returns classes int32 `[B]`, -1 for no answer; the rest as `logits`."""
+        """Returns classes int32 `[B]`, or `[B, H', W']` where answers are images, -1
+        for no answer; the rest as `logits`."""
         return predictions.classes_of(self.logits(images, lost))
 
     def predict(
@@ -208,7 +210,7 @@ class CodedModel(NamedTuple):
             )
         available = erasures.available(pattern, self.pipeline.n)
         temperatures = confidence.temperatures(
-            self.results["confidence"], self.pipeline, available, len(logits)
+            self.results["confidence"], self.pipeline, available, logits.shape
         )
         sure = confidence.confidence(logits, temperatures)
         answered = (sure > 0) & (sure >= abstain_below)

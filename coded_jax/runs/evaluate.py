@@ -71,7 +71,8 @@ def evaluate(
 
     Args:
       model: from `load`, `protect`, `train` or `CodedModel.with_code`.
-      data: a part of a data set; or images `[N, H, W, C]` and labels `[N]`; or an
+      data: a part of a data set; or images `[N, H, W, C]` and labels `[N]`, or
+        `[N, H', W']` with -1 for positions that do not count; or an
         iterator of such pairs, which is read once and not kept. Images are those that
         the model takes, see `CodedModel.logits`.
       most_lost: results lost, at most; the code's `r` if None.
@@ -94,7 +95,7 @@ def evaluate(
     fits = stage_losses in STAGE_LOSSES
     require("stage_losses", stage_losses, fits, f"one of {list(STAGE_LOSSES)}")
     patterns = erasures.patterns_up_to(n, int(count))
-    totals, images = np.zeros((len(patterns), _COLUMNS)), 0
+    totals, images, labels = np.zeros(()), 0, 0
     for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):
         require_split(split, classes)
         model.check_images(split.images)
@@ -110,19 +111,17 @@ def evaluate(
             stage_losses=stage_losses,
             first_row=images // model.pipeline.images_per_input,
         )
-        totals += means * len(split.labels)
-        images += len(split.labels)
+        counted = int((np.asarray(split.labels) >= 0).sum())
+        totals = totals + means * counted
+        images, labels = images + len(split.labels), labels + counted
     require("data", images, images > 0, "one image or more")
-    means = totals / images
+    means = totals / labels
     records = pattern_accuracy.from_means(patterns, means[:, :-1])
     return Evaluation(images, float(means[0, -1]), tuple(records))
 
 
-_COLUMNS = 6
-
-
 def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
-    """Returns `pattern_statistics`, and whether the base model is right: `[..., 6]`."""
+    """Returns `pattern_statistics`, and whether the base model is right, last."""
     base_correct = prediction.expected == prediction.labels
     columns = pattern_accuracy.pattern_statistics(prediction, parameter)
     return jnp.concatenate([columns, base_correct[..., None]], axis=-1)

@@ -81,7 +81,7 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
         inputs = images.reshape(-1, group, *model.image_shape)
         # Not by `vmap`: XLA's program of it for CPUs crashes with some decoders.
         logits = jax.lax.map(lambda x: coded_inference(x, available), inputs)
-        return logits.reshape(-1, logits.shape[-1])
+        return logits.reshape(-1, *logits.shape[2:])
 
     (b,) = jax.export.symbolic_shape("b")
     arguments = (

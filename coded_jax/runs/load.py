@@ -71,7 +71,9 @@ def load(
                 "variables: None given, those of the run accepted, which its workdir "
                 "could not store"
             )
-        base, frozen = own_base(*functions, frozen, image_shape, classes)
+        positions = tuple(results.get("positions", ()))
+        sizes = (image_shape, classes, positions)
+        base, frozen = own_base(*functions, frozen, *sizes)
         current = fingerprints.of_network(base, frozen, image_shape)
         _require_same(results, current, folder)
     else:

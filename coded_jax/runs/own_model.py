@@ -42,7 +42,8 @@ def make_pipeline(
     Args:
       blocks: the convolutional part, `(variables, images [B, H, W, C]) -> features
         [B, M*, M'*, D]`; or several such functions, see `protect`.
-      head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
+      head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`, or
+        `[B, H', W', classes]` where answers are images.
       variables: any pytree of arrays and numbers; here only shapes and dtypes matter.
       image_shape: `(H, W, C)`.
       classes: how many logits the head gives.
@@ -105,6 +106,7 @@ def own_base(
     variables: PyTree,
     image_shape: tuple[int, int, int],
     classes: int,
+    positions: tuple[int, ...] | None = None,
 ) -> tuple[BaseModel, PyTree]:
     """Returns a base model made of functions, and its variables as arrays.
 
@@ -114,6 +116,7 @@ def own_base(
       variables: a pytree of arrays and numbers; real ones become float32.
       image_shape: `(H, W, C)`.
       classes: how many logits the head must give.
+      positions: at which it gives so many, `(H', W')` or `()`; either if None.
 
     Raises:
       ValueError: the variables are no arrays, a function fails for such images or
@@ -129,9 +132,12 @@ def own_base(
     enough = all(array.size for array in jax.tree.leaves(features))
     require("image_shape", tuple(image_shape), enough, "one that leaves features")
     logits = _output("head", base.head, arrays, features)
-    if logits.shape != (2, classes):
+    *places, last = logits.shape[1:] or (0,)
+    fits = len(places) in (0, 2) if positions is None else tuple(places) == positions
+    if logits.shape[:1] != (2,) or last != classes or not fits:
+        expected = [2, *(positions or ()), classes]
         raise ValueError(
-            f"head: gives {list(logits.shape)} for 2 images, [2, {classes}] accepted, "
+            f"head: gives {list(logits.shape)} for 2 images, {expected} accepted, "
             "the logits of the data set's classes"
         )
     return base, arrays

@@ -50,7 +50,8 @@ def protect(
         functions, each of which takes what the one before it returns, for `stages`.
         Images arrive as `(images / 255 - mean) / std` with the mean and deviation of
         the data set, or as they are if they are float32 and it has none.
-      head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`.
+      head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`; or
+        `[B, H', W', classes]`, one answer for each position, of labels `[N, H', W']`.
       model: the whole CNN, `(variables, images [B, H, W, C]) -> logits`, in the place
         of blocks and head; `plan_stages` finds its stages. Codes are then cheap ones by
         default: smaller images for parity, linear encoders, decoders that sharpen.
@@ -86,10 +87,10 @@ def protect(
         blocks, head, variables = plan.base.blocks, plan.base.head, plan.variables
         settings |= plan.settings
     accepted = "the CNN as a function"
-    require("model", model, model or (blocks and head), accepted)
-    base, variables = own_base(
-        blocks, head, variables, dataset.image_shape, dataset.classes
-    )
+    given = blocks is not None and head is not None
+    require("model", model, model is not None or given, accepted)
+    sizes = (dataset.image_shape, dataset.classes, dataset.positions)
+    base, variables = own_base(blocks, head, variables, *sizes)
     config = own_config(settings, Config)
     marks = fingerprints.of_network(base, variables, dataset.image_shape)
     marks["data"] = fingerprints.of_data(dataset)

@@ -56,6 +56,7 @@ def content(run: Finished) -> dict[str, Any]:
         "dataset": config.dataset,
         "image_shape": dataset.image_shape,
         "classes": dataset.classes,
+        **({"positions": dataset.positions} if dataset.positions else {}),
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "fingerprints": run.experiment.fingerprints,
         "base": {
@@ -200,6 +201,8 @@ def _pattern(seeds: Sequence[PatternAccuracy]) -> dict[str, Any]:
     means = np.mean([outcome[1:] for outcome in seeds], axis=0)
     values = [seeds[0].lost, *map(float, means)]
     fields: dict[str, Any] = dict(zip(PatternAccuracy._fields, values, strict=True))
+    if math.isnan(fields["mean_iou"]):  # of answers that are no images
+        del fields["mean_iou"]
     for name in ("feature_mse", "decoded_accuracy"):
         if math.isnan(fields[name]):  # no answer, or none decoded; JSON has no NaN
             fields[name] = None

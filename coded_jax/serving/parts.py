@@ -118,7 +118,8 @@ def decode_stage(
     if coded + 1 < len(pipeline.stages):
         small = small_of(stage, features, arrived)
         return _sending(pipeline, coded + 1, frozen, params, x, small)
-    return answers_of_images(classify(pipeline, frozen, params, x, available)[1])
+    answers = classify(pipeline, frozen, params, x, available)[1]
+    return answers_of_images(pipeline, answers)
 
 
 def _sending(

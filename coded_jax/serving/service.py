@@ -191,7 +191,7 @@ def respond(model: CodedModel, inference: Inference) -> Response:
     probabilities = confidence.probabilities(
         logits,
         confidence.temperatures(
-            model.results["confidence"], pipeline, available, len(logits)
+            model.results["confidence"], pipeline, available, logits.shape
         ),
     )
     arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)

@@ -48,7 +48,7 @@ def base_losses(
     Args:
       pipeline: whose base model is trained.
       variables: of the base model.
-      batch: `images` uint8 `[B, H, W, C]` and `labels` int32 `[B]`.
+      batch: `images` uint8 `[B, H, W, C]` and `labels` int32 `[B]`, or `[B, H, W]`.
       label_smoothing: this share of the labels' weight goes to all classes alike.
 
     Returns:
@@ -59,7 +59,8 @@ def base_losses(
     def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         targets = optax.smooth_labels(targets, label_smoothing)
-        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+        losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+        return losses.reshape(len(labels), -1).mean(axis=1)
 
     def compute_part(spread: PieceMap, variables: PyTree, batch: dict) -> jax.Array:
         features = base_features(pipeline, variables, batch["images"])

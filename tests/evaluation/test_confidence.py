@@ -41,7 +41,7 @@ def test_temperatures_of_decoded_and_whole_answers(lost, expected):
     pipe = build_pipeline(config, (4, 4, 1), CLASSES, (0.0,), (1.0,), base=base)
     studied = {"0": {"temperature": 2.0}, "1": {"temperature": 4.0}}
     available = erasures.available(lost, 3)
-    temperatures = confidence.temperatures(studied, pipe, available, 5)
+    temperatures = confidence.temperatures(studied, pipe, available, (5, 10))
     np.testing.assert_array_equal(temperatures, np.full((5, 1), expected))
 
 
