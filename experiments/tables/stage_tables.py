@@ -24,8 +24,8 @@ COLUMNS = (
     "goal",
 )
 GOALS = {"least_coded": "coded", "most_device": "device"}
-SHOWN = 90
-"""Characters of a reason."""
+IN_HEADS = 2
+"""Operations that cannot be split of networks that have them in their heads alone."""
 
 
 def section() -> str:
@@ -84,12 +84,10 @@ def grids_text(grids: list[list[int]]) -> str:
 def goal_text(content: dict[str, Any], client: float) -> str:
     """Returns whether all limits are met, else which not, and what is in the way."""
     missed = [GOALS[name] for name, met in content["met"].items() if not met]
-    missed += ["client"] if client > content["device"] else []
+    missed += ["client"] if client > content["limits"]["most_device"] else []
     if not missed:
         return "met"
-    reasons = [f"{count} x {reason}" for reason, count in content["obstacles"][:1]]
-    if missed == ["device"]:
-        reasons = ["receptive fields of the last stages"]
-    reason = reasons[0] if reasons else "receptive fields"
-    short = reason if len(reason) <= SHOWN else f"{reason[:SHOWN]}..."
-    return f"**missed** ({', '.join(missed)}): {short}"
+    (reason, count), *others = [*content["obstacles"], ("", 0)]
+    if missed == ["device"] or count + sum(n for _, n in others) <= IN_HEADS:
+        return f"**missed** ({', '.join(missed)}): receptive fields of the last blocks"
+    return f"**missed** ({', '.join(missed)}): {count} x {reason}"
