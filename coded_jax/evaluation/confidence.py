@@ -8,6 +8,7 @@ images.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -210,11 +211,11 @@ def study(
     counts = np.array([len(lost) for lost in patterns])
     inputs = (pipeline, frozen, params)
     records = None
-    if test["labels"].ndim == DENSE:  # all for accuracy, for confidence some
+    if test["labels"].ndim == DENSE:  # all images for accuracy, some for the rest
         records = pattern_accuracy.measure_patterns(
             *inputs, test, patterns, stage_losses
         )
-        validation, test = thinned(validation), thinned(test)
+        validation, test = few(validation), few(test)
     temperatures = calibrate(*inputs, validation, patterns, stage_losses=stage_losses)
     pairs = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
     values = predictions.measure(
@@ -236,19 +237,17 @@ def study(
     return records, by_lost
 
 
-def thinned(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns images with labels of which at most `MOST_LABELS` count, evenly spread.
+def few(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the first images, with at most `MOST_LABELS` labels, but one or more.
 
-    The others are -1.
+    Images are in random order, so that they are a random choice.
 
     Args:
       arrays: `images`, and `labels` `[N, H, W]`.
     """
-    labels = np.array(arrays["labels"])
-    each = -(-labels.size // MOST_LABELS) | 1  # odd, so that they are no columns
-    left_out = np.arange(labels.size) % each > 0
-    labels.reshape(-1)[left_out] = -1
-    return {**arrays, "labels": jnp.asarray(labels)}
+    labels = arrays["labels"]
+    count = max(1, MOST_LABELS // math.prod(labels.shape[1:]))
+    return {name: array[:count] for name, array in arrays.items()}
 
 
 def _calibration(values: np.ndarray) -> dict[str, Any]:

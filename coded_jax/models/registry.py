@@ -13,6 +13,7 @@ from coded_jax.models import (
     mobilenet_v2,
     resnet,
     resnet50,
+    unet,
     vgg,
 )
 from coded_jax.types import BaseModel
@@ -35,6 +36,7 @@ class Network(NamedTuple):
 BASE_MODELS: dict[str, Network] = {
     "lenet5": Network(lenet5.lenet5, deep=False),
     "mlp": Network(mlp.mlp, deep=False),
+    "unet": Network(unet.unet, deep=False),
     "vgg16": Network(vgg.vgg16, deep=True),
     "resnet18": Network(resnet.resnet18, deep=True),
     "resnet50": Network(resnet50.resnet50, deep=True),

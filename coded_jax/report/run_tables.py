@@ -49,6 +49,8 @@ PURPOSES = {
     "uncoded": "for blocks that are not coded",
 }
 
+IOU = "\naccuracy: of positions; mean IoU: intersection over union, mean of the classes"
+
 
 def tables(results: dict[str, Any]) -> Group:
     """Returns a heading, the code beside its baselines, and every erasure pattern.
@@ -90,7 +92,8 @@ def tables(results: dict[str, Any]) -> Group:
         "\n".join([*meanings, *verdict(results)]),
         "",
         f"{heading_of_patterns}\n"
-        "agreement: with the network's own answers; feature mse: error of its features",
+        "agreement: with the network's own answers; feature mse: error of its features"
+        f"{IOU if results.get('positions') else ''}",
         _pattern_table(patterns, split["k"]),
     )
 
@@ -201,12 +204,14 @@ def _summary_table(results: dict[str, Any]) -> Table:
 def _pattern_table(patterns: list[dict[str, Any]], k: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("lost")
-    for column in ("accuracy", "agreement", "feature mse"):
+    dense = any("mean_iou" in pattern for pattern in patterns)
+    for column in ("accuracy", *["mean IoU"] * dense, "agreement", "feature mse"):
         table.add_column(column, justify="right")
     for pattern in patterns:
         table.add_row(
             pattern_text(pattern["lost"], k),
             percent(pattern["accuracy"]),
+            *([percent(pattern["mean_iou"])] if dense else []),
             percent(pattern["agreement"]),
             error_text(pattern["feature_mse"]),
         )

@@ -113,6 +113,7 @@ def prepare(
     _check_sizes(config, len(dataset.train.labels))
     uncoded, pipeline = _pipelines(config, dataset, mesh, own)
     shapes = variable_shapes(pipeline.base, dataset.image_shape, dataset.classes)
+    _check_positions(config, dataset, uncoded.base, shapes)
     rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
         _check_nonnegative(config, pipeline, dataset)
@@ -186,6 +187,29 @@ def _pipelines(
     uncoded = uncoded_pipeline(config, *settings)
     sizes = (dataset.image_shape, dataset.classes)
     return uncoded, build_pipeline(config, *sizes, *settings)
+
+
+def _check_positions(
+    config: Config, dataset: Dataset, base: BaseModel, shapes: PyTree
+) -> None:
+    """Checks that the network answers at the positions of the labels.
+
+    Raises:
+      ValueError: it does not, or a setting changes images without their labels.
+    """
+    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), "float32")
+    features = jax.eval_shape(base.f_conv, shapes, image)
+    answers = jax.eval_shape(base.head, shapes, features).shape[1:-1]
+    fits = tuple(answers) == tuple(dataset.positions)
+    kind = "for each position" if dataset.positions else "for each image"
+    accepted = f"one with an answer {kind} of {config.dataset}"
+    require("base_model", config.base_model, fits, accepted)
+    if dataset.positions:
+        accepted = f"none with {config.dataset}, whose labels have positions,"
+        for name in ("augmentation", "code_augmentation"):
+            value = getattr(config, name)
+            require(name, value, value == "none", accepted)
+        require("split", config.split, config.split != "group", "image or convolution")
 
 
 def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> None:

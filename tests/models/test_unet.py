@@ -1,0 +1,42 @@
+"""The U-Net: shapes, what it refuses, and that its pieces are exact."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from coded_jax.models import make_base_model
+from coded_jax.splitting.plan import make_plan
+from tests.models.published import abstract_variables
+from tests.splitting.exactness import assert_exact
+
+SHAPE = (64, 64, 1)
+
+
+def test_answers_at_each_position():
+    base = make_base_model("unet")
+    variables = abstract_variables("unet", SHAPE, 11, 1.0)
+    image = jax.ShapeDtypeStruct((3, *SHAPE), jnp.float32)
+    features = jax.eval_shape(base.f_conv, variables, image)
+    assert features.shape == (3, 64, 64, 16)
+    assert jax.eval_shape(base.head, variables, features).shape == (3, 64, 64, 11)
+    # 3x3: 1-16, 16-32, 32-64, 64-32 and 32-16; 2x2 up: 64-32 and 32-16; 1x1: 16-11.
+    convs = 9 * (16 + 16 * 32 + 32 * 64 + 64 * 32 + 32 * 16)
+    ups, biases = 4 * (64 * 32 + 32 * 16), 16 + 32 + 64 + 2 * 32 + 2 * 16
+    assert (
+        sum(x.size for x in jax.tree.leaves(variables))
+        == convs + ups + biases + 16 * 11 + 11
+    )
+
+
+@pytest.mark.parametrize("grid", [(2, 1), (2, 2)])
+def test_pieces_are_exact_and_overlap_by_a_quarter(grid):
+    base = make_base_model("unet", 0.25)
+    variables = base.init(jax.random.key(0), SHAPE, 11)
+    plan = make_plan(base.f_conv, variables, SHAPE, grid)
+    assert plan.rows.window == 48 and plan.rows.stride == 1
+    assert_exact(lambda x: base.f_conv(variables, x), plan)
+
+
+def test_sizes_that_cannot_be_halved_twice_are_refused():
+    with pytest.raises(ValueError, match="^image_shape: .* multiples of 4 accepted"):
+        make_base_model("unet").init(jax.random.key(0), (30, 64, 1), 11)
