@@ -7,10 +7,10 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
 
 
-def untrained_model(lenet, **fields):
-    """LeNet-5 with a code of these settings, all parameters at random."""
+def untrained_model(lenet, image_shape=(28, 28, 1), **fields):
+    """LeNet-5, or another network, with a code of these settings, all at random."""
     base, frozen = lenet
     config = Config(**fields)
-    pipeline = build.build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,))
+    pipeline = build.build_pipeline(config, image_shape, 10, (0.1,), (0.3,), base=base)
     params = jax.jit(pipeline.init)(jax.random.key(1))
     return CodedModel(pipeline, frozen, params, {})

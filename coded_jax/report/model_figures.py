@@ -93,6 +93,46 @@ def _tiles(values: np.ndarray) -> np.ndarray:
     return picture
 
 
+def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
+    """Draws answers that are images, with and without losses, a row for each image.
+
+    Args:
+      model: one that gives an answer at each position.
+      split: images `[B, H, W, C]` and their labels `[B, H', W']`; all are drawn.
+      lost: the lost results.
+
+    Raises:
+      ImportError: matplotlib is missing.
+      ValueError: the images have another shape, or there are no such results.
+    """
+    lost = erasures.pattern_of(lost, model.pipeline.n)
+    whole, coded = (
+        np.asarray(model.classify(split.images, some)) for some in ((), lost)
+    )
+    columns = {
+        "image": split.images,
+        "labels": split.labels,
+        "nothing lost": whole,
+        f"{pattern_text(lost, model.pipeline.k)} lost": coded,
+        "changed": np.where(whole == coded, 0, 1),
+    }
+    figure = new_figure(1.7 * len(columns), 1.7 * len(split.images) + 0.4)
+    rows = figure.subplots(len(split.images), len(columns), squeeze=False)
+    for i, row in enumerate(rows):
+        for axes, (name, values) in zip(row, columns.items(), strict=True):
+            if name == "image":
+                grey = values.shape[-1] != 3
+                axes.imshow(values[i, ..., 0] if grey else values[i], cmap="gray")
+            elif name == "changed":
+                axes.imshow(values[i], cmap="Reds", vmin=0, vmax=1)
+            else:
+                axes.imshow(values[i], cmap="tab20", vmin=0, vmax=19)
+            axes.set_axis_off()
+    for axes, name in zip(rows[0], columns, strict=True):
+        axes.set_title(name, fontsize=10)
+    return figure
+
+
 def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     """Draws which answers an erasure pattern spoils, by true class and new answer.
 

@@ -20,6 +20,7 @@ from coded_jax.report.formatting import (
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
 from coded_jax.runs.workdir import METRICS
+from coded_jax.types import Split
 from tables.finished_runs import read_current
 from tables.frontier_tables import Table, optional_percent
 from tables.markdown import table
@@ -93,6 +94,15 @@ def add_model(
         caption="Red is lost. A picture has four channels, each of which has one scale "
         "in all pictures but those of parity pieces.",
     )
+    if results.get("positions"):
+        shown = Split(images, test.labels[:IMAGES])
+        page.draw(
+            "answers",
+            "answers with losses",
+            lambda: model_figures.answers(model, shown, lost),
+            caption="A colour is a class; red positions have another answer than "
+            "without losses.",
+        )
     page.draw(
         "confusion",
         "confusion of errors",
@@ -145,16 +155,19 @@ def by_lost(results: dict[str, Any]) -> Table:
 
 def by_pattern(results: dict[str, Any]) -> Table:
     """Returns a row for every erasure pattern."""
+    dense = bool(results.get("positions"))
     rows = [
         [
             pattern_text(pattern["lost"], results["split"]["k"]),
             measure_text(pattern, "accuracy"),
+            *([percent(pattern["mean_iou"])] if dense else []),
             percent(pattern["agreement"]),
             run_tables.error_text(pattern["feature_mse"]),
         ]
         for pattern in results["patterns"]
     ]
-    return ["lost", "accuracy", "agreement with the base model", "feature mse"], rows
+    columns = ["lost", "accuracy", *["mean IoU"] * dense]
+    return [*columns, "agreement with the base model", "feature mse"], rows
 
 
 def confidence(results: dict[str, Any]) -> Table:

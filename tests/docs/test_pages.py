@@ -24,6 +24,7 @@ NOT_RUN = {
     "docs/accelerators.md": 1,
     "docs/getting_started.md": 1,
     "docs/guides/place.md": 1,
+    "docs/guides/segment.md": 1,
     "docs/guides/serve.md": 1,
     "docs/guides/splitting.md": 1,
     "docs/guides/train.md": 2,

@@ -1,8 +1,11 @@
 """Figures of feature maps, and of the answers that losses spoil."""
 
+import jax
+import numpy as np
 import pytest
 
 from coded_jax import data
+from coded_jax.models import make_base_model
 from coded_jax.report import model_figures
 from coded_jax.types import Split
 from tests.untrained import untrained_model
@@ -23,6 +26,21 @@ def test_features_of_a_chain(lenet, split):
     ]
     # Image, original, arrived, parity, reconstructed, difference: of each image.
     assert [len(part.axes) for part in drawn.subfigs] == [12, 12]
+
+
+def test_answers_at_each_position():
+    canvases = data.load("mnist_canvas").test
+    some = Split(canvases.images[:2], canvases.labels[:2])
+    base = make_base_model("unet", 0.25)
+    variables = base.init(jax.random.key(0), (64, 64, 1), 11)
+    model = untrained_model((base, variables), code="mds", image_shape=(64, 64, 1))
+    drawn = model_figures.answers(model, some, (0,))
+    titles = [axes.get_title() for axes in drawn.axes[:5]]
+    assert titles == ["image", "labels", "nothing lost", "data 0 lost", "changed"]
+    shown = [axes.images[0].get_array() for axes in drawn.axes]
+    np.testing.assert_array_equal(shown[6], some.labels[1])
+    # Of the same answers nothing has changed.
+    np.testing.assert_array_equal(shown[4], shown[2] != shown[3])
 
 
 def test_confusion_has_a_column_for_no_answer(lenet, split):
