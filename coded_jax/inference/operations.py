@@ -82,7 +82,7 @@ def count_equation(eqn: Any, varies: Sequence[bool]) -> tuple[float, list[bool]]
         counted = [_count(b.jaxpr, varies[1:])[0] for b in eqn.params["branches"]]
         return max(counted), all_vary
     if name == "scan":
-        inner = eqn.params["jaxpr"].jaxpr
+        inner = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
         once = _count(inner, [True] * len(inner.invars))[0]
         return eqn.params["length"] * once, all_vary
     if name == "while":

@@ -91,7 +91,12 @@ def _evaluate(closed: Any, operands: Sequence[Any]) -> list[Any]:
 def unrolled(eqn: Any, *operands: Any) -> list[Any]:
     """Evaluates a `scan` step by step, each in the place of the one before."""
     params = eqn.params
-    consts, carried = params["num_consts"], params["num_carry"]
+    body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
+    # By their ranks, since the parameters that say so have changed: what is scanned or
+    # stacked has an axis more than a step sees.
+    same = lambda outer, inner: outer.aval.ndim == inner.aval.ndim
+    carried = sum(map(same, eqn.outvars, body.outvars))
+    consts = sum(map(same, eqn.invars, body.invars)) - carried
     fixed, xs = operands[:consts], operands[consts + carried :]
     carry, rows = list(operands[consts : consts + carried]), []
     steps = range(params["length"])

@@ -110,6 +110,17 @@ def test_own_cnn(tmp_path):
 
 
 @pytest.mark.long
+def test_segmentation(tmp_path):
+    text, pictures = run("segmentation", tmp_path, "STEPS, EPOCHS = 20, 0.02")
+    assert "(4000, 64, 64, 1) (4000, 64, 64)" in text
+    assert "whole image, one device" in text and "the same, uncoded" in text
+    assert "mean IoU" in text and "zero_fill" in text
+    (base,) = re.findall(r"whole image +any +([\d.]+) ", text)
+    assert float(base) > 50
+    assert pictures == 2
+
+
+@pytest.mark.long
 def test_ablation(tmp_path):
     small = 'SCHEDULES, SEEDS, WIDTH = ["1", "2"], 2, 2\nBASE_EPOCHS, EPOCHS = 0.5, 0.1'
     text, pictures = run("ablation", tmp_path, small)
