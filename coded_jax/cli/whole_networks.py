@@ -21,7 +21,7 @@ def whole_network(name: str, image_shape: tuple[int, int, int]) -> tuple[Block, 
 
     Args:
       name: `keras:NAME`, or `module:function`, importable from the current folder; the
-        function returns both, and may take `image_shape` if it takes anything.
+        function takes nothing and returns both.
       image_shape: `(H, W, C)`.
 
     Raises:

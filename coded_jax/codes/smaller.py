@@ -64,9 +64,10 @@ def shrink(axis: AxisPlan, shift: float) -> Taps:
     """
     factor = axis.out / axis.share
     margin = _margin(axis)
-    inner = axis.cuts[axis.interior] * axis.stride + margin
+    stride = float(axis.stride)
+    inner = axis.cuts[axis.interior] * stride + margin
     pixel = np.arange(axis.window) + 0.5 - inner
-    source = (pixel + shift * axis.stride) * factor - 0.5 + margin
+    source = (pixel + shift * stride) * factor - 0.5 + margin
     source = np.clip(source, 0, axis.size - 1)
     count = min(2 * math.ceil(factor), axis.size)
     first = np.clip(np.round(source - (count - 1) / 2), 0, axis.size - count)
@@ -95,7 +96,7 @@ def stretch(axis: AxisPlan, shift: float) -> Taps:
 def _margin(axis: AxisPlan) -> int:
     """Returns the pixels before the first one that a feature is centred on, of networks
     without padding."""
-    return max(0, axis.size - axis.out * axis.stride) // 2
+    return int(max(0, axis.size - axis.out * axis.stride) // 2)
 
 
 def shifts(r: int) -> list[float]:
@@ -177,7 +178,7 @@ def in_windows(plan: SplitPlan, small: jax.Array) -> jax.Array:
     require("parity_goes_on: features", given, small.shape[2:4] == sizes, accepted)
     padding = [(0, 0)] * 5
     for number, axis in ((2, plan.rows), (3, plan.columns)):
-        first = axis.cuts[axis.interior] * axis.stride
+        first = int(axis.cuts[axis.interior] * axis.stride)
         padding[number] = (first, axis.window - first - small.shape[number])
     return jnp.pad(small, padding, mode="edge")
 
@@ -246,9 +247,10 @@ def _weighted(
 
 
 def pixels_of(shape: CodeShape) -> int:
-    """Returns the values of the input at each position of a share, `S S' C`."""
+    """Returns the values of the input at each position of a share, `S S' C`; where it
+    is finer than pixels, those of the pixel that it lies in."""
     plan = plan_of(shape)
-    return plan.rows.stride * plan.columns.stride * plan.channels
+    return plan.rows.stride.numerator * plan.columns.stride.numerator * plan.channels
 
 
 def sources(shape: CodeShape, pieces: jax.Array) -> jax.Array:
@@ -263,14 +265,17 @@ def sources(shape: CodeShape, pieces: jax.Array) -> jax.Array:
             (1, plan.rows, i // columns),
             (2, plan.columns, i % columns),
         ):
-            start = axis.cuts[place] * axis.stride + _margin(axis)
-            length = axis.share * axis.stride
-            missing = max(0, start + length - axis.window)
+            finer = axis.stride.denominator
+            x = jnp.repeat(x, finer, axis=number) if finer > 1 else x
+            start = int((axis.cuts[place] * axis.stride + _margin(axis)) * finer)
+            length = axis.share * axis.stride.numerator
+            missing = max(0, start + length - axis.window * finer)
             padding = [(0, missing if n == number else 0) for n in range(4)]
             x = jnp.pad(x, padding) if missing else x
             x = jax.lax.slice_in_dim(x, start, start + length, axis=number)
         batch, channels = x.shape[0], x.shape[-1]
-        sizes = (plan.rows.share, plan.rows.stride, plan.columns.share, -1, channels)
+        steps = plan.rows.stride.numerator
+        sizes = (plan.rows.share, steps, plan.columns.share, -1, channels)
         x = x.reshape(batch, *sizes).transpose(0, 1, 3, 2, 4, 5)
         parts.append(x.reshape(batch, plan.rows.share, plan.columns.share, -1))
     return jnp.stack(parts)

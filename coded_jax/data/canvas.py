@@ -13,7 +13,7 @@ from coded_jax.data.sources import Source, channel_statistics
 from coded_jax.types import Dataset, Split
 
 SIZE = 64  # rows and columns
-DIGITS = (3, 6)  # on a canvas, where there is room
+COUNTS = (3, 7)  # of digits on a canvas, where there is room: from, and below
 SIZES = {"train": 4000, "validation": 500, "test": 1000}
 LIT = 64  # a pixel of at least this belongs to the digit
 TRIALS = 20  # of a place for a digit
@@ -34,7 +34,7 @@ def load(name: str, data_dir: str | None) -> Dataset:
 
 
 def canvases(rng: np.random.Generator, digits: Split, count: int) -> Split:
-    """Draws canvases with digits that do not touch.
+    """Draws canvases with digits that do not overlap.
 
     Args:
       rng: of digits and places.
@@ -47,7 +47,7 @@ def canvases(rng: np.random.Generator, digits: Split, count: int) -> Split:
     images = np.zeros((count, SIZE, SIZE, 1), np.uint8)
     labels = np.zeros((count, SIZE, SIZE), np.int32)
     for image, label in zip(images[..., 0], labels, strict=True):
-        for chosen in rng.integers(len(digits.labels), size=rng.integers(*DIGITS) + 1):
+        for chosen in rng.integers(len(digits.labels), size=rng.integers(*COUNTS)):
             digit = digits.images[chosen, ..., 0]
             height, width = digit.shape
             for top, left in rng.integers(

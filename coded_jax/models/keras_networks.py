@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from coded_jax.checks import require
+from coded_jax.checks import first_line, require
 from coded_jax.types import Block, PyTree
 
 
@@ -58,7 +58,7 @@ def keras_application(
         except Exception as error:  # of Keras
             raise ValueError(
                 f"image_shape: {image_shape} given, one that {name} takes accepted "
-                f"({str(error).splitlines()[0]})"
+                f"({first_line(error)})"
             ) from error
     function, variables = from_keras(model)
     return function, jax.eval_shape(lambda: variables)

@@ -72,7 +72,7 @@ def separate_convolutions(
       ValueError: there is no convolution that can be computed in k pieces, or none that
         spares a device so much.
     """
-    network = _Network(f_conv, image_shape, k, least_spared)
+    network = _Network(functools.partial(f_conv), image_shape, k, least_spared)
     rounds = _parts_of(network, variables).rounds
     if not rounds:
         if spared := spared_parts(f_conv, variables, image_shape, k):
@@ -103,7 +103,7 @@ def spared_parts(
     Args:
       f_conv, variables, image_shape, k: as of `separate_convolutions`.
     """
-    network = _Network(f_conv, image_shape, k, 0.0)
+    network = _Network(functools.partial(f_conv), image_shape, k, 0.0)
     rounds = _parts_of(network, variables).rounds
     return tuple(sorted((r.spared for r in rounds), reverse=True))
 
@@ -120,7 +120,8 @@ class _Network:
     It holds no jaxpr, so that it can be sent to other processes.
 
     Attributes:
-      f_conv: see `separate_convolutions`.
+      f_conv: see `separate_convolutions`; an object of its own, so that no other
+        network finds its traces.
       image_shape: `(H, W, C)`.
       k: data pieces.
       least_spared: see `separate_convolutions`.

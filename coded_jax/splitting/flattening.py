@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,26 @@ from coded_jax.types import PyTree
 
 BATCH = 2
 """Images of a trace that plans are made of: an axis of 1 could be any."""
+
+
+class Form(NamedTuple):
+    """The form of an array: its shape, its dtype, and whether that is a weak one."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    weak_type: bool = False
+
+    def shape_struct(self) -> jax.ShapeDtypeStruct:
+        """Returns the array's shape for JAX to trace."""
+        return jax.ShapeDtypeStruct(self.shape, self.dtype, weak_type=self.weak_type)
+
+
+def form_of(leaf: Any) -> Form:
+    """Returns the form of an array, a shape or a number."""
+    if not hasattr(leaf, "shape"):
+        leaf = jnp.asarray(leaf)
+    weak = bool(getattr(leaf, "weak_type", False))
+    return Form(tuple(leaf.shape), leaf.dtype, weak)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +94,7 @@ def flatten(
       dtype: of the images.
     """
     leaves, structure = jax.tree.flatten(variables)
-    forms = tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves)
+    forms = tuple(map(form_of, leaves))
     # The types of a jaxpr name the mesh, its operations the precision.
     context = (
         jax.sharding.get_abstract_mesh(),
@@ -87,13 +107,13 @@ def flatten(
 def _flatten(
     f: Callable[[PyTree, jax.Array], Any],
     structure: Any,
-    forms: tuple[Any, ...],
+    forms: tuple[Form, ...],
     image_shape: tuple[int, int, int],
     batch: Any,
     dtype: jnp.dtype,
     context: Any,
 ) -> Flat:
-    shapes = [jax.ShapeDtypeStruct(*form) for form in forms]
+    shapes = [form.shape_struct() for form in forms]
     image = jax.ShapeDtypeStruct((batch, *image_shape), dtype)
     closed = inline(f, jax.tree.unflatten(structure, shapes), image)
     varying = {closed.jaxpr.invars[-1]}  # with the image

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from coded_jax.checks import first_line
 from coded_jax.splitting.constants import (
@@ -26,7 +25,12 @@ from coded_jax.splitting.constants import (
 )
 from coded_jax.splitting.inlining import CALLS, MAX_LENGTH, unrolled
 from coded_jax.splitting.platforms import is_specialised
-from coded_jax.splitting.resizes import Resize, resize_of, same_weights
+from coded_jax.splitting.resizes import (
+    Resize,
+    Weights,
+    resize_of,
+    same_weights,
+)
 from coded_jax.splitting.rules import (
     ALIGNED,
     ELEMENTWISE,
@@ -95,7 +99,7 @@ class Analysis(NamedTuple):
     features: tuple[int, int, int]
     digest: int
     operations: tuple[tuple[str, int], ...]
-    weights: tuple[np.ndarray, ...] = ()
+    weights: tuple[Weights, ...] = ()
 
     def differs_from(self, other: Analysis) -> str | None:
         """Returns the first operation that differs, None if the functions are alike."""
@@ -193,16 +197,17 @@ def _branch_text(name: Any) -> str:
     return str(name) if isinstance(name, int) else ", ".join(name or ["default"])
 
 
-def _of_all_branches(eqn: Any, traces: tuple[Trace, ...], scope: str) -> Trace:
+def _of_all_branches(
+    eqn: Any, index: int, traces: tuple[Trace, ...], scope: str
+) -> Trace:
     """Returns the trace of one result of a `cond` from its branches'."""
     fine: Operands = []
     for trace in traces:
         if isinstance(trace, ValueError):
             return trace
         fine.append(trace)
-    digest = digest_of(
-        eqn.primitive.name, [(t.digest, getattr(t, "layout", None)) for t in fine]
-    )
+    of_branches = [(t.digest, getattr(t, "layout", None)) for t in fine]
+    digest = digest_of(eqn.primitive.name, index, of_branches)
     constants = [trace for trace in fine if isinstance(trace, Constant)]
     if len(constants) == len(fine):
         return dataclasses.replace(join_constants(constants), digest=digest)
@@ -224,7 +229,7 @@ class Tracer:
 
     size: tuple[int, int]
     operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)
-    weights: tuple[list[np.ndarray], list[np.ndarray]] = dataclasses.field(
+    weights: tuple[list[Weights], list[Weights]] = dataclasses.field(
         default_factory=lambda: ([], [])
     )
 
@@ -263,7 +268,7 @@ class Tracer:
             steps = jax.make_jaxpr(functools.partial(unrolled, eqn))(*shapes)
             return self.run(steps, traces, "/".join(filter(None, [inner, "scan"])))
         if name == "cond" and isinstance(traces[0], Constant):
-            return self.branches(eqn, traces[1:], inner)
+            return self.branches(eqn, traces[0].digest, traces[1:], inner)
         if name in UNCHANGED:
             return traces
         fine = [t for t in traces if not isinstance(t, ValueError)]
@@ -282,8 +287,13 @@ class Tracer:
         count = len(eqn.outvars)
         return [self.with_digest(eqn, fine, feature, i, inner) for i in range(count)]
 
-    def branches(self, eqn: Any, operands: list[Trace], scope: str) -> list[Trace]:
+    def branches(
+        self, eqn: Any, index: int, operands: list[Trace], scope: str
+    ) -> list[Trace]:
         """Returns the traces of a choice between branches, which no image makes.
+
+        What is chosen may depend on the size of the image, as the digest of the index
+        says.
 
         They hold whatever is chosen: the receptive field covers that of each branch.
         So it is with `jax.lax.platform_dependent`, on every platform.
@@ -300,7 +310,7 @@ class Tracer:
             for name, branch in zip(names, branches, strict=True)
         ]
         return [
-            _of_all_branches(eqn, traces, inner)
+            _of_all_branches(eqn, index, traces, inner)
             for traces in zip(*per_branch, strict=True)
         ]
 
@@ -367,5 +377,6 @@ class Tracer:
         self.operations.append(
             (f"'dot_general'{f' in {scope!r}' if scope else ''}", own)
         )
+        self.weights[axis - 1].append(resize.band.weights)
         layout = origin.transposed(resize.order)
         return dataclasses.replace(feature, digest=origin.digest + own, layout=layout)

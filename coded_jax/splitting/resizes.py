@@ -15,17 +15,16 @@ import numpy as np
 
 from coded_jax.splitting.traces import Constant, Feature, Window, digest_of, windows
 
-ROUNDING = 2e-6
-"""Times the larger size, what weights may differ by: they are computed in float32, from
-positions up to that size, and anew for every size."""
+ROUNDING = 1e-6
+"""Times the larger size, what weights may differ by, over the largest of them: they are
+computed in float32, from positions up to that size, and anew for every size."""
 
-LARGEST = 5e-3
-"""What weights of two sizes may differ by, of images with up to 1,000 rows or columns.
-"""
 
-GRAIN = 0.0123456
-"""Of weights in digests: coarse, and no part of those that are usual, so that rounding
-seldom tells equal ones apart. `Analysis.differs_from` compares them once more."""
+class Weights(NamedTuple):
+    """Weights of a window, with their rounding."""
+
+    values: np.ndarray
+    tolerance: float
 
 
 class Resize(NamedTuple):
@@ -47,12 +46,13 @@ class Band(NamedTuple):
 
     Attributes:
       steps: the window, see `traces.windows`.
-      weights: by offset, of an output of each phase and of those at either border.
-      digest: of the window, and of the weights roughly, whatever the size.
+      weights: by offset, of an output of each phase and of those at either border, and
+        what they may differ by.
+      digest: of the window, whatever the size and the weights.
     """
 
     steps: list[Window]
-    weights: np.ndarray
+    weights: Weights
     digest: int
 
 
@@ -91,7 +91,7 @@ def band_of(matrix: np.ndarray) -> Band | None:
     inputs, outputs = matrix.shape
     common = math.gcd(inputs, outputs)
     gap, stride = outputs // common, inputs // common
-    tolerance = ROUNDING * max(inputs, outputs)
+    tolerance = float(ROUNDING * max(inputs, outputs) * np.abs(matrix).max())
     matrix = np.where(abs(matrix) > tolerance, matrix, 0.0).astype(np.float64)
     i, p = np.nonzero(matrix)
     if not len(i):
@@ -117,15 +117,15 @@ def band_of(matrix: np.ndarray) -> Band | None:
     weights = np.stack([column(p) for p in shown])
     padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
     steps = windows(inputs, kernel, stride, padding=padding, gap=gap)
-    rough = np.round(weights / GRAIN).astype(int).tolist()
-    own = (gap, stride, first, kernel, *map(len, borders), rough)
-    return Band(steps, weights, digest_of(own))
+    own = (gap, stride, first, kernel, *map(len, borders))
+    return Band(steps, Weights(weights, tolerance), digest_of(own))
 
 
-def same_weights(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
+def same_weights(one: Sequence[Weights], other: Sequence[Weights]) -> bool:
     """Returns whether the weights of resizes are the same, but for rounding."""
     return len(one) == len(other) and all(
-        a.shape == b.shape and np.abs(a - b).max() < LARGEST
+        a.values.shape == b.values.shape
+        and np.abs(a.values - b.values).max() <= a.tolerance + b.tolerance
         for a, b in zip(one, other, strict=True)
     )
 

@@ -20,7 +20,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from coded_jax.checks import first_line
-from coded_jax.splitting.flattening import Flat, flatten, needed, variables_among
+from coded_jax.splitting.flattening import (
+    Flat,
+    Form,
+    flatten,
+    form_of,
+    needed,
+    variables_among,
+)
 from coded_jax.splitting.inlining import run
 from coded_jax.staging.graph import (
     Graph,
@@ -41,16 +48,17 @@ class Network:
     It holds no jaxpr, so that it can be sent to other processes.
 
     Attributes:
-      model: `(variables, images [B, H, W, C]) -> result`.
+      model: `(variables, images [B, H, W, C]) -> result`, an object of its own, so
+        that no other network finds its traces.
       structure: of its variables.
-      forms: shape and dtype of each leaf of them.
+      forms: of each leaf of them, see `flattening.form_of`.
       paths: name of each leaf.
       image_shape: `(H, W, C)`.
     """
 
     model: Block
     structure: Any
-    forms: tuple[Any, ...]
+    forms: tuple[Form, ...]
     paths: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
@@ -60,16 +68,16 @@ class Network:
         return _graph_of(self)
 
     def shapes(self, known: dict[int, Any], dtype: Any) -> PyTree:
-        """Returns the shapes of all variables, real ones of leaves that are not known
-        in a dtype."""
+        """Returns the shapes of all variables. Real ones that are not known have the
+        images' dtype, unless that is float32."""
 
-        def shape(i: int, size: Any, own: Any) -> jax.ShapeDtypeStruct:
+        def shape(i: int, form: Form) -> jax.ShapeDtypeStruct:
             if i in known:
-                return jax.ShapeDtypeStruct(jnp.shape(known[i]), known[i].dtype)
-            real = jnp.issubdtype(own, jnp.floating)
-            return jax.ShapeDtypeStruct(size, dtype if real else own)
+                return form_of(known[i]).shape_struct()
+            real = jnp.issubdtype(form.dtype, jnp.floating) and dtype != jnp.float32
+            return (form._replace(dtype=dtype) if real else form).shape_struct()
 
-        leaves = [shape(i, *form) for i, form in enumerate(self.forms)]
+        leaves = [shape(i, form) for i, form in enumerate(self.forms)]
         return jax.tree.unflatten(self.structure, leaves)
 
 
@@ -80,7 +88,7 @@ def _graph_of(network: Network) -> Graph:
     Raises:
       ValueError: it fails, or does not return one array that depends on the image.
     """
-    shapes = [jax.ShapeDtypeStruct(*form) for form in network.forms]
+    shapes = [form.shape_struct() for form in network.forms]
     variables = jax.tree.unflatten(network.structure, shapes)
     try:
         flat = flatten(network.model, variables, network.image_shape)
@@ -114,11 +122,14 @@ def network_of(
 ) -> Network:
     """Returns a network to be taken apart; arguments as of `plan_stages`."""
     leaves, structure = jax.tree.flatten_with_path(variables)
-    forms = tuple((tuple(leaf.shape), leaf.dtype) for _, leaf in leaves)
-    paths = tuple(
+    forms = tuple(form_of(leaf) for _, leaf in leaves)
+    paths = [
         jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves
-    )
-    return Network(model, structure, forms, paths, image_shape)
+    ]
+    if len(set(paths)) < len(paths):  # keys with points in them
+        paths = [jax.tree_util.keystr(path) for path, _ in leaves]
+    own = functools.partial(model)
+    return Network(own, structure, forms, tuple(paths), image_shape)
 
 
 def blocks_of(network: Network, parts: Sequence[Part]) -> list[Block]:
@@ -222,15 +233,19 @@ def _compute(
     x, kept = apart(state)
     part, graph = parts[index], network.graph
     leaves = {i: variables[name_of(index)][network.paths[i]] for i in own}
-    shapes = network.shapes(leaves, x.dtype)
-    flat = flatten(network.model, shapes, network.image_shape, x.shape[0], x.dtype)
+    crossing = _interfaces(graph, parts)
+    packed, held = crossing[index]
+    # What crosses a cut may have another dtype than the images, as that of a network
+    # which computes in bfloat16: then they are the float32 that it was planned for.
+    planned = graph.variable(packed[0]).aval.dtype
+    dtype = jnp.dtype(jnp.float32) if x.dtype == planned else x.dtype
+    shapes = network.shapes(leaves, dtype)
+    flat = flatten(network.model, shapes, network.image_shape, x.shape[0], dtype)
     _require_same(flat, graph.flat)
     eqns = flat.dynamic[part.start : part.end]
     variable = lambda value: (
         flat.image if value[0] < 0 else flat.dynamic[value[0]].outvars[value[1]]
     )
-    crossing = _interfaces(graph, parts)
-    packed, held = crossing[index]
     values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
     run(needed(flat.constant, _wanted(flat, parts, part)), values)
     values.update(zip(map(variable, packed), _unpack(x, packed, graph), strict=True))

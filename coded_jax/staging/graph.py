@@ -178,6 +178,9 @@ def make_graph(flat: Flat) -> Graph:
         fields, obstacle = None, None
         if None in operands:
             outputs = [None] * len(eqn.outvars)
+        elif eqn.primitive.name == "cond":  # whose branches have the image's sizes
+            outputs = [None] * len(eqn.outvars)
+            obstacle = Unsplittable("'cond'", "chooses between branches", "")
         else:
             outputs = tracer.equation(eqn, operands, "")  # type: ignore
             obstacle = next((x for x in outputs if isinstance(x, Unsplittable)), None)
@@ -186,9 +189,6 @@ def make_graph(flat: Flat) -> Graph:
         if ends is not None and obstacle is None and origin is not None:
             fields = ends.fields
         for v, output in zip(eqn.outvars, outputs, strict=True):
-            if isinstance(output, Constant):  # a shape of the image, for instance
-                traces[v] = output
-                continue
             trace = output if fields else _goes_on(v, eqn.invars, traces)
             traces[v] = None
             if isinstance(trace, Feature) and origin is not None:

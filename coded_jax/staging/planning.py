@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from coded_jax.checks import require, require_sizes
+from coded_jax.checks import is_integer, require, require_sizes
 from coded_jax.inference.costs import Cost, Round, StageCost, count_flops
 from coded_jax.inference.rates import Rates
 from coded_jax.splitting.plan import make_plan
@@ -96,9 +97,11 @@ def plan_stages(
     """Finds the stages of a CNN that cost least, and takes it apart into them.
 
     The jaxpr of the network says where it can be cut, and what cannot be split: global
-    pooling, gates, attention, dense layers over positions. The client computes that,
-    between two stages. Of all chains of stages the one is chosen that takes the least
-    time at some rates, by operations, bytes and rounds, see `Rates.seconds`.
+    pooling, gates, attention, dense layers over positions, branches. The client
+    computes that, between two stages, and all from the last place on where a single
+    value goes on that lies on the image, which is the head's. Of all chains of stages
+    the one is chosen that takes the least time at some rates, by operations, bytes and
+    rounds, see `Rates.seconds`.
 
     Args:
       model: the whole network, `(variables, images [B, H, W, C]) -> logits`.
@@ -119,9 +122,16 @@ def plan_stages(
     height, width, channels = require_sizes(
         "image_shape", image_shape, "H", "W", "C", least=1
     )
-    require("k", k, k >= 2, "2 or more")
-    require("r", r, r >= 1, "1 or more")
-    require("most_rounds", most_rounds, most_rounds >= 1, "1 or more")
+    for name, value, least in (
+        ("k", k, 2),
+        ("r", r, 1),
+        ("most_rounds", most_rounds, 1),
+    ):
+        fits = is_integer(value) and value >= least
+        require(name, value, fits, f"an integer of {least} or more")
+    variables = jax.tree.map(
+        lambda x: x if hasattr(x, "shape") else jnp.asarray(x), variables
+    )
     fits = least_coded is None or 0 <= least_coded <= 1
     require("least_coded", least_coded, fits, "0..1")
     require("most_device", most_device, most_device > 0, "more than 0")
@@ -339,5 +349,7 @@ def _too_much(least: float, most: float, k: int, most_rounds: int, graph: Graph)
         f"least_coded: {least:g} given, at most {most:.3f} accepted for this network "
         f"with k={k} and most_rounds={most_rounds}"
     )
+    if not most:
+        text = f"k: {k} given, but no part of the network can be split into such pieces"
     found = obstacles(graph)
     return f"{text}; in the way: {found[0][1]} x {found[0][0]}" if found else text

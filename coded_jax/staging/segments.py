@@ -208,6 +208,7 @@ class _Walk:
         self.graph, self.start = graph, start
         self.base: Place | None = None
         self.channels = 0
+        self.dtype: Any = None
         self._fields: dict[Any, Fields] = {}
         self._open: list[Any] = []  # values made so far that are still needed
 
@@ -229,9 +230,12 @@ class _Walk:
 
     def _take_in(self, v: Any) -> bool:
         """Adds a value made before the segment to its input, if it fits in."""
-        place = self.graph.places.get(v)
-        if place is None or not jnp.issubdtype(v.aval.dtype, jnp.floating):
+        place, dtype = self.graph.places.get(v), v.aval.dtype
+        if place is None or not jnp.issubdtype(dtype, jnp.floating):
             return False
+        if self.dtype not in (None, dtype):  # one array has one
+            return False
+        self.dtype = dtype
         channels = math.prod(self.graph.channels(v))
         base = self.base or place
         if finer := factors(place, base):
@@ -255,6 +259,8 @@ class _Walk:
         if not self._open or not all(v in self.graph.places for v in self._open):
             return None
         places = [self.graph.places[v] for v in self._open]
+        if len({v.aval.dtype for v in self._open}) > 1:
+            return None
         base, channels, packed = coarsest(places), 0, []
         for v, place in zip(self._open, places, strict=True):
             finer = factors(place, base)

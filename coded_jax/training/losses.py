@@ -48,7 +48,7 @@ def base_losses(
     Args:
       pipeline: whose base model is trained.
       variables: of the base model.
-      batch: `images` uint8 `[B, H, W, C]` and `labels` int32 `[B]`, or `[B, H, W]`.
+      batch: `images` uint8 `[B, H, W, C]` and `labels` int32 `[B]`, or `[B, H', W']`.
       label_smoothing: this share of the labels' weight goes to all classes alike.
 
     Returns:
@@ -59,6 +59,7 @@ def base_losses(
     def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         targets = optax.smooth_labels(targets, label_smoothing)
+        targets = jnp.where(labels[..., None] < 0, 0, targets)  # which do not count
         losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
         return losses.reshape(len(labels), -1).mean(axis=1)
 

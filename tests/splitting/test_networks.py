@@ -366,6 +366,14 @@ REFUSED = {
         "depends on the size",
     ),
     "resize by no factor": (lambda x: size_of(x, (31, 20), "linear"), "positions"),
+    "weights by the size": (
+        lambda x: jnp.einsum("bhwc,hg->bgwc", x, jnp.eye(x.shape[1]) / x.shape[1]),
+        "depends on the size",
+    ),
+    "a branch by the size": (
+        lambda x: lax.cond(jnp.ones(x.shape[1]).sum() > 20, layer, jnp.tanh, x),
+        "depends on the size",
+    ),
     "repeat unevenly": (
         lambda x: jnp.repeat(x, np.arange(24) % 3, axis=1, total_repeat_length=24),
         "indexes rows",

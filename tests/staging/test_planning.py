@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from hypothesis import strategies as st
+from jax import lax
 
 from coded_jax import plan_stages
 from coded_jax.inference.rates import Rates
@@ -154,8 +155,8 @@ class Flat(nn.Module):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"k": 1}, "k: 1 given, 2 or more accepted"),
-        ({"r": 0}, "r: 0 given, 1 or more"),
+        ({"k": 1}, "k: 1 given, an integer of 2 or more accepted"),
+        ({"r": 0}, "r: 0 given, an integer of 1 or more"),
         ({"image_shape": (4, 4)}, "image_shape: "),
         ({"most_rounds": 0}, "most_rounds: 0 given"),
         ({"least_coded": 1.5}, "least_coded: 1.5 given, 0..1 accepted"),
@@ -174,6 +175,91 @@ def test_what_is_wrong_is_said_in_a_line(change, message):
 
 def test_a_network_without_anything_to_split_says_what_is_in_the_way():
     with pytest.raises(
-        ValueError, match="at most 0.000 accepted.*in the way: .*flatten"
+        ValueError, match="^k: 2 given, but no part .*in the way: .*flatten"
     ):
         plan_stages(*linen(Flat()), 2, 1)
+
+
+def convolve(x, kernel):
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def kernels(*sizes):
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=size, scale=0.3).astype("f") for size in sizes]
+
+
+def test_names_of_variables_that_collide_are_told_apart():
+    one, two = kernels((1, 1, 3, 3), (1, 1, 3, 3))
+    variables = {"a": {"b.c": one}, "a.b": {"c": two}}
+
+    def model(variables, x):
+        x = convolve(x, variables["a"]["b.c"])
+        return convolve(jnp.tanh(x), variables["a.b"]["c"]).mean((1, 2))
+
+    plan = plan_stages(model, variables, SHAPE, 2, 1)
+    assert_exact(model, variables, plan, SHAPE)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_function_is_traced_anew_for_every_plan(batch):
+    kernel, more = kernels((3, 3, 3, 4), (3, 3, 4, 4))
+    box = {"kernel": kernel}
+
+    def model(variables, x):
+        x = jnp.tanh(convolve(x, box["kernel"]))
+        return convolve(x, variables).mean((1, 2))
+
+    plan_stages(model, more, SHAPE, 2, 1)
+    box["kernel"] = kernel[::-1] + 0.1
+    plan = plan_stages(model, more, SHAPE, 2, 1)
+    assert_exact(model, more, plan, SHAPE, batch)
+
+
+def test_networks_that_compute_in_another_dtype():
+    first, second, third = kernels((3, 3, 3, 4), (3, 3, 4, 4), (3, 3, 4, 4))
+
+    def model(variables, x):
+        x = convolve(x.astype("bfloat16"), variables[0].astype("bfloat16"))
+        gate = jax.nn.sigmoid(x.mean((1, 2), keepdims=True))
+        x = convolve(x * jnp.broadcast_to(gate, x.shape), variables[1].astype(x.dtype))
+        y = convolve(x.astype("float32"), variables[2])
+        return (y + x.astype("float32")).mean((1, 2)) * variables[3]
+
+    variables = [first, second, third, jnp.asarray(1.37)]  # the last one weakly typed
+    plan = plan_stages(model, variables, SHAPE, 2, 1, least_coded=0.7)
+    assert len(plan.stages) > 1
+    images = jax.random.normal(jax.random.key(0), (3, *SHAPE))
+    whole, logits = model(variables, images), split_logits(plan, plan.variables, images)
+    np.testing.assert_allclose(logits, whole, atol=1e-2 * np.abs(whole).max())
+
+
+def test_branches_are_the_clients_and_numbers_are_variables():
+    first, second = kernels((3, 3, 3, 4), (3, 3, 4, 4))
+    variables = {"first": first, "second": second, "choice": 1.0}
+
+    def model(variables, x):
+        x = jnp.tanh(convolve(x, variables["first"]))
+        double = lambda x: (x * 2, variables["second"])
+        same = lambda x: (x + 1, variables["second"] / 2)
+        x, kernel = lax.cond(variables["choice"] > 0, double, same, x)
+        return convolve(x, kernel).mean((1, 2))
+
+    plan = plan_stages(model, variables, SHAPE, 2, 1)
+    assert any("'cond'" in reason for reason, _ in plan.obstacles)
+    assert_exact(model, jax.tree.map(jnp.asarray, variables), plan, SHAPE)
+
+
+class Callable:
+    __hash__ = None
+
+    def __call__(self, variables, x):
+        return convolve(x, variables).mean((1, 2))
+
+
+def test_functions_need_no_hash():
+    (kernel,) = kernels((3, 3, 3, 4))
+    plan = plan_stages(Callable(), kernel, SHAPE, 2, 1)
+    assert_exact(Callable(), kernel, plan, SHAPE)
