@@ -55,7 +55,7 @@ print("jax", version("jax"))
 # %% tags=["parameters"]
 K = 2  # @param {type: "integer"}
 R = 1  # @param {type: "integer"}
-STEPS = 400  # @param {type: "integer"}
+STEPS = 800  # @param {type: "integer"}
 EPOCHS = 2  # @param {type: "number"}
 
 # %% [markdown]
@@ -74,8 +74,8 @@ dataset = data.load("mnist_canvas")
 print(dataset.train.images.shape, dataset.train.labels.shape)
 figure, axes = plt.subplots(2, 6, figsize=(9, 3.2))
 for i, (above, below) in enumerate(axes.T):
-    above.imshow(dataset.test.images[i, ..., 0], cmap="gray")
-    below.imshow(dataset.test.labels[i], cmap="tab20", vmin=0, vmax=19)
+    above.imshow(dataset.test.images[i, ..., 0], cmap="gray", interpolation="nearest")
+    below.imshow(dataset.test.labels[i], cmap="tab20", vmax=19, interpolation="nearest")
     above.set_axis_off()
     below.set_axis_off()
 plt.show()
@@ -188,5 +188,5 @@ console.print(run_tables.tables(model.results), highlight=False)
 from coded_jax.report import model_figures
 from coded_jax.types import Split
 
-shown = Split(dataset.test.images[:3], dataset.test.labels[:3])
+shown = Split(dataset.test.images[:2], dataset.test.labels[:2])
 model_figures.answers(model, shown, [0])

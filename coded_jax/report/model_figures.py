@@ -120,13 +120,14 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     rows = figure.subplots(len(split.images), len(columns), squeeze=False)
     for i, row in enumerate(rows):
         for axes, (name, values) in zip(row, columns.items(), strict=True):
+            options = {"interpolation": "nearest"}
             if name == "image":
-                grey = values.shape[-1] != 3
-                axes.imshow(values[i, ..., 0] if grey else values[i], cmap="gray")
+                shown = values[i] if values.shape[-1] == 3 else values[i, ..., 0]
+                axes.imshow(shown, cmap="gray", **options)
             elif name == "changed":
-                axes.imshow(values[i], cmap="Reds", vmin=0, vmax=1)
+                axes.imshow(values[i], cmap="Reds", vmin=0, vmax=1, **options)
             else:
-                axes.imshow(values[i], cmap="tab20", vmin=0, vmax=19)
+                axes.imshow(values[i], cmap="tab20", vmin=0, vmax=19, **options)
             axes.set_axis_off()
     for axes, name in zip(rows[0], columns, strict=True):
         axes.set_title(name, fontsize=10)
