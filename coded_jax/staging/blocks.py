@@ -239,6 +239,8 @@ def _compute(
     # which computes in bfloat16: then they are the float32 that it was planned for.
     planned = graph.variable(packed[0]).aval.dtype
     dtype = jnp.dtype(jnp.float32) if x.dtype == planned else x.dtype
+    if dtype == jnp.float32:
+        x = x.astype(planned)  # of whoever tries it with float32, as `make_plan` does
     shapes = network.shapes(leaves, dtype)
     flat = flatten(network.model, shapes, network.image_shape, x.shape[0], dtype)
     _require_same(flat, graph.flat)

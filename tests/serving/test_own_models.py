@@ -117,7 +117,8 @@ def shipped_and_whole(name):
     if name in codes.CODES:
         config = Config(code=name)
     elif name != "lenet5":
-        config, shape = Config(base_model=name, stages=((1, 1),)), (32, 32, 3)
+        config = Config(base_model=name, stages=((1, 1),))
+        shape = (64, 64, 3) if name == "unet" else (32, 32, 3)
     statistics = (0.0,) * shape[-1], (1.0,) * shape[-1]
     pipeline = build_pipeline(config, shape, 10, *statistics)
     shipped = cloudpickle.loads(cloudpickle.dumps(pipeline))
