@@ -28,7 +28,7 @@ from coded_jax.types import PyTree
 TEMPERATURES = np.geomspace(0.2, 10, 79)  # 5 % apart
 BINS = 15
 MOST_LABELS = 200_000
-"""Of images with a label for each position, confidence is studied on so many."""
+"""Limits the labels that confidence is studied on, where each position has one."""
 CURVE = 51  # points of a risk-coverage curve
 
 
