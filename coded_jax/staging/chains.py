@@ -16,7 +16,7 @@ import numpy as np
 
 from coded_jax.inference.costs import Round
 from coded_jax.inference.rates import Rates
-from coded_jax.staging.segments import Segment, Work
+from coded_jax.staging.segments import CodedSegment, Work
 
 FRONT = 128
 """Chains that are kept for a cut and number of rounds; others lie between them."""
@@ -32,7 +32,7 @@ class Chain(NamedTuple):
       device: operations of the busiest device, over those of the network.
     """
 
-    segments: tuple[Segment, ...]
+    segments: tuple[CodedSegment, ...]
     seconds: float
     coded: float
     device: float
@@ -54,7 +54,7 @@ class _Front(NamedTuple):
 
 
 def best_chains(
-    found: Iterable[Segment],
+    found: Iterable[CodedSegment],
     work: Work,
     last: int,
     rates: Rates,
@@ -129,10 +129,10 @@ def best_chains(
 
 
 def _fastest(
-    found: Iterable[Segment], cost: Callable[[Round], float]
-) -> tuple[list[Segment], list[float]]:
+    found: Iterable[CodedSegment], cost: Callable[[Round], float]
+) -> tuple[list[CodedSegment], list[float]]:
     """Returns the cheapest segment between any two cuts, and the cost of each."""
-    best: dict[tuple[int, int], tuple[float, Segment]] = {}
+    best: dict[tuple[int, int], tuple[float, CodedSegment]] = {}
     for segment in found:
         seconds = cost(segment.trip)
         key = segment.start, segment.end
@@ -159,13 +159,13 @@ def _best(arrived: list[_Front]) -> _Front:
 
 def _back(
     fronts: dict[tuple[int, int], _Front],
-    chosen: list[Segment],
+    chosen: list[CodedSegment],
     cut: int,
     rounds: int,
     place: int,
-) -> tuple[Segment, ...]:
+) -> tuple[CodedSegment, ...]:
     """Returns the segments of a chain of a front, walking back from its end."""
-    segments: list[Segment] = []
+    segments: list[CodedSegment] = []
     while rounds:
         front = fronts[cut, rounds]
         segment = chosen[front.last[place]]

@@ -22,7 +22,7 @@ from coded_jax.staging.blocks import (
 )
 from coded_jax.staging.chains import Chain, best_chains
 from coded_jax.staging.graph import Graph
-from coded_jax.staging.segments import CodePrice, Grid, Segment, Work, segments
+from coded_jax.staging.segments import CodedSegment, CodePrice, Grid, Work, segments
 from coded_jax.types import BaseModel, Block, PyTree, apart
 
 MOST_ROUNDS = 6
@@ -175,7 +175,7 @@ class _Limits(NamedTuple):
 
 
 def _chains(
-    found: Sequence[Segment],
+    found: Sequence[CodedSegment],
     graph: Graph,
     work: Work,
     rates: Rates,
@@ -253,7 +253,7 @@ def _head_cuts(graph: Graph) -> list[int]:
 
 
 def parts_of(
-    graph: Graph, chosen: Sequence[Segment], ends: Sequence[int]
+    graph: Graph, chosen: Sequence[CodedSegment], ends: Sequence[int]
 ) -> tuple[Part, ...]:
     """Returns the parts of a network of which some segments are coded.
 
@@ -280,7 +280,7 @@ def _costs(
     blocks: Sequence[Block],
     variables: PyTree,
     parts: Sequence[Part],
-    chosen: Sequence[Segment],
+    chosen: Sequence[CodedSegment],
     work: Work,
 ) -> tuple[list[StageCost], set[tuple[int, int, Grid]]]:
     """Plans the split of every segment.

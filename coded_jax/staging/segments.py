@@ -53,7 +53,7 @@ class CodePrice:
         return cls(each, each)
 
 
-class Segment(NamedTuple):
+class CodedSegment(NamedTuple):
     """A part of a network that can be a coded stage.
 
     Attributes:
@@ -123,7 +123,9 @@ def cuts(graph: Graph) -> list[int]:
     return sorted(found)
 
 
-def segments(graph: Graph, work: Work, k: int, price: CodePrice) -> Iterator[Segment]:
+def segments(
+    graph: Graph, work: Work, k: int, price: CodePrice
+) -> Iterator[CodedSegment]:
     """Yields every segment that can be split into k pieces.
 
     Args:
@@ -161,7 +163,7 @@ def _segment(
     fields: Fields,
     work: Work,
     price: CodePrice,
-) -> Segment | None:
+) -> CodedSegment | None:
     """Returns a segment split by a grid; None where a piece would be the whole."""
     assert walk.base is not None
     windows, shares = [], []
@@ -194,7 +196,7 @@ def _segment(
         price.encode * piece,
         price.decode * share,
     )
-    return Segment(walk.start, end, grid, work.whole(walk.start, end), trip)
+    return CodedSegment(walk.start, end, grid, work.whole(walk.start, end), trip)
 
 
 class _Walk:

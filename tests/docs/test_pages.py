@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import coded_jax
 from coded_jax.devices import meshes
 from tests.scripts import modules_in, run_script
 
@@ -289,6 +290,21 @@ def test_the_table_of_the_design_has_the_order_of_the_contracts():
     (layers,) = (x["layers"] for x in contracts if x["type"] == "layers")
     bold = re.findall(r"^\| \*\*`(\w+)`", design_section("modules"), re.M)
     assert bold == layers[::-1]
+
+
+def test_the_reference_has_the_packages_of_the_contracts():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = (x["layers"] for x in contracts if x["type"] == "layers")
+    page = (DOCS / "reference/index.md").read_text()
+    listed = re.findall(r"^   coded_jax\.(\w+)$", page, re.M)
+    assert sorted([*listed, "__main__"]) == sorted(layers)
+
+
+def test_the_public_face_has_its_page():
+    page = (DOCS / "reference/coded_jax.md").read_text()
+    listed = re.findall(r"auto(?:function|class):: (\w+)", page)
+    assert sorted(listed) == sorted(coded_jax._MODULES)
 
 
 def design_section(name):
