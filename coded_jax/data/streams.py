@@ -37,7 +37,7 @@ def collect(data: Any) -> Split:
 
 
 def batches(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields images `[B, H, W, C]` with labels `[B]`, or `[B, H', W']`.
+    """Yields images `[B, H, W, C]` with labels, see `types.Dataset`.
 
     Args:
       data: a `Split`, a tuple of images and labels, or an iterator of such tuples.
@@ -57,8 +57,11 @@ def batches(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         require("data", type(batch).__name__, pair, "pairs of images and labels")
         images, labels = map(np.asarray, batch)
         fits = images.ndim == 4 and labels.shape[:1] == images.shape[:1]
-        fits = fits and labels.ndim in (1, 3)
-        accepted = "images [B, H, W, C] with their labels [B] or [B, H', W']"
+        fits = fits and labels.ndim in (1, 3, 4)
+        accepted = (
+            "images [B, H, W, C] with their labels [B] or [B, H', W'], or values "
+            "[B, H', W', C']"
+        )
         sizes = list(images.shape), list(labels.shape)
         require("data", sizes, fits, accepted)
         form = images.shape[1:], images.dtype, labels.shape[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from coded_jax.inference.pipeline import (
     per_stage,
     up_to_decoder,
 )
-from coded_jax.types import PyTree
+from coded_jax.types import PyTree, are_values
 
 CHUNK = 500
 LABELS = 2**15
@@ -53,16 +53,24 @@ def classes_of(logits: jax.Array) -> jax.Array:
     return jnp.where(finite, logits.argmax(-1), -1)
 
 
+def counted(labels: Any) -> Any:
+    """Tells which labels count, bool: all but -1, `[N, ...]`; of values `[N, H', W',
+    C']` all positions, `[N, H', W']`."""
+    return np.ones(labels.shape[:-1], bool) if are_values(labels) else labels >= 0
+
+
 class Prediction(NamedTuple):
     """The predictions for a batch of inputs under one erasure pattern.
 
-    All fields have the shape of the labels: `[B]`; `[B, H, W]` where answers are
-    images; or `[B, k]` where k images are coded together. Logits have one more axis.
+    All fields have one entry for each answer: `[B]`; `[B, H', W']` where answers are
+    images; or `[B, k]` where k images are coded together. Logits have one more axis,
+    and so have labels that are values, and what is expected then.
 
     Attributes:
       logits: float32 `[..., classes]`; NaN where there is no answer.
-      expected: int32, classes by the uncoded base model; -1 if not finite.
-      labels: int32; -1 for what is not to be counted.
+      expected: int32, classes by the uncoded base model, -1 if not finite; or its
+        values.
+      labels: int32, -1 for what is not to be counted; or values.
       error: float32, mean squared error of the features that the head is given; NaN
         where an image of the input has no answer.
       decoded: bool, see `decoded`.
@@ -88,7 +96,7 @@ class Prediction(NamedTuple):
 
 
 Statistic = Callable[[Prediction, jax.Array], jax.Array]
-"""`(prediction, parameter) -> [..., Q]`, Q numbers for each label."""
+"""`(prediction, parameter) -> [..., Q]`, Q numbers for each answer."""
 
 
 def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
@@ -111,9 +119,9 @@ class Rows(NamedTuple):
 
     Attributes:
       images: `[B, H, W, C]`.
-      labels: int32 `[B, ...]`.
-      weight: float32 of the labels' shape, 0 for rows past the end of the split and
-        labels of -1, else 1.
+      labels: int32 `[B, ...]`, or values.
+      weight: float32 for each label, 0 for rows past the end of the split and labels
+        that do not count, else 1.
     """
 
     images: jax.Array
@@ -131,8 +139,9 @@ def take_rows(arrays: dict[str, jax.Array], start: jax.Array, size: int) -> Rows
     rows = start + jnp.arange(size)
     images = arrays["images"].at[rows].get(mode="clip")
     labels = arrays["labels"].at[rows].get(mode="clip")
-    exists = (rows < len(arrays["labels"])).reshape(-1, *[1] * (labels.ndim - 1))
-    weight = jnp.where(exists & (labels >= 0), jnp.float32(1), jnp.float32(0))
+    counts = counted(labels)
+    exists = (rows < len(arrays["labels"])).reshape(-1, *[1] * (counts.ndim - 1))
+    weight = jnp.where(exists & counts, jnp.float32(1), jnp.float32(0))
     return Rows(images, labels, weight)
 
 
@@ -142,7 +151,7 @@ class Uncoded(NamedTuple):
     Attributes:
       rows: of the split.
       target: float32 `[B, M*, M'*, D]`, what the head is given without losses.
-      expected: int32 of the labels' shape, see `classes_of`.
+      expected: int32 of the labels' shape, see `classes_of`; or values.
     """
 
     rows: Rows
@@ -161,31 +170,34 @@ def uncoded_chunks(
     total, *positions = arrays["labels"].shape
     most = max(1, min(CHUNK, LABELS // math.prod(positions)))
     size = padded_size(pipeline.mesh, size or min(most, total))
+    values = are_values(arrays["labels"])
     for start in range(0, total, size):
         rows = take_rows(arrays, np.int32(start), size)
-        yield Uncoded(rows, *run_uncoded(pipeline, frozen, rows.images))
+        yield Uncoded(rows, *run_uncoded(pipeline, frozen, rows.images, values))
 
 
 def run_uncoded(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array, values: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes the base model's features, float32, and its classes, see `classes_of`.
+    """Computes the base model's features, float32, and its classes, see `classes_of`,
+    or its values.
 
     It is one program for all codes around a base model.
     """
     any_code = pipeline.with_codes(lambda shape, code: None)  # type: ignore
-    return _run_uncoded(any_code, frozen, images)
+    return _run_uncoded(any_code, frozen, images, values)
 
 
-@functools.partial(jax.jit, static_argnames="pipeline")
+@functools.partial(jax.jit, static_argnames=("pipeline", "values"))
 def _run_uncoded(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array, values: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Computes `run_uncoded`, each device on its part of the batch."""
 
     def compute_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> tuple:
         features = base_features(pipeline, frozen, images).astype(jnp.float32)
-        return features, classes_of(pipeline.base.head(frozen, features))
+        answers = pipeline.base.head(frozen, features)
+        return features, answers if values else classes_of(answers)
 
     compute = placement.data_parallel(pipeline.mesh, compute_part, (None, 0), (0, 0))
     return compute(frozen, images)
@@ -232,7 +244,7 @@ def decode_chunk(
     compute = placement.data_parallel(pipeline.mesh, decode_part, axes)
     logits, error = compute(frozen, params, available, *results, uncoded.target)
     _, labels, weight = uncoded.rows
-    shape = labels.shape
+    shape = weight.shape
     error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
     by_decoder = over_positions(decoded(pipeline, available), len(shape))
     by_decoder = jnp.broadcast_to(by_decoder, shape)
@@ -291,8 +303,8 @@ def measure(
       pipeline: the coded inference.
       frozen: variables of the base model.
       params: parameters of the code.
-      arrays: `images` `[N, H, W, C]` and `labels` int32 `[N, ...]`, N > 0; labels of -1
-        do not count.
+      arrays: `images` `[N, H, W, C]` and `labels`, N > 0, see `types.Dataset`; labels
+        of -1 do not count.
       patterns: P erasure patterns.
       statistic: see `Statistic`; a function of a module, since it is compiled once.
       parameters: `[P, ...]`, the statistic's parameter for each pattern; 0 if None.
@@ -341,7 +353,7 @@ def measure(
         chunks.append(of_chunk)
     # Fetched once, after everything has been dispatched.
     values = jax.device_get(chunks)
-    counts = np.asarray(arrays["labels"]) >= 0
+    counts = counted(np.asarray(arrays["labels"]))
     if not per_image:
         return np.asarray(values, np.float64).sum(axis=0) / counts.sum()
     rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
@@ -374,7 +386,7 @@ def _measure_by_begin(
     stages, total = len(pipeline.stages), len(arrays["labels"])
     key = jax.random.key(DRAWN_FROM)
     begins = erasures.beginnings(key, stages, first_row + jnp.arange(total))
-    counts = np.asarray(arrays["labels"]) >= 0
+    counts = counted(np.asarray(arrays["labels"]))
     image = np.arange(total).reshape(-1, *[1] * (counts.ndim - 1))
     images = np.broadcast_to(image, counts.shape)
     # The same for groups of any number of rows, of which few are then repeated.
@@ -382,16 +394,16 @@ def _measure_by_begin(
     values, order = [], []
     for begin in range(stages):
         chosen = np.flatnonzero(np.asarray(begins) == begin)
-        counted = counts[chosen]
-        if not counted.any():
+        own_counts = counts[chosen]
+        if not own_counts.any():
             continue
         own = {name: array[chosen] for name, array in arrays.items()}
         inputs = (pipeline.begun_at(begin), frozen, params[begin:], own, patterns)
         known = uncoded_chunks(pipeline, frozen, own, size)
         settings = {"parameters": parameters, "uncoded": known, "per_image": per_image}
         of_group = measure(*inputs, statistic, **settings)
-        values.append(of_group if per_image else counted.sum() * of_group)
-        order.append(images[chosen][counted])
+        values.append(of_group if per_image else own_counts.sum() * of_group)
+        order.append(images[chosen][own_counts])
     if not per_image:
         return sum(values) / counts.sum()
     in_order = np.argsort(np.concatenate(order), kind="stable")

@@ -14,7 +14,7 @@ from coded_jax.evaluation import inspection
 from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import blocks_text, pattern_text
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.types import Split
+from coded_jax.types import Split, are_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,9 +96,13 @@ def _tiles(values: np.ndarray) -> np.ndarray:
 def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     """Draws answers that are images, with and without losses, a row for each image.
 
+    Classes have a colour each; values have grey levels or, of three channels, colours,
+    and red is their difference.
+
     Args:
       model: one that gives an answer at each position.
-      split: images `[B, H, W, C]` and their labels `[B, H', W']`; all are drawn.
+      split: images `[B, H, W, C]` and their labels, `[B, H', W']` or values
+        `[B, H', W', C']`; all are drawn.
       lost: the lost results.
 
     Raises:
@@ -106,32 +110,43 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
       ValueError: the images have another shape, or there are no such results.
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
-    whole, coded = (
-        np.asarray(model.classify(split.images, some)) for some in ((), lost)
-    )
+    values = are_values(split.labels)
+    answer = model.logits if values else model.classify
+    whole, coded = (np.asarray(answer(split.images, some)) for some in ((), lost))
+    changed = np.abs(whole - coded).max(-1) if values else whole != coded
     columns = {
         "image": split.images,
         "labels": split.labels,
         "nothing lost": whole,
         f"{pattern_text(lost, model.pipeline.k)} lost": coded,
-        "changed": np.where(whole == coded, 0, 1),
+        "changed": changed,
     }
+    grey = {"cmap": "gray", "vmin": split.labels.min(), "vmax": split.labels.max()}
+    options = {name: grey for name in columns} if values else {}
+    options |= {
+        "image": {"cmap": "gray"},
+        "changed": {"cmap": "Reds", "vmin": 0, "vmax": 1},
+    }
+    classes = {"cmap": "tab20", "vmin": 0, "vmax": 19}
     figure = new_figure(1.7 * len(columns), 1.7 * len(split.images) + 0.4)
     rows = figure.subplots(len(split.images), len(columns), squeeze=False)
     for i, row in enumerate(rows):
-        for axes, (name, values) in zip(row, columns.items(), strict=True):
-            options = {"interpolation": "nearest"}
-            if name == "image":
-                shown = values[i] if values.shape[-1] == 3 else values[i, ..., 0]
-                axes.imshow(shown, cmap="gray", **options)
-            elif name == "changed":
-                axes.imshow(values[i], cmap="Reds", vmin=0, vmax=1, **options)
-            else:
-                axes.imshow(values[i], cmap="tab20", vmin=0, vmax=19, **options)
+        for axes, (name, pictures) in zip(row, columns.items(), strict=True):
+            shown = _pixels(pictures[i])
+            axes.imshow(shown, interpolation="nearest", **options.get(name, classes))
             axes.set_axis_off()
     for axes, name in zip(rows[0], columns, strict=True):
         axes.set_title(name, fontsize=10)
     return figure
+
+
+def _pixels(picture: np.ndarray) -> np.ndarray:
+    """Returns `[H, W]`, `[H, W, 3]`, or the first channel of another number of them."""
+    if picture.ndim == 2:
+        return picture
+    if picture.shape[-1] != 3:
+        return picture[..., 0]
+    return picture if picture.dtype == np.uint8 else np.clip(picture, 0, 1)
 
 
 def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:

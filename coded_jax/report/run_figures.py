@@ -28,7 +28,8 @@ PARTS = {
 
 
 def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
-    """Draws `accuracy.png`, `training.png` and `confidence.png` into a workdir.
+    """Draws `accuracy.png`, `training.png` and, of classes, `confidence.png` into a
+    workdir.
 
     Args:
       folder: the workdir, with its `metrics.jsonl`.
@@ -43,8 +44,9 @@ def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
     figures = {
         "accuracy": accuracy(results),
         "training": training(read_metrics(folder)),
-        "confidence": confidence(results),
     }
+    if results["confidence"]:
+        figures["confidence"] = confidence(results)
     paths = {folder / f"{name}.png": figure for name, figure in figures.items()}
     for path, figure in paths.items():
         figure.savefig(path, dpi=120)

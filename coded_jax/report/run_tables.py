@@ -49,7 +49,13 @@ PURPOSES = {
     "uncoded": "for blocks that are not coded",
 }
 
-IOU = "\naccuracy: of positions; mean IoU: intersection over union, mean of the classes"
+OF_IMAGES = {
+    "mean_iou": "\naccuracy: of positions; mean IoU: intersection over union, mean of "
+    "the classes",
+    "psnr": "\naccuracy, agreement: the coefficient of determination R^2, with the "
+    "labels and\nwith the network's own values; PSNR: peak signal-to-noise ratio",
+}
+"""Maps a measure of answers that are images to a line that says what it is."""
 
 
 def tables(results: dict[str, Any]) -> Group:
@@ -72,6 +78,7 @@ def tables(results: dict[str, Any]) -> Group:
             "included, over that of the network's convolutions on the whole image"
         )
     patterns = worst_patterns(results["patterns"])
+    measures = [name for name in OF_IMAGES if name in patterns[0]]
     heading_of_patterns = "every erasure pattern of the code"
     if len(patterns) < len(results["patterns"]):
         heading_of_patterns = (
@@ -93,7 +100,7 @@ def tables(results: dict[str, Any]) -> Group:
         "",
         f"{heading_of_patterns}\n"
         "agreement: with the network's own answers; feature mse: error of its features"
-        f"{IOU if results.get('positions') else ''}",
+        f"{''.join(OF_IMAGES[name] for name in measures)}",
         _pattern_table(patterns, split["k"]),
     )
 
@@ -204,18 +211,29 @@ def _summary_table(results: dict[str, Any]) -> Table:
 def _pattern_table(patterns: list[dict[str, Any]], k: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("lost")
-    dense = any("mean_iou" in pattern for pattern in patterns)
-    for column in ("accuracy", *["mean IoU"] * dense, "agreement", "feature mse"):
+    names = of_images(patterns[0])
+    for column in ("accuracy", *names, "agreement", "feature mse"):
         table.add_column(column, justify="right")
     for pattern in patterns:
         table.add_row(
             pattern_text(pattern["lost"], k),
             percent(pattern["accuracy"]),
-            *([percent(pattern["mean_iou"])] if dense else []),
+            *of_images(pattern).values(),
             percent(pattern["agreement"]),
             error_text(pattern["feature_mse"]),
         )
     return table
+
+
+def of_images(pattern: dict[str, Any]) -> dict[str, str]:
+    """Returns texts of a pattern's measures that only answers that are images have, by
+    their names in tables."""
+    texts = {}
+    if "mean_iou" in pattern:
+        texts["mean IoU"] = percent(pattern["mean_iou"])
+    if "psnr" in pattern:
+        texts["PSNR"] = f"{pattern['psnr']:.1f} dB"
+    return texts
 
 
 def error_text(feature_mse: float | None) -> str:

@@ -27,8 +27,9 @@ class Answer(NamedTuple):
     """The answers of `CodedModel.predict`.
 
     Attributes:
-      classes: int32 `[B]`, -1 where it abstains.
-      confidence: float32 `[B]`, the calibrated probability that the class is right.
+      classes: int32 `[B]`, or `[B, H', W']` where answers are images; -1 where it
+        abstains.
+      confidence: float32 likewise, the calibrated probability that a class is right.
     """
 
     classes: jax.Array
@@ -57,8 +58,13 @@ class CodedModel(NamedTuple):
         return self.pipeline.image_shape
 
     @property
+    def values(self) -> bool:
+        """Tells whether answers are values, as the labels of the run; not classes."""
+        return bool(self.results and self.results.get("values"))
+
+    @property
     def classes(self) -> int:
-        """Returns the number of classes."""
+        """Returns the number of classes, or of channels of values."""
         shape = (self.pipeline.images_per_input, *self.image_shape)
         images = jax.ShapeDtypeStruct(shape, self.pipeline.image_dtype)
         head = lambda frozen, images: self.pipeline.base.head(
@@ -158,8 +164,8 @@ class CodedModel(NamedTuple):
             more than `r` the decoder makes what it can, mostly a worse answer.
 
         Returns:
-          float32 `[B, classes]`, or `[B, H', W', classes]` where answers are images;
-          NaN where the code waits for more results.
+          float32 `[B, classes]`, or `[B, H', W', classes]` where answers are images,
+          classes of positions or values; NaN where the code waits for more results.
 
         Raises:
           ValueError: wrong shape or dtype, or every result is lost.
@@ -177,7 +183,12 @@ class CodedModel(NamedTuple):
 
     def classify(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
         """Returns classes int32 `[B]`, or `[B, H', W']` where answers are images, -1
-        for no answer; the rest as `logits`."""
+        for no answer; the rest as `logits`.
+
+        Raises:
+          ValueError: as for `logits`, or answers are values.
+        """
+        self._require_classes()
         return predictions.classes_of(self.logits(images, lost))
 
     def predict(
@@ -191,9 +202,10 @@ class CodedModel(NamedTuple):
             avoids are in the run's `results.json`, under `confidence`.
 
         Raises:
-          ValueError: as for `logits`, the threshold is not in `[0, 1]`, or no run has
+          ValueError: as for `classify`, the threshold is not in `[0, 1]`, or no run has
             calibrated the confidence for as many lost results.
         """
+        self._require_classes()
         accepts = isinstance(abstain_below, Real) and 0 <= abstain_below <= 1
         require("abstain_below", abstain_below, accepts, "0..1")
         if self.results is None:
@@ -215,6 +227,14 @@ class CodedModel(NamedTuple):
         sure = confidence.confidence(logits, temperatures)
         answered = (sure > 0) & (sure >= abstain_below)
         return Answer(jnp.where(answered, logits.argmax(-1), -1), sure)
+
+    def _require_classes(self) -> None:
+        """Raises ValueError if answers are values."""
+        if self.values:
+            raise ValueError(
+                "model: one whose answers are values, which have no class, one with "
+                "classes accepted; `logits` gives the values"
+            )
 
 
 def _require_alike(params: PyTree, expected: PyTree, source: str) -> None:

@@ -19,7 +19,7 @@ from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.evaluation.predictions import STAGE_LOSSES, Prediction
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.types import Split
+from coded_jax.types import Split, are_values
 
 
 class Evaluation(NamedTuple):
@@ -71,10 +71,9 @@ def evaluate(
 
     Args:
       model: from `load`, `protect`, `train` or `CodedModel.with_code`.
-      data: a part of a data set; or images `[N, H, W, C]` and labels `[N]`, or
-        `[N, H', W']` with -1 for positions that do not count; or an
-        iterator of such pairs, which is read once and not kept. Images are those that
-        the model takes, see `CodedModel.logits`.
+      data: a part of a data set; or images `[N, H, W, C]` and labels, see
+        `types.Dataset`; or an iterator of such pairs, which is read once and not kept.
+        Images are those that the model takes, see `CodedModel.logits`.
       most_lost: results lost, at most; the code's `r` if None.
       stage_losses: with several coded stages, a pattern is `"held"` in all of them;
         every later stage loses as many results (`"per_stage"`); or it holds from a
@@ -111,17 +110,26 @@ def evaluate(
             stage_losses=stage_losses,
             first_row=images // model.pipeline.images_per_input,
         )
-        counted = int((np.asarray(split.labels) >= 0).sum())
+        values = are_values(split.labels)
+        counted = int(predictions.counted(np.asarray(split.labels)).sum())
         totals = totals + means * counted
         images, labels = images + len(split.labels), labels + counted
     require("data", images, images > 0, "one image or more")
     means = totals / labels
-    records = pattern_accuracy.from_means(patterns, means[:, :-1])
-    return Evaluation(images, float(means[0, -1]), tuple(records))
+    records = pattern_accuracy.from_means(patterns, means[:, :-1], values)
+    base = float(means[0, -1])
+    if values:
+        base = float(pattern_accuracy.explained(base, *means[0, 5:7]))
+    return Evaluation(images, base, tuple(records))
 
 
 def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
-    """Returns `pattern_statistics`, and whether the base model is right, last."""
-    base_correct = prediction.expected == prediction.labels
+    """Returns `pattern_statistics`, and whether the base model is right, last; of
+    values its squared error."""
+    if are_values(prediction.labels):
+        squares = pattern_accuracy.squares(prediction.expected, prediction.labels)
+        of_base = squares[0]
+    else:
+        of_base = prediction.expected == prediction.labels
     columns = pattern_accuracy.pattern_statistics(prediction, parameter)
-    return jnp.concatenate([columns, base_correct[..., None]], axis=-1)
+    return jnp.concatenate([columns, of_base[..., None]], axis=-1)

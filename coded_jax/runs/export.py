@@ -40,10 +40,11 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     The function in it takes `images`, `[b, H, W, C]` of the pipeline's `image_dtype`
     with any `b` of 1 or more, and `available`, bool `[n, 1]` and True where the result
     arrived, as `erasures.available` makes it. It returns the logits, float32
-    `[b, classes]`. It checks shapes and dtypes, but not that at most `r` results are
-    lost: with more lost it answers, too, and wrongly. Its matrix products have the
-    precision that `jax_default_matmul_precision` has now. The same model gives the same
-    bytes, without a path of this machine.
+    `[b, classes]`, or `[b, H', W', classes]` where answers are images. It checks shapes
+    and dtypes, but not that at most `r` results are lost: with more lost it answers,
+    too, and wrongly. Its matrix products have the precision that
+    `jax_default_matmul_precision` has now. The same model gives the same bytes, without
+    a path of this machine.
 
     Args:
       model: a finished run, or a model in memory.

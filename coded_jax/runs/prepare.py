@@ -210,6 +210,10 @@ def _check_positions(
             value = getattr(config, name)
             require(name, value, value == "none", accepted)
         require("split", config.split, config.split != "group", "image or convolution")
+    if dataset.values:
+        smoothing = config.label_smoothing
+        accepted = f"0 with {config.dataset}, whose labels are values,"
+        require("label_smoothing", smoothing, smoothing == 0, accepted)
 
 
 def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> None:

@@ -57,6 +57,7 @@ def content(run: Finished) -> dict[str, Any]:
         "image_shape": dataset.image_shape,
         "classes": dataset.classes,
         **({"positions": dataset.positions} if dataset.positions else {}),
+        **({"values": True} if dataset.values else {}),
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "fingerprints": run.experiment.fingerprints,
         "base": {
@@ -201,8 +202,9 @@ def _pattern(seeds: Sequence[PatternAccuracy]) -> dict[str, Any]:
     means = np.mean([outcome[1:] for outcome in seeds], axis=0)
     values = [seeds[0].lost, *map(float, means)]
     fields: dict[str, Any] = dict(zip(PatternAccuracy._fields, values, strict=True))
-    if math.isnan(fields["mean_iou"]):  # of answers that are no images
-        del fields["mean_iou"]
+    for name in ("mean_iou", "psnr"):
+        if math.isnan(fields[name]):  # of other answers
+            del fields[name]
     for name in ("feature_mse", "decoded_accuracy"):
         if math.isnan(fields[name]):  # no answer, or none decoded; JSON has no NaN
             fields[name] = None

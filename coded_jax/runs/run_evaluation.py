@@ -159,12 +159,13 @@ def _kept_or_new(
 
 
 def _measure(inputs: _Inputs, name: str, params: PyTree, losses: str) -> Measured:
-    """Tries every pattern; studies confidence under the run's own losses alone."""
+    """Tries every pattern; studies the confidence of classes, under the run's own
+    losses alone."""
     experiment = inputs.experiment
     started = time.perf_counter()
     code = (experiment.pipelines[name], inputs.frozen, params)
     study: dict[str, Any] = {}
-    if losses == experiment.config.stage_losses:
+    if losses == experiment.config.stage_losses and not experiment.dataset.values:
         splits = (inputs.validation, inputs.scored)
         accuracies, study = confidence.study(*code, *splits, inputs.patterns, losses)
     else:

@@ -29,9 +29,11 @@ class Response(NamedTuple):
     """The response to one request.
 
     Attributes:
-      classes: int32 `[B]`.
-      probabilities: float32 `[B, classes]`, calibrated, see `confidence`.
-      confidence: float32 `[B]`, the probability of the class.
+      logits: float32 `[B, ..., classes]`, what the head gives: values where answers
+        are values, for which the next three are empty.
+      classes: int32 `[B]`, or `[B, H', W']` where answers are images.
+      probabilities: float32 `[B, ..., classes]`, calibrated, see `confidence`.
+      confidence: float32 as the classes, their probabilities.
       used: for each coded stage, the workers whose results were used.
       arrived: for each coded stage, the pieces that these results are of.
       decoded: for each coded stage, the data pieces that a decoder reconstructed; of a
@@ -41,6 +43,7 @@ class Response(NamedTuple):
         `decode` (with the head), and `total`.
     """
 
+    logits: np.ndarray
     classes: np.ndarray
     probabilities: np.ndarray
     confidence: np.ndarray
@@ -184,18 +187,19 @@ class Service:
 
 
 def respond(model: CodedModel, inference: Inference) -> Response:
-    """Returns calibrated probabilities, and the results they come from."""
+    """Returns calibrated probabilities, or values, and the results they come from."""
     pipeline, available = model.pipeline, inference.available
     # On the host: by JAX, ten numbers would take some milliseconds.
     logits = np.asarray(inference.logits)
-    probabilities = confidence.probabilities(
-        logits,
-        confidence.temperatures(
-            model.results["confidence"], pipeline, available, logits.shape
-        ),
-    )
+    probabilities = np.empty((0, logits.shape[-1]), logits.dtype)
+    if not model.values:
+        calibration = model.results["confidence"]
+        sizes = (pipeline, available, logits.shape)
+        temperatures = confidence.temperatures(calibration, *sizes)
+        probabilities = confidence.probabilities(logits, temperatures)
     arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)
     return Response(
+        logits=logits,
         classes=probabilities.argmax(-1).astype(np.int32),
         probabilities=probabilities,
         confidence=probabilities.max(-1),

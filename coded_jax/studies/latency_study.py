@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coded_jax.checks import require
 from coded_jax.evaluation import predictions
 from coded_jax.inference.costs import cost_of
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
@@ -84,7 +85,11 @@ def measure_latencies(
       faults: that the workers meet; of `Faults`, delays, exceptions and NaN alone.
       deadline: seconds, after which a request is lost.
       advance: called after every request.
+
+    Raises:
+      ValueError: answers are values, of which there is no accuracy.
     """
+    require("model", "values", not strategy.model.values, "one that answers by classes")
     inject(pool, faults or Faults())
     service = _service(strategy, pool, deadline)
     rows = np.arange(requests) % len(split.labels)
@@ -135,7 +140,7 @@ def summarise(
     Args:
       model: responded to them.
       images: `[R, H, W, C]` of the pipeline's `image_dtype`.
-      labels: int32 `[R]`.
+      labels: int32 `[R]`, or `[R, H', W']` where answers are images.
       responses: by the number of the request; lost requests have none.
     """
     seconds = np.full(len(labels), np.inf)
@@ -147,12 +152,12 @@ def summarise(
         return Measurement(seconds, _phases([]), 0.0, 0.0, 0.0, 0.0)
     classes = np.array([response.classes[0] for response in answered])
     direct = _direct(model, images[numbers], answered)
-    correct = labels[numbers]
+    correct, counted = labels[numbers], (labels >= 0).sum()
     return Measurement(
         seconds,
         _phases(answered),
-        accuracy=float((classes == correct).sum() / len(seconds)),
-        direct=float((direct == correct).sum() / len(seconds)),
+        accuracy=float((classes == correct).sum() / counted),
+        direct=float((direct == correct).sum() / counted),
         agreement=float((classes == direct).mean()),
         decoded=float(np.mean([any(response.decoded) for response in answered])),
     )
@@ -161,7 +166,7 @@ def summarise(
 def _direct(
     model: CodedModel, images: np.ndarray, responses: list[Response]
 ) -> np.ndarray:
-    """Computes classes `[R]` by one program, from the results of each response."""
+    """Computes classes `[R, ...]` by one program, from the results of each response."""
     pipeline = model.pipeline._replace(mesh=None)
     stages = len(responses[0].arrived)
     available = np.zeros((stages, pipeline.n, len(responses)), bool)

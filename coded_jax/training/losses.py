@@ -1,4 +1,4 @@
-"""Losses: cross-entropy of the base model, feature errors of the code."""
+"""Losses: errors of the base model's answers, feature errors of the code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from coded_jax import splitting
@@ -34,7 +35,7 @@ from coded_jax.inference.stages import (
     small_of,
 )
 from coded_jax.training.config import TrainConfig
-from coded_jax.types import PyTree, State, apart, together
+from coded_jax.types import PyTree, State, apart, are_values, together
 
 
 def base_losses(
@@ -43,30 +44,23 @@ def base_losses(
     batch: dict[str, jax.Array],
     label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, PyTree]:
-    """Computes the base model's cross-entropy and the variables that it updates itself.
+    """Computes the base model's loss and the variables that it updates itself.
 
     Args:
       pipeline: whose base model is trained.
       variables: of the base model.
-      batch: `images` uint8 `[B, H, W, C]` and `labels` int32 `[B]`, or `[B, H', W']`.
-      label_smoothing: this share of the labels' weight goes to all classes alike.
+      batch: `images` uint8 `[B, H, W, C]` and `labels`, see `types.Dataset`.
+      label_smoothing: see `answer_losses`.
 
     Returns:
-      The losses float32 `[B]`, and see `BaseModel.train`.
+      The losses float32 `[B]` of `answer_losses`, and see `BaseModel.train`.
     """
     train, mesh = pipeline.base.train, pipeline.mesh
-
-    def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
-        targets = optax.smooth_labels(targets, label_smoothing)
-        targets = jnp.where(labels[..., None] < 0, 0, targets)  # which do not count
-        losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
-        return losses.reshape(len(labels), -1).mean(axis=1)
 
     def compute_part(spread: PieceMap, variables: PyTree, batch: dict) -> jax.Array:
         features = base_features(pipeline, variables, batch["images"])
         logits = pipeline.base.head(variables, features.astype(jnp.float32))
-        return cross_entropy(logits, batch["labels"])
+        return answer_losses(logits, batch["labels"], label_smoothing)
 
     if train is None:
         return placement.data_parallel(mesh, compute_part, (None, 0))(
@@ -75,7 +69,30 @@ def base_losses(
     # Not example by example: a batch norm needs the statistics of the whole batch.
     batch = placement.batch_sharded(mesh, batch)
     logits, updated = train(variables, inputs_of(pipeline, batch["images"]))
-    return cross_entropy(logits, batch["labels"]), updated
+    return answer_losses(logits, batch["labels"], label_smoothing), updated
+
+
+def answer_losses(
+    logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
+) -> jax.Array:
+    """Computes the loss `[B]` of what the head gives: the cross-entropy, or of values
+    the squared error, a mean over positions.
+
+    Args:
+      logits: `[B, ..., classes]`.
+      labels: int32 `[B, ...]`, of which -1 counts as no error; or values, float32 as
+        the logits.
+      label_smoothing: this share of the labels' weight goes to all classes alike.
+    """
+    logits = logits.astype(jnp.float32)
+    if are_values(labels):
+        losses = jnp.square(logits - labels)
+    else:
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        targets = optax.smooth_labels(targets, label_smoothing)
+        targets = jnp.where(labels[..., None] < 0, 0, targets)
+        losses = optax.softmax_cross_entropy(logits, targets)
+    return losses.reshape(len(labels), -1).mean(axis=1)
 
 
 def coded_loss(
@@ -99,7 +116,8 @@ def coded_loss(
       variables: of the base model, arrays; no gradient reaches them.
       images: `[B, H, W, C]`, uint8, or float32 as the base model takes them.
       available: the results that arrive, from `sample_erasures`.
-      labels: int32 `[B]`, or `[B, k]` of groups of images, needed for supervision.
+      labels: int32 `[B]`, or `[B, k]` of groups of images, or of positions, see
+        `types.Dataset`; needed for supervision.
       config: weights of distillation and supervision; `TrainConfig()` if None.
 
     Returns:
@@ -111,8 +129,10 @@ def coded_loss(
     require_inputs(pipeline, params, images, available)
     batch = {"images": images}
     if labels is not None:
-        group = (pipeline.k,) if pipeline.separate else ()
-        require_shape("labels", labels, images.shape[0], *group)
+        sizes = (pipeline.k,) if pipeline.separate else ()
+        if np.ndim(labels) > 2:  # of positions
+            sizes = np.shape(labels)[1:]
+        require_shape("labels", labels, images.shape[0], *sizes)
         batch["labels"] = labels
     needless = labels is not None or not (config and config.supervision)
     require("labels", labels, needless, "those of the images, for supervision,")
@@ -136,14 +156,14 @@ def coded_losses(
 
     Distillation adds the squared error of what the head makes of the features
     (`BaseModel.hidden`), so that those errors count most that matter to it.
-    Supervision adds the cross-entropy of the head's answers with the labels.
+    Supervision adds `answer_losses` of the head's answers.
 
     Args:
       pipeline: the coded inference.
       params: of the codes, to be trained.
       frozen: variables of the base model.
       batch: `images` `[B, H, W, C]`, `targets` if `with_targets` has them, and `labels`
-        int32 `[B, ...]` if there is supervision.
+        if there is supervision.
       available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
       config: its `stage_training` says whether a stage is given what the stages before
         it reconstructed or their exact outputs, and `distillation` and `supervision`
@@ -289,7 +309,7 @@ def compare_ends(
         squares.append(jnp.square(exact_hidden).mean(axis=1))
     if config.supervision:
         logits = pipeline.base.head(variables, last.astype(jnp.float32))
-        errors.append(_cross_entropy(logits, batch["labels"]))
+        errors.append(answer_losses(logits, batch["labels"]))
         squares.append(jnp.ones_like(errors[-1]))
     return errors, squares
 
@@ -340,12 +360,3 @@ def _hidden(pipeline: Pipeline, frozen: PyTree, features: jax.Array) -> jax.Arra
     """Computes the layer that distillation compares, `[B, Q]`."""
     hidden = pipeline.base.hidden or pipeline.base.head
     return hidden(frozen, features.astype(jnp.float32)).reshape(len(features), -1)
-
-
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Averages over labels `[B, ...]` to `[B]`; a label of -1 counts as no error."""
-    entropies = optax.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.maximum(labels, 0)
-    )
-    entropies = jnp.where(labels < 0, 0, entropies)
-    return entropies.reshape(len(labels), -1).mean(axis=1)

@@ -58,8 +58,9 @@ def report(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
         page.add("## Training")
         records = run_figures.read_metrics(path)
         page.draw("training", "training curves", lambda: run_figures.training(records))
-    page.add("## Confidence", table(*confidence(results)))
-    page.draw("confidence", "confidence", figure_of(run_figures.confidence))
+    if results["confidence"]:
+        page.add("## Confidence", table(*confidence(results)))
+        page.draw("confidence", "confidence", figure_of(run_figures.confidence))
     page.add("## Cost of each device", devices(results), table(*stages(results)))
     page.add(table(*costs(results)))
     page.draw("costs", "work of the busiest device", figure_of(run_figures.costs))
@@ -100,14 +101,14 @@ def add_model(
             "answers",
             "answers with losses",
             lambda: model_figures.answers(model, shown, lost),
-            caption="A colour is a class; red positions have another answer than "
-            "without losses.",
+            caption="Red positions have another answer than without losses.",
         )
-    page.draw(
-        "confusion",
-        "confusion of errors",
-        lambda: model_figures.confusion(model, test, lost),
-    )
+    if not model.values:
+        page.draw(
+            "confusion",
+            "confusion of errors",
+            lambda: model_figures.confusion(model, test, lost),
+        )
 
 
 def worst_pattern(results: dict[str, Any]) -> list[int]:
@@ -155,18 +156,18 @@ def by_lost(results: dict[str, Any]) -> Table:
 
 def by_pattern(results: dict[str, Any]) -> Table:
     """Returns a row for every erasure pattern."""
-    dense = bool(results.get("positions"))
+    names = run_tables.of_images(results["patterns"][0])
     rows = [
         [
             pattern_text(pattern["lost"], results["split"]["k"]),
             measure_text(pattern, "accuracy"),
-            *([percent(pattern["mean_iou"])] if dense else []),
+            *run_tables.of_images(pattern).values(),
             percent(pattern["agreement"]),
             run_tables.error_text(pattern["feature_mse"]),
         ]
         for pattern in results["patterns"]
     ]
-    columns = ["lost", "accuracy", *["mean IoU"] * dense]
+    columns = ["lost", "accuracy", *names]
     return [*columns, "agreement with the base model", "feature mse"], rows
 
 

@@ -3,58 +3,21 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import coded_jax
 from coded_jax.inference.pixels import normalise
-from coded_jax.types import Dataset, Split
-from tests.own_cnn import conv
+from tests.dense_cnn import CLASSES, SHAPE, segment, segmented, variables_of_segment
 
-CLASSES = 3
-SHAPE = (16, 12, 1)
-
-
-def make_dataset():
-    """Images whose rows of pixels are segmented by how light they are."""
-    rng = np.random.default_rng(0)
-
-    def part(size):
-        images = rng.integers(0, 256, (size, *SHAPE), np.uint8)
-        labels = (images[..., 0] // 86).astype(np.int32)
-        labels[:, 0, 0] = -1  # does not count
-        return Split(images, labels)
-
-    return Dataset("own", CLASSES, part(64), part(20), part(30), (0.5,), (0.3,))
-
-
-DATASET = make_dataset()
-
-
-def model(variables, x):
-    """A network that goes down to half of the positions, and up again."""
-    y = jnp.tanh(conv(variables["kernel"], x))
-    down = jnp.tanh(conv(variables["down"], y, 2))
-    up = jnp.repeat(jnp.repeat(down, 2, 1), 2, 2)
-    return conv(variables["logits"], jnp.concatenate([y, up], -1))
-
-
-def make_variables():
-    rng = np.random.default_rng(1)
-    draw = lambda *shape: rng.normal(size=shape, scale=0.5).astype("f")
-    return {
-        "kernel": draw(3, 3, 1, 4),
-        "down": draw(3, 3, 4, 4),
-        "logits": draw(1, 1, 8, CLASSES),
-    }
+DATASET = segmented()
 
 
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense")
     settings = {"k": 2, "r": 1, "epochs": 2, "devices": 1, "supervision": 0.5}
-    own = {"model": model, "variables": make_variables(), "dataset": DATASET}
+    own = {"model": segment, "variables": variables_of_segment(), "dataset": DATASET}
     return folder, coded_jax.protect(workdir=folder, **own, **settings)
 
 
@@ -71,7 +34,7 @@ def iou_by_hand(predicted, labels):
 def test_nothing_lost_gives_the_own_logits_at_each_position(protected):
     _, coded = protected
     x = normalise(DATASET.test.images, DATASET.mean, DATASET.std)
-    expected = model(make_variables(), x)
+    expected = segment(variables_of_segment(), x)
     logits = coded.logits(DATASET.test.images)
     assert logits.shape == (30, *SHAPE[:2], CLASSES)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
@@ -108,7 +71,7 @@ def test_answers_have_a_confidence_at_each_position(protected):
     assert answer.classes.shape == answer.confidence.shape == (4, *SHAPE[:2])
     unsure = np.asarray(answer.confidence) < 0.5
     assert (np.asarray(answer.classes)[unsure] == -1).all()
-    plan = coded_jax.plan_stages(model, make_variables(), SHAPE, 2, 1)
+    plan = coded_jax.plan_stages(segment, variables_of_segment(), SHAPE, 2, 1)
     loaded = coded_jax.load(folder, base=plan.base)
     np.testing.assert_allclose(
         loaded.logits(images, [1]), coded.logits(images, [1]), atol=1e-5
@@ -130,24 +93,26 @@ def test_labels_of_another_form_are_refused(labels, message):
     test = dataclasses.replace(DATASET.test, labels=labels)
     with pytest.raises(ValueError, match=message):
         coded_jax.protect(
-            model=model,
-            variables=make_variables(),
+            model=segment,
+            variables=variables_of_segment(),
             dataset=dataclasses.replace(DATASET, test=test),
         )
 
 
 def test_a_head_must_have_the_positions_of_the_labels():
-    narrow = lambda v, x: model(v, x)[:, ::2]
+    narrow = lambda v, x: segment(v, x)[:, ::2]
     with pytest.raises(
         ValueError, match=r"head: gives \[2, 8, 12, 3\] .*\[2, 16, 12, 3\]"
     ):
-        coded_jax.protect(model=narrow, variables=make_variables(), dataset=DATASET)
+        coded_jax.protect(
+            model=narrow, variables=variables_of_segment(), dataset=DATASET
+        )
 
 
 def test_the_base_models_loss_is_a_mean_over_positions():
     from coded_jax.training.losses import base_losses
 
-    plan = coded_jax.plan_stages(model, make_variables(), SHAPE, 2, 1)
+    plan = coded_jax.plan_stages(segment, variables_of_segment(), SHAPE, 2, 1)
     pipeline = coded_jax.make_pipeline(
         blocks=plan.base.blocks,
         head=plan.base.head,
@@ -162,7 +127,7 @@ def test_the_base_models_loss_is_a_mean_over_positions():
     batch = {"images": DATASET.train.images[:3], "labels": DATASET.train.labels[:3]}
     losses, _ = base_losses(pipeline, plan.variables, batch)
     x = normalise(batch["images"], DATASET.mean, DATASET.std)
-    scores = jax.nn.log_softmax(model(make_variables(), x))
+    scores = jax.nn.log_softmax(segment(variables_of_segment(), x))
     rows, columns = np.indices(SHAPE[:2])
     expected = [
         -np.mean(np.where(l < 0, 0, s[rows, columns, l]))

@@ -167,6 +167,7 @@ def response(label, total, decode, decoded):
     seconds = {"queue": 0.001, "encode": 0.002, "wait": 0.003, "decode": decode}
     arrived = (1, 2) if decoded else (0, 1)
     return Response(
+        logits=np.zeros((1, 10)),
         classes=np.array([label]),
         probabilities=np.ones((1, 1)),
         confidence=np.ones(1),

@@ -29,7 +29,7 @@ from coded_jax.training.config import (
 )
 from coded_jax.training.exact_targets import require_nonnegative, with_targets
 from coded_jax.training.loop import SCORE
-from coded_jax.training.losses import _cross_entropy
+from coded_jax.training.losses import answer_losses
 from coded_jax.types import CodeShape, Dataset, Split, chain
 from tests import pipelines
 from tests.models.published import random_variables
@@ -121,7 +121,7 @@ def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
 def test_labels_of_minus_one_add_nothing_to_the_cross_entropy(shape):
     """Catches a mean over the labels that count, and one that takes -1 for a class."""
     labels = jnp.array([[1, -1], [0, 2], [-1, -1]]).reshape(shape)
-    losses = _cross_entropy(jnp.zeros((*shape, 4)), labels)
+    losses = answer_losses(jnp.zeros((*shape, 4)), labels)
     np.testing.assert_allclose(losses, np.log(4) * np.array([0.5, 1, 0]), rtol=1e-6)
 
 

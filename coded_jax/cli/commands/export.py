@@ -32,13 +32,14 @@ with open({path!r}, "rb") as file:
 images = np.zeros({images}, np.{dtype})  # {batches}, pixel values as in the data set
 available = np.ones(({n}, 1), bool)
 available[[{lost}]] = False  # which results are lost, {r} at most
-logits = coded.call(images, available)  # float32 {logits}
-print(logits.argmax(-1))"""
+{answers} = coded.call(images, available)  # float32 {shape}
+print({shown})"""
 
 
 def usage(model: CodedModel, path: str) -> str:
     """Returns a program that runs the file at `path` without this package."""
     r, batch = model.pipeline.r, 8 * model.pipeline.images_per_input
+    positions = model.results.get("positions", [])
     return USAGE.format(
         path=path,
         images=(batch, *model.image_shape),
@@ -47,7 +48,9 @@ def usage(model: CodedModel, path: str) -> str:
         n=model.pipeline.n,
         lost=", ".join(map(str, range(r))),
         r=r,
-        logits=[batch, model.results["classes"]],
+        answers="values" if model.values else "logits",
+        shape=[batch, *positions, model.results["classes"]],
+        shown="values.mean()" if model.values else "logits.argmax(-1)",
     )
 
 

@@ -1,0 +1,70 @@
+"""Answers that are images, served and exported: as of the model in memory."""
+
+import jax.export
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax import serving
+from coded_jax.codes import erasures
+from coded_jax.runs import export
+from tests import dense_cnn
+
+SETTINGS = {"k": 2, "r": 1, "epochs": 1, "devices": 1, "baselines": ()}
+
+
+@pytest.fixture(scope="module")
+def segmenting(tmp_path_factory):
+    return coded_jax.protect(
+        model=dense_cnn.segment,
+        variables=dense_cnn.variables_of_segment(),
+        dataset=dense_cnn.segmented(),
+        workdir=tmp_path_factory.mktemp("classes"),
+        **SETTINGS,
+    )
+
+
+@pytest.fixture(scope="module")
+def restoring(tmp_path_factory):
+    return coded_jax.protect(
+        model=dense_cnn.restore,
+        variables=dense_cnn.variables_of_restore(),
+        dataset=dense_cnn.noisy(),
+        workdir=tmp_path_factory.mktemp("values"),
+        **SETTINGS,
+    )
+
+
+IMAGES = dense_cnn.noisy().test.images[:4]
+
+
+def test_classes_of_positions_are_served(segmenting):
+    with serving.serve(segmenting, batches=(4,), deadline=600) as service:
+        for lost in ((0,), (2,)):
+            response = service.submit(IMAGES, without=lost).result()
+            expected = segmenting.predict(IMAGES, lost)
+            assert response.classes.shape == (4, *dense_cnn.SHAPE[:2])
+            np.testing.assert_array_equal(response.classes, expected.classes)
+            np.testing.assert_allclose(
+                response.confidence, expected.confidence, atol=1e-4
+            )
+            total = response.probabilities.sum(-1)
+            np.testing.assert_allclose(total, np.ones_like(total), rtol=1e-5)
+
+
+def test_values_are_served(restoring):
+    with serving.serve(restoring, batches=(4,), deadline=600) as service:
+        for lost in ((0,), (2,)):
+            response = service.submit(IMAGES, without=lost).result()
+            expected = restoring.logits(IMAGES, lost)
+            np.testing.assert_allclose(response.logits, expected, atol=1e-4)
+            assert response.classes.size == response.confidence.size == 0
+
+
+@pytest.mark.parametrize("name", ["segmenting", "restoring"])
+def test_an_exported_file_answers_with_images(name, request):
+    model = request.getfixturevalue(name)
+    file = jax.export.deserialize(bytearray(export.serialize(model, ("cpu",))))
+    available = erasures.available((1,), model.pipeline.n)
+    answers = file.call(IMAGES, available)
+    np.testing.assert_allclose(answers, model.logits(IMAGES, [1]), atol=1e-5)
