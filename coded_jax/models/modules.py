@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -90,14 +90,29 @@ class PoolHead(nn.Module):
         return nn.Dense(self.classes, name="logits")(x.mean((1, 2)))
 
 
-def base_model(blocks: Sequence[nn.Module], preactivations: bool = False) -> BaseModel:
-    """Makes a base model of some blocks and a `PoolHead`.
+class PositionHead(nn.Module):
+    """Applies a dense layer at each position: `[B, M, M', D] -> [B, M, M', classes]`."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Conv(self.classes, (1, 1), name="logits")(x)
+
+
+def base_model(
+    blocks: Sequence[nn.Module],
+    preactivations: bool = False,
+    last: Callable[[int], nn.Module] = PoolHead,
+) -> BaseModel:
+    """Makes a base model of some blocks and a head.
 
     Args:
       blocks: modules that are called with `(x, train)`; those that end in a ReLU, or in
         a max pooling of its outputs, have `relu=True`.
       preactivations: blocks that end in a ReLU leave it to the next one, or to the
         head. It is the same network, since a ReLU and a max pooling commute.
+      last: `PoolHead` or `PositionHead`, which the head is after such a ReLU.
 
     Returns:
       A model with variables `{"block_1": ..., "block_2": ..., "head": ...}`.
@@ -110,11 +125,11 @@ def base_model(blocks: Sequence[nn.Module], preactivations: bool = False) -> Bas
         variables, x = {}, jnp.zeros((1, *image_shape))
         for name, block, block_key in zip(names, blocks, keys[:-1], strict=True):
             x, variables[name] = block.init_with_output(block_key, x, False)
-        return {**variables, "head": PoolHead(classes).init(keys[-1], x)}
+        return {**variables, "head": last(classes).init(keys[-1], x)}
 
     def classify(variables: PyTree, features: jax.Array) -> jax.Array:
         classes = variables["head"]["params"]["logits"]["bias"].shape[0]
-        return PoolHead(classes).apply(variables["head"], features)  # type: ignore
+        return last(classes).apply(variables["head"], features)  # type: ignore
 
     def head(variables: PyTree, features: jax.Array) -> jax.Array:
         return classify(variables, nn.relu(features) if left[-1] else features)

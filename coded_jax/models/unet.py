@@ -1,17 +1,19 @@
-"""A small U-Net (Ronneberger et al. 2015), which classifies each position of an image.
+"""A small U-Net (Ronneberger et al. 2015), which answers at each position of an image.
 
 Two levels are pooled and brought up again by transposed convolutions, and skip
 connections join them. There is one convolution where the published network has two, so
-that a position depends on few others: pieces of images of 64 overlap by a quarter.
+that a position depends on few others: pieces of images of 64 overlap by a quarter. It
+has batch norm, without which it begins to learn late, as most of an image is background.
 """
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from coded_jax.checks import require
-from coded_jax.models.modules import scaled
+from coded_jax.models.modules import ConvNorm, PositionHead, base_model, scaled
 from coded_jax.types import BaseModel, PyTree
 
 MAPS = (16, 32, 64)
@@ -27,17 +29,17 @@ class Features(nn.Module):
     maps: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         *finer, last = self.maps
         skips = []
         for maps in finer:
-            skips.append(nn.relu(nn.Conv(maps, (3, 3))(x)))
+            skips.append(ConvNorm(maps)(x, train))
             x = nn.max_pool(skips[-1], (2, 2), (2, 2))
-        x = nn.relu(nn.Conv(last, (3, 3))(x))
+        x = ConvNorm(last)(x, train)
         for maps, skip in zip(finer[::-1], skips[::-1], strict=True):
             x = nn.ConvTranspose(maps, (2, 2), (2, 2))(x)
-            x = jax.numpy.concatenate([skip, x], axis=-1)
-            x = nn.relu(nn.Conv(maps, (3, 3))(x))
+            x = jnp.concatenate([skip, x], axis=-1)
+            x = ConvNorm(maps)(x, train)
         return x
 
 
@@ -48,6 +50,7 @@ def unet(width: float = 1.0) -> BaseModel:
       width: times the 16, 32 and 64 maps.
     """
     features = Features(tuple(scaled(maps, width) for maps in MAPS))
+    base = base_model([features], last=PositionHead)
     step = 2 ** (len(MAPS) - 1)
 
     def init(key: jax.Array, image_shape: tuple[int, int, int], classes: int) -> PyTree:
@@ -55,16 +58,6 @@ def unet(width: float = 1.0) -> BaseModel:
         fits = height % step == 0 and columns % step == 0
         accepted = f"rows and columns that are multiples of {step}"
         require("image_shape", image_shape, fits, accepted)
-        conv_key, head_key = jax.random.split(key)
-        image = jax.numpy.zeros((1, *image_shape))
-        y, conv = features.init_with_output(conv_key, image)
-        return {"f_conv": conv, "head": nn.Conv(classes, (1, 1)).init(head_key, y)}
+        return base.init(key, image_shape, classes)
 
-    def f_conv(variables: PyTree, images: jax.Array) -> jax.Array:
-        return features.apply(variables["f_conv"], images)  # type: ignore
-
-    def head(variables: PyTree, x: jax.Array) -> jax.Array:
-        classes = variables["head"]["params"]["bias"].shape[0]
-        return nn.Conv(classes, (1, 1)).apply(variables["head"], x)  # type: ignore
-
-    return BaseModel(init, (f_conv,), head)
+    return base._replace(init=init)

@@ -106,6 +106,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "zoo_history": functools.partial(result_tables.history, "networks"),
     "groups": functools.partial(result_tables.section, "groups"),
     "layers": functools.partial(result_tables.section, "layers"),
+    "images": functools.partial(result_tables.section, "images"),
     "frontier": functools.partial(frontier_tables.section, "frontier"),
     "frontier_history": functools.partial(frontier_tables.history, "frontier"),
     "bases": base_tables.section,

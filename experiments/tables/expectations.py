@@ -16,7 +16,7 @@ HEADING = "# Expect (of stored results, written by experiments/renew.py):"
 BEGIN = "#   "
 WIDTH = 88
 FLAGS = stored.EXPERIMENTS / "flags"
-TABLES = ("quickstart", "table5", "networks", "cheap", "groups", "layers")
+TABLES = ("quickstart", "table5", "networks", "cheap", "groups", "layers", "images")
 
 
 def stored_runs() -> dict[str, dict[str, Any]]:

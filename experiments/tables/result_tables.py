@@ -1,4 +1,5 @@
-"""Tables of runs on one code each: Table V, other networks, groups of images."""
+"""Tables of runs on one code each: Table V, other networks, groups, answers that are
+images."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coded_jax.codes import LEARNED
+from coded_jax.report import run_tables
 from coded_jax.report.formatting import (
     measure_text,
     percent,
@@ -90,6 +92,24 @@ LAYER_COLUMNS = (
     "answers that change",
     "replication, mean (worst)",
     "run",
+)
+
+IMAGE_COLUMNS = (
+    "data, network",
+    "k, r",
+    "lost",
+    "code",
+    "mean",
+    "worst",
+    "mean IoU or PSNR (worst)",
+    "work",
+)
+
+REMARK_ON_IMAGES = (
+    "*Mean*, *worst*: over all patterns of so many lost results; the accuracy of "
+    "positions in %, of values R^2 in %. *IoU*: intersection over union, in %; of "
+    "values the peak signal-to-noise ratio in dB. *Work*: of the busiest device, "
+    "encoding and decoding included, over that of the network on the whole image."
 )
 
 
@@ -201,6 +221,31 @@ def group_rows(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def image_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Returns a row of a run whose answers are images for the network itself, and for
+    every code and every number of lost results from 1 to r."""
+    config, (k, r) = results["config"], pieces(results)
+    works = run_tables.works(results)
+    name = f"{results['dataset']}, {config['base_model']} x {config['base_width']:g}"
+    # A systematic code gives the network's own answers where nothing is lost.
+    whole, base = run_tables.WHOLE, percent(results["base"]["test_accuracy"])
+    of_whole = position_measure(results["summary"]["0"])
+    rows = [[name, f"{k}, {r}", "any", whole, base, base, of_whole, "1.00"]]
+    for lost in map(str, range(1, r + 1)):
+        for code, losses in methods_of(results).items():
+            cells = [name, f"{k}, {r}", lost, code]
+            cells += [measure_text(losses[lost], x) for x in ("mean", "worst")]
+            rows.append([*cells, position_measure(losses[lost]), f"{works[code]:.2f}"])
+    return rows
+
+
+def position_measure(summary: dict[str, float]) -> str:
+    """Returns mean and worst of what only answers that are images have."""
+    if "mean_psnr" in summary:
+        return f"{summary['mean_psnr']:.1f} dB ({summary['worst_psnr']:.1f})"
+    return f"{percent(summary['mean_iou'])} ({percent(summary['worst_iou'])})"
+
+
 def layer_row(name: str, results: dict[str, Any]) -> list[str]:
     """Returns the row of a run that codes every convolution by itself."""
     config, (k, r) = results["config"], pieces(results)
@@ -248,6 +293,8 @@ def networks(config: dict[str, Any]) -> str:
 
 def kind(results: dict[str, Any]) -> str:
     """Returns the table that a run is shown in."""
+    if results.get("positions"):
+        return "images"
     of_splits = {"group": "groups", "convolution": "layers"}
     if (split := results["config"].get("split")) in of_splits:
         return of_splits[split]
@@ -299,7 +346,8 @@ def section(table: str, folder: Path | None = None) -> str:
     Args:
       table: `table5` with the runs on MNIST, `networks` with those on other data sets,
         `groups` with those that code different images together, `layers` with those
-        that code every convolution by itself.
+        that code every convolution by itself, `images` with those whose answers are
+        images.
       folder: of the runs; that of `stored.folder_of` if it is not given.
     """
     folder = folder or stored.folder_of(table)
@@ -309,6 +357,7 @@ def section(table: str, folder: Path | None = None) -> str:
         "networks": (ZOO_COLUMNS, zoo_rows),
         "groups": (GROUP_COLUMNS, lambda _, results: group_rows(results)),
         "layers": (LAYER_COLUMNS, lambda run, results: [layer_row(run, results)]),
+        "images": (IMAGE_COLUMNS, lambda _, results: image_rows(results)),
     }[table]
     rows = [cells for run, results in runs.items() for cells in rows_of(run, results)]
     details = {
@@ -316,11 +365,13 @@ def section(table: str, folder: Path | None = None) -> str:
         "networks": lambda results: f" (seed {results['seed']}; {times(results)})",
         "groups": lambda results: f" (seed {results['seed']})",
         "layers": lambda results: f" (seed {results['seed']}; {times(results)})",
+        "images": lambda results: f" (seed {results['seed']}; {times(results)})",
     }[table]
     commands = [f"- `{run}`{details(r)}: `{r['command']}`" for run, r in runs.items()]
+    remarks = {"table5": [REMARK_ON_PAPER], "images": [REMARK_ON_IMAGES]}
     parts = [
         markdown.table(columns, rows),
-        *[REMARK_ON_PAPER] * (table == "table5"),
+        *remarks.get(table, []),
         stored.origin_text([*runs.values()]),
         "\n".join([*stored.notes(runs), *commands]),
     ]

@@ -64,3 +64,22 @@ def _recorded(drawn, args):
 def test_images_keep_their_size():
     with pytest.raises(ValueError, match="^image_size: 32 given, none with mnist_canv"):
         data.load("mnist_canvas", image_size=32)
+
+
+def test_noise_is_what_a_restoring_network_takes_off(dataset):
+    restored = data.load("noisy_canvas")
+    assert restored.values and restored.classes == 1
+    assert restored.positions == (64, 64)
+    for part in ("train", "validation", "test"):
+        images, labels = getattr(restored, part).images, getattr(restored, part).labels
+        clear = getattr(dataset, part).images
+        assert images.dtype == np.uint8 and labels.dtype == np.float32
+        np.testing.assert_array_equal(np.round(labels * 255), clear)
+        # Of black pixels half of the noise is cut off.
+        noise = images[clear == 0].astype(float)
+        assert 0.4 < (noise == 0).mean() < 0.6
+        assert np.sqrt(np.mean(np.square(noise))) == pytest.approx(
+            canvas.NOISE / np.sqrt(2), rel=0.02
+        )
+    again = data.load("noisy_canvas")
+    np.testing.assert_array_equal(restored.test.images, again.test.images)

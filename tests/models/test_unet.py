@@ -21,11 +21,9 @@ def test_answers_at_each_position():
     assert jax.eval_shape(base.head, variables, features).shape == (3, 64, 64, 11)
     # 3x3: 1-16, 16-32, 32-64, 64-32 and 32-16; 2x2 up: 64-32 and 32-16; 1x1: 16-11.
     convs = 9 * (16 + 16 * 32 + 32 * 64 + 64 * 32 + 32 * 16)
-    ups, biases = 4 * (64 * 32 + 32 * 16), 16 + 32 + 64 + 2 * 32 + 2 * 16
-    assert (
-        sum(x.size for x in jax.tree.leaves(variables))
-        == convs + ups + biases + 16 * 11 + 11
-    )
+    ups, norms = 4 * (64 * 32 + 32 * 16) + 32 + 16, 4 * (2 * 16 + 2 * 32 + 64)
+    total = sum(x.size for x in jax.tree.leaves(variables))
+    assert total == convs + ups + norms + 16 * 11 + 11
 
 
 @pytest.mark.parametrize("grid", [(2, 1), (2, 2)])

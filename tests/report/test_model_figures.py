@@ -43,6 +43,21 @@ def test_answers_at_each_position():
     np.testing.assert_array_equal(shown[4], shown[2] != shown[3])
 
 
+def test_values_at_each_position():
+    canvases = data.load("noisy_canvas").test
+    some = Split(canvases.images[:2], canvases.labels[:2])
+    base = make_base_model("unet", 0.25)
+    variables = base.init(jax.random.key(0), (64, 64, 1), 1)
+    model = untrained_model(
+        (base, variables), code="zero_fill", image_shape=(64, 64, 1)
+    )
+    drawn = model_figures.answers(model, some, (0,))
+    shown = [np.asarray(axes.images[0].get_array()) for axes in drawn.axes]
+    np.testing.assert_array_equal(shown[6], some.labels[1, ..., 0])
+    np.testing.assert_allclose(shown[4], np.abs(shown[2] - shown[3]), atol=1e-6)
+    assert shown[4].max() > 0
+
+
 def test_confusion_has_a_column_for_no_answer(lenet, split):
     some = Split(split.images[:50], split.labels[:50])
     results = {"config": {"stage_losses": "held"}, "classes": 10}
