@@ -94,17 +94,26 @@ from flax import linen as nn
 from coded_jax.inference.pixels import normalise
 
 
+class Layer(nn.Module):
+    maps: int
+
+    @nn.compact
+    def __call__(self, x):
+        # Normalised by the channels of a pixel, so that pieces are as the whole image.
+        return nn.relu(nn.LayerNorm()(nn.Conv(self.maps, (3, 3))(x)))
+
+
 class UNet(nn.Module):
     @nn.compact
     def __call__(self, x):  # [B, 64, 64, 1] -> [B, 64, 64, 11]
         skips = []
         for maps in (12, 24):
-            skips.append(nn.relu(nn.Conv(maps, (3, 3))(x)))
+            skips.append(Layer(maps)(x))
             x = nn.max_pool(skips[-1], (2, 2), (2, 2))
-        x = nn.relu(nn.Conv(48, (3, 3))(x))
+        x = Layer(48)(x)
         for maps, skip in zip((24, 12), skips[::-1], strict=True):
             x = nn.ConvTranspose(maps, (2, 2), (2, 2))(x)
-            x = nn.relu(nn.Conv(maps, (3, 3))(jnp.concatenate([skip, x], -1)))
+            x = Layer(maps)(jnp.concatenate([skip, x], -1))
         return nn.Conv(dataset.classes, (1, 1))(x)
 
 

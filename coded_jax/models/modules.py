@@ -91,7 +91,7 @@ class PoolHead(nn.Module):
 
 
 class PositionHead(nn.Module):
-    """Applies a dense layer at each position: `[B, M, M', D] -> [B, M, M', classes]`."""
+    """Applies a dense layer by position: `[B, M, M', D] -> [B, M, M', classes]`."""
 
     classes: int
 

@@ -2,8 +2,9 @@
 
 Two levels are pooled and brought up again by transposed convolutions, and skip
 connections join them. There is one convolution where the published network has two, so
-that a position depends on few others: pieces of images of 64 overlap by a quarter. It
-has batch norm, without which it begins to learn late, as most of an image is background.
+that a position depends on few others: pieces of images of 64 overlap by a quarter.
+Batch norm, which that has not, is here, since without it learning begins late where
+most of an image is background.
 """
 
 from __future__ import annotations

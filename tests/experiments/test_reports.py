@@ -23,7 +23,7 @@ from tables import (
 )
 
 from coded_jax.inference.costs import Cost, Round
-from coded_jax.report import sweep_tables
+from coded_jax.report import run_tables, sweep_tables
 from coded_jax.runs import workdir
 from tests.runs.test_experiment import ROOT
 
@@ -221,6 +221,38 @@ def test_row_of_every_convolution():
         "| vgg16 x 0.125 | 4, 2 | 2 | 0.400 | 0.020 + 0.040 + 0.050 | 3.0 + 1.0 "
         "| 90.00 | **90.00** (89.00) | 0.02 % | 50.00 (10.00) | `x` |"
     )
+
+
+@pytest.mark.parametrize(
+    "measure, of_whole, of_lost",
+    [
+        ("iou", "75.00 (75.00)", "60.00 (50.00)"),
+        ("psnr", "0.8 dB (0.8)", "0.6 dB (0.5)"),
+    ],
+)
+def test_rows_of_answers_that_are_images(monkeypatch, measure, of_whole, of_lost):
+    monkeypatch.setattr(run_tables, "works", lambda _: {"learned": 0.5, "mds": 2.0})
+    kept = {"mean": 0.9, "worst": 0.9}
+    kept |= {f"mean_{measure}": 0.75, f"worst_{measure}": 0.75}
+    lost = {"mean": 0.8, "worst": 0.7}
+    lost |= {f"mean_{measure}": 0.6, f"worst_{measure}": 0.5}
+    losses = {"0": kept, "1": lost, "2": lost}  # the last one is beyond the code
+    results = {
+        "config": {"base_model": "unet", "base_width": 1, "code": "learned"},
+        "dataset": "mnist_canvas",
+        "positions": [64, 64],
+        "split": {"k": 2, "r": 1},
+        "base": {"test_accuracy": 0.9},
+        "summary": losses,
+        "baselines": {"mds": losses},
+    }
+    assert result_tables.kind(results) == "images"
+    begin = "| mnist_canvas, unet x 1 | 2, 1 |"
+    assert [line(row) for row in result_tables.image_rows(results)] == [
+        f"{begin} any | whole image | 90.00 | 90.00 | {of_whole} | 1.00 |",
+        f"{begin} 1 | learned | 80.00 | 70.00 | {of_lost} | 0.50 |",
+        f"{begin} 1 | mds | 80.00 | 70.00 | {of_lost} | 2.00 |",
+    ]
 
 
 @pytest.fixture(scope="module")

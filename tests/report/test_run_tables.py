@@ -75,6 +75,26 @@ def test_a_dear_code_is_told_from_one_that_costs_less(dear):
     assert run_tables.verdict(cheap)[0].endswith("0.56 of the work of the whole image.")
 
 
+@pytest.mark.parametrize(
+    "field, value, column, text, meaning",
+    [
+        ("mean_iou", 0.512, "mean IoU", "51.20", "intersection over union"),
+        ("psnr", 23.46, "PSNR", "23.5 dB", "peak signal-to-noise ratio"),
+    ],
+)
+def test_answers_that_are_images_have_a_column(
+    quickstart, field, value, column, text, meaning
+):
+    assert not any(column in line for line in shown(quickstart))
+    for pattern in quickstart["patterns"]:
+        pattern[field] = value
+    lines = shown(quickstart)
+    assert any(meaning in line for line in lines)
+    (heading,) = [line for line in lines if column in line and "lost" in line]
+    assert heading.index(column) < heading.index("agreement")
+    assert sum(text in line for line in lines) == len(quickstart["patterns"])
+
+
 def test_the_whole_image_has_no_answer_when_all_is_lost(quickstart):
     quickstart["summary"]["3"] = quickstart["summary"]["1"]
     assert cells(shown(quickstart), "whole image") == [

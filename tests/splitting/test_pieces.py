@@ -51,6 +51,9 @@ NETWORKS = {
     "transposed, valid": lambda x: lax.conv_transpose(
         conv(x), jnp.ones((2, 3, 2, 2)) / 9, (3, 2), "VALID"
     ),
+    "patches": lambda x: lax.conv_general_dilated_patches(
+        conv(x), (3, 2), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
     "loop over layers": lambda x: scanned(conv(x)),
     "loop of fixed length": lambda x: lax.fori_loop(0, 3, lambda _, x: conv(x), x),
     "branches": lambda x: lax.cond(jnp.ones(()) > 0, narrow, wide, x),
