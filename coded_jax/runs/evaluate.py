@@ -48,15 +48,29 @@ class Evaluation(NamedTuple):
         return {int(l): numbers["worst"] for l, numbers in summary.items()}
 
     def __str__(self) -> str:
+        first = self.patterns[0]
+        names = {
+            "mean_iou": "mean IoU",
+            "psnr": "PSNR, dB",
+        }  # of answers that are images
+        names = {
+            x: text for x, text in names.items() if not np.isnan(getattr(first, x))
+        }
+        columns = "".join(f"  {text}" for text in names.values())
         lines = [
             f"{self.images} images, base model {self.base_accuracy:.2%}",
-            "lost    mean   worst  worst pattern",
+            f"lost    mean   worst{columns}  worst pattern",
         ]
-        for l, mean in self.mean.items():
-            of_count = [p for p in self.patterns if len(p.lost) == l]
+        for l, row in pattern_accuracy.summarise([self.patterns]).items():
+            of_count = [p for p in self.patterns if len(p.lost) == int(l)]
             worst = min(of_count, key=lambda p: p.accuracy)
             lost = ", ".join(map(str, worst.lost)) or "-"
-            lines.append(f"{l:4} {mean:7.2%} {worst.accuracy:7.2%}  {lost}")
+            cells = f"{row['mean']:7.2%} {worst.accuracy:7.2%}"
+            if "mean_iou" in names:
+                cells += f"  {row['mean_iou']:8.2%}"
+            if "psnr" in names:
+                cells += f"  {row['mean_psnr']:8.2f}"
+            lines.append(f"{l:>4} {cells}  {lost}")
         return "\n".join(lines)
 
 

@@ -80,6 +80,10 @@ def test_a_stream_of_pairs_gives_the_same(protected):
         assert one.psnr == pytest.approx(other.psnr, abs=1e-3)
         assert other.psnr == pytest.approx(own["psnr"], abs=1e-3)
         assert other.accuracy == pytest.approx(own["accuracy"], abs=1e-4)
+    heading, last = str(whole).splitlines()[1::2]
+    assert heading.split()[3:5] == ["PSNR,", "dB"]
+    psnr = np.mean([p.psnr for p in whole.patterns if len(p.lost) == 1])
+    assert float(last.split()[3]) == pytest.approx(psnr, abs=1e-2)
 
 
 def test_no_answer_counts_as_black(protected):
