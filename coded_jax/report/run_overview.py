@@ -104,9 +104,10 @@ def closing(results: dict[str, Any], folder: str) -> list[str]:
         lines.append(
             f"a page with figures: python experiments/report.py {shlex.quote(folder)}"
         )
+    ask = "logits" if results.get("values") else "classify"
     lines.append(
         "answers without device 1, in Python: "
-        f"coded_jax.load({folder!r}).classify(images, lost=[1])"
+        f"coded_jax.load({folder!r}).{ask}(images, lost=[1])"
     )
     config, work = results["config"], works(results)
     networks = (config["code"], config["encoder"], config["decoder"])

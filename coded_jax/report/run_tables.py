@@ -71,7 +71,8 @@ def tables(results: dict[str, Any]) -> Group:
     deviations = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
     heading = [run_text(results), *_coded_part(results), ""]
     part = config["evaluated"]
-    heading.append(f"{part} accuracy in %, by how many results are lost{deviations}")
+    measure = measure_name(results)
+    heading.append(f"{part} {measure} in %, by how many results are lost{deviations}")
     if works(results):
         heading.append(
             "work: of the busiest device for one image, encoding and decoding "
@@ -139,12 +140,17 @@ def verdict(results: dict[str, Any]) -> list[str]:
     accuracies = [row["worst"] for l, row in by_lost if 0 < int(l) <= most]
     if not accuracies:
         return [f"{busiest} of the work of the whole image."]
-    points = f"{100 * (base - min(accuracies)):.2f} points of accuracy"
+    points = f"{100 * (base - min(accuracies)):.2f} points of {measure_name(results)}"
     losses = "one result" if most == 1 else f"up to {most} results"
     return [
         f"{busiest} of the work of the whole image, and the worst loss of {losses} "
         f"{points}."
     ]
+
+
+def measure_name(results: dict[str, Any]) -> str:
+    """Returns the name of what is called accuracy in results."""
+    return "R^2" if results.get("values") else "accuracy"
 
 
 def worst_patterns(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:

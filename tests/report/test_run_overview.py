@@ -80,4 +80,6 @@ def test_the_quick_start_names_no_cheaper_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     results = json.loads(QUICKSTART.read_text())
     (answers,) = run_overview.closing(results, "runs/a")
-    assert "coded_jax.load('runs/a')" in answers
+    assert "coded_jax.load('runs/a').classify(" in answers
+    (answers,) = run_overview.closing({**results, "values": True}, "runs/a")
+    assert "coded_jax.load('runs/a').logits(" in answers

@@ -88,8 +88,11 @@ def test_answers_that_are_images_have_a_column(
     assert not any(column in line for line in shown(quickstart))
     for pattern in quickstart["patterns"]:
         pattern[field] = value
+    quickstart["values"] = field == "psnr"
     lines = shown(quickstart)
     assert any(meaning in line for line in lines)
+    measure = "R^2" if field == "psnr" else "accuracy"
+    assert f"test {measure} in %, by how many results are lost" in lines
     (heading,) = [line for line in lines if column in line and "lost" in line]
     assert heading.index(column) < heading.index("agreement")
     assert sum(text in line for line in lines) == len(quickstart["patterns"])
