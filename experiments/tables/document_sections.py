@@ -116,6 +116,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
         search_tables.section_of, search_tables.DEFAULT
     ),
     "searches_deep": functools.partial(search_tables.section_of, search_tables.DEEP),
+    "searches_images": functools.partial(
+        search_tables.section_of, search_tables.IMAGES
+    ),
     "study_parm": functools.partial(study_section, "parm"),
     "cheap": functools.partial(frontier_tables.section, "cheap"),
     "benchmark": functools.partial(benchmark_section, benchmark_tables.summary),

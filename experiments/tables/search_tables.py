@@ -13,15 +13,17 @@ from coded_jax.runs.reading import code_name
 from coded_jax.runs.sweep_table import SWEEP
 from tables import markdown, stored, sweep_report
 
-ALIKE, DEFAULT, DEEP = "alike", "default", "deep"
+ALIKE, DEFAULT, DEEP, IMAGES = "alike", "default", "deep", "images"
 """Searches with the same cells for every code of the frontier; and those with cells of
-their own, for the default code and on deep networks, which have that in their names."""
+their own, for the default code, on deep networks, and where answers are images, which
+have that in their names."""
 
 
 def folders(kind: str) -> list[Path]:
     """Returns the folders of all stored searches of a kind, by name."""
     paths = [path.parent for path in stored.RESULTS.glob(f"searches/*/{SWEEP}")]
-    of = lambda path: next((x for x in (DEFAULT, DEEP) if x in path.name), ALIKE)
+    own = (DEFAULT, DEEP, IMAGES)
+    of = lambda path: next((x for x in own if x in path.name), ALIKE)
     return sorted(path for path in paths if of(path) == kind)
 
 

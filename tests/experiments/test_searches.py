@@ -16,7 +16,8 @@ FLAGS = ROOT / "experiments" / "flags"
 ALIKE = search_tables.folders(search_tables.ALIKE)
 DEFAULT = search_tables.folders(search_tables.DEFAULT)
 OF_LENET5 = [*ALIKE, *DEFAULT]
-SEARCHES = [*OF_LENET5, *search_tables.folders(search_tables.DEEP)]
+OTHERS = (search_tables.DEEP, search_tables.IMAGES)
+SEARCHES = [*OF_LENET5, *(x for kind in OTHERS for x in search_tables.folders(kind))]
 NAMES = [path.name for path in SEARCHES]
 BUDGET = ("epochs", "train_images", "batch_size", "seed", "seeds")
 
