@@ -28,12 +28,13 @@ def require_dataset(dataset: Dataset) -> Dataset:
     """
     require_type("dataset", dataset, Dataset, "a coded_jax.types.Dataset")
     classes = dataset.classes
-    least = 1 if np.ndim(dataset.train.labels) == 4 else 2
+    least = 1 if np.ndim(getattr(dataset.train, "labels", None)) == 4 else 2
     whole = is_integer(classes) and classes >= least
     require("classes", classes, whole, f"a whole number of {least} or more")
     require_split(dataset.train, classes, "train")
+    kind = (dataset.positions, dataset.values)
     for name in PARTS[1:]:
-        require_split(getattr(dataset, name), classes, name, dataset.train.labels)
+        require_split(getattr(dataset, name), classes, name, *kind)
     shape, pixels = dataset.image_shape, dataset.train.images.dtype
     for name in PARTS:
         images = getattr(dataset, name).images
@@ -50,7 +51,11 @@ def require_dataset(dataset: Dataset) -> Dataset:
 
 
 def require_split(
-    split: Split, classes: int, name: str = "data", like: np.ndarray | None = None
+    split: Split,
+    classes: int,
+    name: str = "data",
+    positions: tuple[int, ...] | None = None,
+    values: bool | None = None,
 ) -> None:
     """Checks the images and labels of one part of a data set.
 
@@ -60,7 +65,8 @@ def require_split(
       classes: integer labels are in `0..classes-1`, of positions also -1, for those
         that do not count; values have so many channels.
       name: of the part, for errors.
-      like: labels of another part, of the same kind and form; of any form if None.
+      positions: `(H', W')` of the labels, or `()`; either if None.
+      values: whether labels are values; either if None.
 
     Raises:
       ValueError: there are no images, as many labels as images are not there, or one of
@@ -69,40 +75,39 @@ def require_split(
     require_type(name, split, Split, "a coded_jax.types.Split")
     require_images(split.images, f"{name}.images")
     labels, total = split.labels, len(split.images)
-    shape, accepted = _labels_form(labels if like is None else like, total, classes)
-    dtype = np.float32 if len(shape) == 4 else np.integer
-    fits = np.issubdtype(getattr(labels, "dtype", None), dtype) and 0 not in shape
-    require(
-        f"{name}.labels",
-        array_form(labels),
-        fits and np.shape(labels) == shape,
-        accepted,
-    )
-    values = np.asarray(labels)
-    if len(shape) == 4:
-        finite = bool(np.isfinite(values).all())
-        require(
-            f"{name}.labels", "some that are infinite or no number", finite, "finite"
-        )
+    dtype, given = getattr(labels, "dtype", None), np.shape(labels)
+    known = values is not None
+    values = values if known else np.issubdtype(dtype, np.floating)
+    if positions is None:
+        positions = given[1:3] if len(given) in (3, 4) else ()
+    shape = (total, *positions, *([classes] if values else []))
+    kind = dtype == np.float32 if values else np.issubdtype(dtype, np.integer)
+    sized = len(positions) == 2 or not (positions or values)
+    fits = kind and sized and given == shape and 0 not in shape
+    text = _labels_text(total, positions, classes if values else None)
+    text = text if known or not values else f"integers, the classes, or {text}"
+    require(f"{name}.labels", array_form(labels), fits, text)
+    numbers = np.asarray(labels)
+    if values:
+        finite = bool(np.isfinite(numbers).all())
+        require(f"{name}.labels", "some infinite or no number", finite, "finite ones")
         return
-    lowest = 0 if len(shape) == 1 else -1
-    wrong = values[(values < lowest) | (values >= classes)]
+    lowest = -1 if positions else 0
+    wrong = numbers[(numbers < lowest) | (numbers >= classes)]
     least = int(wrong[0]) if wrong.size else 0
     require(f"{name}.labels", least, not wrong.size, f"{lowest}..{classes - 1}")
 
 
-def _labels_form(labels: Any, total: int, classes: int) -> tuple[tuple[int, ...], str]:
-    """Returns the shape that labels must have to be like these, and a text of it."""
-    ndim = np.ndim(labels)
-    rows, columns = np.shape(labels)[1:3] if ndim in (3, 4) else ("rows", "columns")
-    places = f"{total}, {rows}, {columns}"
-    if ndim == 4:
-        shape = (total, *np.shape(labels)[1:3], classes)
-        return shape, f"float32 [{places}, {classes}], the values of each position,"
-    if ndim == 3:
-        shape = (total, *np.shape(labels)[1:])
-        return shape, f"an integer array [{places}], the class of each position,"
-    return (total,), f"an integer array [{total}], the class of every image,"
+def _labels_text(total: int, positions: tuple[int, ...], channels: int | None) -> str:
+    """Returns which labels are accepted; channels are those of values."""
+    rows, columns = positions if len(positions) == 2 else ("rows", "columns")
+    if channels is not None:
+        form = f"[{total}, {rows}, {columns}, {channels}]"
+        return f"float32 {form}, the values of each position,"
+    if positions:
+        form = f"[{total}, {rows}, {columns}]"
+        return f"an integer array {form}, the class of each position,"
+    return f"an integer array [{total}], the class of every image,"
 
 
 def require_images(images: Any, name: str = "images") -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import splitting
+from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.quorum import sent
 from coded_jax.devices import placement
@@ -31,7 +32,7 @@ from coded_jax.inference.stages import (
     shares_of,
     small_of,
 )
-from coded_jax.types import PyTree, Split, apart
+from coded_jax.types import PyTree, Split, apart, are_values
 
 
 class StageMaps(NamedTuple):
@@ -235,9 +236,11 @@ def confusion(
       stage_losses: see `predictions.STAGE_LOSSES`.
 
     Raises:
-      ValueError: there are no such results.
+      ValueError: there are no such results, or labels are values.
     """
     pattern = erasures.pattern_of(lost, pipeline.n)
+    accepted = "classes, which can be confused"
+    require("split.labels", "values", not are_values(split.labels), accepted)
     arrays = {"images": split.images, "labels": split.labels}
     (rows,) = predictions.measure(
         pipeline,

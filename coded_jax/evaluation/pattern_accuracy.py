@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ DENSE = 3
 """Axes of labels that have a class for each position, `[B, H', W']`."""
 
 LEAST = 1e-12
-"""A mean squared error of less is as good as none: 120 dB."""
+"""A mean squared error of less is taken for this: 120 dB."""
 
 
 class PatternAccuracy(NamedTuple):
@@ -57,34 +57,46 @@ class PatternAccuracy(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
-def _base_sums(expected: jax.Array, rows: Rows, mesh: Mesh | None) -> jax.Array:
-    """Counts the labels that are the base model's class, `[1]`; of values `[3]`, sums
-    of `squares`."""
+def _base_sum(expected: jax.Array, rows: Rows, mesh: Mesh | None) -> jax.Array:
+    """Counts the labels that are the base model's class; of values adds up `errors`."""
     if are_values(rows.labels):
-        columns = squares(expected, rows.labels)
+        counted = errors(expected, rows.labels)
     else:
-        columns = (expected == rows.labels,)
-    sums = jnp.stack([(rows.weight * column).sum() for column in columns])
-    return placement.replicated(mesh, sums)
+        counted = expected == rows.labels
+    return placement.replicated(mesh, (rows.weight * counted).sum())
 
 
-def squares(values: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns three arrays `[...]`, means over channels `[..., C']`: the squared errors
-    of the values, the labels, and their squares."""
+def errors(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns squared errors `[...]` of values `[..., C']`, means over channels; 0 is
+    taken for what has no answer."""
     answered = jnp.isfinite(values).all(-1, keepdims=True)
-    errors = jnp.square(jnp.where(answered, values, 0) - labels)
-    return tuple(x.mean(-1) for x in (errors, labels, jnp.square(labels)))
+    return jnp.square(jnp.where(answered, values, 0) - labels).mean(-1)
 
 
-def explained(error: float, mean: float, square: float) -> float:
-    """Returns the coefficient of determination, R^2.
+class Spread(NamedTuple):
+    """Sums over values that are labels, by which their variance is found, float64."""
 
-    Args:
-      error: the mean squared error of values.
-      mean: of the labels.
-      square: the labels' mean square.
-    """
-    return 1 - error / max(square - mean**2, LEAST)
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def plus(self, labels: Any) -> Spread:
+        """Adds labels `[N, H', W', C']`; none where they are classes."""
+        if not are_values(labels):
+            return self
+        values = np.asarray(labels, np.float64)
+        sums = (values.size, values.sum(), np.square(values).sum())
+        return Spread(*(x + y for x, y in zip(self, sums, strict=True)))
+
+    def explained(self, error: float) -> float:
+        """Returns the coefficient of determination R^2 of a mean squared error.
+
+        Where all labels are one value it is 1 of no error, and else 0.
+        """
+        variance = self.squares / self.count - (self.total / self.count) ** 2
+        if variance <= 0:
+            return float(error == 0)
+        return float(1 - error / variance)
 
 
 def base_accuracy(
@@ -101,13 +113,14 @@ def base_accuracy(
     Returns:
       As `PatternAccuracy.accuracy`.
     """
-    counted = int(predictions.counted(np.asarray(arrays["labels"])).sum())
+    labels = np.asarray(arrays["labels"])
     sums = [
-        _base_sums(chunk.expected, chunk.rows, pipeline.mesh)
+        _base_sum(chunk.expected, chunk.rows, pipeline.mesh)
         for chunk in predictions.uncoded_chunks(pipeline, frozen, arrays)
     ]
-    means = np.sum(jax.device_get(sums), axis=0, dtype="d") / counted
-    return explained(*means) if are_values(arrays["labels"]) else float(means[0])
+    counted = int(predictions.counted(labels).sum())
+    mean = float(np.sum(jax.device_get(sums), dtype="d")) / counted
+    return Spread().plus(labels).explained(mean) if are_values(labels) else mean
 
 
 def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
@@ -118,15 +131,14 @@ def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Arra
       the error of its features, whether it is decoded and correct, whether it is
       decoded. Of answers that are images `[..., 5 + 3 classes]`: for each class whether
       it is predicted and true, whether it is predicted, whether it is true. Of values
-      `[..., 7]`: squared errors in the place of what is correct or agrees, then the
-      labels and their squares.
+      squared errors are in the place of what is correct or agrees.
     """
     decoded, error = prediction.decoded, prediction.error
     if are_values(prediction.labels):
-        square, label, label_square = squares(prediction.logits, prediction.labels)
-        from_base = squares(prediction.logits, prediction.expected)[0]
+        square = errors(prediction.logits, prediction.labels)
+        from_base = errors(prediction.logits, prediction.expected)
         columns = (square, from_base, error, decoded * square, decoded)
-        return jnp.stack([*columns, label, label_square], axis=-1)
+        return jnp.stack(columns, axis=-1)
     agrees, correct = prediction.classes == prediction.expected, prediction.correct
     columns = (correct, agrees, error, decoded & correct, decoded)
     statistics = jnp.stack(columns, axis=-1)
@@ -161,29 +173,29 @@ def measure_patterns(
         stage_losses=stage_losses,
         uncoded=uncoded,
     )
-    return from_means(patterns, means, are_values(arrays["labels"]))
+    return from_means(patterns, means, Spread().plus(arrays["labels"]))
 
 
 def from_means(
-    patterns: Sequence[Pattern], means: np.ndarray, values: bool = False
+    patterns: Sequence[Pattern], means: np.ndarray, spread: Spread | None = None
 ) -> list[PatternAccuracy]:
     """Makes records of means `[P, 5]`, or more, of `pattern_statistics`.
 
     Args:
       patterns: P erasure patterns.
       means: of the statistics.
-      values: whether they are those of values.
+      spread: of labels that are values; of classes there is nothing in it.
     """
     records = []
     for lost, row in zip(patterns, means, strict=True):
         accuracy, agreement, error, of_decoded, decoded = row[:5].tolist()
         of_decoded = of_decoded / decoded if decoded else math.nan
-        if values:
+        if spread and spread.count:
             psnr = -10 * math.log10(max(accuracy, LEAST))
-            fields = (explained(x, *row[5:]) for x in (accuracy, agreement))
-            of_decoded = explained(of_decoded, *row[5:])
-            common = (lost, *map(float, fields), error, float(of_decoded))
-            records.append(PatternAccuracy(*common, psnr=psnr))
+            parts = [spread.explained(x) for x in (accuracy, agreement, of_decoded)]
+            records.append(
+                PatternAccuracy(lost, *parts[:2], error, *parts[2:], psnr=psnr)
+            )
         else:
             common = (lost, accuracy, agreement, error, of_decoded)
             records.append(PatternAccuracy(*common, mean_iou(row[5:])))

@@ -355,7 +355,7 @@ def measure(
     values = jax.device_get(chunks)
     counts = counted(np.asarray(arrays["labels"]))
     if not per_image:
-        return np.asarray(values, np.float64).sum(axis=0) / counts.sum()
+        return np.asarray(values, np.float64).sum(axis=0) / max(1, counts.sum())
     rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
     return rows[:, : len(counts)][:, counts]
 
@@ -405,6 +405,6 @@ def _measure_by_begin(
         values.append(of_group if per_image else own_counts.sum() * of_group)
         order.append(images[chosen][own_counts])
     if not per_image:
-        return sum(values) / counts.sum()
+        return sum(values) / max(1, counts.sum())
     in_order = np.argsort(np.concatenate(order), kind="stable")
     return np.concatenate(values, axis=1)[:, in_order]

@@ -72,6 +72,8 @@ class Pipeline(NamedTuple):
       parity_moves: whether devices whose results were lost in a stage compute the
         parity pieces of the next one.
       recipe: of `LearnedConfig`, by which the codes are built and trained.
+      values: whether what the head gives are values `[B, H', W', C']`, and no logits of
+        classes, see `types.Dataset`.
     """
 
     base: BaseModel
@@ -88,6 +90,7 @@ class Pipeline(NamedTuple):
     tail_copy: TailCopy | None = None
     parity_moves: bool = False
     recipe: str = "systematic"
+    values: bool = False
 
     @property
     def n(self) -> int:

@@ -62,7 +62,8 @@ def features(
         rows = part.subplots(len(images), len(columns) + 1, squeeze=False)
         for i, row in enumerate(rows):
             image = images[i] if images.shape[-1] == 3 else images[i, ..., 0]
-            row[0].imshow(image, cmap="gray", vmin=0, vmax=255)
+            limits = (0, 255) if image.dtype == np.uint8 else (image.min(), image.max())
+            row[0].imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1])
             for axes, values in zip(row[1:], columns.values(), strict=True):
                 axes.imshow(_tiles(values[i]), interpolation="nearest")
             for axes in row:
@@ -132,7 +133,7 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     rows = figure.subplots(len(split.images), len(columns), squeeze=False)
     for i, row in enumerate(rows):
         for axes, (name, pictures) in zip(row, columns.items(), strict=True):
-            shown = _pixels(pictures[i])
+            shown = _pixels(pictures[i], grey["vmin"], grey["vmax"])
             axes.imshow(shown, interpolation="nearest", **options.get(name, classes))
             axes.set_axis_off()
     for axes, name in zip(rows[0], columns, strict=True):
@@ -140,13 +141,16 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     return figure
 
 
-def _pixels(picture: np.ndarray) -> np.ndarray:
-    """Returns `[H, W]`, `[H, W, 3]`, or the first channel of another number of them."""
+def _pixels(picture: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Returns `[H, W]`, or `[H, W, 3]`, real ones of the range given in 0 to 1, or the
+    first channel of another number of them."""
     if picture.ndim == 2:
         return picture
     if picture.shape[-1] != 3:
         return picture[..., 0]
-    return picture if picture.dtype == np.uint8 else np.clip(picture, 0, 1)
+    if picture.dtype == np.uint8:
+        return picture
+    return np.clip((picture - low) / max(high - low, 1e-9), 0, 1)
 
 
 def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:

@@ -60,17 +60,23 @@ class CodedModel(NamedTuple):
     @property
     def values(self) -> bool:
         """Tells whether answers are values, as the labels of the run; not classes."""
-        return bool(self.results and self.results.get("values"))
+        return self.pipeline.values
 
     @property
     def classes(self) -> int:
         """Returns the number of classes, or of channels of values."""
+        return self.answer_shape[-1]
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Returns the shape of what the head gives for an image: `(classes,)`, or `(H',
+        W', classes)` where answers are images."""
         shape = (self.pipeline.images_per_input, *self.image_shape)
         images = jax.ShapeDtypeStruct(shape, self.pipeline.image_dtype)
         head = lambda frozen, images: self.pipeline.base.head(
             frozen, base_features(self.pipeline, frozen, images)
         )
-        return jax.eval_shape(head, self.frozen, images).shape[-1]
+        return jax.eval_shape(head, self.frozen, images).shape[1:]
 
     def with_code(
         self,

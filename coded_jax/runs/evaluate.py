@@ -16,7 +16,7 @@ from coded_jax.data.checks import require_split
 from coded_jax.data.streams import parts
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy, Spread
 from coded_jax.evaluation.predictions import STAGE_LOSSES, Prediction
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.types import Split, are_values
@@ -101,16 +101,18 @@ def evaluate(
     """
     accepted = "a CodedModel, as of load, protect or train,"
     require_type("model", model, CodedModel, accepted)
-    n, classes = model.pipeline.n, model.classes
+    n, (*positions, classes) = model.pipeline.n, model.answer_shape
+    if model.pipeline.separate:
+        positions = []  # of the images of a group
     count = model.pipeline.r if most_lost is None else most_lost
     fits = is_integer(count) and 0 <= count <= n
     require("most_lost", count, fits, f"0..{n}")
     fits = stage_losses in STAGE_LOSSES
     require("stage_losses", stage_losses, fits, f"one of {list(STAGE_LOSSES)}")
     patterns = erasures.patterns_up_to(n, int(count))
-    totals, images, labels = np.zeros(()), 0, 0
+    totals, images, labels, spread = np.zeros(()), 0, 0, Spread()
     for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):
-        require_split(split, classes)
+        require_split(split, classes, "data", tuple(positions), model.values)
         model.check_images(split.images)
         inputs = groups.inputs_of_split(model.pipeline, split)
         arrays = {"images": inputs.images, "labels": inputs.labels}
@@ -124,16 +126,16 @@ def evaluate(
             stage_losses=stage_losses,
             first_row=images // model.pipeline.images_per_input,
         )
-        values = are_values(split.labels)
         counted = int(predictions.counted(np.asarray(split.labels)).sum())
-        totals = totals + means * counted
+        totals, spread = totals + means * counted, spread.plus(split.labels)
         images, labels = images + len(split.labels), labels + counted
     require("data", images, images > 0, "one image or more")
+    require("data", "labels of -1", labels > 0, "one label or more that counts")
     means = totals / labels
-    records = pattern_accuracy.from_means(patterns, means[:, :-1], values)
+    records = pattern_accuracy.from_means(patterns, means[:, :-1], spread)
     base = float(means[0, -1])
-    if values:
-        base = float(pattern_accuracy.explained(base, *means[0, 5:7]))
+    if model.values:
+        base = spread.explained(base)
     return Evaluation(images, base, tuple(records))
 
 
@@ -141,8 +143,7 @@ def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
     """Returns `pattern_statistics`, and whether the base model is right, last; of
     values its squared error."""
     if are_values(prediction.labels):
-        squares = pattern_accuracy.squares(prediction.expected, prediction.labels)
-        of_base = squares[0]
+        of_base = pattern_accuracy.errors(prediction.expected, prediction.labels)
     else:
         of_base = prediction.expected == prediction.labels
     columns = pattern_accuracy.pattern_statistics(prediction, parameter)

@@ -92,7 +92,7 @@ def load(
         std,
         make_mesh(config.n, devices, mesh),
         base,
-    )
+    )._replace(values=results.get("values", False))
     if not own:
         init = lambda key: pipeline.base.init(key, image_shape, classes)
         frozen = best_params(folder, config, results, "base", init)

@@ -35,6 +35,7 @@ def make_pipeline(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     mesh: Mesh | None = None,
+    values: bool = False,
     **settings: Any,
 ) -> Pipeline:
     """Splits a CNN and puts a code around it, for `train` or a training loop of yours.
@@ -50,6 +51,7 @@ def make_pipeline(
       mean, std: `[C]`, of `images / 255`, for images that come as uint8; None where
         they come as the blocks take them, in float32.
       mesh: of several devices, see `meshes.make_mesh`; None for the default one.
+      values: whether the head gives values and no logits, see `types.Dataset`.
       settings: fields of `CodeConfig`: `k`, `r`, `grid`, `code` (a name, or a function
         `CodeShape -> Code`), `recipe` (`"systematic"` by default), `encoder_width`, ...
 
@@ -76,7 +78,7 @@ def make_pipeline(
         "frozen for a code that changes what has arrived, waits or is not trained,"
     )
     require("tail", config.tail, has_tail, accepted)
-    return pipeline
+    return pipeline._replace(values=bool(values))
 
 
 def own_config(settings: dict[str, Any], accepted: type) -> Config:
@@ -138,7 +140,7 @@ def own_base(
         expected = [2, *(positions or ()), classes]
         raise ValueError(
             f"head: gives {list(logits.shape)} for 2 images, {expected} accepted, "
-            "the logits of the data set's classes"
+            "the logits of the data set's classes, or the channels of its values"
         )
     return base, arrays
 

@@ -184,9 +184,13 @@ def _pipelines(
 ) -> tuple[Pipeline, Pipeline]:
     """Returns the base model alone, and the coded inference."""
     settings = (dataset.mean, dataset.std, mesh, own and own.base)
-    uncoded = uncoded_pipeline(config, *settings)
     sizes = (dataset.image_shape, dataset.classes)
-    return uncoded, build_pipeline(config, *sizes, *settings)
+    pipelines = (
+        uncoded_pipeline(config, *settings),
+        build_pipeline(config, *sizes, *settings),
+    )
+    uncoded, coded = (x._replace(values=dataset.values) for x in pipelines)
+    return uncoded, coded
 
 
 def _check_positions(

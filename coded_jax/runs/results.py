@@ -62,7 +62,7 @@ def content(run: Finished) -> dict[str, Any]:
         "fingerprints": run.experiment.fingerprints,
         "base": {
             "validation_accuracy": run.trained.base.score,
-            f"{config.evaluated}_accuracy": run.evaluated.base_accuracy,
+            f"{config.evaluated}_accuracy": float(run.evaluated.base_accuracy),
         },
         "code": {
             "validation_accuracy": [seed.score for seed in run.trained.codes["code"]]

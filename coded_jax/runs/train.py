@@ -81,6 +81,8 @@ def train(
     key = jax.random.key(config.seed)
     model = CodedModel(pipeline, frozen, pipeline.init(key))
     dataset = _dataset(data, model, config)
+    pipeline = pipeline._replace(values=dataset.values)
+    model = model._replace(pipeline=pipeline)
     inputs = groups.inputs_of_dataset(pipeline, dataset)
     total = len(inputs.train.labels)
     size = config.batch_size
@@ -140,10 +142,10 @@ def _require_tail_learns(pipeline: Pipeline, config: TrainConfig) -> None:
     require("config", config, trains, accepted)
 
 
-def _classes_of(model: CodedModel) -> int:
-    """Returns how many logits the base model computes with the variables given."""
+def _answer_shape_of(model: CodedModel) -> tuple[int, ...]:
+    """Returns the shape of what the base model gives with the variables given."""
     try:
-        return model.classes
+        return model.answer_shape
     except Exception as error:  # a function of the user's raises anything
         raise ValueError(
             "variables: others given than the base model reads, those of the pipeline "
@@ -153,12 +155,16 @@ def _classes_of(model: CodedModel) -> int:
 
 def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
     """Returns a checked data set; of one part alone, all parts are that one."""
-    classes = _classes_of(model)
+    *places, classes = _answer_shape_of(model)
+    positions = () if model.pipeline.separate else tuple(places)
     if isinstance(data, Dataset):
         dataset = require_dataset(data)
+        fits = dataset.positions == positions
+        accepted = f"{positions}, those of the head,"
+        require("positions", dataset.positions, fits, accepted)
     else:
         split = collect(data)
-        require_split(split, classes)
+        require_split(split, classes, "data", positions)
         dataset = Dataset("own", classes, split, split, split, (), ())
     model.check_images(dataset.train.images[: model.pipeline.images_per_input])
     if isinstance(data, Dataset):

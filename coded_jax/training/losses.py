@@ -83,15 +83,21 @@ def answer_losses(
       labels: int32 `[B, ...]`, of which -1 counts as no error; or values, float32 as
         the logits.
       label_smoothing: this share of the labels' weight goes to all classes alike.
+
+    Raises:
+      ValueError: labels have another shape.
     """
     logits = logits.astype(jnp.float32)
     if are_values(labels):
+        require_shape("labels", labels, *logits.shape)
         losses = jnp.square(logits - labels)
     else:
+        require_shape("labels", labels, *logits.shape[:-1])
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         targets = optax.smooth_labels(targets, label_smoothing)
         targets = jnp.where(labels[..., None] < 0, 0, targets)
         losses = optax.softmax_cross_entropy(logits, targets)
+        losses = jnp.where(labels < logits.shape[-1], losses, jnp.nan)  # no such class
     return losses.reshape(len(labels), -1).mean(axis=1)
 
 

@@ -64,6 +64,32 @@ def test_accuracy_and_intersection_over_union_of_every_pattern(protected):
     )
 
 
+def test_parts_in_which_no_label_counts(protected):
+    _, coded = protected
+    images, labels = DATASET.test.images, DATASET.test.labels
+    none = np.full_like(labels, -1)
+    # Of as many images as a part has, and more.
+    many = (np.tile(images, (20, 1, 1, 1)), np.tile(none, (20, 1, 1)))
+    whole = coded_jax.evaluate(coded, (images, labels))
+    parts = coded_jax.evaluate(coded, iter([many, (images, labels)]))
+    for one, other in zip(parts.patterns, whole.patterns, strict=True):
+        assert one.accuracy == pytest.approx(other.accuracy)
+        assert one.mean_iou == pytest.approx(other.mean_iou)
+    with pytest.raises(ValueError, match="^data: 'labels of -1' given, one label"):
+        coded_jax.evaluate(coded, (images, none))
+
+
+def test_labels_of_other_positions_are_not_evaluated(protected):
+    _, coded = protected
+    images, labels = DATASET.test.images, DATASET.test.labels
+    with pytest.raises(ValueError, match=r"^data.labels: .*\[30, 16, 12\], the class"):
+        coded_jax.evaluate(coded, (images, labels[:, :, :4]))
+    with pytest.raises(
+        ValueError, match=r"^data.labels: float32 .*, the class of each"
+    ):
+        coded_jax.evaluate(coded, (images, np.zeros((30, 16, 12, 3), "f")))
+
+
 def test_answers_have_a_confidence_at_each_position(protected):
     folder, coded = protected
     images = DATASET.test.images[:4]

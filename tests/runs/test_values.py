@@ -13,6 +13,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.training.losses import answer_losses, base_losses
+from coded_jax.types import Split
 from tests.dense_cnn import CHANNELS, SHAPE, noisy, restore, variables_of_restore
 
 DATASET = noisy()
@@ -155,7 +156,7 @@ def test_a_base_model_learns_values_and_a_code_is_supervised_by_them():
         ),
         (DATASET.test.labels.astype("d"), r"test.labels: float64 .*float32"),
         (DATASET.test.labels[..., 0], r"test.labels: .*, the values of each position"),
-        (DATASET.test.labels * np.inf, r"test.labels: .* finite accepted"),
+        (DATASET.test.labels * np.inf, r"test.labels: .* finite ones accepted"),
         (np.zeros(30, np.int32), r"test.labels: .*, the values of each position"),
     ],
 )
@@ -164,6 +165,65 @@ def test_labels_of_another_form_are_refused(labels, message):
     dataset = dataclasses.replace(DATASET, test=test)
     with pytest.raises(ValueError, match=message):
         coded_jax.protect(**{**OWN, "dataset": dataset})
+
+
+def test_the_offset_of_labels_does_not_matter(protected):
+    """Catches a variance of float32 sums, as of temperatures in kelvin."""
+    _, coded = protected
+    moved = Split(DATASET.test.images, DATASET.test.labels + np.float32(5000))
+    head = lambda v, x: coded.pipeline.base.head(v, x) + 5000
+    base = coded.pipeline.base._replace(head=head)
+    model = coded._replace(pipeline=coded.pipeline._replace(base=base))
+    given, expected = (
+        coded_jax.evaluate(*pair) for pair in ((model, moved), (coded, DATASET.test))
+    )
+    assert given.base_accuracy == pytest.approx(expected.base_accuracy, abs=2e-2)
+    for one, other in zip(given.patterns, expected.patterns, strict=True):
+        assert one.accuracy == pytest.approx(other.accuracy, abs=2e-2)
+
+
+def test_a_model_knows_that_it_gives_values(protected):
+    _, coded = protected
+    plan = coded_jax.plan_stages(restore, variables_of_restore(), SHAPE, 2, 1)
+    sizes = {"image_shape": SHAPE, "classes": CHANNELS, "stages": plan.stages}
+    pipeline = coded_jax.make_pipeline(
+        blocks=plan.base.blocks,
+        head=plan.base.head,
+        variables=plan.variables,
+        mean=DATASET.mean,
+        std=DATASET.std,
+        **sizes,
+    )
+    config = coded_jax.TrainConfig(epochs=0.1, batch_size=32)
+    trained = coded_jax.train(pipeline, plan.variables, DATASET, config=config)
+    for model in (coded.with_code("zero_fill"), trained):
+        assert model.values
+        with pytest.raises(ValueError, match="^model: one whose answers are values"):
+            model.classify(DATASET.test.images[:2])
+    assert not pipeline.values
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        DATASET.test.labels[:, :8],
+        DATASET.test.labels[..., :1],
+        DATASET.test.labels[..., 0].astype(np.int32),
+        DATASET.test.labels[:, 0, 0, 0],
+        np.zeros(30, np.int32),
+    ],
+)
+def test_labels_of_another_form_are_not_evaluated(protected, labels):
+    _, coded = protected
+    message = r"^data.labels: .* float32 \[30, 16, 12, 2\], the values of"
+    with pytest.raises(ValueError, match=message):
+        coded_jax.evaluate(coded, (DATASET.test.images, labels))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 12, 1), (3, 1, 1, 2), (3, 12, 16, 2)])
+def test_labels_are_not_broadcast(shape):
+    with pytest.raises(ValueError, match=r"^labels: .* \[3, 16, 12, 2\] accepted"):
+        answer_losses(jnp.zeros((3, 16, 12, 2)), jnp.zeros(shape))
 
 
 def test_a_head_must_have_the_channels_of_the_values():
