@@ -2,7 +2,7 @@
 
 Two levels are pooled and brought up again by transposed convolutions, and skip
 connections join them. There is one convolution where the published network has two, so
-that a position depends on few others: pieces of images of 64 overlap by a quarter.
+that a position depends on few others: strips of an image of 64 rows have 48.
 Batch norm, which that has not, is here, since without it learning begins late where
 most of an image is background.
 """

@@ -11,7 +11,7 @@ import numpy as np
 
 from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import pattern_text, percent
-from coded_jax.report.run_tables import methods_of, worst_patterns
+from coded_jax.report.run_tables import measure_name, methods_of, worst_patterns
 from coded_jax.runs.reading import base_accuracy, evaluated_part
 from coded_jax.runs.workdir import METRICS
 
@@ -86,7 +86,8 @@ def accuracy(results: dict[str, Any]) -> Figure:
         axes.axhline(worst, color="grey", linestyle=":", label=label)
     _base_line(axes, results)
     axes.set(
-        ylim=(max(0, lowest - 2), 100), ylabel=f"{evaluated_part(results)} accuracy, %"
+        ylim=(lowest - 2 if lowest < 0 else max(0, lowest - 2), 100),
+        ylabel=_measured(results),
     )
     axes.tick_params(axis="x", rotation=90)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -111,7 +112,7 @@ def losses(results: dict[str, Any]) -> Figure:
         axes.set(title=f"{measure} over the patterns", xlabel="lost results")
         axes.set_xticks([int(l) for l in results["summary"]])
         axes.grid(alpha=0.3)
-    panels[0].set(ylabel=f"{evaluated_part(results)} accuracy, %")
+    panels[0].set(ylabel=_measured(results))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     return figure
@@ -120,6 +121,11 @@ def losses(results: dict[str, Any]) -> Figure:
 def _base_line(axes: Axes, results: dict[str, Any]) -> None:
     base = 100 * base_accuracy(results)
     axes.axhline(base, color="black", linestyle="--", label=f"base {base:.2f}")
+
+
+def _measured(results: dict[str, Any]) -> str:
+    """Returns what an axis of accuracies shows."""
+    return f"{evaluated_part(results)} {measure_name(results)}, %"
 
 
 def training(records: dict[str, list[dict[str, Any]]]) -> Figure:

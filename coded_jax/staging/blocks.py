@@ -21,6 +21,7 @@ from jax import lax
 
 from coded_jax.checks import first_line
 from coded_jax.splitting.flattening import (
+    BATCH,
     Flat,
     Form,
     flatten,
@@ -39,6 +40,11 @@ from coded_jax.staging.graph import (
 )
 from coded_jax.staging.resizing import run_resized
 from coded_jax.types import Block, PyTree, State, apart, together
+
+OTHER = (
+    "model: other operations given for {} images than for 2 of float32, the same ones "
+    "accepted"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -243,7 +249,8 @@ def _compute(
         x = x.astype(planned)  # of whoever tries it with float32, as `make_plan` does
     shapes = network.shapes(leaves, dtype)
     flat = flatten(network.model, shapes, network.image_shape, x.shape[0], dtype)
-    _require_same(flat, graph.flat)
+    if not _same(flat, graph.flat, part.end):
+        return _compute_twice(network, parts, index, own, variables, state)
     eqns = flat.dynamic[part.start : part.end]
     variable = lambda value: (
         flat.image if value[0] < 0 else flat.dynamic[value[0]].outvars[value[1]]
@@ -270,21 +277,86 @@ def _compute(
     return together(out, tuple(values[variable(value)] for value in held))
 
 
-def _require_same(flat: Flat, planned: Flat) -> None:
-    """Checks that a network is traced to the operations by which it was cut.
+def _same(flat: Flat, planned: Flat, end: int) -> bool:
+    """Returns whether a network is traced to the operations by which it was cut, up to
+    a cut; the last one is its end."""
+    if end == len(planned.dynamic):
+        end = max(end, len(flat.dynamic))
+    names, expected = (
+        [eqn.primitive.name for eqn in x.dynamic[:end]] for x in (flat, planned)
+    )
+    return names == expected
+
+
+class _Batches(NamedTuple):
+    """The axis of the images of values, found by two traces.
+
+    Some functions are other operations where there is one image, as `jnp.matmul`; for
+    more they are the same.
+
+    Attributes:
+      two: the network, for `flattening.BATCH` images.
+      more: the same for one more.
+    """
+
+    two: Flat
+    more: Flat
+
+    def axis(self, value: Value) -> int | None:
+        """Returns the axis; None of values that have none.
+
+        Raises:
+          ValueError: images lie on no axis of their own.
+        """
+        number, result = value
+        if number < 0:
+            return 0
+        two, more = (flat.dynamic[number].outvars[result].aval.shape for flat in self)
+        found = [i for i, size in enumerate(two) if size != more[i]]
+        if not found:
+            return None
+        axis = found[0]
+        if len(found) > 1 or (two[axis], more[axis]) != (BATCH, BATCH + 1):
+            raise ValueError(OTHER.format(1))
+        return axis
+
+
+def _compute_twice(
+    network: Network,
+    parts: tuple[Part, ...],
+    index: int,
+    own: tuple[int, ...],
+    variables: PyTree,
+    state: State,
+) -> State:
+    """Computes a part of one image as that of two which are the same; see `_compute`.
 
     Raises:
-      ValueError: it is not.
+      ValueError: there are more images, or images lie on no axis of their own.
     """
-    names, expected = (
-        [eqn.primitive.name for eqn in x.dynamic] for x in (flat, planned)
-    )
-    if names != expected:
-        batch = flat.image.aval.shape[0]
-        raise ValueError(
-            f"model: other operations given for {batch} images of "
-            f"{flat.image.aval.dtype} than for 2 of float32, the same ones accepted"
-        )
+    x, kept = apart(state)
+    graph = network.graph
+    if x.shape[0] != 1:
+        raise ValueError(OTHER.format(x.shape[0]))
+    leaves = {i: variables[name_of(index)][network.paths[i]] for i in own}
+    shapes = network.shapes(leaves, jnp.dtype(jnp.float32))
+    more = flatten(network.model, shapes, network.image_shape, BATCH + 1)
+    if not _same(more, graph.flat, len(graph.operations)):
+        raise ValueError(OTHER.format(BATCH + 1))
+    batches, crossing = _Batches(graph.flat, more), _interfaces(graph, parts)
+    held = []
+    for array, value in zip(kept, crossing[index].kept, strict=True):
+        axis = batches.axis(value)
+        twice = array if axis is None else jnp.concatenate([array, array], axis)
+        held.append(twice)
+    both = together(jnp.concatenate([x, x]), tuple(held))
+    result = _compute(network, parts, index, own, variables, both)
+    one = lambda x, axis: x if axis is None else lax.slice_in_dim(x, 0, 1, axis=axis)
+    if index + 1 == len(parts):
+        return one(result, batches.axis(graph.value(graph.flat.results[0])))
+    out, kept = apart(result)
+    axes = map(batches.axis, crossing[index + 1].kept)
+    return together(one(out, 0), tuple(map(one, kept, axes)))
 
 
 def _made(graph: Graph, part: Part) -> list[Value]:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from coded_jax.inference.operations import count_equation
-from coded_jax.splitting.flattening import Flat, variables_among
+from coded_jax.splitting.flattening import BATCH, Flat, variables_among
 from coded_jax.splitting.receptive_field import Fields, Tracer, Unsplittable
 from coded_jax.splitting.traces import (
     Constant,
@@ -189,7 +189,7 @@ def make_graph(flat: Flat) -> Graph:
         if ends is not None and obstacle is None and origin is not None:
             fields = ends.fields
         for v, output in zip(eqn.outvars, outputs, strict=True):
-            trace = output if fields else _goes_on(v, eqn.invars, traces)
+            trace = output if fields else _goes_on(eqn, v, traces)
             traces[v] = None
             if isinstance(trace, Feature) and origin is not None:
                 steps = [field.stride for field in trace.fields] if fields else (1, 1)
@@ -210,15 +210,18 @@ def _place(v: Any, trace: Feature, origin: Place, steps: Sequence[Any]) -> Place
     return Place(trace.axes, (rows, columns), (strides[0], strides[1]))
 
 
-def _goes_on(
-    v: Any, atoms: Sequence[Any], traces: dict[Any, Trace | None]
-) -> Feature | None:
+def _goes_on(eqn: Any, v: Any, traces: dict[Any, Trace | None]) -> Feature | None:
     """Returns where the result of an obstacle lies: where it has the shape of what it
-    reads, as the product of a feature and a gate, in the same place."""
-    for atom in variables_among(atoms):
-        trace = traces[atom]
-        if isinstance(trace, Feature) and atom.aval.shape == v.aval.shape:
-            return trace
+    reads, as the product of a feature and a gate, in the same place.
+
+    A product with sums may order its axes anew, so that this tells nothing where some
+    of them are as long as others.
+    """
+    for atom in variables_among(eqn.invars):
+        trace, shape = traces[atom], atom.aval.shape
+        if isinstance(trace, Feature) and shape == v.aval.shape:
+            sure = eqn.primitive.name != "dot_general" or len(set(shape)) == len(shape)
+            return trace if sure else None
     return None
 
 
@@ -230,6 +233,8 @@ def _seed(eqn: Any, traces: dict[Any, Trace | None], places: dict[Any, Place]) -
     if hasattr(v, "val") or traces[v] is not None or len(numbers.lhs_spec) != 4:
         return
     batch, _, rows, columns = numbers.lhs_spec
+    if v.aval.shape[batch] != BATCH:  # windows, or other parts of images, beside it
+        return
     feature = Feature((batch, rows, columns))
     traces[v] = feature
     places[v] = _place(

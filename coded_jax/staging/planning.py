@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from coded_jax.checks import is_integer, require, require_sizes
+from coded_jax.checks import is_integer, require, require_sizes, require_type
 from coded_jax.inference.costs import Cost, Round, StageCost, count_flops
 from coded_jax.inference.rates import Rates
 from coded_jax.splitting.plan import make_plan
@@ -132,9 +133,15 @@ def plan_stages(
     variables = jax.tree.map(
         lambda x: x if hasattr(x, "shape") else jnp.asarray(x), variables
     )
-    fits = least_coded is None or 0 <= least_coded <= 1
+    number = lambda x: isinstance(x, Real)
+    fits = least_coded is None or (number(least_coded) and 0 <= least_coded <= 1)
     require("least_coded", least_coded, fits, "0..1")
-    require("most_device", most_device, most_device > 0, "more than 0")
+    fits = number(most_device) and most_device > 0
+    require("most_device", most_device, fits, "more than 0")
+    accepted = "a function, `(variables, images) -> logits`,"
+    require("model", model, callable(model), accepted)
+    require_type("rates", rates, Rates | None, "Rates or None")
+    require_type("price", price, CodePrice | None, "a CodePrice or None")
     network = network_of(model, variables, (height, width, channels))
     graph = network.graph
     work = Work(graph)

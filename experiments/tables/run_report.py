@@ -50,6 +50,8 @@ def report(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
     figure_of = lambda make: lambda: make(results)
     page = Page(folder, run_text(results))
     page.add(table(("", ""), facts(results)))
+    if results.get("values"):
+        page.add("What is called accuracy is R^2, the coefficient of determination.")
     page.add("## Accuracy by lost results", table(*by_lost(results)))
     page.draw("losses", "accuracy by lost results", figure_of(run_figures.losses))
     page.add("## Every erasure pattern", table(*by_pattern(results)))

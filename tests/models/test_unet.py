@@ -27,7 +27,7 @@ def test_answers_at_each_position():
 
 
 @pytest.mark.parametrize("grid", [(2, 1), (2, 2)])
-def test_pieces_are_exact_and_overlap_by_a_quarter(grid):
+def test_pieces_are_exact_and_have_three_quarters_of_the_rows(grid):
     base = make_base_model("unet", 0.25)
     variables = base.init(jax.random.key(0), SHAPE, 11)
     plan = make_plan(base.f_conv, variables, SHAPE, grid)

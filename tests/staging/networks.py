@@ -257,7 +257,64 @@ def of_lax():
     return model, kernels, SHAPE
 
 
+def convolved(x, kernel, stride=1):
+    y = lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jax.nn.relu(y)
+
+
+def attended(x):
+    """Attention by `@`, which is other operations for one image than for more."""
+    batch, height, width, maps = x.shape
+    y = x.reshape(batch, -1, maps)
+    weights = jax.nn.softmax(y @ y.transpose(0, 2, 1))
+    return (weights @ y).reshape(batch, height, width, maps)
+
+
+def in_windows(x, kernel):
+    """Convolves windows of the image, each by itself, as many images."""
+    batch, height, width, maps = x.shape
+    y = x.reshape(batch, 4, height // 4, 4, width // 4, maps)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height // 4, width // 4, maps)
+    return convolved(y, kernel).reshape(batch, -1, maps)
+
+
+def of_parts(middle, size=64, maps=8):
+    """Convolutions before and behind what mixes positions."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape, scale=0.3).astype("f")
+    variables = {
+        "first": draw(3, 3, 3, maps),
+        "middle": draw(3, 3, maps, maps),
+        "dense": draw(maps, 5),
+    }
+
+    def model(variables, x):
+        x = convolved(convolved(x, variables["first"]), variables["middle"], 2)
+        x = middle(variables, x)
+        return x.reshape(x.shape[0], -1, maps).mean(1) @ variables["dense"]
+
+    return model, variables, (size, size, 3)
+
+
+def attention_within(variables, x):
+    y = attended(convolved(x, variables["middle"], 2))
+    x = x + jnp.repeat(jnp.repeat(y, 2, 1), 2, 2)
+    return convolved(convolved(x, variables["middle"]), variables["middle"])
+
+
+def gate_by_einsum(variables, x):
+    """Of as many maps as rows and columns."""
+    x = jnp.einsum("bhwc,bc->bhwc", x, jax.nn.sigmoid(x.mean((1, 2))))
+    return convolved(convolved(x, variables["middle"]), variables["middle"])
+
+
 NETWORKS = {
+    "attention in the head": lambda: of_parts(lambda _, x: attended(x), 20),
+    "attention within": lambda: of_parts(attention_within),
+    "gate by einsum": lambda: of_parts(gate_by_einsum, 32, 16),
+    "windows": lambda: of_parts(lambda v, x: in_windows(x, v["middle"])),
     "resnet": lambda: linen(ResNet()),
     "resnet, rematerialised": lambda: linen(ResNet(remat=True)),
     "gates": lambda: linen(Gated()),

@@ -30,6 +30,36 @@ def test_networks(name, k, r):
     assert_exact(model, variables, plan, shape)
 
 
+@pytest.mark.parametrize("name", ["attention in the head", "attention within"])
+def test_one_image_where_that_is_other_operations(name):
+    model, variables, shape = NETWORKS[name]()
+    plan = plan_stages(model, variables, shape, 2, 1)
+    assert_exact(model, variables, plan, shape, batch=1)
+
+
+def test_a_gate_by_einsum_hides_nothing():
+    """Catches channels that are taken for rows where there are as many."""
+    model, variables, shape = NETWORKS["gate by einsum"]()
+    assert plan_stages(model, variables, shape, 2, 1).chain.coded > 0.8
+
+
+@pytest.mark.parametrize(
+    "name, value, accepted",
+    [
+        ("model", None, "a function, `.variables, images. -> logits"),
+        ("least_coded", "a", "0..1"),
+        ("most_device", "a", "more than 0"),
+        ("rates", 3, "Rates"),
+        ("price", 3, "a CodePrice"),
+    ],
+)
+def test_wrong_arguments(name, value, accepted):
+    model, variables, shape = NETWORKS["gate by einsum"]()
+    own = {"model": model, "variables": variables, "image_shape": shape}
+    with pytest.raises(ValueError, match=f"^{name}: .* given, {accepted}"):
+        plan_stages(**{**own, "k": 2, "r": 1, name: value})
+
+
 @hypothesis.given(
     layers=st.lists(test_pieces.layer, min_size=2, max_size=6),
     size=test_pieces.pairs(16, 40),
