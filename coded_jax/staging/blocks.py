@@ -107,7 +107,10 @@ def _graph_of(network: Network) -> Graph:
     made = {v for eqn in flat.dynamic for v in eqn.outvars}
     if flat.results[0] not in made:
         raise ValueError("model: its result does not depend on the image")
-    return make_graph(flat)
+    try:
+        return make_graph(flat)
+    except ValueError as error:  # whose operations cannot be counted
+        raise ValueError(f"model: {str(error).removeprefix('f: ')}") from error
 
 
 class Part(NamedTuple):

@@ -43,6 +43,15 @@ def test_a_gate_by_einsum_hides_nothing():
     assert plan_stages(model, variables, shape, 2, 1).chain.coded > 0.8
 
 
+def test_a_loop_of_unknown_length_is_refused_by_its_name():
+    def model(variables, x):
+        y = x.mean((1, 2))
+        return jax.lax.while_loop(lambda y: (y > 1).any(), lambda y: y / 2, y)
+
+    with pytest.raises(ValueError, match="^model: with a while loop given, one of fix"):
+        plan_stages(model, {}, (32, 32, 3), 2, 1)
+
+
 @pytest.mark.parametrize(
     "name, value, accepted",
     [
