@@ -274,6 +274,17 @@ def test_every_page_of_a_folder_is_listed_with_what_it_is_for(folder):
     assert sorted(listed) == sorted({path.stem for path in files} - {"index"})
 
 
+def test_every_page_is_in_the_contents_of_the_site():
+    """As Sphinx asks for, which the long tests run."""
+    trees = re.findall(
+        r"^```{toctree}$(.*?)^```$", (DOCS / "index.md").read_text(), re.M | re.S
+    )
+    listed = {x.split("<")[-1].rstrip(">") for x in " ".join(trees).split("\n")}
+    pages = {str(x.relative_to(DOCS).with_suffix("")) for x in DOCS.rglob("*.md")}
+    generated = {x for x in pages if x.startswith(("reference/generated", "_"))}
+    assert pages - generated - listed <= {"index", "notebooks/index"}
+
+
 def test_every_module_is_in_the_table_of_the_design():
     """And no other; `test_reports` compares the ideas themselves."""
     listed = re.findall(r"^\| \**`([\w.]+)`", design_section("modules"), re.M)
