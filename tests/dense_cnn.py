@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+import coded_jax
 from coded_jax.types import Dataset, Split
 from tests.own_cnn import conv
 
@@ -65,3 +66,20 @@ def variables_of_restore():
     rng = np.random.default_rng(1)
     draw = lambda *shape: rng.normal(size=shape, scale=0.2).astype("f")
     return {"kernel": draw(3, 3, 1, 4), "values": draw(1, 1, 4, CHANNELS)}
+
+
+def pipeline_of(model, variables, dataset, **settings):
+    """Returns the pipeline of a network that is staged by itself, and its variables."""
+    plan = coded_jax.plan_stages(model, variables, SHAPE, 2, 1)
+    pipeline = coded_jax.make_pipeline(
+        blocks=plan.base.blocks,
+        head=plan.base.head,
+        variables=plan.variables,
+        image_shape=SHAPE,
+        classes=dataset.classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        stages=plan.stages,
+        **settings,
+    )
+    return pipeline, plan.variables

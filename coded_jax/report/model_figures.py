@@ -122,7 +122,8 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
         f"{pattern_text(lost, model.pipeline.k)} lost": coded,
         "changed": changed,
     }
-    grey = {"cmap": "gray", "vmin": split.labels.min(), "vmax": split.labels.max()}
+    limits = split.labels.min(), split.labels.max()
+    grey = {"cmap": "gray", "vmin": limits[0], "vmax": limits[1]}
     options = {name: grey for name in columns} if values else {}
     options |= {
         "image": {"cmap": "gray"},
@@ -133,7 +134,9 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     rows = figure.subplots(len(split.images), len(columns), squeeze=False)
     for i, row in enumerate(rows):
         for axes, (name, pictures) in zip(row, columns.items(), strict=True):
-            shown = _pixels(pictures[i], grey["vmin"], grey["vmax"])
+            own = pictures[i]
+            ends = (own.min(), own.max()) if name == "image" else limits
+            shown = _pixels(own, *ends)
             axes.imshow(shown, interpolation="nearest", **options.get(name, classes))
             axes.set_axis_off()
     for axes, name in zip(rows[0], columns, strict=True):

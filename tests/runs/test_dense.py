@@ -8,9 +8,17 @@ import pytest
 
 import coded_jax
 from coded_jax.inference.pixels import normalise
-from tests.dense_cnn import CLASSES, SHAPE, segment, segmented, variables_of_segment
+from tests.dense_cnn import (
+    CLASSES,
+    SHAPE,
+    pipeline_of,
+    segment,
+    segmented,
+    variables_of_segment,
+)
 
 DATASET = segmented()
+CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 
 
 @pytest.fixture(scope="module")
@@ -138,20 +146,10 @@ def test_a_head_must_have_the_positions_of_the_labels():
 def test_the_base_models_loss_is_a_mean_over_positions():
     from coded_jax.training.losses import base_losses
 
-    plan = coded_jax.plan_stages(segment, variables_of_segment(), SHAPE, 2, 1)
-    pipeline = coded_jax.make_pipeline(
-        blocks=plan.base.blocks,
-        head=plan.base.head,
-        variables=plan.variables,
-        image_shape=SHAPE,
-        classes=CLASSES,
-        mean=DATASET.mean,
-        std=DATASET.std,
-        stages=plan.stages,
-        **{"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"},
-    )
+    own = (segment, variables_of_segment(), DATASET)
+    pipeline, variables = pipeline_of(*own, **CHEAP)
     batch = {"images": DATASET.train.images[:3], "labels": DATASET.train.labels[:3]}
-    losses, _ = base_losses(pipeline, plan.variables, batch)
+    losses, _ = base_losses(pipeline, variables, batch)
     x = normalise(batch["images"], DATASET.mean, DATASET.std)
     scores = jax.nn.log_softmax(segment(variables_of_segment(), x))
     rows, columns = np.indices(SHAPE[:2])

@@ -14,9 +14,17 @@ from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.training.losses import answer_losses, base_losses
 from coded_jax.types import Split
-from tests.dense_cnn import CHANNELS, SHAPE, noisy, restore, variables_of_restore
+from tests.dense_cnn import (
+    CHANNELS,
+    SHAPE,
+    noisy,
+    pipeline_of,
+    restore,
+    variables_of_restore,
+)
 
 DATASET = noisy()
+CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 OWN = {"model": restore, "variables": variables_of_restore(), "dataset": DATASET}
 
 
@@ -121,20 +129,10 @@ def test_losses_are_squared_errors():
 
 
 def test_a_base_model_learns_values_and_a_code_is_supervised_by_them():
-    plan = coded_jax.plan_stages(restore, variables_of_restore(), SHAPE, 2, 1)
-    pipeline = coded_jax.make_pipeline(
-        blocks=plan.base.blocks,
-        head=plan.base.head,
-        variables=plan.variables,
-        image_shape=SHAPE,
-        classes=CHANNELS,
-        mean=DATASET.mean,
-        std=DATASET.std,
-        stages=plan.stages,
-        **{"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"},
-    )
+    own = (restore, variables_of_restore(), DATASET)
+    pipeline, variables = pipeline_of(*own, **CHEAP)
     batch = {"images": DATASET.train.images[:3], "labels": DATASET.train.labels[:3]}
-    losses, _ = base_losses(pipeline, plan.variables, batch)
+    losses, _ = base_losses(pipeline, variables, batch)
     x = normalise(batch["images"], DATASET.mean, DATASET.std)
     errors = np.square(np.asarray(restore(variables_of_restore(), x)) - batch["labels"])
     np.testing.assert_allclose(losses, errors.reshape(3, -1).mean(1), rtol=1e-4)
@@ -142,7 +140,7 @@ def test_a_base_model_learns_values_and_a_code_is_supervised_by_them():
     params = pipeline.init(jax.random.key(0))
     config = coded_jax.TrainConfig(supervision=1.0)
     available = np.ones((3, 1), bool)
-    inputs = (pipeline, params, plan.variables, batch["images"], available)
+    inputs = (pipeline, params, variables, batch["images"], available)
     own = coded_jax.coded_loss(*inputs, labels=batch["labels"], config=config)
     np.testing.assert_allclose(own, losses.mean(), rtol=1e-3)
 
@@ -184,18 +182,9 @@ def test_the_offset_of_labels_does_not_matter(protected):
 
 def test_a_model_knows_that_it_gives_values(protected):
     _, coded = protected
-    plan = coded_jax.plan_stages(restore, variables_of_restore(), SHAPE, 2, 1)
-    sizes = {"image_shape": SHAPE, "classes": CHANNELS, "stages": plan.stages}
-    pipeline = coded_jax.make_pipeline(
-        blocks=plan.base.blocks,
-        head=plan.base.head,
-        variables=plan.variables,
-        mean=DATASET.mean,
-        std=DATASET.std,
-        **sizes,
-    )
+    pipeline, variables = pipeline_of(restore, variables_of_restore(), DATASET)
     config = coded_jax.TrainConfig(epochs=0.1, batch_size=32)
-    trained = coded_jax.train(pipeline, plan.variables, DATASET, config=config)
+    trained = coded_jax.train(pipeline, variables, DATASET, config=config)
     for model in (coded.with_code("zero_fill"), trained):
         assert model.values
         with pytest.raises(ValueError, match="^model: one whose answers are values"):

@@ -13,26 +13,21 @@ from tests import dense_cnn
 SETTINGS = {"k": 2, "r": 1, "epochs": 1, "devices": 1, "baselines": ()}
 
 
+def protected(folder, model, variables, dataset):
+    own = {"model": model, "variables": variables, "dataset": dataset}
+    return coded_jax.protect(workdir=folder, **own, **SETTINGS)
+
+
 @pytest.fixture(scope="module")
 def segmenting(tmp_path_factory):
-    return coded_jax.protect(
-        model=dense_cnn.segment,
-        variables=dense_cnn.variables_of_segment(),
-        dataset=dense_cnn.segmented(),
-        workdir=tmp_path_factory.mktemp("classes"),
-        **SETTINGS,
-    )
+    own = (dense_cnn.segment, dense_cnn.variables_of_segment(), dense_cnn.segmented())
+    return protected(tmp_path_factory.mktemp("classes"), *own)
 
 
 @pytest.fixture(scope="module")
 def restoring(tmp_path_factory):
-    return coded_jax.protect(
-        model=dense_cnn.restore,
-        variables=dense_cnn.variables_of_restore(),
-        dataset=dense_cnn.noisy(),
-        workdir=tmp_path_factory.mktemp("values"),
-        **SETTINGS,
-    )
+    own = (dense_cnn.restore, dense_cnn.variables_of_restore(), dense_cnn.noisy())
+    return protected(tmp_path_factory.mktemp("values"), *own)
 
 
 IMAGES = dense_cnn.noisy().test.images[:4]
