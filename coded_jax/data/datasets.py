@@ -52,7 +52,8 @@ def load(
     Args:
       name: as in `check`.
       data_dir: as in `check`.
-      image_size: rows and columns that images are resized to; as they are if None.
+      image_size: rows and columns that images are resized to, or of canvases; as they
+        are if None.
 
     Raises:
       ValueError: as in `check`, or the data are damaged.
@@ -61,7 +62,7 @@ def load(
     """
     check(name, data_dir)
     source = DATASETS[name]
-    if source.own_images:
+    if source.sized:
         return source.load(name, data_dir, image_size=image_size)
     dataset = source.load(name, data_dir)
     fits = image_size is None or not dataset.positions

@@ -100,7 +100,7 @@ def load(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
     return Dataset(name, len(classes), train, validation, test, *statistics)
 
 
-SOURCE = Source(check, load, own_images=True)
+SOURCE = Source(check, load, sized=True, own_images=True)
 
 
 def _root(data_dir: str | None) -> Path:

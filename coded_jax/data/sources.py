@@ -17,14 +17,15 @@ class Source(NamedTuple):
     Attributes:
       check: `(name, data_dir)`; raises, within seconds, what would keep `load` from
         reading the data set.
-      load: `(name, data_dir) -> Dataset`.
-      own_images: whether `data_dir` has images of the user's own: `load` then takes an
-        `image_size`, too, and a run keeps a digest of them, since no name says which
-        ones they are.
+      load: `(name, data_dir) -> Dataset`, or with an `image_size` where `sized`.
+      sized: whether `load` takes an `image_size`; images of others are resized.
+      own_images: whether `data_dir` has images of the user's own, of which a run keeps
+        a digest, since no name says which ones they are.
     """
 
     check: Callable[[str, str | None], None]
     load: Callable[..., Dataset]
+    sized: bool = False
     own_images: bool = False
 
 

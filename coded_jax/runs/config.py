@@ -70,7 +70,8 @@ class BaseConfig:
     dataset: str = setting("mnist", "data set", _registered_or_own(DATASETS))
     image_size: int | None = setting(
         None,
-        "rows and columns that images are resized to; as they are if not given",
+        "rows and columns that images are resized to, or of canvases; as they are, or "
+        "64, if not given",
         integers(8, 4096),
         INTEGER,
     )

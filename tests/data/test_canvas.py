@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from coded_jax import data
-from coded_jax.data import canvas, mlxtend
+from coded_jax.data import canvas, datasets, mlxtend
+from coded_jax.data.sources import Source
 from coded_jax.types import Split
 
 
@@ -50,7 +51,7 @@ def test_each_part_has_digits_of_its_own(monkeypatch):
     monkeypatch.setattr(canvas, "canvases", lambda rng, *args: _recorded(drawn, args))
     canvas.load("mnist_canvas", None)
     expected = [own.train, own.validation, own.test]
-    for (digits, _), part in zip(drawn, expected, strict=True):
+    for (digits, *_), part in zip(drawn, expected, strict=True):
         np.testing.assert_array_equal(digits.images, part.images)
     trained = {image.tobytes() for image in own.train.images}
     assert not any(image.tobytes() in trained for image in own.test.images)
@@ -61,9 +62,28 @@ def _recorded(drawn, args):
     return args[0]
 
 
-def test_images_keep_their_size():
-    with pytest.raises(ValueError, match="^image_size: 32 given, none with mnist_canv"):
-        data.load("mnist_canvas", image_size=32)
+def test_larger_canvases_have_more_digits_of_the_same_size(monkeypatch):
+    monkeypatch.setattr(canvas, "SIZES", {"train": 40, "validation": 5, "test": 5})
+    usual, large = (data.load("mnist_canvas", image_size=s) for s in (64, 128))
+    assert large.image_shape == (128, 128, 1) and large.positions == (128, 128)
+    lit = [np.mean(dataset.train.labels > 0) for dataset in (usual, large)]
+    assert lit[1] == pytest.approx(lit[0], rel=0.2)
+    noisy = data.load("noisy_canvas", image_size=128)
+    np.testing.assert_array_equal(np.round(noisy.test.labels * 255), large.test.images)
+    one = data.load("mnist_canvas", image_size=28)
+    assert one.image_shape == (28, 28, 1) and (one.train.labels > 0).any((1, 2)).all()
+
+
+def test_a_canvas_has_room_for_a_digit():
+    with pytest.raises(ValueError, match="^image_size: 27 given, 28 or more accepted"):
+        data.load("mnist_canvas", image_size=27)
+
+
+def test_images_whose_labels_have_positions_are_not_resized(monkeypatch, dataset):
+    source = Source(lambda *_: None, lambda *_: dataset)
+    monkeypatch.setitem(datasets.DATASETS, "canvas", source)
+    with pytest.raises(ValueError, match="^image_size: 32 given, none with canvas"):
+        data.load("canvas", image_size=32)
 
 
 def test_noise_is_what_a_restoring_network_takes_off(dataset):
