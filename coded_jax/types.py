@@ -311,6 +311,10 @@ class Split:
     labels: np.ndarray  # int32 [N] or [N, H', W'], see `Dataset`
 
 
+DENSE = 3
+"""Axes of labels that have a class for each position, `[B, H', W']`."""
+
+
 def are_values(labels: Any) -> bool:
     """Tells whether labels, an array, are values and not classes."""
     return labels.dtype.kind == "f"

@@ -119,6 +119,8 @@ def main(argv: list[str]) -> None:
     results = workdir.read_results(absolute(WORKDIR.value))
     if results["dataset"] == OWN:
         raise ValueError("workdir: of a CNN of its own given, another one accepted")
+    if results.get("values"):
+        raise ValueError("workdir: of values given, one of classes accepted")
     if DEVICES.value is not None:
         startup.offer_cpu_devices(DEVICES.value)
     startup.keep_compilations(None)

@@ -37,7 +37,10 @@ def require_dataset(dataset: Dataset) -> Dataset:
         require_split(getattr(dataset, name), classes, name, *kind)
     shape, pixels = dataset.image_shape, dataset.train.images.dtype
     for name in PARTS:
-        images = getattr(dataset, name).images
+        split = getattr(dataset, name)
+        images, labels = split.images, np.asarray(split.labels)
+        some = dataset.values or bool((labels >= 0).any())
+        require(f"{name}.labels", "-1 alone", some, "one or more that count")
         fits = images.shape[1:] == shape and images.dtype == pixels
         accepted = f"{pixels} {shape_text(('N', *shape))} as in train"
         require(f"{name}.images", array_form(images), fits, accepted)

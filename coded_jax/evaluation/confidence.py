@@ -8,7 +8,6 @@ images.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +19,10 @@ from jax.typing import ArrayLike
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.pattern_accuracy import DENSE, PatternAccuracy
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.types import PyTree
+from coded_jax.types import DENSE, PyTree
 
 TEMPERATURES = np.geomspace(0.2, 10, 79)  # 5 % apart
 BINS = 15
@@ -98,10 +97,13 @@ def _cross_entropies(prediction: Prediction, everything: jax.Array) -> jax.Array
     """
     logits = jnp.where(jnp.isfinite(prediction.logits), prediction.logits, 0)
     temperatures = jnp.asarray(TEMPERATURES, logits.dtype)
-    temperatures = temperatures.reshape(*[1] * (logits.ndim - 1), -1, 1)
-    labels = jnp.maximum(prediction.labels, 0)[..., None, None]
-    scaled = jax.nn.log_softmax(logits[..., None, :] / temperatures)
-    entropies = -jnp.take_along_axis(scaled, labels, -1)[..., 0]
+    temperatures = temperatures.reshape(*[1] * (logits.ndim - 1), -1)
+    labels = jnp.maximum(prediction.labels, 0)[..., None]
+    # From the largest logit, for each temperature; no array has its own of each class.
+    logits = logits - logits.max(-1, keepdims=True)
+    of_labels = jnp.take_along_axis(logits, labels, -1) / temperatures
+    powers = jnp.exp(logits[..., None, :] / temperatures[..., None])
+    entropies = jnp.log(powers.sum(-1)) - of_labels
     counts = prediction.decoded | (everything > 0)
     return jnp.where(counts[..., None], entropies, 0)
 
@@ -238,16 +240,19 @@ def study(
 
 
 def few(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns the first images, with at most `MOST_LABELS` labels, but one or more.
+    """Returns the first images that have labels which count, with at most `MOST_LABELS`
+    of these, but one image or more.
 
     Images are in random order, so that they are a random choice.
 
     Args:
-      arrays: `images`, and `labels` `[N, H, W]`.
+      arrays: `images`, and `labels` `[N, H, W]`, one of which counts.
     """
-    labels = arrays["labels"]
-    count = max(1, MOST_LABELS // math.prod(labels.shape[1:]))
-    return {name: array[:count] for name, array in arrays.items()}
+    counts = predictions.counted(np.asarray(arrays["labels"])).sum((1, 2))
+    labelled = np.flatnonzero(counts)
+    most = np.searchsorted(counts[labelled].cumsum(), MOST_LABELS, "right")
+    chosen = labelled[: max(1, most)]
+    return {name: array[chosen] for name, array in arrays.items()}
 
 
 def _calibration(values: np.ndarray) -> dict[str, Any]:

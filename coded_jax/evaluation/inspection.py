@@ -202,11 +202,11 @@ class Confusion(NamedTuple):
     """Answers that losses change, counted over a split.
 
     Attributes:
-      spoiled: int `[classes, classes + 1]`, of images that the base model classifies
-        correctly: how many of each class are given each other one; the last column
-        counts those without an answer.
-      mended: how many images the base model alone classifies wrongly.
-      images: how many there are.
+      spoiled: int `[classes, classes + 1]`, of images, or positions, that the base
+        model classifies correctly: how many of each class are given each other one; the
+        last column counts those without an answer.
+      mended: how many the base model alone classifies wrongly.
+      images: how many images, or positions that count, there are.
     """
 
     spoiled: np.ndarray

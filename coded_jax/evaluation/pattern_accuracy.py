@@ -17,10 +17,7 @@ from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction, Rows, Uncoded
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.types import PyTree, are_values
-
-DENSE = 3
-"""Axes of labels that have a class for each position, `[B, H', W']`."""
+from coded_jax.types import DENSE, PyTree, are_values
 
 LEAST = 1e-12
 """A mean squared error of less is taken for this: 120 dB."""
@@ -74,19 +71,33 @@ def errors(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 class Spread(NamedTuple):
-    """Sums over values that are labels, by which their variance is found, float64."""
+    """Sums over values that are labels, by which their variance is found, float64.
+
+    Attributes:
+      count: of the values.
+      total, squares: of their differences from `origin`, the first one, which lose no
+        digits where all are large and near each other.
+      origin: NaN before the first one.
+    """
 
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
+    origin: float = math.nan
 
     def plus(self, labels: Any) -> Spread:
         """Adds labels `[N, H', W', C']`; none where they are classes."""
         if not are_values(labels):
             return self
         values = np.asarray(labels, np.float64)
-        sums = (values.size, values.sum(), np.square(values).sum())
-        return Spread(*(x + y for x, y in zip(self, sums, strict=True)))
+        origin = self.origin if self.count else float(values.flat[0])
+        values = values - origin
+        return Spread(
+            self.count + values.size,
+            self.total + float(values.sum()),
+            self.squares + float(np.square(values).sum()),
+            origin,
+        )
 
     def explained(self, error: float) -> float:
         """Returns the coefficient of determination R^2 of a mean squared error.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -97,8 +97,11 @@ def _tiles(values: np.ndarray) -> np.ndarray:
 def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     """Draws answers that are images, with and without losses, a row for each image.
 
-    Classes have a colour each; values have grey levels or, of three channels, colours,
-    and red is their difference.
+    Classes have a colour each, twenty of them; labels that do not count are white, and
+    what has no answer is red. Values have grey levels or, of three channels, colours;
+    of another number the first channel is drawn. The last column has in red what
+    losses change: of values the largest difference of a channel, over the labels'
+    range, with 0 for what has no answer.
 
     Args:
       model: one that gives an answer at each position.
@@ -114,7 +117,11 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     values = are_values(split.labels)
     answer = model.logits if values else model.classify
     whole, coded = (np.asarray(answer(split.images, some)) for some in ((), lost))
-    changed = np.abs(whole - coded).max(-1) if values else whole != coded
+    limits = split.labels.min(), split.labels.max()
+    changed = whole != coded
+    if values:
+        answered = (np.where(np.isfinite(x), x, 0) for x in (whole, coded))
+        changed = np.abs(np.subtract(*answered)).max(-1) / _range(*limits)
     columns = {
         "image": split.images,
         "labels": split.labels,
@@ -122,14 +129,14 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
         f"{pattern_text(lost, model.pipeline.k)} lost": coded,
         "changed": changed,
     }
-    limits = split.labels.min(), split.labels.max()
-    grey = {"cmap": "gray", "vmin": limits[0], "vmax": limits[1]}
-    options = {name: grey for name in columns} if values else {}
+    options = {
+        name: _colours(values, *limits, "white" if name == "labels" else LOST)
+        for name in columns
+    }
     options |= {
         "image": {"cmap": "gray"},
         "changed": {"cmap": "Reds", "vmin": 0, "vmax": 1},
     }
-    classes = {"cmap": "tab20", "vmin": 0, "vmax": 19}
     figure = new_figure(1.7 * len(columns), 1.7 * len(split.images) + 0.4)
     rows = figure.subplots(len(split.images), len(columns), squeeze=False)
     for i, row in enumerate(rows):
@@ -137,29 +144,47 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
             own = pictures[i]
             ends = (own.min(), own.max()) if name == "image" else limits
             shown = _pixels(own, *ends)
-            axes.imshow(shown, interpolation="nearest", **options.get(name, classes))
+            axes.imshow(shown, interpolation="nearest", **options[name])
             axes.set_axis_off()
     for axes, name in zip(rows[0], columns, strict=True):
         axes.set_title(name, fontsize=10)
     return figure
 
 
+def _range(low: float, high: float) -> float:
+    return max(high - low, 1e-9)
+
+
+def _colours(values: bool, low: float, high: float, none: Any) -> dict[str, Any]:
+    """Returns options of `imshow` for answers, with the colour of a missing one."""
+    from matplotlib import colormaps
+
+    colours = colormaps["gray" if values else "tab20"].with_extremes(bad=none)
+    limits = (low, high) if values else (0, 19)
+    return {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
+
+
 def _pixels(picture: np.ndarray, low: float, high: float) -> np.ndarray:
     """Returns `[H, W]`, or `[H, W, 3]`, real ones of the range given in 0 to 1, or the
-    first channel of another number of them."""
+    first channel of another number of them; classes as one of twenty, -1 as NaN."""
+    if picture.dtype == bool:
+        return picture
+    if picture.ndim == 2 and np.issubdtype(picture.dtype, np.signedinteger):
+        return np.where(picture < 0, np.nan, picture % 20)
     if picture.ndim == 2:
         return picture
     if picture.shape[-1] != 3:
         return picture[..., 0]
     if picture.dtype == np.uint8:
         return picture
-    return np.clip((picture - low) / max(high - low, 1e-9), 0, 1)
+    pixels = np.clip((picture - low) / _range(low, high), 0, 1)
+    return np.where(np.isfinite(pixels).all(-1, keepdims=True), pixels, LOST)
 
 
 def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     """Draws which answers an erasure pattern spoils, by true class and new answer.
 
-    Counted are images that the base model classifies correctly.
+    Counted are images, or positions, that the base model classifies correctly.
 
     Args:
       model, split, lost: see `inspection.confusion`.
@@ -192,7 +217,8 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
         names = [*range(classes), *(["none"] if unanswered else [])]
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(classes))
-    figure.colorbar(picture, label="images", shrink=0.8)
+    counted = "images" if split.labels.ndim == 1 else "answers"
+    figure.colorbar(picture, label=counted, shrink=0.8)
     axes.set(xlabel="answer with what arrived", ylabel="true class")
     axes.set_title(
         f"{pattern_text(lost, model.pipeline.k)} lost: of {errors.images} answers "

@@ -143,7 +143,7 @@ def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
         accuracies = [100 * r["validation_accuracy"] for r in epochs]
         scores.plot([r["step"] for r in epochs], accuracies, ".-", label=phase)
     losses.set(yscale="log", xlabel="step", ylabel="training loss")
-    scores.set(xlabel="step", ylabel="validation accuracy, %")
+    scores.set(xlabel="step", ylabel="validation accuracy or R^2, %")
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
     if records:

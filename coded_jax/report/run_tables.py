@@ -14,6 +14,7 @@ from coded_jax.report.formatting import (
     percent,
     run_text,
     stages_text,
+    with_deviation,
 )
 from coded_jax.runs.config import Config
 from coded_jax.runs.reading import base_accuracy, total_work, work_of
@@ -52,10 +53,22 @@ PURPOSES = {
 OF_IMAGES = {
     "mean_iou": "\naccuracy: of positions; mean IoU: intersection over union, mean of "
     "the classes",
-    "psnr": "\naccuracy, agreement: the coefficient of determination R^2, with the "
-    "labels and\nwith the network's own values; PSNR: peak signal-to-noise ratio",
+    "psnr": "\naccuracy: the coefficient of determination R^2; agreement: likewise, "
+    "with the\nsquared difference from the network's own values over the variance of "
+    "the labels;\nPSNR: peak signal-to-noise ratio",
 }
 """Maps a measure of answers that are images to a line that says what it is."""
+
+MEASURES = {
+    "mean": "mean",
+    "worst": "worst",
+    "decoded": "decoded",
+    "mean_iou": "mean IoU",
+    "worst_iou": "worst IoU",
+    "mean_psnr": "mean PSNR, dB",
+    "worst_psnr": "worst PSNR, dB",
+}
+"""Maps the measures of a summary to their names in tables."""
 
 
 def tables(results: dict[str, Any]) -> Group:
@@ -166,15 +179,21 @@ def methods_of(results: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]
 
 
 def measures_of(results: dict[str, Any]) -> list[str]:
-    """Returns the measures of accuracy that a run has."""
-    decoded = results["config"]["split"] == "group"  # apart from those that arrived
-    return ["mean", "worst", *["decoded"] * decoded]
+    """Returns the measures of accuracy that a run has, of `MEASURES`."""
+    # In groups the accuracy of decoded answers is apart from those that arrived.
+    left_out = set() if results["config"]["split"] == "group" else {"decoded"}
+    known = {name for row in results["summary"].values() for name in row}
+    return [name for name in MEASURES if name in known - left_out]
 
 
 def cell(summary: dict[str, dict[str, float]], lost: str, measure: str) -> str:
     """Returns a measure at a number of lost results, `-` where it was not taken."""
     row = summary.get(lost, {})
-    return measure_text(row, measure) if measure in row else "-"
+    if measure not in row:
+        return "-"
+    if measure.endswith("psnr"):
+        return with_deviation(row[measure], row.get(f"{measure}_std", 0.0))
+    return measure_text(row, measure)
 
 
 def _coded_part(results: dict[str, Any]) -> list[str]:
@@ -210,7 +229,7 @@ def _summary_table(results: dict[str, Any]) -> Table:
             first = measure == measures[0]
             cells = [cell(summary, l, measure) for l in lost_counts]
             cells += [cost if first else ""] * bool(work)
-            table.add_row(name if first else "", measure, *cells)
+            table.add_row(name if first else "", MEASURES[measure], *cells)
     return table
 
 

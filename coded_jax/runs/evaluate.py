@@ -49,16 +49,12 @@ class Evaluation(NamedTuple):
 
     def __str__(self) -> str:
         first = self.patterns[0]
-        names = {
-            "mean_iou": "mean IoU",
-            "psnr": "PSNR, dB",
-        }  # of answers that are images
-        names = {
-            x: text for x, text in names.items() if not np.isnan(getattr(first, x))
-        }
-        columns = "".join(f"  {text}" for text in names.values())
+        # Of answers that are images, mean and worst.
+        iou, psnr = not np.isnan(first.mean_iou), not np.isnan(first.psnr)
+        columns = "  mean IoU   worst" * iou + "  PSNR, dB   worst" * psnr
+        measure = "R^2 of the base model" if psnr else "base model"
         lines = [
-            f"{self.images} images, base model {self.base_accuracy:.2%}",
+            f"{self.images} images, {measure} {self.base_accuracy:.2%}",
             f"lost    mean   worst{columns}  worst pattern",
         ]
         for l, row in pattern_accuracy.summarise([self.patterns]).items():
@@ -66,10 +62,10 @@ class Evaluation(NamedTuple):
             worst = min(of_count, key=lambda p: p.accuracy)
             lost = ", ".join(map(str, worst.lost)) or "-"
             cells = f"{row['mean']:7.2%} {worst.accuracy:7.2%}"
-            if "mean_iou" in names:
-                cells += f"  {row['mean_iou']:8.2%}"
-            if "psnr" in names:
-                cells += f"  {row['mean_psnr']:8.2f}"
+            if iou:
+                cells += f"  {row['mean_iou']:8.2%} {row['worst_iou']:7.2%}"
+            if psnr:
+                cells += f"  {row['mean_psnr']:8.2f} {row['worst_psnr']:7.2f}"
             lines.append(f"{l:>4} {cells}  {lost}")
         return "\n".join(lines)
 

@@ -21,6 +21,8 @@ from coded_jax.runs.sweeps import CellResult, Sweep
 
 TABLE, SWEEP = "table", "sweep.json"
 MEASURES = ("mean", "worst", "base_accuracy", "work", "price", "train_seconds")
+OF_IMAGES = ("mean_iou", "worst_iou", "mean_psnr", "worst_psnr")
+"""Measures of answers that are images alone."""
 COLUMNS = ("cell", "method", "trial", "lost", *MEASURES, "error")
 
 
@@ -38,8 +40,9 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
     """Returns a cell's rows: one for each method, trial and number of lost results.
 
     Returns:
-      Dictionaries with the keys `COLUMNS`, of a failed cell without measures, and one
-      of every flag that its settings have: the flag's name, and its value as text.
+      Dictionaries with the keys `COLUMNS`, of a failed cell without measures, those of
+      `OF_IMAGES` that it has, and one of every flag that its settings have: the flag's
+      name, and its value as text.
       Accuracies are fractions; `method` is a code, `trial` the number of its training;
       `work` is that of the busiest device for one image, over the whole `F_Conv`, and
       `price` that of encoding and decoding, over the coded blocks'.
@@ -63,7 +66,7 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
         }
         for trial, by_lost in enumerate(trials):
             for lost, row in by_lost.items():
-                accuracy = {"mean": row["mean"], "worst": row["worst"]}
+                accuracy = {x: row[x] for x in (*MEASURES[:2], *OF_IMAGES) if x in row}
                 place = {"trial": trial, "lost": int(lost)}
                 table.append({**shared, **place, **accuracy, **flags})
     return table
@@ -75,8 +78,9 @@ def write(folder: Path, table: Sequence[dict[str, Any]]) -> None:
     Raises:
       OSError: the folder cannot be written to.
     """
-    flags = {name for row in table for name in row} - set(COLUMNS)
-    names = [*COLUMNS, *sorted(flags)]
+    known = {name for row in table for name in row}
+    measured = [name for name in OF_IMAGES if name in known]
+    names = [*COLUMNS, *measured, *sorted(known - {*COLUMNS, *measured})]
     complete = [{name: row.get(name) for name in names} for row in table]
     lines = "".join(json.dumps(row) + "\n" for row in complete)
     workdir.write_atomically(folder / f"{TABLE}.jsonl", lines)

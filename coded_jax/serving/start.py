@@ -66,9 +66,7 @@ def serve(
         model = run
     else:
         model = load(run, config.devices if kind.spread else 1, **not_stored)
-    accepted = (
-        "a model with results, as load and protect return it, which calibrate it,"
-    )
+    accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
     _require_batches(model, config.batches)
     model = model.settled()

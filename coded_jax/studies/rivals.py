@@ -101,6 +101,7 @@ def _least_work(
             k=k,
             r=r,
             grid=(rows, k // rows),
+            stage_grids=None,
             code=code,
             stages=stages or config.stages,
             l=None,
@@ -128,4 +129,4 @@ def _built(model: CodedModel, config: Config) -> Pipeline:
         tuple(statistics["mean"]),
         tuple(statistics["std"]),
         base=model.pipeline.base,
-    )
+    )._replace(values=model.values)

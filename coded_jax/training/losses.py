@@ -35,7 +35,7 @@ from coded_jax.inference.stages import (
     small_of,
 )
 from coded_jax.training.config import TrainConfig
-from coded_jax.types import PyTree, State, apart, are_values, together
+from coded_jax.types import DENSE, PyTree, State, apart, are_values, together
 
 
 def base_losses(
@@ -76,12 +76,12 @@ def answer_losses(
     logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
 ) -> jax.Array:
     """Computes the loss `[B]` of what the head gives: the cross-entropy, or of values
-    the squared error, a mean over positions.
+    the squared error, a mean over the positions that count.
 
     Args:
       logits: `[B, ..., classes]`.
-      labels: int32 `[B, ...]`, of which -1 counts as no error; or values, float32 as
-        the logits.
+      labels: int32 `[B]`, `[B, k]` of groups, or `[B, H', W']` of positions, of which
+        -1 has no loss; or values, float32 as the logits.
       label_smoothing: this share of the labels' weight goes to all classes alike.
 
     Raises:
@@ -90,7 +90,7 @@ def answer_losses(
     logits = logits.astype(jnp.float32)
     if are_values(labels):
         require_shape("labels", labels, *logits.shape)
-        losses = jnp.square(logits - labels)
+        losses, counted = jnp.square(logits - labels), jnp.ones(logits.shape)
     else:
         require_shape("labels", labels, *logits.shape[:-1])
         targets = jax.nn.one_hot(labels, logits.shape[-1])
@@ -98,7 +98,10 @@ def answer_losses(
         targets = jnp.where(labels[..., None] < 0, 0, targets)
         losses = optax.softmax_cross_entropy(logits, targets)
         losses = jnp.where(labels < logits.shape[-1], losses, jnp.nan)  # no such class
-    return losses.reshape(len(labels), -1).mean(axis=1)
+        # Of a group all its images do, also those that it lacks.
+        counted = labels >= 0 if labels.ndim == DENSE else jnp.ones(labels.shape)
+    of_image = lambda x: x.reshape(len(labels), -1).sum(axis=1)
+    return of_image(losses) / jnp.maximum(1, of_image(counted))
 
 
 def coded_loss(

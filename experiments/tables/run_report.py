@@ -87,7 +87,7 @@ def add_model(
             results["dataset"], data_dir, results["config"].get("image_size")
         ).test
     except (ValueError, OSError, ImportError) as error:
-        page.add(f"*Left out (feature maps, confusion of errors): {error}*")
+        page.add(f"*Left out (pictures that the model makes): {error}*")
         return
     images = test.images[:IMAGES]
     page.draw(
@@ -103,7 +103,10 @@ def add_model(
             "answers",
             "answers with losses",
             lambda: model_figures.answers(model, shown, lost),
-            caption="Red positions have another answer than without losses.",
+            caption="Red in the last column: positions with another answer than "
+            "without losses, or how far values are from those, of the labels' range. "
+            "White labels do not count, and red answers are none; of two or more than "
+            "three channels the first is shown.",
         )
     if not model.values:
         page.draw(
@@ -153,7 +156,8 @@ def by_lost(results: dict[str, Any]) -> Table:
         [name, base, *(run_tables.cell(summary, *column) for column in columns)]
         for name, summary in run_tables.methods_of(results).items()
     ]
-    return ["code", "base", *(f"{l} lost, {measure}" for l, measure in columns)], rows
+    names = (f"{l} lost, {run_tables.MEASURES[measure]}" for l, measure in columns)
+    return ["code", "base", *names], rows
 
 
 def by_pattern(results: dict[str, Any]) -> Table:

@@ -39,6 +39,7 @@ def test_answers_at_each_position():
     assert titles == ["image", "labels", "nothing lost", "data 0 lost", "changed"]
     shown = [axes.images[0].get_array() for axes in drawn.axes]
     np.testing.assert_array_equal(shown[6], some.labels[1])
+    assert drawn.axes[1].images[0].cmap.get_bad().tolist() == [1, 1, 1, 1]
     # Of the same answers nothing has changed.
     np.testing.assert_array_equal(shown[4], shown[2] != shown[3])
 
@@ -54,8 +55,20 @@ def test_values_at_each_position():
     drawn = model_figures.answers(model, some, (0,))
     shown = [np.asarray(axes.images[0].get_array()) for axes in drawn.axes]
     np.testing.assert_array_equal(shown[6], some.labels[1, ..., 0])
-    np.testing.assert_allclose(shown[4], np.abs(shown[2] - shown[3]), atol=1e-6)
+    spread = some.labels.max() - some.labels.min()
+    expected = np.abs(shown[2] - shown[3]) / spread
+    np.testing.assert_allclose(shown[4], expected, atol=1e-6)
     assert shown[4].max() > 0
+
+
+def test_what_does_not_count_or_has_no_answer_is_no_class():
+    classes = np.array([[0, 5], [21, -1]], np.int32)
+    pixels = model_figures._pixels(classes, 0, 21)
+    np.testing.assert_array_equal(pixels, [[0, 5], [1, np.nan]])
+    colours = np.full((1, 2, 3), 0.5, np.float32)
+    colours[0, 1] = np.nan
+    pixels = model_figures._pixels(colours, 0, 1)
+    np.testing.assert_allclose(pixels, [[(0.5,) * 3, model_figures.LOST]])
 
 
 def test_confusion_has_a_column_for_no_answer(lenet, split):

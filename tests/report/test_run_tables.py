@@ -98,6 +98,21 @@ def test_answers_that_are_images_have_a_column(
     assert sum(text in line for line in lines) == len(quickstart["patterns"])
 
 
+def test_measures_of_answers_that_are_images_are_beside_the_rivals(quickstart):
+    rivals = quickstart["baselines"]
+    for number, summary in enumerate([quickstart["summary"], *rivals.values()]):
+        for row in summary.values():
+            row |= {"mean_psnr": 20.0 + number, "worst_psnr": 10.0 + number}
+    assert run_tables.measures_of(quickstart) == [
+        *("mean", "worst", "mean_psnr", "worst_psnr")
+    ]
+    lines = shown(quickstart)
+    for name, expected in (("mean PSNR, dB", 20), ("worst PSNR, dB", 10)):
+        rows = [line.split()[3:] for line in lines if name in line]
+        lost = len(quickstart["summary"])
+        assert rows == [[f"{expected + i:.2f}"] * lost for i in range(1 + len(rivals))]
+
+
 def test_the_whole_image_has_no_answer_when_all_is_lost(quickstart):
     quickstart["summary"]["3"] = quickstart["summary"]["1"]
     assert cells(shown(quickstart), "whole image") == [

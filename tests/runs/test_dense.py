@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax.data.checks import require_dataset
+from coded_jax.evaluation import confidence
 from coded_jax.inference.pixels import normalise
+from coded_jax.types import Split
 from tests.dense_cnn import (
     CLASSES,
     SHAPE,
@@ -87,6 +90,26 @@ def test_parts_in_which_no_label_counts(protected):
         coded_jax.evaluate(coded, (images, none))
 
 
+def test_confidence_is_studied_on_images_with_labels_that_count(monkeypatch):
+    labels = np.full((6, 2, 3), -1, np.int32)
+    labels[[1, 3, 4], 0] = 1  # three positions of each
+    arrays = {"images": np.arange(6)[:, None, None, None], "labels": labels}
+    for most, expected in ((100, [1, 3, 4]), (7, [1, 3]), (2, [1])):
+        monkeypatch.setattr(confidence, "MOST_LABELS", most)
+        chosen = confidence.few(arrays)
+        assert chosen["images"].ravel().tolist() == expected
+        np.testing.assert_array_equal(chosen["labels"], labels[expected])
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_without_a_label_that_counts_is_refused(part):
+    split = getattr(DATASET, part)
+    none = Split(split.images, np.full_like(split.labels, -1))
+    dataset = dataclasses.replace(DATASET, **{part: none})
+    with pytest.raises(ValueError, match=f"^{part}.labels: '-1 alone' given, one or m"):
+        require_dataset(dataset)
+
+
 def test_labels_of_other_positions_are_not_evaluated(protected):
     _, coded = protected
     images, labels = DATASET.test.images, DATASET.test.labels
@@ -143,7 +166,7 @@ def test_a_head_must_have_the_positions_of_the_labels():
         )
 
 
-def test_the_base_models_loss_is_a_mean_over_positions():
+def test_the_base_models_loss_is_a_mean_over_positions_that_count():
     from coded_jax.training.losses import base_losses
 
     own = (segment, variables_of_segment(), DATASET)
@@ -154,7 +177,7 @@ def test_the_base_models_loss_is_a_mean_over_positions():
     scores = jax.nn.log_softmax(segment(variables_of_segment(), x))
     rows, columns = np.indices(SHAPE[:2])
     expected = [
-        -np.mean(np.where(l < 0, 0, s[rows, columns, l]))
+        -np.mean(s[rows, columns, l][l >= 0])
         for s, l in zip(np.asarray(scores), batch["labels"], strict=True)
     ]
     np.testing.assert_allclose(losses, expected, rtol=1e-4)

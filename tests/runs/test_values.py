@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax.evaluation.pattern_accuracy import Spread
 from coded_jax.inference.pixels import normalise
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
+from coded_jax.studies import rivals
 from coded_jax.training.losses import answer_losses, base_losses
 from coded_jax.types import Split
 from tests.dense_cnn import (
@@ -90,9 +92,30 @@ def test_a_stream_of_pairs_gives_the_same(protected):
         assert other.psnr == pytest.approx(own["psnr"], abs=1e-3)
         assert other.accuracy == pytest.approx(own["accuracy"], abs=1e-4)
     heading, last = str(whole).splitlines()[1::2]
-    assert heading.split()[3:5] == ["PSNR,", "dB"]
-    psnr = np.mean([p.psnr for p in whole.patterns if len(p.lost) == 1])
-    assert float(last.split()[3]) == pytest.approx(psnr, abs=1e-2)
+    assert heading.split()[3:6] == ["PSNR,", "dB", "worst"]
+    ratios = [p.psnr for p in whole.patterns if len(p.lost) == 1]
+    shown = [float(text) for text in last.split()[3:5]]
+    assert shown == pytest.approx([np.mean(ratios), min(ratios)], abs=1e-2)
+
+
+def test_explained_variance_loses_no_digits_to_a_large_mean():
+    labels = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32)
+    for offset in (0, 1e4):
+        shifted = (labels + np.float32(offset)).astype(np.float32)
+        spread = Spread().plus(shifted[:3]).plus(shifted[3:])
+        expected = 1 - 0.25 / shifted.astype(np.float64).var()
+        assert spread.explained(0.25) == pytest.approx(expected, rel=1e-9)
+
+
+def test_of_one_value_nothing_is_explained():
+    spread = Spread().plus(np.full((3, 4, 4, 1), 0.1, np.float32))
+    spread = spread.plus(np.full((2, 4, 4, 1), 0.1, np.float32))
+    assert (spread.explained(0.0), spread.explained(1e-9)) == (1, 0)
+
+
+def test_a_rival_without_a_code_gives_values_too(protected):
+    _, coded = protected
+    assert rivals.uncoded(coded).values
 
 
 def test_no_answer_counts_as_black(protected):
