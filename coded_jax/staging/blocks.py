@@ -108,9 +108,19 @@ def _graph_of(network: Network) -> Graph:
     if flat.results[0] not in made:
         raise ValueError("model: its result does not depend on the image")
     try:
-        return make_graph(flat)
+        return make_graph(flat, functools.partial(_one_more, network, flat))
     except ValueError as error:  # whose operations cannot be counted
         raise ValueError(f"model: {str(error).removeprefix('f: ')}") from error
+
+
+def _one_more(network: Network, flat: Flat) -> Flat | None:
+    """Traces a network for one more image; None if it fails or has other operations."""
+    shapes = network.shapes({}, jnp.dtype(jnp.float32))
+    try:
+        more = flatten(network.model, shapes, network.image_shape, BATCH + 1)
+    except Exception:  # a function of the user's raises anything
+        return None
+    return more if _same(more, flat, len(flat.dynamic)) else None
 
 
 class Part(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -141,38 +141,27 @@ class Graph:
         return [v for v in (self.flat.image, *made) if self.last_use.get(v, -1) >= cut]
 
 
-def make_graph(flat: Flat) -> Graph:
+def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
     """Finds where the values of a network lie on the image.
 
     Args:
       flat: the network, for `flattening.BATCH` images.
+      trace_more: returns the same operations for one more; None if they are others.
+        It is called only where the operations themselves do not tell enough.
     """
     batch, *sizes, _ = flat.image.aval.shape
     tracer = Tracer((sizes[0], sizes[1]))
+    traces = _trace_constants(flat, tracer)
     one = (Fraction(1), Fraction(1))
-    traces: dict[Any, Trace | None] = {
-        v: trace_constant(v.aval, i) for i, v in enumerate(flat.weights)
-    }
-    jaxpr = flat.closed.jaxpr
-    traces.update(
-        (v, trace_constant(value))
-        for v, value in zip(jaxpr.constvars, flat.closed.consts, strict=True)
-    )
-    read = lambda atom: (
-        trace_constant(atom.val) if hasattr(atom, "val") else traces[atom]
-    )
-    for eqn in flat.constant:
-        operands = [read(atom) for atom in eqn.invars]
-        outputs = tracer.equation(eqn, operands, "")  # type: ignore
-        traces.update(zip(eqn.outvars, outputs, strict=True))
     traces[flat.image] = Feature((0, 1, 2))
     places = {flat.image: Place((0, 1, 2), (sizes[0], sizes[1]), one)}
     operations = []
-    for eqn in flat.dynamic:
+    for number, eqn in enumerate(flat.dynamic):
         variables = dict.fromkeys(v for v in eqn.invars if _depends(v, traces))
         reads = tuple(variables)
-        _seed(eqn, traces, places)
-        operands = [read(atom) for atom in eqn.invars]
+        if _may_lie(eqn, traces) and _grows(eqn, number, trace_more()):
+            _seed(eqn, traces, places)
+        operands = [_read(atom, traces) for atom in eqn.invars]
         varies = [_depends(atom, traces) for atom in eqn.invars]
         flops = count_equation(eqn, varies)[0] / batch
         fields, obstacle = None, None
@@ -181,6 +170,10 @@ def make_graph(flat: Flat) -> Graph:
         elif eqn.primitive.name == "cond":  # whose branches have the image's sizes
             outputs = [None] * len(eqn.outvars)
             obstacle = Unsplittable("'cond'", "chooses between branches", "")
+        elif 0 in eqn.outvars[0].aval.shape:  # as half of what a roll by 0 joins
+            outputs = [None] * len(eqn.outvars)
+            name = repr(eqn.primitive.name)
+            obstacle = Unsplittable(name, "leaves no rows, columns or channels", "")
         else:
             outputs = tracer.equation(eqn, operands, "")  # type: ignore
             obstacle = next((x for x in outputs if isinstance(x, Unsplittable)), None)
@@ -197,6 +190,27 @@ def make_graph(flat: Flat) -> Graph:
                 places[v] = _place(v, trace, origin, steps)
         operations.append(Operation(eqn, reads, flops, fields, obstacle))
     return Graph(flat, tuple(operations), places)
+
+
+def _trace_constants(flat: Flat, tracer: Tracer) -> dict[Any, Trace | None]:
+    """Returns the traces of what does not depend on the image."""
+    traces: dict[Any, Trace | None] = {
+        v: trace_constant(v.aval, i) for i, v in enumerate(flat.weights)
+    }
+    jaxpr = flat.closed.jaxpr
+    traces.update(
+        (v, trace_constant(value))
+        for v, value in zip(jaxpr.constvars, flat.closed.consts, strict=True)
+    )
+    for eqn in flat.constant:
+        operands = [_read(atom, traces) for atom in eqn.invars]
+        outputs = tracer.equation(eqn, operands, "")  # type: ignore
+        traces.update(zip(eqn.outvars, outputs, strict=True))
+    return traces
+
+
+def _read(atom: Any, traces: dict[Any, Trace | None]) -> Trace | None:
+    return trace_constant(atom.val) if hasattr(atom, "val") else traces[atom]
 
 
 def _depends(atom: Any, traces: dict[Any, Trace | None]) -> bool:
@@ -225,16 +239,29 @@ def _goes_on(eqn: Any, v: Any, traces: dict[Any, Trace | None]) -> Feature | Non
     return None
 
 
-def _seed(eqn: Any, traces: dict[Any, Trace | None], places: dict[Any, Place]) -> None:
-    """Takes what a convolution reads to lie on the image if nothing else is known."""
+def _may_lie(eqn: Any, traces: dict[Any, Trace | None]) -> bool:
+    """Returns whether an equation is a convolution of what nothing is known of."""
     if eqn.primitive.name != "conv_general_dilated":
-        return
+        return False
+    v, spec = eqn.invars[0], eqn.params["dimension_numbers"].lhs_spec
+    return not hasattr(v, "val") and traces[v] is None and len(spec) == 4
+
+
+def _grows(eqn: Any, number: int, more: Flat | None) -> bool:
+    """Returns whether a convolution reads one more image, and nothing else more, where
+    the network does: no windows, or other parts of images, or of their channels."""
+    if more is None:
+        return False
+    batch = eqn.params["dimension_numbers"].lhs_spec[0]
+    two, three = (x.invars[0].aval.shape for x in (eqn, more.dynamic[number]))
+    grown = tuple(size + (axis == batch) for axis, size in enumerate(two))
+    return two[batch] == BATCH and three == grown
+
+
+def _seed(eqn: Any, traces: dict[Any, Trace | None], places: dict[Any, Place]) -> None:
+    """Takes what a convolution reads to lie on the image."""
     v, numbers = eqn.invars[0], eqn.params["dimension_numbers"]
-    if hasattr(v, "val") or traces[v] is not None or len(numbers.lhs_spec) != 4:
-        return
     batch, _, rows, columns = numbers.lhs_spec
-    if v.aval.shape[batch] != BATCH:  # windows, or other parts of images, beside it
-        return
     feature = Feature((batch, rows, columns))
     traces[v] = feature
     places[v] = _place(

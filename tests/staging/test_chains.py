@@ -13,7 +13,7 @@ from coded_jax.inference import costs
 from coded_jax.inference.rates import Rates
 from coded_jax.models import make_base_model
 from coded_jax.runs import build
-from coded_jax.splitting.flattening import flatten
+from coded_jax.splitting.flattening import BATCH, flatten
 from coded_jax.staging.chains import best_chains
 from coded_jax.staging.graph import make_graph
 from coded_jax.staging.segments import CodePrice, Work, cuts, segments
@@ -22,8 +22,13 @@ from tests.staging.networks import NETWORKS
 SLOW, FAST = Rates(), Rates(1e9, 1e-4, 0.0, 1e10, 1.0)
 
 
+def graph_of(name):
+    network = NETWORKS[name]()
+    return make_graph(flatten(*network), lambda: flatten(*network, BATCH + 1))
+
+
 def found_in(name, k, r):
-    graph = make_graph(flatten(*NETWORKS[name]()))
+    graph = graph_of(name)
     work = Work(graph)
     found = list(segments(graph, work, k, CodePrice.linear(k, r)))
     return work, len(graph.operations), found
@@ -69,7 +74,7 @@ def test_best_of_all_chains(name, k, r, rates):
 
 @pytest.mark.parametrize("name", ["resnet", "dense blocks", "u-net, repeated"])
 def test_work_of_a_piece(name):
-    graph = make_graph(flatten(*NETWORKS[name]()))
+    graph = graph_of(name)
     work, places = Work(graph), cuts(graph)
     assert places[0] == 0 and places[-1] == len(graph.operations)
     whole = sum(op.flops for op in graph.operations)

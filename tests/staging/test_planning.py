@@ -302,3 +302,48 @@ def test_functions_need_no_hash():
     (kernel,) = kernels((3, 3, 3, 4))
     plan = plan_stages(Callable(), kernel, SHAPE, 2, 1)
     assert_exact(Callable(), kernel, plan, SHAPE)
+
+
+def test_a_roll_by_nothing_is_the_clients():
+    """Its first half is empty: in windows that shift, the first block has such."""
+    first, second = kernels((3, 3, 3, 4), (3, 3, 4, 4))
+
+    def model(variables, x):
+        x = jnp.roll(convolve(x, variables[0]), 0, 1)
+        return convolve(jnp.tanh(x), variables[1]).mean((1, 2))
+
+    plan = plan_stages(model, [first, second], SHAPE, 2, 1)
+    assert plan.chain.coded > 0.9
+    assert_exact(model, [first, second], plan, SHAPE)
+
+
+def kernel_per_image(variables, x):
+    """Convolves an image and its flip, two that are no batch, by a gated kernel."""
+    x = convolve(x, variables[0])
+    gate = jax.nn.sigmoid(x.mean((1, 2)))[:, None, None, None]
+
+    def one(x, gate):
+        pair = jnp.tanh(convolve(jnp.stack([x, x[:, ::-1]]), variables[1] * gate))
+        return convolve(pair, variables[1] * (1 + gate)).mean((0, 1, 2))
+
+    return jax.vmap(one)(x, gate)
+
+
+def batch_of_halves(variables, x):
+    """Makes a batch of two halves, with the images one below the other."""
+    x = convolve(x, variables[0])
+    sums = jnp.cumsum(x.reshape(x.shape[0], -1), 1) / 1e3
+    halves = sums.reshape(-1, 2, SHAPE[0] // 2, *x.shape[2:]).swapaxes(0, 1)
+    halves = halves.reshape(2, -1, *x.shape[2:])
+    for _ in range(3):
+        halves = convolve(halves, variables[1][:1])
+    return halves.reshape(2, x.shape[0], -1).mean((0, 2))[:, None]
+
+
+@pytest.mark.parametrize("model", [kernel_per_image, batch_of_halves])
+def test_two_of_something_else_are_no_images(model):
+    variables = kernels((3, 3, 3, 4), (3, 3, 4, 4))
+    plan = plan_stages(model, variables, SHAPE, 2, 1)
+    images = jax.random.normal(jax.random.key(0), (3, *SHAPE))
+    whole, logits = model(variables, images), split_logits(plan, plan.variables, images)
+    np.testing.assert_allclose(logits, whole, atol=2e-5 * np.abs(whole).max())
