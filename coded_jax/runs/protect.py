@@ -77,7 +77,8 @@ def protect(
     dataset = require_dataset(dataset)
     if model is not None:
         given = {"blocks": blocks, "head": head}
-        given |= {name: settings.get(name) for name in ("stages", "grid", "split")}
+        cuts = ("stages", "stage_grids", "grid", "split")
+        given |= {name: settings.get(name) for name in cuts}
         for name, value in given.items():
             require(name, value, value is None, "none with a model")
         settings = {**CHEAP, **settings}

@@ -191,6 +191,7 @@ def test_training_ends_on_what_is_kept(tmp_path):
 def test_a_whole_network_has_no_other_cuts(tmp_path):
     for name, value in (
         ("stages", ((1, 1),)),
+        ("stage_grids", ((1, 2),)),
         ("head", head),
         ("split", "convolution"),
     ):
