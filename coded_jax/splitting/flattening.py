@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coded_jax.splitting.inlining import Values, inline
 from coded_jax.types import PyTree
@@ -39,6 +40,14 @@ def form_of(leaf: Any) -> Form:
         leaf = jnp.asarray(leaf)
     weak = bool(getattr(leaf, "weak_type", False))
     return Form(tuple(leaf.shape), leaf.dtype, weak)
+
+
+def is_array(leaf: Any) -> bool:
+    """Says whether a leaf is an array or a shape: of numbers, bools or random keys."""
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return False
+    kinds = (np.number, np.bool_, jax.dtypes.extended)
+    return any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

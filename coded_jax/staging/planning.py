@@ -10,9 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coded_jax.checks import is_integer, require, require_sizes, require_type
+from coded_jax.checks import (
+    first_line,
+    is_integer,
+    require,
+    require_sizes,
+    require_type,
+)
 from coded_jax.inference.costs import Cost, Round, StageCost, count_flops
 from coded_jax.inference.rates import Rates
+from coded_jax.splitting.convolutions import rounded_down
+from coded_jax.splitting.flattening import is_array
 from coded_jax.splitting.plan import make_plan
 from coded_jax.staging.blocks import (
     Network,
@@ -130,9 +138,8 @@ def plan_stages(
     ):
         fits = is_integer(value) and value >= least
         require(name, value, fits, f"an integer of {least} or more")
-    variables = jax.tree.map(
-        lambda x: x if hasattr(x, "shape") else jnp.asarray(x), variables
-    )
+    k, r, most_rounds = map(int, (k, r, most_rounds))  # of NumPy, perhaps
+    variables = jax.tree.map_with_path(_as_array, variables)
     number = lambda x: isinstance(x, Real)
     fits = least_coded is None or (number(least_coded) and 0 <= least_coded <= 1)
     require("least_coded", least_coded, fits, "0..1")
@@ -171,6 +178,23 @@ def plan_stages(
     others = _by_rounds(chains, len(chain.segments))
     rest = (tuple(costs), chain, others, obstacles(graph))
     return StagePlan(base, own, stages, grids, k, r, *rest)
+
+
+def _as_array(path: Any, leaf: Any) -> Any:
+    """Returns a leaf of the variables; a number as an array.
+
+    Raises:
+      ValueError: it is no array, no shape and no number.
+    """
+    if is_array(leaf):
+        return leaf
+    try:
+        array = jnp.asarray(leaf)
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    name = f"variables{jax.tree_util.keystr(path)}"
+    require(name, leaf, array is not None, "an array, the shape of one or a number")
+    return array
 
 
 class _Limits(NamedTuple):
@@ -221,8 +245,8 @@ def _chains(
         elif not best:
             device = min(chain.device for chain in chains if chain.coded >= least)
             raise ValueError(
-                f"most_device: {limits.most_device:g} given, at least {device:.3f} "
-                f"accepted for this network with k={k}, "
+                f"most_device: {limits.most_device:g} given, at least "
+                f"{-rounded_down(-device):g} accepted for this network with k={k}, "
                 f"most_rounds={limits.most_rounds} and least_coded={least:.3f}"
             )
         else:
@@ -353,8 +377,8 @@ def obstacles(graph: Graph) -> tuple[tuple[str, int], ...]:
 
 def _too_much(least: float, most: float, k: int, most_rounds: int, graph: Graph) -> str:
     text = (
-        f"least_coded: {least:g} given, at most {most:.3f} accepted for this network "
-        f"with k={k} and most_rounds={most_rounds}"
+        f"least_coded: {least:g} given, at most {rounded_down(most):g} accepted for "
+        f"this network with k={k} and most_rounds={most_rounds}"
     )
     if not most:
         text = f"k: {k} given, but no part of the network can be split into such pieces"
