@@ -118,9 +118,19 @@ def cuts(graph: Graph) -> list[int]:
     for i, op in enumerate(graph.operations):
         if op.fields is None:
             found |= {i, i + 1}
-        elif op.eqn.primitive.name in HEAVY:
+        elif op.eqn.primitive.name in HEAVY or _converts(op.eqn):
             found.add(i)
     return sorted(found)
+
+
+def _converts(eqn: Any) -> bool:
+    """Returns whether an equation gives another dtype, as before a mean of bfloat16.
+
+    Behind it a value and its copy, of two dtypes, do not fit into one array.
+    """
+    into = eqn.params.get("new_dtype")
+    conversion = eqn.primitive.name == "convert_element_type"
+    return conversion and into != eqn.invars[0].aval.dtype
 
 
 def segments(

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import re
 
 import hypothesis
 import jax
@@ -185,6 +186,30 @@ def test_limits():
         plan_for(least_coded=0.99)
 
 
+@pytest.mark.parametrize("size", range(30, 60, 4))
+def test_a_bound_that_an_error_names_is_accepted(size):
+    variables = kernels((3, 3, 3, 6), (3, 3, 6, 6))
+
+    def model(variables, x):
+        x = jnp.tanh(convolve(x, variables[0]))
+        x = jnp.tanh(convolve(x, variables[1]))[:, ::2, ::2]
+        return convolve(x, variables[1]).mean((1, 2))
+
+    plan_for = functools.partial(plan_stages, model, variables, (size, 32, 3), 2, 1)
+    for name, value in (("most_device", 0.3), ("least_coded", 1.0)):
+        with pytest.raises(ValueError, match=f"^{name}: ") as error:
+            plan_for(**{name: value})
+        bound = re.search("at (?:least|most) ([0-9.]+) accepted", str(error.value))
+        plan_for(**{name: float(bound[1])})
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    model, variables, shape = NETWORKS["gate by einsum"]()
+    plan = plan_stages(model, variables, shape, np.int64(2), np.int64(1))
+    numbers = [plan.k, plan.r, *(n for grid in plan.grids for n in grid)]
+    assert {type(n) for n in numbers} == {int}
+
+
 class Flat(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -200,6 +225,12 @@ class Flat(nn.Module):
         ({"most_rounds": 0}, "most_rounds: 0 given"),
         ({"least_coded": 1.5}, "least_coded: 1.5 given, 0..1 accepted"),
         ({"model": lambda v, x: x @ jnp.ones((7, 7))}, "model: fails for images"),
+        (
+            {"variables": {"a": {"b": "net"}}},
+            "variables['a']['b']: 'net' given, an array, the shape of one or a number",
+        ),
+        ({"variables": [jax.nn.relu]}, "variables[0]: <"),
+        ({"variables": [np.array(["a"])]}, "variables[0]: array(['a'], dtype='<U1') g"),
         ({"model": lambda v, x: (x, x)}, "model: 2 results given"),
         ({"model": lambda v, x: jnp.ones(3)}, "model: its result does not depend"),
     ],
@@ -271,6 +302,33 @@ def test_networks_that_compute_in_another_dtype():
     plan = plan_stages(model, variables, SHAPE, 2, 1, least_coded=0.7)
     assert plan.chain.coded > 0.5
     images = jax.random.normal(jax.random.key(0), (3, *SHAPE))
+    whole, logits = model(variables, images), split_logits(plan, plan.variables, images)
+    np.testing.assert_allclose(logits, whole, atol=1e-2 * np.abs(whole).max())
+
+
+class Bfloat16(nn.Module):
+    """Gates or norms, whose means are taken in float32."""
+
+    norm: bool
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(3):
+            x = nn.Conv(6, (3, 3), dtype="bfloat16")(x)
+            if self.norm:
+                x = nn.relu(nn.GroupNorm(2, dtype="bfloat16")(x))
+            else:
+                gate = nn.sigmoid(nn.Dense(6, dtype="bfloat16")(x.mean((1, 2))))
+                x = nn.relu(x * gate[:, None, None])
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_copy_in_float32_is_made_anew_by_the_client(norm):
+    model, variables, shape = linen(Bfloat16(norm))
+    plan = plan_stages(model, variables, shape, 2, 1)
+    assert plan.chain.coded > 0.9
+    images = jax.random.normal(jax.random.key(0), (3, *shape))
     whole, logits = model(variables, images), split_logits(plan, plan.variables, images)
     np.testing.assert_allclose(logits, whole, atol=1e-2 * np.abs(whole).max())
 
