@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax.checks import (
-    first_line,
     is_integer,
     require,
     require_sizes,
