@@ -30,6 +30,7 @@ from coded_jax.staging.blocks import (
 )
 from coded_jax.staging.chains import Chain, best_chains
 from coded_jax.staging.graph import Graph
+from coded_jax.staging.hindrances import WORTH, hindrance, obstacles
 from coded_jax.staging.segments import CodedSegment, CodePrice, Grid, Work, segments
 from coded_jax.types import BaseModel, Block, PyTree, apart
 
@@ -119,7 +120,8 @@ def plan_stages(
       rates: speeds of devices, client and links; the default ones if None.
       most_rounds: coded stages at most.
       least_coded: part of the network's operations that must be coded; if None, nine
-        tenths of what can be coded at most in so many rounds.
+        tenths of what can be coded at most in so many rounds, where that is one
+        hundredth or more.
       most_device: operations of the busiest device at most, over those of the network.
       price: what the code costs; if None, that of a linear one.
 
@@ -161,7 +163,7 @@ def plan_stages(
     ]
     limits = _Limits(most_rounds, least_coded, most_device)
     while True:
-        chains = _chains(found, graph, work, rates, k, r, limits)
+        chains = _chains(found, graph, work, ends, rates, k, r, limits)
         chain = chains[0]
         parts = parts_of(graph, chain.segments, ends)
         blocks = blocks_of(network, parts)
@@ -208,6 +210,7 @@ def _chains(
     found: Sequence[CodedSegment],
     graph: Graph,
     work: Work,
+    ends: Sequence[int],
     rates: Rates,
     k: int,
     r: int,
@@ -229,8 +232,10 @@ def _chains(
         coded = [chain for chain in chains if chain.coded >= least]
         return [chain for chain in coded if chain.device <= limits.most_device]
 
-    if most < least or not chains:
-        raise ValueError(_too_much(least, most, k, limits.most_rounds, graph))
+    if most < least or not chains or (limits.least_coded is None and most < WORTH):
+        reason = hindrance(graph, work, k, ends, most)
+        asked = limits.least_coded, most, k, limits.most_rounds
+        raise ValueError(_too_much(*asked, reason))
     if chosen := within(chains):
         return chosen
     # The least price on a device's work that brings it below the limit.
@@ -363,23 +368,15 @@ def _counted(
     return Chain(tuple(segments), seconds, chain.coded, device / total)
 
 
-def obstacles(graph: Graph) -> tuple[tuple[str, int], ...]:
-    """Returns the operations that cannot be split and why, with their numbers."""
-    counts: dict[str, int] = {}
-    for op in graph.operations:
-        if op.obstacle is not None:
-            name = op.eqn.primitive.name
-            text = f"{name!r} {op.obstacle.reason}"
-            counts[text] = counts.get(text, 0) + 1
-    return tuple(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _too_much(least: float, most: float, k: int, most_rounds: int, graph: Graph) -> str:
+def _too_much(
+    least: float | None, most: float, k: int, most_rounds: int, reason: str | None
+) -> str:
+    """Returns the error of a part to be coded that is too much, or of none at all."""
+    given = None if least is None else f"{least:g}"
     text = (
-        f"least_coded: {least:g} given, at most {rounded_down(most):g} accepted for "
+        f"least_coded: {given} given, at most {rounded_down(most):g} accepted for "
         f"this network with k={k} and most_rounds={most_rounds}"
     )
     if not most:
         text = f"k: {k} given, but no part of the network can be split into such pieces"
-    found = obstacles(graph)
-    return f"{text}; in the way: {found[0][1]} x {found[0][0]}" if found else text
+    return f"{text}; in the way: {reason}" if reason else text

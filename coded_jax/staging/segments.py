@@ -9,8 +9,9 @@ needed later the client keeps, see `types.State`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -75,6 +76,10 @@ class Shape(NamedTuple):
 
     sizes: tuple[int, int]
     channels: int
+
+
+Output = tuple[Shape, Fields]
+"""Output of a segment, and its receptive fields on the input."""
 
 
 class Work:
@@ -144,20 +149,12 @@ def segments(
       k: data pieces.
       price: of the code.
     """
-    grids = [(k // columns, columns) for columns in range(1, k + 1) if k % columns == 0]
-    places = cuts(graph)
-    for number, start in enumerate(places):
-        walk = _Walk(graph, start)
-        for end, following in zip(places[number:], places[number + 1 :], strict=False):
-            if not walk.through(graph.operations[end:following]):
-                break
-            output = walk.output(following)
-            if output is None:
-                continue
-            shape, fields = output
+    grids = grids_of(k)
+    for walk, outputs in walks(graph):
+        for end, (shape, fields) in outputs:
             fits = False
             for grid in grids:
-                found = _segment(walk, following, grid, shape, fields, work, price)
+                found = _segment(walk, end, grid, shape, fields, work, price)
                 if found is not None:
                     fits = True
                     yield found
@@ -165,8 +162,35 @@ def segments(
                 break
 
 
+def grids_of(k: int) -> list[Grid]:
+    """Returns the grids of k pieces."""
+    return [(k // columns, columns) for columns in range(1, k + 1) if k % columns == 0]
+
+
+def walks(graph: Graph) -> Iterator[tuple[Walk, Iterator[tuple[int, Output]]]]:
+    """Yields a walk from every cut, and the cuts to which it goes with the outputs."""
+    places = cuts(graph)
+    for number, start in enumerate(places):
+        walk = Walk(graph, start)
+        yield walk, _outputs(walk, places[number:])
+
+
+def _outputs(walk: Walk, places: Sequence[int]) -> Iterator[tuple[int, Output]]:
+    for end, following in itertools.pairwise(places):
+        if not walk.through(walk.graph.operations[end:following]):
+            return
+        if output := walk.output(following):
+            yield following, output
+
+
+def share_of(size: int, parts: int) -> int | None:
+    """Returns the positions of each of so many equal parts; None if one had none."""
+    share = -(-size // parts)
+    return share if (parts - 1) * share < size else None
+
+
 def _segment(
-    walk: _Walk,
+    walk: Walk,
     end: int,
     grid: Grid,
     output: Shape,
@@ -180,8 +204,8 @@ def _segment(
     for field, size, out, parts in zip(
         fields, walk.base.sizes, output.sizes, grid, strict=True
     ):
-        share = -(-out // parts)
-        if (parts - 1) * share >= out:
+        share = share_of(out, parts)
+        if share is None:
             return None
         firsts = [min(i * share, out - share) for i in range(parts)]
         needed = [field.window(a, a + share) for a in firsts]
@@ -209,7 +233,7 @@ def _segment(
     return CodedSegment(walk.start, end, grid, work.whole(walk.start, end), trip)
 
 
-class _Walk:
+class Walk:
     """The receptive fields of values on the input of a segment that begins at a cut.
 
     Values of the input that are finer than others, by whole factors, are packed with
@@ -264,7 +288,7 @@ class _Walk:
         self.base = base
         return True
 
-    def output(self, end: int) -> tuple[Shape, Fields] | None:
+    def output(self, end: int) -> Output | None:
         """Returns the output up to a cut, None if it does not fit into one array."""
         last_use = self.graph.last_use
         self._open = [v for v in self._open if last_use.get(v, -1) >= end]

@@ -1,0 +1,61 @@
+"""An error says what keeps a network from being coded, not what is frequent in it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax import plan_stages
+from tests.staging.networks import convolved
+
+
+VARIABLES = [
+    np.random.default_rng(0).normal(size=(3, 3, i, 4)).astype("f") for i in (3, 4)
+]
+
+
+def pooled(variables, x):
+    return convolved(convolved(x, variables[0]), variables[1]).mean((1, 2))
+
+
+def with_a_mask(variables, x):
+    """Needs a feature and a mask of it from the very convolution on."""
+    x = convolved(x, variables[0])
+    some = (x > 0).any((1, 2))
+    return jnp.where(some, x.mean((1, 2)), 0)
+
+
+def with_two_ends(variables, x):
+    """Pools the image by itself, too, so that the head would take two values."""
+    return x.mean((1, 2)).sum() + pooled(variables, x)
+
+
+def test_a_part_too_small_is_refused_unless_it_is_asked_for():
+    kernel, dense = VARIABLES[0][:1, :1], jax.ShapeDtypeStruct((16 * 16 * 4, 900), "f")
+
+    def model(variables, x):
+        x = convolved(x, variables[0])
+        return x.reshape(x.shape[0], -1) @ variables[1]
+
+    plan_for = lambda **limits: plan_stages(
+        model, [kernel, dense], (16, 16, 3), 2, 1, **limits
+    )
+    with pytest.raises(
+        ValueError, match="^least_coded: None given, at most 0.00.* accepted.*flatten"
+    ):
+        plan_for()
+    assert plan_for(least_coded=0).chain.coded < 0.01
+
+
+@pytest.mark.parametrize(
+    "model, size, k, reason",
+    [
+        (pooled, 2, 2, "each piece would need the whole image"),
+        (pooled, 32, 5000, "no value that could be split has more than 32x32 posi"),
+        (with_a_mask, 32, 2, "the values at its cuts do not fit into one array"),
+        (with_two_ends, 32, 2, "no single value goes on to the head"),
+    ],
+)
+def test_what_is_in_the_way_is_said(model, size, k, reason):
+    with pytest.raises(ValueError, match=f"^k: {k} given, .* in the way: {reason}"):
+        plan_stages(model, VARIABLES, (size, size, 3), k, 1)
