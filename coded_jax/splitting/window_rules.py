@@ -127,8 +127,31 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
         steps[axis] = crop + windows(end + spare - start, stride=stride)
     if len({to[axis] for axis in feature.axes if axis in to}) < 3:
         raise Refusal("drops rows or columns, or takes a diagonal")
+    channels_along = {places[i] for i in _axes_of_channels(eqn, traces)}
+    for axis in feature.axes:
+        if to[axis] in channels_along:
+            held = axis_names(feature, {axis})
+            raise Refusal(f"takes a diagonal over {held} and channels")
     feature = feature.through(steps[feature.axes[1]], steps[feature.axes[2]])
     return feature.remap_axes(to)
+
+
+def _axes_of_channels(eqn: Any, traces: Operands) -> set[int]:
+    """Returns the axes of a gather's indices along which other channels are taken."""
+    feature, indices = traces
+    assert isinstance(feature, Feature) and isinstance(indices, Constant)
+    numbers, value = eqn.params["dimension_numbers"], indices.at_hand()
+    batching = (numbers.operand_batching_dims, numbers.start_indices_batching_dims)
+    axes = {i for axis, i in zip(*batching, strict=True) if axis not in feature.axes}
+    for part, axis in enumerate(numbers.start_index_map):
+        if axis in feature.axes:
+            continue
+        if value is None:
+            axes |= indices.varying
+        else:
+            line = np.asarray(value)[..., part]
+            axes |= {i for i in range(line.ndim) if np.ptp(line, axis=i).any()}
+    return axes - {len(eqn.invars[1].aval.shape) - 1}
 
 
 def index_digest(indices: Constant) -> int:

@@ -37,6 +37,7 @@ from coded_jax.staging.graph import (
     coarsest,
     factors,
     make_graph,
+    names_of,
 )
 from coded_jax.staging.resizing import run_resized
 from coded_jax.types import Block, PyTree, State, apart, together
@@ -120,7 +121,7 @@ def _one_more(network: Network, flat: Flat) -> Flat | None:
         more = flatten(network.model, shapes, network.image_shape, BATCH + 1)
     except Exception:  # a function of the user's raises anything
         return None
-    return more if _same(more, flat, len(flat.dynamic)) else None
+    return more if names_of(more) == names_of(flat) else None
 
 
 class Part(NamedTuple):
@@ -262,8 +263,9 @@ def _compute(
         x = x.astype(planned)  # of whoever tries it with float32, as `make_plan` does
     shapes = network.shapes(leaves, dtype)
     flat = flatten(network.model, shapes, network.image_shape, x.shape[0], dtype)
-    if not _same(flat, graph.flat, part.end):
+    if not graph.follows(flat, part.end):
         return _compute_twice(network, parts, index, own, variables, state)
+    flat = graph.ordered(flat)
     eqns = flat.dynamic[part.start : part.end]
     variable = lambda value: (
         flat.image if value[0] < 0 else flat.dynamic[value[0]].outvars[value[1]]
@@ -288,17 +290,6 @@ def _compute(
     if part.coded:
         return together(out, kept)
     return together(out, tuple(values[variable(value)] for value in held))
-
-
-def _same(flat: Flat, planned: Flat, end: int) -> bool:
-    """Returns whether a network is traced to the operations by which it was cut, up to
-    a cut; the last one is its end."""
-    if end == len(planned.dynamic):
-        end = max(end, len(flat.dynamic))
-    names, expected = (
-        [eqn.primitive.name for eqn in x.dynamic[:end]] for x in (flat, planned)
-    )
-    return names == expected
 
 
 class _Batches(NamedTuple):
@@ -354,9 +345,10 @@ def _compute_twice(
     leaves = {i: variables[name_of(index)][network.paths[i]] for i in own}
     shapes = network.shapes(leaves, jnp.dtype(jnp.float32))
     more = flatten(network.model, shapes, network.image_shape, BATCH + 1)
-    if not _same(more, graph.flat, len(graph.operations)):
+    if not graph.follows(more, len(graph.operations)):
         raise ValueError(OTHER.format(BATCH + 1))
-    batches, crossing = _Batches(graph.flat, more), _interfaces(graph, parts)
+    batches = _Batches(graph.flat, graph.ordered(more))
+    crossing = _interfaces(graph, parts)
     held = []
     for array, value in zip(kept, crossing[index].kept, strict=True):
         axis = batches.axis(value)

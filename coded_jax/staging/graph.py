@@ -1,5 +1,8 @@
 """A network as operations that lie somewhere on the image, or nowhere.
 
+They are in an order of their own: what no operation that can be split needs comes last,
+as the mean of a value that goes on to others, so that it stands in no segment's way.
+
 Each value that depends on the image either lies on it, with batch, rows and columns on
 some of its axes, or is of the image as a whole, as what a global pooling leaves. An
 operation can be split if it lies on the image with all that it reads and has a
@@ -13,6 +16,8 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 
 from coded_jax.inference.operations import count_equation
 from coded_jax.splitting.flattening import BATCH, Flat, variables_among
@@ -84,17 +89,57 @@ class Operation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """The operations of a network in their order, and where their values lie.
+    """The operations of a network in an order, and where their values lie.
 
     Attributes:
-      flat: the network, for `flattening.BATCH` images.
+      flat: the network in that order, for `flattening.BATCH` images.
       operations: those that depend on the image.
       places: variable -> its place; values without one are not there.
+      order: for each operation its number in the network's own order.
     """
 
     flat: Flat
     operations: tuple[Operation, ...]
     places: dict[Any, Place]
+    order: tuple[int, ...]
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """Names of the operations, in the network's own order."""
+        names = [op.eqn.primitive.name for op in self.operations]
+        return [name for _, name in sorted(zip(self.order, names, strict=True))]
+
+    def follows(self, flat: Flat, end: int) -> bool:
+        """Tells whether a trace of the network has these operations, up to number
+        `end`; all of them if that is the last one.
+
+        Args:
+          flat: a trace, in the network's own order.
+          end: number of an operation, in the order of the graph.
+        """
+        reach = 1 + max(self.order[:end], default=-1)
+        if end == len(self.order):
+            reach = max(reach, len(flat.dynamic))
+        return names_of(flat)[:reach] == self.names[:reach]
+
+    def ordered(self, flat: Flat) -> Flat:
+        """Returns a trace of the network in the order of the graph, as far as it
+        `follows`."""
+        total = len(flat.dynamic)
+        dynamic = [flat.dynamic[i] for i in self.order if i < total]
+        return dataclasses.replace(flat, dynamic=dynamic)
+
+    def common_place(self, variables: Sequence[Any]) -> Place | None:
+        """Returns the place of an array that has some values, one behind the other as
+        channels; None if they do not fit into one."""
+        dtypes = {v.aval.dtype for v in variables}
+        if len(dtypes) != 1 or not jnp.issubdtype(*dtypes, jnp.floating):
+            return None
+        if not all(v in self.places for v in variables):
+            return None
+        places = [self.places[v] for v in variables]
+        base = coarsest(places)
+        return None if None in [factors(place, base) for place in places] else base
 
     @functools.cached_property
     def last_use(self) -> dict[Any, int]:
@@ -139,6 +184,11 @@ class Graph:
         included, and later ones read."""
         made = [v for op in self.operations[:cut] for v in op.eqn.outvars]
         return [v for v in (self.flat.image, *made) if self.last_use.get(v, -1) >= cut]
+
+
+def names_of(flat: Flat) -> list[str]:
+    """Returns the names of the operations that depend on the image."""
+    return [eqn.primitive.name for eqn in flat.dynamic]
 
 
 def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
@@ -189,7 +239,26 @@ def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
                 traces[v] = dataclasses.replace(trace, fields=(Field(), Field()))
                 places[v] = _place(v, trace, origin, steps)
         operations.append(Operation(eqn, reads, flops, fields, obstacle))
-    return Graph(flat, tuple(operations), places)
+    order = _order(operations)
+    dynamic = [flat.dynamic[i] for i in order]
+    return Graph(
+        dataclasses.replace(flat, dynamic=dynamic),
+        tuple(operations[i] for i in order),
+        places,
+        tuple(order),
+    )
+
+
+def _order(operations: Sequence[Operation]) -> list[int]:
+    """Returns an order in which operations that no splittable one needs come last."""
+    first, needed = [], set()
+    for i in reversed(range(len(operations))):
+        op = operations[i]
+        if op.fields is not None or not needed.isdisjoint(op.eqn.outvars):
+            first.append(i)
+            needed.update(op.reads)
+    last = {*range(len(operations))} - {*first}
+    return [*reversed(first), *sorted(last)]
 
 
 def _trace_constants(flat: Flat, tracer: Tracer) -> dict[Any, Trace | None]:

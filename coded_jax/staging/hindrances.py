@@ -67,7 +67,7 @@ def hindrance(
     if not parts:
         return "each piece would need the whole image, by its receptive field"
     if not ends or all(segment.end > ends[-1] for segment in parts):
-        return "no single value goes on to the head, where it still lies on the image"
+        return "what goes on to the head does not fit into one array"
     return "its operations on a piece would not be those on the image"
 
 

@@ -107,10 +107,10 @@ def plan_stages(
 
     The jaxpr of the network says where it can be cut, and what cannot be split: global
     pooling, gates, attention, dense layers over positions, branches. The client
-    computes that, between two stages, and all from the last place on where a single
-    value goes on that lies on the image, which is the head's. Of all chains of stages
-    the one is chosen that takes the least time at some rates, by operations, bytes and
-    rounds, see `Rates.seconds`.
+    computes that, between two stages, or behind the last one, with the head, where no
+    stage needs it. The head begins at the last place where what goes on lies on the
+    image and fits into one array. Of all chains of stages the one is chosen that takes
+    the least time at some rates, by operations, bytes and rounds, see `Rates.seconds`.
 
     Args:
       model: the whole network, `(variables, images [B, H, W, C]) -> logits`.
@@ -277,14 +277,22 @@ def _by_rounds(chains: Sequence[Chain], rounds: int) -> tuple[Chain, ...]:
 
 
 def _head_cuts(graph: Graph) -> list[int]:
-    """Returns the cuts at which a single value is live, which lies on the image."""
-    last_use, live, found = graph.last_use, {graph.flat.image}, []
+    """Returns the cuts before which a head may begin, which takes one array: those at
+    which a single value is live and lies on the image, and behind the last of them
+    those at which several values do, and fit into one array."""
+    last_use, live = graph.last_use, [graph.flat.image]
+    found, of_several = [], []
     for cut in range(1, len(graph.operations) + 1):
-        live |= set(graph.operations[cut - 1].eqn.outvars)
-        live = {v for v in live if last_use.get(v, -1) >= cut}
-        if len(live) == 1 and next(iter(live)) in graph.places:
+        live += graph.operations[cut - 1].eqn.outvars
+        live = [v for v in live if last_use.get(v, -1) >= cut]
+        if graph.common_place(live) is None:
+            continue
+        if len(live) == 1:
             found.append(cut)
-    return found
+            of_several.clear()
+        else:
+            of_several.append(cut)
+    return found + of_several
 
 
 def parts_of(
@@ -305,7 +313,8 @@ def parts_of(
         parts.append(Part(segment.start, segment.end, True))
         done = segment.end
     head = next(cut for cut in ends if cut >= done)
-    if head > done:
+    kept = parts and any(graph.made_by[v] < parts[-1].start for v in graph.live(head))
+    if head > done or kept:  # of nothing but packing, perhaps
         parts.append(Part(done, head, False))
     return (*parts, Part(head, len(graph.operations), False))
 

@@ -22,7 +22,7 @@ from coded_jax.inference.costs import Round
 from coded_jax.splitting.plan import shortest_window
 from coded_jax.splitting.receptive_field import Fields
 from coded_jax.splitting.traces import Field, Refusal, join_fields
-from coded_jax.staging.graph import Graph, Operation, Place, coarsest, factors
+from coded_jax.staging.graph import Graph, Operation, Place, factors
 
 Grid = tuple[int, int]
 
@@ -292,17 +292,12 @@ class Walk:
         """Returns the output up to a cut, None if it does not fit into one array."""
         last_use = self.graph.last_use
         self._open = [v for v in self._open if last_use.get(v, -1) >= end]
-        if not self._open or not all(v in self.graph.places for v in self._open):
+        if (base := self.graph.common_place(self._open)) is None:
             return None
-        places = [self.graph.places[v] for v in self._open]
-        if len({v.aval.dtype for v in self._open}) > 1:
-            return None
-        base, channels, packed = coarsest(places), 0, []
-        for v, place in zip(self._open, places, strict=True):
-            finer = factors(place, base)
-            if finer is None or not jnp.issubdtype(v.aval.dtype, jnp.floating):
-                return None
-            rows, columns = (Field(n, 0, n) for n in finer)
+        channels, packed = 0, []
+        for v in self._open:
+            finer = factors(self.graph.places[v], base)
+            rows, columns = (Field(n, 0, n) for n in finer)  # type: ignore
             packed.append(_after(self._fields[v], (rows, columns)))
             channels += math.prod(self.graph.channels(v)) * math.prod(finer)
         fields = _join(packed)

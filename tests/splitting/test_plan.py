@@ -189,3 +189,54 @@ def test_halos_by_hand():
 def test_holders_by_hand():
     holders = AxisPlan(6, 4, (0, 2), 6, 3, (0, 1), 1).holders
     assert holders == [1, 1, 2, 2, 1, 1]
+
+
+def gains(size):
+    rows = jnp.arange(size, dtype=jnp.float32)[:, None]
+    return jnp.eye(size) * (1 + 1e-5 * jnp.sin(rows))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        lambda size: jnp.eye(size) + 1e-4,
+        lambda size: jnp.eye(size) + 1e-6,
+        lambda size: jnp.eye(size) + 1e-5 * jnp.eye(size, k=3),
+        gains,
+    ],
+    ids=["mean", "small mean", "far row", "gains"],
+)
+def test_small_weights_of_a_matrix_over_rows_count(matrix):
+    f = lambda x: jnp.einsum("bhwc,hi->biwc", x, matrix(x.shape[1]))
+    with pytest.raises(ValueError, match="^f_conv: .*sums over rows"):
+        plan_of(f, (256, 4, 1), (2, 1))
+
+
+def test_weights_that_differ_a_little_by_the_size_are_refused():
+    scaled = lambda size: jnp.eye(size) * (1 + 1e-7 * size)
+    f = lambda x: jnp.einsum("bhwc,hi->biwc", x, scaled(x.shape[1]))
+    with pytest.raises(ValueError, match="'dot_general' of a resize depends on the si"):
+        plan_of(f, (256, 4, 1), (2, 1))
+
+
+@pytest.mark.parametrize(
+    "method, rows, antialias, dtype",
+    [
+        ("linear", (510, 170), False, "float32"),
+        ("linear", (510, 170), True, "float32"),
+        ("cubic", (512, 768), True, "float32"),
+        ("lanczos3", (510, 340), True, "float32"),
+        ("lanczos5", (510, 170), False, "float32"),
+        ("lanczos5", (384, 1536), True, "float32"),
+        ("cubic", (512, 768), True, "float16"),
+    ],
+)
+def test_rounding_of_the_weights_of_a_resize_is_no_difference(
+    method, rows, antialias, dtype
+):
+    def f(x):
+        shape = (x.shape[0], x.shape[1] * rows[1] // rows[0], *x.shape[2:])
+        return jax.image.resize(x.astype(dtype), shape, method, antialias)
+
+    plan = plan_of(f, (rows[0], 2, 1), (2, 1))
+    assert plan.rows.window < 0.6 * rows[0]

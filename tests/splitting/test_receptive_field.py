@@ -383,6 +383,48 @@ def test_what_mixes_positions_is_refused_by_name(operation, f):
     assert "\n" not in str(e.value) and "head" in str(e.value)
 
 
+DIAGONAL = jnp.arange(21)
+
+
+def channels(x):
+    return jnp.tile(x, (1, 1, 1, 12))  # 24
+
+
+@pytest.mark.parametrize(
+    "axes, f",
+    [
+        ("rows", lambda x: jnp.diagonal(channels(x), axis1=1, axis2=3)),
+        ("rows", lambda x: channels(x)[:, DIAGONAL, :, DIAGONAL].transpose(1, 0, 2)),
+        ("columns", lambda x: channels(x)[:, :, DIAGONAL, DIAGONAL]),
+        (
+            "rows",
+            lambda x: channels(x)[
+                :, DIAGONAL[:, None], DIAGONAL[None], DIAGONAL[:, None]
+            ],
+        ),
+        (
+            "rows",  # channels are a batch of the gather
+            lambda x: lax.gather(
+                channels(x),
+                jnp.arange(24)[:, None],
+                lax.GatherDimensionNumbers((0, 1), (1,), (1,), (3,), (0,)),
+                (x.shape[0], 1, 21, 1),
+            ),
+        ),
+    ],
+)
+def test_diagonals_over_positions_and_channels_are_refused(axes, f):
+    words = f"^f_conv: operation 'gather' of .* takes a diagonal over {axes} and chan"
+    with pytest.raises(ValueError, match=words):
+        fields_of(lambda x: f(x)[..., None])
+
+
+def test_rows_and_channels_may_be_indexed_along_axes_of_their_own():
+    rows, maps = jnp.arange(1, 24, 2), jnp.array([1, 0, 1])
+    f = lambda x: x[:, rows[:, None], :, maps[None]].transpose(2, 0, 3, 1)
+    assert fields_of(f) == fields_of(lambda x: x[:, 1::2])
+
+
 @pytest.mark.parametrize(
     "f",
     [

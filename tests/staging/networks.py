@@ -1,6 +1,7 @@
 """Whole networks of several frameworks: `name -> (model, variables, image_shape)`."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -310,7 +311,56 @@ def gate_by_einsum(variables, x):
     return convolved(convolved(x, variables["middle"]), variables["middle"])
 
 
+def means(*features):
+    return jnp.concatenate([x.mean((1, 2)) for x in features], -1)
+
+
+def all_levels(levels, variables):
+    """Pools every level, behind the last one."""
+    return means(*levels)
+
+
+def pyramid(levels, variables):
+    """Two heads of finer and coarser features, over all positions of both."""
+    first, last = levels[1], levels[2]
+    up = jnp.repeat(jnp.repeat(last, 2, 1), 2, 2)
+    outputs = [convolved(last, variables[3]), convolved(first + up, variables[3])]
+    answers = [x.reshape(x.shape[0], -1, 8) for x in outputs]
+    return jnp.concatenate(answers, 1)
+
+
+def of_levels(ends, pool_at_once=False):
+    """A trunk of three levels, several values of which the head reads."""
+    rng = np.random.default_rng(0)
+    maps = (3, 8, 8, 8, 8)
+    variables = [
+        rng.normal(size=(3, 3, i, o), scale=0.3).astype("f")
+        for i, o in itertools.pairwise(maps)
+    ]
+
+    def model(variables, x):
+        levels, pooled = [], []
+        for i, kernel in enumerate(variables[:3]):
+            x = convolved(x, kernel, 1 + (i > 0))
+            levels.append(x)
+            if pool_at_once:
+                pooled.append(means(x))
+        return jnp.concatenate(pooled, -1) if pooled else ends(levels, variables)
+
+    return model, variables, SHAPE
+
+
+def two_heads(levels, variables):
+    last = levels[2]
+    more = convolved(last, variables[3])
+    return jnp.concatenate([means(more), convolved(-last, variables[3]).max((1, 2))], 1)
+
+
 NETWORKS = {
+    "levels": lambda: of_levels(all_levels),
+    "levels, pooled at once": lambda: of_levels(all_levels, pool_at_once=True),
+    "two heads": lambda: of_levels(two_heads),
+    "pyramid": lambda: of_levels(pyramid),
     "attention in the head": lambda: of_parts(lambda _, x: attended(x), 20),
     "attention within": lambda: of_parts(attention_within),
     "gate by einsum": lambda: of_parts(gate_by_einsum, 32, 16),

@@ -8,7 +8,6 @@ import pytest
 from coded_jax import plan_stages
 from tests.staging.networks import convolved
 
-
 VARIABLES = [
     np.random.default_rng(0).normal(size=(3, 3, i, 4)).astype("f") for i in (3, 4)
 ]
@@ -26,8 +25,9 @@ def with_a_mask(variables, x):
 
 
 def with_two_ends(variables, x):
-    """Pools the image by itself, too, so that the head would take two values."""
-    return x.mean((1, 2)).sum() + pooled(variables, x)
+    """Pools the image by itself, too, of which a feature has no whole part."""
+    y = convolved(convolved(x, variables[0], 2), variables[1])
+    return x.mean((1, 2)).sum() + y.mean((1, 2))
 
 
 def test_a_part_too_small_is_refused_unless_it_is_asked_for():
@@ -53,7 +53,7 @@ def test_a_part_too_small_is_refused_unless_it_is_asked_for():
         (pooled, 2, 2, "each piece would need the whole image"),
         (pooled, 32, 5000, "no value that could be split has more than 32x32 posi"),
         (with_a_mask, 32, 2, "the values at its cuts do not fit into one array"),
-        (with_two_ends, 32, 2, "no single value goes on to the head"),
+        (with_two_ends, 33, 2, "what goes on to the head does not fit into one array"),
     ],
 )
 def test_what_is_in_the_way_is_said(model, size, k, reason):

@@ -174,6 +174,21 @@ def test_hardware_decides_between_rounds_and_operations():
         assert first.chain.seconds == pytest.approx(rates.seconds(first.cost))
 
 
+@pytest.mark.parametrize(
+    "name", ["levels", "levels, pooled at once", "two heads", "pyramid"]
+)
+def test_a_head_of_several_values(name):
+    """Also where the client has kept some of them since a round before the last."""
+    model, variables, shape = NETWORKS[name]()
+    plan = plan_stages(model, variables, shape, 2, 1)
+    assert len(plan.stages) == 1 and plan.chain.coded > 0.85
+    free = Rates(1e15, 0.0, 0.0, 1e6)
+    plan = plan_stages(model, variables, shape, 2, 1, rates=free, least_coded=0.85)
+    assert len(plan.stages) > 1
+    assert_exact(model, variables, plan, shape)
+    assert_exact(model, variables, plan, shape, batch=1)
+
+
 def test_limits():
     model, variables, shape = NETWORKS["gates"]()
     plan_for = functools.partial(plan_stages, model, variables, shape, 2, 1)
