@@ -226,7 +226,10 @@ def image_rows(results: dict[str, Any]) -> list[list[str]]:
     every code and every number of lost results from 1 to r."""
     config, (k, r) = results["config"], pieces(results)
     works = run_tables.works(results)
-    name = f"{results['dataset']}, {config['base_model']} x {config['base_width']:g}"
+    name = (
+        f"{results['dataset']} of {size_text(results['image_shape'][:2])}, "
+        f"{config['base_model']} x {config['base_width']:g}"
+    )
     # A systematic code gives the network's own answers where nothing is lost.
     whole, base = run_tables.WHOLE, percent(results["base"]["test_accuracy"])
     of_whole = position_measure(results["summary"]["0"])

@@ -240,6 +240,7 @@ def test_rows_of_answers_that_are_images(monkeypatch, measure, of_whole, of_lost
     results = {
         "config": {"base_model": "unet", "base_width": 1, "code": "learned"},
         "dataset": "mnist_canvas",
+        "image_shape": [64, 64, 1],
         "positions": [64, 64],
         "split": {"k": 2, "r": 1},
         "base": {"test_accuracy": 0.9},
@@ -247,7 +248,7 @@ def test_rows_of_answers_that_are_images(monkeypatch, measure, of_whole, of_lost
         "baselines": {"mds": losses},
     }
     assert result_tables.kind(results) == "images"
-    begin = "| mnist_canvas, unet x 1 | 2, 1 |"
+    begin = "| mnist_canvas of 64x64, unet x 1 | 2, 1 |"
     assert [line(row) for row in result_tables.image_rows(results)] == [
         f"{begin} any | whole image | 90.00 | 90.00 | {of_whole} | 1.00 |",
         f"{begin} 1 | learned | 80.00 | 70.00 | {of_lost} | 0.50 |",
