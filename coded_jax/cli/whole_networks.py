@@ -55,7 +55,7 @@ def call_named(flag: str, name: str, accepted: str) -> Any:
     sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), function)()
-    except Exception as error:  # a module of the user's raises anything
+    except (Exception, SystemExit) as error:  # a module of the user's raises anything
         raise ValueError(
             f"{flag}: {name!r} given, a function that returns {accepted} accepted "
             f"({first_line(error)})"

@@ -67,12 +67,14 @@ def test_plan_of_a_function_of_the_users(tmp_path):
         "    return lambda v, x: layer(v[0], x).mean((1, 2)), shapes\n"
         "def other():\n"
         "    return 3\n"
+        "def ends():\n"
+        "    raise SystemExit\n"
     )
     options = ("--image_shape=24x20x1", "--picture=", "--bandwidth=1e8")
     done = run_command("plan", "--model=mine:network", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "24x20x1" in done.stdout and "stages 1-1, grids 2x1" in done.stdout
-    for name in ("mine:other", "mine:missing", "mine"):
+    for name in ("mine:other", "mine:missing", "mine", "mine:ends"):
         done = run_command("plan", f"--model={name}", *options, folder=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: model: '{name}' given, ")
@@ -93,6 +95,10 @@ def test_plan_of_a_function_of_the_users(tmp_path):
         (
             ["--model=keras:VGG16", "--image_shape=32x32x3", "--stages=1-2"],
             "stages: ((1, 2),) given, none with --model",
+        ),
+        (
+            ["--model=keras:VGG16", "--code=mds", "--image_shape=32x32x3"],
+            "code: 'mds' given, none with --model",
         ),
         (["--image_shape=32x32"], "image_shape: '32x32' given, HxWxC accepted"),
         (

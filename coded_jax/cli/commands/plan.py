@@ -102,9 +102,10 @@ def main(argv: list[str]) -> None:
 
 def _plan_model(config: Config, name: str) -> None:
     """Prints the stages that are found for a whole network, and draws the first's."""
-    accepted = "none with --model, which finds them,"
-    for flag in ("stages", "grid", "stage_grids"):
-        require(flag, getattr(config, flag), getattr(config, flag) is None, accepted)
+    accepted, defaults = "none with --model", Config()
+    for flag in ("base_model", "split", "code", "stages", "grid", "stage_grids"):
+        value = getattr(config, flag)
+        require(flag, value, value == getattr(defaults, flag), accepted)
     image = example_from_flags().image
     rates = rates_from_flags()
     model, variables = whole_network(name, image.shape)
