@@ -109,6 +109,7 @@ def own_base(
     image_shape: tuple[int, int, int],
     classes: int,
     positions: tuple[int, ...] | None = None,
+    last: str = "head",
 ) -> tuple[BaseModel, PyTree]:
     """Returns a base model made of functions, and its variables as arrays.
 
@@ -119,6 +120,7 @@ def own_base(
       image_shape: `(H, W, C)`.
       classes: how many logits the head must give.
       positions: at which it gives so many, `(H', W')` or `()`; either if None.
+      last: the argument whose logits these are, for errors.
 
     Raises:
       ValueError: the variables are no arrays, a function fails for such images or
@@ -133,13 +135,13 @@ def own_base(
     features = _output("blocks", base.f_conv, arrays, images)
     enough = all(array.size for array in jax.tree.leaves(features))
     require("image_shape", tuple(image_shape), enough, "one that leaves features")
-    logits = _output("head", base.head, arrays, features)
-    *places, last = logits.shape[1:] or (0,)
+    logits = _output(last, base.head, arrays, features)
+    *places, count = logits.shape[1:] or (0,)
     fits = len(places) in (0, 2) if positions is None else tuple(places) == positions
-    if logits.shape[:1] != (2,) or last != classes or not fits:
+    if logits.shape[:1] != (2,) or count != classes or not fits:
         expected = [2, *(positions or ()), classes]
         raise ValueError(
-            f"head: gives {list(logits.shape)} for 2 images, {expected} accepted, "
+            f"{last}: gives {list(logits.shape)} for 2 images, {expected} accepted, "
             "the logits of the data set's classes, or the channels of its values"
         )
     return base, arrays

@@ -91,7 +91,8 @@ def protect(
     given = blocks is not None and head is not None
     require("model", model, model is not None or given, accepted)
     sizes = (dataset.image_shape, dataset.classes, dataset.positions)
-    base, variables = own_base(blocks, head, variables, *sizes)
+    last = "head" if model is None else "model"
+    base, variables = own_base(blocks, head, variables, *sizes, last=last)
     config = own_config(settings, Config)
     marks = fingerprints.of_network(base, variables, dataset.image_shape)
     marks["data"] = fingerprints.of_data(dataset)

@@ -202,6 +202,13 @@ def test_a_whole_network_has_no_other_cuts(tmp_path):
         protect(tmp_path / "run", blocks=None, head=None)
 
 
+def test_logits_that_are_too_few_are_those_of_the_model(tmp_path):
+    whole = {"blocks": None, "head": None, "decoder_width": None}
+    whole |= {"model": lambda v, x: gated(v, x)[:, :2], "variables": gated_variables()}
+    with pytest.raises(ValueError, match=r"^model: gives \[2, 2\] for 2 images"):
+        protect(tmp_path / "run", **whole)
+
+
 def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch, kept):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
