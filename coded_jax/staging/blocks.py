@@ -105,6 +105,8 @@ def _graph_of(network: Network) -> Graph:
         ) from error
     if (count := len(flat.results)) != 1:
         raise ValueError(f"model: {count} results given, one accepted, the logits")
+    if flat.results[0] is flat.image:
+        raise ValueError("model: the images themselves given, logits of them accepted")
     made = {v for eqn in flat.dynamic for v in eqn.outvars}
     if flat.results[0] not in made:
         raise ValueError("model: its result does not depend on the image")
