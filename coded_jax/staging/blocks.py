@@ -111,7 +111,8 @@ def _graph_of(network: Network) -> Graph:
     if flat.results[0] not in made:
         raise ValueError("model: its result does not depend on the image")
     try:
-        return make_graph(flat, functools.partial(_one_more, network, flat))
+        more = functools.cache(functools.partial(_one_more, network, flat))
+        return make_graph(flat, more)
     except ValueError as error:  # whose operations cannot be counted
         raise ValueError(f"model: {str(error).removeprefix('f: ')}") from error
 
