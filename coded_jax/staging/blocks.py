@@ -95,14 +95,7 @@ def _graph_of(network: Network) -> Graph:
     Raises:
       ValueError: it fails, or does not return one array that depends on the image.
     """
-    shapes = [form.shape_struct() for form in network.forms]
-    variables = jax.tree.unflatten(network.structure, shapes)
-    try:
-        flat = flatten(network.model, variables, network.image_shape)
-    except Exception as error:  # a function of the user's raises anything
-        raise ValueError(
-            f"model: fails for images {network.image_shape}: {first_line(error)}"
-        ) from error
+    flat, _ = _trace(network, BATCH), _trace(network, 1)
     if (count := len(flat.results)) != 1:
         raise ValueError(f"model: {count} results given, one accepted, the logits")
     if flat.results[0] is flat.image:
@@ -112,17 +105,35 @@ def _graph_of(network: Network) -> Graph:
         raise ValueError("model: its result does not depend on the image")
     try:
         more = functools.cache(functools.partial(_one_more, network, flat))
-        return make_graph(flat, more)
+        graph = make_graph(flat, more)
     except ValueError as error:  # whose operations cannot be counted
         raise ValueError(f"model: {str(error).removeprefix('f: ')}") from error
+    if not any(op.flops for op in graph.operations):
+        raise ValueError("model: one that computes nothing given, a CNN accepted")
+    return graph
+
+
+def _trace(network: Network, batch: int) -> Flat:
+    """Traces a network for so many images.
+
+    Raises:
+      ValueError: it fails.
+    """
+    shapes = network.shapes({}, jnp.dtype(jnp.float32))
+    try:
+        return flatten(network.model, shapes, network.image_shape, batch)
+    except Exception as error:  # a function of the user's raises anything
+        raise ValueError(
+            f"model: fails for images {network.image_shape}, {batch} of them: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _one_more(network: Network, flat: Flat) -> Flat | None:
     """Traces a network for one more image; None if it fails or has other operations."""
-    shapes = network.shapes({}, jnp.dtype(jnp.float32))
     try:
-        more = flatten(network.model, shapes, network.image_shape, BATCH + 1)
-    except Exception:  # a function of the user's raises anything
+        more = _trace(network, BATCH + 1)
+    except ValueError:
         return None
     return more if names_of(more) == names_of(flat) else None
 

@@ -247,6 +247,11 @@ class Flat(nn.Module):
         ({"variables": [jax.nn.relu]}, "variables[0]: <"),
         ({"variables": [np.array(["a"])]}, "variables[0]: array(['a'], dtype='<U1') g"),
         ({"model": lambda v, x: (x, x)}, "model: 2 results given"),
+        (
+            {"model": lambda v, x: x.reshape(2, -1, *SHAPE)[0]},
+            "model: fails for images (48, 44, 3), 1 of them: ",
+        ),
+        ({"model": lambda v, x: x[:, ::2]}, "model: one that computes nothing given"),
         ({"model": lambda v, x: x}, "model: the images themselves given, logits"),
         ({"model": lambda v, x: jnp.ones(3)}, "model: its result does not depend"),
     ],
