@@ -269,12 +269,8 @@ def _compute(
     leaves = {i: variables[name_of(index)][network.paths[i]] for i in own}
     crossing = _interfaces(graph, parts)
     packed, held = crossing[index]
-    # What crosses a cut may have another dtype than the images, as that of a network
-    # which computes in bfloat16: then they are the float32 that it was planned for.
-    planned = graph.variable(packed[0]).aval.dtype
-    dtype = jnp.dtype(jnp.float32) if x.dtype == planned else x.dtype
-    if dtype == jnp.float32:
-        x = x.astype(planned)  # of whoever tries it with float32, as `make_plan` does
+    # Features cross a cut in the dtype of the images, whatever the network computes in.
+    dtype = x.dtype if _is_real(x) else jnp.dtype(jnp.float32)
     shapes = network.shapes(leaves, dtype)
     flat = flatten(network.model, shapes, network.image_shape, x.shape[0], dtype)
     if not graph.follows(flat, part.end):
@@ -286,6 +282,7 @@ def _compute(
     )
     values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
     run(needed(flat.constant, _wanted(flat, parts, part)), values)
+    x = x.astype(variable(packed[0]).aval.dtype)
     values.update(zip(map(variable, packed), _unpack(x, packed, graph), strict=True))
     if part.coded:
         missing = _missing(coarsest(map(graph.place, packed)), x)
@@ -301,9 +298,14 @@ def _compute(
         return values[flat.results[0]]
     packed, held = crossing[index + 1]
     out = _pack([values[variable(value)] for value in packed], packed, graph)
+    out = out.astype(dtype) if _is_real(out) else out
     if part.coded:
         return together(out, kept)
     return together(out, tuple(values[variable(value)] for value in held))
+
+
+def _is_real(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 class _Batches(NamedTuple):

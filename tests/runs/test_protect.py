@@ -202,6 +202,21 @@ def test_a_whole_network_has_no_other_cuts(tmp_path):
         protect(tmp_path / "run", blocks=None, head=None)
 
 
+def test_a_whole_network_that_computes_in_bfloat16():
+    def model(variables, x):
+        variables = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), variables)
+        return gated(variables, x.astype("bfloat16")).astype("float32")
+
+    variables = gated_variables()
+    whole = {"blocks": None, "head": None, "decoder_width": None}
+    protected = protect(**whole, model=model, variables=variables)
+    assert protected.results["config"]["stages"] == ((1, 1), (3, 3))
+    images = DATASET.test.images
+    expected = model(variables, normalise(images, DATASET.mean, DATASET.std))
+    np.testing.assert_allclose(protected.logits(images), expected, atol=0.02)
+    assert np.isfinite(protected.logits(images, lost=[1])).all()
+
+
 def test_logits_that_are_too_few_are_those_of_the_model(tmp_path):
     whole = {"blocks": None, "head": None, "decoder_width": None}
     whole |= {"model": lambda v, x: gated(v, x)[:, :2], "variables": gated_variables()}

@@ -15,6 +15,7 @@ from jax import lax
 
 from coded_jax import plan_stages
 from coded_jax.inference.rates import Rates
+from coded_jax.types import apart
 from tests.splitting import test_pieces
 from tests.staging.exactness import assert_exact, split_logits
 from tests.staging.networks import NETWORKS, SHAPE, Gated, UNet, linen
@@ -349,7 +350,10 @@ def test_a_copy_in_float32_is_made_anew_by_the_client(norm):
     model, variables, shape = linen(Bfloat16(norm))
     plan = plan_stages(model, variables, shape, 2, 1)
     assert plan.chain.coded > 0.9
-    images = jax.random.normal(jax.random.key(0), (3, *shape))
+    images = state = jax.random.normal(jax.random.key(0), (3, *shape))
+    for block in plan.base.blocks:  # so that codes are trained in float32
+        state = block(plan.variables, state)
+        assert apart(state)[0].dtype == "float32"
     whole, logits = model(variables, images), split_logits(plan, plan.variables, images)
     np.testing.assert_allclose(logits, whole, atol=1e-2 * np.abs(whole).max())
 
