@@ -300,7 +300,7 @@ def test_report_of_a_copy_says_what_it_leaves_out(finished, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     left_out = [line for line in text.splitlines() if line.startswith("*Left out")]
     assert left_out == [
-        "*Left out (feature maps, confusion of errors): copy.json given, a workdir "
+        "*Left out (pictures that the model makes): copy.json given, a workdir "
         "accepted*"
     ]
     assert "## Training" not in text and "| data 0 |" in text

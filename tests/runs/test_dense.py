@@ -159,7 +159,7 @@ def test_labels_of_another_form_are_refused(labels, message):
 def test_a_head_must_have_the_positions_of_the_labels():
     narrow = lambda v, x: segment(v, x)[:, ::2]
     with pytest.raises(
-        ValueError, match=r"head: gives \[2, 8, 12, 3\] .*\[2, 16, 12, 3\]"
+        ValueError, match=r"model: gives \[2, 8, 12, 3\] .*\[2, 16, 12, 3\]"
     ):
         coded_jax.protect(
             model=narrow, variables=variables_of_segment(), dataset=DATASET

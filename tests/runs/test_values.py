@@ -240,7 +240,7 @@ def test_labels_are_not_broadcast(shape):
 
 def test_a_head_must_have_the_channels_of_the_values():
     one = lambda v, x: restore(v, x)[..., :1]
-    with pytest.raises(ValueError, match=r"head: gives \[2, 16, 12, 1\] .*12, 2\]"):
+    with pytest.raises(ValueError, match=r"model: gives \[2, 16, 12, 1\] .*12, 2\]"):
         coded_jax.protect(**{**OWN, "model": one})
 
 
