@@ -241,10 +241,9 @@ class Tracer:
         """
         jaxpr = getattr(closed, "jaxpr", closed)
         traces_of: dict[Any, Trace] = dict(zip(jaxpr.invars, inputs, strict=True))
+        consts = getattr(closed, "consts", ())  # of a jaxpr within another none
         for i, v in enumerate(jaxpr.constvars):
-            traces_of[v] = trace_constant(
-                closed.consts[i] if closed is not jaxpr else v.aval
-            )
+            traces_of[v] = trace_constant(consts[i] if consts else v.aval)
 
         def read(atom: Any) -> Trace:
             return trace_constant(atom.val) if hasattr(atom, "val") else traces_of[atom]
