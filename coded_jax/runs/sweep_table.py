@@ -66,7 +66,9 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
         }
         for trial, by_lost in enumerate(trials):
             for lost, row in by_lost.items():
-                accuracy = {x: row[x] for x in (*MEASURES[:2], *OF_IMAGES) if x in row}
+                accuracy = {
+                    x: row[x] for x in ("mean", "worst", *OF_IMAGES) if x in row
+                }
                 place = {"trial": trial, "lost": int(lost)}
                 table.append({**shared, **place, **accuracy, **flags})
     return table

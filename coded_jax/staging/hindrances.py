@@ -1,4 +1,4 @@
-"""What keeps a network from being coded, for errors and tables."""
+"""Tells what keeps a network from being coded, for errors and tables."""
 
 from __future__ import annotations
 

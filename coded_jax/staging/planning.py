@@ -10,12 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coded_jax.checks import (
-    is_integer,
-    require,
-    require_sizes,
-    require_type,
-)
+from coded_jax.checks import is_integer, require, require_sizes, require_type
 from coded_jax.inference.costs import Cost, Round, StageCost, count_flops
 from coded_jax.inference.rates import Rates
 from coded_jax.splitting.convolutions import rounded_down
