@@ -60,6 +60,17 @@ class FaultyWorker:
             self._life = _Life(self)
         return self.worker.probe()
 
+    def watch(self) -> Future:
+        ended: Future = Future()
+
+        def note(_: Future) -> None:
+            with contextlib.suppress(InvalidStateError):  # of the other one
+                ended.set_result(None)
+
+        for end in (self._life.ended, self.worker.watch()):
+            end.add_done_callback(note)
+        return ended
+
     def replace(self) -> None:
         self._life.end()
         self.worker.replace()

@@ -80,14 +80,16 @@ class FirstK:
             gathering = self._gathering(number, stage, x.queries, rules, order)
             gathering.run()
             degraded |= not gathering.enough
-            used.append(tuple(sorted({w for _, w in gathering.shares.values()})))
+            results = gathering.shares.values()
+            used.append(tuple(sorted({result.worker for result in results})))
             available[stage, list(gathering.shares)] = True
             if pipeline.parity_moves:
-                order = sorted(range(pipeline.n), key=lambda w: w not in used[-1])
+                held = {result.place for result in results}
+                order = sorted(range(pipeline.n), key=lambda place: place not in held)
             seconds["wait"] += time.monotonic() - begun
 
             begun = time.monotonic()
-            arrived = {i: share for i, (share, _) in gathering.shares.items()}
+            arrived = {i: result.share for i, result in gathering.shares.items()}
             x = self._decode(stage, arrived, x, available)
             seconds["decode"] += time.monotonic() - begun
         if degraded and not np.all(has_answer(pipeline, jnp.asarray(available))):

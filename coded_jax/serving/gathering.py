@@ -28,7 +28,7 @@ class Rules(NamedTuple):
       limit: on the clock of `time.monotonic`.
       degrade: whether at the limit any results will do.
       hedge_after: seconds after which missing pieces are sent again; never if None.
-      without: workers that are not used.
+      without: places that are not used.
       closed: whether the service is being closed.
     """
 
@@ -37,6 +37,20 @@ class Rules(NamedTuple):
     hedge_after: float | None
     without: Collection[int]
     closed: Callable[[], bool]
+
+
+class Arrived(NamedTuple):
+    """A result that arrived.
+
+    Attributes:
+      share: `[B, M, M', D]`.
+      place: in the pool, to which its piece was sent.
+      worker: number of the worker that computed it.
+    """
+
+    share: Any
+    place: int
+    worker: int
 
 
 class Gathering:
@@ -48,10 +62,10 @@ class Gathering:
       k: number of data pieces.
       calls: n calls, one for each piece.
       rules: when to stop.
-      order: the worker of each piece.
+      order: the place of each piece in the pool.
 
     Attributes:
-      shares: from piece to `(share [B, M, M', D], worker)`, of results that arrived.
+      shares: from piece to its result, of those that arrived.
     """
 
     def __init__(
@@ -68,15 +82,15 @@ class Gathering:
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
         self._sent = quorum.sent(code.quorum, k, len(calls))
-        workers = [*range(len(calls))] if order is None else order
-        given = [(i, workers[i]) for i in self._sent]
+        places = [*range(len(calls))] if order is None else order
+        given = [(i, places[i]) for i in self._sent]
         self._pending = [pair for pair in given if pair[1] not in rules.without]
         self._hedged: set[int] = set()  # pieces that were sent again
-        self._answered: dict[int, None] = {}  # workers, in the order of their results
-        self._failed: set[int] = set()  # workers that are sent no other piece
-        others = {*range(len(pool))} - {w for _, w in given} - {*rules.without}
-        self._spare = sorted(others)  # workers without a piece of their own
-        self.shares: dict[int, tuple[Any, int]] = {}
+        self._answered: dict[int, None] = {}  # places, in the order of their results
+        self._failed: set[int] = set()  # places that are sent no other piece
+        others = {*range(len(pool))} - {p for _, p in given} - {*rules.without}
+        self._spare = sorted(others)  # places without a piece of their own
+        self.shares: dict[int, Arrived] = {}
 
     @property
     def enough(self) -> bool:
@@ -94,8 +108,8 @@ class Gathering:
         begun, limit = time.monotonic(), self._rules.limit
         after = self._rules.hedge_after
         hedge = float("inf") if after is None else begun + after
-        for piece, worker in self._pending:
-            self._send(worker, self._calls[piece])
+        for piece, place in self._pending:
+            self._send(place, self._calls[piece])
         try:
             while not self.enough:
                 now = time.monotonic()
@@ -109,16 +123,16 @@ class Gathering:
             self._take_all()  # results that arrived in the meantime help, too
         finally:
             self._over.set()
-            for piece, worker in self._pending:
+            for piece, place in self._pending:
                 if piece not in self.shares:
-                    self._pool.count_loss(worker, "late")
+                    self._pool.count_loss(self._pool.holder(place), "late")
 
-    def _send(self, worker: int, call: Call) -> None:
+    def _send(self, place: int, call: Call) -> None:
         piece = call.piece.index
         self._pool.send(
-            worker,
+            place,
             call,
-            lambda result: self._inbox.put((piece, worker, result)),
+            lambda result, worker: self._inbox.put((piece, place, worker, result)),
             lambda: not self._over.is_set(),
         )
 
@@ -127,20 +141,21 @@ class Gathering:
         if self._rules.closed():
             raise Closed("the service was closed before the response")
         try:
-            piece, worker, result = self._inbox.get(timeout > 0, timeout or None)
+            arrived = self._inbox.get(timeout > 0, timeout or None)
         except queue.Empty:
             return False
-        self._pending.remove((piece, worker))
+        piece, place, worker, result = arrived
+        self._pending.remove((piece, place))
         if isinstance(result, BaseException):
-            self._failed.add(worker)
+            self._failed.add(place)
             return True
         call = self._calls[piece]
         shape = (len(call.query), *call.piece.share)
         if result.shape != shape or not _finite(result):
             self._pool.count_loss(worker, "bad")
             return True
-        self._answered[worker] = None  # also if another one was first with this piece
-        self.shares.setdefault(piece, (result, worker))
+        self._answered[place] = None  # also if another one was first with this piece
+        self.shares.setdefault(piece, Arrived(result, place, worker))
         return True
 
     def _take_all(self) -> None:
@@ -159,21 +174,21 @@ class Gathering:
         return quorum.suffices(self._code.quorum, self._k, expected)
 
     def _hedge(self) -> None:
-        """Sends missing pieces again, each once, to workers with nothing left to do.
+        """Sends missing pieces again, each once, to places with nothing left to do.
 
         Among them are pieces that failed, and those of workers that are not used.
         """
         missing = {*self._sent} - {*self.shares, *self._hedged}
-        for piece, worker in zip(sorted(missing), self._idle(), strict=False):
+        for piece, place in zip(sorted(missing), self._idle(), strict=False):
             self._hedged.add(piece)
-            self._pending.append((piece, worker))
-            self._send(worker, self._calls[piece]._replace(attempt=1))
+            self._pending.append((piece, place))
+            self._send(place, self._calls[piece]._replace(attempt=1))
 
     def _idle(self) -> list[int]:
-        """Returns the workers with nothing left to do, those without a piece first."""
+        """Returns the places with nothing left to do, those without a piece first."""
         others = dict.fromkeys([*self._spare, *self._answered])
-        busy = {worker for _, worker in self._pending} | self._failed
-        return [worker for worker in others if worker not in busy]
+        busy = {place for _, place in self._pending} | self._failed
+        return [place for place in others if place not in busy]
 
     def _fall_short(self) -> None:
         if self._rules.degrade and self.shares and self._code.answers_always:

@@ -46,6 +46,7 @@ class LocalWorker:
     def _start(self) -> None:
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
         self._ended = threading.Event()
+        self._end_seen: Future = Future()
         # A daemon: a device that hangs must not keep the program from ending.
         thread = threading.Thread(
             target=self._run, args=(self._calls, self._ended), daemon=True
@@ -82,13 +83,18 @@ class LocalWorker:
         future.set_result(None)
         return future
 
+    def watch(self) -> Future:
+        return self._end_seen
+
     def replace(self) -> None:
         self._end()
         self._start()
 
     def _end(self) -> None:
-        self._ended.set()
-        self._calls.put(None)
+        if not self._ended.is_set():
+            self._ended.set()
+            self._calls.put(None)
+            self._end_seen.set_result(None)
 
     def close(self) -> None:
         """Ends it, and waits for its threads: one that frees arrays while the

@@ -1,8 +1,10 @@
-"""A pool of n workers that may be slow, hang or die.
+"""A pool of workers that may be slow, hang or die, and of spares that stand by.
 
-A worker computes its pieces in order. Pieces that no request waits for any more are
-dropped before they begin, so that a straggler catches up. A worker that dies or hangs
-is started anew, and then sent the pieces that are still wanted.
+Pieces are sent to places, each of which a worker holds; it computes them in order.
+Pieces that no request waits for any more are dropped before they begin, so that a
+straggler catches up. When a worker dies or hangs, a spare takes its place, with the
+pieces that are still wanted; it is started anew, and is a spare then. Without a spare
+its place waits for it.
 """
 
 from __future__ import annotations
@@ -21,17 +23,19 @@ from coded_jax.serving.workers import Call, Worker, WorkerLost
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
-LONGEST_PAUSE = 5.0  # seconds between attempts to start a worker that fails
-HOPELESS = 8  # attempts
+PAUSE = 0.25  # between attempts to reach a worker, of the time since it was lost
+LONGEST_PAUSE = 5.0  # seconds
+HOPELESS = 8, 10.0  # attempts, and seconds, after which a start has failed
 
-LOSSES = ("died", "hung", "raised", "bad", "late")
+LOSSES = ("died", "hung", "raised", "bad", "wrong", "late")
 """Reasons why a result was not used: its worker ended, or was silent for too long; the
-computation raised; not finite or of a wrong shape; others were faster."""
+computation raised; not finite or of a wrong shape; others contradict it; others were
+faster."""
 
 
 class _Job(NamedTuple):
     call: Call
-    deliver: Callable[[Any], None]
+    deliver: Callable[[Any, int], None]
     wanted: Callable[[], bool]
     patience: float  # seconds of silence that it may take
 
@@ -39,13 +43,17 @@ class _Job(NamedTuple):
 class _State:
     """The state of one worker, as far as the pool knows it."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, number: int, worker: Worker) -> None:
+        self.number, self.worker = number, worker
         self.ready = False
         self.probe: Future | None = None
+        self.watch: Future | None = None  # done when it ends
         self.problem: BaseException | None = None  # of the last probe
         self.failures = 0  # attempts to start, in a row
-        self.since = time.monotonic()  # of the last sign of life
+        self.since = self.down = (
+            time.monotonic()
+        )  # of the last sign of life; of its end
+        self.strikes = 0  # wrong results since it was started
         self.running: list[_Job] = []
         self.waiting: collections.deque[_Job] = collections.deque()
         self.losses = collections.Counter()
@@ -59,11 +67,13 @@ class Pool:
     for `status` and `idle`: callbacks of Ray run in threads that Ray itself needs.
 
     Args:
-      workers: n of them.
+      workers: of the places, then spares.
+      spares: how many of the workers are spares, which stand by.
       patience: seconds of silence after which a busy worker counts as hung; more than
         a computation with its delay takes.
       startup: seconds that a worker may take to start.
       at_end: called by `close`, after the workers have ended.
+      strikes: wrong results after which a worker is started anew.
     """
 
     def __init__(
@@ -72,10 +82,14 @@ class Pool:
         patience: float = 5.0,
         startup: float = 60.0,
         at_end: Callable[[], None] | None = None,
+        spares: int = 0,
+        strikes: int = 3,
     ) -> None:
-        self._at_end = at_end
+        self._at_end, self._strikes = at_end, strikes
         self._patience, self._startup = patience, startup
-        self._states = [_State(worker) for worker in workers]
+        self._states = [_State(i, worker) for i, worker in enumerate(workers)]
+        self._holders = [*self._states]  # of the places, and then the spares
+        self._places = len(workers) - spares
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -86,15 +100,21 @@ class Pool:
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """The n workers."""
+        """All workers, by their numbers; the spares at the end."""
         return tuple(state.worker for state in self._states)
+
+    @property
+    def places(self) -> int:
+        """Number of places, which workers that are no spares hold."""
+        return self._places
 
     def wrap(self, wrapper: Callable[[int, Worker], Worker]) -> None:
         """Replaces every worker by `wrapper(index, worker)`, for calls from now on."""
 
         def note() -> None:
-            for index, state in enumerate(self._states):
-                state.worker = wrapper(index, state.worker)
+            for state in self._states:
+                state.worker = wrapper(state.number, state.worker)
+                self._watch(state)
 
         self._notes.put(note)
         self._catch_up()
@@ -107,7 +127,7 @@ class Pool:
         """
         end = time.monotonic() + self._startup
         while not all(state.ready for state in self._states):
-            failed = max(state.failures for state in self._states) >= HOPELESS
+            failed = any(map(_hopeless, self._states))
             if failed or time.monotonic() > end or self._closed.wait(0.01):
                 missing = [i for i, s in enumerate(self._states) if not s.ready]
                 reasons = {str(s.problem) for s in self._states if s.problem}
@@ -116,27 +136,29 @@ class Pool:
 
     def send(
         self,
-        worker: int,
+        place: int,
         call: Call,
-        deliver: Callable[[Any], None],
+        deliver: Callable[[Any, int], None],
         wanted: Callable[[], bool],
         patience: float | None = None,
     ) -> None:
-        """Has a worker compute a piece, as soon as it is up and free.
+        """Has the worker of a place compute a piece, as soon as it is up and free.
 
         Args:
-          worker: index of the worker.
+          place: of `0..places-1`; higher ones are those of spares.
           call: the piece.
           deliver: called in another thread with the share, or with the exception that
-            the computation raised. A worker that dies or hangs delivers nothing, and is
-            sent the piece again when it is back.
+            the computation raised, and the number of the worker. A worker that dies or
+            hangs delivers nothing: the piece is sent to the one that takes its place,
+            or to itself when it is back.
           wanted: whether a request still waits for the piece; if not, it is dropped.
           patience: seconds, for this piece; the pool's if None.
         """
         limit = self._patience if patience is None else patience
-        state, job = self._states[worker], _Job(call, deliver, wanted, limit)
+        job = _Job(call, deliver, wanted, limit)
 
         def note() -> None:
+            state = self._holders[place]
             while state.waiting and not state.waiting[0].wanted():
                 state.waiting.popleft()  # also while the worker is down or hangs
             state.waiting.append(job)
@@ -145,16 +167,18 @@ class Pool:
         self._notes.put(note)
 
     def compute_everywhere(self, calls: Sequence[Call]) -> None:
-        """Has worker i compute call i, and waits for all of them.
+        """Has place i compute call i, spares some of them, and waits for all.
 
         Raises:
           RuntimeError: a worker did not answer in time, or its computation raised.
         """
         inbox: queue.SimpleQueue = queue.SimpleQueue()
-        for worker, call in enumerate(calls):
+        deliver = lambda result, worker: inbox.put(result)
+        for place in range(len(self)):
+            call = calls[place % len(calls)]
             # It may have to compile first.
-            self.send(worker, call, inbox.put, lambda: True, self._startup)
-        for _ in calls:
+            self.send(place, call, deliver, lambda: True, self._startup)
+        for _ in self._states:
             try:
                 result = inbox.get(timeout=self._startup)
             except queue.Empty:
@@ -165,17 +189,32 @@ class Pool:
                 raise RuntimeError(f"a worker cannot compute: {result}") from result
 
     def count_loss(self, worker: int, reason: str) -> None:
-        """Counts a result that was not used, for a reason among `LOSSES`.
+        """Counts a result of a worker that was not used, for a reason among `LOSSES`.
 
         `"late"` is counted for workers that are up alone: of one that is down, the
-        reason has been counted.
+        reason has been counted. A worker of whom too many are `"wrong"` is started
+        anew.
         """
         state = self._states[worker]
 
         def note() -> None:
             state.losses[reason] += reason != "late" or state.ready
+            state.strikes += reason == "wrong"
+            if state.ready and state.strikes >= self._strikes:
+                self._lose(state)
+                self._replace(state)
 
         self._notes.put(note)
+
+    def holder(self, place: int) -> int:
+        """Returns the number of the worker that holds a place at the moment."""
+        return self._holders[place].number
+
+    @property
+    def up(self) -> frozenset[int]:
+        """Places whose workers can compute at the moment."""
+        held = enumerate(self._holders[: self._places])
+        return frozenset(place for place, state in held if state.ready)
 
     @property
     def idle(self) -> bool:
@@ -184,12 +223,17 @@ class Pool:
         return all(s.ready and not (s.running or s.waiting) for s in self._states)
 
     def status(self) -> list[dict[str, Any]]:
-        """Returns for each worker whether it is `up`, its `restarts`, and its `losses`
-        by reason."""
+        """Returns for each worker whether it is `up`, its `place` (None for a spare),
+        its `restarts`, and its `losses` by reason."""
         self._catch_up()
+        places = {s.number: place for place, s in enumerate(self._holders)}
+        place_of = lambda s: (
+            places[s.number] if places[s.number] < self._places else None
+        )
         return [
             {
                 "up": state.ready,
+                "place": place_of(state),
                 "restarts": state.restarts,
                 "losses": {reason: state.losses[reason] for reason in LOSSES},
             }
@@ -248,17 +292,44 @@ class Pool:
         state.running = [running for running in state.running if running is not job]
         state.since = time.monotonic()
         state.losses["raised"] += error is not None
-        job.deliver(error if error is not None else future.result())
+        job.deliver(error if error is not None else future.result(), state.number)
         self._pump(state)
 
-    def _lose(self, state: _State, reason: str) -> None:
-        """Notes that a worker is down; its jobs wait for its return."""
-        state.ready, state.probe = False, None
-        state.since = time.monotonic()
-        state.losses[reason] += max(sum(job.wanted() for job in state.running), 1)
+    def _watch(self, state: _State) -> None:
+        """Has a note left when a worker that is up ends, also one that is idle."""
+        if not state.ready:
+            return
+        state.watch = watch = state.worker.watch()
+
+        def note() -> None:
+            if state.watch is watch and state.ready:
+                self._lose(state, "died")
+
+        watch.add_done_callback(lambda _: self._notes.put(note))
+
+    def _lose(self, state: _State, reason: str | None = None) -> None:
+        """Notes that a worker is down; its jobs wait for a spare, or for its return."""
+        state.ready, state.probe, state.watch = False, None, None
+        state.since = state.down = time.monotonic()
+        state.strikes = 0
+        if reason is not None:
+            state.losses[reason] += max(sum(job.wanted() for job in state.running), 1)
         state.restarts += 1
         wanted = [job for job in (*state.running, *state.waiting) if job.wanted()]
         state.running, state.waiting = [], collections.deque(wanted)
+        self._fill_places()
+
+    def _fill_places(self) -> None:
+        """Gives places whose workers are down to spares that are up."""
+        ready = lambda places: [p for p in places if self._holders[p].ready]
+        places, spares = range(self._places), range(self._places, len(self))
+        empty = [place for place in places if place not in ready(places)]
+        for place, spare in zip(empty, ready(spares), strict=False):
+            lost, found = self._holders[place], self._holders[spare]
+            self._holders[place], self._holders[spare] = found, lost
+            found.waiting.extend(lost.waiting)
+            lost.waiting.clear()
+            self._pump(found)
 
     def _look_at(self, state: _State) -> None:
         """Notices workers that hang, and probes those that are down."""
@@ -269,7 +340,8 @@ class Pool:
                 self._replace(state)
             return
         if state.probe is None:
-            if silent < min(TICK * 2**state.failures, LONGEST_PAUSE):
+            pause = PAUSE * (time.monotonic() - state.down)
+            if silent < min(max(TICK, pause), LONGEST_PAUSE):
                 return
             state.probe = state.worker.probe()
         if not state.probe.done():
@@ -282,8 +354,16 @@ class Pool:
         state.failures += 1
         if state.problem is None:
             state.ready, state.failures = True, 0
+            self._watch(state)
             self._pump(state)
+            self._fill_places()
 
     def _replace(self, state: _State) -> None:
         # In a thread: it may take a while, in which the other workers go on.
         threading.Thread(target=state.worker.replace, daemon=True).start()
+
+
+def _hopeless(state: _State) -> bool:
+    attempts, seconds = HOPELESS
+    tried = time.monotonic() - state.down
+    return state.failures >= attempts and tried >= seconds

@@ -80,6 +80,10 @@ class PieceServer:
         """Sends its process a signal."""
         os.kill(os.getpid(), number)
 
+    def live(self) -> None:
+        """Returns never: the call fails when the process ends."""
+        threading.Event().wait()
+
 
 class RayWorker:
     """A `PieceServer`, on the machine that Ray has chosen.
@@ -120,6 +124,9 @@ class RayWorker:
             self._gone.clear()
         return self._ask(lambda process: process, "ping")
 
+    def watch(self) -> Future:
+        return self._ask(lambda _: None, "live")
+
     def replace(self) -> None:
         with contextlib.suppress(Exception):  # it may be gone already
             self._ray.kill(self._actor, no_restart=False)
@@ -153,7 +160,8 @@ class RayWorker:
                 raise RuntimeError("Ray has been shut down")
             call = getattr(self._actor, method)
             if method != "compute":
-                call = call.options(concurrency_group="control")
+                group = "life" if method == "live" else "control"
+                call = call.options(concurrency_group=group)
             reference = call.remote(*arguments)
         except Exception as error:
             future.set_exception(WorkerLost(str(error)))
@@ -178,7 +186,9 @@ def ray_workers(
     options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
     options |= {"max_restarts": -1, "max_task_retries": 0}
     # Signals and probes do not wait for a computation.
-    actor = ray.remote(concurrency_groups={"control": 1}, **options)(PieceServer)
+    actor = ray.remote(concurrency_groups={"control": 1, "life": 1}, **options)(
+        PieceServer
+    )
     cache = jax.config.jax_compilation_cache_dir
     pipeline = model.pipeline._replace(mesh=None)
     # Stored once; each machine fetches it once, for all its workers and their restarts.

@@ -45,6 +45,10 @@ class Worker(Protocol):
         """Returns a future that is done as soon as the worker can compute."""
         ...
 
+    def watch(self) -> Future:
+        """Returns a future that is done as soon as the worker has ended."""
+        ...
+
     def replace(self) -> None:
         """Ends the worker, even one that hangs, and starts it anew."""
         ...
