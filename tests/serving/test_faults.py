@@ -28,6 +28,7 @@ class Worker:
 
     def __init__(self, at_once=True):
         self.at_once, self.calls, self.replaced, self.closed = at_once, [], 0, False
+        self.end = Future()
 
     def compute(self, call):
         future = Future()
@@ -40,6 +41,9 @@ class Worker:
         future = Future()
         future.set_result(None)
         return future
+
+    def watch(self):
+        return self.end
 
     def replace(self):
         self.replaced += 1

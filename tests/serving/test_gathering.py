@@ -30,7 +30,10 @@ class Pool:
         self.sent.append((worker, call.piece.index, call.attempt))
         result = self.results[worker]
         if result is not None:
-            deliver(result)
+            deliver(result, worker)
+
+    def holder(self, place):
+        return place
 
     def count_loss(self, worker, reason):
         self.losses.append((worker, reason))
@@ -60,7 +63,7 @@ def test_it_ends_with_the_first_k():
     first = gathering(pool)
     first.run()
     assert first.enough and sorted(first.shares) == [0, 2]
-    assert [worker for _, worker in first.shares.values()] == [0, 2]
+    assert [result.worker for result in first.shares.values()] == [0, 2]
     assert pool.losses == [(1, "late")]
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
 
@@ -70,7 +73,10 @@ def test_pieces_are_sent_in_the_order_of_workers():
     first = gathering(pool, order=[1, 2, 0])
     first.run()
     assert pool.sent == [(1, 0, 0), (2, 1, 0), (0, 2, 0)]
-    assert first.enough and [w for _, w in first.shares.values()] == [1, 2]
+    assert first.enough and [result.worker for result in first.shares.values()] == [
+        1,
+        2,
+    ]
     assert pool.losses == [(0, "late")]
     pool = Pool(GOOD, GOOD, GOOD)
     gathering(pool, order=[1, 2, 0], without=(1,)).run()
@@ -122,7 +128,7 @@ def test_missing_pieces_are_sent_again_to_idle_workers():
     pool = Pool(GOOD, RuntimeError("no"))
     hedged = gathering(pool, "uncoded", hedge=0.0)
     hedged.run()
-    assert hedged.shares[1] == (GOOD, 0)
+    assert hedged.shares[1] == (GOOD, 0, 0)
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (0, 1, 1)]
 
 
@@ -131,7 +137,7 @@ def test_missing_pieces_are_sent_to_workers_without_a_piece_first():
     pool = Pool(RuntimeError("no"), RuntimeError("no"), GOOD)
     hedged = gathering(pool, "uncoded", hedge=0.0)
     hedged.run()
-    assert {worker for _, worker in hedged.shares.values()} == {2}
+    assert {result.worker for result in hedged.shares.values()} == {2}
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 0, 1), (2, 1, 1)]
 
 
@@ -141,9 +147,9 @@ def test_a_worker_whose_piece_another_one_had_first_is_idle_too():
     hedged = gathering(pool, "uncoded", hedge=0.0)
     hedged._hedge()  # piece 0 to worker 2
     for worker in (2, 0):
-        hedged._inbox.put((0, worker, GOOD))
+        hedged._inbox.put((0, worker, worker, GOOD))
     hedged._take_all()
-    assert hedged.shares[0] == (GOOD, 2) and hedged._idle() == [2, 0]
+    assert hedged.shares[0] == (GOOD, 2, 2) and hedged._idle() == [2, 0]
 
 
 def test_a_worker_that_failed_is_sent_nothing_more():
