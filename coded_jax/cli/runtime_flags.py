@@ -25,7 +25,25 @@ HEDGE_AFTER = flags.DEFINE_float(
     "hedge_after", DEFAULTS.hedge_after, HELP["hedge_after"]
 )
 PATIENCE = flags.DEFINE_float("patience", DEFAULTS.patience, HELP["patience"])
-OPTIONS = (ADDRESS, DEADLINE, IN_FLIGHT, QUEUE, SHORTFALL, HEDGE_AFTER, PATIENCE)
+LARGEST = flags.DEFINE_integer("largest", DEFAULTS.largest, HELP["largest"])
+MAX_BATCH = flags.DEFINE_integer("max_batch", DEFAULTS.max_batch, HELP["max_batch"])
+MAX_WAIT = flags.DEFINE_float("max_wait", DEFAULTS.max_wait, HELP["max_wait"])
+SPARES = flags.DEFINE_integer("spares", DEFAULTS.spares, HELP["spares"])
+STRIKES = flags.DEFINE_integer("strikes", DEFAULTS.strikes, HELP["strikes"])
+OPTIONS = (
+    ADDRESS,
+    DEADLINE,
+    IN_FLIGHT,
+    QUEUE,
+    SHORTFALL,
+    HEDGE_AFTER,
+    PATIENCE,
+    LARGEST,
+    MAX_BATCH,
+    MAX_WAIT,
+    SPARES,
+    STRIKES,
+)
 """Flags that have the names of fields of `ServeConfig`."""
 
 DELAY = flags.DEFINE_enum(

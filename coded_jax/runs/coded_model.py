@@ -138,8 +138,12 @@ class CodedModel(NamedTuple):
         pipeline = self.pipeline._replace(tail_copy=copy)
         return self._replace(pipeline=pipeline, params=(*self.params[:-1], own))
 
-    def check_images(self, images: Any) -> None:
+    def check_images(self, images: Any, grouped: bool = True) -> None:
         """Checks that these are images of the model, `[B, H, W, C]`.
+
+        Args:
+          images: to be checked.
+          grouped: whether B has to be a multiple of the images that are coded together.
 
         Raises:
           ValueError: they have another shape or another dtype than the pipeline's
@@ -147,7 +151,7 @@ class CodedModel(NamedTuple):
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
-        group = self.pipeline.images_per_input
+        group = self.pipeline.images_per_input if grouped else 1
         accepts = self.pipeline.image_dtype
         if dtype != accepts or not fits or shape[0] % group:
             accepted = ", ".join(map(str, self.image_shape))

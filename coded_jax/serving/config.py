@@ -38,10 +38,30 @@ class ServeConfig:
     """
 
     batches: tuple[int, ...] = setting(
-        (1,),
-        "sizes of requests that are compiled before the first one",
+        (1, 8),
+        "sizes of batches that are compiled before the first request; requests are "
+        "divided and padded to them",
         Accepted(_are_sizes, "integers of 1 or more as 1,2,4"),
         INTEGERS,
+    )
+    largest: int = setting(256, "images of a request, at most", integers(1))
+    max_batch: int | None = setting(
+        None,
+        "images of requests that wait which are computed together, at most; each "
+        "request by itself by default",
+        integers(1),
+        INTEGER,
+    )
+    max_wait: float = setting(
+        0.002,
+        "seconds that a request waits for others, at most, with max_batch",
+        at_least(0),
+    )
+    spares: int = setting(
+        0, "workers that stand by, and take the place of one that is lost", integers(0)
+    )
+    strikes: int = setting(
+        3, "wrong results after which a worker is started anew", integers(1)
     )
     devices: int | None = setting(
         None, "devices of this host, at most; all by default", integers(1), INTEGER
@@ -52,7 +72,7 @@ class ServeConfig:
         form=TEXT,
     )
     deadline: float = setting(10.0, "seconds that a request may take", more_than(0))
-    in_flight: int = setting(4, "requests computed at the same time", integers(1))
+    in_flight: int = setting(4, "batches computed at the same time", integers(1))
     queue: int = setting(64, "requests that may wait for that", integers(0))
     shortfall: str = setting(
         "error",

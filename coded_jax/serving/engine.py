@@ -72,9 +72,21 @@ class Engine(Protocol):
         """
         ...
 
+    def obstacle(self) -> str | None:
+        """Returns why no request can be answered at the moment; None if they can."""
+        ...
+
+    def failure(self) -> str | None:
+        """Returns why no request will be answered ever again; None if they may be."""
+        ...
+
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""
         ...
+
+
+OF_POOLS = frozenset({"shortfall", "hedge_after", "patience", "spares", "strikes"})
+"""Settings that all engines with a pool of workers accept."""
 
 
 class EngineKind(NamedTuple):

@@ -48,6 +48,12 @@ class FaultyPool:
     def warm_up(self, images: Any) -> None:
         self._engine.warm_up(images)
 
+    def obstacle(self) -> str | None:
+        return self._engine.obstacle()
+
+    def failure(self) -> str | None:
+        return self._engine.failure()
+
     def close(self) -> None:
         with self._lock:
             if self._disturbance is not None:
@@ -84,6 +90,12 @@ class FaultyProgram:
 
     def warm_up(self, images: Any) -> None:
         self._engine.warm_up(images)
+
+    def obstacle(self) -> str | None:
+        return self._engine.obstacle()
+
+    def failure(self) -> str | None:
+        return self._engine.failure()
 
     def close(self) -> None:
         self._closed.set()

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes.quorum import sent
+from coded_jax.codes.quorum import in_words, sent, suffices
 from coded_jax.inference.pipeline import has_answer
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
@@ -71,12 +71,14 @@ class FirstK:
         available = np.zeros((stages, pipeline.n, 1), bool)
         used, degraded, order = [], False, [*range(pipeline.n)]
 
+        holders = [self._pool.holder(place) for place in range(len(self._pool))]
+        places = [place for place, holder in enumerate(holders) if holder in without]
         begun = time.monotonic()
         x = self._encode(images)
         seconds["encode"] = time.monotonic() - begun
         for stage in range(stages):
             begun = time.monotonic()
-            rules = self._rules(stage, begun, end, without)
+            rules = self._rules(stage, begun, end, places)
             gathering = self._gathering(number, stage, x.queries, rules, order)
             gathering.run()
             degraded |= not gathering.enough
@@ -116,6 +118,21 @@ class FirstK:
             self._decoding[stage] = max(self._decoding[stage], time.monotonic() - begun)
             x = decoded
         has_answer(pipeline, jnp.asarray(available))
+
+    def obstacle(self) -> str | None:
+        """Returns why no request can be answered at the moment; None if they can."""
+        if self._closed.is_set():
+            return "the service is closed"
+        up, pipeline = self._pool.up, self._pipeline
+        for stage in pipeline.stages:
+            if not suffices(stage.code.quorum, pipeline.k, up):
+                needed = in_words(stage.code.quorum, pipeline.k)
+                return f"{len(up)} of {pipeline.n} workers are up, and {needed} needed"
+        return None
+
+    def failure(self) -> str | None:
+        """Returns None: workers are started anew until the service is closed."""
+        return None
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from coded_jax.serving.engine import Closed, NotEnoughResults
-from coded_jax.serving.service import Overloaded, Response, Service
+from coded_jax.serving.response import Response
+from coded_jax.serving.service import Overloaded, Service
 
 LARGEST = 2**26  # bytes of one request
 

@@ -18,7 +18,7 @@ import jax
 from coded_jax.checks import require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving.config import ServeConfig
-from coded_jax.serving.engine import EngineKind
+from coded_jax.serving.engine import OF_POOLS, EngineKind
 from coded_jax.serving.first_k import FirstK
 from coded_jax.serving.parts import ComputePiece, make_compute
 from coded_jax.serving.pool import Pool
@@ -138,10 +138,9 @@ def local_workers(
 
 
 def _start(model: CodedModel, config: ServeConfig) -> FirstK:
-    pool = Pool(local_workers(model, config.devices), config.patience)
+    workers = local_workers(model, config.devices, config.spares)
+    pool = Pool(workers, config.patience, spares=config.spares, strikes=config.strikes)
     return FirstK(model, pool, config.shortfall, config.hedge_after)
 
 
-ENGINE = EngineKind(
-    _start, frozenset({"devices", "shortfall", "hedge_after", "patience"})
-)
+ENGINE = EngineKind(_start, OF_POOLS | {"devices"})

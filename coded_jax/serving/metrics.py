@@ -38,6 +38,12 @@ class Metrics:
             self._seconds.append(seconds["total"])
             self._phases.update(seconds)
 
+    def computed(self, images: int) -> None:
+        """Counts a batch of so many images that was computed."""
+        with self._lock:
+            self._counts["batches"] += 1
+            self._counts["images"] += images
+
     def failed(self, reason: str) -> None:
         """Counts a request without a response: `"shortfall"`, `"overload"` or
         `"error"`."""
@@ -53,7 +59,8 @@ class Metrics:
         Returns:
           `requests`: counts by their end; `seconds`: quantiles of the last `KEPT`
           responses, None if there was none; `phases`: mean seconds; `decoded`: the
-          fraction of responses that a decoder had part in; and `workers`.
+          fraction of responses that a decoder had part in; `batches` and `images`
+          computed; and `workers`.
         """
         with self._lock:
             counts, phases = dict(self._counts), dict(self._phases)
@@ -68,6 +75,8 @@ class Metrics:
             },
             "phases": {name: total / answered for name, total in phases.items()},
             "decoded": counts.get("decoded", 0) / answered if answered else None,
+            "batches": counts.get("batches", 0),
+            "images": counts.get("images", 0),
             "workers": workers,
         }
 

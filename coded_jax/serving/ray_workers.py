@@ -25,7 +25,7 @@ from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
 from coded_jax.serving.config import ServeConfig
-from coded_jax.serving.engine import EngineKind
+from coded_jax.serving.engine import OF_POOLS, EngineKind
 from coded_jax.serving.first_k import FirstK
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, WorkerLost
@@ -199,10 +199,17 @@ def ray_workers(
 
 
 def _start(model: CodedModel, config: ServeConfig) -> FirstK:
-    cluster.connect(config.address, model.pipeline.n)
+    cluster.connect(config.address, model.pipeline.n + config.spares)
     try:
-        workers = ray_workers(model, config.batches)
-        pool = Pool(workers, config.patience, cluster.STARTUP, cluster.disconnect)
+        workers = ray_workers(model, config.batches, config.spares)
+        pool = Pool(
+            workers,
+            config.patience,
+            cluster.STARTUP,
+            cluster.disconnect,
+            config.spares,
+            config.strikes,
+        )
     except BaseException:
         cluster.disconnect()
         raise
@@ -211,6 +218,6 @@ def _start(model: CodedModel, config: ServeConfig) -> FirstK:
 
 ENGINE = EngineKind(
     _start,
-    frozenset({"address", "shortfall", "hedge_after", "patience"}),
+    OF_POOLS | {"address"},
     processes=True,
 )

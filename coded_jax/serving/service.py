@@ -6,52 +6,32 @@ import concurrent.futures
 import itertools
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from coded_jax.checks import require
-from coded_jax.codes.quorum import held
-from coded_jax.evaluation import confidence
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.serving.engine import Closed, Engine, Inference, NotEnoughResults
+from coded_jax.serving import batching
+from coded_jax.serving.batching import Joining, Line, Part, Request
+from coded_jax.serving.engine import Closed, Engine, NotEnoughResults
 from coded_jax.serving.metrics import Metrics
+from coded_jax.serving.response import Response, respond
 
 
 class Overloaded(RuntimeError):
     """The queue is full."""
 
 
-class Response(NamedTuple):
-    """The response to one request.
+class _Served:
+    """A model with the engine that computes it, and how many inferences use it."""
 
-    Attributes:
-      logits: float32 `[B, ..., classes]`, what the head gives: values where answers
-        are values, for which the next three are empty.
-      classes: int32 `[B]`, or `[B, H', W']` where answers are images.
-      probabilities: float32 `[B, ..., classes]`, calibrated, see `confidence`.
-      confidence: float32 as the classes, their probabilities.
-      used: for each coded stage, the workers whose results were used.
-      arrived: for each coded stage, the pieces that these results are of.
-      decoded: for each coded stage, the data pieces that a decoder reconstructed; of a
-        systematic code, those that had not arrived.
-      degraded: whether some stage was decoded from fewer results than its code needs.
-      seconds: duration of the phases `queue`, `encode`, `wait` (for the workers) and
-        `decode` (with the head), and `total`.
-    """
-
-    logits: np.ndarray
-    classes: np.ndarray
-    probabilities: np.ndarray
-    confidence: np.ndarray
-    used: tuple[tuple[int, ...], ...]
-    arrived: tuple[tuple[int, ...], ...]
-    decoded: tuple[tuple[int, ...], ...]
-    degraded: bool
-    seconds: dict[str, float]
+    def __init__(self, model: CodedModel, engine: Engine) -> None:
+        self.model, self.engine, self.running = model, engine, 0
 
 
 class Service:
@@ -61,8 +41,11 @@ class Service:
       model: the coded inference.
       engine: computes it.
       deadline: seconds, from `submit` on, that a request may take.
-      in_flight: requests computed at the same time.
+      in_flight: batches computed at the same time.
       queue: requests that may wait for that; more are refused.
+      largest: images of one request, at most.
+      joining: which requests are computed together.
+      start: starts an engine for another model, see `reload`.
     """
 
     def __init__(
@@ -72,13 +55,30 @@ class Service:
         deadline: float = 10.0,
         in_flight: int = 4,
         queue: int = 64,
+        largest: int = 256,
+        joining: Joining | None = None,
+        start: Callable[[CodedModel], Engine] | None = None,
     ) -> None:
-        self.model, self.engine, self.deadline = model, engine, deadline
+        self.deadline, self._largest, self._start = deadline, largest, start
+        self._served = _Served(model, engine)
+        self._changed, self._reloading = threading.Condition(), threading.Lock()
         self._batches: set[int] = set()
         self._metrics = Metrics()
         self._numbers = itertools.count()
         self._places = threading.Semaphore(in_flight + queue)
-        self._threads = concurrent.futures.ThreadPoolExecutor(in_flight, "request")
+        self._line = Line(joining or Joining())
+        # A turn for each part: it computes the first one that waits.
+        self._turns = concurrent.futures.ThreadPoolExecutor(in_flight, "request")
+
+    @property
+    def model(self) -> CodedModel:
+        """The coded inference that requests meet from now on."""
+        return self._served.model
+
+    @property
+    def engine(self) -> Engine:
+        """What computes it."""
+        return self._served.engine
 
     def submit(
         self,
@@ -90,48 +90,47 @@ class Service:
         """Requests the classes of images.
 
         Args:
-          images: `[B, H, W, C]` of the pipeline's `image_dtype`, as in the data set,
-            with a B that `warm_up` has seen: a compilation would look like a worker
-            that hangs.
+          images: `[B, H, W, C]` of the pipeline's `image_dtype`, as in the data set.
           deadline: seconds; the service's own if None.
-          without: workers that are not to be used.
+          without: workers that are not to be used, by number.
           block: whether to wait, until the deadline, while the queue is full.
 
         Returns:
           The response to come. It fails with `NotEnoughResults` or `Closed`.
 
         Raises:
-          ValueError: wrong images, a deadline that is not positive, or no such workers.
+          ValueError: wrong images or too many, a deadline that is not positive, or no
+            such workers.
           Overloaded: the queue is full.
           Closed: the service is closed.
         """
         begun = time.monotonic()
-        self.model.check_images(images)
-        images = np.array(images)  # a copy: it may be used again
-        if len(images) not in self._batches:
-            raise ValueError(
-                f"images: a batch of {len(images)} given, one of "
-                f"{sorted(self._batches)} accepted, which have been compiled"
-            )
+        self.model.check_images(images, grouped=False)
+        count = np.shape(images)[0]
+        require("images", count, count <= self._largest, f"at most {self._largest}")
+        if not self._batches:
+            raise ValueError("images: no batch has been compiled, see warm_up")
         seconds = self.deadline if deadline is None else deadline
         positive = isinstance(seconds, Real) and seconds > 0
         require("deadline", deadline, positive, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
-        workers = range(self.model.pipeline.n)
+        pool = self.engine.pool
+        workers = range(len(pool) if pool else self.model.pipeline.n)
         some = isinstance(without, Collection) and all(i in workers for i in without)
         require("without", without, some, f"some of 0..{len(workers) - 1}")
         if not self._places.acquire(block, seconds if block else None):
             self._metrics.failed("overload")
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
-        number = next(self._numbers)
-        try:
-            future = self._threads.submit(
-                self._respond, number, images, begun, begun + seconds, tuple(without)
-            )
-        except RuntimeError:
-            self._places.release()
-            raise Closed("the service is closed") from None
+        parts = self._parts(images, begun, begun + seconds, tuple(without))
+        future = parts[0].request.future
         future.add_done_callback(lambda _: self._places.release())
+        self._line.put(parts)
+        try:
+            for _ in parts:
+                self._turns.submit(self._turn)
+        except RuntimeError:
+            future.cancel()
+            raise Closed("the service is closed") from None
         return future
 
     def summary(self) -> dict[str, Any]:
@@ -139,29 +138,74 @@ class Service:
         pool = self.engine.pool
         return self._metrics.summary(pool.status() if pool else [])
 
+    def obstacle(self) -> str | None:
+        """Returns why no request can be answered at the moment; None if they can."""
+        return self.engine.obstacle()
+
+    def failure(self) -> str | None:
+        """Returns why no request will be answered ever again; None if they may be."""
+        return self.engine.failure()
+
     def warm_up(self, batch: int = 1) -> None:
-        """Compiles all programs that requests of `batch` images need, on every worker.
+        """Compiles all programs that a batch of this size needs, on every worker.
+
+        Requests of other sizes are divided and padded to those that are compiled.
 
         Raises:
           ValueError: requests cannot have so many images.
           RuntimeError: a worker is not up, or cannot compute.
         """
-        shape = (batch, *self.model.image_shape)
-        images = np.zeros(shape, self.model.pipeline.image_dtype)
-        self.model.check_images(images)
-        self.engine.warm_up(images)
+        _warm_up(self.model, self.engine, batch)
         self._batches.add(batch)
+
+    def reload(self, model: CodedModel) -> None:
+        """Starts workers for another model, then answers with it; no request is lost.
+
+        Requests in flight are answered with the model they began with, whose workers
+        end when they have.
+
+        Raises:
+          ValueError: the model is for other images, or the service cannot start one.
+          RuntimeError: its workers do not start, or a reload is under way.
+        """
+        own, new = (
+            (m.image_shape, m.pipeline.image_dtype, m.pipeline.images_per_input)
+            for m in (self.model, model)
+        )
+        require("model", new, new == own, f"{own}, as the one that is served,")
+        start = self._start
+        if start is None:
+            raise ValueError("reload: only of a service that serve has started")
+        if not self._reloading.acquire(blocking=False):
+            raise RuntimeError("a reload is under way")
+        try:
+            served = _Served(model, start(model))
+            try:
+                for batch in self._batches:
+                    _warm_up(served.model, served.engine, batch)
+            except BaseException:
+                served.engine.close()
+                raise
+            with self._changed:
+                served, self._served = self._served, served
+                self._changed.wait_for(lambda: not served.running)
+            served.engine.close()
+        finally:
+            self._reloading.release()
 
     def release(self) -> None:
         """Ends when all requests have; the workers stay, for another service."""
-        self._threads.shutdown(wait=True)
+        self._turns.shutdown(wait=True)
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, cancels those that wait, and ends the
         workers."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self.engine.close()
-        self._threads.shutdown(wait=True)
+        self._turns.shutdown(wait=False, cancel_futures=True)
+        for part in self._line.close():
+            part.request.future.cancel()
+        with self._reloading:  # its workers are closed, too
+            self.engine.close()
+        self._turns.shutdown(wait=True)
 
     def __enter__(self) -> Service:
         return self
@@ -169,51 +213,87 @@ class Service:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _respond(
-        self, number: int, images: Any, begun: float, end: float, without: tuple
-    ) -> Response:
-        queued = time.monotonic() - begun
+    def _parts(
+        self, images: Any, begun: float, end: float, without: tuple[int, ...]
+    ) -> list[Part]:
+        images = np.array(images)  # a copy: it may be used again
+        sizes = batching.lengths(len(images), self._batches)
+        request = Request(begun, end, without, len(sizes))
+        pieces = np.split(images, np.cumsum(sizes)[:-1])
+        return [
+            Part(request, i, next(self._numbers), piece)
+            for i, piece in enumerate(pieces)
+        ]
+
+    @contextmanager
+    def _in_use(self) -> Iterator[_Served]:
+        """Keeps the engine that is served now from ending."""
+        with self._changed:
+            served = self._served
+            served.running += 1
         try:
-            inference = self.engine.infer(number, images, end, without)
+            yield served
+        finally:
+            with self._changed:
+                served.running -= 1
+                self._changed.notify_all()
+
+    def _turn(self) -> None:
+        """Computes the parts that are first in the line, if any are left."""
+        parts = self._line.take()
+        while parts := [part for part in parts if part.request.wanted()]:
+            parts = self._compute(parts)
+
+    def _compute(self, parts: list[Part]) -> list[Part]:
+        """Computes parts as one batch, by the earliest of their deadlines.
+
+        Returns:
+          Those that are to be computed again: their deadlines are later, and it was
+          not enough by that one.
+        """
+        begun, end = time.monotonic(), min(part.request.end for part in parts)
+        later = [part for part in parts if part.request.end > end]
+        last = [part for part in parts if part.request.end == end]
+        try:
+            with self._in_use() as served:
+                images = batching.images_of(parts, self._batches)
+                without = parts[0].request.without
+                number = parts[0].number
+                inference = served.engine.infer(number, images, end, without)
+                response = respond(served.model, inference)
         except Exception as error:
-            shortfall = isinstance(error, NotEnoughResults)
-            self._metrics.failed("shortfall" if shortfall else "error")
-            raise
-        response = respond(self.model, inference)
-        total = time.monotonic() - begun
-        seconds = {"queue": queued, **inference.seconds, "total": total}
-        self._metrics.answered(seconds, any(response.decoded), inference.degraded)
-        return response._replace(seconds=seconds)
+            short = isinstance(error, NotEnoughResults)
+            for part in last if short else parts:
+                self._fail(part.request, error)
+            return later if short else []
+        self._metrics.computed(sum(part.images.shape[0] for part in parts))
+        again = response.degraded
+        for part, own in zip(
+            parts, batching.responses_of(parts, response), strict=True
+        ):
+            if part.request.end == end or not again:
+                self._answer(part, own, begun - part.request.begun)
+        return later if again else []
+
+    def _answer(self, part: Part, response: Response, queued: float) -> None:
+        request = part.request
+        total = time.monotonic() - request.begun
+        seconds = {"queue": queued, **response.seconds, "total": total}
+        whole = request.answer(part.index, response._replace(seconds=seconds))
+        if whole is not None:
+            decoded = any(whole.decoded)
+            self._metrics.answered(whole.seconds, decoded, whole.degraded)
+            request.future.set_result(whole)
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        short = isinstance(error, NotEnoughResults)
+        if short and (obstacle := self.obstacle()):
+            error = NotEnoughResults(f"{error}; {obstacle}")
+        if request.fail(error):
+            self._metrics.failed("shortfall" if short else "error")
 
 
-def respond(model: CodedModel, inference: Inference) -> Response:
-    """Returns calibrated probabilities, or values, and the results they come from."""
-    pipeline, available = model.pipeline, inference.available
-    # On the host: by JAX, ten numbers would take some milliseconds.
-    logits = np.asarray(inference.logits)
-    probabilities = np.empty((0, logits.shape[-1]), logits.dtype)
-    if not model.values:
-        calibration = model.results["confidence"]
-        sizes = (pipeline, available, logits.shape)
-        temperatures = confidence.temperatures(calibration, *sizes)
-        probabilities = confidence.probabilities(logits, temperatures)
-    arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)
-    return Response(
-        logits=logits,
-        classes=probabilities.argmax(-1).astype(np.int32),
-        probabilities=probabilities,
-        confidence=probabilities.max(-1),
-        used=inference.used,
-        arrived=arrived,
-        decoded=tuple(
-            tuple(
-                piece
-                for piece in range(pipeline.k)
-                if not stage.code.systematic
-                or piece not in held(stage.code.quorum, pipeline.k, pieces)
-            )
-            for stage, pieces in zip(pipeline.stages, arrived, strict=True)
-        ),
-        degraded=inference.degraded,
-        seconds=inference.seconds,
-    )
+def _warm_up(model: CodedModel, engine: Engine, batch: int) -> None:
+    images = np.zeros((batch, *model.image_shape), model.pipeline.image_dtype)
+    model.check_images(images)
+    engine.warm_up(images)

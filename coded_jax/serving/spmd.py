@@ -69,6 +69,14 @@ class Spmd:
         """Compiles what a batch of this size needs."""
         self.infer(0, images, float("inf"))
 
+    def obstacle(self) -> str | None:
+        """Returns why no request can be answered: it is closed."""
+        return "the service is closed" if self._closed.is_set() else None
+
+    def failure(self) -> str | None:
+        """Returns None: nothing of it can end by itself."""
+        return None
+
     def close(self) -> None:
         """Refuses requests from now on."""
         self._closed.set()

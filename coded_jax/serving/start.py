@@ -11,8 +11,9 @@ from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
 from coded_jax.serving import local, ray_workers, spmd
+from coded_jax.serving.batching import Joining
 from coded_jax.serving.config import ServeConfig
-from coded_jax.serving.engine import EngineKind
+from coded_jax.serving.engine import Engine, EngineKind
 from coded_jax.serving.faults import Faults
 from coded_jax.serving.faulty_engines import with_faults
 from coded_jax.serving.service import Service
@@ -23,7 +24,15 @@ ENGINES: dict[str, EngineKind] = {
     "ray": ray_workers.ENGINE,
     "spmd": spmd.ENGINE,
 }
-OF_SERVICE = {"batches", "deadline", "in_flight", "queue"}
+OF_SERVICE = {
+    "batches",
+    "deadline",
+    "in_flight",
+    "largest",
+    "max_batch",
+    "max_wait",
+    "queue",
+}
 """Settings that all engines accept."""
 
 
@@ -68,19 +77,34 @@ def serve(
         model = load(run, config.devices if kind.spread else 1, **not_stored)
     accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
-    _require_batches(model, config.batches)
+    config = _with_batches(config, model.pipeline.images_per_input)
     model = model.settled()
-    started = kind.start(model, config)
+
+    def start(model: CodedModel) -> Engine:
+        started = kind.start(model, config)
+        try:
+            if faults is None:
+                return started
+            return with_faults(started, faults, model.pipeline.n)
+        except BaseException:
+            started.close()
+            raise
+
+    service = Service(
+        model,
+        start(model),
+        config.deadline,
+        config.in_flight,
+        config.queue,
+        config.largest,
+        Joining(config.max_batch, config.max_wait),
+        start,
+    )
     try:
-        if faults is not None:
-            started = with_faults(started, faults, model.pipeline.n)
-        service = Service(
-            model, started, config.deadline, config.in_flight, config.queue
-        )
         for batch in config.batches:
             service.warm_up(batch)
     except BaseException:
-        started.close()
+        service.close()
         raise
     return service
 
@@ -97,8 +121,20 @@ def _config(engine: str, settings: dict[str, Any]) -> ServeConfig:
     return config
 
 
-def _require_batches(model: CodedModel, batches: tuple[int, ...]) -> None:
-    group = model.pipeline.images_per_input
+def _with_batches(config: ServeConfig, group: int) -> ServeConfig:
+    """Checks the sizes of batches; those that nobody has chosen are made multiples of
+    the images that are coded together.
+
+    Raises:
+      ValueError: there is none, or none that holds as many as are to be joined.
+    """
+    batches = config.batches
+    if group > 1 and batches == ServeConfig.batches:
+        batches = tuple(-(-size // group) * group for size in batches)
     fits = bool(batches) and all(b >= 1 and b % group == 0 for b in batches)
     accepted = "positive numbers" if group == 1 else f"multiples of {group}"
     require("batches", batches, fits, accepted)
+    most = config.max_batch
+    accepted = f"at most the largest of batches, {max(batches)},"
+    require("max_batch", most, most is None or most <= max(batches), accepted)
+    return dataclasses.replace(config, batches=batches)

@@ -21,7 +21,8 @@ from coded_jax.serving.engine import NotEnoughResults
 from coded_jax.serving.faults import Faults, Source
 from coded_jax.serving.faulty_workers import FaultyWorker, inject
 from coded_jax.serving.pool import Pool
-from coded_jax.serving.service import Response, Service
+from coded_jax.serving.response import Response
+from coded_jax.serving.service import Service
 from coded_jax.studies.pace import PacedFirstK
 from coded_jax.types import Split
 

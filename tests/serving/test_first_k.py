@@ -205,13 +205,37 @@ def test_images_may_be_changed_once_they_are_submitted(model, images):
     assert classes == model.classify(images[:30], lost=[0]).tolist()
 
 
-def test_other_batches_are_refused(model, images):
-    with serve(model) as service:
-        with pytest.raises(ValueError, match=r"a batch of 3 given, one of \[1\]"):
-            service.submit(images[:3])
-        service.warm_up(3)
-        answer = service.submit(images[:3], without=[0], deadline=float("inf")).result()
-        assert answer.classes.tolist() == model.classify(images[:3], [0]).tolist()
+@pytest.mark.parametrize("joined", [None, 4])
+def test_requests_of_any_size(model, images, joined):
+    """Up to a limit, with two sizes compiled; each has its own answer."""
+    settings = {"batches": (1, 4), "largest": 9, "max_batch": joined, "max_wait": 0.02}
+    with serve(model, **settings) as service:
+        sizes = [9, 1, 2, 7, 3, 1, 5, 8, 1, 4]
+        starts = np.cumsum([0, *sizes])
+        futures = [
+            service.submit(images[a : a + b], without=[0], deadline=float("inf"))
+            for a, b in zip(starts, sizes, strict=False)
+        ]
+        expected = model.logits(images[: sum(sizes)], [0])
+        for a, b, future in zip(starts, sizes, futures, strict=False):
+            answer = future.result()
+            np.testing.assert_allclose(answer.logits, expected[a : a + b], atol=1e-4)
+            assert len(answer.classes) == len(answer.confidence) == b
+            assert answer.used == ((1, 2),) and answer.decoded == ((0,),)
+            assert {"queue", "encode", "wait", "decode", "total"} == {*answer.seconds}
+        summary = service.summary()
+        assert summary["requests"]["answered"] == len(sizes)
+        assert summary["images"] == sum(sizes)
+        parts = sum(-(-size // 4) for size in sizes)
+        batches = summary["batches"]
+        assert batches == parts if joined is None else batches <= parts
+        with pytest.raises(ValueError, match="images: 10 given, at most 9 accepted"):
+            service.submit(images[:10])
+
+
+def test_batches_that_cannot_be_joined_are_refused(model):
+    with pytest.raises(ValueError, match="max_batch: 16 given, at most the largest of"):
+        serve(model, batches=(1, 8), max_batch=16)
 
 
 def test_what_compiles_for_long_does_not_hang(model, monkeypatch):

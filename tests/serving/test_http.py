@@ -77,9 +77,9 @@ def test_predict(listening, images):
         ("/predict", b"PK\x03\x04junk", {}, (400, "body: ")),
         (
             "/predict",
-            npy(np.zeros((7, 28, 28, 1), np.uint8)),
+            npy(np.zeros((300, 28, 28, 1), np.uint8)),
             {},
-            (400, "a batch of 7"),
+            (400, "images: 300 given, at most 256"),
         ),
         ("/nothing", b"", {}, (404, "/nothing")),
         ("/nothing", None, {}, (404, "/nothing")),

@@ -1,5 +1,8 @@
 """The service around an engine: calibration in closed form, counts of its metrics."""
 
+import threading
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +10,10 @@ import pytest
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
-from coded_jax.serving.engine import Inference
-from coded_jax.serving.service import Service, respond
+from coded_jax.serving.batching import Joining
+from coded_jax.serving.engine import Inference, NotEnoughResults
+from coded_jax.serving.response import respond
+from coded_jax.serving.service import Service
 
 LOST = [(), (0,), (1,), (2,), (1, 2)]
 LOGITS = ((0.0, np.log(16)), (np.log(81), 0.0))
@@ -102,3 +107,93 @@ def test_requests_are_counted_by_their_end(model):
     assert phases.pop("queue") > 0
     assert phases == pytest.approx({"encode": 0.001, "wait": 0.002, "decode": 0.003})
     assert summary["workers"] == []
+
+
+class Short(Engine):
+    """Has too few results until a time; notes the deadlines it is given."""
+
+    def __init__(self, until, degrade):
+        self.until, self.degrade, self.ends = until, degrade, []
+
+    def infer(self, number, images, end, without=()):
+        self.ends.append(end)
+        short = end < self.until
+        if short and not self.degrade:
+            raise NotEnoughResults("too few")
+        answer = inference(without, np.zeros((len(images), 2)))
+        return answer._replace(degraded=short)
+
+    def obstacle(self):
+        return "a worker is down"
+
+
+@pytest.mark.parametrize("degrade", [False, True])
+def test_requests_computed_together_have_their_own_deadlines(model, degrade):
+    """The one that cannot wait ends first; the others are computed again."""
+    images = np.zeros((1, 28, 28, 1), np.uint8)
+    engine = Short(time.monotonic() + 500, degrade)
+    joining = Joining(3, wait=600.0)
+    with Service(model, engine, in_flight=1, joining=joining) as service:
+        service._batches.add(3)
+        first, *others = [service.submit(images, s) for s in (100, 1000, 2000)]
+        if degrade:
+            assert first.result().degraded
+        else:
+            with pytest.raises(NotEnoughResults, match="too few; a worker is down"):
+                first.result()
+        assert not any(future.result().degraded for future in others)
+        ends = service.summary()["requests"]
+    assert len(engine.ends) == 2 and engine.ends[0] < engine.ends[1]
+    counted = "degraded" if degrade else "shortfall"
+    assert ends == {**dict.fromkeys(ends, 0), "answered": 2, counted: 1}
+
+
+def test_a_new_model_is_loaded_while_requests_are_answered(model):
+    """Those that have begun are answered by the old one, whose workers end then."""
+    images = np.zeros((1, 28, 28, 1), np.uint8)
+
+    class Slow(Engine):
+        closed, begun, go = False, threading.Event(), threading.Event()
+
+        def infer(self, *arguments):
+            self.begun.set()
+            self.go.wait()
+            assert not self.closed
+            return super().infer(*arguments)
+
+        def close(self):
+            self.closed = True
+
+    old, new = Slow(), Engine()
+    other = model._replace(params=model.params)
+    with Service(model, old, start=lambda model: new) as service:
+        service.warm_up()
+        waiting = service.submit(images)
+        old.begun.wait()
+        reload = threading.Thread(target=service.reload, args=(other,))
+        reload.start()
+        while service.model is not other:
+            pass
+        assert service.engine is new and not waiting.done() and not old.closed
+        with pytest.raises(RuntimeError, match="a reload is under way"):
+            service.reload(other)
+        assert service.submit(images).result().classes.shape == (1,)
+        old.go.set()
+        reload.join()
+        assert waiting.result().classes.shape == (1,) and old.closed
+
+
+def test_a_model_that_does_not_start_changes_nothing(model):
+    def start(model):
+        raise RuntimeError("no")
+
+    with Service(model, Engine(), start=start) as service:
+        with pytest.raises(RuntimeError, match="^no$"):
+            service.reload(model)
+        taller = build_pipeline(Config(code="mds"), (32, 28, 1), 10, (0.0,), (1.0,))
+        other = model._replace(pipeline=taller)
+        with pytest.raises(ValueError, match="^model: .* as the one that is served"):
+            service.reload(other)
+    with Service(model, Engine()) as service:
+        with pytest.raises(ValueError, match="^reload: only of a service"):
+            service.reload(model)

@@ -20,7 +20,7 @@ from coded_jax.runs.config import Config
 from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
 from coded_jax.serving.pool import Pool
-from coded_jax.serving.service import Response
+from coded_jax.serving.response import Response
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, ServedStrategy
 from coded_jax.studies.pace import Pace
