@@ -17,6 +17,10 @@ class NotEnoughResults(RuntimeError):
     """Fewer results arrived by the deadline than the code needs."""
 
 
+class WrongResults(RuntimeError):
+    """The results contradict each other, and none is found to blame."""
+
+
 class Closed(RuntimeError):
     """The service was closed before the response."""
 
@@ -30,6 +34,8 @@ class Inference(NamedTuple):
       used: for each coded stage, the workers that these results came from.
       degraded: whether some stage was decoded from fewer results than its code needs.
       seconds: duration of the phases `encode`, `wait` and `decode`.
+      checked: whether the results of every stage were compared with each other.
+      wrong: workers whose results were left out, since the others contradict them.
     """
 
     logits: jax.Array
@@ -37,6 +43,8 @@ class Inference(NamedTuple):
     used: tuple[tuple[int, ...], ...]
     degraded: bool
     seconds: dict[str, float]
+    checked: bool = False
+    wrong: tuple[int, ...] = ()
 
 
 class Engine(Protocol):

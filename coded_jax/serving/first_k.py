@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from coded_jax.inference.pipeline import has_answer
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
 from coded_jax.serving.engine import Inference, NotEnoughResults
-from coded_jax.serving.gathering import Gathering, Rules
+from coded_jax.serving.gathering import Gathering, Judge, Rules
 from coded_jax.serving.parts import Sending
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call
@@ -34,8 +34,10 @@ class FirstK:
     Args:
       model: the coded inference.
       pool: its n workers.
-      shortfall, hedge_after: see `ServeConfig`. Without any result there is no degraded
-        response.
+      shortfall, hedge_after, check_wait: see `ServeConfig`. Without any result there is
+        no degraded response.
+      judge: `(stage, what it began with) -> Judge` of its results; they are believed if
+        None.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class FirstK:
         pool: Pool,
         shortfall: str = "error",
         hedge_after: float | None = None,
+        judge: Callable[[int, Sending], Judge] | None = None,
+        check_wait: float = 0.0,
     ) -> None:
         # On one device: the pool spreads the pieces.
         self._pipeline = model.pipeline._replace(mesh=None)
@@ -54,6 +58,7 @@ class FirstK:
         self._pieces = parts.pieces(self._pipeline)
         self._pool, self._degrade = pool, shortfall == "degrade"
         self._hedge_after = hedge_after
+        self._judge, self._check_wait = judge, check_wait
         self._decoding = [0.0] * len(self._pieces)  # seconds, for each stage
         self._closed = threading.Event()
 
@@ -70,6 +75,7 @@ class FirstK:
         seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
         available = np.zeros((stages, pipeline.n, 1), bool)
         used, degraded, order = [], False, [*range(pipeline.n)]
+        checked, wrong = True, set()
 
         holders = [self._pool.holder(place) for place in range(len(self._pool))]
         places = [place for place, holder in enumerate(holders) if holder in without]
@@ -79,9 +85,14 @@ class FirstK:
         for stage in range(stages):
             begun = time.monotonic()
             rules = self._rules(stage, begun, end, places)
+            if self._judge is not None:
+                judge = self._judge(stage, x)
+                rules = rules._replace(judge=judge, check_wait=self._check_wait)
             gathering = self._gathering(number, stage, x.queries, rules, order)
             gathering.run()
             degraded |= not gathering.enough
+            checked &= gathering.checked
+            wrong |= {*gathering.wrong}
             results = gathering.shares.values()
             used.append(tuple(sorted({result.worker for result in results})))
             available[stage, list(gathering.shares)] = True
@@ -96,7 +107,15 @@ class FirstK:
             seconds["decode"] += time.monotonic() - begun
         if degraded and not np.all(has_answer(pipeline, jnp.asarray(available))):
             raise NotEnoughResults("the code has no answer without all data pieces")
-        return Inference(x, available, tuple(used), degraded, seconds)
+        return Inference(
+            x,
+            available,
+            tuple(used),
+            degraded,
+            seconds,
+            checked,
+            tuple(sorted(wrong)),
+        )
 
     def warm_up(self, images: Any) -> None:
         """Compiles what a batch of this size needs, here and on every worker.

@@ -5,20 +5,36 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes import quorum
-from coded_jax.serving.engine import Closed, NotEnoughResults
+from coded_jax.serving.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call
 from coded_jax.types import Code
 
 LOOK = 0.2  # seconds between looks whether the service is being closed
+
+
+class Judge(Protocol):
+    """Compares results of one coded stage of one request with each other."""
+
+    def can_judge(self, pieces: Collection[int]) -> bool:
+        """Says whether there are more than are needed, so that they can contradict."""
+        ...
+
+    def contradict(self, shares: Mapping[int, Any]) -> bool:
+        """Says whether some share is not what the others make expect."""
+        ...
+
+    def culprit(self, shares: Mapping[int, Any]) -> int | None:
+        """Returns the piece without which the others agree; None if none is found."""
+        ...
 
 
 class Rules(NamedTuple):
@@ -30,6 +46,8 @@ class Rules(NamedTuple):
       hedge_after: seconds after which missing pieces are sent again; never if None.
       without: places that are not used.
       closed: whether the service is being closed.
+      judge: what results are checked by; they are believed if None.
+      check_wait: seconds that more results than are needed are waited for, to check.
     """
 
     limit: float
@@ -37,6 +55,8 @@ class Rules(NamedTuple):
     hedge_after: float | None
     without: Collection[int]
     closed: Callable[[], bool]
+    judge: Judge | None = None
+    check_wait: float = 0.0
 
 
 class Arrived(NamedTuple):
@@ -65,7 +85,9 @@ class Gathering:
       order: the place of each piece in the pool.
 
     Attributes:
-      shares: from piece to its result, of those that arrived.
+      shares: from piece to its result, of those that arrived and were not found wrong.
+      checked: whether they were compared with each other, and agree.
+      wrong: workers whose results the others contradict.
     """
 
     def __init__(
@@ -91,6 +113,8 @@ class Gathering:
         others = {*range(len(pool))} - {p for _, p in given} - {*rules.without}
         self._spare = sorted(others)  # places without a piece of their own
         self.shares: dict[int, Arrived] = {}
+        self.checked = False
+        self.wrong: tuple[int, ...] = ()
 
     @property
     def enough(self) -> bool:
@@ -98,11 +122,12 @@ class Gathering:
         return quorum.suffices(self._code.quorum, self._k, self.shares)
 
     def run(self) -> None:
-        """Returns when the shares are enough, or else at the limit.
+        """Returns when the shares are enough and checked, or else at the limit.
 
         Raises:
           NotEnoughResults: they are not enough, and a degraded response is not wanted
             or not possible.
+          WrongResults: they contradict each other, and none is found to blame.
           Closed: the service was closed meanwhile.
         """
         begun, limit = time.monotonic(), self._rules.limit
@@ -121,11 +146,45 @@ class Gathering:
                 soon = min(limit, hedge if hedge > now else limit)
                 self._take(min(soon - now, LOOK))
             self._take_all()  # results that arrived in the meantime help, too
+            if self._rules.judge is not None:
+                self._check(self._rules.judge)
         finally:
             self._over.set()
             for piece, place in self._pending:
                 if piece not in self.shares:
                     self._pool.count_loss(self._pool.holder(place), "late")
+
+    def _check(self, judge: Judge) -> None:
+        """Compares the results, and leaves out those that the others contradict."""
+        self._wait(time.monotonic() + self._rules.check_wait)
+        while judge.can_judge(self.shares):
+            shares = {piece: result.share for piece, result in self.shares.items()}
+            if not judge.contradict(shares):
+                self.checked = True
+                return
+            piece = judge.culprit(shares)
+            if piece is not None:
+                worker = self.shares.pop(piece).worker
+                self.wrong += (worker,)
+                self._pool.count_loss(worker, "wrong")
+            elif not self._wait(self._rules.limit, len(shares) + 1):
+                raise WrongResults(
+                    f"results {sorted(shares)} of {len(self._calls)} contradict each "
+                    "other, and do not say which one is wrong"
+                )
+
+    def _wait(self, until: float, count: int | None = None) -> bool:
+        """Takes results until all have arrived, or `count`, or the time is up, and
+        returns whether so many have."""
+        limit = min(until, self._rules.limit)
+        count = len(self._sent) if count is None else count
+        while len(self.shares) < count:
+            left = limit - time.monotonic()
+            if left <= 0 or not {p for p, _ in self._pending} - {*self.shares}:
+                self._take_all()
+                break
+            self._take(min(left, LOOK))
+        return len(self.shares) >= count
 
     def _send(self, place: int, call: Call) -> None:
         piece = call.piece.index

@@ -32,6 +32,9 @@ class Response(NamedTuple):
       degraded: whether some stage was decoded from fewer results than its code needs.
       seconds: duration of the phases `queue`, `encode`, `wait` (for the workers) and
         `decode` (with the head), and `total`.
+      checked: whether the results of every stage were compared with each other, and
+        agree.
+      wrong: workers whose results were left out, since the others contradict them.
     """
 
     logits: np.ndarray
@@ -43,6 +46,8 @@ class Response(NamedTuple):
     decoded: tuple[tuple[int, ...], ...]
     degraded: bool
     seconds: dict[str, float]
+    checked: bool = False
+    wrong: tuple[int, ...] = ()
 
 
 ARRAYS = ("logits", "classes", "probabilities", "confidence")
@@ -79,6 +84,8 @@ def respond(model: CodedModel, inference: Inference) -> Response:
         ),
         degraded=inference.degraded,
         seconds=inference.seconds,
+        checked=inference.checked,
+        wrong=inference.wrong,
     )
 
 
@@ -107,4 +114,6 @@ def joined(responses: Sequence[Response]) -> Response:
             phase: max(response.seconds[phase] for response in responses)
             for phase in first.seconds
         },
+        checked=all(response.checked for response in responses),
+        wrong=tuple(sorted({w for response in responses for w in response.wrong})),
     )

@@ -1,12 +1,13 @@
 """Gathering results: which are taken, when it ends, what is sent again."""
 
+import threading
 import time
 
 import numpy as np
 import pytest
 
 from coded_jax import codes
-from coded_jax.serving.engine import Closed, NotEnoughResults
+from coded_jax.serving.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.serving.gathering import Gathering, Rules
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.workers import Call
@@ -165,3 +166,72 @@ def test_a_closed_service_ends_it():
     closed._rules = closed._rules._replace(closed=lambda: True)
     with pytest.raises(Closed):
         closed.run()
+
+
+class Judge:
+    """Results agree that are equal; of four or more the one that differs is named."""
+
+    def can_judge(self, pieces):
+        return len(pieces) > 2
+
+    def contradict(self, shares):
+        return len({float(share.sum()) for share in shares.values()}) > 1
+
+    def culprit(self, shares):
+        values = {piece: float(share.sum()) for piece, share in shares.items()}
+        counts = list(values.values())
+        odd = [piece for piece, value in values.items() if counts.count(value) == 1]
+        return odd[0] if len(odd) == 1 and len(shares) > 3 else None
+
+
+def checked(pool, r=2, limit=NEVER, wait=0.0):
+    shape = CodeShape(2, r, (1, 1, 1), SHARE)
+    code = codes.make_code("mds", shape, {}, codes.CodeConfig())
+    calls = [
+        Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
+        for i in range(2 + r)
+    ]
+    rules = Rules(limit, False, None, (), lambda: False, Judge(), wait)
+    first = Gathering(pool, code, 2, calls, rules)
+    first.run()
+    return first
+
+
+def test_results_that_agree_are_checked():
+    first = checked(Pool(GOOD, GOOD, GOOD, GOOD))
+    assert first.checked and first.wrong == () and sorted(first.shares) == [0, 1, 2, 3]
+
+
+def test_a_wrong_result_is_left_out_and_counted():
+    pool = Pool(GOOD, 2 * GOOD, GOOD, GOOD)
+    first = checked(pool)
+    assert first.checked and first.wrong == (1,) and sorted(first.shares) == [0, 2, 3]
+    assert pool.losses == [(1, "wrong")]
+
+
+def test_results_that_contradict_without_a_culprit_are_an_error():
+    with pytest.raises(WrongResults, match=r"results \[0, 1, 2\] of 3 contradict"):
+        checked(Pool(GOOD, 2 * GOOD, GOOD), r=1)
+    with pytest.raises(WrongResults, match=r"results \[0, 1, 3\] of 4 contradict"):
+        checked(Pool(GOOD, 2 * GOOD, None, GOOD), limit=time.monotonic() + 0.2)
+
+
+def test_it_waits_for_the_check_as_long_as_it_is_told():
+    """The last result is there a little later; and then never."""
+
+    class Late(Pool):
+        def send(self, worker, call, deliver, wanted):
+            if worker == 2:
+                self.timer = threading.Timer(0.1, deliver, (GOOD, worker))
+                self.timer.start()
+            else:
+                super().send(worker, call, deliver, wanted)
+
+    assert checked(Late(GOOD, GOOD, GOOD), r=1, wait=600.0).checked
+    believed = checked(Pool(GOOD, GOOD, None, None), wait=0.0)
+    assert not believed.checked
+    assert sorted(believed.shares) == [0, 1]
+    never = checked(Pool(GOOD, GOOD, None), r=1, wait=0.05)
+    assert not never.checked and sorted(never.shares) == [0, 1]
+    failed = checked(Pool(GOOD, GOOD, ValueError()), r=1, wait=600.0)
+    assert not failed.checked  # nobody is waited for that will not come
