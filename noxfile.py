@@ -26,7 +26,7 @@ VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)
 SMOKE = [
     "tests/runs/test_experiment.py::test_results_have_the_documented_layout",
     "tests/runs/test_experiment.py::test_loaded_model_reproduces_the_results",
-    "tests/serving/test_http.py::test_predict",
+    "tests/web/test_app.py::test_predict",
     "tests/devices/test_placement.py::test_one_mask_for_all_images",
     "tests/devices/test_placement.py::test_one_all_to_all_each_way",
     "tests/training/test_checkpoints.py::test_every_leaf_is_restored_bit_for_bit",

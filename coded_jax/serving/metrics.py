@@ -96,20 +96,14 @@ def expose(port: int, summary: Callable[[], dict[str, Any]]) -> Callable[[], Non
       OSError: the port is taken.
     """
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import start_http_server
     except ImportError:
         raise ImportError(
             "metrics_port: it needs prometheus_client; "
-            "pip install 'coded_jax[ray]' or prometheus_client"
+            "pip install 'coded_jax[serve]' or prometheus_client"
         ) from None
-
-    class Collector:
-        def collect(self) -> list[Any]:
-            return _families(summary())
-
-    registry = CollectorRegistry()
-    registry.register(Collector())
-    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    content = registry(summary)
+    server, thread = start_http_server(port, addr="127.0.0.1", registry=content)
 
     def close() -> None:
         server.shutdown()
@@ -117,6 +111,23 @@ def expose(port: int, summary: Callable[[], dict[str, Any]]) -> Callable[[], Non
         thread.join()
 
     return close
+
+
+def registry(summary: Callable[[], dict[str, Any]]) -> Any:
+    """Returns a `CollectorRegistry` of Prometheus with the summary of the moment.
+
+    Args:
+      summary: makes the content, see `Metrics.summary`.
+    """
+    from prometheus_client import CollectorRegistry
+
+    class Collector:
+        def collect(self) -> list[Any]:
+            return _families(summary())
+
+    made = CollectorRegistry()
+    made.register(Collector())
+    return made
 
 
 def _families(summary: dict[str, Any]) -> list[Any]:

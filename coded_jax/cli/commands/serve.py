@@ -3,52 +3,76 @@ r"""Serves the model of a flagfile, with a worker for every piece.
     python -m coded_jax serve --flagfile=quickstart.flags
 
 It starts a cluster on this machine, waits until all workers are up, and answers on
-http://127.0.0.1:8000; where the run is not finished, it is finished first. Ctrl-C ends
-it.
+http://127.0.0.1:8000; where the run is not finished, it is finished first. Ctrl-C or
+SIGTERM ends it, when the requests in flight are answered; SIGHUP loads the run anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import socket
+import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from rich.console import Console
 
 from coded_jax import serving
-from coded_jax.checks import require
+from coded_jax.checks import first_line, require
 from coded_jax.cli import run_flags, runtime_flags
 from coded_jax.cli.command_line import command, command_text
 from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.cli.web_flags import web_config_from_flags
 from coded_jax.report.service_table import workers_table
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
+from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
-from coded_jax.serving import http, metrics
+from coded_jax.serving import metrics
 from coded_jax.training import signals
+from coded_jax.web.config import WebConfig, require_packages
 
-PORT = flags.DEFINE_integer("port", 8000, "of the loopback interface; 0 for a free one")
 METRICS_PORT = flags.DEFINE_integer(
     "metrics_port", None, "of the loopback interface, for Prometheus"
 )
 
 
-def check_ports() -> None:
+def check_ports(settings: WebConfig) -> None:
     """Checks that both ports are free, before minutes are spent on training."""
-    for flag in (PORT, METRICS_PORT):
-        if flag.value is None:
-            continue
-        require(flag.name, flag.value, 0 <= flag.value < 2**16, "0..65535")
+    ports = {"port": (settings.host, settings.port)}
+    if METRICS_PORT.value is not None:
+        ports["metrics_port"] = ("127.0.0.1", METRICS_PORT.value)
+    for name, (host, port) in ports.items():
+        require(name, port, 0 <= port < 2**16, "0..65535")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            with socket.create_server(("127.0.0.1", flag.value)):
+            with socket.create_server((host, port), family=family):
                 pass
         except OSError as error:
             raise ValueError(
-                f"{flag.name}: {flag.value} given, a free one accepted ({error})"
+                f"{name}: {port} given, a free one accepted ({error})"
             ) from None
+
+
+def check_front(settings: WebConfig) -> str | None:
+    """Checks all that the front needs, and returns the token; None if none.
+
+    Raises:
+      ImportError: a package is missing.
+      ValueError: a port is taken, or a file of TLS or of the token is no use.
+    """
+    require_packages()
+    from coded_jax.web import access
+
+    check_ports(settings)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        access.check_certificate(settings.tls_cert, settings.tls_key)
+    return access.read_token(settings.token_file) if settings.token_file else None
 
 
 def finish_run() -> None:
@@ -84,22 +108,69 @@ def start() -> serving.Service:
     )
 
 
+def reload(service: serving.Service) -> None:
+    """Loads the run anew, for requests from now on: `POST /reload`, or SIGHUP."""
+    spread = serving.ENGINES[runtime_flags.ENGINE.value].spread
+    devices = run_flags.DEVICES.value if spread else 1
+    service.reload(load(run_flags.WORKDIR.value, devices))
+
+
+@contextlib.contextmanager
+def listening(service: serving.Service, settings: WebConfig, token: str | None):
+    """Answers over HTTP meanwhile, and at the end what is in flight.
+
+    Yields:
+      The address, and a function that loads the model anew.
+    """
+    from coded_jax.web import app, server
+
+    again = app.one_at_a_time(functools.partial(reload, service))
+    front = app.create_app(
+        service, max_body=settings.max_body, token=token, reload=again
+    )
+    port, close = server.listen(front, settings)
+    try:
+        scheme = "https" if settings.tls_cert else "http"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield f"{scheme}://{host}:{port}", again
+    finally:
+        close()
+
+
+def on_hangup(again: Callable[[], None]) -> None:
+    """Has SIGHUP load the model anew, in a thread, and tell how that went."""
+
+    def call() -> None:
+        try:
+            again()
+            print("the model was loaded anew", file=sys.stderr, flush=True)
+        except Exception as error:  # the model of before goes on
+            print(f"reload: {first_line(error)}", file=sys.stderr, flush=True)
+
+    def handle(number: int, frame: object) -> None:
+        threading.Thread(target=call, daemon=True).start()
+
+    signal.signal(signal.SIGHUP, handle)
+
+
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     """Serves requests until Ctrl-C, and prints how the workers fared."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    check_ports()
+    settings = web_config_from_flags()
+    token = check_front(settings)
     runtime_flags.faults_from_flags()
     finish_run()
     with contextlib.ExitStack() as closing:
         service = closing.enter_context(start())
-        port, close = http.listen(service, PORT.value)
-        closing.callback(close)
+        url, again = closing.enter_context(listening(service, settings, token))
+        on_hangup(again)
         if METRICS_PORT.value is not None:
             closing.callback(metrics.expose(METRICS_PORT.value, service.summary))
-        path = run_flags.WORKDIR.value
         with signals.stop_requests() as stopped:
-            print(f"serving {path} on http://127.0.0.1:{port}", flush=True)
+            print(f"serving {run_flags.WORKDIR.value} on {url}", flush=True)
             while not stopped():
+                if (failure := service.failure()) is not None:
+                    raise RuntimeError(failure)
                 time.sleep(0.1)
         Console().print(workers_table(service.summary()))
