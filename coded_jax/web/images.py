@@ -59,24 +59,30 @@ def _decode_npy(body: bytes) -> np.ndarray:
 
 def _decode_picture(body: bytes, kind: str, shape: tuple[int, int, int]) -> np.ndarray:
     """Returns the pixels uint8 `[H, W, C]`, each value as the file has it."""
-    from PIL import ExifTags, Image, ImageOps
+    from PIL import Image, ImageOps
 
-    # Of a file that unpacks to more, the head alone is read: size and form are compared
-    # before any pixel is made.
+    rows, columns, channels = shape
     with _whole(kind):
         picture = Image.open(io.BytesIO(body), formats=[kind])
-        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    height, width = picture.size if turned else picture.size[::-1]
-    size = f"{shape[0]}x{shape[1]}"
-    _require_same(f"{height}x{width}", size)
-    _require_same(_form(picture, body), FORMS.get(shape[2], "no picture, but .npy"))
+    # Of a file that unpacks to more, the head alone is read: size and form are compared
+    # before any pixel is made. It may be turned, which Pillow tells afterwards.
+    width, height = picture.size
+    fits = (height, width) in ((rows, columns), (columns, rows))
+    _require(f"{height}x{width}", f"{rows}x{columns}", fits)
+    accepted = FORMS.get(channels, "no picture, but .npy")
+    given = _form(picture, body)
+    _require(given, accepted, given == accepted)
     with _whole(kind):
         # As it is shown, and as the images of a folder are read.
-        return np.asarray(ImageOps.exif_transpose(picture)).reshape(shape)
+        pixels = np.asarray(ImageOps.exif_transpose(picture))
+    height, width = pixels.shape[:2]
+    fits = (height, width) == (rows, columns)
+    _require(f"{height}x{width}", f"{rows}x{columns}", fits)
+    return pixels.reshape(shape)
 
 
-def _require_same(given: str, accepted: str) -> None:
-    if given != accepted:
+def _require(given: str, accepted: str, holds: bool) -> None:
+    if not holds:
         raise ValueError(f"image: {given} given, {accepted} accepted")
 
 

@@ -1,0 +1,111 @@
+"""A service without workers, and requests to its front."""
+
+import contextlib
+import io
+import json
+import threading
+from concurrent.futures import Future
+from http import client
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from coded_jax.serving.metrics import Metrics
+from coded_jax.serving.service import Response
+from coded_jax.web import app, server
+from coded_jax.web.config import WebConfig
+
+PATIENCE = 60  # seconds, on a machine that does much else
+
+
+def response(images):
+    logits = np.zeros((len(images), 10), np.float32)
+    return Response(
+        logits, logits[:, 0].astype(np.int32), logits, logits[:, 0], *3 * [((0,),)],
+        degraded=False, seconds={"total": 0.0},
+    )  # fmt: skip
+
+
+class Service:
+    """Answers at once, or fails with `error`, or leaves the future to `futures`."""
+
+    def __init__(self, shape=(28, 28, 1), dtype="uint8", waits=False, error=None):
+        pipeline = SimpleNamespace(image_dtype=dtype)
+        self.model = SimpleNamespace(image_shape=shape, pipeline=pipeline)
+        self.waits, self.error = waits, error
+        self.why_not, self.end = None, None  # of `obstacle` and `failure`
+        self.futures, self.arrived = [], threading.Semaphore(0)
+        self.images = None
+
+    def submit(self, images, deadline=None, without=(), block=True):
+        assert not block
+        if self.error:
+            raise self.error
+        self.images = images
+        future = Future()
+        self.futures.append(future)
+        if not self.waits:
+            future.set_result(response(images))
+        self.arrived.release()
+        return future
+
+    def answer(self, future):
+        future.set_result(response(self.images))
+
+    def summary(self):
+        return Metrics().summary([])
+
+    def obstacle(self):
+        return self.why_not
+
+    def failure(self):
+        return self.end
+
+
+@contextlib.contextmanager
+def listening(service, *, settings=None, **options):
+    """The address of a front on a free port."""
+    settings = settings or WebConfig(port=0)
+    front = app.create_app(service, **options)
+    port, close = server.listen(front, settings)
+    try:
+        yield f"http://{settings.host}:{port}"
+    finally:
+        close()
+
+
+def connect(url):
+    return client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
+
+
+def ask(url, path, body=None, headers=None, method=None):
+    """Status, headers and content of an answer, which is JSON where it says so."""
+    connection = connect(url)
+    try:
+        method = method or ("GET" if body is None else "POST")
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        content = answer.read()
+        if content and answer.headers["Content-Type"] == "application/json":
+            content = json.loads(content)
+        return answer.status, answer.headers, content
+    finally:
+        connection.close()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def picture(pixels, kind="PNG", mode=None, **options):
+    """Pixels as the bytes of a file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels, mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
