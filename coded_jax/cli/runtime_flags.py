@@ -6,7 +6,9 @@ from absl import flags
 
 from coded_jax import serving
 from coded_jax.latency import stragglers
+from coded_jax.serving import corruption
 from coded_jax.serving.config import SHORTFALLS, ServeConfig
+from coded_jax.serving.faults import ANY
 from coded_jax.settings import settings
 
 HELP = {setting.name: setting.help for setting in settings(ServeConfig)}
@@ -60,6 +62,16 @@ STRAGGLERS = flags.DEFINE_integer(
 )
 EXCEPTIONS = flags.DEFINE_float("exceptions", 0.0, "probability that a piece raises")
 NANS = flags.DEFINE_float("nans", 0.0, "probability that a result is NaN")
+CORRUPTIONS = flags.DEFINE_float(
+    "corruptions", 0.0, "probability that a result is finite and wrong"
+)
+CORRUPTION = flags.DEFINE_enum(
+    "corruption",
+    ANY,
+    (ANY, *corruption.KINDS),
+    "in which way: zeros, noise of the same moments, the share of the image before, or "
+    "the top exponent bit of the largest value flipped",
+)
 KILLS = flags.DEFINE_float("kills", 0.0, "workers killed per second")
 FREEZES = flags.DEFINE_float("freezes", 0.0, "workers frozen per second")
 FAULT_SEED = flags.DEFINE_integer("fault_seed", 0, "fixes what goes wrong")
@@ -93,8 +105,11 @@ def faults_from_flags() -> serving.Faults | None:
         STRAGGLERS.value,
         EXCEPTIONS.value,
         NANS.value,
+        CORRUPTIONS.value,
+        CORRUPTION.value,
         KILLS.value,
         FREEZES.value,
         seed=FAULT_SEED.value,
     )
-    return None if faults == serving.Faults(seed=faults.seed) else faults
+    quiet = serving.Faults(corruption=faults.corruption, seed=faults.seed)
+    return None if faults == quiet else faults

@@ -17,9 +17,11 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.latency.stragglers import Distribution
+from coded_jax.serving.corruption import KINDS
 from coded_jax.serving.workers import Call
 
 ROWS = 4096  # requests for which delays are drawn at once, and then again
+ANY = "any"  # of the kinds of corruption
 HEDGED = 1_234_577  # added to the number of a request whose piece is sent again
 
 
@@ -28,7 +30,8 @@ class Fault(NamedTuple):
 
     Attributes:
       delay: seconds that its worker is busy before it begins.
-      kind: `"raise"`, `"nan"` (the result is not a number), or `""`.
+      kind: `"raise"`, `"nan"` (the result is not a number), one of `corruption.KINDS`
+        (it is wrong), or `""`.
       least: seconds that its computation takes at least: that of a slower machine.
       there, back: seconds that its piece and its result take on their ways, in which
         the worker is free.
@@ -68,6 +71,9 @@ class Faults:
       stragglers: number of workers that are delayed, drawn anew for each request; all
         if None.
       exceptions, nans: probability that a piece raises or returns NaN.
+      corruptions: probability that a result is wrong.
+      corruption: in which way, one of `corruption.KINDS`, or `"any"` of them, drawn
+        anew for each result.
       kills, freezes: workers that are killed (SIGKILL) and frozen (SIGSTOP) per second,
         each time a worker drawn at random.
       service: for each coded stage, seconds that its pieces take at least: on workers
@@ -82,18 +88,23 @@ class Faults:
     stragglers: int | None = None
     exceptions: float = 0.0
     nans: float = 0.0
+    corruptions: float = 0.0
+    corruption: str = ANY
     kills: float = 0.0
     freezes: float = 0.0
     service: tuple[float, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("exceptions", "nans"):
+        for name in ("exceptions", "nans", "corruptions"):
             value = getattr(self, name)
             require(name, value, 0 <= value <= 1, "a probability, 0..1,")
         for name in ("kills", "freezes"):
             value = getattr(self, name)
             require(name, value, 0 <= value < 1000, "0..1000 per second")
+        accepted = (ANY, *KINDS)
+        fits = self.corruption in accepted
+        require("corruption", self.corruption, fits, f"one of {accepted}")
         object.__setattr__(self, "delays", tuple(self.delays))  # hashable, as a key
         fits = all(0 <= seconds < 1000 for seconds in self.service)
         require("service", self.service, fits, "0..1000 seconds")
@@ -119,8 +130,11 @@ class Faults:
         delays = np.zeros(n)
         if self.delays:
             delays = _delays(self.delays, self.stragglers, self.seed, n)[number % ROWS]
-        draws = np.random.default_rng([self.seed, number]).random((2, n))
-        kinds = np.where(draws[1] < self.nans, "nan", "")
+        draws = np.random.default_rng([self.seed, number]).random((4, n))
+        drawn = np.asarray(KINDS)[(draws[3] * len(KINDS)).astype(int)]
+        wrong = drawn if self.corruption == ANY else self.corruption
+        kinds = np.where(draws[2] < self.corruptions, wrong, "")
+        kinds = np.where(draws[1] < self.nans, "nan", kinds)
         kinds = np.where(draws[0] < self.exceptions, "raise", kinds)
         return [Fault(float(d), str(k)) for d, k in zip(delays, kinds, strict=True)]
 

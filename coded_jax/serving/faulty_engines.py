@@ -66,7 +66,8 @@ class FaultyProgram:
     a delay of one delays the response, an exception of one is that of all."""
 
     def __init__(self, engine: Engine, faults: Faults, n: int) -> None:
-        fits = not (faults.nans or faults.kills or faults.freezes)
+        results = faults.nans or faults.corruptions
+        fits = not (results or faults.kills or faults.freezes)
         accepted = "only delays and exceptions, of devices that run one program,"
         require("faults", faults, fits, accepted)
         faults.of_request(0, n)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from coded_jax.serving.corruption import corrupted
 from coded_jax.serving.faults import Fault, Faults, InjectedError, Source
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, Worker, WorkerLost
@@ -46,11 +47,33 @@ class FaultyWorker:
     def __init__(self, worker: Worker, index: int, n: int, faults: Source) -> None:
         self.worker, self.faults = worker, faults
         self._index, self._n = index, n
+        self._last: dict[Any, Any] = {}  # its last share of each piece
         self._life = _Life(self)
 
     def fault_of(self, call: Call) -> Fault:
         """Draws the fault of a call."""
         return self.faults.of_call(call, self._index, self._n)
+
+    def changed(self, share: Any, kind: str, call: Call) -> Any:
+        """Returns a result as a fault of this kind leaves it.
+
+        Args:
+          share: `[B, M, M', D]`.
+          kind: see `Fault`; where the share of another image is to come and there was
+            none, zeros come.
+          call: that it is the result of.
+        """
+        place = call.stage, call.piece, np.shape(share)
+        other = self._last.get(place)
+        self._last[place] = share
+        if not kind:
+            return share
+        if kind == "nan":
+            return np.full(share.shape, np.nan, share.dtype)
+        right = np.asarray(share)
+        another = np.zeros_like(right) if other is None else np.asarray(other)
+        draw = (self._index, call.request or 0, call.stage, call.attempt)
+        return corrupted(kind, right, another, np.random.default_rng(draw))
 
     def compute(self, call: Call) -> Future:
         return self._life.send(call)
@@ -163,10 +186,7 @@ class _Life:
         wait([self.ended, computed], return_when=FIRST_COMPLETED)
         self._sleep(begun + fault.least - time.monotonic(), fault)
         self._require_alive()
-        share = computed.result()
-        if fault.kind == "nan":
-            return np.full(share.shape, np.nan, share.dtype)
-        return share
+        return self._owner.changed(computed.result(), fault.kind, call)
 
     def _sleep(self, seconds: float, fault: Fault) -> None:
         """Passes the time, if there is any, unless nobody waits any more."""

@@ -4,11 +4,13 @@ import dataclasses
 import signal
 from concurrent.futures import Future
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
 from coded_jax.serving import faulty_workers
+from coded_jax.serving.corruption import KINDS, corrupted
 from coded_jax.serving.engine import Inference
 from coded_jax.serving.faults import Faults, InjectedError
 from coded_jax.serving.faulty_engines import FaultyProgram
@@ -137,6 +139,59 @@ def test_exceptions_and_nan():
     wrapper.close()
 
 
+def images_call(*images, request=0):
+    """A call whose result, here, is made of these images `[1, 1, 2]`."""
+    query = np.asarray(images, np.float32).reshape(-1, 1, 1, 2)
+    return Call(PIECE, query, request)
+
+
+def test_corrupted_results_are_wrong_and_finite():
+    wrapper = faulty(Faults(corruptions=1.0, corruption="zeros"))
+    compute = lambda *images, **more: wrapper.compute(
+        images_call(*images, **more)
+    ).result(LIMIT)
+    assert not compute([1.0, 2.0]).any()
+
+    wrapper.faults = Faults(corruptions=1.0, corruption="share")
+    np.testing.assert_array_equal(compute([3.0, 4.0]).ravel(), [1.0, 2.0])
+    np.testing.assert_array_equal(compute([5.0, 6.0]).ravel(), [3.0, 4.0])
+    assert not compute([5.0, 6.0], [7.0, 8.0]).any()  # two images: its first such
+
+    wrapper.faults = Faults(corruptions=1.0, corruption="bit")
+    few = compute([0.25, 0.5], [-8.0, 0.0])
+    assert few.dtype == np.float32 and np.isfinite(few).all()
+    assert few[0, 0, 0, 0] == 0.25 and few[0, 0, 0, 1] == 0.5 * 2.0**128
+    assert few[1, 0, 0, 0] == -8.0 * 2.0**-128 and few[1, 0, 0, 1] == 0
+    wrapper.close()
+
+
+def test_noise_has_the_moments_of_the_share():
+    wrapper = faulty(Faults(corruptions=1.0, corruption="noise"))
+    query = np.random.default_rng(0).gamma(2.0, 3.0, (2, 50, 50, 4)) * [
+        [[[1]]],
+        [[[9]]],
+    ]
+    results = [
+        wrapper.compute(Call(PIECE, query.astype(np.float32), i)).result(LIMIT)
+        for i in (0, 1, 1)
+    ]
+    for i, image in enumerate(query):
+        assert abs(results[0][i].mean() / image.mean() - 1) < 0.1
+        assert abs(results[0][i].std() / image.std() - 1) < 0.1
+        assert abs(np.corrcoef(results[0][i].ravel(), image.ravel())[0, 1]) < 0.1
+    np.testing.assert_array_equal(results[1], results[2])  # the same request
+    assert not np.array_equal(results[0], results[1])
+    wrapper.close()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_bit_is_that_of_the_dtype(dtype):
+    share = np.full((1, 1, 1, 1), 0.5, jnp.dtype(dtype))
+    wrong = corrupted("bit", share, share, np.random.default_rng(0))
+    power = {"float16": 15, "bfloat16": 127}[dtype]
+    assert wrong.dtype == share.dtype and float(wrong.item()) == 2.0**power
+
+
 def test_a_worker_that_is_lost_loses_the_calls_behind_it():
     worker = Worker(at_once=False)
     wrapper = faulty(Faults(), worker)
@@ -240,6 +295,8 @@ def test_a_program_waits_for_its_slowest_device():
     "wrong",
     [
         {"nans": 1.5},
+        {"corruptions": 1.5},
+        {"corruption": "lies"},
         {"exceptions": -0.1},
         {"kills": -1},
         {"stragglers": -1},
@@ -264,6 +321,16 @@ def test_faults_are_fixed_by_their_seed():
     assert abs(kinds.count("nan") / 1200 - 0.3 * 0.7) < 0.05
     reseeded = dataclasses.replace(some, seed=1)
     assert drawn != [reseeded.of_request(i, 6) for i in range(200)]
+
+
+def test_kinds_of_corruption_are_drawn():
+    some = Faults(nans=0.5, corruptions=0.4)
+    kinds = [f.kind for i in range(500) for f in some.of_request(i, 4)]
+    for kind in KINDS:
+        assert abs(kinds.count(kind) / 2000 - 0.5 * 0.4 / 4) < 0.02
+    one = dataclasses.replace(some, corruption="bit")
+    ones = [f.kind for i in range(500) for f in one.of_request(i, 4)]
+    assert ones == ["bit" if kind in KINDS else kind for kind in kinds]
 
 
 def test_draws_are_pinned():
