@@ -49,6 +49,7 @@ class _State:
         self.probe: Future | None = None
         self.watch: Future | None = None  # done when it ends
         self.problem: BaseException | None = None  # of the last probe
+        self.process: int | None = None  # its number, of a worker that is a process
         self.failures = 0  # attempts to start, in a row
         self.since = self.down = (
             time.monotonic()
@@ -224,7 +225,8 @@ class Pool:
 
     def status(self) -> list[dict[str, Any]]:
         """Returns for each worker whether it is `up`, its `place` (None for a spare),
-        its `restarts`, and its `losses` by reason."""
+        the number of its `process` (None if it is none), its `restarts`, and its
+        `losses` by reason."""
         self._catch_up()
         places = {s.number: place for place, s in enumerate(self._holders)}
         place_of = lambda s: (
@@ -234,6 +236,7 @@ class Pool:
             {
                 "up": state.ready,
                 "place": place_of(state),
+                "process": state.process,
                 "restarts": state.restarts,
                 "losses": {reason: state.losses[reason] for reason in LOSSES},
             }
@@ -349,11 +352,12 @@ class Pool:
                 state.probe, state.since = None, time.monotonic()
                 self._replace(state)
             return
-        state.problem = state.probe.exception()
-        state.probe, state.since = None, time.monotonic()
+        probe, state.probe, state.since = state.probe, None, time.monotonic()
+        state.problem = probe.exception()
         state.failures += 1
         if state.problem is None:
             state.ready, state.failures = True, 0
+            state.process = probe.result()
             self._watch(state)
             self._pump(state)
             self._fill_places()

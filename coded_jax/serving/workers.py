@@ -42,7 +42,8 @@ class Worker(Protocol):
         ...
 
     def probe(self) -> Future:
-        """Returns a future that is done as soon as the worker can compute."""
+        """Returns a future that is done as soon as the worker can compute: with the
+        number of its process, None if it is none."""
         ...
 
     def watch(self) -> Future:

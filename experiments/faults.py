@@ -1,0 +1,164 @@
+r"""Disturbs a service in one way after the other, and tells what its clients noticed.
+
+    python experiments/faults.py --workdir=runs/quickstart --output=runs/faults
+
+Four clients each send the next request when their last one is answered: undisturbed,
+then while workers are killed, frozen, late or wrong, or processes of the cluster are
+killed or frozen. Prints a table, and writes `faults.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from rich.console import Console
+from tables.fault_tables import terminal
+
+from coded_jax import data, serving
+from coded_jax.checks import require
+from coded_jax.cli.command_line import command, command_text, run
+from coded_jax.devices import startup
+from coded_jax.latency.stragglers import Bernoulli
+from coded_jax.runs import provenance, workdir
+from coded_jax.runs.load import load
+from coded_jax.runs.places import absolute
+from coded_jax.serving.config import ServeConfig
+from coded_jax.studies.clients import closed_loop, latencies, wrong_answers
+from coded_jax.studies.disturbances import MACHINERY, Enemy
+
+WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+)
+REQUESTS = flags.DEFINE_integer("requests", 8000, "of each row, at least")
+CALM = flags.DEFINE_integer("calm", 2000, "requests before, undisturbed")
+CLIENTS = flags.DEFINE_integer("clients", 4, "that send requests")
+ROWS = flags.DEFINE_list("rows", [], "numbers of rows, from 0; all if not given")
+LEAST = 3  # disturbances of a row, or its clients go on
+
+
+class Row(NamedTuple):
+    """A way to disturb a service.
+
+    Attributes:
+      name: for the table.
+      settings: of the service.
+      kinds: of `disturbances.disturb`, one of which is drawn each time.
+      every: seconds between them.
+      faults: of pieces, drawn for each.
+    """
+
+    name: str
+    settings: dict[str, Any] = {}
+    kinds: tuple[str, ...] = ()
+    every: float = 0.0
+    faults: serving.Faults | None = None
+
+
+TABLE = (
+    Row("a worker killed every 5 s, two spares", {"spares": 2}, ("kill worker",), 5.0),
+    Row("a worker killed every 10 s, one spare", {"spares": 1}, ("kill worker",), 10.0),
+    Row("a worker killed every 10 s, no spare", {}, ("kill worker",), 10.0),
+    Row("a worker frozen every 20 s, one spare", {"spares": 1}, ("freeze worker",), 20),
+    Row(
+        "5 % of results 0.1 s late", {}, faults=serving.Faults((Bernoulli(0.05, 0.1),))
+    ),
+    Row("1 % raise, 1 % NaN", {}, faults=serving.Faults(exceptions=0.01, nans=0.01)),
+    *(
+        Row(
+            f"the {name} {done}",
+            {"deadline": 60.0, "spares": 1},
+            (f"{what} {whom}",),
+            30.0,
+        )
+        for whom, name in zip(
+            MACHINERY, ("raylet", "raylet's agents", "head (GCS)"), strict=True
+        )
+        for what, done in (("kill", "killed"), ("freeze", "frozen"))
+    ),
+    Row("the model loaded anew every 10 s", {}, ("reload",), 10.0),
+)
+
+
+def measured(row: Row, split: Any) -> dict[str, Any]:
+    """Starts a service, disturbs it, and returns what its clients noticed."""
+    known = {field.name for field in dataclasses.fields(ServeConfig)}
+    settings = {name: x for name, x in row.settings.items() if name in known}
+    with serving.serve(
+        WORKDIR.value, "ray", faults=row.faults, batches=(1,), **settings
+    ) as service:
+        submit = lambda images: service.submit(images)
+        ask = lambda go_on: closed_loop(submit, split.images, CLIENTS.value, go_on)
+        calm = ask(lambda number: number < CALM.value)
+        reload = lambda: service.reload(load(WORKDIR.value, 1))
+        enemy = Enemy(service, row.kinds, row.every, 0, reload) if row.kinds else None
+        least = LEAST if row.kinds else 0
+        go_on = lambda number: (
+            number < REQUESTS.value or (enemy is not None and len(enemy.done) < least)
+        )
+        exchanges = ask(go_on)
+        if enemy is not None:
+            enemy.close()
+        done = enemy.done if enemy is not None else []
+        return {
+            "name": row.name,
+            "settings": settings,
+            "faults": repr(row.faults),
+            "calm": latencies(calm),
+            "disturbed": latencies(exchanges),
+            "wrong": wrong_answers(service.model, split.images, exchanges),
+            "done": [some._asdict() for some in done],
+            "longest_gap": _longest_gap(exchanges),
+        }
+
+
+def _longest_gap(exchanges: Any) -> float:
+    """Returns the longest time in which no request was answered, in seconds."""
+    ends = [e.begun + e.seconds for e in exchanges if e.response is not None]
+    return float(np.diff(np.sort(ends)).max())
+
+
+@command(resumes=True)
+def main(argv: list[str]) -> None:
+    console, begun = Console(), time.monotonic()
+    rows = [int(row) for row in ROWS.value] or [*range(len(TABLE))]
+    fits = all(row in range(len(TABLE)) for row in rows)
+    require("rows", ",".join(ROWS.value), fits, f"some of 0..{len(TABLE) - 1}")
+    folder = absolute(OUTPUT.value, "output")
+    results = workdir.read_results(absolute(WORKDIR.value))
+    startup.keep_compilations(None)
+    folder.mkdir(parents=True, exist_ok=True)
+    split = data.load(results["dataset"], DATA_DIR.value).test
+    content: dict[str, Any] = {
+        "command": command_text(),
+        "versions": {"python": platform.python_version(), **workdir.versions()},
+        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        "device": jax.devices()[0].device_kind,
+        "split": results["split"],
+        "clients": CLIENTS.value,
+        "rows": [],
+    }
+    for number in rows:
+        console.print(TABLE[number].name, highlight=False)
+        content["rows"].append(measured(TABLE[number], split))
+        content["timing"] = {"seconds": {"total": time.monotonic() - begun}}
+        _write(folder / "faults.json", content)
+    console.print(terminal(content["rows"]))
+    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    workdir.write_atomically(path, json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    run(main)

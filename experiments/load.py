@@ -1,0 +1,110 @@
+r"""Measures how many requests a service answers, and how fast: by itself and joined.
+
+    python experiments/load.py --workdir=runs/quickstart --output=runs/load
+
+Sends single images at the times of a Poisson process, at one rate after the other, to
+one set of workers: first with each request by itself, then with those that wait
+computed together. Prints a table, and writes `load.json` and `load.png`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from typing import Any
+
+import jax
+from absl import flags
+from rich.console import Console
+from tables.load_tables import draw, terminal
+
+from coded_jax import data, serving
+from coded_jax.checks import require
+from coded_jax.cli.command_line import command, command_text, integers, run
+from coded_jax.cli.runtime_flags import ENGINE
+from coded_jax.devices import startup
+from coded_jax.runs import provenance, workdir
+from coded_jax.runs.places import absolute
+from coded_jax.serving.batching import Joining
+from coded_jax.serving.service import Service
+from coded_jax.studies.clients import latencies, open_loop, wrong_answers
+
+WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+)
+RATES = flags.DEFINE_list(
+    "rates", ["25", "50", "100", "200", "400", "800"], "requests per second"
+)
+SECONDS = flags.DEFINE_float("seconds", 15.0, "of each rate")
+TOGETHER = flags.DEFINE_list(
+    "together", ["1", "8", "32"], "images of a batch, at most; 1 joins none"
+)
+ENOUGH = 0.7  # of a rate: where less is answered, higher ones are not tried
+
+
+def curve(service: Service, images: Any, most: int, rates: list[int]) -> list[dict]:
+    """Measures all rates with requests joined up to `most` images."""
+    joining = Joining(None if most == 1 else most, 0.002)
+    joined = Service(service.model, service.engine, 10.0, queue=256, joining=joining)
+    for batch in sorted({1, most}):
+        joined.warm_up(batch)
+    points = []
+    for rate in rates:
+        submit = lambda images: joined.submit(images, block=False)
+        before = joined.summary()
+        exchanges = open_loop(submit, images, rate, SECONDS.value)
+        after = joined.summary()
+        batches = after["batches"] - before["batches"]
+        point = {"together": most, "rate": rate, **latencies(exchanges)}
+        point["images_per_batch"] = (after["images"] - before["images"]) / batches
+        point["wrong"] = wrong_answers(service.model, images, exchanges)
+        points.append(point)
+        if point["per_second"] < ENOUGH * rate:
+            break
+    joined.release()
+    return points
+
+
+@command()
+def main(argv: list[str]) -> None:
+    console, begun = Console(), time.monotonic()
+    rates = sorted(integers("rates", RATES.value))
+    together = sorted(integers("together", TOGETHER.value))
+    for name, values in (("rates", rates), ("together", together)):
+        fits = bool(values) and values[0] >= 1
+        require(name, values, fits, "one or more numbers of 1 or more")
+    require("seconds", SECONDS.value, SECONDS.value > 0, "more than 0")
+    folder = absolute(OUTPUT.value, "output")
+    results = workdir.read_results(absolute(WORKDIR.value))
+    startup.keep_compilations(None)
+    folder.mkdir(parents=True, exist_ok=True)
+    split = data.load(results["dataset"], DATA_DIR.value).test
+    batches = tuple(sorted({1, *together}))
+    points: list[dict] = []
+    with serving.serve(WORKDIR.value, ENGINE.value, batches=batches) as service:
+        for most in together:
+            points += curve(service, split.images, most, rates)
+            console.print(terminal(points[-1:]))
+    content = {
+        "command": command_text(),
+        "versions": {"python": platform.python_version(), **workdir.versions()},
+        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        "device": jax.devices()[0].device_kind,
+        "split": results["split"],
+        "points": points,
+        "timing": {"seconds": {"total": time.monotonic() - begun}},
+    }
+    (folder / "load.json").write_text(json.dumps(content, indent=1))
+    console.print(terminal(points))
+    try:
+        draw(folder / "load.png", points)
+    except ImportError as error:
+        console.print(str(error), markup=False)
+    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+
+
+if __name__ == "__main__":
+    run(main)
