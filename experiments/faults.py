@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
 from coded_jax.serving.config import ServeConfig
 from coded_jax.studies.clients import closed_loop, latencies, wrong_answers
-from coded_jax.studies.disturbances import MACHINERY, Enemy
+from coded_jax.studies.disturbances import MACHINERY, Enemy, Victim
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
@@ -96,16 +97,17 @@ def measured(row: Row, split: Any) -> dict[str, Any]:
     with serving.serve(
         WORKDIR.value, "ray", faults=row.faults, batches=(1,), **settings
     ) as service:
-        submit = lambda images: service.submit(images)
-        ask = lambda go_on: closed_loop(submit, split.images, CLIENTS.value, go_on)
-        calm = ask(lambda number: number < CALM.value)
+        ask = lambda images: service.submit(images).result()
+        send = lambda go_on: closed_loop(ask, split.images, CLIENTS.value, go_on)
+        calm = send(lambda number: number < CALM.value)
         reload = lambda: service.reload(load(WORKDIR.value, 1))
-        enemy = Enemy(service, row.kinds, row.every, 0, reload) if row.kinds else None
+        victim = Victim(service.summary, os.getpid(), reload)
+        enemy = Enemy(victim, row.kinds, row.every) if row.kinds else None
         least = LEAST if row.kinds else 0
         go_on = lambda number: (
             number < REQUESTS.value or (enemy is not None and len(enemy.done) < least)
         )
-        exchanges = ask(go_on)
+        exchanges = send(go_on)
         if enemy is not None:
             enemy.close()
         done = enemy.done if enemy is not None else []

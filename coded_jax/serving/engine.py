@@ -55,6 +55,11 @@ class Engine(Protocol):
         """The workers; None where all devices run one program."""
         ...
 
+    @property
+    def restarts(self) -> int:
+        """Number of times that what its workers live on was started anew."""
+        ...
+
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
     ) -> Inference:

@@ -36,6 +36,10 @@ class FaultyPool:
         self._lock = threading.Lock()
         self._disturbance: Disturbance | None = None
 
+    @property
+    def restarts(self) -> int:
+        return self._engine.restarts
+
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
     ) -> Inference:
@@ -74,6 +78,10 @@ class FaultyProgram:
         self._engine, self._faults, self._n = engine, faults, n
         self._closed = threading.Event()
         self.pool = None
+
+    @property
+    def restarts(self) -> int:
+        return self._engine.restarts
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()

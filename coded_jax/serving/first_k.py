@@ -67,6 +67,11 @@ class FirstK:
         """The workers."""
         return self._pool
 
+    @property
+    def restarts(self) -> int:
+        """Zero: the devices of this process are not started anew."""
+        return 0
+
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
     ) -> Inference:

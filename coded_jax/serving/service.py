@@ -134,9 +134,15 @@ class Service:
         return future
 
     def summary(self) -> dict[str, Any]:
-        """Returns counts and latencies so far, see `Metrics.summary`."""
-        pool = self.engine.pool
-        return self._metrics.summary(pool.status() if pool else [])
+        """Returns counts and latencies so far, see `Metrics.summary`, `cluster_restarts`,
+        and the `obstacle`."""
+        engine = self.engine
+        workers = engine.pool.status() if engine.pool else []
+        return {
+            **self._metrics.summary(workers),
+            "cluster_restarts": engine.restarts,
+            "obstacle": engine.obstacle(),
+        }
 
     def obstacle(self) -> str | None:
         """Returns why no request can be answered at the moment; None if they can."""

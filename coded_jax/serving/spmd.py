@@ -28,6 +28,7 @@ class Spmd:
     """
 
     pool = None
+    restarts = 0
 
     def __init__(self, model: CodedModel) -> None:
         self._model = model

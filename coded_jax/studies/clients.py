@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.serving.response import Response
 
 TOLERANCE = 1e-3  # of logits, of the largest of them: batches of other sizes round so
 
@@ -25,28 +24,27 @@ class Exchange(NamedTuple):
       row: of the image.
       begun: on the clock of `time.monotonic`.
       seconds: until its end.
-      response: None where it failed.
+      response: a `Response`, or one over HTTP; None where it failed.
       error: one line, empty where it was answered.
     """
 
     row: int
     begun: float
     seconds: float
-    response: Response | None
+    response: Any
     error: str
 
 
-Submit = Callable[[np.ndarray], Future]
-"""`images [1, H, W, C] -> future of a Response`."""
-
-
 def closed_loop(
-    submit: Submit, images: np.ndarray, clients: int, go_on: Callable[[int], bool]
+    ask: Callable[[np.ndarray], Any],
+    images: np.ndarray,
+    clients: int,
+    go_on: Callable[[int], bool],
 ) -> list[Exchange]:
     """Sends single images, each client the next one when its last one is answered.
 
     Args:
-      submit: sends a request.
+      ask: `images [1, H, W, C] -> response`, a `Response` or like one.
       images: `[N, H, W, C]`, taken one after the other, again from the first one.
       clients: threads.
       go_on: whether a request of that number, from 0, is still to be sent.
@@ -55,7 +53,7 @@ def closed_loop(
 
     def client(own: list[Exchange]) -> None:
         while go_on(number := next(numbers)):
-            own.append(_exchange(submit, images, number % images.shape[0]))
+            own.append(_exchange(ask, images, number % images.shape[0]))
 
     threads = [threading.Thread(target=client, args=(own,)) for own in done]
     for thread in threads:
@@ -66,12 +64,16 @@ def closed_loop(
 
 
 def open_loop(
-    submit: Submit, images: np.ndarray, rate: float, seconds: float, seed: int = 0
+    submit: Callable[[np.ndarray], Future],
+    images: np.ndarray,
+    rate: float,
+    seconds: float,
+    seed: int = 0,
 ) -> list[Exchange]:
     """Sends single images at times of a Poisson process, whoever has been answered.
 
     Args:
-      submit: sends a request, without waiting.
+      submit: `images [1, H, W, C] -> future of a Response`, without waiting.
       images: `[N, H, W, C]`, taken one after the other, again from the first one.
       rate: requests per second.
       seconds: how long.
@@ -112,7 +114,8 @@ def wrong_answers(
     for exchange in exchanges:
         if exchange.response is None or exchange.response.degraded:
             continue
-        of_pattern[exchange.response.arrived].append(exchange)
+        arrived = tuple(map(tuple, exchange.response.arrived))
+        of_pattern[arrived].append(exchange)
     wrong = 0
     for arrived, some in of_pattern.items():
         lost = {piece for stage in arrived for piece in {*range(n)} - {*stage}}
@@ -147,14 +150,16 @@ def latencies(exchanges: Sequence[Exchange]) -> dict[str, Any]:
     }
 
 
-def _exchange(submit: Submit, images: np.ndarray, row: int) -> Exchange:
-    begun = time.monotonic()
-    future = _sent(submit, images[row : row + 1])
-    future.exception()  # waits
-    return _ended(row, begun, future)
+def _exchange(ask: Callable, images: np.ndarray, row: int) -> Exchange:
+    begun, response, problem = time.monotonic(), None, ""
+    try:
+        response = ask(images[row : row + 1])
+    except (RuntimeError, OSError) as error:  # OSError: of a connection
+        problem = f"{type(error).__name__}: {error}"
+    return Exchange(row, begun, time.monotonic() - begun, response, problem)
 
 
-def _sent(submit: Submit, images: np.ndarray) -> Future:
+def _sent(submit: Callable[[np.ndarray], Future], images: np.ndarray) -> Future:
     try:
         return submit(images)
     except RuntimeError as error:  # the queue is full

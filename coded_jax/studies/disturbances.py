@@ -12,12 +12,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from coded_jax.devices.machinery import Machinery
-from coded_jax.serving.service import Service
 
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 MACHINERY = ("raylet", "agent", "gcs")
@@ -44,65 +43,95 @@ class Disturbed(NamedTuple):
     recovered: float | None
 
 
-def disturb(service: Service, kind: str, rng: np.random.Generator) -> Disturbed:
+class Victim(NamedTuple):
+    """A service to be disturbed.
+
+    Attributes:
+      summary: of `Service.summary`, also asked over HTTP.
+      process: number of the process of the front end.
+      reload: loads its model anew.
+    """
+
+    summary: Callable[[], dict[str, Any]]
+    process: int
+    reload: Callable[[], None]
+
+
+def disturb(victim: Victim, kind: str, rng: np.random.Generator) -> Disturbed:
     """Does a disturbance, and waits until the service has recovered from it.
 
     Args:
-      service: with workers that are processes of this machine.
-      kind: `kill` or `freeze`, then `worker` or one of `MACHINERY`.
+      victim: with workers that are processes of this machine.
+      kind: `reload`, or `kill` or `freeze`, then `worker` or one of `MACHINERY`.
       rng: chooses the worker.
 
     Raises:
       RuntimeError: there is no such process.
     """
+    if kind == "reload":
+        begun = time.monotonic()
+        victim.reload()
+        return Disturbed(kind, begun, None, 0.0, time.monotonic() - begun)
     what, whom = kind.split()
     if whom == "worker":
-        return _disturb_worker(service, kind, SIGNALS[what], rng)
-    restarts = lambda: service.summary()["cluster_restarts"]
-    before, processes = restarts(), Machinery().processes(whom)
+        return _disturb_worker(victim, kind, SIGNALS[what], rng)
+    before = victim.summary()["cluster_restarts"]
+    processes = Machinery(victim.process).processes(whom)
     if not processes:
         raise RuntimeError(f"no process of the cluster's {whom} is there")
-    begun = time.monotonic()
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, SIGNALS[what])
-    after = lambda held: _seconds(begun, held)
-    return Disturbed(
-        kind,
-        begun,
-        after(lambda: service.obstacle() is not None or restarts() > before),
-        after(lambda: restarts() > before and service.obstacle() is None),
-        after(lambda: all(worker["up"] for worker in _workers(service))),
-    )
+    begun = _send(processes, SIGNALS[what])
+
+    def noticed(summary: dict) -> bool:
+        return summary["obstacle"] is not None or anew(summary)
+
+    def anew(summary: dict) -> bool:
+        return summary["cluster_restarts"] > before
+
+    def answering(summary: dict) -> bool:
+        return anew(summary) and summary["obstacle"] is None
+
+    return _observed(victim, kind, begun, noticed, answering)
 
 
 def _disturb_worker(
-    service: Service, kind: str, number: int, rng: np.random.Generator
+    victim: Victim, kind: str, number: int, rng: np.random.Generator
 ) -> Disturbed:
-    up = [worker for worker in _workers(service) if worker["up"]]
+    up = [worker for worker in victim.summary()["workers"] if worker["up"]]
     if not up:
         raise RuntimeError("no worker is up")
     process = up[int(rng.integers(len(up)))]["process"]
-    begun = time.monotonic()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, number)
+    begun = _send([process], number)
 
-    def lost() -> bool:
-        own = [w for w in _workers(service) if w["process"] == process]
+    def lost(summary: dict) -> bool:
+        own = [w for w in summary["workers"] if w["process"] == process]
         return not any(worker["up"] for worker in own)
 
-    def filled() -> bool:
-        return all(w["up"] for w in _workers(service) if w["place"] is not None)
+    def filled(summary: dict) -> bool:
+        return all(w["up"] for w in summary["workers"] if w["place"] is not None)
 
-    after = lambda held: _seconds(begun, held)
-    noticed, answering = after(lost), after(filled)
-    recovered = after(lambda: all(worker["up"] for worker in _workers(service)))
-    return Disturbed(kind, begun, noticed, answering, recovered)
+    return _observed(victim, kind, begun, lost, filled)
 
 
-def _workers(service: Service) -> list[dict]:
-    pool = service.engine.pool
-    return pool.status() if pool else []
+def _send(processes: list[int], number: int) -> float:
+    """Sends a signal, and returns when."""
+    begun = time.monotonic()
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+    return begun
+
+
+def _observed(
+    victim: Victim,
+    kind: str,
+    begun: float,
+    noticed: Callable[[dict], bool],
+    answering: Callable[[dict], bool],
+) -> Disturbed:
+    """Watches until all workers are up again."""
+    whole = lambda summary: all(worker["up"] for worker in summary["workers"])
+    after = lambda held: _seconds(begun, lambda: held(victim.summary()))
+    return Disturbed(kind, begun, after(noticed), after(answering), after(whole))
 
 
 def _seconds(begun: float, held: Callable[[], bool]) -> float | None:
@@ -118,11 +147,10 @@ class Enemy:
     """Disturbs a service again and again, in threads, until it is closed.
 
     Args:
-      service: to be disturbed.
-      kinds: one of them is drawn each time; see `disturb`, or `reload`.
+      victim: to be disturbed.
+      kinds: one of them is drawn each time; see `disturb`.
       every: seconds from one disturbance to the next.
       seed: of the choices.
-      reload: loads the model anew, for the kind `reload`.
 
     Attributes:
       done: what it did.
@@ -130,15 +158,14 @@ class Enemy:
 
     def __init__(
         self,
-        service: Service,
+        victim: Victim,
         kinds: tuple[str, ...],
         every: float,
         seed: int = 0,
-        reload: Callable[[], None] | None = None,
     ) -> None:
         self.done: list[Disturbed] = []
-        self._service, self._kinds, self._every = service, kinds, every
-        self._rng, self._reload = np.random.default_rng(seed), reload
+        self._victim, self._kinds, self._every = victim, kinds, every
+        self._rng = np.random.default_rng(seed)
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run)]
         self._threads[0].start()
@@ -160,11 +187,4 @@ class Enemy:
             self._threads.append(thread)
 
     def _once(self, kind: str, rng: np.random.Generator) -> None:
-        if kind != "reload":
-            self.done.append(disturb(self._service, kind, rng))
-            return
-        assert self._reload is not None
-        begun = time.monotonic()
-        self._reload()
-        seconds = time.monotonic() - begun
-        self.done.append(Disturbed(kind, begun, None, 0.0, seconds))
+        self.done.append(disturb(self._victim, kind, rng))

@@ -59,6 +59,10 @@ class Engine:
     """Loses what it is told not to use."""
 
     pool = None
+    restarts = 0
+
+    def obstacle(self):
+        return None
 
     def infer(self, number, images, end, without=()):
         if number == 3:
