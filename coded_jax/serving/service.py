@@ -134,8 +134,8 @@ class Service:
         return future
 
     def summary(self) -> dict[str, Any]:
-        """Returns counts and latencies so far, see `Metrics.summary`, `cluster_restarts`,
-        and the `obstacle`."""
+        """Returns counts and latencies so far, see `Metrics.summary`, how often the
+        cluster was started anew (`cluster_restarts`), and the `obstacle`."""
         engine = self.engine
         workers = engine.pool.status() if engine.pool else []
         return {
