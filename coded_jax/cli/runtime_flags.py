@@ -17,6 +17,9 @@ DEFAULTS = ServeConfig()
 ENGINE = flags.DEFINE_enum("engine", "ray", list(serving.ENGINES), "of the workers")
 BATCHES = flags.DEFINE_multi_integer("batch", list(DEFAULTS.batches), HELP["batches"])
 ADDRESS = flags.DEFINE_string("address", DEFAULTS.address, HELP["address"])
+RECONNECT_FOR = flags.DEFINE_float(
+    "reconnect_for", DEFAULTS.reconnect_for, HELP["reconnect_for"]
+)
 DEADLINE = flags.DEFINE_float("deadline", DEFAULTS.deadline, HELP["deadline"])
 IN_FLIGHT = flags.DEFINE_integer("in_flight", DEFAULTS.in_flight, HELP["in_flight"])
 QUEUE = flags.DEFINE_integer("queue", DEFAULTS.queue, HELP["queue"])
@@ -34,6 +37,7 @@ SPARES = flags.DEFINE_integer("spares", DEFAULTS.spares, HELP["spares"])
 STRIKES = flags.DEFINE_integer("strikes", DEFAULTS.strikes, HELP["strikes"])
 OPTIONS = (
     ADDRESS,
+    RECONNECT_FOR,
     DEADLINE,
     IN_FLIGHT,
     QUEUE,

@@ -23,6 +23,14 @@ STARTUP = 120.0  # seconds that a worker may take, on a machine with little else
 OLDEST = (2, 52)  # the first Ray with authentication by token
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0, a Ray on any system keeps to the loopback interface."""
+SETTINGS = {
+    # Calls of a process that has died fail at once: nobody waits to learn why it died.
+    "timeout_ms_task_wait_for_death_info": 0,
+    # No tables of tasks: they are for a dashboard, and hold up a driver that leaves a
+    # cluster that has died.
+    "task_events_report_interval_ms": 0,
+}
+"""Settings of Ray for this process, and for a cluster that is started here."""
 
 
 def import_ray() -> Any:
@@ -71,6 +79,10 @@ def connect(address: str | None, n: int) -> None:
     if address is None:
         _start(n)
         return
+    for name, value in SETTINGS.items():  # read when Ray is imported
+        os.environ.setdefault(f"RAY_{name}", str(value))
+    # Ray would end this process a minute after it has lost the head of its cluster.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
     if loopback := _check_address(address):
         _keep_to_loopback()
     ray = import_ray()
@@ -109,7 +121,7 @@ def _start(n: int) -> None:
                 logging_level="error",
                 object_store_memory=2**27,
                 # A frozen process does not end when it is asked to.
-                _system_config={"kill_worker_timeout_milliseconds": 500},
+                _system_config={"kill_worker_timeout_milliseconds": 500, **SETTINGS},
             )
     own_address = ray.util.get_node_ip_address()
     if not _on_loopback({own_address}):
@@ -139,6 +151,21 @@ def _on_loopback(addresses: Collection[str]) -> bool:
 def _refuse_another(ray: Any) -> None:
     if ray.is_initialized():
         raise RuntimeError("Ray has been started by something else in this process")
+
+
+def refusal(address: str) -> str | None:
+    """Returns that nothing listens at an address on which Ray's head was; or None.
+
+    A head that does not answer is no refusal: it may be frozen, or its network slow.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except ConnectionRefusedError:
+        return f"nothing listens at {address} any more"
+    except OSError:
+        return None
+    return None
 
 
 def disconnect() -> None:

@@ -71,6 +71,12 @@ class ServeConfig:
         "host:port of a Ray cluster; one of this machine is started by default",
         form=TEXT,
     )
+    reconnect_for: float = setting(
+        120.0,
+        "seconds for which a Ray cluster that is lost is started anew or joined again, "
+        "before the service gives up",
+        at_least(0),
+    )
     deadline: float = setting(10.0, "seconds that a request may take", more_than(0))
     in_flight: int = setting(4, "batches computed at the same time", integers(1))
     queue: int = setting(64, "requests that may wait for that", integers(0))

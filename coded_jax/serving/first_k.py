@@ -24,6 +24,7 @@ from coded_jax.serving.engine import Inference, NotEnoughResults
 from coded_jax.serving.gathering import Gathering, Judge, Rules
 from coded_jax.serving.parts import Sending
 from coded_jax.serving.pool import Pool
+from coded_jax.serving.supervisor import Supervisor
 from coded_jax.serving.workers import Call
 from coded_jax.types import PyTree
 
@@ -38,6 +39,7 @@ class FirstK:
         no degraded response.
       judge: `(stage, what it began with) -> Judge` of its results; they are believed if
         None.
+      supervisor: of the cluster that the workers live on, if they do.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class FirstK:
         hedge_after: float | None = None,
         judge: Callable[[int, Sending], Judge] | None = None,
         check_wait: float = 0.0,
+        supervisor: Supervisor | None = None,
     ) -> None:
         # On one device: the pool spreads the pieces.
         self._pipeline = model.pipeline._replace(mesh=None)
@@ -59,6 +62,7 @@ class FirstK:
         self._pool, self._degrade = pool, shortfall == "degrade"
         self._hedge_after = hedge_after
         self._judge, self._check_wait = judge, check_wait
+        self.supervisor = supervisor
         self._decoding = [0.0] * len(self._pieces)  # seconds, for each stage
         self._closed = threading.Event()
 
@@ -147,6 +151,8 @@ class FirstK:
         """Returns why no request can be answered at the moment; None if they can."""
         if self._closed.is_set():
             return "the service is closed"
+        if self.supervisor and (obstacle := self.supervisor.obstacle()):
+            return obstacle
         up, pipeline = self._pool.up, self._pipeline
         for stage in pipeline.stages:
             if not suffices(stage.code.quorum, pipeline.k, up):
@@ -155,8 +161,9 @@ class FirstK:
         return None
 
     def failure(self) -> str | None:
-        """Returns None: workers are started anew until the service is closed."""
-        return None
+        """Returns why the workers' cluster has been given up; None if it has not: they
+        are started anew until the service is closed."""
+        return self.supervisor.failure() if self.supervisor else None
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""

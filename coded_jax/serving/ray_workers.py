@@ -12,15 +12,14 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.devices import cluster
-from coded_jax.devices.cluster import accelerators, import_ray
+from coded_jax.devices.cluster import STARTUP, accelerators, import_ray
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
@@ -28,8 +27,12 @@ from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.engine import OF_POOLS, EngineKind
 from coded_jax.serving.first_k import FirstK
 from coded_jax.serving.pool import Pool
+from coded_jax.serving.supervisor import Crew, recruit
 from coded_jax.serving.workers import Call, WorkerLost
 from coded_jax.types import PyTree
+
+GROUPS = {"ping": "control", "signal": "control", "live": "life"}
+"""Methods of the actor that do not wait for a computation, by Ray's groups of them."""
 
 
 class PieceServer:
@@ -89,15 +92,17 @@ class RayWorker:
     """A `PieceServer`, on the machine that Ray has chosen.
 
     Args:
-      create: makes the actor.
+      crew: whose prepared function makes the actor.
       dtype: of pieces and shares.
     """
 
-    def __init__(self, create: Callable[[], Any], dtype: str) -> None:
+    def __init__(self, crew: Crew, dtype: str) -> None:
         self._ray = import_ray()
-        self._create, self._dtype = create, jnp.dtype(dtype)
-        self._actor = create()
-        self._gone = threading.Event()
+        self._crew, self._dtype = crew, jnp.dtype(dtype)
+        self._actor: Any = None
+        self._gone = threading.Event()  # whether the actor is, for good
+        self._pending: set[Future] = set()
+        crew.members.append(self)
 
     def compute(self, call: Call) -> Future:
         query = np.asarray(call.query)
@@ -114,110 +119,140 @@ class RayWorker:
         return self._ask(share, "compute", piece, list(query.shape), query.tobytes())
 
     def probe(self) -> Future:
-        if self._gone.is_set():  # for good: Ray restarts only actors that were up
-            try:
-                self._actor = self._create()
-            except Exception as error:
-                failed: Future = Future()
-                failed.set_exception(WorkerLost(str(error)))
-                return failed
-            self._gone.clear()
+        with contextlib.suppress(Exception), self._crew.use() as create:
+            # Ray itself restarts only actors that were up, of a cluster that is.
+            if self._actor is None or self._gone.is_set():
+                self._actor, self._gone = create(), threading.Event()
         return self._ask(lambda process: process, "ping")
 
     def watch(self) -> Future:
         return self._ask(lambda _: None, "live")
 
     def replace(self) -> None:
-        with contextlib.suppress(Exception):  # it may be gone already
-            self._ray.kill(self._actor, no_restart=False)
+        self._kill(no_restart=False)
 
     def signal(self, number: int) -> None:
         """Sends its process a signal."""
         self._ask(lambda _: None, "signal", int(number))
 
+    def lose(self, error: WorkerLost) -> None:
+        """Fails what is under way: the cluster is lost."""
+        self._actor = None
+        pending, self._pending = self._pending, set()
+        for future in [*pending]:
+            with contextlib.suppress(InvalidStateError):  # done meanwhile
+                future.set_exception(error)
+
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._ray.kill(self._actor)
+        self._kill()
+
+    def _kill(self, **options: Any) -> None:
+        # It may be gone already.
+        with contextlib.suppress(Exception), self._crew.use():
+            self._ray.kill(self._actor, **options)
 
     def _ask(self, read: Callable[[Any], Any], method: str, *arguments: Any) -> Future:
         """Calls a method of the actor, and returns `read(answer)` to come."""
         future: Future = Future()
         exceptions = self._ray.exceptions
+        gone = self._gone
 
         def done(answer: Future) -> None:
+            error: Exception | None = None
+            result = None
             try:
-                future.set_result(read(answer.result()))
-            except exceptions.RayError as error:
-                if isinstance(error, exceptions.ActorDiedError):
-                    self._gone.set()
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                future.set_exception(WorkerLost(lines[-1]))
-            except Exception as error:
-                future.set_exception(error)
+                result = read(answer.result())
+            except exceptions.RayError as lost:
+                if isinstance(lost, exceptions.ActorDiedError):
+                    gone.set()
+                lines = str(lost).strip().splitlines() or [type(lost).__name__]
+                error = WorkerLost(lines[-1])
+            except Exception as raised:
+                error = raised
+            with contextlib.suppress(InvalidStateError):  # the cluster was lost before
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
 
         try:
-            if not self._ray.is_initialized():  # it would start one of its own
-                raise RuntimeError("Ray has been shut down")
-            call = getattr(self._actor, method)
-            if method != "compute":
-                group = "life" if method == "live" else "control"
-                call = call.options(concurrency_group=group)
-            reference = call.remote(*arguments)
+            with self._crew.use():
+                call = getattr(self._actor, method)
+                if method in GROUPS:
+                    call = call.options(concurrency_group=GROUPS[method])
+                reference = call.remote(*arguments)
+                self._pending.add(future)
         except Exception as error:
             future.set_exception(WorkerLost(str(error)))
         else:
+            future.add_done_callback(self._pending.discard)
             reference.future().add_done_callback(done)
         return future
 
 
 def ray_workers(
-    model: CodedModel, batches: Sequence[int], spares: int = 0
-) -> list[RayWorker]:
-    """Returns a worker for each piece, spread over the machines of the cluster.
+    model: CodedModel,
+    batches: Sequence[int],
+    spares: int = 0,
+    address: str | None = None,
+    reconnect_for: float = ServeConfig.reconnect_for,
+) -> tuple[list[RayWorker], Crew]:
+    """Returns a worker for each piece, spread over the machines of a cluster.
 
     Each has an accelerator of its own where Ray knows of enough, or its part of one.
 
     Args:
       model: the coded inference.
       batches: sizes of requests that workers compile before they answer.
-      spares: workers without a piece of their own, for those that are sent again.
+      spares: workers without a piece of their own.
+      address, reconnect_for: see `ServeConfig`.
+
+    Returns:
+      The workers, and their crew, which is closed after them.
     """
-    ray, n = import_ray(), model.pipeline.n + spares
-    options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
-    options |= {"max_restarts": -1, "max_task_retries": 0}
-    # Signals and probes do not wait for a computation.
-    actor = ray.remote(concurrency_groups={"control": 1, "life": 1}, **options)(
-        PieceServer
-    )
+    n = model.pipeline.n + spares
     cache = jax.config.jax_compilation_cache_dir
     pipeline = model.pipeline._replace(mesh=None)
-    # Stored once; each machine fetches it once, for all its workers and their restarts.
-    stored = ray.put((pipeline, model.frozen, model.params))
 
-    create = lambda: actor.remote(stored, list(batches), cache)
-    return [RayWorker(create, model.pipeline.dtype) for _ in range(n)]
+    def prepare() -> Callable[[], Any]:
+        ray = import_ray()
+        options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
+        options |= {"max_restarts": -1, "max_task_retries": 0}
+        groups = dict.fromkeys(GROUPS.values(), 1)
+        actor = ray.remote(concurrency_groups=groups, **options)(PieceServer)
+        # Stored once; each machine fetches it once, for all its workers.
+        stored = ray.put((pipeline, model.frozen, model.params))
+        return lambda: actor.remote(stored, list(batches), cache)
+
+    crew = recruit(address, n, reconnect_for, prepare)
+    try:
+        with crew.use():  # what cannot be sent is an error at once
+            pass
+    except BaseException:
+        crew.close()
+        raise
+    return [RayWorker(crew, pipeline.dtype) for _ in range(n)], crew
 
 
 def _start(model: CodedModel, config: ServeConfig) -> FirstK:
-    cluster.connect(config.address, model.pipeline.n + config.spares)
-    try:
-        workers = ray_workers(model, config.batches, config.spares)
-        pool = Pool(
-            workers,
-            config.patience,
-            cluster.STARTUP,
-            cluster.disconnect,
-            config.spares,
-            config.strikes,
-        )
-    except BaseException:
-        cluster.disconnect()
-        raise
-    return FirstK(model, pool, config.shortfall, config.hedge_after)
+    workers, crew = ray_workers(
+        model, config.batches, config.spares, config.address, config.reconnect_for
+    )
+    pool = Pool(
+        workers,
+        config.patience,
+        STARTUP,
+        crew.close,
+        config.spares,
+        config.strikes,
+    )
+    return FirstK(
+        model, pool, config.shortfall, config.hedge_after, supervisor=crew.supervisor
+    )
 
 
 ENGINE = EngineKind(
     _start,
-    OF_POOLS | {"address"},
+    OF_POOLS | {"address", "reconnect_for"},
     processes=True,
 )

@@ -200,9 +200,8 @@ class Workers:
     def _started(self, model: CodedModel, spares: int) -> Pool:
         if self._engine == "local":
             return Pool(local_workers(model, spares=spares), PATIENCE)
-        cluster.connect(None, model.pipeline.n + spares)
-        workers = ray_workers(model, [1], spares)
-        return Pool(workers, PATIENCE, cluster.STARTUP, cluster.disconnect)
+        workers, crew = ray_workers(model, [1], spares)
+        return Pool(workers, PATIENCE, cluster.STARTUP, crew.close)
 
     def _close(self) -> None:
         if self._held[1] is not None:

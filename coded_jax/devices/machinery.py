@@ -1,0 +1,134 @@
+"""The processes of a Ray cluster that was started here: what ails them, and their end.
+
+Ray's head (GCS), its raylet and its agents need each other: without any of them,
+workers that die do not come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+RAYLET = "the raylet"
+PARTS = {
+    r"/gcs_server$": "Ray's head (GCS)",
+    r"/raylet$": RAYLET,
+    r"DashboardAgent$|dashboard/agent\.py$": "the agent of the raylet",
+    r"RuntimeEnvAgent$|runtime_env/agent/main\.py$": "the raylet's agent of packages",
+}
+"""What a cluster cannot do without, by a part of the command line."""
+FROZEN = 4  # looks in a row at which a process is stopped that counts as frozen
+END = 10.0  # seconds in which processes that are killed have to end
+
+
+class Machinery:
+    """The processes of the one cluster that this process has started.
+
+    Those that it has started itself name a session whose folder has its number; what
+    they have started are their descendants, or were once.
+    """
+
+    def __init__(self) -> None:
+        self._session = re.compile(rf"session_[\d_-]+_{os.getpid()}\b")
+        self._parts: dict[Process, str] = {}
+        self._stopped: dict[Process, int] = {}  # looks in a row
+
+    def problem(self) -> str | None:
+        """Returns which process has ended or is frozen; None if none is.
+
+        It is called several times a second. A process that is stopped just for a
+        moment, as when the program has been suspended and goes on, is no problem.
+        """
+        self._learn()
+        for process, name in self._parts.items():
+            status = _status(process)
+            if status is None:
+                return f"{name} has ended"
+            count = self._stopped.get(process, 0) + 1 if status == "stopped" else 0
+            self._stopped[process] = count
+            if count >= FROZEN:
+                return f"{name} stands still"
+        return None
+
+    def end(self) -> None:
+        """Ends all processes of the cluster, also those that are stopped."""
+        import psutil
+
+        limit = time.monotonic() + END
+        while (left := self._all()) and time.monotonic() < limit:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.01)
+        self._parts.clear()
+        self._stopped.clear()
+
+    def _learn(self) -> None:
+        """Takes note of parts that were started since the last look."""
+        for process in [*self._roots(), *self._children_of_raylets()]:
+            if process not in self._parts:
+                words = [w for w in _command(process)[:3] if not w.startswith("-")]
+                for pattern, name in PARTS.items():
+                    if any(re.search(pattern, word) for word in words):
+                        self._parts[process] = name
+
+    def _roots(self) -> list[Process]:
+        """Returns what this process has started of the cluster."""
+        import psutil
+
+        started = psutil.Process().children()
+        return [p for p in started if self._session.search(" ".join(_command(p)))]
+
+    def _children_of_raylets(self) -> list[Process]:
+        raylets = [p for p, name in self._parts.items() if name == RAYLET]
+        return [child for raylet in raylets for child in _children(raylet)]
+
+    def _all(self) -> list[Process]:
+        """Returns all processes that have not ended, the head first."""
+        import psutil
+
+        self._learn()
+        roots = self._roots()
+        found = [*roots, *self._parts, *(c for p in roots for c in _children(p, True))]
+        # Workers that have lost their raylet name it; agents do not, but are known.
+        raylets = {str(p.pid) for p, name in self._parts.items() if name == RAYLET}
+        for process in psutil.process_iter(["environ"]):
+            environment = process.info["environ"] or {}
+            if environment.get("RAY_RAYLET_PID") in raylets:
+                found.append(process)
+        return [p for p in dict.fromkeys(found) if _status(p) is not None]
+
+
+def _status(process: Process) -> str | None:
+    """Returns the status of a process; None if it has ended."""
+    import psutil
+
+    try:
+        status = process.status() if process.is_running() else psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return None if status == psutil.STATUS_ZOMBIE else str(status)
+
+
+def _command(process: Process) -> list[str]:
+    import psutil
+
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _children(process: Process, recursive: bool = False) -> list[Process]:
+    import psutil
+
+    try:
+        return process.children(recursive)
+    except psutil.Error:
+        return []
