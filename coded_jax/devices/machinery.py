@@ -15,27 +15,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from psutil import Process
 
-RAYLET = "the raylet"
+HEAD, RAYLET = "Ray's head (GCS)", "the raylet"
+AGENT, PACKAGES = "the agent of the raylet", "the raylet's agent of packages"
 PARTS = {
-    r"/gcs_server$": "Ray's head (GCS)",
+    r"/gcs_server$": HEAD,
     r"/raylet$": RAYLET,
-    r"DashboardAgent$|dashboard/agent\.py$": "the agent of the raylet",
-    r"RuntimeEnvAgent$|runtime_env/agent/main\.py$": "the raylet's agent of packages",
+    r"DashboardAgent$|dashboard/agent\.py$": AGENT,
+    r"RuntimeEnvAgent$|runtime_env/agent/main\.py$": PACKAGES,
 }
 """What a cluster cannot do without, by a part of the command line."""
+KINDS = {"gcs": (HEAD,), "raylet": (RAYLET,), "agent": (AGENT, PACKAGES)}
+"""Names of parts, by what Ray's users call them."""
 FROZEN = 4  # looks in a row at which a process is stopped that counts as frozen
 END = 10.0  # seconds in which processes that are killed have to end
 
 
 class Machinery:
-    """The processes of the one cluster that this process has started.
+    """The processes of the one cluster that a process has started.
 
-    Those that it has started itself name a session whose folder has its number; what
+    Args:
+      owner: number of the process; this one if None.
+
+    Those that the process has started itself name a session whose folder has its number; what
     they have started are their descendants, or were once.
     """
 
-    def __init__(self) -> None:
-        self._session = re.compile(rf"session_[\d_-]+_{os.getpid()}\b")
+    def __init__(self, owner: int | None = None) -> None:
+        self._owner = os.getpid() if owner is None else owner
+        self._session = re.compile(rf"session_[\d_-]+_{self._owner}\b")
         self._parts: dict[Process, str] = {}
         self._stopped: dict[Process, int] = {}  # looks in a row
 
@@ -55,6 +62,12 @@ class Machinery:
             if count >= FROZEN:
                 return f"{name} stands still"
         return None
+
+    def processes(self, kind: str) -> list[int]:
+        """Returns the numbers of the processes of a kind, of `KINDS`."""
+        self._learn()
+        names = KINDS[kind]
+        return [process.pid for process, name in self._parts.items() if name in names]
 
     def end(self) -> None:
         """Ends all processes of the cluster, also those that are stopped."""
@@ -82,7 +95,7 @@ class Machinery:
         """Returns what this process has started of the cluster."""
         import psutil
 
-        started = psutil.Process().children()
+        started = psutil.Process(self._owner).children()
         return [p for p in started if self._session.search(" ".join(_command(p)))]
 
     def _children_of_raylets(self) -> list[Process]:

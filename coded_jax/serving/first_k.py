@@ -73,8 +73,8 @@ class FirstK:
 
     @property
     def restarts(self) -> int:
-        """Zero: the devices of this process are not started anew."""
-        return 0
+        """Number of times that the cluster was started anew, or joined again."""
+        return self.supervisor.restarts if self.supervisor else 0
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()

@@ -102,6 +102,11 @@ class Client:
         """Returns counts and latencies of the service so far; raises as `predict`."""
         return self._call("GET", "/summary")
 
+    def reload(self, deadline: float | None = None) -> None:
+        """Has the service load its model anew, and returns when it has; raises as
+        `predict`."""
+        self._call("POST", "/reload", deadline)
+
     def ready(self) -> bool:
         """Says whether the service can answer now; False also if it is not reached."""
         try:
