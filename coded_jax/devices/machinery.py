@@ -36,8 +36,8 @@ class Machinery:
     Args:
       owner: number of the process; this one if None.
 
-    Those that the process has started itself name a session whose folder has its number; what
-    they have started are their descendants, or were once.
+    Those that the process has started itself name a session whose folder has its
+    number; what they have started are their descendants, or were once.
     """
 
     def __init__(self, owner: int | None = None) -> None:

@@ -1,0 +1,163 @@
+"""Places, spares that take them over, and workers that err again and again."""
+
+import time
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from coded_jax.serving.parts import Piece
+from coded_jax.serving.pool import Pool
+from coded_jax.serving.workers import Call, WorkerLost
+
+LIMIT = 60  # seconds in which a test that hangs fails
+
+
+class Worker:
+    """Answers when it is told to; starts anew when it is told to."""
+
+    def __init__(self, process):
+        self.process, self.calls, self.replaced = process, [], 0
+        self.ends, self.can_start = [Future()], True
+
+    def compute(self, call):
+        future = Future()
+        self.calls.append((call, future))
+        return future
+
+    def probe(self):
+        future = Future()
+        if self.can_start:
+            future.set_result(self.process)
+        else:
+            future.set_exception(WorkerLost("not yet"))
+        return future
+
+    def watch(self):
+        return self.ends[-1]
+
+    def replace(self):
+        self.replaced += 1
+
+    def close(self):
+        pass
+
+    def die(self, comes_back=True):
+        """Ends, with all that it was computing."""
+        self.can_start, (*_, end) = comes_back, self.ends
+        self.ends.append(Future())
+        end.set_result(None)
+        for _, future in self.calls:
+            if not future.done():
+                future.set_exception(WorkerLost("died"))
+
+
+def until(condition):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def pool(request):
+    places, spares = getattr(request, "param", (2, 1))
+    pool = Pool([Worker(100 + i) for i in range(places + spares)], spares=spares)
+    pool.wait_until_ready()
+    yield pool
+    pool.close()
+
+
+def call(index):
+    return Call(Piece((1, 1), index, (0, 0), (1, 1, 1)), np.zeros((1, 1, 1, 1)), 0)
+
+
+def column(pool, name):
+    return [worker[name] for worker in pool.status()]
+
+
+def test_a_spare_takes_the_place_and_the_pieces_of_a_worker_that_died(pool):
+    first, second, spare = pool.workers
+    results = []
+    deliver = lambda result, worker: results.append((result, worker))
+    for index in range(4):  # two of them in the worker, two behind them
+        pool.send(0, call(index), deliver, lambda: True)
+    until(lambda: len(first.calls) == 2)
+    first.die(comes_back=False)
+    until(lambda: len(spare.calls) == 2)
+    assert column(pool, "place") == [None, 1, 0]
+    assert column(pool, "up") == [False, True, True]
+    assert pool.up == {0, 1} and pool.holder(0) == 2 and pool.holder(2) == 0
+    for index in range(4):
+        until(lambda index=index: len(spare.calls) > index)
+        done, future = spare.calls[index]
+        assert done.piece.index == index
+        future.set_result(index)
+    until(lambda: results == [(index, 2) for index in range(4)])
+    first.can_start = True
+    until(lambda: all(column(pool, "up")))
+    assert column(pool, "place") == [None, 1, 0]  # it is the spare now
+    assert column(pool, "restarts") == [1, 0, 0]
+    assert column(pool, "process") == [100, 101, 102]
+    second.die()
+    until(lambda: column(pool, "place") == [1, None, 0])
+
+
+def test_the_end_of_a_worker_that_computes_nothing_is_noticed(pool):
+    pool.workers[1].die(comes_back=False)
+    until(lambda: column(pool, "place") == [0, None, 1])
+    assert pool.status()[1]["losses"]["died"] == 1
+
+
+@pytest.mark.parametrize("pool", [(2, 0)], indirect=True)
+def test_without_a_spare_the_place_waits_for_its_worker(pool):
+    first, second = pool.workers
+    results = []
+    pool.send(0, call(7), lambda result, worker: results.append(worker), lambda: True)
+    until(lambda: first.calls)
+    first.die(comes_back=False)
+    until(lambda: pool.up == {1})
+    assert not second.calls
+    first.can_start = True
+    until(lambda: len(first.calls) == 2)
+    first.calls[1][1].set_result(0)
+    until(lambda: results == [0])
+    assert column(pool, "place") == [0, 1]
+
+
+def test_a_place_is_taken_by_whoever_is_back_first(pool):
+    """With two dead of three, by the one that returns."""
+    first, second, spare = pool.workers
+    spare.die(comes_back=False)
+    second.die(comes_back=False)
+    until(lambda: pool.up == {0})
+    spare.can_start = True
+    until(lambda: pool.up == {0, 1})
+    assert column(pool, "place") == [0, None, 1]
+
+
+def test_a_worker_that_errs_repeatedly_is_replaced(pool):
+    for _ in range(2):
+        pool.count_loss(0, "wrong")
+    assert column(pool, "up") == [True] * 3 and column(pool, "restarts")[0] == 0
+    pool.count_loss(0, "wrong")
+    until(lambda: pool.workers[0].replaced == 1)
+    assert column(pool, "place") == [None, 1, 0]
+    assert pool.status()[0]["losses"]["wrong"] == 3
+    until(lambda: all(column(pool, "up")))
+    pool.count_loss(0, "wrong")  # it begins with a clean slate
+    assert column(pool, "restarts") == [1, 0, 0]
+
+
+def test_spares_are_warmed_up_too(pool):
+    from threading import Thread
+
+    thread = Thread(target=pool.compute_everywhere, args=([call(0), call(1)],))
+    thread.start()
+    for worker, index in zip(pool.workers, (0, 1, 0), strict=True):
+        until(lambda worker=worker: worker.calls)
+        done, future = worker.calls[0]
+        assert done.piece.index == index
+        future.set_result(0)
+    thread.join(LIMIT)
+    assert not thread.is_alive()

@@ -1,0 +1,101 @@
+"""Disturbances of a service that is a record of its own: what is noticed, and when."""
+
+import itertools
+import signal
+
+import numpy as np
+import pytest
+
+from coded_jax.studies import disturbances
+from coded_jax.studies.disturbances import Enemy, Victim, disturb
+
+
+class Service:
+    """Its summaries come one after the other; signals to its processes are noted."""
+
+    def __init__(self, *summaries):
+        self.left, self.signals, self.reloads = itertools.chain(summaries), [], 0
+        self.last = summaries[-1]
+
+    def summary(self):
+        return next(self.left, self.last)
+
+    def reload(self):
+        self.reloads += 1
+
+    def victim(self):
+        return Victim(self.summary, 7, self.reload)
+
+
+def summary(*up, places=(0, 1, None), restarts=0, obstacle=None):
+    workers = [
+        {"up": bool(up), "place": place, "process": 100 + i if up == 1 else 200 + i}
+        for i, (up, place) in enumerate(zip(up, places, strict=True))
+    ]
+    return {"workers": workers, "cluster_restarts": restarts, "obstacle": obstacle}
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    signals = []
+    monkeypatch.setattr(disturbances.os, "kill", lambda *sent: signals.append(sent))
+    monkeypatch.setattr(disturbances, "LOOK", 0.0)
+    return signals
+
+
+def test_a_worker_is_killed_until_a_spare_has_its_place_and_it_is_back(sent):
+    whole = summary(1, 1, 1)
+    service = Service(
+        whole,
+        whole,  # nothing is noticed yet
+        summary(0, 0, 1),
+        summary(1, 1, 0, places=(0, 1, None)),
+        summary(2, 2, 2),
+    )
+    done = disturb(service.victim(), "kill worker", np.random.default_rng(0))
+    ((process, number),) = sent
+    assert process in (100, 101, 102) and number == signal.SIGKILL
+    assert done.kind == "kill worker"
+    assert 0 <= done.noticed <= done.answering <= done.recovered
+
+
+def test_the_machinery_is_frozen_until_another_one_answers(sent, monkeypatch):
+    class Machinery:
+        def __init__(self, owner):
+            assert owner == 7
+
+        def processes(self, kind):
+            return {"raylet": [31], "agent": [32, 33], "gcs": []}[kind]
+
+    monkeypatch.setattr(disturbances, "Machinery", Machinery)
+    service = Service(
+        summary(1, 1, 1),
+        summary(0, 0, 0, obstacle="an agent has ended"),
+        summary(2, 2, 0, restarts=1),
+        summary(2, 2, 2, restarts=1),
+    )
+    done = disturb(service.victim(), "freeze agent", np.random.default_rng(0))
+    assert sent == [(32, signal.SIGSTOP), (33, signal.SIGSTOP)]
+    assert 0 <= done.noticed <= done.answering <= done.recovered
+    with pytest.raises(RuntimeError, match="no process of the cluster's gcs"):
+        disturb(service.victim(), "kill gcs", np.random.default_rng(0))
+
+
+def test_what_never_recovers_is_given_up(sent, monkeypatch):
+    monkeypatch.setattr(disturbances, "PATIENCE", 0.0)
+    service = Service(summary(1, 1, 1), summary(0, 1, 1))
+    done = disturb(service.victim(), "kill worker", np.random.default_rng(0))
+    assert done.answering is None and done.recovered is None
+
+
+def test_an_enemy_goes_on_until_it_is_closed(sent):
+    service = Service(summary(1, 1, 1))
+    enemy = Enemy(service.victim(), ("reload",), 0.001)
+    while service.reloads < 3:
+        pass
+    enemy.close()
+    assert len(enemy.done) == service.reloads
+    assert {done.kind for done in enemy.done} == {"reload"}
+    gone = Enemy(Service(summary(0, 0, 0)).victim(), ("kill worker",), 0.001)
+    gone.close()
+    assert gone.done == []  # no worker is up
