@@ -153,6 +153,19 @@ def on_hangup(again: Callable[[], None]) -> None:
     signal.signal(signal.SIGHUP, handle)
 
 
+def wait(service: serving.Service) -> None:
+    """Returns when Ctrl-C or SIGTERM asks for the end; the second one acts at once.
+
+    Raises:
+      RuntimeError: the service will not answer any more.
+    """
+    with signals.stop_requests() as stopped:
+        while not stopped():
+            if (failure := service.failure()) is not None:
+                raise RuntimeError(failure)
+            time.sleep(0.1)
+
+
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     """Serves requests until Ctrl-C, and prints how the workers fared."""
@@ -161,16 +174,12 @@ def main(argv: list[str]) -> None:
     token = check_front(settings)
     runtime_flags.faults_from_flags()
     finish_run()
-    with contextlib.ExitStack() as closing:
-        service = closing.enter_context(start())
-        url, again = closing.enter_context(listening(service, settings, token))
-        on_hangup(again)
-        if METRICS_PORT.value is not None:
-            closing.callback(metrics.expose(METRICS_PORT.value, service.summary))
-        with signals.stop_requests() as stopped:
+    with start() as service:
+        with contextlib.ExitStack() as closing:
+            url, again = closing.enter_context(listening(service, settings, token))
+            on_hangup(again)
+            if METRICS_PORT.value is not None:
+                closing.callback(metrics.expose(METRICS_PORT.value, service.summary))
             print(f"serving {run_flags.WORKDIR.value} on {url}", flush=True)
-            while not stopped():
-                if (failure := service.failure()) is not None:
-                    raise RuntimeError(failure)
-                time.sleep(0.1)
+            wait(service)
         Console().print(workers_table(service.summary()))

@@ -1,0 +1,224 @@
+"""The server: slow clients, many of them, TLS, and its end with requests in flight."""
+
+import json
+import socket
+import ssl
+import threading
+import time
+from http import client
+from urllib.parse import urlsplit
+
+import pytest
+
+from coded_jax.web import app, server
+from coded_jax.web.config import WebConfig
+from tests.web.fakes import IMAGE, PATIENCE, Service, ask, connect, listening, npy
+
+BODY = npy(IMAGE)
+CHUNKED = (
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+HEAD = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n"
+
+
+def send(url, data):
+    """A connection over which no more than this is sent."""
+    parts = urlsplit(url)
+    sent = socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE)
+    sent.sendall(data)
+    return sent
+
+
+def read(connection):
+    """All that comes until the other side hangs up."""
+    parts = []
+    try:
+        while part := connection.recv(2**16):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    connection.close()
+    return b"".join(parts)
+
+
+STALLS = {
+    "nothing": b"",
+    "half a line": b"POST /pre",
+    "half a head": HEAD.encode(),
+    "no body": f"{HEAD}\r\n".encode(),
+    "half a body": f"{HEAD}\r\n".encode() + BODY[:500],
+    "half a chunk": CHUNKED + b"100\r\nhalf",
+}
+
+
+def test_clients_that_stall_hold_nobody_up():
+    settings = WebConfig(port=0, read_seconds=2)
+    with listening(Service(), settings=settings) as url:
+        stalled = [send(url, STALLS[name]) for name in STALLS for _ in range(10)]
+        assert len(stalled) == 60
+        for _ in range(5):
+            assert ask(url, "/predict", BODY)[0] == 200
+        for connection in stalled:  # told, and hung up on
+            told = read(connection)
+            assert told.startswith(b"HTTP/1.1 408 ") and b'{"error": "request: ' in told
+        assert ask(url, "/predict", BODY)[0] == 200
+
+
+def test_a_trickle_is_no_sign_of_life():
+    settings = WebConfig(port=0, read_seconds=0.5)
+    with listening(Service(), settings=settings) as url:
+        connection = send(url, HEAD.encode())
+        told = []
+        reader = threading.Thread(target=lambda: told.append(read(connection)))
+        reader.start()
+        end = time.monotonic() + PATIENCE
+        while reader.is_alive() and time.monotonic() < end:
+            try:
+                connection.sendall(b"X: y\r\n")
+            except OSError:
+                break
+            time.sleep(0.05)
+        reader.join()
+        assert told[0].startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_nobody_reads_does_not_keep_a_connection():
+    settings = WebConfig(port=0, read_seconds=0.5)
+    with listening(Service(), settings=settings) as url:
+        head = HEAD.replace("/predict", "/nothing").encode()
+        told = read(send(url, head + b"\r\n" + BODY[:100]))
+        assert told.startswith(b"HTTP/1.1 404 ") and told.count(b"HTTP/1.1") == 1
+
+
+def test_a_client_that_does_not_read_is_given_up():
+    sent = threading.Event()
+
+    async def much(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        part = {"type": "http.response.body", "body": bytes(2**20), "more_body": True}
+        for _ in range(1000):
+            await send(part)  # waits for the client, and no more once it is given up
+        sent.set()
+
+    port, close = server.listen(much, WebConfig(port=0, read_seconds=0.5))
+    connection = send(f"http://127.0.0.1:{port}", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert sent.wait(PATIENCE)
+    assert len(read(connection)) < 1000 * 2**20
+    close()
+
+
+def test_idle_connections_end_after_a_while():
+    settings = WebConfig(port=0, keep_alive=0.3)
+    with listening(Service(), settings=settings) as url:
+        told = read(send(url, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        assert told.startswith(b"HTTP/1.1 200 ")
+
+
+def test_more_connections_than_may_be():
+    settings = WebConfig(port=0, connections=2)
+    with listening(Service(), settings=settings) as url:
+        kept = [connect(url) for _ in range(2)]
+        for connection in kept:
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+        status, headers, answer = ask(url, "/healthz")
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert answer == {"error": "too many connections"}
+        kept[0].request("GET", "/healthz")  # those that are here go on
+        assert kept[0].getresponse().read() == b'{"status":"ok"}'
+        for connection in kept:
+            connection.close()
+        end = time.monotonic() + PATIENCE
+        while ask(url, "/healthz")[0] != 200:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_far_more_connections_are_not_even_told():
+    with listening(Service(), settings=WebConfig(port=0, connections=1)) as url:
+        silent = [send(url, b"") for _ in range(2)]
+        assert read(send(url, b"")) == b""
+        for connection in silent:
+            connection.close()
+
+
+def close_in_thread(service, **settings):
+    """A front, whose end is begun by the function that is returned."""
+    port, close = server.listen(app.create_app(service), WebConfig(port=0, **settings))
+    return f"http://127.0.0.1:{port}", threading.Thread(target=close)
+
+
+def test_requests_in_flight_are_answered_before_the_end():
+    service = Service(waits=True)
+    url, ending = close_in_thread(service)
+    idle, asking = connect(url), connect(url)
+    idle.request("GET", "/readyz")
+    assert idle.getresponse().read() == b'{"status":"ok"}'
+    asking.request("POST", "/predict", BODY)
+    assert service.arrived.acquire(timeout=PATIENCE)
+    ending.start()
+    for path, body in (("/readyz", None), ("/predict", BODY)):
+        while (answer := ask(url, path, body))[0] == 200:
+            time.sleep(0.01)
+        assert answer[2] == {"error": "the service is being ended"}
+    assert ask(url, "/healthz")[0] == 200
+    assert ending.is_alive()
+    service.answer(service.futures[0])
+    assert asking.getresponse().status == 200
+    ending.join(PATIENCE)
+    assert not ending.is_alive()
+    with pytest.raises(ConnectionRefusedError):
+        ask(url, "/healthz")
+
+
+def test_requests_that_take_longer_are_cut_off():
+    service = Service(waits=True)
+    url, ending = close_in_thread(service, drain=0.2)
+    asking = connect(url)
+    asking.request("POST", "/predict", BODY)
+    stalled = send(url, STALLS["half a body"])
+    assert service.arrived.acquire(timeout=PATIENCE)
+    ending.start()
+    answer = asking.getresponse()
+    assert (answer.status, answer.headers["Connection"]) == (503, "close")
+    assert json.load(answer) == {"error": "the service is being ended"}
+    assert service.futures[0].cancelled()
+    ending.join(PATIENCE)
+    assert not ending.is_alive()
+    read(stalled)
+
+
+def test_tls(certificate):
+    cert, key = certificate
+    settings = WebConfig(port=0, tls_cert=cert, tls_key=key)
+    port, close = server.listen(app.create_app(Service()), settings)
+    context = ssl.create_default_context(cafile=cert)
+    connection = client.HTTPSConnection("127.0.0.1", port, context=context)
+    connection.request("POST", "/predict", BODY)
+    assert connection.getresponse().status == 200
+    connection.close()
+    with pytest.raises(ssl.SSLError):  # by another authority
+        other = client.HTTPSConnection(
+            "127.0.0.1", port, context=ssl.create_default_context()
+        )
+        other.request("GET", "/healthz")
+    with pytest.raises((client.BadStatusLine, ConnectionError)):
+        ask(f"http://127.0.0.1:{port}", "/healthz")
+    close()
+
+
+def test_both_kinds_of_addresses():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        port, close = server.listen(app.create_app(Service()), WebConfig("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    assert ask(f"http://[::1]:{port}", "/healthz")[0] == 200
+    close()
+
+
+def test_a_port_that_is_taken():
+    with listening(Service()) as url:
+        with pytest.raises(OSError):
+            server.listen(app.create_app(Service()), WebConfig(port=urlsplit(url).port))
