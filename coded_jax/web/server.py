@@ -30,7 +30,11 @@ def bind(host: str, port: int) -> socket.socket:
       OSError: the port is taken, or this machine has no such address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024)
+    listener = socket.create_server((host, port), family=family, backlog=1024)
+    # Of connections, too: or else an answer's body waits some 40 ms for its head to be
+    # acknowledged. asyncio sees to that for sockets alone that it makes itself.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
