@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from coded_jax.checks import first_line
 from coded_jax.serving import metrics
-from coded_jax.serving.engine import Closed, NotEnoughResults
+from coded_jax.serving.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.serving.service import Overloaded, Response, Service
 from coded_jax.web import images, openapi
 from coded_jax.web.access import Guard
@@ -44,6 +44,7 @@ STATUS: dict[type[Exception], int] = {
     Overloaded: 503,
     NotReady: 503,
     Closed: 503,
+    WrongResults: 503,
     NotEnoughResults: 504,
 }
 """Of what a request for an answer may fail with."""

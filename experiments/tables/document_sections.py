@@ -21,6 +21,7 @@ from coded_jax.report import run_tables, sweep_tables
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.runs.sweep_table import SWEEP
 from coded_jax.training.config import TrainConfig
+from coded_jax.web.config import WebConfig
 from tables import (
     base_tables,
     drop_tables,
@@ -140,6 +141,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "settings_code": functools.partial(settings_section, CodeConfig),
     "settings_training": functools.partial(settings_section, TrainConfig),
     "settings_evaluation": functools.partial(settings_section, EvaluationConfig),
+    "settings_web": functools.partial(settings_section, WebConfig),
 }
 
 

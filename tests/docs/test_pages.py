@@ -26,7 +26,7 @@ NOT_RUN = {
     "docs/getting_started.md": 1,
     "docs/guides/place.md": 1,
     "docs/guides/segment.md": 1,
-    "docs/guides/serve.md": 1,
+    "docs/guides/serve.md": 2,
     "docs/guides/splitting.md": 1,
     "docs/guides/train.md": 2,
     "docs/latency.md": 1,
@@ -99,7 +99,7 @@ class Server:
             # As Ctrl-C, which children of a shell's background job ignore.
             self.process.send_signal(signal.SIGTERM)
             out, _ = self.process.communicate(timeout=600)
-            assert self.process.returncode == 0 and "1 answered" in out
+            assert self.process.returncode == 0 and re.search("[1-9] answered", out)
             self.process = None
 
 

@@ -207,6 +207,16 @@ def test_tls(certificate):
     close()
 
 
+def test_an_answer_is_not_sent_in_waits():
+    """Its head and its body are two writes, of which the second would wait."""
+    with server.bind("127.0.0.1", 0) as listener:
+        client_side = socket.create_connection(listener.getsockname())
+        connection, _ = listener.accept()
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connection.close()
+        client_side.close()
+
+
 def test_both_kinds_of_addresses():
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
