@@ -29,8 +29,14 @@ SETTINGS = {
     # No tables of tasks: they are for a dashboard, and hold up a driver that leaves a
     # cluster that has died.
     "task_events_report_interval_ms": 0,
+    # Arguments and results of any size travel by themselves: of what is in the object
+    # store, a process dies with the store.
+    "max_direct_call_object_size": 2**31,
+    "task_rpc_inlined_bytes_limit": 2**31,
 }
 """Settings of Ray for this process, and for a cluster that is started here."""
+ENVIRONMENT = {f"RAY_{name}": str(value) for name, value in SETTINGS.items()}
+"""The same for processes of a cluster that was started elsewhere."""
 
 
 def import_ray() -> Any:
@@ -79,8 +85,8 @@ def connect(address: str | None, n: int) -> None:
     if address is None:
         _start(n)
         return
-    for name, value in SETTINGS.items():  # read when Ray is imported
-        os.environ.setdefault(f"RAY_{name}", str(value))
+    for name, value in ENVIRONMENT.items():  # read when Ray is imported
+        os.environ.setdefault(name, value)
     # Ray would end this process a minute after it has lost the head of its cluster.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
     if loopback := _check_address(address):

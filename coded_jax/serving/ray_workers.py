@@ -1,15 +1,19 @@
 """The cluster engine: each piece in a process of its own, on any machine, by Ray.
 
-A worker is a Ray actor. It is sent the model once, when it is created, as Ray pickles
-it, functions included. Requests cross the wire as numbers and raw bytes: nothing of
-them is unpickled on either side. Ray restarts processes that die; here they are only
-noticed.
+A worker is a Ray actor. It is sent the model once, when it has been created, as Ray
+pickles it, functions included. Requests cross the wire as numbers and raw bytes:
+nothing of them is unpickled on either side.
+
+Nothing is kept in Ray's object store: it ends with the raylet, and Ray would end this
+process when it meets a store that is gone. An actor that has died is replaced by a new
+one, which is sent the model again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -19,7 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.devices.cluster import STARTUP, accelerators, import_ray
+from coded_jax.devices.cluster import (
+    ENVIRONMENT,
+    STARTUP,
+    accelerators,
+    import_ray,
+)
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
@@ -31,43 +40,49 @@ from coded_jax.serving.supervisor import Crew, recruit
 from coded_jax.serving.workers import Call, WorkerLost
 from coded_jax.types import PyTree
 
-GROUPS = {"ping": "control", "signal": "control", "live": "life"}
+GROUPS = {"signal": "control", "live": "life"}
 """Methods of the actor that do not wait for a computation, by Ray's groups of them."""
+PART = 2**26  # bytes of a model that are sent at once
 
 
 class PieceServer:
     """The actor: the frozen network in a worker's process.
 
     Args:
-      model: `(pipeline, frozen, params)`.
       batches: sizes of requests that it compiles before it answers.
       cache: folder of compiled programs, see `startup.keep_compilations`.
     """
 
-    def __init__(
-        self,
-        model: tuple[Pipeline, PyTree, PyTree],
-        batches: list[int],
-        cache: str | None,
-    ) -> None:
+    def __init__(self, batches: list[int], cache: str | None) -> None:
+        self._batches, self._cache = batches, cache
+        self._received: list[bytes] = []
+
+    def receive(self, part: bytes) -> None:
+        """Takes the next part of the pickled `(pipeline, frozen, params)`."""
+        self._received.append(part)
+
+    def ping(self) -> int:
+        """Returns the number of its process, once it has compiled what was received."""
+        if self._received:
+            self._load(pickle.loads(b"".join(self._received)))
+            self._received.clear()
+        return os.getpid()
+
+    def _load(self, model: tuple[Pipeline, PyTree, PyTree]) -> None:
         from coded_jax.cpu_kernels import lowering
         from coded_jax.devices import startup
 
         lowering.install()
         with contextlib.suppress(ValueError):  # of another machine's folder
-            startup.keep_compilations(cache)
+            startup.keep_compilations(self._cache)
         pipeline, *variables = model
         self._dtype = jnp.dtype(pipeline.dtype)
         self._compute_piece = parts.make_compute(pipeline, *variables)
-        for batch in batches:
+        for batch in self._batches:
             shapes = parts.query_shapes(pipeline, batch)
             for stage, shape in zip(parts.pieces(pipeline), shapes, strict=True):
                 for piece in stage:
                     self._compute_piece(piece, np.zeros(shape, self._dtype))
-
-    def ping(self) -> int:
-        """Returns the number of its process."""
-        return os.getpid()
 
     def compute(self, piece: list, shape: list[int], query: bytes) -> bytes | str:
         """Returns the bytes of a share; or a string, the error of the computation."""
@@ -89,7 +104,7 @@ class PieceServer:
 
 
 class RayWorker:
-    """A `PieceServer`, on the machine that Ray has chosen.
+    """A `PieceServer`, on the machine that Ray has chosen, and those that follow it.
 
     Args:
       crew: whose prepared function makes the actor.
@@ -120,8 +135,10 @@ class RayWorker:
 
     def probe(self) -> Future:
         with contextlib.suppress(Exception), self._crew.use() as create:
-            # Ray itself restarts only actors that were up, of a cluster that is.
-            if self._actor is None or self._gone.is_set():
+            if self._actor is not None and self._gone.is_set():
+                self._ray.kill(self._actor)  # it may just be cut off
+                self._actor = None
+            if self._actor is None:
                 self._actor, self._gone = create(), threading.Event()
         return self._ask(lambda process: process, "ping")
 
@@ -129,7 +146,8 @@ class RayWorker:
         return self._ask(lambda _: None, "live")
 
     def replace(self) -> None:
-        self._kill(no_restart=False)
+        self._gone.set()
+        self.close()
 
     def signal(self, number: int) -> None:
         """Sends its process a signal."""
@@ -144,12 +162,8 @@ class RayWorker:
                 future.set_exception(error)
 
     def close(self) -> None:
-        self._kill()
-
-    def _kill(self, **options: Any) -> None:
-        # It may be gone already.
         with contextlib.suppress(Exception), self._crew.use():
-            self._ray.kill(self._actor, **options)
+            self._ray.kill(self._actor)  # it may be gone already
 
     def _ask(self, read: Callable[[Any], Any], method: str, *arguments: Any) -> Future:
         """Calls a method of the actor, and returns `read(answer)` to come."""
@@ -163,7 +177,7 @@ class RayWorker:
             try:
                 result = read(answer.result())
             except exceptions.RayError as lost:
-                if isinstance(lost, exceptions.ActorDiedError):
+                if not isinstance(lost, exceptions.RayTaskError):
                     gone.set()
                 lines = str(lost).strip().splitlines() or [type(lost).__name__]
                 error = WorkerLost(lines[-1])
@@ -217,12 +231,19 @@ def ray_workers(
     def prepare() -> Callable[[], Any]:
         ray = import_ray()
         options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
-        options |= {"max_restarts": -1, "max_task_retries": 0}
+        if address is not None:
+            options["runtime_env"] = {"env_vars": ENVIRONMENT}
         groups = dict.fromkeys(GROUPS.values(), 1)
         actor = ray.remote(concurrency_groups=groups, **options)(PieceServer)
-        # Stored once; each machine fetches it once, for all its workers.
-        stored = ray.put((pipeline, model.frozen, model.params))
-        return lambda: actor.remote(stored, list(batches), cache)
+        sent = ray.cloudpickle.dumps((pipeline, model.frozen, model.params))
+
+        def create() -> Any:
+            created = actor.remote(list(batches), cache)
+            for start in range(0, len(sent), PART):
+                created.receive.remote(sent[start : start + PART])
+            return created
+
+        return create
 
     crew = recruit(address, n, reconnect_for, prepare)
     try:

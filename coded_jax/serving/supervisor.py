@@ -22,8 +22,9 @@ from coded_jax.devices.machinery import Machinery
 from coded_jax.serving.workers import WorkerLost
 
 LOOK = 0.25  # seconds between looks at the cluster
-ASK = 2.0  # seconds between questions to its head
-SILENCE = 15.0  # seconds in which the head has to answer, on a machine that is busy
+PAUSE = 2.0  # seconds between questions to its head
+ANSWER = 5.0  # seconds in which they are answered, also on a busy machine
+SILENCE = 3  # questions without an answer, in a row, after which the head is lost
 CALLS = 5.0  # seconds in which calls of Ray that have begun have to end
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts to connect
 
@@ -241,38 +242,34 @@ def recruit(
 
 
 class _Health:
-    """Asks the head which nodes are alive, again and again, in a thread of its own.
-
-    The thread hangs when the head does. Silence is measured in looks, so that a program
-    that was suspended itself finds nobody guilty.
-    """
+    """Asks the head whether the raylet of this process is alive, again and again."""
 
     def __init__(self) -> None:
-        self._ray = cluster.import_ray()
-        self._node = self._ray.get_runtime_context().get_node_id()
-        self._over, self._asking, self._silent = threading.Event(), False, 0
-        self._found: str | None = None
+        ray = cluster.import_ray()
+        context = ray.get_runtime_context()
+        self._node = ray.NodeID.from_hex(context.get_node_id())
+        # Not `ray.nodes`, which may hang, and Ray then ends the process after a minute.
+        self._head = ray._raylet.GcsClient(address=context.gcs_address)
+        self._over, self._found = threading.Event(), None
         threading.Thread(target=self._run, daemon=True).start()
 
     def problem(self) -> str | None:
-        """Returns what was found, or that the head is silent; called every `LOOK`."""
-        self._silent = self._silent + 1 if self._asking else 0
-        if self._silent * LOOK > SILENCE:
-            return f"Ray's head has not answered for {SILENCE:g} s"
+        """Returns what was found."""
         return self._found
 
     def close(self) -> None:
         self._over.set()
 
     def _run(self) -> None:
-        while not self._over.wait(ASK):
-            self._asking = True
+        failures = 0
+        while not self._over.wait(PAUSE):
             try:
-                alive = [n["NodeID"] for n in self._ray.nodes() if n["Alive"]]
+                (alive,) = self._head.check_alive([self._node], timeout=ANSWER)
             except Exception as error:
-                self._found = f"Ray's head does not answer: {first_line(error)}"
-                return
-            self._asking = False
-            if self._node not in alive:
-                self._found = "Ray has given up the node of this process"
-                return
+                failures += 1
+                if failures == SILENCE:
+                    self._found = f"Ray's head does not answer ({first_line(error)})"
+            else:
+                failures = 0
+                if not alive:
+                    self._found = "Ray has given up the raylet of this machine"
