@@ -1,0 +1,1 @@
+"""Wrong results: found by checking the results of a stage against each other."""
