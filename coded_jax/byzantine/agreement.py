@@ -1,15 +1,15 @@
 """How well each result agrees with what the others predict of it.
 
 Every result is left out in turn and predicted from the others: by the code, which
-decodes its share as if it had been lost, and from there by a linear regression. `a` is
-the squared distance of the result from this prediction, `b` that from the mean of all
+decodes its share as if it had been lost, and from there by a regression. `a` is the
+squared distance of the result from this prediction, `b` that from the mean of all
 images, both Mahalanobis distances in c coordinates. Three statistics say whether it is
 another one than it should be:
 
-    log((c + a) / (c + b))   whether the others predict it better than nothing would: the
-                             ratio of two likelihoods of Student's t, with c degrees of
-                             freedom. An odd image is far in both, and no alarm;
-    a - b                    the same with normal distributions;
+    log((c + a) / (c + b))   whether the others predict it better than nothing does:
+                             the ratio of two likelihoods of Student's t, with c
+                             degrees of freedom. An odd image is far in both;
+    log(1 + a / c)           whether they predict it at all;
     max |e_j| / sqrt(a / c)  whether a single value stands out, where e_j is what
                              differs, given all other values of the result.
 
@@ -156,7 +156,7 @@ def statistics(whitener: Any, alone: Any, own: jax.Array, left: jax.Array) -> ja
     c = left.shape[-1]
     single = jnp.abs(white @ whitener.T) / jnp.linalg.norm(whitener, axis=-1)
     outstanding = single.max(-1) / jnp.sqrt(a / c + 1e-6)
-    return jnp.stack([jnp.log((c + a) / (c + b)), a - b, outstanding])
+    return jnp.stack([jnp.log((c + a) / (c + b)), jnp.log1p(a / c), outstanding])
 
 
 def difference(
@@ -173,22 +173,39 @@ def difference(
     shares = shares_of(stage, features)
     own = coordinates(check.means, check.bases, shares)
     decoded = coordinates(check.means, check.bases, predicted.shares)
-    inputs = regressors(own, decoded, predicted.known, arrived)
+    inputs = regressors(check.hidden, own, decoded, predicted.known, arrived)
     left = own - jnp.einsum("nbp,npc->nbc", inputs, check.weights[place])
     return Difference(own, left, largest_difference(shares, predicted.shares))
 
 
 def regressors(
-    own: jax.Array, decoded: jax.Array, known: tuple[bool, ...], arrived: jax.Array
+    hidden: jax.Array,
+    own: jax.Array,
+    decoded: jax.Array,
+    known: tuple[bool, ...],
+    arrived: jax.Array,
 ) -> jax.Array:
-    """Returns v of each result, float32 `[n, B, (n + 1) c + 1]`, see `StageCheck`."""
-    n, batch = own.shape[:2]
-    others = jnp.where(arrived[:, None, None], own, 0)
-    others = jnp.moveaxis(others, 0, 1).reshape(batch, -1)
+    """Returns what each result is predicted from, float32 `[n, B, p + H]`.
+
+    Args:
+      hidden: see `StageCheck`.
+      own, decoded: float32 `[n, B, c]`, coordinates of the results, and of what the
+        code makes of the others.
+      known: see `Predictions`.
+      arrived: bool `[n]`.
+    """
+    n, batch, c = own.shape
+    others = arrived[None] & ~jnp.eye(n, dtype=bool)
+    of_others = jnp.where(others[:, None, :, None], jnp.moveaxis(own, 0, 1), 0)
     decoded = jnp.where(jnp.array(known)[:, None, None], decoded, 0)
-    everything = jnp.broadcast_to(others, (n, *others.shape))
     ones = jnp.ones((n, batch, 1), own.dtype)
-    return jnp.concatenate([everything, decoded, ones], axis=-1)
+    parts = [of_others.reshape(n, batch, n * c), decoded, ones]
+    return expanded(hidden, jnp.concatenate(parts, axis=-1))
+
+
+def expanded(hidden: Any, inputs: Any) -> jax.Array:
+    """Returns inputs `[..., p]` with H hidden values behind them, `[..., p + H]`."""
+    return jnp.concatenate([inputs, jax.nn.relu(inputs @ hidden)], axis=-1)
 
 
 def largest_difference(shares: jax.Array, predicted: jax.Array) -> jax.Array:

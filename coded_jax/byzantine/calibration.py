@@ -45,16 +45,21 @@ image in a thousand exceeds at most, with 95 % confidence."""
 MOST_TRAINING = 30_000
 """Training images that are used, the first ones."""
 
+HIDDEN = 512
+"""Random features of what a result is predicted from."""
+
 MOST_COORDINATES = 128
 """Directions in which a share is looked at."""
 
 CHUNK = 500
 CONFIDENCE = 0.95
+GAIN = 1.5  # standard deviation of the inputs of random features
 RIDGE = 1e-4  # of the mean variance of the inputs of a regression
 SHRINKAGE = 1e-2  # of the mean variance, added to that of each coordinate
 TAIL = 0.9995  # quantile of training images that is one scale above the median
 EXACT = 1e-4  # of the largest value: what the code predicts as well is exact
 ROUNDING = 1e-5  # likewise: a difference that is never an alarm
+SLACK = (1.0, 1.25, 1.25)  # of scales: the first statistic shall set the threshold
 MARGIN = 16.0  # factor beyond the magnitudes of training images
 
 
@@ -264,7 +269,7 @@ def _fit_stage(
     n, count = model.pipeline.n, len(patterns)
     directions = _directions(model, coded, training, seed)
     places = np.full(2**n, -1, np.int32)
-    fitted, alone, bits, negative = [], None, None, False
+    fitted, hidden, alone, bits, negative = [], None, None, None, False
     for place, pattern in enumerate(patterns):
         places[sum(2**i for i in range(n) if i not in pattern)] = place
         seen = _observe_all(model, coded, pattern, directions, training, seed)
@@ -272,12 +277,14 @@ def _fit_stage(
             bits = [seen.bits[:, 0].min(), seen.bits[:, 1].max()]
             negative = bool(seen.negative.any())
             alone = np.stack([*map(_whitener, seen.own)])
-        fitted.append(_fit_set(seen, pattern, alone, _largest_value(bits)))
+            hidden = _hidden(seen, seed)
+        fitted.append(_fit_set(seen, pattern, hidden, alone, _largest_value(bits)))
     of_sets = (np.stack(values) for values in zip(*fitted, strict=True))
     weights, whiteners, centers, scales, exact, roundings = of_sets
     check = StageCheck(
-        *(*directions, weights, whiteners, alone, centers, scales, exact, roundings),
-        *(np.ones(count, np.float32), places, _with_margin(bits), negative),
+        *(*directions, hidden, weights, whiteners, alone, centers, scales),
+        *(exact, roundings, np.ones(count, np.float32)),
+        *(places, _with_margin(bits), negative),
     )
     return jax.tree.map(jnp.asarray, check)
 
@@ -305,32 +312,46 @@ def _directions(
 
 
 def _fit_set(
-    seen: Observed, pattern: Pattern, alone: np.ndarray, amplitude: float
+    seen: Observed,
+    pattern: Pattern,
+    hidden: np.ndarray,
+    alone: np.ndarray,
+    amplitude: float,
 ) -> tuple[np.ndarray, ...]:
     """Fits regressions, whiteners, centers, scales, exact and roundings of a set of
     results; those of results that are not in it are not looked at."""
     n, count, c = seen.own.shape
-    weights = np.zeros((n, (n + 1) * c + 1, c), np.float32)
+    weights = np.zeros((n, sum(hidden.shape), c), np.float32)
     whiteners = np.zeros((n, c, c), np.float32)
     centers = np.zeros((n, agreement.STATISTICS), np.float32)
     scales = np.ones((n, agreement.STATISTICS), np.float32)
     largest = seen.largest.max(axis=1)
     for i in (i for i in range(n) if i not in pattern):
-        others = [j for j in range(n) if j != i and j not in pattern]
-        inputs = [*seen.own[others], seen.decoded[i], np.ones((count, 1), np.float32)]
-        rows = [np.arange(j * c, (j + 1) * c) for j in (*others, n)]
-        rows = np.concatenate([*rows, [(n + 1) * c]])
-        columns = np.concatenate(inputs, axis=1)
-        weights[i, rows] = _regression(columns, seen.own[i])
-        left = seen.own[i] - columns @ weights[i, rows]
+        others = [
+            x if j not in (i, *pattern) else 0 * x for j, x in enumerate(seen.own)
+        ]
+        inputs = [*others, seen.decoded[i], np.ones((count, 1), np.float32)]
+        columns = agreement.expanded(hidden, np.concatenate(inputs, axis=1))
+        columns = np.asarray(columns)
+        weights[i] = _regression(columns, seen.own[i])
+        left = seen.own[i] - columns @ weights[i]
         whiteners[i] = _whitener(left)
         values = agreement.statistics(whiteners[i], alone[i], seen.own[i], left)
         centers[i] = np.median(values, axis=1)
-        scales[i] = np.quantile(values, TAIL, axis=1) - centers[i]
+        scales[i] = SLACK * (np.quantile(values, TAIL, axis=1) - centers[i])
     exact = largest <= EXACT * amplitude
     roundings = np.maximum(4 * largest, ROUNDING * amplitude)
     roundings = np.where(exact, roundings, 1).astype(np.float32)
     return weights, whiteners, centers, np.maximum(scales, 1e-6), exact, roundings
+
+
+def _hidden(seen: Observed, seed: int) -> np.ndarray:
+    """Draws weights of random features whose inputs have a variance of about 1."""
+    n, _, c = seen.own.shape
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=((n + 1) * c, HIDDEN))
+    weights *= GAIN / math.sqrt(c * (n + 1) * np.square(seen.own).mean())
+    return np.append(weights, rng.uniform(-1, 1, (1, HIDDEN)), axis=0).astype("f")
 
 
 def _regression(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:

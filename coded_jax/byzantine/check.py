@@ -35,7 +35,9 @@ class StageCheck(NamedTuple):
     Attributes:
       means: float32 `[n, d]`, of roots of the d values of a share.
       bases: float32 `[n, d, q]`, the directions whose coordinates are looked at.
-      weights: float32 `[P, n, (n + 1) c + 1, c]`, from v to the prediction.
+      hidden: float32 `[p, H]`, weights of H random features of v (Rahimi and Recht
+        2008), of which p is `(n + 1) c + 1`.
+      weights: float32 `[P, n, p + H, c]`, from v and its features to the prediction.
       whiteners: float32 `[P, n, c, c]`; times what differs from the prediction, a
         column of uncorrelated numbers of variance 1.
       alone: float32 `[n, c, c]`, likewise times the coordinates themselves.
@@ -53,6 +55,7 @@ class StageCheck(NamedTuple):
 
     means: jax.Array
     bases: jax.Array
+    hidden: jax.Array
     weights: jax.Array
     whiteners: jax.Array
     alone: jax.Array
@@ -73,8 +76,8 @@ class Check:
     Attributes:
       stages: for each coded stage.
       record: what `check.npz` says of itself, as JSON: `model`, a fingerprint; `rate`
-        and `confidence`, the share of images with a false alarm at most, and how surely;
-        `expected_rate`; `images`, on which thresholds were calibrated, and
+        and `confidence`, the part of images with a false alarm at most, and how
+        surely; `expected_rate`; `images`, on which thresholds were calibrated, and
         `training_images`.
     """
 
