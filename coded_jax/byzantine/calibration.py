@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,20 +22,14 @@ from coded_jax.byzantine.check import (
     checked_patterns,
     fingerprint,
 )
+from coded_jax.byzantine.results import Results, chunks
 from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
-from coded_jax.inference.pipeline import Pipeline, inputs_of
-from coded_jax.inference.stages import (
-    coded_features,
-    enter,
-    go_on,
-    recover,
-    shares_of,
-    small_of,
-)
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.stages import shares_of
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.types import Kept, PyTree
+from coded_jax.types import PyTree
 
 FEWEST = 5000
 """Validation images. With so many the second largest statistic is a threshold that one
@@ -51,7 +44,6 @@ HIDDEN = 512
 MOST_COORDINATES = 128
 """Directions in which a share is looked at."""
 
-CHUNK = 500
 CONFIDENCE = 0.95
 GAIN = 1.5  # standard deviation of the inputs of random features
 RIDGE = 1e-4  # of the mean variance of the inputs of a regression
@@ -61,18 +53,6 @@ EXACT = 1e-4  # of the largest value: what the code predicts as well is exact
 ROUNDING = 1e-5  # likewise: a difference that is never an alarm
 SLACK = (1.0, 1.25, 1.25)  # of scales: the first statistic shall set the threshold
 MARGIN = 16.0  # factor beyond the magnitudes of training images
-
-
-class Results(NamedTuple):
-    """The results of a stage for some images.
-
-    Attributes:
-      features: `[n, B, ...]`.
-      kept: what the client keeps beside the queries.
-    """
-
-    features: jax.Array
-    kept: Kept
 
 
 def calibrate(
@@ -133,56 +113,6 @@ def order_of_threshold(count: int, rate: float) -> int:
     while stats.beta.cdf(rate, order + 1, count - order) >= CONFIDENCE:
         order += 1
     return order
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def stage_results(
-    pipeline: Pipeline,
-    coded: int,
-    frozen: PyTree,
-    params: PyTree,
-    images: jax.Array,
-    available: jax.Array,
-) -> Results:
-    """Computes the results of a coded stage.
-
-    Args:
-      pipeline: the functions.
-      coded: number of the stage, from 0.
-      frozen, params: of the base model and of the codes.
-      images: `[B, H, W, C]`.
-      available: bool `[S, n, B]`, what arrives in the stages before.
-    """
-    state, small = inputs_of(pipeline, images), None
-    for number, (stage, own) in enumerate(zip(pipeline.stages, params, strict=False)):
-        x, kept = enter(stage, frozen, state)
-        small = go_on(stage, frozen, small)
-        features = coded_features(stage, frozen, own, x, small=small)
-        if number == coded:
-            return Results(features, kept)
-        state = recover(stage, own, features, available[number], kept)
-        small = small_of(stage, features, available[number])
-    raise ValueError(f"coded: {coded} given, 0..{len(pipeline.stages) - 1} accepted")
-
-
-def chunks(
-    model: CodedModel, coded: int, images: Any, seed: int
-) -> Iterator[tuple[int, Results]]:
-    """Yields how many of the images are the next ones, and their results of a stage.
-
-    All chunks have one size; the last one is filled up. For a third of the images and
-    more nothing is lost in the stages before, for the others up to r results.
-    """
-    pipeline, size = model.pipeline, min(CHUNK, len(images))
-    for start in range(0, len(images), size):
-        part = np.asarray(images[start : start + size])
-        count = len(part)
-        part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
-        key = jax.random.fold_in(jax.random.key(seed), start)
-        draw = lambda key: erasures.sample(key, pipeline.n, pipeline.r, size)
-        masks = jax.vmap(draw)(jax.random.split(key, len(pipeline.stages)))
-        arguments = (model.frozen, model.params, part, masks)
-        yield count, stage_results(pipeline, coded, *arguments)
 
 
 class Observed(NamedTuple):
@@ -266,27 +196,26 @@ def _fit_stage(
     seed: int,
 ) -> StageCheck:
     """Fits everything of a stage but its thresholds, which are 1."""
-    n, count = model.pipeline.n, len(patterns)
+    n, fitted = model.pipeline.n, []
     directions = _directions(model, coded, training, seed)
+    observe = lambda lost: _observe_all(model, coded, lost, directions, training, seed)
+    intact = observe(())
+    bits = np.array([intact.bits[:, 0].min(), intact.bits[:, 1].max()])
+    alone = np.stack([*map(_whitener, intact.own)])
+    hidden, amplitude = _hidden(intact, seed), float(bits.view(np.float32)[1])
     places = np.full(2**n, -1, np.int32)
-    fitted, hidden, alone, bits, negative = [], None, None, None, False
     for place, pattern in enumerate(patterns):
+        seen = observe(pattern) if pattern else intact
+        fitted.append(_fit_set(seen, pattern, hidden, alone, amplitude))
         places[sum(2**i for i in range(n) if i not in pattern)] = place
-        seen = _observe_all(model, coded, pattern, directions, training, seed)
-        if not pattern:
-            bits = [seen.bits[:, 0].min(), seen.bits[:, 1].max()]
-            negative = bool(seen.negative.any())
-            alone = np.stack([*map(_whitener, seen.own)])
-            hidden = _hidden(seen, seed)
-        fitted.append(_fit_set(seen, pattern, hidden, alone, _largest_value(bits)))
-    of_sets = (np.stack(values) for values in zip(*fitted, strict=True))
-    weights, whiteners, centers, scales, exact, roundings = of_sets
-    check = StageCheck(
-        *(*directions, hidden, weights, whiteners, alone, centers, scales),
-        *(exact, roundings, np.ones(count, np.float32)),
-        *(places, _with_margin(bits), negative),
-    )
-    return jax.tree.map(jnp.asarray, check)
+    names = ("weights", "whiteners", "centers", "scales", "exact", "roundings")
+    of_sets = map(np.stack, zip(*fitted, strict=True))
+    fields = dict(zip(names, of_sets, strict=True))
+    fields |= dict(zip(("means", "bases"), directions, strict=True))
+    fields |= {"hidden": hidden, "alone": alone, "places": places}
+    fields |= {"magnitudes": _with_margin(bits), "negative": intact.negative.any()}
+    fields["thresholds"] = np.ones(len(patterns), np.float32)
+    return StageCheck(**jax.tree.map(jnp.asarray, fields))
 
 
 def _directions(
@@ -372,14 +301,9 @@ def _whitener(values: np.ndarray) -> np.ndarray:
     return ((vectors * roots) @ vectors.T).astype(np.float32)
 
 
-def _largest_value(bits: list[int]) -> float:
-    """Returns the number whose bits are the second ones."""
-    return float(np.array(bits[1], np.uint32).view(np.float32))
-
-
-def _with_margin(bits: list[int]) -> np.ndarray:
+def _with_margin(bits: np.ndarray) -> np.ndarray:
     """Returns bits of magnitudes beyond which no right value is, uint32 `[2]`."""
-    least, largest = np.array(bits, np.uint32).view(np.float32).astype(np.float64)
+    least, largest = bits.view(np.float32).astype(np.float64)
     limits = np.clip([least / MARGIN, largest * MARGIN], *_NORMAL)
     return limits.astype(np.float32).view(np.uint32)
 

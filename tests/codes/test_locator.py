@@ -1,0 +1,46 @@
+"""ApproxIFER's error locator, on curves in closed form."""
+
+import numpy as np
+import pytest
+
+from coded_jax.codes import locator
+from coded_jax.codes.linear import chebyshev
+
+
+@pytest.mark.parametrize("k, errors", [(2, 1), (3, 1), (4, 1), (3, 2)])
+def test_wrong_values_of_a_rational_curve_are_located(k, errors):
+    n = locator.workers(k, errors)
+    z = chebyshev(n, 2)
+    rng = np.random.default_rng(k)
+    for _ in range(20):
+        # (a + b z) / (3 + c z) for each of five coordinates, without poles in [-1, 1].
+        a, b, c = rng.normal(size=(2, 5)).tolist() + [rng.uniform(-1, 1, 5).tolist()]
+        exact = (np.array(a) + np.outer(z, b)) / (3 + np.outer(z, c))
+        wrong = np.sort(rng.choice(n, errors, replace=False))
+        results = exact.copy()
+        results[wrong] += rng.normal(size=(errors, 5))
+        np.testing.assert_array_equal(locator.locate(results, k, errors), wrong)
+
+
+def test_a_batch_is_located_at_once():
+    z = chebyshev(6, 2)
+    results = np.stack([1 / (2 + z), 1 / (3 - z)])[..., None]
+    results[0, 4] += 1
+    results[1, 1] -= 0.5
+    assert locator.locate(results, k=2).tolist() == [[4], [1]]
+
+
+def test_the_curve_returns_what_it_went_through():
+    """Berrut's interpolant of k values that lie on a constant is that constant."""
+    k, n = 3, 8
+    np.testing.assert_allclose(locator.encoding(k, n).sum(1), 1)
+    for left_out in range(n):
+        arrived = np.arange(n) != left_out
+        weights = locator.decoding(k, n, arrived)
+        assert not weights[:, left_out].any()
+        np.testing.assert_allclose(weights.sum(1), 1)
+
+
+def test_too_few_workers_are_refused():
+    with pytest.raises(ValueError, match=r"^results: 9 given, 10 or more workers for"):
+        locator.locate(np.zeros((9, 2)), k=4)
