@@ -84,6 +84,15 @@ class Check:
     stages: tuple[StageCheck, ...]
     record: dict[str, Any]
 
+    def require_of(self, model: CodedModel) -> None:
+        """Checks that it was calibrated for a model.
+
+        Raises:
+          ValueError: it was for another one.
+        """
+        own, given = fingerprint(model), self.record["model"]
+        require("check", given, given == own, f"one of this model ({own})")
+
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `check.npz` into a folder, the workdir of the run."""
         arrays = {
@@ -120,10 +129,9 @@ def load_check(folder: str | os.PathLike, model: CodedModel) -> Check:
             for number in range(len(model.pipeline.stages))
             if f"{number}/means" in stored
         )
-    own = fingerprint(model)
-    accepted = f"one of this model ({own})"
-    require("check", record["model"], record["model"] == own, accepted)
-    return Check(stages, record)
+    check = Check(stages, record)
+    check.require_of(model)
+    return check
 
 
 def fingerprint(model: CodedModel) -> str:

@@ -34,6 +34,7 @@ LARGEST = flags.DEFINE_integer("largest", DEFAULTS.largest, HELP["largest"])
 MAX_BATCH = flags.DEFINE_integer("max_batch", DEFAULTS.max_batch, HELP["max_batch"])
 MAX_WAIT = flags.DEFINE_float("max_wait", DEFAULTS.max_wait, HELP["max_wait"])
 SPARES = flags.DEFINE_integer("spares", DEFAULTS.spares, HELP["spares"])
+CHECK_WAIT = flags.DEFINE_float("check_wait", DEFAULTS.check_wait, HELP["check_wait"])
 STRIKES = flags.DEFINE_integer("strikes", DEFAULTS.strikes, HELP["strikes"])
 OPTIONS = (
     ADDRESS,
@@ -48,6 +49,7 @@ OPTIONS = (
     MAX_BATCH,
     MAX_WAIT,
     SPARES,
+    CHECK_WAIT,
     STRIKES,
 )
 """Flags that have the names of fields of `ServeConfig`."""

@@ -60,6 +60,13 @@ class ServeConfig:
     spares: int = setting(
         0, "workers that stand by, and take the place of one that is lost", integers(0)
     )
+    check_wait: float | None = setting(
+        None,
+        "seconds that more results than are needed are waited for, to check them "
+        "against each other; results are believed by default",
+        at_least(0),
+        FLOAT,
+    )
     strikes: int = setting(
         3, "wrong results after which a worker is started anew", integers(1)
     )

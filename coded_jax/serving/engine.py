@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from coded_jax.byzantine.check import Check
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.pool import Pool
@@ -98,7 +99,9 @@ class Engine(Protocol):
         ...
 
 
-OF_POOLS = frozenset({"shortfall", "hedge_after", "patience", "spares", "strikes"})
+OF_POOLS = frozenset(
+    {"shortfall", "hedge_after", "patience", "spares", "strikes", "check_wait"}
+)
 """Settings that all engines with a pool of workers accept."""
 
 
@@ -106,7 +109,8 @@ class EngineKind(NamedTuple):
     """An entry of the registry of engines.
 
     Attributes:
-      start: `(model, config) -> engine`.
+      start: `(model, config, check) -> engine`; results are checked where there is a
+        check.
       accepts: settings of `ServeConfig` that mean something to it, beside those that
         all engines have.
       spread: whether the model is loaded onto all devices, rather than onto one.
@@ -114,7 +118,7 @@ class EngineKind(NamedTuple):
       processes: whether its workers are processes, which can be killed and frozen.
     """
 
-    start: Callable[[CodedModel, ServeConfig], Engine]
+    start: Callable[[CodedModel, ServeConfig, Check | None], Engine]
     accepts: frozenset[str]
     spread: bool = False
     pooled: bool = True

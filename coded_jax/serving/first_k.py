@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.byzantine.check import Check
 from coded_jax.codes.quorum import in_words, sent, suffices
 from coded_jax.inference.pipeline import has_answer
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import parts
 from coded_jax.serving.engine import Inference, NotEnoughResults
-from coded_jax.serving.gathering import Gathering, Judge, Rules
+from coded_jax.serving.gathering import Gathering, Rules
+from coded_jax.serving.judging import StageJudge
 from coded_jax.serving.parts import Sending
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.supervisor import Supervisor
@@ -37,8 +39,7 @@ class FirstK:
       pool: its n workers.
       shortfall, hedge_after, check_wait: see `ServeConfig`. Without any result there is
         no degraded response.
-      judge: `(stage, what it began with) -> Judge` of its results; they are believed if
-        None.
+      check: of the results; they are believed if None.
       supervisor: of the cluster that the workers live on, if they do.
     """
 
@@ -48,8 +49,8 @@ class FirstK:
         pool: Pool,
         shortfall: str = "error",
         hedge_after: float | None = None,
-        judge: Callable[[int, Sending], Judge] | None = None,
-        check_wait: float = 0.0,
+        check: Check | None = None,
+        check_wait: float | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
         # On one device: the pool spreads the pieces.
@@ -61,7 +62,7 @@ class FirstK:
         self._pieces = parts.pieces(self._pipeline)
         self._pool, self._degrade = pool, shortfall == "degrade"
         self._hedge_after = hedge_after
-        self._judge, self._check_wait = judge, check_wait
+        self._check, self._check_wait = check, check_wait or 0.0
         self.supervisor = supervisor
         self._decoding = [0.0] * len(self._pieces)  # seconds, for each stage
         self._closed = threading.Event()
@@ -94,9 +95,8 @@ class FirstK:
         for stage in range(stages):
             begun = time.monotonic()
             rules = self._rules(stage, begun, end, places)
-            if self._judge is not None:
-                judge = self._judge(stage, x)
-                rules = rules._replace(judge=judge, check_wait=self._check_wait)
+            judge = self._judge(stage, x)
+            rules = rules._replace(judge=judge, check_wait=self._check_wait)
             gathering = self._gathering(number, stage, x.queries, rules, order)
             gathering.run()
             degraded |= not gathering.enough
@@ -142,6 +142,9 @@ class FirstK:
             self._pool.compute_everywhere(calls)
             for _ in range(2):  # the first time with compilation
                 begun = time.monotonic()
+                if judge := self._judge(stage, x):
+                    judge.contradict({})
+                    judge.culprit({})
                 decoded = self._decode(stage, {}, x, available)
             self._decoding[stage] = max(self._decoding[stage], time.monotonic() - begun)
             x = decoded
@@ -201,12 +204,23 @@ class FirstK:
             parts.encode_images(self._pipeline, *self._variables, images)
         )
 
+    def _judge(self, stage: int, begun: Sending) -> StageJudge | None:
+        """Returns who compares a stage's results; None where they are believed."""
+        if self._check is None:
+            return None
+        params, blank = self._variables[1], self._blank(stage, begun)
+        return StageJudge(self._pipeline, stage, self._check, params, begun.kept, blank)
+
+    def _blank(self, stage: int, begun: Sending) -> jax.Array:
+        """Returns zeros in the place of a share."""
+        shape = (len(begun.queries[0]), *self._pieces[stage][0].share)
+        return jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
+
     def _decode(
         self, stage: int, shares: dict[int, Any], begun: Sending, available: np.ndarray
     ) -> Any:
         """Returns what the next stage begins with, or logits after the last one."""
-        shape = (len(begun.queries[0]), *self._pieces[stage][0].share)
-        blank = jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
+        blank = self._blank(stage, begun)
         slots = tuple(shares.get(i, blank) for i in range(self._pipeline.n))
         slots = jax.device_put(slots, self._front)
         return jax.block_until_ready(

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 
 import jax
 
+from coded_jax.byzantine.check import Check
 from coded_jax.checks import require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving.config import ServeConfig
@@ -137,10 +138,12 @@ def local_workers(
     ]
 
 
-def _start(model: CodedModel, config: ServeConfig) -> FirstK:
+def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
     workers = local_workers(model, config.devices, config.spares)
     pool = Pool(workers, config.patience, spares=config.spares, strikes=config.strikes)
-    return FirstK(model, pool, config.shortfall, config.hedge_after)
+    return FirstK(
+        model, pool, config.shortfall, config.hedge_after, check, config.check_wait
+    )
 
 
 ENGINE = EngineKind(_start, OF_POOLS | {"devices"})

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.byzantine.check import Check
 from coded_jax.devices.cluster import (
     ENVIRONMENT,
     STARTUP,
@@ -255,7 +256,7 @@ def ray_workers(
     return [RayWorker(crew, pipeline.dtype) for _ in range(n)], crew
 
 
-def _start(model: CodedModel, config: ServeConfig) -> FirstK:
+def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
     workers, crew = ray_workers(
         model, config.batches, config.spares, config.address, config.reconnect_for
     )
@@ -268,7 +269,13 @@ def _start(model: CodedModel, config: ServeConfig) -> FirstK:
         config.strikes,
     )
     return FirstK(
-        model, pool, config.shortfall, config.hedge_after, supervisor=crew.supervisor
+        model,
+        pool,
+        config.shortfall,
+        config.hedge_after,
+        check,
+        config.check_wait,
+        crew.supervisor,
     )
 
 

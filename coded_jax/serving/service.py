@@ -185,7 +185,7 @@ class Service:
         if not self._reloading.acquire(blocking=False):
             raise RuntimeError("a reload is under way")
         try:
-            served = _Served(model, start(model))
+            served = _Served(model.settled(), start(model))
             try:
                 for batch in self._batches:
                     _warm_up(served.model, served.engine, batch)

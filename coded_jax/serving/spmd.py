@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coded_jax.byzantine.check import Check
 from coded_jax.codes import erasures
 from coded_jax.codes.quorum import suffices
 from coded_jax.devices import placement
@@ -83,7 +84,7 @@ class Spmd:
         self._closed.set()
 
 
-def _start(model: CodedModel, config: ServeConfig) -> Spmd:
+def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> Spmd:
     return Spmd(model)
 
 

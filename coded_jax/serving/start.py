@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
+from coded_jax.byzantine.check import Check, load_check
 from coded_jax.checks import require, require_type
 from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
@@ -44,6 +45,7 @@ def serve(
     variables: PyTree | None = None,
     code: AnyCode | None = None,
     faults: Faults | None = None,
+    check: Check | None = None,
     **settings: Any,
 ) -> Service:
     """Starts workers for a coded model, and responds to requests with them.
@@ -55,6 +57,8 @@ def serve(
         which waits for the slowest.
       base, variables, code: of a workdir that cannot hold them, see `load`.
       faults: that the workers meet on purpose.
+      check: of results, with the setting `check_wait`, which says how long more of them
+        than are needed are waited for; that of the workdir if None.
       settings: fields of `ServeConfig`; those that the engine does not accept keep
         their defaults.
 
@@ -78,10 +82,13 @@ def serve(
     accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
     config = _with_batches(config, model.pipeline.images_per_input)
-    model = model.settled()
+    accepted = "none without a check_wait"
+    require("check", "one", check is None or config.check_wait is not None, accepted)
 
     def start(model: CodedModel) -> Engine:
-        started = kind.start(model, config)
+        checked = config.check_wait is not None
+        own = _check_of(run, model, check) if checked else None
+        started = kind.start(model.settled(), config, own)
         try:
             if faults is None:
                 return started
@@ -91,7 +98,7 @@ def serve(
             raise
 
     service = Service(
-        model,
+        model.settled(),
         start(model),
         config.deadline,
         config.in_flight,
@@ -119,6 +126,22 @@ def _config(engine: str, settings: dict[str, Any]) -> ServeConfig:
         unset = value == fields[name]
         require(name, value, unset, f"none with the engine {engine!r}")
     return config
+
+
+def _check_of(
+    run: str | os.PathLike | CodedModel, model: CodedModel, check: Check | None
+) -> Check:
+    """Returns the check of a model, the one that is given or that of the workdir.
+
+    Raises:
+      ValueError: there is none, or it is of another model.
+    """
+    if check is not None:
+        check.require_of(model)
+        return check
+    in_folder = not isinstance(run, CodedModel)
+    require("check", "none", in_folder, "one, with check_wait and without a workdir,")
+    return load_check(run, model)
 
 
 def _with_batches(config: ServeConfig, group: int) -> ServeConfig:

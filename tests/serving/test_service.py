@@ -176,9 +176,9 @@ def test_a_new_model_is_loaded_while_requests_are_answered(model):
         old.begun.wait()
         reload = threading.Thread(target=service.reload, args=(other,))
         reload.start()
-        while service.model is not other:
+        while service.engine is not new:
             pass
-        assert service.engine is new and not waiting.done() and not old.closed
+        assert service.model is other and not waiting.done() and not old.closed
         with pytest.raises(RuntimeError, match="a reload is under way"):
             service.reload(other)
         assert service.submit(images).result().classes.shape == (1,)

@@ -1,0 +1,74 @@
+"""Judgement of results that a service gathers, by a calibrated check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from coded_jax.byzantine import alarm
+from coded_jax.byzantine.check import Check
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.types import Kept, PyTree
+
+
+class StageJudge:
+    """Compares the results of one coded stage of one request; a `gathering.Judge`.
+
+    Args:
+      pipeline: the functions.
+      coded: number of the stage, from 0.
+      check: of the pipeline's stages.
+      params: of the codes.
+      kept: what the front end keeps of the request.
+      blank: zeros, in the place of results that did not arrive.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        coded: int,
+        check: Check,
+        params: PyTree,
+        kept: Kept,
+        blank: jax.Array,
+    ) -> None:
+        self._pipeline, self._coded, self._kept = pipeline, coded, kept
+        self._check, self._own = check.stages[coded], params[coded]
+        self._places = np.asarray(self._check.places)
+        self._blank = blank
+
+    def can_judge(self, pieces: Collection[int]) -> bool:
+        """Says whether there are more than are needed, so that they can contradict."""
+        return self._places[sum(2**piece for piece in pieces)] >= 0
+
+    def contradict(self, shares: Mapping[int, Any]) -> bool:
+        """Says whether, for some image, a share is not what the others make expect."""
+        return bool(np.any(self._alarm(shares).suspicious))
+
+    def culprit(self, shares: Mapping[int, Any]) -> int | None:
+        """Returns the piece that is named for most of the suspicious images."""
+        suspicious = np.asarray(self._alarm(shares).suspicious)
+        named = np.asarray(alarm.name_culprit(*self._arguments(shares)))[suspicious]
+        counts = Counter(named[named != alarm.UNNAMED].tolist())
+        return counts.most_common(1)[0][0] if counts else None
+
+    def _alarm(self, shares: Mapping[int, Any]) -> alarm.Alarm:
+        return alarm.inspect(*self._arguments(shares))
+
+    def _arguments(self, shares: Mapping[int, Any]) -> tuple:
+        n = self._pipeline.n
+        available = np.array([piece in shares for piece in range(n)])
+        slots = tuple(shares.get(piece, self._blank) for piece in range(n))
+        return (
+            self._pipeline,
+            self._coded,
+            self._check,
+            self._own,
+            slots,
+            available,
+            self._kept,
+        )
