@@ -3,6 +3,7 @@
 from coded_jax.serving.config import ServeConfig as ServeConfig
 from coded_jax.serving.engine import Closed as Closed
 from coded_jax.serving.engine import NotEnoughResults as NotEnoughResults
+from coded_jax.serving.engine import WrongResults as WrongResults
 from coded_jax.serving.faults import Faults as Faults
 from coded_jax.serving.response import Response as Response
 from coded_jax.serving.service import Overloaded as Overloaded

@@ -11,6 +11,8 @@ import numpy as np
 
 KEPT = 100_000  # last requests, whose latencies quantiles are taken of
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+ENDS = ("answered", "degraded", "shortfall", "contradiction", "overload", "error")
+"""Ends of requests: the last four are without a response."""
 
 
 class Metrics:
@@ -23,18 +25,23 @@ class Metrics:
         self._phases: collections.Counter = collections.Counter()
 
     def answered(
-        self, seconds: dict[str, float], decoded: bool, degraded: bool
+        self,
+        seconds: dict[str, float],
+        decoded: bool,
+        degraded: bool,
+        checked: bool,
     ) -> None:
         """Counts a response.
 
         Args:
           seconds: duration of its phases, and of all of it as `total`.
           decoded: whether a decoder reconstructed any share.
-          degraded: see `Response`.
+          degraded, checked: see `Response`.
         """
         with self._lock:
             self._counts["degraded" if degraded else "answered"] += 1
             self._counts["decoded"] += decoded
+            self._counts["checked"] += checked
             self._seconds.append(seconds["total"])
             self._phases.update(seconds)
 
@@ -45,8 +52,8 @@ class Metrics:
             self._counts["images"] += images
 
     def failed(self, reason: str) -> None:
-        """Counts a request without a response: `"shortfall"`, `"overload"` or
-        `"error"`."""
+        """Counts a request without a response: `"shortfall"`, `"contradiction"`,
+        `"overload"` or `"error"`."""
         with self._lock:
             self._counts[reason] += 1
 
@@ -59,22 +66,24 @@ class Metrics:
         Returns:
           `requests`: counts by their end; `seconds`: quantiles of the last `KEPT`
           responses, None if there was none; `phases`: mean seconds; `decoded`: the
-          fraction of responses that a decoder had part in; `batches` and `images`
-          computed; and `workers`.
+          fraction of responses that a decoder had part in; `checked`: that of those
+          whose results agree with each other; `batches` and `images` computed; and
+          `workers`.
         """
         with self._lock:
             counts, phases = dict(self._counts), dict(self._phases)
             seconds = np.asarray(self._seconds)
         answered = counts.get("answered", 0) + counts.get("degraded", 0)
-        ends = ("answered", "degraded", "shortfall", "overload", "error")
+        share = lambda name: counts.get(name, 0) / answered if answered else None
         return {
-            "requests": {end: counts.get(end, 0) for end in ends},
+            "requests": {end: counts.get(end, 0) for end in ENDS},
             "seconds": {
                 name: float(np.quantile(seconds, q)) if answered else None
                 for name, q in QUANTILES.items()
             },
             "phases": {name: total / answered for name, total in phases.items()},
-            "decoded": counts.get("decoded", 0) / answered if answered else None,
+            "decoded": share("decoded"),
+            "checked": share("checked"),
             "batches": counts.get("batches", 0),
             "images": counts.get("images", 0),
             "workers": workers,
@@ -150,6 +159,27 @@ def _families(summary: dict[str, Any]) -> list[Any]:
         "responses that a decoder had part in",
         value=number(summary["decoded"]),
     )
+    checked = GaugeMetricFamily(
+        "coded_jax_checked_share",
+        "responses whose results agree with each other",
+        value=number(summary["checked"]),
+    )
+    ready = GaugeMetricFamily(
+        "coded_jax_ready",
+        "whether requests can be answered",
+        value=summary["obstacle"] is None,
+    )
+    anew = CounterMetricFamily(
+        "coded_jax_cluster_restarts",
+        "clusters that were started anew or joined again",
+        value=summary["cluster_restarts"],
+    )
+    batches = CounterMetricFamily(
+        "coded_jax_batches", "batches computed", value=summary["batches"]
+    )
+    images = CounterMetricFamily(
+        "coded_jax_images", "images computed", value=summary["images"]
+    )
     losses = CounterMetricFamily(
         "coded_jax_losses", "results lost", labels=["worker", "why"]
     )
@@ -164,4 +194,5 @@ def _families(summary: dict[str, Any]) -> list[Any]:
             losses.add_metric([str(i), reason], count)
         restarts.add_metric([str(i)], worker["restarts"])
         up.add_metric([str(i)], worker["up"])
-    return [requests, latency, decoded, losses, restarts, up]
+    service = [requests, latency, decoded, checked, batches, images, ready, anew]
+    return [*service, losses, restarts, up]

@@ -18,7 +18,7 @@ from coded_jax.checks import require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import batching
 from coded_jax.serving.batching import Joining, Line, Part, Request
-from coded_jax.serving.engine import Closed, Engine, NotEnoughResults
+from coded_jax.serving.engine import Closed, Engine, NotEnoughResults, WrongResults
 from coded_jax.serving.metrics import Metrics
 from coded_jax.serving.response import Response, respond
 
@@ -96,7 +96,8 @@ class Service:
           block: whether to wait, until the deadline, while the queue is full.
 
         Returns:
-          The response to come. It fails with `NotEnoughResults` or `Closed`.
+          The response to come. It fails with `NotEnoughResults`, `WrongResults` or
+          `Closed`.
 
         Raises:
           ValueError: wrong images or too many, a deadline that is not positive, or no
@@ -288,7 +289,9 @@ class Service:
         whole = request.answer(part.index, response._replace(seconds=seconds))
         if whole is not None:
             decoded = any(whole.decoded)
-            self._metrics.answered(whole.seconds, decoded, whole.degraded)
+            self._metrics.answered(
+                whole.seconds, decoded, whole.degraded, whole.checked
+            )
             request.future.set_result(whole)
 
     def _fail(self, request: Request, error: Exception) -> None:
@@ -296,7 +299,8 @@ class Service:
         if short and (obstacle := self.obstacle()):
             error = NotEnoughResults(f"{error}; {obstacle}")
         if request.fail(error):
-            self._metrics.failed("shortfall" if short else "error")
+            odd = "contradiction" if isinstance(error, WrongResults) else "error"
+            self._metrics.failed("shortfall" if short else odd)
 
 
 def _warm_up(model: CodedModel, engine: Engine, batch: int) -> None:

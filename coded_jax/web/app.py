@@ -23,7 +23,8 @@ from starlette.routing import Route
 from coded_jax.checks import first_line
 from coded_jax.serving import metrics
 from coded_jax.serving.engine import Closed, NotEnoughResults, WrongResults
-from coded_jax.serving.service import Overloaded, Response, Service
+from coded_jax.serving.response import Response
+from coded_jax.serving.service import Overloaded, Service
 from coded_jax.web import images, openapi
 from coded_jax.web.access import Guard
 
