@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -28,6 +28,8 @@ from coded_jax.serving.service import Overloaded, Service
 from coded_jax.web import images, openapi
 from coded_jax.web.access import Guard
 
+T = TypeVar("T")
+SMALL = 2**14  # bytes of arrays
 LATER = {"Retry-After": "1"}  # seconds
 
 
@@ -103,12 +105,15 @@ class _Front:
     async def predict(self, request: Request) -> Answer:
         try:
             body = await _body(request, self._max_body)
-            future = await asyncio.to_thread(self._submit, request, body)
+            # A picture may take a while to decode; a small array takes microseconds.
+            small = len(body) < SMALL and body.startswith(images.NPY)
+            future = await _call(small, lambda: self._submit(request, body))
             response = await _unless_hung_up(request, asyncio.wrap_future(future))
         except tuple(STATUS) as error:
             status = next(s for kind, s in STATUS.items() if isinstance(error, kind))
             return _error(status, str(error))
-        return await asyncio.to_thread(lambda: JSONResponse(as_json(response)))
+        small = response.logits.nbytes < SMALL
+        return await _call(small, lambda: JSONResponse(as_json(response)))
 
     def _submit(
         self, request: Request, body: bytes
@@ -231,6 +236,12 @@ async def _unless_hung_up(
     if response.cancelled():
         raise Closed("the service is closed")
     return response.result()
+
+
+async def _call(small: bool, function: Callable[[], T]) -> T:
+    """Calls a function here if it is small, or else in a thread: others are not to
+    wait. To hand over to a thread takes longer than what is small."""
+    return function() if small else await asyncio.to_thread(function)
 
 
 def _in_thread(function: Callable[[], None]) -> concurrent.futures.Future[None]:
