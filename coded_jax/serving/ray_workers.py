@@ -16,7 +16,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, wait
 from typing import Any
 
 import jax
@@ -44,6 +44,7 @@ from coded_jax.types import PyTree
 GROUPS = {"signal": "control", "live": "life"}
 """Methods of the actor that do not wait for a computation, by Ray's groups of them."""
 PART = 2**26  # bytes of a model that are sent at once
+LAST = 2.0  # seconds in which calls fail whose processes have ended
 
 
 class PieceServer:
@@ -117,7 +118,7 @@ class RayWorker:
         self._crew, self._dtype = crew, jnp.dtype(dtype)
         self._actor: Any = None
         self._gone = threading.Event()  # whether the actor is, for good
-        self._pending: set[Future] = set()
+        self._pending: dict[Future, Future] = {}  # from ours to Ray's
         crew.members.append(self)
 
     def compute(self, call: Call) -> Future:
@@ -157,10 +158,12 @@ class RayWorker:
     def lose(self, error: WorkerLost) -> None:
         """Fails what is under way: the cluster is lost."""
         self._actor = None
-        pending, self._pending = self._pending, set()
-        for future in [*pending]:
+        pending, self._pending = {**self._pending}, {}
+        for future in pending:
             with contextlib.suppress(InvalidStateError):  # done meanwhile
                 future.set_exception(error)
+        # One that never ends would keep a connection of Ray open.
+        wait(pending.values(), timeout=LAST)
 
     def close(self) -> None:
         with contextlib.suppress(Exception), self._crew.use():
@@ -195,13 +198,14 @@ class RayWorker:
                 call = getattr(self._actor, method)
                 if method in GROUPS:
                     call = call.options(concurrency_group=GROUPS[method])
-                reference = call.remote(*arguments)
-                self._pending.add(future)
+                answer = call.remote(*arguments).future()
+                self._pending[future] = answer
         except Exception as error:
             future.set_exception(WorkerLost(str(error)))
         else:
-            future.add_done_callback(self._pending.discard)
-            reference.future().add_done_callback(done)
+            pending = self._pending
+            future.add_done_callback(lambda future: pending.pop(future, None))
+            answer.add_done_callback(done)
         return future
 
 
