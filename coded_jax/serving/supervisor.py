@@ -155,14 +155,15 @@ class Supervisor:
                 self._connect()
             except Exception as error:
                 seconds = time.monotonic() - begun
+                left = self._reconnect_for - seconds
                 refused = isinstance(error, ValueError)  # as a cluster without a token
-                if refused or seconds + pause > self._reconnect_for:
+                if refused or left <= 0:
                     tried = f"given up after {seconds:.0f} s: {first_line(error)}"
                     self._failure = f"{problem}; {tried}"
                     log.error("%s", self._failure)
                     return
                 log.warning("%s: %s", remedy, first_line(error))
-                self._closed.wait(pause)
+                self._closed.wait(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self.restarts += 1

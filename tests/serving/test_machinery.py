@@ -1,0 +1,429 @@
+"""Clusters that die or freeze: their processes, and services that live on them."""
+
+import contextlib
+import gc
+import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from coded_jax import data, serving
+from coded_jax.serving import supervisor
+from coded_jax.serving.supervisor import Crew, Supervisor, recruit
+from coded_jax.serving.workers import WorkerLost
+from tests.parameters import long
+from tests.serving.test_ray_workers import until
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed"
+    ),
+    pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="it reads /proc"),
+    # Ray's forks become other programs at once: JAX's threads do no harm.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+psutil = pytest.importorskip("psutil")
+RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+SERVICE = {"batches": (1,), "deadline": 10.0, "patience": 20.0}
+
+
+@pytest.fixture
+def images():
+    return data.load("mnist_5k").test.images
+
+
+def running(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+class Imitation:
+    """Processes with the names and arguments of Ray's, which sleep."""
+
+    def __init__(self, folder):
+        self.folder, self.started = folder, []
+
+    def start(self, name, **environment):
+        script = self.folder / name
+        script.write_text("#!/bin/sh\nsleep 600 & wait\n")
+        script.chmod(0o755)
+        session = f"--log_dir=/tmp/ray/session_2026-01-01_{os.getpid()}/logs"
+        child = subprocess.Popen([script, session], env={**os.environ, **environment})
+        self.started.append(child)
+        process = psutil.Process(child.pid)
+        until(lambda: name in " ".join(process.cmdline()) and process.children())
+        return process
+
+
+@pytest.fixture
+def imitation(tmp_path):
+    from coded_jax.devices.machinery import Machinery
+
+    imitation, machinery = Imitation(tmp_path), Machinery()
+    yield imitation, machinery
+    machinery.end()
+    for child in imitation.started:
+        child.wait()
+
+
+def looks(machinery, count):
+    return [machinery.problem() for _ in range(count)]
+
+
+def test_processes_that_end_or_stand_still(imitation):
+    from coded_jax.devices.machinery import FROZEN
+
+    imitation, machinery = imitation
+    head, raylet = imitation.start("gcs_server"), imitation.start("raylet")
+    assert machinery.problem() is None
+    raylet.suspend()
+    until(lambda: raylet.status() == psutil.STATUS_STOPPED)
+    assert looks(machinery, FROZEN - 1) == [None] * (FROZEN - 1)
+    raylet.resume()  # as a program that was suspended for a moment
+    until(lambda: raylet.status() != psutil.STATUS_STOPPED)
+    assert machinery.problem() is None
+    raylet.suspend()
+    until(lambda: raylet.status() == psutil.STATUS_STOPPED)
+    assert looks(machinery, FROZEN)[-1] == "the raylet stands still"
+    head.kill()
+    until(lambda: not running(head))
+    assert machinery.problem() == "Ray's head (GCS) has ended"
+
+
+def test_all_processes_are_ended_and_no_others(imitation, tmp_path):
+    """Those that are stopped, and a worker whose raylet has gone before it."""
+    imitation, machinery = imitation
+    stranger = subprocess.Popen(["sleep", "600"])
+    raylet = imitation.start("raylet")
+    worker = subprocess.Popen(
+        ["setsid", "sleep", "600"], env={**os.environ, "RAY_RAYLET_PID": str(raylet.pid)}
+    )
+    try:
+        assert machinery.problem() is None
+        family = [raylet, *raylet.children(), psutil.Process(worker.pid)]
+        family[1].suspend()
+        raylet.kill()
+        until(lambda: not running(raylet))
+        assert machinery.problem() == "the raylet has ended"
+        machinery.end()
+        until(lambda: not any(map(running, family)), 10)
+        assert running(psutil.Process(stranger.pid))
+    finally:
+        stranger.kill()
+        stranger.wait()
+        worker.wait()
+
+
+class Clusters:
+    """Takes Ray's place: clusters that can be reached or not."""
+
+    def __init__(self):
+        self.connected = self.attempts = self.left = 0
+        self.error = self.problem = None
+
+    def connect(self, address, n):
+        self.attempts += 1
+        if self.error is not None:
+            raise self.error
+        self.connected, self.problem = self.connected + 1, None
+
+    def disconnect(self):
+        self.left += 1
+
+
+@pytest.fixture
+def clusters(monkeypatch):
+    clusters = Clusters()
+    monkeypatch.setattr(supervisor.cluster, "connect", clusters.connect)
+    monkeypatch.setattr(supervisor.cluster, "disconnect", clusters.disconnect)
+    monkeypatch.setattr(supervisor.cluster, "refusal", lambda _: clusters.problem)
+    monkeypatch.setattr(supervisor, "_Health", Well)
+    monkeypatch.setattr(supervisor, "LOOK", 0.005)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    return clusters
+
+
+class Well:
+    def problem(self):
+        return None
+
+    def close(self):
+        pass
+
+
+class Member:
+    def __init__(self):
+        self.errors = []
+
+    def lose(self, error):
+        self.errors.append(error)
+
+
+def test_a_lost_cluster_is_joined_again(clusters, caplog):
+    watched = Supervisor("127.0.0.1:1", 3, reconnect_for=60.0)
+    crew, member = Crew(watched, lambda: f"of cluster {watched.generation}"), Member()
+    crew.members.append(member)
+    with crew.use() as prepared:
+        assert prepared == "of cluster 1" and watched.obstacle() is None
+    clusters.error = RuntimeError("nothing there")
+    clusters.problem = "nothing listens"
+    until(lambda: clusters.attempts >= 4, 10)
+    assert watched.obstacle() == "nothing listens; joining it again"
+    assert watched.failure() is None and watched.restarts == 0
+    assert isinstance(member.errors[0], WorkerLost)
+    with pytest.raises(WorkerLost, match="nothing listens"), crew.use():
+        pass
+    clusters.error = None
+    until(lambda: watched.restarts == 1, 10)
+    with crew.use() as prepared:
+        assert prepared == "of cluster 2" and watched.obstacle() is None
+    assert "nothing listens; joining it again" in caplog.messages
+    assert any("done after" in message for message in caplog.messages)
+    watched.close()
+    with pytest.raises(WorkerLost), crew.use():
+        pass
+
+
+@pytest.mark.parametrize(
+    "error, seconds", [(RuntimeError("nothing"), 0.1), (ValueError("no token"), 600.0)]
+)
+def test_a_cluster_is_given_up(clusters, error, seconds, caplog):
+    """After its time, or at once when it must not be joined."""
+    watched = Supervisor("127.0.0.1:1", 3, reconnect_for=seconds)
+    clusters.error, clusters.problem = error, "nothing listens"
+    until(lambda: watched.failure() is not None, 10)
+    assert re.search(f"nothing listens; given up .*{error}", watched.failure())
+    assert watched.obstacle() == watched.failure() in caplog.messages
+    attempts = clusters.attempts
+    time.sleep(0.05)
+    assert clusters.attempts == attempts
+    watched.close()
+
+
+def test_a_cluster_that_does_not_start_is_an_error(clusters):
+    clusters.error = RuntimeError("no ports left")
+    with pytest.raises(RuntimeError, match="no ports left"):
+        Supervisor("127.0.0.1:1", 3, reconnect_for=60.0)
+    assert clusters.left == 1
+
+
+def test_crews_share_a_cluster(clusters):
+    first = recruit("127.0.0.1:1", 3, 60.0, lambda: "first")
+    second = recruit("127.0.0.1:1", 3, 60.0, lambda: "second")
+    assert clusters.connected == 1 and first.supervisor is second.supervisor
+    with pytest.raises(RuntimeError, match="address: None given"):
+        recruit(None, 3, 60.0, lambda: "third")
+    first.close()
+    with second.use() as prepared:
+        assert prepared == "second" and clusters.left == 0
+    second.close()
+    assert clusters.left == 1
+
+
+class Clients:
+    """Send the next request when the last one is answered."""
+
+    def __init__(self, service, images, count=2):
+        self.answers, self.errors = [], []  # begun and ended; ended and error
+        self._stop = threading.Event()
+        arguments = (service, images)
+        self._threads = [
+            threading.Thread(target=self._run, args=arguments, daemon=True)
+            for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, service, images):
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            try:
+                service.submit(images[:1]).result()
+                self.answers.append((begun, time.monotonic()))
+            except serving.NotEnoughResults as error:
+                self.errors.append((time.monotonic(), error))
+
+    def answered_after(self, moment):
+        return any(begun > moment for begun, _ in self.answers[-10:])
+
+    def close(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+PROCESSES = {
+    "head": r"/gcs_server$",
+    "raylet": r"/raylet$",
+    "agent": r"DashboardAgent",
+    "agent of packages": r"RuntimeEnvAgent",
+}
+
+
+def family():
+    """Processes that descend from this one."""
+    return psutil.Process().children(recursive=True)
+
+
+def named(pattern):
+    (process,) = [p for p in family() if re.search(pattern, p.cmdline()[0])]
+    return process
+
+
+def harm(service, clients, process, number):
+    """Sends a part of the machinery a signal, and measures what follows."""
+    watched, before = service.engine.supervisor, service.engine.supervisor.restarts
+    relatives, begun = family(), time.monotonic()
+    process.send_signal(number)
+    noticed = until(lambda: watched.obstacle() is not None, 30)
+    until(lambda: watched.restarts == before + 1)
+    until(lambda: clients.answered_after(begun + noticed + 0.5))
+    answered = time.monotonic() - begun
+    assert not [p for p in relatives if running(p)]
+    until(lambda: all(worker["up"] for worker in service.engine.pool.status()))
+    print(f"noticed after {noticed:.1f} s, answered after {answered:.1f} s")
+    assert noticed < 5 and answered < 120  # 30 s on a machine that has nothing else
+    return noticed, answered
+
+
+def held():
+    """Threads and file descriptors of this process."""
+    gc.collect()
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="module")
+def service(finished):
+    with serving.serve(finished, "ray", **SERVICE) as service:
+        yield service
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("part", [*PROCESSES])
+@pytest.mark.long
+def test_dead_machinery_is_replaced(service, images, part, number):
+    clients = Clients(service, images)
+    try:
+        harm(service, clients, named(PROCESSES[part]), number)
+    finally:
+        clients.close()
+    answer = service.submit(images[:1]).result()
+    lost = sorted({0, 1, 2} - {*answer.arrived[0]})
+    assert answer.classes == service.model.classify(images[:1], lost=lost)
+
+
+def test_a_dead_raylet_is_replaced(service, images, caplog):
+    clients = Clients(service, images)
+    try:
+        harm(service, clients, named(PROCESSES["raylet"]), signal.SIGKILL)
+    finally:
+        clients.close()
+    assert any("starting a new cluster: done" in text for text in caplog.messages)
+
+
+@pytest.mark.long
+def test_restarts_leave_nothing_behind(service, images):
+    """Neither threads nor file descriptors, from restart to restart."""
+    counts = []
+    clients = Clients(service, images)
+    try:
+        for _ in range(5):
+            harm(service, clients, named(PROCESSES["head"]), signal.SIGKILL)
+            time.sleep(8)  # questions of the last cluster have been given up
+            counts.append(held())
+    finally:
+        clients.close()
+    threads, descriptors = zip(*counts, strict=True)
+    assert threads[-1] <= threads[0] + 2, counts
+    assert descriptors[-1] <= descriptors[0] + 2, counts
+
+
+class Head:
+    """A cluster of somebody else's, on a port of the loopback interface."""
+
+    def __init__(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self._process = None
+
+    def start(self):
+        options = [f"--port={self.port}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
+        options += ["--include-dashboard=false", "--object-store-memory=100000000"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
+        self._process = psutil.Popen(
+            [*command, "--block", *options],
+            env={**os.environ, **RAY},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until(lambda: any(p.name() == "raylet" for p in self._family()))
+
+    def _family(self):
+        return self._process.children(recursive=True)
+
+    def stop(self):
+        if self._process is None:
+            return
+        for process in [*self._family(), self._process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        self._process = None
+
+    @property
+    def up(self):
+        return self._process is not None and self._process.is_running()
+
+
+@pytest.fixture
+def head(monkeypatch):
+    for name, value in RAY.items():
+        monkeypatch.setenv(name, value)
+    head = Head()
+    head.start()
+    yield head
+    head.stop()
+
+
+@pytest.mark.long
+def test_the_cluster_of_somebody_else_comes_back_and_goes(head, finished, images):
+    settings = {**SERVICE, "address": head.address, "reconnect_for": 120.0}
+    with serving.serve(finished, "ray", **settings) as service:
+        watched = service.engine.supervisor
+        service.submit(images[:1]).result()
+        head.stop()
+        noticed = until(lambda: watched.obstacle() is not None)
+        assert noticed < 5 and "joining it again" in service.obstacle()
+        with pytest.raises(serving.NotEnoughResults, match="joining it again"):
+            service.submit(images[:1], deadline=1.0).result()
+        head.start()
+        until(lambda: service.obstacle() is None)
+        service.submit(images[:1]).result()
+        assert watched.restarts == 1
+
+        watched._reconnect_for = 3.0
+        head.stop()
+        until(lambda: service.failure() is not None)
+        assert "given up" in service.failure()
+
+
+@pytest.mark.long
+def test_the_cluster_of_somebody_else_is_left_as_it_is(head, finished, images):
+    settings = {**SERVICE, "address": head.address}
+    with serving.serve(finished, "ray", **settings) as service:
+        service.submit(images[:1]).result()
+    time.sleep(2)
+    assert head.up
+    with serving.serve(finished, "ray", **settings) as service:
+        service.submit(images[:1]).result()
