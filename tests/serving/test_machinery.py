@@ -104,7 +104,8 @@ def test_all_processes_are_ended_and_no_others(imitation, tmp_path):
     stranger = subprocess.Popen(["sleep", "600"])
     raylet = imitation.start("raylet")
     worker = subprocess.Popen(
-        ["setsid", "sleep", "600"], env={**os.environ, "RAY_RAYLET_PID": str(raylet.pid)}
+        ["setsid", "sleep", "600"],
+        env={**os.environ, "RAY_RAYLET_PID": str(raylet.pid)},
     )
     try:
         assert machinery.problem() is None

@@ -3,8 +3,9 @@ r"""Serves the model of a flagfile, with a worker for every piece.
     python -m coded_jax serve --flagfile=quickstart.flags
 
 It starts a cluster on this machine, waits until all workers are up, and answers on
-http://127.0.0.1:8000; where the run is not finished, it is finished first. Ctrl-C or
-SIGTERM ends it, when the requests in flight are answered; SIGHUP loads the run anew.
+http://127.0.0.1:8000, which is a page to look at, too; where the run is not finished,
+it is finished first. Ctrl-C or SIGTERM ends it, when the requests in flight are
+answered; SIGHUP loads the run anew.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from coded_jax.web.config import WebConfig, require_packages
 METRICS_PORT = flags.DEFINE_integer(
     "metrics_port", None, "of the loopback interface, for Prometheus"
 )
+DEMO = flags.DEFINE_bool(
+    "demo", False, "give the page buttons that kill, slow and corrupt workers"
+)
 
 
 def check_ports(settings: WebConfig) -> None:
@@ -64,11 +68,15 @@ def check_front(settings: WebConfig) -> str | None:
 
     Raises:
       ImportError: a package is missing.
-      ValueError: a port is taken, or a file of TLS or of the token is no use.
+      ValueError: a port is taken, a file of TLS or of the token is no use, or there
+        are no workers for a demo.
     """
     require_packages()
     from coded_jax.web import access
 
+    engine = runtime_flags.ENGINE.value
+    fits = not DEMO.value or serving.ENGINES[engine].pooled
+    require("demo", DEMO.value, fits, f"none with the engine {engine!r}")
     check_ports(settings)
     if settings.tls_cert is not None and settings.tls_key is not None:
         access.check_certificate(settings.tls_cert, settings.tls_key)
@@ -122,11 +130,14 @@ def listening(service: serving.Service, settings: WebConfig, token: str | None):
     Yields:
       The address, and a function that loads the model anew.
     """
-    from coded_jax.web import app, server
+    from coded_jax.web import app, page, server
+    from coded_jax.web.demo import Demo
 
     again = app.one_at_a_time(functools.partial(reload, service))
+    demo = Demo(service) if DEMO.value else None
+    pages = functools.partial(page.routes, service, demo, token is not None)
     front = app.create_app(
-        service, max_body=settings.max_body, token=token, reload=again
+        service, max_body=settings.max_body, token=token, reload=again, pages=pages
     )
     port, close = server.listen(front, settings)
     try:

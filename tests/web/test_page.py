@@ -1,0 +1,324 @@
+"""The routes of the page, and faults at the push of a button, without a browser."""
+
+import base64
+import functools
+import re
+
+import numpy as np
+import pytest
+
+import coded_jax
+from coded_jax import data, serving
+from coded_jax.latency.stragglers import Constant
+from coded_jax.serving import parts
+from coded_jax.serving.faults import Faults
+from coded_jax.serving.faulty_workers import FaultyWorker
+from coded_jax.web import page
+from coded_jax.web.demo import LATE, Demo
+from tests.web.fakes import ask, listening, npy
+
+LIMIT = 300  # seconds in which a test that hangs fails
+TOKEN = "a token of 24 characters"
+
+
+class Client:
+    """Asks a front with the page, which it starts."""
+
+    def __init__(self, service, demo=None, token=None):
+        pages = functools.partial(page.routes, service, demo, token is not None)
+        front = listening(service, token=token, pages=pages)
+        self.url, self._closing = front.__enter__(), front
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the front."""
+        self._closing.__exit__(None, None, None)
+
+    def get(self, path):
+        """Returns the body of what is to be had."""
+        return self.post(path, None)
+
+    def post(self, path, body=b""):
+        """Returns the body of the answer, as text where it is no JSON."""
+        status, _, content = ask(self.url, path, body)
+        assert status == 200, content
+        return content.decode() if isinstance(content, bytes) else content
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("mnist_5k").test.images
+
+
+@pytest.fixture(scope="module")
+def service(finished):
+    model = coded_jax.load(finished, devices=1)
+    with serving.serve(model, "local", deadline=LIMIT, patience=LIMIT) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def demo(service):
+    return Demo(service, restart=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def client(service, demo):
+    with Client(service, demo=demo) as asking:
+        yield asking
+
+
+def test_the_page_is_of_this_host_alone(client):
+    status, headers, content = ask(client.url, "/")
+    text = content.decode()
+    assert status == 200 and headers["Content-Type"].startswith("text/html")
+    assert "default-src 'self';" in headers["Content-Security-Policy"]
+    files = re.findall(r'(?:src|href)="(?!/docs)([^"]*)"', text)
+    assert len(files) == 3 and not re.search(r"<style|<script>| style=", text)
+    for file in files:
+        assert file.startswith("/static/")
+        hosts = {*re.findall(r"https?://[^/\"']*", client.get(file))}
+        assert hosts <= {"http://www.w3.org"}  # the name of SVG
+
+
+def test_the_model_is_described(client, service):
+    told = client.get("/model")
+    results = service.model.results
+    assert (told["base_model"], told["dataset"]) == ("lenet5", "mnist_5k")
+    assert (told["k"], told["r"], told["n"], told["stages"]) == (2, 1, 3, 1)
+    assert told["image_shape"] == [28, 28, 1] and told["image_dtype"] == "uint8"
+    assert told["classes"] == [*"0123456789"] and not told["dense"]
+    assert told["demo"] and not told["token"]
+    everything = [0, 27, 28]
+    assert told["pieces"] == [
+        {"parity": False, "rows": [0, 19, 28], "columns": everything},
+        {"parity": False, "rows": [8, 27, 28], "columns": everything},
+        {"parity": True, "rows": None, "columns": None},
+    ]
+    assert told["accuracy"] == {
+        "base": results["base"]["test_accuracy"],
+        "lost": [results["summary"][count]["mean"] for count in "01"],
+    }
+
+
+def test_classes_have_names_where_they_are_known():
+    names = data.DATASETS["fashion_mnist"].class_names
+    assert len(names) == len({*names}) == 10
+    assert page._names("fashion_mnist", 10) == [*names]
+    assert page._names("fashion_mnist", 2) == page._names(None, 2) == ["0", "1"]
+
+
+def test_pieces_are_windows_of_the_image_and_parity(client, service, images):
+    told = client.post("/pieces", npy(images[:1]))["pieces"]
+    assert [piece["shape"] for piece in told] == [[20, 28, 1]] * 3
+    pictures = [
+        np.frombuffer(base64.b64decode(piece["pixels"]), np.uint8).reshape(20, 28)
+        for piece in told
+    ]
+    for picture, rows in zip(pictures, (slice(20), slice(8, 28)), strict=False):
+        window = images[0, rows, :, 0].astype(float)
+        window = (window - window.min()) / (window.max() - window.min()) * 255
+        np.testing.assert_allclose(picture, window, atol=0.51)
+    model = service.model
+    arguments = model.pipeline._replace(mesh=None), model.frozen, model.params
+    parity = np.asarray(parts.encode_images(*arguments, images[:1]).queries[2])
+    low, high = told[2]["range"]
+    np.testing.assert_allclose([low, high], [parity.min(), parity.max()], rtol=1e-5)
+    restored = pictures[2] / 255 * (high - low) + low
+    np.testing.assert_allclose(restored, parity[0, ..., 0], atol=(high - low) / 500)
+
+
+def test_pieces_compile_nothing_more(client, images):
+    """The first image comes to a service that has compiled all."""
+    size = parts.encode_images._cache_size()
+    client.post("/pieces", npy(images[1:2]))
+    assert parts.encode_images._cache_size() == size
+
+
+def test_pictures_of_any_channels():
+    query = np.stack([np.full((2, 3), x, np.float32) for x in (1, 2, 6)], axis=-1)
+    assert page._picture(query)["shape"] == (2, 3, 3)
+    many = page._picture(np.concatenate([query, query[..., :1]], axis=-1))
+    assert many["shape"] == (2, 3, 1) and many["range"] == [2.5, 2.5]
+    assert base64.b64decode(many["pixels"]) == bytes(6)
+
+
+@pytest.mark.parametrize(
+    "body, status, expected",
+    [
+        (npy(np.zeros((2, 28, 28, 1), np.uint8)), 400, "a batch of 2' given, 1 "),
+        (npy(np.zeros((1, 9, 28, 1), np.uint8)), 400, "[1, 9, 28, 1] given"),
+        (b"", 400, "no bytes"),
+        (b"GIF89a", 415, "another format"),
+    ],
+)
+def test_wrong_images_have_no_pieces(client, body, status, expected):
+    told, _, content = ask(client.url, "/pieces", body)
+    assert told == status and expected in content["error"]
+
+
+def test_samples_are_test_images_of_each_class(client, images):
+    told = client.get("/samples")["samples"]
+    assert [sample["label"] for sample in told] == [*range(10)]
+    labels = data.load("mnist_5k").test.labels
+    first = images[np.flatnonzero(labels == 7)[0]]
+    assert base64.b64decode(told[7]["pixels"]) == first.tobytes()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (None, None, (28, 28, 1)),
+        ("own", None, (28, 28, 1)),
+        ("mnist_5k", None, (32, 32, 1)),
+        ("mnist_5k", 28, (28, 28, 1)),  # all would be resized
+        ("folder", None, (28, 28, 1)),  # nobody says which one
+    ],
+)
+def test_there_need_be_no_samples(asked):
+    assert page.samples(*asked) == []
+
+
+def test_without_demo_nobody_breaks_anything(service):
+    with Client(service) as quiet:
+        assert not quiet.get("/model")["demo"]
+        assert (
+            ask(quiet.url, "/demo")[0] == ask(quiet.url, "/demo/kill/0", b"")[0] == 404
+        )
+
+
+def test_with_a_token_the_page_alone_is_open(service, demo):
+    with Client(service, token=TOKEN, demo=demo) as guarded:
+        guarded.get("/")
+        guarded.get("/static/page.js")
+        for path in ("/model", "/samples", "/demo", "/summary"):
+            assert ask(guarded.url, path)[0] == 401
+        for path in ("/demo/slow/0", "/pieces"):
+            assert ask(guarded.url, path, b"")[0] == 401
+        assert demo.states == ["", "", ""]
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert ask(guarded.url, "/model", headers=bearer)[2]["token"]
+
+
+def test_what_is_no_action_or_worker_is_404(client):
+    for path, expected in [
+        ("/demo/tickle/0", "action: 'tickle' given"),
+        ("/demo/kill/3", "worker: 3 given"),
+        ("/demo/kill/x", "not found"),
+    ]:
+        status, _, content = ask(client.url, path, b"")
+        assert status == 404 and expected in content["error"]
+    assert ask(client.url, "/demo/kill/0")[0] == 405
+    assert client.get("/demo") == {"workers": ["", "", ""]}
+
+
+def predict(client, image):
+    return client.post("/predict", npy(image[None]))
+
+
+def up(service):
+    return [worker["up"] for worker in service.summary()["workers"]]
+
+
+def test_a_killed_worker_is_lost_and_comes_back(client, service, images):
+    assert client.post("/demo/kill/0") == {"workers": ["", "", ""]}
+    answer = predict(client, images[0])
+    assert answer["used"] == [[1, 2]] and answer["decoded"] == [[0]]
+    assert up(service) == [False, True, True]
+    client.post("/demo/heal/0")
+    service.engine.pool.wait_until_ready()
+    for worker in (1, 2):  # then it is its result, too, that is needed
+        client.post(f"/demo/kill/{worker}")
+        assert worker not in predict(client, images[0])["used"][0]
+        client.post(f"/demo/heal/{worker}")
+        service.engine.pool.wait_until_ready()
+
+
+def test_a_slow_worker_is_late(service, demo):
+    """All are, so that one of them has to be waited for."""
+    for worker in range(3):
+        demo.act("slow", worker)
+    try:
+        image = np.zeros((1, 28, 28, 1), np.uint8)
+        seconds = service.submit(image).result(LIMIT).seconds
+        assert LATE <= seconds["wait"]
+        assert demo.states == ["slow"] * 3
+    finally:
+        for worker in range(3):
+            demo.act("heal", worker)
+
+
+def test_a_corrupt_worker_is_wrong(client, service, images):
+    """Its result is compared where it has to be used."""
+    right = predict(client, images[0])["logits"]
+    client.post("/demo/kill/2")
+    assert predict(client, images[0])["used"] == [[0, 1]]
+    assert client.post("/demo/corrupt/0") == {"workers": ["corrupt", "", ""]}
+    wrong = predict(client, images[0])
+    assert wrong["used"] == [[0, 1]]
+    assert np.abs(np.subtract(wrong["logits"], right)).max() > 0.1
+    for worker in (0, 2):
+        client.post(f"/demo/heal/{worker}")
+    service.engine.pool.wait_until_ready()
+    assert client.get("/demo") == {"workers": ["", "", ""]}
+
+
+def test_faults_of_the_service_stay(finished):
+    model = coded_jax.load(finished, devices=1)
+    faults = Faults(delays=(Constant(0.25),), nans=0.5, seed=1)
+    with serving.serve(model, "local", faults=faults) as service:
+        before = faults.of_request(5, 3)
+        demo = Demo(service)
+        demo.act("slow", 1)
+        demo.act("corrupt", 2)
+        first, second, third = demo.of_request(5, 3)
+        assert first == before[0]
+        assert second == before[1]._replace(back=LATE)
+        assert third == before[2]._replace(kind="noise")
+        wrapped = [worker.worker for worker in service.engine.pool.workers]
+        assert not any(isinstance(worker, FaultyWorker) for worker in wrapped)
+
+
+def test_a_spare_takes_the_place_of_a_killed_worker(finished):
+    model = coded_jax.load(finished, devices=1)
+    options = {"deadline": LIMIT, "patience": LIMIT, "spares": 1}
+    with serving.serve(model, "local", **options) as service:
+        demo = Demo(service, restart=LIMIT)
+        assert demo.states == [""] * 4
+        demo.act("kill", 0)
+        while (told := service.summary()["workers"])[3]["place"] != 0:
+            pass
+        assert not told[0]["up"] and told[0]["place"] is None
+        demo.act("slow", 3)  # the fault is that of the worker, wherever it is
+        demo.act("slow", 1)
+        answer = service.submit(np.zeros((1, 28, 28, 1), np.uint8)).result(LIMIT)
+        assert 0 not in answer.used[0] and answer.seconds["wait"] >= LATE
+        demo.act("heal", 0)
+        service.engine.pool.wait_until_ready()
+        assert service.summary()["workers"][0]["up"]
+
+
+def test_another_model_begins_without_faults(finished):
+    model = coded_jax.load(finished, devices=1)
+    with serving.serve(model, "local", deadline=LIMIT) as service:
+        demo = Demo(service, restart=LIMIT)
+        demo.act("slow", 0)
+        service.reload(model)
+        assert demo.states == [""] * 3
+        demo.act("kill", 1)
+        answer = service.submit(np.zeros((1, 28, 28, 1), np.uint8)).result(LIMIT)
+        assert answer.used == ((0, 2),)
+
+
+def test_one_program_has_no_workers_to_fail(finished):
+    with serving.serve(finished, "spmd", devices=1) as service:
+        with pytest.raises(ValueError, match="demo: an engine of one program given"):
+            Demo(service)
+        with Client(service) as client:
+            made = client.post("/pieces", npy(np.zeros((28, 28, 1), np.uint8)))
+        assert len(made["pieces"]) == 3
