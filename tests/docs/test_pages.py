@@ -25,6 +25,7 @@ NOT_RUN = {
     "docs/accelerators.md": 1,
     "docs/getting_started.md": 1,
     "docs/guides/place.md": 1,
+    "docs/guides/production.md": 9,
     "docs/guides/segment.md": 1,
     "docs/guides/serve.md": 2,
     "docs/guides/splitting.md": 1,
