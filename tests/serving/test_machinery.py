@@ -18,7 +18,6 @@ from coded_jax import data, serving
 from coded_jax.serving import supervisor
 from coded_jax.serving.supervisor import Crew, Supervisor, recruit
 from coded_jax.serving.workers import WorkerLost
-from tests.parameters import long
 from tests.serving.test_ray_workers import until
 
 pytestmark = [
@@ -51,15 +50,15 @@ class Imitation:
     def __init__(self, folder):
         self.folder, self.started = folder, []
 
-    def start(self, name, **environment):
+    def start(self, name):
         script = self.folder / name
-        script.write_text("#!/bin/sh\nsleep 600 & wait\n")
+        script.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
         script.chmod(0o755)
         session = f"--log_dir=/tmp/ray/session_2026-01-01_{os.getpid()}/logs"
-        child = subprocess.Popen([script, session], env={**os.environ, **environment})
+        child = subprocess.Popen([script, session])
         self.started.append(child)
         process = psutil.Process(child.pid)
-        until(lambda: name in " ".join(process.cmdline()) and process.children())
+        until(lambda: name in " ".join(process.cmdline()))
         return process
 
 
@@ -98,29 +97,29 @@ def test_processes_that_end_or_stand_still(imitation):
     assert machinery.problem() == "Ray's head (GCS) has ended"
 
 
-def test_all_processes_are_ended_and_no_others(imitation, tmp_path):
-    """Those that are stopped, and a worker whose raylet has gone before it."""
+def test_all_processes_are_ended_and_no_others(imitation):
+    """Those that are stopped, too, and a worker whose raylet has gone before it."""
     imitation, machinery = imitation
-    stranger = subprocess.Popen(["sleep", "600"])
-    raylet = imitation.start("raylet")
-    worker = subprocess.Popen(
-        ["setsid", "sleep", "600"],
-        env={**os.environ, "RAY_RAYLET_PID": str(raylet.pid)},
+    head, raylet = imitation.start("gcs_server"), imitation.start("raylet")
+    worker, stranger = (
+        psutil.Popen(["setsid", "sleep", "600"], env={**os.environ, **named})
+        for named in ({"RAY_RAYLET_PID": str(raylet.pid)}, {"RAY_RAYLET_PID": "1"})
     )
     try:
         assert machinery.problem() is None
-        family = [raylet, *raylet.children(), psutil.Process(worker.pid)]
-        family[1].suspend()
+        head.suspend()
+        worker.suspend()
         raylet.kill()
         until(lambda: not running(raylet))
         assert machinery.problem() == "the raylet has ended"
         machinery.end()
-        until(lambda: not any(map(running, family)), 10)
-        assert running(psutil.Process(stranger.pid))
+        assert not any(map(running, (head, raylet, worker)))
+        assert running(stranger)
     finally:
-        stranger.kill()
-        stranger.wait()
-        worker.wait()
+        for process in (worker, stranger):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+            process.wait()
 
 
 class Clusters:
