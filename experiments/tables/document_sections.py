@@ -20,14 +20,17 @@ from coded_jax.codes import CodeConfig
 from coded_jax.report import run_tables, sweep_tables
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.runs.sweep_table import SWEEP
+from coded_jax.serving.config import ServeConfig
 from coded_jax.training.config import TrainConfig
 from coded_jax.web.config import WebConfig
 from tables import (
     base_tables,
     drop_tables,
+    fault_tables,
     frontier_tables,
     headline,
     latency_tables,
+    load_tables,
     map_check_tables,
     map_tables,
     markdown,
@@ -35,6 +38,7 @@ from tables import (
     program_tables,
     result_tables,
     search_tables,
+    soak_tables,
     stage_tables,
     stored,
     sweep_report,
@@ -141,6 +145,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "settings_code": functools.partial(settings_section, CodeConfig),
     "settings_training": functools.partial(settings_section, TrainConfig),
     "settings_evaluation": functools.partial(settings_section, EvaluationConfig),
+    "settings_serve": functools.partial(settings_section, ServeConfig),
+    "load": load_tables.section,
+    "faults": fault_tables.section,
+    "soak": soak_tables.section,
     "settings_web": functools.partial(settings_section, WebConfig),
 }
 
