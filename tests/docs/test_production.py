@@ -97,7 +97,8 @@ def test_the_command_of_the_container():
 def test_the_metrics_of_the_table():
     pytest.importorskip("prometheus_client")
     text = (ROOT / PAGE).read_text()
-    listed = re.findall(r"`(coded_jax_\w+)[`{]", text.split("| Metric |")[1])
+    table = text.split("| Metric |")[1].split("```")[0]
+    listed = re.findall(r"`(coded_jax_\w+)[`{]", table)
     of_service = {"obstacle": None, "cluster_restarts": 0}
     summary = {**metrics.Metrics().summary([]), **of_service}
     families = metrics.registry(lambda: summary).collect()
