@@ -37,6 +37,9 @@ SETTINGS = {
 """Settings of Ray for this process, and for a cluster that is started here."""
 ENVIRONMENT = {f"RAY_{name}": str(value) for name, value in SETTINGS.items()}
 """The same for processes of a cluster that was started elsewhere."""
+NOWHERE = "http://127.0.0.1:9"
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "http_proxy": NOWHERE, "https_proxy": NOWHERE}
+"""With these Ray's head asks no cloud what it is, and tells its makers nothing."""
 
 
 def import_ray() -> Any:
@@ -54,6 +57,20 @@ def import_ray() -> Any:
     if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
         raise ImportError(f"Ray {ray.__version__} is installed, 2.52 or newer accepted")
     return ray
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Has Ray's processes that are started meanwhile speak to this machine alone."""
+    before = {name: os.environ.get(name) for name in SILENT}
+    os.environ.update(SILENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -118,7 +135,7 @@ def _start(n: int) -> None:
     with warnings.catch_warnings():
         # Ray's forks become other programs at once: JAX's threads do no harm.
         warnings.filterwarnings("ignore", "os.fork")
-        with _own_handlers():
+        with _own_handlers(), _silent():
             ray.init(
                 "local",
                 num_cpus=n,

@@ -235,7 +235,12 @@ def ray_workers(
 
     def prepare() -> Callable[[], Any]:
         ray = import_ray()
-        options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **accelerators(n)}
+        # Actors that ask for nothing are not spread, but put anywhere.
+        options = {
+            "num_cpus": 0.001,
+            "scheduling_strategy": "SPREAD",
+            **accelerators(n),
+        }
         if address is not None:
             options["runtime_env"] = {"env_vars": ENVIRONMENT}
         groups = dict.fromkeys(GROUPS.values(), 1)
