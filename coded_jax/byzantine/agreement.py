@@ -154,7 +154,7 @@ def statistics(whitener: Any, alone: Any, own: jax.Array, left: jax.Array) -> ja
     a = jnp.square(white).sum(-1)
     b = jnp.square(own @ alone).sum(-1)
     c = left.shape[-1]
-    single = jnp.abs(white @ whitener.T) / jnp.linalg.norm(whitener, axis=-1)
+    single = jnp.abs(white @ whitener.T) / jnp.linalg.norm(whitener, axis=-1)[None]
     outstanding = single.max(-1) / jnp.sqrt(a / c + 1e-6)
     return jnp.stack([jnp.log((c + a) / (c + b)), jnp.log1p(a / c), outstanding])
 
@@ -196,7 +196,7 @@ def regressors(
     """
     n, batch, c = own.shape
     others = arrived[None] & ~jnp.eye(n, dtype=bool)
-    of_others = jnp.where(others[:, None, :, None], jnp.moveaxis(own, 0, 1), 0)
+    of_others = jnp.where(others[:, None, :, None], jnp.moveaxis(own, 0, 1)[None], 0)
     decoded = jnp.where(jnp.array(known)[:, None, None], decoded, 0)
     ones = jnp.ones((n, batch, 1), own.dtype)
     parts = [of_others.reshape(n, batch, n * c), decoded, ones]

@@ -19,6 +19,9 @@ from coded_jax.types import Kept, PyTree
 
 UNNAMED = -1
 
+CLEAR = 0.25
+"""Difference of ratios beyond which one set of results agrees clearly better."""
+
 
 class Alarm(NamedTuple):
     """What was found among the results of a stage.
@@ -76,9 +79,10 @@ def name_culprit(
 ) -> jax.Array:
     """Names the wrong result of each image; arguments as of `inspect`.
 
-    It is the one without which the others agree best, if they then agree at all: so two
-    results more than are needed must have arrived. A result with a value that no right
-    one has is named by that alone.
+    It is the one without which the others agree, if they do so clearly better than
+    without any other one: so two results more than are needed must have arrived, and of
+    two copies that differ neither is named, unless other results speak against it. A
+    result with a value that no right one has is named by that alone.
 
     Returns:
       int32 `[B]`, `UNNAMED` where no result is named.
@@ -103,7 +107,9 @@ def name_culprit(
         return jnp.where(counts & ~alarm.suspicious, alarm.ratio, jnp.inf)
 
     ratios = jax.lax.map(ratio_without, jnp.arange(len(features)))
-    best = jnp.where(jnp.isfinite(ratios.min(axis=0)), ratios.argmin(axis=0), UNNAMED)
+    best, second = jnp.sort(ratios, axis=0)[:2]
+    clear = jnp.isfinite(best) & (second - best > CLEAR)
+    best = jnp.where(clear, ratios.argmin(axis=0), UNNAMED)
     alone = implausible.sum(axis=0) == 1
     named = jnp.where(alone, implausible.argmax(axis=0), best)
     return named.astype(jnp.int32)

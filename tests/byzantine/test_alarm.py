@@ -1,0 +1,119 @@
+"""Wrong results: found, named, and no alarm without."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coded_jax.byzantine import alarm
+from coded_jax.byzantine.faults import FAULTS
+from tests.byzantine.examples import calibrated, call, results_of
+
+
+@pytest.mark.parametrize("code, r", [("mds", 2), ("replication", 4)])
+def test_a_linear_code_finds_any_changed_value_and_names_its_result(code, r):
+    model, check = calibrated(code, 2, r)
+    features, _ = results_of(model, 50)
+    assert check.stages[0].exact[0].all()
+    assert not call(alarm.inspect, model, check, features).suspicious.any()
+    rng = np.random.default_rng(0)
+    for i in range(2 + r):  # parity results among them
+        row, column, channel = (rng.integers(size) for size in features.shape[2:])
+        wrong = features.at[i, :, row, column, channel].add(0.01)
+        assert call(alarm.inspect, model, check, wrong).suspicious.all()
+        named = call(alarm.name_culprit, model, check, wrong)
+        np.testing.assert_array_equal(named, i)
+
+
+def test_of_two_copies_that_differ_a_little_none_is_named():
+    model, check = calibrated("replication", 2, 2)
+    features, _ = results_of(model, 50)
+    wrong = features.at[0, :, 0, 0, 0].add(0.01)
+    assert call(alarm.inspect, model, check, wrong).suspicious.all()
+    assert (call(alarm.name_culprit, model, check, wrong) == alarm.UNNAMED).all()
+
+
+def test_copies_alone_are_compared_where_a_piece_has_one():
+    """With k=2 r=1 piece 1 has no second copy, which the record says."""
+    _, check = calibrated("replication", 2, 1)
+    assert check.stages[0].exact.tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("r", [1, 2])
+def test_behind_a_relu_wrong_results_stand_out(r):
+    model, check = calibrated("addition", 2, r, relu=True)
+    features, _ = results_of(model, 400)
+    assert not check.stages[0].exact.any()
+    intact = call(alarm.inspect, model, check, features)
+    assert intact.suspicious.mean() <= 0.01
+    for kind in ("another image's", "noise", "top exponent bit"):
+        for i in range(len(features)):
+            wrong = FAULTS[kind](jax.random.key(i), features[i])
+            changed = features.at[i].set(wrong)
+            assert call(alarm.inspect, model, check, changed).suspicious.mean() > 0.8
+            named = call(alarm.name_culprit, model, check, changed)
+            if r == 2:
+                assert (named == i).mean() > 0.7, kind
+                assert ((named != i) & (named >= 0)).mean() < 0.05
+            elif kind == "another image's":  # nothing is left to tell by
+                assert (named == alarm.UNNAMED).all()
+
+
+def test_an_implausible_value_is_named_by_itself():
+    model, check = calibrated("addition", 2, 1, relu=True)
+    features, _ = results_of(model, 5)
+    for value in (np.nan, np.inf, -1.0, 1e30, 1e-38, 1e-42):
+        wrong = features.at[2, 3, 0, 0, 0].set(value)
+        found = call(alarm.inspect, model, check, wrong)
+        assert found.suspicious[3] and found.implausible.sum() == 1, value
+        assert call(alarm.name_culprit, model, check, wrong)[3] == 2
+
+
+def test_the_bits_of_bfloat16_are_those_of_float32():
+    values = jnp.array([1.5, -3.0, 0.0, 1e-38])
+    short = values.astype(jnp.bfloat16)
+    same = alarm.value_bits(short.astype(jnp.float32))
+    np.testing.assert_array_equal(alarm.value_bits(short)[:3], same[:3])
+
+
+def test_every_flipped_top_exponent_bit_is_implausible():
+    _, check = calibrated("addition", 2, 1, relu=True)
+    sizes = jnp.array([0.01, 0.3, 1.0, 1.7, 2.1, 3.9, 11.0])
+    flipped = FAULTS["top exponent bit"](None, sizes.reshape(-1, 1, 1, 1))
+    fits = alarm.plausible(check.stages[0], flipped[None])
+    assert not fits.any()
+    assert alarm.plausible(check.stages[0], sizes.reshape(1, -1, 1, 1, 1)).all()
+
+
+def test_what_did_not_arrive_has_no_effect():
+    model, check = calibrated("mds")
+    features, _ = results_of(model, 20)
+    arrived = [True, False, True, True]
+    plain = call(alarm.inspect, model, check, features, arrived)
+    lost = features.at[1].set(jnp.nan)
+    again = call(alarm.inspect, model, check, lost, arrived)
+    np.testing.assert_array_equal(plain.ratio, again.ratio)
+    assert not again.suspicious.any() and not again.implausible.any()
+    wrong = lost.at[3, 0, 0, 0, 0].add(0.1)
+    assert call(alarm.inspect, model, check, wrong, arrived).suspicious[0]
+    # One more than is needed tells that one is wrong, and not which.
+    assert call(alarm.name_culprit, model, check, wrong, arrived)[0] == alarm.UNNAMED
+
+
+def test_no_more_than_is_needed_cannot_be_checked():
+    model, check = calibrated("mds")
+    features, _ = results_of(model, 3)
+    wrong = features.at[0].add(1)
+    found = call(alarm.inspect, model, check, wrong, [True, True, False, False])
+    assert not found.suspicious.any() and not found.ratio.any()
+
+
+def test_all_patterns_are_one_compilation():
+    model, check = calibrated("mds")
+    features, _ = results_of(model, 7)
+    for function in (alarm.inspect, alarm.name_culprit):
+        before = function._cache_size()
+        for lost in range(4):
+            call(function, model, check, features, np.arange(4) != lost)
+        call(function, model, check, features)
+        assert function._cache_size() == before + 1
