@@ -96,7 +96,7 @@ def create_app(
         ClientDisconnect: _nobody,
         500: _defect,
     }
-    guard = Middleware(Guard, token)
+    guard = Middleware(Guard, token=token)
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
     app.router.redirect_slashes = False
     return app
