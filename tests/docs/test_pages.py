@@ -27,7 +27,7 @@ NOT_RUN = {
     "docs/guides/place.md": 1,
     "docs/guides/production.md": 9,
     "docs/guides/segment.md": 1,
-    "docs/guides/serve.md": 2,
+    "docs/guides/serve.md": 3,
     "docs/guides/splitting.md": 1,
     "docs/guides/train.md": 2,
     "docs/latency.md": 1,
