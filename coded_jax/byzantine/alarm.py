@@ -7,10 +7,11 @@ data. `inspect` is for every request, `name_culprit` for those with an alarm.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coded_jax.byzantine import agreement
 from coded_jax.byzantine.check import StageCheck
@@ -113,6 +114,22 @@ def name_culprit(
     alone = implausible.sum(axis=0) == 1
     named = jnp.where(alone, implausible.argmax(axis=0), best)
     return named.astype(jnp.int32)
+
+
+def culprit_of_request(suspicious: Any, named: Any) -> int:
+    """Returns the result that most suspicious images of a request name.
+
+    Args:
+      suspicious: bool `[B]`, of `inspect`.
+      named: int32 `[B]`, of `name_culprit`.
+
+    Returns:
+      Its index; `UNNAMED` where none is named, or two by as many images.
+    """
+    votes = np.asarray(named)[np.asarray(suspicious)]
+    counts = np.bincount(votes[votes != UNNAMED])
+    most = np.flatnonzero(counts == counts.max(initial=1))
+    return int(most[0]) if len(most) == 1 else UNNAMED
 
 
 def plausible(check: StageCheck, features: jax.Array) -> jax.Array:

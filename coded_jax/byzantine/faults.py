@@ -69,4 +69,8 @@ FAULTS: dict[str, Fault] = {
     "rectified noise": rectified_noise,
     "a lost value": lost_value,
 }
-"""By name; the first four are those that a check is to find."""
+"""By name."""
+
+STANDARD = (*FAULTS,)[:4]
+"""Those that a check is to find; the others show what it owes to single facts: that no
+right value is below zero, and what magnitudes there are."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.byzantine.faults import FAULTS
+from coded_jax.byzantine.faults import FAULTS, STANDARD, Fault
 from coded_jax.byzantine.results import CHUNK
 from coded_jax.codes import locator
 from coded_jax.data.groups import group_split
@@ -19,8 +19,17 @@ from coded_jax.inference.pipeline import inputs_of
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.types import Split
 
-KINDS = ("another image's", "noise", "top exponent bit", "zeros")
-"""Of `FAULTS`; another image's result is that of another group."""
+
+def added_noise(key: jax.Array, results: jax.Array) -> jax.Array:
+    """Adds normal noise of standard deviation 10, as ApproxIFER's experiments do."""
+    return results + 10 * jax.random.normal(key, results.shape)
+
+
+KINDS: dict[str, Fault] = {
+    **{name: FAULTS[name] for name in STANDARD},
+    "noise of 10 added": added_noise,
+}
+"""Another image's result is that of another group."""
 
 
 def measure(model: CodedModel, split: Split, k: int, seed: int = 0) -> dict[str, Any]:
@@ -81,7 +90,7 @@ class _Scorer:
     """Decodes results, and compares with labels, -1 for those that do not count."""
 
     def __init__(self, k: int, n: int, labels: np.ndarray) -> None:
-        self._labels = labels
+        self.k, self._labels = k, labels
         masks = [np.arange(n) != i for i in range(n)] + [np.ones(n, bool)]
         self._weights = np.stack([locator.decoding(k, n, mask) for mask in masks])
 
@@ -102,18 +111,17 @@ def _of_kind(
 ) -> dict[str, float]:
     """Returns the numbers of one kind, the mean over all results; a result that is not
     finite is left out before the locator, as a service does, and counts as named."""
-    k_rows = []
+    rows, k = [], scorer.k
     for i in range(results.shape[1]):
         # Moments are those of the logits of a result, which has no positions.
         own = jnp.asarray(results[:, i])[:, :, None, None]
         wrong = results.copy()
-        wrong[:, i] = FAULTS[kind](jax.random.fold_in(key, i), own)[:, :, 0, 0]
+        wrong[:, i] = KINDS[kind](jax.random.fold_in(key, i), own)[:, :, 0, 0]
         finite = np.isfinite(wrong[:, i]).all(axis=-1)
         safe = np.clip(np.where(np.isfinite(wrong), wrong, 0), -1e30, 1e30)
-        k = scorer._labels.shape[1]
         located = np.where(finite, locator.locate(safe, k)[:, 0], i)
         believed = np.where(finite, -1, i)
-        k_rows.append(
+        rows.append(
             (
                 (located == i).mean(),
                 scorer.accuracy(safe, believed),
@@ -121,4 +129,4 @@ def _of_kind(
             )
         )
     names = ("named", "believed", "left_out")
-    return dict(zip(names, np.mean(k_rows, axis=0).tolist(), strict=True))
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))

@@ -25,6 +25,7 @@ from coded_jax.training.config import TrainConfig
 from coded_jax.web.config import WebConfig
 from tables import (
     base_tables,
+    check_tables,
     drop_tables,
     fault_tables,
     frontier_tables,
@@ -131,6 +132,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "plan": functools.partial(plan_section, PLAN),
     "plan_model": functools.partial(plan_section, PLAN_MODEL),
     "stages": stage_tables.section,
+    "checks": check_tables.section,
+    "locator": check_tables.locator_section,
     "latency": functools.partial(latency_tables.section, "latency"),
     "map": map_tables.section,
     "map_check": functools.partial(map_check_tables.section, "map_check"),

@@ -117,3 +117,18 @@ def test_all_patterns_are_one_compilation():
             call(function, model, check, features, np.arange(4) != lost)
         call(function, model, check, features)
         assert function._cache_size() == before + 1
+
+
+@pytest.mark.parametrize(
+    "named, suspicious, culprit",
+    [
+        ([2, 2, 1], [True, True, True], 2),
+        ([2, 2, 1], [False, False, True], 1),
+        ([2, 1, -1], [True, True, True], alarm.UNNAMED),
+        ([-1, -1, 0], [True, True, True], 0),
+        ([-1, 1], [True, False], alarm.UNNAMED),
+    ],
+)
+def test_images_of_a_request_vote(named, suspicious, culprit):
+    own = np.array(suspicious), np.array(named, np.int32)
+    assert alarm.culprit_of_request(*own) == culprit
