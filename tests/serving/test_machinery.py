@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,7 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 psutil = pytest.importorskip("psutil")
-RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 SERVICE = {"batches": (1,), "deadline": 10.0, "patience": 20.0}
 
 
@@ -344,86 +342,3 @@ def test_restarts_leave_nothing_behind(service, images):
     threads, descriptors = zip(*counts, strict=True)
     assert threads[-1] <= threads[0] + 2, counts
     assert descriptors[-1] <= descriptors[0] + 2, counts
-
-
-class Head:
-    """A cluster of somebody else's, on a port of the loopback interface."""
-
-    def __init__(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
-        self._process = None
-
-    def start(self):
-        options = [f"--port={self.port}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
-        options += ["--include-dashboard=false", "--object-store-memory=100000000"]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
-        self._process = psutil.Popen(
-            [*command, "--block", *options],
-            env={**os.environ, **RAY},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        until(lambda: any(p.name() == "raylet" for p in self._family()))
-
-    def _family(self):
-        return self._process.children(recursive=True)
-
-    def stop(self):
-        if self._process is None:
-            return
-        for process in [*self._family(), self._process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
-        self._process = None
-
-    @property
-    def up(self):
-        return self._process is not None and self._process.is_running()
-
-
-@pytest.fixture
-def head(monkeypatch):
-    for name, value in RAY.items():
-        monkeypatch.setenv(name, value)
-    head = Head()
-    head.start()
-    yield head
-    head.stop()
-
-
-@pytest.mark.long
-def test_the_cluster_of_somebody_else_comes_back_and_goes(head, finished, images):
-    settings = {**SERVICE, "address": head.address, "reconnect_for": 120.0}
-    with serving.serve(finished, "ray", **settings) as service:
-        watched = service.engine.supervisor
-        service.submit(images[:1]).result()
-        head.stop()
-        noticed = until(lambda: watched.obstacle() is not None)
-        assert noticed < 5 and "joining it again" in service.obstacle()
-        with pytest.raises(serving.NotEnoughResults, match="joining it again"):
-            service.submit(images[:1], deadline=1.0).result()
-        head.start()
-        until(lambda: service.obstacle() is None)
-        service.submit(images[:1]).result()
-        assert watched.restarts == 1
-
-        watched._reconnect_for = 3.0
-        head.stop()
-        until(lambda: service.failure() is not None)
-        assert "given up" in service.failure()
-
-
-@pytest.mark.long
-def test_the_cluster_of_somebody_else_is_left_as_it_is(head, finished, images):
-    settings = {**SERVICE, "address": head.address}
-    with serving.serve(finished, "ray", **settings) as service:
-        service.submit(images[:1]).result()
-    time.sleep(2)
-    assert head.up
-    with serving.serve(finished, "ray", **settings) as service:
-        service.submit(images[:1]).result()
