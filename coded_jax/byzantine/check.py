@@ -138,7 +138,7 @@ def fingerprint(model: CodedModel) -> str:
     """Returns 16 hexadecimal digits for the variables and the codes of a model."""
     leaves = jax.tree.leaves((model.frozen, model.params))
     sizes = [(s.blocks, s.plan, s.result_shape) for s in model.pipeline.stages]
-    return fingerprints.digest([str(sizes)], leaves)
+    return fingerprints.digest([f"{model.pipeline.n} {sizes}"], leaves)
 
 
 def checked_patterns(pipeline: Pipeline) -> list[Pattern]:

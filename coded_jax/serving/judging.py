@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -51,10 +50,10 @@ class StageJudge:
 
     def culprit(self, shares: Mapping[int, Any]) -> int | None:
         """Returns the piece that is named for most of the suspicious images."""
-        suspicious = np.asarray(self._alarm(shares).suspicious)
-        named = np.asarray(alarm.name_culprit(*self._arguments(shares)))[suspicious]
-        counts = Counter(named[named != alarm.UNNAMED].tolist())
-        return counts.most_common(1)[0][0] if counts else None
+        named = alarm.name_culprit(*self._arguments(shares))
+        suspicious = self._alarm(shares).suspicious
+        piece = alarm.culprit_of_request(suspicious, named)
+        return None if piece == alarm.UNNAMED else piece
 
     def _alarm(self, shares: Mapping[int, Any]) -> alarm.Alarm:
         return alarm.inspect(*self._arguments(shares))
