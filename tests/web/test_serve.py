@@ -119,6 +119,7 @@ FAILING = """
 import sys
 import coded_jax.cli.commands.serve as command
 from coded_jax.cli.command_line import run
+from coded_jax.web import page
 from tests.web.fakes import Service
 
 class Failing(Service):
@@ -135,6 +136,7 @@ class Failing(Service):
         pass
 
 command.finish_run, command.start = lambda: None, Failing
+page.routes = lambda *_: []  # it has no model to show
 run(command.main, ["serve", "--workdir=x", "--port=0", "--drain=0.1"])
 """
 
@@ -150,6 +152,7 @@ def test_a_service_that_has_failed_ends_the_command(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (["--demo", "--engine=spmd"], "demo: True given, none with the engine 'spmd'"),
         (["--port=99999"], "port: 99999 given"),
         (["--metrics_port=-1"], "metrics_port: -1 given"),
         (["--fault_seed=-1"], "seed: -1 given"),

@@ -539,11 +539,11 @@ async function look() {
 }
 
 function showCounts() {
-  const { answered, degraded, shortfall, overload, error } = summary.requests;
+  const { answered, degraded, overload, ...failures } = summary.requests;
   const counts = {
     answered: answered + degraded,
     degraded,
-    failed: shortfall + error,
+    failed: Object.values(failures).reduce((sum, count) => sum + count, 0),
     refused: overload,
     "with decoding": summary.decoded === null ? "–" : `${Math.round(100 * summary.decoded)} %`,
   };
