@@ -33,7 +33,7 @@ STATISTICS = 3
 
 
 class Predictions(NamedTuple):
-    """What the code makes of the other results.
+    """Shares that the code decodes from the other results.
 
     Attributes:
       shares: `[n, B, M, M', D]`; zeros where it makes nothing.
@@ -126,7 +126,7 @@ def coordinates(means: jax.Array, bases: jax.Array, shares: jax.Array) -> jax.Ar
 
 
 class Difference(NamedTuple):
-    """What differs from predictions.
+    """Coordinates of results, and their differences from predictions.
 
     Attributes:
       coordinates: float32 `[n, B, c]`, of the results.

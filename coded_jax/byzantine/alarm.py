@@ -25,7 +25,7 @@ CLEAR = 0.25
 
 
 class Alarm(NamedTuple):
-    """What was found among the results of a stage.
+    """Images of a stage with a wrong result, and results that cannot be right.
 
     Attributes:
       suspicious: bool `[B]`, whether a result of the image is wrong.

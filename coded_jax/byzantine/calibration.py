@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from coded_jax.byzantine import agreement, alarm
 from coded_jax.byzantine.check import (
@@ -105,18 +104,24 @@ def calibrate(
 def order_of_threshold(count: int, rate: float) -> int:
     """Returns which of the largest statistics is the threshold, 1 for the largest.
 
-    The share of images beyond the j-th largest of N has a beta distribution with
-    parameters j and `N - j + 1`, whatever that of the statistic is; j is the largest
-    with which it is at most `rate` with 95 % probability.
+    More than `rate` of all images exceed the j-th largest of N, whatever its
+    distribution is, only if fewer than j of these N are among the `rate` most extreme
+    ones, whose number is binomial. j is the largest with which that has a probability
+    of 5 % at most.
     """
-    order = 1
-    while stats.beta.cdf(rate, order + 1, count - order) >= CONFIDENCE:
+    order, fewer = 0, 0.0
+    while True:
+        choices = math.lgamma(count + 1) - math.lgamma(order + 1)
+        choices -= math.lgamma(count - order + 1)
+        odds = order * math.log(rate) + (count - order) * math.log1p(-rate)
+        fewer += math.exp(choices + odds)
+        if fewer > 1 - CONFIDENCE:
+            return max(1, order)
         order += 1
-    return order
 
 
 class Observed(NamedTuple):
-    """What the training images show of a stage's results in a set of them.
+    """Coordinates of the results of training images, and the range of their values.
 
     Attributes:
       own, decoded: float32 `[n, N, c]`, coordinates of results, and of what the code

@@ -24,7 +24,7 @@ CHECK = "check.npz"
 
 
 class StageCheck(NamedTuple):
-    """What is known of the results of a coded stage where all of them are right.
+    """Statistics of the results of a coded stage where all of them are right.
 
     A result is described by c coordinates, see `agreement.coordinates`. P sets of
     results are checked, those of `checked_patterns`. Of a result `i` in a set its
