@@ -101,7 +101,7 @@ class Pool:
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """All workers, by their numbers; the spares at the end."""
+        """Returns all workers, by their numbers."""
         return tuple(state.worker for state in self._states)
 
     @property

@@ -72,12 +72,12 @@ class Service:
 
     @property
     def model(self) -> CodedModel:
-        """The coded inference that requests meet from now on."""
+        """Returns the coded inference that requests meet from now on."""
         return self._served.model
 
     @property
     def engine(self) -> Engine:
-        """What computes it."""
+        """Returns the engine that computes it."""
         return self._served.engine
 
     def submit(
