@@ -51,7 +51,7 @@ TAIL = 0.9995  # quantile of training images that is one scale above the median
 EXACT = 1e-4  # of the largest value: what the code predicts as well is exact
 ROUNDING = 1e-5  # likewise: a difference that is never an alarm
 SLACK = (1.0, 1.25, 1.25)  # of scales: the first statistic shall set the threshold
-MARGIN = 16.0  # factor beyond the magnitudes of training images
+MARGIN = (2.0**-40, 16.0)  # times the least and the largest magnitude of training
 
 
 def calibrate(
@@ -253,14 +253,15 @@ def _fit_set(
     amplitude: float,
 ) -> tuple[np.ndarray, ...]:
     """Fits regressions, whiteners, centers, scales, exact and roundings of a set of
-    results; those of results that are not in it are not looked at."""
+    results. Of those that are exact, or not in it, nothing else is looked at."""
     n, count, c = seen.own.shape
     weights = np.zeros((n, sum(hidden.shape), c), np.float32)
     whiteners = np.zeros((n, c, c), np.float32)
     centers = np.zeros((n, agreement.STATISTICS), np.float32)
     scales = np.ones((n, agreement.STATISTICS), np.float32)
     largest = seen.largest.max(axis=1)
-    for i in (i for i in range(n) if i not in pattern):
+    exact = largest <= EXACT * amplitude
+    for i in (i for i in range(n) if i not in pattern and not exact[i]):
         others = [
             x if j not in (i, *pattern) else 0 * x for j, x in enumerate(seen.own)
         ]
@@ -273,7 +274,6 @@ def _fit_set(
         values = agreement.statistics(whiteners[i], alone[i], seen.own[i], left)
         centers[i] = np.median(values, axis=1)
         scales[i] = SLACK * (np.quantile(values, TAIL, axis=1) - centers[i])
-    exact = largest <= EXACT * amplitude
     roundings = np.maximum(4 * largest, ROUNDING * amplitude)
     roundings = np.where(exact, roundings, 1).astype(np.float32)
     return weights, whiteners, centers, np.maximum(scales, 1e-6), exact, roundings
@@ -308,8 +308,7 @@ def _whitener(values: np.ndarray) -> np.ndarray:
 
 def _with_margin(bits: np.ndarray) -> np.ndarray:
     """Returns bits of magnitudes beyond which no right value is, uint32 `[2]`."""
-    least, largest = bits.view(np.float32).astype(np.float64)
-    limits = np.clip([least / MARGIN, largest * MARGIN], *_NORMAL)
+    limits = np.clip(bits.view(np.float32).astype(np.float64) * MARGIN, *_NORMAL)
     return limits.astype(np.float32).view(np.uint32)
 
 

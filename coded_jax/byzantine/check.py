@@ -22,6 +22,9 @@ from coded_jax.runs.coded_model import CodedModel
 CHECK = "check.npz"
 """The file in the workdir of a run."""
 
+MOST_LOST = 2
+"""Losses with which results are still checked: of more there are too many sets."""
+
 
 class StageCheck(NamedTuple):
     """Statistics of the results of a coded stage where all of them are right.
@@ -142,8 +145,8 @@ def fingerprint(model: CodedModel) -> str:
 
 
 def checked_patterns(pipeline: Pipeline) -> list[Pattern]:
-    """Returns the erasure patterns that leave a result more than is needed, fewest
-    losses first.
+    """Returns the erasure patterns that leave a result more than is needed, of
+    `MOST_LOST` at most, fewest losses first.
 
     Raises:
       ValueError: there is none, or the results are those of several images.
@@ -157,4 +160,5 @@ def checked_patterns(pipeline: Pipeline) -> list[Pattern]:
         spare = stage.code.quorum.name != ALL_DATA.name
         accepted = "one that sends parity pieces: without, no result is left to check"
         require("code", stage.code.quorum.name, spare, accepted)
-    return [p for lost in range(pipeline.r) for p in patterns(pipeline.n, lost)]
+    most = min(pipeline.r, MOST_LOST + 1)
+    return [p for lost in range(most) for p in patterns(pipeline.n, lost)]

@@ -8,9 +8,10 @@ import pytest
 from coded_jax.byzantine import alarm
 from coded_jax.byzantine.faults import FAULTS
 from tests.byzantine.examples import calibrated, call, results_of
+from tests.parameters import long
 
 
-@pytest.mark.parametrize("code, r", [("mds", 2), ("replication", 4)])
+@pytest.mark.parametrize("code, r", [("mds", 2), *long(("replication", 4))])
 def test_a_linear_code_finds_any_changed_value_and_names_its_result(code, r):
     model, check = calibrated(code, 2, r)
     features, _ = results_of(model, 50)

@@ -55,6 +55,8 @@ def test_checked_sets_leave_one_result_more_than_is_needed():
     assert checked_patterns(model_of("mds", r=1).pipeline) == [()]
     patterns = checked_patterns(model_of("mds", r=2).pipeline)
     assert patterns == [(), (0,), (1,), (2,), (3,)]
+    most = checked_patterns(model_of("mds", r=4).pipeline)
+    assert len(most) == 1 + 6 + 15
 
 
 def test_a_check_is_kept_in_a_file_and_belongs_to_its_model(tmp_path):
