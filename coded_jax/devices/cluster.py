@@ -6,6 +6,7 @@ not; a cluster beyond it is joined only with Ray's authentication by token.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ipaddress
 import os
@@ -106,7 +107,7 @@ def connect(address: str | None, n: int) -> None:
         os.environ.setdefault(name, value)
     # Ray would end this process a minute after it has lost the head of its cluster.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
-    if loopback := _check_address(address):
+    if loopback := check_address(address):
         _keep_to_loopback()
     ray = import_ray()
     _refuse_another(ray)
@@ -196,6 +197,12 @@ def disconnect() -> None:
     import_ray().shutdown()
 
 
+def let_go() -> None:
+    """Has the program not leave the cluster when it ends: one whose head is frozen, or
+    cut off, would hold it up."""
+    atexit.unregister(import_ray().shutdown)
+
+
 def gpu_share(n: int, machines: Sequence[dict[str, float]]) -> float:
     """Returns the largest part of a GPU that n workers can have each.
 
@@ -220,7 +227,7 @@ def accelerators(n: int) -> dict[str, Any]:
     return {}
 
 
-def _check_address(address: str) -> bool:
+def check_address(address: str) -> bool:
     """Returns whether an address is of the loopback interface.
 
     Raises:

@@ -26,6 +26,7 @@ PAUSE = 2.0  # seconds between questions to its head
 ANSWER = 5.0  # seconds in which they are answered, also on a busy machine
 SILENCE = 3  # questions without an answer, in a row, after which the head is lost
 CALLS = 5.0  # seconds in which calls of Ray that have begun have to end
+GRACE = 20.0  # seconds after which an attempt to connect, or the thread, hangs
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts to connect
 
 log = logging.getLogger("coded_jax")
@@ -60,6 +61,7 @@ class Supervisor:
         self._up, self._closed = False, threading.Event()
         self._obstacle: str | None = None
         self._failure: str | None = None
+        self._lost: float | None = None  # since when the cluster has been
         self._machinery = Machinery() if address is None else None
         self._health: _Health | None = None
         started: Future[None] = Future()
@@ -76,10 +78,14 @@ class Supervisor:
     def obstacle(self) -> str | None:
         """Returns what the cluster ails from and what is done about it; None if it is
         well."""
-        return self._failure or self._obstacle
+        return self.failure() or self._obstacle
 
     def failure(self) -> str | None:
         """Returns why the cluster has been given up for good; None if it has not."""
+        if self._failure is None and self._lost is not None:
+            seconds = time.monotonic() - self._lost
+            if seconds > self._reconnect_for + GRACE:  # connecting hangs
+                return f"{self._obstacle}: no answer for {seconds:.0f} s"
         return self._failure
 
     @contextlib.contextmanager
@@ -98,13 +104,14 @@ class Supervisor:
         """Leaves the cluster; ends it if it was started here."""
         atexit.unregister(self.close)
         self._closed.set()
-        self._thread.join()
+        self._thread.join(GRACE)
+        if self._thread.is_alive():
+            cluster.let_go()
 
     def _run(self, started: Future[None]) -> None:
         try:
             self._connect()
-        except BaseException as error:
-            self._leave("the cluster has not started")
+        except BaseException as error:  # a cluster that there is may be another's
             started.set_exception(error)
             return
         started.set_result(None)
@@ -127,7 +134,7 @@ class Supervisor:
         cluster.connect(self.address, self._n)
         self._health = _Health()
         self.generation += 1
-        self._up, self._obstacle = True, None
+        self._up, self._obstacle, self._lost = True, None, None
 
     def _leave(self, reason: str) -> None:
         """Ends the cluster if it is our own, and all use of it."""
@@ -148,9 +155,12 @@ class Supervisor:
         remedy = "joining it again" if self.address else "starting a new cluster"
         self._obstacle = f"{problem}; {remedy}"
         log.warning("%s", self._obstacle)
-        begun, pause = time.monotonic(), FIRST_PAUSE
-        while not self._closed.is_set():
+        begun = self._lost = time.monotonic()
+        pause = FIRST_PAUSE
+        while True:
             self._leave(self._obstacle)
+            if self._closed.is_set():
+                return
             try:
                 self._connect()
             except Exception as error:
@@ -235,6 +245,8 @@ def recruit(
             _supervisors.append(Supervisor(address, n, reconnect_for))
         (supervisor,) = _supervisors
         if supervisor.address != address:
+            if address is not None:
+                cluster.check_address(address)
             raise RuntimeError(
                 f"address: {address!r} given, while this process is in the cluster of "
                 f"{supervisor.address!r}"

@@ -207,10 +207,27 @@ def test_a_cluster_is_given_up(clusters, error, seconds, caplog):
 
 
 def test_a_cluster_that_does_not_start_is_an_error(clusters):
-    clusters.error = RuntimeError("no ports left")
-    with pytest.raises(RuntimeError, match="no ports left"):
+    """Nothing is left then: it may be that Ray has been started by something else."""
+    clusters.error = RuntimeError("started by something else")
+    with pytest.raises(RuntimeError, match="started by something else"):
         Supervisor("127.0.0.1:1", 3, reconnect_for=60.0)
-    assert clusters.left == 1
+    assert clusters.left == 0
+
+
+def test_a_head_that_is_frozen_holds_nobody_up(clusters, monkeypatch):
+    """Neither the failure nor the end of the program."""
+    monkeypatch.setattr(supervisor, "GRACE", 0.1)
+    watched = Supervisor("127.0.0.1:1", 3, reconnect_for=0.1)
+    thawed, left_alone = threading.Event(), []
+    monkeypatch.setattr(supervisor.cluster, "disconnect", thawed.wait)
+    monkeypatch.setattr(supervisor.cluster, "let_go", lambda: left_alone.append(True))
+    clusters.problem = "silence"
+    until(lambda: watched.failure() is not None, 10)
+    assert "silence; joining it again: no answer" in watched.failure()
+    watched.close()
+    assert left_alone
+    thawed.set()
+    watched._thread.join(10)
 
 
 def test_crews_share_a_cluster(clusters):
