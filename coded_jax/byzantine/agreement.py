@@ -1,4 +1,4 @@
-"""How well each result agrees with what the others predict of it.
+"""Agreement of each result with what the others predict of it.
 
 Every result is left out in turn and predicted from the others: by the code, which
 decodes its share as if it had been lost, and from there by a regression. `a` is the

@@ -72,5 +72,5 @@ FAULTS: dict[str, Fault] = {
 """By name."""
 
 STANDARD = (*FAULTS,)[:4]
-"""Those that a check is to find; the others show what it owes to single facts: that no
-right value is below zero, and what magnitudes there are."""
+"""Names of the kinds that a check has to find; the others show how much it owes to two
+facts: that no right value is below zero, and which magnitudes there are."""

@@ -37,7 +37,8 @@ SETTINGS = {
 }
 """Settings of Ray for this process, and for a cluster that is started here."""
 ENVIRONMENT = {f"RAY_{name}": str(value) for name, value in SETTINGS.items()}
-"""The same for processes of a cluster that was started elsewhere."""
+"""Environment variables of these settings, for workers on a cluster that was started
+elsewhere."""
 NOWHERE = "http://127.0.0.1:9"
 SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "http_proxy": NOWHERE, "https_proxy": NOWHERE}
 """With these Ray's head asks no cloud what it is, and tells its makers nothing."""

@@ -23,7 +23,7 @@ PARTS = {
     r"DashboardAgent$|dashboard/agent\.py$": AGENT,
     r"RuntimeEnvAgent$|runtime_env/agent/main\.py$": PACKAGES,
 }
-"""What a cluster cannot do without, by a part of the command line."""
+"""Processes that a cluster needs, by a pattern of their command line."""
 KINDS = {"gcs": (HEAD,), "raylet": (RAYLET,), "agent": (AGENT, PACKAGES)}
 """Names of parts, by what Ray's users call them."""
 FROZEN = 4  # looks in a row at which a process is stopped that counts as frozen

@@ -17,7 +17,7 @@ from coded_jax.web.config import is_loopback
 
 SHORTEST = 16  # characters of a token
 OPEN = ("/", "/static", "/healthz", "/readyz", "/docs")
-"""What anybody may ask, and what lies below these."""
+"""Paths that need no token, and all paths below them."""
 
 
 def read_token(path: str) -> str:

@@ -51,7 +51,7 @@ STATUS: dict[type[Exception], int] = {
     WrongResults: 503,
     NotEnoughResults: 504,
 }
-"""Of what a request for an answer may fail with."""
+"""HTTP status of each exception that a request may fail with."""
 
 Read = Callable[[Request], Awaitable[bytes]]
 """Reads the body of a request, or raises what is to be answered instead."""

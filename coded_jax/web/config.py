@@ -25,7 +25,7 @@ PACKAGES = {
     "PIL": "pillow",
     "prometheus_client": "prometheus_client",
 }
-"""What the extra `serve` installs for the front: modules and their packages."""
+"""Modules that the front needs, and their packages in the extra `serve`."""
 
 
 def is_loopback(host: str) -> bool:

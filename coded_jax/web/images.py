@@ -13,7 +13,7 @@ from coded_jax.checks import require
 
 NPY = b"\x93NUMPY"
 MAGIC = {NPY: ".npy", b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
-"""What files begin with. The header `Content-Type` is not relied on."""
+"""First bytes of files, by format. The header `Content-Type` is not relied on."""
 FORMS = {1: "grey of 8 bits", 3: "RGB of 8 bits"}
 """Pictures whose pixels are those of a network, by its channels."""
 
