@@ -25,7 +25,7 @@ from tables.fault_tables import terminal
 
 from coded_jax import data, serving
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, command_text, run
+from coded_jax.cli.command_line import command, command_text, integers, run
 from coded_jax.devices import startup
 from coded_jax.latency.stragglers import Bernoulli
 from coded_jax.runs import provenance, workdir
@@ -132,7 +132,7 @@ def _longest_gap(exchanges: Any) -> float:
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     console, begun = Console(), time.monotonic()
-    rows = [int(row) for row in ROWS.value] or [*range(len(TABLE))]
+    rows = integers("rows", ROWS.value) or [*range(len(TABLE))]
     fits = all(row in range(len(TABLE)) for row in rows)
     require("rows", ",".join(ROWS.value), fits, f"some of 0..{len(TABLE) - 1}")
     folder = absolute(OUTPUT.value, "output")
