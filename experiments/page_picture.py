@@ -8,11 +8,10 @@ Chromium, and kills the first worker. `--width` and `--dark` make others to look
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import shutil
 
+import headless
 from absl import flags
 from rich.console import Console
 
@@ -28,41 +27,10 @@ OUTPUT = flags.DEFINE_string("output", "runs/page.png", "the picture")
 WIDTH = flags.DEFINE_integer("width", 1200, "of the page, in pixels")
 DARK = flags.DEFINE_bool("dark", False, "as by those who prefer dark pages")
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 THREE = [(0.33, 0.27), (0.42, 0.18), (0.58, 0.18), (0.66, 0.28), (0.6, 0.42)]
 THREE += [(0.46, 0.48), (0.62, 0.53), (0.68, 0.67), (0.58, 0.8), (0.42, 0.82)]
 THREE += [(0.31, 0.74)]
 """Points of a stroke, in parts of the board."""
-
-
-def chromium() -> str | None:
-    """Returns the path of a browser; None if none of `CHROMIUM` is installed."""
-    return next(filter(None, map(shutil.which, CHROMIUM)), None)
-
-
-@contextlib.contextmanager
-def browser():
-    """Yields a headless browser of playwright."""
-    from playwright.sync_api import sync_playwright
-
-    root = os.geteuid() == 0  # for whom Chromium has no sandbox
-    arguments = ["--no-sandbox"] if root else []
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=chromium(), args=arguments)
-        yield launched
-        launched.close()
-
-
-def draw(view, points: list[tuple[float, float]]) -> None:
-    """Draws a stroke with the mouse, and returns when it is answered."""
-    box = view.locator("#board.draws").bounding_box()
-    x, y = ([box[a] + p[i] * box["width"] for p in points] for i, a in enumerate("xy"))
-    with view.expect_response("**/predict"):
-        view.mouse.move(x[0], y[0])
-        view.mouse.down()
-        for place in zip(x, y, strict=True):
-            view.mouse.move(*place, steps=5)
-        view.mouse.up()
 
 
 def shoot(url: str) -> None:
@@ -70,14 +38,14 @@ def shoot(url: str) -> None:
     from PIL import Image
     from playwright.sync_api import expect
 
-    with browser() as launched:
+    with headless.browser() as launched:
         view = launched.new_page(
             viewport={"width": WIDTH.value, "height": 800},
             color_scheme="dark" if DARK.value else "light",
         )
         view.goto(url)
         expect(view.locator("#samples button")).not_to_have_count(0)
-        draw(view, THREE)
+        headless.draw(view, THREE)
         again = view.get_by_label("Ask again every second")
         again.check()
         for _ in range(8):  # so that the chart has a line
@@ -96,7 +64,7 @@ def shoot(url: str) -> None:
 
 @command()
 def main(argv: list[str]) -> None:
-    require("chromium", None, chromium() is not None, f"one of {CHROMIUM} on the PATH")
+    require("chromium", None, headless.chromium() is not None, headless.ACCEPTED)
     with serving.serve(WORKDIR.value, "local") as service:
         demo = Demo(service, restart=60)
         pages = functools.partial(page.routes, service, demo, False)

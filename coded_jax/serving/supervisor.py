@@ -169,16 +169,17 @@ class Supervisor:
                 refused = isinstance(error, ValueError)  # as a cluster without a token
                 if refused or left <= 0:
                     tried = f"given up after {seconds:.0f} s: {first_line(error)}"
-                    self._failure = f"{problem}; {tried}"
-                    log.error("%s", self._failure)
+                    failure = f"{problem}; {tried}"
+                    log.error("%s", failure)
+                    self._failure = failure
                     return
                 log.warning("%s: %s", remedy, first_line(error))
                 self._closed.wait(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self.restarts += 1
                 seconds = time.monotonic() - begun
                 log.warning("%s: done after %.1f s", remedy, seconds)
+                self.restarts += 1
                 return
 
 

@@ -149,6 +149,20 @@ def clusters(monkeypatch):
     return clusters
 
 
+@pytest.fixture
+def supervise(clusters):
+    """Starts supervisors that end with the test, however it ends."""
+    supervisors = []
+
+    def start(seconds):
+        supervisors.append(Supervisor("127.0.0.1:1", 3, reconnect_for=seconds))
+        return supervisors[-1]
+
+    yield start
+    for watched in supervisors:
+        watched.close()
+
+
 class Well:
     def problem(self):
         return None
@@ -165,8 +179,8 @@ class Member:
         self.errors.append(error)
 
 
-def test_a_lost_cluster_is_joined_again(clusters, caplog):
-    watched = Supervisor("127.0.0.1:1", 3, reconnect_for=60.0)
+def test_a_lost_cluster_is_joined_again(clusters, supervise, caplog):
+    watched = supervise(60.0)
     crew, member = Crew(watched, lambda: f"of cluster {watched.generation}"), Member()
     crew.members.append(member)
     with crew.use() as prepared:
@@ -193,9 +207,9 @@ def test_a_lost_cluster_is_joined_again(clusters, caplog):
 @pytest.mark.parametrize(
     "error, seconds", [(RuntimeError("nothing"), 0.1), (ValueError("no token"), 600.0)]
 )
-def test_a_cluster_is_given_up(clusters, error, seconds, caplog):
+def test_a_cluster_is_given_up(clusters, supervise, error, seconds, caplog):
     """After its time, or at once when it must not be joined."""
-    watched = Supervisor("127.0.0.1:1", 3, reconnect_for=seconds)
+    watched = supervise(seconds)
     clusters.error, clusters.problem = error, "nothing listens"
     until(lambda: watched.failure() is not None, 10)
     assert re.search(f"nothing listens; given up .*{error}", watched.failure())
@@ -203,7 +217,6 @@ def test_a_cluster_is_given_up(clusters, error, seconds, caplog):
     attempts = clusters.attempts
     time.sleep(0.05)
     assert clusters.attempts == attempts
-    watched.close()
 
 
 def test_a_cluster_that_does_not_start_is_an_error(clusters):
@@ -214,10 +227,10 @@ def test_a_cluster_that_does_not_start_is_an_error(clusters):
     assert clusters.left == 0
 
 
-def test_a_head_that_is_frozen_holds_nobody_up(clusters, monkeypatch):
+def test_a_head_that_is_frozen_holds_nobody_up(clusters, supervise, monkeypatch):
     """Neither the failure nor the end of the program."""
     monkeypatch.setattr(supervisor, "GRACE", 0.1)
-    watched = Supervisor("127.0.0.1:1", 3, reconnect_for=0.1)
+    watched = supervise(0.1)
     thawed, left_alone = threading.Event(), []
     monkeypatch.setattr(supervisor.cluster, "disconnect", thawed.wait)
     monkeypatch.setattr(supervisor.cluster, "let_go", lambda: left_alone.append(True))

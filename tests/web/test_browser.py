@@ -3,8 +3,8 @@
 import io
 from contextlib import contextmanager
 
+import headless
 import numpy as np
-import page_picture
 import pytest
 
 import coded_jax
@@ -12,9 +12,8 @@ from coded_jax import data, serving
 from coded_jax.web.demo import Demo
 from tests.web.test_page import LIMIT, TOKEN, Client
 
-if page_picture.chromium() is None:
-    accepted = f"one of {page_picture.CHROMIUM} on the PATH"
-    pytest.skip(f"no browser, {accepted}", allow_module_level=True)
+if headless.chromium() is None:
+    pytest.skip(f"no browser, {headless.ACCEPTED}", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", exc_type=ImportError)
 expect = playwright.expect
 expect.set_options(timeout=30_000)  # of a slow machine; nothing waits as long
@@ -23,7 +22,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 @pytest.fixture(scope="module")
 def browser():
-    with page_picture.browser() as launched:
+    with headless.browser() as launched:
         yield launched
 
 
@@ -82,7 +81,7 @@ def page(browser, client):
 def draw_one(page):
     """Draws a stroke from top to bottom, and returns the answer of the service."""
     with page.expect_response("**/predict") as answered:
-        page_picture.draw(page, [(0.5, 0.2), (0.5, 0.8)])
+        headless.draw(page, [(0.5, 0.2), (0.5, 0.8)])
     return answered.value
 
 
