@@ -21,7 +21,8 @@ from coded_jax.devices.machinery import Machinery
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 MACHINERY = ("raylet", "agent", "gcs")
 """Processes of a Ray cluster that it cannot do without."""
-LOOK = 0.005  # seconds between looks whether a worker is back
+LOOK = 0.005  # seconds between looks at a service, at first
+RARER = 0.02  # of the time since the disturbance, later: looks are work, too
 PATIENCE = 120.0  # seconds after which that is given up
 
 
@@ -33,7 +34,7 @@ class Disturbed(NamedTuple):
       at: on the clock of `time.monotonic`.
       noticed: seconds until the service knew of it; None where it was not noticed.
       answering: seconds until all places had a worker that is up.
-      recovered: seconds until all workers were up again, spares too.
+      recovered: seconds until a worker that was disturbed was up again, or all were.
     """
 
     kind: str
@@ -90,16 +91,21 @@ def disturb(victim: Victim, kind: str, rng: np.random.Generator) -> Disturbed:
     def answering(summary: dict) -> bool:
         return anew(summary) and summary["obstacle"] is None
 
-    return _observed(victim, kind, begun, noticed, answering)
+    def whole(summary: dict) -> bool:
+        return all(worker["up"] for worker in summary["workers"])
+
+    return _observed(victim, kind, begun, noticed, answering, whole)
 
 
 def _disturb_worker(
     victim: Victim, kind: str, number: int, rng: np.random.Generator
 ) -> Disturbed:
-    up = [worker for worker in victim.summary()["workers"] if worker["up"]]
+    summary = victim.summary()
+    up = [worker for worker in summary["workers"] if worker["up"]]
     if not up:
         raise RuntimeError("no worker is up")
-    process = up[int(rng.integers(len(up)))]["process"]
+    worker = up[int(rng.integers(len(up)))]
+    index, process = summary["workers"].index(worker), worker["process"]
     begun = _send([process], number)
 
     def lost(summary: dict) -> bool:
@@ -109,7 +115,11 @@ def _disturb_worker(
     def filled(summary: dict) -> bool:
         return all(w["up"] for w in summary["workers"] if w["place"] is not None)
 
-    return _observed(victim, kind, begun, lost, filled)
+    def back(summary: dict) -> bool:
+        worker = summary["workers"][index]
+        return worker["up"] and worker["process"] != process
+
+    return _observed(victim, kind, begun, lost, filled, back)
 
 
 def _send(processes: list[int], number: int) -> float:
@@ -122,24 +132,20 @@ def _send(processes: list[int], number: int) -> float:
 
 
 def _observed(
-    victim: Victim,
-    kind: str,
-    begun: float,
-    noticed: Callable[[dict], bool],
-    answering: Callable[[dict], bool],
+    victim: Victim, kind: str, begun: float, *holds: Callable[[dict], bool]
 ) -> Disturbed:
-    """Watches until all workers are up again."""
-    whole = lambda summary: all(worker["up"] for worker in summary["workers"])
-    after = lambda held: _seconds(begun, lambda: held(victim.summary()))
-    return Disturbed(kind, begun, after(noticed), after(answering), after(whole))
+    """Watches until it was noticed, is answering again, and has recovered."""
+    after = [_seconds(begun, lambda: held(victim.summary())) for held in holds]
+    return Disturbed(kind, begun, *after)
 
 
 def _seconds(begun: float, held: Callable[[], bool]) -> float | None:
     """Returns the seconds until it holds; None if it does not for long."""
     while not held():
-        if time.monotonic() > begun + PATIENCE:
+        passed = time.monotonic() - begun
+        if passed > PATIENCE:
             return None
-        time.sleep(LOOK)
+        time.sleep(max(LOOK, RARER * passed))
     return time.monotonic() - begun
 
 
