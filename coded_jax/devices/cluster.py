@@ -34,6 +34,9 @@ SETTINGS = {
     # store, a process dies with the store.
     "max_direct_call_object_size": 2**31,
     "task_rpc_inlined_bytes_limit": 2**31,
+    # Workers are as important as clients on this machine: by itself, Ray lets them wait
+    # for all else, and on busy cores one that died was back after 13 s instead of 5.
+    "worker_niceness": 0,
 }
 """Settings of Ray for this process, and for a cluster that is started here."""
 ENVIRONMENT = {f"RAY_{name}": str(value) for name, value in SETTINGS.items()}

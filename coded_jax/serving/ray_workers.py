@@ -12,8 +12,6 @@ one, which is sent the model again.
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
@@ -30,79 +28,17 @@ from coded_jax.devices.cluster import (
     accelerators,
     import_ray,
 )
-from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.serving import parts
 from coded_jax.serving.config import ServeConfig
 from coded_jax.serving.engine import OF_POOLS, EngineKind
 from coded_jax.serving.first_k import FirstK
+from coded_jax.serving.piece_server import GROUPS, PieceServer
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.supervisor import Crew, recruit
 from coded_jax.serving.workers import Call, WorkerLost
-from coded_jax.types import PyTree
 
-GROUPS = {"signal": "control", "live": "life"}
-"""Methods of the actor that do not wait for a computation, by Ray's groups of them."""
 PART = 2**26  # bytes of a model that are sent at once
 LAST = 2.0  # seconds in which calls fail whose processes have ended
-
-
-class PieceServer:
-    """The actor: the frozen network in a worker's process.
-
-    Args:
-      batches: sizes of requests that it compiles before it answers.
-      cache: folder of compiled programs, see `startup.keep_compilations`.
-    """
-
-    def __init__(self, batches: list[int], cache: str | None) -> None:
-        self._batches, self._cache = batches, cache
-        self._received: list[bytes] = []
-
-    def receive(self, part: bytes) -> None:
-        """Takes the next part of the pickled `(pipeline, frozen, params)`."""
-        self._received.append(part)
-
-    def ping(self) -> int:
-        """Returns the number of its process, once it has compiled what was received."""
-        if self._received:
-            self._load(pickle.loads(b"".join(self._received)))
-            self._received.clear()
-        return os.getpid()
-
-    def _load(self, model: tuple[Pipeline, PyTree, PyTree]) -> None:
-        from coded_jax.cpu_kernels import lowering
-        from coded_jax.devices import startup
-
-        lowering.install()
-        with contextlib.suppress(ValueError):  # of another machine's folder
-            startup.keep_compilations(self._cache)
-        pipeline, *variables = model
-        self._dtype = jnp.dtype(pipeline.dtype)
-        self._compute_piece = parts.make_compute(pipeline, *variables)
-        for batch in self._batches:
-            shapes = parts.query_shapes(pipeline, batch)
-            for stage, shape in zip(parts.pieces(pipeline), shapes, strict=True):
-                for piece in stage:
-                    self._compute_piece(piece, np.zeros(shape, self._dtype))
-
-    def compute(self, piece: list, shape: list[int], query: bytes) -> bytes | str:
-        """Returns the bytes of a share; or a string, the error of the computation."""
-        blocks, index, offset, share = piece
-        target = parts.Piece(tuple(blocks), index, tuple(offset), tuple(share))
-        try:
-            array = np.frombuffer(query, self._dtype).reshape(shape)
-            return np.asarray(self._compute_piece(target, array)).tobytes()
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-
-    def signal(self, number: int) -> None:
-        """Sends its process a signal."""
-        os.kill(os.getpid(), number)
-
-    def live(self) -> None:
-        """Returns never: the call fails when the process ends."""
-        threading.Event().wait()
 
 
 class RayWorker:

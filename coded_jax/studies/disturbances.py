@@ -135,7 +135,9 @@ def _observed(
     victim: Victim, kind: str, begun: float, *holds: Callable[[dict], bool]
 ) -> Disturbed:
     """Watches until it was noticed, is answering again, and has recovered."""
-    after = [_seconds(begun, lambda: held(victim.summary())) for held in holds]
+    after = [
+        _seconds(begun, lambda held=held: held(victim.summary())) for held in holds
+    ]
     return Disturbed(kind, begun, *after)
 
 
