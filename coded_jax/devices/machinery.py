@@ -84,12 +84,17 @@ class Machinery:
 
     def _learn(self) -> None:
         """Takes note of parts that were started since the last look."""
-        for process in [*self._roots(), *self._children_of_raylets()]:
-            if process not in self._parts:
-                words = [w for w in _command(process)[:3] if not w.startswith("-")]
-                for pattern, name in PARTS.items():
-                    if any(re.search(pattern, word) for word in words):
-                        self._parts[process] = name
+        for found in (self._roots, self._children_of_raylets):  # in this order
+            for process in found():
+                if process not in self._parts:
+                    self._name(process)
+
+    def _name(self, process: Process) -> None:
+        """Takes note of a process if it is a part."""
+        words = [word for word in _command(process)[:3] if not word.startswith("-")]
+        for pattern, name in PARTS.items():
+            if any(re.search(pattern, word) for word in words):
+                self._parts[process] = name
 
     def _roots(self) -> list[Process]:
         """Returns what this process has started of the cluster."""

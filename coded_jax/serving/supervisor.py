@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from coded_jax.checks import first_line
-from coded_jax.devices import cluster
+from coded_jax.devices import cluster, startup
 from coded_jax.devices.machinery import Machinery
 from coded_jax.serving.workers import WorkerLost
 
@@ -177,6 +177,7 @@ class Supervisor:
                 self._closed.wait(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
+                startup.hand_back_memory()  # what the cluster before has left
                 seconds = time.monotonic() - begun
                 log.warning("%s: done after %.1f s", remedy, seconds)
                 self.restarts += 1

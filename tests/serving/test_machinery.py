@@ -48,10 +48,16 @@ class Imitation:
     def __init__(self, folder):
         self.folder, self.started = folder, []
 
-    def start(self, name):
+    def script(self, name, children=()):
         script = self.folder / name
-        script.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+        lines = [f"#!{sys.executable}", "import subprocess, time"]
+        lines += [f"subprocess.Popen([{str(child)!r}])" for child in children]
+        script.write_text("\n".join([*lines, "time.sleep(600)", ""]))
         script.chmod(0o755)
+        return script
+
+    def start(self, name, children=()):
+        script = self.script(name, map(self.script, children))
         session = f"--log_dir=/tmp/ray/session_2026-01-01_{os.getpid()}/logs"
         child = subprocess.Popen([script, session])
         self.started.append(child)
@@ -93,6 +99,18 @@ def test_processes_that_end_or_stand_still(imitation):
     head.kill()
     until(lambda: not running(head))
     assert machinery.problem() == "Ray's head (GCS) has ended"
+
+
+def test_agents_are_known_at_the_first_look(imitation):
+    """As by who disturbs them: they are children of the raylet."""
+    from coded_jax.devices.machinery import Machinery
+
+    imitation, _ = imitation
+    raylet = imitation.start("raylet", ["DashboardAgent", "RuntimeEnvAgent"])
+    until(lambda: len(raylet.children()) == 2)
+    agents = {child.pid for child in raylet.children()}
+    until(lambda: set(Machinery().processes("agent")) == agents)  # as they are named
+    assert Machinery().processes("raylet") == [raylet.pid]
 
 
 def test_all_processes_are_ended_and_no_others(imitation):
