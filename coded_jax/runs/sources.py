@@ -92,6 +92,7 @@ def counts(name: str) -> bool:
     return parts[0] == "coded_jax" and name != "coded_jax" and not parents & {*APART}
 
 
+@functools.cache  # one file stands in the records of hundreds of results
 def of_python(text: str) -> str:
     """Returns the digest of Python code, without comments, docstrings and layout."""
     tree = ast.parse(text)
