@@ -11,20 +11,18 @@ error locator finds among as many images coded together, with the same base mode
 from __future__ import annotations
 
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 from rich.console import Console
 
 from coded_jax import data
 from coded_jax.byzantine import rival, study
 from coded_jax.byzantine.calibration import calibrate
-from coded_jax.cli.command_line import command, command_text, integers, run
-from coded_jax.runs import provenance, workdir
+from coded_jax.cli.command_line import command, integers, origin, run
+from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
@@ -62,7 +60,7 @@ def main(argv: list[str]) -> None:
     }
     seconds["total"] = time.perf_counter() - started
     content: dict[str, Any] = {
-        "command": command_text(),
+        **origin(),
         "run": {
             name: model.results[name] for name in ("config", "dataset", "base", "split")
         },
@@ -72,8 +70,6 @@ def main(argv: list[str]) -> None:
         "locator": located,
         "milliseconds": times,
         "timing": {"seconds": seconds},
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
     }
     path = Path(OUTPUT.value)
     workdir.make_folder(path.parent, "output")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +24,10 @@ from tables.fault_tables import terminal
 
 from coded_jax import data, serving
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, command_text, integers, run
+from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.devices import startup
 from coded_jax.latency.stragglers import Bernoulli
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
 from coded_jax.serving.config import ServeConfig
@@ -141,9 +140,7 @@ def main(argv: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     split = data.load(results["dataset"], DATA_DIR.value).test
     content: dict[str, Any] = {
-        "command": command_text(),
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        **origin(),
         "device": jax.devices()[0].device_kind,
         "split": results["split"],
         "clients": CLIENTS.value,

@@ -11,7 +11,6 @@ command again to go on after a stop.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from tables.latency_tables import terminal
 
 from coded_jax import data, serving
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, command_text, integers, run
+from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.cli.runtime_flags import (
     ADDRESS,
     DEADLINE,
@@ -32,7 +31,7 @@ from coded_jax.cli.runtime_flags import (
     faults_from_flags,
 )
 from coded_jax.devices import startup
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import workdir
 from coded_jax.runs.config import OWN
 from coded_jax.runs.places import absolute
 from coded_jax.studies.latency_parts import Requests, Study, measure
@@ -139,9 +138,7 @@ def main(argv: list[str]) -> None:
     ) as service:
         measure(study, service, split, requests, console)
     study.content |= {
-        "command": command_text(),
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        **origin(),
         "device": jax.devices()[0].device_kind,
         "base_accuracy": results["base"]["test_accuracy"],
         "summary": results["summary"],

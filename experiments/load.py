@@ -10,7 +10,6 @@ computed together. Prints a table, and writes `load.json` and `load.png`.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from typing import Any
 
@@ -21,10 +20,10 @@ from tables.load_tables import draw, terminal
 
 from coded_jax import data, serving
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, command_text, integers, run
+from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.cli.runtime_flags import ENGINE
 from coded_jax.devices import startup
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
 from coded_jax.serving.batching import Joining
 from coded_jax.serving.service import Service
@@ -89,9 +88,7 @@ def main(argv: list[str]) -> None:
             points += curve(service, split.images, most, rates)
             console.print(terminal(points[-1:]))
     content = {
-        "command": command_text(),
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        **origin(),
         "device": jax.devices()[0].device_kind,
         "split": results["split"],
         "points": points,

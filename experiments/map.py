@@ -14,22 +14,20 @@ same command again to go on after a stop.
 from __future__ import annotations
 
 import json
-import platform
 
-import jax
 from absl import flags
 from rich.console import Console
 from tables.finished_runs import read_runs
 
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, command_text, run
+from coded_jax.cli.command_line import command, origin, run
 from coded_jax.cli.condition_flags import plane_from_flags
 from coded_jax.cli.network_flags import cnn_from_flags
 from coded_jax.latency import plane
 from coded_jax.latency.maps import Question, draw_up
 from coded_jax.latency.strategies import strategies
 from coded_jax.report import map_figure, map_table
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import progress_bars
 
@@ -72,9 +70,7 @@ def main(argv: list[str]) -> None:
         advance = lambda: bars.advance(bar)
         content = draw_up(question, compared, folder / MAP, advance)
     content |= {
-        "command": command_text(),
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        **origin(),
     }
     workdir.write_atomically(folder / MAP, json.dumps(content))
     console.print(map_figure.title(content), highlight=False)

@@ -14,18 +14,15 @@ stop.
 from __future__ import annotations
 
 import json
-import platform
 from typing import Any
 
-import jax
 from absl import flags
 from rich.console import Console
 from tables import map_check_tables
 
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, command_text, run
+from coded_jax.cli.command_line import command, origin, run
 from coded_jax.devices import startup
-from coded_jax.runs import provenance, workdir
 from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import progress_bars
 from coded_jax.studies import map_check
@@ -106,9 +103,7 @@ def main(argv: list[str]) -> None:
     study = Study(folder / REPORT, settings)
     measure(study, points, console)
     study.content |= {
-        "command": command_text(),
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
-        "versions": {"python": platform.python_version(), **workdir.versions()},
+        **origin(),
     }
     study.write()
     console.print(map_check_tables.terminal(study.content))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -30,9 +29,9 @@ from tables.soak_tables import terminal
 
 from coded_jax import data
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, command_text, run
+from coded_jax.cli.command_line import command, origin, run
 from coded_jax.devices import startup
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
 from coded_jax.studies.clients import Exchange, closed_loop, wrong_answers
@@ -184,9 +183,7 @@ def main(argv: list[str]) -> None:
     finally:
         server.kill()
     content = {
-        "command": command_text(),
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
+        **origin(),
         "device": jax.devices()[0].device_kind,
         "split": results["split"],
         "minutes": MINUTES.value,

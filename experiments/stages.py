@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,12 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
-from coded_jax.cli.command_line import command, command_text, integers, run
+from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.cli.rate_flags import rates_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference.rates import Rates
 from coded_jax.report import stages_table
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import workdir
 from coded_jax.splitting import cut, merge, split
 from coded_jax.staging.planning import MOST_ROUNDS, StagePlan, plan_stages
 from coded_jax.types import Block, PyTree, apart, together
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> None:
     images = jax.random.normal(jax.random.key(0), (BATCH.value, *shape))
     measured = measure(plan, weights, images)
     content: dict[str, Any] = {
-        "command": command_text(),
+        **origin(),
         "model": MODEL.value,
         "image_shape": shape,
         "k": K.value,
@@ -84,8 +83,6 @@ def main(argv: list[str]) -> None:
             }
         },
         **measured,
-        "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(command_text(), {}, jax.devices()).to_json(),
     }
     path = Path(OUTPUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)

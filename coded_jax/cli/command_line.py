@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import functools
+import platform
 import re
 import shlex
 import sys
@@ -12,9 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 
 from coded_jax.cli import flagfiles
+from coded_jax.runs import provenance, workdir
 from coded_jax.training.loop import Interrupted
 
 ERRORS = (ValueError, OSError, ImportError, RuntimeError)
@@ -126,6 +129,17 @@ def command_text(argv: Sequence[str] | None = None) -> str:
     if file.suffix != ".py":  # a console script, or one of Windows
         return shlex.join([file.stem, *words])
     return shlex.join(["python", path, *words])
+
+
+def origin() -> dict[str, Any]:
+    """Returns what a stored measurement says of its making: the `command`, `versions`
+    and `provenance`, which names all devices."""
+    text = command_text()
+    return {
+        "command": text,
+        "versions": {"python": platform.python_version(), **workdir.versions()},
+        "provenance": provenance.collect(text, {}, jax.devices()).to_json(),
+    }
 
 
 def refuse_arguments(argv: list[str]) -> None:

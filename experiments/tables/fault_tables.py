@@ -12,20 +12,21 @@ from tables import markdown, stored
 COLUMNS = (
     "what is done",
     "times",
-    "requests",
+    "sent",
     "lost",
     "wrong",
     "calm p99 ms",
     "p99 ms",
     "slowest ms",
     "noticed s",
-    "answering s",
-    "whole again s",
+    "place s",
+    "back s",
 )
+"""Seconds are the median, and the longest."""
 
 
 def rows(measured: list[dict[str, Any]]) -> list[list[str]]:
-    """Returns a row for each disturbance: medians of seconds, and the longest ones."""
+    """Returns a row for each disturbance."""
     return [
         [
             row["name"],
@@ -44,23 +45,19 @@ def rows(measured: list[dict[str, Any]]) -> list[list[str]]:
 
 def terminal(measured: list[dict[str, Any]]) -> Table:
     """Returns the table for a terminal."""
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, padding=0)
     for i, name in enumerate(COLUMNS):
         table.add_column(name, justify="right" if i else "left")
     for row in rows(measured):
-        table.add_row(*row)
+        table.add_row(*row, end_section=True)
     return table
 
 
 def section() -> str:
-    """Returns the table of what is stored, now and before, and what made it."""
-    lines = []
-    for content in stored.contents("faults"):
-        table = markdown.table(COLUMNS, rows(content["rows"]))
-        title = content.get("title", "Now")
-        origin = stored.origin_text([content])
-        lines.append(f"{title}:\n\n{table}\n\n`{content['command']}`. {origin}")
-    return "\n\n".join(lines)
+    """Returns the stored table, and what made it."""
+    (content,) = stored.contents("faults")
+    table = markdown.table(COLUMNS, rows(content["rows"]))
+    return f"{table}\n\n`{content['command']}`. {stored.origin_text([content])}"
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -73,5 +70,5 @@ def _seconds(row: dict[str, Any], key: str) -> str:
         return "never" if values else ""
     known = sorted(value for value in values if value is not None)
     median, never = known[len(known) // 2], len(values) - len(known)
-    text = f"{median:.2f} (at most {known[-1]:.2f})"
-    return f"{text}, {never} never" if never else text
+    text = f"{median:.2f}, {known[-1]:.2f}" if known[1:] else f"{median:.2f}"
+    return f"{text}; {never} never" if never else text
