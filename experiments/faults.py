@@ -9,7 +9,6 @@ killed or frozen. Prints a table, and writes `faults.json`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
 from rich.console import Console
 from tables.fault_tables import terminal
@@ -30,9 +28,8 @@ from coded_jax.latency.stragglers import Bernoulli
 from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
-from coded_jax.serving.config import ServeConfig
 from coded_jax.studies.clients import closed_loop, latencies, wrong_answers
-from coded_jax.studies.disturbances import MACHINERY, Enemy, Victim
+from coded_jax.studies.fault_injection import MACHINERY, FaultInjector, Target
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
@@ -52,7 +49,7 @@ class Row(NamedTuple):
     Attributes:
       name: for the table.
       settings: of the service.
-      kinds: of `disturbances.disturb`, one of which is drawn each time.
+      kinds: of `fault_injection.disturb`, one of which is drawn each time.
       every: seconds between them.
       faults: of pieces, drawn for each.
     """
@@ -91,41 +88,33 @@ TABLE = (
 
 def measured(row: Row, split: Any) -> dict[str, Any]:
     """Starts a service, disturbs it, and returns what its clients noticed."""
-    known = {field.name for field in dataclasses.fields(ServeConfig)}
-    settings = {name: x for name, x in row.settings.items() if name in known}
     with serving.serve(
-        WORKDIR.value, "ray", faults=row.faults, batches=(1,), **settings
+        WORKDIR.value, "ray", faults=row.faults, batches=(1,), **row.settings
     ) as service:
         ask = lambda images: service.submit(images).result()
         send = lambda go_on: closed_loop(ask, split.images, CLIENTS.value, go_on)
         calm = send(lambda number: number < CALM.value)
         reload = lambda: service.reload(load(WORKDIR.value, 1))
-        victim = Victim(service.summary, os.getpid(), reload)
-        enemy = Enemy(victim, row.kinds, row.every) if row.kinds else None
+        target = Target(service.summary, os.getpid(), reload)
+        injector = FaultInjector(target, row.kinds, row.every) if row.kinds else None
         least = LEAST if row.kinds else 0
         go_on = lambda number: (
-            number < REQUESTS.value or (enemy is not None and len(enemy.done) < least)
+            number < REQUESTS.value
+            or (injector is not None and len(injector.done) < least)
         )
         exchanges = send(go_on)
-        if enemy is not None:
-            enemy.close()
-        done = enemy.done if enemy is not None else []
+        if injector is not None:
+            injector.close()
+        done = injector.done if injector is not None else []
         return {
             "name": row.name,
-            "settings": settings,
+            "settings": row.settings,
             "faults": repr(row.faults),
             "calm": latencies(calm),
             "disturbed": latencies(exchanges),
             "wrong": wrong_answers(service.model, split.images, exchanges),
             "done": [some._asdict() for some in done],
-            "longest_gap": _longest_gap(exchanges),
         }
-
-
-def _longest_gap(exchanges: Any) -> float:
-    """Returns the longest time in which no request was answered, in seconds."""
-    ends = [e.begun + e.seconds for e in exchanges if e.response is not None]
-    return float(np.diff(np.sort(ends)).max())
 
 
 @command(resumes=True)

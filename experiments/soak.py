@@ -2,11 +2,11 @@ r"""Runs a service for a long time under all faults at once, and counts what wen
 
     python experiments/soak.py --workdir=runs/soak --output=runs/soaked --minutes=10
 
-It serves a finished run by `serve.py`, in a process of its own, whose workers are late,
-raise, return NaN and wrong numbers. Clients send images over HTTP, while workers and
-processes of the cluster are killed and frozen, and the model is loaded anew. At last it
-tells how many requests were answered, late, lost and wrong, and what the process of the
-front end held at the start and at the end.
+It serves a finished run, which has its check (`check.py`), by `serve.py`, in a process
+of its own, whose workers are late, raise, and return NaN and wrong numbers. Clients
+send images over HTTP, while workers and processes of the cluster are killed and frozen
+and the model is loaded anew. At last it tells how many requests were answered, late,
+lost and wrong, and what the front end's process held at the start and at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
 from coded_jax.studies.clients import Exchange, closed_loop, wrong_answers
-from coded_jax.studies.disturbances import MACHINERY, Enemy, Victim
+from coded_jax.studies.fault_injection import MACHINERY, FaultInjector, Target
 from coded_jax.web.client import Client
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
@@ -58,6 +58,7 @@ FAULTS = flags.DEFINE_list(
         "--exceptions=0.005",
         "--nans=0.005",
         "--corruptions=0.005",
+        "--check_wait=0.2",
     ],
     "flags of serve.py",
 )
@@ -146,10 +147,10 @@ def soak(url: str, process: int, split: Any) -> dict[str, Any]:
         send(WARM_UP.value)
         time.sleep(CALM)
         start, counts = Held(process), Counts()
-        victim = Victim(client.summary, process, lambda: client.reload(END * 5))
-        enemy = Enemy(victim, KINDS, EVERY.value)
+        target = Target(client.summary, process, lambda: client.reload(END * 5))
+        injector = FaultInjector(target, KINDS, EVERY.value)
         send(60 * MINUTES.value)
-        enemy.close()
+        injector.close()
         while not all(worker["up"] for worker in client.summary()["workers"]):
             time.sleep(0.1)
         time.sleep(CALM)
@@ -161,7 +162,7 @@ def soak(url: str, process: int, split: Any) -> dict[str, Any]:
         "errors": dict(counts.errors.most_common(5)),
         "start": vars(start),
         "end": vars(end),
-        "done": [some._asdict() for some in enemy.done],
+        "done": [some._asdict() for some in injector.done],
         "summary": summary,
     }
 

@@ -231,6 +231,13 @@ def accelerators(n: int) -> dict[str, Any]:
     return {}
 
 
+def has_room(n: int) -> bool:
+    """Says whether n more workers would find the accelerators that they ask for."""
+    asked, free = accelerators(n), import_ray().available_resources()
+    needed = {"GPU": asked.get("num_gpus", 0.0), **asked.get("resources", {})}
+    return all(free.get(name, 0.0) >= n * part for name, part in needed.items())
+
+
 def check_address(address: str) -> bool:
     """Returns whether an address is of the loopback interface.
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,18 +57,29 @@ class Request:
       begun, end: on the clock of `time.monotonic`: its arrival and its deadline.
       without: workers that are not used.
       parts: how many there are.
+      served: computes it, the same for all parts; see `Service`.
 
     Attributes:
       future: its response to come.
     """
 
     def __init__(
-        self, begun: float, end: float, without: tuple[int, ...], parts: int
+        self,
+        begun: float,
+        end: float,
+        without: tuple[int, ...],
+        parts: int,
+        served: Any = None,
     ) -> None:
         self.begun, self.end, self.without = begun, end, without
+        self.served = served
         self.future: Future[Response] = Future()
         self._lock, self._running = threading.Lock(), False
         self._responses: list[Response | None] = [None] * parts
+
+    def goes_with(self, other: Request) -> bool:
+        """Says whether its parts may be computed together with those of another."""
+        return self.served is other.served and self.without == other.without
 
     def wanted(self) -> bool:
         """Says whether it is neither cancelled nor over; from then on nobody can cancel
@@ -166,7 +177,7 @@ class Line:
             return images < self._joining.most
         part = self._parts[0]
         fits = images + part.images.shape[0] <= self._joining.most
-        return fits and part.request.without == taken[0].request.without
+        return fits and part.request.goes_with(taken[0].request)
 
 
 def images_of(parts: Sequence[Part], sizes: Collection[int]) -> np.ndarray:

@@ -158,6 +158,8 @@ class FirstK:
             return obstacle
         up, pipeline = self._pool.up, self._pipeline
         for stage in pipeline.stages:
+            if self._degrade and stage.code.answers_always and up:
+                continue
             if not suffices(stage.code.quorum, pipeline.k, up):
                 needed = in_words(stage.code.quorum, pipeline.k)
                 return f"{len(up)} of {pipeline.n} workers are up, and {needed} needed"

@@ -110,6 +110,7 @@ class Gathering:
         self._hedged: set[int] = set()  # pieces that were sent again
         self._answered: dict[int, None] = {}  # places, in the order of their results
         self._failed: set[int] = set()  # places that are sent no other piece
+        self._hedge_at = float("inf")
         others = {*range(len(pool))} - {p for _, p in given} - {*rules.without}
         self._spare = sorted(others)  # places without a piece of their own
         self.shares: dict[int, Arrived] = {}
@@ -130,22 +131,12 @@ class Gathering:
           WrongResults: they contradict each other, and none is found to blame.
           Closed: the service was closed meanwhile.
         """
-        begun, limit = time.monotonic(), self._rules.limit
         after = self._rules.hedge_after
-        hedge = float("inf") if after is None else begun + after
+        self._hedge_at = float("inf") if after is None else time.monotonic() + after
         for piece, place in self._pending:
             self._send(place, self._calls[piece])
         try:
-            while not self.enough:
-                now = time.monotonic()
-                if now >= limit or not self._hopeful():
-                    self._take_all()  # results that arrived by now count
-                    return None if self.enough else self._fall_short()
-                if now >= hedge:
-                    self._hedge()
-                soon = min(limit, hedge if hedge > now else limit)
-                self._take(min(soon - now, LOOK))
-            self._take_all()  # results that arrived in the meantime help, too
+            self._wait_for_enough()
             if self._rules.judge is not None:
                 self._check(self._rules.judge)
         finally:
@@ -154,37 +145,48 @@ class Gathering:
                 if piece not in self.shares:
                     self._pool.count_loss(self._pool.holder(place), "late")
 
+    def _wait_for_enough(self) -> None:
+        """Takes results until they are enough, or else until the limit."""
+        limit = self._rules.limit
+        while not self.enough:
+            now = time.monotonic()
+            if now >= limit or not self._hopeful():
+                self._take_all()  # results that arrived by now count
+                return None if self.enough else self._fall_short()
+            if now >= self._hedge_at:
+                self._hedge()
+            soon = min(limit, self._hedge_at if self._hedge_at > now else limit)
+            self._take(min(soon - now, LOOK))
+        self._take_all()  # results that arrived in the meantime help, too
+
     def _check(self, judge: Judge) -> None:
         """Compares the results, and leaves out those that the others contradict."""
-        self._wait(time.monotonic() + self._rules.check_wait)
+        self._wait_for_all(time.monotonic() + self._rules.check_wait)
         while judge.can_judge(self.shares):
             shares = {piece: result.share for piece, result in self.shares.items()}
             if not judge.contradict(shares):
                 self.checked = True
                 return
             piece = judge.culprit(shares)
-            if piece is not None:
-                worker = self.shares.pop(piece).worker
-                self.wrong += (worker,)
-                self._pool.count_loss(worker, "wrong")
-            elif not self._wait(self._rules.limit, len(shares) + 1):
+            if piece is None:
                 raise WrongResults(
                     f"results {sorted(shares)} of {len(self._calls)} contradict each "
                     "other, and do not say which one is wrong"
                 )
+            worker = self.shares.pop(piece).worker
+            self.wrong += (worker,)
+            self._pool.count_loss(worker, "wrong")
+            self._wait_for_enough()
 
-    def _wait(self, until: float, count: int | None = None) -> bool:
-        """Takes results until all have arrived, or `count`, or the time is up, and
-        returns whether so many have."""
+    def _wait_for_all(self, until: float) -> None:
+        """Takes results until all have arrived, or the time is up."""
         limit = min(until, self._rules.limit)
-        count = len(self._sent) if count is None else count
-        while len(self.shares) < count:
+        while {piece for piece, _ in self._pending} - {*self.shares}:
             left = limit - time.monotonic()
-            if left <= 0 or not {p for p, _ in self._pending} - {*self.shares}:
-                self._take_all()
+            if left <= 0:
                 break
             self._take(min(left, LOOK))
-        return len(self.shares) >= count
+        self._take_all()
 
     def _send(self, place: int, call: Call) -> None:
         piece = call.piece.index

@@ -11,8 +11,10 @@ import numpy as np
 
 KEPT = 100_000  # last requests, whose latencies quantiles are taken of
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-ENDS = ("answered", "degraded", "shortfall", "contradiction", "overload", "error")
-"""Ends of requests: the last four are without a response."""
+FAILURES = ("shortfall", "contradiction", "overload", "unready", "cancelled", "error")
+"""Ends of requests without a response: too few results, or wrong ones; a full queue, no
+workers to answer with; given up by who has asked; anything else."""
+ENDS = ("answered", "degraded", *FAILURES)
 
 
 class Metrics:
@@ -52,8 +54,7 @@ class Metrics:
             self._counts["images"] += images
 
     def failed(self, reason: str) -> None:
-        """Counts a request without a response: `"shortfall"`, `"contradiction"`,
-        `"overload"` or `"error"`."""
+        """Counts a request without a response, for a reason among `FAILURES`."""
         with self._lock:
             self._counts[reason] += 1
 

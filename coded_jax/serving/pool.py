@@ -23,6 +23,7 @@ from coded_jax.serving.workers import Call, Worker, WorkerLost
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
+BEAT = 1.0  # seconds after which a worker that is idle has to show that it lives
 PAUSE = 0.25  # between attempts to reach a worker, of the time since it was lost
 LONGEST_PAUSE = 5.0  # seconds
 HOPELESS = 8, 10.0  # attempts, and seconds, after which a start has failed
@@ -59,10 +60,14 @@ class _State:
         self.waiting: collections.deque[_Job] = collections.deque()
         self.losses = collections.Counter()
         self.restarts = 0
+        self.ending: threading.Thread | None = None  # of the worker that it was
 
 
 class Pool:
     """Sends pieces to workers, delivers their results, and restarts workers.
+
+    A worker that hangs is noticed by its silence, also one that has nothing to compute,
+    as a spare: it is asked now and then.
 
     One thread owns all states. Other threads leave notes for it and do not wait, but
     for `status` and `idle`: callbacks of Ray run in threads that Ray itself needs.
@@ -338,10 +343,22 @@ class Pool:
         """Notices workers that hang, and probes those that are down."""
         silent = time.monotonic() - state.since
         if state.ready:
-            if state.running and silent > state.running[0].patience:
+            limit = self._patience + BEAT
+            if state.running:
+                limit = state.running[0].patience
+            elif state.probe is not None and state.probe.done():
+                state.probe, state.since = None, time.monotonic()
+                return
+            elif state.probe is None and silent > BEAT:
+                state.probe = state.worker.probe()
+            if silent > limit:
                 self._lose(state, "hung")
                 self._replace(state)
             return
+        if state.ending is not None:
+            if state.ending.is_alive() and silent < self._startup:
+                return  # what ends the one is not to meet the next one
+            state.ending = None
         if state.probe is None:
             pause = PAUSE * (time.monotonic() - state.down)
             if silent < min(max(TICK, pause), LONGEST_PAUSE):
@@ -364,7 +381,8 @@ class Pool:
 
     def _replace(self, state: _State) -> None:
         # In a thread: it may take a while, in which the other workers go on.
-        threading.Thread(target=state.worker.replace, daemon=True).start()
+        state.ending = threading.Thread(target=state.worker.replace, daemon=True)
+        state.ending.start()
 
 
 def _hopeless(state: _State) -> bool:

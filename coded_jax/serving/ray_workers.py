@@ -26,6 +26,7 @@ from coded_jax.devices.cluster import (
     ENVIRONMENT,
     STARTUP,
     accelerators,
+    has_room,
     import_ray,
 )
 from coded_jax.runs.coded_model import CodedModel
@@ -194,7 +195,11 @@ def ray_workers(
     crew = recruit(address, n, reconnect_for, prepare)
     try:
         with crew.use():  # what cannot be sent is an error at once
-            pass
+            if len(crew.supervisor.crews) > 1 and not has_room(n):
+                raise RuntimeError(
+                    f"workers of another model hold the cluster's accelerators, which "
+                    f"has none left for {n} more"
+                )
     except BaseException:
         crew.close()
         raise

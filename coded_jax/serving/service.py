@@ -6,9 +6,8 @@ import concurrent.futures
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
@@ -27,11 +26,19 @@ class Overloaded(RuntimeError):
     """The queue is full."""
 
 
+class NotReady(RuntimeError):
+    """No request can be answered now."""
+
+
+class AlreadyReloading(RuntimeError):
+    """A model is being loaded already."""
+
+
 class _Served:
-    """A model with the engine that computes it, and how many inferences use it."""
+    """A model with the engine that computes it, and how many requests it has."""
 
     def __init__(self, model: CodedModel, engine: Engine) -> None:
-        self.model, self.engine, self.running = model, engine, 0
+        self.model, self.engine, self.requests = model, engine, 0
 
 
 class Service:
@@ -61,11 +68,13 @@ class Service:
     ) -> None:
         self.deadline, self._largest, self._start = deadline, largest, start
         self._served = _Served(model, engine)
+        self._engines = [engine]  # of the models of before, too
         self._changed, self._reloading = threading.Condition(), threading.Lock()
+        self._closed = False
         self._batches: set[int] = set()
         self._metrics = Metrics()
         self._numbers = itertools.count()
-        self._places = threading.Semaphore(in_flight + queue)
+        self._slots = threading.Semaphore(in_flight + queue)
         self._line = Line(joining or Joining())
         # A turn for each part: it computes the first one that waits.
         self._turns = concurrent.futures.ThreadPoolExecutor(in_flight, "request")
@@ -119,12 +128,13 @@ class Service:
         workers = range(len(pool) if pool else self.model.pipeline.n)
         some = isinstance(without, Collection) and all(i in workers for i in without)
         require("without", without, some, f"some of 0..{len(workers) - 1}")
-        if not self._places.acquire(block, seconds if block else None):
+        if not self._slots.acquire(block, seconds if block else None):
             self._metrics.failed("overload")
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
-        parts = self._parts(images, begun, begun + seconds, tuple(without))
+        served = self._begin()
+        parts = self._parts(images, begun, begun + seconds, tuple(without), served)
         future = parts[0].request.future
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(lambda done: self._end(served, done))
         self._line.put(parts)
         try:
             for _ in parts:
@@ -149,6 +159,16 @@ class Service:
         """Returns why no request can be answered at the moment; None if they can."""
         return self.engine.obstacle()
 
+    def require_ready(self) -> None:
+        """Refuses a request that cannot be answered at the moment, and counts it.
+
+        Raises:
+          NotReady: says why.
+        """
+        if (obstacle := self.obstacle()) is not None:
+            self._metrics.failed("unready")
+            raise NotReady(obstacle)
+
     def failure(self) -> str | None:
         """Returns why no request will be answered ever again; None if they may be."""
         return self.engine.failure()
@@ -168,12 +188,14 @@ class Service:
     def reload(self, model: CodedModel) -> None:
         """Starts workers for another model, then answers with it; no request is lost.
 
-        Requests in flight are answered with the model they began with, whose workers
-        end when they have.
+        Requests that were made before are answered with the model of before, whose
+        workers end when they have been.
 
         Raises:
           ValueError: the model is for other images, or the service cannot start one.
-          RuntimeError: its workers do not start, or a reload is under way.
+          AlreadyReloading: a reload is under way.
+          Closed: the service was closed meanwhile.
+          RuntimeError: its workers do not start.
         """
         own, new = (
             (m.image_shape, m.pipeline.image_dtype, m.pipeline.images_per_input)
@@ -184,19 +206,20 @@ class Service:
         if start is None:
             raise ValueError("reload: only of a service that serve has started")
         if not self._reloading.acquire(blocking=False):
-            raise RuntimeError("a reload is under way")
+            raise AlreadyReloading("reload: a model is being loaded already")
         try:
             served = _Served(model.settled(), start(model))
             try:
                 for batch in self._batches:
                     _warm_up(served.model, served.engine, batch)
+                before = self._serve(served)
             except BaseException:
                 served.engine.close()
                 raise
             with self._changed:
-                served, self._served = self._served, served
-                self._changed.wait_for(lambda: not served.running)
-            served.engine.close()
+                self._changed.wait_for(lambda: not before.requests or self._closed)
+                self._engines.remove(before.engine)
+            before.engine.close()
         finally:
             self._reloading.release()
 
@@ -207,11 +230,16 @@ class Service:
     def close(self) -> None:
         """Ends requests in flight with `Closed`, cancels those that wait, and ends the
         workers."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            engines = [*self._engines]
         self._turns.shutdown(wait=False, cancel_futures=True)
         for part in self._line.close():
-            part.request.future.cancel()
-        with self._reloading:  # its workers are closed, too
-            self.engine.close()
+            if not part.request.future.cancel():  # another part of it has begun
+                part.request.fail(Closed("the service is closed"))
+        for engine in engines:
+            engine.close()
         self._turns.shutdown(wait=True)
 
     def __enter__(self) -> Service:
@@ -221,35 +249,56 @@ class Service:
         self.close()
 
     def _parts(
-        self, images: Any, begun: float, end: float, without: tuple[int, ...]
+        self,
+        images: Any,
+        begun: float,
+        end: float,
+        without: tuple[int, ...],
+        served: _Served,
     ) -> list[Part]:
         images = np.array(images)  # a copy: it may be used again
         sizes = batching.lengths(len(images), self._batches)
-        request = Request(begun, end, without, len(sizes))
+        request = Request(begun, end, without, len(sizes), served)
         pieces = np.split(images, np.cumsum(sizes)[:-1])
         return [
             Part(request, i, next(self._numbers), piece)
             for i, piece in enumerate(pieces)
         ]
 
-    @contextmanager
-    def _in_use(self) -> Iterator[_Served]:
-        """Keeps the engine that is served now from ending."""
+    def _begin(self) -> _Served:
+        """Returns what a request is computed by, to its end."""
         with self._changed:
             served = self._served
-            served.running += 1
-        try:
-            yield served
-        finally:
-            with self._changed:
-                served.running -= 1
-                self._changed.notify_all()
+            served.requests += 1
+            return served
+
+    def _end(self, served: _Served, future: Future[Response]) -> None:
+        """Takes note of the end of a request."""
+        self._slots.release()
+        if future.cancelled():
+            self._metrics.failed("cancelled")
+        with self._changed:
+            served.requests -= 1
+            self._changed.notify_all()
+
+    def _serve(self, served: _Served) -> _Served:
+        """Has requests meet another model from now on; returns the one of before."""
+        with self._changed:
+            if self._closed:
+                raise Closed("the service is closed")
+            before, self._served = self._served, served
+            self._engines.append(served.engine)
+            return before
 
     def _turn(self) -> None:
         """Computes the parts that are first in the line, if any are left."""
         parts = self._line.take()
         while parts := [part for part in parts if part.request.wanted()]:
-            parts = self._compute(parts)
+            try:
+                parts = self._compute(parts)
+            except Exception as error:
+                for part in parts:
+                    self._fail(part.request, error)
 
     def _compute(self, parts: list[Part]) -> list[Part]:
         """Computes parts as one batch, by the earliest of their deadlines.
@@ -260,19 +309,23 @@ class Service:
         """
         begun, end = time.monotonic(), min(part.request.end for part in parts)
         later = [part for part in parts if part.request.end > end]
-        last = [part for part in parts if part.request.end == end]
+        request, served = parts[0].request, parts[0].request.served
         try:
-            with self._in_use() as served:
-                images = batching.images_of(parts, self._batches)
-                without = parts[0].request.without
-                number = parts[0].number
-                inference = served.engine.infer(number, images, end, without)
-                response = respond(served.model, inference)
-        except Exception as error:
-            short = isinstance(error, NotEnoughResults)
-            for part in last if short else parts:
-                self._fail(part.request, error)
-            return later if short else []
+            images = batching.images_of(parts, self._batches)
+            number = parts[0].number
+            inference = served.engine.infer(number, images, end, request.without)
+        except NotEnoughResults as error:
+            for part in parts:
+                if part.request.end == end:
+                    self._fail(part.request, error)
+            return later
+        except WrongResults:
+            if len(parts) == 1:
+                raise
+            for part in parts:  # an alarm of one is no concern of the others
+                self._compute_alone(part)
+            return []
+        response = respond(served.model, inference)
         self._metrics.computed(sum(part.images.shape[0] for part in parts))
         again = response.degraded
         for part, own in zip(
@@ -281,6 +334,12 @@ class Service:
             if part.request.end == end or not again:
                 self._answer(part, own, begun - part.request.begun)
         return later if again else []
+
+    def _compute_alone(self, part: Part) -> None:
+        try:
+            self._compute([part])
+        except Exception as error:
+            self._fail(part.request, error)
 
     def _answer(self, part: Part, response: Response, queued: float) -> None:
         request = part.request

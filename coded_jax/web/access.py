@@ -16,8 +16,8 @@ from coded_jax.checks import first_line, require
 from coded_jax.web.config import is_loopback
 
 SHORTEST = 16  # characters of a token
-OPEN = ("/", "/static", "/healthz", "/readyz", "/docs")
-"""Paths that need no token, and all paths below them."""
+OPEN = ("/static", "/healthz", "/readyz", "/docs")
+"""Paths that need no token, and all paths below them, beside the page `/`."""
 
 
 def read_token(path: str) -> str:
@@ -71,7 +71,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
-        self._expected = None if token is None else f"Bearer {token}".encode("latin-1")
+        self._expected = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Responds to a request."""
@@ -83,12 +83,11 @@ class Guard:
         if self._expected is None:
             return _refuse_other_sites(headers)
         path = scope["path"]
-        if any(path == open_ or path.startswith(f"{open_}/") for open_ in OPEN):
+        if path == "/" or any(f"{path}/".startswith(f"{open_}/") for open_ in OPEN):
             return None
-        given = headers.get("authorization", "")
-        kind, _, token = given.partition(" ")
-        given = f"{kind.title()} {token.strip()}".encode("latin-1")
-        if secrets.compare_digest(given, self._expected):
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        same = secrets.compare_digest(token.strip().encode("latin-1"), self._expected)
+        if same and kind.lower() == "bearer":
             return None
         told = "another" if token else "none"
         problem = f"Authorization: {told} given, 'Bearer TOKEN' accepted"

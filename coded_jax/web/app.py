@@ -25,21 +25,18 @@ from coded_jax.checks import first_line
 from coded_jax.serving import metrics
 from coded_jax.serving.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.serving.response import Response
-from coded_jax.serving.service import Overloaded, Service
+from coded_jax.serving.service import (
+    AlreadyReloading,
+    NotReady,
+    Overloaded,
+    Service,
+)
 from coded_jax.web import images, openapi
 from coded_jax.web.access import Guard
 
 T = TypeVar("T")
 SMALL = 2**14  # bytes of arrays
 LATER = {"Retry-After": "1"}  # seconds
-
-
-class NotReady(RuntimeError):
-    """No request can be answered now."""
-
-
-class AlreadyReloading(RuntimeError):
-    """A model is being loaded already."""
 
 
 STATUS: dict[type[Exception], int] = {
@@ -71,8 +68,8 @@ def create_app(
       service: responds.
       max_body: bytes of a request's body, at most.
       token: that requests are to bear; None if none.
-      reload: loads the model anew, for `POST /reload`; raises `AlreadyReloading` while
-        it does. None if there is no such route.
+      reload: loads the model anew, for `POST /reload`, or raises what
+        `Service.reload` does. None if there is no such route.
       pages: returns more routes, those of a page, from the function by which they
         read the body of a request.
     """
@@ -127,12 +124,11 @@ class _Front:
     def _submit(
         self, request: Request, body: bytes
     ) -> concurrent.futures.Future[Response]:
-        deadline = _deadline(request)
+        deadline = _deadline(request, self._service.deadline)
         model = self._service.model
         dtype = str(np.dtype(model.pipeline.image_dtype))
         arrays = images.decode(body, model.image_shape, dtype)
-        if (obstacle := self._service.obstacle()) is not None:
-            raise NotReady(obstacle)
+        self._service.require_ready()
         # A full queue is an error at once: no thread waits for it.
         return self._service.submit(arrays, deadline, block=False)
 
@@ -163,21 +159,6 @@ class _Front:
         model = self._service.model
         dtype = str(np.dtype(model.pipeline.image_dtype))
         return JSONResponse(openapi.description(model.image_shape, dtype))
-
-
-def one_at_a_time(function: Callable[[], None]) -> Callable[[], None]:
-    """Returns the function, but raising `AlreadyReloading` while it runs."""
-    running = threading.Lock()
-
-    def call() -> None:
-        if not running.acquire(blocking=False):
-            raise AlreadyReloading("reload: a model is being loaded already")
-        try:
-            function()
-        finally:
-            running.release()
-
-    return call
 
 
 def as_json(response: Response) -> dict[str, Any]:
@@ -215,10 +196,11 @@ async def _body(request: Request, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _deadline(request: Request) -> float | None:
+def _deadline(request: Request, longest: float) -> float:
+    """Returns the seconds that a request may take, at most those of the service."""
     text = request.headers.get("deadline")
     try:
-        return None if text is None else float(text)
+        return longest if text is None else min(float(text), longest)
     except ValueError:
         problem = f"Deadline: {text!r} given, seconds accepted"
         raise ValueError(problem) from None

@@ -102,9 +102,9 @@ class Client:
         """Returns counts and latencies of the service so far; raises as `predict`."""
         return self._call("GET", "/summary")
 
-    def reload(self, deadline: float | None = None) -> None:
-        """Has the service load its model anew, and returns when it has; raises as
-        `predict`."""
+    def reload(self, deadline: float = 600.0) -> None:
+        """Has the service load its model anew, and returns when it has, which takes as
+        long as its workers take to start; raises as `predict`."""
         self._call("POST", "/reload", deadline)
 
     def ready(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.serving.service import Response
+from coded_jax.serving.response import Response
 
 ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 """Files of Swagger UI that the page needs; this process serves them."""

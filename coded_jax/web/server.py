@@ -55,7 +55,7 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     draining = _Draining(app)
     config = uvicorn.Config(
         draining,
-        http=functools.partial(_Connection, settings),  # pyright: ignore
+        http=functools.partial(_Connection, settings, set()),  # pyright: ignore
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -73,7 +73,12 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     started: Future[asyncio.AbstractEventLoop] = Future()
 
     async def serve() -> None:
-        started.set_result(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        if settings.tls_cert is not None:  # uvicorn has no such setting
+            loop.create_server = functools.partial(  # type: ignore[method-assign]
+                loop.create_server, ssl_handshake_timeout=settings.read_seconds
+            )
+        started.set_result(loop)
         await server.serve([listener])
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
@@ -140,17 +145,29 @@ class _Connection(H11Protocol):
 
     Args:
       settings: the limits.
+      shaking: connections whose TLS is not agreed yet, which uvicorn does not count.
       arguments: of uvicorn.
+
+    Raises:
+      ConnectionAbortedError: there are too many of these; asyncio hangs up.
     """
 
-    def __init__(self, settings: WebConfig, **arguments: Any) -> None:
+    def __init__(
+        self, settings: WebConfig, shaking: set[_Connection], **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        self._settings = settings
+        self._settings, self._shaking = settings, shaking
+        if settings.tls_cert is not None:
+            if len(shaking) >= settings.connections:
+                raise ConnectionAbortedError
+            shaking.add(self)
+            self.loop.call_later(settings.read_seconds, shaking.discard, self)
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self._shaking.discard(self)
         others, most = len(self.connections) - 1, self._settings.connections
         if others >= most:  # told, if its request comes soon
             self.app = _too_many
@@ -164,6 +181,12 @@ class _Connection(H11Protocol):
         super().data_received(data)
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # it is all here
             self._forget_reading()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # The next request may have come in part, behind the one that is answered.
+        if self._reading is None and self.conn.their_state is h11.SEND_BODY:
+            self._watch_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_reading()

@@ -15,17 +15,24 @@ def lines(content: dict[str, Any]) -> list[str]:
       content: of `soak.json`.
     """
     requests, start, end = content["requests"], content["start"], content["end"]
-    kinds = collections.Counter(done["kind"] for done in content["done"])
+    failed = sum(bool(done.get("error")) for done in content["done"])
+    kinds = collections.Counter(
+        done["kind"] for done in content["done"] if not done.get("error")
+    )
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     growth = 100 * (end["memory"] / start["memory"] - 1)
+    same = all(start[name] == end[name] for name in ("files", "threads"))
+    target = "met" if growth < 2 and same else "missed"
     return [
-        f"{content['minutes']:g} minutes; {done or 'nothing'} on purpose",
+        f"{content['minutes']:g} minutes; {done or 'nothing'} on purpose, "
+        f"{failed} more could not be done",
         f"answered {requests['answered']}, of which late {requests['late']} (more than "
         f"{content['late']:g} s, the slowest {content['slowest']:.2f} s) and wrong "
         f"{requests['wrong']}; lost {requests['lost']}",
         f"memory {start['memory'] / 1e6:.0f} MB at the start, {end['memory'] / 1e6:.0f}"
         f" MB at the end ({growth:+.1f} %); files {start['files']} and {end['files']}; "
-        f"threads {start['threads']} and {end['threads']}",
+        f"threads {start['threads']} and {end['threads']}; target of under 2 % and as "
+        f"many files and threads {target}",
         f"cluster started anew {content['summary']['cluster_restarts']} times; ended "
         f"with code {content['exit']}",
     ]

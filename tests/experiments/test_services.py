@@ -65,18 +65,25 @@ def test_wrong_values_end_in_one_line(finished, tmp_path, name, flag, message):
     assert line.startswith(message)
 
 
-def disturbed(noticed, answering, recovered):
-    return {"noticed": noticed, "answering": answering, "recovered": recovered}
+def disturbed(noticed, answering, recovered, kind="freeze raylet"):
+    seconds = {"noticed": noticed, "answering": answering, "recovered": recovered}
+    return {"kind": kind, **seconds}
 
 
 def test_a_row_of_faults_has_medians_and_what_never_came():
     latencies = {"requests": 10, "lost": 1, "p99": 0.0504, "slowest": None}
     row = {
         "name": "the raylet frozen",
+        "settings": {"spares": 1},
         "calm": latencies,
         "disturbed": latencies,
         "wrong": 0,
-        "done": [disturbed(0.1, 9, None), disturbed(0.3, 8, 7), disturbed(0.2, 7, 6)],
+        "done": [
+            disturbed(0.1, 9, None),
+            disturbed(0.3, 8, 7),
+            disturbed(0.2, 7, 6),
+            {**disturbed(None, None, None), "error": "no worker is up"},
+        ],
     }
     (cells,) = fault_tables.rows([row])
     assert len(cells) == len(fault_tables.COLUMNS)
@@ -85,10 +92,34 @@ def test_a_row_of_faults_has_medians_and_what_never_came():
     assert cells[8:] == ["0.20, 0.30", "8.00, 9.00", "7.00, 7.00; 1 never"]
 
 
+def test_faults_have_targets():
+    well = {"lost": 0, "p99": 0.1}
+
+    def verdict(done, spares=1, wrong=0, **disturbed):
+        row = {"settings": {"spares": spares}, "done": [done], "wrong": wrong}
+        latencies = {"calm": well, "disturbed": {**well, **disturbed}}
+        return fault_tables.verdict({**row, **latencies})
+
+    kill = disturbed(0.1, 0.6, 5.9, "kill worker")
+    assert verdict(kill, p99=0.29) == "met" and verdict(kill, spares=0) == ""
+    assert verdict(kill, p99=0.3) == "**missed** (p99)"
+    assert verdict(kill, lost=1, wrong=2) == "**missed** (lost, wrong)"
+    late = disturbed(0.3, None, 6.1, "kill worker")
+    assert verdict(late) == "**missed** (noticed, answering, recovered)"
+    assert verdict(disturbed(4.9, 29.9, 99.0, "kill gcs")) == "met"
+    assert verdict(disturbed(4.9, 30.1, 30.1)) == "**missed** (answering)"
+    assert verdict(disturbed(None, 0.0, 3.0, "reload")) == ""
+
+
 def test_the_last_lines_of_a_soak():
     content = {
         "minutes": 10.0,
-        "done": [{"kind": "kill gcs"}, {"kind": "reload"}, {"kind": "kill gcs"}],
+        "done": [
+            {"kind": "kill gcs"},
+            {"kind": "reload"},
+            {"kind": "kill gcs"},
+            {"kind": "reload", "error": "no"},
+        ],
         "requests": {"answered": 1000, "late": 3, "wrong": 2, "lost": 1},
         "late": 1.0,
         "slowest": 12.345,
@@ -98,6 +129,9 @@ def test_the_last_lines_of_a_soak():
         "exit": 0,
     }
     text = "\n".join(soak_tables.lines(content))
-    assert "2 kill gcs, 1 reload on purpose" in text
+    assert "2 kill gcs, 1 reload on purpose, 1 more could not be done" in text
     assert "answered 1000" in text and "wrong 2; lost 1" in text
     assert "101 MB at the end (+1.0 %); files 36 and 37; threads 49 and 49" in text
+    assert "missed" in text  # a file more
+    content["end"]["files"] = 36
+    assert "missed" not in "\n".join(soak_tables.lines(content))

@@ -184,14 +184,14 @@ class Judge:
         return odd[0] if len(odd) == 1 and len(shares) > 3 else None
 
 
-def checked(pool, r=2, limit=NEVER, wait=0.0):
+def checked(pool, r=2, limit=NEVER, wait=0.0, judge=None, code="mds"):
     shape = CodeShape(2, r, (1, 1, 1), SHARE)
-    code = codes.make_code("mds", shape, {}, codes.CodeConfig())
+    code = codes.make_code(code, shape, {}, codes.CodeConfig())
     calls = [
         Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
         for i in range(2 + r)
     ]
-    rules = Rules(limit, False, None, (), lambda: False, Judge(), wait)
+    rules = Rules(limit, False, None, (), lambda: False, judge or Judge(), wait)
     first = Gathering(pool, code, 2, calls, rules)
     first.run()
     return first
@@ -213,20 +213,44 @@ def test_results_that_contradict_without_a_culprit_are_an_error():
     with pytest.raises(WrongResults, match=r"results \[0, 1, 2\] of 3 contradict"):
         checked(Pool(GOOD, 2 * GOOD, GOOD), r=1)
     with pytest.raises(WrongResults, match=r"results \[0, 1, 3\] of 4 contradict"):
-        checked(Pool(GOOD, 2 * GOOD, None, GOOD), limit=time.monotonic() + 0.2)
+        checked(Pool(GOOD, 2 * GOOD, None, GOOD), wait=0.2)  # no longer than this
+
+
+class Late(Pool):
+    """The result of one worker is there a little later."""
+
+    worker, share = 2, GOOD
+
+    def send(self, worker, call, deliver, wanted):
+        if worker == self.worker:
+            self.timer = threading.Timer(0.1, deliver, (self.share, worker))
+            self.timer.start()
+        else:
+            super().send(worker, call, deliver, wanted)
+
+
+def test_where_too_few_are_left_it_goes_on_waiting():
+    """Of two copies of a piece the wrong one was first: the other one is waited for."""
+
+    class FirstIsWrong(Judge):
+        def can_judge(self, pieces):
+            return True
+
+        def contradict(self, shares):
+            return any(share.sum() != GOOD.sum() for share in shares.values())
+
+        def culprit(self, shares):
+            return 1
+
+    pool = Late(GOOD, 2 * GOOD, GOOD, GOOD)
+    pool.worker = 3
+    late = checked(pool, judge=FirstIsWrong(), code="replication")
+    assert late.checked and late.wrong == (1,) and late.enough
+    assert sorted(late.shares) == [0, 2, 3]
 
 
 def test_it_waits_for_the_check_as_long_as_it_is_told():
     """The last result is there a little later; and then never."""
-
-    class Late(Pool):
-        def send(self, worker, call, deliver, wanted):
-            if worker == 2:
-                self.timer = threading.Timer(0.1, deliver, (GOOD, worker))
-                self.timer.start()
-            else:
-                super().send(worker, call, deliver, wanted)
-
     assert checked(Late(GOOD, GOOD, GOOD), r=1, wait=600.0).checked
     believed = checked(Pool(GOOD, GOOD, None, None), wait=0.0)
     assert not believed.checked

@@ -1,11 +1,13 @@
 """Places, spares that take them over, and workers that err again and again."""
 
+import threading
 import time
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
+import coded_jax.serving.pool
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, WorkerLost
@@ -18,7 +20,7 @@ class Worker:
 
     def __init__(self, process):
         self.process, self.calls, self.replaced = process, [], 0
-        self.ends, self.can_start = [Future()], True
+        self.ends, self.can_start, self.frozen = [Future()], True, False
 
     def compute(self, call):
         future = Future()
@@ -27,6 +29,8 @@ class Worker:
 
     def probe(self):
         future = Future()
+        if self.frozen:
+            return future
         if self.can_start:
             future.set_result(self.process)
         else:
@@ -38,6 +42,7 @@ class Worker:
 
     def replace(self):
         self.replaced += 1
+        self.frozen = False
 
     def close(self):
         pass
@@ -101,6 +106,47 @@ def test_a_spare_takes_the_place_and_the_pieces_of_a_worker_that_died(pool):
     assert column(pool, "process") == [100, 101, 102]
     second.die()
     until(lambda: column(pool, "place") == [1, None, 0])
+
+
+def test_a_spare_that_stands_still_is_noticed(monkeypatch):
+    """It has nothing to compute, but is asked now and then."""
+    monkeypatch.setattr(coded_jax.serving.pool, "BEAT", 0.01)
+    pool = Pool([Worker(100 + i) for i in range(3)], patience=0.5, spares=1)
+    pool.wait_until_ready()
+    spare = pool.workers[2]
+    spare.frozen = True
+    until(lambda: spare.replaced == 1)
+    until(lambda: all(column(pool, "up")))
+    status = pool.status()
+    assert [worker["restarts"] for worker in status] == [0, 0, 1]
+    assert status[2]["losses"]["hung"] == 1
+    pool.close()
+
+
+def test_what_ends_a_worker_does_not_meet_the_next_one():
+    """It is not asked whether it is up before it has been ended."""
+    ended, asked = threading.Event(), []
+
+    class Slow(Worker):
+        def probe(self):
+            asked.append(ended.is_set())
+            return super().probe()
+
+        def replace(self):
+            ended.wait(LIMIT)
+            super().replace()
+
+    pool = Pool([Slow(100)], strikes=1)
+    pool.wait_until_ready()
+    asked.clear()
+    pool.count_loss(0, "wrong")
+    until(lambda: not pool.up)
+    time.sleep(0.2)
+    assert asked == []
+    ended.set()
+    until(lambda: pool.up)
+    assert asked and all(asked)
+    pool.close()
 
 
 def test_the_end_of_a_worker_that_computes_nothing_is_noticed(pool):

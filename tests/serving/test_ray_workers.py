@@ -146,6 +146,24 @@ def test_every_worker_finds_its_part_of_a_gpu(n, machines, share):
     assert fits >= n
 
 
+@pytest.mark.parametrize(
+    "free, room", [({}, False), ({"GPU": 0.5}, False), ({"GPU": 1.0}, True)]
+)
+def test_a_model_that_is_loaded_needs_accelerators_too(monkeypatch, free, room):
+    """Three workers share the one GPU that there is."""
+    from coded_jax.devices import cluster
+
+    class Ray:
+        cluster_resources = staticmethod(lambda: {"GPU": 1.0, "CPU": 4.0})
+        nodes = staticmethod(lambda: [{"Resources": {"GPU": 1.0}}])
+        available_resources = staticmethod(lambda: free)
+
+    monkeypatch.setattr(cluster, "import_ray", lambda: Ray)
+    assert cluster.has_room(3) == room
+    Ray.cluster_resources = staticmethod(lambda: {"CPU": 4.0})
+    assert cluster.has_room(3)
+
+
 def test_what_a_worker_raises_is_a_lost_result(service, images):
     """The first piece's index is out of range in each process."""
     pool = service.engine.pool

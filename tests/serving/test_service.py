@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import jax
 import numpy as np
@@ -11,9 +12,14 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
 from coded_jax.serving.batching import Joining
-from coded_jax.serving.engine import Inference, NotEnoughResults
+from coded_jax.serving.engine import (
+    Closed,
+    Inference,
+    NotEnoughResults,
+    WrongResults,
+)
 from coded_jax.serving.response import respond
-from coded_jax.serving.service import Service
+from coded_jax.serving.service import AlreadyReloading, NotReady, Service
 
 LOST = [(), (0,), (1,), (2,), (1, 2)]
 LOGITS = ((0.0, np.log(16)), (np.log(81), 0.0))
@@ -179,12 +185,132 @@ def test_a_new_model_is_loaded_while_requests_are_answered(model):
         while service.engine is not new:
             pass
         assert service.model is other and not waiting.done() and not old.closed
-        with pytest.raises(RuntimeError, match="a reload is under way"):
+        with pytest.raises(AlreadyReloading, match="a model is being loaded already"):
             service.reload(other)
         assert service.submit(images).result().classes.shape == (1,)
         old.go.set()
         reload.join()
         assert waiting.result().classes.shape == (1,) and old.closed
+
+
+class Gated(Engine):
+    """Computes when it is let; notes how many images it was given."""
+
+    def __init__(self, classes=2):
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.classes, self.sizes, self.closed = classes, [], False
+
+    def infer(self, number, images, end, without=()):
+        self.begun.set()
+        self.go.wait()
+        assert not self.closed
+        self.sizes.append(len(images))
+        return inference(without, np.zeros((len(images), self.classes)))
+
+    def close(self):
+        self.closed = True
+        self.go.set()
+
+
+def test_a_divided_request_has_one_model(model):
+    """Also the parts that are computed after another one, for more classes, is up."""
+    old, new = Gated(), Gated(classes=7)
+    new.go.set()
+    start = lambda model: new
+    with Service(model, old, in_flight=1, start=start) as service:
+        service.warm_up()
+        divided = service.submit(np.zeros((3, 28, 28, 1), np.uint8))
+        old.begun.wait()
+        reload = threading.Thread(target=service.reload, args=(model,))
+        reload.start()
+        while service.engine is not new:
+            time.sleep(0.001)
+        after = service.submit(np.zeros((2, 28, 28, 1), np.uint8))
+        old.go.set()
+        assert divided.result().logits.shape == (3, 2)
+        assert after.result().logits.shape == (2, 7)
+        reload.join()
+        assert old.sizes == [1, 1, 1] and new.sizes == [1, 1] and old.closed
+
+
+def test_a_service_that_is_closed_ends_all_requests(model):
+    """Those that wait, and those of which a part has been computed or is."""
+
+    class Unhurried(Gated):
+        def close(self):
+            pass  # what is being computed goes on
+
+    engine = Unhurried()
+    service = Service(model, engine, in_flight=1)
+    service.warm_up()
+    divided = service.submit(np.zeros((2, 28, 28, 1), np.uint8))
+    waiting = service.submit(np.zeros((1, 28, 28, 1), np.uint8))
+    engine.begun.wait()
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    with pytest.raises(Closed):
+        divided.result(60)
+    with pytest.raises(CancelledError):
+        waiting.result(60)
+    engine.go.set()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert service.summary()["requests"]["cancelled"] == 1
+
+
+def test_a_service_is_closed_while_a_model_is_loaded(model):
+    """What was started meanwhile ends, and is never served."""
+    go, new = threading.Event(), Gated()
+
+    def start(model):
+        go.wait()
+        return new
+
+    service = Service(model, Engine(), start=start)
+    errors = []
+
+    def load():
+        try:
+            service.reload(model)
+        except Closed as error:
+            errors.append(error)
+
+    reload = threading.Thread(target=load)
+    reload.start()
+    service.close()
+    go.set()
+    reload.join(60)
+    assert errors and new.closed and service.engine is not new
+
+
+def test_an_alarm_of_one_request_is_no_concern_of_the_others(model):
+    class Alarmed(Engine):
+        """Results for images that are not black contradict each other."""
+
+        def infer(self, number, images, end, without=()):
+            if images.any():
+                raise WrongResults("contradict")
+            return super().infer(0, images, end, without)
+
+    joining = Joining(3, wait=600.0)
+    with Service(model, Alarmed(), in_flight=1, joining=joining) as service:
+        service._batches |= {1, 3}
+        images = np.zeros((3, 1, 28, 28, 1), np.uint8)
+        images[1] = 1
+        first, wrong, last = map(service.submit, images)
+        assert first.result().classes.size == last.result().classes.size == 1
+        with pytest.raises(WrongResults):
+            wrong.result()
+        ends = service.summary()["requests"]
+    assert ends["answered"] == 2 and ends["contradiction"] == 1
+
+
+def test_requests_that_cannot_be_answered_are_counted(model):
+    engine = Short(0, False)
+    with Service(model, engine) as service:
+        with pytest.raises(NotReady, match="^a worker is down$"):
+            service.require_ready()
+        assert service.summary()["requests"]["unready"] == 1
 
 
 def test_a_model_that_does_not_start_changes_nothing(model):

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from coded_jax.serving.metrics import Metrics
-from coded_jax.serving.service import Response
+from coded_jax.serving.response import Response
+from coded_jax.serving.service import NotReady
 from coded_jax.web import app, server
 from coded_jax.web.config import WebConfig
 
@@ -34,7 +35,7 @@ class Service:
     def __init__(self, shape=(28, 28, 1), dtype="uint8", waits=False, error=None):
         pipeline = SimpleNamespace(image_dtype=dtype)
         self.model = SimpleNamespace(image_shape=shape, pipeline=pipeline)
-        self.waits, self.error = waits, error
+        self.waits, self.error, self.deadline = waits, error, 10.0
         self.why_not, self.end = None, None  # of `obstacle` and `failure`
         self.futures, self.arrived = [], threading.Semaphore(0)
         self.images = None
@@ -43,7 +44,7 @@ class Service:
         assert not block
         if self.error:
             raise self.error
-        self.images = images
+        self.images, self.given = images, deadline
         future = Future()
         self.futures.append(future)
         if not self.waits:
@@ -59,6 +60,10 @@ class Service:
 
     def obstacle(self):
         return self.why_not
+
+    def require_ready(self):
+        if self.why_not:
+            raise NotReady(self.why_not)
 
     def failure(self):
         return self.end

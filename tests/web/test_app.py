@@ -14,8 +14,9 @@ import coded_jax
 from coded_jax import data, serving
 from coded_jax.serving import Closed, NotEnoughResults, Overloaded
 from coded_jax.serving.engine import WrongResults
+from coded_jax.serving.service import AlreadyReloading
 from coded_jax.web import openapi
-from coded_jax.web.app import as_json, one_at_a_time
+from coded_jax.web.app import as_json
 from tests.web.fakes import (
     IMAGE,
     PATIENCE,
@@ -267,17 +268,29 @@ def test_many_wait_while_others_are_answered():
             connection.close()
 
 
+def test_a_request_may_take_less_time_than_the_service_gives():
+    service = Service()
+    with listening(service) as url:
+        for text, seconds in (("2.5", 2.5), ("1e9", 10.0), ("inf", 10.0)):
+            assert ask(url, "/predict", GOOD, {"Deadline": text})[0] == 200
+            assert service.given == seconds
+        assert ask(url, "/predict", GOOD)[0] == 200
+        assert service.given == 10.0
+
+
 def test_reload_once_at_a_time():
     begun, go_on = threading.Event(), threading.Event()
     problems = []
 
     def load():
+        if begun.is_set() and not go_on.is_set():
+            raise AlreadyReloading("reload: a model is being loaded already")
         begun.set()
         assert go_on.wait(PATIENCE)
         if problems:
             raise ValueError(problems[0])
 
-    with listening(Service(), reload=one_at_a_time(load)) as url:
+    with listening(Service(), reload=load) as url:
         first = connect(url)
         first.request("POST", "/reload")
         assert begun.wait(PATIENCE)
@@ -373,6 +386,7 @@ def test_a_token_opens_all_but_what_balancers_and_the_page_need():
             TOKEN,
             "Bearer",
             "Bearer \xe4",
+            "\xff x",
         ):
             status, _, answer = ask(url, "/predict", GOOD, {"Authorization": wrong})
             assert status == 401 and TOKEN not in answer["error"]

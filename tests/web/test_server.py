@@ -1,6 +1,7 @@
 """The server: slow clients, many of them, TLS, and its end with requests in flight."""
 
 import json
+import select
 import socket
 import ssl
 import threading
@@ -63,6 +64,15 @@ def test_clients_that_stall_hold_nobody_up():
             told = read(connection)
             assert told.startswith(b"HTTP/1.1 408 ") and b'{"error": "request: ' in told
         assert ask(url, "/predict", BODY)[0] == 200
+
+
+def test_a_second_request_that_stalls_behind_the_first_one():
+    """Both come at once; the first one is answered before the second one is read."""
+    settings = WebConfig(port=0, read_seconds=0.5, keep_alive=PATIENCE)
+    with listening(Service(), settings=settings) as url:
+        first = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        told = read(send(url, first + f"{HEAD}\r\n".encode()))
+        assert told.startswith(b"HTTP/1.1 200 ") and b"HTTP/1.1 408 " in told
 
 
 def test_a_trickle_is_no_sign_of_life():
@@ -206,6 +216,29 @@ def test_tls(certificate):
         other.request("GET", "/healthz")
     with pytest.raises((client.BadStatusLine, ConnectionError)):
         ask(f"http://127.0.0.1:{port}", "/healthz")
+    close()
+
+
+def test_tls_that_is_not_agreed(certificate):
+    """Clients that connect and say nothing are hung up on, and so many at most."""
+    cert, key = certificate
+    limits = {"read_seconds": 5.0, "connections": 4}
+    settings = WebConfig(port=0, tls_cert=cert, tls_key=key, **limits)
+    port, close = server.listen(app.create_app(Service()), settings)
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
+    for connection in silent:
+        connection.settimeout(PATIENCE)
+    for connection in silent[4:]:  # at once, while the others still have time
+        assert connection.recv(1) == b""
+    assert select.select(silent[:4], [], [], 0)[0] == []
+    for connection in silent:
+        assert connection.recv(1) == b""
+        connection.close()
+    context = ssl.create_default_context(cafile=cert)
+    connection = client.HTTPSConnection("127.0.0.1", port, context=context)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
     close()
 
 

@@ -133,7 +133,7 @@ def listening(service: serving.Service, settings: WebConfig, token: str | None):
     from coded_jax.web import app, page, server
     from coded_jax.web.demo import Demo
 
-    again = app.one_at_a_time(functools.partial(reload, service))
+    again = functools.partial(reload, service)
     demo = Demo(service) if DEMO.value else None
     pages = functools.partial(page.routes, service, demo, token is not None)
     front = app.create_app(

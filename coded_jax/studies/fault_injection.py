@@ -1,7 +1,7 @@
-"""Disturbances of a service on this machine, made by its operator's worst enemy.
+"""Faults that are injected into a service on this machine: signals to its processes.
 
-Other than `serving.faults`, which are drawn for each piece, these are signals to
-processes: to workers, and to those of the service's own Ray cluster.
+They are sent to workers, and to processes of the service's own Ray cluster. Faults that
+are drawn for each piece are those of `serving.faults`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from coded_jax.checks import first_line
 from coded_jax.devices.machinery import Machinery
 
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
@@ -35,6 +36,7 @@ class Disturbed(NamedTuple):
       noticed: seconds until the service knew of it; None where it was not noticed.
       answering: seconds until all places had a worker that is up.
       recovered: seconds until a worker that was disturbed was up again, or all were.
+      error: why it could not be done, as while a cluster is started anew; else empty.
     """
 
     kind: str
@@ -42,9 +44,10 @@ class Disturbed(NamedTuple):
     noticed: float | None
     answering: float | None
     recovered: float | None
+    error: str = ""
 
 
-class Victim(NamedTuple):
+class Target(NamedTuple):
     """A service to be disturbed.
 
     Attributes:
@@ -58,11 +61,11 @@ class Victim(NamedTuple):
     reload: Callable[[], None]
 
 
-def disturb(victim: Victim, kind: str, rng: np.random.Generator) -> Disturbed:
+def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
     """Does a disturbance, and waits until the service has recovered from it.
 
     Args:
-      victim: with workers that are processes of this machine.
+      target: with workers that are processes of this machine.
       kind: `reload`, or `kill` or `freeze`, then `worker` or one of `MACHINERY`.
       rng: chooses the worker.
 
@@ -71,13 +74,13 @@ def disturb(victim: Victim, kind: str, rng: np.random.Generator) -> Disturbed:
     """
     if kind == "reload":
         begun = time.monotonic()
-        victim.reload()
+        target.reload()
         return Disturbed(kind, begun, None, 0.0, time.monotonic() - begun)
     what, whom = kind.split()
     if whom == "worker":
-        return _disturb_worker(victim, kind, SIGNALS[what], rng)
-    before = victim.summary()["cluster_restarts"]
-    processes = Machinery(victim.process).processes(whom)
+        return _disturb_worker(target, kind, SIGNALS[what], rng)
+    before = target.summary()["cluster_restarts"]
+    processes = Machinery(target.process).processes(whom)
     if not processes:
         raise RuntimeError(f"no process of the cluster's {whom} is there")
     begun = _send(processes, SIGNALS[what])
@@ -94,13 +97,13 @@ def disturb(victim: Victim, kind: str, rng: np.random.Generator) -> Disturbed:
     def whole(summary: dict) -> bool:
         return all(worker["up"] for worker in summary["workers"])
 
-    return _observed(victim, kind, begun, noticed, answering, whole)
+    return _observed(target, kind, begun, noticed, answering, whole)
 
 
 def _disturb_worker(
-    victim: Victim, kind: str, number: int, rng: np.random.Generator
+    target: Target, kind: str, number: int, rng: np.random.Generator
 ) -> Disturbed:
-    summary = victim.summary()
+    summary = target.summary()
     up = [worker for worker in summary["workers"] if worker["up"]]
     if not up:
         raise RuntimeError("no worker is up")
@@ -119,7 +122,7 @@ def _disturb_worker(
         worker = summary["workers"][index]
         return worker["up"] and worker["process"] != process
 
-    return _observed(victim, kind, begun, lost, filled, back)
+    return _observed(target, kind, begun, lost, filled, back)
 
 
 def _send(processes: list[int], number: int) -> float:
@@ -132,11 +135,11 @@ def _send(processes: list[int], number: int) -> float:
 
 
 def _observed(
-    victim: Victim, kind: str, begun: float, *holds: Callable[[dict], bool]
+    target: Target, kind: str, begun: float, *holds: Callable[[dict], bool]
 ) -> Disturbed:
     """Watches until it was noticed, is answering again, and has recovered."""
     after = [
-        _seconds(begun, lambda held=held: held(victim.summary())) for held in holds
+        _seconds(begun, lambda held=held: held(target.summary())) for held in holds
     ]
     return Disturbed(kind, begun, *after)
 
@@ -151,11 +154,11 @@ def _seconds(begun: float, held: Callable[[], bool]) -> float | None:
     return time.monotonic() - begun
 
 
-class Enemy:
+class FaultInjector:
     """Disturbs a service again and again, in threads, until it is closed.
 
     Args:
-      victim: to be disturbed.
+      target: to be disturbed.
       kinds: one of them is drawn each time; see `disturb`.
       every: seconds from one disturbance to the next.
       seed: of the choices.
@@ -166,13 +169,13 @@ class Enemy:
 
     def __init__(
         self,
-        victim: Victim,
+        target: Target,
         kinds: tuple[str, ...],
         every: float,
         seed: int = 0,
     ) -> None:
         self.done: list[Disturbed] = []
-        self._victim, self._kinds, self._every = victim, kinds, every
+        self._target, self._kinds, self._every = target, kinds, every
         self._rng = np.random.default_rng(seed)
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run)]
@@ -195,6 +198,9 @@ class Enemy:
                 self._once(*drawn)
 
     def _once(self, kind: str, rng: np.random.Generator) -> None:
-        # There may be nothing to disturb while the cluster is started anew.
-        with contextlib.suppress(RuntimeError, OSError):
-            self.done.append(disturb(self._victim, kind, rng))
+        begun = time.monotonic()
+        try:
+            done = disturb(self._target, kind, rng)
+        except (RuntimeError, ValueError, OSError) as error:
+            done = Disturbed(kind, begun, None, None, None, first_line(error))
+        self.done.append(done)

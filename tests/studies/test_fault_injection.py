@@ -6,8 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from coded_jax.studies import disturbances
-from coded_jax.studies.disturbances import Enemy, Victim, disturb
+from coded_jax.studies import fault_injection
+from coded_jax.studies.fault_injection import FaultInjector, Target, disturb
 
 
 class Service:
@@ -23,8 +23,8 @@ class Service:
     def reload(self):
         self.reloads += 1
 
-    def victim(self):
-        return Victim(self.summary, 7, self.reload)
+    def target(self):
+        return Target(self.summary, 7, self.reload)
 
 
 def summary(*up, places=(0, 1, None), restarts=0, obstacle=None):
@@ -38,8 +38,8 @@ def summary(*up, places=(0, 1, None), restarts=0, obstacle=None):
 @pytest.fixture
 def sent(monkeypatch):
     signals = []
-    monkeypatch.setattr(disturbances.os, "kill", lambda *sent: signals.append(sent))
-    monkeypatch.setattr(disturbances, "LOOK", 0.0)
+    monkeypatch.setattr(fault_injection.os, "kill", lambda *sent: signals.append(sent))
+    monkeypatch.setattr(fault_injection, "LOOK", 0.0)
     return signals
 
 
@@ -52,7 +52,7 @@ def test_a_worker_is_killed_until_a_spare_has_its_place_and_it_is_back(sent):
         summary(1, 1, 0, places=(0, 1, None)),
         summary(2, 2, 2),
     )
-    done = disturb(service.victim(), "kill worker", np.random.default_rng(0))
+    done = disturb(service.target(), "kill worker", np.random.default_rng(0))
     ((process, number),) = sent
     assert process in (100, 101, 102) and number == signal.SIGKILL
     assert done.kind == "kill worker"
@@ -67,35 +67,38 @@ def test_the_machinery_is_frozen_until_another_one_answers(sent, monkeypatch):
         def processes(self, kind):
             return {"raylet": [31], "agent": [32, 33], "gcs": []}[kind]
 
-    monkeypatch.setattr(disturbances, "Machinery", Machinery)
+    monkeypatch.setattr(fault_injection, "Machinery", Machinery)
     service = Service(
         summary(1, 1, 1),
         summary(0, 0, 0, obstacle="an agent has ended"),
         summary(2, 2, 0, restarts=1),
         summary(2, 2, 2, restarts=1),
     )
-    done = disturb(service.victim(), "freeze agent", np.random.default_rng(0))
+    done = disturb(service.target(), "freeze agent", np.random.default_rng(0))
     assert sent == [(32, signal.SIGSTOP), (33, signal.SIGSTOP)]
     assert 0 <= done.noticed <= done.answering <= done.recovered
     with pytest.raises(RuntimeError, match="no process of the cluster's gcs"):
-        disturb(service.victim(), "kill gcs", np.random.default_rng(0))
+        disturb(service.target(), "kill gcs", np.random.default_rng(0))
 
 
 def test_what_never_recovers_is_given_up(sent, monkeypatch):
-    monkeypatch.setattr(disturbances, "PATIENCE", 0.0)
+    monkeypatch.setattr(fault_injection, "PATIENCE", 0.0)
     service = Service(summary(1, 1, 1), summary(0, 1, 1))
-    done = disturb(service.victim(), "kill worker", np.random.default_rng(0))
+    done = disturb(service.target(), "kill worker", np.random.default_rng(0))
     assert done.answering is None and done.recovered is None
 
 
 def test_an_enemy_goes_on_until_it_is_closed(sent):
     service = Service(summary(1, 1, 1))
-    enemy = Enemy(service.victim(), ("reload",), 0.001)
+    injector = FaultInjector(service.target(), ("reload",), 0.001)
     while service.reloads < 3:
         pass
-    enemy.close()
-    assert len(enemy.done) == service.reloads
-    assert {done.kind for done in enemy.done} == {"reload"}
-    gone = Enemy(Service(summary(0, 0, 0)).victim(), ("kill worker",), 0.001)
+    injector.close()
+    assert len(injector.done) == service.reloads
+    assert {done.kind for done in injector.done} == {"reload"}
+    gone = FaultInjector(Service(summary(0, 0, 0)).target(), ("kill worker",), 0.001)
+    while len(gone.done) < 2:
+        pass
     gone.close()
-    assert gone.done == []  # no worker is up
+    assert {done.error for done in gone.done} == {"no worker is up"}
+    assert all(done.noticed is done.recovered is None for done in gone.done)
