@@ -14,7 +14,8 @@ def _zeros(share: np.ndarray, other: np.ndarray, _: np.random.Generator) -> np.n
 def _noise(
     share: np.ndarray, other: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    axes = tuple(range(1, share.ndim))
+    one = share[0].size == share.shape[-1]  # position: no channel deviates
+    axes = tuple(range(1, share.ndim if one else share.ndim - 1))
     mean, deviation = (
         moment(axis=axes, keepdims=True, dtype=np.float64)
         for moment in (share.mean, share.std)
@@ -46,10 +47,11 @@ def corrupted(
     """Returns a wrong result of the same shape and dtype.
 
     Args:
-      kind: `"zeros"`; `"noise"`, with the mean and the deviation of each image's share;
-        `"share"`, that of other images; or `"bit"`, the top exponent bit of each
-        image's largest value flipped, which makes one of `[1, 2)` infinite or no
-        number, one above it almost zero and one below it huge.
+      kind: `"zeros"`; `"noise"`, with the mean and the deviation of each channel of an
+        image's share, or of all of it where it has one position; `"share"`, that of
+        other images; or `"bit"`, the top exponent bit of each image's largest value
+        flipped, which makes one of `[1, 2)` infinite or no number, one above it almost
+        zero and one below it huge.
       share: `[B, M, M', D]`, the right result.
       other: likewise, of other images.
       rng: of the noise.
