@@ -58,3 +58,12 @@ def test_type_checkers_see_the_same_names():
 
 def test_what_is_no_name_is_an_attribute_error():
     assert not hasattr(coded_jax, "absent")
+
+
+def test_a_worker_imports_what_it_computes_with():
+    """One that has died is to be back soon: no training, no checkpoints, no checks."""
+    heavy = {"optax", "orbax", "coded_jax.runs", "coded_jax.training"}
+    run_python(
+        "import sys, coded_jax.serving.piece_server; "
+        f"assert not {heavy!r} & {{*sys.modules}}"
+    )
