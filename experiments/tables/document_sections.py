@@ -27,9 +27,11 @@ from tables import (
     base_tables,
     check_tables,
     drop_tables,
+    fault_tables,
     frontier_tables,
     headline,
     latency_tables,
+    load_tables,
     map_check_tables,
     map_tables,
     markdown,
@@ -146,6 +148,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "settings_training": functools.partial(settings_section, TrainConfig),
     "settings_evaluation": functools.partial(settings_section, EvaluationConfig),
     "settings_serve": functools.partial(settings_section, ServeConfig),
+    "load": load_tables.section,
+    "faults": fault_tables.section,
     "settings_web": functools.partial(settings_section, WebConfig),
 }
 

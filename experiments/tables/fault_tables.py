@@ -98,7 +98,8 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _seconds(row: dict[str, Any], key: str) -> str:
-    values = [done[key] for done in _done(row)]
+    told = [done for done in _done(row) if (key, done["kind"]) != ("noticed", "reload")]
+    values = [done[key] for done in told]
     if not values or all(value is None for value in values):
         return "never" if values else ""
     known = sorted(value for value in values if value is not None)

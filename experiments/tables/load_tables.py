@@ -12,16 +12,17 @@ from coded_jax.report import canvas
 from tables import markdown, stored
 
 COLUMNS = (
-    "together, at most",
-    "sent per s",
-    "answered per s",
-    "images of a batch",
+    "together",
+    "sent",
+    "answered",
+    "of a batch",
     "p50 ms",
     "p99 ms",
     "slowest ms",
     "refused",
     "wrong",
 )
+"""Images of a batch, at most; requests per second; images of a batch, on average."""
 
 
 def rows(points: list[dict[str, Any]]) -> list[list[str]]:
@@ -43,7 +44,7 @@ def rows(points: list[dict[str, Any]]) -> list[list[str]]:
 
 def terminal(points: list[dict[str, Any]]) -> Table:
     """Returns the table for a terminal."""
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, padding=0)
     for name in COLUMNS:
         table.add_column(name, justify="right")
     for row in rows(points):
