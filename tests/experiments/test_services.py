@@ -102,7 +102,7 @@ def test_faults_have_targets():
 
     kill = disturbed(0.1, 0.6, 5.9, "kill worker")
     assert verdict(kill, p99=0.29) == "met" and verdict(kill, spares=0) == ""
-    assert verdict(kill, p99=0.3) == "**missed** (p99)"
+    assert verdict(kill, p99=0.31) == "**missed** (p99)"
     assert verdict(kill, lost=1, wrong=2) == "**missed** (lost, wrong)"
     late = disturbed(0.3, None, 6.1, "kill worker")
     assert verdict(late) == "**missed** (noticed, answering, recovered)"
