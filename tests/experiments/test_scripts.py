@@ -222,6 +222,7 @@ def test_results_hold_no_path_of_a_machine():
     for path in paths:
         command = json.loads(path.read_text())["command"]
         scripts = "run|check|latency|sweep|benchmark|compile|map|map_check|stages"
+        scripts += "|load|faults|soak"
         form = rf"python experiments/({scripts})\.py [\w=.,:/ -]+"
         assert re.fullmatch(form, command)
         assert "/tmp" not in command and "/home" not in command

@@ -314,6 +314,9 @@ PROCESSES = {
 }
 
 
+STRANGERS = set()  # processes that earlier tests have left
+
+
 def family():
     """Processes that descend from this one."""
     return psutil.Process().children(recursive=True)
@@ -327,7 +330,7 @@ def named(pattern):
 def harm(service, clients, process, number):
     """Sends a part of the machinery a signal, and measures what follows."""
     watched, before = service.engine.supervisor, service.engine.supervisor.restarts
-    relatives, begun = family(), time.monotonic()
+    relatives, begun = {*family()} - STRANGERS, time.monotonic()
     process.send_signal(number)
     noticed = until(lambda: watched.obstacle() is not None, 30)
     until(lambda: watched.restarts == before + 1)
@@ -348,6 +351,7 @@ def held():
 
 @pytest.fixture(scope="module")
 def service(finished):
+    STRANGERS.update(family())
     with serving.serve(finished, "ray", **SERVICE) as service:
         yield service
 
