@@ -1,4 +1,4 @@
-"""What a worker's process runs: it computes pieces with the frozen network.
+"""Computes pieces with the frozen network, in a worker's process.
 
 It is all that the process imports, so that a worker that has died is soon back.
 """

@@ -140,8 +140,10 @@ class Service:
             for _ in parts:
                 self._turns.submit(self._turn)
         except RuntimeError:
-            future.cancel()
-            raise Closed("the service is closed") from None
+            closed = Closed("the service is closed")
+            if not future.cancel():  # another part of it has begun
+                parts[0].request.fail(closed)
+            raise closed from None
         return future
 
     def summary(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 import signal
 import socket
 import ssl
@@ -183,3 +184,17 @@ def test_serve_refuses_other_settings(finished):
     done = run_script("serve", "--engine=local", "--port=0", *flags, "--epochs=7")
     assert done.returncode != 0 and "run with these flags" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_wrong_settings_end_in_one_line_before_anything_is_trained(tmp_path):
+    root = pathlib.Path(__file__).parents[2]
+    flagfile = f"--flagfile={root}/experiments/flags/quickstart.flags"
+    workdir = tmp_path / "run"
+    for flag in ("--spares=-1", "--deadline=0", "--batch=0"):
+        script = str(root / "experiments/serve.py")
+        own = [flagfile, f"--workdir={workdir}", "--port=0", flag]
+        done = subprocess.run(
+            [sys.executable, script, *own], capture_output=True, text=True, cwd=root
+        )
+        assert done.returncode != 0 and not workdir.exists()
+        assert done.stderr.startswith("error: "), done.stderr

@@ -101,16 +101,26 @@ def finish_run() -> None:
     run_flags.start_jax()
 
 
+def options_from_flags() -> dict[str, Any]:
+    """Returns the settings of the service.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
+    options: dict[str, Any] = {flag.name: flag.value for flag in runtime_flags.OPTIONS}
+    options["batches"] = tuple(runtime_flags.BATCHES.value)
+    serving.ServeConfig(**options)
+    return options
+
+
 def start() -> serving.Service:
     """Starts the service that the flags describe, ready to answer."""
-    engine = runtime_flags.ENGINE.value
-    options: dict[str, Any] = {flag.name: flag.value for flag in runtime_flags.OPTIONS}
+    engine, options = runtime_flags.ENGINE.value, options_from_flags()
     if "devices" in serving.ENGINES[engine].accepts:
         options["devices"] = run_flags.DEVICES.value
     return serving.serve(
         run_flags.WORKDIR.value,
         engine,
-        batches=tuple(runtime_flags.BATCHES.value),
         faults=runtime_flags.faults_from_flags(),
         **options,
     )
@@ -184,6 +194,7 @@ def main(argv: list[str]) -> None:
     settings = web_config_from_flags()
     token = check_front(settings)
     runtime_flags.faults_from_flags()
+    options_from_flags()
     finish_run()
     with start() as service:
         with contextlib.ExitStack() as closing:
