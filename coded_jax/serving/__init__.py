@@ -6,25 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coded_jax.serving.config import ServeConfig
-    from coded_jax.serving.engine import Closed, NotEnoughResults, WrongResults
-    from coded_jax.serving.faults import Faults
-    from coded_jax.serving.response import Response
-    from coded_jax.serving.service import Overloaded, Service
-    from coded_jax.serving.start import ENGINES, serve
-
-__all__ = [
-    "ENGINES",
-    "Closed",
-    "Faults",
-    "NotEnoughResults",
-    "Overloaded",
-    "Response",
-    "ServeConfig",
-    "Service",
-    "WrongResults",
-    "serve",
-]
+    from coded_jax.serving.config import ServeConfig as ServeConfig
+    from coded_jax.serving.engine import Closed as Closed
+    from coded_jax.serving.engine import NotEnoughResults as NotEnoughResults
+    from coded_jax.serving.engine import WrongResults as WrongResults
+    from coded_jax.serving.faults import Faults as Faults
+    from coded_jax.serving.response import Response as Response
+    from coded_jax.serving.service import Overloaded as Overloaded
+    from coded_jax.serving.service import Service as Service
+    from coded_jax.serving.start import ENGINES as ENGINES
+    from coded_jax.serving.start import serve as serve
 
 _MODULES = {
     "Closed": "engine",
@@ -49,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULES})
