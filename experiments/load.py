@@ -84,6 +84,7 @@ def main(argv: list[str]) -> None:
     batches = tuple(sorted({1, *together}))
     points: list[dict] = []
     with serving.serve(WORKDIR.value, ENGINE.value, batches=batches) as service:
+        startup.shorten_collections()  # as `serve.py` does
         for most in together:
             points += curve(service, split.images, most, rates)
             console.print(terminal(points[-1:]))

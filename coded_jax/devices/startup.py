@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import re
@@ -83,6 +84,19 @@ def hand_back_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def shorten_collections() -> None:
+    """Leaves what is there now out of Python's garbage collections, from now on.
+
+    In a process that serves, some 190,000 objects live as long as it does; a full
+    collection, in which nothing else runs, takes 0.1 to 0.2 s to look at all of them.
+    What was left out before and is garbage now, as a model that was replaced, is
+    collected first.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def keep_compilations(folder: str | None) -> None:

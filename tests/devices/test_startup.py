@@ -1,9 +1,11 @@
 """Threads, memory and the cache of compilations are set up before the first device."""
 
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 
 import jax
 import pytest
@@ -125,6 +127,7 @@ def test_what_is_freed_is_kept():
 
 ONE_BY_ONE = """
 import sys
+import weakref
 import jax, jax.numpy as jnp
 from coded_jax.devices import startup
 if sys.argv[1] == "one by one":
@@ -170,6 +173,28 @@ def test_memory_is_handed_back_on_request():
     )
     kept, left = map(int, done.stdout.split())
     assert kept > 200e6 and left < 50e6
+
+
+class Node:
+    """An object that knows itself: garbage that only a collection finds."""
+
+    def __init__(self):
+        self.me = self
+
+
+def test_garbage_of_what_was_left_out_is_collected_the_next_time():
+    node = Node()
+    alive = weakref.ref(node)
+    try:
+        startup.shorten_collections()
+        assert gc.get_freeze_count() > 10_000
+        del node
+        gc.collect()
+        assert alive() is not None
+        startup.shorten_collections()
+        assert alive() is None
+    finally:
+        gc.unfreeze()
 
 
 def test_import_touches_no_device():

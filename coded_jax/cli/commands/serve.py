@@ -29,6 +29,7 @@ from coded_jax.cli import run_flags, runtime_flags
 from coded_jax.cli.command_line import command, command_text
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.web_flags import web_config_from_flags
+from coded_jax.devices import startup
 from coded_jax.report.service_table import workers_table
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
@@ -131,6 +132,7 @@ def reload(service: serving.Service) -> None:
     spread = serving.ENGINES[runtime_flags.ENGINE.value].spread
     devices = run_flags.DEVICES.value if spread else 1
     service.reload(load(run_flags.WORKDIR.value, devices))
+    startup.shorten_collections()
 
 
 @contextlib.contextmanager
@@ -200,6 +202,7 @@ def main(argv: list[str]) -> None:
         with contextlib.ExitStack() as closing:
             url, again = closing.enter_context(listening(service, settings, token))
             on_hangup(again)
+            startup.shorten_collections()
             if METRICS_PORT.value is not None:
                 closing.callback(metrics.expose(METRICS_PORT.value, service.summary))
             print(f"serving {run_flags.WORKDIR.value} on {url}", flush=True)
