@@ -243,14 +243,14 @@ def check_address(address: str) -> bool:
 
     Raises:
       ValueError: it is not an address, or the cluster there must not be joined.
-      RuntimeError: nothing answers there.
+      RuntimeError: there is no such host at the moment, or nothing answers there.
     """
     host, _, port = address.rpartition(":")
     require("address", address, bool(host) and port.isdecimal(), "host:port")
     try:
         resolved = {str(info[4][0]) for info in socket.getaddrinfo(host, int(port))}
     except OSError as error:
-        raise ValueError(f"address: {address!r} given, not found ({error})") from None
+        raise RuntimeError(f"address: {address!r} is not found ({error})") from None
     loopback = _on_loopback(resolved)
     if not loopback:
         only_loopback = os.environ.get(LOOPBACK) == "0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -84,15 +85,10 @@ def load(
                     f"{name}: given, none accepted for a run of {config.base_model}"
                 )
     mean, std = (value and tuple(value) for value in results["normalisation"].values())
-    pipeline = build_pipeline(
-        config,
-        image_shape,
-        classes,
-        mean,
-        std,
-        make_mesh(config.n, devices, mesh),
-        base,
-    )._replace(values=results.get("values", False))
+    placed = make_mesh(config.n, devices, mesh)
+    described = (config, image_shape, classes, mean, std, placed)
+    pipeline = build_pipeline(*described, base) if own else _pipeline(*described)
+    pipeline = pipeline._replace(values=results.get("values", False))
     if not own:
         init = lambda key: pipeline.base.init(key, image_shape, classes)
         frozen = best_params(folder, config, results, "base", init)
@@ -102,6 +98,10 @@ def load(
     params = best_params(folder, config, results, "code", pipeline.init)
     frozen, params = placement.put_replicated(pipeline.mesh, (frozen, params))
     return CodedModel(pipeline, frozen, params, results)
+
+
+# A run that is loaded again meets the programs that were compiled for it before.
+_pipeline = functools.lru_cache(maxsize=8)(build_pipeline)
 
 
 def _config(results: dict[str, Any], code: codes.AnyCode | None) -> Config:

@@ -62,6 +62,8 @@ class StageJudge:
         n = self._pipeline.n
         available = np.array([piece in shares for piece in range(n)])
         slots = tuple(shares.get(piece, self._blank) for piece in range(n))
+        # As in the warm-up, or else each pattern of what arrived compiles anew.
+        slots = jax.device_put(slots, self._blank.sharding)
         return (
             self._pipeline,
             self._coded,

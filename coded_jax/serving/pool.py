@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import logging
 import queue
 import threading
 import time
@@ -26,7 +27,12 @@ TICK = 0.05  # seconds between looks at the workers
 BEAT = 1.0  # seconds after which a worker that is idle has to show that it lives
 PAUSE = 0.25  # between attempts to reach a worker, of the time since it was lost
 LONGEST_PAUSE = 5.0  # seconds
+USELESS = (
+    5  # results that raised or are not finite: so many of twice as many are enough
+)
 HOPELESS = 8, 10.0  # attempts, and seconds, after which a start has failed
+
+log = logging.getLogger("coded_jax")
 
 LOSSES = ("died", "hung", "raised", "bad", "wrong", "late")
 """Reasons why a result was not used: its worker ended, or was silent for too long; the
@@ -56,6 +62,9 @@ class _State:
             time.monotonic()
         )  # of the last sign of life; of its end
         self.strikes = 0  # wrong results since it was started
+        self.results = 0  # of all kinds, since it was started
+        # How many there were when one raised or was not finite.
+        self.useless: collections.deque[int] = collections.deque(maxlen=USELESS)
         self.running: list[_Job] = []
         self.waiting: collections.deque[_Job] = collections.deque()
         self.losses = collections.Counter()
@@ -198,17 +207,17 @@ class Pool:
         """Counts a result of a worker that was not used, for a reason among `LOSSES`.
 
         `"late"` is counted for workers that are up alone: of one that is down, the
-        reason has been counted. A worker of whom too many are `"wrong"` is started
-        anew.
+        reason has been counted. A worker of whom too many are `"wrong"`, or nearly all
+        are `"bad"`, is started anew.
         """
         state = self._states[worker]
 
         def note() -> None:
             state.losses[reason] += reason != "late" or state.ready
+            if reason == "bad":
+                state.useless.append(state.results)
             state.strikes += reason == "wrong"
-            if state.ready and state.strikes >= self._strikes:
-                self._lose(state)
-                self._replace(state)
+            self._judge(state)
 
         self._notes.put(note)
 
@@ -269,12 +278,15 @@ class Pool:
     def _run(self) -> None:
         looked = time.monotonic()
         while not self._closed.is_set():
-            with contextlib.suppress(queue.Empty):
-                self._notes.get(timeout=TICK)()
-            if time.monotonic() - looked >= TICK:
-                looked = time.monotonic()
-                for state in self._states:
-                    self._look_at(state)
+            try:
+                with contextlib.suppress(queue.Empty):
+                    self._notes.get(timeout=TICK)()
+                if time.monotonic() - looked >= TICK:
+                    looked = time.monotonic()
+                    for state in self._states:
+                        self._look_at(state)
+            except Exception:  # as without file descriptors; the others go on
+                log.exception("workers are looked after again")
 
     def _pump(self, state: _State) -> None:
         """Hands waiting jobs to a worker that is up, `DEPTH` at a time."""
@@ -299,9 +311,21 @@ class Pool:
             return
         state.running = [running for running in state.running if running is not job]
         state.since = time.monotonic()
-        state.losses["raised"] += error is not None
+        state.results += 1
         job.deliver(error if error is not None else future.result(), state.number)
+        if error is not None:
+            state.losses["raised"] += 1
+            state.useless.append(state.results)
+            self._judge(state)
         self._pump(state)
+
+    def _judge(self, state: _State) -> None:
+        """Has a worker started anew that errs again and again."""
+        often = len(state.useless) == USELESS
+        often = often and state.results - state.useless[0] < 2 * USELESS
+        if state.ready and (often or state.strikes >= self._strikes):
+            self._lose(state)
+            self._replace(state)
 
     def _watch(self, state: _State) -> None:
         """Has a note left when a worker that is up ends, also one that is idle."""
@@ -319,7 +343,8 @@ class Pool:
         """Notes that a worker is down; its jobs wait for a spare, or for its return."""
         state.ready, state.probe, state.watch = False, None, None
         state.since = state.down = time.monotonic()
-        state.strikes = 0
+        state.strikes = state.results = 0
+        state.useless.clear()
         if reason is not None:
             state.losses[reason] += max(sum(job.wanted() for job in state.running), 1)
         state.restarts += 1

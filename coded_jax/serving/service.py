@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.checks import require
+from coded_jax.checks import first_line, require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.serving import batching
 from coded_jax.serving.batching import Joining, Line, Part, Request
@@ -32,6 +32,11 @@ class NotReady(RuntimeError):
 
 class AlreadyReloading(RuntimeError):
     """A model is being loaded already."""
+
+
+DOUBTS = 10, 30.0
+"""Requests in a row that had no answer, and seconds after the last of them, for which
+it is doubted whether the next one will have one."""
 
 
 class _Served:
@@ -73,6 +78,7 @@ class Service:
         self._closed = False
         self._batches: set[int] = set()
         self._metrics = Metrics()
+        self._failures, self._last_failure = 0, (0.0, "")  # in a row; when and why
         self._numbers = itertools.count()
         self._slots = threading.Semaphore(in_flight + queue)
         self._line = Line(joining or Joining())
@@ -116,6 +122,7 @@ class Service:
         """
         begun = time.monotonic()
         self.model.check_images(images, grouped=False)
+        _require_finite(images)
         count = np.shape(images)[0]
         require("images", count, count <= self._largest, f"at most {self._largest}")
         if not self._batches:
@@ -154,20 +161,29 @@ class Service:
         return {
             **self._metrics.summary(workers),
             "cluster_restarts": engine.restarts,
-            "obstacle": engine.obstacle(),
+            "obstacle": self.obstacle(),
         }
 
     def obstacle(self) -> str | None:
-        """Returns why no request can be answered at the moment; None if they can."""
-        return self.engine.obstacle()
+        """Returns why no request can be answered at the moment, or why that is to be
+        doubted, see `DOUBTS`; None if they can."""
+        most, seconds = DOUBTS
+        at, reason = self._last_failure
+        if (obstacle := self.engine.obstacle()) is not None:
+            return obstacle
+        if self._failures < most or time.monotonic() - at > seconds:
+            return None
+        return f"the last {self._failures} requests had no answer: {reason}"
 
     def require_ready(self) -> None:
         """Refuses a request that cannot be answered at the moment, and counts it.
 
+        Where that is only doubted, it is tried.
+
         Raises:
           NotReady: says why.
         """
-        if (obstacle := self.obstacle()) is not None:
+        if (obstacle := self.engine.obstacle()) is not None:
             self._metrics.failed("unready")
             raise NotReady(obstacle)
 
@@ -295,12 +311,18 @@ class Service:
     def _turn(self) -> None:
         """Computes the parts that are first in the line, if any are left."""
         parts = self._line.take()
-        while parts := [part for part in parts if part.request.wanted()]:
+        while parts := [part for part in parts if self._wanted(part.request)]:
             try:
                 parts = self._compute(parts)
             except Exception as error:
                 for part in parts:
                     self._fail(part.request, error)
+
+    def _wanted(self, request: Request) -> bool:
+        """Says whether a request is to be computed; fails it when it is too late."""
+        if request.wanted() and time.monotonic() >= request.end:
+            self._fail(request, NotEnoughResults("the deadline passed in the queue"))
+        return request.wanted()
 
     def _compute(self, parts: list[Part]) -> list[Part]:
         """Computes parts as one batch, by the earliest of their deadlines.
@@ -349,6 +371,7 @@ class Service:
         seconds = {"queue": queued, **response.seconds, "total": total}
         whole = request.answer(part.index, response._replace(seconds=seconds))
         if whole is not None:
+            self._failures = 0
             decoded = any(whole.decoded)
             self._metrics.answered(
                 whole.seconds, decoded, whole.degraded, whole.checked
@@ -357,11 +380,25 @@ class Service:
 
     def _fail(self, request: Request, error: Exception) -> None:
         short = isinstance(error, NotEnoughResults)
-        if short and (obstacle := self.obstacle()):
+        if short and (obstacle := self.engine.obstacle()):
             error = NotEnoughResults(f"{error}; {obstacle}")
         if request.fail(error):
+            if not short or request.end - request.begun >= self.deadline:
+                self._last_failure = time.monotonic(), first_line(error)
+                self._failures += 1
             odd = "contradiction" if isinstance(error, WrongResults) else "error"
             self._metrics.failed("shortfall" if short else odd)
+
+
+def _require_finite(images: Any) -> None:
+    """Refuses images whose results would look like those of broken workers.
+
+    Raises:
+      ValueError: numbers are not finite.
+    """
+    images = np.asarray(images)
+    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
+        raise ValueError("images: NaN or infinite values given, finite ones accepted")
 
 
 def _warm_up(model: CodedModel, engine: Engine, batch: int) -> None:

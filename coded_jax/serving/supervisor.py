@@ -116,7 +116,11 @@ class Supervisor:
             return
         started.set_result(None)
         while not self._closed.wait(LOOK):
-            problem = self._problem() if self._up else None
+            try:
+                problem = self._problem() if self._up else None
+            except Exception:  # as without file descriptors
+                log.exception("the cluster is looked at again")
+                continue
             if problem is not None:
                 self._recover(problem)
         self._leave("the service is closed")

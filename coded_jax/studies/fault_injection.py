@@ -34,7 +34,8 @@ class Disturbed(NamedTuple):
       kind: as `kill worker`, `freeze gcs` or `reload`.
       at: on the clock of `time.monotonic`.
       noticed: seconds until the service knew of it; None where it was not noticed.
-      answering: seconds until all places had a worker that is up.
+      answering: seconds until all places had a worker that is up; of a cluster that
+        is started anew, until as many had one as an answer needs.
       recovered: seconds until a worker that was disturbed was up again, or all were.
       error: why it could not be done, as while a cluster is started anew; else empty.
     """

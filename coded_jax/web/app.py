@@ -37,6 +37,7 @@ from coded_jax.web.access import Guard
 T = TypeVar("T")
 SMALL = 2**14  # bytes of arrays
 LATER = {"Retry-After": "1"}  # seconds
+GRACE = 0.25  # seconds after a deadline, in which the service itself says what lacks
 
 
 STATUS: dict[type[Exception], int] = {
@@ -113,8 +114,10 @@ class _Front:
             body = await _body(request, self._max_body)
             # A picture may take a while to decode; a small array takes microseconds.
             small = len(body) < SMALL and body.startswith(images.NPY)
-            future = await _call(small, lambda: self._submit(request, body))
-            response = await _unless_hung_up(request, asyncio.wrap_future(future))
+            seconds = _deadline(request, self._service.deadline)
+            future = await _call(small, lambda: self._submit(body, seconds))
+            answer = asyncio.wrap_future(future)
+            response = await _unless_hung_up(request, answer, seconds)
         except tuple(STATUS) as error:
             status = next(s for kind, s in STATUS.items() if isinstance(error, kind))
             return _error(status, str(error))
@@ -122,9 +125,8 @@ class _Front:
         return await _call(small, lambda: JSONResponse(as_json(response)))
 
     def _submit(
-        self, request: Request, body: bytes
+        self, body: bytes, deadline: float
     ) -> concurrent.futures.Future[Response]:
-        deadline = _deadline(request, self._service.deadline)
         model = self._service.model
         dtype = str(np.dtype(model.pipeline.image_dtype))
         arrays = images.decode(body, model.image_shape, dtype)
@@ -207,20 +209,25 @@ def _deadline(request: Request, longest: float) -> float:
 
 
 async def _unless_hung_up(
-    request: Request, response: asyncio.Future[Response]
+    request: Request, response: asyncio.Future[Response], seconds: float
 ) -> Response:
-    """Returns the response, or gives it up when the client does.
+    """Returns the response, or gives it up when the client does or time is up.
 
     Raises:
       ClientDisconnect: it has.
+      NotEnoughResults: there is none in time, as in a queue that stands still.
       Closed: the service is being closed.
     """
     hung_up = asyncio.ensure_future(request.receive())  # nothing else is to come
     try:
         waiting: set[asyncio.Future] = {response, hung_up}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            waiting, timeout=seconds + GRACE, return_when=asyncio.FIRST_COMPLETED
+        )
         if not response.done():
-            raise ClientDisconnect
+            if hung_up.done():
+                raise ClientDisconnect
+            raise NotEnoughResults(f"no answer within {seconds:g} s")
     finally:
         hung_up.cancel()
         response.cancel()

@@ -52,8 +52,9 @@ class Client:
       url: of the front, as `http://127.0.0.1:8000`.
       token: that requests bear; None if none is asked for.
       deadline: seconds that a call may take, all attempts and pauses together.
-      retries: attempts after the first one, on errors of the connection and on answers
-        of 503, as while a service starts or is overloaded.
+      retries: attempts after the first one, at most, on errors of the connection and
+        on answers of 503, as while a service starts or is overloaded; as many as the
+        deadline has room for if None.
       ca_certs: file of the certificates to trust, PEM; those of the system if None.
     """
 
@@ -62,13 +63,14 @@ class Client:
         url: str,
         token: str | None = None,
         deadline: float = 10.0,
-        retries: int = 8,
+        retries: int | None = None,
         ca_certs: str | None = None,
     ) -> None:
         scheme = url.startswith(("http://", "https://"))
         require("url", url, scheme, "http://HOST:PORT or https://HOST:PORT")
         require("deadline", deadline, 0 < deadline < float("inf"), "more than 0")
-        require("retries", retries, retries >= 0, "0 or more")
+        some = retries is None or retries >= 0
+        require("retries", retries, some, "0 or more, or None")
         self._url, self._deadline, self._retries = url.rstrip("/"), deadline, retries
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._pool = urllib3.PoolManager(maxsize=16, retries=False, ca_certs=ca_certs)
@@ -88,7 +90,8 @@ class Client:
           ValueError: the service refuses the images; its own line.
           PermissionError: it asks for another token.
           TimeoutError: there was no answer by the deadline.
-          ConnectionError: the last attempt did not reach it, or was answered 503.
+          ConnectionError: the last of the `retries` did not reach it, or was answered
+            503; or TLS cannot be agreed on.
           RuntimeError: the service has failed.
         """
         file = io.BytesIO()
@@ -131,9 +134,11 @@ class Client:
         seconds = self._deadline if deadline is None else deadline
         require("deadline", deadline, 0 < seconds < float("inf"), "more than 0")
         end = time.monotonic() + seconds
-        for attempt in range(self._retries + 1):
-            pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
-            pause *= random.uniform(0.5, 1)  # many clients are not to come at once
+        longest, attempts = FIRST_PAUSE, 0
+        while True:
+            attempts += 1
+            pause = longest * random.uniform(0.5, 1)  # many are not to come at once
+            longest = min(2 * longest, LONGEST_PAUSE)
             try:
                 response = self._ask(method, path, end - time.monotonic(), body)
             except urllib3.exceptions.SSLError as error:  # as often as it is tried
@@ -147,9 +152,9 @@ class Client:
                 pause = max(pause, _retry_after(response))
             if time.monotonic() + pause >= end:
                 raise TimeoutError(f"no answer within {seconds:g} s: {problem}")
-            if attempt < self._retries:
-                time.sleep(pause)
-        raise ConnectionError(f"no answer to {self._retries + 1} attempts: {problem}")
+            if self._retries is not None and attempts > self._retries:
+                raise ConnectionError(f"no answer to {attempts} attempts: {problem}")
+            time.sleep(pause)
 
     def _ask(
         self, method: str, path: str, seconds: float, body: Any = None

@@ -135,7 +135,17 @@ class _Draining:
 
 
 _ending = JSONResponse({"error": "the service is being ended"}, 503, LATER)
-_too_many = JSONResponse({"error": "too many connections"}, 503, LATER)
+_refusal = JSONResponse({"error": "too many connections"}, 503, LATER)
+
+
+def _too_many(app: ASGIApp) -> ASGIApp:
+    """Returns an app that refuses all requests but the question whether it lives."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = app if scope["path"] == "/healthz" else _refusal
+        await asked(scope, receive, send)
+
+    return refuse
 
 
 class _Connection(H11Protocol):
@@ -170,7 +180,7 @@ class _Connection(H11Protocol):
         self._shaking.discard(self)
         others, most = len(self.connections) - 1, self._settings.connections
         if others >= most:  # told, if its request comes soon
-            self.app = _too_many
+            self.app = _too_many(self.app)
         if others >= 2 * most:
             transport.abort()
         self._watch_reading()

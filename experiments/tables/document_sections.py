@@ -39,6 +39,7 @@ from tables import (
     program_tables,
     result_tables,
     search_tables,
+    soak_tables,
     stage_tables,
     stored,
     sweep_report,
@@ -150,6 +151,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "settings_serve": functools.partial(settings_section, ServeConfig),
     "load": load_tables.section,
     "faults": fault_tables.section,
+    "soak": soak_tables.section,
     "settings_web": functools.partial(settings_section, WebConfig),
 }
 

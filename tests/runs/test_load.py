@@ -11,6 +11,7 @@ import pytest
 import coded_jax
 from coded_jax.codes.erasures import available
 from coded_jax.runs import export
+from coded_jax.runs.coded_model import compiled_infer
 from coded_jax.types import BaseModel
 from tests.own_cnn import DATASET, f_conv, head, make_variables
 from tests.runs.test_coded_model import scaled_sum
@@ -159,6 +160,16 @@ def test_a_code_that_is_a_function_is_given_again(run_of_a_function, tmp_path):
     copy = shutil.copytree(path, tmp_path / "copy")
     with pytest.raises(ValueError, match="^workdir: .*made with other settings .*code"):
         protect(copy, code=negated)
+
+
+def test_a_run_that_is_loaded_again_meets_its_programs(finished):
+    """A service that loads it anew compiles nothing, and keeps nothing of before."""
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    first, second = (coded_jax.load(finished, devices=1) for _ in range(2))
+    first.logits(images)
+    count = compiled_infer._cache_size()
+    second.logits(images)
+    assert second.pipeline == first.pipeline and compiled_infer._cache_size() == count
 
 
 def test_it_is_exported(run_of_a_function, tmp_path):

@@ -2,6 +2,7 @@
 
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -55,6 +56,24 @@ def test_results_that_contradict_without_a_culprit_are_an_error():
         with pytest.raises(serving.WrongResults, match=r"results \[0, 1, 2\] of 3"):
             service.submit(some).result()
         assert service.summary()["requests"]["contradiction"] == 1
+
+
+def test_checks_of_shares_from_afar_are_compiled_before(caplog):
+    """Shares of other processes are arrays of NumPy; each pattern is as in warm-up."""
+    model, check = example(2)
+    some = images(4, 5)
+    with serving.serve(model, check=check, **SETTINGS) as service:
+        engine = service.engine
+        x = engine._encode(some)
+        judge, blank = engine._judge(0, x), np.asarray(engine._blank(0, x))
+        judge.contradict({})
+        judge.culprit({})
+        with jax.log_compiles():
+            for lost in range(4):
+                shares = {i: blank for i in range(4) if i != lost}
+                judge.contradict(shares)
+                judge.culprit(shares)
+    assert not [line for line in caplog.messages if line.startswith("Compiling")]
 
 
 def test_right_results_are_answered_with_and_without_a_check():

@@ -195,6 +195,57 @@ def test_a_worker_that_errs_repeatedly_is_replaced(pool):
     assert column(pool, "restarts") == [1, 0, 0]
 
 
+def computes(pool, result):
+    """Has the first worker compute a piece."""
+    worker, arrived = pool.workers[0], threading.Event()
+    before = len(worker.calls)
+    pool.send(0, call(0), lambda *_: arrived.set(), lambda: True)
+    until(lambda: len(worker.calls) > before)
+    _, future = worker.calls[before]
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+    assert arrived.wait(LIMIT)
+
+
+def test_a_worker_that_always_raises_is_replaced(pool):
+    for _ in range(5):
+        assert column(pool, "restarts")[0] == 0
+        computes(pool, RuntimeError("the device is broken"))
+    until(lambda: pool.workers[0].replaced == 1)
+    assert column(pool, "place") == [None, 1, 0]
+    assert pool.status()[0]["losses"]["raised"] == 5
+
+
+def test_a_worker_whose_results_are_never_finite_is_replaced(pool):
+    for _ in range(5):
+        assert column(pool, "restarts")[0] == 0
+        computes(pool, np.nan)
+        pool.count_loss(0, "bad")
+    until(lambda: pool.workers[0].replaced == 1)
+
+
+def test_a_worker_that_errs_now_and_then_goes_on(pool):
+    for _ in range(6):
+        for result in (1, RuntimeError("no"), 2):
+            computes(pool, result)
+    assert column(pool, "restarts")[0] == 0
+    assert pool.status()[0]["losses"]["raised"] == 6
+
+
+def test_a_look_that_fails_does_not_end_the_pool(pool, monkeypatch, caplog):
+    spare = pool.workers[2]
+
+    def probe():
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(coded_jax.serving.pool, "BEAT", 0.0)
+    monkeypatch.setattr(spare, "probe", probe)
+    until(lambda: "workers are looked after again" in caplog.messages)
+    computes(pool, 1)
+
+
 def test_spares_are_warmed_up_too(pool):
     from threading import Thread
 

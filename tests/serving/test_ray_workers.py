@@ -18,6 +18,7 @@ import pytest
 from scipy import stats
 
 from coded_jax import data, serving
+from coded_jax.devices import cluster
 from coded_jax.latency.stragglers import Bernoulli
 from coded_jax.serving.faults import Faults
 from coded_jax.serving.faulty_workers import inject
@@ -292,7 +293,6 @@ def test_a_run_that_workers_cannot_load(tmp_path):
     [
         ("203.0.113.7", "host:port accepted"),
         ("203.0.113.7:6379", "accepted"),
-        ("no.such.host.invalid:6379", "not found"),
     ],
 )
 def test_addresses_beyond_loopback_need_a_token(
@@ -302,6 +302,12 @@ def test_addresses_beyond_loopback_need_a_token(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(ValueError, match=message):
         serving.serve(finished, "ray", address=address)
+
+
+def test_a_host_that_is_not_found_may_be_found_later():
+    """It is no wrong value, on which a service would give up a cluster."""
+    with pytest.raises(RuntimeError, match="'no.such.host.invalid:6379' is not found"):
+        cluster.check_address("no.such.host.invalid:6379")
 
 
 def test_metrics_as_prometheus_text(service, images):

@@ -313,6 +313,65 @@ def test_requests_that_cannot_be_answered_are_counted(model):
         assert service.summary()["requests"]["unready"] == 1
 
 
+def test_a_service_whose_requests_all_fail_does_not_look_ready(model, monkeypatch):
+    """It looks as long as none is answered; requests are tried nevertheless."""
+
+    class Broken(Engine):
+        answers = False
+
+        def infer(self, number, images, end, without=()):
+            if not self.answers:
+                raise NotEnoughResults("two of three workers raise")
+            return inference(without, np.zeros((len(images), 2)))
+
+    engine, images = Broken(), np.zeros((1, 28, 28, 1), np.uint8)
+    with Service(model, engine) as service:
+        service.warm_up()
+        for _ in range(20):  # it is their deadlines that are too short
+            assert service.submit(images, deadline=5.0).exception() is not None
+        assert service.obstacle() is None
+        for _ in range(10):
+            assert service.obstacle() is None
+            assert service.submit(images).exception() is not None
+        expected = "the last 10 requests had no answer: two of three workers raise"
+        assert service.obstacle() == service.summary()["obstacle"] == expected
+        with monkeypatch.context() as context:
+            context.setattr("coded_jax.serving.service.DOUBTS", (10, 0.0))
+            assert service.obstacle() is None  # for a while only
+        service.require_ready()
+        engine.answers = True
+        assert service.submit(images).exception() is None
+        assert service.obstacle() is None
+
+
+def test_what_is_too_late_in_the_queue_is_not_computed(model):
+    engine, images = Gated(), np.zeros((1, 28, 28, 1), np.uint8)
+    with Service(model, engine, in_flight=1) as service:
+        service.warm_up()
+        first = service.submit(images)
+        engine.begun.wait()
+        late = service.submit(images, deadline=0.01)
+        time.sleep(0.02)
+        engine.go.set()
+        assert first.exception(60) is None
+        assert isinstance(late.exception(60), NotEnoughResults)
+        assert engine.sizes == [1]
+        assert service.summary()["requests"]["shortfall"] == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_that_are_not_finite_are_refused(model, value):
+    """Results of theirs would be held against the workers."""
+    floats = model._replace(pipeline=model.pipeline._replace(mean=None, std=None))
+    images = np.zeros((1, 28, 28, 1), np.float32)
+    with Service(floats, Engine()) as service:
+        service.warm_up()
+        assert service.submit(images).exception() is None
+        images[0, 3, 3] = value
+        with pytest.raises(ValueError, match="^images: NaN or infinite values given"):
+            service.submit(images)
+
+
 def test_a_model_that_does_not_start_changes_nothing(model):
     def start(model):
         raise RuntimeError("no")

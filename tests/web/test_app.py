@@ -225,6 +225,16 @@ def test_a_request_that_fails_later(end, status):
     assert told == status and answer.keys() == {"error"}
 
 
+def test_a_request_that_nothing_is_heard_of_ends_at_its_deadline():
+    service = Service(waits=True)
+    with listening(service) as url:
+        headers = {"Deadline": "0.1"}
+        told, _, answer = ask(url, "/predict", GOOD, headers)
+        assert (told, answer) == (504, {"error": "no answer within 0.1 s"})
+        with pytest.raises(CancelledError):
+            service.futures[0].result(timeout=PATIENCE)
+
+
 def test_a_client_that_hangs_up_is_given_up():
     service = Service(waits=True)
     with listening(service) as url:

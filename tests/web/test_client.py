@@ -101,6 +101,13 @@ def test_it_asks_again_after_503():
     assert PATIENCE >= left[0] > left[1] > left[2] > 0  # one deadline for all attempts
 
 
+def test_it_asks_as_often_as_there_is_time(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with scripted([BUSY] * 30 + [FINE]) as (url, seen):
+        assert Client(url, deadline=PATIENCE).predict(IMAGE).classes.tolist() == [0]
+    assert len(seen) == 31
+
+
 def test_it_asks_again_where_the_connection_is_lost():
     with scripted([None, None, FINE]) as (url, seen):
         assert Client(url, deadline=PATIENCE).predict(IMAGE).classes.tolist() == [0]

@@ -193,6 +193,7 @@ def wait(service: serving.Service) -> None:
 def main(argv: list[str]) -> None:
     """Serves requests until Ctrl-C, and prints how the workers fared."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    signal.signal(signal.SIGHUP, lambda *_: None)  # the run is loaded in any case
     settings = web_config_from_flags()
     token = check_front(settings)
     runtime_flags.faults_from_flags()
