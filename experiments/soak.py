@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +114,23 @@ class Counts:
     """Counts of requests by their end, and the slowest answer."""
 
     def __init__(self) -> None:
-        self.of = collections.Counter(answered=0, late=0, lost=0, wrong=0)
+        ends = ("answered", "checked", "late", "lost", "wrong", "wrong_checked")
+        self.of = collections.Counter(dict.fromkeys(ends, 0))
         self.slowest, self.errors = 0.0, collections.Counter()
 
-    def add(self, exchanges: list[Exchange], wrong: int) -> None:
-        """Counts requests, of which so many answers were wrong."""
+    def add(
+        self, exchanges: list[Exchange], wrong: Callable[[list[Exchange]], int]
+    ) -> None:
+        """Counts requests, and the wrong ones among their answers."""
         answered = [e for e in exchanges if e.response is not None]
+        checked = [e for e in answered if e.response.checked]
+        unchecked = [e for e in answered if not e.response.checked]
         self.of["answered"] += len(answered)
+        self.of["checked"] += len(checked)
+        self.of["wrong_checked"] += (found := wrong(checked))
+        self.of["wrong"] += found + wrong(unchecked)
         self.of["late"] += sum(e.seconds > LATE.value for e in answered)
         self.of["lost"] += len(exchanges) - len(answered)
-        self.of["wrong"] += wrong
         self.slowest = max([self.slowest, *(e.seconds for e in answered)])
         self.errors.update(e.error[:200] for e in exchanges if e.error)
 
@@ -131,6 +139,7 @@ def soak(url: str, process: int, split: Any) -> dict[str, Any]:
     """Sends requests and disturbs the service, and returns what happened."""
     model = load(WORKDIR.value, 1)
     counts = Counts()
+    wrong = lambda exchanges: wrong_answers(model, split.images, exchanges)
     with Client(url, deadline=DEADLINE.value + 5) as client:
 
         def send(seconds: float) -> None:
@@ -141,7 +150,6 @@ def soak(url: str, process: int, split: Any) -> dict[str, Any]:
                 exchanges = closed_loop(
                     client.predict, split.images, CLIENTS.value, go_on
                 )
-                wrong = wrong_answers(model, split.images, exchanges)
                 counts.add(exchanges, wrong)
 
         send(WARM_UP.value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import ipaddress
 import os
 import signal
@@ -22,6 +23,7 @@ from coded_jax.checks import require
 
 STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
 OLDEST = (2, 52)  # the first Ray with authentication by token
+LARGEST_ACTION = 1024  # bytes of a `struct sigaction`, of any system
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0, a Ray on any system keeps to the loopback interface."""
 SETTINGS = {
@@ -80,13 +82,16 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_handlers() -> Iterator[None]:
-    """Keeps the program's own handler of SIGTERM, which Ray would replace."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Keeps the program's own handler of SIGTERM, which Ray would replace.
+
+    By the C library: Python sets handlers in its main thread alone.
+    """
+    library, action = ctypes.CDLL(None), ctypes.create_string_buffer(LARGEST_ACTION)
+    library.sigaction(signal.SIGTERM, None, action)
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            signal.signal(signal.SIGTERM, handler)
+        library.sigaction(signal.SIGTERM, action, None)
 
 
 def connect(address: str | None, n: int) -> None:

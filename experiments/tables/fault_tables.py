@@ -54,12 +54,13 @@ def terminal(measured: list[dict[str, Any]]) -> Table:
 
 
 def section() -> str:
-    """Returns the stored table with targets, and what made it."""
-    (content,) = stored.contents("faults")
-    measured = content["rows"]
+    """Returns the stored tables as one, with targets, and what made them."""
+    contents = stored.contents("faults")
+    measured = [row for content in contents for row in content["rows"]]
     verdicts = [[*rows([row])[0], verdict(row)] for row in measured]
     table = markdown.table((*COLUMNS, "target"), verdicts)
-    return f"{table}\n\n`{content['command']}`. {stored.origin_text([content])}"
+    commands = ", ".join(f"`{content['command']}`" for content in contents)
+    return f"{table}\n\n{commands}. {stored.origin_text(contents)}"
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -27,8 +27,12 @@ def lines(content: dict[str, Any]) -> list[str]:
         f"{content['minutes']:g} minutes; {done or 'nothing'} on purpose, "
         f"{failed} more could not be done",
         f"answered {requests['answered']}, of which late {requests['late']} (more than "
-        f"{content['late']:g} s, the slowest {content['slowest']:.2f} s) and wrong "
-        f"{requests['wrong']}; lost {requests['lost']}",
+        f"{content['late']:g} s, the slowest {content['slowest']:.2f} s); lost "
+        f"{requests['lost']}",
+        f"checked {requests['checked']} of these, of which wrong "
+        f"{requests['wrong_checked']}; of the others wrong "
+        f"{requests['wrong'] - requests['wrong_checked']}: there were no more results "
+        "in time than are needed, to check them by",
         f"memory {start['memory'] / 1e6:.0f} MB at the start, {end['memory'] / 1e6:.0f}"
         f" MB at the end ({growth:+.1f} %); files {start['files']} and {end['files']}; "
         f"threads {start['threads']} and {end['threads']}; target of under 2 % and as "

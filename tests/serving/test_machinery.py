@@ -1,6 +1,7 @@
 """Clusters that die or freeze: their processes, and services that live on them."""
 
 import contextlib
+import ctypes
 import gc
 import importlib.util
 import os
@@ -327,9 +328,17 @@ def named(pattern):
     return process
 
 
+def action(number):
+    """What the system does on a signal, as the C library has it."""
+    found = ctypes.create_string_buffer(1024)
+    assert ctypes.CDLL(None).sigaction(number, None, found) == 0
+    return found.raw
+
+
 def harm(service, clients, process, number):
     """Sends a part of the machinery a signal, and measures what follows."""
     watched, before = service.engine.supervisor, service.engine.supervisor.restarts
+    handler = action(signal.SIGTERM)
     relatives, begun = {*family()} - STRANGERS, time.monotonic()
     process.send_signal(number)
     noticed = until(lambda: watched.obstacle() is not None, 30)
@@ -337,6 +346,7 @@ def harm(service, clients, process, number):
     until(lambda: clients.answered_after(begun + noticed + 0.5))
     answered = time.monotonic() - begun
     assert not [p for p in relatives if running(p)]
+    assert action(signal.SIGTERM) == handler  # Ray's would end the program at once
     until(lambda: all(worker["up"] for worker in service.engine.pool.status()))
     print(f"noticed after {noticed:.1f} s, answered after {answered:.1f} s")
     assert noticed < 5 and answered < 120  # 30 s on a machine that has nothing else
