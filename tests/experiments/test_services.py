@@ -120,7 +120,14 @@ def test_the_last_lines_of_a_soak():
             {"kind": "kill gcs"},
             {"kind": "reload", "error": "no"},
         ],
-        "requests": {"answered": 1000, "late": 3, "wrong": 2, "lost": 1},
+        "requests": {
+            "answered": 1000,
+            "checked": 990,
+            "late": 3,
+            "wrong": 3,
+            "wrong_checked": 1,
+            "lost": 2,
+        },
         "late": 1.0,
         "slowest": 12.345,
         "start": {"memory": 100e6, "files": 36, "threads": 49},
@@ -130,7 +137,8 @@ def test_the_last_lines_of_a_soak():
     }
     text = "\n".join(soak_tables.lines(content))
     assert "2 kill gcs, 1 reload on purpose, 1 more could not be done" in text
-    assert "answered 1000" in text and "wrong 2; lost 1" in text
+    assert "answered 1000, of which late 3 (more than 1 s" in text and "lost 2" in text
+    assert "checked 990 of these, of which wrong 1; of the others wrong 2:" in text
     assert "101 MB at the end (+1.0 %); files 36 and 37; threads 49 and 49" in text
     assert "missed" in text  # a file more
     content["end"]["files"] = 36
