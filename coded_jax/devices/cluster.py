@@ -82,7 +82,7 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_handlers() -> Iterator[None]:
-    """Keeps the program's own handler of SIGTERM, which Ray would replace.
+    """Keeps the program's own handler of SIGTERM, which Ray replaces, and removes.
 
     By the C library: Python sets handlers in its main thread alone.
     """
@@ -203,7 +203,8 @@ def refusal(address: str) -> str | None:
 
 def disconnect() -> None:
     """Leaves the cluster; ends it if `connect` has started it."""
-    import_ray().shutdown()
+    with _own_handlers():
+        import_ray().shutdown()
 
 
 def let_go() -> None:
