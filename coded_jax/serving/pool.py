@@ -27,9 +27,7 @@ TICK = 0.05  # seconds between looks at the workers
 BEAT = 1.0  # seconds after which a worker that is idle has to show that it lives
 PAUSE = 0.25  # between attempts to reach a worker, of the time since it was lost
 LONGEST_PAUSE = 5.0  # seconds
-USELESS = (
-    5  # results that raised or are not finite: so many of twice as many are enough
-)
+USELESS = 5  # results that raised or are not finite, of twice as many: it is broken
 HOPELESS = 8, 10.0  # attempts, and seconds, after which a start has failed
 
 log = logging.getLogger("coded_jax")
@@ -207,8 +205,8 @@ class Pool:
         """Counts a result of a worker that was not used, for a reason among `LOSSES`.
 
         `"late"` is counted for workers that are up alone: of one that is down, the
-        reason has been counted. A worker of whom too many are `"wrong"`, or nearly all
-        are `"bad"`, is started anew.
+        reason has been counted. A worker of whom too many are `"wrong"`, or half of the
+        last ones `"bad"`, is started anew.
         """
         state = self._states[worker]
 
