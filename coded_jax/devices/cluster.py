@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from coded_jax.checks import require
@@ -47,6 +47,8 @@ elsewhere."""
 NOWHERE = "http://127.0.0.1:9"
 SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "http_proxy": NOWHERE, "https_proxy": NOWHERE}
 """With these Ray's head asks no cloud what it is, and tells its makers nothing."""
+RAYLET = "RAY_RAYLET_PID"
+"""Variable that Ray reads when it is imported: the process with which this one ends."""
 
 
 def import_ray() -> Any:
@@ -56,7 +58,10 @@ def import_ray() -> Any:
       ImportError: it is missing or too old; says how to install it.
     """
     try:
-        import ray
+        # Without, Ray takes a program whose parent is process 1, as a unit of systemd,
+        # for a worker that has lost its raylet, and ends it once a raylet is dead.
+        with _environment({RAYLET: os.environ.get(RAYLET, str(os.getpid()))}):
+            import ray
     except ImportError:
         raise ImportError(
             "Ray is not installed; pip install 'coded_jax[ray]'"
@@ -67,10 +72,10 @@ def import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Has Ray's processes that are started meanwhile speak to this machine alone."""
-    before = {name: os.environ.get(name) for name in SILENT}
-    os.environ.update(SILENT)
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables, also of processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -145,7 +150,7 @@ def _start(n: int) -> None:
     with warnings.catch_warnings():
         # Ray's forks become other programs at once: JAX's threads do no harm.
         warnings.filterwarnings("ignore", "os.fork")
-        with _own_handlers(), _silent():
+        with _own_handlers(), _environment(SILENT):
             ray.init(
                 "local",
                 num_cpus=n,

@@ -407,3 +407,40 @@ def test_restarts_leave_nothing_behind(service, images):
     threads, descriptors = zip(*counts, strict=True)
     assert threads[-1] <= threads[0] + 2, counts
     assert descriptors[-1] <= descriptors[0] + 2, counts
+
+
+ADOPTED = """
+import os, time
+from coded_jax.devices import cluster
+from coded_jax.devices.machinery import Machinery
+
+for _ in range(1000):
+    if os.getppid() == 1:
+        break
+    time.sleep(0.01)
+else:
+    raise SystemExit("Error: adopted by another process")
+cluster.connect(None, 1)
+assert "RAY_RAYLET_PID" not in os.environ
+Machinery().end()
+cluster.disconnect()
+print("has left", flush=True)
+"""
+
+
+@pytest.mark.long
+def test_a_program_whose_parent_is_process_1_outlives_its_cluster(tmp_path):
+    """As a unit of systemd: Ray takes it for a worker that has lost its raylet."""
+    output, errors = tmp_path / "output", tmp_path / "errors"
+    starter = "import subprocess, sys; subprocess.Popen(sys.argv[1:])"
+    with output.open("w") as out, errors.open("w") as err:
+        subprocess.run(
+            [sys.executable, "-c", starter, sys.executable, "-c", ADOPTED],
+            stdout=out,
+            stderr=err,
+            check=True,
+        )
+    until(lambda: output.read_text() or "Error" in errors.read_text(), 120)
+    if "adopted by another" in errors.read_text():
+        pytest.skip("another process than 1 adopts orphans here")
+    assert output.read_text() == "has left\n", errors.read_text()
