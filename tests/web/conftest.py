@@ -5,6 +5,11 @@ import subprocess
 
 import pytest
 
+import coded_jax
+from coded_jax import serving
+from coded_jax.web.demo import Demo
+from tests.web.fakes import LIMIT, PageClient
+
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
@@ -19,3 +24,21 @@ def certificate(tmp_path_factory):
     command += ["-keyout", key, "-out", cert]
     subprocess.run(command, check=True, capture_output=True)
     return cert, key
+
+
+@pytest.fixture(scope="module")
+def service(finished):
+    model = coded_jax.load(finished, devices=1)
+    with serving.serve(model, "local", deadline=LIMIT, patience=LIMIT) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def demo(service):
+    return Demo(service, restart=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def client(service, demo):
+    with PageClient(service, demo=demo) as asking:
+        yield asking

@@ -1,6 +1,7 @@
 """A service without workers, and requests to its front."""
 
 import contextlib
+import functools
 import io
 import json
 import threading
@@ -15,10 +16,11 @@ from PIL import Image
 from coded_jax.serving.metrics import Metrics
 from coded_jax.serving.response import Response
 from coded_jax.serving.service import NotReady
-from coded_jax.web import app, server
+from coded_jax.web import app, page, server
 from coded_jax.web.config import WebConfig
 
 PATIENCE = 60  # seconds, on a machine that does much else
+LIMIT = 300  # seconds in which a test that hangs fails
 
 
 def response(images):
@@ -114,3 +116,32 @@ def picture(pixels, kind="PNG", mode=None, **options):
 
 
 IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
+
+
+class PageClient:
+    """Asks a front with the page, which it starts."""
+
+    def __init__(self, service, demo=None, token=None):
+        pages = functools.partial(page.routes, service, demo, token is not None)
+        front = listening(service, token=token, pages=pages)
+        self.url, self._closing = front.__enter__(), front
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the front."""
+        self._closing.__exit__(None, None, None)
+
+    def get(self, path):
+        """Returns the body of what is to be had."""
+        return self.post(path, None)
+
+    def post(self, path, body=b""):
+        """Returns the body of the answer, as text where it is no JSON."""
+        status, _, content = ask(self.url, path, body)
+        assert status == 200, content
+        return content.decode() if isinstance(content, bytes) else content

@@ -7,10 +7,9 @@ import headless
 import numpy as np
 import pytest
 
-import coded_jax
-from coded_jax import data, serving
-from coded_jax.web.demo import Demo
-from tests.web.test_page import LIMIT, TOKEN, Client
+from coded_jax import data
+from tests.web.fakes import PageClient
+from tests.web.test_page import TOKEN
 
 if headless.chromium() is None:
     pytest.skip(f"no browser, {headless.ACCEPTED}", allow_module_level=True)
@@ -24,24 +23,6 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 def browser():
     with headless.browser() as launched:
         yield launched
-
-
-@pytest.fixture(scope="module")
-def service(finished):
-    model = coded_jax.load(finished, devices=1)
-    with serving.serve(model, "local", deadline=LIMIT, patience=LIMIT) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def demo(service):
-    return Demo(service, restart=LIMIT)
-
-
-@pytest.fixture(scope="module")
-def client(service, demo):
-    with Client(service, demo=demo) as asking:
-        yield asking
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +242,7 @@ SECTIONS = ("input", "workers-box", "answer-box", "live")
 
 
 def test_a_token_is_asked_for_and_kept(browser, service):
-    with Client(service, token=TOKEN) as guarded:
+    with PageClient(service, token=TOKEN) as guarded:
         refused = 1  # the first look, which the console has as an error
         with opened(browser, guarded.url, expected_errors=refused) as page:
             page.get_by_label("Token").fill(TOKEN)
@@ -275,7 +256,7 @@ def test_a_token_is_asked_for_and_kept(browser, service):
 
 
 def test_a_service_that_is_gone_is_told(browser, service):
-    asking = Client(service)
+    asking = PageClient(service)
     context = browser.new_context()
     page = context.new_page()
     page.goto(asking.url)

@@ -1,7 +1,6 @@
 """The routes of the page, and faults at the push of a button, without a browser."""
 
 import base64
-import functools
 import re
 
 import numpy as np
@@ -15,62 +14,14 @@ from coded_jax.serving.faults import Faults
 from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.web import page
 from coded_jax.web.demo import LATE, Demo
-from tests.web.fakes import ask, listening, npy
+from tests.web.fakes import LIMIT, PageClient, ask, npy
 
-LIMIT = 300  # seconds in which a test that hangs fails
 TOKEN = "a token of 24 characters"
-
-
-class Client:
-    """Asks a front with the page, which it starts."""
-
-    def __init__(self, service, demo=None, token=None):
-        pages = functools.partial(page.routes, service, demo, token is not None)
-        front = listening(service, token=token, pages=pages)
-        self.url, self._closing = front.__enter__(), front
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        """Ends the front."""
-        self._closing.__exit__(None, None, None)
-
-    def get(self, path):
-        """Returns the body of what is to be had."""
-        return self.post(path, None)
-
-    def post(self, path, body=b""):
-        """Returns the body of the answer, as text where it is no JSON."""
-        status, _, content = ask(self.url, path, body)
-        assert status == 200, content
-        return content.decode() if isinstance(content, bytes) else content
 
 
 @pytest.fixture(scope="module")
 def images():
     return data.load("mnist_5k").test.images
-
-
-@pytest.fixture(scope="module")
-def service(finished):
-    model = coded_jax.load(finished, devices=1)
-    with serving.serve(model, "local", deadline=LIMIT, patience=LIMIT) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def demo(service):
-    return Demo(service, restart=LIMIT)
-
-
-@pytest.fixture(scope="module")
-def client(service, demo):
-    with Client(service, demo=demo) as asking:
-        yield asking
 
 
 def test_the_page_is_of_this_host_alone(client):
@@ -185,7 +136,7 @@ def test_there_need_be_no_samples(asked):
 
 
 def test_without_demo_nobody_breaks_anything(service):
-    with Client(service) as quiet:
+    with PageClient(service) as quiet:
         assert not quiet.get("/model")["demo"]
         assert (
             ask(quiet.url, "/demo")[0] == ask(quiet.url, "/demo/kill/0", b"")[0] == 404
@@ -193,7 +144,7 @@ def test_without_demo_nobody_breaks_anything(service):
 
 
 def test_with_a_token_the_page_alone_is_open(service, demo):
-    with Client(service, token=TOKEN, demo=demo) as guarded:
+    with PageClient(service, token=TOKEN, demo=demo) as guarded:
         guarded.get("/")
         guarded.get("/static/page.js")
         for path in ("/model", "/samples", "/demo", "/summary"):
@@ -319,6 +270,6 @@ def test_one_program_has_no_workers_to_fail(finished):
     with serving.serve(finished, "spmd", devices=1) as service:
         with pytest.raises(ValueError, match="demo: an engine of one program given"):
             Demo(service)
-        with Client(service) as client:
+        with PageClient(service) as client:
             made = client.post("/pieces", npy(np.zeros((28, 28, 1), np.uint8)))
         assert len(made["pieces"]) == 3
