@@ -169,7 +169,7 @@ def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[St
     require("n", n, 2 <= n <= 11, "2..11")
     made = []
     for k in range(2, n + 1):
-        made += _without_code(cnn, n, k)
+        made += without_code(cnn, n, k)
         if k < n:
             made += _exact(cnn, k, n - k)
             made += _untrained(cnn, k, n - k)
@@ -210,10 +210,13 @@ def exact(
     )
 
 
-def _without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
+def without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
     """Yields uncoded and hedged pieces, and copies of them, of some if not of all.
 
-    Devices without a piece of their own are sent those that are hedged.
+    Args:
+      cnn: the network.
+      n: devices; those without a piece of their own are sent the ones that are hedged.
+      k: pieces, 2 to n.
     """
     stages = _cuts(cnn, k, 1, code="uncoded")
     for cut in _undominated([*stages, *_convolutions(cnn, k, 1, code="uncoded")]):

@@ -24,7 +24,7 @@ from coded_jax.checks import require
 from coded_jax.devices import cluster
 from coded_jax.latency import comparison, simulation
 from coded_jax.latency.conditions import Conditions
-from coded_jax.latency.strategies import CNN, UNCODED, Strategy, strategies
+from coded_jax.latency.strategies import CNN, Strategy, strategies, without_code
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
@@ -286,8 +286,7 @@ def message_seconds(
     )
     point = Point("message", "vgg16", 0.125, (28, 28, 1), 6, 0.0, slow)
     rounds = lambda strategy: len(strategy.workload.cost.rounds)
-    pieces = [x for x in strategies(_cnn(point), 6) if x.family == UNCODED and x.n == 6]
-    every = max(pieces, key=rounds)
+    every = max(without_code(_cnn(point), 6, 6), key=rounds)
     seconds = measure(point, every, workers, requests, advance)
     longer = np.median(seconds["measured"]) - np.median(seconds["simulated"])
     return float(longer) / (rounds(every) * (every.n + 1))
