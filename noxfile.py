@@ -20,6 +20,7 @@ nox.options.reuse_venv = "yes"
 COLAB = ["jax==0.7.2", "flax==0.11.2", "numpy==2.1.*"]
 VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)}
 
+SHOW = "tests/experiments/test_reports.py::test_documents_show_what_their_sources_say"
 # A small run from end to end, loaded and served; several devices, checkpoints, jaxprs,
 # operations counted from them as stored tables have them, networks that flags name, one
 # compilation for all patterns, exported files.
@@ -34,7 +35,9 @@ SMOKE = [
     "tests/splitting/test_receptive_field.py",
     "tests/inference/test_operations.py",
     "tests/inference/test_costs.py",
-    "tests/experiments/test_reports.py::test_documents_show_what_their_sources_say",
+    f"{SHOW}[README-headline]",
+    f"{SHOW}[cheap-layers]",
+    f"{SHOW}[networks-zoo]",
     "tests/cli/test_network_flags.py",
     "tests/inference/test_pipeline.py::test_one_compilation_serves_every_pattern",
     "tests/runs/test_export.py::test_nan_in_a_lost_slot_has_no_effect",

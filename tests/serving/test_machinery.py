@@ -223,6 +223,22 @@ def test_a_lost_cluster_is_joined_again(clusters, supervise, caplog):
         pass
 
 
+def test_an_error_of_a_look_ends_nothing(clusters, supervise, monkeypatch, caplog):
+    """As without file descriptors: the cluster is looked at again."""
+    watched = supervise(60.0)
+    errors = iter([OSError("no file descriptors"), RuntimeError("another")])
+
+    def refusal(_):
+        for error in errors:
+            raise error
+        return clusters.problem
+
+    monkeypatch.setattr(supervisor.cluster, "refusal", refusal)
+    clusters.problem = "nothing listens"
+    until(lambda: watched.restarts == 1, 10)
+    assert caplog.messages.count("the cluster is looked at again") == 2
+
+
 @pytest.mark.parametrize(
     "error, seconds", [(RuntimeError("nothing"), 0.1), (ValueError("no token"), 600.0)]
 )

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import re
 import signal
 import socket
 import ssl
@@ -17,6 +18,7 @@ import coded_jax
 from coded_jax import data
 from coded_jax.web.client import Client
 from tests.scripts import ROOT, Script, run_script
+from tests.serving.test_ray_workers import until
 from tests.web.fakes import PATIENCE, Service, listening, npy
 
 TOKEN = "0123456789abcdef"
@@ -54,19 +56,30 @@ class Serving:
         self.process.communicate()
 
 
+def handles(process, number):
+    """Says whether a process has a handler of a signal."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    handled = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    return bool(handled >> (number - 1) & 1)
+
+
 def port_of(url):
     return urlsplit(url).port
 
 
 def test_a_service_from_start_to_end(finished, images, certificate, tmp_path):
-    """Over TLS with a token; a request in flight is answered after SIGTERM."""
+    """Over TLS with a token; SIGHUP while it starts changes nothing, and a request in
+    flight is answered after SIGTERM."""
     cert, key = certificate
     token = tmp_path / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
     flags = [f"--tls_cert={cert}", f"--tls_key={key}", f"--token_file={token}"]
     slow = ["--delay=constant", "--delay_parameters=1"]
-    with Serving(finished, "--engine=local", *flags, *slow) as serving:
+    starting = Serving(finished, "--engine=local", *flags, *slow)
+    until(lambda: handles(starting.process, signal.SIGHUP), PATIENCE)
+    starting.process.send_signal(signal.SIGHUP)
+    with starting as serving:
         assert serving.url.startswith("https://127.0.0.1:")
         client = Client(serving.url, TOKEN, PATIENCE, ca_certs=cert)
         model = coded_jax.load(finished, devices=1)
