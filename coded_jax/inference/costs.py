@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from coded_jax.checks import require
 from coded_jax.codes import erasures, quorum
-from coded_jax.inference.operations import count_operations
+from coded_jax.inference.operations import count_operations, operations_and_output
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage, Segment
 from coded_jax.splitting import SplitPlan
@@ -198,9 +198,9 @@ def stage_costs(
         nonlocal state
         if part.blocks is None:
             return
-        before, state = state, jax.eval_shape(part.f_conv, variables, state)
+        before = state
+        flops, state = operations_and_output(part.f_conv, variables, before)
         shape, out = (apart(s)[0].shape[1:] for s in (before, state))
-        flops = count_operations(part.f_conv, variables, before)
         cost = StageCost(part.blocks, None, shape, out, flops, flops)
         if isinstance(part, CodedStage):
             plan, code_cost = part.plan, code_flops(pipeline, part)
@@ -278,9 +278,8 @@ def whole_round(
       pixel: bytes of a value of the image.
     """
     image = _image(image_shape)
-    features = jax.eval_shape(base.f_conv, variables, image)
+    flops, features = operations_and_output(base.f_conv, variables, image)
     logits = jax.eval_shape(base.head, variables, features)
-    flops = count_operations(base.f_conv, variables, image)
     return Round(flops, pixel * math.prod(image_shape), 4 * math.prod(logits.shape))
 
 

@@ -43,10 +43,21 @@ def count_operations(
     Raises:
       ValueError: `f` has a loop whose length depends on its inputs.
     """
-    closed = jax.make_jaxpr(f)(parameters, *inputs)
+    return operations_and_output(f, parameters, *inputs)[0]
+
+
+def operations_and_output(
+    f: Callable[..., PyTree], parameters: PyTree, *inputs: PyTree
+) -> tuple[float, PyTree]:
+    """Counts as `count_operations`; also returns shapes and dtypes of what `f` returns.
+
+    Raises:
+      ValueError: see `count_operations`.
+    """
+    closed, output = jax.make_jaxpr(f, return_shape=True)(parameters, *inputs)
     constants = len(jax.tree.leaves(parameters))
     varies = [i >= constants for i in range(len(closed.jaxpr.invars))]
-    return _count(closed.jaxpr, varies)[0]
+    return _count(closed.jaxpr, varies)[0], output
 
 
 def _count(jaxpr: Any, varies: Sequence[bool]) -> tuple[float, list[bool]]:
