@@ -25,7 +25,7 @@ from coded_jax.devices import startup  # noqa: E402
 from coded_jax.models import make_base_model  # noqa: E402
 
 FAST = "not long and not aot"  # the expression of marks in `pyproject.toml`
-for name, examples in {"fast": 15, "long": 100}.items():
+for name, examples in {"fast": 15, "long": 50}.items():
     hypothesis.settings.register_profile(
         name, max_examples=examples, deadline=None, derandomize=True, database=None
     )
@@ -69,8 +69,9 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_compilations(shared):
-    """On the disk, for all processes of the tests and those that tests start."""
-    folder = str(shared / "jit")
+    """On the disk, for all processes of the tests and those that tests start; in the
+    folder that JAX's own variable names, if it does, also for the next ones."""
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(shared / "jit"))
     startup.keep_compilations(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     # Also the many small ones, which each file of tests and each process needs anew.
