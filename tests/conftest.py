@@ -69,9 +69,8 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_compilations(shared):
-    """On the disk, for all processes of the tests and those that tests start; in the
-    folder that JAX's own variable names, if it does, also for the next ones."""
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(shared / "jit"))
+    """On the disk, for all processes of the tests and those that tests start."""
+    folder = str(shared / "jit")
     startup.keep_compilations(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     # Also the many small ones, which each file of tests and each process needs anew.

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from coded_jax.checks import require
+from coded_jax.devices.machinery import RAYLET_PID
 
 STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
 OLDEST = (2, 52)  # the first Ray with authentication by token
@@ -47,8 +48,6 @@ elsewhere."""
 NOWHERE = "http://127.0.0.1:9"
 SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "http_proxy": NOWHERE, "https_proxy": NOWHERE}
 """With these Ray's head asks no cloud what it is, and tells its makers nothing."""
-RAYLET = "RAY_RAYLET_PID"
-"""Variable that Ray reads when it is imported: the process with which this one ends."""
 
 
 def import_ray() -> Any:
@@ -58,10 +57,9 @@ def import_ray() -> Any:
       ImportError: it is missing or too old; says how to install it.
     """
     try:
-        # Without, Ray takes a program whose parent is process 1, as a unit of systemd,
-        # for a worker that has lost its raylet, and ends it once a raylet is dead.
-        with _environment({RAYLET: os.environ.get(RAYLET, str(os.getpid()))}):
-            import ray
+        if "ray" not in sys.modules:
+            _import_as_driver()
+        import ray
     except ImportError:
         raise ImportError(
             "Ray is not installed; pip install 'coded_jax[ray]'"
@@ -69,6 +67,16 @@ def import_ray() -> Any:
     if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
         raise ImportError(f"Ray {ray.__version__} is installed, 2.52 or newer accepted")
     return ray
+
+
+def _import_as_driver() -> None:
+    """Imports Ray, which then reads with which process this one ends: with itself.
+
+    Else Ray takes a program whose parent is process 1, as a unit of systemd, for a
+    worker that has lost its raylet, and ends it once a raylet is dead.
+    """
+    with _environment({RAYLET_PID: os.environ.get(RAYLET_PID, str(os.getpid()))}):
+        import ray  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -80,7 +88,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
 

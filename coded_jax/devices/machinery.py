@@ -26,6 +26,8 @@ PARTS = {
 """Processes that a cluster needs, by a pattern of their command line."""
 KINDS = {"gcs": (HEAD,), "raylet": (RAYLET,), "agent": (AGENT, PACKAGES)}
 """Names of parts, by what Ray's users call them."""
+RAYLET_PID = "RAY_RAYLET_PID"
+"""Variable by which Ray's processes know the raylet with which they end."""
 FROZEN = 4  # looks in a row at which a process is stopped that counts as frozen
 END = 10.0  # seconds in which processes that are killed have to end
 
@@ -118,7 +120,7 @@ class Machinery:
         raylets = {str(p.pid) for p, name in self._parts.items() if name == RAYLET}
         for process in psutil.process_iter(["environ"]):
             environment = process.info["environ"] or {}
-            if environment.get("RAY_RAYLET_PID") in raylets:
+            if environment.get(RAYLET_PID) in raylets:
                 found.append(process)
         return [p for p in dict.fromkeys(found) if _status(p) is not None]
 
