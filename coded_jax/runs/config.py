@@ -179,6 +179,11 @@ class EvaluationConfig:
         ),
         tuple_of(TEXT, ",", "names as per_stage,later"),
     )
+    keep_measured: bool = setting(
+        True,
+        "keep what is measured of each code in the workdir, where a run that goes on "
+        "finds it; code with uncommitted changes keeps nothing",
+    )
     evaluated: str = setting(
         "test",
         "part of the data set that is evaluated; validation in searches, whose results "
