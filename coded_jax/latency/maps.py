@@ -139,7 +139,7 @@ def _to_json(strategy: Strategy) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Returns what a stopped process has written; None if there is nothing."""
+    """Returns the content of a file that a stopped process has written, or None."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

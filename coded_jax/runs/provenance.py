@@ -143,7 +143,7 @@ def processor() -> str:
 
 
 def usable_cores() -> int:
-    """Returns how many cores of the CPU this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

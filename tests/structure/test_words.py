@@ -9,7 +9,7 @@ MODULES = sorted((ROOT / "coded_jax").rglob("*.py"))
 # A docstring names the value: "Returns the fault, or None", not "Returns what ails it".
 RIDDLE = re.compile(
     r"(What|Of|Which|How|Whether|Where|When|As|Each|Those|That|All|The same|Them|It"
-    r"|(?:Returns|Yields|Finds) (?:what|who|whom|whose|which|where|when)"
+    r"|(?:Returns|Yields|Finds) (?:what|who|whom|whose|which|where|when|how)"
     r"|(?:Says|Tells) \w+)\b"
 )
 VERB = re.compile(r"[A-Z][a-z]+s\b")  # in the third person
