@@ -84,7 +84,7 @@ def kind_of(entry: Entry) -> str:
             return kind
     kind = re.sub(r" \d+", "", name)
     apart = {"convolution": ", every convolution", "group": ", groups of images"}
-    return kind + (apart.get(entry.run["config"]["split"], "") * entry.is_run)
+    return kind + (apart.get(entry.run["config"]["split"], "") * bool(entry.runs))
 
 
 def draw(folder: Path, groups: Sequence[Sequence[dict[str, Any]]]) -> None:

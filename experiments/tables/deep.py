@@ -79,7 +79,7 @@ class Entry(NamedTuple):
       decoded: `{"1 lost": points}` of decoded answers alone.
       target: `{"1 lost": text}`.
       same: part of images with the network's class where r are lost; None if unknown.
-      is_run: whether stored patterns are behind it, not a count.
+      runs: that have tried it; none of what is counted.
     """
 
     run: Content
@@ -89,7 +89,7 @@ class Entry(NamedTuple):
     decoded: dict[str, str] = {}
     target: dict[str, str] = {}
     same: float | None = None
-    is_run: bool = True
+    runs: tuple[Content, ...] = ()
 
 
 def grouped(runs: Sequence[Content]) -> list[list[Content]]:
@@ -157,7 +157,6 @@ def entries(runs: Sequence[Content]) -> list[Entry]:
         Entry(largest, name, price, nothing, dict.fromkeys(decoded, "0.00"), {}, 1.0)
         for name, price in lossless
     ]
-    exact = [entry._replace(is_run=False) for entry in exact]
     return sorted([*codes, *exact], key=lambda x: (round(x.price.work, 4), x.name))
 
 
@@ -271,7 +270,7 @@ def of_smaller(trials: list[Content], largest: Content) -> Entry:
         for lost in range(1, sizes_of(largest)[1] + 1)
     }
     name, price = SMALLER.format(f"{height}x{width}"), smaller_price(trials[0], largest)
-    return Entry(largest, name, price, losses)
+    return Entry(largest, name, price, losses, runs=tuple(trials))
 
 
 def codes_of(run: Content) -> dict[str, Content]:
@@ -294,8 +293,8 @@ def of_run(run: Content, name: str) -> Entry:
             if lost in of_codes[name]:
                 losses[f"{key}, {kind}"] = drops(base, of_codes[name][lost])
     price = price_of(blocks(run), read_cost(run, name))
-    same = same_class(run, name)
-    return Entry(run, label(run["config"], name), price, losses, decoded, target, same)
+    measured = (losses, decoded, target, same_class(run, name), (run,))
+    return Entry(run, label(run["config"], name), price, *measured)
 
 
 def same_class(run: Content, name: str) -> float | None:
@@ -456,12 +455,15 @@ def section() -> Section:
     groups = grouped([*contents.values()])
     found = [entry for group in groups for entry in entries(group)]
     origin = [
-        Column(column.header, lambda x, c=column: c.text(x.run) if x.is_run else "-")
+        Column(
+            column.header,
+            lambda x, c=column: "; ".join(dict.fromkeys(map(c.text, x.runs))) or "-",
+        )
         for column in stored.ORIGIN
     ]
     everything = table.make([*NETWORK, *PRICE, *loss_columns(found), *origin], found)
     ours = [run for name, run in contents.items() if "_ours_" in name]
-    codes = [x for x in found if x.is_run and x.run in ours and any(x.target.values())]
+    codes = [x for x in found if x.run in ours and any(x.target.values())]
     short = table.make(SHORT, codes)
     parts = [
         table.to_markdown(short),
