@@ -152,10 +152,8 @@ def summary(reports: Sequence[dict[str, Any]]) -> str:
     """
     parts = []
     for report in reports:
-        cells = summary_cells(report)
-        parts.append(
-            f"{title(report['machine'])}\n\n{to_markdown(Table(SUMMARY_COLUMNS, cells))}"
-        )
+        made = to_markdown(Table(SUMMARY_COLUMNS, summary_cells(report)))
+        parts.append(f"{title(report['machine'])}\n\n{made}")
     return "\n\n".join(parts) or NONE
 
 
