@@ -2,7 +2,8 @@
 
 nox              the whole suite on Python 3.11, on 3.13 with the newest jax, and with
                  Colab's versions
-nox -t long      the long tests alone
+nox -s nightly   all that is not in the README's test command: the long tests on Python
+                 3.11, then `aot`, `docs` and `mutants`
 nox -t smoke     what depends on versions most, in about two minutes each
 nox -s aot       programs compiled for TPUs and GPUs that are not here, by the compilers
                  of JAX's version (downloads of about 1 GB); `-- -m brief` for some
@@ -60,11 +61,6 @@ def define(name: str, python: str, pins: list[str]) -> None:
         install(session, ".[test]", *pins)
         session.run("python", "-m", "pytest", "-m", "", *session.posargs)
 
-    @nox.session(name=f"long-{name}", python=python, tags=["long"])
-    def long(session: nox.Session) -> None:
-        install(session, ".[test]", *pins)
-        session.run("python", "-m", "pytest", "-m", "long", *session.posargs)
-
     @nox.session(name=f"smoke-{name}", python=python, tags=["smoke"])
     def smoke(session: nox.Session) -> None:
         install(session, ".[smoke]", *pins)
@@ -98,6 +94,14 @@ def aot_colab(session: nox.Session) -> None:
     install(session, ".[smoke,aot-tpu]", *COLAB)
     session.posargs.extend(["-k", "v5e:1x1"])  # its TPU is one chip
     compile_programs(session, "v5e:1x1")
+
+
+@nox.session(python="3.11")
+def nightly(session: nox.Session) -> None:
+    install(session, ".[test]")
+    session.run("python", "-m", "pytest", "-m", "long", *session.posargs)
+    for name in ("aot", "docs", "mutants"):
+        session.notify(name)
 
 
 @nox.session(tags=["docs"])

@@ -36,7 +36,7 @@ def require_type(name: str, value: object, kind: Any, accepted: str) -> None:
 
 
 def is_integer(value: Any) -> bool:
-    """Says whether a value is an integer, of Python, NumPy or JAX, and not a bool."""
+    """Returns whether a value is an integer of Python, NumPy or JAX, and not a bool."""
     try:
         operator.index(value)
     except TypeError:

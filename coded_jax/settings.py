@@ -178,7 +178,7 @@ def setting(
 
 
 def settings(record: Any) -> list[Setting]:
-    """Returns what the fields of a record, or of its type, declare, in their order."""
+    """Returns the settings that the fields of a record, or of its type, declare."""
     return [
         Setting(field.name, field.default, **field.metadata)
         for field in dataclasses.fields(record)

@@ -316,7 +316,7 @@ DENSE = 3
 
 
 def are_values(labels: Any) -> bool:
-    """Tells whether labels, an array, are values and not classes."""
+    """Returns whether an array of labels has values and not classes."""
     return labels.dtype.kind == "f"
 
 
@@ -349,5 +349,5 @@ class Dataset:
 
     @property
     def values(self) -> bool:
-        """Tells whether labels are values, and not classes."""
+        """Returns whether labels are values and not classes."""
         return are_values(self.train.labels)

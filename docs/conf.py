@@ -87,6 +87,15 @@ linkcheck_ignore = [
 linkcheck_anchors = False
 
 
+def show_tables(app, docname, source):
+    """Shows each CSV file that a line links, collapsed, below that line."""
+    shown = (
+        r"\1\n\n:::{dropdown} The table\n```{csv-table}\n:file: \2\n:header-rows: 1\n"
+        r":class: long-table\n```\n:::"
+    )
+    source[0] = re.sub(r"(?m)^(.*\[(\S+\.csv)\]\(\2\))$", shown, source[0])
+
+
 def copy_notebooks() -> None:
     """Puts the notebooks beside the pages, where Sphinx finds them."""
     for path in (HERE.parent / "colab").glob("*.ipynb"):
@@ -185,6 +194,7 @@ def setup(app):
     show_modules()
     show_public_face()
     copy_notebooks()
+    app.connect("source-read", show_tables)
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", describe_fields, priority=400)
     app.connect("autodoc-process-docstring", show_code, priority=400)

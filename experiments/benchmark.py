@@ -40,11 +40,9 @@ from rich.console import Console
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
 from coded_jax.devices import startup
-from coded_jax.runs import provenance, sources, workdir
+from coded_jax.runs import provenance, workdir
 
 WIDTH = 110  # of the tables, at least
-FOLDER = Path(__file__).parent / "benchmarks"
-APART = ("machine", "rows", "store", "tables")  # modules that show what others measure
 SUBJECTS, DEFAULTS = tuple(CONFIGS), Settings()
 
 flags.DEFINE_string("folder", "runs/speed", "of the JSON file to be written")
@@ -146,7 +144,6 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
         **sections.run(Bench(settings, torch, watch), store),
     }
     report |= {
-        "sources": modules(),
         "seconds": None if began is None else round(time.monotonic() - began),
     }
     report |= {"busy": watch.busy, "others": watch.most, "targets": targets(report)}
@@ -157,13 +154,6 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
         return
     workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
     print(f"all of it is in {output}")
-
-
-def modules() -> dict[str, str]:
-    """Returns the digests of the modules that are measured or that measure."""
-    own = (name for name in sys.modules if name.startswith("benchmarks."))
-    kept = (name for name in own if name.partition(".")[2] not in APART)
-    return sources.of_process() | sources.of_modules(kept, FOLDER)
 
 
 def show(what: Any) -> None:

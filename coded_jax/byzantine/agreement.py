@@ -85,8 +85,8 @@ def predict(
 
 
 def _encodes_shares(stage: CodedStage, params: PyTree, features: jax.Array) -> bool:
-    """Tells whether the encoder takes shares in the place of pieces: it has nothing
-    that is learned, and so no network, but weights of pieces."""
+    """Returns whether the encoder can encode shares as it encodes pieces: it only
+    weighs pieces, without learned parameters or a network."""
     if jax.tree.leaves(params):
         return False
     shape = (stage.plan.k, features.shape[1], *stage.plan.share_shape)
@@ -185,7 +185,7 @@ def regressors(
     known: tuple[bool, ...],
     arrived: jax.Array,
 ) -> jax.Array:
-    """Returns what each result is predicted from, float32 `[n, B, p + H]`.
+    """Returns the regressors that predict each result, float32 `[n, B, p + H]`.
 
     Args:
       hidden: see `StageCheck`.

@@ -133,7 +133,8 @@ def culprit_of_request(suspicious: Any, named: Any) -> int:
 
 
 def plausible(check: StageCheck, features: jax.Array) -> jax.Array:
-    """Tells which results have only values as right ones have them, bool `[n, B]`.
+    """Returns the mask of results whose values all lie in the range of right ones,
+    bool `[n, B]`.
 
     Compared are bits: no unit that takes tiny numbers for zeros hides them.
 

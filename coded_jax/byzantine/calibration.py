@@ -102,7 +102,7 @@ def calibrate(
 
 
 def order_of_threshold(count: int, rate: float) -> int:
-    """Returns which of the largest statistics is the threshold, 1 for the largest.
+    """Returns the rank of the statistic that is the threshold, 1 for the largest.
 
     More than `rate` of all images exceed the j-th largest of N, whatever its
     distribution is, only if fewer than j of these N are among the `rate` most extreme

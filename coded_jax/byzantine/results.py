@@ -118,7 +118,7 @@ def _decode(
 def chunks(
     model: CodedModel, coded: int, images: Any, seed: int
 ) -> Iterator[tuple[int, Results]]:
-    """Yields how many of the images are the next ones, and their results of a stage.
+    """Yields the size of the next chunk of images, and its results of a stage.
 
     All chunks have one size; the last one is filled up. For a third of the images and
     more nothing is lost in the stages before, for the others up to r results.

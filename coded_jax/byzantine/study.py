@@ -91,7 +91,7 @@ class _Chunk:
         return [(stage, i) for stage in range(stages) for i in range(n)]
 
     def false_alarms(self, pattern: erasures.Pattern) -> np.ndarray:
-        """Tells which images have an alarm in any stage, bool `[B]`."""
+        """Returns the mask of images with an alarm in any stage, bool `[B]`."""
         arrived = erasures.available(pattern, self._all.shape[1])[:, 0]
         found = [
             self._call(alarm.inspect, stage, results, arrived).suspicious

@@ -110,7 +110,7 @@ def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
 
 
 def help_text(about: str) -> str:
-    """Returns what a command does, and its flags; those of absl are left out."""
+    """Returns the description of a command and its flags, without those of absl."""
     modules = flags.FLAGS.flags_by_module_dict()
     own = [m for m in modules if m.startswith("coded_jax.") or m == sys.argv[0]]
     return "\n".join([about, *(flags.FLAGS.module_help(module) for module in own)])
@@ -132,8 +132,8 @@ def command_text(argv: Sequence[str] | None = None) -> str:
 
 
 def origin() -> dict[str, Any]:
-    """Returns what a stored measurement says of its making: the `command`, `versions`
-    and `provenance`, which names all devices."""
+    """Returns the origin of a stored measurement: `command`, `versions` and
+    `provenance`, which names all devices."""
     text = command_text()
     return {
         "command": text,

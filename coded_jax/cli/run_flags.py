@@ -70,7 +70,7 @@ def check_base_dir() -> None:
 
 
 def places_from_flags() -> Places:
-    """Returns where the run reads, computes and writes.
+    """Returns the folders and devices of the run.
 
     Raises:
       ValueError: the mesh is not two integers, or the base model is not here.

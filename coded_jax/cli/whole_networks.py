@@ -40,7 +40,7 @@ def whole_network(name: str, image_shape: tuple[int, int, int]) -> tuple[Block, 
 
 
 def call_named(flag: str, name: str, accepted: str) -> Any:
-    """Returns what a function without arguments returns.
+    """Calls a function without arguments and returns its value.
 
     Args:
       flag: that names it.

@@ -147,11 +147,11 @@ def _all_counts_alike(lost: list[Pattern], odds: list[float]) -> list[float]:
 
 
 def moved_roles(available: jax.Array) -> jax.Array:
-    """Returns which pieces arrive where lost devices compute parity in the next stage.
+    """Returns the pieces that arrive if lost devices compute parity in the next stage.
 
-    Piece j of a stage is computed by the j-th device, of those whose result arrived in
-    the stage before, and after them the others: these are left the parity pieces, which
-    nobody misses. A device that stays away then loses a data piece once.
+    Devices whose result arrived in the stage before compute the first pieces of the
+    next one, in their order; the others compute the last ones, which are parity. So a
+    device that stays away costs a data piece in the first stage only.
 
     Args:
       available: bool `[S, n, ...]`, the devices whose results arrive in each stage.

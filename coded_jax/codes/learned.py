@@ -241,7 +241,7 @@ def _guided_code(
 
 
 def _state(k: int, lost: jax.Array, available: jax.Array) -> jax.Array:
-    """Returns which share it is, and which results arrived: `[q, B, k + n]`."""
+    """Returns the lost share and the results that arrived, one-hot: `[q, B, k + n]`."""
     which = jax.nn.one_hot(lost, k)
     arrived = jnp.broadcast_to(available.T, (*lost.shape, len(available)))
     return jnp.concatenate([which, arrived.astype(which.dtype)], axis=-1)

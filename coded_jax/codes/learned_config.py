@@ -161,5 +161,5 @@ class LearnedConfig:
 
     @property
     def systematic(self) -> bool:
-        """Says whether the learned code passes through the shares that arrived."""
+        """Returns whether the learned code passes through the shares that arrived."""
         return self.recipe == "systematic"

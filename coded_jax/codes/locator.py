@@ -15,8 +15,8 @@ from coded_jax.codes.linear import chebyshev
 
 
 def workers(k: int, errors: int) -> int:
-    """Returns how many workers locate that many errors among coded results of k images,
-    of which none is missing: `2 (k + E)`."""
+    """Returns the number of workers that locate E errors among coded results of k
+    images, of which none is missing: `2 (k + E)`."""
     return 2 * (k + errors)
 
 

@@ -147,7 +147,7 @@ def waiting_time(quorum: Quorum, k: int, times: Sequence[jax.Array]) -> jax.Arra
 
 
 def in_words(quorum: Quorum, k: int) -> str:
-    """Returns what suffices, for errors."""
+    """Returns the results that suffice, in words, for errors."""
     return {
         "any_k": f"any {k} results",
         "one_of_each": f"one copy of each of {k} pieces",

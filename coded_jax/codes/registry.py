@@ -72,8 +72,8 @@ def name_of(code: AnyCode) -> str:
 
 
 def entry_of(code: AnyCode) -> CodeEntry:
-    """Returns what is known of a code; of a function, or its name in results, nothing
-    but that its results may depend on a training."""
+    """Returns the registry entry of a code; of a function, or its name in results, an
+    entry that says only that its results may depend on a training."""
     if isinstance(code, str) and code in CODES:
         return CODES[code]
     return CodeEntry(

@@ -116,7 +116,7 @@ def row_major(shape: Shape) -> Array:
 def describe(
     lhs: Shape, rhs: Shape, out: Shape, p: dict[str, Any]
 ) -> Convolution | None:
-    """Returns what a `conv_general_dilated` of arrays computes, in oneDNN's terms.
+    """Describes a `conv_general_dilated` of arrays in oneDNN's terms.
 
     Of the gradient by the images, `rhs` is the reversed kernel; the arrays are those of
     the kernel as it was.

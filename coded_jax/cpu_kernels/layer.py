@@ -106,8 +106,8 @@ def _bind(layer: Layer, *operands: jax.Array) -> jax.Array:
 def _jaxpr(
     layer: Layer, precision: str | None, mesh: Any, *shapes: jax.ShapeDtypeStruct
 ) -> Any:
-    """Returns what a layer stands for where this precision of products and this mesh,
-    which its types name, hold."""
+    """Returns the jaxpr of a layer, at this precision of products and on this mesh,
+    which its types name."""
     del precision, mesh  # traced with
     return jax.make_jaxpr(layer.compute)(*shapes)
 

@@ -90,7 +90,7 @@ def _install() -> bool:
 
 
 def convolutions() -> str:
-    """Returns which kernels compute convolutions on CPUs: `oneDNN 3.2.0` or `XLA`."""
+    """Returns the kernels of convolutions on CPUs: `oneDNN 3.2.0` or `XLA`."""
     installed = _install.cache_info().currsize and _install()
     kernels = _library() if installed else None
     if kernels is None:

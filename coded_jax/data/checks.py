@@ -102,7 +102,7 @@ def require_split(
 
 
 def _labels_text(total: int, positions: tuple[int, ...], channels: int | None) -> str:
-    """Returns which labels are accepted; channels are those of values."""
+    """Returns the description of accepted labels; `channels` are those of values."""
     rows, columns = positions if len(positions) == 2 else ("rows", "columns")
     if channels is not None:
         form = f"[{total}, {rows}, {columns}, {channels}]"

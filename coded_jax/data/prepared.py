@@ -155,7 +155,7 @@ def _version(root: Path, name: str) -> str | None:
 
 
 def _obstacle() -> str | None:
-    """Returns what keeps TFDS from preparing data here, None if nothing does."""
+    """Returns the reason why TFDS cannot prepare data here, or None."""
     if missing := missing_modules("tensorflow", "importlib_resources"):
         return f"{missing} not installed"
     try:

@@ -35,8 +35,8 @@ VALIDATION_IMAGES = 5000
 
 
 def validation_images(total: int) -> int:
-    """Returns how many of the training images are held out to choose by: a tenth, and
-    no more than `VALIDATION_IMAGES`."""
+    """Returns the number of training images that are held out for validation: a tenth,
+    at most `VALIDATION_IMAGES`."""
     return min(VALIDATION_IMAGES, total // 10)
 
 

@@ -251,7 +251,7 @@ def accelerators(n: int) -> dict[str, Any]:
 
 
 def has_room(n: int) -> bool:
-    """Says whether n more workers would find the accelerators that they ask for."""
+    """Returns whether the cluster has free accelerators for n more workers."""
     asked, free = accelerators(n), import_ray().available_resources()
     needed = {"GPU": asked.get("num_gpus", 0.0), **asked.get("resources", {})}
     return all(free.get(name, 0.0) >= n * part for name, part in needed.items())

@@ -103,7 +103,7 @@ class Bound(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Returns which of the three it is."""
+        """Returns the name of the largest of the three bounds."""
         return self._fields[self.index(self.seconds)]
 
 
@@ -154,8 +154,8 @@ def collectives_of(module: Module) -> dict[str, Collectives]:
 
 
 def _group_size(attributes: str) -> int:
-    """Returns how many devices exchange with each other in a collective; 0 if all do,
-    or in pairs."""
+    """Returns the number of devices in a group of a collective; 0 if all exchange, or
+    pairs do."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return len(listed[1].split(","))
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):

@@ -106,8 +106,8 @@ class Module:
             yield from instructions
 
     def run(self, name: str | None = None) -> Iterator[Instruction]:
-        """Yields what runs one after the other: no parts of fusions, a loop's body
-        once, and of a conditional the branch that moves the most.
+        """Yields the instructions in the order in which they run: without parts of
+        fusions, a loop's body once, of a conditional the branch of most bytes.
 
         Args:
           name: the computation to begin with; the program's own if None.
@@ -197,7 +197,8 @@ class Module:
         return self.computations.get(called[1], []) if called else []
 
     def _updated(self, inner: list[Instruction]) -> str | None:
-        """Returns what a fusion updates in place: its operand, or an empty buffer."""
+        """Returns the buffer that a fusion updates in place, an operand or an empty
+        one; None if it updates none."""
         root = next((x for x in inner if x.root), None)
         if root is None or root.opcode != UPDATE:
             return None
@@ -346,7 +347,7 @@ def _parts(users: dict[str, list[Instruction]], name: str) -> list[Instruction] 
 
 
 def _end_of_type(text: str) -> int:
-    """Returns where the type ends with which a text begins: an array, or a tuple."""
+    """Returns the length of the type, an array or a tuple, at the start of a text."""
     if text.startswith("("):
         return _closing(text[1:]) + 2
     return len(text.split(" ", 1)[0])

@@ -49,7 +49,7 @@ class Machinery:
         self._stopped: dict[Process, int] = {}  # looks in a row
 
     def problem(self) -> str | None:
-        """Returns which process has ended or is frozen; None if none is.
+        """Returns the process that has ended or is frozen, in words, or None.
 
         It is called several times a second. A process that is stopped just for a
         moment, as when the program has been suspended and goes on, is no problem.
@@ -99,7 +99,7 @@ class Machinery:
                 self._parts[process] = name
 
     def _roots(self) -> list[Process]:
-        """Returns what this process has started of the cluster."""
+        """Returns the processes of the cluster that this process has started."""
         import psutil
 
         started = psutil.Process(self._owner).children()

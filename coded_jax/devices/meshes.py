@@ -93,7 +93,7 @@ def by_cost(n: int, count: int, whole_host: bool = False) -> list[Sizes]:
 
 
 def _count(devices: int | None, available: Sequence[jax.Device]) -> int:
-    """Returns how many devices are used.
+    """Returns the number of devices that are used.
 
     Raises:
       ValueError: there are not so many, or they are some chips of a TPU host.

@@ -145,7 +145,7 @@ def _shard(mesh: Mesh, f: Callable, in_specs: Any, out_specs: Any) -> Callable:
 
 
 def batch_spec(axis: int | None) -> P:
-    """Returns where arrays are whose batch, that `axis`, is divided; None: whole."""
+    """Returns the partition of arrays with the batch along `axis`; whole if None."""
     # Data before piece: so each all-to-all stays among the devices of one data shard.
     return P() if axis is None else P(*[None] * axis, (DATA, PIECE))
 

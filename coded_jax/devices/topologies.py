@@ -138,8 +138,8 @@ def _require_compiler(target: str, cuda: bool) -> None:
 
 
 def place_of(device: jax.Device) -> tuple[int, ...]:
-    """Returns where a device is: its chip's coordinates in the slice and its core on
-    the chip; of a device without coordinates its number."""
+    """Returns the place of a device: its chip's coordinates in the slice and its core
+    on the chip; without coordinates its number."""
     coordinates = getattr(device, "coords", None)
     if coordinates is None:
         return (device.id,)
@@ -147,7 +147,7 @@ def place_of(device: jax.Device) -> tuple[int, ...]:
 
 
 def devices_of_host(target: str, devices: int) -> int:
-    """Returns how many devices of a target one host has.
+    """Returns the number of devices of a target on one host.
 
     Args:
       target: as of `describe`.

@@ -54,8 +54,8 @@ def classes_of(logits: jax.Array) -> jax.Array:
 
 
 def counted(labels: Any) -> Any:
-    """Tells which labels count, bool: all but -1, `[N, ...]`; of values `[N, H', W',
-    C']` all positions, `[N, H', W']`."""
+    """Returns the mask of labels that count, bool: all but -1, `[N, ...]`; of values
+    `[N, H', W', C']` all positions, `[N, H', W']`."""
     return np.ones(labels.shape[:-1], bool) if are_values(labels) else labels >= 0
 
 
@@ -91,7 +91,7 @@ class Prediction(NamedTuple):
 
     @property
     def correct(self) -> jax.Array:
-        """Says of each prediction whether it is correct, bool."""
+        """Returns the mask of correct predictions, bool."""
         return self.classes == self.labels
 
 
@@ -100,7 +100,7 @@ Statistic = Callable[[Prediction, jax.Array], jax.Array]
 
 
 def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
-    """Tells which answers a decoder made from other results.
+    """Returns the mask of answers that a decoder made from other results.
 
     Args:
       pipeline: the coded inference.
@@ -361,8 +361,7 @@ def measure(
 
 
 def _is_harmless(pipeline: Pipeline, mask: jax.Array) -> bool:
-    """Tells whether a mask `[S, n, 1]` changes nothing: all such have the same
-    predictions."""
+    """Returns whether no answer depends on the losses of a mask `[S, n, 1]`."""
     return pipeline.systematic and bool(mask[:, : pipeline.k].all())
 
 

@@ -357,7 +357,7 @@ def coded_fraction(costs: Sequence[StageCost]) -> float:
 
 
 def work_fraction(costs: Sequence[StageCost]) -> float:
-    """Returns what a device computes of the coded stages, as a share of their area.
+    """Returns the part of the coded stages' area that a device computes.
 
     For several stages, the mean of their `SplitPlan.work_fraction` by `flops`.
     """

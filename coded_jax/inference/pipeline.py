@@ -109,26 +109,25 @@ class Pipeline(NamedTuple):
 
     @property
     def systematic(self) -> bool:
-        """Says whether nothing changes where nothing is lost."""
+        """Returns whether answers without losses are those of the uncoded network."""
         return all(stage.code.systematic for stage in self.stages)
 
     @property
     def whole_unless_lost(self) -> bool:
-        """Says whether a stage that loses no data result puts out what it would without
-        a code, and later ones need nothing else of it."""
+        """Returns whether stages without data losses can skip coding."""
         codes = [stage.code for stage in self.stages]
         return self.systematic and not any(x.lossy or x.goes_on for x in codes)
 
     @property
     def learns(self) -> bool:
-        """Says whether a code has parameters that a training sets."""
+        """Returns whether a code has parameters that a training sets."""
         params = jax.eval_shape(self.init, jax.random.key(0))
         constant = all(stage.code.constants for stage in self.stages)
         return bool(jax.tree.leaves(params)) and not constant
 
     @property
     def nonnegative(self) -> bool:
-        """Says whether a code needs features that are never negative."""
+        """Returns whether a code needs features that are never negative."""
         return any(stage.code.nonnegative for stage in self.stages)
 
     @property
@@ -348,7 +347,8 @@ def over_positions(of_answers: jax.Array, ndim: int) -> jax.Array:
 
 
 def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
-    """Tells which images have an answer: all, except of codes that wait for results.
+    """Returns the mask of images with an answer: all, except of codes that wait for
+    results.
 
     Args:
       pipeline: the functions.
@@ -367,7 +367,7 @@ def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
 
 
 def lost_answers(pipeline: Pipeline, available: jax.Array) -> jax.Array:
-    """Tells which images have lost a data result; shapes are those of `has_answer`."""
+    """Returns the mask of images that lost a data result, shaped as `has_answer`."""
     lost = ~available.all(axis=0)[: pipeline.k]
     return lost.T if pipeline.separate else lost.any(axis=0)
 
@@ -475,7 +475,7 @@ def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:
 
 
 def of_pieces(pipeline: Pipeline, available: jax.Array) -> jax.Array:
-    """Returns which pieces arrive, of which devices answer: bool `[S, n, ...]`.
+    """Returns the pieces that arrive from the devices that answer, bool `[S, n, ...]`.
 
     They are the same unless parity moves, see `erasures.moved_roles`.
     """

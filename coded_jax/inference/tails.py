@@ -128,7 +128,7 @@ def is_trained(path: tuple, leaf: Any) -> bool:
 
 
 def _read(jaxpr: Any, wanted: list[bool]) -> list[bool]:
-    """Tells which inputs of a jaxpr the outputs that are wanted depend on."""
+    """Returns the mask of inputs of a jaxpr that the wanted outputs depend on."""
     named = lambda atom: not hasattr(atom, "val")  # not a number in the jaxpr
     live = {v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and named(v)}
     for eqn in reversed(jaxpr.eqns):

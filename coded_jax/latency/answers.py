@@ -24,7 +24,7 @@ def first_in_words(
     machine: Machine,
     least_accuracy: float,
 ) -> str:
-    """Says which strategy answers first, its reason, and the runner-up.
+    """Returns a sentence with the first strategy, its reason, and the runner-up.
 
     Args:
       rows: of `comparison.forecasts`.
@@ -64,7 +64,8 @@ def _runner_up_in_words(
 
 
 def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
-    """Says which strategy is most accurate within a target, and the runner-up.
+    """Returns a sentence with the most accurate strategy within a target, and the
+    runner-up.
 
     Args:
       rows: of `comparison.rank`, the best first.
@@ -86,7 +87,7 @@ def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
 
 
 def _codes_in_words(rows: Sequence[Forecast], winner: Forecast, quantile: str) -> str:
-    """Says whether a code is worth it."""
+    """Returns a clause on whether a code is worth it."""
     if winner.strategy.family in CODED:
         return "; a code is worth it"
     coded = [row for row in rows if row.strategy.family in CODED]

@@ -65,7 +65,7 @@ class First(NamedTuple):
 
     @property
     def lead(self) -> float:
-        """Returns how much longer the runner-up takes, as a part of the winner's time;
+        """Returns the lead: the runner-up's extra time as a part of the winner's time;
         infinite if there is none."""
         return max(0.0, self.runner_up_seconds / self.seconds - 1)
 
@@ -124,7 +124,7 @@ def _forecast(strategy: Strategy, latencies: Latencies, target: float) -> Foreca
 def first(
     rows: Sequence[Forecast], quantile: str, least_accuracy: float
 ) -> First | None:
-    """Returns who answers first, of those that are accurate enough.
+    """Returns the strategy that answers first among those that are accurate enough.
 
     Args:
       rows: of `forecasts`.

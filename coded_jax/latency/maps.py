@@ -15,7 +15,7 @@ import numpy as np
 
 from coded_jax.latency.plane import Plane, compare
 from coded_jax.latency.strategies import HEDGED, ONE, Strategy
-from coded_jax.runs import sources, workdir
+from coded_jax.runs import provenance, workdir
 
 PAUSE = 5.0  # seconds between writings
 
@@ -60,7 +60,8 @@ def draw_up(
     """Compares the strategies at all points, and writes them to a file.
 
     Points that the file already has, of the same question and the same strategies, are
-    not compared again, unless other code than this has compared them.
+    not compared again, unless another version of the code, or code with uncommitted
+    changes, has compared them.
 
     Args:
       question: what is asked.
@@ -69,21 +70,22 @@ def draw_up(
       advance: called after every point.
 
     Returns:
-      The content of the file: `question`, `strategies`, `code`, a digest of what has
+      The content of the file: `question`, `strategies`, `code`, the version that has
       compared them, and `points` by `"i,j"`, places along x and y, as of
       `plane.compare`.
     """
     content: dict[str, Any] = {
         "question": question.to_json(),
         "strategies": [_to_json(strategy) for strategy in strategies],
-        "code": sources.together(sources.of_process()),
+        "code": provenance.code_version(),
         "points": {},
         "seconds": 0.0,
     }
     content = json.loads(json.dumps(content))  # tuples are lists there
     former = _read(path)
     same = ("question", "strategies", "code")
-    if former and all(former.get(name) == content[name] for name in same):
+    known = former and content["code"] is not None
+    if known and all(former.get(name) == content[name] for name in same):
         content = former
     whole = next(s for s in strategies if s.family == ONE and s.workload)
     assert whole.workload is not None
@@ -137,7 +139,7 @@ def _to_json(strategy: Strategy) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Returns what a stopped process has written; None if there is nothing."""
+    """Returns the content of a file that a stopped process has written, or None."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

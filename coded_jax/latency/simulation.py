@@ -67,7 +67,7 @@ class Machine:
 
     @property
     def speeds(self) -> Speeds:
-        """Returns what is not drawn."""
+        """Returns the fixed speeds, which are not drawn."""
         return Speeds(self.client, self.bandwidth, self.link, self.message)
 
 
@@ -129,7 +129,7 @@ def simulate(
 def first_draws(
     key: jax.Array, n: int, requests: int, machine: Machine, rounds: int
 ) -> Callable[[int], Draws]:
-    """Returns what `simulate` draws for the same arguments, of one chunk.
+    """Returns the draws of `simulate` for the same arguments, of one chunk.
 
     Args:
       key, n, requests, machine: as of `simulate`.

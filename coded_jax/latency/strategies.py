@@ -92,8 +92,8 @@ class Strategy(NamedTuple):
 
     @property
     def delay(self) -> str:
-        """Returns when a hedged one sends again what is missing; an empty text for
-        another one."""
+        """Returns the delay of a hedged strategy's second sending, in words; an empty
+        text for other strategies."""
         if self.family != HEDGED:
             return ""
         if self.after is None:
@@ -102,7 +102,7 @@ class Strategy(NamedTuple):
 
 
 def late_text(late: float) -> str:
-    """Returns when what is missing is sent again, for the name of a strategy."""
+    """Returns the delay of a second sending, in words, for the name of a strategy."""
     if late == 0:
         return "at once"
     return f"after {late:g} usual time{'s' if late != 1 else ''}"

@@ -86,12 +86,12 @@ class Workload:
 
     @property
     def coded(self) -> bool:
-        """Says whether a missing data piece is decoded from other results."""
+        """Returns whether a missing data piece is decoded from other results."""
         return decodes(self.quorum)
 
     @property
     def hedged(self) -> bool:
-        """Says whether missing pieces are sent once more."""
+        """Returns whether missing pieces are sent once more."""
         return self.hedge_after != math.inf
 
     @property
@@ -266,8 +266,8 @@ class _End(NamedTuple):
 def _send(
     total: jax.Array, encode: float, free: list[jax.Array], ways: list[float]
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Returns when a round is sent, and how long after that each device begins it, to
-    which its piece takes some way."""
+    """Returns the time at which a round is sent, and the seconds after it at which each
+    device begins its piece: once it is free and the piece has arrived."""
     sent = total + encode
     answered = sent < jnp.inf  # not so where a round before was never complete
     return sent, [
@@ -379,8 +379,8 @@ def _free(
     done: jax.Array,
     back: float,
 ) -> list[jax.Array]:
-    """Returns when each device has ended what it had begun before the round was over;
-    a piece that is never done keeps it from nothing."""
+    """Returns the times at which devices are free again from pieces that they began
+    before the round was over; a piece that is never done blocks nothing."""
     return [
         jnp.where((wait < done) & (sent + time < jnp.inf), sent + time - back, before)
         for before, wait, time in zip(free, waits, first, strict=True)
@@ -395,8 +395,8 @@ def _free_of_copies(
     done: jax.Array,
     back: float,
 ) -> list[jax.Array]:
-    """Returns when each device has ended the pieces, too, that were sent once more and
-    that it had begun."""
+    """Returns the times at which devices are free again also from the second copies of
+    pieces that they began."""
     for copy in copies:  # those of one device one after the other
         ended = sent + copy.there
         counts = (copy.begun < done) & (ended < jnp.inf)

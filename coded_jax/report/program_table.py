@@ -74,7 +74,7 @@ def held_text(figures: Figures, chip: Chip | None) -> str:
 
 
 def collectives_text(figures: Figures) -> str:
-    """Returns how many collectives of each kind there are, with the kilobytes sent."""
+    """Returns the number of collectives of each kind, with the kilobytes sent."""
     kinds = (
         f"{x.count} {kind} {short(x.sent / 1e3)}"
         for kind, x in sorted(figures.collectives.items())

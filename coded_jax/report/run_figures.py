@@ -124,7 +124,7 @@ def _base_line(axes: Axes, results: dict[str, Any]) -> None:
 
 
 def _measured(results: dict[str, Any]) -> str:
-    """Returns what an axis of accuracies shows."""
+    """Returns the label of an axis of accuracies."""
     return f"{evaluated_part(results)} {measure_name(results)}, %"
 
 

@@ -93,7 +93,7 @@ def _seeds(name: str, seeds: int) -> list[str]:
 
 
 def closing(results: dict[str, Any], folder: str) -> list[str]:
-    """Returns what to try after a run, each a command with what it is for.
+    """Returns the next steps after a run, each a purpose and its command.
 
     Args:
       results: the content of `results.json`.

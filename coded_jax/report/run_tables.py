@@ -129,7 +129,7 @@ def works(results: dict[str, Any]) -> dict[str, float]:
 
 
 def _devices(results: dict[str, Any]) -> int:
-    """Returns how many devices a run's codes have."""
+    """Returns the number of devices of a run's codes."""
     return results["split"]["k"] + results["split"]["r"]
 
 

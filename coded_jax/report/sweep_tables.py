@@ -119,7 +119,7 @@ def label(cell: Cell, sweep: Sweep) -> str:
 
 
 def is_wide(sweep: Sweep) -> bool:
-    """Says whether too many flags are varied for a column each."""
+    """Returns whether too many flags are varied for a column each."""
     return len(varied(sweep.content)) > MOST_COLUMNS
 
 

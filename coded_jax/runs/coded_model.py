@@ -59,7 +59,7 @@ class CodedModel(NamedTuple):
 
     @property
     def values(self) -> bool:
-        """Tells whether answers are values, as the labels of the run; not classes."""
+        """Returns whether answers are values and not classes."""
         return self.pipeline.values
 
     @property

@@ -179,6 +179,11 @@ class EvaluationConfig:
         ),
         tuple_of(TEXT, ",", "names as per_stage,later"),
     )
+    keep_measured: bool = setting(
+        True,
+        "keep what is measured of each code in the workdir, where a run that goes on "
+        "finds it; code with uncommitted changes keeps nothing",
+    )
     evaluated: str = setting(
         "test",
         "part of the data set that is evaluated; validation in searches, whose results "
@@ -230,12 +235,12 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
 
     @property
     def most_lost(self) -> int:
-        """Returns how many results are lost per training example, at most."""
+        """Returns the largest number of results lost per training example."""
         return self.r if self.l is None else self.l
 
     @property
     def most_tried(self) -> int:
-        """Returns how many results are lost in the evaluation, at most."""
+        """Returns the largest number of results lost in the evaluation."""
         return self.r if self.tried is None else self.tried
 
     @property

@@ -24,7 +24,6 @@ from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.runs.variables import VARIABLES, read_variables, save_variables
 from coded_jax.runs.workdir import (
     FLAGS,
-    SOURCES,
     RunFlags,
     checkpoint_folder,
     open_workdir,
@@ -61,8 +60,6 @@ def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
     """
     flags = RunFlags(config.base.to_flags(), {}, Config().to_flags())
     folder = open_workdir(folder, flags, name="base_dir")
-    # Later runs take it as data are taken; its record says what code made it.
-    (folder / SOURCES).unlink(missing_ok=True)
     # It is where it is, on any machine.
     lines = (folder / FLAGS).read_text().splitlines()
     lines = [line for line in lines if not line.startswith("--workdir=")]

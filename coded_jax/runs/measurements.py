@@ -15,13 +15,7 @@ import jax
 from coded_jax.cpu_kernels import lowering
 from coded_jax.devices import processes
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import sources, workdir
-
-MEASURING = (
-    *("splitting", "models", "codes", "devices", "inference", "data", "evaluation"),
-    *("cpu_kernels", "runs.build"),
-)
-"""Names the packages and modules that measure; those that train act by variables."""
+from coded_jax.runs import provenance, workdir
 
 
 class Measured(NamedTuple):
@@ -38,17 +32,15 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def circumstances() -> list[str]:
+def circumstances() -> list[str] | None:
     """Returns texts of all that measurements depend on beside settings, variables and
-    images: code, versions, precision, device and kernels."""
-    code = {
-        name: digest
-        for name, digest in sources.of_process().items()
-        if f"{name}.".startswith(tuple(f"coded_jax.{part}." for part in MEASURING))
-    }
-    backend = jax.default_backend()
+    images: versions, precision, device and kernels; None where the code has changes
+    that no commit has, so that nothing can be kept."""
+    version, backend = provenance.code_version(), jax.default_backend()
+    if version is None:
+        return None
     return [
-        sources.together(code),
+        version,
         str(workdir.versions()),
         str(jax.config.jax_default_matmul_precision),
         str(jax.config.jax_enable_x64),

@@ -1,4 +1,4 @@
-"""Provenance of a stored result: version, commit, date, flags, hardware, sources."""
+"""Provenance of a stored result: version, commit, date, flags, hardware."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from coded_jax.runs import sources
-
+DIRTY = "+dirty"
 ROOT = Path(__file__).parents[2]
 SOURCES = ("coded_jax", "experiments", "pyproject.toml", ":!experiments/results")
 
@@ -46,7 +45,6 @@ class Provenance:
       command: the command line; empty for a call from Python.
       flags: `{name: text}` of the settings.
       hardware: the machine.
-      sources: `{module: digest}` of the modules that made it, see `sources`.
     """
 
     version: str
@@ -55,7 +53,6 @@ class Provenance:
     command: str
     flags: dict[str, str]
     hardware: Hardware
-    sources: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON has them."""
@@ -87,7 +84,6 @@ def collect(
             usable_cores(),
             dict(collections.Counter(device.device_kind for device in devices)),
         ),
-        sources=sources.of_process(),
     )
 
 
@@ -107,7 +103,23 @@ def commit(root: Path = ROOT) -> str | None:
         changes = _git(root, "status", "--porcelain", "--", *SOURCES)
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("+dirty" if changes else "")
+    return head + (DIRTY if changes else "")
+
+
+def code_version(root: Path = ROOT) -> str | None:
+    """Returns the version of the code as a key for what it has measured.
+
+    Args:
+      root: the folder that has `.git` and the package.
+
+    Returns:
+      Version and commit; None where the code has changed since that commit, since
+      nothing names such code.
+    """
+    head = commit(root)
+    if head is not None and head.endswith(DIRTY):
+        return None
+    return f"{metadata.version('coded_jax')} {head}"
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -131,7 +143,7 @@ def processor() -> str:
 
 
 def usable_cores() -> int:
-    """Returns how many cores of the CPU this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -37,7 +37,7 @@ class Regime(NamedTuple):
     optimizer_name: str = "adam"
 
     def steps(self, examples: int) -> int:
-        """Returns how many steps the phase has with so many training examples."""
+        """Returns the number of steps of the phase with so many training examples."""
         return total_steps(examples, self.batch_size, self.epochs)
 
     def rate(self, examples: int) -> Rate:
@@ -51,7 +51,7 @@ class Regime(NamedTuple):
 
 
 def regime_of(config: Config, phase: str) -> Regime:
-    """Returns how a phase is trained: `BASE`, or that of any code."""
+    """Returns the regime of a phase: of `BASE`, or of any code."""
     if phase == BASE:
         return Regime(
             epochs=config.base_epochs,
@@ -70,7 +70,7 @@ def regime_of(config: Config, phase: str) -> Regime:
 
 
 def code_regime(config: TrainConfig, recipe: str) -> Regime:
-    """Returns how a code is trained, in a run or by `train`.
+    """Returns the regime of a code, in a run or by `train`.
 
     The learning rate is as the recipe says, whatever the code: it falls along a cosine
     with the systematic one, and is constant with the paper's.

@@ -92,7 +92,7 @@ def content(run: Finished) -> dict[str, Any]:
 
 
 def _origin(run: Finished) -> dict[str, Any]:
-    """Returns how and where the run was made: `command`, `provenance` and the like."""
+    """Returns the origin of the run: `command`, `provenance` and the like."""
     config, mesh = run.experiment.config, run.experiment.pipeline.mesh
     devices = mesh.devices.flatten().tolist() if mesh else jax.devices()[:1]
     origin = provenance.collect(run.command, config.to_flags(), devices)

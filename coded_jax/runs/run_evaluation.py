@@ -49,7 +49,8 @@ class _Inputs(NamedTuple):
       frozen: variables of the base model.
       validation: arrays of the validation part, which temperatures are chosen on.
       scored: arrays of the split that all else is measured on.
-      digest: of all that measurements depend on but patterns, losses and the code.
+      digest: of all that measurements depend on but patterns, losses and the code;
+        None where they are not kept.
     """
 
     experiment: Experiment
@@ -57,13 +58,14 @@ class _Inputs(NamedTuple):
     frozen: PyTree
     validation: dict[str, jax.Array]
     scored: dict[str, jax.Array]
-    digest: str
+    digest: str | None
 
 
 def evaluate(run: Run, trained: Trained) -> Evaluated:
     """Evaluates every pattern with the code and with each baseline, for every seed.
 
-    What a former process has measured is taken from the workdir.
+    What a former process has measured is taken from the workdir, unless
+    `keep_measured` is off or the code has uncommitted changes.
 
     Raises:
       Interrupted: the run was asked to stop.
@@ -115,23 +117,29 @@ def _inputs(experiment: Experiment, frozen: PyTree) -> _Inputs:
     splits = [examples.validation, examples.validation]
     if config.evaluated == "test":
         splits[1] = examples.test
-    settings = config.to_flags() | experiment.fingerprints
-    texts = [
-        f"{name}={text}"
-        for name, text in settings.items()
-        if name not in workdir.EXTENT and not name.startswith("baseline_")
-    ]
     arrays = [array for split in splits for array in (split.images, split.labels)]
     return _Inputs(
         experiment,
         erasures.patterns_up_to(config.n, config.most_tried),
         frozen,
         *(tasks.device_arrays(experiment.pipeline.mesh, split) for split in splits),
-        fingerprints.digest(
-            [*measurements.circumstances(), *texts],
-            [*arrays, *jax.tree.leaves(frozen)],
-        ),
+        _digest(experiment, [*arrays, *jax.tree.leaves(frozen)]),
     )
+
+
+def _digest(experiment: Experiment, arrays: list[jax.Array]) -> str | None:
+    """Returns the digest of settings, versions, variables and images that kept
+    measurements are found by; None where none are kept."""
+    circumstances = measurements.circumstances()
+    if circumstances is None or not experiment.config.keep_measured:
+        return None
+    settings = experiment.config.to_flags() | experiment.fingerprints
+    texts = [
+        f"{name}={text}"
+        for name, text in settings.items()
+        if name not in workdir.EXTENT and not name.startswith("baseline_")
+    ]
+    return fingerprints.digest([*circumstances, *texts], arrays)
 
 
 def _kept_or_new(
@@ -142,6 +150,8 @@ def _kept_or_new(
     Returns:
       Whether they were kept before, and the measurements.
     """
+    if inputs.digest is None:
+        return False, _measure(inputs, name, params, losses)
     experiment = inputs.experiment
     file = workdir.measured_file(
         experiment.folder, workdir.phase_of(name, seed), losses

@@ -16,7 +16,6 @@ from typing import Any
 
 from coded_jax.runs import provenance, workdir
 from coded_jax.runs.reading import base_accuracy, code_work, total_work
-from coded_jax.runs.sources import merged
 from coded_jax.runs.sweeps import CellResult, Sweep
 
 TABLE, SWEEP = "table", "sweep.json"
@@ -105,8 +104,7 @@ def summary(sweep: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
     origin = provenance.collect(sweep.command, flags).to_json()
     if done and "provenance" in done[0]:  # this process may have computed nothing
         origins = [content["provenance"] for content in done]
-        made = (one.get("sources", workdir.UNKNOWN) for one in origins)
-        origin |= {"hardware": origins[0]["hardware"], "sources": merged(*made)}
+        origin |= {"hardware": origins[0]["hardware"]}
     return {
         "command": sweep.command,
         "provenance": origin,

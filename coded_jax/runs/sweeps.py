@@ -94,7 +94,7 @@ class Sweep(NamedTuple):
         return str(self.folder / "bases" / name)
 
     def places_of(self, cell: Cell) -> Places:
-        """Returns where a cell runs."""
+        """Returns the folders and devices of a cell."""
         base_dir = self.base_dir(cell.config)
         return self.places._replace(workdir=self.workdir(cell), base_dir=base_dir)
 
@@ -114,7 +114,7 @@ class CellResult(NamedTuple):
 
 
 def finished(cell: Cell, sweep: Sweep) -> CellResult | None:
-    """Returns what a former sweep has left of a cell; None if it is to be run."""
+    """Returns the result of a cell that a former sweep has finished, or None."""
     try:
         results = workdir.read_results(sweep.workdir(cell))
         config = Config.from_json(results["config"])
@@ -193,7 +193,7 @@ def _attempt(
     loaded: dict[tuple, Dataset] | None,
     do: Callable[[Experiment], Any],
 ) -> tuple[Any, str]:
-    """Returns what `do` returns, and its error in one line or an empty string.
+    """Returns the value of `do`, and its error in one line or an empty string.
 
     The error's traceback is written into the cell's folder.
     """

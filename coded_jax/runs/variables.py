@@ -58,5 +58,5 @@ def _by_path(tree: PyTree, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_plain(dtype: Any) -> bool:
-    """Says whether NumPy itself has the type; it has neither keys nor bfloat16."""
+    """Returns whether NumPy itself has the type; it has neither keys nor bfloat16."""
     return not jnp.issubdtype(dtype, jax.dtypes.extended) and dtype.kind in "biufc"

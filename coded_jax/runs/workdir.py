@@ -7,13 +7,11 @@ import os
 import shutil
 import tempfile
 from importlib import metadata
-from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
 
-from coded_jax.runs import sources
 from coded_jax.runs.places import PLACES, absolute
 
 FLAGS = "flags.txt"
@@ -23,10 +21,7 @@ CHECKPOINTS = "checkpoints"
 MEASURED = "measured"
 MADE = (CHECKPOINTS, MEASURED, RESULTS)
 """Shows, each by itself, that a run was begun in a folder."""
-SOURCES = "sources.json"
-UNKNOWN = {"coded_jax": "unknown"}
-"""Stands for the sources of a folder that does not say, or no longer, what began it."""
-EXTENT = ("baselines", "seeds", "tried")
+EXTENT = ("baselines", "seeds", "tried", "keep_measured")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
 KERNELS = "# convolutions: "
 MOST_SHOWN = 4  # settings that differ, in an error
@@ -124,44 +119,9 @@ def open_workdir(
         )
     if write and before is not None:
         _note_other_kernels(folder, flags.kernels)
-    if write:
-        _keep_sources(folder, is_new=before is None, is_run=name == "workdir")
     if write and (before is None or differing):
         write_atomically(folder / FLAGS, flags.text(folder))
     return folder
-
-
-def _keep_sources(folder: Path, is_new: bool, is_run: bool) -> None:
-    """Adds the code of this process to that which has made what is in the folder.
-
-    A finished base model that does not say what made it, as those of the repository, is
-    taken as data are: as it is.
-    """
-    before = _read_sources(folder)
-    if not before and not is_new:
-        if not is_run:
-            return
-        before = UNKNOWN
-    text = json.dumps(sources.merged(before, sources.of_process()), indent=1)
-    write_atomically(folder / SOURCES, text + "\n")
-
-
-def _read_sources(folder: Path) -> dict[str, str]:
-    """Returns the digests in a folder's `SOURCES`: none if it has no such file, and
-    `UNKNOWN` if that is damaged."""
-    try:
-        return json.loads((folder / SOURCES).read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        return UNKNOWN
-
-
-def _sources_of(folder: Path) -> dict[str, str]:
-    """Returns the digests of the code that has made a run, its base model included."""
-    pairs = map(str.partition, (folder / FLAGS).read_text().splitlines(), repeat("="))
-    bases = [Path(path) for flag, _, path in pairs if flag == "--base_dir"]
-    return sources.merged(*map(_read_sources, [folder, *bases]))
 
 
 def _note_other_kernels(folder: Path, kernels: str) -> None:
@@ -249,10 +209,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Writes `results.json`, whose layout "Files of a run" in `docs/guides/train.md`
-    gives, with the digests of all code that has made the run, also before a kill."""
-    if "provenance" in results and (folder / FLAGS).exists():
-        made = sources.merged(results["provenance"]["sources"], _sources_of(folder))
-        results["provenance"]["sources"] = made
+    gives."""
     write_atomically(folder / RESULTS, json.dumps(results, indent=1) + "\n")
 
 

@@ -78,12 +78,12 @@ class Request:
         self._responses: list[Response | None] = [None] * parts
 
     def goes_with(self, other: Request) -> bool:
-        """Says whether its parts may be computed together with those of another."""
+        """Returns whether its parts may be computed together with those of another."""
         return self.served is other.served and self.without == other.without
 
     def wanted(self) -> bool:
-        """Says whether it is neither cancelled nor over; from then on nobody can cancel
-        it."""
+        """Returns whether it is neither cancelled nor over; from then on nobody can
+        cancel it."""
         with self._lock:
             if not self._running and not self.future.cancelled():
                 self._running = self.future.set_running_or_notify_cancel()

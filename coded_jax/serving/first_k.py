@@ -178,7 +178,7 @@ class FirstK:
     def _rules(
         self, stage: int, begun: float, end: float, without: Collection[int]
     ) -> Rules:
-        """Returns how long a stage waits, so that the decoders after it have time."""
+        """Returns the limits of a stage, which leave time for the decoders after it."""
         limit = end - sum(self._decoding[stage:])
         if self._degrade:  # the stages after it are to wait as long
             limit = begun + (limit - begun) / (len(self._pieces) - stage)
@@ -207,7 +207,7 @@ class FirstK:
         )
 
     def _judge(self, stage: int, begun: Sending) -> StageJudge | None:
-        """Returns who compares a stage's results; None where they are believed."""
+        """Returns the judge of a stage's results; None where they are believed."""
         if self._check is None:
             return None
         params, blank = self._variables[1], self._blank(stage, begun)
@@ -221,7 +221,7 @@ class FirstK:
     def _decode(
         self, stage: int, shares: dict[int, Any], begun: Sending, available: np.ndarray
     ) -> Any:
-        """Returns what the next stage begins with, or logits after the last one."""
+        """Returns the input of the next stage, or logits after the last one."""
         blank = self._blank(stage, begun)
         slots = tuple(shares.get(i, blank) for i in range(self._pipeline.n))
         slots = jax.device_put(slots, self._front)

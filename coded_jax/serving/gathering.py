@@ -25,11 +25,11 @@ class Judge(Protocol):
     """Compares results of one coded stage of one request with each other."""
 
     def can_judge(self, pieces: Collection[int]) -> bool:
-        """Says whether there are more than are needed, so that they can contradict."""
+        """Returns whether there are more results than needed, to be compared."""
         ...
 
     def contradict(self, shares: Mapping[int, Any]) -> bool:
-        """Says whether some share is not what the others make expect."""
+        """Returns whether some share differs from its prediction by the others."""
         ...
 
     def culprit(self, shares: Mapping[int, Any]) -> int | None:
@@ -119,11 +119,11 @@ class Gathering:
 
     @property
     def enough(self) -> bool:
-        """Says whether the code can decode from the shares that arrived."""
+        """Returns whether the code can decode from the shares that arrived."""
         return quorum.suffices(self._code.quorum, self._k, self.shares)
 
     def run(self) -> None:
-        """Returns when the shares are enough and checked, or else at the limit.
+        """Waits until the shares are enough and checked, or the time is over.
 
         Raises:
           NotEnoughResults: they are not enough, and a degraded response is not wanted

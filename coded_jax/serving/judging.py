@@ -41,11 +41,11 @@ class StageJudge:
         self._blank = blank
 
     def can_judge(self, pieces: Collection[int]) -> bool:
-        """Says whether there are more than are needed, so that they can contradict."""
+        """Returns whether there are more results than needed, to be compared."""
         return self._places[sum(2**piece for piece in pieces)] >= 0
 
     def contradict(self, shares: Mapping[int, Any]) -> bool:
-        """Says whether, for some image, a share is not what the others make expect."""
+        """Returns whether, for some image, a share differs from its prediction."""
         return bool(np.any(self._alarm(shares).suspicious))
 
     def culprit(self, shares: Mapping[int, Any]) -> int | None:

@@ -133,7 +133,7 @@ class Pool:
         self._catch_up()
 
     def wait_until_ready(self) -> None:
-        """Returns when all workers are up.
+        """Waits until all workers are up.
 
         Raises:
           RuntimeError: a worker has not started in time.
@@ -231,7 +231,7 @@ class Pool:
 
     @property
     def idle(self) -> bool:
-        """Says whether every worker is up and has nothing to compute."""
+        """Returns whether every worker is up and has nothing to compute."""
         self._catch_up()
         return all(s.ready and not (s.running or s.waiting) for s in self._states)
 
@@ -267,7 +267,7 @@ class Pool:
             self._at_end()
 
     def _catch_up(self) -> None:
-        """Returns when all notes left so far have been read."""
+        """Waits until all notes left so far have been read."""
         read = threading.Event()
         self._notes.put(read.set)
         while not read.wait(TICK) and self._thread.is_alive():

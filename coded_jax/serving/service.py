@@ -284,7 +284,7 @@ class Service:
         ]
 
     def _begin(self) -> _Served:
-        """Returns what a request is computed by, to its end."""
+        """Returns the model and workers that compute a request to its end."""
         with self._changed:
             served = self._served
             served.requests += 1
@@ -319,7 +319,7 @@ class Service:
                     self._fail(part.request, error)
 
     def _wanted(self, request: Request) -> bool:
-        """Says whether a request is to be computed; fails it when it is too late."""
+        """Returns whether a request is to be computed; fails it when it is too late."""
         if request.wanted() and time.monotonic() >= request.end:
             self._fail(request, NotEnoughResults("the deadline passed in the queue"))
         return request.wanted()

@@ -76,8 +76,7 @@ class Supervisor:
             raise
 
     def obstacle(self) -> str | None:
-        """Returns what the cluster ails from and what is done about it; None if it is
-        well."""
+        """Returns the fault of the cluster and its recovery, or None."""
         return self.failure() or self._obstacle
 
     def failure(self) -> str | None:
@@ -126,7 +125,7 @@ class Supervisor:
         self._leave("the service is closed")
 
     def _problem(self) -> str | None:
-        """Returns what the cluster ails from, if anything."""
+        """Returns the fault of the cluster, or None."""
         if self._machinery is not None:
             problem = self._machinery.problem()
         else:
@@ -215,7 +214,7 @@ class Crew:
             yield self._prepared
 
     def lose(self, error: WorkerLost) -> None:
-        """Tells all members that the cluster is lost."""
+        """Informs all members that the cluster is lost."""
         self._prepared = None
         for member in self.members:
             member.lose(error)
@@ -273,7 +272,7 @@ class _Health:
         threading.Thread(target=self._run, daemon=True).start()
 
     def problem(self) -> str | None:
-        """Returns what was found."""
+        """Returns the fault that was found last, or None."""
         return self._found
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ def separate_convolutions(
 def spared_parts(
     f_conv: Block, variables: PyTree, image_shape: tuple[int, int, int], k: int
 ) -> tuple[float, ...]:
-    """Returns what every round spares a device, the most first.
+    """Returns the work that every round spares a device, the most first.
 
     That is the part of a convolution that is not in its piece, over the operations of
     all convolutions that could be cut.

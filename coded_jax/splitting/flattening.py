@@ -43,7 +43,7 @@ def form_of(leaf: Any) -> Form:
 
 
 def is_array(leaf: Any) -> bool:
-    """Says whether a leaf is an array or a shape: of numbers, bools or random keys."""
+    """Returns whether a leaf is an array or shape of numbers, bools or random keys."""
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return False
     kinds = (np.number, np.bool_, jax.dtypes.extended)

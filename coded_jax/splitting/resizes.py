@@ -72,7 +72,7 @@ class Band(NamedTuple):
 
 
 def resize_of(eqn: Any, traces: Sequence[Any]) -> Resize | None:
-    """Returns what a `dot_general` resizes; None if it is no resize.
+    """Returns the resize that a `dot_general` computes; None if it is no resize.
 
     Args:
       eqn: the equation.
@@ -141,7 +141,7 @@ def band_of(matrix: np.ndarray) -> Band | None:
 
 
 def _tolerances(matrix: np.ndarray) -> tuple[float, float, float]:
-    """Returns what is taken for 0, and what weights and their sums may be off."""
+    """Returns three tolerances: of zeros, of weights, and of sums of weights."""
     sizes = np.abs(matrix.astype(np.float64))
     zero = float(EPS * max(len(matrix), LEAST_ROUNDED) * sizes.max(initial=0))
     # Weights are computed in float32, and rounded again if they are of float16.

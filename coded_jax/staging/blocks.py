@@ -238,7 +238,7 @@ class _Interface(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _interfaces(graph: Graph, parts: tuple[Part, ...]) -> list[_Interface]:
-    """Returns what crosses the cut before each part."""
+    """Returns the values that cross the cut before each part."""
     found = [_Interface([(-1, 0)], [])]
     for part, following in itertools.pairwise(parts):
         live = graph.live(part.end)
@@ -391,13 +391,13 @@ def _made(graph: Graph, part: Part) -> list[Value]:
 
 
 def _missing(place: Place, x: jax.Array) -> list[Fraction]:
-    """Returns how many pixels of rows and columns a piece has not."""
+    """Returns the number of rows and columns of pixels that a piece lacks."""
     sides = zip(place.sizes, x.shape[1:3], place.strides, strict=True)
     return [(size - own) * stride for size, own, stride in sides]
 
 
 def _less(place: Place, missing: Sequence[Any]) -> dict[int, int]:
-    """Returns what a value has less, of so many missing pixels."""
+    """Returns the rows and columns that a value lacks, by axis, for missing pixels."""
     return {
         axis: int(pixels / stride)
         for axis, pixels, stride in zip(

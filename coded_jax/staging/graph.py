@@ -55,7 +55,7 @@ def coarsest(places: Iterable[Place]) -> Place:
 
 
 def factors(fine: Place, coarse: Place) -> tuple[int, int] | None:
-    """Returns how many rows and columns there are for each of a coarser value.
+    """Returns the number of rows and columns for each one of a coarser value.
 
     None where that is no whole number.
     """
@@ -110,7 +110,7 @@ class Graph:
         return [name for _, name in sorted(zip(self.order, names, strict=True))]
 
     def follows(self, flat: Flat, end: int) -> bool:
-        """Tells whether a trace of the network has these operations, up to number
+        """Returns whether a trace of the network has these operations, up to number
         `end`; all of them if that is the last one.
 
         Args:
@@ -171,7 +171,7 @@ class Graph:
         return number, self.flat.dynamic[number].outvars.index(variable)
 
     def place(self, value: Value) -> Place:
-        """Returns where a value lies on the image."""
+        """Returns the place of a value on the image."""
         return self.places[self.variable(value)]
 
     def channels(self, variable: Any) -> list[int]:
@@ -192,7 +192,7 @@ def names_of(flat: Flat) -> list[str]:
 
 
 def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
-    """Finds where the values of a network lie on the image.
+    """Makes the graph of a network: the place of each value on the image.
 
     Args:
       flat: the network, for `flattening.BATCH` images.
@@ -294,8 +294,8 @@ def _place(v: Any, trace: Feature, origin: Place, steps: Sequence[Any]) -> Place
 
 
 def _goes_on(eqn: Any, v: Any, traces: dict[Any, Trace | None]) -> Feature | None:
-    """Returns where the result of an obstacle lies: where it has the shape of what it
-    reads, as the product of a feature and a gate, in the same place.
+    """Returns the trace of an obstacle's result: that of an operand of its shape, as in
+    the product of a feature and a gate; None if there is none.
 
     A product with sums may order its axes anew, so that this tells nothing where some
     of them are as long as others.

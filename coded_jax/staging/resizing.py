@@ -169,7 +169,7 @@ def _smaller_constant(
 
 
 def _of_operand(eqn: Any, u: Any, less: Less) -> Less:
-    """Returns what an operand has less where the result of a constant has `less`."""
+    """Returns the lengths that an operand lacks, by axis, if a result lacks `less`."""
     name, params, shape = (
         eqn.primitive.name,
         eqn.params,

@@ -316,7 +316,7 @@ def _after(fields: Fields, steps: Fields) -> Fields:
 
 
 def _join(fields: list[Fields]) -> Fields | None:
-    """Returns what covers all fields; None if their strides differ."""
+    """Returns the field that covers all fields; None if their strides differ."""
     if len(fields) == 1:
         return fields[0]
     try:

@@ -131,8 +131,8 @@ def wrong_answers(
 
 
 def latencies(exchanges: Sequence[Exchange]) -> dict[str, Any]:
-    """Returns what a table of requests needs: counts, quantiles and the slowest, in
-    seconds, and answers per second."""
+    """Returns the summary of requests: counts, quantiles and the slowest, in seconds,
+    and answers per second."""
     answered = [exchange for exchange in exchanges if exchange.response is not None]
     seconds = np.array([exchange.seconds for exchange in answered])
     begun = min(exchange.begun for exchange in exchanges)

@@ -118,7 +118,7 @@ def _service(strategy: ServedStrategy, pool: Pool, deadline: float) -> Service:
 
 
 def wait_until_idle(pool: Pool, seconds: float) -> None:
-    """Returns when no worker computes anything.
+    """Waits until no worker computes anything.
 
     Raises:
       RuntimeError: some worker does after so many seconds.

@@ -313,7 +313,7 @@ class Agreement(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Says whether the winner is right, unless the lead is small, and all times."""
+        """Returns whether times and winner are right; no matter who leads by little."""
         right = self.winner == self.simulated_winner or self.lead <= CLOSE
         return right and self.error <= SAME
 

@@ -65,14 +65,14 @@ class Pace:
         self._over[number].set_result(None)  # type: ignore
 
     def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
-        """Returns what n workers meet in the first stage of a request."""
+        """Returns the faults of n workers in the first stage of a request."""
         return [
             self._fault(number, 0, worker, worker if attempt else None)
             for worker in range(n)
         ]
 
     def of_call(self, call: Call, worker: int, n: int) -> Fault:
-        """Returns what worker `worker` of n meets with a call; nothing in a warm-up."""
+        """Returns the fault of worker `worker` of n in a call; none in a warm-up."""
         if call.request is None:
             return Fault()
         # A piece that is sent again meets its own second draw, whoever computes it.
@@ -80,8 +80,8 @@ class Pace:
         return self._fault(call.request, call.stage, worker, again)
 
     def _fault(self, number: int, stage: int, worker: int, again: int | None) -> Fault:
-        """Returns what a worker meets with its own piece, or with another one that is
-        sent again."""
+        """Returns the fault of a worker with its own piece, or with one that is sent
+        again."""
         draws: Draws = self._draws[stage]  # type: ignore
         trip, machine = self.cost.rounds[stage], self.machine
         if math.isinf(draws.delay[worker, number]):  # dead, for any piece

@@ -100,7 +100,7 @@ class Compiled(NamedTuple):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Compiled:
-        """Returns what `to_json` was of."""
+        """Returns the record that `to_json` has written."""
         figures = fields["figures"] and Figures.from_json(fields["figures"])
         return cls(**{**fields, "figures": figures, "mesh": tuple(fields["mesh"])})
 

@@ -150,7 +150,7 @@ def code_task(
 def _beginning(
     pipeline: Pipeline, frozen: PyTree, dataset: Dataset, config: TrainConfig
 ) -> Callable[[PyTree], PyTree] | None:
-    """Returns what is done to a code's parameters when they have been drawn."""
+    """Returns the function that starts a code's drawn parameters, or None."""
     if config.decoder_start == "drawn":
         return None
     params = jax.eval_shape(pipeline.init, jax.random.key(0))

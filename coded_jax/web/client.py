@@ -111,7 +111,7 @@ class Client:
         self._call("POST", "/reload", deadline)
 
     def ready(self) -> bool:
-        """Says whether the service can answer now; False also if it is not reached."""
+        """Returns whether the service can answer now; False if it is not reached."""
         try:
             return self._ask("GET", "/readyz", self._deadline).status == 200
         except (urllib3.exceptions.HTTPError, OSError):
@@ -172,7 +172,7 @@ class Client:
 
 
 def _content(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-    """Returns what an answer holds, or raises the error that it tells of."""
+    """Returns the content of an answer, or raises its error."""
     status = response.status
     if status == 200:
         return json.loads(response.data)

@@ -29,7 +29,7 @@ PACKAGES = {
 
 
 def is_loopback(host: str) -> bool:
-    """Says whether a host is this machine alone: `localhost` or a loopback address."""
+    """Returns whether a host is this machine: `localhost` or a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

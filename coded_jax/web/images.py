@@ -88,7 +88,7 @@ def _require(given: str, accepted: str, holds: bool) -> None:
 
 
 def _form(picture: Any, body: bytes) -> str:
-    """Returns what the pixels are: one of `FORMS`, or else what is in their way."""
+    """Returns the form of the pixels: one of `FORMS`, or the reason for a refusal."""
     if getattr(picture, "is_animated", False):
         return "several images"
     if picture.format == "PNG" and body[24] == 16:  # which Pillow cuts off at 8

@@ -128,7 +128,7 @@ class _Page:
 
 
 def description(model: CodedModel) -> dict[str, Any]:
-    """Returns what the page says of a model, as `GET /model` has it.
+    """Returns the description of a model on the page, as `GET /model` has it.
 
     Returns:
       `base_model` and `dataset`; `k`, `r`, `n` and the number of `stages`;
@@ -169,8 +169,8 @@ def _names(dataset: str | None, classes: int) -> list[str]:
 
 
 def _place(stage: CodedStage, piece: int, k: int) -> dict[str, Any]:
-    """Returns what part of a stage's input a piece is: first and last row and column,
-    from 0, and how many there are; of a parity piece, or one of several images, None.
+    """Returns the place of a piece in a stage's input: first and last row and column,
+    from 0, and their number; None for parity pieces and separate images.
     """
     plan = stage.plan
     if piece >= k or plan.k != k:

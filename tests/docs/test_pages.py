@@ -131,9 +131,9 @@ def commands(page):
                     yield pathlib.Path(words[1]).stem, words[2:]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_scripts_accept_the_flags_of_a_page(page):
-    for script, arguments in commands(page):
+@pytest.mark.long
+def test_scripts_accept_the_flags_of_pages():
+    for script, arguments in (x for page in PAGES for x in commands(page)):
         # Before that run its workdir has no flagfile.
         own = re.compile(r"--flagfile=(runs/.*)/flags.txt")
         arguments = [own.sub(r"--workdir=\1", argument) for argument in arguments]
@@ -141,9 +141,8 @@ def test_scripts_accept_the_flags_of_a_page(page):
         assert done.returncode == 0, f"{script} {arguments}: {done.stderr}"
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_package_has_what_a_page_imports(page):
-    for block in page_blocks(page):
+def test_the_package_has_what_pages_import():
+    for block in (x for page in PAGES for x in page_blocks(page)):
         if block.language == "python":
             for node in ast.walk(ast.parse(block.text)):
                 if isinstance(node, ast.ImportFrom) and "coded_jax" in node.module:
@@ -219,12 +218,6 @@ def test_the_python_of_the_readme(first):
     assert coded > baselines["zero_fill"]["1"]["mean"] + 0.05
 
 
-def test_the_readme_is_one_page():
-    text = (ROOT / "README.md").read_text()
-    assert len(text.splitlines()) <= 200 and len(text.encode()) <= 12_000
-    assert re.findall(r"<!-- command: (\w+) -->\n```bash\n", text) == ["main", "tests"]
-
-
 def test_coming_from_pmap(tmp_path):
     (block,) = (x for x in page_blocks("docs/guides/place.md") if "jax.pmap" in x.text)
     scope = run_blocks("docs/guides/place.md", [block], tmp_path)
@@ -245,25 +238,26 @@ def test_the_meshes_of_the_guide_are_the_default_ones():
         assert six == first(6, int(count), True) or tpu == "-"
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_what_is_not_run_is_little(page):
-    reasons = [block.reason for block in page_blocks(page) if block.reason]
-    assert len(reasons) == NOT_RUN.get(page, 0)
+def test_what_is_not_run_is_little():
+    counts = {
+        page: sum(bool(block.reason) for block in page_blocks(page)) for page in PAGES
+    }
+    assert {page: count for page, count in counts.items() if count} == NOT_RUN
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md"])
-def test_links_between_pages(page):
+def test_links_between_pages():
     """Files that are there; of other pages, headings that they have."""
-    path = ROOT / page
-    for link in re.findall(r"\]\((?!https?:)([^)\s]*)\)", path.read_text()):
-        name, _, anchor = link.partition("#")
-        target = (path.parent / name).resolve() if name else path
-        if target.parent == DOCS / "notebooks":  # whither the build copies them
-            target = ROOT / "colab" / target.name
-        assert target.exists(), link
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
-            assert anchor in map(anchor_of, headings), link
+    for page in [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md"]:
+        path = ROOT / page
+        for link in re.findall(r"\]\((?!https?:)([^)\s]*)\)", path.read_text()):
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            if target.parent == DOCS / "notebooks":  # whither the build copies them
+                target = ROOT / "colab" / target.name
+            assert target.exists(), f"{page}: {link}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+                assert anchor in map(anchor_of, headings), f"{page}: {link}"
 
 
 def anchor_of(heading):
@@ -291,24 +285,6 @@ def test_every_page_is_in_the_contents_of_the_site():
     assert pages - generated - listed <= {"index", "notebooks/index"}
 
 
-def test_every_module_is_in_the_table_of_the_design():
-    """And no other; `test_reports` compares the ideas themselves."""
-    listed = re.findall(r"^\| \**`([\w.]+)`", design_section("modules"), re.M)
-    package = ROOT / "coded_jax"
-    files = {path.relative_to(package) for path in package.rglob("*.py")}
-    names = {".".join(path.with_suffix("").parts) for path in files}
-    modules = {name.removesuffix(".__init__") for name in names} - {"__init__"}
-    assert sorted(listed) == sorted(modules)
-
-
-def test_the_table_of_the_design_has_the_order_of_the_contracts():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    contracts = project["tool"]["importlinter"]["contracts"]
-    (layers,) = (x["layers"] for x in contracts if x["type"] == "layers")
-    bold = re.findall(r"^\| \*\*`(\w+)`", design_section("modules"), re.M)
-    assert bold == layers[::-1]
-
-
 def test_the_reference_has_the_packages_of_the_contracts():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     contracts = project["tool"]["importlinter"]["contracts"]
@@ -322,11 +298,6 @@ def test_the_public_face_has_its_page():
     page = (DOCS / "reference/coded_jax.md").read_text()
     listed = re.findall(r"auto(?:function|class):: (\w+)", page)
     assert sorted(listed) == sorted(coded_jax._MODULES)
-
-
-def design_section(name):
-    text = (DOCS / "design.md").read_text()
-    return text.split(f"<!-- {name}: begin -->")[1].split(f"<!-- {name}: end -->")[0]
 
 
 def documented(path):

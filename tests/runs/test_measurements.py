@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import measurements
+from coded_jax.runs import measurements, provenance
 from coded_jax.runs.measurements import Measured
 
 MEASURED = Measured(
@@ -37,11 +37,16 @@ def test_a_damaged_file_is_measured_again(tmp_path, text):
     assert measurements.read(file, "abc") is None
 
 
-def test_another_precision_is_another_circumstance():
+def test_another_precision_or_version_is_another_circumstance(monkeypatch):
+    monkeypatch.setattr(provenance, "code_version", lambda: "0.1 abc")
     before = measurements.circumstances()
     assert measurements.circumstances() == before
     with jax.default_matmul_precision("bfloat16"):
         assert measurements.circumstances() != before
+    monkeypatch.setattr(provenance, "code_version", lambda: "0.2 abc")
+    assert measurements.circumstances() not in (before, None)
+    monkeypatch.setattr(provenance, "code_version", lambda: None)  # uncommitted changes
+    assert measurements.circumstances() is None
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):

@@ -43,6 +43,12 @@ def test_the_commit_of_a_source_tree(tree):
     assert provenance.commit(tree).endswith("+dirty")
 
 
+def test_changed_code_has_no_version(tree):
+    assert provenance.code_version(tree).endswith(git(tree, "rev-parse", "HEAD"))
+    (tree / "coded_jax" / "a.py").write_text("2\n")
+    assert provenance.code_version(tree) is None
+
+
 def test_a_hook_of_another_repository_is_not_heeded(tree, monkeypatch):
     head = git(tree, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_DIR", str(tree / "nowhere"))
@@ -62,7 +68,7 @@ def test_fields():
     before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     devices = jax.devices()
     fields = provenance.collect("python a.py", {"k": "2"}, devices).to_json()
-    names = ["version", "commit", "date", "command", "flags", "hardware", "sources"]
+    names = ["version", "commit", "date", "command", "flags", "hardware"]
     assert list(fields) == names
     assert fields["command"] == "python a.py" and fields["flags"] == {"k": "2"}
     hardware = fields["hardware"]

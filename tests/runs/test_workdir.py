@@ -120,33 +120,3 @@ def test_kernels_are_recorded_and_a_change_of_them_is_told(tmp_path, caplog):
     (line,) = [record.getMessage() for record in caplog.records]
     assert "begun with convolutions of oneDNN 3.2.0, goes on with those of XLA" in line
     assert (folder / "flags.txt").read_text() == text
-
-
-def test_results_have_the_code_of_every_start_and_of_the_base_model(
-    tmp_path, monkeypatch
-):
-    """Also that of starts before a kill, and of a folder that runs share."""
-    starts = iter(["a", "b", "b", "c"])
-    digests = lambda: {"coded_jax.x": next(starts)}
-    monkeypatch.setattr(workdir.sources, "of_process", digests)
-    base, folder = tmp_path / "base", tmp_path / "run"
-    flags = workdir.RunFlags(fixed={"k": "2"}, places={"base_dir": str(base)})
-    for path in (base, folder, folder):
-        workdir.open_workdir(path, flags)
-    results = {"provenance": {"sources": {"coded_jax.x": "b", "coded_jax.y": "d"}}}
-    workdir.write_results(folder, results)
-    recorded = workdir.read_results(folder)["provenance"]["sources"]
-    assert recorded == {"coded_jax.x": "a+b", "coded_jax.y": "d"}
-    (base / workdir.SOURCES).unlink()  # as in the repository: it is taken as it is
-    workdir.open_workdir(base, flags, name="base_dir")
-    assert not (base / workdir.SOURCES).exists()
-    monkeypatch.setattr(workdir.sources, "of_process", lambda: {"coded_jax.x": "b"})
-    (folder / workdir.SOURCES).write_text('{"coded')  # by a disk that was full
-    workdir.open_workdir(folder, flags)
-    assert "unknown" in (folder / workdir.SOURCES).read_text()
-    (folder / workdir.SOURCES).unlink()  # as an older version left it
-    workdir.open_workdir(folder, flags)
-    results["provenance"]["sources"] = {"coded_jax.x": "b"}
-    workdir.write_results(folder, results)
-    recorded = workdir.read_results(folder)["provenance"]["sources"]
-    assert recorded["coded_jax"] == "unknown" and workdir.sources.changed(recorded)

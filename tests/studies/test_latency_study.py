@@ -420,7 +420,6 @@ def test_a_map(tmp_path):
     content = json.loads((tmp_path / "map.json").read_text())
     assert content["points"].keys() == {"0,0", "1,0", "0,1", "1,1"}
     assert "experiments/map.py" in content["command"]
-    assert content["provenance"]["sources"]
     families = {strategy["family"] for strategy in content["strategies"]}
     assert {"learned code", "exact code", "uncoded"} <= families
     # A client ten times as fast as a device needs none.

@@ -177,7 +177,7 @@ def on_hangup(again: Callable[[], None]) -> None:
 
 
 def wait(service: serving.Service) -> None:
-    """Returns when Ctrl-C or SIGTERM asks for the end; the second one acts at once.
+    """Waits until Ctrl-C or SIGTERM asks for the end; the second one acts at once.
 
     Raises:
       RuntimeError: the service will not answer any more.
