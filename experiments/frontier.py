@@ -9,40 +9,123 @@ Prints a table, and writes `frontier.json` and `frontier.png`.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from tables import frontier_files, frontier_tables
+from tables import frontier
+from tables.frontier import Row
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
+from coded_jax.report import canvas, table
+from coded_jax.report import frontier as points
+from coded_jax.report.formatting import stages_text
+from coded_jax.report.frontier import Point
+from coded_jax.runs.workdir import make_folder, write_atomically
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
 FAILURE = flags.DEFINE_multi_float(
-    "failure", frontier_tables.FAILURES, "probability that a device's result is lost"
+    "failure", frontier.FAILURES, "probability that a device's result is lost"
 )
+
+
+def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
+    """Writes `frontier.json` and `frontier.png`; the folder is made if need be.
+
+    Raises:
+      ValueError: the folder cannot be made or written to.
+      ImportError: matplotlib is missing; then only the JSON is written.
+    """
+    make_folder(folder, "output")
+    run = rows[0].run
+    content = {
+        "dataset": run["dataset"],
+        "base": run["base"],
+        "points": [_record(row, failures) for row in rows],
+    }
+    write_atomically(folder / "frontier.json", json.dumps(content, indent=1) + "\n")
+    draw(folder / "frontier.png", [row.point for row in rows], failures)
+
+
+def _record(row: Row, failures: Sequence[float]) -> dict[str, Any]:
+    """Returns a point's fields, its work and its overall accuracies."""
+    point = row.point
+    overall = {str(f): points.overall(point, f) for f in failures}
+    return {
+        **point._asdict(),
+        "cost": point.cost.to_json(),
+        "grid": frontier.pieces_text(row._replace(point=point._replace(stages=()))),
+        "stages": stages_text(point.stages),
+        "work": point.work,
+        "overall": {f: points.mean_std(x) if x else None for f, x in overall.items()},
+    }
+
+
+def draw(path: Path, codes: Sequence[Point], failures: Sequence[float]) -> None:
+    """Draws errors for each number of devices: with results lost (mean up to worst) and
+    at a failure probability over the work; and over that probability.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    counts = sorted({point.n for point in codes})
+    figure = canvas.new_figure(18, 5 * len(counts))
+    middle = failures[len(failures) // 2]
+    panels = figure.subplots(len(counts), 3, squeeze=False)
+    for n, row in zip(counts, panels, strict=True):
+        lost = frontier.most_lost(codes, n)
+        for i, point in enumerate(p for p in codes if p.n == n):
+            style = {"color": f"C{i % 10}", "marker": "osD^vX*P"[i // 10 % 8]}
+            _draw_point(row, point, lost, middle, style)
+        work = "work of a device and the client, of the whole image's"
+        left, centre, right = row
+        left.set(xlabel=work, ylabel=f"error with {lost} lost, mean up to worst, %")
+        centre.set(xlabel=work, ylabel=f"100 - A({middle:g}), %", title=f"{n} devices")
+        right.set(xlabel="failure probability f", ylabel="100 - A(f), %")
+        for axes in row:
+            axes.set(xscale="log", yscale="log")
+        right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=100)
+
+
+def _draw_point(axes: Any, point: Point, lost: int, failure: float, style: dict):
+    """Draws one code in the three panels of its number of devices."""
+    left, centre, right = axes
+    failures = [10 ** (-3 + i / 20) for i in range(55)]
+    error = lambda values: 100 - 100 * points.mean_std(values)[0]
+    if all(len(seed) > lost for seed in point.accuracy):
+        mean = error([seed[lost] for seed in point.accuracy])
+        worst = error([seed[lost] for seed in point.worst])
+        left.errorbar(point.work, mean, [[0], [worst - mean]], **style)
+    if overall := points.overall(point, failure):
+        deviation = 100 * points.mean_std(overall)[1]
+        centre.errorbar(point.work, error(overall), deviation, **style)
+        errors = [error(points.overall(point, f)) for f in failures]
+        right.plot(
+            failures, errors, label=frontier.label(point), markevery=6, ms=4, **style
+        )
+    else:
+        right.plot([], label=frontier.label(point), **style)
 
 
 @command(arguments=True)
 def main(argv: list[str]) -> None:
     for failure in FAILURE.value:
         require("failure", failure, 0 <= failure <= 1, "0..1")
-    points, runs = frontier_tables.read(argv[1:])
-    shown = []
-    for headings, rows in frontier_tables.all_tables(points, runs, FAILURE.value):
-        shown.append(Table(*headings, box=box.SIMPLE_HEAD))
-        for row in rows:
-            shown[-1].add_row(*row)
+    rows = frontier.read(argv[1:])
+    shown = [table.make(frontier.columns(rows, FAILURE.value), rows)]
+    if learned := frontier.learned(rows):
+        shown.append(table.make(frontier.CONFIDENCE, learned))
     console = Console(width=None if sys.stdout.isatty() else 200)
-    lines = frontier_tables.against_no_parity(runs)
-    heading = frontier_tables.heading(runs[0])
-    console.print(heading, *shown, *lines, sep="\n", highlight=False)
+    tables = map(table.to_terminal, shown)
+    console.print(frontier.heading(rows[0].run), *tables, sep="\n", highlight=False)
     if OUTPUT.value is not None:
-        frontier_files.write(Path(OUTPUT.value), points, runs[0], FAILURE.value)
+        write(Path(OUTPUT.value), rows, FAILURE.value)
 
 
 if __name__ == "__main__":

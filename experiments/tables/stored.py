@@ -105,12 +105,27 @@ def machine_text(content: Content) -> str:
     )
 
 
+def times_text(content: Content) -> str:
+    """Returns epochs and seconds of the phases of a run; empty for other results."""
+    config, seconds = content.get("config", {}), content.get("timing", {})
+    seconds = seconds.get("seconds", {})
+    if "base_epochs" not in config or "base" not in seconds:
+        return ""
+    phases = [f"base {config['base_epochs']:g} epochs {seconds['base']:.0f} s"]
+    if seconds["code"]:
+        phases.append(f"code {config['epochs']:g} epochs {seconds['code']:.0f} s")
+    if "no_parity" in seconds:
+        phases.append(f"no parity {seconds['no_parity']:.0f} s")
+    return ", ".join([*phases, f"evaluation {seconds['evaluation']:.0f} s"])
+
+
 ORIGIN = (
     Column("version", lambda content: origin_of(content).version),
     Column("commit", lambda content: origin_of(content).commit),
     Column("date", lambda content: origin_of(content).date),
     Column("software", software_text),
     Column("machine", machine_text),
+    Column("times", times_text),
     Column("command", lambda content: content["command"]),
 )
 """Columns of a CSV file that say of each row where it is from."""
