@@ -8,7 +8,7 @@ from typing import Any
 
 from coded_jax.report.formatting import measure_text, percent
 from tables import stored
-from tables.runs import times
+from tables.stored import times_text
 
 HEADING = "# Expect (of stored results, written by experiments/renew.py):"
 BEGIN = "#   "
@@ -73,6 +73,6 @@ def _told(results: dict[str, Any]) -> str:
     seconds = stored.seconds_of(results) or 0.0
     return (
         f"base {percent(results['base']['test_accuracy'])} %, {', '.join(by_lost)}; "
-        f"{times(results)}, {seconds:.0f} s in all on {machine}, "
+        f"{times_text(results)}, {seconds:.0f} s in all on {machine}, "
         f"{stored.origin_of(results).date}"
     )

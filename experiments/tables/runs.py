@@ -17,26 +17,24 @@ from tables import stored, targets
 from tables.sections import Section, linked
 from tables.targets import NONE
 
+Results = dict[str, Any]
 NAMES = {
     **{"lenet5": "LeNet-5", "vgg16": "VGG-16", "resnet18": "ResNet-18"},
     **{"mobilenet": "MobileNet", "mnist": "MNIST", "cifar10": "CIFAR-10"},
     "folder imagenette96": "Imagenette",
 }
-README = {
-    **{"lenet5_default_k2_r1": "frontier", "vgg16_ours_k2_r1": "deep"},
-    **dict.fromkeys(("vgg16_ours_k4_r2", "resnet18_ours_k2_r1"), "deep"),
-    **dict.fromkeys(("mobilenet_ours_k2_r1", "imagenette_ours_k4_r2"), "deep"),
-}
-"""The folder of each run of the README's table."""
 HEADLINE = {
-    **README,
-    "lenet5_default_k4_r2": "frontier",
-    **dict.fromkeys(("table5_k2_r1_systematic", "table5_k4_r2_systematic"), "table5"),
-    **dict.fromkeys(
-        ("fashion_vgg16_all_ours_k4_r2", "fashion_resnet18_ours_k4_r2"), "deep"
+    "frontier": ("lenet5_default_k2_r1", "lenet5_default_k4_r2"),
+    "table5": ("table5_k2_r1_systematic", "table5_k4_r2_systematic"),
+    "deep": (
+        *("vgg16_ours_k2_r1", "vgg16_ours_k4_r2", "resnet18_ours_k2_r1"),
+        *("mobilenet_ours_k2_r1", "imagenette_ours_k4_r2"),
+        *("fashion_vgg16_all_ours_k4_r2", "fashion_resnet18_ours_k4_r2"),
     ),
 }
-"""The folder of each run of the first table of all results."""
+"""Runs of the first table of all results, by their folders."""
+README = {"lenet5_default_k2_r1", *HEADLINE["deep"][:5]}
+"""Those of the README."""
 
 
 class Row(NamedTuple):
@@ -50,7 +48,7 @@ class Row(NamedTuple):
     """
 
     name: str
-    results: dict[str, Any]
+    results: Results
     lost: str
     code: str
 
@@ -70,44 +68,38 @@ class Row(NamedTuple):
         return methods_of(self.results)[self.code][self.lost]
 
     @property
-    def most_lost(self) -> bool:
-        """Whether as many results are lost as there are parity pieces."""
-        return int(self.lost) == self.sizes[1]
-
-    @property
     def cost(self) -> Cost | None:
         """Cost of the code; None in runs from before costs had rounds."""
         name = "code" if self.code == self.config["code"] else self.code
-        kept = "rounds" in self.results.get("costs", {}).get(name, {})
-        cost = read_cost(self.results, name) if kept else None
-        if cost and self.lost == "0":  # the whole image on one device
-            return cost._replace(rounds=(cost.whole,), client_flops=0.0)
-        return cost
+        if "rounds" not in self.results.get("costs", {}).get(name, {}):
+            return None
+        cost = read_cost(self.results, name)
+        whole = cost._replace(rounds=(cost.whole,), client_flops=0.0)
+        return whole if self.lost == "0" else cost
 
 
-def read(table: str) -> dict[str, dict[str, Any]]:
+def read(table: str) -> dict[str, Results]:
     """Returns a table's runs by name, sorted by network, code and sizes.
 
     Settings that a former version did not have are the defaults.
     """
     defaults = Config().to_json()
+    measured = {"measured": "history" if stored.HISTORY in table else "present"}
     runs = {
-        name: {**x, "config": {**defaults, **x["config"]}, "measured": "present"}
-        for name, x in stored.read(table).items()
+        name: {**results, "config": {**defaults, **results["config"]}, **measured}
+        for name, results in stored.read(table).items()
     }
-    if table.startswith(stored.HISTORY):
-        runs = {name: {**x, "measured": "history"} for name, x in runs.items()}
     return dict(sorted(runs.items(), key=lambda item: _order(item[1])))
 
 
-def _order(results: dict[str, Any]) -> tuple:
+def _order(results: Results) -> tuple:
     config, split = results["config"], results["split"]
     network = (results["dataset"], config["base_model"], len(split.get("stages", [])))
     recipe = (config["encoder"] != "mlp", config["recipe"])
     return *network, *recipe, split["k"], split["r"]
 
 
-def rows_of(runs: dict[str, dict[str, Any]], baselines: bool = False) -> Iterator[Row]:
+def rows_of(runs: dict[str, Results], baselines: bool = False) -> Iterator[Row]:
     """Yields a row of each run for each number of lost results from 1 to r.
 
     Args:
@@ -123,17 +115,6 @@ def rows_of(runs: dict[str, dict[str, Any]], baselines: bool = False) -> Iterato
             for method in methods_of(results) if baselines else [code]:
                 if lost in methods_of(results)[method]:
                     yield Row(name, results, lost, method)
-
-
-def times(results: dict[str, Any]) -> str:
-    """Returns epochs and seconds of a run's phases."""
-    config, seconds = results["config"], results["timing"]["seconds"]
-    phases = [f"base {config['base_epochs']:g} epochs {seconds['base']:.0f} s"]
-    if seconds["code"]:
-        phases.append(f"code {config['epochs']:g} epochs {seconds['code']:.0f} s")
-    if "no_parity" in seconds:
-        phases.append(f"no parity {seconds['no_parity']:.0f} s")
-    return ", ".join([*phases, f"evaluation {seconds['evaluation']:.0f} s"])
 
 
 def accuracy(measure: str, code: str = "") -> Callable[[Row], str]:
@@ -154,10 +135,8 @@ def accuracy(measure: str, code: str = "") -> Callable[[Row], str]:
 def both(of: str = "", code: str = "") -> Callable[[Row], str]:
     """Returns the text `mean (worst)`, bold of the row's own code; see `accuracy`."""
     mean, worst = accuracy(f"mean{of}", code), accuracy(f"worst{of}", code)
-    bold = "" if code or of else "**"
-    return lambda row: (
-        f"{bold}{mean(row)}{bold} ({worst(row)})" if mean(row) != NONE else NONE
-    )
+    form = "{} ({})" if code or of else "**{}** ({})"
+    return lambda row: NONE if mean(row) == NONE else form.format(mean(row), worst(row))
 
 
 def data_text(row: Row) -> str:
@@ -181,27 +160,26 @@ def code_text(row: Row) -> str:
 
 def target(row: Row) -> str:
     """Returns the target of a row and whether it is met; `-` where it has none."""
-    results, split = row.results, row.config["split"]
+    results, split, lost = row.results, row.config["split"], row.lost
     if split == "group" and "decoded" in row.accuracy:
-        decoded = row.accuracy["decoded"]
-        return targets.published(results, row.code, row.lost, decoded)
-    own = row.code == row.config["code"] and split == "image"
-    if not own or results.get("positions"):
+        return targets.published(results, row.code, lost, row.accuracy["decoded"])
+    other = row.code != row.config["code"] or split != "image"
+    if other or results.get("positions"):
         return NONE
     if results["dataset"].startswith("mnist"):
-        return targets.above_rivals(results, row.lost)
+        return targets.above_rivals(results, lost)
     if results["dataset"] in targets.DEEP_DATA:
-        return targets.deep(results, row.lost)[2:-1] or NONE
-    return targets.drop(results, row.lost)
+        return targets.deep(results, lost)[2:-1] or NONE
+    return targets.drop(results, lost)
 
 
 def published(row: Row) -> str:
     """Returns the accuracy that the paper or its authors' code has for a row."""
     if row.config["split"] == "image" and row.results["dataset"] == "mnist":
         return targets.PAPER.get(row.sizes, NONE)
-    of_authors = ("fashion_mnist", "lenet5", (4, 2))
-    same = of_authors == (row.results["dataset"], row.config["base_model"], row.sizes)
-    return targets.AUTHORS.get(row.lost, NONE) if same else NONE
+    same = (row.results["dataset"], row.config["base_model"], row.sizes)
+    of_authors = same == ("fashion_mnist", "lenet5", (4, 2))
+    return targets.AUTHORS.get(row.lost, NONE) if of_authors else NONE
 
 
 def differing(row: Row) -> str:
@@ -230,8 +208,8 @@ COSTS: dict[str, Callable[[Cost], str]] = {
     "rounds": lambda x: str(len(x.rounds)),
 }
 PARTS = ("mean", "worst")
-BASELINES = {"no parity": "no_parity", "zero-fill": "zero_fill"}
-BASELINES["replication"] = "replication"
+RIVALS = {"no parity": "no_parity", "zero-fill": "zero_fill"}
+RIVALS["replication"] = "replication"
 CSV: dict[str, Callable[[Row], str]] = {
     "run": lambda row: row.name,
     "measured": lambda row: row.results["measured"],
@@ -242,7 +220,7 @@ CSV: dict[str, Callable[[Row], str]] = {
     "lost": lambda row: row.lost,
     "code": code_text,
     "channels": lambda row: row.config["decoder_channels"] or NONE,
-    "pieces": lambda row: size_text(row.results["split"].get("grid") or ()) or NONE,
+    "pieces": lambda row: size_text(row.results["split"].get("grid") or ()),
     "stages": lambda row: stages_text(
         [stage["blocks"] for stage in row.results["split"]["stages"]]
     ),
@@ -252,7 +230,7 @@ CSV: dict[str, Callable[[Row], str]] = {
     **{
         f"{x} {y}": accuracy(f"{x}_{y.lower()}") for y in ("IoU", "PSNR") for x in PARTS
     },
-    **{f"{x}, {y}": accuracy(y, name) for x, name in BASELINES.items() for y in PARTS},
+    **{f"{x}, {y}": accuracy(y, name) for x, name in RIVALS.items() for y in PARTS},
     "drop": _drop,
     "target": target,
     "published": published,
@@ -261,7 +239,6 @@ CSV: dict[str, Callable[[Row], str]] = {
         header: lambda row, text=text: NONE if row.cost is None else text(row.cost)
         for header, text in COSTS.items()
     },
-    "phases": lambda row: times(row.results),
     "seconds": lambda row: f"{stored.seconds_of(row.results):.0f}",
     "seed": lambda row: str(row.results["seed"]),
     **{x.header: lambda row, x=x: x.text(row.results) for x in stored.ORIGIN},
@@ -280,7 +257,7 @@ TEXTS = {
     ),
     "mean IoU (worst)": both("_iou"),
     "PSNR (worst)": both("_psnr"),
-    **{f"{x}, mean (worst)": both(code=name) for x, name in BASELINES.items()},
+    **{f"{x}, mean (worst)": both(code=name) for x, name in RIVALS.items()},
     **{"paper": published, "above both": target, "published loss": target},
     "kB, in + out": lambda row: f"{CSV['kB in'](row)} + {CSV['kB out'](row)}",
 }
@@ -302,6 +279,22 @@ def csv_table(rows: Iterable[Row]) -> Table:
     return Table(headers, lines)
 
 
+def with_file(
+    text: str, name: str, table: Table, what: str, contents: Iterable[Results]
+) -> Section:
+    """Returns a text, how its table was measured, and the line of its CSV file.
+
+    Args:
+      text: Markdown.
+      name: of the file.
+      table: its content.
+      what: what a row is.
+      contents: stored results that the table is made of.
+    """
+    parts = [text, stored.origin_text(contents), linked(name, table, what)]
+    return Section("\n\n".join(filter(None, parts)), {name: table})
+
+
 def section(
     table: str,
     headers: str,
@@ -317,32 +310,29 @@ def section(
       baselines: see `rows_of`.
     """
     runs, former = read(table), read(f"{stored.HISTORY}/{table}")
-    rows, name = [*rows_of(runs, baselines)], f"{table}.csv"
+    rows, what = [*rows_of(runs, baselines)], "code and number of lost results"
     full = csv_table([*rows, *rows_of(former, baselines)])
-    parts = [page_table(headers, filter(shown, rows))]
-    parts += [stored.origin_text(runs.values())]
-    parts += [linked(name, full, "code and number of lost results")]
-    return Section("\n\n".join(parts), {name: full})
+    text = page_table(headers, filter(shown, rows))
+    return with_file(text, f"{table}.csv", full, what, runs.values())
 
 
-def headline_rows(names: dict[str, str]) -> list[Row]:
-    """Returns a row of each run with r results lost; see `HEADLINE`."""
-    runs = {table: read(table) for table in dict.fromkeys(names.values())}
-    rows = [with_rivals(runs[table], name) for name, table in names.items()]
-    of = lambda x: (str(x["split"]["r"]), x["config"]["code"])
-    return [Row(name, x, *of(x)) for name, x in zip(names, rows, strict=True)]
+def headline_rows() -> Iterator[Row]:
+    """Yields the row of each run of `HEADLINE` with r results lost."""
+    for table, names in HEADLINE.items():
+        runs = read(table)
+        for name in names:
+            results = with_rivals(runs, name)
+            lost, code = str(results["split"]["r"]), results["config"]["code"]
+            yield Row(name, results, lost, code)
 
 
-def with_rivals(runs: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+def with_rivals(runs: dict[str, Results], name: str) -> Results:
     """Returns a run with the rivals that have runs of their own: of `A_ours_B`, without
     parity that of `A_no_parity_B`, zero-fill a baseline of `A_untrained_B`."""
     own, others = dict(runs[name]["baselines"]), runs.keys() - {name}
-    no_parity, untrained = (
-        name.replace("_ours_", f"_{x}_") for x in ("no_parity", "untrained")
-    )
-    if no_parity in others:
+    if (no_parity := name.replace("_ours_", "_no_parity_")) in others:
         own["no_parity"] = runs[no_parity]["summary"]
-    if untrained in others:
+    if (untrained := name.replace("_ours_", "_untrained_")) in others:
         own["zero_fill"] = runs[untrained]["baselines"]["zero_fill"]
     return runs[name] | {"baselines": own}
 
@@ -350,58 +340,59 @@ def with_rivals(runs: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
 def readme_section() -> Section:
     """Returns the README's table."""
     headers = "network, data | k, r | no split, no loss | r lost, mean (worst) | work"
-    return Section(page_table(headers, headline_rows(README)))
+    rows = [row for row in headline_rows() if row.name in README]
+    return Section(page_table(headers, rows))
 
 
 def headline_section() -> Section:
     """Returns the first table of all results, and all of its columns as CSV."""
-    rows = headline_rows(HEADLINE)
+    rows = [*headline_rows()]
     headers = "data, network | k, r | code | base | r lost, mean (worst) | "
     headers += "no parity, mean (worst) | work | target"
-    origin = stored.origin_text(row.results for row in rows)
-    parts = [page_table(headers, rows), origin]
-    parts += [linked("headline.csv", full := csv_table(rows), "code")]
-    return Section("\n\n".join(parts), {"headline.csv": full})
+    contents = [row.results for row in rows]
+    text, full = page_table(headers, rows), csv_table(rows)
+    return with_file(text, "headline.csv", full, "code", contents)
 
 
-_of = functools.partial
-SECTIONS: dict[str, Callable[[], Section]] = {
-    "headline": readme_section,
-    "headline_all": headline_section,
-    "results": _of(
-        section,
+def _all_lost(row: Row) -> bool:
+    return int(row.lost) == row.sizes[1]
+
+
+_PAGES: dict[str, tuple] = {
+    "results": (
         "table5",
         "k, r | code | mean (worst) | no parity, mean (worst) | paper | above both | "
         "work",
-        lambda row: row.most_lost,
+        _all_lost,
     ),
-    "zoo": _of(
-        section,
+    "zoo": (
         "networks",
         "network | k, r | lost | base | mean (worst) | drop | target | work | "
         "coded, % of all work",
     ),
-    "groups": _of(
-        section,
+    "layers": (
+        "layers",
+        "network | k, r | rounds | work of a device | client's work | kB, in + out | "
+        "r lost, mean (worst) | replication, mean (worst)",
+        _all_lost,
+    ),
+    "groups": (
         "groups",
         "data, network | k, r | code | base | decoded | published loss | "
         "all, mean (worst)",
         lambda row: row.code in ("parity_model", "berrut", "addition"),
-        baselines=True,
+        True,
     ),
-    "layers": _of(
-        section,
-        "layers",
-        "network | k, r | rounds | work of a device | client's work | kB, in + out | "
-        "r lost, mean (worst) | replication, mean (worst)",
-        lambda row: row.most_lost,
-    ),
-    "images": _of(
-        section,
+    "images": (
         "images",
         "data, network | k, r | lost | code | mean (worst) | mean IoU (worst) | "
         "PSNR (worst) | work",
-        lambda row: row.lost == "0" or row.most_lost,
-        baselines=True,
+        lambda row: row.lost == "0" or _all_lost(row),
+        True,
     ),
+}
+SECTIONS: dict[str, Callable[[], Section]] = {
+    "headline": readme_section,
+    "headline_all": headline_section,
+    **{name: functools.partial(section, *page) for name, page in _PAGES.items()},
 }
