@@ -20,12 +20,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from rich.console import Console
-from tables import choice, latency_figures
 from tables.finished_runs import read_runs
+from tables.latency import draw_tail
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
@@ -44,6 +47,8 @@ from coded_jax.latency.strategies import (
     strategies,
     whole_images,
 )
+from coded_jax.report import canvas, table
+from coded_jax.report.table import Column
 from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
 from coded_jax.runs.run_costs import read_cost
@@ -103,6 +108,81 @@ REQUESTS = flags.DEFINE_integer("requests", comparison.REQUESTS, "simulated")
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
 ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.png")
+
+
+QUANTILE_NAMES = ("p50", "p99", "p99.9")
+TABLE = (
+    Column("strategy", lambda row: name_of(row.strategy)),
+    Column("k + r", lambda row: "{} + {}".format(*row.strategy.sizes)),
+    Column("work", lambda row: f"{work_of(row):.3f}"),
+    *(
+        Column(name, lambda row, name=name: f"{1e3 * row.seconds[name]:.1f}")
+        for name in QUANTILE_NAMES
+    ),
+    Column("in time", lambda row: f"{100 * row.answered:.2f}"),
+    Column("right", lambda row: f"{100 * row.accuracy:.2f}"),
+)
+"""Columns of a strategy; milliseconds and percent."""
+
+
+def name_of(strategy: Strategy) -> str:
+    """Returns a strategy's code, pieces and delay."""
+    parts = [strategy.code, strategy.pieces, strategy.delay]
+    return ", ".join(filter(None, parts))
+
+
+def work_of(row: Forecast) -> float:
+    """Returns a device's work in all rounds, as a fraction of the whole `F_Conv`."""
+    if row.strategy.workload is None:
+        return 0.0
+    cost = row.strategy.workload.cost
+    return cost.device_flops / cost.whole_flops
+
+
+def record(row: Forecast) -> dict[str, Any]:
+    """Returns a forecast as JSON has it."""
+    strategy, (k, r) = row.strategy, row.strategy.sizes
+    return {
+        "family": strategy.family,
+        "code": strategy.code,
+        "pieces": strategy.pieces,
+        "k": k,
+        "r": r,
+        "n": strategy.n,
+        "rounds": len(strategy.workload.cost.rounds) if strategy.workload else 0,
+        "work": work_of(row),
+        "p50": row.seconds["p50"],
+        "p99": row.seconds["p99"],
+        "p999": row.seconds["p99.9"],
+        "answered": row.answered,
+        "accuracy": row.accuracy,
+    }
+
+
+def draw_codes(
+    path: Path, seconds: dict[str, np.ndarray], target: float | None
+) -> None:
+    """Draws shares of requests that take longer, of several codes.
+
+    Args:
+      path: of the picture.
+      seconds: of simulated requests, by code.
+      target: the latency target in seconds, as a line; None for no line.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    figure = canvas.new_figure(9, 5)
+    axes = figure.subplots()
+    for name, latencies in seconds.items():
+        draw_tail(axes, latencies, label=name)
+    if target is not None:
+        axes.axvline(1e3 * target, color="k", lw=0.8)
+    axes.set(xlabel="milliseconds", ylabel="share of requests that take longer")
+    axes.set(xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=100)
 
 
 def distribution(name: str, parameters: flags.FlagHolder) -> Distribution:
@@ -168,7 +248,7 @@ def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
         "machine": repr(machine),
         "target": TARGET.value,
         "answer": answer,
-        "rows": [choice.record(row) for row in rows],
+        "rows": [record(row) for row in rows],
     }
     workdir.write_atomically(folder / "choose.json", json.dumps(content))
     works = {
@@ -180,7 +260,7 @@ def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
     key = jax.random.key(SEED.value)
     completed = simulation.simulate(key, n, REQUESTS.value, machine, works)
     seconds = {name: completion.seconds for name, completion in completed.items()}
-    latency_figures.draw_codes(folder / "choose.png", seconds, TARGET.value)
+    draw_codes(folder / "choose.png", seconds, TARGET.value)
 
 
 @command(arguments=True, errors=(ValueError, OSError, ImportError))
@@ -210,7 +290,8 @@ def main(argv: list[str]) -> None:
         best = comparison.first(rows, QUANTILE.value, least)
         answer = answers.first_in_words(rows, best, QUANTILE.value, machine, least)
     console = Console()
-    console.print(choice.table(rows[: ROWS.value]))
+    made = table.make(TABLE, rows[: ROWS.value])
+    console.print(table.to_terminal(made, "milliseconds, and %"))
     console.print(answer, highlight=False)
     if OUTPUT.value:
         write(rows, machine, answer)

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 from rich.console import Console
-from tables.fault_tables import terminal
+from tables import service as tables
 
 from coded_jax import data, serving
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.devices import startup
 from coded_jax.latency.stragglers import Bernoulli
+from coded_jax.report import table
 from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
@@ -140,7 +141,8 @@ def main(argv: list[str]) -> None:
         content["rows"].append(measured(TABLE[number], split))
         content["timing"] = {"seconds": {"total": time.monotonic() - begun}}
         _write(folder / "faults.json", content)
-    console.print(terminal(content["rows"]))
+    made = table.make(tables.FAULTS, content["rows"])
+    console.print(table.to_terminal(made))
     console.print(f"all of it is in {OUTPUT.value}", highlight=False)
 
 

@@ -11,13 +11,13 @@ command again to go on after a stop.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 from rich.console import Console
-from tables.latency_figures import draw_study
-from tables.latency_tables import terminal
+from tables import latency as tables
 
 from coded_jax import data, serving
 from coded_jax.checks import require
@@ -31,6 +31,7 @@ from coded_jax.cli.runtime_flags import (
     faults_from_flags,
 )
 from coded_jax.devices import startup
+from coded_jax.report import canvas, table
 from coded_jax.runs import workdir
 from coded_jax.runs.config import OWN
 from coded_jax.runs.places import absolute
@@ -110,6 +111,38 @@ def settings(requests: Requests, results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def draw_study(path: Path, content: dict[str, Any]) -> None:
+    """Draws shares of requests that take longer, without delays and with them; dashed,
+    what is simulated.
+
+    Args:
+      path: of the picture.
+      content: of `latency.json`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    tried = tables.clients(content)
+    figure = canvas.new_figure(12, 4.5 * len(tried))
+    axes_of = figure.subplots(len(tried), 2, sharey=True, squeeze=False)
+    for client, (left, right) in zip(tried, axes_of, strict=True):
+        for i, requests in enumerate(tables.requests_of(content, client)):
+            style = {"color": f"C{i}", "label": requests.name}
+            tables.draw_tail(left, requests.part("calm")["seconds"], **style)
+            tables.draw_tail(right, requests.part("delayed")["seconds"], **style)
+            simulated = requests.part("simulated")
+            tables.draw_tail(right, simulated, color=f"C{i}", linestyle="--")
+        whose = f"client: {tables.client_text(client)}"
+        share = "share of requests that take longer"
+        left.set(title=f"without delays; {whose}", ylabel=share)
+        right.set(title=f"with delays; {whose}; dashed: simulated")
+        for axes in (left, right):
+            axes.set(xlabel="milliseconds", xscale="log", yscale="log")
+            axes.grid(alpha=0.3)
+        right.legend()
+    canvas.save(figure, path, 90)
+
+
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     console = Console()
@@ -144,7 +177,11 @@ def main(argv: list[str]) -> None:
         "summary": results["summary"],
     }
     study.write()
-    console.print(terminal(study.content))
+    for client in tables.clients(study.content):
+        requests = tables.requests_of(study.content, client)
+        title = f"milliseconds, and %; client: {tables.client_text(client)}"
+        console.print(table.to_terminal(table.make(tables.COLUMNS, requests), title))
+    console.print(*tables.conclusions(study.content), sep="\n", highlight=False)
     try:
         draw_study(folder / "latency.png", study.content)
     except ImportError as error:

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 from rich.console import Console
-from tables.load_tables import draw, terminal
+from rich.table import Table
+from tables import service as tables
 
 from coded_jax import data, serving
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.cli.runtime_flags import ENGINE
 from coded_jax.devices import startup
+from coded_jax.report import canvas, table
 from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
 from coded_jax.serving.batching import Joining
@@ -67,6 +70,44 @@ def curve(service: Service, images: Any, most: int, rates: list[int]) -> list[di
     return points
 
 
+def shown(points: list[dict[str, Any]]) -> Table:
+    """Returns the table of some rates for a terminal."""
+    return table.to_terminal(table.make(tables.LOAD, points))
+
+
+def draw(path: Path, points: list[dict[str, Any]]) -> None:
+    """Draws median and p99 against answered requests per second.
+
+    Args:
+      path: of the picture.
+      points: of `load.json`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    figure = canvas.new_figure(8, 4.5)
+    axes = figure.subplots()
+    for i, together in enumerate(sorted({point["together"] for point in points})):
+        own = [point for point in points if point["together"] == together]
+        rate = [point["per_second"] for point in own]
+        label = "each by itself" if together == 1 else f"up to {together} together"
+        for name, style in (("p50", "-"), ("p99", "--")):
+            milliseconds = [1e3 * point[name] for point in own]
+            axes.plot(
+                rate,
+                milliseconds,
+                style,
+                color=f"C{i}",
+                marker="o",
+                label=label if name == "p50" else None,
+            )
+    axes.set(xlabel="requests answered per second", ylabel="milliseconds; dashed: p99")
+    axes.set(xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    canvas.save(figure, path, 100)
+
+
 @command()
 def main(argv: list[str]) -> None:
     console, begun = Console(), time.monotonic()
@@ -87,7 +128,7 @@ def main(argv: list[str]) -> None:
         startup.shorten_collections()  # as `serve.py` does
         for most in together:
             points += curve(service, split.images, most, rates)
-            console.print(terminal(points[-1:]))
+            console.print(shown(points[-1:]))
     content = {
         **origin(),
         "device": jax.devices()[0].device_kind,
@@ -96,7 +137,7 @@ def main(argv: list[str]) -> None:
         "timing": {"seconds": {"total": time.monotonic() - begun}},
     }
     (folder / "load.json").write_text(json.dumps(content, indent=1))
-    console.print(terminal(points))
+    console.print(shown(points))
     try:
         draw(folder / "load.png", points)
     except ImportError as error:

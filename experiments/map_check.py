@@ -18,11 +18,12 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
-from tables import map_check_tables
+from tables import maps
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.devices import startup
+from coded_jax.report import table
 from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import progress_bars
 from coded_jax.studies import map_check
@@ -68,7 +69,7 @@ def measure(study: Study, points: dict[str, Point], console: Console) -> None:
         empty = lambda: map_check.message_seconds(
             workers, REQUESTS.value, lambda: bars.advance(bar)
         )
-        seconds = study.part(map_check_tables.MESSAGE, empty)
+        seconds = study.part(maps.MESSAGE, empty)
         bars.remove_task(bar)
         for point in points.values():
             point = map_check.with_message(point, seconds)
@@ -106,7 +107,10 @@ def main(argv: list[str]) -> None:
         **origin(),
     }
     study.write()
-    console.print(map_check_tables.terminal(study.content))
+    found = maps.outcomes(study.content)
+    short = [column for column in maps.CHECK if column.text is not maps.times_text]
+    console.print(table.to_terminal(table.make(short, found)))
+    console.print(maps.conclusion(found), highlight=False)
     console.print(f"all of it is in {OUTPUT.value}", highlight=False)
 
 

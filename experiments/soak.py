@@ -26,7 +26,7 @@ from typing import Any
 import jax
 from absl import flags
 from rich.console import Console
-from tables.soak_tables import terminal
+from tables import service as tables
 
 from coded_jax import data
 from coded_jax.checks import require
@@ -203,7 +203,8 @@ def main(argv: list[str]) -> None:
     }
     text = json.dumps(content, indent=1)
     workdir.write_atomically(folder / "soak.json", text)
-    console.print(terminal(content), highlight=False)
+    errors = [f"{count} x {error}" for error, count in content["errors"].items()]
+    console.print(*tables.soak_lines(content), *errors, sep="\n", highlight=False)
 
 
 if __name__ == "__main__":

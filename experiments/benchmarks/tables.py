@@ -7,8 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
-from tables.markdown import table
+from rich.table import Table as RichTable
 
 from benchmarks.machine import title
 from benchmarks.rows import (
@@ -25,6 +24,7 @@ from benchmarks.rows import (
     grouped,
     ratio,
 )
+from coded_jax.report.table import Table, to_markdown
 
 Cells = list[list[str]]
 
@@ -123,7 +123,7 @@ def ratios_of(
 
 
 def notes(report: dict[str, Any]) -> list[str]:
-    """Returns what the tables leave out: failures, missed targets, disturbances."""
+    """Returns failures, missed targets and disturbances, a line each."""
     lines = []
     failures: dict[str, list[str]] = {}
     for row in report["times"]:
@@ -145,15 +145,15 @@ def notes(report: dict[str, Any]) -> list[str]:
 
 
 def summary(reports: Sequence[dict[str, Any]]) -> str:
-    """Returns how many times as fast as PyTorch each machine was, in Markdown.
+    """Returns the ratios to PyTorch on each machine, in Markdown.
 
     Args:
       reports: the contents of the files that `benchmark.py` has written.
     """
     parts = []
     for report in reports:
-        cells = summary_cells(report)
-        parts.append(f"{title(report['machine'])}\n\n{table(SUMMARY_COLUMNS, cells)}")
+        made = to_markdown(Table(SUMMARY_COLUMNS, summary_cells(report)))
+        parts.append(f"{title(report['machine'])}\n\n{made}")
     return "\n\n".join(parts) or NONE
 
 
@@ -163,10 +163,14 @@ def section(reports: Sequence[dict[str, Any]]) -> str:
     for report in reports:
         parts += [f"### {title(report['machine'])}", _origin(report)]
         if report["times"]:
-            parts.append(table(SPEED_COLUMNS, speed_cells(report["times"])))
+            parts.append(
+                to_markdown(Table(SPEED_COLUMNS, speed_cells(report["times"])))
+            )
         if report["memory"]:
             parts.append("Peak memory of training:")
-            parts.append(table(MEMORY_COLUMNS, memory_cells(report["memory"])))
+            parts.append(
+                to_markdown(Table(MEMORY_COLUMNS, memory_cells(report["memory"])))
+            )
         if lines := notes(report):
             parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts) or NONE
@@ -184,9 +188,9 @@ def _origin(report: dict[str, Any]) -> str:
     )
 
 
-def _rich(columns: Sequence[str], cells: Cells) -> Table:
+def _rich(columns: Sequence[str], cells: Cells) -> RichTable:
     """Returns a table for a terminal; all columns but the first two are numbers."""
-    rich = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    rich = RichTable(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for i, column in enumerate(columns):
         side = "left" if i < 2 else "right"
         rich.add_column(column.replace(" ", "\n"), justify=side, no_wrap=True)

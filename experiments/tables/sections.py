@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import tables as benchmark_tables
 from rich.console import Console
 
 from coded_jax import settings
@@ -60,6 +61,11 @@ def quickstart_section() -> Section:
     return Section(f"```text\n{text}\n```")
 
 
+def speed_section(make: Callable[[list], str]) -> Section:
+    """Returns the speed beside PyTorch's, on all machines that were measured."""
+    return Section(make([*stored.read("speed").values()]))
+
+
 def settings_section(record: type) -> Section:
     """Returns the settings that a record declares."""
     return Section(settings.markdown(record).rstrip("\n"))
@@ -76,6 +82,8 @@ SETTINGS = {
 
 SECTIONS: dict[str, Callable[[], Section]] = {
     "quickstart": quickstart_section,
+    "benchmark": functools.partial(speed_section, benchmark_tables.summary),
+    "speed": functools.partial(speed_section, benchmark_tables.section),
     **{name: functools.partial(settings_section, x) for name, x in SETTINGS.items()},
 }
 

@@ -1,0 +1,217 @@
+"""The table of a latency study, and its conclusions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from coded_jax.latency import simulation
+from coded_jax.report import table
+from coded_jax.report.table import Column
+from coded_jax.studies.latency_parts import part_name
+from tables import stored
+from tables.sections import Section
+
+ORDER = ("uncoded", "hedged", "hedged at once", "replication", "mds", "coded")
+STEPS = 400  # of a curve
+Content = dict[str, Any]
+
+
+class Requests(NamedTuple):
+    """The requests of a strategy in a study.
+
+    Attributes:
+      content: of `latency.json`.
+      client: seconds of the client for the whole `F_Conv`; 0 for this machine's.
+      name: of the strategy.
+    """
+
+    content: Content
+    client: float
+    name: str
+
+    def part(self, kind: str) -> Any:
+        """Returns a part of the study: `calm`, `delayed`, `simulated` or `plan`."""
+        return self.content["parts"][part_name(f"{self.name}, {kind}", self.client)]
+
+    def summary(self, kind: str) -> dict[str, float]:
+        """Returns statistics of the requests of a part."""
+        part = self.part(kind)
+        return summary(part if kind == "simulated" else part["seconds"])
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Returns statistics of latencies, see `simulation.summary`."""
+    return simulation.summary(np.asarray(seconds))
+
+
+def clients(content: Content) -> list[float]:
+    """Returns the seconds of each client that was tried for the whole `F_Conv`; 0 for
+    one that was as fast as the machine of the study."""
+    return content["settings"].get("clients", [0.0])
+
+
+def client_text(client: float) -> str:
+    """Returns a client's speed, for a cell."""
+    return f"{1e3 * client:g} ms" if client else "this machine"
+
+
+def requests_of(content: Content, client: float) -> list[Requests]:
+    """Returns the strategies that a study has, in the order of its tables."""
+    names = [
+        name
+        for name in ORDER
+        if part_name(f"{name}, delayed", client) in content["parts"]
+    ]
+    return [Requests(content, client, name) for name in names]
+
+
+def quantile(kind: str, name: str) -> Callable[[Requests], str]:
+    """Returns the function of a quantile of a part, in milliseconds."""
+    return lambda requests: f"{1e3 * requests.summary(kind)[name]:.1f}"
+
+
+def lost_text(requests: Requests) -> str:
+    """Returns the number of lost requests."""
+    count = len(requests.part("delayed")["seconds"])
+    return str(round(requests.summary("delayed")["lost"] * count))
+
+
+COLUMNS = (
+    Column("strategy", lambda x: x.name),
+    Column("pieces", lambda x: x.part("plan")["pieces"]),
+    Column("work of a device", lambda x: f"{x.part('plan')['work']:.3f}"),
+    Column("calm p50", quantile("calm", "p50")),
+    *(
+        Column(name, quantile("delayed", name))
+        for name in ("p50", "p99", "p99.9", "gap")
+    ),
+    *(
+        Column(f"simulated {name}", quantile("simulated", name))
+        for name in ("p50", "p99.9", "gap")
+    ),
+    Column("decoded", lambda x: f"{100 * x.part('delayed')['decoded']:.2f}"),
+    Column("lost", lost_text),
+    Column("accuracy", lambda x: f"{100 * x.part('delayed')['accuracy']:.2f}"),
+    Column("direct", lambda x: f"{100 * x.part('delayed')['direct']:.2f}"),
+)
+"""Milliseconds and percent."""
+
+
+def gap_ratio(plain: list[float], coded: list[float]) -> tuple[float, float, float]:
+    """Returns the ratio of the gaps between p99.9 and the median.
+
+    Args:
+      plain, coded: seconds of requests without and with a code.
+
+    Returns:
+      The ratio between the bounds of 95 % of bootstrap samples (Efron 1979); NaN where
+      requests were lost.
+    """
+
+    def ratio(plain: np.ndarray, coded: np.ndarray) -> float:
+        large, small = (simulation.summary(x)["gap"] for x in (plain, coded))
+        return large / small if small > 0 and np.isfinite(large) else np.nan
+
+    samples, rng = (np.asarray(plain), np.asarray(coded)), np.random.default_rng(0)
+    resampled = [
+        ratio(*(rng.choice(sample, len(sample)) for sample in samples))
+        for _ in range(500)
+    ]
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(low), float(ratio(*samples)), float(high)
+
+
+def conclusions(content: Content) -> list[str]:
+    """Returns the conclusions of a study, in a line each.
+
+    Args:
+      content: of `latency.json`.
+    """
+    parts, lines = content["parts"], []
+    for client in clients(content):
+        lines += of_client(content, client)
+    agreement = min(
+        part["agreement"]
+        for part in parts.values()
+        if isinstance(part, dict) and "agreement" in part
+    )
+    lines.append(
+        f"{100 * agreement:.2f} % of all answers are those of a direct computation "
+        "from the same results."
+    )
+    if killed := parts.get("killed"):
+        restarts = ", ".join(f"{x:.1f}" for x in killed["seconds"])
+        lines.append(
+            f"With {len(killed['seconds'])} workers killed at once, {killed['lost']} "
+            f"of {killed['requests']} requests were lost, the slowest took "
+            f"{1e3 * killed['slowest']:.0f} ms, and the workers were back after "
+            f"{restarts} s."
+        )
+    return lines
+
+
+def of_client(content: Content, client: float) -> list[str]:
+    """Returns the conclusions that depend on the client's speed."""
+    parts, service = content["parts"], content["settings"]["service"]
+    coded, uncoded = (Requests(content, client, name) for name in ("coded", "uncoded"))
+    calm, plain = (x.summary("calm")["p50"] for x in (coded, uncoded))
+    delayed = [x.part("delayed")["seconds"] for x in (uncoded, coded)]
+    low, ratio, high = gap_ratio(*delayed)
+    machines = f" on machines that take {1e3 * service:g} ms for F_Conv" * bool(service)
+    who = "With a client as fast as this machine"
+    if client:
+        who = f"With a client that takes {client_text(client)} for F_Conv"
+    lines = [
+        f"{who}, the gap between p99.9 and the median is {ratio:.1f} times smaller "
+        f"with the code than uncoded (95 % of resampled studies: {low:.1f} to "
+        f"{high:.1f}); without delays{machines}, the median with the code is "
+        f"{calm / plain:.2f} times the uncoded one.",
+        f"{who} and with delays, {first_text(content, client)}",
+    ]
+    if not service and not client:
+        alone = 1e3 * float(np.median(parts["bare"]))
+        lines.append(
+            f"In the median, {1e3 * calm - alone:.1f} ms are added to the {alone:.1f} "
+            "ms of the bare computation, one program on one device."
+        )
+    return lines
+
+
+def first_text(content: Content, client: float) -> str:
+    """Returns the strategies with the shortest quantiles, beside the code's."""
+    found = {x.name: x.summary("delayed") for x in requests_of(content, client)}
+    texts = []
+    for name in ("p50", "p99", "p99.9"):
+        winner = min(found, key=lambda strategy: found[strategy][name])
+        times = found["coded"][name] / found[winner][name]
+        longer = f" (the code takes {times:.2f} times as long)" if times > 1 else ""
+        texts.append(f"{name} is that of {winner}{longer}")
+    return f"the shortest {', the shortest '.join(texts)}."
+
+
+def draw_tail(axes: Any, seconds: Any, **style: Any) -> None:
+    """Draws the share of requests that take longer than so many milliseconds."""
+    x, share = simulation.cdf(np.asarray(seconds, np.float32), STEPS)
+    axes.step(1e3 * x, 1 - share, where="post", **style)
+
+
+def section() -> Section:
+    """Returns the table and the conclusions of the stored study."""
+    (content,) = stored.read("latency").values()
+    settings = content["settings"]
+    client = Column("client", lambda x: client_text(x.client))
+    rows = [x for one in clients(content) for x in requests_of(content, one)]
+    parts = [
+        table.to_markdown(table.make([client, *COLUMNS], rows)),
+        "\n".join(f"- {line}" for line in conclusions(content)),
+        f"{stored.origin_text([content])} {settings['requests']} requests with delays "
+        f"and {settings['calm_requests']} without for each strategy: "
+        f"`{content['command']}`",
+    ]
+    return Section("\n\n".join(parts))
+
+
+SECTIONS: dict[str, Callable[[], Section]] = {"latency": section}
