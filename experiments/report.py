@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
-from tables import run_report, sweep_report
+from tables import reports
 
 from coded_jax.cli.command_line import command, run
 from coded_jax.report import run_tables
@@ -44,8 +44,8 @@ def folder_of(path: Path, alone: bool) -> Path:
 def report(path: Path, folder: Path) -> Any:
     """Writes one report, and returns its tables for a terminal."""
     if (path / SWEEP).exists():
-        return sweep_report.report(path, folder)
-    return run_tables.tables(run_report.report(path, folder, DATA_DIR.value))
+        return reports.report_sweep(path, folder)
+    return run_tables.tables(reports.report_run(path, folder, DATA_DIR.value))
 
 
 @command(arguments=True)

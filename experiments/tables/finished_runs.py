@@ -9,6 +9,8 @@ from typing import Any
 from coded_jax.runs.reading import evaluated_part
 from coded_jax.runs.workdir import FLAGS, RESULTS
 
+BASE = ("base_model", "base_width", "precision")
+
 
 def read_results(path: Path) -> dict[str, Any]:
     """Returns the content of a `results.json`.
@@ -19,26 +21,20 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
       ValueError: it is neither.
     """
-    file = path / RESULTS if path.is_dir() else path
     try:
-        results = json.loads(file.read_text())
+        results = json.loads((path / RESULTS if path.is_dir() else path).read_text())
     except (OSError, ValueError):
         results = None
     if not isinstance(results, dict) or "summary" not in results:
+        defect = "holds no results" if path.exists() else "does not exist"
+        if (path / FLAGS).exists() and not (path / RESULTS).exists():
+            again = f"run.py --flagfile={path / FLAGS} goes on with it"
+            defect = f"is not finished ({again})"
         raise ValueError(
-            f"runs: {str(path)!r} given, which {_defect(path)}; workdirs of finished "
-            "runs or files of results.json accepted"
+            f"runs: {str(path)!r} given, which {defect}; workdirs of finished runs or "
+            "files of results.json accepted"
         )
     return results
-
-
-def _defect(path: Path) -> str:
-    """Says why a path holds no finished run."""
-    if not path.exists():
-        return "does not exist"
-    if (path / FLAGS).exists() and not (path / RESULTS).exists():
-        return f"is not finished (run.py --flagfile={path / FLAGS} goes on with it)"
-    return "holds no results"
 
 
 def read_current(path: Path) -> dict[str, Any]:
@@ -48,7 +44,7 @@ def read_current(path: Path) -> dict[str, Any]:
       ValueError: see `read_results`; or an older version wrote it.
     """
     results = read_results(path)
-    if "uncoded" not in results.get("costs", {}).get("code", {}):
+    if "rounds" not in results.get("costs", {}).get("code", {}):
         raise ValueError(
             f"runs: {str(path)!r} given, results.json of this version accepted; "
             "finished runs are evaluated again by their command"
@@ -92,14 +88,7 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
     bases = {
-        (
-            r["dataset"],
-            r["config"]["base_model"],
-            r["config"]["base_width"],
-            r["config"]["precision"],
-            r["base"]["test_accuracy"],
-            r["base"]["validation_accuracy"],
-        )
+        (r["dataset"], *(r["config"][x] for x in BASE), *r["base"].values())
         for r in runs
     }
     if len(bases) > 1:

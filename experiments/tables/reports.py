@@ -1,0 +1,380 @@
+"""Reports of finished runs and sweeps, in Markdown and as one file of HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import itertools
+import os
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+
+from coded_jax import data
+from coded_jax.inference.costs import Cost
+from coded_jax.report import canvas, model_figures, run_figures, run_tables
+from coded_jax.report import sweep_tables as sweeps
+from coded_jax.report.formatting import (
+    blocks_text,
+    measure_text,
+    pattern_text,
+    percent,
+    run_text,
+    size_text,
+)
+from coded_jax.report.table import Column, Table, make, to_markdown
+from coded_jax.runs.load import load
+from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
+from coded_jax.runs.workdir import METRICS, make_folder, write_atomically
+from coded_jax.types import Split
+from tables import stored
+from tables.finished_runs import read_current
+from tables.searches import first_cell
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES = 4  # whose feature maps are shown
+STYLE = Path(__file__).with_name("report.css")
+
+
+class Page:
+    """A report, part by part.
+
+    Args:
+      folder: where its files are written; made if need be.
+      title: the heading.
+
+    Raises:
+      ValueError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path, title: str) -> None:
+        make_folder(folder, "output")
+        self.folder, self.title = folder, title
+        self._parts = [f"# {title}"]
+
+    def add(self, *parts: str | Table) -> None:
+        """Appends Markdown and tables; leaves out empty text."""
+        texts = (to_markdown(x) if isinstance(x, Table) else x for x in parts)
+        self._parts += filter(None, texts)
+
+    def draw(
+        self, name: str, title: str, make: Callable[[], Figure], caption: str = ""
+    ) -> None:
+        """Appends the figure that `make` returns and its caption, or a line that says
+        why `make` raised a ValueError, OSError or ImportError."""
+        try:
+            make().savefig(self.folder / f"{name}.png", dpi=110)
+        except (ValueError, OSError, ImportError) as error:
+            self.add(f"*Left out ({title}): {error}*")
+            return
+        self.add(f"![{title}]({name}.png)", caption)
+
+    def write(self) -> list[Path]:
+        """Writes `report.md` and `report.html`, and returns their paths."""
+        text = "\n\n".join(self._parts) + "\n"
+        paths = [self.folder / f"report.{ending}" for ending in ("md", "html")]
+        write_atomically(paths[0], text)
+        write_atomically(paths[1], to_html(self.title, text, self.folder))
+        return paths
+
+
+def to_html(title: str, text: str, folder: Path) -> str:
+    """Returns Markdown as one HTML file that holds the pictures of a folder.
+
+    Raises:
+      ImportError: markdown-it-py is missing; the `plot` extra brings it.
+    """
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError as error:
+        raise ImportError("reports need: pip install 'coded_jax[plot]'") from error
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = reader.parse(text)
+    for child in (x for token in tokens for x in token.children or []):
+        if child.type == "image":
+            picture = (folder / str(child.attrs["src"])).read_bytes()
+            encoded = base64.b64encode(picture).decode()
+            child.attrs["src"] = f"data:image/png;base64,{encoded}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE.read_text()}</style>\n"
+        f"</head>\n<body>\n{reader.renderer.render(tokens, reader.options, {})}"
+        "</body>\n</html>\n"
+    )
+
+
+def report_run(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
+    """Writes `report.md`, `report.html` and their figures.
+
+    Args:
+      path: a finished run's workdir; or its `results.json` or a copy of it, then
+        without what needs the model.
+      folder: where they are written.
+      data_dir: see `data.load`.
+
+    Returns:
+      The content of `results.json`.
+
+    Raises:
+      ValueError: there is no finished run of this version, or the folder cannot be
+        made.
+    """
+    results = read_current(path)
+    draw_of = lambda draw: lambda: draw(results)
+    page = Page(folder, run_text(results))
+    page.add(facts(results))
+    if results.get("values"):
+        page.add("What is called accuracy is R^2, the coefficient of determination.")
+    page.add("## Accuracy by lost results", by_lost(results))
+    page.draw("losses", "accuracy by lost results", draw_of(run_figures.losses))
+    page.add("## Every erasure pattern", by_pattern(results))
+    page.draw("accuracy", "accuracy by pattern", draw_of(run_figures.accuracy))
+    if (path / METRICS).exists():
+        page.add("## Training")
+        records = run_figures.read_metrics(path)
+        page.draw("training", "training curves", lambda: run_figures.training(records))
+    if results["confidence"]:
+        page.add("## Confidence", confidence(results))
+        page.draw("confidence", "confidence", draw_of(run_figures.confidence))
+    page.add("## Cost of each device", *costs(results))
+    page.draw("costs", "work of the busiest device", draw_of(run_figures.costs))
+    add_model(page, path, results, data_dir)
+    page.write()
+    return results
+
+
+def add_model(
+    page: Page, path: Path, results: dict[str, Any], data_dir: str | None
+) -> None:
+    """Appends what needs the model and the data, with the worst pattern of r losses."""
+    k, r = results["split"]["k"], results["split"]["r"]
+    patterns = [p for p in results["patterns"] if len(p["lost"]) <= r]
+    lost = min(patterns, key=lambda p: (-len(p["lost"]), p["accuracy"]))["lost"]
+    page.add(f"## With the worst pattern: {pattern_text(lost, k)} lost")
+    try:
+        if not path.is_dir():
+            raise ValueError(f"{path.name} given, a workdir accepted")
+        model = load(path, devices=1)
+        size = results["config"].get("image_size")
+        test = data.load(results["dataset"], data_dir, size).test
+    except (ValueError, OSError, ImportError) as error:
+        page.add(f"*Left out (pictures that the model makes): {error}*")
+        return
+    shown = Split(test.images[:IMAGES], test.labels[:IMAGES])
+    page.draw(
+        "features",
+        "feature maps",
+        lambda: model_figures.features(model, shown.images, lost),
+        "Red is lost. A picture has four channels, each of which has one scale in all "
+        "pictures but those of parity pieces.",
+    )
+    if results.get("positions"):
+        page.draw(
+            "answers",
+            "answers with losses",
+            lambda: model_figures.answers(model, shown, lost),
+            "Red in the last column: positions with another answer than without "
+            "losses, or how far values are from those, of the labels' range. White "
+            "labels do not count, and red answers are none; of two or more than three "
+            "channels the first is shown.",
+        )
+    if not model.values:
+        confusion = lambda: model_figures.confusion(model, test, lost)
+        page.draw("confusion", "confusion of errors", confusion)
+
+
+def facts(results: dict[str, Any]) -> Table:
+    """Returns settings, machine and times of the run, a row each."""
+    config, split = results["config"], results["split"]
+    seconds = results["timing"]["seconds"].items()
+    base = f"**{percent(base_accuracy(results))} %**"
+    part = f"the {evaluated_part(results)} split of {results['dataset']}"
+    made = f"{stored.software_text(results)} on {stored.machine_text(results)}"
+    command = results["command"]
+    rows = {
+        "base model": f"{config['base_model']}, {base} on {part}",
+        "code": code_title(config),
+        "split": f"k={split['k']}, r={split['r']}, {size_text(split['grid'])} pieces",
+        "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",
+        "seed": f"{results['seed']}; {config['seeds']} of the code",
+        "time": ", ".join(f"{phase} {value:.0f} s" for phase, value in seconds),
+        "measured with": made,
+        "command": f"`{command}`" if command else "none, `coded_jax.protect`",
+    }
+    return Table(("", ""), [*rows.items()])
+
+
+def by_lost(results: dict[str, Any]) -> Table:
+    """Returns a row for the code and for each baseline: mean and worst by lost results,
+    and in groups the accuracy of decoded answers."""
+    base = percent(base_accuracy(results))
+    columns = [Column("code", lambda x: x[0]), Column("base", lambda x: base)]
+    columns += [
+        Column(
+            f"{l} lost, {run_tables.MEASURES[measure]}",
+            lambda x, of=(l, measure): run_tables.cell(x[1], *of),
+        )
+        for l, measure in itertools.product(
+            results["summary"], run_tables.measures_of(results)
+        )
+    ]
+    return make(columns, run_tables.methods_of(results).items())
+
+
+def by_pattern(results: dict[str, Any]) -> Table:
+    """Returns a row for every erasure pattern."""
+    k, patterns = results["split"]["k"], results["patterns"]
+    columns = [
+        Column("lost", lambda x: pattern_text(x["lost"], k)),
+        Column("accuracy", lambda x: measure_text(x, "accuracy")),
+        *(
+            Column(name, lambda x, name=name: run_tables.of_images(x)[name])
+            for name in run_tables.of_images(patterns[0])
+        ),
+        Column("agreement with the base model", lambda x: percent(x["agreement"])),
+        Column("feature mse", lambda x: run_tables.error_text(x["feature_mse"])),
+    ]
+    return make(columns, patterns)
+
+
+def confidence(results: dict[str, Any]) -> Table:
+    """Returns a row for every number of lost results."""
+
+    def text(measures: dict[str, float | None], name: str) -> str:
+        return "-" if measures.get(name) is None else measure_text(measures, name)
+
+    names = {
+        "ece": "calibration error",
+        "ece_uncalibrated": "uncalibrated",
+        "ece_decoded": "of decoded answers",
+        "aurc": "mean error over all coverages",
+    }
+    columns = [
+        Column("lost", lambda x: x[0]),
+        Column("temperature", lambda x: f"{x[1]['temperature']:.2f}"),
+        *(
+            Column(y, lambda x, name=name: text(x[1], name))
+            for name, y in names.items()
+        ),
+    ]
+    return make(columns, results["confidence"].items())
+
+
+def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
+    """Returns what each device computes: a paragraph, the part of each coded stage that
+    a device has, and the operations of each code for one image by their purpose."""
+    split, own = results["split"], Cost.from_json(results["costs"]["code"])
+    text = (
+        f"Each of {split['k'] + split['r']} devices computes one piece of every coded "
+        f"stage, {own.parts['piece']:.3f} of the operations of the whole F_Conv. The "
+        "client encodes, decodes, and computes the blocks that are not coded. All "
+        "numbers are of one image, and relative to the whole F_Conv but for the last "
+        "columns: all operations, trips to the devices, and what a device receives and "
+        "returns in them."
+    )
+    stages = [
+        Column("coded blocks", lambda x: blocks_text(x["blocks"])),
+        Column("piece", lambda x: size_text(x["piece_shape"])),
+        Column("share", lambda x: size_text(x["share_shape"])),
+        Column("piece's part of the pixels", lambda x: f"{x['work_fraction']:.3f}"),
+    ]
+    total = lambda x: sum(x[1].parts.values())
+    codes = [
+        Column("code", lambda x: results["config"]["code"] if x[0] == "code" else x[0]),
+        *(
+            Column(header, lambda x, part=part: f"{x[1].parts[part]:.3f}")
+            for part, header in run_figures.PARTS.items()
+        ),
+        Column("together", lambda x: f"{total(x):.3f}"),
+        Column("Mflop", lambda x: f"{total(x) * x[1].whole_flops / 1e6:.3g}"),
+        Column("rounds", lambda x: str(len(x[1].rounds))),
+        Column("kB", lambda x: f"{(x[1].bytes_in + x[1].bytes_out) / 1e3:.3g}"),
+    ]
+    records = [(name, Cost.from_json(x)) for name, x in results["costs"].items()]
+    return text, make(stages, split["stages"]), make(codes, records)
+
+
+def report_sweep(path: Path, folder: Path) -> Group:
+    """Writes `report.md`, `report.html` and their figure.
+
+    Args:
+      path: the sweep's folder.
+      folder: where they are written.
+
+    Returns:
+      The same table for a terminal.
+
+    Raises:
+      ValueError: there is no sweep, or the folder cannot be made.
+    """
+    sweep = sweeps.read(path)
+    headers, rows = sweeps.columns(sweep)
+    link = lambda name: os.path.relpath(path / "cells" / name, folder)
+    links = [f"[{cell.name}](<{link(cell.name)}>)" for cell in sweep.cells]
+    linked = [[*row, link] for row, link in zip(rows, links, strict=True)]
+    left_out, made_by = missing(sweep), setup(sweep)
+    page = Page(folder, f"Sweep {path.resolve().name}")
+    page.add(made_by)
+    if sweep.cells:
+        page.add("## Cells", first_cell(sweep), Table([*headers, "folder"], linked))
+        page.draw("cells", "accuracy by cell", lambda: figure(sweep))
+    page.add(*(["## Cells without results", left_out] if left_out else []))
+    page.write()
+    return Group(sweeps.terminal(sweep), *filter(None, [left_out, made_by]))
+
+
+def missing(sweep: sweeps.Sweep) -> str:
+    """Returns the cells without results, a line each."""
+    errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
+    names = [name for name in sweep.content["cells"] if name not in finished]
+    why = lambda name: f"failed: {errors[name]}" if name in errors else "has not run"
+    return "\n".join(f"- `{name}` {why(name)}" for name in names)
+
+
+def setup(sweep: sweeps.Sweep) -> str:
+    """Returns machine, seeds, time and command of the measurements."""
+    command = f"`{sweep.content['command']}`"
+    rows = [row for cell in sweep.cells for own in cell.trials.values() for row in own]
+    if not rows:
+        return f"No cell has finished: {command}"
+    seeds = ", ".join(sorted({row["seed"] for row in rows}))
+    trials = len({row["trial"] for row in rows})
+    parts = {row.get("evaluated") or "test" for row in rows}
+    scored = ", on the validation part" if parts == {"validation"} else ""
+    return (
+        f"{stored.origin_text([sweep.content])} Seed {seeds}, {trials} "
+        f"trial{'s' if trials > 1 else ''} each, in {sweep.content['seconds']:.0f} s "
+        f"of training and evaluation{scored}: {command}"
+    )
+
+
+def figure(sweep: sweeps.Sweep) -> Figure:
+    """Draws mean and worst accuracy of every cell with the most lost results.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    cells, wide = sweep.cells, sweeps.is_wide(sweep)
+    drawn = canvas.new_figure(3 + 0.6 * len(cells), 4.5)
+    axes, places = drawn.add_subplot(), range(len(cells))
+    for measure, marker in (("mean", "o"), ("worst", "v")):
+        by_cell = [cell.of(cell.code, cell.most, measure) for cell in cells]
+        means = [100 * statistics.fmean(values) for values in by_cell]
+        deviations = [100 * statistics.stdev(v) if len(v) > 1 else 0 for v in by_cell]
+        axes.errorbar(places, means, deviations, fmt=marker, capsize=3, label=measure)
+    bases = [cell.of(cell.code, cell.most, "base_accuracy")[0] for cell in cells]
+    axes.plot(places, [100 * base for base in bases], "k_", ms=18, label="base")
+    axes.set_xticks(places, [sweeps.label(cell, sweep) for cell in cells])
+    axes.tick_params(axis="x", rotation=90)
+    axes.set_xlim(-0.7, len(cells) - 0.3)
+    varied = "cell" if wide else ", ".join(sweeps.varied(sweep.content))
+    axes.set(xlabel=varied, ylabel="accuracy, %")
+    axes.grid(alpha=0.3)
+    drawn.legend(loc="outside right upper")
+    return drawn
