@@ -10,6 +10,7 @@ nox -s aot       programs compiled for TPUs and GPUs that are not here, by the c
 nox -s aot-colab some of them by the compiler of Colab's versions, for one chip
 nox -s docs      the documentation into site/, with every warning an error
 nox -s links     whether every link of it to elsewhere is there
+nox -s mutants   whether the tests notice faults in core lines (`tests/mutants`)
 """
 
 import nox
@@ -115,3 +116,9 @@ def docs(session: nox.Session) -> None:
 def links(session: nox.Session) -> None:
     session.install("-e", ".[docs]")
     session.run("python", "-m", "sphinx", "-b", "linkcheck", "-q", "docs", ".nox/links")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    install(session, ".[test]")
+    session.run("python", "tests/mutants/run.py", *session.posargs)
