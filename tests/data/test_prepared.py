@@ -122,17 +122,6 @@ def test_reads_in_several_batches(tmp_path):
     assert rows(loaded.test) == rows(Split(*written["test"]))
 
 
-def test_folder_comes_from_the_environment_or_the_default(tmp_path, monkeypatch):
-    write_data(tmp_path, "mnist")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    by_environment = datasets.load("mnist")
-    monkeypatch.delenv("TFDS_DATA_DIR")
-    home = Path(os.environ["HOME"], "tensorflow_datasets")
-    write_data(home, "mnist")
-    by_default = datasets.load("mnist")
-    assert rows(by_environment.train) == rows(by_default.train)
-
-
 def test_reads_the_newest_finished_version(tmp_path):
     write_info(tmp_path, "mnist", version="3.0.9", file_format="tfrecord")
     write_data(tmp_path, "mnist", {"train": 20, "test": 5}, version="3.0.2")
@@ -232,13 +221,6 @@ def test_not_prepared_and_no_network(tmp_path, monkeypatch, extras):
     answering(monkeypatch, hang)
     with pytest.raises(FileNotFoundError, match="no network .*timed out"):
         datasets.check("mnist", str(tmp_path))
-
-
-def test_other_file_formats(tmp_path):
-    write_info(tmp_path, "mnist", file_format="tfrecord")
-    for function in (datasets.check, datasets.load):
-        with pytest.raises(ValueError, match="mnist in .*accepted: array_record"):
-            function("mnist", str(tmp_path))
 
 
 def truncate(path):

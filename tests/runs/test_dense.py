@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,7 +11,6 @@ from coded_jax.inference.pixels import normalise
 from tests.dense_cnn import (
     CLASSES,
     SHAPE,
-    pipeline_of,
     segment,
     segmented,
     variables_of_segment,
@@ -20,15 +18,16 @@ from tests.dense_cnn import (
 from tests.errors import refused
 
 DATASET = segmented()
-CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 
 
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense")
-    settings = {"k": 2, "r": 1, "epochs": 2, "devices": 1, "supervision": 0.5}
+    settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
     own = {"model": segment, "variables": variables_of_segment(), "dataset": DATASET}
-    return folder, coded_jax.protect(workdir=folder, **own, **settings)
+    return folder, coded_jax.protect(
+        workdir=folder, **own, **settings
+    )
 
 
 def iou_by_hand(predicted, labels):
@@ -129,20 +128,3 @@ def test_answers_have_a_confidence_at_each_position(protected):
     np.testing.assert_allclose(
         loaded.logits(images, [1]), coded.logits(images, [1]), atol=1e-5
     )
-
-
-def test_the_base_models_loss_is_a_mean_over_positions_that_count():
-    from coded_jax.training.losses import base_losses
-
-    own = (segment, variables_of_segment(), DATASET)
-    pipeline, variables = pipeline_of(*own, **CHEAP)
-    batch = {"images": DATASET.train.images[:3], "labels": DATASET.train.labels[:3]}
-    losses, _ = base_losses(pipeline, variables, batch)
-    x = normalise(batch["images"], DATASET.mean, DATASET.std)
-    scores = jax.nn.log_softmax(segment(variables_of_segment(), x))
-    rows, columns = np.indices(SHAPE[:2])
-    expected = [
-        -np.mean(s[rows, columns, l][l >= 0])
-        for s, l in zip(np.asarray(scores), batch["labels"], strict=True)
-    ]
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)

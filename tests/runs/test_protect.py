@@ -29,6 +29,7 @@ def protect(workdir=None, **changes):
         "r": 1,
         "epochs": 1,
         "decoder_width": 8,
+        "baselines": (),
     }
     return coded_jax.protect(workdir=workdir, **{**arguments, **changes})
 
@@ -157,22 +158,6 @@ def test_training_ends_on_what_is_kept():
         config=coded_jax.TrainConfig(distillation=1.0),
     )
     assert loss(True, True, True) < 1e-8 < 1e-3 < loss(True, False, True)
-
-
-@pytest.mark.long
-def test_a_whole_network_that_computes_in_bfloat16():
-    def model(variables, x):
-        variables = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), variables)
-        return gated(variables, x.astype("bfloat16")).astype("float32")
-
-    variables = gated_variables()
-    whole = {"blocks": None, "head": None, "decoder_width": None}
-    protected = protect(**whole, model=model, variables=variables)
-    assert protected.results["config"]["stages"] == ((1, 1), (3, 3))
-    images = DATASET.test.images
-    expected = model(variables, normalise(images, DATASET.mean, DATASET.std))
-    np.testing.assert_allclose(protected.logits(images), expected, atol=0.02)
-    assert np.isfinite(protected.logits(images, lost=[1])).all()
 
 
 def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch, kept):

@@ -46,7 +46,8 @@ def test_it_multiplies_what_its_setting_says(monkeypatch):
         return fit(*args, **options)
 
     monkeypatch.setattr(module, "fit", spied)
-    train(config=dataclasses.replace(CONFIG, epochs=0.5, products="bfloat16"))
+    config = dataclasses.replace(CONFIG, epochs=0.5, products="bfloat16")
+    train(config=config, pipeline=make_pipeline(code=scaled_sum))
     assert seen == ["bfloat16"]
 
 
@@ -121,8 +122,6 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
                 {"code": scaled_sum},
                 {"mean": (0.1,)},
                 {"precision": "bfloat16"},
-                {"k": 3},
-                {"grid": (1, 2)},
                 {"split": "group"},
             )
         ),
@@ -134,17 +133,6 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
     for arguments in others:
         with refused("workdir"):
             train(**{"data": part, "workdir": tmp_path, **arguments})
-
-
-def test_a_folder_from_before_a_setting_counts_with_its_default(tmp_path):
-    first = train(workdir=tmp_path)
-    flags = tmp_path / "flags.txt"
-    lines = flags.read_text().splitlines()
-    old = [x for x in lines if not x.startswith(("--tail=", "--parity_moves="))]
-    assert len(old) == len(lines) - 2
-    flags.write_text("\n".join(old) + "\n")
-    again = train(workdir=tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
 
 
 @pytest.mark.parametrize(

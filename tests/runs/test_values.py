@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,28 +10,28 @@ import coded_jax
 from coded_jax.evaluation.pattern_accuracy import Spread
 from coded_jax.inference.pixels import normalise
 from coded_jax.studies import rivals
-from coded_jax.training.losses import answer_losses, base_losses
+from coded_jax.training.losses import answer_losses
 from coded_jax.types import Split
 from tests.dense_cnn import (
     CHANNELS,
     SHAPE,
     noisy,
-    pipeline_of,
     restore,
     variables_of_restore,
 )
 from tests.errors import refused
 
 DATASET = noisy()
-CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 OWN = {"model": restore, "variables": variables_of_restore(), "dataset": DATASET}
 
 
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("values")
-    settings = {"k": 2, "r": 1, "epochs": 2, "devices": 1, "supervision": 0.5}
-    return folder, coded_jax.protect(workdir=folder, **OWN, **settings)
+    settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
+    return folder, coded_jax.protect(
+        workdir=folder, **OWN, **settings
+    )
 
 
 def explained_by_hand(values, labels, reference=None):
@@ -139,23 +138,6 @@ def test_losses_are_squared_errors():
     losses = answer_losses(values, jnp.zeros_like(values))
     expected = np.square(np.arange(12.0)).reshape(2, 6).mean(1)
     np.testing.assert_allclose(losses, expected)
-
-
-def test_a_base_model_learns_values_and_a_code_is_supervised_by_them():
-    own = (restore, variables_of_restore(), DATASET)
-    pipeline, variables = pipeline_of(*own, **CHEAP)
-    batch = {"images": DATASET.train.images[:3], "labels": DATASET.train.labels[:3]}
-    losses, _ = base_losses(pipeline, variables, batch)
-    x = normalise(batch["images"], DATASET.mean, DATASET.std)
-    errors = np.square(np.asarray(restore(variables_of_restore(), x)) - batch["labels"])
-    np.testing.assert_allclose(losses, errors.reshape(3, -1).mean(1), rtol=1e-4)
-    # With nothing lost the supervised loss is that of the base model.
-    params = pipeline.init(jax.random.key(0))
-    config = coded_jax.TrainConfig(supervision=1.0)
-    available = np.ones((3, 1), bool)
-    inputs = (pipeline, params, variables, batch["images"], available)
-    own = coded_jax.coded_loss(*inputs, labels=batch["labels"], config=config)
-    np.testing.assert_allclose(own, losses.mean(), rtol=1e-3)
 
 
 WRONG = {
