@@ -25,9 +25,7 @@ def protected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense")
     settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
     own = {"model": segment, "variables": variables_of_segment(), "dataset": DATASET}
-    return folder, coded_jax.protect(
-        workdir=folder, **own, **settings
-    )
+    return folder, coded_jax.protect(workdir=folder, **own, **settings)
 
 
 def iou_by_hand(predicted, labels):

@@ -29,9 +29,7 @@ OWN = {"model": restore, "variables": variables_of_restore(), "dataset": DATASET
 def protected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("values")
     settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
-    return folder, coded_jax.protect(
-        workdir=folder, **OWN, **settings
-    )
+    return folder, coded_jax.protect(workdir=folder, **OWN, **settings)
 
 
 def explained_by_hand(values, labels, reference=None):

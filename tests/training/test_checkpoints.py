@@ -1,12 +1,8 @@
 """Checkpoints: exact, atomic under `kill -9`, and proof against damage."""
 
-import contextlib
 import itertools
 import os
 import pathlib
-import random
-import signal
-import time
 from typing import NamedTuple
 
 import jax
@@ -17,7 +13,6 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from coded_jax.training import checkpoints
-from tests.scripts import forks
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -208,12 +203,6 @@ def test_death_at_every_file_operation(tmp_path, monkeypatch, step):
         if not died:
             break
     assert not died and when >= 4
-
-
-
-
-
-
 
 
 def test_donation(tmp_path):
