@@ -7,7 +7,6 @@ import pytest
 
 from coded_jax.codes import erasures
 from coded_jax.evaluation import confidence, pattern_accuracy
-from coded_jax.evaluation.predictions import Prediction
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import BaseModel
@@ -147,14 +146,6 @@ def test_temperature_of_an_answer():
     for lost, decoded in ((0, 2.0), (1, 5.0), (2, 5.0)):
         temperatures = confidence.temperature_of(studied, lost, [True, False])
         assert temperatures.tolist() == [decoded, 2.0]
-
-
-def test_predictions_without_an_answer_are_never_correct():
-    logits = jnp.full((2, 1, 3), jnp.nan)
-    labels = jnp.zeros((2, 1), jnp.int32)
-    weight = jnp.ones((2, 1))
-    prediction = Prediction(logits, labels, labels, weight, weight > 0, weight)
-    assert (prediction.classes == -1).all() and not prediction.correct.any()
 
 
 def test_several_seeds_as_one():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.evaluation import confidence
 from coded_jax.inference.pixels import normalise
 from tests.dense_cnn import (
     CLASSES,
@@ -101,17 +100,6 @@ def test_what_is_wrong_is_named_before_anything_is_trained():
     narrow = own | {"model": lambda v, x: segment(v, x)[:, ::2]}
     with refused("model"):
         coded_jax.protect(**narrow, dataset=DATASET)
-
-
-def test_confidence_is_studied_on_images_with_labels_that_count(monkeypatch):
-    labels = np.full((6, 2, 3), -1, np.int32)
-    labels[[1, 3, 4], 0] = 1  # three positions of each
-    arrays = {"images": np.arange(6)[:, None, None, None], "labels": labels}
-    for most, expected in ((100, [1, 3, 4]), (7, [1, 3]), (2, [1])):
-        monkeypatch.setattr(confidence, "MOST_LABELS", most)
-        chosen = confidence.few(arrays)
-        assert chosen["images"].ravel().tolist() == expected
-        np.testing.assert_array_equal(chosen["labels"], labels[expected])
 
 
 def test_answers_have_a_confidence_at_each_position(protected):

@@ -1,7 +1,6 @@
 """Whole runs of many settings: seeds and rivals, groups, chains, data sets."""
 
 import dataclasses
-import shutil
 
 import jax
 import jax.export
@@ -11,7 +10,7 @@ import pytest
 import coded_jax
 from coded_jax import data
 from coded_jax.codes import erasures
-from coded_jax.runs import export, workdir
+from coded_jax.runs import export
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from tests.errors import refused
@@ -27,9 +26,6 @@ def test_seeds_and_rivals(tmp_path):
         baselines=("no_parity", "uncoded", "replication", "mean_fill"),
         encoder_width=16,
         decoder_width=16,
-        nonnegative=True,
-        distillation=0.3,
-        code_augmentation="shift",
         epochs=0.5,
         base_epochs=1,
     )
@@ -42,31 +38,21 @@ def test_seeds_and_rivals(tmp_path):
     assert first["1"]["mean"] != second["1"]["mean"]
     mean = np.mean([first["1"]["mean"], second["1"]["mean"]])
     assert results["summary"]["1"]["mean"] == pytest.approx(mean)
-    deviation = np.std([first["1"]["worst"], second["1"]["worst"]], ddof=1)
-    assert results["summary"]["1"]["worst_std"] == pytest.approx(deviation)
-    assert results["seeds"].keys() == {"code", "no_parity"}
     phases = {"base", "code", "code_1", "no_parity", "no_parity_1", "mean_fill"}
     folders = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert folders == phases
-    uncoded = results["baselines"]["uncoded"]
+    uncoded, base = results["baselines"]["uncoded"], results["base"]["test_accuracy"]
     assert uncoded["3"]["mean"] == uncoded["1"]["worst"] == 0
-    base = results["base"]["test_accuracy"]
     # Only the loss of the idle device leaves an answer.
     assert uncoded["1"]["mean"] == pytest.approx(base / 3)
-    assert results["costs"]["replication"]["encode"] == 0
     assert results["baselines"]["mean_fill"]["1"]["mean"] > 0.5 * base
-    surest = results["confidence_of_baselines"]["replication"]["0"]
-    assert surest["ece"] == pytest.approx(results["confidence"]["0"]["ece"])
     # The first seed is the one that is served.
-    model = coded_jax.load(tmp_path)
-    test = data.load("mnist_5k").test
-    accuracies = [
+    model, test = coded_jax.load(tmp_path), data.load("mnist_5k").test
+    right = [
         (np.asarray(model.classify(test.images, [i])) == test.labels).mean()
         for i in range(3)
     ]
-    assert np.mean(accuracies) == pytest.approx(first["1"]["mean"])
-    shutil.rmtree(tmp_path / workdir.MEASURED)
-    assert small_run(tmp_path, config)["seeds"] == results["seeds"]
+    assert np.mean(right) == pytest.approx(first["1"]["mean"])
 
 
 @pytest.mark.long

@@ -132,25 +132,6 @@ def test_answers_have_a_confidence(finished):
         model.predict(test.images, abstain_below=2)
 
 
-def test_loaded_model_compiles_once_for_all_patterns(finished):
-    model = coded_jax.load(finished, devices=1)
-    traced = []
-
-    def count(shape, code):
-        def decode(params, features, available):
-            traced.append(1)
-            return code.decode(params, features, available)
-
-        return code._replace(decode=decode)
-
-    model = model._replace(pipeline=model.pipeline.with_codes(count))
-    images = np.zeros((2, 28, 28, 1), np.uint8)
-    answers = [model.logits(images, lost) for lost in ((), [0], (1,), {2})]
-    assert len(traced) == 1
-    np.testing.assert_allclose(answers[0], answers[3], rtol=1e-6)
-    assert not np.allclose(answers[0], answers[1])
-
-
 ONE = np.zeros((1, 28, 28, 1), np.uint8)
 
 

@@ -173,18 +173,6 @@ def test_no_library_of_the_reader_is_called():
         assert called == {"shape_assertion"}  # JAX's own
 
 
-def test_file_is_for_three_platforms_any_batch_and_one_device():
-    exported = jax.export.deserialize(bytearray(exported_bytes(*CASES[0])))
-    assert exported.platforms == ("cpu", "cuda", "tpu")
-    assert exported.nr_devices == 1
-    images, mask = exported.in_avals
-    assert images.dtype == np.uint8 and images.shape[1:] == GREY
-    assert jax.export.is_symbolic_dim(images.shape[0])
-    assert mask.dtype == bool and mask.shape == (3, 1)
-    (logits,) = exported.out_avals
-    assert logits.dtype == np.float32 and logits.shape == (images.shape[0], CLASSES)
-
-
 def test_same_bytes_for_the_same_model_and_no_path_in_them():
     case = CASES[1]
     model = make(*case)

@@ -4,11 +4,10 @@ import io
 import json
 
 import numpy as np
-import pytest
 from rich.console import Console
 
 from coded_jax.runs.logs import PhaseLog
-from coded_jax.runs.progress import Planned, live_table
+from coded_jax.runs.progress import live_table
 
 
 def console(terminal):
@@ -54,33 +53,6 @@ def test_learning_rate_and_speed_are_recorded(tmp_path):
     assert first["learning_rate"] == 0.01 and last["learning_rate"] == 0.005
     assert first["images_per_second"] > 0
     assert "images_per_second" not in last  # it would count the validation's time
-
-
-def test_the_phases_of_a_run_are_known_from_the_start(tmp_path):
-    now = [0.0]
-    sizes = {"base": Planned(100, 6400), "code": Planned(200, 12800)}
-    phases = {**sizes, "no_parity": Planned(200, 12800), "evaluation": Planned(3, 0)}
-    screen = console(True)
-    screen.get_time = lambda: now[0]
-    with live_table(screen, phases=phases) as table:
-        assert table.time_left() is None
-
-        def log_phase(name, seconds_of_start, pace):
-            with phase_log(tmp_path, name, table, phases[name].steps) as log:
-                log.start(0)
-                now[0] += seconds_of_start
-                log.log(10, {"loss": 1.0})  # what is compiled until then is no pace
-                for step in range(20, phases[name].steps + 1, 10):
-                    now[0] += 10 * pace
-                    log.log(step, {"loss": 1.0})
-                    yield step
-
-        *_, last = (table.time_left() for step in log_phase("base", 5, 0.5))
-        assert last == (pytest.approx(400 * 0.5), True)  # a code may be slower
-        left = {step: table.time_left() for step in log_phase("code", 7, 2.0)}
-        assert left[50] == (pytest.approx(150 * 2 + 200 * 2), False)
-        assert left[200] == (pytest.approx(200 * 2), False)
-        assert len(table.tasks) == 4
 
 
 def test_tensorboard_has_metrics_and_pictures(tmp_path):

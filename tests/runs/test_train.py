@@ -98,16 +98,6 @@ def test_a_stream_is_as_good_as_arrays():
     )
 
 
-def test_a_code_of_ones_own_learns():
-    pipeline = make_pipeline(code=scaled_sum)
-    model = train(pipeline=pipeline)
-    (params,) = model.params
-    assert params["scale"] != 1
-    assert train(pipeline=make_pipeline(code="addition")).params == ({},)
-    filled = train(pipeline=make_pipeline(code="mean_fill"))
-    assert len(jax.tree.leaves(filled.params)) == 1
-
-
 def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
     part = DATASET.train  # has no mean and deviation of its own
     first = train(part, workdir=tmp_path)
@@ -170,9 +160,3 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
 def test_what_is_wrong_is_named(name, options):
     with refused(name):
         train(**options)
-
-
-def test_statistics_are_compared_as_images_are_normalised():
-    """In float32; `mds` has nothing to train."""
-    rounded = tuple(map(np.float32, DATASET.mean)), tuple(map(np.float32, DATASET.std))
-    train(pipeline=make_pipeline(*rounded, code="mds"))

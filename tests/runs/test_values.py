@@ -9,7 +9,6 @@ import pytest
 import coded_jax
 from coded_jax.evaluation.pattern_accuracy import Spread
 from coded_jax.inference.pixels import normalise
-from coded_jax.studies import rivals
 from coded_jax.training.losses import answer_losses
 from coded_jax.types import Split
 from tests.dense_cnn import (
@@ -97,11 +96,6 @@ def test_of_one_value_nothing_is_explained():
     spread = Spread().plus(np.full((3, 4, 4, 1), 0.1, np.float32))
     spread = spread.plus(np.full((2, 4, 4, 1), 0.1, np.float32))
     assert (spread.explained(0.0), spread.explained(1e-9)) == (1, 0)
-
-
-def test_a_rival_without_a_code_gives_values_too(protected):
-    _, coded = protected
-    assert rivals.uncoded(coded).values
 
 
 def test_no_answer_counts_as_black(protected):

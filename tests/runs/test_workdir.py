@@ -91,13 +91,6 @@ def test_what_is_no_workdir_is_refused(tmp_path):
         workdir.open_workdir(tmp_path, RunFlags(FLAGS))
 
 
-def test_many_differences_are_counted(tmp_path):
-    workdir.open_workdir(tmp_path, RunFlags(FLAGS))
-    more = {f"new_{i}": "1" for i in range(9)}
-    with pytest.raises(ValueError, match=r"unset there and 1 now, 5 more\); the same"):
-        workdir.open_workdir(tmp_path, RunFlags(FLAGS | more))
-
-
 def test_kernels_are_recorded_and_a_change_of_them_is_told(tmp_path, caplog):
     flags = RunFlags({"k": "2"}, kernels="oneDNN 3.2.0")
     folder = workdir.open_workdir(tmp_path / "run", flags)

@@ -130,20 +130,6 @@ def test_damage_falls_back(tmp_path, file, damage):
     assert_restores(tmp_path, 2)
 
 
-@pytest.mark.parametrize(
-    ("like", "reason"),
-    [
-        (LIKE._replace(step=jnp.float32(0)), r"\.step is int32\[\] there and float32"),
-        ({"x": jnp.int32(1)}, r"\['x'\] is missing there and int32\[\]"),
-    ],
-)
-def test_another_structure_is_passed_over(tmp_path, like, reason):
-    checkpoints.save(tmp_path, 1, make_state(1))
-    with pytest.warns(RuntimeWarning, match=reason):
-        assert checkpoints.restore(tmp_path, like) is None
-    assert_restores(tmp_path, 1)
-
-
 def test_leftovers_are_ignored_and_removed(tmp_path):
     checkpoints.save(tmp_path, 1, make_state(1))
     checkpoints.save(tmp_path, 2, make_state(2))

@@ -221,17 +221,6 @@ def test_signal_saves_and_stops(tmp_path, whole):
     assert_same(fit(tmp_path / "cut").params, whole[0].params)
 
 
-def test_without_a_directory_nothing_is_saved(monkeypatch, whole):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "checkpoints", None)
-    observer = Recorder()
-    fitted = fit(None, observer=observer)
-    assert observer.started == [0]
-    assert_same(fitted.params, whole[0].params)
-    with pytest.raises(loop.Interrupted, match="stopped at step 1 of 32, not saved"):
-        fit(None, stop=lambda: True)
-
-
 def test_non_finite_loss_stops_at_its_step_and_keeps_the_checkpoint(tmp_path):
     bad_step = 2 * EPOCH + 3
 

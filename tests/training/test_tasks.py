@@ -65,18 +65,6 @@ def learned(**options):
     return functools.partial(pipelines.learned, **options)
 
 
-def test_coded_loss_of_zero_fill_is_the_energy_of_the_lost_rows(lenet, images):
-    pipe = make_pipeline(*lenet, codes.zero_fill)
-    frozen = lenet[1]
-    target = base_features(pipe, frozen, images)
-    for lost, rows in (((), slice(0, 0)), ((0,), slice(0, 2)), ((1,), slice(2, 4))):
-        available = jnp.asarray(erasures.available(lost, 3))
-        batch = {"images": images}
-        losses = coded_losses(pipe, ({},), frozen, batch, available)
-        expected = np.square(target[:, rows]).sum((1, 2, 3)) / target[0].size
-        np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-9)
-
-
 def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
     base, frozen = lenet
     pipe = make_pipeline(*lenet, codes.zero_fill)
