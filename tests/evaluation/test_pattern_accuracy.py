@@ -63,12 +63,6 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     assert accuracy == pytest.approx((base == labels).mean())
 
 
-def test_nothing_lost_is_exact_for_a_systematic_code(setting):
-    outcome = pattern_accuracy.measure_patterns(*setting, [()])[0]
-    assert outcome.agreement == 1
-    assert outcome.feature_mse == pytest.approx(0, abs=1e-10)
-
-
 def test_what_loses_no_data_is_predicted_once(setting, monkeypatch):
     masks, decode = [], predictions.decode_chunk
 

@@ -68,21 +68,6 @@ def test_explained_variance_and_psnr_of_every_pattern(protected):
     assert results["values"] and results["confidence"] == {}
 
 
-def test_a_stream_of_pairs_gives_the_same(protected):
-    _, coded = protected
-    images, labels = DATASET.test.images, DATASET.test.labels
-    whole = coded_jax.evaluate(coded, DATASET.test)
-    pairs = ((images[i : i + 7], labels[i : i + 7]) for i in range(0, 30, 7))
-    parts = coded_jax.evaluate(coded, pairs)
-    assert parts.base_accuracy == pytest.approx(whole.base_accuracy, abs=1e-5)
-    for one, other, own in zip(
-        parts.patterns, whole.patterns, coded.results["patterns"], strict=True
-    ):
-        assert one.psnr == pytest.approx(other.psnr, abs=1e-3)
-        assert other.psnr == pytest.approx(own["psnr"], abs=1e-3)
-        assert other.accuracy == pytest.approx(own["accuracy"], abs=1e-4)
-
-
 def test_explained_variance_loses_no_digits_to_a_large_mean():
     labels = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32)
     for offset in (0, 1e4):
