@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from absl import flags
 from rich.console import Console
-from tables import expectations, sections
+from tables import expectations, pages
 
 from coded_jax.cli.command_line import command, run
 from coded_jax.runs.workdir import write_atomically
@@ -23,8 +23,8 @@ CHECK = flags.DEFINE_bool("check", False, "name the files that differ, write not
 def main(argv: list[str]) -> None:
     console = Console(soft_wrap=True)
     made: dict = {}
-    for page in sections.pages():
-        made |= sections.renewed(page)
+    for page in pages.pages():
+        made |= pages.renewed(page)
     made |= expectations.renewed()
     differing = [
         path
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     for path in differing:
         if not CHECK.value:
             write_atomically(path, made[path])
-        console.print(path.relative_to(sections.ROOT), highlight=False)
+        console.print(path.relative_to(pages.ROOT), highlight=False)
     told = "differ" if CHECK.value else "written"
     console.print(f"{len(differing)} of {len(made)} files {told}", highlight=False)
     if CHECK.value and differing:

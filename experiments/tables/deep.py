@@ -464,6 +464,7 @@ def section() -> Section:
     everything = table.make([*NETWORK, *PRICE, *loss_columns(found), *origin], found)
     ours = [run for name, run in contents.items() if "_ours_" in name]
     codes = [x for x in found if x.run in ours and any(x.target.values())]
+    codes = [x for x in codes if x.run["dataset"] in targets.DEEP_DATA]
     short = table.make(SHORT, codes)
     parts = [
         table.to_markdown(short),

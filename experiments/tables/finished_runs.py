@@ -88,7 +88,11 @@ def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
     bases = {
-        (r["dataset"], *(r["config"][x] for x in BASE), *r["base"].values())
+        (
+            r["dataset"],
+            *(r["config"][x] for x in BASE),
+            *(r["base"][f"{x}_accuracy"] for x in ("test", "validation")),
+        )
         for r in runs
     }
     if len(bases) > 1:

@@ -1,12 +1,11 @@
 """Folders of images: what is read, kept and refused."""
 
-import shutil
-
 import numpy as np
 import pytest
 
 from coded_jax import data
 from coded_jax.data import folder
+from tests.errors import refused
 
 Image = pytest.importorskip("PIL.Image")
 CLASSES = ("cat", "dog", "owl")
@@ -63,11 +62,6 @@ def test_images_are_resized_and_cut_where_they_are_not_square(tmp_path):
     assert dataset.image_shape == (16, 16, 3)
 
 
-def test_images_are_grey_where_all_are(tmp_path):
-    dataset = data.load("folder", write(tmp_path, mode="L"))
-    assert dataset.image_shape == (8, 12, 1)
-
-
 def test_transparency_and_all_but_the_upper_eight_bits_are_left_out(tmp_path):
     root = write(tmp_path, mode="L")
     before = data.load("folder", root)
@@ -82,14 +76,6 @@ def test_transparency_and_all_but_the_upper_eight_bits_are_left_out(tmp_path):
     after = data.load("folder", root)
     assert after.image_shape == (8, 12, 1)
     np.testing.assert_array_equal(before.train.images, after.train.images)
-
-
-def test_too_few_images_to_hold_some_out_are_refused(tmp_path):
-    root = write(tmp_path, ("train", "val", "test"), count=3)
-    assert len(data.load("folder", root).validation.labels) == 9
-    shutil.rmtree(tmp_path / "test")
-    with pytest.raises(ValueError, match="^data_dir: train/ has 9 images, 10 or more"):
-        data.load("folder", root)
 
 
 def test_jpegs_are_decoded_once(tmp_path, monkeypatch):
@@ -114,32 +100,28 @@ def test_damaged_files_are_named(tmp_path):
         data.load("folder", root)
 
 
-def test_images_of_several_sizes_need_a_size(tmp_path):
-    root = write(tmp_path)
-    Image.new("RGB", (20, 20)).save(tmp_path / "train" / "cat" / "z.png")
-    with pytest.raises(ValueError, match=r"^image_size: None given, a size accepted"):
-        data.load("folder", root)
-    assert data.load("folder", root, 8).image_shape == (8, 8, 3)
-
-
 def test_other_layouts_are_refused(tmp_path):
-    for given in (None, "", str(tmp_path / "missing")):
-        with pytest.raises(
-            ValueError, match="^data_dir: .* given, a folder with train/"
-        ):
+    for given in (None, "", str(tmp_path / "missing"), str(tmp_path)):
+        with refused("data_dir"):
             data.check("folder", given)
-    with pytest.raises(ValueError, match="^data_dir: .* has none of the folders"):
-        data.check("folder", str(tmp_path))
-    root = write(tmp_path, count=1)
+    root = write(tmp_path, count=3)
     data.check("folder", root)
+    with refused("data_dir"):  # too few to hold some out for validation
+        data.load("folder", root)
     (tmp_path / "val" / "emu").mkdir()
-    with pytest.raises(
-        ValueError, match=r"val/ has the classes \[cat, dog, emu, ...\]"
-    ):
+    with pytest.raises(ValueError, match=r"val/ has the classes \[cat, dog, emu"):
         data.check("folder", root)
     (tmp_path / "train" / "emu").mkdir()
     with pytest.raises(ValueError, match="train/emu/ has no images"):
         data.check("folder", root)
+
+
+def test_images_of_several_sizes_need_a_size(tmp_path):
+    root = write(tmp_path)
+    Image.new("RGB", (20, 20)).save(tmp_path / "train" / "cat" / "z.png")
+    with refused("image_size"):
+        data.load("folder", root)
+    assert data.load("folder", root, 8).image_shape == (8, 8, 3)
 
 
 def test_other_data_sets_are_resized_too():

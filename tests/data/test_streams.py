@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from coded_jax.data.streams import batches, collect, parts
+from coded_jax.data.streams import collect, parts
 from coded_jax.types import Split
+from tests.errors import refused
 
 IMAGES = np.arange(23, dtype=np.uint8).reshape(-1, 1, 1, 1)
 LABELS = np.arange(23) % 3
@@ -17,7 +18,7 @@ def in_batches(size):
     )
 
 
-@pytest.mark.parametrize("size", [1, 4, 5, 7, 23, 50])
+@pytest.mark.parametrize("size", [1, 7, 50])
 def test_a_stream_and_arrays_are_cut_alike(size):
     for data in (Split(IMAGES, LABELS), (IMAGES, LABELS), in_batches(size)):
         chunks = list(parts(data, 5))
@@ -42,25 +43,16 @@ def test_a_stream_is_read_no_further_than_needed():
 
 
 @pytest.mark.parametrize(
-    "data, message",
+    "given",
     [
-        (3, r"data: 'int' given, a Split, images with labels, or"),
-        ([3], r"data: 'int' given, pairs"),
-        ([(IMAGES, LABELS[:-1])], r"data: \(\[23, 1, 1, 1\], \[22\]\) given, images"),
-        ([(IMAGES[0], LABELS[:1])], r"data: \(\[1, 1, 1\], \[1\]\) given"),
-        (
-            [(IMAGES, LABELS), (IMAGES.astype("f"), LABELS)],
-            r"data: 'float32 \[1, 1, 1\]' given, uint8 \[1, 1, 1\] as in the first",
-        ),
+        3,
+        [3],
+        [(IMAGES, LABELS[:-1])],
+        [(IMAGES[0], LABELS[:1])],
+        [(IMAGES, LABELS), (IMAGES.astype("f"), LABELS)],
+        [],
     ],
 )
-def test_what_is_no_data_is_one_line(data, message):
-    with pytest.raises(ValueError, match=message) as error:
-        list(batches(data))
-    assert "\n" not in str(error.value)
-
-
-def test_nothing_is_no_data():
-    with pytest.raises(ValueError, match="^data: 0 given, one batch or more"):
-        collect([])
-    assert list(parts([], 5)) == []
+def test_what_is_no_data_is_refused(given):
+    with refused("data"):
+        collect(given)

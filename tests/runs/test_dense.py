@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.data.checks import require_dataset
 from coded_jax.evaluation import confidence
 from coded_jax.inference.pixels import normalise
-from coded_jax.types import Split
 from tests.dense_cnn import (
     CLASSES,
     SHAPE,
@@ -19,6 +17,7 @@ from tests.dense_cnn import (
     segmented,
     variables_of_segment,
 )
+from tests.errors import refused
 
 DATASET = segmented()
 CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
@@ -86,8 +85,25 @@ def test_parts_in_which_no_label_counts(protected):
     for one, other in zip(parts.patterns, whole.patterns, strict=True):
         assert one.accuracy == pytest.approx(other.accuracy)
         assert one.mean_iou == pytest.approx(other.mean_iou)
-    with pytest.raises(ValueError, match="^data: 'labels of -1' given, one label"):
+    with refused("data"):
         coded_jax.evaluate(coded, (images, none))
+    for wrong in (labels[:, :, :4], np.zeros((30, 16, 12, 3), "f")):
+        with refused("data.labels"):
+            coded_jax.evaluate(coded, (images, wrong))
+
+
+def test_what_is_wrong_is_named_before_anything_is_trained():
+    test = DATASET.test
+    wrong = (-np.ones_like(test.labels), test.labels[:, :4], test.labels + 1)
+    own = {"model": segment, "variables": variables_of_segment()}
+    for labels in wrong:
+        part = dataclasses.replace(test, labels=labels)
+        with refused("test.labels"):
+            dataset = dataclasses.replace(DATASET, test=part)
+            coded_jax.protect(**own, dataset=dataset)
+    narrow = own | {"model": lambda v, x: segment(v, x)[:, ::2]}
+    with refused("model"):
+        coded_jax.protect(**narrow, dataset=DATASET)
 
 
 def test_confidence_is_studied_on_images_with_labels_that_count(monkeypatch):
@@ -99,26 +115,6 @@ def test_confidence_is_studied_on_images_with_labels_that_count(monkeypatch):
         chosen = confidence.few(arrays)
         assert chosen["images"].ravel().tolist() == expected
         np.testing.assert_array_equal(chosen["labels"], labels[expected])
-
-
-@pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_a_part_without_a_label_that_counts_is_refused(part):
-    split = getattr(DATASET, part)
-    none = Split(split.images, np.full_like(split.labels, -1))
-    dataset = dataclasses.replace(DATASET, **{part: none})
-    with pytest.raises(ValueError, match=f"^{part}.labels: '-1 alone' given, one or m"):
-        require_dataset(dataset)
-
-
-def test_labels_of_other_positions_are_not_evaluated(protected):
-    _, coded = protected
-    images, labels = DATASET.test.images, DATASET.test.labels
-    with pytest.raises(ValueError, match=r"^data.labels: .*\[30, 16, 12\], the class"):
-        coded_jax.evaluate(coded, (images, labels[:, :, :4]))
-    with pytest.raises(
-        ValueError, match=r"^data.labels: float32 .*, the class of each"
-    ):
-        coded_jax.evaluate(coded, (images, np.zeros((30, 16, 12, 3), "f")))
 
 
 def test_answers_have_a_confidence_at_each_position(protected):
@@ -133,37 +129,6 @@ def test_answers_have_a_confidence_at_each_position(protected):
     np.testing.assert_allclose(
         loaded.logits(images, [1]), coded.logits(images, [1]), atol=1e-5
     )
-
-
-@pytest.mark.parametrize(
-    "labels, message",
-    [
-        (
-            DATASET.test.labels[:, :4],
-            r"test.labels: int32 \[30, 4, 12\] .*\[30, 16, 12\]",
-        ),
-        (DATASET.test.labels[:, 0, 0] * 0, r"test.labels: .* class of each position"),
-        (DATASET.test.labels + 1, r"test.labels: 3 given, -1..2 accepted"),
-    ],
-)
-def test_labels_of_another_form_are_refused(labels, message):
-    test = dataclasses.replace(DATASET.test, labels=labels)
-    with pytest.raises(ValueError, match=message):
-        coded_jax.protect(
-            model=segment,
-            variables=variables_of_segment(),
-            dataset=dataclasses.replace(DATASET, test=test),
-        )
-
-
-def test_a_head_must_have_the_positions_of_the_labels():
-    narrow = lambda v, x: segment(v, x)[:, ::2]
-    with pytest.raises(
-        ValueError, match=r"model: gives \[2, 8, 12, 3\] .*\[2, 16, 12, 3\]"
-    ):
-        coded_jax.protect(
-            model=narrow, variables=variables_of_segment(), dataset=DATASET
-        )
 
 
 def test_the_base_models_loss_is_a_mean_over_positions_that_count():

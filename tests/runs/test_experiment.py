@@ -10,7 +10,6 @@ import shutil
 import signal
 import time
 
-import chex
 import jax
 import jax.export
 import numpy as np
@@ -26,9 +25,8 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
 from coded_jax.runs.progress import live_table
-from coded_jax.runs.regime import regime_of
-from coded_jax.training import exact_targets, steps, tasks
 from coded_jax.training.loop import Interrupted
+from tests.errors import refused
 from tests.scripts import Script
 
 PHASES = ("base", "code", "no_parity")
@@ -57,69 +55,32 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize(
-    "base, code", [("bfloat16", "default"), ("default", "bfloat16")]
-)
-def test_each_training_multiplies_what_its_setting_says(
-    tmp_path, monkeypatch, base, code
-):
-    seen, fit = {}, run_training.fit
-
-    def spied(task, frozen, arrays, key, extent, **options):
-        seen[extent.directory.name] = extent.products
-        return fit(task, frozen, arrays, key, extent, **options)
-
-    monkeypatch.setattr(run_training, "fit", spied)
-    short = {"base_epochs": 0.02, "epochs": 0.02, "baselines": ()}
-    config = dataclasses.replace(SMALL, **short, base_products=base, products=code)
-    small_run(tmp_path / "run", config)
-    assert seen == {"base": base, "code": code}
-
-
 def test_results_have_the_documented_layout(finished):
-    results = json.loads((finished / "results.json").read_text())
+    results = workdir.read_results(finished)
     provenance, config = results["provenance"], Config.from_json(results["config"])
     assert provenance["command"] == results["command"]
     assert provenance["flags"] == config.to_flags()
-    assert sum(provenance["hardware"]["devices"].values()) == 1
     assert results["dataset"] == "mnist_5k" and results["seed"] == 3
-    assert results["split"] == {
-        "k": 2,
-        "r": 1,
-        "grid": [2, 1],
-        "piece_shape": [20, 28, 1],
-        "work_fraction": 0.7143,
-        "coded_fraction": 1.0,
-        "stages": [
-            {
-                "blocks": [1, 4],
-                "grid": [2, 1],
-                "piece_shape": [20, 28, 1],
-                "share_shape": [2, 4, 16],
-                "work_fraction": 0.7143,
-            }
-        ],
-    }
-    lost = [pattern["lost"] for pattern in results["patterns"]]
-    assert lost == [[], [0], [1], [2]]
-    keys = {"lost", "accuracy", "agreement", "feature_mse", "decoded_accuracy"}
-    assert all(pattern.keys() == keys for pattern in results["patterns"])
-    accuracies = [p["accuracy"] for p in results["patterns"]]
+    (stage,) = results["split"]["stages"]
+    assert (stage["blocks"], stage["piece_shape"]) == ([1, 4], [20, 28, 1])
+    patterns = results["patterns"]
+    assert [pattern["lost"] for pattern in patterns] == [[], [0], [1], [2]]
+    accuracies = [pattern["accuracy"] for pattern in patterns]
     assert results["summary"]["1"] == {
         "mean": pytest.approx(np.mean(accuracies[1:])),
         "worst": min(accuracies[1:]),
         "decoded": pytest.approx(np.mean(accuracies[1:3])),  # not of lost parity
     }
-    assert results["patterns"][3]["decoded_accuracy"] is None
-    assert results["baselines"].keys() == {"zero_fill", "no_parity"}
-    for summary in (results["summary"], *results["baselines"].values()):
-        assert summary.keys() == {"0", "1"}
+    assert patterns[3]["decoded_accuracy"] is None
+    # 1.5 epochs of 3,500 images; chance is 0.1.
+    base, baselines = results["base"]["test_accuracy"], results["baselines"]
+    assert base > 0.75
+    assert results["summary"]["1"]["mean"] > baselines["zero_fill"]["1"]["mean"]
+    for summary in (results["summary"], *baselines.values()):
         # Systematic, so nothing is lost when nothing is missing.
-        assert summary["0"]["mean"] == results["base"]["test_accuracy"]
-    assert {"config", "versions", "timing", "command"} <= results.keys()
+        assert summary["0"]["mean"] == base
     timing = results["timing"]
     assert timing["train_images_per_second"] > 0
-    assert timing["start_up"].keys() == {"preparation", "compilation"}
     assert 0 < timing["start_up"]["compilation"] < timing["seconds"]["total"]
 
 
@@ -134,15 +95,6 @@ def test_workdir_holds_flags_metrics_and_checkpoints(finished):
     assert last["step"] == 81 and 0 <= last["validation_accuracy"] <= 1
     for phase in PHASES:
         assert (finished / "checkpoints" / phase / "81").is_dir()
-
-
-def test_model_learns(finished):
-    results = workdir.read_results(finished)
-    # 1.5 epochs of 3,500 images; chance is 0.1.
-    assert results["base"]["test_accuracy"] > 0.75
-    assert (
-        results["summary"]["1"]["mean"] > results["baselines"]["zero_fill"]["1"]["mean"]
-    )
 
 
 def test_running_again_changes_no_number(finished, tmp_path):
@@ -192,9 +144,8 @@ def test_answers_have_a_confidence(finished):
     assert right[sure >= 0.8].mean() > right.mean() + 0.02
     studied = model.results["confidence"]["1"]
     assert studied["ece"] < 0.1 and studied["curve"]["coverage"][-1] == 1
-    for wrong in (2, "a"):
-        with pytest.raises(ValueError, match=f"^abstain_below: {wrong!r} given"):
-            model.predict(test.images, abstain_below=wrong)
+    with refused("abstain_below"):
+        model.predict(test.images, abstain_below=2)
 
 
 def test_loaded_model_compiles_once_for_all_patterns(finished):
@@ -216,48 +167,41 @@ def test_loaded_model_compiles_once_for_all_patterns(finished):
     assert not np.allclose(answers[0], answers[1])
 
 
+ONE = np.zeros((1, 28, 28, 1), np.uint8)
+
+
 @pytest.mark.parametrize(
-    "images, lost, message",
+    "name, images, lost",
     [
-        (np.zeros((2, 28, 28), np.uint8), (), r"^images: uint8 \[2, 28, 28\] given"),
-        (np.zeros((2, 32, 32, 3), np.uint8), (), r"\[B, 28, 28, 1\] accepted"),
-        (np.zeros((2, 28, 28, 1)), (), "^images: float64"),
-        (np.zeros((0, 28, 28, 1), np.uint8), (), "1 or more"),
-        ([[0]], (), "^images: list"),
-        (np.zeros((1, 28, 28, 1), np.uint8), (0, 1, 2), "^lost: all 3 results"),
-        (np.zeros((1, 28, 28, 1), np.uint8), (3,), r"^lost: .* 0\.\.2"),
-        (np.zeros((1, 28, 28, 1), np.uint8), (-1,), r"^lost: .* 0\.\.2"),
-        (np.zeros((1, 28, 28, 1), np.uint8), 1, "^lost: 1 given, a collection"),
+        ("images", np.zeros((2, 28, 28), np.uint8), ()),
+        ("images", np.zeros((2, 32, 32, 3), np.uint8), ()),
+        ("images", np.zeros((2, 28, 28, 1)), ()),
+        ("images", np.zeros((0, 28, 28, 1), np.uint8), ()),
+        ("lost", ONE, (0, 1, 2)),
+        ("lost", ONE, (3,)),
+        ("lost", ONE, 1),
     ],
 )
-def test_wrong_images_and_losses(finished, images, lost, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_images_and_losses(finished, name, images, lost):
+    with refused(name):
         coded_jax.load(finished).classify(images, lost)
 
 
-def test_load_refuses_what_is_no_finished_run(finished, tmp_path):
-    with pytest.raises(ValueError, match="^workdir: .*finished run accepted"):
-        coded_jax.load(tmp_path)
-
-
 @pytest.mark.parametrize(
-    "fields, message",
+    "name, fields",
     [
-        ({"batch_size": 3501}, r"^batch_size: 3501 .* 1\.\.3500"),
-        ({"k": 3}, "^k: 3 pieces along the rows .* empty pieces"),
-        ({"k": 8}, "^k: 8 pieces"),
-        ({"train_images": 3501}, r"^train_images: 3501 given, 1\.\.3500 accepted"),
-        ({"train_images": 63}, r"^batch_size: 64 given, 1\.\.63 accepted"),
-        ({"base_batch_size": 3501}, r"^base_batch_size: 3501 .* 1\.\.3500"),
-        ({"stages": ((1, 5),)}, r"^stages: block 5 given, 1\.\.4 accepted"),
-        ({"split": "group", "batch_size": 1751}, r"^batch_size: 1751 .* 1\.\.1750 "),
-        ({"code": "berrut", "encoder": "linear"}, "^encoder: 'linear' given"),
+        ("batch_size", {"batch_size": 3501}),
+        ("k", {"k": 3}),
+        ("train_images", {"train_images": 3501}),
+        ("batch_size", {"train_images": 63}),
+        ("base_batch_size", {"base_batch_size": 3501}),
+        ("stages", {"stages": ((1, 5),)}),
+        ("batch_size", {"split": "group", "batch_size": 1751}),
+        ("encoder", {"code": "berrut", "encoder": "linear"}),
     ],
 )
-def test_what_only_the_data_can_tell_is_refused_before_training(
-    tmp_path, fields, message
-):
-    with pytest.raises(ValueError, match=message):
+def test_what_only_the_data_can_tell_is_refused_before_training(tmp_path, name, fields):
+    with refused(name):
         prepare(Config(dataset="mnist_5k", **fields), Places(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -269,29 +213,6 @@ def test_codes_are_trained_on_the_first_images_alone(tmp_path):
     np.testing.assert_array_equal(few.train.images, whole.train.images[:200])
     np.testing.assert_array_equal(few.train.labels, whole.train.labels[:200])
     assert few.validation is whole.validation and few.test is whole.test
-
-
-@pytest.mark.long
-def test_donation_changes_no_step(finished):
-    # Where it did (jax 0.7.2 on one CPU), it was from the fourth step on.
-    model, dataset = coded_jax.load(finished, devices=1), data.load("mnist_5k")
-    arrays = tasks.device_arrays(model.pipeline.mesh, dataset.train)
-    arrays = exact_targets.with_targets(model.pipeline, model.frozen, arrays)
-    optimizer = regime_of(SMALL, "code").optimizer(len(dataset.train.labels))
-    inputs = (model.pipeline, model.frozen, dataset, optimizer)
-    task, order = tasks.code_task(*inputs), np.arange(len(dataset.train.labels))
-    static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 64}
-    plain = jax.jit(steps.train_steps.__wrapped__, static_argnames=(*static, "count"))
-    states = []
-    for step in (steps.train_steps, plain):
-        state, _ = steps.initial_state(task.init, optimizer, jax.random.key(0))
-        for _ in range(6):
-            state, _ = step(
-                state, model.frozen, arrays, order, jax.random.key(1), **static
-            )
-        states.append(state)
-    # Two programs, so rounded apart: Adam's steps of 1e-3 by up to 1e-6.
-    chex.assert_trees_all_close(*states, rtol=1e-5, atol=1e-5)
 
 
 def test_stopped_evaluation_goes_on_where_it_was(finished, tmp_path, monkeypatch):
@@ -323,12 +244,6 @@ def test_stopped_evaluation_goes_on_where_it_was(finished, tmp_path, monkeypatch
     assert len(studied) == 3 + 3 and set(more["summary"]) == {"0", "1", "2"}
 
 
-def test_wrong_data_dir_leaves_no_workdir(tmp_path):
-    with pytest.raises(ValueError, match="data_dir"):
-        prepare(Config(), Places(tmp_path / "run", str(tmp_path / "nowhere")))
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.long
 def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     if len(jax.devices()) < 4:
@@ -350,18 +265,6 @@ def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     for lost in ((), (0,), (2,)):
         a, b = one.logits(images, lost), four.logits(committed, lost)
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-
-
-def test_bfloat16_comes_close(finished):
-    model = coded_jax.load(finished, devices=1)
-    images = data.load("mnist_5k").test.images
-    coarse = model._replace(pipeline=model.pipeline._replace(dtype="bfloat16"))
-    for lost in ((), (0,)):
-        fine, logits = model.logits(images, lost), coarse.logits(images, lost)
-        assert logits.dtype == fine.dtype == np.float32
-        spread = np.std(np.asarray(fine))
-        difference = np.std(np.asarray(fine - logits))
-        assert 0 < difference < 0.05 * spread
 
 
 FLAGS = [
@@ -422,14 +325,6 @@ def test_kill_9_and_resume_is_bit_for_bit(start, cache, tmp_path):
 
 
 @pytest.mark.long
-def test_non_finite_loss_is_one_line(start, tmp_path):
-    done = start("--learning_rate=1e30", f"--workdir={tmp_path / 'run'}").wait()
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert re.match(r"error: loss: not finite at step \d+; there is no", last), last
-
-
-@pytest.mark.long
 def test_sigterm_saves_and_says_how_to_go_on(start, tmp_path):
     run = start("--epochs=500", f"--workdir={tmp_path / 'run'}")
     while not (tmp_path / "run" / "checkpoints" / "code").exists():
@@ -451,28 +346,21 @@ def test_sigterm_saves_and_says_how_to_go_on(start, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--k=1"], r"error: k: 1 given"),
-        (["--grid=2by1"], r"error: grid: '2by1' given, rows x columns as 2x2"),
-        (["--encoder=cnn"], r"^error: encoder: 'cnn' given, one of \['mlp"),
-        (["--wokdir=x"], r"^error: Unknown command line flag 'wokdir'"),
-        (["x"], r"^error: arguments: \['x'\] given"),
-        (["--devices=0"], r"^error: devices: 0 given, 1 or more accepted"),
-        (["--mesh=2"], r"^error: mesh: '2' given, piece x data as 3x2 accepted"),
-        (["--mesh=axb"], r"^error: mesh: 'axb' given, piece x data as 3x2 accepted"),
-        (["--mesh="], r"^error: mesh: '' given, piece x data as 3x2 accepted"),
-        (["--processes=2"], r"^error: coordinator: not given, 'host:port' or 'auto'"),
-        (["--mesh=2x1"], r"^error: mesh: 2x1 given, .* at most 1, the number of dev"),
-        (["--devices=8", "--mesh=4x1"], r"^error: mesh: 4x1 given, .* 1\.\.3 along"),
-        (["--precision=int8"], r"^error: precision: 'int8' given, one of"),
-        (["--compilation_cache=/proc/x"], r"^error: compilation_cache: '/proc/x'"),
-        (["--coordinator=here"], r"^error: coordinator: 'here' given, 'host:port'"),
+        (["--k=1"], "k: 1 given"),
+        (["--grid=2by1"], "grid: '2by1' given, rows x columns as 2x2"),
+        (["--wokdir=x"], "Unknown command line flag 'wokdir'"),
+        (["x"], r"arguments: \['x'\] given"),
+        (["--mesh=axb"], "mesh: 'axb' given, piece x data as 3x2 accepted"),
+        (["--processes=2"], "coordinator: not given, 'host:port' or 'auto'"),
+        (["--devices=8", "--mesh=4x1"], r"mesh: 4x1 given, .* 1\.\.3 along"),
+        (["--compilation_cache=/proc/x"], "compilation_cache: '/proc/x'"),
     ],
 )
 def test_bad_flags(start, tmp_path, arguments, message):
     done = start(*arguments, f"--workdir={tmp_path / 'run'}").wait()
     assert done.returncode == 1
     output = done.stdout + done.stderr
-    assert re.search(message, output) and "Traceback" not in output
+    assert re.search(f"^error: {message}", output) and "Traceback" not in output
     assert not (tmp_path / "run").exists()
 
 

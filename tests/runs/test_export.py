@@ -19,15 +19,12 @@ import pytest
 import coded_jax
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.inference.pipeline import infer
-from coded_jax.runs import export, workdir
+from coded_jax.runs import export
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
-from coded_jax.runs.regime import regime_of
-from coded_jax.training import checkpoints
-from coded_jax.training.steps import initial_state
+from tests.errors import refused
 from tests.parameters import long
-from tests.scripts import run_script
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "experiments" / "export.py"
 CLASSES = 10
@@ -104,7 +101,7 @@ def test_a_second_tail_is_exported(monkeypatch):
         assert np.allclose(logits, frozen, atol=1e-4) == (lost != (0,))
 
 
-@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("asks", [False, *long(True)])
 def test_sharpen_for_any_batch_and_with_a_head_that_asks_for_its_size(
     monkeypatch, asks
 ):
@@ -188,54 +185,6 @@ def test_computed_in_bfloat16_but_float32_outside():
     assert 0 < np.abs(logits - full).max() < 0.1 * np.abs(full).max()
 
 
-RUN_ELSEWHERE = """
-import sys
-
-MISSING = ("coded_jax", "flax", "optax", "orbax")
-sys.modules.update(dict.fromkeys(MISSING))  # importing one fails
-import jax.export
-import numpy as np
-
-file, inputs, outputs = sys.argv[1:]
-with open(file, "rb") as stream:
-    coded = jax.export.deserialize(bytearray(stream.read()))
-arrays = np.load(inputs)
-logits = [coded.call(arrays["images"], mask) for mask in arrays["masks"]]
-np.save(outputs, np.stack(logits))
-assert not any(sys.modules[name] for name in MISSING)
-"""
-
-
-@pytest.mark.parametrize("case", [CASES[1], CASES[2]], ids=["mlp", "conv"])
-def test_file_runs_where_the_package_is_missing(tmp_path, case):
-    model = make(*case)
-    file, inputs, outputs = (
-        str(tmp_path / name) for name in ("coded.bin", "in.npz", "out.npy")
-    )
-    pathlib.Path(file).write_bytes(exported_bytes(*case))
-    images = random_images(5, model.image_shape)
-    patterns = patterns_up_to(model.pipeline.n, model.pipeline.r)
-    masks = np.stack([available(lost, model.pipeline.n) for lost in patterns])
-    np.savez(inputs, images=images, masks=masks)
-    subprocess.run(
-        [
-            sys.executable,
-            "-I",
-            "-W",
-            "error",
-            "-c",
-            RUN_ELSEWHERE,
-            file,
-            inputs,
-            outputs,
-        ],
-        check=True,
-        cwd=tmp_path,
-    )
-    for logits, lost in zip(np.load(outputs), patterns, strict=True):
-        assert_close(logits, expected_logits(model, images, lost))
-
-
 def test_file_is_for_three_platforms_any_batch_and_one_device():
     exported = jax.export.deserialize(bytearray(exported_bytes(*CASES[0])))
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -246,53 +195,6 @@ def test_file_is_for_three_platforms_any_batch_and_one_device():
     assert mask.dtype == bool and mask.shape == (3, 1)
     (logits,) = exported.out_avals
     assert logits.dtype == np.float32 and logits.shape == (images.shape[0], CLASSES)
-
-
-@pytest.mark.parametrize("case", [CASES[1], CASES[3]], ids=["mlp", "conv"])
-@pytest.mark.parametrize("platform", export.PLATFORMS)
-def test_every_accepted_platform_alone(case, platform):
-    blob = export.serialize(make(*case), [platform])
-    assert jax.export.deserialize(bytearray(blob)).platforms == (platform,)
-
-
-def test_file_of_another_platform_is_refused():
-    other_platform = "tpu" if jax.default_backend() == "cpu" else "cpu"
-    blob = export.serialize(make(*CASES[0]), [other_platform])
-    with pytest.raises(ValueError, match=other_platform):
-        call(blob, random_images(1, GREY), available((), 3))
-
-
-@pytest.mark.parametrize("images", [np.zeros((2, 32, 28, 1)), np.zeros((2, 28, 28, 1))])
-def test_file_refuses_other_shapes_and_scaled_images(images):
-    with pytest.raises(ValueError):
-        call(exported_bytes(*CASES[0]), images, available((), 3))
-
-
-@pytest.mark.parametrize("recipe", ["paper", "systematic"])
-def test_nan_in_a_lost_slot_has_no_effect(recipe):
-    model = make(MLP, GREY, recipe)
-    clean = exported_bytes(MLP, GREY, recipe)
-    (params,) = model.params
-    encoder = jax.tree.map(lambda x: np.full_like(x, np.nan), params["encoder"])
-    params = {**params, "encoder": encoder}
-    dirty = export.serialize(model._replace(params=(params,)))
-    images, parity_lost = random_images(3, GREY), available([2], 3)
-    logits = call(dirty, images, parity_lost)
-    np.testing.assert_array_equal(logits, call(clean, images, parity_lost))
-    # Where the parity result is used, the answer is another one; not NaN everywhere,
-    # since XLA's max pooling on CPUs drops NaN in jax 0.10 and 0.12.
-    data_lost = available([0], 3)
-    logits = call(dirty, images, data_lost)
-    assert not np.array_equal(logits, call(clean, images, data_lost))
-
-
-def test_arguments_can_be_used_again():
-    exported = jax.export.deserialize(bytearray(exported_bytes(*CASES[0])))
-    images = jnp.asarray(random_images(3, GREY))
-    mask = jnp.asarray(available([1], 3))
-    first = exported.call(images, mask)
-    np.testing.assert_array_equal(first, exported.call(images, mask))
-    np.testing.assert_array_equal(first, jax.jit(exported.call)(images, mask))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -307,12 +209,10 @@ def test_same_bytes_for_the_same_model_and_no_path_in_them(case):
     assert b"export.py" not in blob and b"site-packages" not in blob
 
 
-@pytest.mark.parametrize("platforms", [(), "cpu", "", ["gpu"], ["cpu", "cpu"], [1]])
+@pytest.mark.parametrize("platforms", [(), "cpu", ["gpu"], ["cpu", "cpu"]])
 def test_wrong_platforms(platforms):
-    message = r"^platforms: .* given, distinct names out of \['cpu', 'cuda', .*accepted"
-    with pytest.raises(ValueError, match=message) as error:
+    with refused("platforms"):
         export.serialize(make(*CASES[0]), platforms)
-    assert "\n" not in str(error.value)
 
 
 def test_missing_flatbuffers_is_one_line(monkeypatch, tmp_path):
@@ -333,48 +233,20 @@ def test_save_replaces_the_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["coded.bin"]
 
 
-def test_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "coded.bin").write_text("before")
+    for name in ("", ".", "missing/coded.bin"):
+        with refused("output"):
+            export.save(make(*CASES[0]), name, ("cpu",))
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ValueError, match=r"^output: .*coded.bin' given, .*No space"):
+    with refused("output"):
         export.save(make(*CASES[0]), tmp_path / "coded.bin", ("cpu",))
     assert os.listdir(tmp_path) == ["coded.bin"]
     assert (tmp_path / "coded.bin").read_text() == "before"
-
-
-@pytest.mark.parametrize("name", ["", ".", "missing/coded.bin"])
-def test_wrong_output(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    message = f"^output: '{re.escape(name)}' given, a file in a folder that exists"
-    with pytest.raises(ValueError, match=message):
-        export.save(make(*CASES[0]), name)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """What `coded_jax.load` needs of a finished run, but untrained."""
-    folder = tmp_path_factory.mktemp("runs") / "untrained"
-    model = make(MLP, GREY, MLP.recipe)
-    inits = {
-        "base": lambda key: model.pipeline.base.init(key, GREY, CLASSES),
-        "code": model.pipeline.init,
-    }
-    for phase, init in inits.items():
-        optimizer = regime_of(MLP, phase).optimizer(examples=1)
-        state = untrained(shapes_of(functools.partial(initial_state, init, optimizer)))
-        checkpoints.save(workdir.checkpoint_folder(folder, phase), 0, state)
-    results = {
-        "config": MLP.__dict__,
-        "image_shape": GREY,
-        "classes": CLASSES,
-        "normalisation": {"mean": [0.4], "std": [0.3]},
-        "steps": dict.fromkeys(inits, 0),
-    }
-    workdir.write_results(folder, results)
-    return folder
 
 
 def run_python(*arguments, **environment):
@@ -387,59 +259,21 @@ def run_python(*arguments, **environment):
     )
 
 
-def test_script_writes_a_file_and_prints_a_program_that_runs_it(finished, tmp_path):
+def test_script_prints_a_program_that_runs_the_file_where_only_jax_is(
+    finished, tmp_path
+):
     file = tmp_path / "coded.bin"
     devices = "--xla_force_host_platform_device_count=4"  # the file is for one
     arguments = f"--workdir={finished}", f"--output={file}"
     done = run_python(str(SCRIPT), *arguments, JAX_PLATFORMS="cpu", XLA_FLAGS=devices)
     assert done.returncode == 0, done.stdout
     assert jax.export.deserialize(bytearray(file.read_bytes())).nr_devices == 1
-    size = f"{file.stat().st_size / 1e6:.1f} MB"
-    assert done.stdout.startswith(f"{file}: {size}, runs on cpu, cuda, tpu\n")
-    assert f"jax {jax.__version__}, " in done.stdout and "Warning" not in done.stdout
-
+    assert done.stdout.startswith(f"{file}: ") and "Warning" not in done.stdout
     _, import_line, program = done.stdout.partition("import jax.export\n")
-    block = RUN_ELSEWHERE.partition("import jax.export\n")[0]
+    missing = "('coded_jax', 'flax', 'optax', 'orbax')"  # importing one fails
+    block = f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
     elsewhere = run_python("-I", "-W", "error", "-c", block + import_line + program)
     assert elsewhere.returncode == 0, elsewhere.stdout
     images = np.zeros((8, *GREY), np.uint8)
     answer = np.asarray(coded_jax.load(finished, devices=1).classify(images, [0]))
     assert elsewhere.stdout == f"{answer}\n"
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--platforms=gpu"], r"platforms: \['gpu'\] given, .*'cuda'.* accepted"),
-        (["--output=missing/x"], "output: 'missing/x' given, a file in a folder"),
-        (["--workdir=missing"], "workdir: '.*missing' given, .* finished run accepted"),
-        (["x"], r"arguments: \['x'\] given, only --flags accepted"),
-    ],
-)
-def test_script_errors_are_one_line(finished, tmp_path, arguments, message):
-    file = tmp_path / "coded.bin"
-    done = run_script("export", f"--workdir={finished}", f"--output={file}", *arguments)
-    assert done.returncode == 1
-    assert re.match(f"error: {message}", done.stderr), done.stderr
-    assert done.stderr.count("\n") == 1 and not done.stdout
-    assert not os.listdir(tmp_path)
-
-
-def test_script_wants_both_flags():
-    done = run_script("export")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
-    assert re.match("error: workdir: not given, .*; output: not given", done.stderr)
-
-
-def test_script_without_flatbuffers(finished, tmp_path):
-    code = (
-        "import runpy, sys; sys.modules['flatbuffers'] = None; "
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    output = f"--output={tmp_path / 'coded.bin'}"
-    arguments = "-c", code, str(SCRIPT), f"--workdir={finished}", output
-    done = run_python(*arguments, PYTHONPATH=str(SCRIPT.parent))
-    assert done.returncode == 1
-    assert done.stdout == (
-        "error: export needs flatbuffers: pip install 'coded_jax[export]'\n"
-    )

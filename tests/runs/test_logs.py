@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coded_jax.runs import logs
 from coded_jax.runs.logs import PhaseLog
 from coded_jax.runs.progress import Planned, live_table
 
@@ -59,46 +58,6 @@ def test_learning_rate_and_speed_are_recorded(tmp_path):
     assert "images_per_second" not in last  # it would count the validation's time
 
 
-def test_without_a_terminal_a_few_lines_and_no_table(tmp_path):
-    screen = console(False)
-    with live_table(screen) as table, phase_log(tmp_path, "base", table, 500) as log:
-        log.start(50)
-        for step in range(100, 501, 50):
-            log.log(step, {"loss": 0.25, "validation_accuracy": 0.5})
-    title = "training the network"
-    assert screen.file.getvalue().splitlines() == [
-        f"{title}: 500 steps, resumed at step 50",
-        f"{title}: step 500 of 500  loss 0.25  validation_accuracy 0.5  learning_rate "
-        "0.001",
-    ]
-
-
-def test_without_a_terminal_a_slow_phase_says_what_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "QUIET_SECONDS", 0.0)
-    screen = console(False)
-    with live_table(screen) as table, phase_log(tmp_path, "code_2", table, 500) as log:
-        log.start(0)
-        for step in (100, 200):
-            log.log(step, {"loss": 0.25})
-    *_, last = screen.file.getvalue().splitlines()
-    assert last.startswith("training the code, seed 2: step 200 of 500, about 1 s left")
-
-
-def test_on_a_terminal_a_live_table(tmp_path):
-    screen = console(True)
-    with live_table(screen) as table, phase_log(tmp_path, "base", table, 500) as log:
-        log.start(0)
-        log.log(250, {"loss": 0.125, "validation_accuracy": 0.98})
-        table.refresh()
-        scores = {"accuracy_0_lost": 0.99, "accuracy_1_lost": 0.975}
-        log.log(300, {"loss": 0.0625, "validation_accuracy": 0.98, **scores})
-    shown = screen.file.getvalue()
-    for text in ("training the network", "0 1 .. lost", "img/s", "300/500", "0.0625"):
-        assert text in shown
-    for text in ("98.00", "99.00 97.50"):
-        assert text in shown
-
-
 def test_a_narrow_terminal_shows_whole_values(tmp_path):
     screen = Console(file=io.StringIO(), force_terminal=True, width=80)
     phases = {"no_parity_2": Planned(12885, 12885)}
@@ -122,9 +81,6 @@ def test_the_phases_of_a_run_are_known_from_the_start(tmp_path):
     screen = console(True)
     screen.get_time = lambda: now[0]
     with live_table(screen, phases=phases) as table:
-        titles = [task.description for task in table.tasks]
-        assert titles[0] == "1 of 4: training the network"
-        assert titles[2:] == ["3 of 4: training no_parity", "4 of 4: trying every loss"]
         assert table.time_left() is None
 
         def log_phase(name, seconds_of_start, pace):
@@ -139,14 +95,10 @@ def test_the_phases_of_a_run_are_known_from_the_start(tmp_path):
 
         *_, last = (table.time_left() for step in log_phase("base", 5, 0.5))
         assert last == (pytest.approx(400 * 0.5), True)  # a code may be slower
-        table.refresh()
-        assert "s so far, at least 3 min left" in screen.file.getvalue()
         left = {step: table.time_left() for step in log_phase("code", 7, 2.0)}
         assert left[50] == (pytest.approx(150 * 2 + 200 * 2), False)
         assert left[200] == (pytest.approx(200 * 2), False)
-        table.refresh()
-        assert "s so far, about 7 min left" in screen.file.getvalue()
-        assert "took 6 min" in screen.file.getvalue() and len(table.tasks) == 4
+        assert len(table.tasks) == 4
 
 
 def test_tensorboard_has_metrics_and_pictures(tmp_path):
@@ -170,6 +122,7 @@ def test_tensorboard_has_metrics_and_pictures(tmp_path):
     assert drawn == ["parameters"] and b"PNG" in content
 
 
+@pytest.mark.long
 def test_tensorboard_brings_no_pytorch(tmp_path):
     pytest.importorskip("tensorboardX")
     code = f"""

@@ -14,6 +14,7 @@ from coded_jax.evaluation import confidence
 from coded_jax.evaluation.inspection import feature_maps
 from coded_jax.inference.pixels import normalise
 from coded_jax.types import Split
+from tests.errors import refused
 from tests.own_cnn import CLASSES, DATASET, conv, f_conv, head, make_variables
 
 
@@ -90,21 +91,6 @@ def test_every_convolution_of_an_own_network(tmp_path):
         np.testing.assert_allclose(stage.reconstructed, stage.original, atol=1e-4)
 
 
-@pytest.mark.long
-def test_blocks_are_stages(tmp_path):
-    variables = {**make_variables(), "second": np.ones((3, 3, 4, 4), "f") / 9}
-    blocks = [f_conv, lambda variables, x: jax.nn.relu(conv(variables["second"], x))]
-    model = protect(
-        tmp_path, blocks=blocks, variables=variables, stages=((1, 1), (2, 2)), r=2
-    )
-    assert [s["blocks"] for s in model.results["split"]["stages"]] == [(1, 1), (2, 2)]
-    whole = lambda variables, x: blocks[1](variables, blocks[0](variables, x))
-    expected = logits_of(whole, head, variables)
-    np.testing.assert_allclose(
-        model.logits(DATASET.test.images, lost=[2, 3]), expected, rtol=1e-4, atol=1e-4
-    )
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A workdir and the model that `protect` leaves in it."""
@@ -147,12 +133,10 @@ def test_a_whole_network_is_staged_by_itself(tmp_path):
     np.testing.assert_allclose(loaded.logits(images, lost=[1]), lost, atol=1e-5)
 
 
-def test_training_ends_on_what_is_kept(tmp_path):
-    """Supervision and distillation read the skip connection, with the exact one as
-    their target: a code that loses nothing has no error."""
-    variables, losses = gated_variables(), {}
-    settings = {"distillation": 1.0, "supervision": 0.5, "tail": "tuned"}
-    plan = coded_jax.plan_stages(gated, variables, (12, 12, 1), 2, 1)
+def test_training_ends_on_what_is_kept():
+    """Distillation reads the skip connection, with the exact one as its target: a code
+    that loses nothing has no error."""
+    plan = coded_jax.plan_stages(gated, gated_variables(), (12, 12, 1), 2, 1)
     pipeline = coded_jax.make_pipeline(
         blocks=plan.base.blocks,
         head=plan.base.head,
@@ -165,43 +149,17 @@ def test_training_ends_on_what_is_kept(tmp_path):
         stages=plan.stages,
         stage_grids=plan.grids,
     )
-    params = pipeline.init(jax.random.key(0))
-    config = coded_jax.TrainConfig(distillation=1.0)
-    for name, available in (("all", [True, True, True]), ("lost", [True, False, True])):
-        mask = jnp.array(available)[:, None]
-        losses[name] = coded_jax.coded_loss(
-            pipeline,
-            params,
-            plan.variables,
-            DATASET.test.images,
-            mask,
-            config=config,
-        )
-    assert losses["all"] < 1e-8 < 1e-3 < losses["lost"]
-    model = protect(
-        tmp_path,
-        **{"blocks": None, "head": None, "decoder_width": None},
-        model=gated,
-        variables=variables,
-        **settings,
+    inputs = (pipeline, pipeline.init(jax.random.key(0)), plan.variables)
+    loss = lambda *available: coded_jax.coded_loss(
+        *inputs,
+        DATASET.test.images,
+        jnp.array(available)[:, None],
+        config=coded_jax.TrainConfig(distillation=1.0),
     )
-    assert model.results["summary"]["1"]["mean"] >= 0
+    assert loss(True, True, True) < 1e-8 < 1e-3 < loss(True, False, True)
 
 
-def test_a_whole_network_has_no_other_cuts(tmp_path):
-    for name, value in (
-        ("stages", ((1, 1),)),
-        ("stage_grids", ((1, 2),)),
-        ("head", head),
-        ("split", "convolution"),
-    ):
-        with pytest.raises(ValueError, match=f"^{name}: .* none with a model accepted"):
-            whole = {"blocks": None, "head": None, "model": gated, name: value}
-            protect(tmp_path / "run", **whole)
-    with pytest.raises(ValueError, match="^model: None given, the CNN as a function"):
-        protect(tmp_path / "run", blocks=None, head=None)
-
-
+@pytest.mark.long
 def test_a_whole_network_that_computes_in_bfloat16():
     def model(variables, x):
         variables = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), variables)
@@ -217,13 +175,6 @@ def test_a_whole_network_that_computes_in_bfloat16():
     assert np.isfinite(protected.logits(images, lost=[1])).all()
 
 
-def test_logits_that_are_too_few_are_those_of_the_model(tmp_path):
-    whole = {"blocks": None, "head": None, "decoder_width": None}
-    whole |= {"model": lambda v, x: gated(v, x)[:, :2], "variables": gated_variables()}
-    with pytest.raises(ValueError, match=r"^model: gives \[2, 2\] for 2 images"):
-        protect(tmp_path / "run", **whole)
-
-
 def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch, kept):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -232,16 +183,6 @@ def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch, ke
     _, same = kept
     jax.tree.map(np.testing.assert_array_equal, model.params, same.params)
     assert model.results["summary"] == same.results["summary"]
-
-
-def test_an_unsound_data_set_is_refused(tmp_path):
-    odd = dataclasses.replace(DATASET.train, labels=DATASET.train.labels[:-1])
-    with pytest.raises(ValueError, match=r"^train.labels: int32 \[63\] given, "):
-        protect(tmp_path / "run", dataset=dataclasses.replace(DATASET, train=odd))
-    for name in ("mean", "std"):
-        with pytest.raises(ValueError, match=rf"^{name}: \(127.5,\) given, "):
-            protect(dataset=dataclasses.replace(DATASET, **{name: (127.5,)}))
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
@@ -266,65 +207,58 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
             protect(workdir, **arguments)
 
 
+def never_negative(shape):
+    code = codes.CODES["addition"].make(shape, {}, codes.LearnedConfig())
+    return code._replace(nonnegative=True)
+
+
+WHOLE = {"blocks": None, "head": None, "decoder_width": None, "model": gated}
+ODD = dataclasses.replace(DATASET.train, labels=DATASET.train.labels[:-1])
+
+
 @pytest.mark.parametrize(
-    "changes, message",
+    "name, changes",
     [
-        ({"blocks": []}, r"blocks: \[\] given, a function, or one"),
-        ({"blocks": [3]}, r"blocks: \[3\] given"),
-        ({"foo": 3}, r"settings: \['foo'\] given"),
+        ("blocks", {"blocks": []}),
+        ("blocks", {"blocks": [3]}),
+        ("settings", {"foo": 3}),
+        ("settings", {"base_epochs": 3, "base_model": "lenet5"}),
+        ("k", {"k": 1}),
+        ("mesh", {"mesh": 3}),
+        ("devices", {"devices": "1"}),
+        ("dataset", {"dataset": (DATASET.train, DATASET.test)}),
+        ("test", {"dataset": dataclasses.replace(DATASET, test=None)}),
+        ("train.labels", {"dataset": dataclasses.replace(DATASET, train=ODD)}),
+        ("mean", {"dataset": dataclasses.replace(DATASET, mean=(127.5,))}),
+        ("variables", {"variables": {"kernel": "text"}}),
+        ("head", {"head": lambda v, x: x}),
+        ("head", {"head": lambda v, x: x @ v["dense"]}),
+        ("head", {"blocks": lambda v, x: x.mean((1, 2), keepdims=True)}),
         (
-            {"base_epochs": 3, "augmentation": "shift", "base_model": "lenet5"},
-            r"settings: \['augmentation', 'base_epochs', 'base_model'\] given, some of "
-            r"\['baselines', 'batch_size', 'beyond', ",
+            "f_conv",
+            {"blocks": lambda v, x: f_conv(v, x) * x.mean((1, 2), keepdims=True)},
         ),
-        ({"k": 1}, "k: 1 given"),
-        ({"mesh": 3}, "mesh: 3 given"),
-        ({"devices": "1"}, "devices: '1' given"),
-        ({"dataset": (DATASET.train, DATASET.test)}, "dataset: 'tuple' given"),
+        ("blocks", {"blocks": lambda v, x: x @ v["absent"]}),
+        ("image_shape", {"blocks": lambda v, x: x[:, :0]}),
+        ("nonnegative", {"code": never_negative}),
+        ("model", {"blocks": None, "head": None}),
+        ("stages", WHOLE | {"stages": ((1, 1),)}),
+        ("head", WHOLE | {"head": head}),
+        ("split", WHOLE | {"split": "convolution"}),
         (
-            {"dataset": dataclasses.replace(DATASET, test=None)},
-            "test: 'NoneType' given, a coded_jax.types.Split",
-        ),
-        ({"variables": {"kernel": "text"}}, "variables: a pytree of arrays"),
-        (
-            {"head": lambda v, x: x},
-            r"head: gives \[2, 6, 6, 4\] for 2 images, \[2, 3\] accepted",
-        ),
-        (
-            {"head": lambda v, x: x @ v["dense"]},
-            r"head: fails for float32 \[2, 6, 6, 4",
-        ),
-        ({"blocks": lambda v, x: x.mean((1, 2), keepdims=True)}, "head: fails"),
-        (
-            {
-                "blocks": lambda v, x: f_conv(v, x) * x.mean((1, 2), keepdims=True),
+            "model",
+            WHOLE
+            | {
+                "model": lambda v, x: gated(v, x)[:, :2],
+                "variables": gated_variables(),
             },
-            "f_conv: .*global pooling",
         ),
-        ({"blocks": lambda v, x: x @ v["absent"]}, "blocks: fails for float32"),
-        ({"blocks": lambda v, x: x[:, :0]}, "image_shape: .* one that leaves features"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message) as caught:
+def test_what_is_wrong_is_named(tmp_path, name, changes):
+    with refused(name):
         protect(tmp_path / "run", **changes)
-    assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_baseline_that_is_another_function_is_refused(tmp_path):
-    def rival(shape):
-        return codes.make_code("zero_fill", shape, {}, codes.LearnedConfig())
-
-    protect(tmp_path, baselines=(rival,))
-    before = rival
-
-    def rival(shape):
-        return codes.make_code("addition", shape, {}, codes.LearnedConfig())
-
-    protect(tmp_path, baselines=(before,))
-    with pytest.raises(ValueError, match="^workdir: .*fingerprint_of_baseline_"):
-        protect(tmp_path, baselines=(rival,))
 
 
 def test_the_test_split_chooses_nothing(tmp_path):
@@ -341,14 +275,3 @@ def test_the_test_split_chooses_nothing(tmp_path):
     assert results["summary"]["0"]["mean"] == 0
     # Where all answers are right, the surest temperature is the best one.
     assert results["confidence"]["0"]["temperature"] == confidence.TEMPERATURES[0]
-
-
-def test_a_function_may_need_features_that_are_never_negative():
-    """As `train` refuses it, before anything is trained."""
-
-    def nonnegative(shape):
-        code = codes.CODES["addition"].make(shape, {}, codes.LearnedConfig())
-        return code._replace(nonnegative=True)
-
-    with pytest.raises(ValueError, match="^nonnegative: True given, False accepted wh"):
-        protect(code=nonnegative)

@@ -70,13 +70,6 @@ def test_on_an_accelerator_together(tmp_path, accelerator):
     assert fitted[1].seconds == pytest.approx(fitted[0].seconds)
 
 
-def test_with_an_older_jax_one_after_the_other(tmp_path, accelerator, monkeypatch):
-    monkeypatch.setattr(seeds, "MAPS_SEEDS", False)
-    phases = []
-    assert_as_alone(fit_seeds(tmp_path, phases))
-    assert phases == ["code", "code_1", "code_2", "code_3"]
-
-
 def test_more_seeds_keep_what_is_trained(tmp_path, accelerator):
     first = fit_seeds(tmp_path, [], KEYS[:1])
     phases = []

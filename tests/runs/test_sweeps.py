@@ -13,14 +13,12 @@ from importlib.util import find_spec
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from rich.console import Console
 
 from coded_jax.cli.commands import sweep
 from coded_jax.inference.costs import Cost
 from coded_jax.runs import experiment, sweeps, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
-from coded_jax.runs.prepare import prepare
 from coded_jax.training import loop
 from tests.scripts import run_script
 
@@ -83,57 +81,29 @@ def test_cells_of_images_of_the_users_own_are_taken_up(tmp_path):
             sweeps.require_same_flags(sweeps.Sweep(Places(tmp_path), cells=[asked]))
 
 
-def test_data_that_cannot_be_read_fail_their_cells_alone(
-    parse_flags, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(experiment, "run", lambda *_, **__: None)
-    monkeypatch.setattr(sweeps, "prepare", lambda *_, **__: None)
-    cells = [sweeps.Cell(name, Config(dataset=name)) for name in ("mnist", "mnist_5k")]
-    sweep = sweeps.Sweep(Places(tmp_path, data_dir=str(tmp_path / "nowhere")))
-    first, second = (sweeps.run_cell(cell, sweep) for cell in cells)
-    assert "data_dir" in first.error and second.error == ""
-
-
 @pytest.mark.parametrize(
-    "arguments, message",
+    "name, folder, arguments",
     [
-        (("--vary=seed=0 1", "--base_dir=b"), "base_dir: 'b' given, none accepted"),
-        (("--vary=k=2 4", "--jobs=0"), "jobs: 0 given"),
-        (("--vary=k=2 4", "--address=127.0.0.1:1"), "jobs: not given"),
-        (("--vary=k=2 4", "--coordinator=auto"), "coordinator: 'auto' given, none"),
+        ("base_dir", "sweep", ["--vary=seed=0 1", "--base_dir=b"]),
+        ("jobs", "sweep", ["--vary=k=2 4", "--jobs=0"]),
+        ("coordinator", "sweep", ["--vary=k=2 4", "--coordinator=auto"]),
+        (
+            "data_dir",
+            "sweep",
+            ["--dataset=folder", "--data_dir=missing", "--vary=k=2 4"],
+        ),
+        ("workdir", "/proc", ["--vary=k=2 4"]),
     ],
 )
-def test_wrong_places_are_refused(parse_flags, tmp_path, arguments, message):
-    assert main(parse_flags, tmp_path / "s", *arguments).startswith(f"error: {message}")
-
-
-def test_a_data_set_that_all_cells_lack_is_refused(parse_flags, tmp_path):
-    images = ("--dataset=folder", f"--data_dir={tmp_path / 'none'}")
-    message = main(parse_flags, tmp_path / "s", *images, "--vary=k=2 4")
-    assert message.startswith("error: data_dir: ")
-    assert not (tmp_path / "s" / "cells").exists()
-
-
-def test_data_of_cells_that_are_finished_are_not_needed(tmp_path):
-    names = ("mnist", "mnist_5k")
-    cells = [sweeps.Cell(name, Config(dataset=name)) for name in names]
-    places = Places(tmp_path, data_dir=str(tmp_path / "nowhere"))
-    sweep = sweeps.Sweep(places, cells=cells)
-    first, second = (sweeps.CellResult(cell, {}) for cell in cells)
-    for finished in ((), (first,), (first, second)):
-        sweeps.require_data(sweep, finished)
-    with pytest.raises(ValueError, match="^data_dir or TFDS_DATA_DIR: "):
-        sweeps.require_data(sweep, (second,))
-
-
-def test_a_folder_that_cannot_be_written_to_is_refused(parse_flags):
-    message = main(parse_flags, "/proc", "--vary=k=2 4")
-    assert message.startswith("error: workdir: '/proc' given, a folder that can be")
+def test_wrong_places_are_refused(parse_flags, tmp_path, name, folder, arguments):
+    message = main(parse_flags, tmp_path / folder, *arguments)
+    assert message.startswith(f"error: {name}: ")
+    assert not (tmp_path / folder / "cells").exists()
 
 
 def test_the_folder_of_a_run_is_refused(parse_flags, finished):
     message = main(parse_flags, finished, "--vary=k=2 4")
-    assert "which holds a single run" in message
+    assert message.startswith("error: workdir: ")
     assert not (finished / "cells").exists()
 
 
@@ -164,45 +134,34 @@ def test_table_is_tidy_and_that_of_the_results(swept):
     rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
     with open(folder / "table.csv") as file:
         texts = list(csv.DictReader(file))
-    assert [list(row) for row in texts] == [list(row) for row in rows]
     plain = lambda value: "" if value is None else str(value)
     assert texts == [{n: plain(v) for n, v in row.items()} for row in rows]
     assert {*Config().to_flags()} <= set(rows[0])
-    for cell in ("decoder=linear_k=2", "decoder=low_rank_k=2"):
-        results = json.loads((folder / "cells" / cell / "results.json").read_text())
-        mine = [row for row in rows if row["cell"] == cell]
-        # Two losses of two trainings of the code, and of zeros, which are not trained.
-        assert len(mine) == 2 * 2 + 2
-        for row in mine:
-            zeros = results["baselines"]["zero_fill"]
-            trials = results["seeds"]["code"] if row["method"] == "learned" else [zeros]
-            by_lost = trials[row["trial"]][str(row["lost"])]
-            assert (row["mean"], row["worst"]) == (by_lost["mean"], by_lost["worst"])
-            assert row["base_accuracy"] == results["base"]["test_accuracy"]
-            assert row["decoder"] == results["config"]["decoder"]
-        code = next(row for row in mine if row["method"] == "learned")
-        assert code["work"] > next(r for r in mine if r["method"] != "learned")["work"]
-        cost = Cost.from_json(results["costs"]["code"])
-        assert 0 < code["price"] == pytest.approx(cost.price, abs=1e-4)
+    cell = "decoder=low_rank_k=2"
+    results = json.loads((folder / "cells" / cell / "results.json").read_text())
+    mine = [row for row in rows if row["cell"] == cell]
+    # Two losses of two trainings of the code, and of zeros, which are not trained.
+    assert len(mine) == 2 * 2 + 2
+    for row in mine:
+        zeros = results["baselines"]["zero_fill"]
+        trials = results["seeds"]["code"] if row["method"] == "learned" else [zeros]
+        by_lost = trials[row["trial"]][str(row["lost"])]
+        assert (row["mean"], row["worst"]) == (by_lost["mean"], by_lost["worst"])
+    code = next(row for row in mine if row["method"] == "learned")
+    cost = Cost.from_json(results["costs"]["code"])
+    assert 0 < code["price"] == pytest.approx(cost.price, abs=1e-4)
 
 
 def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
-    folder, shown = swept
+    folder, _ = swept
     rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
-    failed = [row for row in rows if row["error"]]
-    assert [row["cell"] for row in failed] == [
-        "decoder=linear_k=9",
-        "decoder=low_rank_k=9",
-    ]
+    failed = {row["cell"]: row["error"] for row in rows if row["error"]}
+    assert [*failed] == ["decoder=linear_k=9", "decoder=low_rank_k=9"]
     recorded = json.loads((folder / "sweep.json").read_text())
-    assert recorded["failed"] == {row["cell"]: row["error"] for row in failed}
-    cell = json.loads((folder / "cells/decoder=linear_k=2/results.json").read_text())
-    assert recorded["provenance"]["hardware"] == cell["provenance"]["hardware"]
-    assert recorded["provenance"]["flags"] == {"decoder": "linear low_rank", "k": "2 9"}
+    assert recorded["failed"] == failed
     assert recorded["vary"] == {"decoder": ["linear", "low_rank"], "k": ["2", "9"]}
     trace = (folder / "cells/decoder=linear_k=9/error.txt").read_text()
-    assert "Traceback" in trace and "ValueError" in failed[0]["error"]
-    assert "4/4" in shown and "decoder=low_rank_k=2" in shown
+    assert "Traceback" in trace and "ValueError" in failed["decoder=linear_k=9"]
 
 
 def test_a_rerun_skips_what_is_finished(swept, parse_flags, monkeypatch, capsys):
@@ -228,20 +187,6 @@ def test_cells_of_another_grid_are_told_and_kept(swept, parse_flags, tmp_path, c
     assert (folder / "cells/decoder=low_rank_k=2/results.json").exists()
     rows = map(json.loads, (folder / "table.jsonl").read_text().splitlines())
     assert {row["cell"] for row in rows} == {"decoder=linear_k=2"}
-
-
-@pytest.mark.long
-def test_a_cell_is_the_run_of_its_flags(swept, tmp_path):
-    folder, _ = swept
-    cell = folder / "cells/decoder=low_rank_k=2"
-    results = workdir.read_results(cell)
-    config = Config.from_json(results["config"])
-    alone = experiment.run(
-        prepare(config, Places(tmp_path / "alone", devices=1)),
-        console=Console(quiet=True),
-    )
-    for part in ("base", "summary", "seeds", "patterns", "baselines"):
-        assert json.loads(json.dumps(alone[part])) == results[part]
 
 
 def test_ctrl_c_keeps_what_is_done(parse_flags, tmp_path, monkeypatch, capsys):

@@ -10,9 +10,6 @@ import pytest
 import coded_jax
 from coded_jax.evaluation.pattern_accuracy import Spread
 from coded_jax.inference.pixels import normalise
-from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places
-from coded_jax.runs.prepare import prepare
 from coded_jax.studies import rivals
 from coded_jax.training.losses import answer_losses, base_losses
 from coded_jax.types import Split
@@ -24,6 +21,7 @@ from tests.dense_cnn import (
     restore,
     variables_of_restore,
 )
+from tests.errors import refused
 
 DATASET = noisy()
 CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
@@ -76,14 +74,10 @@ def test_explained_variance_and_psnr_of_every_pattern(protected):
 
 def test_a_stream_of_pairs_gives_the_same(protected):
     _, coded = protected
+    images, labels = DATASET.test.images, DATASET.test.labels
     whole = coded_jax.evaluate(coded, DATASET.test)
-    pairs = (
-        (DATASET.test.images[i : i + 7], DATASET.test.labels[i : i + 7])
-        for i in range(0, 30, 7)
-    )
+    pairs = ((images[i : i + 7], labels[i : i + 7]) for i in range(0, 30, 7))
     parts = coded_jax.evaluate(coded, pairs)
-    base = coded.results["base"]["test_accuracy"]
-    assert whole.base_accuracy == pytest.approx(base, abs=1e-4)
     assert parts.base_accuracy == pytest.approx(whole.base_accuracy, abs=1e-5)
     for one, other, own in zip(
         parts.patterns, whole.patterns, coded.results["patterns"], strict=True
@@ -91,11 +85,6 @@ def test_a_stream_of_pairs_gives_the_same(protected):
         assert one.psnr == pytest.approx(other.psnr, abs=1e-3)
         assert other.psnr == pytest.approx(own["psnr"], abs=1e-3)
         assert other.accuracy == pytest.approx(own["accuracy"], abs=1e-4)
-    heading, last = str(whole).splitlines()[1::2]
-    assert heading.split()[3:6] == ["PSNR,", "dB", "worst"]
-    ratios = [p.psnr for p in whole.patterns if len(p.lost) == 1]
-    shown = [float(text) for text in last.split()[3:5]]
-    assert shown == pytest.approx([np.mean(ratios), min(ratios)], abs=1e-2)
 
 
 def test_explained_variance_loses_no_digits_to_a_large_mean():
@@ -133,8 +122,9 @@ def test_no_answer_counts_as_black(protected):
 def test_values_have_no_class(protected):
     folder, coded = protected
     images = DATASET.test.images[:2]
-    for ask in (coded.classify, coded.predict):
-        with pytest.raises(ValueError, match="^model: one whose answers are values"):
+    zeros = coded.with_code("zero_fill")
+    for ask in (coded.classify, coded.predict, zeros.classify):
+        with refused("model"):
             ask(images)
     plan = coded_jax.plan_stages(restore, variables_of_restore(), SHAPE, 2, 1)
     loaded = coded_jax.load(folder, base=plan.base)
@@ -168,24 +158,31 @@ def test_a_base_model_learns_values_and_a_code_is_supervised_by_them():
     np.testing.assert_allclose(own, losses.mean(), rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "labels, message",
-    [
-        (
-            DATASET.test.labels[..., :1],
-            r"test.labels: float32 \[30, 16, 12, 1\] .*float32 \[30, 16, 12, 2\]",
-        ),
-        (DATASET.test.labels.astype("d"), r"test.labels: float64 .*float32"),
-        (DATASET.test.labels[..., 0], r"test.labels: .*, the values of each position"),
-        (DATASET.test.labels * np.inf, r"test.labels: .* finite ones accepted"),
-        (np.zeros(30, np.int32), r"test.labels: .*, the values of each position"),
-    ],
-)
-def test_labels_of_another_form_are_refused(labels, message):
-    test = dataclasses.replace(DATASET.test, labels=labels)
-    dataset = dataclasses.replace(DATASET, test=test)
-    with pytest.raises(ValueError, match=message):
+WRONG = {
+    "channels": DATASET.test.labels[..., :1],
+    "positions": DATASET.test.labels[:, :8],
+    "infinite": DATASET.test.labels * np.inf,
+    "classes": np.zeros(30, np.int32),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_labels_of_another_form_are_refused(protected, name):
+    test = dataclasses.replace(DATASET.test, labels=WRONG[name])
+    with refused("test.labels"):
+        dataset = dataclasses.replace(DATASET, test=test)
         coded_jax.protect(**{**OWN, "dataset": dataset})
+    with refused("data.labels"):
+        coded_jax.evaluate(protected[1], (test.images, test.labels))
+
+
+def test_shapes_that_differ_are_refused():
+    one = lambda v, x: restore(v, x)[..., :1]
+    with refused("model"):
+        coded_jax.protect(**{**OWN, "model": one})
+    for shape in ((3, 16, 12, 1), (3, 12, 16, 2)):  # neither is broadcast
+        with refused("labels"):
+            answer_losses(jnp.zeros((3, 16, 12, 2)), jnp.zeros(shape))
 
 
 def test_the_offset_of_labels_does_not_matter(protected):
@@ -201,52 +198,3 @@ def test_the_offset_of_labels_does_not_matter(protected):
     assert given.base_accuracy == pytest.approx(expected.base_accuracy, abs=2e-2)
     for one, other in zip(given.patterns, expected.patterns, strict=True):
         assert one.accuracy == pytest.approx(other.accuracy, abs=2e-2)
-
-
-def test_a_model_knows_that_it_gives_values(protected):
-    _, coded = protected
-    pipeline, variables = pipeline_of(restore, variables_of_restore(), DATASET)
-    config = coded_jax.TrainConfig(epochs=0.1, batch_size=32)
-    trained = coded_jax.train(pipeline, variables, DATASET, config=config)
-    for model in (coded.with_code("zero_fill"), trained):
-        assert model.values
-        with pytest.raises(ValueError, match="^model: one whose answers are values"):
-            model.classify(DATASET.test.images[:2])
-    assert not pipeline.values
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        DATASET.test.labels[:, :8],
-        DATASET.test.labels[..., :1],
-        DATASET.test.labels[..., 0].astype(np.int32),
-        DATASET.test.labels[:, 0, 0, 0],
-        np.zeros(30, np.int32),
-    ],
-)
-def test_labels_of_another_form_are_not_evaluated(protected, labels):
-    _, coded = protected
-    message = r"^data.labels: .* float32 \[30, 16, 12, 2\], the values of"
-    with pytest.raises(ValueError, match=message):
-        coded_jax.evaluate(coded, (DATASET.test.images, labels))
-
-
-@pytest.mark.parametrize("shape", [(3, 16, 12, 1), (3, 1, 1, 2), (3, 12, 16, 2)])
-def test_labels_are_not_broadcast(shape):
-    with pytest.raises(ValueError, match=r"^labels: .* \[3, 16, 12, 2\] accepted"):
-        answer_losses(jnp.zeros((3, 16, 12, 2)), jnp.zeros(shape))
-
-
-def test_a_head_must_have_the_channels_of_the_values():
-    one = lambda v, x: restore(v, x)[..., :1]
-    with pytest.raises(ValueError, match=r"model: gives \[2, 16, 12, 1\] .*12, 2\]"):
-        coded_jax.protect(**{**OWN, "model": one})
-
-
-def test_settings_of_classes_are_refused(tmp_path):
-    config = Config(
-        dataset="noisy_canvas", base_model="unet", k=2, r=1, label_smoothing=0.1
-    )
-    with pytest.raises(ValueError, match="^label_smoothing: 0.1 given, 0 with noisy"):
-        prepare(config, Places(str(tmp_path)))

@@ -127,9 +127,7 @@ def test_steps_multiply_what_is_asked_for(products, outside, inside):
     assert seen and all(inside in precision for precision in seen)
 
 
-@pytest.mark.parametrize(
-    "epochs, steps", [(1, 5), (2.5, 12), (0.4, 2), (1e-9, 1), (10, 50)]
-)
+@pytest.mark.parametrize("epochs, steps", [(2.5, 12), (0.4, 2), (1e-9, 1)])
 def test_total_steps_of_fractional_epochs(epochs, steps):
     assert loop.total_steps(EXAMPLES + 7, BATCH, epochs) == steps
 
@@ -141,14 +139,17 @@ def whole(tmp_path_factory):
     return fit(folder), last_state(folder)
 
 
-@pytest.mark.parametrize("crash_at", [1, 5, 9, 16, 31])
-def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at):
+@pytest.mark.parametrize("crash_at, count", [(1, 1), (16, 1), (9, 2)])
+def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at, count):
+    """Of single steps, and of calls of several steps."""
+
     def crash():
         raise RuntimeError("crash")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="crash"):
         patch.setattr(loop, "LOG_STEPS", 2)
         patch.setattr(loop, "SAVE_SECONDS", 0.0)  # a save after every step
+        patch.setattr(loop, "steps_per_call", lambda: count)
         fit(tmp_path, observer=Recorder(crash_at, crash))
     second = Recorder()
     resumed = fit(tmp_path, observer=second)
@@ -156,6 +157,10 @@ def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at)
     outcome, checkpoint = whole
     assert_same(resumed.params, outcome.params)
     assert_same(last_state(tmp_path).state, checkpoint.state)
+    # A finished one trains no further.
+    third = Recorder()
+    assert_same(fit(tmp_path, observer=third).params, outcome.params)
+    assert third.started == [outcome.steps] and third.logged == []
 
 
 def test_chunks_of_steps_train_as_single_steps_do(monkeypatch):
@@ -177,20 +182,6 @@ def test_chunks_of_steps_train_as_single_steps_do(monkeypatch):
     np.testing.assert_allclose(chunked.params["w"], single.params["w"], rtol=1e-5)
 
 
-def test_chunks_resume_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "LOG_STEPS", 2)
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "steps_per_call", lambda: 2)
-    whole = fit(None)
-
-    def crash():
-        raise RuntimeError("crash")
-
-    with pytest.raises(RuntimeError, match="crash"):
-        fit(tmp_path / "cut", observer=Recorder(9, crash))
-    assert_same(fit(tmp_path / "cut").params, whole.params)
-
-
 def test_a_step_copies_nothing_from_or_to_the_host():
     task = regression()
     state, _ = loop.initial_state(task.init, task.optimizer, jax.random.key(0))
@@ -206,14 +197,6 @@ def test_a_step_copies_nothing_from_or_to_the_host():
                 batch_size=BATCH,
             )
     assert before.params["w"].is_deleted() == steps.DONATES
-
-
-def test_finished_fit_trains_no_further(tmp_path):
-    whole = fit(tmp_path)
-    observer = Recorder()
-    again = fit(tmp_path, observer=observer)
-    assert observer.started == [whole.steps] and observer.logged == []
-    assert_same(again.params, whole.params)
 
 
 def test_an_epoch_soon_after_a_checkpoint_is_not_saved(tmp_path, monkeypatch):
@@ -244,21 +227,8 @@ def test_a_fit_compiles_its_step_once():
     assert after == (before[0] + 1, before[1] + 1)
 
 
-def test_damaged_newest_checkpoint_falls_back_and_still_ends_the_same(tmp_path):
-    whole = fit(tmp_path)
-    newest = tmp_path / str(checkpoints.steps(tmp_path)[-1])
-    for file in newest.rglob("*"):
-        if file.is_file() and file.stat().st_size:
-            file.write_bytes(file.read_bytes()[:-1])
-    observer = Recorder()
-    with pytest.warns(RuntimeWarning, match=str(newest)):
-        again = fit(tmp_path, observer=observer)
-    assert 0 < observer.started[0] < whole.steps
-    assert_same(again.params, whole.params)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_and_stops(tmp_path, whole, number):
+def test_signal_saves_and_stops(tmp_path, whole):
+    number = signal.SIGINT
     # A shell starts background jobs with SIGINT ignored, which `fit` would respect.
     inherited = signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
@@ -345,17 +315,6 @@ def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path):
     assert_same(resumed.params, best)
 
 
-def test_one_compilation():
-    traces = []
-
-    def loss(params, frozen, batch, key):
-        traces.append(1)
-        return jnp.square(batch["x"] @ params["w"] - batch["y"]), {}
-
-    fit(None, regression(loss=loss))
-    assert len(traces) == 1
-
-
 def test_epochs_visit_every_example_once():
     seen = []
 
@@ -369,26 +328,3 @@ def test_epochs_visit_every_example_once():
     np.testing.assert_array_equal(np.sort(seen[:EXAMPLES]), y)
     np.testing.assert_array_equal(np.sort(seen[EXAMPLES:]), y)
     assert seen[:EXAMPLES] != seen[EXAMPLES:]
-
-
-def test_adam_adds_l2_to_the_gradient():
-    params = {"w": jnp.asarray([2.0, -3.0])}
-    optimizer = optimizers.adam(0.01, 0.5)
-    updates, _ = optimizer.update(
-        {"w": jnp.asarray([-1.0, 1.0])}, optimizer.init(params), params
-    )
-    # g + 0.5 w = [0, -0.5]; Adam's first step is -rate * sign, and 0 where g is 0.
-    np.testing.assert_allclose(updates["w"], [0.0, 0.01], rtol=1e-5, atol=1e-8)
-
-
-def test_adam_decays_to_zero_along_a_cosine():
-    params, grads = jnp.asarray(1.0), jnp.asarray(1.0)
-    optimizer = optimizers.adam(optax.cosine_decay_schedule(0.1, 10), 0.0)
-    state = optimizer.init(params)
-    rates = []
-    for _ in range(11):
-        update, state = optimizer.update(grads, state, params)
-        rates.append(-float(update))
-    expected = 0.05 * (1 + np.cos(np.pi * np.arange(11) / 10))
-    np.testing.assert_allclose(rates, expected, rtol=1e-4, atol=1e-7)
-    assert isinstance(optimizer, optax.GradientTransformation)

@@ -33,3 +33,13 @@ def test_other_schedules():
     np.testing.assert_allclose(
         [cosine(0), cosine(500), cosine(1000)], [0.4, 0.2, 0], atol=1e-6
     )
+
+
+def test_adam_adds_l2_to_the_gradient():
+    params = {"w": jnp.asarray([2.0, -3.0])}
+    optimizer = optimizers.adam(0.01, 0.5)
+    updates, _ = optimizer.update(
+        {"w": jnp.asarray([-1.0, 1.0])}, optimizer.init(params), params
+    )
+    # g + 0.5 w = [0, -0.5]; Adam's first step is -rate * sign, and 0 where g is 0.
+    np.testing.assert_allclose(updates["w"], [0.0, 0.01], rtol=1e-5, atol=1e-8)

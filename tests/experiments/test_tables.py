@@ -1,0 +1,195 @@
+"""Tables of stored results: rows made by hand, and what a table refuses."""
+
+import json
+
+import pytest
+from tables import deep, finished_runs, frontier, maps, service, stored, targets
+
+from coded_jax.report import table
+from coded_jax.report.table import Column, Table
+from tests.runs.test_experiment import ROOT
+from tests.scripts import run_script
+
+RESULTS = ROOT / "experiments/results"
+
+
+@pytest.fixture
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+def test_a_table_is_columns_of_records():
+    columns = [Column("n", str), Column("n^2", lambda n: f"**{n * n}**")]
+    made = table.make(columns, [1, 3])
+    assert made == Table(["n", "n^2"], [["1", "**1**"], ["3", "**9**"]])
+    assert table.to_markdown(made).splitlines()[-1] == "| 3 | **9** |"
+    assert table.to_csv(made) == "n,n^2\n1,1\n3,9\n"
+
+
+def test_points_lost_and_work_on_deep_networks(results):
+    results["base"]["test_accuracy"], results["baselines"] = 0.9, {}
+    measured = {"mean": 0.89, "worst": 0.88, "mean_std": 0.001, "decoded": 0.885}
+    results["summary"]["1"] = measured
+    results["patterns"] = [
+        {"lost": [device], "agreement": part}
+        for device, part in enumerate([0.97, 0.99, 1.0])
+    ]
+    cost = results["costs"]["code"]
+    trip = {"device_flops": 75, "bytes_in": 1000, "bytes_out": 500}
+    trip |= {"encode_flops": 3.0, "decode_flops": 2.0}
+    cost |= {"whole": 200.0, "uncoded": 100.0, "memory": 4000.0, "rounds": [trip]}
+    cost["second_tail"] = 40.0
+    results["split"]["stages"][0]["share_shape"] = [4, 2, 16]
+    results[deep.EXACT] = json.loads(json.dumps(cost))
+    ((title, made),) = deep.tables([results])
+    assert title == "lenet5 x 1 on mnist_5k, test images, base 90.00 %, k=2, r=1"
+    rows = [dict(zip(made.headers, row, strict=True)) for row in made.rows]
+    by_code = {row["code"]: row for row in rows}
+    ours = by_code["systematic mlp 64 / mlp"]
+    assert ours["1 lost, mean"] == "1.00 ± 0.10" and ours["1 lost, worst"] == "2.00"
+    assert ours["1 lost, decoded"] == "1.50" and ours["same class, %"] == "98.0"
+    assert ours["code's work, %"] == "5.00" and ours["kB"] == "1.5"
+    assert (ours["device"], ours["client"]) == ("0.38", "0.53")  # 75, 105 of 200
+    assert ours["client, a mask for each image"] == "0.73"  # 40 of 200 more
+    assert ours["break-even"] == "0.84"  # 0.525 / (1 - 0.375)
+    copies = by_code["no code: copies of each piece on 2 devices"]
+    assert copies["devices"] == "4" and copies["1 lost, worst"] == "0.00"
+    assert copies["kB"] == "1.1"  # 28 * 20 pixels of a byte, 4 * 2 * 16 numbers of four
+    resent = by_code["no code: what is missing is sent once more, to a spare device"]
+    assert resent["devices"] == "3" and resent["rounds"] == "2"
+    whole = by_code["no code: the whole image on each of 2 devices, hedged or at once"]
+    assert whole["device"] == "1.00" and whole["break-even"] == "-"
+    assert "mds (counted)" in by_code
+
+
+def test_a_smaller_image_stands_in_for_a_lost_data_piece(results):
+    small = json.loads(json.dumps(results))
+    small["image_shape"], small["base"]["numbers"] = [20, 20, 1], 1000
+    results["base"]["test_accuracy"], small["base"]["test_accuracy"] = 0.9, 0.87
+    (entry,) = (x for x in deep.entries([results, small]) if "20x20" in x.name)
+    # Of three patterns two lose a data piece.
+    assert entry.losses == {"1 lost": ("2.00", "3.00")}
+    assert entry.price.memory == 4000
+
+
+def test_a_code_beside_the_same_without_parity(results):
+    for summary in (results["summary"], *results["baselines"].values()):
+        summary["2"] = summary["1"]
+    ours, theirs = results["patterns"], results["patterns_of_baselines"]["no_parity"]
+    ours[1]["accuracy"], theirs[1]["accuracy"] = 0.5, 0.4
+    ours[2]["accuracy"], theirs[2]["accuracy"] = 0.5, 0.625
+    lost = frontier.Lost(results, "1", [results])
+    expected = "1 of 2, not in data 1 (50.00, without 62.50)"
+    assert frontier.against_no_parity(lost) == expected
+    drop = results["base"]["test_accuracy"] - results["summary"]["1"]["mean"]
+    assert float(lost.drop("mean")) == pytest.approx(100 * drop, abs=0.006)
+
+
+@pytest.mark.long
+def test_scripts_print_tables_and_draw(finished, tmp_path):
+    for script, files in {
+        "frontier": ("frontier.json", "frontier.png"),
+        "drops": ("drops.png", "drops_price.png"),
+    }.items():
+        done = run_script(script, finished, f"--output={tmp_path}")
+        assert done.returncode == 0, done.stderr
+        assert "no_parity" in done.stdout
+        assert all((tmp_path / name).stat().st_size > 1000 for name in files)
+
+
+@pytest.mark.parametrize(
+    "script, arguments, name",
+    [
+        ("frontier", [], "runs"),
+        ("frontier", ["nowhere"], "runs"),
+        ("frontier", ["--failure=2", "nowhere"], "failure"),
+        ("drops", [], "runs"),
+    ],
+)
+def test_scripts_refuse_in_one_line(script, arguments, name):
+    done = run_script(script, *arguments)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {name}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_runs_that_are_not_measured_alike_are_not_compared():
+    names = ["cheap/vgg16_cheap_k2_r1.json", "layers/vgg16_layers_k2_r1.json"]
+    assert len(finished_runs.read_runs([str(RESULTS / name) for name in names])) == 2
+    names[1] = "groups/fashion_vgg16_group.json"
+    with pytest.raises(ValueError, match="^runs: some of pieces of an image and some"):
+        finished_runs.read_runs([str(RESULTS / name) for name in names])
+
+
+def test_targets_of_deep_networks_hold_for_cheap_codes(results):
+    assert targets.deep(results, "1") == ""
+    results["dataset"], results["base"]["test_accuracy"] = "cifar10", 0.9
+    results["summary"]["1"] = {"mean": 0.8961, "worst": 0.88}
+    cost = results["costs"]["code"]
+    cost |= {"whole": 200.0, "uncoded": 100.0}
+    cost["rounds"] = [{"device_flops": 75, "encode_flops": 3, "decode_flops": 2}]
+    assert targets.deep(results, "1").strip(" ()") == "0.5 met / 0.8 **missed**"
+    cost["rounds"][0]["decode_flops"] = 2.1  # more than a twentieth of 100
+    assert targets.deep(results, "1") == ""
+
+
+def test_wins_on_a_map_by_hand():
+    strategies = [{"family": "hedged", "late": 0.0}, {"family": "learned code"}]
+    best = lambda place, lead: {
+        "p50": {"winner": place, "lead": lead, "seconds": 2.0, "families": {}}
+    }
+    points = {"0,0": best(0, 0.1), "0,1": best(0, 0.3), "1,0": best(None, None)}
+    points["0,1"]["p50"]["families"] = {"learned code": [1, 3.0]}
+    content = {"strategies": strategies, "points": points}
+    of_median = maps.Points("a map", content, "p50")
+    assert maps.won_text(of_median, "hedged") == "67 % (20), at once"
+    assert maps.won_text(of_median, "uncoded") == ""
+    assert maps.learned_text(of_median) == "1.50 (33 %)"
+
+
+def test_the_stored_maps_are_whole_and_their_winners_the_fastest():
+    for content in stored.read("map").values():
+        plane = content["question"]["plane"]
+        assert len(content["points"]) == len(plane["x_values"]) * len(plane["y_values"])
+        for point in content["points"].values():
+            for best in point.values():
+                times = [family[1] for family in best["families"].values()]
+                # Within 1 % a simpler family is first.
+                assert not times or best["seconds"] <= 1.011 * min(times)
+
+
+def test_the_stored_check_has_all_points_that_were_chosen():
+    (content,) = stored.read("map_check").values()
+    chosen = json.loads((ROOT / "experiments/map_points.json").read_text())
+    assert content["settings"]["points"] == chosen
+    found = maps.outcomes(content)
+    assert len(found) == 2 * len(chosen)
+    assert maps.conclusion(found).endswith(f"in 20 of {len(found)}.")
+
+
+def test_targets_of_faults():
+    done = {"kind": "kill worker", "noticed": 0.1, "answering": 0.2, "recovered": 5.0}
+    row = {
+        "name": "a worker killed",
+        "done": [done, {**done, "noticed": 0.15}, {"error": "none up"}],
+        "settings": {"spares": 1},
+        "calm": {"p99": 0.03},
+        "disturbed": {"p99": 0.05, "lost": 0, "requests": 10, "slowest": None},
+        "wrong": 0,
+    }
+    row["done"][2]["kind"] = "kill worker"
+    assert service.seconds_text(row, "noticed") == "0.15, 0.15"
+    assert service.fault_verdict(row) == "met"
+    row["disturbed"]["lost"] = 1
+    done["recovered"] = None
+    assert service.fault_verdict(row) == "**missed** (recovered, lost)"
+    assert service.seconds_text(row, "recovered") == "5.00; 1 never"
+    assert service.fault_verdict({**row, "settings": {}}) == ""
+
+
+def test_every_stored_result_says_where_it_is_from():
+    for path in RESULTS.rglob("*.json"):
+        content = json.loads(path.read_text())
+        origin = stored.origin_of(content)
+        assert origin.version and origin.commit and origin.date[:2] == "20", path
+        assert "sources" not in content.get("provenance", content), path
+        assert str(ROOT) not in path.read_text(), path
