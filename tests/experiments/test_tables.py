@@ -6,6 +6,7 @@ import pytest
 from tables import deep, finished_runs, frontier, stored, targets
 
 from coded_jax.report import table
+from coded_jax.report.frontier import Point
 from coded_jax.report.table import Column, Table
 from tests.runs.test_experiment import ROOT
 from tests.scripts import run_script
@@ -83,6 +84,14 @@ def test_a_code_beside_the_same_without_parity(results):
     assert frontier.against_no_parity(lost) == expected
     drop = results["base"]["test_accuracy"] - results["summary"]["1"]["mean"]
     assert float(lost.drop("mean")) == pytest.approx(100 * drop, abs=0.006)
+
+
+def test_sums_are_called_exact_if_they_lose_nothing():
+    stages = ((1, 2), (3, 4))
+    sums = Point("mds", 2, 1, (1, 2), stages, None, [[0.9, 0.7]], [[0.9, 0.5]])
+    assert frontier.short_name(sums) == "sums of pieces"
+    exact = sums._replace(worst=[[0.9, 0.9]])
+    assert frontier.short_name(exact) == frontier.EXACT
 
 
 @pytest.mark.long
