@@ -92,24 +92,6 @@ class Attention(nn.Module):
         return nn.Dense(5)(x.mean((1, 2)))
 
 
-class Layers(nn.Module):
-    """Equal layers with stacked weights, as `nn.scan` makes them."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(6, (3, 3), (2, 2))(x)
-        step = nn.scan(
-            Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=4
-        )
-        return nn.Dense(5)(step()(x, None)[0].mean((1, 2)))
-
-
-class Step(nn.Module):
-    @nn.compact
-    def __call__(self, x, _):
-        return x + nn.relu(nn.Conv(6, (3, 3))(x)), None
-
-
 def linen(module, shape=SHAPE):
     variables = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, *shape)))
     return module.apply, drawn(variables), shape
@@ -199,19 +181,6 @@ def of_equinox():
         return jax.vmap(eqx.combine(params, static))(images.transpose(0, 3, 1, 2))
 
     return model, drawn(params), SHAPE
-
-
-def of_haiku():
-    import haiku as hk
-
-    def forward(x):
-        for maps, stride in ((6, 2), (6, 1), (8, 2), (8, 1)):
-            x = jax.nn.elu(hk.Conv2D(maps, 3, stride)(x))
-        return hk.Linear(5)(hk.Flatten()(x))
-
-    network = hk.without_apply_rng(hk.transform(forward))
-    variables = network.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    return network.apply, drawn(variables), SHAPE
 
 
 @jax.custom_vjp
@@ -349,10 +318,8 @@ NETWORKS = {
     "u-net, repeated": lambda: linen(UNet("repeat")),
     "u-net, resized": lambda: linen(UNet("linear")),
     "attention": lambda: linen(Attention()),
-    "loop over layers": lambda: linen(Layers()),
     "nnx": of_nnx,
     "keras": of_keras,
     "equinox": of_equinox,
-    "haiku": of_haiku,
     "lax": of_lax,
 }

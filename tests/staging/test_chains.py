@@ -11,7 +11,7 @@ from coded_jax.runs import build
 from coded_jax.splitting.flattening import BATCH, flatten
 from coded_jax.staging.chains import best_chains
 from coded_jax.staging.graph import make_graph
-from coded_jax.staging.segments import CodePrice, Work, cuts, segments
+from coded_jax.staging.segments import CodePrice, Work, segments
 from tests.costs import cost_of
 from tests.parameters import long
 from tests.staging.networks import NETWORKS
@@ -67,20 +67,6 @@ def test_best_of_all_chains(name, k, r, rates):
         best = min(time for time, coded in every if coded >= least)
         own = min(chain.seconds for chain in chains if chain.coded >= least * 0.9999)
         assert own == pytest.approx(best, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", ["resnet", "u-net, repeated"])
-def test_work_of_a_piece(name):
-    graph = graph_of(name)
-    work, places = Work(graph), cuts(graph)
-    assert places[0] == 0 and places[-1] == len(graph.operations)
-    whole = sum(op.flops for op in graph.operations)
-    assert work.whole(0, len(graph.operations)) == pytest.approx(whole)
-    # A piece without any rows less is the whole, one without rows is nothing.
-    op = next(i for i, op in enumerate(graph.operations) if op.fields and op.flops)
-    assert work.piece(op, op + 1, 0, 0) == pytest.approx(graph.operations[op].flops)
-    rows = NETWORKS[name]()[2][0]
-    assert work.piece(op, op + 1, rows, 0) == pytest.approx(0.0, abs=1e-3)
 
 
 BY_HAND = {
