@@ -74,7 +74,7 @@ def test_columns_beside_the_share_by_hand():
     np.testing.assert_array_equal(blended[:, :, :, 1:], 1)
 
 
-@pytest.mark.parametrize("grid", [(2, 1), (1, 2), (2, 2), (1, 4)])
+@pytest.mark.parametrize("grid", [(1, 2), (2, 2)])
 def test_what_a_piece_sees_whole_is_exact(grid):
     plan = make_plan(padded, {}, (32, 32, 3), grid)
     images = images_of(plan)

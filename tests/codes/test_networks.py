@@ -21,7 +21,7 @@ from tests.codes.learned_examples import (
 from tests.pipelines import learned
 
 # Of codes for 28x28 images in `k` pieces of `h` rows and LeNet-5's features: the half,
-# its layers, k, r, h, other settings, and the parameters, biases included (Tables I, II).
+# its layers, k, r, h, other settings, and parameters with biases (Tables I and II).
 PARAMETERS = [
     # k*h*w -> k*h*w -> r*h*w.
     ("encoder", "mlp", 2, 1, 20, {}, 1_883_280),  # as the paper says, too

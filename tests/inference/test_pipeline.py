@@ -129,15 +129,6 @@ def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
         assert len(decoded) == (expected if systematic else 1)
 
 
-def test_scaled_images_are_refused(lenet):
-    pipeline = make(lenet, (2, 1), 1)
-    images = random_images().astype(np.float32) / 255
-    mask = np.ones((3, 1), bool)
-    for f in (base_features, lambda *args: infer(*args[:2], NOTHING, args[2], mask)):
-        with pytest.raises(ValueError, match="^images .*float32.* uint8"):
-            f(pipeline, lenet[1], images)
-
-
 def test_real_images_are_taken_as_they_are(lenet):
     """By a pipeline without a mean and a deviation, which refuses pixels then."""
     pipeline = make(lenet, (2, 1), 1)
@@ -147,8 +138,10 @@ def test_real_images_are_taken_as_they_are(lenet):
         base_features(real, lenet[1], images),
         base_features(pipeline, lenet[1], random_images()),
     )
-    with pytest.raises(ValueError, match="^images are uint8; accepted: real numbers"):
-        base_features(real, lenet[1], random_images())
+    for refuses, wrong in ((real, random_images()), (pipeline, images)):
+        with pytest.raises(ValueError, match="^images are .*; accepted: ") as error:
+            base_features(refuses, lenet[1], wrong)
+        assert "\n" not in str(error.value)
 
 
 def test_a_second_tail_answers_what_has_lost_a_data_result(lenet):

@@ -1,9 +1,7 @@
 """Networks taken apart at their convolutions: the parts, their plans, what is kept."""
 
 import functools
-import pickle
 
-import cloudpickle
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -86,13 +84,6 @@ def test_outputs_without_equal_shares_are_padded_on():
     assert_the_same(blocks, lambda variables, x: conv(x), {}, (7, 7, 1))
 
 
-def test_a_stride_leaves_what_no_output_needs_with_the_client():
-    f = lambda x: conv(x, kernel=(1, 1), stride=(2, 2))
-    blocks, (plan,) = separate(f, (8, 8, 1))
-    assert (plan.rows.size, plan.columns.size) == (7, 7)  # of 8
-    assert_the_same(blocks, lambda variables, x: f(x), {}, (8, 8, 1))
-
-
 def test_convolutions_of_one_value_are_one_round():
     def inception(x):
         paths = [
@@ -162,18 +153,6 @@ def test_layouts_and_transposed_convolutions():
     blocks, plans = separate_convolutions(f, kernel, (9, 8, 2), 4)
     assert len(plans) == 2
     assert_the_same(blocks, f, kernel, (9, 8, 2))
-
-
-def test_parts_can_be_sent_to_other_processes():
-    base = make_base_model("resnet18", 1 / 16)
-    variables = random_variables(base, (28, 28, 1))
-    blocks, _ = separate_convolutions(base.f_conv, variables, (28, 28, 1), 2)
-    before = jax.eval_shape(chain(blocks), variables, images_of((28, 28, 1)))
-    blob = cloudpickle.dumps(blocks)  # as Ray has it
-    assert len(blob) < 20_000
-    after = pickle.loads(blob)
-    again = jax.eval_shape(chain(after), variables, images_of((28, 28, 1), 3))
-    assert before.shape[1:] == again.shape[1:]
 
 
 @hypothesis.given(

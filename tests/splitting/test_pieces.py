@@ -12,6 +12,7 @@ from flax import linen as nn
 from hypothesis import strategies as st
 from jax import lax
 
+from coded_jax import splitting
 from coded_jax.splitting import AxisPlan, SplitPlan, cut, merge, split
 from coded_jax.splitting.plan import make_plan
 from tests.parameters import LONG
@@ -302,6 +303,10 @@ def test_merge_drops_the_surplus():
     shares = shares.at[6:, :, :2].set(jnp.nan)  # the last strip of rows
     shares = shares.at[2::3, :, :, :2].set(jnp.nan)  # the last of every strip
     np.testing.assert_array_equal(merge(plan, shares), features)
+    again = splitting.shares(plan, features)  # the inverse, the surplus included
+    known = jnp.isfinite(shares)
+    np.testing.assert_array_equal(again[known], shares[known])
+    np.testing.assert_array_equal(merge(plan, again), features)
 
 
 TWO_ROWS = SplitPlan(

@@ -32,33 +32,6 @@ def fields_of(f, shape=SHAPE):
     return receptive_field(lambda variables, x: f(x), {}, shape)
 
 
-@pytest.mark.parametrize(
-    "field, layer, expected",
-    [
-        # One layer on the image: [-padding, (q-1)*dilation + 1 - padding).
-        (Field(), dict(kernel=1, stride=1, dilation=1, padding=0), Field(1, 0, 1)),
-        (Field(), dict(kernel=5, stride=1, dilation=1, padding=0), Field(1, 0, 5)),
-        (Field(), dict(kernel=3, stride=2, dilation=1, padding=1), Field(2, -1, 2)),
-        (Field(), dict(kernel=3, stride=1, dilation=4, padding=4), Field(1, -4, 5)),
-        (Field(), dict(kernel=4, stride=1, dilation=1, padding=1), Field(1, -1, 3)),
-        # Features -1, 0, 1 of stride 2 see [-3, 0), [-1, 2), [1, 4).
-        (
-            Field(2, -1, 2),
-            dict(kernel=3, stride=1, dilation=1, padding=1),
-            Field(2, -3, 4),
-        ),
-        # Features 0 and 3 of stride 2 see [0, 5) and [6, 11).
-        (
-            Field(2, 0, 5),
-            dict(kernel=2, stride=3, dilation=3, padding=0),
-            Field(6, 0, 11),
-        ),
-    ],
-)
-def test_through_by_hand(field, layer, expected):
-    assert field.through(**layer) == expected
-
-
 layers = st.tuples(*[st.integers(1, 5), st.integers(1, 3)] * 2)
 
 

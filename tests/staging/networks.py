@@ -69,9 +69,7 @@ class UNet(nn.Module):
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = nn.relu(nn.Conv(8, (3, 3))(x))
         for maps, skip in zip((6, 4), skips[::-1], strict=True):
-            if self.up == "transposed":
-                x = nn.ConvTranspose(maps, (2, 2), (2, 2))(x)
-            elif self.up == "repeat":
+            if self.up == "repeat":
                 x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
             else:
                 x = jax.image.resize(x, (*skip.shape[:3], x.shape[-1]), "linear")
@@ -297,16 +295,9 @@ def of_levels(ends, pool_at_once=False):
     return model, variables, SHAPE
 
 
-def two_heads(levels, variables):
-    last = levels[2]
-    more = convolved(last, variables[3])
-    return jnp.concatenate([means(more), convolved(-last, variables[3]).max((1, 2))], 1)
-
-
 NETWORKS = {
     "levels": lambda: of_levels(all_levels),
     "levels, pooled at once": lambda: of_levels(all_levels, pool_at_once=True),
-    "two heads": lambda: of_levels(two_heads),
     "pyramid": lambda: of_levels(pyramid),
     "attention in the head": lambda: of_parts(lambda _, x: attended(x), 20),
     "attention within": lambda: of_parts(attention_within),
@@ -314,7 +305,6 @@ NETWORKS = {
     "resnet": lambda: linen(ResNet()),
     "resnet, rematerialised": lambda: linen(ResNet(remat=True)),
     "gates": lambda: linen(Gated()),
-    "u-net, transposed": lambda: linen(UNet("transposed")),
     "u-net, repeated": lambda: linen(UNet("repeat")),
     "u-net, resized": lambda: linen(UNet("linear")),
     "attention": lambda: linen(Attention()),

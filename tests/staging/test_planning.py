@@ -114,9 +114,7 @@ def test_hardware_decides_between_rounds_and_operations():
         assert first.chain.seconds == pytest.approx(rates.seconds(first.cost))
 
 
-@pytest.mark.parametrize(
-    "name", ["pyramid", *long("levels", "levels, pooled at once", "two heads")]
-)
+@pytest.mark.parametrize("name", ["pyramid", *long("levels", "levels, pooled at once")])
 def test_a_head_of_several_values(name):
     """Also where the client has kept some of them since a round before the last."""
     model, variables, shape = NETWORKS[name]()
