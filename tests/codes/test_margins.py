@@ -94,7 +94,7 @@ def test_what_a_piece_sees_whole_is_exact(grid):
         assert not inner.any() and differs.any()
 
 
-@pytest.mark.parametrize("grid", [(2, 1), (2, 2)])
+@pytest.mark.parametrize("grid", [(2, 2)])
 def test_margins_of_all_patterns_against_a_loop(grid):
     plan = make_plan(padded, {}, (32, 32, 3), grid)
     outputs = np.asarray(outputs_of(padded, plan, images_of(plan)))
