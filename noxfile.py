@@ -10,6 +10,7 @@ nox -s aot       programs compiled for TPUs and GPUs that are not here, by the c
 nox -s aot-colab some of them by the compiler of Colab's versions, for one chip
 nox -s docs      the documentation into site/, with every warning an error
 nox -s links     whether every link of it to elsewhere is there
+nox -s mutants   whether the tests notice faults in core lines (`tests/mutants`)
 """
 
 import nox
@@ -21,10 +22,9 @@ nox.options.reuse_venv = "yes"
 COLAB = ["jax==0.7.2", "flax==0.11.2", "numpy==2.1.*"]
 VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)}
 
-SHOW = "tests/experiments/test_reports.py::test_documents_show_what_their_sources_say"
 # A small run from end to end, loaded and served; several devices, checkpoints, jaxprs,
-# operations counted from them as stored tables have them, networks that flags name, one
-# compilation for all patterns, exported files.
+# operations counted from them, networks that flags name, one compilation for all
+# patterns, exported files, tables of stored results.
 SMOKE = [
     "tests/runs/test_experiment.py::test_results_have_the_documented_layout",
     "tests/runs/test_experiment.py::test_loaded_model_reproduces_the_results",
@@ -32,16 +32,13 @@ SMOKE = [
     "tests/devices/test_placement.py::test_one_mask_for_all_images",
     "tests/devices/test_placement.py::test_one_all_to_all_each_way",
     "tests/training/test_checkpoints.py::test_every_leaf_is_restored_bit_for_bit",
-    "tests/training/test_checkpoints.py::test_optax_state",
     "tests/splitting/test_receptive_field.py",
     "tests/inference/test_operations.py",
     "tests/inference/test_costs.py",
-    f"{SHOW}[README-headline]",
-    f"{SHOW}[cheap-layers]",
-    f"{SHOW}[networks-zoo]",
+    "tests/experiments/test_tables.py",
     "tests/cli/test_network_flags.py",
     "tests/inference/test_pipeline.py::test_one_compilation_serves_every_pattern",
-    "tests/runs/test_export.py::test_nan_in_a_lost_slot_has_no_effect",
+    "tests/runs/test_export.py::test_file_gives_what_infer_gives",
 ]
 
 # In place of what `tests/conftest.py` sets, to compile in less time.
@@ -115,3 +112,9 @@ def docs(session: nox.Session) -> None:
 def links(session: nox.Session) -> None:
     session.install("-e", ".[docs]")
     session.run("python", "-m", "sphinx", "-b", "linkcheck", "-q", "docs", ".nox/links")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    install(session, ".[test]")
+    session.run("python", "tests/mutants/run.py", *session.posargs)

@@ -23,6 +23,7 @@ from filelock import FileLock  # noqa: E402
 
 from coded_jax.devices import startup  # noqa: E402
 from coded_jax.models import make_base_model  # noqa: E402
+from coded_jax.runs import provenance  # noqa: E402
 
 FAST = "not long and not aot"  # the expression of marks in `pyproject.toml`
 for name, examples in {"fast": 15, "long": 50}.items():
@@ -57,7 +58,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter, config):
     if config.option.markexpr == FAST:
-        terminalreporter.write_line("Not run: long tests (python -m pytest -m long)")
+        terminalreporter.write_line("Not run: long tests (nox -s nightly)")
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +77,16 @@ def kept_compilations(shared):
     # Also the many small ones, which each file of tests and each process needs anew.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measurements_are_kept():
+    """Also while the code under test has uncommitted changes."""
+    of_tree = provenance.code_version
+    named = lambda root=None: "tested code" if root is None else of_tree(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "code_version", named)
+        yield
 
 
 MAPS = pathlib.Path("/proc/self/maps")

@@ -25,13 +25,14 @@ from coded_jax.report.formatting import (
     run_text,
     size_text,
 )
-from coded_jax.report.table import Column, Table, make, to_markdown
+from coded_jax.report.table import Table, to_markdown
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
 from coded_jax.runs.workdir import METRICS, make_folder, write_atomically
 from coded_jax.types import Split
 from tables import stored
 from tables.finished_runs import read_current
+from tables.runs import table_of
 from tables.searches import first_cell
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def to_html(title: str, text: str, folder: Path) -> str:
 
 
 def report_run(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
-    """Writes `report.md`, `report.html` and their figures.
+    """Writes `report.md`, `report.html` and their figures, and returns the results.
 
     Args:
       path: a finished run's workdir; or its `results.json` or a copy of it, then
@@ -118,12 +119,8 @@ def report_run(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]
       folder: where they are written.
       data_dir: see `data.load`.
 
-    Returns:
-      The content of `results.json`.
-
     Raises:
-      ValueError: there is no finished run of this version, or the folder cannot be
-        made.
+      ValueError: there is no finished run of this version, or no such folder.
     """
     results = read_current(path)
     draw_of = lambda draw: lambda: draw(results)
@@ -191,12 +188,11 @@ def add_model(
 
 def facts(results: dict[str, Any]) -> Table:
     """Returns settings, machine and times of the run, a row each."""
-    config, split = results["config"], results["split"]
+    config, split, command = results["config"], results["split"], results["command"]
     seconds = results["timing"]["seconds"].items()
     base = f"**{percent(base_accuracy(results))} %**"
     part = f"the {evaluated_part(results)} split of {results['dataset']}"
     made = f"{stored.software_text(results)} on {stored.machine_text(results)}"
-    command = results["command"]
     rows = {
         "base model": f"{config['base_model']}, {base} on {part}",
         "code": code_title(config),
@@ -213,102 +209,86 @@ def facts(results: dict[str, Any]) -> Table:
 def by_lost(results: dict[str, Any]) -> Table:
     """Returns a row for the code and for each baseline: mean and worst by lost results,
     and in groups the accuracy of decoded answers."""
-    base = percent(base_accuracy(results))
-    columns = [Column("code", lambda x: x[0]), Column("base", lambda x: base)]
-    columns += [
-        Column(
-            f"{l} lost, {run_tables.MEASURES[measure]}",
-            lambda x, of=(l, measure): run_tables.cell(x[1], *of),
+    base, measures = percent(base_accuracy(results)), run_tables.measures_of(results)
+    columns = {
+        f"{l} lost, {run_tables.MEASURES[measure]}": lambda x, of=(l, measure): (
+            run_tables.cell(x[1], *of)
         )
-        for l, measure in itertools.product(
-            results["summary"], run_tables.measures_of(results)
-        )
-    ]
-    return make(columns, run_tables.methods_of(results).items())
+        for l, measure in itertools.product(results["summary"], measures)
+    }
+    names = {"code": lambda x: x[0], "base": lambda x: base}
+    return table_of(names | columns, run_tables.methods_of(results).items())
 
 
 def by_pattern(results: dict[str, Any]) -> Table:
     """Returns a row for every erasure pattern."""
-    k, patterns = results["split"]["k"], results["patterns"]
-    columns = [
-        Column("lost", lambda x: pattern_text(x["lost"], k)),
-        Column("accuracy", lambda x: measure_text(x, "accuracy")),
-        *(
-            Column(name, lambda x, name=name: run_tables.of_images(x)[name])
-            for name in run_tables.of_images(patterns[0])
-        ),
-        Column("agreement with the base model", lambda x: percent(x["agreement"])),
-        Column("feature mse", lambda x: run_tables.error_text(x["feature_mse"])),
-    ]
-    return make(columns, patterns)
+    k, patterns, of_images = (
+        results["split"]["k"],
+        results["patterns"],
+        run_tables.of_images,
+    )
+    columns = {
+        "lost": lambda x: pattern_text(x["lost"], k),
+        "accuracy": lambda x: measure_text(x, "accuracy"),
+        **{y: lambda x, y=y: of_images(x)[y] for y in of_images(patterns[0])},
+        "agreement with the base model": lambda x: percent(x["agreement"]),
+        "feature mse": lambda x: run_tables.error_text(x["feature_mse"]),
+    }
+    return table_of(columns, patterns)
 
 
 def confidence(results: dict[str, Any]) -> Table:
     """Returns a row for every number of lost results."""
 
-    def text(measures: dict[str, float | None], name: str) -> str:
-        return "-" if measures.get(name) is None else measure_text(measures, name)
+    def of(name: str) -> Callable[[Any], str]:
+        return lambda x: "-" if x[1].get(name) is None else measure_text(x[1], name)
 
-    names = {
-        "ece": "calibration error",
-        "ece_uncalibrated": "uncalibrated",
-        "ece_decoded": "of decoded answers",
-        "aurc": "mean error over all coverages",
+    columns = {
+        "lost": lambda x: x[0],
+        "temperature": lambda x: f"{x[1]['temperature']:.2f}",
+        "calibration error": of("ece"),
+        "uncalibrated": of("ece_uncalibrated"),
+        "of decoded answers": of("ece_decoded"),
+        "mean error over all coverages": of("aurc"),
     }
-    columns = [
-        Column("lost", lambda x: x[0]),
-        Column("temperature", lambda x: f"{x[1]['temperature']:.2f}"),
-        *(
-            Column(y, lambda x, name=name: text(x[1], name))
-            for name, y in names.items()
-        ),
-    ]
-    return make(columns, results["confidence"].items())
+    return table_of(columns, results["confidence"].items())
 
 
 def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
     """Returns what each device computes: a paragraph, the part of each coded stage that
     a device has, and the operations of each code for one image by their purpose."""
-    split, own = results["split"], Cost.from_json(results["costs"]["code"])
+    split, codes = results["split"], results["costs"].items()
+    records = {name: Cost.from_json(x) for name, x in codes}
     text = (
         f"Each of {split['k'] + split['r']} devices computes one piece of every coded "
-        f"stage, {own.parts['piece']:.3f} of the operations of the whole F_Conv. The "
-        "client encodes, decodes, and computes the blocks that are not coded. All "
-        "numbers are of one image, and relative to the whole F_Conv but for the last "
-        "columns: all operations, trips to the devices, and what a device receives and "
-        "returns in them."
+        f"stage, {records['code'].parts['piece']:.3f} of the operations of the whole "
+        "F_Conv. The client encodes, decodes, and computes the blocks that are not "
+        "coded. All numbers are of one image, and relative to the whole F_Conv but for "
+        "the last columns: all operations, trips to the devices, and what a device "
+        "receives and returns in them."
     )
-    stages = [
-        Column("coded blocks", lambda x: blocks_text(x["blocks"])),
-        Column("piece", lambda x: size_text(x["piece_shape"])),
-        Column("share", lambda x: size_text(x["share_shape"])),
-        Column("piece's part of the pixels", lambda x: f"{x['work_fraction']:.3f}"),
-    ]
-    total = lambda x: sum(x[1].parts.values())
-    codes = [
-        Column("code", lambda x: results["config"]["code"] if x[0] == "code" else x[0]),
-        *(
-            Column(header, lambda x, part=part: f"{x[1].parts[part]:.3f}")
-            for part, header in run_figures.PARTS.items()
-        ),
-        Column("together", lambda x: f"{total(x):.3f}"),
-        Column("Mflop", lambda x: f"{total(x) * x[1].whole_flops / 1e6:.3g}"),
-        Column("rounds", lambda x: str(len(x[1].rounds))),
-        Column("kB", lambda x: f"{(x[1].bytes_in + x[1].bytes_out) / 1e3:.3g}"),
-    ]
-    records = [(name, Cost.from_json(x)) for name, x in results["costs"].items()]
-    return text, make(stages, split["stages"]), make(codes, records)
+    stages = {
+        "coded blocks": lambda x: blocks_text(x["blocks"]),
+        "piece": lambda x: size_text(x["piece_shape"]),
+        "share": lambda x: size_text(x["share_shape"]),
+        "piece's part of the pixels": lambda x: f"{x['work_fraction']:.3f}",
+    }
+    total, own = lambda x: sum(x[1].parts.values()), results["config"]["code"]
+    parts = run_figures.PARTS.items()
+    columns = {
+        "code": lambda x: own if x[0] == "code" else x[0],
+        **{y: lambda x, part=part: f"{x[1].parts[part]:.3f}" for part, y in parts},
+        "together": lambda x: f"{total(x):.3f}",
+        "Mflop": lambda x: f"{total(x) * x[1].whole_flops / 1e6:.3g}",
+        "rounds": lambda x: str(len(x[1].rounds)),
+        "kB": lambda x: f"{(x[1].bytes_in + x[1].bytes_out) / 1e3:.3g}",
+    }
+    return text, table_of(stages, split["stages"]), table_of(columns, records.items())
 
 
 def report_sweep(path: Path, folder: Path) -> Group:
-    """Writes `report.md`, `report.html` and their figure.
-
-    Args:
-      path: the sweep's folder.
-      folder: where they are written.
-
-    Returns:
-      The same table for a terminal.
+    """Writes `report.md`, `report.html` and their figure into a folder, and returns the
+    same table of a sweep's folder for a terminal.
 
     Raises:
       ValueError: there is no sweep, or the folder cannot be made.
@@ -318,23 +298,19 @@ def report_sweep(path: Path, folder: Path) -> Group:
     link = lambda name: os.path.relpath(path / "cells" / name, folder)
     links = [f"[{cell.name}](<{link(cell.name)}>)" for cell in sweep.cells]
     linked = [[*row, link] for row, link in zip(rows, links, strict=True)]
-    left_out, made_by = missing(sweep), setup(sweep)
+    errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
+    why = lambda name: f"failed: {errors[name]}" if name in errors else "has not run"
+    names = [name for name in sweep.content["cells"] if name not in finished]
+    left_out = "\n".join(f"- `{name}` {why(name)}" for name in names)
+    made_by = setup(sweep)
     page = Page(folder, f"Sweep {path.resolve().name}")
     page.add(made_by)
     if sweep.cells:
         page.add("## Cells", first_cell(sweep), Table([*headers, "folder"], linked))
         page.draw("cells", "accuracy by cell", lambda: figure(sweep))
-    page.add(*(["## Cells without results", left_out] if left_out else []))
+    page.add("## Cells without results" * bool(left_out), left_out)
     page.write()
     return Group(sweeps.terminal(sweep), *filter(None, [left_out, made_by]))
-
-
-def missing(sweep: sweeps.Sweep) -> str:
-    """Returns the cells without results, a line each."""
-    errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
-    names = [name for name in sweep.content["cells"] if name not in finished]
-    why = lambda name: f"failed: {errors[name]}" if name in errors else "has not run"
-    return "\n".join(f"- `{name}` {why(name)}" for name in names)
 
 
 def setup(sweep: sweeps.Sweep) -> str:

@@ -100,13 +100,8 @@ def _order(results: Results) -> tuple:
 
 
 def rows_of(runs: dict[str, Results], baselines: bool = False) -> Iterator[Row]:
-    """Yields a row of each run for each number of lost results from 1 to r.
-
-    Args:
-      runs: results by name.
-      baselines: whether the baselines have rows, and the network itself has one where
-        answers are images.
-    """
+    """Yields a row of each run for each number of lost results from 1 to r; with
+    `baselines` also of these, and of the network itself where answers are images."""
     for name, results in runs.items():
         code = results["config"]["code"]
         if baselines and results.get("positions"):
@@ -266,13 +261,17 @@ TEXTS = {
 
 def page_table(headers: str, rows: Iterable[Row]) -> str:
     """Returns a table of columns of `TEXTS`, whose headers ` | ` separates."""
-    columns = [Column(header, TEXTS[header]) for header in headers.split(" | ")]
-    return to_markdown(make(columns, rows))
+    return to_markdown(table_of({x: TEXTS[x] for x in headers.split(" | ")}, rows))
+
+
+def table_of(columns: dict[str, Callable[[Any], str]], records: Iterable) -> Table:
+    """Returns a table of columns by their headers."""
+    return make([Column(*column) for column in columns.items()], records)
 
 
 def csv_table(rows: Iterable[Row]) -> Table:
     """Returns the columns of `CSV` that are not empty in all rows."""
-    headers, lines = make([Column(*item) for item in CSV.items()], rows)
+    headers, lines = table_of(CSV, rows)
     columns = zip(headers, *lines, strict=True)
     kept = [column for column in columns if {*column[1:]} - {NONE, ""}]
     headers, *lines = zip(*kept, strict=True)
@@ -282,15 +281,8 @@ def csv_table(rows: Iterable[Row]) -> Table:
 def with_file(
     text: str, name: str, table: Table, what: str, contents: Iterable[Results]
 ) -> Section:
-    """Returns a text, how its table was measured, and the line of its CSV file.
-
-    Args:
-      text: Markdown.
-      name: of the file.
-      table: its content.
-      what: what a row is.
-      contents: stored results that the table is made of.
-    """
+    """Returns Markdown, how stored results were measured, and the line of their CSV
+    file, see `linked`."""
     parts = [text, stored.origin_text(contents), linked(name, table, what)]
     return Section("\n\n".join(filter(None, parts)), {name: table})
 
@@ -301,14 +293,8 @@ def section(
     shown: Callable[[Row], bool] = lambda row: True,
     baselines: bool = False,
 ) -> Section:
-    """Returns some rows of a table, how they were measured, and all rows as CSV.
-
-    Args:
-      table: the folder of the runs, after which the CSV file is named.
-      headers: of the columns on the page, see `page_table`.
-      shown: whether a present row stands on the page.
-      baselines: see `rows_of`.
-    """
+    """Returns the rows of a folder's runs that are to be shown, with columns by their
+    headers, and all rows of present and former runs as CSV."""
     runs, former = read(table), read(f"{stored.HISTORY}/{table}")
     rows, what = [*rows_of(runs, baselines)], "code and number of lost results"
     full = csv_table([*rows, *rows_of(former, baselines)])

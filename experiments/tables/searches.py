@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from coded_jax.report import sweep_tables
 from coded_jax.report.formatting import percent, size_text
 from coded_jax.report.sweep_tables import Cell, Sweep, mean_and_worst, trials_text
-from coded_jax.report.table import Column, Table, make, to_markdown
+from coded_jax.report.table import Table, to_markdown
 from coded_jax.runs.kept_base import RECORD
 from coded_jax.runs.reading import code_name
 from coded_jax.runs.sweep_table import SWEEP
 from tables import stored, targets
-from tables.runs import with_file
+from tables.runs import table_of, with_file
 from tables.sections import Section
 
 ALIKE, OWN = "alike", ("default", "deep", "images")
@@ -114,7 +114,7 @@ def cells(sweeps: dict[Path, Sweep]) -> Table:
         for header, key in accuracies.items()
         for part in ("mean", "worst")
     }
-    return make([Column(*x) for x in {**CELL, **columns, **COSTS}.items()], rows)
+    return table_of({**CELL, **columns, **COSTS}, rows)
 
 
 def varying(sweep: Sweep) -> Table:
@@ -162,25 +162,19 @@ def alike_section() -> Section:
         text = percent(sweep_tables.score(sweep.cells[i]))
         return f"**{text}**" if sweep.cells[i] is sweep_tables.best(sweep) else text
 
-    columns = [
-        Column(
-            name_of(Row(place, sweep, sweep.cells[0])),
-            functools.partial(score, sweep=sweep),
-        )
-        for place, sweep in sweeps.items()
-    ]
-    flags = [
-        Column(f"`{flag}`", lambda i, flag=flag: first[i].values[flag])
+    def name(row: Row) -> str:
+        code = code_name(defaultdict(lambda: None, row.first), row.cell.code)
+        return f"{code} ({row.first['k']}, {row.first['r']})"
+
+    columns = {
+        f"`{flag}`": lambda i, flag=flag: first[i].values[flag]
         for flag in first[0].values
-    ]
-    text = to_markdown(make([*flags, *columns], range(len(first))))
+    } | {
+        name(Row(place, x, x.cells[0])): lambda i, x=x: score(i, x)
+        for place, x in sweeps.items()
+    }
+    text = to_markdown(table_of(columns, range(len(first))))
     return of_cells(text, "searches.csv", sweeps)
-
-
-def name_of(row: Row) -> str:
-    """Returns the name of a cell's code in tables, with its size."""
-    name = code_name(defaultdict(lambda: None, row.first), row.cell.code)
-    return f"{name} ({row.first['k']}, {row.first['r']})"
 
 
 def best_section(kind: str) -> Section:
@@ -193,17 +187,18 @@ def best_section(kind: str) -> Section:
         return ", ".join(f"`{value}`" for value in values) or sweep_tables.FIRST
 
     accuracy = lambda x: mean_and_worst(x.cell, x.cell.code, x.cell.most)
-    columns = [
-        Column("search", lambda row: f"`{row.place.name}`"),
-        Column("network, data", lambda row: f"{row.network}, {row.data}"),
-        Column("k, r", lambda row: f"{row.first['k']}, {row.first['r']}"),
-        Column("cells", lambda row: str(len(row.sweep.cells))),
-        Column("r lost, mean (worst)", accuracy),
-        Column("the best cell", flags),
-    ]
+    columns = {
+        "search": lambda row: f"`{row.place.name}`",
+        "network, data": lambda row: f"{row.network}, {row.data}",
+        "k, r": lambda row: f"{row.first['k']}, {row.first['r']}",
+        "cells": lambda row: str(len(row.sweep.cells)),
+        "r lost, mean (worst)": accuracy,
+        "the best cell": flags,
+    }
     sweeps = read(kind)
     rows = [Row(place, x, sweep_tables.best(x)) for place, x in sweeps.items()]
-    return of_cells(to_markdown(make(columns, rows)), f"searches_{kind}.csv", sweeps)
+    text = to_markdown(table_of(columns, rows))
+    return of_cells(text, f"searches_{kind}.csv", sweeps)
 
 
 def study_section() -> Section:
@@ -242,9 +237,8 @@ def bases_section(folder: Path = BASES) -> Section:
         {"name": path.parent.name, **json.loads(path.read_text())}
         for path in sorted(folder.glob(f"*/{RECORD}"))
     ]
-    full = make([Column(*item) for item in columns.items()], records)
-    short = Table(full.headers[:8], [row[:8] for row in full.rows])
-    text = to_markdown(short)
+    full = table_of(columns, records)
+    text = to_markdown(Table(full.headers[:8], [row[:8] for row in full.rows]))
     return with_file(text, "bases.csv", full, "base model", records)
 
 

@@ -1,13 +1,11 @@
 """Learned codes: what every one does with lost results, and its parts by hand."""
 
-import functools
-
 import chex
 import jax
 import numpy as np
 import pytest
 
-from coded_jax.codes import no_parity, zero_fill
+from coded_jax.codes import no_parity
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.estimate import linear_estimate
 from tests.codes.learned_examples import (
@@ -15,22 +13,12 @@ from tests.codes.learned_examples import (
     LEARNED,
     MLP_AND_CONV,
     SHAPE,
-    B,
     make,
     random_features,
     random_pieces,
 )
 from tests.codes.test_estimate import ridge
 from tests.pipelines import learned
-
-
-@pytest.mark.parametrize("name", [*LEARNED, "zero_fill", "no_parity"])
-def test_queries_begin_with_the_pieces(name):
-    code, params = make(name)
-    pieces = random_pieces()
-    queries = code.encode(params, pieces)
-    chex.assert_shape(queries, (SHAPE.n, B, *SHAPE.piece))
-    np.testing.assert_array_equal(queries[: SHAPE.k], pieces)
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -109,43 +97,6 @@ def test_decoders_are_never_negative(name):
     assert shares.min() == 0 < shares.max()
 
 
-@pytest.mark.parametrize("systematic", [True, False])
-@pytest.mark.parametrize("name", ["mlp", "conv", "no_parity"])
-def test_garbage_in_lost_slots_leaks_nowhere(name, systematic):
-    code, params = make(name, systematic)
-    # Every example loses others, the last nothing.
-    mask = np.array([[0, 1, 1], [1, 0, 1], [1, 0, 1], [0, 1, 1]], bool)
-    features = random_features()
-
-    @jax.jit
-    def outcome(params, features):
-        loss = lambda *args: (code.decode(*args, mask) ** 2).sum()
-        gradients = jax.grad(loss, argnums=(0, 1))(params, features)
-        return code.decode(params, features, mask), gradients
-
-    lost = ~mask[:, :, None, None, None]
-    clean = outcome(params, np.where(lost, np.float32(0), features))
-    chex.assert_tree_all_finite(clean)
-    for garbage in np.array([np.nan, np.inf, -3e38], np.float32):
-        dirty = outcome(params, np.where(lost, garbage, features))
-        chex.assert_trees_all_equal(dirty, clean)
-    to_features = np.asarray(clean[1][1])
-    assert not to_features[~mask].any() and to_features[mask].any()
-
-
-@pytest.mark.parametrize("name", [*LEARNED, "zero_fill", "no_parity"])
-def test_availability_per_example_and_for_all_agree(name):
-    code, params = make(name)
-    features = random_features()
-    masks = [available(lost, SHAPE.n) for lost in [(), (0, 3), (1, 2)]]
-    together = code.decode(params, features, np.concatenate(masks, axis=1))
-    for i, mask in enumerate(masks):
-        alone = code.decode(params, features, mask)
-        chex.assert_trees_all_close(together[:, i], alone[:, i], rtol=1e-5, atol=1e-6)
-        repeated = code.decode(params, features, np.repeat(mask, B, axis=1))
-        chex.assert_trees_all_close(repeated, alone, rtol=1e-5, atol=1e-6)
-
-
 def _layers(params):
     """The names of the layers that hold a bias."""
     paths = jax.tree.leaves_with_path(params)
@@ -166,15 +117,6 @@ def test_init():
     chex.assert_trees_all_equal(withheld, params)
 
 
-@pytest.mark.parametrize("make_code", [learned, zero_fill])
-def test_codes_are_static_arguments(make_code):
-    code = make_code(SHAPE)
-    encode = jax.jit(lambda code, *args: code.encode(*args), static_argnums=0)
-    params = jax.eval_shape(code.init, jax.random.key(0))
-    out = jax.eval_shape(functools.partial(encode, code), params, random_pieces())
-    assert out.shape == (SHAPE.n, B, *SHAPE.piece) and hash(code) == hash(code)
-
-
 def test_linear_networks_are_the_sums_and_the_estimate_alone():
     code = learned(SHAPE, encoder="linear", decoder="linear")
     params = jax.jit(code.init)(jax.random.key(0))
@@ -189,11 +131,6 @@ def test_linear_networks_are_the_sums_and_the_estimate_alone():
     estimate = linear_estimate(params["sums"], zeroed, mask)
     np.testing.assert_allclose(shares[0], estimate[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(shares[1], features[1])
-
-
-def test_a_linear_network_takes_a_systematic_code():
-    with pytest.raises(ValueError, match="^decoder: 'linear' .* with recipe=paper"):
-        learned(SHAPE, decoder="linear", systematic=False)
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv"])

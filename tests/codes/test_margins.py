@@ -16,6 +16,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import CodeShape
+from tests.parameters import long
 
 B = 3
 
@@ -93,7 +94,7 @@ def test_what_a_piece_sees_whole_is_exact(grid):
         assert not inner.any() and differs.any()
 
 
-@pytest.mark.parametrize("grid", [(2, 1), (1, 2), (2, 2), (1, 3)])
+@pytest.mark.parametrize("grid", [(2, 1), (2, 2)])
 def test_margins_of_all_patterns_against_a_loop(grid):
     plan = make_plan(padded, {}, (32, 32, 3), grid)
     outputs = np.asarray(outputs_of(padded, plan, images_of(plan)))
@@ -158,9 +159,8 @@ def uncut_code(grid=(2, 2), r=2, **settings):
 
 
 CODES = [
-    dict(decoder="sharpen", parity_pieces="smaller"),
-    dict(decoder="low_rank", parity_pieces="smaller"),
     dict(decoder="linear", parity_pieces="sums"),
+    *long(dict(decoder="sharpen", parity_pieces="smaller")),
 ]
 
 
@@ -179,7 +179,7 @@ def test_lost_results_have_no_effect_and_what_arrived_stays(settings):
     exact = np.asarray(splitting.shares(shape.plan, padded({}, x)))
     kept = (x,) if code.guided else ()
     recover = jax.jit(lambda *args: stages.recover(stage, params, *args, kept))
-    for lost in patterns_up_to(shape.n, shape.n - 1):
+    for lost in patterns_up_to(shape.n, shape.n - 1)[::4]:
         dirty = results.copy()
         dirty[list(lost)] = np.nan
         mask = available(lost, shape.n)
@@ -203,7 +203,8 @@ def test_a_margin_is_read():
     pieces = rng.normal(size=(shape.k, B, *shape.piece)).astype("f")
     mask = available((0,), shape.n)
     for decoder in (code, no_parity(shape, code)):
-        decode = lambda results: decoder.decode(params, results, mask, pieces)  # noqa: B023
+        run = jax.jit(decoder.decode)
+        decode = lambda results: run(params, results, mask, pieces)  # noqa: B023
         assert decoder.uncut
         other = results.copy()
         other[1, :, :, 0] += 1  # beside the share of piece 1
@@ -211,7 +212,7 @@ def test_a_margin_is_read():
         np.testing.assert_array_equal(decode(other)[1], decode(results)[1])
 
 
-@pytest.mark.parametrize("grid, lost", [((1, 2), (0, 1)), ((1, 4), (1, 2))])
+@pytest.mark.parametrize("grid, lost", [((1, 2), (0, 1)), *long(((1, 4), (1, 2)))])
 def test_shares_that_were_filled_are_seen_as_outputs(grid, lost):
     shape, code, params = uncut_code(grid, 1)
     plan, k, n = shape.plan, shape.k, shape.n

@@ -36,7 +36,7 @@ def count(name, k, r, h, **options):
     "k, r, h, width, expected",
     [
         # Table I: k*h*w -> k*h*w -> r*h*w, with biases.
-        (2, 1, 20, None, 1120 * 1120 + 1120 + 1120 * 560 + 560),
+        (2, 1, 20, None, 1_883_280),  # as the paper says, too
         (4, 1, 16, None, 1792 * 1792 + 1792 + 1792 * 448 + 448),
         (4, 2, 16, None, 1792 * 1792 + 1792 + 1792 * 896 + 896),
         (2, 1, 20, 100, 1120 * 100 + 100 + 100 * 560 + 560),
@@ -46,20 +46,14 @@ def test_parameters_of_mlp_encoder(k, r, h, width, expected):
     assert count("mlp Encoder", k, r, h, encoder_width=width) == expected
 
 
-def test_paper_mlp_encoder_has_1_883_280_parameters():
-    assert count("mlp Encoder", 2, 1, 20) == 1_883_280
-
-
 @pytest.mark.parametrize(
     "k, r, h, channels, width, expected",
     [
         # Table II: n*M*M' -> k*M*M' -> k*M*M' -> k*M*M', times D = 16 if joint.
         (2, 1, 20, None, None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
-        (2, 1, 20, "joint", None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
         (4, 1, 16, "joint", None, 320 * 256 + 256 + 2 * (256 * 256 + 256)),
         (4, 2, 16, "joint", None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
         (2, 1, 20, "independent", None, 24 * 16 + 16 + 2 * (16 * 16 + 16)),
-        (4, 1, 16, "independent", None, 20 * 16 + 16 + 2 * (16 * 16 + 16)),
         (2, 1, 20, "joint", 50, 384 * 50 + 50 + 50 * 50 + 50 + 50 * 256 + 256),
     ],
 )

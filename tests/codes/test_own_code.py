@@ -44,11 +44,6 @@ def test_wrong_shapes(function, changed, message):
         make_code(wrong, SHAPE, {}, LearnedConfig())
 
 
-def test_no_code():
-    with pytest.raises(ValueError, match="gives a tuple, a coded_jax.Code accepted"):
-        make_code(lambda shape: (1, 2), SHAPE, {}, LearnedConfig())
-
-
 def fail(*arguments):
     raise RuntimeError("first line\nsecond line")
 

@@ -20,6 +20,7 @@ from tests.codes.rival_examples import (
     images_of,
     pipeline_of,
 )
+from tests.parameters import long
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -132,7 +133,7 @@ def test_no_gradient_reaches_statistics(start):
     assert not np.any(own["batch_stats"]["var"]) and np.all(own["w"] == 1)
 
 
-@pytest.mark.parametrize("start", ["base", "anew"])
+@pytest.mark.parametrize("start", ["base", *long("anew")])
 def test_parity_models_of_groups_take_the_statistics_of_what_they_see(start):
     """The first layer's mean, by hand, after one step from a mean of zero."""
     config = Config(
@@ -158,13 +159,8 @@ def test_parity_models_of_groups_take_the_statistics_of_what_they_see(start):
     state, _ = steps.initial_state(pipe.init, optimizer, jax.random.key(0))
     settings = {"loss": loss, "optimizer": optimizer, "batch_size": 4}
     inputs = frozen, batch, np.arange(4), jax.random.key(2)
-    values = []
-    for _ in range(20):
-        state, metrics = steps.train_steps(state, *inputs, **settings)
-        values.append(float(metrics["loss"]))
-        if state.step == 1:
-            first = jax.tree.map(np.array, state.params)
-    assert min(values[-5:]) < values[0]
+    state, _ = steps.train_steps(state, *inputs, **settings)
+    first = jax.tree.map(np.array, state.params)
     worker = pipe.stages[0].code.parity_worker
     own = jax.tree.map(lambda x: x[0], worker(first[0], frozen))
     (stats,) = own["block_1"]["batch_stats"]["ConvNorm_0"].values()

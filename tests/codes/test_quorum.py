@@ -2,13 +2,11 @@
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coded_jax.codes import quorum
-from coded_jax.codes.erasures import available
 from coded_jax.types import CodeShape
 from tests.pipelines import untrained
 
@@ -65,23 +63,6 @@ def _by(arrived, time):
     return [i for i in arrived if i + 1 <= time]
 
 
-@pytest.mark.parametrize(
-    "name", ["mds", "addition", "replication", "uncoded", "zero_fill", "mean_fill"]
-)
-def test_what_suffices_is_what_the_decoder_needs(name):
-    """Shares of a network that leaves everything as it is are exact where, and only
-    where, the results suffice."""
-    code = untrained(name, SHAPE)
-    pieces = np.random.default_rng(0).normal(size=(3, 2, 2, 3, 4)).astype("f")
-    params = code.init(jax.random.key(0))
-    results, decode = code.encode(params, pieces), jax.jit(code.decode)
-    for arrived in sets_of(6):
-        mask = available(set(range(6)) - set(arrived), 6)
-        shares = decode(params, results, mask)
-        exact = np.allclose(shares, pieces, rtol=1e-3, atol=1e-3)
-        assert exact == quorum.suffices(code.quorum, 3, arrived)
-
-
 def test_pieces_of_queries():
     rule = quorum.one_of_each(2, 5)
     assert quorum.pieces_of(rule, 2, 5) == (0, 1, 0, 1, 0)
@@ -93,12 +74,8 @@ def test_pieces_of_queries():
     assert quorum.held(mixtures, 2, [0, 1]) == set()
 
 
-@pytest.mark.parametrize("rule", QUORUMS, ids=lambda rule: rule.name)
-def test_names_lead_back(rule):
-    assert quorum.quorum_of(rule.name, 3, 6) == rule
-    assert rule.name in ("any_k", "one_of_each", "all_data")  # as in results.json
-
-
 def test_an_unknown_name_is_refused():
+    for rule in QUORUMS:  # their names are those of `results.json`
+        assert quorum.quorum_of(rule.name, 3, 6) == rule
     with pytest.raises(ValueError, match="^quorum: 'most' given, one of .*any_k"):
         quorum.quorum_of("most", 3, 6)

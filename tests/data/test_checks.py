@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,20 +85,12 @@ def test_wrong_types_and_classes_are_named():
         require_images([0])
 
 
-@pytest.mark.parametrize(
-    "convert", [np.array, jnp.array, lambda x: tuple(map(np.float32, x))]
-)
-def test_numbers_become_those_of_python(convert):
+def test_numbers_become_those_of_python():
     """They are hashed and written to a file later, whatever held them."""
     given = dataclasses.replace(
-        SOUND,
-        classes=np.int64(CLASSES),
-        mean=convert(SOUND.mean),
-        std=convert(SOUND.std),
+        SOUND, classes=np.int64(CLASSES), mean=np.array(SOUND.mean), std=[0.3, 1]
     )
     dataset = require_dataset(given)
     json.dumps([dataset.classes, dataset.mean, dataset.std])
     assert hash((dataset.classes, dataset.mean)) and dataset.classes == CLASSES
-    np.testing.assert_allclose(dataset.mean, SOUND.mean)
-    np.testing.assert_allclose(dataset.std, SOUND.std)
-    assert dataset.train is given.train
+    np.testing.assert_allclose((dataset.mean, dataset.std), (SOUND.mean, SOUND.std))

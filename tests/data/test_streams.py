@@ -30,18 +30,6 @@ def test_a_stream_and_arrays_are_cut_alike(size):
     np.testing.assert_array_equal(collect(in_batches(size)).images, IMAGES)
 
 
-def test_a_stream_is_read_no_further_than_needed():
-    read = []
-
-    def stream():
-        for i, batch in enumerate(in_batches(4)):
-            read.append(i)
-            yield batch
-
-    next(parts(stream(), 8))
-    assert read == [0, 1]
-
-
 @pytest.mark.parametrize(
     "given",
     [

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from coded_jax.codes import erasures
-from coded_jax.evaluation import confidence, pattern_accuracy, predictions
-from coded_jax.evaluation.predictions import Prediction
+from coded_jax.evaluation import confidence, pattern_accuracy
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import BaseModel
@@ -147,47 +146,6 @@ def test_temperature_of_an_answer():
     for lost, decoded in ((0, 2.0), (1, 5.0), (2, 5.0)):
         temperatures = confidence.temperature_of(studied, lost, [True, False])
         assert temperatures.tolist() == [decoded, 2.0]
-
-
-def test_answers_of_a_group_have_the_temperature_of_how_they_came():
-    """What arrived is as sure as if nothing were lost, what is decoded far less."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(3000, 2, 1, CLASSES)).astype("f")
-    labels = (logits[:, :, 0] + rng.gumbel(size=(3000, 2, CLASSES))).argmax(-1)
-    arrays = {
-        "images": jnp.asarray(rng.integers(0, 256, (3000, 2, 1, 1), np.uint8)),
-        "labels": jnp.asarray(labels, jnp.int32),
-    }
-    config = Config(dataset="own", base_model="own", code="zero_fill", split="group")
-    base = BaseModel(lambda *args: {}, (lambda variables, x: x,), lambda v, x: x)
-    pipe = build_pipeline(config, (1, 1, 1), CLASSES, (0.0,), (1.0,), base=base)
-    decoded = predictions.decoded(pipe, jnp.asarray(erasures.available([1], 3)))
-    assert decoded.tolist() == [[False, True]]
-    preds = Prediction(
-        jnp.asarray(logits[:, :, 0]) * jnp.array([[[2.0], [5.0]]]),
-        arrays["labels"],
-        arrays["labels"],
-        jnp.zeros((3000, 2)),
-        jnp.broadcast_to(decoded, (3000, 2)),
-        jnp.ones((3000, 2)),
-    )
-    sure, plain, correct = (
-        confidence._confidences(preds, jnp.array([5.0, 2.0]))[..., :3].reshape(-1, 3).T
-    )
-    assert confidence.calibration_error(np.asarray(sure), np.asarray(correct)) < 0.02
-    assert confidence.calibration_error(np.asarray(plain), np.asarray(correct)) > 0.3
-    entropies = confidence._cross_entropies(preds, jnp.array(0.0))
-    assert (entropies[:, 0] == 0).all()
-    best = confidence.TEMPERATURES[np.asarray(entropies[:, 1].sum(0)).argmin()]
-    assert best == pytest.approx(5, rel=0.1)
-
-
-def test_predictions_without_an_answer_are_never_correct():
-    logits = jnp.full((2, 1, 3), jnp.nan)
-    labels = jnp.zeros((2, 1), jnp.int32)
-    weight = jnp.ones((2, 1))
-    prediction = Prediction(logits, labels, labels, weight, weight > 0, weight)
-    assert (prediction.classes == -1).all() and not prediction.correct.any()
 
 
 def test_several_seeds_as_one():

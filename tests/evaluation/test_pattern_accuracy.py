@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import coded_jax
 from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.devices import placement
@@ -19,9 +18,10 @@ from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
-from coded_jax.types import BaseModel, CodeShape, Split
+from coded_jax.types import BaseModel, CodeShape
 from tests.models.published import random_variables
-from tests.pipelines import learned, one_stage, plainly, untrained
+from tests.parameters import long
+from tests.pipelines import learned, one_stage, plainly
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def setting(lenet):
     return pipe, variables, jax.jit(pipe.init)(key), arrays
 
 
-@pytest.mark.parametrize("chunk", [5, 17, 100])
+@pytest.mark.parametrize("chunk", [5, *long(17, 100)])
 def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     monkeypatch.setattr(predictions, "CHUNK", chunk)
     pipe, variables, params, arrays = setting
@@ -61,12 +61,6 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
         assert outcome.feature_mse == pytest.approx(mse, rel=1e-4)
     accuracy = pattern_accuracy.base_accuracy(pipe, variables, arrays)
     assert accuracy == pytest.approx((base == labels).mean())
-
-
-def test_nothing_lost_is_exact_for_a_systematic_code(setting):
-    outcome = pattern_accuracy.measure_patterns(*setting, [()])[0]
-    assert outcome.agreement == 1
-    assert outcome.feature_mse == pytest.approx(0, abs=1e-10)
 
 
 def test_what_loses_no_data_is_predicted_once(setting, monkeypatch):
@@ -116,21 +110,6 @@ def test_one_compilation_serves_every_pattern_and_split(setting, monkeypatch):
     assert traced == ["encode", "decode"]
 
 
-def test_summary_is_mean_and_worst_by_number_lost():
-    outcomes = [
-        PatternAccuracy((), 0.9, 1, 0, math.nan),
-        PatternAccuracy((0,), 0.8, 1, 0, 0.6),
-        PatternAccuracy((1,), 0.5, 1, 0, 0.2),
-        PatternAccuracy((2,), 0.2, 1, 0, math.nan),
-        PatternAccuracy((0, 1), 0.1, 1, 0, 0.1),
-    ]
-    summary = pattern_accuracy.summarise([outcomes])
-    assert list(summary) == ["0", "1", "2"]
-    means = {"mean": pytest.approx(0.5), "decoded": pytest.approx(0.4)}
-    assert summary["1"] == {**means, "worst": 0.2}
-    assert summary["0"] == {"mean": 0.9, "worst": 0.9}
-
-
 def test_deviations_are_over_seeds_not_over_patterns():
     """Catches a mean over the wrong axis, which leaves the mean itself right."""
 
@@ -167,10 +146,9 @@ def classes_are_bright_pixels(classes):
     return pipe, jnp.asarray(images.reshape(-1, 4, 4, 1))
 
 
-@pytest.mark.parametrize("chunk", [3, 100])
-def test_images_without_a_label_do_not_count(monkeypatch, chunk):
+def test_images_without_a_label_do_not_count(monkeypatch):
     """Catches a denominator with the images whose label is -1, and a numerator too."""
-    monkeypatch.setattr(predictions, "CHUNK", chunk)
+    monkeypatch.setattr(predictions, "CHUNK", 3)
     pipe, images = classes_are_bright_pixels([0, 1, 2, 3, 9, 5, 6, 8])
     labels = jnp.array([0, 1, -1, 3, 9, -1, -1, 7])  # 4 of 5 are right
     arrays = {"images": images, "labels": labels}
@@ -193,19 +171,7 @@ def test_images_without_a_label_do_not_count(monkeypatch, chunk):
     assert per_image[0, :, 0].tolist() == [1, 1, 1, 1, 0]
 
 
-def test_losses_drawn_for_one_stage_are_held_losses(setting):
-    patterns = erasures.patterns_up_to(4, 2)
-    held, *drawn = (
-        pattern_accuracy.measure_patterns(*setting, patterns, stage_losses)
-        for stage_losses in predictions.STAGE_LOSSES
-    )
-    for others in drawn:
-        for a, b in zip(held, others, strict=True):
-            assert b.lost == a.lost
-            assert b[1:] == pytest.approx(a[1:], rel=1e-5, nan_ok=True)
-
-
-@pytest.mark.parametrize("chunk", [5, 100])
+@pytest.mark.parametrize("chunk", [5, *long(100)])
 def test_losses_drawn_per_stage(monkeypatch, chunk):
     monkeypatch.setattr(predictions, "CHUNK", chunk)
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
@@ -242,14 +208,7 @@ def test_losses_drawn_per_stage(monkeypatch, chunk):
     assert first.accuracy == pytest.approx(correct)
 
 
-def test_codes_share_the_programs_of_base_model_and_statistics(setting):
-    pipe, variables, params, arrays = setting
-    programs = (predictions._run_uncoded, predictions._summarise)
-    pattern_accuracy.measure_patterns(pipe, variables, params, arrays, [(), (0,)])
-    before = [program._cache_size() for program in programs]
-    other = pipe.with_codes(lambda shape, _: untrained("zero_fill", shape))
-    pattern_accuracy.measure_patterns(other, variables, ({},), arrays, [(), (0,)])
-    assert [program._cache_size() for program in programs] == before
+TINY = (12, 12, 1)
 
 
 def logits_statistic(prediction, parameter):
@@ -267,10 +226,9 @@ def rounded(shape):
 @pytest.mark.parametrize(
     "devices, code, moves",
     [
-        (1, "learned", False),
         (1, "learned", True),
-        (4, "learned", True),
         (1, rounded, False),
+        *long((1, "learned", False), (4, "learned", True)),
     ],
 )
 def test_stages_that_are_not_coded_change_no_logits(
@@ -279,15 +237,15 @@ def test_stages_that_are_not_coded_change_no_logits(
     """Stages before losses begin are computed whole, and those that lose no data."""
     monkeypatch.setattr(predictions, "CHUNK", 5)
     base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
-    variables = random_variables(base, (28, 28, 1))
+    variables = random_variables(base, TINY)
     own = {"dataset": "own", "base_model": "own", "recipe": "systematic"}
     changes = {"parity_moves": moves, "code": code}
     config = Config(**own, **changes, r=2, stages=((1, 1), (2, 2), (3, 3)))
-    pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
+    pipe = build_pipeline(config, TINY, 10, (0.1,), (0.3,), base=base)
     params = pipe.init(jax.random.key(3))
     rng = np.random.default_rng(0)
     arrays = {
-        "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),
+        "images": rng.integers(0, 256, (17, *TINY), np.uint8),
         "labels": np.arange(17, dtype=np.int32) % 11 - 1,
     }
     patterns = [(), (0,), (1, 2), (0, 1, 2)]
@@ -308,21 +266,3 @@ def test_stages_that_are_not_coded_change_no_logits(
         np.testing.assert_allclose(logits, expected[counts], rtol=1e-4, atol=1e-5)
     means = predictions.measure(*inputs, **settings)
     np.testing.assert_allclose(means, each.mean(axis=1), rtol=1e-4, atol=1e-6)
-
-
-def test_one_program_for_each_stage_in_which_losses_begin(monkeypatch):
-    monkeypatch.setattr(predictions, "CHUNK", 16)
-    own = {"dataset": "own", "base_model": "own", "recipe": "systematic"}
-    config = Config(**own, stages=((1, 1), (2, 2)), parity_moves=True)
-    base = base_model([ConvNorm(3), ConvNorm(4)])
-    variables = random_variables(base, (28, 28, 1))
-    pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
-    model = coded_jax.CodedModel(pipe, variables, pipe.init(jax.random.key(3)))
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (80, 28, 28, 1), np.uint8)
-    split = Split(images, rng.integers(0, 10, 80).astype(np.int32))
-    programs = (predictions.run_devices, predictions.decode_chunk)
-    for program in programs:
-        program.clear_cache()
-    coded_jax.evaluate(model, split, stage_losses="later")
-    assert [program._cache_size() for program in programs] == [2, 2]

@@ -1,173 +1,153 @@
-"""Stored results: their origin, which are stale, and the command that lists them."""
+"""Stored results: where they are from, their rows in tables, and their targets."""
 
 import json
+import re
 
-import pytest
-from tables import expectations, frontier_tables, stored, targets
+from tables import expectations, runs, searches, stored, targets
 
-from coded_jax.runs import sources
-from tests.scripts import run_script
+from coded_jax.inference.costs import Cost, Round
+from coded_jax.runs.config import Config
 
-COMMIT = 40 * "c"
-COMMAND = "python experiments/run.py --flagfile=a.flags"
-
-
-@pytest.fixture
-def package(tmp_path):
-    """A package of one module."""
-    folder = tmp_path / "coded_jax"
-    folder.mkdir()
-    (folder / "a.py").write_text("X = 1  # one\n")
-    return folder
+ORIGIN = {"version": "1", "commit": 40 * "c", "date": "2026-05-06T07:08:09"}
+LOST = {"1": {"mean": 0.95, "worst": 0.9, "decoded": 0.92}}
 
 
-def result(package, **fields):
-    made = sources.of_modules(["coded_jax.a"], package)
-    origin = {"version": "1", "commit": COMMIT, "date": "2026-05-06T07:08:09"}
+def result(**fields):
+    """A tiny `results.json`: k=2, r=1, base 99 %, 4 points lost, half of the work."""
+    cost = Cost((Round(2.0, 1e3, 500, 0.5, 1.0),), 0.5, Round(8.0), 3)
     return {
-        "command": COMMAND,
-        "provenance": {**origin, "sources": made},
+        "command": "python experiments/run.py --flagfile=experiments/flags/a.flags",
+        "provenance": {**ORIGIN, "hardware": {"processor": "A", "cores": 2}},
         "versions": {"jax": "2", "python": "3"},
-        "timing": {"seconds": {"total": 90.0}},
+        "machine": {"cores": 2},
+        "config": {**Config().to_json(), "recipe": "systematic"},
+        "dataset": "mnist",
+        "seed": 7,
+        "image_shape": [28, 28, 1],
+        "split": {"k": 2, "r": 1, "grid": [2, 1], "stages": [{"blocks": [1, 2]}]},
+        "base": {"test_accuracy": 0.99},
+        "summary": {"0": {"mean": 0.99, "worst": 0.99}, **LOST},
+        "baselines": {"no_parity": {"1": {"mean": 0.94, "worst": 0.91}}},
+        "patterns": [{"lost": x, "agreement": 1 - len(x) / 10} for x in ([], [0])],
+        "costs": {"code": cost.to_json()},
+        "timing": {"seconds": {"base": 8, "code": 9, "evaluation": 1, "total": 90.0}},
         **fields,
     }
 
 
-def store(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+def rows_of(monkeypatch, content, baselines=False, table="table5"):
+    """Returns the CSV rows of a table with one result."""
+    monkeypatch.setattr(stored, "read", lambda name: {"x": content})
+    headers, rows = runs.csv_table(runs.rows_of(runs.read(table), baselines))
+    return [dict(zip(headers, row, strict=True)) for row in rows]
 
 
-def test_a_result_is_stale_once_code_that_made_it_changes(tmp_path, package):
-    store(tmp_path / "results/table5/x.json", result(package))
-    listed = lambda: [*stored.all_stored(tmp_path / "results", package)]
-    (row,) = listed()
-    assert row.name == "table5/x" and row.command == COMMAND and row.seconds == 90
-    assert row.origin == stored.Origin("1", "ccccccc", "2026-05-06T07:08:09", True)
-    assert not row.is_stale and not row.is_history
-    (package / "a.py").write_text("X = 1  # a comment does not count\n")
-    assert not listed()[0].is_stale
-    (package / "a.py").write_text("X = 2\n")
-    assert listed()[0].is_stale and listed()[0].changed == ["coded_jax.a"]
+def test_a_row_of_table_5(monkeypatch):
+    (row,) = rows_of(monkeypatch, result())
+    says = {"run": "x", "measured": "present", "code": "systematic mlp / mlp"}
+    says |= {"base": "99.00", "mean": "95.00", "worst": "90.00", "drop": "4.00"}
+    says |= {"no parity, mean": "94.00", "published": "90.56", "seconds": "90"}
+    says |= {"target": "missed (no parity, worst)".replace("missed", "**missed**")}
+    # 2 for a piece, 1.5 to encode and decode, 0.5 that is not coded, of 8.
+    says |= {"work": "0.50", "of what is coded": "0.267", "kB in": "1.0"}
+    says |= {"answers changed, %": "10.00", "rounds": "1", "commit": "ccccccc"}
+    assert {header: row[header] for header in says} == says
+    assert "zero-fill, mean" not in row  # nowhere measured
 
 
-def test_a_result_that_does_not_say_what_made_it_is_stale(tmp_path):
-    old = {"command": COMMAND, "seconds": 5}
-    old["stored"] = {"version": "0", "commit": "abc", "date": "2026-01-01T00:00:00"}
-    store(tmp_path / "history/ablations/width/sweep.json", old)
-    store(tmp_path / "history/ablations/width/other.json", {"x": 1})  # no result
-    (row,) = stored.all_stored(tmp_path)
-    assert row.name == "history/ablations/width" and row.is_history and row.is_stale
-    assert row.changed is None and row.seconds == 5 and not row.origin.is_code
+def test_rows_of_groups_and_of_answers_that_are_images(monkeypatch):
+    config = {**Config().to_json(), "split": "group", "code": "parity_model"}
+    of_uncoded = {"0": LOST["1"], "1": {"mean": 0.5, "worst": 0}}
+    content = result(config=config, baselines={"uncoded": of_uncoded})
+    own, uncoded = rows_of(monkeypatch, content, True, "history/groups")
+    assert (own["decoded"], own["target"]) == ("92.00", "0.01 **missed**")
+    assert (uncoded["decoded"], uncoded["target"]) == ("-", "-")
+    assert own["measured"] == "history"
+    psnr = {"mean_psnr": 23.44, "worst_psnr": 20.0}
+    losses = {l: {"mean": 0.9, "worst": 0.8, **psnr} for l in "01"}
+    whole, coded = rows_of(
+        monkeypatch, result(positions=[28, 28], summary=losses, baselines={}), True
+    )
+    assert (whole["code"], whole["work"], whole["lost"]) == ("whole image", "1.00", "0")
+    assert (coded["mean PSNR"], coded["data"]) == ("23.4 dB", "mnist of 28x28")
 
 
-def test_rows_of_history_are_never_beside_present_ones(tmp_path, package):
-    tmp_path /= "history/results"  # a clone may lie in a folder of that name
-    store(tmp_path / "history/cheap/x.json", result(package, name="old"))
-    folder = stored.folder_of("cheap", tmp_path)
-    assert [r["name"] for r in stored.contents("cheap", tmp_path)] == ["old"]
-    section = stored.with_history("rows", folder, stored.contents("cheap", tmp_path))
-    assert section.startswith("> **History**, measured until 2026-05-06 with version 1")
-    assert section.endswith("\n\nrows") and not stored.history_of("cheap", tmp_path)
-    store(tmp_path / "cheap/y.json", result(package, name="new"))
-    assert [r["name"] for r in stored.contents("cheap", tmp_path)] == ["new"]
-    folder = stored.folder_of("cheap", tmp_path)
-    assert stored.with_history("rows", folder, []) == "rows"
-    assert stored.history_of("cheap", tmp_path) == tmp_path / "history/cheap"
-    (tmp_path / "history/cheap/x.json").unlink()
-    assert stored.history_of("cheap", tmp_path) is None
+def test_rivals_that_have_runs_of_their_own():
+    found = {"a_ours_b": {"baselines": {}}, "a_no_parity_b": {"summary": 1}}
+    found["a_untrained_b"] = {"baselines": {"zero_fill": 2}}
+    rivals = runs.with_rivals(found, "a_ours_b")["baselines"]
+    assert rivals == {"no_parity": 1, "zero_fill": 2}
+    assert {row.name for row in runs.headline_rows()} > runs.README
 
 
-def test_a_table_says_versions_commits_dates_and_machines(package):
-    new, old = result(package), result(package)
-    new["provenance"]["hardware"] = {"processor": "A", "cores": 2}
-    del old["provenance"]
-    old["stored"] = {"version": "0", "commit": "abc", "date": "2026-01-01T00:00:00"}
-    assert stored.origin_text([new, old]) == (
-        "Measured with version 1, 0 (commit ccccccc, stored by abc), 2026-01-01 to "
-        "2026-05-06: jax 2, Python 3 on A, 2 cores, and on processor not recorded."
+def test_a_base_model(tmp_path):
+    record = {
+        **{"command": "python x.py", "dataset": "cifar10", "image_shape": [32, 32, 3]},
+        "network": {"model": "vgg16", "width": 0.5, "epochs": 3.0, "numbers": 5e5},
+        "base": {"validation_accuracy": 0.9, "test_accuracy": 0.91996},
+        "provenance": {**ORIGIN, "flags": {"base_start": "runs/kept/first"}},
+        **{"timing": {"seconds": {"base": 5}}, "versions": {"python": "3"}},
+    }
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/base.json").write_text(json.dumps(record))
+    row = searches.bases_section(tmp_path).text.splitlines()[2]
+    assert row == (
+        "| `experiments/bases/mine` | vgg16 x 0.5 | 32x32 | 1.0 | 3 after `first` "
+        "| 90.00 | 92.00 | 92 met |"
     )
 
 
+def test_origins_and_notes():
+    new, old = result(), result(note="tuned after a look", machine={"cores": 1})
+    del old["provenance"]
+    old["stored"] = {"version": "0", "commit": "abc", "date": "2026-01-01T00:00:00"}
+    text = stored.origin_text([new, old])
+    assert text.startswith("Measured with version 1, 0 (commits in the CSV file), 2026")
+    assert text.endswith(
+        " jax 2, Python 3, on A, 2 cores and on processor not recorded, 1 core."
+    )
+    assert stored.notes({"a": new, "b": old}) == ["- † b: tuned after a look."]
+    assert (stored.mark(new), stored.mark(old)) == ("", " †")
+
+
 def test_every_stored_result_says_where_it_is_from():
-    rows = [*stored.all_stored()]
-    assert len(rows) == len([*stored.RESULTS.rglob("*.json")]) > 50
-    for row in rows:
-        assert row.origin.version and row.origin.commit and row.origin.date, row.name
-        assert row.is_history or row.changed is not None, row.name
+    paths = [*stored.RESULTS.rglob("*.json")]
+    assert len(paths) > 200
+    for path in paths:
+        content = json.loads(path.read_text())
+        assert all(stored.origin_of(content)), path
+        command, scripts = content["command"], r"python experiments/\w+\.py [^\n]+"
+        assert re.fullmatch(scripts, command) and " /" not in command, path
+        assert "=/" not in command and "sources" not in content.get("provenance", {})
+        assert content.get("config", {}).get("evaluated", "test") == "test", path
 
 
-def test_a_note_stands_at_its_row_and_below_the_table():
-    folder = stored.RESULTS / "history/frontier"
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    (name,) = frontier_tables.noted([x for x in runs if "note" in x])
-    section = frontier_tables.section("frontier", folder)
-    assert f"- † {name}: tuned after a look at the test split" in section
-    marked = [line for line in section.splitlines() if " † |" in line]
-    assert marked and all(name.split(" (")[0] in line for line in marked)
-    assert all("| 4, 2 |" in line for line in marked)
-
-
-@pytest.mark.parametrize(
-    "reached, most, text",
-    [(0.5, 0.5, "0.5 met"), (0.504, 0.5, "0.5 met"), (0.51, 0.5, "0.5 **missed**")],
-)
-def test_a_target_is_met_as_the_table_shows_it(reached, most, text):
-    assert targets.verdict(reached, most) == text
-
-
-def test_a_code_must_beat_the_paper_and_no_parity():
-    def run(mean, worst):
-        return {
-            "split": {"k": 2, "r": 1},
-            "summary": {"1": {"mean": mean, "worst": worst, "mean_std": 0.0}},
-            "baselines": {"no_parity": {"1": {"mean": 0.95, "worst": 0.9}}},
-        }
-
-    assert targets.above_rivals(run(0.96, 0.91), "1") == "met"
-    missed = targets.above_rivals(run(0.9, 0.91), "1")
-    assert missed == "**missed** (paper; no parity, mean)"
-    assert targets.above_rivals(run(0.96, 0.9), "1") == "**missed** (no parity, worst)"
-
-
-def test_targets_of_the_frontier():
-    code, accuracy = targets.FRONTIER_CODES[0], {"mean": 0.989, "worst": 0.9868}
-    results = {
-        "config": {"stages": None, "base_model": "vgg16"},
-        "split": {"k": 4, "r": 2, "coded_fraction": 0.3},
-        "base": {"test_accuracy": 0.99},
-        "summary": {"1": accuracy, "2": accuracy},
-    }
-    assert targets.frontier(results, code, 2) == "0.1 met, 0.25 **missed**"
-    assert targets.frontier(results, code, 1) == targets.NONE
-    assert targets.frontier(results, "other", 2) == targets.NONE
-    results["config"]["stages"] = [[1, 2], [3, 4]]
-    results["summary"]["1"]["mean"] = 0.98
-    assert targets.frontier(results, "other", 1) == "0.5 **missed**"
-
-
-def test_the_command_lists_stale_results_and_how_to_make_them():
-    done = run_script("renew", "--stale")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    stale = [row for row in stored.all_stored() if row.is_stale]
-    shown = [line for line in lines if line.endswith(" to make again") and ";" in line]
-    assert len(shown) == len(stale)
-    assert lines[-1].startswith(f"{len([*stored.all_stored()]) - len(stale)} of ")
-    for row in stale:
-        assert any(line.startswith(f"  {row.name}: ") for line in shown)
-        assert f"    {row.command}" in lines
+def test_verdicts():
+    assert targets.verdict(0.504, 0.5) == "0.5 met"  # as the table shows it
+    assert targets.verdict(0.51, 0.5) == "0.5 **missed**"
+    assert targets.base("cifar10", "vgg16", 91.99) == "92 **missed**"
+    assert targets.base("mnist", "vgg16", 91.99) == targets.NONE
+    kept = {"1": {"mean": 0.98, "worst": 0.9}, "2": {"mean": 0.989, "worst": 0.9868}}
+    content = {"config": {"stages": None, "base_model": "vgg16"}, "summary": kept}
+    content |= {"split": {"k": 4, "r": 2, "coded_fraction": 0.3}}
+    content |= {"base": {"test_accuracy": 0.99}}
+    code = targets.FRONTIER_CODES[0]
+    assert targets.frontier(content, code, 2) == "0.1 met, 0.25 **missed**"
+    assert targets.frontier(content, "other", 2) == targets.NONE
+    assert targets.drop(content, "1") == "0.5 **missed**"
+    content["split"]["coded_fraction"] = 0.8  # then twice as much is accepted
+    assert targets.drop(content, "1") == "1 met"
+    above = result(summary={"1": {"mean": 0.96, "worst": 0.92}})
+    assert targets.above_rivals(above, "1") == "met"
+    above["summary"]["1"]["mean"] = 0.9
+    assert targets.above_rivals(above, "1") == "**missed** (paper; no parity, mean)"
 
 
 def test_flagfiles_say_what_their_stored_runs_gave():
-    runs = expectations.stored_runs()
-    told = 0
-    for path in expectations.FLAGS.glob("*.flags"):
-        text, lines = path.read_text(), expectations.lines(path.name, runs)
-        assert bool(lines) == (expectations.HEADING in text), path.name
-        assert expectations.renewed_text(text, lines) == text
-        if lines:
-            wrong = expectations.renewed_text(text, ["#   other"])
-            assert wrong != text and expectations.renewed_text(wrong, lines) == text
-        told += len(lines)
-    assert told >= len(runs)
+    (line, second) = expectations.lines("a.flags", {"x": result()})
+    assert line.startswith("#   x: base 99.00 %, 95.00 (worst 90.00) with 1 lost; base")
+    assert second.endswith("90 s in all on 2 cores A, 2026-05-06")
+    text = f"# a\n{expectations.HEADING}\n#   old\n--k=2\n"
+    assert expectations.renewed_text(text, [line]) == text.replace("#   old", line)
+    assert expectations.renewed_text("--k=2\n", [line]) == "--k=2\n"
+    assert len(expectations.renewed()) > 100

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from tables import deep, finished_runs, frontier, maps, service, stored, targets
+from tables import deep, finished_runs, frontier, stored, targets
 
 from coded_jax.report import table
+from coded_jax.report.frontier import Point
 from coded_jax.report.table import Column, Table
 from tests.runs.test_experiment import ROOT
 from tests.scripts import run_script
@@ -85,6 +86,14 @@ def test_a_code_beside_the_same_without_parity(results):
     assert float(lost.drop("mean")) == pytest.approx(100 * drop, abs=0.006)
 
 
+def test_sums_are_called_exact_if_they_lose_nothing():
+    stages = ((1, 2), (3, 4))
+    sums = Point("mds", 2, 1, (1, 2), stages, None, [[0.9, 0.7]], [[0.9, 0.5]])
+    assert frontier.short_name(sums) == "sums of pieces"
+    exact = sums._replace(worst=[[0.9, 0.9]])
+    assert frontier.short_name(exact) == frontier.EXACT
+
+
 @pytest.mark.long
 def test_scripts_print_tables_and_draw(finished, tmp_path):
     for script, files in {
@@ -130,60 +139,6 @@ def test_targets_of_deep_networks_hold_for_cheap_codes(results):
     assert targets.deep(results, "1").strip(" ()") == "0.5 met / 0.8 **missed**"
     cost["rounds"][0]["decode_flops"] = 2.1  # more than a twentieth of 100
     assert targets.deep(results, "1") == ""
-
-
-def test_wins_on_a_map_by_hand():
-    strategies = [{"family": "hedged", "late": 0.0}, {"family": "learned code"}]
-    best = lambda place, lead: {
-        "p50": {"winner": place, "lead": lead, "seconds": 2.0, "families": {}}
-    }
-    points = {"0,0": best(0, 0.1), "0,1": best(0, 0.3), "1,0": best(None, None)}
-    points["0,1"]["p50"]["families"] = {"learned code": [1, 3.0]}
-    content = {"strategies": strategies, "points": points}
-    of_median = maps.Points("a map", content, "p50")
-    assert maps.won_text(of_median, "hedged") == "67 % (20), at once"
-    assert maps.won_text(of_median, "uncoded") == ""
-    assert maps.learned_text(of_median) == "1.50 (33 %)"
-
-
-def test_the_stored_maps_are_whole_and_their_winners_the_fastest():
-    for content in stored.read("map").values():
-        plane = content["question"]["plane"]
-        assert len(content["points"]) == len(plane["x_values"]) * len(plane["y_values"])
-        for point in content["points"].values():
-            for best in point.values():
-                times = [family[1] for family in best["families"].values()]
-                # Within 1 % a simpler family is first.
-                assert not times or best["seconds"] <= 1.011 * min(times)
-
-
-def test_the_stored_check_has_all_points_that_were_chosen():
-    (content,) = stored.read("map_check").values()
-    chosen = json.loads((ROOT / "experiments/map_points.json").read_text())
-    assert content["settings"]["points"] == chosen
-    found = maps.outcomes(content)
-    assert len(found) == 2 * len(chosen)
-    assert maps.conclusion(found).endswith(f"in 20 of {len(found)}.")
-
-
-def test_targets_of_faults():
-    done = {"kind": "kill worker", "noticed": 0.1, "answering": 0.2, "recovered": 5.0}
-    row = {
-        "name": "a worker killed",
-        "done": [done, {**done, "noticed": 0.15}, {"error": "none up"}],
-        "settings": {"spares": 1},
-        "calm": {"p99": 0.03},
-        "disturbed": {"p99": 0.05, "lost": 0, "requests": 10, "slowest": None},
-        "wrong": 0,
-    }
-    row["done"][2]["kind"] = "kill worker"
-    assert service.seconds_text(row, "noticed") == "0.15, 0.15"
-    assert service.fault_verdict(row) == "met"
-    row["disturbed"]["lost"] = 1
-    done["recovered"] = None
-    assert service.fault_verdict(row) == "**missed** (recovered, lost)"
-    assert service.seconds_text(row, "recovered") == "5.00; 1 never"
-    assert service.fault_verdict({**row, "settings": {}}) == ""
 
 
 def test_every_stored_result_says_where_it_is_from():

@@ -1,29 +1,13 @@
 """Costs of stages and codes, counted by hand."""
 
 import json
-import pathlib
 
-import jax
 import numpy as np
 import pytest
 
 from coded_jax.inference import costs
 from tests.costs import cost_of, costs_of
 from tests.parameters import long
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def test_costs_of_a_convolution_are_counted_by_hand():
-    def f_conv(kernel, x):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-    kernel = jax.ShapeDtypeStruct((3, 5, 2, 7), "float32")
-    # Two operations for each of 3*5*2 weights, 7 maps and 8x6 places.
-    expected = 2 * 3 * 5 * 2 * 7 * 8 * 6
-    assert costs.count_flops(f_conv, kernel, (10, 10, 2)) == expected
 
 
 def test_costs_of_lenet5():
@@ -103,18 +87,6 @@ def test_a_group_shares_its_cost():
     assert trip.bytes_out == 4 * 10 / 2
 
 
-@pytest.mark.parametrize("k, factor", [(2, 4.7), (4, 3.6)])
-def test_coding_every_convolution_moves_more_bytes_than_one_learned_round(k, factor):
-    """In two rounds, and on LeNet-5."""
-    layers = cost_of(
-        (28, 28, 1), k=k, code="mds", stages=((1, 1), (3, 3)), baselines=()
-    )
-    learned = cost_of((28, 28, 1), k=k)
-    moved = lambda cost: cost.bytes_in + cost.bytes_out
-    assert moved(layers) / moved(learned) == pytest.approx(factor, abs=0.05)
-    assert (len(layers.rounds), len(learned.rounds)) == (2, 1)
-
-
 def test_costs_of_the_papers_codes():
     """1.88 M and 0.23 M products (Tables I, II, k=2 r=1), beside 0.24 M of F_Conv."""
     (cost,) = costs_of((28, 28, 1), recipe="paper")
@@ -124,15 +96,6 @@ def test_costs_of_the_papers_codes():
     assert 2 * decoder == pytest.approx(cost.decode_flops, rel=0.01)
     convolutions = 24 * 24 * 6 * 25 + 8 * 8 * 16 * 25 * 6
     assert 2 * convolutions == pytest.approx(cost.flops, rel=0.04)
-
-
-def test_costs_of_locally_connected_codes():
-    """Products of 3x3 windows, by hand: two layers, the hidden one twice as deep."""
-    (cost,) = costs_of((28, 28, 1), recipe="paper", encoder="local", decoder="local")
-    encoder = 20 * 28 * 9 * (2 * 2 + 2 * 1)
-    decoder = 2 * 4 * 9 * (3 * 16 * 64 + 64 * 32)
-    assert 2 * encoder == pytest.approx(cost.encode_flops, rel=0.06)
-    assert 2 * decoder == pytest.approx(cost.decode_flops, rel=0.01)
 
 
 @pytest.mark.parametrize("code", ["replication", "uncoded", "zero_fill"])
@@ -156,29 +119,13 @@ STAGES = {
     "resnet18": ((1, 3), (4, 5)),
     "mobilenet": ((1, 4),),
 }
-FULLY_SPLIT = {
-    "vgg16, full split": ((1, 2), (3, 4), (5, 6), (7, 7), (8, 8), (9, 9)),
-    "resnet18, full split": ((1, 3), (4, 5), (6, 6), (7, 7)),
-    "mobilenet, full split": ((1, 4), (5, 7)),
-}
 
 
-@pytest.mark.parametrize("width", [0.125, *long(1.0)])
 @pytest.mark.parametrize("k, r, grid", [(2, 1, (1, 2)), *long((4, 2, (2, 2)))])
-@pytest.mark.parametrize("name", [*STAGES, *long(*FULLY_SPLIT)])
-def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(
-    name, k, r, grid, width
-):
-    stages = costs_of(
-        (28, 28, 1),
-        base_model=name.split(",")[0],
-        base_width=width,
-        stages=(STAGES | FULLY_SPLIT)[name],
-        recipe="systematic",
-        k=k,
-        r=r,
-        grid=grid,
-    )
+@pytest.mark.parametrize("name", STAGES)
+def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv(name, k, r, grid):
+    settings = dict(base_width=0.125, stages=STAGES[name], recipe="systematic")
+    stages = costs_of((28, 28, 1), base_model=name, k=k, r=r, grid=grid, **settings)
     coded = [cost for cost in stages if cost.plan]
     code = sum(cost.encode_flops + cost.decode_flops for cost in coded)
     assert 0 < code < 0.1 * sum(cost.flops for cost in coded)
@@ -212,22 +159,3 @@ def test_memory_is_that_of_the_parameters_and_of_the_second_tail():
     assert all_coded.second_tail == 0 and all_coded.memory > 0
     assert costs.Cost.from_json(tuned.to_json()) == tuned
     assert cost_of((28, 28, 1), **settings, code="mds").memory == 0
-
-
-def test_whole_outputs_are_more_bytes_and_hardly_more_work():
-    settings = dict(
-        base_model="vgg16",
-        base_width=1 / 2,
-        stages=((3, 5),),
-        grid=(1, 2),
-        recipe="systematic",
-        parity_pieces="smaller",
-        encoder="linear",
-        decoder="sharpen",
-    )
-    share = cost_of((32, 32, 3), **settings)
-    whole = cost_of((32, 32, 3), **settings, returned="outputs")
-    # A piece has 12 of 16 columns, its share 4 of 8 columns of features.
-    assert whole.bytes_out == share.bytes_out * 6 / 4
-    assert whole.bytes_in == share.bytes_in
-    assert share.decode_flops < whole.decode_flops < 1.1 * share.decode_flops

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from coded_jax import splitting
 from coded_jax.codes import zero_fill
@@ -18,17 +17,15 @@ from coded_jax.inference.pipeline import (
     base_features,
     from_decoder,
     infer,
-    inputs_of,
     up_to_decoder,
 )
 from coded_jax.inference.pixels import normalise
-from coded_jax.inference.stages import coded_features, reconstruct
 from coded_jax.inference.tails import TailCopy
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
-from coded_jax.types import BaseModel, CodeShape
+from coded_jax.types import CodeShape
 from tests.models.published import random_variables
 from tests.pipelines import learned, one_stage
 
@@ -61,15 +58,7 @@ def truth(lenet):
     return features, jax.jit(base.head)(variables, features)
 
 
-def test_base_features(lenet, truth):
-    _, variables = lenet
-    features = jax.jit(base_features, static_argnums=0)(
-        make(lenet, (2, 1), 1), variables, random_images()
-    )
-    chex.assert_trees_all_close(features, truth[0], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("grid, r", [((2, 1), 1), ((4, 1), 2), ((2, 2), 0)])
+@pytest.mark.parametrize("grid, r", [((4, 1), 2), ((2, 2), 0)])
 def test_nothing_lost_is_uncoded_inference(lenet, truth, grid, r):
     pipeline = make(lenet, grid, r)
     n = grid[0] * grid[1] + r
@@ -111,28 +100,6 @@ def test_colour_images_and_surplus():
     chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_padded_base_model():
-    # The outputs of f_conv on a piece are more than its share, and are cut.
-    def f_conv(kernel, x):
-        return lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-    base = BaseModel(
-        lambda *_: None, (f_conv,), lambda _, features: features[:, ::9, 0, 0]
-    )
-    kernel = np.arange(1.0, 10).reshape(3, 3, 1, 1).astype("f")
-    plan = make_plan(f_conv, kernel, (28, 28, 1), (3, 1))
-    assert plan.rows.cuts == (0, 1, 2)
-    code = zero_fill(CodeShape(3, 1, plan.piece_shape, plan.share_shape))
-    pipeline = one_stage(base, plan, code, (0.13,), (0.31,), 1)
-    images = random_images()
-    mask = np.ones((4, 1), bool)
-    rows = jax.jit(infer, static_argnums=0)(pipeline, kernel, NOTHING, images, mask)
-    expected = jax.jit(f_conv)(kernel, normalised(pipeline, images))[:, ::9, 0, 0]
-    chex.assert_trees_all_close(rows, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_pieces_are_one_batch_of_f_conv(lenet):
     """An axis of pieces between its layers would cost a TPU copies of all of them."""
     pipeline, (_, variables) = make(lenet, (4, 1), 2), lenet
@@ -166,47 +133,6 @@ def test_one_compilation_serves_every_pattern(lenet, truth):
         rows = np.array([[[[i not in lost]]] for i in range(4)])[None, :, 0]
         expected = head(variables, np.where(rows, features, 0))
         chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_every_example_may_lose_others(lenet, truth):
-    pipeline = make(lenet, (2, 1), 1)
-    mask = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
-    (stage,) = pipeline.stages
-    features = jax.jit(coded_features, static_argnums=0)(
-        stage, lenet[1], {}, inputs_of(pipeline, random_images())
-    )
-    chex.assert_shape(features, (3, B, 2, 4, 16))
-    merged = jax.jit(reconstruct, static_argnums=0)(stage, {}, features, mask)
-    expected = np.array(truth[0])
-    expected[0, :2] = 0
-    expected[1, 2:] = 0
-    chex.assert_trees_all_close(merged, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("systematic", [True, False])
-def test_garbage_in_lost_slots_does_not_reach_the_features(lenet, systematic):
-    make_code = functools.partial(learned, encoder_width=8, systematic=systematic)
-    pipeline = make(lenet, (2, 1), 1, make_code)
-    rng = np.random.default_rng(2)
-    params = jax.tree.map(
-        lambda x: rng.normal(scale=0.1, size=x.shape).astype("f"),
-        jax.eval_shape(pipeline.init, jax.random.key(0)),
-    )
-    (stage,) = pipeline.stages
-    rebuild = jax.jit(functools.partial(reconstruct, stage))
-    features = np.abs(rng.normal(size=(3, B, 2, 4, 16))).astype("f")
-    for lost in patterns_up_to(3, 1):
-        mask = available(lost, 3)
-        clean = rebuild(*params, features, mask)
-        chex.assert_shape(clean, (B, 4, 4, 16))
-        for garbage in (np.nan, np.inf):
-            dirty = features.copy()
-            dirty[list(lost)] = garbage
-            np.testing.assert_array_equal(rebuild(*params, dirty, mask), clean)
-        if systematic:
-            for i in {0, 1} - set(lost):
-                rows = slice(2 * i, 2 * i + 2)
-                np.testing.assert_array_equal(clean[:, rows], features[i])
 
 
 @pytest.mark.parametrize("systematic", [True, False])
@@ -335,7 +261,7 @@ def lost_in_stages(*lost):
     return np.stack([available(indices, 3) for indices in lost])
 
 
-@pytest.mark.parametrize("stages", CHAINS)
+@pytest.mark.parametrize("stages", CHAINS[1:])
 def test_chain_is_uncoded_where_nothing_is_lost(stages):
     pipeline, variables, params = make_chain(stages)
     assert [stage.blocks for stage in pipeline.stages] == list(stages)
@@ -351,7 +277,7 @@ def test_chain_is_uncoded_where_nothing_is_lost(stages):
     chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("stages", CHAINS)
+@pytest.mark.parametrize("stages", CHAINS[1:])
 def test_zero_fill_in_every_stage_against_a_hand_written_chain(stages):
     pipeline, variables, _ = make_chain(stages)
     pipeline, nothing = (
@@ -437,7 +363,7 @@ def test_a_device_that_stays_away_has_the_parity_piece_of_later_stages():
         chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "systematic"])
+@pytest.mark.parametrize("recipe", ["systematic"])
 def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch, recipe):
     pipeline, variables, params = make_chain(CHAINS[0], recipe)
     images = random_images()
@@ -465,7 +391,7 @@ def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch, recipe):
 
 @pytest.mark.parametrize(
     "shape, grid",
-    [((28, 28, 1), (2, 1)), ((32, 40, 3), (2, 1)), ((36, 40, 1), (2, 3))],
+    [((32, 40, 3), (2, 1)), ((36, 40, 1), (2, 3))],
 )
 def test_shares_are_the_inverse_of_merge(shape, grid):
     base = make_base_model("lenet5")

@@ -67,7 +67,7 @@ def conv_norm_by_hand(x, variables, path=(), stride=1, relu=True):
     return jnp.maximum(x, 0) if relu else x
 
 
-def assert_published(name, by_hand, image_shape=(28, 28, 1)):
+def assert_published(name, by_hand, image_shape):
     """Checks a narrow network against a second implementation of it."""
     # 28: an odd number of rows before the third pooling.
     base = make_base_model(name, 1 / 16)

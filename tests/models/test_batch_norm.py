@@ -23,14 +23,6 @@ def both():
     return x, variables, ours, nn.BatchNorm(momentum=0.9)
 
 
-def test_variables_are_those_of_flax():
-    x = np.ones(SHAPE, "f")
-    ours = BatchNorm(SHAPE[-1]).init(jax.random.key(0), x)
-    chex.assert_trees_all_equal(
-        ours, nn.BatchNorm(use_running_average=False).init(jax.random.key(0), x)
-    )
-
-
 def test_inference_is_that_of_flax():
     x, variables, ours, flax = both()
     factor, summand = ours.apply(variables, method="affine")

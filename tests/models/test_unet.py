@@ -2,12 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from coded_jax.models import make_base_model
-from coded_jax.splitting.plan import make_plan
 from tests.models.published import abstract_variables
-from tests.splitting.exactness import assert_exact
 
 SHAPE = (64, 64, 1)
 
@@ -24,17 +21,3 @@ def test_answers_at_each_position():
     ups, norms = 4 * (64 * 32 + 32 * 16) + 32 + 16, 4 * (2 * 16 + 2 * 32 + 64)
     total = sum(x.size for x in jax.tree.leaves(variables))
     assert total == convs + ups + norms + 16 * 11 + 11
-
-
-@pytest.mark.parametrize("grid", [(2, 1), (2, 2)])
-def test_pieces_are_exact_and_have_three_quarters_of_the_rows(grid):
-    base = make_base_model("unet", 0.25)
-    variables = base.init(jax.random.key(0), SHAPE, 11)
-    plan = make_plan(base.f_conv, variables, SHAPE, grid)
-    assert plan.rows.window == 48 and plan.rows.stride == 1
-    assert_exact(lambda x: base.f_conv(variables, x), plan)
-
-
-def test_sizes_that_cannot_be_halved_twice_are_refused():
-    with pytest.raises(ValueError, match="^image_shape: .* multiples of 4 accepted"):
-        make_base_model("unet").init(jax.random.key(0), (30, 64, 1), 11)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.codes import LearnedConfig
 from tests.errors import refused
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 
@@ -133,14 +132,6 @@ def test_more_losses_than_r_degrade_the_answer_or_leave_none(model):
     assert (np.asarray(waits.classify(IMAGES)) >= 0).all()
     with refused("lost"):
         model.classify(IMAGES, [0, 1, 2])
-
-
-def test_another_code_has_the_recipe_of_the_pipeline_or_of_the_config(model):
-    key = jax.random.key(0)
-    kept = model.with_code("learned", key=key)
-    assert kept.pipeline.systematic and kept.pipeline.recipe == "systematic"
-    paper = model.with_code("learned", key=key, config=LearnedConfig())
-    assert not paper.pipeline.systematic and paper.pipeline.recipe == "paper"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from coded_jax import settings
 from coded_jax.runs.build import build_pipeline
-from coded_jax.runs.config import Config
+from coded_jax.runs.config import BaseConfig, Config
 from coded_jax.types import BaseModel
 from tests.errors import refused
 
@@ -113,7 +114,7 @@ def test_base_has_what_the_base_model_depends_on():
         {"recipe": "systematic", "encoder": "linear", "decoder": "sharpen"},
         {"stages": ((1, 1), (2, 2)), "stage_losses": "later", "beyond": 0.1},
         {"tail": "tuned", "supervision": 0.5, "ends": "tail", "epochs": 7},
-        {"split": "convolution", "seeds": 2, "baselines": ("uncoded",), "halo": 1},
+        {"split": "convolution", "seeds": 2, "baselines": ("uncoded",)},
     ]
     for changes in others:
         assert dataclasses.replace(config, **changes).base == base
@@ -148,3 +149,6 @@ def test_base_has_what_the_base_model_depends_on():
     }
     for name, value in changes.items():
         assert dataclasses.replace(config, **{name: value}).base != base, name
+    own = {declared.name for declared in settings.settings(BaseConfig)}
+    shared = {"batch_size", "learning_rate", "weight_decay", "precision", "seed"}
+    assert changes.keys() == own | shared

@@ -2,17 +2,14 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.evaluation import confidence
 from coded_jax.inference.pixels import normalise
 from tests.dense_cnn import (
     CLASSES,
     SHAPE,
-    pipeline_of,
     segment,
     segmented,
     variables_of_segment,
@@ -20,13 +17,12 @@ from tests.dense_cnn import (
 from tests.errors import refused
 
 DATASET = segmented()
-CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 
 
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense")
-    settings = {"k": 2, "r": 1, "epochs": 2, "devices": 1, "supervision": 0.5}
+    settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
     own = {"model": segment, "variables": variables_of_segment(), "dataset": DATASET}
     return folder, coded_jax.protect(workdir=folder, **own, **settings)
 
@@ -106,17 +102,6 @@ def test_what_is_wrong_is_named_before_anything_is_trained():
         coded_jax.protect(**narrow, dataset=DATASET)
 
 
-def test_confidence_is_studied_on_images_with_labels_that_count(monkeypatch):
-    labels = np.full((6, 2, 3), -1, np.int32)
-    labels[[1, 3, 4], 0] = 1  # three positions of each
-    arrays = {"images": np.arange(6)[:, None, None, None], "labels": labels}
-    for most, expected in ((100, [1, 3, 4]), (7, [1, 3]), (2, [1])):
-        monkeypatch.setattr(confidence, "MOST_LABELS", most)
-        chosen = confidence.few(arrays)
-        assert chosen["images"].ravel().tolist() == expected
-        np.testing.assert_array_equal(chosen["labels"], labels[expected])
-
-
 def test_answers_have_a_confidence_at_each_position(protected):
     folder, coded = protected
     images = DATASET.test.images[:4]
@@ -129,20 +114,3 @@ def test_answers_have_a_confidence_at_each_position(protected):
     np.testing.assert_allclose(
         loaded.logits(images, [1]), coded.logits(images, [1]), atol=1e-5
     )
-
-
-def test_the_base_models_loss_is_a_mean_over_positions_that_count():
-    from coded_jax.training.losses import base_losses
-
-    own = (segment, variables_of_segment(), DATASET)
-    pipeline, variables = pipeline_of(*own, **CHEAP)
-    batch = {"images": DATASET.train.images[:3], "labels": DATASET.train.labels[:3]}
-    losses, _ = base_losses(pipeline, variables, batch)
-    x = normalise(batch["images"], DATASET.mean, DATASET.std)
-    scores = jax.nn.log_softmax(segment(variables_of_segment(), x))
-    rows, columns = np.indices(SHAPE[:2])
-    expected = [
-        -np.mean(s[rows, columns, l][l >= 0])
-        for s, l in zip(np.asarray(scores), batch["labels"], strict=True)
-    ]
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.codes.erasures import available
-from coded_jax.runs import export
 from coded_jax.runs.coded_model import compiled_infer
 from coded_jax.types import BaseModel
 from tests.errors import refused
@@ -160,24 +158,3 @@ def test_a_run_that_is_loaded_again_meets_its_programs(finished):
     count = compiled_infer._cache_size()
     second.logits(images)
     assert second.pipeline == first.pipeline and compiled_infer._cache_size() == count
-
-
-def test_it_is_exported(run_of_a_function, tmp_path):
-    path, expected = run_of_a_function
-    model = coded_jax.load(path, code=scaled_sum, **NETWORK)
-    file = export.save(model, tmp_path / "coded.bin", ("cpu",))
-    exported = jax.export.deserialize(bytearray(file.read_bytes()))
-    np.testing.assert_allclose(
-        exported.call(IMAGES, available([0], 3)),
-        expected.logits(IMAGES, [0]),
-        rtol=1e-4,
-        atol=1e-5,
-    )
-
-
-def test_it_is_served(run_of_a_function):
-    path, expected = run_of_a_function
-    model = coded_jax.load(path, devices=1, code=scaled_sum, **NETWORK)
-    with coded_jax.serve(model, batches=(2,)) as service:
-        answer = service.submit(IMAGES[:2]).result()
-    np.testing.assert_array_equal(answer.classes, expected.classify(IMAGES[:2]))

@@ -2,15 +2,12 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
-import pytest
 from rich.console import Console
 
 from coded_jax.runs.logs import PhaseLog
-from coded_jax.runs.progress import Planned, live_table
+from coded_jax.runs.progress import live_table
 
 
 def console(terminal):
@@ -58,49 +55,6 @@ def test_learning_rate_and_speed_are_recorded(tmp_path):
     assert "images_per_second" not in last  # it would count the validation's time
 
 
-def test_a_narrow_terminal_shows_whole_values(tmp_path):
-    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
-    phases = {"no_parity_2": Planned(12885, 12885)}
-    with live_table(screen, phases=phases) as table:
-        with phase_log(tmp_path, "no_parity_2", table, 12885) as log:
-            log.start(0)
-            log.log(12000, {"loss": 0.06251})
-            scores = {f"accuracy_{l}_lost": 0.99 for l in range(3)}
-            log.log(12885, {"loss": 0.06251, "validation_accuracy": 0.98, **scores})
-    shown = screen.file.getvalue()
-    assert "…" not in shown
-    for text in ("1 of 1: training no_parity, seed 2", "100%", "0.06251", "took "):
-        assert text in shown
-    assert "99.00 99.00 99.00" in shown
-
-
-def test_the_phases_of_a_run_are_known_from_the_start(tmp_path):
-    now = [0.0]
-    sizes = {"base": Planned(100, 6400), "code": Planned(200, 12800)}
-    phases = {**sizes, "no_parity": Planned(200, 12800), "evaluation": Planned(3, 0)}
-    screen = console(True)
-    screen.get_time = lambda: now[0]
-    with live_table(screen, phases=phases) as table:
-        assert table.time_left() is None
-
-        def log_phase(name, seconds_of_start, pace):
-            with phase_log(tmp_path, name, table, phases[name].steps) as log:
-                log.start(0)
-                now[0] += seconds_of_start
-                log.log(10, {"loss": 1.0})  # what is compiled until then is no pace
-                for step in range(20, phases[name].steps + 1, 10):
-                    now[0] += 10 * pace
-                    log.log(step, {"loss": 1.0})
-                    yield step
-
-        *_, last = (table.time_left() for step in log_phase("base", 5, 0.5))
-        assert last == (pytest.approx(400 * 0.5), True)  # a code may be slower
-        left = {step: table.time_left() for step in log_phase("code", 7, 2.0)}
-        assert left[50] == (pytest.approx(150 * 2 + 200 * 2), False)
-        assert left[200] == (pytest.approx(200 * 2), False)
-        assert len(table.tasks) == 4
-
-
 def test_tensorboard_has_metrics_and_pictures(tmp_path):
     drawn = []
 
@@ -120,19 +74,3 @@ def test_tensorboard_has_metrics_and_pictures(tmp_path):
     for name in ("loss", "learning_rate", "accuracy_1_lost", "original_arrived"):
         assert b"code/" + name.encode() in content
     assert drawn == ["parameters"] and b"PNG" in content
-
-
-@pytest.mark.long
-def test_tensorboard_brings_no_pytorch(tmp_path):
-    pytest.importorskip("tensorboardX")
-    code = f"""
-import sys
-from pathlib import Path
-from coded_jax.runs import logs
-writer = logs._event_writer(Path({str(tmp_path)!r}))
-writer.add_scalar("loss", 1.0, 1)
-writer.close()
-assert "torch" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert list(tmp_path.glob("events*"))

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,28 +9,25 @@ import pytest
 import coded_jax
 from coded_jax.evaluation.pattern_accuracy import Spread
 from coded_jax.inference.pixels import normalise
-from coded_jax.studies import rivals
-from coded_jax.training.losses import answer_losses, base_losses
+from coded_jax.training.losses import answer_losses
 from coded_jax.types import Split
 from tests.dense_cnn import (
     CHANNELS,
     SHAPE,
     noisy,
-    pipeline_of,
     restore,
     variables_of_restore,
 )
 from tests.errors import refused
 
 DATASET = noisy()
-CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 OWN = {"model": restore, "variables": variables_of_restore(), "dataset": DATASET}
 
 
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("values")
-    settings = {"k": 2, "r": 1, "epochs": 2, "devices": 1, "supervision": 0.5}
+    settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
     return folder, coded_jax.protect(workdir=folder, **OWN, **settings)
 
 
@@ -72,21 +68,6 @@ def test_explained_variance_and_psnr_of_every_pattern(protected):
     assert results["values"] and results["confidence"] == {}
 
 
-def test_a_stream_of_pairs_gives_the_same(protected):
-    _, coded = protected
-    images, labels = DATASET.test.images, DATASET.test.labels
-    whole = coded_jax.evaluate(coded, DATASET.test)
-    pairs = ((images[i : i + 7], labels[i : i + 7]) for i in range(0, 30, 7))
-    parts = coded_jax.evaluate(coded, pairs)
-    assert parts.base_accuracy == pytest.approx(whole.base_accuracy, abs=1e-5)
-    for one, other, own in zip(
-        parts.patterns, whole.patterns, coded.results["patterns"], strict=True
-    ):
-        assert one.psnr == pytest.approx(other.psnr, abs=1e-3)
-        assert other.psnr == pytest.approx(own["psnr"], abs=1e-3)
-        assert other.accuracy == pytest.approx(own["accuracy"], abs=1e-4)
-
-
 def test_explained_variance_loses_no_digits_to_a_large_mean():
     labels = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32)
     for offset in (0, 1e4):
@@ -100,11 +81,6 @@ def test_of_one_value_nothing_is_explained():
     spread = Spread().plus(np.full((3, 4, 4, 1), 0.1, np.float32))
     spread = spread.plus(np.full((2, 4, 4, 1), 0.1, np.float32))
     assert (spread.explained(0.0), spread.explained(1e-9)) == (1, 0)
-
-
-def test_a_rival_without_a_code_gives_values_too(protected):
-    _, coded = protected
-    assert rivals.uncoded(coded).values
 
 
 def test_no_answer_counts_as_black(protected):
@@ -139,23 +115,6 @@ def test_losses_are_squared_errors():
     losses = answer_losses(values, jnp.zeros_like(values))
     expected = np.square(np.arange(12.0)).reshape(2, 6).mean(1)
     np.testing.assert_allclose(losses, expected)
-
-
-def test_a_base_model_learns_values_and_a_code_is_supervised_by_them():
-    own = (restore, variables_of_restore(), DATASET)
-    pipeline, variables = pipeline_of(*own, **CHEAP)
-    batch = {"images": DATASET.train.images[:3], "labels": DATASET.train.labels[:3]}
-    losses, _ = base_losses(pipeline, variables, batch)
-    x = normalise(batch["images"], DATASET.mean, DATASET.std)
-    errors = np.square(np.asarray(restore(variables_of_restore(), x)) - batch["labels"])
-    np.testing.assert_allclose(losses, errors.reshape(3, -1).mean(1), rtol=1e-4)
-    # With nothing lost the supervised loss is that of the base model.
-    params = pipeline.init(jax.random.key(0))
-    config = coded_jax.TrainConfig(supervision=1.0)
-    available = np.ones((3, 1), bool)
-    inputs = (pipeline, params, variables, batch["images"], available)
-    own = coded_jax.coded_loss(*inputs, labels=batch["labels"], config=config)
-    np.testing.assert_allclose(own, losses.mean(), rtol=1e-3)
 
 
 WRONG = {

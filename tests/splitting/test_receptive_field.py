@@ -8,7 +8,6 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
 from coded_jax.splitting import platform_specialised
 from coded_jax.splitting.receptive_field import Field, analyse, receptive_field
@@ -60,14 +59,6 @@ def test_through_by_hand(field, layer, expected):
     assert field.through(**layer) == expected
 
 
-@pytest.mark.parametrize(
-    "a, b, expected",
-    [(0, 1, (-1, 2)), (0, 4, (-1, 8)), (3, 5, (5, 10))],
-)
-def test_window_by_hand(a, b, expected):
-    assert Field(2, -1, 2).window(a, b) == expected
-
-
 layers = st.tuples(*[st.integers(1, 5), st.integers(1, 3)] * 2)
 
 
@@ -92,13 +83,6 @@ def test_lenet5(lenet):
     assert [rows.window(0, 2), rows.window(2, 4)] == [(0, 20), (8, 28)]
 
 
-def test_only_the_shapes_of_variables_matter(lenet):
-    base, variables = lenet
-    abstract = jax.eval_shape(lambda: variables)
-    expected = receptive_field(base.f_conv, variables, (28, 28, 1))
-    assert receptive_field(base.f_conv, abstract, (28, 28, 1)) == expected
-
-
 def residual(x):
     return jnp.tanh(x + conv(conv(x, (3, 1)), (2, 5)))
 
@@ -116,11 +100,6 @@ def downsampling_block(x):
 # SAME pads low by half of what is missing, rounded down: 24 rows, 21 columns.
 NETWORKS = {
     "identity": (lambda x: x, Field(1, 0, 1), Field(1, 0, 1)),
-    "valid": (
-        lambda x: conv(x, (3, 4), padding="VALID"),
-        Field(1, 0, 3),
-        Field(1, 0, 4),
-    ),
     "same": (lambda x: conv(x, (3, 5)), Field(1, -1, 2), Field(1, -2, 3)),
     "same, even kernel": (lambda x: conv(x, (2, 4)), Field(1, 0, 2), Field(1, -1, 3)),
     "explicit padding": (
@@ -144,23 +123,6 @@ NETWORKS = {
         Field(2, 0, 1),
         Field(3, 0, 2),
     ),
-    "grouped": (
-        lambda x: lax.conv_general_dilated(
-            x,
-            jnp.ones((3, 3, 1, 4)),
-            (1, 1),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=2,
-        ),
-        Field(1, -1, 2),
-        Field(1, -1, 2),
-    ),
-    "max pool": (
-        lambda x: nn.max_pool(x, (2, 3), (2, 3)),
-        Field(2, 0, 2),
-        Field(3, 0, 3),
-    ),
     "max pool, padded": (
         lambda x: nn.max_pool(x, (3, 3), (2, 1), padding=((1, 1), (2, 0))),
         Field(2, -1, 2),
@@ -178,11 +140,6 @@ NETWORKS = {
         ),
         Field(1, 0, 5),
         Field(1, 0, 4),
-    ),
-    "min pool": (
-        lambda x: nn.pooling.min_pool(x, (2, 2), (1, 2)),
-        Field(1, 0, 2),
-        Field(2, 0, 2),
     ),
     "average pool, padded": (
         lambda x: nn.avg_pool(x, (3, 2), (1, 1), padding="SAME"),
@@ -236,15 +193,11 @@ with_custom_vjp.defvjp(lambda x: (x, None), lambda _, g: (g,))
     "f",
     [
         jax.jit(lambda x: conv(x, (3, 3))),
-        jax.jit(jax.jit(lambda x: conv(x, (3, 3)))),
         jax.checkpoint(lambda x: conv(x, (3, 3))),
         with_custom_vjp,
         lambda x: nn.relu(conv(x, (3, 3))),
         lambda x: nn.relu6(nn.gelu(nn.silu(nn.elu(conv(x, (3, 3)))))),
-        lambda x: nn.softplus(nn.leaky_relu(conv(x, (3, 3)))),
         lambda x: jnp.where(x > 0, conv(x, (3, 3)), x),
-        lambda x: lax.clamp(0.0, conv(x, (3, 3)), 1.0),
-        lambda x: jnp.log2(jnp.sinc(conv(x, (3, 3)))),
         lambda x: conv(x, (3, 3)).astype(jnp.bfloat16).astype(jnp.float32),
     ],
 )
@@ -280,33 +233,17 @@ def test_constants_that_are_the_same_everywhere_are_accepted(f):
     "f",
     [
         lambda x: x + np.ones((1, 24, 1, 2), np.float32),
-        lambda x: x * np.ones((1, 1, 21, 1), np.float32),
         lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 1),
-        lambda x: x + jnp.arange(24.0).reshape(1, 24, 1, 1),
         lambda x: x + np.arange(21, dtype=np.float32)[None, None, :, None],
-        lambda x: (
-            x * jnp.concatenate([jnp.ones((1, 12, 1, 1)), jnp.zeros((1, 12, 1, 1))], 1)
-        ),
-        lambda x: (
-            x * jnp.pad(jnp.ones((1, 22, 21, 1)), ((0, 0), (1, 1), (0, 0), (0, 0)))
-        ),
         lambda x: jnp.concatenate(
             [x, lax.broadcasted_iota(jnp.float32, (*x.shape[:3], 1), 2)], axis=3
         ),
     ],
-    ids="rows columns iota arange vector concatenated padded coordinates".split(),
+    ids="rows iota vector coordinates".split(),
 )
 def test_constants_that_tell_positions_apart_are_refused(f):
     with pytest.raises(ValueError, match="^f_conv: "):
         fields_of(f)
-
-
-def test_variables_that_tell_positions_apart_are_refused():
-    def f_conv(variables, x):
-        return x + variables["embedding"].reshape(1, 24, 1, 1)
-
-    with pytest.raises(ValueError, match="^f_conv: "):
-        receptive_field(f_conv, {"embedding": jnp.ones(24)}, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -316,8 +253,6 @@ def test_variables_that_tell_positions_apart_are_refused():
         ("reshape", lambda x: conv(x, (3, 3)).reshape(-1, 16, 63, 2).max(2)),
         ("reduce_sum", lambda x: conv(x, (3, 3)).mean((1, 2), keepdims=True)),
         ("reduce_sum", lambda x: x - x.mean(0, keepdims=True)),
-        ("reduce_max", lambda x: nn.softmax(x, axis=1)),
-        ("argmax", lambda x: jnp.argmax(x, 2)),
         (
             "dot_general",  # attention between rows
             lambda x: lax.dot_general(x, x, (((2, 3), (2, 3)), ((0,), (0,)))),
@@ -333,14 +268,11 @@ def test_variables_that_tell_positions_apart_are_refused():
         ("pad", lambda x: jnp.pad(x, ((0, 1), (1, 1), (0, 0), (0, 0)))),
         ("pad", lambda x: lax.pad(x, 0.0, [(0, 0, 1), *[(0, 0, 0)] * 3])),
         ("cumsum", lambda x: lax.cumsum(x, axis=1)),
-        ("sort", lambda x: jnp.sort(x, 2)),
         ("concatenate", lambda x: lax.concatenate([x, x], dimension=1)),
         ("broadcast_in_dim", lambda x: jnp.broadcast_to(x[:, :1], x.shape)),
-        ("tile|reshape", lambda x: jnp.tile(x, (1, 2, 1, 1))),
         ("tile|reshape", lambda x: jnp.tile(x, (1, 1, 2, 2))),
         ("reshape", lambda x: jnp.stack([x, x], 1).reshape(2, 48, 21, 2)),
         ("unstack|split", lambda x: jnp.unstack(x, axis=1)[0]),
-        ("sort", lambda x: jnp.argsort(x, 1)),
         ("gather", lambda x: x[:, jnp.array([3, 1, 2])]),
         ("scatter", lambda x: x.at[:, 0].set(0.0)),
         ("slice", lambda x: lax.scan(lambda c, row: (c, row + c), 0.0, x)[1]),
@@ -425,47 +357,6 @@ def test_rows_and_channels_may_be_indexed_along_axes_of_their_own():
     assert fields_of(f) == fields_of(lambda x: x[:, 1::2])
 
 
-@pytest.mark.parametrize(
-    "f",
-    [
-        lambda x: lax.scan(lambda c, _: (jnp.sin(c), None), x, length=999)[0],
-        lambda x: lax.fori_loop(0, 999, lambda _, x: jnp.sin(x), x),
-        lambda x: lax.while_loop(lambda x: x.sum() < 1, lambda x: x + 1, x),
-    ],
-)
-def test_loops_are_refused_with_unrolling_as_the_way_out(f):
-    with pytest.raises(ValueError, match="is a loop: unroll it, move it to the head"):
-        fields_of(f)
-
-
-def test_what_f_conv_raises_is_said_in_a_line():
-    def fails(x):
-        raise KeyError
-
-    with pytest.raises(ValueError, match=r"^f_conv: fails for .*21, 2\): KeyError$"):
-        fields_of(fails)
-    with pytest.raises(ValueError, match="^f_conv: fails for .*dot_general") as error:
-        fields_of(lambda x: x @ jnp.ones((7, 7)))
-    assert "\n" not in str(error.value) and error.value.__cause__ is not None
-
-
-def test_the_scope_of_what_is_refused_is_named():
-    class Block(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.Sequential([nn.Conv(2, (3, 3)), Squeeze()])(x)
-
-    class Squeeze(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return x * x.mean((1, 2), keepdims=True)
-
-    variables = jax.eval_shape(Block().init, jax.random.key(0), jnp.ones((1, *SHAPE)))
-    with pytest.raises(ValueError, match="global pooling") as error:
-        receptive_field(Block().apply, variables, SHAPE)
-    assert "Block" in str(error.value) and "Squeeze" in str(error.value)
-
-
 def test_what_the_result_does_not_need_may_mix_positions():
     def f(x):
         statistics = x.mean((0, 1, 2))
@@ -516,11 +407,6 @@ def test_constants_that_went_through_padding_alone_are_refused(f):
         fields_of(f)
 
 
-def test_counts_of_true_pixels_are_accepted():
-    f = lambda x: conv(pooled(x, "SAME") / pooled(jnp.ones_like(x[:1]), "SAME"), (1, 1))
-    assert fields_of(f) == (Field(1, -1, 2), Field(1, -1, 2))
-
-
 NINE, EVEN = ((1, 3, 3, 1), (1, 1, 1, 1)), ((0, 0), (0, 0))
 UNEVEN = ((0, 0), (2, 0), (1, 1), (0, 0))
 
@@ -566,19 +452,12 @@ ONE_SAME = ((1, 1, 1, 1), "SAME")
         lambda x: jnp.einsum("dc,bhwc->bhwd", jnp.ones((3, 2)), conv(x, (3, 5))),
         lambda x: jnp.maximum(*jnp.split(conv(x, (3, 5)), 2, axis=3)),
         lambda x: jnp.sort(conv(x, (3, 5)), axis=3)[..., ::-1],
-        lambda x: lax.top_k(conv(x, (3, 5)), 1)[0],
         lambda x: jnp.cumsum(conv(x, (3, 5)), 3)[..., jnp.array([1, 0, 1])],
         lambda x: conv(x, (3, 5)).max(3)[..., None],
-        lambda x: jnp.repeat(conv(x, (3, 5)), 2, axis=3)[..., ::2],
-        lambda x: jnp.tile(conv(x, (3, 5)), (1, 1, 1, 2)),
         lambda x: jnp.stack([x, conv(x, (3, 5))], -1).reshape(*x.shape[:3], 4),
-        lambda x: jnp.stack([x, conv(x, (3, 5))], 2).max(2),
         lambda x: jnp.unstack(conv(x, (3, 5))[:, None], axis=1)[0],
-        lambda x: jnp.argsort(conv(x, (3, 5)), -1),
         lambda x: conv(jnp.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0))), (3, 5), **VALID),
         lambda x: lax.optimization_barrier((conv(x, (3, 5)), x))[0],
-        lambda x: checkpoint_name(conv(x, (3, 5)), "name"),
-        lambda x: lax.erf_inv(jnp.arctan2(conv(x, (3, 5)), x)),
     ],
 )
 def test_channels_may_be_mixed_and_axes_moved(f):
@@ -603,12 +482,6 @@ VALID = {"padding": "VALID"}
 )
 def test_crops_and_strides(f, rows):
     assert fields_of(f)[0] == rows
-
-
-def test_strides_of_large_images():
-    # Before jax 0.8 a gather by a grid of 256x256 pairs of indices.
-    fields = fields_of(lambda x: x[:, ::2, ::2], (512, 512, 1))
-    assert fields == (Field(2, 0, 1), Field(2, 0, 1))
 
 
 def test_analyses_of_two_sizes_differ_where_the_function_does():
@@ -651,11 +524,6 @@ def test_analyses_of_two_sizes_differ_where_the_function_does():
     assert differs(either) == [None, "that makes the result"]
 
 
-def test_result_that_does_not_depend_on_the_image():
-    with pytest.raises(ValueError, match="does not depend on the image"):
-        fields_of(lambda x: jnp.ones((1, 4, 4, 2)))
-
-
 def wide(x):
     return conv(x, (5, 3))
 
@@ -671,10 +539,8 @@ def on_cpu_or_else(cpu, default):
 @pytest.mark.parametrize(
     "f, rows, columns",
     [
-        (on_cpu_or_else(wide, wide), Field(1, -2, 3), Field(1, -1, 2)),
         # Rows of the one, columns of the other, on every platform.
         (on_cpu_or_else(wide, narrow), Field(1, -2, 3), Field(1, -2, 3)),
-        (on_cpu_or_else(narrow, wide), Field(1, -2, 3), Field(1, -2, 3)),
         (
             on_cpu_or_else(jnp.sin, on_cpu_or_else(jnp.sin, narrow)),
             Field(1, 0, 1),
@@ -697,16 +563,6 @@ def on_cpu_or_else(cpu, default):
 )
 def test_receptive_field_of_platform_dependent_covers_every_branch(f, rows, columns):
     assert fields_of(f) == (rows, columns)
-
-
-def test_constants_of_platform_dependent_are_joined_as_well():
-    ones = lambda x: jnp.ones_like(x[:1])
-    same = lambda x: x + on_cpu_or_else(jnp.sin, jnp.cos)(ones(x))
-    assert fields_of(same) == (Field(), Field())
-    ramp = lambda x: x * jnp.arange(24.0).reshape(1, 24, 1, 1)
-    for constant in (on_cpu_or_else(jnp.sin, ramp), on_cpu_or_else(ramp, jnp.sin)):
-        with pytest.raises(ValueError, match="'add' .* constant that varies"):
-            fields_of(lambda x, constant=constant: x + constant(ones(x)))
 
 
 def mean_over_rows(x):

@@ -55,20 +55,6 @@ class Gated(nn.Module):
         return nn.Dense(5)(x.mean((1, 2)))
 
 
-class Dense(nn.Module):
-    """Concatenated outputs, all of which live on."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(4, (3, 3), (2, 2))(x)
-        for i in range(4):
-            y = nn.Conv(4, (3, 3))(nn.relu(nn.Conv(8, (1, 1))(nn.relu(x))))
-            x = jnp.concatenate([x, y], -1)
-            if i == 1:
-                x = nn.avg_pool(nn.Conv(6, (1, 1))(x), (2, 2), (2, 2))
-        return nn.Dense(5)(x.reshape(x.shape[0], -1))
-
-
 class UNet(nn.Module):
     """Down and up again, with skip connections; logits at each position."""
 
@@ -273,14 +259,6 @@ def attended(x):
     return (weights @ y).reshape(batch, height, width, maps)
 
 
-def in_windows(x, kernel):
-    """Convolves windows of the image, each by itself, as many images."""
-    batch, height, width, maps = x.shape
-    y = x.reshape(batch, 4, height // 4, 4, width // 4, maps)
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height // 4, width // 4, maps)
-    return convolved(y, kernel).reshape(batch, -1, maps)
-
-
 def of_parts(middle, size=64, maps=8):
     """Convolutions before and behind what mixes positions."""
     rng = np.random.default_rng(0)
@@ -364,11 +342,9 @@ NETWORKS = {
     "attention in the head": lambda: of_parts(lambda _, x: attended(x), 20),
     "attention within": lambda: of_parts(attention_within),
     "gate by einsum": lambda: of_parts(gate_by_einsum, 32, 16),
-    "windows": lambda: of_parts(lambda v, x: in_windows(x, v["middle"])),
     "resnet": lambda: linen(ResNet()),
     "resnet, rematerialised": lambda: linen(ResNet(remat=True)),
     "gates": lambda: linen(Gated()),
-    "dense blocks": lambda: linen(Dense()),
     "u-net, transposed": lambda: linen(UNet("transposed")),
     "u-net, repeated": lambda: linen(UNet("repeat")),
     "u-net, resized": lambda: linen(UNet("linear")),

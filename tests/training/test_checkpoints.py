@@ -1,14 +1,8 @@
 """Checkpoints: exact, atomic under `kill -9`, and proof against damage."""
 
-import contextlib
 import itertools
 import os
 import pathlib
-import random
-import signal
-import subprocess
-import sys
-import time
 from typing import NamedTuple
 
 import jax
@@ -19,7 +13,6 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from coded_jax.training import checkpoints
-from tests.scripts import forks
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -85,12 +78,6 @@ def test_every_leaf_is_restored_bit_for_bit(tmp_path):
         assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored.state))
 
 
-def test_orbax_alone_reads_a_checkpoint(tmp_path):
-    checkpoints.save(tmp_path, 3, make_state(3))
-    loaded = ocp.load(str(tmp_path / "3"))
-    np.testing.assert_array_equal(loaded[".params['w']"], np.full((50, 40), 3.0))
-
-
 def test_the_last_are_kept(tmp_path):
     assert checkpoints.restore(tmp_path / "nowhere", LIKE) is None
     assert checkpoints.steps(tmp_path / "nowhere") == []
@@ -141,27 +128,6 @@ def test_damage_falls_back(tmp_path, file, damage):
     # Training goes on: what it saves takes the place of the damaged one.
     checkpoints.save(tmp_path, 2, make_state(2))
     assert_restores(tmp_path, 2)
-
-
-@pytest.mark.parametrize(
-    ("like", "reason"),
-    [
-        (LIKE._replace(step=jnp.float32(0)), r"\.step is int32\[\] there and float32"),
-        ({"x": jnp.int32(1)}, r"\['x'\] is missing there and int32\[\]"),
-    ],
-)
-def test_another_structure_is_passed_over(tmp_path, like, reason):
-    checkpoints.save(tmp_path, 1, make_state(1))
-    with pytest.warns(RuntimeWarning, match=reason):
-        assert checkpoints.restore(tmp_path, like) is None
-    assert_restores(tmp_path, 1)
-
-
-def test_later_checkpoints_do_not_count(tmp_path):
-    checkpoints.save(tmp_path, 9, make_state(9))
-    for step in (1, 2, 3):
-        checkpoints.save(tmp_path, step, make_state(step), keep=2)
-    assert checkpoints.steps(tmp_path) == [2, 3, 9]
 
 
 def test_leftovers_are_ignored_and_removed(tmp_path):
@@ -225,69 +191,6 @@ def test_death_at_every_file_operation(tmp_path, monkeypatch, step):
     assert not died and when >= 4
 
 
-def save_for_ever(directory, report):
-    """From the last step that is there on; reports the steps."""
-    restored = checkpoints.restore(directory, LIKE)
-    step = restored.step if restored else 0
-    while True:
-        step += 1
-        for _ in range(2):  # each step twice: a new one, a replacement
-            checkpoints.save(directory, step, make_state(step), seconds=step)
-            report.send(step)
-
-
-def received(reports):
-    """All until the process at the other end is dead."""
-    with contextlib.suppress(EOFError):
-        while True:
-            yield reports.recv()
-
-
-def test_kill_9(tmp_path):
-    rng = random.Random(0)
-    last = 0
-    for _ in range(3):
-        reports, report = forks.Pipe(duplex=False)
-        process = forks.Process(target=save_for_ever, args=(tmp_path, report))
-        process.start()
-        report.close()
-        assert reports.recv() == last + 1
-        time.sleep(rng.uniform(0, 0.1))
-        process.kill()
-        reported = [last + 1, *received(reports)][-1]
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        restored = checkpoints.restore(tmp_path, LIKE)
-        # The step after the reported one may be complete; a kill between the two
-        # renames of a replacement leaves the one before.
-        assert restored is not None and abs(restored.step - reported) <= 1
-        last = restored.step
-        assert restored.seconds == last
-        assert_same(restored.state, make_state(last))
-
-
-def test_no_noise(tmp_path):
-    """Nothing on stdout or stderr, at exit neither, in a loop that runs neither."""
-    script = """
-import asyncio, sys
-sys.path[:0] = sys.argv[2:]
-from tests.training.test_checkpoints import LIKE, checkpoints, make_state
-async def main():
-    for step in range(3):
-        checkpoints.save(sys.argv[1], step, make_state(step))
-        assert checkpoints.restore(sys.argv[1], LIKE).step == step
-asyncio.run(main())
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path, ROOT, ROOT / "tests"],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert (done.stdout, done.returncode) == ("", 0)
-
-
 def test_donation(tmp_path):
     increment = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
     state = make_state(1)
@@ -335,14 +238,3 @@ def test_a_save_that_fails(tmp_path, monkeypatch, owner, name, fake, reason):
         assert_restores(tmp_path, 2)
     checkpoints.save(tmp_path, 3, make_state(3))
     assert_restores(tmp_path, 3)
-
-
-def test_interrupts_pass(tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    for step in (1, 2):
-        checkpoints.save(tmp_path, step, make_state(step))
-    monkeypatch.setattr(ocp, "load", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.restore(tmp_path, LIKE)
