@@ -12,7 +12,7 @@ import pytest
 from benchmarks import hlo_profile, machine, profiling, rows, sections, store, subjects
 from benchmarks import tables as benchmark_tables
 from benchmarks.rows import BASE, CODE, COMPILE, EAGER, ONE_LOST, OURS
-from benchmarks.sections import Bench, Settings
+from benchmarks.sections import Bench, Measurement, Settings
 from rich.console import Console
 
 from coded_jax.codes import erasures
@@ -215,6 +215,31 @@ def test_a_small_run(tmp_path, capsys, busy):
         assert all(0 < r["fastest_ms"] <= r["ms"] for r in report["times"])
         assert {r["job"] for r in report["memory"]} == {BASE, CODE}
         assert all(0 < r["before_bytes"] <= r["peak_bytes"] for r in report["memory"])
+
+
+@pytest.mark.long
+def test_a_failure_of_torch_compile_is_a_row(monkeypatch):
+    pytest.importorskip("torch")
+    from benchmarks import torch_jobs
+
+    def fail(*args):
+        raise RuntimeError("torch.compile: no compiler")
+
+    monkeypatch.setattr(torch_jobs, "_first_call", fail)
+    bench = Bench(Settings(seconds=0.01, rounds=2), torch_jobs, None)
+    measurement = Measurement("base", "lenet5_cheap", 2)
+    measured = sections.times(bench, subject("lenet5_cheap"), measurement)
+    assert [r["framework"] for r in measured] == [OURS, EAGER, COMPILE]
+    report = {"times": measured, "memory": [], "busy": False, "targets": []}
+    (note,) = benchmark_tables.notes(report)
+    assert note == "torch.compile: no compiler (lenet5, base, 2)"
+    assert "failed" in benchmark_tables.speed_cells(measured)[0]
+
+
+def test_time_is_divided_among_those_that_run():
+    times = [("a", 0.0, 4.0), ("b", 1.0, 3.0), ("none", 2.0, 2.0), ("a", 5.0, 6.0)]
+    parts = hlo_profile.divide([hlo_profile.Event(*event) for event in times])
+    assert parts == {"a": 4.0, "b": 1.0, hlo_profile.NOTHING: 1.0}
 
 
 @pytest.mark.skipif(not hasattr(jax.profiler, "ProfileData"), reason="an older JAX")

@@ -53,14 +53,6 @@ def disturbance(noticed, answering, recovered, kind="freeze raylet"):
     return {"kind": kind, **seconds}
 
 
-def test_seconds_of_faults_are_medians_and_what_never_came():
-    done = [disturbance(0.1, 9, None), disturbance(0.3, 8, 7), disturbance(0.2, 7, 6)]
-    done.append({**disturbance(None, None, None), "error": "no worker is up"})
-    text = lambda key: service.seconds_text({"done": done}, key)
-    assert (text("noticed"), text("answering")) == ("0.20, 0.30", "8.00, 9.00")
-    assert text("recovered") == "7.00, 7.00; 1 never"
-
-
 def test_faults_have_targets():
     def verdict(done, spares=1, wrong=0, **disturbed):
         row = {"settings": {"spares": spares}, "done": [done], "wrong": wrong}
