@@ -22,7 +22,9 @@ from tests.staging.networks import NETWORKS, SHAPE, Gated, UNet, linen
 DEFAULT = ["gates", "attention within", "gate by einsum", "nnx"]
 
 
-@pytest.mark.parametrize("name", [*DEFAULT, *long(*(NETWORKS.keys() - {*DEFAULT}))])
+@pytest.mark.parametrize(
+    "name", [*DEFAULT, *long(*(x for x in NETWORKS if x not in DEFAULT))]
+)
 def test_networks(name):
     model, variables, shape = NETWORKS[name]()
     k, r = (4, 2) if name == "resnet" else (2, 1)
