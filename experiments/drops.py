@@ -78,11 +78,12 @@ def kind_of(entry: Entry) -> str:
         "no code: the whole image": "no code: the whole image",
         "no code: copies": "no code: copies",
         "no code: what is missing": "no code: sent once more",
-        "mds (counted)": "exact code of every convolution",
     }.items():
         if name.startswith(start):
             return kind
-    kind = re.sub(r" \d+", "", name)
+    if entry.name.endswith("(counted)"):
+        return "exact code of every convolution"
+    kind = re.sub(r" \d+(?= |$)", "", name)
     apart = {"convolution": ", every convolution", "group": ", groups of images"}
     return kind + (apart.get(entry.run["config"]["split"], "") * bool(entry.runs))
 
@@ -128,7 +129,7 @@ def draw_entry(axes: Any, picture: Picture, entry: Entry, look: tuple[str, str])
     mean, worst = (float(text.split()[0]) for text in texts)
     colour, marker = look
     style = {"color": colour, "marker": marker, "markersize": 6}
-    if entry.run["config"].get("tail", "frozen") != "frozen":
+    if entry.runs and entry.run["config"].get("tail", "frozen") != "frozen":
         style["markerfacecolor"] = "white"
     above = [[0], [max(0, worst - mean)]]
     x = picture.cost(entry.price)
