@@ -38,7 +38,7 @@ NEWER = (
     *("base_optimizer", "base_weight_decay", "image_size", "images_digest"),
     *("base_start", "other_stage_losses", "preactivations"),
     *("parity_goes_on", "halo", "fixed_sums", "decoder_start", "tail_step"),
-    *("products", "base_products", "decoder_reads", "stage_grids"),
+    *("products", "base_products", "decoder_reads", "stage_grids", "keep_measured"),
 )
 """Settings that came after names of base models' folders: at their defaults they do not
 count in these, which stay those of older sweeps."""

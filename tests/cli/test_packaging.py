@@ -104,20 +104,13 @@ def test_the_sdist_is_what_git_has_or_would_add(built):
 @pytest.mark.long
 def test_the_description_has_addresses_for_links_and_pictures(unpacked):
     (path,) = unpacked.glob("*.dist-info/METADATA")
-    metadata = email.message_from_string(path.read_text())
-    text = metadata.get_payload()
+    text = email.message_from_string(path.read_text()).get_payload()
     prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.M | re.S)
     targets = re.findall(r'(?:\]\(|(?:src|href)=")([^)"\s]*)', prose)
     assert targets and all(t.startswith(("https://", "#")) for t in targets), targets
     address = PROJECT["urls"]["Repository"]
-    assert f"({address}/raw/main/docs/pipeline.svg)" in text
     for path in re.findall(rf"{address}/(?:raw|blob)/main/([^)\s#\"]*)", text):
         assert (ROOT / path).exists(), path
-    readme = (ROOT / "README.md").read_text()
-    code = re.findall(r"^```.*?^```$", readme, re.M | re.S)
-    assert code == re.findall(r"^```.*?^```$", text, re.M | re.S)
-    classifiers = metadata.get_all("Classifier")
-    assert "Typing :: Typed" in classifiers
 
 
 @pytest.mark.long

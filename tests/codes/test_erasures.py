@@ -96,29 +96,6 @@ def test_every_subset_of_a_size_is_equally_likely():
         assert_uniform(list(counts.values()))
 
 
-def test_number_and_choice_are_independent_between_examples():
-    # Neighbours in a batch lose result 0, with probability 1/2 * 1/3, independently.
-    lost = ~draw(3, 1)[0]
-    both = (lost[0::2] & lost[1::2]).sum()
-    p, total = (1 / 6) ** 2, lost.size // 2
-    assert abs(both - total * p) < 5 * math.sqrt(total * p * (1 - p))
-
-
-def test_nothing_to_lose():
-    assert draw(3, 0, batch=100).all()
-
-
-def test_draws_depend_on_the_key_alone():
-    np.testing.assert_array_equal(draw(3, 1, 100, seed=4), draw(3, 1, 100, seed=4))
-    assert (draw(3, 1, 100, seed=4) != draw(3, 1, 100, seed=5)).any()
-
-
-def test_a_pattern_held_in_all_stages():
-    masks = in_stages((0, 2), 4, 3)
-    assert masks.shape == (3, 4, 1)
-    np.testing.assert_array_equal(masks[..., 0], [[False, True, False, True]] * 3)
-
-
 @pytest.mark.parametrize("lost", [(), (1,), (0, 3)])
 def test_every_stage_loses_as_many_drawn_uniformly(lost):
     n, stages, batch = 4, 3, 1200
@@ -177,12 +154,6 @@ def test_some_harmful_draws_lose_more(draws):
     np.testing.assert_allclose(counts[1:3], 0.75 * shares, atol=0.03)
 
 
-def test_some_draws_of_all_results_lose_more():
-    masks = np.asarray(sample(jax.random.key(1), 5, 2, 8000, 0.25))
-    counts = np.bincount((~masks).sum(axis=0), minlength=6) / 8000
-    np.testing.assert_allclose(counts, [0.25, 0.25, 0.25, 0.125, 0.125, 0], atol=0.02)
-
-
 def test_harmful_draws_lose_a_data_piece():
     k, n, most, batch = 2, 4, 2, 4000
     lost = ~np.asarray(sample_harmful(jax.random.key(3), k, n, most, batch))
@@ -206,15 +177,6 @@ def test_harmful_draws_of_patterns_alike_but_for_their_weights(weights):
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
 
 
-def test_weights_of_counts_alike():
-    weights = {(1,): 4}
-    masks = sample_harmful(jax.random.key(3), 2, 4, 2, 8000, "counts", weights)
-    single = ~np.asarray(masks)[:, (~masks).sum(axis=0) == 1]
-    # 1/2 and 4/2 of one lost result, 1 of two.
-    assert single.shape[1] / 8000 == pytest.approx(2.5 / 3.5, abs=0.025)
-    assert single[1].mean() == pytest.approx(4 / 5, abs=0.025)
-
-
 def test_moved_roles_by_hand():
     # Device 1 is lost in the first stage, and has the parity piece of the second; there
     # device 0 is lost, too, with the data piece 0. In the third it has the last piece.
@@ -234,12 +196,3 @@ def test_who_stays_away_loses_data_once(k, r):
         np.testing.assert_array_equal(pieces[0], masks[0])
         assert pieces[1:, :k].all()
         assert ((~pieces).sum(axis=1) == len(lost)).all()
-
-
-def test_moved_roles_are_each_images_own():
-    rows = jnp.arange(5)
-    masks = drawn_in_stages(jax.random.key(0), (0, 2), 4, 3, rows)
-    together = moved_roles(masks)
-    for i in range(5):
-        alone = moved_roles(masks[:, :, i : i + 1])
-        np.testing.assert_array_equal(together[:, :, i : i + 1], alone)

@@ -19,7 +19,7 @@ def ridge(sums, features, lost):
     return shares.reshape(k, *features.shape[1:])
 
 
-@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (3, 3)])
+@pytest.mark.parametrize("k, r", [(2, 1), (3, 3)])
 def test_linear_estimate_is_ridge_regression_for_every_example(k, r):
     n = k + r
     rng = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from coded_jax.inference.pipeline import base_features, infer
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.types import BaseModel, CodeShape
+from coded_jax.types import CodeShape
 from tests.codes.rival_examples import (
     OF_ANY_K,
     SHAPE,
@@ -26,14 +25,6 @@ from tests.codes.rival_examples import (
 from tests.models.published import random_variables
 from tests.parameters import long
 from tests.pipelines import untrained
-
-
-@pytest.fixture(scope="module")
-def linear_network(lenet):
-    """LeNet-5's first convolution, which is linear, and a linear head."""
-    base, variables = lenet
-    head = lambda variables, features: features.sum(axis=(1, 2)) @ jnp.eye(6, 10)
-    return BaseModel(base.init, base.blocks[:1], head), variables
 
 
 @pytest.mark.parametrize("name", OF_ANY_K)
@@ -85,47 +76,6 @@ def test_no_answer_whatever_the_network_makes_of_what_is_missing(stages):
     masks[-1, 1, 2:] = False
     logits = answer(pipeline, frozen, params, images, masks)
     assert np.isfinite(logits).all(1).tolist() == [True, True, False, False]
-
-
-def test_two_pieces_in_three_replicas_survive_any_two_losses():
-    shape = SHAPE._replace(k=2, r=4)
-    code = linear.replication(shape)
-    for lost in patterns_up_to(6, 2):
-        pieces, shares = encoded_and_decoded(code, shape, lost)
-        np.testing.assert_array_equal(shares, pieces)
-    pieces, shares = encoded_and_decoded(code, shape, (0, 2, 4))
-    np.testing.assert_array_equal(
-        shares, pieces * np.array([0, 1])[:, None, None, None, None]
-    )
-
-
-def test_four_pieces_on_six_devices_have_two_copies_of_two():
-    shape = SHAPE._replace(k=4, r=2)
-    code = linear.replication(shape)
-    for lost in patterns_up_to(6, 1):
-        pieces, shares = encoded_and_decoded(code, shape, lost)
-        exact = not set(lost) & {2, 3}
-        assert np.array_equal(shares, pieces) == exact
-
-
-def test_decoding_matrices_are_looked_up_by_what_arrived():
-    matrices = linear.decoding_matrices(
-        3, lambda arrived: np.diag(arrived * [1, 2, 4.0])
-    )
-    for place in range(8):
-        assert matrices[place].sum() == place
-
-
-@pytest.mark.parametrize("name, grid", [("mds", (4, 1)), ("addition", (2, 2))])
-def test_linear_codes_are_exact_where_the_network_is_linear(linear_network, name, grid):
-    base, variables = linear_network
-    pipe = pipeline_of(base, k=4, r=2, grid=grid, code=name)
-    run = jax.jit(infer, static_argnums=0)
-    logits = lambda lost: run(pipe, variables, ({},), images_of(), available(lost, 6))
-    features = base_features(pipe, variables, images_of())
-    expected = base.head(variables, features)
-    for lost in patterns_up_to(6, 2):
-        np.testing.assert_allclose(logits(lost), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_coding_each_convolution_of_lenet5_is_exact(lenet):

@@ -74,7 +74,7 @@ def test_columns_beside_the_share_by_hand():
     np.testing.assert_array_equal(blended[:, :, :, 1:], 1)
 
 
-@pytest.mark.parametrize("grid", [(2, 1), (1, 2), (2, 2), (1, 4)])
+@pytest.mark.parametrize("grid", [(1, 2), (2, 2)])
 def test_what_a_piece_sees_whole_is_exact(grid):
     plan = make_plan(padded, {}, (32, 32, 3), grid)
     images = images_of(plan)
@@ -94,7 +94,7 @@ def test_what_a_piece_sees_whole_is_exact(grid):
         assert not inner.any() and differs.any()
 
 
-@pytest.mark.parametrize("grid", [(2, 1), (2, 2)])
+@pytest.mark.parametrize("grid", [(2, 2)])
 def test_margins_of_all_patterns_against_a_loop(grid):
     plan = make_plan(padded, {}, (32, 32, 3), grid)
     outputs = np.asarray(outputs_of(padded, plan, images_of(plan)))
@@ -158,44 +158,6 @@ def uncut_code(grid=(2, 2), r=2, **settings):
     return shape, code, params
 
 
-CODES = [
-    dict(decoder="linear", parity_pieces="sums"),
-    *long(dict(decoder="sharpen", parity_pieces="smaller")),
-]
-
-
-@pytest.mark.parametrize("settings", CODES)
-def test_lost_results_have_no_effect_and_what_arrived_stays(settings):
-    shape, code, params = uncut_code(**settings)
-    stage = CodedStage(padded, (1, 1), shape.plan, code)
-    assert stage.result_shape == shape.result(True) == shape.plan.output_shape
-    x = jnp.asarray(images_of(shape.plan))
-    results = np.asarray(stages.coded_features(stage, {}, params, x))
-    assert results.shape[2:] == stage.result_shape
-    data = stages.data_features(stage, {}, x)
-    np.testing.assert_allclose(data, results[: shape.k], rtol=1e-5)
-    parity = stages.parity_features(stage, {}, params, x)
-    np.testing.assert_allclose(parity, results[shape.k :], rtol=1e-4, atol=1e-5)
-    exact = np.asarray(splitting.shares(shape.plan, padded({}, x)))
-    kept = (x,) if code.guided else ()
-    recover = jax.jit(lambda *args: stages.recover(stage, params, *args, kept))
-    for lost in patterns_up_to(shape.n, shape.n - 1)[::4]:
-        dirty = results.copy()
-        dirty[list(lost)] = np.nan
-        mask = available(lost, shape.n)
-        recovered = np.asarray(splitting.shares(shape.plan, recover(dirty, mask)))
-        assert np.isfinite(recovered).all()
-        arrived = [i for i in range(shape.k) if i not in lost]
-        np.testing.assert_allclose(
-            recovered[arrived], exact[np.array(arrived, int)], rtol=1e-5, atol=1e-6
-        )
-        if len(lost) <= shape.r:
-            wide = np.broadcast_to(mask, (shape.n, B))
-            of_each = stages.reconstruct(stage, params, jnp.asarray(dirty), wide, x)
-            of_all = stages.reconstruct(stage, params, jnp.asarray(dirty), mask, x)
-            np.testing.assert_allclose(of_each, of_all, rtol=1e-3, atol=1e-4)
-
-
 def test_a_margin_is_read():
     shape, code, params = uncut_code((1, 2), 1)
     rng = np.random.default_rng(1)
@@ -232,23 +194,6 @@ def test_shares_that_were_filled_are_seen_as_outputs(grid, lost):
     recovered = stages.recover(stage, params, results, mask, (x,))
     expected = splitting.merge(plan, both)
     np.testing.assert_allclose(recovered, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("settings", CODES)
-def test_half_precision_stays_so(settings):
-    shape, code, params = uncut_code(**settings)
-    stage = CodedStage(padded, (1, 1), shape.plan, code)
-    x = jnp.asarray(images_of(shape.plan), jnp.bfloat16)
-    half = lambda v, x: padded(v, x.astype(jnp.float32)).astype(jnp.bfloat16)
-    stage = stage._replace(f_conv=half)
-    results = stages.coded_features(stage, {}, params, x)
-    kept = (x,) if code.guided else ()
-    for lost in ((0,), (0, 1, 2)):
-        recovered = stages.recover(
-            stage, params, results, jnp.asarray(available(lost, shape.n)), kept
-        )
-        assert recovered.dtype == jnp.bfloat16
-        assert np.isfinite(np.asarray(recovered, "f")).all()
 
 
 def test_outputs_need_a_systematic_code_and_a_plan():

@@ -20,100 +20,56 @@ from tests.codes.learned_examples import (
 )
 from tests.pipelines import learned
 
+# Of codes for 28x28 images in `k` pieces of `h` rows and LeNet-5's features: the half,
+# its layers, k, r, h, other settings, and parameters with biases (Tables I and II).
+PARAMETERS = [
+    # k*h*w -> k*h*w -> r*h*w.
+    ("encoder", "mlp", 2, 1, 20, {}, 1_883_280),  # as the paper says, too
+    ("encoder", "mlp", 4, 2, 16, {}, 1792 * 1792 + 1792 + 1792 * 896 + 896),
+    ("encoder", "mlp", 2, 1, 20, {"encoder_width": 100}, 1121 * 100 + 101 * 560),
+    # n*M*M' -> k*M*M' -> k*M*M' -> k*M*M', times D = 16 if joint.
+    ("decoder", "mlp", 2, 1, 20, {}, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
+    (
+        "decoder",
+        "mlp",
+        2,
+        1,
+        20,
+        {"decoder_channels": "independent"},
+        24 * 16 + 16 + 2 * (16 * 16 + 16),
+    ),
+    ("decoder", "mlp", 2, 1, 20, {"decoder_width": 50}, 385 * 50 + 51 * 50 + 51 * 256),
+    # 3x3 from k to 20*k maps, five more 3x3, 1x1 to r maps.
+    ("encoder", "conv", 2, 1, 20, {}, 9 * 2 * 40 + 40 + 5 * (9 * 40 * 40 + 40) + 41),
+    (
+        "encoder",
+        "conv",
+        2,
+        1,
+        20,
+        dict(encoder_width=8, dilations=(1, 2), kernel=5),
+        25 * 2 * 8 + 8 + (25 * 8 * 8 + 8) + 8 + 1,
+    ),
+    # Likewise: n maps in and k out, or n*D and k*D if joint.
+    ("decoder", "conv", 4, 2, 20, {}, 55 * 120 + 5 * (9 * 120 * 120 + 120) + 121 * 4),
+    (
+        "decoder",
+        "conv",
+        2,
+        1,
+        20,
+        dict(decoder_channels="joint", decoder_width=8, decoder_dilations=(4,)),
+        9 * 48 * 8 + 8 + 8 * 32 + 32,
+    ),
+]
 
-def count(name, k, r, h, **options):
-    """Parameters of one half of a code for 28x28 images and LeNet-5's features."""
+
+@pytest.mark.parametrize("half, name, k, r, h, options, expected", PARAMETERS)
+def test_parameters_are_those_of_the_paper(half, name, k, r, h, options, expected):
     shape = CodeShape(k, r, piece=(h, 28, 1), share=(4 // k, 4, 16))
-    code = learned(shape, encoder="mlp", decoder="mlp", **options)
-    if "conv" in name:
-        code = learned(shape, encoder="conv", decoder="conv", **options)
-    half = "encoder" if "Encoder" in name else "decoder"
+    code = learned(shape, encoder=name, decoder=name, **options)
     params = jax.eval_shape(code.init, jax.random.key(0))[half]
-    return sum(x.size for x in jax.tree.leaves(params))
-
-
-@pytest.mark.parametrize(
-    "k, r, h, width, expected",
-    [
-        # Table I: k*h*w -> k*h*w -> r*h*w, with biases.
-        (2, 1, 20, None, 1_883_280),  # as the paper says, too
-        (4, 1, 16, None, 1792 * 1792 + 1792 + 1792 * 448 + 448),
-        (4, 2, 16, None, 1792 * 1792 + 1792 + 1792 * 896 + 896),
-        (2, 1, 20, 100, 1120 * 100 + 100 + 100 * 560 + 560),
-    ],
-)
-def test_parameters_of_mlp_encoder(k, r, h, width, expected):
-    assert count("mlp Encoder", k, r, h, encoder_width=width) == expected
-
-
-@pytest.mark.parametrize(
-    "k, r, h, channels, width, expected",
-    [
-        # Table II: n*M*M' -> k*M*M' -> k*M*M' -> k*M*M', times D = 16 if joint.
-        (2, 1, 20, None, None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
-        (4, 1, 16, "joint", None, 320 * 256 + 256 + 2 * (256 * 256 + 256)),
-        (4, 2, 16, "joint", None, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
-        (2, 1, 20, "independent", None, 24 * 16 + 16 + 2 * (16 * 16 + 16)),
-        (2, 1, 20, "joint", 50, 384 * 50 + 50 + 50 * 50 + 50 + 50 * 256 + 256),
-    ],
-)
-def test_parameters_of_mlp_decoder(k, r, h, channels, width, expected):
-    options = dict(decoder_channels=channels, decoder_width=width)
-    assert count("mlp Decoder", k, r, h, **options) == expected
-
-
-@pytest.mark.parametrize(
-    "k, r, options, expected",
-    [
-        # Table I: 3x3 from k to 20*k maps, five more 3x3, 1x1 to r maps, with biases.
-        (2, 1, {}, 9 * 2 * 40 + 40 + 5 * (9 * 40 * 40 + 40) + 40 + 1),
-        (4, 2, {}, 9 * 4 * 80 + 80 + 5 * (9 * 80 * 80 + 80) + 80 * 2 + 2),
-        (
-            2,
-            1,
-            dict(encoder_width=8, dilations=(1, 2)),
-            9 * 2 * 8 + 8 + (9 * 8 * 8 + 8) + 8 + 1,
-        ),
-        (
-            2,
-            1,
-            dict(encoder_width=8, dilations=(1, 2), kernel=5),
-            25 * 2 * 8 + 8 + (25 * 8 * 8 + 8) + 8 + 1,
-        ),
-    ],
-)
-def test_parameters_of_conv_encoder(k, r, options, expected):
-    assert count("conv Encoder", k, r, 20, **options) == expected
-
-
-@pytest.mark.parametrize(
-    "k, r, options, expected",
-    [
-        # Table II, likewise: n maps in and k out, or n*D and k*D if joint.
-        (2, 1, {}, 9 * 3 * 60 + 60 + 5 * (9 * 60 * 60 + 60) + 60 * 2 + 2),
-        (4, 2, {}, 9 * 6 * 120 + 120 + 5 * (9 * 120 * 120 + 120) + 120 * 4 + 4),
-        (
-            2,
-            1,
-            dict(decoder_channels="joint"),
-            9 * 48 * 960 + 960 + 5 * (9 * 960 * 960 + 960) + 960 * 32 + 32,
-        ),
-        (
-            2,
-            1,
-            dict(decoder_channels="joint", decoder_width=8, dilations=(1, 2)),
-            9 * 48 * 8 + 8 + (9 * 8 * 8 + 8) + 8 * 32 + 32,
-        ),
-        (
-            2,
-            1,
-            dict(decoder_channels="joint", decoder_width=8, decoder_dilations=(4,)),
-            9 * 48 * 8 + 8 + 8 * 32 + 32,
-        ),
-    ],
-)
-def test_parameters_of_conv_decoder(k, r, options, expected):
-    assert count("conv Decoder", k, r, 20, **options) == expected
+    assert sum(x.size for x in jax.tree.leaves(params)) == expected
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv"])

@@ -64,15 +64,12 @@ def mix_by_parameters(code):
     "change, message",
     [
         (fail, r"fails for k=2, r=1, .* \(first line\)$"),
-        (lambda code: code._replace(init=None), r"init of .* fails \("),
         (lambda code: code._replace(init=fail), r"init of .* fails \(first line\)$"),
-        (lambda code: code._replace(encode=fail), r"encode of .* \(first line\)$"),
         (lambda code: code._replace(decode=fail), r"decode of .* \(first line\)$"),
         (
             lambda code: code._replace(decode=lambda *x: code.decode(*x).astype("i4")),
             "decode of .* gives int32, real numbers accepted",
         ),
-        (lambda code: code._replace(quorum="any_k"), "quorum of .* 'any_k' given, "),
         (
             lambda code: code._replace(quorum=Quorum("any_2")),
             r"quorum of .*'any_2'.* given, a Quorum named one of \['any_k',",
@@ -80,10 +77,6 @@ def mix_by_parameters(code):
         (
             lambda code: code._replace(quorum=Quorum("any_k", (0, 1))),
             r"quorum of .* given, as copies a tuple of 3, each None or in 0\.\.1",
-        ),
-        (
-            lambda code: code._replace(quorum=Quorum("any_k", (0, 2, None))),
-            "quorum of .* given, as copies a tuple of 3",
         ),
         (swap_first, r"query 0 of .* is not data piece 0 .* quorum=Quorum\('any_k', "),
         (mix_by_parameters, "query 0 of .* is not data piece 0"),
@@ -112,19 +105,6 @@ def test_codes_that_are_not_what_they_say(change, message):
     with pytest.raises(ValueError, match=f"^code: .*{message}") as error:
         make_code(lambda shape: change(with_sum(shape)), SHAPE, {}, LearnedConfig())
     assert "\n" not in str(error.value)
-
-
-def test_mixtures_are_stated():
-    def swapped(shape):
-        quorum = Quorum("any_k", (1, 0, None))
-        return swap_first(with_sum(shape))._replace(quorum=quorum)
-
-    def mixed(shape):
-        quorum = Quorum("any_k", (None,) * 3)
-        return mix_by_parameters(with_sum(shape))._replace(quorum=quorum)
-
-    for function in (swapped, mixed):
-        make_code(function, SHAPE, {}, LearnedConfig())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -161,9 +141,7 @@ def test_shares_may_be_clipped_to_what_the_network_gives(clip):
 @pytest.mark.parametrize(
     "initial, f",
     [
-        ([0.5, 0.9], lambda w: jnp.arcsin(w)),
         ([0.5, 0.95], lambda w: jnp.sqrt(1 - w**2)),
-        ([1.0, -1.0], lambda w: 1 / w),
         ([0.0, 1.0], lambda w: jnp.log(1 - w / 1.05)),
     ],
 )

@@ -20,7 +20,6 @@ from tests.codes.rival_examples import (
     images_of,
     pipeline_of,
 )
-from tests.parameters import long
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -93,12 +92,6 @@ def test_a_parity_model_may_be_given_a_montage(k):
         np.testing.assert_allclose(shown, np.mean(means, axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("k, r, height", [(3, 1, 4), (2, 2, 4), (4, 1, 5)])
-def test_a_montage_of_other_sizes_is_refused(k, r, height):
-    with pytest.raises(ValueError, match="^parity_pieces: 'montage' given, sums, or"):
-        parity_model(CodeShape(k, r, (height, 6, 1), (1, 1, 3)), {}, pieces="montage")
-
-
 def test_a_parity_model_has_statistics_of_its_own_but_keeps_integers():
     variables = {
         "params": {"kernel": np.ones((2, 3), "f")},
@@ -133,7 +126,8 @@ def test_no_gradient_reaches_statistics(start):
     assert not np.any(own["batch_stats"]["var"]) and np.all(own["w"] == 1)
 
 
-@pytest.mark.parametrize("start", ["base", *long("anew")])
+@pytest.mark.long
+@pytest.mark.parametrize("start", ["base", "anew"])
 def test_parity_models_of_groups_take_the_statistics_of_what_they_see(start):
     """The first layer's mean, by hand, after one step from a mean of zero."""
     config = Config(

@@ -11,7 +11,6 @@ import pytest
 from coded_jax import splitting
 from coded_jax.codes import LearnedConfig, learned_code, smaller
 from coded_jax.codes.erasures import available
-from coded_jax.codes.linear_parts import place_shares, take_shares
 from coded_jax.codes.networks import DECODERS
 from coded_jax.codes.networks.network import READS, NetworkSpec
 from coded_jax.inference import stages
@@ -97,23 +96,6 @@ def test_half_of_the_columns_by_hand():
     )
 
 
-@pytest.mark.parametrize("name", ["same", "valid"])
-@pytest.mark.parametrize("grid", [(1, 2), (2, 1)])
-def test_features_of_a_ramp_are_found_in_those_of_the_smaller_one(name, grid):
-    # Means of 3x3 of a plane are the plane at their centres, far from the border.
-    f, _ = NETWORKS[name]
-    plan = plan_of(name, grid)
-    shape = CodeShape.of(plan, 1)
-    images = images_of(plan, "ramp")
-    parity = smaller.parity(shape, smaller.init(shape), splitting.split(plan, images))
-    results = splitting.cut(plan, f({}, parity[0])[None], [None])
-    shares = smaller.stretched(shape, results, jnp.arange(2)[:, None])[:, 0]
-    merged, exact = splitting.merge(plan, shares), f({}, images)
-    margin = -(-plan.rows.out // 4)
-    inside = (slice(None), slice(margin, -margin), slice(margin, -margin))
-    np.testing.assert_allclose(merged[inside], exact[inside], rtol=1e-3)
-
-
 def test_several_parity_pieces_begin_between_each_other():
     plan = plan_of("pixels", (1, 2))
     shape = CodeShape.of(plan, 2)
@@ -156,23 +138,6 @@ def inputs_of(shape):
     rng = np.random.default_rng(1)
     features = rng.normal(size=(shape.n, B, *shape.share)).astype("f")
     return features, rng.normal(size=(shape.k, B, *shape.piece)).astype("f")
-
-
-def test_the_decoder_reads_parity_and_pieces():
-    shape, code, params = code_of()
-    features, pieces = inputs_of(shape)
-    mask = available((0,), shape.n)
-    shares = code.decode(params, features, mask, pieces)
-    for changed in range(shape.k, shape.n):
-        other = features.copy()
-        other[changed] += 1
-        assert not np.allclose(code.decode(params, other, mask, pieces), shares)
-    other = pieces.copy()
-    other[0] += 1
-    assert not np.allclose(code.decode(params, features, mask, other), shares)
-    other = pieces.copy()
-    other[1:] += 1
-    np.testing.assert_array_equal(code.decode(params, features, mask, other), shares)
 
 
 @pytest.mark.parametrize("reads", READS)
@@ -240,16 +205,3 @@ def test_a_code_without_its_plan_is_refused():
             CodeShape(2, 1, (8, 8, 1), (4, 4, 2)),
             LearnedConfig(parity_pieces="smaller"),
         )
-
-
-def test_shares_are_taken_and_placed():
-    shares = jnp.arange(24.0).reshape(3, 2, 1, 1, 4)
-    numbers = jnp.array([[2, 0]])
-    taken = take_shares(shares, numbers)
-    np.testing.assert_array_equal(taken[0, 0], shares[2, 0])
-    np.testing.assert_array_equal(taken[0, 1], shares[0, 1])
-    arrived = jnp.array([[True, False], [True, True], [False, True]])
-    placed = place_shares(jnp.zeros_like(shares), arrived, taken, numbers)
-    np.testing.assert_array_equal(placed[2, 0], shares[2, 0])
-    np.testing.assert_array_equal(placed[0, 1], shares[0, 1])
-    assert float(jnp.abs(placed).sum()) == float(jnp.abs(taken).sum())

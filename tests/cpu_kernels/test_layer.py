@@ -125,14 +125,6 @@ def test_frozen_weights_have_no_gradient_computed():
     assert [text.count(call) for call in calls] == [1, 1]  # forward, by the images
 
 
-def test_what_the_backward_pass_keeps():
-    """Of the outputs' size only where ReLU let them pass."""
-    operands = randoms(2, (2, 6, 5, 4), (3, 3, 4, 7), (7,))
-    y, pullback = jax.vjp(layer, *operands)
-    large = [leaf for leaf in jax.tree.leaves(pullback) if leaf.size == y.size]
-    assert all(leaf.dtype == bool or not leaf.any() for leaf in large)
-
-
 def test_others_see_convolutions():
     args = operands((None,) * 3)
     assert CALL in jax.jit(layer).lower(*args).as_text()
@@ -168,21 +160,6 @@ def test_splitting_sees_convolutions():
         lambda _, x: by_parts(by_parts(x, kernel, bias), kernel, bias), {}, (6, 5, 2)
     )
     assert (rows, columns) == (row, column)
-
-
-def test_outside_of_jit():
-    args = operands((None,) * 3)
-    expected = by_xla(layer, *args)
-    assert_close(layer(*args), expected)
-    with jax.disable_jit():
-        assert_close(layer(*args), expected)
-    with jax.debug_nans(True), pytest.raises(FloatingPointError):
-        jax.jit(layer)(np.nan * args[0], *args[1:])
-
-
-def test_parameters_are_not_callable():
-    """JAX 0.7 would make weak references to them, which a tuple does not have."""
-    assert not callable(Layer(relu=True))
 
 
 @pytest.mark.parametrize("groups", [1, 16])

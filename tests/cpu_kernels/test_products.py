@@ -19,7 +19,7 @@ def gradients(x, kernel):
     return jax.grad(lambda *args: jnp.sum(layer(*args)), argnums=(0, 1))(x, kernel)
 
 
-@pytest.mark.parametrize("inputs, outputs", [(160, 3), (3, 160), (128, 16), (1, 8)])
+@pytest.mark.parametrize("inputs, outputs", [(160, 3), (3, 160)])
 @pytest.mark.parametrize("batch", [(5,), (2, 4)])
 def test_gradients_are_those_of_xla(inputs, outputs, batch):
     x, kernel = randoms(0, (*batch, inputs), (inputs, outputs))
@@ -38,14 +38,6 @@ def test_wide_layers_and_other_products_stay():
     x, v = randoms(2, (2, 3, 40, 5), (2,))
     assert BARRIER not in text(one, x, v)
     np.testing.assert_array_equal(by_own_kernels(one, x, v), by_xla(one, x, v))
-
-
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_accelerators_see_plain_products(platform):
-    lowering.install()
-    args = randoms(4, (5, 160), (160, 3))
-    traced = jax.jit(gradients).trace(*args)
-    assert BARRIER not in traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 def test_vmap():

@@ -36,18 +36,10 @@ X = "%x = f32[240]{0:T(1024)} parameter(0)"
     "groups, size",
     [
         ("replica_groups={{0,4},{1,5},{2,6},{3,7}}", 2),
-        ("replica_groups={{0,1,2,3,4,5,6,7}}", 8),
-        ("replica_groups=[2,4]<=[8]", 4),
         ("replica_groups=[4,2]<=[2,4]T(1,0)", 2),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", 4),
-        (
-            "replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a','b'}, "
-            "dimensions={0}",
-            8,
-        ),
         ("replica_groups=mesh['a'=4,'b'=2] {'a':(2)2,'b'}", 4),
         ("replica_groups={}", 8),  # all
-        ("dimensions={0}", 8),
     ],
 )
 def test_bytes_sent_in_groups(groups, size):
@@ -82,18 +74,6 @@ def test_bytes_sent_by_kind(kind, result, sent):
             f"ROOT %a = {result} {kind}-done(%s)",
         )
         assert collectives_of(paired) == {kind: Collectives(1, sent)}
-
-
-def test_collectives_of_a_kind_are_added_up():
-    lines = [
-        "%a = f32[240]{0} all-to-all(%x), replica_groups={{0,1},{2,3},{4,5},{6,7}}",
-        "%b = f32[240]{0} all-to-all(%a), replica_groups={{0,1,2,3},{4,5,6,7}}",
-        "ROOT %g = f32[480]{0} all-gather(%b), replica_groups=[4,2]<=[8]",
-    ]
-    assert collectives_of(program(X, *lines)) == {
-        "all-to-all": Collectives(2, 480 + 720),
-        "all-gather": Collectives(1, 960),
-    }
 
 
 def figures(**changed):
@@ -171,11 +151,6 @@ def test_collectives_of_a_program():
     }
 
 
-def with_print(x):
-    jax.debug.callback(print, x.sum())
-    return x
-
-
 def with_numpy(x):
     return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
@@ -184,7 +159,7 @@ def in_a_loop(x):
     return jax.lax.scan(lambda x, _: (with_numpy(x), None), x, length=3)[0]
 
 
-@pytest.mark.parametrize("f", [with_print, with_numpy, in_a_loop])
+@pytest.mark.parametrize("f", [with_numpy, in_a_loop])
 def test_what_waits_for_the_host_is_found(f):
     made = figures_of(jax.jit(f).lower(jnp.ones(3)).compile())
     assert len(made.host) == 1
@@ -195,13 +170,8 @@ def test_what_waits_for_the_host_is_found(f):
     [
         ("%s = (f32[8], u32[], token[]) send(%x, %t), is_host_transfer=true", 1),
         ("%s = (f32[8], u32[], token[]) send(%x, %t), channel_id=1", 0),
-        ("%s = (f32[8], u32[], token[]) recv(%t), is_host_transfer=true", 1),
         ("%s = token[] outfeed(%x, %t)", 1),
         ("%s = ((f32[8]), token[]) infeed(%t)", 1),
-        (
-            '%s = f32[8] custom-call(%x), custom_call_target="xla_ffi_python_callback"',
-            1,
-        ),
         ('%s = f32[8] custom-call(%x), custom_call_target="MoveToHost"', 1),
         ('%s = f32[8] custom-call(%x), custom_call_target="__cublas$gemm"', 0),
     ],

@@ -21,21 +21,15 @@ def entry(*lines, parameters="x: f32[8]", before=""):
     [
         ("f32[10]{0}", 40),
         ("f32[]", 4),
-        ("pred[3,5]{1,0}", 15),
         ("bf16[3,5]", 30),
         ("s4[16]{0}", 8),
         ("f8e4m3fn[7]{0}", 7),
-        ("c128[2]{0}", 32),
-        ("u8[0]{0}", 0),
         ("token[]", 0),
         # Tiles: the axes that vary fastest are padded, whichever these are.
         ("f32[3,5]{1,0:T(8,128)}", 4 * 8 * 128),
         ("f32[5,130]{0,1:T(8,128)}", 4 * 136 * 128),
-        ("f32[2,3,5]{2,1,0:T(8,128)}", 2 * 4 * 8 * 128),
         ("f32[2,3,5]{1,0,2:T(8,128)}", 5 * 4 * 8 * 128),
         ("bf16[9,5]{1,0:T(8,128)(2,1)}", 2 * 16 * 128),
-        ("pred[6,1]{0,1:T(4,128)(4,1)}", 4 * 128),
-        ("f32[32]{0:T(128)}", 4 * 128),
         ("f32[]{:T(128)}", 4 * 128),
         # In a TPU's vector memory, a semaphore, in the memory of the host.
         ("f32[3,5]{1,0:T(8,128)S(1)}", 0),
@@ -64,12 +58,6 @@ def test_an_instruction():
     assert parameter.number == 3 and not parameter.root and not parameter.target
 
 
-def test_how_many_devices_run_it():
-    assert entry("%x = f32[8] parameter(0)").devices == 8
-    assert Module("HloModule f, replica_count=2, num_partitions=3\n").devices == 6
-    assert Module("HloModule f\n").devices == 1
-
-
 def test_operands_and_results_are_moved_and_views_are_not():
     module = entry(
         "%x = f32[8]{0} parameter(0)",
@@ -80,15 +68,6 @@ def test_operands_and_results_are_moved_and_views_are_not():
         "ROOT %g = f32[8]{0} get-tuple-element(%t), index=0",
     )
     assert module.moved() == 3 * 32
-
-
-def test_vector_memory_is_not_moved():
-    module = entry(
-        "%x = f32[8,128]{1,0:T(8,128)} parameter(0)",
-        "%y = f32[8,128]{1,0:T(8,128)S(1)} negate(%x)",
-        "ROOT %z = f32[8,128]{1,0:T(8,128)S(1)} negate(%y)",
-    )
-    assert module.moved() == 4 * KB
 
 
 @pytest.mark.parametrize(
@@ -128,15 +107,6 @@ def test_a_part_is_moved(line, moved):
             ),
             "bf16[1,10]{1,0}",
             2 * 40 + 20,
-        ),
-        (
-            (
-                "%s = f32[90]{0} slice(%p)",
-                "%t = f32[90]{0} slice(%p)",
-                "ROOT %r = add(%s, %t)",
-            ),
-            "f32[90]{0}",
-            400 + 360,
         ),
         # A part of what is computed from all of it.
         (("%z = f32[]{} reduce(%p)", "ROOT %r = slice(%z)"), "f32[5]{0}", 420),
@@ -185,22 +155,6 @@ def test_a_fusion_that_updates_an_array(array, buffer, moved):
     assert module.moved() == moved
 
 
-def test_an_empty_buffer_is_filled_in_place():
-    module = entry(
-        "%u = f32[2]{0} parameter(0)",
-        "%i = s32[] parameter(1)",
-        "ROOT %f = f32[100]{0} fusion(%u, %i), kind=kLoop, calls=%fused",
-        before="""%fused (q: f32[2], j: s32[]) -> f32[100] {
-  %q = f32[2]{0} parameter(0)
-  %j = s32[] parameter(1)
-  %new = f32[100]{0} custom-call(), custom_call_target="AllocateBuffer"
-  ROOT %d = f32[100]{0} dynamic-update-slice(%new, %q, %j)
-}
-""",
-    )
-    assert module.moved() == 8 + 8 + 4
-
-
 BRANCHES = """%cheap (a: (f32[100])) -> (f32[100]) {
   %a = (f32[100]{0}) parameter(0)
   %a0 = f32[100]{0} get-tuple-element(%a), index=0
@@ -221,7 +175,6 @@ BRANCHES = """%cheap (a: (f32[100])) -> (f32[100]) {
     "named",
     [
         "branch_computations={%cheap, %dear}",
-        "branch_computations={%dear, %cheap}",
         "true_computation=%dear, false_computation=%cheap",
     ],
 )
@@ -235,19 +188,6 @@ def test_of_a_conditional_the_dearer_branch(named):
     )
     assert module.moved() == 3 * 400
     assert module.products() == 2 * 10 * 10 * 10
-
-
-def test_products_of_the_branch_that_does_not_run_are_not_counted():
-    copies = BRANCHES.replace("get-tuple-element(%a), index=0", "copy(%a)") + (
-        "%dearest (d: f32[100]) -> f32[100] {\n  %d = f32[9000]{0} parameter(0)\n"
-        "  ROOT %e = f32[9000]{0} copy(%d)\n}\n"
-    )
-    module = entry(
-        "%i = s32[] parameter(0)",
-        "ROOT %c = f32[100]{0} conditional(%i), branch_computations={%dear, %dearest}",
-        before=copies,
-    )
-    assert module.moved() == 2 * 36_000 and module.products() == 0
 
 
 def test_the_body_of_a_loop_once():
@@ -272,20 +212,13 @@ def test_the_body_of_a_loop_once():
 @pytest.mark.parametrize(
     "pair, moved",
     [
-        # Both ends; and of a copy into vector memory one.
+        # Both ends; and into vector memory one.
         (
             (
                 "%s = (f32[100]{0}, f32[100]{0}, u32[]{:S(2)}) copy-start(%x)",
                 "ROOT %d = f32[100]{0} copy-done(%s)",
             ),
             800,
-        ),
-        (
-            (
-                "%s = (f32[100]{0:S(1)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%x)",
-                "ROOT %d = f32[100]{0:S(1)} copy-done(%s)",
-            ),
-            400,
         ),
         (
             (
@@ -301,13 +234,6 @@ def test_the_body_of_a_loop_once():
             ),
             400 + 3200,
         ),
-        (
-            (
-                "%s = ((f32[100]{0}), f32[100]{0}) all-to-all-start(%x)",
-                "ROOT %d = f32[100]{0} all-to-all-done(%s)",
-            ),
-            800,
-        ),
         # Its type has the result alone.
         (
             (
@@ -320,44 +246,6 @@ def test_the_body_of_a_loop_once():
 )
 def test_what_runs_beside_others_is_counted_once(pair, moved):
     assert entry("%x = f32[100]{0} parameter(0)", *pair).moved() == moved
-
-
-@pytest.mark.parametrize(
-    "call", ["async-start(%x), calls=%wrapped", "call-start(%x), to_apply=%wrapped"]
-)
-def test_what_is_wrapped_to_run_beside_others(call):
-    done = call.split("-")[0]
-    module = entry(
-        "%x = f32[100]{0} parameter(0)",
-        f"%s = ((f32[100]{{0}}), f32[100]{{0}}, s32[]) {call}",
-        f"ROOT %d = f32[100]{{0}} {done}-done(%s)",
-        before="""%wrapped (p: f32[100]) -> f32[100] {
-  %p = f32[100]{0} parameter(0)
-  ROOT %m = f32[100]{0} negate(%p)
-}
-""",
-    )
-    assert module.moved() == 800
-    assert [x.name for x in module.run()].count("m") == 1
-
-
-def test_notes_to_the_compiler_move_nothing():
-    module = entry(
-        "%x = f32[100]{0} parameter(0)",
-        'ROOT %n = f32[100]{0} custom-call(%x), custom_call_target="ConcatBitcast"',
-    )
-    assert module.moved() == 0
-
-
-def test_a_librarys_room_to_work_in_is_not_moved():
-    module = entry(
-        "%x = f32[10,10]{1,0} parameter(0)",
-        "ROOT %p = (f32[10,10]{1,0}, s8[4194304]{0}) custom-call(%x, %x), "
-        'custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":'
-        '{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}',
-    )
-    assert module.moved() == 3 * 400
-    assert module.products() == 2 * 10 * 10 * 10
 
 
 def test_products_with_axes_of_batches():
@@ -411,13 +299,6 @@ LABELS = "dim_labels=b01f_01io->b01f"
             f"custom-call(%a, %b), {LABELS}, "
             'custom_call_target="__cudnn$convBackwardFilter"',
         ),
-        (
-            MAPS,
-            KERNEL,
-            f"({IMAGES}, u8[64])",
-            f"custom-call(%a, %b), {LABELS}, "
-            'custom_call_target="__cudnn$convBackwardInput"',
-        ),
         # As a TPU has it, whose own gradients are convolutions with other labels.
         (
             "f32[2,8,8,3]",
@@ -434,12 +315,3 @@ def test_products_of_convolutions(first, second, result, call):
         f"ROOT %c = {result} {call}",
     )
     assert module.products() == PER_CALL
-
-
-def test_a_product_that_a_tpu_has_as_a_convolution():
-    module = entry(
-        "%a = f32[3,5]{1,0} parameter(0)",
-        "%b = f32[5,7]{1,0} parameter(1)",
-        "ROOT %c = f32[3,7]{1,0} convolution(%a, %b), dim_labels=bf_io->bf",
-    )
-    assert module.products() == 2 * 3 * 7 * 5

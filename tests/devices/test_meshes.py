@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from coded_jax.devices import meshes
@@ -15,16 +13,10 @@ from tests.devices.counts import devices
     "n, count, shape",
     [
         (3, 1, (1, 1)),
-        (3, 2, (2, 1)),
-        (3, 3, (3, 1)),
         (3, 4, (3, 1)),
         (3, 6, (3, 2)),
-        (3, 8, (3, 2)),
         (6, 4, (2, 2)),  # 4x1 computes 2 pieces of all images, 2x2 3 of half of them
-        (6, 6, (6, 1)),
-        (6, 8, (2, 4)),
         (5, 8, (2, 4)),
-        (2, 8, (2, 4)),
     ],
 )
 def test_default_mesh(n, count, shape):
@@ -57,11 +49,6 @@ def test_every_chip_of_a_tpu_takes_part(n, count):
         assert -(-n // pieces) / shards <= -(-n // p) / d
 
 
-def test_gpus_may_stay_idle():
-    assert make_mesh(3, available=described("cuda", 4)).devices.shape == (3, 1)
-    assert make_mesh(6, available=described("cuda", 7)).devices.shape == (6, 1)
-
-
 def test_of_equal_work_a_piece_each_comes_first_then_what_exchanges_least():
     assert meshes.by_cost(4, 8, whole_host=True)[:2] == [(4, 2), (2, 4)]
     # With 2x8, one in two of the queries leaves a device, and with 4x4 three in four.
@@ -76,22 +63,6 @@ def test_devices_that_share_pieces_are_of_one_host(hosts):
         assert ids == list(range(ids[0], ids[0] + len(ids)))
         assert len({device.process_index for device in shard}) == 1
     assert len({device.process_index for device in mesh.devices.flat}) == hosts
-
-
-@pytest.mark.parametrize(
-    "count, shape, message",
-    [
-        (None, (6, 1), "mesh: 6x1 given, one of all 8 chips of the TPU accepted: 1x8,"),
-        (None, (3, 2), "mesh: 3x2 given"),
-        (None, (1, 1), "mesh: 1x1 given"),
-        (6, None, "devices: 6 given, 1 or 8 accepted"),
-        (9, None, "devices: 9 given, 1..8 accepted, the tpu devices found"),
-    ],
-)
-def test_a_part_of_a_tpu_host_is_refused(count, shape, message):
-    with pytest.raises(ValueError, match=message) as error:
-        make_mesh(6, count, shape, described("tpu", 8))
-    assert "\n" not in str(error.value)
 
 
 def test_one_chip_of_a_tpu_and_chips_without_a_piece():
@@ -117,36 +88,25 @@ def test_pieces_of_each_row_of_devices(n, shape, held):
     assert meshes.pieces_on(mesh, n) == held
 
 
-def test_counts_may_be_numbers_of_jax_and_numpy():
-    for count in (jnp.int32(devices(3)), np.int64(3)):
-        assert make_mesh(3, count).size == 3
-
-
-def test_a_chosen_mesh():
-    assert make_mesh(3, devices(8), (1, 8)).devices.shape == (1, 8)
-    assert make_mesh(3, devices(8), (2, 3)).devices.shape == (2, 3)
-
-
 @pytest.mark.parametrize(
-    "count, shape, message",
+    "available, count, shape, name",
     [
-        (0, None, "devices: 0 given, 1..8 accepted"),
-        (9, None, "devices: 9 given, 1..8 accepted"),
-        (8, (4, 2), "mesh: 4x2 given, .* 1..3 along piece"),
-        (4, (3, 2), "mesh: 3x2 given, .* at most 4"),
-        (8, (0, 2), "mesh: 0x2 given"),
-        (8, (3, -1), "mesh: 3x-1 given"),
-        ("1", None, r"devices: '1' given, 1\.\.8 accepted"),
-        (1.0, None, r"devices: 1.0 given, 1\.\.8 accepted"),
-        (8, 3, r"mesh: 3 given, \(piece, data\), whole numbers, accepted"),
-        (8, (1, 1, 1), r"mesh: \(1, 1, 1\) given"),
-        (8, "2x1", "mesh: '2x1' given"),
+        (None, 0, None, "devices"),
+        (None, 9, None, "devices"),
+        (None, 8, (4, 2), "mesh"),  # of three pieces
+        (None, 4, (3, 2), "mesh"),  # more than four
+        (None, 8, (0, 2), "mesh"),
+        (None, 8, "2x1", "mesh"),
+        # A part of a TPU host.
+        (described("tpu", 8), None, (3, 2), "mesh"),
+        (described("tpu", 8), None, (1, 1), "mesh"),
+        (described("tpu", 8), 6, None, "devices"),
     ],
 )
-def test_impossible_meshes(count, shape, message):
+def test_impossible_meshes(available, count, shape, name):
     devices(8)
-    with pytest.raises(ValueError, match=message) as error:
-        make_mesh(3, count, shape)
+    with pytest.raises(ValueError, match=f"^{name}: .* given, ") as error:
+        make_mesh(3, count, shape, available)
     assert "\n" not in str(error.value)
 
 

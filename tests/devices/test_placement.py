@@ -60,7 +60,7 @@ def expected(lenet):
 
 
 @pytest.mark.parametrize("k, r", [(2, 1), *long((4, 2))])
-@pytest.mark.parametrize("count", [2, 6, *long(1, 3, 4, 8)])
+@pytest.mark.parametrize("count", [6, *long(1, 3, 4, 8)])
 def test_inference_on_any_number_of_devices(lenet, expected, count, k, r):
     mesh = make_mesh(k + r, devices(count))
     pipe = pipeline_on(lenet, mesh, k, r)
@@ -74,9 +74,7 @@ def test_inference_on_any_number_of_devices(lenet, expected, count, k, r):
         assert gathered.sharding.is_fully_replicated
 
 
-@pytest.mark.parametrize(
-    "k, r, shape", [(2, 1, (4, 2)), *long((2, 1, (8, 1)), (4, 2, (8, 1)))]
-)
+@pytest.mark.parametrize("k, r, shape", [(2, 1, (4, 2)), *long((4, 2, (8, 1)))])
 def test_devices_without_a_piece(lenet, expected, k, r, shape):
     """As on a TPU, all of whose chips take part: 6 pieces on 8 of them."""
     devices(8)
@@ -90,6 +88,7 @@ def test_devices_without_a_piece(lenet, expected, k, r, shape):
         np.testing.assert_allclose(gathered, logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_second_tail_answers_on_any_mesh(lenet):
     rng = np.random.default_rng(3)
     draw = lambda x: rng.normal(scale=3, size=x.shape).astype(np.float32)
@@ -132,9 +131,8 @@ def test_one_mask_for_all_images(lenet, expected):
 
 @pytest.mark.parametrize(
     "count, kept, batch",
-    [(6, True, 10), (4, False, 10), (6, False, 2)]  # the last one: fewer than devices
-    + long(*itertools.product((1, 2, 3, 8), (True, False), (10,)))
-    + long((4, True, 10), (6, False, 10), (6, True, 2)),
+    [(6, True, 10), (6, False, 2)]  # the second: fewer than devices
+    + long(*itertools.product((1, 3, 8), (True, False), (10,))),
 )
 def test_training_on_any_number_of_devices(lenet, count, kept, batch):
     split = Split(images_of(B), np.zeros(B, np.int32))
@@ -187,7 +185,7 @@ def two_stages(mesh):
     return pipe, variables
 
 
-@pytest.mark.parametrize("batch", [8, 10, 3])  # on 4 devices
+@pytest.mark.parametrize("batch", [10, *long(8, 3)])  # on 4 devices
 def test_base_model_with_batch_norm_on_several_devices(batch):
     per_mesh = []
     data = {"images": images_of(batch), "labels": np.arange(batch, dtype=np.int32)}
@@ -200,7 +198,7 @@ def test_base_model_with_batch_norm_on_several_devices(batch):
     )
 
 
-@pytest.mark.parametrize("batch", [10, 3])
+@pytest.mark.parametrize("batch", [10, *long(3)])
 def test_losses_and_logits_of_a_chain_on_several_devices(batch):
     per_mesh = []
     images = images_of(batch)
@@ -253,7 +251,7 @@ def compiled_inference(pipe, variables, batch):
     return run.lower(pipe, variables, params, images, mask).compile()
 
 
-@pytest.mark.parametrize("k, r, count", [(2, 1, 3), (2, 1, 6), (4, 2, 4), (4, 2, 6)])
+@pytest.mark.parametrize("k, r, count", [(2, 1, 6), (4, 2, 4)])
 def test_one_all_to_all_each_way(lenet, k, r, count):
     pipe = pipeline_on(lenet, make_mesh(k + r, devices(count)), k, r)
     # The all-gather collects the logits.
@@ -261,7 +259,7 @@ def test_one_all_to_all_each_way(lenet, k, r, count):
     assert found == {"all-to-all": 2, "all-gather": 1}
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, *long(3)])
 def test_a_small_batch_needs_one_gather_for_each_stage(lenet, batch):
     pipe = pipeline_on(lenet, make_mesh(3, devices(6)))
     assert collectives(compiled_inference(pipe, lenet[1], batch)) == {"all-gather": 1}

@@ -106,23 +106,6 @@ def test_two_processes_give_the_result_of_one(launch, tmp_path):
     assert math.isclose(model.results["base"]["test_accuracy"], accuracy)
 
 
-def test_what_one_process_cannot_do_is_one_line(launch, tmp_path):
-    # Two devices are both those of process 0.
-    runs = [
-        [flag if flag != "--devices=4" else "--mesh=2x1" for flag in run]
-        + ["--devices=4"]
-        for run in two_processes(tmp_path / "run")
-    ]
-    codes = finish(launch(*runs))
-    assert codes == [1, 1]
-    for i in range(2):
-        log = (tmp_path / f"{i}.log").read_text()
-        errors = [line for line in log.splitlines() if line.startswith("error: ")]
-        assert errors == [
-            "error: mesh: 2x1 given, one with devices of all 2 processes accepted"
-        ]
-
-
 def test_where_one_process_cannot_start_all_end(launch, tmp_path):
     lead, follower = two_processes(tmp_path / "run")
     codes = finish(launch(lead, [*follower, "--dataset=mnist", "--data_dir=/nowhere"]))
@@ -133,22 +116,14 @@ def test_where_one_process_cannot_start_all_end(launch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "coordinator, count, process, message",
+    "coordinator, count, process, name",
     [
-        ("here", 2, 0, "coordinator: 'here' given, 'host:port' or 'auto' accepted"),
-        ("here:x", 2, 0, "coordinator: 'here:x' given"),
-        ("here:99999", 2, 0, "coordinator: 'here:99999' given"),
-        ("here:80", None, 0, "processes: None given, 1 or more accepted"),
-        ("here:80", 2, None, "process: None given, 0..1 accepted"),
-        ("here:80", 2, 2, "process: 2 given, 0..1 accepted"),
+        ("here", 2, 0, "coordinator"),
+        ("here:99999", 2, 0, "coordinator"),
+        ("here:80", None, 0, "processes"),
+        ("here:80", 2, 2, "process"),
     ],
 )
-def test_errors(coordinator, count, process, message):
-    with pytest.raises(ValueError, match=message):
+def test_errors(coordinator, count, process, name):
+    with pytest.raises(ValueError, match=f"^{name}: .* given, .* accepted"):
         processes.start(coordinator, count, process)
-
-
-def test_alone_there_is_nobody_to_wait_for():
-    assert processes.is_lead()
-    processes.require_same("nobody", 1, "accepted")
-    assert processes.any_process(True) and not processes.any_process(False)

@@ -95,36 +95,6 @@ def test_short_compilations_are_kept_in_a_folder_of_the_users(
     assert cache() == str(tmp_path)
 
 
-FAULTS = """
-import resource, sys
-import numpy as np
-from coded_jax.devices import startup
-if sys.argv[1] == "kept":
-    startup.keep_memory()
-touch = lambda: np.ones(1 << 20, np.uint8)  # 256 pages of 4 kB
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-touch()
-before = faults()
-for _ in range(100):
-    touch()
-print(faults() - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's alone")
-def test_what_is_freed_is_kept():
-    count = lambda way: int(
-        subprocess.run(
-            [sys.executable, "-c", FAULTS, way],
-            capture_output=True,
-            check=True,
-            text=True,
-            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"},
-        ).stdout
-    )
-    assert count("handed back") > 10 * count("kept")
-
-
 ONE_BY_ONE = """
 import sys
 import weakref
@@ -139,6 +109,7 @@ print(all(chain(x).is_ready() for _ in range(3)))
 """
 
 
+@pytest.mark.long
 def test_programs_run_one_by_one():
     run = lambda way: subprocess.run(
         [sys.executable, "-c", ONE_BY_ONE, way],

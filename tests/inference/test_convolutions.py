@@ -116,16 +116,6 @@ def test_costs_by_hand():
     assert cost.whole == cost_of(plain, variables, (28, 28, 1)).whole
 
 
-@pytest.mark.parametrize("name", ["resnet18", *long("vgg16", "mobilenet")])
-def test_work_of_a_device_is_about_its_share(name):
-    pipeline, variables = pipeline_of(name, size=32, k=4, r=2)
-    cost = cost_of(pipeline, variables, (32, 32, 1))
-    assert 1 / 4 <= cost.device_flops / (cost.whole_flops - cost.client_flops) < 1 / 3.5
-    assert 0 < cost.client_flops < 0.2 * cost.whole_flops
-    plain, _ = pipeline_of(name, size=32, stages=((1, 1),), split="image")
-    assert cost.whole_flops == cost_of(plain, variables, (32, 32, 1)).whole_flops
-
-
 @pytest.mark.parametrize("code", ["learned", "no_parity", "parity_model"])
 def test_codes_with_a_training_are_refused(code):
     accepted = f"^code: '{code}' given, one that is not trained, as mds, with split="

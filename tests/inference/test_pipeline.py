@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coded_jax import splitting
 from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
@@ -21,7 +20,6 @@ from coded_jax.inference.pipeline import (
 )
 from coded_jax.inference.pixels import normalise
 from coded_jax.inference.tails import TailCopy
-from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
@@ -70,34 +68,6 @@ def test_nothing_lost_is_uncoded_inference(lenet, truth, grid, r):
     chex.assert_shape(logits, (B, 10))
     chex.assert_trees_all_close(logits, truth[1], rtol=1e-4, atol=1e-5)
     assert np.ptp(truth[1]) > 0.1
-
-
-def test_colour_images_and_surplus():
-    # 5 features in two shares of 3; each channel with its own mean and deviation.
-    base = make_base_model("lenet5")
-    shapes = jax.eval_shape(
-        lambda key: base.init(key, (32, 32, 3), 10), jax.random.key(0)
-    )
-    rng = np.random.default_rng(1)
-    variables = jax.tree.map(
-        lambda x: rng.normal(scale=0.1, size=x.shape).astype("f"), shapes
-    )
-    plan = make_plan(base.f_conv, variables, (32, 32, 3), (2, 1))
-    assert plan.rows.surplus == 1
-    code = zero_fill(CodeShape(2, 1, plan.piece_shape, plan.share_shape))
-    pipeline = one_stage(base, plan, code, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 1)
-    images = random_images((32, 32, 3))
-
-    @jax.jit
-    def uncoded(images):
-        return base.head(variables, base.f_conv(variables, images))
-
-    mask = np.ones((3, 1), bool)
-    logits = jax.jit(infer, static_argnums=0)(
-        pipeline, variables, NOTHING, images, mask
-    )
-    expected = uncoded(normalised(pipeline, images))
-    chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pieces_are_one_batch_of_f_conv(lenet):
@@ -159,15 +129,6 @@ def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
         assert len(decoded) == (expected if systematic else 1)
 
 
-def test_scaled_images_are_refused(lenet):
-    pipeline = make(lenet, (2, 1), 1)
-    images = random_images().astype(np.float32) / 255
-    mask = np.ones((3, 1), bool)
-    for f in (base_features, lambda *args: infer(*args[:2], NOTHING, args[2], mask)):
-        with pytest.raises(ValueError, match="^images .*float32.* uint8"):
-            f(pipeline, lenet[1], images)
-
-
 def test_real_images_are_taken_as_they_are(lenet):
     """By a pipeline without a mean and a deviation, which refuses pixels then."""
     pipeline = make(lenet, (2, 1), 1)
@@ -177,8 +138,10 @@ def test_real_images_are_taken_as_they_are(lenet):
         base_features(real, lenet[1], images),
         base_features(pipeline, lenet[1], random_images()),
     )
-    with pytest.raises(ValueError, match="^images are uint8; accepted: real numbers"):
-        base_features(real, lenet[1], random_images())
+    for refuses, wrong in ((real, random_images()), (pipeline, images)):
+        with pytest.raises(ValueError, match="^images are .*; accepted: ") as error:
+            base_features(refuses, lenet[1], wrong)
+        assert "\n" not in str(error.value)
 
 
 def test_a_second_tail_answers_what_has_lost_a_data_result(lenet):
@@ -259,22 +222,6 @@ def by_hand(pipeline, variables, images, masks):
 
 def lost_in_stages(*lost):
     return np.stack([available(indices, 3) for indices in lost])
-
-
-@pytest.mark.parametrize("stages", CHAINS[1:])
-def test_chain_is_uncoded_where_nothing_is_lost(stages):
-    pipeline, variables, params = make_chain(stages)
-    assert [stage.blocks for stage in pipeline.stages] == list(stages)
-    between = None if stages == CHAINS[0] else (2, 2)
-    assert [stage.before.blocks for stage in pipeline.stages] == [None, between]
-    assert pipeline.after.blocks == (5, 13)
-    base, images = pipeline.base, random_images()
-    whole = jax.jit(lambda x: base.head(variables, base.f_conv(variables, x)))
-    expected = whole(normalised(pipeline, images))
-    assert np.ptp(expected) > 0.1
-    mask = np.ones((3, 1), bool)
-    logits = jax.jit(infer, static_argnums=0)(pipeline, variables, params, images, mask)
-    chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stages", CHAINS[1:])
@@ -387,32 +334,3 @@ def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch, recipe):
     assert np.isfinite(clean).all()
     for garbage in (np.nan, np.inf):
         np.testing.assert_array_equal(logits_with(garbage), clean)
-
-
-@pytest.mark.parametrize(
-    "shape, grid",
-    [((32, 40, 3), (2, 1)), ((36, 40, 1), (2, 3))],
-)
-def test_shares_are_the_inverse_of_merge(shape, grid):
-    base = make_base_model("lenet5")
-    variables = random_variables(base, shape)
-    plan = make_plan(base.f_conv, variables, shape, grid)
-    rows, columns = plan.rows, plan.columns
-    # (4, 4), (5, 7) and (6, 7) features.
-    assert (rows.surplus, columns.surplus) == {28: (0, 0), 32: (1, 0), 36: (0, 2)}[
-        shape[0]
-    ]
-    features = np.arange(2 * rows.out * columns.out * 16, dtype="f")
-    features = features.reshape(2, rows.out, columns.out, 16)
-    shares = splitting.shares(plan, features)
-    assert shares.shape == (plan.k, 2, *plan.share_shape)
-    np.testing.assert_array_equal(splitting.merge(plan, shares), features)
-    # And they are what the pieces yield, the surplus included.
-    images = np.random.default_rng(0).normal(size=(2, *shape)).astype("f")
-    run = jax.jit(lambda x: base.f_conv(variables, x))
-    np.testing.assert_allclose(
-        splitting.shares(plan, run(images)),
-        splitting.cut(plan, np.stack([*map(run, splitting.split(plan, images))])),
-        rtol=1e-4,
-        atol=1e-5,
-    )

@@ -1,7 +1,6 @@
 """Comparison of strategies: by hand, in closed form, and where nobody fits."""
 
 import math
-import re
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
 from coded_jax.latency.comparison import first, forecasts, rank, shortlist
 from coded_jax.latency.simulation import Machine
-from coded_jax.latency.stragglers import Bernoulli, Constant, ShiftedExponential
+from coded_jax.latency.stragglers import Constant, ShiftedExponential
 from coded_jax.latency.strategies import (
     EXACT,
     HEDGED,
@@ -108,35 +107,20 @@ def test_a_plan_where_devices_fail():
     assert by_code["coded"].seconds["p50"] == 0.5
 
 
-def test_a_target_that_changes_the_choice():
-    """A code outlives a sleeping device; with time to wait for it, nothing is lost."""
-    machine = Machine(ShiftedExponential(0.1, 0.01), 1.0, Bernoulli(0.1, 1.0))
-    candidates = [
-        strategy("coded", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9, 0.9, 0.9])),
-        exact_strategy("uncoded", Workload(ALL_DATA, 4, 0, ONE), 0.99),
-    ]
-    soon, late = (ranked(candidates, machine, t, 5000) for t in (0.5, 5))
-    assert [*map(code, soon)] == ["coded", "uncoded"]
-    assert [*map(code, late)] == ["uncoded", "coded"]
-    assert soon[1].answered == pytest.approx(0.9**4, abs=3 * math.sqrt(0.23 / 5000))
-    assert late[0].answered == 1
-    assert late[0].seconds["p99"] > 1 > late[1].seconds["p50"]
-
-
 @pytest.mark.parametrize(
-    "arguments, message",
+    "arguments, name",
     [
-        ({"target": 0.0}, "target: 0.0 given, more than 0 accepted"),
-        ({"strategies": []}, "strategies: [] given, one or more accepted"),
-        ({"requests": 0}, "requests: 0 given, 1 or more accepted"),
-        ({}, "accuracy_of: 'NaN at ["),
+        ({"target": 0.0}, "target"),
+        ({"strategies": []}, "strategies"),
+        ({"requests": 0}, "requests"),
+        ({}, "accuracy_of"),  # a pattern that was not tried
     ],
 )
-def test_what_cannot_be_compared(arguments, message):
+def test_what_cannot_be_compared(arguments, name):
     untried = strategy("any", Workload(ANY_K, 4, 2, ONE), accuracies(6, [0.9]))
     defaults = {"strategies": [untried], "target": 1.0, "requests": 1000}
     machine = Machine(ShiftedExponential(0.1, 0.1), 1.0)
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+    with pytest.raises(ValueError, match=f"^{name}: .* given"):
         forecasts(KEY, machine=machine, **defaults | arguments)
 
 

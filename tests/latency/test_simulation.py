@@ -1,7 +1,6 @@
 """Latencies of whole requests: by hand and in closed form."""
 
 import math
-import re
 
 import jax
 import numpy as np
@@ -48,7 +47,6 @@ def assert_same(a, b):
     "workload",
     [
         Workload(one_of_each(6, 6), 6, 0, ONE),
-        Workload(ANY_K, 6, 0, ONE),
         Workload(ANY_K, 6, 0, cost(trip(0.5, 1000.0, 0.0, 9.0))),
     ],
     ids=lambda workload: (
@@ -59,23 +57,6 @@ def test_without_redundancy_all_are_the_same(workload):
     simulated = run({"uncoded": Workload(ALL_DATA, 6, 0, ONE), "other": workload})
     assert_same(simulated["uncoded"], simulated["other"])
     assert np.isfinite(simulated["other"].seconds).any()
-
-
-def test_redundancy_is_never_slower_at_the_same_work():
-    simulated = run(
-        {
-            "uncoded": Workload(ALL_DATA, 3, 0, ONE),
-            "hedged": Workload(ALL_DATA, 3, 0, ONE, hedge_after=0.2),
-            "replication": Workload(one_of_each(3, 6), 3, 3, ONE),
-            "coded": Workload(ANY_K, 3, 3, ONE),
-        }
-    )
-    uncoded, hedged, replication, coded = (
-        latencies.seconds for latencies in simulated.values()
-    )
-    assert (coded <= replication).all() and (replication <= uncoded).all()
-    assert (hedged <= uncoded).all()
-    assert (coded < replication).any() and (hedged < uncoded).any()
 
 
 def test_no_draw_depends_on_what_else_is_simulated():
@@ -138,18 +119,6 @@ def test_a_constant_machine_by_hand():
     assert (latencies.available == 2**6 - 1).all()
 
 
-def test_the_client_takes_its_time():
-    """Twice as slow a client adds as much again of what it computes, and no more."""
-    trips = trip(0.5, 0.0, 0.125, 4.0), trip(0.25, 0.0, 0.125, 4.0)
-    work = {"coded": Workload(ANY_K, 4, 2, cost(*trips, client=1.0), systematic=False)}
-    free, slow, slower = (
-        run(work, Machine(Constant(2.0), client))["coded"].seconds
-        for client in (0, 1, 2)
-    )
-    assert (free == 1.5).all() and (slow == 1.5 + 9.25).all()
-    assert (slower - slow == 9.25).all()
-
-
 @pytest.mark.parametrize("each_round", [False, True])
 def test_devices_that_are_drawn_in_each_round(each_round):
     """Nine rounds, each of which needs all four devices that fail with 1 in 100."""
@@ -177,7 +146,7 @@ def test_the_set_that_counts_is_of_the_round_with_most_missing():
     assert completion.available.tolist() == [0b110]
 
 
-@pytest.mark.parametrize("k, r", [(4, 2), (2, 1), (1, 5)])
+@pytest.mark.parametrize("k, r", [(4, 2), (1, 5)])
 def test_mean_of_codes(k, r):
     """The first k of n results, of two rounds, lack a data piece in all but one of the
     `C(n, k)` cases."""
@@ -193,21 +162,6 @@ def test_mean_of_codes(k, r):
     missing = 1 - 1 / math.comb(k + r, k)
     assert_mean(simulated["a"].seconds, 0.1 + wait + 0.15 * missing)
     assert_mean(simulated["b"].seconds, wait + 0.15)
-
-
-def test_mean_of_what_has_no_code():
-    compute = ShiftedExponential(0.2, 0.1)
-    works = {
-        "uncoded": Workload(ALL_DATA, 6, 0, cost(trip(0.5))),
-        "replication": Workload(one_of_each(2, 6), 2, 4, cost(trip(1.0))),
-    }
-    simulated = run(works, Machine(compute, 1.0))
-    expected = order_statistic_mean(compute, 6, 6) / 2
-    assert_mean(simulated["uncoded"].seconds, expected)
-    # The first of three is exponential with a third of the mean.
-    first = ShiftedExponential(0.2, 0.1 / 3)
-    expected = order_statistic_mean(first, 2, 2)
-    assert_mean(simulated["replication"].seconds, expected)
 
 
 @pytest.mark.parametrize(
@@ -244,15 +198,9 @@ def test_summary_by_hand():
     summary = simulation.summary(seconds)
     quantiles = {"p50": 1000, "p90": 1800, "p99": 1980, "p99.9": 1998}
     assert summary == quantiles | {"gap": 998, "mean": 1000.5, "lost": 0}
-
-
-def test_summary_of_lost_requests():
-    seconds = np.array([3, np.inf, 1, 2], np.float32)
-    summary = simulation.summary(seconds)
+    summary = simulation.summary(np.array([3, np.inf, 1, 2], np.float32))
     tail = {"p90": np.inf, "p99": np.inf, "p99.9": np.inf, "gap": np.inf}
     assert summary == tail | {"p50": 2, "mean": 2, "lost": 0.25}
-    none = simulation.summary(np.full(3, np.inf, np.float32))
-    assert none["gap"] == np.inf and none["lost"] == 1 and math.isnan(none["mean"])
 
 
 @given(
@@ -271,15 +219,6 @@ def test_distribution_function(values, points):
     if len(finite):
         assert (np.diff(shares) > 0).all()
         assert seconds[0] == finite[0] and shares[-1] == len(finite) / len(values)
-
-
-def test_the_distribution_function_has_the_tail():
-    values = np.arange(10_000, dtype=np.float32)
-    _, shares = simulation.cdf(values, 60)
-    above = 1 - shares[:-1]
-    # No two neighbours in the last decades are further apart than a factor of 2.
-    assert (above[:-1] / above[1:])[above[1:] > 4e-4].max() < 2
-    assert np.diff(shares).max() <= 1 / 28
 
 
 def test_accuracy_within_by_hand():
@@ -301,30 +240,18 @@ def test_accuracy_within_by_hand():
     untried = completed._replace(available=np.array([7, 1, 3, 0], np.int32))
     with pytest.raises(ValueError, match=r"^accuracy_of: 'NaN at \[1\]' given"):
         simulation.accuracy_within(untried, 2, table)
-    with pytest.raises(ValueError, match="^accuracy_of: 4 given, a table of 8 or more"):
-        simulation.accuracy_within(completed, 2, table[:4])
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    "make, name",
     [
-        (
-            lambda: Machine(Constant(1.0), 1.0, failure=1.5),
-            "failure: 1.5 given, 0..1 acc",
-        ),
-        (
-            lambda: Machine(Constant(1.0), 1.0, bandwidth=0.0),
-            "bandwidth: 0.0 given, more",
-        ),
-        (lambda: run({}, requests=0), "requests: 0 given, 1 or more accepted"),
-        (lambda: run({}, n=0), "n: 0 given, 1 or more accepted"),
-        (
-            lambda: run({"a": Workload(ANY_K, 6, 1, ONE)}),
-            "n: 6 given, 7 or more accepted",
-        ),
-        (lambda: simulation.cdf(np.ones(3), 1), "points: 1 given, 2 or more accepted"),
+        (lambda: Machine(Constant(1.0), 1.0, failure=1.5), "failure"),
+        (lambda: Machine(Constant(1.0), 1.0, bandwidth=0.0), "bandwidth"),
+        (lambda: run({}, requests=0), "requests"),
+        (lambda: run({"a": Workload(ANY_K, 6, 1, ONE)}), "n"),  # of 6 devices
+        (lambda: simulation.cdf(np.ones(3), 1), "points"),
     ],
 )
-def test_out_of_range(make, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+def test_out_of_range(make, name):
+    with pytest.raises(ValueError, match=f"^{name}: .* given, .* accepted"):
         make()

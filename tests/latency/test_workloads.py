@@ -1,7 +1,6 @@
 """Workloads: request by request, in numbers without rounding."""
 
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +93,6 @@ def one_request(workload, bandwidth, message, x, d, x_again, d_again):
     [
         Workload(ALL_DATA, 5, 0, cost(trip(0.5, 64.0), client=0.25)),
         Workload(ALL_DATA, 3, 0, cost(trip(0.5), trip(0.25, 32.0, 0.125))),
-        Workload(ALL_DATA, 5, 0, cost(trip(0.5, 64.0)), hedge_after=2.0),
         Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=0.0),
         Workload(ALL_DATA, 3, 0, cost(trip(0.5)), hedge_after=1.0, spares=2),
         Workload(ALL_DATA, 4, 0, cost(trip(0.5), trip(2.0)), hedge_after=(1.0, 4.0)),
@@ -108,15 +106,8 @@ def one_request(workload, bandwidth, message, x, d, x_again, d_again):
         ),
         Workload(one_of_each(2, 5), 2, 3, cost(trip(1.0, 64.0))),
         Workload(one_of_each(3, 5), 3, 2, cost(trip(0.5), trip(0.25))),
-        Workload(one_of_each(1, 5), 1, 4, cost(trip(1.0))),
         Workload(ANY_K, 3, 2, cost(trip(0.5, 64.0, 0.5, 0.25))),
         Workload(ANY_K, 2, 1, cost(trip(0.5, 0.0, 0.5, 0.25)), systematic=False),
-        Workload(
-            ANY_K,
-            4,
-            1,
-            cost(trip(0.5, 8.0, 0.5, 1.0), trip(0.25, 16.0, 0.5, 2.0)),
-        ),
         Workload(
             ANY_K,
             2,
@@ -155,50 +146,21 @@ def test_other_numbers_need_no_other_program():
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    "arguments, name",
     [
-        (lambda: Workload(ANY_K, 0, 1, ONE), "k: 0 given, 1 or more accepted"),
-        (lambda: Workload(ANY_K, 2, -1, ONE), "r: -1 given, 0 or more accepted"),
-        (lambda: Workload(ALL_DATA, 2, 1, ONE), "r: 1 given, 0 with all_data accepted"),
-        (
-            lambda: Workload(one_of_each(2, 4), 2, 1, ONE),
-            "quorum: Quorum(name='one_of_each', copies=(0, 1, 0, 1)) given, that of",
-        ),
-        (
-            lambda: Workload(ANY_K, 2, 1, cost()),
-            "cost: Cost(rounds=(), client_flops=0.0",
-        ),
-        (
-            lambda: Workload(ANY_K, 2, 1, cost(trip(0.0))),
-            "cost: Round(device_flops=0.0",
-        ),
-        (
-            lambda: Workload(ANY_K, 2, 1, cost(trip(1.0, -1.0))),
-            "cost: Round(device_flops=1.0",
-        ),
-        (
-            lambda: Workload(ANY_K, 2, 1, cost(trip(math.nan))),
-            "cost: Round(device_flops=nan",
-        ),
-        (
-            lambda: Workload(one_of_each(2, 4), 2, 2, cost(trip(1.0, decode=1.0))),
-            "decode_flops: 1.0 given, 0 with one_of_each accepted",
-        ),
-        (lambda: Workload(ALL_DATA, 2, 0, ONE, -1.0), "hedge_after: -1.0 given"),
-        (
-            lambda: Workload(ALL_DATA, 2, 0, ONE, (1.0, 2.0)),
-            "hedge_after: (1.0, 2.0) given, as many as rounds, or one, accepted",
-        ),
-        (
-            lambda: Workload(ANY_K, 2, 0, ONE, 1.0),
-            "hedge_after: 1.0 given, 0 or more with all_data",
-        ),
-        (
-            lambda: Workload(ANY_K, 2, 0, cost(trip(1.0), client=math.inf)),
-            "cost: Cost(rounds=(Round(device_flops=1.0",
-        ),
+        ((ANY_K, 0, 1, ONE), "k"),
+        ((ANY_K, 2, -1, ONE), "r"),
+        ((ALL_DATA, 2, 1, ONE), "r"),  # it has no parity
+        ((one_of_each(2, 4), 2, 1, ONE), "quorum"),
+        ((ANY_K, 2, 1, cost()), "cost"),
+        ((ANY_K, 2, 1, cost(trip(0.0))), "cost"),
+        ((ANY_K, 2, 1, cost(trip(math.nan))), "cost"),
+        ((one_of_each(2, 4), 2, 2, cost(trip(1.0, decode=1.0))), "decode_flops"),
+        ((ALL_DATA, 2, 0, ONE, -1.0), "hedge_after"),
+        ((ALL_DATA, 2, 0, ONE, (1.0, 2.0)), "hedge_after"),  # of one round
+        ((ANY_K, 2, 0, ONE, 1.0), "hedge_after"),
     ],
 )
-def test_out_of_range(make, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        make()
+def test_out_of_range(arguments, name):
+    with pytest.raises(ValueError, match=f"^{name}: .* given"):
+        Workload(*arguments)

@@ -1,9 +1,7 @@
 """Networks taken apart at their convolutions: the parts, their plans, what is kept."""
 
 import functools
-import pickle
 
-import cloudpickle
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -13,8 +11,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from coded_jax.models import make_base_model
-from coded_jax.splitting import AxisPlan, cut, inlining, merge, split
-from coded_jax.splitting.convolutions import separate_convolutions, spared_parts
+from coded_jax.splitting import AxisPlan, cut, merge, split
+from coded_jax.splitting.convolutions import separate_convolutions
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import apart, chain, together
 from tests.models.published import random_variables
@@ -86,13 +84,6 @@ def test_outputs_without_equal_shares_are_padded_on():
     assert_the_same(blocks, lambda variables, x: conv(x), {}, (7, 7, 1))
 
 
-def test_a_stride_leaves_what_no_output_needs_with_the_client():
-    f = lambda x: conv(x, kernel=(1, 1), stride=(2, 2))
-    blocks, (plan,) = separate(f, (8, 8, 1))
-    assert (plan.rows.size, plan.columns.size) == (7, 7)  # of 8
-    assert_the_same(blocks, lambda variables, x: f(x), {}, (8, 8, 1))
-
-
 def test_convolutions_of_one_value_are_one_round():
     def inception(x):
         paths = [
@@ -120,23 +111,6 @@ def test_a_convolution_that_spares_too_little_stays_with_the_client(least, round
     blocks, plans = separate_convolutions(of_image, {}, (8, 8, 2), 2, least)
     assert len(plans) == rounds and plans[-1].share_shape[-1] == 8
     assert_the_same(blocks, of_image, {}, (8, 8, 2))
-
-
-def test_what_rounds_spare_does_not_depend_on_the_batch():
-    """Seven equal ones, of each of which five sixths are spared."""
-
-    def f(variables, x):
-        for seed in range(7):
-            x = jax.nn.relu(conv(x, seed=seed))
-        return x
-
-    shape = (12, 12, 2)
-    spared = spared_parts(f, {}, shape, 6)
-    assert spared == pytest.approx([5 / 6 / 7] * 7)
-    blocks, plans = separate_convolutions(f, {}, shape, 6, spared[0])
-    assert len(plans) == 7
-    x = chain(blocks)({}, images_of(shape, 7))
-    np.testing.assert_allclose(x, f({}, images_of(shape, 7)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -179,36 +153,6 @@ def test_layouts_and_transposed_convolutions():
     blocks, plans = separate_convolutions(f, kernel, (9, 8, 2), 4)
     assert len(plans) == 2
     assert_the_same(blocks, f, kernel, (9, 8, 2))
-
-
-def test_parts_can_be_sent_to_other_processes():
-    base = make_base_model("resnet18", 1 / 16)
-    variables = random_variables(base, (28, 28, 1))
-    blocks, _ = separate_convolutions(base.f_conv, variables, (28, 28, 1), 2)
-    before = jax.eval_shape(chain(blocks), variables, images_of((28, 28, 1)))
-    blob = cloudpickle.dumps(blocks)  # as Ray has it
-    assert len(blob) < 20_000
-    after = pickle.loads(blob)
-    again = jax.eval_shape(chain(after), variables, images_of((28, 28, 1), 3))
-    assert before.shape[1:] == again.shape[1:]
-
-
-def test_a_flat_jaxpr_calls_no_other():
-    base = make_base_model("resnet18", 1 / 16)
-    variables = random_variables(base, (28, 28, 1))
-    image = jax.ShapeDtypeStruct((1, 28, 28, 1), "float32")
-    f = jax.checkpoint(jax.jit(base.f_conv))
-    flat = inlining.inline(f, variables, image)
-    names = {eqn.primitive.name for eqn in flat.jaxpr.eqns}
-    assert "conv_general_dilated" in names
-    assert names.isdisjoint(inlining.CALLS)
-    values = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
-    x = images_of((28, 28, 1), 1)
-    leaves = [*jax.tree.leaves(variables), x]
-    values.update(zip(flat.jaxpr.invars, leaves, strict=True))
-    inlining.run(flat.jaxpr.eqns, values)
-    result = inlining.read(flat.jaxpr.outvars[0], values)
-    np.testing.assert_allclose(result, base.f_conv(variables, x), rtol=1e-4, atol=1e-4)
 
 
 @hypothesis.given(

@@ -2,12 +2,11 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import pytest
 
-from coded_jax.splitting import AxisPlan, split
+from coded_jax.splitting import AxisPlan
 from coded_jax.splitting.plan import make_plan
 from tests.parameters import long
 from tests.splitting.exactness import assert_exact, conv, lenet_args, plan_of
@@ -130,7 +129,6 @@ def test_pieces_as_large_as_the_image_are_refused():
         (lambda x: conv(x) * (x.shape[1] / 24), "'mul' depends .*adaptive pooling"),
         (lambda x: conv(x[:, :20]), "'slice' depends on .*: crop relative to its end"),
         (lambda x: jnp.tanh(x) if x.shape[1] > 20 else x, "'tanh' depends on the size"),
-        (lambda x: x.reshape(-1, 24, 24, 1), "fails for pieces"),
         (lambda x: x.reshape(2, 24, 24, 1), r"fails for pieces .*\(cannot reshape"),
         (lambda x: conv(x, stride=(2, 1))[:, : 1 + x.shape[1] // 3], "depends on the"),
     ],
@@ -139,14 +137,6 @@ def test_functions_that_do_something_else_on_pieces_are_refused(f, words):
     with pytest.raises(ValueError, match=f"^f_conv: .*{words}") as error:
         plan_of(f, (24, 24, 1), (2, 1))
     assert "\n" not in str(error.value)
-
-
-def test_a_plan_is_static(lenet):
-    plan = make_plan(*lenet_args(lenet), (2, 1))
-    again = make_plan(*lenet_args(lenet), (2, 1))
-    assert plan == again and hash(plan) == hash(again)
-    pieces = jax.jit(split, static_argnums=0)(plan, jnp.zeros((1, 28, 28, 1)))
-    chex.assert_shape(pieces, (2, 1, 20, 28, 1))
 
 
 def test_holders_by_hand():

@@ -32,33 +32,6 @@ def fields_of(f, shape=SHAPE):
     return receptive_field(lambda variables, x: f(x), {}, shape)
 
 
-@pytest.mark.parametrize(
-    "field, layer, expected",
-    [
-        # One layer on the image: [-padding, (q-1)*dilation + 1 - padding).
-        (Field(), dict(kernel=1, stride=1, dilation=1, padding=0), Field(1, 0, 1)),
-        (Field(), dict(kernel=5, stride=1, dilation=1, padding=0), Field(1, 0, 5)),
-        (Field(), dict(kernel=3, stride=2, dilation=1, padding=1), Field(2, -1, 2)),
-        (Field(), dict(kernel=3, stride=1, dilation=4, padding=4), Field(1, -4, 5)),
-        (Field(), dict(kernel=4, stride=1, dilation=1, padding=1), Field(1, -1, 3)),
-        # Features -1, 0, 1 of stride 2 see [-3, 0), [-1, 2), [1, 4).
-        (
-            Field(2, -1, 2),
-            dict(kernel=3, stride=1, dilation=1, padding=1),
-            Field(2, -3, 4),
-        ),
-        # Features 0 and 3 of stride 2 see [0, 5) and [6, 11).
-        (
-            Field(2, 0, 5),
-            dict(kernel=2, stride=3, dilation=3, padding=0),
-            Field(6, 0, 11),
-        ),
-    ],
-)
-def test_through_by_hand(field, layer, expected):
-    assert field.through(**layer) == expected
-
-
 layers = st.tuples(*[st.integers(1, 5), st.integers(1, 3)] * 2)
 
 
@@ -210,8 +183,6 @@ def test_calls_and_elementwise_operations_change_nothing(f):
     [
         lambda x: x + jnp.arange(2.0).reshape(1, 1, 1, 2),
         lambda x: x * np.ones((1, 1, 1, 2), np.float32),
-        lambda x: x / (jnp.zeros((1, 1, 1, 1)) + 2),
-        lambda x: x + jnp.zeros_like(x),
         lambda x: jnp.concatenate([x, jnp.ones_like(x)], axis=3),
         lambda x: x + lax.broadcasted_iota(jnp.float32, x.shape, 3),
         lambda x: jnp.stack([x, jnp.ones_like(x)]).sum(0),
@@ -223,7 +194,7 @@ def test_calls_and_elementwise_operations_change_nothing(f):
             x,
         ),
     ],
-    ids="bias scale scalar zeros_like concatenation iota stack batch_norm".split(),
+    ids="bias scale concatenation iota stack batch_norm".split(),
 )
 def test_constants_that_are_the_same_everywhere_are_accepted(f):
     assert fields_of(f) == (Field(), Field())
@@ -266,11 +237,8 @@ def test_constants_that_tell_positions_apart_are_refused(f):
         ("slice", lambda x: x[1:]),
         ("rev", lambda x: x[:, ::-1]),
         ("pad", lambda x: jnp.pad(x, ((0, 1), (1, 1), (0, 0), (0, 0)))),
-        ("pad", lambda x: lax.pad(x, 0.0, [(0, 0, 1), *[(0, 0, 0)] * 3])),
         ("cumsum", lambda x: lax.cumsum(x, axis=1)),
         ("concatenate", lambda x: lax.concatenate([x, x], dimension=1)),
-        ("broadcast_in_dim", lambda x: jnp.broadcast_to(x[:, :1], x.shape)),
-        ("tile|reshape", lambda x: jnp.tile(x, (1, 1, 2, 2))),
         ("reshape", lambda x: jnp.stack([x, x], 1).reshape(2, 48, 21, 2)),
         ("unstack|split", lambda x: jnp.unstack(x, axis=1)[0]),
         ("gather", lambda x: x[:, jnp.array([3, 1, 2])]),
@@ -315,48 +283,6 @@ def test_what_mixes_positions_is_refused_by_name(operation, f):
     assert "\n" not in str(e.value) and "head" in str(e.value)
 
 
-DIAGONAL = np.arange(21)
-
-
-def channels(x):
-    return jnp.tile(x, (1, 1, 1, 12))  # 24
-
-
-@pytest.mark.parametrize(
-    "axes, f",
-    [
-        ("rows", lambda x: jnp.diagonal(channels(x), axis1=1, axis2=3)),
-        ("rows", lambda x: channels(x)[:, DIAGONAL, :, DIAGONAL].transpose(1, 0, 2)),
-        ("columns", lambda x: channels(x)[:, :, DIAGONAL, DIAGONAL]),
-        (
-            "rows",
-            lambda x: channels(x)[
-                :, DIAGONAL[:, None], DIAGONAL[None], DIAGONAL[:, None]
-            ],
-        ),
-        (
-            "rows",  # channels are a batch of the gather
-            lambda x: lax.gather(
-                channels(x),
-                jnp.arange(24)[:, None],
-                lax.GatherDimensionNumbers((0, 1), (1,), (1,), (3,), (0,)),
-                (x.shape[0], 1, 21, 1),
-            ),
-        ),
-    ],
-)
-def test_diagonals_over_positions_and_channels_are_refused(axes, f):
-    words = f"^f_conv: operation 'gather' of .* takes a diagonal over {axes} and chan"
-    with pytest.raises(ValueError, match=words):
-        fields_of(lambda x: f(x)[..., None])
-
-
-def test_rows_and_channels_may_be_indexed_along_axes_of_their_own():
-    rows, maps = np.arange(1, 24, 2), np.array([1, 0, 1])
-    f = lambda x: x[:, rows[:, None], :, maps[None]].transpose(2, 0, 3, 1)
-    assert fields_of(f) == fields_of(lambda x: x[:, 1::2])
-
-
 def test_what_the_result_does_not_need_may_mix_positions():
     def f(x):
         statistics = x.mean((0, 1, 2))
@@ -380,7 +306,6 @@ def test_branches_of_different_strides_are_refused():
     "f, words",
     [
         (lambda x: x.transpose(0, 2, 1, 3), "on axes"),
-        (lambda x: x.transpose(0, 3, 1, 2), "on axes"),
         (lambda x: x[..., None], "accepted"),
         (lambda x: (x, x), "accepted"),
     ],
@@ -394,8 +319,6 @@ def test_results_of_another_layout_are_refused(f, words):
     "f",
     [
         lambda x: x + lax.reduce_window(jnp.ones_like(x), 0.0, lax.add, *NINE, "SAME"),
-        lambda x: x + conv(jnp.ones_like(x), (3, 3)),
-        lambda x: x * jnp.pad(jnp.ones((1, 22, 21, 1)), [(0, 0), (1, 1), *EVEN]),
         lambda x: pooled(x, "SAME") / pooled(jnp.ones_like(x), UNEVEN),
         # the same window, but of what one more padding has touched
         lambda x: pooled(x, "SAME") / pooled(pooled(jnp.ones_like(x), "SAME"), "SAME"),
@@ -427,11 +350,6 @@ def nchw(x):
     return nn.relu(y).transpose(0, 2, 3, 1)
 
 
-def shuffled(x):
-    y = conv(jnp.concatenate([x, x], 3), (3, 5))
-    return y.reshape(*y.shape[:3], 2, 2).swapaxes(3, 4).reshape(y.shape)
-
-
 def normed(x):
     y = conv(x, (3, 5))
     y = (y - y.mean(3, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1)
@@ -445,7 +363,6 @@ ONE_SAME = ((1, 1, 1, 1), "SAME")
     "f",
     [
         nchw,
-        shuffled,
         normed,
         lambda x: conv(x, (3, 5)) @ jnp.ones((2, 3)),
         lambda x: jnp.einsum("bhwc,dc->bhwd", conv(x, (3, 5)), jnp.ones((3, 2))),
@@ -567,31 +484,6 @@ def test_receptive_field_of_platform_dependent_covers_every_branch(f, rows, colu
 
 def mean_over_rows(x):
     return x - x.mean(1, keepdims=True)
-
-
-@pytest.mark.parametrize(
-    "f, words",
-    [
-        (on_cpu_or_else(jnp.sin, mean_over_rows), "'reduce_sum' .*(default).*global"),
-        (on_cpu_or_else(mean_over_rows, jnp.sin), "'reduce_sum' .*(cpu).*global"),
-        (
-            on_cpu_or_else(jnp.sin, jax.jit(on_cpu_or_else(mean_over_rows, jnp.sin))),
-            r"'reduce_sum' .*\(default\)/.*\(cpu\).*global",
-        ),
-        (
-            on_cpu_or_else(
-                lambda x: conv(x, (1, 1), stride=(24, 1)),
-                lambda x: conv(x, (24, 1), padding="VALID"),
-            ),
-            "'cond' of .* joins branches of different strides",
-        ),
-    ],
-)
-def test_one_branch_that_mixes_positions_is_enough_to_refuse(f, words):
-    with pytest.raises(ValueError, match=f"^f_conv: operation {words}") as error:
-        fields_of(f)
-    assert "\n" not in str(error.value)
-    assert "platform_specialised" in str(error.value)
 
 
 def test_a_promise_of_equal_branches_is_for_that_operation_alone():

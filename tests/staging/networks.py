@@ -69,9 +69,7 @@ class UNet(nn.Module):
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = nn.relu(nn.Conv(8, (3, 3))(x))
         for maps, skip in zip((6, 4), skips[::-1], strict=True):
-            if self.up == "transposed":
-                x = nn.ConvTranspose(maps, (2, 2), (2, 2))(x)
-            elif self.up == "repeat":
+            if self.up == "repeat":
                 x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
             else:
                 x = jax.image.resize(x, (*skip.shape[:3], x.shape[-1]), "linear")
@@ -90,24 +88,6 @@ class Attention(nn.Module):
         tokens = tokens + nn.MultiHeadDotProductAttention(2)(tokens, tokens)
         x = nn.relu(nn.Conv(8, (3, 3))(tokens.reshape(x.shape)))
         return nn.Dense(5)(x.mean((1, 2)))
-
-
-class Layers(nn.Module):
-    """Equal layers with stacked weights, as `nn.scan` makes them."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(6, (3, 3), (2, 2))(x)
-        step = nn.scan(
-            Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=4
-        )
-        return nn.Dense(5)(step()(x, None)[0].mean((1, 2)))
-
-
-class Step(nn.Module):
-    @nn.compact
-    def __call__(self, x, _):
-        return x + nn.relu(nn.Conv(6, (3, 3))(x)), None
 
 
 def linen(module, shape=SHAPE):
@@ -199,19 +179,6 @@ def of_equinox():
         return jax.vmap(eqx.combine(params, static))(images.transpose(0, 3, 1, 2))
 
     return model, drawn(params), SHAPE
-
-
-def of_haiku():
-    import haiku as hk
-
-    def forward(x):
-        for maps, stride in ((6, 2), (6, 1), (8, 2), (8, 1)):
-            x = jax.nn.elu(hk.Conv2D(maps, 3, stride)(x))
-        return hk.Linear(5)(hk.Flatten()(x))
-
-    network = hk.without_apply_rng(hk.transform(forward))
-    variables = network.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    return network.apply, drawn(variables), SHAPE
 
 
 @jax.custom_vjp
@@ -328,16 +295,9 @@ def of_levels(ends, pool_at_once=False):
     return model, variables, SHAPE
 
 
-def two_heads(levels, variables):
-    last = levels[2]
-    more = convolved(last, variables[3])
-    return jnp.concatenate([means(more), convolved(-last, variables[3]).max((1, 2))], 1)
-
-
 NETWORKS = {
     "levels": lambda: of_levels(all_levels),
     "levels, pooled at once": lambda: of_levels(all_levels, pool_at_once=True),
-    "two heads": lambda: of_levels(two_heads),
     "pyramid": lambda: of_levels(pyramid),
     "attention in the head": lambda: of_parts(lambda _, x: attended(x), 20),
     "attention within": lambda: of_parts(attention_within),
@@ -345,14 +305,11 @@ NETWORKS = {
     "resnet": lambda: linen(ResNet()),
     "resnet, rematerialised": lambda: linen(ResNet(remat=True)),
     "gates": lambda: linen(Gated()),
-    "u-net, transposed": lambda: linen(UNet("transposed")),
     "u-net, repeated": lambda: linen(UNet("repeat")),
     "u-net, resized": lambda: linen(UNet("linear")),
     "attention": lambda: linen(Attention()),
-    "loop over layers": lambda: linen(Layers()),
     "nnx": of_nnx,
     "keras": of_keras,
     "equinox": of_equinox,
-    "haiku": of_haiku,
     "lax": of_lax,
 }

@@ -1,8 +1,6 @@
 """Stages of whole networks of several frameworks are found, and are exact."""
 
 import functools
-import pickle
-import re
 
 import hypothesis
 import jax
@@ -21,14 +19,16 @@ from tests.splitting import test_pieces
 from tests.staging.exactness import assert_exact, split_logits
 from tests.staging.networks import NETWORKS, SHAPE, Gated, UNet, linen
 
-DEFAULT = ["resnet", "gates", "attention within", "gate by einsum", "nnx"]
+DEFAULT = ["gates", "attention within", "gate by einsum", "nnx"]
 
 
-@pytest.mark.parametrize("name", [*DEFAULT, *long(*(NETWORKS.keys() - {*DEFAULT}))])
+@pytest.mark.parametrize(
+    "name", [*DEFAULT, *long(*(x for x in NETWORKS if x not in DEFAULT))]
+)
 def test_networks(name):
     model, variables, shape = NETWORKS[name]()
-    k = 4 if name == "resnet" else 2
-    plan = plan_stages(model, variables, shape, k, 1)
+    k, r = (4, 2) if name == "resnet" else (2, 1)
+    plan = plan_stages(model, variables, shape, k, r)
     assert 1 <= len(plan.stages) <= 6
     assert all(rows * columns == k for rows, columns in plan.grids)
     assert plan.chain.coded > (0.8 if name == "gate by einsum" else 0.3)
@@ -87,15 +87,6 @@ def test_shapes_of_variables_are_enough():
     )
 
 
-def test_blocks_are_sent_to_other_processes():
-    model, variables, shape = linen(UNet("repeat"))
-    plan = plan_stages(model, variables, shape, 2, 1)
-    block = pickle.loads(pickle.dumps(plan.base.blocks[0]))
-    images = jnp.ones((1, *shape))
-    got, expected = (f(plan.variables, images) for f in (block, plan.base.blocks[0]))
-    jax.tree.map(np.testing.assert_array_equal, got, expected)
-
-
 def test_gates_and_attention_are_the_clients():
     model, variables, shape = NETWORKS["gates"]()
     plan = plan_stages(model, variables, shape, 2, 1)
@@ -125,9 +116,7 @@ def test_hardware_decides_between_rounds_and_operations():
         assert first.chain.seconds == pytest.approx(rates.seconds(first.cost))
 
 
-@pytest.mark.parametrize(
-    "name", ["pyramid", *long("levels", "levels, pooled at once", "two heads")]
-)
+@pytest.mark.parametrize("name", ["pyramid", *long("levels", "levels, pooled at once")])
 def test_a_head_of_several_values(name):
     """Also where the client has kept some of them since a round before the last."""
     model, variables, shape = NETWORKS[name]()
@@ -150,23 +139,6 @@ def test_limits():
         ValueError, match="^least_coded: 0.99 given, at most 0.[0-9]+ a"
     ):
         plan_for(least_coded=0.99)
-
-
-@pytest.mark.parametrize("size", [30, 46])
-def test_a_bound_that_an_error_names_is_accepted(size):
-    variables = kernels((3, 3, 3, 6), (3, 3, 6, 6))
-
-    def model(variables, x):
-        x = jnp.tanh(convolve(x, variables[0]))
-        x = jnp.tanh(convolve(x, variables[1]))[:, ::2, ::2]
-        return convolve(x, variables[1]).mean((1, 2))
-
-    plan_for = functools.partial(plan_stages, model, variables, (size, 32, 3), 2, 1)
-    for name, value in (("most_device", 0.3), ("least_coded", 1.0)):
-        with pytest.raises(ValueError, match=f"^{name}: ") as error:
-            plan_for(**{name: value})
-        bound = re.search("at (?:least|most) ([0-9.]+) accepted", str(error.value))
-        plan_for(**{name: float(bound[1])})
 
 
 class Flat(nn.Module):
@@ -265,24 +237,6 @@ def test_a_function_is_traced_anew_for_every_plan(batch):
     assert_exact(model, more, plan, SHAPE, batch)
 
 
-def test_networks_that_compute_in_another_dtype():
-    first, second, third = kernels((3, 3, 3, 4), (3, 3, 4, 4), (3, 3, 4, 4))
-
-    def model(variables, x):
-        x = convolve(x.astype("bfloat16"), variables[0].astype("bfloat16"))
-        gate = jax.nn.sigmoid(x.mean((1, 2), keepdims=True))
-        x = convolve(x * jnp.broadcast_to(gate, x.shape), variables[1].astype(x.dtype))
-        y = convolve(x.astype("float32"), variables[2])
-        return (y + x.astype("float32")).mean((1, 2)) * variables[3]
-
-    variables = [first, second, third, jnp.asarray(1.37)]  # the last one weakly typed
-    plan = plan_stages(model, variables, SHAPE, 2, 1, least_coded=0.7)
-    assert plan.chain.coded > 0.5
-    images = jax.random.normal(jax.random.key(0), (3, *SHAPE))
-    whole, logits = model(variables, images), split_logits(plan, plan.variables, images)
-    np.testing.assert_allclose(logits, whole, atol=1e-2 * np.abs(whole).max())
-
-
 class Bfloat16(nn.Module):
     """Gates or norms, whose means are taken in float32."""
 
@@ -300,7 +254,8 @@ class Bfloat16(nn.Module):
         return nn.Dense(5)(x.mean((1, 2)))
 
 
-@pytest.mark.parametrize("norm", [True, *long(False)])
+@pytest.mark.long
+@pytest.mark.parametrize("norm", [False, True])
 def test_a_copy_in_float32_is_made_anew_by_the_client(norm):
     model, variables, shape = linen(Bfloat16(norm))
     plan = plan_stages(model, variables, shape, 2, 1)
@@ -355,19 +310,8 @@ def kernel_per_image(variables, x):
     return jax.vmap(one)(x, gate)
 
 
-def batch_of_halves(variables, x):
-    """Makes a batch of two halves, with the images one below the other."""
-    x = convolve(x, variables[0])
-    sums = jnp.cumsum(x.reshape(x.shape[0], -1), 1) / 1e3
-    halves = sums.reshape(-1, 2, SHAPE[0] // 2, *x.shape[2:]).swapaxes(0, 1)
-    halves = halves.reshape(2, -1, *x.shape[2:])
-    for _ in range(3):
-        halves = convolve(halves, variables[1][:1])
-    return halves.reshape(2, x.shape[0], -1).mean((0, 2))[:, None]
-
-
-@pytest.mark.parametrize("model", [kernel_per_image, *long(batch_of_halves)])
-def test_two_of_something_else_are_no_images(model):
+def test_two_of_something_else_are_no_images():
+    model = kernel_per_image
     variables = kernels((3, 3, 3, 4), (3, 3, 4, 4))
     plan = plan_stages(model, variables, SHAPE, 2, 1)
     images = jax.random.normal(jax.random.key(0), (3, *SHAPE))

@@ -78,6 +78,18 @@ def test_every_leaf_is_restored_bit_for_bit(tmp_path):
         assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored.state))
 
 
+def test_optax_state(tmp_path):
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    params = make_state(1).params
+    params["b"] = params["b"].astype(jnp.bfloat16)
+    opt = optimizer.init(params)
+    _, opt = optimizer.update(jax.tree.map(jnp.ones_like, params), opt, params)
+    checkpoints.save(str(tmp_path), 0, (params, opt))
+    restored = checkpoints.restore(str(tmp_path), (params, optimizer.init(params)))
+    assert restored is not None
+    assert_same(restored.state, (params, opt))
+
+
 def test_the_last_are_kept(tmp_path):
     assert checkpoints.restore(tmp_path / "nowhere", LIKE) is None
     assert checkpoints.steps(tmp_path / "nowhere") == []
