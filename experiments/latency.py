@@ -17,6 +17,7 @@ from typing import Any
 import jax
 from absl import flags
 from rich.console import Console
+from rich.table import Table as RichTable
 from tables import latency as tables
 
 from coded_jax import data, serving
@@ -143,6 +144,14 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
     canvas.save(figure, path, 90)
 
 
+def shown(content: dict[str, Any], client: float) -> RichTable:
+    """Returns the table of a client for a terminal, with a column for each strategy."""
+    made = table.make(tables.COLUMNS, tables.requests_of(content, client))
+    first, *rows = zip(made.headers, *made.rows, strict=True)
+    title = f"milliseconds, and %; client: {tables.client_text(client)}"
+    return table.to_terminal(table.Table(["", *first[1:]], rows), title)
+
+
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     console = Console()
@@ -178,9 +187,7 @@ def main(argv: list[str]) -> None:
     }
     study.write()
     for client in tables.clients(study.content):
-        requests = tables.requests_of(study.content, client)
-        title = f"milliseconds, and %; client: {tables.client_text(client)}"
-        console.print(table.to_terminal(table.make(tables.COLUMNS, requests), title))
+        console.print(shown(study.content, client))
     console.print(*tables.conclusions(study.content), sep="\n", highlight=False)
     try:
         draw_study(folder / "latency.png", study.content)

@@ -8,7 +8,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from tables import latency_tables
+from tables import latency
 
 import coded_jax
 from coded_jax import data
@@ -16,6 +16,7 @@ from coded_jax.inference.costs import cost_of
 from coded_jax.latency.simulation import Machine, simulate
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
 from coded_jax.latency.workloads import Workload
+from coded_jax.report import table
 from coded_jax.runs.config import Config
 from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
@@ -278,10 +279,11 @@ def test_script_measures_and_goes_on(finished, tmp_path):
     content = json.loads(path.read_text())
     assert len(content["parts"]["coded, delayed"]["seconds"]) == 12
     assert (tmp_path / "study" / "latency.png").stat().st_size > 10_000
-    table = latency_tables.study_text(content)
-    assert "| this machine | coded | 2x1 + 1 | 0.562 |" in table
-    assert "| this machine | hedged at once | " in table
-    assert "client as fast as this machine and with delays, the shortest p50" in table
+    strategies = latency.requests_of(content, 0.0)
+    rows = {row[0]: row for row in table.make(latency.COLUMNS, strategies).rows}
+    assert rows["coded"][1:3] == ["2x1 + 1", "0.562"] and "hedged at once" in rows
+    conclusions = "\n".join(latency.conclusions(content))
+    assert "as fast as this machine and with delays, the shortest p50" in conclusions
 
     # What is there is not measured again; what is missing is.
     kept = content["parts"]["coded, calm"]
