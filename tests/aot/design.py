@@ -1,11 +1,8 @@
 """Which experiments are compiled for which targets: a sample that has them all.
 
-Inference of LeNet-5: each target takes every code with every (k, r), precision and
-batch in turn, so that each of these has all. Of VGG-16 and ResNet-18: each target takes
-both, (k, r) and precision in turn, with one small batch; on four targets each, of both
-vendors with one chip and with several, with all batches. Training: LeNet-5 on each
-target, a code, (k, r) and precision in turn; the deep networks on those four, several
-seeds of them where there are several chips.
+LeNet-5 on each target, with a code, (k, r) and precision in turn, so that each of these
+has some; VGG-16 and ResNet-18 on four targets each, of both vendors, with one chip and
+with several.
 """
 
 import functools
@@ -47,7 +44,7 @@ DEEP = {
     "vgg16": {"base_model": "vgg16", "stages": ((1, 2), (3, 4))},
     "resnet18": {"base_model": "resnet18", "stages": ((1, 3), (4, 5))},
 }
-TRAINED = {
+DEEP_TARGETS = {
     "vgg16": ("v5e:1x1", "v5e:2x4", "h100:1", "h100:6"),
     "resnet18": ("v5e:1x1", "tpu7x:2x2x1", "h100:1", "h100:8"),
 }
@@ -103,35 +100,8 @@ def in_turn(options: Sequence, number: int) -> Any:
     return options[number % len(options)]
 
 
-def deep() -> list[Case]:
-    rows = itertools.product(enumerate(TARGETS), enumerate(DEEP))
-    return [
-        Case(target, name, "cheap", in_turn(PIECES, i + j), in_turn(PRECISIONS, i + j))
-        for (i, target), (j, name) in rows
-    ]
-
-
-def inferred() -> list[tuple[Case, str]]:
-    """Returns the cases whose inference is compiled, each with a size of its batch."""
-    rows = itertools.product(enumerate(TARGETS), enumerate(CODES), enumerate(PIECES))
-    shallow = [
-        (
-            Case(target, "lenet5", code, pieces, in_turn(PRECISIONS, i + j)),
-            in_turn(BATCHES, i // 2 + l),
-        )
-        for (i, target), (j, code), (l, pieces) in rows
-    ]
-    rest = [
-        (case, size)
-        for i, case in enumerate(deep())
-        for size in BATCHES
-        if case.target in TRAINED[case.network] or size == BATCHES[(i + i // 2) % 2]
-    ]
-    return shallow + rest
-
-
-def trained() -> list[tuple[Case]]:
-    """Returns the cases whose training is compiled."""
+def cases() -> list[Case]:
+    """Returns the experiments: LeNet-5 on each target, deep networks on four each."""
     shallow = [
         Case(
             target,
@@ -142,32 +112,34 @@ def trained() -> list[tuple[Case]]:
         )
         for i, target in enumerate(TARGETS)
     ]
-    rest = [x for x in deep() if x.target in TRAINED[x.network]]
-    return [(case,) for case in shallow + rest]
+    deep = [
+        Case(target, name, "cheap", in_turn(PIECES, i), in_turn(PRECISIONS, i))
+        for name, targets in DEEP_TARGETS.items()
+        for i, target in enumerate(targets)
+    ]
+    return shallow + deep
+
+
+def inferred() -> list[tuple[Case, str]]:
+    """Returns the cases whose inference is compiled, each with a size of its batch."""
+    return [*itertools.product(cases(), BATCHES)]
 
 
 def steps() -> list[tuple[Case, str]]:
     """Returns the cases whose training is compiled, each with a kind of step."""
-    return [
-        (case, kind)
-        for (case,) in trained()
-        for kind in STEPS
-        if kind != "seeds" or case.network == "lenet5" or TARGETS[case.target] > 1
-    ]
+    return [*itertools.product(cases(), STEPS)]
 
 
 def evaluated() -> list[tuple[Case]]:
     """Returns the cases whose evaluation is compiled."""
-    shallow = [case for (case,) in trained() if case.network == "lenet5"]
-    return [(case,) for case in shallow if case.target in TRAINED["vgg16"]]
+    shallow = [case for case in cases() if case.network == "lenet5"]
+    return [(case,) for case in shallow if case.target in DEEP_TARGETS["vgg16"]]
 
 
 def is_brief(case: Case, *what: str) -> bool:
-    """Returns whether a program is among the few that are compiled for every change:
-    all targets and kinds of programs, but not all experiments."""
-    if case.network == "lenet5":
-        return case.target in BRIEF or case.code == "cheap"
-    return case.target in BRIEF and not {"many", "loop", "seeds"} & {*what}
+    """Returns whether a program is among the few that are compiled for every change."""
+    some = case.network == "lenet5" or case.target in BRIEF
+    return some and not {"many", "loop", "seeds"} & {*what}
 
 
 def parameters(rows: Iterable[tuple]) -> list:

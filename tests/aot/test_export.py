@@ -36,7 +36,10 @@ def exported(config: Config) -> bytes:
     return export.serialize(CodedModel(pipeline, frozen, params))
 
 
-CASES = [Case(x, "lenet5", code, (4, 2), "float32") for x in KINDS for code in CODES]
+CASES = [
+    Case(target, "lenet5", code, (4, 2), "float32")
+    for target, code in zip(KINDS, 2 * [*CODES], strict=True)
+]
 
 
 @pytest.mark.parametrize("case", parameters((case,) for case in CASES))

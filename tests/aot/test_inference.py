@@ -34,7 +34,7 @@ def test_coded_inference(case, size):
     assert takes_pattern(program, made.pipeline.n)
 
 
-@pytest.mark.parametrize("case", parameters(design.trained()))
+@pytest.mark.parametrize("case", parameters((case,) for case in design.cases()))
 def test_uncoded_inference(case):
     made, chip = subject(case), chip_of_target(case.target)
     kinds = {"all-gather": 1} if made.mesh.size > 1 else {}
@@ -54,7 +54,7 @@ def test_evaluation(case):
     assert takes_pattern(pattern, case.stages, made.pipeline.n)
 
 
-@pytest.mark.parametrize("case", parameters(design.trained()))
+@pytest.mark.parametrize("case", parameters((case,) for case in design.cases()))
 def test_a_first_k_inference_on_one_device_each(case):
     names = []
     for part in subject(case).parts(4):
@@ -63,7 +63,7 @@ def test_a_first_k_inference_on_one_device_each(case):
     assert len(names) == 1 + 2 * case.stages
 
 
-@pytest.mark.parametrize("case", parameters(design.trained()))
+@pytest.mark.parametrize("case", parameters((case,) for case in design.cases()))
 def test_one_trace_serves_every_erasure_pattern(case):
     made = subject(case)
     shapes = made._placed((made.frozen, made.params, made._images(4)))

@@ -123,38 +123,6 @@ def test_a_fusion_that_takes_parts(inside, result, moved):
     assert module.moved() == moved
 
 
-UPDATED = """%fused (p: f32[100], q: f32[2], j: s32[]) -> f32[100] {
-  %p = ARRAY parameter(0)
-  %q = f32[2]{0} parameter(1)
-  %j = s32[] parameter(2)
-  %other = ARRAY negate(%p)
-  ROOT %d = ARRAY dynamic-update-slice(BUFFER, %q, %j)
-}
-"""
-
-
-@pytest.mark.parametrize(
-    "array, buffer, moved",
-    [
-        # In place: the update is read and written, and the index is read.
-        ("f32[100]{0}", "%p", 8 + 8 + 4),
-        # Into another array, the whole of which is written.
-        ("f32[100]{0}", "%other", 400 + 400 + 8 + 4),
-        # Nothing of an array in vector memory is written.
-        ("f32[100]{0:S(1)}", "%p", 8 + 4),
-    ],
-)
-def test_a_fusion_that_updates_an_array(array, buffer, moved):
-    module = entry(
-        f"%x = {array} parameter(0)",
-        "%u = f32[2]{0} parameter(1)",
-        "%i = s32[] parameter(2)",
-        f"ROOT %f = {array} fusion(%x, %u, %i), kind=kLoop, calls=%fused",
-        before=UPDATED.replace("ARRAY", array).replace("BUFFER", buffer),
-    )
-    assert module.moved() == moved
-
-
 BRANCHES = """%cheap (a: (f32[100])) -> (f32[100]) {
   %a = (f32[100]{0}) parameter(0)
   %a0 = f32[100]{0} get-tuple-element(%a), index=0

@@ -13,12 +13,10 @@ from coded_jax.latency.stragglers import Constant, ShiftedExponential
 from coded_jax.latency.strategies import (
     EXACT,
     HEDGED,
-    LATE,
     LEARNED,
     REPLICATED,
     UNCODED,
     Strategy,
-    hedged_after,
 )
 from coded_jax.latency.strategies import ONE as ONE_MACHINE
 from coded_jax.latency.workloads import Workload
@@ -165,18 +163,6 @@ def test_the_client_alone_needs_its_own_time_and_never_fails():
     assert (row.seconds["p50"], row.answered, row.accuracy) == (2.0, 1, 0.9)
 
 
-def test_a_lost_answer_counts_as_wrong():
-    machine = Machine(Constant(1.0), 2.0, failure=0.05)
-    pieces = exact_strategy("pieces", Workload(ALL_DATA, 4, 0, cost(trip(0.2))), 1.0)
-    whole = Workload(one_of_each(1, 4), 1, 3, cost(trip(1.0)))
-    both = (pieces, exact_strategy("whole", whole, 1.0, REPLICATED))
-    # Four devices that fail with 5 % each lose 19 % of the answers.
-    assert compared(*both, machine=machine, quantile="p50", least=0.75)[1].winner == 0
-    assert compared(*both, machine=machine, quantile="p50", least=0.85)[1].winner == 1
-    assert compared(pieces, machine=machine, quantile="p50", least=0.85)[1] is None
-    assert compared(pieces, machine=machine, quantile="p99")[1] is None
-
-
 def test_hedges_are_twice_the_usual_time_of_each_round():
     machine = Machine(Constant(1.0), 1.0, bandwidth=64.0, link=0.25)
     work = Workload(ALL_DATA, 2, 0, cost(trip(0.5, 32.0), trip(0.25)))
@@ -184,21 +170,6 @@ def test_hedges_are_twice_the_usual_time_of_each_round():
     (row,) = forecasts(KEY, [given], machine, requests=10)
     assert row.strategy.workload.hedge_after == (2 * 1.25, 2 * 0.5)
     assert given.text == "hedged, k=2 r=0, after 2 usual times"
-
-
-def test_given_hedges_take_the_place_of_usual_ones():
-    machine = Machine(Constant(1.0), 1.0)
-    work = Workload(ALL_DATA, 2, 0, cost(trip(0.5), trip(0.25)))
-    plain = exact_strategy("uncoded", work, 0.9, UNCODED)
-    hedged = exact_strategy("hedged", work, 0.9, HEDGED)
-    every = [plain, *(hedged._replace(late=late) for late in LATE)]
-    given = hedged_after(every, 3.0)
-    assert given[0] is plain and len(given) == 2
-    assert given[1].text == "hedged, k=2 r=0, after 3000 ms"
-    row = forecasts(KEY, given, machine, requests=10)[1]
-    assert row.strategy.workload.hedge_after == (3.0, 3.0)
-    with pytest.raises(ValueError, match="^hedge_after: -1.0 given, 0 or more"):
-        hedged_after(every, -1.0)
 
 
 def test_the_shortlist_has_the_fastest_of_each_kind():

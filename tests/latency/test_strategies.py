@@ -3,7 +3,6 @@
 import json
 
 import jax
-import numpy as np
 import pytest
 
 from coded_jax.codes.quorum import ANY_K
@@ -26,7 +25,6 @@ from coded_jax.models import make_base_model
 from coded_jax.runs.reading import patterns_of
 from coded_jax.runs.run_costs import read_cost
 from coded_jax.splitting.convolutions import spared_parts
-from tests.parameters import long
 from tests.runs.test_experiment import ROOT
 
 UNCOMPARED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing
@@ -123,23 +121,6 @@ def test_accuracies(on_four):
     assert run.code == "systematic linear / mlp 128"
 
 
-def test_no_cut_is_worse_than_another_in_everything(on_four):
-    kinds = {}
-    for strategy in on_four:
-        if strategy.family == UNCODED:
-            kinds.setdefault(strategy.sizes, []).append(strategy.workload.cost)
-    merits = lambda c: (
-        c.device_flops,
-        c.bytes_in + c.bytes_out,
-        len(c.rounds),
-        c.client_total,
-    )
-    for costs in kinds.values():
-        for a in costs:
-            for b in costs:
-                assert a is b or any(np.less(merits(a), merits(b)))
-
-
 def test_a_cnn_whose_blocks_do_not_fit():
     base = make_base_model("lenet5")
     key = jax.random.key(0)
@@ -209,7 +190,8 @@ def test_what_cannot_be_compared(field, value, asked, name):
         of_run({**results, field: changed}, asked)
 
 
-@pytest.mark.parametrize("tail, link", [(0.1, 0.03), *long((0.7, 1e-4))])
+@pytest.mark.long
+@pytest.mark.parametrize("tail, link", [(0.1, 0.03), (0.7, 1e-4)])
 def test_the_shortlist_loses_nobody_who_is_first(on_four, tail, link):
     """The fastest of each family takes as long as the fastest of all of them."""
     conditions = Conditions(link=link, straggling="pareto", tail=tail, failure=0.0)

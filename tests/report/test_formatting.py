@@ -19,10 +19,3 @@ def test_numbers():
 )
 def test_patterns_name_their_pieces(lost, text):
     assert formatting.pattern_text(lost, k=2) == text
-
-
-def test_blocks_and_stages():
-    assert formatting.blocks_text((1, 2)) == "1-2"
-    assert formatting.blocks_text((3, 3)) == "3"
-    assert formatting.stages_text([[1, 2], [3, 3]]) == "1-2, 3"
-    assert formatting.size_text((20, 28, 1)) == "20x28x1"

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 
 import pytest
 
@@ -47,13 +46,6 @@ def test_what_was_not_tried_is_not_guessed():
     assert frontier.beaten_by(some, [some, every], 0.3) is None
 
 
-def test_the_whole_image_on_each_device():
-    whole = frontier.whole_image(point("any", 0.5, [0.9] * 3), 0.9)
-    assert whole.work == 1 and whole.n == 3
-    (accuracy,) = frontier.overall(whole, 0.1)
-    assert accuracy == pytest.approx(0.9 * (1 - 0.1**3))
-
-
 def test_a_code_is_beaten_by_less_work_and_no_less_accuracy():
     cheap = point("cheap", 0.5, [0.99, 0.95, 0.0, 0.0])
     dear = point("dear", 0.9, [0.99, 0.94, 0.0, 0.0])
@@ -65,12 +57,6 @@ def test_a_code_is_beaten_by_less_work_and_no_less_accuracy():
     assert frontier.beaten_by(best, all_of_them, 0.1) is None
     # At f = 0 all are equal, and less work is better.
     assert frontier.beaten_by(best, all_of_them, 0.0) == cheap
-
-
-def test_means_over_seeds():
-    two = point("two", 0.5, [[1.0, 0.9, 0, 0], [0.9, 0.9, 0, 0]])
-    mean, deviation = frontier.mean_std(frontier.overall(two, 0.0))
-    assert mean == pytest.approx(0.95) and deviation == pytest.approx(math.sqrt(0.005))
 
 
 def test_points_of_a_run(finished):

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import pytest
-
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.report import mesh_picture
 from tests.devices.counts import devices
@@ -30,15 +28,6 @@ def drawn(mesh, k, r):
     ]
 
 
-def test_simulated_devices_stand_in_a_row():
-    figure, (panel,) = drawn(make_mesh(3, devices(6)), 2, 1)
-    assert [*panel] == [(0, 0), (3, 0), (1, 0), (4, 0), (2, 0), (5, 0)]
-    assert panel[0, 0] == "device 0\ndata 0\nimages 1/2"
-    assert panel[5, 0] == "device 5\nparity 0\nimages 2/2"
-    title = figure.get_suptitle()
-    assert title == "6 x cpu, mesh 3x2 (piece x data)"
-
-
 def test_chips_stand_where_they_are_and_some_have_no_piece():
     chips = [Chip(i, (i % 2, i // 2, 0)) for i in range(8)]
     _, (panel,) = drawn(make_mesh(6, shape=(8, 1), available=chips), 4, 2)
@@ -46,13 +35,6 @@ def test_chips_stand_where_they_are_and_some_have_no_piece():
     assert panel[1, 0] == "device 1\ndata 1\nall images"
     assert panel[1, 2] == "device 5\nparity 1\nall images"
     assert panel[0, 3] == "device 6\nno piece\nall images"
-
-
-def test_pieces_that_share_a_chip():
-    chips = [Chip(i, (i % 2, i // 2, 0)) for i in range(8)]
-    _, (panel,) = drawn(make_mesh(6, shape=(2, 4), available=chips), 4, 2)
-    assert panel[0, 0] == "device 0\ndata 0, 1, 2\nimages 1/4"
-    assert panel[1, 0] == "device 1\ndata 3\nparity 0, 1\nimages 1/4"
 
 
 def test_a_cube_has_a_panel_for_each_layer():
@@ -64,23 +46,6 @@ def test_a_cube_has_a_panel_for_each_layer():
     assert panels[1][0, 0].startswith("device 4\n")
 
 
-def test_the_two_devices_of_a_chip_stand_side_by_side():
-    chips = [
-        Chip(2 * x + core, (x, 0, 0), core, "TPU7x")
-        for x in range(2)
-        for core in (0, 1)
-    ]
-    _, (panel,) = drawn(make_mesh(3, available=chips), 2, 1)
-    assert set(panel) == {(0, 0), (1, 0), (2, 0), (3, 0)}
-    assert all(panel[i, 0].startswith(f"device {i}\n") for i in range(4))
-
-
 def test_the_file_is_a_picture(tmp_path):
     mesh_picture.draw(tmp_path / "mesh.png", make_mesh(3, devices(3)), 2, 1)
     assert (tmp_path / "mesh.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("name", ["nowhere/mesh.png", "mesh.unknown"])
-def test_a_file_that_cannot_be_written(tmp_path, name):
-    with pytest.raises((OSError, ValueError)):
-        mesh_picture.draw(tmp_path / name, make_mesh(3, devices(3)), 2, 1)

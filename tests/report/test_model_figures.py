@@ -28,22 +28,6 @@ def test_features_of_a_chain(lenet, split):
     assert [len(part.axes) for part in drawn.subfigs] == [12, 12]
 
 
-def test_answers_at_each_position():
-    canvases = data.load("mnist_canvas").test
-    some = Split(canvases.images[:2], canvases.labels[:2])
-    base = make_base_model("unet", 0.25)
-    variables = base.init(jax.random.key(0), (64, 64, 1), 11)
-    model = untrained_model((base, variables), code="mds", image_shape=(64, 64, 1))
-    drawn = model_figures.answers(model, some, (0,))
-    titles = [axes.get_title() for axes in drawn.axes[:5]]
-    assert titles == ["image", "labels", "nothing lost", "data 0 lost", "changed"]
-    shown = [axes.images[0].get_array() for axes in drawn.axes]
-    np.testing.assert_array_equal(shown[6], some.labels[1])
-    assert drawn.axes[1].images[0].cmap.get_bad().tolist() == [1, 1, 1, 1]
-    # Of the same answers nothing has changed.
-    np.testing.assert_array_equal(shown[4], shown[2] != shown[3])
-
-
 def test_values_at_each_position():
     canvases = data.load("noisy_canvas").test
     some = Split(canvases.images[:2], canvases.labels[:2])
@@ -69,11 +53,3 @@ def test_what_does_not_count_or_has_no_answer_is_no_class():
     colours[0, 1] = np.nan
     pixels = model_figures._pixels(colours, 0, 1)
     np.testing.assert_allclose(pixels, [[(0.5,) * 3, model_figures.LOST]])
-
-
-def test_confusion_has_a_column_for_no_answer(lenet, split):
-    some = Split(split.images[:50], split.labels[:50])
-    results = {"config": {"stage_losses": "held"}, "classes": 10}
-    model = untrained_model(lenet, code="uncoded")._replace(results=results)
-    (axes, _) = model_figures.confusion(model, some, (0,)).axes
-    assert axes.get_xticklabels()[-1].get_text() == "none"
