@@ -5,12 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from coded_jax.data.augmentation import (
-    AUGMENTATIONS,
-    SHIFT,
-    affine_map,
-    augment,
-)
+from coded_jax.data.augmentation import AUGMENTATIONS, SHIFT, affine_map, augment
 
 SHAPE = (6, 7, 3)
 

@@ -52,37 +52,22 @@ def test_sound_data_sets_pass():
         ("train.labels", labelled("train", np.zeros(5, int))),
         ("validation.labels", labelled("validation", np.eye(3, dtype=int))),
         ("test.labels", labelled("test", np.zeros(4, np.float32))),
-        ("test.labels", labelled("test", [0, 1, 2, 0])),
-        ("train.labels", labelled("train", np.array([0, 1, 2, 3, 0, 1]))),
         ("train.labels", labelled("train", np.array([0, 1, 2, -1, 0, 1]))),
         ("test.labels", imaged("test", 3, 6, 4, 2)),
         ("validation.images", {"validation": part(0)}),
-        ("test.images", imaged("test", 4, 6, 4)),
         ("test.images", imaged("test", 4, 6, 5, 2)),
         ("test.images", {"test": part(4, np.float32)}),
-        ("test.images", {"test": part(4, np.int32)}),
         ("mean", {"mean": (127.5, 30.0)}),
         ("std", {"std": (0.0, 0.3)}),
         ("mean", {"mean": (0.5, float("nan"))}),
-        ("mean", {"mean": ("a", "b")}),
         ("mean", {"mean": 0.5}),
         ("test", {"test": (1, 2)}),
-        ("classes", {"classes": 1}),
         ("classes", {"classes": 2.5}),
     ],
 )
 def test_what_is_wrong_is_named(name, changes):
     with refused(name):
         require_dataset(dataclasses.replace(SOUND, **changes))
-
-
-def test_wrong_types_and_classes_are_named():
-    with refused("dataset"):
-        require_dataset(None)
-    with refused("data.labels"):
-        require_split(part(3), 2)
-    with refused("images"):
-        require_images([0])
 
 
 def test_numbers_become_those_of_python():

@@ -17,19 +17,16 @@ def own_home(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
-def write(
-    root, parts=("train", "val"), count=10, size=(12, 8), ending="png", mode="RGB"
-):
+def write(root, count=10, size=(12, 8), ending="png"):
     rng = np.random.default_rng(0)
-    for part in parts:
+    for part in ("train", "val"):
         for label, name in enumerate(CLASSES):
             (root / part / name).mkdir(parents=True)
             for i in range(count):
-                shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+                shape = (size[1], size[0], 3)
                 pixels = rng.integers(0, 256, shape, dtype=np.uint8)
                 pixels[0, 0] = 10 * label
-                file = root / part / name / f"{i}.{ending}"
-                Image.fromarray(pixels, mode).save(file)
+                Image.fromarray(pixels).save(root / part / name / f"{i}.{ending}")
     return str(root)
 
 
@@ -49,11 +46,6 @@ def test_images_have_the_labels_of_their_folders(tmp_path):
     assert len(set(dataset.train.labels[:9])) > 1
     mean = dataset.train.images.mean((0, 1, 2)) / 255
     np.testing.assert_allclose(dataset.mean, mean, rtol=1e-6)
-
-
-def test_images_are_resized_and_cut_where_they_are_not_square(tmp_path):
-    dataset = data.load("folder", write(tmp_path, size=(64, 32)), image_size=16)
-    assert dataset.image_shape == (16, 16, 3)
 
 
 def test_jpegs_are_decoded_once(tmp_path, monkeypatch):
@@ -83,14 +75,10 @@ def test_other_layouts_are_refused(tmp_path):
         with refused("data_dir"):
             data.check("folder", given)
     root = write(tmp_path, count=3)
-    data.check("folder", root)
     with refused("data_dir"):  # too few to hold some out for validation
         data.load("folder", root)
     (tmp_path / "val" / "emu").mkdir()
     with pytest.raises(ValueError, match=r"val/ has the classes \[cat, dog, emu"):
-        data.check("folder", root)
-    (tmp_path / "train" / "emu").mkdir()
-    with pytest.raises(ValueError, match="train/emu/ has no images"):
         data.check("folder", root)
 
 
@@ -104,14 +92,12 @@ def test_images_of_several_sizes_need_a_size(tmp_path):
 
 def test_other_data_sets_are_resized_too():
     before, after = data.load("mnist_5k"), data.load("mnist_5k", None, 14)
-    for part in ("train", "validation", "test"):
-        old, new = getattr(before, part), getattr(after, part)
-        assert new.images.shape == (len(old.images), 14, 14, 1)
-        assert new.images.dtype == np.uint8
-        np.testing.assert_array_equal(new.labels, old.labels)
-        # About the means of 2x2 pixels: bicubic filters are a little sharper.
-        means = old.images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4))
-        assert np.abs(new.images[..., 0] - means).mean() < 6
+    old, new = before.test, after.test
+    assert new.images.shape == (1000, 14, 14, 1) and new.images.dtype == np.uint8
+    np.testing.assert_array_equal(new.labels, old.labels)
+    # About the means of 2x2 pixels: bicubic filters are a little sharper.
+    means = old.images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4))
+    assert np.abs(new.images[..., 0] - means).mean() < 6
     pixels = after.train.images / 255
     assert after.mean == pytest.approx((pixels.mean(),), rel=1e-6)
     assert after.std == pytest.approx((pixels.std(),), rel=1e-6)

@@ -68,16 +68,12 @@ def test_groups_of_images_end_to_end(lenet, name, k):
             np.testing.assert_allclose(decoded, logits(x), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name, decoded", [("addition", [0, 1, 0]), ("berrut", [1] * 3)]
-)
-def test_which_images_of_a_group_are_decoded(lenet, name, decoded):
+@pytest.mark.parametrize("name", ["addition", "berrut"])
+def test_which_images_of_a_group_are_decoded(lenet, name):
     """Of a systematic code those whose own result is lost; of others, always all."""
     pipe = pipeline_of(lenet[0], split="group", k=3, r=2, code=name)
-    for lost in ([1], [1, 4]):
-        flags = predictions.decoded(pipe, jnp.asarray(available(lost, 5)))
-        assert flags.tolist() == [[bool(d) for d in decoded]]
+    flags = predictions.decoded(pipe, jnp.asarray(available([1, 4], 5)))
+    assert flags.tolist() == [[name == "berrut", True, name == "berrut"]]
     strips = pipeline_of(lenet[0], k=2, r=2, code=name)
-    for lost in ([1], [0, 2], [3]):
-        flags = predictions.decoded(strips, jnp.asarray(available(lost, 4)))
-        assert flags.tolist() == [name == "berrut" or lost != [3]]
+    flags = predictions.decoded(strips, jnp.asarray(available([3], 4)))
+    assert flags.tolist() == [name == "berrut"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import re
 import sys
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -125,17 +125,6 @@ def test_reads_the_newest_finished_version(tmp_path):
     assert rows(loaded.test) == rows(Split(*newest["test"]))
 
 
-@pytest.mark.parametrize("function", [datasets.check, datasets.load])
-def test_data_dir_must_exist(function, tmp_path, monkeypatch):
-    missing = str(tmp_path / "missing")
-    with pytest.raises(ValueError, match="^data_dir"):
-        function("mnist", missing)
-    monkeypatch.setenv("TFDS_DATA_DIR", missing)
-    with pytest.raises(ValueError, match="^data_dir"):
-        function("mnist")
-    assert listing(tmp_path) == []
-
-
 @pytest.fixture
 def extras():
     for module in ("tensorflow_datasets", "array_record", "PIL"):
@@ -152,11 +141,6 @@ def with_tensorflow(monkeypatch):
     )
 
 
-def answering(monkeypatch, answer):
-    """As if the host that TFDS asks first did this."""
-    monkeypatch.setattr(urllib.request, "urlopen", answer)
-
-
 def test_not_prepared_and_no_tensorflow(tmp_path, monkeypatch, extras):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     for function in (datasets.check, datasets.load):
@@ -165,36 +149,25 @@ def test_not_prepared_and_no_tensorflow(tmp_path, monkeypatch, extras):
         assert "\n" not in str(caught.value)
         with pytest.raises(FileNotFoundError):
             function("mnist")  # in the default folder, which is not made
+        with pytest.raises(ValueError, match="^data_dir"):
+            function("mnist", str(tmp_path / "missing"))
     assert listing(tmp_path) == listing(os.environ["HOME"]) == []
 
 
 def test_not_prepared_and_no_network(tmp_path, monkeypatch, extras):
-    def hang(url, timeout):
-        assert timeout <= 3
-        raise TimeoutError("timed out")
-
     with_tensorflow(monkeypatch)
     # The proxy of this address is asked, and refuses the connection.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(FileNotFoundError, match="no network .*refused"):
         datasets.load("mnist", str(tmp_path))
     assert listing(tmp_path) == []
-    answering(monkeypatch, hang)
-    with pytest.raises(FileNotFoundError, match="no network .*timed out"):
-        datasets.check("mnist", str(tmp_path))
 
 
 def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-def garble(path):
-    with path.open("r+b") as file:
-        file.seek(70_000)
-        file.write(b"\x55" * 500)
-
-
-@pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
 def test_damaged_files(damage, tmp_path):
     write_data(tmp_path, "mnist", {"train": 300, "test": 5})
     file = "mnist-train.array_record-00000-of-00001"
@@ -208,61 +181,46 @@ def test_damaged_files(damage, tmp_path):
 # --- Preparing ------------------------------------------------------------------------
 
 
-class FakeBuilder:
+class Builder:
     """Stands in for a builder of TFDS: writes what it should, or half of it."""
 
-    def __init__(self, name, data_dir, file_format):
+    def __init__(self, fails, name, data_dir, file_format):
         assert file_format == "array_record"
-        self.name, self.root = name, Path(data_dir)
+        self.fails, self.name, self.root = fails, name, Path(data_dir)
 
     def download_and_prepare(self):
         (self.root / "downloads").mkdir()
         (self.root / "downloads" / "archive").write_bytes(b"...")
+        if self.fails:
+            raise RuntimeError("the line\nwas cut")
         write_data(self.root, self.name)
 
 
-class FailingBuilder(FakeBuilder):
-    def download_and_prepare(self):
-        (self.root / self.name).mkdir()
-        (self.root / self.name / "half").write_bytes(b"...")
-        raise RuntimeError("the line\nwas cut")
-
-
-def can_prepare(monkeypatch, builder):
+@pytest.fixture(params=[False, True], ids=["prepares", "fails"])
+def fails(request, monkeypatch, extras):
+    """Whether a preparation, which can begin, fails on the way."""
     tfds = pytest.importorskip("tensorflow_datasets")
     with_tensorflow(monkeypatch)
-    answering(monkeypatch, lambda url, timeout: io.BytesIO())
-    true_builder = tfds.builder
-    monkeypatch.setattr(
-        tfds,
-        "builder",
-        # To read, a version is asked for; to prepare, a file format.
-        lambda *a, **k: (builder if "file_format" in k else true_builder)(*a, **k),
-    )
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO())
+    builder, own = tfds.builder, functools.partial(Builder, request.param)
+    # To read, a version is asked for; to prepare, a file format.
+    choose = lambda *a, **k: (own if "file_format" in k else builder)(*a, **k)
+    monkeypatch.setattr(tfds, "builder", choose)
+    return request.param
 
 
-def test_prepares_where_it_can(tmp_path, monkeypatch, extras, caplog):
-    can_prepare(monkeypatch, FakeBuilder)
+def test_a_preparation_leaves_the_data_and_no_litter(tmp_path, fails, monkeypatch):
+    (tmp_path / "mine").write_text("not to be lost")
     datasets.check("cifar10", str(tmp_path))
-    assert listing(tmp_path) == []
-    loaded = datasets.load("cifar10", str(tmp_path))
-    assert len(loaded.train.labels) == 36
-    # No download and no temporary folder stays.
-    assert [path.name for path in tmp_path.iterdir()] == ["cifar10"]
-    monkeypatch.undo()
-    assert rows(datasets.load("cifar10", str(tmp_path)).train) == rows(loaded.train)
-
-
-def test_failed_preparation_leaves_no_litter(tmp_path, monkeypatch, extras):
-    write_data(tmp_path, "mnist")
-    (tmp_path / "cifar10").mkdir()
-    (tmp_path / "cifar10" / "mine").write_text("not to be lost")
-    before = listing(tmp_path)
-    can_prepare(monkeypatch, FailingBuilder)
-    with pytest.raises(FileNotFoundError, match="preparing cifar10 in .*was cut") as e:
-        datasets.load("cifar10", str(tmp_path))
-    assert "\n" not in str(e.value)
-    with pytest.raises(FileNotFoundError, match="preparing mnist in "):
-        datasets.load("mnist")  # into the default folder, which is not there
-    assert listing(tmp_path) == before
-    assert listing(os.environ["HOME"]) == []
+    if fails:
+        with pytest.raises(FileNotFoundError, match="preparing cifar10 in") as caught:
+            datasets.load("cifar10", str(tmp_path))
+        assert "\n" not in str(caught.value)
+        assert listing(tmp_path) == [str(tmp_path / "mine")]
+    else:
+        loaded = datasets.load("cifar10", str(tmp_path))
+        assert len(loaded.train.labels) == 36
+        assert {path.name for path in tmp_path.iterdir()} == {"cifar10", "mine"}
+        monkeypatch.undo()
+        again = datasets.load("cifar10", str(tmp_path))
+        assert rows(again.train) == rows(loaded.train)

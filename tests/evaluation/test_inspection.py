@@ -11,7 +11,6 @@ from coded_jax.data.groups import inputs_of_split
 from coded_jax.evaluation import inspection
 from coded_jax.evaluation.inspection import StageMaps
 from tests.errors import refused
-from tests.untrained import untrained_model
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +44,6 @@ def test_maps_of_a_systematic_code(model, split):
         assert np.isnan(maps.parity).all() == (lost == (2,))
 
 
-def test_maps_of_a_chain_that_is_exact(lenet, split):
-    chain = untrained_model(lenet, code="mds", stages=((1, 1), (3, 3)))
-    first, second = maps_of(chain, split.images[:2], (1,))
-    assert (first.blocks, second.blocks) == ((1, 1), (3, 3))
-    for maps in (first, second):
-        np.testing.assert_allclose(maps.reconstructed, maps.original, atol=1e-3)
-        assert np.isnan(maps.arrived).any() and len(maps.parity) == 1
-
-
 def test_side_by_side_is_scaled_by_the_original():
     original = np.zeros((1, 2, 1, 2), np.float32)
     original[0, :, 0, 0] = 1, 5  # channel 1 is constant
@@ -81,8 +71,6 @@ def test_confusion_adds_up_to_the_accuracies(model, split):
         changed = counts.spoiled.sum() - counts.mended
         assert changed == round(drop * counts.images)
         assert not np.diagonal(counts.spoiled).any() and counts.images == 1000
-    with refused("lost"):
-        confusion((3,), classes=10, stage_losses="held")
     groups = model._replace(pipeline=model.pipeline._replace(separate=True))
     with refused("split"):
         maps_of(groups, split.images[:2], (0,))

@@ -31,9 +31,8 @@ def test_what_the_client_keeps_is_divided_like_the_batch():
     images = rng.normal(size=(19, 10, 10, 1)).astype("f")
     labels = rng.integers(0, 5, 19).astype(np.int32)
     patterns, measured = patterns_up_to(6, 2), []
-    for mesh, losses in itertools.product(
-        (None, make_mesh(6, 8, None)), ("held", "per_stage")
-    ):
+    meshes = (None, make_mesh(6, 8, None))
+    for mesh, losses in itertools.product(meshes, ("held", "per_stage")):
         pipeline = make_pipeline(
             blocks=residual,
             head=lambda variables, x: x.reshape(len(x), -1) @ variables,
@@ -50,17 +49,8 @@ def test_what_the_client_keeps_is_divided_like_the_batch():
         arrays = {"images": images, "labels": labels}
         frozen, arrays = placement.put_replicated(mesh, (weights, arrays))
         params = pipeline.init(jax.random.key(0))
-        measured.append(
-            predictions.measure(
-                pipeline,
-                frozen,
-                params,
-                arrays,
-                patterns,
-                pattern_statistics,
-                stage_losses=losses,
-            )
-        )
+        inputs = (pipeline, frozen, params, arrays, patterns, pattern_statistics)
+        measured.append(predictions.measure(*inputs, stage_losses=losses))
         agreement, error = measured[-1][:, 1], measured[-1][:, 2]
         assert agreement.min() == 1 and error.max() < 1e-10
     for other in measured[1:]:

@@ -1,116 +1,204 @@
-"""Answers that are images: labels, losses, metrics and answers for each position."""
+"""Answers that are images: a class, or values, for each position."""
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax.evaluation.pattern_accuracy import Spread
 from coded_jax.inference.pixels import normalise
-from tests.dense_cnn import (
-    CLASSES,
-    SHAPE,
-    segment,
-    segmented,
-    variables_of_segment,
-)
+from coded_jax.training.losses import answer_losses
+from tests import dense_cnn
+from tests.dense_cnn import restore, segment
 from tests.errors import refused
 
-DATASET = segmented()
+CLASSES = {
+    "model": segment,
+    "variables": dense_cnn.variables_of_segment(),
+    "dataset": dense_cnn.segmented(),
+}
+VALUES = {
+    "model": restore,
+    "variables": dense_cnn.variables_of_restore(),
+    "dataset": dense_cnn.noisy(),
+}
+IMAGES, LABELS = CLASSES["dataset"].test.images, CLASSES["dataset"].test.labels
+VALUE_IMAGES = VALUES["dataset"].test.images
+TRUE_VALUES = VALUES["dataset"].test.labels
+
+
+def protect(folder, own):
+    settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
+    return coded_jax.protect(workdir=folder, **own, **settings)
 
 
 @pytest.fixture(scope="module")
-def protected(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dense")
-    settings = {"epochs": 2, "devices": 1, "supervision": 0.5, "baselines": ()}
-    own = {"model": segment, "variables": variables_of_segment(), "dataset": DATASET}
-    return folder, coded_jax.protect(workdir=folder, **own, **settings)
+def folders(tmp_path_factory):
+    return tmp_path_factory.mktemp("classes"), tmp_path_factory.mktemp("values")
 
 
-def iou_by_hand(predicted, labels):
-    counted = labels >= 0
+@pytest.fixture(scope="module")
+def segmenting(folders):
+    return protect(folders[0], CLASSES)
+
+
+@pytest.fixture(scope="module")
+def restoring(folders):
+    return protect(folders[1], VALUES)
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["classes", "values"])
+def test_answers_are_those_of_the_network_also_once_loaded(
+    folders, segmenting, restoring, index
+):
+    own, coded = (CLASSES, VALUES)[index], (segmenting, restoring)[index]
+    model, variables, dataset = own.values()
+    images = dataset.test.images
+    x = normalise(images, dataset.mean, dataset.std)
+    logits = coded.logits(images)
+    np.testing.assert_allclose(logits, model(variables, x), rtol=1e-4, atol=1e-4)
+    plan = coded_jax.plan_stages(model, variables, dense_cnn.SHAPE, 2, 1)
+    loaded = coded_jax.load(folders[index], base=plan.base)
+    lost = coded.logits(images, [1])
+    np.testing.assert_allclose(loaded.logits(images, [1]), lost, atol=1e-5)
+    assert loaded.values == (own is VALUES)
+
+
+# --- classes --------------------------------------------------------------------------
+
+
+def iou_by_hand(predicted):
     ratios = []
-    for c in range(CLASSES):
-        a, b = (predicted == c) & counted, (labels == c) & counted
+    for c in range(dense_cnn.CLASSES):
+        a, b = (predicted == c) & (LABELS >= 0), LABELS == c
         if (a | b).any():
             ratios.append((a & b).sum() / (a | b).sum())
     return np.mean(ratios)
 
 
-def test_nothing_lost_gives_the_own_logits_at_each_position(protected):
-    _, coded = protected
-    x = normalise(DATASET.test.images, DATASET.mean, DATASET.std)
-    expected = segment(variables_of_segment(), x)
-    logits = coded.logits(DATASET.test.images)
-    assert logits.shape == (30, *SHAPE[:2], CLASSES)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_accuracy_and_intersection_over_union_of_every_pattern(protected):
-    _, coded = protected
-    labels = DATASET.test.labels
-    counted = labels >= 0
-    for record in coded.results["patterns"]:
-        classes = np.asarray(coded.classify(DATASET.test.images, record["lost"]))
-        accuracy = (classes == labels)[counted].mean()
+def test_accuracy_and_intersection_over_union_of_every_pattern(segmenting):
+    results, counted = segmenting.results, LABELS >= 0
+    for record in results["patterns"]:
+        classes = np.asarray(segmenting.classify(IMAGES, record["lost"]))
+        accuracy = (classes == LABELS)[counted].mean()
         assert record["accuracy"] == pytest.approx(accuracy, abs=2e-3)
-        assert record["mean_iou"] == pytest.approx(
-            iou_by_hand(classes, labels), abs=5e-3
-        )
-    summary = coded.results["summary"]["1"]
-    ious = [p["mean_iou"] for p in coded.results["patterns"] if len(p["lost"]) == 1]
+        assert record["mean_iou"] == pytest.approx(iou_by_hand(classes), abs=5e-3)
+    summary = results["summary"]["1"]
+    ious = [p["mean_iou"] for p in results["patterns"] if len(p["lost"]) == 1]
     assert summary["mean_iou"] == pytest.approx(np.mean(ious))
     assert summary["worst_iou"] == min(ious)
-    base = (np.asarray(coded.classify(DATASET.test.images)) == labels)[counted].mean()
-    assert coded.results["base"]["test_accuracy"] == pytest.approx(base, abs=1e-3)
-    # Of a class that is nowhere nothing counts.
-    evaluation = coded_jax.evaluate(coded, DATASET.test)
-    assert evaluation.patterns[1].mean_iou == pytest.approx(
-        coded.results["patterns"][1]["mean_iou"], abs=5e-3
-    )
+    base = (np.asarray(segmenting.classify(IMAGES)) == LABELS)[counted].mean()
+    assert results["base"]["test_accuracy"] == pytest.approx(base, abs=1e-3)
 
 
-def test_parts_in_which_no_label_counts(protected):
-    _, coded = protected
-    images, labels = DATASET.test.images, DATASET.test.labels
-    none = np.full_like(labels, -1)
+def test_parts_in_which_no_label_counts(segmenting):
+    none = np.full_like(LABELS, -1)
     # Of as many images as a part has, and more.
-    many = (np.tile(images, (20, 1, 1, 1)), np.tile(none, (20, 1, 1)))
-    whole = coded_jax.evaluate(coded, (images, labels))
-    parts = coded_jax.evaluate(coded, iter([many, (images, labels)]))
+    many = (np.tile(IMAGES, (20, 1, 1, 1)), np.tile(none, (20, 1, 1)))
+    whole = coded_jax.evaluate(segmenting, (IMAGES, LABELS))
+    parts = coded_jax.evaluate(segmenting, iter([many, (IMAGES, LABELS)]))
     for one, other in zip(parts.patterns, whole.patterns, strict=True):
         assert one.accuracy == pytest.approx(other.accuracy)
         assert one.mean_iou == pytest.approx(other.mean_iou)
     with refused("data"):
-        coded_jax.evaluate(coded, (images, none))
-    for wrong in (labels[:, :, :4], np.zeros((30, 16, 12, 3), "f")):
-        with refused("data.labels"):
-            coded_jax.evaluate(coded, (images, wrong))
+        coded_jax.evaluate(segmenting, (IMAGES, none))
 
 
-def test_what_is_wrong_is_named_before_anything_is_trained():
-    test = DATASET.test
-    wrong = (-np.ones_like(test.labels), test.labels[:, :4], test.labels + 1)
-    own = {"model": segment, "variables": variables_of_segment()}
-    for labels in wrong:
-        part = dataclasses.replace(test, labels=labels)
-        with refused("test.labels"):
-            dataset = dataclasses.replace(DATASET, test=part)
-            coded_jax.protect(**own, dataset=dataset)
-    narrow = own | {"model": lambda v, x: segment(v, x)[:, ::2]}
-    with refused("model"):
-        coded_jax.protect(**narrow, dataset=DATASET)
-
-
-def test_answers_have_a_confidence_at_each_position(protected):
-    folder, coded = protected
-    images = DATASET.test.images[:4]
-    answer = coded.predict(images, lost=[0], abstain_below=0.5)
-    assert answer.classes.shape == answer.confidence.shape == (4, *SHAPE[:2])
+def test_answers_have_a_confidence_at_each_position(segmenting):
+    answer = segmenting.predict(IMAGES[:4], lost=[0], abstain_below=0.5)
+    assert answer.classes.shape == answer.confidence.shape == LABELS[:4].shape
     unsure = np.asarray(answer.confidence) < 0.5
-    assert (np.asarray(answer.classes)[unsure] == -1).all()
-    plan = coded_jax.plan_stages(segment, variables_of_segment(), SHAPE, 2, 1)
-    loaded = coded_jax.load(folder, base=plan.base)
-    np.testing.assert_allclose(
-        loaded.logits(images, [1]), coded.logits(images, [1]), atol=1e-5
-    )
+    assert unsure.any() and (np.asarray(answer.classes)[unsure] == -1).all()
+
+
+# --- values ---------------------------------------------------------------------------
+
+
+def explained_by_hand(values, reference=TRUE_VALUES):
+    return 1 - np.mean(np.square(values - reference)) / TRUE_VALUES.var()
+
+
+def test_explained_variance_and_psnr_of_every_pattern(restoring):
+    results = restoring.results
+    whole = np.asarray(restoring.logits(VALUE_IMAGES))
+    base = explained_by_hand(whole)
+    assert results["base"]["test_accuracy"] == pytest.approx(base, abs=1e-4)
+    for record in results["patterns"]:
+        values = np.asarray(restoring.logits(VALUE_IMAGES, record["lost"]))
+        own, agreement = explained_by_hand(values), explained_by_hand(values, whole)
+        assert record["accuracy"] == pytest.approx(own, abs=1e-4)
+        assert record["agreement"] == pytest.approx(agreement, abs=1e-4)
+        psnr = -10 * np.log10(np.square(values - TRUE_VALUES).mean())
+        assert record["psnr"] == pytest.approx(psnr, abs=1e-2)
+    ratios = [p["psnr"] for p in results["patterns"] if len(p["lost"]) == 1]
+    summary = results["summary"]["1"]
+    assert summary["mean_psnr"] == pytest.approx(np.mean(ratios))
+    assert summary["worst_psnr"] == min(ratios)
+
+
+def test_explained_variance_loses_no_digits_to_a_large_mean():
+    """Catches float32 sums, as of temperatures in kelvin."""
+    labels = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32)
+    for offset in (0, 1e4):
+        shifted = (labels + np.float32(offset)).astype(np.float32)
+        spread = Spread().plus(shifted[:3]).plus(shifted[3:])
+        expected = 1 - 0.25 / shifted.astype(np.float64).var()
+        assert spread.explained(0.25) == pytest.approx(expected, rel=1e-9)
+    # Of one value nothing is explained.
+    one = np.full((3, 4, 4, 1), 0.1, np.float32)
+    spread = Spread().plus(one).plus(one[:2])
+    assert (spread.explained(0.0), spread.explained(1e-9)) == (1, 0)
+
+
+def test_no_answer_counts_as_black(restoring):
+    """Catches NaN in a mean, and answers that are left out of it."""
+    uncoded = restoring.with_code("uncoded")
+    evaluation = coded_jax.evaluate(uncoded, VALUES["dataset"].test, most_lost=1)
+    lost = next(p for p in evaluation.patterns if p.lost == (0,))
+    black = explained_by_hand(np.zeros_like(TRUE_VALUES))
+    assert lost.accuracy == pytest.approx(black, abs=1e-4)
+
+
+def test_losses_are_squared_errors():
+    values = jnp.arange(12.0).reshape(2, 3, 1, 2)
+    losses = answer_losses(values, jnp.zeros_like(values))
+    expected = np.square(np.arange(12.0)).reshape(2, 6).mean(1)
+    np.testing.assert_allclose(losses, expected)
+    with refused("labels"):  # not broadcast
+        answer_losses(values, jnp.zeros((2, 3, 1, 1)))
+
+
+# --- what is refused ------------------------------------------------------------------
+
+OTHER_LABELS = {
+    "none counts": (CLASSES, np.full_like(LABELS, -1)),
+    "class too high": (CLASSES, LABELS + 1),
+    "fewer positions": (CLASSES, LABELS[:, :4]),
+    "channels": (VALUES, TRUE_VALUES[..., :1]),
+    "infinite": (VALUES, TRUE_VALUES * np.inf),
+    "classes of values": (VALUES, np.zeros(30, np.int32)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_LABELS)
+def test_labels_of_another_form_are_refused(restoring, name):
+    own, labels = OTHER_LABELS[name]
+    test = dataclasses.replace(own["dataset"].test, labels=labels)
+    with refused("test.labels"):
+        dataset = dataclasses.replace(own["dataset"], test=test)
+        coded_jax.protect(**{**own, "dataset": dataset})
+    if own is VALUES:
+        with refused("data.labels"):
+            coded_jax.evaluate(restoring, (test.images, labels))
+
+
+def test_answers_of_another_form_are_refused(restoring):
+    for own, part in ((CLASSES, np.s_[:, ::2]), (VALUES, np.s_[..., :1])):
+        model = lambda v, x, own=own, part=part: own["model"](v, x)[part]
+        with refused("model"):
+            coded_jax.protect(**{**own, "model": model})
+    for ask in (restoring.classify, restoring.predict):  # values have no class
+        with refused("model"):
+            ask(VALUE_IMAGES[:2])

@@ -72,29 +72,22 @@ def test_arrays_and_streams_give_the_same_numbers(model, monkeypatch):
 
 
 def test_float_images_are_taken_as_they_are(model):
+    """Those that are no numbers are wrong in the base model, too."""
     images = np.asarray(normalise(TEST.images, DATASET.mean, DATASET.std))
-    evaluation = coded_jax.evaluate(make_model(None, None), (images, TEST.labels))
-    expected = coded_jax.evaluate(model, TEST)
+    own, expected = make_model(None, None), coded_jax.evaluate(model, TEST)
+    evaluation = coded_jax.evaluate(own, (images, TEST.labels))
     assert evaluation.mean == expected.mean and evaluation.worst == expected.worst
-
-
-def test_images_that_are_no_numbers_are_wrong_in_the_base_model_too():
-    images, labels = np.full(TEST.images.shape, np.nan, "f"), np.zeros(20, int)
-    evaluation = coded_jax.evaluate(make_model(None, None), (images, labels))
+    evaluation = coded_jax.evaluate(own, (images * np.nan, np.zeros(20, int)))
     assert evaluation.base_accuracy == evaluation.mean[0] == evaluation.mean[1] == 0
 
 
 @pytest.mark.parametrize(
     "name, data, options",
     [
-        ("data", (TEST.images, TEST.labels[:-1]), {}),
         ("data.labels", (TEST.images, TEST.labels + 1), {}),
-        ("images", (TEST.images[:, 1:], TEST.labels), {}),
         ("images", (TEST.images.astype("f"), TEST.labels), {}),
         ("data", [], {}),
-        ("data", DATASET, {}),
         ("most_lost", TEST, {"most_lost": 5}),
-        ("most_lost", TEST, {"most_lost": 1.0}),
         ("stage_losses", TEST, {"stage_losses": "x"}),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 import coded_jax
 from coded_jax.runs import fingerprints
-from coded_jax.types import BaseModel, CodeShape, Quorum
+from coded_jax.types import BaseModel, Quorum
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 from tests.runs.test_coded_model import scaled_sum
 
@@ -60,11 +60,8 @@ def test_data():
     mark = fingerprints.of_data(DATASET)
     assert mark == fingerprints.of_data(dataclasses.replace(DATASET))
     changes = ({"test": DATASET.validation}, {"std": (0.31,)}, {"classes": 4})
-    others = [
-        fingerprints.of_data(dataclasses.replace(DATASET, **change))
-        for change in changes
-    ]
-    assert len({mark, *others}) == 4
+    others = [dataclasses.replace(DATASET, **change) for change in changes]
+    assert len({mark, *map(fingerprints.of_data, others)}) == 4
 
 
 def of_code(code):
@@ -79,38 +76,37 @@ def of_code(code):
     return fingerprints.of_codes(pipeline, VARIABLES)
 
 
+def with_field(**fields):
+    return lambda shape: scaled_sum(shape)._replace(**fields)
+
+
+def times(factor):
+    """Its decoder multiplies by a constant, which is no parameter."""
+
+    def make(shape):
+        code = scaled_sum(shape)
+        return code._replace(decode=lambda *x: code.decode(*x) * np.float32(factor))
+
+    return make
+
+
+def worker(factor):
+    return lambda params, frozen: jax.tree.map(lambda x: factor * x[None], {**frozen})
+
+
 def test_codes():
-    def with_table(factor):
-        def make(shape):
-            code = scaled_sum(shape)._replace(systematic=False)
-            return code._replace(decode=lambda *x: code.decode(*x) * np.float32(factor))
-
-        return make
-
-    codes = [scaled_sum, "addition", with_table(1), with_table(2)]
-    marks = [of_code(code) for code in codes]
-    assert len(set(marks)) == 4 and of_code(scaled_sum) == marks[0]
-
-
-def test_what_a_code_says_of_itself():
-    def with_field(**fields):
-        return lambda shape: scaled_sum(shape)._replace(**fields)
-
-    def worker(factor):
-        return lambda params, frozen: jax.tree.map(
-            lambda x: factor * x[None], {**frozen}
-        )
-
-    base = scaled_sum(CodeShape(2, 1, (1, 1, 1), (1, 1, 1)))
     codes = [
-        {},
-        {"systematic": not base.systematic},
-        {"quorum": Quorum("all_data")},
-        {"answers_always": False},
-        {"parity_worker": worker(1.0)},
-        {"parity_worker": worker(2.0)},
-        {"constants": lambda mean: {"mean": mean}},
-        {"constants": lambda mean: {"mean": 2 * mean}},
+        scaled_sum,
+        "addition",
+        times(1),
+        times(2),
+        with_field(systematic=False),
+        with_field(quorum=Quorum("all_data")),
+        with_field(answers_always=False),
+        with_field(parity_worker=worker(1.0)),
+        with_field(parity_worker=worker(2.0)),
+        with_field(constants=lambda mean: {"mean": mean}),
+        with_field(constants=lambda mean: {"mean": 2 * mean}),
     ]
-    marks = [of_code(with_field(**fields)) for fields in codes]
-    assert len(set(marks)) == len(codes)
+    marks = [of_code(code) for code in codes]
+    assert len(set(marks)) == len(codes) and of_code(scaled_sum) == marks[0]

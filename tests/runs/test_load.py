@@ -20,14 +20,10 @@ IMAGES = DATASET.test.images
 
 
 def protect(workdir, variables=None, **settings):
-    return coded_jax.protect(
-        **NETWORK,
-        variables=variables or make_variables(),
-        dataset=DATASET,
-        workdir=workdir,
-        devices=1,
-        **{"epochs": 1, "decoder_width": 8, "baselines": (), **settings},
-    )
+    usual = {"devices": 1, "epochs": 1, "decoder_width": 8, "baselines": ()}
+    own = {"variables": variables or make_variables(), "dataset": DATASET}
+    arguments = {**NETWORK, **own, **usual, **settings}
+    return coded_jax.protect(workdir=workdir, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +63,8 @@ def test_a_second_tail_is_loaded(tmp_path):
     model = coded_jax.load(tmp_path, 1, **NETWORK)
     assert any(map(np.any, jax.tree.leaves(model.params[-1])))
     assert_alike(model, expected)
-    for lost in ((), [0], [2]):
-        np.testing.assert_allclose(
-            model.settled().logits(IMAGES, lost), model.logits(IMAGES, lost), rtol=1e-5
-        )
+    settled = model.settled().logits(IMAGES, [0])
+    np.testing.assert_allclose(settled, model.logits(IMAGES, [0]), rtol=1e-5)
 
 
 def test_variables_that_cannot_be_stored_are_given(tmp_path):
@@ -85,21 +79,14 @@ def test_variables_that_cannot_be_stored_are_given(tmp_path):
 def test_nested_variables_are_stored(tmp_path):
     leaves = make_variables()
     variables = {"a/b": {"kernel": leaves["kernel"]}, "dense": leaves["dense"]}
-    nested = {
-        "blocks": lambda v, x: f_conv(v["a/b"], x),
-        "head": head,
-    }
-    coded_jax.protect(
-        **nested,
-        variables=variables,
-        dataset=DATASET,
-        workdir=tmp_path,
-        code="addition",
-        baselines=(),
-    )
+    nested = {"blocks": lambda v, x: f_conv(v["a/b"], x), "head": head}
+    protect(tmp_path, variables, code="addition", **nested)
     model = coded_jax.load(tmp_path, **nested)
     assert jax.tree.structure(model.frozen) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, model.frozen, variables)
+
+
+DOUBLED = {name: 2 * value for name, value in make_variables().items()}
 
 
 @pytest.mark.parametrize(
@@ -108,20 +95,14 @@ def test_nested_variables_are_stored(tmp_path):
         ("base", {}),
         ("base", {"blocks": f_conv}),
         ("functions", {"blocks": lambda v, x: -f_conv(v, x), "head": head}),
-        (
-            "variables",
-            {**NETWORK, "variables": {n: 2 * x for n, x in make_variables().items()}},
-        ),
+        ("variables", {**NETWORK, "variables": DOUBLED}),
         ("head", {"blocks": f_conv, "head": lambda v, x: x}),
         ("code", {**NETWORK, "code": scaled_sum}),
-        ("base", {"base": (f_conv, head)}),
-        ("mesh", {**NETWORK, "mesh": 3}),
-        ("workdir", {"path": 3}),
     ],
 )
 def test_others_are_refused(run, name, options):
     with refused(name):
-        coded_jax.load(**{"path": run[0], **options})
+        coded_jax.load(run[0], **options)
 
 
 def test_a_run_with_names_needs_no_functions(finished):
@@ -133,9 +114,7 @@ def test_a_code_that_is_a_function_is_given_again(run_of_a_function, tmp_path):
     path, expected = run_of_a_function
     assert expected.results["baselines"].keys() == {"addition"}
     assert_alike(coded_jax.load(path, 1, code=scaled_sum, **NETWORK), expected)
-    with pytest.raises(
-        ValueError, match="^code: None given, the function '.*scaled_su"
-    ):
+    with pytest.raises(ValueError, match="^code: None given, the function '.*scaled_"):
         coded_jax.load(path, **NETWORK)
 
     def negated(shape):

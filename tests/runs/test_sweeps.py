@@ -14,7 +14,6 @@ from absl import flags
 from absl.testing import flagsaver
 
 from coded_jax.cli.commands import sweep
-from coded_jax.inference.costs import Cost
 from coded_jax.runs import experiment, sweeps, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
@@ -60,11 +59,10 @@ def main(parse_flags, folder, *arguments):
 
 
 def test_other_flags_are_refused_before_anything_is_lost(swept, parse_flags):
-    folder, _ = swept
-    before = (folder / "table.jsonl").read_text()
-    message = main(parse_flags, folder, *GRID, "--epochs=0.4")
+    before = (swept / "table.jsonl").read_text()
+    message = main(parse_flags, swept, *GRID, "--epochs=0.4")
     assert "was made with other settings (epochs=0.2 there and 0.4 now)" in message
-    assert (folder / "table.jsonl").read_text() == before
+    assert (swept / "table.jsonl").read_text() == before
 
 
 def test_cells_of_images_of_the_users_own_are_taken_up(tmp_path):
@@ -81,23 +79,17 @@ def test_cells_of_images_of_the_users_own_are_taken_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, folder, arguments",
+    "name, arguments",
     [
-        ("base_dir", "sweep", ["--vary=seed=0 1", "--base_dir=b"]),
-        ("jobs", "sweep", ["--vary=k=2 4", "--jobs=0"]),
-        ("coordinator", "sweep", ["--vary=k=2 4", "--coordinator=auto"]),
-        (
-            "data_dir",
-            "sweep",
-            ["--dataset=folder", "--data_dir=missing", "--vary=k=2 4"],
-        ),
-        ("workdir", "/proc", ["--vary=k=2 4"]),
+        ("base_dir", ["--vary=seed=0 1", "--base_dir=b"]),
+        ("jobs", ["--vary=k=2 4", "--jobs=0"]),
+        ("data_dir", ["--dataset=folder", "--data_dir=missing", "--vary=k=2 4"]),
     ],
 )
-def test_wrong_places_are_refused(parse_flags, tmp_path, name, folder, arguments):
-    message = main(parse_flags, tmp_path / folder, *arguments)
+def test_wrong_places_are_refused(parse_flags, tmp_path, name, arguments):
+    message = main(parse_flags, tmp_path / "sweep", *arguments)
     assert message.startswith(f"error: {name}: ")
-    assert not (tmp_path / folder / "cells").exists()
+    assert not (tmp_path / "sweep" / "cells").exists()
 
 
 def test_the_folder_of_a_run_is_refused(parse_flags, finished):
@@ -112,32 +104,28 @@ def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps") / "sweep"
     done = run_script("sweep", *SMALL, *GRID, f"--workdir={folder}")
     assert done.returncode == 1, done.stderr
-    assert (
-        "2 of 4 cells failed: decoder=linear_k=9, decoder=low_rank_k=9" in done.stderr
-    )
-    return folder, done.stdout
+    failed = "decoder=linear_k=9, decoder=low_rank_k=9"
+    assert f"2 of 4 cells failed: {failed}" in done.stderr
+    return folder
 
 
 def test_one_base_model_is_trained_and_shared(swept):
-    folder, _ = swept
-    (base,) = (folder / "bases").iterdir()
-    steps = [path.name for path in (base / "checkpoints/base").iterdir()]
-    for cell in sorted((folder / "cells").glob("*k=2")):
-        copied = cell / "checkpoints/base"
-        assert [path.name for path in copied.iterdir()] == steps
-    assert len(list((folder / "cells").iterdir())) == 4
+    (base,) = (swept / "bases").iterdir()
+    steps = sorted(os.listdir(base / "checkpoints/base"))
+    assert len(list((swept / "cells").iterdir())) == 4
+    for cell in (swept / "cells").glob("*k=2"):
+        assert sorted(os.listdir(cell / "checkpoints/base")) == steps
 
 
 def test_table_is_tidy_and_that_of_the_results(swept):
-    folder, _ = swept
-    rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
-    with open(folder / "table.csv") as file:
+    rows = [json.loads(x) for x in (swept / "table.jsonl").read_text().splitlines()]
+    with open(swept / "table.csv") as file:
         texts = list(csv.DictReader(file))
     plain = lambda value: "" if value is None else str(value)
     assert texts == [{n: plain(v) for n, v in row.items()} for row in rows]
     assert {*Config().to_flags()} <= set(rows[0])
     cell = "decoder=low_rank_k=2"
-    results = json.loads((folder / "cells" / cell / "results.json").read_text())
+    results = json.loads((swept / "cells" / cell / "results.json").read_text())
     mine = [row for row in rows if row["cell"] == cell]
     # Two losses of two trainings of the code, and of zeros, which are not trained.
     assert len(mine) == 2 * 2 + 2
@@ -146,33 +134,25 @@ def test_table_is_tidy_and_that_of_the_results(swept):
         trials = results["seeds"]["code"] if row["method"] == "learned" else [zeros]
         by_lost = trials[row["trial"]][str(row["lost"])]
         assert (row["mean"], row["worst"]) == (by_lost["mean"], by_lost["worst"])
-    code = next(row for row in mine if row["method"] == "learned")
-    cost = Cost.from_json(results["costs"]["code"])
-    assert 0 < code["price"] == pytest.approx(cost.price, abs=1e-4)
 
 
 def test_failed_cells_are_told_and_do_not_end_the_sweep(swept):
-    folder, _ = swept
-    rows = [json.loads(x) for x in (folder / "table.jsonl").read_text().splitlines()]
+    rows = [json.loads(x) for x in (swept / "table.jsonl").read_text().splitlines()]
     failed = {row["cell"]: row["error"] for row in rows if row["error"]}
     assert [*failed] == ["decoder=linear_k=9", "decoder=low_rank_k=9"]
-    recorded = json.loads((folder / "sweep.json").read_text())
+    recorded = json.loads((swept / "sweep.json").read_text())
     assert recorded["failed"] == failed
-    assert recorded["vary"] == {"decoder": ["linear", "low_rank"], "k": ["2", "9"]}
-    trace = (folder / "cells/decoder=linear_k=9/error.txt").read_text()
+    trace = (swept / "cells/decoder=linear_k=9/error.txt").read_text()
     assert "Traceback" in trace and "ValueError" in failed["decoder=linear_k=9"]
 
 
 def test_a_rerun_skips_what_is_finished(swept, parse_flags, monkeypatch, capsys):
-    folder, _ = swept
-    before = (folder / "table.jsonl").read_text()
-    ran = []
-    monkeypatch.setattr(
-        experiment, "run", lambda prepared, **_: ran.append(prepared.config)
-    )
-    assert "2 of 4 cells failed" in main(parse_flags, folder, *GRID)
-    assert ran == [] and "2 of 4 cells are finished already" in capsys.readouterr().out
-    assert (folder / "table.jsonl").read_text() == before
+    before = (swept / "table.jsonl").read_text()
+    ran = lambda *_, **__: pytest.fail("a finished cell ran again")
+    monkeypatch.setattr(experiment, "run", ran)
+    assert "2 of 4 cells failed" in main(parse_flags, swept, *GRID)
+    assert "2 of 4 cells are finished already" in capsys.readouterr().out
+    assert (swept / "table.jsonl").read_text() == before
 
 
 def test_ctrl_c_keeps_what_is_done(parse_flags, tmp_path, monkeypatch, capsys):
@@ -216,6 +196,6 @@ def test_cells_in_processes_of_their_own(swept, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert "1 of 2 cells failed: k=9" in done.stderr, done.stderr
-    alone, cell = swept[0] / "cells/decoder=linear_k=2", tmp_path / "cells/k=2"
+    alone, cell = swept / "cells/decoder=linear_k=2", tmp_path / "cells/k=2"
     one, other = (workdir.read_results(folder) for folder in (alone, cell))
     assert one["patterns"] == other["patterns"]

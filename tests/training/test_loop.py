@@ -157,25 +157,6 @@ def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at,
     assert third.started == [outcome.steps] and third.logged == []
 
 
-def test_chunks_of_steps_train_as_single_steps_do(monkeypatch):
-    monkeypatch.setattr(loop, "LOG_STEPS", 2)
-    single = fit(None)
-    counts = []
-    steps = loop.train_steps
-
-    def count_steps(*args, count, **options):
-        counts.append(count)
-        return steps(*args, count=count, **options)
-
-    monkeypatch.setattr(loop, "train_steps", count_steps)
-    monkeypatch.setattr(loop, "steps_per_call", lambda: 2)
-    chunked = fit(None)
-    # Epochs of 5 steps, and 2 more.
-    assert counts == 6 * [2, 2, 1] + [2]
-    assert (chunked.steps, chunked.score) == (single.steps, pytest.approx(single.score))
-    np.testing.assert_allclose(chunked.params["w"], single.params["w"], rtol=1e-5)
-
-
 def test_a_step_copies_nothing_from_or_to_the_host():
     task = regression()
     state, _ = loop.initial_state(task.init, task.optimizer, jax.random.key(0))

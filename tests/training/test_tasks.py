@@ -20,10 +20,7 @@ from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
 from coded_jax.training import losses as training_losses
 from coded_jax.training import optimizers, steps, tasks
-from coded_jax.training.config import (
-    TrainConfig,
-    require_patterns,
-)
+from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.exact_targets import require_nonnegative, with_targets
 from coded_jax.training.loop import SCORE
 from coded_jax.training.losses import answer_losses
@@ -31,7 +28,7 @@ from coded_jax.types import CodeShape, Dataset, Split, chain
 from tests import pipelines
 from tests.errors import refused
 from tests.models.published import random_variables
-from tests.pipelines import one_stage, plainly
+from tests.pipelines import one_stage
 
 SHAPE, MEAN, STD = (28, 28, 1), (0.1,), (0.3,)
 
@@ -44,9 +41,13 @@ coded_losses = jax.jit(
 )
 
 
+def images_of(shape):
+    return jax.random.randint(jax.random.key(8), (6, *shape), 0, 256).astype(jnp.uint8)
+
+
 @pytest.fixture
 def images():
-    return jax.random.randint(jax.random.key(8), (6, *SHAPE), 0, 256).astype(jnp.uint8)
+    return images_of(SHAPE)
 
 
 def make_pipeline(base, variables, make_code, k=2, r=1):
@@ -64,44 +65,45 @@ def learned(**options):
     return functools.partial(pipelines.learned, **options)
 
 
-def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images):
-    base, frozen = lenet
+@pytest.fixture
+def losses_of(lenet):
+    """Losses where zeros stand in for the second half of the features."""
     pipe = make_pipeline(*lenet, codes.zero_fill)
     available = jnp.asarray(erasures.available((1,), 3))
+
+    def losses(batch, config=None, **changes):
+        changed = pipe._replace(base=pipe.base._replace(**changes))
+        return coded_losses(changed, ({},), lenet[1], batch, available, config)
+
+    features = np.asarray(base_features(pipe, lenet[1], images_of(SHAPE)))
+    return losses, features, features * (np.arange(4) < 2)[:, None, None]
+
+
+def test_distillation_adds_the_error_of_a_hidden_layer(lenet, images, losses_of):
+    base, frozen = lenet
+    losses, features, kept = losses_of
     batch = {"images": images}
-    target = np.asarray(base_features(pipe, frozen, images))
-    lost = target * (np.arange(4) >= 2)[:, None, None]  # rows 2 and 3 of the features
+    plain = losses(batch)
     kernel = frozen["head"]["params"]["Dense_0"]["kernel"]
-    hidden = np.square(lost.reshape(6, -1) @ kernel).mean(1)
-    losses_of = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
-    plain, with_hidden = losses_of(), losses_of(TrainConfig(distillation=0.5))
+    hidden = np.square((features - kept).reshape(6, -1) @ kernel).mean(1)
+    with_hidden = losses(batch, TrainConfig(distillation=0.5))
     np.testing.assert_allclose(with_hidden, plain + 0.5 * hidden, rtol=1e-4)
     # Without a hidden layer that is known, the logits.
-    pipe = pipe._replace(base=pipe.base._replace(hidden=None))
-    losses_of = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
-    apart = base.head(frozen, target - lost) - base.head(frozen, target)
+    apart = base.head(frozen, kept) - base.head(frozen, features)
+    with_logits = losses(batch, TrainConfig(distillation=2.0), hidden=None)
     expected = plain + 2 * np.square(apart).mean(1)
-    np.testing.assert_allclose(
-        losses_of(TrainConfig(distillation=2.0)), expected, rtol=1e-4
-    )
+    np.testing.assert_allclose(with_logits, expected, rtol=1e-4)
 
 
-def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images):
-    base, frozen = lenet
-    pipe = make_pipeline(*lenet, codes.zero_fill)
-    available = jnp.asarray(erasures.available((1,), 3))
+def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images, losses_of):
+    losses, _, kept = losses_of
     labels = np.array([3, 1, 4, 1, 5, -1], np.int32)  # none of the last
     batch = {"images": images, "labels": labels}
-    target = np.asarray(base_features(pipe, frozen, images))
-    kept = target * (np.arange(4) < 2)[:, None, None]
-    logs = jax.nn.log_softmax(base.head(frozen, kept))
+    logs = jax.nn.log_softmax(lenet[0].head(lenet[1], kept))
     entropies = np.where(labels < 0, 0, -logs[np.arange(6), labels])
-    losses_of = functools.partial(coded_losses, pipe, ({},), frozen, batch, available)
-    np.testing.assert_allclose(
-        losses_of(TrainConfig(supervision=2.0, distillation=0.5)),
-        losses_of(TrainConfig(distillation=0.5)) + 2 * entropies,
-        rtol=1e-4,
-    )
+    supervised = losses(batch, TrainConfig(supervision=2.0, distillation=0.5))
+    expected = losses(batch, TrainConfig(distillation=0.5)) + 2 * entropies
+    np.testing.assert_allclose(supervised, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -133,21 +135,6 @@ def test_an_epoch_is_scored_on_the_validation_split(lenet, images):
         assert task.score(({},))[SCORE] == pytest.approx(score)
 
 
-def test_images_for_codes_are_augmented(images, monkeypatch):
-    pipe, variables = make_chain()
-    seen = []
-    note = lambda *args: seen.append(args[3]) or jnp.zeros(6)
-    monkeypatch.setattr(tasks, "coded_losses", note)
-    config = TrainConfig(code_augmentation="shift")
-    dataset, optimizer = dataset_of(images), optax.sgd(0.1)
-    task = tasks.code_task(pipe, variables, dataset, optimizer, config, [()])
-    task.loss(({}, {}), variables, batch_of(images), jax.random.key(3))
-    (batch,) = seen
-    key, _ = jax.random.split(jax.random.key(3))
-    expected = augmentation.augment(key, images, "shift")
-    np.testing.assert_array_equal(batch["images"], expected)
-
-
 MLP = {"encoder": "mlp", "decoder": "mlp", "decoder_width": 8}
 CONV = {"encoder": "conv", "decoder": "conv", "dilations": (1, 2)}
 SMALLER = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
@@ -166,10 +153,10 @@ TRAINED = {
 }
 
 
-def small(**settings):
-    """A network of two convolutions for images of 8x8, with a code."""
+def small(*widths, **settings):
+    """A network of convolutions for images of 8x8, with a code."""
     own = {"dataset": "own", "base_model": "own", "encoder_width": 4}
-    config, base = Config(**own, **settings), base_model([ConvNorm(3), ConvNorm(4)])
+    config, base = Config(**own, **settings), base_model([*map(ConvNorm, widths)])
     pipe = build_pipeline(config, (8, 8, 1), 10, MEAN, STD, base=base)
     return config, pipe, random_variables(base, (8, 8, 1))
 
@@ -177,7 +164,7 @@ def small(**settings):
 @pytest.mark.parametrize("name", TRAINED)
 def test_gradient_reaches_the_code_and_nothing_frozen(name):
     """Of the loss of every kind of code, for losses that each code draws."""
-    config, pipe, variables = small(**TRAINED[name])
+    config, pipe, variables = small(3, 4, **TRAINED[name])
     shape = pipe.image_shape
     params = jax.jit(pipe.init)(jax.random.key(1))
     group = (config.k,) if config.split == "group" else ()
@@ -202,54 +189,9 @@ def test_gradient_reaches_the_code_and_nothing_frozen(name):
     assert kernels and all(kernels.values()), kernels
 
 
-def test_training_learns_and_leaves_the_frozen_variables_unchanged(images):
-    """Bit for bit, although a step is given the memory of its state."""
-    _, pipe, variables = small(**TRAINED["systematic"])
-    images = images[:, :8, :8]
-    frozen = jax.tree.map(jnp.array, variables)
-    before = jax.tree.map(np.array, frozen)
-    optimizer = optimizers.adam(1e-2, 1e-2)
-    task = tasks.code_task(pipe, frozen, dataset_of(images), optimizer, patterns=[()])
-    state, _ = steps.initial_state(task.init, optimizer, jax.random.key(0))
-    arrays = tasks.device_arrays(None, dataset_of(images).train)
-    started, losses = jax.tree.map(np.array, state.params), []
-    for _ in range(25):
-        state, metrics = steps.train_steps(
-            state,
-            frozen,
-            arrays,
-            jnp.arange(6),
-            jax.random.key(2),
-            loss=task.loss,
-            optimizer=optimizer,
-            batch_size=6,
-        )
-        losses.append(float(metrics["loss"]))
-    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
-    jax.tree.map(np.testing.assert_array_equal, before, frozen)
-    changed = jax.tree.map(lambda a, b: (a != b).any(), started, state.params)
-    assert all(jax.tree.leaves(changed))
-
-
 def dataset_of(images):
     split = Split(np.asarray(images), np.arange(len(images), dtype=np.int32))
     return Dataset("tiny", 10, split, split, split, MEAN, STD)
-
-
-def test_kept_targets_give_the_same_losses(lenet, images):
-    k, r = 4, 2
-    pipe = make_pipeline(*lenet, learned(), k, r)
-    frozen, params = lenet[1], jax.jit(pipe.init)(jax.random.key(1))
-    kept = with_targets(pipe, frozen, {"images": images})
-    assert [target.shape for target in kept["targets"]] == [(6, 4, 4, 16)]
-    available = erasures.sample(jax.random.key(3), k + r, r, 6)
-    losses = jax.jit(functools.partial(coded_losses, pipe))
-    for batch in (kept, {"images": images}):
-        per_image = losses(params, frozen, batch, available)
-        _, merged = plainly(pipe, frozen, params, images, available)
-        target = base_features(pipe, frozen, images)
-        expected = np.square(merged - target).mean((1, 2, 3))
-        np.testing.assert_allclose(per_image, expected, rtol=1e-4, atol=1e-7)
 
 
 # --- chains of stages -----------------------------------------------------------------
@@ -284,9 +226,7 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
         batch = with_targets(pipe, variables, batch)
         shapes = [target.shape for target in batch["targets"]]
         assert shapes == [(6, 28, 28, 4), (6, 14, 14, 4)]
-    losses = jax.jit(
-        functools.partial(coded_losses, pipe, config=training(end_to_end))
-    )(({}, {}), variables, batch, masks)
+    losses = coded_losses(pipe, ({}, {}), variables, batch, masks, training(end_to_end))
     first, second = (jax.jit(chain(pipe.base.blocks[i : i + 2])) for i in (0, 2))
     x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
     exact = [np.asarray(first(variables, x))]
@@ -417,25 +357,19 @@ def test_batch_norm_is_trained_on_the_statistics_of_the_batch(images):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), norm_stats, statistics
     )
-    # A step takes them over, and learns the rest by its gradient.
+    # A step takes them over.
     optimizer = optax.sgd(0.1)
     task = tasks.base_task(pipe, dataset_of(images), optimizer)
     init = lambda key: jax.tree.map(jnp.array, variables)
     state, _ = steps.initial_state(init, optimizer, jax.random.key(0))
-    grads = jax.jit(jax.grad(lambda v: base_losses(pipe, v, batch)[0].mean()))(
-        variables
-    )
-    order, key = jnp.arange(6), jax.random.key(2)
     static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 6}
+    order, key = jnp.arange(6), jax.random.key(2)
     state, _ = steps.train_steps(state, {}, batch, order, key, **static)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
-    for name, block in variables.items():
-        trained, step = state.params[name], lambda p, g: p - 0.1 * g
-        expected = jax.tree.map(step, block["params"], grads[name]["params"])
-        jax.tree.map(close, trained["params"], expected)
-        if name in updated_stats:
-            own = updated_stats[name]["batch_stats"]
-            jax.tree.map(close, trained["batch_stats"], own)
+    for name, block in updated_stats.items():
+        taken = state.params[name]["batch_stats"]
+        chex.assert_trees_all_close(taken, block["batch_stats"], rtol=1e-3, atol=1e-5)
+        weights = state.params[name]["params"]["Conv_0"]["kernel"]
+        assert (weights != variables[name]["params"]["Conv_0"]["kernel"]).any()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -450,15 +384,24 @@ def test_base_loss_is_the_cross_entropy_of_smoothed_labels(lenet, images, smooth
     assert updated_stats == {}
 
 
-def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch):
-    pipe, variables = make_normed()
-    monkeypatch.setattr(tasks, "base_losses", lambda _, v, batch, *_args: batch)
-    optimizer = optimizers.adam(1e-3, 0.0)
-    task = tasks.base_task(pipe, dataset_of(images), optimizer, "flip_shift", 0.1)
+@pytest.mark.parametrize("of_code", [True, False], ids=["code", "base model"])
+def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch, of_code):
+    pipe, variables = make_chain() if of_code else make_normed()
+    seen = []
+    note = lambda *args: seen.append(args[3 if of_code else 2]) or jnp.zeros(6)
+    monkeypatch.setattr(tasks, "coded_losses" if of_code else "base_losses", note)
+    dataset, optimizer = dataset_of(images), optax.sgd(0.1)
+    if of_code:
+        config = TrainConfig(code_augmentation="shift")
+        task = tasks.code_task(pipe, variables, dataset, optimizer, config, [()])
+    else:
+        task = tasks.base_task(pipe, dataset, optimizer, "shift")
     for i in range(2):
-        seen = task.loss(variables, {}, batch_of(images), jax.random.key(i))["images"]
-        expected = augmentation.augment(jax.random.key(i), images, "flip_shift")
-        np.testing.assert_array_equal(seen, expected)
+        key = jax.random.key(i)
+        task.loss(({}, {}), variables, batch_of(images), key)
+        key = jax.random.split(key)[0] if of_code else key
+        expected = augmentation.augment(key, images, "shift")
+        np.testing.assert_array_equal(seen[i]["images"], expected)
 
 
 CHAIN = Config(
@@ -469,37 +412,48 @@ CHAIN = Config(
 )
 
 
-def test_where_parity_moves_patterns_begin_at_any_stage():
-    config = dataclasses.replace(CHAIN, parity_moves=True)
+def draw(count, begins=None, **settings):
+    """A network of two stages, and which results of `count` images are lost."""
+    config = dataclasses.replace(CHAIN, **settings)
     pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
-    masks = np.asarray(tasks.sample_erasures(jax.random.key(0), pipe, 400))
-    assert masks.shape == (2, 3, 400)
-    lost = ~masks
+    masks = tasks.sample_erasures(jax.random.key(0), pipe, count, config, begins)
+    assert masks.shape == (2, 3, count)
+    return pipe, config, ~np.asarray(masks)
+
+
+def test_where_parity_moves_patterns_begin_at_any_stage():
+    _, _, lost = draw(400, parity_moves=True)
     assert (lost[1].sum(axis=0) == 1).all() and (lost[1, :2].any(axis=0)).all()
     begins = lost[0].any(axis=0)
     assert 150 < begins.sum() < 250
     np.testing.assert_array_equal(lost[0], lost[1] & begins)
 
 
+def test_losses_begin_in_every_stage_alike():
+    pipe, config, lost = draw(8, (0, 4), parity_moves=True)
+    assert tasks._begins(pipe, config, 8) == (0, 4)
+    assert tasks._begins(pipe, config, 1) is None  # which is drawn, then
+    np.testing.assert_array_equal(lost[0].any(axis=0), np.arange(8) < 4)
+    several = pipe._replace(mesh=jax.make_mesh((2, 1), ("data", "piece")))
+    assert tasks._begins(several, config, 8) is None
+
+
+def test_patterns_that_begin_later_are_trained_so():
+    _, _, lost = draw(400, stage_losses="later", beyond=0.5)
+    assert (lost[0] <= lost[1]).all() and lost[1, :2].any(axis=0).all()
+    assert 150 < lost[0].any(axis=0).sum() < 250
+    assert 150 < (lost[1].sum(axis=0) == 2).sum() < 250
+
+
 def test_stages_that_lose_nothing_are_left_out_of_losses(monkeypatch):
-    own = {"dataset": "own", "base_model": "own", "recipe": "systematic", **MLP}
-    config = Config(
-        **own,
-        encoder_width=4,
-        stages=((1, 1), (2, 2), (3, 3)),
-        stage_losses="later",
-        beyond=0.2,
-        distillation=0.5,
-    )
-    base = base_model([ConvNorm(3), ConvNorm(4), ConvNorm(4)])
-    pipe = build_pipeline(config, (8, 8, 1), 10, MEAN, STD, base=base)
-    variables = random_variables(base, (8, 8, 1))
+    later = {"stages": ((1, 1), (2, 2), (3, 3)), "stage_losses": "later", "beyond": 0.2}
+    settings = TRAINED["systematic"] | later | {"distillation": 0.5}
+    config, pipe, variables = small(3, 4, 4, **settings)
     params = jax.jit(pipe.init)(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), np.uint8)
     loss = tasks.code_loss(pipe, config)
-    value = lambda p: loss(p, variables, {"images": images}, jax.random.key(1))[
-        0
-    ].mean()
+    inputs = (variables, {"images": images}, jax.random.key(1))
+    value = lambda params: loss(params, *inputs)[0].mean()
     left_out = jax.jit(jax.value_and_grad(value))(params)
     assert tasks._begins(pipe, config, 10) == (0, 4, 7)
     other = pipe.with_codes(lambda shape, code: code._replace(systematic=False))
@@ -508,29 +462,6 @@ def test_stages_that_lose_nothing_are_left_out_of_losses(monkeypatch):
     monkeypatch.setattr(tasks, "coded_losses", all_stages)
     whole = jax.jit(jax.value_and_grad(lambda p: value(p)))(params)
     chex.assert_trees_all_close(left_out, whole, rtol=1e-4, atol=1e-5)
-
-
-def test_losses_begin_in_every_stage_alike():
-    config = dataclasses.replace(CHAIN, parity_moves=True)
-    pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
-    assert tasks._begins(pipe, config, 8) == (0, 4)
-    assert tasks._begins(pipe, config, 1) is None  # which is drawn, then
-    lost = ~np.asarray(
-        tasks.sample_erasures(jax.random.key(0), pipe, 8, config, (0, 4))
-    )
-    np.testing.assert_array_equal(lost[0].any(axis=0), np.arange(8) < 4)
-    several = pipe._replace(mesh=jax.make_mesh((2, 1), ("data", "piece")))
-    assert tasks._begins(several, config, 8) is None
-
-
-def test_patterns_that_begin_later_are_trained_so():
-    config = dataclasses.replace(CHAIN, stage_losses="later", beyond=0.5)
-    pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
-    masks = tasks.sample_erasures(jax.random.key(0), pipe, 400, config)
-    lost = ~np.asarray(masks)
-    assert (lost[0] <= lost[1]).all() and lost[1, :2].any(axis=0).all()
-    assert 150 < lost[0].any(axis=0).sum() < 250
-    assert 150 < (lost[1].sum(axis=0) == 2).sum() < 250
 
 
 def test_what_cannot_be_trained_is_refused(lenet, images):
