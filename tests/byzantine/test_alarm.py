@@ -8,17 +8,15 @@ import pytest
 from coded_jax.byzantine import alarm
 from coded_jax.byzantine.faults import FAULTS
 from tests.byzantine.examples import calibrated, call, results_of
-from tests.parameters import long
 
 
-@pytest.mark.parametrize("code, r", [("mds", 2), *long(("replication", 4))])
-def test_a_linear_code_finds_any_changed_value_and_names_its_result(code, r):
-    model, check = calibrated(code, 2, r)
+def test_a_linear_code_finds_any_changed_value_and_names_its_result():
+    model, check = calibrated("mds", 2, 2)
     features, _ = results_of(model, 50)
     assert check.stages[0].exact[0].all()
     assert not call(alarm.inspect, model, check, features).suspicious.any()
     rng = np.random.default_rng(0)
-    for i in range(2 + r):  # parity results among them
+    for i in range(4):  # parity results among them
         row, column, channel = (rng.integers(size) for size in features.shape[2:])
         wrong = features.at[i, :, row, column, channel].add(0.01)
         assert call(alarm.inspect, model, check, wrong).suspicious.all()
@@ -26,6 +24,7 @@ def test_a_linear_code_finds_any_changed_value_and_names_its_result(code, r):
         np.testing.assert_array_equal(named, i)
 
 
+@pytest.mark.long
 def test_of_two_copies_that_differ_a_little_none_is_named():
     model, check = calibrated("replication", 2, 2)
     features, _ = results_of(model, 50)
@@ -68,13 +67,6 @@ def test_an_implausible_value_is_named_by_itself():
         found = call(alarm.inspect, model, check, wrong)
         assert found.suspicious[3] and found.implausible.sum() == 1, value
         assert call(alarm.name_culprit, model, check, wrong)[3] == 2
-
-
-def test_the_bits_of_bfloat16_are_those_of_float32():
-    values = jnp.array([1.5, -3.0, 0.0, 1e-38])
-    short = values.astype(jnp.bfloat16)
-    same = alarm.value_bits(short.astype(jnp.float32))
-    np.testing.assert_array_equal(alarm.value_bits(short)[:3], same[:3])
 
 
 def test_every_flipped_top_exponent_bit_is_implausible():
