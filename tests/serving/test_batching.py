@@ -21,7 +21,7 @@ from coded_jax.serving.response import Response
 NEVER = float("inf")
 
 
-@pytest.mark.parametrize("images", range(1, 20))
+@pytest.mark.parametrize("images", [1, 7, 8, 9, 16, 19])
 def test_parts_fit_into_the_sizes(images):
     divided = lengths(images, {1, 8})
     assert sum(divided) == images and max(divided) <= 8

@@ -1,7 +1,5 @@
 """Every convolution a round of its own, on workers of which some are lost."""
 
-import importlib.util
-
 import jax
 import numpy as np
 import pytest
@@ -79,12 +77,3 @@ def test_stragglers_are_not_waited_for(model, images):
 def test_results_that_are_lost_or_spoiled(model, images):
     with serve(model, "local", devices=1, faults=Anew()) as service:
         require_answers(service, model, images)
-
-
-@pytest.mark.long
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
-def test_processes(model, images):
-    with serve(model, "ray", faults=Faults(delays=(NEVER, *[NOW] * 5))) as service:
-        require_answers(service, model, images)
-        service.engine.pool.workers[3].kill()
-        require_answers(service, model, images[:2])
