@@ -1,20 +1,17 @@
 """Faults on purpose: their draws, and the worker and the engine that meet them."""
 
 import dataclasses
-import signal
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
-from coded_jax.serving import faulty_workers
 from coded_jax.serving.engine import Inference
 from coded_jax.serving.faults import Faults, InjectedError
 from coded_jax.serving.faulty_engines import FaultyProgram
 from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.serving.parts import Piece
-from coded_jax.serving.pool import Pool
 from coded_jax.serving.workers import Call, WorkerLost
 
 NEVER = Constant(600.0)
@@ -141,25 +138,6 @@ def test_corrupted_results_are_wrong_and_finite():
     wrapper.close()
 
 
-def test_noise_has_the_moments_of_the_share():
-    wrapper = faulty(Faults(corruptions=1.0, corruption="noise"))
-    query = np.random.default_rng(0).gamma(2.0, 3.0, (2, 50, 50, 4)) * [
-        [[[1]]],
-        [[[9]]],
-    ]
-    results = [
-        wrapper.compute(Call(PIECE, query.astype(np.float32), i)).result(LIMIT)
-        for i in (0, 1, 1)
-    ]
-    for i, image in enumerate(query):
-        assert abs(results[0][i].mean() / image.mean() - 1) < 0.1
-        assert abs(results[0][i].std() / image.std() - 1) < 0.1
-        assert abs(np.corrcoef(results[0][i].ravel(), image.ravel())[0, 1]) < 0.1
-    np.testing.assert_array_equal(results[1], results[2])  # the same request
-    assert not np.array_equal(results[0], results[1])
-    wrapper.close()
-
-
 def test_a_frozen_worker_keeps_its_result_until_it_is_replaced():
     worker = Worker(at_once=False)
     wrapper = faulty(Faults(), worker)
@@ -175,34 +153,6 @@ def test_a_frozen_worker_keeps_its_result_until_it_is_replaced():
     worker.at_once = True
     assert wrapper.compute(call()).result(LIMIT) == 1.0
     wrapper.close()
-
-
-def test_workers_of_a_pool_are_wrapped_once():
-    workers = [Worker(), Worker()]
-    pool = Pool(workers)
-    for some in (Faults(), Faults(nans=1.0)):
-        faulty_workers.inject(pool, some)
-        assert [wrapper.worker for wrapper in pool.workers] == workers
-        assert all(wrapper.faults is some for wrapper in pool.workers)
-    with pytest.raises(ValueError, match="delays: 3 distributions given"):
-        faulty_workers.inject(pool, Faults(delays=(NOW, NOW, NOW)))
-    pool.close()
-    assert all(worker.closed for worker in workers)
-
-
-def test_a_disturbance_reaches_every_worker():
-    workers = [faulty(Faults(), Process(), i, 3) for i in range(3)]
-    disturbance = faulty_workers.Disturbance(
-        Faults(kills=900.0, freezes=900.0), workers
-    )
-    signals = [worker.worker.signals for worker in workers]
-    while not all({*some} == {signal.SIGKILL, signal.SIGSTOP} for some in signals):
-        for worker in workers:
-            worker.probe()
-    disturbance.close()
-    assert min(disturbance.counts.values()) >= 3
-    for worker in workers:
-        worker.close()
 
 
 class Program:

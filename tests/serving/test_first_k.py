@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax import codes, data, serving
+from coded_jax import data, serving
 from coded_jax.inference.pipeline import infer
 from coded_jax.latency.stragglers import Constant
 from coded_jax.models.modules import ConvNorm, base_model
@@ -20,6 +20,7 @@ from coded_jax.serving.faults import Fault, Faults
 from coded_jax.serving.local import LocalWorker
 from tests.errors import refused
 from tests.models.published import random_variables
+from tests.parameters import long
 from tests.pipelines import untrained
 from tests.runs.test_experiment import SMALL
 
@@ -112,21 +113,6 @@ def test_too_few_are_a_degraded_answer(model, images):
         assert service.summary()["requests"]["degraded"] == 1
 
 
-def test_a_piece_that_failed_is_sent_again(model, images):
-    """Worker 0 raises at first: worker 2, which has no piece, computes its piece; or
-    worker 1, which has finished."""
-    plain = variant(model, "uncoded")
-    once = Chosen("raise", "", "", again=("", "", ""))
-    with serve(plain, faults=once, hedge_after=0.02) as service:
-        answer = service.submit(images[:1]).result()
-        assert answer.used == ((1, 2),)
-        assert answer.classes == plain.classify(images[:1])
-        answer = service.submit(images[:1], without=[2]).result()
-        assert answer.used == ((1,),)
-        with pytest.raises(serving.NotEnoughResults):  # nobody is there to take it over
-            service.submit(images[:1], without=[1, 2]).result(timeout=200)
-
-
 def test_images_may_be_changed_once_they_are_submitted(model, images):
     with serve(model, in_flight=1) as service:
         buffer, futures = np.empty_like(images[:1]), []
@@ -165,25 +151,6 @@ def test_requests_of_any_size(model, images, joined):
             service.submit(images[:10])
 
 
-@pytest.mark.long
-def test_what_compiles_for_long_does_not_hang(model, monkeypatch):
-    """The first computation takes longer than the patience."""
-    seen = set()
-    compute = LocalWorker._compute
-
-    def slow(self, call):
-        if self not in seen:
-            seen.add(self)
-            time.sleep(1.5)
-        return compute(self, call)
-
-    monkeypatch.setattr(LocalWorker, "_compute", slow)
-    with serve(model, patience=1.0) as service:
-        workers = service.summary()["workers"]
-    assert len(seen) == 3
-    assert all(worker["restarts"] == 0 for worker in workers)
-
-
 def test_a_closed_service_leaves_no_thread(model, images, monkeypatch):
     """One that frees arrays while the interpreter ends would abort the program."""
     compute, before = LocalWorker._compute, set(threading.enumerate())
@@ -212,7 +179,7 @@ def test_a_worker_that_failed_has_the_parity_piece_of_the_next_stage(model, imag
         assert answer.classes == chained.classify(images[:1], lost=[0])
 
 
-@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("goes_on", [True, *long(False)])
 def test_workers_return_whole_outputs(images, model, goes_on):
     settings = dict(
         parity_goes_on=goes_on,
@@ -326,20 +293,6 @@ def test_groups_of_images(model, images):
         )
         expected = model.predict(images[:4], lost=[1]).confidence
         np.testing.assert_allclose(answer.confidence, expected, atol=1e-4)
-
-
-@pytest.mark.long
-def test_parity_workers_with_networks_of_their_own(model, images):
-    base = model.frozen
-    pipeline = model.pipeline.with_codes(
-        lambda shape, _: codes.parity_model(shape, base)
-    )
-    params = jax.jit(pipeline.init)(jax.random.key(0))
-    perturbed = jax.tree.map(lambda x: x + 0.01, params)
-    model = model._replace(pipeline=pipeline, params=perturbed)
-    with serve(model) as service:
-        answer = service.submit(images[:1], without=[0]).result()
-        assert answer.classes == model.classify(images[:1], lost=[0])
 
 
 @pytest.mark.parametrize(

@@ -126,17 +126,6 @@ def test_missing_pieces_are_sent_again_to_idle_workers():
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (0, 1, 1)]
 
 
-def test_a_worker_whose_piece_another_one_had_first_is_idle_too():
-    """Worker 2, without a piece, has piece 0 before worker 0, which has it later."""
-    pool = Pool(None, None, None)
-    hedged = gathering(pool, "uncoded", hedge=0.0)
-    hedged._hedge()  # piece 0 to worker 2
-    for worker in (2, 0):
-        hedged._inbox.put((0, worker, worker, GOOD))
-    hedged._take_all()
-    assert hedged.shares[0] == (GOOD, 2, 2) and hedged._idle() == [2, 0]
-
-
 def test_a_worker_that_failed_is_sent_nothing_more():
     """Worker 2, without a piece, fails with piece 0; so nobody computes piece 1."""
     pool = Pool(None, None, RuntimeError("no"))

@@ -62,6 +62,7 @@ def test_results_that_contradict_without_a_culprit_are_an_error():
         assert not service.submit(some, without=[2]).result().checked
 
 
+@pytest.mark.long
 def test_checks_of_shares_from_afar_are_compiled_before(caplog):
     """Shares of other processes are arrays of NumPy; each pattern is as in warm-up."""
     model, check = example(2)

@@ -139,17 +139,6 @@ def test_without_a_spare_the_place_waits_for_its_worker(pool):
     assert column(pool, "place") == [0, 1]
 
 
-def test_a_place_is_taken_by_whoever_is_back_first(pool):
-    """With two dead of three, by the one that returns."""
-    first, second, spare = pool.workers
-    spare.die(comes_back=False)
-    second.die(comes_back=False)
-    until(lambda: pool.up == {0})
-    spare.can_start = True
-    until(lambda: pool.up == {0, 1})
-    assert column(pool, "place") == [0, None, 1]
-
-
 def test_a_worker_that_errs_repeatedly_is_replaced(pool):
     for _ in range(2):
         pool.count_loss(0, "wrong")

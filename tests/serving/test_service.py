@@ -140,41 +140,6 @@ def test_requests_computed_together_have_their_own_deadlines(model, degrade):
     assert ends == {**dict.fromkeys(ends, 0), "answered": 2, counted: 1}
 
 
-def test_a_new_model_is_loaded_while_requests_are_answered(model):
-    """Those that have begun are answered by the old one, whose workers end then."""
-    images = np.zeros((1, 28, 28, 1), np.uint8)
-
-    class Slow(Engine):
-        closed, begun, go = False, threading.Event(), threading.Event()
-
-        def infer(self, *arguments):
-            self.begun.set()
-            self.go.wait()
-            assert not self.closed
-            return super().infer(*arguments)
-
-        def close(self):
-            self.closed = True
-
-    old, new = Slow(), Engine()
-    other = model._replace(params=model.params)
-    with Service(model, old, start=lambda model: new) as service:
-        service.warm_up()
-        waiting = service.submit(images)
-        old.begun.wait()
-        reload = threading.Thread(target=service.reload, args=(other,))
-        reload.start()
-        while service.engine is not new:
-            pass
-        assert service.model is other and not waiting.done() and not old.closed
-        with pytest.raises(AlreadyReloading, match="a model is being loaded already"):
-            service.reload(other)
-        assert service.submit(images).result().classes.shape == (1,)
-        old.go.set()
-        reload.join()
-        assert waiting.result().classes.shape == (1,) and old.closed
-
-
 class Gated(Engine):
     """Computes when it is let; notes how many images it was given."""
 
@@ -207,6 +172,8 @@ def test_a_divided_request_has_one_model(model):
         reload.start()
         while service.engine is not new:
             time.sleep(0.001)
+        with pytest.raises(AlreadyReloading):
+            service.reload(model)
         after = service.submit(np.zeros((2, 28, 28, 1), np.uint8))
         old.go.set()
         assert divided.result().logits.shape == (3, 2)

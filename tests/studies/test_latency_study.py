@@ -1,6 +1,5 @@
 """The study of latencies, measured and simulated, and rivals on the same workers."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -16,7 +15,6 @@ from coded_jax.latency.simulation import Machine, simulate
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
 from coded_jax.latency.workloads import Workload
 from coded_jax.report import table
-from coded_jax.runs.config import Config
 from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
 from coded_jax.serving.pool import Pool
@@ -24,7 +22,7 @@ from coded_jax.serving.response import Response
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, ServedStrategy
 from coded_jax.studies.pace import Pace
-from tests.scripts import Script, run_script
+from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
@@ -47,30 +45,6 @@ def pool(model):
     pool.close()
 
 
-def widened(model, k, r):
-    """The run as if its code had other sizes: rivals look at its settings alone."""
-    config = dataclasses.asdict(Config.from_json(model.results["config"]))
-    results = {**model.results, "config": {**config, "k": k, "r": r}}
-    pipeline = model.pipeline._replace(k=k, r=r)
-    return model._replace(pipeline=pipeline, results=results)
-
-
-@pytest.mark.parametrize(
-    "k, r, plain, copies",
-    [
-        # LeNet-5's 4x4 features make 1, 2 or 4 pieces along an axis: never 3 or 6.
-        (2, 1, "1x2", "1x1 + 2"),
-        (6, 2, "2x4", "1x2 + 6"),
-    ],
-)
-def test_rivals_have_as_many_workers(model, k, r, plain, copies):
-    wide = widened(model, k, r)
-    uncoded, replicated = rivals.uncoded(wide), rivals.replicated(wide)
-    assert rivals.pieces_text(uncoded.pipeline) == plain
-    assert rivals.pieces_text(replicated.pipeline) == copies
-    assert uncoded.pipeline.k <= k + r == replicated.pipeline.n
-
-
 def test_rivals_are_exact(model, split):
     images = split.images[:20]
     expected = model.logits(images)
@@ -81,13 +55,6 @@ def test_rivals_are_exact(model, split):
     for lost in [(), (0,), (1,), (2,)]:
         logits = layered.logits(images, lost=lost)
         np.testing.assert_allclose(logits, expected, atol=1e-3)
-    with pytest.raises(ValueError, match="mds_stages: "):
-        rivals.per_convolution(widened(model, 5, 1), ((1, 4),))
-
-
-def test_work_of_the_whole_image_is_one(model):
-    assert rivals.work_of(rivals.replicated(model)) == 1.0
-    assert rivals.work_of(model) == pytest.approx(276544 / 492320)  # by operations
 
 
 def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
@@ -184,16 +151,6 @@ def test_a_measurement_is_arithmetic(model, split):
     assert measured.phases == pytest.approx(expected)
 
 
-def test_recovery_of_a_killed_worker(model, split):
-    with_grace = Pool(local_workers(model), patience=600)
-    coded = ServedStrategy(model)
-    recovery = latency_study.measure_recovery(coded, with_grace, split.images, 1, 300)
-    assert recovery.requests >= 1 and recovery.lost == 0
-    assert len(recovery.seconds) == 1 and recovery.seconds[0] < 300
-    assert with_grace.status()[0]["restarts"] == 1
-    with_grace.close()
-
-
 def test_replay_is_arithmetic(model):
     """A calm request of 10 ms: 1 to encode, 2 for all else by itself, 7 for workers."""
     phases = {
@@ -279,31 +236,6 @@ def test_choose(tmp_path):
     # Uncoded, all four of four devices must live.
     (plain,) = (r for r in rows if (r["code"], r["pieces"]) == ("uncoded", "4x1"))
     assert plain["answered"] <= 0.95**4 + 0.01
-
-
-OWN_CNN = """
-import jax
-from jax import lax
-
-def block(variables, x):
-    layout = ("NHWC", "HWIO", "NHWC")
-    y = lax.conv_general_dilated(
-        x, variables["kernel"], (1, 1), "SAME", dimension_numbers=layout
-    )
-    return jax.nn.relu(y)
-
-def make():
-    kernel = jax.ShapeDtypeStruct((3, 3, 3, 8), "float32")
-    return [block], {"kernel": kernel}, (32, 32, 3)
-"""
-
-
-def test_choose_for_a_cnn_of_ones_own(tmp_path):
-    (tmp_path / "own.py").write_text(OWN_CNN)
-    arguments = ["--cnn=own:make", "--max_devices=3", "--requests=2000"]
-    done = Script("experiments/choose.py", *arguments, folder=tmp_path).wait()
-    assert done.returncode == 0, done.stderr
-    assert " against the runner-up, " in " ".join(done.stdout.split())
 
 
 def test_a_map(tmp_path):

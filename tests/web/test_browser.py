@@ -7,7 +7,6 @@ import headless
 import numpy as np
 import pytest
 
-from coded_jax import data
 from tests.web.fakes import PageClient
 from tests.web.test_page import TOKEN
 
@@ -156,16 +155,6 @@ def test_a_file_is_scaled_and_turned_light_on_dark(page, dark):
     expect(page.locator("#note")).to_contain_text("own.png, scaled to 28 × 28 pixels")
     inverted = page.get_by_text("inverted")
     expect(inverted).to_have_count(int(dark))
-
-
-def test_samples_by_keyboard(page):
-    sample = page.get_by_role("button", name="Test image: 7")
-    with page.expect_response("**/predict") as answered:
-        sample.press("Enter")
-    first = np.flatnonzero(data.load("mnist_5k").test.labels == 7)[0]
-    sent = np.load(io.BytesIO(answered.value.request.post_data_buffer))
-    np.testing.assert_array_equal(sent[0], data.load("mnist_5k").test.images[first])
-    expect(page.locator("#note")).to_have_text("A test image, labelled 7")
 
 
 def test_a_token_is_asked_for_and_kept(browser, service):

@@ -8,10 +8,7 @@ import pytest
 
 import coded_jax
 from coded_jax import data, serving
-from coded_jax.latency.stragglers import Constant
 from coded_jax.serving import parts
-from coded_jax.serving.faults import Faults
-from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.web import page
 from coded_jax.web.demo import LATE, Demo
 from tests.web.fakes import LIMIT, PageClient, ask, npy
@@ -75,13 +72,6 @@ def test_pieces_are_windows_of_the_image_and_parity(client, service, images):
     np.testing.assert_allclose([low, high], [parity.min(), parity.max()], rtol=1e-5)
     restored = pictures[2] / 255 * (high - low) + low
     np.testing.assert_allclose(restored, parity[0, ..., 0], atol=(high - low) / 500)
-
-
-def test_pieces_compile_nothing_more(client, images):
-    """The first image comes to a service that has compiled all."""
-    size = parts.encode_images._cache_size()
-    client.post("/pieces", npy(images[1:2]))
-    assert parts.encode_images._cache_size() == size
 
 
 def test_what_is_wrong_has_its_status(client, service):
@@ -152,20 +142,6 @@ def test_a_killed_worker_is_lost_and_comes_back(client, service, images):
         service.engine.pool.wait_until_ready()
 
 
-def test_a_slow_worker_is_late(service, demo):
-    """All are, so that one of them has to be waited for."""
-    for worker in range(3):
-        demo.act("slow", worker)
-    try:
-        image = np.zeros((1, 28, 28, 1), np.uint8)
-        seconds = service.submit(image).result(LIMIT).seconds
-        assert LATE <= seconds["wait"]
-        assert demo.states == ["slow"] * 3
-    finally:
-        for worker in range(3):
-            demo.act("heal", worker)
-
-
 def test_a_corrupt_worker_is_wrong(client, service, images):
     """Its result is compared where it has to be used."""
     right = predict(client, images[0])["logits"]
@@ -179,22 +155,6 @@ def test_a_corrupt_worker_is_wrong(client, service, images):
         client.post(f"/demo/heal/{worker}")
     service.engine.pool.wait_until_ready()
     assert client.get("/demo") == {"workers": ["", "", ""]}
-
-
-def test_faults_of_the_service_stay(finished):
-    model = coded_jax.load(finished, devices=1)
-    faults = Faults(delays=(Constant(0.25),), nans=0.5, seed=1)
-    with serving.serve(model, "local", faults=faults) as service:
-        before = faults.of_request(5, 3)
-        demo = Demo(service)
-        demo.act("slow", 1)
-        demo.act("corrupt", 2)
-        first, second, third = demo.of_request(5, 3)
-        assert first == before[0]
-        assert second == before[1]._replace(back=LATE)
-        assert third == before[2]._replace(kind="noise")
-        wrapped = [worker.worker for worker in service.engine.pool.workers]
-        assert not any(isinstance(worker, FaultyWorker) for worker in wrapped)
 
 
 def test_a_spare_takes_the_place_of_a_killed_worker(finished):
@@ -214,12 +174,3 @@ def test_a_spare_takes_the_place_of_a_killed_worker(finished):
         demo.act("heal", 0)
         service.engine.pool.wait_until_ready()
         assert service.summary()["workers"][0]["up"]
-
-
-def test_one_program_has_no_workers_to_fail(finished):
-    with serving.serve(finished, "spmd", devices=1) as service:
-        with pytest.raises(ValueError, match="demo: an engine of one program given"):
-            Demo(service)
-        with PageClient(service) as client:
-            made = client.post("/pieces", npy(np.zeros((28, 28, 1), np.uint8)))
-        assert len(made["pieces"]) == 3
