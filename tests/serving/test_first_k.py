@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-import coded_jax
 from coded_jax import data, serving
 from coded_jax.inference.pipeline import infer
 from coded_jax.latency.stragglers import Constant
@@ -20,9 +19,9 @@ from coded_jax.serving.faults import Fault, Faults
 from coded_jax.serving.local import LocalWorker
 from tests.errors import refused
 from tests.models.published import random_variables
-from tests.parameters import long
 from tests.pipelines import untrained
 from tests.runs.test_experiment import SMALL
+from tests.untrained import untrained_model
 
 NEVER = Constant(600.0)
 NOW = Constant(0.0)
@@ -45,8 +44,10 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def model(finished):
-    return coded_jax.load(finished, devices=1)
+def model(lenet):
+    model = untrained_model(lenet, recipe="systematic", encoder_width=64)
+    calibration = {str(lost): {"temperature": 1.0 + lost} for lost in range(2)}
+    return model._replace(results={"confidence": calibration, "classes": 10})
 
 
 def variant(model, code):
@@ -179,7 +180,8 @@ def test_a_worker_that_failed_has_the_parity_piece_of_the_next_stage(model, imag
         assert answer.classes == chained.classify(images[:1], lost=[0])
 
 
-@pytest.mark.parametrize("goes_on", [True, *long(False)])
+@pytest.mark.long
+@pytest.mark.parametrize("goes_on", [True, False])
 def test_workers_return_whole_outputs(images, model, goes_on):
     settings = dict(
         parity_goes_on=goes_on,

@@ -238,6 +238,7 @@ def test_choose(tmp_path):
     assert plain["answered"] <= 0.95**4 + 0.01
 
 
+@pytest.mark.long
 def test_a_map(tmp_path):
     axes = ["--x=client,0.1,10,2", "--y=failure,0.001,0.1,2", "--speed=1e7"]
     sizes = ["--n=3", "--requests=1000", f"--output={tmp_path}"]
