@@ -1,14 +1,12 @@
 """Every convolution a round of its own, on workers of which some are lost."""
 
-import importlib.util
-
 import jax
 import numpy as np
 import pytest
 
 from coded_jax import serving
 from coded_jax.latency.stragglers import Constant
-from coded_jax.models import make_base_model
+from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
@@ -29,21 +27,15 @@ class Anew(Faults):
 
 @pytest.fixture(scope="module")
 def model():
-    """ResNet-18, whose shortcuts the client keeps; any four of six are enough."""
-    config = Config(
-        base_model="resnet18",
-        base_width=1 / 16,
-        split="convolution",
-        code="mds",
-        k=4,
-        r=2,
-    )
+    """Three convolutions in a row; any four of six results are enough."""
+    base = base_model([ConvNorm(4), ConvNorm(4, stride=2), ConvNorm(8)])
+    config = Config(base_model="own", split="convolution", code="mds", k=4, r=2)
     shape = (28, 28, 1)
-    pipeline = build_pipeline(config, shape, 10, (0.4,), (0.3,))
-    variables = random_variables(make_base_model("resnet18", 1 / 16), shape)
+    pipeline = build_pipeline(config, shape, 10, (0.4,), (0.3,), base=base)
     params = pipeline.init(jax.random.key(0))
     calibration = {str(lost): UNSURE for lost in range(3)}
-    return CodedModel(pipeline, variables, params, {"confidence": calibration})
+    results = {"confidence": calibration}
+    return CodedModel(pipeline, random_variables(base, shape), params, results)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +46,10 @@ def images():
 def require_answers(service, model, images):
     """Checks answers against those of the network itself, round by round."""
     expected = np.asarray(jax.nn.softmax(model.logits(images)))
-    assert expected.max(axis=1).min() > 0.2
+    assert expected.max(axis=1).min() > 0.11
     for i in range(0, len(images), 2):
         answer = service.submit(images[i : i + 2]).result()
-        assert len(answer.used) == 17
+        assert len(answer.used) == 3
         assert all(len(used) >= 4 for used in answer.used)
         np.testing.assert_allclose(answer.probabilities, expected[i : i + 2], atol=1e-4)
     return answer
@@ -72,19 +64,10 @@ def test_stragglers_are_not_waited_for(model, images):
     slow = Faults(delays=(NEVER, NOW, NOW, NEVER, NOW, NOW))
     with serve(model, "local", devices=1, faults=slow) as service:
         answer = require_answers(service, model, images)
-    assert answer.used == ((1, 2, 4, 5),) * 17
-    assert answer.decoded == ((0, 3),) * 17
+    assert answer.used == ((1, 2, 4, 5),) * 3
+    assert answer.decoded == ((0, 3),) * 3
 
 
 def test_results_that_are_lost_or_spoiled(model, images):
     with serve(model, "local", devices=1, faults=Anew()) as service:
         require_answers(service, model, images)
-
-
-@pytest.mark.long
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
-def test_processes(model, images):
-    with serve(model, "ray", faults=Faults(delays=(NEVER, *[NOW] * 5))) as service:
-        require_answers(service, model, images)
-        service.engine.pool.workers[3].kill()
-        require_answers(service, model, images[:2])

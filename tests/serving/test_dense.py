@@ -1,13 +1,10 @@
 """Answers that are images, served and exported: as of the model in memory."""
 
-import jax.export
 import numpy as np
 import pytest
 
 import coded_jax
 from coded_jax import serving
-from coded_jax.codes import erasures
-from coded_jax.runs import export
 from tests import dense_cnn
 
 SETTINGS = {"k": 2, "r": 1, "epochs": 1, "devices": 1, "baselines": ()}
@@ -54,12 +51,3 @@ def test_values_are_served(restoring):
             expected = restoring.logits(IMAGES, lost)
             np.testing.assert_allclose(response.logits, expected, atol=1e-4)
             assert response.classes.size == response.confidence.size == 0
-
-
-@pytest.mark.parametrize("name", ["segmenting", "restoring"])
-def test_an_exported_file_answers_with_images(name, request):
-    model = request.getfixturevalue(name)
-    file = jax.export.deserialize(bytearray(export.serialize(model, ("cpu",))))
-    available = erasures.available((1,), model.pipeline.n)
-    answers = file.call(IMAGES, available)
-    np.testing.assert_allclose(answers, model.logits(IMAGES, [1]), atol=1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coded_jax import codes
-from coded_jax.serving.engine import Closed, NotEnoughResults, WrongResults
+from coded_jax.serving.engine import NotEnoughResults, WrongResults
 from coded_jax.serving.gathering import Gathering, Rules
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.workers import Call
@@ -84,13 +84,6 @@ def test_pieces_are_sent_in_the_order_of_workers():
     assert pool.sent == [(2, 1, 0), (0, 2, 0)]
 
 
-def test_workers_that_are_not_used():
-    pool = Pool(GOOD, GOOD, GOOD)
-    first = gathering(pool, without=(1,))
-    first.run()
-    assert sorted(first.shares) == [0, 2] and len(pool.sent) == 2
-
-
 @pytest.mark.parametrize("results", [(GOOD, None, None), (GOOD, ValueError(), None)])
 def test_the_results_that_arrived_by_the_limit(results):
     """Also where the limit has passed before anybody looked."""
@@ -133,39 +126,12 @@ def test_missing_pieces_are_sent_again_to_idle_workers():
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (0, 1, 1)]
 
 
-def test_missing_pieces_are_sent_to_workers_without_a_piece_first():
-    """Worker 2 has none; it computes both pieces, one after the other."""
-    pool = Pool(RuntimeError("no"), RuntimeError("no"), GOOD)
-    hedged = gathering(pool, "uncoded", hedge=0.0)
-    hedged.run()
-    assert {result.worker for result in hedged.shares.values()} == {2}
-    assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 0, 1), (2, 1, 1)]
-
-
-def test_a_worker_whose_piece_another_one_had_first_is_idle_too():
-    """Worker 2, without a piece, has piece 0 before worker 0, which has it later."""
-    pool = Pool(None, None, None)
-    hedged = gathering(pool, "uncoded", hedge=0.0)
-    hedged._hedge()  # piece 0 to worker 2
-    for worker in (2, 0):
-        hedged._inbox.put((0, worker, worker, GOOD))
-    hedged._take_all()
-    assert hedged.shares[0] == (GOOD, 2, 2) and hedged._idle() == [2, 0]
-
-
 def test_a_worker_that_failed_is_sent_nothing_more():
     """Worker 2, without a piece, fails with piece 0; so nobody computes piece 1."""
     pool = Pool(None, None, RuntimeError("no"))
     with pytest.raises(NotEnoughResults):
         gathering(pool, "uncoded", limit=time.monotonic() + 0.3, hedge=0.0).run()
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 0, 1)]
-
-
-def test_a_closed_service_ends_it():
-    closed = gathering(Pool(None, None, None))
-    closed._rules = closed._rules._replace(closed=lambda: True)
-    with pytest.raises(Closed):
-        closed.run()
 
 
 class Judge:

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -98,14 +97,3 @@ def test_the_cluster_of_somebody_else_comes_back_and_goes(head, finished, images
         head.stop()
         until(lambda: service.failure() is not None)
         assert "given up" in service.failure()
-
-
-@pytest.mark.long
-def test_the_cluster_of_somebody_else_is_left_as_it_is(head, finished, images):
-    settings = {**SERVICE, "address": head.address}
-    with serving.serve(finished, "ray", **settings) as service:
-        service.submit(images[:1]).result()
-    time.sleep(2)
-    assert head.up
-    with serving.serve(finished, "ray", **settings) as service:
-        service.submit(images[:1]).result()

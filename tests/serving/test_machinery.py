@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import gc
 import importlib.util
 import os
 import re
@@ -100,18 +99,6 @@ def test_processes_that_end_or_stand_still(imitation):
     head.kill()
     until(lambda: not running(head))
     assert machinery.problem() == "Ray's head (GCS) has ended"
-
-
-def test_agents_are_known_at_the_first_look(imitation):
-    """As by who disturbs them: they are children of the raylet."""
-    from coded_jax.devices.machinery import Machinery
-
-    imitation, _ = imitation
-    raylet = imitation.start("raylet", ["DashboardAgent", "RuntimeEnvAgent"])
-    until(lambda: len(raylet.children()) == 2)
-    agents = {child.pid for child in raylet.children()}
-    until(lambda: set(Machinery().processes("agent")) == agents)  # as they are named
-    assert Machinery().processes("raylet") == [raylet.pid]
 
 
 def test_all_processes_are_ended_and_no_others(imitation):
@@ -223,22 +210,6 @@ def test_a_lost_cluster_is_joined_again(clusters, supervise, caplog):
         pass
 
 
-def test_an_error_of_a_look_ends_nothing(clusters, supervise, monkeypatch, caplog):
-    """As without file descriptors: the cluster is looked at again."""
-    watched = supervise(60.0)
-    errors = iter([OSError("no file descriptors"), RuntimeError("another")])
-
-    def refusal(_):
-        for error in errors:
-            raise error
-        return clusters.problem
-
-    monkeypatch.setattr(supervisor.cluster, "refusal", refusal)
-    clusters.problem = "nothing listens"
-    until(lambda: watched.restarts == 1, 10)
-    assert caplog.messages.count("the cluster is looked at again") == 2
-
-
 @pytest.mark.parametrize(
     "error, seconds", [(RuntimeError("nothing"), 0.1), (ValueError("no token"), 600.0)]
 )
@@ -252,14 +223,6 @@ def test_a_cluster_is_given_up(clusters, supervise, error, seconds, caplog):
     attempts = clusters.attempts
     time.sleep(0.05)
     assert clusters.attempts == attempts
-
-
-def test_a_cluster_that_does_not_start_is_an_error(clusters):
-    """Nothing is left then: it may be that Ray has been started by something else."""
-    clusters.error = RuntimeError("started by something else")
-    with pytest.raises(RuntimeError, match="started by something else"):
-        Supervisor("127.0.0.1:1", 3, reconnect_for=60.0)
-    assert clusters.left == 0
 
 
 def test_a_head_that_is_frozen_holds_nobody_up(clusters, supervise, monkeypatch):
@@ -371,12 +334,6 @@ def harm(service, clients, process, number):
     return noticed, answered
 
 
-def held():
-    """Threads and file descriptors of this process."""
-    gc.collect()
-    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(scope="module")
 def service(finished):
     STRANGERS.update(family())
@@ -396,33 +353,6 @@ def test_dead_machinery_is_replaced(service, images, part, number):
     answer = service.submit(images[:1]).result()
     lost = sorted({0, 1, 2} - {*answer.arrived[0]})
     assert answer.classes == service.model.classify(images[:1], lost=lost)
-
-
-def test_a_dead_raylet_is_replaced(service, images, caplog):
-    clients = Clients(service, images)
-    try:
-        harm(service, clients, named(PROCESSES["raylet"]), signal.SIGKILL)
-    finally:
-        clients.close()
-    done = "starting a new cluster: done"  # told a little after the first answer
-    until(lambda: any(done in text for text in caplog.messages))
-
-
-@pytest.mark.long
-def test_restarts_leave_nothing_behind(service, images):
-    """Neither threads nor file descriptors, from restart to restart."""
-    counts = []
-    clients = Clients(service, images)
-    try:
-        for _ in range(5):
-            harm(service, clients, named(PROCESSES["head"]), signal.SIGKILL)
-            time.sleep(8)  # questions of the last cluster have been given up
-            counts.append(held())
-    finally:
-        clients.close()
-    threads, descriptors = zip(*counts, strict=True)
-    assert threads[-1] <= threads[0] + 2, counts
-    assert descriptors[-1] <= descriptors[0] + 2, counts
 
 
 ADOPTED = """

@@ -12,23 +12,13 @@ import coded_jax
 from coded_jax import codes, models, serving
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.types import BaseModel, Dataset, Split
-from tests.parameters import LONG
+from coded_jax.types import BaseModel
+from tests.own_cnn import CLASSES, DATASET
+from tests.parameters import long
 from tests.scripts import forks
 
-CLASSES = 3
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
-
-
-def dataset():
-    rng = np.random.default_rng(0)
-
-    def part(size):
-        images = rng.integers(0, 256, (size, 12, 12, 1), np.uint8)
-        return Split(images, rng.integers(0, CLASSES, size).astype(np.int32))
-
-    return Dataset("own", CLASSES, part(64), part(20), part(20), (0.5,), (0.3,))
 
 
 def closures():
@@ -57,7 +47,7 @@ def closures():
 
 @pytest.fixture(scope="module")
 def images():
-    return dataset().test.images
+    return DATASET.test.images
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +62,7 @@ def model(workdir):
         blocks=block,
         head=head,
         variables=variables,
-        dataset=dataset(),
+        dataset=DATASET,
         workdir=workdir,
         devices=1,
         epochs=1,
@@ -87,14 +77,6 @@ def require_answers(service, model, images):
         assert response.classes.tolist() == model.classify(images[:4], lost).tolist()
         expected = model.predict(images[:4], lost).confidence
         np.testing.assert_allclose(response.confidence, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "engine", ["local", pytest.param("ray", marks=[needs_ray, LONG])]
-)
-def test_a_model_in_memory(model, images, engine):
-    with serving.serve(model, engine, batches=(4,), deadline=600) as service:
-        require_answers(service, model, images)
 
 
 def test_a_workdir_is_given_its_functions(model, workdir, images):
@@ -135,11 +117,12 @@ def elsewhere():
         yield executor
 
 
-SPLIT = [name for name in models.BASE_MODELS if name != "mlp"]  # it has no rows
+SHIPPED = ["resnet18", "learned", "mds"]
+REST = {*models.BASE_MODELS, *codes.CODES} - {*SHIPPED, "mlp"}  # it has no rows
 
 
 @needs_ray
-@pytest.mark.parametrize("name", [*SPLIT, *codes.CODES])
+@pytest.mark.parametrize("name", [*SHIPPED, *long(*sorted(REST))])
 def test_every_model_can_be_shipped(name, elsewhere):
     shipped, whole = elsewhere.submit(shipped_and_whole, name).result()
     assert shipped == whole

@@ -123,38 +123,6 @@ def test_a_spare_that_stands_still_is_noticed(monkeypatch):
     pool.close()
 
 
-def test_what_ends_a_worker_does_not_meet_the_next_one():
-    """It is not asked whether it is up before it has been ended."""
-    ended, asked = threading.Event(), []
-
-    class Slow(Worker):
-        def probe(self):
-            asked.append(ended.is_set())
-            return super().probe()
-
-        def replace(self):
-            ended.wait(LIMIT)
-            super().replace()
-
-    pool = Pool([Slow(100)], strikes=1)
-    pool.wait_until_ready()
-    asked.clear()
-    pool.count_loss(0, "wrong")
-    until(lambda: not pool.up)
-    time.sleep(0.2)
-    assert asked == []
-    ended.set()
-    until(lambda: pool.up)
-    assert asked and all(asked)
-    pool.close()
-
-
-def test_the_end_of_a_worker_that_computes_nothing_is_noticed(pool):
-    pool.workers[1].die(comes_back=False)
-    until(lambda: column(pool, "place") == [0, None, 1])
-    assert pool.status()[1]["losses"]["died"] == 1
-
-
 @pytest.mark.parametrize("pool", [(2, 0)], indirect=True)
 def test_without_a_spare_the_place_waits_for_its_worker(pool):
     first, second = pool.workers
@@ -169,17 +137,6 @@ def test_without_a_spare_the_place_waits_for_its_worker(pool):
     first.calls[1][1].set_result(0)
     until(lambda: results == [0])
     assert column(pool, "place") == [0, 1]
-
-
-def test_a_place_is_taken_by_whoever_is_back_first(pool):
-    """With two dead of three, by the one that returns."""
-    first, second, spare = pool.workers
-    spare.die(comes_back=False)
-    second.die(comes_back=False)
-    until(lambda: pool.up == {0})
-    spare.can_start = True
-    until(lambda: pool.up == {0, 1})
-    assert column(pool, "place") == [0, None, 1]
 
 
 def test_a_worker_that_errs_repeatedly_is_replaced(pool):
@@ -218,32 +175,12 @@ def test_a_worker_that_always_raises_is_replaced(pool):
     assert pool.status()[0]["losses"]["raised"] == 5
 
 
-def test_a_worker_whose_results_are_never_finite_is_replaced(pool):
-    for _ in range(5):
-        assert column(pool, "restarts")[0] == 0
-        computes(pool, np.nan)
-        pool.count_loss(0, "bad")
-    until(lambda: pool.workers[0].replaced == 1)
-
-
 def test_a_worker_that_errs_now_and_then_goes_on(pool):
     for _ in range(6):
         for result in (1, RuntimeError("no"), 2):
             computes(pool, result)
     assert column(pool, "restarts")[0] == 0
     assert pool.status()[0]["losses"]["raised"] == 6
-
-
-def test_a_look_that_fails_does_not_end_the_pool(pool, monkeypatch, caplog):
-    spare = pool.workers[2]
-
-    def probe():
-        raise OSError("too many open files")
-
-    monkeypatch.setattr(coded_jax.serving.pool, "BEAT", 0.0)
-    monkeypatch.setattr(spare, "probe", probe)
-    until(lambda: "workers are looked after again" in caplog.messages)
-    computes(pool, 1)
 
 
 def test_spares_are_warmed_up_too(pool):

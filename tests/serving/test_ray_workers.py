@@ -2,13 +2,11 @@
 
 import contextlib
 import ctypes
-import dataclasses
 import gc
 import importlib.util
 import ipaddress
 import os
 import pathlib
-import socket
 import time
 from concurrent.futures import wait
 
@@ -23,28 +21,24 @@ from coded_jax.latency.stragglers import Bernoulli
 from coded_jax.serving.faults import Faults
 from coded_jax.serving.faulty_workers import inject
 from coded_jax.serving.first_k import FirstK
-from coded_jax.serving.parts import Piece
 from coded_jax.serving.service import Service
-from coded_jax.serving.workers import Call
-from tests.byzantine import examples
-from tests.byzantine.examples import calibrated
+from tests.errors import refused
 from tests.parameters import long
-from tests.runs.test_experiment import SMALL, small_run
-from tests.serving.test_judging import CONFIDENCE
+from tests.untrained import untrained_model
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed"
 )
-WIDE = dataclasses.replace(SMALL, k=4, r=2, base_epochs=0.1, epochs=0.1, baselines=())
+TEMPERATURES = {str(lost): {"temperature": 1.0} for lost in range(3)}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service(lenet):
     """Six workers, of which any four are enough."""
-    path = tmp_path_factory.mktemp("runs") / "wide"
-    small_run(path, WIDE)
+    model = untrained_model(lenet, code="mds", k=4, r=2)
+    model = model._replace(results={"confidence": TEMPERATURES})
     settings = {"deadline": 600.0, "patience": 20.0, "in_flight": 4}
-    with serving.serve(path, "ray", faults=Faults(), **settings) as service:
+    with serving.serve(model, "ray", faults=Faults(), **settings) as service:
         yield service
 
 
@@ -128,53 +122,6 @@ def test_lost_workers_join_again(service, images, kind):
     assert answer.used == ((1, 3, 4, 5),)
 
 
-@pytest.mark.parametrize(
-    "n, machines, share",
-    [
-        (3, [{"GPU": 3.0}], 1),
-        (3, [{"GPU": 8.0, "CPU": 2.0}], 1),
-        (3, [{"GPU": 2.0}], 1 / 2),
-        (6, [{"GPU": 4.0}], 1 / 2),
-        (6, [{"GPU": 1.0}, {"CPU": 4.0}, {"GPU": 1.0}], 1 / 3),
-        (6, [{"GPU": 1.0}], 1 / 6),
-    ],
-)
-def test_every_worker_finds_its_part_of_a_gpu(n, machines, share):
-    from coded_jax.devices.cluster import gpu_share
-
-    assert gpu_share(n, machines) == share
-    fits = sum(int(machine.get("GPU", 0)) * round(1 / share) for machine in machines)
-    assert fits >= n
-
-
-@pytest.mark.parametrize(
-    "free, room", [({}, False), ({"GPU": 0.5}, False), ({"GPU": 1.0}, True)]
-)
-def test_a_model_that_is_loaded_needs_accelerators_too(monkeypatch, free, room):
-    """Three workers share the one GPU that there is."""
-    from coded_jax.devices import cluster
-
-    class Ray:
-        cluster_resources = staticmethod(lambda: {"GPU": 1.0, "CPU": 4.0})
-        nodes = staticmethod(lambda: [{"Resources": {"GPU": 1.0}}])
-        available_resources = staticmethod(lambda: free)
-
-    monkeypatch.setattr(cluster, "import_ray", lambda: Ray)
-    assert cluster.has_room(3) == room
-    Ray.cluster_resources = staticmethod(lambda: {"CPU": 4.0})
-    assert cluster.has_room(3)
-
-
-def test_what_a_worker_raises_is_a_lost_result(service, images):
-    """The first piece's index is out of range in each process."""
-    pool = service.engine.pool
-    before = sum(worker["losses"]["raised"] for worker in pool.status())
-    wrong = [Call(Piece((9, 9), i, (0, 0), (1, 1, 1)), images[:1]) for i in range(6)]
-    with pytest.raises(RuntimeError, match="a worker cannot compute"):
-        pool.compute_everywhere(wrong)
-    until(lambda: sum(w["losses"]["raised"] for w in pool.status()) == before + 6)
-
-
 def resident():
     """Bytes of memory in use; what the allocator keeps for later is handed back."""
     gc.collect()
@@ -232,14 +179,11 @@ def test_soak(service, images):
         assert len(lost) <= 2
         of_pattern.setdefault(lost, []).append(number)
     assert len(of_pattern) > 10  # so much has been met
-    temperatures = model.results["confidence"]
     for lost, numbers in of_pattern.items():
         few = images[[number % 500 for number in numbers]]
         padded = np.concatenate([few, np.repeat(images[:1], -len(few) % 50, axis=0)])
         logits = model.logits(padded, lost=lost)[: len(few)]
-        decoded = any(i < 4 for i in lost)
-        temperature = temperatures[str(len(lost)) if decoded else "0"]["temperature"]
-        expected = np.asarray(jax.nn.softmax(logits / temperature))
+        expected = np.asarray(jax.nn.softmax(logits))
         probabilities = np.concatenate(
             [answers[number].probabilities for number in numbers]
         )
@@ -251,86 +195,21 @@ def test_soak(service, images):
     soaked.release()
 
 
-@pytest.mark.long
-def test_soak_with_wrong_results():
-    """2,000 requests as before, whose results are wrong, too: none is believed."""
-    model, check = calibrated("mds", 4, 2)
-    model = model._replace(results={"confidence": CONFIDENCE})
-    delays = (Bernoulli(0.05, 0.1),)
-    faults = Faults(delays=delays, exceptions=0.01, nans=0.01, corruptions=0.02, seed=1)
-    waits = {"deadline": 600.0, "patience": 5.0, "check_wait": 600.0}
-    some = examples.images(500, 9)
-    with serving.serve(
-        model, "ray", faults=faults, check=check, strikes=20, **waits
-    ) as soaked:
-        ends, *_ = soak(soaked, some)
-        workers = soaked.summary()["workers"]
-    answers = {
-        i: end for i, end in enumerate(ends) if isinstance(end, serving.Response)
-    }
-    errors = [end for end in ends if isinstance(end, Exception)]
-    # Where as much is lost as can be, nobody can say which other result is wrong.
-    assert all(isinstance(error, serving.WrongResults) for error in errors)
-    assert len(errors) < 60
-    left_out = [answer for answer in answers.values() if answer.wrong]
-    counted = sum(worker["losses"]["wrong"] for worker in workers)
-    assert 100 < len(left_out) <= counted
-    logits = model.logits(some)
-    for number, answer in answers.items():
-        if answer.checked:  # else just as many arrived as are needed
-            expected = logits[number % 500]
-            np.testing.assert_allclose(answer.logits[0], expected, rtol=1e-3, atol=1e-3)
-    assert sum(answer.checked for answer in answers.values()) > 1900
-
-
-def test_a_run_that_workers_cannot_load(tmp_path):
-    with pytest.raises(ValueError, match="workdir: "):
-        serving.serve(tmp_path / "nothing", "ray")
-
-
-@pytest.mark.parametrize(
-    "address, message",
-    [
-        ("203.0.113.7", "host:port accepted"),
-        ("203.0.113.7:6379", "accepted"),
-    ],
-)
-def test_addresses_beyond_loopback_need_a_token(
-    monkeypatch, finished, address, message
-):
+@pytest.mark.parametrize("address", ["203.0.113.7", "203.0.113.7:6379"])
+def test_addresses_beyond_loopback_need_a_token(monkeypatch, finished, address):
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with pytest.raises(ValueError, match=message):
+    with refused("address"):
         serving.serve(finished, "ray", address=address)
 
 
-def test_a_host_that_is_not_found_may_be_found_later():
-    """It is no wrong value, on which a service would give up a cluster."""
-    with pytest.raises(RuntimeError, match="'no.such.host.invalid:6379' is not found"):
-        cluster.check_address("no.such.host.invalid:6379")
-
-
-def test_metrics_as_prometheus_text(service, images):
-    import urllib.request
-
-    pytest.importorskip("prometheus_client")
-    from coded_jax.serving import metrics
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    service.submit(images[:1]).result()
-    until(lambda: all(worker["up"] for worker in service.summary()["workers"]))
-    close = metrics.expose(port, service.summary)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            text = answer.read().decode()
-    finally:
-        close()
-    answered = service.summary()["requests"]["answered"]
-    assert f'coded_jax_requests_total{{end="answered"}} {answered}.0' in text
-    assert 'coded_jax_latency_seconds{quantile="0.999"}' in text
-    assert 'coded_jax_worker_up{worker="5"} 1.0' in text
-    assert 'coded_jax_losses_total{why="hung",worker="0"}' in text.replace(
-        'worker="0",why="hung"', 'why="hung",worker="0"'
-    )
+@pytest.mark.parametrize(
+    "n, machines, share",
+    [
+        (3, [{"GPU": 8.0, "CPU": 2.0}], 1),
+        (6, [{"GPU": 4.0}], 1 / 2),
+        (6, [{"GPU": 1.0}, {"CPU": 4.0}, {"GPU": 1.0}], 1 / 3),
+    ],
+)
+def test_every_worker_finds_its_part_of_a_gpu(n, machines, share):
+    assert cluster.gpu_share(n, machines) == share

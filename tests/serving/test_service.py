@@ -16,10 +16,10 @@ from coded_jax.serving.engine import (
     Closed,
     Inference,
     NotEnoughResults,
-    WrongResults,
 )
 from coded_jax.serving.response import respond
-from coded_jax.serving.service import AlreadyReloading, NotReady, Service
+from coded_jax.serving.service import AlreadyReloading, Service
+from tests.errors import refused
 
 LOST = [(), (0,), (1,), (2,), (1, 2)]
 LOGITS = ((0.0, np.log(16)), (np.log(81), 0.0))
@@ -82,24 +82,6 @@ class Engine:
         pass
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"without": 1}, r"without: 1 given, some of 0\.\.2"),
-        ({"without": (3,)}, r"without: \(3,\) given, some of 0\.\.2"),
-        ({"without": ([0],)}, r"without: \(\[0\],\) given, some of 0\.\.2"),
-        ({"deadline": "1"}, "deadline: '1' given, more than 0"),
-        ({"deadline": 0}, "deadline: 0 given, more than 0"),
-        ({"deadline": float("nan")}, "deadline: nan given, more than 0"),
-    ],
-)
-def test_wrong_requests_are_refused(model, options, message):
-    with Service(model, Engine()) as service:
-        service.warm_up()
-        with pytest.raises(ValueError, match=f"^{message}"):
-            service.submit(np.zeros((1, 28, 28, 1), np.uint8), **options)
-
-
 def test_requests_are_counted_by_their_end(model):
     images = np.zeros((1, 28, 28, 1), np.uint8)
     with Service(model, Engine(), in_flight=1) as service:
@@ -158,41 +140,6 @@ def test_requests_computed_together_have_their_own_deadlines(model, degrade):
     assert ends == {**dict.fromkeys(ends, 0), "answered": 2, counted: 1}
 
 
-def test_a_new_model_is_loaded_while_requests_are_answered(model):
-    """Those that have begun are answered by the old one, whose workers end then."""
-    images = np.zeros((1, 28, 28, 1), np.uint8)
-
-    class Slow(Engine):
-        closed, begun, go = False, threading.Event(), threading.Event()
-
-        def infer(self, *arguments):
-            self.begun.set()
-            self.go.wait()
-            assert not self.closed
-            return super().infer(*arguments)
-
-        def close(self):
-            self.closed = True
-
-    old, new = Slow(), Engine()
-    other = model._replace(params=model.params)
-    with Service(model, old, start=lambda model: new) as service:
-        service.warm_up()
-        waiting = service.submit(images)
-        old.begun.wait()
-        reload = threading.Thread(target=service.reload, args=(other,))
-        reload.start()
-        while service.engine is not new:
-            pass
-        assert service.model is other and not waiting.done() and not old.closed
-        with pytest.raises(AlreadyReloading, match="a model is being loaded already"):
-            service.reload(other)
-        assert service.submit(images).result().classes.shape == (1,)
-        old.go.set()
-        reload.join()
-        assert waiting.result().classes.shape == (1,) and old.closed
-
-
 class Gated(Engine):
     """Computes when it is let; notes how many images it was given."""
 
@@ -225,6 +172,8 @@ def test_a_divided_request_has_one_model(model):
         reload.start()
         while service.engine is not new:
             time.sleep(0.001)
+        with pytest.raises(AlreadyReloading):
+            service.reload(model)
         after = service.submit(np.zeros((2, 28, 28, 1), np.uint8))
         old.go.set()
         assert divided.result().logits.shape == (3, 2)
@@ -258,61 +207,6 @@ def test_a_service_that_is_closed_ends_all_requests(model):
     assert service.summary()["requests"]["cancelled"] == 1
 
 
-def test_a_service_is_closed_while_a_model_is_loaded(model):
-    """What was started meanwhile ends, and is never served."""
-    go, new = threading.Event(), Gated()
-
-    def start(model):
-        go.wait()
-        return new
-
-    service = Service(model, Engine(), start=start)
-    errors = []
-
-    def load():
-        try:
-            service.reload(model)
-        except Closed as error:
-            errors.append(error)
-
-    reload = threading.Thread(target=load)
-    reload.start()
-    service.close()
-    go.set()
-    reload.join(60)
-    assert errors and new.closed and service.engine is not new
-
-
-def test_an_alarm_of_one_request_is_no_concern_of_the_others(model):
-    class Alarmed(Engine):
-        """Results for images that are not black contradict each other."""
-
-        def infer(self, number, images, end, without=()):
-            if images.any():
-                raise WrongResults("contradict")
-            return super().infer(0, images, end, without)
-
-    joining = Joining(3, wait=600.0)
-    with Service(model, Alarmed(), in_flight=1, joining=joining) as service:
-        service._batches |= {1, 3}
-        images = np.zeros((3, 1, 28, 28, 1), np.uint8)
-        images[1] = 1
-        first, wrong, last = map(service.submit, images)
-        assert first.result().classes.size == last.result().classes.size == 1
-        with pytest.raises(WrongResults):
-            wrong.result()
-        ends = service.summary()["requests"]
-    assert ends["answered"] == 2 and ends["contradiction"] == 1
-
-
-def test_requests_that_cannot_be_answered_are_counted(model):
-    engine = Short(0, False)
-    with Service(model, engine) as service:
-        with pytest.raises(NotReady, match="^a worker is down$"):
-            service.require_ready()
-        assert service.summary()["requests"]["unready"] == 1
-
-
 def test_a_service_whose_requests_all_fail_does_not_look_ready(model, monkeypatch):
     """It looks as long as none is answered; requests are tried nevertheless."""
 
@@ -344,32 +238,23 @@ def test_a_service_whose_requests_all_fail_does_not_look_ready(model, monkeypatc
         assert service.obstacle() is None
 
 
-def test_what_is_too_late_in_the_queue_is_not_computed(model):
-    engine, images = Gated(), np.zeros((1, 28, 28, 1), np.uint8)
-    with Service(model, engine, in_flight=1) as service:
-        service.warm_up()
-        first = service.submit(images)
-        engine.begun.wait()
-        late = service.submit(images, deadline=0.01)
-        time.sleep(0.02)
-        engine.go.set()
-        assert first.exception(60) is None
-        assert isinstance(late.exception(60), NotEnoughResults)
-        assert engine.sizes == [1]
-        assert service.summary()["requests"]["shortfall"] == 1
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_images_that_are_not_finite_are_refused(model, value):
-    """Results of theirs would be held against the workers."""
+def test_wrong_requests_are_refused(model):
     floats = model._replace(pipeline=model.pipeline._replace(mean=None, std=None))
     images = np.zeros((1, 28, 28, 1), np.float32)
     with Service(floats, Engine()) as service:
         service.warm_up()
         assert service.submit(images).exception() is None
-        images[0, 3, 3] = value
-        with pytest.raises(ValueError, match="^images: NaN or infinite values given"):
-            service.submit(images)
+        for value in (np.nan, np.inf):  # would be held against the workers
+            images[0, 3, 3] = value
+            with refused("images"):
+                service.submit(images)
+        images[0, 3, 3] = 0
+        for without in (1, (3,), ([0],)):
+            with refused("without"):
+                service.submit(images, without=without)
+        for deadline in ("1", 0, float("nan")):
+            with refused("deadline"):
+                service.submit(images, deadline=deadline)
 
 
 def test_a_model_that_does_not_start_changes_nothing(model):
@@ -380,9 +265,5 @@ def test_a_model_that_does_not_start_changes_nothing(model):
         with pytest.raises(RuntimeError, match="^no$"):
             service.reload(model)
         taller = build_pipeline(Config(code="mds"), (32, 28, 1), 10, (0.0,), (1.0,))
-        other = model._replace(pipeline=taller)
-        with pytest.raises(ValueError, match="^model: .* as the one that is served"):
-            service.reload(other)
-    with Service(model, Engine()) as service:
-        with pytest.raises(ValueError, match="^reload: only of a service"):
-            service.reload(model)
+        with refused("model"):
+            service.reload(model._replace(pipeline=taller))

@@ -81,13 +81,6 @@ def test_the_machinery_is_frozen_until_another_one_answers(sent, monkeypatch):
         disturb(service.target(), "kill gcs", np.random.default_rng(0))
 
 
-def test_what_never_recovers_is_given_up(sent, monkeypatch):
-    monkeypatch.setattr(fault_injection, "PATIENCE", 0.0)
-    service = Service(summary(1, 1, 1), summary(0, 1, 1))
-    done = disturb(service.target(), "kill worker", np.random.default_rng(0))
-    assert done.answering is None and done.recovered is None
-
-
 def test_an_enemy_goes_on_until_it_is_closed(sent):
     service = Service(summary(1, 1, 1))
     injector = FaultInjector(service.target(), ("reload",), 0.001)

@@ -1,9 +1,7 @@
 """The study of latencies, measured and simulated, and rivals on the same workers."""
 
-import dataclasses
 import json
 import pathlib
-import re
 
 import jax
 import numpy as np
@@ -17,7 +15,6 @@ from coded_jax.latency.simulation import Machine, simulate
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
 from coded_jax.latency.workloads import Workload
 from coded_jax.report import table
-from coded_jax.runs.config import Config
 from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
 from coded_jax.serving.pool import Pool
@@ -25,9 +22,10 @@ from coded_jax.serving.response import Response
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, ServedStrategy
 from coded_jax.studies.pace import Pace
-from tests.scripts import Script, run_script
+from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
+RUN = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
 
 
 @pytest.fixture(scope="module")
@@ -47,32 +45,6 @@ def pool(model):
     pool.close()
 
 
-def widened(model, k, r):
-    """The run as if its code had other sizes: rivals look at its settings alone."""
-    config = dataclasses.asdict(Config.from_json(model.results["config"]))
-    results = {**model.results, "config": {**config, "k": k, "r": r}}
-    pipeline = model.pipeline._replace(k=k, r=r)
-    return model._replace(pipeline=pipeline, results=results)
-
-
-@pytest.mark.parametrize(
-    "k, r, plain, copies",
-    [
-        # LeNet-5's 4x4 features make 1, 2 or 4 pieces along an axis: never 3 or 6.
-        (2, 1, "1x2", "1x1 + 2"),
-        (4, 2, "2x2", "1x2 + 4"),
-        (4, 1, "2x2", "1x2 + 3"),
-        (6, 2, "2x4", "1x2 + 6"),
-    ],
-)
-def test_rivals_have_as_many_workers(model, k, r, plain, copies):
-    wide = widened(model, k, r)
-    uncoded, replicated = rivals.uncoded(wide), rivals.replicated(wide)
-    assert rivals.pieces_text(uncoded.pipeline) == plain
-    assert rivals.pieces_text(replicated.pipeline) == copies
-    assert uncoded.pipeline.k <= k + r == replicated.pipeline.n
-
-
 def test_rivals_are_exact(model, split):
     images = split.images[:20]
     expected = model.logits(images)
@@ -83,13 +55,6 @@ def test_rivals_are_exact(model, split):
     for lost in [(), (0,), (1,), (2,)]:
         logits = layered.logits(images, lost=lost)
         np.testing.assert_allclose(logits, expected, atol=1e-3)
-    with pytest.raises(ValueError, match="mds_stages: "):
-        rivals.per_convolution(widened(model, 5, 1), ((1, 4),))
-
-
-def test_work_of_the_whole_image_is_one(model):
-    assert rivals.work_of(rivals.replicated(model)) == 1.0
-    assert rivals.work_of(model) == pytest.approx(276544 / 492320)  # by operations
 
 
 def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
@@ -114,24 +79,6 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
     # Two of three are enough, and nobody waits for the straggler.
     assert (replay.replay(coded, at_once, faults, 3, 12) == 0).all()
-
-
-def test_the_client_is_slowed_by_the_rule_of_the_workers(model, pool, split):
-    """A part of the seconds for the whole `F_Conv`, by operations: what it encodes
-    always, and what it decodes where a data piece is missing."""
-    cost = cost_of(model.pipeline, model.frozen, model.image_shape)
-    slow, faults = (
-        ServedStrategy(model, client=1.0),
-        Faults(delays=(Constant(0.3),) * 3),
-    )
-    calm = latency_study.measure_latencies(slow, pool, split, 3)
-    encode = cost.encode_flops / cost.whole_flops
-    decode = cost.decode_flops / cost.whole_flops
-    assert encode <= calm.phases["encode"] < encode + 0.2
-    late = dataclasses.replace(faults, delays=(Constant(0.3), *[Constant(0.0)] * 2))
-    decoded = latency_study.measure_latencies(slow, pool, split, 3, faults=late)
-    assert decoded.decoded == 1.0
-    assert (decoded.seconds >= encode + decode).all()
 
 
 def test_machines_of_given_speeds_take_what_the_simulator_says(model, pool, split):
@@ -204,23 +151,6 @@ def test_a_measurement_is_arithmetic(model, split):
     assert measured.phases == pytest.approx(expected)
 
 
-def test_lost_requests_count_as_wrong(model, split):
-    measured = latency_study.summarise(model, split.images[:4], split.labels[:4], {})
-    assert measured.accuracy == measured.direct == 0.0
-    assert measured.agreement == measured.decoded == 0.0
-    assert (measured.seconds == np.inf).all()
-
-
-def test_recovery_of_a_killed_worker(model, split):
-    with_grace = Pool(local_workers(model), patience=600)
-    coded = ServedStrategy(model)
-    recovery = latency_study.measure_recovery(coded, with_grace, split.images, 1, 300)
-    assert recovery.requests >= 1 and recovery.lost == 0
-    assert len(recovery.seconds) == 1 and recovery.seconds[0] < 300
-    assert with_grace.status()[0]["restarts"] == 1
-    with_grace.close()
-
-
 def test_replay_is_arithmetic(model):
     """A calm request of 10 ms: 1 to encode, 2 for all else by itself, 7 for workers."""
     phases = {
@@ -248,42 +178,20 @@ def test_replay_is_arithmetic(model):
     np.testing.assert_allclose(latencies, 0.010, rtol=1e-5)
 
 
-def test_replay_takes_decoding_off_requests_that_were_decoded(model):
-    """Machines of 5 ms; of 3 ms for all else, and of 2 to decode, which two had."""
-    names = ("queue", "encode", "wait", "decode", "decoding")
-    phases = dict(zip(names, (0.001, 0.001, 0.005, 0.001, 0.002), strict=True))
-    seconds = np.array([0.008, 0.010, 0.008, 0.010])
-    calm = Measurement(seconds, phases, 1.0, 1.0, 1.0, 0.5)
-    faults = Faults(delays=(Constant(0.0),), service=(0.005,))
-    latencies = replay.replay(ServedStrategy(model), calm, faults, 3, 4)
-    np.testing.assert_allclose(latencies, 0.008, rtol=1e-5)
-
-
 @pytest.mark.long
-def test_script_measures_and_goes_on(finished, tmp_path):
-    arguments = [
-        f"--workdir={finished}",
-        f"--output={tmp_path / 'study'}",
-        "--engine=local",
-        "--devices=3",
-        "--delay=constant",
-        "--delay_parameters=0.03",
-        "--stragglers=1",
-        "--requests=12",
-        "--calm_requests=10",
-    ]
+def test_the_script_measures_and_goes_on(finished, tmp_path):
+    arguments = [f"--workdir={finished}", f"--output={tmp_path}", "--engine=local"]
+    arguments += ["--devices=3", "--stragglers=1", "--requests=12"]
+    arguments += ["--delay=constant", "--delay_parameters=0.03", "--calm_requests=10"]
     done = run_script("latency", *arguments)
     assert done.returncode == 0, done.stderr
-    assert "simulated p99.9" in done.stdout and "100.00 % of all answers" in done.stdout
-    path = tmp_path / "study" / "latency.json"
+    path = tmp_path / "latency.json"
     content = json.loads(path.read_text())
     assert len(content["parts"]["coded, delayed"]["seconds"]) == 12
-    assert (tmp_path / "study" / "latency.png").stat().st_size > 10_000
+    assert (tmp_path / "latency.png").stat().st_size > 10_000
     strategies = latency.requests_of(content, 0.0)
     rows = {row[0]: row for row in table.make(latency.COLUMNS, strategies).rows}
     assert rows["coded"][1:3] == ["2x1 + 1", "0.562"] and "hedged at once" in rows
-    conclusions = "\n".join(latency.conclusions(content))
-    assert "as fast as this machine and with delays, the shortest p50" in conclusions
 
     # What is there is not measured again; what is missing is.
     kept = content["parts"]["coded, calm"]
@@ -292,35 +200,26 @@ def test_script_measures_and_goes_on(finished, tmp_path):
     done = run_script("latency", *arguments)
     assert done.returncode == 0, done.stderr
     parts = json.loads(path.read_text())["parts"]
-    assert (
-        parts["coded, calm"] == kept and len(parts["hedged, delayed"]["seconds"]) == 12
-    )
+    assert parts["coded, calm"] == kept and "hedged, delayed" in parts
 
     done = run_script("latency", *arguments, "--requests=13")
     assert done.returncode != 0 and "report of other settings" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "script, arguments, name",
     [
-        (["--workdir=nowhere"], "delay: not given"),
-        (["--workdir=nowhere", "--stragglers=1"], "delay: not given"),
-        (["--workdir=nowhere", "--delay=pareto"], "pareto"),
-        (
-            ["--workdir=nowhere", "--delay=constant", "--delay_parameters=1"],
-            "workdir: ",
-        ),
+        ("latency", ["--workdir=nowhere"], "delay"),
+        ("choose", [RUN, "--max_devices=40"], "max_devices"),
+        ("choose", ["--cnn=own:none"], "cnn"),
+        ("map", [RUN, "--x=colour,1,2,3"], "x"),
+        ("map", [RUN, "--base_model=lenet5"], "network"),
     ],
 )
-def test_latency_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
-    done = run_script("latency", f"--output={tmp_path}", *arguments)
-    assert done.returncode != 0 and message in done.stderr
+def test_wrong_flags_are_told_in_one_line(tmp_path, script, arguments, name):
+    done = run_script(script, f"--output={tmp_path}", *arguments)
+    assert done.returncode != 0 and f"error: {name}" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-
-
-def answer_of(done):
-    """The line that says what to run, which a terminal wraps."""
-    return " ".join(f"run {done.stdout.rpartition(chr(10) + 'run ')[2]}".split())
 
 
 def test_choose(tmp_path):
@@ -328,110 +227,28 @@ def test_choose(tmp_path):
     arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
     done = run_script("choose", "--target=0.08", *arguments, *runs)
     assert done.returncode == 0, done.stderr
-    answer = answer_of(done)
-    assert re.match(r"run .*: within 80 ms its expected accuracy is \d", answer)
-    assert "; runner-up: " in answer and " in time " in done.stdout
-    heading = [line for line in done.stdout.splitlines() if "p99.9" in line][0]
-    assert heading.split()[-3:] == ["in", "time", "right"]
+    assert "within 80 ms its expected" in " ".join(done.stdout.split())
     rows = json.loads((tmp_path / "choose.json").read_text())["rows"]
     assert rows[0]["accuracy"] == max(row["accuracy"] for row in rows)
     named = {row["code"] for row in rows}
-    assert {
-        "one device",
-        "whole image on each",
-        "uncoded",
-        "hedged",
-        "replication",
-        "mds",
-        "berrut",
-    } <= named
+    simple = {"one device", "whole image on each", "uncoded", "hedged", "replication"}
+    assert simple | {"mds", "berrut"} <= named
     # Uncoded, all four of four devices must live.
     (plain,) = (r for r in rows if (r["code"], r["pieces"]) == ("uncoded", "4x1"))
     assert plain["answered"] <= 0.95**4 + 0.01
-    assert (tmp_path / "choose.png").stat().st_size > 10_000
 
 
-def test_choose_says_in_one_line_what_is_wrong():
-    run = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
-    lenet5 = ["--base_model=lenet5", "--image_shape=28x28x1"]
-    cases = [
-        (["--target=0.08"], "network: 0 given, one of"),
-        ([*lenet5, "--max_devices=1"], "max_devices: 1 given, 2..11 accepted"),
-        ([run, "--max_devices=40"], "max_devices: 40 given, 2..12 accepted"),
-        ([run, "--client_seconds=-1"], "client_seconds: -1.0 given, 0 or more"),
-        ([run, "--margin=-5"], "margin: -5.0 given, 0..100 accepted"),
-        ([run, "--given_drop=1"], "given_drop: 1.0 given, none beside finished runs"),
-        ([*lenet5, "--base_width=0"], "base_width: 0.0 given, more than 0 and at"),
-        (
-            [run, "--compute_parameters=a"],
-            "compute_parameters, parameters: ['a'] given",
-        ),
-        ([run, "--target=1", "--quantile=p50"], "quantile: 'p50' given, none beside"),
-        ([run, "--output=/dev/null/x"], "/dev/null/x"),
-    ]
-    scripts = [Script("experiments/choose.py", *words) for words, _ in cases]
-    for script, (_, message) in zip(scripts, cases, strict=True):
-        done = script.wait()
-        assert done.returncode != 0 and message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-
-
-OWN_CNN = """
-import jax
-from jax import lax
-
-def block(variables, x):
-    layout = ("NHWC", "HWIO", "NHWC")
-    y = lax.conv_general_dilated(
-        x, variables["kernel"], (1, 1), "SAME", dimension_numbers=layout
-    )
-    return jax.nn.relu(y)
-
-def make():
-    kernel = jax.ShapeDtypeStruct((3, 3, 3, 8), "float32")
-    return [block], {"kernel": kernel}, (32, 32, 3)
-"""
-
-
-def in_folder(folder, *arguments):
-    return Script("experiments/choose.py", *arguments, folder=folder).wait()
-
-
-def test_choose_for_a_cnn_of_ones_own(tmp_path):
-    (tmp_path / "own.py").write_text(OWN_CNN)
-    arguments = ["--cnn=own:make", "--max_devices=3", "--requests=2000"]
-    arguments += ["--compute_parameters=0.05,0.001", "--client_seconds=0.05"]
-    arguments += ["--failure=0", "--bandwidth=inf", "--link=0"]
-    done = in_folder(tmp_path, *arguments)
-    assert done.returncode == 0, done.stderr
-    answer = answer_of(done)
-    assert re.match(r"run .*: p99 .* ms, expected accuracy 100.00 %; it saves ", answer)
-    assert " against the runner-up, " in answer and " no code is worth it: " in answer
-    done = in_folder(tmp_path, "--cnn=own:none")
-    assert done.returncode != 0 and "cnn: 'own:none' given, a function" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
+@pytest.mark.long
 def test_a_map(tmp_path):
-    run = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
     axes = ["--x=client,0.1,10,2", "--y=failure,0.001,0.1,2", "--speed=1e7"]
     sizes = ["--n=3", "--requests=1000", f"--output={tmp_path}"]
-    done = run_script("map", *axes, *sizes, run)
+    done = run_script("map", *axes, *sizes, RUN)
     assert done.returncode == 0, done.stderr
-    assert "lenet5, 28x28 on 3 devices: who answers first" in done.stdout
     content = json.loads((tmp_path / "map.json").read_text())
     assert content["points"].keys() == {"0,0", "1,0", "0,1", "1,1"}
-    assert "experiments/map.py" in content["command"]
     families = {strategy["family"] for strategy in content["strategies"]}
     assert {"learned code", "exact code", "uncoded"} <= families
     # A client ten times as fast as a device needs none.
     winner = content["points"]["1,1"]["p99"]["winner"]
     assert content["strategies"][winner]["code"] == "the client alone"
     assert (tmp_path / "map.png").stat().st_size > 10_000
-    for wrong, message in [
-        (["--x=colour,1,2,3"], "x: 'colour,1,2,3' given, an axis, two numbers"),
-        (["--base_model=lenet5"], "network: 2 given, one of --base_model"),
-    ]:
-        done = run_script("map", *sizes, *wrong, run)
-        assert done.returncode != 0 and message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1

@@ -7,7 +7,6 @@ import headless
 import numpy as np
 import pytest
 
-from coded_jax import data
 from tests.web.fakes import PageClient
 from tests.web.test_page import TOKEN
 
@@ -129,26 +128,6 @@ def test_a_killed_worker_goes_down_and_returns(page):
     expect(state(page, 0)).to_have_text("● up")
 
 
-def test_a_slow_and_a_corrupt_worker(page):
-    """With the others slow, the answer has to wait for a slow one."""
-    draw_one(page)
-    expect(page.locator("#result")).to_be_visible()
-    for number in range(3):
-        press(page, "Slow", number)
-        expect(state(page, number)).to_have_text("◔ slow")
-    slow = page.get_by_role("button", name="Slow worker 2")
-    expect(slow).to_have_attribute("aria-pressed", "true")
-    expect(page.locator("#total")).to_contain_text("Answered in 1.")
-    for number in (1, 2):
-        press(page, "Heal", number)
-    expect(page.locator("#decoded")).to_contain_text("Piece 0 was decoded")
-    expect(worker(page, 0)).to_contain_text("its result came too late")
-    press(page, "Corrupt", 0)
-    expect(state(page, 0)).to_have_text("≈ corrupt")
-    press(page, "Heal", 0)
-    expect(state(page, 0)).to_have_text("● up")
-
-
 def picture(shape, value):
     """Returns the bytes of a PNG with one square in its middle."""
     from PIL import Image
@@ -178,69 +157,6 @@ def test_a_file_is_scaled_and_turned_light_on_dark(page, dark):
     expect(inverted).to_have_count(int(dark))
 
 
-DROP = """([bytes, type]) => {
-  const files = new DataTransfer();
-  files.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type }));
-  const event = new DragEvent("drop", { dataTransfer: files, bubbles: true });
-  document.getElementById("drop").dispatchEvent(event);
-}"""
-
-
-def test_a_file_is_dropped(page):
-    expect(page.locator("#prompt")).to_have_text("Draw a digit")
-    with page.expect_response("**/predict"):
-        page.evaluate(DROP, [list(picture((50, 90), 255)), "image/png"])
-    expect(page.locator("#note")).to_contain_text("dropped.png")
-    expect(page.locator("#result")).to_be_visible()
-    page.evaluate(DROP, [[1, 2, 3], "text/plain"])
-    told = "dropped.png: no image that this browser can read"
-    expect(page.get_by_role("alert")).to_have_text(told)
-
-
-def test_samples_by_keyboard(page):
-    sample = page.get_by_role("button", name="Test image: 7")
-    with page.expect_response("**/predict") as answered:
-        sample.press("Enter")
-    first = np.flatnonzero(data.load("mnist_5k").test.labels == 7)[0]
-    sent = np.load(io.BytesIO(answered.value.request.post_data_buffer))
-    np.testing.assert_array_equal(sent[0], data.load("mnist_5k").test.images[first])
-    expect(page.locator("#note")).to_have_text("A test image, labelled 7")
-
-
-def test_it_repeats_and_counts(page, service):
-    draw_one(page)
-    page.get_by_label("Ask again every second").check()
-    for _ in range(2):
-        page.wait_for_event("response", lambda response: "/predict" in response.url)
-    page.get_by_label("Ask again every second").uncheck()
-    answered = page.locator("#counts div", has_text="answered").locator("dd")
-    expect(answered).to_have_text(str(service.summary()["requests"]["answered"]))
-    expect(page.locator("#p50")).to_contain_text("ms")
-    expect(page.locator("#losses tr")).to_have_count(3)
-    assert page.locator("#chart circle").count() >= 3
-
-
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_nothing_overflows(browser, client, viewport):
-    with opened(browser, client.url, viewport) as page:
-        draw_one(page)
-        press(page, "Kill", 1)
-        expect(page.locator("#decoded")).to_contain_text("decoded from")
-        press(page, "Heal", 1)
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert width == viewport["width"]
-        past = page.evaluate(
-            "[...document.querySelectorAll('main *')].filter((x) => x.clientWidth &&"
-            "x.getBoundingClientRect().right > innerWidth).map((x) => x.outerHTML)"
-        )
-        assert past == []
-        lefts = [page.locator(f"#{name}").bounding_box()["x"] for name in SECTIONS]
-        assert len({*lefts}) == (1 if viewport == PHONE else 2)
-
-
-SECTIONS = ("input", "workers-box", "answer-box", "live")
-
-
 def test_a_token_is_asked_for_and_kept(browser, service):
     with PageClient(service, token=TOKEN) as guarded:
         refused = 1  # the first look, which the console has as an error
@@ -253,14 +169,3 @@ def test_a_token_is_asked_for_and_kept(browser, service):
             expect(page.locator(".faults")).to_have_count(0)  # without a demo
             page.reload()
             assert draw_one(page).status == 200
-
-
-def test_a_service_that_is_gone_is_told(browser, service):
-    asking = PageClient(service)
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(asking.url)
-    expect(page.locator(".worker")).to_have_count(3)
-    asking.close()
-    expect(page.get_by_role("alert")).to_contain_text("does not answer")
-    context.close()

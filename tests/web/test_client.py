@@ -15,6 +15,7 @@ from coded_jax.web import app, server
 from coded_jax.web.app import as_json
 from coded_jax.web.client import Client
 from coded_jax.web.config import WebConfig
+from tests.errors import refused
 from tests.web.fakes import IMAGE, PATIENCE, Service, listening, response
 
 TOKEN = "0123456789abcdef"
@@ -36,14 +37,6 @@ def test_an_answer():
         service.why_not = "no workers"
         assert not client.ready()
     assert not client.ready()  # nothing listens any more
-
-
-def test_missing_values_are_nan():
-    some = response(IMAGE[None])
-    some.logits[0, 0] = np.nan
-    with scripted([(200, as_json(some))]) as (url, _):
-        answer = Client(url, deadline=PATIENCE).predict(IMAGE)
-    np.testing.assert_array_equal(answer.logits, some.logits)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -92,32 +85,18 @@ FINE = (200, as_json(response(IMAGE[None])))
 BUSY = (503, {"error": "the queue was full"})
 
 
-def test_it_asks_again_after_503():
-    with scripted([BUSY, BUSY, FINE]) as (url, seen):
-        client = Client(url, deadline=PATIENCE)
-        assert client.predict(IMAGE).classes.tolist() == [0]
-    assert len(seen) == 3 and len({address for *_, address in seen}) == 1
+def test_it_asks_again_while_there_is_time():
+    """After 503 and where the connection is lost."""
+    some = response(IMAGE[None])
+    some.logits[0, 0] = np.nan
+    told = (*BUSY, ("Retry-After", "1"))
+    with scripted([BUSY, None, told, (200, as_json(some))]) as (url, seen):
+        answer = Client(url, deadline=PATIENCE).predict(IMAGE)
+    np.testing.assert_array_equal(answer.logits, some.logits)
     left = [float(headers["Deadline"]) for _, headers, _ in seen]
-    assert PATIENCE >= left[0] > left[1] > left[2] > 0  # one deadline for all attempts
-
-
-def test_it_asks_as_often_as_there_is_time(monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    with scripted([BUSY] * 30 + [FINE]) as (url, seen):
-        assert Client(url, deadline=PATIENCE).predict(IMAGE).classes.tolist() == [0]
-    assert len(seen) == 31
-
-
-def test_it_asks_again_where_the_connection_is_lost():
-    with scripted([None, None, FINE]) as (url, seen):
-        assert Client(url, deadline=PATIENCE).predict(IMAGE).classes.tolist() == [0]
-    assert len(seen) == 3
-
-
-def test_it_waits_as_long_as_it_is_told():
-    with scripted([(*BUSY, ("Retry-After", "1")), FINE]) as (url, seen):
-        Client(url, deadline=PATIENCE).predict(IMAGE)
-    assert seen[1][0] - seen[0][0] >= 1
+    assert len(left) == 4 and PATIENCE >= left[0]
+    assert (np.diff(left) < 0).all() and left[-1] > 0  # one deadline for all attempts
+    assert left[2] - left[3] >= 1
 
 
 def test_pauses_grow(monkeypatch):
@@ -138,15 +117,6 @@ def test_no_pause_goes_beyond_the_deadline():
     assert len(seen) == 1
 
 
-def test_an_answer_that_does_not_come():
-    service = Service(waits=True)
-    with listening(service) as url:
-        begun = time.monotonic()
-        with pytest.raises(TimeoutError, match="no answer within 0.3 s"):
-            Client(url).predict(IMAGE, deadline=0.3)
-        assert 0.29 <= time.monotonic() - begun < PATIENCE
-
-
 @pytest.mark.parametrize(
     "error, kind, line",
     [
@@ -156,28 +126,22 @@ def test_an_answer_that_does_not_come():
         (KeyError("x"), RuntimeError, "500: KeyError: 'x'"),
     ],
 )
-def test_errors_of_the_service(error, kind, line, monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+def test_errors_of_the_service(error, kind, line):
     with listening(Service(error=error)) as url:
         with pytest.raises(kind) as raised:
             Client(url, deadline=PATIENCE, retries=1).predict(IMAGE)
     assert str(raised.value) == line
-
-
-def test_nobody_there():
-    with listening(Service()) as url:
-        pass
-    with pytest.raises(ConnectionError, match=f"to 2 attempts: {url}: not reached"):
+    with pytest.raises(ConnectionError, match="not reached"):  # nobody there
         Client(url, retries=1, deadline=PATIENCE).summary()
 
 
-def test_pages_of_others_are_told_by_their_status():
-    with scripted([(502, "bad gateway")]) as (url, _):
-        with pytest.raises(RuntimeError, match="^502: 502 Bad Gateway$"):
-            Client(url, deadline=PATIENCE).predict(IMAGE)
-
-
-def test_objects_are_not_sent():
+def test_wrong_arguments():
+    with refused("url"):
+        Client("127.0.0.1:8000")
+    with refused("deadline"):
+        Client("http://a", deadline=0)
+    with refused("retries"):
+        Client("http://a", retries=-1)
     with pytest.raises(ValueError, match="allow_pickle"):
         Client("http://127.0.0.1:1").predict(np.array([{}]))
 
@@ -199,19 +163,6 @@ def test_tls(certificate):
     with pytest.raises(ConnectionError, match="(?i)certificate"):  # at once
         Client(url, deadline=PATIENCE).predict(IMAGE)
     close()
-
-
-@pytest.mark.parametrize(
-    "options, line",
-    [
-        ({"url": "127.0.0.1:8000"}, "url: '127.0.0.1:8000' given"),
-        ({"url": "http://a", "deadline": 0}, "deadline: 0 given"),
-        ({"url": "http://a", "retries": -1}, "retries: -1 given"),
-    ],
-)
-def test_wrong_settings(options, line):
-    with pytest.raises(ValueError, match=f"^{line}"):
-        Client(**options)
 
 
 def test_it_needs_no_jax():

@@ -1,94 +1,66 @@
 """Settings of the front, each wrong value told in one line; files of token and TLS."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 
 import pytest
 
 from coded_jax.web.access import check_certificate, read_token
-from coded_jax.web.config import PACKAGES, WebConfig, is_loopback, require_packages
+from coded_jax.web.config import WebConfig, is_loopback, require_packages
+from tests.errors import refused
 
 ALL = {"tls_cert": "cert.pem", "tls_key": "key.pem", "token_file": "token"}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_needs_nothing(host):
-    assert WebConfig(host=host).host == host
-    assert WebConfig(host=host, **ALL).tls_cert == "cert.pem"
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "2001:db8::1"])
-def test_beyond_loopback_both_are_required(host):
-    assert not is_loopback(host)
-    assert WebConfig(host=host, **ALL).host == host
+def test_both_are_required_beyond_loopback():
+    for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
+        assert WebConfig(host=host).host == host
     tls = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
-    for options, missing in (
-        ({}, "tls_cert and token_file"),
-        (tls, "token_file"),
-        ({"token_file": "token"}, "tls_cert"),
-    ):
-        line = f"^host: '{host}' given, a loopback address without {missing} accepted$"
-        with pytest.raises(ValueError, match=line):
-            WebConfig(host=host, **options)
+    for host in ("0.0.0.0", "::", "10.0.0.1", "2001:db8::1"):
+        assert not is_loopback(host)
+        assert WebConfig(host=host, **ALL).host == host
+        for options in ({}, tls, {"token_file": "token"}):
+            with refused("host"):
+                WebConfig(host=host, **options)
 
 
 @pytest.mark.parametrize(
-    "options, line",
+    "name, value",
     [
-        ({"host": "example.org"}, "host: 'example.org' given, an IP address or localh"),
-        ({"host": ""}, "host: '' given"),
-        ({"port": -1}, "port: -1 given, 0..65535 accepted"),
-        ({"port": 2**16}, "port: 65536 given"),
-        ({"port": 1.5}, "port: 1.5 given"),
-        ({"tls_cert": "x"}, "tls_key: None given, tls_cert and tls_key, or neither, a"),
-        ({"tls_key": "x"}, "tls_key: 'x' given"),
-        ({"max_body": 0}, "max_body: 0 given, 1 or more accepted"),
-        ({"read_seconds": 0}, "read_seconds: 0 given, more than 0 accepted"),
-        ({"read_seconds": float("inf")}, "read_seconds: inf given"),
-        ({"connections": 0}, "connections: 0 given"),
-        ({"keep_alive": -1}, "keep_alive: -1 given"),
-        ({"drain": -1}, "drain: -1 given, 0 or more accepted"),
-        ({"drain": "soon"}, "drain: 'soon' given"),
+        ("host", "example.org"),
+        ("port", 2**16),
+        ("port", 1.5),
+        ("tls_key", "x"),
+        ("max_body", 0),
+        ("read_seconds", float("inf")),
+        ("connections", 0),
+        ("keep_alive", -1),
+        ("drain", "soon"),
     ],
 )
-def test_wrong_settings(options, line):
-    with pytest.raises(ValueError) as raised:
-        WebConfig(**options)
-    assert str(raised.value).startswith(line)
+def test_wrong_settings(name, value):
+    with refused(name):
+        WebConfig(**{name: value})
 
 
 @pytest.mark.parametrize(
-    "mode, content, line",
+    "mode, content",
     [
-        (0o600, "short", "token_file: 'a token of 5 characters' given, 16 or more"),
-        (0o600, "", "token_file: 'a token of 0 characters' given"),
-        (0o600, "two words of a token", "token_file: 'a token of 20 characters' given"),
-        (0o600, "töken" * 5, "token_file: "),
-        (
-            0o640,
-            "0123456789abcdef",
-            "token_file: 'mode 640' given, a file that its own",
-        ),
-        (0o604, "0123456789abcdef", "token_file: 'mode 604' given"),
-        (None, "", "token_file: "),
+        (0o600, "short"),
+        (0o600, "two words of a token"),
+        (0o600, "t\xf6ken" * 5),
+        (0o640, "0123456789abcdef"),
+        (0o604, "0123456789abcdef"),
     ],
 )
-def test_tokens_that_are_refused(tmp_path, mode, content, line):
+def test_tokens(tmp_path, mode, content):
     path = tmp_path / "token"
-    if mode is not None:
-        path.write_text(content)
-        path.chmod(mode)
+    path.write_text(content)
+    path.chmod(mode)
+    with refused("token_file"):
+        read_token(str(path))
     with pytest.raises(ValueError) as raised:
         read_token(str(path))
-    told = str(raised.value)
-    assert told.startswith(line) and len(told.splitlines()) == 1
-    assert not content or content not in told
-
-
-def test_a_token(tmp_path):
-    path = tmp_path / "token"
+    assert content not in str(raised.value)
     path.write_text("0123456789abcdef\n")
     path.chmod(0o600)
     assert read_token(str(path)) == "0123456789abcdef"
@@ -112,11 +84,3 @@ def test_packages_that_are_missing(monkeypatch):
     line = r"^serve: it needs uvicorn, pillow; pip install 'coded_jax\[serve\]'$"
     with pytest.raises(ImportError, match=line):
         require_packages()
-
-
-def test_the_command_has_its_help_without_them():
-    """It names the extra when it is run; nothing of the front is imported before."""
-    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in PACKAGES)
-    code = f"import sys; {blocked}; import coded_jax.cli.commands.serve"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -15,14 +15,11 @@ GREY, COLOUR = (28, 28, 1), (4, 6, 3)
 RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
 
-@pytest.mark.parametrize("images", [IMAGE, IMAGE[None], np.stack([IMAGE] * 3)])
-def test_npy(images):
-    decoded = decode(npy(images), GREY, "uint8")
-    np.testing.assert_array_equal(decoded, images.reshape(-1, *GREY))
-
-
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_npy_in_any_order_and_dtype(order):
+    for images in (IMAGE, IMAGE[None], np.stack([IMAGE] * 3)):
+        decoded = decode(npy(np.asarray(images, order=order)), GREY, "uint8")
+        np.testing.assert_array_equal(decoded, images.reshape(-1, *GREY))
     images = np.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), order=order)
     np.testing.assert_array_equal(decode(npy(images), COLOUR, "float32"), images)
 
@@ -75,12 +72,6 @@ def animated():
     return file.getvalue()
 
 
-def palette():
-    file = io.BytesIO()
-    Image.fromarray(IMAGE[..., 0]).convert("P").save(file, "PNG")
-    return file.getvalue()
-
-
 def with_mode(mode, kind="PNG", **options):
     file = io.BytesIO()
     Image.new(mode, (28, 28)).save(file, kind, **options)
@@ -88,79 +79,52 @@ def with_mode(mode, kind="PNG", **options):
 
 
 FLAT = IMAGE[..., 0]
-OTHER = "body: another format given, an .npy, PNG or JPEG file accepted"
-NPY = "body: damaged or of objects given, a whole .npy of numbers accepted"
 WRONG = {
-    "nothing": (b"", "body: 'no bytes' given, an .npy, PNG or JPEG file accepted"),
-    "text": (b"junk", OTHER),
-    "npz": (b"PK\x03\x04junk", OTHER),
-    "gif": (picture(FLAT, "GIF"), OTHER),
-    "pickle": (b"\x80\x04K\x01.", OTHER),
-    "objects": (npy(np.array([{}])), NPY),
-    "half": (npy(IMAGE)[:-1], NPY),
-    "head": (b"\x93NUMPY\x01\x00\x10\x00{'shape': ((((((((", NPY),
-    "huge": (npy(IMAGE).replace(b"(28, 28, 1)", b"(77777, 777777, 77)"), NPY),
-    "negative": (npy(IMAGE).replace(b"(28, 28, 1)", b"(-28, 28,1)"), NPY),
-    "size": (picture(np.zeros((32, 30), "u1")), "image: 32x30 given, 28x28 accepted"),
-    "jpeg size": (
-        picture(np.zeros((8, 9), "u1"), "JPEG"),
-        "image: 8x9 given, 28x28 accepted",
-    ),
-    "rgb": (
-        with_mode("RGB"),
-        "image: RGB of 8 bits given, grey of 8 bits accepted",
-    ),
-    "rgba": (with_mode("RGBA"), "image: mode RGBA given, grey of 8 bits accepted"),
-    "la": (with_mode("LA"), "image: mode LA given, grey of 8 bits accepted"),
-    "bits": (with_mode("1"), "image: mode 1 given, grey of 8 bits accepted"),
-    "palette": (palette(), "image: mode P given, grey of 8 bits accepted"),
-    "cmyk": (with_mode("CMYK", "JPEG"), "image: mode CMYK given, grey of 8 bits acc"),
-    "16 bits": (with_mode("I;16"), "image: 16 bits given, grey of 8 bits accepted"),
-    "16 bits of RGB": (sixteen_bits(), "image: 16 bits given, grey of 8 bits accepted"),
-    "transparent": (
-        with_mode("L", transparency=0),
-        "image: transparency given, grey of 8 bits accepted",
-    ),
-    "animated": (animated(), "image: several images given, grey of 8 bits accepted"),
-    "bomb": (bomb(8_000), "image: 8000x8000 given, 28x28 accepted"),
-    "larger bomb": (bomb(2**31 - 1), "image: a damaged PNG given, a whole one acc"),
-    "half png": (picture(FLAT)[:60], "image: a damaged PNG given, a whole one acc"),
-    "short png": (bomb(28)[:20], "image: a damaged PNG given, a whole one accepted"),
-    "half jpeg": (
-        picture(FLAT, "JPEG")[:-200],
-        "image: a damaged JPEG given, a whole one accepted",
-    ),
+    "nothing": (b"", "body: "),
+    "npz": (b"PK\x03\x04junk", "body: "),
+    "gif": (picture(FLAT, "GIF"), "body: "),
+    "objects": (npy(np.array([{}])), "body: "),
+    "half": (npy(IMAGE)[:-1], "body: "),
+    "head": (b"\x93NUMPY\x01\x00\x10\x00{'shape': ((((((((", "body: "),
+    "huge": (npy(IMAGE).replace(b"(28, 28, 1)", b"(77777, 777777, 77)"), "body: "),
+    "size": (picture(np.zeros((32, 30), "u1")), "image: 32x30 given"),
+    "rgb": (with_mode("RGB"), "image: RGB of 8 bits given"),
+    "alpha": (with_mode("LA"), "image: mode LA given"),
+    "bits": (with_mode("1"), "image: mode 1 given"),
+    "16 bits": (with_mode("I;16"), "image: 16 bits given"),
+    "16 bits of RGB": (sixteen_bits(), "image: 16 bits given"),
+    "transparent": (with_mode("L", transparency=0), "image: transparency given"),
+    "animated": (animated(), "image: several images given"),
+    "bomb": (bomb(8_000), "image: 8000x8000 given"),
+    "larger bomb": (bomb(2**31 - 1), "image: a damaged PNG given"),
+    "half png": (picture(FLAT)[:60], "image: a damaged PNG given"),
+    "half jpeg": (picture(FLAT, "JPEG")[:-200], "image: a damaged JPEG given"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_in_a_line(name):
+def test_what_is_wrong_is_told_in_one_line(name):
     body, line = WRONG[name]
     with pytest.raises(ValueError) as raised:
         decode(body, GREY, "uint8")
     assert str(raised.value).startswith(line) and "\n" not in str(raised.value)
-    assert isinstance(raised.value, UnsupportedFormat) == (line == OTHER)
+    assert isinstance(raised.value, UnsupportedFormat) == (name in ("npz", "gif"))
+
+
+def test_what_the_network_takes_decides():
+    turned = picture(np.zeros((6, 4, 3), "u1"))
+    with pytest.raises(ValueError, match="image: 6x4 given, 4x6 accepted"):
+        decode(turned, COLOUR, "uint8")
+    with pytest.raises(UnsupportedFormat):  # pictures are of bytes
+        decode(picture(FLAT), GREY, "float32")
+    with pytest.raises(ValueError):  # and have one or three channels
+        decode(picture(FLAT), (28, 28, 2), "uint8")
 
 
 def test_no_pixel_of_a_bomb_is_made(monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="8000x8000 given"):
         decode(bomb(8_000), GREY, "uint8")
-
-
-def test_a_picture_lies_as_the_network_takes_it():
-    with pytest.raises(ValueError, match="image: 6x4 given, 4x6 accepted"):
-        decode(picture(np.zeros((6, 4, 3), "u1")), COLOUR, "uint8")
-
-
-def test_pictures_are_of_bytes():
-    with pytest.raises(UnsupportedFormat, match="PNG given, an .npy of float32 file"):
-        decode(picture(FLAT), GREY, "float32")
-
-
-def test_pictures_have_one_or_three_channels():
-    with pytest.raises(ValueError, match="grey of 8 bits given, no picture, but .npy"):
-        decode(picture(FLAT), (28, 28, 2), "uint8")
 
 
 def test_damaged_bytes_are_one_error():

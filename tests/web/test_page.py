@@ -8,10 +8,7 @@ import pytest
 
 import coded_jax
 from coded_jax import data, serving
-from coded_jax.latency.stragglers import Constant
 from coded_jax.serving import parts
-from coded_jax.serving.faults import Faults
-from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.web import page
 from coded_jax.web.demo import LATE, Demo
 from tests.web.fakes import LIMIT, PageClient, ask, npy
@@ -57,13 +54,6 @@ def test_the_model_is_described(client, service):
     }
 
 
-def test_classes_have_names_where_they_are_known():
-    names = data.DATASETS["fashion_mnist"].class_names
-    assert len(names) == len({*names}) == 10
-    assert page._names("fashion_mnist", 10) == [*names]
-    assert page._names("fashion_mnist", 2) == page._names(None, 2) == ["0", "1"]
-
-
 def test_pieces_are_windows_of_the_image_and_parity(client, service, images):
     told = client.post("/pieces", npy(images[:1]))["pieces"]
     assert [piece["shape"] for piece in told] == [[20, 28, 1]] * 3
@@ -84,33 +74,29 @@ def test_pieces_are_windows_of_the_image_and_parity(client, service, images):
     np.testing.assert_allclose(restored, parity[0, ..., 0], atol=(high - low) / 500)
 
 
-def test_pieces_compile_nothing_more(client, images):
-    """The first image comes to a service that has compiled all."""
-    size = parts.encode_images._cache_size()
-    client.post("/pieces", npy(images[1:2]))
-    assert parts.encode_images._cache_size() == size
+def test_what_is_wrong_has_its_status(client, service):
+    for path, body, expected in [
+        ("/pieces", npy(np.zeros((2, 28, 28, 1), np.uint8)), 400),
+        ("/pieces", npy(np.zeros((1, 9, 28, 1), np.uint8)), 400),
+        ("/pieces", b"", 400),
+        ("/pieces", b"GIF89a", 415),
+        ("/demo/tickle/0", b"", 404),
+        ("/demo/kill/3", b"", 404),
+        ("/demo/kill/x", b"", 404),
+        ("/demo/kill/0", None, 405),
+    ]:
+        status, _, content = ask(client.url, path, body)
+        assert status == expected and content["error"], path
+    assert client.get("/demo") == {"workers": ["", "", ""]}
+    with PageClient(service) as quiet:  # without a demo nobody breaks anything
+        assert not quiet.get("/model")["demo"]
+        assert ask(quiet.url, "/demo/kill/0", b"")[0] == 404
 
 
-def test_pictures_of_any_channels():
-    query = np.stack([np.full((2, 3), x, np.float32) for x in (1, 2, 6)], axis=-1)
-    assert page._picture(query)["shape"] == (2, 3, 3)
-    many = page._picture(np.concatenate([query, query[..., :1]], axis=-1))
-    assert many["shape"] == (2, 3, 1) and many["range"] == [2.5, 2.5]
-    assert base64.b64decode(many["pixels"]) == bytes(6)
-
-
-@pytest.mark.parametrize(
-    "body, status, expected",
-    [
-        (npy(np.zeros((2, 28, 28, 1), np.uint8)), 400, "a batch of 2' given, 1 "),
-        (npy(np.zeros((1, 9, 28, 1), np.uint8)), 400, "[1, 9, 28, 1] given"),
-        (b"", 400, "no bytes"),
-        (b"GIF89a", 415, "another format"),
-    ],
-)
-def test_wrong_images_have_no_pieces(client, body, status, expected):
-    told, _, content = ask(client.url, "/pieces", body)
-    assert told == status and expected in content["error"]
+def test_there_need_be_no_samples():
+    assert page.samples(None, None, (28, 28, 1)) == []
+    assert page.samples("mnist_5k", None, (32, 32, 1)) == []
+    assert page.samples("mnist_5k", 28, (28, 28, 1)) == []  # all would be resized
 
 
 def test_samples_are_test_images_of_each_class(client, images):
@@ -119,28 +105,6 @@ def test_samples_are_test_images_of_each_class(client, images):
     labels = data.load("mnist_5k").test.labels
     first = images[np.flatnonzero(labels == 7)[0]]
     assert base64.b64decode(told[7]["pixels"]) == first.tobytes()
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        (None, None, (28, 28, 1)),
-        ("own", None, (28, 28, 1)),
-        ("mnist_5k", None, (32, 32, 1)),
-        ("mnist_5k", 28, (28, 28, 1)),  # all would be resized
-        ("folder", None, (28, 28, 1)),  # nobody says which one
-    ],
-)
-def test_there_need_be_no_samples(asked):
-    assert page.samples(*asked) == []
-
-
-def test_without_demo_nobody_breaks_anything(service):
-    with PageClient(service) as quiet:
-        assert not quiet.get("/model")["demo"]
-        assert (
-            ask(quiet.url, "/demo")[0] == ask(quiet.url, "/demo/kill/0", b"")[0] == 404
-        )
 
 
 def test_with_a_token_the_page_alone_is_open(service, demo):
@@ -154,18 +118,6 @@ def test_with_a_token_the_page_alone_is_open(service, demo):
         assert demo.states == ["", "", ""]
         bearer = {"Authorization": f"Bearer {TOKEN}"}
         assert ask(guarded.url, "/model", headers=bearer)[2]["token"]
-
-
-def test_what_is_no_action_or_worker_is_404(client):
-    for path, expected in [
-        ("/demo/tickle/0", "action: 'tickle' given"),
-        ("/demo/kill/3", "worker: 3 given"),
-        ("/demo/kill/x", "not found"),
-    ]:
-        status, _, content = ask(client.url, path, b"")
-        assert status == 404 and expected in content["error"]
-    assert ask(client.url, "/demo/kill/0")[0] == 405
-    assert client.get("/demo") == {"workers": ["", "", ""]}
 
 
 def predict(client, image):
@@ -190,20 +142,6 @@ def test_a_killed_worker_is_lost_and_comes_back(client, service, images):
         service.engine.pool.wait_until_ready()
 
 
-def test_a_slow_worker_is_late(service, demo):
-    """All are, so that one of them has to be waited for."""
-    for worker in range(3):
-        demo.act("slow", worker)
-    try:
-        image = np.zeros((1, 28, 28, 1), np.uint8)
-        seconds = service.submit(image).result(LIMIT).seconds
-        assert LATE <= seconds["wait"]
-        assert demo.states == ["slow"] * 3
-    finally:
-        for worker in range(3):
-            demo.act("heal", worker)
-
-
 def test_a_corrupt_worker_is_wrong(client, service, images):
     """Its result is compared where it has to be used."""
     right = predict(client, images[0])["logits"]
@@ -217,22 +155,6 @@ def test_a_corrupt_worker_is_wrong(client, service, images):
         client.post(f"/demo/heal/{worker}")
     service.engine.pool.wait_until_ready()
     assert client.get("/demo") == {"workers": ["", "", ""]}
-
-
-def test_faults_of_the_service_stay(finished):
-    model = coded_jax.load(finished, devices=1)
-    faults = Faults(delays=(Constant(0.25),), nans=0.5, seed=1)
-    with serving.serve(model, "local", faults=faults) as service:
-        before = faults.of_request(5, 3)
-        demo = Demo(service)
-        demo.act("slow", 1)
-        demo.act("corrupt", 2)
-        first, second, third = demo.of_request(5, 3)
-        assert first == before[0]
-        assert second == before[1]._replace(back=LATE)
-        assert third == before[2]._replace(kind="noise")
-        wrapped = [worker.worker for worker in service.engine.pool.workers]
-        assert not any(isinstance(worker, FaultyWorker) for worker in wrapped)
 
 
 def test_a_spare_takes_the_place_of_a_killed_worker(finished):
@@ -252,24 +174,3 @@ def test_a_spare_takes_the_place_of_a_killed_worker(finished):
         demo.act("heal", 0)
         service.engine.pool.wait_until_ready()
         assert service.summary()["workers"][0]["up"]
-
-
-def test_another_model_begins_without_faults(finished):
-    model = coded_jax.load(finished, devices=1)
-    with serving.serve(model, "local", deadline=LIMIT) as service:
-        demo = Demo(service, restart=LIMIT)
-        demo.act("slow", 0)
-        service.reload(model)
-        assert demo.states == [""] * 3
-        demo.act("kill", 1)
-        answer = service.submit(np.zeros((1, 28, 28, 1), np.uint8)).result(LIMIT)
-        assert answer.used == ((0, 2),)
-
-
-def test_one_program_has_no_workers_to_fail(finished):
-    with serving.serve(finished, "spmd", devices=1) as service:
-        with pytest.raises(ValueError, match="demo: an engine of one program given"):
-            Demo(service)
-        with PageClient(service) as client:
-            made = client.post("/pieces", npy(np.zeros((28, 28, 1), np.uint8)))
-        assert len(made["pieces"]) == 3

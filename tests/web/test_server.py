@@ -66,41 +66,6 @@ def test_clients_that_stall_hold_nobody_up():
         assert ask(url, "/predict", BODY)[0] == 200
 
 
-def test_a_second_request_that_stalls_behind_the_first_one():
-    """Both come at once; the first one is answered before the second one is read."""
-    settings = WebConfig(port=0, read_seconds=0.5, keep_alive=PATIENCE)
-    with listening(Service(), settings=settings) as url:
-        first = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        told = read(send(url, first + f"{HEAD}\r\n".encode()))
-        assert told.startswith(b"HTTP/1.1 200 ") and b"HTTP/1.1 408 " in told
-
-
-def test_a_trickle_is_no_sign_of_life():
-    settings = WebConfig(port=0, read_seconds=0.5)
-    with listening(Service(), settings=settings) as url:
-        connection = send(url, HEAD.encode())
-        told = []
-        reader = threading.Thread(target=lambda: told.append(read(connection)))
-        reader.start()
-        end = time.monotonic() + PATIENCE
-        while reader.is_alive() and time.monotonic() < end:
-            try:
-                connection.sendall(b"X: y\r\n")
-            except OSError:
-                break
-            time.sleep(0.05)
-        reader.join()
-        assert told[0].startswith(b"HTTP/1.1 408 ")
-
-
-def test_a_body_that_nobody_reads_does_not_keep_a_connection():
-    settings = WebConfig(port=0, read_seconds=0.5)
-    with listening(Service(), settings=settings) as url:
-        head = HEAD.replace("/predict", "/nothing").encode()
-        told = read(send(url, head + b"\r\n" + BODY[:100]))
-        assert told.startswith(b"HTTP/1.1 404 ") and told.count(b"HTTP/1.1") == 1
-
-
 def test_a_client_that_does_not_read_is_given_up():
     sent = threading.Event()
 
@@ -116,13 +81,6 @@ def test_a_client_that_does_not_read_is_given_up():
     assert sent.wait(PATIENCE)
     assert len(read(connection)) < 1000 * 2**20
     close()
-
-
-def test_idle_connections_end_after_a_while():
-    settings = WebConfig(port=0, keep_alive=0.3)
-    with listening(Service(), settings=settings) as url:
-        told = read(send(url, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-        assert told.startswith(b"HTTP/1.1 200 ")
 
 
 def test_more_connections_than_may_be():
@@ -144,14 +102,6 @@ def test_more_connections_than_may_be():
         while ask(url, "/readyz")[0] != 200:
             assert time.monotonic() < end
             time.sleep(0.01)
-
-
-def test_far_more_connections_are_not_even_told():
-    with listening(Service(), settings=WebConfig(port=0, connections=1)) as url:
-        silent = [send(url, b"") for _ in range(2)]
-        assert read(send(url, b"")) == b""
-        for connection in silent:
-            connection.close()
 
 
 def close_in_thread(service, **settings):
@@ -201,25 +151,7 @@ def test_requests_that_take_longer_are_cut_off():
     read(stalled)
 
 
-def test_tls(certificate):
-    cert, key = certificate
-    settings = WebConfig(port=0, tls_cert=cert, tls_key=key)
-    port, close = server.listen(app.create_app(Service()), settings)
-    context = ssl.create_default_context(cafile=cert)
-    connection = client.HTTPSConnection("127.0.0.1", port, context=context)
-    connection.request("POST", "/predict", BODY)
-    assert connection.getresponse().status == 200
-    connection.close()
-    with pytest.raises(ssl.SSLError):  # by another authority
-        other = client.HTTPSConnection(
-            "127.0.0.1", port, context=ssl.create_default_context()
-        )
-        other.request("GET", "/healthz")
-    with pytest.raises((client.BadStatusLine, ConnectionError)):
-        ask(f"http://127.0.0.1:{port}", "/healthz")
-    close()
-
-
+@pytest.mark.long
 def test_tls_that_is_not_agreed(certificate):
     """Clients that connect and say nothing are hung up on, and so many at most."""
     cert, key = certificate
@@ -241,30 +173,3 @@ def test_tls_that_is_not_agreed(certificate):
     assert connection.getresponse().status == 200
     connection.close()
     close()
-
-
-def test_an_answer_is_not_sent_in_waits():
-    """Its head and its body are two writes, of which the second would wait."""
-    with server.bind("127.0.0.1", 0) as listener:
-        client_side = socket.create_connection(listener.getsockname())
-        connection, _ = listener.accept()
-        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        connection.close()
-        client_side.close()
-
-
-def test_both_kinds_of_addresses():
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
-    try:
-        port, close = server.listen(app.create_app(Service()), WebConfig("::1", 0))
-    except OSError as error:
-        pytest.skip(f"no IPv6 here: {error}")
-    assert ask(f"http://[::1]:{port}", "/healthz")[0] == 200
-    close()
-
-
-def test_a_port_that_is_taken():
-    with listening(Service()) as url:
-        with pytest.raises(OSError):
-            server.listen(app.create_app(Service()), WebConfig(port=urlsplit(url).port))
