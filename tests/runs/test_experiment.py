@@ -118,38 +118,23 @@ def test_loaded_model_reproduces_the_results(finished):
 def test_answers_have_a_confidence(finished):
     model = coded_jax.load(finished)
     test = data.load("mnist_5k").test
-    answer = model.predict(test.images, lost=[1])
-    classes = model.classify(test.images, lost=[1])
-    np.testing.assert_array_equal(answer.classes, classes)
+    answer = model.predict(test.images, lost=[1], abstain_below=0.8)
     sure = np.asarray(answer.confidence)
+    classes = np.asarray(model.classify(test.images, lost=[1]))
     # On the whole it is as often right as it is sure, and where it abstains it errs.
-    right = np.asarray(classes) == test.labels
+    right = classes == test.labels
     assert abs(sure.mean() - right.mean()) < 0.05
     assert right[sure >= 0.8].mean() > right.mean() + 0.02
-    careful = model.predict(test.images, lost=[1], abstain_below=0.8)
-    expected = np.where(sure < 0.8, -1, np.asarray(classes))
-    np.testing.assert_array_equal(careful.classes, expected)
+    expected = np.where(sure < 0.8, -1, classes)
+    np.testing.assert_array_equal(answer.classes, expected)
     with refused("abstain_below"):
         model.predict(test.images, abstain_below=2)
-
-
-ONE = np.zeros((1, 28, 28, 1), np.uint8)
-
-
-@pytest.mark.parametrize(
-    "name, images, lost",
-    [
-        ("images", np.zeros((2, 32, 32, 3), np.uint8), ()),
-        ("images", np.zeros((2, 28, 28, 1)), ()),
-        ("images", ONE[:0], ()),
-        ("lost", ONE, (0, 1, 2)),
-        ("lost", ONE, (3,)),
-        ("lost", ONE, 1),
-    ],
-)
-def test_wrong_images_and_losses(finished, name, images, lost):
-    with refused(name):
-        coded_jax.load(finished).classify(images, lost)
+    for wrong in (test.images[:0], test.images / 255, np.zeros((1, 32, 32, 3), "u1")):
+        with refused("images"):
+            model.classify(wrong)
+    for lost in ((0, 1, 2), (3,), 1):
+        with refused("lost"):
+            model.classify(test.images, lost)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +187,6 @@ def test_stopped_evaluation_goes_on_where_it_was(finished, tmp_path, monkeypatch
 
 @pytest.mark.long
 def test_resumes_and_serves_on_other_devices(finished, tmp_path):
-    if len(jax.devices()) < 4:
-        pytest.skip("needs 4 devices")
     config = dataclasses.replace(SMALL, epochs=0.5)
     prepared = prepare(config, Places(tmp_path, devices=1))
     run = run_training.Run(prepared, live_table(quietly()), lambda: True)
@@ -216,10 +199,8 @@ def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     images = data.load("mnist_5k").test.images[:9]
     one, four = (coded_jax.load(finished, devices=count) for count in (1, 4))
     assert four.pipeline.mesh.size == 3
-    committed = jax.device_put(images, jax.devices()[0])
-    for lost in ((), (0,), (2,)):
-        a, b = one.logits(images, lost), four.logits(committed, lost)
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    logits = four.logits(jax.device_put(images, jax.devices()[0]), [0])
+    np.testing.assert_allclose(one.logits(images, [0]), logits, rtol=1e-4, atol=1e-4)
 
 
 FLAGS = [

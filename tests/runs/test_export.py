@@ -141,22 +141,6 @@ def test_no_library_of_the_reader_is_called():
         assert called == {"shape_assertion"}  # JAX's own
 
 
-def test_nan_in_a_lost_slot_has_no_effect():
-    model, clean = make(*CASES[0]), exported_bytes(*CASES[0])
-    (params,) = model.params
-    encoder = jax.tree.map(lambda x: np.full_like(x, np.nan), params["encoder"])
-    params = {**params, "encoder": encoder}
-    dirty = export.serialize(model._replace(params=(params,)))
-    images, parity_lost = random_images(3, GREY), available([2], 3)
-    logits = call(dirty, images, parity_lost)
-    np.testing.assert_array_equal(logits, call(clean, images, parity_lost))
-    # Where the parity result is used, the answer is another one; not NaN everywhere,
-    # since XLA's max pooling on CPUs drops NaN in jax 0.10 and 0.12.
-    data_lost = available([0], 3)
-    logits = call(dirty, images, data_lost)
-    assert not np.array_equal(logits, call(clean, images, data_lost))
-
-
 def test_same_bytes_for_the_same_model_and_no_path_in_them():
     case = CASES[0]
     model = make(*case)
@@ -169,32 +153,27 @@ def test_same_bytes_for_the_same_model_and_no_path_in_them():
     assert b"export.py" not in blob and b"site-packages" not in blob
 
 
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "coded.bin").write_text("before")
+    model = make(*CASES[0])
     for name in ("", ".", "missing/coded.bin"):
         with refused("output"):
-            export.save(make(*CASES[0]), name, ("cpu",))
-    monkeypatch.setattr(os, "fsync", full)
-    with refused("output"):
-        export.save(make(*CASES[0]), tmp_path / "coded.bin", ("cpu",))
+            export.save(model, name, ("cpu",))
+    with monkeypatch.context() as patch, refused("output"):
+        patch.setattr(os, "fsync", full)
+        export.save(model, "coded.bin", ("cpu",))
     assert os.listdir(tmp_path) == ["coded.bin"]
     assert (tmp_path / "coded.bin").read_text() == "before"
+    path = export.save(model, "coded.bin", ("cpu",))
+    assert path == tmp_path / "coded.bin" and os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == export.serialize(model, ("cpu",))
     for platforms in ((), "cpu", ["gpu"]):
         with refused("platforms"):
             export.serialize(make(*CASES[0]), platforms)
-
-
-def test_save_replaces_the_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "coded.bin").write_text("before")
-    path = export.save(make(*CASES[0]), "coded.bin", ("cpu",))
-    assert path == tmp_path / "coded.bin"
-    assert path.read_bytes() == export.serialize(make(*CASES[0]), ("cpu",))
-    assert os.listdir(tmp_path) == ["coded.bin"]
 
 
 def run_python(*arguments, **environment):

@@ -84,7 +84,7 @@ def times(factor):
     """Its decoder multiplies by a constant, which is no parameter."""
 
     def make(shape):
-        code = scaled_sum(shape)
+        code = scaled_sum(shape)._replace(systematic=False)
         return code._replace(decode=lambda *x: code.decode(*x) * np.float32(factor))
 
     return make

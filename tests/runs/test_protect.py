@@ -1,7 +1,6 @@
 """A code for a CNN of one's own: what is checked, and what a workdir remembers."""
 
 import dataclasses
-import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -129,16 +128,6 @@ def test_training_ends_on_what_is_kept():
         config=coded_jax.TrainConfig(distillation=1.0),
     )
     assert loss(True, True, True) < 1e-8 < 1e-3 < loss(True, False, True)
-
-
-def test_without_a_workdir_nothing_is_left_on_the_disk(tmp_path, monkeypatch, kept):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    model = protect()
-    assert list(tmp_path.iterdir()) == []
-    _, same = kept
-    jax.tree.map(np.testing.assert_array_equal, model.params, same.params)
-    assert model.results["summary"] == same.results["summary"]
 
 
 def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):

@@ -29,30 +29,22 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_commit_of_a_source_tree(tree):
+def test_the_commit_of_a_source_tree(tree, monkeypatch):
     head = git(tree, "rev-parse", "HEAD")
-    assert provenance.commit(tree) == head
     (tree / "runs").mkdir()
     (tree / "runs" / "results.json").write_text("{}")  # not code
     assert provenance.commit(tree) == head
+    assert provenance.code_version(tree).endswith(head)
     (tree / "coded_jax" / "a.py").write_text("2\n")
     assert provenance.commit(tree) == f"{head}+dirty"
+    assert provenance.code_version(tree) is None
     git(tree, "commit", "-qam", "second")
-    assert provenance.commit(tree) == git(tree, "rev-parse", "HEAD") != head
+    second = git(tree, "rev-parse", "HEAD")
+    # A hook of another repository is not heeded.
+    monkeypatch.setenv("GIT_DIR", str(tree / "nowhere"))
+    assert provenance.commit(tree) == second != head
     (tree / "coded_jax" / "b.py").write_text("")  # a new module
     assert provenance.commit(tree).endswith("+dirty")
-
-
-def test_changed_code_has_no_version(tree):
-    assert provenance.code_version(tree).endswith(git(tree, "rev-parse", "HEAD"))
-    (tree / "coded_jax" / "a.py").write_text("2\n")
-    assert provenance.code_version(tree) is None
-
-
-def test_a_hook_of_another_repository_is_not_heeded(tree, monkeypatch):
-    head = git(tree, "rev-parse", "HEAD")
-    monkeypatch.setenv("GIT_DIR", str(tree / "nowhere"))
-    assert provenance.commit(tree) == head
 
 
 def test_no_source_tree_no_commit(tree, tmp_path_factory, monkeypatch):
@@ -65,15 +57,11 @@ def test_no_source_tree_no_commit(tree, tmp_path_factory, monkeypatch):
 
 
 def test_fields():
-    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     devices = jax.devices()
     fields = provenance.collect("python a.py", {"k": "2"}, devices).to_json()
     names = ["version", "commit", "date", "command", "flags", "hardware"]
     assert list(fields) == names
     assert fields["command"] == "python a.py" and fields["flags"] == {"k": "2"}
-    hardware = fields["hardware"]
-    assert hardware["processor"] and hardware["cores"] >= 1
-    assert hardware["devices"] == {devices[0].device_kind: len(devices)}
+    assert fields["hardware"]["devices"] == {devices[0].device_kind: len(devices)}
     date = datetime.datetime.fromisoformat(fields["date"])
-    assert before <= date <= datetime.datetime.now(datetime.UTC)
     assert date.utcoffset() == datetime.timedelta(0)

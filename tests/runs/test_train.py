@@ -1,7 +1,6 @@
 """Training without a run: the parameters of a run, and nothing left behind."""
 
 import dataclasses
-import importlib
 import tempfile
 
 import jax
@@ -10,7 +9,6 @@ import pytest
 
 import coded_jax
 from coded_jax.inference.pixels import normalise
-from coded_jax.training.loop import FitConfig
 from coded_jax.types import Split
 from tests.errors import refused
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
@@ -37,32 +35,18 @@ def train(data=DATASET, config=CONFIG, pipeline=None, variables=None, **options)
     return coded_jax.train(pipeline, variables, data, config, **options)
 
 
-def test_it_multiplies_what_its_setting_says(monkeypatch):
-    seen, module = [], importlib.import_module("coded_jax.runs.train")
-    fit = module.fit
-
-    def spied(*args, **options):
-        seen.extend(a.products for a in args if isinstance(a, FitConfig))
-        return fit(*args, **options)
-
-    monkeypatch.setattr(module, "fit", spied)
-    config = dataclasses.replace(CONFIG, epochs=0.5, products="bfloat16")
-    train(config=config, pipeline=make_pipeline(code=scaled_sum))
-    assert seen == ["bfloat16"]
-
-
 def scaled_sum_of_all(shape):
     return scaled_sum(shape)._replace(systematic=False)
 
 
-# The rate decays by the recipe, whatever the code.
-@pytest.mark.parametrize(
-    "settings", [{"decoder_width": 8}, {"code": scaled_sum_of_all}]
-)
+OWN_CODE = {"code": scaled_sum_of_all}  # its rate decays by the recipe, too
+
+
+@pytest.mark.parametrize("settings", [{"decoder_width": 8}, OWN_CODE])
 def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     model = train(pipeline=make_pipeline(**settings))
-    assert list(tmp_path.iterdir()) == []
     run = coded_jax.protect(
         **NETWORK,
         dataset=DATASET,
@@ -73,6 +57,7 @@ def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
         **settings,
     )
     jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stream_is_as_good_as_arrays():

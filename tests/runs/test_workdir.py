@@ -10,13 +10,10 @@ FLAGS = {"k": "2", "seed": "0", "dilations": "1,2"}
 
 
 def test_the_same_flags_take_it_up_again(tmp_path):
-    folder = workdir.open_workdir(
-        tmp_path / "a" / "b", RunFlags(FLAGS, {"devices": "3"})
-    )
-    again = workdir.open_workdir(
-        tmp_path / "a" / "b", RunFlags(FLAGS, {"devices": "1"})
-    )
-    assert folder == again
+    path = tmp_path / "a" / "b"
+    assert not workdir.open_workdir(path, RunFlags(FLAGS), write=False).exists()
+    folder = workdir.open_workdir(path, RunFlags(FLAGS, {"devices": "3"}))
+    assert workdir.open_workdir(path, RunFlags(FLAGS, {"devices": "1"})) == folder
     text = (folder / "flags.txt").read_text()
     assert text.startswith("# coded_jax==") and f"\n--workdir={folder}\n" in text
     assert "\n--devices=3\n" in text
@@ -32,15 +29,13 @@ def test_other_flags_are_refused_by_name(tmp_path):
     message = str(error.value)
     assert "k=2 there and 4 now" in message
     assert "l=unset there and 1 now" in message
-    assert "seed" not in message and "dilations" not in message
-    assert "\n" not in message
+    assert "seed" not in message and "\n" not in message
     assert (folder / "flags.txt").read_text() == before
 
 
 def test_more_of_the_same_run_is_no_other_run(tmp_path):
-    folder = workdir.open_workdir(
-        tmp_path, RunFlags({**FLAGS, "seeds": "1"}, {"devices": "3"})
-    )
+    one = RunFlags({**FLAGS, "seeds": "1"}, {"devices": "3"})
+    folder = workdir.open_workdir(tmp_path, one)
     more = {**FLAGS, "seeds": "5", "tried": "3"}
     workdir.open_workdir(tmp_path, RunFlags(more, {"devices": "1"}), write=False)
     assert workdir.read_flags(folder) == {**FLAGS, "seeds": "1"}
@@ -71,11 +66,6 @@ def test_a_flag_that_did_not_exist_then_had_its_default(tmp_path):
     with pytest.raises(ValueError, match="precision=float32 there and bfloat16 now"):
         now = {**FLAGS, "precision": "bfloat16"}
         workdir.open_workdir(tmp_path, RunFlags(now, defaults=defaults))
-
-
-def test_another_process_writes_nothing(tmp_path):
-    folder = workdir.open_workdir(tmp_path / "run", RunFlags(FLAGS), write=False)
-    assert not folder.exists()
 
 
 def test_what_is_no_workdir_is_refused(tmp_path):

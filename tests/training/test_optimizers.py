@@ -27,12 +27,9 @@ def test_one_cycle_rises_and_falls_to_zero():
     assert (np.diff(rates[:15]) > 0).all() and (np.diff(rates[16:]) < 0).all()
 
 
-def test_other_schedules():
-    assert optimizers.SCHEDULES["constant"](0.4, 1000) == 0.4
-    cosine = optimizers.SCHEDULES["cosine"](0.4, 1000)
-    np.testing.assert_allclose(
-        [cosine(0), cosine(500), cosine(1000)], [0.4, 0.2, 0], atol=1e-6
-    )
+def test_cosine_schedule():
+    rates = [*map(optimizers.SCHEDULES["cosine"](0.4, 1000), (0, 500, 1000))]
+    np.testing.assert_allclose(rates, [0.4, 0.2, 0], atol=1e-6)
 
 
 def test_adam_adds_l2_to_the_gradient():

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -51,9 +52,7 @@ def gradients(**settings):
     return codes, tail
 
 
-def assert_close(tree, other):
-    for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6)
+assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-3, atol=1e-6)
 
 
 def test_both_learn_from_the_answers():
@@ -81,18 +80,13 @@ def test_an_intact_tail_learns_from_exact_features():
         assert_close(tail, gradients(tail="tuned", supervision=1.0)[1])
 
 
-@pytest.mark.parametrize(
-    "name, changes",
-    [
-        ("tail", {"tail": "tuned"}),
-        ("tail", {"tail": "intact", "distillation": 1.0}),
-        ("ends", {"ends": "tail", "supervision": 1.0}),
-        ("tail", {"split": "group", "tail": "tuned", "supervision": 1.0}),
-    ],
-)
-def test_what_nothing_would_train_is_refused(name, changes):
-    with refused(name):
-        Config(recipe="systematic", **changes)
+def test_what_nothing_would_train_is_refused():
+    with refused("tail"):
+        Config(recipe="systematic", tail="tuned")
+    with refused("tail"):
+        Config(recipe="systematic", tail="intact", distillation=1.0)
+    with refused("ends"):
+        Config(recipe="systematic", ends="tail", supervision=1.0)
 
 
 def test_codes_that_are_exact_or_change_what_arrived_have_no_copy():
