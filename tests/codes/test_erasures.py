@@ -20,28 +20,17 @@ from coded_jax.codes.erasures import (
     sample,
     sample_harmful,
 )
+from tests.errors import refused
 
 
 @pytest.mark.parametrize("n", [1, 3, 6])
 def test_patterns_are_all_subsets_in_lexical_order(n):
-    for l in range(n + 1):
-        subsets = patterns(n, l)
-        assert len(subsets) == len(set(subsets)) == math.comb(n, l)
-        assert subsets == sorted(subsets)
-        for subset in subsets:
-            assert len(set(subset)) == l and set(subset) <= set(range(n))
-            assert list(subset) == sorted(subset)
+    every = [list(itertools.combinations(range(n), l)) for l in range(n + 1)]
+    assert [patterns(n, l) for l in range(n + 1)] == every
+    assert patterns_up_to(n, 1) == [(), *every[1]]
 
 
-def test_patterns_by_hand():
-    assert patterns(4, 2) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
-    assert patterns(3, 0) == [()]
-    assert patterns_up_to(3, 1) == [(), (0,), (1,), (2,)]
-
-
-@pytest.mark.parametrize(
-    "lost", [(), (1,), (3, 0), [2], range(4), np.array([0, 2]), jnp.array([1])]
-)
+@pytest.mark.parametrize("lost", [(), (3, 0), np.array([0, 2]), jnp.array([1])])
 def test_available(lost):
     mask = available(lost, 4)
     assert mask.shape == (4, 1) and mask.dtype == bool
@@ -61,16 +50,13 @@ def test_available(lost):
     ],
 )
 def test_what_is_no_pattern_is_refused(argument, call):
-    with pytest.raises(ValueError, match=rf"^{argument}: .* 0\.\.3 accepted"):
+    with refused(argument):
         call()
 
 
-def draw(n, most, batch=20_000, seed=0):
-    mask = jax.jit(sample, static_argnums=(1, 2, 3))(
-        jax.random.key(seed), n, most, batch
-    )
-    assert mask.shape == (n, batch) and mask.dtype == bool
-    return np.asarray(mask)
+def draw(n, most):
+    key, run = jax.random.key(0), jax.jit(sample, static_argnums=(1, 2, 3))
+    return np.asarray(run(key, n, most, 20_000))
 
 
 def assert_uniform(counts):
@@ -80,7 +66,7 @@ def assert_uniform(counts):
     assert all(abs(count - total * p) < 5 * deviation for count in counts), counts
 
 
-@pytest.mark.parametrize("n, most", [(3, 1), (6, 2), (4, 4)])
+@pytest.mark.parametrize("n, most", [(3, 1), (4, 4)])
 def test_number_of_lost_results_is_uniform(n, most):
     lost = (~draw(n, most)).sum(0)
     assert set(lost) == set(range(most + 1))
@@ -96,7 +82,7 @@ def test_every_subset_of_a_size_is_equally_likely():
         assert_uniform(list(counts.values()))
 
 
-@pytest.mark.parametrize("lost", [(), (1,), (0, 3)])
+@pytest.mark.parametrize("lost", [(), (0, 3)])
 def test_every_stage_loses_as_many_drawn_uniformly(lost):
     n, stages, batch = 4, 3, 1200
     rows = np.arange(7, 7 + batch)
@@ -139,10 +125,9 @@ def test_a_pattern_begins_in_each_stage_as_often():
     np.testing.assert_array_equal(one, masks[:, :, 5:6])
 
 
-@pytest.mark.parametrize("draws", ["counts", "patterns"])
-def test_some_harmful_draws_lose_more(draws):
+def test_some_harmful_draws_lose_more():
     k, n, most, batch = 2, 5, 2, 8000
-    key = jax.random.key(3)
+    key, draws = jax.random.key(3), "patterns"
     masks = sample_harmful(key, k, n, most, batch, draws, None, 0.25)
     lost = ~np.asarray(masks)
     assert lost[:k].any(axis=0).all()
@@ -154,26 +139,20 @@ def test_some_harmful_draws_lose_more(draws):
     np.testing.assert_allclose(counts[1:3], 0.75 * shares, atol=0.03)
 
 
-def test_harmful_draws_lose_a_data_piece():
-    k, n, most, batch = 2, 4, 2, 4000
-    lost = ~np.asarray(sample_harmful(jax.random.key(3), k, n, most, batch))
-    assert lost.shape == (n, batch)
-    assert lost[:k].any(axis=0).all()
-    drawn, times = np.unique(lost, axis=1, return_counts=True)
-    # Two patterns of one lost result, five of two; as many draws of each number.
-    expected = np.where(drawn.sum(axis=0) == 1, batch / 2 / 2, batch / 2 / 5)
-    assert drawn.shape[1] == 7
-    assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
-
-
-@pytest.mark.parametrize("weights", [{}, {(0, 2): 6, (1,): 0.5}])
-def test_harmful_draws_of_patterns_alike_but_for_their_weights(weights):
+@pytest.mark.parametrize(
+    "draws, weights",
+    [("counts", {}), ("patterns", {}), ("patterns", {(0, 2): 6, (1,): 0.5})],
+)
+def test_harmful_draws_lose_a_data_piece(draws, weights):
     k, n, most, batch = 2, 4, 2, 8000
-    masks = sample_harmful(jax.random.key(3), k, n, most, batch, "patterns", weights)
+    masks = sample_harmful(jax.random.key(3), k, n, most, batch, draws, weights)
     drawn, times = np.unique(~np.asarray(masks), axis=1, return_counts=True)
-    odds = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
-    expected = batch * np.array(odds) / (7 + sum(weights.values()) - len(weights))
-    assert len(times) == 7
+    assert drawn.shape == (n, 7) and drawn[:k].any(axis=0).all()
+    if draws == "counts":  # as many of each number, which are two and five patterns
+        odds = np.where(drawn.sum(axis=0) == 1, 1 / 2, 1 / 5)
+    else:
+        odds = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
+    expected = batch * np.array(odds) / np.sum(odds)
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
 
 
@@ -188,7 +167,7 @@ def test_moved_roles_by_hand():
     np.testing.assert_array_equal(pieces, [[1, 0, 1], [1, 1, 0], [1, 1, 0]])
 
 
-@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), (3, 3)])
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
 def test_who_stays_away_loses_data_once(k, r):
     for lost in patterns_up_to(k + r, r):
         masks = in_stages(lost, k + r, 3)

@@ -21,101 +21,51 @@ from tests.codes.learned_examples import (
 from tests.pipelines import learned
 
 # Of codes for 28x28 images in `k` pieces of `h` rows and LeNet-5's features: the half,
-# its layers, k, r, h, other settings, and parameters with biases (Tables I and II).
+# its network, k, r, h, and parameters with biases (Tables I and II).
 PARAMETERS = [
     # k*h*w -> k*h*w -> r*h*w.
-    ("encoder", "mlp", 2, 1, 20, {}, 1_883_280),  # as the paper says, too
-    ("encoder", "mlp", 4, 2, 16, {}, 1792 * 1792 + 1792 + 1792 * 896 + 896),
-    ("encoder", "mlp", 2, 1, 20, {"encoder_width": 100}, 1121 * 100 + 101 * 560),
-    # n*M*M' -> k*M*M' -> k*M*M' -> k*M*M', times D = 16 if joint.
-    ("decoder", "mlp", 2, 1, 20, {}, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
-    (
-        "decoder",
-        "mlp",
-        2,
-        1,
-        20,
-        {"decoder_channels": "independent"},
-        24 * 16 + 16 + 2 * (16 * 16 + 16),
-    ),
-    ("decoder", "mlp", 2, 1, 20, {"decoder_width": 50}, 385 * 50 + 51 * 50 + 51 * 256),
+    ("encoder", "mlp", 2, 1, 20, 1_883_280),  # as the paper says, too
+    ("encoder", "mlp", 4, 2, 16, 1792 * 1792 + 1792 + 1792 * 896 + 896),
+    # n*D*M*M' -> k*D*M*M' -> k*D*M*M' -> k*D*M*M'.
+    ("decoder", "mlp", 2, 1, 20, 384 * 256 + 256 + 2 * (256 * 256 + 256)),
     # 3x3 from k to 20*k maps, five more 3x3, 1x1 to r maps.
-    ("encoder", "conv", 2, 1, 20, {}, 9 * 2 * 40 + 40 + 5 * (9 * 40 * 40 + 40) + 41),
-    (
-        "encoder",
-        "conv",
-        2,
-        1,
-        20,
-        dict(encoder_width=8, dilations=(1, 2), kernel=5),
-        25 * 2 * 8 + 8 + (25 * 8 * 8 + 8) + 8 + 1,
-    ),
-    # Likewise: n maps in and k out, or n*D and k*D if joint.
-    ("decoder", "conv", 4, 2, 20, {}, 55 * 120 + 5 * (9 * 120 * 120 + 120) + 121 * 4),
-    (
-        "decoder",
-        "conv",
-        2,
-        1,
-        20,
-        dict(decoder_channels="joint", decoder_width=8, decoder_dilations=(4,)),
-        9 * 48 * 8 + 8 + 8 * 32 + 32,
-    ),
+    ("encoder", "conv", 2, 1, 20, 9 * 2 * 40 + 40 + 5 * (9 * 40 * 40 + 40) + 41),
+    # Likewise: n maps in and k out.
+    ("decoder", "conv", 4, 2, 20, 55 * 120 + 5 * (9 * 120 * 120 + 120) + 121 * 4),
 ]
 
 
-@pytest.mark.parametrize("half, name, k, r, h, options, expected", PARAMETERS)
-def test_parameters_are_those_of_the_paper(half, name, k, r, h, options, expected):
+@pytest.mark.parametrize("half, name, k, r, h, expected", PARAMETERS)
+def test_parameters_are_those_of_the_paper(half, name, k, r, h, expected):
     shape = CodeShape(k, r, piece=(h, 28, 1), share=(4 // k, 4, 16))
-    code = learned(shape, encoder=name, decoder=name, **options)
+    code = learned(shape, encoder=name, decoder=name)
     params = jax.eval_shape(code.init, jax.random.key(0))[half]
     assert sum(x.size for x in jax.tree.leaves(params)) == expected
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv"])
-def test_every_channel_is_encoded_alike_and_alone(name):
-    code, params = make(name)
-    pieces = random_pieces()
-    parity = code.encode(params, pieces)[SHAPE.k :]
-    order = np.array([2, 0, 1])
-    permuted = code.encode(params, pieces[..., order])[SHAPE.k :]
-    chex.assert_trees_all_close(permuted, parity[..., order], rtol=1e-5, atol=1e-6)
-    pieces[..., 0] += 1
-    changed = code.encode(params, pieces)[SHAPE.k :]
-    chex.assert_trees_all_close(changed[..., 1:], parity[..., 1:], rtol=1e-5, atol=1e-6)
-    assert not np.allclose(changed[..., 0], parity[..., 0], atol=1e-2)
-
-
-@pytest.mark.parametrize("systematic", [True, False])
-@pytest.mark.parametrize("name", ["mlp", "conv"])
+@pytest.mark.parametrize("name, systematic", [("mlp", True), ("conv", False)])
 def test_encoder_by_hand(name, systematic):
     # Hidden: the pieces. Parity: combinations of what ReLU leaves of them, negative,
     # so that a ReLU after the last layer would show.
     h, w, _ = SHAPE.piece
     combination = -np.array([[1.0, 3.0], [2.0, 4.0]], np.float32)  # [k, r]
+    settings = dict(encoder_width=2, dilations=(3,)) if name == "conv" else {}
+    code = learned(SHAPE, systematic, encoder=name, **settings)
     if name == "mlp":
-        code = learned(SHAPE, systematic=systematic)
         kernels = [np.eye(2 * h * w), np.kron(combination, np.eye(h * w))]
-        layers = [f"Dense_{i}" for i in range(2)]
-        net = lambda layers: layers
     else:
-        code = learned(
-            SHAPE,
-            encoder="conv",
-            encoder_width=2,
-            dilations=(3,),
-            systematic=systematic,
-        )
         centre = np.zeros((3, 3, 2, 2))
         centre[1, 1] = np.eye(2)
         kernels = [centre, combination[None, None]]
-        layers = [f"Conv_{i}" for i in range(2)]
-        net = lambda layers: {"DilatedStack_0": layers}
     weights = {
-        layer: {"kernel": kernel.astype("f"), "bias": np.zeros(kernel.shape[-1], "f")}
-        for layer, kernel in zip(layers, kernels, strict=True)
+        f"{'Dense' if name == 'mlp' else 'Conv'}_{i}": {
+            "kernel": kernel.astype("f"),
+            "bias": np.zeros(kernel.shape[-1], "f"),
+        }
+        for i, kernel in enumerate(kernels)
     }
-    params = {"encoder": {"params": net(weights)}}
+    weights = weights if name == "mlp" else {"DilatedStack_0": weights}
+    params = {"encoder": {"params": weights}}
     pieces = random_pieces()
     first, second = np.maximum(pieces, 0)
     expected = [-(first + 2 * second), -(3 * first + 4 * second)]
@@ -146,7 +96,7 @@ def test_decoder_channels(name):
 
 @pytest.mark.parametrize(
     "dilations, kernel",
-    [((1, 1, 2, 4, 8, 1), 3), ((1, 3), 3), ((2,), 5), ((4,), 1), ((), 3)],
+    [((1, 1, 2, 4, 8, 1), 3), ((2,), 5), ((), 3)],
     ids=str,
 )
 def test_an_impulse_reaches_as_far_as_kernels_and_dilations(dilations, kernel):
@@ -185,23 +135,15 @@ def test_a_locally_connected_layer_by_hand():
     x = np.abs(np.random.default_rng(0).normal(size=(1, 4, 3, 2))).astype("f")
     params = jax.jit(stack.init)(jax.random.key(0), x)
     params = jax.tree.map(lambda leaf: np.abs(leaf) + 0.1, params)
-    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
-    expected = padded
+    expected = x[0]
     for i in range(2):
         layer = params["params"][f"Local_{i}"]
-        expected = np.array(
-            [
-                [
-                    expected[a : a + 3, b : b + 3].ravel() @ layer["kernel"][a, b, :, 0]
-                    + layer["bias"][a, b, 0]
-                    for b in range(3)
-                ]
-                for a in range(4)
-            ]
-        )
-        if i == 0:
-            expected = np.pad(expected[..., None], ((1, 1), (1, 1), (0, 0)))
-    outputs = stack.apply(params, x)[0, :, :, 0]
+        padded = np.pad(expected, ((1, 1), (1, 1), (0, 0)))
+        expected = np.zeros((4, 3, 1))
+        for a, b in np.ndindex(4, 3):
+            window = padded[a : a + 3, b : b + 3].ravel()
+            expected[a, b] = window @ layer["kernel"][a, b] + layer["bias"][a, b]
+    outputs = stack.apply(params, x)[0]
     np.testing.assert_allclose(outputs, expected, rtol=1e-5)
 
 
@@ -236,9 +178,3 @@ def test_pointwise_decoder_by_hand():
     expected = (np.maximum(at @ first, 0) @ second).reshape(SHAPE.k, 4)
     shares = decoder.apply(params, features)
     np.testing.assert_allclose(shares[:, 1, 1, 2], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_rank_grows_with_the_root_of_the_depth():
-    code = learned(SHAPE._replace(share=(2, 3, 16)), decoder="low_rank")
-    layers = jax.jit(code.init)(jax.random.key(0))["decoder"]["params"]
-    assert layers["Dense_0"]["bias"].shape == layers["Dense_1"]["bias"].shape == (7,)

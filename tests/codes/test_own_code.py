@@ -30,20 +30,6 @@ def test_lost_results_cannot_be_read():
     np.testing.assert_array_equal(shares[1], 0)
 
 
-@pytest.mark.parametrize(
-    "function, changed, message",
-    [
-        ("encode", lambda params, pieces: pieces, r"\[2, 2, 4, 4, 1\].*\[3, 2, 4,"),
-        ("decode", lambda params, features, _: features, r"\[3, 2, 2, .*\[2, 2, 2,"),
-        ("decode", lambda params, features, _: {}, "dict for 2 images"),
-    ],
-)
-def test_wrong_shapes(function, changed, message):
-    wrong = lambda shape: with_sum(shape)._replace(**{function: changed})
-    with pytest.raises(ValueError, match=f"code: {function} of .*{message}"):
-        make_code(wrong, SHAPE, {}, LearnedConfig())
-
-
 def fail(*arguments):
     raise RuntimeError("first line\nsecond line")
 
@@ -60,45 +46,44 @@ def mix_by_parameters(code):
     )
 
 
+def change_what_arrived(code):
+    """Changes shares that arrived where another one did not."""
+
+    def decode(params, features, arrived):
+        every = arrived[:2].all(0)[None, :, None, None, None]
+        return jnp.where(every, features[:2], 0.0)
+
+    return code._replace(systematic=True, decode=decode)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (fail, r"fails for k=2, r=1, .* \(first line\)$"),
-        (lambda code: code._replace(init=fail), r"init of .* fails \(first line\)$"),
+        (lambda code: code._replace(init=fail), r"init of .* \(first line\)$"),
         (lambda code: code._replace(decode=fail), r"decode of .* \(first line\)$"),
         (
-            lambda code: code._replace(decode=lambda *x: code.decode(*x).astype("i4")),
-            "decode of .* gives int32, real numbers accepted",
+            lambda code: code._replace(encode=lambda params, pieces: pieces),
+            r"encode of .*\[2, 2, 4, 4, 1\].*\[3, 2, 4,",
         ),
+        (lambda code: code._replace(decode=lambda *x: x[1]), "decode of .*3, 2, 2,"),
+        (lambda code: code._replace(decode=lambda *x: {}), "decode of .* gives dict"),
         (
-            lambda code: code._replace(quorum=Quorum("any_2")),
-            r"quorum of .*'any_2'.* given, a Quorum named one of \['any_k',",
+            lambda code: code._replace(decode=lambda *x: code.decode(*x).astype("i4")),
+            "decode of .* gives int32",
         ),
+        (lambda code: code._replace(quorum=Quorum("any_2")), "quorum of .*'any_2'"),
         (
             lambda code: code._replace(quorum=Quorum("any_k", (0, 1))),
-            r"quorum of .* given, as copies a tuple of 3, each None or in 0\.\.1",
+            "quorum of .* given, as copies a tuple of 3",
         ),
-        (swap_first, r"query 0 of .* is not data piece 0 .* quorum=Quorum\('any_k', "),
+        (swap_first, "query 0 of .* is not data piece 0"),
         (mix_by_parameters, "query 0 of .* is not data piece 0"),
         (
             lambda code: code._replace(quorum=Quorum("any_k", (0, 1, 1))),
             "query 2 of .* is not data piece 1",
         ),
-        (
-            lambda code: code._replace(
-                systematic=True, decode=lambda *x: 2 * code.decode(*x)
-            ),
-            "systematic of .* True given, False, since decode changes shares that",
-        ),
-        (  # Shares that arrived are changed where another one did not.
-            lambda code: code._replace(
-                systematic=True,
-                decode=lambda p, x, arrived: jnp.where(
-                    arrived[:2].all(0)[None, :, None, None, None], x[:2], 0.0
-                ),
-            ),
-            "systematic of .* True given, False, since decode changes shares that",
-        ),
+        (change_what_arrived, "systematic of .* True given, False"),
     ],
 )
 def test_codes_that_are_not_what_they_say(change, message):
@@ -107,8 +92,7 @@ def test_codes_that_are_not_what_they_say(change, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_decoders_need_one_shape_of_the_mask_and_no_dtype(dtype):
+def test_decoders_need_one_shape_of_the_mask_and_no_dtype():
     """They are given a mask of every image, and may compute in any precision."""
 
     def per_image(shape):
@@ -120,15 +104,14 @@ def test_decoders_need_one_shape_of_the_mask_and_no_dtype(dtype):
         return with_sum(shape)._replace(decode=decode)
 
     code = make_code(per_image, SHAPE, {}, LearnedConfig())
-    features = jnp.ones((3, 5, *SHAPE.share), dtype)
-    for mask in (available((0,), 3), np.repeat(available((0,), 3), 5, 1)):
-        shares = code.decode({}, features, mask)
-        assert shares.dtype == dtype
-        np.testing.assert_array_equal(shares[0], 0)
-        np.testing.assert_array_equal(shares[1], 1)
+    features = jnp.ones((3, 5, *SHAPE.share), "bfloat16")
+    shares = code.decode({}, features, available((0,), 3))
+    assert shares.dtype == "bfloat16"
+    np.testing.assert_array_equal(shares[0], 0)
+    np.testing.assert_array_equal(shares[1], 1)
 
 
-@pytest.mark.parametrize("clip", [jax.nn.relu, jax.nn.relu6, lambda x: x.clip(-1, 1)])
+@pytest.mark.parametrize("clip", [jax.nn.relu, lambda x: x.clip(-1, 1)])
 def test_shares_may_be_clipped_to_what_the_network_gives(clip):
     def clipped(shape):
         code = with_sum(shape)
@@ -179,9 +162,3 @@ def test_codes_are_built_inside_of_traced_functions():
 
     np.testing.assert_array_equal(decoded(features)[0], 1)
     np.testing.assert_array_equal(scaled(features, 2.0)[0], 2)
-    with pytest.raises(ValueError, match="query 0 of .* is not data piece 0"):
-        jax.jit(
-            lambda: make_code(
-                lambda shape: swap_first(with_sum(shape)), SHAPE, {}, LearnedConfig()
-            )
-        )()

@@ -17,23 +17,20 @@ from coded_jax.inference import stages
 from coded_jax.inference.stages import CodedStage
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import CodeShape
-from tests.parameters import long
 
 B = 3
 
 
-def conv(x, stride=1, padding="SAME"):
+def conv(x, stride=1):
     kernel = jnp.ones((3, 3, x.shape[-1], 2)) / 9
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 NETWORKS = {
     "pixels": (lambda v, x: jnp.tanh(x), (8, 12, 1)),
     "padded": (lambda v, x: conv(conv(x, 2)), (16, 16, 3)),
-    "same": (lambda v, x: conv(conv(x)), (32, 32, 1)),
-    "valid": (lambda v, x: conv(x, 1, "VALID"), (12, 12, 1)),
     "odd": (lambda v, x: conv(x), (13, 9, 2)),
 }
 
@@ -61,9 +58,8 @@ def test_the_image_is_put_together_from_its_pieces(name, grid):
     np.testing.assert_array_equal(whole, images)
 
 
-@pytest.mark.parametrize("r", [1, 2])
 @pytest.mark.parametrize("name, grid", [("padded", (2, 2)), ("odd", (1, 3))])
-def test_an_image_of_one_colour_stays_so(name, grid, r):
+def test_an_image_of_one_colour_stays_so(name, grid, r=2):
     plan = plan_of(name, grid)
     shape = CodeShape.of(plan, r)
     pieces = splitting.split(plan, images_of(plan, "ones"))
@@ -160,9 +156,9 @@ def test_the_decoder_reads_what_it_is_told_to(reads):
     assert changes(results, source, state + 1) == (reads in ("all", "pattern"))
 
 
-@pytest.mark.parametrize("grid, r", [((1, 2), 1), *long(((1, 3), 2))])
-def test_shares_beyond_r_are_decoded_with_those_that_were_filled(grid, r):
-    shape, code, params = code_of(grid, r)
+def test_shares_beyond_r_are_decoded_with_those_that_were_filled():
+    r = 1
+    shape, code, params = code_of((1, 2), r)
     features, pieces = inputs_of(shape)
     lost = (*range(shape.k), shape.n - 1)
     stage = CodedStage(lambda v, x: x, (1, 1), shape.plan, code)
@@ -192,16 +188,3 @@ def test_other_decoders_begin_with_the_stretched_results():
     numbers = jnp.array([[1]])
     stretched = smaller.stretched(shape, jnp.asarray(features[shape.k :]), numbers)
     np.testing.assert_allclose(shares[1], stretched[0].mean(axis=0), rtol=1e-5)
-
-
-def test_a_code_without_its_plan_is_refused():
-    config = LearnedConfig(
-        recipe="systematic", decoder="sharpen", parity_pieces="smaller"
-    )
-    with pytest.raises(ValueError, match=r"^shape.plan: None given"):
-        learned_code(CodeShape(2, 1, (8, 8, 1), (4, 4, 2)), config)
-    with pytest.raises(ValueError, match="^parity_pieces: 'smaller' given"):
-        learned_code(
-            CodeShape(2, 1, (8, 8, 1), (4, 4, 2)),
-            LearnedConfig(parity_pieces="smaller"),
-        )
