@@ -205,7 +205,7 @@ def rounded(shape):
     return code._replace(encode=encode)
 
 
-@pytest.mark.parametrize("stage_losses", ["held", "later"])
+@pytest.mark.parametrize("stage_losses", ["held", *long("later")])
 @pytest.mark.parametrize(
     "devices, code, moves",
     [

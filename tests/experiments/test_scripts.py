@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 
+import pytest
 from absl import flags
 from absl.testing import flagsaver
 from tables import searches
@@ -103,6 +104,7 @@ def test_runs_of_the_frontier(monkeypatch, tmp_path):
     assert all(config.tried == config.n and config.seeds == 5 for config in configs)
 
 
+@pytest.mark.long
 def test_plan(tmp_path):
     picture = tmp_path / "pieces.png"
     options = ("--image_shape=32x32x3", f"--picture={picture}")

@@ -10,6 +10,7 @@ from coded_jax.report import table
 from tests.scripts import run_script
 
 
+@pytest.mark.long
 def test_load_is_measured_one_by_one_and_together(finished, tmp_path):
     rates = ["--rates=60", "--seconds=1", "--together=1,4", "--engine=local"]
     done = run_script("load", f"--workdir={finished}", f"--output={tmp_path}", *rates)

@@ -70,6 +70,7 @@ def assert_exported(model, images, lost):
     np.testing.assert_allclose(logits, model.logits(images, lost), atol=1e-4)
 
 
+@pytest.mark.long
 def test_every_convolution_by_itself(tmp_path, monkeypatch):
     """An exact code of each, of which nothing is trained but the network."""
     settings = {"split": "convolution", "code": "mds", "baselines": ("mean_fill",)}

@@ -110,6 +110,7 @@ def test_a_second_tail_is_exported(monkeypatch):
         assert np.allclose(logits, frozen, atol=1e-4) == (lost != (0,))
 
 
+@pytest.mark.long
 def test_sharpen_for_any_batch():
     """XLA's CPU program of `vmap` over images was killed here by batches of 64."""
     model = make(SHARPEN, GREY, "systematic")

@@ -58,6 +58,7 @@ def test_functions_are_given_and_variables_are_stored(run):
     assert_alike(coded_jax.load(path, 1, variables=variables, **NETWORK), expected)
 
 
+@pytest.mark.long
 def test_a_second_tail_is_loaded(tmp_path):
     expected = protect(tmp_path, tail="tuned", supervision=1.0)
     model = coded_jax.load(tmp_path, 1, **NETWORK)

@@ -60,6 +60,7 @@ def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_stream_is_as_good_as_arrays():
     rows = [slice(start, start + 10) for start in range(0, 64, 10)]
     part = DATASET.train

@@ -44,6 +44,7 @@ def test_classes_of_positions_are_served(segmenting):
             np.testing.assert_allclose(total, np.ones_like(total), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_values_are_served(restoring):
     with serving.serve(restoring, batches=(4,), deadline=600) as service:
         for lost in ((0,), (2,)):

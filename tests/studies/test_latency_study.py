@@ -81,6 +81,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     assert (replay.replay(coded, at_once, faults, 3, 12) == 0).all()
 
 
+@pytest.mark.long
 def test_machines_of_given_speeds_take_what_the_simulator_says(model, pool, split):
     """On workers and in the simulation each request meets the same draws."""
     machine = Machine(

@@ -24,6 +24,7 @@ SMALL = Point(
 )
 
 
+@pytest.mark.long
 def test_contenders_take_what_the_simulator_says():
     """The best of each family on workers: each request takes no less than in the
     simulation, but for a decoder that was spared."""

@@ -55,6 +55,7 @@ def gradients(**settings):
 assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_both_learn_from_the_answers():
     alone, _ = gradients()
     codes, tail = gradients(tail="tuned", supervision=1.0)

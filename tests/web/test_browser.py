@@ -157,6 +157,7 @@ def test_a_file_is_scaled_and_turned_light_on_dark(page, dark):
     expect(inverted).to_have_count(int(dark))
 
 
+@pytest.mark.long
 def test_a_token_is_asked_for_and_kept(browser, service):
     with PageClient(service, token=TOKEN) as guarded:
         refused = 1  # the first look, which the console has as an error
