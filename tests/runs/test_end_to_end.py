@@ -18,33 +18,6 @@ from tests.runs.test_experiment import SMALL, small_run
 
 
 @pytest.mark.long
-def test_seeds_and_rivals(tmp_path):
-    less = dataclasses.replace(
-        SMALL,
-        baselines=(),
-        encoder_width=16,
-        decoder_width=16,
-        epochs=0.5,
-        base_epochs=1,
-    )
-    rivals = ("no_parity", "uncoded", "replication", "mean_fill")
-    config = dataclasses.replace(less, seeds=2, tried=3, baselines=rivals)
-    alone = small_run(tmp_path, less)
-    # Finished runs are extended, and what is trained stays.
-    results = small_run(tmp_path, config)
-    first, second = results["seeds"]["code"]
-    assert {l: first[l] for l in ("0", "1")} == alone["summary"]
-    assert first["1"]["mean"] != second["1"]["mean"]
-    mean = np.mean([first["1"]["mean"], second["1"]["mean"]])
-    assert results["summary"]["1"]["mean"] == pytest.approx(mean)
-    uncoded, base = results["baselines"]["uncoded"], results["base"]["test_accuracy"]
-    assert uncoded["3"]["mean"] == uncoded["1"]["worst"] == 0
-    # Only the loss of the idle device leaves an answer.
-    assert uncoded["1"]["mean"] == pytest.approx(base / 3)
-    assert results["baselines"]["mean_fill"]["1"]["mean"] > 0.5 * base
-
-
-@pytest.mark.long
 def test_groups_of_images(tmp_path):
     config = dataclasses.replace(
         SMALL, split="group", code="parity_model", k=3, baselines=("berrut",)
