@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 
 PRIVATE = "10.77.0"  # of these namespaces alone
 OTHERS = "198.51.100"  # reserved for documentation: nobody has these addresses
@@ -36,7 +35,6 @@ class Network:
         self._name = f"coded{os.getpid()}"
         self.hub = f"{self._name}hub"
         self.machines = range(1, count + 1)
-        self._relays = {}
         try:
             self._make_namespace(self.hub)
             ip(f"-n {self.hub} link add bridge0 type bridge")
@@ -67,20 +65,6 @@ class Network:
 
     def join(self, machine):
         ip(f"-n {self.hub} link set dev port{machine} up")
-
-    @contextlib.contextmanager
-    def slow(self, machine, seconds):
-        """Delays what a machine sends and is sent, by so many seconds each."""
-        hub = ["ip", "netns", "exec", self.hub, sys.executable, "-c", RELAY]
-        ip(f"-n {self.hub} link set dev port{machine} nomaster")
-        command = [*hub, f"port{machine}", f"relay{machine}", str(seconds)]
-        relay = subprocess.Popen(command)
-        try:
-            yield
-        finally:
-            relay.kill()
-            relay.wait()
-            ip(f"-n {self.hub} link set dev port{machine} master bridge0")
 
     def packets_to_others(self):
         """How many packets all machines have sent that were not for one another."""
@@ -121,40 +105,3 @@ class Network:
         ip(f"-n {name} addr add {self.address(machine)}/24 dev eth0")
         ip(f"-n {name} addr add {OTHERS}.{machine}/24 dev away")
         ip(f"-n {name} route add default dev away")
-        # In the place of the port, for what is delayed on its way.
-        relay = f"relay{machine}"
-        ip(f"-n {hub} link add {relay} type veth peer name delayed{machine}")
-        for end in (relay, f"delayed{machine}"):
-            ip(f"-n {hub} link set dev {end} up")
-        ip(f"-n {hub} link set dev delayed{machine} master bridge0")
-
-
-RELAY = """
-import socket, sys, threading, time, queue
-
-def open_socket(name):
-    link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    link.bind((name, 0))
-    link.setsockopt(263, 15, 1)  # with offloaded checksums and sizes, as they come
-    return link
-
-def read(source, later):
-    while True:
-        frame, address = source.recvfrom(2**17)
-        if address[2] != socket.PACKET_OUTGOING:
-            later.put((time.monotonic() + delay, frame))
-
-def write(later, target):
-    while True:
-        due, frame = later.get()
-        time.sleep(max(0, due - time.monotonic()))
-        target.send(frame)
-
-delay, links = float(sys.argv[3]), [open_socket(name) for name in sys.argv[1:3]]
-for source, target in (links, links[::-1]):
-    later = queue.SimpleQueue()
-    threading.Thread(target=read, args=(source, later)).start()
-    threading.Thread(target=write, args=(later, target)).start()
-"""
-"""Passes frames from one link to another and back, each after a delay. Not every kernel
-has netem."""

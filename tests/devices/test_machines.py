@@ -1,11 +1,10 @@
-"""Three machines, as network namespaces: one on a slow link, cut off, and back.
+"""Three machines, as network namespaces: one is cut off, and comes back.
 
 Ray is started by the command of `docs/guides/production.md`, behind its firewall.
 """
 
 import contextlib
 import importlib.util
-import ipaddress
 import json
 import os
 import pathlib
@@ -13,7 +12,6 @@ import queue
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +23,7 @@ import pytest
 
 import coded_jax
 from coded_jax import data
-from tests.devices.machines import PRIVATE, Network
+from tests.devices.machines import Network
 from tests.docs.test_production import command_of_unit, file_of_page
 
 pytestmark = [
@@ -35,7 +33,6 @@ pytestmark = [
     pytest.mark.long,
 ]
 HEAD, OTHERS = 1, (2, 3)
-DELAY = 0.5  # seconds that the slow link takes, in each direction
 SERVICE = """
 import json, select, sys
 from coded_jax import data, serving
@@ -54,7 +51,6 @@ with serving.serve(sys.argv[1], "ray", **settings) as service:
             continue
         workers = service.summary()["workers"]
         tell(
-            seconds=answer.seconds["total"],
             used=answer.used[0],
             logits=answer.logits.tolist(),
             up=all(worker["up"] for worker in workers),
@@ -165,12 +161,11 @@ def cluster(network):
 
 
 def until(condition, details=lambda: "", seconds=300):
-    """Returns seconds until it holds."""
+    """Returns when it holds."""
     begun = time.monotonic()
     while not condition():
         assert time.monotonic() < begun + seconds, details()
         time.sleep(0.05)
-    return time.monotonic() - begun
 
 
 class Running:
@@ -210,9 +205,9 @@ class Running:
         return self.requests[before:]
 
     def until(self, condition):
-        """Returns seconds until it holds for a request from now on."""
+        """Returns when it holds for a request from now on."""
         self.news()
-        return until(lambda: any(condition(request) for request in self.news()))
+        until(lambda: any(condition(request) for request in self.news()))
 
     def close(self):
         self._process.stdin.close()
@@ -250,57 +245,22 @@ def assert_right(requests, workdir):
     assert len(expected) > 1
 
 
-def peers(network):
-    """Addresses that processes of the machines have connections with."""
-    found = set()
-    for machine in network.machines:
-        command = [*network.inside(machine), "ss", "-tunH"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True)
-        for line in lines.stdout.splitlines():
-            found.add(
-                ipaddress.ip_address(line.split()[5].rpartition(":")[0].strip("[]"))
-            )
-    return found
-
-
-def seconds_of(requests):
-    quantiles = np.quantile([r["seconds"] for r in requests], [0.5, 0.99, 1])
-    return "p50 {:.4f} p99 {:.4f} slowest {:.4f} s".format(*quantiles)
-
-
-def test_slow_cut_off_and_back(network, cluster, finished):
+def test_cut_off_and_back(network, cluster, finished):
     running, machine = start_with_one_worker_elsewhere(network, cluster, finished)
-    met = set()
-    calm = running.more(100)
-    print("calm:", seconds_of(calm))
-
-    with network.slow(machine, DELAY):
-        running.more(5)
-        slow = running.more(100)
-        met |= peers(network)
-    print("one slow link:", seconds_of(slow))
-    # With its result, each would have taken longer.
-    assert statistics.median(r["seconds"] for r in slow) < 2 * DELAY
-    late = {0, 1, 2} - {place for r in slow[50:] for place in r["used"]}
-    assert len(late) == 1
-    running.until(lambda request: {*late} <= {*request["used"]})
+    running.more(100)
 
     before = running.requests[-1]["restarts"]
     network.cut_off(machine)
     begun = len(running.requests)
-    noticed = running.until(lambda request: request["restarts"] > before)
-    met |= peers(network)
-    up = noticed + running.until(lambda request: request["up"])
-    cut_off = running.requests[begun:]
-    print(f"cut off: {len(cut_off)} requests, {seconds_of(cut_off)}")
-    print(f"noticed after {noticed:.1f} s, all up after {up:.1f} s")
-    assert len(cut_off) > 10  # in the meantime
+    running.until(lambda request: request["restarts"] > before)
+    running.until(lambda request: request["up"])
+    assert len(running.requests) > begun + 10  # in the meantime
     elsewhere = [pids for m, pids in cluster.workers().items() if m != machine]
     assert len(set.union(*elsewhere)) == 3
 
     network.join(machine)
     # It has been given up: it ends, for systemd to start it again.
-    print(f"Ray ended {until(lambda: cluster.ended(machine) is not None):.1f} s later")
+    until(lambda: cluster.ended(machine) is not None)
     assert cluster.ended(machine) > 0
     cluster.start(machine)
     for _ in range(20):
@@ -315,10 +275,6 @@ def test_slow_cut_off_and_back(network, cluster, finished):
     running.more(50)
     running.close()
 
-    met |= peers(network)
-    allowed = [ipaddress.ip_network(x) for x in ("127.0.0.0/8", f"{PRIVATE}.0/24")]
-    assert met and all(any(peer in net for net in allowed) for peer in met), met
     assert network.packets_to_others() == 0
-    print(f"{len(running.requests)} requests")
     assert not [request for request in running.requests if "error" in request]
     assert_right(running.requests, finished)
