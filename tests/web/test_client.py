@@ -1,10 +1,10 @@
 """The client: answers, retries inside one deadline, and what it raises."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -15,8 +15,6 @@ from coded_jax.web.app import as_json
 from coded_jax.web.client import Client
 from tests.errors import refused
 from tests.web.fakes import IMAGE, PATIENCE, Service, listening, response
-
-TOKEN = "0123456789abcdef"
 
 
 def test_an_answer():
@@ -40,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append((time.monotonic(), self.headers, self.client_address))
+        self.server.deadlines.append(float(self.headers["Deadline"]))
         step = self.server.steps.pop(0)
         if step is None:
             self.close_connection = True
@@ -57,25 +55,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class scripted:
-    """A server of a few answers: its address, and the requests that it has seen."""
-
-    def __init__(self, steps):
-        self._steps = steps
-
-    def __enter__(self):
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.steps, self._server.seen = [*self._steps], []
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self._server.server_port}", self._server.seen
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
+@contextlib.contextmanager
+def scripted(steps):
+    """A server of a few answers: its address, and the deadlines that it is given."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as own:
+        own.daemon_threads, own.steps, own.deadlines = True, [*steps], []
+        threading.Thread(target=own.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{own.server_port}", own.deadlines
+        own.shutdown()
 
 
-FINE = (200, as_json(response(IMAGE[None])))
 BUSY = (503, {"error": "the queue was full"})
 
 
@@ -84,20 +73,19 @@ def test_it_asks_again_while_there_is_time():
     some = response(IMAGE[None])
     some.logits[0, 0] = np.nan
     told = (*BUSY, ("Retry-After", "1"))
-    with scripted([BUSY, None, told, (200, as_json(some))]) as (url, seen):
+    with scripted([BUSY, None, told, (200, as_json(some))]) as (url, left):
         answer = Client(url, deadline=PATIENCE).predict(IMAGE)
     np.testing.assert_array_equal(answer.logits, some.logits)
-    left = [float(headers["Deadline"]) for _, headers, _ in seen]
     assert len(left) == 4 and PATIENCE >= left[0]
     assert (np.diff(left) < 0).all() and left[-1] > 0  # one deadline for all attempts
     assert left[2] - left[3] >= 1
 
 
 def test_no_pause_goes_beyond_the_deadline():
-    with scripted([(*BUSY, ("Retry-After", "3600"))]) as (url, seen):
+    with scripted([(*BUSY, ("Retry-After", "3600"))]) as (url, asked):
         with pytest.raises(TimeoutError, match="within 60 s: the queue was full"):
             Client(url, deadline=60).predict(IMAGE)
-    assert len(seen) == 1
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
