@@ -20,13 +20,6 @@ def test_the_threshold_keeps_the_rate_with_confidence(count):
     assert order_of_threshold(5000, 1e-3) == 2
 
 
-def test_the_record_says_on_what_it_was_calibrated():
-    _, check = calibrated("mds")
-    record = check.record
-    assert record["images"] == FEWEST and record["rate"] == 1e-3
-    assert record["expected_rate"] == pytest.approx(2 / 5001)
-
-
 def test_checked_sets_leave_one_result_more_than_is_needed():
     assert checked_patterns(model_of("mds", r=1).pipeline) == [()]
     patterns = checked_patterns(model_of("mds", r=2).pipeline)
