@@ -9,7 +9,10 @@ import pytest
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.parity_model import parity_model
 from coded_jax.inference.pipeline import infer
-from coded_jax.training import losses
+from coded_jax.models import batch_norm
+from coded_jax.models.modules import ConvNorm, base_model
+from coded_jax.runs.config import Config
+from coded_jax.training import losses, tasks
 from coded_jax.types import CodeShape
 from tests.codes.rival_examples import SHAPE, images_of, pipeline_of
 
@@ -108,3 +111,27 @@ def test_a_parity_model_has_statistics_of_its_own_but_keeps_integers(start):
     gradient = jax.grad(total)(params)["worker"]
     assert not np.any(gradient["batch_stats"]["var"])
     assert np.all(gradient["params"]["kernel"] == 1)
+
+
+@pytest.mark.parametrize("start", ["base", "anew"])
+def test_parity_models_of_groups_take_the_statistics_of_what_they_see(start):
+    """The first layer's mean, by hand, after one step from a mean of zero."""
+    base = base_model([ConvNorm(3)])
+    settings = dict(code="parity_model", parity_start=start, split="group")
+    pipe = pipeline_of(base, k=2, r=1, batch_size=4, **settings)
+    frozen = base.init(jax.random.key(1), (56, 28, 1), 10)
+    params = pipe.init(jax.random.key(0))
+    images = images_of(8).reshape(4, 56, 28, 1)
+    batch = {"images": images, "labels": np.zeros((4, 2), np.int32)}
+    loss = tasks.code_loss(pipe, Config(batch_size=4))
+    _, (updated,) = loss(params, frozen, batch, jax.random.key(2))
+    network = pipe.stages[0].code.parity_worker(params[0], frozen)
+    kernel = network["block_1"]["params"]["Conv_0"]["kernel"][0]
+    changed = updated["worker"]["block_1"]["batch_stats"]["BatchNorm_0"]["mean"][0]
+    scaled = (images / 255 - 0.1) / 0.3
+    sums = (scaled[:, :28] + scaled[:, 28:]).astype("f")
+    outputs = jax.lax.conv_general_dilated(
+        sums, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    expected = (1 - batch_norm.MOMENTUM) * outputs.mean((0, 1, 2))
+    np.testing.assert_allclose(changed, expected, rtol=1e-3, atol=1e-6)
