@@ -36,15 +36,11 @@ def test_linear_codes_decode_from_any_k_results(name, k, r):
         np.testing.assert_allclose(shares, pieces, atol=1e-4)
 
 
-@pytest.mark.parametrize("k, n", [(2, 3), (5, 12)])
-def test_any_k_rows_of_an_mds_generator_are_independent(k, n):
-    generator = linear.mds_generator(k, n)
-    np.testing.assert_array_equal(generator[:k], np.eye(k))  # copies, bit for bit
-    conditions = [
-        np.linalg.cond(generator[list(rows)])
-        for rows in itertools.combinations(range(n), k)
-    ]
-    assert max(conditions) < 2e4
+def test_any_k_rows_of_an_mds_generator_are_independent():
+    generator = linear.mds_generator(5, 12)
+    np.testing.assert_array_equal(generator[:5], np.eye(5))  # copies, bit for bit
+    chosen = itertools.combinations(range(12), 5)
+    assert max(np.linalg.cond(generator[list(rows)]) for rows in chosen) < 2e4
 
 
 def test_addition_is_a_sum_and_a_weighted_sum():
