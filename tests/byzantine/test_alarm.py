@@ -36,7 +36,7 @@ def test_behind_a_relu_wrong_results_stand_out():
     intact = call(alarm.inspect, model, check, features)
     assert intact.suspicious.mean() <= 0.01
     for kind in ("another image's", "noise", "top exponent bit"):
-        for i in range(len(features)):
+        for i in (0, 3):  # of a data piece and of a parity piece
             wrong = FAULTS[kind](jax.random.key(i), features[i])
             changed = features.at[i].set(wrong)
             assert call(alarm.inspect, model, check, changed).suspicious.mean() > 0.8

@@ -19,15 +19,13 @@ def response(images, degraded=False, shift=0.0, arrived=((0, 1),)):
 
 
 def test_each_client_waits_for_its_answer():
-    running, most, lock = [], [], threading.Lock()
+    running, most = [], []
 
     def ask(images):
-        with lock:
-            running.append(images)
-            most.append(len(running))
+        running.append(images)
+        most.append(len(running))
         time.sleep(0.001)
-        with lock:
-            running.pop()
+        running.pop()
         return response(images)
 
     exchanges = clients.closed_loop(ask, IMAGES, 3, lambda number: number < 40)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,11 @@ from coded_jax.report import table
 from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
 from coded_jax.serving.pool import Pool
-from coded_jax.serving.response import Response
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, ServedStrategy
 from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
-RUN = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +78,10 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
 def response(label, total, decode, decoded):
     """To a request whose first data piece was decoded, or not."""
     seconds = {"queue": 0.001, "encode": 0.002, "wait": 0.003, "decode": decode}
-    arrived = (1, 2) if decoded else (0, 1)
-    return Response(
-        logits=np.zeros((1, 10)),
+    return SimpleNamespace(
         classes=np.array([label]),
-        probabilities=np.ones((1, 1)),
-        confidence=np.ones(1),
-        used=(arrived,),
-        arrived=(arrived,),
+        arrived=((1, 2) if decoded else (0, 1),),
         decoded=((0,) if decoded else (),),
-        degraded=False,
         seconds={**seconds, "total": total},
     )
 
@@ -99,16 +92,12 @@ def test_a_measurement_is_arithmetic(model, split):
     classes = np.asarray(model.classify(images))
     coded = np.asarray(model.classify(images, lost=[0]))
     labels = np.array([classes[0], classes[1], coded[2], 0])
-    measured = latency_study.summarise(
-        model,
-        images,
-        labels,
-        {
-            0: response(classes[0], 0.1, 0.010, False),
-            2: response(coded[2], 0.3, 0.030, True),
-            1: response(classes[1] + 1, 0.2, 0.020, False),
-        },
-    )
+    responses = {
+        0: response(classes[0], 0.1, 0.010, False),
+        2: response(coded[2], 0.3, 0.030, True),
+        1: response(classes[1] + 1, 0.2, 0.020, False),
+    }
+    measured = latency_study.summarise(model, images, labels, responses)
     np.testing.assert_array_equal(measured.seconds, [0.1, 0.2, 0.3, np.inf])
     assert measured.accuracy == 2 / 4 and measured.direct == 3 / 4
     assert measured.agreement == pytest.approx(2 / 3)
@@ -119,25 +108,14 @@ def test_a_measurement_is_arithmetic(model, split):
 
 def test_replay_is_arithmetic(model):
     """A calm request of 10 ms: 1 to encode, 2 for all else by itself, 7 for workers."""
-    phases = {
-        "queue": 0.001,
-        "encode": 0.001,
-        "wait": 0.007,
-        "decode": 0.001,
-        "decoding": 0.002,
-    }
+    phases = dict(queue=0.001, encode=0.001, wait=0.007, decode=0.001, decoding=0.002)
     calm = Measurement(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
-    coded = ServedStrategy(model)
-    # Piece 0 is late: the other two are enough, and are decoded.
-    latencies = replay.replay(coded, calm, faults, 3, 7)
-    np.testing.assert_allclose(latencies, 0.012, rtol=1e-5)
-    plain = ServedStrategy(rivals.uncoded(model))
-    latencies = replay.replay(plain, calm, faults, 3, 7)
-    np.testing.assert_allclose(latencies, 0.060, rtol=1e-5)
-    copies = ServedStrategy(rivals.replicated(model))
-    latencies = replay.replay(copies, calm, faults, 3, 7)
-    np.testing.assert_allclose(latencies, 0.010, rtol=1e-5)
+    # Piece 0 is late: where it is coded the other two are enough, and are decoded.
+    uncoded, copied = rivals.uncoded(model), rivals.replicated(model)
+    for own, expected in ((model, 0.012), (uncoded, 0.060), (copied, 0.010)):
+        latencies = replay.replay(ServedStrategy(own), calm, faults, 3, 7)
+        np.testing.assert_allclose(latencies, expected, rtol=1e-5)
 
 
 @pytest.mark.long
@@ -174,17 +152,3 @@ def test_choose(tmp_path):
     # Uncoded, all four of four devices must live.
     (plain,) = (r for r in rows if (r["code"], r["pieces"]) == ("uncoded", "4x1"))
     assert plain["answered"] <= 0.95**4 + 0.01
-
-
-@pytest.mark.long
-def test_a_map(tmp_path):
-    axes = ["--x=client,0.1,10,2", "--y=failure,0.001,0.1,2", "--speed=1e7"]
-    sizes = ["--n=3", "--requests=1000", f"--output={tmp_path}"]
-    done = run_script("map", *axes, *sizes, RUN)
-    assert done.returncode == 0, done.stderr
-    content = json.loads((tmp_path / "map.json").read_text())
-    assert content["points"].keys() == {"0,0", "1,0", "0,1", "1,1"}
-    # A client ten times as fast as a device needs none.
-    winner = content["points"]["1,1"]["p99"]["winner"]
-    assert content["strategies"][winner]["code"] == "the client alone"
-    assert (tmp_path / "map.png").stat().st_size > 10_000

@@ -1,6 +1,5 @@
 """Points of the map on real workers, and what is said about them."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -62,10 +61,3 @@ def test_agreement_by_hand():
     # What was lost in both agrees.
     lost = {"measured": [np.inf] * 10, "simulated": [np.inf] * 10}
     assert agreement({**seconds, "c": lost}, "p99").error < 0.15
-
-
-def test_points_of_the_file():
-    records = json.loads((ROOT / "experiments/map_points.json").read_text())
-    points = [map_check.point_of(record) for record in records]
-    assert len({point.name for point in points}) == len(points) >= 8
-    assert all(ROOT.glob(pattern) for point in points for pattern in point.runs)

@@ -28,24 +28,17 @@ def test_the_main_programs():
 
 
 TINY = Config(
-    recipe="systematic",
-    encoder="linear",
-    decoder="low_rank",
-    batch_size=12,
+    recipe="systematic", encoder="linear", decoder="low_rank", batch_size=12,
     base_batch_size=24,
-)
-
-
-def programs_on(count, config=TINY, kinds=programs.KINDS):
-    mesh = make_mesh(config.n, devices(count))
-    return list(programs.programs_of(config, SIZES, mesh, (1, 12), kinds))
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "kind, count", [("local", 3), *long(("training", 4), ("evaluation", 4))]
 )
 def test_every_program_compiles(kind, count):
-    for program in programs_on(count, kinds=[kind]):
+    mesh = make_mesh(TINY.n, devices(count))
+    for program in programs.programs_of(TINY, SIZES, mesh, (1, 12), [kind]):
         outcome = programs.compile_program(program)
         assert outcome.refusal is None and outcome.figures.needed > 0
         as_json = json.loads(json.dumps(outcome.to_json()))

@@ -101,7 +101,6 @@ def test_a_connection_is_kept_also_after_errors(served):
     connection.close()
 
 
-@pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize(
     "error, status, line",
     [
@@ -111,15 +110,13 @@ def test_a_connection_is_kept_also_after_errors(served):
         (KeyError("x"), 500, "KeyError: 'x'"),
     ],
 )
-def test_statuses_of_a_service_that_fails(error, status, line, later):
-    """At once, or after a while."""
-    service = Service(waits=later, error=None if later else error)
+def test_statuses_of_a_service_that_fails(error, status, line):
+    service = Service(waits=True)
     with listening(service) as url:
         connection = connect(url)
         connection.request("POST", "/predict", GOOD)
-        if later:
-            assert service.arrived.acquire(timeout=PATIENCE)
-            service.futures[0].set_exception(error)
+        assert service.arrived.acquire(timeout=PATIENCE)
+        service.futures[0].set_exception(error)
         answer = connection.getresponse()
         assert (answer.status, json.load(answer)) == (status, {"error": line})
         expected = "1" if status == 503 else None

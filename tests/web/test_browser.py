@@ -6,8 +6,6 @@ import headless
 import numpy as np
 import pytest
 
-from tests.web.fakes import picture
-
 if headless.chromium() is None:
     pytest.skip(f"no browser, {headless.ACCEPTED}", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", exc_type=ImportError)
@@ -27,12 +25,10 @@ def page(browser, client):
     url = client.url
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     hosts, problems = set(), []
+    errors = lambda said: problems.append(said.text) if said.type == "error" else None
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda said: problems.append(said.text) if said.type == "error" else None,
-    )
+    page.on("console", errors)
     page.goto(url)
     yield page
     assert hosts == {url.split("/")[2]}
@@ -83,19 +79,3 @@ def test_a_digit_is_drawn_and_answered_also_without_a_worker(page):
     expect(page.locator("#decoded")).to_have_text(told)
     page.get_by_role("button", name="Heal worker 0").click()
     expect(state(page, 0)).to_have_text("● up")
-
-
-def test_a_file_is_scaled_and_turned_light_on_dark(page):
-    expect(page.locator("#prompt")).to_have_text("Draw a digit")
-    pixels = np.full((112, 112, 3), 255, np.uint8)
-    pixels[28:84, 28:84] = 0
-    file = {"name": "own.png", "mimeType": "image/png", "buffer": picture(pixels)}
-    with page.expect_response("**/predict") as answered:
-        page.locator("#file").set_input_files(file)
-    body = answered.value.request.post_data_buffer
-    sent = np.lib.format.read_array(io.BytesIO(body))[0, ..., 0]
-    expected = np.zeros((28, 28), np.uint8)
-    expected[7:21, 7:21] = 255
-    np.testing.assert_array_equal(sent, expected)
-    expect(page.locator("#note")).to_contain_text("own.png, scaled to 28 × 28 pixels")
-    expect(page.get_by_text("inverted")).to_have_count(1)

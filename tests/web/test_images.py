@@ -72,14 +72,6 @@ def test_what_is_wrong_is_told_in_one_line(name):
     assert isinstance(raised.value, UnsupportedFormat) == (name == "npz")
 
 
-def test_what_the_network_takes_decides():
-    turned = picture(np.zeros((6, 4, 3), "u1"))
-    with pytest.raises(ValueError, match="image: 6x4 given, 4x6 accepted"):
-        decode(turned, COLOUR, "uint8")
-    with pytest.raises(UnsupportedFormat):  # pictures are of bytes
-        decode(picture(FLAT), GREY, "float32")
-
-
 def test_no_pixel_of_a_bomb_is_made(monkeypatch):
     bomb = picture(np.zeros((8_000, 8_000), np.uint8))  # few bytes
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))

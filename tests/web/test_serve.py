@@ -17,11 +17,6 @@ from tests.web.fakes import PATIENCE, Service, listening
 TOKEN = "0123456789abcdef"
 
 
-@pytest.fixture(scope="module")
-def images():
-    return data.load("mnist_5k").test.images
-
-
 class Serving:
     """The command as a process, which serves until it is told to end."""
 
@@ -49,7 +44,7 @@ class Serving:
         self.process.communicate()
 
 
-def test_a_service_from_start_to_end(finished, images, certificate, tmp_path):
+def test_a_service_from_start_to_end(finished, certificate, tmp_path):
     """Over TLS with a token; SIGHUP loads the model anew, SIGTERM ends it."""
     cert, key = certificate
     token = tmp_path / "token"
@@ -60,9 +55,10 @@ def test_a_service_from_start_to_end(finished, images, certificate, tmp_path):
         assert serving.url.startswith("https://127.0.0.1:")
         client = Client(serving.url, TOKEN, PATIENCE, ca_certs=cert)
         model = coded_jax.load(finished, devices=1)
-        answer = client.predict(images[:1])
+        image = data.load("mnist_5k").test.images[:1]
+        answer = client.predict(image)
         lost = sorted({0, 1, 2} - {*answer.used[0]})
-        assert answer.classes.tolist() == model.classify(images[:1], lost).tolist()
+        assert answer.classes.tolist() == model.classify(image, lost).tolist()
         with pytest.raises(PermissionError):
             Client(serving.url, deadline=PATIENCE, ca_certs=cert).summary()
         with pytest.raises(ConnectionError, match="(?i)certificate"):
@@ -78,19 +74,10 @@ def test_a_service_from_start_to_end(finished, images, certificate, tmp_path):
         assert "1 answered" in out and "Traceback" not in error
 
 
-@pytest.mark.parametrize(
-    "flag",
-    [
-        "--host=0.0.0.0",
-        "--token_file=/nowhere",
-        "--deadline=0",
-    ],
-)
-def test_wrong_settings_end_in_one_line_before_anything_is_trained(tmp_path, flag):
+def test_wrong_settings_end_in_one_line_before_anything_is_trained(tmp_path):
     workdir = tmp_path / "run"
-    done = run_script("serve", f"--workdir={workdir}", "--port=0", flag)
-    assert done.returncode != 0 and not workdir.exists()
-    assert flag[2:].split("=")[0] in done.stderr
+    done = run_script("serve", f"--workdir={workdir}", "--port=0", "--host=0.0.0.0")
+    assert done.returncode != 0 and not workdir.exists() and "host" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
