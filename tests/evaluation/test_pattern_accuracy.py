@@ -63,29 +63,6 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     assert accuracy == pytest.approx((base == labels).mean())
 
 
-def test_what_loses_no_data_is_predicted_once(setting, monkeypatch):
-    masks, decode = [], predictions.decode_chunk
-
-    def count(*inputs):
-        masks.append(np.asarray(inputs[-1]))
-        return decode(*inputs)
-
-    monkeypatch.setattr(predictions, "decode_chunk", count)
-    patterns = erasures.patterns_up_to(4, 2)
-    outcomes = pattern_accuracy.measure_patterns(*setting, patterns)
-    harmless = {outcome[1:] for outcome in outcomes if not {0, 1} & {*outcome.lost}}
-    assert len(patterns) == 11
-    assert len(masks) == 8  # not for (2,), (3,) and (2, 3) once more
-    assert len(harmless) == 1
-
-    # Where it depends on all results, nothing is left out.
-    masks.clear()
-    pipe, *others = setting
-    codes = pipe.with_codes(lambda shape, code: code._replace(systematic=False))
-    pattern_accuracy.measure_patterns(codes, *others, patterns)
-    assert len(masks) == 11
-
-
 def test_one_compilation_serves_every_pattern_and_split(setting, monkeypatch):
     monkeypatch.setattr(predictions, "CHUNK", 5)
     pipe, variables, params, arrays = setting
