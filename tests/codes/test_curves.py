@@ -21,12 +21,6 @@ def test_berrut_is_the_quotient_of_its_definition():
     np.testing.assert_array_equal(curves.berrut_matrix(nodes, nodes), np.eye(4))
 
 
-def test_chebyshev_points():
-    half = np.sqrt(0.5)
-    np.testing.assert_allclose(linear.chebyshev(2, 1), [half, -half])
-    np.testing.assert_allclose(linear.chebyshev(3, 2), [1, 0, -1], atol=1e-15)
-
-
 @pytest.mark.parametrize("smoothing", [0.01, 3.0])
 def test_smoothing_spline_is_scipys(smoothing):
     nodes = np.array([-1.0, -0.4, 0.1, 0.15, 0.8, 1.0])

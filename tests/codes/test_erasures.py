@@ -12,7 +12,6 @@ from coded_jax.codes.erasures import (
     available,
     begin_in_stages,
     drawn_in_stages,
-    in_stages,
     moved_roles,
     patterns,
     patterns_up_to,
@@ -142,13 +141,3 @@ def test_moved_roles_by_hand():
     held = np.broadcast_to(arrived[:1], (3, 3, 1))
     pieces = moved_roles(jnp.asarray(held))[:, :, 0]
     np.testing.assert_array_equal(pieces, [[1, 0, 1], [1, 1, 0], [1, 1, 0]])
-
-
-@pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
-def test_who_stays_away_loses_data_once(k, r):
-    for lost in patterns_up_to(k + r, r):
-        masks = in_stages(lost, k + r, 3)
-        pieces = np.asarray(moved_roles(masks))
-        np.testing.assert_array_equal(pieces[0], masks[0])
-        assert pieces[1:, :k].all()
-        assert ((~pieces).sum(axis=1) == len(lost)).all()

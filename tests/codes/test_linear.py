@@ -12,7 +12,6 @@ from coded_jax.inference.pipeline import base_features, infer
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.types import CodeShape
 from tests.codes.rival_examples import (
     OF_ANY_K,
     SHAPE,
@@ -106,11 +105,3 @@ def test_matrix_of_a_pattern_by_hand():
     assert linear.matrix_flops(weights, (0,), systematic=False) == 3
     weights[0b101] = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]]  # result 1 is lost
     assert linear.matrix_flops(weights, (1,), systematic=True) == 1
-
-
-@pytest.mark.parametrize("k, r, operations", [(2, 1, 2), (4, 2, 14)])
-def test_nobody_pays_for_products_with_what_a_pseudo_inverse_leaves(k, r, operations):
-    """A lost share is a sum of k results: no product by 1, and k - 1 sums."""
-    code = linear.mds(CodeShape(k, r, (4, 4, 1), (2, 2, 1)))
-    losses = patterns_up_to(k + r, r)
-    assert max(code.decode_flops(pattern) for pattern in losses) == operations

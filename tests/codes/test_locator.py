@@ -28,14 +28,3 @@ def test_a_batch_is_located_at_once():
     results[0, 4] += 1
     results[1, 1] -= 0.5
     assert locator.locate(results, k=2).tolist() == [[4], [1]]
-
-
-def test_the_curve_returns_what_it_went_through():
-    """Berrut's interpolant of k values that lie on a constant is that constant."""
-    k, n = 3, 8
-    np.testing.assert_allclose(locator.encoding(k, n).sum(1), 1)
-    for left_out in range(n):
-        arrived = np.arange(n) != left_out
-        weights = locator.decoding(k, n, arrived)
-        assert not weights[:, left_out].any()
-        np.testing.assert_allclose(weights.sum(1), 1)

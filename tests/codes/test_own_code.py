@@ -114,15 +114,6 @@ def test_decoders_need_one_shape_of_the_mask_and_no_dtype():
     np.testing.assert_array_equal(shares[1], 1)
 
 
-def test_shares_may_be_clipped_to_what_the_network_gives():
-    def clipped(shape):
-        code = with_sum(shape)
-        decode = lambda *inputs: jax.nn.relu(code.decode(*inputs))
-        return code._replace(decode=decode, systematic=True)
-
-    made(clipped)
-
-
 @pytest.mark.parametrize(
     "initial, f",
     [
