@@ -17,26 +17,6 @@ from tests.errors import refused
 from tests.runs.test_experiment import SMALL, small_run
 
 
-@pytest.mark.long
-def test_groups_of_images(tmp_path):
-    config = dataclasses.replace(
-        SMALL, split="group", code="parity_model", k=3, baselines=("berrut",)
-    )
-    results = small_run(tmp_path, config)
-    base = results["base"]["test_accuracy"]
-    assert results["summary"]["0"]["mean"] == base
-    assert base > results["summary"]["1"]["mean"] > 0.6 * base
-    # Two of three answers arrive; the table has the third one's accuracy by itself.
-    lost = results["patterns"][1]
-    expected = (2 * base + lost["decoded_accuracy"]) / 3
-    assert lost["accuracy"] == pytest.approx(expected, abs=0.02)
-    model = coded_jax.load(tmp_path)
-    images = data.load("mnist_5k").test.images[:6]
-    with refused("images"):  # a number that is no multiple of 3
-        model.classify(images[:4])
-    assert_exported(model, images, [1])
-
-
 def assert_exported(model, images, lost):
     exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))
     logits = exported.call(images, erasures.available(lost, model.pipeline.n))

@@ -15,7 +15,7 @@ import pytest
 
 from coded_jax import data, serving
 from coded_jax.serving import supervisor
-from coded_jax.serving.supervisor import Crew, Supervisor, recruit
+from coded_jax.serving.supervisor import Crew, Supervisor
 from coded_jax.serving.workers import WorkerLost
 from tests.serving.test_ray_workers import until
 
@@ -239,19 +239,6 @@ def test_a_head_that_is_frozen_holds_nobody_up(clusters, supervise, monkeypatch)
     assert left_alone
     thawed.set()
     watched._thread.join(10)
-
-
-def test_crews_share_a_cluster(clusters):
-    first = recruit("127.0.0.1:1", 3, 60.0, lambda: "first")
-    second = recruit("127.0.0.1:1", 3, 60.0, lambda: "second")
-    assert clusters.connected == 1 and first.supervisor is second.supervisor
-    with pytest.raises(RuntimeError, match="address: None given"):
-        recruit(None, 3, 60.0, lambda: "third")
-    first.close()
-    with second.use() as prepared:
-        assert prepared == "second" and clusters.left == 0
-    second.close()
-    assert clusters.left == 1
 
 
 class Clients:

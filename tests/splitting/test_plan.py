@@ -2,14 +2,12 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 from coded_jax.splitting import AxisPlan
 from coded_jax.splitting.plan import make_plan
 from tests.errors import refused
-from tests.parameters import long
 from tests.splitting.exactness import assert_exact, conv, lenet_args, plan_of
 
 # LeNet-5: features [0, 2) need pixels [0, 20), and features are 4 pixels apart.
@@ -146,22 +144,3 @@ def test_small_weights_of_a_matrix_over_rows_count(matrix):
     f = lambda x: jnp.einsum("bhwc,hi->biwc", x, matrix(x.shape[1]))
     with refused("f_conv"):
         plan_of(f, (256, 4, 1), (2, 1))
-
-
-@pytest.mark.parametrize(
-    "method, rows, antialias, dtype",
-    [
-        ("linear", (510, 170), True, "float32"),
-        ("cubic", (512, 768), True, "float16"),
-        *long(("lanczos5", (510, 170), False, "float32")),
-    ],
-)
-def test_rounding_of_the_weights_of_a_resize_is_no_difference(
-    method, rows, antialias, dtype
-):
-    def f(x):
-        shape = (x.shape[0], x.shape[1] * rows[1] // rows[0], *x.shape[2:])
-        return jax.image.resize(x.astype(dtype), shape, method, antialias)
-
-    plan = plan_of(f, (rows[0], 2, 1), (2, 1))
-    assert plan.rows.window < 0.6 * rows[0]

@@ -335,27 +335,6 @@ def on_cpu_or_else(cpu, default):
     return lambda x: lax.platform_dependent(x, cpu=cpu, default=default)
 
 
-@pytest.mark.parametrize(
-    "f, rows, columns",
-    [
-        # Rows of the one, columns of the other, on every platform.
-        (
-            on_cpu_or_else(wide, lambda x: conv(x, (1, 5))),
-            Field(1, -2, 3),
-            Field(1, -2, 3),
-        ),
-        (
-            jax.jit(on_cpu_or_else(jnp.sin, on_cpu_or_else(jnp.sin, wide))),
-            Field(1, -2, 3),
-            Field(1, -1, 2),
-        ),
-        (jax.vmap(on_cpu_or_else(jnp.sin, jnp.cos)), Field(), Field()),
-    ],
-)
-def test_receptive_field_of_platform_dependent_covers_every_branch(f, rows, columns):
-    assert fields_of(f) == (rows, columns)
-
-
 def mean_over_rows(x):
     return x - x.mean(1, keepdims=True)
 
