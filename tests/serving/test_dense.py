@@ -21,12 +21,6 @@ def segmenting(tmp_path_factory):
     return protected(tmp_path_factory.mktemp("classes"), *own)
 
 
-@pytest.fixture(scope="module")
-def restoring(tmp_path_factory):
-    own = (dense_cnn.restore, dense_cnn.variables_of_restore(), dense_cnn.noisy())
-    return protected(tmp_path_factory.mktemp("values"), *own)
-
-
 IMAGES = dense_cnn.noisy().test.images[:4]
 
 
@@ -42,13 +36,3 @@ def test_classes_of_positions_are_served(segmenting):
             )
             total = response.probabilities.sum(-1)
             np.testing.assert_allclose(total, np.ones_like(total), rtol=1e-5)
-
-
-@pytest.mark.long
-def test_values_are_served(restoring):
-    with serving.serve(restoring, batches=(4,), deadline=600) as service:
-        for lost in ((0,), (2,)):
-            response = service.submit(IMAGES, without=lost).result()
-            expected = restoring.logits(IMAGES, lost)
-            np.testing.assert_allclose(response.logits, expected, atol=1e-4)
-            assert response.classes.size == response.confidence.size == 0
