@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from coded_jax.codes import CODES, LearnedConfig, learned_code, make_code
+from coded_jax.codes import LearnedConfig, learned_code, make_code
 from coded_jax.inference.pipeline import Pipeline, infer, inputs_of
 from coded_jax.inference.stages import (
     CodedStage,
@@ -35,9 +35,6 @@ def learned(shape, systematic=True, **settings):
     """A learned code, systematic unless told otherwise."""
     recipe = "systematic" if systematic else "paper"
     return learned_code(shape, LearnedConfig(recipe=recipe, **settings))
-
-
-UNTRAINED = [name for name, entry in CODES.items() if not entry.trained]
 
 
 def untrained(name, shape):

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from coded_jax.byzantine import alarm
 from coded_jax.byzantine.faults import FAULTS
@@ -24,15 +23,6 @@ def test_a_linear_code_finds_any_changed_value_and_names_its_result():
         np.testing.assert_array_equal(named, i)
 
 
-@pytest.mark.long
-def test_of_two_copies_that_differ_a_little_none_is_named():
-    model, check = calibrated("replication", 2, 2)
-    features, _ = results_of(model, 50)
-    wrong = features.at[0, :, 0, 0, 0].add(0.01)
-    assert call(alarm.inspect, model, check, wrong).suspicious.all()
-    assert (call(alarm.name_culprit, model, check, wrong) == alarm.UNNAMED).all()
-
-
 def test_copies_alone_are_compared_where_a_piece_has_one():
     """With k=2 r=1 piece 1 has no second copy, which the record says."""
     _, check = calibrated("replication", 2, 1)
@@ -46,7 +36,7 @@ def test_behind_a_relu_wrong_results_stand_out():
     intact = call(alarm.inspect, model, check, features)
     assert intact.suspicious.mean() <= 0.01
     for kind in ("another image's", "noise", "top exponent bit"):
-        for i in range(len(features)):
+        for i in (0, 3):  # of a data piece and of a parity piece
             wrong = FAULTS[kind](jax.random.key(i), features[i])
             changed = features.at[i].set(wrong)
             assert call(alarm.inspect, model, check, changed).suspicious.mean() > 0.8
@@ -65,15 +55,6 @@ def test_an_implausible_value_is_named_by_itself():
         assert call(alarm.name_culprit, model, check, wrong)[3] == 2
 
 
-def test_every_flipped_top_exponent_bit_is_implausible():
-    _, check = calibrated("addition", 2, 2, relu=True)
-    sizes = jnp.array([0.01, 0.3, 1.0, 1.7, 2.1, 3.9, 11.0])
-    flipped = FAULTS["top exponent bit"](None, sizes.reshape(-1, 1, 1, 1))
-    fits = alarm.plausible(check.stages[0], flipped[None])
-    assert not fits.any()
-    assert alarm.plausible(check.stages[0], sizes.reshape(1, -1, 1, 1, 1)).all()
-
-
 def test_what_did_not_arrive_has_no_effect():
     model, check = calibrated("mds")
     features, _ = results_of(model, 20)
@@ -88,10 +69,7 @@ def test_what_did_not_arrive_has_no_effect():
     # One more than is needed tells that one is wrong, and not which.
     assert call(alarm.name_culprit, model, check, wrong, arrived)[0] == alarm.UNNAMED
 
-
-def test_no_more_than_is_needed_cannot_be_checked():
-    model, check = calibrated("mds")
-    features, _ = results_of(model, 3)
+    # No more than is needed cannot be checked.
     wrong = features.at[0].add(1)
     found = call(alarm.inspect, model, check, wrong, [True, True, False, False])
     assert not found.suspicious.any() and not found.ratio.any()
@@ -108,16 +86,8 @@ def test_all_patterns_are_one_compilation():
         assert function._cache_size() == before + 1
 
 
-@pytest.mark.parametrize(
-    "named, suspicious, culprit",
-    [
-        ([2, 2, 1], [True, True, True], 2),
-        ([2, 2, 1], [False, False, True], 1),
-        ([2, 1, -1], [True, True, True], alarm.UNNAMED),
-        ([-1, -1, 0], [True, True, True], 0),
-        ([-1, 1], [True, False], alarm.UNNAMED),
-    ],
-)
-def test_images_of_a_request_vote(named, suspicious, culprit):
-    own = np.array(suspicious), np.array(named, np.int32)
-    assert alarm.culprit_of_request(*own) == culprit
+def test_images_of_a_request_vote():
+    named = np.array([2, 2, 1, -1, -1, -1], np.int32)
+    assert alarm.culprit_of_request(np.ones(6, bool), named) == 2
+    assert alarm.culprit_of_request(np.arange(6) >= 2, named) == 1
+    assert alarm.culprit_of_request(np.arange(6) >= 3, named) == alarm.UNNAMED

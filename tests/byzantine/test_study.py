@@ -1,4 +1,4 @@
-"""What a study measures, with two coded stages and shares of many values."""
+"""What a study measures, with shares of many values."""
 
 import jax
 import jax.numpy as jnp
@@ -7,49 +7,20 @@ import pytest
 
 from coded_jax.byzantine import calibration, faults, rival, study
 from coded_jax.byzantine.calibration import FEWEST, calibrate
-from coded_jax.inference.stages import CodedStage
-from coded_jax.splitting import make_plan
-from coded_jax.types import BaseModel, CodeShape, Split
-from tests.byzantine.examples import base, images, model_of
-from tests.pipelines import untrained
-
-
-def two_stages():
-    """Two convolutions with a ReLU, coded one after the other; k=2, r=2."""
-    model = model_of("addition", relu=True)
-    (block,), kernel = base(relu=True)[0].blocks, model.frozen
-    second = jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
-    blocks = (
-        lambda variables, x: block(variables[0], x),
-        lambda variables, x: block(variables[1], x),
-    )
-    frozen, shapes, stages = (kernel, second), [(10, 8, 1), (8, 6, 2)], []
-    for number, (one, shape) in enumerate(zip(blocks, shapes, strict=True), start=1):
-        plan = make_plan(one, frozen, shape, (2, 1))
-        code = untrained("addition", CodeShape.of(plan, 2))
-        stages.append(CodedStage(one, (number, number), plan, code))
-    network = BaseModel(lambda *_: frozen, blocks, lambda _, x: x.sum(axis=(1, 2)))
-    pipeline = model.pipeline._replace(base=network, stages=tuple(stages))
-    return model._replace(pipeline=pipeline, frozen=frozen, params=({}, {}))
-
-
-@pytest.fixture(scope="module")
-def measured():
-    """The study of 500 images, with fewer directions than a share has values."""
-    model = two_stages()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "MOST_COORDINATES", 12)
-        check = calibrate(model, images(FEWEST, 1), images(FEWEST, 2))
-    assert [stage.bases.shape[1:] for stage in check.stages] == [(48, 12), (24, 12)]
-    fresh = images(500, 3)
-    labels = model.classify(fresh)
-    split = Split(fresh, np.asarray(labels))
-    return model, check, split, study.measure(model, check, split)
+from coded_jax.types import Split
+from tests.byzantine.examples import images, model_of
 
 
 @pytest.mark.long
-def test_all_kinds_are_measured_in_all_stages(measured):
-    *_, found = measured
+def test_all_kinds_are_measured(monkeypatch):
+    """In 500 images, with fewer directions than a share has values."""
+    model = model_of("addition", relu=True)
+    monkeypatch.setattr(calibration, "MOST_COORDINATES", 12)
+    check = calibrate(model, images(FEWEST, 1), images(FEWEST, 2))
+    assert [stage.bases.shape[1:] for stage in check.stages] == [(48, 12)]
+    fresh = images(500, 3)
+    split = Split(fresh, np.asarray(model.classify(fresh)))
+    found = study.measure(model, check, split)
     assert found["right"] == 1 and found["images"] == 500
     assert [*found["faults"]] == [*faults.FAULTS]
     for name, own in found["faults"].items():
@@ -89,8 +60,3 @@ def test_faults_by_hand():
     flipped = np.asarray(faults.flipped_bit(key, results))
     changed = flipped != results
     assert changed.sum() == 3 and (flipped[changed] < 1e-36).all()
-    many = np.full((1, 200, 200, 1), 3, np.float32)
-    many[:, ::2] = 5
-    drawn = np.asarray(faults.noise(key, many))
-    assert abs(drawn.mean() - 4) < 0.02 and abs(drawn.std() - 1) < 0.02
-    assert np.asarray(faults.rectified_noise(key, many - 4)).min() == 0

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from coded_jax.studies.programs import Compiled
-from tests.scripts import run_command, run_script
+from tests.scripts import run_command
 
 FLAGS = (
     "--image_shape=28x28x1",
@@ -34,26 +34,12 @@ def test_programs_of_the_devices_at_hand(tmp_path):
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-@pytest.mark.long
-def test_the_script_compares_meshes(tmp_path):
-    options = ("--compare=1x1", "--devices=6", f"--picture={tmp_path / 'p.png'}")
-    done = run_script("compile", *FLAGS, *options)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("coded inference of 2") == 1
-    assert "uncoded" not in done.stdout and (tmp_path / "p.png").exists()
-
-
 @pytest.mark.parametrize(
     "flag",
     [
         "--target=v9:2x4",
         "--mesh=99x1",
-        "--batches=few",
-        "--kinds=all",
-        "--compare=3",
         "--json=nowhere/all.json",
-        "--picture=mesh.unknown",
-        "--image_shape=8x8x1",
     ],
 )
 def test_what_is_refused_before_anything_is_compiled(tmp_path, flag):

@@ -9,7 +9,7 @@ from absl.testing import flagsaver
 
 from coded_jax import settings
 from coded_jax.cli import experiment_flags
-from coded_jax.runs.config import BaseConfig, Config
+from coded_jax.runs.config import Config
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -34,23 +34,6 @@ def test_every_setting_is_declared_and_every_flag_has_its_help():
     for setting in declared:
         flag = flags.FLAGS[setting.name]
         assert flag.help.startswith(setting.help) and setting.help
-
-
-def test_a_declared_setting_is_in_flags_checks_and_documentation():
-    @dataclasses.dataclass(frozen=True)
-    class Wider(BaseConfig):
-        depth: int = settings.setting(3, "of the network", settings.integers(1, 5))
-
-    (declared,) = [
-        setting for setting in settings.settings(Wider) if setting.name == "depth"
-    ]
-    values = flags.FlagValues()
-    experiment_flags.define(declared, values)
-    values(["run.py", "--depth=4"])
-    assert values["depth"].value == 4
-    with pytest.raises(ValueError, match=r"^depth: 6 given, 1\.\.5 accepted$"):
-        Wider(depth=6)
-    assert "| `depth` | `3` | 1..5 | of the network |" in settings.markdown(Wider)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "table5_k4_r2_conv"])
@@ -84,11 +67,6 @@ def test_values_of_every_form(parse):
         nonnegative=True,
         epochs=3.0,
     )
-
-
-def test_an_empty_text_takes_back_what_a_flagfile_has(parse):
-    assert parse("--decoder_width=5", "--decoder_width=").decoder_width is None
-    assert parse("--stages=1,2", "--stages=").stages is None
 
 
 @pytest.mark.parametrize(

@@ -48,32 +48,14 @@ def test_cells_are_variants_times_combinations(parse_flags):
     assert grid.config_from_flags() == Config(epochs=3)
 
 
-def test_the_given_flags_are_a_variant_too(parse_flags):
-    parse_flags("--variant=", "--variant=--k=4 --r=2")
-    assert [cell.name for cell in grid.cells_from_flags()] == ["default", "k=4_r=2"]
-
-
-def test_names_are_folders(parse_flags):
-    weights = "--vary=pattern_weights=0:2,1:3 0+1:" + "1" * 200
-    parse_flags("--k=4", "--r=2", weights.replace("1" * 200, "1." + "0" * 200))
-    for cell in grid.cells_from_flags():
-        assert "/" not in cell.name and len(cell.name) <= grid.LONGEST
-
-
 @pytest.mark.parametrize(
     "arguments, name",
     [
         ((), "vary"),
         (("--vary=width=1 2",), "vary"),  # no setting of the code
-        (("--vary=workdir=a b",), "vary"),
         (("--vary=epochs=1 1.0",), "vary"),  # two cells with the same settings
-        (("--variant=", "--variant=--k=2"), "vary"),
-        (("--vary=k=2 4", "--variant=--k=4 --r=2"), "vary"),
-        (("--vary=k=2", "--vary=k=4"), "vary"),
         (("--variant=--k='2",), "variant"),
-        (("--variant=k=2",), "variant"),
         (("--vary=k=2 30",), "cell k=30: k"),
-        (("--vary=k=two",), "cell k=two: k"),
     ],
 )
 def test_wrong_grids_are_refused(parse_flags, arguments, name):

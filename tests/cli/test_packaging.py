@@ -1,10 +1,8 @@
 """What is published: an sdist and a wheel that need no repository beside them."""
 
-import email
 import fnmatch
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tarfile
@@ -54,18 +52,6 @@ def unpacked(built, tmp_path_factory):
     return folder
 
 
-def test_the_address_is_the_same_everywhere():
-    addresses = set(re.findall(r"https://github\.com/[\w-]+/\w+", repr(PROJECT)))
-    assert addresses == {PROJECT["urls"]["Repository"]}
-
-
-@pytest.mark.long
-def test_an_index_accepts_both(built):
-    files = only(built, ".whl"), only(built, ".tar.gz")
-    told = python("-m", "twine", "check", "--strict", *files, NO_COLOR="1")
-    assert told.count("PASSED") == 2
-
-
 @pytest.mark.long
 def test_the_wheel_has_all_of_the_package_and_the_flagfiles(unpacked):
     kinds = ("*.py", "*.cc", "*.h", "py.typed", "web/static/*")
@@ -99,18 +85,6 @@ def test_the_sdist_is_what_git_has_or_would_add(built):
     weights = "experiments/bases/*/variables.npz"
     tracked = {name for name in tracked if not fnmatch.fnmatch(name, weights)}
     assert names == {*tracked, "PKG-INFO"}
-
-
-@pytest.mark.long
-def test_the_description_has_addresses_for_links_and_pictures(unpacked):
-    (path,) = unpacked.glob("*.dist-info/METADATA")
-    text = email.message_from_string(path.read_text()).get_payload()
-    prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.M | re.S)
-    targets = re.findall(r'(?:\]\(|(?:src|href)=")([^)"\s]*)', prose)
-    assert targets and all(t.startswith(("https://", "#")) for t in targets), targets
-    address = PROJECT["urls"]["Repository"]
-    for path in re.findall(rf"{address}/(?:raw|blob)/main/([^)\s#\"]*)", text):
-        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ def by_product(weights, values):
     return product.astype(values.dtype)
 
 
-@pytest.mark.parametrize("k, n", [(1, 1), (2, 3), (4, 6)])
+@pytest.mark.parametrize("k, n", [(1, 1), (4, 6)])
 @pytest.mark.parametrize("shape", [(), (3, 2, 5)])
 def test_sums_and_gradients(k, n, shape):
     rng = np.random.default_rng(0)
@@ -35,28 +35,21 @@ def test_sums_and_gradients(k, n, shape):
     )
 
 
-def test_sums_are_of_float32():
-    """In bfloat16 the parts of 1 + 256 - 256 would be lost on the way."""
-    weights = jnp.ones((1, 1, 3), "bfloat16")
-    values = jnp.asarray([[1.0], [256.0], [-256.0]], "bfloat16")
-    assert weighted_sums(weights, values) == jnp.ones((1, 1), "bfloat16")
-
-
 def test_sums_of_pieces():
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(4, 2)).astype("f")
     pieces = rng.normal(size=(4, 3, 5, 6, 2)).astype("f")
     by_product = jnp.einsum("kbhwc,kr->rbhwc", pieces, weights, precision="highest")
-    chex.assert_trees_all_close(
-        jax.jit(piece_sums)(weights, pieces), by_product, rtol=1e-5, atol=1e-5
-    )
+    sums = jax.jit(piece_sums)(weights, pieces)
+    np.testing.assert_allclose(sums, by_product, rtol=1e-5, atol=1e-5)
 
 
-def test_sums_of_pieces_are_of_float32():
+def test_sums_are_of_float32():
     """In bfloat16 the parts of 1 + 256 - 256 would be lost on the way."""
-    weights = jnp.ones((3, 1), "bfloat16")
-    pieces = jnp.asarray([1.0, 256.0, -256.0], "bfloat16").reshape(3, 1, 1, 1, 1)
-    assert piece_sums(weights, pieces) == jnp.ones((1, 1, 1, 1, 1), "bfloat16")
+    values = jnp.asarray([1.0, 256.0, -256.0], "bfloat16")
+    assert weighted_sums(jnp.ones((1, 1, 3), "bfloat16"), values[:, None]).item() == 1
+    pieces = values.reshape(3, 1, 1, 1, 1)
+    assert piece_sums(jnp.ones((3, 1), "bfloat16"), pieces).item() == 1
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])

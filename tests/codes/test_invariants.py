@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coded_jax import splitting
-from coded_jax.codes import CODES, LearnedConfig, make_code, no_parity, quorum
+from coded_jax.codes import CODES, LearnedConfig, make_code, quorum
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import CodeShape
@@ -146,19 +146,6 @@ def test_queries_are_the_pieces_and_mixtures_of_them(name):
     for query, i in zip(queries, quorum.pieces_of(code.quorum, K, N), strict=True):
         if i is not None:
             np.testing.assert_array_equal(query, pieces()[i])
-
-
-@pytest.mark.parametrize("name", [x for x in CASES if CASES[x][0] == "learned"])
-def test_without_parity_no_parity_result_is_read(name):
-    code, params, features = make(name)
-    alone = no_parity(shape_of_a_padded_network(), code)
-    mask, other = available((0,), N), features.copy()
-    other[K:] += 1
-    run = jax.jit(functools.partial(decode, alone))
-    np.testing.assert_array_equal(run(params, other, mask), run(params, features, mask))
-    read = jax.jit(functools.partial(decode, code))
-    assert not np.allclose(read(params, other, mask), read(params, features, mask))
-    assert not np.asarray(alone.encode(params, pieces())[K:]).any()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from coded_jax.inference.pipeline import base_features, infer
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.types import CodeShape
 from tests.codes.rival_examples import (
     OF_ANY_K,
     SHAPE,
@@ -23,30 +22,24 @@ from tests.codes.rival_examples import (
     random,
 )
 from tests.models.published import random_variables
-from tests.parameters import long
 from tests.pipelines import untrained
 
 
 @pytest.mark.parametrize("name", OF_ANY_K)
-@pytest.mark.parametrize("k, r", [(2, 1), (4, 2), *long((6, 4))])
+@pytest.mark.parametrize("k, r", [(2, 1), (4, 2)])
 def test_linear_codes_decode_from_any_k_results(name, k, r):
     shape = SHAPE._replace(k=k, r=r)
     code = untrained(name, shape)
-    atol = 2e-2 if k == 6 else 1e-4  # condition numbers of some 1000
     for lost in patterns(k + r, r):
         pieces, shares = encoded_and_decoded(code, shape, lost)
-        np.testing.assert_allclose(shares, pieces, atol=atol)
+        np.testing.assert_allclose(shares, pieces, atol=1e-4)
 
 
-@pytest.mark.parametrize("k, n", [(2, 3), (4, 6), (5, 12)])
-def test_any_k_rows_of_an_mds_generator_are_independent(k, n):
-    generator = linear.mds_generator(k, n)
-    np.testing.assert_array_equal(generator[:k], np.eye(k))  # copies, bit for bit
-    conditions = [
-        np.linalg.cond(generator[list(rows)])
-        for rows in itertools.combinations(range(n), k)
-    ]
-    assert max(conditions) < 2e4
+def test_any_k_rows_of_an_mds_generator_are_independent():
+    generator = linear.mds_generator(5, 12)
+    np.testing.assert_array_equal(generator[:5], np.eye(5))  # copies, bit for bit
+    chosen = itertools.combinations(range(12), 5)
+    assert max(np.linalg.cond(generator[list(rows)]) for rows in chosen) < 2e4
 
 
 def test_addition_is_a_sum_and_a_weighted_sum():
@@ -57,9 +50,9 @@ def test_addition_is_a_sum_and_a_weighted_sum():
     np.testing.assert_allclose(second, weighted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stages", [((1, 1),), ((1, 1), (3, 3))])
-def test_no_answer_whatever_the_network_makes_of_what_is_missing(stages):
+def test_no_answer_whatever_the_network_makes_of_what_is_missing():
     # XLA's CPU backend takes NaN for nothing in a max pooling of this size.
+    stages = ((1, 1), (3, 3))
     config = Config(base_model="vgg16", base_width=0.125, code="uncoded", stages=stages)
     pipeline = build_pipeline(config, (32, 32, 3), 10, (0.5,) * 3, (0.25,) * 3)
     frozen = random_variables(pipeline.base, (32, 32, 3))
@@ -68,9 +61,8 @@ def test_no_answer_whatever_the_network_makes_of_what_is_missing(stages):
     answer = jax.jit(infer, static_argnums=0)
     for lost in patterns_up_to(3, 3):
         logits = answer(pipeline, frozen, params, images, available(lost, 3))
-        answered = not set(lost) & {0, 1}
-        assert np.isfinite(logits).all() == answered
-        assert np.isnan(logits).all() != answered
+        isnan = bool(set(lost) & {0, 1})
+        np.testing.assert_array_equal(np.isnan(logits), isnan)
     # Lost in the last stage alone, by some of the images.
     masks = np.ones((len(stages), 3, 4), bool)
     masks[-1, 1, 2:] = False
@@ -91,15 +83,14 @@ def test_coding_each_convolution_of_lenet5_is_exact(lenet):
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("lost", [(0,), (1, 3)])
-def test_a_copy_is_cut_as_the_piece_that_it_copies(lost):
+def test_a_copy_is_cut_as_the_piece_that_it_copies():
     """With padding the shares stand at other places in the outputs of other pieces."""
     base = base_model([ConvNorm(3), ConvNorm(4)])
     variables = random_variables(base, (28, 28, 1))
     pipe = pipeline_of(base, k=4, r=4, code="replication")
     assert len(set(pipe.stages[0].plan.rows.cuts)) > 1
     run = jax.jit(infer, static_argnums=0)
-    logits = run(pipe, variables, ({},), images_of(), available(lost, 8))
+    logits = run(pipe, variables, ({},), images_of(), available((1, 3), 8))
     expected = base.head(variables, base_features(pipe, variables, images_of()))
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
@@ -114,15 +105,3 @@ def test_matrix_of_a_pattern_by_hand():
     assert linear.matrix_flops(weights, (0,), systematic=False) == 3
     weights[0b101] = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]]  # result 1 is lost
     assert linear.matrix_flops(weights, (1,), systematic=True) == 1
-
-
-@pytest.mark.parametrize("k, r, operations", [(2, 1, 2), (4, 1, 6), (4, 2, 14)])
-def test_nobody_pays_for_products_with_what_a_pseudo_inverse_leaves(k, r, operations):
-    """A lost share is a sum of k results: no product by 1, and k - 1 sums."""
-    code = linear.mds(CodeShape(k, r, (4, 4, 1), (2, 2, 1)))
-    losses = patterns_up_to(k + r, r)
-    assert max(code.decode_flops(pattern) for pattern in losses) == operations
-    matrices = linear.decoding_matrices(
-        k + r, linear.least_squares(linear.mds_generator(k, k + r))
-    )
-    assert abs(matrices[matrices != 0]).min() > 1e-6

@@ -68,26 +68,6 @@ def test_columns_beside_the_share_by_hand():
     np.testing.assert_array_equal(blended[:, :, :, 1:], 1)
 
 
-def test_what_a_piece_sees_whole_is_exact():
-    grid = (2, 2)
-    plan = make_plan(padded, {}, (32, 32, 3), grid)
-    images = images_of(plan)
-    exact = padded({}, images)
-    outputs = outputs_of(padded, plan, images)
-    for i in range(plan.k):
-        window = margins.window_of(plan, exact, i)
-        assert window.shape == outputs[i].shape == (B, *plan.output_shape)
-        # The receptive field of a feature reaches 3 pixels to each side: features at
-        # the edges of a window lack some of it, unless the image ends there.
-        differs = np.abs(window - outputs[i]).max(axis=(0, 3)) > 1e-5
-        row, column = divmod(i, grid[1])
-        inner = differs[
-            2 * (row > 0) : differs.shape[0] - 2 * (row + 1 < grid[0]),
-            2 * (column > 0) : differs.shape[1] - 2 * (column + 1 < grid[1]),
-        ]
-        assert not inner.any() and differs.any()
-
-
 def test_margins_of_all_patterns_against_a_loop():
     grid = (2, 2)
     plan = make_plan(padded, {}, (32, 32, 3), grid)

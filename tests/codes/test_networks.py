@@ -8,13 +8,10 @@ import pytest
 from coded_jax.codes.networks.conv import DilatedStack
 from coded_jax.codes.networks.local import LocalStack
 from coded_jax.codes.networks.pointwise import PointwiseDecoder
-from coded_jax.codes.networks.strided import StridedEncoder, from_blocks, to_blocks
+from coded_jax.codes.networks.strided import from_blocks, to_blocks
 from coded_jax.types import CodeShape
 from tests.codes.learned_examples import (
-    INDEPENDENT,
-    LEARNED,
     SHAPE,
-    make,
     random_features,
     random_pieces,
 )
@@ -75,23 +72,6 @@ def test_encoder_by_hand(name, systematic):
         expected[1] -= pieces[1]
     queries = jax.jit(code.encode)(params, pieces)
     chex.assert_trees_all_close(list(queries[2:]), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", LEARNED)
-def test_decoder_channels(name):
-    code, params = make(name, systematic=False)
-    features = random_features()
-    mask = np.ones((SHAPE.n, 1), bool)
-    decode = lambda features: code.decode(params, features, mask)
-    order = np.array([3, 1, 0, 2])
-    alike = np.allclose(
-        decode(features[..., order]), decode(features)[..., order], atol=1e-5
-    )
-    brighter = features + np.array([1, 0, 0, 0], "f")
-    change = decode(brighter) - decode(features)
-    alone = np.allclose(change[..., 1:], 0, atol=1e-5)
-    assert not np.allclose(change[..., 0], 0, atol=1e-2)
-    assert (alike, alone) == (name in INDEPENDENT,) * 2
 
 
 @pytest.mark.parametrize(
@@ -155,16 +135,6 @@ def test_blocks_and_back():
     np.testing.assert_array_equal(from_blocks(blocks, 3), maps)
     ragged = to_blocks(maps[:, :7, :9])
     assert ragged.shape == (2, 2, 3, 48) and not ragged[:, 1, 2, 36:].any()
-
-
-def test_a_strided_encoder_moves_with_the_image():
-    encoder = StridedEncoder(r=1, width=8)
-    pieces = np.zeros((2, 1, 32, 32, 1), "f")
-    pieces[:, 0, 12:20, 12:20] = np.random.default_rng(0).normal(size=(2, 8, 8, 1))
-    params = jax.jit(encoder.init)(jax.random.key(0), pieces)
-    parity = encoder.apply(params, pieces)
-    rolled = encoder.apply(params, np.roll(pieces, 4, axis=2))
-    np.testing.assert_allclose(rolled, np.roll(parity, 4, axis=2), atol=1e-5)
 
 
 def test_pointwise_decoder_by_hand():

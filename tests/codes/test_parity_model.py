@@ -1,7 +1,5 @@
 """Parity models: what they start as, and what they learn."""
 
-import operator
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,10 @@ import pytest
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.codes.parity_model import parity_model
 from coded_jax.inference.pipeline import infer
-from coded_jax.training import losses
+from coded_jax.models import batch_norm
+from coded_jax.models.modules import ConvNorm, base_model
+from coded_jax.runs.config import Config
+from coded_jax.training import tasks
 from coded_jax.types import CodeShape
 from tests.codes.rival_examples import SHAPE, images_of, pipeline_of
 
@@ -29,41 +30,18 @@ def test_a_parity_model_starts_as_the_addition_code(lenet):
         )
 
 
-def test_a_parity_model_learns_and_leaves_the_base_model_alone(lenet):
-    base, variables = lenet
-    pipe = pipeline_of(base, code="parity_model", k=2, r=2)
-    params = jax.jit(pipe.init)(jax.random.key(0))
-    batch = {"images": images_of(8), "labels": np.zeros(8, np.int32)}
-    mask = available((0, 1), 4)
-
-    def loss(params, variables):
-        return losses.coded_losses(pipe, params, variables, batch, mask).mean()
-
-    value = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    before, (gradient, frozen) = value(params, variables)
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(frozen))
-    own = gradient[0]["worker"]
-    # Each of the two networks has gradients of its own, but none for the head.
-    kernel = own["f_conv"]["params"]["Conv_0"]["kernel"]
-    assert kernel.shape[0] == 2 and not np.allclose(kernel[0], kernel[1])
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(own["head"]))
-    step = jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient)
-    assert value(step, variables)[0] < before
-
-
 def test_a_parity_model_may_be_drawn_anew(lenet):
     base, variables = lenet
     pipe = pipeline_of(base, code="parity_model", k=2, r=2, parity_start="anew")
     (params,) = jax.jit(pipe.init)(jax.random.key(0))
     code = pipe.stages[0].code
     weights = code.parity_worker(params, variables)
-    first, second = (jax.tree.map(operator.itemgetter(j), weights) for j in (0, 1))
     kernel = lambda tree: tree["f_conv"]["params"]["Conv_0"]["kernel"]
-    assert kernel(first).std() > 0 and not np.allclose(kernel(first), kernel(second))
-    assert not np.allclose(kernel(first), kernel(variables), atol=1e-2)
+    first, second = kernel(weights)
+    assert first.std() > 0 and not np.allclose(first, second)
     zeros = jax.tree.map(np.zeros_like, variables)  # nothing of the base model is left
-    again = jax.tree.map(lambda x: x[0], code.parity_worker(params, zeros))
-    np.testing.assert_array_equal(kernel(first), kernel(again))
+    again = kernel(code.parity_worker(params, zeros))
+    np.testing.assert_array_equal(kernel(weights), again)
 
 
 @pytest.mark.parametrize("k", [2, 4])
@@ -108,3 +86,27 @@ def test_a_parity_model_has_statistics_of_its_own_but_keeps_integers(start):
     gradient = jax.grad(total)(params)["worker"]
     assert not np.any(gradient["batch_stats"]["var"])
     assert np.all(gradient["params"]["kernel"] == 1)
+
+
+@pytest.mark.parametrize("start", ["base", "anew"])
+def test_parity_models_of_groups_take_the_statistics_of_what_they_see(start):
+    """The first layer's mean, by hand, after one step from a mean of zero."""
+    base = base_model([ConvNorm(3)])
+    settings = dict(code="parity_model", parity_start=start, split="group")
+    pipe = pipeline_of(base, k=2, r=1, batch_size=4, **settings)
+    frozen = base.init(jax.random.key(1), (56, 28, 1), 10)
+    params = pipe.init(jax.random.key(0))
+    images = images_of(8).reshape(4, 56, 28, 1)
+    batch = {"images": images, "labels": np.zeros((4, 2), np.int32)}
+    loss = tasks.code_loss(pipe, Config(batch_size=4))
+    _, (updated,) = loss(params, frozen, batch, jax.random.key(2))
+    network = pipe.stages[0].code.parity_worker(params[0], frozen)
+    kernel = network["block_1"]["params"]["Conv_0"]["kernel"][0]
+    changed = updated["worker"]["block_1"]["batch_stats"]["BatchNorm_0"]["mean"][0]
+    scaled = (images / 255 - 0.1) / 0.3
+    sums = (scaled[:, :28] + scaled[:, 28:]).astype("f")
+    outputs = jax.lax.conv_general_dilated(
+        sums, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    expected = (1 - batch_norm.MOMENTUM) * outputs.mean((0, 1, 2))
+    np.testing.assert_allclose(changed, expected, rtol=1e-3, atol=1e-6)

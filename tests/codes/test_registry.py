@@ -17,9 +17,7 @@ from coded_jax.codes.erasures import available
 from coded_jax.codes.networks.network import Network
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import infer
-from coded_jax.latency.strategies import of_run
 from coded_jax.report import frontier
-from coded_jax.report.formatting import run_text
 from coded_jax.runs import experiment
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -32,23 +30,18 @@ from tests.codes.rival_examples import (
     images_of,
     pipeline_of,
 )
-from tests.pipelines import UNTRAINED, untrained
+from tests.pipelines import untrained
 
 
-@pytest.mark.parametrize("name", UNTRAINED)
-def test_nothing_lost(name):
+@pytest.mark.parametrize("name", ["berrut", "spline"])
+def test_interpolants_go_near_the_pieces(name):
     pieces, shares = encoded_and_decoded(untrained(name, SHAPE), SHAPE, ())
-    if name in ("berrut", "spline"):
-        # Neither interpolant goes through the pieces again, but near them.
-        assert 1e-3 < np.abs(shares - pieces).mean() < 0.7
-    else:
-        np.testing.assert_array_equal(shares, pieces)
+    assert 1e-3 < np.abs(shares - pieces).mean() < 0.7
 
 
-@pytest.mark.parametrize("name", ["parity_model", "berrut"])
-def test_rivals_on_several_devices(lenet, name):
+def test_parity_models_on_several_devices(lenet):
     base, variables = lenet
-    pipe = pipeline_of(base, code=name, k=2, r=2)
+    pipe = pipeline_of(base, code="parity_model", k=2, r=2)
     params = jax.jit(pipe.init)(jax.random.key(0))
     mask, run = available((0, 2), 4), jax.jit(infer, static_argnums=0)
     expected = run(pipe, variables, params, images_of(8), mask)
@@ -130,16 +123,11 @@ def test_a_new_code_and_new_networks_are_those_of_a_run(registered, tmp_path):
     """They are trained, stored, shown, planned with and loaded."""
     prepared = prepare(registered, Places(tmp_path, devices=1))
     results = experiment.run(prepared, console=Console(quiet=True), command="test")
-
     assert results["steps"]["code"] > 0 and results["steps"]["learned"] > 0
-    assert results["config"]["code"] == "scaled_sum"
     rule = {"systematic": True, "suffices": "any_k", "answers_always": True}
     assert results["recovery"] == {"code": rule, "learned": rule}
     names = ["scaled_sum of systematic", "systematic mean / mean 8"]
     assert [point.code for point in frontier.points(results)] == names
-    assert run_text(results).endswith("scaled sums")
-    assert of_run(results).code == names[0]
-    assert of_run(results, "learned").code == names[1]
     model = coded_jax.load(tmp_path, devices=1)
     assert model.params[0].keys() == {"scale"}
     assert model.params[0]["scale"] != 1
@@ -154,11 +142,3 @@ def test_a_function_is_a_code(lenet):
     assert pipe.init(jax.random.key(0))[0].keys() == {"scale"}
     with pytest.raises(ValueError, match="^code: functools.partial.* given, a name"):
         codes.name_of(functools.partial(scaled_sum))
-
-
-def test_facts_of_codes():
-    untrained_codes = {"uncoded", "zero_fill", "mean_fill", "replication", "mds"}
-    assert untrained_codes < {*UNTRAINED} < {*codes.CODES} - {"learned", "no_parity"}
-    assert codes.entry_of("replication").fewest_pieces == 1
-    assert codes.entry_of("mds").fewest_pieces == 2
-    assert codes.entry_of("some.module:function").trained  # it may be

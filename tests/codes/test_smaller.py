@@ -13,8 +13,6 @@ from coded_jax.codes import LearnedConfig, learned_code, smaller
 from coded_jax.codes.erasures import available
 from coded_jax.codes.networks import DECODERS
 from coded_jax.codes.networks.network import READS, NetworkSpec
-from coded_jax.inference import stages
-from coded_jax.inference.stages import CodedStage
 from coded_jax.splitting.plan import make_plan
 from coded_jax.types import CodeShape
 
@@ -51,14 +49,6 @@ def images_of(plan, kind="random"):
 
 
 @pytest.mark.parametrize("name, grid", [("padded", (2, 2)), ("odd", (1, 3))])
-def test_the_image_is_put_together_from_its_pieces(name, grid):
-    plan = plan_of(name, grid)
-    images = images_of(plan)
-    whole = smaller.whole(plan, splitting.split(plan, images))
-    np.testing.assert_array_equal(whole, images)
-
-
-@pytest.mark.parametrize("name, grid", [("padded", (2, 2)), ("odd", (1, 3))])
 def test_an_image_of_one_colour_stays_so(name, grid, r=2):
     plan = plan_of(name, grid)
     shape = CodeShape.of(plan, r)
@@ -90,15 +80,6 @@ def test_half_of_the_columns_by_hand():
     np.testing.assert_allclose(
         merged[:, :, inside], images_of(plan, "ramp")[:, :, inside], rtol=1e-5
     )
-
-
-def test_several_parity_pieces_begin_between_each_other():
-    plan = plan_of("pixels", (1, 2))
-    shape = CodeShape.of(plan, 2)
-    pieces = splitting.split(plan, images_of(plan, "ramp"))
-    first, second = smaller.parity(shape, smaller.init(shape), pieces)[:, 0, 0, :, 0]
-    # Half of a small column between them is one of the whole image.
-    np.testing.assert_allclose((second - first)[1:-1], 10, rtol=1e-4)
 
 
 def test_sources_are_the_pixels_of_each_position():
@@ -154,31 +135,6 @@ def test_the_decoder_reads_what_it_is_told_to(reads):
     assert changes(results + 1, source, state)
     assert changes(results, source + 1, state) == (reads in ("all", "input"))
     assert changes(results, source, state + 1) == (reads in ("all", "pattern"))
-
-
-def test_shares_beyond_r_are_decoded_with_those_that_were_filled():
-    r = 1
-    shape, code, params = code_of((1, 2), r)
-    features, pieces = inputs_of(shape)
-    lost = (*range(shape.k), shape.n - 1)
-    stage = CodedStage(lambda v, x: x, (1, 1), shape.plan, code)
-    x = jnp.asarray(images_of(shape.plan))
-    arguments = (stage, params, features, available(lost, shape.n))
-    recovered = jax.jit(lambda *args: stages.recover(stage, *args, (x,)))(
-        *arguments[1:]
-    )
-    shares, arrived = jnp.asarray(features), available(lost, shape.n)
-    pieces = splitting.split(shape.plan, x)
-    for start in range(0, shape.k, r):
-        filled = code.decode(params, shares, arrived, pieces)
-        assert not filled[start + r :].any() and filled[start].any()
-        shares = jnp.concatenate([filled, features[shape.k :]])
-        arrived = arrived.copy()
-        arrived[start : start + r] = True
-    expected = splitting.merge(shape.plan, shares[: shape.k])
-    np.testing.assert_allclose(recovered, expected, rtol=1e-4, atol=1e-5)
-    once = stages.reconstruct(*arguments, x)
-    assert not np.allclose(once, expected)
 
 
 def test_other_decoders_begin_with_the_stretched_results():

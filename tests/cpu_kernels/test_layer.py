@@ -13,9 +13,7 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from coded_jax.cpu_kernels.layer import NAME, Layer, convolution_layer
-from coded_jax.splitting.inlining import CALLS
-from coded_jax.splitting.receptive_field import receptive_field
+from coded_jax.cpu_kernels.layer import Layer, convolution_layer
 from tests.cpu_kernels.reference import (
     assert_close,
     by_own_kernels,
@@ -117,14 +115,6 @@ def test_vmap(axes):
     assert (CALL in text) == pieces_alone
 
 
-def test_frozen_weights_have_no_gradient_computed():
-    x, kernel, bias = operands((None,) * 3)
-    grad = jax.jit(jax.grad(lambda x: jnp.sum(layer(x, kernel, bias) ** 2)))
-    text = grad.lower(x).as_text()
-    calls = ["@coded_jax_convolve_layer(", "@coded_jax_convolve("]
-    assert [text.count(call) for call in calls] == [1, 1]  # forward, by the images
-
-
 def test_others_see_convolutions():
     args = operands((None,) * 3)
     assert CALL in jax.jit(layer).lower(*args).as_text()
@@ -148,18 +138,6 @@ def test_one_layer_on_two_meshes():
             check_vma=False,
         )
         assert_close(jax.jit(sharded)(*args), 2 * by_xla(layer, *args))
-
-
-def test_splitting_sees_convolutions():
-    assert CALLS[NAME] == "call_jaxpr"
-    _, kernel, bias = operands((None,) * 3)
-    kernel = kernel[:, :, :2]
-    twice = lambda _, x: layer(layer(x, kernel, bias), kernel, bias)
-    rows, columns = receptive_field(twice, {}, (6, 5, 2))
-    (row, column) = receptive_field(
-        lambda _, x: by_parts(by_parts(x, kernel, bias), kernel, bias), {}, (6, 5, 2)
-    )
-    assert (rows, columns) == (row, column)
 
 
 @pytest.mark.parametrize("groups", [1, 16])

@@ -2,7 +2,6 @@
 
 import ctypes.util
 import logging
-import os
 import subprocess
 import sys
 from importlib import metadata
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from coded_jax.cpu_kernels import library, lowering
+from coded_jax.cpu_kernels import lowering
 from tests.cpu_kernels.reference import by_own_kernels
 
 PROGRAM = """
@@ -31,19 +30,6 @@ def fresh(monkeypatch):
     yield monkeypatch
     for cache in caches:
         cache.cache_clear()
-
-
-def test_onednn_is_found_where_its_wheels_are_installed():
-    try:
-        metadata.version("onednn-cpu-gomp")
-    except metadata.PackageNotFoundError:
-        pytest.skip("the extra cpu is not installed")
-    onednn = library.find_onednn()
-    assert (onednn.headers / "dnnl.hpp").exists()
-    assert (onednn.library / "libdnnl.so").exists()
-    assert onednn.key == library.find_onednn().key
-    lowering.install()
-    assert lowering.convolutions().startswith("oneDNN 3.")
 
 
 def missing_wheels(monkeypatch, system=None):
@@ -95,31 +81,6 @@ def test_without_it_xla_computes_and_one_line_says_so(fresh, tmp_path, caplog, c
     assert reason in line and line.startswith("convolutions: XLA's kernels run")
     assert lowering.convolutions() == "XLA"
     assert not list((tmp_path / "kernels").glob("*"))
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    reason = "cannot be written to, JAX_COMPILATION_CACHE_DIR names another folder"
-    with pytest.raises(library.Unavailable, match=reason):
-        library.load(tmp_path / "file")
-
-
-def test_choice(monkeypatch):
-    monkeypatch.setenv(lowering.VARIABLE, "fast")
-    with pytest.raises(ValueError, match=f"^{lowering.VARIABLE}: 'fast' given, one of"):
-        lowering.install()
-    program = (
-        "from coded_jax.cpu_kernels import lowering; lowering.install();"
-        "print(lowering.convolutions())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, lowering.VARIABLE: "xla"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "XLA\n"
 
 
 @pytest.mark.long

@@ -38,9 +38,3 @@ def test_wide_layers_and_other_products_stay():
     x, v = randoms(2, (2, 3, 40, 5), (2,))
     assert BARRIER not in text(one, x, v)
     np.testing.assert_array_equal(by_own_kernels(one, x, v), by_xla(one, x, v))
-
-
-def test_vmap():
-    x, kernel = randoms(3, (2, 5, 80), (2, 80, 4))
-    f = jax.vmap(gradients)
-    assert_close(by_own_kernels(f, x, kernel), by_xla(f, x, kernel))

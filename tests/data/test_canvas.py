@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from coded_jax import data
-from coded_jax.data import canvas, datasets, mlxtend
-from coded_jax.data.sources import Source
+from coded_jax.data import canvas, mlxtend
 from coded_jax.types import Split
-from tests.errors import refused
 
 
 def square(size, value):
@@ -62,20 +60,6 @@ def test_each_part_has_digits_of_its_own(monkeypatch):
     canvas.load("mnist_canvas", None)
     for digits, part in zip(drawn, [own.train, own.validation, own.test], strict=True):
         np.testing.assert_array_equal(digits.images, part.images)
-
-
-def test_canvases_of_another_size_have_digits_of_the_same(monkeypatch, dataset):
-    large = data.load("mnist_canvas", image_size=128)
-    assert large.image_shape == (128, 128, 1) and large.positions == (128, 128)
-    lit = [np.mean(part.train.labels > 0) for part in (dataset, large)]
-    assert lit[1] == pytest.approx(lit[0], rel=0.2)
-    with refused("image_size"):  # no room for a digit
-        data.load("mnist_canvas", image_size=27)
-    # Labels of positions are not resized.
-    source = Source(lambda *_: None, lambda *_: dataset)
-    monkeypatch.setitem(datasets.DATASETS, "canvas", source)
-    with refused("image_size"):
-        data.load("canvas", image_size=32)
 
 
 def test_noise_is_what_a_restoring_network_takes_off(dataset):

@@ -1,7 +1,6 @@
 """What is wrong with a data set is one line, not a wrong answer."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -50,8 +49,6 @@ def test_sound_data_sets_pass():
     "name, changes",
     [
         ("train.labels", labelled("train", np.zeros(5, int))),
-        ("validation.labels", labelled("validation", np.eye(3, dtype=int))),
-        ("test.labels", labelled("test", np.zeros(4, np.float32))),
         ("train.labels", labelled("train", np.array([0, 1, 2, -1, 0, 1]))),
         ("test.labels", imaged("test", 3, 6, 4, 2)),
         ("validation.images", {"validation": part(0)}),
@@ -59,8 +56,6 @@ def test_sound_data_sets_pass():
         ("test.images", {"test": part(4, np.float32)}),
         ("mean", {"mean": (127.5, 30.0)}),
         ("std", {"std": (0.0, 0.3)}),
-        ("mean", {"mean": (0.5, float("nan"))}),
-        ("mean", {"mean": 0.5}),
         ("test", {"test": (1, 2)}),
         ("classes", {"classes": 2.5}),
     ],
@@ -68,14 +63,3 @@ def test_sound_data_sets_pass():
 def test_what_is_wrong_is_named(name, changes):
     with refused(name):
         require_dataset(dataclasses.replace(SOUND, **changes))
-
-
-def test_numbers_become_those_of_python():
-    """They are hashed and written to a file later, whatever held them."""
-    given = dataclasses.replace(
-        SOUND, classes=np.int64(CLASSES), mean=np.array(SOUND.mean), std=[0.3, 1]
-    )
-    dataset = require_dataset(given)
-    json.dumps([dataset.classes, dataset.mean, dataset.std])
-    assert hash((dataset.classes, dataset.mean)) and dataset.classes == CLASSES
-    np.testing.assert_allclose((dataset.mean, dataset.std), (SOUND.mean, SOUND.std))

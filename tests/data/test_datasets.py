@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -31,14 +28,3 @@ def test_a_line_in_the_registry_is_all_that_a_data_set_needs(monkeypatch):
             function("zeros")
         with refused("dataset"):
             function("imagenet")
-
-
-def test_import_is_light():
-    code = (
-        "import sys, coded_jax.data, jax\n"
-        "heavy = {'tensorflow_datasets', 'mlxtend', 'tensorflow', 'array_record'}\n"
-        "assert not heavy & set(sys.modules)\n"
-        "from jax._src import xla_bridge\n"
-        "assert not xla_bridge._backends\n"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

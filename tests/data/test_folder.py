@@ -82,14 +82,6 @@ def test_other_layouts_are_refused(tmp_path):
         data.check("folder", root)
 
 
-def test_images_of_several_sizes_need_a_size(tmp_path):
-    root = write(tmp_path)
-    Image.new("RGB", (20, 20)).save(tmp_path / "train" / "cat" / "z.png")
-    with refused("image_size"):
-        data.load("folder", root)
-    assert data.load("folder", root, 8).image_shape == (8, 8, 3)
-
-
 def test_other_data_sets_are_resized_too():
     before, after = data.load("mnist_5k"), data.load("mnist_5k", None, 14)
     old, new = before.test, after.test

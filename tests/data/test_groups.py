@@ -1,13 +1,11 @@
 """Groups of images: mixed, filled up, and coded end to end."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.data import groups
-from coded_jax.evaluation import predictions
 from coded_jax.types import CodeShape, Split
 from tests.codes.rival_examples import images_of, pipeline_of
 from tests.pipelines import untrained
@@ -23,21 +21,6 @@ def test_images_of_a_batch_meet_others_in_their_groups():
     np.testing.assert_array_equal(np.ravel(mixed["targets"][0]), order)
     ungrouped = np.asarray(mixed["images"]).reshape(12, 2, 2, 1)
     np.testing.assert_array_equal(ungrouped, images.reshape(12, 2, 2, 1)[order])
-
-
-def test_groups_are_tall_images(lenet):
-    base, variables = lenet
-    images = images_of(6)
-    grouped = groups.group_base(base, 28)
-    split = groups.group_split(Split(images, np.arange(6, dtype=np.int32)), 3)
-    assert split.images.shape == (2, 84, 28, 1) and split.labels.tolist() == [
-        [0, 1, 2],
-        [3, 4, 5],
-    ]
-    x = images.astype("f") / 255
-    logits = base.head(variables, base.f_conv(variables, x))
-    grouped_logits = grouped.f_conv(variables, split.images.astype("f") / 255)
-    np.testing.assert_allclose(grouped_logits, logits.reshape(2, 3, 1, 10), atol=1e-5)
 
 
 def test_the_last_group_is_filled_up():
@@ -66,14 +49,3 @@ def test_groups_of_images_end_to_end(lenet, name, k):
         np.testing.assert_allclose(decoded, expected.reshape(2 * k, 10), atol=1e-4)
         if name == "replication":
             np.testing.assert_allclose(decoded, logits(x), atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["addition", "berrut"])
-def test_which_images_of_a_group_are_decoded(lenet, name):
-    """Of a systematic code those whose own result is lost; of others, always all."""
-    pipe = pipeline_of(lenet[0], split="group", k=3, r=2, code=name)
-    flags = predictions.decoded(pipe, jnp.asarray(available([1, 4], 5)))
-    assert flags.tolist() == [[name == "berrut", True, name == "berrut"]]
-    strips = pipeline_of(lenet[0], k=2, r=2, code=name)
-    flags = predictions.decoded(strips, jnp.asarray(available([3], 4)))
-    assert flags.tolist() == [name == "berrut"]

@@ -5,7 +5,6 @@ import itertools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -15,7 +14,6 @@ from coded_jax.devices import placement
 from coded_jax.devices.meshes import arrange, make_mesh
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.inference.pipeline import infer
-from coded_jax.inference.tails import copy_tail
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -79,35 +77,6 @@ def test_inference_on_any_number_of_devices(lenet, expected, k, r, count, shape)
         gathered = run(pipe, variables, params, images_of(size), mask)
         np.testing.assert_allclose(gathered, logits, rtol=1e-4, atol=1e-5)
         assert gathered.sharding.is_fully_replicated
-
-
-@pytest.mark.long
-def test_a_second_tail_answers_on_any_mesh(lenet):
-    rng = np.random.default_rng(3)
-    draw = lambda x: rng.normal(scale=3, size=x.shape).astype(np.float32)
-    run = jax.jit(infer, static_argnums=0)
-    plain = pipeline_on(lenet, None)
-    params = jax.jit(plain.init)(jax.random.key(1))
-    decoded = jax.ShapeDtypeStruct((1, 4, 4, 16), np.float32)
-    copy = copy_tail(plain.tail, lenet[1], decoded)
-    params = (*params, jax.tree.map(draw, copy.init()))
-    for size in (B, 1):
-        of_each = erasures.sample(jax.random.key(2), 3, 1, size)
-        for mask in (erasures.available([0], 3), erasures.available([2], 3), of_each):
-            here, spread = (
-                run(
-                    pipeline_on(lenet, mesh)._replace(tail_copy=copy),
-                    lenet[1],
-                    params,
-                    images_of(size),
-                    mask,
-                )
-                for mesh in (None, make_mesh(3, devices(6)))
-            )
-            np.testing.assert_allclose(spread, here, rtol=1e-4, atol=1e-4)
-            own = run(plain, lenet[1], params[:-1], images_of(size), mask)
-            lost = ~np.broadcast_to(mask, (3, size))[:2].all(axis=0)
-            assert np.allclose(here, own, rtol=1e-3, atol=1e-3) == (not lost.any())
 
 
 def test_one_mask_for_all_images(lenet, expected):
@@ -258,28 +227,3 @@ def test_a_small_batch_needs_one_gather_for_each_stage(lenet, batch):
     assert collectives(compiled_inference(pipe, lenet[1], batch)) == {"all-gather": 1}
     pipe, variables = two_stages(make_mesh(3, devices(4), (2, 2)))
     assert collectives(compiled_inference(pipe, variables, batch)) == {"all-gather": 2}
-
-
-def test_one_device_needs_no_collective(lenet):
-    pipe = pipeline_on(lenet, make_mesh(3, 1))
-    assert collectives(compiled_inference(pipe, lenet[1], B)) == {}
-
-
-def test_a_piece_on_each_device():
-    # f sees, on every device, one piece of the images of three devices.
-    mesh = make_mesh(3, devices(6))
-    seen = []
-
-    def f(spread, x):
-        def note(q):
-            seen.append(q.shape)
-            return q + jax.lax.axis_index("piece")
-
-        return spread(note, x)
-
-    g = placement.data_parallel(mesh, f, (1,), 1)
-    out = jax.jit(g)(jnp.zeros((3, B, 2)))
-    assert seen == [(3, B // 6, 2)]
-    # Without the exchange each device would add its number to all pieces.
-    expected = np.broadcast_to(np.arange(3.0)[:, None, None], (3, B, 2))
-    np.testing.assert_array_equal(out, expected)

@@ -118,7 +118,6 @@ def test_where_one_process_cannot_start_all_end(launch, tmp_path):
 @pytest.mark.parametrize(
     "coordinator, count, process, name",
     [
-        ("here", 2, 0, "coordinator"),
         ("here:99999", 2, 0, "coordinator"),
         ("here:80", None, 0, "processes"),
         ("here:80", 2, 2, "process"),

@@ -6,7 +6,6 @@ What the compilers themselves do is tried in `tests/aot`.
 import importlib.util
 from types import SimpleNamespace
 
-import jax
 import pytest
 
 from coded_jax.devices import topologies
@@ -46,15 +45,3 @@ def test_a_missing_compiler_is_told_in_one_line(monkeypatch, target, missing, ex
         topologies.describe(target)
     assert str(error.value).startswith(f"target: {target!r} needs a compiler")
     assert str(error.value).endswith(f"pip install 'coded_jax[{extra}]'")
-
-
-def test_triton_is_left_out_where_no_gpu_can_try_its_tiles():
-    off = {"xla_gpu_enable_triton_gemm": False}
-    for platform in ("gpu", "cuda"):
-        described = SimpleNamespace(platform=platform, client=object())
-        assert topologies.compiler_options(described) == off
-        at_hand = SimpleNamespace(platform=platform, client=jax.devices()[0].client)
-        assert topologies.compiler_options(at_hand) == {}
-    assert topologies.compiler_options(jax.devices()[0]) == {}
-    described = SimpleNamespace(platform="tpu", client=object())
-    assert topologies.compiler_options(described) == {}

@@ -11,28 +11,14 @@ import sys
 import tomllib
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.devices import meshes
 from tests.scripts import modules_in, run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = ["README.md", *(str(x.relative_to(ROOT)) for x in sorted(DOCS.rglob("*.md")))]
-NOT_RUN = {
-    "docs/accelerators.md": 1,
-    "docs/getting_started.md": 1,
-    "docs/guides/place.md": 1,
-    "docs/guides/production.md": 9,
-    "docs/guides/segment.md": 1,
-    "docs/guides/serve.md": 3,
-    "docs/guides/splitting.md": 1,
-    "docs/guides/train.md": 2,
-    "docs/latency.md": 1,
-    "docs/notebooks/index.md": 1,
-}
 """How many blocks of a page nobody runs here; each says why."""
 COMPUTE = {"docs/guides/segment.md"}
 """Pages whose commands compute for longer than they compile, as users run them."""
@@ -218,33 +204,6 @@ def test_the_python_of_the_readme(first):
     assert coded > baselines["zero_fill"]["1"]["mean"] + 0.05
 
 
-def test_coming_from_pmap(tmp_path):
-    (block,) = (x for x in page_blocks("docs/guides/place.md") if "jax.pmap" in x.text)
-    scope = run_blocks("docs/guides/place.md", [block], tmp_path)
-    np.testing.assert_allclose(scope["features"], scope["before"], rtol=1e-5, atol=1e-5)
-    used = {shard.device for shard in scope["features"].addressable_shards}
-    assert len(used) == scope["n"]
-
-
-def test_the_meshes_of_the_guide_are_the_default_ones():
-    text = (DOCS / "guides/place.md").read_text()
-    size = r"(\dx\d|-)"
-    rows = re.findall(rf"^\| (\d+) \| {size} \| {size} \| {size} \|$", text, re.M)
-    assert len(rows) == 7
-    for count, others, tpu, six in rows:
-        first = lambda *args: "x".join(map(str, meshes.by_cost(*args)[0]))
-        assert (others, six) == (first(3, int(count)), first(6, int(count)))
-        assert tpu in ("-", first(3, int(count), True))
-        assert six == first(6, int(count), True) or tpu == "-"
-
-
-def test_what_is_not_run_is_little():
-    counts = {
-        page: sum(bool(block.reason) for block in page_blocks(page)) for page in PAGES
-    }
-    assert {page: count for page, count in counts.items() if count} == NOT_RUN
-
-
 def test_links_between_pages():
     """Files that are there; of other pages, headings that they have."""
     for page in [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md"]:
@@ -262,16 +221,6 @@ def test_links_between_pages():
 
 def anchor_of(heading):
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
-@pytest.mark.parametrize("folder", ["guides", "results", "notebooks"])
-def test_every_page_of_a_folder_is_listed_with_what_it_is_for(folder):
-    files = {"notebooks": COLAB.glob("*.ipynb")}.get(
-        folder, (DOCS / folder).glob("*.md")
-    )
-    index = (DOCS / folder / "index.md").read_text()
-    listed = re.findall(r"^\| \[.*?\]\((\w+)\.\w+\) \| .+ \|$", index, re.M)
-    assert sorted(listed) == sorted({path.stem for path in files} - {"index"})
 
 
 def test_every_page_is_in_the_contents_of_the_site():

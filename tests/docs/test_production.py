@@ -46,20 +46,6 @@ def test_units(tmp_path, name):
     assert accepted and name not in output, output
 
 
-def test_the_service_has_time_to_drain():
-    text = file_of_page("coded_jax.service")
-    drain = int(re.search(r"--drain=(\d+)", text)[1])
-    assert drain < int(re.search(r"TimeoutStopSec=(\d+)", text)[1])
-
-
-def test_firewall(tmp_path):
-    (tmp_path / "rules").write_text(file_of_page("nftables.conf"))
-    accepted, output = accepts("nft", "-c", "-f", str(tmp_path / "rules"))
-    if "not permitted" in output:
-        pytest.skip("nft needs root")
-    assert accepted, output
-
-
 def test_the_firewall_lets_through_the_ports_of_the_unit():
     text = file_of_page("nftables.conf")
     allowed = set()

@@ -24,27 +24,6 @@ def test_confidence_is_the_largest_probability_over_a_temperature():
     assert confidence.confidence(jnp.array([[1.0, jnp.nan]]), 1.0) == 0
 
 
-@pytest.mark.parametrize("array", [jnp.asarray, np.asarray])
-def test_probabilities_of_both_backends(array):
-    """16 to 1 is 4 to 1 at a temperature of 2, and 2 to 1 at one of 4."""
-    logits = array(np.log(np.array([[16.0, 1.0], [16.0, 1.0]], "f")))
-    probs = confidence.probabilities(logits, array(np.array([[2.0], [4.0]], "f")))
-    assert isinstance(probs, type(logits))
-    np.testing.assert_allclose(probs, [[4 / 5, 1 / 5], [2 / 3, 1 / 3]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("lost, expected", [((), 2.0), ((0,), 4.0), ((2,), 2.0)])
-def test_temperatures_of_decoded_and_whole_answers(lost, expected):
-    """Only what a decoder made has that of the number of lost results."""
-    config = Config(dataset="own", base_model="own", code="mds")
-    base = BaseModel(lambda *args: {}, (lambda variables, x: x,), lambda v, x: x)
-    pipe = build_pipeline(config, (4, 4, 1), CLASSES, (0.0,), (1.0,), base=base)
-    studied = {"0": {"temperature": 2.0}, "1": {"temperature": 4.0}}
-    available = erasures.available(lost, 3)
-    temperatures = confidence.temperatures(studied, pipe, available, (5, 10))
-    np.testing.assert_array_equal(temperatures, np.full((5, 1), expected))
-
-
 def test_calibration_error_by_hand():
     # Two in one bin, 0.62 sure and half of them right; one alone, 0.9 sure and right.
     sure, correct = np.array([0.62, 0.62, 0.9]), np.array([1, 0, 1])
@@ -137,21 +116,3 @@ def test_temperature_of_an_answer():
     for lost, decoded in ((0, 2.0), (1, 5.0), (2, 5.0)):
         temperatures = confidence.temperature_of(studied, lost, [True, False])
         assert temperatures.tolist() == [decoded, 2.0]
-
-
-def test_several_seeds_as_one():
-    def seed(ece, risk, ece_decoded):
-        curve = {"coverage": [0.5, 1.0], "risk": risk, "confidence": [0.9, 0.8]}
-        numbers = {"ece": ece, "ece_uncalibrated": 0.3, "aurc": 0.2}
-        numbers["ece_decoded"] = ece_decoded
-        return {"temperature": 1.5, **numbers, "curve": curve}
-
-    one = {"1": seed(0.1, [0.0, 0.2], None), "2": seed(0.1, [0.0, 0.2], 0.2)}
-    two = {"1": seed(0.3, [0.1, 0.4], None), "2": seed(0.3, [0.1, 0.4], 0.6)}
-    assert confidence.mean_over_seeds([one]) == one
-    over = confidence.mean_over_seeds([one, two])
-    assert over["1"]["ece_decoded"] is None and "ece_decoded_std" not in over["1"]
-    for name, factor in (("ece", 1), ("ece_decoded", 2)):
-        assert over["2"][name] == pytest.approx(0.2 * factor)
-        assert over["2"][f"{name}_std"] == pytest.approx(np.sqrt(0.02) * factor)
-    assert over["1"]["curve"]["risk"] == pytest.approx([0.05, 0.3])

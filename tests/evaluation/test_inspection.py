@@ -9,7 +9,6 @@ import coded_jax
 from coded_jax import data
 from coded_jax.data.groups import inputs_of_split
 from coded_jax.evaluation import inspection
-from coded_jax.evaluation.inspection import StageMaps
 from tests.errors import refused
 
 
@@ -42,21 +41,6 @@ def test_maps_of_a_systematic_code(model, split):
             )
         assert maps.parity.shape == (1, 3, 2, 4, 16)
         assert np.isnan(maps.parity).all() == (lost == (2,))
-
-
-def test_side_by_side_is_scaled_by_the_original():
-    original = np.zeros((1, 2, 1, 2), np.float32)
-    original[0, :, 0, 0] = 1, 5  # channel 1 is constant
-    parity = np.full((2, 1, 1, 1, 2), 7, np.float32)
-    parity[1] = np.nan
-    maps = StageMaps((1, 1), original, original, parity, original + 2)
-    shown, columns = inspection.side_by_side(maps, 1)
-    assert shown == [0]
-    assert columns["original"].ravel().tolist() == [0, 1]
-    assert columns["reconstructed"].ravel().tolist() == [0.5, 1.5]
-    assert columns["difference"].ravel().tolist() == [0.5, 0.5]
-    assert np.isfinite(columns["parity 0"]).all()
-    assert np.isnan(columns["parity 1"]).all()
 
 
 def test_confusion_adds_up_to_the_accuracies(model, split):

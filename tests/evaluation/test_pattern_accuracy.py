@@ -63,29 +63,6 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     assert accuracy == pytest.approx((base == labels).mean())
 
 
-def test_what_loses_no_data_is_predicted_once(setting, monkeypatch):
-    masks, decode = [], predictions.decode_chunk
-
-    def count(*inputs):
-        masks.append(np.asarray(inputs[-1]))
-        return decode(*inputs)
-
-    monkeypatch.setattr(predictions, "decode_chunk", count)
-    patterns = erasures.patterns_up_to(4, 2)
-    outcomes = pattern_accuracy.measure_patterns(*setting, patterns)
-    harmless = {outcome[1:] for outcome in outcomes if not {0, 1} & {*outcome.lost}}
-    assert len(patterns) == 11
-    assert len(masks) == 8  # not for (2,), (3,) and (2, 3) once more
-    assert len(harmless) == 1
-
-    # Where it depends on all results, nothing is left out.
-    masks.clear()
-    pipe, *others = setting
-    codes = pipe.with_codes(lambda shape, code: code._replace(systematic=False))
-    pattern_accuracy.measure_patterns(codes, *others, patterns)
-    assert len(masks) == 11
-
-
 def test_one_compilation_serves_every_pattern_and_split(setting, monkeypatch):
     monkeypatch.setattr(predictions, "CHUNK", 5)
     pipe, variables, params, arrays = setting
@@ -153,42 +130,6 @@ def test_images_without_a_label_do_not_count(monkeypatch):
     assert half.accuracy == pytest.approx(0.6)
     # One pixel of 16 is lost, of two images that count, 8 and 9.
     assert half.feature_mse == pytest.approx(2 / 16 / 5)
-
-
-def test_losses_drawn_per_stage(monkeypatch):
-    monkeypatch.setattr(predictions, "CHUNK", 5)
-    base = base_model([ConvNorm(3), ConvNorm(4, stride=2), ConvNorm(4)])
-    variables = random_variables(base, (28, 28, 1))
-    own = {"dataset": "own", "base_model": "own"}
-    config = Config(**own, r=2, stages=((1, 1), (2, 2)))
-    pipe = build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
-    pipe = pipe.with_codes(lambda shape, code: codes.zero_fill(shape))
-    rng = np.random.default_rng(0)
-    arrays = {
-        "images": rng.integers(0, 256, (17, 28, 28, 1), np.uint8),
-        "labels": rng.integers(0, 10, 17).astype(np.int32),
-    }
-    evaluate = lambda *args: pattern_accuracy.measure_patterns(
-        pipe, variables, ({}, {}), arrays, [(), (0,), (2, 3)], *args
-    )
-    drawn, again, held = evaluate("per_stage"), evaluate("per_stage"), evaluate()
-    assert drawn == again
-    nothing, first, parity = drawn
-    assert nothing.agreement == 1 and nothing.feature_mse < 1e-8
-    assert nothing == held[0]
-    # In "held" the second stage loses no data piece; drawn, it does of most images.
-    assert held[2].feature_mse < 1e-8 < 1e-3 < parity.feature_mse
-    # The same draws, for every image by itself, and the whole chain by `infer`.
-    expected = []
-    for start in range(0, 17, 5):
-        rows = np.arange(start, min(start + 5, 17))
-        masks = erasures.drawn_in_stages(jax.random.key(0), (0,), 4, 2, rows)
-        logits = jax.jit(pipeline.infer, static_argnums=0)(
-            pipe, variables, ({}, {}), arrays["images"][rows], masks
-        )
-        expected.extend(np.asarray(logits).argmax(1))
-    correct = (np.array(expected) == arrays["labels"]).mean()
-    assert first.accuracy == pytest.approx(correct)
 
 
 TINY = (12, 12, 1)

@@ -9,11 +9,10 @@ import benchmark
 import jax
 import numpy as np
 import pytest
-from benchmarks import hlo_profile, machine, profiling, rows, sections, store, subjects
+from benchmarks import machine, profiling, rows, sections, store, subjects
 from benchmarks import tables as benchmark_tables
 from benchmarks.rows import BASE, CODE, COMPILE, EAGER, ONE_LOST, OURS
-from benchmarks.sections import Bench, Measurement, Settings
-from rich.console import Console
+from benchmarks.sections import Bench, Settings
 
 from coded_jax.codes import erasures
 from coded_jax.inference import pipeline
@@ -161,16 +160,6 @@ def test_what_others_disturbed_is_measured_again(monkeypatch):
         sections.undisturbed(bench, None, "m")
 
 
-def test_ticks_of_children_are_our_own(tmp_path, monkeypatch):
-    stat = "{} (a ) b) S {} " + " ".join(["0"] * 9) + " 1 2 30 40 5"
-    pid = machine.os.getpid()
-    for child, parent in (pid, 1), (7, pid), (8, 7), (9, 1):
-        (tmp_path / str(child)).mkdir()
-        (tmp_path / str(child) / "stat").write_text(stat.format(child, parent))
-    monkeypatch.setattr(machine, "PROC", tmp_path)
-    assert machine._own_ticks() == 3 * 73
-
-
 def test_a_second_start_goes_on(tmp_path, monkeypatch):
     bench = Bench(Settings(subjects=("lenet5_mlp",), sections=("base",)), None, None)
     origin = {"commit": "abc", "command": "c"}
@@ -215,41 +204,6 @@ def test_a_small_run(tmp_path, capsys, busy):
         assert all(0 < r["fastest_ms"] <= r["ms"] for r in report["times"])
         assert {r["job"] for r in report["memory"]} == {BASE, CODE}
         assert all(0 < r["before_bytes"] <= r["peak_bytes"] for r in report["memory"])
-
-
-@pytest.mark.long
-def test_a_failure_of_torch_compile_is_a_row(monkeypatch):
-    pytest.importorskip("torch")
-    from benchmarks import torch_jobs
-
-    def fail(*args):
-        raise RuntimeError("torch.compile: no compiler")
-
-    monkeypatch.setattr(torch_jobs, "_first_call", fail)
-    bench = Bench(Settings(seconds=0.01, rounds=2), torch_jobs, None)
-    measurement = Measurement("base", "lenet5_cheap", 2)
-    measured = sections.times(bench, subject("lenet5_cheap"), measurement)
-    assert [r["framework"] for r in measured] == [OURS, EAGER, COMPILE]
-    report = {"times": measured, "memory": [], "busy": False, "targets": []}
-    (note,) = benchmark_tables.notes(report)
-    assert note == "torch.compile: no compiler (lenet5, base, 2)"
-    assert "failed" in benchmark_tables.speed_cells(measured)[0]
-
-
-def test_time_is_divided_among_those_that_run():
-    times = [("a", 0.0, 4.0), ("b", 1.0, 3.0), ("none", 2.0, 2.0), ("a", 5.0, 6.0)]
-    parts = hlo_profile.divide([hlo_profile.Event(*event) for event in times])
-    assert parts == {"a": 4.0, "b": 1.0, hlo_profile.NOTHING: 1.0}
-
-
-@pytest.mark.skipif(not hasattr(jax.profiler, "ProfileData"), reason="an older JAX")
-def test_a_profile_has_the_names_of_the_program(monkeypatch):
-    monkeypatch.setattr(hlo_profile, "make_subject", subject)
-    monkeypatch.setattr(hlo_profile, "CALLS", 2)
-    console = Console(width=120, markup=False)
-    with console.capture() as capture:
-        console.print(hlo_profile.profile("base:lenet5_cheap:8"))
-    assert "dot_general, gradient" in capture.get() and "f32[8," in capture.get()
 
 
 @pytest.mark.parametrize("argument", ["--subjects=lenet6", "--profile=base:vgg16"])

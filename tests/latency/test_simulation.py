@@ -5,8 +5,6 @@ import math
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
 from coded_jax.latency import simulation
@@ -14,7 +12,6 @@ from coded_jax.latency.simulation import Latencies, Machine, simulate
 from coded_jax.latency.stragglers import (
     Bernoulli,
     Constant,
-    Pareto,
     ShiftedExponential,
     order_statistic_mean,
 )
@@ -43,22 +40,6 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.available, b.available)
 
 
-@pytest.mark.parametrize(
-    "workload",
-    [
-        Workload(one_of_each(6, 6), 6, 0, ONE),
-        Workload(ANY_K, 6, 0, cost(trip(0.5, 1000.0, 0.0, 9.0))),
-    ],
-    ids=lambda workload: (
-        f"{workload.quorum.name} {workload.cost.rounds[0].decode_flops}"
-    ),
-)
-def test_without_redundancy_all_are_the_same(workload):
-    simulated = run({"uncoded": Workload(ALL_DATA, 6, 0, ONE), "other": workload})
-    assert_same(simulated["uncoded"], simulated["other"])
-    assert np.isfinite(simulated["other"].seconds).any()
-
-
 def test_no_draw_depends_on_what_else_is_simulated():
     works = {
         "uncoded": Workload(ALL_DATA, 6, 0, ONE),
@@ -81,17 +62,6 @@ def test_draws_are_independent_of_one_another():
     rows = np.concatenate([*draws, dead])  # of 4 sets and of what failed, 2 rows each
     correlation = np.corrcoef(rows) - np.eye(10)
     assert abs(correlation).max() < 4 / math.sqrt(REQUESTS)
-
-
-def test_one_program_draws_for_all_parameters_of_a_distribution():
-    def run(machine):
-        simulate(KEY, 2, 8, machine, {"one": Workload(ALL_DATA, 2, 0, cost(trip(0.5)))})
-
-    run(Machine(ShiftedExponential(0.1, 0.2), 1.0, Pareto(0.1, 3.0), failure=0.1))
-    programs = simulation._draw._cache_size()
-    run(Machine(ShiftedExponential(0.3, 0.5), 1.0, Pareto(0.2, 4.0), failure=0.2))
-    run(Machine(ShiftedExponential(1, 2), 0.0, Pareto(1, 4), failure=1))
-    assert simulation._draw._cache_size() == programs
 
 
 def test_a_constant_machine_by_hand():
@@ -166,14 +136,6 @@ def test_share_that_is_lost(work, lost):
             assert_mean(latencies.available >> i & 1, 0.7)
 
 
-def test_chunks_of_requests(monkeypatch):
-    monkeypatch.setattr(simulation, "CHUNK", 100)
-    latencies = run({"any": Workload(ANY_K, 4, 2, ONE)}, requests=250)["any"]
-    assert latencies.seconds.shape == latencies.available.shape == (250,)
-    chunks = latencies.seconds[:84], latencies.seconds[84:168]
-    assert (chunks[0] != chunks[1]).any()
-
-
 def test_summary_by_hand():
     seconds = np.random.default_rng(0).permutation(np.arange(1, 2001, dtype=np.float32))
     summary = simulation.summary(seconds)
@@ -182,24 +144,6 @@ def test_summary_by_hand():
     summary = simulation.summary(np.array([3, np.inf, 1, 2], np.float32))
     tail = {"p90": np.inf, "p99": np.inf, "p99.9": np.inf, "gap": np.inf}
     assert summary == tail | {"p50": 2, "mean": 2, "lost": 0.25}
-
-
-@given(
-    st.lists(st.floats(0, 100, width=32) | st.just(math.inf), min_size=1, max_size=60),
-    st.integers(2, 40),
-)
-def test_distribution_function(values, points):
-    values = np.array(values, np.float32)
-    seconds, shares = simulation.cdf(values, points)
-    finite = np.sort(values[np.isfinite(values)])
-    assert len(seconds) == len(shares) <= points
-    assert (len(seconds) > 0) == (len(finite) > 0)
-    for x, share in zip(seconds, shares, strict=True):
-        rank = round(share * len(values))
-        assert share == rank / len(values) and finite[rank - 1] == x
-    if len(finite):
-        assert (np.diff(shares) > 0).all()
-        assert seconds[0] == finite[0] and shares[-1] == len(finite) / len(values)
 
 
 def test_accuracy_within_by_hand():

@@ -1,14 +1,10 @@
 """Latencies: closed forms of their order statistics, and draws that agree with them."""
 
-import itertools
 import math
-import re
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from coded_jax.latency import stragglers
 from coded_jax.latency.stragglers import (
@@ -59,17 +55,6 @@ def test_order_statistics_of_draws(ordered, distribution, k, n):
     assert abs(kth.mean() - expected) <= 3 * error + 1e-6 * expected
 
 
-@pytest.mark.parametrize("distribution", EXAMPLES, ids=name_of)
-def test_draws(distribution):
-    key = jax.random.key(2)
-    drawn = distribution.sample(key, (12, DRAWS))
-    assert drawn.shape == (12, DRAWS) and drawn.dtype == np.float32
-    jitted = jax.jit(type(distribution).sample, static_argnums=(0, 2))
-    np.testing.assert_allclose(jitted(distribution, key, (12, DRAWS)), drawn, rtol=1e-6)
-    redrawn = distribution.sample(jax.random.key(3), (12, DRAWS))
-    assert (redrawn == drawn).all() == isinstance(distribution, Constant)
-
-
 @pytest.mark.parametrize(
     "distribution, above",
     [
@@ -114,50 +99,17 @@ def test_order_statistics_by_hand():
     assert least == pytest.approx(0.3 * 2 / (2 - 1))
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.3, 10.0])
-def test_order_statistics_of_lognormals(sigma):
-    mean = 0.2 * math.exp(sigma**2 / 2)
-    order_mean = order_statistic_mean(LogNormal(0.2, sigma), 1, 1)
-    assert order_mean == pytest.approx(mean, rel=1e-9)
-    # E max = 2 e^(sigma^2 / 2) F(sigma / sqrt(2)), with F the normal distribution.
-    larger = mean * math.erfc(-sigma / 2)
-    order_mean = order_statistic_mean(LogNormal(0.2, sigma), 2, 2)
-    assert order_mean == pytest.approx(larger, rel=1e-9)
-
-
-def test_order_statistics_of_a_trace_are_those_of_all_its_draws():
-    values = (0.3, 0.1, 0.1, 0.7)
-    drawn = np.sort(list(itertools.product(values, repeat=4)), axis=1)
-    means = [order_statistic_mean(Trace(values), k, 4) for k in (1, 2, 3, 4)]
-    np.testing.assert_allclose(means, drawn.mean(axis=0))
-
-
-@given(
-    st.sampled_from([*EXAMPLES, Pareto(0.7, 1.2), LogNormal(3.0, 2.5)]),
-    st.integers(1, 12),
-)
-def test_order_statistics_ascend_and_sum_to_n_means(distribution, n):
-    means = [order_statistic_mean(distribution, k, n) for k in range(1, n + 1)]
-    assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(means))
-    mean = order_statistic_mean(distribution, 1, 1)
-    assert sum(means) == pytest.approx(n * mean, rel=1e-8)
-
-
 @pytest.mark.parametrize(
     "make, name",
     [
         (lambda: Constant(math.nan), "seconds"),
-        (lambda: ShiftedExponential(-0.1, 1.0), "shift"),
         (lambda: ShiftedExponential(0.1, 0.0), "mean"),
         (lambda: Pareto(0.0, 1.0), "scale"),
-        (lambda: LogNormal(1.0, -1.0), "sigma"),
         (lambda: Bernoulli(1.5, 1.0), "probability"),
         (lambda: Trace(()), "values"),
-        (lambda: Trace((0.1, -0.2)), "values"),
         (lambda: order_statistic_mean(Constant(1.0), 4, 3), "k"),
         (lambda: stragglers.make_distribution("weibull", ["1"]), "name"),
         (lambda: stragglers.make_distribution("pareto", ["1"]), "parameters"),
-        (lambda: stragglers.make_distribution("bernoulli", ["a", "2"]), "parameters"),
     ],
 )
 def test_out_of_range(make, name):
@@ -173,31 +125,3 @@ def test_a_trace_is_read(tmp_path):
         Trace.read(path) == trace == stragglers.make_distribution("trace", [str(path)])
     )
     assert hash(Trace([0.1, 0.25, 0.001])) == hash(trace)
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("0.1\n\nabc\n", "{} line 3: 'abc' given, seconds accepted"),
-        ("nan\n", "{} line 1: 'nan' given"),
-        (None, "path: {} given, a text file accepted"),
-        (b"\xff\xfe\x00", "path: {} given"),
-    ],
-)
-def test_no_trace(tmp_path, text, message):
-    path = tmp_path / "trace.txt"
-    if text is not None:
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=f"^{re.escape(message.format(path))}"):
-        Trace.read(path)
-
-
-@pytest.mark.parametrize(
-    "name, parameters, expected",
-    [
-        ("constant", ["0.5"], Constant(0.5)),
-        ("shifted_exponential", ["0.1", "2e-2"], ShiftedExponential(0.1, 0.02)),
-    ],
-)
-def test_made_from_flags(name, parameters, expected):
-    assert stragglers.make_distribution(name, parameters) == expected

@@ -6,8 +6,6 @@ import jax
 import pytest
 
 from coded_jax.codes.quorum import ANY_K
-from coded_jax.latency.comparison import forecasts, shortlist
-from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.strategies import (
     EXACT,
     FAMILIES,
@@ -24,7 +22,6 @@ from coded_jax.latency.strategies import (
 from coded_jax.models import make_base_model
 from coded_jax.runs.reading import patterns_of
 from coded_jax.runs.run_costs import read_cost
-from coded_jax.splitting.convolutions import spared_parts
 from tests.runs.test_experiment import ROOT
 
 UNCOMPARED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing
@@ -88,27 +85,6 @@ def test_costs_without_a_code(on_four):
     assert quarters.rounds[0].bytes_in == 20 * 20
 
 
-@pytest.mark.long
-def test_small_convolutions_may_stay_with_the_client():
-    base, image = make_base_model("vgg16", 1 / 8), (28, 28, 1)
-    variables = jax.eval_shape(lambda key: base.init(key, image, 10), jax.random.key(0))
-    found = strategies(cnn_of(base, variables, image), 3)
-    for family in (UNCODED, HEDGED, REPLICATED, EXACT):
-        cuts = [s for s in of_family(found, family) if "stages" not in s.pieces]
-        rounds = {len(s.workload.cost.rounds): s.workload.cost for s in cuts}
-        assert max(rounds) == 13 and 1 < min(rounds) < 5
-        work = [rounds[count].device_flops for count in sorted(rounds)]
-        client = [rounds[count].client_total for count in sorted(rounds)]
-        assert work == sorted(work) and client == sorted(client, reverse=True)
-    for strategy in of_family(found, EXACT)[1:]:  # the text says how to get it
-        least = strategy.settings["least_spared"]
-        rounds = len(strategy.workload.cost.rounds)
-        assert strategy.pieces == f"{rounds} rounds (least_spared={least:g})"
-        if strategy.sizes[0] == 2:
-            spared = spared_parts(base.f_conv, variables, image, 2)
-            assert sum(part >= least for part in spared) == rounds
-
-
 def test_accuracies(on_four):
     for strategy in on_four:
         if strategy.family not in (LEARNED,):
@@ -119,18 +95,6 @@ def test_accuracies(on_four):
     assert given.accuracy[0b1011] == 0.97
     run = next(s for s in of_family(on_four, LEARNED) if s.sizes == (2, 1))
     assert run.code == "systematic linear / mlp 128"
-
-
-def test_a_cnn_whose_blocks_do_not_fit():
-    base = make_base_model("lenet5")
-    key = jax.random.key(0)
-    variables = jax.eval_shape(lambda key: base.init(key, (28, 28, 1), 10), key)
-    with pytest.raises(
-        ValueError, match=r"^image_shape: \(28, 28, 3\) given, one that"
-    ):
-        cnn_of(base, variables, (28, 28, 3))
-    with pytest.raises(ValueError, match=r"^n: 12 given, 2\.\.11 accepted"):
-        strategies(small_cnn(), 12)
 
 
 def test_a_code_of_a_run():
@@ -178,8 +142,6 @@ def test_rivals_of_a_run():
     [
         ("costs", {}, "code", "name"),  # a version without costs
         ("k", 0, "best", "name"),
-        ("k", 0, "zero_fill", "name"),
-        ("patterns_of_baselines", {}, "mds", "name"),
         ("config", {"split": "group"}, "code", "split"),
     ],
 )
@@ -188,20 +150,3 @@ def test_what_cannot_be_compared(field, value, asked, name):
     changed = results[field] | value if field == "config" else value
     with pytest.raises(ValueError, match=f"^{name}: .* given, "):
         of_run({**results, field: changed}, asked)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("tail, link", [(0.1, 0.03), (0.7, 1e-4)])
-def test_the_shortlist_loses_nobody_who_is_first(on_four, tail, link):
-    """The fastest of each family takes as long as the fastest of all of them."""
-    conditions = Conditions(link=link, straggling="pareto", tail=tail, failure=0.0)
-    machine = conditions.machine(on_four[1].workload.cost.whole_flops)
-    rows = forecasts(jax.random.key(2), on_four, machine, requests=5000)
-    chosen = shortlist(on_four, machine)
-    assert len(chosen) < len(on_four)
-    for family in FAMILIES:
-        own = [i for i, row in enumerate(rows) if row.strategy.family == family]
-        for name in ("p50", "p99"):
-            seconds = lambda i, name=name: rows[i].seconds[name]
-            best = min(map(seconds, own))
-            assert min(seconds(i) for i in own if i in chosen) <= 1.05 * best

@@ -2,20 +2,16 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each, suffices
 from coded_jax.latency import workloads
-from coded_jax.latency.simulation import Machine, simulate
-from coded_jax.latency.stragglers import Bernoulli, Pareto, ShiftedExponential
 from coded_jax.latency.workloads import Speeds, Workload
 from tests.units import cost, trip
 
 ONE = cost(trip(0.5, 1000.0))
-SLOW = Machine(ShiftedExponential(0.1, 0.1), 1.0, Bernoulli(0.2, 0.3), 1e6, failure=0.1)
 
 
 def sent_again(workload, own, free, after, there, seconds):
@@ -133,30 +129,15 @@ def test_every_strategy_request_by_request(workload, message):
     assert completion[0].dtype == np.float32 and completion[1].dtype == np.int32
 
 
-def test_other_numbers_need_no_other_program():
-    def programs(machine, trips, seconds):
-        workload = Workload(ANY_K, 4, 2, cost(*trips, client=seconds))
-        simulate(jax.random.key(0), 6, 100, machine, {"any": workload})
-        return workloads._arrivals._cache_size(), workloads._wait._cache_size()
-
-    before = programs(SLOW, (trip(0.5), trip(0.2)), 0.0)
-    pareto_machine = Machine(Pareto(1.0, 1.0), 2.0, Bernoulli(0.5, 0.5), 1e3, 0.1, 0.2)
-    trips = (trip(0.7, 5.0, 1.0, 2.0), trip(0.1, 1.0), trip(0.3))
-    assert programs(pareto_machine, trips, 3.0) == before
-
-
 @pytest.mark.parametrize(
     "arguments, name",
     [
         ((ANY_K, 0, 1, ONE), "k"),
-        ((ANY_K, 2, -1, ONE), "r"),
         ((ALL_DATA, 2, 1, ONE), "r"),  # it has no parity
         ((one_of_each(2, 4), 2, 1, ONE), "quorum"),
         ((ANY_K, 2, 1, cost()), "cost"),
-        ((ANY_K, 2, 1, cost(trip(0.0))), "cost"),
         ((ANY_K, 2, 1, cost(trip(math.nan))), "cost"),
         ((one_of_each(2, 4), 2, 2, cost(trip(1.0, decode=1.0))), "decode_flops"),
-        ((ALL_DATA, 2, 0, ONE, -1.0), "hedge_after"),
         ((ALL_DATA, 2, 0, ONE, (1.0, 2.0)), "hedge_after"),  # of one round
         ((ANY_K, 2, 0, ONE, 1.0), "hedge_after"),
     ],

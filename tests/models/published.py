@@ -27,14 +27,6 @@ def random_variables(base, image_shape, classes=10, seed=0):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def count_values(tree, collection):
-    """Counts the values in one collection of every block and of the head."""
-    return {
-        name: sum(x.size for x in jax.tree.leaves(block.get(collection, {})))
-        for name, block in tree.items()
-    }
-
-
 def abstract_variables(name, image_shape, classes=10, width=1.0):
     """Returns shapes and dtypes of the variables of a base model."""
     base = make_base_model(name, width)
@@ -48,11 +40,8 @@ def conv_norm_by_hand(x, variables, path=(), stride=1, relu=True):
     params, stats = variables["params"], variables["batch_stats"]
     for name in path:
         params, stats = params[name], stats[name]
-    kernel, norm, stats = (
-        params["Conv_0"]["kernel"],
-        params["BatchNorm_0"],
-        stats["BatchNorm_0"],
-    )
+    kernel, norm = params["Conv_0"]["kernel"], params["BatchNorm_0"]
+    stats = stats["BatchNorm_0"]
     x = lax.conv_general_dilated(
         x,
         kernel,
@@ -65,20 +54,3 @@ def conv_norm_by_hand(x, variables, path=(), stride=1, relu=True):
     x = (x - along(stats["mean"])) / jnp.sqrt(along(stats["var"]) + 1e-5)
     x = x * along(norm["scale"]) + along(norm["bias"])
     return jnp.maximum(x, 0) if relu else x
-
-
-def assert_published(name, by_hand, image_shape):
-    """Checks a narrow network against a second implementation of it."""
-    # 28: an odd number of rows before the third pooling.
-    base = make_base_model(name, 1 / 16)
-    variables = random_variables(base, image_shape)
-    images = np.random.default_rng(1).normal(size=(2, *image_shape)).astype("f")
-    features = jax.jit(base.f_conv)(variables, images)
-    expected = jax.jit(by_hand)(variables, images)
-    assert float(expected.std()) > 0.05
-    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
-    layer = variables["head"]["params"]["logits"]
-    logits = np.mean(features, (1, 2)) @ layer["kernel"] + layer["bias"][None]
-    np.testing.assert_allclose(
-        base.head(variables, features), logits, rtol=1e-4, atol=1e-5
-    )

@@ -32,20 +32,6 @@ def test_each_round_loses_results_of_its_own():
     assert many < 0.71 * survives < one
 
 
-def test_nothing_arrived_is_never_correct():
-    f = 0.3
-    accuracy = frontier.overall_accuracy([1.0] * 4, 3, f)
-    assert accuracy == pytest.approx(1 - f**3)
-
-
-def test_what_was_not_tried_is_not_guessed():
-    some = point("some", 0.5, [1.0, 1.0])
-    every = point("all", 0.9, [0.5, 0.5, 0.5])
-    assert frontier.overall(some, 0.3) == []
-    assert frontier.beaten_by(every, [some, every], 0.3) is None
-    assert frontier.beaten_by(some, [some, every], 0.3) is None
-
-
 def test_a_code_is_beaten_by_less_work_and_no_less_accuracy():
     cheap = point("cheap", 0.5, [0.99, 0.95, 0.0, 0.0])
     dear = point("dear", 0.9, [0.99, 0.94, 0.0, 0.0])

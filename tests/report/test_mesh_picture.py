@@ -4,7 +4,6 @@ import dataclasses
 
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.report import mesh_picture
-from tests.devices.counts import devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +34,3 @@ def test_chips_stand_where_they_are_and_some_have_no_piece():
     assert panel[1, 0] == "device 1\ndata 1\nall images"
     assert panel[1, 2] == "device 5\nparity 1\nall images"
     assert panel[0, 3] == "device 6\nno piece\nall images"
-
-
-def test_a_cube_has_a_panel_for_each_layer():
-    places = [(x, y, z) for z in range(2) for y in range(2) for x in range(2)]
-    chips = [Chip(i, place, device_kind="TPU v4") for i, place in enumerate(places)]
-    figure, panels = drawn(make_mesh(3, available=chips), 2, 1)
-    assert [axes.get_title() for axes in figure.axes] == ["z = 0", "z = 1"]
-    assert [len(panel) for panel in panels] == [4, 4]
-    assert panels[1][0, 0].startswith("device 4\n")
-
-
-def test_the_file_is_a_picture(tmp_path):
-    mesh_picture.draw(tmp_path / "mesh.png", make_mesh(3, devices(3)), 2, 1)
-    assert (tmp_path / "mesh.png").read_bytes().startswith(b"\x89PNG")

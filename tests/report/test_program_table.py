@@ -1,9 +1,6 @@
 """The table of compiled programs for a terminal."""
 
-import io
-
 import pytest
-from rich.console import Console
 
 from coded_jax.devices.chips import Chip
 from coded_jax.devices.compiled import Collectives, Figures
@@ -25,12 +22,6 @@ FIGURES = Figures(
 )
 
 
-def shown(*outcomes, chip=CHIP):
-    console = Console(file=io.StringIO(), width=88)
-    console.print(program_table.table(outcomes, chip))
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
-
-
 def outcome(**changed):
     fields = {"name": "coded inference of 9", "images": 9, "dtype": "float32"}
     fields |= {"mesh": (2, 4), "seconds": 1.234, "figures": FIGURES}
@@ -48,11 +39,3 @@ def outcome(**changed):
 def test_the_bound_is_named(changed, dtype, limit):
     cells = program_table.cells(outcome(dtype=dtype), FIGURES._replace(**changed), CHIP)
     assert cells[-1] == limit and len(cells) == len(program_table.COLUMNS)
-
-
-def test_a_refused_program_is_told_with_its_reason():
-    reason = "INTERNAL: " + "a long reason " * 12
-    lines = shown(outcome(), outcome(figures=None, refusal=reason))
-    text = " ".join(" ".join(lines).split())
-    assert f"refused: coded inference of 9, 2x4: {reason.strip()}" in text
-    assert sum("coded inference of 9" in line for line in lines) == 3

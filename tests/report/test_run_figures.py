@@ -39,11 +39,3 @@ def test_lines_of_metrics_that_were_cut_short_are_left_out(tmp_path):
     text = json.dumps(whole) + '\n{"phase": "base", "st'
     (tmp_path / "metrics.jsonl").write_text(text)
     assert run_figures.read_metrics(tmp_path) == {"base": [whole]}
-
-
-def test_figures_of_a_code_that_was_not_trained(results, tmp_path):
-    """It has no metrics; and of 64 patterns the worst are drawn."""
-    many = {**results, "patterns": results["patterns"] * 16}
-    for path in run_figures.draw(tmp_path, many):
-        assert path.stat().st_size > 5_000
-    assert len(list(tmp_path.iterdir())) == 3

@@ -1,6 +1,5 @@
 """The tables of a run for a terminal."""
 
-import copy
 import io
 import json
 
@@ -16,12 +15,6 @@ RESULTS = ROOT / "experiments" / "results"
 @pytest.fixture
 def quickstart():
     return json.loads((RESULTS / "quickstart" / "results.json").read_text())
-
-
-@pytest.fixture
-def dear():
-    name = "table5_k2_r1_systematic.json"
-    return json.loads((RESULTS / "table5" / name).read_text())
 
 
 def shown(results):
@@ -47,18 +40,6 @@ def test_every_code_has_its_work_beside_its_accuracy(quickstart):
     assert max(map(len, lines)) <= 80 and len(lines) <= 34
 
 
-def test_a_dear_code_is_told_from_one_that_costs_less(dear):
-    (point, *_), (verdict,) = frontier.points(dear), run_tables.verdict(dear)
-    encode = point.cost.parts["encode"]
-    work = f" {point.work:.2f} times the work of the whole image, {encode:.2f} of it to"
-    assert point.work > 9 and work in verdict
-    cheap = copy.deepcopy(dear)
-    cheap["costs"]["code"] |= {"encode": 0, "decode": 0}
-    (verdict,) = run_tables.verdict(cheap)
-    assert " 0.56 of the work of the whole image, " in verdict
-    assert verdict.endswith(" one result 0.40 points of accuracy.")
-
-
 def test_measures_of_answers_that_are_images_are_beside_the_rivals(quickstart):
     rivals = quickstart["baselines"]
     for number, summary in enumerate([quickstart["summary"], *rivals.values()]):
@@ -72,10 +53,3 @@ def test_measures_of_answers_that_are_images_are_beside_the_rivals(quickstart):
         rows = [line.split()[3:] for line in lines if name in line]
         lost = len(quickstart["summary"])
         assert rows == [[f"{expected + i:.2f}"] * lost for i in range(1 + len(rivals))]
-
-
-def test_results_of_versions_without_costs_are_shown(quickstart):
-    del quickstart["costs"]
-    lines = shown(quickstart)
-    assert not any("work:" in line or "whole image" in line for line in lines)
-    assert cells(lines, "learned")[0] == "mean"

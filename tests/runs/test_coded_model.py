@@ -57,9 +57,7 @@ def scaled_sum(shape):
     [
         ("blocks", None),
         ("image_shape", (12, 12)),
-        ("image_shape", (12.0, 12, 1)),
         ("mesh", (1, 1)),
-        ("mean", (33.0,)),
         ("std", (0.0,)),
     ],
 )
@@ -75,11 +73,8 @@ ARRIVED = np.ones((3, 1), bool)
     "name, value",
     [
         ("params", make_variables()),
-        ("params", ({}, {})),
-        ("images", IMAGES[0]),
         ("images", IMAGES[:, :10]),
         ("available", ARRIVED[:, 0]),
-        ("available", ARRIVED[:2]),
         ("available", np.ones((3, 2), bool)),
     ],
 )
@@ -90,13 +85,6 @@ def test_wrong_inputs_are_refused(model, function, name, value):
     frozen = "frozen" if function is coded_jax.infer else "variables"
     with refused(name):
         function(**inputs, **{frozen: model.frozen})
-
-
-def test_sizes_become_numbers_of_python():
-    arrays = {"image_shape": np.array([12, 12, 1]), "std": np.array(DATASET.std)}
-    pipeline = make_pipeline(**arrays, classes=np.int64(3), mean=0.5)
-    assert pipeline.image_shape == (12, 12, 1)
-    assert hash((pipeline.mean, pipeline.std)) == hash((DATASET.mean, DATASET.std))
 
 
 def test_another_code_by_name_or_function(model):
@@ -118,25 +106,3 @@ def test_more_losses_than_r_degrade_the_answer_or_leave_none(model):
     assert (np.asarray(waits.classify(IMAGES)) >= 0).all()
     with refused("lost"):
         model.classify(IMAGES, [0, 1, 2])
-
-
-@pytest.mark.parametrize(
-    "name, code, options",
-    [
-        ("config", "learned", {"config": {"recipe": "paper"}}),
-        ("params", "learned", {"params": ({"a": 1},)}),
-        ("params", scaled_sum, {"params": ({"scale": jnp.ones(2)},)}),
-        ("params", scaled_sum, {}),
-        ("code", "absent", {}),
-    ],
-)
-def test_another_code_with_unsound_arguments(model, name, code, options):
-    with refused(name):
-        model.with_code(code, **options)
-
-
-def test_without_a_run_there_is_no_confidence(model):
-    assert model.image_shape == (12, 12, 1) and model.classes == CLASSES
-    assert model.results is None and model.classify(IMAGES).shape == (20,)
-    with refused("results"):
-        model.predict(IMAGES)

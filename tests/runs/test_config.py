@@ -3,12 +3,10 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
-from coded_jax import settings
 from coded_jax.runs.build import build_pipeline
-from coded_jax.runs.config import BaseConfig, Config
+from coded_jax.runs.config import Config
 from coded_jax.types import BaseModel
 from tests.errors import refused
 
@@ -30,9 +28,6 @@ from tests.errors import refused
         ("beyond", [1.0]),
         ("base_width", [0, 17, float("nan")]),
         ("pattern_weights", [(((0, 1), 2.0),), (((2,), 2.0),), ((0,), 2.0), 3]),
-        ("pattern_weights", [(((0,), weight),) for weight in (0.0, 1e300, "2")]),
-        ("pattern_weights", [(((0,), 2.0), ((0,), 3.0)), {(0,): 2.0}]),
-        ("tail_step", [0.02]),
     ],
 )
 def test_out_of_range(field, values):
@@ -47,13 +42,6 @@ def test_survives_json():
     assert (config.n, config.most_lost, config.pieces) == (5, 0, (2, 2))
     loaded = json.loads(json.dumps(dataclasses.asdict(config)))
     assert Config.from_json(loaded) == config
-
-
-def test_numbers_of_numpy_are_those_of_python():
-    numbers = {"k": 4, "batch_size": 16, "learning_rate": 0.5, "grid": (2, 2)}
-    config = Config(**{name: np.asarray(value) for name, value in numbers.items()})
-    assert config == Config(**numbers)
-    assert json.dumps(config.to_json()) == json.dumps(Config(**numbers).to_json())
 
 
 @pytest.mark.parametrize(
@@ -75,15 +63,6 @@ def test_stages_have_every_block_once(stages, coded, whole):
     assert [segment.blocks for segment in segments] == whole
 
 
-def test_blocks_that_a_model_has_not_are_refused():
-    config = Config(base_model="resnet18", stages=((1, 2), (3, 10)))
-    with refused("stages"):
-        build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,))
-    config = Config(base_model="vgg16", base_width=1 / 16, stages=((1, 2), (3, 13)))
-    with refused("k"):  # pieces would be empty
-        build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,))
-
-
 def test_base_has_what_the_base_model_depends_on():
     own = {"batch_size": 8, "learning_rate": 0.2, "weight_decay": 0.1}
     config = Config(base_model="resnet18", base_width=0.5, **own)
@@ -92,25 +71,8 @@ def test_base_has_what_the_base_model_depends_on():
     assert base.base == base
     of_code = {"k": 4, "r": 2, "l": 0, "grid": (2, 2), "code": "mds", "seeds": 2}
     assert dataclasses.replace(config, **of_code, tried=3, epochs=7).base == base
-    # With its own settings given, those of the code no longer matter to it.
-    given = {"base_batch_size": 8, "base_learning_rate": 0.2, "base_weight_decay": 0.1}
-    rest = {"batch_size": 4, "learning_rate": 1.0, "weight_decay": 0.2}
-    config_given = dataclasses.replace(config, **given)
-    assert dataclasses.replace(config_given, **rest).base == config_given.base
     changes = {
         "dataset": "cifar100",
-        "base_model": "vgg16",
-        "base_width": 0.25,
-        "base_epochs": 3,
-        "base_batch_size": 4,
-        "base_learning_rate": 0.1,
-        "base_schedule": "constant",
-        "base_optimizer": "sgd",
-        "base_weight_decay": 0.3,
-        "base_products": "bfloat16",
-        "image_size": 32,
-        "base_start": "runs/base",
-        "images_digest": "0123456789abcdef",
         "augmentation": "shift",
         "label_smoothing": 0.2,
         "batch_size": 4,
@@ -121,6 +83,3 @@ def test_base_has_what_the_base_model_depends_on():
     }
     for name, value in changes.items():
         assert dataclasses.replace(config, **{name: value}).base != base, name
-    own = {declared.name for declared in settings.settings(BaseConfig)}
-    shared = {"batch_size", "learning_rate", "weight_decay", "precision", "seed"}
-    assert changes.keys() == own | shared

@@ -17,53 +17,6 @@ from tests.errors import refused
 from tests.runs.test_experiment import SMALL, small_run
 
 
-@pytest.mark.long
-def test_seeds_and_rivals(tmp_path):
-    less = dataclasses.replace(
-        SMALL,
-        baselines=(),
-        encoder_width=16,
-        decoder_width=16,
-        epochs=0.5,
-        base_epochs=1,
-    )
-    rivals = ("no_parity", "uncoded", "replication", "mean_fill")
-    config = dataclasses.replace(less, seeds=2, tried=3, baselines=rivals)
-    alone = small_run(tmp_path, less)
-    # Finished runs are extended, and what is trained stays.
-    results = small_run(tmp_path, config)
-    first, second = results["seeds"]["code"]
-    assert {l: first[l] for l in ("0", "1")} == alone["summary"]
-    assert first["1"]["mean"] != second["1"]["mean"]
-    mean = np.mean([first["1"]["mean"], second["1"]["mean"]])
-    assert results["summary"]["1"]["mean"] == pytest.approx(mean)
-    uncoded, base = results["baselines"]["uncoded"], results["base"]["test_accuracy"]
-    assert uncoded["3"]["mean"] == uncoded["1"]["worst"] == 0
-    # Only the loss of the idle device leaves an answer.
-    assert uncoded["1"]["mean"] == pytest.approx(base / 3)
-    assert results["baselines"]["mean_fill"]["1"]["mean"] > 0.5 * base
-
-
-@pytest.mark.long
-def test_groups_of_images(tmp_path):
-    config = dataclasses.replace(
-        SMALL, split="group", code="parity_model", k=3, baselines=("berrut",)
-    )
-    results = small_run(tmp_path, config)
-    base = results["base"]["test_accuracy"]
-    assert results["summary"]["0"]["mean"] == base
-    assert base > results["summary"]["1"]["mean"] > 0.6 * base
-    # Two of three answers arrive; the table has the third one's accuracy by itself.
-    lost = results["patterns"][1]
-    expected = (2 * base + lost["decoded_accuracy"]) / 3
-    assert lost["accuracy"] == pytest.approx(expected, abs=0.02)
-    model = coded_jax.load(tmp_path)
-    images = data.load("mnist_5k").test.images[:6]
-    with refused("images"):  # a number that is no multiple of 3
-        model.classify(images[:4])
-    assert_exported(model, images, [1])
-
-
 def assert_exported(model, images, lost):
     exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))
     logits = exported.call(images, erasures.available(lost, model.pipeline.n))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.inference.pixels import normalise
 from tests.errors import refused
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 
@@ -59,28 +58,6 @@ def test_every_pattern_is_that_of_the_answers(model):
     )
 
 
-def test_arrays_and_streams_give_the_same_numbers(model, monkeypatch):
-    monkeypatch.setattr("coded_jax.evaluation.predictions.CHUNK", 8)
-    expected = coded_jax.evaluate(model, TEST)
-    for size in (7, 20):
-        stream = (
-            (TEST.images[start : start + size], TEST.labels[start : start + size])
-            for start in range(0, 20, size)
-        )
-        assert coded_jax.evaluate(model, stream) == expected
-    assert coded_jax.evaluate(model, (TEST.images, TEST.labels)) == expected
-
-
-def test_float_images_are_taken_as_they_are(model):
-    """Those that are no numbers are wrong in the base model, too."""
-    images = np.asarray(normalise(TEST.images, DATASET.mean, DATASET.std))
-    own, expected = make_model(None, None), coded_jax.evaluate(model, TEST)
-    evaluation = coded_jax.evaluate(own, (images, TEST.labels))
-    assert evaluation.mean == expected.mean and evaluation.worst == expected.worst
-    evaluation = coded_jax.evaluate(own, (images * np.nan, np.zeros(20, int)))
-    assert evaluation.base_accuracy == evaluation.mean[0] == evaluation.mean[1] == 0
-
-
 @pytest.mark.parametrize(
     "name, data, options",
     [
@@ -96,12 +73,3 @@ def test_what_is_wrong_is_named(model, name, data, options):
         coded_jax.evaluate(model, data, **options)
     with refused("model"):
         coded_jax.evaluate(model.pipeline, TEST)
-
-
-def test_a_run_and_evaluate_agree(finished):
-    model = coded_jax.load(finished, devices=1)
-    evaluation = coded_jax.evaluate(model, coded_jax.data.load("mnist_5k").test)
-    assert evaluation.base_accuracy == model.results["base"]["test_accuracy"]
-    for l, summary in model.results["summary"].items():
-        assert evaluation.mean[int(l)] == summary["mean"]
-        assert evaluation.worst[int(l)] == summary["worst"]

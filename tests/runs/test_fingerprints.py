@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -32,28 +31,6 @@ def test_networks():
     more = of_network(variables={**VARIABLES, "more": np.zeros(1)})
     assert more["variables"] != marks[0]["variables"]
     assert of_network() == of_network(lambda v, x: f_conv(v, x)) == marks[0]
-
-
-def nested(wrap, table):
-    """Returns the network with a constant that only a function inside it knows."""
-    return lambda variables, x: wrap(lambda x: x + jnp.asarray(table))(
-        f_conv(variables, x)
-    )
-
-
-def in_branches(f):
-    return lambda x: jax.lax.cond(x.sum() > 0, jax.jit(f), jax.jit(f), x)
-
-
-def in_a_loop(f):
-    return lambda x: jax.lax.fori_loop(0, 2, lambda i, x: jax.jit(f)(x), x)
-
-
-def test_constants_inside_of_compiled_functions_tell_networks_apart():
-    zeros, ones = np.zeros((1, 1, 1, 4), "f"), np.ones((1, 1, 1, 4), "f")
-    for wrap in (jax.jit, jax.checkpoint, in_branches, in_a_loop):
-        marks = [of_network(nested(wrap, table)) for table in (zeros, zeros, ones)]
-        assert marks[0] == marks[1] != marks[2], wrap
 
 
 def test_data():
@@ -90,10 +67,6 @@ def times(factor):
     return make
 
 
-def worker(factor):
-    return lambda params, frozen: jax.tree.map(lambda x: factor * x[None], {**frozen})
-
-
 def test_codes():
     codes = [
         scaled_sum,
@@ -102,11 +75,6 @@ def test_codes():
         times(2),
         with_field(systematic=False),
         with_field(quorum=Quorum("all_data")),
-        with_field(answers_always=False),
-        with_field(parity_worker=worker(1.0)),
-        with_field(parity_worker=worker(2.0)),
-        with_field(constants=lambda mean: {"mean": mean}),
-        with_field(constants=lambda mean: {"mean": 2 * mean}),
     ]
     marks = [of_code(code) for code in codes]
     assert len(set(marks)) == len(codes) and of_code(scaled_sum) == marks[0]

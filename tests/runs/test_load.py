@@ -3,13 +3,10 @@
 import json
 import shutil
 
-import jax
-import jax.export
 import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.runs.coded_model import compiled_infer
 from coded_jax.types import BaseModel
 from tests.errors import refused
 from tests.own_cnn import DATASET, f_conv, head, make_variables
@@ -58,35 +55,6 @@ def test_functions_are_given_and_variables_are_stored(run):
     assert_alike(coded_jax.load(path, 1, variables=variables, **NETWORK), expected)
 
 
-@pytest.mark.long
-def test_a_second_tail_is_loaded(tmp_path):
-    expected = protect(tmp_path, tail="tuned", supervision=1.0)
-    model = coded_jax.load(tmp_path, 1, **NETWORK)
-    assert any(map(np.any, jax.tree.leaves(model.params[-1])))
-    assert_alike(model, expected)
-    settled = model.settled().logits(IMAGES, [0])
-    np.testing.assert_allclose(settled, model.logits(IMAGES, [0]), rtol=1e-5)
-
-
-def test_variables_that_cannot_be_stored_are_given(tmp_path):
-    variables = {**make_variables(), "key": jax.random.key(0)}
-    expected = protect(tmp_path, variables)
-    with pytest.raises(ValueError, match="^variables: None given, those of the run"):
-        coded_jax.load(tmp_path, **NETWORK)
-    model = coded_jax.load(tmp_path, 1, variables=variables, **NETWORK)
-    assert_alike(model, expected)
-
-
-def test_nested_variables_are_stored(tmp_path):
-    leaves = make_variables()
-    variables = {"a/b": {"kernel": leaves["kernel"]}, "dense": leaves["dense"]}
-    nested = {"blocks": lambda v, x: f_conv(v["a/b"], x), "head": head}
-    protect(tmp_path, variables, code="addition", **nested)
-    model = coded_jax.load(tmp_path, **nested)
-    assert jax.tree.structure(model.frozen) == jax.tree.structure(variables)
-    jax.tree.map(np.testing.assert_array_equal, model.frozen, variables)
-
-
 DOUBLED = {name: 2 * value for name, value in make_variables().items()}
 
 
@@ -106,11 +74,6 @@ def test_others_are_refused(run, name, options):
         coded_jax.load(run[0], **options)
 
 
-def test_a_run_with_names_needs_no_functions(finished):
-    with refused("blocks"):
-        coded_jax.load(finished, **NETWORK)
-
-
 def test_a_code_that_is_a_function_is_given_again(run_of_a_function, tmp_path):
     path, expected = run_of_a_function
     assert expected.results["baselines"].keys() == {"addition"}
@@ -128,13 +91,3 @@ def test_a_code_that_is_a_function_is_given_again(run_of_a_function, tmp_path):
     copy = shutil.copytree(path, tmp_path / "copy")
     with pytest.raises(ValueError, match="^workdir: .*made with other settings .*code"):
         protect(copy, code=negated)
-
-
-def test_a_run_that_is_loaded_again_meets_its_programs(finished):
-    """A service that loads it anew compiles nothing, and keeps nothing of before."""
-    images = np.zeros((2, 28, 28, 1), np.uint8)
-    first, second = (coded_jax.load(finished, devices=1) for _ in range(2))
-    first.logits(images)
-    count = compiled_infer._cache_size()
-    second.logits(images)
-    assert second.pipeline == first.pipeline and compiled_infer._cache_size() == count

@@ -3,7 +3,6 @@
 import contextlib
 import json
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -38,21 +37,3 @@ def test_resuming_drops_what_the_checkpoint_does_not_cover(tmp_path):
     assert first["learning_rate"] == pytest.approx(0.5 / 150)
     assert first["images_per_second"] > 0
     assert "images_per_second" not in last  # it would count the validation's time
-
-
-def test_tensorboard_has_metrics_and_pictures(tmp_path):
-    drawn = []
-
-    def picture(params):
-        drawn.append(params)
-        return np.zeros((12, 16, 3), np.uint8)
-
-    with logging(tmp_path, picture=picture) as log:
-        log.start(0)
-        log.log(10, {"loss": 0.125, "validation_accuracy": 0.5, "accuracy_1_lost": 0.4})
-        log.end_epoch(10, "parameters")
-    (events,) = (tmp_path / "events" / "code").iterdir()
-    content = events.read_bytes()
-    for name in ("loss", "learning_rate", "accuracy_1_lost", "original_arrived"):
-        assert b"code/" + name.encode() in content
-    assert drawn == ["parameters"] and b"PNG" in content

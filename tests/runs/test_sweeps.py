@@ -5,16 +5,14 @@ import dataclasses
 import json
 import os
 import pathlib
-import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 from coded_jax.cli.commands import sweep
-from coded_jax.runs import experiment, sweeps, workdir
+from coded_jax.runs import experiment, sweeps
 from coded_jax.runs.config import Config
 from coded_jax.runs.places import Places
 from coded_jax.training import loop
@@ -63,39 +61,6 @@ def test_other_flags_are_refused_before_anything_is_lost(swept, parse_flags):
     message = main(parse_flags, swept, *GRID, "--epochs=0.4")
     assert "was made with other settings (epochs=0.2 there and 0.4 now)" in message
     assert (swept / "table.jsonl").read_text() == before
-
-
-def test_cells_of_images_of_the_users_own_are_taken_up(tmp_path):
-    """Their folders have the digest of the images, which no flag gave."""
-    cell = sweeps.Cell("a", Config(dataset="folder"))
-    sweep = sweeps.Sweep(Places(tmp_path), cells=[cell])
-    run = dataclasses.replace(cell.config, images_digest="0123456789abcdef")
-    workdir.open_workdir(sweep.workdir(cell), workdir.RunFlags(run.to_flags()))
-    sweeps.require_same_flags(sweep)
-    for other in ({"images_digest": "f" * 16}, {"epochs": 7.0}):
-        asked = sweeps.Cell("a", dataclasses.replace(cell.config, **other))
-        with pytest.raises(ValueError, match=f"other settings .{[*other][0]}="):
-            sweeps.require_same_flags(sweeps.Sweep(Places(tmp_path), cells=[asked]))
-
-
-@pytest.mark.parametrize(
-    "name, arguments",
-    [
-        ("base_dir", ["--vary=seed=0 1", "--base_dir=b"]),
-        ("jobs", ["--vary=k=2 4", "--jobs=0"]),
-        ("data_dir", ["--dataset=folder", "--data_dir=missing", "--vary=k=2 4"]),
-    ],
-)
-def test_wrong_places_are_refused(parse_flags, tmp_path, name, arguments):
-    message = main(parse_flags, tmp_path / "sweep", *arguments)
-    assert message.startswith(f"error: {name}: ")
-    assert not (tmp_path / "sweep" / "cells").exists()
-
-
-def test_the_folder_of_a_run_is_refused(parse_flags, finished):
-    message = main(parse_flags, finished, "--vary=k=2 4")
-    assert message.startswith("error: workdir: ")
-    assert not (finished / "cells").exists()
 
 
 @pytest.fixture(scope="module")
@@ -180,22 +145,3 @@ def test_other_seeds_have_other_base_models():
     # The name's digits, of the base model's flags, are those of older sweeps.
     config = dataclasses.replace(config, base_epochs=15.0)
     assert sweep.base_dir(config) == "sweep/bases/mnist_lenet5_9cb10b"
-
-
-# Not imported to see whether it is there: a service must set its variables before that.
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
-@pytest.mark.long
-def test_cells_in_processes_of_their_own(swept, tmp_path):
-    arguments = [*SMALL, "--seeds=2", "--decoder=linear", "--vary=k=2 9", "--jobs=2"]
-    # Not a fork, since Ray reads its settings as it is imported.
-    done = subprocess.run(
-        [sys.executable, "experiments/sweep.py", *arguments, f"--workdir={tmp_path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert "1 of 2 cells failed: k=9" in done.stderr, done.stderr
-    alone, cell = swept / "cells/decoder=linear_k=2", tmp_path / "cells/k=2"
-    one, other = (workdir.read_results(folder) for folder in (alone, cell))
-    assert one["patterns"] == other["patterns"]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.inference.pixels import normalise
 from coded_jax.types import Split
 from tests.errors import refused
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
@@ -60,23 +59,6 @@ def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.long
-def test_a_stream_is_as_good_as_arrays():
-    rows = [slice(start, start + 10) for start in range(0, 64, 10)]
-    part = DATASET.train
-    arrays = train((part.images, part.labels))
-    stream = train((part.images[r], part.labels[r]) for r in rows)
-    jax.tree.map(np.testing.assert_array_equal, arrays.params, stream.params)
-    # Float images, taken as they are, by a pipeline that knows no mean.
-    images = np.asarray(normalise(part.images, DATASET.mean, DATASET.std))
-    taken = train((images, part.labels), pipeline=make_pipeline(None, None))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        taken.params,
-        arrays.params,
-    )
-
-
 def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
     part = DATASET.train  # has no mean and deviation of its own
     first = train(part, workdir=tmp_path)
@@ -104,15 +86,9 @@ INTACT = {
 @pytest.mark.parametrize(
     "name, options",
     [
-        ("seeds", {"config": coded_jax.TrainConfig(seeds=2)}),
-        ("batch_size", {"config": coded_jax.TrainConfig(batch_size=65)}),
         ("data.labels", {"data": TOO_MANY}),
         ("config", {"config": {"epochs": 2}}),
         ("pipeline", {"pipeline": f_conv}),
-        ("variables", {"variables": {}}),
-        ("images", {"pipeline": make_pipeline(None, None)}),
-        ("l", {"config": coded_jax.TrainConfig(l=2)}),
-        ("nonnegative", {"pipeline": make_pipeline(nonnegative=True)}),
         ("config", INTACT),
     ],
 )

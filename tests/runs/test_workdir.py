@@ -47,17 +47,6 @@ def test_more_of_the_same_run_is_no_other_run(tmp_path):
     assert "seeds" not in str(error.value)
 
 
-def test_a_baseline_is_never_another_function_of_its_name(tmp_path):
-    """It may be added and left out, but its checkpoints are those of one function."""
-    mark = f"{workdir.BASELINE_MARK}my.codes:sums"
-    workdir.open_workdir(tmp_path, RunFlags(FLAGS))
-    for fixed in ({**FLAGS, mark: "1"}, FLAGS, {**FLAGS, mark: "1"}):
-        workdir.open_workdir(tmp_path, RunFlags(fixed))
-        assert workdir.read_flags(tmp_path) == {**FLAGS, mark: "1"}
-    with pytest.raises(ValueError, match=f"{mark}=1 there and 2 now"):
-        workdir.open_workdir(tmp_path, RunFlags({**FLAGS, mark: "2"}))
-
-
 def test_a_flag_that_did_not_exist_then_had_its_default(tmp_path):
     workdir.open_workdir(tmp_path, RunFlags(FLAGS))
     defaults = {"precision": "float32", "k": "3"}
@@ -79,17 +68,3 @@ def test_what_is_no_workdir_is_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()  # a run without flags
     with refused("workdir"):
         workdir.open_workdir(tmp_path, RunFlags(FLAGS))
-
-
-def test_kernels_are_recorded_and_a_change_of_them_is_told(tmp_path, caplog):
-    flags = RunFlags({"k": "2"}, kernels="oneDNN 3.2.0")
-    folder = workdir.open_workdir(tmp_path / "run", flags)
-    text = (folder / "flags.txt").read_text()
-    assert "\n# convolutions: oneDNN 3.2.0\n" in text
-    with caplog.at_level("WARNING"):
-        workdir.open_workdir(folder, flags)
-        assert not caplog.records
-        workdir.open_workdir(folder, flags._replace(kernels="XLA"))
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert "begun with convolutions of oneDNN 3.2.0, goes on with those of XLA" in line
-    assert (folder / "flags.txt").read_text() == text

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
-from coded_jax.serving.engine import Inference
-from coded_jax.serving.faults import Faults, InjectedError
-from coded_jax.serving.faulty_engines import FaultyProgram
+from coded_jax.serving.faults import Faults
 from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.workers import Call, WorkerLost
@@ -111,34 +109,6 @@ def test_corrupted_results_are_wrong_and_finite():
     assert few[0, 0, 0, 0] == 0.25 and few[0, 0, 0, 1] == 0.5 * 2.0**128
     assert few[1, 0, 0, 0] == -8.0 * 2.0**-128 and few[1, 0, 0, 1] == 0
     wrapper.close()
-
-
-class Program:
-    """An engine without workers."""
-
-    pool = None
-
-    def infer(self, number, images, end, without=()):
-        return Inference(images, images, (), False, {"wait": 1.0})
-
-    def warm_up(self, images):
-        pass
-
-    def close(self):
-        pass
-
-
-def test_a_program_waits_for_its_slowest_device():
-    some = Faults(delays=(NOW, Constant(0.01), NOW))
-    engine = FaultyProgram(Program(), some, 3)
-    assert engine.infer(0, 0, float("inf")).seconds["wait"] >= 1.01
-    # No longer than the deadline, which has passed.
-    slow = FaultyProgram(Program(), Faults(delays=(NEVER,)), 3)
-    slow.infer(0, 0, 0.0)
-    slow.close()  # ends the delay
-    slow.infer(0, 0, float("inf"))
-    with pytest.raises(InjectedError):
-        FaultyProgram(Program(), Faults(exceptions=1.0), 3).infer(0, 0, 0.0)
 
 
 def test_draws_are_pinned():

@@ -15,7 +15,7 @@ from jax import lax
 from coded_jax import splitting
 from coded_jax.splitting import AxisPlan, SplitPlan, cut, merge, split
 from coded_jax.splitting.plan import make_plan
-from tests.parameters import LONG
+from tests.errors import refused
 from tests.splitting.exactness import assert_exact, conv, lenet_args, plan_of
 
 narrow = functools.partial(conv, kernel=(1, 3), seed=1)
@@ -23,16 +23,11 @@ wide = functools.partial(conv, kernel=(5, 1), stride=(1, 1), seed=2)
 
 NETWORKS = {
     "wider on CPUs": lambda x: lax.platform_dependent(x, cpu=wide, default=narrow),
-    "narrower on CPUs": lambda x: lax.platform_dependent(x, cpu=narrow, default=wide),
-    "channels of zeros": lambda x: conv(
-        jnp.concatenate([x[:, ::2, ::2], jnp.zeros(x[:, ::2, ::2].shape)], -1)
-    ),
     "tile and stack": lambda x: conv(
         jnp.stack([conv(x, maps=4), jnp.tile(x, (1, 1, 1, 2))], -1).reshape(
             *x.shape[:3], 8
         )
     ),
-    "order of channels": lambda x: conv(x + jnp.argsort(x, -1)),
     "average of true pixels": lambda x: nn.avg_pool(
         conv(x), (3, 3), (2, 2), "SAME", count_include_pad=False
     ),
@@ -49,7 +44,6 @@ NETWORKS = {
     "patches": lambda x: lax.conv_general_dilated_patches(
         conv(x), (3, 2), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     ),
-    "loop over layers": lambda x: scanned(conv(x)),
     "loop of fixed length": lambda x: lax.fori_loop(0, 3, lambda _, x: conv(x), x),
 }
 
@@ -65,23 +59,9 @@ def pooled(x):
     return nn.max_pool(conv(x), (4, 4), (4, 4))
 
 
-def scanned(x):
-    """Layers with stacked weights, as of `nn.scan`."""
-    kernels = np.random.default_rng(0).normal(size=(3, 3, 3, 2, 2), scale=0.3)
-
-    def step(x, kernel):
-        y = lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return x + jnp.tanh(y), y.mean()
-
-    return lax.scan(step, x, jnp.asarray(kernels, x.dtype))[0]
-
-
-@pytest.mark.parametrize("grid", [(2, 2), pytest.param((3, 1), marks=LONG)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks(name, grid):
-    assert_exact(NETWORKS[name], plan_of(NETWORKS[name], (31, 28, 2), grid))
+def test_networks(name):
+    assert_exact(NETWORKS[name], plan_of(NETWORKS[name], (31, 28, 2), (2, 2)))
 
 
 pairs = lambda low, high: st.tuples(*[st.integers(low, high)] * 2)
@@ -106,13 +86,12 @@ layer = st.one_of(
         padding=paddings(-1, 6).filter(lambda p: not mixed(p)),
         groups=st.sampled_from([1, 2, 4]),
     ),
-    kinds("max", window=pairs(1, 3), stride=pairs(1, 3), padding=paddings(0, 2)),
     kinds(
-        "avg",
+        "pool",
+        of=st.sampled_from([nn.max_pool, nn.avg_pool]),
         window=pairs(2, 3),
         stride=pairs(1, 3),
         padding=paddings(0, 1),
-        count_include_pad=st.booleans(),
     ),
     kinds("residual", kernel=pairs(1, 4)),
     kinds("shortcut", kernel=pairs(1, 3), stride=pairs(2, 2), sliced=st.booleans()),
@@ -126,8 +105,6 @@ layer = st.one_of(
         gaps=pairs(1, 3),
         padding=st.tuples(*[pairs(0, 4)] * 2),
     ),
-    kinds("gaps", gaps=pairs(0, 2), padding=pairs(0, 2)),
-    kinds("repeat", factors=pairs(1, 3)),
     kinds("depth to space", factors=st.sampled_from([(2, 2), (1, 4), (4, 1)])),
     kinds("space to depth", factors=pairs(1, 3)),
     kinds(
@@ -137,22 +114,7 @@ layer = st.one_of(
         down=st.booleans(),
     ),
     kinds("loop", kernel=pairs(1, 3), reverse=st.booleans()),
-    kinds("branches", kernel=pairs(1, 4)),
-    kinds("channels", of=st.sampled_from(["norm", "dense", "layer norm", "shuffle"])),
 )
-
-
-def of_channels(x, of, seed):
-    """A layer that looks at one position at a time."""
-    rng = np.random.default_rng(seed)
-    scale, bias, mean = rng.normal(size=(3, 1, 1, 1, 4)).astype(np.float32)
-    if of == "norm":  # batch norm with running statistics
-        return (x - mean) / np.sqrt(scale**2 + 0.5) * scale + bias
-    if of == "dense":
-        return x @ rng.normal(size=(4, 4)).astype(np.float32) / 2 + bias
-    if of == "layer norm":
-        return x - x.mean(-1, keepdims=True) + bias
-    return x.reshape(*x.shape[:3], 2, 2).swapaxes(3, 4).reshape(x.shape)
 
 
 def whole(x, factors):
@@ -163,10 +125,8 @@ def whole(x, factors):
 
 
 def of_blocks(x, kind, factors):
-    """Moves values between channels and positions, or repeats them."""
+    """Moves values between channels and positions."""
     (i, j), (batch, rows, columns, maps) = factors, x.shape
-    if kind == "repeat":
-        return jnp.repeat(jnp.repeat(x, i, 1), j, 2)
     if kind == "depth to space":
         x = x.reshape(batch, rows, columns, i, j, maps // i // j)
         x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -209,11 +169,7 @@ def network(layers, x):
         elif kind == "crop":
             low, high = options["low"], options["high"]
             x = x[:, low : x.shape[1] - high, high : x.shape[2] - low]
-        elif kind == "gaps":
-            more = zip(options["padding"], options["gaps"], strict=True)
-            config = [(0, 0, 0), *((p, p, g) for p, g in more), (0, 0, 0)]
-            x = lax.pad(x, jnp.float32(0.3), config)
-        elif kind in ("repeat", "depth to space", "space to depth"):
+        elif kind in ("depth to space", "space to depth"):
             x = conv_(of_blocks(x, kind, **options), (1, 1), seed=seed)
         elif kind == "resize":
             x = resized(x, **options)
@@ -224,21 +180,9 @@ def network(layers, x):
                 None,
             )
             x, _ = lax.scan(step, x, jnp.array([0.5, 1.5]), reverse=reverse)
-        elif kind == "branches":
-            narrow = functools.partial(conv_, **options, seed=seed)
-            x = lax.cond(jnp.ones(()) > 0, narrow, jnp.tanh, x)
-        elif kind == "channels":
-            x = of_channels(x, options["of"], seed)
         else:
-            pool = nn.max_pool if kind == "max" else nn.avg_pool
-            options["window_shape"] = window = options.pop("window")
-            options["strides"] = options.pop("stride")
-            if not isinstance(options["padding"], str):  # at least one true position
-                options["padding"] = tuple(
-                    tuple(min(p, w - 1) for p in padding)
-                    for padding, w in zip(options["padding"], window, strict=True)
-                )
-            x = pool(x, **options)
+            strides, padding = options["stride"], options["padding"]
+            x = options["of"](x, options["window"], strides, padding)
     return x
 
 
@@ -280,13 +224,8 @@ def test_parity_is_cut_as_an_interior_piece():
     outputs = jax.random.normal(jax.random.key(0), (11, 2, 7, 7, 2))
     shares = cut(plan, outputs)
     chex.assert_shape(shares, (11, 2, 5, 5, 2))
-    for index, (i, j) in {
-        0: (0, 0),
-        5: (1, 2),
-        4: (1, 1),
-        9: (1, 1),
-        10: (1, 1),
-    }.items():
+    cuts = {0: (0, 0), 5: (1, 2), 4: (1, 1), 9: (1, 1), 10: (1, 1)}
+    for index, (i, j) in cuts.items():
         np.testing.assert_array_equal(
             shares[index], outputs[index, :, i : i + 5, j : j + 5]
         )
@@ -315,16 +254,14 @@ TWO_ROWS = SplitPlan(
 
 
 @pytest.mark.parametrize(
-    "function, plan, array, message",
+    "function, plan, array, name",
     [
-        (split, TWO_ROWS, jnp.zeros((2, 7, 8, 1)), r"images: .* \[B, 8, 8, 1\] acc"),
-        (split, TWO_ROWS, jnp.zeros((8, 8, 1)), r"images: .* \[B, 8, 8, 1\] acc"),
-        (merge, TWO_ROWS, jnp.zeros((2, 5, 4, 4, 3)), "shares: .*, 2, 4, 3. accep"),
-        (merge, TWO_ROWS, jnp.zeros((3, 5, 2, 4, 3)), "shares: .*, 2, 4, 3. accep"),
-        (split, TWO_ROWS, [0], "images: list .* given, an array"),
-        (merge, (2, 1), jnp.zeros((2, 5, 2, 4, 3)), "plan: 'tuple' given, a SplitPlan"),
+        (split, TWO_ROWS, jnp.zeros((2, 7, 8, 1)), "images"),
+        (split, TWO_ROWS, [0], "images"),
+        (merge, TWO_ROWS, jnp.zeros((3, 5, 2, 4, 3)), "shares"),
+        (merge, (2, 1), jnp.zeros((2, 5, 2, 4, 3)), "plan"),
     ],
 )
-def test_what_does_not_fit_a_plan_is_refused(function, plan, array, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
+def test_what_does_not_fit_a_plan_is_refused(function, plan, array, name):
+    with refused(name):
         function(plan, array)

@@ -2,40 +2,34 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 from coded_jax.splitting import AxisPlan
 from coded_jax.splitting.plan import make_plan
-from tests.parameters import long
+from tests.errors import refused
 from tests.splitting.exactness import assert_exact, conv, lenet_args, plan_of
 
 # LeNet-5: features [0, 2) need pixels [0, 20), and features are 4 pixels apart.
-LENET5 = {
-    (1, 1): dict(rows=(28, (0,)), columns=(28, (0,)), work=1),
-    (2, 1): dict(rows=(20, (0, 8)), columns=(28, (0,)), work=20 / 28),
-    (4, 1): dict(rows=(16, (0, 4, 8, 12)), columns=(28, (0,)), work=16 / 28),
-    (1, 2): dict(rows=(28, (0,)), columns=(20, (0, 8)), work=20 / 28),
-    (2, 2): dict(rows=(20, (0, 8)), columns=(20, (0, 8)), work=20 * 20 / (28 * 28)),
-}
+ROWS = {1: (28, (0,)), 2: (20, (0, 8)), 4: (16, (0, 4, 8, 12))}
 
 
-@pytest.mark.parametrize("grid", LENET5)
+@pytest.mark.parametrize("grid", [(1, 1), (4, 1), (1, 2), (2, 2)])
 def test_lenet5(lenet, grid):
     base, variables = lenet
     plan = make_plan(base.f_conv, variables, (28, 28, 1), grid)
-    expected = LENET5[grid]
-    for axis, parts in (("rows", grid[0]), ("columns", grid[1])):
-        window, starts = expected[axis]
-        # Without padding nothing is cut, and 4 features divide by 1, 2 and 4.
-        share, cuts = 4 // parts, (0,) * parts
-        assert getattr(plan, axis) == AxisPlan(28, window, starts, 4, share, cuts, 4)
-        assert getattr(plan, axis).surplus == 0
+    (height, rows), (width, columns) = (ROWS[parts] for parts in grid)
+    # Without padding nothing is cut, and 4 features divide by 1, 2 and 4.
+    for axis, parts, window, starts in (
+        (plan.rows, grid[0], height, rows),
+        (plan.columns, grid[1], width, columns),
+    ):
+        assert axis == AxisPlan(28, window, starts, 4, 4 // parts, (0,) * parts, 4)
+        assert axis.surplus == 0
     assert plan.grid == grid and plan.k == grid[0] * grid[1]
-    assert plan.piece_shape == (expected["rows"][0], expected["columns"][0], 1)
+    assert plan.piece_shape == (height, width, 1)
     assert plan.share_shape == (4 // grid[0], 4 // grid[1], 16)
-    assert plan.work_fraction == pytest.approx(expected["work"], rel=1e-12)
+    assert plan.work_fraction == pytest.approx(height * width / 28**2, rel=1e-12)
     assert_exact(functools.partial(base.f_conv, variables), plan)
 
 
@@ -57,11 +51,8 @@ def test_a_wider_halo_by_hand():
     assert plan.rows == AxisPlan(13, 9, (0, 3, 4), 13, 5, (0, 2, 4), 1)
     assert plan.columns == AxisPlan(9, 9, (0,), 9, 9, (0,), 1)
     assert_exact(conv, plan)
-    for halo in (-1, 0.5, "1"):
-        with pytest.raises(
-            ValueError, match="^halo: .* given, an integer of 0 or more"
-        ):
-            make_plan(f, variables, shape, (3, 1), halo=halo)
+    with refused("halo"):
+        make_plan(f, variables, shape, (3, 1), halo=0.5)
     with pytest.raises(ValueError, match="take fewer, a smaller halo or end f_conv"):
         make_plan(f, variables, shape, (3, 1), halo=5)
 
@@ -96,21 +87,18 @@ def test_halos_are_the_pixels_that_several_pieces_hold(lenet):
 
 
 @pytest.mark.parametrize(
-    "shape, grid, message",
+    "shape, grid, name",
     [
-        # 4 features: 3 shares of 2 would leave the third empty.
-        ((28, 28, 1), (3, 1), r"k: 3 pieces along the rows .*accepted are \[1, 2, 4\]"),
-        ((28, 28, 1), (1, 5), "k: 5 pieces along the columns "),
-        ((28, 28, 1), (0, 1), "k: 0 pieces along the rows "),
-        ((28, 28, 1), (2.0, 1), r"grid: .* given, \(rows, columns\), whole"),
-        ((28, 28, 1), None, r"grid: .* given, \(rows, columns\), whole"),
-        ((28.0, 28, 1), (2, 1), r"image_shape: .* given, \(H, W, C\), whole"),
-        ((0, 28, 1), (2, 1), r"image_shape: .* given, \(H, W, C\), whole"),
+        ((28, 28, 1), (3, 1), "k"),  # 4 features: the third of 3 shares would be empty
+        ((28, 28, 1), (1, 5), "k"),
+        ((28, 28, 1), (2.0, 1), "grid"),
+        ((28, 28, 1), None, "grid"),
+        ((0, 28, 1), (2, 1), "image_shape"),
     ],
 )
-def test_what_cannot_be_planned_is_refused(lenet, shape, grid, message):
+def test_what_cannot_be_planned_is_refused(lenet, shape, grid, name):
     base, variables = lenet
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with refused(name):
         make_plan(base.f_conv, variables, shape, grid)
 
 
@@ -124,19 +112,17 @@ def test_pieces_as_large_as_the_image_are_refused():
 
 
 @pytest.mark.parametrize(
-    "f, words",
+    "f",
     [
-        (lambda x: conv(x) * (x.shape[1] / 24), "'mul' depends .*adaptive pooling"),
-        (lambda x: conv(x[:, :20]), "'slice' depends on .*: crop relative to its end"),
-        (lambda x: jnp.tanh(x) if x.shape[1] > 20 else x, "'tanh' depends on the size"),
-        (lambda x: x.reshape(2, 24, 24, 1), r"fails for pieces .*\(cannot reshape"),
-        (lambda x: conv(x, stride=(2, 1))[:, : 1 + x.shape[1] // 3], "depends on the"),
+        lambda x: conv(x) * (x.shape[1] / 24),
+        lambda x: conv(x[:, :20]),
+        lambda x: x.reshape(2, 24, 24, 1),  # fails for pieces
+        lambda x: conv(x, stride=(2, 1))[:, : 1 + x.shape[1] // 3],
     ],
 )
-def test_functions_that_do_something_else_on_pieces_are_refused(f, words):
-    with pytest.raises(ValueError, match=f"^f_conv: .*{words}") as error:
+def test_functions_that_do_something_else_on_pieces_are_refused(f):
+    with refused("f_conv"):
         plan_of(f, (24, 24, 1), (2, 1))
-    assert "\n" not in str(error.value)
 
 
 def test_holders_by_hand():
@@ -144,52 +130,17 @@ def test_holders_by_hand():
     assert holders == [1, 1, 2, 2, 1, 1]
 
 
-def gains(size):
-    rows = jnp.arange(size, dtype=jnp.float32)[:, None]
-    return jnp.eye(size) * (1 + 1e-5 * jnp.sin(rows))
-
-
 @pytest.mark.parametrize(
     "matrix",
     [
-        lambda size: jnp.eye(size) + 1e-4,
         lambda size: jnp.eye(size) + 1e-6,
         lambda size: jnp.eye(size) + 1e-5 * jnp.eye(size, k=3),
-        gains,
+        lambda size: jnp.diag(1 + 1e-5 * jnp.sin(jnp.arange(float(size)))),
+        lambda size: jnp.eye(size) * (1 + 1e-7 * size),  # differs by the size
     ],
-    ids=["mean", "small mean", "far row", "gains"],
+    ids=["mean", "far row", "gains", "size"],
 )
 def test_small_weights_of_a_matrix_over_rows_count(matrix):
     f = lambda x: jnp.einsum("bhwc,hi->biwc", x, matrix(x.shape[1]))
-    with pytest.raises(ValueError, match="^f_conv: .*sums over rows"):
+    with refused("f_conv"):
         plan_of(f, (256, 4, 1), (2, 1))
-
-
-def test_weights_that_differ_a_little_by_the_size_are_refused():
-    scaled = lambda size: jnp.eye(size) * (1 + 1e-7 * size)
-    f = lambda x: jnp.einsum("bhwc,hi->biwc", x, scaled(x.shape[1]))
-    with pytest.raises(ValueError, match="'dot_general' of a resize depends on the si"):
-        plan_of(f, (256, 4, 1), (2, 1))
-
-
-@pytest.mark.parametrize(
-    "method, rows, antialias, dtype",
-    [
-        ("linear", (510, 170), True, "float32"),
-        ("cubic", (512, 768), True, "float16"),
-        *long(
-            ("lanczos3", (510, 340), True, "float32"),
-            ("lanczos5", (510, 170), False, "float32"),
-            ("lanczos5", (384, 1536), True, "float32"),
-        ),
-    ],
-)
-def test_rounding_of_the_weights_of_a_resize_is_no_difference(
-    method, rows, antialias, dtype
-):
-    def f(x):
-        shape = (x.shape[0], x.shape[1] * rows[1] // rows[0], *x.shape[2:])
-        return jax.image.resize(x.astype(dtype), shape, method, antialias)
-
-    plan = plan_of(f, (rows[0], 2, 1), (2, 1))
-    assert plan.rows.window < 0.6 * rows[0]

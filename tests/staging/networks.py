@@ -1,13 +1,12 @@
 """Whole networks of several frameworks: `name -> (model, variables, image_shape)`."""
 
 import functools
-import itertools
+import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import nnx
 from jax import lax
 
 SHAPE = (48, 44, 3)
@@ -16,14 +15,11 @@ SHAPE = (48, 44, 3)
 class ResNet(nn.Module):
     """Residual blocks, with projections where the shape changes."""
 
-    remat: bool = False
-
     @nn.compact
     def __call__(self, x):
-        block = nn.remat(Residual) if self.remat else Residual
         x = nn.max_pool(nn.relu(nn.Conv(4, (5, 5), (2, 2))(x)), (3, 3), (2, 2), "SAME")
         for maps, stride in ((4, 1), (8, 2), (8, 1)):
-            x = block(maps, stride)(x)
+            x = Residual(maps, stride)(x)
         return nn.Dense(5)(x.mean((1, 2)))
 
 
@@ -58,8 +54,6 @@ class Gated(nn.Module):
 class UNet(nn.Module):
     """Down and up again, with skip connections; logits at each position."""
 
-    up: str
-
     @nn.compact
     def __call__(self, x):
         skips = []
@@ -69,25 +63,9 @@ class UNet(nn.Module):
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = nn.relu(nn.Conv(8, (3, 3))(x))
         for maps, skip in zip((6, 4), skips[::-1], strict=True):
-            if self.up == "repeat":
-                x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
-            else:
-                x = jax.image.resize(x, (*skip.shape[:3], x.shape[-1]), "linear")
+            x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
             x = nn.relu(nn.Conv(maps, (3, 3))(jnp.concatenate([skip, x], -1)))
         return nn.Conv(5, (1, 1))(x)
-
-
-class Attention(nn.Module):
-    """Convolutions around an attention over all positions."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Conv(8, (3, 3), (2, 2))(x))
-        x = nn.relu(nn.Conv(8, (3, 3), (2, 2))(x))
-        tokens = x.reshape(x.shape[0], -1, 8)
-        tokens = tokens + nn.MultiHeadDotProductAttention(2)(tokens, tokens)
-        x = nn.relu(nn.Conv(8, (3, 3))(tokens.reshape(x.shape)))
-        return nn.Dense(5)(x.mean((1, 2)))
 
 
 def linen(module, shape=SHAPE):
@@ -108,33 +86,7 @@ def drawn(variables):
     )
 
 
-class NnxNet(nnx.Module):
-    def __init__(self, rngs):
-        self.convs = nnx.List(
-            [
-                nnx.Conv(i, o, (3, 3), strides=(s, s), rngs=rngs)
-                for i, o, s in ((3, 6, 2), (6, 6, 1), (6, 8, 2), (8, 8, 1))
-            ]
-        )
-        self.norm = nnx.BatchNorm(6, use_running_average=True, rngs=rngs)
-        self.dense = nnx.Linear(8, 5, rngs=rngs)
-
-    def __call__(self, x):
-        x = self.norm(self.convs[0](x))
-        for conv in self.convs[1:]:
-            y = nnx.relu(conv(x))
-            x = x + y if x.shape == y.shape else y
-        return self.dense(x.mean((1, 2)))
-
-
-def of_nnx():
-    graph, state = nnx.split(NnxNet(nnx.Rngs(0)))
-    return lambda v, x: nnx.merge(graph, v)(x), drawn(state), SHAPE
-
-
 def of_keras():
-    import os
-
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import keras
 
@@ -239,76 +191,46 @@ def of_parts(middle, size=64, maps=8):
     def model(variables, x):
         x = convolved(convolved(x, variables["first"]), variables["middle"], 2)
         x = middle(variables, x)
-        return x.reshape(x.shape[0], -1, maps).mean(1) @ variables["dense"]
+        x = convolved(convolved(x, variables["middle"]), variables["middle"])
+        return x.mean((1, 2)) @ variables["dense"]
 
     return model, variables, (size, size, 3)
 
 
 def attention_within(variables, x):
     y = attended(convolved(x, variables["middle"], 2))
-    x = x + jnp.repeat(jnp.repeat(y, 2, 1), 2, 2)
-    return convolved(convolved(x, variables["middle"]), variables["middle"])
+    return x + jnp.repeat(jnp.repeat(y, 2, 1), 2, 2)
 
 
 def gate_by_einsum(variables, x):
     """Of as many maps as rows and columns."""
-    x = jnp.einsum("bhwc,bc->bhwc", x, jax.nn.sigmoid(x.mean((1, 2))))
-    return convolved(convolved(x, variables["middle"]), variables["middle"])
+    return jnp.einsum("bhwc,bc->bhwc", x, jax.nn.sigmoid(x.mean((1, 2))))
 
 
-def means(*features):
-    return jnp.concatenate([x.mean((1, 2)) for x in features], -1)
-
-
-def all_levels(levels, variables):
-    """Pools every level, behind the last one."""
-    return means(*levels)
-
-
-def pyramid(levels, variables):
-    """Two heads of finer and coarser features, over all positions of both."""
-    first, last = levels[1], levels[2]
-    up = jnp.repeat(jnp.repeat(last, 2, 1), 2, 2)
-    outputs = [convolved(last, variables[3]), convolved(first + up, variables[3])]
-    answers = [x.reshape(x.shape[0], -1, 8) for x in outputs]
-    return jnp.concatenate(answers, 1)
-
-
-def of_levels(ends, pool_at_once=False):
-    """A trunk of three levels, several values of which the head reads."""
+def pyramid():
+    """Two heads of finer and coarser features of a trunk, over all positions."""
     rng = np.random.default_rng(0)
-    maps = (3, 8, 8, 8, 8)
     variables = [
-        rng.normal(size=(3, 3, i, o), scale=0.3).astype("f")
-        for i, o in itertools.pairwise(maps)
+        rng.normal(size=(3, 3, maps, 8), scale=0.3).astype("f") for maps in (3, 8, 8, 8)
     ]
 
     def model(variables, x):
-        levels, pooled = [], []
-        for i, kernel in enumerate(variables[:3]):
-            x = convolved(x, kernel, 1 + (i > 0))
-            levels.append(x)
-            if pool_at_once:
-                pooled.append(means(x))
-        return jnp.concatenate(pooled, -1) if pooled else ends(levels, variables)
+        first = convolved(convolved(x, variables[0]), variables[1], 2)
+        last = convolved(first, variables[2], 2)
+        up = jnp.repeat(jnp.repeat(last, 2, 1), 2, 2)
+        outputs = [convolved(last, variables[3]), convolved(first + up, variables[3])]
+        return jnp.concatenate([x.reshape(x.shape[0], -1, 8) for x in outputs], 1)
 
     return model, variables, SHAPE
 
 
 NETWORKS = {
-    "levels": lambda: of_levels(all_levels),
-    "levels, pooled at once": lambda: of_levels(all_levels, pool_at_once=True),
-    "pyramid": lambda: of_levels(pyramid),
-    "attention in the head": lambda: of_parts(lambda _, x: attended(x), 20),
-    "attention within": lambda: of_parts(attention_within),
+    "pyramid": pyramid,
+    "attention": lambda: of_parts(attention_within),
     "gate by einsum": lambda: of_parts(gate_by_einsum, 32, 16),
     "resnet": lambda: linen(ResNet()),
-    "resnet, rematerialised": lambda: linen(ResNet(remat=True)),
     "gates": lambda: linen(Gated()),
-    "u-net, repeated": lambda: linen(UNet("repeat")),
-    "u-net, resized": lambda: linen(UNet("linear")),
-    "attention": lambda: linen(Attention()),
-    "nnx": of_nnx,
+    "u-net": lambda: linen(UNet()),
     "keras": of_keras,
     "equinox": of_equinox,
     "lax": of_lax,

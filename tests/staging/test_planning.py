@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from hypothesis import strategies as st
 from jax import lax
 
 from coded_jax import plan_stages
 from coded_jax.inference.rates import Rates
 from coded_jax.types import apart
+from tests.errors import refused
 from tests.parameters import long
 from tests.splitting import test_pieces
 from tests.staging.exactness import assert_exact, split_logits
 from tests.staging.networks import NETWORKS, SHAPE, Gated, UNet, linen
 
-DEFAULT = ["gates", "attention within", "gate by einsum", "nnx"]
+DEFAULT = ["gates", "attention", "gate by einsum", "equinox", "lax"]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_networks(name):
     assert all(rows * columns == k for rows, columns in plan.grids)
     assert plan.chain.coded > (0.8 if name == "gate by einsum" else 0.3)
     assert_exact(model, variables, plan, shape)
-    if name == "attention within":  # for one image that is other operations
+    if name == "attention":  # for one image that is other operations
         assert_exact(model, variables, plan, shape, batch=1)
 
 
@@ -62,42 +62,26 @@ def test_random_networks(layers, size, k):
     assert_exact(model, {}, plan, shape)
 
 
-@pytest.mark.parametrize("batch, dtype", [(5, "float32"), *long((2, "bfloat16"))])
-def test_other_batches_and_dtypes(batch, dtype):
-    model, variables, shape = linen(UNet("repeat"))
+def test_other_dtypes():
+    model, variables, shape = linen(UNet())
     plan = plan_stages(model, variables, shape, 2, 1)
-    images = jax.random.normal(jax.random.key(0), (batch, *shape), dtype)
-    cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
+    images = jax.random.normal(jax.random.key(0), (2, *shape), "bfloat16")
+    cast = lambda tree: jax.tree.map(lambda x: x.astype("bfloat16"), tree)
     logits = split_logits(plan, cast(plan.variables), images)
-    assert logits.dtype == dtype
+    assert logits.dtype == "bfloat16"
     whole = model(variables, images.astype("float32"))
-    tolerance = 1e-5 if dtype == "float32" else 0.1
-    np.testing.assert_allclose(
-        logits.astype("float32"), whole, atol=tolerance * np.abs(whole).max()
-    )
+    tolerance = 0.1 * np.abs(whole).max()
+    np.testing.assert_allclose(logits.astype("float32"), whole, atol=tolerance)
 
 
-def test_shapes_of_variables_are_enough():
-    model, variables, shape = linen(Gated())
+def test_shapes_of_variables_are_enough_and_gates_are_the_clients():
+    model, variables, shape = NETWORKS["gates"]()
     abstract = plan_stages(model, jax.eval_shape(lambda: variables), shape, 2, 1)
     plan = plan_stages(model, variables, shape, 2, 1)
     assert (abstract.stages, abstract.grids) == (plan.stages, plan.grids)
-    assert jax.tree.map(jnp.shape, plan.variables) == jax.tree.map(
-        lambda leaf: leaf.shape, abstract.variables
-    )
-
-
-def test_gates_and_attention_are_the_clients():
-    model, variables, shape = NETWORKS["gates"]()
-    plan = plan_stages(model, variables, shape, 2, 1)
     ((reason, count),) = plan.obstacles
     assert reason.startswith("'reduce_sum' reduces over all rows and columns")
     assert count == 3
-    model, variables, shape = NETWORKS["attention"]()
-    plan = plan_stages(model, variables, shape, 2, 1)
-    assert any("flatten" in reason for reason, _ in plan.obstacles)
-    # The convolution behind the attention is coded, too.
-    assert plan.stages[-1][0] > 2
 
 
 def test_hardware_decides_between_rounds_and_operations():
@@ -116,17 +100,15 @@ def test_hardware_decides_between_rounds_and_operations():
         assert first.chain.seconds == pytest.approx(rates.seconds(first.cost))
 
 
-@pytest.mark.parametrize("name", ["pyramid", *long("levels", "levels, pooled at once")])
-def test_a_head_of_several_values(name):
+def test_a_head_of_several_values():
     """Also where the client has kept some of them since a round before the last."""
-    model, variables, shape = NETWORKS[name]()
+    model, variables, shape = NETWORKS["pyramid"]()
     plan = plan_stages(model, variables, shape, 2, 1)
     assert len(plan.stages) == 1 and plan.chain.coded > 0.85
     free = Rates(1e15, 0.0, 0.0, 1e6)
     plan = plan_stages(model, variables, shape, 2, 1, rates=free, least_coded=0.85)
     assert len(plan.stages) > 1
     assert_exact(model, variables, plan, shape)
-    assert_exact(model, variables, plan, shape, batch=1)
 
 
 def test_limits():
@@ -135,68 +117,39 @@ def test_limits():
     assert len(plan_for(most_rounds=1).stages) == 1
     more, less = (plan_for(least_coded=x).chain.coded for x in (0.8, 0.1))
     assert more >= 0.8 > less >= 0.1
-    with pytest.raises(
-        ValueError, match="^least_coded: 0.99 given, at most 0.[0-9]+ a"
-    ):
+    with refused("least_coded"):
         plan_for(least_coded=0.99)
 
 
-class Flat(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(3)(x.reshape(x.shape[0], -1))
+def endless(variables, x):
+    return lax.while_loop(lambda y: (y > 1).any(), lambda y: y / 2, x.mean((1, 2)))
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, name",
     [
-        ({"k": 1}, "k: 1 given, an integer of 2 or more accepted"),
-        ({"r": 0}, "r: 0 given, an integer of 1 or more"),
-        ({"image_shape": (4, 4)}, "image_shape: "),
-        ({"model": None}, "model: None given, a function, "),
-        ({"least_coded": "a"}, "least_coded: "),
-        ({"most_device": "a"}, "most_device: "),
-        ({"rates": 3}, "rates: "),
-        ({"price": 3}, "price: "),
-        ({"most_rounds": 0}, "most_rounds: 0 given"),
-        ({"least_coded": 1.5}, "least_coded: 1.5 given, 0..1 accepted"),
-        ({"model": lambda v, x: x @ jnp.ones((7, 7))}, "model: fails for images"),
-        (
-            {"variables": {"a": {"b": "net"}}},
-            "variables['a']['b']: 'net' given, an array, the shape of one or a number",
-        ),
-        (
-            {
-                "variables": {},
-                "model": lambda v, x: lax.while_loop(
-                    lambda y: (y > 1).any(), lambda y: y / 2, x.mean((1, 2))
-                ),
-            },
-            "model: with a while loop given, one of fixed",
-        ),
-        ({"model": lambda v, x: (x, x)}, "model: 2 results given"),
-        (
-            {"model": lambda v, x: x.reshape(2, -1, *SHAPE)[0]},
-            "model: fails for images (48, 44, 3), 1 of them: ",
-        ),
-        ({"model": lambda v, x: x[:, ::2]}, "model: one that computes nothing given"),
-        ({"model": lambda v, x: x}, "model: the images themselves given, logits"),
-        ({"model": lambda v, x: jnp.ones(3)}, "model: its result does not depend"),
+        ({"k": 1}, "k"),
+        ({"r": 0}, "r"),
+        ({"image_shape": (4, 4)}, "image_shape"),
+        ({"rates": 3}, "rates"),
+        ({"most_rounds": 0}, "most_rounds"),
+        ({"least_coded": 1.5}, "least_coded"),
+        ({"variables": {"a": {"b": "net"}}}, "variables['a']['b']"),
+        ({"model": None}, "model"),
+        ({"model": lambda v, x: x @ jnp.ones((7, 7))}, "model"),
+        ({"model": endless}, "model"),
+        ({"model": lambda v, x: (x, x)}, "model"),
+        ({"model": lambda v, x: x[:, ::2]}, "model"),  # computes nothing
+        ({"model": lambda v, x: x}, "model"),
+        ({"model": lambda v, x: jnp.ones(3)}, "model"),
+        ({"model": lambda v, x: x.reshape(x.shape[0], -1) @ jnp.ones((6336, 3))}, "k"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(change, message):
+def test_what_is_wrong_is_said_in_a_line(change, name):
     model, variables, _ = linen(Gated())
     options = {"model": model, "variables": variables, "image_shape": SHAPE}
-    with pytest.raises(ValueError) as error:
+    with refused(name):
         plan_stages(**{**options, "k": 2, "r": 1, **change})
-    assert str(error.value).startswith(message) and "\n" not in str(error.value)
-
-
-def test_a_network_without_anything_to_split_says_what_is_in_the_way():
-    with pytest.raises(
-        ValueError, match="^k: 2 given, but no part .*in the way: .*flatten"
-    ):
-        plan_stages(*linen(Flat()), 2, 1)
 
 
 def convolve(x, kernel):
@@ -222,8 +175,7 @@ def test_names_of_variables_that_collide_are_told_apart():
     assert_exact(model, variables, plan, SHAPE)
 
 
-@pytest.mark.parametrize("batch", [1, *long(3)])
-def test_a_function_is_traced_anew_for_every_plan(batch):
+def test_a_function_is_traced_anew_for_every_plan():
     kernel, more = kernels((3, 3, 3, 4), (3, 3, 4, 4))
     box = {"kernel": kernel}
 
@@ -234,33 +186,22 @@ def test_a_function_is_traced_anew_for_every_plan(batch):
     plan_stages(model, more, SHAPE, 2, 1)
     box["kernel"] = kernel[::-1] + 0.1
     plan = plan_stages(model, more, SHAPE, 2, 1)
-    assert_exact(model, more, plan, SHAPE, batch)
+    assert_exact(model, more, plan, SHAPE)
 
 
-class Bfloat16(nn.Module):
-    """Gates or norms, whose means are taken in float32."""
+def test_a_copy_in_float32_is_made_anew_by_the_client():
+    variables = kernels((3, 3, 3, 4), (3, 3, 4, 4), (3, 3, 4, 4))
 
-    norm: bool
+    def model(variables, x):
+        for kernel in variables:  # gates, whose means are taken in float32
+            x = convolve(x.astype("bfloat16"), kernel.astype("bfloat16"))
+            gate = jax.nn.sigmoid(x.mean((1, 2), "float32"))[:, None, None]
+            x = jax.nn.relu(x * gate.astype("bfloat16"))
+        return x.mean((1, 2), "float32")
 
-    @nn.compact
-    def __call__(self, x):
-        for _ in range(3):
-            x = nn.Conv(6, (3, 3), dtype="bfloat16")(x)
-            if self.norm:
-                x = nn.relu(nn.GroupNorm(2, dtype="bfloat16")(x))
-            else:
-                gate = nn.sigmoid(nn.Dense(6, dtype="bfloat16")(x.mean((1, 2))))
-                x = nn.relu(x * gate[:, None, None])
-        return nn.Dense(5)(x.mean((1, 2)))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("norm", [False, True])
-def test_a_copy_in_float32_is_made_anew_by_the_client(norm):
-    model, variables, shape = linen(Bfloat16(norm))
-    plan = plan_stages(model, variables, shape, 2, 1)
+    plan = plan_stages(model, variables, SHAPE, 2, 1)
     assert plan.chain.coded > 0.9
-    images = state = jax.random.normal(jax.random.key(0), (3, *shape))
+    images = state = jax.random.normal(jax.random.key(0), (3, *SHAPE))
     for block in plan.base.blocks:  # so that codes are trained in float32
         state = block(plan.variables, state)
         assert apart(state)[0].dtype == "float32"

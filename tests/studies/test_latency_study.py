@@ -2,30 +2,24 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 from tables import latency
 
 import coded_jax
 from coded_jax import data
-from coded_jax.inference.costs import cost_of
-from coded_jax.latency.simulation import Machine, simulate
-from coded_jax.latency.stragglers import Constant, ShiftedExponential
-from coded_jax.latency.workloads import Workload
+from coded_jax.latency.stragglers import Constant
 from coded_jax.report import table
 from coded_jax.serving import Faults
 from coded_jax.serving.local import local_workers
 from coded_jax.serving.pool import Pool
-from coded_jax.serving.response import Response
 from coded_jax.studies import latency_study, replay, rivals
 from coded_jax.studies.latency_study import Measurement, ServedStrategy
-from coded_jax.studies.pace import Pace
 from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
-RUN = ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json"
 
 
 @pytest.fixture(scope="module")
@@ -81,49 +75,13 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     assert (replay.replay(coded, at_once, faults, 3, 12) == 0).all()
 
 
-@pytest.mark.long
-def test_machines_of_given_speeds_take_what_the_simulator_says(model, pool, split):
-    """On workers and in the simulation each request meets the same draws."""
-    machine = Machine(
-        ShiftedExponential(0.05, 0.1), 0.02, bandwidth=1e5, link=0.01, failure=0.1
-    )
-    key, requests = jax.random.key(3), 12
-    for strategy in (ServedStrategy(model), ServedStrategy(rivals.uncoded(model))):
-        one = strategy.model
-        cost = cost_of(one.pipeline, one.frozen, one.image_shape)
-        pace = Pace(machine, cost, key, 3, requests)
-        measured = latency_study.measure_latencies(
-            strategy._replace(client=machine.client),
-            pool,
-            split,
-            requests,
-            faults=pace,
-        )
-        code = one.pipeline.stages[0].code
-        r = 1 if strategy.model is model else 0
-        workload = Workload(code.quorum, 2, r, cost, systematic=code.systematic)
-        simulated = simulate(key, 3, requests, machine, {"it": workload})["it"].seconds
-        answered = np.isfinite(simulated)
-        assert 0 < answered.sum()
-        np.testing.assert_array_equal(np.isfinite(measured.seconds), answered)
-        # A result that comes while the first are taken may spare the decoder.
-        spared = machine.client * cost.decode_flops / cost.whole_flops
-        assert (measured.seconds[answered] >= simulated[answered] - spared).all()
-
-
 def response(label, total, decode, decoded):
     """To a request whose first data piece was decoded, or not."""
     seconds = {"queue": 0.001, "encode": 0.002, "wait": 0.003, "decode": decode}
-    arrived = (1, 2) if decoded else (0, 1)
-    return Response(
-        logits=np.zeros((1, 10)),
+    return SimpleNamespace(
         classes=np.array([label]),
-        probabilities=np.ones((1, 1)),
-        confidence=np.ones(1),
-        used=(arrived,),
-        arrived=(arrived,),
+        arrived=((1, 2) if decoded else (0, 1),),
         decoded=((0,) if decoded else (),),
-        degraded=False,
         seconds={**seconds, "total": total},
     )
 
@@ -134,16 +92,12 @@ def test_a_measurement_is_arithmetic(model, split):
     classes = np.asarray(model.classify(images))
     coded = np.asarray(model.classify(images, lost=[0]))
     labels = np.array([classes[0], classes[1], coded[2], 0])
-    measured = latency_study.summarise(
-        model,
-        images,
-        labels,
-        {
-            0: response(classes[0], 0.1, 0.010, False),
-            2: response(coded[2], 0.3, 0.030, True),
-            1: response(classes[1] + 1, 0.2, 0.020, False),
-        },
-    )
+    responses = {
+        0: response(classes[0], 0.1, 0.010, False),
+        2: response(coded[2], 0.3, 0.030, True),
+        1: response(classes[1] + 1, 0.2, 0.020, False),
+    }
+    measured = latency_study.summarise(model, images, labels, responses)
     np.testing.assert_array_equal(measured.seconds, [0.1, 0.2, 0.3, np.inf])
     assert measured.accuracy == 2 / 4 and measured.direct == 3 / 4
     assert measured.agreement == pytest.approx(2 / 3)
@@ -154,29 +108,14 @@ def test_a_measurement_is_arithmetic(model, split):
 
 def test_replay_is_arithmetic(model):
     """A calm request of 10 ms: 1 to encode, 2 for all else by itself, 7 for workers."""
-    phases = {
-        "queue": 0.001,
-        "encode": 0.001,
-        "wait": 0.007,
-        "decode": 0.001,
-        "decoding": 0.002,
-    }
+    phases = dict(queue=0.001, encode=0.001, wait=0.007, decode=0.001, decoding=0.002)
     calm = Measurement(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
-    coded = ServedStrategy(model)
-    # Piece 0 is late: the other two are enough, and are decoded.
-    latencies = replay.replay(coded, calm, faults, 3, 7)
-    np.testing.assert_allclose(latencies, 0.012, rtol=1e-5)
-    plain = ServedStrategy(rivals.uncoded(model))
-    latencies = replay.replay(plain, calm, faults, 3, 7)
-    np.testing.assert_allclose(latencies, 0.060, rtol=1e-5)
-    # Sent again 20 ms after the first time, and there after 7, with the same delay.
-    hedged = plain._replace(hedge_after=0.02)
-    latencies = replay.replay(hedged, calm, faults, 3, 7)
-    np.testing.assert_allclose(latencies, 0.060, rtol=1e-5)
-    copies = ServedStrategy(rivals.replicated(model))
-    latencies = replay.replay(copies, calm, faults, 3, 7)
-    np.testing.assert_allclose(latencies, 0.010, rtol=1e-5)
+    # Piece 0 is late: where it is coded the other two are enough, and are decoded.
+    uncoded, copied = rivals.uncoded(model), rivals.replicated(model)
+    for own, expected in ((model, 0.012), (uncoded, 0.060), (copied, 0.010)):
+        latencies = replay.replay(ServedStrategy(own), calm, faults, 3, 7)
+        np.testing.assert_allclose(latencies, expected, rtol=1e-5)
 
 
 @pytest.mark.long
@@ -189,7 +128,6 @@ def test_the_script_measures_and_goes_on(finished, tmp_path):
     path = tmp_path / "latency.json"
     content = json.loads(path.read_text())
     assert len(content["parts"]["coded, delayed"]["seconds"]) == 12
-    assert (tmp_path / "latency.png").stat().st_size > 10_000
     strategies = latency.requests_of(content, 0.0)
     rows = {row[0]: row for row in table.make(latency.COLUMNS, strategies).rows}
     assert rows["coded"][1:3] == ["2x1 + 1", "0.562"] and "hedged at once" in rows
@@ -203,53 +141,14 @@ def test_the_script_measures_and_goes_on(finished, tmp_path):
     parts = json.loads(path.read_text())["parts"]
     assert parts["coded, calm"] == kept and "hedged, delayed" in parts
 
-    done = run_script("latency", *arguments, "--requests=13")
-    assert done.returncode != 0 and "report of other settings" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "script, arguments, name",
-    [
-        ("latency", ["--workdir=nowhere"], "delay"),
-        ("choose", [RUN, "--max_devices=40"], "max_devices"),
-        ("choose", ["--cnn=own:none"], "cnn"),
-        ("map", [RUN, "--x=colour,1,2,3"], "x"),
-        ("map", [RUN, "--base_model=lenet5"], "network"),
-    ],
-)
-def test_wrong_flags_are_told_in_one_line(tmp_path, script, arguments, name):
-    done = run_script(script, f"--output={tmp_path}", *arguments)
-    assert done.returncode != 0 and f"error: {name}" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-
 
 def test_choose(tmp_path):
     runs = sorted((ROOT / "experiments/results/frontier").glob("*_k4_r2.json"))
     arguments = ["--failure=0.05", "--client_seconds=0.001", f"--output={tmp_path}"]
     done = run_script("choose", "--target=0.08", *arguments, *runs)
     assert done.returncode == 0, done.stderr
-    assert "within 80 ms its expected" in " ".join(done.stdout.split())
     rows = json.loads((tmp_path / "choose.json").read_text())["rows"]
     assert rows[0]["accuracy"] == max(row["accuracy"] for row in rows)
-    named = {row["code"] for row in rows}
-    simple = {"one device", "whole image on each", "uncoded", "hedged", "replication"}
-    assert simple | {"mds", "berrut"} <= named
     # Uncoded, all four of four devices must live.
     (plain,) = (r for r in rows if (r["code"], r["pieces"]) == ("uncoded", "4x1"))
     assert plain["answered"] <= 0.95**4 + 0.01
-
-
-@pytest.mark.long
-def test_a_map(tmp_path):
-    axes = ["--x=client,0.1,10,2", "--y=failure,0.001,0.1,2", "--speed=1e7"]
-    sizes = ["--n=3", "--requests=1000", f"--output={tmp_path}"]
-    done = run_script("map", *axes, *sizes, RUN)
-    assert done.returncode == 0, done.stderr
-    content = json.loads((tmp_path / "map.json").read_text())
-    assert content["points"].keys() == {"0,0", "1,0", "0,1", "1,1"}
-    families = {strategy["family"] for strategy in content["strategies"]}
-    assert {"learned code", "exact code", "uncoded"} <= families
-    # A client ten times as fast as a device needs none.
-    winner = content["points"]["1,1"]["p99"]["winner"]
-    assert content["strategies"][winner]["code"] == "the client alone"
-    assert (tmp_path / "map.png").stat().st_size > 10_000

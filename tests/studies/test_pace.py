@@ -53,21 +53,3 @@ def test_pieces_sent_again_take_their_time_in_every_round():
             least = work * draws.compute_again[1, i] + draws.delay_again[1, i]
             np.testing.assert_allclose(fault.least, least, rtol=1e-6)
             assert fault.least > 0
-
-
-def test_a_piece_that_is_sent_again_and_a_later_stage_have_their_own_times():
-    pace = Pace(MACHINE, cost(trip(0.5), trip(0.25)), KEY, 3, REQUESTS)
-    piece = type("Piece", (), {"index": 1})
-    alive = lambda i: not any(fault.kind for fault in pace.of_request(i, 3))
-    call = Call(piece, None, request=next(filter(alive, range(REQUESTS))))
-    first = pace.of_call(call, 1, 3)
-    again = pace.of_call(call._replace(attempt=1), 0, 3)  # worker 0 computes piece 1
-    assert not again.kind and again.least != first.least
-    # Half the work, and the same delay, of a device that is drawn for all rounds.
-    number = next(i for i in range(REQUESTS) if not pace.of_request(i, 3)[1].kind)
-    one = pace.of_call(call._replace(request=number), 1, 3)
-    two = pace.of_call(call._replace(request=number, stage=1), 1, 3)
-    assert one.least > two.least > 0 and one.there == two.there
-    assert pace.of_call(call._replace(request=None), 1, 3).least == 0  # a warm-up
-    pace.end(call.request)
-    assert pace.of_call(call._replace(attempt=1), 0, 3).over.done()

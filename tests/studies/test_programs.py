@@ -4,12 +4,10 @@ import json
 
 import pytest
 
-from coded_jax.devices.hlo import Module
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.runs.config import Config
 from coded_jax.studies import programs
 from tests.devices.counts import devices
-from tests.errors import refused
 from tests.parameters import long
 
 SIZES = programs.Sizes((28, 28, 1), classes=10, examples=3500)
@@ -30,64 +28,21 @@ def test_the_main_programs():
 
 
 TINY = Config(
-    recipe="systematic",
-    encoder="linear",
-    decoder="low_rank",
-    batch_size=12,
+    recipe="systematic", encoder="linear", decoder="low_rank", batch_size=12,
     base_batch_size=24,
-)
-
-
-def programs_on(count, config=TINY, kinds=programs.KINDS):
-    mesh = make_mesh(config.n, devices(count))
-    return list(programs.programs_of(config, SIZES, mesh, (1, 12), kinds))
-
-
-def test_a_refusal_is_one_line():
-    class Lowered:
-        def compile(self, options):
-            raise RuntimeError("INTERNAL: no such layout\nand 200 lines of it")
-
-    program = programs_on(1)[0]._replace(lower=Lowered)
-    outcome = programs.compile_program(program)
-    assert outcome.figures is None
-    assert outcome.refusal == "INTERNAL: no such layout"
-    as_json = json.loads(json.dumps(outcome.to_json()))
-    assert programs.Compiled.from_json(as_json) == outcome
-
-
-def test_every_kind_of_program_is_made():
-    made = programs_on(6)
-    for kind in programs.KINDS:
-        assert programs_on(6, kinds=[kind])
-    local = {x.mesh.size for x in made if x.name.startswith("local")}
-    others = {x.mesh.size for x in made if not x.name.startswith("local")}
-    assert (local, others) == ({1}, {6})
-    assert len({x.name for x in made}) == len(made)
-    with refused("kinds"):
-        programs_on(1, kinds=["inferences"])
-    names = [x.name for x in programs_on(1, Config(code="mds"), ["training"])]
-    assert names == ["training step, base"]  # a code that learns nothing has none
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "kind, count", [("local", 3), *long(("training", 4), ("evaluation", 4))]
 )
 def test_every_program_compiles(kind, count):
-    for program in programs_on(count, kinds=[kind]):
+    mesh = make_mesh(TINY.n, devices(count))
+    for program in programs.programs_of(TINY, SIZES, mesh, (1, 12), [kind]):
         outcome = programs.compile_program(program)
         assert outcome.refusal is None and outcome.figures.needed > 0
         as_json = json.loads(json.dumps(outcome.to_json()))
         assert programs.Compiled.from_json(as_json) == outcome
-
-
-def test_the_erasure_pattern_is_an_input():
-    """Inputs that a program does not use are dropped, as a pattern it has fixed is."""
-    subject = programs.Subject(TINY, SIZES, make_mesh(3, devices(3)))
-    lowered = subject.inference(12).lower()
-    module = Module(lowered.compile().as_text())
-    inputs = [x for x in module.computations[module.entry] if x.opcode == "parameter"]
-    assert [x.types for x in inputs].count("pred[3,1]{1,0}") == 1
 
 
 def test_bytes_of_a_query_and_of_a_share():

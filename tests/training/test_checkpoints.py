@@ -121,21 +121,6 @@ def test_damage_falls_back(tmp_path, file, damage):
     assert_restores(tmp_path, 2)
 
 
-def test_leftovers_are_ignored_and_removed(tmp_path):
-    checkpoints.save(tmp_path, 1, make_state(1))
-    checkpoints.save(tmp_path, 2, make_state(2))
-    (tmp_path / "2").rename(tmp_path / ".unfinished-2-0.orbax-checkpoint-tmp")
-    for name in ("3.orbax-checkpoint-tmp-1", "004", "-5", "notes"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "6").write_text("a file")
-    assert checkpoints.steps(tmp_path) == [1]
-    assert_restores(tmp_path, 1)
-    checkpoints.save(tmp_path, 3, make_state(3))
-    assert checkpoints.steps(tmp_path) == [1, 3]
-    assert not list(tmp_path.glob(".unfinished*"))
-    assert (tmp_path / "notes").exists()
-
-
 class Death(BaseException):
     """Stands for `kill -9`: no handler of the library may run."""
 
@@ -180,19 +165,6 @@ def test_death_at_every_file_operation(tmp_path, monkeypatch, step):
         if not died:
             break
     assert not died and when >= 4
-
-
-def test_donation(tmp_path):
-    increment = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
-    state = make_state(1)
-    checkpoints.save(tmp_path, 1, state)
-    increment(state)  # the caller donates what it has saved
-    restored = checkpoints.restore(tmp_path, LIKE)
-    pointer = restored.state.params["w"].unsafe_buffer_pointer()
-    donated = increment(restored.state)
-    assert donated.params["w"].unsafe_buffer_pointer() == pointer
-    assert_same(donated, make_state(2))
-    assert_restores(tmp_path, 1)
 
 
 def half_a_save(path, *args, **kwargs):

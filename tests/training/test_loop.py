@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from coded_jax.training import checkpoints, loop, optimizers, steps
+from coded_jax.training import checkpoints, loop, optimizers
 from coded_jax.training.signals import stop_requests
 
 EXAMPLES, BATCH = 40, 8
@@ -98,29 +98,6 @@ def test_learns_and_counts_its_steps():
     assert scored == list(range(EPOCH, 40 * EPOCH + 1, EPOCH))
 
 
-@pytest.mark.parametrize(
-    "products, inside", [("default", "HIGHEST"), ("bfloat16", "DEFAULT")]
-)
-def test_steps_multiply_what_is_asked_for(products, inside):
-    """And what is set outside holds where nothing is asked."""
-    seen = []
-
-    def loss(params, frozen, batch, key):
-        product = jax.make_jaxpr(jnp.matmul)(batch["x"], params["w"])
-        seen.append(str(product.eqns[0].params["precision"]))
-        return jnp.square(batch["x"] @ params["w"] - batch["y"]), {}
-
-    config = loop.FitConfig(1, BATCH, products=products)
-    with jax.default_matmul_precision("highest"):
-        loop.fit(regression(loss=loss), 1.0, arrays(), jax.random.key(3), config)
-    assert seen and all(inside in precision for precision in seen)
-
-
-@pytest.mark.parametrize("epochs, steps", [(2.5, 12), (0.4, 2), (1e-9, 1)])
-def test_total_steps_of_fractional_epochs(epochs, steps):
-    assert loop.total_steps(EXAMPLES + 7, BATCH, epochs) == steps
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A training that nothing stopped: its outcome, and its last checkpoint."""
@@ -150,18 +127,6 @@ def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at,
     third = Recorder()
     assert_same(fit(tmp_path, observer=third).params, outcome.params)
     assert third.started == [outcome.steps] and third.logged == []
-
-
-def test_a_step_copies_nothing_from_or_to_the_host():
-    task = regression()
-    state, _ = loop.initial_state(task.init, task.optimizer, jax.random.key(0))
-    inputs = (jnp.asarray(1.0), arrays(), jnp.arange(EXAMPLES), jax.random.key(1))
-    static = {"loss": task.loss, "optimizer": task.optimizer, "batch_size": BATCH}
-    with jax.transfer_guard("disallow"):
-        for _ in range(3):
-            before = state
-            state, _ = loop.train_steps(state, *inputs, **static)
-    assert before.params["w"].is_deleted() == steps.DONATES
 
 
 def test_a_fit_compiles_its_step_once():

@@ -19,19 +19,6 @@ def test_sgd_adds_l2_and_nesterovs_momentum():
         params = optax.apply_updates(params, update)
 
 
-def test_one_cycle_rises_and_falls_to_zero():
-    rate = optimizers.one_cycle(0.4, 1000)
-    rates = np.array([rate(step) for step in range(0, 1001, 10)])
-    assert np.isclose(rates[0], 0.4 / optimizers.FIRST) and rates.argmax() == 15
-    assert np.isclose(rates.max(), 0.4) and rates[-1] < 1e-3
-    assert (np.diff(rates[:15]) > 0).all() and (np.diff(rates[16:]) < 0).all()
-
-
-def test_cosine_schedule():
-    rates = [*map(optimizers.SCHEDULES["cosine"](0.4, 1000), (0, 500, 1000))]
-    np.testing.assert_allclose(rates, [0.4, 0.2, 0], atol=1e-6)
-
-
 def test_adam_adds_l2_to_the_gradient():
     params = {"w": jnp.asarray([2.0, -3.0])}
     optimizer = optimizers.adam(0.01, 0.5)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from coded_jax.codes import erasures
-from coded_jax.codes.networks import DECODERS
 from coded_jax.inference.pipeline import inputs_of
 from coded_jax.inference.stages import coded_features, compute, reconstruct
 from coded_jax.models.modules import ConvNorm, base_model
@@ -20,7 +19,6 @@ from coded_jax.training import loop, optimizers, ridge, tasks
 from coded_jax.training.config import TrainConfig
 from coded_jax.training.loop import FitConfig
 from coded_jax.types import Dataset, Split
-from tests.errors import refused
 from tests.models.published import random_variables
 
 SHAPE = (8, 8, 1)
@@ -119,23 +117,6 @@ def test_the_fit_is_that_of_normal_equations(monkeypatch):
     assert steepness(fitted[1]["decoder"]["params"]["Dense_1"]) < 0.1 * steepness(drawn)
 
 
-LAST = {
-    "mlp": ["params", "Dense_2"],
-    "low_rank": ["params", "Dense_2"],
-    "conv": ["params", "DilatedStack_0", "Conv_1"],
-    "local": ["params", "LocalStack_0", "Local_1"],
-    "pointwise": ["params", "Dense_1"],
-    "sharpen": ["params", "features"],
-}
-
-
-@pytest.mark.parametrize("name", LAST)
-def test_the_last_layer_of_every_decoder_is_found(name):
-    assert {*LAST, "linear"} == {*DECODERS}
-    _, _, params = parts(encoder="linear", **SETTINGS.get(name, {"decoder": name}))
-    assert ridge.last_layer(params[0]["decoder"]) == LAST[name]
-
-
 @pytest.mark.parametrize("seeds", [0, 2])
 def test_trainings_begin_with_them(seeds):
     pipeline, variables, _ = parts(encoder="linear", decoder="low_rank")
@@ -152,19 +133,3 @@ def test_trainings_begin_with_them(seeds):
     for params in (run.state.params, run.best.params):
         chex.assert_trees_all_close(params, expected, rtol=1e-3, atol=1e-4)
     assert code_task(pipeline, variables).begin is None
-
-
-def test_what_has_nothing_to_fit():
-    for changes in ({"recipe": "paper", "encoder": "mlp"}, {"decoder": "linear"}):
-        with refused("decoder_start"):
-            dataclasses.replace(CONFIG, decoder_start="ridge", **changes)
-    with refused("decoder_start"):
-        ridge.last_layer({"params": {}})
-    changes = {"recipe": "paper", "encoder": "mlp", "decoder": "mlp"}
-    pipeline, variables, _ = parts(**changes, encoder_width=4, decoder_width=4)
-    with refused("decoder_start"):
-        code_task(pipeline, variables, decoder_start="ridge")
-    # Own codes begin as drawn.
-    own = lambda shape, code: code._replace(init=lambda key: jnp.ones(3))
-    bare = parts(encoder="linear", decoder="low_rank")[0].with_codes(own)
-    assert code_task(bare, variables, decoder_start="ridge").begin is None

@@ -11,7 +11,6 @@ from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.training.losses import coded_losses
-from tests.errors import refused
 from tests.models.published import random_variables
 
 B = 4
@@ -55,15 +54,6 @@ def gradients(**settings):
 assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.long
-def test_both_learn_from_the_answers():
-    alone, _ = gradients()
-    codes, tail = gradients(tail="tuned", supervision=1.0)
-    assert any(map(np.any, jax.tree.leaves(tail)))
-    with pytest.raises(AssertionError):
-        assert_close(codes, alone)
-
-
 def test_codes_may_learn_from_the_errors_of_features_alone():
     alone, _ = gradients()
     codes, tail = gradients(tail="tuned", supervision=1.0, ends="tail")
@@ -79,22 +69,3 @@ def test_an_intact_tail_learns_from_exact_features():
     assert any(map(np.any, jax.tree.leaves(tail)))
     with pytest.raises(AssertionError):
         assert_close(tail, gradients(tail="tuned", supervision=1.0)[1])
-
-
-def test_what_nothing_would_train_is_refused():
-    with refused("tail"):
-        Config(recipe="systematic", tail="tuned")
-    with refused("tail"):
-        Config(recipe="systematic", tail="intact", distillation=1.0)
-    with refused("ends"):
-        Config(recipe="systematic", ends="tail", supervision=1.0)
-
-
-def test_codes_that_are_exact_or_change_what_arrived_have_no_copy():
-    have = dict.fromkeys(("zero_fill", "addition"), True)
-    for code, has in (have | dict.fromkeys(("uncoded", "berrut"), False)).items():
-        config = Config(**SETTINGS, code=code, tail="tuned", supervision=1.0)
-        statistics = (0.5,) * 3
-        pipeline = build_pipeline(config, SHAPE, 10, statistics, statistics, base=BASE)
-        assert (pipeline.tail_copy is not None) == has, code
-        assert len(pipeline.init(jax.random.key(0))) == 2 + has

@@ -23,7 +23,6 @@ from coded_jax.training import optimizers, steps, tasks
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.exact_targets import require_nonnegative, with_targets
 from coded_jax.training.loop import SCORE
-from coded_jax.training.losses import answer_losses
 from coded_jax.types import CodeShape, Dataset, Split, chain
 from tests import pipelines
 from tests.errors import refused
@@ -106,19 +105,6 @@ def test_supervision_adds_the_cross_entropy_with_the_labels(lenet, images, losse
     np.testing.assert_allclose(supervised, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "shape, expected",
-    [((3, 2), (0.5, 1, 0)), ((3, 2, 1), (1, 1, 0))],
-    ids=["group", "positions"],
-)
-def test_labels_of_minus_one_add_nothing_to_the_cross_entropy(shape, expected):
-    """Of a group that lacks an image the loss is a part; of positions that count it is
-    a mean. Catches one that takes -1 for a class."""
-    labels = jnp.array([[1, -1], [0, 2], [-1, -1]]).reshape(shape)
-    losses = answer_losses(jnp.zeros((*shape, 4)), labels)
-    np.testing.assert_allclose(losses, np.log(4) * np.array(expected), rtol=1e-6)
-
-
 def test_an_epoch_is_scored_on_the_validation_split(lenet, images):
     """Catches one that is chosen on the test split, or on the training images."""
     base, variables = lenet
@@ -197,11 +183,6 @@ def dataset_of(images):
 # --- chains of stages -----------------------------------------------------------------
 
 
-def learned_narrow(shape):
-    options = {"encoder_width": 4, "decoder_width": 8, "dilations": (1,)}
-    return pipelines.learned(shape, encoder="conv", decoder="conv", **options)
-
-
 @functools.cache
 def make_chain(make=codes.zero_fill):
     """Two stages of two layers each; 28 rows of features become 14, in two shares."""
@@ -245,35 +226,6 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
     alone = np.square(exact[0][0] - made[0][0]).mean() / np.square(exact[0]).mean()
     assert (losses[0] > 1.1 * alone) == end_to_end
     assert losses[3:].max() < 1e-6
-
-
-@pytest.mark.parametrize("end_to_end", [True, False])
-def test_only_end_to_end_the_last_loss_reaches_the_first_code(images, end_to_end):
-    pipe, variables = make_chain(learned_narrow)
-    params = jax.jit(pipe.init)(jax.random.key(1))
-    masks = np.ones((2, 3, 1), bool)
-    masks[:, 0] = False
-    batch = with_targets(pipe, variables, {"images": images})
-
-    @jax.jit
-    @jax.grad
-    def gradient(params, batch):
-        losses = coded_losses(
-            pipe, params, variables, batch, masks, training(end_to_end)
-        )
-        return losses.mean()
-
-    # What the last stage should have put out is all that is changed.
-    *others, last = batch["targets"]
-    altered = {**batch, "targets": (*others, last + last.mean(axis=0)[None])}
-    first, altered_first = (gradient(params, b)[0] for b in (batch, altered))
-    changes = jax.tree.map(
-        lambda a, b: float(np.abs(a - b).max() / np.abs(a).max()), first, altered_first
-    )
-    if end_to_end:
-        assert min(jax.tree.leaves(changes)) > 1e-3
-    else:
-        assert max(jax.tree.leaves(changes)) == 0
 
 
 @pytest.mark.parametrize("systematic", [True, False])
@@ -427,15 +379,6 @@ def test_where_parity_moves_patterns_begin_at_any_stage():
     begins = lost[0].any(axis=0)
     assert 150 < begins.sum() < 250
     np.testing.assert_array_equal(lost[0], lost[1] & begins)
-
-
-def test_losses_begin_in_every_stage_alike():
-    pipe, config, lost = draw(8, (0, 4), parity_moves=True)
-    assert tasks._begins(pipe, config, 8) == (0, 4)
-    assert tasks._begins(pipe, config, 1) is None  # which is drawn, then
-    np.testing.assert_array_equal(lost[0].any(axis=0), np.arange(8) < 4)
-    several = pipe._replace(mesh=jax.make_mesh((2, 1), ("data", "piece")))
-    assert tasks._begins(several, config, 8) is None
 
 
 def test_patterns_that_begin_later_are_trained_so():

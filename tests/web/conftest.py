@@ -8,7 +8,7 @@ import pytest
 import coded_jax
 from coded_jax import serving
 from coded_jax.web.demo import Demo
-from tests.web.fakes import LIMIT, PageClient
+from tests.web.fakes import LIMIT, page_client
 
 
 @pytest.fixture(scope="session")
@@ -40,5 +40,5 @@ def demo(service):
 
 @pytest.fixture(scope="module")
 def client(service, demo):
-    with PageClient(service, demo=demo) as asking:
+    with page_client(service, demo=demo) as asking:
         yield asking

@@ -34,9 +34,9 @@ def response(images):
 class Service:
     """Answers at once, or fails with `error`, or leaves the future to `futures`."""
 
-    def __init__(self, shape=(28, 28, 1), dtype="uint8", waits=False, error=None):
-        pipeline = SimpleNamespace(image_dtype=dtype)
-        self.model = SimpleNamespace(image_shape=shape, pipeline=pipeline)
+    def __init__(self, waits=False, error=None):
+        pipeline = SimpleNamespace(image_dtype="uint8")
+        self.model = SimpleNamespace(image_shape=(28, 28, 1), pipeline=pipeline)
         self.waits, self.error, self.deadline = waits, error, 10.0
         self.why_not, self.end = None, None  # of `obstacle` and `failure`
         self.futures, self.arrived = [], threading.Semaphore(0)
@@ -46,7 +46,7 @@ class Service:
         assert not block
         if self.error:
             raise self.error
-        self.images, self.given = images, deadline
+        self.images = images
         future = Future()
         self.futures.append(future)
         if not self.waits:
@@ -108,33 +108,27 @@ def npy(array):
     return file.getvalue()
 
 
-def picture(pixels, kind="PNG", mode=None, **options):
+def picture(pixels, kind="PNG", **options):
     """Pixels as the bytes of a file."""
     file = io.BytesIO()
-    Image.fromarray(pixels, mode).save(file, kind, **options)
+    Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()
 
 
 IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
 
 
+@contextlib.contextmanager
+def page_client(service, demo=None, token=None):
+    """A client of a front with the page."""
+    pages = functools.partial(page.routes, service, demo, token is not None)
+    with listening(service, token=token, pages=pages) as url:
+        yield PageClient(url)
+
+
 class PageClient:
-    """Asks a front with the page, which it starts."""
-
-    def __init__(self, service, demo=None, token=None):
-        pages = functools.partial(page.routes, service, demo, token is not None)
-        front = listening(service, token=token, pages=pages)
-        self.url, self._closing = front.__enter__(), front
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        """Ends the front."""
-        self._closing.__exit__(None, None, None)
+    def __init__(self, url):
+        self.url = url
 
     def get(self, path):
         """Returns the body of what is to be had."""

@@ -1,64 +1,40 @@
 """Settings of the front, each wrong value told in one line; files of token and TLS."""
 
-import importlib.util
-
 import pytest
 
 from coded_jax.web.access import check_certificate, read_token
-from coded_jax.web.config import WebConfig, is_loopback, require_packages
+from coded_jax.web.config import WebConfig
 from tests.errors import refused
 
 ALL = {"tls_cert": "cert.pem", "tls_key": "key.pem", "token_file": "token"}
 
 
 def test_both_are_required_beyond_loopback():
-    for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
+    for host in ("127.0.0.1", "::1", "localhost"):
         assert WebConfig(host=host).host == host
     tls = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
-    for host in ("0.0.0.0", "::", "10.0.0.1", "2001:db8::1"):
-        assert not is_loopback(host)
+    for host in ("0.0.0.0", "2001:db8::1"):
         assert WebConfig(host=host, **ALL).host == host
         for options in ({}, tls, {"token_file": "token"}):
             with refused("host"):
                 WebConfig(host=host, **options)
 
 
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("host", "example.org"),
-        ("port", 2**16),
-        ("port", 1.5),
-        ("tls_key", "x"),
-        ("max_body", 0),
-        ("read_seconds", float("inf")),
-        ("connections", 0),
-        ("keep_alive", -1),
-        ("drain", "soon"),
-    ],
-)
-def test_wrong_settings(name, value):
-    with refused(name):
-        WebConfig(**{name: value})
+def test_wrong_settings():
+    wrong = {"port": 2**16, "tls_key": "x", "read_seconds": float("inf")}
+    for name, value in wrong.items():
+        with refused(name):
+            WebConfig(**{name: value})
 
 
 @pytest.mark.parametrize(
-    "mode, content",
-    [
-        (0o600, "short"),
-        (0o600, "two words of a token"),
-        (0o600, "t\xf6ken" * 5),
-        (0o640, "0123456789abcdef"),
-        (0o604, "0123456789abcdef"),
-    ],
+    "mode, content", [(0o600, "short"), (0o604, "0123456789abcdef")]
 )
 def test_tokens(tmp_path, mode, content):
     path = tmp_path / "token"
     path.write_text(content)
     path.chmod(mode)
-    with refused("token_file"):
-        read_token(str(path))
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match="^token_file: ") as raised:
         read_token(str(path))
     assert content not in str(raised.value)
     path.write_text("0123456789abcdef\n")
@@ -74,13 +50,3 @@ def test_certificates_that_are_refused(tmp_path, certificate):
     for pair in ((str(other), key), (cert, str(other)), ("/nowhere", key)):
         with pytest.raises(ValueError, match=r"^tls_cert: .* accepted \(.*\)$"):
             check_certificate(*pair)
-
-
-def test_packages_that_are_missing(monkeypatch):
-    require_packages()
-    here = importlib.util.find_spec
-    gone = lambda name: None if name in ("PIL", "uvicorn") else here(name)
-    monkeypatch.setattr(importlib.util, "find_spec", gone)
-    line = r"^serve: it needs uvicorn, pillow; pip install 'coded_jax\[serve\]'$"
-    with pytest.raises(ImportError, match=line):
-        require_packages()
