@@ -63,16 +63,6 @@ def test_the_first_waits_for_others():
     assert len(line.take()) == 1
 
 
-def test_a_line_that_is_closed_waits_for_nobody():
-    line = Line(Joining(8, wait=600.0))
-    line.put([part()])
-    timer = threading.Timer(0.05, line.close)
-    timer.start()
-    assert len(line.take()) == 1
-    line.put([part()])
-    assert len(line.close()) == 1 and line.take() == []
-
-
 def response(values, used, degraded=False, seconds=1.0):
     array = np.asarray(values, np.float32)
     arrays = (array[:, None], array, array[:, None], array)

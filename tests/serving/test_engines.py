@@ -14,19 +14,23 @@ from tests.untrained import untrained_model
 
 TEMPERATURES = {str(lost): {"temperature": 1.0 + lost} for lost in range(2)}
 SYSTEMATIC = {"recipe": "systematic", "encoder_width": 64}
-STAGES = {1: SYSTEMATIC, 2: {"code": "mds", "stages": ((1, 1), (3, 3))}}
+STAGES = {
+    1: SYSTEMATIC,
+    2: {"code": "mds", "stages": ((1, 1), (3, 3))},
+    "convolutions": {"code": "mds", "split": "convolution"},
+}
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        *[("local", 2), ("spmd", 1)],
+        *[("local", 2), ("local", "convolutions"), ("spmd", 1)],
         *[pytest.param(served, marks=LONG) for served in (("spmd", 2), ("ray", 2))],
     ],
     ids=str,
 )
 def served(request, lenet):
-    """A service of an engine, for a model with one or two coded stages."""
+    """A service of an engine, for a model with one coded stage, or several."""
     engine, stages = request.param
     if engine == "ray" and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")

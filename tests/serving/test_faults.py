@@ -1,13 +1,12 @@
 """Faults on purpose: their draws, and the worker and the engine that meet them."""
 
-import dataclasses
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
-from coded_jax.serving.faults import Faults, InjectedError
+from coded_jax.serving.faults import Faults
 from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.workers import Call, WorkerLost
@@ -45,17 +44,6 @@ class Worker:
 
     def close(self):
         self.closed = True
-
-
-class Process(Worker):
-    """A worker that can be sent signals."""
-
-    def __init__(self):
-        super().__init__()
-        self.signals = []
-
-    def signal(self, number):
-        self.signals.append(number)
 
 
 def call(request=0, **more):
@@ -97,19 +85,6 @@ def test_a_delay_occupies_the_worker():
     wrapper.close()
 
 
-def test_exceptions_and_nan():
-    worker = Worker()
-    wrapper = faulty(Faults(exceptions=1.0), worker)
-    assert isinstance(wrapper.compute(call()).exception(LIMIT), InjectedError)
-    assert worker.calls == []
-    wrapper.faults = Faults(nans=1.0)
-    share = wrapper.compute(call()).result(LIMIT)
-    assert share.shape == (1, 1, 1, 1) and np.isnan(share).all()
-    wrapper.faults = Faults()
-    assert wrapper.compute(call()).result(LIMIT) == 1.0
-    wrapper.close()
-
-
 def images_call(*images, request=0):
     """A call whose result, here, is made of these images `[1, 1, 2]`."""
     query = np.asarray(images, np.float32).reshape(-1, 1, 1, 2)
@@ -134,37 +109,6 @@ def test_corrupted_results_are_wrong_and_finite():
     assert few[0, 0, 0, 0] == 0.25 and few[0, 0, 0, 1] == 0.5 * 2.0**128
     assert few[1, 0, 0, 0] == -8.0 * 2.0**-128 and few[1, 0, 0, 1] == 0
     wrapper.close()
-
-
-def test_a_frozen_worker_keeps_its_result_until_it_is_replaced():
-    worker = Worker(at_once=False)
-    wrapper = faulty(Faults(), worker)
-    future = wrapper.compute(call())
-    while not worker.calls:
-        pass
-    wrapper.freeze()
-    worker.calls[0][1].set_result(1.0)
-    assert not future.done()
-    wrapper.replace()
-    assert isinstance(future.exception(LIMIT), WorkerLost)
-    assert worker.replaced == 1
-    worker.at_once = True
-    assert wrapper.compute(call()).result(LIMIT) == 1.0
-    wrapper.close()
-
-
-def test_faults_are_fixed_by_their_seed():
-    some = Faults(delays=(Constant(1.0),), stragglers=1, exceptions=0.3, nans=0.3)
-    drawn = [some.of_request(i, 6) for i in range(200)]
-    assert drawn == [some.of_request(i, 6) for i in range(200)]
-    assert all(sum(f.delay for f in faults) == 1.0 for faults in drawn)
-    late = np.array([[f.delay for f in faults] for faults in drawn]).mean(axis=0)
-    assert (late > 0.08).all()  # 1/6 of the requests each
-    kinds = [f.kind for faults in drawn for f in faults]
-    assert abs(kinds.count("raise") / 1200 - 0.3) < 0.05
-    assert abs(kinds.count("nan") / 1200 - 0.3 * 0.7) < 0.05
-    reseeded = dataclasses.replace(some, seed=1)
-    assert drawn != [reseeded.of_request(i, 6) for i in range(200)]
 
 
 def test_draws_are_pinned():

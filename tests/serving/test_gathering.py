@@ -40,23 +40,19 @@ class Pool:
         self.losses.append((worker, reason))
 
 
-def gathering(
-    pool,
-    code="mds",
-    limit=NEVER,
-    degrade=False,
-    hedge=None,
-    without=(),
-    order=None,
-):
-    shape = CodeShape(2, 1, (1, 1, 1), SHARE)
-    code = codes.make_code(code, shape, {}, codes.CodeConfig())
+def gathers(pool, code, r, rules):
+    code = codes.make_code(
+        code, CodeShape(2, r, (1, 1, 1), SHARE), {}, codes.CodeConfig()
+    )
     calls = [
         Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
-        for i in range(3)
+        for i in range(2 + r)
     ]
-    rules = Rules(limit, degrade, hedge, without, lambda: False)
-    return Gathering(pool, code, 2, calls, rules, order)
+    return Gathering(pool, code, 2, calls, rules)
+
+
+def gathering(pool, code="mds", limit=NEVER, degrade=False, hedge=None):
+    return gathers(pool, code, 1, Rules(limit, degrade, hedge, (), lambda: False))
 
 
 def test_it_ends_with_the_first_k():
@@ -67,21 +63,6 @@ def test_it_ends_with_the_first_k():
     assert [result.worker for result in first.shares.values()] == [0, 2]
     assert pool.losses == [(1, "late")]
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
-
-
-def test_pieces_are_sent_in_the_order_of_workers():
-    pool = Pool(None, GOOD, 2 * GOOD)
-    first = gathering(pool, order=[1, 2, 0])
-    first.run()
-    assert pool.sent == [(1, 0, 0), (2, 1, 0), (0, 2, 0)]
-    assert first.enough and [result.worker for result in first.shares.values()] == [
-        1,
-        2,
-    ]
-    assert pool.losses == [(0, "late")]
-    pool = Pool(GOOD, GOOD, GOOD)
-    gathering(pool, order=[1, 2, 0], without=(1,)).run()
-    assert pool.sent == [(2, 1, 0), (0, 2, 0)]
 
 
 @pytest.mark.parametrize("results", [(GOOD, None, None), (GOOD, ValueError(), None)])
@@ -151,21 +132,10 @@ class Judge:
 
 
 def checked(pool, r=2, limit=NEVER, wait=0.0, judge=None, code="mds"):
-    shape = CodeShape(2, r, (1, 1, 1), SHARE)
-    code = codes.make_code(code, shape, {}, codes.CodeConfig())
-    calls = [
-        Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
-        for i in range(2 + r)
-    ]
     rules = Rules(limit, False, None, (), lambda: False, judge or Judge(), wait)
-    first = Gathering(pool, code, 2, calls, rules)
+    first = gathers(pool, code, r, rules)
     first.run()
     return first
-
-
-def test_results_that_agree_are_checked():
-    first = checked(Pool(GOOD, GOOD, GOOD, GOOD))
-    assert first.checked and first.wrong == () and sorted(first.shares) == [0, 1, 2, 3]
 
 
 def test_a_wrong_result_is_left_out_and_counted():

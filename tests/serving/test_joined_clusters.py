@@ -35,37 +35,26 @@ class Head:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
-        self._process = None
 
     def start(self):
         options = [f"--port={self.port}", "--node-ip-address=127.0.0.1", "--num-cpus=3"]
         options += ["--include-dashboard=false", "--object-store-memory=100000000"]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
-        self._process = psutil.Popen(
-            [*command, "--block", *options],
-            env={**os.environ, **RAY},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = psutil.Popen(
+            [*command, "--block", *options], start_new_session=True, **quiet
         )
-        until(lambda: any(p.name() == "raylet" for p in self._family()))
+        until(lambda: any(p.name() == "raylet" for p in self.family()))
 
-    def _family(self):
-        return self._process.children(recursive=True)
+    def family(self):
+        return self.process.children(recursive=True)
 
     def stop(self):
-        if self._process is None:
-            return
-        for process in [*self._family(), self._process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
-        self._process = None
-
-    @property
-    def up(self):
-        return self._process is not None and self._process.is_running()
+        if self.process.is_running():
+            for process in [*self.family(), self.process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.process.wait()
 
 
 @pytest.fixture
@@ -79,7 +68,7 @@ def head():
 
 @pytest.mark.long
 def test_the_cluster_of_somebody_else_comes_back_and_goes(head, finished, images):
-    settings = {**SERVICE, "address": head.address, "reconnect_for": 120.0}
+    settings = {**SERVICE, "address": f"127.0.0.1:{head.port}", "reconnect_for": 120.0}
     with serving.serve(finished, "ray", **settings) as service:
         watched = service.engine.supervisor
         service.submit(images[:1]).result()

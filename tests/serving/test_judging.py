@@ -2,7 +2,6 @@
 
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -62,25 +61,6 @@ def test_results_that_contradict_without_a_culprit_are_an_error():
         assert not service.submit(some, without=[2]).result().checked
 
 
-@pytest.mark.long
-def test_checks_of_shares_from_afar_are_compiled_before(caplog):
-    """Shares of other processes are arrays of NumPy; each pattern is as in warm-up."""
-    model, check = example(2)
-    some = images(4, 5)
-    with serving.serve(model, check=check, **SETTINGS) as service:
-        engine = service.engine
-        x = engine._encode(some)
-        judge, blank = engine._judge(0, x), np.asarray(engine._blank(0, x))
-        judge.contradict({})
-        judge.culprit({})
-        with jax.log_compiles():
-            for lost in range(4):
-                shares = {i: blank for i in range(4) if i != lost}
-                judge.contradict(shares)
-                judge.culprit(shares)
-    assert not [line for line in caplog.messages if line.startswith("Compiling")]
-
-
 def test_checks_that_do_not_fit_are_refused(finished):
     model, check = example(1)
     other, _ = example(2)
@@ -88,8 +68,6 @@ def test_checks_that_do_not_fit_are_refused(finished):
         serving.serve(other, check=check, check_wait=1.0)
     with refused("check"):
         serving.serve(model, check_wait=1.0)
-    with refused("check"):
-        serving.serve(model, check=check)
     with refused("folder"):
         serving.serve(finished, check_wait=1.0)
     with refused("check_wait"):

@@ -65,9 +65,8 @@ def until(condition):
 
 
 @pytest.fixture
-def pool(request):
-    places, spares = getattr(request, "param", (2, 1))
-    pool = Pool([Worker(100 + i) for i in range(places + spares)], spares=spares)
+def pool():
+    pool = Pool([Worker(100 + i) for i in range(3)], spares=1)
     pool.wait_until_ready()
     yield pool
     pool.close()
@@ -123,35 +122,6 @@ def test_a_spare_that_stands_still_is_noticed(monkeypatch):
     pool.close()
 
 
-@pytest.mark.parametrize("pool", [(2, 0)], indirect=True)
-def test_without_a_spare_the_place_waits_for_its_worker(pool):
-    first, second = pool.workers
-    results = []
-    pool.send(0, call(7), lambda result, worker: results.append(worker), lambda: True)
-    until(lambda: first.calls)
-    first.die(comes_back=False)
-    until(lambda: pool.up == {1})
-    assert not second.calls
-    first.can_start = True
-    until(lambda: len(first.calls) == 2)
-    first.calls[1][1].set_result(0)
-    until(lambda: results == [0])
-    assert column(pool, "place") == [0, 1]
-
-
-def test_a_worker_that_errs_repeatedly_is_replaced(pool):
-    for _ in range(2):
-        pool.count_loss(0, "wrong")
-    assert column(pool, "up") == [True] * 3 and column(pool, "restarts")[0] == 0
-    pool.count_loss(0, "wrong")
-    until(lambda: pool.workers[0].replaced == 1)
-    assert column(pool, "place") == [None, 1, 0]
-    assert pool.status()[0]["losses"]["wrong"] == 3
-    until(lambda: all(column(pool, "up")))
-    pool.count_loss(0, "wrong")  # it begins with a clean slate
-    assert column(pool, "restarts") == [1, 0, 0]
-
-
 def computes(pool, result):
     """Has the first worker compute a piece."""
     worker, arrived = pool.workers[0], threading.Event()
@@ -181,17 +151,3 @@ def test_a_worker_that_errs_now_and_then_goes_on(pool):
             computes(pool, result)
     assert column(pool, "restarts")[0] == 0
     assert pool.status()[0]["losses"]["raised"] == 6
-
-
-def test_spares_are_warmed_up_too(pool):
-    from threading import Thread
-
-    thread = Thread(target=pool.compute_everywhere, args=([call(0), call(1)],))
-    thread.start()
-    for worker, index in zip(pool.workers, (0, 1, 0), strict=True):
-        until(lambda worker=worker: worker.calls)
-        done, future = worker.calls[0]
-        assert done.piece.index == index
-        future.set_result(0)
-    thread.join(LIMIT)
-    assert not thread.is_alive()
