@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
-from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.costs import cost_of
 from coded_jax.inference.pipeline import infer, infer_uncoded
 from coded_jax.models import make_base_model
@@ -80,18 +79,6 @@ def test_the_convolutions_of_some_blocks_alone():
     assert set(cost.rounds) < set(every.rounds) and cost.whole == every.whole
     # Beside the blocks that are in no stage the client adds, and applies ReLUs.
     assert 1 < cost.client_flops / blocks.client_flops < 1.05
-
-
-@pytest.mark.long
-def test_all_devices_of_a_mesh():
-    pipeline, variables = pipeline_of("resnet18", mesh=make_mesh(3, 8, None))
-    params = pipeline.init(jax.random.key(0))
-    for batch in (3, 11):  # smaller than the mesh; padded for it
-        images = pixels(batch=batch)
-        expected = run_uncoded(pipeline, variables, images)
-        for lost in ((), (0,)):
-            mask = available(lost, 3)
-            assert_exact(run(pipeline, variables, params, images, mask), expected)
 
 
 def test_costs_by_hand():

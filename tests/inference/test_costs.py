@@ -96,14 +96,6 @@ def test_matrices_cost_the_products_of_the_worst_pattern(code, queries, operatio
     assert cost.decode_flops == operations * 128
 
 
-def test_codes_of_deep_networks_cost_less_than_a_tenth_of_f_conv():
-    settings = {**VGG16, "base_width": 0.125, "recipe": "systematic", "grid": (1, 2)}
-    stages = costs_of((28, 28, 1), **settings, stages=((1, 2), (3, 4)))
-    coded = [cost for cost in stages if cost.plan]
-    code = sum(cost.encode_flops + cost.decode_flops for cost in coded)
-    assert 0 < code < 0.1 * sum(cost.flops for cost in coded)
-
-
 def test_memory_is_that_of_the_parameters_and_of_the_second_tail():
     settings = {**VGG16, "stages": ((1, 2), (3, 4)), "recipe": "systematic"}
     settings["supervision"] = 1.0

@@ -10,15 +10,11 @@ import pytest
 
 from coded_jax.inference.costs import stage_costs
 from coded_jax.inference.pipeline import (
-    exact_outputs,
-    from_decoder,
     infer,
-    up_to_decoder,
 )
-from coded_jax.inference.stages import enter, go_on, queries, recover, small_of
+from coded_jax.inference.stages import enter, go_on, queries, small_of
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.training.losses import coded_losses
 from tests.errors import refused
 from tests.models.published import random_variables
 
@@ -104,26 +100,6 @@ def test_what_a_later_stage_lost_is_decoded_from_them():
         run(own, masks=without_parity), run(anew, masks=without_parity)
     )
     np.testing.assert_array_equal(run(own, masks=mask()), run(anew, masks=mask()))
-
-
-@pytest.mark.long
-def test_codes_are_trained_as_they_are_used():
-    own, variables, params = parts()
-    masks = mask((0,), (1,))
-    batch = {"images": IMAGES}
-    losses = coded_losses(own, params, variables, batch, masks, CONFIG)
-    results = up_to_decoder(own, variables, params, IMAGES)
-    decoded = from_decoder(own, variables, params, results, masks)
-    first = recover(own.stages[0], params[0], results.features, masks[0], results.kept)
-    expected = 0.0
-    targets = exact_outputs(own, variables, IMAGES)
-    for merged, target in zip((first, decoded), targets, strict=True):
-        squares = np.square(merged - target).mean(axis=(1, 2, 3))
-        expected += squares / np.square(target).mean()
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    anew, *_ = parts(parity_goes_on=False)
-    others = coded_losses(anew, params, variables, batch, masks, CONFIG)
-    assert not np.allclose(losses, others, rtol=1e-3)
 
 
 def test_the_blocks_between_stages_count_for_the_smaller_features():
