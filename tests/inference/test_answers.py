@@ -28,4 +28,9 @@ def test_the_second_tail_answers_what_lost_data_in_any_stage():
     assert lost_answers(pipeline, available).tolist() == [False, True, False]
     logits = classify(pipeline, frozen, params, decoded, available)[1]
     times = jnp.array([1, 3, 1])[:, None]
-    np.testing.assert_allclose(logits, times * head(frozen, decoded), rtol=1e-5)
+    expected = times * head(frozen, decoded)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+    for i in range(3):  # one mask for all images
+        mask = available[:, :, i : i + 1]
+        logits = classify(pipeline, frozen, params, decoded, mask)[1]
+        np.testing.assert_allclose(logits[i], expected[i], rtol=1e-5)

@@ -12,10 +12,11 @@ from coded_jax.inference.pipeline import infer, infer_uncoded
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline, rival_pipelines
 from coded_jax.runs.config import Config
+from tests.errors import refused
 from tests.models.published import random_variables
 from tests.parameters import long
 
-ROUNDS = {"lenet5": 2, "vgg16": 13, "resnet18": 17, "mobilenet": 39}
+ROUNDS = {"lenet5": 2, "resnet18": 17, "mobilenet": 39}
 run = jax.jit(infer, static_argnums=0)
 run_uncoded = jax.jit(infer_uncoded, static_argnums=0)
 
@@ -43,11 +44,7 @@ def assert_exact(logits, expected):
 
 @pytest.mark.parametrize(
     "name, size, k, r",
-    [
-        ("lenet5", 28, 4, 2),
-        ("resnet18", 32, 2, 1),
-        *long(("vgg16", 28, 4, 2), ("mobilenet", 28, 4, 2)),
-    ],
+    [("lenet5", 28, 4, 2), ("resnet18", 32, 2, 1), *long(("mobilenet", 28, 4, 2))],
 )
 def test_every_pattern_gives_the_logits_of_the_network(name, size, k, r):
     pipeline, variables = pipeline_of(name, size, k=k, r=r)
@@ -72,10 +69,8 @@ def test_the_convolutions_of_some_blocks_alone():
     pipeline, variables = pipeline_of("resnet18", stages=stages, k=2, r=1)
     assert len(pipeline.stages) == 6  # of a residual block two; a shortcut is kept
     expected = run_uncoded(pipeline, variables, pixels())
-    params = pipeline.init(jax.random.key(0))
-    for lost in patterns_up_to(3, 1):
-        mask = available(lost, 3)
-        assert_exact(run(pipeline, variables, params, pixels(), mask), expected)
+    params, mask = pipeline.init(jax.random.key(0)), available((1,), 3)
+    assert_exact(run(pipeline, variables, params, pixels(), mask), expected)
     every, blocks = (
         cost_of(pipeline_of("resnet18", **fields)[0], variables, (28, 28, 1))
         for fields in ({}, {"stages": stages, "split": "image"})
@@ -103,25 +98,23 @@ def test_costs_by_hand():
     assert cost.whole == cost_of(plain, variables, (28, 28, 1)).whole
 
 
-@pytest.mark.parametrize("code", ["learned", "no_parity", "parity_model"])
-def test_codes_with_a_training_are_refused(code):
-    accepted = f"^code: '{code}' given, one that is not trained, as mds, with split="
-    with pytest.raises(ValueError, match=accepted):
-        pipeline_of("lenet5", code=code)
+def test_codes_with_a_training_are_refused():
+    with refused("code"):
+        pipeline_of("lenet5", code="learned")
     pipeline, variables = pipeline_of("lenet5")
-    config = Config(code="mds", split="convolution", baselines=(code,))
-    with pytest.raises(ValueError, match=accepted):
+    config = Config(code="mds", split="convolution", baselines=("parity_model",))
+    with refused("code"):
         rival_pipelines(config, pipeline, variables)
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    "settings",
     [
-        ({"grid": (2, 1)}, "'convolution' given, image with a grid"),
-        ({"split": "group", "stages": ((1, 2),)}, "'group' given, image or conv"),
-        ({"stages": ((1, 1), (2, 2))}, r"'convolution' .* \(stage 2-2 of --stages\)$"),
+        {"grid": (2, 1)},
+        {"split": "group", "stages": ((1, 2),)},
+        {"stages": ((1, 1), (2, 2))},  # the second has no convolution
     ],
 )
-def test_splits_that_do_not_fit_are_refused(settings, message):
-    with pytest.raises(ValueError, match=f"^split: {message}"):
+def test_splits_that_do_not_fit_are_refused(settings):
+    with refused("split"):
         pipeline_of("lenet5", **settings)

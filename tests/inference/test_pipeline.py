@@ -14,12 +14,10 @@ from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import (
     base_features,
-    from_decoder,
     infer,
     up_to_decoder,
 )
 from coded_jax.inference.pixels import normalise
-from coded_jax.inference.tails import TailCopy
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
@@ -47,29 +45,6 @@ def normalised(pipeline, images):
     return (images.astype(np.float32) / 255 - mean) / std
 
 
-@pytest.fixture(scope="module")
-def truth(lenet):
-    """`f_conv` and the head on whole images, in float32 from the start."""
-    base, variables = lenet
-    pipeline = make(lenet, (1, 1), 0)
-    features = jax.jit(base.f_conv)(variables, normalised(pipeline, random_images()))
-    return features, jax.jit(base.head)(variables, features)
-
-
-@pytest.mark.parametrize("grid, r", [((4, 1), 2), ((2, 2), 0)])
-def test_nothing_lost_is_uncoded_inference(lenet, truth, grid, r):
-    pipeline = make(lenet, grid, r)
-    n = grid[0] * grid[1] + r
-    assert pipeline.n == n
-    mask = np.ones((n, 1), bool)
-    logits = jax.jit(infer, static_argnums=0)(
-        pipeline, lenet[1], NOTHING, random_images(), mask
-    )
-    chex.assert_shape(logits, (B, 10))
-    chex.assert_trees_all_close(logits, truth[1], rtol=1e-4, atol=1e-5)
-    assert np.ptp(truth[1]) > 0.1
-
-
 def test_pieces_are_one_batch_of_f_conv(lenet):
     """An axis of pieces between its layers would cost a TPU copies of all of them."""
     pipeline, (_, variables) = make(lenet, (4, 1), 2), lenet
@@ -84,10 +59,11 @@ def test_pieces_are_one_batch_of_f_conv(lenet):
     assert shapes == [(6 * B, *stage.plan.piece_shape)]
 
 
-def test_one_compilation_serves_every_pattern(lenet, truth):
+def test_one_compilation_serves_every_pattern(lenet):
     base, variables = lenet
-    features, _ = truth
     pipeline = make(lenet, (4, 1), 2)
+    # Of whole images, in float32 from the start.
+    features = jax.jit(base.f_conv)(variables, normalised(pipeline, random_images()))
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -139,61 +115,25 @@ def test_real_images_are_taken_as_they_are(lenet):
         base_features(pipeline, lenet[1], random_images()),
     )
     for refuses, wrong in ((real, random_images()), (pipeline, images)):
-        with pytest.raises(ValueError, match="^images are .*; accepted: ") as error:
+        with pytest.raises(ValueError, match="^images are .*; accepted: "):
             base_features(refuses, lenet[1], wrong)
-        assert "\n" not in str(error.value)
-
-
-def test_a_second_tail_answers_what_has_lost_a_data_result(lenet):
-    """And nothing else: a lost parity result changes no answer."""
-    _, variables = lenet
-    pipeline = make(lenet, (2, 1), 1)
-
-    # -2 times the last layer, and so the logits.
-    is_last = lambda path, x: "Dense_2" in str(path)
-    trained = jax.tree_util.tree_map_with_path(is_last, variables)
-    more = jax.tree.map(lambda own, x: -3 * x if own else 0.0, trained, variables)
-    copy = TailCopy(lambda: more, tuple(jax.tree.leaves(trained)), bytes=0, step=1.0)
-    copied, params = pipeline._replace(tail_copy=copy), (*NOTHING, more)
-    images, run = random_images(), jax.jit(infer, static_argnums=0)
-    masks = np.array([[1, 0, 1], [1, 1, 1], [1, 1, 0]], bool)  # the second lost data 0
-    # One of the tails is computed where one mask holds for all, else both are.
-    for mask, conditions in ((masks[:, :1], 1), (masks, 0)):
-        own, both = (
-            str(jax.make_jaxpr(functools.partial(infer, *of, images))(mask))
-            for of in ((pipeline, variables, NOTHING), (copied, variables, params))
-        )
-        assert both.count("cond[") - own.count("cond[") == conditions
-    own = run(pipeline, variables, NOTHING, images, masks)
-    both = run(copied, variables, params, images, masks)
-    expected = np.where(np.array([0, 1, 0], bool)[:, None], -2 * own, own)
-    chex.assert_trees_all_close(both, expected, rtol=1e-5, atol=1e-5)
-    for i, factor in enumerate((1, -2, 1)):  # one mask for all images
-        mask = masks[:, i : i + 1]
-        own = run(pipeline, variables, NOTHING, images, mask)
-        both = run(copied, variables, params, images, mask)
-        if factor == 1:
-            chex.assert_trees_all_equal(both, own)
-        chex.assert_trees_all_close(both, factor * own, rtol=1e-5, atol=1e-5)
 
 
 # --- chains of stages -----------------------------------------------------------------
 
-# Two shares are halves of the 28 rows of block 1, or of the 14 of block 2, and 4 rows
-# each of the 7 of block 4, one of them in both. In the second chain block 2 is not
-# coded; in both, the blocks from 5 on are not.
-CHAINS = (((1, 2), (3, 4)), ((1, 1), (3, 4)))
-CUT = {1: 14, 2: 7, 4: 4}  # block -> first row of its output's second share
+# Two shares are halves of the 28 rows of block 1, and 4 rows each of the 7 of block 4,
+# one of them in both. Block 2 is not coded, nor those from 5 on.
+CUT = {1: 14, 4: 4}  # block -> first row of its output's second share
 
 
 @functools.cache
-def make_chain(stages, recipe="systematic"):
+def make_chain():
     """A VGG-16 of 1/16 of its maps, and random variables of it and of its codes."""
     config = Config(
         base_model="vgg16",
         base_width=1 / 16,
-        stages=stages,
-        recipe=recipe,
+        stages=((1, 1), (3, 4)),
+        recipe="systematic",
         encoder="conv",
         decoder="conv",
         encoder_width=2,
@@ -224,15 +164,10 @@ def lost_in_stages(*lost):
     return np.stack([available(indices, 3) for indices in lost])
 
 
-@pytest.mark.parametrize("stages", CHAINS[1:])
-def test_zero_fill_in_every_stage_against_a_hand_written_chain(stages):
-    pipeline, variables, _ = make_chain(stages)
-    pipeline, nothing = (
-        pipeline.with_codes(lambda shape, code: zero_fill(shape)),
-        ({}, {}),
-    )
-    images, every = random_images(), patterns_up_to(3, 1)
-    chex.clear_trace_counter()  # of the same test of the other chain
+def test_zero_fill_in_every_stage_against_a_hand_written_chain():
+    pipeline, variables, _ = make_chain()
+    pipeline = pipeline.with_codes(lambda shape, code: zero_fill(shape))
+    images, every, nothing = random_images(), patterns_up_to(3, 1), ({}, {})
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -250,12 +185,9 @@ def test_zero_fill_in_every_stage_against_a_hand_written_chain(stages):
 
 
 def test_masks_of_every_form_mean_the_same():
-    pipeline, variables, _ = make_chain(CHAINS[0])
-    run = jax.jit(
-        functools.partial(
-            infer, pipeline.with_codes(lambda shape, code: zero_fill(shape))
-        )
-    )
+    pipeline, variables, _ = make_chain()
+    pipeline = pipeline.with_codes(lambda shape, code: zero_fill(shape))
+    run = jax.jit(functools.partial(infer, pipeline))
     arguments = (variables, ({}, {}), random_images())
     one = available((1,), 3)
     expected = run(*arguments, one)
@@ -271,33 +203,8 @@ def test_masks_of_every_form_mean_the_same():
         np.testing.assert_allclose(logits[i], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_what_the_second_stage_loses_does_not_reach_the_first():
-    pipeline, variables, params = make_chain(CHAINS[1])
-    features = up_to_decoder(pipeline, variables, params, random_images())
-
-    @jax.jit
-    def queries_of_second(masks):
-        seen = []
-
-        def spread(f, queries):
-            seen.append(queries)
-            return f(queries)
-
-        x = from_decoder(pipeline, variables, params, features, masks, spread)
-        (queries,) = seen
-        return queries, x
-
-    intact, second, first = (
-        queries_of_second(lost_in_stages(*lost))
-        for lost in (((), ()), ((), (0,)), ((0,), ()))
-    )
-    np.testing.assert_array_equal(intact[0], second[0])
-    assert not np.allclose(intact[1], second[1], atol=1e-3)
-    assert not np.allclose(intact[0], first[0], atol=1e-3)
-
-
 def test_a_device_that_stays_away_has_the_parity_piece_of_later_stages():
-    pipeline, variables, params = make_chain(CHAINS[0])
+    pipeline, variables, params = make_chain()
     images, run = random_images(), jax.jit(infer, static_argnums=0)
     moving = pipeline._replace(parity_moves=True)
     for lost in range(3):
@@ -310,9 +217,8 @@ def test_a_device_that_stays_away_has_the_parity_piece_of_later_stages():
         chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("recipe", ["systematic"])
-def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch, recipe):
-    pipeline, variables, params = make_chain(CHAINS[0], recipe)
+def test_garbage_in_lost_slots_of_any_stage_has_no_effect(monkeypatch):
+    pipeline, variables, params = make_chain()
     images = random_images()
     masks = np.ones((2, 3, B), bool)
     masks[0, 0, 0] = masks[1, 1, 0] = masks[0, 2, 1] = masks[1, 0, 1] = False

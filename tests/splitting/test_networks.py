@@ -44,15 +44,6 @@ def test_base_models_are_split_exactly(name):
         assert_exact(functools.partial(f_conv, variables), plan)
 
 
-@pytest.mark.long
-def test_images_of_224_are_split_exactly():
-    base, shape = make_base_model("resnet50", 1 / 16), (224, 224, 3)
-    f_conv, variables = chain(base.blocks[:5]), random_variables(base, shape)
-    plan = make_plan(f_conv, variables, shape, (4, 1))
-    assert plan.work_fraction < 0.45
-    assert_exact(functools.partial(f_conv, variables), plan)
-
-
 def test_whole_networks_on_small_images_say_that_they_cannot_be_split():
     base, shape = make_base_model("resnet18", 1 / 16), (32, 32, 3)
     with refused("k"):

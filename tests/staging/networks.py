@@ -51,23 +51,6 @@ class Gated(nn.Module):
         return nn.Dense(5)(x.mean((1, 2)))
 
 
-class UNet(nn.Module):
-    """Down and up again, with skip connections; logits at each position."""
-
-    @nn.compact
-    def __call__(self, x):
-        skips = []
-        for maps in (4, 6):
-            x = nn.relu(nn.Conv(maps, (3, 3))(x))
-            skips.append(x)
-            x = nn.max_pool(x, (2, 2), (2, 2))
-        x = nn.relu(nn.Conv(8, (3, 3))(x))
-        for maps, skip in zip((6, 4), skips[::-1], strict=True):
-            x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
-            x = nn.relu(nn.Conv(maps, (3, 3))(jnp.concatenate([skip, x], -1)))
-        return nn.Conv(5, (1, 1))(x)
-
-
 def linen(module, shape=SHAPE):
     variables = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, *shape)))
     return module.apply, drawn(variables), shape
@@ -230,7 +213,6 @@ NETWORKS = {
     "gate by einsum": lambda: of_parts(gate_by_einsum, 32, 16),
     "resnet": lambda: linen(ResNet()),
     "gates": lambda: linen(Gated()),
-    "u-net": lambda: linen(UNet()),
     "keras": of_keras,
     "equinox": of_equinox,
     "lax": of_lax,

@@ -17,7 +17,7 @@ from tests.errors import refused
 from tests.parameters import long
 from tests.splitting import test_pieces
 from tests.staging.exactness import assert_exact, split_logits
-from tests.staging.networks import NETWORKS, SHAPE, Gated, UNet, linen
+from tests.staging.networks import NETWORKS, SHAPE, Gated, linen
 
 DEFAULT = ["gates", "attention", "gate by einsum", "equinox", "lax"]
 
@@ -63,7 +63,7 @@ def test_random_networks(layers, size, k):
 
 
 def test_other_dtypes():
-    model, variables, shape = linen(UNet())
+    model, variables, shape = NETWORKS["pyramid"]()
     plan = plan_stages(model, variables, shape, 2, 1)
     images = jax.random.normal(jax.random.key(0), (2, *shape), "bfloat16")
     cast = lambda tree: jax.tree.map(lambda x: x.astype("bfloat16"), tree)
