@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
-from coded_jax.serving.faults import Faults
+from coded_jax.serving.faults import Faults, InjectedError
 from coded_jax.serving.faulty_workers import FaultyWorker
 from coded_jax.serving.parts import Piece
 from coded_jax.serving.workers import Call, WorkerLost
@@ -82,6 +82,19 @@ def test_a_delay_occupies_the_worker():
     assert wrapper.probe().result(LIMIT) is None
     warm_up = wrapper.compute(call(None))  # meets no fault
     assert warm_up.result(LIMIT) == 1.0
+    wrapper.close()
+
+
+def test_exceptions_and_nan():
+    worker = Worker()
+    wrapper = faulty(Faults(exceptions=1.0), worker)
+    assert isinstance(wrapper.compute(call()).exception(LIMIT), InjectedError)
+    assert worker.calls == []
+    wrapper.faults = Faults(nans=1.0)
+    share = wrapper.compute(call()).result(LIMIT)
+    assert share.shape == (1, 1, 1, 1) and np.isnan(share).all()
+    wrapper.faults = Faults()
+    assert wrapper.compute(call()).result(LIMIT) == 1.0
     wrapper.close()
 
 
