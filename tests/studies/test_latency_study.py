@@ -51,6 +51,14 @@ def test_rivals_are_exact(model, split):
         np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
+def test_recovery_of_a_killed_worker(model, pool, split):
+    coded = ServedStrategy(model)
+    recovery = latency_study.measure_recovery(coded, pool, split.images, 1, 300)
+    assert recovery.requests >= 1 and recovery.lost == 0
+    assert len(recovery.seconds) == 1 and recovery.seconds[0] < 300
+    assert pool.status()[0]["restarts"] == 1
+
+
 def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     """A straggler in each request: uncoded waits for it, where it has a piece."""
     faults = Faults(delays=(Constant(0.2),), stragglers=1)

@@ -61,3 +61,15 @@ def test_agreement_by_hand():
     # What was lost in both agrees.
     lost = {"measured": [np.inf] * 10, "simulated": [np.inf] * 10}
     assert agreement({**seconds, "c": lost}, "p99").error < 0.15
+
+
+def test_a_message_is_what_is_longer_than_without_messages(monkeypatch):
+    def measure(point, strategy, workers, requests, advance):
+        assert point.conditions.message == 0 and strategy.n == 6
+        assert len(strategy.workload.cost.rounds) == 13
+        simulated = [0.2, 0.3, 0.4]
+        late = 13 * 7 * 5e-4  # six pieces and a last result in each round
+        return {"measured": [x + late for x in simulated], "simulated": simulated}
+
+    monkeypatch.setattr(map_check, "measure", measure)
+    assert map_check.message_seconds(None, 3) == pytest.approx(5e-4)
