@@ -13,11 +13,9 @@ from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import (
-    base_features,
     infer,
     up_to_decoder,
 )
-from coded_jax.inference.pixels import normalise
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
@@ -103,20 +101,6 @@ def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
         coded(pipeline, lenet[1], params, random_images(), mask).block_until_ready()
         jax.effects_barrier()
         assert len(decoded) == (expected if systematic else 1)
-
-
-def test_real_images_are_taken_as_they_are(lenet):
-    """By a pipeline without a mean and a deviation, which refuses pixels then."""
-    pipeline = make(lenet, (2, 1), 1)
-    real = pipeline._replace(mean=None, std=None)
-    images = normalise(random_images(), pipeline.mean, pipeline.std)
-    chex.assert_trees_all_equal(
-        base_features(real, lenet[1], images),
-        base_features(pipeline, lenet[1], random_images()),
-    )
-    for refuses, wrong in ((real, random_images()), (pipeline, images)):
-        with pytest.raises(ValueError, match="^images are .*; accepted: "):
-            base_features(refuses, lenet[1], wrong)
 
 
 # --- chains of stages -----------------------------------------------------------------

@@ -10,14 +10,10 @@ import pytest
 from hypothesis import strategies as st
 from jax import lax
 
-from coded_jax.models import make_base_model
 from coded_jax.splitting import AxisPlan, cut, merge, split
 from coded_jax.splitting.convolutions import separate_convolutions
-from coded_jax.splitting.plan import make_plan
 from coded_jax.types import apart, chain, together
 from tests.errors import refused
-from tests.models.published import random_variables
-from tests.parameters import long
 from tests.splitting import test_pieces
 from tests.splitting.exactness import COMPILED_QUICKLY, conv
 
@@ -37,31 +33,6 @@ def assert_the_same(blocks, f, variables, shape):
     parts = jax.jit(chain(blocks))(variables, images)
     scale = np.abs(whole).max()
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5 * scale)
-
-
-@pytest.mark.parametrize(
-    # ResNet-18 has 20 convolutions, three of them in shortcuts, beside another one.
-    "name, rounds, size, k",
-    [
-        ("lenet5", 2, 32, 4),
-        ("resnet18", 17, 28, 2),
-        *long(("mobilenet", 39, 28, 2)),
-    ],
-)
-def test_rounds_are_as_many_as_values_that_are_convolved(name, rounds, size, k):
-    base = make_base_model(name, 1.0 if name == "lenet5" else 1 / 16)
-    variables, shape = random_variables(base, (size, size, 1)), (size, size, 1)
-    blocks, plans = separate_convolutions(base.f_conv, variables, shape, k)
-    assert len(plans) == rounds and len(blocks) == 2 * rounds + 1
-    assert_the_same(blocks, base.f_conv, variables, shape)
-    # The plans are those of the analysis, which finds nothing to cut.
-    state = jax.ShapeDtypeStruct((1, *shape), "float32")
-    for i, block in enumerate(blocks):
-        if i % 2:
-            plan, x = plans[i // 2], apart(state)[0]
-            assert make_plan(block, variables, x.shape[1:], plan.grid) == plan
-            assert {*plan.rows.cuts, *plan.columns.cuts} == {0}
-        state = jax.eval_shape(block, variables, state)
 
 
 def test_plans_of_padded_convolutions_by_hand():

@@ -104,15 +104,6 @@ def test_what_cannot_be_planned_is_refused(lenet, shape, grid, name):
         make_plan(base.f_conv, variables, shape, grid)
 
 
-def test_pieces_as_large_as_the_image_are_refused():
-    # 15x15 kernels reach 7 pixels: 6 of 12 features need 6 + 7 > 12 of them.
-    f = functools.partial(conv, kernel=(15, 15))
-    for grid, name in (((2, 1), "rows"), ((1, 2), "columns")):
-        with pytest.raises(ValueError, match=f"^k: .* all 12 {name} of the image"):
-            plan_of(f, (12, 12, 1), grid)
-    assert plan_of(f, (12, 12, 1), (1, 1)).work_fraction == 1
-
-
 @pytest.mark.parametrize(
     "f",
     [
