@@ -58,10 +58,8 @@ def test_a_strategy_costs_its_rounds_and_what_the_client_computes():
 
 def test_copies_of_pieces_are_sent_as_pixels():
     """One byte each, where mixtures of pieces are real numbers of four."""
-    learned, copies = (
-        cost_of((28, 28, 1), code=code, baselines=())
-        for code in ("learned", "replication")
-    )
+    learned = cost_of((28, 28, 1), code="learned", baselines=())
+    copies = cost_of((28, 28, 1), code="replication", baselines=())
     assert (learned.bytes_in, copies.bytes_in) == (4 * 20 * 28, 20 * 28)
     assert learned.bytes_out == copies.bytes_out
 

@@ -86,6 +86,7 @@ def test_halos_are_the_pixels_that_several_pieces_hold(lenet):
     assert plan_of(conv, (13, 9, 1), (3, 1)).rows.halos == (3, 7, 5)
     assert plan_of(conv, (13, 9, 1), (3, 1)).columns.halos == (0,)
     assert plan_of(jnp.tanh, (8, 8, 1), (4, 1)).rows.halos == (0, 0, 0, 0)
+    assert AxisPlan(6, 4, (0, 2), 6, 3, (0, 1), 1).holders == [1, 1, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -116,11 +117,6 @@ def test_what_cannot_be_planned_is_refused(lenet, shape, grid, name):
 def test_functions_that_do_something_else_on_pieces_are_refused(f):
     with refused("f_conv"):
         plan_of(f, (24, 24, 1), (2, 1))
-
-
-def test_holders_by_hand():
-    holders = AxisPlan(6, 4, (0, 2), 6, 3, (0, 1), 1).holders
-    assert holders == [1, 1, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(
