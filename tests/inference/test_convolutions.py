@@ -98,23 +98,22 @@ def test_costs_by_hand():
     assert cost.whole == cost_of(plain, variables, (28, 28, 1)).whole
 
 
-def test_codes_with_a_training_are_refused():
-    with refused("code"):
-        pipeline_of("lenet5", code="learned")
+@pytest.mark.parametrize(
+    "settings, name",
+    [
+        ({"code": "learned"}, "code"),  # that is trained
+        ({"grid": (2, 1)}, "split"),
+        ({"split": "group", "stages": ((1, 2),)}, "split"),
+        ({"stages": ((1, 1), (2, 2))}, "split"),  # the second has no convolution
+    ],
+)
+def test_codes_and_splits_that_do_not_fit_are_refused(settings, name):
+    with refused(name):
+        pipeline_of("lenet5", **settings)
+
+
+def test_rivals_with_a_training_are_refused():
     pipeline, variables = pipeline_of("lenet5")
     config = Config(code="mds", split="convolution", baselines=("parity_model",))
     with refused("code"):
         rival_pipelines(config, pipeline, variables)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"grid": (2, 1)},
-        {"split": "group", "stages": ((1, 2),)},
-        {"stages": ((1, 1), (2, 2))},  # the second has no convolution
-    ],
-)
-def test_splits_that_do_not_fit_are_refused(settings):
-    with refused("split"):
-        pipeline_of("lenet5", **settings)

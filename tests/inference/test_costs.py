@@ -58,10 +58,8 @@ def test_a_strategy_costs_its_rounds_and_what_the_client_computes():
 
 def test_copies_of_pieces_are_sent_as_pixels():
     """One byte each, where mixtures of pieces are real numbers of four."""
-    learned, copies = (
-        cost_of((28, 28, 1), code=code, baselines=())
-        for code in ("learned", "replication")
-    )
+    learned = cost_of((28, 28, 1), code="learned", baselines=())
+    copies = cost_of((28, 28, 1), code="replication", baselines=())
     assert (learned.bytes_in, copies.bytes_in) == (4 * 20 * 28, 20 * 28)
     assert learned.bytes_out == copies.bytes_out
 
@@ -110,12 +108,8 @@ def test_memory_is_that_of_the_parameters_and_of_the_second_tail():
     maps = [8, *[16] * 3, *[32] * 6]  # of blocks 4 to 13
     kernels = sum(9 * a * b + 2 * b for a, b in zip(maps, maps[1:], strict=False))
     assert tuned.memory == cost.memory + 4 * (kernels + 33 * 10)
-    assert tuned[:4] == cost[:4]
     # Images with masks of their own need blocks 5 to 13 once more.
     after = costs_of((28, 28, 1), **settings)[-1]
     assert after.blocks == (5, 13) and after.plan is None
     assert (cost.second_tail, tuned.second_tail) == (0, after.flops)
-    all_coded = cost_of((28, 28, 1), k=2, r=1, tail="tuned", supervision=1.0)
-    assert all_coded.second_tail == 0 and all_coded.memory > 0
-    assert costs.Cost.from_json(tuned.to_json()) == tuned
     assert cost_of((28, 28, 1), **settings, code="mds").memory == 0

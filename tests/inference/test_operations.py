@@ -60,11 +60,8 @@ MOVES = {
     "choose": lambda x: jnp.where(x > 0, x, 1.0),
     "concatenate": lambda x: jnp.concatenate([x[:3], x[3:]]),
     "unstack": lambda x: list(x),  # slices, or one primitive, by the version
-    "split": lambda x: jnp.split(x, 2),
-    "transpose": lambda x: x.reshape(4, 3, 2).transpose(2, 0, 1),
     "gather": lambda x: x[jnp.array([2, 0])],
     "scatter": lambda x: x.at[1].set(0.0),
-    "cast": lambda x: x.astype(jnp.bfloat16),
     "flip and roll": lambda x: jnp.roll(x[::-1], 1),
     "place": lambda x: jax.lax.with_sharding_constraint(x, DEVICE),
 }

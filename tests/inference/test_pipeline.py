@@ -13,11 +13,9 @@ from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import (
-    base_features,
     infer,
     up_to_decoder,
 )
-from coded_jax.inference.pixels import normalise
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
@@ -105,20 +103,6 @@ def test_a_systematic_code_decodes_only_what_is_lost(lenet, systematic):
         assert len(decoded) == (expected if systematic else 1)
 
 
-def test_real_images_are_taken_as_they_are(lenet):
-    """By a pipeline without a mean and a deviation, which refuses pixels then."""
-    pipeline = make(lenet, (2, 1), 1)
-    real = pipeline._replace(mean=None, std=None)
-    images = normalise(random_images(), pipeline.mean, pipeline.std)
-    chex.assert_trees_all_equal(
-        base_features(real, lenet[1], images),
-        base_features(pipeline, lenet[1], random_images()),
-    )
-    for refuses, wrong in ((real, random_images()), (pipeline, images)):
-        with pytest.raises(ValueError, match="^images are .*; accepted: "):
-            base_features(refuses, lenet[1], wrong)
-
-
 # --- chains of stages -----------------------------------------------------------------
 
 # Two shares are halves of the 28 rows of block 1, and 4 rows each of the 7 of block 4,
@@ -191,8 +175,7 @@ def test_masks_of_every_form_mean_the_same():
     arguments = (variables, ({}, {}), random_images())
     one = available((1,), 3)
     expected = run(*arguments, one)
-    every = np.broadcast_to(one, (3, B))
-    for mask in (every, np.stack([one, one]), np.stack([every, every])):
+    for mask in (np.broadcast_to(one, (3, B)), np.stack([one, one])):
         np.testing.assert_allclose(run(*arguments, mask), expected, 1e-5, 1e-5)
     # Each image and each stage its own.
     mixed = np.ones((2, 3, B), bool)

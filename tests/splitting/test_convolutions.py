@@ -13,6 +13,7 @@ from jax import lax
 from coded_jax.splitting import AxisPlan, cut, merge, split
 from coded_jax.splitting.convolutions import separate_convolutions
 from coded_jax.types import apart, chain, together
+from tests.errors import refused
 from tests.splitting import test_pieces
 from tests.splitting.exactness import COMPILED_QUICKLY, conv
 
@@ -64,9 +65,6 @@ def test_convolutions_of_one_value_are_one_round():
     x, kept = apart(jax.eval_shape(blocks[0], {}, images_of((9, 8, 2))))
     assert x.shape == (2, 13, 12, 2) and [v.shape for v in kept] == [(2, 9, 8, 2)]
     assert_the_same(blocks, lambda variables, x: inception(x), {}, (9, 8, 2))
-    # With other strides they have outputs of other sizes.
-    f = lambda x: (conv(x), conv(x, stride=(2, 2)))[1] + conv(x)[:, ::2, ::2]
-    assert len(separate(f)[1]) == 2
 
 
 @pytest.mark.parametrize("least, rounds", [(0.1, 2), (0.1001, 1)])
@@ -77,6 +75,26 @@ def test_a_convolution_that_spares_too_little_stays_with_the_client(least, round
     blocks, plans = separate_convolutions(of_image, {}, (8, 8, 2), 2, least)
     assert len(plans) == rounds and plans[-1].share_shape[-1] == 8
     assert_the_same(blocks, of_image, {}, (8, 8, 2))
+
+
+@pytest.mark.parametrize(
+    "lone",
+    [
+        lambda x: conv(x, padding="VALID", kernel=(9, 8)),  # of one output
+        lambda x: conv(x.reshape(-1, 3, 8, 2)).reshape(x.shape),  # of another batch
+        lambda x: lax.cond(x.sum() > 0, conv, jnp.negative, x),
+        lambda x: x * 2,
+    ],
+    ids="output batch branch none".split(),
+)
+def test_networks_without_a_convolution_to_share_are_refused(lone):
+    with refused("split"):
+        separate(lone)
+    # Beside one that is shared the client computes it.
+    f = lambda x: lone(jnp.tanh(conv(x)))
+    blocks, (plan,) = separate(f)
+    assert plan.share_shape == (9, 4, 2)
+    assert_the_same(blocks, lambda variables, x: f(x), {}, (9, 8, 2))
 
 
 def test_layouts_and_transposed_convolutions():

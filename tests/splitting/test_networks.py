@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen as nn
 from jax import lax
@@ -99,10 +98,6 @@ REFUSED = {
     "batch norm": (batch_norm_in_training, "batch norm in training mode"),
     "image as window": (lambda x: layer(x, (47, 39)), "all 24 rows"),
     "resize by no factor": (resized, "positions"),
-    "position embedding": (
-        lambda x: layer(x) + np.arange(24, dtype="f")[None, :, None, None],
-        "position embedding",
-    ),
 }
 
 

@@ -101,7 +101,6 @@ layer = st.one_of(
         gaps=pairs(1, 3),
         padding=st.tuples(*[pairs(0, 4)] * 2),
     ),
-    kinds("depth to space", factors=st.sampled_from([(2, 2), (1, 4), (4, 1)])),
     kinds("space to depth", factors=pairs(1, 3)),
     kinds(
         "resize",
@@ -115,20 +114,14 @@ layer = st.one_of(
 
 def whole(x, factors):
     """Crops to sizes that are multiples of some factors."""
-    return x[:, : x.shape[1] // factors[0] * factors[0]][
-        :, :, : x.shape[2] // factors[1] * factors[1]
-    ]
+    rows, columns = (n // f * f for n, f in zip(x.shape[1:3], factors, strict=True))
+    return x[:, :rows, :columns]
 
 
-def of_blocks(x, kind, factors):
-    """Moves values between channels and positions."""
-    (i, j), (batch, rows, columns, maps) = factors, x.shape
-    if kind == "depth to space":
-        x = x.reshape(batch, rows, columns, i, j, maps // i // j)
-        x = x.transpose(0, 1, 3, 2, 4, 5)
-        return x.reshape(batch, rows * i, columns * j, maps // i // j)
-    x = whole(x, factors)
-    _, rows, columns, _ = x.shape
+def blocks_as_channels(x, factors):
+    """Moves the values of blocks of positions to one position."""
+    (i, j), x = factors, whole(x, factors)
+    batch, rows, columns, maps = x.shape
     x = x.reshape(batch, rows // i, i, columns // j, j, maps)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows // i, columns // j, -1)
 
@@ -156,8 +149,8 @@ def network(layers, x):
         elif kind == "pad":
             config = [(0, 0, 0), *((*p, 0) for p in options["padding"]), (0, 0, 0)]
             x = lax.pad(x, jnp.float32(0.7), config)
-        elif kind in ("depth to space", "space to depth"):
-            x = conv_(of_blocks(x, kind, **options), (1, 1), seed=seed)
+        elif kind == "space to depth":
+            x = conv_(blocks_as_channels(x, **options), (1, 1), seed=seed)
         elif kind == "resize":
             x = resized(x, **options)
         elif kind == "loop":
@@ -185,7 +178,11 @@ def test_random_networks(layers, size, grid):
     except ValueError as error:
         # Too few features or too large a field. If that were most of the networks,
         # hypothesis would fail the test.
-        assert str(error).startswith("k: ") and "\n" not in str(error)
+        # And a resize to four positions looks like a dense layer, a piece of one column
+        # like an image without columns.
+        few = ("sums over", "fails for pieces")
+        assert str(error).startswith("k: ") or any(words in str(error) for words in few)
+        assert "\n" not in str(error)
         hypothesis.reject()
     assert plan.grid == grid
     assert plan.work_fraction < 1

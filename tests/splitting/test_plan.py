@@ -84,6 +84,7 @@ def test_halos_are_the_pixels_that_several_pieces_hold(lenet):
     assert plan_of(conv, (13, 9, 1), (3, 1)).rows.halos == (3, 7, 5)
     assert plan_of(conv, (13, 9, 1), (3, 1)).columns.halos == (0,)
     assert plan_of(jnp.tanh, (8, 8, 1), (4, 1)).rows.halos == (0, 0, 0, 0)
+    assert AxisPlan(6, 4, (0, 2), 6, 3, (0, 1), 1).holders == [1, 1, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -102,15 +103,6 @@ def test_what_cannot_be_planned_is_refused(lenet, shape, grid, name):
         make_plan(base.f_conv, variables, shape, grid)
 
 
-def test_pieces_as_large_as_the_image_are_refused():
-    # 15x15 kernels reach 7 pixels: 6 of 12 features need 6 + 7 > 12 of them.
-    f = functools.partial(conv, kernel=(15, 15))
-    for grid, name in (((2, 1), "rows"), ((1, 2), "columns")):
-        with pytest.raises(ValueError, match=f"^k: .* all 12 {name} of the image"):
-            plan_of(f, (12, 12, 1), grid)
-    assert plan_of(f, (12, 12, 1), (1, 1)).work_fraction == 1
-
-
 @pytest.mark.parametrize(
     "f",
     [
@@ -123,11 +115,6 @@ def test_pieces_as_large_as_the_image_are_refused():
 def test_functions_that_do_something_else_on_pieces_are_refused(f):
     with refused("f_conv"):
         plan_of(f, (24, 24, 1), (2, 1))
-
-
-def test_holders_by_hand():
-    holders = AxisPlan(6, 4, (0, 2), 6, 3, (0, 1), 1).holders
-    assert holders == [1, 1, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(

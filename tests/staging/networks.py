@@ -9,31 +9,10 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from coded_jax.models import make_base_model
+from tests.models.published import random_variables
+
 SHAPE = (48, 44, 3)
-
-
-class ResNet(nn.Module):
-    """Residual blocks, with projections where the shape changes."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.max_pool(nn.relu(nn.Conv(4, (5, 5), (2, 2))(x)), (3, 3), (2, 2), "SAME")
-        for maps, stride in ((4, 1), (8, 2), (8, 1)):
-            x = Residual(maps, stride)(x)
-        return nn.Dense(5)(x.mean((1, 2)))
-
-
-class Residual(nn.Module):
-    maps: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x):
-        y = nn.relu(nn.Conv(self.maps, (3, 3), (self.stride, self.stride))(x))
-        y = nn.BatchNorm(True)(nn.Conv(self.maps, (3, 3))(y))
-        if x.shape != y.shape:
-            x = nn.Conv(self.maps, (1, 1), (self.stride, self.stride))(x)
-        return nn.relu(x + y)
 
 
 class Gated(nn.Module):
@@ -59,14 +38,15 @@ def linen(module, shape=SHAPE):
 def drawn(variables):
     """Random numbers in the place of biases of 0 and scales of 1."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda x: (
-            x + 0.1 * np.abs(rng.normal(size=x.shape)).astype(np.float32)
-            if jnp.issubdtype(x.dtype, jnp.floating)
-            else x
-        ),
-        variables,
-    )
+    more = lambda x: 0.1 * np.abs(rng.normal(size=x.shape)).astype(x.dtype)
+    real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: x + more(x) if real(x) else x, variables)
+
+
+def of_resnet18():
+    base, shape = make_base_model("resnet18", 1 / 16), (32, 32, 3)
+    model = lambda variables, x: base.head(variables, base.f_conv(variables, x))
+    return model, random_variables(base, shape), shape
 
 
 def of_keras():
@@ -211,7 +191,7 @@ NETWORKS = {
     "pyramid": pyramid,
     "attention": lambda: of_parts(attention_within),
     "gate by einsum": lambda: of_parts(gate_by_einsum, 32, 16),
-    "resnet": lambda: linen(ResNet()),
+    "resnet": of_resnet18,
     "gates": lambda: linen(Gated()),
     "keras": of_keras,
     "equinox": of_equinox,

@@ -31,7 +31,7 @@ def test_networks(name):
     plan = plan_stages(model, variables, shape, k, r)
     assert 1 <= len(plan.stages) <= 6
     assert all(rows * columns == k for rows, columns in plan.grids)
-    assert plan.chain.coded > (0.8 if name == "gate by einsum" else 0.3)
+    assert plan.chain.coded > (0.6 if name in ("attention", "keras") else 0.8)
     assert_exact(model, variables, plan, shape)
     if name == "attention":  # for one image that is other operations
         assert_exact(model, variables, plan, shape, batch=1)
@@ -117,8 +117,6 @@ def test_limits():
     assert len(plan_for(most_rounds=1).stages) == 1
     more, less = (plan_for(least_coded=x).chain.coded for x in (0.8, 0.1))
     assert more >= 0.8 > less >= 0.1
-    with refused("least_coded"):
-        plan_for(least_coded=0.99)
 
 
 def endless(variables, x):
@@ -134,6 +132,7 @@ def endless(variables, x):
         ({"rates": 3}, "rates"),
         ({"most_rounds": 0}, "most_rounds"),
         ({"least_coded": 1.5}, "least_coded"),
+        ({"least_coded": 0.99}, "least_coded"),  # of this network
         ({"variables": {"a": {"b": "net"}}}, "variables['a']['b']"),
         ({"model": None}, "model"),
         ({"model": lambda v, x: x @ jnp.ones((7, 7))}, "model"),
