@@ -39,6 +39,9 @@ REQUESTS = flags.DEFINE_integer(
     "requests", plane.REQUESTS, "simulated at each point", lower_bound=1000
 )
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
+KEEP = flags.DEFINE_boolean(
+    "keep_measured", True, "whether points of the folder's map are used again"
+)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the map", required=True)
 MAP = "map.json"
 
@@ -68,7 +71,7 @@ def main(argv: list[str]) -> None:
         compared = strategies(cnn, N.value, runs)
         bars.update(bar, description="points", total=points, note="")
         advance = lambda: bars.advance(bar)
-        content = draw_up(question, compared, folder / MAP, advance)
+        content = draw_up(question, compared, folder / MAP, advance, KEEP.value)
     content |= {
         **origin(),
     }

@@ -38,7 +38,9 @@ def main(argv: list[str]) -> None:
     told = "differ" if CHECK.value else "written"
     console.print(f"{len(differing)} of {len(made)} files {told}", highlight=False)
     if CHECK.value and differing:
-        raise ValueError("renew: files differ from their sources, renew.py accepted")
+        raise ValueError(
+            "check: files differ from their sources, renew.py writes them anew"
+        )
 
 
 if __name__ == "__main__":

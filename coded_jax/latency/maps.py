@@ -56,18 +56,20 @@ def draw_up(
     strategies: Sequence[Strategy],
     path: Path,
     advance: Callable[[], None] = lambda: None,
+    keep: bool = True,
 ) -> dict[str, Any]:
     """Compares the strategies at all points, and writes them to a file.
 
     Points that the file already has, of the same question and the same strategies, are
     not compared again, unless another version of the code, or code with uncommitted
-    changes, has compared them.
+    changes, has compared them; other points are replaced.
 
     Args:
       question: what is asked.
       strategies: of its network on its devices.
       path: of the file.
       advance: called after every point.
+      keep: whether points that the file has are kept, and new ones are for later.
 
     Returns:
       The content of the file: `question`, `strategies`, `code`, the version that has
@@ -77,7 +79,7 @@ def draw_up(
     content: dict[str, Any] = {
         "question": question.to_json(),
         "strategies": [_to_json(strategy) for strategy in strategies],
-        "code": provenance.code_version(),
+        "code": provenance.code_version() if keep else None,
         "points": {},
         "seconds": 0.0,
     }

@@ -113,10 +113,12 @@ def code_version(root: Path = ROOT) -> str | None:
       root: the folder that has `.git` and the package.
 
     Returns:
-      Version and commit; None where the code has changed since that commit, since
-      nothing names such code.
+      Version and commit; None where the code has changed since that commit, or where
+      Git cannot say whether it has, since nothing names such code.
     """
     head = commit(root)
+    if head is None and (root / ".git").exists():
+        return None
     if head is not None and head.endswith(DIRTY):
         return None
     return f"{metadata.version('coded_jax')} {head}"

@@ -129,9 +129,10 @@ def _inputs(experiment: Experiment, frozen: PyTree) -> _Inputs:
 
 def _digest(experiment: Experiment, arrays: list[jax.Array]) -> str | None:
     """Returns the digest of settings, versions, variables and images that kept
-    measurements are found by; None where none are kept."""
+    measurements are found by; None where none are kept, by some process at least."""
     circumstances = measurements.circumstances()
-    if circumstances is None or not experiment.config.keep_measured:
+    keeps = circumstances is not None and experiment.config.keep_measured
+    if processes.any_process(not keeps) or circumstances is None:
         return None
     settings = experiment.config.to_flags() | experiment.fingerprints
     texts = [

@@ -294,7 +294,7 @@ def section(
     confidences: list[list[str]] = []
     present: list[Row] = []
     first = lambda folder: Column(
-        "measured", lambda _: "history" if "history" in folder else "present"
+        "measured", lambda _: "history" if "history" in folder else "-"
     )
     headers: tuple[Sequence[str], Sequence[str]] = ((), ())
     for folder in folders:

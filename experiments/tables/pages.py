@@ -104,8 +104,10 @@ def renewed(
     text, files = page.read_text(), {}
     for name in names(text):
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        if name not in made or end not in text:
+        if name not in made:
             raise ValueError(f"section: {name!r} in {page}, one of {[*made]} accepted")
+        if end not in text:
+            raise ValueError(f"section: {name!r} in {page} has no {end!r}")
         section = made[name]()
         before, _, rest = text.partition(begin)
         after = rest.partition(end)[2]

@@ -84,7 +84,7 @@ def read(table: str) -> dict[str, Results]:
     Settings that a former version did not have are the defaults.
     """
     defaults = Config().to_json()
-    measured = {"measured": "history" if stored.HISTORY in table else "present"}
+    measured = {"measured": "history" if stored.HISTORY in table else NONE}
     runs = {
         name: {**results, "config": {**defaults, **results["config"]}, **measured}
         for name, results in stored.read(table).items()

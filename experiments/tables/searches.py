@@ -77,9 +77,7 @@ def read(kind: str) -> dict[Path, Sweep]:
 
 CELL: dict[str, Callable[[Row], str]] = {
     "sweep": lambda row: row.place.name,
-    "measured": lambda row: (
-        "history" if row.place.parts[0] == stored.HISTORY else "present"
-    ),
+    "measured": lambda row: "history" if row.place.parts[0] == stored.HISTORY else "-",
     "data": lambda row: row.data,
     "network": lambda row: row.network,
     **{x: lambda row, x=x: row.first[x] for x in ("k", "r", "code")},

@@ -1,12 +1,14 @@
 """Measurements that a run keeps are read as they were, or not at all."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import measurements, provenance
+from coded_jax.runs import measurements, provenance, run_evaluation
+from coded_jax.runs.config import Config
 from coded_jax.runs.measurements import Measured
 
 MEASURED = Measured(
@@ -46,3 +48,10 @@ def test_another_precision_or_version_is_another_circumstance(monkeypatch):
     assert measurements.circumstances() not in (before, None)
     monkeypatch.setattr(provenance, "code_version", lambda: None)  # uncommitted changes
     assert measurements.circumstances() is None
+
+
+def test_nothing_is_kept_where_it_is_switched_off():
+    digest_of = lambda keep: run_evaluation._digest(
+        SimpleNamespace(config=Config(keep_measured=keep), fingerprints={}), []
+    )
+    assert digest_of(True) is not None and digest_of(False) is None

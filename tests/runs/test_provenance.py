@@ -43,3 +43,5 @@ def test_the_commit_of_a_source_tree(tree, monkeypatch):
     assert provenance.commit(tree) == second != head
     (tree / "coded_jax" / "b.py").write_text("")  # a new module
     assert provenance.commit(tree).endswith("+dirty")
+    monkeypatch.setenv("PATH", "/nowhere")  # without Git nothing says that it is clean
+    assert provenance.commit(tree) is provenance.code_version(tree) is None
