@@ -98,7 +98,7 @@ def requests_from_flags() -> Requests:
 
 
 def settings(requests: Requests, results: dict[str, Any]) -> dict[str, Any]:
-    """Returns what makes two studies comparable, as JSON."""
+    """Returns the settings that two comparable studies share, as JSON."""
     return {
         "run": {"config": results["config"], "steps": results["steps"]},
         "engine": ENGINE.value,

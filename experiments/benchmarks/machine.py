@@ -147,7 +147,7 @@ class Watch:
 
     @property
     def busy(self) -> bool:
-        """Says whether others have disturbed what was measured."""
+        """Returns whether other processes have disturbed the measurement."""
         return self.most > LIMIT
 
     def quiet(self) -> bool:

@@ -79,7 +79,7 @@ def ratio(group: dict[str, Row], over: str, field: str = "ms") -> float | None:
 
 
 def targets(report: dict[str, Any]) -> list[Row]:
-    """Returns what the project promises, and whether this run keeps it.
+    """Returns a row for each target of the project, and whether this run meets it.
 
     Args:
       report: with the rows of `times` and `memory`.

@@ -161,7 +161,8 @@ def entries(runs: Sequence[Content]) -> list[Entry]:
 
 
 def exact_prices(run: Content, counted: bool) -> list[tuple[str, Price]]:
-    """Returns what loses nothing with the same blocks as a run that codes pieces.
+    """Returns names and prices of the ways that lose nothing, with the same blocks as a
+    run that codes pieces.
 
     Args:
       run: that codes pieces of the image.

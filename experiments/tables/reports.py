@@ -255,7 +255,7 @@ def confidence(results: dict[str, Any]) -> Table:
 
 
 def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
-    """Returns what each device computes: a paragraph, the part of each coded stage that
+    """Returns the costs of a run: a paragraph, the part of each coded stage that
     a device has, and the operations of each code for one image by their purpose."""
     split, codes = results["split"], results["costs"].items()
     records = {name: Cost.from_json(x) for name, x in codes}

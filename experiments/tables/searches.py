@@ -131,8 +131,8 @@ def varying(sweep: Sweep) -> Table:
 
 
 def first_cell(sweep: Sweep) -> str:
-    """Returns what the first cell has, where the others are named by what they have in
-    its place; else nothing."""
+    """Returns a sentence with the settings of the first cell, where the others are
+    named by the settings that differ; else nothing."""
     if not (sweep.cells and sweep_tables.is_wide(sweep)):
         return ""
     values = sweep.cells[0].values.items()

@@ -46,7 +46,7 @@ def read(table: str, results: Path = RESULTS) -> dict[str, Content]:
 
 
 def origin_of(content: Content) -> Origin:
-    """Returns what made a result.
+    """Returns version, commit and date of the code that made a result.
 
     Args:
       content: of a `results.json`, a `sweep.json`, a latency study, a benchmark.

@@ -37,7 +37,7 @@ def page(browser, client):
 
 
 def worker(page, number):
-    """Returns what is shown of a worker."""
+    """Returns the row of a worker on the page."""
     return page.locator(".worker").nth(number)
 
 
