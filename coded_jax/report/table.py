@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich import box
@@ -12,15 +12,13 @@ from rich.table import Table as RichTable
 
 
 class Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-      header: its heading.
-      text: `record -> str`, the cell of a record; `**` around it makes it bold.
-    """
-
     header: str
     text: Callable[[Any], str]
+
+
+Columns = Mapping[str, Callable[[Any], str]]
+"""Columns by their headings, each a function `record -> str` that makes its cell of a
+record; `**` around a cell makes it bold."""
 
 
 class Table(NamedTuple):
@@ -30,11 +28,11 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def make(columns: Iterable[Column], records: Iterable[Any]) -> Table:
+def make(columns: Columns, records: Iterable[Any]) -> Table:
     """Returns a table with a row for each record."""
-    columns = [*columns]
-    rows = [[column.text(record) for column in columns] for record in records]
-    return Table([column.header for column in columns], rows)
+    columns = dict(columns)
+    rows = [[text(record) for text in columns.values()] for record in records]
+    return Table([*columns], rows)
 
 
 def to_markdown(table: Table) -> str:

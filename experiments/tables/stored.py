@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coded_jax.report.table import Column
+from coded_jax.report.table import Column, Columns
 
 EXPERIMENTS = Path(__file__).parents[1]
 RESULTS = EXPERIMENTS / "results"
@@ -129,6 +129,24 @@ ORIGIN = (
     Column("command", lambda content: content["command"]),
 )
 """Columns of a CSV file that say of each row where it is from."""
+
+
+def origins(of: Callable[[Any], Content] = lambda content: content) -> Columns:
+    """Returns columns that say of each row where it is from.
+
+    Args:
+      of: the stored result of a row's record.
+    """
+    texts = {
+        "version": lambda content: origin_of(content).version,
+        "commit": lambda content: origin_of(content).commit,
+        "date": lambda content: origin_of(content).date,
+        "software": software_text,
+        "machine": machine_text,
+        "times": times_text,
+        "command": lambda content: content["command"],
+    }
+    return {name: lambda x, text=text: text(of(x)) for name, text in texts.items()}
 
 
 def origin_text(contents: Iterable[Content]) -> str:
