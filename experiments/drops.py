@@ -20,7 +20,7 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from tables.finished_runs import read_current
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
+from coded_jax.inference.costs import Cost
 from coded_jax.report import canvas, table
 from coded_jax.runs.workdir import make_folder
 
@@ -51,22 +52,22 @@ LOOKS = {
 
 
 class Picture(NamedTuple):
-    """A picture: its horizontal axis, a function of an entry's price, and the value
+    """A picture: its horizontal axis, a function of an entry's cost, and the value
     from which on a panel's axis is logarithmic."""
 
     text: str
-    cost: Any
+    of: Callable[[Cost], float]
     most: float
 
 
 PICTURES = {
     "drops.png": Picture(
         "work of a device and the client, of the whole image's",
-        lambda price: price.device + price.client,
+        lambda cost: sum(cost.parts.values()),
         3,
     ),
     "drops_price.png": Picture(
-        "code's work, % of the coded blocks'", lambda price: 100 * price.work, 25
+        "code's work, % of the coded blocks'", lambda cost: 100 * cost.price, 25
     ),
 }
 
@@ -125,14 +126,14 @@ def draw(folder: Path, groups: Sequence[Sequence[dict[str, Any]]]) -> None:
 def draw_entry(axes: Any, picture: Picture, entry: Entry, look: tuple[str, str]) -> Any:
     """Draws a mean and a line from it up to the worst pattern, hollow with a second
     tail; returns both."""
-    texts = entry.losses[f"{entry.run['split']['r']} lost"]
+    texts = entry.with_r_lost("mean"), entry.with_r_lost("worst")
     mean, worst = (float(text.split()[0]) for text in texts)
     colour, marker = look
     style = {"color": colour, "marker": marker, "markersize": 6}
     if entry.runs and entry.run["config"].get("tail", "frozen") != "frozen":
         style["markerfacecolor"] = "white"
     above = [[0], [max(0, worst - mean)]]
-    x = picture.cost(entry.price)
+    x = picture.of(entry.cost)
     return axes.errorbar(x, mean, above, linestyle="none", **style)
 
 

@@ -164,7 +164,7 @@ def target(row: Row) -> str:
     if results["dataset"].startswith("mnist"):
         return targets.above_rivals(results, lost)
     if results["dataset"] in targets.DEEP_DATA:
-        return targets.deep(results, lost)[2:-1] or NONE
+        return targets.deep(results, lost) or NONE
     return targets.drop(results, lost)
 
 

@@ -16,33 +16,25 @@ lost results."""
 DROPS = {"1": 0.5, "2": 1.5}
 """Points that a mean may be below the base, by lost results."""
 DROPS_OF_LENET5 = {"1": 0.8, "2": 2.0}
-ALL_BLOCKS = 2  # times as many points, where more than this of the work is coded:
+DROPS_OF_ALL = {"1": 1.0, "2": 3.0}  # where more than this of the work is coded:
 NEARLY_ALL = 0.7
-FRONTIER_CODES = (
-    "systematic strided 64 / mlp 1024",
-    "systematic smaller / sharpen 128",
-)
-FRONTIER = {
-    (2, 1): {1: (0.05, 0.12)},
-    (4, 1): {1: (0.05, 0.15)},
-    (4, 2): {2: (0.10, 0.25)},
-}
-"""Points that mean and worst pattern may be below the base, by `(k, r)` and losses."""
+FRONTIER_CODES = "systematic strided 64 / mlp 1024", "systematic smaller / sharpen 128"
+FRONTIER = {(2, 1): (0.05, 0.12), (4, 1): (0.05, 0.15), (4, 2): (0.10, 0.25)}
+"""Points that mean and worst pattern may be below the base with r results lost, by
+`(k, r)`."""
 DEEP = {
     (2, 1): {"1": (0.5, 0.8)},
     (4, 1): {"1": (0.4, 0.7)},
     (4, 2): {"1": (0.3, 0.6), "2": (1.0, 2.0)},
 }
+"""The same, by `(k, r)` and lost results."""
 DEEP_OF_MOBILENET = {(2, 1): {"1": (0.8, 1.2)}, (4, 2): {"2": (1.5, 2.5)}}
 DEEP_DATA = ("cifar10", "folder")
-PRICES = {
-    ("cifar10", "vgg16"): (0.05, 0.5),
-    ("cifar10", "resnet18"): (0.05, 0.5),
-    ("cifar10", "mobilenet"): (0.1, 0.0),
-    ("folder", "vgg16"): (0.03, 0.6),
-}
+PRICE = (0.05, 0.5)
 """The code's work at most, as a part of that of its blocks, and the part of the network
-that it codes at least, by data set (folders are Imagenette's) and network."""
+that it codes at least."""
+OTHER_PRICES = {("cifar10", "mobilenet"): (0.1, 0.0), ("folder", "vgg16"): (0.03, 0.6)}
+"""The same, by data set (folders are Imagenette's) and network."""
 BASES = {
     ("cifar10", "vgg16"): 92.0,
     ("cifar10", "resnet18"): 92.5,
@@ -56,20 +48,19 @@ NONE = "-"
 
 
 def verdict(reached: float, most: float) -> str:
-    """Returns a target and whether it is met: `0.5 met` or `0.5 **missed**`.
-
-    Args:
-      reached: points, which count in two digits, as tables show them.
-      most: points that are accepted.
-    """
+    """Returns the points that are accepted at most and whether they are met by those
+    reached, in two digits as tables show them: `0.5 met` or `0.5 **missed**`."""
     return f"{most:g} {'met' if round(reached, 2) <= most else '**missed**'}"
 
 
-def _verdicts(results: dict[str, Any], lost: str, most: Sequence[float]) -> list[str]:
-    """Returns the verdicts on the drops of the mean and of the worst pattern."""
+def _verdicts(
+    results: dict[str, Any], lost: str, most: Sequence[float], separator: str = " / "
+) -> str:
+    """Returns the verdicts on the drops of the mean and, if it has a target, of the
+    worst pattern."""
     base, accuracy = base_accuracy(results), results["summary"][lost]
-    drops = [100 * (base - accuracy[x]) for x in ("mean", "worst")]
-    return [verdict(x, m) for x, m in zip(drops, most, strict=True)]
+    drops = [100 * (base - accuracy[measure]) for measure in ("mean", "worst")]
+    return separator.join(map(verdict, drops, most))
 
 
 def above_rivals(results: dict[str, Any], lost: str) -> str:
@@ -92,47 +83,39 @@ def drop(results: dict[str, Any], lost: str) -> str:
     if results["config"]["base_model"] == "lenet5":
         most = DROPS_OF_LENET5
     elif results["split"]["coded_fraction"] > NEARLY_ALL:
-        most = {l: ALL_BLOCKS * points for l, points in DROPS.items()}
-    if lost not in most:
-        return NONE
-    mean = results["summary"][lost]["mean"]
-    return verdict(100 * (base_accuracy(results) - mean), most[lost])
+        most = DROPS_OF_ALL
+    return _verdicts(results, lost, [most[lost]]) if lost in most else NONE
 
 
 def frontier(results: dict[str, Any], code: str, lost: int) -> str:
-    """Returns the target of a code of the frontier, for the mean and the worst pattern;
-    of a network that is coded stage by stage for the mean; `-` where it has none.
-
-    Args:
-      results: of the run.
-      code: its name in the table.
-      lost: how many results are.
-    """
+    """Returns the target of a code of the frontier, by its name in the table, for the
+    mean and the worst pattern; of a network that is coded stage by stage for the mean;
+    `-` where it has none."""
     if results["config"]["stages"]:
         return drop(results, str(lost))
-    sizes = results["split"]["k"], results["split"]["r"]
-    most = FRONTIER.get(sizes, {}).get(lost)
-    if most is None or code not in FRONTIER_CODES:
+    k, r = results["split"]["k"], results["split"]["r"]
+    if (k, r) not in FRONTIER or lost != r or code not in FRONTIER_CODES:
         return NONE
-    return ", ".join(_verdicts(results, str(lost), most))
+    return _verdicts(results, str(lost), FRONTIER[k, r], ", ")
 
 
 def deep(results: dict[str, Any], lost: str) -> str:
-    """Returns the target of a code on a deep network, ` (0.5 met / 0.8 **missed**)`, on
+    """Returns the target of a code on a deep network, `0.5 met / 0.8 **missed**`, on
     Fashion-MNIST that of the mean alone; nothing where it has none, or where the code
     costs more or codes less than its target allows."""
-    model, split = results["config"]["base_model"], results["split"]
-    if results["dataset"] == "fashion_mnist" and int(lost) <= split["r"]:
-        return f" ({mean})" if (mean := drop(results, lost)) != NONE else ""
-    table = DEEP_OF_MOBILENET if model == "mobilenet" else DEEP
-    most = table.get((split["k"], split["r"]), {}).get(lost)
-    if most is None or results["dataset"] not in DEEP_DATA:
+    dataset, model = results["dataset"], results["config"]["base_model"]
+    if dataset == "fashion_mnist":
+        return drop(results, lost)
+    by_sizes = DEEP_OF_MOBILENET if model == "mobilenet" else DEEP
+    sizes = results["split"]["k"], results["split"]["r"]
+    most = by_sizes.get(sizes, {}).get(lost)
+    if most is None or dataset not in DEEP_DATA:
         return ""
-    dearest, least = PRICES.get((results["dataset"], model), (0.05, 0.5))
+    dearest, least = OTHER_PRICES.get((dataset, model), PRICE)
     cost = read_cost(results, "code")
     if cost.price > dearest or cost.coded_flops / cost.whole_flops < least:
         return ""
-    return f" ({' / '.join(_verdicts(results, lost, most))})"
+    return _verdicts(results, lost, most)
 
 
 def base(dataset: str, model: str, accuracy: float) -> str:
@@ -145,14 +128,8 @@ def base(dataset: str, model: str, accuracy: float) -> str:
 
 
 def published(results: dict[str, Any], code: str, lost: str, decoded: float) -> str:
-    """Returns the loss that a group code was published with, and whether it is reached.
-
-    Args:
-      results: of the run.
-      code: its name.
-      lost: how many results are.
-      decoded: accuracy of the decoded answers, a fraction.
-    """
+    """Returns the loss that a group code was published with, and whether the accuracy
+    of the decoded answers, a fraction, reaches it."""
     most = PARM.get((results["dataset"], code, lost))
     base = results["base"]["test_accuracy"]
     return NONE if most is None else verdict(100 * (base - decoded), most)

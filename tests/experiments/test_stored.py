@@ -133,7 +133,8 @@ def test_verdicts():
     content |= {"base": {"test_accuracy": 0.99}}
     code = targets.FRONTIER_CODES[0]
     assert targets.frontier(content, code, 2) == "0.1 met, 0.25 **missed**"
-    assert targets.frontier(content, "other", 2) == targets.NONE
+    for other in ((code, 1), ("other", 2)):
+        assert targets.frontier(content, *other) == targets.NONE
     assert targets.drop(content, "1") == "0.5 **missed**"
     content["split"]["coded_fraction"] = 0.8  # then twice as much is accepted
     assert targets.drop(content, "1") == "1 met"
