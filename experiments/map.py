@@ -72,9 +72,7 @@ def main(argv: list[str]) -> None:
         bars.update(bar, description="points", total=points, note="")
         advance = lambda: bars.advance(bar)
         content = draw_up(question, compared, folder / MAP, advance, KEEP.value)
-    content |= {
-        **origin(),
-    }
+    content |= origin()
     workdir.write_atomically(folder / MAP, json.dumps(content))
     console.print(map_figure.title(content), highlight=False)
     console.print(map_table.table(content))

@@ -103,13 +103,10 @@ def main(argv: list[str]) -> None:
     }
     study = Study(folder / REPORT, settings)
     measure(study, points, console)
-    study.content |= {
-        **origin(),
-    }
+    study.content |= origin()
     study.write()
     found = maps.outcomes(study.content)
-    short = [column for column in maps.CHECK if column.text is not maps.times_text]
-    console.print(table.to_terminal(table.make(short, found)))
+    console.print(table.to_terminal(table.make(maps.CHECK, found)))
     console.print(maps.conclusion(found), highlight=False)
     console.print(f"all of it is in {OUTPUT.value}", highlight=False)
 

@@ -4,10 +4,12 @@ r"""Renews the generated sections of README.md and docs from `experiments/result
     python experiments/renew.py --check  # writes nothing; ends with 1 where one differs
 
 The sections are made from stored results and settings, and so are the comments of
-flagfiles about what to expect.
+flagfiles about what to expect. CSV files of sections that are gone are deleted.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from absl import flags
 from rich.console import Console
@@ -21,23 +23,25 @@ CHECK = flags.DEFINE_bool("check", False, "name the files that differ, write not
 
 @command()
 def main(argv: list[str]) -> None:
-    console = Console(soft_wrap=True)
-    made: dict = {}
+    console = Console(soft_wrap=True, highlight=False)
+    made: dict[Path, str] = {}
     for page in pages.pages():
         made |= pages.renewed(page)
+    orphans = pages.orphans(made)
     made |= expectations.renewed()
-    differing = [
-        path
-        for path, text in made.items()
-        if not path.exists() or path.read_text() != text
-    ]
+    differing = [x for x in made if not x.exists() or x.read_text() != made[x]]
     for path in differing:
         if not CHECK.value:
             write_atomically(path, made[path])
-        console.print(path.relative_to(pages.ROOT), highlight=False)
+        console.print(path.relative_to(pages.ROOT))
+    for path in orphans:
+        if not CHECK.value:
+            path.unlink()
+        done = "made by no section" if CHECK.value else "deleted, no section makes it"
+        console.print(f"{path.relative_to(pages.ROOT)}: {done}")
     told = "differ" if CHECK.value else "written"
-    console.print(f"{len(differing)} of {len(made)} files {told}", highlight=False)
-    if CHECK.value and differing:
+    console.print(f"{len(differing)} of {len(made)} files {told}")
+    if CHECK.value and differing + orphans:
         raise ValueError(
             "check: files differ from their sources, renew.py writes them anew"
         )

@@ -2,77 +2,67 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from pathlib import Path
-from typing import Any
 
 from coded_jax.report.formatting import measure_text, percent
 from tables import stored
-from tables.stored import times_text
+from tables.stored import Content
 
 HEADING = "# Expect (of stored results, written by experiments/renew.py):"
 BEGIN = "#   "
 WIDTH = 88
 FLAGS = stored.EXPERIMENTS / "flags"
-TABLES = ("quickstart", "table5", "networks", "cheap", "groups", "layers", "images")
-
-
-def stored_runs() -> dict[str, dict[str, Any]]:
-    """Returns all results of single runs, by their names."""
-    runs = {}
-    for table in TABLES:
-        for name, results in stored.read(table).items():
-            runs[table if table == "quickstart" else name] = results
-        for name, results in stored.read(f"{stored.HISTORY}/{table}").items():
-            runs[f"{name} (history)"] = results
-    return runs
+TABLES = ("table5", "networks", "cheap", "groups", "layers", "images")
 
 
 def renewed() -> dict[Path, str]:
     """Returns the texts of all flagfiles, with what their stored runs gave."""
-    runs = stored_runs()
+    (quickstart,) = stored.read("quickstart").values()
+    runs = {"quickstart": quickstart}
+    for table in TABLES:
+        runs |= stored.read(table)
+        former = stored.read(f"{stored.HISTORY}/{table}")
+        runs |= {f"{name} (history)": run for name, run in former.items()}
     return {
         path: renewed_text(path.read_text(), lines(path.name, runs))
         for path in sorted(FLAGS.glob("*.flags"))
     }
 
 
-def lines(flagfile: str, runs: dict[str, dict[str, Any]]) -> list[str]:
+def lines(flagfile: str, runs: dict[str, Content]) -> list[str]:
     """Returns the lines about the runs of a flagfile, such as `quickstart.flags`."""
-    options = {"initial_indent": BEGIN, "subsequent_indent": f"{BEGIN}  "}
-    return [
-        line
-        for name, results in runs.items()
-        if f"/{flagfile}" in results["command"]
-        for line in textwrap.wrap(
-            f"{name}: {_told(results)}", WIDTH, break_on_hyphens=False, **options
-        )
+    wrapper = textwrap.TextWrapper(WIDTH, BEGIN, f"{BEGIN}  ", break_on_hyphens=False)
+    texts = [
+        f"{name}: {run_text(run)}"
+        for name, run in runs.items()
+        if f"/{flagfile}" in run["command"]
     ]
+    return [line for text in texts for line in wrapper.wrap(text)]
 
 
 def renewed_text(text: str, made: list[str]) -> str:
     """Returns a flagfile with other lines below `HEADING`; as it is without that."""
+    if HEADING not in text:
+        return text
     before, heading, after = text.partition(f"{HEADING}\n")
-    rest = after.splitlines(keepends=True)
-    while rest and rest[0].startswith(BEGIN):
-        rest.pop(0)
-    told = "".join(f"{line}\n" for line in made) if heading else ""
-    return before + heading + told + "".join(rest)
+    kept = itertools.dropwhile(lambda x: x.startswith(BEGIN), after.splitlines(True))
+    return "".join([before, heading, *(f"{line}\n" for line in made), *kept])
 
 
-def _told(results: dict[str, Any]) -> str:
+def run_text(run: Content) -> str:
+    """Returns accuracies, times, machine and date of a run."""
     by_lost = [
         f"{measure_text(row, 'mean')} (worst {measure_text(row, 'worst')}) with {l} "
         "lost"
-        for l, row in results["summary"].items()
-        if 0 < int(l) <= results["split"]["r"]
+        for l, row in run["summary"].items()
+        if 0 < int(l) <= run["split"]["r"]
     ]
-    hardware = results.get("provenance", {}).get("hardware", {})
-    cores = hardware.get("cores", results["machine"]["cores"])
-    machine = f"{stored.cores_text(cores)} {hardware.get('processor', '')}".rstrip()
-    seconds = stored.seconds_of(results) or 0.0
+    hardware = stored.hardware_of(run)
+    cores, processor = stored.cores_text(hardware["cores"]), hardware.get("processor")
     return (
-        f"base {percent(results['base']['test_accuracy'])} %, {', '.join(by_lost)}; "
-        f"{times_text(results)}, {seconds:.0f} s in all on {machine}, "
-        f"{stored.origin_of(results).date}"
+        f"base {percent(run['base']['test_accuracy'])} %, {', '.join(by_lost)}; "
+        f"{stored.times_text(run)}, {stored.seconds_of(run):.0f} s in all on "
+        f"{' '.join(filter(None, [cores, processor]))}, {stored.origin_of(run).date}"
     )

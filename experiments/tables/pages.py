@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks import tables as benchmark_tables
@@ -14,9 +14,8 @@ from rich.console import Console
 from coded_jax import settings
 from coded_jax.codes import CodeConfig
 from coded_jax.report import run_tables
-from coded_jax.report.table import to_csv
+from coded_jax.report.table import Table, to_csv
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
-from coded_jax.runs.workdir import write_atomically
 from coded_jax.serving.config import ServeConfig
 from coded_jax.training.config import TrainConfig
 from coded_jax.web.config import WebConfig
@@ -36,17 +35,29 @@ from tables.finished_runs import read_published
 from tables.sections import Section
 
 FAMILIES = (deep, frontier, latency, maps, programs, runs, searches, service, stages)
-
+SETTINGS = {
+    "settings_base": BaseConfig,
+    "settings_code": CodeConfig,
+    "settings_training": TrainConfig,
+    "settings_evaluation": EvaluationConfig,
+    "settings_serve": ServeConfig,
+    "settings_web": WebConfig,
+}
 ROOT = Path(__file__).parents[2]
+SECTION = re.compile(
+    r"^<!-- (?P<name>\S+): begin -->$(.*?(?P<end><!-- (?P=name): end -->))?",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def quickstart_section() -> Section:
     """Returns the output of the quick start's run."""
-    console = Console(file=io.StringIO(), width=80)
+    output = io.StringIO()
     results = read_published(stored.RESULTS / "quickstart")
+    console = Console(file=output, width=80)
     console.print(run_tables.tables(results), highlight=False)
-    lines = [x.rstrip() for x in console.file.getvalue().splitlines()]  # type: ignore
-    text = "\n".join(lines).strip("\n")
+    text = "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+    text = text.strip("\n")
     return Section(f"```text\n{text}\n```")
 
 
@@ -60,15 +71,6 @@ def settings_section(record: type) -> Section:
     return Section(settings.markdown(record).rstrip("\n"))
 
 
-SETTINGS = {
-    "settings_base": BaseConfig,
-    "settings_code": CodeConfig,
-    "settings_training": TrainConfig,
-    "settings_evaluation": EvaluationConfig,
-    "settings_serve": ServeConfig,
-    "settings_web": WebConfig,
-}
-
 SECTIONS: dict[str, Callable[[], Section]] = {
     "quickstart": quickstart_section,
     "benchmark": functools.partial(speed_section, benchmark_tables.summary),
@@ -81,16 +83,11 @@ SECTIONS: dict[str, Callable[[], Section]] = {
 def pages(root: Path = ROOT) -> list[Path]:
     """Returns the Markdown files that have generated sections."""
     paths = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
-    return [path for path in paths if names(path.read_text())]
-
-
-def names(text: str) -> list[str]:
-    """Returns the names of a page's sections, in their order."""
-    return re.findall(r"^<!-- (\S+): begin -->$", text, re.M)
+    return [path for path in paths if SECTION.search(path.read_text())]
 
 
 def renewed(
-    page: Path, made: dict[str, Callable[[], Section]] = SECTIONS
+    page: Path, made: Mapping[str, Callable[[], Section]] = SECTIONS
 ) -> dict[Path, str]:
     """Returns a page with its sections made anew and the files beside it, by path.
 
@@ -101,27 +98,22 @@ def renewed(
     Raises:
       ValueError: a section is unknown, or its end is missing.
     """
-    text, files = page.read_text(), {}
-    for name in names(text):
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        if name not in made:
-            raise ValueError(f"section: {name!r} in {page}, one of {[*made]} accepted")
-        if end not in text:
-            raise ValueError(f"section: {name!r} in {page} has no {end!r}")
-        section = made[name]()
-        before, _, rest = text.partition(begin)
-        after = rest.partition(end)[2]
-        text = f"{before}{begin}\n\n{section.text}\n\n{end}{after}"
-        for file, table in section.files.items():
-            files[page.parent / file] = to_csv(table)
+    tables: dict[str, Table] = {}
+
+    def section(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in made or not match["end"]:
+            accepted = f"one of {[*made]} with its end"
+            raise ValueError(f"section: {name!r} in {page}, {accepted} accepted")
+        text, files = made[name]()
+        tables.update(files)
+        return f"<!-- {name}: begin -->\n\n{text}\n\n<!-- {name}: end -->"
+
+    text = SECTION.sub(section, page.read_text())
+    files = {page.parent / name: to_csv(table) for name, table in tables.items()}
     return {page: text, **files}
 
 
-def renew(page: Path) -> None:
-    """Writes a page and the files beside it anew, or nothing where one section fails.
-
-    Raises:
-      ValueError: see `renewed`.
-    """
-    for path, text in renewed(page).items():
-        write_atomically(path, text)
+def orphans(made: Iterable[Path], root: Path = ROOT) -> list[Path]:
+    """Returns the CSV files below docs that no section makes any more."""
+    return sorted({*(root / "docs").rglob("*.csv")} - {*made})

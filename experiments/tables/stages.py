@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 from coded_jax.inference.costs import Cost
 from coded_jax.report import table
 from coded_jax.report.formatting import size_text
-from coded_jax.report.table import Column
-from tables import stored
+from coded_jax.report.table import Columns
+from tables import sections, stored
 from tables.sections import Section
+from tables.stored import Content
 
 GOALS = {"least_coded": "coded", "most_device": "device"}
 IN_HEADS = 2
 """Operations that cannot be split of networks that have them in their heads alone."""
-
-Content = dict[str, Any]
+TEXT = (
+    "*Coded*: part of the network's operations in coded stages. *Device*, *client*: "
+    "operations of the busiest device, and of the client with a linear code that "
+    "decodes in every round, each over those of the whole network. *kB*: float32, to "
+    "and from a device. *Largest error*: of the merged features of a stage, over the "
+    "largest feature. *Cut and merge*: their time over that of the pieces, one after "
+    "the other. *Goal*: at most 6 rounds; with k=2 at least 75 % coded, device and "
+    "client at most 0.65 each, with k=4 85 % and 0.40."
+)
 
 
 def name_of(content: Content) -> str:
     """Returns network and image size of a stored result."""
     name = content["model"].removeprefix("keras:").removesuffix(":shapes")
-    name = name.removeprefix("networks.")
-    return f"{name}, {size_text(content['image_shape'][:2])}"
+    size = size_text(content["image_shape"][:2])
+    return f"{name.removeprefix('networks.')}, {size}"
 
 
-def grids_text(grids: list[list[int]]) -> str:
+def grids_text(content: Content) -> str:
     """Returns grids in their order, equal ones together: `3 of 2x1, 2 of 1x2`."""
-    groups = itertools.groupby(map(size_text, grids))
+    groups = itertools.groupby(map(size_text, content["grids"]))
     return ", ".join(f"{len([*group])} of {grid}" for grid, group in groups)
+
+
+def cost_of(content: Content) -> Cost:
+    """Returns the cost of a planned chain."""
+    return Cost.from_json(content["cost"])
 
 
 def client_of(content: Content) -> float:
     """Returns the client's operations over those of the whole network."""
     cost = cost_of(content)
     return cost.client_total / cost.whole_flops
-
-
-def cost_of(content: Content) -> Cost:
-    """Returns the cost of a planned chain."""
-    return Cost.from_json(content["cost"])
 
 
 def moved_text(content: Content) -> str:
@@ -57,52 +64,37 @@ def goal_text(content: Content) -> str:
         missed.append("client")
     if not missed:
         return "met"
-    (reason, count), *others = [*content["obstacles"], ("", 0)]
-    obstacle = f"{count} x {reason}"
-    if missed == ["device"] or count + sum(n for _, n in others) <= IN_HEADS:
-        obstacle = "receptive fields of the last blocks"
+    obstacle = "receptive fields of the last blocks"
+    obstacles = content["obstacles"]
+    if missed != ["device"] and sum(count for _, count in obstacles) > IN_HEADS:
+        reason, count = obstacles[0]
+        obstacle = f"{count} x {reason}"
     return f"**missed** ({', '.join(missed)}): {obstacle}"
 
 
-COLUMNS = (
-    Column("network, image", name_of),
-    Column("k, r", lambda x: f"{x['k']}, {x['r']}"),
-    Column("rounds", lambda x: str(len(cost_of(x).rounds))),
-    Column("grids", lambda x: grids_text(x["grids"])),
-    Column("coded", lambda x: f"{100 * x['coded']:.0f} %"),
-    Column(
-        "device", lambda x: f"{cost_of(x).device_flops / cost_of(x).whole_flops:.2f}"
+COLUMNS: Columns = {
+    "network, image": name_of,
+    "k, r": lambda x: f"{x['k']}, {x['r']}",
+    "rounds": lambda x: str(len(cost_of(x).rounds)),
+    "grids": grids_text,
+    "coded": lambda x: f"{100 * x['coded']:.0f} %",
+    "device": lambda x: f"{cost_of(x).parts['piece']:.2f}",
+    "client": lambda x: f"{client_of(x):.2f}",
+    "kB of a device": lambda x: (
+        f"{(cost_of(x).bytes_in + cost_of(x).bytes_out) / 1e3:.0f}"
     ),
-    Column("client", lambda x: f"{client_of(x):.2f}"),
-    Column(
-        "kB of a device",
-        lambda x: f"{(cost_of(x).bytes_in + cost_of(x).bytes_out) / 1e3:.0f}",
-    ),
-    Column("planned in", lambda x: f"{x['timing']['seconds']['plan']:.1f} s"),
-    Column(
-        "largest error",
-        lambda x: f"{x['largest_error']:.0e}" if x["largest_error"] else "0",
-    ),
-    Column("cut and merge", moved_text),
-    Column("goal", goal_text),
-)
+    "planned in": lambda x: f"{x['timing']['seconds']['plan']:.1f} s",
+    "largest error": lambda x: f"{x['largest_error']:.1g}",
+    "cut and merge": moved_text,
+    "goal": goal_text,
+}
 
 
 def section() -> Section:
     """Returns a row for each network and size of the code."""
     contents = [*stored.read("stages").values()]
-    text = (
-        "*Coded*: part of the network's operations in coded stages. *Device*, "
-        "*client*: operations of the busiest device, and of the client with a linear "
-        "code that decodes in every round, each over those of the whole network. *kB*: "
-        "float32, to and from a device. *Largest error*: of the merged features of a "
-        "stage, over the largest feature. *Cut and merge*: their time over that of the "
-        "pieces, one after the other. *Goal*: at most 6 rounds; with k=2 at least 75 % "
-        "coded, device and client at most 0.65 each, with k=4 85 % and 0.40."
-    )
     origin = f"{stored.origin_text(contents)} Each by `bash experiments/stages.sh`."
-    parts = [table.to_markdown(table.make(COLUMNS, contents)), text, origin]
-    return Section("\n\n".join(parts))
+    return sections.section(table.make(COLUMNS, contents), TEXT, origin)
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {"stages": section}

@@ -1,13 +1,16 @@
-"""Tables of maps, and of the points that were measured on real workers."""
+"""Tables of maps, of points that were measured on real workers, and of stages."""
 
 import pytest
-from tables import maps, stored
+from tables import maps, stages, stored
 
+from coded_jax.inference.costs import Cost, Round
+
+SIZES = {"code": "x", "k": 2, "r": 1, "pieces": "2x1"}
 STRATEGIES = [
-    {"family": "uncoded"},
-    {"family": "hedged", "late": 0.0},
-    {"family": "hedged", "late": 1.5},
-    {"family": "learned code"},
+    {**SIZES, "family": "uncoded"},
+    {**SIZES, "family": "hedged", "late": 0.0},
+    {**SIZES, "family": "hedged", "late": 1.5},
+    {**SIZES, "family": "learned code"},
 ]
 
 
@@ -17,23 +20,23 @@ def best(winner, lead, learned=None):
     return {"winner": winner, "lead": lead, "seconds": 1.0, "families": families}
 
 
-def points_of(*bests):
-    points = {str(i): {"p99": own} for i, own in enumerate(bests)}
-    return maps.Points("m", {"strategies": STRATEGIES, "points": points}, "p99")
+def cells_of(*bests):
+    """The cells of a map at p99."""
+    points = {str(i): dict.fromkeys(maps.QUANTILES, x) for i, x in enumerate(bests)}
+    content = {"strategies": STRATEGIES, "points": points}
+    row = maps.Row("m", content, "p99", maps.won(content, "p99"))
+    return {header: text(row) for header, text in maps.MAP.items()}
 
 
 def test_points_and_leads_of_a_family():
-    points = points_of(best(0, 0.1), best(0, 0.3), best(2, 0.2), best(None, None))
-    assert maps.won_text(points, "uncoded") == "50 % (20)"
-    assert maps.won_text(points, "hedged") == "25 % (20), after 1.5 usual times"
-    assert maps.won_text(points, None) == "25 %"
-    assert maps.won_text(points, "learned code") == ""
-
-
-def test_how_much_longer_learned_codes_take():
+    cells = cells_of(best(0, 0.1), best(0, 0.3), best(2, 0.2), best(None, None))
+    assert cells["uncoded"] == "50 % (20)" and cells["none"] == "25 %"
+    assert cells["hedged"] == "25 % (20), after 1.5 usual times"
+    assert cells["learned code"] == ""
+    assert cells["learned over first"] == "never accurate enough"
     accurate = [best(0, 0.1, seconds) for seconds in (1.5, 2.5, 3.5)]
-    assert maps.learned_text(points_of(*accurate, best(0, 0.1))) == "2.50 (75 %)"
-    assert maps.learned_text(points_of(best(0, 0.1))) == "never accurate enough"
+    cells = cells_of(*accurate, best(0, 0.1))
+    assert cells["learned over first"] == "2.50 (75 %)"
 
 
 @pytest.mark.parametrize("content", stored.read("map").values())
@@ -52,20 +55,43 @@ def test_the_winners_of_a_stored_map_are_the_fastest(content):
 
 @pytest.mark.parametrize(
     "measured, winner, error, agrees",
-    [(1.1, "uncoded", "10.0 %", "yes"), (2.2, "hedged", "120.0 %", "**no**")],
+    [(1.1, "uncoded", "10.0", "yes"), (2.2, "hedged", "120.0", "**no**")],
 )
 def test_a_measured_point_has_a_winner_and_an_error(measured, winner, error, agrees):
-    seconds = {"uncoded": (measured, 1.0), "hedged": (2.1, 2.0)}
+    seconds = {"near: uncoded": (measured, 1.0), "near: hedged": (2.1, 2.0)}
+    seconds |= {"far: hedged": (1.0, 1.0), "far: exact code": (1.05, 1.05)}
     parts = {
-        f"near: {name}": {"measured": [ours] * 20, "simulated": [theirs] * 20}
+        name: {"measured": [ours] * 20, "simulated": [theirs] * 20}
         for name, (ours, theirs) in seconds.items()
     }
-    settings = {"points": [{"name": "far"}, {"name": "near"}]}
+    settings = {"points": [{"name": "near"}, {"name": "far"}]}
     found = maps.outcomes({"settings": settings, "parts": parts})
-    assert [point for point, _ in found] == [("near", "p50"), ("near", "p99")]
-    cells = {column.header: column.text(found[0]) for column in maps.CHECK}
+    columns = maps.check_columns(found)
+    cells = {x: columns[x](found[0]) for x in columns if x != "conditions"}
+    assert (cells["point"], cells["quantile"]) == ("near", "p50")
     assert cells["first, measured"] == winner and cells["first, simulated"] == "uncoded"
-    assert cells["simulated lead"] == "100 %"
-    assert (cells["largest difference"], cells["agrees"]) == (error, agrees)
-    cases = 2 if agrees == "yes" else 0
-    assert f"simulated one in {cases} of 2 cases" in maps.conclusion(found)
+    assert cells["simulated lead, %"] == "100"
+    assert (cells["largest difference, %"], cells["agrees"]) == (error, agrees)
+    assert cells["uncoded, measured ms"] == f"{1e3 * measured:.0f}"
+    assert cells["hedged, simulated ms"] == "2000"
+    assert cells["exact code, simulated ms"] == "-"
+    right = 2 if agrees == "yes" else 0  # leads of 5 %, as of far, do not count
+    assert f"simulated one in {right} of 2 cases" in maps.conclusion(found)
+    assert f"in {2 + right} of 4." in maps.conclusion(found)
+
+
+@pytest.mark.parametrize(
+    "met, client, count, text",
+    [
+        (True, 3.0, 9, "met"),
+        (False, 5.0, 9, "**missed** (device, client): 9 x a"),
+        (False, 3.0, 9, "**missed** (device): receptive fields of the last blocks"),
+        (True, 5.0, 1, "**missed** (client): receptive fields of the last blocks"),
+    ],
+)
+def test_the_goal_of_stages(met, client, count, text):
+    """A client may compute 4 of 10 operations; two obstacles may be of the head."""
+    cost = Cost((Round(2.0),), client, Round(10.0), 3)
+    content = {"met": {"most_device": met}, "limits": {"most_device": 0.4}}
+    content |= {"obstacles": [["a", count], ["b", 1]], "cost": cost.to_json()}
+    assert stages.goal_text(content) == text

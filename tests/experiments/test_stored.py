@@ -3,9 +3,12 @@
 import json
 import re
 
-from tables import expectations, runs, searches, stored, targets
+import pytest
+from tables import expectations, pages, runs, searches, stored, targets
+from tables.sections import Section
 
 from coded_jax.inference.costs import Cost, Round
+from coded_jax.report.table import Table
 from coded_jax.runs.config import Config
 
 ORIGIN = {"version": "1", "commit": 40 * "c", "date": "2026-05-06T07:08:09"}
@@ -18,7 +21,7 @@ def result(**fields):
     return {
         "command": "python experiments/run.py --flagfile=experiments/flags/a.flags",
         "provenance": {**ORIGIN, "hardware": {"processor": "A", "cores": 2}},
-        "versions": {"jax": "2", "python": "3"},
+        "versions": {"jax": "2", "flax": "4", "python": "3"},
         "machine": {"cores": 2},
         "config": {**Config().to_json(), "recipe": "systematic"},
         "dataset": "mnist",
@@ -86,7 +89,9 @@ def test_a_base_model(tmp_path):
         "network": {"model": "vgg16", "width": 0.5, "epochs": 3.0, "numbers": 5e5},
         "base": {"validation_accuracy": 0.9, "test_accuracy": 0.91996},
         "provenance": {**ORIGIN, "flags": {"base_start": "runs/kept/first"}},
-        **{"timing": {"seconds": {"base": 5}}, "versions": {"python": "3"}},
+        "machine": {"cores": 2},
+        "timing": {"seconds": {"base": 5}},
+        "versions": result()["versions"],
     }
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/base.json").write_text(json.dumps(record))
@@ -97,17 +102,20 @@ def test_a_base_model(tmp_path):
     )
 
 
-def test_origins_and_notes():
-    new, old = result(), result(note="tuned after a look", machine={"cores": 1})
+def test_origins():
+    new, old = result(), result(machine={"cores": 1})
     del old["provenance"]
     old["stored"] = {"version": "0", "commit": "abc", "date": "2026-01-01T00:00:00"}
-    text = stored.origin_text([new, old])
-    assert text.startswith("Measured with version 1, 0 (commits in the CSV file), 2026")
-    assert text.endswith(
-        " jax 2, Python 3, on A, 2 cores and on processor not recorded, 1 core."
+    assert stored.origin_text([new, old]) == (
+        "Measured with version 1, 0 (commits in the CSV file), 2026-01-01 to "
+        "2026-05-06, jax 2, flax 4, Python 3, on A, 2 cores and on processor not "
+        "recorded, 1 core."
     )
-    assert stored.notes({"a": new, "b": old}) == ["- † b: tuned after a look."]
-    assert (stored.mark(new), stored.mark(old)) == ("", " †")
+    new["provenance"]["commit"] += "+dirty"
+    assert stored.origin_of(new) == ("1", "ccccccc+dirty", "2026-05-06")
+    columns = stored.origins(lambda name: {"old": old}[name])
+    assert columns["commit"]("old") == "stored by abc"
+    assert columns["times"]("old").endswith("code 10 epochs 9 s, evaluation 1 s")
 
 
 def test_every_stored_result_says_where_it_is_from():
@@ -115,11 +123,35 @@ def test_every_stored_result_says_where_it_is_from():
     assert len(paths) > 200
     for path in paths:
         content = json.loads(path.read_text())
-        assert all(stored.origin_of(content)), path
+        if path.parent.name == "speed":  # `benchmarks.tables` says it of these
+            assert content["commit"] and content["date"]
+        else:
+            assert all(stored.origin_of(content)), path
         command, scripts = content["command"], r"python experiments/\w+\.py [^\n]+"
         assert re.fullmatch(scripts, command) and " /" not in command, path
         assert "=/" not in command and "sources" not in content.get("provenance", {})
         assert content.get("config", {}).get("evaluated", "test") == "test", path
+
+
+def test_pages_and_the_files_beside_them(tmp_path):
+    (tmp_path / "README.md").write_text("# No sections\n")
+    docs, page = tmp_path / "docs", tmp_path / "docs/a.md"
+    docs.mkdir()
+    (docs / "gone.csv").touch()
+    page.write_text("before\n<!-- x: begin -->\nold\n<!-- x: end -->\nafter\n")
+    made = {"x": lambda: Section(r"\1 new", {"x.csv": Table(["a"], [["**1**"]])})}
+    assert pages.pages(tmp_path) == [page]
+    texts = pages.renewed(page, made)
+    assert texts == {
+        page: "before\n<!-- x: begin -->\n\n\\1 new\n\n<!-- x: end -->\nafter\n",
+        docs / "x.csv": "a\n1\n",
+    }
+    (docs / "x.csv").touch()
+    assert pages.orphans(texts, tmp_path) == [docs / "gone.csv"]
+    for name, end in (("y", "<!-- y: end -->"), ("x", "")):
+        page.write_text(f"<!-- {name}: begin -->\n{end}\n")
+        with pytest.raises(ValueError, match=f"section: '{name}' in .* with its end"):
+            pages.renewed(page, made)
 
 
 def test_verdicts():
