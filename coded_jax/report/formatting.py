@@ -35,6 +35,11 @@ def size_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
+def network_text(name: str, width: float) -> str:
+    """Returns a network and its width as `vgg16 x 0.5`."""
+    return f"{name} x {width:g}"
+
+
 def blocks_text(blocks: Sequence[int]) -> str:
     """Returns the first and last block of a stage as `1-2`, or `3` if they are one."""
     return "-".join(map(str, sorted(set(blocks))))

@@ -1,12 +1,11 @@
-"""The outcome of a run as tables for a terminal."""
+"""The outcome of a run as tables."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 
 from coded_jax.report.formatting import (
     measure_text,
@@ -16,6 +15,7 @@ from coded_jax.report.formatting import (
     stages_text,
     with_deviation,
 )
+from coded_jax.report.table import Table, make, to_terminal
 from coded_jax.runs.config import Config
 from coded_jax.runs.reading import base_accuracy, total_work, work_of
 
@@ -92,7 +92,6 @@ def tables(results: dict[str, Any]) -> Group:
             "included, over that of the network's convolutions on the whole image"
         )
     patterns = worst_patterns(results["patterns"])
-    measures = [name for name in OF_IMAGES if name in patterns[0]]
     heading_of_patterns = "every erasure pattern of the code"
     if len(patterns) < len(results["patterns"]):
         heading_of_patterns = (
@@ -107,15 +106,15 @@ def tables(results: dict[str, Any]) -> Group:
     if works(results):
         n = _devices(results)
         meanings.insert(0, f"{WHOLE}: each of {n} devices computes all, one is enough")
+    shown = to_terminal(by_lost(results, MOST_LOST), left=2, narrow=False)
+    shown.columns[0].no_wrap = True
     return Group(
         "\n".join(heading),
-        _summary_table(results),
+        shown,
         "\n".join([*meanings, *verdict(results)]),
         "",
-        f"{heading_of_patterns}\n"
-        "agreement: with the network's own answers; feature mse: error of its features"
-        f"{''.join(OF_IMAGES[name] for name in measures)}",
-        _pattern_table(patterns, split["k"]),
+        f"{heading_of_patterns}\n{meanings_of_patterns(patterns)}",
+        to_terminal(by_pattern(patterns, split["k"]), narrow=False),
     )
 
 
@@ -189,7 +188,7 @@ def measures_of(results: dict[str, Any]) -> list[str]:
 def cell(summary: dict[str, dict[str, float]], lost: str, measure: str) -> str:
     """Returns a measure at a number of lost results, `-` where it was not taken."""
     row = summary.get(lost, {})
-    if measure not in row:
+    if row.get(measure) is None:
         return "-"
     if measure.endswith("psnr"):
         return with_deviation(row[measure], row.get(f"{measure}_std", 0.0))
@@ -208,59 +207,62 @@ def _coded_part(results: dict[str, Any]) -> list[str]:
     return [f"coded are {coded}, which are {share:.0f} % of the network's work"]
 
 
-def _summary_table(results: dict[str, Any]) -> Table:
+def by_lost(results: dict[str, Any], most: int | None = None) -> Table:
     """Returns the accuracies and the work of the whole image, the code, the baselines;
-    without work, and then without the whole image, if the results have no costs."""
-    lost_counts = list(results["summary"])[:MOST_LOST]
-    work = works(results)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("code", no_wrap=True)
-    table.add_column("pattern")
-    for column in [*(f"{l} lost" for l in lost_counts), *["work"] * bool(work)]:
-        table.add_column(column, justify="right")
+    without work, and then without the whole image, if the results have no costs.
+
+    Args:
+      results: the content of `results.json`.
+      most: how many numbers of lost results have a column; all if not given.
+    """
+    lost_counts, work = [*results["summary"]][:most], works(results)
+    methods, measures = methods_of(results), measures_of(results)
+    is_first = lambda x: x[1] == measures[0]
+    columns = {
+        "code": lambda x: x[0] if is_first(x) else "",
+        "pattern": lambda x: MEASURES[x[1]],
+        **{
+            f"{lost} lost": lambda x, lost=lost: cell(methods[x[0]], lost, x[1])
+            for lost in lost_counts
+        },
+    }
+    rows = []
     if work:
         exact, n = percent(base_accuracy(results)), _devices(results)
-        cells = (exact if int(l) < n else "-" for l in lost_counts)
-        table.add_row(WHOLE, "any", *cells, "1.00")
-    measures = measures_of(results)
-    for name, summary in methods_of(results).items():
-        cost = f"{work[name]:.2f}" if name in work else ""
-        for measure in measures:
-            first = measure == measures[0]
-            cells = [cell(summary, l, measure) for l in lost_counts]
-            cells += [cost if first else ""] * bool(work)
-            table.add_row(name if first else "", MEASURES[measure], *cells)
-    return table
+        cells = (exact if int(lost) < n else "-" for lost in lost_counts)
+        rows.append([WHOLE, "any", *cells, "1.00"])
+        has_work = lambda x: is_first(x) and x[0] in work
+        columns["work"] = lambda x: f"{work[x[0]]:.2f}" if has_work(x) else ""
+    table = make(columns, itertools.product(methods, measures))
+    return Table(table.headers, [*rows, *table.rows])
 
 
-def _pattern_table(patterns: list[dict[str, Any]], k: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("lost")
-    names = of_images(patterns[0])
-    for column in ("accuracy", *names, "agreement", "feature mse"):
-        table.add_column(column, justify="right")
-    for pattern in patterns:
-        table.add_row(
-            pattern_text(pattern["lost"], k),
-            percent(pattern["accuracy"]),
-            *of_images(pattern).values(),
-            percent(pattern["agreement"]),
-            error_text(pattern["feature_mse"]),
-        )
-    return table
+def by_pattern(patterns: list[dict[str, Any]], k: int) -> Table:
+    """Returns a row for each erasure pattern, with the measures that it has.
+
+    Args:
+      patterns: their outcomes, as in `results.json`.
+      k: data pieces.
+    """
+    of_images = {
+        "mean_iou": ("mean IoU", lambda x: percent(x["mean_iou"])),
+        "psnr": ("PSNR", lambda x: f"{x['psnr']:.1f} dB"),
+    }
+    columns = {
+        "lost": lambda x: pattern_text(x["lost"], k),
+        "accuracy": lambda x: measure_text(x, "accuracy"),
+        **dict(of_images[name] for name in of_images if name in patterns[0]),
+        "agreement": lambda x: percent(x["agreement"]),
+        "feature mse": lambda x: (
+            "-" if x["feature_mse"] is None else f"{x['feature_mse']:.4g}"
+        ),
+    }
+    return make(columns, patterns)
 
 
-def of_images(pattern: dict[str, Any]) -> dict[str, str]:
-    """Returns texts of a pattern's measures that only answers that are images have, by
-    their names in tables."""
-    texts = {}
-    if "mean_iou" in pattern:
-        texts["mean IoU"] = percent(pattern["mean_iou"])
-    if "psnr" in pattern:
-        texts["PSNR"] = f"{pattern['psnr']:.1f} dB"
-    return texts
-
-
-def error_text(feature_mse: float | None) -> str:
-    """Returns the error of the features, `-` where a pattern has no answer."""
-    return "-" if feature_mse is None else f"{feature_mse:.4g}"
+def meanings_of_patterns(patterns: list[dict[str, Any]]) -> str:
+    """Returns lines on what the columns of `by_pattern` are."""
+    return (
+        "agreement: with the network's own answers; feature mse: error of its features"
+        + "".join(line for name, line in OF_IMAGES.items() if name in patterns[0])
+    )

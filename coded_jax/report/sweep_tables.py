@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich import box
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from coded_jax.report import frontier
 from coded_jax.report.formatting import with_deviation
+from coded_jax.report.table import Columns, make, to_terminal
 from coded_jax.runs.sweep_table import SWEEP, TABLE
 
 Row = dict[str, Any]
@@ -42,9 +42,19 @@ class Cell(NamedTuple):
     most: int
     trials: dict[tuple[str, int], list[Row]]
 
-    def of(self, method: str, lost: int, measure: str) -> list[float]:
-        """Returns a measure in every trial; none of what was not tried."""
-        return [row[measure] for row in self.trials.get((method, lost), [])]
+    @property
+    def settings(self) -> list[str]:
+        """The varied flags that are set, as `flag=value`."""
+        return [f"{flag}={value}" for flag, value in self.values.items() if value]
+
+    def of(
+        self, measure: str, method: str | None = None, lost: int | None = None
+    ) -> list[float]:
+        """Returns a measure in every trial, of `code` and with `most` lost results if
+        nothing else is given; none of what was not tried."""
+        key = (method or self.code, self.most if lost is None else lost)
+        values = [row.get(measure) for row in self.trials.get(key, [])]
+        return [value for value in values if value is not None]
 
 
 class Sweep(NamedTuple):
@@ -99,7 +109,7 @@ def varied(content: dict[str, Any]) -> list[str]:
 def score(cell: Cell) -> float:
     """Returns the mean accuracy over trials and over the patterns of the most losses
     that a cell is made for: what searches go by."""
-    return statistics.fmean(cell.of(cell.code, cell.most, "mean"))
+    return statistics.fmean(cell.of("mean"))
 
 
 def best(sweep: Sweep) -> Cell:
@@ -138,65 +148,62 @@ def trials_text(values: Sequence[float], scale: float = 100, digits: int = 2) ->
     return with_deviation(mean, deviation, digits)
 
 
-def mean_and_worst(cell: Cell, method: str, lost: int) -> str:
-    """Returns `mean (worst)`."""
-    mean, worst = (trials_text(cell.of(method, lost, x)) for x in ("mean", "worst"))
+def mean_and_worst(
+    cell: Cell, method: str | None = None, lost: int | None = None
+) -> str:
+    """Returns `mean (worst)`; see `Cell.of`."""
+    mean, worst = (trials_text(cell.of(x, method, lost)) for x in ("mean", "worst"))
     return mean if mean == worst else f"{mean} ({worst})"
 
 
-def columns(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    """Returns headings, and a row for each cell."""
-    cells = sweep.cells
-    names, cell_rows = _named_cells(sweep)
-    lost = sorted({l for c in cells for method, l in c.trials if method == c.code})
-    rivals = [
-        method
-        for method in dict.fromkeys(method for c in cells for method, _ in c.trials)
-        if any(method != c.code and (method, c.most) in c.trials for c in cells)
-    ]
-    headings = [*names, "base"]
-    headings += [f"{l} lost, mean (worst)" if l else "0 lost" for l in lost]
-    headings += [f"{method}, most lost" for method in rivals]
-    # Tables of before have no prices.
-    own = (row for cell in cells for row in cell.trials[cell.code, cell.most])
-    priced = all(row.get("price") is not None for row in own)
-    headings += ["work", *["code's work, %"] * priced, "seconds"]
-    rows = []
-    for cell, named in zip(cells, cell_rows, strict=True):
-        row = [*named, trials_text(cell.of(cell.code, cell.most, "base_accuracy"))]
-        row += [mean_and_worst(cell, cell.code, l) for l in lost]
-        row += [mean_and_worst(cell, method, cell.most) for method in rivals]
-        row.append(trials_text(cell.of(cell.code, cell.most, "work"), 1))
-        if priced:
-            row.append(trials_text(cell.of(cell.code, cell.most, "price")))
-        row.append(trials_text(cell.of(cell.code, cell.most, "train_seconds"), 1, 0))
-        rows.append(row)
-    return headings, rows
+def tried(cells: Iterable[Cell]) -> tuple[list[int], list[str]]:
+    """Returns the numbers of lost results that some cells tried with their own codes,
+    and the other methods that they tried with the most losses."""
+    keys = [(cell, *key) for cell in cells for key in cell.trials]
+    lost = sorted({lost for cell, method, lost in keys if method == cell.code})
+    rivals = [x for cell, x, l in keys if x != cell.code and l == cell.most]
+    return lost, [*dict.fromkeys(rivals)]
 
 
-def _named_cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    """Returns the headings of the columns that tell cells apart, and these columns."""
+def columns(sweep: Sweep) -> Columns:
+    """Returns the columns of cells."""
+    counts, rivals = tried(sweep.cells)
+    accuracies = {
+        f"{lost} lost, mean (worst)" if lost else "0 lost": (None, lost)
+        for lost in counts
+    }
+    accuracies |= {f"{method}, most lost": (method, None) for method in rivals}
+    return {
+        **_names(sweep),
+        "base": lambda cell: trials_text(cell.of("base_accuracy")),
+        **{
+            header: lambda cell, key=key: mean_and_worst(cell, *key)
+            for header, key in accuracies.items()
+        },
+        "work": lambda cell: trials_text(cell.of("work"), scale=1),
+        "code's work, %": lambda cell: trials_text(cell.of("price")),
+        "seconds": lambda cell: trials_text(cell.of("train_seconds"), 1, digits=0),
+    }
+
+
+def _names(sweep: Sweep) -> Columns:
+    """Returns the columns that tell cells apart."""
     cells = sweep.cells
     if is_wide(sweep):
-        return ["cell"], [[label(cell, sweep)] for cell in cells]
+        return {"cell": lambda cell: label(cell, sweep)}
     flags = [f for f in varied(sweep.content) if any(f in c.values for c in cells)]
     named = len({tuple(cell.values.items()) for cell in cells}) < len(cells)
-    headings = [*["cell"] * named, *(f"`{flag}`" for flag in flags)]
-    return headings, [
-        [*[cell.name] * named, *(cell.values.get(flag, "") for flag in flags)]
-        for cell in cells
-    ]
+    texts = {
+        f"`{flag}`": lambda cell, flag=flag: cell.values.get(flag, "") for flag in flags
+    }
+    return {"cell": lambda cell: cell.name, **texts} if named else texts
 
 
-def terminal(sweep: Sweep) -> Table:
+def terminal(sweep: Sweep) -> RichTable:
     """Returns the columns that a terminal has room for."""
-    headings, rows = columns(sweep)
-    kept = [
-        i
-        for i, name in enumerate(headings)
+    shown = {
+        name.strip("`"): text
+        for name, text in columns(sweep).items()
         if name != "seconds" and not name.endswith("most lost")
-    ]
-    table = Table(*(headings[i].strip("`") for i in kept), box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*(row[i] for i in kept))
-    return table
+    }
+    return to_terminal(make(shown, sweep.cells))

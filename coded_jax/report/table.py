@@ -35,6 +35,14 @@ def make(columns: Columns, records: Iterable[Any]) -> Table:
     return Table([*columns], rows)
 
 
+def select(table: Table, keeps: Callable[[str, Sequence[str]], bool]) -> Table:
+    """Returns a table without the columns whose heading and cells `keeps` refuses."""
+    columns = zip(table.headers, *table.rows, strict=True)
+    kept = [column for column in columns if keeps(column[0], column[1:])]
+    headers, *rows = zip(*kept, strict=True)
+    return Table(headers, rows)
+
+
 def to_markdown(table: Table) -> str:
     """Returns a table as GitHub's Markdown has it."""
     lines = [f"| {' | '.join(cells)} |" for cells in (table.headers, *table.rows)]
@@ -50,11 +58,14 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def to_terminal(table: Table, title: str = "") -> RichTable:
-    """Returns a table for a terminal: the first column left, the others right."""
-    shown = RichTable(box=box.SIMPLE_HEAD, title=title or None, collapse_padding=True)
+def to_terminal(
+    table: Table, title: str = "", left: int = 1, narrow: bool = True
+) -> RichTable:
+    """Returns a table for a terminal: the first `left` columns left, the others right,
+    and close together if `narrow`."""
+    shown = RichTable(box=box.SIMPLE_HEAD, title=title or None, collapse_padding=narrow)
     for i, header in enumerate(table.headers):
-        shown.add_column(header, justify="right" if i else "left")
+        shown.add_column(header, justify="left" if i < left else "right")
     for cells in table.rows:
         shown.add_row(*(cell.replace("**", "") for cell in cells))
     return shown

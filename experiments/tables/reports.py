@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
-import itertools
 import os
-import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +18,21 @@ from coded_jax.report import canvas, model_figures, run_figures, run_tables
 from coded_jax.report import sweep_tables as sweeps
 from coded_jax.report.formatting import (
     blocks_text,
-    measure_text,
     pattern_text,
     percent,
     run_text,
     size_text,
 )
-from coded_jax.report.table import Table, to_markdown
+from coded_jax.report.frontier import mean_std
+from coded_jax.report.table import Table, make
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
 from coded_jax.runs.workdir import METRICS, make_folder, write_atomically
 from coded_jax.types import Split
 from tables import stored
 from tables.finished_runs import read_current
-from tables.runs import table_of
 from tables.searches import first_cell
+from tables.sections import section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,12 +55,11 @@ class Page:
     def __init__(self, folder: Path, title: str) -> None:
         make_folder(folder, "output")
         self.folder, self.title = folder, title
-        self._parts = [f"# {title}"]
+        self._parts: list[str | Table] = [f"# {title}"]
 
     def add(self, *parts: str | Table) -> None:
         """Appends Markdown and tables; leaves out empty text."""
-        texts = (to_markdown(x) if isinstance(x, Table) else x for x in parts)
-        self._parts += filter(None, texts)
+        self._parts += parts
 
     def draw(
         self, name: str, title: str, make: Callable[[], Figure], caption: str = ""
@@ -77,7 +75,7 @@ class Page:
 
     def write(self) -> list[Path]:
         """Writes `report.md` and `report.html`, and returns their paths."""
-        text = "\n\n".join(self._parts) + "\n"
+        text = f"{section(*self._parts).text}\n"
         paths = [self.folder / f"report.{ending}" for ending in ("md", "html")]
         write_atomically(paths[0], text)
         write_atomically(paths[1], to_html(self.title, text, self.folder))
@@ -123,24 +121,26 @@ def report_run(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]
       ValueError: there is no finished run of this version, or no such folder.
     """
     results = read_current(path)
-    draw_of = lambda draw: lambda: draw(results)
+    patterns, figure = results["patterns"], lambda draw: partial(draw, results)
     page = Page(folder, run_text(results))
     page.add(facts(results))
     if results.get("values"):
         page.add("What is called accuracy is R^2, the coefficient of determination.")
-    page.add("## Accuracy by lost results", by_lost(results))
-    page.draw("losses", "accuracy by lost results", draw_of(run_figures.losses))
-    page.add("## Every erasure pattern", by_pattern(results))
-    page.draw("accuracy", "accuracy by pattern", draw_of(run_figures.accuracy))
+    page.add("## Accuracy by lost results", run_tables.by_lost(results))
+    page.draw("losses", "accuracy by lost results", figure(run_figures.losses))
+    by_pattern = run_tables.by_pattern(patterns, results["split"]["k"])
+    meanings = run_tables.meanings_of_patterns(patterns)
+    page.add("## Every erasure pattern", by_pattern, meanings)
+    page.draw("accuracy", "accuracy by pattern", figure(run_figures.accuracy))
     if (path / METRICS).exists():
         page.add("## Training")
-        records = run_figures.read_metrics(path)
-        page.draw("training", "training curves", lambda: run_figures.training(records))
+        training = partial(run_figures.training, run_figures.read_metrics(path))
+        page.draw("training", "training curves", training)
     if results["confidence"]:
         page.add("## Confidence", confidence(results))
-        page.draw("confidence", "confidence", draw_of(run_figures.confidence))
+        page.draw("confidence", "confidence", figure(run_figures.confidence))
     page.add("## Cost of each device", *costs(results))
-    page.draw("costs", "work of the busiest device", draw_of(run_figures.costs))
+    page.draw("costs", "work of the busiest device", figure(run_figures.costs))
     add_model(page, path, results, data_dir)
     page.write()
     return results
@@ -167,7 +167,7 @@ def add_model(
     page.draw(
         "features",
         "feature maps",
-        lambda: model_figures.features(model, shown.images, lost),
+        partial(model_figures.features, model, shown.images, lost),
         "Red is lost. A picture has four channels, each of which has one scale in all "
         "pictures but those of parity pieces.",
     )
@@ -175,14 +175,14 @@ def add_model(
         page.draw(
             "answers",
             "answers with losses",
-            lambda: model_figures.answers(model, shown, lost),
+            partial(model_figures.answers, model, shown, lost),
             "Red in the last column: positions with another answer than without "
             "losses, or how far values are from those, of the labels' range. White "
             "labels do not count, and red answers are none; of two or more than three "
             "channels the first is shown.",
         )
     if not model.values:
-        confusion = lambda: model_figures.confusion(model, test, lost)
+        confusion = partial(model_figures.confusion, model, test, lost)
         page.draw("confusion", "confusion of errors", confusion)
 
 
@@ -192,7 +192,6 @@ def facts(results: dict[str, Any]) -> Table:
     seconds = results["timing"]["seconds"].items()
     base = f"**{percent(base_accuracy(results))} %**"
     part = f"the {evaluated_part(results)} split of {results['dataset']}"
-    made = f"{stored.software_text(results)} on {stored.machine_text(results)}"
     rows = {
         "base model": f"{config['base_model']}, {base} on {part}",
         "code": code_title(config),
@@ -200,58 +199,27 @@ def facts(results: dict[str, Any]) -> Table:
         "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",
         "seed": f"{results['seed']}; {config['seeds']} of the code",
         "time": ", ".join(f"{phase} {value:.0f} s" for phase, value in seconds),
-        "measured with": made,
+        "measured with": (
+            f"{stored.software_text(results)} on {stored.machine_text(results)}"
+        ),
         "command": f"`{command}`" if command else "none, `coded_jax.protect`",
     }
     return Table(("", ""), [*rows.items()])
 
 
-def by_lost(results: dict[str, Any]) -> Table:
-    """Returns a row for the code and for each baseline: mean and worst by lost results,
-    and in groups the accuracy of decoded answers."""
-    base, measures = percent(base_accuracy(results)), run_tables.measures_of(results)
-    columns = {
-        f"{l} lost, {run_tables.MEASURES[measure]}": lambda x, of=(l, measure): (
-            run_tables.cell(x[1], *of)
-        )
-        for l, measure in itertools.product(results["summary"], measures)
-    }
-    names = {"code": lambda x: x[0], "base": lambda x: base}
-    return table_of(names | columns, run_tables.methods_of(results).items())
-
-
-def by_pattern(results: dict[str, Any]) -> Table:
-    """Returns a row for every erasure pattern."""
-    k, patterns, of_images = (
-        results["split"]["k"],
-        results["patterns"],
-        run_tables.of_images,
-    )
-    columns = {
-        "lost": lambda x: pattern_text(x["lost"], k),
-        "accuracy": lambda x: measure_text(x, "accuracy"),
-        **{y: lambda x, y=y: of_images(x)[y] for y in of_images(patterns[0])},
-        "agreement with the base model": lambda x: percent(x["agreement"]),
-        "feature mse": lambda x: run_tables.error_text(x["feature_mse"]),
-    }
-    return table_of(columns, patterns)
-
-
 def confidence(results: dict[str, Any]) -> Table:
     """Returns a row for every number of lost results."""
-
-    def of(name: str) -> Callable[[Any], str]:
-        return lambda x: "-" if x[1].get(name) is None else measure_text(x[1], name)
-
+    by_lost = results["confidence"]
+    of = lambda name: lambda lost: run_tables.cell(by_lost, lost, name)
     columns = {
-        "lost": lambda x: x[0],
-        "temperature": lambda x: f"{x[1]['temperature']:.2f}",
+        "lost": lambda lost: lost,
+        "temperature": lambda lost: f"{by_lost[lost]['temperature']:.2f}",
         "calibration error": of("ece"),
         "uncalibrated": of("ece_uncalibrated"),
         "of decoded answers": of("ece_decoded"),
         "mean error over all coverages": of("aurc"),
     }
-    return table_of(columns, results["confidence"].items())
+    return make(columns, by_lost)
 
 
 def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
@@ -283,7 +251,7 @@ def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
         "rounds": lambda x: str(len(x[1].rounds)),
         "kB": lambda x: f"{(x[1].bytes_in + x[1].bytes_out) / 1e3:.3g}",
     }
-    return text, table_of(stages, split["stages"]), table_of(columns, records.items())
+    return text, make(stages, split["stages"]), make(columns, records.items())
 
 
 def report_sweep(path: Path, folder: Path) -> Group:
@@ -294,10 +262,8 @@ def report_sweep(path: Path, folder: Path) -> Group:
       ValueError: there is no sweep, or the folder cannot be made.
     """
     sweep = sweeps.read(path)
-    headers, rows = sweeps.columns(sweep)
     link = lambda name: os.path.relpath(path / "cells" / name, folder)
-    links = [f"[{cell.name}](<{link(cell.name)}>)" for cell in sweep.cells]
-    linked = [[*row, link] for row, link in zip(rows, links, strict=True)]
+    linked = {"folder": lambda cell: f"[{cell.name}](<{link(cell.name)}>)"}
     errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
     why = lambda name: f"failed: {errors[name]}" if name in errors else "has not run"
     names = [name for name in sweep.content["cells"] if name not in finished]
@@ -306,8 +272,9 @@ def report_sweep(path: Path, folder: Path) -> Group:
     page = Page(folder, f"Sweep {path.resolve().name}")
     page.add(made_by)
     if sweep.cells:
-        page.add("## Cells", first_cell(sweep), Table([*headers, "folder"], linked))
-        page.draw("cells", "accuracy by cell", lambda: figure(sweep))
+        full = make({**sweeps.columns(sweep), **linked}, sweep.cells)
+        page.add("## Cells", first_cell(sweep), full)
+        page.draw("cells", "accuracy by cell", partial(figure, sweep))
     page.add("## Cells without results" * bool(left_out), left_out)
     page.write()
     return Group(sweeps.terminal(sweep), *filter(None, [left_out, made_by]))
@@ -336,20 +303,20 @@ def figure(sweep: sweeps.Sweep) -> Figure:
     Raises:
       ImportError: matplotlib is missing.
     """
-    cells, wide = sweep.cells, sweeps.is_wide(sweep)
+    cells = sweep.cells
     drawn = canvas.new_figure(3 + 0.6 * len(cells), 4.5)
     axes, places = drawn.add_subplot(), range(len(cells))
     for measure, marker in (("mean", "o"), ("worst", "v")):
-        by_cell = [cell.of(cell.code, cell.most, measure) for cell in cells]
-        means = [100 * statistics.fmean(values) for values in by_cell]
-        deviations = [100 * statistics.stdev(v) if len(v) > 1 else 0 for v in by_cell]
+        by_cell = [[100 * x for x in cell.of(measure)] for cell in cells]
+        means, deviations = zip(*map(mean_std, by_cell), strict=True)
         axes.errorbar(places, means, deviations, fmt=marker, capsize=3, label=measure)
-    bases = [cell.of(cell.code, cell.most, "base_accuracy")[0] for cell in cells]
+    bases = [cell.of("base_accuracy")[0] for cell in cells]
     axes.plot(places, [100 * base for base in bases], "k_", ms=18, label="base")
     axes.set_xticks(places, [sweeps.label(cell, sweep) for cell in cells])
     axes.tick_params(axis="x", rotation=90)
     axes.set_xlim(-0.7, len(cells) - 0.3)
-    varied = "cell" if wide else ", ".join(sweeps.varied(sweep.content))
+    flags = sweeps.varied(sweep.content)
+    varied = "cell" if sweeps.is_wide(sweep) else ", ".join(flags)
     axes.set(xlabel=varied, ylabel="accuracy, %")
     axes.grid(alpha=0.3)
     drawn.legend(loc="outside right upper")

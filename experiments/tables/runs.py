@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from coded_jax.inference.costs import Cost
-from coded_jax.report.formatting import measure_text, percent, size_text, stages_text
+from coded_jax.report.formatting import (
+    measure_text,
+    network_text,
+    percent,
+    size_text,
+    stages_text,
+)
 from coded_jax.report.run_tables import WHOLE, methods_of
-from coded_jax.report.table import Column, Table, make, to_markdown
+from coded_jax.report.table import Table, make, select
 from coded_jax.runs.config import Config
 from coded_jax.runs.reading import code_name
 from coded_jax.runs.run_costs import read_cost
-from tables import stored, targets
-from tables.sections import Section, linked
+from tables import sections, stored, targets
+from tables.sections import Long, Section
+from tables.stored import Content
 from tables.targets import NONE
 
-Results = dict[str, Any]
 NAMES = {
     **{"lenet5": "LeNet-5", "vgg16": "VGG-16", "resnet18": "ResNet-18"},
     **{"mobilenet": "MobileNet", "mnist": "MNIST", "cifar10": "CIFAR-10"},
@@ -48,7 +54,7 @@ class Row(NamedTuple):
     """
 
     name: str
-    results: Results
+    results: Content
     lost: str
     code: str
 
@@ -78,51 +84,45 @@ class Row(NamedTuple):
         return whole if self.lost == "0" else cost
 
 
-def read(table: str) -> dict[str, Results]:
-    """Returns a table's runs by name, sorted by network, code and sizes.
+def read(table: str) -> dict[str, Content]:
+    """Returns a table's runs by name, sorted by network, code and sizes, with defaults
+    of settings that a former version did not have."""
 
-    Settings that a former version did not have are the defaults.
-    """
-    defaults = Config().to_json()
-    measured = {"measured": "history" if stored.HISTORY in table else NONE}
+    def order(run: Content) -> tuple:
+        config, split = run["config"], run["split"]
+        network = (run["dataset"], config["base_model"], len(split["stages"]))
+        recipe = (config["encoder"] != "mlp", config["recipe"])
+        return *network, *recipe, split["k"], split["r"]
+
+    measured = {"measured": stored.HISTORY if stored.HISTORY in table else NONE}
     runs = {
-        name: {**results, "config": {**defaults, **results["config"]}, **measured}
-        for name, results in stored.read(table).items()
+        name: {**run, "config": {**Config().to_json(), **run["config"]}, **measured}
+        for name, run in stored.read(table).items()
     }
-    return dict(sorted(runs.items(), key=lambda item: _order(item[1])))
+    return dict(sorted(runs.items(), key=lambda item: order(item[1])))
 
 
-def _order(results: Results) -> tuple:
-    config, split = results["config"], results["split"]
-    network = (results["dataset"], config["base_model"], len(split.get("stages", [])))
-    recipe = (config["encoder"] != "mlp", config["recipe"])
-    return *network, *recipe, split["k"], split["r"]
-
-
-def rows_of(runs: dict[str, Results], baselines: bool = False) -> Iterator[Row]:
+def rows_of(runs: dict[str, Content], baselines: bool = False) -> Iterator[Row]:
     """Yields a row of each run for each number of lost results from 1 to r; with
     `baselines` also of these, and of the network itself where answers are images."""
     for name, results in runs.items():
-        code = results["config"]["code"]
+        own = results["config"]["code"]
         if baselines and results.get("positions"):
-            yield Row(name, results, "0", code)
-        for lost in map(str, range(1, results["split"]["r"] + 1)):
-            for method in methods_of(results) if baselines else [code]:
-                if lost in methods_of(results)[method]:
-                    yield Row(name, results, lost, method)
+            yield Row(name, results, "0", own)
+        for lost in range(1, results["split"]["r"] + 1):
+            for code in methods_of(results) if baselines else [own]:
+                yield Row(name, results, str(lost), code)
 
 
 def accuracy(measure: str, code: str = "") -> Callable[[Row], str]:
     """Returns the text of a measure of a baseline, or of the row's own code."""
 
     def text(row: Row) -> str:
-        of_baseline = row.results["baselines"].get(code, {}).get(row.lost, {})
-        values = of_baseline if code else row.accuracy
+        values = methods_of(row.results).get(code or row.code, {}).get(row.lost, {})
         if measure not in values or code == row.code:
             return NONE
-        if measure.endswith("psnr"):
-            return f"{values[measure]:.1f} dB"
-        return measure_text(values, measure)
+        is_psnr = measure.endswith("psnr")
+        return f"{values[measure]:.1f} dB" if is_psnr else measure_text(values, measure)
 
     return text
 
@@ -138,11 +138,6 @@ def data_text(row: Row) -> str:
     """Returns the data set, and the size of images of which each position counts."""
     size = f" of {size_text(row.results['image_shape'][:2])}"
     return stored.data_of(row.results) + size * bool(row.results.get("positions"))
-
-
-def network(row: Row) -> str:
-    """Returns `vgg16 x 0.5`: the network and its width."""
-    return f"{row.config['base_model']} x {row.config['base_width']:g}"
 
 
 def code_text(row: Row) -> str:
@@ -179,14 +174,10 @@ def published(row: Row) -> str:
 
 def differing(row: Row) -> str:
     """Returns the largest part of answers that losses change, in percent."""
+    if row.code != row.config["code"]:
+        return NONE
     patterns = [p for p in row.results["patterns"] if len(p["lost"]) == int(row.lost)]
-    own = row.code == row.config["code"]
-    return f"{100 * max(1 - p['agreement'] for p in patterns):.2f}" if own else NONE
-
-
-def _drop(row: Row) -> str:
-    base = row.results["base"]["test_accuracy"]
-    return f"{100 * (base - row.accuracy['mean']):.2f}"
+    return f"{100 * max(1 - p['agreement'] for p in patterns):.2f}"
 
 
 COSTS: dict[str, Callable[[Cost], str]] = {
@@ -203,19 +194,24 @@ COSTS: dict[str, Callable[[Cost], str]] = {
     "rounds": lambda x: str(len(x.rounds)),
 }
 PARTS = ("mean", "worst")
-RIVALS = {"no parity": "no_parity", "zero-fill": "zero_fill"}
-RIVALS["replication"] = "replication"
+RIVALS = {
+    "no parity": "no_parity",
+    "zero-fill": "zero_fill",
+    "replication": "replication",
+}
 CSV: dict[str, Callable[[Row], str]] = {
     "run": lambda row: row.name,
     "measured": lambda row: row.results["measured"],
     "data": data_text,
-    "network": network,
+    "network": lambda row: network_text(
+        row.config["base_model"], row.config["base_width"]
+    ),
     "k": lambda row: str(row.sizes[0]),
     "r": lambda row: str(row.sizes[1]),
     "lost": lambda row: row.lost,
     "code": code_text,
     "channels": lambda row: row.config["decoder_channels"] or NONE,
-    "pieces": lambda row: size_text(row.results["split"].get("grid") or ()),
+    "pieces": lambda row: size_text(row.results["split"]["grid"]),
     "stages": lambda row: stages_text(
         [stage["blocks"] for stage in row.results["split"]["stages"]]
     ),
@@ -226,7 +222,9 @@ CSV: dict[str, Callable[[Row], str]] = {
         f"{x} {y}": accuracy(f"{x}_{y.lower()}") for y in ("IoU", "PSNR") for x in PARTS
     },
     **{f"{x}, {y}": accuracy(y, name) for x, name in RIVALS.items() for y in PARTS},
-    "drop": _drop,
+    "drop": lambda row: (
+        f"{100 * (row.results['base']['test_accuracy'] - row.accuracy['mean']):.2f}"
+    ),
     "target": target,
     "published": published,
     "answers changed, %": differing,
@@ -236,12 +234,12 @@ CSV: dict[str, Callable[[Row], str]] = {
     },
     "seconds": lambda row: f"{stored.seconds_of(row.results):.0f}",
     "seed": lambda row: str(row.results["seed"]),
-    **{x.header: lambda row, x=x: x.text(row.results) for x in stored.ORIGIN},
+    **stored.origins(lambda row: row.results),
 }
 """Columns of the CSV files, of which each has those that are not empty."""
 TEXTS = {
     **CSV,
-    "data, network": lambda row: f"{data_text(row)}, {network(row)}",
+    "data, network": lambda row: f"{data_text(row)}, {CSV['network'](row)}",
     "network, data": lambda row: (
         f"{NAMES[row.config['base_model']]}, {NAMES[stored.data_of(row.results)]}"
     ),
@@ -259,32 +257,14 @@ TEXTS = {
 """Columns of the pages."""
 
 
-def page_table(headers: str, rows: Iterable[Row]) -> str:
+def page_table(headers: str, rows: Iterable[Row]) -> Table:
     """Returns a table of columns of `TEXTS`, whose headers ` | ` separates."""
-    return to_markdown(table_of({x: TEXTS[x] for x in headers.split(" | ")}, rows))
-
-
-def table_of(columns: dict[str, Callable[[Any], str]], records: Iterable) -> Table:
-    """Returns a table of columns by their headers."""
-    return make([Column(*column) for column in columns.items()], records)
+    return make({header: TEXTS[header] for header in headers.split(" | ")}, rows)
 
 
 def csv_table(rows: Iterable[Row]) -> Table:
     """Returns the columns of `CSV` that are not empty in all rows."""
-    headers, lines = table_of(CSV, rows)
-    columns = zip(headers, *lines, strict=True)
-    kept = [column for column in columns if {*column[1:]} - {NONE, ""}]
-    headers, *lines = zip(*kept, strict=True)
-    return Table(headers, lines)
-
-
-def with_file(
-    text: str, name: str, table: Table, what: str, contents: Iterable[Results]
-) -> Section:
-    """Returns Markdown, how stored results were measured, and the line of their CSV
-    file, see `linked`."""
-    parts = [text, stored.origin_text(contents), linked(name, table, what)]
-    return Section("\n\n".join(filter(None, parts)), {name: table})
+    return select(make(CSV, rows), lambda _, texts: bool({*texts} - {NONE, ""}))
 
 
 def section(
@@ -296,10 +276,11 @@ def section(
     """Returns the rows of a folder's runs that are to be shown, with columns by their
     headers, and all rows of present and former runs as CSV."""
     runs, former = read(table), read(f"{stored.HISTORY}/{table}")
-    rows, what = [*rows_of(runs, baselines)], "code and number of lost results"
+    rows = [*rows_of(runs, baselines)]
     full = csv_table([*rows, *rows_of(former, baselines)])
-    text = page_table(headers, filter(shown, rows))
-    return with_file(text, f"{table}.csv", full, what, runs.values())
+    files = {f"{table}.csv": Long(full, "code and number of lost results")}
+    short = page_table(headers, filter(shown, rows))
+    return sections.section(short, files=files, contents=runs.values())
 
 
 def headline_rows() -> Iterator[Row]:
@@ -308,77 +289,83 @@ def headline_rows() -> Iterator[Row]:
         runs = read(table)
         for name in names:
             results = with_rivals(runs, name)
-            lost, code = str(results["split"]["r"]), results["config"]["code"]
-            yield Row(name, results, lost, code)
+            (*_, most_lost) = rows_of({name: results})
+            yield most_lost
 
 
-def with_rivals(runs: dict[str, Results], name: str) -> Results:
+def with_rivals(runs: dict[str, Content], name: str) -> Content:
     """Returns a run with the rivals that have runs of their own: of `A_ours_B`, without
     parity that of `A_no_parity_B`, zero-fill a baseline of `A_untrained_B`."""
-    own, others = dict(runs[name]["baselines"]), runs.keys() - {name}
-    if (no_parity := name.replace("_ours_", "_no_parity_")) in others:
-        own["no_parity"] = runs[no_parity]["summary"]
-    if (untrained := name.replace("_ours_", "_untrained_")) in others:
-        own["zero_fill"] = runs[untrained]["baselines"]["zero_fill"]
-    return runs[name] | {"baselines": own}
+    others = {key: run for key, run in runs.items() if key != name}
+    rivals = dict(runs[name]["baselines"])
+    if no_parity := others.get(name.replace("_ours_", "_no_parity_")):
+        rivals["no_parity"] = no_parity["summary"]
+    if untrained := others.get(name.replace("_ours_", "_untrained_")):
+        rivals["zero_fill"] = untrained["baselines"]["zero_fill"]
+    return runs[name] | {"baselines": rivals}
 
 
 def readme_section() -> Section:
     """Returns the README's table."""
     headers = "network, data | k, r | no split, no loss | r lost, mean (worst) | work"
     rows = [row for row in headline_rows() if row.name in README]
-    return Section(page_table(headers, rows))
+    return sections.section(page_table(headers, rows))
 
 
 def headline_section() -> Section:
     """Returns the first table of all results, and all of its columns as CSV."""
     rows = [*headline_rows()]
-    headers = "data, network | k, r | code | base | r lost, mean (worst) | "
-    headers += "no parity, mean (worst) | work | target"
+    short = page_table(
+        "data, network | k, r | code | base | r lost, mean (worst) | "
+        "no parity, mean (worst) | work | target",
+        rows,
+    )
+    files = {"headline.csv": Long(csv_table(rows), "code")}
     contents = [row.results for row in rows]
-    text, full = page_table(headers, rows), csv_table(rows)
-    return with_file(text, "headline.csv", full, "code", contents)
+    return sections.section(short, files=files, contents=contents)
 
 
 def _all_lost(row: Row) -> bool:
     return int(row.lost) == row.sizes[1]
 
 
-_PAGES: dict[str, tuple] = {
-    "results": (
+SECTIONS: dict[str, Callable[[], Section]] = {
+    "headline": readme_section,
+    "headline_all": headline_section,
+    "results": partial(
+        section,
         "table5",
         "k, r | code | mean (worst) | no parity, mean (worst) | paper | above both | "
         "work",
         _all_lost,
     ),
-    "zoo": (
+    "zoo": partial(
+        section,
         "networks",
         "network | k, r | lost | base | mean (worst) | drop | target | work | "
         "coded, % of all work",
     ),
-    "layers": (
+    "layers": partial(
+        section,
         "layers",
         "network | k, r | rounds | work of a device | client's work | kB, in + out | "
         "r lost, mean (worst) | replication, mean (worst)",
         _all_lost,
     ),
-    "groups": (
+    "groups": partial(
+        section,
         "groups",
         "data, network | k, r | code | base | decoded | published loss | "
         "all, mean (worst)",
         lambda row: row.code in ("parity_model", "berrut", "addition"),
-        True,
+        baselines=True,
     ),
-    "images": (
+    "images": partial(
+        section,
         "images",
         "data, network | k, r | lost | code | mean (worst) | mean IoU (worst) | "
         "PSNR (worst) | work",
         lambda row: row.lost == "0" or _all_lost(row),
-        True,
+        baselines=True,
     ),
-}
-SECTIONS: dict[str, Callable[[], Section]] = {
-    "headline": readme_section,
-    "headline_all": headline_section,
-    **{name: functools.partial(section, *page) for name, page in _PAGES.items()},
 }

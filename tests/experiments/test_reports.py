@@ -31,10 +31,11 @@ def test_report_of_a_run(finished, tmp_path):
     assert page.count('src="data:image/png;base64,') == len(names)
     assert not re.search(r"(src|href)=\"(?!data:)|https?:|@import|<script", page)
     assert page.count("<table>") == len(re.findall(r"^[|-]+$", text, re.M)) == 6
-    rows = [row[x] for row in results["summary"].values() for x in ("mean", "worst")]
-    cells = [f"{100 * x:.2f}" for x in (results["base"]["test_accuracy"], *rows)]
-    assert f"| learned | {' | '.join(cells)} |" in text
-    assert "".join(f"<td>{cell}</td>\n" for cell in cells) in page
+    for name, measure in (("learned", "mean"), ("", "worst")):
+        values = [row[measure] for row in results["summary"].values()]
+        cells = [name, measure, *(f"{100 * x:.2f}" for x in values)]
+        assert f"\n| {' | '.join(cells)} |" in text
+        assert "".join(f"<td>{cell}</td>\n" for cell in cells) in page
     worst = min(results["patterns"], key=lambda pattern: pattern["accuracy"])["lost"]
     assert f"## With the worst pattern: data {worst[0]} lost" in text
 
@@ -43,10 +44,8 @@ def test_report_of_a_copy_says_what_it_leaves_out(finished, tmp_path):
     copy = shutil.copy(finished / "results.json", tmp_path / "copy.json")
     reports.report_run(pathlib.Path(copy), tmp_path / "out", None)
     text = (tmp_path / "out" / "report.md").read_text()
-    assert re.findall(r"^\*Left out.*$", text, re.M) == [
-        "*Left out (pictures that the model makes): copy.json given, a workdir "
-        "accepted*"
-    ]
+    (line,) = re.findall(r"^\*Left out.*$", text, re.M)
+    assert "(pictures that the model makes): copy.json given, a workdir" in line
 
 
 def test_a_figure_that_cannot_be_drawn_is_a_line(tmp_path):
@@ -57,10 +56,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_line(tmp_path):
     page.add("", "| x |\n|---|\n| 1 |")
     page.draw("x", "curves", fail)
     markdown, html = (path.read_text() for path in page.write())
-    assert markdown == (
-        "# a < b\n\n| x |\n|---|\n| 1 |\n\n*Left out (curves): plots need: pip "
-        "install*\n"
-    )
+    assert markdown.endswith("| 1 |\n\n*Left out (curves): plots need: pip install*\n")
     assert "<title>a &lt; b</title>" in html and "<td>1</td>" in html
     with pytest.raises(ValueError, match="^output: '/proc/x' given"):
         reports.Page(pathlib.Path("/proc/x"), "")
@@ -143,9 +139,10 @@ def test_cells_of_many_flags_are_named_by_what_the_first_has_not(sweep):
     others = {**flags, "epochs": "2", "decoder_width": None}
     rows = [*rows_of("a", 0.8, **flags), *rows_of("b", 0.9, **others)]
     (sweep / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    text = searches.cells_text(sweep_tables.read(sweep))
-    assert "The first cell has `tail=frozen`, " in text
-    assert "\n| the first cell | " in text and "\n| epochs=2, decoder_width= | " in text
+    record = sweep_tables.read(sweep)
+    assert "The first cell has `tail=frozen`, " in searches.first_cell(record)
+    names = [row[0] for row in searches.varying(record).rows]
+    assert names == ["the first cell", "epochs=2, decoder_width="]
 
 
 def test_runs_that_are_not_finished_are_told_in_one_line(tmp_path):
