@@ -48,7 +48,7 @@ from coded_jax.latency.strategies import (
     whole_images,
 )
 from coded_jax.report import canvas, table
-from coded_jax.report.table import Column
+from coded_jax.report.formatting import percent
 from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
 from coded_jax.runs.run_costs import read_cost
@@ -109,19 +109,16 @@ SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
 ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.png")
 
-
-QUANTILE_NAMES = ("p50", "p99", "p99.9")
-TABLE = (
-    Column("strategy", lambda row: name_of(row.strategy)),
-    Column("k + r", lambda row: "{} + {}".format(*row.strategy.sizes)),
-    Column("work", lambda row: f"{work_of(row):.3f}"),
-    *(
-        Column(name, lambda row, name=name: f"{1e3 * row.seconds[name]:.1f}")
-        for name in QUANTILE_NAMES
-    ),
-    Column("in time", lambda row: f"{100 * row.answered:.2f}"),
-    Column("right", lambda row: f"{100 * row.accuracy:.2f}"),
-)
+TABLE: table.Columns = {
+    "strategy": lambda row: name_of(row.strategy),
+    "k + r": lambda row: "{} + {}".format(*row.strategy.sizes),
+    "work": lambda row: f"{work_of(row):.3f}",
+    "p50": lambda row: f"{1e3 * row.seconds['p50']:.1f}",
+    "p99": lambda row: f"{1e3 * row.seconds['p99']:.1f}",
+    "p99.9": lambda row: f"{1e3 * row.seconds['p99.9']:.1f}",
+    "in time": lambda row: percent(row.answered),
+    "right": lambda row: percent(row.accuracy),
+}
 """Columns of a strategy; milliseconds and percent."""
 
 
@@ -229,7 +226,7 @@ def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
     require("max_devices", most, fits, f"2..{limit}")
     if arguments:
         refuse_beside_runs()
-        runs = read_runs(list(arguments))
+        runs = read_runs(arguments)
         found, accuracy = all_of_runs(runs), runs[0]["base"]["test_accuracy"]
         n = most or max(strategy.n for strategy in found)
         found += whole_images(read_cost(runs[0], "code"), n, accuracy)

@@ -25,7 +25,6 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.report import canvas, table
 from coded_jax.report import frontier as points
 from coded_jax.report.formatting import stages_text
-from coded_jax.report.frontier import Point
 from coded_jax.runs.workdir import make_folder, write_atomically
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
@@ -49,7 +48,7 @@ def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
         "points": [_record(row, failures) for row in rows],
     }
     write_atomically(folder / "frontier.json", json.dumps(content, indent=1) + "\n")
-    draw(folder / "frontier.png", [row.point for row in rows], failures)
+    draw(folder / "frontier.png", rows, failures)
 
 
 def _record(row: Row, failures: Sequence[float]) -> dict[str, Any]:
@@ -59,58 +58,58 @@ def _record(row: Row, failures: Sequence[float]) -> dict[str, Any]:
     return {
         **point._asdict(),
         "cost": point.cost.to_json(),
-        "grid": frontier.pieces_text(row._replace(point=point._replace(stages=()))),
+        "grid": frontier.pieces_text(point._replace(stages=())),
         "stages": stages_text(point.stages),
         "work": point.work,
         "overall": {f: points.mean_std(x) if x else None for f, x in overall.items()},
     }
 
 
-def draw(path: Path, codes: Sequence[Point], failures: Sequence[float]) -> None:
+def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
     """Draws errors for each number of devices: with results lost (mean up to worst) and
     at a failure probability over the work; and over that probability.
 
     Raises:
       ImportError: matplotlib is missing.
     """
-    counts = sorted({point.n for point in codes})
+    counts = sorted({row.point.n for row in rows})
     figure = canvas.new_figure(18, 5 * len(counts))
     middle = failures[len(failures) // 2]
     panels = figure.subplots(len(counts), 3, squeeze=False)
-    for n, row in zip(counts, panels, strict=True):
-        lost = frontier.most_lost(codes, n)
-        for i, point in enumerate(p for p in codes if p.n == n):
+    work = "work of a device and the client, of the whole image's"
+    for n, (left, centre, right) in zip(counts, panels, strict=True):
+        codes = [row for row in rows if row.point.n == n]
+        for i, row in enumerate(codes):
             style = {"color": f"C{i % 10}", "marker": "osD^vX*P"[i // 10 % 8]}
-            _draw_point(row, point, lost, middle, style)
-        work = "work of a device and the client, of the whole image's"
-        left, centre, right = row
-        left.set(xlabel=work, ylabel=f"error with {lost} lost, mean up to worst, %")
+            _draw_code((left, centre, right), row, middle, style)
+        losses = f"{codes[0].most_lost} lost, mean up to worst"
+        left.set(xlabel=work, ylabel=f"error with {losses}, %")
         centre.set(xlabel=work, ylabel=f"100 - A({middle:g}), %", title=f"{n} devices")
         right.set(xlabel="failure probability f", ylabel="100 - A(f), %")
-        for axes in row:
+        for axes in (left, centre, right):
             axes.set(xscale="log", yscale="log")
         right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=100)
 
 
-def _draw_point(axes: Any, point: Point, lost: int, failure: float, style: dict):
+def _draw_code(panels: Sequence[Any], row: Row, failure: float, style: dict) -> None:
     """Draws one code in the three panels of its number of devices."""
-    left, centre, right = axes
+    left, centre, right = panels
+    point, lost = row.point, row.most_lost
     failures = [10 ** (-3 + i / 20) for i in range(55)]
     error = lambda values: 100 - 100 * points.mean_std(values)[0]
     if all(len(seed) > lost for seed in point.accuracy):
         mean = error([seed[lost] for seed in point.accuracy])
         worst = error([seed[lost] for seed in point.worst])
         left.errorbar(point.work, mean, [[0], [worst - mean]], **style)
+    label = frontier.label(point)
     if overall := points.overall(point, failure):
         deviation = 100 * points.mean_std(overall)[1]
         centre.errorbar(point.work, error(overall), deviation, **style)
         errors = [error(points.overall(point, f)) for f in failures]
-        right.plot(
-            failures, errors, label=frontier.label(point), markevery=6, ms=4, **style
-        )
+        right.plot(failures, errors, label=label, markevery=6, ms=4, **style)
     else:
-        right.plot([], label=frontier.label(point), **style)
+        right.plot([], label=label, **style)
 
 
 @command(arguments=True)

@@ -123,7 +123,7 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
     Raises:
       ImportError: matplotlib is missing.
     """
-    tried = tables.clients(content)
+    tried = content["settings"]["clients"]
     figure = canvas.new_figure(12, 4.5 * len(tried))
     axes_of = figure.subplots(len(tried), 2, sharey=True, squeeze=False)
     for client, (left, right) in zip(tried, axes_of, strict=True):
@@ -186,7 +186,7 @@ def main(argv: list[str]) -> None:
         "summary": results["summary"],
     }
     study.write()
-    for client in tables.clients(study.content):
+    for client in study.content["settings"]["clients"]:
         console.print(shown(study.content, client))
     console.print(*tables.conclusions(study.content), sep="\n", highlight=False)
     try:

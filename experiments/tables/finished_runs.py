@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from coded_jax.runs.reading import evaluated_part
 from coded_jax.runs.workdir import FLAGS, RESULTS
 
-BASE = ("base_model", "base_width", "precision")
+ALIKE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "base models or precisions": lambda x: (
+        x["dataset"],
+        *(x["config"][name] for name in ("base_model", "base_width", "precision")),
+        *(x["base"][f"{part}_accuracy"] for part in ("test", "validation")),
+    ),
+    "pieces": lambda x: (
+        f"of {'groups of images' if x['config']['split'] == 'group' else 'an image'}"
+    ),
+    "stage_losses": lambda x: x["config"]["stage_losses"],
+}
+"""Values of a run that are the same in all runs that are compared."""
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Returns the content of a `results.json`.
+def read_current(path: Path) -> dict[str, Any]:
+    """Returns the content of a `results.json` with all that this version writes.
 
     Args:
       path: a finished run's workdir, or a copy of that file.
 
     Raises:
-      ValueError: it is neither.
+      ValueError: it is neither, or an older version wrote it.
     """
     try:
         results = json.loads((path / RESULTS if path.is_dir() else path).read_text())
@@ -34,16 +46,6 @@ def read_results(path: Path) -> dict[str, Any]:
             f"runs: {str(path)!r} given, which {defect}; workdirs of finished runs or "
             "files of results.json accepted"
         )
-    return results
-
-
-def read_current(path: Path) -> dict[str, Any]:
-    """Returns the content of a `results.json` with all that this version writes.
-
-    Raises:
-      ValueError: see `read_results`; or an older version wrote it.
-    """
-    results = read_results(path)
     if "rounds" not in results.get("costs", {}).get("code", {}):
         raise ValueError(
             f"runs: {str(path)!r} given, results.json of this version accepted; "
@@ -52,58 +54,38 @@ def read_current(path: Path) -> dict[str, Any]:
     return results
 
 
-def require_published(results: dict[str, Any], path: Path) -> None:
-    """Raises ValueError if a run was evaluated for a search, on the validation part."""
+def read_published(path: Path) -> dict[str, Any]:
+    """Returns the content of a `results.json` that may stand in a published table.
+
+    Raises:
+      ValueError: see `read_current`; or the run was evaluated for a search, on the
+        validation part.
+    """
+    results = read_current(path)
     if (part := evaluated_part(results)) != "test":
         raise ValueError(
             f"runs: {str(path)!r} given, evaluated on the {part} part for a search; "
             "runs with --evaluated=test accepted"
         )
-
-
-def read_published(path: Path) -> dict[str, Any]:
-    """Returns the content of a `results.json` that may stand in a published table.
-
-    Raises:
-      ValueError: see `read_results` and `require_published`.
-    """
-    results = read_results(path)
-    require_published(results, path)
     return results
 
 
-def read_runs(arguments: list[str]) -> list[dict[str, Any]]:
-    """Returns the content of each `results.json`, of runs with one base model.
+def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Returns the content of each `results.json`, of runs that can be compared.
 
     Args:
-      arguments: workdirs of finished runs, or copies of that file.
+      paths: workdirs of finished runs, or copies of that file.
 
     Raises:
-      ValueError: a file is missing or of a search, or two runs differ in their base
-        model, or in how they make pieces.
+      ValueError: there is none; see `read_published`; or two runs differ in their base
+        model, in how they make pieces, or in the losses of a stage.
     """
-    runs = [read_current(Path(argument)) for argument in arguments]
-    for argument, results in zip(arguments, runs, strict=True):
-        require_published(results, Path(argument))
+    runs = [read_published(Path(path)) for path in paths]
     if not runs:
         raise ValueError("runs: none given, one or more workdirs accepted")
-    bases = {
-        (
-            r["dataset"],
-            *(r["config"][x] for x in BASE),
-            *(r["base"][f"{x}_accuracy"] for x in ("test", "validation")),
-        )
-        for r in runs
-    }
-    if len(bases) > 1:
-        raise ValueError(
-            f"runs: of different base models or precisions ({sorted(bases)})"
-        )
-    if len({r["config"]["split"] == "group" for r in runs}) > 1:
-        raise ValueError(
-            "runs: some of pieces of an image and some of groups of images given, one "
-            "kind accepted"
-        )
-    if len({r["config"]["stage_losses"] for r in runs}) > 1:
-        raise ValueError("runs: of other stage_losses each, the same ones accepted")
+    for name, of in ALIKE.items():
+        values = {str(of(results)) for results in runs}
+        if len(values) > 1:
+            given = ", ".join(sorted(values))
+            raise ValueError(f"runs: of different {name} ({given}), one accepted")
     return runs

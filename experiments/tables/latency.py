@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from coded_jax.latency import simulation
 from coded_jax.report import table
-from coded_jax.report.table import Column
+from coded_jax.report.formatting import percent
 from coded_jax.studies.latency_parts import part_name
-from tables import stored
+from tables import sections, stored
 from tables.sections import Section
 
 ORDER = ("uncoded", "hedged", "hedged at once", "replication", "mds", "coded")
@@ -37,20 +38,10 @@ class Requests(NamedTuple):
         return self.content["parts"][part_name(f"{self.name}, {kind}", self.client)]
 
     def summary(self, kind: str) -> dict[str, float]:
-        """Returns statistics of the requests of a part."""
+        """Returns statistics of the requests of a part, see `simulation.summary`."""
         part = self.part(kind)
-        return summary(part if kind == "simulated" else part["seconds"])
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Returns statistics of latencies, see `simulation.summary`."""
-    return simulation.summary(np.asarray(seconds))
-
-
-def clients(content: Content) -> list[float]:
-    """Returns the seconds of each client that was tried for the whole `F_Conv`; 0 for
-    one that was as fast as the machine of the study."""
-    return content["settings"].get("clients", [0.0])
+        seconds = part if kind == "simulated" else part["seconds"]
+        return simulation.summary(np.asarray(seconds))
 
 
 def client_text(client: float) -> str:
@@ -60,11 +51,8 @@ def client_text(client: float) -> str:
 
 def requests_of(content: Content, client: float) -> list[Requests]:
     """Returns the strategies that a study has, in the order of its tables."""
-    names = [
-        name
-        for name in ORDER
-        if part_name(f"{name}, delayed", client) in content["parts"]
-    ]
+    parts = content["parts"]
+    names = [x for x in ORDER if part_name(f"{x}, delayed", client) in parts]
     return [Requests(content, client, name) for name in names]
 
 
@@ -73,30 +61,18 @@ def quantile(kind: str, name: str) -> Callable[[Requests], str]:
     return lambda requests: f"{1e3 * requests.summary(kind)[name]:.1f}"
 
 
-def lost_text(requests: Requests) -> str:
-    """Returns the number of lost requests."""
-    count = len(requests.part("delayed")["seconds"])
-    return str(round(requests.summary("delayed")["lost"] * count))
-
-
-COLUMNS = (
-    Column("strategy", lambda x: x.name),
-    Column("pieces", lambda x: x.part("plan")["pieces"]),
-    Column("work of a device", lambda x: f"{x.part('plan')['work']:.3f}"),
-    Column("calm p50", quantile("calm", "p50")),
-    *(
-        Column(name, quantile("delayed", name))
-        for name in ("p50", "p99", "p99.9", "gap")
-    ),
-    *(
-        Column(f"simulated {name}", quantile("simulated", name))
-        for name in ("p50", "p99.9", "gap")
-    ),
-    Column("decoded", lambda x: f"{100 * x.part('delayed')['decoded']:.2f}"),
-    Column("lost", lost_text),
-    Column("accuracy", lambda x: f"{100 * x.part('delayed')['accuracy']:.2f}"),
-    Column("direct", lambda x: f"{100 * x.part('delayed')['direct']:.2f}"),
-)
+COLUMNS: table.Columns = {
+    "strategy": lambda x: x.name,
+    "pieces": lambda x: x.part("plan")["pieces"],
+    "work of a device": lambda x: f"{x.part('plan')['work']:.3f}",
+    "calm p50": quantile("calm", "p50"),
+    **{x: quantile("delayed", x) for x in ("p50", "p99", "p99.9", "gap")},
+    **{f"simulated {x}": quantile("simulated", x) for x in ("p50", "p99.9", "gap")},
+    "decoded": lambda x: percent(x.part("delayed")["decoded"]),
+    "lost": lambda x: str(sum(map(math.isinf, x.part("delayed")["seconds"]))),
+    "accuracy": lambda x: percent(x.part("delayed")["accuracy"]),
+    "direct": lambda x: percent(x.part("delayed")["direct"]),
+}
 """Milliseconds and percent."""
 
 
@@ -125,21 +101,13 @@ def gap_ratio(plain: list[float], coded: list[float]) -> tuple[float, float, flo
 
 
 def conclusions(content: Content) -> list[str]:
-    """Returns the conclusions of a study, in a line each.
-
-    Args:
-      content: of `latency.json`.
-    """
+    """Returns the conclusions of a study, of `latency.json`, in a line each."""
     parts, lines = content["parts"], []
-    for client in clients(content):
+    for client in content["settings"]["clients"]:
         lines += of_client(content, client)
-    agreement = min(
-        part["agreement"]
-        for part in parts.values()
-        if isinstance(part, dict) and "agreement" in part
-    )
+    agreement = min(part["agreement"] for part in parts.values() if "agreement" in part)
     lines.append(
-        f"{100 * agreement:.2f} % of all answers are those of a direct computation "
+        f"{percent(agreement)} % of all answers are those of a direct computation "
         "from the same results."
     )
     if killed := parts.get("killed"):
@@ -155,41 +123,35 @@ def conclusions(content: Content) -> list[str]:
 
 def of_client(content: Content, client: float) -> list[str]:
     """Returns the conclusions that depend on the client's speed."""
-    parts, service = content["parts"], content["settings"]["service"]
+    service = content["settings"]["service"]
     coded, uncoded = (Requests(content, client, name) for name in ("coded", "uncoded"))
     calm, plain = (x.summary("calm")["p50"] for x in (coded, uncoded))
     delayed = [x.part("delayed")["seconds"] for x in (uncoded, coded)]
     low, ratio, high = gap_ratio(*delayed)
     machines = f" on machines that take {1e3 * service:g} ms for F_Conv" * bool(service)
-    who = "With a client as fast as this machine"
-    if client:
-        who = f"With a client that takes {client_text(client)} for F_Conv"
+    slowed = f"that takes {client_text(client)} for F_Conv"
+    who = f"With a client {slowed if client else 'as fast as this machine'}"
+    found = {x.name: x.summary("delayed") for x in requests_of(content, client)}
+    shortest = []
+    for name in ("p50", "p99", "p99.9"):
+        winner = min(found, key=lambda strategy: found[strategy][name])
+        times = found["coded"][name] / found[winner][name]
+        longer = f" (the code takes {times:.2f} times as long)" if times > 1 else ""
+        shortest.append(f"the shortest {name} is that of {winner}{longer}")
     lines = [
         f"{who}, the gap between p99.9 and the median is {ratio:.1f} times smaller "
         f"with the code than uncoded (95 % of resampled studies: {low:.1f} to "
         f"{high:.1f}); without delays{machines}, the median with the code is "
         f"{calm / plain:.2f} times the uncoded one.",
-        f"{who} and with delays, {first_text(content, client)}",
+        f"{who} and with delays, {', '.join(shortest)}.",
     ]
     if not service and not client:
-        alone = 1e3 * float(np.median(parts["bare"]))
+        alone = 1e3 * float(np.median(content["parts"]["bare"]))
         lines.append(
             f"In the median, {1e3 * calm - alone:.1f} ms are added to the {alone:.1f} "
             "ms of the bare computation, one program on one device."
         )
     return lines
-
-
-def first_text(content: Content, client: float) -> str:
-    """Returns the strategies with the shortest quantiles, beside the code's."""
-    found = {x.name: x.summary("delayed") for x in requests_of(content, client)}
-    texts = []
-    for name in ("p50", "p99", "p99.9"):
-        winner = min(found, key=lambda strategy: found[strategy][name])
-        times = found["coded"][name] / found[winner][name]
-        longer = f" (the code takes {times:.2f} times as long)" if times > 1 else ""
-        texts.append(f"{name} is that of {winner}{longer}")
-    return f"the shortest {', the shortest '.join(texts)}."
 
 
 def draw_tail(axes: Any, seconds: Any, **style: Any) -> None:
@@ -202,16 +164,15 @@ def section() -> Section:
     """Returns the table and the conclusions of the stored study."""
     (content,) = stored.read("latency").values()
     settings = content["settings"]
-    client = Column("client", lambda x: client_text(x.client))
-    rows = [x for one in clients(content) for x in requests_of(content, one)]
-    parts = [
-        table.to_markdown(table.make([client, *COLUMNS], rows)),
+    rows = [x for client in settings["clients"] for x in requests_of(content, client)]
+    columns = {"client": lambda x: client_text(x.client), **COLUMNS}
+    return sections.section(
+        table.make(columns, rows),
         "\n".join(f"- {line}" for line in conclusions(content)),
-        f"{stored.origin_text([content])} {settings['requests']} requests with delays "
-        f"and {settings['calm_requests']} without for each strategy: "
-        f"`{content['command']}`",
-    ]
-    return Section("\n\n".join(parts))
+        f"{settings['requests']} requests with delays and {settings['calm_requests']} "
+        f"without for each strategy: `{content['command']}`",
+        contents=[content],
+    )
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {"latency": section}

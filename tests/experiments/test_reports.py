@@ -152,4 +152,4 @@ def test_runs_that_are_not_finished_are_told_in_one_line(tmp_path):
     (tmp_path / "flags.txt").write_text("--k=2\n")
     message = f"is not finished .run.py --flagfile={tmp_path}/flags.txt goes on"
     with pytest.raises(ValueError, match=message):
-        finished_runs.read_results(tmp_path)
+        finished_runs.read_current(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from tables import deep, finished_runs, frontier, targets
 
 from coded_jax.report import table
-from coded_jax.report.frontier import Point
+from coded_jax.report.frontier import Point, points
 from coded_jax.report.table import Column, Table
 from tests.runs.test_experiment import ROOT
 from tests.scripts import run_script
@@ -92,19 +92,45 @@ def test_a_code_beside_the_same_without_parity(results):
     ours, theirs = results["patterns"], results["patterns_of_baselines"]["no_parity"]
     ours[1]["accuracy"], theirs[1]["accuracy"] = 0.5, 0.4
     ours[2]["accuracy"], theirs[2]["accuracy"] = 0.5, 0.625
-    lost = frontier.Lost(results, "1", [results])
-    expected = "1 of 2, not in data 1 (50.00, without 62.50)"
-    assert frontier.against_no_parity(lost) == expected
-    drop = results["base"]["test_accuracy"] - results["summary"]["1"]["mean"]
-    assert float(lost.drop("mean")) == pytest.approx(100 * drop, abs=0.006)
+    results["base"]["test_accuracy"] = 0.9
+    results["summary"]["1"] |= {"mean": 0.89, "mean_std": 0.001, "worst": 0.90001}
+    curve = {"coverage": [0.8, 1.0], "risk": [0.0, 0.02]}
+    measures = {"ece": 0.0123, "ece_std": 0.00001, "ece_decoded": None, "curve": curve}
+    results["confidence"]["1"] |= measures
+    rows = [frontier.Row(point, [], results) for point in points(results)]
+    _, cells = table.make(frontier.CONFIDENCE, frontier.learned(rows)).rows
+    row = dict(zip(frontier.CONFIDENCE, cells, strict=True))
+    assert row["drop from the base, mean"] == "1.00 ± 0.10"
+    assert row["worst pattern"] == "0.00" and row["ECE"] == "1.23"
+    assert row["ECE of decoded answers"] == "-"
+    assert row["error at coverage 0.9"] == "1.00"
+    better = row["patterns better than without parity"]
+    assert better == "1 of 2, not in data 1 (50.00, without 62.50)"
 
 
-def test_sums_are_called_exact_if_they_lose_nothing():
-    stages = ((1, 2), (3, 4))
-    sums = Point("mds", 2, 1, (1, 2), stages, None, [[0.9, 0.7]], [[0.9, 0.5]])
-    assert frontier.short_name(sums) == "sums of pieces"
-    exact = sums._replace(worst=[[0.9, 0.9]])
-    assert frontier.short_name(exact) == frontier.EXACT
+def test_a_row_of_the_frontier(results):
+    """Two seeds of sums of three devices, a code that loses nothing with as much work,
+    and one that is made for two losses on more devices."""
+    cost = points(results)[0].cost
+    seeds = ([[0.9, 0.7, 0.2], [0.9, 0.8, 0.2]], [[0.9, 0.5, 0.1], [0.9, 0.6, 0.1]])
+    sums = Point("mds", 2, 1, (1, 2), ((1, 2), (3, 4)), cost, *seeds)
+    exact = sums._replace(worst=[[0.9] * 3], accuracy=[[0.9] * 3], stages=())
+    wide = exact._replace(k=4, r=2, code="replication")
+    codes = [sums, exact, wide]
+    assert [*map(frontier.short_name, codes)] == [
+        *("sums of pieces", "exact code of every convolution", "copies of pieces")
+    ]
+    rows = [frontier.Row(code, codes, results) for code in codes]
+    assert [row.most_lost for row in rows] == [1, 1, 2]
+    made = table.make(frontier.columns(rows, [0.0, 0.5]), rows)
+    row, second, third = (dict(zip(made.headers, x, strict=True)) for x in made.rows)
+    assert row["pieces"] == "1x2 of blocks 1-2, 3-4" and row["k, r"] == "2, 1"
+    assert row["1 lost, mean"] == "75.00 ± 7.07"
+    assert row["2 lost, worst"] == "10.00"
+    # (0.9 + 3 * 0.7 + 3 * 0.2) / 8, and 0.8 in place of 0.7; none without a result.
+    assert row["A(0.5)"] == "46.875 ± 2.652"
+    assert row["beaten at 0.5 by"] == "mds (2, 1)" and second["beaten at 0.5 by"] == ""
+    assert third["A(0.5)"] == third["beaten at 0.5 by"] == "-"
 
 
 @pytest.mark.long
@@ -138,7 +164,9 @@ def test_runs_that_are_not_measured_alike_are_not_compared():
     names = ["cheap/vgg16_cheap_k2_r1.json", "layers/vgg16_layers_k2_r1.json"]
     assert len(finished_runs.read_runs([str(RESULTS / name) for name in names])) == 2
     names[1] = "groups/fashion_vgg16_group.json"
-    with pytest.raises(ValueError, match="^runs: some of pieces of an image and some"):
+    with pytest.raises(
+        ValueError, match="^runs: of different pieces .of an image, of groups"
+    ):
         finished_runs.read_runs([str(RESULTS / name) for name in names])
 
 

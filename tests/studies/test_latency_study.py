@@ -126,6 +126,24 @@ def test_replay_is_arithmetic(model):
         np.testing.assert_allclose(latencies, expected, rtol=1e-5)
 
 
+def test_a_table_of_a_study():
+    """One of four requests was lost; the code's gap is half as long as without it."""
+    delayed = {"seconds": [0.2, 0.1, np.inf, 0.3], "decoded": 0.5, "accuracy": 0.75}
+    parts = {
+        "coded, delayed": {**delayed, "direct": 0.7512},
+        "coded, calm": {"seconds": [0.1, 0.3, 0.2]},
+        "coded, simulated": [0.1, 0.1, 0.4],
+        "coded, plan": {"pieces": "2x1 + 1", "work": 0.5},
+    }
+    (requests,) = latency.requests_of({"parts": parts}, 0.0)
+    cells = {header: text(requests) for header, text in latency.COLUMNS.items()}
+    assert cells["calm p50"] == cells["p50"] == "200.0" and cells["p99.9"] == "inf"
+    assert cells["simulated gap"] == "300.0" and cells["lost"] == "1"
+    assert cells["decoded"] == "50.00" and cells["direct"] == "75.12"
+    plain, coded = ([1.0] * 990 + [slowest] * 10 for slowest in (5.0, 3.0))
+    assert latency.gap_ratio(plain, coded) == (2.0, 2.0, 2.0)
+
+
 @pytest.mark.long
 def test_the_script_measures_and_goes_on(finished, tmp_path):
     arguments = [f"--workdir={finished}", f"--output={tmp_path}", "--engine=local"]
