@@ -10,12 +10,6 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table as RichTable
 
-
-class Column(NamedTuple):
-    header: str
-    text: Callable[[Any], str]
-
-
 Columns = Mapping[str, Callable[[Any], str]]
 """Columns by their headings, each a function `record -> str` that makes its cell of a
 record; `**` around a cell makes it bold."""
@@ -30,7 +24,6 @@ class Table(NamedTuple):
 
 def make(columns: Columns, records: Iterable[Any]) -> Table:
     """Returns a table with a row for each record."""
-    columns = dict(columns)
     rows = [[text(record) for text in columns.values()] for record in records]
     return Table([*columns], rows)
 

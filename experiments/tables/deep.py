@@ -11,7 +11,12 @@ from typing import NamedTuple
 from coded_jax.codes import LEARNED, entry_of
 from coded_jax.inference.costs import Cost, Round
 from coded_jax.report import table
-from coded_jax.report.formatting import percent, stages_text, with_deviation
+from coded_jax.report.formatting import (
+    network_text,
+    percent,
+    stages_text,
+    with_deviation,
+)
 from coded_jax.report.table import Columns, Table
 from coded_jax.runs.reading import base_accuracy, code_name, evaluated_part, patterns_of
 from coded_jax.runs.run_costs import read_cost
@@ -62,13 +67,13 @@ class Entry(NamedTuple):
 
 def grouped(runs: Iterable[Content]) -> list[list[Content]]:
     """Returns the runs of each network and size of code, in order of both."""
-    key = lambda run: (stored.data_of(run), network_text(run), sizes_of(run))
+    key = lambda run: (stored.data_of(run), network_of(run), sizes_of(run))
     return [[*group] for _, group in itertools.groupby(sorted(runs, key=key), key)]
 
 
-def network_text(run: Content) -> str:
+def network_of(run: Content) -> str:
     """Returns name and width of a run's network, `vgg16 x 0.5`."""
-    return f"{run['config']['base_model']} x {run['config']['base_width']:g}"
+    return network_text(run["config"]["base_model"], run["config"]["base_width"])
 
 
 def sizes_of(run: Content) -> tuple[int, int]:
@@ -241,7 +246,7 @@ def part_text(coded: str, cost: Cost) -> str:
 
 
 NETWORK: Columns = {
-    "network": lambda x: network_text(x.run),
+    "network": lambda x: network_of(x.run),
     "data": lambda x: stored.data_of(x.run),
     "part": lambda x: evaluated_part(x.run),
     "base, %": lambda x: percent(base_accuracy(x.run)),
@@ -270,7 +275,7 @@ PRICE: Columns = {
     "memory, kB": lambda x: f"{x.cost.memory / 1e3:.0f}",
 }
 SHORT: Columns = {
-    "network, data": lambda x: f"{network_text(x.run)}, {stored.data_of(x.run)}",
+    "network, data": lambda x: f"{network_of(x.run)}, {stored.data_of(x.run)}",
     "k, r": lambda x: "{}, {}".format(*sizes_of(x.run)),
     "base": NETWORK["base, %"],
     "r lost, mean / worst": lambda x: (
@@ -313,7 +318,7 @@ def title_of(group: Sequence[Content]) -> str:
     run = largest_of(group)
     k, r = sizes_of(run)
     return (
-        f"{network_text(run)} on {stored.data_of(run)}, {evaluated_part(run)} images, "
+        f"{network_of(run)} on {stored.data_of(run)}, {evaluated_part(run)} images, "
         f"base {percent(base_accuracy(run))} %, k={k}, r={r}"
     )
 

@@ -56,15 +56,3 @@ def section(
     texts = (to_markdown(x) if isinstance(x, Table) else x for x in parts)
     text = "\n\n".join(filter(None, [*texts, *links, origin]))
     return Section(text, {name: table for name, (table, _) in files.items()})
-
-
-def linked(name: str, table: Table, what: str) -> str:
-    """Returns the line that links a long table, which the site shows collapsed.
-
-    Args:
-      name: of the CSV file.
-      table: its content.
-      what: what a row is, such as `code`.
-    """
-    size = f"{len(table.rows)} rows and {len(table.headers)} columns"
-    return f"All of it, a row for each {what}, {size}: [{name}]({name})"

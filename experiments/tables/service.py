@@ -3,55 +3,51 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from coded_jax.byzantine.faults import STANDARD
 from coded_jax.report import table
-from coded_jax.report.table import Column, Table
+from coded_jax.report.formatting import percent
+from coded_jax.report.table import Columns, Table
 from tables import stored
-from tables.sections import Section
+from tables.sections import Section, section
+from tables.targets import NONE
 
 Content = dict[str, Any]
 LEAST_FOUND, MOST_FALSE = 0.99, 0.001  # targets of checks
 
 
-def percent(value: float | None) -> str:
-    """Returns a fraction in percent, `-` for None."""
-    return "-" if value is None else f"{100 * value:.2f}"
+def milliseconds(seconds: float | None) -> str:
+    """Returns seconds as milliseconds, `none` where no request was answered."""
+    return "none" if seconds is None else f"{1e3 * seconds:.0f}"
 
 
-def milliseconds(seconds: float | None, none: str = "") -> str:
-    """Returns seconds as milliseconds without digits behind the point."""
-    return none if seconds is None else f"{1e3 * seconds:.0f}"
-
-
-def command_text(contents: Sequence[Content]) -> str:
-    """Returns the commands and the origin of stored results, in one line."""
+def measured(part: str | Table, contents: Sequence[Content]) -> Section:
+    """Returns a part with the commands and the origin of its stored results."""
     commands = ", ".join(f"`{content['command']}`" for content in contents)
-    return f"{commands}. {stored.origin_text(contents)}"
+    return section(part, commands, contents=contents)
 
 
-LOAD = (
-    Column("together", lambda point: str(point["together"])),
-    Column("sent", lambda point: f"{point['rate']:g}"),
-    Column("answered", lambda point: f"{point['per_second']:.0f}"),
-    Column("of a batch", lambda point: f"{point['images_per_batch']:.1f}"),
-    Column("p50 ms", lambda point: milliseconds(point["p50"])),
-    Column("p99 ms", lambda point: milliseconds(point["p99"])),
-    Column("slowest ms", lambda point: milliseconds(point["slowest"])),
-    Column("refused", lambda p: f"{100 * p['lost'] / p['requests']:.1f} %"),
-    Column("wrong", lambda point: str(point["wrong"])),
-)
+LOAD: Columns = {
+    "together": lambda point: str(point["together"]),
+    "sent": lambda point: f"{point['rate']:g}",
+    "answered": lambda point: f"{point['per_second']:.0f}",
+    "of a batch": lambda point: f"{point['images_per_batch']:.1f}",
+    "p50 ms": lambda point: milliseconds(point["p50"]),
+    "p99 ms": lambda point: milliseconds(point["p99"]),
+    "slowest ms": lambda point: milliseconds(point["slowest"]),
+    "refused": lambda point: f"{100 * point['lost'] / point['requests']:.1f} %",
+    "wrong": lambda point: str(point["wrong"]),
+}
 """Columns of a rate: images of a batch, at most; requests per second sent and answered;
 images of a batch, on average; latencies."""
 
 
 def load_section() -> Section:
     """Returns the stored load curve."""
-    contents = [*stored.read("load").values()]
-    made = table.make(LOAD, contents[0]["points"])
-    return Section(f"{table.to_markdown(made)}\n\n{command_text(contents)}")
+    (content,) = contents = [*stored.read("load").values()]
+    return measured(table.make(LOAD, content["points"]), contents)
 
 
 def done_in(row: Content) -> list[Content]:
@@ -61,16 +57,36 @@ def done_in(row: Content) -> list[Content]:
 
 def seconds_text(row: Content, key: str) -> str:
     """Returns median and longest of the seconds after a fault until `key`."""
-    told = [
-        done for done in done_in(row) if (key, done["kind"]) != ("noticed", "reload")
-    ]
-    values = [done[key] for done in told]
+    values = [done[key] for done in done_in(row)]
     known = sorted(value for value in values if value is not None)
     if not known:
         return "never" if values else ""
-    median, never = known[len(known) // 2], len(values) - len(known)
-    text = f"{median:.2f}, {known[-1]:.2f}" if known[1:] else f"{median:.2f}"
+    middle_and_last = [known[len(known) // 2], known[-1]][: len(known)]
+    text = ", ".join(f"{value:.2f}" for value in middle_and_last)
+    never = len(values) - len(known)
     return f"{text}; {never} never" if never else text
+
+
+def kinds_of(row: Content) -> set[str]:
+    """Returns the kinds of a row's disturbances."""
+    return {done["kind"] for done in row["done"]}
+
+
+FAULTS: Columns = {
+    "what is done": lambda row: row["name"],
+    "times": lambda row: str(len(done_in(row))) if row["done"] else "",
+    "sent": lambda row: str(row["disturbed"]["requests"]),
+    "lost": lambda row: str(row["disturbed"]["lost"]),
+    "wrong": lambda row: str(row["wrong"]),
+    "calm p99 ms": lambda row: milliseconds(row["calm"]["p99"]),
+    "p99 ms": lambda row: milliseconds(row["disturbed"]["p99"]),
+    "slowest ms": lambda row: milliseconds(row["disturbed"]["slowest"]),
+    "noticed s": lambda row: (
+        "" if kinds_of(row) == {"reload"} else seconds_text(row, "noticed")
+    ),
+    "place s": lambda row: seconds_text(row, "answering"),
+    "back s": lambda row: seconds_text(row, "recovered"),
+}
 
 
 def fault_verdict(row: Content) -> str:
@@ -80,45 +96,29 @@ def fault_verdict(row: Content) -> str:
     later, back after 6 s, p99 under 3 times the calm one. Of the machinery: noticed in
     5 s, all places taken after 30.
     """
-    kinds, never = {done["kind"] for done in row["done"]}, float("inf")
-    longest = lambda key: max(
-        (never if done[key] is None else done[key] for done in done_in(row)),
-        default=never,
-    )
+    kinds, never, slow = kinds_of(row), float("inf"), False
     if kinds == {"kill worker"} and row["settings"].get("spares", 0):
         limits = {"noticed": 0.2, "answering": 0.7, "recovered": 6.0}
         slow = row["disturbed"]["p99"] >= 3 * row["calm"]["p99"]
     elif kinds and not kinds & {"kill worker", "freeze worker", "reload"}:
-        limits, slow = {"noticed": 5.0, "answering": 30.0}, False
+        limits = {"noticed": 5.0, "answering": 30.0}
     else:
         return ""
+    longest = lambda key: max(
+        (never if done[key] is None else done[key] for done in done_in(row)),
+        default=never,
+    )
     missed = [key for key, limit in limits.items() if longest(key) > limit]
     missed += ["p99"] * slow + ["lost"] * (row["disturbed"]["lost"] > 0)
     missed += ["wrong"] * (row["wrong"] > 0)
     return f"**missed** ({', '.join(missed)})" if missed else "met"
 
 
-FAULTS = (
-    Column("what is done", lambda row: row["name"]),
-    Column("times", lambda row: str(len(done_in(row))) if row["done"] else ""),
-    Column("sent", lambda row: str(row["disturbed"]["requests"])),
-    Column("lost", lambda row: str(row["disturbed"]["lost"])),
-    Column("wrong", lambda row: str(row["wrong"])),
-    Column("calm p99 ms", lambda row: milliseconds(row["calm"]["p99"], "none")),
-    Column("p99 ms", lambda row: milliseconds(row["disturbed"]["p99"], "none")),
-    Column("slowest ms", lambda row: milliseconds(row["disturbed"]["slowest"], "none")),
-    Column("noticed s", lambda row: seconds_text(row, "noticed")),
-    Column("place s", lambda row: seconds_text(row, "answering")),
-    Column("back s", lambda row: seconds_text(row, "recovered")),
-)
-
-
 def faults_section() -> Section:
     """Returns the stored tables of faults as one, with targets."""
     contents = [*stored.read("faults").values()]
     rows = [row for content in contents for row in content["rows"]]
-    made = table.make([*FAULTS, Column("target", fault_verdict)], rows)
-    return Section(f"{table.to_markdown(made)}\n\n{command_text(contents)}")
+    return measured(table.make({**FAULTS, "target": fault_verdict}, rows), contents)
 
 
 def soak_lines(content: Content) -> list[str]:
@@ -155,18 +155,27 @@ def soak_lines(content: Content) -> list[str]:
 
 def soak_section() -> Section:
     """Returns the lines of the stored soak."""
-    contents = [*stored.read("soak").values()]
-    text = "\n".join(soak_lines(contents[0]))
-    return Section(f"```text\n{text}\n```\n\n{command_text(contents)}")
+    (content,) = contents = [*stored.read("soak").values()]
+    return measured("\n".join(["```text", *soak_lines(content), "```"]), contents)
 
 
-class Fault(NamedTuple):
-    """A kind of wrong result in a stored check: on our code, or by the locator."""
+class Row(NamedTuple):
+    """A row of a table of checks.
+
+    Attributes:
+      content: of the check.
+      name: the kind of wrong result, or the number of lost results or of images.
+      measures: what was measured with it.
+    """
 
     content: Content
-    kind: str
-    found: Content
-    group: Content = {}
+    name: str
+    measures: Content
+
+
+def rows_of(contents: Iterable[Content], field: str) -> list[Row]:
+    """Returns a row for each entry of a field of each check."""
+    return [Row(x, name, own) for x in contents for name, own in x[field].items()]
 
 
 def network_of(content: Content) -> str:
@@ -182,87 +191,64 @@ def code_of(content: Content) -> str:
     return f"{network_of(content)}, {config['encoder']} / {config['decoder']}"
 
 
-def sizes_of(content: Content) -> str:
-    """Returns k and r of a check."""
-    return f"{content['run']['config']['k']}, {content['run']['config']['r']}"
+def measure(name: str) -> Callable[[Row], str]:
+    """Returns the cell of a measure in percent, `-` where there is none."""
+    in_percent = lambda value: NONE if value is None else percent(value)
+    return lambda row: in_percent(row.measures[name])
 
 
-def found_text(fault: Fault) -> str:
+def found_text(row: Row) -> str:
     """Returns the part that is found, and whether the target of its kind is met."""
-    share = fault.found["found"]
+    share = row.measures["found"]
     met = " met" if share >= LEAST_FOUND else " **missed**"
-    return percent(share) + met * (fault.kind in STANDARD)
+    return percent(share) + met * (row.name in STANDARD)
 
 
-def found_columns(*names: tuple[str, str]) -> list[Column]:
-    """Returns columns of fields of a fault, in percent."""
-    return [
-        Column(name, lambda x, key=key: percent(x.found[key])) for name, key in names
-    ]
-
-
-CHECKS = (
-    Column("network, code", lambda x: code_of(x.content)),
-    Column("k, r", lambda x: sizes_of(x.content)),
-    Column("wrong result", lambda x: x.kind),
-    Column("found", found_text),
-    *found_columns(
-        ("in the worst result", "worst"),
-        ("named", "named"),
-        ("named wrongly", "misnamed"),
-        ("believed", "believed"),
-        ("left out", "left_out"),
+CODE: Columns = {
+    "network, code": lambda x: code_of(x.content),
+    "k, r": lambda x: "{k}, {r}".format(**x.content["run"]["config"]),
+}
+CHECKS: Columns = {
+    **CODE,
+    "wrong result": lambda x: x.name,
+    "found": found_text,
+    "in the worst result": measure("worst"),
+    "named": measure("named"),
+    "named wrongly": measure("misnamed"),
+    "believed": measure("believed"),
+    "left out": measure("left_out"),
+    "never there": lambda x: percent(x.content["right"]),
+    "unnoticed": measure("unnoticed"),
+}
+FALSE_ALARMS: Columns = {
+    **CODE,
+    "results lost": lambda x: x.name,
+    "false alarms, mean": measure("mean"),
+    "worst": measure("worst"),
+    "target": lambda x: "met" if x.measures["worst"] <= MOST_FALSE else "**missed**",
+}
+TIMES: Columns = {
+    **CODE,
+    "images": lambda x: x.name,
+    "`inspect`": lambda x: f"{x.measures['inspect']:.2f}",
+    "`name_culprit`": lambda x: f"{x.measures['name']:.2f}",
+    "decoder": lambda x: f"{x.measures['decode']:.2f}",
+    "merge": lambda x: f"{x.measures['merge']:.2f}",
+}
+LOCATOR: Columns = {
+    "network": lambda x: network_of(x.content),
+    "images together, workers": lambda x: "{k}, {workers}".format(**x.content),
+    "wrong result": lambda x: x.name,
+    "named": measure("named"),
+    "believed": measure("believed"),
+    "left out": measure("left_out"),
+    "never there": lambda x: percent(x.content["right"]),
+    "always left out": lambda x: percent(x.content["always_located"]),
+    "base": lambda x: percent(x.content["base"]),
+    "whole images of work for each": lambda x: (
+        f"{x.content['workers'] / x.content['k']:.2f}"
     ),
-    Column("never there", lambda x: percent(x.content["right"])),
-    *found_columns(("unnoticed", "unnoticed")),
-)
-LOCATOR = (
-    Column("network", lambda x: network_of(x.content)),
-    Column(
-        "images together, workers", lambda x: f"{x.group['k']}, {x.group['workers']}"
-    ),
-    Column("wrong result", lambda x: x.kind),
-    *found_columns(
-        ("named", "named"), ("believed", "believed"), ("left out", "left_out")
-    ),
-    Column("never there", lambda x: percent(x.group["right"])),
-    Column("always left out", lambda x: percent(x.group["always_located"])),
-    Column("base", lambda x: percent(x.group["base"])),
-    Column(
-        "whole images of work for each",
-        lambda x: f"{x.group['workers'] / x.group['k']:.2f}",
-    ),
-)
-
-
-def false_alarms(contents: Sequence[Content]) -> Table:
-    """Returns a row for each number of lost results, with its target."""
-    headers = ["network, code", "k, r", "results lost", "false alarms, mean", "worst"]
-    rows = [
-        [
-            code_of(content),
-            sizes_of(content),
-            lost,
-            percent(own["mean"]),
-            percent(own["worst"]),
-            "met" if own["worst"] <= MOST_FALSE else "**missed**",
-        ]
-        for content in contents
-        for lost, own in content["false_alarms"].items()
-    ]
-    return Table([*headers, "target"], rows)
-
-
-def check_times(contents: Sequence[Content]) -> Table:
-    """Returns a row for each batch size: milliseconds of the parts of a check."""
-    names = {"inspect": "`inspect`", "name": "`name_culprit`"}
-    names |= {"decode": "decoder", "merge": "merge"}
-    rows = [
-        [code_of(content), sizes_of(content), size, *(f"{own[x]:.2f}" for x in names)]
-        for content in contents
-        for size, own in content["milliseconds"].items()
-    ]
-    return Table(["network, code", "k, r", "images", *names.values()], rows)
+}
 
 
 def calibrated_text(content: Content) -> str:
@@ -280,38 +266,27 @@ def calibrated_text(content: Content) -> str:
 def checks_section() -> Section:
     """Returns rows for each kind of wrong result, false alarms, targets and times."""
     contents = [*stored.read("checks").values()]
-    faults = [
-        Fault(x, kind, own) for x in contents for kind, own in x["faults"].items()
-    ]
-    text = (
+    return section(
+        table.make(CHECKS, rows_of(contents, "faults")),
         "Percent of all test images, with each of the n results wrong in turn. "
         "*Named*, *named wrongly*: of those that were found. *Believed*, *left out*, "
         "*never there*: correct answers with the wrong result, without the named one "
         "(of images with a name), and with right results only. *Unnoticed*: images "
-        "without an alarm whose class the wrong result has changed."
-    )
-    timed = (
+        "without an alarm whose class the wrong result has changed.",
+        table.make(FALSE_ALARMS, rows_of(contents, "false_alarms")),
+        table.make(TIMES, rows_of(contents, "milliseconds")),
         "Milliseconds, medians of 200 calls: the check of a request, what an alarm "
-        "adds, the decoder of one lost data result, and where nothing is lost."
+        "adds, the decoder of one lost data result, and where nothing is lost.",
+        "\n".join(map(calibrated_text, contents)),
+        contents=contents,
     )
-    parts = [table.to_markdown(table.make(CHECKS, faults)), text]
-    parts += [table.to_markdown(false_alarms(contents))]
-    parts += [table.to_markdown(check_times(contents)), timed]
-    parts += ["\n".join(map(calibrated_text, contents)), stored.origin_text(contents)]
-    return Section("\n\n".join(parts))
 
 
 def locator_section() -> Section:
     """Returns rows of ApproxIFER's locator on the same base models."""
-    contents = [x for x in stored.read("checks").values() if x["locator"]]
-    faults = [
-        Fault(content, kind, own, group)
-        for content in contents
-        for group in content["locator"].values()
-        for kind, own in group["faults"].items()
-    ]
-    made = table.to_markdown(table.make(LOCATOR, faults))
-    return Section(f"{made}\n\n{stored.origin_text(contents)}")
+    contents = [*stored.read("checks").values()]
+    groups = [{**x, **group} for x in contents for group in x["locator"].values()]
+    return section(table.make(LOCATOR, rows_of(groups, "faults")), contents=contents)
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coded_jax.report.table import Column, Columns
+from coded_jax.report.table import Columns
 
 EXPERIMENTS = Path(__file__).parents[1]
 RESULTS = EXPERIMENTS / "results"
@@ -107,18 +107,6 @@ def times_text(content: Content) -> str:
     return ", ".join([*phases, f"evaluation {seconds['evaluation']:.0f} s"])
 
 
-ORIGIN = (
-    Column("version", lambda content: origin_of(content).version),
-    Column("commit", lambda content: origin_of(content).commit),
-    Column("date", lambda content: origin_of(content).date),
-    Column("software", software_text),
-    Column("machine", machine_text),
-    Column("times", times_text),
-    Column("command", lambda content: content["command"]),
-)
-"""Columns of a CSV file that say of each row where it is from."""
-
-
 def origins(of: Callable[[Any], Content] = lambda content: content) -> Columns:
     """Returns columns that say of each row where it is from.
 
@@ -151,9 +139,3 @@ def origin_text(contents: Iterable[Content]) -> str:
         f"Measured with version {versions} ({made}), {dates}, {software}, on "
         f"{machines}."
     )
-
-
-def notes(contents: dict[str, Content]) -> list[str]:
-    """Returns a line for each result that has a note, by the name of its row."""
-    noted = [(name, x["note"]) for name, x in contents.items() if "note" in x]
-    return [f"- {name}: {note}." for name, note in noted]

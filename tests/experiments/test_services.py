@@ -54,6 +54,16 @@ def disturbance(noticed, answering, recovered, kind="freeze raylet"):
     return {"kind": kind, **seconds}
 
 
+def test_seconds_after_faults():
+    done = [disturbance(x, None, 0.0) for x in (0.3, 0.1, 0.2, None)]
+    failed = disturbance(9.0, 9.0, 9.0) | {"error": "no"}
+    row = {"done": [*done, failed]}
+    assert service.FAULTS["times"](row) == "4"
+    assert service.FAULTS["noticed s"](row) == "0.20, 0.30; 1 never"
+    assert service.FAULTS["place s"](row) == "never"
+    assert service.seconds_text({"done": done[:1]}, "noticed") == "0.30"
+
+
 def test_faults_have_targets():
     def verdict(done, spares=1, wrong=0, **disturbed):
         row = {"settings": {"spares": spares}, "done": [done], "wrong": wrong}
@@ -94,12 +104,18 @@ def test_a_soak_may_leave_no_file_open(files, verdict):
 
 
 def test_wrong_results_must_be_found():
-    text = lambda kind, share: service.found_text(
-        service.Fault({}, kind, {"found": share})
+    text = lambda kind, share: service.CHECKS["found"](
+        service.Row({}, kind, {"found": share})
     )
     assert text("zeros", 0.99) == "99.00 met"
     assert text("zeros", 0.9899) == "98.99 **missed**"
     assert text("a lost value", 0.5) == "50.00"  # no target
+    target = service.FALSE_ALARMS["target"]
+    assert target(service.Row({}, "1", {"worst": 0.001})) == "met"
+    assert target(service.Row({}, "1", {"worst": 0.0011})) == "**missed**"
+    group = service.Row({"workers": 6, "k": 4}, "zeros", {"left_out": None})
+    assert service.LOCATOR["whole images of work for each"](group) == "1.50"
+    assert service.LOCATOR["left out"](group) == "-"
 
 
 def test_stored_checks_are_of_enough_images_and_of_all_kinds():

@@ -7,7 +7,7 @@ from tables import deep, finished_runs, frontier, targets
 
 from coded_jax.report import table
 from coded_jax.report.frontier import Point, points
-from coded_jax.report.table import Column, Table
+from coded_jax.report.table import Table
 from tests.runs.test_experiment import ROOT
 from tests.scripts import run_script
 
@@ -20,7 +20,7 @@ def results(finished):
 
 
 def test_a_table_is_columns_of_records():
-    columns = [Column("n", str), Column("n^2", lambda n: f"**{n * n}**")]
+    columns = {"n": str, "n^2": lambda n: f"**{n * n}**"}
     made = table.make(columns, [1, 3])
     assert made == Table(["n", "n^2"], [["1", "**1**"], ["3", "**9**"]])
     assert table.to_markdown(made).splitlines()[-1] == "| 3 | **9** |"
