@@ -40,6 +40,11 @@ def network_text(name: str, width: float) -> str:
     return f"{name} x {width:g}"
 
 
+def number_text(number: float) -> str:
+    """Returns a number with three digits, or all that stand before the point."""
+    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
+
+
 def blocks_text(blocks: Sequence[int]) -> str:
     """Returns the first and last block of a stage as `1-2`, or `3` if they are one."""
     return "-".join(map(str, sorted(set(blocks))))

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from coded_jax.inference.costs import Cost, StageCost, coded_fraction, work_fraction
-from coded_jax.report.formatting import blocks_text, size_text
+from coded_jax.report.formatting import blocks_text, number_text, size_text
 from coded_jax.splitting import SplitPlan
 
 COLUMNS = (
@@ -68,21 +68,16 @@ def stage_table(
 def _row(cost: StageCost) -> list[str]:
     cells = [size_text(cost.input_shape)]
     if cost.plan is None:
-        return [*cells, "whole", "", "", "", _short(cost.flops / 1e6), ""]
+        return [*cells, "whole", "", "", "", number_text(cost.flops / 1e6), ""]
     return [
         *cells,
         size_text(cost.plan.piece_shape),
         _halos(cost.plan),
         size_text(cost.plan.share_shape),
         f"{cost.plan.work_fraction:.3f}",
-        f"{_short(cost.piece_flops / 1e6)}/{_short(cost.flops / 1e6)}",
-        f"{_short(cost.bytes_in / 1e3)}/{_short(cost.bytes_out / 1e3)}",
+        f"{number_text(cost.piece_flops / 1e6)}/{number_text(cost.flops / 1e6)}",
+        f"{number_text(cost.bytes_in / 1e3)}/{number_text(cost.bytes_out / 1e3)}",
     ]
-
-
-def _short(number: float) -> str:
-    """Returns a number with three digits, or all that stand before the point."""
-    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
 def _halos(plan: SplitPlan) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from coded_jax.devices.chips import Chip
 from coded_jax.devices.compiled import Figures, bound
+from coded_jax.report.formatting import number_text, size_text
 from coded_jax.studies.programs import Compiled
 
 COLUMNS = ("Mflop", "MB\nmoved", "MB\nheld", "collectives,\nkB sent", "bound\nµs")
@@ -33,7 +34,7 @@ def table(outcomes: Iterable[Compiled], chip: Chip | None) -> Group:
     for outcome in outcomes:
         if outcome.figures is None:
             rows.add_row(about(outcome), "refused")
-            mesh = "x".join(map(str, outcome.mesh))
+            mesh = size_text(outcome.mesh)
             refused.append(f"refused: {outcome.name}, {mesh}: {outcome.refusal}")
         else:
             rows.add_row(about(outcome), *cells(outcome, outcome.figures, chip))
@@ -42,7 +43,7 @@ def table(outcomes: Iterable[Compiled], chip: Chip | None) -> Group:
 
 def about(outcome: Compiled) -> str:
     """Returns a program's name, and below it mesh, fusions and seconds of compiling."""
-    mesh = "x".join(map(str, outcome.mesh))
+    mesh = size_text(outcome.mesh)
     fusions = f", {outcome.figures.fusions} fusions" if outcome.figures else ""
     return f"{outcome.name}\n  {mesh}{fusions}, {outcome.seconds:.1f} s"
 
@@ -52,10 +53,10 @@ def cells(outcome: Compiled, figures: Figures, chip: Chip | None) -> Sequence[st
     limit = "-"
     if chip is not None:
         least = bound(figures, chip, outcome.dtype)
-        limit = f"{short(1e6 * least.seconds)}\n{LIMITS[least.name]}"
+        limit = f"{number_text(1e6 * least.seconds)}\n{LIMITS[least.name]}"
     return (
-        short(figures.operations / 1e6),
-        short(figures.moved / 1e6),
+        number_text(figures.operations / 1e6),
+        number_text(figures.moved / 1e6),
         held_text(figures, chip),
         collectives_text(figures),
         limit,
@@ -64,7 +65,7 @@ def cells(outcome: Compiled, figures: Figures, chip: Chip | None) -> Sequence[st
 
 def held_text(figures: Figures, chip: Chip | None) -> str:
     """Returns the megabytes that a program needs, and their part of the chip's HBM."""
-    megabytes = short(figures.needed / 1e6)
+    megabytes = number_text(figures.needed / 1e6)
     if chip is None:
         return megabytes
     if figures.needed > chip.memory:
@@ -76,12 +77,7 @@ def held_text(figures: Figures, chip: Chip | None) -> str:
 def collectives_text(figures: Figures) -> str:
     """Returns the number of collectives of each kind, with the kilobytes sent."""
     kinds = (
-        f"{x.count} {kind} {short(x.sent / 1e3)}"
+        f"{x.count} {kind} {number_text(x.sent / 1e3)}"
         for kind, x in sorted(figures.collectives.items())
     )
     return "\n".join(kinds) or "none"
-
-
-def short(number: float) -> str:
-    """Returns a number with three digits, or all that stand before the point."""
-    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"

@@ -17,6 +17,8 @@ from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.inference import costs
 from coded_jax.runs import provenance, reading, workdir
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.config import Config
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.run_evaluation import Evaluated
 from coded_jax.runs.run_training import Trained
@@ -63,6 +65,7 @@ def content(run: Finished) -> dict[str, Any]:
         "base": {
             "validation_accuracy": run.trained.base.score,
             f"{config.evaluated}_accuracy": float(run.evaluated.base_accuracy),
+            "numbers": sum(x.size for x in jax.tree.leaves(run.trained.base.params)),
         },
         "code": {
             "validation_accuracy": [seed.score for seed in run.trained.codes["code"]]
@@ -74,6 +77,7 @@ def content(run: Finished) -> dict[str, Any]:
             ).to_json()
             for name, pipeline in run.experiment.pipelines.items()
         },
+        **_exact_rival(run),
         "recovery": {
             name: reading.recovery_of(pipeline.stages[0].code)._asdict()
             for name, pipeline in run.experiment.pipelines.items()
@@ -136,6 +140,37 @@ def _split(run: Finished) -> dict[str, Any]:
             for cost, plan in coded
         ],
     }
+
+
+def _exact_rival(run: Finished) -> dict[str, Any]:
+    """Returns `costs_of_exact_code` of a run that codes pieces of the image: the cost
+    of what needs no training and loses nothing, an exact code of every convolution in
+    the same blocks. Nothing where these cannot be taken apart into convolutions."""
+    experiment, config = run.experiment, run.experiment.config
+    if config.split != "image":
+        return {}
+    shape, pipeline = experiment.dataset.image_shape, experiment.pipeline
+    try:
+        exact = build_pipeline(
+            Config(
+                k=config.k,
+                r=config.r,
+                stages=config.stages,
+                code="mds",
+                split="convolution",
+                parity_moves=config.parity_moves,
+                baselines=(),
+            ),
+            shape,
+            experiment.dataset.classes,
+            pipeline.mean,
+            pipeline.std,
+            base=experiment.uncoded.base,
+        )
+    except ValueError:
+        return {}
+    cost = costs.cost_of(exact, run.trained.base.params, shape)
+    return {"costs_of_exact_code": cost.to_json()}
 
 
 def _input_shape(experiment: Experiment) -> tuple[int, int, int]:

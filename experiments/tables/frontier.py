@@ -23,6 +23,7 @@ from coded_jax.report.frontier import Point
 from coded_jax.runs.reading import code_name, patterns_of
 from tables import finished_runs, sections, stored, targets
 from tables.sections import Long, Section
+from tables.stored import Content
 from tables.targets import NONE
 
 FAILURES = [0.01, 0.05, 0.2]
@@ -39,8 +40,6 @@ SHOWN = {
     "paper conv / conv": "the paper's Conv pair",
 }
 """Codes of LeNet-5's short table, and what they are."""
-
-Content = dict[str, Any]
 
 
 class Row(NamedTuple):
@@ -226,7 +225,7 @@ CONFIDENCE: table.Columns = {
     "lost": lambda x: x.lost,
     "drop from the base, mean": lambda x: x.percent("mean"),
     "worst pattern": lambda x: x.percent("worst"),
-    "target": lambda x: targets.frontier(x.run, x.code, int(x.lost)),
+    "target": lambda x: targets.frontier(x.run, x.lost),
     "ECE": lambda x: x.percent("ece"),
     "uncalibrated": lambda x: x.percent("ece_uncalibrated"),
     "ECE of decoded answers": lambda x: x.percent("ece_decoded"),

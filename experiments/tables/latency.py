@@ -14,10 +14,10 @@ from coded_jax.report.formatting import percent
 from coded_jax.studies.latency_parts import part_name
 from tables import sections, stored
 from tables.sections import Section
+from tables.stored import Content
 
 ORDER = ("uncoded", "hedged", "hedged at once", "replication", "mds", "coded")
 STEPS = 400  # of a curve
-Content = dict[str, Any]
 
 
 class Requests(NamedTuple):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from coded_jax.devices.chips import CHIPS, Chip
 from coded_jax.devices.compiled import Bound, bound
 from coded_jax.devices.topologies import devices_of_host
 from coded_jax.report import table
-from coded_jax.report.formatting import size_text
-from coded_jax.report.program_table import LIMITS, collectives_text, short
+from coded_jax.report.formatting import number_text, size_text
+from coded_jax.report.program_table import LIMITS, collectives_text
 from coded_jax.report.table import Columns
 from coded_jax.studies.programs import Compiled
 from tables import stored
 from tables.sections import Long, Section, section
+from tables.stored import Content
 from tables.targets import NONE
 
-Content = dict[str, Any]
 SHOWN = ("v5e:1x1", "v5e:2x4", "h100:8")  # machines of the page's first table
 
 
@@ -79,24 +79,23 @@ def compilers_text(program: Program) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in ["jax", *names])
 
 
-def number(value: float) -> str:
-    """Returns a number as `short` does, without a comma between thousands."""
-    return short(value).replace(",", "")
-
-
 def per_image(figure: str, unit: float) -> Callable[[Program], str]:
     """Returns the cell of a figure per image, `-` where the compiler has none."""
 
     def text(program: Program) -> str:
         value = getattr(program.outcome.figures, figure)
-        return NONE if value is None else number(value / unit / program.outcome.images)
+        return (
+            NONE
+            if value is None
+            else number_text(value / unit / program.outcome.images)
+        )
 
     return text
 
 
 def least_time(program: Program) -> str:
     """Returns the microseconds per image, at least."""
-    return number(1e6 * program.least.seconds / program.outcome.images)
+    return number_text(1e6 * program.least.seconds / program.outcome.images)
 
 
 def limit(program: Program) -> str:
@@ -119,10 +118,10 @@ ORIGIN: Columns = {
 FIGURES: Columns = {
     "Mflop per image": per_image("operations", 1e6),
     "kB of HBM per image": per_image("moved", 1e3),
-    "MB held": lambda x: number(x.outcome.figures.needed / 1e6),
+    "MB held": lambda x: number_text(x.outcome.figures.needed / 1e6),
     "of HBM, %": lambda x: f"{100 * x.outcome.figures.needed / x.chip.memory:.2g}",
-    "collectives, kB sent": lambda x: (
-        collectives_text(x.outcome.figures).replace(",", "").replace("\n", ", ")
+    "collectives, kB sent": lambda x: collectives_text(x.outcome.figures).replace(
+        "\n", ", "
     ),
     "fusions": lambda x: str(x.outcome.figures.fusions),
     "compiled in, s": lambda x: f"{x.outcome.seconds:.1f}",
@@ -197,13 +196,13 @@ def least_moved(program: Program) -> str:
     """Returns kB per image: each argument read once, each output written once."""
     memory = program.outcome.figures.memory
     moved = memory["arguments"] + memory["outputs"]
-    return number(moved / 1e3 / program.outcome.images)
+    return number_text(moved / 1e3 / program.outcome.images)
 
 
 MENDED: Columns = {
     "machine": MACHINE["machine"],
     "program": lambda x: f"{x.content['config']['base_model']}, {x.outcome.name}",
-    "Mflop per image needed": lambda x: number(
+    "Mflop per image needed": lambda x: number_text(
         x.content["operations_needed"] / math.prod(x.outcome.mesh) / 1e6
     ),
     **changed("Mflop per image"),
@@ -255,12 +254,12 @@ def parts_of(program: Program) -> dict[str, float]:
 FIRST_K: Columns = {
     **MACHINE,
     "images": lambda x: str(x.outcome.images),
-    "one program": lambda x: number(1e6 * x.least.seconds),
+    "one program": lambda x: number_text(1e6 * x.least.seconds),
     **{
-        name: lambda x, name=name: number(1e6 * parts_of(x)[name])  # type: ignore
+        name: lambda x, name=name: number_text(1e6 * parts_of(x)[name])  # type: ignore
         for name in PARTS
     },
-    "a program per chip": lambda x: number(1e6 * sum(parts_of(x).values())),
+    "a program per chip": lambda x: number_text(1e6 * sum(parts_of(x).values())),
 }
 """Columns of microseconds."""
 

@@ -48,8 +48,8 @@ class Row(NamedTuple):
         return network_text(self.first["base_model"], float(self.first["base_width"]))
 
 
-def read(kind: str) -> dict[Path, Sweep]:
-    """Returns the sweeps of a kind by their folders, below those of all results.
+def places(kind: str) -> list[Path]:
+    """Returns the folders of the sweeps of a kind, below those of all results.
 
     Args:
       kind: `alike` or one of `OWN`, of searches; `ablations`; `studies`.
@@ -61,12 +61,13 @@ def read(kind: str) -> dict[Path, Sweep]:
         return next((word for word in OWN if word in place.name), ALIKE)
 
     folders = [path.parent for path in sorted(stored.RESULTS.rglob(SWEEP))]
-    places = [folder.relative_to(stored.RESULTS) for folder in folders]
-    return {
-        place: sweep_tables.read(stored.RESULTS / place)
-        for place in places
-        if kind_of(place) == kind
-    }
+    found = [folder.relative_to(stored.RESULTS) for folder in folders]
+    return [place for place in found if kind_of(place) == kind]
+
+
+def read(kind: str) -> dict[Path, Sweep]:
+    """Returns the sweeps of a kind by their folders; see `places`."""
+    return {place: sweep_tables.read(stored.RESULTS / place) for place in places(kind)}
 
 
 def cells(sweeps: dict[Path, Sweep]) -> Table:
@@ -214,16 +215,26 @@ def bases_section(folder: Path = BASES) -> Section:
     return section(make(short, records), files=files, contents=records)
 
 
+def study_section() -> Section:
+    """Returns the study of ParM's code, one change at a time, and all cells as CSV."""
+    sweeps = read("studies")
+    return section_of(sweeps, "study_parm.csv", *map(varying, sweeps.values()))
+
+
+def ablation_section(place: Path) -> Section:
+    """Returns the cells of an ablation by what varies."""
+    sweep = sweep_tables.read(stored.RESULTS / place)
+    return section(first_cell(sweep), varying(sweep))
+
+
 SECTIONS: dict[str, Callable[[], Section]] = {
     "bases": bases_section,
     "searches": alike_section,
     **{f"searches_{x}": functools.partial(best_section, x) for x in OWN},
-    "study_parm": lambda: section_of(
-        read("studies"), "study_parm.csv", *map(varying, read("studies").values())
-    ),
+    "study_parm": study_section,
     "ablations": lambda: section_of(read("ablations"), "ablations.csv"),
     **{
-        f"ablation_{place.name}": lambda x=x: section(first_cell(x), varying(x))
-        for place, x in read("ablations").items()
+        f"ablation_{place.name}": functools.partial(ablation_section, place)
+        for place in places("ablations")
     },
 }

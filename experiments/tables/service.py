@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from coded_jax.byzantine.faults import STANDARD
 from coded_jax.report import table
@@ -12,9 +12,9 @@ from coded_jax.report.formatting import percent
 from coded_jax.report.table import Columns, Table
 from tables import stored
 from tables.sections import Section, section
+from tables.stored import Content
 from tables.targets import NONE
 
-Content = dict[str, Any]
 LEAST_FOUND, MOST_FALSE = 0.99, 0.001  # targets of checks
 
 

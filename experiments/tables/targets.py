@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coded_jax.runs.reading import base_accuracy
+from coded_jax.codes import LEARNED
+from coded_jax.runs.reading import base_accuracy, code_name
 from coded_jax.runs.run_costs import read_cost
 
 PAPER = {(2, 1): "90.56", (4, 1): "96.85", (4, 2): "91.79"}
@@ -87,16 +88,17 @@ def drop(results: dict[str, Any], lost: str) -> str:
     return _verdicts(results, lost, [most[lost]]) if lost in most else NONE
 
 
-def frontier(results: dict[str, Any], code: str, lost: int) -> str:
-    """Returns the target of a code of the frontier, by its name in the table, for the
-    mean and the worst pattern; of a network that is coded stage by stage for the mean;
-    `-` where it has none."""
+def frontier(results: dict[str, Any], lost: str) -> str:
+    """Returns the target of a learned code of the frontier for the mean and the worst
+    pattern; of a network that is coded stage by stage for the mean; `-` where it has
+    none."""
     if results["config"]["stages"]:
-        return drop(results, str(lost))
+        return drop(results, lost)
     k, r = results["split"]["k"], results["split"]["r"]
-    if (k, r) not in FRONTIER or lost != r or code not in FRONTIER_CODES:
+    has_one = code_name(results["config"], LEARNED) in FRONTIER_CODES
+    if not has_one or (k, r) not in FRONTIER or int(lost) != r:
         return NONE
-    return _verdicts(results, str(lost), FRONTIER[k, r], ", ")
+    return _verdicts(results, lost, FRONTIER[k, r], ", ")
 
 
 def deep(results: dict[str, Any], lost: str) -> str:

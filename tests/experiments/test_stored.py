@@ -160,13 +160,15 @@ def test_verdicts():
     assert targets.base("cifar10", "vgg16", 91.99) == "92 **missed**"
     assert targets.base("mnist", "vgg16", 91.99) == targets.NONE
     kept = {"1": {"mean": 0.98, "worst": 0.9}, "2": {"mean": 0.989, "worst": 0.9868}}
-    content = {"config": {"stages": None, "base_model": "vgg16"}, "summary": kept}
+    code = {"recipe": "systematic", "encoder": "strided", "encoder_width": 64}
+    code |= {"decoder": "mlp", "decoder_width": 1024, "base_model": "vgg16"}
+    content = {"config": {**Config().to_json(), **code}, "summary": kept}
     content |= {"split": {"k": 4, "r": 2, "coded_fraction": 0.3}}
     content |= {"base": {"test_accuracy": 0.99}}
-    code = targets.FRONTIER_CODES[0]
-    assert targets.frontier(content, code, 2) == "0.1 met, 0.25 **missed**"
-    for other in ((code, 1), ("other", 2)):
-        assert targets.frontier(content, *other) == targets.NONE
+    assert targets.frontier(content, "2") == "0.1 met, 0.25 **missed**"
+    assert targets.frontier(content, "1") == targets.NONE
+    content["config"]["decoder_width"] = 64  # another code has no target
+    assert targets.frontier(content, "2") == targets.NONE
     assert targets.drop(content, "1") == "0.5 **missed**"
     content["split"]["coded_fraction"] = 0.8  # then twice as much is accepted
     assert targets.drop(content, "1") == "1 met"

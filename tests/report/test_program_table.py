@@ -32,7 +32,7 @@ def outcome(**changed):
     "changed, dtype, limit",
     [
         ({}, "float32", "25\nHBM"),
-        ({"operations": 3e9}, "float32", "3,000\nproducts"),
+        ({"operations": 3e9}, "float32", "3000\nproducts"),
         ({"operations": 0, "moved": 0}, "float32", "0.461\nlinks"),
     ],
 )
