@@ -28,7 +28,7 @@ VERSIONS = {"3.11": ("3.11", []), "3.13": ("3.13", []), "colab": ("3.13", COLAB)
 SMOKE = [
     "tests/runs/test_experiment.py::test_results_have_the_documented_layout",
     "tests/runs/test_experiment.py::test_loaded_model_reproduces_the_results",
-    "tests/web/test_app.py::test_predict",
+    "tests/service/web/test_app.py::test_predict",
     "tests/devices/test_placement.py::test_one_mask_for_all_images",
     "tests/devices/test_placement.py::test_one_all_to_all_each_way",
     "tests/training/test_checkpoints.py::test_every_leaf_is_restored_bit_for_bit",
@@ -73,7 +73,7 @@ def compile_programs(session: nox.Session, *targets: str) -> None:
     """Runs the tests that compile, once all compilers that they need are there."""
     environment = {"JAX_PLATFORMS": "cpu", **AS_USERS_RUN_JAX}
     described = "; ".join(f"describe({target!r})" for target in targets)
-    ready = f"from coded_jax.devices.topologies import describe; {described}"
+    ready = f"from coded_jax.aot.topologies import describe; {described}"
     session.run("python", "-c", ready, env=environment)
     # By tests, not files: one program can take a minute to compile, another a second.
     chosen = ("-m", "aot", "--dist=worksteal", "-rs", *session.posargs)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from coded_jax.runs.own_model import make_pipeline
     from coded_jax.runs.protect import protect
     from coded_jax.runs.train import train
-    from coded_jax.serving import serve
+    from coded_jax.service import serve
     from coded_jax.splitting import SplitPlan, merge, split
     from coded_jax.splitting.plan import make_plan
     from coded_jax.staging.planning import plan_stages
@@ -93,7 +93,7 @@ _MODULES = {
     "plan_stages": "staging.planning",
     "protect": "runs.protect",
     "sample_erasures": "training.tasks",
-    "serve": "serving",
+    "serve": "service",
     "split": "splitting",
     "train": "runs.train",
 }

@@ -104,7 +104,7 @@ if mesh.size > 1 and first.platform == "cpu":
 
 # %%
 # %matplotlib inline
-from coded_jax.report import mesh_picture
+from coded_jax.aot import mesh_picture
 
 mesh_picture.figure_of(mesh, K, R)
 
@@ -204,9 +204,8 @@ for device in range(n):
 # %%
 from rich.console import Console
 
-from coded_jax.devices.chips import chip_of
-from coded_jax.report import program_table
-from coded_jax.studies import programs
+from coded_jax.aot import program_table, programs
+from coded_jax.aot.chips import chip_of
 
 console = Console(force_jupyter=False, force_terminal=False, width=88)  # plain lines
 
@@ -231,7 +230,7 @@ show_programs(mesh)
 # program cannot undercut, not what it takes. On a TPU every chip takes part.
 
 # %%
-from coded_jax.devices import topologies
+from coded_jax.aot import topologies
 
 chips = []
 try:

@@ -19,11 +19,11 @@ from absl import flags
 from rich.console import Console
 
 from coded_jax import data
-from coded_jax.byzantine import rival, study
-from coded_jax.byzantine.calibration import calibrate
 from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.runs import workdir
 from coded_jax.runs.load import load
+from coded_jax.service.byzantine import rival, study
+from coded_jax.service.byzantine.calibration import calibrate
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "see `run.py`")

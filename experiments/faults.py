@@ -20,7 +20,7 @@ from absl import flags
 from rich.console import Console
 from tables import service as tables
 
-from coded_jax import data, serving
+from coded_jax import data
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.devices import startup
@@ -29,8 +29,9 @@ from coded_jax.report import table
 from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
-from coded_jax.studies.clients import closed_loop, latencies, wrong_answers
-from coded_jax.studies.fault_injection import MACHINERY, FaultInjector, Target
+from coded_jax.service import Faults, serve
+from coded_jax.service.studies.clients import closed_loop, latencies, wrong_answers
+from coded_jax.service.studies.fault_injection import MACHINERY, FaultInjector, Target
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
@@ -59,7 +60,7 @@ class Row(NamedTuple):
     settings: dict[str, Any] = {}
     kinds: tuple[str, ...] = ()
     every: float = 0.0
-    faults: serving.Faults | None = None
+    faults: Faults | None = None
 
 
 TABLE = (
@@ -67,10 +68,8 @@ TABLE = (
     Row("a worker killed every 10 s, one spare", {"spares": 1}, ("kill worker",), 10.0),
     Row("a worker killed every 10 s, no spare", {}, ("kill worker",), 10.0),
     Row("a worker frozen every 20 s, one spare", {"spares": 1}, ("freeze worker",), 20),
-    Row(
-        "5 % of results 0.1 s late", {}, faults=serving.Faults((Bernoulli(0.05, 0.1),))
-    ),
-    Row("1 % raise, 1 % NaN", {}, faults=serving.Faults(exceptions=0.01, nans=0.01)),
+    Row("5 % of results 0.1 s late", {}, faults=Faults((Bernoulli(0.05, 0.1),))),
+    Row("1 % raise, 1 % NaN", {}, faults=Faults(exceptions=0.01, nans=0.01)),
     *(
         Row(
             f"the {name} {done}",
@@ -89,7 +88,7 @@ TABLE = (
 
 def measured(row: Row, split: Any) -> dict[str, Any]:
     """Starts a service, disturbs it, and returns what its clients noticed."""
-    with serving.serve(
+    with serve(
         WORKDIR.value, "ray", faults=row.faults, batches=(1,), **row.settings
     ) as service:
         ask = lambda images: service.submit(images).result()

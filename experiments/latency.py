@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from tables import latency as tables
 
-from coded_jax import data, serving
+from coded_jax import data
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.cli.runtime_flags import (
@@ -36,7 +36,8 @@ from coded_jax.report import canvas, table
 from coded_jax.runs import workdir
 from coded_jax.runs.config import OWN
 from coded_jax.runs.places import absolute
-from coded_jax.studies.latency_parts import Requests, Study, measure
+from coded_jax.service import ENGINES, serve
+from coded_jax.service.studies.latency_parts import Requests, Study, measure
 
 REPORT = "latency.json"
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
@@ -76,7 +77,7 @@ def requests_from_flags() -> Requests:
     if faults is None or not faults.delays:
         raise ValueError("delay: not given, a distribution accepted")
     engine = ENGINE.value
-    pooled = [name for name, kind in serving.ENGINES.items() if kind.pooled]
+    pooled = [name for name, kind in ENGINES.items() if kind.pooled]
     require("engine", engine, engine in pooled, f"one of {pooled}")
     require("service", SERVICE.value, 0 <= SERVICE.value < 1000, "0..1000")
     clients = CLIENT.value or sorted({SERVICE.value, 0.0}, reverse=True)
@@ -93,7 +94,7 @@ def requests_from_flags() -> Requests:
         clients=tuple(dict.fromkeys(clients)),
         hedge_after=HEDGE_AFTER.value,
         mds_stages=integers("mds_stages", MDS_STAGES.value),
-        kills=serving.ENGINES[engine].processes,
+        kills=ENGINES[engine].processes,
     )
 
 
@@ -171,7 +172,7 @@ def main(argv: list[str]) -> None:
     study = Study(folder / REPORT, settings(requests, results))
     size = results["config"].get("image_size")
     split = data.load(results["dataset"], DATA_DIR.value, size).test
-    with serving.serve(
+    with serve(
         WORKDIR.value,
         ENGINE.value,
         address=ADDRESS.value,

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from tables import service as tables
 
-from coded_jax import data, serving
+from coded_jax import data
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.cli.runtime_flags import ENGINE
@@ -28,9 +28,10 @@ from coded_jax.devices import startup
 from coded_jax.report import canvas, table
 from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
-from coded_jax.serving.batching import Joining
-from coded_jax.serving.service import Service
-from coded_jax.studies.clients import latencies, open_loop, wrong_answers
+from coded_jax.service import serve
+from coded_jax.service.batching import Joining
+from coded_jax.service.service import Service
+from coded_jax.service.studies.clients import latencies, open_loop, wrong_answers
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> None:
     split = data.load(results["dataset"], DATA_DIR.value).test
     batches = tuple(sorted({1, *together}))
     points: list[dict] = []
-    with serving.serve(WORKDIR.value, ENGINE.value, batches=batches) as service:
+    with serve(WORKDIR.value, ENGINE.value, batches=batches) as service:
         startup.shorten_collections()  # as `serve.py` does
         for most in together:
             points += curve(service, split.images, most, rates)

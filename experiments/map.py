@@ -23,10 +23,9 @@ from coded_jax.checks import require
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.cli.condition_flags import plane_from_flags
 from coded_jax.cli.network_flags import cnn_from_flags
-from coded_jax.latency import plane
+from coded_jax.latency import map_figure, map_table, plane
 from coded_jax.latency.maps import Question, draw_up
 from coded_jax.latency.strategies import strategies
-from coded_jax.report import map_figure, map_table
 from coded_jax.runs import workdir
 from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import progress_bars

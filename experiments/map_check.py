@@ -26,9 +26,9 @@ from coded_jax.devices import startup
 from coded_jax.report import table
 from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import progress_bars
-from coded_jax.studies import map_check
-from coded_jax.studies.latency_parts import Study
-from coded_jax.studies.map_check import Point, Workers
+from coded_jax.service.studies import map_check
+from coded_jax.service.studies.latency_parts import Study
+from coded_jax.service.studies.map_check import Point, Workers
 
 POINTS = flags.DEFINE_string("points", None, "JSON file of the points", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of map_check.json", required=True)

@@ -15,12 +15,12 @@ import headless
 from absl import flags
 from rich.console import Console
 
-from coded_jax import serving
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
-from coded_jax.web import app, page, server
-from coded_jax.web.config import WebConfig
-from coded_jax.web.demo import Demo
+from coded_jax.service import serve
+from coded_jax.service.web import app, page, server
+from coded_jax.service.web.config import WebConfig
+from coded_jax.service.web.demo import Demo
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "of a finished run")
 OUTPUT = flags.DEFINE_string("output", "runs/page.png", "the picture")
@@ -65,7 +65,7 @@ def shoot(url: str) -> None:
 @command()
 def main(argv: list[str]) -> None:
     require("chromium", None, headless.chromium() is not None, headless.ACCEPTED)
-    with serving.serve(WORKDIR.value, "local") as service:
+    with serve(WORKDIR.value, "local") as service:
         demo = Demo(service, restart=60)
         pages = functools.partial(page.routes, service, demo, False)
         front = app.create_app(service, pages=pages)

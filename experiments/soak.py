@@ -35,9 +35,9 @@ from coded_jax.devices import startup
 from coded_jax.runs import workdir
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
-from coded_jax.studies.clients import Exchange, closed_loop, wrong_answers
-from coded_jax.studies.fault_injection import MACHINERY, FaultInjector, Target
-from coded_jax.web.client import Client
+from coded_jax.service.studies.clients import Exchange, closed_loop, wrong_answers
+from coded_jax.service.studies.fault_injection import MACHINERY, FaultInjector, Target
+from coded_jax.service.web.client import Client
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)

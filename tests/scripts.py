@@ -23,7 +23,7 @@ IMPORTED = [
     "absl.app",
     "coded_jax.report.run_tables",
     "coded_jax.runs.experiment",
-    "coded_jax.studies.latency_study",
+    "coded_jax.service.studies.latency_study",
     "coded_jax.runs.coded_model",
     "matplotlib.figure",
 ]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from absl import flags
 
-from coded_jax import serving
 from coded_jax.latency import stragglers
-from coded_jax.serving import corruption
-from coded_jax.serving.config import SHORTFALLS, ServeConfig
-from coded_jax.serving.faults import ANY
+from coded_jax.service import ENGINES, Faults, corruption
+from coded_jax.service.config import SHORTFALLS, ServeConfig
+from coded_jax.service.faults import ANY
 from coded_jax.settings import settings
 
 HELP = {setting.name: setting.help for setting in settings(ServeConfig)}
 DEFAULTS = ServeConfig()
 
-ENGINE = flags.DEFINE_enum("engine", "ray", list(serving.ENGINES), "of the workers")
+ENGINE = flags.DEFINE_enum("engine", "ray", list(ENGINES), "of the workers")
 BATCHES = flags.DEFINE_multi_integer("batch", list(DEFAULTS.batches), HELP["batches"])
 ADDRESS = flags.DEFINE_string("address", DEFAULTS.address, HELP["address"])
 RECONNECT_FOR = flags.DEFINE_float(
@@ -100,13 +99,13 @@ def delays_from_flags() -> tuple[stragglers.Distribution, ...]:
     )
 
 
-def faults_from_flags() -> serving.Faults | None:
+def faults_from_flags() -> Faults | None:
     """Returns the faults that the flags ask for; None without any.
 
     Raises:
       ValueError: a value is out of range.
     """
-    faults = serving.Faults(
+    faults = Faults(
         delays_from_flags(),
         STRAGGLERS.value,
         EXCEPTIONS.value,
@@ -117,5 +116,5 @@ def faults_from_flags() -> serving.Faults | None:
         FREEZES.value,
         seed=FAULT_SEED.value,
     )
-    quiet = serving.Faults(corruption=faults.corruption, seed=faults.seed)
+    quiet = Faults(corruption=faults.corruption, seed=faults.seed)
     return None if faults == quiet else faults

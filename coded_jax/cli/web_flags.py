@@ -7,8 +7,8 @@ from typing import Any
 from absl import flags
 
 from coded_jax.cli.experiment_flags import define
+from coded_jax.service.web.config import WebConfig
 from coded_jax.settings import settings
-from coded_jax.web.config import WebConfig
 
 SETTINGS = {declared.name: declared for declared in settings(WebConfig)}
 

@@ -1,1 +1,1 @@
-"""Devices: mesh, placement, processes, Ray, compiling for devices not at hand."""
+"""Devices: mesh, placement, several processes, start-up."""

@@ -313,7 +313,7 @@ def _hedge(
 
     As soon as a device has nothing left to do in this round, but not before `after`, it
     is sent the first piece that is missing and was not yet sent once more, as
-    `serving.gathering` does; of those that are idle at once, spare devices come first.
+    `service.gathering` does; of those that are idle at once, spare devices come first.
     """
     never, nothing = jnp.float32(jnp.inf), jnp.float32(0.0)
     idle = [nothing] * len(spares) + first

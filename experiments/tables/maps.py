@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from coded_jax.latency import map_figure, map_table
+from coded_jax.report import table
 from coded_jax.latency.conditions import AXES
 from coded_jax.latency.plane import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED
-from coded_jax.report import map_figure, map_table, table
 from coded_jax.report.formatting import size_text
 from coded_jax.report.table import Columns
-from coded_jax.studies import map_check
-from coded_jax.studies.map_check import CLOSE, SAME, Agreement, agreement
+from coded_jax.service.studies import map_check
+from coded_jax.service.studies.map_check import CLOSE, SAME, Agreement, agreement
 from tables import stored
 from tables.sections import Long, Section, section
 from tables.stored import Content

@@ -16,9 +16,9 @@ from coded_jax.codes import CodeConfig
 from coded_jax.report import run_tables
 from coded_jax.report.table import Table, to_csv
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
-from coded_jax.serving.config import ServeConfig
+from coded_jax.service.config import ServeConfig
+from coded_jax.service.web.config import WebConfig
 from coded_jax.training.config import TrainConfig
-from coded_jax.web.config import WebConfig
 from tables import (
     deep,
     frontier,

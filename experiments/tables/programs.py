@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from coded_jax.devices.chips import CHIPS, Chip
-from coded_jax.devices.compiled import Bound, bound
-from coded_jax.devices.topologies import devices_of_host
+from coded_jax.aot.chips import CHIPS, Chip
+from coded_jax.aot.compiled import Bound, bound
+from coded_jax.aot.program_table import LIMITS, collectives_text
+from coded_jax.aot.programs import Compiled
+from coded_jax.aot.topologies import devices_of_host
 from coded_jax.report import table
 from coded_jax.report.formatting import number_text, size_text
-from coded_jax.report.program_table import LIMITS, collectives_text
 from coded_jax.report.table import Columns
-from coded_jax.studies.programs import Compiled
 from tables import stored
 from tables.sections import Long, Section, section
 from tables.stored import Content

@@ -6,10 +6,10 @@ import collections
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from coded_jax.byzantine.faults import STANDARD
 from coded_jax.report import table
 from coded_jax.report.formatting import percent
 from coded_jax.report.table import Columns, Table
+from coded_jax.service.byzantine.faults import STANDARD
 from tables import stored
 from tables.sections import Section, section
 from tables.stored import Content

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from coded_jax.studies.programs import Compiled
+from coded_jax.aot.programs import Compiled
 from tests.scripts import run_command
 
 FLAGS = (

@@ -95,7 +95,7 @@ def test_memory_is_handed_back_on_request():
 
 def test_import_touches_no_device():
     code = (
-        "import coded_jax, coded_jax.serving, sys; from jax._src import xla_bridge; "
+        "import coded_jax, coded_jax.service, sys; from jax._src import xla_bridge; "
         "assert not xla_bridge._backends and 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -237,7 +237,7 @@ def test_every_page_is_in_the_contents_of_the_site():
 def test_the_reference_has_the_packages_of_the_contracts():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     contracts = project["tool"]["importlinter"]["contracts"]
-    (layers,) = (x["layers"] for x in contracts if x["type"] == "layers")
+    layers = next(x["layers"] for x in contracts if x["type"] == "layers")
     page = (DOCS / "reference/index.md").read_text()
     listed = re.findall(r"^   coded_jax\.(\w+)$", page, re.M)
     assert sorted([*listed, "__main__"]) == sorted(layers)

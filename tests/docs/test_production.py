@@ -10,8 +10,8 @@ import sys
 import pytest
 import yaml
 
-from coded_jax.serving import metrics
-from coded_jax.serving.pool import LOSSES
+from coded_jax.service import metrics
+from coded_jax.service.pool import LOSSES
 from tests.docs.test_pages import ROOT, page_blocks
 from tests.scripts import run_command
 

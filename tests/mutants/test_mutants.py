@@ -7,8 +7,8 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 MUTANTS = tomllib.loads((HERE / "mutants.toml").read_text())["mutant"]
 CORE = set(
-    "byzantine codes cpu_kernels data devices evaluation inference latency models "
-    "report runs serving splitting staging training".split()
+    "codes cpu_kernels data devices evaluation inference latency models "
+    "report runs service splitting staging training".split()
 )
 
 

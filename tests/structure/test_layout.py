@@ -19,7 +19,7 @@ def test_imports_keep_the_contracts_of_the_project():
 def test_tests_mirror_the_packages():
     """A folder of tests for every package, and none of another name."""
     packages = {path.parent.name for path in (ROOT / "coded_jax").glob("*/__init__.py")}
-    others = {"aot", "docs", "experiments", "mutants", "structure"}
+    others = {"docs", "experiments", "mutants", "structure"}
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
     assert folders - others <= packages
     assert packages - folders <= {"cli"}

@@ -20,17 +20,16 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
+from coded_jax.aot import mesh_picture, program_table, programs, topologies
+from coded_jax.aot.chips import chip_of
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, command_text, integers, mesh_of
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
-from coded_jax.devices import startup, topologies
-from coded_jax.devices.chips import chip_of
+from coded_jax.devices import startup
 from coded_jax.devices.meshes import TPU, arrange, make_mesh
-from coded_jax.report import mesh_picture, program_table
 from coded_jax.runs import provenance
 from coded_jax.runs.config import Config
-from coded_jax.studies import programs
 
 TARGET = flags.DEFINE_string(
     "target", None, "the machine, as v5e:2x4 or h100:8; the devices here if not given"

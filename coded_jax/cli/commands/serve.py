@@ -23,21 +23,20 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
-from coded_jax import serving
 from coded_jax.checks import first_line, require
 from coded_jax.cli import run_flags, runtime_flags
 from coded_jax.cli.command_line import command, command_text
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.web_flags import web_config_from_flags
 from coded_jax.devices import startup
-from coded_jax.report.service_table import workers_table
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
-from coded_jax.serving import metrics
+from coded_jax.service import ENGINES, ServeConfig, Service, metrics, serve
+from coded_jax.service.service_table import workers_table
+from coded_jax.service.web.config import WebConfig, require_packages
 from coded_jax.training import signals
-from coded_jax.web.config import WebConfig, require_packages
 
 METRICS_PORT = flags.DEFINE_integer(
     "metrics_port", None, "of the loopback interface, for Prometheus"
@@ -73,10 +72,10 @@ def check_front(settings: WebConfig) -> str | None:
         are no workers for a demo.
     """
     require_packages()
-    from coded_jax.web import access
+    from coded_jax.service.web import access
 
     engine = runtime_flags.ENGINE.value
-    fits = not DEMO.value or serving.ENGINES[engine].pooled
+    fits = not DEMO.value or ENGINES[engine].pooled
     require("demo", DEMO.value, fits, f"none with the engine {engine!r}")
     check_ports(settings)
     if settings.tls_cert is not None and settings.tls_key is not None:
@@ -110,16 +109,16 @@ def options_from_flags() -> dict[str, Any]:
     """
     options: dict[str, Any] = {flag.name: flag.value for flag in runtime_flags.OPTIONS}
     options["batches"] = tuple(runtime_flags.BATCHES.value)
-    serving.ServeConfig(**options)
+    ServeConfig(**options)
     return options
 
 
-def start() -> serving.Service:
+def start() -> Service:
     """Starts the service that the flags describe, ready to answer."""
     engine, options = runtime_flags.ENGINE.value, options_from_flags()
-    if "devices" in serving.ENGINES[engine].accepts:
+    if "devices" in ENGINES[engine].accepts:
         options["devices"] = run_flags.DEVICES.value
-    return serving.serve(
+    return serve(
         run_flags.WORKDIR.value,
         engine,
         faults=runtime_flags.faults_from_flags(),
@@ -127,23 +126,23 @@ def start() -> serving.Service:
     )
 
 
-def reload(service: serving.Service) -> None:
+def reload(service: Service) -> None:
     """Loads the run anew, for requests from now on: `POST /reload`, or SIGHUP."""
-    spread = serving.ENGINES[runtime_flags.ENGINE.value].spread
+    spread = ENGINES[runtime_flags.ENGINE.value].spread
     devices = run_flags.DEVICES.value if spread else 1
     service.reload(load(run_flags.WORKDIR.value, devices))
     startup.shorten_collections()
 
 
 @contextlib.contextmanager
-def listening(service: serving.Service, settings: WebConfig, token: str | None):
+def listening(service: Service, settings: WebConfig, token: str | None):
     """Answers over HTTP meanwhile, and at the end what is in flight.
 
     Yields:
       The address, and a function that loads the model anew.
     """
-    from coded_jax.web import app, page, server
-    from coded_jax.web.demo import Demo
+    from coded_jax.service.web import app, page, server
+    from coded_jax.service.web.demo import Demo
 
     again = functools.partial(reload, service)
     demo = Demo(service) if DEMO.value else None
@@ -176,7 +175,7 @@ def on_hangup(again: Callable[[], None]) -> None:
     signal.signal(signal.SIGHUP, handle)
 
 
-def wait(service: serving.Service) -> None:
+def wait(service: Service) -> None:
     """Waits until Ctrl-C or SIGTERM asks for the end; the second one acts at once.
 
     Raises:

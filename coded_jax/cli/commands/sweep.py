@@ -79,7 +79,7 @@ def run_cells(
     """Runs cells in this process, or in processes of their own."""
     if JOBS.value is None:
         return sweeps.run_in_turn(cells, sweep, progress)
-    from coded_jax.studies.ray_sweep import run_with_ray
+    from coded_jax.service.studies.ray_sweep import run_with_ray
 
     return run_with_ray(cells, sweep, JOBS.value)
 
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     finished = [result for result in left if result]
     sweeps.require_data(sweep, finished)
     if len(finished) < len(cells) and JOBS.value is not None:
-        from coded_jax.devices import cluster
+        from coded_jax.service import cluster
 
         cluster.connect(ADDRESS.value, JOBS.value)
     startup.run_one_by_one()

@@ -1,0 +1,1 @@
+"""Compiling for described machines: topologies, chips, programs and their HLO."""

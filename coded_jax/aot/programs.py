@@ -1,0 +1,474 @@
+"""The programs of an experiment, compiled for devices that need not be at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import platform
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import SingleDeviceSharding as OnOneDevice
+
+from coded_jax.aot.chips import chip_of
+from coded_jax.aot.compiled import Figures, figures_of
+from coded_jax.aot.topologies import compiler_options
+from coded_jax.checks import first_line, require
+from coded_jax.data.groups import infer_images, inputs_of_images
+from coded_jax.devices.memory import memory_of_device
+from coded_jax.devices.meshes import padded_size
+from coded_jax.devices.placement import batch_spec
+from coded_jax.evaluation import predictions
+from coded_jax.evaluation.predictions import CHUNK
+from coded_jax.inference.pipeline import Results, infer_uncoded
+from coded_jax.runs import workdir
+from coded_jax.runs.build import build_pipeline, uncoded_pipeline
+from coded_jax.runs.config import Config
+from coded_jax.runs.regime import BASE, regime_of
+from coded_jax.service import parts
+from coded_jax.training import exact_targets, tasks
+from coded_jax.training.steps import (
+    CALL_STEPS,
+    MAPS_SEEDS,
+    initial_state,
+    train_steps,
+)
+from coded_jax.types import PyTree
+
+
+class Sizes(NamedTuple):
+    """The sizes of a data set, all that its programs depend on.
+
+    Attributes:
+      image_shape: `(H, W, C)`.
+      classes: how many there are.
+      examples: training images.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    examples: int
+
+
+class Program(NamedTuple):
+    """A program that can be compiled.
+
+    Attributes:
+      name: what it does.
+      images: that one call computes; of a loop, that its body computes.
+      mesh: its devices.
+      dtype: in which it computes.
+      lower: makes it, as `jax.stages.Lowered`.
+    """
+
+    name: str
+    images: int
+    mesh: Mesh
+    dtype: str
+    lower: Callable[[], jax.stages.Lowered]
+
+
+class Compiled(NamedTuple):
+    """The outcome of compiling a program.
+
+    Attributes:
+      name, images, dtype: as of `Program`.
+      mesh: devices along piece and data.
+      seconds: that the compiler took.
+      figures: of one device; None where it was refused.
+      refusal: the compiler's words in one line; None where it compiled.
+    """
+
+    name: str
+    images: int
+    dtype: str
+    mesh: tuple[int, int]
+    seconds: float
+    figures: Figures | None = None
+    refusal: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON has them."""
+        figures = self.figures.to_json() if self.figures else None
+        return self._asdict() | {"figures": figures, "mesh": list(self.mesh)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Compiled:
+        """Returns the record that `to_json` has written."""
+        figures = fields["figures"] and Figures.from_json(fields["figures"])
+        return cls(**{**fields, "figures": figures, "mesh": tuple(fields["mesh"])})
+
+
+def compile_program(program: Program) -> Compiled:
+    """Compiles a program, and reads its figures."""
+    about = (program.name, program.images, program.dtype, program.mesh.devices.shape)
+    begun = time.perf_counter()
+    try:
+        lowered, begun = program.lower(), time.perf_counter()
+        compiled = lowered.compile(compiler_options(program.mesh.devices.flat[0]))
+    except Exception as error:  # of any kind: each compiler has its own
+        seconds = time.perf_counter() - begun
+        return Compiled(*about, seconds, refusal=first_line(error))
+    seconds = time.perf_counter() - begun
+    return Compiled(*about, seconds, figures_of(compiled))
+
+
+KINDS = ("inference", "training", "evaluation", "local")
+"""Kinds of programs: inference on the mesh, training steps, evaluation, and those of
+the local engine, each of one device."""
+
+
+def programs_of(
+    config: Config,
+    sizes: Sizes,
+    mesh: Mesh,
+    batches: Sequence[int],
+    kinds: Collection[str] = KINDS,
+) -> Iterator[Program]:
+    """Yields the programs of an experiment on a mesh.
+
+    They are coded and uncoded inference; the training steps of base model and code, one
+    and `CALL_STEPS` in a loop, and of several seeds at once; the two of the evaluation;
+    and what the local engine runs on one device each: encoding, a piece of each stage,
+    decoding.
+
+    Args:
+      config: the experiment.
+      sizes: of its data set.
+      mesh: from `make_mesh`, of described devices say.
+      batches: images of an inference.
+      kinds: which of `KINDS`.
+
+    Raises:
+      ValueError: see `build_pipeline`, or a kind is not one of `KINDS`.
+    """
+    known = bool(kinds) and set(kinds) <= set(KINDS)
+    require("kinds", ",".join(kinds), known, f"some of {', '.join(KINDS)}")
+    subject = Subject(config, sizes, mesh)
+    if "inference" in kinds:
+        for batch in batches:
+            yield subject.inference(batch)
+            yield subject.uncoded_inference(batch)
+    if "training" in kinds:
+        yield from subject.training()
+    if "evaluation" in kinds:
+        yield from subject.evaluation()
+    if "local" in kinds:
+        for batch in batches:
+            yield from subject.parts(batch)
+
+
+def main_programs(
+    config: Config, sizes: Sizes, mesh: Mesh, batch: int
+) -> Iterator[Program]:
+    """Yields the few programs that say most about an experiment on a mesh.
+
+    They are coded and uncoded inference, and the code's training step if it has one.
+
+    Args:
+      config, sizes, mesh: as of `programs_of`.
+      batch: images of an inference.
+
+    Raises:
+      ValueError: see `build_pipeline`.
+    """
+    subject = Subject(config, sizes, mesh)
+    yield subject.inference(batch)
+    yield subject.uncoded_inference(batch)
+    if jax.tree.leaves(subject.params):
+        yield subject.code_step("training step, code", _memory(mesh))
+
+
+def _memory(mesh: Mesh) -> int:
+    """Returns the bytes of a device: its chip's where that is known, or as it says."""
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    return memory_of_device(mesh) if chip is None else int(chip.memory)
+
+
+def inferences(
+    config: Config, sizes: Sizes, meshes: Iterable[Mesh], batches: Sequence[int]
+) -> Iterator[Program]:
+    """Yields the coded inference of each batch on each of some meshes.
+
+    Args:
+      config, sizes: as of `programs_of`.
+      meshes: of any shape, also such that no run may use.
+      batches: images of an inference.
+    """
+    for mesh in meshes:
+        subject = Subject(config, sizes, mesh)
+        yield from map(subject.inference, batches)
+
+
+def exchanged(config: Config, sizes: Sizes) -> list[list[int]]:
+    """Returns, for each coded stage, the bytes of a query and of a share of one image.
+
+    Args:
+      config, sizes: as of `programs_of`.
+    """
+    channels = sizes.image_shape[-1]
+    statistics = ((0.5,) * channels, (0.25,) * channels)
+    pipeline = build_pipeline(config, sizes.image_shape, sizes.classes, *statistics)
+    itemsize = jnp.dtype(pipeline.dtype).itemsize
+    return [
+        [
+            itemsize * math.prod(stage.plan.piece_shape),
+            itemsize * math.prod(stage.result_shape),
+        ]
+        for stage in pipeline.stages
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, JAX, this package and of installed compilers."""
+    compilers = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
+    installed = {}
+    for name in compilers:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return {"python": platform.python_version(), **workdir.versions(), **installed}
+
+
+class Subject:
+    """An experiment on a mesh, with shapes for all of its arrays.
+
+    Args:
+      config, sizes, mesh: as of `programs_of`.
+    """
+
+    def __init__(self, config: Config, sizes: Sizes, mesh: Mesh) -> None:
+        channels = sizes.image_shape[-1]
+        statistics = ((0.5,) * channels, (0.25,) * channels)
+        shape = (sizes.image_shape, sizes.classes)
+        self.config, self.sizes, self.mesh = config, sizes, mesh
+        self.pipeline = build_pipeline(config, *shape, *statistics, mesh)
+        self.uncoded = uncoded_pipeline(config, *statistics, mesh)
+        key = jax.random.key(0)
+        init = lambda key: self.uncoded.base.init(key, *shape)
+        self.frozen = jax.eval_shape(init, key)
+        self.params = jax.eval_shape(self.pipeline.init, key)
+
+    def _program(
+        self, name: str, images: int, lower: Callable[[], jax.stages.Lowered]
+    ) -> Program:
+        return Program(name, images, self.mesh, self.config.precision, lower)
+
+    def _placed(
+        self, tree: PyTree, one: bool = False, axis: int | None = None
+    ) -> PyTree:
+        """Returns shapes that say where arrays are: whole on all devices, or on one; or
+        on each its part of the batch, which is their `axis`."""
+        place: Sharding = NamedSharding(self.mesh, batch_spec(axis))
+        if one:
+            place = OnOneDevice(self.mesh.devices.flat[0])
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
+        )
+
+    def _images(self, batch: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *self.sizes.image_shape), jnp.uint8)
+
+    def _arrived(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((self.pipeline.n, 1), jnp.bool_)
+
+    def inference(self, batch: int) -> Program:
+        """Returns the coded inference of a batch, for any erasure pattern."""
+        arrays = self._placed(
+            (self.frozen, self.params, self._images(batch), self._arrived())
+        )
+        run = jax.jit(infer_images, static_argnums=0)
+        lower = functools.partial(run.lower, self.pipeline, *arrays)
+        return self._program(f"coded inference of {batch}", batch, lower)
+
+    def uncoded_inference(self, batch: int) -> Program:
+        """Returns the inference of the base model alone, on the same devices."""
+        arrays = self._placed((self.frozen, self._images(batch)))
+        run = jax.jit(infer_uncoded, static_argnums=0)
+        lower = functools.partial(run.lower, self.uncoded, *arrays)
+        return self._program(f"uncoded inference of {batch}", batch, lower)
+
+    def base_step(self) -> Program:
+        """Returns a training step of the base model."""
+        config, shape = self.config, (self.sizes.image_shape, self.sizes.classes)
+        loss = tasks.base_loss(
+            self.uncoded, config.augmentation, config.label_smoothing
+        )
+        init = lambda key: self.uncoded.base.init(key, *shape)
+        return self._step("training step, base", BASE, init, loss, {}, self._examples())
+
+    def training(self) -> Iterator[Program]:
+        """Yields the steps of the base model, and of the code if it learns."""
+        yield self.base_step()
+        if jax.tree.leaves(self.params):
+            memory = _memory(self.mesh)
+            yield self.code_step("training step, code", memory)
+            steps = f"training, code, loop of {CALL_STEPS} steps"
+            yield self.code_step(steps, memory, count=CALL_STEPS)
+            if MAPS_SEEDS:
+                seeds = max(self.config.seeds, 2)
+                name = f"training step, code, {seeds} seeds"
+                yield self.code_step(name, memory, seeds=seeds)
+
+    def code_step(
+        self, name: str, memory: int, count: int = 1, seeds: int = 0
+    ) -> Program:
+        """Returns a training step of the code.
+
+        Args:
+          name: of the program.
+          memory: bytes of a device.
+          count: steps in a loop.
+          seeds: trained at once; 0 for one alone.
+        """
+        pipeline, arrays = self.pipeline, self._examples(grouped=True)
+        total = len(arrays["labels"])
+        kept = self.config.code_augmentation == "none"
+        if kept and exact_targets.keeps_targets(pipeline, total, memory):
+            arrays["targets"] = tuple(
+                jax.ShapeDtypeStruct(
+                    (total, *_merged_shape(stage.plan)), pipeline.dtype
+                )
+                for stage in pipeline.stages
+            )
+        loss = tasks.code_loss(pipeline, self.config)
+        inputs = (pipeline.init, loss, self.frozen, arrays)
+        return self._step(name, "code", *inputs, count, seeds)
+
+    def _examples(self, grouped: bool = False) -> dict[str, Any]:
+        """Returns shapes of the training images and labels, of groups if they are."""
+        few = self.config.train_images if grouped else None
+        total, group = few or self.sizes.examples, 1
+        images = self._images(total)
+        if grouped and self.pipeline.separate:
+            group = self.pipeline.images_per_input
+            total = -(-total // group)
+            whole = self._images(total * group)
+            join = functools.partial(inputs_of_images, self.pipeline)
+            images = jax.eval_shape(join, whole)
+        shape = (total, group) if group > 1 else (total,)
+        labels = jax.ShapeDtypeStruct(shape, jnp.int32)
+        return {"images": images, "labels": labels}
+
+    def _step(
+        self,
+        name: str,
+        phase: str,
+        init: Callable,
+        loss: Callable,
+        frozen: PyTree,
+        arrays: dict[str, Any],
+        count: int = 1,
+        seeds: int = 0,
+    ) -> Program:
+        total, regime = len(arrays["labels"]), regime_of(self.config, phase)
+        optimizer = regime.optimizer(total)
+
+        def begin(key: jax.Array) -> PyTree:
+            state = initial_state(init, optimizer, key)[0]
+            return state, jax.random.permutation(key, total).astype(jnp.int32), key
+
+        keys = jax.random.key(0)
+        if seeds:
+            begin, keys = jax.vmap(begin), jax.random.split(keys, seeds)
+        state, order, key = self._placed(jax.eval_shape(begin, keys))
+        lower = functools.partial(
+            train_steps.lower,
+            state,
+            *self._placed((frozen, arrays)),
+            order,
+            key,
+            loss=loss,
+            optimizer=optimizer,
+            batch_size=regime.batch_size,
+            count=count,
+        )
+        images = regime.batch_size * self.pipeline.images_per_input ** (phase != BASE)
+        return self._program(name, images * max(seeds, 1), lower)
+
+    def evaluation(self) -> Iterator[Program]:
+        """Yields the programs that try one pattern on a chunk of a split: the results
+        of all devices, and what is decoded of them."""
+        size = padded_size(self.mesh, CHUNK) * self.pipeline.images_per_input
+        inputs = (self.pipeline, *self._placed((self.frozen, self.params)))
+        images, arrived = self._placed((self._images(size), self._arrived()))
+        join = functools.partial(inputs_of_images, self.pipeline)
+        images = self._placed(jax.eval_shape(join, images))
+        lower = functools.partial(predictions.run_devices.lower, *inputs, images)
+        yield self._program(f"evaluation, results of {size}", size, lower)
+        features, kept = jax.eval_shape(
+            functools.partial(predictions.run_devices, self.pipeline),
+            self.frozen,
+            self.params,
+            images,
+        )
+        target, expected = jax.eval_shape(
+            functools.partial(predictions.run_uncoded, self.pipeline),
+            self.frozen,
+            images,
+        )
+        labels = self._placed(expected)
+        rows = predictions.Rows(
+            images, labels, self._placed(expected.update(dtype=jnp.float32))
+        )
+        known = predictions.Uncoded(
+            rows, self._placed(target, axis=0), self._placed(expected, axis=0)
+        )
+        stages = len(self.pipeline.stages)
+        mask = jax.ShapeDtypeStruct((stages, *arrived.shape), jnp.bool_)
+        lower = functools.partial(
+            predictions.decode_chunk.lower,
+            *inputs,
+            Results(self._placed(features, axis=1), self._placed(kept, axis=0)),
+            known,
+            self._placed(mask),
+        )
+        yield self._program(f"evaluation, one pattern on {size}", size, lower)
+
+    def parts(self, batch: int) -> Iterator[Program]:
+        """Yields the programs of a first-k inference, each of one device; see
+        `service.parts`."""
+        pipeline = self.pipeline._replace(mesh=None)
+        place = functools.partial(self._placed, one=True)
+        frozen, params = place((self.frozen, self.params))
+        one = Mesh(self.mesh.devices[:1, :1], self.mesh.axis_names)
+        of_part = lambda name, lower: Program(
+            f"local engine, {name} of {batch}", batch, one, pipeline.dtype, lower
+        )
+        inputs = (pipeline, frozen, params, place(self._images(batch)))
+        encode = functools.partial(parts.encode_images.lower, *inputs)
+        yield of_part("encoding", encode)
+        stages = len(pipeline.stages)
+        arrived = jax.ShapeDtypeStruct((stages, pipeline.n, 1), jnp.bool_)
+        after = jax.eval_shape(
+            functools.partial(parts.encode_images, pipeline), *inputs[1:]
+        )
+        for number, pieces in enumerate(parts.pieces(pipeline)):
+            sending, piece = after, pieces[0]
+            query = sending.queries[0]
+            lower = functools.partial(
+                parts.share.lower,
+                parts.segment_of(pipeline, piece.blocks),
+                piece.share[:2],
+                frozen,
+                place(query),
+                place(jax.ShapeDtypeStruct((2,), jnp.int32)),
+            )
+            yield of_part(f"a piece of stage {number + 1}", lower)
+            share = jax.ShapeDtypeStruct((len(query), *piece.share), pipeline.dtype)
+            results = place(((share,) * pipeline.n, arrived, sending.kept))
+            decode = functools.partial(parts.decode_stage, pipeline, number)
+            after = jax.eval_shape(decode, frozen, params, *results)
+            lower = functools.partial(
+                parts.decode_stage.lower, pipeline, number, frozen, params, *results
+            )
+            yield of_part(f"decoding stage {number + 1}", lower)
+
+
+def _merged_shape(plan: Any) -> tuple[int, int, int]:
+    return plan.rows.out, plan.columns.out, plan.feature_channels

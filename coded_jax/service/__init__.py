@@ -1,0 +1,43 @@
+"""First k of n: responses as soon as enough workers have theirs, see `serve`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coded_jax.service.config import ServeConfig as ServeConfig
+    from coded_jax.service.engine import Closed as Closed
+    from coded_jax.service.engine import NotEnoughResults as NotEnoughResults
+    from coded_jax.service.engine import WrongResults as WrongResults
+    from coded_jax.service.faults import Faults as Faults
+    from coded_jax.service.response import Response as Response
+    from coded_jax.service.service import Overloaded as Overloaded
+    from coded_jax.service.service import Service as Service
+    from coded_jax.service.start import ENGINES as ENGINES
+    from coded_jax.service.start import serve as serve
+
+_MODULES = {
+    "Closed": "engine",
+    "ENGINES": "start",
+    "Faults": "faults",
+    "NotEnoughResults": "engine",
+    "Overloaded": "service",
+    "Response": "response",
+    "ServeConfig": "config",
+    "Service": "service",
+    "WrongResults": "engine",
+    "serve": "start",
+}
+"""The module in which each name is defined."""
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that a worker's process imports `piece_server` and no more.
+    if name in _MODULES:
+        return getattr(import_module(f"coded_jax.service.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,0 +1,195 @@
+"""Batches of the sizes that have been compiled, made of requests of any size.
+
+A request is divided into parts of at most the largest size; parts that wait are joined,
+where that is asked for, and padded to the next size.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from coded_jax.service.response import ARRAYS, Response, joined
+
+
+class Joining(NamedTuple):
+    """Conditions on which requests that wait are computed together.
+
+    Attributes:
+      most: images of a batch, at most; None computes each request by itself.
+      wait: seconds that a request may wait for others, from its arrival on.
+    """
+
+    most: int | None = None
+    wait: float = 0.0
+
+
+def lengths(images: int, sizes: Collection[int]) -> list[int]:
+    """Divides a request into parts: as many of the largest size as it fills, and the
+    rest.
+
+    Args:
+      images: of the request, 1 or more.
+      sizes: of batches, that have been compiled.
+    """
+    largest = max(sizes)
+    rest = images % largest
+    return [largest] * (images // largest) + [rest] * (rest > 0)
+
+
+def padded(images: np.ndarray, sizes: Collection[int]) -> np.ndarray:
+    """Pads images `[B, H, W, C]` with the last of them, to the next of the sizes."""
+    size = min(size for size in sizes if size >= images.shape[0])
+    last = images[-1:]
+    return np.concatenate([images, last.repeat(size - images.shape[0], axis=0)])
+
+
+class Request:
+    """A request, of which the parts are answered one by one.
+
+    Args:
+      begun, end: on the clock of `time.monotonic`: its arrival and its deadline.
+      without: workers that are not used.
+      parts: how many there are.
+      served: computes it, the same for all parts; see `Service`.
+
+    Attributes:
+      future: its response to come.
+    """
+
+    def __init__(
+        self,
+        begun: float,
+        end: float,
+        without: tuple[int, ...],
+        parts: int,
+        served: Any = None,
+    ) -> None:
+        self.begun, self.end, self.without = begun, end, without
+        self.served = served
+        self.future: Future[Response] = Future()
+        self._lock, self._running = threading.Lock(), False
+        self._responses: list[Response | None] = [None] * parts
+
+    def goes_with(self, other: Request) -> bool:
+        """Returns whether its parts may be computed together with those of another."""
+        return self.served is other.served and self.without == other.without
+
+    def wanted(self) -> bool:
+        """Returns whether it is neither cancelled nor over; from then on nobody can
+        cancel it."""
+        with self._lock:
+            if not self._running and not self.future.cancelled():
+                self._running = self.future.set_running_or_notify_cancel()
+            return self._running and not self.future.done()
+
+    def answer(self, part: int, response: Response) -> Response | None:
+        """Takes the response to a part; with the last one, returns that to all."""
+        with self._lock:
+            self._responses[part] = response
+            responses = [r for r in self._responses if r is not None]
+            whole = len(responses) == len(self._responses)
+            if not whole or self.future.done():
+                return None
+        return joined(responses)
+
+    def fail(self, error: Exception) -> bool:
+        """Ends it with an error, and returns whether this is the first one."""
+        with self._lock:
+            first = not self.future.done()
+            if first:
+                self.future.set_exception(error)
+            return first
+
+
+class Part(NamedTuple):
+    """Images of a request that are computed at once.
+
+    Attributes:
+      request: that they belong to.
+      index: of the part, from 0.
+      number: of the inference, if no others are joined to it.
+      images: `[B, H, W, C]`.
+    """
+
+    request: Request
+    index: int
+    number: int
+    images: np.ndarray
+
+
+class Line:
+    """The parts that wait, in the order of their arrival.
+
+    Args:
+      joining: which of them are taken together.
+    """
+
+    def __init__(self, joining: Joining) -> None:
+        self._joining = joining
+        self._parts: deque[Part] = deque()
+        self._changed = threading.Condition()
+        self._taking = threading.Lock()
+        self._closed = False
+
+    def put(self, parts: Sequence[Part]) -> None:
+        """Lets parts wait."""
+        with self._changed:
+            self._parts.extend(parts)
+            self._changed.notify_all()
+
+    def take(self) -> list[Part]:
+        """Takes the first part, and those that are joined to it; none if none waits.
+
+        It waits for parts that may be joined, see `Joining`.
+        """
+        with self._taking, self._changed:  # one thread at a time waits for others
+            taken = [self._parts.popleft()] if self._parts else []
+            while taken and self._may_join(taken):
+                left = taken[0].request.begun + self._joining.wait - time.monotonic()
+                if self._parts:
+                    taken.append(self._parts.popleft())
+                elif left <= 0 or self._closed or not self._changed.wait(left):
+                    break
+            return taken
+
+    def close(self) -> list[Part]:
+        """Takes all parts, and lets nobody wait for others any more."""
+        with self._changed:
+            self._closed = True
+            left = [*self._parts]
+            self._parts.clear()
+            self._changed.notify_all()
+            return left
+
+    def _may_join(self, taken: list[Part]) -> bool:
+        """Returns whether the next part can be joined, or one that has not arrived."""
+        if self._joining.most is None:
+            return False
+        images = sum(part.images.shape[0] for part in taken)
+        if not self._parts:
+            return images < self._joining.most
+        part = self._parts[0]
+        fits = images + part.images.shape[0] <= self._joining.most
+        return fits and part.request.goes_with(taken[0].request)
+
+
+def images_of(parts: Sequence[Part], sizes: Collection[int]) -> np.ndarray:
+    """Returns the images of parts as one batch of one of the sizes."""
+    return padded(np.concatenate([part.images for part in parts]), sizes)
+
+
+def responses_of(parts: Sequence[Part], response: Response) -> list[Response]:
+    """Divides the response to a batch among its parts."""
+    ends = np.cumsum([part.images.shape[0] for part in parts])
+    starts = [0, *ends[:-1]]
+    return [
+        response._replace(**{name: getattr(response, name)[a:b] for name in ARRAYS})
+        for a, b in zip(starts, ends, strict=True)
+    ]

@@ -1,0 +1,132 @@
+"""Measures ApproxIFER's error locator on its own code: several images coded together.
+
+The worker is the whole base model, and one of the logits that come back is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.codes import locator
+from coded_jax.data.groups import group_split
+from coded_jax.inference.pipeline import inputs_of
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service.byzantine.faults import FAULTS, STANDARD, Fault
+from coded_jax.service.byzantine.results import CHUNK
+from coded_jax.types import Split
+
+
+def added_noise(key: jax.Array, results: jax.Array) -> jax.Array:
+    """Adds normal noise of standard deviation 10, as ApproxIFER's experiments do."""
+    return results + 10 * jax.random.normal(key, results.shape)
+
+
+KINDS: dict[str, Fault] = {
+    **{name: FAULTS[name] for name in STANDARD},
+    "noise of 10 added": added_noise,
+}
+"""Another image's result is that of another group."""
+
+
+def measure(model: CodedModel, split: Split, k: int, seed: int = 0) -> dict[str, Any]:
+    """Measures the locator of one wrong result, with as many workers as it needs.
+
+    Args:
+      model: whose base model the workers have.
+      split: labelled images.
+      k: images that are coded together.
+      seed: of the faults.
+
+    Returns:
+      `workers`; `base`, the accuracy of the base model; `right`, that of coded answers
+      of all workers; `always_located`, that with the locator where no result is wrong;
+      `faults`: for each kind `named`, the wrong result among all, and the accuracies
+      `believed`, `left_out` with the located result left out.
+    """
+    n = locator.workers(k, 1)
+    groups = group_split(split, k)
+    images = groups.images.reshape(len(groups.labels), k, *split.images.shape[1:])
+    encoding = jnp.asarray(locator.encoding(k, n), jnp.float32)
+    pipeline = model.pipeline._replace(mesh=None)
+
+    @jax.jit
+    def compute(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        flat = images.reshape(-1, *images.shape[2:])
+        inputs = inputs_of(pipeline, flat)
+        pieces = inputs.reshape(images.shape)
+        coded = jnp.einsum("nk,gk...->gn...", encoding, pieces)
+        logits = lambda x: pipeline.base.head(
+            model.frozen, pipeline.base.f_conv(model.frozen, x).astype(jnp.float32)
+        )
+        results = logits(coded.reshape(-1, *coded.shape[2:]))
+        return logits(inputs), results.reshape(len(images), n, -1)
+
+    parts = [
+        compute(images[i : i + CHUNK // k]) for i in range(0, len(images), CHUNK // k)
+    ]
+    base, results = (np.concatenate(x) for x in zip(*parts, strict=True))
+    scorer = _Scorer(k, n, groups.labels)
+    faults = {
+        kind: _of_kind(scorer, kind, results, jax.random.key(seed)) for kind in KINDS
+    }
+    located = locator.locate(results, k)[:, 0]
+    right = base.argmax(-1).reshape(-1, k)
+    return {
+        "k": k,
+        "workers": n,
+        "groups": len(results),
+        "base": scorer.of_classes(right),
+        "right": scorer.accuracy(results, np.full(len(results), -1)),
+        "always_located": scorer.accuracy(results, located),
+        "faults": faults,
+    }
+
+
+class _Scorer:
+    """Decodes results, and compares with labels, -1 for those that do not count."""
+
+    def __init__(self, k: int, n: int, labels: np.ndarray) -> None:
+        self.k, self._labels = k, labels
+        masks = [np.arange(n) != i for i in range(n)] + [np.ones(n, bool)]
+        self._weights = np.stack([locator.decoding(k, n, mask) for mask in masks])
+
+    def accuracy(self, results: np.ndarray, left_out: np.ndarray) -> float:
+        """Returns the accuracy without a result of each group, -1 for none."""
+        shown = np.where(np.isfinite(results), results, 0).astype(np.float64)
+        logits = np.einsum("gkn,gnc->gkc", self._weights[left_out], shown)
+        return self.of_classes(logits.argmax(-1))
+
+    def of_classes(self, classes: np.ndarray) -> float:
+        """Returns the accuracy of classes `[G, k]`."""
+        counts = self._labels >= 0
+        return float((classes == self._labels)[counts].mean())
+
+
+def _of_kind(
+    scorer: _Scorer, kind: str, results: np.ndarray, key: jax.Array
+) -> dict[str, float]:
+    """Returns the numbers of one kind, the mean over all results; a result that is not
+    finite is left out before the locator, as a service does, and counts as named."""
+    rows, k = [], scorer.k
+    for i in range(results.shape[1]):
+        # Moments are those of the logits of a result, which has no positions.
+        own = jnp.asarray(results[:, i])[:, :, None, None]
+        wrong = results.copy()
+        wrong[:, i] = KINDS[kind](jax.random.fold_in(key, i), own)[:, :, 0, 0]
+        finite = np.isfinite(wrong[:, i]).all(axis=-1)
+        safe = np.clip(np.where(np.isfinite(wrong), wrong, 0), -1e30, 1e30)
+        located = np.where(finite, locator.locate(safe, k)[:, 0], i)
+        believed = np.where(finite, -1, i)
+        rows.append(
+            (
+                (located == i).mean(),
+                scorer.accuracy(safe, believed),
+                scorer.accuracy(safe, located),
+            )
+        )
+    names = ("named", "believed", "left_out")
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))

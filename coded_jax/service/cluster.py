@@ -1,0 +1,310 @@
+"""A Ray cluster: one that is started on this machine, or another one that is joined.
+
+A cluster that is started here keeps to the loopback interface, which Ray by itself does
+not; a cluster beyond it is joined only with Ray's authentication by token.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from coded_jax.checks import require
+from coded_jax.service.machinery import RAYLET_PID
+
+STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
+OLDEST = (2, 52)  # the first Ray with authentication by token
+LARGEST_ACTION = 1024  # bytes of a `struct sigaction`, of any system
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, a Ray on any system keeps to the loopback interface."""
+SETTINGS = {
+    # Calls of a process that has died fail at once: nobody waits to learn why it died.
+    "timeout_ms_task_wait_for_death_info": 0,
+    # No tables of tasks: they are for a dashboard, and hold up a driver that leaves a
+    # cluster that has died.
+    "task_events_report_interval_ms": 0,
+    # Arguments and results of any size travel by themselves: of what is in the object
+    # store, a process dies with the store.
+    "max_direct_call_object_size": 2**31,
+    "task_rpc_inlined_bytes_limit": 2**31,
+    # Workers are as important as clients on this machine: by itself, Ray lets them wait
+    # for all else, and on busy cores one that died was back after 13 s instead of 5.
+    "worker_niceness": 0,
+}
+"""Settings of Ray for this process, and for a cluster that is started here."""
+ENVIRONMENT = {f"RAY_{name}": str(value) for name, value in SETTINGS.items()}
+"""Environment variables of these settings, for workers on a cluster that was started
+elsewhere."""
+NOWHERE = "http://127.0.0.1:9"
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "http_proxy": NOWHERE, "https_proxy": NOWHERE}
+"""With these Ray's head asks no cloud what it is, and tells its makers nothing."""
+
+
+def import_ray() -> Any:
+    """Imports Ray.
+
+    Raises:
+      ImportError: it is missing or too old; says how to install it.
+    """
+    try:
+        if "ray" not in sys.modules:
+            _import_as_driver()
+        import ray
+    except ImportError:
+        raise ImportError(
+            "Ray is not installed; pip install 'coded_jax[ray]'"
+        ) from None
+    if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
+        raise ImportError(f"Ray {ray.__version__} is installed, 2.52 or newer accepted")
+    return ray
+
+
+def _import_as_driver() -> None:
+    """Imports Ray, which then reads with which process this one ends: with itself.
+
+    Else Ray takes a program whose parent is process 1, as a unit of systemd, for a
+    worker that has lost its raylet, and ends it once a raylet is dead.
+    """
+    with _environment({RAYLET_PID: os.environ.get(RAYLET_PID, str(os.getpid()))}):
+        import ray  # noqa: F401
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables, also of processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps the program's own handler of SIGTERM, which Ray replaces, and removes.
+
+    By the C library: Python sets handlers in its main thread alone.
+    """
+    library, action = ctypes.CDLL(None), ctypes.create_string_buffer(LARGEST_ACTION)
+    library.sigaction(signal.SIGTERM, None, action)
+    try:
+        yield
+    finally:
+        library.sigaction(signal.SIGTERM, action, None)
+
+
+def connect(address: str | None, n: int) -> None:
+    """Joins a Ray cluster, or starts one on this machine.
+
+    Args:
+      address: `host:port` of its head; None starts one that listens on the loopback
+        interface only.
+      n: workers that it will have.
+
+    Raises:
+      ImportError: Ray is missing.
+      ValueError: the cluster is not on this machine's loopback interface, and this
+        process or the cluster does without authentication by token.
+      RuntimeError: there is no cluster at that address, or Ray has been started by
+        something else in this process.
+    """
+    if address is None:
+        _start(n)
+        return
+    for name, value in ENVIRONMENT.items():  # read when Ray is imported
+        os.environ.setdefault(name, value)
+    # Ray would end this process a minute after it has lost the head of its cluster.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
+    if loopback := check_address(address):
+        _keep_to_loopback()
+    ray = import_ray()
+    _refuse_another(ray)
+    try:
+        with _own_handlers():
+            ray.init(address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError) as error:
+        raise RuntimeError(
+            f"address: no Ray cluster at {address!r} ({error})"
+        ) from error
+    machines = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if loopback and not _on_loopback(machines):
+        ray.shutdown()
+        raise ValueError(
+            f"address: {address!r} given, whose cluster has machines at "
+            f"{sorted(machines)}; the address of one of them accepted"
+        )
+
+
+def _start(n: int) -> None:
+    _keep_to_loopback(RAY_AUTH_MODE="token")
+    # Several processes may share an accelerator.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    ray = import_ray()
+    _refuse_another(ray)
+    with warnings.catch_warnings():
+        # Ray's forks become other programs at once: JAX's threads do no harm.
+        warnings.filterwarnings("ignore", "os.fork")
+        with _own_handlers(), _environment(SILENT):
+            ray.init(
+                "local",
+                num_cpus=n,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=2**27,
+                # A frozen process does not end when it is asked to.
+                _system_config={"kill_worker_timeout_milliseconds": 500, **SETTINGS},
+            )
+    own_address = ray.util.get_node_ip_address()
+    if not _on_loopback({own_address}):
+        ray.shutdown()
+        raise RuntimeError(
+            f"Ray listens on {own_address}, since this version does not keep to the "
+            "loopback interface"
+        )
+
+
+def _keep_to_loopback(**more: str) -> None:
+    """Sets variables that are read when Ray is imported, and by its processes."""
+    variables = {LOOPBACK: "0", **more}
+    if "ray" in sys.modules and not variables.items() <= os.environ.items():
+        needed = " and ".join(f"{name}={value}" for name, value in variables.items())
+        raise RuntimeError(
+            f"Ray was imported before; set {needed} before that, or import it after "
+            "coded_jax.service.serve"
+        )
+    os.environ.update(variables)
+
+
+def _on_loopback(addresses: Collection[str]) -> bool:
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
+
+
+def _refuse_another(ray: Any) -> None:
+    if ray.is_initialized():
+        raise RuntimeError("Ray has been started by something else in this process")
+
+
+def refusal(address: str) -> str | None:
+    """Returns that nothing listens at an address on which Ray's head was; or None.
+
+    A head that does not answer is no refusal: it may be frozen, or its network slow.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except ConnectionRefusedError:
+        return f"nothing listens at {address} any more"
+    except OSError:
+        return None
+    return None
+
+
+def disconnect() -> None:
+    """Leaves the cluster; ends it if `connect` has started it."""
+    with _own_handlers():
+        import_ray().shutdown()
+
+
+def let_go() -> None:
+    """Has the program not leave the cluster when it ends: one whose head is frozen, or
+    cut off, would hold it up."""
+    atexit.unregister(import_ray().shutdown)
+
+
+def gpu_share(n: int, machines: Sequence[dict[str, float]]) -> float:
+    """Returns the largest part of a GPU that n workers can have each.
+
+    Args:
+      n: workers.
+      machines: resources of each, with its whole number of GPUs as `GPU`.
+    """
+    gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
+    return 1 / max(1, -(-n // gpus))  # of one GPU each: a part cannot lie on two
+
+
+def accelerators(n: int) -> dict[str, Any]:
+    """Returns Ray's options for each of n workers: an accelerator of its own where Ray
+    knows of enough, or its part of one."""
+    ray = import_ray()
+    resources = ray.cluster_resources()
+    if resources.get("GPU", 0) >= 1:
+        machines = [node["Resources"] for node in ray.nodes()]
+        return {"num_gpus": gpu_share(n, machines)}
+    if resources.get("TPU", 0) >= n:
+        return {"resources": {"TPU": 1}}
+    return {}
+
+
+def has_room(n: int) -> bool:
+    """Returns whether the cluster has free accelerators for n more workers."""
+    asked, free = accelerators(n), import_ray().available_resources()
+    needed = {"GPU": asked.get("num_gpus", 0.0), **asked.get("resources", {})}
+    return all(free.get(name, 0.0) >= n * part for name, part in needed.items())
+
+
+def check_address(address: str) -> bool:
+    """Returns whether an address is of the loopback interface.
+
+    Raises:
+      ValueError: it is not an address, or the cluster there must not be joined.
+      RuntimeError: there is no such host at the moment, or nothing answers there.
+    """
+    host, _, port = address.rpartition(":")
+    require("address", address, bool(host) and port.isdecimal(), "host:port")
+    try:
+        resolved = {str(info[4][0]) for info in socket.getaddrinfo(host, int(port))}
+    except OSError as error:
+        raise RuntimeError(f"address: {address!r} is not found ({error})") from None
+    loopback = _on_loopback(resolved)
+    if not loopback:
+        only_loopback = os.environ.get(LOOPBACK) == "0"
+        accepted = f"with {LOOPBACK}=0 a loopback one"
+        require("address", address, not only_loopback, accepted)
+        token = os.environ.get("RAY_AUTH_MODE") == "token"
+        accepted = (
+            "beyond loopback only with RAY_AUTH_MODE=token, here and on every machine "
+            "of the cluster,"
+        )
+        require("address", address, token, accepted)
+    # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise RuntimeError(f"address: nothing at {address!r} ({error})") from None
+    if not loopback:
+        _require_token(address)
+    return loopback
+
+
+def _require_token(address: str) -> None:
+    """Raises ValueError for a cluster that answers without a token."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    try:
+        without_token = subprocess.run(
+            [*command, "--address", address],
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+            capture_output=True,
+            timeout=60,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"address: no Ray cluster answers at {address!r}") from None
+    if without_token.returncode == 0:
+        raise ValueError(
+            f"address: {address!r} given, whose cluster answers without a token; start "
+            "all of it with RAY_AUTH_MODE=token"
+        )

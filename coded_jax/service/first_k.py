@@ -1,0 +1,232 @@
+"""The first k of n: one request, from images to logits, on workers that may be lost.
+
+In every coded stage all pieces are sent out, results are taken as they arrive, and the
+stage is decoded as soon as they suffice: at once where all data pieces arrived, or else
+from any k results. Stragglers are not waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.codes.quorum import in_words, sent, suffices
+from coded_jax.inference.pipeline import has_answer
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service import parts
+from coded_jax.service.byzantine.check import Check
+from coded_jax.service.engine import Inference, NotEnoughResults
+from coded_jax.service.gathering import Gathering, Rules
+from coded_jax.service.judging import StageJudge
+from coded_jax.service.parts import Sending
+from coded_jax.service.pool import Pool
+from coded_jax.service.supervisor import Supervisor
+from coded_jax.service.workers import Call
+from coded_jax.types import PyTree
+
+
+class FirstK:
+    """Computes requests from the first results that suffice.
+
+    Args:
+      model: the coded inference.
+      pool: its n workers.
+      shortfall, hedge_after, check_wait: see `ServeConfig`. Without any result there is
+        no degraded response.
+      check: of the results; they are believed if None.
+      supervisor: of the cluster that the workers live on, if they do.
+    """
+
+    def __init__(
+        self,
+        model: CodedModel,
+        pool: Pool,
+        shortfall: str = "error",
+        hedge_after: float | None = None,
+        check: Check | None = None,
+        check_wait: float | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        # On one device: the pool spreads the pieces.
+        self._pipeline = model.pipeline._replace(mesh=None)
+        self._front = jax.local_devices()[0]
+        self._variables: tuple[PyTree, PyTree] = jax.device_put(
+            (model.frozen, model.params), self._front
+        )
+        self._pieces = parts.pieces(self._pipeline)
+        self._pool, self._degrade = pool, shortfall == "degrade"
+        self._hedge_after = hedge_after
+        self._check, self._check_wait = check, check_wait or 0.0
+        self.supervisor = supervisor
+        self._decoding = [0.0] * len(self._pieces)  # seconds, for each stage
+        self._closed = threading.Event()
+
+    @property
+    def pool(self) -> Pool:
+        """The workers."""
+        return self._pool
+
+    @property
+    def restarts(self) -> int:
+        """Number of times that the cluster was started anew, or joined again."""
+        return self.supervisor.restarts if self.supervisor else 0
+
+    def infer(
+        self, number: int, images: Any, end: float, without: Collection[int] = ()
+    ) -> Inference:
+        """Computes request `number`, see `Engine.infer`."""
+        pipeline, stages = self._pipeline, len(self._pieces)
+        seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
+        available = np.zeros((stages, pipeline.n, 1), bool)
+        used, degraded, order = [], False, [*range(pipeline.n)]
+        checked, wrong = True, set()
+
+        holders = [self._pool.holder(place) for place in range(len(self._pool))]
+        places = [place for place, holder in enumerate(holders) if holder in without]
+        begun = time.monotonic()
+        x = self._encode(images)
+        seconds["encode"] = time.monotonic() - begun
+        for stage in range(stages):
+            begun = time.monotonic()
+            rules = self._rules(stage, begun, end, places)
+            judge = self._judge(stage, x)
+            rules = rules._replace(judge=judge, check_wait=self._check_wait)
+            gathering = self._gathering(number, stage, x.queries, rules, order)
+            gathering.run()
+            degraded |= not gathering.enough
+            checked &= gathering.checked
+            wrong |= {*gathering.wrong}
+            results = gathering.shares.values()
+            used.append(tuple(sorted({result.worker for result in results})))
+            available[stage, list(gathering.shares)] = True
+            if pipeline.parity_moves:
+                held = {result.place for result in results}
+                order = sorted(range(pipeline.n), key=lambda place: place not in held)
+            seconds["wait"] += time.monotonic() - begun
+
+            begun = time.monotonic()
+            arrived = {i: result.share for i, result in gathering.shares.items()}
+            x = self._decode(stage, arrived, x, available)
+            seconds["decode"] += time.monotonic() - begun
+        if degraded and not np.all(has_answer(pipeline, jnp.asarray(available))):
+            raise NotEnoughResults("the code has no answer without all data pieces")
+        return Inference(
+            x,
+            available,
+            tuple(used),
+            degraded,
+            seconds,
+            checked,
+            tuple(sorted(wrong)),
+        )
+
+    def warm_up(self, images: Any) -> None:
+        """Compiles what a batch of this size needs, here and on every worker.
+
+        Raises:
+          RuntimeError: a worker is not up, or cannot compute.
+        """
+        self._pool.wait_until_ready()
+        pipeline = self._pipeline
+        available = np.ones((len(self._pieces), pipeline.n, 1), bool)
+        x = parts.encode_images(pipeline, *self._variables, images)
+        for stage, pieces in enumerate(self._pieces):
+            numbers = sent(pipeline.stages[stage].code.quorum, pipeline.k, pipeline.n)
+            calls = [Call(pieces[i], x.queries[i]) for i in numbers]
+            self._pool.compute_everywhere(calls)
+            for _ in range(2):  # the first time with compilation
+                begun = time.monotonic()
+                if judge := self._judge(stage, x):
+                    judge.contradict({})
+                    judge.culprit({})
+                decoded = self._decode(stage, {}, x, available)
+            self._decoding[stage] = max(self._decoding[stage], time.monotonic() - begun)
+            x = decoded
+        has_answer(pipeline, jnp.asarray(available))
+
+    def obstacle(self) -> str | None:
+        """Returns why no request can be answered at the moment; None if they can."""
+        if self._closed.is_set():
+            return "the service is closed"
+        if self.supervisor and (obstacle := self.supervisor.obstacle()):
+            return obstacle
+        up, pipeline = self._pool.up, self._pipeline
+        for stage in pipeline.stages:
+            if self._degrade and stage.code.answers_always and up:
+                continue
+            if not suffices(stage.code.quorum, pipeline.k, up):
+                needed = in_words(stage.code.quorum, pipeline.k)
+                return f"{len(up)} of {pipeline.n} workers are up, and {needed} needed"
+        return None
+
+    def failure(self) -> str | None:
+        """Returns why the workers' cluster has been given up; None if it has not: they
+        are started anew until the service is closed."""
+        return self.supervisor.failure() if self.supervisor else None
+
+    def close(self) -> None:
+        """Ends requests in flight with `Closed`, and all workers."""
+        self._closed.set()
+        self._pool.close()
+
+    def _rules(
+        self, stage: int, begun: float, end: float, without: Collection[int]
+    ) -> Rules:
+        """Returns the limits of a stage, which leave time for the decoders after it."""
+        limit = end - sum(self._decoding[stage:])
+        if self._degrade:  # the stages after it are to wait as long
+            limit = begun + (limit - begun) / (len(self._pieces) - stage)
+        closed = self._closed.is_set
+        return Rules(limit, self._degrade, self._hedge_after, without, closed)
+
+    def _gathering(
+        self,
+        number: int,
+        stage: int,
+        queries: Sequence[jax.Array],
+        rules: Rules,
+        order: Sequence[int],
+    ) -> Gathering:
+        calls = [
+            Call(piece, query, number, stage)
+            for piece, query in zip(self._pieces[stage], queries, strict=True)
+        ]
+        code = self._pipeline.stages[stage].code
+        return Gathering(self._pool, code, self._pipeline.k, calls, rules, order)
+
+    def _encode(self, images: Any) -> tuple[jax.Array, ...]:
+        """Returns the queries of the first coded stage."""
+        return jax.block_until_ready(
+            parts.encode_images(self._pipeline, *self._variables, images)
+        )
+
+    def _judge(self, stage: int, begun: Sending) -> StageJudge | None:
+        """Returns the judge of a stage's results; None where they are believed."""
+        if self._check is None:
+            return None
+        params, blank = self._variables[1], self._blank(stage, begun)
+        return StageJudge(self._pipeline, stage, self._check, params, begun.kept, blank)
+
+    def _blank(self, stage: int, begun: Sending) -> jax.Array:
+        """Returns zeros in the place of a share."""
+        shape = (len(begun.queries[0]), *self._pieces[stage][0].share)
+        return jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
+
+    def _decode(
+        self, stage: int, shares: dict[int, Any], begun: Sending, available: np.ndarray
+    ) -> Any:
+        """Returns the input of the next stage, or logits after the last one."""
+        blank = self._blank(stage, begun)
+        slots = tuple(shares.get(i, blank) for i in range(self._pipeline.n))
+        slots = jax.device_put(slots, self._front)
+        return jax.block_until_ready(
+            parts.decode_stage(
+                self._pipeline, stage, *self._variables, slots, available, begun.kept
+            )
+        )

@@ -1,0 +1,414 @@
+"""A pool of workers that may be slow, hang or die, and of spares that stand by.
+
+Pieces are sent to places, each of which a worker holds; it computes them in order.
+Pieces that no request waits for any more are dropped before they begin, so that a
+straggler catches up. When a worker dies or hangs, a spare takes its place, with the
+pieces that are still wanted; it is started anew, and is a spare then. Without a spare
+its place waits for it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from coded_jax.service.workers import Call, Worker, WorkerLost
+
+DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
+TICK = 0.05  # seconds between looks at the workers
+BEAT = 1.0  # seconds after which a worker that is idle has to show that it lives
+PAUSE = 0.25  # between attempts to reach a worker, of the time since it was lost
+LONGEST_PAUSE = 5.0  # seconds
+USELESS = 5  # results that raised or are not finite, of twice as many: it is broken
+HOPELESS = 8, 10.0  # attempts, and seconds, after which a start has failed
+
+log = logging.getLogger("coded_jax")
+
+LOSSES = ("died", "hung", "raised", "bad", "wrong", "late")
+"""Reasons why a result was not used: its worker ended, or was silent for too long; the
+computation raised; not finite or of a wrong shape; others contradict it; others were
+faster."""
+
+
+class _Job(NamedTuple):
+    call: Call
+    deliver: Callable[[Any, int], None]
+    wanted: Callable[[], bool]
+    patience: float  # seconds of silence that it may take
+
+
+class _State:
+    """The state of one worker, as far as the pool knows it."""
+
+    def __init__(self, number: int, worker: Worker) -> None:
+        self.number, self.worker = number, worker
+        self.ready = False
+        self.probe: Future | None = None
+        self.watch: Future | None = None  # done when it ends
+        self.problem: BaseException | None = None  # of the last probe
+        self.process: int | None = None  # its number, of a worker that is a process
+        self.failures = 0  # attempts to start, in a row
+        self.since = self.down = (
+            time.monotonic()
+        )  # of the last sign of life; of its end
+        self.strikes = 0  # wrong results since it was started
+        self.results = 0  # of all kinds, since it was started
+        # How many there were when one raised or was not finite.
+        self.useless: collections.deque[int] = collections.deque(maxlen=USELESS)
+        self.running: list[_Job] = []
+        self.waiting: collections.deque[_Job] = collections.deque()
+        self.losses = collections.Counter()
+        self.restarts = 0
+        self.ending: threading.Thread | None = None  # of the worker that it was
+
+
+class Pool:
+    """Sends pieces to workers, delivers their results, and restarts workers.
+
+    A worker that hangs is noticed by its silence, also one that has nothing to compute,
+    as a spare: it is asked now and then.
+
+    One thread owns all states. Other threads leave notes for it and do not wait, but
+    for `status` and `idle`: callbacks of Ray run in threads that Ray itself needs.
+
+    Args:
+      workers: of the places, then spares.
+      spares: how many of the workers are spares, which stand by.
+      patience: seconds of silence after which a busy worker counts as hung; more than
+        a computation with its delay takes.
+      startup: seconds that a worker may take to start.
+      at_end: called by `close`, after the workers have ended.
+      strikes: wrong results after which a worker is started anew.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        patience: float = 5.0,
+        startup: float = 60.0,
+        at_end: Callable[[], None] | None = None,
+        spares: int = 0,
+        strikes: int = 3,
+    ) -> None:
+        self._at_end, self._strikes = at_end, strikes
+        self._patience, self._startup = patience, startup
+        self._states = [_State(i, worker) for i, worker in enumerate(workers)]
+        self._holders = [*self._states]  # of the places, and then the spares
+        self._places = len(workers) - spares
+        self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Returns all workers, by their numbers."""
+        return tuple(state.worker for state in self._states)
+
+    @property
+    def places(self) -> int:
+        """Number of places, which workers that are no spares hold."""
+        return self._places
+
+    def wrap(self, wrapper: Callable[[int, Worker], Worker]) -> None:
+        """Replaces every worker by `wrapper(index, worker)`, for calls from now on."""
+
+        def note() -> None:
+            for state in self._states:
+                state.worker = wrapper(state.number, state.worker)
+                self._watch(state)
+
+        self._notes.put(note)
+        self._catch_up()
+
+    def wait_until_ready(self) -> None:
+        """Waits until all workers are up.
+
+        Raises:
+          RuntimeError: a worker has not started in time.
+        """
+        end = time.monotonic() + self._startup
+        while not all(state.ready for state in self._states):
+            failed = any(map(_hopeless, self._states))
+            if failed or time.monotonic() > end or self._closed.wait(0.01):
+                missing = [i for i, s in enumerate(self._states) if not s.ready]
+                reasons = {str(s.problem) for s in self._states if s.problem}
+                reason = ": ".join(["", *sorted(reasons)[:1]])
+                raise RuntimeError(f"workers {missing} have not started{reason}")
+
+    def send(
+        self,
+        place: int,
+        call: Call,
+        deliver: Callable[[Any, int], None],
+        wanted: Callable[[], bool],
+        patience: float | None = None,
+    ) -> None:
+        """Has the worker of a place compute a piece, as soon as it is up and free.
+
+        Args:
+          place: of `0..places-1`; higher ones are those of spares.
+          call: the piece.
+          deliver: called in another thread with the share, or with the exception that
+            the computation raised, and the number of the worker. A worker that dies or
+            hangs delivers nothing: the piece is sent to the one that takes its place,
+            or to itself when it is back.
+          wanted: whether a request still waits for the piece; if not, it is dropped.
+          patience: seconds, for this piece; the pool's if None.
+        """
+        limit = self._patience if patience is None else patience
+        job = _Job(call, deliver, wanted, limit)
+
+        def note() -> None:
+            state = self._holders[place]
+            while state.waiting and not state.waiting[0].wanted():
+                state.waiting.popleft()  # also while the worker is down or hangs
+            state.waiting.append(job)
+            self._pump(state)
+
+        self._notes.put(note)
+
+    def compute_everywhere(self, calls: Sequence[Call]) -> None:
+        """Has place i compute call i, spares some of them, and waits for all.
+
+        Raises:
+          RuntimeError: a worker did not answer in time, or its computation raised.
+        """
+        inbox: queue.SimpleQueue = queue.SimpleQueue()
+        deliver = lambda result, worker: inbox.put(result)
+        for place in range(len(self)):
+            call = calls[place % len(calls)]
+            # It may have to compile first.
+            self.send(place, call, deliver, lambda: True, self._startup)
+        for _ in self._states:
+            try:
+                result = inbox.get(timeout=self._startup)
+            except queue.Empty:
+                raise RuntimeError(
+                    f"a worker has not answered within {self._startup:g} s"
+                ) from None
+            if isinstance(result, BaseException):
+                raise RuntimeError(f"a worker cannot compute: {result}") from result
+
+    def count_loss(self, worker: int, reason: str) -> None:
+        """Counts a result of a worker that was not used, for a reason among `LOSSES`.
+
+        `"late"` is counted for workers that are up alone: of one that is down, the
+        reason has been counted. A worker of whom too many are `"wrong"`, or half of the
+        last ones `"bad"`, is started anew.
+        """
+        state = self._states[worker]
+
+        def note() -> None:
+            state.losses[reason] += reason != "late" or state.ready
+            if reason == "bad":
+                state.useless.append(state.results)
+            state.strikes += reason == "wrong"
+            self._judge(state)
+
+        self._notes.put(note)
+
+    def holder(self, place: int) -> int:
+        """Returns the number of the worker that holds a place at the moment."""
+        return self._holders[place].number
+
+    @property
+    def up(self) -> frozenset[int]:
+        """Places whose workers can compute at the moment."""
+        held = enumerate(self._holders[: self._places])
+        return frozenset(place for place, state in held if state.ready)
+
+    @property
+    def idle(self) -> bool:
+        """Returns whether every worker is up and has nothing to compute."""
+        self._catch_up()
+        return all(s.ready and not (s.running or s.waiting) for s in self._states)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Returns for each worker whether it is `up`, its `place` (None for a spare),
+        the number of its `process` (None if it is none), its `restarts`, and its
+        `losses` by reason."""
+        self._catch_up()
+        places = {s.number: place for place, s in enumerate(self._holders)}
+        place_of = lambda s: (
+            places[s.number] if places[s.number] < self._places else None
+        )
+        return [
+            {
+                "up": state.ready,
+                "place": place_of(state),
+                "process": state.process,
+                "restarts": state.restarts,
+                "losses": {reason: state.losses[reason] for reason in LOSSES},
+            }
+            for state in self._states
+        ]
+
+    def close(self) -> None:
+        """Ends all workers; results that are outstanding are never delivered."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._thread.join()
+        for worker in self.workers:
+            worker.close()
+        if self._at_end is not None:
+            self._at_end()
+
+    def _catch_up(self) -> None:
+        """Waits until all notes left so far have been read."""
+        read = threading.Event()
+        self._notes.put(read.set)
+        while not read.wait(TICK) and self._thread.is_alive():
+            pass
+
+    def _run(self) -> None:
+        looked = time.monotonic()
+        while not self._closed.is_set():
+            try:
+                with contextlib.suppress(queue.Empty):
+                    self._notes.get(timeout=TICK)()
+                if time.monotonic() - looked >= TICK:
+                    looked = time.monotonic()
+                    for state in self._states:
+                        self._look_at(state)
+            except Exception:  # as without file descriptors; the others go on
+                log.exception("workers are looked after again")
+
+    def _pump(self, state: _State) -> None:
+        """Hands waiting jobs to a worker that is up, `DEPTH` at a time."""
+        while state.ready and state.waiting and len(state.running) < DEPTH:
+            job = state.waiting.popleft()
+            if not job.wanted():
+                continue
+            if not state.running:
+                state.since = time.monotonic()
+            state.running.append(job)
+            note = functools.partial(self._done, state, job)
+            state.worker.compute(job.call).add_done_callback(
+                lambda done, note=note: self._notes.put(lambda: note(done))
+            )
+
+    def _done(self, state: _State, job: _Job, future: Future) -> None:
+        if not any(job is running for running in state.running):
+            return  # of a worker that has been replaced meanwhile
+        error = future.exception()
+        if isinstance(error, WorkerLost):
+            self._lose(state, "died")
+            return
+        state.running = [running for running in state.running if running is not job]
+        state.since = time.monotonic()
+        state.results += 1
+        job.deliver(error if error is not None else future.result(), state.number)
+        if error is not None:
+            state.losses["raised"] += 1
+            state.useless.append(state.results)
+            self._judge(state)
+        self._pump(state)
+
+    def _judge(self, state: _State) -> None:
+        """Has a worker started anew that errs again and again."""
+        often = len(state.useless) == USELESS
+        often = often and state.results - state.useless[0] < 2 * USELESS
+        if state.ready and (often or state.strikes >= self._strikes):
+            self._lose(state)
+            self._replace(state)
+
+    def _watch(self, state: _State) -> None:
+        """Has a note left when a worker that is up ends, also one that is idle."""
+        if not state.ready:
+            return
+        state.watch = watch = state.worker.watch()
+
+        def note() -> None:
+            if state.watch is watch and state.ready:
+                self._lose(state, "died")
+
+        watch.add_done_callback(lambda _: self._notes.put(note))
+
+    def _lose(self, state: _State, reason: str | None = None) -> None:
+        """Notes that a worker is down; its jobs wait for a spare, or for its return."""
+        state.ready, state.probe, state.watch = False, None, None
+        state.since = state.down = time.monotonic()
+        state.strikes = state.results = 0
+        state.useless.clear()
+        if reason is not None:
+            state.losses[reason] += max(sum(job.wanted() for job in state.running), 1)
+        state.restarts += 1
+        wanted = [job for job in (*state.running, *state.waiting) if job.wanted()]
+        state.running, state.waiting = [], collections.deque(wanted)
+        self._fill_places()
+
+    def _fill_places(self) -> None:
+        """Gives places whose workers are down to spares that are up."""
+        ready = lambda places: [p for p in places if self._holders[p].ready]
+        places, spares = range(self._places), range(self._places, len(self))
+        empty = [place for place in places if place not in ready(places)]
+        for place, spare in zip(empty, ready(spares), strict=False):
+            lost, found = self._holders[place], self._holders[spare]
+            self._holders[place], self._holders[spare] = found, lost
+            found.waiting.extend(lost.waiting)
+            lost.waiting.clear()
+            self._pump(found)
+
+    def _look_at(self, state: _State) -> None:
+        """Notices workers that hang, and probes those that are down."""
+        silent = time.monotonic() - state.since
+        if state.ready:
+            limit = self._patience + BEAT
+            if state.running:
+                limit = state.running[0].patience
+            elif state.probe is not None and state.probe.done():
+                state.probe, state.since = None, time.monotonic()
+                return
+            elif state.probe is None and silent > BEAT:
+                state.probe = state.worker.probe()
+            if silent > limit:
+                self._lose(state, "hung")
+                self._replace(state)
+            return
+        if state.ending is not None:
+            if state.ending.is_alive() and silent < self._startup:
+                return  # what ends the one is not to meet the next one
+            state.ending = None
+        if state.probe is None:
+            pause = PAUSE * (time.monotonic() - state.down)
+            if silent < min(max(TICK, pause), LONGEST_PAUSE):
+                return
+            state.probe = state.worker.probe()
+        if not state.probe.done():
+            if silent > self._startup:
+                state.probe, state.since = None, time.monotonic()
+                self._replace(state)
+            return
+        probe, state.probe, state.since = state.probe, None, time.monotonic()
+        state.problem = probe.exception()
+        state.failures += 1
+        if state.problem is None:
+            state.ready, state.failures = True, 0
+            state.process = probe.result()
+            self._watch(state)
+            self._pump(state)
+            self._fill_places()
+
+    def _replace(self, state: _State) -> None:
+        # In a thread: it may take a while, in which the other workers go on.
+        state.ending = threading.Thread(target=state.worker.replace, daemon=True)
+        state.ending.start()
+
+
+def _hopeless(state: _State) -> bool:
+    attempts, seconds = HOPELESS
+    tried = time.monotonic() - state.down
+    return state.failures >= attempts and tried >= seconds

@@ -1,0 +1,236 @@
+"""The cluster engine: each piece in a process of its own, on any machine, by Ray.
+
+A worker is a Ray actor. It is sent the model once, when it has been created, as Ray
+pickles it, functions included. Requests cross the wire as numbers and raw bytes:
+nothing of them is unpickled on either side.
+
+Nothing is kept in Ray's object store: it ends with the raylet, and Ray would end this
+process when it meets a store that is gone. An actor that has died is replaced by a new
+one, which is sent the model again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError, wait
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service.byzantine.check import Check
+from coded_jax.service.cluster import (
+    ENVIRONMENT,
+    STARTUP,
+    accelerators,
+    has_room,
+    import_ray,
+)
+from coded_jax.service.config import ServeConfig
+from coded_jax.service.engine import OF_POOLS, EngineKind
+from coded_jax.service.first_k import FirstK
+from coded_jax.service.piece_server import GROUPS, PieceServer
+from coded_jax.service.pool import Pool
+from coded_jax.service.supervisor import Crew, recruit
+from coded_jax.service.workers import Call, WorkerLost
+
+PART = 2**26  # bytes of a model that are sent at once
+LAST = 2.0  # seconds in which calls fail whose processes have ended
+
+
+class RayWorker:
+    """A `PieceServer`, on the machine that Ray has chosen, and those that follow it.
+
+    Args:
+      crew: whose prepared function makes the actor.
+      dtype: of pieces and shares.
+    """
+
+    def __init__(self, crew: Crew, dtype: str) -> None:
+        self._ray = import_ray()
+        self._crew, self._dtype = crew, jnp.dtype(dtype)
+        self._actor: Any = None
+        self._gone = threading.Event()  # whether the actor is, for good
+        self._pending: dict[Future, Future] = {}  # from ours to Ray's
+        crew.members.append(self)
+
+    def compute(self, call: Call) -> Future:
+        query = np.asarray(call.query)
+        shape = (len(query), *call.piece.share)
+
+        def share(answer: bytes | str) -> np.ndarray:
+            if isinstance(answer, str):
+                raise RuntimeError(answer)
+            return np.frombuffer(answer, self._dtype).reshape(shape)
+
+        # Numbers, strings and bytes alone, which Ray does not pickle.
+        blocks, index, offset, size = call.piece
+        piece = [list(blocks), index, list(offset), list(size)]
+        return self._ask(share, "compute", piece, list(query.shape), query.tobytes())
+
+    def probe(self) -> Future:
+        with contextlib.suppress(Exception), self._crew.use() as create:
+            if self._actor is not None and self._gone.is_set():
+                self._ray.kill(self._actor)  # it may just be cut off
+                self._actor = None
+            if self._actor is None:
+                self._actor, self._gone = create(), threading.Event()
+        return self._ask(lambda process: process, "ping")
+
+    def watch(self) -> Future:
+        return self._ask(lambda _: None, "live")
+
+    def replace(self) -> None:
+        self._gone.set()
+        self.close()
+
+    def signal(self, number: int) -> None:
+        """Sends its process a signal."""
+        self._ask(lambda _: None, "signal", int(number))
+
+    def lose(self, error: WorkerLost) -> None:
+        """Fails what is under way: the cluster is lost."""
+        self._actor = None
+        pending, self._pending = {**self._pending}, {}
+        for future in pending:
+            with contextlib.suppress(InvalidStateError):  # done meanwhile
+                future.set_exception(error)
+        # One that never ends would keep a connection of Ray open.
+        wait(pending.values(), timeout=LAST)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception), self._crew.use():
+            self._ray.kill(self._actor)  # it may be gone already
+
+    def _ask(self, read: Callable[[Any], Any], method: str, *arguments: Any) -> Future:
+        """Calls a method of the actor, and returns `read(answer)` to come."""
+        future: Future = Future()
+        exceptions = self._ray.exceptions
+        gone = self._gone
+
+        def done(answer: Future) -> None:
+            error: Exception | None = None
+            result = None
+            try:
+                result = read(answer.result())
+            except exceptions.RayError as lost:
+                if not isinstance(lost, exceptions.RayTaskError):
+                    gone.set()
+                lines = str(lost).strip().splitlines() or [type(lost).__name__]
+                error = WorkerLost(lines[-1])
+            except Exception as raised:
+                error = raised
+            with contextlib.suppress(InvalidStateError):  # the cluster was lost before
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+
+        try:
+            with self._crew.use():
+                call = getattr(self._actor, method)
+                if method in GROUPS:
+                    call = call.options(concurrency_group=GROUPS[method])
+                answer = call.remote(*arguments).future()
+                self._pending[future] = answer
+        except Exception as error:
+            future.set_exception(WorkerLost(str(error)))
+        else:
+            pending = self._pending
+            future.add_done_callback(lambda future: pending.pop(future, None))
+            answer.add_done_callback(done)
+        return future
+
+
+def ray_workers(
+    model: CodedModel,
+    batches: Sequence[int],
+    spares: int = 0,
+    address: str | None = None,
+    reconnect_for: float = ServeConfig.reconnect_for,
+) -> tuple[list[RayWorker], Crew]:
+    """Returns a worker for each piece, spread over the machines of a cluster.
+
+    Each has an accelerator of its own where Ray knows of enough, or its part of one.
+
+    Args:
+      model: the coded inference.
+      batches: sizes of requests that workers compile before they answer.
+      spares: workers without a piece of their own.
+      address, reconnect_for: see `ServeConfig`.
+
+    Returns:
+      The workers, and their crew, which is closed after them.
+    """
+    n = model.pipeline.n + spares
+    cache = jax.config.jax_compilation_cache_dir
+    pipeline = model.pipeline._replace(mesh=None)
+
+    def prepare() -> Callable[[], Any]:
+        ray = import_ray()
+        # Actors that ask for nothing are not spread, but put anywhere.
+        options = {
+            "num_cpus": 0.001,
+            "scheduling_strategy": "SPREAD",
+            **accelerators(n),
+        }
+        if address is not None:
+            options["runtime_env"] = {"env_vars": ENVIRONMENT}
+        groups = dict.fromkeys(GROUPS.values(), 1)
+        actor = ray.remote(concurrency_groups=groups, **options)(PieceServer)
+        sent = ray.cloudpickle.dumps((pipeline, model.frozen, model.params))
+
+        def create() -> Any:
+            created = actor.remote(list(batches), cache)
+            for start in range(0, len(sent), PART):
+                created.receive.remote(sent[start : start + PART])
+            return created
+
+        return create
+
+    crew = recruit(address, n, reconnect_for, prepare)
+    try:
+        with crew.use():  # what cannot be sent is an error at once
+            if len(crew.supervisor.crews) > 1 and not has_room(n):
+                raise RuntimeError(
+                    f"workers of another model hold the cluster's accelerators, which "
+                    f"has none left for {n} more"
+                )
+    except BaseException:
+        crew.close()
+        raise
+    return [RayWorker(crew, pipeline.dtype) for _ in range(n)], crew
+
+
+def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
+    workers, crew = ray_workers(
+        model, config.batches, config.spares, config.address, config.reconnect_for
+    )
+    pool = Pool(
+        workers,
+        config.patience,
+        STARTUP,
+        crew.close,
+        config.spares,
+        config.strikes,
+    )
+    return FirstK(
+        model,
+        pool,
+        config.shortfall,
+        config.hedge_after,
+        check,
+        config.check_wait,
+        crew.supervisor,
+    )
+
+
+ENGINE = EngineKind(
+    _start,
+    OF_POOLS | {"address", "reconnect_for"},
+    processes=True,
+)

@@ -1,0 +1,119 @@
+"""The response to a request: classes with their confidence, and what they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from coded_jax.codes.quorum import held
+from coded_jax.evaluation import confidence
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service.engine import Inference
+
+
+class Response(NamedTuple):
+    """The response to one request.
+
+    Of a request that was divided, a worker was used, a piece decoded or missing, if it
+    was so for any of its parts, and the phases are the longest ones.
+
+    Attributes:
+      logits: float32 `[B, ..., classes]`, what the head gives: values where answers
+        are values, for which the next three are empty.
+      classes: int32 `[B]`, or `[B, H', W']` where answers are images.
+      probabilities: float32 `[B, ..., classes]`, calibrated, see `confidence`.
+      confidence: float32 as the classes, their probabilities.
+      used: for each coded stage, the workers whose results were used, by number.
+      arrived: for each coded stage, the pieces that these results are of.
+      decoded: for each coded stage, the data pieces that a decoder reconstructed; of a
+        systematic code, those that had not arrived.
+      degraded: whether some stage was decoded from fewer results than its code needs.
+      seconds: duration of the phases `queue`, `encode`, `wait` (for the workers) and
+        `decode` (with the head), and `total`.
+      checked: whether the results of every stage were compared with each other, and
+        agree.
+      wrong: workers whose results were left out, since the others contradict them.
+    """
+
+    logits: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    confidence: np.ndarray
+    used: tuple[tuple[int, ...], ...]
+    arrived: tuple[tuple[int, ...], ...]
+    decoded: tuple[tuple[int, ...], ...]
+    degraded: bool
+    seconds: dict[str, float]
+    checked: bool = False
+    wrong: tuple[int, ...] = ()
+
+
+ARRAYS = ("logits", "classes", "probabilities", "confidence")
+"""Fields with one entry for each image."""
+
+
+def respond(model: CodedModel, inference: Inference) -> Response:
+    """Returns calibrated probabilities, or values, and the results they come from."""
+    pipeline, available = model.pipeline, inference.available
+    # On the host: by JAX, ten numbers would take some milliseconds.
+    logits = np.asarray(inference.logits)
+    probabilities = np.empty((0, logits.shape[-1]), logits.dtype)
+    if not model.values:
+        calibration = model.results["confidence"]
+        sizes = (pipeline, available, logits.shape)
+        temperatures = confidence.temperatures(calibration, *sizes)
+        probabilities = confidence.probabilities(logits, temperatures)
+    arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)
+    return Response(
+        logits=logits,
+        classes=probabilities.argmax(-1).astype(np.int32),
+        probabilities=probabilities,
+        confidence=probabilities.max(-1),
+        used=inference.used,
+        arrived=arrived,
+        decoded=tuple(
+            tuple(
+                piece
+                for piece in range(pipeline.k)
+                if not stage.code.systematic
+                or piece not in held(stage.code.quorum, pipeline.k, pieces)
+            )
+            for stage, pieces in zip(pipeline.stages, arrived, strict=True)
+        ),
+        degraded=inference.degraded,
+        seconds=inference.seconds,
+        checked=inference.checked,
+        wrong=inference.wrong,
+    )
+
+
+def joined(responses: Sequence[Response]) -> Response:
+    """Returns the response to a request from those to its parts, in their order."""
+    first = responses[0]
+    if len(responses) == 1:
+        return first
+
+    def of_stages(
+        name: str, combine: Callable[..., set]
+    ) -> tuple[tuple[int, ...], ...]:
+        stages = zip(*(getattr(response, name) for response in responses), strict=True)
+        return tuple(tuple(sorted(combine(*map(set, stage)))) for stage in stages)
+
+    return Response(
+        **{
+            name: np.concatenate([getattr(r, name) for r in responses])
+            for name in ARRAYS
+        },
+        used=of_stages("used", set.union),
+        arrived=of_stages("arrived", set.intersection),
+        decoded=of_stages("decoded", set.union),
+        degraded=any(response.degraded for response in responses),
+        seconds={
+            phase: max(response.seconds[phase] for response in responses)
+            for phase in first.seconds
+        },
+        checked=all(response.checked for response in responses),
+        wrong=tuple(sorted({w for response in responses for w in response.wrong})),
+    )

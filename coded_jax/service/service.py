@@ -1,0 +1,407 @@
+"""A service: images in, classes with their confidence out, by a deadline."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import threading
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from coded_jax.checks import first_line, require
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service import batching
+from coded_jax.service.batching import Joining, Line, Part, Request
+from coded_jax.service.engine import Closed, Engine, NotEnoughResults, WrongResults
+from coded_jax.service.metrics import Metrics
+from coded_jax.service.response import Response, respond
+
+
+class Overloaded(RuntimeError):
+    """The queue is full."""
+
+
+class NotReady(RuntimeError):
+    """No request can be answered now."""
+
+
+class AlreadyReloading(RuntimeError):
+    """A model is being loaded already."""
+
+
+DOUBTS = 10, 30.0
+"""Requests in a row that had no answer, and seconds after the last of them, for which
+it is doubted whether the next one will have one."""
+
+
+class _Served:
+    """A model with the engine that computes it, and how many requests it has."""
+
+    def __init__(self, model: CodedModel, engine: Engine) -> None:
+        self.model, self.engine, self.requests = model, engine, 0
+
+
+class Service:
+    """Responds to requests, several at a time.
+
+    Args:
+      model: the coded inference.
+      engine: computes it.
+      deadline: seconds, from `submit` on, that a request may take.
+      in_flight: batches computed at the same time.
+      queue: requests that may wait for that; more are refused.
+      largest: images of one request, at most.
+      joining: which requests are computed together.
+      start: starts an engine for another model, see `reload`.
+    """
+
+    def __init__(
+        self,
+        model: CodedModel,
+        engine: Engine,
+        deadline: float = 10.0,
+        in_flight: int = 4,
+        queue: int = 64,
+        largest: int = 256,
+        joining: Joining | None = None,
+        start: Callable[[CodedModel], Engine] | None = None,
+    ) -> None:
+        self.deadline, self._largest, self._start = deadline, largest, start
+        self._served = _Served(model, engine)
+        self._engines = [engine]  # of the models of before, too
+        self._changed, self._reloading = threading.Condition(), threading.Lock()
+        self._closed = False
+        self._batches: set[int] = set()
+        self._metrics = Metrics()
+        self._failures, self._last_failure = 0, (0.0, "")  # in a row; when and why
+        self._numbers = itertools.count()
+        self._slots = threading.Semaphore(in_flight + queue)
+        self._line = Line(joining or Joining())
+        # A turn for each part: it computes the first one that waits.
+        self._turns = concurrent.futures.ThreadPoolExecutor(in_flight, "request")
+
+    @property
+    def model(self) -> CodedModel:
+        """Returns the coded inference that requests meet from now on."""
+        return self._served.model
+
+    @property
+    def engine(self) -> Engine:
+        """Returns the engine that computes it."""
+        return self._served.engine
+
+    def submit(
+        self,
+        images: Any,
+        deadline: float | None = None,
+        without: Collection[int] = (),
+        block: bool = True,
+    ) -> Future[Response]:
+        """Requests the classes of images.
+
+        Args:
+          images: `[B, H, W, C]` of the pipeline's `image_dtype`, as in the data set.
+          deadline: seconds; the service's own if None.
+          without: workers that are not to be used, by number.
+          block: whether to wait, until the deadline, while the queue is full.
+
+        Returns:
+          The response to come. It fails with `NotEnoughResults`, `WrongResults` or
+          `Closed`.
+
+        Raises:
+          ValueError: wrong images or too many, a deadline that is not positive, or no
+            such workers.
+          Overloaded: the queue is full.
+          Closed: the service is closed.
+        """
+        begun = time.monotonic()
+        self.model.check_images(images, grouped=False)
+        _require_finite(images)
+        count = np.shape(images)[0]
+        require("images", count, count <= self._largest, f"at most {self._largest}")
+        if not self._batches:
+            raise ValueError("images: no batch has been compiled, see warm_up")
+        seconds = self.deadline if deadline is None else deadline
+        positive = isinstance(seconds, Real) and seconds > 0
+        require("deadline", deadline, positive, "more than 0")
+        seconds = min(seconds, threading.TIMEOUT_MAX)
+        pool = self.engine.pool
+        workers = range(len(pool) if pool else self.model.pipeline.n)
+        some = isinstance(without, Collection) and all(i in workers for i in without)
+        require("without", without, some, f"some of 0..{len(workers) - 1}")
+        if not self._slots.acquire(block, seconds if block else None):
+            self._metrics.failed("overload")
+            raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
+        served = self._begin()
+        parts = self._parts(images, begun, begun + seconds, tuple(without), served)
+        future = parts[0].request.future
+        future.add_done_callback(lambda done: self._end(served, done))
+        self._line.put(parts)
+        try:
+            for _ in parts:
+                self._turns.submit(self._turn)
+        except RuntimeError:
+            closed = Closed("the service is closed")
+            if not future.cancel():  # another part of it has begun
+                parts[0].request.fail(closed)
+            raise closed from None
+        return future
+
+    def summary(self) -> dict[str, Any]:
+        """Returns counts and latencies so far, see `Metrics.summary`, how often the
+        cluster was started anew (`cluster_restarts`), and the `obstacle`."""
+        engine = self.engine
+        workers = engine.pool.status() if engine.pool else []
+        return {
+            **self._metrics.summary(workers),
+            "cluster_restarts": engine.restarts,
+            "obstacle": self.obstacle(),
+        }
+
+    def obstacle(self) -> str | None:
+        """Returns why no request can be answered at the moment, or why that is to be
+        doubted, see `DOUBTS`; None if they can."""
+        most, seconds = DOUBTS
+        at, reason = self._last_failure
+        if (obstacle := self.engine.obstacle()) is not None:
+            return obstacle
+        if self._failures < most or time.monotonic() - at > seconds:
+            return None
+        return f"the last {self._failures} requests had no answer: {reason}"
+
+    def require_ready(self) -> None:
+        """Refuses a request that cannot be answered at the moment, and counts it.
+
+        Where that is only doubted, it is tried.
+
+        Raises:
+          NotReady: says why.
+        """
+        if (obstacle := self.engine.obstacle()) is not None:
+            self._metrics.failed("unready")
+            raise NotReady(obstacle)
+
+    def failure(self) -> str | None:
+        """Returns why no request will be answered ever again; None if they may be."""
+        return self.engine.failure()
+
+    def warm_up(self, batch: int = 1) -> None:
+        """Compiles all programs that a batch of this size needs, on every worker.
+
+        Requests of other sizes are divided and padded to those that are compiled.
+
+        Raises:
+          ValueError: requests cannot have so many images.
+          RuntimeError: a worker is not up, or cannot compute.
+        """
+        _warm_up(self.model, self.engine, batch)
+        self._batches.add(batch)
+
+    def reload(self, model: CodedModel) -> None:
+        """Starts workers for another model, then answers with it; no request is lost.
+
+        Requests that were made before are answered with the model of before, whose
+        workers end when they have been.
+
+        Raises:
+          ValueError: the model is for other images, or the service cannot start one.
+          AlreadyReloading: a reload is under way.
+          Closed: the service was closed meanwhile.
+          RuntimeError: its workers do not start.
+        """
+        own, new = (
+            (m.image_shape, m.pipeline.image_dtype, m.pipeline.images_per_input)
+            for m in (self.model, model)
+        )
+        require("model", new, new == own, f"{own}, as the one that is served,")
+        start = self._start
+        if start is None:
+            raise ValueError("reload: only of a service that serve has started")
+        if not self._reloading.acquire(blocking=False):
+            raise AlreadyReloading("reload: a model is being loaded already")
+        try:
+            served = _Served(model.settled(), start(model))
+            try:
+                for batch in self._batches:
+                    _warm_up(served.model, served.engine, batch)
+                before = self._serve(served)
+            except BaseException:
+                served.engine.close()
+                raise
+            with self._changed:
+                self._changed.wait_for(lambda: not before.requests or self._closed)
+                self._engines.remove(before.engine)
+            before.engine.close()
+        finally:
+            self._reloading.release()
+
+    def release(self) -> None:
+        """Ends when all requests have; the workers stay, for another service."""
+        self._turns.shutdown(wait=True)
+
+    def close(self) -> None:
+        """Ends requests in flight with `Closed`, cancels those that wait, and ends the
+        workers."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            engines = [*self._engines]
+        self._turns.shutdown(wait=False, cancel_futures=True)
+        for part in self._line.close():
+            if not part.request.future.cancel():  # another part of it has begun
+                part.request.fail(Closed("the service is closed"))
+        for engine in engines:
+            engine.close()
+        self._turns.shutdown(wait=True)
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _parts(
+        self,
+        images: Any,
+        begun: float,
+        end: float,
+        without: tuple[int, ...],
+        served: _Served,
+    ) -> list[Part]:
+        images = np.array(images)  # a copy: it may be used again
+        sizes = batching.lengths(len(images), self._batches)
+        request = Request(begun, end, without, len(sizes), served)
+        pieces = np.split(images, np.cumsum(sizes)[:-1])
+        return [
+            Part(request, i, next(self._numbers), piece)
+            for i, piece in enumerate(pieces)
+        ]
+
+    def _begin(self) -> _Served:
+        """Returns the model and workers that compute a request to its end."""
+        with self._changed:
+            served = self._served
+            served.requests += 1
+            return served
+
+    def _end(self, served: _Served, future: Future[Response]) -> None:
+        """Takes note of the end of a request."""
+        self._slots.release()
+        if future.cancelled():
+            self._metrics.failed("cancelled")
+        with self._changed:
+            served.requests -= 1
+            self._changed.notify_all()
+
+    def _serve(self, served: _Served) -> _Served:
+        """Has requests meet another model from now on; returns the one of before."""
+        with self._changed:
+            if self._closed:
+                raise Closed("the service is closed")
+            before, self._served = self._served, served
+            self._engines.append(served.engine)
+            return before
+
+    def _turn(self) -> None:
+        """Computes the parts that are first in the line, if any are left."""
+        parts = self._line.take()
+        while parts := [part for part in parts if self._wanted(part.request)]:
+            try:
+                parts = self._compute(parts)
+            except Exception as error:
+                for part in parts:
+                    self._fail(part.request, error)
+
+    def _wanted(self, request: Request) -> bool:
+        """Returns whether a request is to be computed; fails it when it is too late."""
+        if request.wanted() and time.monotonic() >= request.end:
+            self._fail(request, NotEnoughResults("the deadline passed in the queue"))
+        return request.wanted()
+
+    def _compute(self, parts: list[Part]) -> list[Part]:
+        """Computes parts as one batch, by the earliest of their deadlines.
+
+        Returns:
+          Those that are to be computed again: their deadlines are later, and it was
+          not enough by that one.
+        """
+        begun, end = time.monotonic(), min(part.request.end for part in parts)
+        later = [part for part in parts if part.request.end > end]
+        request, served = parts[0].request, parts[0].request.served
+        try:
+            images = batching.images_of(parts, self._batches)
+            number = parts[0].number
+            inference = served.engine.infer(number, images, end, request.without)
+        except NotEnoughResults as error:
+            for part in parts:
+                if part.request.end == end:
+                    self._fail(part.request, error)
+            return later
+        except WrongResults:
+            if len(parts) == 1:
+                raise
+            for part in parts:  # an alarm of one is no concern of the others
+                self._compute_alone(part)
+            return []
+        response = respond(served.model, inference)
+        self._metrics.computed(sum(part.images.shape[0] for part in parts))
+        again = response.degraded
+        for part, own in zip(
+            parts, batching.responses_of(parts, response), strict=True
+        ):
+            if part.request.end == end or not again:
+                self._answer(part, own, begun - part.request.begun)
+        return later if again else []
+
+    def _compute_alone(self, part: Part) -> None:
+        try:
+            self._compute([part])
+        except Exception as error:
+            self._fail(part.request, error)
+
+    def _answer(self, part: Part, response: Response, queued: float) -> None:
+        request = part.request
+        total = time.monotonic() - request.begun
+        seconds = {"queue": queued, **response.seconds, "total": total}
+        whole = request.answer(part.index, response._replace(seconds=seconds))
+        if whole is not None:
+            self._failures = 0
+            decoded = any(whole.decoded)
+            self._metrics.answered(
+                whole.seconds, decoded, whole.degraded, whole.checked
+            )
+            request.future.set_result(whole)
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        short = isinstance(error, NotEnoughResults)
+        if short and (obstacle := self.engine.obstacle()):
+            error = NotEnoughResults(f"{error}; {obstacle}")
+        if request.fail(error):
+            if not short or request.end - request.begun >= self.deadline:
+                self._last_failure = time.monotonic(), first_line(error)
+                self._failures += 1
+            odd = "contradiction" if isinstance(error, WrongResults) else "error"
+            self._metrics.failed("shortfall" if short else odd)
+
+
+def _require_finite(images: Any) -> None:
+    """Refuses images whose results would look like those of broken workers.
+
+    Raises:
+      ValueError: numbers are not finite.
+    """
+    images = np.asarray(images)
+    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
+        raise ValueError("images: NaN or infinite values given, finite ones accepted")
+
+
+def _warm_up(model: CodedModel, engine: Engine, batch: int) -> None:
+    images = np.zeros((batch, *model.image_shape), model.pipeline.image_dtype)
+    model.check_images(images)
+    engine.warm_up(images)

@@ -1,0 +1,163 @@
+"""The registry of engines, and `serve`, which starts a service with one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from coded_jax.checks import require, require_type
+from coded_jax.codes import AnyCode
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.load import load
+from coded_jax.service import local, ray_workers, spmd
+from coded_jax.service.batching import Joining
+from coded_jax.service.byzantine.check import Check, load_check
+from coded_jax.service.config import ServeConfig
+from coded_jax.service.engine import Engine, EngineKind
+from coded_jax.service.faults import Faults
+from coded_jax.service.faulty_engines import with_faults
+from coded_jax.service.service import Service
+from coded_jax.types import BaseModel, PyTree
+
+ENGINES: dict[str, EngineKind] = {
+    "local": local.ENGINE,
+    "ray": ray_workers.ENGINE,
+    "spmd": spmd.ENGINE,
+}
+OF_SERVICE = {
+    "batches",
+    "deadline",
+    "in_flight",
+    "largest",
+    "max_batch",
+    "max_wait",
+    "queue",
+}
+"""Settings that all engines accept."""
+
+
+def serve(
+    run: str | os.PathLike | CodedModel,
+    engine: str = "local",
+    *,
+    base: BaseModel | None = None,
+    variables: PyTree | None = None,
+    code: AnyCode | None = None,
+    faults: Faults | None = None,
+    check: Check | None = None,
+    **settings: Any,
+) -> Service:
+    """Starts workers for a coded model, and responds to requests with them.
+
+    Args:
+      run: the model, or the workdir of a finished run.
+      engine: `"local"`, a device of this host for each piece; `"ray"`, a process for
+        each piece, on this or other machines; `"spmd"`, one program over all devices,
+        which waits for the slowest.
+      base, variables, code: of a workdir that cannot hold them, see `load`.
+      faults: that the workers meet on purpose.
+      check: of results, with the setting `check_wait`, which says how long more of them
+        than are needed are waited for; that of the workdir if None.
+      settings: fields of `ServeConfig`; those that the engine does not accept keep
+        their defaults.
+
+    Raises:
+      ValueError: an argument is out of range, or the run is not finished.
+      ImportError: Ray is missing.
+      RuntimeError: a worker does not start.
+    """
+    accepted = "a workdir or a CodedModel"
+    require_type("run", run, (str, os.PathLike, CodedModel), accepted)
+    require("engine", engine, engine in ENGINES, f"one of {list(ENGINES)}")
+    kind, config = ENGINES[engine], _config(engine, settings)
+    not_stored = {"base": base, "variables": variables, "code": code}
+    if isinstance(run, CodedModel):
+        for name, value in not_stored.items():
+            kind_of = type(value).__name__
+            require(name, kind_of, value is None, "none beside a model")
+        model = run
+    else:
+        model = load(run, config.devices if kind.spread else 1, **not_stored)
+    accepted = "a model with results, as load and protect return it,"
+    require("run", "one without results", model.results is not None, accepted)
+    config = _with_batches(config, model.pipeline.images_per_input)
+    accepted = "none without a check_wait"
+    require("check", "one", check is None or config.check_wait is not None, accepted)
+
+    def start(model: CodedModel) -> Engine:
+        checked = config.check_wait is not None
+        own = _check_of(run, model, check) if checked else None
+        started = kind.start(model.settled(), config, own)
+        try:
+            if faults is None:
+                return started
+            return with_faults(started, faults, model.pipeline.n)
+        except BaseException:
+            started.close()
+            raise
+
+    service = Service(
+        model.settled(),
+        start(model),
+        config.deadline,
+        config.in_flight,
+        config.queue,
+        config.largest,
+        Joining(config.max_batch, config.max_wait),
+        start,
+    )
+    try:
+        for batch in config.batches:
+            service.warm_up(batch)
+    except BaseException:
+        service.close()
+        raise
+    return service
+
+
+def _config(engine: str, settings: dict[str, Any]) -> ServeConfig:
+    fields = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
+    unknown = sorted(settings.keys() - fields.keys())
+    require("settings", unknown, not unknown, f"some of {list(fields)}")
+    config = ServeConfig(**settings)
+    for name in fields.keys() - OF_SERVICE - ENGINES[engine].accepts:
+        value = getattr(config, name)
+        unset = value == fields[name]
+        require(name, value, unset, f"none with the engine {engine!r}")
+    return config
+
+
+def _check_of(
+    run: str | os.PathLike | CodedModel, model: CodedModel, check: Check | None
+) -> Check:
+    """Returns the check of a model, the one that is given or that of the workdir.
+
+    Raises:
+      ValueError: there is none, or it is of another model.
+    """
+    if check is not None:
+        check.require_of(model)
+        return check
+    in_folder = not isinstance(run, CodedModel)
+    require("check", "none", in_folder, "one, with check_wait and without a workdir,")
+    return load_check(run, model)
+
+
+def _with_batches(config: ServeConfig, group: int) -> ServeConfig:
+    """Checks the sizes of batches; those that nobody has chosen are made multiples of
+    the images that are coded together.
+
+    Raises:
+      ValueError: there is none, or none that holds as many as are to be joined.
+    """
+    batches = config.batches
+    if group > 1 and batches == ServeConfig.batches:
+        batches = tuple(-(-size // group) * group for size in batches)
+    fits = bool(batches) and all(b >= 1 and b % group == 0 for b in batches)
+    accepted = "positive numbers" if group == 1 else f"multiples of {group}"
+    require("batches", batches, fits, accepted)
+    most = config.max_batch
+    accepted = f"at most the largest of batches, {max(batches)},"
+    require("max_batch", most, most is None or most <= max(batches), accepted)
+    return dataclasses.replace(config, batches=batches)

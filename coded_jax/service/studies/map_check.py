@@ -1,0 +1,360 @@
+"""Points of the map on real workers: whether the simulator names the right strategy.
+
+At a point the strategies are simulated; the best of each of the fastest families, in
+the median and at p99, is then measured, request by request, on workers that stand for
+the machines of the point (`pace`), and simulated on the same draws. What the client
+needs for a message is not slowed: it is measured before, and the simulator is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from coded_jax.checks import require
+from coded_jax.latency import comparison, simulation
+from coded_jax.latency.conditions import Conditions
+from coded_jax.latency.strategies import CNN, Strategy, strategies, without_code
+from coded_jax.models import make_base_model
+from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.config import OWN, Config, tuples
+from coded_jax.service import cluster
+from coded_jax.service.engine import NotEnoughResults
+from coded_jax.service.faulty_workers import inject
+from coded_jax.service.local import local_workers
+from coded_jax.service.pool import Pool
+from coded_jax.service.ray_workers import ray_workers
+from coded_jax.service.studies.latency_study import wait_until_idle
+from coded_jax.service.studies.pace import Pace, PacedFirstK
+
+QUANTILES = ("p50", "p99")
+KEY = jax.random.key(26)
+LIMIT = 60.0  # seconds, after which a request is lost
+PATIENCE = 600.0  # seconds of a worker's silence
+SAME = 0.15
+"""Largest relative difference of quantiles that are said to agree."""
+SLOW = 1e7  # operations/s of machines on which messages are measured
+CLOSE = 0.1
+"""Lead up to which the simulated winner may be another than the measured one."""
+
+
+class Point(NamedTuple):
+    """A point of the map.
+
+    Attributes:
+      name: of it.
+      base_model, width, image_shape: the network.
+      n: devices.
+      margin: that the expected accuracy of a strategy may be below the network's.
+      conditions: that its requests meet.
+      runs: paths of `results.json`, whose learned codes are compared; patterns of them.
+      drop: that an answer of an untrained learned code loses; None for none of these.
+    """
+
+    name: str
+    base_model: str
+    width: float
+    image_shape: tuple[int, int, int]
+    n: int
+    margin: float
+    conditions: Conditions
+    runs: tuple[str, ...] = ()
+    drop: float | None = None
+
+
+def point_of(record: Mapping[str, Any]) -> Point:
+    """Returns a point that is described as JSON.
+
+    Args:
+      record: the fields of `Point`; `conditions` has those of `Conditions`.
+
+    Raises:
+      ValueError: it has other fields, or a value is out of range.
+    """
+    try:
+        fields = {name: tuples(value) for name, value in record.items()}
+        conditions = {name: tuples(x) for name, x in record["conditions"].items()}
+        return Point(**{**fields, "conditions": Conditions(**conditions)})
+    except (AttributeError, KeyError, TypeError) as error:
+        given = dict(record) if isinstance(record, Mapping) else record
+        raise ValueError(
+            f"points: {given} given, {', '.join(Point._fields)} accepted ({error})"
+        ) from error
+
+
+def contenders(point: Point, families: int) -> dict[str, Strategy]:
+    """Returns the best strategies of the fastest families, for each of `QUANTILES`.
+
+    They are those that are accurate enough and use several devices.
+
+    Args:
+      point: of the map.
+      families: how many for a quantile, at most.
+
+    Returns:
+      By the family's name; where its best at another quantile is another one, that by
+      the family's name and the quantile, as `hedged (p99)`.
+
+    Raises:
+      ValueError: fewer than two families are accurate enough.
+    """
+    runs = [
+        json.loads(Path(path).read_text())
+        for pattern in point.runs
+        for path in sorted(glob.glob(pattern))
+    ]
+    accuracy = runs[0]["base"]["test_accuracy"] if runs else 1.0
+    cnn = _cnn(point)._replace(accuracy=accuracy, drop=point.drop)
+    on_devices = [s for s in strategies(cnn, point.n, runs) if s.n > 1]
+    machine = point.conditions.machine(on_devices[0].workload.cost.whole_flops)
+    places = comparison.shortlist(on_devices, machine)
+    rows = comparison.forecasts(KEY, [on_devices[i] for i in places], machine)
+    rows = [row for row in rows if row.accuracy >= accuracy - point.margin]
+    found: dict[str, Strategy] = {}
+    for quantile in QUANTILES:
+        best: dict[str, Strategy] = {}
+        for row in sorted(rows, key=lambda row: row.seconds[quantile]):
+            if row.seconds[quantile] < math.inf:
+                best.setdefault(row.strategy.family, row.strategy)
+        accepted = "two families or more"
+        require(f"point {point.name}", [*best], len(best) > 1, accepted)
+        for family, strategy in [*best.items()][:families]:
+            if not any(strategy is other for other in found.values()):
+                name = f"{family} ({quantile})" if family in found else family
+                found[name] = strategy
+    return found
+
+
+def with_message(point: Point, seconds: float) -> Point:
+    """Returns a point whose client needs so many seconds for a message."""
+    conditions = dataclasses.replace(point.conditions, message=seconds)
+    return point._replace(conditions=conditions)
+
+
+def _cnn(point: Point) -> CNN:
+    base = make_base_model(point.base_model, point.width)
+    variables = jax.eval_shape(
+        lambda key: base.init(key, point.image_shape, 10), jax.random.key(0)
+    )
+    return CNN(base, variables, point.image_shape)
+
+
+class Workers:
+    """Workers for the strategies of points, started when they are first needed.
+
+    Those of one network stay for all strategies and points with its blocks.
+
+    Args:
+      engine: `"ray"`, a process for each; or `"local"`, threads of this one.
+
+    Raises:
+      ValueError: there is no such engine.
+    """
+
+    def __init__(self, engine: str) -> None:
+        require("engine", engine, engine in ("ray", "local"), "'ray' or 'local'")
+        self._engine, self._held = engine, (None, None)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def of(self, point: Point, strategy: Strategy) -> tuple[Pool, CodedModel]:
+        """Returns workers, and the strategy as a model that they can compute.
+
+        Its codes are untrained, and the network's variables random: what comes out is
+        wrong, and takes as long as if it were right.
+        """
+        base = make_base_model(point.base_model, point.width)
+        variables = base.init(jax.random.key(0), point.image_shape, 10)
+        config = Config(dataset=OWN, base_model=OWN, baselines=(), **strategy.settings)
+        middle = (0.5,) * point.image_shape[-1]
+        pipeline = build_pipeline(
+            config, point.image_shape, 10, middle, middle, base=base
+        )
+        model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
+        # What a round of convolutions is depends on how many pieces there are.
+        rounds = (config.k, config.least_spared) if config.split != "image" else ()
+        network = (point.base_model, point.width, point.image_shape, *rounds)
+        held, pool = self._held
+        assert strategy.workload is not None  # as of `contenders`
+        n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
+        if held != network or pool is None or len(pool) < n:
+            self._close()
+            pool = self._started(model, n - pipeline.n)
+            self._held = network, pool
+        return pool, model
+
+    def _started(self, model: CodedModel, spares: int) -> Pool:
+        if self._engine == "local":
+            return Pool(local_workers(model, spares=spares), PATIENCE)
+        workers, crew = ray_workers(model, [1], spares)
+        return Pool(workers, PATIENCE, cluster.STARTUP, crew.close)
+
+    def _close(self) -> None:
+        if self._held[1] is not None:
+            self._held[1].close()
+        self._held = None, None
+
+
+def measure(
+    point: Point,
+    strategy: Strategy,
+    workers: Workers,
+    requests: int,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Sends requests of one image each, one at a time, and simulates the same ones.
+
+    Args:
+      point: of the map.
+      strategy: with its hedges, as of `contenders`.
+      workers: that it is measured on.
+      requests: R.
+      advance: called after every request.
+
+    Returns:
+      `measured` and `simulated`, R seconds each, infinite for lost requests.
+    """
+    pool, model = workers.of(point, strategy)
+    workload = strategy.workload
+    assert workload is not None  # as of `contenders`
+    machine = point.conditions.machine(workload.cost.whole_flops)
+    n = len(pool)  # of which the strategy uses the first
+    hedges = workload.hedges if workload.hedged else None
+    pace = Pace(machine, workload.cost, KEY, n, requests)
+    inject(pool, pace)
+    engine = PacedFirstK(model, pool, workload.cost, machine.client, hedges)
+    shape = (requests, *point.image_shape)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    engine.warm_up(images[:1])
+    others = range(workload.n, n)  # workers of the pool that no device stands for
+    measured = np.full(requests, np.inf)
+    for i in range(requests):
+        wait_until_idle(pool, LIMIT)
+        begun = time.monotonic()
+        try:
+            engine.infer(i, images[i : i + 1], begun + LIMIT, others)
+            measured[i] = time.monotonic() - begun
+        except NotEnoughResults:
+            pass
+        pace.end(i)
+        advance()
+    simulated = simulation.simulate(KEY, n, requests, machine, {"": workload})
+    return {
+        "measured": np.round(measured, 6).tolist(),
+        "simulated": np.round(simulated[""].seconds, 6).astype(float).tolist(),
+    }
+
+
+def message_seconds(
+    workers: Workers, requests: int, advance: Callable[[], None] = lambda: None
+) -> float:
+    """Measures what this machine's client needs for a message.
+
+    That is what requests of six pieces take longer in the median than they would
+    without messages, for each message: in the simulator a round of n pieces takes n + 1
+    where nobody is slow. They are the 13 rounds of a small VGG-16, so that what the
+    client does once a request counts little, on machines that are slow enough to hide
+    what the workers really compute.
+
+    Args:
+      workers: that it is measured on.
+      requests: of one image each.
+      advance: called after every request.
+    """
+    slow = Conditions(
+        bandwidth=1e15,
+        link=0.0,
+        message=0.0,
+        speed=SLOW,
+        client=1e9,
+        tail=0.0,
+        failure=0.0,
+    )
+    point = Point("message", "vgg16", 0.125, (28, 28, 1), 6, 0.0, slow)
+    rounds = lambda strategy: len(strategy.workload.cost.rounds)
+    every = max(without_code(_cnn(point), 6, 6), key=rounds)
+    seconds = measure(point, every, workers, requests, advance)
+    longer = np.median(seconds["measured"]) - np.median(seconds["simulated"])
+    return float(longer) / (rounds(every) * (every.n + 1))
+
+
+class Agreement(NamedTuple):
+    """The comparison of one quantile at one point.
+
+    Attributes:
+      measured, simulated: seconds of each strategy.
+      winner, simulated_winner: the family of the fastest.
+      lead: how much longer the best of another family takes in the simulation, as a
+        part of the winner's time.
+      error: the largest difference of a measured time from the simulated one, as a part
+        of the smaller of the two.
+    """
+
+    measured: dict[str, float]
+    simulated: dict[str, float]
+    winner: str
+    simulated_winner: str
+    lead: float
+    error: float
+
+    @property
+    def agrees(self) -> bool:
+        """Returns whether times and winner are right; no matter who leads by little."""
+        right = self.winner == self.simulated_winner or self.lead <= CLOSE
+        return right and self.error <= SAME
+
+
+def agreement(
+    seconds: Mapping[str, Mapping[str, Sequence[float]]], quantile: str
+) -> Agreement:
+    """Compares what was measured at a point with what was simulated.
+
+    Args:
+      seconds: as of `measure`, by names as of `contenders`, of two families or more.
+      quantile: a name of `simulation.QUANTILES`.
+    """
+    of = lambda values: simulation.summary(np.asarray(values, np.float64))[quantile]
+    measured = {name: of(part["measured"]) for name, part in seconds.items()}
+    simulated = {name: of(part["simulated"]) for name, part in seconds.items()}
+    ours, theirs = _by_family(measured), _by_family(simulated)
+    best, second = sorted(theirs.values())[:2]
+    errors = [_difference(measured[name], simulated[name]) for name in simulated]
+    return Agreement(
+        measured,
+        simulated,
+        min(ours, key=ours.__getitem__),
+        min(theirs, key=theirs.__getitem__),
+        second / best - 1,
+        max(errors),
+    )
+
+
+def _by_family(seconds: dict[str, float]) -> dict[str, float]:
+    """Returns the least seconds of each family, by names as of `contenders`."""
+    best: dict[str, float] = {}
+    for name, value in seconds.items():
+        family = name.split(" (")[0]
+        best[family] = min(value, best.get(family, math.inf))
+    return best
+
+
+def _difference(measured: float, simulated: float) -> float:
+    """Returns the difference as a part of the smaller one; infinite where only one of
+    them is, and none where both are."""
+    if np.isfinite(measured) and np.isfinite(simulated):
+        return abs(measured - simulated) / min(measured, simulated)
+    return 0.0 if measured == simulated else np.inf

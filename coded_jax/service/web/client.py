@@ -1,0 +1,194 @@
+"""A client of the front: images in, answers out, with retries inside one deadline.
+
+    from coded_jax.service.web.client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        print(client.predict(images).classes)
+
+It needs numpy and urllib3 alone; JAX is not imported.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from coded_jax.checks import require
+
+try:
+    import urllib3
+except ImportError:
+    raise ImportError(
+        "client: it needs urllib3; pip install 'coded_jax[serve]'"
+    ) from None
+
+ARRAYS = {
+    "logits": np.float32,
+    "classes": np.int32,
+    "probabilities": np.float32,
+    "confidence": np.float32,
+}
+"""Fields of an answer that are arrays."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds
+ERRORS: dict[int, type[Exception]] = {
+    401: PermissionError,
+    403: PermissionError,
+    408: TimeoutError,
+    504: TimeoutError,
+}
+"""Errors by the status of an answer; of others below 500 a `ValueError`."""
+
+
+class Client:
+    """Sends requests over connections that are kept; many threads may share it.
+
+    Args:
+      url: of the front, as `http://127.0.0.1:8000`.
+      token: that requests bear; None if none is asked for.
+      deadline: seconds that a call may take, all attempts and pauses together.
+      retries: attempts after the first one, at most, on errors of the connection and
+        on answers of 503, as while a service starts or is overloaded; as many as the
+        deadline has room for if None.
+      ca_certs: file of the certificates to trust, PEM; those of the system if None.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        deadline: float = 10.0,
+        retries: int | None = None,
+        ca_certs: str | None = None,
+    ) -> None:
+        scheme = url.startswith(("http://", "https://"))
+        require("url", url, scheme, "http://HOST:PORT or https://HOST:PORT")
+        require("deadline", deadline, 0 < deadline < float("inf"), "more than 0")
+        some = retries is None or retries >= 0
+        require("retries", retries, some, "0 or more, or None")
+        self._url, self._deadline, self._retries = url.rstrip("/"), deadline, retries
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._pool = urllib3.PoolManager(maxsize=16, retries=False, ca_certs=ca_certs)
+
+    def predict(self, images: Any, deadline: float | None = None) -> SimpleNamespace:
+        """Returns the answer for images.
+
+        Args:
+          images: `[B, H, W, C]` or `[H, W, C]`, as the data set of the model has them.
+          deadline: seconds that this call may take; those of the client if None.
+
+        Returns:
+          The fields of `service.Response` as attributes: `logits`, `classes`,
+          `probabilities` and `confidence` are arrays, the others lists and numbers.
+
+        Raises:
+          ValueError: the service refuses the images; its own line.
+          PermissionError: it asks for another token.
+          TimeoutError: there was no answer by the deadline.
+          ConnectionError: the last of the `retries` did not reach it, or was answered
+            503; or TLS cannot be agreed on.
+          RuntimeError: the service has failed.
+        """
+        file = io.BytesIO()
+        np.lib.format.write_array(file, np.asarray(images), allow_pickle=False)
+        content = self._call("POST", "/predict", deadline, file.getvalue())
+        for name, dtype in ARRAYS.items():
+            content[name] = np.asarray(content[name], dtype)
+        return SimpleNamespace(**content)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns counts and latencies of the service so far; raises as `predict`."""
+        return self._call("GET", "/summary")
+
+    def reload(self, deadline: float = 600.0) -> None:
+        """Has the service load its model anew, and returns when it has, which takes as
+        long as its workers take to start; raises as `predict`."""
+        self._call("POST", "/reload", deadline)
+
+    def ready(self) -> bool:
+        """Returns whether the service can answer now; False if it is not reached."""
+        try:
+            return self._ask("GET", "/readyz", self._deadline).status == 200
+        except (urllib3.exceptions.HTTPError, OSError):
+            return False
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._pool.clear()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _call(
+        self, method: str, path: str, deadline: float | None = None, body: Any = None
+    ) -> dict[str, Any]:
+        """Returns the content of an answer, after as many attempts as it takes."""
+        seconds = self._deadline if deadline is None else deadline
+        require("deadline", deadline, 0 < seconds < float("inf"), "more than 0")
+        end = time.monotonic() + seconds
+        longest, attempts = FIRST_PAUSE, 0
+        while True:
+            attempts += 1
+            pause = longest * random.uniform(0.5, 1)  # many are not to come at once
+            longest = min(2 * longest, LONGEST_PAUSE)
+            try:
+                response = self._ask(method, path, end - time.monotonic(), body)
+            except urllib3.exceptions.SSLError as error:  # as often as it is tried
+                raise ConnectionError(f"{self._url}: {error}") from None
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                problem = f"{self._url}: not reached ({error})"
+            else:
+                if response.status != 503:
+                    return _content(response)
+                problem = _line(response)
+                pause = max(pause, _retry_after(response))
+            if time.monotonic() + pause >= end:
+                raise TimeoutError(f"no answer within {seconds:g} s: {problem}")
+            if self._retries is not None and attempts > self._retries:
+                raise ConnectionError(f"no answer to {attempts} attempts: {problem}")
+            time.sleep(pause)
+
+    def _ask(
+        self, method: str, path: str, seconds: float, body: Any = None
+    ) -> urllib3.BaseHTTPResponse:
+        """Returns the answer of one attempt."""
+        seconds = max(seconds, 0.001)  # what is left may be next to nothing
+        return self._pool.request(
+            method,
+            self._url + path,
+            body=body,
+            headers={**self._headers, "Deadline": f"{seconds:.3f}"},
+            timeout=urllib3.Timeout(total=seconds),
+            redirect=False,
+        )
+
+
+def _content(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    """Returns the content of an answer, or raises its error."""
+    status = response.status
+    if status == 200:
+        return json.loads(response.data)
+    if status in ERRORS or status < 500:
+        raise ERRORS.get(status, ValueError)(_line(response))
+    raise RuntimeError(f"{status}: {_line(response)}")
+
+
+def _line(response: urllib3.BaseHTTPResponse) -> str:
+    """Returns the line of an error; of a proxy's own page its status."""
+    try:
+        return str(json.loads(response.data)["error"])
+    except (ValueError, TypeError, KeyError):
+        return f"{response.status} {response.reason}"
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else 0.0
