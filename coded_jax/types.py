@@ -279,8 +279,6 @@ class Code(NamedTuple):
         is called again for others, see `stages.recover`. If None, all.
       uncut: whether devices return the whole outputs of their pieces, `[h', w', D]`,
         which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
-      goes_on: whether parity results are the whole features made smaller, of which the
-        parity pieces of the next stage are made, see `stages.go_on`.
       lossy: whether queries that are data pieces differ from them, as where fewer bits
         are sent; found out of codes of the user's own.
     """
@@ -299,7 +297,6 @@ class Code(NamedTuple):
     guided: bool = False
     fills: int | None = None
     uncut: bool = False
-    goes_on: bool = False
     lossy: bool = False
 
 

@@ -14,7 +14,7 @@ root="$(dirname "$0")/.."
 relative='import os, sys; print(os.path.relpath(*sys.argv[1:]))'
 [ -z "${IMAGENETTE:-}" ] || IMAGENETTE=$(python -c "$relative" "$IMAGENETTE" "$root")
 cd "$root"
-all="ours no_parity tuned intact no_parity_tuned zero_fill untrained layers smaller half narrow"
+all="ours no_parity zero_fill untrained layers smaller half narrow"
 sizes="k2_r1 k4_r1 k4_r2"
 fashion="fashion_lenet5 fashion_vgg16 fashion_vgg16_all fashion_resnet18 fashion_resnet18_all"
 fashion+=" fashion_mobilenet"
@@ -37,8 +37,6 @@ for name in "${@:2}"; do
     *) echo "error: $name: one of $all, $sizes accepted" >&2; exit 2 ;;
   esac
 done
-answers=(--distillation=0.3 --supervision=3) # what a second tail learns from
-tail=(--tail_step=0.005 --ends=tail "${answers[@]}") # behind a decoder, see search_deep_tail
 # How the pairs are trained: see search_deep_rivals and search_deep_local.
 sums=(--parity_pieces=sums --returned=shares --beyond=0 --nonnegative=False)
 codes=" ${codes:-$all} "
@@ -77,14 +75,10 @@ for code in $codes; do
     [ "$net $size" != "vgg16 k2_r1" ] || own+=(--products=bfloat16)
     # As frontier_lenet5_default_k2_r1.
     [ "$net $size" != "fashion_lenet5 k2_r1" ] || own+=(--learning_rate=4e-3 --tried=3)
-    # Controls of a second tail, of three seeds.
-    case $code in tuned | intact | no_parity_tuned | zero_fill) own+=(--seeds=3) ;; esac
     case $code in
       no_parity) own+=(--code=no_parity) ;;
-      no_parity_tuned) own+=(--code=no_parity --tail=tuned "${tail[@]}") ;;
-      zero_fill) own+=(--code=zero_fill --tail=tuned "${answers[@]}") ;;
-      tuned) own+=(--tail=tuned "${tail[@]}") ;;
-      intact) own+=(--tail=intact "${tail[@]}") ;;
+      zero_fill) # behind zeros a second tail is all that learns
+        own+=(--code=zero_fill --tail=tuned --distillation=0.3 --supervision=3 --seeds=3) ;;
       half) own+=(--decoder_width=$half) ;;
       narrow) own+=(--decoder_width=$narrow) ;;
       mlp) own+=("${sums[@]}" --encoder=mlp --decoder=mlp --encoder_width=64)

@@ -9,8 +9,9 @@ from coded_jax.inference.pipeline import Pipeline, infer, inputs_of
 from coded_jax.inference.stages import (
     CodedStage,
     Segment,
-    coded_features,
-    reconstruct,
+    begin_stage,
+    end_stage,
+    stage_results,
 )
 
 
@@ -26,8 +27,11 @@ def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):
 def plainly(pipeline, frozen, params, images, available):
     """Returns logits, and the features that the one stage reconstructs."""
     (stage,), x = pipeline.stages, inputs_of(pipeline, images)
-    features = coded_features(stage, frozen, *params, x)
-    merged = reconstruct(stage, *params, features, available)
+    sent = begin_stage(stage, frozen, *params, x)
+    results = stage_results(stage, frozen, *params, sent.queries)
+    merged = end_stage(
+        stage, *params, results, available, sent.kept, unconditional=True
+    )
     return infer(pipeline, frozen, params, images, available), merged
 
 

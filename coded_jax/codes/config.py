@@ -13,14 +13,13 @@ from coded_jax.settings import (
     Accepted,
     Form,
     integers,
-    more_than,
     one_of,
     setting,
     tuple_of,
 )
 
 PRECISIONS = ("float32", "bfloat16")
-TAILS = ("frozen", "tuned", "intact")
+TAILS = ("frozen", "tuned")
 SPLITS = ("image", "group", "convolution")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
 
@@ -125,13 +124,8 @@ class CodeConfig(LearnedConfig):
         "frozen",
         "what follows the last coded stage, where a data result was lost: the base "
         "model's own; or a second copy, trained with the code on reconstructed "
-        "features (tuned), or on exact ones, a control (intact)",
+        "features (tuned)",
         one_of(TAILS),
-    )
-    tail_step: float = setting(
-        0.1,
-        "learning rate of the tail's second copy, as a part of the codes'",
-        more_than(0, 1),
     )
     parity_moves: bool = setting(
         False,
@@ -172,16 +166,8 @@ class CodeConfig(LearnedConfig):
         fits = not self.least_spared or self.split == "convolution"
         accepted = f"0 with split={self.split}"
         require("least_spared", self.least_spared, fits, accepted)
-        chained = self.parity_pieces == "smaller" and len(self.stages or ()) > 1
-        # Of several parity pieces each is between the others by parts of a feature,
-        # which are other parts in a stage with another stride.
-        accepted = "False but with parity_pieces=smaller, r=1 and several stages"
-        fits = not self.parity_goes_on or (chained and self.r == 1)
-        require("parity_goes_on", self.parity_goes_on, fits, accepted)
         fits = self.tail == "frozen" or self.split == "image"
         require("tail", self.tail, fits, f"frozen with split={self.split}")
-        fits = self.tail_step == 0.1 or self.tail != "frozen"
-        require("tail_step", self.tail_step, fits, "0.1 with tail=frozen")
         fits = not self.nonnegative or self.split == "image"
         require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
         fits = not (self.nonnegative and self.preactivations)

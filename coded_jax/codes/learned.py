@@ -59,7 +59,7 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
         code = _guided_code(linear, shape, *networks, uncut)
     else:
         code = _systematic_code(linear, shape, *networks)
-    code = code._replace(uncut=uncut, goes_on=config.parity_goes_on)
+    code = code._replace(uncut=uncut)
 
     def init(key: jax.Array) -> PyTree:
         encoder_key, decoder_key = jax.random.split(key)

@@ -140,12 +140,6 @@ class LearnedConfig:
         "of the neighbours' shares; of systematic learned codes",
         one_of(RETURNED),
     )
-    parity_goes_on: bool = setting(
-        False,
-        "whether the parity pieces of a later stage are the parity results of the one "
-        "before, where they arrived, not made anew of what was decoded; of parity "
-        "pieces that are smaller images, with r=1",
-    )
 
     def __post_init__(self) -> None:
         for name in ("encoder", "decoder"):

@@ -25,12 +25,10 @@ from coded_jax.inference.pipeline import (
     per_stage,
 )
 from coded_jax.inference.stages import (
-    coded_features,
-    enter,
-    go_on,
-    recover,
+    begin_stage,
+    end_stage,
     shares_of,
-    small_of,
+    stage_results,
 )
 from coded_jax.types import PyTree, Split, apart, are_values
 
@@ -98,16 +96,14 @@ def _maps(
     """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
     k, maps, state = pipeline.k, [], inputs_of(pipeline, images)
     exact = exact_outputs(pipeline, frozen, images)
-    masks, small = of_pieces(pipeline, per_stage(pipeline, available)), None
+    masks = of_pieces(pipeline, per_stage(pipeline, available))
     of_stages = (pipeline.stages, pipeline.of_stages(params), exact, masks)
     for stage, own, original, available in zip(*of_stages, strict=True):
-        x, kept = enter(stage, frozen, state)
-        small = go_on(stage, frozen, small)
-        features = coded_features(stage, frozen, own, x, small=small)
-        small = small_of(stage, features, available)
-        state = recover(stage, own, features, available, kept)
+        sent_to = begin_stage(stage, frozen, own, state)
+        results = stage_results(stage, frozen, own, sent_to.queries)
+        state = end_stage(stage, own, results, available, sent_to.kept)
         merged = apart(state)[0]
-        seen = jnp.where(available[..., None, None, None], features, jnp.nan)
+        seen = jnp.where(available[..., None, None, None], results, jnp.nan)
         seen = shares_of(stage, seen)
         arrived = splitting.merge(stage.plan, seen[:k])
         parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]

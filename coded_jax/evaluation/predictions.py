@@ -210,7 +210,7 @@ def run_devices(
     """Computes the n results of the first coded stage."""
 
     def compute_part(spread: PieceMap, frozen, params, images) -> Results:
-        return up_to_decoder(pipeline, frozen, params, images, spread)
+        return up_to_decoder(pipeline, frozen, params, images, spread=spread)
 
     axes = (None, None, 0), Results(1, 0)  # type: ignore
     compute = placement.data_parallel(pipeline.mesh, compute_part, *axes)
@@ -232,8 +232,9 @@ def decode_chunk(
         spread: PieceMap, frozen, params, available, features, kept, target
     ) -> tuple[jax.Array, jax.Array]:
         results = Results(features, kept)
-        inputs = (pipeline, frozen, params, results, available, spread)
-        x = from_decoder(*inputs, shortened=True)
+        x = from_decoder(
+            pipeline, frozen, params, results, available, spread=spread, shortened=True
+        )
         merged, logits = classify(pipeline, frozen, params, x, available)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
         answered = has_answer(pipeline, available)

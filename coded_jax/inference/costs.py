@@ -204,14 +204,13 @@ def stage_costs(
         cost = StageCost(part.blocks, None, shape, out, flops, flops)
         if isinstance(part, CodedStage):
             plan, code_cost = part.plan, code_flops(pipeline, part)
-            going_on = _going_on_flops(pipeline, part, variables)
             sent = 1 if _sends_pixels(pipeline, part) else itemsize
             cost = cost._replace(
                 plan=plan,
                 piece_flops=count_flops(part.f_conv, variables, plan.piece_shape),
                 bytes_in=sent * math.prod(plan.piece_shape),
                 bytes_out=itemsize * math.prod(part.result_shape),
-                encode_flops=code_cost[0] + going_on,
+                encode_flops=code_cost[0],
                 decode_flops=code_cost[1],
             )
         costs.append(cost)
@@ -322,17 +321,6 @@ def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:
     available = jax.ShapeDtypeStruct((n, 1), jnp.bool_)
     guide = (_floats(k, 1, *plan.piece_shape),) if code.guided else ()
     return encode, count_operations(code.decode, params, features, available, *guide)
-
-
-def _going_on_flops(pipeline: Pipeline, stage: CodedStage, variables: PyTree) -> float:
-    """Counts the operations of the blocks before a stage on parity results that go on,
-    see `stages.go_on`. The parity pieces that are made anew where these did not arrive
-    count among those of encoding."""
-    i = pipeline.stages.index(stage)
-    if not stage.code.goes_on or i == 0:
-        return 0.0
-    small = pipeline.stages[i - 1].plan.share_shape
-    return pipeline.r * count_flops(stage.before.f_conv, variables, small)
 
 
 def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:

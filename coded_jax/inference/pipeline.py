@@ -25,13 +25,12 @@ from coded_jax.inference.pixels import as_inputs
 from coded_jax.inference.stages import (
     CodedStage,
     Segment,
-    Small,
-    coded_features,
+    begin_stage,
     compute,
-    enter,
-    go_on,
-    recover,
-    small_of,
+    end_stage,
+    run_stage,
+    stage_results,
+    whole_stage,
 )
 from coded_jax.inference.tails import Tail, TailCopy, run_tail
 from coded_jax.types import (
@@ -116,7 +115,7 @@ class Pipeline(NamedTuple):
     def whole_unless_lost(self) -> bool:
         """Returns whether stages without data losses can skip coding."""
         codes = [stage.code for stage in self.stages]
-        return self.systematic and not any(x.lossy or x.goes_on for x in codes)
+        return self.systematic and not any(code.lossy for code in codes)
 
     @property
     def learns(self) -> bool:
@@ -189,7 +188,7 @@ def exact_outputs(
     """
     x, outputs = inputs_of(pipeline, images), []
     for stage in pipeline.stages:
-        x = _run_whole(stage, frozen, x)
+        x = whole_stage(stage, frozen, x)
         outputs.append(apart(x)[0])
     return tuple(outputs)
 
@@ -198,7 +197,7 @@ def base_features(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.
     """Computes the uncoded features `[B, M*, M'*, D]` of images `[B, H, W, C]`."""
     x = inputs_of(pipeline, images)
     for stage in pipeline.stages:
-        x = _run_whole(stage, frozen, x)
+        x = whole_stage(stage, frozen, x)
     return compute(pipeline.after, frozen, x)
 
 
@@ -219,12 +218,28 @@ def up_to_decoder(
     frozen: PyTree,
     params: PyTree,
     images: jax.Array,
+    *,
     spread: PieceMap = run_locally,
+    number: int = 0,
+    available: Sequence[jax.Array] = (),
 ) -> Results:
-    """Computes the results of the first coded stage; `from_decoder` goes on."""
-    first = pipeline.stages[0]
-    x, kept = enter(first, frozen, inputs_of(pipeline, images))
-    return Results(coded_features(first, frozen, params[0], x, spread), kept)
+    """Computes the results of a coded stage; `from_decoder` goes on.
+
+    Args:
+      pipeline: the functions.
+      frozen: variables of the base model.
+      params: of the codes.
+      images: `[B, H, W, C]`.
+      spread: how the pieces come to their devices.
+      number: of the stage, from 0.
+      available: bool `[n, B]` or `[n, 1]` for each stage before it.
+    """
+    state = inputs_of(pipeline, images)
+    for i, stage in enumerate(pipeline.stages[:number]):
+        state = run_stage(stage, frozen, params[i], state, available[i], spread=spread)
+    stage, own = pipeline.stages[number], params[number]
+    sent = begin_stage(stage, frozen, own, state)
+    return Results(stage_results(stage, frozen, own, sent.queries, spread), sent.kept)
 
 
 def from_decoder(
@@ -233,11 +248,12 @@ def from_decoder(
     params: PyTree,
     results: Results,
     available: Sequence[jax.Array],
-    spread: PieceMap = run_locally,
     *,
+    spread: PieceMap = run_locally,
+    number: int = 0,
     shortened: bool = False,
 ) -> State:
-    """Runs the pipeline from the first decoder up to the last one.
+    """Runs the pipeline from the decoder of a coded stage up to the last one.
 
     Args:
       pipeline: the functions.
@@ -246,6 +262,7 @@ def from_decoder(
       results: from `up_to_decoder`.
       available: for each coded stage, bool `[n, B]` or `[n, 1]`.
       spread: how the pieces come to their devices.
+      number: of the stage, from 0.
       shortened: whether a stage of a systematic code that loses no data result of the
         batch is computed whole, which gives the same features, up to rounding, for
         fewer operations: for measuring accuracies, where one device simulates all.
@@ -253,49 +270,24 @@ def from_decoder(
     Returns:
       `[B, M*, M'*, D]`, the output of the last decoder, with what is kept.
     """
-    of_stages = (pipeline.stages, pipeline.of_stages(params), available)
-    (first, own, mask), *later = zip(*of_stages, strict=True)
-    state = recover(first, own, results.features, mask, results.kept)
-    small = small_of(first, results.features, mask)
+    own_params = pipeline.of_stages(params)
+    of_stages = zip(pipeline.stages, own_params, available, strict=True)
+    (stage, own, mask), *later = list(of_stages)[number:]
+    state = end_stage(stage, own, results.features, mask, results.kept)
     shortened = shortened and spread is run_locally and pipeline.whole_unless_lost
     for stage, own, mask in later:
-        run = functools.partial(_run_stage, stage, frozen, own, mask, spread)
+        run = functools.partial(run_stage, stage, frozen, own, spread=spread)
         if shortened:
             state = jax.lax.cond(
                 jnp.all(mask[: pipeline.k]),
-                functools.partial(_run_whole, stage, frozen),
-                lambda state, run=run: run(state, None)[0],
+                lambda state, mask, stage=stage: whole_stage(stage, frozen, state),
+                run,
                 state,
+                mask,
             )
         else:
-            state, small = run(state, small)
+            state = run(state, mask)
     return state
-
-
-def _run_whole(stage: CodedStage, frozen: PyTree, state: State) -> State:
-    """Computes a stage and the blocks before it without a code."""
-    return compute(stage, frozen, compute(stage.before, frozen, state))
-
-
-def _run_stage(
-    stage: CodedStage,
-    frozen: PyTree,
-    own: PyTree,
-    mask: jax.Array,
-    spread: PieceMap,
-    state: State,
-    small: Small | None,
-) -> tuple[State, Small]:
-    """Runs a coded stage but the first; arguments as of `from_decoder`.
-
-    Returns:
-      The output of its decoder with what is kept, and its parity results.
-    """
-    x, kept = enter(stage, frozen, state)
-    small = go_on(stage, frozen, small)
-    features = coded_features(stage, frozen, own, x, spread, small)
-    state = recover(stage, own, features, mask, kept)
-    return state, small_of(stage, features, mask)
 
 
 def classify(
@@ -398,8 +390,8 @@ def infer(
     require_inputs(pipeline, params, images, available)
 
     def infer_part(spread: PieceMap, frozen, params, images, available) -> jax.Array:
-        results = up_to_decoder(pipeline, frozen, params, images, spread)
-        x = from_decoder(pipeline, frozen, params, results, available, spread)
+        results = up_to_decoder(pipeline, frozen, params, images, spread=spread)
+        x = from_decoder(pipeline, frozen, params, results, available, spread=spread)
         return classify(pipeline, frozen, params, x, available)[1]
 
     available = of_pieces(pipeline, per_stage(pipeline, available))

@@ -1,18 +1,24 @@
-"""One coded stage: its input is split, encoded, computed by n devices, decoded, merged.
+"""One coded stage, in three steps that every walk over the stages is made of.
 
-Everything is computed in the dtype of the stage's input; parameters are cast to it.
+    begin_stage     state -> queries [n, B, h, w, C]            the client
+    stage_results   queries -> results [n, B, M, M', D]         n devices
+    end_stage       results that arrived -> next state          the client
+
+Inference takes them one after the other; a service has workers in place of the second
+one, and a training replaces parts of it by what it knows already. Everything is
+computed in the dtype of the stage's input; parameters are cast to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from coded_jax import splitting
-from coded_jax.codes import margins, smaller
+from coded_jax.codes import margins
 from coded_jax.devices.placement import PieceMap, run_locally
 from coded_jax.splitting import SplitPlan
 from coded_jax.types import (
@@ -64,210 +70,189 @@ class CodedStage(NamedTuple):
         return self.plan.output_shape if self.code.uncut else self.plan.share_shape
 
 
+class Sent(NamedTuple):
+    """The arrays that a coded stage begins with.
+
+    Attributes:
+      queries: `[n, B, h, w, C]`, or n arrays `[B, h, w, C]`; one for each device.
+      kept: what the client keeps until the results are there, arrays `[B, ...]`: for a
+        guided decoder the stage's input first, then what later blocks need.
+    """
+
+    queries: jax.Array | tuple[jax.Array, ...]
+    kept: Kept = ()
+
+
 def compute(blocks: Segment | CodedStage, frozen: PyTree, x: State) -> State:
     """Computes blocks whole, without a code: `[B, H, W, C] -> [B, M*, M'*, D]`."""
     return blocks.f_conv(_cast(frozen, apart(x)[0].dtype), x)
 
 
-def enter(stage: CodedStage, frozen: PyTree, x: State) -> tuple[jax.Array, Kept]:
-    """Computes the blocks before a coded stage.
-
-    Returns:
-      The stage's input `[B, H, W, C]`, and what the client keeps meanwhile: for a
-      guided decoder, the same input first.
-    """
-    x, kept = apart(compute(stage.before, frozen, x))
-    return x, (x, *kept) if stage.code.guided else kept
+def whole_stage(stage: CodedStage, frozen: PyTree, state: State) -> State:
+    """Computes the blocks before a stage and its own, all of them without a code."""
+    return compute(stage, frozen, compute(stage.before, frozen, state))
 
 
-class Small(NamedTuple):
-    """Parity results that are the whole features of a stage, made smaller.
-
-    Attributes:
-      features: `[r, B, M, M', D]` of the stage, `[r, B, h, w, C]` of the next one.
-      arrived: bool `[r, B]` or `[r, 1]`.
-    """
-
-    features: jax.Array
-    arrived: jax.Array
-
-
-def small_of(stage: CodedStage, features: jax.Array, available: jax.Array) -> Small:
-    """Takes the parity results out of all; arguments as of `reconstruct`."""
-    parity = features[stage.plan.k :]
-    if stage.code.uncut:
-        parity = splitting.cut(stage.plan, parity, [None] * len(parity))
-    return Small(parity, available[stage.plan.k :])
-
-
-def go_on(stage: CodedStage, frozen: PyTree, small: Small | None) -> Small | None:
-    """Makes parity pieces of the parity results of the stage before.
-
-    The blocks between the two are computed on them as they are, and a parity device
-    goes on with its own small features, of which no decoder has changed anything.
-
-    Args:
-      stage: the next one.
-      frozen: variables of the base model.
-      small: of the stage before; None before the first one.
-
-    Returns:
-      None if the stage does not go on; then its parity pieces are made anew.
-    """
-    if small is None or not stage.code.goes_on:
-        return None
-    one = lambda x: apart(compute(stage.before, frozen, x))[0]
-    pieces = smaller.in_windows(stage.plan, jnp.stack([*map(one, small.features)]))
-    return Small(pieces, small.arrived)
-
-
-def queries(
-    stage: CodedStage, params: PyTree, x: jax.Array, small: Small | None = None
-) -> jax.Array:
-    """Splits and encodes the stage's input.
+def begin_stage(
+    stage: CodedStage, frozen: PyTree, params: PyTree, state: State
+) -> Sent:
+    """Computes the blocks before a stage, splits its input and encodes the pieces.
 
     Args:
       stage: the coded stage.
+      frozen: variables of the base model.
       params: of this stage's code.
-      x: `[B, H, W, C]`.
-      small: of `go_on`.
-
-    Returns:
-      `[n, B, h, w, C]`, the query of each device.
+      state: the images as the first block takes them, or what the stage before ended
+        with.
     """
+    x, kept = apart(compute(stage.before, frozen, state))
     pieces = splitting.split(stage.plan, x)
-    sent = stage.code.encode(_cast(params, x.dtype), pieces)
-    if small is None:
-        return sent
-    arrived = small.arrived[..., None, None, None]
-    parity = jnp.where(arrived, small.features, sent[stage.plan.k :])
-    return jnp.concatenate([sent[: stage.plan.k], parity])
+    queries = stage.code.encode(_cast(params, x.dtype), pieces)
+    return Sent(queries, (x, *kept) if stage.code.guided else kept)
 
 
-def parity_features(
+def stage_results(
     stage: CodedStage,
     frozen: PyTree,
     params: PyTree,
-    x: jax.Array,
-    small: Small | None = None,
-) -> jax.Array:
-    """Computes the parity results alone, see `coded_features`.
-
-    Only for codes whose first k queries are the data pieces themselves. They are
-    computed where the stage's input is.
-
-    Returns:
-      `[r, B, M, M', D]`, see `coded_features`.
-    """
-    parity = queries(stage, params, x, small)[stage.plan.k :]
-    outputs = _parity_outputs(stage, frozen, params, parity)
-    return _results(stage, outputs, [None] * len(parity))
-
-
-def data_features(stage: CodedStage, frozen: PyTree, x: jax.Array) -> jax.Array:
-    """Computes the results of the data pieces alone, see `coded_features`.
-
-    Returns:
-      `[k, B, M, M', D]`, see `coded_features`.
-    """
-    pieces = splitting.split(stage.plan, x)
-    outputs = _on_devices(stage, frozen, pieces)
-    return _results(stage, outputs, list(range(stage.plan.k)))
-
-
-def _results(
-    stage: CodedStage, outputs: jax.Array, copies: Sequence[int | None] | None
-) -> jax.Array:
-    """Cuts the shares out of outputs, see `splitting.cut`, if devices return those."""
-    return outputs if stage.code.uncut else splitting.cut(stage.plan, outputs, copies)
-
-
-def coded_features(
-    stage: CodedStage,
-    frozen: PyTree,
-    params: PyTree,
-    x: jax.Array,
+    queries: jax.Array,
     spread: PieceMap = run_locally,
-    small: Small | None = None,
 ) -> jax.Array:
     """Computes the results of all n devices.
 
     Args:
       stage: the coded stage.
       frozen: variables of the base model.
-      params: of this stage's code.
-      x: the stage's input `[B, H, W, C]`.
+      params: of this stage's code, which may have networks for the parity pieces.
+      queries: `[n, B, h, w, C]`, of `begin_stage`.
       spread: how the pieces come to their devices.
-      small: of `go_on`.
 
     Returns:
       `[n, B, M, M', D]`, or `[n, B, h', w', D]` of a code that is uncut.
     """
-    plan, code = stage.plan, stage.code
-    sent = queries(stage, params, x, small)
-    if code.parity_worker is None:
-        outputs = _on_devices(stage, frozen, sent, spread)
+    k = stage.plan.k
+    if stage.code.parity_worker is None:
+        outputs = _on_devices(stage, frozen, queries, spread)
     else:
-        data = _on_devices(stage, frozen, sent[: plan.k], spread)
-        parity = _parity_outputs(stage, frozen, params, sent[plan.k :])
+        data = _on_devices(stage, frozen, queries[:k], spread)
+        parity = _parity_outputs(stage, frozen, params, queries[k:])
         outputs = jnp.concatenate([data, parity])
-    return _results(stage, outputs, code.quorum.copies)
+    if stage.code.uncut:
+        return outputs
+    return splitting.cut(stage.plan, outputs, stage.code.quorum.copies)
 
 
-def reconstruct(
+def results_beside_exact(
+    stage: CodedStage,
+    frozen: PyTree,
+    params: PyTree,
+    queries: jax.Array,
+    output: jax.Array,
+) -> jax.Array:
+    """Computes `stage_results` where the stage's uncoded output is known already.
+
+    In a training its shares are the data results, so that the parity pieces alone are
+    computed. Only for codes whose first k queries are the data pieces themselves.
+
+    Args:
+      stage, frozen, params, queries: as of `stage_results`.
+      output: `[B, M*, M'*, D]`.
+    """
+    plan, k = stage.plan, stage.plan.k
+    parity = _parity_outputs(stage, frozen, params, queries[k:])
+    if stage.code.uncut:
+        return jnp.concatenate([_on_devices(stage, frozen, queries[:k]), parity])
+    parity = splitting.cut(plan, parity, [None] * len(parity))
+    return jnp.concatenate([splitting.shares(plan, output), parity])
+
+
+def end_stage(
     stage: CodedStage,
     params: PyTree,
-    features: jax.Array,
+    results: jax.Array,
     available: jax.Array,
-    x: jax.Array | None = None,
-) -> jax.Array:
-    """Decodes the stage's output from the results that arrived.
-
-    Of a code that `fills` some lost shares only, the others are as its `decode` leaves
-    them; `recover` decodes again.
+    kept: Kept = (),
+    *,
+    unconditional: bool = False,
+) -> State:
+    """Decodes what arrived and merges the shares; a systematic code that lost no data
+    result decodes nothing, and one that `fills` some lost shares decodes again.
 
     Args:
       stage: the coded stage.
       params: of this stage's code.
-      features: of `coded_features`; lost slots may hold anything.
+      results: of `stage_results`; lost slots may hold anything.
       available: bool `[n, B]` or `[n, 1]`.
-      x: the stage's input `[B, H, W, C]`, for a guided decoder.
+      kept: of `begin_stage`.
+      unconditional: whether to decode once in any case, as for gradients: XLA's CPU
+        backend compiles those of convolutions in a conditional to a naive loop.
 
     Returns:
-      `[B, M*, M'*, D]`.
+      `[B, M*, M'*, D]`, with what later blocks need beside it.
     """
-    shares = _decoder(stage, params, x)(features, available)
-    return splitting.merge(stage.plan, shares)
+    plan, code, guide = stage.plan, stage.code, ()
+    if code.guided:
+        x, *kept = kept
+        guide = (splitting.split(plan, x),)
+    own = _cast(params, results.dtype)
+
+    def decode(results: jax.Array, available: jax.Array) -> jax.Array:
+        return code.decode(own, results, available, *guide)
+
+    if unconditional or not code.systematic:
+        merged = splitting.merge(plan, decode(results, available))
+    else:
+        merged = jax.lax.cond(
+            jnp.all(available[: plan.k]),
+            lambda results: splitting.merge(plan, shares_of(stage, results[: plan.k])),
+            lambda results: splitting.merge(
+                plan, _decode_all(stage, decode, results, available)
+            ),
+            results,
+        )
+    return together(merged, tuple(kept))
 
 
-Decoder = Callable[[jax.Array, jax.Array], jax.Array]
-"""`(features, available) -> shares [k, B, M, M', D]`."""
+def run_stage(
+    stage: CodedStage,
+    frozen: PyTree,
+    params: PyTree,
+    state: State,
+    available: jax.Array,
+    *,
+    spread: PieceMap = run_locally,
+) -> State:
+    """Takes the three steps of a coded stage; arguments as of each of them."""
+    sent = begin_stage(stage, frozen, params, state)
+    results = stage_results(stage, frozen, params, sent.queries, spread)
+    return end_stage(stage, params, results, available, sent.kept)
 
 
-def _decoder(stage: CodedStage, params: PyTree, x: jax.Array | None) -> Decoder:
-    """Returns the decoder of a stage; arguments as of `reconstruct`."""
-
-    def decode(features: jax.Array, available: jax.Array) -> jax.Array:
-        own = _cast(params, features.dtype)
-        guide = (splitting.split(stage.plan, x),) if stage.code.guided else ()  # type: ignore
-        return stage.code.decode(own, features, available, *guide)
-
-    return decode
+def shares_of(stage: CodedStage, results: jax.Array) -> jax.Array:
+    """Returns the shares `[m, B, M, M', D]` of all results or the first ones."""
+    return splitting.cut(stage.plan, results) if stage.code.uncut else results
 
 
 def _decode_all(
-    stage: CodedStage, decode: Decoder, features: jax.Array, available: jax.Array
+    stage: CodedStage,
+    decode: Callable[[jax.Array, jax.Array], jax.Array],
+    results: jax.Array,
+    available: jax.Array,
 ) -> jax.Array:
     """Decodes until no share is missing, what was filled as if it had arrived."""
-    k, fills = stage.plan.k, stage.code.fills or stage.plan.k
+    plan, k = stage.plan, stage.plan.k
+    fills = stage.code.fills or k
     returned = available[:k, :, None, None, None]
 
     def again(shares: jax.Array, arrived: jax.Array) -> jax.Array:
-        data = jnp.where(returned, features[:k], _as_results(stage, shares))
-        known = jnp.concatenate([data, features[k:]])
-        return decode(known, arrived)
+        if stage.code.uncut:  # as if devices had returned the filled shares
+            merged = splitting.merge(plan, shares)
+            windows = [margins.window_of(plan, merged, i) for i in range(k)]
+            shares = jnp.stack(windows)
+        data = jnp.where(returned, results[:k], shares)
+        return decode(jnp.concatenate([data, results[k:]]), arrived)
 
-    shares = decode(features, available)
+    shares = decode(results, available)
     for filled in range(fills, k, fills):
         missing = ~available[:k]
         known = ~missing | (missing.cumsum(axis=0) <= filled)
@@ -275,59 +260,6 @@ def _decode_all(
         same = lambda shares, arrived: shares
         shares = jax.lax.cond(jnp.all(known), same, again, shares, arrived)
     return shares
-
-
-def shares_of(stage: CodedStage, features: jax.Array) -> jax.Array:
-    """Returns the shares `[m, B, M, M', D]` of all results or the first ones."""
-    return splitting.cut(stage.plan, features) if stage.code.uncut else features
-
-
-def _as_results(stage: CodedStage, shares: jax.Array) -> jax.Array:
-    """Returns shares `[k, B, M, M', D]` as if devices had returned them."""
-    if not stage.code.uncut:
-        return shares
-    merged, plan = splitting.merge(stage.plan, shares), stage.plan
-    return jnp.stack([margins.window_of(plan, merged, i) for i in range(plan.k)])
-
-
-def recover(
-    stage: CodedStage,
-    params: PyTree,
-    features: jax.Array,
-    available: jax.Array,
-    kept: Kept = (),
-) -> State:
-    """Reconstructs the output; decodes nothing where a systematic code lost nothing.
-
-    Where more shares are lost than the code `fills` at once, it decodes again.
-
-    Not for training: XLA's CPU backend compiles gradients of its convolutions in a
-    conditional to a naive loop.
-
-    Args:
-      stage, params, features, available: as of `reconstruct`.
-      kept: from `enter`.
-
-    Returns:
-      `[B, M*, M'*, D]`, with what later blocks need beside it.
-    """
-    plan = stage.plan
-    x, kept = (kept[0], kept[1:]) if stage.code.guided else (None, kept)
-    if stage.code.systematic:
-        decode = _decoder(stage, params, x)
-        merged = jax.lax.cond(
-            jnp.all(available[: plan.k]),
-            lambda features: splitting.merge(
-                plan, shares_of(stage, features[: plan.k])
-            ),
-            lambda features: splitting.merge(
-                plan, _decode_all(stage, decode, features, available)
-            ),
-            features,
-        )
-    else:
-        merged = reconstruct(stage, params, features, available, x)
-    return together(merged, kept)
 
 
 def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:

@@ -18,6 +18,11 @@ from coded_jax.inference.stages import Segment, compute
 from coded_jax.splitting.inlining import CALLS
 from coded_jax.types import PyTree, State
 
+STEP = 0.1
+"""Times what is trained is added to the base model's variables: Adam moves each number
+by about the learning rate, whatever its gradient, and a network that is trained already
+needs smaller steps than one that begins anew."""
+
 
 class Tail(NamedTuple):
     """The part of the network between the last decoder and the logits.
@@ -40,16 +45,12 @@ class TailCopy(NamedTuple):
         it is a single number.
       trained: whether each of the base model's variables has a copy.
       bytes: of the variables that it has twice.
-      intact: whether it is trained on exact features, a control.
-      step: see `copy_tail`.
       settled: whether `params` are the sums already, see `settle`.
     """
 
     init: Callable[[], PyTree]
     trained: tuple[bool, ...]
     bytes: int
-    intact: bool = False
-    step: float = 0.1
     settled: bool = False
 
     def variables(self, params: PyTree, frozen: PyTree) -> PyTree:
@@ -68,11 +69,7 @@ class TailCopy(NamedTuple):
         return self._replace(settled=True), jax.tree.unflatten(structure, sums)
 
     def _sum(self, more: jax.Array, x: jax.Array) -> jax.Array:
-        return more if self.settled else x + (self.step * more).astype(x.dtype)
-
-    def __str__(self) -> str:
-        """Names the copy by what tells it from others of the same tail."""
-        return f"{'intact' if self.intact else 'tuned'} {self.step:g}"
+        return more if self.settled else x + (STEP * more).astype(x.dtype)
 
 
 def run_tail(
@@ -87,8 +84,6 @@ def copy_tail(
     tail: Tail,
     variables: PyTree,
     decoded: State,
-    intact: bool = False,
-    step: float = 0.1,
 ) -> TailCopy:
     """Makes a copy of a tail, which begins as the same.
 
@@ -96,10 +91,6 @@ def copy_tail(
       tail: the functions.
       variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       decoded: shapes of what the tail is given, for any batch.
-      intact: see `TailCopy`.
-      step: times what is trained is added to the base model's variables. Adam moves
-        each number by about the learning rate, whatever its gradient, and a network
-        that is trained already needs smaller steps than one that begins anew.
     """
     leaves, structure = jax.tree.flatten(variables)
     jaxpr = jax.make_jaxpr(lambda *args: run_tail(tail, *args)[1])(variables, decoded)
@@ -117,7 +108,7 @@ def copy_tail(
         return jax.tree.unflatten(structure, [jnp.zeros(shape) for shape in shapes])
 
     size = 4 * sum(map(math.prod, filter(None, shapes)))
-    return TailCopy(init, tuple(trained), size, intact, step)
+    return TailCopy(init, tuple(trained), size)
 
 
 def is_trained(path: tuple, leaf: Any) -> bool:

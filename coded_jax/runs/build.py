@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 
 import jax
 from jax.sharding import Mesh
@@ -13,7 +12,7 @@ from coded_jax.checks import require
 from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import CodedStage, Segment, compute, go_on, small_of
+from coded_jax.inference.stages import CodedStage, Segment, whole_stage
 from coded_jax.inference.tails import copy_tail
 from coded_jax.models import make_base_model
 from coded_jax.runs.config import Config
@@ -89,7 +88,6 @@ def build_pipeline(
     fits = config.returned == "shares" or any(stage.code.uncut for stage in stages)
     fits = fits or config.code != codes.LEARNED
     require("returned", config.returned, fits, "shares, since no output is larger,")
-    _require_going_on(pipeline, variables)
     own = any(stage.code.parity_worker for stage in stages)
     fits = not (config.parity_moves and own)
     accepted = "False with parity workers that have networks of their own"
@@ -127,12 +125,8 @@ def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipelin
         return pipeline._replace(tail_copy=None)
     x = jax.ShapeDtypeStruct((1, *pipeline.image_shape), pipeline.dtype)
     for stage in pipeline.stages:
-        for part in (stage.before, stage):
-            x = jax.eval_shape(functools.partial(compute, part), variables, x)
-    settings = (config.tail == "intact", config.tail_step)
-    return pipeline._replace(
-        tail_copy=copy_tail(pipeline.tail, variables, x, *settings)
-    )
+        x = jax.eval_shape(functools.partial(whole_stage, stage), variables, x)
+    return pipeline._replace(tail_copy=copy_tail(pipeline.tail, variables, x))
 
 
 def _plans(
@@ -195,25 +189,6 @@ def _separated(
     return (*blocks, *base.blocks[done:]), plans
 
 
-def _require_going_on(pipeline: Pipeline, variables: PyTree) -> None:
-    """Checks that parity pieces can go on from a stage to the next one, if they are to.
-
-    Raises:
-      ValueError: between the two the smaller features get another size than they need.
-    """
-    for stage, later in itertools.pairwise(pipeline.stages):
-        if later.code.goes_on:
-            features = jax.ShapeDtypeStruct(
-                (pipeline.n, 1, *stage.result_shape), pipeline.dtype
-            )
-            small = jax.eval_shape(
-                functools.partial(small_of, stage),
-                features,
-                jax.ShapeDtypeStruct((pipeline.n, 1), "bool"),
-            )
-            jax.eval_shape(functools.partial(go_on, later), variables, small)
-
-
 def _require_untrained(config: Config, code: codes.AnyCode, pipeline: Pipeline) -> None:
     """Checks that a code of single convolutions has nothing to learn."""
     fits = config.split != "convolution" or not pipeline.learns
@@ -264,7 +239,6 @@ def rival_pipelines(
             lambda shape, _: codes.make_code(code, shape, variables, config)
         )
         _require_untrained(config, code, rival)
-        _require_going_on(rival, variables)
         own = any(stage.code.parity_worker for stage in rival.stages)
         rival = rival._replace(parity_moves=config.parity_moves and not own)
         return _with_tail(config, rival, variables)

@@ -218,11 +218,6 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
         fits = self.tail == "frozen" or bool(self.supervision or self.distillation)
         accepted = "frozen without supervision and distillation, which train the copy,"
         require("tail", self.tail, fits, accepted)
-        fits = self.tail != "intact" or bool(self.supervision)
-        accepted = "frozen or tuned without supervision, as nothing else trains it,"
-        require("tail", self.tail, fits, accepted)
-        fits = self.ends == "all" or self.tail != "frozen"
-        require("ends", self.ends, fits, "all with tail=frozen")
         plain = not self.systematic or self.decoder == "linear"
         fits = self.decoder_start == "drawn" or not plain
         accepted = "drawn with recipe=paper or decoder=linear"

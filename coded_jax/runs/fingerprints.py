@@ -67,7 +67,7 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
         # What most codes have is left out, as it was before these fields were here.
         usual = {**Code._field_defaults, "systematic": True}
         names = ("systematic", "quorum", "answers_always", "guided", "fills", "uncut")
-        for name in (*names, "goes_on"):
+        for name in names:
             if (value := getattr(code, name)) != usual[name]:
                 texts.append(f"{name}={value}")
     return digest(texts, constants)

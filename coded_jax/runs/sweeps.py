@@ -32,16 +32,6 @@ from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
 
 ERROR = "error.txt"
-NEWER = (
-    *("evaluated", "least_spared", "parity_pieces", "parity_start", "tail", "ends"),
-    *("parity_moves", "returned", "beyond", "focus", "feature_weights"),
-    *("base_optimizer", "base_weight_decay", "image_size", "images_digest"),
-    *("base_start", "other_stage_losses", "preactivations"),
-    *("parity_goes_on", "halo", "fixed_sums", "decoder_start", "tail_step"),
-    *("products", "base_products", "decoder_reads", "stage_grids", "keep_measured"),
-)
-"""Settings that came after names of base models' folders: at their defaults they do not
-count in these, which stay those of older sweeps."""
 
 
 class Cell(NamedTuple):
@@ -84,9 +74,7 @@ class Sweep(NamedTuple):
             return str(self.places.base_dir)
         settings, defaults = config.base.to_flags(), Config().to_flags()
         settings = {
-            name: text
-            for name, text in settings.items()
-            if name not in NEWER or text != defaults.get(name)
+            name: text for name, text in settings.items() if text != defaults.get(name)
         }
         flags = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(flags.encode()).hexdigest()[:6]

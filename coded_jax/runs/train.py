@@ -135,11 +135,8 @@ def _require_tail_learns(pipeline: Pipeline, config: TrainConfig) -> None:
         return
     accepted = "one whose tail's copy is not settled, see CodedModel.settled,"
     require("pipeline", "a settled one", not copy.settled, accepted)
-    # Distilled on exact features a copy would learn nothing: it begins as the same.
-    wanted = ["supervision"] if copy.intact else ["supervision", "distillation"]
-    accepted = f"a TrainConfig with {' or '.join(wanted)}, for the tail's copy,"
-    trains = any(getattr(config, name) for name in wanted)
-    require("config", config, trains, accepted)
+    accepted = "a TrainConfig with supervision or distillation, for the tail's copy,"
+    require("config", config, bool(config.ends_weights), accepted)
 
 
 def _answer_shape_of(model: CodedModel) -> tuple[int, ...]:
@@ -204,7 +201,7 @@ def _open(
         "split": "group" if pipeline.separate else "image",
         "recipe": pipeline.recipe,
         "parity_moves": str(pipeline.parity_moves),
-        "tail": str(pipeline.tail_copy or "frozen"),
+        "tail": "tuned" if pipeline.tail_copy else "frozen",
         "precision": pipeline.dtype,
         "mean": show_numbers(pipeline.mean),
         "std": show_numbers(pipeline.std),

@@ -18,13 +18,13 @@ import numpy as np
 
 from coded_jax.codes.quorum import in_words, sent, suffices
 from coded_jax.inference.pipeline import has_answer
+from coded_jax.inference.stages import Sent
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
 from coded_jax.service.byzantine.check import Check
 from coded_jax.service.engine import Inference, NotEnoughResults
 from coded_jax.service.gathering import Gathering, Rules
 from coded_jax.service.judging import StageJudge
-from coded_jax.service.parts import Sending
 from coded_jax.service.pool import Pool
 from coded_jax.service.supervisor import Supervisor
 from coded_jax.service.workers import Call
@@ -206,20 +206,20 @@ class FirstK:
             parts.encode_images(self._pipeline, *self._variables, images)
         )
 
-    def _judge(self, stage: int, begun: Sending) -> StageJudge | None:
+    def _judge(self, stage: int, begun: Sent) -> StageJudge | None:
         """Returns the judge of a stage's results; None where they are believed."""
         if self._check is None:
             return None
         params, blank = self._variables[1], self._blank(stage, begun)
         return StageJudge(self._pipeline, stage, self._check, params, begun.kept, blank)
 
-    def _blank(self, stage: int, begun: Sending) -> jax.Array:
+    def _blank(self, stage: int, begun: Sent) -> jax.Array:
         """Returns zeros in the place of a share."""
         shape = (len(begun.queries[0]), *self._pieces[stage][0].share)
         return jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
 
     def _decode(
-        self, stage: int, shares: dict[int, Any], begun: Sending, available: np.ndarray
+        self, stage: int, shares: dict[int, Any], begun: Sent, available: np.ndarray
     ) -> Any:
         """Returns the input of the next stage, or logits after the last one."""
         blank = self._blank(stage, begun)

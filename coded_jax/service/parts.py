@@ -28,15 +28,12 @@ from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
 from coded_jax.inference.stages import (
     CodedStage,
     Segment,
-    Small,
+    Sent,
+    begin_stage,
     compute,
-    enter,
-    go_on,
-    queries,
-    recover,
-    small_of,
+    end_stage,
 )
-from coded_jax.types import Kept, PyTree, State, chain
+from coded_jax.types import Kept, PyTree, chain
 
 
 class Piece(NamedTuple):
@@ -55,18 +52,6 @@ class Piece(NamedTuple):
     share: tuple[int, int, int]
 
 
-class Sending(NamedTuple):
-    """The arrays that a coded stage begins with.
-
-    Attributes:
-      queries: n of `[B, h, w, C]`, where B counts inputs; for the workers.
-      kept: what the front end keeps for later blocks, arrays `[B, ...]`.
-    """
-
-    queries: tuple[jax.Array, ...]
-    kept: Kept = ()
-
-
 ComputePiece = Callable[[Piece, Any], jax.Array]
 """`(piece, query [B, h, w, C]) -> share [B, M, M', D]`."""
 
@@ -74,7 +59,7 @@ ComputePiece = Callable[[Piece, Any], jax.Array]
 @functools.partial(jax.jit, static_argnums=0)
 def encode_images(
     pipeline: Pipeline, frozen: PyTree, params: PyTree, images: jax.Array
-) -> Sending:
+) -> Sent:
     """Computes the queries of the first coded stage.
 
     Args:
@@ -84,7 +69,12 @@ def encode_images(
         `images_per_input`.
     """
     x = inputs_of(pipeline, inputs_of_images(pipeline, images))
-    return _sending(pipeline, 0, frozen, params, x)
+    return _one_by_one(begin_stage(pipeline.stages[0], frozen, params[0], x))
+
+
+def _one_by_one(sent: Sent) -> Sent:
+    """Makes each query an array of its own, to be sent by itself."""
+    return sent._replace(queries=tuple(sent.queries))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -96,7 +86,7 @@ def decode_stage(
     shares: tuple[jax.Array, ...],
     available: jax.Array,
     kept: Kept = (),
-) -> Sending | jax.Array:
+) -> Sent | jax.Array:
     """Decodes a stage, and goes on to the next one.
 
     Args:
@@ -113,28 +103,12 @@ def decode_stage(
       `[images, classes]`, NaN where there is no answer.
     """
     stage, own = pipeline.stages[coded], params[coded]
-    features, arrived = jnp.stack(shares), available[coded]
-    x = recover(stage, own, features, arrived, kept)
+    state = end_stage(stage, own, jnp.stack(shares), available[coded], kept)
     if coded + 1 < len(pipeline.stages):
-        small = small_of(stage, features, arrived)
-        return _sending(pipeline, coded + 1, frozen, params, x, small)
-    answers = classify(pipeline, frozen, params, x, available)[1]
+        following = pipeline.stages[coded + 1]
+        return _one_by_one(begin_stage(following, frozen, params[coded + 1], state))
+    answers = classify(pipeline, frozen, params, state, available)[1]
     return answers_of_images(pipeline, answers)
-
-
-def _sending(
-    pipeline: Pipeline,
-    coded: int,
-    frozen: PyTree,
-    params: PyTree,
-    state: State,
-    small: Small | None = None,
-) -> Sending:
-    """Computes what a stage begins with from the output of the one before it."""
-    stage = pipeline.stages[coded]
-    x, kept = enter(stage, frozen, state)
-    small = go_on(stage, frozen, small)
-    return Sending(tuple(queries(stage, params[coded], x, small)), kept)
 
 
 def pieces(pipeline: Pipeline) -> list[list[Piece]]:

@@ -24,11 +24,8 @@ from coded_jax.settings import (
     tuple_of,
 )
 
-ENDS = ("all", "tail")
 PRODUCTS = ("default", "bfloat16")
-FEATURE_WEIGHTS = ("alike", "sensitivity")
 DECODER_STARTS = ("drawn", "ridge")
-STAGE_TRAININGS = ("end_to_end", "per_stage")
 MAX_EPOCHS = 1e6
 LIGHTEST, HEAVIEST = 1e-6, 1e6
 PATTERN = tuple_of(INTEGER, "+", "indices as 0+4")
@@ -72,12 +69,6 @@ class TrainConfig:
         integers(0),
         INTEGER,
     )
-    stage_training: str = setting(
-        "end_to_end",
-        "a stage is trained on what the stages before it reconstructed, or (per_stage) "
-        "on their exact outputs",
-        one_of(STAGE_TRAININGS),
-    )
     stage_losses: str = setting(
         "held",
         "an erasure pattern holds for all stages, is drawn for each, or holds from one "
@@ -94,12 +85,6 @@ class TrainConfig:
         "part of the training examples that lose more than l results, r if l is not "
         "given",
         at_least(0, below=1),
-    )
-    focus: float = setting(
-        0.0,
-        "F, erasure patterns weigh as exp(F times their loss over the mean loss of the "
-        "batch); 0 for all alike",
-        at_least(0),
     )
     pattern_weights: tuple[tuple[Pattern, float], ...] = setting(
         (),
@@ -119,18 +104,6 @@ class TrainConfig:
         0.0,
         "weight of the cross-entropy of the answers with the labels",
         at_least(0),
-    )
-    feature_weights: str = setting(
-        "alike",
-        "errors of feature maps count alike, or by how much the logits feel them "
-        "(sensitivity)",
-        one_of(FEATURE_WEIGHTS),
-    )
-    ends: str = setting(
-        "all",
-        "what distillation and supervision train: codes and the tail's copy, or the "
-        "copy alone (tail), beside codes that learn from feature errors",
-        one_of(ENDS),
     )
     decoder_start: str = setting(
         "drawn",
@@ -161,10 +134,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        for name in ("distillation", "supervision"):
-            weight = getattr(self, name)
-            fits = weight == 0 or self.stage_training == "end_to_end"
-            require(name, weight, fits, "0 with stage_training=per_stage")
 
     @property
     def ends_weights(self) -> list[float]:

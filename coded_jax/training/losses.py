@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from coded_jax import splitting
 from coded_jax.checks import require, require_shape
 from coded_jax.devices import placement
 from coded_jax.devices.placement import PieceMap
@@ -26,13 +24,11 @@ from coded_jax.inference.pipeline import (
     require_inputs,
 )
 from coded_jax.inference.stages import (
-    coded_features,
+    begin_stage,
     compute,
-    data_features,
-    go_on,
-    parity_features,
-    reconstruct,
-    small_of,
+    end_stage,
+    results_beside_exact,
+    stage_results,
 )
 from coded_jax.training.config import TrainConfig
 from coded_jax.types import DENSE, PyTree, State, apart, are_values, together
@@ -145,7 +141,9 @@ def coded_loss(
         batch["labels"] = labels
     needless = labels is not None or not (config and config.supervision)
     require("labels", labels, needless, "those of the images, for supervision,")
-    return coded_losses(pipeline, params, variables, batch, available, config).mean()
+    return coded_losses(
+        pipeline, params, variables, batch, available, config=config
+    ).mean()
 
 
 def coded_losses(
@@ -154,9 +152,9 @@ def coded_losses(
     frozen: PyTree,
     batch: dict[str, Any],
     available: jax.Array,
+    *,
     config: TrainConfig | None = None,
-    weights: tuple[jax.Array, ...] | None = None,
-    begins: tuple[int, ...] | None = None,
+    begins: tuple[int, ...] = (0,),
 ) -> jax.Array:
     """Computes the mean squared error `[B]` of reconstructed features (section III-C).
 
@@ -174,17 +172,13 @@ def coded_losses(
       batch: `images` `[B, H, W, C]`, `targets` if `with_targets` has them, and `labels`
         if there is supervision.
       available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
-      config: its `stage_training` says whether a stage is given what the stages before
-        it reconstructed or their exact outputs, and `distillation` and `supervision`
-        are the weights of those terms; `TrainConfig()` if None.
-      weights: for each coded stage `[D]`, of the errors of its feature maps; all alike
-        if None.
-      begins: the first example, for each stage, that may lose something there or later
-        alone: nothing is lost in the stages before, which are not computed for it. Only
-        on one device. If None, all may from the first stage on.
+      config: its `distillation` and `supervision` are the weights of those terms;
+        `TrainConfig()` if None.
+      begins: the first example, for each of the first stages, that may lose something
+        there or later alone: nothing is lost in the stages before, which are not
+        computed for it. More than one only on one device.
     """
     config = config or TrainConfig()
-    of_maps = weights or (jnp.ones(()),) * len(pipeline.stages)
 
     # Nothing is spread: each device runs all pieces of its part of the batch. These are
     # as many operations, and nothing but gradients is exchanged.
@@ -192,17 +186,24 @@ def coded_losses(
         targets = batch.get("targets")
         if targets is None:
             targets = exact_outputs(pipeline, frozen, batch["images"])
-        groups = [
-            _compare_stages(pipeline, config, of_maps, params, frozen, *inputs)
-            for inputs in _by_begin(begins, batch["images"], targets, available)
-        ]
-        errors, squares, exact, decoded = (
-            jax.tree.map(lambda *x: jnp.concatenate(x), *of_groups)
-            for of_groups in zip(*groups, strict=True)
+        groups = []
+        for number, (first, end) in enumerate(
+            itertools.pairwise((*begins, len(batch["images"])))
+        ):
+            masks = available[..., first:end] if available.shape[-1] > 1 else available
+            own_targets = tuple(target[first:end] for target in targets)
+            images = batch["images"][first:end]
+            exact = _exact_states(pipeline, frozen, images, own_targets)
+            groups.append(
+                _compare_stages(pipeline, params, frozen, exact, masks, number)
+            )
+        stages = jax.tree.map(lambda *x: jnp.concatenate(x), *groups)
+        squares = [_mean_square(target) for target in targets]
+        ends = compare_ends(
+            pipeline, config, params, frozen, batch, (stages.exact, stages.decoded)
         )
-        variables = (params, frozen)
-        ends = compare_ends(pipeline, config, *variables, batch, exact, decoded)
-        return jnp.stack(errors + ends[0]), jnp.stack(squares + ends[1])
+        errors = jnp.stack([*stages.errors, *(end.errors for end in ends)])
+        return errors, jnp.stack([*squares, *(end.squares for end in ends)])
 
     frozen = jax.lax.stop_gradient(frozen)
     available = of_pieces(pipeline, per_stage(pipeline, available))
@@ -216,80 +217,79 @@ def coded_losses(
     return (of_terms[:, None] * errors).sum(axis=0)
 
 
-def _by_begin(
-    begins: tuple[int, ...] | None,
+def _exact_states(
+    pipeline: Pipeline,
+    frozen: PyTree,
     images: jax.Array,
     targets: tuple[jax.Array, ...],
-    available: jax.Array,
-) -> Iterator[tuple[jax.Array, tuple[jax.Array, ...], jax.Array, int]]:
-    """Yields images, targets and masks of the examples whose losses begin in each
-    stage, and its number; see `coded_losses`."""
-    begins = (0,) if begins is None else begins
-    ends = (*begins[1:], len(images))
-    for begin, (first, end) in enumerate(zip(begins, ends, strict=True)):
-        masks = available[..., first:end] if available.shape[-1] > 1 else available
-        own_targets = tuple(target[first:end] for target in targets)
-        yield images[first:end], own_targets, masks, begin
+) -> list[State]:
+    """Returns the input of the first stage, and what each stage puts out, if nothing is
+    coded: `targets`, with what the blocks between the stages keep beside it."""
+    states = [inputs_of(pipeline, images)]
+    for stage, target in zip(pipeline.stages, targets, strict=True):
+        kept = apart(compute(stage.before, frozen, states[-1]))[1]
+        states.append(together(target, kept))
+    return states
+
+
+class _Compared(NamedTuple):
+    """Outputs of the coded stages, beside the exact ones.
+
+    Attributes:
+      errors: `[B]` of each stage.
+      exact, decoded: outputs of the last stage, with what is kept.
+    """
+
+    errors: list[jax.Array]
+    exact: State
+    decoded: State
 
 
 def _compare_stages(
     pipeline: Pipeline,
-    config: TrainConfig,
-    of_maps: tuple[jax.Array, ...],
     params: PyTree,
     frozen: PyTree,
-    images: jax.Array,
-    targets: tuple[jax.Array, ...],
+    exact: list[State],
     available: jax.Array,
-    begin: int,
-) -> tuple[list[jax.Array], list[jax.Array], State, State]:
-    """Compares what the coded stages put out with what is exact, see `coded_losses`.
+    number: int,
+) -> _Compared:
+    """Compares the stages from a number on; those before it lose nothing.
 
     Args:
-      pipeline, config, params, frozen: as of `coded_losses`.
-      of_maps: weights of the feature maps, for each stage.
-      images: `[B, H, W, C]`.
-      targets: of `exact_outputs`.
+      pipeline, params, frozen: as of `coded_losses`.
+      exact: of `_exact_states`.
       available: bool `[S, n, B]` or `[S, n, 1]`, of pieces.
-      begin: number of the first stage that may lose something; those before it are not
-        computed, since what they put out is exact.
-
-    Returns:
-      For each stage its errors `[B]`, and the mean squares of what is exact; and the
-      exact output of the last stage and that of its decoder, with what is kept.
+      number: of the first stage that may lose something.
     """
-    state = exact = inputs_of(pipeline, images)
-    is_exact, small = True, None
-    errors, squares = [], []
-    of_stages = (pipeline.stages, pipeline.of_stages(params), available, targets)
-    for i, (stage, own, mask, target, weight) in enumerate(
-        zip(*of_stages, of_maps, strict=True)
-    ):
-        squares.append(_mean_square(target, weight))
-        # Of the exact chain the client's blocks alone, and of them what is kept.
-        exact = together(target, apart(compute(stage.before, frozen, exact))[1])
-        if i < begin:
-            errors.append(jnp.zeros_like(squares[-1]))
-            state = exact
+    decoded = exact[number]
+    errors = [jnp.zeros(len(apart(decoded)[0]))] * number
+    for i, stage in enumerate(pipeline.stages):
+        if i < number:
             continue
-        x, kept = apart(compute(stage.before, frozen, state))
-        small = go_on(stage, frozen, small)
-        if is_exact and stage.code.quorum.copies is None:
-            # The data shares are parts of the target.
-            exact_shares = functools.partial(splitting.shares, stage.plan, target)
-            uncut = stage.code.uncut
-            data = data_features(stage, frozen, x) if uncut else exact_shares()
-            parity = parity_features(stage, frozen, own, x, small)
-            features = jnp.concatenate([data, parity])
+        target = apart(exact[i + 1])[0]
+        sent = begin_stage(stage, frozen, params[i], decoded)
+        # Before the first decoder all is exact, and the data shares are known.
+        if i == number and stage.code.quorum.copies is None:
+            results = results_beside_exact(
+                stage, frozen, params[i], sent.queries, target
+            )
         else:
-            features = coded_features(stage, frozen, own, x, small=small)
-        small = small_of(stage, features, mask)
-        merged = reconstruct(stage, own, features, mask, x)
-        errors.append(_mean_square(merged - target, weight))
-        end_to_end = config.stage_training == "end_to_end"
-        is_exact = not end_to_end
-        state = together(merged, kept) if end_to_end else exact
-    return errors, squares, exact, state
+            results = stage_results(stage, frozen, params[i], sent.queries)
+        decoded = end_stage(
+            stage, params[i], results, available[i], sent.kept, unconditional=True
+        )
+        errors.append(_mean_square(apart(decoded)[0] - target))
+    return _Compared(errors, exact[-1], decoded)
+
+
+class End(NamedTuple):
+    """A term of what follows the last decoder: errors, and squares of what is exact.
+
+    Both are `[B]`.
+    """
+
+    errors: jax.Array
+    squares: jax.Array
 
 
 def compare_ends(
@@ -298,71 +298,34 @@ def compare_ends(
     params: PyTree,
     frozen: PyTree,
     batch: dict[str, Any],
-    target: State,
-    x: State,
-) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Computes the terms of distillation and supervision, if there are any: errors and
-    mean squares `[B]`, of the last decoder's output `x` and what that should be."""
-    errors, squares = [], []
-    copy, variables = pipeline.tail_copy, frozen
-    if copy is not None:
-        variables = copy.variables(params[-1], frozen)
-        x = target if copy.intact else x
-        x = jax.lax.stop_gradient(x) if config.ends == "tail" else x
-    last = compute(pipeline.after, variables, x)
+    outputs: tuple[State, State],
+) -> list[End]:
+    """Computes the terms of distillation and supervision, if there are any.
+
+    Args:
+      pipeline, config, params, frozen, batch: as of `coded_losses`.
+      outputs: of the last coded stage, the exact one and that of its decoder.
+    """
+    exact, decoded = outputs
+    copy, terms = pipeline.tail_copy, []
+    variables = frozen if copy is None else copy.variables(params[-1], frozen)
+    last = compute(pipeline.after, variables, decoded)
     if config.distillation:
-        exact = compute(pipeline.after, frozen, target)
+        exact_last = compute(pipeline.after, frozen, exact)
         hidden = _hidden(pipeline, variables, last)
-        exact_hidden = _hidden(pipeline, frozen, exact)
-        errors.append(jnp.square(hidden - exact_hidden).mean(axis=1))
-        squares.append(jnp.square(exact_hidden).mean(axis=1))
+        exact_hidden = _hidden(pipeline, frozen, exact_last)
+        errors = jnp.square(hidden - exact_hidden).mean(axis=1)
+        terms.append(End(errors, jnp.square(exact_hidden).mean(axis=1)))
     if config.supervision:
         logits = pipeline.base.head(variables, last.astype(jnp.float32))
-        errors.append(answer_losses(logits, batch["labels"]))
-        squares.append(jnp.ones_like(errors[-1]))
-    return errors, squares
+        losses = answer_losses(logits, batch["labels"])
+        terms.append(End(losses, jnp.ones_like(losses)))
+    return terms
 
 
-def focus_weights(
-    losses: jax.Array, available: jax.Array, most: int, focus: float
-) -> jax.Array:
-    """Computes weights of examples, larger for erasure patterns with larger losses.
-
-    The weighted loss is near that of the worst pattern, which is not left behind: as in
-    distributionally robust optimisation over groups (Sagawa et al. 2020), here with the
-    groups of one batch.
-
-    Args:
-      losses: `[B]`.
-      available: bool `[n, B]` or `[S, n, B]`.
-      most: examples that lose more results weigh 1.
-      focus: F, weights are in proportion to `exp(F L / L*)`, of the pattern's mean loss
-        L and that of all patterns, `L*`.
-
-    Returns:
-      float32 `[B]`, of mean 1; no gradient reaches them.
-    """
-    losses = jax.lax.stop_gradient(losses)
-    arrived = available.reshape(-1, *available.shape[-2:]).all(axis=0)
-    counted = (~arrived).sum(axis=0) <= most
-    same = (arrived[:, :, None] == arrived[:, None]).all(axis=0)
-    of_pattern = (same * losses[None]).sum(axis=1) / same.sum(axis=1)
-    mean = lambda x: (counted * x).sum() / jnp.maximum(1, counted.sum())
-    exponents = focus * of_pattern / jnp.maximum(mean(of_pattern), 1e-30)
-    highest = jnp.max(jnp.where(counted, exponents, -jnp.inf))
-    powers = jnp.exp(jnp.where(counted, exponents - highest, -jnp.inf))
-    return jnp.where(counted, powers / mean(powers), 1.0)
-
-
-def _mean_square(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Averages the squares of `x` over all but the first axis, float32.
-
-    Args:
-      x: `[B, M*, M'*, D]`.
-      weight: of the feature maps, `[D]`, or `[]` for all alike.
-    """
-    by_map = jnp.square(x.astype(jnp.float32)).mean(axis=(1, 2))
-    return (by_map * jnp.broadcast_to(weight, by_map.shape)).mean(axis=1)
+def _mean_square(x: jax.Array) -> jax.Array:
+    """Averages the squares of `x` over all but the first axis, float32 `[B]`."""
+    return jnp.square(x.astype(jnp.float32)).mean(axis=(1, 2, 3))
 
 
 def _hidden(pipeline: Pipeline, frozen: PyTree, features: jax.Array) -> jax.Array:

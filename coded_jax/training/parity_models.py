@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from coded_jax import splitting
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import Pipeline, exact_outputs, inputs_of
-from coded_jax.inference.stages import queries, reconstruct
+from coded_jax.inference.stages import begin_stage, end_stage
 from coded_jax.training.config import TrainConfig
 from coded_jax.training.losses import compare_ends
-from coded_jax.types import PyTree
+from coded_jax.types import PyTree, apart
 
 
 def keep_statistics(pipeline: Pipeline) -> bool:
@@ -56,19 +56,23 @@ def parity_model_losses(
     targets = batch.get("targets")
     if targets is None:
         targets = exact_outputs(pipeline, frozen, batch["images"])
-    x = inputs_of(pipeline, batch["images"])
+    sent = begin_stage(stage, frozen, own, inputs_of(pipeline, batch["images"]))
     networks = stage.code.parity_worker(own, frozen)  # type: ignore
     results, updates = [*splitting.shares(stage.plan, targets[0])], []
-    for j, query in enumerate(queries(stage, own, x)[pipeline.k :]):
+    for j, query in enumerate(sent.queries[pipeline.k :]):
         network = jax.tree.map(lambda leaf, j=j: leaf[j], networks)
         logits, updated = pipeline.base.train(network, query)  # type: ignore
         results.append(logits[:, :, None].astype(results[0].dtype))
         updates.append(updated)
-    decoded = reconstruct(stage, own, jnp.stack(results), available, x)
+    ended = end_stage(
+        stage, own, jnp.stack(results), available, sent.kept, unconditional=True
+    )
+    decoded = apart(ended)[0]
     errors = jnp.square((decoded - targets[0]).astype(jnp.float32)).mean(axis=(1, 2, 3))
-    ends, _ = compare_ends(pipeline, config, params, frozen, batch, targets[0], decoded)
-    for weight, of_end in zip(config.ends_weights, ends, strict=True):
-        errors += weight * of_end
+    outputs = (targets[0], decoded)
+    ends = compare_ends(pipeline, config, params, frozen, batch, outputs)
+    for weight, end in zip(config.ends_weights, ends, strict=True):
+        errors += weight * end.errors
     # Parameters are added to the base model's variables, or stand in their place: what
     # changes a network's variables changes them by as much.
     updated = jax.tree.map(lambda *leaves: jnp.stack(leaves), *updates)

@@ -19,8 +19,14 @@ from jax.scipy.sparse.linalg import cg
 from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.inference.pipeline import Pipeline, inputs_of
-from coded_jax.inference.stages import CodedStage, coded_features, compute, reconstruct
-from coded_jax.types import PyTree, apart, together
+from coded_jax.inference.stages import (
+    CodedStage,
+    begin_stage,
+    end_stage,
+    stage_results,
+    whole_stage,
+)
+from coded_jax.types import Kept, PyTree, apart
 
 PENALTY = 1e-3
 """Times the squares of the change, beside the squared errors of all features over the
@@ -61,30 +67,43 @@ def _with_ridge(
 ) -> PyTree:
     state, fitted = inputs_of(pipeline, images), []
     for i, stage in enumerate(pipeline.stages):
-        x, kept = apart(compute(stage.before, frozen, state))
         sizes = (pipeline.k, pipeline.n, pipeline.r, len(images))
         masks = erasures.sample_harmful(jax.random.fold_in(key, i), *sizes)
-        target = compute(stage, frozen, x)
-        features = coded_features(stage, frozen, params[i], x)
-        fitted.append(_fit(stage, params[i], features, masks, x, target))
-        state = together(target, kept)
+        sent = begin_stage(stage, frozen, params[i], state)
+        results = stage_results(stage, frozen, params[i], sent.queries)
+        state = whole_stage(stage, frozen, state)
+        own = _fit(
+            stage,
+            params[i],
+            results=results,
+            available=masks,
+            kept=sent.kept,
+            target=apart(state)[0],
+        )
+        fitted.append(own)
     return (*fitted, *params[len(fitted) :])
 
 
 def _fit(
     stage: CodedStage,
     params: PyTree,
-    features: jax.Array,
+    *,
+    results: jax.Array,
     available: jax.Array,
-    x: jax.Array,
+    kept: Kept,
     target: jax.Array,
 ) -> PyTree:
     """Returns the parameters of a code with the last layer of its decoder fitted."""
     path = last_layer(params["decoder"])
 
+    def with_last(last: PyTree) -> PyTree:
+        return {**params, "decoder": _replaced(params["decoder"], path, last)}
+
     def decode(last: PyTree) -> jax.Array:
-        own = {**params, "decoder": _replaced(params["decoder"], path, last)}
-        return reconstruct(stage, own, features, available, x)
+        own = with_last(last)
+        return apart(
+            end_stage(stage, own, results, available, kept, unconditional=True)
+        )[0]
 
     first = functools.reduce(lambda tree, name: tree[name], path, params["decoder"])
     guess, change = jax.linearize(decode, first)
@@ -97,8 +116,7 @@ def _fit(
 
     (wanted,) = back((target - guess) / scale)
     best, _ = cg(normal, wanted, maxiter=ITERATIONS)
-    last = jax.tree.map(jnp.add, first, best)
-    return {**params, "decoder": _replaced(params["decoder"], path, last)}
+    return with_last(jax.tree.map(jnp.add, first, best))
 
 
 def last_layer(variables: PyTree) -> list[str]:

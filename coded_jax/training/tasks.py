@@ -22,17 +22,13 @@ from coded_jax.evaluation.predictions import Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
-from coded_jax.training.losses import base_losses, coded_losses, focus_weights
+from coded_jax.training.losses import base_losses, coded_losses
 from coded_jax.training.parity_models import keep_statistics, parity_model_losses
 from coded_jax.training.ridge import with_ridge
-from coded_jax.training.sensitivity import sensitivities
 from coded_jax.types import Dataset, PyTree, Split
 
 MOST_VALIDATED = 30_000
 """Images times patterns that an epoch is scored on, at most."""
-
-SENSED = 2000
-"""Training images that the sensitivity of the logits is measured on."""
 
 FITTED = 500
 """Training images that the last layers of decoders are fitted to, if they are."""
@@ -138,11 +134,7 @@ def code_task(
             **{BY_LOST.format(l): summary["mean"] for l, summary in by_lost},
         }
 
-    weights = None
-    if config.feature_weights == "sensitivity":
-        images = dataset.train.images[:SENSED]
-        weights = sensitivities(pipeline, frozen, images, config.seed)
-    loss = code_loss(pipeline, config, weights)
+    loss = code_loss(pipeline, config)
     begin = _beginning(pipeline, frozen, dataset, config)
     return Task(pipeline.init, loss, score, optimizer, begin)
 
@@ -177,36 +169,29 @@ def base_loss(
     return loss
 
 
-def code_loss(
-    pipeline: Pipeline,
-    config: TrainConfig,
-    weights: tuple[jax.Array, ...] | None = None,
-) -> Loss:
-    """Returns the loss of a code's training, which draws what is lost.
-
-    Args:
-      pipeline: whose code is trained.
-      config: how.
-      weights: of the feature maps, see `coded_losses`.
-    """
+def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
+    """Returns the loss of a code's training, which draws what is lost."""
 
     def loss(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
         begins = _begins(pipeline, config, len(batch["images"]))
-        drawn = (key, pipeline, len(batch["images"]), config, begins)
-        available = sample_erasures(*drawn)
-        inputs = (pipeline, params, frozen, batch, available, config)
-        updated: PyTree = {}
+        available = sample_erasures(key, pipeline, len(batch["images"]), config, begins)
         if keep_statistics(pipeline):
-            losses, updated = parity_model_losses(*inputs)
-        else:
-            losses = coded_losses(*inputs, weights, begins)
-        if config.focus:
-            most = pipeline.r if config.l is None else config.l
-            losses *= focus_weights(losses, available, most, config.focus)
-        return losses, updated
+            return parity_model_losses(
+                pipeline, params, frozen, batch, available, config=config
+            )
+        losses = coded_losses(
+            pipeline,
+            params,
+            frozen,
+            batch,
+            available,
+            config=config,
+            begins=begins or (0,),
+        )
+        return losses, {}
 
     return loss
 

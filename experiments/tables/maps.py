@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from coded_jax.latency import map_figure, map_table
-from coded_jax.report import table
 from coded_jax.latency.conditions import AXES
 from coded_jax.latency.plane import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED
+from coded_jax.report import table
 from coded_jax.report.formatting import size_text
 from coded_jax.report.table import Columns
 from coded_jax.service.studies import map_check

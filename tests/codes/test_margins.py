@@ -133,7 +133,8 @@ def test_shares_that_were_filled_are_seen_as_outputs():
     plan, k, n = shape.plan, shape.k, shape.n
     stage = CodedStage(padded, (1, 1), plan, code)
     x = jnp.asarray(images_of(plan))
-    results = stages.coded_features(stage, {}, params, x)
+    sent = stages.begin_stage(stage, {}, params, x)
+    results = stages.stage_results(stage, {}, params, sent.queries)
     pieces = splitting.split(plan, x)
     mask = available(lost, n)
     first = code.decode(params, results, mask, pieces)
@@ -144,6 +145,6 @@ def test_shares_that_were_filled_are_seen_as_outputs():
     data = jnp.where(mask[:k, ..., None, None, None], results[:k], windows)
     known = jnp.concatenate([data, results[k:]])
     both = code.decode(params, known, available(lost[1:], n), pieces)
-    recovered = stages.recover(stage, params, results, mask, (x,))
+    recovered = stages.end_stage(stage, params, results, mask, sent.kept)
     expected = splitting.merge(plan, both)
     np.testing.assert_allclose(recovered, expected, rtol=1e-4, atol=1e-5)

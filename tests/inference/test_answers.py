@@ -19,9 +19,9 @@ def test_the_second_tail_answers_what_lost_data_in_any_stage():
     pipeline = Pipeline(base, (stage, stage), Segment(), None, None, k=2, r=1)
     frozen = {"head": jnp.ones((4, 5))}
     decoded = jax.random.uniform(jax.random.key(0), (3, 2, 2, 4))
-    copy = copy_tail(pipeline.tail, frozen, decoded, step=1.0)
+    copy = copy_tail(pipeline.tail, frozen, decoded)
     pipeline = pipeline._replace(tail_copy=copy)
-    params = ({}, {}, {"head": jnp.full((4, 5), 2.0)})  # added to ones
+    params = ({}, {}, {"head": jnp.full((4, 5), 20.0)})  # a tenth is added to ones
     available = np.ones((2, 3, 3), bool)  # stages, results, images
     available[1, 0, 1] = False  # the second stage loses a data result of one image
     available[0, 2, 2] = False  # and the first stage the parity result of another

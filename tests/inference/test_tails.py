@@ -37,13 +37,15 @@ def test_a_copy_has_what_the_tail_reads_twice_and_nothing_else():
 
 
 def test_a_copy_begins_as_the_same_moves_by_steps_and_is_settled():
-    copy = copy_tail(TAIL, VARIABLES, SHAPE, step=0.5)
+    copy = copy_tail(TAIL, VARIABLES, SHAPE)
     params = copy.init()
     same = copy.variables(params, VARIABLES)
     jax.tree.map(np.testing.assert_array_equal, same, VARIABLES)
     params = jax.tree.map(lambda x: x + 3, params)
     moved = copy.variables(params, VARIABLES)
-    np.testing.assert_array_equal(moved["head"], VARIABLES["head"] + 1.5)
+    np.testing.assert_array_equal(
+        moved["head"], VARIABLES["head"] + np.float32(0.1) * 3
+    )
     np.testing.assert_array_equal(moved["other"], VARIABLES["other"])
     assert moved["count"].dtype == jnp.int32
     settled, sums = copy.settle(params, VARIABLES)
@@ -51,7 +53,7 @@ def test_a_copy_begins_as_the_same_moves_by_steps_and_is_settled():
     assert jnp.shape(sums["other"]) == ()  # no second copy of what is the same
     again = settled.variables(sums, VARIABLES)
     jax.tree.map(np.testing.assert_array_equal, again, moved)
-    assert settled.settled and str(settled) == str(copy)
+    assert settled.settled
 
 
 def test_gradients_reach_a_copy_alone():

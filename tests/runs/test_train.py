@@ -1,6 +1,5 @@
 """Training without a run: the parameters of a run, and nothing left behind."""
 
-import dataclasses
 import tempfile
 
 import jax
@@ -77,10 +76,7 @@ def test_a_folder_is_gone_on_from_and_is_that_of_one_training(tmp_path):
 
 
 TOO_MANY = Split(DATASET.train.images, DATASET.train.labels + 1)
-INTACT = {
-    "config": dataclasses.replace(CONFIG, distillation=1),
-    "pipeline": make_pipeline(tail="intact"),
-}
+UNTRAINED = {"config": CONFIG, "pipeline": make_pipeline(tail="tuned")}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +85,7 @@ INTACT = {
         ("data.labels", {"data": TOO_MANY}),
         ("config", {"config": {"epochs": 2}}),
         ("pipeline", {"pipeline": f_conv}),
-        ("config", INTACT),
+        ("config", UNTRAINED),
     ],
 )
 def test_what_is_wrong_is_named(name, options):

@@ -11,7 +11,12 @@ import pytest
 
 from coded_jax.codes import erasures
 from coded_jax.inference.pipeline import inputs_of
-from coded_jax.inference.stages import coded_features, compute, reconstruct
+from coded_jax.inference.stages import (
+    begin_stage,
+    end_stage,
+    stage_results,
+    whole_stage,
+)
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -57,14 +62,15 @@ def errors_of(pipeline, variables, params):
     """Mean squared errors of both stages, each with its exact input."""
     x, out = inputs_of(pipeline, IMAGES), []
     for i, stage in enumerate(pipeline.stages):
-        x = compute(stage.before, variables, x)
         key = jax.random.fold_in(jax.random.key(3), i)
         masks = erasures.sample_harmful(key, 2, 3, 1, len(IMAGES))
-        target = compute(stage, variables, x)
-        features = coded_features(stage, variables, params[i], x)
-        merged = reconstruct(stage, params[i], features, masks, x)
-        out.append(jnp.square(merged - target).mean())
-        x = target
+        sent = begin_stage(stage, variables, params[i], x)
+        results = stage_results(stage, variables, params[i], sent.queries)
+        merged = end_stage(
+            stage, params[i], results, masks, sent.kept, unconditional=True
+        )
+        x = whole_stage(stage, variables, x)
+        out.append(jnp.square(merged - x).mean())
     return out
 
 
@@ -93,12 +99,12 @@ def test_the_fit_is_that_of_normal_equations(monkeypatch):
     pipeline, variables, params = parts(encoder="linear", decoder="pointwise")
     fitted = ridge.with_ridge(pipeline, variables, params, IMAGES, seed=3)
     stage, own = pipeline.stages[1], params[1]
-    x = compute(pipeline.stages[0], variables, inputs_of(pipeline, IMAGES))
-    x = compute(stage.before, variables, x)
+    x = whole_stage(pipeline.stages[0], variables, inputs_of(pipeline, IMAGES))
     key = jax.random.fold_in(jax.random.key(3), 1)
     masks = erasures.sample_harmful(key, 2, 3, 1, len(IMAGES))
-    features = coded_features(stage, variables, own, x)
-    target = compute(stage, variables, x)
+    sent = begin_stage(stage, variables, own, x)
+    results = stage_results(stage, variables, own, sent.queries)
+    target = whole_stage(stage, variables, x)
     drawn = own["decoder"]["params"]["Dense_1"]
 
     @jax.jit
@@ -106,7 +112,10 @@ def test_the_fit_is_that_of_normal_equations(monkeypatch):
     def slope(last):
         """That of the objective, which is quadratic in the last layer."""
         decoder = {"params": {**own["decoder"]["params"], "Dense_1": last}}
-        merged = reconstruct(stage, {**own, "decoder": decoder}, features, masks, x)
+        changed = {**own, "decoder": decoder}
+        merged = end_stage(
+            stage, changed, results, masks, sent.kept, unconditional=True
+        )
         change = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), last, drawn)
         error = jnp.square(merged - target).sum() / jnp.square(target).sum()
         return error + ridge.PENALTY * sum(jax.tree.leaves(change))

@@ -34,7 +34,6 @@ SHAPE, MEAN, STD = (28, 28, 1), (0.1,), (0.3,)
 # Compiled as a whole: op by op takes several times as long.
 base_features = jax.jit(pipeline.base_features, static_argnames="pipeline")
 base_losses = jax.jit(training_losses.base_losses, static_argnames="pipeline")
-focus_weights = jax.jit(training_losses.focus_weights, static_argnums=(2, 3))
 coded_losses = jax.jit(
     training_losses.coded_losses, static_argnames=("pipeline", "config")
 )
@@ -55,11 +54,6 @@ def make_pipeline(base, variables, make_code, k=2, r=1):
     return one_stage(base, plan, make_code(shape), MEAN, STD, r)
 
 
-def training(end_to_end):
-    name = "end_to_end" if end_to_end else "per_stage"
-    return TrainConfig(stage_training=name)
-
-
 def learned(**options):
     return functools.partial(pipelines.learned, **options)
 
@@ -72,7 +66,7 @@ def losses_of(lenet):
 
     def losses(batch, config=None, **changes):
         changed = pipe._replace(base=pipe.base._replace(**changes))
-        return coded_losses(changed, ({},), lenet[1], batch, available, config)
+        return coded_losses(changed, ({},), lenet[1], batch, available, config=config)
 
     features = np.asarray(base_features(pipe, lenet[1], images_of(SHAPE)))
     return losses, features, features * (np.arange(4) < 2)[:, None, None]
@@ -131,7 +125,6 @@ TRAINED = {
     "convolutions": {"recipe": "paper", **CONV},
     "smaller parity": {"recipe": "systematic", **SMALLER},
     "end to end": TWO_STAGES,
-    "per stage": TWO_STAGES | {"stage_training": "per_stage"},
     "parity model": {"code": "parity_model"},
     "group": {"code": "parity_model", "split": "group"},
     "tail": {"recipe": "systematic", **SMALLER, "tail": "tuned", "supervision": 1.0},
@@ -195,9 +188,8 @@ def make_chain(make=codes.zero_fill):
     return pipe.with_codes(lambda shape, code: make(shape)), variables
 
 
-@pytest.mark.parametrize("end_to_end", [True, False])
 @pytest.mark.parametrize("kept", [True, False])
-def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
+def test_losses_of_a_chain_of_zero_fill(images, kept):
     pipe, variables = make_chain()
     masks = np.ones((2, 3, 6), bool)
     masks[0, 0, 0] = masks[0, 1, 1] = masks[1, 1, 1] = masks[1, 0, 2] = False
@@ -207,24 +199,24 @@ def test_losses_of_a_chain_of_zero_fill(images, end_to_end, kept):
         batch = with_targets(pipe, variables, batch)
         shapes = [target.shape for target in batch["targets"]]
         assert shapes == [(6, 28, 28, 4), (6, 14, 14, 4)]
-    losses = coded_losses(pipe, ({}, {}), variables, batch, masks, training(end_to_end))
+    losses = coded_losses(pipe, ({}, {}), variables, batch, masks)
     first, second = (jax.jit(chain(pipe.base.blocks[i : i + 2])) for i in (0, 2))
     x = np.asarray(images / np.float32(255) - MEAN[0], np.float32) / STD[0]
     exact = [np.asarray(first(variables, x))]
     exact.append(np.asarray(second(variables, exact[0])))
     made = [np.array(exact[0])]
     made[0][0, :14] = made[0][1, 14:] = 0
-    made.append(np.array(second(variables, made[0] if end_to_end else exact[0])))
+    made.append(np.array(second(variables, made[0])))
     made[1][1, 7:] = made[1][2, :7] = 0
     expected = sum(
         np.square(a - b).mean((1, 2, 3)) / np.square(a).mean()
         for a, b in zip(exact, made, strict=True)
     )
     np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-6)
-    # Image 0 lost something in the first stage only: the second one suffers, too, if
+    # Image 0 lost something in the first stage only: the second one suffers, too, as
     # it is given what the first one reconstructed.
     alone = np.square(exact[0][0] - made[0][0]).mean() / np.square(exact[0]).mean()
-    assert (losses[0] > 1.1 * alone) == end_to_end
+    assert losses[0] > 1.1 * alone
     assert losses[3:].max() < 1e-6
 
 
@@ -234,7 +226,7 @@ def test_what_a_code_task_loses(images, monkeypatch, stage_losses, systematic):
     pipe, variables = make_chain()
     pipe = pipe.with_codes(lambda shape, code: code._replace(systematic=systematic))
     seen = []
-    note = lambda *args: seen.append(args[4]) or jnp.zeros(600)
+    note = lambda *args, **_: seen.append(args[4]) or jnp.zeros(600)
     monkeypatch.setattr(tasks, "coded_losses", note)
     many = np.tile(images, (100, 1, 1, 1))
     config = TrainConfig(stage_losses=stage_losses)
@@ -340,7 +332,7 @@ def test_base_loss_is_the_cross_entropy_of_smoothed_labels(lenet, images, smooth
 def test_training_images_are_augmented_anew_in_every_step(images, monkeypatch, of_code):
     pipe, variables = make_chain() if of_code else make_normed()
     seen = []
-    note = lambda *args: seen.append(args[3 if of_code else 2]) or jnp.zeros(6)
+    note = lambda *args, **_: seen.append(args[3 if of_code else 2]) or jnp.zeros(6)
     monkeypatch.setattr(tasks, "coded_losses" if of_code else "base_losses", note)
     dataset, optimizer = dataset_of(images), optax.sgd(0.1)
     if of_code:
@@ -401,7 +393,9 @@ def test_stages_that_lose_nothing_are_left_out_of_losses(monkeypatch):
     assert tasks._begins(pipe, config, 10) == (0, 4, 7)
     other = pipe.with_codes(lambda shape, code: code._replace(systematic=False))
     assert tasks._begins(other, config, 10) is None
-    all_stages = lambda *inputs: training_losses.coded_losses(*inputs[:-1])
+    all_stages = lambda *inputs, config, begins: training_losses.coded_losses(
+        *inputs, config=config
+    )
     monkeypatch.setattr(tasks, "coded_losses", all_stages)
     whole = jax.jit(jax.value_and_grad(lambda p: value(p)))(params)
     chex.assert_trees_all_close(left_out, whole, rtol=1e-4, atol=1e-5)
@@ -424,19 +418,3 @@ def test_what_cannot_be_trained_is_refused(lenet, images):
     with refused("nonnegative"):
         signed = make_pipeline(base, variables, codes.zero_fill)
         require_nonnegative(signed, variables, images)
-
-
-def test_focus_weights_by_hand():
-    # Patterns 0 and 1 with mean losses 1 and 3; the last example loses too many.
-    losses = jnp.array([0.5, 1.5, 3.0, 3.0, 9.0])
-    masks = np.array([[0, 0, 1, 1, 0], [1, 1, 0, 0, 0], [1] * 5], bool)
-    odds = np.exp([-0.5, -0.5, 0.5, 0.5])
-    expected = [*(odds / odds.mean()), 1]
-    for available in (masks, np.stack([masks, np.ones_like(masks)])):
-        weights = focus_weights(losses, available, 1, 1.0)
-        np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    for extreme in (jnp.zeros(5), losses * 1e8):
-        weights = focus_weights(extreme, masks, 1, 1000.0)
-        assert np.isfinite(weights).all() and (weights[:4] >= 0).all()
-        np.testing.assert_allclose(weights[:4].mean(), 1, rtol=1e-5)
-    assert not jax.grad(lambda x: focus_weights(x, masks, 1, 1.0).sum())(losses).any()

@@ -30,13 +30,13 @@ from coded_jax.cli.rate_flags import rates_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import enter
+from coded_jax.inference.stages import compute
 from coded_jax.report import plan_picture, plan_table, stages_table
 from coded_jax.runs import build
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
 from coded_jax.staging import planning
-from coded_jax.types import PyTree
+from coded_jax.types import PyTree, apart
 
 MODEL = flags.DEFINE_string(
     "model",
@@ -148,5 +148,6 @@ def _draw(console: Console, image: np.ndarray, plan: SplitPlan) -> None:
 def _padded(pipeline: Pipeline, shapes: PyTree, image: np.ndarray) -> np.ndarray:
     """Returns an image as the client pads it for the first convolution."""
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    x, _ = enter(pipeline.stages[0], zeros, image[None].astype("float32"))
+    before = pipeline.stages[0].before
+    x, *_ = apart(compute(before, zeros, image[None].astype("float32")))
     return np.asarray(x[0]).astype(np.uint8)

@@ -25,9 +25,9 @@ import jax.numpy as jnp
 
 from coded_jax import splitting
 from coded_jax.codes.quorum import pieces_of
-from coded_jax.inference.stages import CodedStage, reconstruct, shares_of
+from coded_jax.inference.stages import CodedStage, end_stage, shares_of
 from coded_jax.service.byzantine.check import StageCheck
-from coded_jax.types import Kept, PyTree
+from coded_jax.types import Kept, PyTree, apart
 
 STATISTICS = 3
 
@@ -71,10 +71,11 @@ def predict(
     others = arrived[None] & ~jnp.eye(n, dtype=bool)[jnp.array(left_out)]
     available = jnp.repeat(others.T, batch, axis=1)  # [n, m B]
     repeated = jnp.tile(features, (1, len(left_out), *[1] * (features.ndim - 2)))
-    x = None
-    if stage.code.guided:
-        x = jnp.tile(kept[0], (len(left_out), 1, 1, 1))
-    merged = reconstruct(stage, params, repeated, available, x)
+    guide = [jnp.tile(x, (len(left_out), 1, 1, 1)) for x in kept[: stage.code.guided]]
+    decoded_stage = end_stage(
+        stage, params, repeated, available, tuple(guide), unconditional=True
+    )
+    merged = apart(decoded_stage)[0]
     decoded = splitting.shares(stage.plan, merged)
     if sums:
         decoded = stage.code.encode(params, decoded)

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from coded_jax.codes import erasures
-from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
-from coded_jax.inference.stages import (
-    Small,
-    coded_features,
-    enter,
-    go_on,
-    recover,
-    small_of,
+from coded_jax.inference.pipeline import (
+    Pipeline,
+    Results,
+    classify,
+    from_decoder,
+    up_to_decoder,
 )
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.types import Kept, PyTree, State
+from coded_jax.types import PyTree
 
 CHUNK = 500
 """Images that are computed at once."""
 
 
-class Results(NamedTuple):
-    """The results of a stage for some images.
-
-    Attributes:
-      features: `[n, B, ...]`.
-      kept: what the client keeps beside the queries.
-    """
-
-    features: jax.Array
-    kept: Kept
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def stage_results(
+def results_of_stage(
     pipeline: Pipeline,
-    coded: int,
+    number: int,
     frozen: PyTree,
     params: PyTree,
     images: jax.Array,
@@ -51,22 +37,20 @@ def stage_results(
 
     Args:
       pipeline: the functions.
-      coded: number of the stage, from 0.
+      number: of the stage, from 0.
       frozen, params: of the base model and of the codes.
       images: `[B, H, W, C]`.
       available: bool `[S, n, B]`, what arrives in the stages before.
     """
-    state, small = inputs_of(pipeline, images), None
-    for number in range(coded):
-        results, small = _run(pipeline, number, frozen, params, state, small)
-        state, small = _decode(pipeline, number, params, results, available[number])
-    return _run(pipeline, coded, frozen, params, state, small)[0]
+    return up_to_decoder(
+        pipeline, frozen, params, images, number=number, available=tuple(available)
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def answers_from(
     pipeline: Pipeline,
-    coded: int,
+    number: int,
     frozen: PyTree,
     params: PyTree,
     results: Results,
@@ -75,44 +59,14 @@ def answers_from(
     """Goes on from the results of a coded stage to the logits `[B, ..., classes]`.
 
     Args:
-      pipeline, coded, frozen, params: as of `stage_results`.
+      pipeline, number, frozen, params: as of `results_of_stage`.
       results: of the stage; anything for those that did not arrive.
       available: bool `[S, n, B]`, what arrives in all stages.
     """
-    state, small = _decode(pipeline, coded, params, results, available[coded])
-    for number in range(coded + 1, len(pipeline.stages)):
-        results, small = _run(pipeline, number, frozen, params, state, small)
-        state, small = _decode(pipeline, number, params, results, available[number])
+    state = from_decoder(
+        pipeline, frozen, params, results, tuple(available), number=number
+    )
     return classify(pipeline, frozen, params, state, available)[1]
-
-
-def _run(
-    pipeline: Pipeline,
-    number: int,
-    frozen: PyTree,
-    params: PyTree,
-    state: State,
-    small: Small | None,
-) -> tuple[Results, Small | None]:
-    """Computes the results of a stage from its input."""
-    stage = pipeline.stages[number]
-    x, kept = enter(stage, frozen, state)
-    small = go_on(stage, frozen, small)
-    features = coded_features(stage, frozen, params[number], x, small=small)
-    return Results(features, kept), small
-
-
-def _decode(
-    pipeline: Pipeline,
-    number: int,
-    params: PyTree,
-    results: Results,
-    arrived: jax.Array,
-) -> tuple[State, Small]:
-    """Decodes a stage."""
-    stage, (features, kept) = pipeline.stages[number], results
-    state = recover(stage, params[number], features, arrived, kept)
-    return state, small_of(stage, features, arrived)
 
 
 def chunks(
@@ -131,5 +85,9 @@ def chunks(
         key = jax.random.fold_in(jax.random.key(seed), start)
         draw = lambda key: erasures.sample(key, pipeline.n, pipeline.r, size)
         masks = jax.vmap(draw)(jax.random.split(key, len(pipeline.stages)))
-        arguments = (model.frozen, model.params, part, masks)
-        yield count, stage_results(pipeline, coded, *arguments)
+        yield (
+            count,
+            results_of_stage(
+                pipeline, coded, model.frozen, model.params, part, available=masks
+            ),
+        )

@@ -13,7 +13,7 @@ import numpy as np
 
 from coded_jax.codes import erasures
 from coded_jax.evaluation.predictions import classes_of
-from coded_jax.inference.stages import recover
+from coded_jax.inference.stages import end_stage
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine import alarm
 from coded_jax.service.byzantine.check import Check, checked_patterns
@@ -22,7 +22,7 @@ from coded_jax.service.byzantine.results import (
     CHUNK,
     Results,
     answers_from,
-    stage_results,
+    results_of_stage,
 )
 from coded_jax.types import Split
 
@@ -86,7 +86,7 @@ class _Chunk:
         stages, n, batch = len(pipeline.stages), pipeline.n, len(images)
         self._all = np.ones((stages, n, batch), bool)
         own = (model.frozen, model.params, images, self._all)
-        self._results = [stage_results(pipeline, i, *own) for i in range(stages)]
+        self._results = [results_of_stage(pipeline, i, *own) for i in range(stages)]
         self._classes = self._answers(0, self._results[0], self._all)
         self.right = self._classes == labels
 
@@ -201,10 +201,10 @@ def _stage_milliseconds(
     stage, n = pipeline.stages[number], pipeline.n
     everything = np.ones((len(pipeline.stages), n, len(images)), bool)
     own = (model.frozen, model.params, images, everything)
-    features, kept = stage_results(pipeline, number, *own)
+    features, kept = results_of_stage(pipeline, number, *own)
     shares, arrived = tuple(features), jnp.ones(n, bool)
     checked = (pipeline, number, check.stages[number], params, shares, arrived, kept)
-    decode = jax.jit(lambda params, x, mask: recover(stage, params, x, mask, kept))
+    decode = jax.jit(lambda params, x, mask: end_stage(stage, params, x, mask, kept))
     one_lost = arrived.at[0].set(False)
     calls = {
         "inspect": lambda: alarm.inspect(*checked),
