@@ -154,7 +154,7 @@ def coded_losses(
     available: jax.Array,
     *,
     config: TrainConfig | None = None,
-    begins: tuple[int, ...] = (0,),
+    starts: tuple[int, ...] = (0,),
 ) -> jax.Array:
     """Computes the mean squared error `[B]` of reconstructed features (section III-C).
 
@@ -174,7 +174,7 @@ def coded_losses(
       available: bool `[n, B]` or `[n, 1]`, or `[S, n, ...]` for each stage its own.
       config: its `distillation` and `supervision` are the weights of those terms;
         `TrainConfig()` if None.
-      begins: the first example, for each of the first stages, that may lose something
+      starts: the first example, for each of the first stages, that may lose something
         there or later alone: nothing is lost in the stages before, which are not
         computed for it. More than one only on one device.
     """
@@ -188,7 +188,7 @@ def coded_losses(
             targets = exact_outputs(pipeline, frozen, batch["images"])
         groups = []
         for number, (first, end) in enumerate(
-            itertools.pairwise((*begins, len(batch["images"])))
+            itertools.pairwise((*starts, len(batch["images"])))
         ):
             masks = available[..., first:end] if available.shape[-1] > 1 else available
             own_targets = tuple(target[first:end] for target in targets)

@@ -176,8 +176,8 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
-        begins = _begins(pipeline, config, len(batch["images"]))
-        available = sample_erasures(key, pipeline, len(batch["images"]), config, begins)
+        starts = _starts(pipeline, config, len(batch["images"]))
+        available = sample_erasures(key, pipeline, len(batch["images"]), config, starts)
         if keep_statistics(pipeline):
             return parity_model_losses(
                 pipeline, params, frozen, batch, available, config=config
@@ -189,7 +189,7 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
             batch,
             available,
             config=config,
-            begins=begins or (0,),
+            starts=starts or (0,),
         )
         return losses, {}
 
@@ -201,7 +201,7 @@ def sample_erasures(
     pipeline: Pipeline,
     batch: int,
     config: TrainConfig | None = None,
-    begins: tuple[int, ...] | None = None,
+    starts: tuple[int, ...] | None = None,
 ) -> jax.Array:
     """Draws the results that arrive in one training step, for each example.
 
@@ -211,7 +211,7 @@ def sample_erasures(
       batch: B, examples in the step.
       config: how many results are lost, and how often each pattern is met;
         `TrainConfig()` if None.
-      begins: for each stage the first example, of those whose losses may begin later,
+      starts: for each stage the first example, of those whose losses may begin later,
         whose losses begin there, in place of a draw.
 
     Returns:
@@ -237,26 +237,26 @@ def sample_erasures(
     stages = len(pipeline.stages)
     if config.stage_losses == "per_stage":
         return jax.vmap(draw)(jax.random.split(key, stages))
-    if not _begin_later(pipeline, config):
+    if not _starts_later(pipeline, config):
         return draw(key)
     # Only where a device is missed first, its piece is decoded; so that is drawn, too.
-    if begins is None:
+    if starts is None:
         key, begin_key = jax.random.split(key)
         begin = jax.random.randint(begin_key, (batch,), 0, stages)
     else:
-        begin = jnp.searchsorted(jnp.asarray(begins), jnp.arange(batch), "right") - 1
+        begin = jnp.searchsorted(jnp.asarray(starts), jnp.arange(batch), "right") - 1
     later = jnp.arange(stages)[:, None, None] >= begin[None, None]
     return draw(key)[None] | ~later
 
 
-def _begin_later(pipeline: Pipeline, config: TrainConfig) -> bool:
+def _starts_later(pipeline: Pipeline, config: TrainConfig) -> bool:
     """Returns whether losses begin in any of several stages, and then go on."""
     later = config.stage_losses == "later"
     moves = pipeline.parity_moves and config.stage_losses == "held"
     return len(pipeline.stages) > 1 and (later or moves)
 
 
-def _begins(
+def _starts(
     pipeline: Pipeline, config: TrainConfig, batch: int
 ) -> tuple[int, ...] | None:
     """Returns the first example whose losses begin in each stage, as many for all, if
@@ -269,6 +269,6 @@ def _begins(
     stages = len(pipeline.stages)
     alone = pipeline.mesh is None or pipeline.mesh.size == 1
     fits = alone and pipeline.whole_unless_lost and batch >= stages
-    if not fits or not _begin_later(pipeline, config):
+    if not fits or not _starts_later(pipeline, config):
         return None
     return tuple(-(-stage * batch // stages) for stage in range(stages))

@@ -390,10 +390,10 @@ def test_stages_that_lose_nothing_are_left_out_of_losses(monkeypatch):
     inputs = (variables, {"images": images}, jax.random.key(1))
     value = lambda params: loss(params, *inputs)[0].mean()
     left_out = jax.jit(jax.value_and_grad(value))(params)
-    assert tasks._begins(pipe, config, 10) == (0, 4, 7)
+    assert tasks._starts(pipe, config, 10) == (0, 4, 7)
     other = pipe.with_codes(lambda shape, code: code._replace(systematic=False))
-    assert tasks._begins(other, config, 10) is None
-    all_stages = lambda *inputs, config, begins: training_losses.coded_losses(
+    assert tasks._starts(other, config, 10) is None
+    all_stages = lambda *inputs, config, starts: training_losses.coded_losses(
         *inputs, config=config
     )
     monkeypatch.setattr(tasks, "coded_losses", all_stages)
