@@ -62,7 +62,7 @@ def data_parallel(
       whole of it, and share the pieces.
     """
     if mesh is None or mesh.size == 1:
-        return lambda *args: f(run_locally, *args)
+        return functools.partial(f, run_locally)
 
     def call(*args: PyTree) -> PyTree:
         batch = next(

@@ -390,9 +390,12 @@ def infer(
     require_inputs(pipeline, params, images, available)
 
     def infer_part(spread: PieceMap, frozen, params, images, available) -> jax.Array:
-        results = up_to_decoder(pipeline, frozen, params, images, spread=spread)
-        x = from_decoder(pipeline, frozen, params, results, available, spread=spread)
-        return classify(pipeline, frozen, params, x, available)[1]
+        state = inputs_of(pipeline, images)
+        for i, stage in enumerate(pipeline.stages):
+            sent = begin_stage(stage, frozen, params[i], state)
+            results = stage_results(stage, frozen, params[i], sent.queries, spread)
+            state = end_stage(stage, params[i], results, available[i], sent.kept)
+        return classify(pipeline, frozen, params, state, available)[1]
 
     available = of_pieces(pipeline, per_stage(pipeline, available))
     axes = (None, None, 0, mask_axis(available))

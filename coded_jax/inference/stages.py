@@ -11,6 +11,7 @@ computed in the dtype of the stage's input; parameters are cast to it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -194,20 +195,14 @@ def end_stage(
     if code.guided:
         x, *kept = kept
         guide = (splitting.split(plan, x),)
-    own = _cast(params, results.dtype)
-
-    def decode(results: jax.Array, available: jax.Array) -> jax.Array:
-        return code.decode(own, results, available, *guide)
-
+    decode = functools.partial(code.decode, _cast(params, results.dtype))
     if unconditional or not code.systematic:
-        merged = splitting.merge(plan, decode(results, available))
+        merged = splitting.merge(plan, decode(results, available, *guide))
     else:
         merged = jax.lax.cond(
             jnp.all(available[: plan.k]),
             lambda results: splitting.merge(plan, shares_of(stage, results[: plan.k])),
-            lambda results: splitting.merge(
-                plan, _decode_all(stage, decode, results, available)
-            ),
+            functools.partial(_decode_all, stage, decode, available, guide),
             results,
         )
     return together(merged, tuple(kept))
@@ -235,11 +230,13 @@ def shares_of(stage: CodedStage, results: jax.Array) -> jax.Array:
 
 def _decode_all(
     stage: CodedStage,
-    decode: Callable[[jax.Array, jax.Array], jax.Array],
-    results: jax.Array,
+    decode: Callable[..., jax.Array],
     available: jax.Array,
+    guide: tuple[jax.Array, ...],
+    results: jax.Array,
 ) -> jax.Array:
-    """Decodes until no share is missing, what was filled as if it had arrived."""
+    """Decodes until no share is missing, what was filled as if it had arrived, and
+    merges the shares: `[B, M*, M'*, D]`."""
     plan, k = stage.plan, stage.plan.k
     fills = stage.code.fills or k
     returned = available[:k, :, None, None, None]
@@ -250,16 +247,16 @@ def _decode_all(
             windows = [margins.window_of(plan, merged, i) for i in range(k)]
             shares = jnp.stack(windows)
         data = jnp.where(returned, results[:k], shares)
-        return decode(jnp.concatenate([data, results[k:]]), arrived)
+        return decode(jnp.concatenate([data, results[k:]]), arrived, *guide)
 
-    shares = decode(results, available)
+    shares = decode(results, available, *guide)
     for filled in range(fills, k, fills):
         missing = ~available[:k]
         known = ~missing | (missing.cumsum(axis=0) <= filled)
         arrived = jnp.concatenate([known, available[k:]])
         same = lambda shares, arrived: shares
         shares = jax.lax.cond(jnp.all(known), same, again, shares, arrived)
-    return shares
+    return splitting.merge(plan, shares)
 
 
 def _cast(variables: PyTree, dtype: jnp.dtype) -> PyTree:

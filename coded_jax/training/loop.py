@@ -28,6 +28,7 @@ from coded_jax.training.steps import (
     initial_state,
     keep_better,
     steps_per_call,
+    train_step,
     train_steps,
 )
 from coded_jax.types import PyTree
@@ -42,7 +43,7 @@ some 50 ms, a third of an epoch of 3,500 small images."""
 
 
 Loss = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, PyTree]]
-"""`(params, frozen, batch, key) -> (losses [B], updated_stats)`, see `Task`."""
+"""`(params, frozen, batch, key) -> (loss [], updated_stats)`, see `Task`."""
 
 
 class Task(NamedTuple):
@@ -50,7 +51,7 @@ class Task(NamedTuple):
 
     Attributes:
       init: `key -> params`.
-      loss: `(params, frozen, batch, key) -> (losses [B], updated_stats)`, where `batch`
+      loss: `(params, frozen, batch, key) -> (loss [], updated_stats)`, where `batch`
         is the training arrays with `[B, ...]` of their rows, and `updated_stats` has
         those of the params, in their places, that are set and not learned, as running
         means of a batch norm; `{}` for none.
@@ -160,12 +161,11 @@ def fit(
     epoch_steps = examples // config.batch_size
     steps = total_steps(examples, config.batch_size, config.epochs)
     init_key, order_key, step_key = placement.put_replicated(config.mesh, _keys(key))
-    advance = functools.partial(
-        train_steps,
-        loss=task.loss,
-        optimizer=task.optimizer,
-        batch_size=config.batch_size,
-    )
+    fixed = {
+        "loss": task.loss,
+        "optimizer": task.optimizer,
+        "batch_size": config.batch_size,
+    }
     most = min(steps_per_call(), epoch_steps)
 
     run = _start(task, init_key, config)
@@ -181,8 +181,12 @@ def fit(
             count = most if run.step + most <= epoch_end else 1
             before, earlier = run.step, metrics
             with config.precision():
-                run.state, metrics = advance(
-                    run.state, frozen, arrays, order, step_key, count=count
+                if count == 1 and not key.ndim:
+                    step = train_step
+                else:
+                    step = functools.partial(train_steps, count=count)
+                run.state, metrics = step(
+                    run.state, frozen, arrays, order, step_key, **fixed
                 )
             if earlier is None:  # the program has been compiled now
                 startup.hand_back_memory()

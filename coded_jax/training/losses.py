@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -187,23 +186,43 @@ def coded_losses(
         if targets is None:
             targets = exact_outputs(pipeline, frozen, batch["images"])
         groups = []
-        for number, (first, end) in enumerate(
-            itertools.pairwise((*starts, len(batch["images"])))
-        ):
-            masks = available[..., first:end] if available.shape[-1] > 1 else available
-            own_targets = tuple(target[first:end] for target in targets)
-            images = batch["images"][first:end]
-            exact = _exact_states(pipeline, frozen, images, own_targets)
-            groups.append(
-                _compare_stages(pipeline, params, frozen, exact, masks, number)
+        ends = (*starts[1:], len(batch["images"]))
+        for number, (first, end) in enumerate(zip(starts, ends, strict=True)):
+            of_group = slice(first, end)
+            masks = available if available.shape[-1] == 1 else available[..., of_group]
+            exact = _exact_states(
+                pipeline,
+                frozen,
+                batch["images"][of_group],
+                tuple(target[of_group] for target in targets),
             )
-        stages = jax.tree.map(lambda *x: jnp.concatenate(x), *groups)
-        squares = [_mean_square(target) for target in targets]
-        ends = compare_ends(
-            pipeline, config, params, frozen, batch, (stages.exact, stages.decoded)
+            # Nothing is lost in the stages before this number.
+            decoded = exact[number]
+            errors = [jnp.zeros(end - first)] * number
+            for i in range(number, len(pipeline.stages)):
+                stage, own = pipeline.stages[i], params[i]
+                target = apart(exact[i + 1])[0]
+                sent = begin_stage(stage, frozen, own, decoded)
+                if i == number and stage.code.quorum.copies is None:
+                    results = results_beside_exact(
+                        stage, frozen, own, sent.queries, target
+                    )
+                else:
+                    results = stage_results(stage, frozen, own, sent.queries)
+                decoded = end_stage(
+                    stage, own, results, masks[i], sent.kept, unconditional=True
+                )
+                errors.append(_mean_square(apart(decoded)[0] - target))
+            groups.append((errors, exact[-1], decoded))
+        stage_errors, exact, decoded = jax.tree.map(
+            lambda *x: jnp.concatenate(x), *groups
         )
-        errors = jnp.stack([*stages.errors, *(end.errors for end in ends)])
-        return errors, jnp.stack([*squares, *(end.squares for end in ends)])
+        squares = [_mean_square(target) for target in targets]
+        terms = compare_ends(
+            pipeline, config, params, frozen, batch, outputs=(exact, decoded)
+        )
+        errors = jnp.stack([*stage_errors, *(term.errors for term in terms)])
+        return errors, jnp.stack([*squares, *(term.squares for term in terms)])
 
     frozen = jax.lax.stop_gradient(frozen)
     available = of_pieces(pipeline, per_stage(pipeline, available))
@@ -232,57 +251,7 @@ def _exact_states(
     return states
 
 
-class _Compared(NamedTuple):
-    """Outputs of the coded stages, beside the exact ones.
-
-    Attributes:
-      errors: `[B]` of each stage.
-      exact, decoded: outputs of the last stage, with what is kept.
-    """
-
-    errors: list[jax.Array]
-    exact: State
-    decoded: State
-
-
-def _compare_stages(
-    pipeline: Pipeline,
-    params: PyTree,
-    frozen: PyTree,
-    exact: list[State],
-    available: jax.Array,
-    number: int,
-) -> _Compared:
-    """Compares the stages from a number on; those before it lose nothing.
-
-    Args:
-      pipeline, params, frozen: as of `coded_losses`.
-      exact: of `_exact_states`.
-      available: bool `[S, n, B]` or `[S, n, 1]`, of pieces.
-      number: of the first stage that may lose something.
-    """
-    decoded = exact[number]
-    errors = [jnp.zeros(len(apart(decoded)[0]))] * number
-    for i, stage in enumerate(pipeline.stages):
-        if i < number:
-            continue
-        target = apart(exact[i + 1])[0]
-        sent = begin_stage(stage, frozen, params[i], decoded)
-        # Before the first decoder all is exact, and the data shares are known.
-        if i == number and stage.code.quorum.copies is None:
-            results = results_beside_exact(
-                stage, frozen, params[i], sent.queries, target
-            )
-        else:
-            results = stage_results(stage, frozen, params[i], sent.queries)
-        decoded = end_stage(
-            stage, params[i], results, available[i], sent.kept, unconditional=True
-        )
-        errors.append(_mean_square(apart(decoded)[0] - target))
-    return _Compared(errors, exact[-1], decoded)
-
-
-class End(NamedTuple):
+class Term(NamedTuple):
     """A term of what follows the last decoder: errors, and squares of what is exact.
 
     Both are `[B]`.
@@ -299,7 +268,7 @@ def compare_ends(
     frozen: PyTree,
     batch: dict[str, Any],
     outputs: tuple[State, State],
-) -> list[End]:
+) -> list[Term]:
     """Computes the terms of distillation and supervision, if there are any.
 
     Args:
@@ -315,11 +284,11 @@ def compare_ends(
         hidden = _hidden(pipeline, variables, last)
         exact_hidden = _hidden(pipeline, frozen, exact_last)
         errors = jnp.square(hidden - exact_hidden).mean(axis=1)
-        terms.append(End(errors, jnp.square(exact_hidden).mean(axis=1)))
+        terms.append(Term(errors, jnp.square(exact_hidden).mean(axis=1)))
     if config.supervision:
         logits = pipeline.base.head(variables, last.astype(jnp.float32))
         losses = answer_losses(logits, batch["labels"])
-        terms.append(End(losses, jnp.ones_like(losses)))
+        terms.append(Term(losses, jnp.ones_like(losses)))
     return terms
 
 

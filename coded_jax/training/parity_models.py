@@ -70,7 +70,7 @@ def parity_model_losses(
     decoded = apart(ended)[0]
     errors = jnp.square((decoded - targets[0]).astype(jnp.float32)).mean(axis=(1, 2, 3))
     outputs = (targets[0], decoded)
-    ends = compare_ends(pipeline, config, params, frozen, batch, outputs)
+    ends = compare_ends(pipeline, config, params, frozen, batch, outputs=outputs)
     for weight, end in zip(config.ends_weights, ends, strict=True):
         errors += weight * end.errors
     # Parameters are added to the base model's variables, or stand in their place: what

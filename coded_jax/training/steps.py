@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class Best(NamedTuple):
 
 
 def steps_per_call() -> int:
-    """Returns the number of steps that one call of `train_steps` takes.
+    """Returns the number of steps that one call takes.
 
     It is one on a CPU: XLA's CPU backend computes gradients of convolutions inside a
     loop by a naive kernel (8 steps: 6 to 9 s in `lax.scan`, 0.2 to 0.4 s in a Python
@@ -47,6 +47,52 @@ def steps_per_call() -> int:
     device busy.
     """
     return 1 if jax.default_backend() == "cpu" else CALL_STEPS
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("loss", "optimizer", "batch_size"),
+    donate_argnames="state" if DONATES else (),
+)
+def train_step(
+    state: TrainState,
+    frozen: PyTree,
+    arrays: PyTree,
+    order: jax.Array,
+    key: jax.Array,
+    *,
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Takes a step on the next `batch_size` rows of this epoch's order.
+
+    Args:
+      state: donated, see `DONATES`.
+      frozen: variables that the loss uses but that are not trained.
+      arrays: whole training arrays `[N, ...]`, resident on the device.
+      order: int32 `[N]`, this epoch's permutation.
+      key: of the whole fit; each step's own key is derived from it.
+      loss, optimizer: as in `loop.Task`.
+      batch_size: B.
+
+    Returns:
+      The next state, and the step's metrics `loss` float32 and `bad_step` int32.
+    """
+    start = state.step % (order.size // batch_size) * batch_size
+    rows = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
+    batch = jax.tree.map(lambda a: a[rows], arrays)
+    step_key = jax.random.fold_in(key, state.step)
+    loss_and_gradient = jax.value_and_grad(loss, has_aux=True)
+    (value, updated_stats), gradient = loss_and_gradient(
+        state.params, frozen, batch, step_key
+    )
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    bad = (state.bad_step < 0) & ~jnp.isfinite(value)
+    bad_step = jnp.where(bad, state.step, state.bad_step)
+    params = _with_stats(optax.apply_updates(state.params, updates), updated_stats)
+    next_state = TrainState(state.step + 1, params, opt_state, bad_step)
+    return next_state, {"loss": value, "bad_step": bad_step}
 
 
 @functools.partial(
@@ -61,51 +107,26 @@ def train_steps(
     order: jax.Array,
     key: jax.Array,
     *,
-    loss: Callable,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-    count: int = 1,
+    count: int,
+    **fixed: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Takes `count` steps, each on the next `batch_size` rows of this epoch's order.
+    """Takes `count` steps of one epoch in one call, on accelerators.
 
     Args:
-      state: donated, see `DONATES`. With a leading axis of seeds on its leaves, on
-        `order` and on `key`, each seed is trained by itself.
-      frozen: variables that the loss uses but that are not trained.
-      arrays: whole training arrays `[N, ...]`, resident on the device.
-      order: int32 `[N]`, this epoch's permutation.
-      key: of the whole fit; each step's own key is derived from it.
-      loss, optimizer: as in `loop.Task`.
-      batch_size: B.
-      count: steps, of one epoch.
+      state, order, key: as of `train_step`; with a leading axis of seeds each seed is
+        trained by itself.
+      frozen, arrays: as of `train_step`.
+      count: steps.
+      fixed: `loss`, `optimizer` and `batch_size` of `train_step`.
 
     Returns:
-      The next state, and the last step's metrics `loss` float32 and `bad_step` int32.
+      The next state, and the metrics of the last step.
     """
 
     def one(state: TrainState, order: jax.Array, key: jax.Array) -> tuple:
-        start = state.step % (order.size // batch_size) * batch_size
-        rows = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
-        batch = jax.tree.map(lambda a: a[rows], arrays)
-        step_key = jax.random.fold_in(key, state.step)
-
-        def mean_loss(params: PyTree) -> tuple[jax.Array, PyTree]:
-            losses, updated_stats = loss(params, frozen, batch, step_key)
-            return losses.mean(), updated_stats
-
-        (value, updated_stats), grads = jax.value_and_grad(mean_loss, has_aux=True)(
-            state.params
-        )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        bad = (state.bad_step < 0) & ~jnp.isfinite(value)
-        bad_step = jnp.where(bad, state.step, state.bad_step)
-        params = _with_stats(optax.apply_updates(state.params, updates), updated_stats)
-        next_state = TrainState(state.step + 1, params, opt_state, bad_step)
-        return next_state, {"loss": value, "bad_step": bad_step}
+        return train_step(state, frozen, arrays, order, key, **fixed)
 
     step = jax.vmap(one) if state.step.ndim else one
-    if count == 1:
-        return step(state, order, key)
     state, metrics = jax.lax.scan(
         lambda state, _: step(state, order, key), state, length=count
     )

@@ -164,7 +164,8 @@ def base_loss(
         params: PyTree, frozen: PyTree, batch: dict[str, jax.Array], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         batch = {**batch, "images": augment(key, batch["images"], augmentation)}
-        return base_losses(pipeline, params, batch, label_smoothing)
+        losses, updated = base_losses(pipeline, params, batch, label_smoothing)
+        return losses.mean(), updated
 
     return loss
 
@@ -179,9 +180,10 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
         starts = _starts(pipeline, config, len(batch["images"]))
         available = sample_erasures(key, pipeline, len(batch["images"]), config, starts)
         if keep_statistics(pipeline):
-            return parity_model_losses(
+            losses, updated = parity_model_losses(
                 pipeline, params, frozen, batch, available, config=config
             )
+            return losses.mean(), updated
         losses = coded_losses(
             pipeline,
             params,
@@ -191,7 +193,7 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
             config=config,
             starts=starts or (0,),
         )
-        return losses, {}
+        return losses.mean(), {}
 
     return loss
 

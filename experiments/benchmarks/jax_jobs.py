@@ -79,12 +79,12 @@ def _steps(
     rest = (frozen, arrays, order, put(jax.random.key(3)))
     count = steps.steps_per_call()
     program, seconds = compiled(
-        steps.train_steps,
+        steps.train_step if count == 1 else steps.train_steps,
         *(state, *rest),
         loss=task.loss,
         optimizer=task.optimizer,
         batch_size=batch,
-        count=count,
+        **({} if count == 1 else {"count": count}),
     )
     startup.hand_back_memory()  # as `fit` does
     job = profiling.carry(lambda state: program(state, *rest)[0], state)

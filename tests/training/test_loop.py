@@ -48,7 +48,7 @@ def regression(scores=None, loss=None):
     def default_loss(params, frozen, batch, key):
         noise = jax.random.normal(key, batch["y"].shape)
         error = batch["x"] @ params["w"] * frozen - batch["y"] + 0.1 * noise
-        return jnp.square(error), {}
+        return jnp.square(error).mean(), {}
 
     def score(params):
         own = -float(jnp.abs(params["w"] - 1.0).sum())
@@ -130,13 +130,13 @@ def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at,
 
 
 def test_a_fit_compiles_its_step_once():
-    before = loop.train_steps._cache_size(), loop.keep_better._cache_size()
+    before = loop.train_step._cache_size(), loop.keep_better._cache_size()
     task = regression()
     # Arrays made of plain numbers have weak types, which the first steps lose.
     weak = lambda key: {"w": jnp.full((3,), 0.5), "unused": jnp.asarray(1.0)}
     assert jax.eval_shape(weak, jax.random.key(0))["w"].weak_type
     fit(None, task._replace(init=weak))
-    after = loop.train_steps._cache_size(), loop.keep_better._cache_size()
+    after = loop.train_step._cache_size(), loop.keep_better._cache_size()
     assert after == (before[0] + 1, before[1] + 1)
 
 
@@ -165,7 +165,7 @@ def test_non_finite_loss_stops_at_its_step_and_keeps_the_checkpoint(tmp_path):
         # Whether this step goes wrong is read off the key, as the step itself is not
         # an argument of a loss.
         data = jax.random.key_data(key)
-        return jnp.where((data == bad_key).all(), jnp.nan, good), {}
+        return jnp.where((data == bad_key).all(), jnp.nan, good.mean()), {}
 
     step_key = jax.random.split(jax.random.key(3), 3)[2]
     bad_key = jax.random.key_data(jax.random.fold_in(step_key, bad_step))
@@ -185,7 +185,7 @@ def test_non_finite_parameters_are_not_saved(tmp_path):
     poison.defvjp(lambda w: (w, None), lambda _, g: (g * jnp.inf,))
 
     def loss(params, frozen, batch, key):
-        return jnp.square(batch["x"] @ poison(params["w"])), {}
+        return jnp.square(batch["x"] @ poison(params["w"])).mean(), {}
 
     with pytest.raises(loop.NonFiniteError, match="no checkpoint yet"):
         fit(tmp_path, regression(loss=loss))
@@ -222,7 +222,7 @@ def test_epochs_visit_every_example_once():
 
     def loss(params, frozen, batch, key):
         jax.debug.callback(lambda y: seen.extend(np.asarray(y).tolist()), batch["y"])
-        return jnp.square(params["w"]), {}
+        return jnp.square(params["w"]).mean(), {}
 
     fit(None, regression(loss=loss), epochs=2)
     jax.effects_barrier()
