@@ -20,15 +20,12 @@ LIMIT = 0.1  # cores; daemons of an idle machine stay below a twentieth
 SECONDS = 1.0  # of one look at what others use
 PATIENCE = 60.0  # seconds
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
+NUMBERS = ("family", "model", "stepping")
 VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NPROC", "LD_PRELOAD")
-
 WAY_OUT = (
     "stop them and start again, which goes on from here, or look at disturbed numbers "
     "with --allow_busy"
 )
-
-Meter = Callable[[], float | None]
-"""Returns how many cores other processes use; None where that cannot be told."""
 
 
 class Busy(RuntimeError):
@@ -45,16 +42,12 @@ def about() -> dict[str, Any]:
         text = (PROC / "cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
         text = ""
-    fields = dict(re.findall(r"^(.+?)\s*:[ \t]*(.*)$", text, re.M))
+    fields = dict(re.findall(r"^(?:cpu )?(.+?)\s*:[ \t]*(.*)$", text, re.M))
     has = fields.get("flags", fields.get("Features", "")).split()
     devices = jax.devices()
     return {
         "processor": provenance.processor(),
-        **{
-            name.split()[-1]: int(fields[name])
-            for name in ("cpu family", "model", "stepping")
-            if fields.get(name, "").isdecimal()
-        },
+        **{x: int(fields[x]) for x in NUMBERS if fields.get(x, "").isdecimal()},
         "instructions": [name for name in INSTRUCTIONS if name in has],
         "cores": provenance.usable_cores(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -67,87 +60,70 @@ def about() -> dict[str, Any]:
 
 def slug(machine: dict[str, Any]) -> str:
     """Returns the name of a file about a machine, as `amd-epyc-26-2-1-2-cores`."""
-    numbers = [machine[x] for x in ("family", "model", "stepping") if x in machine]
+    numbers = [machine[x] for x in NUMBERS if x in machine]
     parts = [machine["processor"], *numbers, machine["cores"], "cores"]
-    if machine["backend"] != "cpu":
-        parts.append(machine["device"])
+    parts += [machine["device"]] * (machine["backend"] != "cpu")
     name = "-".join(map(str, parts)).lower()
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", name)).strip("-")
 
 
 def title(machine: dict[str, Any]) -> str:
     """Returns a line that tells machines apart, for tables."""
-    numbers = [
-        f"{name} {machine[name]}"
-        for name in ("family", "model", "stepping")
-        if name in machine
-    ]
+    numbers = [f"{name} {machine[name]}" for name in NUMBERS if name in machine]
     parts = [machine["processor"], *numbers, *machine["instructions"]]
-    cores = f"{machine['cores']} cores"
-    device = [machine["device"]] if machine["backend"] != "cpu" else []
-    return ", ".join([*parts, cores, *device])
+    parts += [f"{machine['cores']} cores"]
+    parts += [machine["device"]] * (machine["backend"] != "cpu")
+    return ", ".join(parts)
 
 
 def others() -> float | None:
-    """Returns how many cores other processes use, in a second of sleep.
+    """Returns how many cores other processes use, in a second of sleep; None where that
+    cannot be told.
 
-    It is what the cores that this process may use do, without what this process and its
-    children do; threads that spin after their work are not others. What a hypervisor
-    takes counts as theirs. Without `/proc` it is the load average, which tells nothing
-    once this process has computed; on Windows None.
+    It is what the cores that this process may use do, without what this process does;
+    threads that spin after their work are not others. What a hypervisor takes counts as
+    theirs.
     """
     try:
-        before = _busy_seconds(), time.perf_counter()
+        before, start = _others_seconds(), time.perf_counter()
         time.sleep(SECONDS)
-        after = _busy_seconds(), time.perf_counter()
-    except OSError:
-        return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return max(0.0, (after[0] - before[0]) / (after[1] - before[1]))
+        used = (_others_seconds() - before) / (time.perf_counter() - start)
+    except OSError:  # no `/proc`
+        return None
+    return max(0.0, used)
 
 
-def _busy_seconds() -> float:
+def _others_seconds() -> float:
     """Returns the seconds that others have had on the cores of this process."""
-    cores = os.sched_getaffinity(0)
+    lines = map(str.split, (PROC / "stat").read_text().splitlines())
+    cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     total = 0
-    for name, *ticks in map(str.split, (PROC / "stat").read_text().splitlines()):
-        if re.fullmatch(r"cpu\d+", name) and int(name[3:]) in cores:
-            user, nice, system, _, _, irq, softirq, steal = map(int, ticks[:8])
-            total += user + nice + system + irq + softirq + steal
-    return (total - _own_ticks()) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_ticks() -> int:
-    """Returns the ticks of this process, its children, theirs and so on."""
-    parents, ticks = {}, {}
-    for path in PROC.glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended
-        pid = int(path.parent.name)
-        parents[pid] = int(fields[1])
-        # Those of children that have ended count from when their parent was told.
-        ticks[pid] = sum(map(int, fields[11:15]))
-    own = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in own} - own:
-        own |= more
-    return sum(ticks.get(pid, 0) for pid in own)
+    for _, *ticks in (fields for fields in lines if fields[0] in cores):
+        user, nice, system, _, _, irq, softirq, steal = map(int, ticks[:8])
+        total += user + nice + system + irq + softirq + steal
+    return total / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
 class Watch:
     """Looks whether others compute, and waits a little until they stop.
 
+    Args:
+      meter: see `others`.
+      allow: whether they may.
+
     Attributes:
       most: cores that others used, at most, so far.
     """
 
-    def __init__(self, meter: Meter = others, allow: bool = False) -> None:
+    def __init__(
+        self, meter: Callable[[], float | None] = others, allow: bool = False
+    ) -> None:
         self.meter, self.allow = meter, allow
         self.most = 0.0
 
     @property
     def busy(self) -> bool:
-        """Returns whether other processes have disturbed the measurement."""
+        """Whether other processes have disturbed the measurement."""
         return self.most > LIMIT
 
     def quiet(self) -> bool:

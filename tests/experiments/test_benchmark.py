@@ -128,7 +128,7 @@ def test_targets_are_ratios_to_eager():
     report = {"times": TIMES, "memory": MEMORY, "busy": False}
     report["targets"] = [slow, fast, memory]
     names = ["lenet5_conv", "-", "1.20 to 2.00 (0.50)", "-", "-", "1 of 3"]
-    assert benchmark_tables.summary_cells(report) == [names]
+    assert benchmark_tables.summary_table(report).rows == [names]
     assert len(benchmark_tables.notes(report)) == 1 + 2
     measured = sections.measurements(Settings())
     assert {m.label for m in measured} == {*rows.GOALS}

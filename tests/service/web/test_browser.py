@@ -2,9 +2,10 @@
 
 import io
 
-import headless
 import numpy as np
 import pytest
+
+from tests import headless
 
 if headless.chromium() is None:
     pytest.skip(f"no browser, {headless.ACCEPTED}", allow_module_level=True)

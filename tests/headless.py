@@ -1,4 +1,4 @@
-"""A browser without a window, in which the page is tested and taken a picture of."""
+"""A browser without a window, in which the page is tested."""
 
 from __future__ import annotations
 
