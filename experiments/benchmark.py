@@ -31,14 +31,13 @@ import jax
 from absl import flags
 from benchmarks import hlo_profile, machine, sections
 from benchmarks.rows import targets
-from benchmarks.sections import Bench, Settings
-from benchmarks.store import Store
+from benchmarks.sections import Bench, Settings, Store
 from benchmarks.subjects import CONFIGS, EXAMPLES
 from benchmarks.tables import tables
 from rich.console import Console
 
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, run
+from coded_jax.cli.command_line import command, integers, run
 from coded_jax.devices import startup
 from coded_jax.runs import provenance, workdir
 
@@ -52,7 +51,9 @@ flags.DEFINE_list(
     "train_batches", list(DEFAULTS.train_batches), "memory is that of the last"
 )
 flags.DEFINE_list("inference_batches", list(DEFAULTS.inference_batches), "likewise")
-flags.DEFINE_float("seconds", DEFAULTS.seconds, "for each framework and job, about")
+flags.DEFINE_float(
+    "seconds", DEFAULTS.seconds, "for each framework and job, about", lower_bound=1e-3
+)
 flags.DEFINE_integer(
     "rounds", DEFAULTS.rounds, "of each measurement, in turns", lower_bound=2
 )
@@ -79,56 +80,41 @@ def settings_from_flags(values: dict[str, Any]) -> Settings:
     Raises:
       ValueError: a value is out of range.
     """
-
-    def chosen(name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
-        accepted = bool(values[name]) and set(values[name]) <= set(choices)
-        require(name, values[name], accepted, f"some of {list(choices)}")
-        return tuple(x for x in choices if x in values[name])
-
-    def numbers(name: str) -> tuple[int, ...]:
-        texts = list(map(str, values[name]))
-        accepted = bool(texts) and all(
-            x.isdecimal() and 1 <= int(x) <= EXAMPLES for x in texts
-        )
-        require(name, values[name], accepted, f"integers in 1..{EXAMPLES}")
-        return tuple(map(int, texts))
-
-    seconds = values["seconds"]
-    require("seconds", seconds, 0 < seconds <= 3600, "more than 0 and at most 3600")
-    return Settings(
-        sections=chosen("sections", sections.ALL),
-        subjects=chosen("subjects", SUBJECTS),
-        train_batches=numbers("train_batches"),
-        inference_batches=numbers("inference_batches"),
-        seconds=seconds,
-        rounds=values["rounds"],
-        torch_compile=values["torch_compile"],
-    )
+    chosen = {name: values[name] for name in Settings._fields}
+    for name, choices in (("sections", sections.ALL), ("subjects", SUBJECTS)):
+        fits = bool(values[name]) and set(values[name]) <= set(choices)
+        require(name, values[name], fits, f"some of {list(choices)}")
+        chosen[name] = tuple(x for x in choices if x in values[name])
+    for name in ("train_batches", "inference_batches"):
+        sizes = integers(name, values[name])
+        fits = bool(sizes) and 1 <= min(sizes) and max(sizes) <= EXAMPLES
+        require(name, values[name], fits, f"integers in 1..{EXAMPLES}")
+        chosen[name] = sizes
+    return Settings(**chosen)
 
 
 def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
     """Measures, writes the file, and prints tables of it.
+
+    Where others may compute and did, no file is written.
 
     Args:
       settings: what is measured.
       folder: of the file.
       watch: looks whether others compute.
 
-    Where others may compute and did, no file is written.
-
     Raises:
       machine.Busy: they do; what was measured before is kept for the next start.
     """
     watch.wait()  # before anything that takes long
     torch, about = sections.pytorch(), machine.about()
-    cores = about["cores"]
     pytorch = torch.set_up() if torch else None
     started = shlex.join(["python", *sys.argv])
     origin = provenance.collect(started, devices=jax.devices()).to_json()
     report = {
         "machine": about,
         "threads": {
-            "coded_jax": int(about["variables"].get("NPROC", cores)),
+            "coded_jax": int(about["variables"].get("NPROC", about["cores"])),
             "pytorch": pytorch and pytorch["threads"],
         },
         "versions": workdir.versions(),
@@ -139,16 +125,16 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
     output = folder / f"{machine.slug(about)}.json"
     store = Store(output, report)
     began = None if store.rows else time.monotonic()  # else a part was measured before
+    report |= sections.run(Bench(settings, torch, watch), store)
     report |= {
         "date": origin["date"],
-        **sections.run(Bench(settings, torch, watch), store),
-    }
-    report |= {
         "seconds": None if began is None else round(time.monotonic() - began),
+        "busy": watch.busy,
+        "others": watch.most,
+        "targets": targets(report),
     }
-    report |= {"busy": watch.busy, "others": watch.most, "targets": targets(report)}
     show(tables(report))
-    store.drop()
+    store.path.unlink()
     if watch.busy:
         print(f"no file is written: the machine was not idle (--folder={folder})")
         return
@@ -157,7 +143,7 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
 
 
 def show(what: Any) -> None:
-    """Prints tables, if need be wider than the terminal: cut off, they say nothing."""
+    """Prints tables, if need be wider than the terminal."""
     console = Console(markup=False)
     console.width = max(console.width, WIDTH)
     console.print(what, highlight=False)

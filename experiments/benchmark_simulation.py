@@ -5,14 +5,12 @@ python experiments/benchmark_simulation.py --requests=1000000
 
 from __future__ import annotations
 
-import platform
+import statistics
 import time
 
 import jax
 from absl import flags
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from coded_jax.cli.command_line import command, run
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
@@ -21,6 +19,7 @@ from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
 from coded_jax.latency.workloads import Workload
+from coded_jax.report import table
 
 REQUESTS = flags.DEFINE_integer(
     "requests", 1_000_000, "simulated with each strategy", lower_bound=1
@@ -28,21 +27,20 @@ REQUESTS = flags.DEFINE_integer(
 REPEATS = flags.DEFINE_integer(
     "repeats", 5, "of which the median is printed", lower_bound=1
 )
-
 MACHINE = Machine(
     ShiftedExponential(0.03, 0.01),
-    0.03,
-    Bernoulli(0.1, 0.1),
-    1e8,
-    1e-3,
-    0.01,
+    client=0.03,
+    delay=Bernoulli(0.1, 0.1),
+    bandwidth=1e8,
+    link=1e-3,
+    failure=0.01,
     message=5e-5,
 )
 
 
-def cost(*rounds: Round, devices: int = 6) -> Cost:
-    """Returns the cost of some rounds, with the whole `F_Conv` as the unit."""
-    return Cost(rounds, 0.01, Round(1.0), devices)
+def cost(*rounds: Round) -> Cost:
+    """Returns the cost of rounds on 6 devices, with the whole `F_Conv` as the unit."""
+    return Cost(rounds, 0.01, Round(1.0), 6)
 
 
 PIECES = cost(Round(0.4, 8e3, 2e3))
@@ -55,34 +53,28 @@ WORKLOADS = {
 }
 
 
-def simulate(seed: int) -> tuple[float, dict[str, dict[str, float]]]:
-    """Simulates all strategies; returns the seconds that took, and their quantiles."""
-    start = time.perf_counter()
-    key = jax.random.key(seed)
-    completed = simulation.simulate(key, 6, REQUESTS.value, MACHINE, WORKLOADS)
-    quantiles = {
-        name: simulation.summary(completion.seconds)
-        for name, completion in completed.items()
-    }
-    return time.perf_counter() - start, quantiles
-
-
 @command()
 def main(argv: list[str]) -> None:
-    first, _ = simulate(0)
-    seconds, quantiles = zip(*map(simulate, range(1, REPEATS.value + 1)), strict=True)
-    table = Table(box=box.SIMPLE, title="milliseconds")
-    for name in ("strategy", "p50", "p90", "p99", "p99.9"):
-        table.add_column(name, justify="left" if name == "strategy" else "right")
-    for name, summary in quantiles[-1].items():
-        table.add_row(name, *(f"{1e3 * summary[q]:.1f}" for q in simulation.QUANTILES))
+    seconds, quantiles = [], {}
+    for seed in range(REPEATS.value + 1):
+        begun = time.perf_counter()
+        completed = simulation.simulate(
+            jax.random.key(seed), 6, REQUESTS.value, MACHINE, WORKLOADS
+        )
+        quantiles = {x: simulation.summary(y.seconds) for x, y in completed.items()}
+        seconds.append(time.perf_counter() - begun)
+    first, *others = seconds
+    columns = {"strategy": lambda x: x[0]} | {
+        name: lambda x, name=name: f"{1e3 * x[1][name]:.1f}"
+        for name in simulation.QUANTILES
+    }
     console = Console()
-    console.print(table)
+    made = table.make(columns, quantiles.items())
+    console.print(table.to_terminal(made, "milliseconds"))
     console.print(
         f"{REQUESTS.value:,} requests, 6 devices, {len(WORKLOADS)} strategies: "
-        f"{sorted(seconds)[len(seconds) // 2]:.2f} s, the first time {first:.1f} s "
-        f"with compilation (jax {jax.__version__}, Python {platform.python_version()}, "
-        f"{jax.devices()[0].device_kind})",
+        f"{statistics.median(others):.2f} s, the first time {first:.1f} s with "
+        f"compilation (jax {jax.__version__}, {jax.devices()[0].device_kind})",
         highlight=False,
     )
 

@@ -1,7 +1,4 @@
-"""Compiles an experiment's programs for a TPU or GPU that need not be here.
-
-The same as `python -m coded_jax compile`.
-"""
+"""Compiles for a described machine: the same as `python -m coded_jax compile`."""
 
 from coded_jax.cli.command_line import run
 from coded_jax.cli.commands.compile import main

@@ -1,7 +1,4 @@
-"""Writes a finished run as one file that runs without this package.
-
-The same as `python -m coded_jax export`.
-"""
+"""Writes a run as one file: the same as `python -m coded_jax export`."""
 
 from coded_jax.cli.command_line import run
 from coded_jax.cli.commands.export import main

@@ -1,7 +1,4 @@
-"""Shows how an experiment's images are split: a table, and a picture of the pieces.
-
-The same as `python -m coded_jax plan`.
-"""
+"""Shows how images are split: the same as `python -m coded_jax plan`."""
 
 from coded_jax.cli.command_line import run
 from coded_jax.cli.commands.plan import main

@@ -1,7 +1,4 @@
-"""Runs one experiment: trains a base model and a code, tries every erasure pattern.
-
-The same as `python -m coded_jax run`.
-"""
+"""Runs one experiment: the same as `python -m coded_jax run`."""
 
 from coded_jax.cli.command_line import run
 from coded_jax.cli.commands.run import main

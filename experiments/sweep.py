@@ -1,7 +1,4 @@
-"""Runs one experiment for every combination of some flags, and makes one table of all.
-
-The same as `python -m coded_jax sweep`.
-"""
+"""Runs many experiments: the same as `python -m coded_jax sweep`."""
 
 from coded_jax.cli.command_line import run
 from coded_jax.cli.commands.sweep import main

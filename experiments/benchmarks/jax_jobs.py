@@ -13,7 +13,7 @@ from benchmarks.profiling import Prepared, compiled
 from benchmarks.rows import BASE, CODE, NOTHING_LOST, ONE_LOST
 from benchmarks.subjects import Subject
 from coded_jax.codes import erasures
-from coded_jax.devices import placement, startup
+from coded_jax.devices import startup
 from coded_jax.inference import pipeline
 from coded_jax.runs import regime
 from coded_jax.runs.build import uncoded_pipeline
@@ -24,32 +24,31 @@ from coded_jax.types import PyTree
 
 def base(s: Subject, batch: int) -> dict[str, Prepared]:
     """Prepares training steps of the base model, as `training.loop.fit` does them."""
-    optimizer = _optimizer(s, regime.BASE)
-    data, mesh = s.dataset, s.pipeline.mesh
-    uncoded = uncoded_pipeline(s.config, data.mean, data.std, mesh)
+    data, optimizer = s.dataset, _optimizer(s, regime.BASE)
+    uncoded = uncoded_pipeline(s.config, data.mean, data.std)
     task = tasks.base_task(uncoded, data, optimizer)
-    arrays = tasks.device_arrays(mesh, data.train)
-    return {BASE: _steps(s, task, {}, arrays, s.frozen, batch)}
+    arrays = tasks.device_arrays(None, data.train)
+    return {BASE: _steps(task, {}, arrays, s.frozen, batch)}
 
 
 def code(s: Subject, batch: int) -> dict[str, Prepared]:
     """Prepares training steps of the code, as `training.loop.fit` does them."""
     coded, data = s.pipeline, s.dataset
-    arrays = tasks.device_arrays(coded.mesh, data.train)
+    arrays = tasks.device_arrays(None, data.train)
     arrays = exact_targets.with_targets(coded, s.frozen, arrays)
     optimizer = _optimizer(s, CODE)
     task = tasks.code_task(coded, s.frozen, data, optimizer, s.config, [()])
-    return {CODE: _steps(s, task, s.frozen, arrays, s.params, batch)}
+    return {CODE: _steps(task, s.frozen, arrays, s.params, batch)}
 
 
 def inference(s: Subject, batch: int) -> dict[str, Prepared]:
     """Prepares inferences with nothing lost and with the first data piece lost."""
-    put = functools.partial(placement.put_replicated, s.pipeline.mesh)
     masks = {
-        name: put(erasures.available(lost, s.pipeline.n))
+        name: jax.device_put(erasures.available(lost, s.pipeline.n))
         for name, lost in ((NOTHING_LOST, ()), (ONE_LOST, (0,)))
     }
-    arguments = (s.frozen, s.params, put(s.dataset.train.images[:batch]))
+    images = jax.device_put(s.dataset.train.images[:batch])
+    arguments = (s.frozen, s.params, images)
     whole = jax.jit(functools.partial(pipeline.infer, s.pipeline))
     program, seconds = compiled(whole, *arguments, masks[NOTHING_LOST])
     return {
@@ -63,20 +62,19 @@ def _optimizer(s: Subject, phase: str) -> optax.GradientTransformation:
 
 
 def _steps(
-    s: Subject, task: Task, frozen: PyTree, arrays: PyTree, params: PyTree, batch: int
+    task: Task, frozen: PyTree, arrays: PyTree, params: PyTree, batch: int
 ) -> Prepared:
     """Prepares training steps of a task, that begin with some parameters."""
-    put = functools.partial(placement.put_replicated, s.pipeline.mesh)
 
     @jax.jit  # as in `fit`: each operation alone is a program that stays in memory
     def begin(params: PyTree) -> tuple:
         init = lambda key: jax.tree.map(jnp.copy, params)
         state, _ = steps.initial_state(init, task.optimizer, jax.random.key(0))
-        examples = len(s.dataset.train.labels)
+        examples = len(jax.tree.leaves(arrays)[0])
         return state, jax.random.permutation(jax.random.key(2), examples)
 
-    state, order = put(begin(params))
-    rest = (frozen, arrays, order, put(jax.random.key(3)))
+    state, order = begin(params)
+    rest = (frozen, arrays, order, jax.random.key(3))
     count = steps.steps_per_call()
     program, seconds = compiled(
         steps.train_step if count == 1 else steps.train_steps,

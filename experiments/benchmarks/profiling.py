@@ -78,18 +78,17 @@ def measure(jobs: dict[str, Job], seconds: float, rounds: int = 7) -> dict[str, 
             if calls[name] > 1:
                 jobs[name](1)  # wakes its threads
             times[name].append(_seconds(jobs[name], calls[name]) / calls[name])
-    return {name: _timing(times[name], calls[name]) for name in jobs}
+    timings = {}
+    for name, own in times.items():
+        first, median, third = statistics.quantiles(own, n=4, method="inclusive")
+        timings[name] = Timing(median, (first, third), min(own), len(own), calls[name])
+    return timings
 
 
 def _seconds(job: Job, calls: int) -> float:
     start = time.perf_counter()
     job(calls)
     return time.perf_counter() - start
-
-
-def _timing(times: list[float], calls: int) -> Timing:
-    first, median, third = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, (first, third), min(times), len(times), calls)
 
 
 def compiled(f: Callable, *args: Any, **static: Any) -> tuple[Callable, float]:

@@ -18,8 +18,7 @@ from rich.console import Console
 from benchmarks import jax_jobs, profiling
 from benchmarks.machine import WAY_OUT, Busy, Watch
 from benchmarks.profiling import Prepared
-from benchmarks.rows import COMPILE, EAGER, OURS, Row
-from benchmarks.store import Store
+from benchmarks.rows import BASE, CODE, COMPILE, EAGER, OURS, Row
 from benchmarks.subjects import CONFIGS, EXAMPLES, Subject, make_subject, sizes
 from coded_jax.runs.progress import progress_bars
 
@@ -29,7 +28,6 @@ ALL = (*TIMES, MEMORY)
 SCRIPT = Path(__file__).parents[1] / "benchmark.py"
 MEMORY_STEPS = 3
 ATTEMPTS = 5
-HINT = "pip install 'coded_jax[bench]'"
 
 
 class Settings(NamedTuple):
@@ -61,20 +59,51 @@ class Measurement(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Returns the name of its rows' subject: of a base model, that of itself."""
+        """The name of its rows' subject: of a base model, that of itself."""
         model = CONFIGS[self.subject].base_model
-        return model if self.section == "base" else self.subject
+        return model if self.section == BASE else self.subject
 
     def __str__(self) -> str:
         return f"{self.section}:{self.label}:{self.batch}"
 
 
 class Bench(NamedTuple):
-    """What all measurements share."""
+    """What all measurements share; `torch` is `torch_jobs`, or None without PyTorch."""
 
     settings: Settings
-    torch: ModuleType | None  # torch_jobs
+    torch: ModuleType | None
     watch: Watch
+
+
+class Store:
+    """Rows by measurement, kept beside the file that they will stand in.
+
+    Args:
+      output: the file to be written in the end.
+      origin: machine, versions, commit and command; rows of another one are dropped,
+        and so are those of code that no commit has.
+
+    Attributes:
+      rows: `{measurement: its rows}`, those of a former start among them.
+    """
+
+    def __init__(self, output: Path, origin: dict[str, Any]) -> None:
+        self.path = output.with_suffix(".partial")
+        self.rows: dict[str, list[Row]] = {}
+        first_line = json.dumps(origin)
+        committed = origin["commit"] is not None and origin["commit"].isalnum()
+        lines = self.path.read_text().splitlines() if self.path.exists() else [""]
+        if committed and lines[0] == first_line:
+            self.rows = dict(map(json.loads, lines[1:]))
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(f"{first_line}\n")
+
+    def add(self, measurement: str, rows: list[Row]) -> None:
+        """Keeps the rows of a measurement."""
+        self.rows[measurement] = rows
+        with self.path.open("a") as file:
+            file.write(json.dumps([measurement, rows]) + "\n")
 
 
 def pytorch() -> ModuleType | None:
@@ -82,25 +111,23 @@ def pytorch() -> ModuleType | None:
     try:
         return importlib.import_module("benchmarks.torch_jobs")
     except (ImportError, OSError) as error:
-        print(f"PyTorch is not timed ({error}): {HINT}", file=sys.stderr)
+        hint = "pip install 'coded_jax[bench]'"
+        print(f"PyTorch is not timed ({error}): {hint}", file=sys.stderr)
         return None
 
 
 def measurements(settings: Settings) -> list[Measurement]:
     """Returns all measurements; a base model that several subjects have, once."""
-    found, models = [], set()
+    batches = dict.fromkeys(TIMES, settings.train_batches)
+    batches["inference"] = settings.inference_batches
+    batches[MEMORY] = settings.train_batches[-1:]
+    found = {}
     for subject in settings.subjects:
-        model = CONFIGS[subject].base_model
         for section in settings.sections:
-            batches = settings.train_batches
-            if section == "inference":
-                batches = settings.inference_batches
-            elif section == MEMORY:
-                batches = batches[-1:]
-            if section != "base" or model not in models:
-                found += [Measurement(section, subject, batch) for batch in batches]
-        models.add(model)
-    return found
+            for batch in batches[section]:
+                own = Measurement(section, subject, batch)
+                found.setdefault(str(own), own)
+    return [*found.values()]
 
 
 def times(bench: Bench, subject: Subject, m: Measurement) -> list[Row]:
@@ -117,43 +144,36 @@ def times(bench: Bench, subject: Subject, m: Measurement) -> list[Row]:
                 failure = str(error)
     rows = []
     for job in made[OURS]:
-        row = {"subject": m.label, "job": job, "batch": m.batch}
-        jobs = {name: prepared[job] for name, prepared in made.items()}
-        rows += [{**row, **fields} for fields in compare(bench.settings, jobs)]
-        if failure:
-            rows.append({**row, "framework": COMPILE, "ms": None, "note": failure})
-    return rows
-
-
-def compare(settings: Settings, jobs: dict[str, Prepared]) -> list[Row]:
-    """Times one job of several frameworks, and returns the fields of a row each."""
-    calls = {name: prepared.job for name, prepared in jobs.items()}
-    timings = profiling.measure(calls, settings.seconds, settings.rounds)
-    rows = []
-    for name, timing in timings.items():
-        steps = jobs[name].steps
-        rows.append(
-            {
+        own = {"subject": m.label, "job": job, "batch": m.batch}
+        calls = {name: prepared[job].job for name, prepared in made.items()}
+        settings = bench.settings
+        timings = profiling.measure(calls, settings.seconds, settings.rounds)
+        for name, timing in timings.items():
+            prepared = made[name][job]
+            of_step = 1e3 / prepared.steps
+            row = {
                 "framework": name,
-                "ms": timing.median / steps * 1e3,
-                "quartiles_ms": [q / steps * 1e3 for q in timing.quartiles],
-                "fastest_ms": timing.fastest / steps * 1e3,
+                "ms": timing.median * of_step,
+                "quartiles_ms": [quartile * of_step for quartile in timing.quartiles],
+                "fastest_ms": timing.fastest * of_step,
                 "rounds": timing.rounds,
-                "calls": timing.calls * steps,
-                "compile_s": jobs[name].compile_seconds,
+                "calls": timing.calls * prepared.steps,
+                "compile_s": prepared.compile_seconds,
             }
-        )
+            rows.append({**own, **row})
+        if failure:
+            rows.append({**own, "framework": COMPILE, "ms": None, "note": failure})
     return rows
 
 
 def memory(bench: Bench, m: Measurement) -> list[Row]:
     """Measures the peak memory of training, each job in a process of its own."""
     rows = []
-    for job in ("base", "code"):
-        own = Measurement(job, m.subject, m.batch)
-        row = {"subject": own.label, "job": job, "batch": m.batch}
-        if job == "base" and m.subject != _first_of_model(bench.settings, m.subject):
-            continue
+    same = lambda x: CONFIGS[x].base_model == CONFIGS[m.subject].base_model
+    first = next(filter(same, bench.settings.subjects))
+    for job in (BASE, CODE) if m.subject == first else (CODE,):
+        label = Measurement(job, m.subject, m.batch).label
+        row = {"subject": label, "job": job, "batch": m.batch}
         request = {"subject": m.subject, "job": job, "batch": m.batch}
         peak = output_of([str(SCRIPT), f"--worker={json.dumps(request)}"])
         request |= {"sizes": peak.pop("sizes"), "examples": EXAMPLES}
@@ -164,11 +184,6 @@ def memory(bench: Bench, m: Measurement) -> list[Row]:
             peak = output_of([str(script), json.dumps(request)])
             rows.append({**row, "framework": EAGER, **peak})
     return rows
-
-
-def _first_of_model(settings: Settings, subject: str) -> str:
-    model = CONFIGS[subject].base_model
-    return next(x for x in settings.subjects if CONFIGS[x].base_model == model)
 
 
 def peak_memory(subject: str, job: str, batch: int) -> Row:
@@ -203,6 +218,7 @@ def run(bench: Bench, store: Store) -> dict[str, list[Row]]:
     """
     make = functools.lru_cache(maxsize=1)(make_subject)
     wanted = measurements(bench.settings)
+    rows: dict[str, list[Row]] = {"times": [], "memory": []}
     with progress_bars(Console(stderr=True)) as progress:
         bar = progress.add_task("benchmark", total=len(wanted), note="")
         for m in wanted:
@@ -212,10 +228,8 @@ def run(bench: Bench, store: Store) -> dict[str, list[Row]]:
                     store.add(str(m), memory(bench, m))
                 else:
                     store.add(str(m), undisturbed(bench, make(m.subject), m))
+            rows["memory" if m.section == MEMORY else "times"] += store.rows[str(m)]
             progress.advance(bar)
-    rows: dict[str, list[Row]] = {"times": [], "memory": []}
-    for m in wanted:
-        rows["memory" if m.section == MEMORY else "times"] += store.rows[str(m)]
     return rows
 
 

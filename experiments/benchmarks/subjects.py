@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from coded_jax.devices import placement
-from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference import pipeline
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -16,42 +14,25 @@ from coded_jax.types import Dataset, PyTree, Split
 
 EXAMPLES = 4096
 SMALL, COLOUR = (28, 28, 1), (32, 32, 3)
+CODE: dict[str, Any] = {"k": 2, "r": 1, "recipe": "systematic"}
+DEEP: dict[str, Any] = {**CODE, "base_width": 0.25, "grid": (1, 2)}
 CONV: dict[str, Any] = {
+    **CODE,
     "encoder_width": 32,
     "decoder_width": 128,
     "decoder_channels": "joint",
 }
 """As in `flags/table5_k2_r1_conv.flags`."""
-
-
-def _lenet5(encoder: str, decoder: str, **settings: Any) -> Config:
-    return Config(
-        k=2, r=1, recipe="systematic", encoder=encoder, decoder=decoder, **settings
-    )
-
-
-def _deep(base_model: str, *stages: tuple[int, int]) -> Config:
-    """Returns a deep network with the code that it gets by default."""
-    return Config(
-        k=2,
-        r=1,
-        recipe="systematic",
-        base_model=base_model,
-        base_width=0.25,
-        stages=stages,
-        grid=(1, 2),
-    )
-
-
 CONFIGS = {
-    "lenet5_mlp": _lenet5("mlp", "mlp"),
-    "lenet5_conv": _lenet5("conv", "conv", **CONV),
-    "lenet5_cheap": _lenet5("linear", "low_rank"),
-    "vgg16": _deep("vgg16", (1, 2), (3, 4)),
-    "resnet18": _deep("resnet18", (1, 3), (4, 5)),
-    "mobilenet": _deep("mobilenet", (1, 4), (5, 7)),
+    "lenet5_mlp": Config(encoder="mlp", decoder="mlp", **CODE),
+    "lenet5_conv": Config(encoder="conv", decoder="conv", **CONV),
+    "lenet5_cheap": Config(encoder="linear", decoder="low_rank", **CODE),
+    "vgg16": Config(base_model="vgg16", stages=((1, 2), (3, 4)), **DEEP),
+    "resnet18": Config(base_model="resnet18", stages=((1, 3), (4, 5)), **DEEP),
+    "mobilenet": Config(base_model="mobilenet", stages=((1, 4), (5, 7)), **DEEP),
 }
-"""The codes, by the names of their subjects; stages are those of `flags/`."""
+"""The codes, by the names of their subjects; stages are those of `flags/`, and deep
+networks have the code that they get by default."""
 
 
 class Subject(NamedTuple):
@@ -77,50 +58,40 @@ def noise(shape: tuple[int, int, int], examples: int) -> Dataset:
 
 
 def make_subject(
-    name: str,
-    examples: int = EXAMPLES,
-    devices: int | None = None,
-    config: Config | None = None,
+    name: str, examples: int = EXAMPLES, config: Config | None = None
 ) -> Subject:
     """Returns a code with random parameters.
 
     Args:
       name: one of `CONFIGS`.
       examples: random images.
-      devices: how many; without a mesh if None.
       config: in place of that of `CONFIGS`.
-
-    Raises:
-      ValueError: there are fewer devices.
     """
     config = config or CONFIGS[name]
     dataset = noise(SMALL if config.base_model == "lenet5" else COLOUR, examples)
     image, classes = dataset.image_shape, dataset.classes
-    mesh = make_mesh(config.n, devices) if devices else None
-    coded = build_pipeline(config, image, classes, dataset.mean, dataset.std, mesh)
+    coded = build_pipeline(config, image, classes, dataset.mean, dataset.std)
     init = jax.jit(coded.base.init, static_argnums=(1, 2))
     frozen = init(jax.random.key(0), image, classes)
     params = jax.jit(coded.init)(jax.random.key(1))
-    frozen, params = placement.put_replicated(mesh, (frozen, params))
     return Subject(name, config, dataset, coded, frozen, params)
 
 
 def sizes(s: Subject) -> dict[str, Any]:
     """Returns the sizes that another framework needs; see `torch_baseline.Job`."""
     config = s.config
-    stages = []
-    for stage in s.pipeline.stages:
-        plan = stage.plan
-        stages.append(
-            {
-                "blocks": stage.blocks,
-                "starts": (plan.rows.starts, plan.columns.starts),
-                "cuts": (plan.rows.cuts, plan.columns.cuts),
-                "piece": plan.piece_shape,
-                "share": plan.share_shape,
-                "features": (plan.rows.out, plan.columns.out),
-            }
-        )
+    plans = [(stage.blocks, stage.plan) for stage in s.pipeline.stages]
+    stages = [
+        {
+            "blocks": blocks,
+            "starts": (plan.rows.starts, plan.columns.starts),
+            "cuts": (plan.rows.cuts, plan.columns.cuts),
+            "piece": plan.piece_shape,
+            "share": plan.share_shape,
+            "features": (plan.rows.out, plan.columns.out),
+        }
+        for blocks, plan in plans
+    ]
     return {
         "network": config.base_model,
         "width": config.base_width,

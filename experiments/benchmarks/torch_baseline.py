@@ -29,11 +29,9 @@ from torch.nn import functional as F
 DILATIONS = (1, 1, 2, 4, 8, 1)
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 RESNET18 = (64, 128, 256, 512)
-MOBILENET = (
-    *((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2)),
-    *((6, 64, 4, 2), (6, 96, 3, 1)),
-)
+MOBILENET = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
 CHUNK = 500  # images whose features are computed at once
+RATE, DECAY, STEPS = 1e-3, 1e-5, 1000  # of Adam: its rate falls along a cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +83,6 @@ class Job:
       encoder: `"mlp"`, `"conv"`, or `"linear"` for sums alone.
       decoder: `"mlp"`, `"conv"` (joint channels) or `"low_rank"`.
       widths: of the hidden layers of encoder and decoder; None for their own.
-      rate, decay: of Adam, which falls along a cosine, and its L2 factor.
-      steps: of the cosine.
     """
 
     network: str
@@ -100,9 +96,6 @@ class Job:
     encoder: str
     decoder: str
     widths: tuple[int | None, int | None]
-    rate: float = 1e-3
-    decay: float = 1e-5
-    steps: int = 1000
 
     @property
     def k(self) -> int:
@@ -210,11 +203,7 @@ class FlatHead(nn.Module):
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *(nn.Linear(features, 120), nn.ReLU(inplace=True)),
-            *(nn.Linear(120, 84), nn.ReLU(inplace=True)),
-            nn.Linear(84, classes),
-        )
+        self.layers = dense(features, 120, 84, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.permute(0, 2, 3, 1).flatten(1))
@@ -276,12 +265,7 @@ def mobilenet(job: Job) -> tuple[list[nn.Module], nn.Module]:
     return blocks, PoolHead(maps, job.classes)
 
 
-NETWORKS = {
-    "lenet5": lenet5,
-    "vgg16": vgg16,
-    "resnet18": resnet18,
-    "mobilenet": mobilenet,
-}
+NETWORKS = {f.__name__: f for f in (lenet5, vgg16, resnet18, mobilenet)}
 
 
 class Network(nn.Module):
@@ -305,18 +289,12 @@ class Network(nn.Module):
         return F.cross_entropy(self(images), labels)
 
 
-class Dense(nn.Module):
-    """Dense layers over all numbers of an example, with ReLU between."""
-
-    def __init__(self, *sizes: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for fewer, more in itertools.pairwise(sizes):
-            layers += [nn.Linear(fewer, more), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers[:-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+def dense(*sizes: int) -> nn.Sequential:
+    """Returns dense layers with ReLU between."""
+    layers: list[nn.Module] = []
+    for fewer, more in itertools.pairwise(sizes):
+        layers += [nn.Linear(fewer, more), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
 
 
 def stack(maps: int, width: int, out: int) -> nn.Sequential:
@@ -340,14 +318,12 @@ class Code(nn.Module):
         encoder_width, decoder_width = job.widths
         self.convolves = job.decoder == "conv"
         self.sums = nn.Parameter(torch.full((job.k, job.r), job.k**-0.5))
+        self.encoder = None
         if job.encoder == "mlp":
             hidden = encoder_width or job.k * pixels
-            self.encoder = Dense(job.k * pixels, hidden, job.r * pixels)
+            self.encoder = dense(job.k * pixels, hidden, job.r * pixels)
         elif job.encoder == "conv":
-            width = encoder_width or 20 * job.k
-            self.encoder = stack(job.k, width, job.r)
-        else:
-            self.encoder = None
+            self.encoder = stack(job.k, encoder_width or 20 * job.k, job.r)
         if self.convolves:
             width = decoder_width or 20 * job.n * depth
             self.decoder = stack(job.n * depth, width, job.k * depth)
@@ -355,22 +331,20 @@ class Code(nn.Module):
             rank = math.ceil(math.sqrt(3 * depth))
             own = rank if job.decoder == "low_rank" else job.k * size
             hidden = decoder_width or own
-            self.decoder = Dense(job.n * size, hidden, hidden, job.k * size)
+            self.decoder = dense(job.n * size, hidden, hidden, job.k * size)
 
     def encode(self, pieces: Tensor) -> Tensor:
         """Makes parity pieces `[B, r, h, w, C]` of pieces `[B, k, h, w, C]`."""
-        batch, k, h, w, channels = pieces.shape
-        parity = self.sums.T @ pieces.flatten(2)
-        parity = parity.view(batch, self.r, h, w, channels)
+        batch, _, h, w, channels = pieces.shape
+        parity = (self.sums.T @ pieces.flatten(2)).view(batch, self.r, h, w, channels)
         if self.encoder is None:
             return parity
-        if isinstance(self.encoder, Dense):
-            x = pieces.permute(0, 4, 1, 2, 3).flatten(2)
-            x = self.encoder(x).view(batch, channels, self.r, h, w)
-            return parity + x.permute(0, 2, 3, 4, 1)
-        x = pieces.permute(0, 4, 1, 2, 3).reshape(batch * channels, k, h, w)
-        x = self.encoder(x.contiguous(memory_format=torch.channels_last))
-        x = x.view(batch, channels, self.r, h, w)
+        x = pieces.permute(0, 4, 1, 2, 3)
+        if isinstance(self.encoder[0], nn.Linear):
+            x = x.flatten(2)
+        else:
+            x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self.encoder(x).view(batch, channels, self.r, h, w)
         return parity + x.permute(0, 2, 3, 4, 1)
 
     def decode(self, results: Tensor, available: Tensor) -> Tensor:
@@ -521,48 +495,44 @@ def patterns(job: Job, where: torch.device) -> tuple[Tensor, Tensor]:
     return torch.tensor(masks, device=where), torch.tensor(weights, device=where)
 
 
-def optimisation(
-    job: Job, params: list[nn.Parameter]
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Returns Adam with L2 and the cosine decay of its rate."""
-    adam = torch.optim.Adam(params, lr=job.rate, weight_decay=job.decay, fused=True)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, job.steps)
-    return adam, cosine
-
-
-def base_trainer(
-    model: Coded, images: Tensor, labels: Tensor, batch: int
+def trainer(
+    params: list[nn.Parameter], images: Tensor, batch: int, loss: Callable
 ) -> Callable[[], None]:
-    """Returns a function that trains the base model by one step.
+    """Returns a function that trains parameters by one step, by Adam with L2.
 
     Args:
-      model: on its device; its base model is no longer frozen then.
+      params: on their device.
       images: uint8 `[N, H, W, C]`, resident there, whose rows a permutation orders.
-      labels: int64 `[N]`.
       batch: B.
+      loss: of rows, int64 `[B]`.
     """
-    network = model.network.requires_grad_().train()
-    adam, cosine = optimisation(model.job, list(network.parameters()))
+    adam = torch.optim.Adam(params, lr=RATE, weight_decay=DECAY, fused=True)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, STEPS)
     order = torch.randperm(len(images), device=images.device)
-    steps, step = len(images) // batch, 0
+    batches = itertools.cycle(range(0, len(images) - batch + 1, batch))
 
     def train() -> None:
-        nonlocal step
-        rows = order[step % steps * batch :][:batch]
-        step += 1
+        start = next(batches)
         adam.zero_grad()
-        network.loss(images[rows], labels[rows]).backward()
+        loss(order[start : start + batch]).backward()
         adam.step()
         cosine.step()
 
     return train
 
 
+def base_trainer(
+    model: Coded, images: Tensor, labels: Tensor, batch: int
+) -> Callable[[], None]:
+    """Returns a function that trains the base model, no longer frozen, by one step."""
+    network = model.network.requires_grad_().train()
+    loss = lambda rows: network.loss(images[rows], labels[rows])
+    return trainer([*network.parameters()], images, batch, loss)
+
+
 def code_trainer(model: Coded, images: Tensor, batch: int) -> Callable[[], None]:
-    """Returns a function that trains the codes by one step; see `base_trainer`."""
+    """Returns a function that trains the codes by one step."""
     model.train()
-    adam, cosine = optimisation(model.job, list(model.codes.parameters()))
-    order = torch.randperm(len(images), device=images.device)
     masks, weights = patterns(model.job, images.device)
     kept = [
         torch.empty(len(images), *stage.features, stage.share[2], device=images.device)
@@ -573,20 +543,12 @@ def code_trainer(model: Coded, images: Tensor, batch: int) -> Callable[[], None]
             few = slice(start, start + CHUNK)
             for features, own in zip(kept, model.targets(images[few]), strict=True):
                 features[few] = own
-    steps, step = len(images) // batch, 0
 
-    def train() -> None:
-        nonlocal step
-        rows = order[step % steps * batch :][:batch]
-        step += 1
+    def loss(rows: Tensor) -> Tensor:
         available = masks[torch.multinomial(weights, batch, replacement=True)]
-        targets = [features[rows] for features in kept]
-        adam.zero_grad()
-        model.loss(images[rows], available, targets).backward()
-        adam.step()
-        cosine.step()
+        return model.loss(images[rows], available, [x[rows] for x in kept])
 
-    return train
+    return trainer([*model.codes.parameters()], images, batch, loss)
 
 
 def make_model(job: Job) -> Coded:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import profiling, subjects
+from benchmarks import subjects
 from benchmarks.profiling import Prepared
 from benchmarks.rows import BASE, CODE, NOTHING_LOST, ONE_LOST
 from benchmarks.subjects import Subject
@@ -27,6 +27,7 @@ from benchmarks.torch_baseline import (
     make_model,
     synchronise,
 )
+from coded_jax.checks import first_line
 from coded_jax.types import PyTree
 
 COMPILE_SECONDS = 300  # then torch.compile counts as not working
@@ -83,28 +84,20 @@ def base(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
         _compile(model.network, "loss")
     labels = torch.from_numpy(split.labels).long().to(device())
     step = base_trainer(model, _images(split.images), labels, batch)
-    return {BASE: Prepared(_repeat(step), _first_call(step) if compile else 0.0)}
+    return {BASE: _prepared(step, compile)}
 
 
 def code(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
-    """Prepares training steps of the code.
-
-    Raises:
-      RuntimeError: torch.compile does not work here.
-    """
+    """Prepares training steps of the code; see `base`."""
     model = model_of(s)
     if compile:
         _compile(model, "loss")
     step = code_trainer(model, _images(s.dataset.train.images), batch)
-    return {CODE: Prepared(_repeat(step), _first_call(step) if compile else 0.0)}
+    return {CODE: _prepared(step, compile)}
 
 
 def inference(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
-    """Prepares inferences with nothing lost and with the first data piece lost.
-
-    Raises:
-      RuntimeError: torch.compile does not work here.
-    """
+    """Prepares inferences with nothing lost and with the first data piece lost."""
     model = model_of(s).eval()
     if compile:
         _compile(model, "logits")
@@ -118,7 +111,7 @@ def inference(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepar
                 model.infer(images, available)
             synchronise()
 
-        jobs[name] = Prepared(_repeat(call), _first_call(call) if compile else 0.0)
+        jobs[name] = _prepared(call, compile)
     return jobs
 
 
@@ -159,46 +152,37 @@ def _images(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).to(device())
 
 
-def _repeat(step: Callable[[], Any]) -> profiling.Job:
-    """Returns a job that calls `step`, and waits for the last call."""
-
-    def job(calls: int) -> None:
-        for _ in range(calls):
-            step()
-        synchronise()
-
-    return job
-
-
 def _compile(module: nn.Module, name: str) -> None:
     """Replaces a method by one that torch.compile compiles."""
     torch._dynamo.reset()  # else it gives up, silently, after a few models
     setattr(module, name, torch.compile(getattr(module, name), dynamic=False))
 
 
-def _first_call(f: Callable[[], Any]) -> float:
-    """Returns the seconds of the first call, which compiles.
+def _prepared(step: Callable[[], Any], compile: bool) -> Prepared:
+    """Returns a job that calls `step` and waits for the last call, compiled or eager.
 
     Raises:
-      RuntimeError: it fails, or takes too long.
+      RuntimeError: the first call fails, or takes too long.
     """
+
+    def job(calls: int) -> None:
+        for _ in range(calls):
+            step()
+        synchronise()
+
+    if not compile:
+        return Prepared(job)
     start = time.perf_counter()
     try:
         with _time_limit(COMPILE_SECONDS), warnings.catch_warnings(action="ignore"):
-            f()
+            job(1)
     except Exception as error:  # of many types, and none of them is ours to mend
-        text = str(error).strip() or type(error).__name__
-        raise RuntimeError(f"torch.compile: {text.splitlines()[0]}") from error
-    synchronise()
-    return time.perf_counter() - start
+        raise RuntimeError(f"torch.compile: {first_line(error)}") from error
+    return Prepared(job, time.perf_counter() - start)
 
 
 @contextlib.contextmanager
 def _time_limit(seconds: int) -> Iterator[None]:
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-
     def stop(*_: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")
 

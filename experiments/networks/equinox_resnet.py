@@ -70,18 +70,10 @@ class ResNet18(eqx.Module):
         return self.dense(x.mean((1, 2)))
 
 
-def make() -> tuple[Any, Any]:
-    """Returns the network, of images `[B, 224, 224, 3]`, and its variables."""
-    return _function(ResNet18(jax.random.key(0)))
-
-
 def shapes() -> tuple[Any, Any]:
-    """Returns the network and the shapes of its variables."""
-    return _function(eqx.filter_eval_shape(ResNet18, jax.random.key(0)))
-
-
-def _function(network: Any) -> tuple[Any, Any]:
-    is_array = lambda x: eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
+    """Returns the network, of images `[B, 224, 224, 3]`, and its variables' shapes."""
+    network = eqx.filter_eval_shape(ResNet18, jax.random.key(0))
+    is_array = lambda x: isinstance(x, jax.ShapeDtypeStruct)
     variables, static = eqx.partition(network, is_array)
 
     def model(variables: Any, images: jax.Array) -> jax.Array:

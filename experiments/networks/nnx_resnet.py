@@ -44,12 +44,6 @@ class ResNet18(nnx.Module):
         return self.dense(x.mean((1, 2)))
 
 
-def make() -> tuple[Any, Any]:
-    """Returns the network and its variables, drawn anew."""
-    graph, variables = nnx.split(ResNet18(nnx.Rngs(0)))
-    return lambda variables, images: nnx.merge(graph, variables)(images), variables
-
-
 def shapes() -> tuple[Any, Any]:
     """Returns the network and the shapes of its variables."""
     abstract = nnx.eval_shape(lambda: ResNet18(nnx.Rngs(0)))

@@ -44,13 +44,6 @@ class UNet(nn.Module):
         return nn.Conv(self.classes, (1, 1))(x)
 
 
-def make() -> tuple[Any, Any]:
-    """Returns the network and its variables, drawn anew."""
-    network = UNet()
-    image = jnp.zeros((1, *SHAPE))
-    return network.apply, jax.jit(network.init)(jax.random.key(0), image)
-
-
 def shapes() -> tuple[Any, Any]:
     """Returns the network and the shapes of its variables."""
     network = UNet()

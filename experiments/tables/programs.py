@@ -103,10 +103,7 @@ def limit(program: Program) -> str:
     return LIMITS[program.least.name]
 
 
-MACHINE: Columns = {
-    "machine": lambda x: x.content["target"],
-    "experiment": subject_of,
-}
+MACHINE: Columns = {"machine": lambda x: x.content["target"], "experiment": subject_of}
 ORIGINS = stored.origins(lambda x: x.content)
 ORIGIN: Columns = {
     **{name: ORIGINS[name] for name in ("version", "commit", "date")},
