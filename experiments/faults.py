@@ -9,35 +9,23 @@ killed or frozen. Prints a table, and writes `faults.json`.
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from absl import flags
+from measured import OUTPUT, WORKDIR, Report
 from rich.console import Console
 from tables import service as tables
 
-from coded_jax import data
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, integers, origin, run
-from coded_jax.devices import startup
+from coded_jax.cli.command_line import command, integers, run
 from coded_jax.latency.stragglers import Bernoulli
 from coded_jax.report import table
-from coded_jax.runs import workdir
 from coded_jax.runs.load import load
-from coded_jax.runs.places import absolute
 from coded_jax.service import Faults, serve
 from coded_jax.service.studies.clients import closed_loop, latencies, wrong_answers
 from coded_jax.service.studies.fault_injection import MACHINERY, FaultInjector, Target
 
-WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
-)
 REQUESTS = flags.DEFINE_integer("requests", 8000, "of each row, at least")
 CALM = flags.DEFINE_integer("calm", 2000, "requests before, undisturbed")
 CLIENTS = flags.DEFINE_integer("clients", 4, "that send requests")
@@ -51,102 +39,78 @@ class Row(NamedTuple):
     Attributes:
       name: for the table.
       settings: of the service.
-      kinds: of `fault_injection.disturb`, one of which is drawn each time.
+      kind: of `fault_injection.disturb`; none if empty.
       every: seconds between them.
       faults: of pieces, drawn for each.
     """
 
     name: str
     settings: dict[str, Any] = {}
-    kinds: tuple[str, ...] = ()
+    kind: str = ""
     every: float = 0.0
     faults: Faults | None = None
 
 
 TABLE = (
-    Row("a worker killed every 5 s, two spares", {"spares": 2}, ("kill worker",), 5.0),
-    Row("a worker killed every 10 s, one spare", {"spares": 1}, ("kill worker",), 10.0),
-    Row("a worker killed every 10 s, no spare", {}, ("kill worker",), 10.0),
-    Row("a worker frozen every 20 s, one spare", {"spares": 1}, ("freeze worker",), 20),
-    Row("5 % of results 0.1 s late", {}, faults=Faults((Bernoulli(0.05, 0.1),))),
-    Row("1 % raise, 1 % NaN", {}, faults=Faults(exceptions=0.01, nans=0.01)),
+    Row("a worker killed every 5 s, two spares", {"spares": 2}, "kill worker", 5.0),
+    Row("a worker killed every 10 s, one spare", {"spares": 1}, "kill worker", 10.0),
+    Row("a worker killed every 10 s, no spare", {}, "kill worker", 10.0),
+    Row("a worker frozen every 20 s, one spare", {"spares": 1}, "freeze worker", 20.0),
+    Row("5 % of results 0.1 s late", faults=Faults((Bernoulli(0.05, 0.1),))),
+    Row("1 % raise, 1 % NaN", faults=Faults(exceptions=0.01, nans=0.01)),
     *(
-        Row(
-            f"the {name} {done}",
-            {"deadline": 60.0, "spares": 1},
-            (f"{what} {whom}",),
-            30.0,
-        )
+        Row(f"the {name} {done}", {"deadline": 60.0, "spares": 1}, f"{what} {whom}", 30)
         for whom, name in zip(
             MACHINERY, ("raylet", "raylet's agents", "head (GCS)"), strict=True
         )
         for what, done in (("kill", "killed"), ("freeze", "frozen"))
     ),
-    Row("the model loaded anew every 10 s", {}, ("reload",), 10.0),
+    Row("the model loaded anew every 10 s", {}, "reload", 10.0),
 )
 
 
-def measured(row: Row, split: Any) -> dict[str, Any]:
+def measured(row: Row, images: Any) -> dict[str, Any]:
     """Starts a service, disturbs it, and returns what its clients noticed."""
     with serve(
         WORKDIR.value, "ray", faults=row.faults, batches=(1,), **row.settings
     ) as service:
         ask = lambda images: service.submit(images).result()
-        send = lambda go_on: closed_loop(ask, split.images, CLIENTS.value, go_on)
+        send = lambda go_on: closed_loop(ask, images, CLIENTS.value, go_on)
         calm = send(lambda number: number < CALM.value)
-        reload = lambda: service.reload(load(WORKDIR.value, 1))
-        target = Target(service.summary, os.getpid(), reload)
-        injector = FaultInjector(target, row.kinds, row.every) if row.kinds else None
-        least = LEAST if row.kinds else 0
-        go_on = lambda number: (
-            number < REQUESTS.value
-            or (injector is not None and len(injector.done) < least)
-        )
-        exchanges = send(go_on)
-        if injector is not None:
+        done = []
+        if row.kind:
+            reload = lambda: service.reload(load(WORKDIR.value, 1))
+            target = Target(service.summary, os.getpid(), reload)
+            injector = FaultInjector(target, (row.kind,), row.every)
+            done = injector.done
+            exchanges = send(lambda i: i < REQUESTS.value or len(done) < LEAST)
             injector.close()
-        done = injector.done if injector is not None else []
+        else:
+            exchanges = send(lambda number: number < REQUESTS.value)
         return {
             "name": row.name,
             "settings": row.settings,
             "faults": repr(row.faults),
             "calm": latencies(calm),
             "disturbed": latencies(exchanges),
-            "wrong": wrong_answers(service.model, split.images, exchanges),
+            "wrong": wrong_answers(service.model, images, exchanges),
             "done": [some._asdict() for some in done],
         }
 
 
 @command(resumes=True)
 def main(argv: list[str]) -> None:
-    console, begun = Console(), time.monotonic()
-    rows = integers("rows", ROWS.value) or [*range(len(TABLE))]
-    fits = all(row in range(len(TABLE)) for row in rows)
+    console, rows = Console(highlight=False), []
+    numbers = integers("rows", ROWS.value) or [*range(len(TABLE))]
+    fits = all(number in range(len(TABLE)) for number in numbers)
     require("rows", ",".join(ROWS.value), fits, f"some of 0..{len(TABLE) - 1}")
-    folder = absolute(OUTPUT.value, "output")
-    results = workdir.read_results(absolute(WORKDIR.value))
-    startup.keep_compilations(None)
-    folder.mkdir(parents=True, exist_ok=True)
-    split = data.load(results["dataset"], DATA_DIR.value).test
-    content: dict[str, Any] = {
-        **origin(),
-        "device": jax.devices()[0].device_kind,
-        "split": results["split"],
-        "clients": CLIENTS.value,
-        "rows": [],
-    }
-    for number in rows:
-        console.print(TABLE[number].name, highlight=False)
-        content["rows"].append(measured(TABLE[number], split))
-        content["timing"] = {"seconds": {"total": time.monotonic() - begun}}
-        _write(folder / "faults.json", content)
-    made = table.make(tables.FAULTS, content["rows"])
-    console.print(table.to_terminal(made))
-    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    workdir.write_atomically(path, json.dumps(content, indent=1))
+    report = Report()
+    for number in numbers:
+        console.print(TABLE[number].name)
+        rows.append(measured(TABLE[number], report.test.images))
+        report.write("faults.json", clients=CLIENTS.value, rows=rows)
+    console.print(table.to_terminal(table.make(tables.FAULTS, rows)))
+    console.print(f"all of it is in {OUTPUT.value}")
 
 
 if __name__ == "__main__":

@@ -16,48 +16,40 @@ from typing import Any
 
 import jax
 from absl import flags
+from measured import OUTPUT, WORKDIR, Report
 from rich.console import Console
-from rich.table import Table as RichTable
 from tables import latency as tables
 
-from coded_jax import data
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, integers, origin, run
-from coded_jax.cli.runtime_flags import (
-    ADDRESS,
-    DEADLINE,
-    ENGINE,
-    HEDGE_AFTER,
-    PATIENCE,
-    faults_from_flags,
-)
+from coded_jax.cli.runtime_flags import ENGINE, faults_from_flags, options_from_flags
 from coded_jax.devices import startup
 from coded_jax.report import canvas, table
-from coded_jax.runs import workdir
 from coded_jax.runs.config import OWN
-from coded_jax.runs.places import absolute
 from coded_jax.service import ENGINES, serve
 from coded_jax.service.studies.latency_parts import Requests, Study, measure
 
-REPORT = "latency.json"
-WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
+REQUESTS = flags.DEFINE_integer(
+    "requests", 1000, "of each strategy, with delays", lower_bound=10
 )
-REQUESTS = flags.DEFINE_integer("requests", 1000, "of each strategy, with delays")
-CALM_REQUESTS = flags.DEFINE_integer("calm_requests", 500, "of each, without")
+CALM_REQUESTS = flags.DEFINE_integer(
+    "calm_requests", 500, "of each, without", lower_bound=10
+)
 SERVICE = flags.DEFINE_float(
     "service",
     0.0,
     "seconds that a machine is to take for the whole of F_Conv; its worker takes its "
     "part of them",
+    lower_bound=0,
+    upper_bound=1000,
 )
 CLIENT = flags.DEFINE_multi_float(
     "client",
     None,
     "likewise of the client, which encodes and decodes: 0 for one as fast as this "
     "machine; may be given several times. One of the machines' kind and 0 if not given",
+    lower_bound=0,
+    upper_bound=1000,
 )
 MDS_STAGES = flags.DEFINE_list(
     "mds_stages", [], "convolutions that a linear code is tried with, as 1,3"
@@ -73,44 +65,23 @@ def requests_from_flags() -> Requests:
     Raises:
       ValueError: a value is out of range.
     """
-    faults = faults_from_flags()
+    faults, options = faults_from_flags(), options_from_flags()
     if faults is None or not faults.delays:
         raise ValueError("delay: not given, a distribution accepted")
-    engine = ENGINE.value
-    pooled = [name for name, kind in ENGINES.items() if kind.pooled]
-    require("engine", engine, engine in pooled, f"one of {pooled}")
-    require("service", SERVICE.value, 0 <= SERVICE.value < 1000, "0..1000")
+    engine = ENGINES[ENGINE.value]
+    require("engine", ENGINE.value, engine.pooled, "one with workers")
     clients = CLIENT.value or sorted({SERVICE.value, 0.0}, reverse=True)
-    fits = all(0 <= seconds < 1000 for seconds in clients)
-    require("client", clients, fits, "0..1000 each")
-    for flag in (REQUESTS, CALM_REQUESTS):
-        require(flag.name, flag.value, flag.value >= 10, "10 or more")
     return Requests(
         delayed=REQUESTS.value,
         calm=CALM_REQUESTS.value,
         faults=faults,
-        deadline=DEADLINE.value,
+        deadline=options["deadline"],
         service=SERVICE.value,
         clients=tuple(dict.fromkeys(clients)),
-        hedge_after=HEDGE_AFTER.value,
+        hedge_after=options["hedge_after"],
         mds_stages=integers("mds_stages", MDS_STAGES.value),
-        kills=ENGINES[engine].processes,
+        kills=engine.processes,
     )
-
-
-def settings(requests: Requests, results: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that two comparable studies share, as JSON."""
-    return {
-        "run": {"config": results["config"], "steps": results["steps"]},
-        "engine": ENGINE.value,
-        "requests": requests.delayed,
-        "calm_requests": requests.calm,
-        "faults": repr(requests.faults),
-        "service": requests.service,
-        "clients": list(requests.clients),
-        "hedge_after": requests.hedge_after,
-        "mds_stages": MDS_STAGES.value,
-    }
 
 
 def draw_study(path: Path, content: dict[str, Any]) -> None:
@@ -145,41 +116,34 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
     canvas.save(figure, path, 90)
 
 
-def shown(content: dict[str, Any], client: float) -> RichTable:
-    """Returns the table of a client for a terminal, with a column for each strategy."""
-    made = table.make(tables.COLUMNS, tables.requests_of(content, client))
-    first, *rows = zip(made.headers, *made.rows, strict=True)
-    title = f"milliseconds, and %; client: {tables.client_text(client)}"
-    return table.to_terminal(table.Table(["", *first[1:]], rows), title)
-
-
 @command(resumes=True)
 def main(argv: list[str]) -> None:
-    console = Console()
-    requests = requests_from_flags()
-    folder = absolute(OUTPUT.value, "output")
-    results = workdir.read_results(absolute(WORKDIR.value))
-    if results["dataset"] == OWN:
-        raise ValueError("workdir: of a CNN of its own given, another one accepted")
-    if results.get("values"):
-        raise ValueError("workdir: of values given, one of classes accepted")
+    console = Console(highlight=False)
+    requests, options = requests_from_flags(), options_from_flags()
     if DEVICES.value is not None:
         startup.offer_cpu_devices(DEVICES.value)
-    startup.keep_compilations(None)
+    report = Report()
+    results = report.results
+    own, values = results["dataset"] == OWN, bool(results.get("values"))
+    accepted = "that of a registered network which answers with classes"
+    require("workdir", WORKDIR.value, not own and not values, accepted)
     sizes = results["split"]
     requests.faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
-    folder.mkdir(parents=True, exist_ok=True)
-    study = Study(folder / REPORT, settings(requests, results))
-    size = results["config"].get("image_size")
-    split = data.load(results["dataset"], DATA_DIR.value, size).test
-    with serve(
-        WORKDIR.value,
-        ENGINE.value,
-        address=ADDRESS.value,
-        patience=PATIENCE.value,
-        deadline=DEADLINE.value,
-    ) as service:
-        measure(study, service, split, requests, console)
+    settings = {
+        "run": {"config": results["config"], "steps": results["steps"]},
+        "engine": ENGINE.value,
+        "requests": requests.delayed,
+        "calm_requests": requests.calm,
+        "faults": repr(requests.faults),
+        "service": requests.service,
+        "clients": list(requests.clients),
+        "hedge_after": requests.hedge_after,
+        "mds_stages": MDS_STAGES.value,
+    }
+    study = Study(report.folder / "latency.json", settings)
+    used = {name: options[name] for name in ("address", "patience", "deadline")}
+    with serve(WORKDIR.value, ENGINE.value, **used) as service:
+        measure(study, service, report.test, requests, console)
     study.content |= {
         **origin(),
         "device": jax.devices()[0].device_kind,
@@ -187,14 +151,19 @@ def main(argv: list[str]) -> None:
         "summary": results["summary"],
     }
     study.write()
-    for client in study.content["settings"]["clients"]:
-        console.print(shown(study.content, client))
-    console.print(*tables.conclusions(study.content), sep="\n", highlight=False)
+    for client in requests.clients:
+        made = table.make(tables.COLUMNS, tables.requests_of(study.content, client))
+        # A column for each strategy.
+        first, *rows = zip(made.headers, *made.rows, strict=True)
+        title = f"milliseconds, and %; client: {tables.client_text(client)}"
+        turned = table.Table(["", *first[1:]], rows)
+        console.print(table.to_terminal(turned, title))
+    console.print(*tables.conclusions(study.content), sep="\n")
     try:
-        draw_study(folder / "latency.png", study.content)
+        draw_study(report.folder / "latency.png", study.content)
     except ImportError as error:
         console.print(str(error), markup=False)
-    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+    console.print(f"all of it is in {OUTPUT.value}")
 
 
 if __name__ == "__main__":

@@ -9,39 +9,28 @@ computed together. Prints a table, and writes `load.json` and `load.png`.
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
+from measured import OUTPUT, WORKDIR, Report
 from rich.console import Console
-from rich.table import Table
 from tables import service as tables
 
-from coded_jax import data
 from coded_jax.checks import require
-from coded_jax.cli.command_line import command, integers, origin, run
+from coded_jax.cli.command_line import command, integers, run
 from coded_jax.cli.runtime_flags import ENGINE
 from coded_jax.devices import startup
 from coded_jax.report import canvas, table
-from coded_jax.runs import workdir
-from coded_jax.runs.places import absolute
 from coded_jax.service import serve
 from coded_jax.service.batching import Joining
 from coded_jax.service.service import Service
 from coded_jax.service.studies.clients import latencies, open_loop, wrong_answers
 
-WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "folder of the report", required=True)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
-)
 RATES = flags.DEFINE_list(
     "rates", ["25", "50", "100", "200", "400", "800"], "requests per second"
 )
-SECONDS = flags.DEFINE_float("seconds", 15.0, "of each rate")
+SECONDS = flags.DEFINE_float("seconds", 15.0, "of each rate", lower_bound=0.1)
 TOGETHER = flags.DEFINE_list(
     "together", ["1", "8", "32"], "images of a batch, at most; 1 joins none"
 )
@@ -54,9 +43,9 @@ def curve(service: Service, images: Any, most: int, rates: list[int]) -> list[di
     joined = Service(service.model, service.engine, 10.0, queue=256, joining=joining)
     for batch in sorted({1, most}):
         joined.warm_up(batch)
+    submit = lambda images: joined.submit(images, block=False)
     points = []
     for rate in rates:
-        submit = lambda images: joined.submit(images, block=False)
         before = joined.summary()
         exchanges = open_loop(submit, images, rate, SECONDS.value)
         after = joined.summary()
@@ -71,17 +60,8 @@ def curve(service: Service, images: Any, most: int, rates: list[int]) -> list[di
     return points
 
 
-def shown(points: list[dict[str, Any]]) -> Table:
-    """Returns the table of some rates for a terminal."""
-    return table.to_terminal(table.make(tables.LOAD, points))
-
-
 def draw(path: Path, points: list[dict[str, Any]]) -> None:
     """Draws median and p99 against answered requests per second.
-
-    Args:
-      path: of the picture.
-      points: of `load.json`.
 
     Raises:
       ImportError: matplotlib is missing.
@@ -92,16 +72,9 @@ def draw(path: Path, points: list[dict[str, Any]]) -> None:
         own = [point for point in points if point["together"] == together]
         rate = [point["per_second"] for point in own]
         label = "each by itself" if together == 1 else f"up to {together} together"
-        for name, style in (("p50", "-"), ("p99", "--")):
-            milliseconds = [1e3 * point[name] for point in own]
-            axes.plot(
-                rate,
-                milliseconds,
-                style,
-                color=f"C{i}",
-                marker="o",
-                label=label if name == "p50" else None,
-            )
+        style = {"color": f"C{i}", "marker": "o"}
+        axes.plot(rate, [1e3 * point["p50"] for point in own], label=label, **style)
+        axes.plot(rate, [1e3 * point["p99"] for point in own], "--", **style)
     axes.set(xlabel="requests answered per second", ylabel="milliseconds; dashed: p99")
     axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.3)
@@ -111,39 +84,27 @@ def draw(path: Path, points: list[dict[str, Any]]) -> None:
 
 @command()
 def main(argv: list[str]) -> None:
-    console, begun = Console(), time.monotonic()
+    console = Console(highlight=False)
     rates = sorted(integers("rates", RATES.value))
     together = sorted(integers("together", TOGETHER.value))
     for name, values in (("rates", rates), ("together", together)):
         fits = bool(values) and values[0] >= 1
         require(name, values, fits, "one or more numbers of 1 or more")
-    require("seconds", SECONDS.value, SECONDS.value > 0, "more than 0")
-    folder = absolute(OUTPUT.value, "output")
-    results = workdir.read_results(absolute(WORKDIR.value))
-    startup.keep_compilations(None)
-    folder.mkdir(parents=True, exist_ok=True)
-    split = data.load(results["dataset"], DATA_DIR.value).test
-    batches = tuple(sorted({1, *together}))
-    points: list[dict] = []
+    report, points = Report(), []
+    images, batches = report.test.images, tuple(sorted({1, *together}))
+    shown = lambda points: table.to_terminal(table.make(tables.LOAD, points))
     with serve(WORKDIR.value, ENGINE.value, batches=batches) as service:
         startup.shorten_collections()  # as `serve.py` does
         for most in together:
-            points += curve(service, split.images, most, rates)
+            points += curve(service, images, most, rates)
             console.print(shown(points[-1:]))
-    content = {
-        **origin(),
-        "device": jax.devices()[0].device_kind,
-        "split": results["split"],
-        "points": points,
-        "timing": {"seconds": {"total": time.monotonic() - begun}},
-    }
-    (folder / "load.json").write_text(json.dumps(content, indent=1))
+    report.write("load.json", points=points)
     console.print(shown(points))
     try:
-        draw(folder / "load.png", points)
+        draw(report.folder / "load.png", points)
     except ImportError as error:
         console.print(str(error), markup=False)
-    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+    console.print(f"all of it is in {OUTPUT.value}")
 
 
 if __name__ == "__main__":

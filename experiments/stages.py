@@ -23,8 +23,8 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
+from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, integers, origin, run
-from coded_jax.cli.rate_flags import rates_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference.rates import Rates
 from coded_jax.report import stages_table
@@ -42,6 +42,7 @@ DEVICE = flags.DEFINE_float("device", 0.65, "operations of a device that are wan
 MOST = flags.DEFINE_integer("most_rounds", MOST_ROUNDS, "of a chain")
 BATCH = flags.DEFINE_integer("batch", 4, "images that are computed")
 TIMES = flags.DEFINE_integer("times", 5, "of a measurement, of which the least counts")
+setting_flags.define(Rates)
 OUTPUT = flags.DEFINE_string("output", None, "JSON file", required=True)
 
 
@@ -52,10 +53,11 @@ def main(argv: list[str]) -> None:
     model, variables = whole_network(MODEL.value, shape)
     built = time.perf_counter() - started
     begun = time.perf_counter()
-    plan, met = plan_for(model, variables, shape, rates_from_flags())
+    rates = Rates(**setting_flags.read(Rates))
+    plan, met = plan_for(model, variables, shape, rates)
     planned = time.perf_counter() - begun
     console = Console()
-    console.print(stages_table.tables(plan, rates_from_flags()), highlight=False)
+    console.print(stages_table.tables(plan, rates), highlight=False)
     weights = drawn(plan.variables)
     images = jax.random.normal(jax.random.key(0), (BATCH.value, *shape))
     measured = measure(plan, weights, images)

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
+from coded_jax.checks import require
 from coded_jax.cli import flagfiles
 from coded_jax.runs import provenance, workdir
 from coded_jax.training.loop import Interrupted
@@ -24,8 +25,11 @@ ERRORS = (ValueError, OSError, ImportError, RuntimeError)
 
 Main = Callable[[list[str]], None]
 
-MISSING = re.compile(r"flag --(\w+)=None: Flag --\1 must have a value .*")
-"""Matches what absl says of a required flag that is not given."""
+TEXTS = {
+    r"flag --(\w+)=None: Flag --\1 must have a value .*": r"\1: not given, --\1=... ",
+    r"flag --(\w+)=(.*): \S+ is not (?:an? )?(.*)": r"\1: \2 given, a \3 ",
+}
+"""Maps errors of absl to their beginnings in the words of the other errors."""
 
 
 def command(
@@ -44,8 +48,8 @@ def command(
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
         def guarded(argv: list[str]) -> None:
-            if not arguments:
-                refuse_arguments(argv)
+            if argv[1:] and not arguments:
+                sys.exit(f"error: arguments: {argv[1:]} given, only --flags accepted")
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # none on absent accelerators
             try:
@@ -89,7 +93,7 @@ def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
     """Parses flags as absl does, but tells an error in one line.
 
     Flagfiles may be those that are included, and `--help` shows all flags of the
-    command, not those of one module alone.
+    command, not those of one module alone, nor those of absl.
 
     Args:
       argv: the words of the command line, the command's name first.
@@ -99,21 +103,17 @@ def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
       The words that are no flags.
     """
     if "--help" in argv[1:]:
-        print(help_text(about or ""))
+        modules = flags.FLAGS.flags_by_module_dict()
+        own = [m for m in modules if m.startswith("coded_jax.") or m == sys.argv[0]]
+        print("\n".join([about or "", *map(flags.FLAGS.module_help, own)]))
         sys.exit(0)
     try:
         return flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
     except (flags.Error, ValueError) as error:
         lines = str(error).splitlines()
-        told = [MISSING.sub(r"\1: not given, --\1=... accepted", x) for x in lines]
-        sys.exit(f"error: {'; '.join(told)}")
-
-
-def help_text(about: str) -> str:
-    """Returns the description of a command and its flags, without those of absl."""
-    modules = flags.FLAGS.flags_by_module_dict()
-    own = [m for m in modules if m.startswith("coded_jax.") or m == sys.argv[0]]
-    return "\n".join([about, *(flags.FLAGS.module_help(module) for module in own)])
+        for pattern, text in TEXTS.items():
+            lines = [re.sub(f"^{pattern}$", f"{text}accepted", line) for line in lines]
+        sys.exit(f"error: {'; '.join(lines)}")
 
 
 def command_text(argv: Sequence[str] | None = None) -> str:
@@ -142,12 +142,6 @@ def origin() -> dict[str, Any]:
     }
 
 
-def refuse_arguments(argv: list[str]) -> None:
-    """Exits if anything but flags was given."""
-    if len(argv) > 1:
-        sys.exit(f"error: arguments: {argv[1:]} given, only --flags accepted")
-
-
 def integers(name: str, texts: list[str]) -> tuple[int, ...]:
     """Returns the numbers in a flag's value.
 
@@ -161,11 +155,7 @@ def integers(name: str, texts: list[str]) -> tuple[int, ...]:
 
 
 def mesh_of(text: str | None, name: str = "mesh") -> tuple[int, int] | None:
-    """Returns the devices along piece and data that a flag has; None of None.
-
-    Args:
-      text: as 3x2.
-      name: of the flag.
+    """Returns the devices along piece and data of a flag, as 3x2; None of None.
 
     Raises:
       ValueError: they are not two integers.
@@ -173,6 +163,19 @@ def mesh_of(text: str | None, name: str = "mesh") -> tuple[int, int] | None:
     if text is None:
         return None
     sizes = text.split("x")
-    if len(sizes) != 2 or not all(size.isdecimal() for size in sizes):
-        raise ValueError(f"{name}: {text!r} given, piece x data as 3x2 accepted")
+    fits = len(sizes) == 2 and all(size.isdecimal() for size in sizes)
+    require(name, text, fits, "piece x data as 3x2")
     return int(sizes[0]), int(sizes[1])
+
+
+def image_shape_of(text: str) -> tuple[int, int, int]:
+    """Returns `(H, W, C)` of a flag, as 28x28x1.
+
+    Raises:
+      ValueError: they are not three integers of 1 or more.
+    """
+    sizes = text.split("x")
+    fits = len(sizes) == 3 and all(size.isdecimal() and int(size) for size in sizes)
+    require("image_shape", text, fits, "HxWxC")
+    height, width, channels = map(int, sizes)
+    return height, width, channels

@@ -10,8 +10,11 @@ import shlex
 from absl import flags
 from absl.testing import flagsaver  # restores all flags; it needs no test
 
-from coded_jax.cli.experiment_flags import SETTINGS, config_from_flags
+from coded_jax.checks import require
+from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.runs.config import Config
 from coded_jax.runs.sweeps import Cell
+from coded_jax.settings import settings
 
 VARY = flags.DEFINE_multi_string(
     "vary", [], "a flag and its values, as 'k=2 4'; repeated, all combinations"
@@ -33,17 +36,15 @@ def cells_from_flags() -> list[Cell]:
     Raises:
       ValueError: the flags name no cell, or one that is out of range.
     """
-    together, alone = variants(), varied()
+    together, alone = [variant_of(text) for text in VARIANT.value] or [{}], varied()
     if both := {flag for variant in together for flag in variant}.intersection(alone):
         raise ValueError(f"vary: {sorted(both)} given, and by --variant as well")
-    choices = [[{name: value} for value in values] for name, values in alone.items()]
-    cells_options = [
-        {name: value for part in parts for name, value in part.items()}
-        for parts in itertools.product(together, *choices)
+    require("vary", [], together != [{}] or bool(alone), "one or more, or --variant,")
+    combinations = [
+        dict(zip(alone, values, strict=True))
+        for values in itertools.product(*alone.values())
     ]
-    if cells_options == [{}]:
-        raise ValueError("vary: none given, one or more, or --variant, accepted")
-    cells = [cell_of(options) for options in cells_options]
+    cells = [cell_of({**v, **c}) for v in together for c in combinations]
     for cell, other in itertools.combinations(cells, 2):
         if cell.config == other.config:
             raise ValueError(
@@ -66,18 +67,8 @@ def varied() -> dict[str, list[str]]:
         if name in values_of:
             raise ValueError(f"vary: {name!r} given twice, all of its values accepted")
         values_of[name] = values.split()
-        if not values_of[name]:
-            raise ValueError(f"vary: {text!r} given, as 'k=2 4' accepted")
+        require("vary", text, bool(values_of[name]), "as 'k=2 4'")
     return values_of
-
-
-def variants() -> list[Options]:
-    """Returns the flags of each variant; a single one without flags if none is given.
-
-    Raises:
-      ValueError: a flag is unknown or given twice, or has no value.
-    """
-    return [variant_of(text) for text in VARIANT.value] or [{}]
 
 
 def variant_of(text: str) -> Options:
@@ -103,46 +94,28 @@ def variant_of(text: str) -> Options:
 
 def check_name(argument: str, name: str) -> None:
     """Raises ValueError unless it is a flag of an experiment."""
-    if name not in SETTINGS:
-        raise ValueError(
-            f"{argument}: flag {name!r} given, one of an experiment accepted: "
-            f"{', '.join(sorted(SETTINGS))}"
-        )
+    known = sorted(declared.name for declared in settings(Config))
+    require(argument, name, name in known, f"a flag of an experiment: {known}")
 
 
 def cell_of(options: Options) -> Cell:
-    """Returns the cell in which `options` take the place of the flags given.
+    """Returns the cell in which `options` take the place of the flags given. Its name
+    is that of a folder: `epochs=2_k=4`, shortened if need be, or `default`.
 
     Raises:
       ValueError: a value is out of range.
     """
-    name = name_of(options)
-    with flagsaver.flagsaver():
-        try:
-            for flag, text in options.items():
-                parse(flag, text)
-            return Cell(name, config_from_flags())
-        except ValueError as error:
-            raise ValueError(f"cell {name}: {error}") from None
-
-
-def parse(name: str, text: str) -> None:
-    """Gives a flag a value.
-
-    Raises:
-      ValueError: the text has another form.
-    """
-    try:
-        flags.FLAGS[name].parse(text)
-    except flags.Error as error:
-        raise ValueError(f"{error} (blanks part values)") from None
-
-
-def name_of(options: Options) -> str:
-    """Returns a folder's name: `epochs=2_k=4`, shortened if need be, or `default`."""
     text = "_".join(f"{flag}={value}" for flag, value in options.items()) or "default"
     name = re.sub(r"[^\w=.,+:-]", "-", text)
-    if name == text and len(name) <= LONGEST:
-        return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST - 9]}_{digest}"
+    if name != text or len(name) > LONGEST:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f"{name[: LONGEST - 9]}_{digest}"
+    with flagsaver.flagsaver():
+        try:
+            for flag, value in options.items():
+                flags.FLAGS[flag].parse(value)
+            return Cell(name, config_from_flags())
+        except flags.Error as error:
+            raise ValueError(f"cell {name}: {error} (blanks part values)") from None
+        except ValueError as error:
+            raise ValueError(f"cell {name}: {error}") from None

@@ -8,8 +8,7 @@ import numpy as np
 from absl import flags
 
 from coded_jax import data
-from coded_jax.checks import require
-from coded_jax.cli.command_line import integers
+from coded_jax.cli.command_line import image_shape_of
 
 IMAGE_SHAPE = flags.DEFINE_string(
     "image_shape",
@@ -55,21 +54,15 @@ def example_from_flags() -> Example:
         dataset = data.load(values.dataset, DATA_DIR.value, values.image_size)
         examples = len(dataset.train.labels)
         return Example(dataset.test.images[0], dataset.classes, examples)
-    shape = integers("image_shape", IMAGE_SHAPE.value.split("x"))
-    accepted = len(shape) == 3 and min(shape) >= 1
-    require("image_shape", IMAGE_SHAPE.value, accepted, "HxWxC")
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    radius = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) / max(shape[:2])
+    height, width, channels = image_shape_of(IMAGE_SHAPE.value)
+    rows, columns = np.ogrid[:height, :width]
+    radius = np.hypot(rows - height / 2, columns - width / 2) / max(height, width)
     rings = (127 + 100 * np.cos(30 * radius)).astype(np.uint8)
-    image = np.repeat(rings[..., None], shape[2], axis=2)
+    image = np.repeat(rings[..., None], channels, axis=2)
     return Example(image, CLASSES.value, USUAL)
 
 
-def ignore(names: str) -> None:
-    """Defines flags of `run` that flagfiles may have and this command does not use.
-
-    Args:
-      names: of the flags, in one text.
-    """
-    for name in names.split():
+def ignore(*names: str) -> None:
+    """Defines flags of `run` that flagfiles may have and this command does not use."""
+    for name in names:
         flags.DEFINE_string(name, None, "not used; flagfiles of `run` may have it")

@@ -52,44 +52,25 @@ And then:   python -m coded_jax COMMAND --help
 
 def main() -> None:
     """Runs the command that the command line names, or lists all of them."""
-    words = sys.argv[1:]
-    if not words or words[0] in ("--help", "-h", "help"):
-        print(overview(), end="")
-    elif words[0] == "--version":
-        print(f"coded_jax {version()}")
+    name, *words = sys.argv[1:] or ["help"]
+    if name in ("--help", "-h", "help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:{width}}  {x.about}" for name, x in COMMANDS.items()]
+        version = metadata.version("coded_jax")
+        print(OVERVIEW.format(version=version, commands="\n".join(lines)), end="")
+    elif name == "--version":
+        print(f"coded_jax {metadata.version('coded_jax')}")
+    elif name in COMMANDS:
+        command = COMMANDS[name]
+        try:
+            # Only now: two commands may have flags of one name, and JAX takes its time.
+            from coded_jax.cli import command_line
+
+            module = importlib.import_module(f"coded_jax.cli.commands.{command.module}")
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+        command_line.run(module.main, [name, *command.flags, *words])
     else:
-        start(words[0], words[1:])
-
-
-def start(name: str, arguments: list[str]) -> None:
-    """Runs a command; exits with one line if there is none of that name.
-
-    Args:
-      name: of the command.
-      arguments: the words that follow it on the command line.
-    """
-    if name not in COMMANDS:
         accepted = f"one of {', '.join(COMMANDS)} accepted"
         sys.exit(f"error: command: {name!r} given, {accepted}")
-    command = COMMANDS[name]
-    try:
-        # Only now: two commands may have flags of one name, and JAX takes its time.
-        from coded_jax.cli import command_line
-
-        module = importlib.import_module(f"coded_jax.cli.commands.{command.module}")
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-    command_line.run(module.main, [name, *command.flags, *arguments])
-
-
-def overview() -> str:
-    """Returns the commands with a line for each, and what to type next."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {x.about}" for name, x in COMMANDS.items()]
-    return OVERVIEW.format(version=version(), commands="\n".join(lines))
-
-
-def version() -> str:
-    """Returns the version of the package."""
-    return metadata.version("coded_jax")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from absl import flags
 
 from coded_jax.checks import require, require_sizes
-from coded_jax.cli.command_line import integers
+from coded_jax.cli.command_line import image_shape_of
 from coded_jax.cli.whole_networks import call_named, require_arrays
 from coded_jax.codes.config import STAGES
 from coded_jax.latency.partitions import Stages
@@ -17,7 +16,7 @@ from coded_jax.latency.strategies import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.runs.build import variable_shapes
 from coded_jax.runs.config import OWN, Config
-from coded_jax.types import BaseModel, PyTree
+from coded_jax.types import BaseModel
 
 BASE_MODEL = flags.DEFINE_enum(
     "base_model", None, list(BASE_MODELS), "network; that of the runs if some are given"
@@ -36,7 +35,11 @@ STAGES_OF_CODE = flags.DEFINE_string(
     "stages", None, "of learned codes, as 1-4,5-6; several cuts are tried if not given"
 )
 BASE_ACCURACY = flags.DEFINE_float(
-    "base_accuracy", None, "of the network, in %; that of the runs, or 100"
+    "base_accuracy",
+    None,
+    "of the network, in %; that of the runs, or 100",
+    lower_bound=0.01,
+    upper_bound=100,
 )
 GIVEN_DROP = flags.DEFINE_float(
     "given_drop",
@@ -44,6 +47,12 @@ GIVEN_DROP = flags.DEFINE_float(
     "points of accuracy that an answer loses for each coded stage of a learned code, "
     "of linear encoder and cheap decoder, once it has decoded something; without it "
     "only codes of runs are there",
+    lower_bound=0,
+    upper_bound=100,
+)
+OF_NETWORKS = (
+    *(BASE_MODEL, BASE_WIDTH, IMAGE_SHAPE, CNN_FUNCTION),
+    *(STAGES_OF_CODE, BASE_ACCURACY, GIVEN_DROP),
 )
 
 
@@ -60,45 +69,31 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     given = sum(value is not None for value in named)
     accepted = "one of --base_model, --cnn, or finished runs"
     require("network", given, given == 1, accepted)
-    drop = GIVEN_DROP.value
-    if drop is not None:
-        require("given_drop", drop, 0 <= drop <= 100, "0..100")
+    accuracy = 1.0
     if CNN_FUNCTION.value:
         name = CNN_FUNCTION.value
         base, variables, shape = own_cnn(name)
     else:
-        name, base, variables, shape = _registered(runs)
+        if runs:
+            config = runs[0]["config"]
+            model, width = config["base_model"], config["base_width"]
+            require("runs", model, model != OWN, "of a registered network, or --cnn")
+            shape = tuple(runs[0]["image_shape"])
+            accuracy = runs[0]["base"]["test_accuracy"]
+        else:
+            model, width = str(BASE_MODEL.value), BASE_WIDTH.value
+            Config(base_width=width)  # refuses what a run would
+            shape = image_shape_of(IMAGE_SHAPE.value)
+        name = f"{model}{f' x {width:g}' if width != 1 else ''}, {shape[0]}x{shape[1]}"
+        base = make_base_model(model, width)
+        variables = variable_shapes(base, shape, 10)
+    if BASE_ACCURACY.value is not None:
+        accuracy = BASE_ACCURACY.value / 100
+    drop = None if GIVEN_DROP.value is None else GIVEN_DROP.value / 100
+    stages = _stages(len(base.blocks))
     return name, cnn_of(
-        base,
-        variables,
-        shape,
-        accuracy=_accuracy(runs),
-        drop=None if drop is None else drop / 100,
-        stages=_stages(len(base.blocks)),
+        base, variables, shape, accuracy=accuracy, drop=drop, stages=stages
     )
-
-
-def _registered(
-    runs: Sequence[dict[str, Any]],
-) -> tuple[str, BaseModel, PyTree, tuple[int, int, int]]:
-    """Returns a network of the registry, that of the runs if there are some: its name
-    with its size, itself, shapes of its variables, and `(H, W, C)`."""
-    if runs:
-        config = runs[0]["config"]
-        name, width = config["base_model"], config["base_width"]
-        require("runs", name, name != OWN, "of a registered network, or --cnn")
-        sizes = runs[0]["image_shape"]
-    else:
-        name, width = str(BASE_MODEL.value), BASE_WIDTH.value
-        Config(base_width=width)  # refuses what a run would
-        sizes = integers("image_shape", IMAGE_SHAPE.value.split("x"))
-        fits = len(sizes) == 3 and min(sizes) >= 1
-        require("image_shape", IMAGE_SHAPE.value, fits, "HxWxC")
-    height, columns, channels = sizes
-    shape = (height, columns, channels)
-    text = f"{name}{f' x {width:g}' if width != 1 else ''}, {height}x{columns}"
-    base = make_base_model(name, width)
-    return text, base, variable_shapes(base, shape, 10), shape
 
 
 def _stages(blocks: int) -> Stages | None:
@@ -122,16 +117,8 @@ def _stages(blocks: int) -> Stages | None:
     return stages
 
 
-def _accuracy(runs: Sequence[dict[str, Any]]) -> float:
-    value = BASE_ACCURACY.value
-    if value is not None:
-        require("base_accuracy", value, 0 < value <= 100, "more than 0, up to 100")
-        return value / 100
-    return runs[0]["base"]["test_accuracy"] if runs else 1.0
-
-
 def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
-    """Returns blocks, variables and image shape that a function of the user's returns.
+    """Returns the network, variables and image shape of a function of the user's.
 
     Args:
       name: `module:function`, importable from the current folder.
@@ -145,11 +132,12 @@ def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
     require("cnn", name, fits, f"a function that returns {accepted}")
     blocks, variables, shape = made
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
-    callables = len(functions) > 0 and all(map(callable, functions))
-    require("cnn", name, callables, "one whose blocks are functions")
+    fits = len(functions) > 0 and all(map(callable, functions))
+    require("cnn", name, fits, "one whose blocks are functions")
     require_arrays("cnn", name, variables)
     height, width, channels = require_sizes("cnn", shape, "H", "W", "C", least=1)
-    base = BaseModel(lambda key, image, classes: variables, functions, _no_head)
+    head = lambda variables, features: features.mean((1, 2))  # the same for all
+    base = BaseModel(lambda key, image, classes: variables, functions, head)
     return base, variables, (height, width, channels)
 
 
@@ -159,19 +147,6 @@ def refuse_beside_runs() -> None:
     Raises:
       ValueError: a flag says something of it, too.
     """
-    for flag in (
-        BASE_MODEL,
-        BASE_WIDTH,
-        IMAGE_SHAPE,
-        CNN_FUNCTION,
-        STAGES_OF_CODE,
-        BASE_ACCURACY,
-        GIVEN_DROP,
-    ):
+    for flag in OF_NETWORKS:
         accepted = "none beside finished runs"
         require(flag.name, flag.value, not flag.present, accepted)
-
-
-def _no_head(variables: Any, features: jax.Array) -> jax.Array:
-    """Stands for the head, which is the same for all strategies."""
-    return features.mean((1, 2))

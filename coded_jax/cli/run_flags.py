@@ -47,41 +47,27 @@ BASES = Path("experiments/bases")
 """Base models of the repository, which its flagfiles name."""
 
 
-def mesh_from_flags() -> tuple[int, int] | None:
-    """Returns the devices along piece and data; None if they are not given.
-
-    Raises:
-      ValueError: they are not two integers.
-    """
-    return mesh_of(MESH.value)
-
-
-def check_base_dir() -> None:
-    """Raises ValueError if a base model of the repository is named where it is not.
-
-    It would be trained anew, and runs that are compared must share one.
-    """
-    path = BASE_DIR.value
-    if path and Path(path).is_relative_to(BASES) and not BASES.is_dir():
-        raise ValueError(
-            f"base_dir: {path!r} given, which only the repository has: start this in a "
-            "clone of it, or give another folder, where one is trained if it has none"
-        )
-
-
 def places_from_flags() -> Places:
     """Returns the folders and devices of the run.
 
     Raises:
-      ValueError: the mesh is not two integers, or the base model is not here.
+      ValueError: the mesh is not two integers; or a base model of the repository is
+        named where it is not: it would be trained anew, and runs that are compared must
+        share one.
     """
-    check_base_dir()
+    base_dir = BASE_DIR.value
+    if base_dir and Path(base_dir).is_relative_to(BASES) and not BASES.is_dir():
+        raise ValueError(
+            f"base_dir: {base_dir!r} given, which only the repository has: start this "
+            "in a clone of it, or give another folder, where one is trained if it has "
+            "none"
+        )
     return Places(
         workdir=WORKDIR.value,
         data_dir=DATA_DIR.value,
         devices=DEVICES.value,
-        mesh=mesh_from_flags(),
-        base_dir=BASE_DIR.value,
+        mesh=mesh_of(MESH.value),
+        base_dir=base_dir,
     )
 
 

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from absl import flags
 
+from coded_jax.cli import setting_flags
 from coded_jax.latency import stragglers
 from coded_jax.service import ENGINES, Faults, corruption
-from coded_jax.service.config import SHORTFALLS, ServeConfig
+from coded_jax.service.config import ServeConfig
 from coded_jax.service.faults import ANY
 from coded_jax.settings import settings
 
-HELP = {setting.name: setting.help for setting in settings(ServeConfig)}
-DEFAULTS = ServeConfig()
-
+HELP = {declared.name: declared.help for declared in settings(ServeConfig)}
+OPTIONS = [name for name in HELP if name not in ("batches", "devices")]
+"""Settings whose flags have their names."""
+setting_flags.define(ServeConfig, OPTIONS)
+BATCHES = flags.DEFINE_multi_integer("batch", ServeConfig().batches, HELP["batches"])
 ENGINE = flags.DEFINE_enum("engine", "ray", list(ENGINES), "of the workers")
-BATCHES = flags.DEFINE_multi_integer("batch", list(DEFAULTS.batches), HELP["batches"])
-ADDRESS = flags.DEFINE_string("address", DEFAULTS.address, HELP["address"])
-RECONNECT_FOR = flags.DEFINE_float(
-    "reconnect_for", DEFAULTS.reconnect_for, HELP["reconnect_for"]
-)
-DEADLINE = flags.DEFINE_float("deadline", DEFAULTS.deadline, HELP["deadline"])
-IN_FLIGHT = flags.DEFINE_integer("in_flight", DEFAULTS.in_flight, HELP["in_flight"])
-QUEUE = flags.DEFINE_integer("queue", DEFAULTS.queue, HELP["queue"])
-SHORTFALL = flags.DEFINE_enum(
-    "shortfall", DEFAULTS.shortfall, SHORTFALLS, HELP["shortfall"]
-)
-HEDGE_AFTER = flags.DEFINE_float(
-    "hedge_after", DEFAULTS.hedge_after, HELP["hedge_after"]
-)
-PATIENCE = flags.DEFINE_float("patience", DEFAULTS.patience, HELP["patience"])
-LARGEST = flags.DEFINE_integer("largest", DEFAULTS.largest, HELP["largest"])
-MAX_BATCH = flags.DEFINE_integer("max_batch", DEFAULTS.max_batch, HELP["max_batch"])
-MAX_WAIT = flags.DEFINE_float("max_wait", DEFAULTS.max_wait, HELP["max_wait"])
-SPARES = flags.DEFINE_integer("spares", DEFAULTS.spares, HELP["spares"])
-CHECK_WAIT = flags.DEFINE_float("check_wait", DEFAULTS.check_wait, HELP["check_wait"])
-STRIKES = flags.DEFINE_integer("strikes", DEFAULTS.strikes, HELP["strikes"])
-OPTIONS = (
-    ADDRESS,
-    RECONNECT_FOR,
-    DEADLINE,
-    IN_FLIGHT,
-    QUEUE,
-    SHORTFALL,
-    HEDGE_AFTER,
-    PATIENCE,
-    LARGEST,
-    MAX_BATCH,
-    MAX_WAIT,
-    SPARES,
-    CHECK_WAIT,
-    STRIKES,
-)
-"""Flags that have the names of fields of `ServeConfig`."""
 
 DELAY = flags.DEFINE_enum(
     "delay", None, tuple(stragglers.DISTRIBUTIONS), "of workers, on purpose"
@@ -82,38 +49,42 @@ FREEZES = flags.DEFINE_float("freezes", 0.0, "workers frozen per second")
 FAULT_SEED = flags.DEFINE_integer("fault_seed", 0, "fixes what goes wrong")
 
 
-def delays_from_flags() -> tuple[stragglers.Distribution, ...]:
-    """Returns the distribution of delays, one or one for each worker; none by default.
+def options_from_flags() -> dict[str, Any]:
+    """Returns the settings of the service.
 
     Raises:
-      ValueError: the parameters are not those of the distribution.
+      ValueError: a value is out of range.
     """
-    if DELAY.value is None:
-        if DELAY_PARAMETERS.value or STRAGGLERS.value is not None:
-            raise ValueError("delay: not given, a distribution accepted")
-        return ()
-    per_worker = DELAY_PARAMETERS.value or [""]
-    return tuple(
-        stragglers.make_distribution(DELAY.value, text.split(",") if text else [])
-        for text in per_worker
-    )
+    options = setting_flags.read(ServeConfig, OPTIONS)
+    options["batches"] = tuple(BATCHES.value)
+    ServeConfig(**options)
+    return options
 
 
 def faults_from_flags() -> Faults | None:
     """Returns the faults that the flags ask for; None without any.
 
     Raises:
-      ValueError: a value is out of range.
+      ValueError: a value is out of range, or the parameters are not those of the
+        distribution of delays.
     """
+    delays = ()
+    if DELAY.value is not None:
+        delays = tuple(
+            stragglers.make_distribution(DELAY.value, text.split(",") if text else [])
+            for text in DELAY_PARAMETERS.value or [""]
+        )
+    elif DELAY_PARAMETERS.value or STRAGGLERS.value is not None:
+        raise ValueError("delay: not given, a distribution accepted")
     faults = Faults(
-        delays_from_flags(),
-        STRAGGLERS.value,
-        EXCEPTIONS.value,
-        NANS.value,
-        CORRUPTIONS.value,
-        CORRUPTION.value,
-        KILLS.value,
-        FREEZES.value,
+        delays=delays,
+        stragglers=STRAGGLERS.value,
+        exceptions=EXCEPTIONS.value,
+        nans=NANS.value,
+        corruptions=CORRUPTIONS.value,
+        corruption=CORRUPTION.value,
+        kills=KILLS.value,
+        freezes=FREEZES.value,
         seed=FAULT_SEED.value,
     )
     quiet = Faults(corruption=faults.corruption, seed=faults.seed)

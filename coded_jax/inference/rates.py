@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-from coded_jax.checks import require
 from coded_jax.inference.costs import Cost, Round
+from coded_jax.settings import at_least, check, more_than, setting
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
     """Speeds that nothing delays, in units that do not depend on the network.
 
-    Attributes:
-      bandwidth: bytes per second between a device and the client. Each device has a
-        link of its own; the client's own link is no limit.
-      link: seconds of a round trip, whatever is sent.
-      message: seconds of the client for each message that it sends or takes.
-      speed: floating point operations per second of a device.
-      client: speed of the client over that of a device.
+    Each device has a link of its own; the client's own link is no limit.
 
     Raises:
       ValueError: a value is out of range.
     """
 
-    bandwidth: float = 1e7
-    link: float = 1e-3
-    message: float = 5e-5
-    speed: float = 1e10
-    client: float = 0.5
+    bandwidth: float = setting(1e7, "bytes/s of a device's link", more_than(0))
+    link: float = setting(
+        1e-3, "seconds of a round trip of a link, whatever is sent", at_least(0)
+    )
+    message: float = setting(
+        5e-5,
+        "seconds of the client for each message that it sends or takes",
+        at_least(0),
+    )
+    speed: float = setting(1e10, "operations/s of a device", more_than(0))
+    client: float = setting(
+        0.5, "speed of the client over that of a device", more_than(0)
+    )
 
     def __post_init__(self) -> None:
-        for name in ("bandwidth", "speed", "client"):
-            value = getattr(self, name)
-            require(name, value, 0 < value < math.inf, "more than 0")
-        for name in ("link", "message"):
-            value = getattr(self, name)
-            require(name, value, 0 <= value < math.inf, "0 or more")
+        check(self)
 
     def client_seconds(self, flops: float) -> float:
         """Returns the seconds that the client needs for some operations."""

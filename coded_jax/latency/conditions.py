@@ -20,6 +20,7 @@ from coded_jax.latency.stragglers import (
     ShiftedExponential,
     Trace,
 )
+from coded_jax.settings import FLOAT, at_least, between, one_of, setting, tuple_of
 
 STRAGGLING = ("exponential", "pareto", "trace")
 
@@ -28,33 +29,34 @@ STRAGGLING = ("exponential", "pareto", "trace")
 class Conditions(Rates):
     """Conditions that a request meets: rates, and what delays a device on it.
 
-    Attributes:
-      straggling: what delays a device for a round: `exponential`, the time T of a
-        device that nothing delays, plus an exponential time of mean `tail T`; `pareto`,
-        T times a Pareto variable of at least 1 and shape `1 / tail`; `trace`, T times a
-        measured latency over the median of all.
-      tail: see `straggling`; without effect on a trace.
-      trace: the measured latencies, in any unit.
-      failure: probability that a device does not answer in a round, however long the
-        round is; drawn for every round with `each_round`, else for a whole request.
-      each_round: whether devices are drawn anew in every round, as by `Machine`.
-
     Raises:
       ValueError: a value is out of range.
     """
 
-    straggling: str = "exponential"
-    tail: float = 0.2
-    trace: tuple[float, ...] = ()
-    failure: float = 0.01
-    each_round: bool = True
+    straggling: str = setting(
+        "exponential",
+        "of a device that needs the time T for a round: exponential (an exponential "
+        "time of mean tail T more), pareto (T times a Pareto variable of at least 1 "
+        "and shape 1 / tail), or trace (T times a measured latency over the median)",
+        one_of(STRAGGLING),
+    )
+    tail: float = setting(0.2, "see straggling; without effect on a trace", at_least(0))
+    trace: tuple[float, ...] = setting(
+        (), "measured latencies, in any unit", form=tuple_of(FLOAT, ",", "numbers")
+    )
+    failure: float = setting(
+        0.01,
+        "probability that a device does not answer in a round, however long it is",
+        between(0, 1),
+    )
+    each_round: bool = setting(
+        True,
+        "devices are drawn anew in every round; else a device is slow or dead for a "
+        "whole request",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("tail", self.tail, 0 <= self.tail < math.inf, "0 or more")
-        require("failure", self.failure, 0 <= self.failure <= 1, "0..1")
-        known = self.straggling in STRAGGLING
-        require("straggling", self.straggling, known, f"one of {list(STRAGGLING)}")
         fits = len(self.trace) > 0 or self.straggling != "trace"
         require("trace", self.trace, fits, "latencies, where straggling is trace,")
         if self.trace:

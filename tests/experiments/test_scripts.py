@@ -13,14 +13,15 @@ from absl.testing import flagsaver
 from tables import searches
 
 from coded_jax.cli import experiment_flags, run_flags
-from coded_jax.cli.experiment_flags import SETTINGS
 from coded_jax.report import sweep_tables
 from coded_jax.runs import workdir
 from coded_jax.runs.config import Config
+from coded_jax.settings import settings
 from tests.scripts import run_command, run_script
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = ROOT / "experiments/flags"
+DECLARED = {declared.name: declared for declared in settings(Config)}
 BUDGET = ("epochs", "train_images", "batch_size", "seed", "seeds")
 
 
@@ -78,8 +79,8 @@ def test_flagfiles_have_what_their_searches_found_best(monkeypatch):
             chosen.add(place.name)
             best = sweep_tables.best(search).values
             config, _ = config_of("--workdir=x", flagfile, known_only=True)
-            for name in set(best) & set(SETTINGS) - set(BUDGET):
-                assert getattr(config, name) == SETTINGS[name].parse(best[name])
+            for name in set(best) & set(DECLARED) - set(BUDGET):
+                assert getattr(config, name) == DECLARED[name].parse(best[name])
             if kind == "default":  # each code that may be the default is cheap
                 assert max(row["work"] for row in rows) < 1
     assert {"deep_vgg16", "deep_resnet18", "deep_mobilenet", "default"} <= chosen

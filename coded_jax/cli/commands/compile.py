@@ -17,7 +17,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from jax.sharding import Mesh
 from rich.console import Console
 
 from coded_jax.aot import mesh_picture, program_table, programs, topologies
@@ -54,31 +53,44 @@ JSON = flags.DEFINE_string("json", None, "file of all figures; none if not given
 PICTURE = flags.DEFINE_string(
     "picture", "mesh.png", "file of the picture of the mesh; '' for none"
 )
-ignore("workdir base_dir compilation_cache coordinator processes process")
+ignore("workdir", "base_dir", "compilation_cache")
+ignore("coordinator", "processes", "process")
 
 
 @command()
 def main(argv: list[str]) -> None:
     """Compiles the programs of the flags, and prints their figures."""
     config, batches = config_from_flags(), integers("batches", BATCHES.value)
-    if not batches or min(batches) < 1:
-        raise ValueError(f"batches: {BATCHES.value} given, each 1 or more accepted")
-    devices = _devices()
+    fits = bool(batches) and min(batches) >= 1
+    require("batches", BATCHES.value, fits, "each 1 or more")
+    if TARGET.value is None:
+        if DEVICES.value is not None:
+            startup.offer_cpu_devices(DEVICES.value)
+        devices = jax.devices()
+    else:
+        jax.config.update("jax_platforms", "cpu")
+        devices = topologies.describe(TARGET.value)
     sizes = _sizes_compared(devices, batches)
-    shape = mesh_of(MESH.value)
-    mesh = make_mesh(config.n, DEVICES.value, shape, available=devices)
-    _check_json()
+    mesh = make_mesh(config.n, DEVICES.value, mesh_of(MESH.value), available=devices)
+    path = Path(JSON.value or "none.json").expanduser()
+    fits = path.parent.is_dir() and not path.is_dir()
+    require("json", JSON.value, fits, "a file in a folder that exists")
     image, classes, examples = example_from_flags()
     described = programs.Sizes(image.shape, classes, examples)
-    chip, console = chip_of(devices[0].device_kind), Console()
+    chip, console = chip_of(devices[0].device_kind), Console(highlight=False)
     if sizes:
         meshes_compared = [arrange(devices, size) for size in sizes]
-        found = programs.inferences(config, described, meshes_compared, batches)
+        made = [*programs.inferences(config, described, meshes_compared, batches)]
     else:
-        found = programs.programs_of(config, described, mesh, batches, KINDS.value)
-    made, outcomes = list(found), []  # nothing is lowered yet, but all is checked
+        kinds = KINDS.value
+        made = [*programs.programs_of(config, described, mesh, batches, kinds)]
+    # Nothing is lowered yet, but all is checked.
     if PICTURE.value:
-        _draw(mesh, config)
+        try:
+            mesh_picture.draw(PICTURE.value, mesh, config.k, config.r)
+        except (ImportError, OSError, ValueError) as error:
+            raise ValueError(f"picture: {error} (--picture= draws none)") from error
+    outcomes: list[programs.Compiled] = []
     try:
         with Console(stderr=True).status("compiling") as status:
             for program in made:
@@ -86,28 +98,13 @@ def main(argv: list[str]) -> None:
                 outcomes.append(programs.compile_program(program))
     finally:  # stopped by Ctrl-C, what has been compiled is shown and kept
         if outcomes:
-            console.print(program_table.table(outcomes, chip), highlight=False)
+            console.print(program_table.table(outcomes, chip))
         if outcomes and JSON.value:
-            exchanged = programs.exchanged(config, described)
-            _write(JSON.value, config, outcomes, exchanged)
+            _write(path, config, described, outcomes)
     if chip is not None:
-        console.print(f"peaks of {chip.name}: {chip.source}", highlight=False)
+        console.print(f"peaks of {chip.name}: {chip.source}")
     if PICTURE.value:
-        console.print(f"the mesh: {PICTURE.value}", highlight=False)
-
-
-def _devices() -> list[jax.Device]:
-    """Returns the devices that the flags name, described or at hand.
-
-    Raises:
-      ValueError, ImportError: see `topologies.describe`.
-    """
-    if TARGET.value is None:
-        if DEVICES.value is not None:
-            startup.offer_cpu_devices(DEVICES.value)
-        return jax.devices()
-    jax.config.update("jax_platforms", "cpu")
-    return topologies.describe(TARGET.value)
+        console.print(f"the mesh: {PICTURE.value}")
 
 
 def _sizes_compared(
@@ -130,50 +127,22 @@ def _sizes_compared(
     return sizes
 
 
-def _check_json() -> None:
-    """Raises ValueError if there is no place for the file that `--json` names."""
-    path = Path(JSON.value or "none.json").expanduser()
-    fits = path.parent.is_dir() and not path.is_dir()
-    require("json", JSON.value, fits, "a file in a folder that exists")
-
-
-def _draw(mesh: Mesh, config: Config) -> None:
-    """Draws the picture of the mesh.
-
-    Raises:
-      ValueError: it cannot be drawn or written.
-    """
-    try:
-        mesh_picture.draw(PICTURE.value, mesh, config.k, config.r)
-    except (ImportError, OSError, ValueError) as error:
-        raise ValueError(f"picture: {error} (--picture= draws none)") from error
-
-
 def _write(
-    path: str,
+    path: Path,
     config: Config,
+    described: programs.Sizes,
     outcomes: list[programs.Compiled],
-    exchanged: list[list[int]],
 ) -> None:
-    """Writes all figures, and where they are from.
-
-    Raises:
-      ValueError: the file cannot be written to.
-    """
+    """Writes all figures, and where they are from."""
     origin = provenance.collect(command_text(), config.to_flags(), jax.devices())
     content = {
         "target": TARGET.value,
         "config": config.to_json(),
-        "exchanged": exchanged,
+        "exchanged": programs.exchanged(config, described),
         "programs": [outcome.to_json() for outcome in outcomes],
         "seconds": sum(outcome.seconds for outcome in outcomes),
         "command": command_text(),
         "provenance": origin.to_json(),
         "versions": programs.versions(),
     }
-    try:
-        Path(path).expanduser().write_text(json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise ValueError(
-            f"json: {path!r} given, a file that can be written to accepted ({error})"
-        ) from error
+    path.write_text(json.dumps(content, indent=1) + "\n")

@@ -54,7 +54,7 @@ def usage(model: CodedModel, path: str) -> str:
     )
 
 
-@command(errors=(ValueError, OSError, ImportError))
+@command()
 def main(argv: list[str]) -> None:
     """Writes the file, and prints how to run it."""
     model = load(WORKDIR.value)

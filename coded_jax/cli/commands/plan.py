@@ -23,20 +23,20 @@ from absl import flags
 from rich.console import Console
 
 from coded_jax.checks import require
+from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
-from coded_jax.cli.rate_flags import rates_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference import costs
-from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.rates import Rates
 from coded_jax.inference.stages import compute
 from coded_jax.report import plan_picture, plan_table, stages_table
 from coded_jax.runs import build
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
 from coded_jax.staging import planning
-from coded_jax.types import PyTree, apart
+from coded_jax.types import apart
 
 MODEL = flags.DEFINE_string(
     "model",
@@ -64,21 +64,33 @@ PARTS = (
     "blocks are parts of the network here: the convolutions of a round, and what the "
     "client computes between them"
 )
-ignore("workdir base_dir devices mesh compilation_cache coordinator processes process")
+ignore("workdir", "base_dir", "devices", "mesh", "compilation_cache")
+ignore("coordinator", "processes", "process")
+setting_flags.define(Rates)
 
 
 @command()
 def main(argv: list[str]) -> None:
     """Prints the plan of the flags, and draws its pieces."""
-    config = config_from_flags()
+    config, console = config_from_flags(), Console(highlight=False)
     if MODEL.value is not None:
-        _plan_model(config, MODEL.value)
+        shown = _plan_model(console, config, MODEL.value)
+    else:
+        shown = _plan_code(console, config)
+    if shown is None or not PICTURE.value:
         return
-    if config.split == "group":
-        raise ValueError(
-            "split: 'group' given, 'image' accepted: a group is not split, each "
-            "device computes a whole image"
-        )
+    try:
+        plan_picture.draw(PICTURE.value, *shown)
+    except (ImportError, OSError, ValueError) as error:
+        raise ValueError(f"picture: {error}") from error
+    console.print(f"the pieces over an image: {PICTURE.value}")
+
+
+def _plan_code(console: Console, config: Config) -> tuple[np.ndarray, SplitPlan] | None:
+    """Prints the stages of a code, and returns an image and the plan by which the first
+    one splits it; None where it splits no image."""
+    accepted = "'image': a group is not split, each device computes a whole image"
+    require("split", config.split, config.split != "group", accepted)
     image, classes, _ = example_from_flags()
     channels = image.shape[-1]
     pipeline = build.build_pipeline(
@@ -86,28 +98,30 @@ def main(argv: list[str]) -> None:
     )
     variables = build.variable_shapes(pipeline.base, image.shape, classes)
     stages = costs.stage_costs(pipeline, variables, image.shape)
-    console = Console()
     cost = costs.cost_of(pipeline, variables, image.shape)
-    console.print(plan_table.table(stages, cost, config.r), highlight=False)
-    if config.split == "convolution":
-        console.print(PARTS, highlight=False)
-        if config.stages and config.stages[0][0] > 1:
-            return  # what the first convolution reads is no image
-    if not PICTURE.value:
-        return
-    if config.split == "convolution":
-        image = _padded(pipeline, variables, image)
-    _draw(console, image, pipeline.stages[0].plan)
+    console.print(plan_table.table(stages, cost, config.r))
+    plan = pipeline.stages[0].plan
+    if config.split != "convolution":
+        return image, plan
+    console.print(PARTS)
+    if config.stages and config.stages[0][0] > 1:
+        return None  # what the first convolution reads is no image
+    # As the client pads it for the first convolution.
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
+    before = pipeline.stages[0].before
+    x, *_ = apart(compute(before, zeros, image[None].astype("float32")))
+    return np.asarray(x[0]).astype(np.uint8), plan
 
 
-def _plan_model(config: Config, name: str) -> None:
-    """Prints the stages that are found for a whole network, and draws the first's."""
-    accepted, defaults = "none with --model", Config()
+def _plan_model(
+    console: Console, config: Config, name: str
+) -> tuple[np.ndarray, SplitPlan] | None:
+    """Prints the stages that are found for a whole network; see `_plan_code`."""
+    defaults = Config()
     for flag in ("base_model", "split", "code", "stages", "grid", "stage_grids"):
         value = getattr(config, flag)
-        require(flag, value, value == getattr(defaults, flag), accepted)
-    image = example_from_flags().image
-    rates = rates_from_flags()
+        require(flag, value, value == getattr(defaults, flag), "none with --model")
+    image, rates = example_from_flags().image, Rates(**setting_flags.read(Rates))
     model, variables = whole_network(name, image.shape)
     begun = time.perf_counter()
     plan = planning.plan_stages(
@@ -122,32 +136,13 @@ def _plan_model(config: Config, name: str) -> None:
         most_device=MOST_DEVICE.value,
     )
     seconds = time.perf_counter() - begun
-    console = Console()
-    console.print(stages_table.tables(plan, rates), highlight=False)
-    console.print(f"planned in {seconds:.1f} s", highlight=False)
-    first = next(part for part in plan.parts if part.plan)
-    rows, columns, channels = first.input_shape
-    if PICTURE.value and channels == image.shape[-1]:
-        # Perhaps padded, or cropped, before the first stage.
-        more = [
-            (0, max(0, rows - image.shape[0])),
-            (0, max(0, columns - image.shape[1])),
-        ]
-        shown = np.pad(image, [*more, (0, 0)])[:rows, :columns]
-        _draw(console, shown, first.plan)
-
-
-def _draw(console: Console, image: np.ndarray, plan: SplitPlan) -> None:
-    try:
-        plan_picture.draw(PICTURE.value, image, plan)
-    except (ImportError, OSError, ValueError) as error:
-        raise ValueError(f"picture: {error}") from error
-    console.print(f"the pieces over an image: {PICTURE.value}", highlight=False)
-
-
-def _padded(pipeline: Pipeline, shapes: PyTree, image: np.ndarray) -> np.ndarray:
-    """Returns an image as the client pads it for the first convolution."""
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    before = pipeline.stages[0].before
-    x, *_ = apart(compute(before, zeros, image[None].astype("float32")))
-    return np.asarray(x[0]).astype(np.uint8)
+    console.print(stages_table.tables(plan, rates))
+    console.print(f"planned in {seconds:.1f} s")
+    (rows, columns, channels), first = next(
+        (part.input_shape, part.plan) for part in plan.parts if part.plan is not None
+    )
+    if channels != image.shape[-1]:
+        return None
+    # Perhaps padded, or cropped, before the first stage.
+    more = [(0, max(0, rows - image.shape[0])), (0, max(0, columns - image.shape[1]))]
+    return np.pad(image, [*more, (0, 0)])[:rows, :columns], first

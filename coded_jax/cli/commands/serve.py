@@ -17,54 +17,40 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 from absl import flags
 from rich.console import Console
 
 from coded_jax.checks import first_line, require
-from coded_jax.cli import run_flags, runtime_flags
+from coded_jax.cli import run_flags, runtime_flags, setting_flags
 from coded_jax.cli.command_line import command, command_text
 from coded_jax.cli.experiment_flags import config_from_flags
-from coded_jax.cli.web_flags import web_config_from_flags
 from coded_jax.devices import startup
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
-from coded_jax.service import ENGINES, ServeConfig, Service, metrics, serve
+from coded_jax.service import ENGINES, Service, metrics, serve
 from coded_jax.service.service_table import workers_table
 from coded_jax.service.web.config import WebConfig, require_packages
 from coded_jax.training import signals
 
+setting_flags.define(WebConfig)
 METRICS_PORT = flags.DEFINE_integer(
-    "metrics_port", None, "of the loopback interface, for Prometheus"
+    "metrics_port",
+    None,
+    "of the loopback interface, for Prometheus",
+    lower_bound=0,
+    upper_bound=65535,
 )
 DEMO = flags.DEFINE_bool(
     "demo", False, "give the page buttons that kill, slow and corrupt workers"
 )
 
 
-def check_ports(settings: WebConfig) -> None:
-    """Checks that both ports are free, before minutes are spent on training."""
-    ports = {"port": (settings.host, settings.port)}
-    if METRICS_PORT.value is not None:
-        ports["metrics_port"] = ("127.0.0.1", METRICS_PORT.value)
-    for name, (host, port) in ports.items():
-        require(name, port, 0 <= port < 2**16, "0..65535")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            with socket.create_server((host, port), family=family):
-                pass
-        except OSError as error:
-            raise ValueError(
-                f"{name}: {port} given, a free one accepted ({error})"
-            ) from None
-
-
 def check_front(settings: WebConfig) -> str | None:
-    """Checks all that the front needs, and returns the token; None if none.
+    """Checks all that the front needs, before minutes are spent on training; returns
+    the token, None if none.
 
     Raises:
       ImportError: a package is missing.
@@ -77,7 +63,17 @@ def check_front(settings: WebConfig) -> str | None:
     engine = runtime_flags.ENGINE.value
     fits = not DEMO.value or ENGINES[engine].pooled
     require("demo", DEMO.value, fits, f"none with the engine {engine!r}")
-    check_ports(settings)
+    ports = {"port": (settings.host, settings.port)}
+    if METRICS_PORT.value is not None:
+        ports["metrics_port"] = ("127.0.0.1", METRICS_PORT.value)
+    for name, (host, port) in ports.items():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            socket.create_server((host, port), family=family).close()
+        except OSError as error:
+            raise ValueError(
+                f"{name}: {port} given, a free one accepted ({error})"
+            ) from None
     if settings.tls_cert is not None and settings.tls_key is not None:
         access.check_certificate(settings.tls_cert, settings.tls_key)
     return access.read_token(settings.token_file) if settings.token_file else None
@@ -101,91 +97,55 @@ def finish_run() -> None:
     run_flags.start_jax()
 
 
-def options_from_flags() -> dict[str, Any]:
-    """Returns the settings of the service.
-
-    Raises:
-      ValueError: a value is out of range.
-    """
-    options: dict[str, Any] = {flag.name: flag.value for flag in runtime_flags.OPTIONS}
-    options["batches"] = tuple(runtime_flags.BATCHES.value)
-    ServeConfig(**options)
-    return options
-
-
 def start() -> Service:
     """Starts the service that the flags describe, ready to answer."""
-    engine, options = runtime_flags.ENGINE.value, options_from_flags()
+    engine, options = runtime_flags.ENGINE.value, runtime_flags.options_from_flags()
     if "devices" in ENGINES[engine].accepts:
         options["devices"] = run_flags.DEVICES.value
-    return serve(
-        run_flags.WORKDIR.value,
-        engine,
-        faults=runtime_flags.faults_from_flags(),
-        **options,
-    )
-
-
-def reload(service: Service) -> None:
-    """Loads the run anew, for requests from now on: `POST /reload`, or SIGHUP."""
-    spread = ENGINES[runtime_flags.ENGINE.value].spread
-    devices = run_flags.DEVICES.value if spread else 1
-    service.reload(load(run_flags.WORKDIR.value, devices))
-    startup.shorten_collections()
+    faults = runtime_flags.faults_from_flags()
+    return serve(run_flags.WORKDIR.value, engine, faults=faults, **options)
 
 
 @contextlib.contextmanager
 def listening(service: Service, settings: WebConfig, token: str | None):
-    """Answers over HTTP meanwhile, and at the end what is in flight.
+    """Answers over HTTP meanwhile, and at the end what is in flight; `POST /reload` and
+    SIGHUP load the run anew.
 
     Yields:
-      The address, and a function that loads the model anew.
+      The address.
     """
     from coded_jax.service.web import app, page, server
     from coded_jax.service.web.demo import Demo
 
-    again = functools.partial(reload, service)
-    demo = Demo(service) if DEMO.value else None
-    pages = functools.partial(page.routes, service, demo, token is not None)
-    front = app.create_app(
-        service, max_body=settings.max_body, token=token, reload=again, pages=pages
-    )
-    port, close = server.listen(front, settings)
-    try:
-        scheme = "https" if settings.tls_cert else "http"
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        yield f"{scheme}://{host}:{port}", again
-    finally:
-        close()
+    def reload() -> None:
+        spread = ENGINES[runtime_flags.ENGINE.value].spread
+        devices = run_flags.DEVICES.value if spread else 1
+        service.reload(load(run_flags.WORKDIR.value, devices))
+        startup.shorten_collections()
 
-
-def on_hangup(again: Callable[[], None]) -> None:
-    """Has SIGHUP load the model anew, in a thread, and tell how that went."""
-
-    def call() -> None:
+    def tell_of_reload() -> None:
         try:
-            again()
+            reload()
             print("the model was loaded anew", file=sys.stderr, flush=True)
         except Exception as error:  # the model of before goes on
             print(f"reload: {first_line(error)}", file=sys.stderr, flush=True)
 
-    def handle(number: int, frame: object) -> None:
-        threading.Thread(target=call, daemon=True).start()
+    def on_hangup(number: int, frame: object) -> None:
+        threading.Thread(target=tell_of_reload, daemon=True).start()
 
-    signal.signal(signal.SIGHUP, handle)
-
-
-def wait(service: Service) -> None:
-    """Waits until Ctrl-C or SIGTERM asks for the end; the second one acts at once.
-
-    Raises:
-      RuntimeError: the service will not answer any more.
-    """
-    with signals.stop_requests() as stopped:
-        while not stopped():
-            if (failure := service.failure()) is not None:
-                raise RuntimeError(failure)
-            time.sleep(0.1)
+    demo = Demo(service) if DEMO.value else None
+    pages = functools.partial(page.routes, service, demo, token is not None)
+    front = app.create_app(
+        service, max_body=settings.max_body, token=token, reload=reload, pages=pages
+    )
+    port, close = server.listen(front, settings)
+    signal.signal(signal.SIGHUP, on_hangup)
+    try:
+        scheme = "https" if settings.tls_cert else "http"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield f"{scheme}://{host}:{port}"
+    finally:
+        close()
 
 
 @command(resumes=True)
@@ -193,18 +153,22 @@ def main(argv: list[str]) -> None:
     """Serves requests until Ctrl-C, and prints how the workers fared."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     signal.signal(signal.SIGHUP, lambda *_: None)  # the run is loaded in any case
-    settings = web_config_from_flags()
+    settings = WebConfig(**setting_flags.read(WebConfig))
     token = check_front(settings)
     runtime_flags.faults_from_flags()
-    options_from_flags()
+    runtime_flags.options_from_flags()
     finish_run()
     with start() as service:
         with contextlib.ExitStack() as closing:
-            url, again = closing.enter_context(listening(service, settings, token))
-            on_hangup(again)
+            url = closing.enter_context(listening(service, settings, token))
             startup.shorten_collections()
             if METRICS_PORT.value is not None:
                 closing.callback(metrics.expose(METRICS_PORT.value, service.summary))
             print(f"serving {run_flags.WORKDIR.value} on {url}", flush=True)
-            wait(service)
+            # The first stop waits for what is in flight, the second one acts at once.
+            with signals.stop_requests() as stopped:
+                while not stopped():
+                    if (failure := service.failure()) is not None:
+                        raise RuntimeError(failure)
+                    time.sleep(0.1)
         Console().print(workers_table(service.summary()))

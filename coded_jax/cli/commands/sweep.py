@@ -31,7 +31,10 @@ from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 
 JOBS = flags.DEFINE_integer(
-    "jobs", None, "cells at the same time, each in a process of its own, with Ray"
+    "jobs",
+    None,
+    "cells at the same time, each in a process of its own, with Ray",
+    lower_bound=1,
 )
 ADDRESS = flags.DEFINE_string(
     "address", None, "host:port of a Ray cluster; one of this machine if not given"
@@ -47,22 +50,17 @@ def sweep_from_flags(cells: list[Cell]) -> Sweep:
     """
     base_dir, coordinator = run_flags.BASE_DIR.value, run_flags.COORDINATOR.value
     bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
-    if base_dir is not None and len(bases) > 1:
-        raise ValueError(
-            f"base_dir: {base_dir!r} given, none accepted where cells need "
-            f"{len(bases)} base models"
-        )
-    if coordinator is not None:
-        raise ValueError(
-            f"coordinator: {coordinator!r} given, none accepted: a sweep's cells run "
-            "in one process, or with --jobs in several"
-        )
-    require("jobs", JOBS.value, JOBS.value is None or JOBS.value >= 1, "1 or more")
+    fits = base_dir is None or len(bases) == 1
+    require(
+        "base_dir", base_dir, fits, f"none where cells need {len(bases)} base models"
+    )
+    accepted = "none, since cells run in one process, or with --jobs in several,"
+    require("coordinator", coordinator, coordinator is None, accepted)
     if ADDRESS.value is not None and JOBS.value is None:
         raise ValueError("jobs: not given, 1 or more accepted with an address")
     folder = absolute(run_flags.WORKDIR.value)
-    if (folder / workdir.FLAGS).exists():
-        raise ValueError(f"workdir: {str(folder)!r} given, which holds a single run")
+    single = (folder / workdir.FLAGS).exists()
+    require("workdir", str(folder), not single, "one without a single run")
     workdir.make_folder(folder)
     return Sweep(
         places=run_flags.places_from_flags()._replace(workdir=folder),
