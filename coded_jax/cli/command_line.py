@@ -27,7 +27,7 @@ Main = Callable[[list[str]], None]
 
 TEXTS = {
     r"flag --(\w+)=None: Flag --\1 must have a value .*": r"\1: not given, --\1=... ",
-    r"flag --(\w+)=(.*): \S+ is not (?:an? )?(.*)": r"\1: \2 given, a \3 ",
+    r"flag --(\w+)=(.*): \S+ is not (.*)": r"\1: \2 given, \3 ",
 }
 """Maps errors of absl to their beginnings in the words of the other errors."""
 
