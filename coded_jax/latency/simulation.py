@@ -71,10 +71,6 @@ class Machine:
         return Speeds(self.client, self.bandwidth, self.link, self.message)
 
 
-Drawn = tuple[Distribution, Distribution | None, float]
-"""Compute, delay and failure of a machine."""
-
-
 class Latencies(NamedTuple):
     """Latencies of R requests.
 
@@ -113,15 +109,15 @@ def simulate(
     chunks = -(-requests // CHUNK)
     size = -(-requests // chunks)
     hedged = [len(w.cost.rounds) for w in workloads.values() if w.hedged]
-    twice = max(hedged, default=0)
     parts: dict[str, list[Completion]] = {name: [] for name in workloads}
     for chunk in range(chunks):
-        draws_of = _draws(jax.random.fold_in(key, chunk), n, size, machine, twice)
+        own = jax.random.fold_in(key, chunk)
+        draws_of = _draws(own, n, size, machine, max(hedged, default=0))
         for name, workload in workloads.items():
             parts[name].append(complete(workload, machine.speeds, draws_of))
-    together = lambda chunks: np.concatenate(chunks)[:requests]
+    joined = lambda arrays: np.concatenate(arrays)[:requests]
     return {
-        name: Latencies(*map(together, zip(*completions, strict=True)))
+        name: Latencies(*map(joined, zip(*completions, strict=True)))
         for name, completions in parts.items()
     }
 
@@ -150,41 +146,45 @@ def _draws(
 ) -> Callable[[int], Draws]:
     """Returns the draws of each round, made when they are first asked for; of the first
     `twice` rounds with those of pieces that are sent once more."""
-    drawn = (machine.compute, machine.delay, float(machine.failure))
-    fails = machine.failure > 0
 
     @functools.cache
     def of_round(i: int) -> Draws:
         # The first is that of machines whose devices are drawn once.
         own = jax.random.fold_in(key, i) if i else key
-        return _draw(own, n, size, drawn, fails, i < twice)
+        again = (machine.compute, machine.delay) if i < twice else (None, None)
+        distributions = (machine.compute, machine.delay, *again)
+        return _draw(own, machine.failure or None, distributions, (n, size))
 
     return of_round if machine.each_round else lambda i: of_round(0)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "size", "fails", "hedged"))
+@functools.partial(jax.jit, static_argnames="shape")
 def _draw(
-    key: jax.Array, n: int, size: int, drawn: Drawn, fails: bool, hedged: bool
+    key: jax.Array,
+    failure: float | None,
+    distributions: Sequence[Distribution | None],
+    shape: tuple[int, int],
 ) -> Draws:
-    compute, late, failure = drawn
-    # Each set has a key of its own, so that no draw depends on which others are made.
-    keys, nothing = jax.random.split(key, 5), jnp.zeros((n, 1))
+    """Draws from the distribution of each field of `Draws`; zeros where it is None."""
+    compute, delay, compute_again, delay_again = distributions
 
     def sample(key: jax.Array, distribution: Distribution | None) -> jax.Array:
-        return distribution.sample(key, (n, size)) if distribution else nothing
+        nothing = jnp.zeros((shape[0], 1))
+        return distribution.sample(key, shape) if distribution else nothing
 
-    delay = sample(keys[1], late)
-    if fails:
-        dead = jax.random.bernoulli(keys[2], failure, (n, size))
-        delay = jnp.where(dead, jnp.inf, delay)
-    # Whether who computes a piece once more is dead was drawn with its own piece.
-    again = (compute, late) if hedged else (None, None)
-    return Draws(
+    # Each set has a key of its own, so that no draw depends on which others are made.
+    keys = jax.random.split(key, 5)
+    drawn = Draws(
         sample(keys[0], compute),
-        delay,
-        sample(keys[3], again[0]),
-        sample(keys[4], again[1]),
+        sample(keys[1], delay),
+        sample(keys[3], compute_again),
+        sample(keys[4], delay_again),
     )
+    if failure is None:
+        return drawn
+    dead = jax.random.bernoulli(keys[2], failure, shape)
+    # Whether who computes a piece once more is dead was drawn with its own piece.
+    return drawn._replace(delay=jnp.where(dead, jnp.inf, drawn.delay))
 
 
 def summary(seconds: np.ndarray) -> dict[str, float]:
@@ -225,11 +225,7 @@ def cdf(seconds: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       Ascending seconds, and the share of all requests complete within them.
-
-    Raises:
-      ValueError: `points` is less than 2.
     """
-    require("points", points, points >= 2, "2 or more")
     ordered = np.sort(seconds[np.isfinite(seconds)])
     count = len(ordered)
     if not count:
@@ -275,9 +271,6 @@ def accuracy_within(
     seconds, available = latencies
     in_time = available[(seconds <= deadline) & np.isfinite(seconds)]
     counts = np.bincount(in_time, minlength=len(accuracy_of))
-    fits = len(counts) == len(accuracy_of)
-    accepted = f"a table of {len(counts)} or more"
-    require("accuracy_of", len(accuracy_of), fits, accepted)
     places = np.flatnonzero(counts)
     untried = places[np.isnan(accuracy_of[places])].tolist()
     require("accuracy_of", f"NaN at {untried}", not untried, "values of what occurs")

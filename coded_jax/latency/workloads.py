@@ -47,32 +47,18 @@ class Workload:
     spares: int = 0
 
     def __post_init__(self) -> None:
-        require("k", self.k, self.k >= 1, "1 or more")
         name, copies = self.quorum
-        require("r", self.r, self.r >= 0, "0 or more")
-        require("r", self.r, self.r == 0 or name != ALL_DATA.name, "0 with all_data")
-        fits = copies is None or len(copies) == self.queries
-        accepted = f"that of k + r = {self.queries} queries"
-        require("quorum", self.quorum, fits, accepted)
-        fits = self.spares == 0 or (self.spares > 0 and name == ALL_DATA.name)
-        require("spares", self.spares, fits, "0 or more with all_data, 0 with others")
-        require("cost", self.cost, len(self.cost.rounds) > 0, "one of a round or more")
-        client, whole = self.cost.client_flops, self.cost.whole_flops
-        fits = 0 <= client < math.inf and 0 < whole < math.inf
-        require("cost", self.cost, fits, "one of finite operations")
-        for trip in self.cost.rounds:
-            fits = trip.device_flops > 0 and all(0 <= x < math.inf for x in trip)
-            accepted = "one of finite operations of a device, the rest 0 or more,"
-            require("cost", trip, fits, accepted)
-            fits = self.coded or trip.decode_flops == 0
-            require("decode_flops", trip.decode_flops, fits, f"0 with {name}")
-        fits = self.hedge_after == math.inf or (
-            name == ALL_DATA.name and min(self.hedges) >= 0
-        )
-        accepted = "0 or more with all_data, inf with the others,"
+        require("k", self.k, self.k >= 1, "1 or more")
+        if name == ALL_DATA.name:
+            require("r", self.r, self.r == 0, "0 with all_data")
+            fits = len(self.hedges) == len(self.cost.rounds) and min(self.hedges) >= 0
+            accepted = "0 or more, one number or as many as rounds,"
+        else:
+            fits, accepted = not self.hedged, f"inf with {name}"
         require("hedge_after", self.hedge_after, fits, accepted)
-        fits = len(self.hedges) == len(self.cost.rounds)
-        require("hedge_after", self.hedge_after, fits, "as many as rounds, or one,")
+        if copies is not None:
+            accepted = f"that of k + r = {self.queries} queries"
+            require("quorum", self.quorum, len(copies) == self.queries, accepted)
 
     @property
     def n(self) -> int:
@@ -83,11 +69,6 @@ class Workload:
     def queries(self) -> int:
         """Number of pieces that are sent, one to a device."""
         return self.k + self.r
-
-    @property
-    def coded(self) -> bool:
-        """Returns whether a missing data piece is decoded from other results."""
-        return decodes(self.quorum)
 
     @property
     def hedged(self) -> bool:
@@ -132,6 +113,27 @@ class Completion(NamedTuple):
     available: jax.Array
 
 
+class Speeds(NamedTuple):
+    """Speeds that are not drawn.
+
+    Attributes:
+      client: seconds that the client needs for the whole `F_Conv`.
+      bandwidth: bytes per second between a device and the client.
+      link: seconds that every round trip takes besides.
+      message: seconds of the client for each message that it sends or takes.
+    """
+
+    client: float
+    bandwidth: float = math.inf
+    link: float = 0.0
+    message: float = 0.0
+
+    def ways(self, trip: Round) -> tuple[float, float]:
+        """Returns the seconds that a piece takes to its device, and a result back."""
+        there, back = (x / self.bandwidth for x in (trip.bytes_in, trip.bytes_out))
+        return there + self.link / 2, back + self.link / 2
+
+
 def complete(
     workload: Workload, machine: Speeds, draws_of: Callable[[int], Draws]
 ) -> Completion:
@@ -155,81 +157,52 @@ def complete(
       machine: the speeds.
       draws_of: number of a round, from 0 -> draws of the devices in it.
     """
-    cost = workload.cost
-    rule = _Rule(workload.quorum, workload.k, workload.systematic)
+    cost, queries = workload.cost, workload.queries
     by_client = machine.client / cost.whole_flops
     total, available = jnp.float32(cost.client_flops * by_client), None
-    free, own = [jnp.float32(0.0)] * workload.n, slice(workload.queries)
+    idle_from = [jnp.float32(0.0)] * workload.n
+    sending = [(i + 1) * machine.message for i in range(queries)]
     for i, trip in enumerate(cost.rounds):
         there, back = machine.ways(trip)
         back += machine.message
-        work = trip.device_flops / cost.whole_flops
-        sending = [(j + 1) * machine.message for j in range(workload.queries)]
         ways = [there + seconds for seconds in sending]
-        sent, waits = _send(total, trip.encode_flops * by_client, free[own], ways)
-        draws = draws_of(i)
-        first, again = _arrivals(workload.queries, draws, work, back, waits)
-        times, copies = first, []
+        encode, decode = trip.encode_flops * by_client, trip.decode_flops * by_client
+        sent, begun = _send(total, encode, idle_from[:queries], ways)
+        draws, work = draws_of(i), trip.device_flops / cost.whole_flops
+        first, again = _results(draws, work, back, begun)
+        arrivals, copies = first, []
         if workload.hedged:
+            delays = draws.delay[queries : workload.n]
+            spares = _spares(idle_from[queries:], delays, sent)
             after = max(workload.hedges[i], sending[-1])
-            others = slice(workload.queries, workload.n)
-            spares = _spares(free[others], draws.delay[others], sent)
-            times, copies = _hedge(first, again, spares, after, there)
-            if machine.message:
-                times = _behind(times, copies, machine.message)
-        end = _wait(rule, times, sent, trip.decode_flops * by_client)
-        total = end.total
+            arrivals, copies = _hedge(
+                first, again, spares, after=after, there=there, message=machine.message
+            )
+        done, total, arrived = _wait(
+            arrivals,
+            sent,
+            decode,
+            quorum=workload.quorum,
+            k=workload.k,
+            systematic=workload.systematic,
+        )
         if i + 1 < len(cost.rounds):
-            free[own] = _free(free[own], waits, first, sent, end.done, back)
-            if copies:
-                free = _free_of_copies(free, copies, sent, end.done, back)
+            idle_from = _idle_from(
+                idle_from, begun, first, copies, sent=sent, done=done, back=back
+            )
         if available is None:
-            available = end.arrived
+            available = arrived
         else:
-            available = _fewer(workload.k, available, end.arrived)
+            available = _fewer(workload.k, available, arrived)
     assert available is not None  # there are rounds
     return Completion(total, available)
 
 
-class Speeds(NamedTuple):
-    """Speeds that are not drawn.
-
-    Attributes:
-      client: seconds that the client needs for the whole `F_Conv`.
-      bandwidth: bytes per second between a device and the client.
-      link: seconds that every round trip takes besides.
-      message: seconds of the client for each message that it sends or takes.
-    """
-
-    client: float
-    bandwidth: float = math.inf
-    link: float = 0.0
-    message: float = 0.0
-
-    def ways(self, trip: Round) -> tuple[float, float]:
-        """Returns the seconds that a piece takes to its device, and a result back."""
-        into, out = (size / self.bandwidth for size in trip[1:3])
-        return into + self.link / 2, out + self.link / 2
-
-
-class _Rule(NamedTuple):
-    """The part of a workload that a program is compiled for."""
-
-    quorum: Quorum
-    k: int
-    systematic: bool
-
-
-class _Spare(NamedTuple):
-    """A device without a piece of its own in a round, `[R]` each.
-
-    Attributes:
-      busy: seconds from sending until it has ended what it had begun before.
-      dead: whether it never answers.
-    """
-
-    busy: jax.Array
-    dead: jax.Array
+# Below, devices and pieces are lists of arrays `[R]`, not an axis: XLA's CPU backend
+# reduces a leading axis 20 times more slowly than it takes elementwise minima. And
+# there are several programs, so that all comparisons are of times that were rounded
+# once: in one, XLA computes them anew, and otherwise, wherever they are used.
+Rows = list[jax.Array]
 
 
 class _Copy(NamedTuple):
@@ -239,172 +212,178 @@ class _Copy(NamedTuple):
       sent: seconds from the sending of the round until it is; infinite if it is not.
       begun: likewise, until its device begins it.
       there: likewise, until its result is there; infinite where the device is dead.
-      by: int32, the device that begins it, of the n with pieces first.
+      device: int32, the one that begins it.
     """
 
     sent: jax.Array
     begun: jax.Array
     there: jax.Array
-    by: jax.Array
+    device: jax.Array
 
 
-class _End(NamedTuple):
-    """The end of a round, `[R]` each.
+class _Spares(NamedTuple):
+    """Devices without a piece of their own in a round.
 
     Attributes:
-      total: seconds of the request until then, with what is decoded.
-      done: seconds from sending until the results sufficed.
-      arrived: int32, the results by then, as bits.
+      busy: seconds from sending until each has ended what it had begun before.
+      dead: whether it never answers.
     """
 
-    total: jax.Array
-    done: jax.Array
-    arrived: jax.Array
+    busy: Rows
+    dead: Rows
 
 
 @jax.jit
 def _send(
-    total: jax.Array, encode: float, free: list[jax.Array], ways: list[float]
-) -> tuple[jax.Array, list[jax.Array]]:
+    total: jax.Array, encode: float, idle_from: Rows, ways: list[float]
+) -> tuple[jax.Array, Rows]:
     """Returns the time at which a round is sent, and the seconds after it at which each
-    device begins its piece: once it is free and the piece has arrived."""
-    sent = total + encode
-    answered = sent < jnp.inf  # not so where a round before was never complete
-    return sent, [
-        jnp.where(answered, jnp.maximum(time - sent, way), way)
-        for time, way in zip(free, ways, strict=True)
-    ]
-
-
-# Several programs, so that all comparisons are of times that were rounded once: in one,
-# XLA computes them anew, and otherwise, wherever they are used.
-@functools.partial(jax.jit, static_argnames="n")
-def _arrivals(
-    n: int, draws: Draws, fraction: float, back: float, waits: list[jax.Array]
-) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Returns seconds from sending until the result of each device is there, and those
-    from when its piece is begun once more until then; `[R]` each."""
-    first, second = (
-        list((fraction * compute + delay + back)[:n])
-        for compute, delay in (draws[:2], draws[2:])
-    )
-    return [wait + time for wait, time in zip(waits, first, strict=True)], second
+    device begins its piece: once it is idle and the piece has arrived."""
+    sent = total + encode  # infinite where a round before was never complete
+    pairs = zip(idle_from, ways, strict=True)
+    return sent, [jnp.maximum(idle - sent, way) for idle, way in pairs]
 
 
 @jax.jit
-def _spares(free: list[jax.Array], delays: jax.Array, sent: jax.Array) -> list[_Spare]:
-    """Returns the spare devices."""
-    return [
-        _Spare(time - sent, late == jnp.inf)
-        for time, late in zip(free, delays, strict=True)
-    ]
+def _results(
+    draws: Draws, fraction: float, back: float, begun: Rows
+) -> tuple[Rows, Rows]:
+    """Returns seconds from sending until the result of each device is there, and those
+    from when its piece is begun once more until then."""
+    first = fraction * draws.compute + draws.delay + back
+    again = fraction * draws.compute_again + draws.delay_again + back
+    queries = len(begun)
+    return [x + y for x, y in zip(begun, first, strict=False)], list(again[:queries])
+
+
+@jax.jit
+def _spares(idle_from: Rows, delays: jax.Array, sent: jax.Array) -> _Spares:
+    """Returns the devices that have no piece."""
+    return _Spares([idle - sent for idle in idle_from], list(delays == jnp.inf))
 
 
 @jax.jit
 def _hedge(
-    first: list[jax.Array],
-    second: list[jax.Array],
-    spares: list[_Spare],
+    first: Rows,
+    again: Rows,
+    spares: _Spares,
+    *,
     after: float,
     there: float,
-) -> tuple[list[jax.Array], list[_Copy]]:
-    """Returns seconds until each piece has arrived, whoever has computed it, and what
-    is sent once more, in the order in which it is.
+    message: float,
+) -> tuple[Rows, list[_Copy]]:
+    """Returns seconds until the client has taken each piece, whoever has computed it,
+    and what is sent once more, in the order in which it is.
 
     As soon as a device has nothing left to do in this round, but not before `after`, it
     is sent the first piece that is missing and was not yet sent once more, as
     `service.gathering` does; of those that are idle at once, spare devices come first.
     """
-    never, nothing = jnp.float32(jnp.inf), jnp.float32(0.0)
-    idle = [nothing] * len(spares) + first
-    answering = _Spare(nothing, jnp.bool_(False))  # who is idle has answered
-    devices = [*spares, *[answering] * len(first)]
-    own, n = range(len(first)), len(devices)
-    places = [*range(len(own), n), *own]
-    times, again, copies = [*first], [jnp.bool_(False)] * len(first), []
-    for _ in first:  # in each turn a piece is sent, or none is missing
+    pieces, never = range(len(first)), jnp.float32(jnp.inf)
+    # Whoever has answered is idle, and not dead.
+    devices = [*range(len(first), len(first) + len(spares.busy)), *pieces]
+    idle = [jnp.float32(0.0)] * len(spares.busy) + first
+    busy = spares.busy + [jnp.float32(0.0)] * len(first)
+    dead = spares.dead + [jnp.bool_(False)] * len(first)
+    arrivals, resent = [*first], [jnp.bool_(False)] * len(first)
+    copies = []
+    for _ in pieces:  # in each turn one is sent, or none is missing
         soonest = functools.reduce(jnp.minimum, idle)
         begin = jnp.maximum(soonest, after)
-        found, by = jnp.bool_(False), jnp.int32(0)
-        busy, dead = nothing, jnp.bool_(False)
-        for place, time, device in zip(places, idle, devices, strict=True):
-            one = (time == soonest) & jnp.logical_not(found)
-            found, by = found | one, jnp.where(one, place, by)
-            busy, dead = jnp.where(one, device.busy, busy), dead | (one & device.dead)
-        begun, given, arrives = jnp.maximum(begin + there, busy), False, never
-        for i, time in enumerate(first):
-            give = (time > begin) & jnp.logical_not(again[i] | given)
-            again[i], given = again[i] | give, given | give
-            end = jnp.where(give & jnp.logical_not(dead), begun + second[i], never)
-            arrives = jnp.minimum(arrives, end)
-            times[i] = jnp.minimum(times[i], end)
+        helper = _first_of([time == soonest for time in idle])
+        piece = _first_of([(first[i] > begin) & ~resent[i] for i in pieces])
+        begun = jnp.maximum(begin + there, _chosen(helper, busy))
+        lost = _chosen(helper, dead)
+        result = never
+        for i in pieces:
+            end = jnp.where(piece[i] & ~lost, begun + again[i], never)
+            arrivals[i], result = (
+                jnp.minimum(arrivals[i], end),
+                jnp.minimum(result, end),
+            )
+            resent[i] |= piece[i]
         idle = [
-            jnp.where(by == place, arrives, time)
-            for place, time in zip(places, idle, strict=True)
+            jnp.where(x, result, time) for x, time in zip(helper, idle, strict=True)
         ]
-        copies.append(_Copy(jnp.where(given, begin, never), begun, arrives, by))
-    return times, copies
-
-
-@jax.jit
-def _behind(
-    times: list[jax.Array], copies: list[_Copy], message: float
-) -> list[jax.Array]:
-    """Returns seconds until each piece is taken by a client that first sends once more
-    what it has begun to."""
-    return [
-        time + message * sum((copy.sent < time).astype(jnp.float32) for copy in copies)
-        for time in times
+        sent = jnp.where(functools.reduce(jnp.logical_or, piece), begin, never)
+        device = _chosen(helper, [jnp.int32(i) for i in devices])
+        copies.append(_Copy(sent, begun, result, device))
+    # Before it takes a result, the client sends once more what it has begun to.
+    behind = [
+        sum((copy.sent < x).astype(jnp.float32) for copy in copies) for x in arrivals
     ]
+    return [
+        x + message * count for x, count in zip(arrivals, behind, strict=True)
+    ], copies
 
 
-@functools.partial(jax.jit, static_argnames="rule")
-def _wait(rule: _Rule, times: list[jax.Array], sent: jax.Array, decode: float) -> _End:
-    done = waiting_time(rule.quorum, rule.k, times)
-    arrived = [(time <= done) & (time < jnp.inf) for time in times]
+def _first_of(masks: Rows) -> Rows:
+    """Returns masks of the first of some devices or pieces for which theirs is True."""
+    before, firsts = jnp.bool_(False), []
+    for mask in masks:
+        firsts.append(mask & ~before)
+        before |= mask
+    return firsts
+
+
+def _chosen(masks: Rows, values: Rows) -> jax.Array:
+    """Returns the value whose mask, of one at most, is True; 0 or False without one."""
+    nothing = jnp.zeros((), values[0].dtype)
+    chosen = [
+        jnp.where(mask, x, nothing) for mask, x in zip(masks, values, strict=True)
+    ]
+    return functools.reduce(jnp.add, chosen)
+
+
+@functools.partial(jax.jit, static_argnames=("quorum", "k", "systematic"))
+def _wait(
+    arrivals: Rows,
+    sent: jax.Array,
+    decode: float,
+    *,
+    quorum: Quorum,
+    k: int,
+    systematic: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns seconds from sending until the results suffice, those of the request
+    until they are decoded, and the results by then, as bits."""
+    done = waiting_time(quorum, k, arrivals)
+    arrived = [(time <= done) & (time < jnp.inf) for time in arrivals]
     bits = [mask.astype(jnp.int32) << i for i, mask in enumerate(arrived)]
     total = sent + done
-    if decodes(rule.quorum):
-        complete = functools.reduce(jnp.logical_and, arrived[: rule.k])
-        total += jnp.where(complete & rule.systematic, 0.0, decode)
-    return _End(total, done, functools.reduce(jnp.bitwise_or, bits))
+    if decodes(quorum):
+        complete = functools.reduce(jnp.logical_and, arrived[:k])
+        total += jnp.where(complete & systematic, 0.0, decode)
+    return done, total, functools.reduce(jnp.bitwise_or, bits)
 
 
 @jax.jit
-def _free(
-    free: list[jax.Array],
-    waits: list[jax.Array],
-    first: list[jax.Array],
-    sent: jax.Array,
-    done: jax.Array,
-    back: float,
-) -> list[jax.Array]:
-    """Returns the times at which devices are free again from pieces that they began
-    before the round was over; a piece that is never done blocks nothing."""
-    return [
-        jnp.where((wait < done) & (sent + time < jnp.inf), sent + time - back, before)
-        for before, wait, time in zip(free, waits, first, strict=True)
-    ]
-
-
-@jax.jit
-def _free_of_copies(
-    free: list[jax.Array],
+def _idle_from(
+    before: Rows,
+    begun: Rows,
+    first: Rows,
     copies: list[_Copy],
+    *,
     sent: jax.Array,
     done: jax.Array,
     back: float,
-) -> list[jax.Array]:
-    """Returns the times at which devices are free again also from the second copies of
-    pieces that they began."""
+) -> Rows:
+    """Returns the times at which devices are idle again from pieces that they began
+    before the round was over; a piece that is never done blocks nothing."""
+
+    def idle(wait: jax.Array, time: jax.Array, otherwise: jax.Array) -> jax.Array:
+        ended = sent + time
+        counts = (wait < done) & (ended < jnp.inf)
+        return jnp.where(counts, ended - back, otherwise)
+
+    n = len(first)
+    times = [*map(idle, begun, first, before[:n]), *before[n:]]
     for copy in copies:  # those of one device one after the other
-        ended = sent + copy.there
-        counts = (copy.begun < done) & (ended < jnp.inf)
-        free = [
-            jnp.where(counts & (copy.by == place), ended - back, time)
-            for place, time in enumerate(free)
+        times = [
+            jnp.where(copy.device == i, idle(copy.begun, copy.there, time), time)
+            for i, time in enumerate(times)
         ]
-    return free
+    return times
 
 
 @functools.partial(jax.jit, static_argnames="k")

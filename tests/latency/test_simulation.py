@@ -13,9 +13,9 @@ from coded_jax.latency.stragglers import (
     Bernoulli,
     Constant,
     ShiftedExponential,
-    order_statistic_mean,
 )
 from coded_jax.latency.workloads import Workload
+from tests.latency.order_statistics import order_statistic_mean
 from tests.units import cost, trip
 
 KEY = jax.random.key(0)
@@ -55,8 +55,8 @@ def test_no_draw_depends_on_what_else_is_simulated():
 
 def test_draws_are_independent_of_one_another():
     exponential = ShiftedExponential(0.0, 1.0)
-    drawn = (exponential, exponential, 0.2)
-    draws = np.stack(simulation._draw(KEY, 2, REQUESTS, drawn, True, True))
+    machine = Machine(exponential, 0.0, exponential, failure=0.2)
+    draws = np.stack(simulation.first_draws(KEY, 2, REQUESTS, machine, 1)(0))
     dead = np.isinf(draws[1])
     draws[1, dead] = 1.0
     rows = np.concatenate([*draws, dead])  # of 4 sets and of what failed, 2 rows each
@@ -174,7 +174,6 @@ def test_accuracy_within_by_hand():
         (lambda: Machine(Constant(1.0), 1.0, bandwidth=0.0), "bandwidth"),
         (lambda: run({}, requests=0), "requests"),
         (lambda: run({"a": Workload(ANY_K, 6, 1, ONE)}), "n"),  # of 6 devices
-        (lambda: simulation.cdf(np.ones(3), 1), "points"),
     ],
 )
 def test_out_of_range(make, name):
