@@ -85,10 +85,8 @@ class Strategy(NamedTuple):
     @property
     def text(self) -> str:
         """Returns its name with its sizes, as `mds, k=4 r=2, 2x2`."""
-        k, r = self.sizes
-        sizes = f"k={k} r={r}" if self.n > 1 else ""
-        shown = [self.code, sizes, self.pieces, self.delay]
-        return ", ".join(filter(None, shown))
+        sizes = "k={} r={}".format(*self.sizes) if self.n > 1 else ""
+        return ", ".join(filter(None, [self.code, sizes, self.pieces, self.delay]))
 
     @property
     def delay(self) -> str:
@@ -148,6 +146,20 @@ class Cut(NamedTuple):
         stages = " ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in self.stages)
         return f"{self.grid[0]}x{self.grid[1]}, stages {stages}"
 
+    def strategy(
+        self, family: str, code: str, workload: Workload, accuracy: float | np.ndarray
+    ) -> Strategy:
+        """Returns a strategy of this cut, of one accuracy or that of each set."""
+        accuracies = np.full(2**workload.queries, accuracy)
+        return Strategy(family, code, workload, accuracies, self.text, self.settings)
+
+    @property
+    def merits(self) -> tuple[float, ...]:
+        """Returns work and bytes of a device, rounds, and work of the client."""
+        moved = self.cost.bytes_in + self.cost.bytes_out
+        rounds = len(self.cost.rounds)
+        return self.cost.device_flops, moved, rounds, self.cost.client_total
+
 
 def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[Strategy]:
     """Returns all strategies on n devices or fewer.
@@ -167,14 +179,20 @@ def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[St
       ValueError: `n` is out of range.
     """
     require("n", n, 2 <= n <= 11, "2..11")
-    made = []
+    whole = whole_round(cnn.base, cnn.variables, cnn.image_shape)
+    made = whole_images(Cost((whole,), 0.0, whole, 1), n, cnn.accuracy)
     for k in range(2, n + 1):
         made += without_code(cnn, n, k)
         if k < n:
             made += _exact(cnn, k, n - k)
             made += _untrained(cnn, k, n - k)
-    whole = whole_images(_whole_cost(cnn), n, cnn.accuracy)
-    return [*whole, *made, *_of_runs(runs, n)]
+    # Of the codes of runs those that estimate what is lost, each once.
+    distinct: dict[tuple, Strategy] = {}
+    for strategy in _of_runs(runs):
+        if strategy.family == LEARNED and strategy.n <= n:
+            key = (strategy.text, strategy.accuracy.tobytes())
+            distinct.setdefault(key, strategy)
+    return made + [*distinct.values()]
 
 
 def whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
@@ -185,29 +203,14 @@ def whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
       n: devices.
       accuracy: of the network.
     """
-    alone, each = cost.on_every_device(1), cost.on_every_device(n)
-    copies = {"code": "replication", "k": 1, "grid": (1, 1)}
-    one = exact(ONE, "one device", Workload(ALL_DATA, 1, 0, alone), accuracy)
-    every = exact(WHOLE, WHOLE, Workload(one_of_each(1, n), 1, n - 1, each), accuracy)
+    one = Workload(ALL_DATA, 1, 0, cost.on_every_device(1))
+    every = Workload(one_of_each(1, n), 1, n - 1, cost.on_every_device(n))
+    copies = {"code": "replication", "k": 1, "grid": (1, 1), "r": n - 1}
     return [
         Strategy(ONE, "the client alone", None, np.full(1, accuracy)),
-        one,
-        every._replace(settings={**copies, "r": n - 1}),
+        Strategy(ONE, "one device", one, np.full(2, accuracy)),
+        Strategy(WHOLE, WHOLE, every, np.full(2**n, accuracy), settings=copies),
     ]
-
-
-def exact(
-    family: str, code: str, workload: Workload, accuracy: float, pieces: str = ""
-) -> Strategy:
-    """Returns a strategy that computes the features themselves.
-
-    Args:
-      family, code, workload, pieces: see `Strategy`.
-      accuracy: of the network, which is that of every complete request.
-    """
-    return Strategy(
-        family, code, workload, np.full(2**workload.queries, accuracy), pieces
-    )
 
 
 def without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
@@ -220,32 +223,30 @@ def without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
     """
     stages = _cuts(cnn, k, 1, code="uncoded")
     for cut in _undominated([*stages, *_convolutions(cnn, k, 1, code="uncoded")]):
-        plain = Workload(ALL_DATA, k, 0, _free_code(cut.cost, k))
-        some = exact(UNCODED, "uncoded", plain, cnn.accuracy, cut.text)
-        some = some._replace(settings=cut.settings)
-        yield some
-        yield from _hedged(some, n - k)
+        plain = Workload(ALL_DATA, k, 0, _without_code(cut.cost, k))
+        uncoded = cut.strategy(UNCODED, "uncoded", plain, cnn.accuracy)
+        yield uncoded
+        yield from _hedged(uncoded, n - k)
         if k < n:
-            cost = _free_code(cut.cost, n)
-            copied = Workload(one_of_each(k, n), k, n - k, cost)
-            some = exact(REPLICATED, "replication", copied, cnn.accuracy, cut.text)
-            copies_of = {"code": "replication", "r": n - k}
-            yield some._replace(settings={**cut.settings, **copies_of})
+            copied = Workload(one_of_each(k, n), k, n - k, _without_code(cut.cost, n))
+            settings = {**cut.settings, "code": "replication", "r": n - k}
+            copies = cut.strategy(REPLICATED, "replication", copied, cnn.accuracy)
+            yield copies._replace(settings=settings)
 
 
 def _hedged(uncoded: Strategy, spares: int) -> list[Strategy]:
     """Returns hedged pieces for those that are waited for, one for each delay."""
     assert uncoded.workload is not None  # there are pieces
     workload = dataclasses.replace(uncoded.workload, spares=spares)
-    some = uncoded._replace(family=HEDGED, code=HEDGED, workload=workload)
-    return [some._replace(late=late) for late in LATE]
+    hedged = uncoded._replace(family=HEDGED, code=HEDGED, workload=workload)
+    return [hedged._replace(late=late) for late in LATE]
 
 
-def hedged_after(found: Iterable[Strategy], seconds: float) -> list[Strategy]:
+def hedged_after(compared: Iterable[Strategy], seconds: float) -> list[Strategy]:
     """Returns strategies whose hedged pieces are all sent again after so many seconds.
 
     Args:
-      found: hedged pieces once for each of `LATE`, and others.
+      compared: hedged pieces once for each of `LATE`, and others.
       seconds: from sending.
 
     Raises:
@@ -253,9 +254,9 @@ def hedged_after(found: Iterable[Strategy], seconds: float) -> list[Strategy]:
     """
     require("hedge_after", seconds, 0 <= seconds < math.inf, "0 or more")
     return [
-        some._replace(after=seconds) if some.family == HEDGED else some
-        for some in found
-        if some.family != HEDGED or some.late == LATE[0]
+        strategy._replace(after=seconds) if strategy.family == HEDGED else strategy
+        for strategy in compared
+        if strategy.family != HEDGED or strategy.late == LATE[0]
     ]
 
 
@@ -267,9 +268,7 @@ def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
     """
     code = "addition" if r <= 2 else "mds"
     for cut in _convolutions(cnn, k, r, code=code):
-        workload = Workload(ANY_K, k, r, cut.cost)
-        some = exact(EXACT, code, workload, cnn.accuracy, cut.text)
-        yield some._replace(settings=cut.settings)
+        yield cut.strategy(EXACT, code, Workload(ANY_K, k, r, cut.cost), cnn.accuracy)
 
 
 def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
@@ -277,30 +276,28 @@ def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
     if cnn.drop is None:
         return
     all_data = 2**k - 1
-    sets = np.arange(2 ** (k + r))
-    complete = sets & all_data == all_data
+    complete = np.arange(2 ** (k + r)) & all_data == all_data
     for decoder in CHEAP_DECODERS:
         networks = {"encoder": "linear", "decoder": decoder, "recipe": "systematic"}
         for cut in _undominated(_cuts(cnn, k, r, stages=cnn.stages, **networks)):
-            workload = Workload(ANY_K, k, r, cut.cost)
             decoded = cnn.accuracy - cnn.drop * len(cut.stages)
             accuracy = np.where(complete, cnn.accuracy, decoded)
-            code = f"linear / {decoder}"
-            yield Strategy(LEARNED, code, workload, accuracy, cut.text, cut.settings)
+            workload = Workload(ANY_K, k, r, cut.cost)
+            yield cut.strategy(LEARNED, f"linear / {decoder}", workload, accuracy)
 
 
-def _of_runs(runs: Iterable[dict[str, Any]], n: int) -> list[Strategy]:
-    """Returns the codes of runs that estimate what is lost, each once."""
-    distinct: dict[tuple, Strategy] = {}
+def _of_runs(runs: Iterable[dict[str, Any]]) -> Iterator[Strategy]:
+    """Yields the codes of runs that can be compared, each hedged, too, where its pieces
+    are waited for."""
     for results in runs:
         for name in results["costs"]:
             try:
-                found = of_run(results, name)
+                strategy = of_run(results, name)
             except ValueError:  # without parity, or of groups of images
                 continue
-            if found.family == LEARNED and found.n <= n:
-                distinct.setdefault((found.text, found.accuracy.tobytes()), found)
-    return list(distinct.values())
+            yield strategy
+            if strategy.family == UNCODED:
+                yield from _hedged(strategy, results["split"]["r"])
 
 
 def all_of_runs(runs: Iterable[dict[str, Any]]) -> list[Strategy]:
@@ -314,16 +311,8 @@ def all_of_runs(runs: Iterable[dict[str, Any]]) -> list[Strategy]:
       ValueError: there is none.
     """
     distinct: dict[tuple, Strategy] = {}
-    for results in runs:
-        for name in results["costs"]:
-            try:
-                found = of_run(results, name)
-            except ValueError:  # without parity, or of groups of images
-                continue
-            distinct.setdefault((found.text, found.workload), found)
-            if found.family == UNCODED:
-                for hedged in _hedged(found, results["split"]["r"]):
-                    distinct.setdefault((hedged.text, hedged.workload), hedged)
+    for strategy in _of_runs(runs):
+        distinct.setdefault((strategy.text, strategy.workload), strategy)
     if not distinct:
         raise ValueError("runs: with no code to choose given, one or more accepted")
     return list(distinct.values())
@@ -349,46 +338,47 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
     require(
         "stage_losses", losses, len(split["stages"]) == 1 or losses == "held", "held"
     )
-    cost = read_cost(results, name)
-    rule, (k, r) = read_recovery(results, name), (split["k"], split["r"])
+    k, r, code = split["k"], split["r"], config["code"] if name == "code" else name
+    cost, rule = read_cost(results, name), read_recovery(results, name)
     quorum = quorum_of(rule.suffices, k, k + r)
-    redundant = quorum != ALL_DATA
     # Without parity no number of results ends the wait of a code that answers always.
-    fits = redundant or not rule.answers_always
-    require("name", name, fits, "a code with parity")
-    code = config["code"] if name == "code" else name
+    ends = quorum != ALL_DATA or not rule.answers_always
     patterns = patterns_of(results, code) or []
-    accepted = "a code whose patterns this run has kept"
-    require("name", name, len(patterns) > 0, accepted)
+    accepted = "a code with parity, whose patterns this run has kept"
+    require("name", name, ends and len(patterns) > 0, accepted)
     accuracy = simulation.accuracy_table(patterns, k + r)
-    if not redundant:
+    if quorum == ALL_DATA:
         # Its parity pieces are blank: nobody sends them, nor waits for them.
         r, accuracy = 0, np.r_[np.full(2**k - 1, np.nan), accuracy[-1]]
+        family = UNCODED
+    elif not decodes(quorum):
+        family = REPLICATED
+    else:  # an exact one never loses accuracy
+        sizes = np.bitwise_count(np.arange(len(accuracy)))
+        enough = accuracy[sizes >= np.min(sizes[~np.isnan(accuracy)])]
+        base = results["base"]["test_accuracy"]
+        family = EXACT if np.nanmin(enough) >= base - ROUNDING else LEARNED
     if not decodes(quorum):
-        cost = _free_code(cost, k + r)
-    workload = Workload(quorum, k, r, cost, systematic=rule.systematic)
-    cut = Cut(tuple(split["grid"]), tuple(map(tuple, config["stages"] or ())), cost)
-    pieces = cut.text if cut.stages else "x".join(map(str, cut.grid))
-    if cut.stages and config["split"] == "convolution":
+        cost = _without_code(cost, k + r)
+    stages = tuple(map(tuple, config["stages"] or ()))
+    pieces = "x".join(map(str, split["grid"]))
+    if stages:
+        pieces = Cut(tuple(split["grid"]), stages, cost).text
+    if stages and config["split"] == "convolution":
         pieces = pieces.replace("stages", "convolutions of blocks")
-    family = _family_of(quorum.name, accuracy, results["base"]["test_accuracy"])
-    names = [field.name for field in dataclasses.fields(CodeConfig)]
-    settings = {name: tuples(config[name]) for name in names if name in config}
-    settings |= {"code": code}
-    name = code_name(config, code)
-    return Strategy(family, name, workload, accuracy, pieces, settings)
+    fields = [field.name for field in dataclasses.fields(CodeConfig)]
+    settings = {field: tuples(config[field]) for field in fields if field in config}
+    return Strategy(
+        family,
+        code_name(config, code),
+        Workload(quorum, k, r, cost, systematic=rule.systematic),
+        accuracy,
+        pieces,
+        {**settings, "code": code},
+    )
 
 
-def _family_of(quorum: str, accuracy: np.ndarray, base: float) -> str:
-    """Returns the family of a run's code; an exact one never loses accuracy."""
-    if quorum != ANY_K.name:
-        return UNCODED if quorum == ALL_DATA.name else REPLICATED
-    sizes = np.bitwise_count(np.arange(len(accuracy)))
-    enough = accuracy[sizes >= np.min(sizes[~np.isnan(accuracy)])]
-    return EXACT if np.nanmin(enough) >= base - ROUNDING else LEARNED
-
-
-def _free_code(cost: Cost, devices: int) -> Cost:
+def _without_code(cost: Cost, devices: int) -> Cost:
     """Returns a cost without encoding and decoding, on so many devices."""
     rounds = (trip._replace(encode_flops=0.0, decode_flops=0.0) for trip in cost.rounds)
     return cost._replace(rounds=tuple(rounds), devices=devices)
@@ -405,14 +395,13 @@ def _cuts(
       stages: see `CNN`.
       settings: of the code, as of `Config`.
     """
-    grid, cuts = grid_of(k), []
-    for some in [stages] if stages else partitions(*cnn[:3], grid):
-        own = {**settings, "k": k, "r": r, "grid": grid, "stages": some}
+    grid, cuts, chains = grid_of(k), [], [stages] if stages else None
+    for chain in chains or partitions(cnn.base, cnn.variables, cnn.image_shape, grid):
+        own = {**settings, "k": k, "r": r, "grid": grid, "stages": chain}
         try:
-            cost = _cost(cnn, **own)
+            cuts.append(Cut(grid, chain, _cost(cnn, own), own))
         except ValueError:  # the features have not so many rows or columns
             continue
-        cuts.append(Cut(grid, some, cost, own))
     return cuts
 
 
@@ -422,44 +411,37 @@ def _convolutions(cnn: CNN, k: int, r: int, **settings: Any) -> list[Cut]:
     spared = spared_parts(cnn.base.f_conv, cnn.variables, cnn.image_shape, k)
     if not spared:
         return []
-    least = [rounded_down(spared[math.ceil(part * len(spared)) - 1]) for part in SENT]
-    least[0] = 0.0
-    sent: dict[int, float] = {}  # by the number of rounds
-    for some in least:
-        sent.setdefault(sum(x >= some for x in spared), some)
-    every = {**settings, "k": k, "r": r, "split": "convolution"}
-    made = ({**every, "least_spared": some} for some in sent.values())
-    return [Cut(grid_of(k), (), _cost(cnn, **own), own) for own in made]
+    limits = [rounded_down(spared[math.ceil(part * len(spared)) - 1]) for part in SENT]
+    by_rounds: dict[int, float] = {}
+    for limit in (0.0, *limits[1:]):
+        by_rounds.setdefault(sum(x >= limit for x in spared), limit)
+    cuts = []
+    for limit in by_rounds.values():
+        sizes = {"k": k, "r": r, "split": "convolution", "least_spared": limit}
+        own = {**settings, **sizes}
+        cuts.append(Cut(grid_of(k), (), _cost(cnn, own), own))
+    return cuts
 
 
 def _undominated(cuts: list[Cut]) -> list[Cut]:
     """Returns the cuts but those that are worse than another in all of work, bytes,
     rounds and the client's work."""
-    return [cut for cut in cuts if not any(_dominates(x, cut) for x in cuts)]
+
+    def dominates(one: Cut, other: Cut) -> bool:
+        pairs = zip(one.merits, other.merits, strict=True)
+        return one.merits != other.merits and all(a <= b for a, b in pairs)
+
+    return [cut for cut in cuts if not any(dominates(x, cut) for x in cuts)]
 
 
-def _dominates(one: Cut, other: Cut) -> bool:
-    def merits(cost: Cost) -> tuple[float, ...]:
-        moved = cost.bytes_in + cost.bytes_out
-        return cost.device_flops, moved, len(cost.rounds), cost.client_total
-
-    a, b = merits(one.cost), merits(other.cost)
-    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
-
-
-def _cost(cnn: CNN, **settings: Any) -> Cost:
+def _cost(cnn: CNN, settings: Mapping[str, Any]) -> Cost:
+    """Returns the cost of a code on a network whose images come as bytes."""
     config = Config(dataset=OWN, base_model=OWN, baselines=(), **settings)
-    middle = (0.5,) * cnn.image_shape[-1]  # of pixels: images come as bytes
+    middle = (0.5,) * cnn.image_shape[-1]
     pipeline = build_pipeline(
         config, cnn.image_shape, 10, middle, middle, base=cnn.base
     )
     return cost_of(pipeline, cnn.variables, cnn.image_shape)
-
-
-def _whole_cost(cnn: CNN) -> Cost:
-    """Returns the cost of the whole image on one device."""
-    whole = whole_round(cnn.base, cnn.variables, cnn.image_shape)
-    return Cost((whole,), 0.0, whole, 1)
 
 
 def cnn_of(
@@ -479,13 +461,13 @@ def cnn_of(
     Raises:
       ValueError: the blocks do not take such images.
     """
-    shapes = jax.eval_shape(lambda: jax.tree.map(_zeros, variables))
+    shapes = jax.eval_shape(lambda leaves: leaves, variables)
+    zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)
     traced = base._replace(
-        init=lambda key, image, classes: jax.tree.map(_zeros, shapes),
+        init=lambda key, image, classes: jax.tree.map(zeros, shapes),
         blocks=tuple(map(jax.jit, base.blocks)),
     )
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    results = [image]
+    results = [jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)]
     try:
         for block in traced.blocks:
             results.append(jax.eval_shape(block, shapes, results[-1]))
@@ -495,13 +477,8 @@ def cnn_of(
             f"({first_line(error)})"
         ) from error
     features = results[-1]
-    accepted = "features [B, M*, M'*, D]"
-    fits = len(getattr(features, "shape", ())) == 4
-    require("blocks", array_form(features), fits, accepted)
+    is_map = len(getattr(features, "shape", ())) == 4
+    require("blocks", array_form(features), is_map, "features [B, M*, M'*, D]")
     enough = all(array.size for array in jax.tree.leaves(results))
     require("image_shape", tuple(image_shape), enough, "one that leaves features")
     return CNN(traced, shapes, image_shape, **fields)
-
-
-def _zeros(leaf: Any) -> jax.Array:
-    return jnp.zeros(leaf.shape, leaf.dtype)
