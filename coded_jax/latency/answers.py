@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from coded_jax.latency.comparison import TIE, First, Forecast, parts, usual_seconds
+from coded_jax.latency.comparison import (
+    TIE,
+    First,
+    Forecast,
+    round_seconds,
+    usual_seconds,
+)
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.strategies import CODED, FAMILIES
 
@@ -42,25 +48,22 @@ def first_in_words(
             f"({quantile}: {_ms(most.seconds[quantile])})"
         )
     winner = rows[best.winner]
-    text = f"run {name_of(winner)}: {quantile} {_ms(best.seconds)}, "
+    text = f"run {_name_of(winner)}: {quantile} {_ms(best.seconds)}, "
     text += f"expected accuracy {100 * winner.accuracy:.2f} %"
     if best.runner_up is not None:
-        text += _runner_up_in_words(rows, best, quantile, machine)
+        second = rows[best.runner_up]
+        named = f"the runner-up, {second.strategy.text} ({_ms(best.runner_up_seconds)}"
+        simpler = FAMILIES.index(winner.strategy.family) < FAMILIES.index(
+            second.strategy.family
+        )
+        if best.lead > TIE:
+            saved = _saving(winner, second, quantile, machine)
+            longer = f"{100 * best.lead:.0f} % longer"
+            text += f"; it saves {saved} against {named}, {longer})"
+        else:
+            text += f"; it is as fast within {100 * TIE:.0f} % as {named})"
+            text += ", and simpler" if simpler else ""
     return text + _codes_in_words(rows, winner, quantile)
-
-
-def _runner_up_in_words(
-    rows: Sequence[Forecast], best: First, quantile: str, machine: Machine
-) -> str:
-    assert best.runner_up is not None
-    winner, second = rows[best.winner], rows[best.runner_up]
-    named = f"the runner-up, {second.strategy.text} ({_ms(best.runner_up_seconds)}"
-    if best.lead > TIE:
-        saved = saving(winner, second, quantile, machine)
-        return f"; it saves {saved} against {named}, {100 * best.lead:.0f} % longer)"
-    places = [FAMILIES.index(row.strategy.family) for row in (winner, second)]
-    simpler = ", and simpler" if places[0] < places[1] else ""
-    return f"; it is as fast within {100 * TIE:.0f} % as {named}){simpler}"
 
 
 def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
@@ -73,12 +76,11 @@ def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
     """
     winner, family = rows[0], rows[0].strategy.family
     text = (
-        f"run {name_of(winner)}: within {_ms(target)} its expected accuracy is "
+        f"run {_name_of(winner)}: within {_ms(target)} its expected accuracy is "
         f"{100 * winner.accuracy:.2f} %, with {100 * winner.answered:.2f} % answered"
     )
-    others = [row for row in rows if row.strategy.family != family]
-    if others:
-        second = others[0]
+    second = next((row for row in rows if row.strategy.family != family), None)
+    if second is not None:
         text += (
             f"; runner-up: {second.strategy.text} ({100 * second.accuracy:.2f} %, "
             f"{100 * second.answered:.2f} % answered)"
@@ -100,7 +102,7 @@ def _codes_in_words(rows: Sequence[Forecast], winner: Forecast, quantile: str) -
     )
 
 
-def name_of(row: Forecast) -> str:
+def _name_of(row: Forecast) -> str:
     """Returns a strategy's name with the devices that it needs, and a code's kind."""
     strategy = row.strategy
     if strategy.n < 2:
@@ -109,28 +111,29 @@ def name_of(row: Forecast) -> str:
     return f"{strategy.text}{kind}, on {strategy.n} devices"
 
 
-def saving(winner: Forecast, other: Forecast, quantile: str, machine: Machine) -> str:
-    """Returns the greatest of the savings of one strategy against another one.
-
-    Args:
-      winner, other: the strategies.
-      quantile: whose seconds are explained.
-      machine: the devices.
-    """
+def _saving(winner: Forecast, other: Forecast, quantile: str, machine: Machine) -> str:
+    """Returns the greatest of the savings of one strategy against another one."""
     usual = usual_seconds(machine)
-    ours, theirs = (_seconds(row, quantile, machine, usual) for row in (winner, other))
+
+    def parts(row: Forecast) -> dict[str, float]:
+        """Returns the seconds of a request at that quantile, by what takes them."""
+        if row.strategy.workload is None:
+            seconds = {"devices": 0.0, "link": 0.0, "client": machine.client}
+        else:
+            cost = row.strategy.workload.cost
+            rounds = round_seconds(row.strategy.workload, machine, usual)
+            total = lambda name: sum(seconds[name] for seconds in rounds)
+            work = machine.client * cost.client_total / cost.whole_flops
+            seconds = {name: total(name) for name in ("devices", "link")}
+            seconds["client"] = work + total("messages")
+        return seconds | {"waiting": row.seconds[quantile] - sum(seconds.values())}
+
+    ours, theirs = parts(winner), parts(other)
     savings = {part: theirs[part] - ours[part] for part in REASONS}
     part = max(savings, key=savings.__getitem__)
     if not 0 < savings[part] < math.inf:
         return "nothing that counts"
     return f"{_ms(savings[part])} {REASONS[part]}"
-
-
-def _seconds(
-    row: Forecast, quantile: str, machine: Machine, usual: float
-) -> dict[str, float]:
-    seconds = parts(row.strategy, machine, usual)
-    return seconds | {"waiting": row.seconds[quantile] - sum(seconds.values())}
 
 
 def _ms(seconds: float) -> str:

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from coded_jax.checks import require
-from coded_jax.inference.costs import Cost
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Latencies, Machine
 from coded_jax.latency.strategies import FAMILIES, HEDGED, UNCODED, Strategy
@@ -95,30 +94,22 @@ def forecasts(
     require("strategies", strategies, len(strategies) > 0, "one or more")
     require("target", target, target > 0, "more than 0")
     usual = usual_seconds(machine)
-    placed = [_with_hedges(s, machine, usual) for s in strategies]
+    placed = [_with_hedges(strategy, machine, usual) for strategy in strategies]
     works = {str(i): s.workload for i, s in enumerate(placed) if s.workload}
-    latencies = {}
-    if works:
-        n = max(workload.n for workload in works.values())
-        latencies = simulation.simulate(key, n, requests, machine, works)
+    n = max((workload.n for workload in works.values()), default=0)
+    latencies = simulation.simulate(key, n, requests, machine, works)
     alone = Latencies(
         np.full(requests, machine.client, np.float32), np.zeros(requests, np.int32)
     )
-    return [
-        _forecast(strategy, latencies.get(str(i), alone), target)
-        for i, strategy in enumerate(placed)
-    ]
-
-
-def _forecast(strategy: Strategy, latencies: Latencies, target: float) -> Forecast:
-    complete = (latencies.seconds <= target) & (latencies.seconds < np.inf)
-    summary = simulation.summary(latencies.seconds)
-    return Forecast(
-        strategy,
-        {name: summary[name] for name in simulation.QUANTILES},
-        float(np.mean(complete)),
-        simulation.accuracy_within(latencies, target, strategy.accuracy),
-    )
+    rows = []
+    for i, strategy in enumerate(placed):
+        own = latencies.get(str(i), alone)
+        in_time = (own.seconds <= target) & (own.seconds < np.inf)
+        summary = simulation.summary(own.seconds)
+        quantiles = {name: summary[name] for name in simulation.QUANTILES}
+        accuracy = simulation.accuracy_within(own, target, strategy.accuracy)
+        rows.append(Forecast(strategy, quantiles, float(np.mean(in_time)), accuracy))
+    return rows
 
 
 def first(
@@ -135,30 +126,22 @@ def first(
       Places in `rows`; None where nobody is accurate enough and answers so many.
     """
     seconds = [row.seconds[quantile] for row in rows]
-    fits = [
-        i
-        for i, row in enumerate(rows)
-        if row.accuracy >= least_accuracy and seconds[i] < math.inf
-    ]
-    fastest: dict[str, int] = {}
-    for i in sorted(fits, key=seconds.__getitem__):
-        fastest.setdefault(rows[i].strategy.family, i)
+    fastest: dict[str, int] = {}  # of each family
+    for i in sorted(range(len(rows)), key=seconds.__getitem__):
+        if rows[i].accuracy >= least_accuracy and seconds[i] < math.inf:
+            fastest.setdefault(rows[i].strategy.family, i)
     if not fastest:
         return None
-    most = (1 + TIE) * min(seconds[i] for i in fastest.values())
-    families = [family for family in FAMILIES if family in fastest]
-    winner = fastest.pop(
-        next(family for family in families if seconds[fastest[family]] <= most)
+    longest = (1 + TIE) * min(seconds[i] for i in fastest.values())
+    winning = next(
+        f for f in FAMILIES if f in fastest and seconds[fastest[f]] <= longest
     )
-    if rows[winner].strategy.family == UNCODED:  # hedged it is never slower
+    winner = fastest.pop(winning)
+    if winning == UNCODED:  # hedged it is never slower
         fastest.pop(HEDGED, None)
     second = min(fastest.values(), key=seconds.__getitem__, default=None)
-    return First(
-        winner,
-        second,
-        seconds[winner],
-        math.inf if second is None else seconds[second],
-    )
+    later = math.inf if second is None else seconds[second]
+    return First(winner, second, seconds[winner], later)
 
 
 def rank(rows: Sequence[Forecast]) -> list[Forecast]:
@@ -201,39 +184,6 @@ def shortlist(
     return sorted(chosen)
 
 
-def parts(strategy: Strategy, machine: Machine, usual: float) -> dict[str, float]:
-    """Returns the seconds of a request whose devices are all as usual, by who takes
-    them: `devices`, `link`, `client`.
-
-    Args:
-      strategy: whose decoder is counted.
-      machine: the devices.
-      usual: seconds of a device for the whole `F_Conv`.
-    """
-    if strategy.workload is None:
-        return {"devices": 0.0, "link": 0.0, "client": machine.client}
-    cost = strategy.workload.cost
-    messages = len(cost.rounds) * _messages(strategy.workload, machine)
-    return {
-        "devices": usual * cost.device_flops / cost.whole_flops,
-        "link": sum(_sending(cost, machine)),
-        "client": machine.client * cost.client_total / cost.whole_flops + messages,
-    }
-
-
-def _messages(workload: Workload, machine: Machine) -> float:
-    """Returns the seconds in which the client sends a round, and takes one result."""
-    return machine.message * (workload.queries + 1)
-
-
-def _sending(cost: Cost, machine: Machine) -> list[float]:
-    """Returns the seconds that each round spends on the link."""
-    return [
-        (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link
-        for trip in cost.rounds
-    ]
-
-
 def usual_seconds(machine: Machine) -> float:
     """Returns the median of a device's seconds for the whole `F_Conv`."""
     draws = machine.compute.sample(jax.random.key(0), (10_001,))
@@ -243,15 +193,33 @@ def usual_seconds(machine: Machine) -> float:
 def _with_hedges(strategy: Strategy, machine: Machine, usual: float) -> Strategy:
     """Returns a hedged strategy with the seconds after which a piece is sent again: its
     own, or the usual time of each round times `late`."""
-    if strategy.family != HEDGED or strategy.workload is None:
+    workload = strategy.workload
+    if strategy.family != HEDGED or workload is None:
         return strategy
-    workload: Workload = strategy.workload
-    cost, messages = workload.cost, _messages(workload, machine)
-    usually = [
-        usual * trip.device_flops / cost.whole_flops + send + messages
-        for trip, send in zip(cost.rounds, _sending(cost, machine), strict=True)
-    ]
-    late, after = strategy.late, strategy.after
+    usually = [sum(parts.values()) for parts in round_seconds(workload, machine, usual)]
+    after, late = strategy.after, strategy.late
     hedges = tuple(late * x if after is None else after for x in usually)
     hedged = dataclasses.replace(workload, hedge_after=hedges)
     return strategy._replace(workload=hedged)
+
+
+def round_seconds(
+    workload: Workload, machine: Machine, usual: float
+) -> list[dict[str, float]]:
+    """Returns the seconds of each round whose devices are all as usual: those of
+    `devices`, of the `link`, and of the client's `messages`, up to the first result.
+
+    Args:
+      workload: what is computed.
+      machine: the devices.
+      usual: seconds of a device for the whole `F_Conv`.
+    """
+    cost = workload.cost
+    return [
+        {
+            "devices": usual * trip.device_flops / cost.whole_flops,
+            "link": (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link,
+            "messages": machine.message * (workload.queries + 1),
+        }
+        for trip in cost.rounds
+    ]

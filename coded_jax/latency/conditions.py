@@ -70,8 +70,18 @@ class Conditions(Rates):
           whole_flops: operations of its whole `F_Conv`.
         """
         seconds = whole_flops / self.speed
+        compute: Distribution
+        if self.straggling == "trace":
+            times = np.array(self.trace) * seconds / np.median(self.trace)
+            compute = Trace(tuple(times.tolist()))
+        elif self.tail == 0:
+            compute = Constant(seconds)
+        elif self.straggling == "pareto":
+            compute = Pareto(seconds, 1 / self.tail)
+        else:
+            compute = ShiftedExponential(seconds, self.tail * seconds)
         return Machine(
-            self._compute(seconds),
+            compute,
             seconds / self.client,
             bandwidth=self.bandwidth,
             link=self.link,
@@ -79,17 +89,6 @@ class Conditions(Rates):
             failure=self.failure,
             each_round=self.each_round,
         )
-
-    def _compute(self, seconds: float) -> Distribution:
-        """Returns the distribution of what takes `seconds` where nothing delays it."""
-        if self.straggling == "trace":
-            times = np.array(self.trace) * seconds / np.median(self.trace)
-            return Trace(tuple(times.tolist()))
-        if self.tail == 0:
-            return Constant(seconds)
-        if self.straggling == "pareto":
-            return Pareto(seconds, 1 / self.tail)
-        return ShiftedExponential(seconds, self.tail * seconds)
 
 
 AXES = {

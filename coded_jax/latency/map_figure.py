@@ -8,27 +8,31 @@ from typing import Any
 
 from coded_jax.latency.conditions import AXES
 from coded_jax.latency.plane import QUANTILES
-from coded_jax.latency.strategies import FAMILIES
+from coded_jax.latency.strategies import (
+    EXACT,
+    HEDGED,
+    LEARNED,
+    ONE,
+    REPLICATED,
+    UNCODED,
+    WHOLE,
+)
 from coded_jax.report import canvas
 
-COLOURS: dict[str, str] = dict(
-    zip(
-        FAMILIES,
-        ("#d9d9d9", "#9ecae1", "#4292c6", "#c7e9c0", "#74c476", "#fdae6b", "#fb6a4a"),
-        strict=True,
-    )
-)
+COLOURS = {
+    ONE: "#d9d9d9",
+    UNCODED: "#9ecae1",
+    HEDGED: "#4292c6",
+    WHOLE: "#c7e9c0",
+    REPLICATED: "#74c476",
+    EXACT: "#fdae6b",
+    LEARNED: "#fb6a4a",
+}
+"""Colours by family of strategies."""
+
 LEAST_WIDTH = 11.5  # inches that the title needs
 NOBODY = "none accurate enough"
-UNITS = (
-    (1e12, "T"),
-    (1e9, "G"),
-    (1e6, "M"),
-    (1e3, "k"),
-    (1.0, ""),
-    (1e-3, "m"),
-    (1e-6, "µ"),
-)
+PREFIXES = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1.0: "", 1e-3: "m", 1e-6: "µ"}
 
 
 def draw(path: Path, content: dict[str, Any]) -> None:
@@ -45,8 +49,7 @@ def draw(path: Path, content: dict[str, Any]) -> None:
     plane = content["question"]["plane"]
     columns, rows = len(plane["x_values"]), len(plane["y_values"])
     width = max(3 * (0.42 * columns + 0.5) + 0.6, LEAST_WIDTH)
-    size = (width, 0.34 * rows + 1.9)
-    figure = canvas.new_figure(*size)
+    figure = canvas.new_figure(width, 0.34 * rows + 1.9)
     axes = figure.subplots(1, len(QUANTILES), sharey=True)
     seen: list[str] = []
     for axis, quantile in zip(axes, QUANTILES, strict=True):
@@ -73,11 +76,8 @@ def _draw_quantile(axes: Any, content: dict[str, Any], quantile: str) -> list[st
         if best["winner"] is not None:
             family = content["strategies"][best["winner"]]["family"]
         seen.append(family)
-        corner = (i - 0.5, j - 0.5)
-        patch = _patch(COLOURS.get(family, "white"), corner)
-        axes.add_patch(patch)
-        text = lead_text(best)
-        axes.text(i, j, text, ha="center", va="center", fontsize=7)
+        axes.add_patch(_patch(COLOURS.get(family, "white"), (i - 0.5, j - 0.5)))
+        axes.text(i, j, lead_text(best), ha="center", va="center", fontsize=7)
     for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
         values = plane[f"{name}_values"]
         texts = [tick_text(plane[name], value) for value in values]
@@ -105,18 +105,13 @@ def lead_text(best: dict[str, Any]) -> str:
 def title(content: dict[str, Any]) -> str:
     """Returns the network, the devices, and the conditions that are fixed."""
     question = content["question"]
-    plane = question["plane"]
-    fixed = fixed_text(plane)
+    margin = f"{100 * question['margin']:g} point"
     return (
         f"{question['network']} on {question['n']} devices: who answers first within "
-        f"{points_text(question['margin'])} of the network's accuracy, and by how "
-        f"many % before the next family\n{fixed}"
+        f"{margin if question['margin'] == 0.01 else f'{margin}s'} of the network's "
+        "accuracy, and by how many % before the next family\n"
+        f"{fixed_text(question['plane'])}"
     )
-
-
-def points_text(margin: float) -> str:
-    """Returns `1 point` or `3 points`."""
-    return "1 point" if margin == 0.01 else f"{100 * margin:g} points"
 
 
 def fixed_text(plane: dict[str, Any]) -> str:
@@ -136,10 +131,10 @@ def conditions_text(values: dict[str, Any], axes: Sequence[str] = ()) -> str:
     if values["straggling"] != "trace" and "tail" not in axes:
         straggling += f", tail {values['tail']:g}"
     texts = {
-        "bandwidth": f"{number_text(values['bandwidth'])}B/s",
-        "link": f"{number_text(values['link'])}s a round trip",
-        "message": f"{number_text(values['message'])}s a message",
-        "speed": f"devices of {number_text(values['speed'])}flop/s",
+        "bandwidth": f"{with_prefix(values['bandwidth'])}B/s",
+        "link": f"{with_prefix(values['link'])}s a round trip",
+        "message": f"{with_prefix(values['message'])}s a message",
+        "speed": f"devices of {with_prefix(values['speed'])}flop/s",
         "client": f"client {values['client']:g} times as fast as a device",
         "straggling": straggling,
         "failure": f"{100 * values['failure']:g} % of devices fail in a {drawn}",
@@ -155,14 +150,14 @@ def tick_text(axis: str, value: float) -> str:
         return f"{100 * value:.2g} %"
     if axis in ("client", "tail"):
         return f"{value:.2g}"
-    return number_text(value)
+    return with_prefix(value)
 
 
-def number_text(number: float) -> str:
+def with_prefix(number: float) -> str:
     """Returns a number with its unit's prefix, as `1.5 M`, without one near 1."""
     if 0.01 <= number < 1000 or number == 0:
         return f"{number:.3g} "
-    for unit, prefix in UNITS:
+    for unit, prefix in PREFIXES.items():
         if number >= unit:
             return f"{number / unit:.3g} {prefix}"
     return f"{number:.1e} "

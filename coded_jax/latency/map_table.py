@@ -6,11 +6,11 @@ import collections
 import statistics
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from coded_jax.latency.plane import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, late_text
+from coded_jax.report.table import Table, to_terminal
 
 COLUMNS = ("", "first", "points", "lead %, median", "lead %, most", "most often")
 
@@ -29,30 +29,22 @@ def rows(content: dict[str, Any]) -> list[list[str]]:
     for quantile in QUANTILES:
         won = collections.defaultdict(list)
         for point in points:
-            best = point[quantile]
-            place = best["winner"]
+            place = point[quantile]["winner"]
             family = "none" if place is None else strategies[place]["family"]
-            won[family].append(best)
+            won[family].append(point[quantile])
         for family in (*FAMILIES, "none"):
-            if family in won:
-                share = 100 * len(won[family]) / len(points)
-                cells = _leads(won[family], strategies)
-                made.append([quantile, family, f"{share:.0f} %", *cells])
+            if wins := won[family]:
+                places = [x["winner"] for x in wins if x["winner"] is not None]
+                names = collections.Counter(
+                    strategy_text(strategies[i]) for i in places
+                )
+                most = names.most_common(1)[0][0] if names else ""
+                leads = [100 * x["lead"] for x in wins if x.get("lead") is not None]
+                median = f"{statistics.median(leads):.0f}" if leads else "-"
+                largest = f"{max(leads):.0f}" if leads else "-"
+                share = f"{100 * len(wins) / len(points):.0f} %"
+                made.append([quantile, family, share, median, largest, most])
     return made
-
-
-def _leads(wins: list[dict[str, Any]], strategies: list[dict[str, Any]]) -> list[str]:
-    leads = [best["lead"] for best in wins if best.get("lead") is not None]
-    names = collections.Counter(
-        strategy_text(strategies[best["winner"]])
-        for best in wins
-        if best["winner"] is not None
-    )
-    most = names.most_common(1)[0][0] if names else ""
-    if not leads:
-        return ["-", "-", most]
-    median = statistics.median(leads)
-    return [f"{100 * median:.0f}", f"{100 * max(leads):.0f}", most]
 
 
 def strategy_text(strategy: dict[str, Any]) -> str:
@@ -65,12 +57,6 @@ def strategy_text(strategy: dict[str, Any]) -> str:
     return ", ".join(filter(None, [code, strategy["pieces"], late]))
 
 
-def table(content: dict[str, Any]) -> Table:
+def table(content: dict[str, Any]) -> RichTable:
     """Returns the rows for a terminal."""
-    shown = Table(box=box.SIMPLE, collapse_padding=True)
-    for name in COLUMNS:
-        right = name in COLUMNS[2:5]
-        shown.add_column(name, justify="right" if right else "left")
-    for row in rows(content):
-        shown.add_row(*row)
-    return shown
+    return to_terminal(Table(COLUMNS, rows(content)), left=2)

@@ -78,41 +78,47 @@ def draw_up(
     """
     content: dict[str, Any] = {
         "question": question.to_json(),
-        "strategies": [_to_json(strategy) for strategy in strategies],
+        "strategies": [*map(_to_json, strategies)],
         "code": provenance.code_version() if keep else None,
         "points": {},
         "seconds": 0.0,
     }
     content = json.loads(json.dumps(content))  # tuples are lists there
-    former = _read(path)
+    try:
+        former = json.loads(path.read_text())
+    except (OSError, ValueError):  # there is none, or it is of a stopped process
+        former = {}
     same = ("question", "strategies", "code")
-    known = former and content["code"] is not None
-    if known and all(former.get(name) == content[name] for name in same):
+    if content["code"] and all(former.get(name) == content[name] for name in same):
         content = former
+    write = lambda: workdir.write_atomically(path, json.dumps(content))
     whole = next(s for s in strategies if s.family == ONE and s.workload)
     assert whole.workload is not None
     flops, written = whole.workload.cost.whole_flops, time.monotonic()
-    least = question.accuracy - question.margin
     key = jax.random.key(question.seed)
     try:
         for i, j, conditions in question.plane.points():
             start = time.monotonic()
             if (name := f"{i},{j}") not in content["points"]:
                 content["points"][name] = compare(
-                    key, strategies, conditions, flops, least, question.requests
+                    key,
+                    strategies,
+                    conditions,
+                    whole_flops=flops,
+                    least_accuracy=question.accuracy - question.margin,
+                    requests=question.requests,
                 )
                 content["seconds"] += time.monotonic() - start
             advance()
             if time.monotonic() - written > PAUSE:
-                _write(path, content)
+                write()
                 written = time.monotonic()
     finally:
-        _write(path, content)
+        write()
     return content
 
 
 def _to_json(strategy: Strategy) -> dict[str, Any]:
-    work = strategy.workload
     k, r = strategy.sizes
     fields: dict[str, Any] = {
         "family": strategy.family,
@@ -124,32 +130,19 @@ def _to_json(strategy: Strategy) -> dict[str, Any]:
     }
     if strategy.family == HEDGED:
         fields["late"] = strategy.late
-    if work is None:
-        return fields
-    cost, names = work.cost, {"piece": "device", "uncoded": "client"}
-    shares = {
-        names.get(part, part): float(f"{share:.4g}")
-        for part, share in cost.parts.items()
-    }
-    return fields | {
-        "whole_flops": cost.whole_flops,
-        "work": shares,
-        "bytes_in": cost.bytes_in,
-        "bytes_out": cost.bytes_out,
-        "rounds": len(cost.rounds),
-    }
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Returns the content of a file that a stopped process has written, or None."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    workdir.write_atomically(path, json.dumps(content))
+    if strategy.workload is not None:
+        cost, names = strategy.workload.cost, {"piece": "device", "uncoded": "client"}
+        fields |= {
+            "whole_flops": cost.whole_flops,
+            "work": {
+                names.get(part, part): float(f"{share:.4g}")
+                for part, share in cost.parts.items()
+            },
+            "bytes_in": cost.bytes_in,
+            "bytes_out": cost.bytes_out,
+            "rounds": len(cost.rounds),
+        }
+    return fields
 
 
 def log_values(first: float, last: float, points: int) -> tuple[float, ...]:

@@ -10,7 +10,6 @@ import jax
 
 from coded_jax.checks import require
 from coded_jax.latency import comparison
-from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.conditions import AXES, Conditions
 from coded_jax.latency.strategies import FAMILIES, ONE, UNCODED, Strategy
 
@@ -82,35 +81,31 @@ def compare(
     places = comparison.shortlist(strategies, machine)
     chosen = [strategies[place] for place in places]
     rows = comparison.forecasts(key, chosen, machine, requests=requests)
-    return {
-        quantile: _summary(rows, places, quantile, least_accuracy)
-        for quantile in QUANTILES
-    }
-
-
-def _summary(
-    rows: Sequence[Forecast], places: Sequence[int], quantile: str, least: float
-) -> dict[str, Any]:
-    families = {}
-    for family in FAMILIES:
-        own = [i for i, row in enumerate(rows) if row.strategy.family == family]
-        if best := comparison.first([rows[i] for i in own], quantile, least):
-            i = own[best.winner]
-            accuracy = round(rows[i].accuracy, 5)
-            families[family] = [places[i], _short(best.seconds), accuracy]
-    first = comparison.first(rows, quantile, least)
-    if first is None:
-        return {"winner": None, "families": families}
-    plain = [families[x][1] for x in (ONE, UNCODED) if x in families]
-    second = first.runner_up
-    return {
-        "winner": places[first.winner],
-        "seconds": _short(first.seconds),
-        "runner_up": None if second is None else places[second],
-        "lead": None if second is None else _short(first.lead),
-        "over_uncoded": _short(min(plain) / first.seconds - 1) if plain else None,
-        "families": families,
-    }
+    point = {}
+    for quantile in QUANTILES:
+        families = {}
+        for family in FAMILIES:
+            own = [i for i, row in enumerate(rows) if row.strategy.family == family]
+            best = comparison.first([rows[i] for i in own], quantile, least_accuracy)
+            if best is not None:
+                i = own[best.winner]
+                accuracy = round(rows[i].accuracy, 5)
+                families[family] = [places[i], _short(best.seconds), accuracy]
+        first = comparison.first(rows, quantile, least_accuracy)
+        if first is None:
+            point[quantile] = {"winner": None, "families": families}
+            continue
+        plain = [families[x][1] for x in (ONE, UNCODED) if x in families]
+        second = first.runner_up
+        point[quantile] = {
+            "winner": places[first.winner],
+            "seconds": _short(first.seconds),
+            "runner_up": None if second is None else places[second],
+            "lead": None if second is None else _short(first.lead),
+            "over_uncoded": _short(min(plain) / first.seconds - 1) if plain else None,
+            "families": families,
+        }
+    return point
 
 
 def _short(number: float) -> float:
