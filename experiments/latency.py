@@ -27,7 +27,7 @@ from coded_jax.devices import startup
 from coded_jax.report import canvas, table
 from coded_jax.runs.config import OWN
 from coded_jax.service import ENGINES, serve
-from coded_jax.service.studies.latency_parts import Requests, Study, measure
+from coded_jax.service.studies.latency_parts import Requests, Study, measure_study
 
 REQUESTS = flags.DEFINE_integer(
     "requests", 1000, "of each strategy, with delays", lower_bound=10
@@ -143,7 +143,7 @@ def main(argv: list[str]) -> None:
     study = Study(report.folder / "latency.json", settings)
     used = {name: options[name] for name in ("address", "patience", "deadline")}
     with serve(WORKDIR.value, ENGINE.value, **used) as service:
-        measure(study, service, report.test, requests, console)
+        measure_study(study, service, report.test, requests, console)
     study.content |= {
         **origin(),
         "device": jax.devices()[0].device_kind,

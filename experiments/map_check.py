@@ -80,7 +80,7 @@ def measure(study: Study, points: dict[str, Point], console: Console) -> None:
 
                 def part(point=point, strategy=strategy, bar=bar) -> dict[str, Any]:
                     advance = lambda: bars.advance(bar)
-                    seconds = map_check.measure(
+                    seconds = map_check.measure_point(
                         point, strategy, workers, REQUESTS.value, advance
                     )
                     return {"strategy": strategy.text, **seconds}

@@ -78,52 +78,42 @@ def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
         target.reload()
         return Disturbed(kind, begun, None, 0.0, time.monotonic() - begun)
     what, whom = kind.split()
+    before = target.summary()
     if whom == "worker":
-        return _disturb_worker(target, kind, SIGNALS[what], rng)
-    before = target.summary()["cluster_restarts"]
-    processes = Machinery(target.process).processes(whom)
-    if not processes:
-        raise RuntimeError(f"no process of the cluster's {whom} is there")
-    begun = _send(processes, SIGNALS[what])
+        up = [worker for worker in before["workers"] if worker["up"]]
+        if not up:
+            raise RuntimeError("no worker is up")
+        chosen = up[int(rng.integers(len(up)))]
+        index, process = before["workers"].index(chosen), chosen["process"]
+        begun = _send([process], SIGNALS[what])
 
-    def noticed(summary: dict) -> bool:
-        return summary["obstacle"] is not None or anew(summary)
+        def lost(workers: list[dict]) -> bool:
+            return not any(w["up"] for w in workers if w["process"] == process)
 
-    def anew(summary: dict) -> bool:
-        return summary["cluster_restarts"] > before
+        def filled(workers: list[dict]) -> bool:
+            return all(w["up"] for w in workers if w["place"] is not None)
 
-    def answering(summary: dict) -> bool:
-        return anew(summary) and summary["obstacle"] is None
+        def is_back(workers: list[dict]) -> bool:
+            return workers[index]["up"] and workers[index]["process"] != process
 
-    def whole(summary: dict) -> bool:
-        return all(worker["up"] for worker in summary["workers"])
+        of_workers = lambda holds: lambda summary: holds(summary["workers"])
+        conditions = [*map(of_workers, (lost, filled, is_back))]
+    else:
+        processes = Machinery(target.process).processes(whom)
+        if not processes:
+            raise RuntimeError(f"no process of the cluster's {whom} is there")
+        begun = _send(processes, SIGNALS[what])
 
-    return _observed(target, kind, begun, noticed, answering, whole)
+        def anew(summary: dict) -> bool:
+            return summary["cluster_restarts"] > before["cluster_restarts"]
 
-
-def _disturb_worker(
-    target: Target, kind: str, number: int, rng: np.random.Generator
-) -> Disturbed:
-    summary = target.summary()
-    up = [worker for worker in summary["workers"] if worker["up"]]
-    if not up:
-        raise RuntimeError("no worker is up")
-    worker = up[int(rng.integers(len(up)))]
-    index, process = summary["workers"].index(worker), worker["process"]
-    begun = _send([process], number)
-
-    def lost(summary: dict) -> bool:
-        own = [w for w in summary["workers"] if w["process"] == process]
-        return not any(worker["up"] for worker in own)
-
-    def filled(summary: dict) -> bool:
-        return all(w["up"] for w in summary["workers"] if w["place"] is not None)
-
-    def back(summary: dict) -> bool:
-        worker = summary["workers"][index]
-        return worker["up"] and worker["process"] != process
-
-    return _observed(target, kind, begun, lost, filled, back)
+        conditions = [
+            lambda summary: summary["obstacle"] is not None or anew(summary),
+            lambda summary: summary["obstacle"] is None and anew(summary),
+            lambda summary: all(worker["up"] for worker in summary["workers"]),
+        ]
+    noticed, answering, recovered = [_seconds(target, begun, x) for x in conditions]
+    return Disturbed(kind, begun, noticed, answering, recovered)
 
 
 def _send(processes: list[int], number: int) -> float:
@@ -135,19 +125,11 @@ def _send(processes: list[int], number: int) -> float:
     return begun
 
 
-def _observed(
-    target: Target, kind: str, begun: float, *holds: Callable[[dict], bool]
-) -> Disturbed:
-    """Watches until it was noticed, is answering again, and has recovered."""
-    after = [
-        _seconds(begun, lambda held=held: held(target.summary())) for held in holds
-    ]
-    return Disturbed(kind, begun, *after)
-
-
-def _seconds(begun: float, held: Callable[[], bool]) -> float | None:
+def _seconds(
+    target: Target, begun: float, holds: Callable[[dict], bool]
+) -> float | None:
     """Returns the seconds until it holds; None if it does not for long."""
-    while not held():
+    while not holds(target.summary()):
         passed = time.monotonic() - begun
         if passed > PATIENCE:
             return None

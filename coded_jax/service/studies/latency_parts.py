@@ -13,16 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from coded_jax.runs import workdir
-from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.progress import progress_bars
 from coded_jax.service.faults import Faults
 from coded_jax.service.service import Service
-from coded_jax.service.studies import latency_study, replay, rivals
+from coded_jax.service.studies import latency_study, rivals
 from coded_jax.service.studies.latency_study import Measurement, ServedStrategy
 from coded_jax.types import Split
-
-KINDS = ("calm", "delayed", "simulated", "plan")
-"""Names the parts that are kept of each strategy."""
 
 
 class Requests(NamedTuple):
@@ -88,7 +84,7 @@ class Study:
         workdir.write_atomically(self.path, json.dumps(self.content))
 
 
-def measure(
+def measure_study(
     study: Study, service: Service, split: Split, requests: Requests, console: Console
 ) -> None:
     """Measures all parts of a study that are missing.
@@ -102,27 +98,46 @@ def measure(
     """
     pool, model = service.engine.pool, service.model
     assert pool is not None  # of an engine with workers
-    quiet = Faults()
 
-    def part(name: str, strategy: ServedStrategy, count: int, faults: Faults) -> dict:
+    def at_pace(strategy: ServedStrategy, faults: Faults) -> Faults:
         seconds = rivals.service_seconds(strategy.model, requests.service)
-        faults = dataclasses.replace(faults, service=seconds)
+        return dataclasses.replace(faults, service=seconds)
 
+    def measured(
+        name: str, strategy: ServedStrategy, count: int, faults: Faults
+    ) -> Any:
         def make() -> dict[str, Any]:
             with progress_bars(console) as bars:
                 bar = bars.add_task(name, total=count, note="")
-                measured = latency_study.measure_latencies(
+                measurement = latency_study.measure_latencies(
                     strategy,
                     pool,
                     split,
                     count,
-                    faults=faults,
+                    faults=at_pace(strategy, faults),
                     deadline=requests.deadline,
                     advance=lambda: bars.advance(bar),
                 )
-            return {**measured._asdict(), "seconds": _microseconds(measured.seconds)}
+            seconds = _microseconds(measurement.seconds)
+            return {**measurement._asdict(), "seconds": seconds}
 
         return study.part(name, make)
+
+    def simulated(strategy: ServedStrategy, calm: dict[str, Any]) -> list[float]:
+        measurement = Measurement(**{**calm, "seconds": np.array(calm["seconds"])})
+        faults = at_pace(strategy, requests.faults)
+        return _microseconds(
+            latency_study.simulate_latencies(
+                strategy, measurement, faults, len(pool), requests.delayed
+            )
+        )
+
+    def plan(strategy: ServedStrategy) -> dict[str, Any]:
+        return {
+            "pieces": rivals.pieces_text(strategy.model.pipeline),
+            "work": rivals.work_of(strategy.model),
+            "hedge_after": strategy.hedge_after,
+        }
 
     study.part(
         "bare",
@@ -130,19 +145,32 @@ def measure(
             latency_study.program_seconds(model, split.images, requests.calm)
         ),
     )
+    uncoded, quiet = rivals.uncoded(model), Faults()
     for client in requests.clients:
-        plain = ServedStrategy(rivals.uncoded(model), client=client)
-        usual = part(part_name("uncoded, calm", client), plain, requests.calm, quiet)
-        strategies = _strategies(model, requests, usual, client)
-        for name, strategy in strategies.items():
-            own = {kind: part_name(f"{name}, {kind}", client) for kind in KINDS}
-            calm = part(own["calm"], strategy, requests.calm, quiet)
-            part(own["delayed"], strategy, requests.delayed, requests.faults)
-            simulated = functools.partial(
-                _simulated, strategy, calm, requests, len(pool)
-            )
-            study.part(own["simulated"], simulated)
-            study.part(own["plan"], functools.partial(_plan, strategy))
+        name_of = lambda name, kind, client=client: part_name(f"{name}, {kind}", client)
+        plain = ServedStrategy(uncoded, client=client)
+        usual = measured(name_of("uncoded", "calm"), plain, requests.calm, quiet)
+        late = requests.hedge_after
+        if late is None:  # late is what takes twice as long as usual
+            late = 2 * float(np.median(usual["seconds"]))
+        strategies = {
+            "uncoded": plain,
+            "hedged": plain._replace(hedge_after=late),
+            "hedged at once": plain._replace(hedge_after=0.0),
+            "replication": plain._replace(model=rivals.replicated(model)),
+            "coded": plain._replace(model=model),
+        }
+        if requests.mds_stages:
+            stages = tuple((block, block) for block in requests.mds_stages)
+            mds = rivals.per_convolution(model, stages)
+            strategies["mds"] = plain._replace(model=mds)
+        for name, own in strategies.items():
+            calm = measured(name_of(name, "calm"), own, requests.calm, quiet)
+            delayed = name_of(name, "delayed")
+            measured(delayed, own, requests.delayed, requests.faults)
+            make = functools.partial(simulated, own, calm)
+            study.part(name_of(name, "simulated"), make)
+            study.part(name_of(name, "plan"), functools.partial(plan, own))
     if requests.kills:
         coded, count = ServedStrategy(model), model.pipeline.r
         study.part(
@@ -157,46 +185,6 @@ def part_name(name: str, client: float) -> str:
     """Returns the name of a part with a client of that speed; as it was before clients
     were slowed, for one that is not."""
     return f"{name}, client {1e3 * client:g} ms" if client else name
-
-
-def _strategies(
-    model: CodedModel, requests: Requests, calm: dict[str, Any], client: float
-) -> dict[str, ServedStrategy]:
-    """Returns the strategies by name; calm is the part of uncoded requests."""
-    plain = rivals.uncoded(model)
-    late = requests.hedge_after
-    if late is None:  # late is what takes twice as long as usual
-        late = 2 * float(np.median(calm["seconds"]))
-    strategies = {
-        "uncoded": ServedStrategy(plain),
-        "hedged": ServedStrategy(plain, late),
-        "hedged at once": ServedStrategy(plain, 0.0),
-        "replication": ServedStrategy(rivals.replicated(model)),
-        "coded": ServedStrategy(model),
-    }
-    if requests.mds_stages:
-        stages = tuple((block, block) for block in requests.mds_stages)
-        strategies["mds"] = ServedStrategy(rivals.per_convolution(model, stages))
-    return {name: one._replace(client=client) for name, one in strategies.items()}
-
-
-def _simulated(
-    strategy: ServedStrategy, calm: dict[str, Any], requests: Requests, workers: int
-) -> list[float]:
-    measured = Measurement(**{**calm, "seconds": np.array(calm["seconds"])})
-    seconds = rivals.service_seconds(strategy.model, requests.service)
-    faults = dataclasses.replace(requests.faults, service=seconds)
-    return _microseconds(
-        replay.replay(strategy, measured, faults, workers, requests.delayed)
-    )
-
-
-def _plan(strategy: ServedStrategy) -> dict[str, Any]:
-    return {
-        "pieces": rivals.pieces_text(strategy.model.pipeline),
-        "work": rivals.work_of(strategy.model),
-        "hedge_after": strategy.hedge_after,
-    }
 
 
 def _microseconds(seconds: np.ndarray) -> list[float]:

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.checks import require
+from coded_jax.codes import quorum
 from coded_jax.evaluation import predictions
-from coded_jax.inference.costs import cost_of
+from coded_jax.inference.costs import Cost, Round, cost_of
+from coded_jax.latency.workloads import Draws, Speeds, Workload, complete
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
 from coded_jax.service.engine import NotEnoughResults
 from coded_jax.service.faults import Faults, Source
@@ -104,8 +107,7 @@ def measure_latencies(
         finally:
             advance()
     service.release()
-    images, labels = split.images[rows], split.labels[rows]
-    return summarise(strategy.model, images, labels, responses)
+    return summarise(strategy.model, split.images[rows], split.labels[rows], responses)
 
 
 def _service(strategy: ServedStrategy, pool: Pool, deadline: float) -> Service:
@@ -150,7 +152,8 @@ def summarise(
     numbers = sorted(responses)
     answered = [responses[i] for i in numbers]
     if not answered:
-        return Measurement(seconds, _phases([]), 0.0, 0.0, 0.0, 0.0)
+        right = dict.fromkeys(("accuracy", "direct", "agreement", "decoded"), 0.0)
+        return Measurement(seconds, _phases([]), **right)
     classes = np.array([response.classes[0] for response in answered])
     direct = _direct(model, images[numbers], answered)
     correct, counted = labels[numbers], (labels >= 0).sum()
@@ -178,9 +181,9 @@ def _direct(
     for start in range(0, len(images), CHUNK):
         # The last image repeated, so that all chunks are of one compilation.
         rows = np.minimum(np.arange(start, start + CHUNK), len(images) - 1)
-        masks = available[:, :, rows]
-        variables = model.frozen, model.params
-        logits = compiled_infer(pipeline, *variables, images[rows], masks)
+        logits = compiled_infer(
+            pipeline, model.frozen, model.params, images[rows], available[:, :, rows]
+        )
         classes.append(np.asarray(predictions.classes_of(logits)))
     return np.concatenate(classes)[: len(images)]
 
@@ -211,13 +214,14 @@ def program_seconds(model: CodedModel, images: np.ndarray, requests: int) -> np.
     Returns:
       float64 `[R]` seconds.
     """
-    seconds = np.zeros(requests + 1)
-    for i in range(-1, requests):  # the first one compiles
+    np.asarray(model.logits(images[:1]))  # compiles
+    seconds = np.zeros(requests)
+    for i in range(requests):
         row = i % len(images)
         begun = time.monotonic()
         np.asarray(model.logits(images[row : row + 1]))
         seconds[i] = time.monotonic() - begun
-    return seconds[:-1]
+    return seconds
 
 
 class Recovery(NamedTuple):
@@ -274,3 +278,70 @@ def measure_recovery(
     service.release()
     seconds = [back.get(i, float("inf")) for i in range(count)]
     return Recovery(sent, lost, slowest, seconds)
+
+
+def simulate_latencies(
+    strategy: ServedStrategy,
+    calm: Measurement,
+    faults: Faults,
+    workers: int,
+    requests: int,
+) -> np.ndarray:
+    """Simulates the requests that `measure_latencies` sends.
+
+    Args:
+      strategy: how the workers are used.
+      calm: the same measured without faults: its times are those of the simulated
+        computation, encoder and decoder.
+      faults: whose delays the requests meet; with the `service` of those that were
+        measured.
+      workers: number of workers.
+      requests: R.
+
+    Returns:
+      float32 `[R]` seconds.
+    """
+    pipeline, hedge_after = strategy.model.pipeline, strategy.hedge_after
+    rule, rounds, phases = (
+        pipeline.stages[0].code.quorum,
+        len(pipeline.stages),
+        calm.phases,
+    )
+    # In seconds: of a client, and of machines, that take one for the whole.
+    trip = Round(
+        1.0,
+        encode_flops=phases["encode"] / rounds,
+        decode_flops=phases["decoding"] / rounds if quorum.decodes(rule) else 0,
+    )
+    client = phases["queue"] + phases["decode"]
+    workload = Workload(
+        rule,
+        pipeline.k,
+        len(quorum.sent(rule, pipeline.k, pipeline.n)) - pipeline.k,
+        Cost((trip,) * rounds, client, Round(1.0), workers),
+        hedge_after=np.inf if hedge_after is None else hedge_after,
+        systematic=pipeline.systematic,
+        spares=0 if hedge_after is None else workers - pipeline.k,
+    )
+    # Computation on the workers, as it was measured: one request after the other, less
+    # the decoding. Where machines have had the rest of the time that they need at
+    # least, that is in it; where they need none, its mean is.
+    answered = calm.seconds[np.isfinite(calm.seconds)] - client - phases["encode"]
+    decoding, least = phases["decoding"], sum(faults.service)
+    decoded = np.where(answered - decoding >= least, decoding, 0.0)
+    if not least:
+        decoded = np.full(len(answered), calm.decoded * decoding)
+    seconds = np.maximum(answered - decoded, 0) / rounds
+    compute = jnp.asarray(np.resize(seconds, (1, requests)), jnp.float32)
+    compute = jnp.broadcast_to(compute, (workers, requests))
+    delay, delay_again = (
+        jnp.asarray(
+            [
+                [fault.delay for fault in faults.of_request(i, workers, attempt)]
+                for i in range(requests)
+            ]
+        ).T
+        for attempt in (0, 1)
+    )
+    draws = Draws(compute, delay, compute, delay_again)
+    return np.asarray(complete(workload, Speeds(1.0), lambda i: draws).seconds)

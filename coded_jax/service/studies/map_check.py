@@ -193,15 +193,14 @@ class Workers:
         n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
         if held != network or pool is None or len(pool) < n:
             self._close()
-            pool = self._started(model, n - pipeline.n)
+            if self._engine == "local":
+                workers = local_workers(model, spares=n - pipeline.n)
+                pool = Pool(workers, PATIENCE)
+            else:
+                workers, crew = ray_workers(model, [1], n - pipeline.n)
+                pool = Pool(workers, PATIENCE, cluster.STARTUP, crew.close)
             self._held = network, pool
         return pool, model
-
-    def _started(self, model: CodedModel, spares: int) -> Pool:
-        if self._engine == "local":
-            return Pool(local_workers(model, spares=spares), PATIENCE)
-        workers, crew = ray_workers(model, [1], spares)
-        return Pool(workers, PATIENCE, cluster.STARTUP, crew.close)
 
     def _close(self) -> None:
         if self._held[1] is not None:
@@ -209,7 +208,7 @@ class Workers:
         self._held = None, None
 
 
-def measure(
+def measure_point(
     point: Point,
     strategy: Strategy,
     workers: Workers,
@@ -284,10 +283,12 @@ def message_seconds(
         tail=0.0,
         failure=0.0,
     )
-    point = Point("message", "vgg16", 0.125, (28, 28, 1), 6, 0.0, slow)
+    point = Point(
+        "message", "vgg16", 0.125, (28, 28, 1), n=6, margin=0.0, conditions=slow
+    )
     rounds = lambda strategy: len(strategy.workload.cost.rounds)
     every = max(without_code(_cnn(point), 6, 6), key=rounds)
-    seconds = measure(point, every, workers, requests, advance)
+    seconds = measure_point(point, every, workers, requests, advance)
     longer = np.median(seconds["measured"]) - np.median(seconds["simulated"])
     return float(longer) / (rounds(every) * (every.n + 1))
 
@@ -324,37 +325,36 @@ def agreement(
     """Compares what was measured at a point with what was simulated.
 
     Args:
-      seconds: as of `measure`, by names as of `contenders`, of two families or more.
+      seconds: of `measure_point`, by names of `contenders`, of two families or more.
       quantile: a name of `simulation.QUANTILES`.
     """
-    of = lambda values: simulation.summary(np.asarray(values, np.float64))[quantile]
-    measured = {name: of(part["measured"]) for name, part in seconds.items()}
-    simulated = {name: of(part["simulated"]) for name, part in seconds.items()}
-    ours, theirs = _by_family(measured), _by_family(simulated)
+
+    def times(kind: str) -> dict[str, float]:
+        parts = {x: np.asarray(part[kind], np.float64) for x, part in seconds.items()}
+        return {x: simulation.summary(part)[quantile] for x, part in parts.items()}
+
+    def of_families(times: dict[str, float]) -> dict[str, float]:
+        best: dict[str, float] = {}
+        for name, value in times.items():
+            family = name.split(" (")[0]
+            best[family] = min(value, best.get(family, math.inf))
+        return best
+
+    def difference(ours: float, theirs: float) -> float:
+        """Returns the difference as a part of the smaller one; infinite where only one
+        of them is, and none where both are."""
+        if math.isfinite(ours) and math.isfinite(theirs):
+            return abs(ours - theirs) / min(ours, theirs)
+        return 0.0 if ours == theirs else math.inf
+
+    measured, simulated = times("measured"), times("simulated")
+    ours, theirs = of_families(measured), of_families(simulated)
     best, second = sorted(theirs.values())[:2]
-    errors = [_difference(measured[name], simulated[name]) for name in simulated]
     return Agreement(
         measured,
         simulated,
-        min(ours, key=ours.__getitem__),
-        min(theirs, key=theirs.__getitem__),
-        second / best - 1,
-        max(errors),
+        winner=min(ours, key=ours.__getitem__),
+        simulated_winner=min(theirs, key=theirs.__getitem__),
+        lead=second / best - 1,
+        error=max(difference(measured[x], simulated[x]) for x in simulated),
     )
-
-
-def _by_family(seconds: dict[str, float]) -> dict[str, float]:
-    """Returns the least seconds of each family, by names as of `contenders`."""
-    best: dict[str, float] = {}
-    for name, value in seconds.items():
-        family = name.split(" (")[0]
-        best[family] = min(value, best.get(family, math.inf))
-    return best
-
-
-def _difference(measured: float, simulated: float) -> float:
-    """Returns the difference as a part of the smaller one; infinite where only one of
-    them is, and none where both are."""
-    if np.isfinite(measured) and np.isfinite(simulated):
-        return abs(measured - simulated) / min(measured, simulated)
-    return 0.0 if measured == simulated else np.inf

@@ -9,7 +9,6 @@ workers what it meets in the simulation.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from concurrent.futures import Future
@@ -30,11 +29,10 @@ from coded_jax.service.pool import Pool
 from coded_jax.service.workers import Call
 
 
-@dataclasses.dataclass(frozen=True)
 class Pace:
     """Machines that the workers of a pool stand for, in the place of `Faults`.
 
-    Attributes:
+    Args:
       machine: the machines that the workers stand for.
       cost: of the strategy that uses them.
       key: of the draws.
@@ -42,27 +40,19 @@ class Pace:
       requests: R, numbered from 0.
     """
 
-    machine: Machine
-    cost: Cost
-    key: jax.Array
-    n: int
-    requests: int
-
-    def __post_init__(self) -> None:
-        rounds, shape = len(self.cost.rounds), (self.n, self.requests)
-        draws_of = simulation.first_draws(self.key, *shape, self.machine, rounds)
-        drawn = [
-            Draws(*(np.broadcast_to(np.asarray(x), shape) for x in draws_of(stage)))
-            for stage in range(rounds)
-        ]
-        # The dataclass is frozen, but not yet.
-        object.__setattr__(self, "_draws", drawn)
-        over = [Future() for _ in range(self.requests)]
-        object.__setattr__(self, "_over", over)
+    def __init__(
+        self, machine: Machine, cost: Cost, key: jax.Array, n: int, requests: int
+    ) -> None:
+        self._machine, self._cost = machine, cost
+        rounds = len(cost.rounds)
+        draws_of = simulation.first_draws(key, n, requests, machine, rounds)
+        every = lambda draws: np.broadcast_to(np.asarray(draws), (n, requests))
+        self._draws = [Draws(*map(every, draws_of(stage))) for stage in range(rounds)]
+        self._over = [Future() for _ in range(requests)]
 
     def end(self, number: int) -> None:
         """Lets the workers go that are still busy with a request that is over."""
-        self._over[number].set_result(None)  # type: ignore
+        self._over[number].set_result(None)
 
     def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
         """Returns the faults of n workers in the first stage of a request."""
@@ -82,19 +72,17 @@ class Pace:
     def _fault(self, number: int, stage: int, worker: int, again: int | None) -> Fault:
         """Returns the fault of a worker with its own piece, or with one that is sent
         again."""
-        draws: Draws = self._draws[stage]  # type: ignore
-        trip, machine = self.cost.rounds[stage], self.machine
-        if math.isinf(draws.delay[worker, number]):  # dead, for any piece
-            return Fault(kind="raise")
+        draws, trip = self._draws[stage], self._cost.rounds[stage]
         compute, late = draws.compute[worker, number], draws.delay[worker, number]
+        if math.isinf(late):  # dead, for any piece
+            return Fault(kind="raise")
         if again is not None:
             compute = draws.compute_again[again, number]
             late = draws.delay_again[again, number]
-        work = trip.device_flops / self.cost.whole_flops
-        there, back = machine.speeds.ways(trip)
+        work = trip.device_flops / self._cost.whole_flops
+        there, back = self._machine.speeds.ways(trip)
         least = work * float(compute) + float(late)
-        over = self._over[number]  # type: ignore
-        return Fault(least=least, there=there, back=back, over=over)
+        return Fault(least=least, there=there, back=back, over=self._over[number])
 
 
 class PacedFirstK(FirstK):

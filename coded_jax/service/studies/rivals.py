@@ -25,10 +25,11 @@ def uncoded(model: CodedModel) -> CodedModel:
       ValueError: it cannot be split.
     """
     n = model.pipeline.n
-    for k in range(n, 1, -1):
-        if rival := _least_work(model, k, 1, "uncoded"):
-            return rival
-    raise ValueError(f"k: no split into 2..{n} pieces found, one accepted")
+    rivals = (_least_work(model, k, 1, "uncoded") for k in range(n, 1, -1))
+    found = next(filter(None, rivals), None)
+    if found is None:
+        raise ValueError(f"k: no split into 2..{n} pieces found, one accepted")
+    return found
 
 
 def replicated(model: CodedModel) -> CodedModel:
@@ -90,12 +91,10 @@ def _least_work(
     stages: tuple[tuple[int, int], ...] | None = None,
 ) -> CodedModel | None:
     """Returns the model with another code and the grid of least work, or None."""
-    config = Config.from_json(model.results["config"])
+    results, config = model.results, Config.from_json(model.results["config"])
     require("split", config.split, config.split == "image", "'image'")
-    pipelines = []
-    for rows in range(1, k + 1):
-        if k % rows:
-            continue
+    rivals = []
+    for rows in (rows for rows in range(1, k + 1) if k % rows == 0):
         settings = dataclasses.replace(
             config,
             k=k,
@@ -110,23 +109,18 @@ def _least_work(
             pattern_weights=(),
         )
         try:
-            pipelines.append(_built(model, settings))
+            pipeline = build_pipeline(
+                settings,
+                tuple(results["image_shape"]),
+                results["classes"],
+                tuple(results["normalisation"]["mean"]),
+                tuple(results["normalisation"]["std"]),
+                base=model.pipeline.base,
+            )
         except ValueError:  # the features have not so many rows or columns
             continue
-    if not pipelines:
+        rivals.append(model._replace(pipeline=pipeline._replace(values=model.values)))
+    if not rivals:
         return None
-    work = lambda pipeline: work_of(model._replace(pipeline=pipeline))
-    best = min(pipelines, key=work)
-    return model._replace(pipeline=best, params=best.init(jax.random.key(0)))
-
-
-def _built(model: CodedModel, config: Config) -> Pipeline:
-    results, statistics = model.results, model.results["normalisation"]
-    return build_pipeline(
-        config,
-        tuple(results["image_shape"]),
-        results["classes"],
-        tuple(statistics["mean"]),
-        tuple(statistics["std"]),
-        base=model.pipeline.base,
-    )._replace(values=model.values)
+    best = min(rivals, key=work_of)
+    return best._replace(params=best.pipeline.init(jax.random.key(0)))

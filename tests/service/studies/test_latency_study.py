@@ -15,7 +15,7 @@ from coded_jax.report import table
 from coded_jax.service import Faults
 from coded_jax.service.local import local_workers
 from coded_jax.service.pool import Pool
-from coded_jax.service.studies import latency_study, replay, rivals
+from coded_jax.service.studies import latency_study, rivals
 from coded_jax.service.studies.latency_study import Measurement, ServedStrategy
 from tests.scripts import run_script
 
@@ -70,7 +70,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     measured = latency_study.measure_latencies(plain, pool, split, 12, faults=faults)
     # By a calm request that took no time, so that the delays alone are left.
     at_once = calm._replace(seconds=np.zeros(12), phases=dict.fromkeys(calm.phases, 0))
-    simulated = replay.replay(plain, at_once, faults, 3, 12)
+    simulated = latency_study.simulate_latencies(plain, at_once, faults, 3, 12)
     late = np.array([any(delays[:2]) for delays in met])
     assert 0 < late.sum() < 12
     np.testing.assert_allclose(simulated, 0.2 * late, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     quick = latency_study.measure_latencies(coded, pool, split, 12, faults=faults)
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
     # Two of three are enough, and nobody waits for the straggler.
-    assert (replay.replay(coded, at_once, faults, 3, 12) == 0).all()
+    assert (latency_study.simulate_latencies(coded, at_once, faults, 3, 12) == 0).all()
 
 
 def response(label, total, decode, decoded):
@@ -122,7 +122,9 @@ def test_replay_is_arithmetic(model):
     # Piece 0 is late: where it is coded the other two are enough, and are decoded.
     uncoded, copied = rivals.uncoded(model), rivals.replicated(model)
     for own, expected in ((model, 0.012), (uncoded, 0.060), (copied, 0.010)):
-        latencies = replay.replay(ServedStrategy(own), calm, faults, 3, 7)
+        latencies = latency_study.simulate_latencies(
+            ServedStrategy(own), calm, faults, 3, 7
+        )
         np.testing.assert_allclose(latencies, expected, rtol=1e-5)
 
 

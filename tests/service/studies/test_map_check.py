@@ -33,7 +33,7 @@ def test_contenders_take_what_the_simulator_says():
     assert len({some.text for some in found.values()}) == len(found)
     with Workers("local") as workers:
         for strategy in found.values():
-            seconds = map_check.measure(SMALL, strategy, workers, 3)
+            seconds = map_check.measure_point(SMALL, strategy, workers, 3)
             names = ("measured", "simulated")
             measured, simulated = (np.array(seconds[name]) for name in names)
             cost = strategy.workload.cost
@@ -71,5 +71,5 @@ def test_a_message_is_what_is_longer_than_without_messages(monkeypatch):
         late = 13 * 7 * 5e-4  # six pieces and a last result in each round
         return {"measured": [x + late for x in simulated], "simulated": simulated}
 
-    monkeypatch.setattr(map_check, "measure", measure)
+    monkeypatch.setattr(map_check, "measure_point", measure)
     assert map_check.message_seconds(None, 3) == pytest.approx(5e-4)
