@@ -44,6 +44,16 @@ def is_integer(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
+def require_form(name: str, array: object, holds: bool, accepted: str) -> None:
+    """Checks an array, of which an error tells the dtype and shape, not the numbers.
+
+    Raises:
+      ValueError: `holds` is False.
+    """
+    if not holds:
+        raise ValueError(f"{name}: {array_form(array)} given, {accepted} accepted")
+
+
 def require_shape(name: str, array: object, *accepted: int | str) -> None:
     """Checks the shape of an array.
 
@@ -55,20 +65,18 @@ def require_shape(name: str, array: object, *accepted: int | str) -> None:
     Raises:
       ValueError: it has another shape, or is no array.
     """
-    shape: Any = getattr(array, "shape", None)
-    form = shape_text(accepted)
-    require(name, array_form(array), shape is not None, f"an array {form}")
+    shape = getattr(array, "shape", ())
     fits = len(shape) == len(accepted) and all(
         isinstance(size, str) or size == own
         for own, size in zip(shape, accepted, strict=True)
     )
-    require(name, array_form(array), fits, form)
+    require_form(name, array, fits, f"an array {shape_text(accepted)}")
 
 
 def array_form(array: Any) -> str:
     """Returns dtype and shape as `uint8 [2, 28, 28, 1]`; the type of what has none."""
     dtype = getattr(array, "dtype", type(array).__name__)
-    return _Text(f"{dtype} {shape_text(np.shape(array))}")
+    return f"{dtype} {shape_text(np.shape(array))}"
 
 
 def shape_text(sizes: Iterable[object]) -> str:
@@ -98,12 +106,6 @@ def require_sizes(
     bound = "" if least is None else f" of {least} or more"
     require(name, value, fits, f"({', '.join(letters)}), whole numbers{bound},")
     return sizes
-
-
-class _Text(str):
-    """Text that stands in an error without quotes."""
-
-    __repr__ = str.__str__
 
 
 def first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coded_jax.checks import array_form, require, require_shape, require_type
+from coded_jax.checks import require, require_form, require_shape, require_type
 from coded_jax.codes.erasures import moved_roles
 from coded_jax.codes.quorum import suffices_where
 from coded_jax.devices import placement
@@ -459,7 +459,7 @@ def require_inputs(
         f"with a B of {batch}"
     )
     fits = fits and available.dtype == bool
-    require("available", array_form(available), fits, accepted)
+    require_form("available", available, fits, accepted)
 
 
 def per_stage(pipeline: Pipeline, available: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import array_form, first_line, require
+from coded_jax.checks import first_line, require, require_form
 from coded_jax.codes import CodeConfig
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, decodes, one_of_each, quorum_of
 from coded_jax.inference.costs import Cost, cost_of, whole_round
@@ -478,7 +478,7 @@ def cnn_of(
         ) from error
     features = results[-1]
     is_map = len(getattr(features, "shape", ())) == 4
-    require("blocks", array_form(features), is_map, "features [B, M*, M'*, D]")
+    require_form("blocks", features, is_map, "features [B, M*, M'*, D]")
     enough = all(array.size for array in jax.tree.leaves(results))
     require("image_shape", tuple(image_shape), enough, "one that leaves features")
     return CNN(traced, shapes, image_shape, **fields)
