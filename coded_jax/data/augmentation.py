@@ -10,16 +10,11 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
-"""`(key, images [B, H, W, C]) -> changed images`, of the same shape and dtype."""
+"""`(key, images [B, H, W, C]) -> changed images`, of the same shape and dtype, uint8 or
+float32. The key alone decides how."""
 
 SHIFT = 2  # pixels
 AFFINE = 0.15  # most change of a coefficient of the identity map
-
-
-def none(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Leaves the images as they are."""
-    del key
-    return images
 
 
 def shift(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -57,26 +52,12 @@ def affine(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": none,
+    "none": lambda key, images: images,
     "shift": shift,
     "flip_shift": flip_shift,
     "flip_crop": flip_crop,
     "affine": affine,
 }
-
-
-def augment(key: jax.Array, images: jax.Array, kind: str) -> jax.Array:
-    """Changes each image at random.
-
-    Args:
-      key: fixes the changes.
-      images: `[B, H, W, C]`, uint8 or float32.
-      kind: one of `AUGMENTATIONS`.
-
-    Returns:
-      `[B, H, W, C]` of the same dtype.
-    """
-    return AUGMENTATIONS[kind](key, images)
 
 
 def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:

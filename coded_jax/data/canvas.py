@@ -10,7 +10,7 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.data import mlxtend
-from coded_jax.data.sources import Source, channel_statistics
+from coded_jax.data.sources import PARTS, Source, make_dataset
 from coded_jax.types import Dataset, Split
 
 SIZE = 64  # rows and columns, if no others are asked for
@@ -46,8 +46,7 @@ def load(name: str, data_dir: str | None, image_size: int | None = None) -> Data
         part: canvases(rng, getattr(digits, part), count, size)
         for part, count in SIZES.items()
     }
-    mean, std = channel_statistics(parts["train"].images)
-    return Dataset(name, CLASSES, **parts, mean=mean, std=std)
+    return make_dataset(name, CLASSES, **parts)
 
 
 def load_noisy(
@@ -55,19 +54,14 @@ def load_noisy(
 ) -> Dataset:
     """Returns the canvases of `load` with Gaussian noise, and as labels the canvases
     without it, float32 `[N, S, S, 1]` in `[0, 1]`."""
-    clear = load(name, data_dir, image_size)
+    clear, parts = load(name, data_dir, image_size), {}
     rng = np.random.default_rng(1)
-    parts = {part: noisy(rng, getattr(clear, part).images) for part in SIZES}
-    mean, std = channel_statistics(parts["train"].images)
-    return Dataset(name, 1, **parts, mean=mean, std=std)
-
-
-def noisy(rng: np.random.Generator, images: np.ndarray) -> Split:
-    """Adds noise to images uint8 `[N, H, W, C]`; what exceeds a pixel's range is cut
-    off. The labels are the images in `[0, 1]`."""
-    noise = rng.normal(scale=NOISE, size=images.shape).astype(np.float32)
-    pixels = np.clip(np.round(images + noise), 0, 255).astype(np.uint8)
-    return Split(pixels, (images / np.float32(255)).astype(np.float32))
+    for part in PARTS:
+        images = getattr(clear, part).images
+        noise = rng.normal(scale=NOISE, size=images.shape).astype(np.float32)
+        pixels = np.clip(np.round(images + noise), 0, 255).astype(np.uint8)
+        parts[part] = Split(pixels, (images / np.float32(255)).astype(np.float32))
+    return make_dataset(name, 1, **parts)
 
 
 def canvases(

@@ -18,9 +18,8 @@ from coded_jax.checks import (
     require_type,
     shape_text,
 )
+from coded_jax.data.sources import PARTS
 from coded_jax.types import Dataset, Split
-
-PARTS = ("train", "validation", "test")
 
 
 def require_dataset(dataset: Dataset) -> Dataset:
@@ -123,5 +122,6 @@ def require_statistics(
     for name, value, numbers in (("mean", mean, means), ("std", std, deviations)):
         fits = numbers.shape == (channels,) and numbers.dtype.kind in "fiu"
         fits = fits and bool(((numbers >= 0) & (numbers <= 1)).all())
-        require(name, value, fits and (name == "mean" or numbers.all()), accepted)
+        fits = fits and (name == "mean" or bool(numbers.all()))
+        require(name, value, fits, accepted)
     return tuple(map(float, means)), tuple(map(float, deviations))

@@ -5,11 +5,19 @@ A new one is a line here, and a file beside this one where it comes from elsewhe
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
+
 from coded_jax.checks import require
 from coded_jax.data import canvas, folder, mlxtend, prepared
-from coded_jax.data.resizing import resized
-from coded_jax.data.sources import Source
-from coded_jax.types import Dataset
+from coded_jax.data.sources import (
+    Source,
+    channel_statistics,
+    map_parts,
+    require_modules,
+)
+from coded_jax.types import Dataset, Split
 
 GARMENTS = (
     *("T-shirt", "trousers", "pullover", "dress", "coat"),
@@ -74,7 +82,24 @@ def load(
     if source.sized:
         return source.load(name, data_dir, image_size=image_size)
     dataset = source.load(name, data_dir)
-    fits = image_size is None or not dataset.positions
+    if image_size is None:
+        return dataset
     accepted = f"none with {name}, whose labels have positions,"
-    require("image_size", image_size, fits, accepted)
-    return dataset if image_size is None else resized(dataset, image_size)
+    require("image_size", image_size, not dataset.positions, accepted)
+    return _resized(dataset, image_size)
+
+
+def _resized(dataset: Dataset, size: int) -> Dataset:
+    """Returns a data set with all images of another size, and statistics of those."""
+    require_modules("images", "PIL")
+    from PIL import Image
+
+    def resized_split(split: Split) -> Split:
+        grey = split.images.shape[-1] == 1
+        images = split.images[..., 0] if grey else split.images
+        arrays = [folder.resize(Image.fromarray(image), size) for image in images]
+        return Split(np.stack(arrays), split.labels)
+
+    dataset = map_parts(resized_split, dataset)
+    mean, std = channel_statistics(dataset.train.images)
+    return dataclasses.replace(dataset, mean=mean, std=std)

@@ -20,10 +20,9 @@ from absl import logging
 from rich.console import Console
 from rich.progress import track
 
-from coded_jax.data.resizing import resize
 from coded_jax.data.sources import (
     Source,
-    channel_statistics,
+    make_dataset,
     require_modules,
     shuffled_parts,
     validation_images,
@@ -33,19 +32,23 @@ from coded_jax.types import Dataset, Split
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 ENDINGS = (".jpg", ".jpeg", ".png")
 MOST_NAMED = 3  # damaged files, in an error
-LAYOUT = "2"  # of what is kept; another one makes it anew
+LAYOUT = "3"  # of what is kept; another one makes it anew
 
 
-class Part(NamedTuple):
-    """The files of one part of a data set.
+class Files(NamedTuple):
+    """The images of a folder.
 
     Attributes:
-      paths: of the images, class by class.
-      labels: int32 `[N]`.
+      root: the folder.
+      classes: their number.
+      paths: of all images, part by part and class by class.
+      labels: of each part, int32 `[N]`.
     """
 
+    root: Path
+    classes: int
     paths: list[Path]
-    labels: np.ndarray
+    labels: dict[str, np.ndarray]
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -57,7 +60,7 @@ def check(name: str, data_dir: str | None) -> None:
     """
     del name
     require_modules("images", "PIL")
-    _parts_of(_root(data_dir))
+    _files_of(data_dir)
 
 
 def load(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
@@ -78,14 +81,16 @@ def load(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
       ValueError: files are damaged, of different sizes without `image_size`, or see
         `check`.
     """
-    root = _root(data_dir)
-    classes, parts = _parts_of(root)
-    arrays = _kept_arrays(root, parts, image_size)
-    splits = {part: Split(arrays[part], files.labels) for part, files in parts.items()}
-    if TEST in splits and VALIDATION in splits:
-        (train,), (validation,) = map(
-            shuffled_parts, (splits[TRAIN], splits[VALIDATION])
-        )
+    files = _files_of(data_dir)
+    ends = np.cumsum([len(labels) for labels in files.labels.values()])
+    images = np.split(_images(files, image_size), ends[:-1])
+    splits = {
+        part: Split(own, labels)
+        for own, (part, labels) in zip(images, files.labels.items(), strict=True)
+    }
+    if len(splits) == 3:
+        (train,) = shuffled_parts(splits[TRAIN])
+        (validation,) = shuffled_parts(splits[VALIDATION])
     else:
         total = len(splits[TRAIN].labels)
         held_out = validation_images(total)
@@ -96,70 +101,76 @@ def load(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
             )
         train, validation = shuffled_parts(splits[TRAIN], total - held_out)
     (test,) = shuffled_parts(splits[TEST if TEST in splits else VALIDATION])
-    statistics = channel_statistics(train.images)
-    return Dataset(name, len(classes), train, validation, test, *statistics)
+    return make_dataset(name, files.classes, train, validation, test)
 
 
 SOURCE = Source(check, load, sized=True, own_images=True)
 
 
-def _root(data_dir: str | None) -> Path:
-    root = Path(data_dir or "").expanduser().absolute()
-    if not data_dir or not root.is_dir():
-        raise ValueError(
-            f"data_dir: {data_dir!r} given, a folder with {TRAIN}/ and {VALIDATION}/ "
-            f"or {TEST}/ accepted, each with a folder of images for each class"
-        )
-    return root
+def resize(image: Any, size: int | None) -> np.ndarray:
+    """Resizes an image, what is not square cut at both ends.
+
+    Args:
+      image: of Pillow.
+      size: rows and columns; as it is if None.
+
+    Returns:
+      uint8 `[H, W, C]`.
+    """
+    from PIL import Image, ImageOps
+
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def _parts_of(root: Path) -> tuple[list[str], dict[str, Part]]:
-    """Returns the names of the classes, and the files of each part.
+def _files_of(data_dir: str | None) -> Files:
+    """Finds the classes of a folder, and the files of each part.
 
     Raises:
       ValueError: a part is missing or has no images of a class, or other classes.
     """
+    root = Path(data_dir or "").expanduser().absolute()
     present = [part for part in (TRAIN, VALIDATION, TEST) if (root / part).is_dir()]
-    if present[:1] != [TRAIN] or len(present) < 2:
+    if not data_dir or present[:1] != [TRAIN] or len(present) < 2:
         raise ValueError(
-            f"data_dir: {str(root)!r} has {present or 'none'} of the folders "
-            f"[{TRAIN!r}, {VALIDATION!r}, {TEST!r}]; {TRAIN!r} and one of the others "
-            "accepted"
+            f"data_dir: {data_dir!r} given, a folder with {TRAIN}/ and {VALIDATION}/ "
+            f"or {TEST}/ accepted, each with a folder of images for each class"
         )
-    names = {part: _folders(root / part) for part in present}
-    classes, parts = names[TRAIN], {}
+    classes = _visible(root / TRAIN, folders=True)
+    paths, labels = [], {}
     for part in present:
-        if names[part] != classes or len(classes) < 2:
+        names = _visible(root / part, folders=True)
+        if names != classes or len(classes) < 2:
+            accepted = "2 or more" if part == TRAIN else f"{_few(classes)} as in train/"
             raise ValueError(
-                f"data_dir: {part}/ has the classes {_few(names[part])}, "
-                f"{_few(classes) if part != TRAIN else '2 or more'} accepted"
-                + (f", as in {TRAIN}/" if part != TRAIN else "")
+                f"data_dir: {part}/ has the classes {_few(names)}, {accepted} accepted"
             )
-        files = [_images(root / part / name) for name in classes]
-        for name, own in zip(classes, files, strict=True):
+        counts = []
+        for name in classes:
+            folder = root / part / name
+            own = [folder / file for file in _visible(folder, ENDINGS)]
             if not own:
                 raise ValueError(
                     f"data_dir: {part}/{name}/ has no images, some of "
                     f"{', '.join(ENDINGS)} accepted"
                 )
-        labels = np.repeat(np.arange(len(files), dtype=np.int32), [*map(len, files)])
-        parts[part] = Part([path for own in files for path in own], labels)
-    return classes, parts
+            paths += own
+            counts.append(len(own))
+        labels[part] = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+    return Files(root, len(classes), paths, labels)
 
 
-def _folders(path: Path) -> list[str]:
+def _visible(
+    path: Path, endings: str | tuple[str, ...] = "", folders: bool = False
+) -> list[str]:
+    """Returns the names in a folder, or of the folders in it, but for hidden ones."""
     return sorted(
         entry.name
         for entry in os.scandir(path)
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-
-
-def _images(path: Path) -> list[Path]:
-    return sorted(
-        Path(entry.path)
-        for entry in os.scandir(path)
-        if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".")
+        if not entry.name.startswith(".")
+        and entry.name.lower().endswith(endings)
+        and (entry.is_dir() or not folders)
     )
 
 
@@ -168,58 +179,40 @@ def _few(names: Sequence[str]) -> str:
     return f"[{shown}{', ...' if len(names) > MOST_NAMED else ''}]"
 
 
-def _kept_arrays(
-    root: Path, parts: dict[str, Part], image_size: int | None
-) -> dict[str, np.ndarray]:
-    """Returns the images of each part, decoded now or by a former process."""
-    kept = _kept_file(root, parts, image_size)
-    with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
-        with np.load(kept) as arrays:
-            return dict(arrays)
-    paths = [path for files in parts.values() for path in files.paths]
-    images = _decoded(root, paths, image_size)
-    ends = np.cumsum([len(files.paths) for files in parts.values()])
-    pieces = np.split(images, ends[:-1])
-    arrays = dict(zip(parts, pieces, strict=True))
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            try:
-                np.savez(file, **arrays)  # type: ignore
-                file.close()
-                os.replace(file.name, kept)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:  # a full disk only costs the next run some seconds
-        logging.warning("%s: decoded images are not kept there: %s", kept.parent, error)
-    return arrays
-
-
-def _kept_file(root: Path, parts: dict[str, Part], image_size: int | None) -> Path:
-    sha = hashlib.sha256(f"{LAYOUT} {image_size} {root}".encode())
-    for files in parts.values():
-        for path in files.paths:
-            status = path.stat()
-            relative = path.relative_to(root)
-            sha.update(f"{relative} {status.st_size} {status.st_mtime_ns}".encode())
+def _images(files: Files, image_size: int | None) -> np.ndarray:
+    """Returns all images uint8 `[N, H, W, C]`, decoded now or by a former process."""
+    sha = hashlib.sha256(f"{LAYOUT} {image_size} {files.root}".encode())
+    for path in files.paths:
+        status = path.stat()
+        sha.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
     folder = Path("~/.cache/coded_jax/images").expanduser()
-    return folder / f"{sha.hexdigest()[:16]}.npz"
+    kept = folder / f"{sha.hexdigest()[:16]}.npy"
+    with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
+        return np.load(kept)
+    images = _decoded(files, image_size)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            np.save(Path(aside, "images.npy"), images)
+            os.replace(Path(aside, "images.npy"), kept)
+    except OSError as error:  # a full disk only costs the next run some seconds
+        logging.warning("%s: decoded images are not kept there: %s", folder, error)
+    return images
 
 
-def _decoded(root: Path, paths: list[Path], image_size: int | None) -> np.ndarray:
+def _decoded(files: Files, image_size: int | None) -> np.ndarray:
     """Decodes files to uint8 `[N, H, W, C]`.
 
     Raises:
       ValueError: some are damaged, or not all have one size.
     """
-    damaged: list[str] = []
+    paths, damaged = files.paths, []
 
     def decode(path: Path) -> Any:
         try:
             return _decode(path, image_size)
         except Exception as error:  # Pillow's decoders have no common type
-            damaged.append(f"{path.relative_to(root)} ({error or type(error)})")
+            damaged.append(f"{path.relative_to(files.root)} ({error or type(error)})")
             return None
 
     console = Console(stderr=True)
@@ -236,18 +229,18 @@ def _decoded(root: Path, paths: list[Path], image_size: int | None) -> np.ndarra
         shown = "; ".join(sorted(damaged)[:MOST_NAMED])
         more = len(damaged) - MOST_NAMED
         raise ValueError(
-            f"data_dir: {len(damaged)} of {len(paths)} images in {root} cannot be "
-            f"decoded: {shown}{f'; and {more} more' if more > 0 else ''}"
+            f"data_dir: {len(damaged)} of {len(paths)} images in {files.root} cannot "
+            f"be decoded: {shown}{f'; and {more} more' if more > 0 else ''}"
         )
+    size = images[0].shape[:2]
     for path, image in zip(paths, images, strict=True):
-        if image.shape[:2] != images[0].shape[:2]:
+        if image.shape[:2] != size:
             raise ValueError(
                 f"image_size: None given, a size accepted, since {paths[0].name} has "
-                f"{images[0].shape[:2]} pixels and {path.relative_to(root)} "
-                f"{image.shape[:2]}"
+                f"{size} pixels and {path.relative_to(files.root)} {image.shape[:2]}"
             )
     channels = max(image.shape[-1] for image in images)
-    out = np.empty((len(images), *images[0].shape[:2], channels), np.uint8)
+    out = np.empty((len(images), *size, channels), np.uint8)
     for row, image in zip(out, images, strict=True):
         row[...] = image
     return out

@@ -10,7 +10,6 @@ data results is an answer of its own, and its labels are `[B, k]`.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from coded_jax.data.augmentation import augment
+from coded_jax.data.augmentation import AUGMENTATIONS
+from coded_jax.data.sources import map_parts
 from coded_jax.inference.pipeline import Pipeline, infer
 from coded_jax.splitting import AxisPlan, SplitPlan
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
@@ -45,13 +45,17 @@ def group_base(base: BaseModel, height: int) -> BaseModel:
         logits = base.head(variables, base.f_conv(variables, images))
         return logits.reshape(groups.shape[0], -1, 1, logits.shape[-1])
 
+    head = lambda variables, logits: logits[:, :, 0]
+    train_images = base.train
+    if train_images is None:
+        return BaseModel(init, (classify_images,), head)
+
     def train(variables: PyTree, groups: jax.Array) -> tuple[jax.Array, PyTree]:
         images = groups.reshape(-1, height, *groups.shape[2:])
-        logits, updated = base.train(variables, images)  # type: ignore
+        logits, updated = train_images(variables, images)
         return logits.reshape(groups.shape[0], -1, logits.shape[-1]), updated
 
-    head = lambda variables, logits: logits[:, :, 0]
-    return BaseModel(init, (classify_images,), head, train if base.train else None)
+    return BaseModel(init, (classify_images,), head, train)
 
 
 def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> SplitPlan:
@@ -63,9 +67,18 @@ def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> Split
       classes: of the data set.
     """
     height, width, channels = image_shape
-    starts = tuple(range(0, k * height, height))
-    rows = AxisPlan(k * height, height, starts, k, 1, (0,) * k, height)
-    columns = AxisPlan(width, width, (0,), 1, 1, (0,), width)
+    rows, columns = (
+        AxisPlan(
+            size=parts * length,
+            window=length,
+            starts=tuple(range(0, parts * length, length)),
+            out=parts,
+            share=1,
+            cuts=(0,) * parts,
+            stride=length,
+        )
+        for parts, length in ((k, height), (1, width))
+    )
     return SplitPlan(rows, columns, channels, classes)
 
 
@@ -93,9 +106,7 @@ def inputs_of_split(pipeline: Pipeline, split: Split) -> Split:
 
 def inputs_of_dataset(pipeline: Pipeline, dataset: Dataset) -> Dataset:
     """Applies `inputs_of_split` to all parts of a data set."""
-    parts = ("train", "validation", "test")
-    splits = {name: inputs_of_split(pipeline, getattr(dataset, name)) for name in parts}
-    return dataclasses.replace(dataset, **splits)
+    return map_parts(functools.partial(inputs_of_split, pipeline), dataset)
 
 
 def inputs_of_images(pipeline: Pipeline, images: jax.Array) -> jax.Array:
@@ -163,7 +174,7 @@ def vary_batch(
       pipeline: whose inputs they are.
       key: of the random changes.
       batch: see `regroup`; with an augmentation it must have no targets.
-      augmentation: see `augmentation.augment`.
+      augmentation: one of `AUGMENTATIONS`.
 
     Returns:
       A key that has not been used, and the changed batch.
@@ -171,7 +182,7 @@ def vary_batch(
     group = pipeline.images_per_input
     if augmentation != "none":
         change_key, key = jax.random.split(key)
-        change = functools.partial(augment, change_key, kind=augmentation)
+        change = functools.partial(AUGMENTATIONS[augmentation], change_key)
         batch = {**batch, "images": map_images(change, batch["images"], group)}
     if pipeline.separate:  # other images together in every epoch
         mix_key, key = jax.random.split(key)

@@ -6,7 +6,7 @@ import numpy as np
 
 from coded_jax.data.sources import (
     Source,
-    channel_statistics,
+    make_dataset,
     require_modules,
     shuffled_parts,
 )
@@ -33,9 +33,7 @@ def load(name: str, data_dir: str | None) -> Dataset:
     table = np.loadtxt(DATA_PATH, np.uint8, delimiter=",")  # [5000, 785], by class
     images = np.ascontiguousarray(table[:, :-1]).reshape(-1, 28, 28, 1)
     whole = Split(images, table[:, -1].astype(np.int32))
-    train, validation, test = shuffled_parts(whole, 3500, 500)
-    statistics = channel_statistics(train.images)
-    return Dataset(name, 10, train, validation, test, *statistics)
+    return make_dataset(name, 10, *shuffled_parts(whole, 3500, 500))
 
 
 SOURCE = Source(check, load)

@@ -21,7 +21,7 @@ from absl import logging
 
 from coded_jax.data.sources import (
     Source,
-    channel_statistics,
+    make_dataset,
     missing_modules,
     require_modules,
     shuffled_parts,
@@ -63,20 +63,7 @@ def load(name: str, data_dir: str | None) -> Dataset:
       FileNotFoundError: the preparation failed.
     """
     root = _root(data_dir)
-    classes, whole, test = _read(
-        name, root, _version(root, name) or _prepare(name, root)
-    )
-    total = len(whole.labels)
-    train, validation = shuffled_parts(whole, total - validation_images(total))
-    statistics = channel_statistics(train.images)
-    return Dataset(name, classes, train, validation, test, *statistics)
-
-
-SOURCE = Source(check, load)
-
-
-def _read(name: str, root: Path, version: str) -> tuple[int, Split, Split]:
-    """Returns the number of classes, the training split and the test split."""
+    version = _version(root, name) or _prepare(name, root)
     verbosity = logging.get_verbosity()
     with warnings.catch_warnings(action="ignore"):  # TFDS's own are not ours to mend
         import tensorflow_datasets as tfds
@@ -86,15 +73,21 @@ def _read(name: str, root: Path, version: str) -> tuple[int, Split, Split]:
             # Given a version, TFDS goes by the files, which may be older than its code.
             builder: Any = tfds.builder(name, data_dir=root, version=version)
             classes = builder.info.features["label"].num_classes
-            train, test = (_read_split(builder, split) for split in ("train", "test"))
+            whole, test = (_read(builder, split) for split in ("train", "test"))
         except Exception as e:  # array_record, Pillow and TFDS have no common type
             raise ValueError(f"cannot read {name} in data_dir {root}: {e!r}") from e
         finally:
             logging.set_verbosity(verbosity)
-    return classes, train, test
+    total = len(whole.labels)
+    train, validation = shuffled_parts(whole, total - validation_images(total))
+    return make_dataset(name, classes, train, validation, test)
 
 
-def _read_split(builder: Any, split: str) -> Split:
+SOURCE = Source(check, load)
+
+
+def _read(builder: Any, split: str) -> Split:
+    """Reads one split of prepared data into memory."""
     source = builder.as_data_source(split=split)
     images = np.empty((len(source), *builder.info.features["image"].shape), np.uint8)
     labels = np.empty(len(source), np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -31,13 +32,27 @@ class Source(NamedTuple):
     class_names: tuple[str, ...] = ()
 
 
-VALIDATION_IMAGES = 5000
+PARTS = ("train", "validation", "test")
+
+
+def make_dataset(
+    name: str, classes: int, train: Split, validation: Split, test: Split
+) -> Dataset:
+    """Returns a data set with the statistics of its training images, uint8."""
+    mean, std = channel_statistics(train.images)
+    return Dataset(name, classes, train, validation, test, mean=mean, std=std)
+
+
+def map_parts(f: Callable[[Split], Split], dataset: Dataset) -> Dataset:
+    """Applies a function to the three parts of a data set; its statistics stay."""
+    parts = {name: f(getattr(dataset, name)) for name in PARTS}
+    return dataclasses.replace(dataset, **parts)
 
 
 def validation_images(total: int) -> int:
     """Returns the number of training images that are held out for validation: a tenth,
-    at most `VALIDATION_IMAGES`."""
-    return min(VALIDATION_IMAGES, total // 10)
+    at most 5,000."""
+    return min(5000, total // 10)
 
 
 def missing_modules(*modules: str) -> str:

@@ -57,26 +57,17 @@ def batches(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         require("data", type(batch).__name__, pair, "pairs of images and labels")
         images, labels = map(np.asarray, batch)
         fits = images.ndim == 4 and labels.shape[:1] == images.shape[:1]
-        fits = fits and labels.ndim in (1, 3, 4)
         accepted = (
             "images [B, H, W, C] with their labels [B] or [B, H', W'], or values "
             "[B, H', W', C']"
         )
         sizes = list(images.shape), list(labels.shape)
-        require("data", sizes, fits, accepted)
-        form = images.shape[1:], images.dtype, labels.shape[1:]
+        require("data", sizes, fits and labels.ndim in (1, 3, 4), accepted)
+        form = str(images.dtype), images.shape[1:], labels.shape[1:]
         first = first or form
-        require(
-            "data", _text(form), form == first, f"{_text(first)} as in the first batch"
-        )
+        accepted = f"{first} as in the first batch"
+        require("data", form, form == first, accepted)
         yield images, labels
-
-
-def _text(form: tuple[Any, ...]) -> str:
-    """Returns the form of a batch: of images, and of labels if they have positions."""
-    shape, dtype, positions = form
-    of_labels = f" with labels {list(positions)}" if positions else ""
-    return f"{dtype} {list(shape)}{of_labels}"
 
 
 def _join(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

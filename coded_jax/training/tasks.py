@@ -15,7 +15,7 @@ from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
 from coded_jax.data import groups
-from coded_jax.data.augmentation import augment
+from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.predictions import Uncoded
@@ -57,7 +57,7 @@ def base_task(
       pipeline: whose base model is trained.
       dataset: its validation part scores.
       optimizer: for the variables.
-      augmentation: of the training images, see `augmentation.augment`.
+      augmentation: of the training images, one of `AUGMENTATIONS`.
       label_smoothing: see `base_losses`.
       start: variables that the training begins with; drawn from its key if None.
     """
@@ -163,7 +163,8 @@ def base_loss(
     def loss(
         params: PyTree, frozen: PyTree, batch: dict[str, jax.Array], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        batch = {**batch, "images": augment(key, batch["images"], augmentation)}
+        change = AUGMENTATIONS[augmentation]
+        batch = {**batch, "images": change(key, batch["images"])}
         losses, updated = base_losses(pipeline, params, batch, label_smoothing)
         return losses.mean(), updated
 
