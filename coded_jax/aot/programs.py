@@ -412,21 +412,21 @@ class Subject:
             self.frozen,
             images,
         )
-        labels = self._placed(expected)
-        rows = predictions.Rows(
-            images, labels, self._placed(expected.update(dtype=jnp.float32))
-        )
         known = predictions.Uncoded(
-            rows, self._placed(target, axis=0), self._placed(expected, axis=0)
+            images,
+            labels=self._placed(expected),
+            weight=self._placed(expected.update(dtype=jnp.float32)),
+            target=self._placed(target, axis=0),
+            expected=self._placed(expected, axis=0),
         )
         stages = len(self.pipeline.stages)
         mask = jax.ShapeDtypeStruct((stages, *arrived.shape), jnp.bool_)
         lower = functools.partial(
             predictions.decode_chunk.lower,
             *inputs,
-            Results(self._placed(features, axis=1), self._placed(kept, axis=0)),
-            known,
-            self._placed(mask),
+            results=Results(self._placed(features, axis=1), self._placed(kept, axis=0)),
+            uncoded=known,
+            available=self._placed(mask),
         )
         yield self._program(f"evaluation, one pattern on {size}", size, lower)
 

@@ -15,14 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.evaluation.predictions import Prediction
+from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.types import DENSE, PyTree
+from coded_jax.types import DENSE
 
 TEMPERATURES = np.geomspace(0.2, 10, 79)  # 5 % apart
 BINS = 15
@@ -31,22 +30,9 @@ MOST_LABELS = 200_000
 CURVE = 51  # points of a risk-coverage curve
 
 
-def probabilities(logits: Any, temperature: Any) -> Any:
-    """Returns `softmax(logits / temperature)`, calibrated by temperature scaling.
-
-    Args:
-      logits: float32 `[..., classes]`, of JAX, or of numpy: then so is the result.
-      temperature: a number, or `[..., 1]`.
-    """
-    xp = np if isinstance(logits, np.ndarray) else jnp
-    scaled = logits / temperature
-    powers = xp.exp(scaled - scaled.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
-
-
 def confidence(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
     """Computes the confidence `[...]` of `[..., classes]`; 0 without an answer."""
-    probability = probabilities(logits, temperature).max(-1)
+    probability = jax.nn.softmax(logits / temperature).max(-1)
     return jnp.where(jnp.isfinite(logits).all(-1), probability, 0)
 
 
@@ -67,27 +53,13 @@ def temperatures(
     lost = int((~available).sum(axis=-2).max())
     decoded = np.asarray(predictions.decoded(pipeline, jnp.asarray(available)))
     decoded = np.broadcast_to(decoded, (shape[0] // decoded.size, decoded.size))
+    # Of more losses than were studied that of the most that were: it may be too sure.
+    studied = str(min(lost, max(map(int, calibration))))
+    of_decoded, of_others = (
+        np.float32(calibration[l]["temperature"]) for l in (studied, "0")
+    )
     ones = [1] * (len(shape) - 1)
-    return temperature_of(calibration, lost, decoded.reshape(-1, *ones))
-
-
-def temperature_of(
-    calibration: dict[str, Any], lost: int, decoded: ArrayLike
-) -> np.ndarray:
-    """Looks up the temperature of each answer.
-
-    Args:
-      calibration: the field `confidence` of `results.json`.
-      lost: results lost. Of more than were studied, the temperature is that of the most
-        that were, which may be too sure.
-      decoded: bool `[...]`, whether a decoder made the answer.
-
-    Returns:
-      float32 `[...]`.
-    """
-    most = str(min(lost, max(map(int, calibration))))
-    of_decoded, of_others = (calibration[l]["temperature"] for l in (most, "0"))
-    return np.where(np.asarray(decoded), np.float32(of_decoded), np.float32(of_others))
+    return np.where(decoded.reshape(-1, *ones), of_decoded, of_others)
 
 
 def _cross_entropies(prediction: Prediction, everything: jax.Array) -> jax.Array:
@@ -123,9 +95,7 @@ def _confidences(prediction: Prediction, temperatures: jax.Array) -> jax.Array:
 
 
 def calibrate(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
+    trained: TrainedPipeline,
     validation: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
@@ -136,13 +106,11 @@ def calibrate(
     patterns that lose parity alone, it is the same.
 
     Args:
-      pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
+      trained, patterns, stage_losses: as of `predictions.measure`.
       validation: images and labels that the base model was not trained on.
     """
     entropies = predictions.measure(
-        pipeline,
-        frozen,
-        params,
+        trained,
         validation,
         patterns,
         _cross_entropies,
@@ -188,9 +156,7 @@ def risk_coverage(
 
 
 def study(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
+    trained: TrainedPipeline,
     validation: dict[str, jax.Array],
     test: dict[str, jax.Array],
     patterns: Sequence[Pattern],
@@ -199,7 +165,7 @@ def study(
     """Measures every pattern, its calibration, and what abstaining buys.
 
     Args:
-      pipeline, frozen, params, patterns, stage_losses: as of `predictions.measure`.
+      trained, patterns, stage_losses: as of `predictions.measure`.
       validation: images and labels that temperatures are chosen on.
       test: those that all else is measured on.
 
@@ -211,17 +177,16 @@ def study(
       count alike.
     """
     counts = np.array([len(lost) for lost in patterns])
-    inputs = (pipeline, frozen, params)
     records = None
     if test["labels"].ndim == DENSE:  # all images for accuracy, some for the rest
         records = pattern_accuracy.measure_patterns(
-            *inputs, test, patterns, stage_losses
+            trained, test, patterns, stage_losses
         )
-        validation, test = few(validation), few(test)
-    temperatures = calibrate(*inputs, validation, patterns, stage_losses=stage_losses)
+        validation, test = _few(validation), _few(test)
+    temperatures = calibrate(trained, validation, patterns, stage_losses)
     pairs = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
     values = predictions.measure(
-        *inputs,
+        trained,
         test,
         patterns,
         _confidences,
@@ -239,15 +204,10 @@ def study(
     return records, by_lost
 
 
-def few(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _few(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Returns the first images that have labels which count, with at most `MOST_LABELS`
-    of these, but one image or more.
-
-    Images are in random order, so that they are a random choice.
-
-    Args:
-      arrays: `images`, and `labels` `[N, H, W]`, one of which counts.
-    """
+    of these, but one image or more."""
+    # A random choice, since images are in random order.
     counts = predictions.counted(np.asarray(arrays["labels"])).sum((1, 2))
     labelled = np.flatnonzero(counts)
     most = np.searchsorted(counts[labelled].cumsum(), MOST_LABELS, "right")

@@ -239,9 +239,7 @@ def confusion(
     require("split.labels", "values", not are_values(split.labels), accepted)
     arrays = {"images": split.images, "labels": split.labels}
     (rows,) = predictions.measure(
-        pipeline,
-        frozen,
-        params,
+        predictions.TrainedPipeline(pipeline, frozen, params),
         placement.put_replicated(pipeline.mesh, arrays),
         [pattern],
         _answers,

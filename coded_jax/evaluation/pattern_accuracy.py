@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
-from coded_jax.evaluation.predictions import Prediction, Rows, Uncoded
+from coded_jax.evaluation.predictions import Prediction, TrainedPipeline, Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import DENSE, PyTree, are_values
 
@@ -51,16 +51,6 @@ class PatternAccuracy(NamedTuple):
     decoded_accuracy: float
     mean_iou: float = math.nan
     psnr: float = math.nan
-
-
-@functools.partial(jax.jit, static_argnames="mesh")
-def _base_sum(expected: jax.Array, rows: Rows, mesh: Mesh | None) -> jax.Array:
-    """Counts the labels that are the base model's class; of values adds up `errors`."""
-    if are_values(rows.labels):
-        counted = errors(expected, rows.labels)
-    else:
-        counted = expected == rows.labels
-    return placement.replicated(mesh, (rows.weight * counted).sum())
 
 
 def errors(values: jax.Array, labels: jax.Array) -> jax.Array:
@@ -125,13 +115,23 @@ def base_accuracy(
       As `PatternAccuracy.accuracy`.
     """
     labels = np.asarray(arrays["labels"])
-    sums = [
-        _base_sum(chunk.expected, chunk.rows, pipeline.mesh)
-        for chunk in predictions.uncoded_chunks(pipeline, frozen, arrays)
-    ]
+    chunks = predictions.uncoded_chunks(pipeline, frozen, arrays)
+    sums = [_base_sum(chunk, pipeline.mesh) for chunk in chunks]
     counted = int(predictions.counted(labels).sum())
     mean = float(np.sum(jax.device_get(sums), dtype="d")) / counted
     return Spread().plus(labels).explained(mean) if are_values(labels) else mean
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _base_sum(chunk: Uncoded, mesh: Mesh | None) -> jax.Array:
+    """Adds up `correctness` of the base model's answers."""
+    correct = correctness(chunk.expected, chunk.labels)
+    return placement.replicated(mesh, (chunk.weight * correct).sum())
+
+
+def correctness(answers: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns whether classes `[...]` are the labels; of values `errors`."""
+    return errors(answers, labels) if are_values(labels) else answers == labels
 
 
 def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
@@ -144,16 +144,14 @@ def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Arra
       it is predicted and true, whether it is predicted, whether it is true. Of values
       squared errors are in the place of what is correct or agrees.
     """
-    decoded, error = prediction.decoded, prediction.error
-    if are_values(prediction.labels):
-        square = errors(prediction.logits, prediction.labels)
-        from_base = errors(prediction.logits, prediction.expected)
-        columns = (square, from_base, error, decoded * square, decoded)
-        return jnp.stack(columns, axis=-1)
-    agrees, correct = prediction.classes == prediction.expected, prediction.correct
-    columns = (correct, agrees, error, decoded & correct, decoded)
+    values = are_values(prediction.labels)
+    answers = prediction.logits if values else prediction.classes
+    correct = correctness(answers, prediction.labels)
+    agrees = correctness(answers, prediction.expected)
+    error, decoded = prediction.error, prediction.decoded
+    columns = (correct, agrees, error, decoded * correct, decoded)
     statistics = jnp.stack(columns, axis=-1)
-    if prediction.labels.ndim != DENSE:
+    if values or prediction.labels.ndim != DENSE:
         return statistics
     classes = prediction.logits.shape[-1]
     predicted, true = (
@@ -165,9 +163,7 @@ def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Arra
 
 
 def measure_patterns(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
+    trained: TrainedPipeline,
     arrays: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     stage_losses: str = "held",
@@ -175,9 +171,7 @@ def measure_patterns(
 ) -> list[PatternAccuracy]:
     """Tries every pattern on every image; arguments as of `predictions.measure`."""
     means = predictions.measure(
-        pipeline,
-        frozen,
-        params,
+        trained,
         arrays,
         patterns,
         pattern_statistics,
@@ -198,28 +192,26 @@ def from_means(
       spread: of labels that are values; of classes there is nothing in it.
     """
     records = []
+    of_values = spread is not None and spread.count > 0
+    explained = spread.explained if spread and of_values else lambda accuracy: accuracy
     for lost, row in zip(patterns, means, strict=True):
-        accuracy, agreement, error, of_decoded, decoded = row[:5].tolist()
-        of_decoded = of_decoded / decoded if decoded else math.nan
-        if spread and spread.count:
-            psnr = -10 * math.log10(max(accuracy, LEAST))
-            parts = [spread.explained(x) for x in (accuracy, agreement, of_decoded)]
-            records.append(
-                PatternAccuracy(lost, *parts[:2], error, *parts[2:], psnr=psnr)
-            )
-        else:
-            common = (lost, accuracy, agreement, error, of_decoded)
-            records.append(PatternAccuracy(*common, mean_iou(row[5:])))
+        correct, agrees, error, of_decoded, decoded = row[:5].tolist()
+        record = PatternAccuracy(
+            lost,
+            accuracy=explained(correct),
+            agreement=explained(agrees),
+            feature_mse=error,
+            decoded_accuracy=explained(of_decoded / decoded) if decoded else math.nan,
+            mean_iou=math.nan if of_values else _mean_iou(row[5:]),
+            psnr=-10 * math.log10(max(correct, LEAST)) if of_values else math.nan,
+        )
+        records.append(record)
     return records
 
 
-def mean_iou(counts: np.ndarray) -> float:
-    """Returns the mean intersection over union of classes.
-
-    Args:
-      counts: `[3 classes]`, of what is predicted and true, predicted, and true; none of
-        answers that are no images.
-    """
+def _mean_iou(counts: np.ndarray) -> float:
+    """Returns the mean intersection over union of classes, of counts `[3 classes]` of
+    what is predicted and true, predicted, and true; NaN without any."""
     both, predicted, true = np.reshape(counts, (3, -1))
     union = predicted + true - both
     if not union.any():

@@ -32,7 +32,7 @@ from coded_jax.inference.pipeline import (
     per_stage,
     up_to_decoder,
 )
-from coded_jax.types import PyTree, are_values
+from coded_jax.types import Code, PyTree, are_values
 
 CHUNK = 500
 LABELS = 2**15
@@ -114,24 +114,45 @@ def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
     return lost if pipeline.systematic else jnp.ones_like(lost)
 
 
-class Rows(NamedTuple):
-    """Some rows of a split.
+class TrainedPipeline(NamedTuple):
+    """A pipeline with its variables.
+
+    Attributes:
+      pipeline: the coded inference.
+      frozen: variables of the base model.
+      params: parameters of the codes.
+    """
+
+    pipeline: Pipeline
+    frozen: PyTree
+    params: PyTree
+
+
+class Uncoded(NamedTuple):
+    """Some rows of a split, and what the base model alone computes of them.
 
     Attributes:
       images: `[B, H, W, C]`.
       labels: int32 `[B, ...]`, or values.
       weight: float32 for each label, 0 for rows past the end of the split and labels
         that do not count, else 1.
+      target: float32 `[B, M*, M'*, D]`, what the head is given without losses.
+      expected: int32 of the labels' shape, see `classes_of`; or values.
     """
 
     images: jax.Array
     labels: jax.Array
     weight: jax.Array
+    target: jax.Array
+    expected: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def take_rows(arrays: dict[str, jax.Array], start: jax.Array, size: int) -> Rows:
-    """Takes `size` rows of a split from `start` on, repeating the last one at the end.
+def _take_rows(
+    arrays: dict[str, jax.Array], start: jax.Array, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Takes `size` rows of a split from `start` on, repeating the last one at the end;
+    returns the first three fields of `Uncoded`.
 
     It is a program of its own, so that larger ones do not depend on the split's size
     and are compiled once for validation and test images.
@@ -140,23 +161,9 @@ def take_rows(arrays: dict[str, jax.Array], start: jax.Array, size: int) -> Rows
     images = arrays["images"].at[rows].get(mode="clip")
     labels = arrays["labels"].at[rows].get(mode="clip")
     counts = counted(labels)
-    exists = (rows < len(arrays["labels"])).reshape(-1, *[1] * (counts.ndim - 1))
+    exists = over_positions((rows < len(arrays["labels"])), counts.ndim)
     weight = jnp.where(exists & counts, jnp.float32(1), jnp.float32(0))
-    return Rows(images, labels, weight)
-
-
-class Uncoded(NamedTuple):
-    """Rows of a split, and what the base model alone computes of them.
-
-    Attributes:
-      rows: of the split.
-      target: float32 `[B, M*, M'*, D]`, what the head is given without losses.
-      expected: int32 of the labels' shape, see `classes_of`; or values.
-    """
-
-    rows: Rows
-    target: jax.Array
-    expected: jax.Array
+    return images, labels, weight
 
 
 def uncoded_chunks(
@@ -172,19 +179,25 @@ def uncoded_chunks(
     size = padded_size(pipeline.mesh, size or min(most, total))
     values = are_values(arrays["labels"])
     for start in range(0, total, size):
-        rows = take_rows(arrays, np.int32(start), size)
-        yield Uncoded(rows, *run_uncoded(pipeline, frozen, rows.images, values))
+        images, labels, weight = _take_rows(arrays, np.int32(start), size)
+        target, expected = run_uncoded(pipeline, frozen, images, values)
+        yield Uncoded(images, labels, weight, target, expected)
+
+
+_NO_CODE = Code(
+    init=lambda key: {},
+    encode=lambda params, pieces: pieces,
+    decode=lambda params, features, available: features,
+)
 
 
 def run_uncoded(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array, values: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Computes the base model's features, float32, and its classes, see `classes_of`,
-    or its values.
-
-    It is one program for all codes around a base model.
-    """
-    any_code = pipeline.with_codes(lambda shape, code: None)  # type: ignore
+    or its values."""
+    # One program for all codes around a base model, since it uses none.
+    any_code = pipeline.with_codes(lambda shape, code: _NO_CODE)
     return _run_uncoded(any_code, frozen, images, values)
 
 
@@ -209,12 +222,12 @@ def run_devices(
 ) -> Results:
     """Computes the n results of the first coded stage."""
 
-    def compute_part(spread: PieceMap, frozen, params, images) -> Results:
-        return up_to_decoder(pipeline, frozen, params, images, spread=spread)
+    def compute_part(spread: PieceMap, frozen, params, images) -> tuple:
+        return tuple(up_to_decoder(pipeline, frozen, params, images, spread=spread))
 
-    axes = (None, None, 0), Results(1, 0)  # type: ignore
-    compute = placement.data_parallel(pipeline.mesh, compute_part, *axes)
-    return compute(frozen, params, images)
+    axes = (None, None, 0)
+    compute = placement.data_parallel(pipeline.mesh, compute_part, axes, (1, 0))
+    return Results(*compute(frozen, params, images))
 
 
 @functools.partial(jax.jit, static_argnames="pipeline")
@@ -222,6 +235,7 @@ def decode_chunk(
     pipeline: Pipeline,
     frozen: PyTree,
     params: PyTree,
+    *,
     results: Results,
     uncoded: Uncoded,
     available: jax.Array,
@@ -229,11 +243,17 @@ def decode_chunk(
     """Predicts a chunk under one pattern, from the n results of its rows."""
 
     def decode_part(
-        spread: PieceMap, frozen, params, available, features, kept, target
+        spread: PieceMap, variables, available, features, others
     ) -> tuple[jax.Array, jax.Array]:
-        results = Results(features, kept)
+        (frozen, params), (kept, target) = variables, others
         x = from_decoder(
-            pipeline, frozen, params, results, available, spread=spread, shortened=True
+            pipeline,
+            frozen,
+            params,
+            Results(features, kept),
+            available,
+            spread=spread,
+            shortened=True,
         )
         merged, logits = classify(pipeline, frozen, params, x, available)
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
@@ -241,15 +261,20 @@ def decode_chunk(
         answered = answered.reshape(len(answered), -1).all(axis=1)
         return logits, jnp.where(answered, error, jnp.nan)
 
-    axes = (None, None, mask_axis(available), 1, 0, 0)
+    axes = (None, mask_axis(available), 1, 0)
     compute = placement.data_parallel(pipeline.mesh, decode_part, axes)
-    logits, error = compute(frozen, params, available, *results, uncoded.target)
-    _, labels, weight = uncoded.rows
-    shape = weight.shape
-    error = jnp.broadcast_to(error.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    others = (results.kept, uncoded.target)
+    logits, error = compute((frozen, params), available, results.features, others)
+    shape = uncoded.weight.shape
     by_decoder = over_positions(decoded(pipeline, available), len(shape))
-    by_decoder = jnp.broadcast_to(by_decoder, shape)
-    return Prediction(logits, uncoded.expected, labels, error, by_decoder, weight)
+    return Prediction(
+        logits=logits,
+        expected=uncoded.expected,
+        labels=uncoded.labels,
+        error=jnp.broadcast_to(over_positions(error, len(shape)), shape),
+        decoded=jnp.broadcast_to(by_decoder, shape),
+        weight=uncoded.weight,
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "statistic", "per_image"))
@@ -273,16 +298,8 @@ def _summarise(
     return placement.replicated(mesh, values)
 
 
-_DRAWS = {
-    "per_stage": erasures.drawn_in_stages,
-    "later": erasures.begin_in_stages,
-}
-
-
 def measure(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
+    trained: TrainedPipeline,
     arrays: dict[str, jax.Array],
     patterns: Sequence[Pattern],
     statistic: Statistic,
@@ -301,9 +318,7 @@ def measure(
     losses may begin in any.
 
     Args:
-      pipeline: the coded inference.
-      frozen: variables of the base model.
-      params: parameters of the code.
+      trained: the coded inference and its variables.
       arrays: `images` `[N, H, W, C]` and `labels`, N > 0, see `types.Dataset`; labels
         of -1 do not count.
       patterns: P erasure patterns.
@@ -320,37 +335,43 @@ def measure(
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
       labels that count.
     """
+    pipeline, frozen, params = trained
     if stage_losses == "later" and pipeline.whole_unless_lost:
-        settings = {"parameters": parameters, "per_image": per_image}
-        inputs = (pipeline, frozen, params, arrays, patterns, statistic)
-        return _measure_by_begin(*inputs, first_row, **settings)
-    sizes = (pipeline.n, len(pipeline.stages))
-    held = [of_pieces(pipeline, erasures.in_stages(p, *sizes)) for p in patterns]
+        run = functools.partial(
+            measure,
+            patterns=patterns,
+            statistic=statistic,
+            parameters=parameters,
+            per_image=per_image,
+        )
+        return _measured_by_begin(trained, arrays, first_row, run)
     if parameters is None:
         parameters = np.zeros(len(patterns))
     of_pattern = jnp.asarray(parameters, jnp.float32)
-
-    def masks_of(rows: jax.Array) -> list[jax.Array]:
-        if stage_losses == "held":
-            return held
-        draw = functools.partial(_DRAWS[stage_losses], jax.random.key(DRAWN_FROM))
-        return [of_pieces(pipeline, draw(p, *sizes, rows)) for p in patterns]
-
-    options = {"mesh": pipeline.mesh, "statistic": statistic, "per_image": per_image}
-    # Numbers of groups of patterns that have the same predictions.
-    harmless = [stage_losses == "held" and _is_harmless(pipeline, m) for m in held]
-    groups = [-1 if same else number for number, same in enumerate(harmless)]
-    inputs, chunks = (pipeline, frozen, params), []
+    summarise = functools.partial(
+        _summarise, mesh=pipeline.mesh, statistic=statistic, per_image=per_image
+    )
+    masks = _masks(pipeline, patterns, stage_losses, jnp.arange(0))
+    # Patterns of one group have the same predictions.
+    groups = list(range(len(patterns)))
+    if stage_losses == "held" and pipeline.systematic:
+        harmless = [bool(mask[:, : pipeline.k].all()) for mask in masks]
+        groups = [-1 if same else i for i, same in enumerate(harmless)]
+    chunks = []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
-        size = len(known.expected)
-        results = run_devices(*inputs, known.rows.images)
-        masks = masks_of(first_row + jnp.arange(size))
+        results = run_devices(pipeline, frozen, params, known.images)
+        size = len(known.labels)
+        if stage_losses != "held":
+            rows = first_row + jnp.arange(size)
+            masks = _masks(pipeline, patterns, stage_losses, rows)
         first_row += size
         of_chunk, predicted = [], {}
         for group, mask, parameter in zip(groups, masks, of_pattern, strict=True):
             if group not in predicted:
-                predicted[group] = decode_chunk(*inputs, results, known, mask)
-            of_chunk.append(_summarise(predicted[group], parameter, **options))
+                predicted[group] = decode_chunk(
+                    *trained, results=results, uncoded=known, available=mask
+                )
+            of_chunk.append(summarise(predicted[group], parameter))
         chunks.append(of_chunk)
     # Fetched once, after everything has been dispatched.
     values = jax.device_get(chunks)
@@ -361,50 +382,54 @@ def measure(
     return rows[:, : len(counts)][:, counts]
 
 
-def _is_harmless(pipeline: Pipeline, mask: jax.Array) -> bool:
-    """Returns whether no answer depends on the losses of a mask `[S, n, 1]`."""
-    return pipeline.systematic and bool(mask[:, : pipeline.k].all())
+def _masks(
+    pipeline: Pipeline, patterns: Sequence[Pattern], stage_losses: str, rows: jax.Array
+) -> list[jax.Array]:
+    """Returns the mask of each pattern, `[S, n, 1]`; `[S, n, B]` where it is drawn for
+    the rows `[B]` of a split."""
+    n, stages = pipeline.n, len(pipeline.stages)
+    if stage_losses == "held":
+        draw = functools.partial(erasures.in_stages, n=n, stages=stages)
+    else:
+        draws = {
+            "per_stage": erasures.drawn_in_stages,
+            "later": erasures.begin_in_stages,
+        }
+        key = jax.random.key(DRAWN_FROM)
+        draw = lambda lost: draws[stage_losses](key, lost, n, stages, rows)
+    return [of_pieces(pipeline, draw(pattern)) for pattern in patterns]
 
 
-def _measure_by_begin(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
+def _measured_by_begin(
+    trained: TrainedPipeline,
     arrays: dict[str, jax.Array],
-    patterns: Sequence[Pattern],
-    statistic: Statistic,
     first_row: int,
-    *,
-    parameters: ArrayLike | None,
-    per_image: bool,
+    run: Callable[..., np.ndarray],
 ) -> np.ndarray:
     """Measures patterns that hold from a stage on, which is drawn for each image.
 
-    Images whose losses begin in the same stage are measured together: the stages before
-    are computed whole for them. Arguments and result are those of `measure`.
+    Images whose losses begin in the same stage are measured together by `run`, which is
+    `measure` of other images: the stages before are computed whole for them.
     """
+    pipeline, frozen, params = trained
     stages, total = len(pipeline.stages), len(arrays["labels"])
     key = jax.random.key(DRAWN_FROM)
     begins = erasures.beginnings(key, stages, first_row + jnp.arange(total))
     counts = counted(np.asarray(arrays["labels"]))
-    image = np.arange(total).reshape(-1, *[1] * (counts.ndim - 1))
-    images = np.broadcast_to(image, counts.shape)
     # The same for groups of any number of rows, of which few are then repeated.
     size = min(CHUNK, LABELS // counts[0].size or 1, -(-total // (8 * stages)))
+    numbers = np.cumsum(counts).reshape(counts.shape)  # of the labels that count
     values, order = [], []
     for begin in range(stages):
         chosen = np.flatnonzero(np.asarray(begins) == begin)
-        own_counts = counts[chosen]
-        if not own_counts.any():
+        if not len(chosen):
             continue
         own = {name: array[chosen] for name, array in arrays.items()}
-        inputs = (pipeline.begun_at(begin), frozen, params[begin:], own, patterns)
-        known = uncoded_chunks(pipeline, frozen, own, size)
-        settings = {"parameters": parameters, "uncoded": known, "per_image": per_image}
-        of_group = measure(*inputs, statistic, **settings)
-        values.append(of_group if per_image else own_counts.sum() * of_group)
-        order.append(images[chosen][own_counts])
-    if not per_image:
-        return sum(values) / max(1, counts.sum())
-    in_order = np.argsort(np.concatenate(order), kind="stable")
-    return np.concatenate(values, axis=1)[:, in_order]
+        later = TrainedPipeline(pipeline.begun_at(begin), frozen, params[begin:])
+        known = uncoded_chunks(later.pipeline, frozen, own, size)
+        values.append(run(later, own, uncoded=known))
+        order.append(numbers[chosen][counts[chosen]])
+    if values[0].ndim == 2:  # means
+        sums = [len(own) * mean for own, mean in zip(order, values, strict=True)]
+        return np.sum(sums, axis=0) / max(1, counts.sum())
+    return np.concatenate(values, axis=1)[:, np.argsort(np.concatenate(order))]

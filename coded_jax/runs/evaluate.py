@@ -17,9 +17,9 @@ from coded_jax.data.streams import parts
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy, Spread
-from coded_jax.evaluation.predictions import STAGE_LOSSES, Prediction
+from coded_jax.evaluation.predictions import STAGE_LOSSES, Prediction, TrainedPipeline
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.types import Split, are_values
+from coded_jax.types import Split
 
 
 class Evaluation(NamedTuple):
@@ -113,9 +113,7 @@ def evaluate(
         inputs = groups.inputs_of_split(model.pipeline, split)
         arrays = {"images": inputs.images, "labels": inputs.labels}
         means = predictions.measure(
-            model.pipeline,
-            model.frozen,
-            model.params,
+            TrainedPipeline(model.pipeline, model.frozen, model.params),
             placement.put_replicated(model.pipeline.mesh, arrays),
             patterns,
             _statistics,
@@ -138,9 +136,6 @@ def evaluate(
 def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
     """Returns `pattern_statistics`, and whether the base model is right, last; of
     values its squared error."""
-    if are_values(prediction.labels):
-        of_base = pattern_accuracy.errors(prediction.expected, prediction.labels)
-    else:
-        of_base = prediction.expected == prediction.labels
+    of_base = pattern_accuracy.correctness(prediction.expected, prediction.labels)
     columns = pattern_accuracy.pattern_statistics(prediction, parameter)
     return jnp.concatenate([columns, of_base[..., None]], axis=-1)

@@ -12,6 +12,7 @@ from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import processes
 from coded_jax.evaluation import confidence, pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.runs import fingerprints, measurements, workdir
 from coded_jax.runs.measurements import Measured
 from coded_jax.runs.prepare import Experiment
@@ -174,13 +175,13 @@ def _measure(inputs: _Inputs, name: str, params: PyTree, losses: str) -> Measure
     losses alone."""
     experiment = inputs.experiment
     started = time.perf_counter()
-    code = (experiment.pipelines[name], inputs.frozen, params)
+    code = TrainedPipeline(experiment.pipelines[name], inputs.frozen, params)
     study: dict[str, Any] = {}
     if losses == experiment.config.stage_losses and not experiment.dataset.values:
         splits = (inputs.validation, inputs.scored)
-        accuracies, study = confidence.study(*code, *splits, inputs.patterns, losses)
+        accuracies, study = confidence.study(code, *splits, inputs.patterns, losses)
     else:
         accuracies = pattern_accuracy.measure_patterns(
-            *code, inputs.scored, inputs.patterns, losses
+            code, inputs.scored, inputs.patterns, losses
         )
     return Measured(accuracies, study, time.perf_counter() - started)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from coded_jax.codes.quorum import held
 from coded_jax.evaluation import confidence
@@ -64,7 +65,7 @@ def respond(model: CodedModel, inference: Inference) -> Response:
         calibration = model.results["confidence"]
         sizes = (pipeline, available, logits.shape)
         temperatures = confidence.temperatures(calibration, *sizes)
-        probabilities = confidence.probabilities(logits, temperatures)
+        probabilities = softmax(logits / temperatures, axis=-1)
     arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)
     return Response(
         logits=logits,

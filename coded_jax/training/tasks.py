@@ -18,7 +18,7 @@ from coded_jax.data import groups
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.predictions import Uncoded
+from coded_jax.evaluation.predictions import TrainedPipeline, Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
@@ -124,10 +124,14 @@ def code_task(
         return chunks
 
     def score(params: PyTree) -> dict[str, float]:
-        inputs = (pipeline, frozen, params, validation, patterns)
         losses = config.stage_losses
-        known = None if losses == "later" else uncoded()
-        accuracies = pattern_accuracy.measure_patterns(*inputs, losses, known)
+        accuracies = pattern_accuracy.measure_patterns(
+            TrainedPipeline(pipeline, frozen, params),
+            validation,
+            patterns,
+            losses,
+            None if losses == "later" else uncoded(),
+        )
         by_lost = pattern_accuracy.summarise([accuracies]).items()
         return {
             SCORE: sum(p.accuracy for p in accuracies) / len(accuracies),

@@ -13,6 +13,7 @@ from coded_jax.codes import erasures
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import arrange, make_mesh
 from coded_jax.evaluation import pattern_accuracy
+from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.inference.pipeline import infer
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
@@ -191,7 +192,7 @@ def test_evaluation_on_several_devices(lenet):
             mesh, (lenet[1], params, split)
         )
         outcomes = pattern_accuracy.measure_patterns(
-            pipe, frozen, params, arrays, patterns
+            TrainedPipeline(pipe, frozen, params), arrays, patterns
         )
         base = pattern_accuracy.base_accuracy(pipe, frozen, arrays)
         per_mesh.append([base, *(value for o in outcomes for value in o[1:])])

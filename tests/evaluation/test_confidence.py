@@ -7,6 +7,7 @@ import pytest
 
 from coded_jax.codes import erasures
 from coded_jax.evaluation import confidence, pattern_accuracy
+from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import BaseModel
@@ -62,18 +63,22 @@ def overconfident(factor, scale=2.0):
     return pipe, jax.tree.map(jnp.asarray, arrays)
 
 
+def trained(pipe):
+    return TrainedPipeline(pipe, {}, ({},))
+
+
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_the_temperature_undoes_overconfidence(factor):
     pipe, arrays = overconfident(factor)
-    temperatures = confidence.calibrate(pipe, {}, ({},), arrays, [()])
+    temperatures = confidence.calibrate(trained(pipe), arrays, [()])
     assert temperatures[0] == pytest.approx(factor, rel=0.1)
 
 
 def test_study_of_a_network_and_of_its_losses():
     pipe, arrays = overconfident(3.0)
     patterns = erasures.patterns_up_to(3, 1)
-    outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
-    measured = pattern_accuracy.measure_patterns(pipe, {}, ({},), arrays, patterns)
+    outcomes, study = confidence.study(trained(pipe), arrays, arrays, patterns)
+    measured = pattern_accuracy.measure_patterns(trained(pipe), arrays, patterns)
     for a, b in zip(outcomes, measured, strict=True):
         assert a.lost == b.lost
         assert a[1:] == pytest.approx(b[1:], rel=1e-5, nan_ok=True)
@@ -99,7 +104,7 @@ def test_decoded_answers_have_the_temperature_of_their_losses(monkeypatch):
     # So hot that a decoded answer is no surer than a guess; others stay as they are.
     monkeypatch.setattr(confidence, "calibrate", lambda *_, **__: {0: 1.0, 1: 1e9})
     patterns = erasures.patterns_up_to(3, 1)
-    outcomes, study = confidence.study(pipe, {}, ({},), arrays, arrays, patterns)
+    outcomes, study = confidence.study(trained(pipe), arrays, arrays, patterns)
     guess = 1 / CLASSES
     assert min(study["0"]["curve"]["confidence"]) > guess + 0.01
     # Of one lost result: data 0 and data 1 are decoded, parity is not.
@@ -112,7 +117,9 @@ def test_decoded_answers_have_the_temperature_of_their_losses(monkeypatch):
 
 def test_temperature_of_an_answer():
     """Catches the same swap where answers are served."""
+    pipe, _ = overconfident(1.0)
     studied = {"0": {"temperature": 2.0}, "1": {"temperature": 5.0}}
-    for lost, decoded in ((0, 2.0), (1, 5.0), (2, 5.0)):
-        temperatures = confidence.temperature_of(studied, lost, [True, False])
-        assert temperatures.tolist() == [decoded, 2.0]
+    for lost, expected in (((), 2), ((0,), 5), ((2,), 2), ((1, 2), 5)):
+        mask = erasures.available(lost, 3)
+        served = confidence.temperatures(studied, pipe, mask, (4, CLASSES))
+        assert served.tolist() == [[expected]] * 4

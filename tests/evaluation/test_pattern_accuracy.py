@@ -13,6 +13,7 @@ from coded_jax.devices import placement
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.inference import pipeline
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
@@ -46,7 +47,7 @@ def test_every_pattern_against_a_plain_loop(setting, monkeypatch, chunk):
     images, labels = arrays["images"], np.asarray(arrays["labels"])
     patterns = erasures.patterns_up_to(4, 2)
     outcomes = pattern_accuracy.measure_patterns(
-        pipe, variables, params, arrays, patterns
+        TrainedPipeline(pipe, variables, params), arrays, patterns
     )
     assert [outcome.lost for outcome in outcomes] == patterns
     target = pipeline.base_features(pipe, variables, images)
@@ -83,7 +84,9 @@ def test_one_compilation_serves_every_pattern_and_split(setting, monkeypatch):
     patterns = erasures.patterns_up_to(4, 2)
     for images in (17, 11):  # the second as of another split
         split = {name: array[:images] for name, array in arrays.items()}
-        pattern_accuracy.measure_patterns(counted, variables, params, split, patterns)
+        pattern_accuracy.measure_patterns(
+            TrainedPipeline(counted, variables, params), split, patterns
+        )
     assert traced == ["encode", "decode"]
 
 
@@ -125,7 +128,9 @@ def test_images_without_a_label_do_not_count(monkeypatch):
     arrays = {"images": images, "labels": labels}
     assert pattern_accuracy.base_accuracy(pipe, {}, arrays) == pytest.approx(0.8)
     # Without the second half of the image, class 9 is lost.
-    whole, half = pattern_accuracy.measure_patterns(pipe, {}, ({},), arrays, [(), (1,)])
+    whole, half = pattern_accuracy.measure_patterns(
+        TrainedPipeline(pipe, {}, ({},)), arrays, [(), (1,)]
+    )
     assert whole.accuracy == pytest.approx(0.8) and whole.agreement == 1
     assert half.accuracy == pytest.approx(0.6)
     # One pixel of 16 is lost, of two images that count, 8 and 9.
@@ -174,8 +179,9 @@ def test_stages_that_are_not_coded_change_no_logits(
     }
     patterns = [(), (0,), (1, 2), (0, 1, 2)]
     mesh = make_mesh(4, devices, None)
-    spread = (variables, params, placement.put_replicated(mesh, arrays))
-    inputs = (pipe._replace(mesh=mesh), *spread, patterns, logits_statistic)
+    trained = TrainedPipeline(pipe._replace(mesh=mesh), variables, params)
+    arrays_there = placement.put_replicated(mesh, arrays)
+    inputs = (trained, arrays_there, patterns, logits_statistic)
     settings = {"stage_losses": stage_losses, "first_row": 7}
     each = predictions.measure(*inputs, per_image=True, **settings)
     counts = arrays["labels"] >= 0

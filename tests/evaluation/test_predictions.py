@@ -49,7 +49,8 @@ def test_what_the_client_keeps_is_divided_like_the_batch():
         arrays = {"images": images, "labels": labels}
         frozen, arrays = placement.put_replicated(mesh, (weights, arrays))
         params = pipeline.init(jax.random.key(0))
-        inputs = (pipeline, frozen, params, arrays, patterns, pattern_statistics)
+        trained = predictions.TrainedPipeline(pipeline, frozen, params)
+        inputs = (trained, arrays, patterns, pattern_statistics)
         measured.append(predictions.measure(*inputs, stage_losses=losses))
         agreement, error = measured[-1][:, 1], measured[-1][:, 2]
         assert agreement.min() == 1 and error.max() < 1e-10
