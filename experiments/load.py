@@ -22,8 +22,7 @@ from coded_jax.cli.command_line import command, integers, run
 from coded_jax.cli.runtime_flags import ENGINE
 from coded_jax.devices import startup
 from coded_jax.report import canvas, table
-from coded_jax.service import serve
-from coded_jax.service.batching import Joining
+from coded_jax.service import ServeConfig, serve
 from coded_jax.service.service import Service
 from coded_jax.service.studies.clients import latencies, open_loop, wrong_answers
 
@@ -39,8 +38,8 @@ ENOUGH = 0.7  # of a rate: where less is answered, higher ones are not tried
 
 def curve(service: Service, images: Any, most: int, rates: list[int]) -> list[dict]:
     """Measures all rates with requests joined up to `most` images."""
-    joining = Joining(None if most == 1 else most, 0.002)
-    joined = Service(service.model, service.engine, 10.0, queue=256, joining=joining)
+    config = ServeConfig(queue=256, max_batch=None if most == 1 else most)
+    joined = Service(service.model, service.engine, config)
     for batch in sorted({1, most}):
         joined.warm_up(batch)
     submit = lambda images: joined.submit(images, block=False)

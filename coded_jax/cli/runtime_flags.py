@@ -8,9 +8,9 @@ from absl import flags
 
 from coded_jax.cli import setting_flags
 from coded_jax.latency import stragglers
-from coded_jax.service import ENGINES, Faults, corruption
+from coded_jax.service import ENGINES, Faults
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.faults import ANY
+from coded_jax.service.faults import ANY, KINDS
 from coded_jax.settings import settings
 
 HELP = {declared.name: declared.help for declared in settings(ServeConfig)}
@@ -40,7 +40,7 @@ CORRUPTIONS = flags.DEFINE_float(
 CORRUPTION = flags.DEFINE_enum(
     "corruption",
     ANY,
-    (ANY, *corruption.KINDS),
+    (ANY, *KINDS),
     "in which way: zeros, noise of the same moments, the share of the image before, or "
     "the top exponent bit of the largest value flipped",
 )

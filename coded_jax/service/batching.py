@@ -18,18 +18,6 @@ import numpy as np
 from coded_jax.service.response import ARRAYS, Response, joined
 
 
-class Joining(NamedTuple):
-    """Conditions on which requests that wait are computed together.
-
-    Attributes:
-      most: images of a batch, at most; None computes each request by itself.
-      wait: seconds that a request may wait for others, from its arrival on.
-    """
-
-    most: int | None = None
-    wait: float = 0.0
-
-
 def lengths(images: int, sizes: Collection[int]) -> list[int]:
     """Divides a request into parts: as many of the largest size as it fills, and the
     rest.
@@ -77,10 +65,6 @@ class Request:
         self._lock, self._running = threading.Lock(), False
         self._responses: list[Response | None] = [None] * parts
 
-    def goes_with(self, other: Request) -> bool:
-        """Returns whether its parts may be computed together with those of another."""
-        return self.served is other.served and self.without == other.without
-
     def wanted(self) -> bool:
         """Returns whether it is neither cancelled nor over; from then on nobody can
         cancel it."""
@@ -107,6 +91,11 @@ class Request:
                 self.future.set_exception(error)
             return first
 
+    def drop(self, error: Exception) -> None:
+        """Cancels it, or ends it with an error where another part of it has begun."""
+        if not self.future.cancel():
+            self.fail(error)
+
 
 class Part(NamedTuple):
     """Images of a request that are computed at once.
@@ -128,11 +117,13 @@ class Line:
     """The parts that wait, in the order of their arrival.
 
     Args:
-      joining: which of them are taken together.
+      most: images of the requests that are computed together, at most; None computes
+        each by itself.
+      wait: seconds that a request may wait for others, from its arrival on.
     """
 
-    def __init__(self, joining: Joining) -> None:
-        self._joining = joining
+    def __init__(self, most: int | None = None, wait: float = 0.0) -> None:
+        self._most, self._wait = most, wait
         self._parts: deque[Part] = deque()
         self._changed = threading.Condition()
         self._taking = threading.Lock()
@@ -147,12 +138,12 @@ class Line:
     def take(self) -> list[Part]:
         """Takes the first part, and those that are joined to it; none if none waits.
 
-        It waits for parts that may be joined, see `Joining`.
+        It waits for parts that may be joined.
         """
         with self._taking, self._changed:  # one thread at a time waits for others
             taken = [self._parts.popleft()] if self._parts else []
             while taken and self._may_join(taken):
-                left = taken[0].request.begun + self._joining.wait - time.monotonic()
+                left = taken[0].request.begun + self._wait - time.monotonic()
                 if self._parts:
                     taken.append(self._parts.popleft())
                 elif left <= 0 or self._closed or not self._changed.wait(left):
@@ -170,26 +161,25 @@ class Line:
 
     def _may_join(self, taken: list[Part]) -> bool:
         """Returns whether the next part can be joined, or one that has not arrived."""
-        if self._joining.most is None:
+        if self._most is None:
             return False
-        images = sum(part.images.shape[0] for part in taken)
+        room = self._most - sum(len(part.images) for part in taken)
         if not self._parts:
-            return images < self._joining.most
-        part = self._parts[0]
-        fits = images + part.images.shape[0] <= self._joining.most
-        return fits and part.request.goes_with(taken[0].request)
-
-
-def images_of(parts: Sequence[Part], sizes: Collection[int]) -> np.ndarray:
-    """Returns the images of parts as one batch of one of the sizes."""
-    return padded(np.concatenate([part.images for part in parts]), sizes)
+            return room > 0
+        following, first = self._parts[0].request, taken[0].request
+        alike = following.served is first.served and following.without == first.without
+        return alike and len(self._parts[0].images) <= room
 
 
 def responses_of(parts: Sequence[Part], response: Response) -> list[Response]:
     """Divides the response to a batch among its parts."""
-    ends = np.cumsum([part.images.shape[0] for part in parts])
-    starts = [0, *ends[:-1]]
+    ends = np.cumsum([len(part.images) for part in parts])
     return [
-        response._replace(**{name: getattr(response, name)[a:b] for name in ARRAYS})
-        for a, b in zip(starts, ends, strict=True)
+        response._replace(
+            **{
+                name: getattr(response, name)[end - len(part.images) : end]
+                for name in ARRAYS
+            }
+        )
+        for part, end in zip(parts, ends, strict=True)
     ]

@@ -111,3 +111,6 @@ class ServeConfig:
         check(self)
         sizes = tuple(dict.fromkeys(map(int, self.batches)))
         object.__setattr__(self, "batches", sizes)
+
+
+DEFAULTS = ServeConfig()

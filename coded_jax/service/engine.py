@@ -102,7 +102,8 @@ class Engine(Protocol):
 OF_POOLS = frozenset(
     {"shortfall", "hedge_after", "patience", "spares", "strikes", "check_wait"}
 )
-"""Settings that all engines with a pool of workers accept."""
+"""Settings of a pool of workers."""
+OF_CLUSTERS = frozenset({"address", "reconnect_for"})
 
 
 class EngineKind(NamedTuple):
@@ -111,15 +112,14 @@ class EngineKind(NamedTuple):
     Attributes:
       start: `(model, config, check) -> engine`; results are checked where there is a
         check.
-      accepts: settings of `ServeConfig` that mean something to it, beside those that
-        all engines have.
+      ignores: settings of `ServeConfig` that mean nothing to it.
       spread: whether the model is loaded onto all devices, rather than onto one.
       pooled: whether it has a pool of workers, rather than one program.
       processes: whether its workers are processes, which can be killed and frozen.
     """
 
     start: Callable[[CodedModel, ServeConfig, Check | None], Engine]
-    accepts: frozenset[str]
+    ignores: frozenset[str]
     spread: bool = False
     pooled: bool = True
     processes: bool = False

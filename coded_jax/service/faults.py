@@ -17,11 +17,12 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.latency.stragglers import Distribution
-from coded_jax.service.corruption import KINDS
-from coded_jax.service.workers import Call
+from coded_jax.service.pool import Call
 
 ROWS = 4096  # requests for which delays are drawn at once, and then again
-ANY = "any"  # of the kinds of corruption
+KINDS = ("zeros", "noise", "share", "bit")
+"""Ways in which a result is wrong, see `corrupted`."""
+ANY = "any"  # of these
 HEDGED = 1_234_577  # added to the number of a request whose piece is sent again
 
 
@@ -30,8 +31,8 @@ class Fault(NamedTuple):
 
     Attributes:
       delay: seconds that its worker is busy before it begins.
-      kind: `"raise"`, `"nan"` (the result is not a number), one of `corruption.KINDS`
-        (it is wrong), or `""`.
+      kind: `"raise"`, `"nan"` (the result is not a number), one of `KINDS` (it is
+        wrong), or `""`.
       least: seconds that its computation takes at least: that of a slower machine.
       there, back: seconds that its piece and its result take on their ways, in which
         the worker is free.
@@ -72,8 +73,8 @@ class Faults:
         if None.
       exceptions, nans: probability that a piece raises or returns NaN.
       corruptions: probability that a result is wrong.
-      corruption: in which way, one of `corruption.KINDS`, or `"any"` of them, drawn
-        anew for each result.
+      corruption: in which way, one of `KINDS`, or `"any"` of them, drawn anew for each
+        result.
       kills, freezes: workers that are killed (SIGKILL) and frozen (SIGSTOP) per second,
         each time a worker drawn at random.
       service: for each coded stage, seconds that its pieces take at least: on workers
@@ -96,18 +97,17 @@ class Faults:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "delays", tuple(self.delays))  # hashable, as a key
         for name in ("exceptions", "nans", "corruptions"):
             value = getattr(self, name)
             require(name, value, 0 <= value <= 1, "a probability, 0..1,")
         for name in ("kills", "freezes"):
             value = getattr(self, name)
             require(name, value, 0 <= value < 1000, "0..1000 per second")
-        accepted = (ANY, *KINDS)
-        fits = self.corruption in accepted
-        require("corruption", self.corruption, fits, f"one of {accepted}")
-        object.__setattr__(self, "delays", tuple(self.delays))  # hashable, as a key
-        fits = all(0 <= seconds < 1000 for seconds in self.service)
-        require("service", self.service, fits, "0..1000 seconds")
+        known = self.corruption in (ANY, *KINDS)
+        require("corruption", self.corruption, known, f"one of {(ANY, *KINDS)}")
+        short = all(0 <= seconds < 1000 for seconds in self.service)
+        require("service", self.service, short, "0..1000 seconds")
         require("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
         count = self.stragglers
         require("stragglers", count, count is None or count >= 0, "0 or more")
@@ -144,8 +144,7 @@ class Faults:
         if call.request is None:
             return Fault()
         fault = self.of_request(call.request, n, call.attempt)[worker]
-        service = sum(self.service[call.stage : call.stage + 1])
-        return fault._replace(least=service)
+        return fault._replace(least=sum(self.service[call.stage : call.stage + 1]))
 
 
 @functools.lru_cache(maxsize=16)
@@ -159,11 +158,12 @@ def _delays(
             "every worker"
         )
     key = jax.random.key(seed)
-    per_worker = delays * (n if len(delays) == 1 else 1)
     drawn = np.stack(
         [
-            np.asarray(delay.sample(jax.random.fold_in(key, i), (ROWS,)))
-            for i, delay in enumerate(per_worker)
+            np.asarray(
+                delays[i % len(delays)].sample(jax.random.fold_in(key, i), (ROWS,))
+            )
+            for i in range(n)
         ],
         axis=1,
     )
@@ -171,3 +171,35 @@ def _delays(
         return drawn
     ranks = np.random.default_rng(seed).random((ROWS, n)).argsort(axis=1)
     return np.where(ranks.argsort(axis=1) < stragglers, drawn, 0.0)
+
+
+def corrupted(
+    kind: str, share: np.ndarray, other: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns a wrong result of the same shape and dtype.
+
+    Args:
+      kind: `"zeros"`; `"noise"`, with the mean and the deviation of each channel of an
+        image's share, or of all of it where it has one position; `"share"`, that of
+        other images; or `"bit"`, the top exponent bit of each image's largest value
+        flipped, which makes one of `[1, 2)` infinite or no number, one above it almost
+        zero and one below it huge.
+      share: `[B, M, M', D]`, the right result.
+      other: likewise, of other images.
+      rng: of the noise.
+    """
+    if kind == "zeros":
+        return np.zeros_like(share)
+    if kind == "share":
+        return other
+    if kind == "noise":
+        one = share[0].size == share.shape[-1]  # position: no channel deviates
+        axes = tuple(range(1, share.ndim if one else share.ndim - 1))
+        mean = share.mean(axis=axes, keepdims=True, dtype=np.float64)
+        deviation = share.std(axis=axes, keepdims=True, dtype=np.float64)
+        return rng.normal(mean, deviation, share.shape).astype(share.dtype)
+    wrong = share.reshape(len(share), -1).copy()
+    bits = wrong.view(f"u{share.itemsize}")
+    top = bits.dtype.type(1 << (8 * share.itemsize - 2))  # behind the sign
+    bits[range(len(share)), np.abs(wrong).argmax(axis=1)] ^= top
+    return wrong.reshape(share.shape)

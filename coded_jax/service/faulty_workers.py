@@ -1,4 +1,4 @@
-"""Workers that meet faults on purpose: delayed, raising, corrupted, killed, frozen."""
+"""Workers, and a program, that meet faults on purpose."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from coded_jax.service.corruption import corrupted
-from coded_jax.service.faults import Fault, Faults, InjectedError, Source
-from coded_jax.service.pool import Pool
-from coded_jax.service.workers import Call, Worker, WorkerLost
+from coded_jax.checks import require
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service.engine import Engine, Inference
+from coded_jax.service.faults import Fault, Faults, InjectedError, Source, corrupted
+from coded_jax.service.pool import Call, Pool, Worker, WorkerLost
+from coded_jax.service.spmd import Spmd
 
 GRACE = 1.0  # seconds in which a thread may end
 
@@ -46,13 +48,15 @@ class FaultyWorker:
 
     def __init__(self, worker: Worker, index: int, n: int, faults: Source) -> None:
         self.worker, self.faults = worker, faults
-        self._index, self._n = index, n
+        self.index, self.n = index, n
         self._last: dict[Any, Any] = {}  # its last share of each piece
+        self._begun, self._closed = threading.Event(), threading.Event()
+        self._signals: list[threading.Thread] = []
         self._life = _Life(self)
 
     def fault_of(self, call: Call) -> Fault:
         """Draws the fault of a call."""
-        return self.faults.of_call(call, self._index, self._n)
+        return self.faults.of_call(call, self.index, self.n)
 
     def changed(self, share: Any, kind: str, call: Call) -> Any:
         """Returns a result as a fault of this kind leaves it.
@@ -72,10 +76,12 @@ class FaultyWorker:
             return np.full(share.shape, np.nan, share.dtype)
         right = np.asarray(share)
         another = np.zeros_like(right) if other is None else np.asarray(other)
-        draw = (self._index, call.request or 0, call.stage, call.attempt)
+        draw = (self.index, call.request or 0, call.stage, call.attempt)
         return corrupted(kind, right, another, np.random.default_rng(draw))
 
     def compute(self, call: Call) -> Future:
+        if call.request is not None:
+            self._begun.set()
         return self._life.send(call)
 
     def probe(self) -> Future:
@@ -114,7 +120,25 @@ class FaultyWorker:
         if isinstance(self.worker, Process):
             self.worker.signal(signal.SIGSTOP)
 
+    def disturb(self, act: Callable[[], None], rate: float, seed: list[int]) -> None:
+        """Kills or freezes the worker so many times per second, at random times from
+        its first request on."""
+
+        def run() -> None:
+            rng = np.random.default_rng(seed)
+            self._begun.wait()
+            while not self._closed.wait(rng.exponential(1 / rate)):
+                act()
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._signals.append(thread)
+        thread.start()
+
     def close(self) -> None:
+        self._closed.set()
+        self._begun.set()
+        for thread in self._signals:
+            thread.join()
         self._life.end()
         self._life.thread.join(GRACE)
         self.worker.close()
@@ -162,17 +186,17 @@ class _Life:
             fault = self._owner.fault_of(call)
             try:
                 share = self._compute(call, fault, sent)
+            except Exception as error:
+                if isinstance(error, WorkerLost):
+                    self._drop()  # calls behind it in the worker are lost, too
+                future.set_exception(error)
+            else:
                 if fault.back > 0:  # on its way, while the worker goes on
-                    back = threading.Timer(fault.back, _deliver, (future, share))
+                    back = threading.Timer(fault.back, future.set_result, (share,))
                     back.daemon = True
                     back.start()
                 else:
                     future.set_result(share)
-            except WorkerLost as error:
-                self._drop()  # calls that were behind it in the worker are lost, too
-                future.set_exception(error)
-            except Exception as error:
-                future.set_exception(error)
 
     def _compute(self, call: Call, fault: Fault, sent: float) -> Any:
         self._sleep(sent + fault.there - time.monotonic(), fault)
@@ -201,15 +225,11 @@ class _Life:
             raise WorkerLost("ended")
 
 
-def _deliver(future: Future, share: Any) -> None:
-    with contextlib.suppress(InvalidStateError):  # the worker has ended meanwhile
-        future.set_result(share)
-
-
-def inject(pool: Pool, faults: Source) -> None:
+def inject(pool: Pool, faults: Source) -> list[FaultyWorker]:
     """Lets the workers of a pool meet these faults from now on, and no others.
 
-    Kills and freezes need a `Disturbance` besides.
+    Returns:
+      The workers; kills and freezes need their `disturb` besides.
 
     Raises:
       ValueError: there are delays of another number of workers, or more stragglers
@@ -225,42 +245,53 @@ def inject(pool: Pool, faults: Source) -> None:
         return worker
 
     pool.wrap(wrapper)
+    return [worker for worker in pool.workers if isinstance(worker, FaultyWorker)]
 
 
-class Disturbance:
-    """Kills and freezes workers at random times, until it is closed.
+def with_faults(engine: Engine, faults: Faults) -> Engine:
+    """Returns an engine whose workers, or whose program, meet faults.
 
-    Args:
-      faults: how often, and the seed.
-      workers: the workers.
+    Raises:
+      ValueError: the faults are of another number of workers, or the engine has no
+        workers that could be killed, frozen or corrupted.
+    """
+    if isinstance(engine, Spmd):
+        return FaultyProgram(engine.model, faults)
+    assert engine.pool is not None  # of an engine that is no program
+    for worker in inject(engine.pool, faults):
+        acts = (worker.kill, faults.kills), (worker.freeze, faults.freezes)
+        for number, (act, rate) in enumerate(acts):
+            if rate > 0:  # of all workers together
+                seed = [faults.seed, number, worker.index]
+                worker.disturb(act, rate / worker.n, seed)
+    return engine
 
-    Attributes:
-      counts: how many workers it has killed and frozen (`"kill"`, `"freeze"`) so far.
+
+class FaultyProgram(Spmd):
+    """One program over all devices, which waits for the slowest of them: a delay of one
+    delays the response, an exception of one is that of all.
+
+    Raises:
+      ValueError: the faults are of another number of devices, or others than these.
     """
 
-    def __init__(self, faults: Faults, workers: Sequence[FaultyWorker]) -> None:
-        self._closed, self._workers = threading.Event(), workers
-        self.counts = {"kill": 0, "freeze": 0}
-        rates = {"kill": faults.kills, "freeze": faults.freezes}
-        self._threads = [
-            threading.Thread(
-                target=self._run, args=(faults.seed, kind, rate), daemon=True
-            )
-            for kind, rate in rates.items()
-            if rate > 0
-        ]
-        for thread in self._threads:
-            thread.start()
+    def __init__(self, model: CodedModel, faults: Faults) -> None:
+        super().__init__(model)
+        others = (faults.nans, faults.corruptions, faults.kills, faults.freezes)
+        accepted = "only delays and exceptions, of devices that run one program,"
+        require("faults", faults, not any(others), accepted)
+        faults.of_request(0, model.pipeline.n)
+        self._faults = faults
 
-    def _run(self, seed: int, kind: str, rate: float) -> None:
-        rng = np.random.default_rng([seed, len(kind)])
-        while not self._closed.wait(rng.exponential(1 / rate)):
-            worker = self._workers[int(rng.integers(len(self._workers)))]
-            worker.kill() if kind == "kill" else worker.freeze()
-            self.counts[kind] += 1
-
-    def close(self) -> None:
-        """Ends it, and waits for its threads."""
-        self._closed.set()
-        for thread in self._threads:
-            thread.join()
+    def infer(
+        self, number: int, images: Any, end: float, without: Collection[int] = ()
+    ) -> Inference:
+        begun = time.monotonic()
+        drawn = self._faults.of_request(number, self.model.pipeline.n)
+        delay = max(fault.delay for fault in drawn) + sum(self._faults.service)
+        self._closed.wait(max(min(delay, end - begun, threading.TIMEOUT_MAX), 0))
+        if any(fault.kind == "raise" for fault in drawn):
+            raise InjectedError("an exception on purpose")
+        inference = super().infer(number, images, end, without)
+        waited = time.monotonic() - begun
+        return inference._replace(seconds={**inference.seconds, "wait": waited})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -17,18 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes.quorum import in_words, sent, suffices
-from coded_jax.inference.pipeline import has_answer
+from coded_jax.inference.pipeline import Pipeline, has_answer
 from coded_jax.inference.stages import Sent
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
+from coded_jax.service.byzantine import alarm
 from coded_jax.service.byzantine.check import Check
+from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Inference, NotEnoughResults
 from coded_jax.service.gathering import Gathering, Rules
-from coded_jax.service.judging import StageJudge
-from coded_jax.service.pool import Pool
+from coded_jax.service.pool import Call, Pool
 from coded_jax.service.supervisor import Supervisor
-from coded_jax.service.workers import Call
-from coded_jax.types import PyTree
+from coded_jax.types import Kept, PyTree
 
 
 class FirstK:
@@ -37,20 +37,22 @@ class FirstK:
     Args:
       model: the coded inference.
       pool: its n workers.
-      shortfall, hedge_after, check_wait: see `ServeConfig`. Without any result there is
-        no degraded response.
+      config: of which `shortfall`, `hedge_after` and `check_wait` are looked at.
+        Without any result there is no degraded response.
       check: of the results; they are believed if None.
       supervisor: of the cluster that the workers live on, if they do.
+
+    Attributes:
+      pool: the workers.
+      supervisor: see above.
     """
 
     def __init__(
         self,
         model: CodedModel,
         pool: Pool,
-        shortfall: str = "error",
-        hedge_after: float | None = None,
+        config: ServeConfig = DEFAULTS,
         check: Check | None = None,
-        check_wait: float | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
         # On one device: the pool spreads the pieces.
@@ -60,17 +62,12 @@ class FirstK:
             (model.frozen, model.params), self._front
         )
         self._pieces = parts.pieces(self._pipeline)
-        self._pool, self._degrade = pool, shortfall == "degrade"
-        self._hedge_after = hedge_after
-        self._check, self._check_wait = check, check_wait or 0.0
-        self.supervisor = supervisor
+        self.pool, self.supervisor = pool, supervisor
+        self._degrade = config.shortfall == "degrade"
+        self._hedges = [config.hedge_after] * len(self._pieces)  # of each stage
+        self._check, self._check_wait = check, config.check_wait or 0.0
         self._decoding = [0.0] * len(self._pieces)  # seconds, for each stage
         self._closed = threading.Event()
-
-    @property
-    def pool(self) -> Pool:
-        """The workers."""
-        return self._pool
 
     @property
     def restarts(self) -> int:
@@ -87,17 +84,31 @@ class FirstK:
         used, degraded, order = [], False, [*range(pipeline.n)]
         checked, wrong = True, set()
 
-        holders = [self._pool.holder(place) for place in range(len(self._pool))]
+        holders = [self.pool.holder(place) for place in range(len(self.pool))]
         places = [place for place, holder in enumerate(holders) if holder in without]
         begun = time.monotonic()
         x = self._encode(images)
         seconds["encode"] = time.monotonic() - begun
         for stage in range(stages):
             begun = time.monotonic()
-            rules = self._rules(stage, begun, end, places)
-            judge = self._judge(stage, x)
-            rules = rules._replace(judge=judge, check_wait=self._check_wait)
-            gathering = self._gathering(number, stage, x.queries, rules, order)
+            limit = end - sum(self._decoding[stage:])  # what the decoders need
+            if self._degrade:  # the stages after it are to wait as long
+                limit = begun + (limit - begun) / (stages - stage)
+            rules = Rules(
+                limit,
+                self._degrade,
+                self._hedges[stage],
+                without=places,
+                closed=self._closed.is_set,
+                judge=self._judge(stage, x),
+                check_wait=self._check_wait,
+            )
+            calls = [
+                Call(piece, query, number, stage)
+                for piece, query in zip(self._pieces[stage], x.queries, strict=True)
+            ]
+            code = pipeline.stages[stage].code
+            gathering = Gathering(self.pool, code, pipeline.k, calls, rules, order)
             gathering.run()
             degraded |= not gathering.enough
             checked &= gathering.checked
@@ -122,8 +133,8 @@ class FirstK:
             tuple(used),
             degraded,
             seconds,
-            checked,
-            tuple(sorted(wrong)),
+            checked=checked,
+            wrong=tuple(sorted(wrong)),
         )
 
     def warm_up(self, images: Any) -> None:
@@ -132,14 +143,15 @@ class FirstK:
         Raises:
           RuntimeError: a worker is not up, or cannot compute.
         """
-        self._pool.wait_until_ready()
+        self.pool.wait_until_ready()
         pipeline = self._pipeline
         available = np.ones((len(self._pieces), pipeline.n, 1), bool)
         x = parts.encode_images(pipeline, *self._variables, images)
         for stage, pieces in enumerate(self._pieces):
             numbers = sent(pipeline.stages[stage].code.quorum, pipeline.k, pipeline.n)
-            calls = [Call(pieces[i], x.queries[i]) for i in numbers]
-            self._pool.compute_everywhere(calls)
+            self.pool.compute_everywhere(
+                [Call(pieces[i], x.queries[i]) for i in numbers]
+            )
             for _ in range(2):  # the first time with compilation
                 begun = time.monotonic()
                 if judge := self._judge(stage, x):
@@ -156,7 +168,7 @@ class FirstK:
             return "the service is closed"
         if self.supervisor and (obstacle := self.supervisor.obstacle()):
             return obstacle
-        up, pipeline = self._pool.up, self._pipeline
+        up, pipeline = self.pool.up, self._pipeline
         for stage in pipeline.stages:
             if self._degrade and stage.code.answers_always and up:
                 continue
@@ -173,35 +185,10 @@ class FirstK:
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""
         self._closed.set()
-        self._pool.close()
+        self.pool.close()
 
-    def _rules(
-        self, stage: int, begun: float, end: float, without: Collection[int]
-    ) -> Rules:
-        """Returns the limits of a stage, which leave time for the decoders after it."""
-        limit = end - sum(self._decoding[stage:])
-        if self._degrade:  # the stages after it are to wait as long
-            limit = begun + (limit - begun) / (len(self._pieces) - stage)
-        closed = self._closed.is_set
-        return Rules(limit, self._degrade, self._hedge_after, without, closed)
-
-    def _gathering(
-        self,
-        number: int,
-        stage: int,
-        queries: Sequence[jax.Array],
-        rules: Rules,
-        order: Sequence[int],
-    ) -> Gathering:
-        calls = [
-            Call(piece, query, number, stage)
-            for piece, query in zip(self._pieces[stage], queries, strict=True)
-        ]
-        code = self._pipeline.stages[stage].code
-        return Gathering(self._pool, code, self._pipeline.k, calls, rules, order)
-
-    def _encode(self, images: Any) -> tuple[jax.Array, ...]:
-        """Returns the queries of the first coded stage."""
+    def _encode(self, images: Any) -> Sent:
+        """Computes the queries of the first coded stage."""
         return jax.block_until_ready(
             parts.encode_images(self._pipeline, *self._variables, images)
         )
@@ -211,7 +198,9 @@ class FirstK:
         if self._check is None:
             return None
         params, blank = self._variables[1], self._blank(stage, begun)
-        return StageJudge(self._pipeline, stage, self._check, params, begun.kept, blank)
+        return StageJudge(
+            self._pipeline, stage, self._check, params, kept=begun.kept, blank=blank
+        )
 
     def _blank(self, stage: int, begun: Sent) -> jax.Array:
         """Returns zeros in the place of a share."""
@@ -221,12 +210,72 @@ class FirstK:
     def _decode(
         self, stage: int, shares: dict[int, Any], begun: Sent, available: np.ndarray
     ) -> Any:
-        """Returns the input of the next stage, or logits after the last one."""
+        """Computes the queries of the next stage, or logits after the last one."""
         blank = self._blank(stage, begun)
         slots = tuple(shares.get(i, blank) for i in range(self._pipeline.n))
-        slots = jax.device_put(slots, self._front)
-        return jax.block_until_ready(
-            parts.decode_stage(
-                self._pipeline, stage, *self._variables, slots, available, begun.kept
-            )
+        decoded = parts.decode_stage(
+            self._pipeline,
+            stage,
+            *self._variables,
+            shares=jax.device_put(slots, self._front),
+            available=available,
+            kept=begun.kept,
+        )
+        return jax.block_until_ready(decoded)
+
+
+class StageJudge:
+    """Compares the results of one coded stage of one request; a `gathering.Judge`.
+
+    Args:
+      pipeline: the functions.
+      coded: number of the stage, from 0.
+      check: of the pipeline's stages.
+      params: of the codes.
+      kept: what the front end keeps of the request.
+      blank: zeros, in the place of results that did not arrive.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        coded: int,
+        check: Check,
+        params: PyTree,
+        kept: Kept,
+        blank: jax.Array,
+    ) -> None:
+        self._pipeline, self._coded, self._kept = pipeline, coded, kept
+        self._check, self._own = check.stages[coded], params[coded]
+        self._places = np.asarray(self._check.places)
+        self._blank = blank
+
+    def can_judge(self, pieces: Collection[int]) -> bool:
+        """Returns whether there are more results than needed, to be compared."""
+        return self._places[sum(2**piece for piece in pieces)] >= 0
+
+    def contradict(self, shares: Mapping[int, Any]) -> bool:
+        """Returns whether, for some image, a share differs from its prediction."""
+        return bool(np.any(self._ask(alarm.inspect, shares).suspicious))
+
+    def culprit(self, shares: Mapping[int, Any]) -> int | None:
+        """Returns the piece that is named for most of the suspicious images."""
+        named = self._ask(alarm.name_culprit, shares)
+        suspicious = self._ask(alarm.inspect, shares).suspicious
+        piece = alarm.culprit_of_request(suspicious, named)
+        return None if piece == alarm.UNNAMED else piece
+
+    def _ask(self, function: Callable[..., Any], shares: Mapping[int, Any]) -> Any:
+        """Calls a function of `alarm` with the results that arrived."""
+        n = self._pipeline.n
+        slots = tuple(shares.get(piece, self._blank) for piece in range(n))
+        return function(
+            self._pipeline,
+            self._coded,
+            self._check,
+            self._own,
+            # As in the warm-up, or else each pattern of what arrived compiles anew.
+            shares=jax.device_put(slots, self._blank.sharding),
+            available=np.array([piece in shares for piece in range(n)]),
+            kept=self._kept,
         )

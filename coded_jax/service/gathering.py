@@ -14,8 +14,7 @@ import numpy as np
 
 from coded_jax.codes import quorum
 from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
-from coded_jax.service.pool import Pool
-from coded_jax.service.workers import Call
+from coded_jax.service.pool import Call, Pool
 from coded_jax.types import Code
 
 LOOK = 0.2  # seconds between looks whether the service is being closed
@@ -105,14 +104,18 @@ class Gathering:
         self._over = threading.Event()
         self._sent = quorum.sent(code.quorum, k, len(calls))
         places = [*range(len(calls))] if order is None else order
-        given = [(i, places[i]) for i in self._sent]
-        self._pending = [pair for pair in given if pair[1] not in rules.without]
+        own = {places[piece] for piece in self._sent}
+        self._pending = [  # piece and place
+            (piece, places[piece])
+            for piece in self._sent
+            if places[piece] not in rules.without
+        ]
+        # Places without a piece of their own.
+        self._spare = sorted({*range(len(pool))} - own - {*rules.without})
         self._hedged: set[int] = set()  # pieces that were sent again
         self._answered: dict[int, None] = {}  # places, in the order of their results
         self._failed: set[int] = set()  # places that are sent no other piece
         self._hedge_at = float("inf")
-        others = {*range(len(pool))} - {p for _, p in given} - {*rules.without}
-        self._spare = sorted(others)  # places without a piece of their own
         self.shares: dict[int, Arrived] = {}
         self.checked = False
         self.wrong: tuple[int, ...] = ()
@@ -131,8 +134,8 @@ class Gathering:
           WrongResults: they contradict each other, and none is found to blame.
           Closed: the service was closed meanwhile.
         """
-        after = self._rules.hedge_after
-        self._hedge_at = float("inf") if after is None else time.monotonic() + after
+        if self._rules.hedge_after is not None:
+            self._hedge_at = time.monotonic() + self._rules.hedge_after
         for piece, place in self._pending:
             self._send(place, self._calls[piece])
         try:
@@ -152,7 +155,14 @@ class Gathering:
             now = time.monotonic()
             if now >= limit or not self._hopeful():
                 self._take_all()  # results that arrived by now count
-                return None if self.enough else self._fall_short()
+                some = self._rules.degrade and self.shares
+                if self.enough or (some and self._code.answers_always):
+                    return
+                needed = quorum.in_words(self._code.quorum, self._k)
+                raise NotEnoughResults(
+                    f"results {sorted(self.shares)} of {len(self._calls)} arrived in "
+                    f"time, which is not enough for a code that needs {needed}"
+                )
             if now >= self._hedge_at:
                 self._hedge()
             soon = min(limit, self._hedge_at if self._hedge_at > now else limit)
@@ -161,7 +171,12 @@ class Gathering:
 
     def _check(self, judge: Judge) -> None:
         """Compares the results, and leaves out those that the others contradict."""
-        self._wait_for_all(time.monotonic() + self._rules.check_wait)
+        limit = min(time.monotonic() + self._rules.check_wait, self._rules.limit)
+        while {piece for piece, _ in self._pending} - {*self.shares}:
+            if (left := limit - time.monotonic()) <= 0:
+                break
+            self._take(min(left, LOOK))
+        self._take_all()
         while judge.can_judge(self.shares):
             shares = {piece: result.share for piece, result in self.shares.items()}
             if not judge.contradict(shares):
@@ -177,16 +192,6 @@ class Gathering:
             self.wrong += (worker,)
             self._pool.count_loss(worker, "wrong")
             self._wait_for_enough()
-
-    def _wait_for_all(self, until: float) -> None:
-        """Takes results until all have arrived, or the time is up."""
-        limit = min(until, self._rules.limit)
-        while {piece for piece, _ in self._pending} - {*self.shares}:
-            left = limit - time.monotonic()
-            if left <= 0:
-                break
-            self._take(min(left, LOOK))
-        self._take_all()
 
     def _send(self, place: int, call: Call) -> None:
         piece = call.piece.index
@@ -207,16 +212,15 @@ class Gathering:
             return False
         piece, place, worker, result = arrived
         self._pending.remove((piece, place))
-        if isinstance(result, BaseException):
-            self._failed.add(place)
-            return True
         call = self._calls[piece]
         shape = (len(call.query), *call.piece.share)
-        if result.shape != shape or not _finite(result):
+        if isinstance(result, BaseException):
+            self._failed.add(place)
+        elif result.shape != shape or not _finite(result):
             self._pool.count_loss(worker, "bad")
-            return True
-        self._answered[place] = None  # also if another one was first with this piece
-        self.shares.setdefault(piece, Arrived(result, place, worker))
+        else:
+            self._answered[place] = None  # also if another was first with this piece
+            self.shares.setdefault(piece, Arrived(result, place, worker))
         return True
 
     def _take_all(self) -> None:
@@ -231,8 +235,7 @@ class Gathering:
             expected |= {*self._sent} - self._hedged  # from workers idle by then
         if self._rules.degrade:
             return bool(expected - {*self.shares})
-        expected |= {*self.shares}
-        return quorum.suffices(self._code.quorum, self._k, expected)
+        return quorum.suffices(self._code.quorum, self._k, expected | {*self.shares})
 
     def _hedge(self) -> None:
         """Sends missing pieces again, each once, to places with nothing left to do.
@@ -250,15 +253,6 @@ class Gathering:
         others = dict.fromkeys([*self._spare, *self._answered])
         busy = {place for _, place in self._pending} | self._failed
         return [place for place in others if place not in busy]
-
-    def _fall_short(self) -> None:
-        if self._rules.degrade and self.shares and self._code.answers_always:
-            return
-        needed = quorum.in_words(self._code.quorum, self._k)
-        raise NotEnoughResults(
-            f"results {sorted(self.shares)} of {len(self._calls)} arrived in time, "
-            f"which is not enough for a code that needs {needed}"
-        )
 
 
 def _finite(share: Any) -> bool:

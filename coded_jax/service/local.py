@@ -19,11 +19,10 @@ from coded_jax.checks import require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine.check import Check
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import OF_POOLS, EngineKind
+from coded_jax.service.engine import OF_CLUSTERS, EngineKind
 from coded_jax.service.first_k import FirstK
 from coded_jax.service.parts import ComputePiece, make_compute
-from coded_jax.service.pool import Pool
-from coded_jax.service.workers import Call, WorkerLost
+from coded_jax.service.pool import Call, Pool, WorkerLost
 
 GRACE = 1.0  # seconds in which a worker that is closed may finish a computation
 
@@ -46,8 +45,7 @@ class LocalWorker:
 
     def _start(self) -> None:
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        self._ended = threading.Event()
-        self._end_seen: Future = Future()
+        self._ended: Future[None] = Future()
         # A daemon: a device that hangs must not keep the program from ending.
         thread = threading.Thread(
             target=self._run, args=(self._calls, self._ended), daemon=True
@@ -55,12 +53,12 @@ class LocalWorker:
         thread.start()
         self._threads = [t for t in self._threads if t.is_alive()] + [thread]
 
-    def _run(self, calls: queue.SimpleQueue, ended: threading.Event) -> None:
+    def _run(self, calls: queue.SimpleQueue, ended: Future[None]) -> None:
         while (waiting := calls.get()) is not None:
             call, future = waiting
             try:
-                share = None if ended.is_set() else self._compute(call)
-                if ended.is_set():
+                share = None if ended.done() else self._compute(call)
+                if ended.done():
                     raise WorkerLost("ended")
                 future.set_result(share)
             except BaseException as error:
@@ -73,7 +71,7 @@ class LocalWorker:
 
     def compute(self, call: Call) -> Future:
         future: Future = Future()
-        if self._ended.is_set():
+        if self._ended.done():
             future.set_exception(WorkerLost("ended"))
         else:
             self._calls.put((call, future))
@@ -85,17 +83,16 @@ class LocalWorker:
         return future
 
     def watch(self) -> Future:
-        return self._end_seen
+        return self._ended
 
     def replace(self) -> None:
         self._end()
         self._start()
 
     def _end(self) -> None:
-        if not self._ended.is_set():
-            self._ended.set()
+        if not self._ended.done():
             self._calls.put(None)
-            self._end_seen.set_result(None)
+            self._ended.set_result(None)
 
     def close(self) -> None:
         """Ends it, and waits for its threads: one that frees arrays while the
@@ -141,9 +138,7 @@ def local_workers(
 def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
     workers = local_workers(model, config.devices, config.spares)
     pool = Pool(workers, config.patience, spares=config.spares, strikes=config.strikes)
-    return FirstK(
-        model, pool, config.shortfall, config.hedge_after, check, config.check_wait
-    )
+    return FirstK(model, pool, config, check)
 
 
-ENGINE = EngineKind(_start, OF_POOLS | {"devices"})
+ENGINE = EngineKind(_start, ignores=OF_CLUSTERS)

@@ -8,6 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from rich import box
+from rich.table import Table
+
+from coded_jax.service.pool import LOSSES
+from coded_jax.service.response import Response
 
 KEPT = 100_000  # last requests, whose latencies quantiles are taken of
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -26,26 +31,14 @@ class Metrics:
         self._seconds: collections.deque[float] = collections.deque(maxlen=KEPT)
         self._phases: collections.Counter = collections.Counter()
 
-    def answered(
-        self,
-        seconds: dict[str, float],
-        decoded: bool,
-        degraded: bool,
-        checked: bool,
-    ) -> None:
-        """Counts a response.
-
-        Args:
-          seconds: duration of its phases, and of all of it as `total`.
-          decoded: whether a decoder reconstructed any share.
-          degraded, checked: see `Response`.
-        """
+    def answered(self, response: Response) -> None:
+        """Counts a response, whose `seconds` have their `total`."""
         with self._lock:
-            self._counts["degraded" if degraded else "answered"] += 1
-            self._counts["decoded"] += decoded
-            self._counts["checked"] += checked
-            self._seconds.append(seconds["total"])
-            self._phases.update(seconds)
+            self._counts["degraded" if response.degraded else "answered"] += 1
+            self._counts["decoded"] += any(response.decoded)
+            self._counts["checked"] += response.checked
+            self._seconds.append(response.seconds["total"])
+            self._phases.update(response.seconds)
 
     def computed(self, images: int) -> None:
         """Counts a batch of so many images that was computed."""
@@ -72,12 +65,12 @@ class Metrics:
           `workers`.
         """
         with self._lock:
-            counts, phases = dict(self._counts), dict(self._phases)
+            counts, phases = self._counts.copy(), dict(self._phases)
             seconds = np.asarray(self._seconds)
-        answered = counts.get("answered", 0) + counts.get("degraded", 0)
-        share = lambda name: counts.get(name, 0) / answered if answered else None
+        answered = counts["answered"] + counts["degraded"]
+        share = lambda name: counts[name] / answered if answered else None
         return {
-            "requests": {end: counts.get(end, 0) for end in ENDS},
+            "requests": {end: counts[end] for end in ENDS},
             "seconds": {
                 name: float(np.quantile(seconds, q)) if answered else None
                 for name, q in QUANTILES.items()
@@ -85,8 +78,8 @@ class Metrics:
             "phases": {name: total / answered for name, total in phases.items()},
             "decoded": share("decoded"),
             "checked": share("checked"),
-            "batches": counts.get("batches", 0),
-            "images": counts.get("images", 0),
+            "batches": counts["batches"],
+            "images": counts["images"],
             "workers": workers,
         }
 
@@ -144,56 +137,61 @@ def _families(summary: dict[str, Any]) -> list[Any]:
     """Returns a summary as Prometheus metrics."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    number = lambda value: float("nan") if value is None else value
-    requests = CounterMetricFamily(
-        "coded_jax_requests", "requests by their end", labels=["end"]
-    )
-    for end, count in summary["requests"].items():
-        requests.add_metric([end], count)
-    latency = GaugeMetricFamily(
-        "coded_jax_latency_seconds", "of the last requests", labels=["quantile"]
-    )
-    for name, q in QUANTILES.items():
-        latency.add_metric([str(q)], number(summary["seconds"][name]))
-    decoded = GaugeMetricFamily(
-        "coded_jax_decoded_share",
-        "responses that a decoder had part in",
-        value=number(summary["decoded"]),
-    )
-    checked = GaugeMetricFamily(
-        "coded_jax_checked_share",
-        "responses whose results agree with each other",
-        value=number(summary["checked"]),
-    )
-    ready = GaugeMetricFamily(
-        "coded_jax_ready",
-        "whether requests can be answered",
-        value=summary["obstacle"] is None,
-    )
-    anew = CounterMetricFamily(
-        "coded_jax_cluster_restarts",
-        "clusters that were started anew or joined again",
-        value=summary["cluster_restarts"],
-    )
-    batches = CounterMetricFamily(
-        "coded_jax_batches", "batches computed", value=summary["batches"]
-    )
-    images = CounterMetricFamily(
-        "coded_jax_images", "images computed", value=summary["images"]
-    )
-    losses = CounterMetricFamily(
-        "coded_jax_losses", "results lost", labels=["worker", "why"]
-    )
-    restarts = CounterMetricFamily(
-        "coded_jax_restarts", "of workers", labels=["worker"]
-    )
-    up = GaugeMetricFamily(
-        "coded_jax_worker_up", "whether it can compute", labels=["worker"]
-    )
+    def family(kind: Any, name: str, text: str, samples: Any, *labels: str) -> Any:
+        """Makes a family of samples, each the values of its labels and its number."""
+        made = kind(f"coded_jax_{name}", text, labels=labels)
+        for *of, number in samples:
+            made.add_metric(of, float("nan") if number is None else number)
+        return made
+
+    count, gauge = CounterMetricFamily, GaugeMetricFamily
+    single = lambda name: [(summary[name],)]
+    seconds, workers = summary["seconds"], [*enumerate(summary["workers"])]
+    quantiles = [(str(q), seconds[name]) for name, q in QUANTILES.items()]
+    losses = [
+        (str(i), reason, lost)
+        for i, worker in workers
+        for reason, lost in worker["losses"].items()
+    ]
+    restarts = [(str(i), worker["restarts"]) for i, worker in workers]
+    up = [(str(i), worker["up"]) for i, worker in workers]
+    ready = [(summary["obstacle"] is None,)]
+    anew = "clusters that were started anew or joined again"
+    decoded = "responses that a decoder had part in"
+    agree = "responses whose results agree with each other"
+    requests = summary["requests"].items()
+    return [
+        family(count, "requests", "requests by their end", requests, "end"),
+        family(gauge, "latency_seconds", "of the last requests", quantiles, "quantile"),
+        family(gauge, "decoded_share", decoded, single("decoded")),
+        family(gauge, "checked_share", agree, single("checked")),
+        family(count, "batches", "batches computed", single("batches")),
+        family(count, "images", "images computed", single("images")),
+        family(gauge, "ready", "whether requests can be answered", ready),
+        family(count, "cluster_restarts", anew, single("cluster_restarts")),
+        family(count, "losses", "results lost", losses, "worker", "why"),
+        family(count, "restarts", "of workers", restarts, "worker"),
+        family(gauge, "worker_up", "whether it can compute", up, "worker"),
+    ]
+
+
+def workers_table(summary: dict[str, Any]) -> Table:
+    """Returns restarts and lost results of each worker, and the requests below them.
+
+    Args:
+      summary: of `Service.summary`.
+    """
+    requests, seconds = summary["requests"], summary["seconds"]
+    table = Table(box=box.SIMPLE)
+    for name in ("worker", "restarts", *LOSSES):
+        table.add_column(name, justify="right")
     for i, worker in enumerate(summary["workers"]):
-        for reason, count in worker["losses"].items():
-            losses.add_metric([str(i), reason], count)
-        restarts.add_metric([str(i)], worker["restarts"])
-        up.add_metric([str(i)], worker["up"])
-    service = [requests, latency, decoded, checked, batches, images, ready, anew]
-    return [*service, losses, restarts, up]
+        table.add_row(
+            str(i), str(worker["restarts"]), *map(str, worker["losses"].values())
+        )
+    caption = ", ".join(f"{count} {end}" for end, count in requests.items())
+    if requests["answered"]:
+        times = ", ".join(f"{q} {1e3 * value:.1f} ms" for q, value in seconds.items())
+        caption += f"\n{times}, {100 * summary['decoded']:.1f} % decoded"
+    table.caption = caption
+    return table

@@ -18,9 +18,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from coded_jax.service.workers import Call, Worker, WorkerLost
+from coded_jax.service.parts import Piece
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
@@ -36,6 +36,57 @@ LOSSES = ("died", "hung", "raised", "bad", "wrong", "late")
 """Reasons why a result was not used: its worker ended, or was silent for too long; the
 computation raised; not finite or of a wrong shape; others contradict it; others were
 faster."""
+
+
+class WorkerLost(RuntimeError):
+    """The worker ended before it delivered a result."""
+
+
+class Call(NamedTuple):
+    """One piece of one request, for one worker.
+
+    Attributes:
+      piece: the blocks to compute, and where the share lies in their output.
+      query: `[B, h, w, C]`.
+      request: number of the request; None for a warm-up.
+      stage: number of the coded stage, from 0.
+      attempt: 0, or 1 for a hedged call: the same piece sent once more.
+    """
+
+    piece: Piece
+    query: Any
+    request: int | None = None
+    stage: int = 0
+    attempt: int = 0
+
+
+class Worker(Protocol):
+    """One device, or one process that has a device."""
+
+    def compute(self, call: Call) -> Future:
+        """Returns the share `[B, M, M', D]` to come.
+
+        Calls are computed one after the other. The future fails with `WorkerLost` if
+        the worker ended, or with the exception that the computation raised.
+        """
+        ...
+
+    def probe(self) -> Future:
+        """Returns a future that is done as soon as the worker can compute: with the
+        number of its process, None if it is none."""
+        ...
+
+    def watch(self) -> Future:
+        """Returns a future that is done as soon as the worker has ended."""
+        ...
+
+    def replace(self) -> None:
+        """Ends the worker, even one that hangs, and starts it anew."""
+        ...
+
+    def close(self) -> None:
+        """Ends the worker."""
+        ...
 
 
 class _Job(NamedTuple):
@@ -56,9 +107,7 @@ class _State:
         self.problem: BaseException | None = None  # of the last probe
         self.process: int | None = None  # its number, of a worker that is a process
         self.failures = 0  # attempts to start, in a row
-        self.since = self.down = (
-            time.monotonic()
-        )  # of the last sign of life; of its end
+        self.since = self.down = time.monotonic()  # of the last sign of life, its end
         self.strikes = 0  # wrong results since it was started
         self.results = 0  # of all kinds, since it was started
         # How many there were when one raised or was not finite.
@@ -138,10 +187,14 @@ class Pool:
         Raises:
           RuntimeError: a worker has not started in time.
         """
-        end = time.monotonic() + self._startup
+        end, (attempts, seconds) = time.monotonic() + self._startup, HOPELESS
         while not all(state.ready for state in self._states):
-            failed = any(map(_hopeless, self._states))
-            if failed or time.monotonic() > end or self._closed.wait(0.01):
+            now = time.monotonic()
+            failed = any(
+                state.failures >= attempts and now - state.down >= seconds
+                for state in self._states
+            )
+            if failed or now > end or self._closed.wait(0.01):
                 missing = [i for i, s in enumerate(self._states) if not s.ready]
                 reasons = {str(s.problem) for s in self._states if s.problem}
                 reason = ": ".join(["", *sorted(reasons)[:1]])
@@ -240,14 +293,13 @@ class Pool:
         the number of its `process` (None if it is none), its `restarts`, and its
         `losses` by reason."""
         self._catch_up()
-        places = {s.number: place for place, s in enumerate(self._holders)}
-        place_of = lambda s: (
-            places[s.number] if places[s.number] < self._places else None
-        )
+        held = {
+            s.number: place for place, s in enumerate(self._holders[: self._places])
+        }
         return [
             {
                 "up": state.ready,
-                "place": place_of(state),
+                "place": held.get(state.number),
                 "process": state.process,
                 "restarts": state.restarts,
                 "losses": {reason: state.losses[reason] for reason in LOSSES},
@@ -352,10 +404,10 @@ class Pool:
 
     def _fill_places(self) -> None:
         """Gives places whose workers are down to spares that are up."""
-        ready = lambda places: [p for p in places if self._holders[p].ready]
-        places, spares = range(self._places), range(self._places, len(self))
-        empty = [place for place in places if place not in ready(places)]
-        for place, spare in zip(empty, ready(spares), strict=False):
+        up = [state.ready for state in self._holders]
+        empty = [place for place in range(self._places) if not up[place]]
+        spares = [spare for spare in range(self._places, len(self)) if up[spare]]
+        for place, spare in zip(empty, spares, strict=False):
             lost, found = self._holders[place], self._holders[spare]
             self._holders[place], self._holders[spare] = found, lost
             found.waiting.extend(lost.waiting)
@@ -406,9 +458,3 @@ class Pool:
         # In a thread: it may take a while, in which the other workers go on.
         state.ending = threading.Thread(target=state.worker.replace, daemon=True)
         state.ending.start()
-
-
-def _hopeless(state: _State) -> bool:
-    attempts, seconds = HOPELESS
-    tried = time.monotonic() - state.down
-    return state.failures >= attempts and tried >= seconds

@@ -22,21 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service import cluster
 from coded_jax.service.byzantine.check import Check
-from coded_jax.service.cluster import (
-    ENVIRONMENT,
-    STARTUP,
-    accelerators,
-    has_room,
-    import_ray,
-)
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import OF_POOLS, EngineKind
+from coded_jax.service.engine import EngineKind
 from coded_jax.service.first_k import FirstK
 from coded_jax.service.piece_server import GROUPS, PieceServer
-from coded_jax.service.pool import Pool
+from coded_jax.service.pool import Call, Pool, WorkerLost
 from coded_jax.service.supervisor import Crew, recruit
-from coded_jax.service.workers import Call, WorkerLost
 
 PART = 2**26  # bytes of a model that are sent at once
 LAST = 2.0  # seconds in which calls fail whose processes have ended
@@ -51,7 +44,7 @@ class RayWorker:
     """
 
     def __init__(self, crew: Crew, dtype: str) -> None:
-        self._ray = import_ray()
+        self._ray = cluster.import_ray()
         self._crew, self._dtype = crew, jnp.dtype(dtype)
         self._actor: Any = None
         self._gone = threading.Event()  # whether the actor is, for good
@@ -110,25 +103,21 @@ class RayWorker:
         """Calls a method of the actor, and returns `read(answer)` to come."""
         future: Future = Future()
         exceptions = self._ray.exceptions
-        gone = self._gone
+        gone, pending = self._gone, self._pending
 
         def done(answer: Future) -> None:
-            error: Exception | None = None
-            result = None
-            try:
-                result = read(answer.result())
-            except exceptions.RayError as lost:
-                if not isinstance(lost, exceptions.RayTaskError):
-                    gone.set()
-                lines = str(lost).strip().splitlines() or [type(lost).__name__]
-                error = WorkerLost(lines[-1])
-            except Exception as raised:
-                error = raised
             with contextlib.suppress(InvalidStateError):  # the cluster was lost before
-                if error is None:
-                    future.set_result(result)
+                try:
+                    result = read(answer.result())
+                except exceptions.RayError as lost:
+                    if not isinstance(lost, exceptions.RayTaskError):
+                        gone.set()
+                    lines = str(lost).strip().splitlines() or [type(lost).__name__]
+                    future.set_exception(WorkerLost(lines[-1]))
+                except Exception as raised:
+                    future.set_exception(raised)
                 else:
-                    future.set_exception(error)
+                    future.set_result(result)
 
         try:
             with self._crew.use():
@@ -136,11 +125,10 @@ class RayWorker:
                 if method in GROUPS:
                     call = call.options(concurrency_group=GROUPS[method])
                 answer = call.remote(*arguments).future()
-                self._pending[future] = answer
+                pending[future] = answer
         except Exception as error:
             future.set_exception(WorkerLost(str(error)))
         else:
-            pending = self._pending
             future.add_done_callback(lambda future: pending.pop(future, None))
             answer.add_done_callback(done)
         return future
@@ -171,17 +159,15 @@ def ray_workers(
     pipeline = model.pipeline._replace(mesh=None)
 
     def prepare() -> Callable[[], Any]:
-        ray = import_ray()
+        ray = cluster.import_ray()
         # Actors that ask for nothing are not spread, but put anywhere.
-        options = {
-            "num_cpus": 0.001,
-            "scheduling_strategy": "SPREAD",
-            **accelerators(n),
-        }
+        options = {"num_cpus": 0.001, "scheduling_strategy": "SPREAD"}
         if address is not None:
-            options["runtime_env"] = {"env_vars": ENVIRONMENT}
+            options["runtime_env"] = {"env_vars": cluster.ENVIRONMENT}
         groups = dict.fromkeys(GROUPS.values(), 1)
-        actor = ray.remote(concurrency_groups=groups, **options)(PieceServer)
+        actor = ray.remote(
+            concurrency_groups=groups, **options, **cluster.accelerators(n)
+        )(PieceServer)
         sent = ray.cloudpickle.dumps((pipeline, model.frozen, model.params))
 
         def create() -> Any:
@@ -195,7 +181,7 @@ def ray_workers(
     crew = recruit(address, n, reconnect_for, prepare)
     try:
         with crew.use():  # what cannot be sent is an error at once
-            if len(crew.supervisor.crews) > 1 and not has_room(n):
+            if len(crew.supervisor.crews) > 1 and not cluster.has_room(n):
                 raise RuntimeError(
                     f"workers of another model hold the cluster's accelerators, which "
                     f"has none left for {n} more"
@@ -213,24 +199,12 @@ def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> First
     pool = Pool(
         workers,
         config.patience,
-        STARTUP,
-        crew.close,
-        config.spares,
-        config.strikes,
+        startup=cluster.STARTUP,
+        at_end=crew.close,
+        spares=config.spares,
+        strikes=config.strikes,
     )
-    return FirstK(
-        model,
-        pool,
-        config.shortfall,
-        config.hedge_after,
-        check,
-        config.check_wait,
-        crew.supervisor,
-    )
+    return FirstK(model, pool, config, check, crew.supervisor)
 
 
-ENGINE = EngineKind(
-    _start,
-    OF_POOLS | {"address", "reconnect_for"},
-    processes=True,
-)
+ENGINE = EngineKind(_start, ignores=frozenset({"devices"}), processes=True)

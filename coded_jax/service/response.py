@@ -62,9 +62,9 @@ def respond(model: CodedModel, inference: Inference) -> Response:
     logits = np.asarray(inference.logits)
     probabilities = np.empty((0, logits.shape[-1]), logits.dtype)
     if not model.values:
-        calibration = model.results["confidence"]
-        sizes = (pipeline, available, logits.shape)
-        temperatures = confidence.temperatures(calibration, *sizes)
+        temperatures = confidence.temperatures(
+            model.results["confidence"], pipeline, available, logits.shape
+        )
         probabilities = softmax(logits / temperatures, axis=-1)
     arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)
     return Response(
@@ -99,22 +99,22 @@ def joined(responses: Sequence[Response]) -> Response:
     def of_stages(
         name: str, combine: Callable[..., set]
     ) -> tuple[tuple[int, ...], ...]:
-        stages = zip(*(getattr(response, name) for response in responses), strict=True)
+        stages = zip(*(getattr(part, name) for part in responses), strict=True)
         return tuple(tuple(sorted(combine(*map(set, stage)))) for stage in stages)
 
     return Response(
         **{
-            name: np.concatenate([getattr(r, name) for r in responses])
+            name: np.concatenate([getattr(part, name) for part in responses])
             for name in ARRAYS
         },
         used=of_stages("used", set.union),
         arrived=of_stages("arrived", set.intersection),
         decoded=of_stages("decoded", set.union),
-        degraded=any(response.degraded for response in responses),
+        degraded=any(part.degraded for part in responses),
         seconds={
-            phase: max(response.seconds[phase] for response in responses)
+            phase: max(part.seconds[phase] for part in responses)
             for phase in first.seconds
         },
-        checked=all(response.checked for response in responses),
-        wrong=tuple(sorted({w for response in responses for w in response.wrong})),
+        checked=all(part.checked for part in responses),
+        wrong=tuple(sorted({worker for part in responses for worker in part.wrong})),
     )

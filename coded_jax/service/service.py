@@ -16,7 +16,8 @@ import numpy as np
 from coded_jax.checks import first_line, require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import batching
-from coded_jax.service.batching import Joining, Line, Part, Request
+from coded_jax.service.batching import Line, Part, Request
+from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Closed, Engine, NotEnoughResults, WrongResults
 from coded_jax.service.metrics import Metrics
 from coded_jax.service.response import Response, respond
@@ -45,6 +46,12 @@ class _Served:
     def __init__(self, model: CodedModel, engine: Engine) -> None:
         self.model, self.engine, self.requests = model, engine, 0
 
+    def warm_up(self, batch: int) -> None:
+        model = self.model
+        images = np.zeros((batch, *model.image_shape), model.pipeline.image_dtype)
+        model.check_images(images)
+        self.engine.warm_up(images)
+
 
 class Service:
     """Responds to requests, several at a time.
@@ -52,11 +59,8 @@ class Service:
     Args:
       model: the coded inference.
       engine: computes it.
-      deadline: seconds, from `submit` on, that a request may take.
-      in_flight: batches computed at the same time.
-      queue: requests that may wait for that; more are refused.
-      largest: images of one request, at most.
-      joining: which requests are computed together.
+      config: of which `deadline`, `in_flight`, `queue`, `largest`, `max_batch` and
+        `max_wait` are looked at.
       start: starts an engine for another model, see `reload`.
     """
 
@@ -64,14 +68,11 @@ class Service:
         self,
         model: CodedModel,
         engine: Engine,
-        deadline: float = 10.0,
-        in_flight: int = 4,
-        queue: int = 64,
-        largest: int = 256,
-        joining: Joining | None = None,
+        config: ServeConfig = DEFAULTS,
         start: Callable[[CodedModel], Engine] | None = None,
     ) -> None:
-        self.deadline, self._largest, self._start = deadline, largest, start
+        self.deadline, self._largest = config.deadline, config.largest
+        self._start = start
         self._served = _Served(model, engine)
         self._engines = [engine]  # of the models of before, too
         self._changed, self._reloading = threading.Condition(), threading.Lock()
@@ -80,10 +81,10 @@ class Service:
         self._metrics = Metrics()
         self._failures, self._last_failure = 0, (0.0, "")  # in a row; when and why
         self._numbers = itertools.count()
-        self._slots = threading.Semaphore(in_flight + queue)
-        self._line = Line(joining or Joining())
+        self._slots = threading.Semaphore(config.in_flight + config.queue)
+        self._line = Line(config.max_batch, config.max_wait)
         # A turn for each part: it computes the first one that waits.
-        self._turns = concurrent.futures.ThreadPoolExecutor(in_flight, "request")
+        self._turns = concurrent.futures.ThreadPoolExecutor(config.in_flight, "request")
 
     @property
     def model(self) -> CodedModel:
@@ -122,9 +123,14 @@ class Service:
         """
         begun = time.monotonic()
         self.model.check_images(images, grouped=False)
-        _require_finite(images)
-        count = np.shape(images)[0]
-        require("images", count, count <= self._largest, f"at most {self._largest}")
+        images = np.asarray(images)
+        # Or else the results would look like those of broken workers.
+        if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
+            raise ValueError(
+                "images: NaN or infinite values given, finite ones accepted"
+            )
+        few = len(images) <= self._largest
+        require("images", len(images), few, f"at most {self._largest}")
         if not self._batches:
             raise ValueError("images: no batch has been compiled, see warm_up")
         seconds = self.deadline if deadline is None else deadline
@@ -138,20 +144,29 @@ class Service:
         if not self._slots.acquire(block, seconds if block else None):
             self._metrics.failed("overload")
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
-        served = self._begin()
-        parts = self._parts(images, begun, begun + seconds, tuple(without), served)
-        future = parts[0].request.future
-        future.add_done_callback(lambda done: self._end(served, done))
-        self._line.put(parts)
+
+        with self._changed:
+            served = self._served  # from now on: its model and its workers
+            served.requests += 1
+        sizes = batching.lengths(len(images), self._batches)
+        request = Request(begun, begun + seconds, tuple(without), len(sizes), served)
+        request.future.add_done_callback(lambda done: self._end(served, done))
+        # Copies: the array of who has asked may change.
+        own_images = np.split(images.copy(), np.cumsum(sizes)[:-1])
+        self._line.put(
+            [
+                Part(request, i, next(self._numbers), own)
+                for i, own in enumerate(own_images)
+            ]
+        )
         try:
-            for _ in parts:
+            for _ in sizes:
                 self._turns.submit(self._turn)
         except RuntimeError:
             closed = Closed("the service is closed")
-            if not future.cancel():  # another part of it has begun
-                parts[0].request.fail(closed)
+            request.drop(closed)
             raise closed from None
-        return future
+        return request.future
 
     def summary(self) -> dict[str, Any]:
         """Returns counts and latencies so far, see `Metrics.summary`, how often the
@@ -200,7 +215,7 @@ class Service:
           ValueError: requests cannot have so many images.
           RuntimeError: a worker is not up, or cannot compute.
         """
-        _warm_up(self.model, self.engine, batch)
+        self._served.warm_up(batch)
         self._batches.add(batch)
 
     def reload(self, model: CodedModel) -> None:
@@ -220,17 +235,20 @@ class Service:
             for m in (self.model, model)
         )
         require("model", new, new == own, f"{own}, as the one that is served,")
-        start = self._start
-        if start is None:
+        if self._start is None:
             raise ValueError("reload: only of a service that serve has started")
         if not self._reloading.acquire(blocking=False):
             raise AlreadyReloading("reload: a model is being loaded already")
         try:
-            served = _Served(model.settled(), start(model))
+            served = _Served(model.settled(), self._start(model))
             try:
                 for batch in self._batches:
-                    _warm_up(served.model, served.engine, batch)
-                before = self._serve(served)
+                    served.warm_up(batch)
+                with self._changed:
+                    if self._closed:
+                        raise Closed("the service is closed")
+                    before, self._served = self._served, served
+                    self._engines.append(served.engine)
             except BaseException:
                 served.engine.close()
                 raise
@@ -254,8 +272,7 @@ class Service:
             engines = [*self._engines]
         self._turns.shutdown(wait=False, cancel_futures=True)
         for part in self._line.close():
-            if not part.request.future.cancel():  # another part of it has begun
-                part.request.fail(Closed("the service is closed"))
+            part.request.drop(Closed("the service is closed"))
         for engine in engines:
             engine.close()
         self._turns.shutdown(wait=True)
@@ -266,30 +283,6 @@ class Service:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _parts(
-        self,
-        images: Any,
-        begun: float,
-        end: float,
-        without: tuple[int, ...],
-        served: _Served,
-    ) -> list[Part]:
-        images = np.array(images)  # a copy: it may be used again
-        sizes = batching.lengths(len(images), self._batches)
-        request = Request(begun, end, without, len(sizes), served)
-        pieces = np.split(images, np.cumsum(sizes)[:-1])
-        return [
-            Part(request, i, next(self._numbers), piece)
-            for i, piece in enumerate(pieces)
-        ]
-
-    def _begin(self) -> _Served:
-        """Returns the model and workers that compute a request to its end."""
-        with self._changed:
-            served = self._served
-            served.requests += 1
-            return served
-
     def _end(self, served: _Served, future: Future[Response]) -> None:
         """Takes note of the end of a request."""
         self._slots.release()
@@ -299,71 +292,58 @@ class Service:
             served.requests -= 1
             self._changed.notify_all()
 
-    def _serve(self, served: _Served) -> _Served:
-        """Has requests meet another model from now on; returns the one of before."""
-        with self._changed:
-            if self._closed:
-                raise Closed("the service is closed")
-            before, self._served = self._served, served
-            self._engines.append(served.engine)
-            return before
-
     def _turn(self) -> None:
         """Computes the parts that are first in the line, if any are left."""
-        parts = self._line.take()
-        while parts := [part for part in parts if self._wanted(part.request)]:
+        batches = [self._line.take()]
+        while batches:
+            parts = []
+            for part in batches.pop(0):
+                if part.request.wanted() and time.monotonic() >= part.request.end:
+                    late = NotEnoughResults("the deadline passed in the queue")
+                    self._fail(part.request, late)
+                if part.request.wanted():
+                    parts.append(part)
             try:
-                parts = self._compute(parts)
+                batches += self._compute(parts) if parts else []
             except Exception as error:
                 for part in parts:
                     self._fail(part.request, error)
 
-    def _wanted(self, request: Request) -> bool:
-        """Returns whether a request is to be computed; fails it when it is too late."""
-        if request.wanted() and time.monotonic() >= request.end:
-            self._fail(request, NotEnoughResults("the deadline passed in the queue"))
-        return request.wanted()
-
-    def _compute(self, parts: list[Part]) -> list[Part]:
+    def _compute(self, parts: list[Part]) -> list[list[Part]]:
         """Computes parts as one batch, by the earliest of their deadlines.
 
         Returns:
-          Those that are to be computed again: their deadlines are later, and it was
-          not enough by that one.
+          Batches that are to be computed again: of parts whose deadlines are later,
+          where it was not enough by that one; and each part by itself where results
+          were wrong, since an alarm of one is no concern of the others.
         """
         begun, end = time.monotonic(), min(part.request.end for part in parts)
         later = [part for part in parts if part.request.end > end]
         request, served = parts[0].request, parts[0].request.served
+        joined = np.concatenate([part.images for part in parts])
         try:
-            images = batching.images_of(parts, self._batches)
-            number = parts[0].number
-            inference = served.engine.infer(number, images, end, request.without)
+            inference = served.engine.infer(
+                parts[0].number,
+                batching.padded(joined, self._batches),
+                end,
+                request.without,
+            )
         except NotEnoughResults as error:
             for part in parts:
                 if part.request.end == end:
                     self._fail(part.request, error)
-            return later
+            return [later]
         except WrongResults:
             if len(parts) == 1:
                 raise
-            for part in parts:  # an alarm of one is no concern of the others
-                self._compute_alone(part)
-            return []
+            return [[part] for part in parts]
         response = respond(served.model, inference)
-        self._metrics.computed(sum(part.images.shape[0] for part in parts))
-        again = response.degraded
-        for part, own in zip(
-            parts, batching.responses_of(parts, response), strict=True
-        ):
-            if part.request.end == end or not again:
+        self._metrics.computed(len(joined))
+        shares = batching.responses_of(parts, response)
+        for part, own in zip(parts, shares, strict=True):
+            if part.request.end == end or not response.degraded:
                 self._answer(part, own, begun - part.request.begun)
-        return later if again else []
-
-    def _compute_alone(self, part: Part) -> None:
-        try:
-            self._compute([part])
-        except Exception as error:
-            self._fail(part.request, error)
+        return [later] if response.degraded else []
 
     def _answer(self, part: Part, response: Response, queued: float) -> None:
         request = part.request
@@ -372,10 +352,7 @@ class Service:
         whole = request.answer(part.index, response._replace(seconds=seconds))
         if whole is not None:
             self._failures = 0
-            decoded = any(whole.decoded)
-            self._metrics.answered(
-                whole.seconds, decoded, whole.degraded, whole.checked
-            )
+            self._metrics.answered(whole)
             request.future.set_result(whole)
 
     def _fail(self, request: Request, error: Exception) -> None:
@@ -388,20 +365,3 @@ class Service:
                 self._failures += 1
             odd = "contradiction" if isinstance(error, WrongResults) else "error"
             self._metrics.failed("shortfall" if short else odd)
-
-
-def _require_finite(images: Any) -> None:
-    """Refuses images whose results would look like those of broken workers.
-
-    Raises:
-      ValueError: numbers are not finite.
-    """
-    images = np.asarray(images)
-    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
-        raise ValueError("images: NaN or infinite values given, finite ones accepted")
-
-
-def _warm_up(model: CodedModel, engine: Engine, batch: int) -> None:
-    images = np.zeros((batch, *model.image_shape), model.pipeline.image_dtype)
-    model.check_images(images)
-    engine.warm_up(images)

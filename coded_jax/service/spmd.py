@@ -13,9 +13,14 @@ from coded_jax.codes import erasures
 from coded_jax.codes.quorum import suffices
 from coded_jax.devices import placement
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
-from coded_jax.service.byzantine.check import Check
-from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import Closed, EngineKind, Inference, NotEnoughResults
+from coded_jax.service.engine import (
+    OF_CLUSTERS,
+    OF_POOLS,
+    Closed,
+    EngineKind,
+    Inference,
+    NotEnoughResults,
+)
 
 
 class Spmd:
@@ -32,14 +37,14 @@ class Spmd:
     restarts = 0
 
     def __init__(self, model: CodedModel) -> None:
-        self._model = model
+        self.model = model
         self._closed = threading.Event()
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
     ) -> Inference:
         """Computes request `number`, see `Engine.infer`."""
-        model, begun = self._model, time.monotonic()
+        model, begun = self.model, time.monotonic()
         pipeline = model.pipeline
         if self._closed.is_set():
             raise Closed("the service was closed before the response")
@@ -62,14 +67,14 @@ class Spmd:
         return Inference(
             logits,
             np.broadcast_to(available, (stages, *available.shape)),
-            (tuple(arrived),) * stages,
-            False,
-            {"encode": 0.0, "wait": now - begun, "decode": 0.0},
+            used=(tuple(arrived),) * stages,
+            degraded=False,
+            seconds={"encode": 0.0, "wait": now - begun, "decode": 0.0},
         )
 
     def warm_up(self, images: Any) -> None:
         """Compiles what a batch of this size needs."""
-        self.infer(0, images, float("inf"))
+        Spmd.infer(self, 0, images, float("inf"))  # without faults on purpose
 
     def obstacle(self) -> str | None:
         """Returns why no request can be answered: it is closed."""
@@ -84,8 +89,9 @@ class Spmd:
         self._closed.set()
 
 
-def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> Spmd:
-    return Spmd(model)
-
-
-ENGINE = EngineKind(_start, frozenset({"devices"}), spread=True, pooled=False)
+ENGINE = EngineKind(
+    lambda model, config, check: Spmd(model),
+    ignores=OF_POOLS | OF_CLUSTERS,
+    spread=True,
+    pooled=False,
+)

@@ -11,12 +11,11 @@ from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
 from coded_jax.service import local, ray_workers, spmd
-from coded_jax.service.batching import Joining
 from coded_jax.service.byzantine.check import Check, load_check
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import Engine, EngineKind
 from coded_jax.service.faults import Faults
-from coded_jax.service.faulty_engines import with_faults
+from coded_jax.service.faulty_workers import with_faults
 from coded_jax.service.service import Service
 from coded_jax.types import BaseModel, PyTree
 
@@ -25,16 +24,6 @@ ENGINES: dict[str, EngineKind] = {
     "ray": ray_workers.ENGINE,
     "spmd": spmd.ENGINE,
 }
-OF_SERVICE = {
-    "batches",
-    "deadline",
-    "in_flight",
-    "largest",
-    "max_batch",
-    "max_wait",
-    "queue",
-}
-"""Settings that all engines accept."""
 
 
 def serve(
@@ -59,8 +48,8 @@ def serve(
       faults: that the workers meet on purpose.
       check: of results, with the setting `check_wait`, which says how long more of them
         than are needed are waited for; that of the workdir if None.
-      settings: fields of `ServeConfig`; those that the engine does not accept keep
-        their defaults.
+      settings: fields of `ServeConfig`; those that the engine ignores keep their
+        defaults.
 
     Raises:
       ValueError: an argument is out of range, or the run is not finished.
@@ -70,43 +59,40 @@ def serve(
     accepted = "a workdir or a CodedModel"
     require_type("run", run, (str, os.PathLike, CodedModel), accepted)
     require("engine", engine, engine in ENGINES, f"one of {list(ENGINES)}")
-    kind, config = ENGINES[engine], _config(engine, settings)
+    kind = ENGINES[engine]
+    fields = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
+    unknown = sorted(settings.keys() - fields.keys())
+    require("settings", unknown, not unknown, f"some of {list(fields)}")
+    config = ServeConfig(**settings)
+    for name in kind.ignores:
+        value = getattr(config, name)
+        accepted = f"none with the engine {engine!r}"
+        require(name, value, value == fields[name], accepted)
+
     not_stored = {"base": base, "variables": variables, "code": code}
     if isinstance(run, CodedModel):
         for name, value in not_stored.items():
-            kind_of = type(value).__name__
-            require(name, kind_of, value is None, "none beside a model")
+            accepted = "none beside a model"
+            require(name, type(value).__name__, value is None, accepted)
         model = run
     else:
         model = load(run, config.devices if kind.spread else 1, **not_stored)
     accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
     config = _with_batches(config, model.pipeline.images_per_input)
-    accepted = "none without a check_wait"
-    require("check", "one", check is None or config.check_wait is not None, accepted)
+    checked = config.check_wait is not None
+    require("check", "one", check is None or checked, "none without a check_wait")
 
     def start(model: CodedModel) -> Engine:
-        checked = config.check_wait is not None
         own = _check_of(run, model, check) if checked else None
         started = kind.start(model.settled(), config, own)
         try:
-            if faults is None:
-                return started
-            return with_faults(started, faults, model.pipeline.n)
+            return started if faults is None else with_faults(started, faults)
         except BaseException:
             started.close()
             raise
 
-    service = Service(
-        model.settled(),
-        start(model),
-        config.deadline,
-        config.in_flight,
-        config.queue,
-        config.largest,
-        Joining(config.max_batch, config.max_wait),
-        start,
-    )
+    service = Service(model.settled(), start(model), config, start)
     try:
         for batch in config.batches:
             service.warm_up(batch)
@@ -114,18 +100,6 @@ def serve(
         service.close()
         raise
     return service
-
-
-def _config(engine: str, settings: dict[str, Any]) -> ServeConfig:
-    fields = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
-    unknown = sorted(settings.keys() - fields.keys())
-    require("settings", unknown, not unknown, f"some of {list(fields)}")
-    config = ServeConfig(**settings)
-    for name in fields.keys() - OF_SERVICE - ENGINES[engine].accepts:
-        value = getattr(config, name)
-        unset = value == fields[name]
-        require(name, value, unset, f"none with the engine {engine!r}")
-    return config
 
 
 def _check_of(
@@ -139,8 +113,10 @@ def _check_of(
     if check is not None:
         check.require_of(model)
         return check
-    in_folder = not isinstance(run, CodedModel)
-    require("check", "none", in_folder, "one, with check_wait and without a workdir,")
+    if isinstance(run, CodedModel):
+        raise ValueError(
+            "check: none given, one with check_wait and without a workdir accepted"
+        )
     return load_check(run, model)
 
 
@@ -152,11 +128,11 @@ def _with_batches(config: ServeConfig, group: int) -> ServeConfig:
       ValueError: there is none, or none that holds as many as are to be joined.
     """
     batches = config.batches
-    if group > 1 and batches == ServeConfig.batches:
+    if batches == ServeConfig.batches:
         batches = tuple(-(-size // group) * group for size in batches)
-    fits = bool(batches) and all(b >= 1 and b % group == 0 for b in batches)
     accepted = "positive numbers" if group == 1 else f"multiples of {group}"
-    require("batches", batches, fits, accepted)
+    multiples = bool(batches) and not any(size % group for size in batches)
+    require("batches", batches, multiples, accepted)
     most = config.max_batch
     accepted = f"at most the largest of batches, {max(batches)},"
     require("max_batch", most, most is None or most <= max(batches), accepted)

@@ -20,7 +20,7 @@ from coded_jax.checks import first_line
 from coded_jax.devices import startup
 from coded_jax.service import cluster
 from coded_jax.service.machinery import Machinery
-from coded_jax.service.workers import WorkerLost
+from coded_jax.service.pool import WorkerLost
 
 LOOK = 0.25  # seconds between looks at the cluster
 PAUSE = 2.0  # seconds between questions to its head

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from coded_jax.service.batching import (
-    Joining,
     Line,
     Part,
     Request,
@@ -39,7 +38,7 @@ def part(images=1, without=(), begun=None, end=NEVER):
 
 
 def test_parts_that_wait_are_joined_up_to_the_most():
-    line = Line(Joining(8, wait=0.0))
+    line = Line(8, wait=0.0)
     parts = [part(3), part(4), part(1), part(2), part(8), part(7)]
     line.put(parts)
     taken = [line.take() for _ in range(5)]
@@ -47,14 +46,14 @@ def test_parts_that_wait_are_joined_up_to_the_most():
 
 
 def test_parts_without_other_workers_are_not_joined():
-    line = Line(Joining(8, wait=0.0))
+    line = Line(8, wait=0.0)
     line.put([part(without=(0,)), part(without=(0,)), part(), part(without=(0,))])
     assert [len(line.take()) for _ in range(4)] == [2, 1, 1, 0]
 
 
 def test_the_first_waits_for_others():
     """Until the batch is full, long before its time is up."""
-    line = Line(Joining(2, wait=600.0))
+    line = Line(2, wait=600.0)
     line.put([part()])
     timer = threading.Timer(0.05, line.put, ([part()],))
     timer.start()

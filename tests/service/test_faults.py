@@ -9,7 +9,7 @@ from coded_jax.latency.stragglers import Constant, ShiftedExponential
 from coded_jax.service.faults import Faults, InjectedError
 from coded_jax.service.faulty_workers import FaultyWorker
 from coded_jax.service.parts import Piece
-from coded_jax.service.workers import Call, WorkerLost
+from coded_jax.service.pool import Call, WorkerLost
 
 NEVER = Constant(600.0)
 NOW = Constant(0.0)

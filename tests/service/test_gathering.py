@@ -10,7 +10,7 @@ from coded_jax import codes
 from coded_jax.service.engine import NotEnoughResults, WrongResults
 from coded_jax.service.gathering import Gathering, Rules
 from coded_jax.service.parts import Piece
-from coded_jax.service.workers import Call
+from coded_jax.service.pool import Call
 from coded_jax.types import CodeShape
 
 SHARE = (1, 1, 1)

@@ -15,8 +15,8 @@ import pytest
 
 from coded_jax import data
 from coded_jax.service import serve, supervisor
+from coded_jax.service.pool import WorkerLost
 from coded_jax.service.supervisor import Crew, Supervisor
-from coded_jax.service.workers import WorkerLost
 from tests.service.test_ray_workers import until
 
 pytestmark = [

@@ -9,8 +9,7 @@ import pytest
 
 import coded_jax.service.pool
 from coded_jax.service.parts import Piece
-from coded_jax.service.pool import Pool
-from coded_jax.service.workers import Call, WorkerLost
+from coded_jax.service.pool import Call, Pool, WorkerLost
 
 LIMIT = 60  # seconds in which a test that hangs fails
 

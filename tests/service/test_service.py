@@ -10,7 +10,7 @@ import pytest
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
-from coded_jax.service.batching import Joining
+from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import Inference, NotEnoughResults
 from coded_jax.service.response import respond
 from coded_jax.service.service import AlreadyReloading, Service
@@ -79,7 +79,7 @@ class Engine:
 
 def test_requests_are_counted_by_their_end(model):
     images = np.zeros((1, 28, 28, 1), np.uint8)
-    with Service(model, Engine(), in_flight=1) as service:
+    with Service(model, Engine(), ServeConfig(in_flight=1)) as service:
         service.warm_up()
         futures = [service.submit(images, without=lost) for lost in (*LOST[:3], ())]
         totals = [future.result().seconds["total"] for future in futures[:3]]
@@ -119,8 +119,8 @@ def test_requests_computed_together_have_their_own_deadlines(model, degrade):
     """The one that cannot wait ends first; the others are computed again."""
     images = np.zeros((1, 28, 28, 1), np.uint8)
     engine = Short(time.monotonic() + 500, degrade)
-    joining = Joining(3, wait=600.0)
-    with Service(model, engine, in_flight=1, joining=joining) as service:
+    config = ServeConfig(in_flight=1, max_batch=3, max_wait=600.0)
+    with Service(model, engine, config) as service:
         service._batches.add(3)
         first, *others = [service.submit(images, s) for s in (100, 1000, 2000)]
         if degrade:
@@ -159,7 +159,7 @@ def test_a_divided_request_has_one_model(model):
     old, new = Gated(), Gated(classes=7)
     new.go.set()
     start = lambda model: new
-    with Service(model, old, in_flight=1, start=start) as service:
+    with Service(model, old, ServeConfig(in_flight=1), start) as service:
         service.warm_up()
         divided = service.submit(np.zeros((3, 28, 28, 1), np.uint8))
         old.begun.wait()

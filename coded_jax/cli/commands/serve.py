@@ -31,7 +31,6 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.load import load
 from coded_jax.runs.places import absolute
 from coded_jax.service import ENGINES, Service, metrics, serve
-from coded_jax.service.service_table import workers_table
 from coded_jax.service.web.config import WebConfig, require_packages
 from coded_jax.training import signals
 
@@ -100,7 +99,7 @@ def finish_run() -> None:
 def start() -> Service:
     """Starts the service that the flags describe, ready to answer."""
     engine, options = runtime_flags.ENGINE.value, runtime_flags.options_from_flags()
-    if "devices" in ENGINES[engine].accepts:
+    if "devices" not in ENGINES[engine].ignores:
         options["devices"] = run_flags.DEVICES.value
     faults = runtime_flags.faults_from_flags()
     return serve(run_flags.WORKDIR.value, engine, faults=faults, **options)
@@ -171,4 +170,4 @@ def main(argv: list[str]) -> None:
                     if (failure := service.failure()) is not None:
                         raise RuntimeError(failure)
                     time.sleep(0.1)
-        Console().print(workers_table(service.summary()))
+        Console().print(metrics.workers_table(service.summary()))

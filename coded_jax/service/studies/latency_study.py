@@ -20,6 +20,7 @@ from coded_jax.evaluation import predictions
 from coded_jax.inference.costs import Cost, Round, cost_of
 from coded_jax.latency.workloads import Draws, Speeds, Workload, complete
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
+from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import NotEnoughResults
 from coded_jax.service.faults import Faults, Source
 from coded_jax.service.faulty_workers import FaultyWorker, inject
@@ -114,7 +115,8 @@ def _service(strategy: ServedStrategy, pool: Pool, deadline: float) -> Service:
     model = strategy.model
     cost = cost_of(model.pipeline, model.frozen, model.image_shape)
     engine = PacedFirstK(model, pool, cost, strategy.client, strategy.hedge_after)
-    service = Service(strategy.model, engine, deadline, in_flight=1)
+    config = ServeConfig(deadline=deadline, in_flight=1)
+    service = Service(strategy.model, engine, config)
     service.warm_up(1)
     return service
 

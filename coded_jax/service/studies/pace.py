@@ -24,9 +24,7 @@ from coded_jax.latency.workloads import Draws
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.faults import Fault
 from coded_jax.service.first_k import FirstK
-from coded_jax.service.gathering import Rules
-from coded_jax.service.pool import Pool
-from coded_jax.service.workers import Call
+from coded_jax.service.pool import Call, Pool
 
 
 class Pace:
@@ -107,11 +105,8 @@ class PacedFirstK(FirstK):
     ) -> None:
         super().__init__(model, pool)
         every = isinstance(hedges, tuple)
-        self._hedges = hedges if every else (hedges,) * len(cost.rounds)
+        self._hedges = [*hedges] if every else [hedges] * len(cost.rounds)
         self._cost, self._per_flop = cost, client / cost.whole_flops
-
-    def _rules(self, stage: int, *limits: Any) -> Rules:
-        return super()._rules(stage, *limits)._replace(hedge_after=self._hedges[stage])
 
     def _encode(self, images: Any) -> tuple[jax.Array, ...]:
         begun = time.monotonic()

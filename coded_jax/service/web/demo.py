@@ -13,9 +13,8 @@ from concurrent.futures import Future
 from coded_jax.checks import require
 from coded_jax.service.faults import Fault, Faults, Source
 from coded_jax.service.faulty_workers import FaultyWorker, Process, inject
-from coded_jax.service.pool import Pool
+from coded_jax.service.pool import Call, Pool, Worker
 from coded_jax.service.service import Service
-from coded_jax.service.workers import Call, Worker
 
 LATE = 1.0  # seconds
 RESTART = 3.0  # seconds, about what a process takes on an idle machine

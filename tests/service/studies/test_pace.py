@@ -10,8 +10,8 @@ from coded_jax.codes.quorum import ANY_K
 from coded_jax.latency.simulation import Machine, first_draws, simulate
 from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
 from coded_jax.latency.workloads import Workload
+from coded_jax.service.pool import Call
 from coded_jax.service.studies.pace import Pace
-from coded_jax.service.workers import Call
 from tests.units import cost, trip
 
 KEY, REQUESTS = jax.random.key(5), 200
