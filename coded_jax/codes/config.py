@@ -95,11 +95,6 @@ class CodeConfig(LearnedConfig):
         Accepted(_ascending, "ascending first-last blocks from 1 on"),
         STAGES,
     )
-    preactivations: bool = setting(
-        False,
-        "whether the blocks of a deep base model end before their ReLU, with which the "
-        "next block then begins: the same network, but what is coded ends linearly",
-    )
     split: str = setting(
         "image",
         "pieces of one image; or k images coded together by the whole network (group); "
@@ -159,8 +154,6 @@ class CodeConfig(LearnedConfig):
         require("split", self.split, fits, "image with a grid")
         fits = self.split != "group" or self.stages is None
         require("split", self.split, fits, "image or convolution with stages")
-        fits = not self.preactivations or self.split != "group"
-        require("preactivations", self.preactivations, fits, "False with split=group")
         fits = not self.halo or self.split == "image"
         require("halo", self.halo, fits, f"0 with split={self.split}")
         fits = not self.least_spared or self.split == "convolution"
@@ -170,8 +163,6 @@ class CodeConfig(LearnedConfig):
         require("tail", self.tail, fits, f"frozen with split={self.split}")
         fits = not self.nonnegative or self.split == "image"
         require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
-        fits = not (self.nonnegative and self.preactivations)
-        require("nonnegative", self.nonnegative, fits, "False with preactivations=True")
         # Beside a parity model with montages, learned codes have sums.
         fits = self.parity_pieces != "montage" or self.code != LEARNED
         accepted = f"sums or smaller with code={LEARNED}"

@@ -113,11 +113,6 @@ class LearnedConfig:
         "initial sums of the pieces that are a systematic code's parity pieces",
         one_of(SUMS),
     )
-    fixed_sums: bool = setting(
-        False,
-        "whether these sums, or the weights by which an image is made smaller, stay as "
-        "they begin, and are not trained",
-    )
     parity_start: str = setting(
         "base",
         "what the networks of parity models start from: the base model's weights, or "
@@ -147,9 +142,6 @@ class LearnedConfig:
                 # The dataclass is frozen, but not yet.
                 object.__setattr__(self, name, "mlp")
         check(self)
-        fits = not self.fixed_sums or self.systematic
-        accepted = "False but with recipe=systematic"
-        require("fixed_sums", self.fixed_sums, fits, accepted)
         fits = self.decoder_reads == "all" or DECODERS[self.decoder].guided
         require("decoder_reads", self.decoder_reads, fits, "all without sharpen")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,36 +47,29 @@ class LinearPart(NamedTuple):
 
 
 def sums_of_pieces(shape: CodeShape, config: LearnedConfig) -> LinearPart:
-    """Returns sums, learned as `{"sums": [k, r]}` or fixed, with `linear_estimate`."""
-    initial = functools.partial(SUMS[config.sums], shape.k, shape.r)
-
-    def sums_of(params: PyTree) -> jax.Array:
-        return initial() if config.fixed_sums else params["sums"]
+    """Returns sums, learned as `{"sums": [k, r]}`, with `linear_estimate`."""
 
     def estimate(
         params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
     ) -> Estimate:
-        every = linear_estimate(sums_of(params), features, available)
+        every = linear_estimate(params["sums"], features, available)
         parity = features[shape.k :]
         views = jnp.broadcast_to(parity, (len(shares), *parity.shape))
         return Estimate(take_shares(every, shares), views)
 
     return LinearPart(
-        lambda: {} if config.fixed_sums else {"sums": initial()},
-        lambda params, pieces: piece_sums(sums_of(params), pieces),
+        lambda: {"sums": SUMS[config.sums](shape.k, shape.r)},
+        lambda params, pieces: piece_sums(params["sums"], pieces),
         estimate,
     )
 
 
 def smaller_image(shape: CodeShape, config: LearnedConfig) -> LinearPart:
-    """Returns the whole image made smaller, learned as `{"taps": ...}` or fixed, see
-    `smaller`; the estimate is the mean of what the parity results that arrived show of
-    a share."""
-    smaller.plan_of(shape)
-    initial = functools.partial(smaller.init, shape)
+    """Returns the whole image made smaller, learned as `{"taps": ...}`, see `smaller`.
 
-    def taps_of(params: PyTree) -> PyTree:
-        return initial() if config.fixed_sums else params["taps"]
+    The estimate is the mean of what the parity results that arrived show of a share.
+    """
+    smaller.plan_of(shape)
 
     def estimate(
         params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
@@ -89,8 +81,8 @@ def smaller_image(shape: CodeShape, config: LearnedConfig) -> LinearPart:
         return Estimate((weights * views).sum(axis=1), views)
 
     return LinearPart(
-        lambda: {} if config.fixed_sums else {"taps": initial()},
-        lambda params, pieces: smaller.parity(shape, taps_of(params), pieces),
+        lambda: {"taps": smaller.init(shape)},
+        lambda params, pieces: smaller.parity(shape, params["taps"], pieces),
         estimate,
     )
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from coded_jax.checks import require
-
 
 def cosines(k: int, r: int) -> jax.Array:
     """Returns r orthonormal vectors `[k, r]` of the discrete cosine transform (II).
@@ -29,21 +27,5 @@ def powers(k: int, r: int) -> jax.Array:
     return columns / jnp.linalg.norm(columns, axis=0, keepdims=True)
 
 
-def hadamard(k: int, r: int) -> jax.Array:
-    """Returns the first r columns of a Hadamard matrix (Sylvester), of length 1.
-
-    All pieces have the same weight but for its sign. Where there are more pieces than
-    `2^(r-1)`, some two of them have the same signs, or opposite ones, in all sums, and
-    sums alone cannot tell which of the two was lost. Columns from k on repeat.
-
-    Raises:
-      ValueError: k is no power of 2.
-    """
-    require("sums", "hadamard", k & (k - 1) == 0, f"cosine or power with k={k}")
-    i, j = jnp.arange(k)[:, None], jnp.arange(r)[None] % k
-    odd = jax.lax.population_count(i & j) % 2
-    return (1 - 2 * odd) / jnp.sqrt(jnp.float32(k))
-
-
-SUMS = {"cosine": cosines, "power": powers, "hadamard": hadamard}
+SUMS = {"cosine": cosines, "power": powers}
 """`(k, r) -> [k, r]`, the initial weights of the pieces in each parity piece."""

@@ -42,16 +42,14 @@ class InvertedResidual(nn.Module):
         return x + y if x.shape == y.shape else y
 
 
-def mobilenet(width: float = 1.0, preactivations: bool = False) -> BaseModel:
+def mobilenet(width: float = 1.0) -> BaseModel:
     """Makes the network of fourteen blocks: the stem and 13 inverted residuals.
 
     Args:
       width: times the published 16 to 96 maps, and the stem's 32.
-      preactivations: see `modules.base_model`; all blocks but the stem end without a
-        ReLU anyway.
     """
     stem = ConvNorm(scaled(STEM, width))
-    return base_model([stem, *inverted_residuals(GROUPS, width)], preactivations)
+    return base_model([stem, *inverted_residuals(GROUPS, width)])
 
 
 def inverted_residuals(

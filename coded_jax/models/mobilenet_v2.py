@@ -22,14 +22,13 @@ GROUPS = (
 LAST = 1280
 
 
-def mobilenet_v2(width: float = 1.0, preactivations: bool = False) -> BaseModel:
+def mobilenet_v2(width: float = 1.0) -> BaseModel:
     """Makes the network of nineteen blocks: stem, 17 inverted residuals, 1x1.
 
     Args:
       width: times the published maps, also of the last convolution.
-      preactivations: see `modules.base_model`; of the stem and the last convolution.
     """
     stem = ConvNorm(scaled(STEM, width), stride=2)
     last = ConvNorm(scaled(LAST, width), 1)
     blocks = [stem, *inverted_residuals(GROUPS, width), last]
-    return base_model(blocks, preactivations)
+    return base_model(blocks)

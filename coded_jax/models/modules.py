@@ -102,22 +102,17 @@ class PositionHead(nn.Module):
 
 def base_model(
     blocks: Sequence[nn.Module],
-    preactivations: bool = False,
     last: Callable[[int], nn.Module] = PoolHead,
 ) -> BaseModel:
     """Makes a base model of some blocks and a head.
 
     Args:
-      blocks: modules that are called with `(x, train)`; those that end in a ReLU, or in
-        a max pooling of its outputs, have `relu=True`.
-      preactivations: blocks that end in a ReLU leave it to the next one, or to the
-        head. It is the same network, since a ReLU and a max pooling commute.
-      last: `PoolHead` or `PositionHead`, which the head is after such a ReLU.
+      blocks: modules that are called with `(x, train)`.
+      last: `PoolHead` or `PositionHead`.
 
     Returns:
       A model with variables `{"block_1": ..., "block_2": ..., "head": ...}`.
     """
-    left = [preactivations and getattr(block, "relu", False) for block in blocks]
     names = [f"block_{i + 1}" for i in range(len(blocks))]
 
     def init(key: jax.Array, image_shape: tuple[int, int, int], classes: int) -> PyTree:
@@ -127,12 +122,9 @@ def base_model(
             x, variables[name] = block.init_with_output(block_key, x, False)
         return {**variables, "head": last(classes).init(keys[-1], x)}
 
-    def classify(variables: PyTree, features: jax.Array) -> jax.Array:
+    def head(variables: PyTree, features: jax.Array) -> jax.Array:
         classes = variables["head"]["params"]["logits"]["bias"].shape[0]
         return last(classes).apply(variables["head"], features)  # type: ignore
-
-    def head(variables: PyTree, features: jax.Array) -> jax.Array:
-        return classify(variables, nn.relu(features) if left[-1] else features)
 
     def train(variables: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
         x, updated_stats = images, {}
@@ -141,21 +133,12 @@ def base_model(
             # The running means stay float32: in bfloat16 small moves would be lost.
             own["params"] = optax.tree.cast(own["params"], images.dtype)
             x, updated_stats[name] = block.apply(own, x, True, mutable=["batch_stats"])
-        return classify(variables, x), updated_stats
+        return head(variables, x), updated_stats
 
-    functions = tuple(map(_inference_block, names, blocks, left, [False, *left[:-1]]))
-    return BaseModel(init, functions, head, train)
+    def inference(name: str, block: nn.Module) -> Block:
+        return lambda variables, x: block.apply(variables[name], x, False)
 
-
-def _inference_block(name: str, block: nn.Module, leaves: bool, begins: bool) -> Block:
-    """Returns a block that leaves its ReLU to the next, or begins with one, or both."""
-    own = block.clone(relu=False) if leaves else block
-
-    def run(variables: PyTree, x: jax.Array) -> jax.Array:
-        x = nn.relu(x) if begins else x
-        return own.apply(variables[name], x, False)  # type: ignore
-
-    return run
+    return BaseModel(init, tuple(map(inference, names, blocks)), head, train)
 
 
 def scaled(maps: int, width: float) -> int:

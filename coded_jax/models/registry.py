@@ -25,11 +25,10 @@ class Network(NamedTuple):
     Attributes:
       make: `width -> BaseModel`, of so many times the published maps.
       deep: whether dense codes would cost more than the network gains; by default its
-        systematic codes are then linear and low_rank. These networks are made of
-        `modules.base_model`, and may be cut before each ReLU.
+        systematic codes are then linear and low_rank.
     """
 
-    make: Callable[..., BaseModel]
+    make: Callable[[float], BaseModel]
     deep: bool
 
 
@@ -45,27 +44,18 @@ BASE_MODELS: dict[str, Network] = {
 }
 
 
-def make_base_model(
-    name: str, width: float = 1.0, preactivations: bool = False
-) -> BaseModel:
+def make_base_model(name: str, width: float = 1.0) -> BaseModel:
     """Makes the base model called `name`.
 
     Args:
       name: one of `BASE_MODELS`.
       width: times the maps of the published network.
-      preactivations: blocks leave the ReLU at their end to the next one, of deep
-        networks.
 
     Raises:
-      ValueError: there is none of that name, or it cannot be cut so.
+      ValueError: there is none of that name.
     """
     require("base_model", name, name in BASE_MODELS, f"one of {list(BASE_MODELS)}")
-    if not preactivations:
-        return BASE_MODELS[name].make(width)
-    deep = [name for name, network in BASE_MODELS.items() if network.deep]
-    accepted = f"False with base_model={name}, which is none of {deep},"
-    require("preactivations", preactivations, name in deep, accepted)
-    return BASE_MODELS[name].make(width, preactivations)
+    return BASE_MODELS[name].make(width)
 
 
 def is_deep(name: str) -> bool:

@@ -18,12 +18,10 @@ class Residual(nn.Module):
       maps: output maps.
       stride: of the first convolution, and of the 1x1 one in the shortcut, which is
         there where the shape changes.
-      relu: whether a ReLU ends it.
     """
 
     maps: int
     stride: int = 1
-    relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -31,15 +29,14 @@ class Residual(nn.Module):
         y = ConvNorm(self.maps, relu=False)(y, train)
         if x.shape != y.shape:
             x = ConvNorm(self.maps, 1, self.stride, relu=False)(x, train)
-        return nn.relu(x + y) if self.relu else x + y
+        return nn.relu(x + y)
 
 
-def resnet18(width: float = 1.0, preactivations: bool = False) -> BaseModel:
+def resnet18(width: float = 1.0) -> BaseModel:
     """Makes ResNet-18 of nine blocks: the stem, then two residual blocks of each width.
 
     Args:
       width: times the published 64 to 512 maps.
-      preactivations: see `modules.base_model`.
     """
     residuals = [
         Residual(scaled(maps, width), stride=2 if group and not i else 1)
@@ -47,4 +44,4 @@ def resnet18(width: float = 1.0, preactivations: bool = False) -> BaseModel:
         for i in range(2)
     ]
     stem = ConvNorm(scaled(MAPS[0], width))
-    return base_model([stem, *residuals], preactivations)
+    return base_model([stem, *residuals])

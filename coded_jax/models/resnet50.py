@@ -24,15 +24,13 @@ class Stem(nn.Module):
 
     Attributes:
       maps: output maps.
-      relu: whether a ReLU follows the convolution.
     """
 
     maps: int
-    relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = ConvNorm(self.maps, 7, 2, self.relu)(x, train)
+        x = ConvNorm(self.maps, 7, 2)(x, train)
         return nn.max_pool(x, (3, 3), (2, 2), "SAME")
 
 
@@ -45,12 +43,10 @@ class Bottleneck(nn.Module):
       maps: of the inner convolutions.
       stride: of the 3x3 convolution, and of the 1x1 one in the shortcut, which is there
         where the shape changes.
-      relu: whether a ReLU ends it.
     """
 
     maps: int
     stride: int = 1
-    relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -59,19 +55,18 @@ class Bottleneck(nn.Module):
         y = ConvNorm(EXPANSION * self.maps, 1, relu=False)(y, train)
         if x.shape != y.shape:
             x = ConvNorm(EXPANSION * self.maps, 1, self.stride, relu=False)(x, train)
-        return nn.relu(x + y) if self.relu else x + y
+        return nn.relu(x + y)
 
 
-def resnet50(width: float = 1.0, preactivations: bool = False) -> BaseModel:
+def resnet50(width: float = 1.0) -> BaseModel:
     """Makes ResNet-50 of seventeen blocks: the stem, then 3, 4, 6 and 3 bottlenecks.
 
     Args:
       width: times the published maps.
-      preactivations: see `modules.base_model`.
     """
     bottlenecks = [
         Bottleneck(scaled(maps, width), stride=2 if group and not i else 1)
         for group, (maps, repeats) in enumerate(GROUPS)
         for i in range(repeats)
     ]
-    return base_model([Stem(scaled(STEM, width)), *bottlenecks], preactivations)
+    return base_model([Stem(scaled(STEM, width)), *bottlenecks])

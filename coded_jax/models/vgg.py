@@ -25,25 +25,22 @@ class Layer(nn.Module):
     Attributes:
       maps: output maps.
       pool: whether it pools.
-      relu: whether a ReLU follows the convolution.
     """
 
     maps: int
     pool: bool
-    relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = ConvNorm(self.maps, relu=self.relu)(x, train)
+        x = ConvNorm(self.maps)(x, train)
         return nn.max_pool(x, (2, 2), (2, 2), "SAME") if self.pool else x
 
 
-def vgg16(width: float = 1.0, preactivations: bool = False) -> BaseModel:
+def vgg16(width: float = 1.0) -> BaseModel:
     """Makes VGG-16 of thirteen blocks: 1-2, 3-4, 5-7, 8-10, 11-13 between poolings.
 
     Args:
       width: times the published 64 to 512 maps.
-      preactivations: see `modules.base_model`.
     """
     return base_model(
         [
@@ -51,5 +48,4 @@ def vgg16(width: float = 1.0, preactivations: bool = False) -> BaseModel:
             for group in GROUPS
             for i, maps in enumerate(group)
         ],
-        preactivations,
     )

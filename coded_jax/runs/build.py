@@ -98,14 +98,7 @@ def build_pipeline(
 
 def _base_of(config: Config, own: BaseModel | None) -> BaseModel:
     """Returns the base model that a caller gives, or else the one of the settings."""
-    if own is None:
-        settings = (config.base_width, config.preactivations)
-        return make_base_model(config.base_model, *settings)
-    accepted = "False with blocks that are given, which end where they end,"
-    require(
-        "preactivations", config.preactivations, not config.preactivations, accepted
-    )
-    return own
+    return own or make_base_model(config.base_model, config.base_width)
 
 
 def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipeline:

@@ -39,6 +39,10 @@ EVALUATED = ("test", "validation")
 OWN = "own"
 """Data set and base model that are given to `protect`, not looked up by name."""
 
+RETIRED: dict[str, Any] = {"fixed_sums": False, "preactivations": False}
+"""Settings of earlier versions that are no more, with the one value that their stored
+results may have: what the code does without them."""
+
 CODES_FORM = tuple_of(settings.Form(str, name_of, "a code"), ",", "codes as mds,berrut")
 
 
@@ -264,8 +268,18 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Config:
-        """Returns the config that `results.json` has, whose tuples are lists there."""
-        return cls(**{name: tuples(value) for name, value in fields.items()})
+        """Returns the config that `results.json` has, whose tuples are lists there.
+
+        Raises:
+          ValueError: a setting is out of range, or is one of `RETIRED` with another
+            value than there.
+        """
+        for name, value in fields.items():
+            fits = name not in RETIRED or value == RETIRED[name]
+            accepted = f"{RETIRED.get(name)!r} alone, since this setting is no more,"
+            require(name, value, fits, accepted)
+        current = {x: tuples(y) for x, y in fields.items() if x not in RETIRED}
+        return cls(**current)
 
 
 def tuples(value: Any) -> Any:

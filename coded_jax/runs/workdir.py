@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from coded_jax.runs.config import RETIRED
 from coded_jax.runs.places import PLACES, absolute
 
 FLAGS = "flags.txt"
@@ -156,13 +157,21 @@ def make_folder(folder: Path, name: str = "workdir") -> None:
 
 
 def read_flags(folder: Path) -> dict[str, str] | None:
-    """Returns the flags that fixed the run in `folder`; None if there is none."""
+    """Returns the flags that fixed the run in `folder`; None if there is none.
+
+    Those of `RETIRED` settings are left out where they have the value of today's code.
+    """
     try:
         lines = (folder / FLAGS).read_text().splitlines()
     except FileNotFoundError:
         return None
     pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
-    return {name: value for name, _, value in pairs if name not in PLACES}
+    retired = {(name, str(value)) for name, value in RETIRED.items()}
+    return {
+        name: value
+        for name, _, value in pairs
+        if name not in PLACES and (name, value) not in retired
+    }
 
 
 def phase_of(name: str, seed: int) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -12,8 +11,7 @@ from coded_jax.models.registry import is_deep
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from tests.errors import refused
-from tests.models.published import abstract_variables, random_variables
-from tests.parameters import long
+from tests.models.published import abstract_variables
 
 # Name and image -> classes, parameters, blocks, maps and rows of the last one's output.
 # What the blocks are is in `test_published.py`.
@@ -95,35 +93,9 @@ def test_the_unet_answers_at_each_position():
 
 
 @pytest.mark.parametrize(
-    "name, linear, size",
-    [
-        ("resnet18", range(9), 28),
-        *long(("vgg16", range(13), 28)),
-    ],
-)
-def test_blocks_may_leave_their_relu_to_the_next(name, linear, size):
-    base = make_base_model(name, 1 / 16)
-    cut = make_base_model(name, 1 / 16, preactivations=True)
-    variables = random_variables(base, (size, size, 1))
-    x = y = jax.random.normal(jax.random.key(1), (2, size, size, 1))
-    lowest = []
-    for block, linear_block in zip(base.blocks, cut.blocks, strict=True):
-        x, y = block(variables, x), linear_block(variables, y)
-        lowest.append(float(y.min()))
-        is_relu = jnp.array_equal(x, jax.nn.relu(y))
-        assert is_relu or jnp.array_equal(x, y)
-    assert [i for i in range(len(lowest)) if lowest[i] < 0] == list(linear)
-    assert jnp.array_equal(base.head(variables, x), cut.head(variables, y))
-    images = jax.random.normal(jax.random.key(2), (2, size, size, 1))
-    trained = (model.train(variables, images) for model in (base, cut))
-    chex.assert_trees_all_equal(*trained)
-
-
-@pytest.mark.parametrize(
     "argument, call",
     [
         ("base_model", lambda: make_base_model("lenet")),
-        ("preactivations", lambda: make_base_model("lenet5", preactivations=True)),
         (
             "image_shape",  # no multiple of 4
             lambda: make_base_model("unet").init(jax.random.key(0), (30, 64, 1), 11),

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from coded_jax.runs.build import build_pipeline
-from coded_jax.runs.config import Config
+from coded_jax.runs.config import RETIRED, Config
 from coded_jax.types import BaseModel
 from tests.errors import refused
 
@@ -42,6 +42,9 @@ def test_survives_json():
     assert (config.n, config.most_lost, config.pieces) == (5, 0, (2, 2))
     loaded = json.loads(json.dumps(dataclasses.asdict(config)))
     assert Config.from_json(loaded) == config
+    assert Config.from_json(loaded | RETIRED) == config
+    with refused("fixed_sums"):
+        Config.from_json(loaded | {"fixed_sums": True})
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,14 @@ def test_a_flag_that_did_not_exist_then_had_its_default(tmp_path):
         workdir.open_workdir(tmp_path, RunFlags(now, defaults=defaults))
 
 
+def test_settings_that_are_no_more_count_only_with_another_value(tmp_path):
+    workdir.open_workdir(tmp_path / "a", RunFlags({**FLAGS, "fixed_sums": "False"}))
+    workdir.open_workdir(tmp_path / "a", RunFlags(FLAGS))
+    workdir.open_workdir(tmp_path / "b", RunFlags({**FLAGS, "fixed_sums": "True"}))
+    with pytest.raises(ValueError, match="fixed_sums=True there and unset now"):
+        workdir.open_workdir(tmp_path / "b", RunFlags(FLAGS))
+
+
 def test_what_is_no_workdir_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/run", ""):
