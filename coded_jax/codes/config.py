@@ -163,10 +163,6 @@ class CodeConfig(LearnedConfig):
         require("tail", self.tail, fits, f"frozen with split={self.split}")
         fits = not self.nonnegative or self.split == "image"
         require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
-        # Beside a parity model with montages, learned codes have sums.
-        fits = self.parity_pieces != "montage" or self.code != LEARNED
-        accepted = f"sums or smaller with code={LEARNED}"
-        require("parity_pieces", self.parity_pieces, fits, accepted)
 
     @property
     def n(self) -> int:
