@@ -28,3 +28,6 @@ from coded_jax.codes.registry import entry_of as entry_of
 from coded_jax.codes.registry import is_code as is_code
 from coded_jax.codes.registry import make_code as make_code
 from coded_jax.codes.registry import name_of as name_of
+from coded_jax.codes.splits import ConvolutionSplit as ConvolutionSplit
+from coded_jax.codes.splits import GroupSplit as GroupSplit
+from coded_jax.codes.splits import ImageSplit as ImageSplit

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from coded_jax.checks import is_integer, require
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.registry import CODES, LEARNED, AnyCode, entry_of, is_code, name_of
+from coded_jax.codes.splits import SPLITS, Splitting, splitting_of
 from coded_jax.settings import (
     INTEGER,
     Accepted,
@@ -20,7 +20,6 @@ from coded_jax.settings import (
 
 PRECISIONS = ("float32", "bfloat16")
 TAILS = ("frozen", "tuned")
-SPLITS = ("image", "group", "convolution")
 MAX_N = 12  # 2^12 erasure patterns are the most that an evaluation is asked for
 
 
@@ -140,40 +139,14 @@ class CodeConfig(LearnedConfig):
         require("k", self.k, fewest <= self.k < MAX_N, f"{fewest}..{MAX_N - 1}")
         most = MAX_N - self.k
         require("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
-        fits = math.prod(self.pieces) == self.k
-        require("grid", self.grid, fits, f"rows x columns with a product of k={self.k}")
-        own, number = self.stage_grids, len(self.stages or (0,))
-        fits = own is None or [*map(math.prod, own)] == [self.k] * number
-        accepted = f"rows x columns with a product of k={self.k}, {number} of them,"
-        require("stage_grids", own, fits, accepted)
-        fits = own is None or self.grid is None
-        require("grid", self.grid, fits, "none with stage_grids")
-        fits = self.split == "image" or own is None
-        require("split", self.split, fits, "image with stage_grids")
-        fits = self.split == "image" or self.grid is None
-        require("split", self.split, fits, "image with a grid")
-        fits = self.split != "group" or self.stages is None
-        require("split", self.split, fits, "image or convolution with stages")
-        fits = not self.halo or self.split == "image"
-        require("halo", self.halo, fits, f"0 with split={self.split}")
-        fits = not self.least_spared or self.split == "convolution"
-        accepted = f"0 with split={self.split}"
-        require("least_spared", self.least_spared, fits, accepted)
-        fits = self.tail == "frozen" or self.split == "image"
-        require("tail", self.tail, fits, f"frozen with split={self.split}")
-        fits = not self.nonnegative or self.split == "image"
-        require("nonnegative", self.nonnegative, fits, f"False with split={self.split}")
+        splitting_of(self)
+
+    @property
+    def splitting(self) -> Splitting:
+        """The way to split, a record of the settings that belong to it."""
+        return splitting_of(self)
 
     @property
     def n(self) -> int:
         """Returns the number of results, data and parity."""
         return self.k + self.r
-
-    def pieces_of(self, stage: int) -> tuple[int, int]:
-        """Pieces along height and width of a coded stage, counted from 0."""
-        return self.stage_grids[stage] if self.stage_grids else self.pieces
-
-    @property
-    def pieces(self) -> tuple[int, int]:
-        """Pieces along height and width, the default filled in."""
-        return (self.k, 1) if self.grid is None else self.grid

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from coded_jax.codes import LEARNED
+from coded_jax.codes import LEARNED, ConvolutionSplit
 from coded_jax.report.formatting import stages_text
 from coded_jax.report.run_tables import works
 from coded_jax.runs.prepare import Experiment
@@ -42,7 +42,7 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
     of = f"each image is split into {k} pieces"
     if pipeline.separate:
         of, made = f"{k} images are coded together", made.replace("piece", "image")
-    elif config.split == "convolution":
+    elif isinstance(config.splitting, ConvolutionSplit):
         of = f"the inputs of {len(stages)} convolutions are split into {k} pieces each"
     elif config.stages:
         of += f" (anew before blocks {stages_text(stages)})"

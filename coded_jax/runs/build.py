@@ -50,15 +50,20 @@ def build_pipeline(
     lowering.install()
     base = _base_of(config, base)
     variables = variable_shapes(base, image_shape, classes)
-    blocks, grouped = base.blocks, config.split == "group"
-    if grouped:
-        base = groups.group_base(base, image_shape[0])
-        blocks = base.blocks
-        plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
-    elif config.split == "convolution":
-        blocks, plans = _separated(config, base, variables, image_shape)
-    else:
-        plans = _plans(config, base, variables, image_shape)
+    blocks, splitting = base.blocks, config.splitting
+    match splitting:
+        case codes.GroupSplit():
+            base = groups.group_base(base, image_shape[0])
+            blocks = base.blocks
+            plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
+        case codes.ConvolutionSplit():
+            of_stages = coded_blocks(config, len(blocks))
+            blocks, plans = _separated(
+                splitting, of_stages, base, variables, image_shape
+            )
+        case codes.ImageSplit():
+            of_stages = coded_blocks(config, len(blocks))
+            plans = _plans(splitting, of_stages, base, variables, image_shape)
     stages, done = [], 0
     for (first, last), plan in plans.items():
         sizes = CodeShape.of(plan, config.r)
@@ -80,7 +85,7 @@ def build_pipeline(
         config.r,
         mesh,
         config.precision,
-        separate=grouped,
+        separate=isinstance(splitting, codes.GroupSplit),
         image_shape=image_shape,
         parity_moves=config.parity_moves,
         recipe=config.recipe,
@@ -123,18 +128,22 @@ def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipelin
 
 
 def _plans(
-    config: Config, base: BaseModel, variables: PyTree, image_shape: tuple[int, ...]
+    splitting: codes.ImageSplit,
+    coded: tuple[tuple[int, int], ...],
+    base: BaseModel,
+    variables: PyTree,
+    image_shape: tuple[int, ...],
 ) -> dict[tuple[int, int], SplitPlan]:
     """Plans the split of every coded stage, by its first and last block."""
     plans, done = {}, 0
     x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    for i, (first, last) in enumerate(coded_blocks(config, len(base.blocks))):
+    for i, (first, last) in enumerate(coded):
         before = segment(base.blocks, done + 1, first - 1)
         x = jax.eval_shape(before.f_conv, variables, x)
         f_conv = segment(base.blocks, first, last).f_conv
         try:
-            sizes = (apart(x)[0].shape[1:], config.pieces_of(i), config.halo)
-            plan = make_plan(f_conv, variables, *sizes)
+            shape, grid = apart(x)[0].shape[1:], splitting.grid_of(i)
+            plan = make_plan(f_conv, variables, shape, grid, splitting.halo)
         except ValueError as error:
             if len(base.blocks) == 1:
                 raise
@@ -149,7 +158,11 @@ def _plans(
 
 
 def _separated(
-    config: Config, base: BaseModel, variables: PyTree, image_shape: tuple[int, ...]
+    splitting: codes.ConvolutionSplit,
+    coded: tuple[tuple[int, int], ...],
+    base: BaseModel,
+    variables: PyTree,
+    image_shape: tuple[int, ...],
 ) -> tuple[tuple[Block, ...], dict[tuple[int, int], SplitPlan]]:
     """Takes the coded stages apart at their convolutions.
 
@@ -160,17 +173,18 @@ def _separated(
     blocks: list[Block] = []
     plans, done = {}, 0
     x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    for first, last in coded_blocks(config, len(base.blocks)):
-        before, coded = (
+    for first, last in coded:
+        before, f_conv = (
             segment(base.blocks, *bounds).f_conv
             for bounds in ((done + 1, first - 1), (first, last))
         )
         x = jax.eval_shape(before, variables, x)
-        sizes = (x.shape[1:], config.k, config.least_spared)
         try:
-            parts, of_rounds = separate_convolutions(coded, variables, *sizes)
+            parts, of_rounds = separate_convolutions(
+                f_conv, variables, x.shape[1:], splitting.k, splitting.least_spared
+            )
         except ValueError as error:
-            if config.stages is None:
+            if splitting.stages is None:
                 raise
             raise ValueError(f"{error} (stage {first}-{last} of --stages)") from error
         blocks += base.blocks[done : first - 1]
@@ -178,13 +192,14 @@ def _separated(
             number = len(blocks) + 2 * (i + 1)
             plans[number, number] = plan
         blocks += parts
-        x, done = jax.eval_shape(coded, variables, x), last
+        x, done = jax.eval_shape(f_conv, variables, x), last
     return (*blocks, *base.blocks[done:]), plans
 
 
 def _require_untrained(config: Config, code: codes.AnyCode, pipeline: Pipeline) -> None:
     """Checks that a code of single convolutions has nothing to learn."""
-    fits = config.split != "convolution" or not pipeline.learns
+    separated = isinstance(config.splitting, codes.ConvolutionSplit)
+    fits = not (separated and pipeline.learns)
     accepted = "one that is not trained, as mds, with split=convolution"
     require("code", codes.name_of(code), fits, accepted)
 

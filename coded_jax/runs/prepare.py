@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from coded_jax import data
 from coded_jax.checks import require
-from coded_jax.codes import name_of
+from coded_jax.codes import GroupSplit, name_of
 from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.devices import placement, processes
@@ -167,7 +167,7 @@ def _check_sizes(config: Config, images: int) -> None:
     accepted = f"1..{images} accepted, the training images of {config.dataset}"
     if used > images:
         raise ValueError(f"train_images: {used} given, {accepted}")
-    grouped = config.split == "group"
+    grouped = isinstance(config.splitting, GroupSplit)
     examples, name = (-(-used // config.k), "groups") if grouped else (used, "images")
     if config.batch_size > examples:
         raise ValueError(
@@ -213,7 +213,8 @@ def _check_positions(
         for name in ("augmentation", "code_augmentation"):
             value = getattr(config, name)
             require(name, value, value == "none", accepted)
-        require("split", config.split, config.split != "group", "image or convolution")
+        fits = not isinstance(config.splitting, GroupSplit)
+        require("split", config.split, fits, "image or convolution")
     if dataset.values:
         smoothing = config.label_smoothing
         accepted = f"0 with {config.dataset}, whose labels are values,"

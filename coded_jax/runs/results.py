@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from coded_jax.codes import ImageSplit
 from coded_jax.cpu_kernels import lowering
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
@@ -147,7 +148,7 @@ def _exact_rival(run: Finished) -> dict[str, Any]:
     of what needs no training and loses nothing, an exact code of every convolution in
     the same blocks. Nothing where these cannot be taken apart into convolutions."""
     experiment, config = run.experiment, run.experiment.config
-    if config.split != "image":
+    if not isinstance(config.splitting, ImageSplit):
         return {}
     shape, pipeline = experiment.dataset.image_shape, experiment.pipeline
     try:

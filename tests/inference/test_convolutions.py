@@ -102,8 +102,8 @@ def test_costs_by_hand():
     "settings, name",
     [
         ({"code": "learned"}, "code"),  # that is trained
-        ({"grid": (2, 1)}, "split"),
-        ({"split": "group", "stages": ((1, 2),)}, "split"),
+        ({"grid": (2, 1)}, "grid"),
+        ({"split": "group", "stages": ((1, 2),)}, "stages"),
         ({"stages": ((1, 1), (2, 2))}, "split"),  # the second has no convolution
     ],
 )

@@ -39,7 +39,7 @@ def test_out_of_range(field, values):
 def test_survives_json():
     stages = ((1, 1), (3, 4))
     config = Config(k=4, grid=(2, 2), dilations=(1, 2), l=0, stages=stages)
-    assert (config.n, config.most_lost, config.pieces) == (5, 0, (2, 2))
+    assert (config.n, config.most_lost, config.splitting.grid_of(1)) == (5, 0, (2, 2))
     loaded = json.loads(json.dumps(dataclasses.asdict(config)))
     assert Config.from_json(loaded) == config
     assert Config.from_json(loaded | RETIRED) == config

@@ -28,6 +28,7 @@ from coded_jax.cli.command_line import command
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import example_from_flags, ignore
 from coded_jax.cli.whole_networks import whole_network
+from coded_jax.codes import ConvolutionSplit, GroupSplit
 from coded_jax.inference import costs
 from coded_jax.inference.rates import Rates
 from coded_jax.inference.stages import compute
@@ -90,7 +91,8 @@ def _plan_code(console: Console, config: Config) -> tuple[np.ndarray, SplitPlan]
     """Prints the stages of a code, and returns an image and the plan by which the first
     one splits it; None where it splits no image."""
     accepted = "'image': a group is not split, each device computes a whole image"
-    require("split", config.split, config.split != "group", accepted)
+    is_group = isinstance(config.splitting, GroupSplit)
+    require("split", config.split, not is_group, accepted)
     image, classes, _ = example_from_flags()
     channels = image.shape[-1]
     pipeline = build.build_pipeline(
@@ -101,7 +103,7 @@ def _plan_code(console: Console, config: Config) -> tuple[np.ndarray, SplitPlan]
     cost = costs.cost_of(pipeline, variables, image.shape)
     console.print(plan_table.table(stages, cost, config.r))
     plan = pipeline.stages[0].plan
-    if config.split != "convolution":
+    if not isinstance(config.splitting, ConvolutionSplit):
         return image, plan
     console.print(PARTS)
     if config.stages and config.stages[0][0] > 1:

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from coded_jax.checks import require
+from coded_jax.codes import ConvolutionSplit
 from coded_jax.latency import comparison, simulation
 from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.strategies import CNN, Strategy, strategies, without_code
@@ -186,8 +187,10 @@ class Workers:
         )
         model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
         # What a round of convolutions is depends on how many pieces there are.
-        rounds = (config.k, config.least_spared) if config.split != "image" else ()
-        network = (point.base_model, point.width, point.image_shape, *rounds)
+        rounds = config.splitting
+        if not isinstance(rounds, ConvolutionSplit):
+            rounds = None
+        network = (point.base_model, point.width, point.image_shape, rounds)
         held, pool = self._held
         assert strategy.workload is not None  # as of `contenders`
         n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too

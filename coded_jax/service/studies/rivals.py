@@ -7,7 +7,7 @@ import dataclasses
 import jax
 
 from coded_jax.checks import require
-from coded_jax.codes import quorum
+from coded_jax.codes import ImageSplit, quorum
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
@@ -92,7 +92,7 @@ def _least_work(
 ) -> CodedModel | None:
     """Returns the model with another code and the grid of least work, or None."""
     results, config = model.results, Config.from_json(model.results["config"])
-    require("split", config.split, config.split == "image", "'image'")
+    require("split", config.split, isinstance(config.splitting, ImageSplit), "'image'")
     rivals = []
     for rows in (rows for rows in range(1, k + 1) if k % rows == 0):
         settings = dataclasses.replace(
