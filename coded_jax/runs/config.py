@@ -39,7 +39,16 @@ EVALUATED = ("test", "validation")
 OWN = "own"
 """Data set and base model that are given to `protect`, not looked up by name."""
 
-RETIRED: dict[str, Any] = {"fixed_sums": False, "preactivations": False}
+RETIRED: dict[str, Any] = {
+    "ends": "all",
+    "feature_weights": "alike",
+    "fixed_sums": False,
+    "focus": 0.0,
+    "parity_goes_on": False,
+    "preactivations": False,
+    "stage_training": "end_to_end",
+    "tail_step": 0.1,
+}
 """Settings of earlier versions that are no more, with the one value that their stored
 results may have: what the code does without them."""
 
