@@ -140,6 +140,13 @@ class CodeConfig(LearnedConfig):
         most = MAX_N - self.k
         require("r", self.r, 1 <= self.r <= most, f"1..{most} with k={self.k}")
         splitting_of(self)
+        # Beside a parity model with montages, learned codes have sums.
+        require(
+            "parity_pieces",
+            self.parity_pieces,
+            self.parity_pieces != "montage" or self.code != LEARNED,
+            f"sums or smaller with code={LEARNED}",
+        )
 
     @property
     def splitting(self) -> Splitting:

@@ -125,7 +125,8 @@ def _linear_part(shape: CodeShape, config: LearnedConfig, uncut: bool) -> Linear
     name = config.parity_pieces
     fits = config.systematic or name != "smaller"
     require("parity_pieces", name, fits, f"sums with recipe={config.recipe}")
-    part = LINEAR_PARTS[name](shape, config)
+    # Montages are for parity models, beside which a run may have learned codes.
+    part = LINEAR_PARTS.get(name, LINEAR_PARTS["sums"])(shape, config)
     return with_margins(shape, part) if uncut else part
 
 

@@ -23,7 +23,7 @@ from coded_jax.settings import (
 RECIPES = ("paper", "systematic")
 DECODER_CHANNELS = ("joint", "independent")
 PARITY_STARTS = ("base", "anew")
-PARITY_PIECES = ("sums", "smaller")
+PARITY_PIECES = ("sums", "montage", "smaller")
 RETURNED = ("shares", "outputs")
 MAX_WIDTH, MAX_DILATION, MAX_KERNEL = 2**16, 2**10, 31
 
@@ -122,7 +122,9 @@ class LearnedConfig:
     parity_pieces: str = setting(
         "sums",
         "what parity pieces begin as: sums of the pieces; or the whole image, made "
-        "smaller to a piece's shape (smaller), of systematic learned codes",
+        "smaller to a piece's shape (smaller), of systematic learned codes; or the "
+        "pieces side by side, made smaller (montage), of parity models with r=1 and "
+        "k=2 or 4",
         one_of(PARITY_PIECES),
     )
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from coded_jax.checks import require
 from coded_jax.codes.entry import CodeEntry
 from coded_jax.codes.linear import addition
 from coded_jax.types import Code, CodeShape, PyTree
 
 
-def parity_model(shape: CodeShape, variables: PyTree, start: str = "base") -> Code:
+def parity_model(
+    shape: CodeShape, variables: PyTree, start: str = "base", pieces: str = "sums"
+) -> Code:
     """Builds parity models with the addition code (Kosaian, Rashmi, Venkataraman 2019).
 
     Parity j is `sum_i (i+1)^j piece_i`, and its worker's network is trained to make
@@ -29,6 +33,11 @@ def parity_model(shape: CodeShape, variables: PyTree, start: str = "base") -> Co
       shape: the sizes.
       variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       start: `base` or `anew`.
+      pieces: `sums` or, for r=1, `montage`: the parity piece shows all pieces, made
+        smaller, as ParM's concatenating encoder does.
+
+    Raises:
+      ValueError: a montage of other sizes.
 
     Returns:
       A code with parameters `{"worker": ...}`: the weights of its r networks, less the
@@ -61,7 +70,32 @@ def parity_model(shape: CodeShape, variables: PyTree, start: str = "base") -> Co
 
         return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
 
+    if pieces == "montage":
+        code = code._replace(encode=_montage(shape), encode_flops=None)
     return code._replace(init=init, parity_worker=worker)
+
+
+def _montage(shape: CodeShape) -> Callable[[PyTree, jax.Array], jax.Array]:
+    """Returns `encode` of a code whose parity piece is all pieces side by side, each of
+    them the means of 1x2 pixels for k=2, and of 2x2 for k=4."""
+    rows = {2: 1, 4: 2}.get(shape.k, 0)
+    height, width, _ = shape.piece
+    fits = rows and shape.r == 1 and not (height % rows or width % 2)
+    require(
+        "parity_pieces",
+        "montage",
+        bool(fits),
+        "sums, or montage with k=2 or 4, r=1 and pieces of even height and width,",
+    )
+
+    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
+        k, batch, h, w, channels = pieces.shape
+        pixels = pieces.reshape(k, batch, h // rows, rows, w // 2, 2, channels)
+        small = pixels.mean(axis=(3, 5)).reshape(rows, 2, batch, h // rows, w // 2, -1)
+        placed = small.transpose(2, 0, 3, 1, 4, 5).reshape(batch, h, w, channels)
+        return jnp.concatenate([pieces, placed[None]])
+
+    return encode
 
 
 def _is_statistic(path: tuple) -> bool:
@@ -77,7 +111,7 @@ def _drawn(key: jax.Array, name: str, shape: tuple[int, ...]) -> jax.Array:
 
 ENTRY = CodeEntry(
     lambda shape, variables, config: parity_model(
-        shape, variables, config.parity_start
+        shape, variables, config.parity_start, config.parity_pieces
     ),
     trained=True,
 )

@@ -11,6 +11,7 @@ from coded_jax.models import batch_norm
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.config import Config
 from coded_jax.training import tasks
+from coded_jax.types import CodeShape
 from tests.codes.rival_examples import SHAPE, images_of, pipeline_of
 
 
@@ -41,6 +42,22 @@ def test_a_parity_model_may_be_drawn_anew(lenet):
     zeros = jax.tree.map(np.zeros_like, variables)  # nothing of the base model is left
     again = kernel(code.parity_worker(params, zeros))
     np.testing.assert_array_equal(kernel(weights), again)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_a_parity_model_may_be_given_a_montage(k):
+    shape = CodeShape(k, 1, (4, 6, 2), (1, 1, 3))
+    code = parity_model(shape, {"kernel": np.ones((2, 3), "f")}, pieces="montage")
+    pieces = np.random.default_rng(0).normal(size=(k, 3, 4, 6, 2)).astype("f")
+    queries = code.encode({}, pieces)
+    np.testing.assert_array_equal(queries[:k], pieces)
+    rows = k // 2
+    for i, piece in enumerate(pieces):
+        row, column = divmod(i, 2)
+        height = 4 // rows
+        shown = queries[k][:, row * height :, column * 3 :][:, :height, :3]
+        means = [piece[:, a::rows, b::2] for a in range(rows) for b in range(2)]
+        np.testing.assert_allclose(shown, np.mean(means, axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("start", ["base", "anew"])
