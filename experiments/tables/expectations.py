@@ -31,17 +31,6 @@ def renewed() -> dict[Path, str]:
     }
 
 
-def lines(flagfile: str, runs: dict[str, Content]) -> list[str]:
-    """Returns the lines about the runs of a flagfile, such as `quickstart.flags`."""
-    wrapper = textwrap.TextWrapper(WIDTH, BEGIN, f"{BEGIN}  ", break_on_hyphens=False)
-    texts = [
-        f"{name}: {run_text(run)}"
-        for name, run in runs.items()
-        if f"/{flagfile}" in run["command"]
-    ]
-    return [line for text in texts for line in wrapper.wrap(text)]
-
-
 def renewed_text(text: str, made: list[str]) -> str:
     """Returns a flagfile with other lines below `HEADING`; as it is without that."""
     if HEADING not in text:
@@ -51,18 +40,28 @@ def renewed_text(text: str, made: list[str]) -> str:
     return "".join([before, heading, *(f"{line}\n" for line in made), *kept])
 
 
-def run_text(run: Content) -> str:
-    """Returns accuracies, times, machine and date of a run."""
-    by_lost = [
-        f"{measure_text(row, 'mean')} (worst {measure_text(row, 'worst')}) with {l} "
-        "lost"
-        for l, row in run["summary"].items()
-        if 0 < int(l) <= run["split"]["r"]
-    ]
-    hardware = stored.hardware_of(run)
-    cores, processor = stored.cores_text(hardware["cores"]), hardware.get("processor")
-    return (
-        f"base {percent(run['base']['test_accuracy'])} %, {', '.join(by_lost)}; "
-        f"{stored.times_text(run)}, {stored.seconds_of(run):.0f} s in all on "
-        f"{' '.join(filter(None, [cores, processor]))}, {stored.origin_of(run).date}"
-    )
+def lines(flagfile: str, runs: dict[str, Content]) -> list[str]:
+    """Returns accuracies, times, machine and date of each run of a flagfile, such as
+    `quickstart.flags`."""
+    wrapper = textwrap.TextWrapper(WIDTH, BEGIN, f"{BEGIN}  ", break_on_hyphens=False)
+    made = []
+    for name, run in runs.items():
+        if f"/{flagfile}" not in run["command"]:
+            continue
+        by_lost = [
+            f"{measure_text(row, 'mean')} (worst {measure_text(row, 'worst')}) with "
+            f"{l} lost"
+            for l, row in run["summary"].items()
+            if 0 < int(l) <= run["split"]["r"]
+        ]
+        hardware = stored.hardware_of(run)
+        processor = hardware.get("processor")
+        cores = stored.cores_text(hardware["cores"])
+        made += wrapper.wrap(
+            f"{name}: base {percent(run['base']['test_accuracy'])} %, "
+            f"{', '.join(by_lost)}; {stored.times_text(run)}, "
+            f"{stored.seconds_of(run):.0f} s in all on "
+            f"{' '.join(filter(None, [cores, processor]))}, "
+            f"{stored.origin_of(run).date}"
+        )
+    return made

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from coded_jax.checks import require
 from coded_jax.runs.reading import evaluated_part
 from coded_jax.runs.workdir import FLAGS, RESULTS
 
@@ -36,20 +37,19 @@ def read_current(path: Path) -> dict[str, Any]:
     try:
         results = json.loads((path / RESULTS if path.is_dir() else path).read_text())
     except (OSError, ValueError):
-        results = None
-    if not isinstance(results, dict) or "summary" not in results:
+        results = {}
+    given = f"runs: {str(path)!r} given"
+    if "summary" not in results:
         defect = "holds no results" if path.exists() else "does not exist"
         if (path / FLAGS).exists() and not (path / RESULTS).exists():
             again = f"run.py --flagfile={path / FLAGS} goes on with it"
             defect = f"is not finished ({again})"
-        raise ValueError(
-            f"runs: {str(path)!r} given, which {defect}; workdirs of finished runs or "
-            "files of results.json accepted"
-        )
+        accepted = "workdirs of finished runs or files of results.json accepted"
+        raise ValueError(f"{given}, which {defect}; {accepted}")
     if "rounds" not in results.get("costs", {}).get("code", {}):
         raise ValueError(
-            f"runs: {str(path)!r} given, results.json of this version accepted; "
-            "finished runs are evaluated again by their command"
+            f"{given}, results.json of this version accepted; finished runs are "
+            "evaluated again by their command"
         )
     return results
 
@@ -62,11 +62,8 @@ def read_published(path: Path) -> dict[str, Any]:
         validation part.
     """
     results = read_current(path)
-    if (part := evaluated_part(results)) != "test":
-        raise ValueError(
-            f"runs: {str(path)!r} given, evaluated on the {part} part for a search; "
-            "runs with --evaluated=test accepted"
-        )
+    accepted = "runs with --evaluated=test, none of a search,"
+    require("runs", str(path), evaluated_part(results) == "test", accepted)
     return results
 
 
@@ -81,8 +78,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         model, in how they make pieces, or in the losses of a stage.
     """
     runs = [read_published(Path(path)) for path in paths]
-    if not runs:
-        raise ValueError("runs: none given, one or more workdirs accepted")
+    require("runs", [], bool(runs), "one or more workdirs")
     for name, of in ALIKE.items():
         values = {str(of(results)) for results in runs}
         if len(values) > 1:

@@ -21,13 +21,8 @@ STEPS = 400  # of a curve
 
 
 class Requests(NamedTuple):
-    """The requests of a strategy in a study.
-
-    Attributes:
-      content: of `latency.json`.
-      client: seconds of the client for the whole `F_Conv`; 0 for this machine's.
-      name: of the strategy.
-    """
+    """The requests of a strategy in a study, of the content of `latency.json`, with a
+    client that takes so many seconds for the whole `F_Conv`; 0 for this machine."""
 
     content: Content
     client: float
@@ -77,15 +72,9 @@ COLUMNS: table.Columns = {
 
 
 def gap_ratio(plain: list[float], coded: list[float]) -> tuple[float, float, float]:
-    """Returns the ratio of the gaps between p99.9 and the median.
-
-    Args:
-      plain, coded: seconds of requests without and with a code.
-
-    Returns:
-      The ratio between the bounds of 95 % of bootstrap samples (Efron 1979); NaN where
-      requests were lost.
-    """
+    """Returns the ratio of the gaps between p99.9 and the median, of seconds of
+    requests without and with a code, between the bounds of 95 % of bootstrap samples
+    (Efron 1979); NaN where requests were lost."""
 
     def ratio(plain: np.ndarray, coded: np.ndarray) -> float:
         large, small = (simulation.summary(x)["gap"] for x in (plain, coded))
@@ -102,9 +91,8 @@ def gap_ratio(plain: list[float], coded: list[float]) -> tuple[float, float, flo
 
 def conclusions(content: Content) -> list[str]:
     """Returns the conclusions of a study, of `latency.json`, in a line each."""
-    parts, lines = content["parts"], []
-    for client in content["settings"]["clients"]:
-        lines += of_client(content, client)
+    parts, clients = content["parts"], content["settings"]["clients"]
+    lines = [line for client in clients for line in of_client(content, client)]
     agreement = min(part["agreement"] for part in parts.values() if "agreement" in part)
     lines.append(
         f"{percent(agreement)} % of all answers are those of a direct computation "

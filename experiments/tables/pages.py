@@ -54,11 +54,9 @@ def quickstart_section() -> Section:
     """Returns the output of the quick start's run."""
     output = io.StringIO()
     results = read_published(stored.RESULTS / "quickstart")
-    console = Console(file=output, width=80)
-    console.print(run_tables.tables(results), highlight=False)
+    Console(file=output, width=80, highlight=False).print(run_tables.tables(results))
     text = "\n".join(line.rstrip() for line in output.getvalue().splitlines())
-    text = text.strip("\n")
-    return Section(f"```text\n{text}\n```")
+    return Section("```text\n{}\n```".format(text.strip("\n")))
 
 
 def speed_section(make: Callable[[list], str]) -> Section:

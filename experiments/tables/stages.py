@@ -30,8 +30,7 @@ TEXT = (
 def name_of(content: Content) -> str:
     """Returns network and image size of a stored result."""
     name = content["model"].removeprefix("keras:").removesuffix(":shapes")
-    size = size_text(content["image_shape"][:2])
-    return f"{name.removeprefix('networks.')}, {size}"
+    return f"{name.removeprefix('networks.')}, {size_text(content['image_shape'][:2])}"
 
 
 def grids_text(content: Content) -> str:
@@ -40,15 +39,16 @@ def grids_text(content: Content) -> str:
     return ", ".join(f"{len([*group])} of {grid}" for grid, group in groups)
 
 
-def cost_of(content: Content) -> Cost:
-    """Returns the cost of a planned chain."""
-    return Cost.from_json(content["cost"])
-
-
 def client_of(content: Content) -> float:
     """Returns the client's operations over those of the whole network."""
-    cost = cost_of(content)
+    cost = Cost.from_json(content["cost"])
     return cost.client_total / cost.whole_flops
+
+
+def kilobytes(content: Content) -> str:
+    """Returns what is sent to and from a device."""
+    cost = Cost.from_json(content["cost"])
+    return f"{(cost.bytes_in + cost.bytes_out) / 1e3:.0f}"
 
 
 def moved_text(content: Content) -> str:
@@ -64,8 +64,7 @@ def goal_text(content: Content) -> str:
         missed.append("client")
     if not missed:
         return "met"
-    obstacle = "receptive fields of the last blocks"
-    obstacles = content["obstacles"]
+    obstacle, obstacles = "receptive fields of the last blocks", content["obstacles"]
     if missed != ["device"] and sum(count for _, count in obstacles) > IN_HEADS:
         reason, count = obstacles[0]
         obstacle = f"{count} x {reason}"
@@ -75,14 +74,12 @@ def goal_text(content: Content) -> str:
 COLUMNS: Columns = {
     "network, image": name_of,
     "k, r": lambda x: f"{x['k']}, {x['r']}",
-    "rounds": lambda x: str(len(cost_of(x).rounds)),
+    "rounds": lambda x: str(len(x["cost"]["rounds"])),
     "grids": grids_text,
     "coded": lambda x: f"{100 * x['coded']:.0f} %",
-    "device": lambda x: f"{cost_of(x).parts['piece']:.2f}",
+    "device": lambda x: f"{Cost.from_json(x['cost']).parts['piece']:.2f}",
     "client": lambda x: f"{client_of(x):.2f}",
-    "kB of a device": lambda x: (
-        f"{(cost_of(x).bytes_in + cost_of(x).bytes_out) / 1e3:.0f}"
-    ),
+    "kB of a device": kilobytes,
     "planned in": lambda x: f"{x['timing']['seconds']['plan']:.1f} s",
     "largest error": lambda x: f"{x['largest_error']:.1g}",
     "cut and merge": moved_text,
