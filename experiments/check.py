@@ -36,45 +36,39 @@ BATCHES = (1, 64)
 
 @command()
 def main(argv: list[str]) -> None:
-    started, folder = time.perf_counter(), Path(WORKDIR.value)
+    console = Console(highlight=False, soft_wrap=True)
+    started, folder, seed = time.perf_counter(), Path(WORKDIR.value), SEED.value
     model = load(folder)
-    config = model.results["config"]
-    dataset = data.load(
-        model.results["dataset"], DATA_DIR.value, config.get("image_size")
-    )
+    results = model.results
+    size = results["config"].get("image_size")
+    dataset = data.load(results["dataset"], DATA_DIR.value, size)
     images, training = dataset.validation.images, dataset.train.images
-    check = calibrate(model, images, training, RATE.value, SEED.value)
+    check = calibrate(model, images, training, RATE.value, seed)
     check.save(folder)
     seconds = {"calibrate": time.perf_counter() - started}
-    Console().print(json.dumps(check.record), highlight=False, soft_wrap=True)
+    console.print(json.dumps(check.record))
     if OUTPUT.value is None:
         return
-    found = study.measure(model, check, dataset.test, SEED.value)
-    located = {
-        str(k): rival.measure(model, dataset.test, k, SEED.value)
-        for k in integers("locator", LOCATOR.value)
-    }
-    times = {
-        str(size): study.milliseconds(model, check, dataset.test.images[:size])
-        for size in BATCHES
-    }
-    seconds["total"] = time.perf_counter() - started
+    found, test = study.measure(model, check, dataset.test, seed), dataset.test
+    together = integers("locator", LOCATOR.value)
     content: dict[str, Any] = {
         **origin(),
-        "run": {
-            name: model.results[name] for name in ("config", "dataset", "base", "split")
-        },
-        "seed": SEED.value,
+        "run": {x: results[x] for x in ("config", "dataset", "base", "split")},
+        "seed": seed,
         "check": check.record,
         **found,
-        "locator": located,
-        "milliseconds": times,
-        "timing": {"seconds": seconds},
+        "locator": {str(k): rival.measure(model, test, k, seed) for k in together},
+        "milliseconds": {
+            str(count): study.milliseconds(model, check, test.images[:count])
+            for count in BATCHES
+        },
     }
+    seconds["total"] = time.perf_counter() - started
+    content["timing"] = {"seconds": seconds}
     path = Path(OUTPUT.value)
     workdir.make_folder(path.parent, "output")
     workdir.write_atomically(path, json.dumps(content, indent=1) + "\n")
-    Console().print(json.dumps(found), highlight=False, soft_wrap=True)
+    console.print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -21,16 +21,15 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from rich.console import Console
 from tables.finished_runs import read_runs
 from tables.latency import draw_tail
 
 from coded_jax.checks import require
+from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, run
 from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
 from coded_jax.codes.config import MAX_N
@@ -61,6 +60,8 @@ MARGIN = flags.DEFINE_float(
     "margin",
     1.0,
     "points by which the expected accuracy may be lower than the network's",
+    lower_bound=0,
+    upper_bound=100,
 )
 COMPUTE = flags.DEFINE_enum(
     "compute",
@@ -75,29 +76,14 @@ LATE = flags.DEFINE_enum(
     "late", None, tuple(stragglers.DISTRIBUTIONS), "delay of a device, whatever it does"
 )
 LATE_PARAMETERS = flags.DEFINE_list("late_parameters", [], "of that distribution")
-USUAL = Conditions()  # those of `map.py`
-BANDWIDTH = flags.DEFINE_float(
-    "bandwidth", USUAL.bandwidth, "bytes per second of a device; may be inf"
-)
-LINK = flags.DEFINE_float(
-    "link", USUAL.link, "seconds of a round trip, whatever is sent"
-)
-MESSAGE = flags.DEFINE_float(
-    "message", USUAL.message, "seconds of the client for a message"
-)
-FAILURE = flags.DEFINE_float(
-    "failure", USUAL.failure, "probability that a device does not answer in a round"
-)
-EACH_ROUND = flags.DEFINE_bool(
-    "each_round",
-    USUAL.each_round,
-    "devices are drawn anew in every round, not once for a request",
-)
+USUAL = ("bandwidth", "link", "message", "failure", "each_round")
+setting_flags.define(Conditions, USUAL)  # as of `map.py`
 CLIENT = flags.DEFINE_float(
     "client_seconds",
     None,
     "that the client would take for the whole of F_Conv, by which its encoding and "
     "decoding are timed; twice those of the median device if not given",
+    lower_bound=0,
 )
 HEDGE_AFTER = flags.DEFINE_float(
     "hedge_after", None, "seconds after which missing pieces are sent again"
@@ -110,22 +96,16 @@ ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.png")
 
 TABLE: table.Columns = {
-    "strategy": lambda row: name_of(row.strategy),
+    "strategy": lambda row: ", ".join(
+        filter(None, [row.strategy.code, row.strategy.pieces, row.strategy.delay])
+    ),
     "k + r": lambda row: "{} + {}".format(*row.strategy.sizes),
     "work": lambda row: f"{work_of(row):.3f}",
-    "p50": lambda row: f"{1e3 * row.seconds['p50']:.1f}",
-    "p99": lambda row: f"{1e3 * row.seconds['p99']:.1f}",
-    "p99.9": lambda row: f"{1e3 * row.seconds['p99.9']:.1f}",
+    **{x: lambda row, x=x: f"{1e3 * row.seconds[x]:.1f}" for x in QUANTILES},
     "in time": lambda row: percent(row.answered),
     "right": lambda row: percent(row.accuracy),
 }
 """Columns of a strategy; milliseconds and percent."""
-
-
-def name_of(strategy: Strategy) -> str:
-    """Returns a strategy's code, pieces and delay."""
-    parts = [strategy.code, strategy.pieces, strategy.delay]
-    return ", ".join(filter(None, parts))
 
 
 def work_of(row: Forecast) -> float:
@@ -134,52 +114,6 @@ def work_of(row: Forecast) -> float:
         return 0.0
     cost = row.strategy.workload.cost
     return cost.device_flops / cost.whole_flops
-
-
-def record(row: Forecast) -> dict[str, Any]:
-    """Returns a forecast as JSON has it."""
-    strategy, (k, r) = row.strategy, row.strategy.sizes
-    return {
-        "family": strategy.family,
-        "code": strategy.code,
-        "pieces": strategy.pieces,
-        "k": k,
-        "r": r,
-        "n": strategy.n,
-        "rounds": len(strategy.workload.cost.rounds) if strategy.workload else 0,
-        "work": work_of(row),
-        "p50": row.seconds["p50"],
-        "p99": row.seconds["p99"],
-        "p999": row.seconds["p99.9"],
-        "answered": row.answered,
-        "accuracy": row.accuracy,
-    }
-
-
-def draw_codes(
-    path: Path, seconds: dict[str, np.ndarray], target: float | None
-) -> None:
-    """Draws shares of requests that take longer, of several codes.
-
-    Args:
-      path: of the picture.
-      seconds: of simulated requests, by code.
-      target: the latency target in seconds, as a line; None for no line.
-
-    Raises:
-      ImportError: matplotlib is missing.
-    """
-    figure = canvas.new_figure(9, 5)
-    axes = figure.subplots()
-    for name, latencies in seconds.items():
-        draw_tail(axes, latencies, label=name)
-    if target is not None:
-        axes.axvline(1e3 * target, color="k", lw=0.8)
-    axes.set(xlabel="milliseconds", ylabel="share of requests that take longer")
-    axes.set(xscale="log", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=100)
 
 
 def distribution(name: str, parameters: flags.FlagHolder) -> Distribution:
@@ -196,22 +130,12 @@ def distribution(name: str, parameters: flags.FlagHolder) -> Distribution:
 
 def machine_from_flags() -> Machine:
     """Returns the devices that the flags describe."""
-    late = LATE.value and distribution(LATE.value, LATE_PARAMETERS)
-    compute = distribution(COMPUTE.value, COMPUTE_PARAMETERS)
-    client = CLIENT.value
+    compute, client = distribution(COMPUTE.value, COMPUTE_PARAMETERS), CLIENT.value
     if client is None:
-        client = comparison.usual_seconds(Machine(compute, 0.0)) / USUAL.client
-    require("client_seconds", client, 0 <= client < math.inf, "0 or more")
-    return Machine(
-        compute,
-        client,
-        delay=late,
-        bandwidth=BANDWIDTH.value,
-        link=LINK.value,
-        failure=FAILURE.value,
-        each_round=EACH_ROUND.value,
-        message=MESSAGE.value,
-    )
+        client = comparison.usual_seconds(Machine(compute, 0.0)) / Conditions().client
+    late = LATE.value and distribution(LATE.value, LATE_PARAMETERS)
+    usual = setting_flags.read(Conditions, USUAL)
+    return Machine(compute, client, delay=late, **usual)
 
 
 def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
@@ -238,16 +162,27 @@ def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
     return [some for some in found if most is None or some.n <= most], accuracy
 
 
-def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
-    """Writes `choose.json`, and `choose.png` with the first rows."""
-    folder = absolute(OUTPUT.value, "output")
-    content = {
-        "machine": repr(machine),
-        "target": TARGET.value,
-        "answer": answer,
-        "rows": [record(row) for row in rows],
-    }
-    workdir.write_atomically(folder / "choose.json", json.dumps(content))
+def write(
+    folder: Path, rows: Sequence[Forecast], machine: Machine, answer: str
+) -> None:
+    """Writes `choose.json`, and `choose.png` with the shares of requests that take
+    longer of the first rows.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    records = []
+    for row in rows:
+        strategy, (k, r) = row.strategy, row.strategy.sizes
+        own = {name: getattr(strategy, name) for name in ("family", "code", "pieces")}
+        own |= {"k": k, "r": r, "n": strategy.n, "work": work_of(row)}
+        rounds = len(strategy.workload.cost.rounds) if strategy.workload else 0
+        own |= {"rounds": rounds, "p50": row.seconds["p50"], "p99": row.seconds["p99"]}
+        own |= {"p999": row.seconds["p99.9"], "answered": row.answered}
+        records.append({**own, "accuracy": row.accuracy})
+    content = {"machine": repr(machine), "target": TARGET.value, "answer": answer}
+    text = json.dumps({**content, "rows": records})
+    workdir.write_atomically(folder / "choose.json", text)
     works = {
         row.strategy.text: row.strategy.workload
         for row in rows[:8]
@@ -256,21 +191,30 @@ def write(rows: Sequence[Forecast], machine: Machine, answer: str) -> None:
     n = max(workload.n for workload in works.values())
     key = jax.random.key(SEED.value)
     completed = simulation.simulate(key, n, REQUESTS.value, machine, works)
-    seconds = {name: completion.seconds for name, completion in completed.items()}
-    draw_codes(folder / "choose.png", seconds, TARGET.value)
+    figure = canvas.new_figure(9, 5)
+    axes = figure.subplots()
+    for name, completion in completed.items():
+        draw_tail(axes, completion.seconds, label=name)
+    if TARGET.value is not None:
+        axes.axvline(1e3 * TARGET.value, color="k", lw=0.8)
+    axes.set(xlabel="milliseconds", ylabel="share of requests that take longer")
+    axes.set(xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.savefig(folder / "choose.png", dpi=100)
 
 
-@command(arguments=True, errors=(ValueError, OSError, ImportError))
+@command(arguments=True)
 def main(argv: list[str]) -> None:
     target = math.inf if TARGET.value is None else TARGET.value
     require("target", target, target > 0, "more than 0")
     both = TARGET.value is not None and QUANTILE.present
     require("quantile", QUANTILE.value, not both, "none beside --target")
-    require("margin", MARGIN.value, 0 <= MARGIN.value <= 100, "0..100")
     machine = machine_from_flags()
     found, accuracy = strategies_from(argv[1:])
-    if OUTPUT.value:  # before the simulation, so that it is not lost
-        absolute(OUTPUT.value, "output").mkdir(parents=True, exist_ok=True)
+    folder = absolute(OUTPUT.value, "output") if OUTPUT.value else None
+    if folder:  # before the simulation, so that it is not lost
+        folder.mkdir(parents=True, exist_ok=True)
     rows = comparison.forecasts(
         jax.random.key(SEED.value),
         [found[i] for i in comparison.shortlist(found, machine)],
@@ -286,12 +230,12 @@ def main(argv: list[str]) -> None:
         least = accuracy - MARGIN.value / 100
         best = comparison.first(rows, QUANTILE.value, least)
         answer = answers.first_in_words(rows, best, QUANTILE.value, machine, least)
-    console = Console()
+    console = Console(highlight=False)
     made = table.make(TABLE, rows[: ROWS.value])
     console.print(table.to_terminal(made, "milliseconds, and %"))
-    console.print(answer, highlight=False)
-    if OUTPUT.value:
-        write(rows, machine, answer)
+    console.print(answer)
+    if folder:
+        write(folder, rows, machine, answer)
 
 
 if __name__ == "__main__":

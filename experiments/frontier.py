@@ -41,28 +41,23 @@ def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
       ImportError: matplotlib is missing; then only the JSON is written.
     """
     make_folder(folder, "output")
+    records = []
+    for point in (row.point for row in rows):
+        overall = {f: points.overall(point, f) for f in failures}
+        record = {
+            "cost": point.cost.to_json(),
+            "grid": frontier.pieces_text(point._replace(stages=())),
+            "stages": stages_text(point.stages),
+            "work": point.work,
+            "overall": {
+                str(f): points.mean_std(x) if x else None for f, x in overall.items()
+            },
+        }
+        records.append({**point._asdict(), **record})
     run = rows[0].run
-    content = {
-        "dataset": run["dataset"],
-        "base": run["base"],
-        "points": [_record(row, failures) for row in rows],
-    }
+    content = {"dataset": run["dataset"], "base": run["base"], "points": records}
     write_atomically(folder / "frontier.json", json.dumps(content, indent=1) + "\n")
     draw(folder / "frontier.png", rows, failures)
-
-
-def _record(row: Row, failures: Sequence[float]) -> dict[str, Any]:
-    """Returns a point's fields, its work and its overall accuracies."""
-    point = row.point
-    overall = {str(f): points.overall(point, f) for f in failures}
-    return {
-        **point._asdict(),
-        "cost": point.cost.to_json(),
-        "grid": frontier.pieces_text(point._replace(stages=())),
-        "stages": stages_text(point.stages),
-        "work": point.work,
-        "overall": {f: points.mean_std(x) if x else None for f, x in overall.items()},
-    }
 
 
 def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:

@@ -19,7 +19,6 @@ from absl import flags
 from rich.console import Console
 from tables.finished_runs import read_runs
 
-from coded_jax.checks import require
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.cli.condition_flags import plane_from_flags
 from coded_jax.cli.network_flags import cnn_from_flags
@@ -32,7 +31,11 @@ from coded_jax.runs.progress import progress_bars
 
 N = flags.DEFINE_integer("n", 6, "devices", lower_bound=2, upper_bound=11)
 MARGIN = flags.DEFINE_float(
-    "margin", 1.0, "points by which the expected accuracy may be lower", lower_bound=0
+    "margin",
+    1.0,
+    "points by which the expected accuracy may be lower",
+    lower_bound=0,
+    upper_bound=100,
 )
 REQUESTS = flags.DEFINE_integer(
     "requests", plane.REQUESTS, "simulated at each point", lower_bound=1000
@@ -42,44 +45,41 @@ KEEP = flags.DEFINE_boolean(
     "keep_measured", True, "whether points of the folder's map are used again"
 )
 OUTPUT = flags.DEFINE_string("output", None, "folder of the map", required=True)
-MAP = "map.json"
 
 
 @command(arguments=True, resumes=True)
 def main(argv: list[str]) -> None:
-    console = Console()
+    console = Console(highlight=False)
     folder = absolute(OUTPUT.value, "output")
     runs = read_runs(argv[1:]) if argv[1:] else []
     asked = plane_from_flags()
     name, cnn = cnn_from_flags(runs)
-    require("margin", MARGIN.value, MARGIN.value <= 100, "0..100")
     question = Question(
-        name,
-        N.value,
-        cnn.accuracy,
-        cnn.drop,
-        MARGIN.value / 100,
-        asked,
-        REQUESTS.value,
-        SEED.value,
+        network=name,
+        n=N.value,
+        accuracy=cnn.accuracy,
+        drop=cnn.drop,
+        margin=MARGIN.value / 100,
+        plane=asked,
+        requests=REQUESTS.value,
+        seed=SEED.value,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    points = len(asked.x_values) * len(asked.y_values)
+    path, points = folder / "map.json", len(asked.x_values) * len(asked.y_values)
     with progress_bars(console) as bars:
         bar = bars.add_task("costs", total=None, note="of all strategies")
         compared = strategies(cnn, N.value, runs)
         bars.update(bar, description="points", total=points, note="")
         advance = lambda: bars.advance(bar)
-        content = draw_up(question, compared, folder / MAP, advance, KEEP.value)
+        content = draw_up(question, compared, path, advance, KEEP.value)
     content |= origin()
-    workdir.write_atomically(folder / MAP, json.dumps(content))
-    console.print(map_figure.title(content), highlight=False)
-    console.print(map_table.table(content))
+    workdir.write_atomically(path, json.dumps(content))
+    console.print(map_figure.title(content), map_table.table(content), sep="\n")
     try:
         map_figure.draw(folder / "map.png", content)
     except ImportError as error:
         console.print(str(error), markup=False)
-    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+    console.print(f"all of it is in {OUTPUT.value}")
 
 
 if __name__ == "__main__":

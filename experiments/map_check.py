@@ -14,6 +14,7 @@ stop.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -41,74 +42,60 @@ FAMILIES = flags.DEFINE_integer(
 ENGINE = flags.DEFINE_enum(
     "engine", "ray", ["ray", "local"], "of the workers: processes, or threads"
 )
-REPORT = "map_check.json"
 
 
-def points_from_flags() -> dict[str, Point]:
-    """Returns the points of the file, by name.
-
-    Raises:
-      ValueError: there is no such file, or it has no points.
-    """
-    try:
-        records = json.loads(absolute(POINTS.value, "points").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"points: {POINTS.value} given, a JSON file accepted"
-        ) from error
-    fits = isinstance(records, list) and len(records) > 0
-    require("points", POINTS.value, fits, "a list of points")
-    points = [map_check.point_of(record) for record in records]
-    return {point.name: point for point in points}
-
-
-def measure(study: Study, points: dict[str, Point], console: Console) -> None:
+def measure(study: Study, points: list[Point], console: Console) -> None:
     """Measures what is missing of each point."""
     with Workers(ENGINE.value) as workers, progress_bars(console) as bars:
-        bar = bars.add_task("a message", total=REQUESTS.value, note="")
-        empty = lambda: map_check.message_seconds(
-            workers, REQUESTS.value, lambda: bars.advance(bar)
+
+        def part(name: str, make: Callable[[Callable[[], None]], Any]) -> Any:
+            bar = bars.add_task(name, total=REQUESTS.value, note="")
+            found = study.part(name, lambda: make(lambda: bars.advance(bar)))
+            bars.remove_task(bar)
+            return found
+
+        message = lambda advance: map_check.message_seconds(
+            workers, REQUESTS.value, advance
         )
-        seconds = study.part(maps.MESSAGE, empty)
-        bars.remove_task(bar)
-        for point in points.values():
+        seconds = part(maps.MESSAGE, message)
+        for point in points:
             point = map_check.with_message(point, seconds)
             found = map_check.contenders(point, FAMILIES.value)
             for label, strategy in found.items():
-                name = f"{point.name}: {label}"
-                bar = bars.add_task(name, total=REQUESTS.value, note="")
 
-                def part(point=point, strategy=strategy, bar=bar) -> dict[str, Any]:
-                    advance = lambda: bars.advance(bar)
-                    seconds = map_check.measure_point(
+                def of_strategy(advance, point=point, strategy=strategy) -> Any:
+                    own = map_check.measure_point(
                         point, strategy, workers, REQUESTS.value, advance
                     )
-                    return {"strategy": strategy.text, **seconds}
+                    return {"strategy": strategy.text, **own}
 
-                study.part(name, part)
-                bars.remove_task(bar)
+                part(f"{point.name}: {label}", of_strategy)
 
 
 @command(resumes=True)
 def main(argv: list[str]) -> None:
-    console = Console()
-    points, folder = points_from_flags(), absolute(OUTPUT.value, "output")
+    console = Console(highlight=False)
+    folder = absolute(OUTPUT.value, "output")
+    try:
+        records = json.loads(absolute(POINTS.value, "points").read_text())
+    except (OSError, ValueError) as error:
+        accepted = "a JSON file accepted"
+        raise ValueError(f"points: {POINTS.value} given, {accepted}") from error
+    fits = isinstance(records, list) and len(records) > 0
+    require("points", POINTS.value, fits, "a list of points")
+    points = [map_check.point_of(record) for record in records]
     startup.keep_compilations(None)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "points": json.loads(absolute(POINTS.value, "points").read_text()),
-        "requests": REQUESTS.value,
-        "families": FAMILIES.value,
-        "engine": ENGINE.value,
-    }
-    study = Study(folder / REPORT, settings)
+    settings = {"points": records, "requests": REQUESTS.value}
+    settings |= {"families": FAMILIES.value, "engine": ENGINE.value}
+    study = Study(folder / "map_check.json", settings)
     measure(study, points, console)
     study.content |= origin()
     study.write()
     found = maps.outcomes(study.content)
     console.print(table.to_terminal(table.make(maps.CHECK, found)))
-    console.print(maps.conclusion(found), highlight=False)
-    console.print(f"all of it is in {OUTPUT.value}", highlight=False)
+    console.print(maps.conclusion(found))
+    console.print(f"all of it is in {OUTPUT.value}")
 
 
 if __name__ == "__main__":

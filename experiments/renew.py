@@ -30,15 +30,15 @@ def main(argv: list[str]) -> None:
     orphans = pages.orphans(made)
     made |= expectations.renewed()
     differing = [x for x in made if not x.exists() or x.read_text() != made[x]]
-    for path in differing:
-        if not CHECK.value:
+    if not CHECK.value:
+        for path in differing:
             write_atomically(path, made[path])
+        for path in orphans:
+            path.unlink()
+    for path in differing:
         console.print(path.relative_to(pages.ROOT))
     for path in orphans:
-        if not CHECK.value:
-            path.unlink()
-        done = "made by no section" if CHECK.value else "deleted, no section makes it"
-        console.print(f"{path.relative_to(pages.ROOT)}: {done}")
+        console.print(f"{path.relative_to(pages.ROOT)}: no section makes it")
     told = "differ" if CHECK.value else "written"
     console.print(f"{len(differing)} of {len(made)} files {told}")
     if CHECK.value and differing + orphans:

@@ -9,12 +9,12 @@ A report is written into the folder that it is about, or into `--output`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from rich.console import Console
 from tables import reports
 
+from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
 from coded_jax.report import run_tables
 from coded_jax.runs.sweep_table import SWEEP
@@ -27,39 +27,30 @@ DATA_DIR = flags.DEFINE_string(
 )
 
 
-def folder_of(path: Path, alone: bool) -> Path:
-    """Returns the folder into which the report of a run or sweep is written.
-
-    Raises:
-      ValueError: it is a file, and no folder is given.
-    """
-    if OUTPUT.value is None:
-        if path.is_file():
-            raise ValueError("output: not given, a folder for the report of a file")
-        return path
-    name = path.parent.name if path.name == "results.json" else path.stem
-    return Path(OUTPUT.value) if alone else Path(OUTPUT.value) / name
-
-
-def report(path: Path, folder: Path) -> Any:
-    """Writes one report, and returns its tables for a terminal."""
-    if (path / SWEEP).exists():
-        return reports.report_sweep(path, folder)
-    return run_tables.tables(reports.report_run(path, folder, DATA_DIR.value))
-
-
 @command(arguments=True)
 def main(argv: list[str]) -> None:
     paths = [Path(argument) for argument in argv[1:]]
-    console = Console()
-    if not paths:
-        raise ValueError("runs: none given, workdirs of runs or sweeps accepted")
-    folders = [folder_of(path, len(paths) == 1) for path in paths]
-    if len(set(folders)) < len(folders):
-        raise ValueError(f"runs: {argv[1:]} given, of other names each accepted")
+    console = Console(highlight=False)
+    require("runs", argv[1:], bool(paths), "workdirs of runs or sweeps")
+    folders = paths
+    if OUTPUT.value is not None:
+        folders = [Path(OUTPUT.value)]
+        if len(paths) > 1:
+            named = [p.parent if p.name == "results.json" else p for p in paths]
+            folders = [Path(OUTPUT.value) / path.stem for path in named]
+    else:
+        files = any(path.is_file() for path in paths)
+        require("output", None, not files, "a folder for the report of a file")
+    distinct = len({*folders}) == len(folders)
+    require("runs", argv[1:], distinct, "runs of different names")
     for path, folder in zip(paths, folders, strict=True):
-        console.print(report(path, folder), highlight=False)
-        console.print(f"the report: {folder / 'report.html'}", highlight=False)
+        if (path / SWEEP).exists():
+            shown = reports.report_sweep(path, folder)
+        else:
+            results = reports.report_run(path, folder, DATA_DIR.value)
+            shown = run_tables.tables(results)
+        console.print(shown)
+        console.print(f"the report: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":
