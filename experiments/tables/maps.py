@@ -25,13 +25,7 @@ MESSAGE = "message"
 
 
 class Row(NamedTuple):
-    """A map at one quantile, by which a strategy is first.
-
-    Attributes:
-      name, content: of the map.
-      quantile: a name of `QUANTILES`.
-      won: see `won`.
-    """
+    """A map at one of `QUANTILES`, by which a strategy is first, with what it `won`."""
 
     name: str
     content: Content
@@ -108,22 +102,18 @@ def map_section() -> Section:
         for name, content in contents.items()
         for quantile in QUANTILES
     ]
-    shown = [row for row in rows if row.quantile == "p99"]
-    columns = {
-        header: text
-        for header, text in MAP.items()
-        if header != "quantile" and any(map(text, shown))
-    }
-    every: Columns = {
-        **MAP,
-        "conditions": lambda row: about(row.content),
-        **stored.origins(lambda row: row.content),
-    }
+    conditions: Columns = {"conditions": lambda row: about(row.content)}
+    origins = stored.origins(lambda row: row.content)
+    every = table.make({**MAP, **conditions, **origins}, rows)
+    shown = table.select(
+        table.make(MAP, [row for row in rows if row.quantile == "p99"]),
+        lambda header, texts: header != "quantile" and any(texts),
+    )
     return section(
-        table.make(columns, shown),
+        shown,
         "Points of a map in % by who is first at p99 (median lead in %).",
         stored.origin_text(contents.values()).replace("Measured", "Simulated", 1),
-        files={"map.csv": Long(table.make(every, rows), "map and quantile")},
+        files={"map.csv": Long(every, "map and quantile")},
     )
 
 
@@ -160,32 +150,26 @@ CHECK: Columns = {
 }
 
 
-def milliseconds(strategy: str, kind: str) -> Callable[[Outcome], str]:
-    """Returns the function of a strategy's time, `-` where it was not run."""
-
-    def text(x: Outcome) -> str:
-        times = getattr(x.times, kind)
-        return f"{1e3 * times[strategy]:.0f}" if strategy in times else "-"
-
-    return text
-
-
 def check_columns(found: Sequence[Outcome]) -> Columns:
-    """Returns `CHECK` with numbers, the times of each strategy, and conditions."""
+    """Returns `CHECK` with numbers, the times of each strategy, `-` where it was not
+    run, and conditions."""
+
+    def number(header: str) -> Callable[[Outcome], str]:
+        return lambda x: CHECK[header](x).removesuffix(" %")
+
+    def milliseconds(strategy: str, kind: str) -> Callable[[Outcome], str]:
+        def text(x: Outcome) -> str:
+            seconds = getattr(x.times, kind).get(strategy)
+            return "-" if seconds is None else f"{1e3 * seconds:.0f}"
+
+        return text
+
     percent = {x: f"{x}, %" for x in ("simulated lead", "largest difference")}
-    strategies = sorted({strategy for x in found for strategy in x.times.measured})
-    return {
-        **{
-            percent.get(header, header): lambda x, text=text: text(x).removesuffix(" %")
-            for header, text in CHECK.items()
-        },
-        **{
-            f"{strategy}, {kind} ms": milliseconds(strategy, kind)
-            for strategy in strategies
-            for kind in ("measured", "simulated")
-        },
-        "conditions": lambda x: point_text(x.point),
-    }
+    columns = {percent.get(header, header): number(header) for header in CHECK}
+    for strategy in sorted({strategy for x in found for strategy in x.times.measured}):
+        for kind in ("measured", "simulated"):
+            columns[f"{strategy}, {kind} ms"] = milliseconds(strategy, kind)
+    return columns | {"conditions": lambda x: point_text(x.point)}
 
 
 def conclusion(found: Sequence[Outcome]) -> str:

@@ -58,9 +58,9 @@ def read(folder: str) -> list[Program]:
 
 def largest(content: Content, kind: str) -> Program:
     """Returns the inference of the largest batch, `coded` or `uncoded`."""
-    programs = programs_of(content)
-    named = [x for x in programs if x.outcome.name.startswith(f"{kind} inference")]
-    return max(named, key=lambda x: x.outcome.images)
+    kind = f"{kind} inference"
+    programs = [x for x in programs_of(content) if x.outcome.name.startswith(kind)]
+    return max(programs, key=lambda x: x.outcome.images)
 
 
 def subject_of(program: Program) -> str:
@@ -83,12 +83,8 @@ def per_image(figure: str, unit: float) -> Callable[[Program], str]:
     """Returns the cell of a figure per image, `-` where the compiler has none."""
 
     def text(program: Program) -> str:
-        value = getattr(program.outcome.figures, figure)
-        return (
-            NONE
-            if value is None
-            else number_text(value / unit / program.outcome.images)
-        )
+        value, images = getattr(program.outcome.figures, figure), program.outcome.images
+        return NONE if value is None else number_text(value / unit / images)
 
     return text
 
@@ -142,12 +138,6 @@ PROGRAM: Columns = {
 def long(columns: Columns, programs: Iterable[Program], what: str) -> Long:
     """Returns the table of a CSV file, with the columns of origin."""
     return Long(table.make({**columns, **ORIGIN}, programs), what)
-
-
-def programs_section() -> Section:
-    """Returns the file of all programs, those of the meshes that were compared too."""
-    programs = read("compiled") + read("compiled_meshes")
-    return section(files={"programs.csv": long(PROGRAM, programs, "program")})
 
 
 def most_needed(program: Program) -> int:
@@ -248,14 +238,16 @@ def parts_of(program: Program) -> dict[str, float]:
     }
 
 
+def part(name: str) -> Callable[[Program], str]:
+    """Returns the cell of one of `PARTS`."""
+    return lambda program: number_text(1e6 * parts_of(program)[name])
+
+
 FIRST_K: Columns = {
     **MACHINE,
     "images": lambda x: str(x.outcome.images),
     "one program": lambda x: number_text(1e6 * x.least.seconds),
-    **{
-        name: lambda x, name=name: number_text(1e6 * parts_of(x)[name])  # type: ignore
-        for name in PARTS
-    },
+    **{name: part(name) for name in PARTS},
     "a program per chip": lambda x: number_text(1e6 * sum(parts_of(x).values())),
 }
 """Columns of microseconds."""
@@ -277,6 +269,12 @@ def first_k_section() -> Section:
     ]
     every = long(FIRST_K, programs, "machine, experiment and batch")
     return section(table.make(FIRST_K, shown), files={"first_k.csv": every})
+
+
+def programs_section() -> Section:
+    """Returns the file of all programs, those of the meshes that were compared too."""
+    programs = read("compiled") + read("compiled_meshes")
+    return section(files={"programs.csv": long(PROGRAM, programs, "program")})
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {

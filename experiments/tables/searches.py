@@ -54,15 +54,15 @@ def places(kind: str) -> list[Path]:
     Args:
       kind: `alike` or one of `OWN`, of searches; `ablations`; `studies`.
     """
-
-    def kind_of(place: Path) -> str:
-        if place.parts[0] != "searches":
-            return place.parts[-2]
-        return next((word for word in OWN if word in place.name), ALIKE)
-
-    folders = [path.parent for path in sorted(stored.RESULTS.rglob(SWEEP))]
-    found = [folder.relative_to(stored.RESULTS) for folder in folders]
-    return [place for place in found if kind_of(place) == kind]
+    found = []
+    for path in sorted(stored.RESULTS.rglob(SWEEP)):
+        place = path.parent.relative_to(stored.RESULTS)
+        own = place.parts[-2]
+        if place.parts[0] == "searches":
+            own = next((word for word in OWN if word in place.name), ALIKE)
+        if own == kind:
+            found.append(place)
+    return found
 
 
 def read(kind: str) -> dict[Path, Sweep]:
@@ -215,16 +215,16 @@ def bases_section(folder: Path = BASES) -> Section:
     return section(make(short, records), files=files, contents=records)
 
 
-def study_section() -> Section:
-    """Returns the study of ParM's code, one change at a time, and all cells as CSV."""
-    sweeps = read("studies")
-    return section_of(sweeps, "study_parm.csv", *map(varying, sweeps.values()))
-
-
 def ablation_section(place: Path) -> Section:
     """Returns the cells of an ablation by what varies."""
     sweep = sweep_tables.read(stored.RESULTS / place)
     return section(first_cell(sweep), varying(sweep))
+
+
+def study_section() -> Section:
+    """Returns the study of ParM's code, one change at a time, and all cells as CSV."""
+    sweeps = read("studies")
+    return section_of(sweeps, "study_parm.csv", *map(varying, sweeps.values()))
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coded_jax.report import table
@@ -23,10 +23,11 @@ def milliseconds(seconds: float | None) -> str:
     return "none" if seconds is None else f"{1e3 * seconds:.0f}"
 
 
-def measured(part: str | Table, contents: Sequence[Content]) -> Section:
-    """Returns a part with the commands and the origin of its stored results."""
+def measured(name: str, of: Callable[[list[Content]], str | Table]) -> Section:
+    """Returns what is made of the stored results of a name, with their commands."""
+    contents = [*stored.read(name).values()]
     commands = ", ".join(f"`{content['command']}`" for content in contents)
-    return section(part, commands, contents=contents)
+    return section(of(contents), commands, contents=contents)
 
 
 LOAD: Columns = {
@@ -42,12 +43,6 @@ LOAD: Columns = {
 }
 """Columns of a rate: images of a batch, at most; requests per second sent and answered;
 images of a batch, on average; latencies."""
-
-
-def load_section() -> Section:
-    """Returns the stored load curve."""
-    (content,) = contents = [*stored.read("load").values()]
-    return measured(table.make(LOAD, content["points"]), contents)
 
 
 def done_in(row: Content) -> list[Content]:
@@ -67,11 +62,6 @@ def seconds_text(row: Content, key: str) -> str:
     return f"{text}; {never} never" if never else text
 
 
-def kinds_of(row: Content) -> set[str]:
-    """Returns the kinds of a row's disturbances."""
-    return {done["kind"] for done in row["done"]}
-
-
 FAULTS: Columns = {
     "what is done": lambda row: row["name"],
     "times": lambda row: str(len(done_in(row))) if row["done"] else "",
@@ -82,7 +72,9 @@ FAULTS: Columns = {
     "p99 ms": lambda row: milliseconds(row["disturbed"]["p99"]),
     "slowest ms": lambda row: milliseconds(row["disturbed"]["slowest"]),
     "noticed s": lambda row: (
-        "" if kinds_of(row) == {"reload"} else seconds_text(row, "noticed")
+        ""
+        if {done["kind"] for done in row["done"]} == {"reload"}
+        else seconds_text(row, "noticed")
     ),
     "place s": lambda row: seconds_text(row, "answering"),
     "back s": lambda row: seconds_text(row, "recovered"),
@@ -96,7 +88,7 @@ def fault_verdict(row: Content) -> str:
     later, back after 6 s, p99 under 3 times the calm one. Of the machinery: noticed in
     5 s, all places taken after 30.
     """
-    kinds, never, slow = kinds_of(row), float("inf"), False
+    kinds, never, slow = {x["kind"] for x in row["done"]}, float("inf"), False
     if kinds == {"kill worker"} and row["settings"].get("spares", 0):
         limits = {"noticed": 0.2, "answering": 0.7, "recovered": 6.0}
         slow = row["disturbed"]["p99"] >= 3 * row["calm"]["p99"]
@@ -114,11 +106,10 @@ def fault_verdict(row: Content) -> str:
     return f"**missed** ({', '.join(missed)})" if missed else "met"
 
 
-def faults_section() -> Section:
+def faults_table(contents: list[Content]) -> Table:
     """Returns the stored tables of faults as one, with targets."""
-    contents = [*stored.read("faults").values()]
     rows = [row for content in contents for row in content["rows"]]
-    return measured(table.make({**FAULTS, "target": fault_verdict}, rows), contents)
+    return table.make({**FAULTS, "target": fault_verdict}, rows)
 
 
 def soak_lines(content: Content) -> list[str]:
@@ -153,20 +144,9 @@ def soak_lines(content: Content) -> list[str]:
     ]
 
 
-def soak_section() -> Section:
-    """Returns the lines of the stored soak."""
-    (content,) = contents = [*stored.read("soak").values()]
-    return measured("\n".join(["```text", *soak_lines(content), "```"]), contents)
-
-
 class Row(NamedTuple):
-    """A row of a table of checks.
-
-    Attributes:
-      content: of the check.
-      name: the kind of wrong result, or the number of lost results or of images.
-      measures: what was measured with it.
-    """
+    """A row of a table of checks: a kind of wrong result, or a number of lost results
+    or of images, and what was measured with it in a check."""
 
     content: Content
     name: str
@@ -187,8 +167,8 @@ def network_of(content: Content) -> str:
 
 def code_of(content: Content) -> str:
     """Returns data set, network and code of a check."""
-    config = content["run"]["config"]
-    return f"{network_of(content)}, {config['encoder']} / {config['decoder']}"
+    codecs = "{encoder} / {decoder}".format(**content["run"]["config"])
+    return f"{network_of(content)}, {codecs}"
 
 
 def measure(name: str) -> Callable[[Row], str]:
@@ -290,9 +270,11 @@ def locator_section() -> Section:
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {
-    "load": load_section,
-    "faults": faults_section,
-    "soak": soak_section,
+    "load": lambda: measured("load", lambda x: table.make(LOAD, x[0]["points"])),
+    "faults": lambda: measured("faults", faults_table),
+    "soak": lambda: measured(
+        "soak", lambda x: "\n".join(["```text", *soak_lines(x[0]), "```"])
+    ),
     "checks": checks_section,
     "locator": locator_section,
 }
