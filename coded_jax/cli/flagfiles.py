@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from coded_jax.checks import require
+
 PACKAGE = Path(__file__).parents[1]
 SOURCES = Path("experiments/flags")
 """Names their folder in the repository, by which flagfiles name others."""
@@ -71,25 +73,17 @@ def expand(arguments: Iterable[str], within: tuple[Path, ...] = ()) -> list[str]
     for argument in rest:
         match = re.fullmatch(r"--?flagfile(?:=(.*))?", argument, re.S)
         if argument == "--":
-            expanded += [argument, *rest]
-        elif match is None:
+            return [*expanded, argument, *rest]
+        if match is None:
             expanded.append(argument)
-        else:
-            name = next(rest, "") if match[1] is None else match[1]
-            expanded += _flags_in(find(name), within)
+            continue
+        file = find(next(rest, "") if match[1] is None else match[1]).resolve()
+        require("flagfile", str(file), file not in within, "one without itself")
+        try:
+            lines = [line.strip() for line in file.read_text().splitlines()]
+        except (OSError, UnicodeError) as error:
+            accepted = f"a text with a flag a line accepted ({error})"
+            raise ValueError(f"flagfile: {str(file)!r} given, {accepted}") from None
+        used = [line for line in lines if line and not line.startswith(("#", "//"))]
+        expanded += expand(used, (*within, file))
     return expanded
-
-
-def _flags_in(file: Path, within: tuple[Path, ...]) -> list[str]:
-    path = file.resolve()
-    if path in within:
-        raise ValueError(f"flagfile: {str(file)!r} given, one without itself accepted")
-    try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
-    except (OSError, UnicodeError) as error:
-        raise ValueError(
-            f"flagfile: {str(file)!r} given, a text with a flag a line accepted "
-            f"({error})"
-        ) from None
-    used = (line for line in lines if line and not line.startswith(("#", "//")))
-    return expand(used, (*within, path))

@@ -30,13 +30,8 @@ USUAL = 50_000
 
 
 class Example(NamedTuple):
-    """An image of a data set, and its sizes.
-
-    Attributes:
-      image: uint8 `[H, W, C]`.
-      classes: how many there are.
-      examples: training images.
-    """
+    """An image of a data set, uint8 `[H, W, C]`, and how many classes and training
+    images there are."""
 
     image: np.ndarray
     classes: int

@@ -9,7 +9,7 @@ from absl import flags
 
 from coded_jax.checks import require, require_sizes
 from coded_jax.cli.command_line import image_shape_of
-from coded_jax.cli.whole_networks import call_named, require_arrays
+from coded_jax.cli.whole_networks import call_named
 from coded_jax.codes.config import STAGES
 from coded_jax.latency.partitions import Stages
 from coded_jax.latency.strategies import CNN, cnn_of
@@ -126,15 +126,11 @@ def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
     Raises:
       ValueError: there is no such function, or it returns something else.
     """
-    accepted = "blocks, variables and (H, W, C)"
-    made = call_named("cnn", name, accepted)
-    fits = isinstance(made, tuple) and len(made) == 3
-    require("cnn", name, fits, f"a function that returns {accepted}")
-    blocks, variables, shape = made
+    returned = "blocks", "variables", "(H, W, C)"
+    blocks, variables, shape = call_named("cnn", name, *returned)
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
     fits = len(functions) > 0 and all(map(callable, functions))
     require("cnn", name, fits, "one whose blocks are functions")
-    require_arrays("cnn", name, variables)
     height, width, channels = require_sizes("cnn", shape, "H", "W", "C", least=1)
     head = lambda variables, features: features.mean((1, 2))  # the same for all
     base = BaseModel(lambda key, image, classes: variables, functions, head)

@@ -30,44 +30,36 @@ def whole_network(name: str, image_shape: tuple[int, int, int]) -> tuple[Block, 
     """
     if name.startswith(KERAS):
         return keras_application(name.removeprefix(KERAS), image_shape)
-    accepted = "a function and its variables"
-    made = call_named("model", name, accepted)
-    fits = isinstance(made, tuple) and len(made) == 2 and callable(made[0])
-    require("model", name, fits, f"a function that returns {accepted}")
-    model, variables = made
-    require_arrays("model", name, variables)
+    model, variables = call_named("model", name, "a function", "its variables")
+    require("model", name, callable(model), "one that returns a function first")
     return model, variables
 
 
-def call_named(flag: str, name: str, accepted: str) -> Any:
-    """Calls a function without arguments and returns its value.
+def call_named(flag: str, name: str, *returned: str) -> tuple[Any, ...]:
+    """Calls a function without arguments and returns its values.
 
     Args:
       flag: that names it.
       name: `module:function`, importable from the current folder.
-      accepted: what it should return.
+      returned: the values in words, the second of which are variables.
 
     Raises:
-      ValueError: there is no such function, or it fails.
+      ValueError: there is no such function, it fails, or returns something else.
     """
     module, _, function = name.partition(":")
     require(flag, name, bool(module and function), "module:function")
     sys.path.insert(0, str(Path.cwd()))
+    accepted = f"a function that returns {' and '.join(returned)}"
     try:
-        return getattr(importlib.import_module(module), function)()
+        values = getattr(importlib.import_module(module), function)()
     except (Exception, SystemExit) as error:  # a module of the user's raises anything
+        reason = first_line(error)
         raise ValueError(
-            f"{flag}: {name!r} given, a function that returns {accepted} accepted "
-            f"({first_line(error)})"
+            f"{flag}: {name!r} given, {accepted} accepted ({reason})"
         ) from error
-
-
-def require_arrays(flag: str, name: str, variables: PyTree) -> None:
-    """Checks that variables are arrays or shapes.
-
-    Raises:
-      ValueError: a leaf is neither.
-    """
-    leaves = jax.tree.leaves(variables)
+    fits = isinstance(values, tuple) and len(values) == len(returned)
+    require(flag, name, fits, accepted)
+    leaves = jax.tree.leaves(values[1])
     arrays = all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
     require(flag, name, arrays, "one whose variables are arrays or their shapes")
+    return values

@@ -22,27 +22,21 @@ Run one:   python -m coded_jax run --flagfile=NAME (of ablations: sweep, not run
 
 @command(arguments=True)
 def main(argv: list[str]) -> None:
-    """Prints the flagfiles."""
-    names = argv[1:]
-    for name in names:
+    """Prints the flagfiles that are named, or all with the first sentence of each."""
+    for name in argv[1:]:
         print(flagfiles.find(name).read_text(), end="")
-    if not names:
-        print(listing())
-
-
-def listing() -> str:
-    """Returns the included flagfiles with the first sentence of each, and their use."""
+    if argv[1:]:
+        return
     files = flagfiles.included()
     width = max(map(len, files), default=0)
     columns, _ = shutil.get_terminal_size(fallback=(1000, 0))  # whole lines in a pipe
-    lines = [
-        textwrap.fill(
-            flagfiles.about(file).partition(". ")[0].rstrip("."),
+    for name, file in files.items():
+        about = flagfiles.about(file).partition(". ")[0].rstrip(".")
+        lines = textwrap.wrap(
+            f"{name:{width}}  {about}",
             width=max(columns, width + 40),
-            initial_indent=f"{name:{width}}  ",
             subsequent_indent=" " * (width + 2),
             break_on_hyphens=False,
         )
-        for name, file in files.items()
-    ]
-    return "\n".join([*lines, USE])
+        print(*lines, sep="\n")
+    print(USE)

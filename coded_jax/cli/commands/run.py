@@ -50,16 +50,12 @@ def main(argv: list[str]) -> None:
             run_figures.draw(prepared.folder, results)
     except ImportError as error:
         console.print(str(error), markup=False)
-    console.print(run_tables.tables(results), highlight=False)
-    timing = results["timing"]
-    console.print(f"seconds: {times_text(timing['seconds'])}", highlight=False)
-    start_up = times_text({"imports": imports, **timing["start_up"]})
-    console.print(f"seconds of start-up: {start_up}", highlight=False)
+    lines, timing = [], results["timing"]
+    start_up = {"imports": imports, **timing["start_up"]}
+    for part, seconds in {"": timing["seconds"], " of start-up": start_up}.items():
+        times = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+        lines.append(f"seconds{part}: {times}")
+    console.print(run_tables.tables(results), *lines, sep="\n", highlight=False)
     console.print(f"all of it is in {folder}; to try next:", highlight=False)
     for line in run_overview.closing(results, folder):
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
-
-
-def times_text(seconds: dict[str, float]) -> str:
-    """Returns the seconds of each part in one line."""
-    return ", ".join(f"{part} {value:.0f}" for part, value in seconds.items())
