@@ -41,6 +41,12 @@ COLUMNS = 3
 LEAST = 0.1  # points; below it the axis is linear
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple")
 MARKERS = "oXv*sD<P>"  # as many as have no divisor in common with the colours
+LOSSLESS = {
+    "no code: the whole image": "no code: the whole image",
+    "no code: copies": "no code: copies",
+    "no code: what is missing": "no code: sent once more",
+}
+"""Beginnings of names, and the lines of the legend that they are."""
 LOOKS = {
     "systematic smaller / sharpen": ("black", "^"),
     "no code: the whole image": ("tab:red", "o"),
@@ -60,26 +66,21 @@ class Picture(NamedTuple):
     most: float
 
 
-PICTURES = {
-    "drops.png": Picture(
-        "work of a device and the client, of the whole image's",
-        lambda cost: sum(cost.parts.values()),
-        3,
-    ),
-    "drops_price.png": Picture(
-        "code's work, % of the coded blocks'", lambda cost: 100 * cost.price, 25
-    ),
-}
+WORK = Picture(
+    "work of a device and the client, of the whole image's",
+    lambda cost: sum(cost.parts.values()),
+    3,
+)
+PRICE = Picture(
+    "code's work, % of the coded blocks'", lambda cost: 100 * cost.price, 25
+)
+PICTURES = {"drops.png": WORK, "drops_price.png": PRICE}
 
 
 def kind_of(entry: Entry) -> str:
     """Returns the line of an entry in the legend, without widths and recipe."""
     name, _, _ = entry.name.partition(", ")
-    for start, kind in {
-        "no code: the whole image": "no code: the whole image",
-        "no code: copies": "no code: copies",
-        "no code: what is missing": "no code: sent once more",
-    }.items():
+    for start, kind in LOSSLESS.items():
         if name.startswith(start):
             return kind
     if entry.name.endswith("(counted)"):

@@ -48,24 +48,19 @@ def main(argv: list[str]) -> None:
         accuracies[f"{part}_accuracy"] = pattern_accuracy.base_accuracy(
             model.pipeline, variables, arrays
         )
-    sizes = [leaf.size for leaf in jax.tree.leaves(variables)]
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    network = {"model": config.base_model, "width": config.base_width}
     record = {
         "command": results["command"],
         **{name: results[name] for name in KEPT},
-        "network": {
-            "model": config.base_model,
-            "width": config.base_width,
-            "epochs": config.base_epochs,
-            "numbers": sum(sizes),
-        },
+        "network": {**network, "epochs": config.base_epochs, "numbers": numbers},
         "base": accuracies,
         "before_rounding": results["base"],
         "timing": {"seconds": {"base": results["timing"]["seconds"]["base"]}},
     }
     kept_base.keep(Path(folder), config, variables, record)
-    Console(soft_wrap=True).print(
-        f"{BASE_DIR.value}: {json.dumps(accuracies)}, {2 * sum(sizes) / 1e6:.1f} MB",
-        highlight=False,
+    Console(soft_wrap=True, highlight=False).print(
+        f"{BASE_DIR.value}: {json.dumps(accuracies)}, {2 * numbers / 1e6:.1f} MB"
     )
 
 

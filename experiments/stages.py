@@ -24,7 +24,7 @@ from absl import flags
 from rich.console import Console
 
 from coded_jax.cli import setting_flags
-from coded_jax.cli.command_line import command, integers, origin, run
+from coded_jax.cli.command_line import command, image_shape_of, origin, run
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference.rates import Rates
 from coded_jax.report import stages_table
@@ -48,19 +48,18 @@ OUTPUT = flags.DEFINE_string("output", None, "JSON file", required=True)
 
 @command()
 def main(argv: list[str]) -> None:
-    height, width, channels = integers("image_shape", IMAGE_SHAPE.value.split("x"))
-    shape, started = (height, width, channels), time.perf_counter()
+    console, started = Console(highlight=False, soft_wrap=True), time.perf_counter()
+    shape, rates = image_shape_of(IMAGE_SHAPE.value), Rates(**setting_flags.read(Rates))
     model, variables = whole_network(MODEL.value, shape)
-    built = time.perf_counter() - started
-    begun = time.perf_counter()
-    rates = Rates(**setting_flags.read(Rates))
+    built = time.perf_counter()
     plan, met = plan_for(model, variables, shape, rates)
-    planned = time.perf_counter() - begun
-    console = Console()
-    console.print(stages_table.tables(plan, rates), highlight=False)
-    weights = drawn(plan.variables)
+    planned = time.perf_counter()
+    console.print(stages_table.tables(plan, rates))
     images = jax.random.normal(jax.random.key(0), (BATCH.value, *shape))
-    measured = measure(plan, weights, images)
+    measured = measure(plan, drawn(plan.variables), images)
+    seconds = {"build": built - started, "plan": planned - built}
+    seconds |= measured.pop("seconds")
+    seconds["total"] = time.perf_counter() - started
     content: dict[str, Any] = {
         **origin(),
         "model": MODEL.value,
@@ -76,21 +75,14 @@ def main(argv: list[str]) -> None:
         "cost": plan.cost.to_json(),
         "milliseconds": 1e3 * plan.chain.seconds,
         "obstacles": plan.obstacles,
-        "timing": {
-            "seconds": {
-                "build": built,
-                "plan": planned,
-                **measured.pop("seconds"),
-                "total": time.perf_counter() - started,
-            }
-        },
+        "timing": {"seconds": seconds},
         **measured,
     }
     path = Path(OUTPUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.make_folder(path.parent, "output")
     workdir.write_atomically(path, json.dumps(content, indent=1, default=float) + "\n")
     shown = {x: content[x] for x in ("timing", "largest_error", "logits_error")}
-    console.print(json.dumps(shown), highlight=False, soft_wrap=True)
+    console.print(json.dumps(shown))
 
 
 def plan_for(

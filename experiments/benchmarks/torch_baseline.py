@@ -55,10 +55,6 @@ class Stage:
     features: tuple[int, int]
 
     @property
-    def k(self) -> int:
-        return len(self.starts[0]) * len(self.starts[1])
-
-    @property
     def places(self) -> list[tuple[int, int]]:
         """First row and column of each share in the whole features."""
         axes = [
@@ -72,7 +68,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A base model and a code, with the regime of their training.
+    """A base model and a code.
 
     Attributes:
       network, width: the base model, and times the published maps.
@@ -99,7 +95,7 @@ class Job:
 
     @property
     def k(self) -> int:
-        return self.stages[0].k
+        return math.prod(map(len, self.stages[0].starts))
 
     @property
     def n(self) -> int:
