@@ -174,12 +174,24 @@ def write(
     records = []
     for row in rows:
         strategy, (k, r) = row.strategy, row.strategy.sizes
-        own = {name: getattr(strategy, name) for name in ("family", "code", "pieces")}
-        own |= {"k": k, "r": r, "n": strategy.n, "work": work_of(row)}
-        rounds = len(strategy.workload.cost.rounds) if strategy.workload else 0
-        own |= {"rounds": rounds, "p50": row.seconds["p50"], "p99": row.seconds["p99"]}
-        own |= {"p999": row.seconds["p99.9"], "answered": row.answered}
-        records.append({**own, "accuracy": row.accuracy})
+        workload = strategy.workload
+        records.append(
+            {
+                "family": strategy.family,
+                "code": strategy.code,
+                "pieces": strategy.pieces,
+                "k": k,
+                "r": r,
+                "n": strategy.n,
+                "rounds": len(workload.cost.rounds) if workload else 0,
+                "work": work_of(row),
+                "p50": row.seconds["p50"],
+                "p99": row.seconds["p99"],
+                "p999": row.seconds["p99.9"],
+                "answered": row.answered,
+                "accuracy": row.accuracy,
+            }
+        )
     content = {"machine": repr(machine), "target": TARGET.value, "answer": answer}
     text = json.dumps({**content, "rows": records})
     workdir.write_atomically(folder / "choose.json", text)

@@ -108,17 +108,17 @@ class Counts:
 
     def add(self, exchanges: list[Any]) -> None:
         """Counts requests, and the wrong ones among their answers."""
-        answered = [e for e in exchanges if e.response is not None]
-        checked = [e for e in answered if e.response.checked]
+        answered = [x for x in exchanges if x.response is not None]
+        checked = [x for x in answered if x.response.checked]
+        unchecked = [x for x in answered if not x.response.checked]
         self.of["answered"] += len(answered)
         self.of["checked"] += len(checked)
         self.of["wrong_checked"] += (found := self._wrong(checked))
-        unchecked = [e for e in answered if not e.response.checked]
         self.of["wrong"] += found + self._wrong(unchecked)
-        self.of["late"] += sum(e.seconds > LATE.value for e in answered)
+        self.of["late"] += sum(x.seconds > LATE.value for x in answered)
         self.of["lost"] += len(exchanges) - len(answered)
-        self.slowest = max([self.slowest, *(e.seconds for e in answered)])
-        self.errors.update(e.error[:200] for e in exchanges if e.error)
+        self.slowest = max([self.slowest, *(x.seconds for x in answered)])
+        self.errors.update(x.error[:200] for x in exchanges if x.error)
 
 
 def soak(url: str, process: int, images: Any) -> dict[str, Any]:

@@ -126,8 +126,9 @@ def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
     Raises:
       ValueError: there is no such function, or it returns something else.
     """
-    returned = "blocks", "variables", "(H, W, C)"
-    blocks, variables, shape = call_named("cnn", name, *returned)
+    blocks, variables, shape = call_named(
+        "cnn", name, "blocks", "variables", "(H, W, C)"
+    )
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
     fits = len(functions) > 0 and all(map(callable, functions))
     require("cnn", name, fits, "one whose blocks are functions")

@@ -37,7 +37,9 @@ def code(s: Subject, batch: int) -> dict[str, Prepared]:
     arrays = tasks.device_arrays(None, data.train)
     arrays = exact_targets.with_targets(coded, s.frozen, arrays)
     optimizer = _optimizer(s, CODE)
-    task = tasks.code_task(coded, s.frozen, data, optimizer, s.config, [()])
+    task = tasks.code_task(
+        coded, s.frozen, data, optimizer, config=s.config, patterns=[()]
+    )
     return {CODE: _steps(task, s.frozen, arrays, s.params, batch)}
 
 
@@ -48,11 +50,11 @@ def inference(s: Subject, batch: int) -> dict[str, Prepared]:
         for name, lost in ((NOTHING_LOST, ()), (ONE_LOST, (0,)))
     }
     images = jax.device_put(s.dataset.train.images[:batch])
-    arguments = (s.frozen, s.params, images)
     whole = jax.jit(functools.partial(pipeline.infer, s.pipeline))
-    program, seconds = compiled(whole, *arguments, masks[NOTHING_LOST])
+    program, seconds = compiled(whole, s.frozen, s.params, images, masks[NOTHING_LOST])
+    infer = functools.partial(program, s.frozen, s.params, images)
     return {
-        name: Prepared(profiling.repeat(program, *arguments, mask), seconds, 1, program)
+        name: Prepared(profiling.repeat(infer, mask), seconds, 1, program)
         for name, mask in masks.items()
     }
 

@@ -53,7 +53,13 @@ def noise(shape: tuple[int, int, int], examples: int) -> Dataset:
     split = Split(pixels, random.integers(10, size=examples).astype(np.int32))
     channels = shape[-1]
     return Dataset(
-        "noise", 10, split, split, split, (0.5,) * channels, (0.29,) * channels
+        name="noise",
+        classes=10,
+        train=split,
+        validation=split,
+        test=split,
+        mean=(0.5,) * channels,
+        std=(0.29,) * channels,
     )
 
 
@@ -74,7 +80,14 @@ def make_subject(
     init = jax.jit(coded.base.init, static_argnums=(1, 2))
     frozen = init(jax.random.key(0), image, classes)
     params = jax.jit(coded.init)(jax.random.key(1))
-    return Subject(name, config, dataset, coded, frozen, params)
+    return Subject(
+        name=name,
+        config=config,
+        dataset=dataset,
+        pipeline=coded,
+        frozen=frozen,
+        params=params,
+    )
 
 
 def sizes(s: Subject) -> dict[str, Any]:

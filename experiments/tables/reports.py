@@ -24,7 +24,7 @@ from coded_jax.report.formatting import (
     size_text,
 )
 from coded_jax.report.frontier import mean_std
-from coded_jax.report.table import Table, make
+from coded_jax.report.table import Columns, Table, make
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
 from coded_jax.runs.workdir import METRICS, make_folder, write_atomically
@@ -76,9 +76,10 @@ class Page:
     def write(self) -> list[Path]:
         """Writes `report.md` and `report.html`, and returns their paths."""
         text = f"{section(*self._parts).text}\n"
-        paths = [self.folder / f"report.{ending}" for ending in ("md", "html")]
-        write_atomically(paths[0], text)
-        write_atomically(paths[1], to_html(self.title, text, self.folder))
+        texts = {"md": text, "html": to_html(self.title, text, self.folder)}
+        paths = [self.folder / f"report.{ending}" for ending in texts]
+        for path, content in zip(paths, texts.values(), strict=True):
+            write_atomically(path, content)
         return paths
 
 
@@ -192,6 +193,7 @@ def facts(results: dict[str, Any]) -> Table:
     seconds = results["timing"]["seconds"].items()
     base = f"**{percent(base_accuracy(results))} %**"
     part = f"the {evaluated_part(results)} split of {results['dataset']}"
+    machine = f"{stored.software_text(results)} on {stored.machine_text(results)}"
     rows = {
         "base model": f"{config['base_model']}, {base} on {part}",
         "code": code_title(config),
@@ -199,9 +201,7 @@ def facts(results: dict[str, Any]) -> Table:
         "epochs": f"base {config['base_epochs']:g}, code {config['epochs']:g}",
         "seed": f"{results['seed']}; {config['seeds']} of the code",
         "time": ", ".join(f"{phase} {value:.0f} s" for phase, value in seconds),
-        "measured with": (
-            f"{stored.software_text(results)} on {stored.machine_text(results)}"
-        ),
+        "measured with": machine,
         "command": f"`{command}`" if command else "none, `coded_jax.protect`",
     }
     return Table(("", ""), [*rows.items()])
@@ -212,7 +212,7 @@ def confidence(results: dict[str, Any]) -> Table:
     by_lost = results["confidence"]
     of = lambda name: lambda lost: run_tables.cell(by_lost, lost, name)
     columns = {
-        "lost": lambda lost: lost,
+        "lost": str,
         "temperature": lambda lost: f"{by_lost[lost]['temperature']:.2f}",
         "calibration error": of("ece"),
         "uncalibrated": of("ece_uncalibrated"),
@@ -222,11 +222,29 @@ def confidence(results: dict[str, Any]) -> Table:
     return make(columns, by_lost)
 
 
+STAGES: Columns = {
+    "coded blocks": lambda x: blocks_text(x["blocks"]),
+    "piece": lambda x: size_text(x["piece_shape"]),
+    "share": lambda x: size_text(x["share_shape"]),
+    "piece's part of the pixels": lambda x: f"{x['work_fraction']:.3f}",
+}
+COSTS: Columns = {
+    **{
+        text: lambda x, part=part: f"{x.parts[part]:.3f}"
+        for part, text in run_figures.PARTS.items()
+    },
+    "together": lambda x: f"{sum(x.parts.values()):.3f}",
+    "Mflop": lambda x: f"{sum(x.parts.values()) * x.whole_flops / 1e6:.3g}",
+    "rounds": lambda x: str(len(x.rounds)),
+    "kB": lambda x: f"{(x.bytes_in + x.bytes_out) / 1e3:.3g}",
+}
+
+
 def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
     """Returns the costs of a run: a paragraph, the part of each coded stage that
     a device has, and the operations of each code for one image by their purpose."""
-    split, codes = results["split"], results["costs"].items()
-    records = {name: Cost.from_json(x) for name, x in codes}
+    split = results["split"]
+    records = {x: Cost.from_json(cost) for x, cost in results["costs"].items()}
     text = (
         f"Each of {split['k'] + split['r']} devices computes one piece of every coded "
         f"stage, {records['code'].parts['piece']:.3f} of the operations of the whole "
@@ -235,23 +253,11 @@ def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
         "the last columns: all operations, trips to the devices, and what a device "
         "receives and returns in them."
     )
-    stages = {
-        "coded blocks": lambda x: blocks_text(x["blocks"]),
-        "piece": lambda x: size_text(x["piece_shape"]),
-        "share": lambda x: size_text(x["share_shape"]),
-        "piece's part of the pixels": lambda x: f"{x['work_fraction']:.3f}",
+    names = {"code": results["config"]["code"]}
+    columns = {"code": lambda x: names.get(x, x)} | {
+        header: lambda x, cell=cell: cell(records[x]) for header, cell in COSTS.items()
     }
-    total, own = lambda x: sum(x[1].parts.values()), results["config"]["code"]
-    parts = run_figures.PARTS.items()
-    columns = {
-        "code": lambda x: own if x[0] == "code" else x[0],
-        **{y: lambda x, part=part: f"{x[1].parts[part]:.3f}" for part, y in parts},
-        "together": lambda x: f"{total(x):.3f}",
-        "Mflop": lambda x: f"{total(x) * x[1].whole_flops / 1e6:.3g}",
-        "rounds": lambda x: str(len(x[1].rounds)),
-        "kB": lambda x: f"{(x[1].bytes_in + x[1].bytes_out) / 1e3:.3g}",
-    }
-    return text, make(stages, split["stages"]), make(columns, records.items())
+    return text, make(STAGES, split["stages"]), make(columns, records)
 
 
 def report_sweep(path: Path, folder: Path) -> Group:
@@ -262,12 +268,14 @@ def report_sweep(path: Path, folder: Path) -> Group:
       ValueError: there is no sweep, or the folder cannot be made.
     """
     sweep = sweeps.read(path)
-    link = lambda name: os.path.relpath(path / "cells" / name, folder)
-    linked = {"folder": lambda cell: f"[{cell.name}](<{link(cell.name)}>)"}
+    link = lambda cell: os.path.relpath(path / "cells" / cell.name, folder)
+    linked = {"folder": lambda cell: f"[{cell.name}](<{link(cell)}>)"}
     errors, finished = sweep.content["failed"], {cell.name for cell in sweep.cells}
-    why = lambda name: f"failed: {errors[name]}" if name in errors else "has not run"
-    names = [name for name in sweep.content["cells"] if name not in finished]
-    left_out = "\n".join(f"- `{name}` {why(name)}" for name in names)
+    left_out = "\n".join(
+        f"- `{x}` {f'failed: {errors[x]}' if x in errors else 'has not run'}"
+        for x in sweep.content["cells"]
+        if x not in finished
+    )
     made_by = setup(sweep)
     page = Page(folder, f"Sweep {path.resolve().name}")
     page.add(made_by)

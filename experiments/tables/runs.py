@@ -92,7 +92,7 @@ def read(table: str) -> dict[str, Content]:
         config, split = run["config"], run["split"]
         network = (run["dataset"], config["base_model"], len(split["stages"]))
         recipe = (config["encoder"] != "mlp", config["recipe"])
-        return *network, *recipe, split["k"], split["r"]
+        return network, recipe, (split["k"], split["r"])
 
     measured = {"measured": stored.HISTORY if stored.HISTORY in table else NONE}
     runs = {
@@ -288,8 +288,7 @@ def headline_rows() -> Iterator[Row]:
     for table, names in HEADLINE.items():
         runs = read(table)
         for name in names:
-            results = with_rivals(runs, name)
-            (*_, most_lost) = rows_of({name: results})
+            (*_, most_lost) = rows_of({name: with_rivals(runs, name)})
             yield most_lost
 
 
@@ -315,14 +314,13 @@ def readme_section() -> Section:
 def headline_section() -> Section:
     """Returns the first table of all results, and all of its columns as CSV."""
     rows = [*headline_rows()]
-    short = page_table(
-        "data, network | k, r | code | base | r lost, mean (worst) | "
-        "no parity, mean (worst) | work | target",
-        rows,
+    headers = "data, network | k, r | code | base | r lost, mean (worst) | "
+    headers += "no parity, mean (worst) | work | target"
+    return sections.section(
+        page_table(headers, rows),
+        files={"headline.csv": Long(csv_table(rows), "code")},
+        contents=[row.results for row in rows],
     )
-    files = {"headline.csv": Long(csv_table(rows), "code")}
-    contents = [row.results for row in rows]
-    return sections.section(short, files=files, contents=contents)
 
 
 def _all_lost(row: Row) -> bool:
