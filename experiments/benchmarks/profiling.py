@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from coded_jax.types import PyTree
-
 PAUSE = 0.02  # s; threads that one job leaves spinning sleep before the next begins
 
 Job = Callable[[int], object]
@@ -102,33 +100,6 @@ def compiled(f: Callable, *args: Any, **static: Any) -> tuple[Callable, float]:
     start = time.perf_counter()
     program = f.lower(*args, **static).compile()
     return program, time.perf_counter() - start
-
-
-def repeat(f: Callable, *args: Any) -> Job:
-    """Returns a job that waits for each call of `f`: the latency of a request."""
-
-    def job(calls: int) -> None:
-        for _ in range(calls):
-            jax.block_until_ready(f(*args))
-
-    return job
-
-
-def carry(f: Callable[[PyTree], PyTree], state: PyTree) -> Job:
-    """Returns a job that calls `f` with the result of its last call, as training does.
-
-    Args:
-      f: `state -> state`; it may donate its argument.
-      state: of the first call.
-    """
-
-    def job(calls: int) -> None:
-        nonlocal state
-        for _ in range(calls):
-            state = f(state)
-        jax.block_until_ready(state)
-
-    return job
 
 
 def peak_bytes() -> int:

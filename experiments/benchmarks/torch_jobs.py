@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import signal
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from flax import traverse_util
 from torch import Tensor, nn
 
 from benchmarks import subjects
@@ -130,22 +132,12 @@ def set_up() -> dict[str, Any]:
 
 def _layers(tree: PyTree) -> list[dict[str, Any]]:
     """Returns the layers of one block, with their running statistics, in order."""
-    if "params" in tree:
-        statistics = dict(_leaves(tree.get("batch_stats", {})))
-        return [
-            {**layer, **statistics.get(path, {})}
-            for path, layer in _leaves(tree["params"])
-        ]
-    return [layer for _, layer in _leaves(tree)]
-
-
-def _leaves(tree: PyTree, path: tuple[str, ...] = ()) -> Iterator[tuple]:
-    """Yields the innermost dicts of `tree` with their paths, in order."""
-    if tree and not isinstance(next(iter(tree.values())), dict):
-        yield path, tree
-        return
-    for name in sorted(tree):
-        yield from _leaves(tree[name], (*path, name))
+    layers = collections.defaultdict(dict)
+    collected = "params" in tree
+    for variables in tree.values() if collected else [tree]:
+        for (*path, name), leaf in traverse_util.flatten_dict(variables).items():
+            layers[tuple(path)][name] = leaf
+    return [layers[path] for path in sorted(layers)]
 
 
 def _images(images: np.ndarray) -> Tensor:
