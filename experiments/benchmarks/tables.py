@@ -125,23 +125,19 @@ def summary_table(report: dict[str, Any]) -> Table:
     sizes, with a row for each subject."""
     groups = grouped(report["times"])
 
+    def spread(subject: str, job: str, over: str) -> str:
+        own = [
+            ratio(group, over)
+            for group in groups
+            if (group[OURS]["subject"], group[OURS]["job"]) == (subject, job)
+        ]
+        texts = [f"{value:.2f}" for value in sorted(filter(None, own))]
+        return " to ".join(dict.fromkeys(texts[:1] + texts[-1:]))
+
     def ratios(job: str) -> Callable[[str], str]:
         def text(subject: str) -> str:
-            own = [
-                x
-                for x in groups
-                if (x[OURS]["subject"], x[OURS]["job"]) == (subject, job)
-            ]
-            eager, compiled = (
-                [
-                    f"{x:.2f}"
-                    for x in sorted(filter(None, (ratio(y, over) for y in own)))
-                ]
-                for over in (EAGER, COMPILE)
-            )
-            range_text = lambda texts: " to ".join(dict.fromkeys([texts[0], texts[-1]]))
-            brackets = f" ({range_text(compiled)})" if compiled else ""
-            return f"{range_text(eager)}{brackets}" if eager else NOTHING
+            eager, compiled = (spread(subject, job, x) for x in (EAGER, COMPILE))
+            return (f"{eager} ({compiled})" if compiled else eager) or NOTHING
 
         return text
 

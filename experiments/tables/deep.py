@@ -195,9 +195,17 @@ def of_run(run: Content, name: str) -> Entry:
     ]
     if same:
         measured[SAME_CLASS] = f"{100 * statistics.fmean(same):.1f}"
-    cost = read_cost(run, name)
-    coded = part_text(blocks(run), cost)
-    return Entry(run, label(run["config"], code), coded, cost, measured, runs=(run,))
+    cost, config = read_cost(run, name), run["config"]
+    outputs = entry_of(code).trained and config.get("returned") == "outputs"
+    parts = [
+        code_name(config, code),
+        "outputs" * outputs,
+        TAILS.get(config.get("tail", ""), ""),
+        "parity moves" * bool(config.get("parity_moves")),
+        f"groups of {k} images" * (config["split"] == "group"),
+    ]
+    label, coded = ", ".join(filter(None, parts)), part_text(blocks(run), cost)
+    return Entry(run, label, coded, cost, measured, runs=(run,))
 
 
 def points_below(
@@ -214,19 +222,6 @@ def points_below(
         text = with_deviation(points, 100 * accuracy.get(f"{measure}_std", 0.0))
         cells[f"{key}, {measure}"] = text.replace("-0.00", "0.00")
     return cells
-
-
-def label(config: Content, code: str) -> str:
-    """Returns the name of a code, with what distinguishes its recipe."""
-    trained = entry_of(code).trained
-    parts = [
-        code_name(config, code),
-        "outputs" if trained and config.get("returned") == "outputs" else "",
-        TAILS.get(config.get("tail", ""), ""),
-        "parity moves" if config.get("parity_moves") else "",
-        f"groups of {config['k']} images" if config["split"] == "group" else "",
-    ]
-    return ", ".join(filter(None, parts))
 
 
 def blocks(run: Content) -> str:
@@ -290,16 +285,15 @@ SHORT: Columns = {
 
 def columns(found: Sequence[Entry]) -> Columns:
     """Returns columns of the price, and of all that was measured of some entry."""
+    headers = {x for entry in found for x, text in entry.measured.items() if text}
 
     def order(header: str) -> tuple[str, int]:
         lost, _, measure = header.rpartition(", ")
         return lost, MEASURES.index(measure)
 
-    measured = [cell for entry in found for cell in entry.measured.items()]
-    headers = {header for header, text in measured if text} - {SAME_CLASS}
     cells = {
         header: lambda x, header=header: x.measured.get(header, "-")
-        for header in (*sorted(headers, key=order), SAME_CLASS)
+        for header in (*sorted(headers - {SAME_CLASS}, key=order), SAME_CLASS)
     }
     return {**PRICE, **cells}
 
