@@ -32,34 +32,18 @@ from absl import flags
 from benchmarks import hlo_profile, machine, sections
 from benchmarks.rows import targets
 from benchmarks.sections import Bench, Settings, Store
-from benchmarks.subjects import CONFIGS, EXAMPLES
 from benchmarks.tables import tables
 from rich.console import Console
 
-from coded_jax.checks import require
-from coded_jax.cli.command_line import command, integers, run
+from coded_jax.cli import setting_flags
+from coded_jax.cli.command_line import command, run
 from coded_jax.devices import startup
 from coded_jax.runs import provenance, workdir
 
-WIDTH = 110  # of the tables, at least
-SUBJECTS, DEFAULTS = tuple(CONFIGS), Settings()
+WIDTH = 120  # of the tables, at least
 
+setting_flags.define(Settings)
 flags.DEFINE_string("folder", "runs/speed", "of the JSON file to be written")
-flags.DEFINE_list("sections", list(sections.ALL), f"some of {', '.join(sections.ALL)}")
-flags.DEFINE_list("subjects", list(SUBJECTS), f"some of {', '.join(SUBJECTS)}")
-flags.DEFINE_list(
-    "train_batches", list(DEFAULTS.train_batches), "memory is that of the last"
-)
-flags.DEFINE_list("inference_batches", list(DEFAULTS.inference_batches), "likewise")
-flags.DEFINE_float(
-    "seconds", DEFAULTS.seconds, "for each framework and job, about", lower_bound=1e-3
-)
-flags.DEFINE_integer(
-    "rounds", DEFAULTS.rounds, "of each measurement, in turns", lower_bound=2
-)
-flags.DEFINE_bool(
-    "torch_compile", DEFAULTS.torch_compile, "time torch.compile as well as eager"
-)
 flags.DEFINE_bool(
     "allow_busy",
     False,
@@ -72,25 +56,6 @@ flags.DEFINE_string(
     "code:vgg16:128",
 )
 flags.DEFINE_string("worker", None, "used by the script, for processes of its own")
-
-
-def settings_from_flags(values: dict[str, Any]) -> Settings:
-    """Returns the checked flags.
-
-    Raises:
-      ValueError: a value is out of range.
-    """
-    chosen = {name: values[name] for name in Settings._fields}
-    for name, choices in (("sections", sections.ALL), ("subjects", SUBJECTS)):
-        fits = bool(values[name]) and set(values[name]) <= set(choices)
-        require(name, values[name], fits, f"some of {list(choices)}")
-        chosen[name] = tuple(x for x in choices if x in values[name])
-    for name in ("train_batches", "inference_batches"):
-        sizes = integers(name, values[name])
-        fits = bool(sizes) and 1 <= min(sizes) and max(sizes) <= EXAMPLES
-        require(name, values[name], fits, f"integers in 1..{EXAMPLES}")
-        chosen[name] = sizes
-    return Settings(**chosen)
 
 
 def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
@@ -162,7 +127,8 @@ def main(argv: list[str]) -> None:
         show(hlo_profile.profile(values["profile"]))
     else:
         watch = machine.Watch(allow=values["allow_busy"])
-        measure(settings_from_flags(values), Path(values["folder"]), watch)
+        settings = Settings(**setting_flags.read(Settings))
+        measure(settings, Path(values["folder"]), watch)
 
 
 if __name__ == "__main__":

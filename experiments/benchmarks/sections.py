@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -21,6 +22,16 @@ from benchmarks.profiling import Prepared
 from benchmarks.rows import BASE, CODE, COMPILE, EAGER, OURS, Row
 from benchmarks.subjects import CONFIGS, EXAMPLES, Subject, make_subject, sizes
 from coded_jax.runs.progress import progress_bars
+from coded_jax.settings import (
+    INTEGERS,
+    TEXT,
+    Accepted,
+    check,
+    integers,
+    more_than,
+    setting,
+    tuple_of,
+)
 
 TIMES = ("base", "code", "inference")
 MEMORY = "memory"
@@ -30,24 +41,45 @@ MEMORY_STEPS = 3
 ATTEMPTS = 5
 
 
-class Settings(NamedTuple):
-    """The flags, checked.
+NAMES = tuple_of(TEXT, ",", "names as a,b")
+SIZES = Accepted(
+    lambda sizes: len(sizes) > 0 and {*sizes} <= {*range(1, EXAMPLES + 1)},
+    f"integers in 1..{EXAMPLES}",
+)
 
-    Attributes:
-      sections, subjects: which of all.
-      train_batches, inference_batches: batch sizes.
-      seconds: to spend on each framework, about.
-      rounds: of each measurement.
-      torch_compile: whether torch.compile is timed beside PyTorch eager.
+
+def some_of(choices: tuple[str, ...]) -> Accepted:
+    """Accepts one or more of `choices`."""
+    holds = lambda names: len(names) > 0 and {*names} <= {*choices}
+    return Accepted(holds, f"some of {list(choices)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Raises:
+      ValueError: a value is out of range.
     """
 
-    sections: tuple[str, ...] = ALL
-    subjects: tuple[str, ...] = tuple(CONFIGS)
-    train_batches: tuple[int, ...] = (64, 128, 256)
-    inference_batches: tuple[int, ...] = (1, 64, 256)
-    seconds: float = 1.0
-    rounds: int = 7
-    torch_compile: bool = True
+    sections: tuple[str, ...] = setting(ALL, "of measurements", some_of(ALL), NAMES)
+    subjects: tuple[str, ...] = setting(
+        tuple(CONFIGS), "networks with their codes", some_of(tuple(CONFIGS)), NAMES
+    )
+    train_batches: tuple[int, ...] = setting(
+        (64, 128, 256), "batch sizes; memory is that of the last", SIZES, INTEGERS
+    )
+    inference_batches: tuple[int, ...] = setting(
+        (1, 64, 256), "likewise", SIZES, INTEGERS
+    )
+    seconds: float = setting(
+        1.0, "for each framework and job, about", more_than(0, 3600)
+    )
+    rounds: int = setting(7, "of each measurement, in turns", integers(2))
+    torch_compile: bool = setting(True, "time torch.compile as well as eager")
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class Measurement(NamedTuple):

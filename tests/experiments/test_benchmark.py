@@ -192,7 +192,9 @@ def test_a_small_run(tmp_path, capsys, busy):
     batches = {"train_batches": (8,), "inference_batches": (1,)}
     few = Settings(subjects=("lenet5_cheap",), seconds=0.01, rounds=2, **batches)
     watch = machine.Watch(meter(1.5 * busy), allow=busy)
-    benchmark.measure(few._replace(torch_compile=False), tmp_path / "new", watch)
+    benchmark.measure(
+        dataclasses.replace(few, torch_compile=False), tmp_path / "new", watch
+    )
     shown = capsys.readouterr().out
     assert "lenet5_cheap" in shown and ONE_LOST in shown
     assert busy == ("no file is written: the machine was not idle" in shown)
