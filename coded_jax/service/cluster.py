@@ -20,11 +20,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from coded_jax.checks import require
-from coded_jax.service.machinery import RAYLET_PID
 
 STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
 OLDEST = (2, 52)  # the first Ray with authentication by token
 LARGEST_ACTION = 1024  # bytes of a `struct sigaction`, of any system
+RAYLET_PID = "RAY_RAYLET_PID"
+"""Variable by which Ray's processes know the raylet with which they end."""
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0, a Ray on any system keeps to the loopback interface."""
 SETTINGS = {
@@ -56,10 +57,13 @@ def import_ray() -> Any:
     Raises:
       ImportError: it is missing or too old; says how to install it.
     """
+    # Ray then reads with which process this one ends: with itself. Else it takes a
+    # program whose parent is process 1, as a unit of systemd, for a worker that has
+    # lost its raylet, and ends it once a raylet is dead.
+    driver = {RAYLET_PID: os.environ.get(RAYLET_PID, str(os.getpid()))}
     try:
-        if "ray" not in sys.modules:
-            _import_as_driver()
-        import ray
+        with _environment(driver if "ray" not in sys.modules else {}):
+            import ray
     except ImportError:
         raise ImportError(
             "Ray is not installed; pip install 'coded_jax[ray]'"
@@ -67,16 +71,6 @@ def import_ray() -> Any:
     if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
         raise ImportError(f"Ray {ray.__version__} is installed, 2.52 or newer accepted")
     return ray
-
-
-def _import_as_driver() -> None:
-    """Imports Ray, which then reads with which process this one ends: with itself.
-
-    Else Ray takes a program whose parent is process 1, as a unit of systemd, for a
-    worker that has lost its raylet, and ends it once a raylet is dead.
-    """
-    with _environment({RAYLET_PID: os.environ.get(RAYLET_PID, str(os.getpid()))}):
-        import ray  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -131,8 +125,7 @@ def connect(address: str | None, n: int) -> None:
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
     if loopback := check_address(address):
         _keep_to_loopback()
-    ray = import_ray()
-    _refuse_another(ray)
+    ray = _import_unused_ray()
     try:
         with _own_handlers():
             ray.init(address, log_to_driver=False, logging_level="error")
@@ -153,8 +146,7 @@ def _start(n: int) -> None:
     _keep_to_loopback(RAY_AUTH_MODE="token")
     # Several processes may share an accelerator.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    ray = import_ray()
-    _refuse_another(ray)
+    ray = _import_unused_ray()
     with warnings.catch_warnings():
         # Ray's forks become other programs at once: JAX's threads do no harm.
         warnings.filterwarnings("ignore", "os.fork")
@@ -194,9 +186,11 @@ def _on_loopback(addresses: Collection[str]) -> bool:
     return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
-def _refuse_another(ray: Any) -> None:
+def _import_unused_ray() -> Any:
+    ray = import_ray()
     if ray.is_initialized():
         raise RuntimeError("Ray has been started by something else in this process")
+    return ray
 
 
 def refusal(address: str) -> str | None:
@@ -207,10 +201,9 @@ def refusal(address: str) -> str | None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
-    except ConnectionRefusedError:
-        return f"nothing listens at {address} any more"
-    except OSError:
-        return None
+    except OSError as error:
+        if isinstance(error, ConnectionRefusedError):
+            return f"nothing listens at {address} any more"
     return None
 
 
@@ -272,27 +265,21 @@ def check_address(address: str) -> bool:
         raise RuntimeError(f"address: {address!r} is not found ({error})") from None
     loopback = _on_loopback(resolved)
     if not loopback:
-        only_loopback = os.environ.get(LOOPBACK) == "0"
+        anywhere = os.environ.get(LOOPBACK) != "0"
         accepted = f"with {LOOPBACK}=0 a loopback one"
-        require("address", address, not only_loopback, accepted)
+        require("address", address, anywhere, accepted)
         token = os.environ.get("RAY_AUTH_MODE") == "token"
-        accepted = (
-            "beyond loopback only with RAY_AUTH_MODE=token, here and on every machine "
-            "of the cluster,"
+        everywhere = (
+            "with RAY_AUTH_MODE=token, here and on every machine of the cluster"
         )
-        require("address", address, token, accepted)
+        require("address", address, token, f"beyond loopback only {everywhere},")
     # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise RuntimeError(f"address: nothing at {address!r} ({error})") from None
-    if not loopback:
-        _require_token(address)
-    return loopback
-
-
-def _require_token(address: str) -> None:
-    """Raises ValueError for a cluster that answers without a token."""
+    if loopback:
+        return True
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     try:
         without_token = subprocess.run(
@@ -308,3 +295,4 @@ def _require_token(address: str) -> None:
             f"address: {address!r} given, whose cluster answers without a token; start "
             "all of it with RAY_AUTH_MODE=token"
         )
+    return False

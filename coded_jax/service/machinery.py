@@ -10,10 +10,12 @@ import contextlib
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from psutil import Process
+import psutil
+
+from coded_jax.service.cluster import RAYLET_PID
 
 HEAD, RAYLET = "Ray's head (GCS)", "the raylet"
 AGENT, PACKAGES = "the agent of the raylet", "the raylet's agent of packages"
@@ -26,10 +28,10 @@ PARTS = {
 """Processes that a cluster needs, by a pattern of their command line."""
 KINDS = {"gcs": (HEAD,), "raylet": (RAYLET,), "agent": (AGENT, PACKAGES)}
 """Names of parts, by what Ray's users call them."""
-RAYLET_PID = "RAY_RAYLET_PID"
-"""Variable by which Ray's processes know the raylet with which they end."""
 FROZEN = 4  # looks in a row at which a process is stopped that counts as frozen
 END = 10.0  # seconds in which processes that are killed have to end
+
+T = TypeVar("T")
 
 
 class Machinery:
@@ -45,8 +47,8 @@ class Machinery:
     def __init__(self, owner: int | None = None) -> None:
         self._owner = os.getpid() if owner is None else owner
         self._session = re.compile(rf"session_[\d_-]+_{self._owner}\b")
-        self._parts: dict[Process, str] = {}
-        self._stopped: dict[Process, int] = {}  # looks in a row
+        self._parts: dict[psutil.Process, str] = {}
+        self._stopped: dict[psutil.Process, int] = {}  # looks in a row
 
     def problem(self) -> str | None:
         """Returns the process that has ended or is frozen, in words, or None.
@@ -73,8 +75,6 @@ class Machinery:
 
     def end(self) -> None:
         """Ends all processes of the cluster, also those that are stopped."""
-        import psutil
-
         limit = time.monotonic() + END
         while (left := self._all()) and time.monotonic() < limit:
             for process in left:
@@ -84,71 +84,56 @@ class Machinery:
         self._parts.clear()
         self._stopped.clear()
 
-    def _learn(self) -> None:
-        """Takes note of parts that were started since the last look."""
-        for found in (self._roots, self._children_of_raylets):  # in this order
-            for process in found():
-                if process not in self._parts:
-                    self._name(process)
+    def _learn(self) -> list[psutil.Process]:
+        """Takes note of parts that were started since the last look, and returns the
+        processes of the cluster that the owner has started itself."""
+        roots = [
+            child
+            for child in psutil.Process(self._owner).children()
+            if self._session.search(" ".join(_of(child.cmdline, [])))
+        ]
+        self._name(roots)  # among them the raylet
+        for raylet in self._raylets():
+            self._name(_of(raylet.children, []))
+        return roots
 
-    def _name(self, process: Process) -> None:
-        """Takes note of a process if it is a part."""
-        words = [word for word in _command(process)[:3] if not word.startswith("-")]
-        for pattern, name in PARTS.items():
-            if any(re.search(pattern, word) for word in words):
-                self._parts[process] = name
+    def _name(self, processes: list[psutil.Process]) -> None:
+        """Takes note of the parts among processes."""
+        for process in processes:
+            if process in self._parts:
+                continue
+            words = [w for w in _of(process.cmdline, [])[:3] if not w.startswith("-")]
+            for pattern, name in PARTS.items():
+                if any(re.search(pattern, word) for word in words):
+                    self._parts[process] = name
 
-    def _roots(self) -> list[Process]:
-        """Returns the processes of the cluster that this process has started."""
-        import psutil
+    def _raylets(self) -> list[psutil.Process]:
+        return [process for process, name in self._parts.items() if name == RAYLET]
 
-        started = psutil.Process(self._owner).children()
-        return [p for p in started if self._session.search(" ".join(_command(p)))]
-
-    def _children_of_raylets(self) -> list[Process]:
-        raylets = [p for p, name in self._parts.items() if name == RAYLET]
-        return [child for raylet in raylets for child in _children(raylet)]
-
-    def _all(self) -> list[Process]:
+    def _all(self) -> list[psutil.Process]:
         """Returns all processes that have not ended, the head first."""
-        import psutil
-
-        self._learn()
-        roots = self._roots()
-        found = [*roots, *self._parts, *(c for p in roots for c in _children(p, True))]
+        roots = self._learn()
+        found = [*roots, *self._parts]
+        for root in roots:
+            found += _of(lambda root=root: root.children(recursive=True), [])
         # Workers that have lost their raylet name it; agents do not, but are known.
-        raylets = {str(p.pid) for p, name in self._parts.items() if name == RAYLET}
+        raylets = {str(raylet.pid) for raylet in self._raylets()}
         for process in psutil.process_iter(["environ"]):
-            environment = process.info["environ"] or {}
-            if environment.get(RAYLET_PID) in raylets:
+            if (process.info["environ"] or {}).get(RAYLET_PID) in raylets:
                 found.append(process)
         return [p for p in dict.fromkeys(found) if _status(p) is not None]
 
 
-def _status(process: Process) -> str | None:
+def _of(question: Callable[[], T], otherwise: T) -> T:
+    """Returns an answer about a process, or something else where it has ended."""
+    try:
+        return question()
+    except psutil.Error:
+        return otherwise
+
+
+def _status(process: psutil.Process) -> str | None:
     """Returns the status of a process; None if it has ended."""
-    import psutil
-
-    try:
-        status = process.status() if process.is_running() else psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return None
-    return None if status == psutil.STATUS_ZOMBIE else str(status)
-
-
-def _command(process: Process) -> list[str]:
-    import psutil
-
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def _children(process: Process, recursive: bool = False) -> list[Process]:
-    import psutil
-
-    try:
-        return process.children(recursive)
-    except psutil.Error:
-        return []
+    ended = psutil.STATUS_ZOMBIE
+    status = _of(lambda: process.status() if process.is_running() else ended, ended)
+    return None if status == ended else str(status)

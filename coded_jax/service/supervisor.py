@@ -19,7 +19,6 @@ from typing import Any, Protocol
 from coded_jax.checks import first_line
 from coded_jax.devices import startup
 from coded_jax.service import cluster
-from coded_jax.service.machinery import Machinery
 from coded_jax.service.pool import WorkerLost
 
 LOOK = 0.25  # seconds between looks at the cluster
@@ -63,7 +62,11 @@ class Supervisor:
         self._obstacle: str | None = None
         self._failure: str | None = None
         self._lost: float | None = None  # since when the cluster has been
-        self._machinery = Machinery() if address is None else None
+        self._machinery = None
+        if address is None:
+            from coded_jax.service.machinery import Machinery  # psutil comes with Ray
+
+            self._machinery = Machinery()
         self._health: _Health | None = None
         started: Future[None] = Future()
         # Ray's processes end with the thread that has started them.
@@ -130,9 +133,8 @@ class Supervisor:
         if self._machinery is not None:
             problem = self._machinery.problem()
         else:
-            assert self.address is not None
-            problem = cluster.refusal(self.address)
-        return problem or (self._health.problem() if self._health else None)
+            problem = cluster.refusal(str(self.address))
+        return problem or (self._health.problem if self._health else None)
 
     def _connect(self) -> None:
         cluster.connect(self.address, self._n)
@@ -148,7 +150,7 @@ class Supervisor:
         if self._lock.acquire(timeout=CALLS):  # calls that have begun are over
             self._lock.release()
         if self._health is not None:
-            self._health.close()
+            self._health.over.set()
         # What holds on to Ray's objects keeps Ray's connections from being closed.
         for crew in [*self.crews]:
             crew.lose(WorkerLost(reason))
@@ -167,25 +169,22 @@ class Supervisor:
                 return
             try:
                 self._connect()
+                break
             except Exception as error:
                 seconds = time.monotonic() - begun
                 left = self._reconnect_for - seconds
-                refused = isinstance(error, ValueError)  # as a cluster without a token
-                if refused or left <= 0:
+                # A ValueError refuses a cluster, as one without a token.
+                if isinstance(error, ValueError) or left <= 0:
                     tried = f"given up after {seconds:.0f} s: {first_line(error)}"
-                    failure = f"{problem}; {tried}"
-                    log.error("%s", failure)
-                    self._failure = failure
+                    self._failure = f"{problem}; {tried}"
+                    log.error("%s", self._failure)
                     return
                 log.warning("%s: %s", remedy, first_line(error))
                 self._closed.wait(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
-            else:
-                startup.hand_back_memory()  # what the cluster before has left
-                seconds = time.monotonic() - begun
-                log.warning("%s: done after %.1f s", remedy, seconds)
-                self.restarts += 1
-                return
+        startup.hand_back_memory()  # what the cluster before has left
+        log.warning("%s: done after %.1f s", remedy, time.monotonic() - begun)
+        self.restarts += 1
 
 
 class Crew:
@@ -261,7 +260,12 @@ def recruit(
 
 
 class _Health:
-    """Asks the head whether the raylet of this process is alive, again and again."""
+    """Asks the head whether the raylet of this process is alive, again and again.
+
+    Attributes:
+      problem: the fault that was found last, or None.
+      over: to be set in order to end it.
+    """
 
     def __init__(self) -> None:
         ray = cluster.import_ray()
@@ -269,26 +273,20 @@ class _Health:
         self._node = ray.NodeID.from_hex(context.get_node_id())
         # Not `ray.nodes`, which may hang, and Ray then ends the process after a minute.
         self._head = ray._raylet.GcsClient(address=context.gcs_address)
-        self._over, self._found = threading.Event(), None
+        self.problem: str | None = None
+        self.over = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
-
-    def problem(self) -> str | None:
-        """Returns the fault that was found last, or None."""
-        return self._found
-
-    def close(self) -> None:
-        self._over.set()
 
     def _run(self) -> None:
         failures = 0
-        while not self._over.wait(PAUSE):
+        while not self.over.wait(PAUSE):
             try:
                 (alive,) = self._head.check_alive([self._node], timeout=ANSWER)
             except Exception as error:
                 failures += 1
                 if failures == SILENCE:
-                    self._found = f"Ray's head does not answer ({first_line(error)})"
+                    self.problem = f"Ray's head does not answer ({first_line(error)})"
             else:
                 failures = 0
                 if not alive:
-                    self._found = "Ray has given up the raylet of this machine"
+                    self.problem = "Ray has given up the raylet of this machine"

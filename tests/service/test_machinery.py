@@ -170,11 +170,10 @@ def supervise(clusters):
 
 
 class Well:
-    def problem(self):
-        return None
+    problem = None
 
-    def close(self):
-        pass
+    def __init__(self):
+        self.over = threading.Event()
 
 
 class Member:

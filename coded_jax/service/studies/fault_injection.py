@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coded_jax.checks import first_line
-from coded_jax.service.machinery import Machinery
 
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 MACHINERY = ("raylet", "agent", "gcs")
@@ -99,6 +98,8 @@ def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
         of_workers = lambda holds: lambda summary: holds(summary["workers"])
         conditions = [*map(of_workers, (lost, filled, is_back))]
     else:
+        from coded_jax.service.machinery import Machinery  # psutil comes with Ray
+
         processes = Machinery(target.process).processes(whom)
         if not processes:
             raise RuntimeError(f"no process of the cluster's {whom} is there")
