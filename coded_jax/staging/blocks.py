@@ -12,7 +12,6 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -30,15 +29,7 @@ from coded_jax.splitting.flattening import (
     variables_among,
 )
 from coded_jax.splitting.inlining import run
-from coded_jax.staging.graph import (
-    Graph,
-    Place,
-    Value,
-    coarsest,
-    factors,
-    make_graph,
-    names_of,
-)
+from coded_jax.staging.graph import Graph, Packing, Place, make_graph, names_of
 from coded_jax.staging.resizing import run_resized
 from coded_jax.types import Block, PyTree, State, apart, together
 
@@ -74,18 +65,26 @@ class Network:
         """Its operations, for `flattening.BATCH` images of float32."""
         return _graph_of(self)
 
-    def shapes(self, known: dict[int, Any], dtype: Any) -> PyTree:
-        """Returns the shapes of all variables. Real ones that are not known have the
-        images' dtype, unless that is float32."""
+    def traced(
+        self, batch: int, known: dict[int, Any] | None = None, dtype: Any = jnp.float32
+    ) -> Flat:
+        """Traces the network for so many images.
 
-        def shape(i: int, form: Form) -> jax.ShapeDtypeStruct:
-            if i in known:
-                return form_of(known[i]).shape_struct()
-            real = jnp.issubdtype(form.dtype, jnp.floating) and dtype != jnp.float32
-            return (form._replace(dtype=dtype) if real else form).shape_struct()
-
-        leaves = [shape(i, form) for i, form in enumerate(self.forms)]
-        return jax.tree.unflatten(self.structure, leaves)
+        Args:
+          batch: B.
+          known: the leaves of its variables that are at hand, by number. Others that
+            are real have the images' dtype, unless that is float32.
+          dtype: of the images.
+        """
+        forms = list(self.forms)
+        for i, form in enumerate(forms):
+            if known and i in known:
+                forms[i] = form_of(known[i])
+            elif dtype != jnp.float32 and jnp.issubdtype(form.dtype, jnp.floating):
+                forms[i] = form._replace(dtype=dtype)
+        shapes = [form.shape_struct() for form in forms]
+        variables = jax.tree.unflatten(self.structure, shapes)
+        return flatten(self.model, variables, self.image_shape, batch, dtype)
 
 
 @functools.lru_cache(maxsize=16)
@@ -95,17 +94,34 @@ def _graph_of(network: Network) -> Graph:
     Raises:
       ValueError: it fails, or does not return one array that depends on the image.
     """
-    flat, _ = _trace(network, BATCH), _trace(network, 1)
+    batch = BATCH
+    try:
+        flat = network.traced(batch)
+        batch = 1
+        network.traced(batch)
+    except Exception as error:  # a function of the user's raises anything
+        raise ValueError(
+            f"model: fails for images {network.image_shape}, {batch} of them: "
+            f"{first_line(error)}"
+        ) from error
     if (count := len(flat.results)) != 1:
         raise ValueError(f"model: {count} results given, one accepted, the logits")
     if flat.results[0] is flat.image:
         raise ValueError("model: the images themselves given, logits of them accepted")
-    made = {v for eqn in flat.dynamic for v in eqn.outvars}
-    if flat.results[0] not in made:
+    if not any(flat.results[0] in eqn.outvars for eqn in flat.dynamic):
         raise ValueError("model: its result does not depend on the image")
+
+    @functools.cache
+    def trace_more() -> Flat | None:
+        """Traces it for one more image; None if it fails or has other operations."""
+        try:
+            more = network.traced(BATCH + 1)
+        except Exception:  # as above
+            return None
+        return more if names_of(more) == names_of(flat) else None
+
     try:
-        more = functools.cache(functools.partial(_one_more, network, flat))
-        graph = make_graph(flat, more)
+        graph = make_graph(flat, trace_more)
     except ValueError as error:  # whose operations cannot be counted
         raise ValueError(f"model: {str(error).removeprefix('f: ')}") from error
     if not any(op.flops for op in graph.operations):
@@ -113,29 +129,23 @@ def _graph_of(network: Network) -> Graph:
     return graph
 
 
-def _trace(network: Network, batch: int) -> Flat:
-    """Traces a network for so many images.
-
-    Raises:
-      ValueError: it fails.
-    """
-    shapes = network.shapes({}, jnp.dtype(jnp.float32))
-    try:
-        return flatten(network.model, shapes, network.image_shape, batch)
-    except Exception as error:  # a function of the user's raises anything
-        raise ValueError(
-            f"model: fails for images {network.image_shape}, {batch} of them: "
-            f"{first_line(error)}"
-        ) from error
-
-
-def _one_more(network: Network, flat: Flat) -> Flat | None:
-    """Traces a network for one more image; None if it fails or has other operations."""
-    try:
-        more = _trace(network, BATCH + 1)
-    except ValueError:
-        return None
-    return more if names_of(more) == names_of(flat) else None
+def network_of(
+    model: Block, variables: PyTree, image_shape: tuple[int, int, int]
+) -> Network:
+    """Returns a network to be taken apart; arguments as of `plan_stages`."""
+    leaves, structure = jax.tree.flatten_with_path(variables)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves
+    ]
+    if len(set(paths)) < len(paths):  # keys with points in them
+        paths = [jax.tree_util.keystr(path) for path, _ in leaves]
+    return Network(
+        model=functools.partial(model),
+        structure=structure,
+        forms=tuple(form_of(leaf) for _, leaf in leaves),
+        paths=tuple(paths),
+        image_shape=image_shape,
+    )
 
 
 class Part(NamedTuple):
@@ -151,275 +161,193 @@ class Part(NamedTuple):
     coded: bool
 
 
-def network_of(
-    model: Block, variables: PyTree, image_shape: tuple[int, int, int]
-) -> Network:
-    """Returns a network to be taken apart; arguments as of `plan_stages`."""
-    leaves, structure = jax.tree.flatten_with_path(variables)
-    forms = tuple(form_of(leaf) for _, leaf in leaves)
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves
-    ]
-    if len(set(paths)) < len(paths):  # keys with points in them
-        paths = [jax.tree_util.keystr(path) for path, _ in leaves]
-    own = functools.partial(model)
-    return Network(own, structure, forms, tuple(paths), image_shape)
+@dataclasses.dataclass(frozen=True)
+class PartBlock:
+    """A part of a network as a block.
 
-
-def blocks_of(network: Network, parts: Sequence[Part]) -> list[Block]:
-    """Returns a function for each part, in their order.
-
-    Block `i` takes `variables["part_i"]`, counted from 1, see `variables_of`, and what
-    the block before it returns, see `types.State`; the first one takes images. The
-    last one returns the result of the network.
-    """
-    leaves = _leaves_of(network.graph.flat, parts)
-    return [
-        functools.partial(_compute, network, tuple(parts), i, leaves[i])
-        for i in range(len(parts))
-    ]
-
-
-def name_of(index: int) -> str:
-    """Returns the name of the variables of part `index`, counted from 0."""
-    return f"part_{index + 1}"
-
-
-def variables_of(
-    network: Network, parts: Sequence[Part], variables: PyTree
-) -> dict[str, dict[str, Any]]:
-    """Returns the variables of each part that has some: by its name, leaves by paths.
-
-    Args:
-      network: the network.
-      parts: its parts.
-      variables: arrays or shapes.
-    """
-    leaves = jax.tree.leaves(variables)
-    return {
-        name_of(i): {network.paths[leaf]: leaves[leaf] for leaf in own}
-        for i, own in enumerate(_leaves_of(network.graph.flat, parts))
-        if own
-    }
-
-
-def _leaves_of(flat: Flat, parts: Sequence[Part]) -> list[tuple[int, ...]]:
-    """Returns the numbers of the leaves that each part needs."""
-    numbers = {v: i for i, v in enumerate(flat.weights)}
-    found = []
-    for part in parts:
-        reads = _wanted(flat, parts, part)
-        reads |= _reads(needed(flat.constant, reads))
-        found.append(tuple(sorted(numbers[v] for v in reads if v in numbers)))
-    return found
-
-
-def _wanted(flat: Flat, parts: Sequence[Part], part: Part) -> set[Any]:
-    """Returns the variables that a part reads, or returns."""
-    reads = _reads(flat.dynamic[part.start : part.end])
-    return reads | variables_among(flat.results) if part is parts[-1] else reads
-
-
-def _reads(eqns: Sequence[Any]) -> set[Any]:
-    return variables_among(v for eqn in eqns for v in eqn.invars)
-
-
-class _Interface(NamedTuple):
-    """Values that cross a cut.
+    It takes `variables[name]`, the part's own leaves by their paths, and what the block
+    before it returns, see `types.State`; that of the first part takes images. That of
+    the last part returns the result of the network.
 
     Attributes:
-      packed: values that are packed into one array.
-      kept: values that the client keeps beside it.
+      network: the network.
+      parts: all of its parts.
+      index: of this part, from 0.
+      leaves: numbers of the leaves that it needs.
     """
 
-    packed: list[Value]
-    kept: list[Value]
+    network: Network
+    parts: tuple[Part, ...]
+    index: int
+    leaves: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The key of its variables, counted from 1."""
+        return f"part_{self.index + 1}"
+
+    @property
+    def is_last(self) -> bool:
+        """Returns whether it is the part behind the last cut."""
+        return self.index + 1 == len(self.parts)
+
+    def variables_among(self, variables: PyTree) -> dict[str, Any]:
+        """Returns those leaves of the network's variables that it needs."""
+        leaves = jax.tree.leaves(variables)
+        return {self.network.paths[i]: leaves[i] for i in self.leaves}
+
+    def __call__(self, variables: PyTree, state: State) -> State:
+        x, kept = apart(state)
+        network, graph = self.network, self.network.graph
+        part, (packing, held) = self.parts[self.index], self._interface(self.index)
+        own = variables[self.name] if self.leaves else {}
+        leaves = {i: own[network.paths[i]] for i in self.leaves}
+        # Features cross a cut in the dtype of the images, whatever the network
+        # computes in.
+        is_real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+        dtype = x.dtype if is_real(x) else jnp.dtype(jnp.float32)
+        flat = network.traced(x.shape[0], leaves, dtype)
+        if (traced := graph.matched(flat, part.end)) is None:
+            return self._run_twice(variables, state, leaves)
+        values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
+        eqns = [flat.dynamic[i] for i in graph.order[part.start : part.end]]
+        goals = variables_among(v for eqn in eqns for v in eqn.invars)
+        if self.is_last:
+            goals |= variables_among(flat.results)
+        run(needed(flat.constant, goals), values)
+        x = x.astype(traced[packing.variables[0]].aval.dtype)
+        arrays = _unpack(x, packing, graph)
+        values |= {traced[v]: a for v, a in zip(packing.variables, arrays, strict=True)}
+        if part.coded:
+            of_part = list(packing.variables)
+            for op in graph.operations[part.start : part.end]:
+                of_part += op.eqn.outvars
+            less = {traced[v]: _less(graph.places[v], packing.base, x) for v in of_part}
+            run_resized(eqns, less, values, flat.constant)
+        else:
+            values |= {traced[v]: a for v, a in zip(held, kept, strict=True)}
+            run(eqns, values)
+        if self.is_last:
+            return values[flat.results[0]]
+        packing, held = self._interface(self.index + 1)
+        out = _pack([values[traced[v]] for v in packing.variables], packing, graph)
+        out = out.astype(dtype) if is_real(out) else out
+        if not part.coded:
+            kept = tuple(values[traced[v]] for v in held)
+        return together(out, kept)
+
+    def _interface(self, index: int) -> tuple[Packing, list[Any]]:
+        return _interfaces(self.network.graph, self.parts)[index]
+
+    def _run_twice(self, variables: PyTree, state: State, leaves: Any) -> State:
+        """Computes one image as two which are the same.
+
+        Some functions are other operations for one image, as `jnp.matmul`.
+
+        Raises:
+          ValueError: there are more images, or images lie on no axis of their own.
+        """
+        x, kept = apart(state)
+        graph = self.network.graph
+        if x.shape[0] != 1:
+            raise ValueError(OTHER.format(x.shape[0]))
+        more = self.network.traced(BATCH + 1, leaves)
+        traced = graph.matched(more, len(graph.operations))
+        if traced is None:
+            raise ValueError(OTHER.format(BATCH + 1))
+
+        def axis_of(v: Any) -> int | None:
+            """Finds the axis of the images of a value, which alone is longer for one
+            more of them; None of values without one."""
+            sizes = zip(v.aval.shape, traced[v].aval.shape, strict=True)
+            longer = {i: pair for i, pair in enumerate(sizes) if pair[0] != pair[1]}
+            if not longer:
+                return None
+            if [*longer.values()] != [(BATCH, BATCH + 1)]:
+                raise ValueError(OTHER.format(1))
+            return next(iter(longer))
+
+        def first(x: jax.Array, axis: int | None) -> jax.Array:
+            return x if axis is None else lax.slice_in_dim(x, 0, 1, axis=axis)
+
+        held = []
+        for array, v in zip(kept, self._interface(self.index)[1], strict=True):
+            axis = axis_of(v)
+            held.append(array if axis is None else jnp.repeat(array, 2, axis))
+        both = together(jnp.repeat(x, 2, 0), tuple(held))
+        result = self(variables, both)
+        if self.is_last:
+            return first(result, axis_of(graph.flat.results[0]))
+        out, kept = apart(result)
+        later = zip(kept, self._interface(self.index + 1)[1], strict=True)
+        return together(first(out, 0), tuple(first(a, axis_of(v)) for a, v in later))
+
+
+def blocks_of(network: Network, parts: Sequence[Part]) -> list[PartBlock]:
+    """Returns a function for each part, in their order."""
+    graph, blocks = network.graph, []
+    numbers = {v: i for i, v in enumerate(graph.flat.weights)}
+    for index, part in enumerate(parts):
+        eqns = [op.eqn for op in graph.operations[part.start : part.end]]
+        reads = variables_among(v for eqn in eqns for v in eqn.invars)
+        if part is parts[-1]:
+            reads |= variables_among(graph.flat.results)
+        constant = needed(graph.flat.constant, reads)
+        reads |= variables_among(v for eqn in constant for v in eqn.invars)
+        leaves = tuple(sorted(numbers[v] for v in reads if v in numbers))
+        blocks.append(PartBlock(network, tuple(parts), index, leaves))
+    return blocks
 
 
 @functools.lru_cache(maxsize=64)
-def _interfaces(graph: Graph, parts: tuple[Part, ...]) -> list[_Interface]:
-    """Returns the values that cross the cut before each part."""
-    found = [_Interface([(-1, 0)], [])]
+def _interfaces(
+    graph: Graph, parts: tuple[Part, ...]
+) -> list[tuple[Packing, list[Any]]]:
+    """Returns the values that cross the cut before each part: those that are packed
+    into one array, and those that the client keeps beside it."""
+    crossing = [([graph.flat.image], [])]
     for part, following in itertools.pairwise(parts):
-        live = graph.live(part.end)
+        packed, kept = graph.live(part.end), []
         if part.coded:
-            packed = [v for v in live if graph.made_by[v] >= part.start]
-            kept = [v for v in live if v not in packed]
+            kept = [v for v in packed if graph.made_by[v] < part.start]
+            packed = [v for v in packed if graph.made_by[v] >= part.start]
         elif following.coded:
-            reads = _reads(graph.flat.dynamic[following.start : following.end])
-            packed = [v for v in live if v in reads]
-            kept = [v for v in live if graph.last_use[v] >= following.end]
-        else:
-            packed, kept = live, []
-        found.append(_Interface(*([graph.value(v) for v in x] for x in (packed, kept))))
-    return found
+            kept = [v for v in packed if graph.last_use[v] >= following.end]
+            later = graph.operations[following.start : following.end]
+            reads = {v for op in later for v in op.reads}
+            packed = [v for v in packed if v in reads]
+        crossing.append((packed, kept))
+    interfaces = []
+    for packed, kept in crossing:
+        packing = graph.packing(packed)
+        assert packing is not None  # a plan cuts where they fit
+        interfaces.append((packing, kept))
+    return interfaces
 
 
-def _compute(
-    network: Network,
-    parts: tuple[Part, ...],
-    index: int,
-    own: tuple[int, ...],
-    variables: PyTree,
-    state: State,
-) -> State:
-    """Computes a part: a block, see `blocks_of`; `own` are numbers of its leaves."""
-    x, kept = apart(state)
-    part, graph = parts[index], network.graph
-    leaves = {i: variables[name_of(index)][network.paths[i]] for i in own}
-    crossing = _interfaces(graph, parts)
-    packed, held = crossing[index]
-    # Features cross a cut in the dtype of the images, whatever the network computes in.
-    dtype = x.dtype if _is_real(x) else jnp.dtype(jnp.float32)
-    shapes = network.shapes(leaves, dtype)
-    flat = flatten(network.model, shapes, network.image_shape, x.shape[0], dtype)
-    if not graph.follows(flat, part.end):
-        return _compute_twice(network, parts, index, own, variables, state)
-    flat = graph.ordered(flat)
-    eqns = flat.dynamic[part.start : part.end]
-    variable = lambda value: (
-        flat.image if value[0] < 0 else flat.dynamic[value[0]].outvars[value[1]]
-    )
-    values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
-    run(needed(flat.constant, _wanted(flat, parts, part)), values)
-    x = x.astype(variable(packed[0]).aval.dtype)
-    values.update(zip(map(variable, packed), _unpack(x, packed, graph), strict=True))
-    if part.coded:
-        missing = _missing(coarsest(map(graph.place, packed)), x)
-        less = {
-            variable(value): _less(graph.place(value), missing)
-            for value in [*packed, *_made(graph, part)]
-        }
-        run_resized(eqns, less, values, flat.constant)
-    else:
-        values.update(zip(map(variable, held), kept, strict=True))
-        run(eqns, values)
-    if index + 1 == len(parts):
-        return values[flat.results[0]]
-    packed, held = crossing[index + 1]
-    out = _pack([values[variable(value)] for value in packed], packed, graph)
-    out = out.astype(dtype) if _is_real(out) else out
-    if part.coded:
-        return together(out, kept)
-    return together(out, tuple(values[variable(value)] for value in held))
-
-
-def _is_real(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
-
-
-class _Batches(NamedTuple):
-    """The axis of the images of values, found by two traces.
-
-    Some functions are other operations where there is one image, as `jnp.matmul`; for
-    more they are the same.
-
-    Attributes:
-      two: the network, for `flattening.BATCH` images.
-      more: the same for one more.
-    """
-
-    two: Flat
-    more: Flat
-
-    def axis(self, value: Value) -> int | None:
-        """Returns the axis; None of values that have none.
-
-        Raises:
-          ValueError: images lie on no axis of their own.
-        """
-        number, result = value
-        if number < 0:
-            return 0
-        two, more = (flat.dynamic[number].outvars[result].aval.shape for flat in self)
-        found = [i for i, size in enumerate(two) if size != more[i]]
-        if not found:
-            return None
-        axis = found[0]
-        if len(found) > 1 or (two[axis], more[axis]) != (BATCH, BATCH + 1):
-            raise ValueError(OTHER.format(1))
-        return axis
-
-
-def _compute_twice(
-    network: Network,
-    parts: tuple[Part, ...],
-    index: int,
-    own: tuple[int, ...],
-    variables: PyTree,
-    state: State,
-) -> State:
-    """Computes a part of one image as that of two which are the same; see `_compute`.
-
-    Raises:
-      ValueError: there are more images, or images lie on no axis of their own.
-    """
-    x, kept = apart(state)
-    graph = network.graph
-    if x.shape[0] != 1:
-        raise ValueError(OTHER.format(x.shape[0]))
-    leaves = {i: variables[name_of(index)][network.paths[i]] for i in own}
-    shapes = network.shapes(leaves, jnp.dtype(jnp.float32))
-    more = flatten(network.model, shapes, network.image_shape, BATCH + 1)
-    if not graph.follows(more, len(graph.operations)):
-        raise ValueError(OTHER.format(BATCH + 1))
-    batches = _Batches(graph.flat, graph.ordered(more))
-    crossing = _interfaces(graph, parts)
-    held = []
-    for array, value in zip(kept, crossing[index].kept, strict=True):
-        axis = batches.axis(value)
-        twice = array if axis is None else jnp.concatenate([array, array], axis)
-        held.append(twice)
-    both = together(jnp.concatenate([x, x]), tuple(held))
-    result = _compute(network, parts, index, own, variables, both)
-    one = lambda x, axis: x if axis is None else lax.slice_in_dim(x, 0, 1, axis=axis)
-    if index + 1 == len(parts):
-        return one(result, batches.axis(graph.value(graph.flat.results[0])))
-    out, kept = apart(result)
-    axes = map(batches.axis, crossing[index + 1].kept)
-    return together(one(out, 0), tuple(map(one, kept, axes)))
-
-
-def _made(graph: Graph, part: Part) -> list[Value]:
-    """Returns the values that the operations of a part make."""
-    operations = graph.operations[part.start : part.end]
-    return [
-        (part.start + i, j)
-        for i, op in enumerate(operations)
-        for j in range(len(op.eqn.outvars))
-    ]
-
-
-def _missing(place: Place, x: jax.Array) -> list[Fraction]:
-    """Returns the number of rows and columns of pixels that a piece lacks."""
-    sides = zip(place.sizes, x.shape[1:3], place.strides, strict=True)
-    return [(size - own) * stride for size, own, stride in sides]
-
-
-def _less(place: Place, missing: Sequence[Any]) -> dict[int, int]:
-    """Returns the rows and columns that a value lacks, by axis, for missing pixels."""
+def _less(place: Place, base: Place, x: jax.Array) -> dict[int, int]:
+    """Returns the rows and columns, by axis, that a value lacks on a piece `x` of an
+    array whose place is `base`."""
     return {
-        axis: int(pixels / stride)
-        for axis, pixels, stride in zip(
-            place.axes[1:], missing, place.strides, strict=True
+        place.axes[1 + i]: int(
+            (base.sizes[i] - x.shape[1 + i]) * base.strides[i] / place.strides[i]
         )
+        for i in range(2)
     }
 
 
-def _pack(
-    arrays: Sequence[jax.Array], packed: Sequence[Value], graph: Graph
-) -> jax.Array:
+def _pack(arrays: Sequence[jax.Array], packing: Packing, graph: Graph) -> jax.Array:
     """Returns values as one array `[B, rows, columns, channels]`.
 
     Of values that are finer than others, the ones at a place become channels.
     """
-    base, parts = coarsest(map(graph.place, packed)), []
-    for x, value in zip(arrays, packed, strict=True):
-        place = graph.place(value)
-        others = [a for a in range(x.ndim) if a not in place.axes]
-        order = [*place.axes, *others]
+    parts = []
+    for x, v, (rows, columns) in zip(
+        arrays, packing.variables, packing.finer, strict=True
+    ):
+        axes = graph.places[v].axes
+        order = [*axes, *(a for a in range(x.ndim) if a not in axes)]
         x = lax.transpose(x, order) if order != sorted(order) else x
-        rows, columns = factors(place, base)  # type: ignore
         if (rows, columns) != (1, 1):
             batch, height, width, *_ = x.shape
             x = x.reshape(batch, height // rows, rows, width // columns, columns, -1)
@@ -428,23 +356,20 @@ def _pack(
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
-def _unpack(x: jax.Array, packed: Sequence[Value], graph: Graph) -> list[jax.Array]:
+def _unpack(x: jax.Array, packing: Packing, graph: Graph) -> list[jax.Array]:
     """Returns the values of an array, as `_pack` has packed them."""
-    base = coarsest(map(graph.place, packed))
     batch, height, width, _ = x.shape
-    arrays, first = [], 0
-    for value in packed:
-        place, sizes = graph.place(value), graph.channels(graph.variable(value))
-        rows, columns = factors(place, base)  # type: ignore
-        last = first + math.prod(sizes) * rows * columns
-        part = x if len(packed) == 1 else x[..., first:last]
+    arrays, done = [], 0
+    for v, (rows, columns) in zip(packing.variables, packing.finer, strict=True):
+        axes, sizes = graph.places[v].axes, graph.channels(v)
+        channels = math.prod(sizes) * rows * columns
+        part = x if len(packing.finer) == 1 else x[..., done : done + channels]
         if (rows, columns) != (1, 1):
             part = part.reshape(batch, height, width, rows, columns, -1)
             part = lax.transpose(part, (0, 1, 3, 2, 4, 5))
         part = part.reshape(batch, height * rows, width * columns, *sizes)
-        others = [a for a in range(part.ndim) if a not in place.axes]
-        order = [*place.axes, *others]
+        order = [*axes, *(a for a in range(part.ndim) if a not in axes)]
         back = [order.index(a) for a in range(len(order))]
         arrays.append(lax.transpose(part, back) if back != sorted(back) else part)
-        first = last
+        done += channels
     return arrays

@@ -9,14 +9,14 @@ other takes no more seconds and leaves no more operations to the client.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from coded_jax.inference.costs import Round
 from coded_jax.inference.rates import Rates
-from coded_jax.staging.segments import CodedSegment, Work
+from coded_jax.staging.graph import Graph
+from coded_jax.staging.segments import CodedSegment
 
 FRONT = 128
 """Chains that are kept for a cut and number of rounds; others lie between them."""
@@ -54,9 +54,9 @@ class _Front(NamedTuple):
 
 
 def best_chains(
+    graph: Graph,
     found: Iterable[CodedSegment],
-    work: Work,
-    last: int,
+    *,
     rates: Rates,
     queries: int,
     most_rounds: int,
@@ -65,9 +65,8 @@ def best_chains(
     """Returns chains that none of as many rounds excels in seconds and coded part.
 
     Args:
-      found: the segments.
-      work: of the network.
-      last: number of operations of the network.
+      graph: the network.
+      found: its segments.
       rates: the speeds.
       queries: pieces that are sent in a round.
       most_rounds: of a chain.
@@ -77,69 +76,59 @@ def best_chains(
     Returns:
       The fastest first.
     """
-    total = work.whole(0, last)
+    total, last = graph.flops(), len(graph.operations)
     weight = device_price / total
-    cost = lambda trip: rates.round_seconds(trip, queries) + weight * trip.device_flops
-    chosen, trips = _fastest(found, cost)
-    by_start: dict[int, list[int]] = defaultdict(list)
-    for number, segment in enumerate(chosen):
-        by_start[segment.start].append(number)
-    ends = {segment.end for segment in chosen}
+    cheapest: dict[tuple[int, int], tuple[float, CodedSegment]] = {}
+    for segment in found:
+        cost = rates.round_seconds(segment.trip, queries)
+        cost += weight * segment.trip.device_flops
+        others = cheapest.get((segment.start, segment.end))
+        if others is None or cost < others[0]:
+            cheapest[segment.start, segment.end] = cost, segment
+    chosen = [segment for _, segment in cheapest.values()]
+    by_start: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for number, (cost, segment) in enumerate(cheapest.values()):
+        by_start[segment.start].append((number, cost))
     fronts: dict[tuple[int, int], _Front] = {}  # by cut and rounds
     pending: dict[tuple[int, int], list[_Front]] = defaultdict(list)
     zero = np.zeros(1)
     pending[0, 0] = [_Front(zero, zero, np.array([-1]), np.array([0]))]
     before = 0
-    for cut in sorted({0, last, *by_start, *ends}):
-        flops = work.whole(before, cut)
+    for cut in sorted({0, last, *by_start, *(segment.end for segment in chosen)}):
+        flops = graph.flops(before, cut)
         for rounds in range(most_rounds + 1):
             arrived = pending.pop((cut, rounds), [])
             if (before, rounds) in fronts and cut:
                 moved = fronts[before, rounds]
                 seconds = moved.seconds + rates.client_seconds(flops)
-                arrived.append(
-                    moved._replace(seconds=seconds, client=moved.client + flops)
-                )
+                client = moved.client + flops
+                arrived.append(moved._replace(seconds=seconds, client=client))
             if not arrived:
                 continue
             fronts[cut, rounds] = front = _best(arrived)
             if rounds == most_rounds:
                 continue
-            for number in by_start.get(cut, ()):
-                same = np.full(len(front.seconds), number)
-                pending[chosen[number].end, rounds + 1].append(
-                    _Front(
-                        front.seconds + trips[number],
-                        front.client,
-                        same,
-                        np.arange(len(same)),
-                    )
+            places = np.arange(len(front.seconds))
+            for number, cost in by_start.get(cut, ()):
+                later = _Front(
+                    seconds=front.seconds + cost,
+                    client=front.client,
+                    last=np.full(len(places), number),
+                    before=places,
                 )
+                pending[chosen[number].end, rounds + 1].append(later)
         before = cut
     chains = []
     for rounds in range(1, most_rounds + 1):
-        front = fronts.get((last, rounds))
-        for place in range(0 if front is None else len(front.seconds)):
-            segments = _back(fronts, chosen, last, rounds, place)
-            seconds, client = (float(x[place]) for x in front[:2])
+        if (front := fronts.get((last, rounds))) is None:
+            continue
+        for place, seconds in enumerate(front.seconds.tolist()):
+            segments = _back(fronts, chosen, (last, rounds), place)
             device = sum(segment.trip.device_flops for segment in segments)
+            coded = 1 - float(front.client[place]) / total
             seconds -= weight * device
-            chains.append(Chain(segments, seconds, 1 - client / total, device / total))
+            chains.append(Chain(segments, seconds, coded, device / total))
     return sorted(chains, key=lambda chain: chain.seconds)
-
-
-def _fastest(
-    found: Iterable[CodedSegment], cost: Callable[[Round], float]
-) -> tuple[list[CodedSegment], list[float]]:
-    """Returns the cheapest segment between any two cuts, and the cost of each."""
-    best: dict[tuple[int, int], tuple[float, CodedSegment]] = {}
-    for segment in found:
-        seconds = cost(segment.trip)
-        key = segment.start, segment.end
-        if key not in best or seconds < best[key][0]:
-            best[key] = seconds, segment
-    trips, segments = zip(*best.values(), strict=True) if best else ((), ())
-    return list(segments), list(trips)
 
 
 def _best(arrived: list[_Front]) -> _Front:
@@ -160,12 +149,12 @@ def _best(arrived: list[_Front]) -> _Front:
 def _back(
     fronts: dict[tuple[int, int], _Front],
     chosen: list[CodedSegment],
-    cut: int,
-    rounds: int,
+    end: tuple[int, int],
     place: int,
 ) -> tuple[CodedSegment, ...]:
-    """Returns the segments of a chain of a front, walking back from its end."""
+    """Returns the segments of a chain of the front at an end, walking back from it."""
     segments: list[CodedSegment] = []
+    cut, rounds = end
     while rounds:
         front = fronts[cut, rounds]
         segment = chosen[front.last[place]]

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from coded_jax.inference.operations import count_equation
 from coded_jax.splitting.flattening import BATCH, Flat, variables_among
@@ -30,9 +32,8 @@ from coded_jax.splitting.traces import (
     trace_constant,
 )
 
-Value = tuple[int, int]
-"""A value: the number of the operation that makes it, -1 for the image, and which of
-its results it is. It is the same however often the network is traced."""
+Sizes = tuple[int, int]
+"""Along rows and along columns."""
 
 
 class Place(NamedTuple):
@@ -45,16 +46,11 @@ class Place(NamedTuple):
     """
 
     axes: tuple[int, int, int]
-    sizes: tuple[int, int]
+    sizes: Sizes
     strides: tuple[Fraction, Fraction]
 
 
-def coarsest(places: Iterable[Place]) -> Place:
-    """Returns the place with the fewest rows and columns."""
-    return min(places, key=lambda place: place.sizes)
-
-
-def factors(fine: Place, coarse: Place) -> tuple[int, int] | None:
+def factors(fine: Place, coarse: Place) -> Sizes | None:
     """Returns the number of rows and columns for each one of a coarser value.
 
     None where that is no whole number.
@@ -66,6 +62,23 @@ def factors(fine: Place, coarse: Place) -> tuple[int, int] | None:
             return None
         found.append(size // fewer)
     return found[0], found[1]
+
+
+class Packing(NamedTuple):
+    """Values that fit into one array, one behind the other as channels.
+
+    Attributes:
+      variables: of the values.
+      base: the place of the array, which is that of the coarsest value.
+      finer: rows and columns of each value for each one of the array; what lies at one
+        place of the array becomes channels.
+      channels: of the array.
+    """
+
+    variables: tuple[Any, ...]
+    base: Place
+    finer: tuple[Sizes, ...]
+    channels: int
 
 
 class Operation(NamedTuple):
@@ -92,10 +105,10 @@ class Graph:
     """The operations of a network in an order, and where their values lie.
 
     Attributes:
-      flat: the network in that order, for `flattening.BATCH` images.
+      flat: the network in its own order, for `flattening.BATCH` images.
       operations: those that depend on the image.
       places: variable -> its place; values without one are not there.
-      order: for each operation its number in the network's own order.
+      order: for each operation its number in that order.
     """
 
     flat: Flat
@@ -103,43 +116,69 @@ class Graph:
     places: dict[Any, Place]
     order: tuple[int, ...]
 
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """Names of the operations, in the network's own order."""
-        names = [op.eqn.primitive.name for op in self.operations]
-        return [name for _, name in sorted(zip(self.order, names, strict=True))]
+    def matched(self, flat: Flat, end: int) -> dict[Any, Any] | None:
+        """Matches the variables of the graph with those of another trace of the
+        network, as far as operations before number `end` make them.
 
-    def follows(self, flat: Flat, end: int) -> bool:
-        """Returns whether a trace of the network has these operations, up to number
-        `end`; all of them if that is the last one.
-
-        Args:
-          flat: a trace, in the network's own order.
-          end: number of an operation, in the order of the graph.
+        Returns:
+          Variable of the graph -> that of the trace; None if these operations are
+          others there, or if any are, where `end` is behind the last one.
         """
         reach = 1 + max(self.order[:end], default=-1)
         if end == len(self.order):
             reach = max(reach, len(flat.dynamic))
-        return names_of(flat)[:reach] == self.names[:reach]
+        if names_of(flat)[:reach] != names_of(self.flat)[:reach]:
+            return None
+        pairs = [(self.flat.image, flat.image)]
+        for op, number in zip(self.operations[:end], self.order[:end], strict=True):
+            pairs += zip(op.eqn.outvars, flat.dynamic[number].outvars, strict=True)
+        return dict(pairs)
 
-    def ordered(self, flat: Flat) -> Flat:
-        """Returns a trace of the network in the order of the graph, as far as it
-        `follows`."""
-        total = len(flat.dynamic)
-        dynamic = [flat.dynamic[i] for i in self.order if i < total]
-        return dataclasses.replace(flat, dynamic=dynamic)
-
-    def common_place(self, variables: Sequence[Any]) -> Place | None:
-        """Returns the place of an array that has some values, one behind the other as
-        channels; None if they do not fit into one."""
+    def packing(self, variables: Sequence[Any]) -> Packing | None:
+        """Returns the packing of values into one array; None if they do not fit."""
         dtypes = {v.aval.dtype for v in variables}
         if len(dtypes) != 1 or not jnp.issubdtype(*dtypes, jnp.floating):
             return None
         if not all(v in self.places for v in variables):
             return None
         places = [self.places[v] for v in variables]
-        base = coarsest(places)
-        return None if None in [factors(place, base) for place in places] else base
+        base = min(places, key=lambda place: place.sizes)
+        finer = [own for place in places if (own := factors(place, base))]
+        if len(finer) < len(places):
+            return None
+        channels = sum(
+            math.prod((*self.channels(v), *own))
+            for v, own in zip(variables, finer, strict=True)
+        )
+        return Packing(tuple(variables), base, tuple(finer), channels)
+
+    def flops(self, start: int = 0, end: int | None = None) -> float:
+        """Returns the work of operations `start` up to `end`, by default of all."""
+        end = len(self.operations) if end is None else end
+        return float(self._sums[end, 0] - self._sums[start, 0])
+
+    def piece_flops(self, start: int, end: int, rows: float, columns: float) -> float:
+        """Returns the work of a piece that has so many pixels less than the image.
+
+        It is that of the whole, but for the rows and columns of each operation's result
+        that the piece has not: so many fewer pixels, over its stride.
+        """
+        whole, by_row, by_column, by_both = self._sums[end] - self._sums[start]
+        less = by_row * rows + by_column * columns - by_both * rows * columns
+        return float(whole - less)
+
+    @functools.cached_property
+    def _sums(self) -> np.ndarray:
+        """Sums over the first operations `[N + 1, 4]`: of the work, of that for one
+        pixel of rows, of columns, and of both."""
+        work = np.zeros((len(self.operations) + 1, 4))
+        for row, op in zip(work[1:], self.operations, strict=True):
+            place, by_pixel = self.places.get(op.eqn.outvars[0]), (0.0, 0.0)
+            if place is not None and min(place.sizes) > 0:
+                axes = zip(place.sizes, place.strides, strict=True)
+                by_pixel = [float(1 / (size * stride)) for size, stride in axes]
+            row[:] = op.flops * np.array([1, *by_pixel, math.prod(by_pixel)])
+        return np.cumsum(work, axis=0)
 
     @functools.cached_property
     def last_use(self) -> dict[Any, int]:
@@ -153,26 +192,6 @@ class Graph:
         """Variable -> number of the operation that makes it; -1 for the image."""
         made = {v: i for i, op in enumerate(self.operations) for v in op.eqn.outvars}
         return made | {self.flat.image: -1}
-
-    def variable(self, value: Value) -> Any:
-        """Returns the variable of a value."""
-        number, result = value
-        return (
-            self.flat.dynamic[number].outvars[result]
-            if number >= 0
-            else self.flat.image
-        )
-
-    def value(self, variable: Any) -> Value:
-        """Returns the value of a variable."""
-        number = self.made_by[variable]
-        if number < 0:
-            return -1, 0
-        return number, self.flat.dynamic[number].outvars.index(variable)
-
-    def place(self, value: Value) -> Place:
-        """Returns the place of a value on the image."""
-        return self.places[self.variable(value)]
 
     def channels(self, variable: Any) -> list[int]:
         """Returns the sizes of the axes of a value that are channels."""
@@ -199,101 +218,86 @@ def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
       trace_more: returns the same operations for one more; None if they are others.
         It is called only where the operations themselves do not tell enough.
     """
-    batch, *sizes, _ = flat.image.aval.shape
-    tracer = Tracer((sizes[0], sizes[1]))
-    traces = _trace_constants(flat, tracer)
-    one = (Fraction(1), Fraction(1))
-    traces[flat.image] = Feature((0, 1, 2))
-    places = {flat.image: Place((0, 1, 2), (sizes[0], sizes[1]), one)}
-    operations = []
+    batch, height, width, _ = flat.image.aval.shape
+    image = Place((0, 1, 2), (height, width), (Fraction(1), Fraction(1)))
+    places = {flat.image: image}
+    tracer, operations = Tracer(image.sizes), []
+    traces = _trace_constants(flat, tracer)  # None of what lies nowhere
+    traces[flat.image] = Feature(image.axes)
+    depends = lambda atom: (
+        not (hasattr(atom, "val") or isinstance(traces[atom], Constant))
+    )
     for number, eqn in enumerate(flat.dynamic):
-        variables = dict.fromkeys(v for v in eqn.invars if _depends(v, traces))
-        reads = tuple(variables)
-        if _may_lie(eqn, traces) and _grows(eqn, number, trace_more()):
-            _seed(eqn, traces, places)
+        reads = tuple(dict.fromkeys(filter(depends, eqn.invars)))
+        if _reads_images(eqn, number, traces, trace_more):
+            seen, spec = eqn.invars[0], eqn.params["dimension_numbers"].lhs_spec
+            traces[seen] = Feature((spec[0], *spec[2:]))
+            places[seen] = _place(seen, traces[seen], image)
+        flops = count_equation(eqn, [*map(depends, eqn.invars)])[0] / batch
         operands = [_read(atom, traces) for atom in eqn.invars]
-        varies = [_depends(atom, traces) for atom in eqn.invars]
-        flops = count_equation(eqn, varies)[0] / batch
+        known = [trace for trace in operands if trace is not None]
+        origin = next((places[v] for v in reads if v in places), None)
         fields, obstacle = None, None
-        if None in operands:
-            outputs = [None] * len(eqn.outvars)
-        elif eqn.primitive.name == "cond":  # whose branches have the image's sizes
-            outputs = [None] * len(eqn.outvars)
-            obstacle = Unsplittable("'cond'", "chooses between branches", "")
+        outputs: list[Trace | None] = [None] * len(eqn.outvars)
+        name = repr(eqn.primitive.name)
+        if len(known) < len(operands):
+            pass
+        elif name == "'cond'":  # whose branches have the image's sizes
+            obstacle = Unsplittable(name, "chooses between branches", "")
         elif 0 in eqn.outvars[0].aval.shape:  # as half of what a roll by 0 joins
-            outputs = [None] * len(eqn.outvars)
-            name = repr(eqn.primitive.name)
             obstacle = Unsplittable(name, "leaves no rows, columns or channels", "")
         else:
-            outputs = tracer.equation(eqn, operands, "")  # type: ignore
+            outputs = [*tracer.equation(eqn, known, "")]
             obstacle = next((x for x in outputs if isinstance(x, Unsplittable)), None)
-        ends = next((x for x in outputs if isinstance(x, Feature)), None)
-        origin = next((places[v] for v in reads if v in places), None)
-        if ends is not None and obstacle is None and origin is not None:
-            fields = ends.fields
+            ends = next((x for x in outputs if isinstance(x, Feature)), None)
+            if ends is not None and obstacle is None and origin is not None:
+                fields = ends.fields
         for v, output in zip(eqn.outvars, outputs, strict=True):
             trace = output if fields else _goes_on(eqn, v, traces)
             traces[v] = None
             if isinstance(trace, Feature) and origin is not None:
-                steps = [field.stride for field in trace.fields] if fields else (1, 1)
                 traces[v] = dataclasses.replace(trace, fields=(Field(), Field()))
-                places[v] = _place(v, trace, origin, steps)
+                places[v] = _place(v, trace, origin, fields)
         operations.append(Operation(eqn, reads, flops, fields, obstacle))
-    order = _order(operations)
-    dynamic = [flat.dynamic[i] for i in order]
-    return Graph(
-        dataclasses.replace(flat, dynamic=dynamic),
-        tuple(operations[i] for i in order),
-        places,
-        tuple(order),
-    )
-
-
-def _order(operations: Sequence[Operation]) -> list[int]:
-    """Returns an order in which operations that no splittable one needs come last."""
+    # What no splittable operation needs comes last.
     first, needed = [], set()
     for i in reversed(range(len(operations))):
         op = operations[i]
         if op.fields is not None or not needed.isdisjoint(op.eqn.outvars):
             first.append(i)
             needed.update(op.reads)
-    last = {*range(len(operations))} - {*first}
-    return [*reversed(first), *sorted(last)]
+    order = (*reversed(first), *sorted({*range(len(operations))} - {*first}))
+    return Graph(flat, tuple(operations[i] for i in order), places, order)
 
 
-def _trace_constants(flat: Flat, tracer: Tracer) -> dict[Any, Trace | None]:
+def _trace_constants(flat: Flat, tracer: Tracer) -> dict[Any, Any]:
     """Returns the traces of what does not depend on the image."""
-    traces: dict[Any, Trace | None] = {
+    traces: dict[Any, Any] = {
         v: trace_constant(v.aval, i) for i, v in enumerate(flat.weights)
     }
-    jaxpr = flat.closed.jaxpr
-    traces.update(
-        (v, trace_constant(value))
-        for v, value in zip(jaxpr.constvars, flat.closed.consts, strict=True)
-    )
+    constants = zip(flat.closed.jaxpr.constvars, flat.closed.consts, strict=True)
+    traces |= {v: trace_constant(value) for v, value in constants}
     for eqn in flat.constant:
-        operands = [_read(atom, traces) for atom in eqn.invars]
-        outputs = tracer.equation(eqn, operands, "")  # type: ignore
+        outputs = tracer.equation(eqn, [_read(v, traces) for v in eqn.invars], "")
         traces.update(zip(eqn.outvars, outputs, strict=True))
     return traces
 
 
-def _read(atom: Any, traces: dict[Any, Trace | None]) -> Trace | None:
+def _read(atom: Any, traces: dict[Any, Any]) -> Any:
     return trace_constant(atom.val) if hasattr(atom, "val") else traces[atom]
 
 
-def _depends(atom: Any, traces: dict[Any, Trace | None]) -> bool:
-    """Returns whether a variable depends on the image."""
-    return not hasattr(atom, "val") and not isinstance(traces[atom], Constant)
-
-
-def _place(v: Any, trace: Feature, origin: Place, steps: Sequence[Any]) -> Place:
-    strides = [s * step for s, step in zip(origin.strides, steps, strict=True)]
+def _place(
+    v: Any, trace: Feature, origin: Place, fields: Fields | None = None
+) -> Place:
+    """Returns the place of a value whose receptive fields lie on that of another."""
+    steps = [field.stride for field in fields] if fields else (1, 1)
     rows, columns = (v.aval.shape[axis] for axis in trace.axes[1:])
+    strides = [s * step for s, step in zip(origin.strides, steps, strict=True)]
     return Place(trace.axes, (rows, columns), (strides[0], strides[1]))
 
 
-def _goes_on(eqn: Any, v: Any, traces: dict[Any, Trace | None]) -> Feature | None:
+def _goes_on(eqn: Any, v: Any, traces: dict[Any, Any]) -> Feature | None:
     """Returns the trace of an obstacle's result: that of an operand of its shape, as in
     the product of a feature and a gate; None if there is none.
 
@@ -308,31 +312,24 @@ def _goes_on(eqn: Any, v: Any, traces: dict[Any, Trace | None]) -> Feature | Non
     return None
 
 
-def _may_lie(eqn: Any, traces: dict[Any, Trace | None]) -> bool:
-    """Returns whether an equation is a convolution of what nothing is known of."""
+def _reads_images(
+    eqn: Any,
+    number: int,
+    traces: dict[Any, Any],
+    trace_more: Callable[[], Flat | None],
+) -> bool:
+    """Returns whether a convolution of what nothing is known of reads images.
+
+    That is, one more where the network does, and nothing else more: no windows, or
+    other parts of images, or of their channels.
+    """
     if eqn.primitive.name != "conv_general_dilated":
         return False
-    v, spec = eqn.invars[0], eqn.params["dimension_numbers"].lhs_spec
-    return not hasattr(v, "val") and traces[v] is None and len(spec) == 4
-
-
-def _grows(eqn: Any, number: int, more: Flat | None) -> bool:
-    """Returns whether a convolution reads one more image, and nothing else more, where
-    the network does: no windows, or other parts of images, or of their channels."""
-    if more is None:
+    spec = eqn.params["dimension_numbers"].lhs_spec
+    if _read(eqn.invars[0], traces) is not None or len(spec) != 4:
         return False
-    batch = eqn.params["dimension_numbers"].lhs_spec[0]
+    if (more := trace_more()) is None:
+        return False
     two, three = (x.invars[0].aval.shape for x in (eqn, more.dynamic[number]))
-    grown = tuple(size + (axis == batch) for axis, size in enumerate(two))
-    return two[batch] == BATCH and three == grown
-
-
-def _seed(eqn: Any, traces: dict[Any, Trace | None], places: dict[Any, Place]) -> None:
-    """Takes what a convolution reads to lie on the image."""
-    v, numbers = eqn.invars[0], eqn.params["dimension_numbers"]
-    batch, _, rows, columns = numbers.lhs_spec
-    feature = Feature((batch, rows, columns))
-    traces[v] = feature
-    places[v] = _place(
-        v, feature, Place((0, 1, 2), (1, 1), (Fraction(1), Fraction(1))), (1, 1)
-    )
+    grown = tuple(size + (axis == spec[0]) for axis, size in enumerate(two))
+    return two[spec[0]] == BATCH and three == grown

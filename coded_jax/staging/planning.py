@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -16,18 +16,12 @@ from coded_jax.inference.rates import Rates
 from coded_jax.splitting.convolutions import rounded_down
 from coded_jax.splitting.flattening import is_array
 from coded_jax.splitting.plan import make_plan
-from coded_jax.staging.blocks import (
-    Network,
-    Part,
-    blocks_of,
-    network_of,
-    variables_of,
-)
+from coded_jax.staging.blocks import Part, PartBlock, blocks_of, network_of
 from coded_jax.staging.chains import Chain, best_chains
-from coded_jax.staging.graph import Graph
+from coded_jax.staging.graph import Graph, Sizes
 from coded_jax.staging.hindrances import WORTH, hindrance, obstacles
-from coded_jax.staging.segments import CodedSegment, CodePrice, Grid, Work, segments
-from coded_jax.types import BaseModel, Block, PyTree, apart
+from coded_jax.staging.segments import CodedSegment, segments
+from coded_jax.types import BaseModel, PyTree, apart
 
 MOST_ROUNDS = 6
 PRICES = 12
@@ -36,6 +30,27 @@ HIGHEST_PRICE = 1e3
 of the client for the whole network."""
 PART_OF_MOST = 0.9
 """Part of the operations that can be coded at all that a chain codes by default."""
+
+
+class Search(NamedTuple):
+    """A search for chains of stages, see `plan_stages`.
+
+    Attributes:
+      graph: the network.
+      ends: the cuts before which a head may begin.
+      k, r: data and parity pieces.
+      rates: the speeds.
+      most_rounds, least_coded, most_device: limits of a chain.
+    """
+
+    graph: Graph
+    ends: list[int]
+    k: int
+    r: int
+    rates: Rates
+    most_rounds: int
+    least_coded: float | None
+    most_device: float
 
 
 class StagePlan(NamedTuple):
@@ -56,7 +71,7 @@ class StagePlan(NamedTuple):
     base: BaseModel
     variables: dict[str, dict[str, Any]]
     stages: tuple[tuple[int, int], ...]
-    grids: tuple[Grid, ...]
+    grids: tuple[Sizes, ...]
     k: int
     r: int
     parts: tuple[StageCost, ...]
@@ -96,7 +111,6 @@ def plan_stages(
     most_rounds: int = MOST_ROUNDS,
     least_coded: float | None = None,
     most_device: float = math.inf,
-    price: CodePrice | None = None,
 ) -> StagePlan:
     """Finds the stages of a CNN that cost least, and takes it apart into them.
 
@@ -105,7 +119,8 @@ def plan_stages(
     computes that, between two stages, or behind the last one, with the head, where no
     stage needs it. The head begins at the last place where what goes on lies on the
     image and fits into one array. Of all chains of stages the one is chosen that takes
-    the least time at some rates, by operations, bytes and rounds, see `Rates.seconds`.
+    the least time at some rates, by operations, bytes and rounds, see `Rates.seconds`;
+    encoding and decoding cost what they do in a linear code.
 
     Args:
       model: the whole network, `(variables, images [B, H, W, C]) -> logits`.
@@ -118,7 +133,6 @@ def plan_stages(
         tenths of what can be coded at most in so many rounds, where that is one
         hundredth or more.
       most_device: operations of the busiest device at most, over those of the network.
-      price: what the code costs; if None, that of a linear one.
 
     Raises:
       ValueError: an argument is out of range, the network cannot be traced, or no chain
@@ -127,53 +141,48 @@ def plan_stages(
     height, width, channels = require_sizes(
         "image_shape", image_shape, "H", "W", "C", least=1
     )
-    for name, value, least in (
-        ("k", k, 2),
-        ("r", r, 1),
-        ("most_rounds", most_rounds, 1),
-    ):
+    integers = {"k": (k, 2), "r": (r, 1), "most_rounds": (most_rounds, 1)}
+    for name, (value, least) in integers.items():
         fits = is_integer(value) and value >= least
         require(name, value, fits, f"an integer of {least} or more")
     k, r, most_rounds = map(int, (k, r, most_rounds))  # of NumPy, perhaps
-    variables = jax.tree.map_with_path(_as_array, variables)
-    number = lambda x: isinstance(x, Real)
-    fits = least_coded is None or (number(least_coded) and 0 <= least_coded <= 1)
+    fits = least_coded is None or 0 <= least_coded <= 1
     require("least_coded", least_coded, fits, "0..1")
-    fits = number(most_device) and most_device > 0
-    require("most_device", most_device, fits, "more than 0")
+    require("most_device", most_device, most_device > 0, "more than 0")
     accepted = "a function, `(variables, images) -> logits`,"
     require("model", model, callable(model), accepted)
     require_type("rates", rates, Rates | None, "Rates or None")
-    require_type("price", price, CodePrice | None, "a CodePrice or None")
+    variables = jax.tree.map_with_path(_as_array, variables)
     network = network_of(model, variables, (height, width, channels))
-    graph = network.graph
-    work = Work(graph)
-    price = price or CodePrice.linear(k, r)
-    rates = rates or Rates()
-    ends = _head_cuts(graph)
-    found = [
-        segment
-        for segment in segments(graph, work, k, price)
-        if ends and segment.end <= ends[-1]
-    ]
-    limits = _Limits(most_rounds, least_coded, most_device)
+    graph, ends = network.graph, _head_cuts(network.graph)
+    limits = (most_rounds, least_coded, most_device)
+    search = Search(graph, ends, k, r, rates or Rates(), *limits)
+    found = [s for s in segments(graph, k, r) if ends and s.end <= ends[-1]]
     while True:
-        chains = _chains(found, graph, work, ends, rates, k, r, limits)
-        chain = chains[0]
-        parts = parts_of(graph, chain.segments, ends)
-        blocks = blocks_of(network, parts)
-        own = variables_of(network, parts, variables)
-        costs, refused = _costs(network, blocks, own, parts, chain.segments, work)
+        chains = _chains(search, found)
+        blocks = blocks_of(network, parts_of(graph, chains[0].segments, ends))
+        own = {b.name: b.variables_among(variables) for b in blocks if b.leaves}
+        costs, refused = _costs(blocks, own, chains[0].segments)
         if not refused:
             break
         found = [segment for segment in found if segment[:3] not in refused]
-    chain = _counted(chain, costs, rates, k + r)
-    stages = tuple(cost.blocks for cost in costs if cost.plan)
-    grids = tuple(segment.grid for segment in chain.segments)
-    base = BaseModel(_Given(own), tuple(blocks[:-1]), blocks[-1])
-    others = _by_rounds(chains, len(chain.segments))
-    rest = (tuple(costs), chain, others, obstacles(graph))
-    return StagePlan(base, own, stages, grids, k, r, *rest)
+    fastest: dict[int, Chain] = {}  # of each number of rounds
+    for chain in chains:
+        fastest.setdefault(len(chain.segments), chain)
+    chain = _counted(search, chains[0], costs)
+    fastest.pop(len(chain.segments))
+    return StagePlan(
+        base=BaseModel(_Given(own), tuple(blocks[:-1]), blocks[-1]),
+        variables=own,
+        stages=tuple(cost.blocks for cost in costs if cost.plan),
+        grids=tuple(segment.grid for segment in chain.segments),
+        k=k,
+        r=r,
+        parts=tuple(costs),
+        chain=chain,
+        others=tuple(fastest[rounds] for rounds in sorted(fastest)),
+        obstacles=obstacles(graph),
+    )
 
 
 def _as_array(path: Any, leaf: Any) -> Any:
@@ -185,69 +194,63 @@ def _as_array(path: Any, leaf: Any) -> Any:
     if is_array(leaf):
         return leaf
     try:
-        array = jnp.asarray(leaf)
+        return jnp.asarray(leaf)
     except (TypeError, ValueError, OverflowError):
-        array = None
-    name = f"variables{jax.tree_util.keystr(path)}"
-    require(name, leaf, array is not None, "an array, the shape of one or a number")
-    return array
+        name = f"variables{jax.tree_util.keystr(path)}"
+        require(name, leaf, False, "an array, the shape of one or a number")
 
 
-class _Limits(NamedTuple):
-    """Limits of a chain, see `plan_stages`."""
-
-    most_rounds: int
-    least_coded: float | None
-    most_device: float
-
-
-def _chains(
-    found: Sequence[CodedSegment],
-    graph: Graph,
-    work: Work,
-    ends: Sequence[int],
-    rates: Rates,
-    k: int,
-    r: int,
-    limits: _Limits,
-) -> list[Chain]:
-    """Returns chains within the limits, the fastest first.
+def _chains(search: Search, found: Sequence[CodedSegment]) -> list[Chain]:
+    """Returns chains of some segments within the limits, the fastest first.
 
     Raises:
       ValueError: there is none.
     """
-    last = len(graph.operations)
-    options = (found, work, last, rates, k + r, limits.most_rounds)
-    chains = best_chains(*options)
+    graph, k, asked = search.graph, search.k, search.least_coded
+    chains_at = functools.partial(
+        best_chains,
+        graph,
+        found,
+        rates=search.rates,
+        queries=k + search.r,
+        most_rounds=search.most_rounds,
+    )
+    chains = chains_at()
     most = max((chain.coded for chain in chains), default=0.0)
-    least = limits.least_coded
-    least = PART_OF_MOST * most if least is None else least
+    least = PART_OF_MOST * most if asked is None else asked
+    if most < least or not chains or (asked is None and most < WORTH):
+        given = None if asked is None else f"{asked:g}"
+        text = (
+            f"least_coded: {given} given, at most {rounded_down(most):g} accepted for "
+            f"this network with k={k} and most_rounds={search.most_rounds}"
+        )
+        if not most:
+            text = f"k: {k} given, but no part of the network can be split into such"
+            text += " pieces"
+        reason = hindrance(graph, k, search.ends, most)
+        raise ValueError(f"{text}; in the way: {reason}" if reason else text)
 
     def within(chains: list[Chain]) -> list[Chain]:
         coded = [chain for chain in chains if chain.coded >= least]
-        return [chain for chain in coded if chain.device <= limits.most_device]
+        return [chain for chain in coded if chain.device <= search.most_device]
 
-    if most < least or not chains or (limits.least_coded is None and most < WORTH):
-        reason = hindrance(graph, work, k, ends, most)
-        asked = limits.least_coded, most, k, limits.most_rounds
-        raise ValueError(_too_much(*asked, reason))
     if chosen := within(chains):
         return chosen
     # The least price on a device's work that brings it below the limit.
-    whole = rates.client_seconds(work.whole(0, last))
-    low, high, best = 0.0, whole * HIGHEST_PRICE, []
-    for _ in range(PRICES):
-        price = high if not best else (low + high) / 2
-        chains = best_chains(*options, price)
-        if chosen := within(chains):
+    low, high = 0.0, search.rates.client_seconds(graph.flops()) * HIGHEST_PRICE
+    dearest = chains_at(device_price=high)
+    best = within(dearest)
+    if not best:
+        device = min(chain.device for chain in dearest if chain.coded >= least)
+        raise ValueError(
+            f"most_device: {search.most_device:g} given, at least "
+            f"{-rounded_down(-device):g} accepted for this network with k={k}, "
+            f"most_rounds={search.most_rounds} and least_coded={least:.3f}"
+        )
+    for _ in range(PRICES - 1):
+        price = (low + high) / 2
+        if chosen := within(chains_at(device_price=price)):
             high, best = price, [*best, *chosen]
-        elif not best:
-            device = min(chain.device for chain in chains if chain.coded >= least)
-            raise ValueError(
-                f"most_device: {limits.most_device:g} given, at least "
-                f"{-rounded_down(-device):g} accepted for this network with k={k}, "
-                f"most_rounds={limits.most_rounds} and least_coded={least:.3f}"
-            )
         else:
             low = price
     return sorted(best, key=lambda chain: chain.seconds)
@@ -263,14 +266,6 @@ class _Given:
         return self.variables
 
 
-def _by_rounds(chains: Sequence[Chain], rounds: int) -> tuple[Chain, ...]:
-    """Returns the fastest chain of every other number of rounds."""
-    fastest: dict[int, Chain] = {}
-    for chain in chains:
-        fastest.setdefault(len(chain.segments), chain)
-    return tuple(fastest[n] for n in sorted(fastest) if n != rounds)
-
-
 def _head_cuts(graph: Graph) -> list[int]:
     """Returns the cuts before which a head may begin, which takes one array: those at
     which a single value is live and lies on the image, and behind the last of them
@@ -280,7 +275,7 @@ def _head_cuts(graph: Graph) -> list[int]:
     for cut in range(1, len(graph.operations) + 1):
         live += graph.operations[cut - 1].eqn.outvars
         live = [v for v in live if last_use.get(v, -1) >= cut]
-        if graph.common_place(live) is None:
+        if graph.packing(live) is None:
             continue
         if len(live) == 1:
             found.append(cut)
@@ -315,25 +310,29 @@ def parts_of(
 
 
 def _costs(
-    network: Network,
-    blocks: Sequence[Block],
-    variables: PyTree,
-    parts: Sequence[Part],
-    chosen: Sequence[CodedSegment],
-    work: Work,
-) -> tuple[list[StageCost], set[tuple[int, int, Grid]]]:
+    blocks: Sequence[PartBlock], variables: PyTree, chosen: Sequence[CodedSegment]
+) -> tuple[list[StageCost], set[tuple[int, int, Sizes]]]:
     """Plans the split of every segment.
 
     Returns:
       The costs of all parts, and the segments that cannot be split after all.
     """
     costs, refused, left = [], set(), iter(chosen)
+    network = blocks[0].network
     state = jax.ShapeDtypeStruct((1, *network.image_shape), "float32")
-    for i, (block, part) in enumerate(zip(blocks, parts, strict=True)):
+    for i, block in enumerate(blocks):
+        part = block.parts[i]
         before, state = state, jax.eval_shape(block, variables, state)
         shape, out = (apart(x)[0].shape[1:] for x in (before, state))
-        flops = work.whole(part.start, part.end)
-        cost = StageCost((i + 1, i + 1), None, shape, out, flops, flops)
+        flops = network.graph.flops(part.start, part.end)
+        cost = StageCost(
+            blocks=(i + 1, i + 1),
+            plan=None,
+            input_shape=shape,
+            output_shape=out,
+            flops=flops,
+            piece_flops=flops,
+        )
         if part.coded:
             segment = next(left)
             try:
@@ -341,12 +340,11 @@ def _costs(
             except ValueError:  # by an operation that depends on the size, for instance
                 refused.add(segment[:3])
                 continue
-            # Anew, since the matrices of a resize have less of both on a piece.
-            piece = count_flops(block, variables, plan.piece_shape)
             trip = segment.trip
             cost = cost._replace(
                 plan=plan,
-                piece_flops=piece,
+                # Anew, since the matrices of a resize have less of both on a piece.
+                piece_flops=count_flops(block, variables, plan.piece_shape),
                 bytes_in=int(trip.bytes_in),
                 bytes_out=int(trip.bytes_out),
                 encode_flops=trip.encode_flops,
@@ -356,31 +354,15 @@ def _costs(
     return costs, refused
 
 
-def _counted(
-    chain: Chain, costs: Sequence[StageCost], rates: Rates, queries: int
-) -> Chain:
+def _counted(search: Search, chain: Chain, costs: Sequence[StageCost]) -> Chain:
     """Returns a chain with the operations of its pieces as they were counted."""
     segments, seconds = [], chain.seconds
+    seconds_of = lambda trip: search.rates.round_seconds(trip, search.k + search.r)
     coded = [cost for cost in costs if cost.plan]
     for segment, cost in zip(chain.segments, coded, strict=True):
         trip = segment.trip._replace(device_flops=cost.piece_flops)
-        seconds += rates.round_seconds(trip, queries)
-        seconds -= rates.round_seconds(segment.trip, queries)
+        seconds += seconds_of(trip) - seconds_of(segment.trip)
         segments.append(segment._replace(trip=trip))
     device = sum(segment.trip.device_flops for segment in segments)
     total = sum(cost.flops for cost in costs)
     return Chain(tuple(segments), seconds, chain.coded, device / total)
-
-
-def _too_much(
-    least: float | None, most: float, k: int, most_rounds: int, reason: str | None
-) -> str:
-    """Returns the error of a part to be coded that is too much, or of none at all."""
-    given = None if least is None else f"{least:g}"
-    text = (
-        f"least_coded: {given} given, at most {rounded_down(most):g} accepted for "
-        f"this network with k={k} and most_rounds={most_rounds}"
-    )
-    if not most:
-        text = f"k: {k} given, but no part of the network can be split into such pieces"
-    return f"{text}; in the way: {reason}" if reason else text

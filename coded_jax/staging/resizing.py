@@ -7,7 +7,7 @@ are the constants beside it, of which only the borders may differ from the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,11 +58,31 @@ def run_resized(
 def _bind(
     eqn: Any, operands: list[Any], before: Sequence[Less], after: Less
 ) -> Sequence[Any]:
-    """Evaluates an equation whose results have `after` less than on the whole."""
-    params = dict(eqn.params)
-    resize = _RESIZED.get(eqn.primitive.name)
-    if resize is not None:
-        resize(eqn, params, operands, before, after)
+    """Evaluates an equation whose operands have `before` less than on the whole, and
+    its results `after`."""
+    params, operands = dict(eqn.params), list(operands)
+    match eqn.primitive.name:
+        case "broadcast_in_dim":
+            params["shape"] = _shorter(params["shape"], after)
+        case "reshape":
+            params["new_sizes"] = _shorter(params["new_sizes"], after)
+        case "slice":
+            params["limit_indices"] = _shorter(params["limit_indices"], before[0])
+        case "dynamic_slice":
+            params["slice_sizes"] = _shorter(params["slice_sizes"], before[0])
+        case "gather":
+            sizes, numbers = params["slice_sizes"], params["dimension_numbers"]
+            whole = {axis: n for axis, n in before[0].items() if sizes[axis] > 1}
+            params["slice_sizes"] = _shorter(sizes, whole)
+            # The first ones of evenly spaced indices.
+            axes = range(len(eqn.outvars[0].aval.shape))
+            indexed = [axis for axis in axes if axis not in numbers.offset_dims]
+            for place, axis in enumerate(indexed):
+                if axis in after:
+                    end = operands[1].shape[place] - after[axis]
+                    operands[1] = lax.slice_in_dim(operands[1], 0, end, axis=place)
+        case "dot_general":
+            _resize_matrix(eqn, operands, before, after)
     results = eqn.primitive.bind(*operands, **params)
     results = results if eqn.primitive.multiple_results else [results]
     expected = _shorter(eqn.outvars[0].aval.shape, after)
@@ -78,69 +98,27 @@ def _shorter(shape: Sequence[int], less: Less) -> tuple[int, ...]:
     return tuple(size - less.get(axis, 0) for axis, size in enumerate(shape))
 
 
-def _resize_broadcast(eqn, params, operands, before, after) -> None:
-    params["shape"] = _shorter(params["shape"], after)
-
-
-def _resize_reshape(eqn, params, operands, before, after) -> None:
-    params["new_sizes"] = _shorter(params["new_sizes"], after)
-
-
-def _resize_slice(eqn, params, operands, before, after) -> None:
-    params["limit_indices"] = _shorter(params["limit_indices"], before[0])
-
-
-def _resize_dynamic_slice(eqn, params, operands, before, after) -> None:
-    params["slice_sizes"] = _shorter(params["slice_sizes"], before[0])
-
-
-def _resize_gather(eqn, params, operands, before, after) -> None:
-    """Takes the first ones of evenly spaced indices, and longer slices likewise."""
-    sizes, numbers = params["slice_sizes"], params["dimension_numbers"]
-    whole = {a: n for a, n in before[0].items() if sizes[a] > 1}
-    params["slice_sizes"] = _shorter(sizes, whole)
-    axes = [a for a in range(len(eqn.outvars[0].aval.shape))]
-    places = [axis for axis in axes if axis not in numbers.offset_dims]
-    indices = operands[1]
-    for place, axis in enumerate(places):
-        if axis in after:
-            end = indices.shape[place] - after[axis]
-            indices = lax.slice_in_dim(indices, 0, end, axis=place)
-    operands[1] = indices
-
-
-def _resize_dot_general(eqn, params, operands, before, after) -> None:
+def _resize_matrix(
+    eqn: Any, operands: list[Any], before: Sequence[Less], after: Less
+) -> None:
     """Drops inputs and outputs in the middle of the matrix of a resize."""
-    contracted, _ = params["dimension_numbers"]
-    which = 0 if before[0] or not before[1] else 1
-    (axis, *more), own = contracted[which], contracted[1 - which]
+    contracted, _ = eqn.params["dimension_numbers"]
+    which = 0 if before[0] or not before[1] else 1  # of both is the features
+    axis, *more = contracted[which] or (0,)
     less = before[which].get(axis, 0)
     if more or not less:
         return
-    matrix, out = operands[1 - which], 1 - own[0]
-    place = 0 if which else len(eqn.outvars[0].aval.shape) - 1
-    fewer = after[place]
+    (into,) = contracted[1 - which]
+    matrix, out = operands[1 - which], 1 - into
+    fewer = after[0 if which else len(eqn.outvars[0].aval.shape) - 1]
     half = (matrix.shape[out] - fewer) // 2
-    inputs = matrix.shape[own[0]] - less
-    first = lax.slice_in_dim(matrix, 0, inputs, axis=own[0])
-    last = lax.slice_in_dim(matrix, less, None, axis=own[0])
-    operands[1 - which] = lax.concatenate(
-        [
-            lax.slice_in_dim(first, 0, half, axis=out),
-            lax.slice_in_dim(last, half + fewer, None, axis=out),
-        ],
-        out,
+    first = lax.slice_in_dim(matrix, 0, matrix.shape[into] - less, axis=into)
+    last = lax.slice_in_dim(matrix, less, None, axis=into)
+    halves = (
+        lax.slice_in_dim(first, 0, half, axis=out),
+        lax.slice_in_dim(last, half + fewer, None, axis=out),
     )
-
-
-_RESIZED: dict[str, Callable[..., None]] = {
-    "broadcast_in_dim": _resize_broadcast,
-    "reshape": _resize_reshape,
-    "slice": _resize_slice,
-    "dynamic_slice": _resize_dynamic_slice,
-    "gather": _resize_gather,
-    "dot_general": _resize_dot_general,
-}
+    operands[1 - which] = lax.concatenate(halves, out)
 
 
 def _smaller_constant(
@@ -170,11 +148,8 @@ def _smaller_constant(
 
 def _of_operand(eqn: Any, u: Any, less: Less) -> Less:
     """Returns the lengths that an operand lacks, by axis, if a result lacks `less`."""
-    name, params, shape = (
-        eqn.primitive.name,
-        eqn.params,
-        jnp.shape(getattr(u, "val", u.aval)),
-    )
+    name, params = eqn.primitive.name, eqn.params
+    shape = jnp.shape(getattr(u, "val", u.aval))
     if not shape:
         return {}
     if name == "broadcast_in_dim":

@@ -8,7 +8,7 @@ from coded_jax.inference.rates import Rates
 from coded_jax.splitting.flattening import BATCH, flatten
 from coded_jax.staging.chains import best_chains
 from coded_jax.staging.graph import make_graph
-from coded_jax.staging.segments import CodePrice, Work, segments
+from coded_jax.staging.segments import segments
 from tests.staging.networks import NETWORKS
 
 SLOW, FAST = Rates(), Rates(1e9, 1e-4, 0.0, 1e10, 1.0)
@@ -17,13 +17,6 @@ SLOW, FAST = Rates(), Rates(1e9, 1e-4, 0.0, 1e10, 1.0)
 def graph_of(name):
     network = NETWORKS[name]()
     return make_graph(flatten(*network), lambda: flatten(*network, BATCH + 1))
-
-
-def found_in(name, k, r):
-    graph = graph_of(name)
-    work = Work(graph)
-    found = list(segments(graph, work, k, CodePrice.linear(k, r)))
-    return work, len(graph.operations), found
 
 
 def every_chain(found, most):
@@ -41,15 +34,15 @@ def every_chain(found, most):
 @pytest.mark.parametrize("rates", [SLOW, FAST])
 @pytest.mark.parametrize("name, k, r", [("pyramid", 2, 1), ("gates", 4, 2)])
 def test_best_of_all_chains(name, k, r, rates):
-    work, last, found = found_in(name, k, r)
-    total = work.whole(0, last)
+    graph = graph_of(name)
+    found, total = list(segments(graph, k, r)), graph.flops()
 
     def seconds(chain):
         client = total - sum(segment.flops for segment in chain)
         rounds = (rates.round_seconds(s.trip, k + r) for s in chain)
         return rates.client_seconds(client) + sum(rounds)
 
-    chains = best_chains(found, work, last, rates, k + r, 2)
+    chains = best_chains(graph, found, rates=rates, queries=k + r, most_rounds=2)
     for chain in chains:
         assert chain.seconds == pytest.approx(seconds(chain.segments))
         coded = sum(segment.flops for segment in chain.segments) / total
