@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,20 +15,17 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 def memory_of_device(mesh: Mesh | None) -> int:
     """Returns the bytes that each device of this process has, used or not.
 
-    Devices that a CPU stands for have equal parts of the host's memory.
+    Devices that a CPU stands for have equal parts of the memory of the host, or of the
+    container that this process is in.
 
     Args:
       mesh: the devices; None for the default one.
     """
     devices = list(mesh.local_devices) if mesh else jax.local_devices()[:1]
     stats = devices[0].memory_stats() or {}  # none of a CPU
-    return stats.get("bytes_limit") or memory_of_host() // len(devices)
-
-
-def memory_of_host() -> int:
-    """Returns the bytes of the host, or of the container that this process is in."""
+    if limit := stats.get("bytes_limit"):
+        return limit
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(memory, int(CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
-        return memory
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        memory = min(memory, int(CGROUP_LIMIT.read_text()))
+    return memory // len(devices)

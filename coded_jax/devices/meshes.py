@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from coded_jax.checks import is_integer, require_sizes
+from coded_jax.checks import is_integer, require, require_sizes
 from coded_jax.devices.startup import give_threads
 
 PIECE, DATA = "piece", "data"
@@ -44,26 +44,40 @@ def make_mesh(
     if available is None:
         give_threads()
         available = jax.devices()
-    whole_host = available[0].platform == TPU
-    count = _count(devices, available)
-    if shape is not None:
-        require_sizes("mesh", shape, "piece", "data")
-        shape = (int(shape[0]), int(shape[1]))
-        _require_fitting(n, shape, count, whole_host)
-    sizes = [shape] if shape else by_cost(n, count, whole_host)
-    hosts = {device.process_index for device in available}
-    spanning = [
-        size
-        for size in sizes
-        if len({d.process_index for d in available[: size[0] * size[1]]}) == len(hosts)
-    ]
-    if not spanning:
-        pieces, shards = sizes[0]
-        raise ValueError(
-            f"mesh: {pieces}x{shards} given, one with devices of all {len(hosts)} "
-            "processes accepted"
-        )
-    return arrange(available, spanning[0])
+    most, platform = len(available), available[0].platform
+    hosts = len({device.process_index for device in available})
+    whole_host = platform == TPU
+    count = most if devices is None else devices
+    fits = is_integer(count) and 1 <= count <= most
+    require("devices", devices, fits, f"1..{most}, the {platform} devices found,")
+    count = int(count)
+    fits = not whole_host or count == most or (count, hosts) == (1, 1)
+    one = "1 or " if hosts == 1 else ""
+    accepted = f"{one}{most}, all chips of a TPU or one of a host by itself,"
+    require("devices", devices, fits, accepted)
+    if shape is None:
+        sizes = by_cost(n, count, whole_host)
+    else:
+        pieces, shards = require_sizes("mesh", shape, "piece", "data", least=1)
+        fits = pieces <= n and pieces * shards <= count
+        accepted = f"at most {n} along piece, and a product of at most {count} devices,"
+        if whole_host:  # some compute a copy where chips are left
+            fits = pieces * shards == count
+            meshes = [
+                f"{p}x{count // p}" for p in range(1, count + 1) if count % p == 0
+            ]
+            accepted = f"one of {', '.join(meshes)}, all {count} chips of the TPU,"
+        require("mesh", f"{pieces}x{shards}", fits, accepted)
+        sizes = [(pieces, shards)]
+    for size in sizes:
+        mesh = arrange(available, size)
+        if len({device.process_index for device in mesh.devices.flat}) == hosts:
+            return mesh
+    pieces, shards = sizes[0]
+    raise ValueError(
+        f"mesh: {pieces}x{shards} given, one with devices of all {hosts} processes "
+        "accepted"
+    )
 
 
 def by_cost(n: int, count: int, whole_host: bool = False) -> list[Sizes]:
@@ -90,48 +104,6 @@ def by_cost(n: int, count: int, whole_host: bool = False) -> list[Sizes]:
         return Fraction(-(-n // pieces), shards), pieces != n, pieces
 
     return sorted(sizes, key=cost)
-
-
-def _count(devices: int | None, available: Sequence[jax.Device]) -> int:
-    """Returns the number of devices that are used.
-
-    Raises:
-      ValueError: there are not so many, or they are some chips of a TPU host.
-    """
-    most, platform = len(available), available[0].platform
-    count = most if devices is None else devices
-    if not (is_integer(count) and 1 <= count <= most):
-        raise ValueError(
-            f"devices: {devices!r} given, 1..{most} accepted, the {platform} devices "
-            "found"
-        )
-    hosts = len({device.process_index for device in available})
-    if platform == TPU and count != most and (count, hosts) != (1, 1):
-        one = "1 or " if hosts == 1 else ""
-        raise ValueError(
-            f"devices: {devices!r} given, {one}{most} accepted: a program takes all "
-            "chips of a TPU, or one of a host by itself"
-        )
-    return int(count)
-
-
-def _require_fitting(n: int, shape: Sizes, count: int, whole_host: bool) -> None:
-    """Raises ValueError for a shape that the pieces or the devices do not fill."""
-    pieces, shards = shape
-    if whole_host and not (pieces * shards == count and min(shape) >= 1):
-        accepted = ", ".join(
-            f"{p}x{count // p}" for p in range(1, count + 1) if count % p == 0
-        )
-        raise ValueError(
-            f"mesh: {pieces}x{shards} given, one of all {count} chips of the TPU "
-            f"accepted: {accepted}"
-        )
-    most = count if whole_host else n  # some compute a copy where chips are left
-    if not (1 <= pieces <= most and shards >= 1 and pieces * shards <= count):
-        raise ValueError(
-            f"mesh: {pieces}x{shards} given, piece x data accepted with 1..{n} along "
-            f"piece and a product of at most {count}, the number of devices"
-        )
 
 
 def arrange(available: Sequence[jax.Device], shape: Sizes) -> Mesh:

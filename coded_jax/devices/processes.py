@@ -38,10 +38,9 @@ def start(coordinator: str, processes: int | None, process: int | None) -> None:
     host, _, port = coordinator.rpartition(":")
     address = host and port.isdecimal() and 0 < int(port) < 2**16
     require("coordinator", coordinator, bool(address), "'host:port' or 'auto'")
-    if processes is None or processes < 1:
-        raise ValueError(f"processes: {processes} given, 1 or more accepted")
-    if process is None or not 0 <= process < processes:
-        raise ValueError(f"process: {process} given, 0..{processes - 1} accepted")
+    count, number = processes or 0, -1 if process is None else process
+    require("processes", processes, count >= 1, "1 or more")
+    require("process", process, 0 <= number < count, f"0..{count - 1}")
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except RuntimeError as error:

@@ -110,35 +110,24 @@ def keep_compilations(folder: str | None) -> None:
     Raises:
       ValueError: it cannot be written to.
     """
-    chosen = folder
-    if folder is None:
-        if jax.config.jax_compilation_cache_dir is not None:
-            _keep_short_compilations()
-            return
-        chosen = "~/.cache/coded_jax"
-    if not chosen:
+    if folder == "":
         return
-    try:
-        path = Path(chosen).expanduser().absolute()
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        if folder is None:
-            return
-        raise ValueError(
-            f"compilation_cache: {folder!r} given, a folder that can be written to or "
-            f"'' accepted ({error})"
-        ) from error
-    jax.config.update("jax_compilation_cache_dir", str(path))
-    _keep_short_compilations()
-
-
-def _keep_short_compilations() -> None:
-    """Keeps programs that compile in less than JAX's threshold, as most do here.
-
-    A threshold that the environment names is left as it is.
-    """
+    if folder is not None or jax.config.jax_compilation_cache_dir is None:
+        try:
+            path = Path(folder or "~/.cache/coded_jax").expanduser().absolute()
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+            if folder is None:
+                return
+            raise ValueError(
+                f"compilation_cache: {folder!r} given, a folder that can be written to "
+                f"or '' accepted ({error})"
+            ) from error
+        jax.config.update("jax_compilation_cache_dir", str(path))
+    # Programs, too, that compile in less than JAX's threshold, as most do here, unless
+    # the environment names one.
     for name, value in SHORTEST_KEPT.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
