@@ -78,10 +78,10 @@ def require_split(
     """
     require_type(name, split, Split, "a coded_jax.types.Split")
     images, labels = split.images, split.labels
-    fits = getattr(images, "dtype", None) in (np.uint8, np.float32)
-    fits = fits and np.ndim(images) == 4 and min(np.shape(images)) >= 1
+    pixels = getattr(images, "dtype", None) in (np.uint8, np.float32)
+    some = np.ndim(images) == 4 and min(np.shape(images)) >= 1
     accepted = "one or more as uint8 [N, H, W, C], or normalised ones as float32,"
-    require_form(f"{name}.images", images, fits, accepted)
+    require_form(f"{name}.images", images, pixels and some, accepted)
     numbers = np.asarray(labels)
     if positions is None:
         positions = numbers.shape[1:3] if numbers.ndim in (3, 4) else ()

@@ -48,26 +48,26 @@ def make_mesh(
     hosts = len({device.process_index for device in available})
     whole_host = platform == TPU
     count = most if devices is None else devices
-    fits = is_integer(count) and 1 <= count <= most
-    require("devices", devices, fits, f"1..{most}, the {platform} devices found,")
+    exist = is_integer(count) and 1 <= count <= most
+    require("devices", devices, exist, f"1..{most}, the {platform} devices found,")
     count = int(count)
-    fits = not whole_host or count == most or (count, hosts) == (1, 1)
-    one = "1 or " if hosts == 1 else ""
-    accepted = f"{one}{most}, all chips of a TPU or one of a host by itself,"
-    require("devices", devices, fits, accepted)
+    alone = "1 or " if hosts == 1 else ""
+    accepted = f"{alone}{most}, all chips of a TPU or one of a host by itself,"
+    usable = not whole_host or count == most or (count, hosts) == (1, 1)
+    require("devices", devices, usable, accepted)
     if shape is None:
         sizes = by_cost(n, count, whole_host)
     else:
         pieces, shards = require_sizes("mesh", shape, "piece", "data", least=1)
-        fits = pieces <= n and pieces * shards <= count
-        accepted = f"at most {n} along piece, and a product of at most {count} devices,"
         if whole_host:  # some compute a copy where chips are left
+            divisors = [p for p in range(1, count + 1) if count % p == 0]
+            meshes = ", ".join(f"{p}x{count // p}" for p in divisors)
             fits = pieces * shards == count
-            meshes = [
-                f"{p}x{count // p}" for p in range(1, count + 1) if count % p == 0
-            ]
-            accepted = f"one of {', '.join(meshes)}, all {count} chips of the TPU,"
-        require("mesh", f"{pieces}x{shards}", fits, accepted)
+            form = f"one of {meshes}, all {count} chips of the TPU,"
+        else:
+            fits = pieces <= n and pieces * shards <= count
+            form = f"at most {n} along piece, and a product of at most {count} devices,"
+        require("mesh", f"{pieces}x{shards}", fits, form)
         sizes = [(pieces, shards)]
     for size in sizes:
         mesh = arrange(available, size)

@@ -137,7 +137,8 @@ class Graph:
     def packing(self, variables: Sequence[Any]) -> Packing | None:
         """Returns the packing of values into one array; None if they do not fit."""
         dtypes = {v.aval.dtype for v in variables}
-        if len(dtypes) != 1 or not jnp.issubdtype(*dtypes, jnp.floating):
+        real = all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
+        if len(dtypes) != 1 or not real:
             return None
         if not all(v in self.places for v in variables):
             return None

@@ -155,8 +155,16 @@ def plan_stages(
     variables = jax.tree.map_with_path(_as_array, variables)
     network = network_of(model, variables, (height, width, channels))
     graph, ends = network.graph, _head_cuts(network.graph)
-    limits = (most_rounds, least_coded, most_device)
-    search = Search(graph, ends, k, r, rates or Rates(), *limits)
+    search = Search(
+        graph=graph,
+        ends=ends,
+        k=k,
+        r=r,
+        rates=rates or Rates(),
+        most_rounds=most_rounds,
+        least_coded=least_coded,
+        most_device=most_device,
+    )
     found = [s for s in segments(graph, k, r) if ends and s.end <= ends[-1]]
     while True:
         chains = _chains(search, found)
@@ -323,7 +331,10 @@ def _costs(
     for i, block in enumerate(blocks):
         part = block.parts[i]
         before, state = state, jax.eval_shape(block, variables, state)
-        shape, out = (apart(x)[0].shape[1:] for x in (before, state))
+        (height, width, channels), out = (
+            apart(x)[0].shape[1:] for x in (before, state)
+        )
+        shape = (height, width, channels)
         flops = network.graph.flops(part.start, part.end)
         cost = StageCost(
             blocks=(i + 1, i + 1),

@@ -178,7 +178,14 @@ class _Walk:
                 finer = (Field(rows, 0, rows), Field(columns, 0, columns))
                 packed.append(_after(self.fields[v], finer))
             if fields := _join(packed):
-                yield Span(start, end, self.base, self.channels, output, fields)
+                yield Span(
+                    start=start,
+                    end=end,
+                    input=self.base,
+                    channels=self.channels,
+                    output=output,
+                    fields=fields,
+                )
 
     def through(self, op: Operation) -> bool:
         """Goes on by an operation; returns False where it cannot be split."""
