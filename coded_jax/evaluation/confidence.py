@@ -18,7 +18,7 @@ import numpy as np
 
 from coded_jax.codes.erasures import Pattern
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
+from coded_jax.evaluation.pattern_accuracy import PatternAccuracy, Spread
 from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import DENSE
@@ -196,7 +196,7 @@ def study(
     )
     if records is None:
         means = values[..., 2:].mean(axis=1, dtype="d")
-        records = pattern_accuracy.from_means(patterns, means)
+        records = pattern_accuracy.from_means(patterns, means, Spread())
     by_lost = {
         str(l): {"temperature": temperature, **_calibration(values[counts == l])}
         for l, temperature in temperatures.items()

@@ -92,8 +92,11 @@ class Spread(NamedTuple):
     def explained(self, error: float) -> float:
         """Returns the coefficient of determination R^2 of a mean squared error.
 
-        Where all labels are one value it is 1 of no error, and else 0.
+        Where all labels are one value it is 1 of no error, and else 0. Of classes,
+        which have no spread, the mean is an accuracy already, and returned.
         """
+        if not self.count:
+            return error
         variance = self.squares / self.count - (self.total / self.count) ** 2
         if variance <= 0:
             return float(error == 0)
@@ -119,7 +122,7 @@ def base_accuracy(
     sums = [_base_sum(chunk, pipeline.mesh) for chunk in chunks]
     counted = int(predictions.counted(labels).sum())
     mean = float(np.sum(jax.device_get(sums), dtype="d")) / counted
-    return Spread().plus(labels).explained(mean) if are_values(labels) else mean
+    return Spread().plus(labels).explained(mean)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
@@ -182,7 +185,7 @@ def measure_patterns(
 
 
 def from_means(
-    patterns: Sequence[Pattern], means: np.ndarray, spread: Spread | None = None
+    patterns: Sequence[Pattern], means: np.ndarray, spread: Spread
 ) -> list[PatternAccuracy]:
     """Makes records of means `[P, 5]`, or more, of `pattern_statistics`.
 
@@ -191,17 +194,18 @@ def from_means(
       means: of the statistics.
       spread: of labels that are values; of classes there is nothing in it.
     """
-    records = []
-    of_values = spread is not None and spread.count > 0
-    explained = spread.explained if spread and of_values else lambda accuracy: accuracy
+    records, of_values = [], spread.count > 0
     for lost, row in zip(patterns, means, strict=True):
         correct, agrees, error, of_decoded, decoded = row[:5].tolist()
+        decoded_accuracy = math.nan
+        if decoded:
+            decoded_accuracy = spread.explained(of_decoded / decoded)
         record = PatternAccuracy(
             lost,
-            accuracy=explained(correct),
-            agreement=explained(agrees),
+            accuracy=spread.explained(correct),
+            agreement=spread.explained(agrees),
             feature_mse=error,
-            decoded_accuracy=explained(of_decoded / decoded) if decoded else math.nan,
+            decoded_accuracy=decoded_accuracy,
             mean_iou=math.nan if of_values else _mean_iou(row[5:]),
             psnr=-10 * math.log10(max(correct, LEAST)) if of_values else math.nan,
         )

@@ -127,9 +127,7 @@ def evaluate(
     require("data", "labels of -1", labels > 0, "one label or more that counts")
     means = totals / labels
     records = pattern_accuracy.from_means(patterns, means[:, :-1], spread)
-    base = float(means[0, -1])
-    if model.values:
-        base = spread.explained(base)
+    base = spread.explained(float(means[0, -1]))
     return Evaluation(images, base, tuple(records))
 
 

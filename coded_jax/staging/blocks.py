@@ -345,9 +345,7 @@ def _pack(arrays: Sequence[jax.Array], packing: Packing, graph: Graph) -> jax.Ar
     for x, v, (rows, columns) in zip(
         arrays, packing.variables, packing.finer, strict=True
     ):
-        axes = graph.places[v].axes
-        order = [*axes, *(a for a in range(x.ndim) if a not in axes)]
-        x = lax.transpose(x, order) if order != sorted(order) else x
+        x = jnp.moveaxis(x, graph.places[v].axes, (0, 1, 2))
         if (rows, columns) != (1, 1):
             batch, height, width, *_ = x.shape
             x = x.reshape(batch, height // rows, rows, width // columns, columns, -1)
@@ -361,15 +359,13 @@ def _unpack(x: jax.Array, packing: Packing, graph: Graph) -> list[jax.Array]:
     batch, height, width, _ = x.shape
     arrays, done = [], 0
     for v, (rows, columns) in zip(packing.variables, packing.finer, strict=True):
-        axes, sizes = graph.places[v].axes, graph.channels(v)
+        sizes = graph.channels(v)
         channels = math.prod(sizes) * rows * columns
         part = x if len(packing.finer) == 1 else x[..., done : done + channels]
         if (rows, columns) != (1, 1):
             part = part.reshape(batch, height, width, rows, columns, -1)
             part = lax.transpose(part, (0, 1, 3, 2, 4, 5))
         part = part.reshape(batch, height * rows, width * columns, *sizes)
-        order = [*axes, *(a for a in range(part.ndim) if a not in axes)]
-        back = [order.index(a) for a in range(len(order))]
-        arrays.append(lax.transpose(part, back) if back != sorted(back) else part)
+        arrays.append(jnp.moveaxis(part, (0, 1, 2), graph.places[v].axes))
         done += channels
     return arrays
