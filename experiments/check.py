@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     console.print(json.dumps(check.record))
     if OUTPUT.value is None:
         return
-    found, test = study.measure(model, check, dataset.test, seed), dataset.test
+    found, test = study.measure_check(model, check, dataset.test, seed), dataset.test
     together = integers("locator", LOCATOR.value)
     content: dict[str, Any] = {
         **origin(),
@@ -57,7 +57,9 @@ def main(argv: list[str]) -> None:
         "seed": seed,
         "check": check.record,
         **found,
-        "locator": {str(k): rival.measure(model, test, k, seed) for k in together},
+        "locator": {
+            str(k): rival.measure_locator(model, test, k, seed) for k in together
+        },
         "milliseconds": {
             str(count): study.milliseconds(model, check, test.images[:count])
             for count in BATCHES

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes.quorum import in_words, sent, suffices
-from coded_jax.inference.pipeline import Pipeline, has_answer
+from coded_jax.inference.pipeline import Pipeline, Results, has_answer
 from coded_jax.inference.stages import Sent
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
@@ -245,10 +245,10 @@ class StageJudge:
         kept: Kept,
         blank: jax.Array,
     ) -> None:
-        self._pipeline, self._coded, self._kept = pipeline, coded, kept
+        self._stage, self._kept = pipeline.stages[coded], kept
         self._check, self._own = check.stages[coded], params[coded]
         self._places = np.asarray(self._check.places)
-        self._blank = blank
+        self._blank, self._n = blank, pipeline.n
 
     def can_judge(self, pieces: Collection[int]) -> bool:
         """Returns whether there are more results than needed, to be compared."""
@@ -267,15 +267,8 @@ class StageJudge:
 
     def _ask(self, function: Callable[..., Any], shares: Mapping[int, Any]) -> Any:
         """Calls a function of `alarm` with the results that arrived."""
-        n = self._pipeline.n
-        slots = tuple(shares.get(piece, self._blank) for piece in range(n))
-        return function(
-            self._pipeline,
-            self._coded,
-            self._check,
-            self._own,
-            # As in the warm-up, or else each pattern of what arrived compiles anew.
-            shares=jax.device_put(slots, self._blank.sharding),
-            available=np.array([piece in shares for piece in range(n)]),
-            kept=self._kept,
-        )
+        slots: Any = tuple(shares.get(i, self._blank) for i in range(self._n))
+        # As in the warm-up, or else each pattern of what arrived compiles anew.
+        results = Results(jax.device_put(slots, self._blank.sharding), self._kept)
+        available = np.array([piece in shares for piece in range(self._n)])
+        return function(self._stage, self._check, self._own, results, available)

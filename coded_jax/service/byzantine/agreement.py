@@ -25,9 +25,10 @@ import jax.numpy as jnp
 
 from coded_jax import splitting
 from coded_jax.codes.quorum import pieces_of
+from coded_jax.inference.pipeline import Results
 from coded_jax.inference.stages import CodedStage, end_stage, shares_of
 from coded_jax.service.byzantine.check import StageCheck
-from coded_jax.types import Kept, PyTree, apart
+from coded_jax.types import PyTree, apart
 
 STATISTICS = 3
 
@@ -45,11 +46,7 @@ class Predictions(NamedTuple):
 
 
 def predict(
-    stage: CodedStage,
-    params: PyTree,
-    features: jax.Array,
-    arrived: jax.Array,
-    kept: Kept = (),
+    stage: CodedStage, params: PyTree, results: Results, arrived: jax.Array
 ) -> Predictions:
     """Decodes every result from the others.
 
@@ -59,10 +56,10 @@ def predict(
     Args:
       stage: the coded stage.
       params: of its code.
-      features: `[n, B, ...]`, of `coded_features`; zeros for what did not arrive.
+      results: whose features are zeros for what did not arrive.
       arrived: bool `[n]`.
-      kept: from `enter`.
     """
+    features, kept = results
     n, batch = features.shape[:2]
     copies = pieces_of(stage.code.quorum, stage.plan.k, n)
     sums = _encodes_shares(stage, params, features)
@@ -90,13 +87,13 @@ def _encodes_shares(stage: CodedStage, params: PyTree, features: jax.Array) -> b
     weighs pieces, without learned parameters or a network."""
     if jax.tree.leaves(params):
         return False
-    shape = (stage.plan.k, features.shape[1], *stage.plan.share_shape)
-    shares = jax.ShapeDtypeStruct(shape, features.dtype)
+    shape = (features.shape[1], *stage.plan.share_shape)
+    shares = jax.ShapeDtypeStruct((stage.plan.k, *shape), features.dtype)
     try:
         encoded = jax.eval_shape(stage.code.encode, params, shares)
     except (TypeError, ValueError):  # of a user's own, for one shape
         return False
-    return encoded.shape == (len(features), *shape[1:])
+    return encoded.shape == (len(features), *shape)
 
 
 def roots(shares: jax.Array) -> jax.Array:
@@ -165,43 +162,30 @@ def difference(
     place: jax.Array,
     stage: CodedStage,
     params: PyTree,
-    features: jax.Array,
+    results: Results,
+    *,
     arrived: jax.Array,
-    kept: Kept = (),
 ) -> Difference:
-    """Computes what differs from predictions; arguments as of `predict`."""
-    predicted = predict(stage, params, features, arrived, kept)
-    shares = shares_of(stage, features)
-    own = coordinates(check.means, check.bases, shares)
-    decoded = coordinates(check.means, check.bases, predicted.shares)
-    inputs = regressors(check.hidden, own, decoded, predicted.known, arrived)
-    left = own - jnp.einsum("nbp,npc->nbc", inputs, check.weights[place])
-    return Difference(own, left, largest_difference(shares, predicted.shares))
-
-
-def regressors(
-    hidden: jax.Array,
-    own: jax.Array,
-    decoded: jax.Array,
-    known: tuple[bool, ...],
-    arrived: jax.Array,
-) -> jax.Array:
-    """Returns the regressors that predict each result, float32 `[n, B, p + H]`.
+    """Computes what differs from predictions.
 
     Args:
-      hidden: see `StageCheck`.
-      own, decoded: float32 `[n, B, c]`, coordinates of the results, and of what the
-        code makes of the others.
-      known: see `Predictions`.
-      arrived: bool `[n]`.
+      check: of the stage.
+      place: of the results that arrived, in `StageCheck.places`.
+      stage, params, results, arrived: as of `predict`.
     """
+    predicted = predict(stage, params, results, arrived)
+    shares = shares_of(stage, results.features)
+    own = coordinates(check.means, check.bases, shares)
+    decoded = coordinates(check.means, check.bases, predicted.shares)
     n, batch, c = own.shape
     others = arrived[None] & ~jnp.eye(n, dtype=bool)
     of_others = jnp.where(others[:, None, :, None], jnp.moveaxis(own, 0, 1)[None], 0)
-    decoded = jnp.where(jnp.array(known)[:, None, None], decoded, 0)
+    decoded = jnp.where(jnp.array(predicted.known)[:, None, None], decoded, 0)
     ones = jnp.ones((n, batch, 1), own.dtype)
     parts = [of_others.reshape(n, batch, n * c), decoded, ones]
-    return expanded(hidden, jnp.concatenate(parts, axis=-1))
+    inputs = expanded(check.hidden, jnp.concatenate(parts, axis=-1))
+    left = own - jnp.einsum("nbp,npc->nbc", inputs, check.weights[place])
+    return Difference(own, left, largest_difference(shares, predicted.shares))
 
 
 def expanded(hidden: Any, inputs: Any) -> jax.Array:

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.pipeline import Results
+from coded_jax.inference.stages import CodedStage
 from coded_jax.service.byzantine import agreement
 from coded_jax.service.byzantine.check import StageCheck
-from coded_jax.types import Kept, PyTree
+from coded_jax.types import PyTree
 
 UNNAMED = -1
 
@@ -40,43 +41,36 @@ class Alarm(NamedTuple):
     implausible: jax.Array
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def inspect(
-    pipeline: Pipeline,
-    coded: int,
+    stage: CodedStage,
     check: StageCheck,
     params: PyTree,
-    shares: tuple[jax.Array, ...],
+    results: Results,
     available: jax.Array,
-    kept: Kept = (),
 ) -> Alarm:
     """Checks the results of a coded stage against each other.
 
     Args:
-      pipeline: the functions.
-      coded: number of the stage, from 0.
+      stage: the functions.
       check: of the stage.
       params: of its code.
-      shares: n results, as workers return them; anything for those that did not arrive.
+      results: n features, as workers return them, an array or a tuple of n; anything
+        for those that did not arrive.
       available: bool `[n]`, the results that arrived.
-      kept: what the client keeps beside the queries.
     """
-    features = jnp.stack(shares)
-    implausible = ~plausible(check, features) & available[:, None]
-    return _alarm(
-        pipeline, coded, check, params, features, available, kept, implausible
-    )
+    results = results._replace(features=jnp.stack(results.features))
+    implausible = ~plausible(check, results.features) & available[:, None]
+    return _alarm(stage, check, params, results, available, implausible=implausible)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def name_culprit(
-    pipeline: Pipeline,
-    coded: int,
+    stage: CodedStage,
     check: StageCheck,
     params: PyTree,
-    shares: tuple[jax.Array, ...],
+    results: Results,
     available: jax.Array,
-    kept: Kept = (),
 ) -> jax.Array:
     """Names the wrong result of each image; arguments as of `inspect`.
 
@@ -88,26 +82,18 @@ def name_culprit(
     Returns:
       int32 `[B]`, `UNNAMED` where no result is named.
     """
-    features = jnp.stack(shares)
-    implausible = ~plausible(check, features) & available[:, None]
+    results = results._replace(features=jnp.stack(results.features))
+    implausible = ~plausible(check, results.features) & available[:, None]
+    pieces = jnp.arange(len(available))
 
     def ratio_without(candidate: jax.Array) -> jax.Array:
-        is_left = jnp.arange(len(features)) == candidate
-        rest = available & ~is_left
-        alarm = _alarm(
-            pipeline,
-            coded,
-            check,
-            params,
-            features,
-            rest,
-            kept,
-            implausible & rest[:, None],
-        )
+        rest = available & (pieces != candidate)
+        wrong = implausible & rest[:, None]
+        alarm = _alarm(stage, check, params, results, rest, implausible=wrong)
         counts = available[candidate] & (check.places[_number(rest)] >= 0)
         return jnp.where(counts & ~alarm.suspicious, alarm.ratio, jnp.inf)
 
-    ratios = jax.lax.map(ratio_without, jnp.arange(len(features)))
+    ratios = jax.lax.map(ratio_without, pieces)
     best, second = jnp.sort(ratios, axis=0)[:2]
     clear = jnp.isfinite(best) & (second - best > CLEAR)
     best = jnp.where(clear, ratios.argmin(axis=0), UNNAMED)
@@ -159,46 +145,23 @@ def value_bits(values: jax.Array) -> jax.Array:
 
 
 def _alarm(
-    pipeline: Pipeline,
-    coded: int,
+    stage: CodedStage,
     check: StageCheck,
     params: PyTree,
-    features: jax.Array,
+    results: Results,
     arrived: jax.Array,
-    kept: Kept,
+    *,
     implausible: jax.Array,
 ) -> Alarm:
-    """Computes `inspect` of features `[n, B, ...]` whose values may be implausible."""
-    place = check.places[_number(arrived)]
-    largest = largest_statistic(
-        pipeline, coded, check, place, params, features, arrived, kept, implausible
-    )
-    ratio = jnp.where(place >= 0, largest / check.thresholds[place], 0)
-    ratio = jnp.where(implausible.any(axis=0), jnp.inf, ratio)
-    return Alarm(~(ratio <= 1), ratio, implausible)
-
-
-def largest_statistic(
-    pipeline: Pipeline,
-    coded: int,
-    check: StageCheck,
-    place: jax.Array,
-    params: PyTree,
-    features: jax.Array,
-    arrived: jax.Array,
-    kept: Kept,
-    implausible: jax.Array,
-) -> jax.Array:
-    """Returns the largest of all statistics, in units of their scales, float32 `[B]`.
-
-    Implausible results are zeros in it, so that nothing overflows.
-    """
+    """Compares the largest of all statistics, in units of their scales, with its
+    threshold. Implausible results are zeros in it, so that nothing overflows."""
+    place, features = check.places[_number(arrived)], results.features
     use = arrived[:, None] & ~implausible
-    features = jnp.where(
-        use.reshape(*use.shape, *[1] * (features.ndim - 2)), features, 0
+    use = use.reshape(*use.shape, *[1] * (features.ndim - 2))
+    results = results._replace(features=jnp.where(use, features, 0))
+    differs = agreement.difference(
+        check, place, stage, params, results, arrived=arrived
     )
-    stage = pipeline.stages[coded]
-    differs = agreement.difference(check, place, stage, params, features, arrived, kept)
     values = jax.vmap(agreement.statistics)(
         check.whiteners[place], check.alone, differs.coordinates, differs.left
     )
@@ -206,7 +169,10 @@ def largest_statistic(
     standard = ((values - centers[..., None]) / scales[..., None]).max(axis=1)
     rounded = differs.largest / check.roundings[place][:, None]
     of_results = jnp.where(check.exact[place][:, None], rounded, standard)
-    return jnp.where(arrived[:, None], of_results, -jnp.inf).max(axis=0)
+    largest = jnp.where(arrived[:, None], of_results, -jnp.inf).max(axis=0)
+    ratio = jnp.where(place >= 0, largest / check.thresholds[place], 0)
+    ratio = jnp.where(implausible.any(axis=0), jnp.inf, ratio)
+    return Alarm(~(ratio <= 1), ratio, implausible)
 
 
 def _number(arrived: jax.Array) -> jax.Array:

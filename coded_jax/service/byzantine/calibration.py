@@ -17,8 +17,8 @@ import numpy as np
 from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
-from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import shares_of
+from coded_jax.inference.pipeline import Results
+from coded_jax.inference.stages import CodedStage, shares_of
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine import agreement, alarm
 from coded_jax.service.byzantine.check import (
@@ -27,7 +27,7 @@ from coded_jax.service.byzantine.check import (
     checked_patterns,
     fingerprint,
 )
-from coded_jax.service.byzantine.results import Results, chunks
+from coded_jax.service.byzantine.results import chunks
 from coded_jax.types import PyTree
 
 FEWEST = 5000
@@ -84,12 +84,25 @@ def calibrate(
     model.check_images(training)
     training = training[:MOST_TRAINING]
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
-    stages = tuple(
-        _fit_stage(model, number, patterns, training, seed)
+    stages = [
+        _fit_stage(model, number, training, seed)
         for number in range(len(model.pipeline.stages))
+    ]
+    order = order_of_threshold(count, rate)
+    largest = np.max(
+        [
+            _largest_statistics(model, number, check, images, seed)
+            for number, check in enumerate(stages)
+        ],
+        axis=0,
     )
-    thresholds, order = _thresholds(model, stages, patterns, images, rate, seed)
-    stages = tuple(stage._replace(thresholds=thresholds) for stage in stages)
+    exact = np.all([np.asarray(stage.exact) for stage in stages], axis=0)
+    thresholds = np.sort(largest, axis=1)[:, -order]
+    for place, pattern in enumerate(patterns):
+        arrived = [i for i in range(model.pipeline.n) if i not in pattern]
+        if exact[place, arrived].all():
+            thresholds[place] = 1.0  # its unit is what is rounding
+    held = jnp.array(thresholds, jnp.float32)
     record = {
         "model": fingerprint(model),
         "rate": rate,
@@ -98,7 +111,7 @@ def calibrate(
         "images": count,
         "training_images": len(training),
     }
-    return Check(stages, record)
+    return Check(tuple(stage._replace(thresholds=held) for stage in stages), record)
 
 
 def order_of_threshold(count: int, rate: float) -> int:
@@ -121,14 +134,15 @@ def order_of_threshold(count: int, rate: float) -> int:
 
 
 class Observed(NamedTuple):
-    """Coordinates of the results of training images, and the range of their values.
+    """Results of training images, compared with what the code makes of the others; N
+    images along the second axis.
 
     Attributes:
       own, decoded: float32 `[n, N, c]`, coordinates of results, and of what the code
         makes of the others.
       largest: float32 `[n, N]`, the largest difference of values of the two.
-      bits: uint32 `[N, 2]`, of the least magnitude but 0, and the largest.
-      negative: bool `[N]`, whether a value is below zero.
+      bits: uint32 `[2, N]`, of the least magnitude but 0, and the largest.
+      negative: bool `[1, N]`, whether a value is below zero.
     """
 
     own: Any
@@ -138,111 +152,111 @@ class Observed(NamedTuple):
     negative: Any
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+class Directions(NamedTuple):
+    """The means and bases of a `StageCheck`."""
+
+    means: np.ndarray
+    bases: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _observe(
-    pipeline: Pipeline,
-    coded: int,
+    stage: CodedStage,
     params: PyTree,
-    means: jax.Array,
-    bases: jax.Array,
+    directions: Directions,
     results: Results,
     arrived: jax.Array,
 ) -> Observed:
-    """Observes a batch, see `Observed`; the axis of images is the last but one."""
-    stage, (features, kept) = pipeline.stages[coded], results
-    wide = (slice(None), *[None] * (features.ndim - 1))
-    present = jnp.where(arrived[wide], features, 0)
-    predicted = agreement.predict(stage, params, present, arrived, kept)
+    """Observes a batch of images."""
+    features, (means, bases) = results.features, directions
+    present = jnp.where(arrived.reshape(-1, *[1] * (features.ndim - 1)), features, 0)
+    observed = results._replace(features=present)
+    predicted = agreement.predict(stage, params, observed, arrived)
     shares = shares_of(stage, present)
-    own = agreement.coordinates(means, bases, shares)
+    known = jnp.array(predicted.known)[:, None]
     decoded = agreement.coordinates(means, bases, predicted.shares)
-    known = jnp.array(predicted.known)[:, None, None]
     largest = agreement.largest_difference(shares, predicted.shares)
-    largest = jnp.where(known[..., 0], largest, jnp.inf)
     bits = jnp.moveaxis(alarm.value_bits(features), 1, 0)
     bits = bits.reshape(len(bits), -1)
     magnitude = bits & 0x7FFFFFFF
     least = jnp.where(magnitude == 0, jnp.uint32(0xFFFFFFFF), magnitude).min(axis=1)
     return Observed(
-        own,
-        jnp.where(known, decoded, 0),
-        largest,
-        jnp.stack([least, magnitude.max(axis=1)], axis=1),
-        ((bits >> 31 == 1) & (magnitude > 0)).any(axis=1),
+        agreement.coordinates(means, bases, shares),
+        jnp.where(known[..., None], decoded, 0),
+        jnp.where(known, largest, jnp.inf),
+        jnp.stack([least, magnitude.max(axis=1)]),
+        ((bits >> 31 == 1) & (magnitude > 0)).any(axis=1)[None],
     )
 
 
-def _observe_all(
-    model: CodedModel,
-    coded: int,
-    pattern: Pattern,
-    directions: tuple[np.ndarray, np.ndarray],
-    training: Any,
-    seed: int,
-) -> Observed:
-    """Observes all training images with the results that a pattern leaves."""
-    arrived = erasures.available(pattern, model.pipeline.n)[:, 0]
-    parts = []
-    for count, results in chunks(model, coded, training, seed):
-        own = (model.params[coded], *directions, results, arrived)
-        seen = jax.tree.map(np.asarray, _observe(model.pipeline, coded, *own))
-        of_results = [x[:, :count] for x in seen[:3]]
-        parts.append(Observed(*of_results, *(x[:count] for x in seen[3:])))
-    axes = (1, 1, 1, 0, 0)
-    joined = zip(zip(*parts, strict=True), axes, strict=True)
-    return Observed(*(np.concatenate(x, axis=axis) for x, axis in joined))
-
-
-def _fit_stage(
-    model: CodedModel,
-    coded: int,
-    patterns: list[Pattern],
-    training: Any,
-    seed: int,
-) -> StageCheck:
+def _fit_stage(model: CodedModel, number: int, training: Any, seed: int) -> StageCheck:
     """Fits everything of a stage but its thresholds, which are 1."""
-    n, fitted = model.pipeline.n, []
-    directions = _directions(model, coded, training, seed)
-    observe = lambda lost: _observe_all(model, coded, lost, directions, training, seed)
+    n, stage, fitted = model.pipeline.n, model.pipeline.stages[number], []
+    directions = _directions(model, number, training, seed)
+
+    def observe(pattern: Pattern) -> Observed:
+        """Observes all training images with the results that a pattern leaves."""
+        arrived = erasures.available(pattern, n)[:, 0]
+        parts = []
+        for count, results in chunks(model, number, training, seed):
+            part = _observe(stage, model.params[number], directions, results, arrived)
+            parts.append(jax.tree.map(lambda x, m=count: np.asarray(x)[:, :m], part))
+        return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+
     intact = observe(())
-    bits = np.array([intact.bits[:, 0].min(), intact.bits[:, 1].max()])
+    bits = np.array([intact.bits[0].min(), intact.bits[1].max()])
     alone = np.stack([*map(_whitener, intact.own)])
     hidden, amplitude = _hidden(intact, seed), float(bits.view(np.float32)[1])
     places = np.full(2**n, -1, np.int32)
-    for place, pattern in enumerate(patterns):
+    for place, pattern in enumerate(checked_patterns(model.pipeline)):
         seen = observe(pattern) if pattern else intact
         fitted.append(_fit_set(seen, pattern, hidden, alone, amplitude))
         places[sum(2**i for i in range(n) if i not in pattern)] = place
-    names = ("weights", "whiteners", "centers", "scales", "exact", "roundings")
-    of_sets = map(np.stack, zip(*fitted, strict=True))
-    fields = dict(zip(names, of_sets, strict=True))
-    fields |= dict(zip(("means", "bases"), directions, strict=True))
-    fields |= {"hidden": hidden, "alone": alone, "places": places}
-    fields |= {"magnitudes": _with_margin(bits), "negative": intact.negative.any()}
-    fields["thresholds"] = np.ones(len(patterns), np.float32)
-    return StageCheck(**jax.tree.map(jnp.asarray, fields))
+    single = np.finfo(np.float32)
+    limits = bits.view(np.float32).astype(np.float64) * MARGIN
+    limits = np.clip(limits, single.tiny, single.max).astype(np.float32)
+    check = StageCheck(
+        **directions._asdict(),
+        **jax.tree.map(lambda *sets: np.stack(sets), *fitted)._asdict(),
+        hidden=hidden,
+        alone=alone,
+        places=places,
+        magnitudes=limits.view(np.uint32),
+        negative=intact.negative.any(),
+        thresholds=np.ones(len(fitted), np.float32),
+    )
+    return jax.tree.map(jnp.asarray, check)
 
 
-def _directions(
-    model: CodedModel, coded: int, training: Any, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns means and bases, see `StageCheck`: all values of small shares, or else
-    the principal directions of the first training images."""
-    stage = model.pipeline.stages[coded]
+def _directions(model: CodedModel, number: int, training: Any, seed: int) -> Directions:
+    """Returns all values of small shares, or else the principal directions of the first
+    training images."""
+    stage = model.pipeline.stages[number]
     values: list[np.ndarray] = []
-    for count, results in chunks(model, coded, training[:FEWEST], seed):
+    for count, results in chunks(model, number, training[:FEWEST], seed):
         of_shares = agreement.roots(shares_of(stage, results.features))
         values.append(np.asarray(of_shares)[:, :count])
     every = np.concatenate(values, axis=1)
     means, size = every.mean(axis=1), every.shape[2]
     if size <= MOST_COORDINATES:
-        return means, np.stack([np.eye(size, dtype=np.float32)] * len(every))
+        return Directions(means, np.stack([np.eye(size, dtype="f")] * len(every)))
     bases = []
     for own, mean in zip(every, means, strict=True):
         centred = (own - mean) / math.sqrt(len(own))
         _, vectors = np.linalg.eigh(centred.T @ centred)
         bases.append(vectors[:, -MOST_COORDINATES:])
-    return means, np.stack(bases).astype(np.float32)
+    return Directions(means, np.stack(bases).astype(np.float32))
+
+
+class SetFit(NamedTuple):
+    """The fields of a `StageCheck` for one set of results, without the axis P."""
+
+    weights: Any
+    whiteners: Any
+    centers: Any
+    scales: Any
+    exact: Any
+    roundings: Any
 
 
 def _fit_set(
@@ -251,32 +265,34 @@ def _fit_set(
     hidden: np.ndarray,
     alone: np.ndarray,
     amplitude: float,
-) -> tuple[np.ndarray, ...]:
-    """Fits regressions, whiteners, centers, scales, exact and roundings of a set of
-    results. Of those that are exact, or not in it, nothing else is looked at."""
+) -> SetFit:
+    """Fits a set of results. Of those that are exact, or not in it, nothing but that is
+    looked at."""
     n, count, c = seen.own.shape
-    weights = np.zeros((n, sum(hidden.shape), c), np.float32)
-    whiteners = np.zeros((n, c, c), np.float32)
-    centers = np.zeros((n, agreement.STATISTICS), np.float32)
-    scales = np.ones((n, agreement.STATISTICS), np.float32)
     largest = seen.largest.max(axis=1)
     exact = largest <= EXACT * amplitude
-    for i in (i for i in range(n) if i not in pattern and not exact[i]):
-        others = [
-            x if j not in (i, *pattern) else 0 * x for j, x in enumerate(seen.own)
-        ]
-        inputs = [*others, seen.decoded[i], np.ones((count, 1), np.float32)]
-        columns = agreement.expanded(hidden, np.concatenate(inputs, axis=1))
-        columns = np.asarray(columns)
-        weights[i] = _regression(columns, seen.own[i])
-        left = seen.own[i] - columns @ weights[i]
-        whiteners[i] = _whitener(left)
-        values = agreement.statistics(whiteners[i], alone[i], seen.own[i], left)
-        centers[i] = np.median(values, axis=1)
-        scales[i] = SLACK * (np.quantile(values, TAIL, axis=1) - centers[i])
     roundings = np.maximum(4 * largest, ROUNDING * amplitude)
-    roundings = np.where(exact, roundings, 1).astype(np.float32)
-    return weights, whiteners, centers, np.maximum(scales, 1e-6), exact, roundings
+    fit = SetFit(
+        weights=np.zeros((n, sum(hidden.shape), c), np.float32),
+        whiteners=np.zeros((n, c, c), np.float32),
+        centers=np.zeros((n, agreement.STATISTICS), np.float32),
+        scales=np.ones((n, agreement.STATISTICS), np.float32),
+        exact=exact,
+        roundings=np.where(exact, roundings, 1).astype(np.float32),
+    )
+    for i in (i for i in range(n) if i not in pattern and not exact[i]):
+        own, left_out = seen.own[i], (i, *pattern)
+        others = [0 * x if j in left_out else x for j, x in enumerate(seen.own)]
+        inputs = [*others, seen.decoded[i], np.ones((count, 1), np.float32)]
+        columns = np.asarray(agreement.expanded(hidden, np.concatenate(inputs, axis=1)))
+        fit.weights[i] = _regression(columns, own)
+        left = own - columns @ fit.weights[i]
+        fit.whiteners[i] = _whitener(left)
+        values = agreement.statistics(fit.whiteners[i], alone[i], own, left)
+        fit.centers[i] = np.median(values, axis=1)
+        scales = SLACK * (np.quantile(values, TAIL, axis=1) - fit.centers[i])
+        fit.scales[i] = np.maximum(scales.astype(np.float32), 1e-6)
+    return fit
 
 
 def _hidden(seen: Observed, seed: int) -> np.ndarray:
@@ -306,58 +322,16 @@ def _whitener(values: np.ndarray) -> np.ndarray:
     return ((vectors * roots) @ vectors.T).astype(np.float32)
 
 
-def _with_margin(bits: np.ndarray) -> np.ndarray:
-    """Returns bits of magnitudes beyond which no right value is, uint32 `[2]`."""
-    limits = np.clip(bits.view(np.float32).astype(np.float64) * MARGIN, *_NORMAL)
-    return limits.astype(np.float32).view(np.uint32)
-
-
-_NORMAL = (np.finfo(np.float32).tiny, np.finfo(np.float32).max)
-
-
-def _thresholds(
-    model: CodedModel,
-    stages: tuple[StageCheck, ...],
-    patterns: list[Pattern],
-    images: Any,
-    rate: float,
-    seed: int,
-) -> tuple[jax.Array, int]:
-    """Returns the threshold of each set of results, which holds in all stages, float32
-    `[P]`, and which of the largest statistics it is."""
-    order, thresholds = order_of_threshold(len(images), rate), []
-    largest = np.stack(
-        [
-            _of_images(model, coded, check, patterns, images, seed)
-            for coded, check in enumerate(stages)
-        ]
-    ).max(axis=0)
-    exact = np.all([np.asarray(stage.exact) for stage in stages], axis=0)
-    for place, pattern in enumerate(patterns):
-        arrived = [i for i in range(model.pipeline.n) if i not in pattern]
-        is_exact = exact[place, arrived].all()
-        thresholds.append(1.0 if is_exact else np.sort(largest[place])[-order])
-    return jnp.array(thresholds, jnp.float32), order
-
-
-def _of_images(
-    model: CodedModel,
-    coded: int,
-    check: StageCheck,
-    patterns: list[Pattern],
-    images: Any,
-    seed: int,
+def _largest_statistics(
+    model: CodedModel, number: int, check: StageCheck, images: Any, seed: int
 ) -> np.ndarray:
     """Returns the largest statistics of images for each set, float32 `[P, N]`."""
-    n, parts = model.pipeline.n, []
-    for count, results in chunks(model, coded, images, seed + 1):
+    stage, params, parts = model.pipeline.stages[number], model.params[number], []
+    n, patterns = model.pipeline.n, checked_patterns(model.pipeline)
+    for count, results in chunks(model, number, images, seed + 1):
+        arrived = [erasures.available(pattern, n)[:, 0] for pattern in patterns]
         ratios = [
-            alarm.inspect(
-                *(model.pipeline, coded, check, model.params[coded]),
-                *(tuple(results.features), erasures.available(pattern, n)[:, 0]),
-                results.kept,
-            ).ratio
-            for pattern in patterns
+            alarm.inspect(stage, check, params, results, x).ratio for x in arrived
         ]
         parts.append(np.stack(ratios)[:, :count])
     return np.concatenate(parts, axis=1)

@@ -33,7 +33,12 @@ def rectified_noise(key: jax.Array, results: jax.Array) -> jax.Array:
 
 def flipped_bit(key: jax.Array, results: jax.Array) -> jax.Array:
     """Flips the top bit of the exponent of the largest value of each image."""
-    return _with_largest(results, _flip)
+
+    def flip(values: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
+        return jax.lax.bitcast_convert_type(bits ^ jnp.uint32(1 << 30), jnp.float32)
+
+    return _with_largest(results, flip)
 
 
 def lost_value(key: jax.Array, results: jax.Array) -> jax.Array:
@@ -54,11 +59,6 @@ def _with_largest(
     places = jnp.abs(flat).argmax(axis=1)
     rows = jnp.arange(len(flat))
     return flat.at[rows, places].set(change(flat[rows, places])).reshape(results.shape)
-
-
-def _flip(values: jax.Array) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
-    return jax.lax.bitcast_convert_type(bits ^ jnp.uint32(1 << 30), jnp.float32)
 
 
 FAULTS: dict[str, Fault] = {

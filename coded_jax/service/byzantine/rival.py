@@ -32,7 +32,9 @@ KINDS: dict[str, Fault] = {
 """Another image's result is that of another group."""
 
 
-def measure(model: CodedModel, split: Split, k: int, seed: int = 0) -> dict[str, Any]:
+def measure_locator(
+    model: CodedModel, split: Split, k: int, seed: int = 0
+) -> dict[str, Any]:
     """Measures the locator of one wrong result, with as many workers as it needs.
 
     Args:
@@ -69,64 +71,45 @@ def measure(model: CodedModel, split: Split, k: int, seed: int = 0) -> dict[str,
         compute(images[i : i + CHUNK // k]) for i in range(0, len(images), CHUNK // k)
     ]
     base, results = (np.concatenate(x) for x in zip(*parts, strict=True))
-    scorer = _Scorer(k, n, groups.labels)
-    faults = {
-        kind: _of_kind(scorer, kind, results, jax.random.key(seed)) for kind in KINDS
-    }
-    located = locator.locate(results, k)[:, 0]
-    right = base.argmax(-1).reshape(-1, k)
-    return {
-        "k": k,
-        "workers": n,
-        "groups": len(results),
-        "base": scorer.of_classes(right),
-        "right": scorer.accuracy(results, np.full(len(results), -1)),
-        "always_located": scorer.accuracy(results, located),
-        "faults": faults,
-    }
+    masks = [np.arange(n) != i for i in range(n)] + [np.ones(n, bool)]
+    decoders = np.stack([locator.decoding(k, n, mask) for mask in masks])
 
+    def accuracy(classes: np.ndarray) -> float:
+        counts = groups.labels >= 0
+        return float((classes == groups.labels)[counts].mean())
 
-class _Scorer:
-    """Decodes results, and compares with labels, -1 for those that do not count."""
-
-    def __init__(self, k: int, n: int, labels: np.ndarray) -> None:
-        self.k, self._labels = k, labels
-        masks = [np.arange(n) != i for i in range(n)] + [np.ones(n, bool)]
-        self._weights = np.stack([locator.decoding(k, n, mask) for mask in masks])
-
-    def accuracy(self, results: np.ndarray, left_out: np.ndarray) -> float:
+    def without(results: np.ndarray, left_out: np.ndarray) -> float:
         """Returns the accuracy without a result of each group, -1 for none."""
         shown = np.where(np.isfinite(results), results, 0).astype(np.float64)
-        logits = np.einsum("gkn,gnc->gkc", self._weights[left_out], shown)
-        return self.of_classes(logits.argmax(-1))
+        logits = np.einsum("gkn,gnc->gkc", decoders[left_out], shown)
+        return accuracy(logits.argmax(-1))
 
-    def of_classes(self, classes: np.ndarray) -> float:
-        """Returns the accuracy of classes `[G, k]`."""
-        counts = self._labels >= 0
-        return float((classes == self._labels)[counts].mean())
-
-
-def _of_kind(
-    scorer: _Scorer, kind: str, results: np.ndarray, key: jax.Array
-) -> dict[str, float]:
-    """Returns the numbers of one kind, the mean over all results; a result that is not
-    finite is left out before the locator, as a service does, and counts as named."""
-    rows, k = [], scorer.k
-    for i in range(results.shape[1]):
+    def with_fault(kind: str, i: int) -> tuple[float, float, float]:
+        """Returns `named`, `believed` and `left_out` with result i wrong. One that is
+        not finite is left out before the locator, as a service does, and named."""
         # Moments are those of the logits of a result, which has no positions.
         own = jnp.asarray(results[:, i])[:, :, None, None]
         wrong = results.copy()
-        wrong[:, i] = KINDS[kind](jax.random.fold_in(key, i), own)[:, :, 0, 0]
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        wrong[:, i] = KINDS[kind](key, own)[:, :, 0, 0]
         finite = np.isfinite(wrong[:, i]).all(axis=-1)
         safe = np.clip(np.where(np.isfinite(wrong), wrong, 0), -1e30, 1e30)
         located = np.where(finite, locator.locate(safe, k)[:, 0], i)
         believed = np.where(finite, -1, i)
-        rows.append(
-            (
-                (located == i).mean(),
-                scorer.accuracy(safe, believed),
-                scorer.accuracy(safe, located),
-            )
-        )
-    names = ("named", "believed", "left_out")
-    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+        named = (located == i).mean()
+        return named, without(safe, believed), without(safe, located)
+
+    faults = {}
+    for kind in KINDS:
+        numbers = np.mean([with_fault(kind, i) for i in range(n)], axis=0).tolist()
+        names = ("named", "believed", "left_out")
+        faults[kind] = dict(zip(names, numbers, strict=True))
+    return {
+        "k": k,
+        "workers": n,
+        "groups": len(results),
+        "base": accuracy(base.argmax(-1).reshape(-1, k)),
+        "right": without(results, np.full(len(results), -1)),
+        "always_located": without(results, locator.locate(results, k)[:, 0]),
+        "faults": faults,
+    }

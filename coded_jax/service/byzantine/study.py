@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from coded_jax.types import Split
 REPEATS = 200
 
 
-def measure(
+def measure_check(
     model: CodedModel, check: Check, split: Split, seed: int = 0
 ) -> dict[str, Any]:
     """Measures detection, names, false alarms and answers on labelled images.
@@ -52,27 +52,43 @@ def measure(
       than with right results. `right`: the accuracy without a wrong result.
     """
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
-    right, alarms, faults = [], collections.defaultdict(list), {}
-    for kind in FAULTS:
-        faults[kind] = collections.defaultdict(list)
+    right: list[np.ndarray] = []
+    alarms = collections.defaultdict(list)
+    outcomes = {kind: collections.defaultdict(list) for kind in FAULTS}
     for start in range(0, len(split.labels), CHUNK):
         part = slice(start, start + CHUNK)
-        images, labels = split.images[part], split.labels[part]
         key = jax.random.fold_in(jax.random.key(seed), start)
-        chunk = _Chunk(model, check, images, labels)
+        chunk = _Chunk(model, check, split.images[part], split.labels[part])
         right.append(chunk.right)
         for pattern in checked_patterns(model.pipeline):
             alarms[pattern].append(chunk.false_alarms(pattern))
         for kind in FAULTS:
-            for place in chunk.places():
-                found = chunk.with_fault(kind, place, key)
-                faults[kind][place].append(found)
+            for place in np.ndindex(len(check.stages), model.pipeline.n):
+                outcomes[kind][place].append(chunk.with_fault(kind, place, key))
+    rates = collections.defaultdict(list)
+    for pattern, masks in alarms.items():
+        rates[str(len(pattern))].append(float(np.concatenate(masks).mean()))
     return {
         "images": len(split.labels),
         "right": float(np.concatenate(right).mean()),
-        "false_alarms": _false_alarms(alarms),
-        "faults": {kind: _summary(found) for kind, found in faults.items()},
+        "false_alarms": {
+            lost: {"mean": float(np.mean(of_sets)), "worst": max(of_sets)}
+            for lost, of_sets in rates.items()
+        },
+        "faults": {kind: _summary(found) for kind, found in outcomes.items()},
     }
+
+
+class _Outcome(NamedTuple):
+    """The outcome of a fault, masks of images bool `[B]`; see `measure_check`, but that
+    the last three are of the class of the answer."""
+
+    found: np.ndarray
+    named: np.ndarray
+    misnamed: np.ndarray
+    believed: np.ndarray
+    left_out: np.ndarray
+    unnoticed: np.ndarray
 
 
 class _Chunk:
@@ -83,99 +99,91 @@ class _Chunk:
     ) -> None:
         self._model, self._check, self._labels = model, check, labels
         pipeline = model.pipeline
-        stages, n, batch = len(pipeline.stages), pipeline.n, len(images)
-        self._all = np.ones((stages, n, batch), bool)
-        own = (model.frozen, model.params, images, self._all)
-        self._results = [results_of_stage(pipeline, i, *own) for i in range(stages)]
+        self._all = np.ones((len(pipeline.stages), pipeline.n, len(images)), bool)
+        self._results = _results_of_stages(model, images, self._all)
         self._classes = self._answers(0, self._results[0], self._all)
         self.right = self._classes == labels
-
-    def places(self) -> list[tuple[int, int]]:
-        """Returns stage and number of each result."""
-        stages, n, _ = self._all.shape
-        return [(stage, i) for stage in range(stages) for i in range(n)]
 
     def false_alarms(self, pattern: erasures.Pattern) -> np.ndarray:
         """Returns the mask of images with an alarm in any stage, bool `[B]`."""
         arrived = erasures.available(pattern, self._all.shape[1])[:, 0]
-        found = [
+        alarms = [
             self._call(alarm.inspect, stage, results, arrived).suspicious
             for stage, results in enumerate(self._results)
         ]
-        return np.any(found, axis=0)
+        return np.any(alarms, axis=0)
 
-    def with_fault(
-        self, kind: str, place: tuple[int, int], key: jax.Array
-    ) -> dict[str, np.ndarray]:
+    def with_fault(self, kind: str, place: tuple[int, ...], key: jax.Array) -> _Outcome:
         """Puts a fault into a result of each image, and returns what is found."""
         stage, i = place
         key = jax.random.fold_in(jax.random.fold_in(key, stage), i)
         features, kept = self._results[stage]
-        wrong = features.at[i].set(FAULTS[kind](key, features[i]))
-        results, arrived = Results(wrong, kept), self._all[0, :, 0]
-        found = np.asarray(
-            self._call(alarm.inspect, stage, results, arrived).suspicious
-        )
-        named = np.asarray(self._call(alarm.name_culprit, stage, results, arrived))
-        named = np.where(found, named, alarm.UNNAMED)
+        results = Results(features.at[i].set(FAULTS[kind](key, features[i])), kept)
+        arrived = self._all[0, :, 0]
+        inspected = self._call(alarm.inspect, stage, results, arrived)
+        found = np.asarray(inspected.suspicious)
+        culprits = self._call(alarm.name_culprit, stage, results, arrived)
+        culprits = np.where(found, np.asarray(culprits), alarm.UNNAMED)
         rest = self._all.copy()
-        rest[stage] &= np.arange(len(features))[:, None] != named[None]
+        rest[stage] &= np.arange(len(features))[:, None] != culprits[None]
         believed = self._answers(stage, results, self._all)
-        left_out = self._answers(stage, results, rest)
-        return {
-            "found": found,
-            "named": named == i,
-            "misnamed": (named != i) & (named != alarm.UNNAMED),
-            "believed": believed == self._labels,
-            "left_out": left_out == self._labels,
-            "unnoticed": ~found & (believed != self._classes),
-        }
+        return _Outcome(
+            found=found,
+            named=culprits == i,
+            misnamed=(culprits != i) & (culprits != alarm.UNNAMED),
+            believed=believed == self._labels,
+            left_out=self._answers(stage, results, rest) == self._labels,
+            unnoticed=~found & (believed != self._classes),
+        )
 
     def _call(
         self, function: Callable, stage: int, results: Results, arrived: np.ndarray
     ) -> Any:
         model, check = self._model, self._check.stages[stage]
-        own = (check, model.params[stage], tuple(results.features), arrived)
-        return function(model.pipeline, stage, *own, results.kept)
+        coded, params = model.pipeline.stages[stage], model.params[stage]
+        return function(coded, check, params, results, arrived)
 
     def _answers(self, stage: int, results: Results, mask: np.ndarray) -> np.ndarray:
-        model = self._model
-        own = (model.frozen, model.params, results, mask)
-        return np.asarray(classes_of(answers_from(model.pipeline, stage, *own)))
+        pipeline, frozen, params = self._model[:3]
+        logits = answers_from(pipeline, stage, frozen, params, results, available=mask)
+        return np.asarray(classes_of(logits))
 
 
-def _false_alarms(alarms: dict[erasures.Pattern, list[np.ndarray]]) -> dict[str, Any]:
-    rates = {p: float(np.concatenate(found).mean()) for p, found in alarms.items()}
-    by_lost = collections.defaultdict(list)
-    for pattern, rate in rates.items():
-        by_lost[str(len(pattern))].append(rate)
-    return {
-        lost: {"mean": float(np.mean(own)), "worst": max(own)}
-        for lost, own in by_lost.items()
-    }
+def _results_of_stages(
+    model: CodedModel, images: np.ndarray, available: np.ndarray
+) -> list[Results]:
+    """Returns the right results of all stages."""
+    return [
+        results_of_stage(
+            model.pipeline,
+            number,
+            model.frozen,
+            model.params,
+            images,
+            available=available,
+        )
+        for number in range(len(model.pipeline.stages))
+    ]
 
 
-def _summary(by_place: dict[Any, list[dict[str, np.ndarray]]]) -> dict[str, Any]:
+def _summary(by_place: dict[Any, list[_Outcome]]) -> dict[str, Any]:
     """Returns the numbers of one kind of fault."""
-    joined = {
-        place: {name: np.concatenate([x[name] for x in own]) for name in own[0]}
-        for place, own in by_place.items()
-    }
-    mean = lambda name: float(np.mean([own[name].mean() for own in joined.values()]))
-    found = sum(own["found"].sum() for own in joined.values())
-    named = sum((own["named"] | own["misnamed"]).sum() for own in joined.values())
-    right = sum(own["named"].sum() for own in joined.values())
-    left_out = sum(
-        own["left_out"][own["named"] | own["misnamed"]].sum() for own in joined.values()
-    )
+    places = [
+        _Outcome(*map(np.concatenate, zip(*chunks, strict=True)))
+        for chunks in by_place.values()
+    ]
+    every = _Outcome(*map(np.stack, zip(*places, strict=True)))
+    mean = lambda masks: float(np.mean(masks.mean(axis=1)))
+    has_name = every.named | every.misnamed
+    found, named = every.found.sum(), has_name.sum()
     return {
-        "found": mean("found"),
-        "worst": float(min(own["found"].mean() for own in joined.values())),
-        "named": float(right / max(1, found)),
-        "misnamed": float((named - right) / max(1, found)),
-        "believed": mean("believed"),
-        "left_out": float(left_out / named) if named else None,
-        "unnoticed": mean("unnoticed"),
+        "found": mean(every.found),
+        "worst": float(every.found.mean(axis=1).min()),
+        "named": float(every.named.sum() / max(1, found)),
+        "misnamed": float(every.misnamed.sum() / max(1, found)),
+        "believed": mean(every.believed),
+        "left_out": float(every.left_out[has_name].sum() / named) if named else None,
+        "unnoticed": mean(every.unnoticed),
     }
 
 
@@ -189,37 +197,30 @@ def milliseconds(
       lost, and `merge`, where none is, as in most requests.
     """
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
-    stages = range(len(model.pipeline.stages))
-    parts = [_stage_milliseconds(model, check, number, images) for number in stages]
-    return {name: sum(part[name] for part in parts) for name in parts[0]}
+    pipeline, total = model.pipeline, collections.Counter()
+    everything = np.ones((len(pipeline.stages), pipeline.n, len(images)), bool)
+    arrived = jnp.ones(pipeline.n, bool)
+    lost = arrived.at[0].set(False)
+    decode = jax.jit(end_stage, static_argnums=0)
+    for number, results in enumerate(_results_of_stages(model, images, everything)):
+        own = (pipeline.stages[number], check.stages[number], model.params[number])
+        sent = results._replace(features=tuple(results.features))
+        total["inspect"] += _milliseconds(alarm.inspect, *own, sent, arrived)
+        total["name"] += _milliseconds(alarm.name_culprit, *own, sent, arrived)
+        for part, mask in (("merge", arrived), ("decode", lost)):
+            features, kept = results
+            total[part] += _milliseconds(
+                decode, own[0], own[2], features, mask[:, None], kept
+            )
+    return dict(total)
 
 
-def _stage_milliseconds(
-    model: CodedModel, check: Check, number: int, images: np.ndarray
-) -> dict[str, float]:
-    pipeline, params = model.pipeline, model.params[number]
-    stage, n = pipeline.stages[number], pipeline.n
-    everything = np.ones((len(pipeline.stages), n, len(images)), bool)
-    own = (model.frozen, model.params, images, everything)
-    features, kept = results_of_stage(pipeline, number, *own)
-    shares, arrived = tuple(features), jnp.ones(n, bool)
-    checked = (pipeline, number, check.stages[number], params, shares, arrived, kept)
-    decode = jax.jit(lambda params, x, mask: end_stage(stage, params, x, mask, kept))
-    one_lost = arrived.at[0].set(False)
-    calls = {
-        "inspect": lambda: alarm.inspect(*checked),
-        "name": lambda: alarm.name_culprit(*checked),
-        "merge": lambda: decode(params, features, arrived[:, None]),
-        "decode": lambda: decode(params, features, one_lost[:, None]),
-    }
-    return {name: _median_milliseconds(call) for name, call in calls.items()}
-
-
-def _median_milliseconds(call: Callable[[], Any]) -> float:
-    jax.block_until_ready(call())
+def _milliseconds(function: Callable, *arguments: Any) -> float:
+    """Returns the median time of a call after the first one."""
+    jax.block_until_ready(function(*arguments))
     times = []
     for _ in range(REPEATS):
         begun = time.perf_counter()
-        jax.block_until_ready(call())
+        jax.block_until_ready(function(*arguments))
         times.append(time.perf_counter() - begun)
     return 1e3 * float(np.median(times))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax.inference.pipeline import Results
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine.calibration import FEWEST, calibrate
 from coded_jax.service.byzantine.results import results_of_stage
@@ -70,5 +71,5 @@ def call(function, model, check, features, arrived=None):
     """`inspect` or `name_culprit` of these results, all or some of them."""
     n = model.pipeline.n
     arrived = jnp.ones(n, bool) if arrived is None else jnp.asarray(arrived)
-    own = (check.stages[0], model.params[0], tuple(features), arrived)
-    return function(model.pipeline, 0, *own)
+    own = (check.stages[0], model.params[0], Results(tuple(features)), arrived)
+    return function(model.pipeline.stages[0], *own)

@@ -20,7 +20,7 @@ def test_all_kinds_are_measured(monkeypatch):
     assert [stage.bases.shape[1:] for stage in check.stages] == [(48, 12)]
     fresh = images(500, 3)
     split = Split(fresh, np.asarray(model.classify(fresh)))
-    found = study.measure(model, check, split)
+    found = study.measure_check(model, check, split)
     assert found["right"] == 1 and found["images"] == 500
     assert [*found["faults"]] == [*faults.FAULTS]
     for name, own in found["faults"].items():
@@ -38,7 +38,7 @@ def test_the_rival_locates_what_stands_out():
     model = model_of("mds")
     fresh = images(60, 4)
     split = Split(fresh, np.asarray(model.classify(fresh)))
-    found = rival.measure(model, split, k=2)
+    found = rival.measure_locator(model, split, k=2)
     assert (found["workers"], found["groups"], found["base"]) == (6, 30, 1)
     assert {*faults.STANDARD} < {*found["faults"]}
     for own in found["faults"].values():
