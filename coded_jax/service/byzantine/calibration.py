@@ -155,8 +155,8 @@ class Observed(NamedTuple):
 class Directions(NamedTuple):
     """The means and bases of a `StageCheck`."""
 
-    means: np.ndarray
-    bases: np.ndarray
+    means: Any
+    bases: Any
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -215,17 +215,17 @@ def _fit_stage(model: CodedModel, number: int, training: Any, seed: int) -> Stag
     single = np.finfo(np.float32)
     limits = bits.view(np.float32).astype(np.float64) * MARGIN
     limits = np.clip(limits, single.tiny, single.max).astype(np.float32)
-    check = StageCheck(
+    fields = {
         **directions._asdict(),
         **jax.tree.map(lambda *sets: np.stack(sets), *fitted)._asdict(),
-        hidden=hidden,
-        alone=alone,
-        places=places,
-        magnitudes=limits.view(np.uint32),
-        negative=intact.negative.any(),
-        thresholds=np.ones(len(fitted), np.float32),
-    )
-    return jax.tree.map(jnp.asarray, check)
+        "hidden": hidden,
+        "alone": alone,
+        "places": places,
+        "magnitudes": limits.view(np.uint32),
+        "negative": intact.negative.any(),
+        "thresholds": np.ones(len(fitted), np.float32),
+    }
+    return StageCheck(**jax.tree.map(jnp.asarray, fields))
 
 
 def _directions(model: CodedModel, number: int, training: Any, seed: int) -> Directions:

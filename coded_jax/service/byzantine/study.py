@@ -197,7 +197,7 @@ def milliseconds(
       lost, and `merge`, where none is, as in most requests.
     """
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
-    pipeline, total = model.pipeline, collections.Counter()
+    pipeline, total = model.pipeline, collections.defaultdict(float)
     everything = np.ones((len(pipeline.stages), pipeline.n, len(images)), bool)
     arrived = jnp.ones(pipeline.n, bool)
     lost = arrived.at[0].set(False)
