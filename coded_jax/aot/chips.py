@@ -34,31 +34,42 @@ TPU_PAGES = "https://docs.cloud.google.com/tpu/docs"
 
 
 def _tpu(
-    name: str,
-    kind: str,
-    teraflops: float,
-    memory: float,
-    memory_bandwidth: float,
-    link_bandwidth: float,
-    page: str = "",
+    kind: str, *, teraflops: float, memory: float, moved: float, sent: float, name: str
 ) -> Chip:
-    """Makes a TPU's record, of figures in tera- and gigabytes as its page has them."""
+    """Makes a TPU's record, of figures in tera-, gibi- and gigabytes as its page has
+    them."""
     flops = {dtype: teraflops * 1e12 for dtype in ("bfloat16", "float32")}
-    source = f"{TPU_PAGES}/{page or name}"
-    rates = (memory_bandwidth * 1e9, link_bandwidth * 1e9)
-    return Chip(name, kind, flops, memory * 2**30, *rates, source)
+    rates = {"memory_bandwidth": moved * 1e9, "link_bandwidth": sent * 1e9}
+    source = f"{TPU_PAGES}/{name}"
+    return Chip(name, kind, flops, memory=memory * 2**30, source=source, **rates)
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
         # Six links of 50 GB/s in each direction, see the paper on that page.
-        _tpu("v4", "TPU v4", 275, 32, 1200, 300),
-        _tpu("v5e", "TPU v5 lite", 197, 16, 819, 400 / 2),
-        _tpu("v5p", "TPU v5", 459, 95, 2765, 1200 / 2),
-        _tpu("v6e", "TPU v6 lite", 918, 32, 1638, 800 / 2),
+        _tpu("TPU v4", teraflops=275, memory=32, moved=1200, sent=300, name="v4"),
+        _tpu(
+            "TPU v5 lite", teraflops=197, memory=16, moved=819, sent=400 / 2, name="v5e"
+        ),
+        _tpu("TPU v5", teraflops=459, memory=95, moved=2765, sent=1200 / 2, name="v5p"),
+        _tpu(
+            "TPU v6 lite",
+            teraflops=918,
+            memory=32,
+            moved=1638,
+            sent=800 / 2,
+            name="v6e",
+        ),
         # Half a chip: JAX sees two devices for each.
-        _tpu("tpu7x", "TPU7x", 2307 / 2, 192 / 2, 7380 / 2, 1200 / 4),
+        _tpu(
+            "TPU7x",
+            teraflops=2307 / 2,
+            memory=192 / 2,
+            moved=7380 / 2,
+            sent=1200 / 4,
+            name="tpu7x",
+        ),
         Chip(
             "h100",
             "NVIDIA H100 80GB HBM3",

@@ -110,6 +110,12 @@ class Bound(NamedTuple):
 def figures_of(compiled: jax.stages.Compiled) -> Figures:
     """Reads the figures of a compiled program."""
     module = Module(compiled.as_text() or "")
+
+    def asks_host(x: Instruction) -> bool:
+        if x.opcode in TRANSFERS:  # else to another device
+            return "is_host_transfer=true" in x.attributes
+        return x.opcode in HOST_OPCODES or HOST.search(x.target) is not None
+
     analysis: Any = compiled.cost_analysis() or {}
     analysis = analysis[0] if isinstance(analysis, list) else analysis
     stats: Any = compiled.memory_analysis()
@@ -129,7 +135,7 @@ def figures_of(compiled: jax.stages.Compiled) -> Figures:
             "code": stats.generated_code_size_in_bytes,
         },
         collectives=collectives_of(module),
-        host=tuple(x.name for x in module.all() if _asks_host(x)),
+        host=tuple(x.name for x in module.all() if asks_host(x)),
         fusions=sum(x.opcode == "fusion" for x in module.run()),
     )
 
@@ -168,14 +174,6 @@ def _group_size(attributes: str) -> int:
         axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
         return math.prod(int(part or sizes[axis]) for axis, part in axes)
     return 0
-
-
-def _asks_host(instruction: Instruction) -> bool:
-    if instruction.opcode in TRANSFERS:  # else to another device
-        return "is_host_transfer=true" in instruction.attributes
-    if instruction.opcode in HOST_OPCODES:
-        return True
-    return HOST.search(instruction.target) is not None
 
 
 def bound(figures: Figures, chip: Chip, dtype: str) -> Bound:

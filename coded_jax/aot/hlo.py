@@ -115,7 +115,10 @@ class Module:
         for instruction in self.computations.get(name or self.entry, ()):
             yield instruction
             if instruction.opcode == "conditional":
-                branches = self._branches(instruction)
+                listed = BRANCHES.search(instruction.attributes)
+                branches = CALLED.findall(instruction.attributes)
+                if listed:
+                    branches = re.findall(r"%?([\w.\-]+)", listed[1])
                 dearest = max(branches, key=self._bytes_of, default=None)
                 yield from self.run(dearest) if dearest else ()
             elif instruction.opcode in CALLERS:
@@ -130,12 +133,6 @@ class Module:
     def by_name(self) -> dict[str, Instruction]:
         """Returns the instructions of all computations by their names."""
         return {x.name: x for x in self.all()}
-
-    def _branches(self, instruction: Instruction) -> list[str]:
-        listed = BRANCHES.search(instruction.attributes)
-        if listed:
-            return re.findall(r"%?([\w.\-]+)", listed[1])
-        return CALLED.findall(instruction.attributes)
 
     def _bytes_of(self, name: str) -> int:
         return sum(self.bytes_of(x) for x in self.run(name))
@@ -175,11 +172,16 @@ class Module:
             for operand in instruction.operands:
                 users.setdefault(operand, []).append(instruction)
         numbered = {x.number: x for x in inner if x.opcode == "parameter"}
-        total, updated = written, self._updated(inner)
-        if updated and written:
-            (root,) = (x for x in inner if x.root)
-            (update,) = self._arrays_of(root.operands[1])
-            total = _part_bytes([update], update)
+        total, updated = written, None
+        root = next((x for x in inner if x.root), None)
+        if root is not None and root.opcode == UPDATE:
+            # In place, where the buffer is an operand or an empty one.
+            buffer = self.by_name[root.operands[0]]
+            if buffer.opcode == "parameter" or buffer.target in NOTES:
+                updated = buffer.name
+            if updated and written:
+                (update,) = self._arrays_of(root.operands[1])
+                total = _part_bytes([update], update)
         for number, operand in enumerate(fusion.operands):
             parameter = numbered[number]
             if parameter.name != updated:
@@ -195,16 +197,6 @@ class Module:
         """Returns the instructions of a fusion."""
         called = CALLED.search(fusion.attributes)
         return self.computations.get(called[1], []) if called else []
-
-    def _updated(self, inner: list[Instruction]) -> str | None:
-        """Returns the buffer that a fusion updates in place, an operand or an empty
-        one; None if it updates none."""
-        root = next((x for x in inner if x.root), None)
-        if root is None or root.opcode != UPDATE:
-            return None
-        buffer = self.by_name[root.operands[0]]
-        in_place = buffer.opcode == "parameter" or buffer.target in NOTES
-        return buffer.name if in_place else None
 
     def _size_of(self, name: str) -> int:
         return sum(map(array_bytes, self._arrays_of(name)))
@@ -227,16 +219,14 @@ class Module:
         if opcode != "dot" and not target.startswith("__cublas"):
             return 0.0
         left = self._arrays_of(instruction.operands[0])[0]
-        over = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
-        if over is None:  # of cuBLAS, inside its configuration
-            over = re.search(
-                r'"lhs_contracting_dimensions":\[([\d",]*)\]', instruction.attributes
-            )
-        sizes = [
-            left.sizes[int(d)] for d in re.findall(r"\d+", over[1] if over else "")
-        ]
-        out = arrays(instruction.types)[0]
-        return 2.0 * math.prod(out.sizes) * math.prod(sizes)
+        # Those of cuBLAS stand inside its configuration.
+        over = re.search(
+            r'lhs_contracting_dims=\{([\d,]*)\}|"lhs_contracting_dimensions":\[([\d",]*)\]',
+            instruction.attributes,
+        )
+        axes = re.findall(r"\d+", over[0]) if over else []
+        contracted = math.prod(left.sizes[int(axis)] for axis in axes)
+        return 2.0 * math.prod(arrays(instruction.types)[0].sizes) * contracted
 
     def _convolution(self, instruction: Instruction) -> float:
         labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
@@ -250,12 +240,9 @@ class Module:
             kernel, outputs = result, second
         elif instruction.target.endswith("BackwardInput"):
             outputs = first
-        taps = [
-            size
-            for size, label in zip(kernel.sizes, labels[2], strict=False)
-            if label != "o"
-        ]
-        return 2.0 * math.prod(outputs.sizes) * math.prod(taps)
+        named = zip(kernel.sizes, labels[2], strict=False)
+        taps = math.prod(size for size, label in named if label != "o")
+        return 2.0 * math.prod(outputs.sizes) * taps
 
 
 class Array(NamedTuple):
@@ -310,24 +297,24 @@ def _instruction(line: str) -> Instruction | None:
     match = INSTRUCTION.match(line)
     if match is None:
         return None
-    rest = match[3]
-    end = _end_of_type(rest)
+    root, name, rest = match.groups()
+    # The result's type is an array, or a tuple in brackets.
+    end = _closing(rest[1:]) + 2 if rest.startswith("(") else rest.find(" ")
     opcode = OPCODE.match(rest[end:].lstrip())
     if opcode is None:
         return None
     behind = rest[end:].lstrip()[opcode.end() :]
     close = _closing(behind)
-    operands = re.findall(r"%([\w.\-]+)", behind[:close])
     target = TARGET.search(behind, close)
     return Instruction(
-        match[2],
+        name,
         opcode[1],
-        rest[:end],
-        tuple(operands),
-        behind[close + 1 :],
-        int(behind[:close]) if opcode[1] == "parameter" else -1,
-        bool(match[1]),
-        target[1] if target else "",
+        types=rest[:end],
+        operands=tuple(re.findall(r"%([\w.\-]+)", behind[:close])),
+        attributes=behind[close + 1 :],
+        number=int(behind[:close]) if opcode[1] == "parameter" else -1,
+        root=bool(root),
+        target=target[1] if target else "",
     )
 
 
@@ -344,13 +331,6 @@ def _parts(users: dict[str, list[Instruction]], name: str) -> list[Instruction] 
                 return None
             parts += further
     return parts
-
-
-def _end_of_type(text: str) -> int:
-    """Returns the length of the type, an array or a tuple, at the start of a text."""
-    if text.startswith("("):
-        return _closing(text[1:]) + 2
-    return len(text.split(" ", 1)[0])
 
 
 def _closing(text: str) -> int:

@@ -14,7 +14,6 @@ from coded_jax.devices.meshes import DATA, pieces_on
 from coded_jax.report.canvas import new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIDE = 1.35  # inches of a device
@@ -37,6 +36,8 @@ def draw(path: str | os.PathLike, mesh: Mesh, k: int, r: int) -> None:
 
 def figure_of(mesh: Mesh, k: int, r: int) -> Figure:
     """Returns the figure that `draw` writes."""
+    from matplotlib.patches import Rectangle
+
     spots = {device: _spot(device) for device in mesh.devices.flat}
     layers = sorted({spot[0] for spot in spots.values()})
     columns = 1 + max(spot[1] for spot in spots.values())
@@ -52,10 +53,18 @@ def figure_of(mesh: Mesh, k: int, r: int) -> Figure:
     held, parts = pieces_on(mesh, k + r), mesh.shape[DATA]
     for (row, column), device in np.ndenumerate(mesh.devices):
         layer, x, y = spots[device]
-        text = "\n".join(
-            (f"device {device.id}", _pieces_text(held[row], k), _part(column, parts))
-        )
-        _draw_device(panels[layers.index(layer)], (x, y), f"C{row % 10}", text)
+        data = [str(i) for i in held[row] if i < k]
+        parity = [str(i - k) for i in held[row] if i >= k]
+        lines = [f"device {device.id}"]
+        lines += [f"data {', '.join(data)}"] if data else []
+        lines += [f"parity {', '.join(parity)}"] if parity else []
+        lines += [] if held[row] else ["no piece"]
+        lines += ["all images" if parts == 1 else f"images {column + 1}/{parts}"]
+        axes, colour = panels[layers.index(layer)], f"C{row % 10}"
+        corner = (x + 0.03, y + 0.03)
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, facecolor=colour, alpha=0.35))
+        text = "\n".join(lines)
+        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7)
     shape = "x".join(map(str, mesh.devices.shape))
     first = mesh.devices.flat[0]
     title = f"{mesh.size} x {first.device_kind}, mesh {shape} (piece x data)"
@@ -71,26 +80,3 @@ def _spot(device: jax.Device) -> tuple[int, int, int]:
     x, y, z, core = place
     cores = 2 if device.device_kind == "TPU7x" else 1
     return z, cores * x + core, y
-
-
-def _pieces_text(pieces: tuple[int, ...], k: int) -> str:
-    if not pieces:
-        return "no piece"
-    data = [str(i) for i in pieces if i < k]
-    parity = [str(i - k) for i in pieces if i >= k]
-    named = [f"data {', '.join(data)}"] if data else []
-    return "\n".join(named + ([f"parity {', '.join(parity)}"] if parity else []))
-
-
-def _part(column: int, parts: int) -> str:
-    return "all images" if parts == 1 else f"images {column + 1}/{parts}"
-
-
-def _draw_device(axes: Axes, corner: tuple[int, int], colour: str, text: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    x, y = corner
-    axes.add_patch(
-        Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, facecolor=colour, alpha=0.35)
-    )
-    axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7)

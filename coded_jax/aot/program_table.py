@@ -32,46 +32,34 @@ def table(outcomes: Iterable[Compiled], chip: Chip | None) -> Group:
         rows.add_column(column, justify="right", no_wrap=True)
     refused = []
     for outcome in outcomes:
-        if outcome.figures is None:
-            rows.add_row(about(outcome), "refused")
-            mesh = size_text(outcome.mesh)
+        mesh, figures = size_text(outcome.mesh), outcome.figures
+        fusions = f", {figures.fusions} fusions" if figures else ""
+        name = f"{outcome.name}\n  {mesh}{fusions}, {outcome.seconds:.1f} s"
+        if figures is None:
+            rows.add_row(name, "refused")
             refused.append(f"refused: {outcome.name}, {mesh}: {outcome.refusal}")
         else:
-            rows.add_row(about(outcome), *cells(outcome, outcome.figures, chip))
+            rows.add_row(name, *cells(outcome, figures, chip))
     return Group(rows, *refused)
 
 
-def about(outcome: Compiled) -> str:
-    """Returns a program's name, and below it mesh, fusions and seconds of compiling."""
-    mesh = size_text(outcome.mesh)
-    fusions = f", {outcome.figures.fusions} fusions" if outcome.figures else ""
-    return f"{outcome.name}\n  {mesh}{fusions}, {outcome.seconds:.1f} s"
-
-
 def cells(outcome: Compiled, figures: Figures, chip: Chip | None) -> Sequence[str]:
-    """Returns the texts of a program's figures, each of one line or two."""
-    limit = "-"
+    """Returns the texts of a program's figures, each of one line or two: of what it
+    holds also the part of the chip's HBM, of its bound also what it is of."""
+    limit, held = "-", number_text(figures.needed / 1e6)
     if chip is not None:
         least = bound(figures, chip, outcome.dtype)
         limit = f"{number_text(1e6 * least.seconds)}\n{LIMITS[least.name]}"
+        part = 100 * figures.needed / chip.memory
+        percent = f"{part:.2g} %" if part < 99.5 else f"{part:.0f} %"
+        held += f"\n{percent}" if part <= 100 else "\ndoes not fit"
     return (
         number_text(figures.operations / 1e6),
         number_text(figures.moved / 1e6),
-        held_text(figures, chip),
+        held,
         collectives_text(figures),
         limit,
     )
-
-
-def held_text(figures: Figures, chip: Chip | None) -> str:
-    """Returns the megabytes that a program needs, and their part of the chip's HBM."""
-    megabytes = number_text(figures.needed / 1e6)
-    if chip is None:
-        return megabytes
-    if figures.needed > chip.memory:
-        return f"{megabytes}\ndoes not fit"
-    part = 100 * figures.needed / chip.memory
-    return f"{megabytes}\n{part:.2g} %" if part < 99.5 else f"{megabytes}\n{part:.0f} %"
 
 
 def collectives_text(figures: Figures) -> str:

@@ -26,7 +26,7 @@ from coded_jax.devices.meshes import padded_size
 from coded_jax.devices.placement import batch_spec
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import CHUNK
-from coded_jax.inference.pipeline import Results, infer_uncoded
+from coded_jax.inference.pipeline import Pipeline, Results, infer_uncoded
 from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, uncoded_pipeline
 from coded_jax.runs.config import Config
@@ -107,16 +107,24 @@ class Compiled(NamedTuple):
 
 def compile_program(program: Program) -> Compiled:
     """Compiles a program, and reads its figures."""
-    about = (program.name, program.images, program.dtype, program.mesh.devices.shape)
+    figures = refusal = None
     begun = time.perf_counter()
     try:
         lowered, begun = program.lower(), time.perf_counter()
         compiled = lowered.compile(compiler_options(program.mesh.devices.flat[0]))
-    except Exception as error:  # of any kind: each compiler has its own
         seconds = time.perf_counter() - begun
-        return Compiled(*about, seconds, refusal=first_line(error))
-    seconds = time.perf_counter() - begun
-    return Compiled(*about, seconds, figures_of(compiled))
+        figures = figures_of(compiled)
+    except Exception as error:  # of any kind: each compiler has its own
+        seconds, refusal = time.perf_counter() - begun, first_line(error)
+    return Compiled(
+        program.name,
+        program.images,
+        program.dtype,
+        mesh=program.mesh.devices.shape,
+        seconds=seconds,
+        figures=figures,
+        refusal=refusal,
+    )
 
 
 KINDS = ("inference", "training", "evaluation", "local")
@@ -212,17 +220,23 @@ def exchanged(config: Config, sizes: Sizes) -> list[list[int]]:
     Args:
       config, sizes: as of `programs_of`.
     """
-    channels = sizes.image_shape[-1]
-    statistics = ((0.5,) * channels, (0.25,) * channels)
-    pipeline = build_pipeline(config, sizes.image_shape, sizes.classes, *statistics)
+    pipeline = _pipeline_of(config, sizes)
     itemsize = jnp.dtype(pipeline.dtype).itemsize
-    return [
-        [
-            itemsize * math.prod(stage.plan.piece_shape),
-            itemsize * math.prod(stage.result_shape),
-        ]
-        for stage in pipeline.stages
-    ]
+    shapes = [(stage.plan.piece_shape, stage.result_shape) for stage in pipeline.stages]
+    return [[itemsize * math.prod(shape) for shape in pair] for pair in shapes]
+
+
+def _pipeline_of(config: Config, sizes: Sizes, mesh: Mesh | None = None) -> Pipeline:
+    """Builds the coded inference; what pixels are normalised by changes no program."""
+    channels = sizes.image_shape[-1]
+    return build_pipeline(
+        config,
+        sizes.image_shape,
+        sizes.classes,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        mesh=mesh,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -235,6 +249,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **workdir.versions(), **installed}
 
 
+class _Training(NamedTuple):
+    """A training: its phase, its functions, and the shapes of its arrays."""
+
+    phase: str
+    init: Callable
+    loss: Callable
+    frozen: PyTree
+    arrays: dict[str, Any]
+
+
 class Subject:
     """An experiment on a mesh, with shapes for all of its arrays.
 
@@ -243,16 +267,16 @@ class Subject:
     """
 
     def __init__(self, config: Config, sizes: Sizes, mesh: Mesh) -> None:
-        channels = sizes.image_shape[-1]
-        statistics = ((0.5,) * channels, (0.25,) * channels)
-        shape = (sizes.image_shape, sizes.classes)
         self.config, self.sizes, self.mesh = config, sizes, mesh
-        self.pipeline = build_pipeline(config, *shape, *statistics, mesh)
+        self.pipeline = _pipeline_of(config, sizes, mesh)
+        statistics = self.pipeline.mean, self.pipeline.std
         self.uncoded = uncoded_pipeline(config, *statistics, mesh)
         key = jax.random.key(0)
-        init = lambda key: self.uncoded.base.init(key, *shape)
-        self.frozen = jax.eval_shape(init, key)
+        self.frozen = jax.eval_shape(self._init_base, key)
         self.params = jax.eval_shape(self.pipeline.init, key)
+
+    def _init_base(self, key: jax.Array) -> PyTree:
+        return self.uncoded.base.init(key, self.sizes.image_shape, self.sizes.classes)
 
     def _program(
         self, name: str, images: int, lower: Callable[[], jax.stages.Lowered]
@@ -295,12 +319,12 @@ class Subject:
 
     def base_step(self) -> Program:
         """Returns a training step of the base model."""
-        config, shape = self.config, (self.sizes.image_shape, self.sizes.classes)
+        config = self.config
         loss = tasks.base_loss(
             self.uncoded, config.augmentation, config.label_smoothing
         )
-        init = lambda key: self.uncoded.base.init(key, *shape)
-        return self._step("training step, base", BASE, init, loss, {}, self._examples())
+        training = _Training(BASE, self._init_base, loss, {}, self._examples())
+        return self._step("training step, base", training)
 
     def training(self) -> Iterator[Program]:
         """Yields the steps of the base model, and of the code if it learns."""
@@ -330,15 +354,15 @@ class Subject:
         total = len(arrays["labels"])
         kept = self.config.code_augmentation == "none"
         if kept and exact_targets.keeps_targets(pipeline, total, memory):
+            plans = [stage.plan for stage in pipeline.stages]
+            shapes = [(p.rows.out, p.columns.out, p.feature_channels) for p in plans]
             arrays["targets"] = tuple(
-                jax.ShapeDtypeStruct(
-                    (total, *_merged_shape(stage.plan)), pipeline.dtype
-                )
-                for stage in pipeline.stages
+                jax.ShapeDtypeStruct((total, *shape), pipeline.dtype)
+                for shape in shapes
             )
         loss = tasks.code_loss(pipeline, self.config)
-        inputs = (pipeline.init, loss, self.frozen, arrays)
-        return self._step(name, "code", *inputs, count, seeds)
+        training = _Training("code", pipeline.init, loss, self.frozen, arrays)
+        return self._step(name, training, count, seeds)
 
     def _examples(self, grouped: bool = False) -> dict[str, Any]:
         """Returns shapes of the training images and labels, of groups if they are."""
@@ -356,62 +380,54 @@ class Subject:
         return {"images": images, "labels": labels}
 
     def _step(
-        self,
-        name: str,
-        phase: str,
-        init: Callable,
-        loss: Callable,
-        frozen: PyTree,
-        arrays: dict[str, Any],
-        count: int = 1,
-        seeds: int = 0,
+        self, name: str, training: _Training, count: int = 1, seeds: int = 0
     ) -> Program:
-        total, regime = len(arrays["labels"]), regime_of(self.config, phase)
+        """Returns a step of a training, or several in a loop; of `seeds` at once."""
+        arrays, regime = training.arrays, regime_of(self.config, training.phase)
+        total = len(arrays["labels"])
         optimizer = regime.optimizer(total)
 
         def begin(key: jax.Array) -> PyTree:
-            state = initial_state(init, optimizer, key)[0]
+            state = initial_state(training.init, optimizer, key)[0]
             return state, jax.random.permutation(key, total).astype(jnp.int32), key
 
         keys = jax.random.key(0)
         if seeds:
             begin, keys = jax.vmap(begin), jax.random.split(keys, seeds)
         state, order, key = self._placed(jax.eval_shape(begin, keys))
+        frozen, placed = self._placed((training.frozen, arrays))
         lower = functools.partial(
             train_steps.lower,
             state,
-            *self._placed((frozen, arrays)),
+            frozen,
+            placed,
             order,
             key,
-            loss=loss,
+            loss=training.loss,
             optimizer=optimizer,
             batch_size=regime.batch_size,
             count=count,
         )
-        images = regime.batch_size * self.pipeline.images_per_input ** (phase != BASE)
+        images = regime.batch_size
+        if training.phase != BASE:
+            images *= self.pipeline.images_per_input
         return self._program(name, images * max(seeds, 1), lower)
 
     def evaluation(self) -> Iterator[Program]:
         """Yields the programs that try one pattern on a chunk of a split: the results
         of all devices, and what is decoded of them."""
-        size = padded_size(self.mesh, CHUNK) * self.pipeline.images_per_input
-        inputs = (self.pipeline, *self._placed((self.frozen, self.params)))
-        images, arrived = self._placed((self._images(size), self._arrived()))
-        join = functools.partial(inputs_of_images, self.pipeline)
-        images = self._placed(jax.eval_shape(join, images))
-        lower = functools.partial(predictions.run_devices.lower, *inputs, images)
-        yield self._program(f"evaluation, results of {size}", size, lower)
-        features, kept = jax.eval_shape(
-            functools.partial(predictions.run_devices, self.pipeline),
-            self.frozen,
-            self.params,
-            images,
-        )
-        target, expected = jax.eval_shape(
-            functools.partial(predictions.run_uncoded, self.pipeline),
-            self.frozen,
-            images,
-        )
+        pipeline = self.pipeline
+        size = padded_size(self.mesh, CHUNK) * pipeline.images_per_input
+        frozen, params = self._placed((self.frozen, self.params))
+        join = functools.partial(inputs_of_images, pipeline)
+        images = self._placed(jax.eval_shape(join, self._images(size)))
+        run = lambda: predictions.run_devices.lower(pipeline, frozen, params, images)
+        yield self._program(f"evaluation, results of {size}", size, run)
+        run_devices = functools.partial(predictions.run_devices, pipeline)
+        features, kept = jax.eval_shape(run_devices, self.frozen, self.params, images)
+        results = Results(self._placed(features, axis=1), self._placed(kept, axis=0))
+        run_uncoded = functools.partial(predictions.run_uncoded, pipeline)
+        target, expected = jax.eval_shape(run_uncoded, self.frozen, images)
         known = predictions.Uncoded(
             images,
             labels=self._placed(expected),
@@ -419,16 +435,17 @@ class Subject:
             target=self._placed(target, axis=0),
             expected=self._placed(expected, axis=0),
         )
-        stages = len(self.pipeline.stages)
-        mask = jax.ShapeDtypeStruct((stages, *arrived.shape), jnp.bool_)
-        lower = functools.partial(
+        mask = (len(pipeline.stages), *self._arrived().shape)
+        decode = functools.partial(
             predictions.decode_chunk.lower,
-            *inputs,
-            results=Results(self._placed(features, axis=1), self._placed(kept, axis=0)),
+            pipeline,
+            frozen,
+            params,
+            results=results,
             uncoded=known,
-            available=self._placed(mask),
+            available=self._placed(jax.ShapeDtypeStruct(mask, jnp.bool_)),
         )
-        yield self._program(f"evaluation, one pattern on {size}", size, lower)
+        yield self._program(f"evaluation, one pattern on {size}", size, decode)
 
     def parts(self, batch: int) -> Iterator[Program]:
         """Yields the programs of a first-k inference, each of one device; see
@@ -437,38 +454,27 @@ class Subject:
         place = functools.partial(self._placed, one=True)
         frozen, params = place((self.frozen, self.params))
         one = Mesh(self.mesh.devices[:1, :1], self.mesh.axis_names)
-        of_part = lambda name, lower: Program(
-            f"local engine, {name} of {batch}", batch, one, pipeline.dtype, lower
-        )
-        inputs = (pipeline, frozen, params, place(self._images(batch)))
-        encode = functools.partial(parts.encode_images.lower, *inputs)
-        yield of_part("encoding", encode)
-        stages = len(pipeline.stages)
-        arrived = jax.ShapeDtypeStruct((stages, pipeline.n, 1), jnp.bool_)
-        after = jax.eval_shape(
-            functools.partial(parts.encode_images, pipeline), *inputs[1:]
-        )
-        for number, pieces in enumerate(parts.pieces(pipeline)):
-            sending, piece = after, pieces[0]
-            query = sending.queries[0]
-            lower = functools.partial(
-                parts.share.lower,
-                parts.segment_of(pipeline, piece.blocks),
-                piece.share[:2],
-                frozen,
-                place(query),
-                place(jax.ShapeDtypeStruct((2,), jnp.int32)),
-            )
-            yield of_part(f"a piece of stage {number + 1}", lower)
+
+        def of_part(name: str, function: Any, *arguments: Any) -> Program:
+            lower = functools.partial(function.lower, *arguments)
+            title = f"local engine, {name} of {batch}"
+            return Program(title, batch, one, pipeline.dtype, lower)
+
+        inputs = (frozen, params, place(self._images(batch)))
+        yield of_part("encoding", parts.encode_images, pipeline, *inputs)
+        arrived = (len(pipeline.stages), pipeline.n, 1)
+        available = jax.ShapeDtypeStruct(arrived, jnp.bool_)
+        encode = functools.partial(parts.encode_images, pipeline)
+        sent = jax.eval_shape(encode, *inputs)
+        for number, (piece, *_) in enumerate(parts.pieces(pipeline)):
+            query, corner = sent.queries[0], jax.ShapeDtypeStruct((2,), jnp.int32)
+            blocks = parts.segment_of(pipeline, piece.blocks)
+            own = (blocks, piece.share[:2], frozen, place(query), place(corner))
+            yield of_part(f"a piece of stage {number + 1}", parts.share, *own)
             share = jax.ShapeDtypeStruct((len(query), *piece.share), pipeline.dtype)
-            results = place(((share,) * pipeline.n, arrived, sending.kept))
+            results = place(((share,) * pipeline.n, available, sent.kept))
+            decoded = (frozen, params, *results)
             decode = functools.partial(parts.decode_stage, pipeline, number)
-            after = jax.eval_shape(decode, frozen, params, *results)
-            lower = functools.partial(
-                parts.decode_stage.lower, pipeline, number, frozen, params, *results
-            )
-            yield of_part(f"decoding stage {number + 1}", lower)
-
-
-def _merged_shape(plan: Any) -> tuple[int, int, int]:
-    return plan.rows.out, plan.columns.out, plan.feature_channels
+            sent = jax.eval_shape(decode, *decoded)
+            title = f"decoding stage {number + 1}"
+            yield of_part(title, parts.decode_stage, pipeline, number, *decoded)

@@ -69,13 +69,25 @@ def describe(target: str) -> list[jax.Device]:
       ImportError: the compiler is missing; says what brings it.
     """
     name, _, size = target.partition(":")
-    sizes = [int(part) for part in size.split("x")] if _is_size(size) else []
-    if name not in CHIPS or len(sizes) != AXES.get(name, 3):
+    is_size = re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", size)
+    axes = size.count("x") + 1
+    if name not in CHIPS or not is_size or axes != AXES.get(name, 3):
         raise ValueError(
             f"target: {target!r} given, one of {', '.join(CHIPS)} with its topology "
             f"accepted, as {FORM}"
         )
-    _require_compiler(target, "h100" == name)
+    module, extra = (
+        ("jax_plugins", "aot-cuda") if name == "h100" else ("libtpu", "aot-tpu")
+    )
+    is_there = importlib.util.find_spec(module) is not None
+    if is_there and name == "h100":
+        plugins = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
+        is_there = any(importlib.util.find_spec(plugin) for plugin in plugins)
+    if not is_there:
+        raise ImportError(
+            f"target: {target!r} needs a compiler that is not installed: "
+            f"pip install 'coded_jax[{extra}]'"
+        )
     os.environ.update(
         {key: os.environ.get(key, text) for key, text in VARIABLES.items()}
     )
@@ -88,8 +100,13 @@ def describe(target: str) -> list[jax.Device]:
                 options = {"target_config": H100, "topology": f"1x1x{size}"}
                 topology = topologies.get_topology_desc(platform="cuda", **options)
             else:
+                options = (
+                    {"chips_per_host_bounds": HOSTS[size]} if size in HOSTS else {}
+                )
+                if name == "v4":  # both cores as one device
+                    options = {"chip_config_name": "megacore"}
                 topology = topologies.get_topology_desc(
-                    platform="tpu", topology_name=target, **_tpu_options(name, size)
+                    platform="tpu", topology_name=target, **options
                 )
     except Exception as error:  # of any kind: each compiler has its own
         raise ValueError(
@@ -110,31 +127,6 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _is_size(text: str) -> bool:
-    return re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text) is not None
-
-
-def _tpu_options(name: str, size: str) -> dict[str, Any]:
-    """Returns libtpu's options: chips of a host; of a v4 both cores as one device."""
-    if name == "v4":
-        return {"chip_config_name": "megacore"}
-    return {"chips_per_host_bounds": HOSTS[size]} if size in HOSTS else {}
-
-
-def _require_compiler(target: str, cuda: bool) -> None:
-    """Raises ImportError if the compiler of a target is missing."""
-    module, extra = ("jax_plugins", "aot-cuda") if cuda else ("libtpu", "aot-tpu")
-    found = importlib.util.find_spec(module) is not None
-    if cuda and found:
-        plugins = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
-        found = any(importlib.util.find_spec(plugin) for plugin in plugins)
-    if not found:
-        raise ImportError(
-            f"target: {target!r} needs a compiler that is not installed: "
-            f"pip install 'coded_jax[{extra}]'"
-        )
 
 
 def place_of(device: jax.Device) -> tuple[int, ...]:
