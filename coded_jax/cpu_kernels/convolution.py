@@ -137,17 +137,13 @@ def describe(
     ]
     if tuple(p["lhs_dilation"]) != (1, 1):
         convolution = _image_gradient(*arrays, p)
-    elif p["batch_group_count"] > 1 or _features_first(axes):
+    # What is summed over was the batch before the gradient was taken: in memory it is
+    # the first axis of both arrays, and channels never are.
+    elif p["batch_group_count"] > 1 or axes.lhs_spec[1] == axes.rhs_spec[1] == 0:
         convolution = _kernel_gradient(*arrays, p)
     else:
         convolution = _forward(*arrays, p)
     return convolution if convolution and convolution.supported() else None
-
-
-def _features_first(axes: Any) -> bool:
-    """Returns whether what is summed over was the batch before the gradient was taken:
-    in memory it is the first axis of both arrays, and channels never are."""
-    return axes.lhs_spec[1] == axes.rhs_spec[1] == 0
 
 
 def _forward(
@@ -176,8 +172,7 @@ def _image_gradient(
     # Of each group's own channels, `rhs` has outputs as features and images as outputs.
     kernel = rhs.ordered((1, 0, 2, 3))
     if groups > 1:
-        divided = rhs.divided(0, groups)
-        kernel = divided.ordered((0, 2, 1, 3, 4))
+        kernel = rhs.divided(0, groups).ordered((0, 2, 1, 3, 4))
     reach = zip(kernel.sizes[-2:], dilation, p["padding"], strict=True)
     return Convolution(
         Kind.IMAGE_GRADIENT,

@@ -65,15 +65,26 @@ def load(folder: Path) -> ctypes.CDLL:
         raise Unavailable(
             f"oneDNN is used on Linux and x86-64, not {system} {processor}"
         )
-    onednn, compiler = find_onednn(), find_compiler()
+    onednn, chosen = _find_onednn(), os.environ.get("CXX", "").strip()
+    commands = [chosen] if chosen else ["g++", "c++", "clang++"]  # or `ccache g++`
+    found = (name for name in commands if shutil.which(shlex.split(name)[0]))
+    compiler = next(found, None)
+    if compiler is None:
+        raise Unavailable(
+            f"oneDNN's kernels need a compiler of C++; there is no "
+            f"{' or '.join(commands)}"
+        )
+    # It is compiled for the instructions that the processor has.
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    features = next((line for line in lines if line.startswith("flags")), "")
     texts = [path.read_text() for path in (*SOURCES, FOLDER / "parallel.h")]
-    flags = (*FLAGS, *LINKING, cpu_features())
-    parts = (*texts, jaxlib.__version__, onednn.key, compiler, *flags)
+    versions = [jaxlib.__version__, onednn.key, compiler]
+    parts = [*texts, *versions, *FLAGS, *LINKING, features]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     target = folder / f"coded_jax_kernels_{key}.so"
     try:
         if not target.exists():
-            build(onednn, compiler, target)
+            _build(onednn, compiler, target)
     except OSError as error:
         raise Unavailable(
             f"{folder} cannot be written to, JAX_COMPILATION_CACHE_DIR names another "
@@ -85,7 +96,7 @@ def load(folder: Path) -> ctypes.CDLL:
         raise Unavailable(f"{target} cannot be loaded ({error})") from error
 
 
-def find_onednn() -> OneDnn:
+def _find_onednn() -> OneDnn:
     """Finds oneDNN among the installed packages, or else in the system.
 
     Raises:
@@ -108,29 +119,7 @@ def find_onednn() -> OneDnn:
     return OneDnn(None, None, name)
 
 
-def find_compiler() -> str:
-    """Returns the command of a compiler: `$CXX`, as `ccache g++`, or the system's.
-
-    Raises:
-      Unavailable: there is none.
-    """
-    chosen = os.environ.get("CXX", "").strip()
-    commands = [chosen] if chosen else ["g++", "c++", "clang++"]
-    for command in commands:
-        if shutil.which(shlex.split(command)[0]):
-            return command
-    raise Unavailable(
-        f"oneDNN's kernels need a compiler of C++; there is no {' or '.join(commands)}"
-    )
-
-
-def cpu_features() -> str:
-    """Returns the instructions that the processor has, for which it is compiled."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line for line in lines if line.startswith("flags")), "")
-
-
-def build(onednn: OneDnn, compiler: str, target: Path) -> None:
+def _build(onednn: OneDnn, compiler: str, target: Path) -> None:
     """Compiles the source into `target`, which is there whole or not at all.
 
     Raises:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import logging
 import os
 import threading
@@ -77,14 +78,16 @@ def _install() -> bool:
         fused.layer_p: _layer,
     }
     try:
-        usual = [_rule_of(primitive) for primitive in own]
+        rules = mlir._platform_specific_lowerings["cpu"]
+        entries = [rules.get(x) or mlir._lowerings[x] for x in own]
     except (AttributeError, KeyError):
         log.warning(
             "JAX %s hides its lowering rules: XLA's kernels run", jax.__version__
         )
         return False
-    for (primitive, rule), before in zip(own.items(), usual, strict=True):
-        bound = functools.partial(rule, before)
+    for (primitive, rule), entry in zip(own.items(), entries, strict=True):
+        usual = getattr(entry, "rule", entry)
+        bound = functools.partial(rule, usual)
         mlir.register_lowering(primitive, bound, platform="cpu")
     return True
 
@@ -97,17 +100,6 @@ def convolutions() -> str:
         return "XLA"
     kernels.coded_jax_onednn_version.restype = ctypes.c_char_p
     return f"oneDNN {kernels.coded_jax_onednn_version().decode()}"
-
-
-def _rule_of(primitive: Any) -> Rule:
-    """Returns JAX's rule for a primitive on CPUs.
-
-    Raises:
-      AttributeError, KeyError: another release of JAX keeps its rules elsewhere.
-    """
-    rules = mlir._platform_specific_lowerings["cpu"]
-    entry = rules.get(primitive) or mlir._lowerings[primitive]
-    return getattr(entry, "rule", entry)
 
 
 def _convolution(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
@@ -179,20 +171,27 @@ def _pooling_gradient(usual: Rule, ctx: Any, gradient: Any, x: Any, **p: Any) ->
     """Lowers the gradient of a max pooling, or of another pooling as is usual."""
     window, strides, padding = p["window_dimensions"], p["window_strides"], p["padding"]
     x_aval = ctx.avals_in[1]
+    if p["select_prim"] is not lax.ge_p:
+        return usual(ctx, gradient, x, **p)
     in_library = (
         pooling.is_of_rows_and_columns(window, strides, padding)
         and x_aval.dtype == jnp.float32
         and _known(ctx.avals_in)
         and _runs_here(ctx)
     )
-    if p["select_prim"] is not lax.ge_p:
-        return usual(ctx, gradient, x, **p)
     if in_library and _library() is not None:
         before = tuple(before for before, _ in padding[-3:-1])
         attributes = _arrays(
             {"window": window[-3:-1], "strides": strides[-3:-1], "padding": before}
         )
-        rule = functools.partial(_call_pooling_gradient, attributes)
+
+        def rule(gradient: jax.Array, x: jax.Array) -> jax.Array:
+            # The library has one axis before rows, columns and channels.
+            g, images = (a.reshape(-1, *a.shape[-3:]) for a in (gradient, x))
+            result = jax.ShapeDtypeStruct(images.shape, images.dtype)
+            call = jax.ffi.ffi_call(_POOL_GRADIENT, result)
+            return call(g, images, **attributes).reshape(x.shape)
+
     elif pooling.is_elementwise(window, x_aval):
         rule = functools.partial(
             pooling.max_gradient, window=window, strides=strides, padding=padding
@@ -200,16 +199,6 @@ def _pooling_gradient(usual: Rule, ctx: Any, gradient: Any, x: Any, **p: Any) ->
     else:
         return usual(ctx, gradient, x, **p)
     return mlir.lower_fun(rule, multiple_results=False)(ctx, gradient, x)
-
-
-def _call_pooling_gradient(
-    attributes: dict[str, np.ndarray], gradient: jax.Array, x: jax.Array
-) -> jax.Array:
-    """Calls the library, which has one axis before rows, columns and channels."""
-    g, images = (a.reshape(-1, *a.shape[-3:]) for a in (gradient, x))
-    result = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    call = jax.ffi.ffi_call(_POOL_GRADIENT, result)
-    return call(g, images, **attributes).reshape(x.shape)
 
 
 def _narrow_product(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
@@ -263,10 +252,9 @@ def _accepted(convolution: Convolution, bfloat16: bool = False) -> bool:
     kernels = _library()
     if kernels is None:
         return False
-    numbers = [n for values in convolution.attributes().values() for n in values]
+    numbers = [*itertools.chain(*convolution.attributes().values())]
     array = (ctypes.c_int64 * len(numbers))(*numbers)
-    kind = ctypes.c_int64(convolution.kind)
-    axes = len(convolution.kernel.sizes)
+    kind, axes = ctypes.c_int64(convolution.kind), len(convolution.kernel.sizes)
     return bool(kernels.coded_jax_accepts(kind, int(bfloat16), array, axes))
 
 
