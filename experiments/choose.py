@@ -36,7 +36,7 @@ from coded_jax.codes.config import MAX_N
 from coded_jax.latency import answers, comparison, simulation, stragglers
 from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.conditions import Conditions
-from coded_jax.latency.plane import QUANTILES
+from coded_jax.latency.maps import QUANTILES
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import Distribution
 from coded_jax.latency.strategies import (

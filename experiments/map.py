@@ -22,7 +22,8 @@ from tables.finished_runs import read_runs
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.cli.condition_flags import plane_from_flags
 from coded_jax.cli.network_flags import cnn_from_flags
-from coded_jax.latency import map_figure, map_table, plane
+from coded_jax.latency import map_figure, map_table
+from coded_jax.latency.maps import REQUESTS as USUAL_REQUESTS
 from coded_jax.latency.maps import Question, draw_up
 from coded_jax.latency.strategies import strategies
 from coded_jax.runs import workdir
@@ -38,7 +39,7 @@ MARGIN = flags.DEFINE_float(
     upper_bound=100,
 )
 REQUESTS = flags.DEFINE_integer(
-    "requests", plane.REQUESTS, "simulated at each point", lower_bound=1000
+    "requests", USUAL_REQUESTS, "simulated at each point", lower_bound=1000
 )
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
 KEEP = flags.DEFINE_boolean(

@@ -9,8 +9,7 @@ from absl import flags
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.latency.conditions import AXES, Conditions
-from coded_jax.latency.maps import log_values
-from coded_jax.latency.plane import Plane
+from coded_jax.latency.maps import Plane, log_values
 from coded_jax.latency.stragglers import Trace
 from coded_jax.settings import settings
 

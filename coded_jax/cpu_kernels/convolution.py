@@ -137,9 +137,9 @@ def describe(
     ]
     if tuple(p["lhs_dilation"]) != (1, 1):
         convolution = _image_gradient(*arrays, p)
-    # What is summed over was the batch before the gradient was taken: in memory it is
-    # the first axis of both arrays, and channels never are.
     elif p["batch_group_count"] > 1 or axes.lhs_spec[1] == axes.rhs_spec[1] == 0:
+        # What is summed over was the batch before the gradient was taken: in memory it
+        # is the first axis of both arrays, and channels never are.
         convolution = _kernel_gradient(*arrays, p)
     else:
         convolution = _forward(*arrays, p)

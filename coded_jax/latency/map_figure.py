@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coded_jax.latency.conditions import AXES
-from coded_jax.latency.plane import QUANTILES
+from coded_jax.latency.maps import QUANTILES
 from coded_jax.latency.strategies import (
     EXACT,
     HEDGED,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from coded_jax.latency.plane import QUANTILES
+from coded_jax.latency.maps import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, late_text
 from coded_jax.report.table import Table, to_terminal
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from coded_jax.latency import map_figure, map_table
 from coded_jax.latency.conditions import AXES
-from coded_jax.latency.plane import QUANTILES
+from coded_jax.latency.maps import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED
 from coded_jax.report import table
 from coded_jax.report.formatting import size_text

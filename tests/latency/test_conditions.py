@@ -7,9 +7,15 @@ import pytest
 
 from coded_jax.latency import comparison
 from coded_jax.latency.conditions import Conditions
-from coded_jax.latency.maps import Question, draw_up, log_values
+from coded_jax.latency.maps import (
+    QUANTILES,
+    Plane,
+    Question,
+    compare,
+    draw_up,
+    log_values,
+)
 from coded_jax.latency.partitions import OVERHEADS, partitions
-from coded_jax.latency.plane import QUANTILES, Plane, compare
 from coded_jax.latency.stragglers import Constant, Pareto, ShiftedExponential
 from coded_jax.latency.strategies import ONE, UNCODED
 from coded_jax.models import make_base_model
