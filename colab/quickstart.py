@@ -79,8 +79,8 @@ from rich.console import Console
 from coded_jax.report import formatting, model_figures, run_figures, run_tables
 from coded_jax.runs import experiment
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
+from coded_jax.runs.workdir import Places
 
 folder = f"runs/quickstart-k{K}-r{R}-{BASE_EPOCHS}-{EPOCHS}"
 config = Config(
@@ -105,7 +105,7 @@ config = Config(
 )
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 prepared = prepare(config, Places(folder))
-results = experiment.run(prepared, console=console)
+results = experiment.run(prepared, console=console).results
 seconds = results["timing"]["seconds"]["total"]
 print(f"{results['base']['test_accuracy']:.2%} without losses, after {seconds:.0f} s")
 

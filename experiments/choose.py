@@ -49,8 +49,8 @@ from coded_jax.latency.strategies import (
 from coded_jax.report import canvas, table
 from coded_jax.report.formatting import percent
 from coded_jax.runs import workdir
-from coded_jax.runs.places import absolute
 from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.workdir import absolute
 
 TARGET = flags.DEFINE_float("target", None, "seconds for a request")
 QUANTILE = flags.DEFINE_enum(

@@ -23,7 +23,7 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.runs import kept_base
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import absolute
+from coded_jax.runs.workdir import absolute
 from coded_jax.training import tasks
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of the finished run", required=True)

@@ -27,8 +27,8 @@ from coded_jax.latency.maps import REQUESTS as USUAL_REQUESTS
 from coded_jax.latency.maps import Question, draw_up
 from coded_jax.latency.strategies import strategies
 from coded_jax.runs import workdir
-from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import progress_bars
+from coded_jax.runs.workdir import absolute
 
 N = flags.DEFINE_integer("n", 6, "devices", lower_bound=2, upper_bound=11)
 MARGIN = flags.DEFINE_float(

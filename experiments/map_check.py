@@ -25,8 +25,8 @@ from coded_jax.checks import require
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.devices import startup
 from coded_jax.report import table
-from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import progress_bars
+from coded_jax.runs.workdir import absolute
 from coded_jax.service.studies import map_check
 from coded_jax.service.studies.latency_parts import Study
 from coded_jax.service.studies.map_check import Point, Workers

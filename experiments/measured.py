@@ -14,7 +14,7 @@ from coded_jax import data
 from coded_jax.cli.command_line import origin
 from coded_jax.devices import startup
 from coded_jax.runs import workdir
-from coded_jax.runs.places import absolute
+from coded_jax.runs.workdir import absolute
 from coded_jax.types import Split
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)

@@ -10,8 +10,8 @@ from absl import flags
 from coded_jax.cli.command_line import mesh_of
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.devices import processes, startup
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Experiment, prepare
+from coded_jax.runs.workdir import Places
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 DATA_DIR = flags.DEFINE_string(

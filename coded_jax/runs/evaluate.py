@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from coded_jax.checks import is_integer, require, require_type
 from coded_jax.codes import erasures
+from coded_jax.codes.erasures import Pattern
 from coded_jax.data import groups
 from coded_jax.data.checks import require_split
 from coded_jax.data.streams import parts
@@ -105,30 +106,61 @@ def evaluate(
     require("most_lost", count, fits, f"0..{n}")
     fits = stage_losses in STAGE_LOSSES
     require("stage_losses", stage_losses, fits, f"one of {list(STAGE_LOSSES)}")
+    images = 0
+
+    def inputs() -> Iterator[Split]:
+        nonlocal images
+        for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):
+            require_split(split, classes, "data", tuple(positions), model.values)
+            model.check_images(split.images)
+            images += len(split.labels)
+            yield groups.inputs_of_split(model.pipeline, split)
+
     patterns = erasures.patterns_up_to(n, int(count))
-    totals, images, labels, spread = np.zeros(()), 0, 0, Spread()
-    for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):
-        require_split(split, classes, "data", tuple(positions), model.values)
-        model.check_images(split.images)
-        inputs = groups.inputs_of_split(model.pipeline, split)
-        arrays = {"images": inputs.images, "labels": inputs.labels}
-        means = predictions.measure(
+    base, records = measure_parts(model, inputs(), patterns, stage_losses)
+    return Evaluation(images, base, tuple(records))
+
+
+def measure_parts(
+    model: CodedModel,
+    inputs: Iterable[Split],
+    patterns: Sequence[Pattern],
+    stage_losses: str,
+) -> tuple[float, list[PatternAccuracy]]:
+    """Tries patterns on the inputs of a pipeline, images or groups of them.
+
+    Args:
+      model: the code with its parameters.
+      inputs: some at a time.
+      patterns: erasure patterns.
+      stage_losses: one of `predictions.STAGE_LOSSES`.
+
+    Returns:
+      The accuracy of the base model, and the record of each pattern.
+
+    Raises:
+      ValueError: there are no inputs, or no label counts.
+    """
+    # Running means, which are exactly those of the first part where it is the only one.
+    means, labels, rows, spread = np.zeros(()), 0, 0, Spread()
+    for split in inputs:
+        arrays = {"images": split.images, "labels": split.labels}
+        of_part = predictions.measure(
             TrainedPipeline(model.pipeline, model.frozen, model.params),
             placement.put_replicated(model.pipeline.mesh, arrays),
-            patterns,
-            _statistics,
+            patterns=patterns,
+            statistic=_statistics,
             stage_losses=stage_losses,
-            first_row=images // model.pipeline.images_per_input,
+            first_row=rows,
         )
         counted = int(predictions.counted(np.asarray(split.labels)).sum())
-        totals, spread = totals + means * counted, spread.plus(split.labels)
-        images, labels = images + len(split.labels), labels + counted
-    require("data", images, images > 0, "one image or more")
+        rows, labels = rows + len(split.labels), labels + counted
+        means = means + (of_part - means) * (counted / max(1, labels))
+        spread = spread.plus(split.labels)
+    require("data", rows, rows > 0, "one image or more")
     require("data", "labels of -1", labels > 0, "one label or more that counts")
-    means = totals / labels
     records = pattern_accuracy.from_means(patterns, means[:, :-1], spread)
-    base = spread.explained(float(means[0, -1]))
-    return Evaluation(images, base, tuple(records))
+    return spread.explained(float(means[0, -1])), records
 
 
 def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:

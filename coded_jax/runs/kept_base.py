@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from coded_jax.checks import require
 from coded_jax.devices import processes
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import absolute
 from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.runs.variables import VARIABLES, read_variables, save_variables
 from coded_jax.runs.workdir import (
     FLAGS,
     RunFlags,
+    absolute,
     checkpoint_folder,
     open_workdir,
     write_atomically,

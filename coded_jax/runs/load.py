@@ -20,9 +20,9 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config
 from coded_jax.runs.own_model import own_base
-from coded_jax.runs.places import absolute
 from coded_jax.runs.regime import regime_of
 from coded_jax.runs.variables import read_variables
+from coded_jax.runs.workdir import absolute
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state
 from coded_jax.types import BaseModel, Block, PyTree

@@ -25,7 +25,7 @@ class PhaseLog(Observer, AbstractContextManager):
     """Logs one phase: a row of the table, `metrics.jsonl`, TensorBoard events.
 
     Args:
-      folder: the workdir.
+      folder: the workdir; None where nothing is kept.
       phase: its name.
       table: the run's live table.
       steps: of the phase.
@@ -37,7 +37,7 @@ class PhaseLog(Observer, AbstractContextManager):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         phase: str,
         table: LiveTable,
         *,
@@ -46,7 +46,7 @@ class PhaseLog(Observer, AbstractContextManager):
         rate: float | optax.Schedule,
         picture: Callable[[PyTree], np.ndarray] | None = None,
     ) -> None:
-        self._path = folder / METRICS
+        self._path = folder and folder / METRICS
         self._phase = phase
         self._table = table
         self._steps = steps
@@ -57,14 +57,14 @@ class PhaseLog(Observer, AbstractContextManager):
         self._row = add_row(table, phase, steps)
         self._begun = time.monotonic()
         self._starting = True  # until the first metrics, as the programs are compiled
-        self._events = _event_writer(folder / "events" / phase)
+        self._events = folder and _event_writer(folder / "events" / phase)
         self._latest: dict[str, float] = {}
         self._print_time = self._log_time = time.monotonic()
         self._log_step = 0
 
     def start(self, step: int) -> None:
         """Drops lines that a killed process logged after its last checkpoint."""
-        if self._path.exists():
+        if self._path and self._path.exists():
             kept = [
                 line
                 for line in self._path.read_text(errors="replace").splitlines()
@@ -87,8 +87,9 @@ class PhaseLog(Observer, AbstractContextManager):
             metrics["images_per_second"] = round(images / (now - self._log_time), 1)
         self._log_step, self._log_time = step, now
         record = {"phase": self._phase, "step": step, **metrics}
-        with open(self._path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        if self._path:
+            with open(self._path, "a") as file:
+                file.write(json.dumps(record) + "\n")
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(f"{self._phase}/{name}", value, step)

@@ -1,21 +1,35 @@
-"""Keeps in a workdir what a run measures of one code, seed and kind of losses.
+"""Measures every code of a run under every erasure pattern, for every seed.
 
-An evaluation that is stopped goes on from there, and one with more seeds or baselines
+What is measured of one code, seed and kind of losses is kept in the workdir: an
+evaluation that is stopped goes on from there, and one with more seeds or baselines
 measures what is new.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from coded_jax.codes import erasures
 from coded_jax.cpu_kernels import lowering
 from coded_jax.devices import processes
+from coded_jax.evaluation import confidence, pattern_accuracy
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import provenance, workdir
+from coded_jax.evaluation.predictions import TrainedPipeline
+from coded_jax.runs import fingerprints, provenance, workdir
+from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.evaluate import measure_parts
+from coded_jax.runs.prepare import Experiment
+from coded_jax.runs.progress import add_row, begin_at
+from coded_jax.runs.train import Watch
+from coded_jax.training import tasks
+from coded_jax.training.loop import Fitted, Interrupted
+from coded_jax.types import PyTree
 
 
 class Measured(NamedTuple):
@@ -32,7 +46,128 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def circumstances() -> list[str] | None:
+class MeasuredCodes(NamedTuple):
+    """Measurements on the test split or, of a search, on the validation part.
+
+    Attributes:
+      base_accuracy: of the base model.
+      outcomes: of every code and seed, for every pattern.
+      confidence: of each code, see `confidence.mean_over_seeds`.
+      others: `{losses: outcomes}` of `Config.other_stage_losses`.
+      seconds: that they took, in former processes, too.
+    """
+
+    base_accuracy: float
+    outcomes: dict[str, list[list[PatternAccuracy]]]
+    confidence: dict[str, dict[str, Any]]
+    others: dict[str, dict[str, list[list[PatternAccuracy]]]]
+    seconds: float
+
+
+def measure_codes(
+    experiment: Experiment,
+    frozen: PyTree,
+    codes: dict[str, list[Fitted]],
+    watch: Watch,
+) -> MeasuredCodes:
+    """Tries every pattern with the code and with each baseline, for every seed.
+
+    What a former process has measured is taken from the workdir, unless
+    `keep_measured` is off or the code has uncommitted changes. The confidence of
+    classes is studied under the run's own losses alone.
+
+    Args:
+      experiment: the run.
+      frozen: variables of the base model.
+      codes: the trained ones, for every seed, by name.
+      watch: shows it, and may stop it.
+
+    Raises:
+      Interrupted: the run was asked to stop.
+      OSError: the workdir can no longer be written to.
+    """
+    config, inputs = experiment.config, experiment.examples
+    patterns = erasures.patterns_up_to(config.n, config.most_tried)
+    part = inputs.validation if config.evaluated == "validation" else inputs.test
+    mesh = experiment.pipeline.mesh
+    splits = (inputs.validation, part)
+    arrays = [array for split in splits for array in (split.images, split.labels)]
+    validation, scored = (tasks.device_arrays(mesh, split) for split in splits)
+    of_all = _digest(experiment, [*arrays, *jax.tree.leaves(frozen)])
+    kinds = (config.stage_losses, *config.other_stage_losses)
+    bar = add_row(watch.table, "evaluation", len(kinds) * sum(map(len, codes.values())))
+    outcomes = {losses: {name: [] for name in codes} for losses in kinds}
+    studies = {name: [] for name in codes}
+    seconds, ready = 0.0, 0
+    for name, seed, losses in [
+        (name, seed, losses)
+        for name, seeds in codes.items()
+        for seed in range(len(seeds))
+        for losses in kinds
+    ]:
+        params = codes[name][seed].params
+        file = digest = kept = None
+        if of_all is not None and experiment.folder:
+            phase = workdir.phase_of(name, seed)
+            file = workdir.measured_file(experiment.folder, phase, losses)
+            function = experiment.fingerprints.get(f"baseline_{name}", "")
+            texts = [of_all, str(patterns), losses, name, function]
+            digest = fingerprints.digest(texts, jax.tree.leaves(params))
+            kept = read(file, digest)
+        ready += 1
+        if processes.any_process(kept is None) or kept is None:
+            begun, study = time.perf_counter(), {}
+            code = TrainedPipeline(experiment.pipelines[name], frozen, params)
+            if losses == config.stage_losses and not experiment.dataset.values:
+                accuracies, study = confidence.study(
+                    code, validation, scored, patterns, losses
+                )
+            else:
+                model = CodedModel(*code)
+                _, accuracies = measure_parts(model, [part], patterns, losses)
+            kept = Measured(accuracies, study, time.perf_counter() - begun)
+            if file is not None and digest is not None:
+                write(file, digest, kept)
+            watch.table.advance(bar)
+        else:
+            begin_at(watch.table, bar, ready)
+        outcomes[losses][name].append(kept.patterns)
+        if losses == config.stage_losses:
+            studies[name].append(kept.confidence)
+        seconds += kept.seconds
+        if processes.any_process(watch.stop()):
+            raise Interrupted("stopped in the evaluation, saved up to there")
+    begun = time.perf_counter()
+    accuracy = pattern_accuracy.base_accuracy(experiment.pipeline, frozen, scored)
+    return MeasuredCodes(
+        base_accuracy=accuracy,
+        outcomes=outcomes.pop(config.stage_losses),
+        confidence={
+            name: confidence.mean_over_seeds(of_seeds)
+            for name, of_seeds in studies.items()
+        },
+        others=outcomes,
+        seconds=seconds + time.perf_counter() - begun,
+    )
+
+
+def _digest(experiment: Experiment, arrays: Sequence[Any]) -> str | None:
+    """Returns the digest of settings, versions, variables and images that kept
+    measurements are found by; None where none are kept, by some process at least."""
+    circumstances = describe_circumstances()
+    keeps = circumstances is not None and experiment.config.keep_measured
+    if processes.any_process(not keeps) or circumstances is None:
+        return None
+    settings = experiment.config.to_flags() | experiment.fingerprints
+    texts = [
+        f"{name}={text}"
+        for name, text in settings.items()
+        if name not in workdir.EXTENT and not name.startswith("baseline_")
+    ]
+    return fingerprints.digest([*circumstances, *texts], arrays)
+
+
+def describe_circumstances() -> list[str] | None:
     """Returns texts of all that measurements depend on beside settings, variables and
     images: versions, precision, device and kernels; None where the code has changes
     that no commit has, so that nothing can be kept."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
 
 from coded_jax import data
 from coded_jax.checks import require
@@ -26,9 +25,15 @@ from coded_jax.runs.build import (
     variable_shapes,
 )
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places, absolute
 from coded_jax.runs.regime import BASE, regime_of
-from coded_jax.runs.workdir import CHECKPOINTS, MEASURED, RunFlags, open_workdir
+from coded_jax.runs.workdir import (
+    CHECKPOINTS,
+    MEASURED,
+    Places,
+    RunFlags,
+    absolute,
+    open_workdir,
+)
 from coded_jax.training import exact_targets
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
@@ -47,12 +52,12 @@ class Experiment(NamedTuple):
 
     Attributes:
       config: the settings.
-      folder: the workdir.
+      folder: the workdir; None for a run that keeps nothing.
       dataset: of images, see `examples`.
       uncoded: the base model, image by image.
       pipeline: the coded inference.
       rivals: the same with each baseline in the place of the code, by name.
-      base_folder: the workdir that has the base model's checkpoints.
+      base_folder: the workdir that has the base model's checkpoints, likewise.
       resumed: whether a former process has left checkpoints or measurements.
       started: `time.perf_counter()` when the checks began.
       variables: of a base model that is trained already.
@@ -60,12 +65,12 @@ class Experiment(NamedTuple):
     """
 
     config: Config
-    folder: Path
+    folder: Path | None
     dataset: Dataset
     uncoded: Pipeline
     pipeline: Pipeline
     rivals: dict[str, Pipeline]
-    base_folder: Path
+    base_folder: Path | None
     resumed: bool
     started: float
     variables: PyTree | None = None
@@ -109,18 +114,38 @@ def prepare(
     if own:
         dataset = own.dataset
     dataset = dataset or data.load(config.dataset, places.data_dir, config.image_size)
-    config = _with_digest(config, dataset)
-    _check_sizes(config, len(dataset.train.labels))
-    uncoded, pipeline = _pipelines(config, dataset, mesh, own)
+    source = data.DATASETS.get(config.dataset)
+    if source is not None and source.own_images:
+        digest = fingerprints.of_data(dataset)
+        fits = config.images_digest in (None, digest)
+        accepted = f"none, or {digest} of the images that are in data_dir,"
+        require("images_digest", config.images_digest, fits, accepted)
+        config = dataclasses.replace(config, images_digest=digest)
+    _require_examples(config, len(dataset.train.labels))
+    normalised = {"mean": dataset.mean, "std": dataset.std, "mesh": mesh}
+    normalised["base"] = own and own.base
+    uncoded = uncoded_pipeline(config, **normalised)
+    pipeline = build_pipeline(
+        config, dataset.image_shape, dataset.classes, **normalised
+    )
+    uncoded = uncoded._replace(values=dataset.values)
+    pipeline = pipeline._replace(values=dataset.values)
     shapes = variable_shapes(pipeline.base, dataset.image_shape, dataset.classes)
-    _check_positions(config, dataset, uncoded.base, shapes)
+    _require_answers(config, dataset, uncoded.base, shapes)
     rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
-        _check_nonnegative(config, pipeline, dataset)
-    folders = (places.base_folder(), absolute(places.workdir))
-    kept_base.start_of(config, pipeline.base, dataset, folders)
-    if folders[0] and kept_base.is_kept(folders[0]):
-        kept_base.read(folders[0])
+        # Where no ReLU ends a stage, random weights show it as well as trained ones.
+        key = jax.random.key(config.seed)
+        drawn = pipeline.base.init(key, dataset.image_shape, dataset.classes)
+        images = dataset.train.images[: exact_targets.CHUNK]
+        # Each process by itself: another one may have failed already.
+        alone = pipeline._replace(mesh=None)
+        exact_targets.require_nonnegative(alone, drawn, images)
+    folder = None if places.workdir is None else absolute(places.workdir)
+    base_folder = places.base_folder() or folder
+    kept_base.start_of(config, pipeline.base, dataset, (base_folder, folder))
+    if base_folder and kept_base.is_kept(base_folder):
+        kept_base.read(base_folder)
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline, shapes)
@@ -128,8 +153,8 @@ def prepare(
     for name, rival in rivals.items():
         if name in functions:
             marks[f"baseline_{name}"] = fingerprints.of_codes(rival, shapes)
-    folder, base_folder = _open_folders(config, places, marks)
-    variables = placement.put_replicated(mesh, own.variables) if own else None
+    if folder:
+        _open_folders(config, places, marks)
     return Experiment(
         config=config,
         folder=folder,
@@ -142,69 +167,37 @@ def prepare(
             (f / name).exists()
             for f in (folder, base_folder)
             for name in (CHECKPOINTS, MEASURED)
+            if f
         ),
         started=started,
-        variables=variables,
+        variables=placement.put_replicated(mesh, own.variables) if own else None,
         fingerprints=marks,
     )
 
 
-def _with_digest(config: Config, dataset: Dataset) -> Config:
-    """Adds the digest of images that are the user's own; checks one that is there."""
-    source = data.DATASETS.get(config.dataset)
-    if source is None or not source.own_images:
-        return config
-    digest = fingerprints.of_data(dataset)
-    fits = config.images_digest in (None, digest)
-    accepted = f"none, or {digest} of the images that are in data_dir,"
-    require("images_digest", config.images_digest, fits, accepted)
-    return dataclasses.replace(config, images_digest=digest)
-
-
-def _check_sizes(config: Config, images: int) -> None:
+def _require_examples(config: Config, images: int) -> None:
     """Checks numbers of training examples against the training split's images."""
     used = config.train_images or images
-    accepted = f"1..{images} accepted, the training images of {config.dataset}"
-    if used > images:
-        raise ValueError(f"train_images: {used} given, {accepted}")
+    of_data = f"the training images of {config.dataset},"
+    fits = used <= images
+    require("train_images", used, fits, f"1..{images}, {of_data}")
     grouped = isinstance(config.splitting, GroupSplit)
     examples, name = (-(-used // config.k), "groups") if grouped else (used, "images")
-    if config.batch_size > examples:
-        raise ValueError(
-            f"batch_size: {config.batch_size} given, 1..{examples} accepted, the "
-            f"training {name} of {config.dataset}"
-        )
-    base_size = regime_of(config, BASE).batch_size
-    if base_size > images:
-        raise ValueError(f"base_batch_size: {base_size} given, {accepted}")
+    accepted = f"1..{examples}, the training {name} of {config.dataset},"
+    require("batch_size", config.batch_size, config.batch_size <= examples, accepted)
+    size = regime_of(config, BASE).batch_size
+    require("base_batch_size", size, size <= images, f"1..{images}, {of_data}")
 
 
-def _pipelines(
-    config: Config, dataset: Dataset, mesh: Mesh | None, own: Own | None
-) -> tuple[Pipeline, Pipeline]:
-    """Returns the base model alone, and the coded inference."""
-    settings = (dataset.mean, dataset.std, mesh, own and own.base)
-    sizes = (dataset.image_shape, dataset.classes)
-    pipelines = (
-        uncoded_pipeline(config, *settings),
-        build_pipeline(config, *sizes, *settings),
-    )
-    uncoded, coded = (x._replace(values=dataset.values) for x in pipelines)
-    return uncoded, coded
-
-
-def _check_positions(
+def _require_answers(
     config: Config, dataset: Dataset, base: BaseModel, shapes: PyTree
 ) -> None:
-    """Checks that the network answers at the positions of the labels.
-
-    Raises:
-      ValueError: it does not, or a setting changes images without their labels.
-    """
+    """Checks that the network answers at the positions of the labels, and that no
+    setting changes images without such labels."""
     image = jax.ShapeDtypeStruct((1, *dataset.image_shape), "float32")
     features = jax.eval_shape(base.f_conv, shapes, image)
-    answers = jax.eval_shape(base.head, shapes, features).shape[1:-1]
-    fits = tuple(answers) == tuple(dataset.positions)
+    positions = jax.eval_shape(base.head, shapes, features).shape[1:-1]
+    fits = tuple(positions) == tuple(dataset.positions)
     kind = "for each position" if dataset.positions else "for each image"
     accepted = f"one with an answer {kind} of {config.dataset}"
     require("base_model", config.base_model, fits, accepted)
@@ -221,29 +214,15 @@ def _check_positions(
         require("label_smoothing", smoothing, smoothing == 0, accepted)
 
 
-def _check_nonnegative(config: Config, pipeline: Pipeline, dataset: Dataset) -> None:
-    """Checks that no coded stage puts out negative values."""
-    # Where no ReLU ends a stage, random weights show it as well as trained ones.
-    key = jax.random.key(config.seed)
-    variables = pipeline.base.init(key, dataset.image_shape, dataset.classes)
-    images = dataset.train.images[: exact_targets.CHUNK]
-    # Each process by itself: another one may have failed already.
-    exact_targets.require_nonnegative(pipeline._replace(mesh=None), variables, images)
-
-
-def _open_folders(
-    config: Config, places: Places, marks: dict[str, str]
-) -> tuple[Path, Path]:
-    """Returns the workdir, and the one that has the base model's checkpoints."""
+def _open_folders(config: Config, places: Places, marks: dict[str, str]) -> None:
+    """Makes or takes up the workdir, and the folder that has the base model."""
     lead, defaults = processes.is_lead(), Config().to_flags()
-    base_folder = places.base_folder()
-    if base_folder is not None:
+    if places.base_dir is not None:
         elsewhere = places._replace(base_dir=None).to_flags()
         base_flags = RunFlags(config.base.to_flags(), elsewhere, defaults)
-        open_workdir(base_folder, base_flags, write=lead, name="base_dir")
+        open_workdir(places.base_dir, base_flags, write=lead, name="base_dir")
     of_user = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
     fixed = config.to_flags() | of_user
     kernels = lowering.convolutions() if jax.default_backend() == "cpu" else ""
     flags = RunFlags(fixed, places.to_flags(), defaults, kernels)
-    folder = open_workdir(places.workdir, flags, write=lead)
-    return folder, base_folder or folder
+    open_workdir(places.workdir, flags, write=lead)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +15,10 @@ from coded_jax.devices import processes
 from coded_jax.runs import experiment, fingerprints
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
-from coded_jax.runs.load import best_params
 from coded_jax.runs.own_model import own_base, own_config
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Own, prepare
 from coded_jax.runs.variables import save_variables
+from coded_jax.runs.workdir import Places
 from coded_jax.staging.planning import plan_stages
 from coded_jax.types import Block, Dataset, PyTree
 
@@ -97,15 +94,7 @@ def protect(
     marks = fingerprints.of_network(base, variables, dataset.image_shape)
     marks["data"] = fingerprints.of_data(dataset)
     own = Own(dataset, base, variables, marks)
-    with contextlib.ExitStack() as stack:
-        if workdir is None:
-            workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        prepared = prepare(config, Places(workdir, devices=devices, mesh=mesh), own=own)
-        if processes.is_lead():
-            save_variables(prepared.folder, variables)
-        results = experiment.run(prepared, console=console)
-        params = best_params(
-            prepared.folder, config, results, "code", prepared.pipeline.init
-        )
-    frozen = prepared.variables
-    return CodedModel(prepared.pipeline, frozen, params, results)
+    prepared = prepare(config, Places(workdir, devices=devices, mesh=mesh), own=own)
+    if prepared.folder and processes.is_lead():
+        save_variables(prepared.folder, variables)
+    return experiment.run(prepared, console=console)

@@ -11,8 +11,8 @@ from coded_jax.training.config import TrainConfig
 from coded_jax.training.loop import total_steps
 from coded_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Rate
 
-BASE = "base"
-"""The phase that trains the base model; every other phase trains a code."""
+BASE, CODE = "base", "code"
+"""The phases that train the base model and the code; others train baselines."""
 
 
 class Regime(NamedTuple):

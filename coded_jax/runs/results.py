@@ -20,9 +20,9 @@ from coded_jax.inference import costs
 from coded_jax.runs import provenance, reading, workdir
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
+from coded_jax.runs.measurements import MeasuredCodes
 from coded_jax.runs.prepare import Experiment
-from coded_jax.runs.run_evaluation import Evaluated
-from coded_jax.runs.run_training import Trained
+from coded_jax.training.loop import Fitted
 
 
 class Finished(NamedTuple):
@@ -30,16 +30,18 @@ class Finished(NamedTuple):
 
     Attributes:
       experiment: that has run.
-      trained: its networks.
-      evaluated: their measurements.
+      base: the base model.
+      codes: the code, as `"code"`, and each baseline by name, for every seed.
+      measured: their measurements.
       seconds: of each phase.
       start_up: seconds of checks and data before it, and of compilation within it.
       command: that ran it.
     """
 
     experiment: Experiment
-    trained: Trained
-    evaluated: Evaluated
+    base: Fitted
+    codes: dict[str, list[Fitted]]
+    measured: MeasuredCodes
     seconds: dict[str, float]
     start_up: dict[str, float]
     command: str
@@ -53,8 +55,8 @@ def content(run: Finished) -> dict[str, Any]:
         **_origin(run),
         "seed": config.seed,
         "steps": {
-            "base": run.trained.base.steps,
-            **{name: seeds[0].steps for name, seeds in run.trained.codes.items()},
+            "base": run.base.steps,
+            **{name: seeds[0].steps for name, seeds in run.codes.items()},
         },
         "dataset": config.dataset,
         "image_shape": dataset.image_shape,
@@ -64,17 +66,15 @@ def content(run: Finished) -> dict[str, Any]:
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "fingerprints": run.experiment.fingerprints,
         "base": {
-            "validation_accuracy": run.trained.base.score,
-            f"{config.evaluated}_accuracy": float(run.evaluated.base_accuracy),
-            "numbers": sum(x.size for x in jax.tree.leaves(run.trained.base.params)),
+            "validation_accuracy": run.base.score,
+            f"{config.evaluated}_accuracy": float(run.measured.base_accuracy),
+            "numbers": sum(x.size for x in jax.tree.leaves(run.base.params)),
         },
-        "code": {
-            "validation_accuracy": [seed.score for seed in run.trained.codes["code"]]
-        },
+        "code": {"validation_accuracy": [seed.score for seed in run.codes["code"]]},
         "split": _split(run),
         "costs": {
             name: costs.cost_of(
-                pipeline, run.trained.base.params, dataset.image_shape
+                pipeline, run.base.params, dataset.image_shape
             ).to_json()
             for name, pipeline in run.experiment.pipelines.items()
         },
@@ -83,15 +83,15 @@ def content(run: Finished) -> dict[str, Any]:
             name: reading.recovery_of(pipeline.stages[0].code)._asdict()
             for name, pipeline in run.experiment.pipelines.items()
         },
-        **_accuracies(run.evaluated.outcomes),
+        **_accuracies(run.measured.outcomes),
         "other_stage_losses": {
             losses: {
                 name: pattern_accuracy.summarise(seeds)
                 for name, seeds in outcomes.items()
             }
-            for losses, outcomes in run.evaluated.others.items()
+            for losses, outcomes in run.measured.others.items()
         },
-        **_confidences(run.evaluated.confidence),
+        **_confidences(run.measured.confidence),
         "timing": _timing(run),
     }
 
@@ -120,7 +120,7 @@ def _origin(run: Finished) -> dict[str, Any]:
 def _split(run: Finished) -> dict[str, Any]:
     """Returns the sizes of pieces, and the work of a device over that unsplit."""
     experiment, config = run.experiment, run.experiment.config
-    pipeline, frozen = experiment.pipeline, run.trained.base.params
+    pipeline, frozen = experiment.pipeline, run.base.params
     stages = costs.stage_costs(pipeline, frozen, _input_shape(experiment))
     coded = [(cost, cost.plan) for cost in stages if cost.plan]
     return {
@@ -170,7 +170,7 @@ def _exact_rival(run: Finished) -> dict[str, Any]:
         )
     except ValueError:
         return {}
-    cost = costs.cost_of(exact, run.trained.base.params, shape)
+    cost = costs.cost_of(exact, run.base.params, shape)
     return {"costs_of_exact_code": cost.to_json()}
 
 
@@ -216,7 +216,7 @@ def _confidences(studies: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _timing(run: Finished) -> dict[str, Any]:
     """Returns the seconds of each phase, and the images that the code trained on."""
-    experiment, seeds = run.experiment, run.trained.codes["code"]
+    experiment, seeds = run.experiment, run.codes["code"]
     per_step = experiment.config.batch_size * experiment.pipeline.images_per_input
     images = sum(fitted.steps for fitted in seeds) * per_step
     seconds = sum(fitted.seconds for fitted in seeds)

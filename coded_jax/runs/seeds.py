@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -13,43 +13,37 @@ import numpy as np
 from coded_jax.devices import processes
 from coded_jax.runs.workdir import CHECKPOINTS, checkpoint_folder, phase_of
 from coded_jax.training import checkpoints
-from coded_jax.training.loop import Fitted, Task, seed_of
+from coded_jax.training.loop import Task, seed_of
 from coded_jax.training.steps import MAPS_SEEDS, initial_state, steps_per_call
 
 
-def fit_seeds(
-    task: Task,
-    keys: jax.Array,
-    folder: Path,
-    name: str,
-    fit: Callable[[str, jax.Array], Fitted],
-) -> list[Fitted]:
-    """Trains a code with S seeds, each of them a phase with checkpoints of its own.
+def trainings(
+    task: Task, keys: jax.Array, folder: Path | None, name: str
+) -> Iterator[tuple[str, jax.Array]]:
+    """Yields the trainings of a code with S seeds, each to be done before the next.
 
     On an accelerator all seeds without a checkpoint are trained as one `vmap`, whose
-    checkpoint is then divided among them. On a CPU they are trained one after the
-    other: there convolutions with a kernel for each seed are 35 to 45 times as slow (2
-    cores). So they are where JAX is older than 0.8, see `steps.MAPS_SEEDS`. Either way
-    a killed training goes on from its last checkpoint.
+    checkpoint is then divided among them, so that each goes on from its end. On a CPU
+    they are trained one after the other: there convolutions with a kernel for each seed
+    are 35 to 45 times as slow (2 cores). So they are where JAX is older than 0.8, see
+    `steps.MAPS_SEEDS`, and where nothing is kept.
 
     Args:
       task: what is trained.
       keys: `[S]`, one of each seed.
-      folder: the workdir.
+      folder: of the checkpoints; None if nothing is kept.
       name: of the code, see `workdir.phase_of`.
-      fit: `(phase, key or keys) -> Fitted`, which calls `loop.fit` with the phase's
-        checkpoints in `folder`.
 
-    Returns:
-      The outcome of each seed.
+    Yields:
+      The name of the phase, and its key, or the keys of several seeds.
     """
     phases = [phase_of(name, seed) for seed in range(len(keys))]
-    if first_and_last := _trained_together(folder, name, phases):
+    if folder and (first_and_last := _trained_together(folder, name, phases)):
         first, last = first_and_last
         joint = f"{name}_{first}-{last}"
-        fit(joint, keys[first : last + 1])
+        yield joint, keys[first : last + 1]
         _divide(task, keys[first : last + 1], folder, joint, phases[first:])
-    return [fit(phase, key) for phase, key in zip(phases, keys, strict=True)]
+    yield from zip(phases, keys, strict=True)
 
 
 def _trained_together(

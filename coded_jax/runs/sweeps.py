@@ -24,10 +24,10 @@ from coded_jax import data
 from coded_jax.checks import first_line
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import Experiment, prepare
 from coded_jax.runs.progress import LiveTable
-from coded_jax.runs.workdir import RunFlags
+from coded_jax.runs.train import watching
+from coded_jax.runs.workdir import Places, RunFlags, absolute
 from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
 
@@ -62,7 +62,7 @@ class Sweep(NamedTuple):
     @property
     def folder(self) -> Path:
         """Returns the sweep's folder."""
-        return Path(self.places.workdir)
+        return absolute(self.places.workdir)
 
     def workdir(self, cell: Cell) -> Path:
         """Returns the workdir of a cell."""
@@ -165,14 +165,20 @@ def run_cell(
     """
 
     def run(prepared: Experiment) -> dict[str, Any]:
-        return experiment.run(prepared, progress=progress, command=sweep.command)
+        model = experiment.run(prepared, progress=progress, command=sweep.command)
+        return model.results
 
     return CellResult(cell, *_attempt(cell, sweep, loaded, run))
 
 
 def train_base(cell: Cell, sweep: Sweep) -> str:
     """Trains a cell's base model alone; returns its error, or an empty string."""
-    return _attempt(cell, sweep, None, experiment.train_base)[1]
+
+    def train(prepared: Experiment) -> None:
+        with watching(prepared.folder) as watch:
+            experiment.train_base(prepared, watch)
+
+    return _attempt(cell, sweep, None, train)[1]
 
 
 def _attempt(

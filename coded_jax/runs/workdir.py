@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from coded_jax.checks import require
 from coded_jax.runs.config import RETIRED
-from coded_jax.runs.places import PLACES, absolute
 
 FLAGS = "flags.txt"
 RESULTS = "results.json"
@@ -35,6 +35,72 @@ def versions() -> dict[str, str]:
     """Returns the versions of all packages that a run's numbers depend on."""
     packages = "coded_jax jax jaxlib flax optax orbax-checkpoint numpy".split()
     return {name: metadata.version(name) for name in packages}
+
+
+class Places(NamedTuple):
+    """Folders and devices of a run, which may be resumed with others.
+
+    Attributes:
+      workdir: folder of the run; nothing is kept if None.
+      data_dir: TFDS folder; see `data.load`.
+      devices: how many are used; all if None.
+      mesh: devices along piece x data; see `make_mesh`.
+      base_dir: where the base model is trained, or taken from if it has been: runs with
+        the same base model share it. The workdir if None.
+    """
+
+    workdir: str | os.PathLike | None
+    data_dir: str | None = None
+    devices: int | None = None
+    mesh: tuple[int, int] | None = None
+    base_dir: str | os.PathLike | None = None
+
+    def base_folder(self) -> Path | None:
+        """Returns the absolute path of `base_dir`; None without one.
+
+        Raises:
+          ValueError: it is the workdir.
+        """
+        if self.base_dir is None:
+            return None
+        folder = absolute(self.base_dir, "base_dir")
+        differs = folder != absolute(self.workdir)
+        accepted = "another folder than the workdir, or none,"
+        require("base_dir", os.fspath(self.base_dir), differs, accepted)
+        return folder
+
+    def to_flags(self) -> dict[str, str]:
+        """Returns `{flag name: text}` of what is not None, without the workdir."""
+        folders = {"data_dir": self.data_dir, "base_dir": self.base_dir}
+        flags = {
+            name: str(absolute(path, name))
+            for name, path in folders.items()
+            if path is not None
+        }
+        if self.devices is not None:
+            flags["devices"] = str(self.devices)
+        if self.mesh is not None:
+            flags["mesh"] = f"{self.mesh[0]}x{self.mesh[1]}"
+        return flags
+
+
+PLACES = Places._fields
+"""Names of the flags."""
+
+
+def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
+    """Returns the absolute path of a folder.
+
+    Args:
+      path: relative to the current folder, or with `~`.
+      name: of the argument that it was given as, for errors.
+
+    Raises:
+      ValueError: it is no path, or the empty string, which would be the current folder.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise ValueError(f"{name}: {path!r} given, the path of a folder accepted")
+    return Path(path).expanduser().absolute()
 
 
 class RunFlags(NamedTuple):
@@ -66,7 +132,7 @@ class RunFlags(NamedTuple):
 
 
 def open_workdir(
-    path: str | os.PathLike,
+    path: str | os.PathLike | None,
     flags: RunFlags,
     *,
     write: bool = True,
@@ -93,7 +159,7 @@ def open_workdir(
     before = read_flags(folder)
     if before is None and any((folder / n).exists() for n in MADE):
         raise ValueError(
-            f"{name}: {os.fspath(path)!r} holds a run without {FLAGS}; "
+            f"{name}: {str(path)!r} holds a run without {FLAGS}; "
             "an empty or new folder is accepted"
         )
     marks = {f: v for f, v in (before or {}).items() if f.startswith(BASELINE_MARK)}
@@ -114,7 +180,7 @@ def open_workdir(
         if len(pairs) > MOST_SHOWN:
             pairs[MOST_SHOWN:] = [f"{len(pairs) - MOST_SHOWN} more"]
         raise ValueError(
-            f"{name}: {os.fspath(path)!r} was made with other settings "
+            f"{name}: {str(path)!r} was made with other settings "
             f"({', '.join(pairs)}); "
             f"the same ones resume it, or give another {name}"
         )

@@ -21,8 +21,8 @@ from coded_jax.report import frontier
 from coded_jax.runs import experiment
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
+from coded_jax.runs.workdir import Places
 from coded_jax.types import Code
 from tests.codes.rival_examples import (
     SHAPE,
@@ -122,7 +122,8 @@ def test_a_new_code_and_new_networks_are_built(registered):
 def test_a_new_code_and_new_networks_are_those_of_a_run(registered, tmp_path):
     """They are trained, stored, shown, planned with and loaded."""
     prepared = prepare(registered, Places(tmp_path, devices=1))
-    results = experiment.run(prepared, console=Console(quiet=True), command="test")
+    model = experiment.run(prepared, console=Console(quiet=True), command="test")
+    results = model.results
     assert results["steps"]["code"] > 0 and results["steps"]["learned"] > 0
     rule = {"systematic": True, "suffices": "any_k", "answers_always": True}
     assert results["recovery"] == {"code": rule, "learned": rule}

@@ -4,10 +4,9 @@ import dataclasses
 import json
 
 from coded_jax.report import run_overview
-from coded_jax.runs import run_training
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
-from coded_jax.runs.workdir import METRICS
+from coded_jax.runs.regime import BASE
+from coded_jax.runs.workdir import METRICS, Places
 from tests.runs.test_experiment import SMALL
 
 
@@ -23,5 +22,5 @@ def test_the_phases_are_those_that_the_run_logs(finished, tmp_path):
     several = dataclasses.replace(SMALL, seeds=2)
     of_several = prepare(several, Places(tmp_path / "run", devices=1))
     assert run_overview.phases(of_several)["evaluation"].steps == 2 + 2 + 1
-    assert [*planned][0] == run_training.BASE and [*planned][-1] == "evaluation"
+    assert [*planned][0] == BASE and [*planned][-1] == "evaluation"
     assert "it goes on" in run_overview.opening(prepared, "x")[-1]

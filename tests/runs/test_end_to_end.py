@@ -11,8 +11,8 @@ import coded_jax
 from coded_jax import data
 from coded_jax.codes import erasures
 from coded_jax.runs import export
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
+from coded_jax.runs.workdir import Places
 from tests.errors import refused
 from tests.runs.test_experiment import SMALL, small_run
 

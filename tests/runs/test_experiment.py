@@ -1,5 +1,6 @@
 """The whole run: results, refusal of bad settings, and kill -9 at any moment."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,11 +21,10 @@ from tables import finished_runs
 import coded_jax
 from coded_jax import data
 from coded_jax.evaluation import confidence
-from coded_jax.runs import experiment, run_evaluation, run_training, workdir
+from coded_jax.runs import experiment, train, workdir
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
-from coded_jax.runs.progress import live_table
+from coded_jax.runs.workdir import Places
 from coded_jax.training.loop import Interrupted
 from tests.errors import refused
 from tests.scripts import Script
@@ -47,7 +47,16 @@ def quietly():
 
 def small_run(path, config=SMALL):
     prepared = prepare(config, Places(path, devices=1))
-    return experiment.run(prepared, console=quietly(), command="small")
+    return experiment.run(prepared, console=quietly(), command="small").results
+
+
+@contextlib.contextmanager
+def stopping(wish):
+    """Lets a function say when a run is asked to stop, as Ctrl-C does."""
+    with pytest.MonkeyPatch.context() as patch:
+        asked = lambda: contextlib.nullcontext(wish)
+        patch.setattr(train, "stop_requests", asked)
+        yield
 
 
 def params_of(path):
@@ -148,13 +157,11 @@ def test_stopped_evaluation_goes_on_where_it_was(finished, tmp_path, monkeypatch
     shutil.rmtree(folder / workdir.MEASURED)
     (folder / workdir.RESULTS).unlink()
     studied, study = [], confidence.study
-    spied = lambda *inputs: studied.append(inputs) or study(*inputs)
+    spied = lambda *a, **options: studied.append(a) or study(*a, **options)
     monkeypatch.setattr(confidence, "study", spied)
-    prepared = prepare(SMALL, Places(folder, devices=1))
-    stopped = run_training.Run(prepared, live_table(quietly()), lambda: True)
-    trained = run_training.train(stopped._replace(stop=lambda: False))
-    with pytest.raises(Interrupted, match="in the evaluation"):
-        run_evaluation.evaluate(stopped, trained)
+    with stopping(lambda: (folder / workdir.MEASURED).exists()):
+        with pytest.raises(Interrupted, match="in the evaluation"):
+            small_run(folder)
     assert os.listdir(folder / workdir.MEASURED) == ["code_held.json"]
     small_run(folder)
     before, again = map(workdir.read_results, (finished, folder))
@@ -169,12 +176,10 @@ def test_stopped_evaluation_goes_on_where_it_was(finished, tmp_path, monkeypatch
 @pytest.mark.long
 def test_resumes_and_serves_on_other_devices(finished, tmp_path):
     config = dataclasses.replace(SMALL, epochs=0.5)
-    prepared = prepare(config, Places(tmp_path, devices=1))
-    run = run_training.Run(prepared, live_table(quietly()), lambda: True)
-    with pytest.raises(Interrupted):
-        run_training.train(run)
+    with stopping(lambda: True), pytest.raises(Interrupted):
+        small_run(tmp_path, config)
     prepared = prepare(config, Places(tmp_path, devices=4, mesh=(2, 2)))
-    results = experiment.run(prepared, console=quietly())
+    results = experiment.run(prepared, console=quietly()).results
     assert results["timing"]["resumed"]
     assert results["machine"]["mesh"] == {"piece": 2, "data": 2}
     images = data.load("mnist_5k").test.images[:9]
@@ -251,7 +256,7 @@ def test_a_search_never_scores_on_the_test_split(tmp_path):
         Places(tmp_path, devices=1),
         dataset=dataclasses.replace(dataset, test=test),
     )
-    results = experiment.run(prepared, console=quietly())
+    results = experiment.run(prepared, console=quietly()).results
     base = results["base"]
     assert base.keys() == {"validation_accuracy", "numbers"}
     assert base["validation_accuracy"] > 0.5

@@ -9,8 +9,8 @@ import pytest
 
 import coded_jax
 from coded_jax.runs import experiment, kept_base
-from coded_jax.runs.places import Places
 from coded_jax.runs.prepare import prepare
+from coded_jax.runs.workdir import Places
 from tests.errors import refused
 from tests.runs.test_experiment import SMALL, quietly
 from tests.scripts import run_script
@@ -20,7 +20,7 @@ QUICK = dataclasses.replace(SMALL, code="mds", baselines=())
 
 def run(path, base_dir, config=QUICK):
     prepared = prepare(config, Places(path, devices=1, base_dir=base_dir))
-    return experiment.run(prepared, console=quietly())
+    return experiment.run(prepared, console=quietly()).results
 
 
 @pytest.mark.long

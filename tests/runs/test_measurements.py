@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import measurements, provenance, run_evaluation
+from coded_jax.runs import measurements, provenance
 from coded_jax.runs.config import Config
 from coded_jax.runs.measurements import Measured
 
@@ -40,18 +40,18 @@ def test_what_is_kept_is_read_as_it_was(tmp_path):
 
 def test_another_precision_or_version_is_another_circumstance(monkeypatch):
     monkeypatch.setattr(provenance, "code_version", lambda: "0.1 abc")
-    before = measurements.circumstances()
-    assert measurements.circumstances() == before
+    before = measurements.describe_circumstances()
+    assert measurements.describe_circumstances() == before
     with jax.default_matmul_precision("bfloat16"):
-        assert measurements.circumstances() != before
+        assert measurements.describe_circumstances() != before
     monkeypatch.setattr(provenance, "code_version", lambda: "0.2 abc")
-    assert measurements.circumstances() not in (before, None)
+    assert measurements.describe_circumstances() not in (before, None)
     monkeypatch.setattr(provenance, "code_version", lambda: None)  # uncommitted changes
-    assert measurements.circumstances() is None
+    assert measurements.describe_circumstances() is None
 
 
 def test_nothing_is_kept_where_it_is_switched_off():
-    digest_of = lambda keep: run_evaluation._digest(
+    digest_of = lambda keep: measurements._digest(
         SimpleNamespace(config=Config(keep_measured=keep), fingerprints={}), []
     )
     assert digest_of(True) is not None and digest_of(False) is None

@@ -28,8 +28,10 @@ def fit(folder, phases, task, phase, key):
 
 def fit_seeds(folder, phases, keys=KEYS, task=None):
     task = task or regression()
-    fit_phase = functools.partial(fit, folder, phases, task)
-    return seeds.fit_seeds(task, keys, folder, "code", fit_phase)
+    fitted = {}
+    for phase, key in seeds.trainings(task, keys, folder, "code"):
+        fitted[phase] = fit(folder, phases, task, phase, key)
+    return [fitted[workdir.phase_of("code", i)] for i in range(len(keys))]
 
 
 @pytest.fixture

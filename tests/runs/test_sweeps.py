@@ -14,7 +14,7 @@ from absl.testing import flagsaver
 from coded_jax.cli.commands import sweep
 from coded_jax.runs import experiment, sweeps
 from coded_jax.runs.config import Config
-from coded_jax.runs.places import Places
+from coded_jax.runs.workdir import Places
 from coded_jax.training import loop
 from tests.scripts import run_script
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax.training import checkpoints
 from coded_jax.types import Split
 from tests.errors import refused
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
@@ -42,6 +43,8 @@ OWN_CODE = {"code": scaled_sum_of_all}  # its rate decays by the recipe, too
 
 @pytest.mark.parametrize("settings", [{"decoder_width": 8}, OWN_CODE])
 def test_the_parameters_are_those_of_a_run(tmp_path, monkeypatch, settings):
+    saved = lambda *_, **__: pytest.fail("a checkpoint")
+    monkeypatch.setattr(checkpoints, "save", saved)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     model = train(pipeline=make_pipeline(**settings))

@@ -42,9 +42,10 @@ def main(argv: list[str]) -> None:
         for line in run_overview.opening(prepared, folder):
             progress.print(line, highlight=False)
     with live_table(progress, phases=phases) if lead else nullcontext() as table:
-        results = experiment.run(prepared, progress=table, command=command_text())
+        model = experiment.run(prepared, progress=table, command=command_text())
     if not lead:
         return
+    results = model.results
     try:
         with progress.status("drawing figures"):
             run_figures.draw(prepared.folder, results)

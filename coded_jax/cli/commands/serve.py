@@ -29,7 +29,7 @@ from coded_jax.devices import startup
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.load import load
-from coded_jax.runs.places import absolute
+from coded_jax.runs.workdir import absolute
 from coded_jax.service import ENGINES, Service, metrics, serve
 from coded_jax.service.web.config import WebConfig, require_packages
 from coded_jax.training import signals

@@ -26,9 +26,9 @@ from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
 from coded_jax.devices import startup
 from coded_jax.report import sweep_progress, sweep_tables
 from coded_jax.runs import sweeps, workdir
-from coded_jax.runs.places import absolute
 from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
+from coded_jax.runs.workdir import absolute
 
 JOBS = flags.DEFINE_integer(
     "jobs",
