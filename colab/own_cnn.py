@@ -75,8 +75,10 @@ from flax import linen as nn
 
 import coded_jax
 from coded_jax import data
+from coded_jax.cpu_kernels import lowering
 from coded_jax.inference.pixels import normalise
 
+lowering.install()  # faster kernels for CPUs
 dataset = data.load("mnist_5k")  # or a `data.Dataset` of your own arrays
 
 

@@ -76,11 +76,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 
+from coded_jax.cpu_kernels import lowering
 from coded_jax.report import formatting, model_figures, run_figures, run_tables
 from coded_jax.runs import experiment
 from coded_jax.runs.config import Config
 from coded_jax.runs.prepare import prepare
 from coded_jax.runs.workdir import Places
+
+lowering.install()  # faster kernels for CPUs
 
 folder = f"runs/quickstart-k{K}-r{R}-{BASE_EPOCHS}-{EPOCHS}"
 config = Config(

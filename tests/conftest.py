@@ -21,6 +21,7 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
+from coded_jax.cpu_kernels import lowering  # noqa: E402
 from coded_jax.devices import startup  # noqa: E402
 from coded_jax.models import make_base_model  # noqa: E402
 from coded_jax.runs import provenance  # noqa: E402
@@ -31,6 +32,8 @@ for name, examples in {"fast": 15, "long": 50}.items():
         name, max_examples=examples, deadline=None, derandomize=True, database=None
     )
 
+# The kernels that commands have; XLA's own take longer.
+lowering.install()
 # A CPU stands for the devices that tests of placement need.
 startup.offer_cpu_devices(8)
 # An implicit broadcast is more often a mistake than a wish.

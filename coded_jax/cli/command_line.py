@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 from coded_jax.checks import require
 from coded_jax.cli import flagfiles
+from coded_jax.cpu_kernels import lowering
 from coded_jax.runs import provenance, workdir
 from coded_jax.training.loop import Interrupted
 
@@ -37,7 +38,8 @@ def command(
     errors: tuple[type[Exception], ...] = ERRORS,
     resumes: bool = False,
 ) -> Callable[[Main], Main]:
-    """Decorates the `main` of a script, which exits with one line where it fails.
+    """Decorates the `main` of a script, which exits with one line where it fails, and
+    has the kernels of `cpu_kernels` for its process.
 
     Args:
       arguments: whether it accepts anything beside flags.
@@ -53,6 +55,7 @@ def command(
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # none on absent accelerators
             try:
+                lowering.install()
                 main(argv)
             except (Interrupted, KeyboardInterrupt) as stop:
                 message = str(stop) or "stopped"

@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from coded_jax import codes
 from coded_jax.checks import require
-from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage, Segment, whole_stage
@@ -33,8 +32,6 @@ def build_pipeline(
 ) -> Pipeline:
     """Builds the coded inference that `config` describes, on the devices of `mesh`.
 
-    From then on this process uses the kernels of `cpu_kernels` on CPUs.
-
     Args:
       config: the settings.
       image_shape: `(H, W, C)` of an image.
@@ -47,7 +44,6 @@ def build_pipeline(
       ValueError: the base model has no such blocks, a stage cannot be split into that
         many pieces, or the code of single convolutions would have to be trained.
     """
-    lowering.install()
     base = _base_of(config, base)
     variables = variable_shapes(base, image_shape, classes)
     blocks, splitting = base.blocks, config.splitting

@@ -76,8 +76,10 @@ def _run(
     do: Callable[[Cell, Sweep], Any], cell: Cell, sweep: Sweep, cache: str | None
 ) -> Any:
     """Runs `do` in a process of Ray's."""
+    from coded_jax.cpu_kernels import lowering
     from coded_jax.devices import startup
 
+    lowering.install()
     if sweep.places.devices is not None:
         startup.offer_cpu_devices(sweep.places.devices)
     startup.keep_memory()
