@@ -78,4 +78,5 @@ NO_PARITY = CodeEntry(
     trained=True,
     label="{code} {decoder}",
     title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
+    meaning="as learned, but without parity pieces: its decoder guesses",
 )

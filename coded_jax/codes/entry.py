@@ -21,6 +21,7 @@ class CodeEntry(NamedTuple):
         and `decoder`; networks with their width, where one is set.
       title: likewise, in headings; networks without width.
       fewest_pieces: the least k that it is built for.
+      meaning: a line for newcomers; empty for functions of the user's own.
     """
 
     make: Callable[[CodeShape, PyTree, LearnedConfig], Code]
@@ -28,10 +29,15 @@ class CodeEntry(NamedTuple):
     label: str = "{code}"
     title: str = "{code} code"
     fewest_pieces: int = 2
+    meaning: str = ""
 
 
-def from_shape(make: Callable[[CodeShape], Code], fewest_pieces: int = 2) -> CodeEntry:
+def from_shape(
+    make: Callable[[CodeShape], Code], meaning: str, fewest_pieces: int = 2
+) -> CodeEntry:
     """Returns the entry of a code that needs only its sizes and is not trained."""
     return CodeEntry(
-        lambda shape, variables, config: make(shape), fewest_pieces=fewest_pieces
+        lambda shape, variables, config: make(shape),
+        fewest_pieces=fewest_pieces,
+        meaning=meaning,
     )

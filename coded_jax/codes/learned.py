@@ -252,4 +252,5 @@ ENTRY = CodeEntry(
     trained=True,
     label="{recipe} {encoder} / {decoder}",
     title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
+    meaning="parity pieces and what decodes them, both trained",
 )

@@ -114,4 +114,5 @@ ENTRY = CodeEntry(
         shape, variables, config.parity_start, config.parity_pieces
     ),
     trained=True,
+    meaning="sums of pieces, on networks that are trained for them",
 )

@@ -18,14 +18,25 @@ CODES: dict[str, CodeEntry] = {
     LEARNED: learned.ENTRY,
     NO_PARITY: baselines.NO_PARITY,
     "parity_model": parity_model.ENTRY,
-    "uncoded": from_shape(linear.uncoded),
-    "zero_fill": from_shape(linear.zero_fill),
-    "mean_fill": from_shape(baselines.mean_fill),
-    "replication": from_shape(linear.replication, fewest_pieces=1),
-    "mds": from_shape(linear.mds),
-    "addition": from_shape(linear.addition),
-    "berrut": from_shape(curves.berrut),
-    "spline": from_shape(curves.spline),
+    "uncoded": from_shape(
+        linear.uncoded, "no code, and no answer where a piece is lost"
+    ),
+    "zero_fill": from_shape(
+        linear.zero_fill, "no code, zeros in place of what is lost"
+    ),
+    "mean_fill": from_shape(
+        baselines.mean_fill,
+        "no code, the training images' mean in place of what is lost",
+    ),
+    "replication": from_shape(
+        linear.replication, "copies of the pieces", fewest_pieces=1
+    ),
+    "mds": from_shape(
+        linear.mds, "the Reed-Solomon code, which is exact for linear networks"
+    ),
+    "addition": from_shape(linear.addition, "sums of the pieces"),
+    "berrut": from_shape(curves.berrut, "pieces on a rational curve"),
+    "spline": from_shape(curves.spline, "pieces on splines"),
 }
 
 AnyCode = str | Callable[[CodeShape], Code]

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Group
 
+from coded_jax.codes import entry_of
 from coded_jax.report.formatting import (
     measure_text,
     pattern_text,
@@ -23,20 +24,6 @@ MOST_PATTERNS = 32
 MOST_LOST = 5
 """Columns of the summary; all of it is in `results.json`."""
 WHOLE = "whole image"
-MEANINGS = {
-    "learned": "parity pieces and what decodes them, both trained",
-    "no_parity": "as learned, but without parity pieces: its decoder guesses",
-    "parity_model": "sums of pieces, on networks that are trained for them",
-    "uncoded": "no code, and no answer where a piece is lost",
-    "zero_fill": "no code, zeros in place of what is lost",
-    "mean_fill": "no code, the training images' mean in place of what is lost",
-    "replication": "copies of the pieces",
-    "mds": "the Reed-Solomon code, which is exact for linear networks",
-    "addition": "sums of the pieces",
-    "berrut": "pieces on a rational curve",
-    "spline": "pieces on splines",
-}
-"""Maps a code of the registry to a line that says what it is to a newcomer."""
 TAILS = {
     "tuned": "a second head, trained for each code, answers where a data piece is lost",
     "intact": "a second head, trained on exact features, answers where a data piece is "
@@ -99,7 +86,9 @@ def tables(results: dict[str, Any]) -> Group:
             "patterns"
         )
     meanings = [
-        f"{name}: {MEANINGS[name]}" for name in methods_of(results) if name in MEANINGS
+        f"{name}: {meaning}"
+        for name in methods_of(results)
+        if (meaning := entry_of(name).meaning)
     ]
     if config["tail"] in TAILS:
         meanings.append(TAILS[config["tail"]])
