@@ -91,7 +91,10 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from coded_jax.cpu_kernels import lowering
 from coded_jax.inference.pixels import normalise
+
+lowering.install()  # faster kernels for CPUs
 
 
 class Layer(nn.Module):
@@ -156,11 +159,11 @@ from rich.console import Console
 
 import coded_jax
 from coded_jax.inference.rates import Rates
-from coded_jax.report import stages_table
+from coded_jax.report import plan_table
 
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 plan = coded_jax.plan_stages(network.apply, variables, dataset.image_shape, K, R)
-console.print(stages_table.tables(plan, Rates()), highlight=False)
+console.print(plan_table.proposal(plan, Rates()), highlight=False)
 
 # %% [markdown]
 # ## Protect it

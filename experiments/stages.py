@@ -27,7 +27,7 @@ from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, image_shape_of, origin, run
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference.rates import Rates
-from coded_jax.report import stages_table
+from coded_jax.report import plan_table
 from coded_jax.runs import workdir
 from coded_jax.splitting import cut, merge, split
 from coded_jax.staging.planning import MOST_ROUNDS, StagePlan, plan_stages
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     built = time.perf_counter()
     plan, met = plan_for(model, variables, shape, rates)
     planned = time.perf_counter()
-    console.print(stages_table.tables(plan, rates))
+    console.print(plan_table.proposal(plan, rates))
     images = jax.random.normal(jax.random.key(0), (BATCH.value, *shape))
     measured = measure(plan, drawn(plan.variables), images)
     seconds = {"build": built - started, "plan": planned - built}

@@ -1,26 +1,20 @@
-"""The stages of a plan as a table for a terminal."""
+"""Plans as tables for a terminal: the stages of a code, or a proposal of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Table as RichTable
 
+from coded_jax.codes.config import STAGES
 from coded_jax.inference.costs import Cost, StageCost, coded_fraction, work_fraction
+from coded_jax.inference.rates import Rates
 from coded_jax.report.formatting import blocks_text, number_text, size_text
+from coded_jax.report.table import make, to_terminal
 from coded_jax.splitting import SplitPlan
-
-COLUMNS = (
-    "input",
-    "piece",
-    "halo",
-    "share",
-    "work",
-    "Mflop\npiece/whole",
-    "device kB\nin/out",
-)
+from coded_jax.staging.planning import StagePlan
 
 
 def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
@@ -38,46 +32,93 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
         f"k={k} data and r={r} parity pieces: each of {k + r} devices does "
         f"{work_fraction(stages):.3f} of the coded stages' work, which is "
         f"{100 * coded_fraction(stages):.0f} % of all blocks', and moves "
-        f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f} kB per image in {rounds}; the "
+        f"{_kilobytes(cost)} kB per image in {rounds}; the "
         f"client does {client:.3f} of all blocks' work where results are lost; "
         f"encoding and decoding are {100 * cost.price:.1f} % of the coded stages' work "
         f"and take {cost.memory / 1e3:.1f} kB of memory beside the network"
     )
-    return Group(stage_table(stages), summary)
+    return Group(_stages(stages, {}), summary)
 
 
-def stage_table(
-    stages: Sequence[StageCost], names: Mapping[tuple[int, int], str] | None = None
-) -> Table:
-    """Returns windows, halos, work and bytes of stages.
+def proposal(plan: StagePlan, rates: Rates) -> Group:
+    """Returns the stages of a proposal, other chains beside it, and what is in the way.
 
     Args:
-      stages: coded, or computed whole.
-      names: of blocks that are not called by their numbers.
+      plan: the proposal, of `plan_stages`.
+      rates: the speeds that it was made for.
     """
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("blocks", no_wrap=True)
-    for column in COLUMNS:
-        shown.add_column(column, justify="right", no_wrap=True)
-    for stage in stages:
-        name = (names or {}).get(stage.blocks, blocks_text(stage.blocks))
-        shown.add_row(name, *_row(stage))
-    return shown
-
-
-def _row(cost: StageCost) -> list[str]:
-    cells = [size_text(cost.input_shape)]
-    if cost.plan is None:
-        return [*cells, "whole", "", "", "", number_text(cost.flops / 1e6), ""]
-    return [
-        *cells,
-        size_text(cost.plan.piece_shape),
-        _halos(cost.plan),
-        size_text(cost.plan.share_shape),
-        f"{cost.plan.work_fraction:.3f}",
-        f"{number_text(cost.piece_flops / 1e6)}/{number_text(cost.flops / 1e6)}",
-        f"{number_text(cost.bytes_in / 1e3)}/{number_text(cost.bytes_out / 1e3)}",
+    names = {plan.parts[-1].blocks: "head"}
+    shown = [part for part in plan.parts if part.flops]  # else the client moves values
+    chosen = plan.cost_of(plan.chain)
+    free = [trip._replace(encode_flops=0.0, decode_flops=0.0) for trip in chosen.rounds]
+    uncoded = chosen._replace(rounds=tuple(free), devices=plan.k)
+    chains = [
+        _Chain("chosen", chosen, plan.chain.coded),
+        _Chain("the same, uncoded", uncoded, plan.chain.coded),
     ]
+    for other in plan.others:
+        grids = sorted({size_text(segment.grid) for segment in other.segments})
+        name = f"other, {' '.join(grids)}"
+        chains.append(_Chain(name, plan.cost_of(other), other.coded))
+    whole = plan.cost.on_every_device(1)
+    chains.append(_Chain("whole image, one device", whole, 0.0))
+    columns = {
+        "chain": lambda x: x.name,
+        "rounds": lambda x: str(len(x.cost.rounds)),
+        "ms": lambda x: f"{1e3 * rates.seconds(x.cost):.1f}",
+        "coded": lambda x: f"{100 * x.coded:.0f} %",
+        "device": lambda x: f"{x.cost.device_flops / x.cost.whole_flops:.3f}",
+        "client": lambda x: f"{x.cost.client_total / x.cost.whole_flops:.3f}",
+        "device kB": lambda x: _kilobytes(x.cost),
+    }
+    lines = [
+        f"k={plan.k} data and r={plan.r} parity pieces; device and client: work over "
+        "that of the whole network, losses decoded in every round by a linear code; "
+        "ms: of an inference that nothing delays",
+        f"stages {STAGES.show(plan.stages)}, grids "
+        f"{','.join(map(size_text, plan.grids))}",
+        *(f"cannot be split: {n} x {reason}" for reason, n in plan.obstacles),
+    ]
+    chain_table = to_terminal(make(columns, chains))
+    return Group(_stages(shown, names), chain_table, "\n".join(lines))
+
+
+class _Chain(NamedTuple):
+    """A row of a proposal: a chain of stages, its cost, and the part that is coded."""
+
+    name: str
+    cost: Cost
+    coded: float
+
+
+def _stages(
+    stages: Sequence[StageCost], names: Mapping[tuple[int, int], str]
+) -> RichTable:
+    """Returns a row for each stage, coded or computed whole; `names` are of blocks that
+    are not called by their numbers."""
+
+    def of_plan(
+        text: Callable[[SplitPlan, StageCost], str], whole: str = ""
+    ) -> Callable[[StageCost], str]:
+        return lambda stage: text(stage.plan, stage) if stage.plan else whole
+
+    mega = lambda number: number_text(number / 1e6)
+    kilo = lambda number: number_text(number / 1e3)
+    columns = {
+        "blocks": lambda stage: names.get(stage.blocks, blocks_text(stage.blocks)),
+        "input": lambda stage: size_text(stage.input_shape),
+        "piece": of_plan(lambda plan, _: size_text(plan.piece_shape), "whole"),
+        "halo": of_plan(lambda plan, _: _halos(plan)),
+        "share": of_plan(lambda plan, _: size_text(plan.share_shape)),
+        "work": of_plan(lambda plan, _: f"{plan.work_fraction:.3f}"),
+        "Mflop\npiece/whole": lambda stage: (
+            f"{mega(stage.piece_flops)}/" * bool(stage.plan) + mega(stage.flops)
+        ),
+        "device kB\nin/out": of_plan(
+            lambda _, stage: f"{kilo(stage.bytes_in)}/{kilo(stage.bytes_out)}"
+        ),
+    }
+    return to_terminal(make(columns, stages))
 
 
 def _halos(plan: SplitPlan) -> str:
@@ -86,3 +127,8 @@ def _halos(plan: SplitPlan) -> str:
         "-".join(map(str, sorted({min(axis.halos), max(axis.halos)})))
         for axis in (plan.rows, plan.columns)
     )
+
+
+def _kilobytes(cost: Cost) -> str:
+    """Returns the traffic of a device for an image, in kB."""
+    return f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f}"

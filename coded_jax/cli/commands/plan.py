@@ -32,7 +32,7 @@ from coded_jax.codes import ConvolutionSplit, GroupSplit
 from coded_jax.inference import costs
 from coded_jax.inference.rates import Rates
 from coded_jax.inference.stages import compute
-from coded_jax.report import plan_picture, plan_table, stages_table
+from coded_jax.report import plan_picture, plan_table
 from coded_jax.runs import build
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
@@ -138,7 +138,7 @@ def _plan_model(
         most_device=MOST_DEVICE.value,
     )
     seconds = time.perf_counter() - begun
-    console.print(stages_table.tables(plan, rates))
+    console.print(plan_table.proposal(plan, rates))
     console.print(f"planned in {seconds:.1f} s")
     (rows, columns, channels), first = next(
         (part.input_shape, part.plan) for part in plan.parts if part.plan is not None
