@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from coded_jax.inference.pipeline import Pipeline, infer
     from coded_jax.runs.coded_model import CodedModel
     from coded_jax.runs.evaluate import evaluate
+    from coded_jax.runs.experiment import protect
     from coded_jax.runs.load import load
     from coded_jax.runs.own_model import make_pipeline
-    from coded_jax.runs.protect import protect
     from coded_jax.runs.train import train
     from coded_jax.service import serve
     from coded_jax.splitting import SplitPlan, merge, split
@@ -91,7 +91,7 @@ _MODULES = {
     "make_plan": "splitting.plan",
     "merge": "splitting",
     "plan_stages": "staging.planning",
-    "protect": "runs.protect",
+    "protect": "runs.experiment",
     "sample_erasures": "training.tasks",
     "serve": "service",
     "split": "splitting",

@@ -49,7 +49,7 @@ from coded_jax.latency.strategies import (
 from coded_jax.report import canvas, table
 from coded_jax.report.formatting import percent
 from coded_jax.runs import workdir
-from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.reading import read_cost
 from coded_jax.runs.workdir import absolute
 
 TARGET = flags.DEFINE_float("target", None, "seconds for a request")

@@ -17,7 +17,7 @@ from tables import reports
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
 from coded_jax.report import run_tables
-from coded_jax.runs.sweep_table import SWEEP
+from coded_jax.runs.sweeps import SWEEP
 
 OUTPUT = flags.DEFINE_string(
     "output", None, "folder of the report; of several, each has a folder there"

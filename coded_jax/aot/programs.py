@@ -30,7 +30,7 @@ from coded_jax.inference.pipeline import Pipeline, Results, infer_uncoded
 from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, uncoded_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.runs.regime import BASE, regime_of
+from coded_jax.runs.phases import BASE, regime_of
 from coded_jax.service import parts
 from coded_jax.training import exact_targets, tasks
 from coded_jax.training.steps import (

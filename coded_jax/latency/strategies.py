@@ -25,8 +25,13 @@ from coded_jax.latency.partitions import Stages, grid_of, partitions
 from coded_jax.latency.workloads import Workload
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, Config, tuples
-from coded_jax.runs.reading import ROUNDING, code_name, patterns_of, read_recovery
-from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.reading import (
+    ROUNDING,
+    code_name,
+    patterns_of,
+    read_cost,
+    read_recovery,
+)
 from coded_jax.splitting.convolutions import rounded_down, spared_parts
 from coded_jax.types import BaseModel, PyTree
 

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from coded_jax.codes import entry_of
 from coded_jax.inference.costs import Cost
-from coded_jax.runs.reading import ROUNDING, code_name
-from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.reading import ROUNDING, code_name, read_cost
 from coded_jax.runs.workdir import EXTENT
 
 WHOLE = "whole image on each"

@@ -11,9 +11,9 @@ import jax
 from coded_jax.codes import LEARNED, ConvolutionSplit
 from coded_jax.report.formatting import stages_text
 from coded_jax.report.run_tables import works
+from coded_jax.runs.phases import BASE, regime_of
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import Planned
-from coded_jax.runs.regime import BASE, regime_of
 from coded_jax.runs.workdir import phase_of
 from coded_jax.training.steps import steps_per_call
 

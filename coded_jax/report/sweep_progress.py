@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
 from coded_jax.report.formatting import measure_text
-from coded_jax.runs import sweep_table, sweeps, workdir
+from coded_jax.runs import sweeps
 from coded_jax.runs.progress import LiveTable, add_row, duration_text, live_table
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 
@@ -34,6 +33,10 @@ def run(
     """
     cells = sweep.cells
     ended = {result.cell.name: result for result in finished}
+
+    def write() -> None:
+        sweeps.write(sweep, [ended[cell.name] for cell in cells if cell.name in ended])
+
     waiting = [cell for cell in cells if cell.name not in ended]
     if ended:
         console.print(f"{len(ended)} of {len(cells)} cells are finished already")
@@ -54,8 +57,8 @@ def run(
             if progress.disable and (left := progress.tasks[0].time_remaining):
                 text += f", about {duration_text(left)} left"
             console.print(text, highlight=False, soft_wrap=True)
-            write(sweep, ended)
-    write(sweep, ended)
+            write()
+    write()
     return [ended[cell.name] for cell in cells]
 
 
@@ -65,17 +68,7 @@ def result_text(result: CellResult) -> str:
         return f"{result.cell.name}: {result.error}"
     by_lost = result.results["summary"].items()
     means = ", ".join(f"{l} lost {measure_text(row, 'mean')}" for l, row in by_lost)
-    seconds = sweep_table.seconds(result.results)
+    seconds = sweeps.seconds(result.results)
     return (
         f"{result.cell.name}: {means} after {seconds:.0f} s of training and evaluation"
     )
-
-
-def write(sweep: Sweep, ended: dict[str, CellResult]) -> None:
-    """Writes the tables of the cells that have run, and how they were made."""
-    ordered = [ended[cell.name] for cell in sweep.cells if cell.name in ended]
-    rows = [row for result in ordered for row in sweep_table.rows(result)]
-    sweep_table.write(sweep.folder, rows)
-    content = sweep_table.summary(sweep, ordered)
-    text = json.dumps(content, indent=1) + "\n"
-    workdir.write_atomically(sweep.folder / sweep_table.SWEEP, text)

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from coded_jax.report import frontier
 from coded_jax.report.formatting import with_deviation
 from coded_jax.report.table import Columns, make, to_terminal
-from coded_jax.runs.sweep_table import SWEEP, TABLE
+from coded_jax.runs.sweeps import SWEEP, TABLE
 
 Row = dict[str, Any]
 MOST_COLUMNS = 6

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.devices import processes
 from coded_jax.runs.config import Config
-from coded_jax.runs.regime import BASE, regime_of
-from coded_jax.runs.variables import VARIABLES, read_variables, save_variables
+from coded_jax.runs.phases import BASE, regime_of
 from coded_jax.runs.workdir import (
     FLAGS,
     RunFlags,
@@ -33,6 +33,7 @@ from coded_jax.training import checkpoints
 from coded_jax.training.steps import Best, initial_state
 from coded_jax.types import BaseModel, Dataset, PyTree
 
+VARIABLES = "variables.npz"
 RECORD = "base.json"
 """Says how the base model was trained, and what it reaches."""
 
@@ -169,3 +170,48 @@ def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None
     done = state._replace(step=jnp.asarray(steps, jnp.int32))
     finished = (done, Best(score, best.params))
     checkpoints.save(target, steps, finished, seconds=kept.seconds)
+
+
+def save_variables(folder: Path, variables: PyTree) -> None:
+    """Writes variables into a workdir, if they are nested dicts of numeric arrays.
+
+    Of others the structure could not be restored; `load` is then given them anew.
+    """
+    arrays = dict(_by_path(variables, ()))
+    if any(array is None for array in arrays.values()):
+        return
+    unfinished = folder / f"{VARIABLES}.tmp"
+    with open(unfinished, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore
+    unfinished.replace(folder / VARIABLES)
+
+
+def read_variables(folder: Path) -> PyTree | None:
+    """Returns the variables that a workdir holds; None if there are none."""
+    if not (folder / VARIABLES).exists():
+        return None
+    variables: dict[str, Any] = {}
+    with np.load(folder / VARIABLES, allow_pickle=False) as stored:
+        for path in stored.files:
+            *outer, name = json.loads(path)
+            node = variables
+            for key in outer:
+                node = node.setdefault(key, {})
+            node[name] = jnp.asarray(stored[path])
+    return variables
+
+
+def _by_path(tree: PyTree, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Yields `(path as JSON, array)`, with None for what cannot be stored."""
+    if type(tree) is dict and tree and all(type(key) is str for key in tree):
+        for key, value in tree.items():
+            yield from _by_path(value, (*path, key))
+        return
+    leaf: Any = tree
+    stored = path and isinstance(leaf, jax.Array) and _is_plain(leaf.dtype)
+    yield json.dumps(path), np.asarray(leaf) if stored else None
+
+
+def _is_plain(dtype: Any) -> bool:
+    """Returns whether NumPy itself has the type; it has neither keys nor bfloat16."""
+    return not jnp.issubdtype(dtype, jax.dtypes.extended) and dtype.kind in "biufc"

@@ -19,9 +19,9 @@ from coded_jax.runs import fingerprints, workdir
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config
+from coded_jax.runs.kept_base import read_variables
 from coded_jax.runs.own_model import own_base
-from coded_jax.runs.regime import regime_of
-from coded_jax.runs.variables import read_variables
+from coded_jax.runs.phases import regime_of
 from coded_jax.runs.workdir import absolute
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state

@@ -24,9 +24,9 @@ from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.runs import fingerprints, provenance, workdir
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.evaluate import measure_parts
+from coded_jax.runs.phases import Watch
 from coded_jax.runs.prepare import Experiment
 from coded_jax.runs.progress import add_row, begin_at
-from coded_jax.runs.train import Watch
 from coded_jax.training import tasks
 from coded_jax.training.loop import Fitted, Interrupted
 from coded_jax.types import PyTree

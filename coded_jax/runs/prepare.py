@@ -25,7 +25,7 @@ from coded_jax.runs.build import (
     variable_shapes,
 )
 from coded_jax.runs.config import Config
-from coded_jax.runs.regime import BASE, regime_of
+from coded_jax.runs.phases import BASE, regime_of
 from coded_jax.runs.workdir import (
     CHECKPOINTS,
     MEASURED,

@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from coded_jax import codes
+from coded_jax.checks import require
 from coded_jax.codes import LearnedConfig
 from coded_jax.codes.networks import DECODERS, ENCODERS
+from coded_jax.inference.costs import Cost
 from coded_jax.types import Code, CodeShape
 
 ROUNDING = 5e-4
@@ -150,3 +152,18 @@ def learned_config_of(config: dict[str, Any]) -> LearnedConfig:
         if name in config
     }
     return LearnedConfig(**fields)
+
+
+def read_cost(results: dict[str, Any], name: str) -> Cost:
+    """Returns the cost of a code of a finished run, for one image.
+
+    Args:
+      results: the content of its `results.json`.
+      name: `"code"`, or one of the run's baselines.
+
+    Raises:
+      ValueError: the run has no such code, or a former version has counted its costs.
+    """
+    costs = results.get("costs", {})
+    require("name", name, name in costs, f"one of {[*costs]} with costs in this run")
+    return Cost.from_json(costs[name])

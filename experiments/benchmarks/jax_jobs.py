@@ -14,7 +14,7 @@ from benchmarks.subjects import Subject
 from coded_jax.codes import erasures
 from coded_jax.devices import startup
 from coded_jax.inference import pipeline
-from coded_jax.runs import regime
+from coded_jax.runs import phases
 from coded_jax.runs.build import uncoded_pipeline
 from coded_jax.training import exact_targets, steps, tasks
 from coded_jax.training.loop import Task
@@ -23,7 +23,7 @@ from coded_jax.types import PyTree
 
 def base(s: Subject, batch: int) -> dict[str, Prepared]:
     """Prepares training steps of the base model, as `training.loop.fit` does them."""
-    data, optimizer = s.dataset, _optimizer(s, regime.BASE)
+    data, optimizer = s.dataset, _optimizer(s, phases.BASE)
     uncoded = uncoded_pipeline(s.config, data.mean, data.std)
     task = tasks.base_task(uncoded, data, optimizer)
     arrays = tasks.device_arrays(None, data.train)
@@ -63,7 +63,7 @@ def inference(s: Subject, batch: int) -> dict[str, Prepared]:
 
 
 def _optimizer(s: Subject, phase: str) -> optax.GradientTransformation:
-    return regime.regime_of(s.config, phase).optimizer(len(s.dataset.train.labels))
+    return phases.regime_of(s.config, phase).optimizer(len(s.dataset.train.labels))
 
 
 def _steps(

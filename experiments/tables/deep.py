@@ -18,8 +18,13 @@ from coded_jax.report.formatting import (
     with_deviation,
 )
 from coded_jax.report.table import Columns, Table
-from coded_jax.runs.reading import base_accuracy, code_name, evaluated_part, patterns_of
-from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.reading import (
+    base_accuracy,
+    code_name,
+    evaluated_part,
+    patterns_of,
+    read_cost,
+)
 from tables import sections, stored, targets
 from tables.sections import Long, Section
 from tables.stored import Content

@@ -17,8 +17,7 @@ from coded_jax.report.formatting import (
 from coded_jax.report.run_tables import WHOLE, methods_of
 from coded_jax.report.table import Table, make, select
 from coded_jax.runs.config import Config
-from coded_jax.runs.reading import code_name
-from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.reading import code_name, read_cost
 from tables import sections, stored, targets
 from tables.sections import Long, Section
 from tables.stored import Content

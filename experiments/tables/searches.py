@@ -15,7 +15,7 @@ from coded_jax.report.sweep_tables import Cell, Sweep, mean_and_worst, trials_te
 from coded_jax.report.table import Table, make, select
 from coded_jax.runs.kept_base import RECORD
 from coded_jax.runs.reading import code_name
-from coded_jax.runs.sweep_table import SWEEP
+from coded_jax.runs.sweeps import SWEEP
 from tables import stored, targets
 from tables.sections import Long, Section, section
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coded_jax.codes import LEARNED
-from coded_jax.runs.reading import base_accuracy, code_name
-from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.reading import base_accuracy, code_name, read_cost
 
 PAPER = {(2, 1): "90.56", (4, 1): "96.85", (4, 2): "91.79"}
 """Accuracies of Table V, MLP or Conv, by `(k, r)`."""

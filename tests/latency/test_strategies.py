@@ -20,8 +20,7 @@ from coded_jax.latency.strategies import (
     strategies,
 )
 from coded_jax.models import make_base_model
-from coded_jax.runs.reading import patterns_of
-from coded_jax.runs.run_costs import read_cost
+from coded_jax.runs.reading import patterns_of, read_cost
 from tests.runs.test_experiment import ROOT
 
 UNCOMPARED = ("zero_fill", "mean_fill", "no_parity")  # they wait for nothing

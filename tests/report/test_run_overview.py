@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 from coded_jax.report import run_overview
+from coded_jax.runs.phases import BASE
 from coded_jax.runs.prepare import prepare
-from coded_jax.runs.regime import BASE
 from coded_jax.runs.workdir import METRICS, Places
 from tests.runs.test_experiment import SMALL
 

@@ -7,7 +7,7 @@ import pytest
 from coded_jax.runs import workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.load import best_params
-from coded_jax.runs.regime import regime_of
+from coded_jax.runs.phases import regime_of
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state
 

@@ -21,7 +21,7 @@ from tables import finished_runs
 import coded_jax
 from coded_jax import data
 from coded_jax.evaluation import confidence
-from coded_jax.runs import experiment, train, workdir
+from coded_jax.runs import experiment, phases, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.prepare import prepare
 from coded_jax.runs.workdir import Places
@@ -55,7 +55,7 @@ def stopping(wish):
     """Lets a function say when a run is asked to stop, as Ctrl-C does."""
     with pytest.MonkeyPatch.context() as patch:
         asked = lambda: contextlib.nullcontext(wish)
-        patch.setattr(train, "stop_requests", asked)
+        patch.setattr(phases, "stop_requests", asked)
         yield
 
 

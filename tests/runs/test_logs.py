@@ -6,8 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from coded_jax.runs.logs import PhaseLog
-from coded_jax.runs.progress import live_table
+from coded_jax.runs.progress import PhaseLog, live_table
 
 
 @contextlib.contextmanager

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coded_jax.runs import seeds, workdir
+from coded_jax.runs import phases, workdir
 from coded_jax.training import checkpoints, loop
 from tests.training.test_loop import BATCH, arrays, regression
 
 KEYS = jax.random.split(jax.random.key(7), 4)
 
 
-def fit(folder, phases, task, phase, key):
+def fit(folder, trained, task, phase, key):
     directory = folder and workdir.checkpoint_folder(folder, phase)
-    phases.append(phase)
+    trained.append(phase)
     return loop.fit(
         task,
         jnp.asarray(1.0),
@@ -26,20 +26,20 @@ def fit(folder, phases, task, phase, key):
     )
 
 
-def fit_seeds(folder, phases, keys=KEYS, task=None):
+def fit_seeds(folder, trained, keys=KEYS, task=None):
     task = task or regression()
     fitted = {}
-    for phase, key in seeds.trainings(task, keys, folder, "code"):
-        fitted[phase] = fit(folder, phases, task, phase, key)
+    for phase, key in phases.trainings(task, keys, folder, "code"):
+        fitted[phase] = fit(folder, trained, task, phase, key)
     return [fitted[workdir.phase_of("code", i)] for i in range(len(keys))]
 
 
 @pytest.fixture
 def accelerator(monkeypatch):
     """Where several steps are one call, as on accelerators."""
-    for module in (loop, seeds):
+    for module in (loop, phases):
         monkeypatch.setattr(module, "steps_per_call", lambda: 2)
-    monkeypatch.setattr(seeds, "MAPS_SEEDS", True)  # these have no convolutions
+    monkeypatch.setattr(phases, "MAPS_SEEDS", True)  # these have no convolutions
 
 
 @functools.cache
@@ -56,27 +56,27 @@ def assert_as_alone(outcomes):
 
 
 def test_on_a_cpu_one_after_the_other(tmp_path):
-    phases = []
-    fitted = fit_seeds(tmp_path, phases)
-    assert phases == ["code", "code_1", "code_2", "code_3"]
+    trained = []
+    fitted = fit_seeds(tmp_path, trained)
+    assert trained == ["code", "code_1", "code_2", "code_3"]
     assert_as_alone(fitted)
 
 
 def test_on_an_accelerator_together(tmp_path, accelerator):
-    phases = []
-    fitted = fit_seeds(tmp_path, phases)
+    trained = []
+    fitted = fit_seeds(tmp_path, trained)
     # Each is handed its checkpoint, from which it has nothing left to do.
-    assert phases == ["code_0-3", "code", "code_1", "code_2", "code_3"]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == phases[1:]
+    assert trained == ["code_0-3", "code", "code_1", "code_2", "code_3"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == trained[1:]
     assert_as_alone(fitted)
     assert fitted[1].seconds == pytest.approx(fitted[0].seconds)
 
 
 def test_more_seeds_keep_what_is_trained(tmp_path, accelerator):
     first = fit_seeds(tmp_path, [], KEYS[:1])
-    phases = []
-    fitted = fit_seeds(tmp_path, phases)
-    assert phases[0] == "code_1-3"
+    trained = []
+    fitted = fit_seeds(tmp_path, trained)
+    assert trained[0] == "code_1-3"
     np.testing.assert_array_equal(fitted[0].params["w"], first[0].params["w"])
     assert_as_alone(fitted)
 
@@ -93,7 +93,7 @@ def test_killed_while_checkpoints_are_handed_out(tmp_path, accelerator, monkeypa
     with pytest.raises(RuntimeError, match="crash"):
         fit_seeds(tmp_path, [])
     monkeypatch.setattr(checkpoints, "save", save)
-    phases = []
-    fitted = fit_seeds(tmp_path, phases)
-    assert phases[0] == "code_0-3"
+    trained = []
+    fitted = fit_seeds(tmp_path, trained)
+    assert trained[0] == "code_0-3"
     assert_as_alone(fitted)

@@ -1,0 +1,354 @@
+"""Phases of a run: how each is trained, kept and shown."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+
+from coded_jax.devices import processes
+from coded_jax.evaluation import inspection
+from coded_jax.inference.pipeline import Pipeline
+from coded_jax.runs.config import Config
+from coded_jax.runs.progress import LiveTable, PhaseLog, live_table
+from coded_jax.runs.workdir import CHECKPOINTS, checkpoint_folder, phase_of
+from coded_jax.training import checkpoints, exact_targets, tasks
+from coded_jax.training.config import TrainConfig
+from coded_jax.training.loop import (
+    FitConfig,
+    Fitted,
+    Observer,
+    Task,
+    fit,
+    seed_of,
+    total_steps,
+)
+from coded_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Rate
+from coded_jax.training.signals import stop_requests
+from coded_jax.training.steps import MAPS_SEEDS, initial_state, steps_per_call
+from coded_jax.types import Dataset, PyTree
+
+BASE, CODE = "base", "code"
+"""The phases that train the base model and the code; others train baselines."""
+
+KEY_NUMBERS = {CODE: 1, "no_parity": 2}
+"""Numbers that the keys of these codes' draws are made with; those of other codes are
+made with a checksum of their names, and so do not depend on which others there are."""
+
+
+class Regime(NamedTuple):
+    """The optimisation of one phase.
+
+    Attributes:
+      epochs: may be a fraction.
+      batch_size: examples per step.
+      learning_rate: the highest one.
+      schedule: how it changes, one of `optimizers.SCHEDULES`.
+      weight_decay: L2 factor.
+      products: what is multiplied, one of `training.config.PRODUCTS`.
+      optimizer_name: one of `optimizers.OPTIMIZERS`.
+    """
+
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    weight_decay: float
+    products: str
+    optimizer_name: str = "adam"
+
+    def steps(self, examples: int) -> int:
+        """Returns the number of steps of the phase with so many training examples."""
+        return total_steps(examples, self.batch_size, self.epochs)
+
+    def rate(self, examples: int) -> Rate:
+        """Returns the learning rate, constant or of every step."""
+        return SCHEDULES[self.schedule](self.learning_rate, self.steps(examples))
+
+    def optimizer(self, examples: int) -> optax.GradientTransformation:
+        """Returns the optimizer for so many training examples."""
+        make = OPTIMIZERS[self.optimizer_name]
+        return make(self.rate(examples), self.weight_decay)
+
+
+def regime_of(config: Config, phase: str) -> Regime:
+    """Returns the regime of a phase: of `BASE`, or of any code."""
+    if phase == BASE:
+        return Regime(
+            epochs=config.base_epochs,
+            batch_size=config.base_batch_size or config.batch_size,
+            learning_rate=config.base_learning_rate or config.learning_rate,
+            schedule=config.base_schedule,
+            weight_decay=(
+                config.weight_decay
+                if config.base_weight_decay is None
+                else config.base_weight_decay
+            ),
+            products=config.base_products,
+            optimizer_name=config.base_optimizer,
+        )
+    return code_regime(config, config.recipe)
+
+
+def code_regime(config: TrainConfig, recipe: str) -> Regime:
+    """Returns the regime of a code, in a run or by `train`.
+
+    The learning rate is as the recipe says, whatever the code: it falls along a cosine
+    with the systematic one, and is constant with the paper's.
+
+    Args:
+      config: of the training.
+      recipe: see `LearnedConfig`.
+    """
+    return Regime(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        schedule="cosine" if recipe == "systematic" else "constant",
+        weight_decay=config.weight_decay,
+        products=config.products,
+    )
+
+
+class Watch(NamedTuple):
+    """Keeps, shows and stops trainings.
+
+    Attributes:
+      folder: of checkpoints and metrics; nothing is kept if None.
+      table: that shows them.
+      stop: whether to save and end.
+    """
+
+    folder: Path | None
+    table: LiveTable
+    stop: Callable[[], bool]
+
+    def extent(self, phase: str, regime: Regime, pipeline: Pipeline) -> FitConfig:
+        """Returns the extent of a phase, with its checkpoints in the folder."""
+        directory = self.folder and checkpoint_folder(self.folder, phase)
+        return FitConfig(
+            regime.epochs,
+            regime.batch_size,
+            directory=directory,
+            mesh=pipeline.mesh,
+            products=regime.products,
+        )
+
+    def log(
+        self,
+        phase: str,
+        regime: Regime,
+        examples: int,
+        picture: Callable[[PyTree], np.ndarray] | None = None,
+    ) -> AbstractContextManager[Observer]:
+        """Returns the record of a phase, which only the lead process has.
+
+        Args:
+          phase: its name, see `workdir.phase_of`.
+          regime: of the phase.
+          examples: that it trains on.
+          picture: see `PhaseLog`.
+        """
+        if not processes.is_lead():
+            return contextlib.nullcontext(Observer())
+        return PhaseLog(
+            self.folder,
+            phase,
+            self.table,
+            steps=regime.steps(examples),
+            batch_size=regime.batch_size,
+            rate=regime.rate(examples),
+            picture=picture,
+        )
+
+
+@contextlib.contextmanager
+def watching(
+    folder: Path | None,
+    console: Console | None = None,
+    table: LiveTable | None = None,
+) -> Iterator[Watch]:
+    """Shows trainings, and lets Ctrl-C stop them once they are saved, if they can be.
+
+    Args:
+      folder: see `Watch`.
+      console: where a table of their own is drawn; standard error if None.
+      table: that is shown already, in its place.
+    """
+    if not processes.is_lead():
+        console, table = Console(file=io.StringIO()), None
+    with contextlib.ExitStack() as stack:
+        if table is None:
+            table = stack.enter_context(live_table(console or Console(stderr=True)))
+        stop: Callable[[], bool] = lambda: False
+        if folder is not None:
+            stop = stack.enter_context(stop_requests())
+        yield Watch(folder, table, stop)
+
+
+def train_code(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    inputs: Dataset,
+    config: TrainConfig,
+    watch: Watch,
+    *,
+    arrays: dict[str, Any],
+    name: str = CODE,
+) -> list[Fitted]:
+    """Trains a code with every seed; one without parameters is left as it is.
+
+    Several seeds are trained at once or in turn, see `trainings`. Whatever is
+    kept already is gone on from.
+
+    Args:
+      pipeline: with the code in every coded stage.
+      frozen: variables of the base model.
+      inputs: of the pipeline, images or groups; the validation part scores.
+      config: how.
+      watch: keeps, shows and stops the training.
+      arrays: those of the training part, `[N, ...]` on the devices, with targets unless
+        every step computes its own.
+      name: `CODE`, or that of a baseline.
+
+    Raises:
+      training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
+      OSError: a checkpoint cannot be written.
+    """
+    key = jax.random.key(config.seed)
+    if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
+        return [Fitted(pipeline.init(key), None, 0, 0.0)]
+    regime = code_regime(config, pipeline.recipe)
+    examples = len(inputs.train.labels)
+    optimizer = regime.optimizer(examples)
+    if all(stage.code.constants for stage in pipeline.stages):
+        params = exact_targets.constants(pipeline, frozen, arrays["images"])
+        if watch.folder:
+            # As if by one step of training, so that it is loaded like any other.
+            folder = checkpoint_folder(watch.folder, name)
+            state = initial_state(lambda key: params, optimizer, key)
+            checkpoints.save(folder, 1, state)
+        return [Fitted(params, None, 1, 0.0)]
+    task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
+    picture = inspection.drawer(
+        pipeline,
+        frozen,
+        inputs.validation.images[:4],
+        range(min(pipeline.r, pipeline.k)),
+    )
+    number = KEY_NUMBERS.get(name) or zlib.crc32(name.encode())
+    key = jax.random.fold_in(key, number)
+    others = [jax.random.fold_in(key, seed) for seed in range(1, config.seeds)]
+    fitted = {}
+    for phase, keys in trainings(task, jnp.stack([key, *others]), watch.folder, name):
+        with watch.log(phase, regime, examples, picture) as log:
+            fitted[phase] = fit(
+                task,
+                frozen,
+                arrays,
+                keys,
+                watch.extent(phase, regime, pipeline),
+                observer=log,
+                stop=watch.stop,
+            )
+    return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
+
+
+def training_arrays(
+    pipeline: Pipeline, frozen: PyTree, inputs: Dataset, config: TrainConfig
+) -> dict[str, Any]:
+    """Places the training part on the devices, with the features that codes learn to
+    reconstruct where images stay as they are, and these fit there."""
+    arrays = tasks.device_arrays(pipeline.mesh, inputs.train)
+    if config.code_augmentation != "none":
+        return arrays
+    return exact_targets.with_targets(pipeline, frozen, arrays)
+
+
+def trainings(
+    task: Task, keys: jax.Array, folder: Path | None, name: str
+) -> Iterator[tuple[str, jax.Array]]:
+    """Yields the trainings of a code with S seeds, each to be done before the next.
+
+    On an accelerator all seeds without a checkpoint are trained as one `vmap`, whose
+    checkpoint is then divided among them, so that each goes on from its end. On a CPU
+    they are trained one after the other: there convolutions with a kernel for each seed
+    are 35 to 45 times as slow (2 cores). So they are where JAX is older than 0.8, see
+    `steps.MAPS_SEEDS`, and where nothing is kept.
+
+    Args:
+      task: what is trained.
+      keys: `[S]`, one of each seed.
+      folder: of the checkpoints; None if nothing is kept.
+      name: of the code, see `workdir.phase_of`.
+
+    Yields:
+      The name of the phase, and its key, or the keys of several seeds.
+    """
+    phases = [phase_of(name, seed) for seed in range(len(keys))]
+    if folder and (first_and_last := _trained_together(folder, name, phases)):
+        first, last = first_and_last
+        joint = f"{name}_{first}-{last}"
+        yield joint, keys[first : last + 1]
+        _divide(task, keys[first : last + 1], folder, joint, phases[first:])
+    yield from zip(phases, keys, strict=True)
+
+
+def _trained_together(
+    folder: Path, name: str, phases: list[str]
+) -> tuple[int, int] | None:
+    """Returns the first and the last of the seeds that are trained as one `vmap`.
+
+    It is None if every seed is trained alone.
+    """
+    # A killed process may have left a checkpoint of such a training.
+    for path in (folder / CHECKPOINTS).glob(f"{name}_*-*"):
+        first, _, last = path.name.removeprefix(f"{name}_").partition("-")
+        if int(last) < len(phases):  # else it was for more seeds
+            return int(first), int(last)
+    begun = [
+        i
+        for i, phase in enumerate(phases)
+        if checkpoints.steps(checkpoint_folder(folder, phase))
+    ]
+    new = max(begun, default=-1) + 1  # the first of the seeds without a checkpoint
+    alone = len(phases) - new < 2 or steps_per_call() == 1 or not MAPS_SEEDS
+    return None if alone else (new, len(phases) - 1)
+
+
+def _divide(
+    task: Task, keys: jax.Array, folder: Path, joint: str, phases: list[str]
+) -> None:
+    """Saves the part of each seed as its checkpoint, and removes the joint one."""
+    fresh = jax.vmap(functools.partial(initial_state, task.init, task.optimizer))
+    source = checkpoint_folder(folder, joint)
+    restored = checkpoints.restore(source, jax.eval_shape(fresh, keys))
+    if restored is None:
+        raise OSError(f"cannot read the checkpoint of {joint} in {source}")
+    state = jax.tree.map(np.asarray, restored.state)
+    for i in range(len(keys)):
+        checkpoints.save(
+            checkpoint_folder(folder, phases[i]),
+            restored.step,
+            seed_of(state, i),
+            seconds=restored.seconds / len(keys),
+        )
+    if processes.is_lead():
+        # Renamed first: a checkpoint that is partly removed must not look finished.
+        removed = source.with_name(f".{joint}")
+        shutil.rmtree(removed, ignore_errors=True)
+        source.rename(removed)
+        shutil.rmtree(removed)
+    processes.any_process(False)  # the others wait
