@@ -75,7 +75,7 @@ def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
     torch, about = sections.pytorch(), machine.about()
     pytorch = torch.set_up() if torch else None
     started = shlex.join(["python", *sys.argv])
-    origin = provenance.collect(started, devices=jax.devices()).to_json()
+    origin = provenance.collect(started, devices=jax.devices())
     report = {
         "machine": about,
         "threads": {

@@ -141,7 +141,7 @@ def origin() -> dict[str, Any]:
     return {
         "command": text,
         "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(text, {}, jax.devices()).to_json(),
+        "provenance": provenance.collect(text, {}, jax.devices()),
     }
 
 

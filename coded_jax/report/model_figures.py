@@ -17,7 +17,6 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.types import Split, are_values
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_NUMBERS = 20
@@ -213,7 +212,10 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     axes = figure.add_subplot()
     picture = axes.imshow(counts, cmap="Reds", vmin=0, vmax=max(1, counts.max()))
     if classes <= MOST_NUMBERS:
-        _write_counts(axes, counts)
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if 2 * count > counts.max() else "black"
+                axes.text(j, i, str(count), ha="center", va="center", color=colour)
         names = [*range(classes), *(["none"] if unanswered else [])]
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(classes))
@@ -227,11 +229,3 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
         fontsize=10,
     )
     return figure
-
-
-def _write_counts(axes: Axes, counts: np.ndarray) -> None:
-    """Writes each count that is not zero into its cell."""
-    for (i, j), count in np.ndenumerate(counts):
-        if count:
-            colour = "white" if 2 * count > counts.max() else "black"
-            axes.text(j, i, str(count), ha="center", va="center", color=colour)

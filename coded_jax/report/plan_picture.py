@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from itertools import product
 
 import numpy as np
 
 from coded_jax.report.canvas import new_figure
 from coded_jax.splitting import SplitPlan
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 SHADE = (1, 0.6, 0, 0.35)
 """The colour of pixels that several pieces have, as RGBA."""
@@ -30,43 +27,34 @@ def draw(path: str | os.PathLike, image: np.ndarray, plan: SplitPlan) -> None:
       OSError, ValueError: the file cannot be written.
     """
     pixels = image if image.shape[-1] == 3 else image[..., 0]
+    from matplotlib.patches import Rectangle
+
     rows, columns = plan.grid
     figure = new_figure(4 + 1.8 * columns, max(4, 1.9 * rows), layout="tight")
     grid = figure.add_gridspec(rows, columns + 2, width_ratios=[2] * 2 + [1] * columns)
     whole = figure.add_subplot(grid[:, :2])
-    _draw_whole(whole, pixels, plan)
-    size = plan.columns.window, plan.rows.window
-    for i, top in enumerate(plan.rows.starts):
-        for j, left in enumerate(plan.columns.starts):
-            number = i * columns + j
-            colour = f"C{number}"
-            _outline(whole, (left - 0.5, top - 0.5), size, colour)
-            piece = figure.add_subplot(grid[i, 2 + j])
-            bottom, right = top + plan.rows.window, left + plan.columns.window
-            piece.imshow(pixels[top:bottom, left:right], cmap="gray", vmin=0, vmax=255)
-            piece.set_title(
-                f"data {number}\nrows {top}-{bottom - 1}\ncolumns {left}-{right - 1}",
-                fontsize=7,
-                color=colour,
-            )
-            piece.set_axis_off()
-    figure.savefig(path, dpi=150)
-
-
-def _draw_whole(axes: Axes, pixels: np.ndarray, plan: SplitPlan) -> None:
-    """Draws the image, and shades what more than one piece has."""
-    axes.imshow(pixels, cmap="gray")
     pieces_per_pixel = np.outer(plan.rows.holders, plan.columns.holders)
     shade = np.zeros((*pieces_per_pixel.shape, 4))
     shade[pieces_per_pixel > 1] = SHADE
-    axes.imshow(shade)
-    axes.set_title("overlaps are shaded", fontsize=9)
-    axes.set_axis_off()
-
-
-def _outline(
-    axes: Axes, corner: tuple[float, float], size: tuple[int, int], colour: str
-) -> None:
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, lw=2))
+    pixels = image if image.shape[-1] == 3 else image[..., 0]
+    whole.imshow(pixels, cmap="gray")
+    whole.imshow(shade)
+    whole.set_title("overlaps are shaded", fontsize=9)
+    whole.set_axis_off()
+    height, width = plan.rows.window, plan.columns.window
+    starts = product(plan.rows.starts, plan.columns.starts)
+    for number, (top, left) in enumerate(starts):
+        colour, corner = f"C{number}", (left - 0.5, top - 0.5)
+        outline = {"fill": False, "edgecolor": colour, "lw": 2}
+        whole.add_patch(Rectangle(corner, width, height, **outline))
+        i, j = divmod(number, columns)
+        piece = figure.add_subplot(grid[i, 2 + j])
+        bottom, right = top + height, left + width
+        piece.imshow(pixels[top:bottom, left:right], cmap="gray", vmin=0, vmax=255)
+        piece.set_title(
+            f"data {number}\nrows {top}-{bottom - 1}\ncolumns {left}-{right - 1}",
+            fontsize=7,
+            color=colour,
+        )
+        piece.set_axis_off()
+    figure.savefig(path, dpi=150)

@@ -35,8 +35,9 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
       folder: its workdir, as it was given.
     """
     config, data, pipeline = prepared.config, prepared.dataset, prepared.pipeline
-    parts = (data.train, data.validation, data.test)
-    train, validation, test = (f"{len(part.labels):,}" for part in parts)
+    train, validation, test = (
+        f"{len(part.labels):,}" for part in (data.train, data.validation, data.test)
+    )
     k, r, stages = config.k, config.r, [stage.blocks for stage in pipeline.stages]
     made = f"{r} parity {'piece is' if r == 1 else 'pieces are'} made"
     of = f"each image is split into {k} pieces"
@@ -77,19 +78,14 @@ def phases(prepared: Experiment) -> dict[str, Planned]:
         regime = regime_of(config, name)
         steps = regime.steps(examples)
         images = steps * regime.batch_size * prepared.pipeline.images_per_input
-        for phase in _seeds(name, config.seeds):
-            planned[phase] = Planned(steps, images)
+        names = [phase_of(name, seed) for seed in range(config.seeds)]
+        if config.seeds > 1 and steps_per_call() > 1:  # an accelerator: all at once
+            names = [f"{name}_0-{config.seeds - 1}"]
+        planned |= dict.fromkeys(names, Planned(steps, images))
     trained = [config.seeds if p.learns else 1 for p in prepared.pipelines.values()]
     kinds = 1 + len(config.other_stage_losses)
     planned["evaluation"] = Planned(kinds * sum(trained), 0)
     return planned
-
-
-def _seeds(name: str, seeds: int) -> list[str]:
-    """Returns the phases of a code; an accelerator trains all seeds in one."""
-    if seeds > 1 and steps_per_call() > 1:
-        return [f"{name}_0-{seeds - 1}"]
-    return [phase_of(name, seed) for seed in range(seeds)]
 
 
 def closing(results: dict[str, Any], folder: str) -> list[str]:

@@ -67,42 +67,42 @@ def tables(results: dict[str, Any]) -> Group:
     # Settings that a version of before did not have are as by default.
     config = {**Config().to_json(), **results["config"]}
     results = {**results, "config": config}
-    split, seeds = results["split"], config["seeds"]
+    split, seeds, n = results["split"], config["seeds"], devices_of(results)
+    lines = [run_text(results)]
+    if split.get("coded_fraction", 1) < 1:
+        coded = f"blocks {stages_text([stage['blocks'] for stage in split['stages']])}"
+        if config["split"] == "convolution":
+            coded = f"the convolutions, in {len(split['stages'])} rounds"
+        share = f"{100 * split['coded_fraction']:.0f} % of the network's work"
+        lines.append(f"coded are {coded}, which are {share}")
+    measured = f"{config['evaluated']} {measure_name(results)}"
     deviations = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-    heading = [run_text(results), *_coded_part(results), ""]
-    part = config["evaluated"]
-    measure = measure_name(results)
-    heading.append(f"{part} {measure} in %, by how many results are lost{deviations}")
-    if works(results):
-        heading.append(
-            "work: of the busiest device for one image, encoding and decoding "
-            "included, over that of the network's convolutions on the whole image"
-        )
-    patterns = worst_patterns(results["patterns"])
-    heading_of_patterns = "every erasure pattern of the code"
-    if len(patterns) < len(results["patterns"]):
-        heading_of_patterns = (
-            f"the {MOST_PATTERNS} worst of the code's {len(results['patterns'])} "
-            "patterns"
-        )
+    lines += ["", f"{measured} in %, by how many results are lost{deviations}"]
     meanings = [
         f"{name}: {meaning}"
         for name in methods_of(results)
         if (meaning := entry_of(name).meaning)
     ]
+    if works(results):
+        lines.append(
+            "work: of the busiest device for one image, encoding and decoding "
+            "included, over that of the network's convolutions on the whole image"
+        )
+        meanings.insert(0, f"{WHOLE}: each of {n} devices computes all, one is enough")
     if config["tail"] in TAILS:
         meanings.append(TAILS[config["tail"]])
-    if works(results):
-        n = _devices(results)
-        meanings.insert(0, f"{WHOLE}: each of {n} devices computes all, one is enough")
-    shown = to_terminal(by_lost(results, MOST_LOST), left=2, narrow=False)
-    shown.columns[0].no_wrap = True
+    patterns, total = worst_patterns(results["patterns"]), len(results["patterns"])
+    about_patterns = "every erasure pattern of the code"
+    if len(patterns) < total:
+        about_patterns = f"the {MOST_PATTERNS} worst of the code's {total} patterns"
+    summary = to_terminal(by_lost(results, MOST_LOST), left=2, narrow=False)
+    summary.columns[0].no_wrap = True
     return Group(
-        "\n".join(heading),
-        shown,
+        "\n".join(lines),
+        summary,
         "\n".join([*meanings, *verdict(results)]),
         "",
-        f"{heading_of_patterns}\n{meanings_of_patterns(patterns)}",
+        f"{about_patterns}\n{meanings_of_patterns(patterns)}",
         to_terminal(by_pattern(patterns, split["k"]), narrow=False),
     )
 
@@ -116,7 +116,7 @@ def works(results: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _devices(results: dict[str, Any]) -> int:
+def devices_of(results: dict[str, Any]) -> int:
     """Returns the number of devices of a run's codes."""
     return results["split"]["k"] + results["split"]["r"]
 
@@ -184,18 +184,6 @@ def cell(summary: dict[str, dict[str, float]], lost: str, measure: str) -> str:
     return measure_text(row, measure)
 
 
-def _coded_part(results: dict[str, Any]) -> list[str]:
-    """Returns a line on the part of the network that devices share, if it is a part."""
-    split = results["split"]
-    if split.get("coded_fraction", 1) == 1:
-        return []
-    coded = f"blocks {stages_text([stage['blocks'] for stage in split['stages']])}"
-    if results["config"]["split"] == "convolution":
-        coded = f"the convolutions, in {len(split['stages'])} rounds"
-    share = 100 * split["coded_fraction"]
-    return [f"coded are {coded}, which are {share:.0f} % of the network's work"]
-
-
 def by_lost(results: dict[str, Any], most: int | None = None) -> Table:
     """Returns the accuracies and the work of the whole image, the code, the baselines;
     without work, and then without the whole image, if the results have no costs.
@@ -217,7 +205,8 @@ def by_lost(results: dict[str, Any], most: int | None = None) -> Table:
     }
     rows = []
     if work:
-        exact, n = percent(base_accuracy(results)), _devices(results)
+        exact = percent(base_accuracy(results))
+        n = devices_of(results)
         cells = (exact if int(lost) < n else "-" for lost in lost_counts)
         rows.append([WHOLE, "any", *cells, "1.00"])
         has_work = lambda x: is_first(x) and x[0] in work

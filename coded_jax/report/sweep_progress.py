@@ -8,7 +8,7 @@ from rich.console import Console
 
 from coded_jax.report.formatting import measure_text
 from coded_jax.runs import sweeps
-from coded_jax.runs.progress import LiveTable, add_row, duration_text, live_table
+from coded_jax.runs.progress import LiveTable, duration_text
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 
 RunCells = Callable[[list[Cell], Sweep, LiveTable], Iterator[CellResult]]
@@ -48,8 +48,8 @@ def run(
         )
     if waiting and not console.is_terminal:
         console.print("each cell has a line when it is done", highlight=False)
-    with live_table(console, prints=False) as progress:
-        row = add_row(progress, "cells", len(waiting))
+    with LiveTable(console, prints=False) as progress:
+        row = progress.begin("cells", len(waiting))
         for result in run_cells(waiting, sweep, progress):
             ended[result.cell.name] = result
             progress.advance(row)

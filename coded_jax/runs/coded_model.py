@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require, require_type, shape_text
+from coded_jax.checks import array_form, require, require_type, shape_text
 from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
@@ -150,16 +150,14 @@ class CodedModel(NamedTuple):
             `image_dtype`, or B is no multiple of the images that are coded together.
         """
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
-        fits = len(shape) == 4 and shape[0] >= 1 and shape[1:] == self.image_shape
         group = self.pipeline.images_per_input if grouped else 1
         accepts = self.pipeline.image_dtype
-        if dtype != accepts or not fits or shape[0] % group:
-            accepted = ", ".join(map(str, self.image_shape))
-            multiple = "1 or more" if group == 1 else f"a multiple of {group}"
-            raise ValueError(
-                f"images: {dtype} {list(shape)} given, {accepts} [B, {accepted}] "
-                f"accepted, with a B of {multiple}"
-            )
+        fits = len(shape) == 4 and shape[0] >= 1 and shape[0] % group == 0
+        fits = fits and shape[1:] == self.image_shape and dtype == accepts
+        multiple = "1 or more" if group == 1 else f"a multiple of {group}"
+        accepted = shape_text(("B", *self.image_shape))
+        accepted = f"{accepts} {accepted} with a B of {multiple}"
+        require("images", array_form(images), fits, accepted)
 
     def logits(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
         """Computes logits from the results that arrived.
@@ -242,22 +240,23 @@ class CodedModel(NamedTuple):
         """Raises ValueError if answers are values."""
         if self.values:
             raise ValueError(
-                "model: one whose answers are values, which have no class, one with "
-                "classes accepted; `logits` gives the values"
+                "model: one whose answers are values given, one with classes accepted; "
+                "`logits` gives the values"
             )
 
 
 def _require_alike(params: PyTree, expected: PyTree, source: str) -> None:
     """Raises ValueError for the first parameter with another place or shape."""
-    given, accepted = map(_shapes_by_path, (params, expected))
+    given, accepted = (
+        {
+            jax.tree_util.keystr(path): shape_text(np.shape(x))
+            for path, x in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (params, expected)
+    )
     for path in accepted | given:
         shape, own = given.get(path, "nothing"), accepted.get(path, "nothing")
         if shape != own:
             raise ValueError(
                 f"params: {shape} given at {path}, {own} accepted, {source}"
             )
-
-
-def _shapes_by_path(tree: PyTree) -> dict[str, str]:
-    leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): shape_text(np.shape(x)) for path, x in leaves}

@@ -63,7 +63,7 @@ def run(
     Args:
       experiment: from `prepare`.
       console: where progress is shown; standard error if None.
-      progress: of `progress.live_table` that is shown already.
+      progress: a table that is shown already.
       command: recorded in the results.
 
     Returns:
@@ -160,7 +160,7 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
 
     if folder and base_folder and base_folder != folder:
         if kept_base.is_kept(base_folder):
-            kept_base.take(base_folder, folder, config, examples)
+            kept_base.take(base_folder, folder, regime, examples)
         else:
             fit_in(watch._replace(folder=base_folder))
             if processes.is_lead():

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,8 +27,10 @@ import jax.export  # not an attribute of `jax` until it is imported
 import jax.numpy as jnp
 from absl import logging
 
+from coded_jax.checks import require
 from coded_jax.data.groups import infer_images
 from coded_jax.runs.coded_model import CodedModel
+from coded_jax.runs.workdir import write_atomically
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
@@ -56,15 +58,9 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
       ModuleNotFoundError: flatbuffers is missing; the `export` extra brings it.
     """
     # JAX itself takes any name for a platform, and fails only where the file is used.
-    distinct = set(platforms)
-    if not (
-        distinct and distinct <= set(PLATFORMS) and len(distinct) == len(platforms)
-    ):
-        names = platforms if isinstance(platforms, str) else list(platforms)
-        raise ValueError(
-            f"platforms: {names!r} given, distinct names out of {list(PLATFORMS)} "
-            "accepted"
-        )
+    known = set(platforms) <= set(PLATFORMS) and len(set(platforms)) == len(platforms)
+    accepted = f"distinct names out of {list(PLATFORMS)}"
+    require("platforms", platforms, bool(platforms) and known, accepted)
     if find_spec("flatbuffers") is None:
         raise ModuleNotFoundError(
             "export needs flatbuffers: pip install 'coded_jax[export]'"
@@ -89,9 +85,10 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
         jax.ShapeDtypeStruct((group * b, *model.image_shape), pipeline.image_dtype),
         jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_),
     )
+    lower = lambda f: jax.export.export(jax.jit(f), platforms=platforms)(*arguments)
     with _no_source_locations():
         try:
-            exported = _export(coded_inference, platforms, arguments)
+            exported = lower(coded_inference)
         except TypeError as error:
             # A function of the user's that asks for the batch size, as `len(x)` does.
             if "_DimExpr" not in str(error):
@@ -100,14 +97,8 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
                 "blocks or head ask for the batch size as a number (len(x)), so that "
                 "the file takes images one by one; x.shape[0] would not"
             )
-            exported = _export(one_by_one, platforms, arguments)
+            exported = lower(one_by_one)
     return bytes(exported.serialize())
-
-
-def _export(
-    function: Callable, platforms: Sequence[str], arguments: tuple
-) -> jax.export.Exported:
-    return jax.export.export(jax.jit(function), platforms=platforms)(*arguments)
 
 
 def save(
@@ -132,25 +123,18 @@ def save(
       ModuleNotFoundError: as for `serialize`.
     """
     file = Path(output).expanduser().absolute()
-    if not os.fspath(output) or file.is_dir() or not file.parent.is_dir():
-        raise ValueError(
-            f"output: {os.fspath(output)!r} given, a file in a folder that exists "
-            "accepted"
-        )
+    given = str(output)
+    fits = bool(given) and not file.is_dir() and file.parent.is_dir()
+    require("output", given, fits, "a file in a folder that exists")
     blob = serialize(model, platforms)
-    unfinished = file.with_name(file.name + ".tmp")
     try:
-        with open(unfinished, "wb") as stream:
-            stream.write(blob)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
+        write_atomically(file, blob)
     except OSError as error:
         with contextlib.suppress(OSError):
-            unfinished.unlink()
+            file.with_name(f"{file.name}.tmp").unlink()
         raise ValueError(
-            f"output: {os.fspath(output)!r} given, a file that can be written to "
-            f"accepted ({error.strerror or error})"
+            f"output: {given!r} given, a file that can be written to accepted "
+            f"({error.strerror or error})"
         ) from error
     return file
 
@@ -163,10 +147,13 @@ def _no_source_locations() -> Iterator[None]:
         "jax_traceback_in_locations_limit": 0,
     }
     before = {name: getattr(jax.config, name) for name in settings}
-    try:
-        for name, value in settings.items():
+
+    def update(values: dict[str, int]) -> None:
+        for name, value in values.items():
             jax.config.update(name, value)
+
+    update(settings)
+    try:
         yield
     finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+        update(before)

@@ -7,6 +7,7 @@ the optimizer, are 12 times as many bytes with momentum. What is kept here is a
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,8 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.devices import processes
-from coded_jax.runs.config import Config
-from coded_jax.runs.phases import BASE, regime_of
+from coded_jax.runs.config import BaseConfig, Config
+from coded_jax.runs.phases import BASE, Regime
 from coded_jax.runs.workdir import (
     FLAGS,
     RunFlags,
@@ -114,7 +115,10 @@ def read(folder: Path, name: str = "base_dir") -> Kept:
 
 
 def start_of(
-    config: Config, base: BaseModel, dataset: Dataset, folders: Iterable[Path | None]
+    config: BaseConfig,
+    base: BaseModel,
+    dataset: Dataset,
+    folders: Iterable[Path | None],
 ) -> PyTree | None:
     """Returns the variables that the base model's training begins with.
 
@@ -147,14 +151,14 @@ def start_of(
     return variables
 
 
-def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None:
-    """Puts a base model that is kept into a run's folder, as if just trained there; all
-    processes at the same time.
+def take(base_folder: Path, folder: Path, regime: Regime, examples: int) -> None:
+    """Puts a base model that is kept into a run's folder, as if trained there just now;
+    all processes at the same time.
 
     Args:
       base_folder: of `keep`.
       folder: the workdir of the run; left as it is where it has checkpoints of a base.
-      config: of the run.
+      regime: of the run's base model.
       examples: of the training split.
     """
     target = checkpoint_folder(folder, BASE)
@@ -162,7 +166,6 @@ def take(base_folder: Path, folder: Path, config: Config, examples: int) -> None
     if not processes.any_process(missing):
         return
     kept = read(base_folder)
-    regime = regime_of(config, BASE)
     optimizer, steps = regime.optimizer(examples), regime.steps(examples)
     key = jax.random.key(0)
     state, best = initial_state(lambda key: kept.variables, optimizer, key)
@@ -180,10 +183,9 @@ def save_variables(folder: Path, variables: PyTree) -> None:
     arrays = dict(_by_path(variables, ()))
     if any(array is None for array in arrays.values()):
         return
-    unfinished = folder / f"{VARIABLES}.tmp"
-    with open(unfinished, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore
-    unfinished.replace(folder / VARIABLES)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    write_atomically(folder / VARIABLES, file.getvalue())
 
 
 def read_variables(folder: Path) -> PyTree | None:
@@ -208,10 +210,8 @@ def _by_path(tree: PyTree, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
             yield from _by_path(value, (*path, key))
         return
     leaf: Any = tree
-    stored = path and isinstance(leaf, jax.Array) and _is_plain(leaf.dtype)
+    is_plain = lambda dtype: (  # NumPy has neither keys nor bfloat16
+        not jnp.issubdtype(dtype, jax.dtypes.extended) and dtype.kind in "biufc"
+    )
+    stored = path and isinstance(leaf, jax.Array) and is_plain(leaf.dtype)
     yield json.dumps(path), np.asarray(leaf) if stored else None
-
-
-def _is_plain(dtype: Any) -> bool:
-    """Returns whether NumPy itself has the type; it has neither keys nor bfloat16."""
-    return not jnp.issubdtype(dtype, jax.dtypes.extended) and dtype.kind in "biufc"

@@ -21,7 +21,7 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config
 from coded_jax.runs.kept_base import read_variables
 from coded_jax.runs.own_model import own_base
-from coded_jax.runs.phases import regime_of
+from coded_jax.runs.phases import BASE, CODE, Regime, regime_of
 from coded_jax.runs.workdir import absolute
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state
@@ -61,50 +61,69 @@ def load(
     """
     folder = absolute(path)
     results = workdir.read_results(folder)
-    config = _config(results, code)
+    config = _config_of(results, code)
     image_shape, classes = tuple(results["image_shape"]), results["classes"]
     own = config.base_model == OWN
+    given = {"base": base, "blocks": blocks, "head": head, "variables": variables}
     if own:
-        functions = _functions(base, blocks, head)
-        frozen = read_variables(folder) if variables is None else variables
-        if frozen is None:
+        if base is not None:
+            require_type("base", base, BaseModel, "a BaseModel")
+            fits = blocks is head is None
+            require("blocks, head", (blocks, head), fits, "none with base")
+            blocks, head = base.blocks, base.head
+        if blocks is None or head is None:
+            raise ValueError(
+                "base: None given, the CNN of the run as a BaseModel, or by blocks= "
+                "and head=, accepted"
+            )
+        stored = read_variables(folder) if variables is None else variables
+        if stored is None:
             raise ValueError(
                 "variables: None given, those of the run accepted, which its workdir "
                 "could not store"
             )
-        positions = tuple(results.get("positions", ()))
-        sizes = (image_shape, classes, positions)
-        base, frozen = own_base(*functions, frozen, *sizes)
+        base, frozen = own_base(
+            blocks,
+            head,
+            stored,
+            image_shape,
+            classes,
+            positions=tuple(results.get("positions", ())),
+        )
         current = fingerprints.of_network(base, frozen, image_shape)
         _require_same(results, current, folder)
     else:
-        options = {"base": base, "blocks": blocks, "head": head, "variables": variables}
-        for name, value in options.items():
-            if value is not None:
-                raise ValueError(
-                    f"{name}: given, none accepted for a run of {config.base_model}"
-                )
+        for name, value in given.items():
+            accepted = f"none for a run of {config.base_model}"
+            require(name, type(value).__name__, value is None, accepted)
     mean, std = (value and tuple(value) for value in results["normalisation"].values())
-    placed = make_mesh(config.n, devices, mesh)
-    described = (config, image_shape, classes, mean, std, placed)
-    pipeline = build_pipeline(*described, base) if own else _pipeline(*described)
+    build = build_pipeline if own else _build_once
+    pipeline = build(
+        config,
+        image_shape,
+        classes,
+        mean=mean,
+        std=std,
+        mesh=make_mesh(config.n, devices, mesh),
+        base=base,
+    )
     pipeline = pipeline._replace(values=results.get("values", False))
     if not own:
         init = lambda key: pipeline.base.init(key, image_shape, classes)
-        frozen = best_params(folder, config, results, "base", init)
+        frozen = best_params(folder, results, BASE, regime_of(config, BASE), init)
     if callable(config.code):
         current = {"code": fingerprints.of_codes(pipeline, frozen)}
         _require_same(results, current, folder)
-    params = best_params(folder, config, results, "code", pipeline.init)
+    params = best_params(folder, results, CODE, regime_of(config, CODE), pipeline.init)
     frozen, params = placement.put_replicated(pipeline.mesh, (frozen, params))
     return CodedModel(pipeline, frozen, params, results)
 
 
 # A run that is loaded again meets the programs that were compiled for it before.
-_pipeline = functools.lru_cache(maxsize=8)(build_pipeline)
+_build_once = functools.lru_cache(maxsize=8)(build_pipeline)
 
 
-def _config(results: dict[str, Any], code: codes.AnyCode | None) -> Config:
+def _config_of(results: dict[str, Any], code: codes.AnyCode | None) -> Config:
     """Returns the run's settings, with the function in the place of its name."""
     fields = dict(results["config"])
     if codes.is_code(fields["code"]):
@@ -117,67 +136,40 @@ def _config(results: dict[str, Any], code: codes.AnyCode | None) -> Config:
     return Config.from_json(fields)
 
 
-def _functions(
-    base: BaseModel | None,
-    blocks: Block | Sequence[Block] | None,
-    head: Callable[[PyTree, jax.Array], jax.Array] | None,
-) -> tuple[Block | Sequence[Block], Callable[[PyTree, jax.Array], jax.Array]]:
-    """Returns the blocks and the head, of a base model or as they are given."""
-    if base is not None:
-        require_type("base", base, BaseModel, "a BaseModel")
-        require(
-            "blocks, head", (blocks, head), blocks is head is None, "none with base"
-        )
-        return base.blocks, base.head
-    if blocks is None or head is None:
-        raise ValueError(
-            "base: None given, the CNN of the run as a BaseModel, or by blocks= and "
-            "head=, accepted"
-        )
-    return blocks, head
-
-
 def _require_same(
     results: dict[str, Any], current: dict[str, str], folder: Path
 ) -> None:
     """Raises ValueError if a fingerprint is not that of the run."""
-    version = results["versions"]["jax"]
+    version, recorded = results["versions"]["jax"], results["fingerprints"]
     for name, value in current.items():
-        recorded = results.get("fingerprints", {}).get(name)
-        if recorded is None:
+        if value == recorded.get(name):
+            continue
+        if name == "variables" or version == jax.__version__:
             raise ValueError(
-                f"workdir: {os.fspath(folder)!r} given, whose run has no fingerprint "
-                f"of its {name}, one of this version accepted; run it again"
+                f"{name}: others given (fingerprint {value}) than those of the run in "
+                f"{str(folder)!r} ({recorded.get(name)}), the same accepted"
             )
-        if value == recorded:
-            continue
-        if name != "variables" and version != jax.__version__:
-            warnings.warn(
-                f"{name}: not compared with those of the run, whose JAX was {version}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-            continue
-        raise ValueError(
-            f"{name}: others given (fingerprint {value}) than those of the run in "
-            f"{os.fspath(folder)!r} ({recorded}), the same accepted"
+        warnings.warn(
+            f"{name}: not compared with those of the run, whose JAX was {version}",
+            RuntimeWarning,
+            stacklevel=3,
         )
 
 
 def best_params(
     folder: Path,
-    config: Config,
     results: dict[str, Any],
     phase: str,
+    regime: Regime,
     init: Callable[[jax.Array], PyTree],
 ) -> PyTree:
     """Restores the best parameters of one phase of a finished run.
 
     Args:
       folder: the workdir.
-      config: of the run.
       results: the content of its `results.json`.
-      phase: `"base"`, `"code"` or the name of a baseline, see `workdir.phase_of`.
+      phase: `BASE`, `CODE` or the name of a baseline, see `workdir.phase_of`.
+      regime: that the phase was trained with.
       init: `key -> params` of that phase.
 
     Raises:
@@ -185,7 +177,7 @@ def best_params(
     """
     if not jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))):
         return init(jax.random.key(0))  # nothing has been trained
-    optimizer = regime_of(config, phase).optimizer(examples=1)
+    optimizer = regime.optimizer(examples=1)
     like = jax.eval_shape(lambda: initial_state(init, optimizer, jax.random.key(0)))
     restored = checkpoints.restore(workdir.checkpoint_folder(folder, phase), like)
     if restored is None or restored.step != results["steps"][phase]:

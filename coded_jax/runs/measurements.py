@@ -26,7 +26,6 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.evaluate import measure_parts
 from coded_jax.runs.phases import Watch
 from coded_jax.runs.prepare import Experiment
-from coded_jax.runs.progress import add_row, begin_at
 from coded_jax.training import tasks
 from coded_jax.training.loop import Fitted, Interrupted
 from coded_jax.types import PyTree
@@ -93,9 +92,11 @@ def measure_codes(
     splits = (inputs.validation, part)
     arrays = [array for split in splits for array in (split.images, split.labels)]
     validation, scored = (tasks.device_arrays(mesh, split) for split in splits)
-    of_all = _digest(experiment, [*arrays, *jax.tree.leaves(frozen)])
+    of_all = None
+    if experiment.folder:
+        of_all = _digest(experiment, [*arrays, *jax.tree.leaves(frozen)])
     kinds = (config.stage_losses, *config.other_stage_losses)
-    bar = add_row(watch.table, "evaluation", len(kinds) * sum(map(len, codes.values())))
+    bar = watch.table.begin("evaluation", len(kinds) * sum(map(len, codes.values())))
     outcomes = {losses: {name: [] for name in codes} for losses in kinds}
     studies = {name: [] for name in codes}
     seconds, ready = 0.0, 0
@@ -130,7 +131,7 @@ def measure_codes(
                 write(file, digest, kept)
             watch.table.advance(bar)
         else:
-            begin_at(watch.table, bar, ready)
+            watch.table.go_on(bar, ready)
         outcomes[losses][name].append(kept.patterns)
         if losses == config.stage_losses:
             studies[name].append(kept.confidence)

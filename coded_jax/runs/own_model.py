@@ -132,10 +132,19 @@ def own_base(
     arrays = as_arrays(variables)
     base = BaseModel(lambda key, image_shape, classes: arrays, functions, head)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    features = _output("blocks", base.f_conv, arrays, images)
+
+    def output(name: str, f: Block, x: Any) -> Any:
+        try:
+            return jax.eval_shape(f, arrays, x)
+        except Exception as error:  # a function of the user's raises anything
+            raise ValueError(
+                f"{name}: fails for float32 {list(x.shape)} ({first_line(error)})"
+            ) from error
+
+    features = output("blocks", base.f_conv, images)
     enough = all(array.size for array in jax.tree.leaves(features))
     require("image_shape", tuple(image_shape), enough, "one that leaves features")
-    logits = _output(last, base.head, arrays, features)
+    logits = output(last, base.head, features)
     *places, count = logits.shape[1:] or (0,)
     fits = len(places) in (0, 2) if positions is None else tuple(places) == positions
     if logits.shape[:1] != (2,) or count != classes or not fits:
@@ -164,14 +173,4 @@ def as_arrays(variables: PyTree) -> PyTree:
     except TypeError as error:
         raise ValueError(
             f"variables: a pytree of arrays and numbers accepted ({first_line(error)})"
-        ) from error
-
-
-def _output(name: str, f: Block, variables: PyTree, x: Any) -> Any:
-    """Returns the shape and dtype of `f(variables, x)`."""
-    try:
-        return jax.eval_shape(f, variables, x)
-    except Exception as error:  # a function of the user's raises anything
-        raise ValueError(
-            f"{name}: fails for float32 {list(x.shape)} ({first_line(error)})"
         ) from error

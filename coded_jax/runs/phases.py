@@ -22,7 +22,7 @@ from coded_jax.devices import processes
 from coded_jax.evaluation import inspection
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.config import Config
-from coded_jax.runs.progress import LiveTable, PhaseLog, live_table
+from coded_jax.runs.progress import LiveTable, PhaseLog
 from coded_jax.runs.workdir import CHECKPOINTS, checkpoint_folder, phase_of
 from coded_jax.training import checkpoints, exact_targets, tasks
 from coded_jax.training.config import TrainConfig
@@ -191,7 +191,7 @@ def watching(
         console, table = Console(file=io.StringIO()), None
     with contextlib.ExitStack() as stack:
         if table is None:
-            table = stack.enter_context(live_table(console or Console(stderr=True)))
+            table = stack.enter_context(LiveTable(console or Console(stderr=True)))
         stop: Callable[[], bool] = lambda: False
         if folder is not None:
             stop = stack.enter_context(stop_requests())

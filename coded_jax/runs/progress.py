@@ -49,14 +49,14 @@ def progress_bars(console: Console) -> Progress:
     )
 
 
-WIDE = 100
-ONLY_WIDE = ("", "step", "rate", "img/s")
-ONLY_NARROW = ("done",)
-"""Columns of a terminal of at least `WIDE` columns, and of one that has fewer."""
-SCORE_HEADING = "accuracy, %,\n0 1 .. lost"
-NARROW = 75
-NOT_NARROW = ("loss", SCORE_HEADING)
-"""Columns that a terminal of fewer than `NARROW` columns has no room for."""
+QUIET_SECONDS = 30.0  # between lines where there is no terminal
+SCORES = "accuracy, %,\n0 1 .. lost"
+LEFT_OUT = {
+    100: ("done",),
+    75: ("", "step", "rate", "img/s"),
+    0: ("", "step", "rate", "img/s", "loss", SCORES),
+}
+"""Maps the least width of a terminal to the columns that it does without."""
 CELLS = ("loss", "score", "rate", "speed")
 """Cells of a row that are empty until the phase has logged them."""
 TITLES = {
@@ -83,9 +83,8 @@ class Planned(NamedTuple):
 
 def title_of(phase: str) -> str:
     """Returns the plain name of a phase: of `code_2`, `training the code, seed 2`."""
-    name, _, seed = phase.rpartition("_")
-    if not name or not re.fullmatch(r"\d+(-\d+)?", seed):
-        name, seed = phase, ""
+    match = re.fullmatch(r"(.+)_(\d+(?:-\d+)?)", phase)
+    name, seed = match.groups() if match else (phase, "")
     title = TITLES.get(name, f"training {name}")
     return f"{title}, seed {seed}" if seed else title
 
@@ -118,49 +117,71 @@ class TimeColumn(ProgressColumn):
 class LiveTable(Progress):
     """A table of phases, a row of each with the metrics it logged last.
 
+    It is drawn only on a terminal.
+
     Args:
-      columns: by heading.
+      console: where it is drawn.
       prints: whether phases print lines where there is no terminal for the table.
       phases: that are known from the start, by name. They have numbers, and below the
         table stands the time left for all of them.
-      options: of `rich.progress.Progress`.
     """
 
     def __init__(
         self,
-        columns: dict[str, ProgressColumn],
-        *,
-        prints: bool,
-        phases: Mapping[str, Planned],
-        **options: Any,
+        console: Console,
+        prints: bool = True,
+        phases: Mapping[str, Planned] | None = None,
     ) -> None:
-        self._headings, self.prints = list(columns), prints
-        self._phases, self._rows = phases, {}
+        columns: dict[str, ProgressColumn] = {
+            "phase": TextColumn("{task.description}"),
+            "": BarColumn(12),
+            "step": MofNCompleteColumn(),
+            "done": TaskProgressColumn(),
+            "loss": TextColumn("{task.fields[loss]}"),
+            SCORES: TextColumn("{task.fields[score]}"),
+            "rate": TextColumn("{task.fields[rate]}"),
+            "img/s": TextColumn("{task.fields[speed]}"),
+            "time": TimeColumn(),
+        }
+        left_out = next(x for width, x in LEFT_OUT.items() if console.width >= width)
+        shown = {x: column for x, column in columns.items() if x not in left_out}
+        self.prints = prints
+        self._headings, self._phases, self._rows = list(shown), phases or {}, {}
         self._begun = time.monotonic()
-        super().__init__(*columns.values(), **options)
-        for number, (phase, planned) in enumerate(phases.items(), 1):
-            title = f"{number} of {len(phases)}: {title_of(phase)}"
+        # Time left is that of the mean speed so far: cells of a sweep take minutes.
+        super().__init__(
+            *shown.values(),
+            console=console,
+            disable=not (console.is_terminal or console.is_jupyter),
+            speed_estimate_period=math.inf,
+            refresh_per_second=4,
+        )
+        for number, (phase, planned) in enumerate(self._phases.items(), 1):
+            title = f"{number} of {len(self._phases)}: {title_of(phase)}"
             self._rows[phase] = self._new_row(title, planned.steps)
 
     def _new_row(self, title: str, total: int) -> Any:
         empty: dict[str, Any] = dict.fromkeys(CELLS, "")
         return self.add_task(title, start=False, total=total, starting=0.0, **empty)
 
-    def row_of(self, phase: str, total: int) -> Any:
-        """Returns the number of a phase's row, which is new if it was not planned.
+    def begin(self, phase: str, total: int) -> Any:
+        """Begins the row of a phase of so many steps, which is new if it was not
+        planned; returns its number, for `update` and `advance`."""
+        row = self._rows.get(phase)
+        if row is None:
+            row = self._new_row(title_of(phase), total)
+        self.update(row, total=total)
+        self.go_on(row, 0)
+        return row
 
-        Args:
-          phase: its name.
-          total: steps.
-        """
-        if phase not in self._rows:
-            return self._new_row(title_of(phase), total)
-        self.update(self._rows[phase], total=total)
-        return self._rows[phase]
+    def go_on(self, row: Any, completed: int) -> None:
+        """Sets what was done before, and starts the clocks of time and speed."""
+        self.reset(row, completed=completed)
+        self.advance(row, 0)  # the clock of the speed starts
 
-    def title(self, row: Any) -> str:
-        """Returns the plain name of a row's phase, with its number if it has one."""
-        return self._tasks[row].description
+    def task_of(self, row: Any) -> Task:
+        """Returns the task of a row, with its title and the time that is left."""
+        return self._tasks[row]
 
     def time_left(self) -> tuple[float, bool] | None:
         """Returns the seconds of training that are left of all planned phases, and
@@ -170,37 +191,34 @@ class LiveTable(Progress):
         the network, which is the bound: a code may take longer for an image.
         """
         paces: dict[bool, list[float]] = {False: [], True: []}  # seconds for an image
-        waiting: list[tuple[bool, int]] = []
-        left = 0.0
+        waiting, left = 0, 0.0
         for phase, planned in self._phases.items():
-            task, codes = self._tasks[self._rows[phase]], phase != "base"
+            task = self._tasks[self._rows[phase]]
             if speed := task.finished_speed or task.speed:
-                paces[codes].append(planned.steps / (speed * max(1, planned.images)))
+                pace = planned.steps / (speed * max(1, planned.images))
+                paces[phase != "base"].append(pace)
                 left += (task.remaining or 0) / speed
-            elif planned.images and not task.finished:
-                waiting.append((codes, planned.images))
+            elif not task.finished:
+                waiting += planned.images
         known = paces[True] or paces[False]
         if not known:
             return None
-        left += sum(images for _, images in waiting) * sum(known) / len(known)
+        left += waiting * sum(known) / len(known)
         return left, bool(waiting) and not paces[True]
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Yields the table, and below it the time of all phases if they are known."""
         yield self.make_tasks_table(self.tasks)
-        if self._phases:
-            yield Text(self._time_text())
-
-    def _time_text(self) -> str:
         spent = duration_text(time.monotonic() - self._begun)
-        if self.finished:
-            return f"all phases took {spent}\n"
-        text = f"all phases: {spent} so far"
-        if left := self.time_left():
-            seconds, bound = left
-            kind = "at least" if bound else "about"
-            text += f", {kind} {duration_text(seconds)} left"
-        return text
+        if self._phases and self.finished:
+            yield Text(f"all phases took {spent}\n")
+        elif self._phases:
+            text = f"all phases: {spent} so far"
+            if left := self.time_left():
+                seconds, bound = left
+                kind = "at least" if bound else "about"
+                text += f", {kind} {duration_text(seconds)} left"
+            yield Text(text)
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """Returns all rows below the headings of their columns."""
@@ -212,64 +230,6 @@ class LiveTable(Progress):
                 columns: list[Any] = list(self.columns)
                 table.add_row(*(column(task) for column in columns))
         return table
-
-
-def live_table(
-    console: Console,
-    prints: bool = True,
-    phases: Mapping[str, Planned] | None = None,
-) -> LiveTable:
-    """Returns the table of a run's phases, which is drawn only on a terminal.
-
-    A terminal of less than `WIDE` columns does without those of `ONLY_WIDE`, and one of
-    less than `NARROW` without those of `NOT_NARROW` too.
-
-    Args:
-      console: where it is drawn.
-      prints: see `LiveTable`.
-      phases: see `LiveTable`; none if None.
-    """
-    columns: dict[str, ProgressColumn] = {
-        "phase": TextColumn("{task.description}"),
-        "": BarColumn(12),
-        "step": MofNCompleteColumn(),
-        "done": TaskProgressColumn(),
-        "loss": TextColumn("{task.fields[loss]}"),
-        SCORE_HEADING: TextColumn("{task.fields[score]}"),
-        "rate": TextColumn("{task.fields[rate]}"),
-        "img/s": TextColumn("{task.fields[speed]}"),
-        "time": TimeColumn(),
-    }
-    left_out = ONLY_WIDE if console.width < WIDE else ONLY_NARROW
-    if console.width < NARROW:
-        left_out += NOT_NARROW
-    # Time left is that of the mean speed so far: cells of a sweep take minutes.
-    return LiveTable(
-        {n: column for n, column in columns.items() if n not in left_out},
-        prints=prints,
-        phases=phases or {},
-        console=console,
-        disable=not (console.is_terminal or console.is_jupyter),
-        speed_estimate_period=math.inf,
-        refresh_per_second=4,
-    )
-
-
-def add_row(table: LiveTable, phase: str, total: int) -> Any:
-    """Begins a phase's row in a live table; returns its number, for `update` and
-    `advance`."""
-    row = table.row_of(phase, total)
-    begin_at(table, row, 0)
-    return row
-
-
-def begin_at(table: Progress, row: Any, completed: int) -> None:
-    """Sets what was done before, and starts the clocks of time and speed."""
-    table.reset(row, completed=completed)
-    table.advance(row, 0)  # the clock of the speed starts
-
-
-QUIET_SECONDS = 30.0  # between lines where there is no terminal
 
 
 class PhaseLog(Observer, AbstractContextManager):
@@ -305,7 +265,7 @@ class PhaseLog(Observer, AbstractContextManager):
         self._rate: Any = rate if callable(rate) else lambda step: rate
         self._picture = picture
         self._prints = table.disable and table.prints
-        self._row = add_row(table, phase, steps)
+        self._row = table.begin(phase, steps)
         self._begun = time.monotonic()
         self._starting = True  # until the first metrics, as the programs are compiled
         self._events = folder and _event_writer(folder / "events" / phase)
@@ -322,7 +282,7 @@ class PhaseLog(Observer, AbstractContextManager):
                 if _survives(line, self._phase, step)
             ]
             write_atomically(self._path, "".join(line + "\n" for line in kept))
-        begin_at(self._table, self._row, step)
+        self._table.go_on(self._row, step)
         self._log_step, self._log_time = step, time.monotonic()
         if self._prints:
             resumed = f", resumed at step {step}" if step else ""
@@ -347,14 +307,26 @@ class PhaseLog(Observer, AbstractContextManager):
         if self._starting:
             self._starting = False
             self._table.update(self._row, starting=now - self._begun)
-            begin_at(self._table, self._row, step)
+            self._table.go_on(self._row, step)
         self._latest.update(metrics)
-        self._table.update(self._row, completed=step, **_cells(self._latest))
+        latest, by_lost = self._latest, []
+        while (name := BY_LOST.format(len(by_lost))) in latest:
+            by_lost.append(f"{100 * latest[name]:.2f}")
+        if not by_lost and SCORE in latest:
+            by_lost = [f"{100 * latest[SCORE]:.2f}"]
+        self._table.update(
+            self._row,
+            completed=step,
+            loss=f"{latest['loss']:.4g}",
+            score=" ".join(by_lost),
+            rate=f"{latest['learning_rate']:.2g}",
+            speed=f"{latest.get('images_per_second', 0):,.0f}",
+        )
         overdue = now - self._print_time > QUIET_SECONDS
         if self._prints and (step == self._steps or overdue):
             self._print_time = now
             values = "  ".join(f"{name} {x:.4g}" for name, x in self._latest.items())
-            left = self._table.tasks[self._row].time_remaining
+            left = self._table.task_of(self._row).time_remaining
             wait = f", about {duration_text(left)} left" if left else ""
             self._print(f"step {step} of {self._steps}{wait}  {values}")
 
@@ -367,27 +339,12 @@ class PhaseLog(Observer, AbstractContextManager):
         self._log_time = time.monotonic()
 
     def _print(self, line: str) -> None:
-        title = self._table.title(self._row)
+        title = self._table.task_of(self._row).description
         self._table.console.print(f"{title}: {line}", highlight=False)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._events is not None:
             self._events.close()
-
-
-def _cells(latest: dict[str, float]) -> dict[str, Any]:
-    """Returns the cells of the table's row, from the metrics that were logged last."""
-    by_lost = []
-    while (name := BY_LOST.format(len(by_lost))) in latest:
-        by_lost.append(f"{100 * latest[name]:.2f}")
-    if not by_lost and SCORE in latest:
-        by_lost = [f"{100 * latest[SCORE]:.2f}"]
-    return {
-        "loss": f"{latest['loss']:.4g}",
-        "score": " ".join(by_lost),
-        "rate": f"{latest['learning_rate']:.2g}",
-        "speed": f"{latest.get('images_per_second', 0):,.0f}",
-    }
 
 
 def _survives(line: str, phase: str, step: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import datetime
 import os
 import platform
@@ -18,73 +17,39 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("coded_jax", "experiments", "pyproject.toml", ":!experiments/results")
 
 
-@dataclasses.dataclass(frozen=True)
-class Hardware:
-    """The machine that made a result.
-
-    Attributes:
-      processor: name of the CPU.
-      cores: of the CPU that the process may use.
-      devices: `{kind: how many}` of those that computed.
-    """
-
-    processor: str
-    cores: int
-    devices: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Provenance:
-    """The origin of a stored result.
-
-    Attributes:
-      version: of this package.
-      commit: hexadecimal digits of the source tree's commit, with `+dirty` if its code
-        was changed since; None where the package is not a source tree of Git.
-      date: of the record, UTC, ISO 8601 to the second.
-      command: the command line; empty for a call from Python.
-      flags: `{name: text}` of the settings.
-      hardware: the machine.
-    """
-
-    version: str
-    commit: str | None
-    date: str
-    command: str
-    flags: dict[str, str]
-    hardware: Hardware
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON has them."""
-        return dataclasses.asdict(self)
-
-
 def collect(
     command: str = "",
     flags: Mapping[str, str] | None = None,
     devices: Sequence[Any] = (),
-) -> Provenance:
-    """Returns the provenance of a result that this process is about to store.
+) -> dict[str, Any]:
+    """Returns the provenance of a result that this process is about to store, as JSON.
 
     Touches no device: those that computed are given.
 
     Args:
-      command: the command line.
+      command: the command line; empty for a call from Python.
       flags: `{name: text}` of the settings.
       devices: of JAX, that computed the result.
+
+    Returns:
+      `version` of this package; `commit`, see there; `date`, UTC, ISO 8601; `command`;
+      `flags`; and `hardware`: the `processor`, its `cores` that the process may use,
+      and `devices`, how many of each kind.
     """
-    return Provenance(
-        version=metadata.version("coded_jax"),
-        commit=commit(),
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=command,
-        flags=dict(flags or {}),
-        hardware=Hardware(
-            processor(),
-            usable_cores(),
-            dict(collections.Counter(device.device_kind for device in devices)),
-        ),
-    )
+    return {
+        "version": metadata.version("coded_jax"),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "flags": dict(flags or {}),
+        "hardware": {
+            "processor": processor(),
+            "cores": usable_cores(),
+            "devices": dict(
+                collections.Counter(device.device_kind for device in devices)
+            ),
+        },
+    }
 
 
 def commit(root: Path = ROOT) -> str | None:
@@ -98,9 +63,23 @@ def commit(root: Path = ROOT) -> str | None:
     """
     if not (root / ".git").exists():
         return None
+    # In a hook Git's own variables would name another repository.
+    clean = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            env=clean,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        return done.stdout.strip()
+
     try:
-        head = _git(root, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--", *SOURCES)
+        head = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--", *SOURCES)
     except (OSError, subprocess.SubprocessError):
         return None
     return head + (DIRTY if changes else "")
@@ -122,16 +101,6 @@ def code_version(root: Path = ROOT) -> str | None:
     if head is not None and head.endswith(DIRTY):
         return None
     return f"{metadata.version('coded_jax')} {head}"
-
-
-def _git(root: Path, *arguments: str) -> str:
-    # In a hook Git's own variables would name another repository.
-    clean = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(
-        command, env=clean, capture_output=True, text=True, check=True, timeout=30
-    )
-    return done.stdout.strip()
 
 
 def processor() -> str:

@@ -10,7 +10,8 @@ from coded_jax.checks import require
 from coded_jax.codes import LearnedConfig
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.inference.costs import Cost
-from coded_jax.types import Code, CodeShape
+from coded_jax.runs.config import tuples
+from coded_jax.types import Code
 
 ROUNDING = 5e-4
 """Largest difference of an accuracy between two machines, whose sums have another
@@ -43,13 +44,6 @@ def work_of(costs: dict[str, float]) -> dict[str, float]:
 def total_work(costs: dict[str, float]) -> float:
     """Returns all work of the busiest device, over that of the whole `F_Conv`."""
     return sum(work_of(costs).values())
-
-
-def code_work(costs: dict[str, float]) -> float:
-    """Returns the work of encoding and decoding, over that of the coded blocks; as
-    `Cost.price`, also of runs whose costs have no rounds yet."""
-    parts = work_of(costs)
-    return (parts["encode"] + parts["decode"]) / (1 - parts["uncoded"])
 
 
 def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | None:
@@ -121,22 +115,16 @@ def recovery_of(code: Code) -> RecoveryRule:
 def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:
     """Returns the rule of a code of a finished run.
 
-    For runs that were made before it was stored, the registry has the answer.
-
     Args:
       results: the content of `results.json`.
       name: `"code"`, or a baseline of the run.
 
     Raises:
-      ValueError: an older run has a code that is not in the registry.
+      ValueError: the run has no such code, or is older than these rules.
     """
-    if name in results.get("recovery", {}):
-        return RecoveryRule(**results["recovery"][name])
-    config, split = results["config"], results["split"]
-    piece, share = (tuple(split["stages"][0][f"{x}_shape"]) for x in ("piece", "share"))
-    shape = CodeShape(split["k"], split["r"], piece, share)
-    code = config["code"] if name == "code" else name
-    return recovery_of(codes.make_code(code, shape, {}, learned_config_of(config)))
+    rules = results.get("recovery", {})
+    require("name", name, name in rules, f"one of {[*rules]} with rules in this run")
+    return RecoveryRule(**rules[name])
 
 
 def learned_config_of(config: dict[str, Any]) -> LearnedConfig:
@@ -145,13 +133,8 @@ def learned_config_of(config: dict[str, Any]) -> LearnedConfig:
     Args:
       config: as in `results.json`, whose lists are tuples here.
     """
-    names = [field.name for field in dataclasses.fields(LearnedConfig)]
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value := config[name], list) else value
-        for name in names
-        if name in config
-    }
-    return LearnedConfig(**fields)
+    names = {field.name for field in dataclasses.fields(LearnedConfig)}
+    return LearnedConfig(**{x: tuples(config[x]) for x in names & config.keys()})
 
 
 def read_cost(results: dict[str, Any], name: str) -> Cost:

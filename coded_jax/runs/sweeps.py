@@ -4,7 +4,7 @@
 <folder>/bases/<base>/   a base model, which all cells with these settings share
 
 <folder>/table.csv       `rows` of every cell; table.jsonl has the same
-<folder>/sweep.json      how the sweep was made, see `summary`
+<folder>/sweep.json      how the sweep was made
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.phases import watching
 from coded_jax.runs.prepare import Experiment, prepare
 from coded_jax.runs.progress import LiveTable
-from coded_jax.runs.reading import base_accuracy, code_work, total_work
+from coded_jax.runs.reading import base_accuracy, read_cost, total_work
 from coded_jax.runs.workdir import Places, RunFlags, absolute
 from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
@@ -82,19 +82,10 @@ class Sweep(NamedTuple):
         """Returns the folder of the base model that cells with these settings share."""
         if self.places.base_dir is not None:
             return str(self.places.base_dir)
-        settings, defaults = config.base.to_flags(), Config().to_flags()
-        settings = {
-            name: text for name, text in settings.items() if text != defaults.get(name)
-        }
-        flags = json.dumps(settings, sort_keys=True)
-        digest = hashlib.sha256(flags.encode()).hexdigest()[:6]
+        settings = sorted(config.base.to_flags().items() - Config().to_flags().items())
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
         name = f"{config.dataset}_{config.base_model}_{digest}"
         return str(self.folder / "bases" / name)
-
-    def places_of(self, cell: Cell) -> Places:
-        """Returns the folders and devices of a cell."""
-        base_dir = self.base_dir(cell.config)
-        return self.places._replace(workdir=self.workdir(cell), base_dir=base_dir)
 
 
 class CellResult(NamedTuple):
@@ -118,10 +109,9 @@ def finished(cell: Cell, sweep: Sweep) -> CellResult | None:
         config = Config.from_json(results["config"])
         # A run adds the digest of images of the user's own.
         asked = dataclasses.replace(cell.config, images_digest=config.images_digest)
-        same = config == asked
-    except (ValueError, TypeError, KeyError):  # not finished, or by another version
+    except (ValueError, TypeError):  # not finished, or by another version
         return None
-    return CellResult(cell, results) if same and "costs" in results else None
+    return CellResult(cell, results) if config == asked else None
 
 
 def others(sweep: Sweep) -> list[str]:
@@ -168,7 +158,7 @@ def run_cell(
       cell: what to run.
       sweep: of which it is a part.
       loaded: the data set of the cell before, which takes this one's place.
-      progress: of `progress.live_table` that is shown already.
+      progress: a table that is shown already.
 
     Raises:
       Interrupted: a signal asked to stop; the state is saved.
@@ -201,17 +191,15 @@ def _attempt(
 
     The error's traceback is written into the cell's folder.
     """
-    places, config = sweep.places_of(cell), cell.config
-    images = (config.dataset, config.image_size)
-    folder = sweep.workdir(cell)
+    config, folder = cell.config, sweep.workdir(cell)
     error = folder / ERROR
+    places = sweep.places._replace(workdir=folder, base_dir=sweep.base_dir(config))
+    images = (config.dataset, config.image_size)
     loaded = {} if loaded is None else loaded
     try:
         if images not in loaded:
             loaded.clear()
-            loaded[images] = data.load(
-                config.dataset, places.data_dir, config.image_size
-            )
+            loaded[images] = data.load(images[0], places.data_dir, images[1])
         prepared = prepare(config, places, dataset=loaded[images])
         error.unlink(missing_ok=True)
         return do(prepared), ""
@@ -279,7 +267,7 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
             "method": flags["code"] if code == "code" else code,
             "base_accuracy": base_accuracy(results),
             "work": round(total_work(cost), 4),
-            "price": round(code_work(cost), 4),
+            "price": round(read_cost(results, code).price, 4),
             "train_seconds": round(spent, 1),
         }
         for trial, by_lost in enumerate(trials):
@@ -294,11 +282,11 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
 
 def write(sweep: Sweep, results: Sequence[CellResult]) -> None:
     """Writes `table.csv` and `table.jsonl`, the same rows with all columns in both, and
-    `sweep.json`.
+    `sweep.json`, which says how the sweep was made.
 
     Args:
       sweep: the sweep.
-      results: of the cells that have run.
+      results: of the cells that have run; the machine of the first one is recorded.
 
     Raises:
       OSError: the folder cannot be written to.
@@ -308,31 +296,16 @@ def write(sweep: Sweep, results: Sequence[CellResult]) -> None:
     measured = [name for name in OF_IMAGES if name in known]
     names = [*COLUMNS, *measured, *sorted(known - {*COLUMNS, *measured})]
     complete = [{name: row.get(name) for name in names} for row in table]
-    lines = "".join(json.dumps(row) + "\n" for row in complete)
-    workdir.write_atomically(sweep.folder / f"{TABLE}.jsonl", lines)
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(complete)
-    workdir.write_atomically(sweep.folder / f"{TABLE}.csv", text.getvalue())
-    made = json.dumps(summary(sweep, results), indent=1) + "\n"
-    workdir.write_atomically(sweep.folder / SWEEP, made)
-
-
-def summary(sweep: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
-    """Returns the content of `sweep.json`: the sweep's origin, cells and seconds.
-
-    Args:
-      sweep: the sweep.
-      results: of the cells that have run; the machine of the first one is recorded.
-    """
     done = [result.results for result in results if result.results is not None]
     flags = {name: " ".join(values) for name, values in sweep.vary.items()}
-    origin = provenance.collect(sweep.command, flags).to_json()
-    if done and "provenance" in done[0]:  # this process may have computed nothing
-        origins = [content["provenance"] for content in done]
-        origin |= {"hardware": origins[0]["hardware"]}
-    return {
+    origin = provenance.collect(sweep.command, flags)
+    if done:  # this process may have computed nothing
+        origin["hardware"] = done[0]["provenance"]["hardware"]
+    made = {
         "command": sweep.command,
         "provenance": origin,
         "versions": done[0]["versions"] if done else workdir.versions(),
@@ -343,3 +316,10 @@ def summary(sweep: Sweep, results: Sequence[CellResult]) -> dict[str, Any]:
         "failed": {x.cell.name: x.error for x in results if x.error},
         "seconds": round(sum(map(seconds, done)), 1),
     }
+    files = {
+        f"{TABLE}.jsonl": "".join(json.dumps(row) + "\n" for row in complete),
+        f"{TABLE}.csv": text.getvalue(),
+        SWEEP: json.dumps(made, indent=1) + "\n",
+    }
+    for name, content in files.items():
+        workdir.write_atomically(sweep.folder / name, content)

@@ -157,14 +157,14 @@ def open_workdir(
     if write:
         make_folder(folder, name)
     before = read_flags(folder)
-    if before is None and any((folder / n).exists() for n in MADE):
+    if before is None and any((folder / made).exists() for made in MADE):
         raise ValueError(
             f"{name}: {str(path)!r} holds a run without {FLAGS}; "
             "an empty or new folder is accepted"
         )
-    marks = {f: v for f, v in (before or {}).items() if f.startswith(BASELINE_MARK)}
-    flags = flags._replace(fixed=marks | flags.fixed)
     earlier = {**flags.defaults, **(before or {})}
+    kept = {f: text for f, text in earlier.items() if f.startswith(BASELINE_MARK)}
+    flags = flags._replace(fixed=kept | flags.fixed)
     differing = {
         flag
         for flag in earlier.keys() | flags.fixed.keys()
@@ -184,25 +184,20 @@ def open_workdir(
             f"({', '.join(pairs)}); "
             f"the same ones resume it, or give another {name}"
         )
-    if write and before is not None:
-        _note_other_kernels(folder, flags.kernels)
+    if write and before is not None and flags.kernels:
+        lines = (folder / FLAGS).read_text().splitlines()
+        marked = [line for line in lines if line.startswith(KERNELS)]
+        if marked and marked != [KERNELS + flags.kernels]:
+            logging.warning(
+                "%s: begun with convolutions of %s, goes on with those of %s: its "
+                "numbers are the same up to rounding",
+                folder,
+                marked[0].removeprefix(KERNELS),
+                flags.kernels,
+            )
     if write and (before is None or differing):
         write_atomically(folder / FLAGS, flags.text(folder))
     return folder
-
-
-def _note_other_kernels(folder: Path, kernels: str) -> None:
-    """Warns where a run goes on with other kernels than those it was begun with."""
-    lines = (folder / FLAGS).read_text().splitlines()
-    earlier = [line[len(KERNELS) :] for line in lines if line.startswith(KERNELS)]
-    if earlier and kernels and earlier != [kernels]:
-        logging.warning(
-            "%s: begun with convolutions of %s, goes on with those of %s: its numbers "
-            "are the same up to rounding",
-            folder,
-            earlier[0],
-            kernels,
-        )
 
 
 def make_folder(folder: Path, name: str = "workdir") -> None:
@@ -272,11 +267,12 @@ def copy_checkpoints(source: Path, folder: Path, phase: str) -> None:
     unfinished.rename(target)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` so that `path` holds either the old or the new content, whole."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes so that `path` holds either the old or the new content, whole."""
+    data = content.encode() if isinstance(content, str) else content
     unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "w") as file:
-        file.write(text)
+    with open(unfinished, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from coded_jax.runs.progress import PhaseLog, live_table
+from coded_jax.runs.progress import LiveTable, PhaseLog
 
 
 @contextlib.contextmanager
@@ -15,7 +15,7 @@ def logging(folder, **options):
     rate = lambda step: 0.5 / (1 + step)
     sizes = {"steps": 200, "batch_size": 64}
     with (
-        live_table(Console(quiet=True)) as table,
+        LiveTable(Console(quiet=True)) as table,
         PhaseLog(folder, "code", table, **sizes, rate=rate, **options) as log,
     ):
         yield log

@@ -142,7 +142,7 @@ def _write(
         "programs": [outcome.to_json() for outcome in outcomes],
         "seconds": sum(outcome.seconds for outcome in outcomes),
         "command": command_text(),
-        "provenance": origin.to_json(),
+        "provenance": origin,
         "versions": programs.versions(),
     }
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -20,7 +20,7 @@ from coded_jax.cli.run_flags import WORKDIR, prepare_from_flags
 from coded_jax.devices import processes, startup
 from coded_jax.report import run_figures, run_overview, run_tables
 from coded_jax.runs import experiment
-from coded_jax.runs.progress import live_table
+from coded_jax.runs.progress import LiveTable
 from coded_jax.training import loop
 
 PREPARING = (
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
         phases = run_overview.phases(prepared)
         for line in run_overview.opening(prepared, folder):
             progress.print(line, highlight=False)
-    with live_table(progress, phases=phases) if lead else nullcontext() as table:
+    with LiveTable(progress, phases=phases) if lead else nullcontext() as table:
         model = experiment.run(prepared, progress=table, command=command_text())
     if not lead:
         return
