@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.types import BaseModel, Code, Dataset, PyTree
+from coded_jax.types import BaseModel, Dataset, PyTree
 
 
 def of_network(
@@ -64,12 +64,8 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
             jaxpr = jax.make_jaxpr(function)(*inputs)
             texts.append(str(jaxpr))
             constants += _constants(jaxpr)
-        # What most codes have is left out, as it was before these fields were here.
-        usual = {**Code._field_defaults, "systematic": True}
         names = ("systematic", "quorum", "answers_always", "guided", "fills", "uncut")
-        for name in names:
-            if (value := getattr(code, name)) != usual[name]:
-                texts.append(f"{name}={value}")
+        texts += [f"{name}={getattr(code, name)}" for name in names]
     return digest(texts, constants)
 
 

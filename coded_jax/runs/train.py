@@ -67,7 +67,13 @@ def train(
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
-    _require_tail_learns(pipeline, config)
+    if copy := pipeline.tail_copy:
+        accepted = "one whose tail's copy is not settled, see CodedModel.settled,"
+        require("pipeline", "a settled one", not copy.settled, accepted)
+        accepted = (
+            "a TrainConfig with supervision or distillation, for the tail's copy,"
+        )
+        require("config", config, bool(config.ends_weights), accepted)
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     model = CodedModel(pipeline, frozen, None)
     dataset = _dataset(data, model, config)
@@ -87,32 +93,17 @@ def train(
     return CodedModel(pipeline, frozen, fitted.params)
 
 
-def _require_tail_learns(pipeline: Pipeline, config: TrainConfig) -> None:
-    """Checks that something trains the tail's copy, if there is one."""
-    copy = pipeline.tail_copy
-    if copy is None:
-        return
-    accepted = "one whose tail's copy is not settled, see CodedModel.settled,"
-    require("pipeline", "a settled one", not copy.settled, accepted)
-    accepted = "a TrainConfig with supervision or distillation, for the tail's copy,"
-    require("config", config, bool(config.ends_weights), accepted)
-
-
-def _answer_shape_of(model: CodedModel) -> tuple[int, ...]:
-    """Returns the shape of what the base model gives with the variables given."""
+def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
+    """Returns a checked data set; of one part alone, all parts are that one."""
     try:
-        return model.answer_shape
+        *places, classes = model.answer_shape
     except Exception as error:  # a function of the user's raises anything
         raise ValueError(
             "variables: others given than the base model reads, those of the pipeline "
             f"accepted ({first_line(error)})"
         ) from error
-
-
-def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
-    """Returns a checked data set; of one part alone, all parts are that one."""
-    *places, classes = _answer_shape_of(model)
-    positions = () if model.pipeline.separate else tuple(places)
+    pipeline = model.pipeline
+    positions = () if pipeline.separate else tuple(places)
     if isinstance(data, Dataset):
         dataset = require_dataset(data)
         fits = dataset.positions == positions
@@ -122,24 +113,17 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
         split = collect(data)
         require_split(split, classes, "data", positions)
         dataset = Dataset("own", classes, split, split, split, (), ())
-    model.check_images(dataset.train.images[: model.pipeline.images_per_input])
-    if isinstance(data, Dataset):
-        statistics = (dataset.mean, dataset.std)
-        own = (model.pipeline.mean, model.pipeline.std)
-        same = all(map(_same_numbers, own, statistics))
-        require("mean, std", statistics, same, f"{own}, those of the pipeline,")
-    fits = dataset.classes == classes
-    require("classes", dataset.classes, fits, f"{classes}, those of the head,")
+    model.check_images(dataset.train.images[: pipeline.images_per_input])
+    float32 = lambda numbers: None if numbers is None else np.float32(numbers).tolist()
+    for name in ("mean", "std") if isinstance(data, Dataset) else ():
+        own, value = getattr(pipeline, name), getattr(dataset, name)
+        fits = float32(own) == float32(value)
+        require(name, value, fits, f"{own}, that of the pipeline,")
+    same = dataset.classes == classes
+    require("classes", dataset.classes, same, f"{classes}, those of the head,")
     few = slice(config.train_images)
     train = Split(dataset.train.images[few], dataset.train.labels[few])
     return dataclasses.replace(dataset, train=train)
-
-
-def _same_numbers(x: tuple | None, y: tuple | None) -> bool:
-    """Returns whether images would be normalised alike, in float32."""
-    return (x is None) == (y is None) and np.array_equal(
-        np.array(x or (), np.float32), np.array(y or (), np.float32)
-    )
 
 
 def _open(
