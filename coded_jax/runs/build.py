@@ -44,30 +44,20 @@ def build_pipeline(
       ValueError: the base model has no such blocks, a stage cannot be split into that
         many pieces, or the code of single convolutions would have to be trained.
     """
-    base = _base_of(config, base)
+    base = base or make_base_model(config.base_model, config.base_width)
     variables = variable_shapes(base, image_shape, classes)
-    blocks, splitting = base.blocks, config.splitting
-    match splitting:
-        case codes.GroupSplit():
-            base = groups.group_base(base, image_shape[0])
-            blocks = base.blocks
-            plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
-        case codes.ConvolutionSplit():
-            of_stages = coded_blocks(config, len(blocks))
-            blocks, plans = _separated(
-                splitting, of_stages, base, variables, image_shape
-            )
-        case codes.ImageSplit():
-            of_stages = coded_blocks(config, len(blocks))
-            plans = _plans(splitting, of_stages, base, variables, image_shape)
+    if isinstance(config.splitting, codes.GroupSplit):
+        base = groups.group_base(base, image_shape[0])
+        blocks = base.blocks
+        plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
+    else:
+        blocks, plans = _plan_stages(config, base, variables, image_shape)
     stages, done = [], 0
     for (first, last), plan in plans.items():
-        sizes = CodeShape.of(plan, config.r)
-        code = codes.make_code(config.code, sizes, variables, config)
-        coded, before = (
-            segment(blocks, *bounds)
-            for bounds in ((first, last), (done + 1, first - 1))
-        )
+        shape = CodeShape.of(plan, config.r)
+        code = codes.make_code(config.code, shape, variables, config)
+        coded = segment(blocks, first, last)
+        before = segment(blocks, done + 1, first - 1)
         stages.append(CodedStage(coded.f_conv, (first, last), plan, code, before))
         done = last
     after = segment(blocks, done + 1, len(blocks))
@@ -77,11 +67,11 @@ def build_pipeline(
         after,
         mean,
         std,
-        config.k,
-        config.r,
-        mesh,
-        config.precision,
-        separate=isinstance(splitting, codes.GroupSplit),
+        k=config.k,
+        r=config.r,
+        mesh=mesh,
+        dtype=config.precision,
+        separate=isinstance(config.splitting, codes.GroupSplit),
         image_shape=image_shape,
         parity_moves=config.parity_moves,
         recipe=config.recipe,
@@ -95,11 +85,6 @@ def build_pipeline(
     require("parity_moves", config.parity_moves, fits, accepted)
     _require_untrained(config, config.code, pipeline)
     return _with_tail(config, pipeline, variables)
-
-
-def _base_of(config: Config, own: BaseModel | None) -> BaseModel:
-    """Returns the base model that a caller gives, or else the one of the settings."""
-    return own or make_base_model(config.base_model, config.base_width)
 
 
 def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipeline:
@@ -123,71 +108,48 @@ def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipelin
     return pipeline._replace(tail_copy=copy_tail(pipeline.tail, variables, x))
 
 
-def _plans(
-    splitting: codes.ImageSplit,
-    coded: tuple[tuple[int, int], ...],
-    base: BaseModel,
-    variables: PyTree,
-    image_shape: tuple[int, ...],
-) -> dict[tuple[int, int], SplitPlan]:
-    """Plans the split of every coded stage, by its first and last block."""
-    plans, done = {}, 0
-    x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    for i, (first, last) in enumerate(coded):
-        before = segment(base.blocks, done + 1, first - 1)
-        x = jax.eval_shape(before.f_conv, variables, x)
-        f_conv = segment(base.blocks, first, last).f_conv
-        try:
-            shape, grid = apart(x)[0].shape[1:], splitting.grid_of(i)
-            plan = make_plan(f_conv, variables, shape, grid, splitting.halo)
-        except ValueError as error:
-            if len(base.blocks) == 1:
-                raise
-            raise ValueError(
-                f"{error} (blocks {first}-{last} of 1-{len(base.blocks)}; "
-                "--stages says which are coded together)"
-            ) from error
-        plans[first, last] = plan
-        x = jax.eval_shape(f_conv, variables, x)
-        done = last
-    return plans
-
-
-def _separated(
-    splitting: codes.ConvolutionSplit,
-    coded: tuple[tuple[int, int], ...],
-    base: BaseModel,
-    variables: PyTree,
-    image_shape: tuple[int, ...],
+def _plan_stages(
+    config: Config, base: BaseModel, variables: PyTree, image_shape: tuple[int, ...]
 ) -> tuple[tuple[Block, ...], dict[tuple[int, int], SplitPlan]]:
-    """Takes the coded stages apart at their convolutions.
+    """Plans the split of every coded stage, or of each of its convolutions.
 
     Returns:
-      Blocks that compute the same as the base model's, and the plan of each round, by
-      the number of the block that it computes.
+      Blocks that compute the same as the base model's, in which convolutions to be
+      coded are blocks of their own; and each plan by the first and last of its blocks.
     """
+    splitting, total = config.splitting, len(base.blocks)
     blocks: list[Block] = []
-    plans, done = {}, 0
+    plans: dict[tuple[int, int], SplitPlan] = {}
     x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    for first, last in coded:
-        before, f_conv = (
-            segment(base.blocks, *bounds).f_conv
-            for bounds in ((done + 1, first - 1), (first, last))
-        )
+    done = 0
+    for i, (first, last) in enumerate(coded_blocks(config, total)):
+        f_conv = segment(base.blocks, first, last).f_conv
+        before = segment(base.blocks, done + 1, first - 1).f_conv
         x = jax.eval_shape(before, variables, x)
-        try:
-            parts, of_rounds = separate_convolutions(
-                f_conv, variables, x.shape[1:], splitting.k, splitting.least_spared
-            )
-        except ValueError as error:
-            if splitting.stages is None:
-                raise
-            raise ValueError(f"{error} (stage {first}-{last} of --stages)") from error
+        shape = apart(x)[0].shape[1:]
         blocks += base.blocks[done : first - 1]
-        for i, plan in enumerate(of_rounds):
-            number = len(blocks) + 2 * (i + 1)
-            plans[number, number] = plan
-        blocks += parts
+        try:
+            if isinstance(splitting, codes.ConvolutionSplit):
+                parts, of_rounds = separate_convolutions(
+                    f_conv, variables, shape, splitting.k, splitting.least_spared
+                )
+                for j, plan in enumerate(of_rounds, 1):
+                    number = len(blocks) + 2 * j  # between blocks of the client
+                    plans[number, number] = plan
+                blocks += parts
+            elif isinstance(splitting, codes.ImageSplit):
+                plans[first, last] = make_plan(
+                    f_conv, variables, shape, splitting.grid_of(i), splitting.halo
+                )
+                blocks += base.blocks[first - 1 : last]
+        except ValueError as error:
+            separated = isinstance(splitting, codes.ConvolutionSplit)
+            if total == 1 or (separated and config.stages is None):
+                raise
+            raise ValueError(
+                f"{error} (blocks {first}-{last} of 1-{total}; "
+                "--stages says which are coded together)"
+            ) from error
         x, done = jax.eval_shape(f_conv, variables, x), last
     return (*blocks, *base.blocks[done:]), plans
 
@@ -277,7 +239,16 @@ def uncoded_pipeline(
 
     Its arguments are those of `build_pipeline`.
     """
-    base = _base_of(config, base)
+    base = base or make_base_model(config.base_model, config.base_width)
     whole = segment(base.blocks, 1, len(base.blocks))
-    sizes = (config.k, config.r)
-    return Pipeline(base, (), whole, mean, std, *sizes, mesh, config.precision)
+    return Pipeline(
+        base,
+        (),
+        whole,
+        mean,
+        std,
+        k=config.k,
+        r=config.r,
+        mesh=mesh,
+        dtype=config.precision,
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 from rich.console import Console
 
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
     results = model.results
     try:
         with progress.status("drawing figures"):
-            run_figures.draw(prepared.folder, results)
+            run_figures.draw(Path(folder), results)
     except ImportError as error:
         console.print(str(error), markup=False)
     lines, timing = [], results["timing"]
