@@ -182,8 +182,7 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
     same: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
     for results in runs:
         for point in points(results):
-            pieces = (point.k, point.r, point.grid, point.split)
-            name = (point.code, *pieces, point.stages)
+            name = (point.code, point.k, point.r, point.grid, point.split, point.stages)
             variants = same.setdefault(name, [])
             if not any(_same(point, other) for other, _ in variants):
                 variants.append((point, results["config"]))
@@ -255,4 +254,13 @@ def whole_image(point: Point, base_accuracy: float) -> Point:
     n = point.n
     by_lost = [[base_accuracy] * n]
     cost = point.cost.on_every_device(n)
-    return Point(WHOLE, 1, n - 1, (1, 1), (), cost, by_lost, by_lost)
+    return Point(
+        code=WHOLE,
+        k=1,
+        r=n - 1,
+        grid=(1, 1),
+        stages=(),
+        cost=cost,
+        accuracy=by_lost,
+        worst=by_lost,
+    )

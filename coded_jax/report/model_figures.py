@@ -45,9 +45,10 @@ def features(
       ValueError: the images have another shape; or see `inspection.feature_maps`.
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
-    trained = (model.pipeline, model.frozen, model.params)
     model.check_images(images)
-    stages = inspection.feature_maps(*trained, jnp.asarray(images), lost)
+    stages = inspection.feature_maps(
+        model.pipeline, model.frozen, model.params, jnp.asarray(images), lost
+    )
     wide = 4 + max(len(maps.parity) for maps in stages)
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)  # type: ignore

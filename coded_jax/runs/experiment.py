@@ -142,13 +142,14 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
         return Fitted(experiment.variables, score, 0, 0.0)
     folder, base_folder = experiment.folder, experiment.base_folder
     regime, examples = regime_of(config, BASE), len(dataset.train.labels)
+    begun = (base_folder, folder)
     task = tasks.base_task(
         pipeline,
         dataset,
         regime.optimizer(examples),
-        config.augmentation,
-        config.label_smoothing,
-        kept_base.start_of(config, pipeline.base, dataset, (base_folder, folder)),
+        augmentation=config.augmentation,
+        label_smoothing=config.label_smoothing,
+        start=kept_base.start_of(config, pipeline.base, dataset, begun),
     )
     arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
@@ -220,8 +221,8 @@ def protect(
       dataset: its training part trains the code, its validation part chooses the
         epoch, its test part gives the results.
       workdir: folder for checkpoints and results, as of `experiments/run.py`: killed,
-        the same call goes on from there; finished, it only loads. If None, nothing is
-        left on the disk.
+        the same call goes on from there; finished, it only loads. If None, no file is
+        written.
       devices, mesh: see `make_mesh`.
       console: where progress is shown; standard error if None.
       settings: fields of `Config`: `k`, `r`, `epochs`, `recipe`, ...; but not those of
@@ -244,15 +245,20 @@ def protect(
             require(name, value, value is None, "none with a model")
         settings = {**CHEAP, **settings}
         config = own_config(settings, Config)
-        sizes = (dataset.image_shape, config.k, config.r)
-        plan = plan_stages(model, variables, *sizes)
+        plan = plan_stages(model, variables, dataset.image_shape, config.k, config.r)
         blocks, head, variables = plan.base.blocks, plan.base.head, plan.variables
         settings |= plan.settings
     if blocks is None or head is None:
         raise ValueError("model: None given, the CNN as a function accepted")
-    sizes = (dataset.image_shape, dataset.classes, dataset.positions)
-    last = "head" if model is None else "model"
-    base, variables = own_base(blocks, head, variables, *sizes, last=last)
+    base, variables = own_base(
+        blocks,
+        head,
+        variables,
+        dataset.image_shape,
+        dataset.classes,
+        positions=dataset.positions,
+        last="head" if model is None else "model",
+    )
     config = own_config(settings, Config)
     marks = fingerprints.of_network(base, variables, dataset.image_shape)
     marks["data"] = fingerprints.of_data(dataset)

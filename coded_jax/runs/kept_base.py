@@ -20,6 +20,7 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.devices import processes
+from coded_jax.runs.build import variable_shapes
 from coded_jax.runs.config import BaseConfig, Config
 from coded_jax.runs.phases import BASE, Regime
 from coded_jax.runs.workdir import (
@@ -139,8 +140,7 @@ def start_of(
         return None
     folder = absolute(config.base_start, "base_start")
     variables = read(folder, "base_start").variables if is_kept(folder) else None
-    sizes = (dataset.image_shape, dataset.classes)
-    drawn = jax.eval_shape(lambda: base.init(jax.random.key(0), *sizes))
+    drawn = variable_shapes(base, dataset.image_shape, dataset.classes)
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     fits = variables is not None and shapes(variables) == shapes(drawn)
     accepted = (

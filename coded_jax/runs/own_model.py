@@ -72,7 +72,9 @@ def make_pipeline(
     if mean is not None and std is not None:
         mean, std = require_statistics(mean, std, channels)
     base, _ = own_base(blocks, head, variables, shape, int(classes))
-    pipeline = build_pipeline(config, shape, int(classes), mean, std, mesh, base)
+    pipeline = build_pipeline(
+        config, shape, int(classes), mean=mean, std=std, mesh=mesh, base=base
+    )
     has_tail = config.tail == "frozen" or pipeline.tail_copy is not None
     accepted = (
         "frozen for a code that changes what has arrived, waits or is not trained,"

@@ -49,7 +49,7 @@ def train(
       config: how; `TrainConfig()` if None. The learning rate is as the pipeline's
         recipe says, see `phases.code_regime`.
       workdir: folder for checkpoints and metrics: killed, the same call goes on from
-        there. If None, nothing is left on the disk.
+        there. If None, no file is written.
       console: where progress is shown; standard error if None.
 
     Returns:
@@ -112,7 +112,9 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
     else:
         split = collect(data)
         require_split(split, classes, "data", positions)
-        dataset = Dataset("own", classes, split, split, split, (), ())
+        dataset = Dataset(
+            "own", classes, train=split, validation=split, test=split, mean=(), std=()
+        )
     model.check_images(dataset.train.images[: pipeline.images_per_input])
     float32 = lambda numbers: None if numbers is None else np.float32(numbers).tolist()
     for name in ("mean", "std") if isinstance(data, Dataset) else ():
