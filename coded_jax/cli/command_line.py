@@ -56,6 +56,9 @@ def command(
                 logging.set_verbosity(logging.WARNING)  # none on absent accelerators
             try:
                 lowering.install()
+            except ValueError as error:  # of the user's environment
+                sys.exit(f"error: {error}")
+            try:
                 main(argv)
             except (Interrupted, KeyboardInterrupt) as stop:
                 message = str(stop) or "stopped"

@@ -90,12 +90,11 @@ def run(
             arrays = training_arrays(experiment.pipeline, base.params, inputs, config)
         else:
             arrays = tasks.device_arrays(experiment.pipeline.mesh, inputs.train)
-        codes = {
-            name: train_code(
+        codes = {}
+        for name, pipeline in pipelines.items():
+            codes[name] = train_code(
                 pipeline, base.params, inputs, config, watch, arrays=arrays, name=name
             )
-            for name, pipeline in pipelines.items()
-        }
         del arrays
         measured = measurements.measure_codes(experiment, base.params, codes, watch)
     ended = time.perf_counter()
