@@ -5,7 +5,7 @@ import functools
 import jax
 
 from coded_jax.codes import LearnedConfig, learned_code, make_code
-from coded_jax.inference.pipeline import Pipeline, infer, inputs_of
+from coded_jax.inference.pipeline import Coding, Examples, Pipeline, infer, inputs_of
 from coded_jax.inference.stages import (
     CodedStage,
     Segment,
@@ -18,9 +18,16 @@ from coded_jax.inference.stages import (
 def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):
     """Codes all blocks of `base` as one stage, as the paper does."""
     stage = CodedStage(base.f_conv, (1, len(base.blocks)), plan, code)
-    pipeline = Pipeline(base, (stage,), Segment(), mean, std, plan.k, r, mesh, dtype)
     image_shape = (plan.rows.size, plan.columns.size, plan.piece_shape[-1])
-    return pipeline._replace(image_shape=image_shape)
+    return Pipeline(
+        base,
+        (stage,),
+        Segment(),
+        Coding(plan.k, r),
+        Examples(image_shape, mean, std),
+        mesh=mesh,
+        dtype=dtype,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -269,7 +269,7 @@ class Subject:
     def __init__(self, config: Config, sizes: Sizes, mesh: Mesh) -> None:
         self.config, self.sizes, self.mesh = config, sizes, mesh
         self.pipeline = _pipeline_of(config, sizes, mesh)
-        statistics = self.pipeline.mean, self.pipeline.std
+        statistics = self.pipeline.examples.mean, self.pipeline.examples.std
         self.uncoded = uncoded_pipeline(config, *statistics, mesh)
         key = jax.random.key(0)
         self.frozen = jax.eval_shape(self._init_base, key)
@@ -369,7 +369,7 @@ class Subject:
         few = self.config.train_images if grouped else None
         total, group = few or self.sizes.examples, 1
         images = self._images(total)
-        if grouped and self.pipeline.separate:
+        if grouped and self.pipeline.examples.grouped:
             group = self.pipeline.images_per_input
             total = -(-total // group)
             whole = self._images(total * group)

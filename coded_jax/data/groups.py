@@ -101,7 +101,7 @@ def group_split(split: Split, k: int) -> Split:
 
 def inputs_of_split(pipeline: Pipeline, split: Split) -> Split:
     """Returns the inputs of a pipeline with their labels: images, or groups of them."""
-    return group_split(split, pipeline.k) if pipeline.separate else split
+    return group_split(split, pipeline.k) if pipeline.examples.grouped else split
 
 
 def inputs_of_dataset(pipeline: Pipeline, dataset: Dataset) -> Dataset:
@@ -118,7 +118,9 @@ def inputs_of_images(pipeline: Pipeline, images: jax.Array) -> jax.Array:
 def answers_of_images(pipeline: Pipeline, answers: Any) -> Any:
     """Turns the answers `[B, g, classes]` of groups into `[B*g, classes]` of images;
     those that are of images already stay as they are."""
-    return answers.reshape(-1, answers.shape[-1]) if pipeline.separate else answers
+    return (
+        answers.reshape(-1, answers.shape[-1]) if pipeline.examples.grouped else answers
+    )
 
 
 def infer_images(
@@ -184,7 +186,7 @@ def vary_batch(
         change_key, key = jax.random.split(key)
         change = functools.partial(AUGMENTATIONS[augmentation], change_key)
         batch = {**batch, "images": map_images(change, batch["images"], group)}
-    if pipeline.separate:  # other images together in every epoch
+    if pipeline.examples.grouped:  # other images together in every epoch
         mix_key, key = jax.random.split(key)
         batch = regroup(mix_key, batch, group)
     return key, batch

@@ -72,7 +72,7 @@ def feature_maps(
       ValueError: there are no such results, or groups of images are coded, whose shares
         are logits.
     """
-    if pipeline.separate:
+    if pipeline.examples.grouped:
         raise ValueError(
             "split: 'group' given, 'image' accepted: what devices return of groups is "
             "logits, not feature maps"
@@ -181,7 +181,7 @@ def drawer(
       pipeline, frozen, lost: see `feature_maps`.
       images: `[B, H, W, C]` of the pipeline's `image_dtype`.
     """
-    if pipeline.separate or jax.process_count() > 1:
+    if pipeline.examples.grouped or jax.process_count() > 1:
         return None
     inputs = (jnp.asarray(images), tuple(lost))
     return lambda params: picture(feature_maps(pipeline, frozen, params, *inputs)[-1])

@@ -242,7 +242,7 @@ def cost_of(
     sent = max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages)
     # Where parity moves, whoever has no piece takes a lost one's in the next stage.
     answers = all(stage.code.answers_always for stage in pipeline.stages)
-    stands_by = pipeline.parity_moves and answers and len(pipeline.stages) > 1
+    stands_by = pipeline.coding.parity_moves and answers and len(pipeline.stages) > 1
     has_copy, after = pipeline.tail_copy is not None, stages[-1]
     return Cost(
         tuple(_shared(_round(cost), images) for cost in stages if cost.plan),

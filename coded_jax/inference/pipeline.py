@@ -45,6 +45,42 @@ from coded_jax.types import (
 )
 
 
+class Examples(NamedTuple):
+    """The images that a pipeline takes, and the kind of its answers.
+
+    Attributes:
+      shape: `(H, W, C)` of one image, which the first split is planned for.
+      mean, std: `[C]`, of the image channels in units of the pixel range `[0, 1]`;
+        images are uint8 then. If None, images are real numbers, taken as they are.
+      grouped: whether k images are coded together, and each data result is an answer of
+        its own (see `data.groups`); labels are then `[B, k]`.
+      values: whether the head gives values `[B, H', W', C']`, and no logits of classes,
+        see `types.Dataset`.
+    """
+
+    shape: tuple[int, int, int] = (0, 0, 0)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    grouped: bool = False
+    values: bool = False
+
+
+class Coding(NamedTuple):
+    """The sizes of a pipeline's codes, and what its stages have in common.
+
+    Attributes:
+      k, r: data and parity pieces of every coded stage.
+      recipe: of `LearnedConfig`, by which the codes are built and trained.
+      parity_moves: whether devices whose results were lost in a stage compute the
+        parity pieces of the next one.
+    """
+
+    k: int
+    r: int
+    recipe: str = "systematic"
+    parity_moves: bool = False
+
+
 class Pipeline(NamedTuple):
     """The functions of a coded inference; its variables are passed beside it.
 
@@ -57,39 +93,33 @@ class Pipeline(NamedTuple):
         compute the same.
       stages: the coded stages, in order; none where the base model is computed whole.
       after: the blocks between the last decoder and the head.
-      mean, std: `[C]`, of the image channels in units of the pixel range `[0, 1]`;
-        images are uint8 then. If None, images are real numbers, taken as they are.
-      k, r: data and parity pieces of every coded stage.
+      coding: sizes of the codes, and what the stages have in common.
+      examples: what it takes and answers.
       mesh: the devices, see `placement`; None for the default one.
       dtype: in which encoders, blocks and decoders compute; their parameters and the
         head stay float32.
-      separate: whether each data result is an answer of its own, as where k images are
-        coded together (see `data.groups`); labels are then `[B, k]`.
-      image_shape: `(H, W, C)` of one image, which the first split is planned for.
       tail_copy: a second copy of what follows the last decoder, which answers those
         inputs that have lost a data result; None for the base model's own.
-      parity_moves: whether devices whose results were lost in a stage compute the
-        parity pieces of the next one.
-      recipe: of `LearnedConfig`, by which the codes are built and trained.
-      values: whether what the head gives are values `[B, H', W', C']`, and no logits of
-        classes, see `types.Dataset`.
     """
 
     base: BaseModel
     stages: tuple[CodedStage, ...]
     after: Segment
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    k: int
-    r: int
+    coding: Coding
+    examples: Examples = Examples()
     mesh: Mesh | None = None
     dtype: str = "float32"
-    separate: bool = False
-    image_shape: tuple[int, int, int] = (0, 0, 0)
     tail_copy: TailCopy | None = None
-    parity_moves: bool = False
-    recipe: str = "systematic"
-    values: bool = False
+
+    @property
+    def k(self) -> int:
+        """Data pieces of a stage."""
+        return self.coding.k
+
+    @property
+    def r(self) -> int:
+        """Parity pieces of a stage."""
+        return self.coding.r
 
     @property
     def n(self) -> int:
@@ -99,12 +129,12 @@ class Pipeline(NamedTuple):
     @property
     def image_dtype(self) -> str:
         """`"uint8"` for pixels to be normalised, `"float32"` for images as they are."""
-        return "float32" if self.mean is None else "uint8"
+        return "float32" if self.examples.mean is None else "uint8"
 
     @property
     def images_per_input(self) -> int:
         """Images that one input holds: k where images are coded together, else 1."""
-        return self.k if self.separate else 1
+        return self.k if self.examples.grouped else 1
 
     @property
     def systematic(self) -> bool:
@@ -153,6 +183,10 @@ class Pipeline(NamedTuple):
         0 on; those before it are computed whole."""
         return _begun_at(self, int(number)) if number else self
 
+    def with_values(self, values: bool) -> Pipeline:
+        """Returns the pipeline with answers that are values, or classes."""
+        return self._replace(examples=self.examples._replace(values=values))
+
     def with_codes(self, change: Callable[[CodeShape, Code], Code]) -> Pipeline:
         """Returns the pipeline with `change(shape, code)` in place of each `code`."""
 
@@ -175,7 +209,9 @@ def _begun_at(pipeline: Pipeline, number: int) -> Pipeline:
 
 def inputs_of(pipeline: Pipeline, images: jax.Array) -> jax.Array:
     """Prepares images `[B, H, W, C]` for the first block, see `pixels.as_inputs`."""
-    return as_inputs(images, pipeline.mean, pipeline.std, pipeline.dtype)
+    return as_inputs(
+        images, pipeline.examples.mean, pipeline.examples.std, pipeline.dtype
+    )
 
 
 def exact_outputs(
@@ -354,14 +390,14 @@ def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
         if not stage.code.answers_always:
             enough = suffices_where(stage.code.quorum, pipeline.k, arrived)
             own = (arrived[: pipeline.k] | enough[None]).T
-            answered &= own if pipeline.separate else enough
+            answered &= own if pipeline.examples.grouped else enough
     return answered
 
 
 def lost_answers(pipeline: Pipeline, available: jax.Array) -> jax.Array:
     """Returns the mask of images that lost a data result, shaped as `has_answer`."""
     lost = ~available.all(axis=0)[: pipeline.k]
-    return lost.T if pipeline.separate else lost.any(axis=0)
+    return lost.T if pipeline.examples.grouped else lost.any(axis=0)
 
 
 def infer(
@@ -377,7 +413,7 @@ def infer(
       pipeline: the functions.
       frozen: variables of the base model.
       params: of the codes.
-      images: `[B, H, W, C]`, uint8 or real, see `Pipeline.mean`.
+      images: `[B, H, W, C]`, uint8 or real, see `Examples`.
       available: bool `[n, B]` or `[n, 1]`, the same in every stage; or `[S, n, B]` or
         `[S, n, 1]`, for each of S coded stages its own.
 
@@ -410,7 +446,7 @@ def infer_uncoded(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.
     Args:
       pipeline: the functions, whose codes are not used.
       frozen: variables of the base model.
-      images: `[B, H, W, C]`, see `Pipeline.mean`.
+      images: `[B, H, W, C]`, see `Examples`.
 
     Returns:
       Logits, float32 `[B, ..., classes]`.
@@ -448,7 +484,7 @@ def require_inputs(
     """
     require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
     require_params(pipeline, params)
-    height, width, channels = pipeline.image_shape
+    height, width, channels = pipeline.examples.shape
     sizes = (height * pipeline.images_per_input or "H", width or "W", channels or "C")
     require_shape("images", images, "B", *sizes)
     stages, n, batch = len(pipeline.stages), pipeline.n, images.shape[0]
@@ -474,7 +510,7 @@ def of_pieces(pipeline: Pipeline, available: jax.Array) -> jax.Array:
 
     They are the same unless parity moves, see `erasures.moved_roles`.
     """
-    return moved_roles(available) if pipeline.parity_moves else available
+    return moved_roles(available) if pipeline.coding.parity_moves else available
 
 
 def mask_axis(available: jax.Array) -> int | None:

@@ -41,7 +41,7 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
     k, r, stages = config.k, config.r, [stage.blocks for stage in pipeline.stages]
     made = f"{r} parity {'piece is' if r == 1 else 'pieces are'} made"
     of = f"each image is split into {k} pieces"
-    if pipeline.separate:
+    if pipeline.examples.grouped:
         of, made = f"{k} images are coded together", made.replace("piece", "image")
     elif isinstance(config.splitting, ConvolutionSplit):
         of = f"the inputs of {len(stages)} convolutions are split into {k} pieces each"

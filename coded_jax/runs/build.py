@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from coded_jax import codes
 from coded_jax.checks import require
 from coded_jax.data import groups
-from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.pipeline import Coding, Examples, Pipeline
 from coded_jax.inference.stages import CodedStage, Segment, whole_stage
 from coded_jax.inference.tails import copy_tail
 from coded_jax.models import make_base_model
@@ -61,20 +61,15 @@ def build_pipeline(
         stages.append(CodedStage(coded.f_conv, (first, last), plan, code, before))
         done = last
     after = segment(blocks, done + 1, len(blocks))
+    grouped = isinstance(config.splitting, codes.GroupSplit)
     pipeline = Pipeline(
         base,
         tuple(stages),
         after,
-        mean,
-        std,
-        k=config.k,
-        r=config.r,
+        Coding(config.k, config.r, config.recipe, config.parity_moves),
+        Examples(image_shape, mean, std, grouped),
         mesh=mesh,
         dtype=config.precision,
-        separate=isinstance(config.splitting, codes.GroupSplit),
-        image_shape=image_shape,
-        parity_moves=config.parity_moves,
-        recipe=config.recipe,
     )
     fits = config.returned == "shares" or any(stage.code.uncut for stage in stages)
     fits = fits or config.code != codes.LEARNED
@@ -102,7 +97,7 @@ def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipelin
     has_copy = all(fits(stage.code) for stage in pipeline.stages)
     if config.tail == "frozen" or not has_copy:
         return pipeline._replace(tail_copy=None)
-    x = jax.ShapeDtypeStruct((1, *pipeline.image_shape), pipeline.dtype)
+    x = jax.ShapeDtypeStruct((1, *pipeline.examples.shape), pipeline.dtype)
     for stage in pipeline.stages:
         x = jax.eval_shape(functools.partial(whole_stage, stage), variables, x)
     return pipeline._replace(tail_copy=copy_tail(pipeline.tail, variables, x))
@@ -206,7 +201,8 @@ def rival_pipelines(
         )
         _require_untrained(config, code, rival)
         own = any(stage.code.parity_worker for stage in rival.stages)
-        rival = rival._replace(parity_moves=config.parity_moves and not own)
+        coding = rival.coding._replace(parity_moves=config.parity_moves and not own)
+        rival = rival._replace(coding=coding)
         return _with_tail(config, rival, variables)
 
     rivals = [code for code in config.baselines if code != config.code]
@@ -245,10 +241,8 @@ def uncoded_pipeline(
         base,
         (),
         whole,
-        mean,
-        std,
-        k=config.k,
-        r=config.r,
+        Coding(config.k, config.r),
+        Examples(mean=mean, std=std),
         mesh=mesh,
         dtype=config.precision,
     )

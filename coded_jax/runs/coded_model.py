@@ -55,12 +55,12 @@ class CodedModel(NamedTuple):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)` of one image."""
-        return self.pipeline.image_shape
+        return self.pipeline.examples.shape
 
     @property
     def values(self) -> bool:
         """Returns whether answers are values and not classes."""
-        return self.pipeline.values
+        return self.pipeline.examples.values
 
     @property
     def classes(self) -> int:
@@ -107,13 +107,14 @@ class CodedModel(NamedTuple):
         accepted = "a LearnedConfig or None"
         require_type("config", config, LearnedConfig | None, accepted)
         if config is None:
-            config = LearnedConfig(recipe=self.pipeline.recipe)
+            config = LearnedConfig(recipe=self.pipeline.coding.recipe)
             if self.results is not None:
                 config = learned_config_of(self.results["config"])
         pipeline = self.pipeline.with_codes(
             lambda shape, _: make_code(code, shape, self.frozen, config)
         )
-        pipeline = pipeline._replace(recipe=config.recipe, tail_copy=None)
+        coding = pipeline.coding._replace(recipe=config.recipe)
+        pipeline = pipeline._replace(coding=coding, tail_copy=None)
         fresh = jax.random.key(0) if key is None else key
         expected = jax.eval_shape(pipeline.init, fresh)
         if params is None:

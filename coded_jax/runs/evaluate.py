@@ -99,7 +99,7 @@ def evaluate(
     accepted = "a CodedModel, as of load, protect or train,"
     require_type("model", model, CodedModel, accepted)
     n, (*positions, classes) = model.pipeline.n, model.answer_shape
-    if model.pipeline.separate:
+    if model.pipeline.examples.grouped:
         positions = []  # of the images of a group
     count = model.pipeline.r if most_lost is None else most_lost
     fits = is_integer(count) and 0 <= count <= n

@@ -107,7 +107,7 @@ def load(
         mesh=make_mesh(config.n, devices, mesh),
         base=base,
     )
-    pipeline = pipeline._replace(values=results.get("values", False))
+    pipeline = pipeline.with_values(results.get("values", False))
     if not own:
         init = lambda key: pipeline.base.init(key, image_shape, classes)
         frozen = best_params(folder, results, BASE, regime_of(config, BASE), init)

@@ -80,7 +80,7 @@ def make_pipeline(
         "frozen for a code that changes what has arrived, waits or is not trained,"
     )
     require("tail", config.tail, has_tail, accepted)
-    return pipeline._replace(values=bool(values))
+    return pipeline.with_values(bool(values))
 
 
 def own_config(settings: dict[str, Any], accepted: type) -> Config:

@@ -230,7 +230,7 @@ def train_code(
     key = jax.random.key(config.seed)
     if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
         return [Fitted(pipeline.init(key), None, 0, 0.0)]
-    regime = code_regime(config, pipeline.recipe)
+    regime = code_regime(config, pipeline.coding.recipe)
     examples = len(inputs.train.labels)
     optimizer = regime.optimizer(examples)
     if all(stage.code.constants for stage in pipeline.stages):

@@ -128,8 +128,8 @@ def prepare(
     pipeline = build_pipeline(
         config, dataset.image_shape, dataset.classes, **normalised
     )
-    uncoded = uncoded._replace(values=dataset.values)
-    pipeline = pipeline._replace(values=dataset.values)
+    uncoded = uncoded.with_values(dataset.values)
+    pipeline = pipeline.with_values(dataset.values)
     shapes = variable_shapes(pipeline.base, dataset.image_shape, dataset.classes)
     _require_answers(config, dataset, uncoded.base, shapes)
     rivals = rival_pipelines(config, pipeline, shapes)

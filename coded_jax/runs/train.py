@@ -62,8 +62,10 @@ def train(
       training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
     """
     require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
-    shape = pipeline.image_shape
-    require("pipeline.image_shape", shape, min(shape) > 0, "(H, W, C), each 1 or more,")
+    shape = pipeline.examples.shape
+    require(
+        "pipeline.examples.shape", shape, min(shape) > 0, "(H, W, C), each 1 or more,"
+    )
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
@@ -77,7 +79,7 @@ def train(
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     model = CodedModel(pipeline, frozen, None)
     dataset = _dataset(data, model, config)
-    pipeline = pipeline._replace(values=dataset.values)
+    pipeline = pipeline.with_values(dataset.values)
     inputs = groups.inputs_of_dataset(pipeline, dataset)
     total, size = len(inputs.train.labels), config.batch_size
     require("batch_size", size, size <= total, f"1..{total}, the training inputs,")
@@ -103,7 +105,7 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
             f"accepted ({first_line(error)})"
         ) from error
     pipeline = model.pipeline
-    positions = () if pipeline.separate else tuple(places)
+    positions = () if pipeline.examples.grouped else tuple(places)
     if isinstance(data, Dataset):
         dataset = require_dataset(data)
         fits = dataset.positions == positions
@@ -143,13 +145,13 @@ def _open(
         "k": str(pipeline.k),
         "r": str(pipeline.r),
         "stages": STAGES.show([stage.blocks for stage in pipeline.stages]),
-        "split": "group" if pipeline.separate else "image",
-        "recipe": pipeline.recipe,
-        "parity_moves": str(pipeline.parity_moves),
+        "split": "group" if pipeline.examples.grouped else "image",
+        "recipe": pipeline.coding.recipe,
+        "parity_moves": str(pipeline.coding.parity_moves),
         "tail": "tuned" if pipeline.tail_copy else "frozen",
         "precision": pipeline.dtype,
-        "mean": show_numbers(pipeline.mean),
-        "std": show_numbers(pipeline.std),
+        "mean": show_numbers(pipeline.examples.mean),
+        "std": show_numbers(pipeline.examples.std),
     }
     fixed = settings.to_flags(config) | of_pipeline | of_functions
     return workdir.open_workdir(path, RunFlags(fixed))

@@ -116,7 +116,7 @@ class FirstK:
             results = gathering.shares.values()
             used.append(tuple(sorted({result.worker for result in results})))
             available[stage, list(gathering.shares)] = True
-            if pipeline.parity_moves:
+            if pipeline.coding.parity_moves:
                 held = {result.place for result in results}
                 order = sorted(range(pipeline.n), key=lambda place: place not in held)
             seconds["wait"] += time.monotonic() - begun

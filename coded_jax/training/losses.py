@@ -133,7 +133,7 @@ def coded_loss(
     require_inputs(pipeline, params, images, available)
     batch = {"images": images}
     if labels is not None:
-        sizes = (pipeline.k,) if pipeline.separate else ()
+        sizes = (pipeline.k,) if pipeline.examples.grouped else ()
         if np.ndim(labels) > 2:  # of positions
             sizes = np.shape(labels)[1:]
         require_shape("labels", labels, images.shape[0], *sizes)

@@ -22,7 +22,7 @@ def keep_statistics(pipeline: Pipeline) -> bool:
     """Returns whether a pipeline codes groups of images by parity models of a network
     that sets variables itself while it is trained."""
     worker = pipeline.stages[0].code.parity_worker
-    return pipeline.separate and None not in (worker, pipeline.base.train)
+    return pipeline.examples.grouped and None not in (worker, pipeline.base.train)
 
 
 def parity_model_losses(

@@ -259,7 +259,7 @@ def sample_erasures(
 def _starts_later(pipeline: Pipeline, config: TrainConfig) -> bool:
     """Returns whether losses begin in any of several stages, and then go on."""
     later = config.stage_losses == "later"
-    moves = pipeline.parity_moves and config.stage_losses == "held"
+    moves = pipeline.coding.parity_moves and config.stage_losses == "held"
     return len(pipeline.stages) > 1 and (later or moves)
 
 

@@ -55,6 +55,8 @@ def test_confusion_adds_up_to_the_accuracies(model, split):
         changed = counts.spoiled.sum() - counts.mended
         assert changed == round(drop * counts.images)
         assert not np.diagonal(counts.spoiled).any() and counts.images == 1000
-    groups = model._replace(pipeline=model.pipeline._replace(separate=True))
+    pipeline = model.pipeline
+    examples = pipeline.examples._replace(grouped=True)
+    groups = model._replace(pipeline=pipeline._replace(examples=examples))
     with refused("split"):
         maps_of(groups, split.images[:2], (0,))

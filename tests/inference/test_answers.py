@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.inference.pipeline import Pipeline, classify, lost_answers
+from coded_jax.inference.pipeline import Coding, Pipeline, classify, lost_answers
 from coded_jax.inference.stages import Segment
 from coded_jax.inference.tails import copy_tail
 from coded_jax.types import BaseModel
@@ -16,7 +16,7 @@ def test_the_second_tail_answers_what_lost_data_in_any_stage():
     head = lambda variables, x: x.mean((1, 2)) @ variables["head"]
     base = BaseModel(lambda *_: None, (), head)
     stage = SimpleNamespace(code=SimpleNamespace(answers_always=True))
-    pipeline = Pipeline(base, (stage, stage), Segment(), None, None, k=2, r=1)
+    pipeline = Pipeline(base, (stage, stage), Segment(), Coding(2, 1))
     frozen = {"head": jnp.ones((4, 5))}
     decoded = jax.random.uniform(jax.random.key(0), (3, 2, 2, 4))
     copy = copy_tail(pipeline.tail, frozen, decoded)

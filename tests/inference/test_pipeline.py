@@ -39,7 +39,10 @@ def random_images(shape=(28, 28, 1)):
 
 
 def normalised(pipeline, images):
-    mean, std = (np.float32(x)[None, None, None] for x in (pipeline.mean, pipeline.std))
+    mean, std = (
+        np.float32(x)[None, None, None]
+        for x in (pipeline.examples.mean, pipeline.examples.std)
+    )
     return (images.astype(np.float32) / 255 - mean) / std
 
 
@@ -189,7 +192,7 @@ def test_masks_of_every_form_mean_the_same():
 def test_a_device_that_stays_away_has_the_parity_piece_of_later_stages():
     pipeline, variables, params = make_chain()
     images, run = random_images(), jax.jit(infer, static_argnums=0)
-    moving = pipeline._replace(parity_moves=True)
+    moving = pipeline._replace(coding=pipeline.coding._replace(parity_moves=True))
     for lost in range(3):
         logits = run(moving, variables, params, images, available((lost,), 3))
         masks = lost_in_stages((lost,), (2,))

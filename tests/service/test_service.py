@@ -209,7 +209,8 @@ def test_a_service_whose_requests_all_fail_does_not_look_ready(model, monkeypatc
 
 
 def test_wrong_requests_are_refused(model):
-    floats = model._replace(pipeline=model.pipeline._replace(mean=None, std=None))
+    examples = model.pipeline.examples._replace(mean=None, std=None)
+    floats = model._replace(pipeline=model.pipeline._replace(examples=examples))
     images = np.zeros((1, 28, 28, 1), np.float32)
     with Service(floats, Engine()) as service:
         service.warm_up()

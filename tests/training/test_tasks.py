@@ -144,7 +144,7 @@ def small(*widths, **settings):
 def test_gradient_reaches_the_code_and_nothing_frozen(name):
     """Of the loss of every kind of code, for losses that each code draws."""
     config, pipe, variables = small(3, 4, **TRAINED[name])
-    shape = pipe.image_shape
+    shape = pipe.examples.shape
     params = jax.jit(pipe.init)(jax.random.key(1))
     group = (config.k,) if config.split == "group" else ()
     rows = shape[0] * (config.k if group else 1)

@@ -151,7 +151,7 @@ def checked_patterns(pipeline: Pipeline) -> list[Pattern]:
     Raises:
       ValueError: there is none, or the results are those of several images.
     """
-    if pipeline.separate:
+    if pipeline.examples.grouped:
         raise ValueError(
             f"model: {pipeline.k} images coded together given, pieces of one image "
             "accepted"

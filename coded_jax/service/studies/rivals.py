@@ -119,7 +119,7 @@ def _least_work(
             )
         except ValueError:  # the features have not so many rows or columns
             continue
-        rivals.append(model._replace(pipeline=pipeline._replace(values=model.values)))
+        rivals.append(model._replace(pipeline=pipeline.with_values(model.values)))
     if not rivals:
         return None
     best = min(rivals, key=work_of)
