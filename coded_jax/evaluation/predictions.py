@@ -89,11 +89,6 @@ class Prediction(NamedTuple):
         """Predicted classes, int32; -1 where there is no answer."""
         return classes_of(self.logits)
 
-    @property
-    def correct(self) -> jax.Array:
-        """Returns the mask of correct predictions, bool."""
-        return self.classes == self.labels
-
 
 Statistic = Callable[[Prediction, jax.Array], jax.Array]
 """`(prediction, parameter) -> [..., Q]`, Q numbers for each answer."""
@@ -351,20 +346,21 @@ def measure(
     summarise = functools.partial(
         _summarise, mesh=pipeline.mesh, statistic=statistic, per_image=per_image
     )
-    masks = _masks(pipeline, patterns, stage_losses, jnp.arange(0))
+    held = []
+    if stage_losses == "held":
+        sizes = (pipeline.n, len(pipeline.stages))
+        held = [of_pieces(pipeline, erasures.in_stages(p, *sizes)) for p in patterns]
     # Patterns of one group have the same predictions.
     groups = list(range(len(patterns)))
-    if stage_losses == "held" and pipeline.systematic:
-        harmless = [bool(mask[:, : pipeline.k].all()) for mask in masks]
+    if held and pipeline.systematic:
+        harmless = [bool(mask[:, : pipeline.k].all()) for mask in held]
         groups = [-1 if same else i for i, same in enumerate(harmless)]
     chunks = []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
         results = run_devices(pipeline, frozen, params, known.images)
-        size = len(known.labels)
-        if stage_losses != "held":
-            rows = first_row + jnp.arange(size)
-            masks = _masks(pipeline, patterns, stage_losses, rows)
-        first_row += size
+        rows = first_row + jnp.arange(len(known.labels))
+        masks = held or _drawn_masks(pipeline, patterns, stage_losses, rows)
+        first_row += len(rows)
         of_chunk, predicted = [], {}
         for group, mask, parameter in zip(groups, masks, of_pattern, strict=True):
             if group not in predicted:
@@ -382,22 +378,14 @@ def measure(
     return rows[:, : len(counts)][:, counts]
 
 
-def _masks(
+def _drawn_masks(
     pipeline: Pipeline, patterns: Sequence[Pattern], stage_losses: str, rows: jax.Array
 ) -> list[jax.Array]:
-    """Returns the mask of each pattern, `[S, n, 1]`; `[S, n, B]` where it is drawn for
-    the rows `[B]` of a split."""
-    n, stages = pipeline.n, len(pipeline.stages)
-    if stage_losses == "held":
-        draw = functools.partial(erasures.in_stages, n=n, stages=stages)
-    else:
-        draws = {
-            "per_stage": erasures.drawn_in_stages,
-            "later": erasures.begin_in_stages,
-        }
-        key = jax.random.key(DRAWN_FROM)
-        draw = lambda lost: draws[stage_losses](key, lost, n, stages, rows)
-    return [of_pieces(pipeline, draw(pattern)) for pattern in patterns]
+    """Returns masks `[S, n, B]` of each pattern, drawn for rows `[B]` of a split."""
+    key, n, stages = jax.random.key(DRAWN_FROM), pipeline.n, len(pipeline.stages)
+    begin = stage_losses == "later"
+    draw = erasures.begin_in_stages if begin else erasures.drawn_in_stages
+    return [of_pieces(pipeline, draw(key, p, n, stages, rows)) for p in patterns]
 
 
 def _measured_by_begin(
