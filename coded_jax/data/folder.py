@@ -137,10 +137,11 @@ def _files_of(data_dir: str | None) -> Files:
             f"data_dir: {data_dir!r} given, a folder with {TRAIN}/ and {VALIDATION}/ "
             f"or {TEST}/ accepted, each with a folder of images for each class"
         )
-    classes = _visible(root / TRAIN, folders=True)
-    paths, labels = [], {}
+    visible = lambda path: [p for p in path.iterdir() if not p.name.startswith(".")]
+    classes, paths, labels = [], [], {}
     for part in present:
-        names = _visible(root / part, folders=True)
+        names = sorted(path.name for path in visible(root / part) if path.is_dir())
+        classes = classes or names
         if names != classes or len(classes) < 2:
             accepted = "2 or more" if part == TRAIN else f"{_few(classes)} as in train/"
             raise ValueError(
@@ -148,8 +149,8 @@ def _files_of(data_dir: str | None) -> Files:
             )
         counts = []
         for name in classes:
-            folder = root / part / name
-            own = [folder / file for file in _visible(folder, ENDINGS)]
+            files = visible(root / part / name)
+            own = sorted(path for path in files if path.suffix.lower() in ENDINGS)
             if not own:
                 raise ValueError(
                     f"data_dir: {part}/{name}/ has no images, some of "
@@ -159,19 +160,6 @@ def _files_of(data_dir: str | None) -> Files:
             counts.append(len(own))
         labels[part] = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
     return Files(root, len(classes), paths, labels)
-
-
-def _visible(
-    path: Path, endings: str | tuple[str, ...] = "", folders: bool = False
-) -> list[str]:
-    """Returns the names in a folder, or of the folders in it, but for hidden ones."""
-    return sorted(
-        entry.name
-        for entry in os.scandir(path)
-        if not entry.name.startswith(".")
-        and entry.name.lower().endswith(endings)
-        and (entry.is_dir() or not folders)
-    )
 
 
 def _few(names: Sequence[str]) -> str:

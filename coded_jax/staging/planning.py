@@ -180,7 +180,7 @@ def plan_stages(
     chain = _counted(search, chains[0], costs)
     fastest.pop(len(chain.segments))
     return StagePlan(
-        base=BaseModel(_Given(own), tuple(blocks[:-1]), blocks[-1]),
+        base=BaseModel(functools.partial(_given, own), tuple(blocks[:-1]), blocks[-1]),
         variables=own,
         stages=tuple(cost.blocks for cost in costs if cost.plan),
         grids=tuple(segment.grid for segment in chain.segments),
@@ -264,14 +264,9 @@ def _chains(search: Search, found: Sequence[CodedSegment]) -> list[Chain]:
     return sorted(best, key=lambda chain: chain.seconds)
 
 
-class _Given:
-    """Returns variables that are there: `BaseModel.init`."""
-
-    def __init__(self, variables: PyTree) -> None:
-        self.variables = variables
-
-    def __call__(self, key: Any, image_shape: Any, classes: int) -> PyTree:
-        return self.variables
+def _given(variables: PyTree, key: Any, image_shape: Any, classes: int) -> PyTree:
+    """Returns variables that are there, as `BaseModel.init`."""
+    return variables
 
 
 def _head_cuts(graph: Graph) -> list[int]:
