@@ -55,15 +55,17 @@ def figure_of(mesh: Mesh, k: int, r: int) -> Figure:
         layer, x, y = spots[device]
         data = [str(i) for i in held[row] if i < k]
         parity = [str(i - k) for i in held[row] if i >= k]
-        lines = [f"device {device.id}"]
-        lines += [f"data {', '.join(data)}"] if data else []
-        lines += [f"parity {', '.join(parity)}"] if parity else []
-        lines += [] if held[row] else ["no piece"]
-        lines += ["all images" if parts == 1 else f"images {column + 1}/{parts}"]
+        lines = [
+            f"device {device.id}",
+            f"data {', '.join(data)}" if data else "",
+            f"parity {', '.join(parity)}" if parity else "",
+            "" if held[row] else "no piece",
+            "all images" if parts == 1 else f"images {column + 1}/{parts}",
+        ]
         axes, colour = panels[layers.index(layer)], f"C{row % 10}"
         corner = (x + 0.03, y + 0.03)
         axes.add_patch(Rectangle(corner, 0.94, 0.94, facecolor=colour, alpha=0.35))
-        text = "\n".join(lines)
+        text = "\n".join(filter(None, lines))
         axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7)
     shape = "x".join(map(str, mesh.devices.shape))
     first = mesh.devices.flat[0]

@@ -269,8 +269,8 @@ class Subject:
     def __init__(self, config: Config, sizes: Sizes, mesh: Mesh) -> None:
         self.config, self.sizes, self.mesh = config, sizes, mesh
         self.pipeline = _pipeline_of(config, sizes, mesh)
-        statistics = self.pipeline.examples.mean, self.pipeline.examples.std
-        self.uncoded = uncoded_pipeline(config, *statistics, mesh)
+        examples = self.pipeline.examples
+        self.uncoded = uncoded_pipeline(config, examples.mean, examples.std, mesh)
         key = jax.random.key(0)
         self.frozen = jax.eval_shape(self._init_base, key)
         self.params = jax.eval_shape(self.pipeline.init, key)

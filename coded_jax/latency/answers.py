@@ -48,22 +48,23 @@ def first_in_words(
             f"({quantile}: {_ms(most.seconds[quantile])})"
         )
     winner = rows[best.winner]
-    text = f"run {_name_of(winner)}: {quantile} {_ms(best.seconds)}, "
-    text += f"expected accuracy {100 * winner.accuracy:.2f} %"
+    clauses = [
+        f"run {_name_of(winner)}: {quantile} {_ms(best.seconds)}, "
+        f"expected accuracy {100 * winner.accuracy:.2f} %"
+    ]
     if best.runner_up is not None:
         second = rows[best.runner_up]
         named = f"the runner-up, {second.strategy.text} ({_ms(best.runner_up_seconds)}"
-        simpler = FAMILIES.index(winner.strategy.family) < FAMILIES.index(
-            second.strategy.family
-        )
+        first, other = (FAMILIES.index(x.strategy.family) for x in (winner, second))
         if best.lead > TIE:
             saved = _saving(winner, second, quantile, machine)
             longer = f"{100 * best.lead:.0f} % longer"
-            text += f"; it saves {saved} against {named}, {longer})"
+            clauses.append(f"it saves {saved} against {named}, {longer})")
         else:
-            text += f"; it is as fast within {100 * TIE:.0f} % as {named})"
-            text += ", and simpler" if simpler else ""
-    return text + _codes_in_words(rows, winner, quantile)
+            simpler = ", and simpler" if first < other else ""
+            tie = f"{100 * TIE:.0f} %"
+            clauses.append(f"it is as fast within {tie} as {named}){simpler}")
+    return "; ".join([*clauses, _codes_in_words(rows, winner, quantile)])
 
 
 def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
@@ -75,29 +76,29 @@ def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
       target: in seconds.
     """
     winner, family = rows[0], rows[0].strategy.family
-    text = (
+    clauses = [
         f"run {_name_of(winner)}: within {_ms(target)} its expected accuracy is "
         f"{100 * winner.accuracy:.2f} %, with {100 * winner.answered:.2f} % answered"
-    )
+    ]
     second = next((row for row in rows if row.strategy.family != family), None)
     if second is not None:
-        text += (
-            f"; runner-up: {second.strategy.text} ({100 * second.accuracy:.2f} %, "
+        clauses.append(
+            f"runner-up: {second.strategy.text} ({100 * second.accuracy:.2f} %, "
             f"{100 * second.answered:.2f} % answered)"
         )
-    return text + _codes_in_words(rows, winner, "p99")
+    return "; ".join([*clauses, _codes_in_words(rows, winner, "p99")])
 
 
 def _codes_in_words(rows: Sequence[Forecast], winner: Forecast, quantile: str) -> str:
     """Returns a clause on whether a code is worth it."""
     if winner.strategy.family in CODED:
-        return "; a code is worth it"
+        return "a code is worth it"
     coded = [row for row in rows if row.strategy.family in CODED]
     if not coded:
-        return "; no code was compared"
+        return "no code was compared"
     best = min(coded, key=lambda row: (row.seconds[quantile], -row.accuracy))
     return (
-        f"; no code is worth it: the fastest of them, {best.strategy.text}, has "
+        f"no code is worth it: the fastest of them, {best.strategy.text}, has "
         f"{quantile} {_ms(best.seconds[quantile])} at {100 * best.accuracy:.2f} %"
     )
 

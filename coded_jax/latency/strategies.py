@@ -375,11 +375,11 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
     settings = {field: tuples(config[field]) for field in fields if field in config}
     return Strategy(
         family,
-        code_name(config, code),
-        Workload(quorum, k, r, cost, systematic=rule.systematic),
-        accuracy,
-        pieces,
-        {**settings, "code": code},
+        code=code_name(config, code),
+        workload=Workload(quorum, k, r, cost, systematic=rule.systematic),
+        accuracy=accuracy,
+        pieces=pieces,
+        settings={**settings, "code": code},
     )
 
 
