@@ -265,5 +265,5 @@ def test_a_search_never_scores_on_the_test_split(tmp_path):
         lambda x: finished_runs.read_runs([str(x)]),
         finished_runs.read_published,
     ):
-        with pytest.raises(ValueError, match="evaluated on the validation part"):
+        with pytest.raises(ValueError, match="none of a search"):
             read(tmp_path)
