@@ -11,7 +11,6 @@ from coded_jax.codes.baselines import no_parity as no_parity
 from coded_jax.codes.config import CodeConfig as CodeConfig
 from coded_jax.codes.curves import berrut as berrut
 from coded_jax.codes.curves import spline as spline
-from coded_jax.codes.entry import CodeEntry as CodeEntry
 from coded_jax.codes.learned import learned_code as learned_code
 from coded_jax.codes.learned_config import LearnedConfig as LearnedConfig
 from coded_jax.codes.linear import addition as addition
@@ -24,6 +23,7 @@ from coded_jax.codes.registry import CODES as CODES
 from coded_jax.codes.registry import LEARNED as LEARNED
 from coded_jax.codes.registry import NO_PARITY as NO_PARITY
 from coded_jax.codes.registry import AnyCode as AnyCode
+from coded_jax.codes.registry import CodeEntry as CodeEntry
 from coded_jax.codes.registry import entry_of as entry_of
 from coded_jax.codes.registry import is_code as is_code
 from coded_jax.codes.registry import make_code as make_code

@@ -8,8 +8,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from coded_jax.codes.entry import CodeEntry
-from coded_jax.codes.learned import learned_code
 from coded_jax.codes.linear import zero_lost
 from coded_jax.codes.quorum import ALL_DATA
 from coded_jax.types import Code, CodeShape, PyTree
@@ -71,12 +69,3 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
         fills=code.fills,
         uncut=code.uncut,
     )
-
-
-NO_PARITY = CodeEntry(
-    lambda shape, variables, config: no_parity(shape, learned_code(shape, config)),
-    trained=True,
-    label="{code} {decoder}",
-    title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
-    meaning="as learned, but without parity pieces: its decoder guesses",
-)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from coded_jax.checks import require
 from coded_jax.codes import smaller
-from coded_jax.codes.entry import CodeEntry
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.linear import zero_lost
 from coded_jax.codes.linear_parts import (
@@ -45,141 +43,178 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
       those of the linear part of a systematic one, see `linear_parts`.
 
     Raises:
-      ValueError: k or r is 0, or a network needs a systematic code.
+      ValueError: k or r is 0, or a setting needs a systematic code.
     """
     require("shape", shape, min(shape.k, shape.r) >= 1, "k and r of 1 or more")
-    encoder, decoder = _encoder(shape, config), _decoder(shape, config)
-    uncut = returns_outputs(shape, config)
-    linear = _linear_part(shape, config, uncut)
-    guided = DECODERS[config.decoder].guided  # type: ignore
-    networks = (encoder, decoder, config.nonnegative)
     if not config.systematic:
-        code = _paper_code(encoder, decoder)
-    elif guided:
-        code = _guided_code(linear, shape, *networks, uncut)
-    else:
-        code = _systematic_code(linear, shape, *networks)
-    code = code._replace(uncut=uncut)
+        return _paper_code(shape, config)
+    if DECODERS[config.decoder].guided:
+        return _guided_code(shape, config)
+    return _systematic_code(shape, config)
 
-    def init(key: jax.Array) -> PyTree:
+
+class _Networks(NamedTuple):
+    """Encoder and decoder as Flax modules; None where there is no network."""
+
+    encoder: Any
+    decoder: Any
+
+    def init(
+        self, key: jax.Array, shape: CodeShape, *of_decoder: jax.Array
+    ) -> dict[str, PyTree]:
+        """Draws the parameters, of a decoder that reads `of_decoder`."""
         encoder_key, decoder_key = jax.random.split(key)
-        pieces = jnp.zeros((shape.k, 1, *shape.piece))
-        params = linear.init() if config.systematic else {}
-        if encoder is not None:
-            params["encoder"] = encoder.init(encoder_key, pieces)
-        if decoder is not None:
-            inputs = _decoder_inputs(shape, guided)
-            params["decoder"] = decoder.init(decoder_key, *inputs)
+        params = {}
+        if self.encoder is not None:
+            pieces = jnp.zeros((shape.k, 1, *shape.piece))
+            params["encoder"] = self.encoder.init(encoder_key, pieces)
+        if self.decoder is not None:
+            params["decoder"] = self.decoder.init(decoder_key, *of_decoder)
         return params
 
-    return code._replace(init=init)
 
-
-def returns_outputs(shape: CodeShape, config: LearnedConfig) -> bool:
-    """Returns whether devices return whole outputs: if they are to, and have more than
-    their share, which those of networks without padding have not."""
-    if config.returned == "shares":
-        return False
-    fits = config.systematic
-    require("returned", config.returned, fits, f"shares with recipe={config.recipe}")
-    return smaller.plan_of(shape).output_shape != shape.share
-
-
-def _decoder_inputs(shape: CodeShape, guided: bool) -> tuple[jax.Array, ...]:
-    """Returns inputs of a decoder's module, of one image."""
-    if not guided:
-        return (jnp.zeros((shape.n, 1, *shape.share)),)
-    height, width, depth = shape.share
-    pixels = smaller.pixels_of(shape)
-    return (
-        jnp.zeros((1, height, width, shape.r * depth)),
-        jnp.zeros((1, height, width, pixels)),
-        jnp.zeros((1, shape.k + shape.n)),
-    )
-
-
-def _encoder(shape: CodeShape, config: LearnedConfig) -> nn.Module | None:
-    name = _require_fitting(config, "encoder")
-    return ENCODERS[name].build(
-        NetworkSpec(shape, config.encoder_width, config.dilations, config.kernel)
-    )
-
-
-def _decoder(shape: CodeShape, config: LearnedConfig) -> nn.Module | None:
-    network = DECODERS[_require_fitting(config, "decoder")]
+def _networks(shape: CodeShape, config: LearnedConfig) -> _Networks:
+    encoder, decoder = ENCODERS[config.encoder], DECODERS[config.decoder]
     joint = config.decoder_channels == "joint"
-    return network.build(
-        NetworkSpec(
-            shape,
-            config.decoder_width,
-            config.decoder_dilations or config.dilations,
-            config.kernel,
-            joint=network.joint if config.decoder_channels is None else joint,
-            relu=not config.systematic,
-            reads=config.decoder_reads,
-        )
+    of_decoder = NetworkSpec(
+        shape,
+        config.decoder_width,
+        config.decoder_dilations or config.dilations,
+        config.kernel,
+        joint=decoder.joint if config.decoder_channels is None else joint,
+        relu=not config.systematic,
+        reads=config.decoder_reads,
     )
+    of_encoder = NetworkSpec(
+        shape, config.encoder_width, config.dilations, config.kernel
+    )
+    return _Networks(encoder.build(of_encoder), decoder.build(of_decoder))
 
 
-def _linear_part(shape: CodeShape, config: LearnedConfig, uncut: bool) -> LinearPart:
-    name = config.parity_pieces
-    fits = config.systematic or name != "smaller"
-    require("parity_pieces", name, fits, f"sums with recipe={config.recipe}")
-    # Montages are for parity models, beside which a run may have learned codes.
-    part = LINEAR_PARTS.get(name, LINEAR_PARTS["sums"])(shape, config)
-    return with_margins(shape, part) if uncut else part
+def _paper_code(shape: CodeShape, config: LearnedConfig) -> Code:
+    """Builds the code whose encoder and decoder are their networks alone."""
+    recipe = f"with recipe={config.recipe}"
+    for part, registry in (("encoder", ENCODERS), ("decoder", DECODERS)):
+        name = getattr(config, part)
+        accepted = [x for x in registry if not registry[x].systematic_only]
+        require(part, name, name in accepted, f"{accepted} {recipe}")
+    pieces, returned = config.parity_pieces, config.returned
+    require("parity_pieces", pieces, pieces != "smaller", f"sums {recipe}")
+    require("returned", returned, returned == "shares", f"shares {recipe}")
+    networks = _networks(shape, config)
 
-
-def _require_fitting(config: LearnedConfig, part: str) -> str:
-    """Returns the name of the encoder or decoder, unless the recipe rules it out."""
-    networks = ENCODERS if part == "encoder" else DECODERS
-    name = getattr(config, part)
-    accepted = [
-        other
-        for other, network in networks.items()
-        if config.systematic or not network.systematic_only
-    ]
-    recipe = f"{accepted} with recipe={config.recipe}"
-    require(part, name, name in accepted, recipe)
-    return name
-
-
-def _no_init(key: jax.Array) -> PyTree:
-    return {}
-
-
-def _paper_code(encoder: Any, decoder: Any) -> Code:
-    """Returns encoder and decoder that are their networks alone."""
+    def init(key: jax.Array) -> PyTree:
+        return networks.init(key, shape, jnp.zeros((shape.n, 1, *shape.share)))
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        return jnp.concatenate([pieces, encoder.apply(params["encoder"], pieces)])
+        parity = networks.encoder.apply(params["encoder"], pieces)
+        return jnp.concatenate([pieces, parity])
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
-        return decoder.apply(params["decoder"], zero_lost(features, available))
+        arrived = zero_lost(features, available)
+        return networks.decoder.apply(params["decoder"], arrived)
 
-    return Code(_no_init, encode, decode)
+    return Code(init, encode, decode)
 
 
-def _systematic_code(
-    linear: LinearPart, shape: CodeShape, encoder: Any, decoder: Any, nonnegative: bool
-) -> Code:
-    """Returns encoder and decoder with a linear part; a network may be None."""
-    k, all_shares = shape.k, jnp.arange(shape.k)[:, None]
+def _systematic_code(shape: CodeShape, config: LearnedConfig) -> Code:
+    """Builds the code whose decoder corrects all shares at once, from all results."""
+    k, every = shape.k, jnp.arange(shape.k)[:, None]
+    networks = _networks(shape, config)
+    linear, uncut = _linear_part(shape, config)
+
+    def init(key: jax.Array) -> PyTree:
+        features = jnp.zeros((shape.n, 1, *shape.share))
+        return linear.init() | networks.init(key, shape, features)
 
     def decode(params: PyTree, results: jax.Array, available: jax.Array) -> jax.Array:
         results = zero_lost(results, available)
         features = shares_of_results(shape, results)
         arrived = available[:k, :, None, None, None]
-        estimate = linear.estimate(params, results, available, all_shares).shares
+        estimate = linear.estimate(params, results, available, every).shares
         filled = decoded = jnp.where(arrived, features[:k], estimate)
-        if decoder is not None:
+        if networks.decoder is not None:
             known = jnp.concatenate([filled, features[k:]])
-            decoded += decoder.apply(params["decoder"], known)
-        decoded = jax.nn.relu(decoded) if nonnegative else decoded
+            decoded += networks.decoder.apply(params["decoder"], known)
+        decoded = jax.nn.relu(decoded) if config.nonnegative else decoded
         return jnp.where(arrived, filled, decoded)
 
-    encode = _systematic_encode(linear, encoder)
-    return Code(_no_init, encode, decode, systematic=True, nonnegative=nonnegative)
+    return Code(
+        init,
+        _systematic_encode(linear, networks.encoder),
+        decode,
+        systematic=True,
+        nonnegative=config.nonnegative,
+        uncut=uncut,
+    )
+
+
+def _guided_code(shape: CodeShape, config: LearnedConfig) -> Code:
+    """Builds a systematic code whose decoder corrects lost shares alone, the first r of
+    them, and reads the pieces, too.
+
+    The others are zeros; or, where devices return whole outputs, their estimates: what
+    is decoded next takes windows of these for margins.
+    """
+    k, most = shape.k, min(shape.k, shape.r)
+    networks = _networks(shape, config)
+    linear, uncut = _linear_part(shape, config)
+    signed = (lambda x: jax.nn.relu(x)) if config.nonnegative else (lambda x: x)
+
+    def init(key: jax.Array) -> PyTree:
+        height, width, depth = shape.share
+        views = jnp.zeros((1, height, width, shape.r * depth))
+        sources = jnp.zeros((1, height, width, smaller.pixels_of(shape)))
+        state = jnp.zeros((1, k + shape.n))
+        return linear.init() | networks.init(key, shape, views, sources, state)
+
+    def decode(
+        params: PyTree, results: jax.Array, available: jax.Array, pieces: jax.Array
+    ) -> jax.Array:
+        results = zero_lost(results, available)
+        order = jnp.argsort(available[:k], axis=0, stable=True)  # lost ones first
+        lost, others = order[:most], order[most:]
+        estimate = linear.estimate(params, results, available, lost)
+        sources = take_shares(smaller.sources(shape, pieces), lost)
+        # Which share it is and which results arrived, one-hot.
+        which = jax.nn.one_hot(lost, k)
+        arrived = jnp.broadcast_to(available.T, (*lost.shape, shape.n))
+        state = jnp.concatenate([which, arrived.astype(which.dtype)], axis=-1)
+        state = jnp.broadcast_to(state, (most, results.shape[1], state.shape[-1]))
+        views = jnp.moveaxis(estimate.views, 1, -2)  # [q, B, M, M', r, D]
+        views = views.reshape(*views.shape[:-2], -1)
+        correction = networks.decoder.apply(
+            params["decoder"],
+            *(x.reshape(-1, *x.shape[2:]) for x in (views, sources, state)),
+        )
+        guesses = signed(estimate.shares + correction.reshape(estimate.shares.shape))
+        if uncut and most < k:
+            rest = linear.estimate(params, results, available, others).shares
+            guesses, lost = jnp.concatenate([guesses, signed(rest)]), order
+        shares = shares_of_results(shape, results[:k])
+        return place_shares(shares, available[:k], guesses, lost)
+
+    return Code(
+        init,
+        _systematic_encode(linear, networks.encoder),
+        decode,
+        systematic=True,
+        nonnegative=config.nonnegative,
+        guided=True,
+        fills=most,
+        uncut=uncut,
+    )
+
+
+def _linear_part(shape: CodeShape, config: LearnedConfig) -> tuple[LinearPart, bool]:
+    """Returns the linear part, and whether devices return whole outputs: if they are
+    to, and have more than their share, which networks without padding have not."""
+    # Montages are for parity models, beside which a run may have learned codes.
+    make = LINEAR_PARTS.get(config.parity_pieces, LINEAR_PARTS["sums"])
+    part = make(shape, config)
+    uncut = config.returned == "outputs"
+    uncut = uncut and smaller.plan_of(shape).output_shape != shape.share
+    return (with_margins(shape, part) if uncut else part), uncut
 
 
 def _systematic_encode(linear: LinearPart, encoder: Any) -> Callable:
@@ -192,65 +227,3 @@ def _systematic_encode(linear: LinearPart, encoder: Any) -> Callable:
         return jnp.concatenate([pieces, parity])
 
     return encode
-
-
-def _guided_code(
-    linear: LinearPart,
-    shape: CodeShape,
-    encoder: Any,
-    decoder: Any,
-    nonnegative: bool,
-    uncut: bool,
-) -> Code:
-    """Returns a systematic code whose decoder corrects lost shares alone, the first r
-    of them, and reads the pieces, too.
-
-    The others are zeros; or, where devices return whole outputs, their estimates: what
-    is decoded next takes windows of these for margins.
-    """
-    k, most = shape.k, min(shape.k, shape.r)
-
-    def decode(
-        params: PyTree, results: jax.Array, available: jax.Array, pieces: jax.Array
-    ) -> jax.Array:
-        results = zero_lost(results, available)
-        order = jnp.argsort(available[:k], axis=0, stable=True)  # lost ones first
-        lost, others = order[:most], order[most:]
-        estimate = linear.estimate(params, results, available, lost)
-        sources = take_shares(smaller.sources(shape, pieces), lost)
-        state = _state(k, lost, available)
-        batch = results.shape[1]
-        state = jnp.broadcast_to(state, (most, batch, state.shape[-1]))
-        views = jnp.moveaxis(estimate.views, 1, -2)  # [q, B, M, M', r, D]
-        views = views.reshape(*views.shape[:-2], -1)
-        together = lambda x: x.reshape(-1, *x.shape[2:])
-        inputs = map(together, (views, sources, state))
-        correction = decoder.apply(params["decoder"], *inputs)
-        guess = estimate.shares + correction.reshape(estimate.shares.shape)
-        guess = jax.nn.relu(guess) if nonnegative else guess
-        shares = shares_of_results(shape, results[:k])
-        if uncut and most < k:
-            rest = linear.estimate(params, results, available, others).shares
-            rest = jax.nn.relu(rest) if nonnegative else rest
-            guess, lost = jnp.concatenate([guess, rest]), order
-        return place_shares(shares, available[:k], guess, lost)
-
-    encode = _systematic_encode(linear, encoder)
-    options = {"nonnegative": nonnegative, "guided": True, "fills": most}
-    return Code(_no_init, encode, decode, systematic=True, **options)
-
-
-def _state(k: int, lost: jax.Array, available: jax.Array) -> jax.Array:
-    """Returns the lost share and the results that arrived, one-hot: `[q, B, k + n]`."""
-    which = jax.nn.one_hot(lost, k)
-    arrived = jnp.broadcast_to(available.T, (*lost.shape, len(available)))
-    return jnp.concatenate([which, arrived.astype(which.dtype)], axis=-1)
-
-
-ENTRY = CodeEntry(
-    lambda shape, variables, config: learned_code(shape, config),
-    trained=True,
-    label="{recipe} {encoder} / {decoder}",
-    title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
-    meaning="parity pieces and what decodes them, both trained",
-)

@@ -54,14 +54,15 @@ class LearnedConfig:
         "systematic (shares that arrived are passed through, cosine decay)",
         one_of(RECIPES),
     )
-    encoder: str | None = setting(
+    # A name after `__post_init__`.
+    encoder: str = setting(
         None,
         "network of a learned code; mlp, but linear for systematic codes of deep base "
         "models",
         one_of(ENCODERS),
         TEXT,
     )
-    decoder: str | None = setting(
+    decoder: str = setting(
         None,
         "likewise; mlp, but low_rank for systematic codes of deep base models",
         one_of(DECODERS),

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from coded_jax import splitting
 from coded_jax.codes import margins, smaller
 from coded_jax.codes.combine import piece_sums
-from coded_jax.codes.estimate import linear_estimate
 from coded_jax.codes.learned_config import LearnedConfig
-from coded_jax.codes.sums import SUMS
+from coded_jax.codes.sums import SUMS, linear_estimate
 from coded_jax.types import CodeShape, PyTree
 
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax.checks import require
-from coded_jax.codes.entry import CodeEntry
 from coded_jax.codes.linear import addition
 from coded_jax.types import Code, CodeShape, PyTree
 
@@ -107,12 +106,3 @@ def _drawn(key: jax.Array, name: str, shape: tuple[int, ...]) -> jax.Array:
     if len(shape) > 1:
         return jax.nn.initializers.lecun_normal()(key, shape)
     return jnp.full(shape, float("scale" in name))
-
-
-ENTRY = CodeEntry(
-    lambda shape, variables, config: parity_model(
-        shape, variables, config.parity_start, config.parity_pieces
-    ),
-    trained=True,
-    meaning="sums of pieces, on networks that are trained for them",
-)

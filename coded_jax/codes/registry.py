@@ -1,42 +1,97 @@
-"""The codes that are known by name."""
+"""The codes that are known by name, and the facts that others need of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from coded_jax.checks import require
-from coded_jax.codes import baselines, curves, learned, linear, parity_model
-from coded_jax.codes.entry import CodeEntry, from_shape
+from coded_jax.codes import curves, linear
+from coded_jax.codes.baselines import mean_fill, no_parity
+from coded_jax.codes.learned import learned_code
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.own_code import own_code
+from coded_jax.codes.parity_model import parity_model
 from coded_jax.types import Code, CodeShape, PyTree
+
+
+class CodeEntry(NamedTuple):
+    """A registered code.
+
+    Attributes:
+      make: `(shape, variables, config) -> Code`, with the variables of the base model
+        (arrays, or `jax.ShapeDtypeStruct` for their shapes), and the recipe and
+        networks of learned codes in `config`.
+      trained: whether its results depend on a training.
+      label: its name in tables, a format with the fields `code`, `recipe`, `encoder`
+        and `decoder`; networks with their width, where one is set.
+      title: likewise, in headings; networks without width.
+      fewest_pieces: the least k that it is built for.
+      meaning: a line for newcomers; empty for functions of the user's own.
+    """
+
+    make: Callable[[CodeShape, PyTree, LearnedConfig], Code]
+    trained: bool = False
+    label: str = "{code}"
+    title: str = "{code} code"
+    fewest_pieces: int = 2
+    meaning: str = ""
+
+
+def _from_shape(
+    make: Callable[[CodeShape], Code], meaning: str, fewest_pieces: int = 2
+) -> CodeEntry:
+    """Returns the entry of a code that needs only its sizes and is not trained."""
+    return CodeEntry(
+        lambda shape, variables, config: make(shape),
+        fewest_pieces=fewest_pieces,
+        meaning=meaning,
+    )
+
 
 LEARNED, NO_PARITY = "learned", "no_parity"
 """The code and the ablation of it that tables compare."""
 
 CODES: dict[str, CodeEntry] = {
-    LEARNED: learned.ENTRY,
-    NO_PARITY: baselines.NO_PARITY,
-    "parity_model": parity_model.ENTRY,
-    "uncoded": from_shape(
+    LEARNED: CodeEntry(
+        lambda shape, variables, config: learned_code(shape, config),
+        trained=True,
+        label="{recipe} {encoder} / {decoder}",
+        title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
+        meaning="parity pieces and what decodes them, both trained",
+    ),
+    NO_PARITY: CodeEntry(
+        lambda shape, variables, config: no_parity(shape, learned_code(shape, config)),
+        trained=True,
+        label="{code} {decoder}",
+        title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
+        meaning="as learned, but without parity pieces: its decoder guesses",
+    ),
+    "parity_model": CodeEntry(
+        lambda shape, variables, config: parity_model(
+            shape, variables, config.parity_start, config.parity_pieces
+        ),
+        trained=True,
+        meaning="sums of pieces, on networks that are trained for them",
+    ),
+    "uncoded": _from_shape(
         linear.uncoded, "no code, and no answer where a piece is lost"
     ),
-    "zero_fill": from_shape(
+    "zero_fill": _from_shape(
         linear.zero_fill, "no code, zeros in place of what is lost"
     ),
-    "mean_fill": from_shape(
-        baselines.mean_fill,
-        "no code, the training images' mean in place of what is lost",
+    "mean_fill": _from_shape(
+        mean_fill, "no code, the training images' mean in place of what is lost"
     ),
-    "replication": from_shape(
+    "replication": _from_shape(
         linear.replication, "copies of the pieces", fewest_pieces=1
     ),
-    "mds": from_shape(
+    "mds": _from_shape(
         linear.mds, "the Reed-Solomon code, which is exact for linear networks"
     ),
-    "addition": from_shape(linear.addition, "sums of the pieces"),
-    "berrut": from_shape(curves.berrut, "pieces on a rational curve"),
-    "spline": from_shape(curves.spline, "pieces on splines"),
+    "addition": _from_shape(linear.addition, "sums of the pieces"),
+    "berrut": _from_shape(curves.berrut, "pieces on a rational curve"),
+    "spline": _from_shape(curves.spline, "pieces on splines"),
 }
 
 AnyCode = str | Callable[[CodeShape], Code]

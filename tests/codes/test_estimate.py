@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
-from coded_jax.codes.estimate import linear_estimate
+from coded_jax.codes.sums import linear_estimate
 
 
 def ridge(sums, features, lost):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from coded_jax.codes.order_statistics import smallest, sorting_network
+from coded_jax.codes.quorum import smallest, sorting_network
 
 
 @pytest.mark.parametrize("n", range(1, 10))
