@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from coded_jax.codes.networks import (
     conv,
-    linear,
     local,
     mlp,
     pointwise,
@@ -16,12 +15,15 @@ from coded_jax.codes.networks import (
 )
 from coded_jax.codes.networks.network import Network
 
+NONE = Network(lambda spec: None, systematic_only=True, has_width=False)
+"""No network: the linear part of a systematic code alone."""
+
 ENCODERS: dict[str, Network] = {
     "mlp": mlp.ENCODER,
     "conv": conv.ENCODER,
     "strided": strided.ENCODER,
     "local": local.ENCODER,
-    "linear": linear.NONE,
+    "linear": NONE,
 }
 
 DECODERS: dict[str, Network] = {
@@ -31,5 +33,5 @@ DECODERS: dict[str, Network] = {
     "local": local.DECODER,
     "pointwise": pointwise.DECODER,
     "sharpen": sharpen.DECODER,
-    "linear": linear.NONE,
+    "linear": NONE,
 }

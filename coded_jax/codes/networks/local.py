@@ -6,17 +6,14 @@ weights of its own at every position.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from coded_jax.codes.networks.maps import (
-    features_to_maps,
-    maps_to_features,
-    maps_to_pieces,
-    pieces_to_maps,
-)
-from coded_jax.codes.networks.network import Network
+from coded_jax.codes.networks.maps import MapsDecoder, MapsEncoder, Stack
+from coded_jax.codes.networks.network import Network, NetworkSpec
 
 
 class Local(nn.Module):
@@ -66,50 +63,11 @@ class LocalStack(nn.Module):
         return Local(self.out)(x)
 
 
-class LocalEncoder(nn.Module):
-    """Locally connected layers over the k pieces as input maps.
-
-    Attributes:
-      r: parity pieces.
-      width: as in `LocalStack`.
-    """
-
-    r: int
-    width: int | None = None
-
-    @nn.compact
-    def __call__(self, pieces: jax.Array) -> jax.Array:
-        """Maps `[k, B, h, w, C] -> [r, B, h, w, C]`; channels share their weights."""
-        x = LocalStack(self.r, self.width)(pieces_to_maps(pieces))
-        return maps_to_pieces(x, pieces.shape[-1])
+def _stack(spec: NetworkSpec) -> Stack:
+    return functools.partial(LocalStack, width=spec.width)
 
 
-class LocalDecoder(nn.Module):
-    """Locally connected layers over the features of all results.
-
-    Attributes:
-      k: shares to reconstruct.
-      joint: the n*D feature maps together, or each of the D channels on its own, with
-        shared weights and n input maps.
-      width: as in `LocalStack`.
-      relu: whether the outputs are never negative, as features after a ReLU are.
-    """
-
-    k: int
-    joint: bool = True
-    width: int | None = None
-    relu: bool = True
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps `[n, B, M, M', D] -> [k, B, M, M', D]`."""
-        depth = features.shape[-1]
-        out = self.k * (depth if self.joint else 1)
-        x = LocalStack(out, self.width)(features_to_maps(features, self.joint))
-        return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)
-
-
-ENCODER = Network(lambda spec: LocalEncoder(spec.shape.r, spec.width))
+ENCODER = Network(lambda spec: MapsEncoder(_stack(spec), spec.shape.r))
 DECODER = Network(
-    lambda spec: LocalDecoder(spec.shape.k, spec.joint, spec.width, spec.relu)
+    lambda spec: MapsDecoder(_stack(spec), spec.shape.k, spec.joint, spec.relu)
 )

@@ -1,8 +1,57 @@
-"""Pieces and features as the maps of a network over positions, and back."""
+"""Encoders and decoders that are networks over positions, of pieces or features."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
+from flax import linen as nn
+
+Stack = Callable[[int], nn.Module]
+"""Makes a network `[B, h, w, maps] -> [B, h, w, out]`, given `out`."""
+
+
+class MapsEncoder(nn.Module):
+    """A network over the k pieces as input maps.
+
+    Attributes:
+      stack: the network.
+      r: parity pieces.
+    """
+
+    stack: Stack
+    r: int
+
+    @nn.compact
+    def __call__(self, pieces: jax.Array) -> jax.Array:
+        """Maps `[k, B, h, w, C] -> [r, B, h, w, C]`; channels share their weights."""
+        parity = self.stack(self.r)(pieces_to_maps(pieces))
+        return maps_to_pieces(parity, pieces.shape[-1])
+
+
+class MapsDecoder(nn.Module):
+    """A network over the features of all results.
+
+    Attributes:
+      stack: the network.
+      k: shares to reconstruct.
+      joint: the n*D feature maps together, or each of the D channels on its own, with
+        shared weights and n input maps.
+      relu: whether the outputs are never negative, as features after a ReLU are.
+    """
+
+    stack: Stack
+    k: int
+    joint: bool
+    relu: bool
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps `[n, B, M, M', D] -> [k, B, M, M', D]`."""
+        depth = features.shape[-1]
+        network = self.stack(self.k * (depth if self.joint else 1))
+        x = network(features_to_maps(features, self.joint))
+        return maps_to_features(nn.relu(x) if self.relu else x, self.k, depth)
 
 
 def pieces_to_maps(pieces: jax.Array) -> jax.Array:

@@ -68,6 +68,7 @@ def _decoder(spec: NetworkSpec) -> MLPDecoder:
 
 
 def _low_rank_decoder(spec: NetworkSpec) -> MLPDecoder:
+    """Returns the decoder with `ceil(sqrt(3 D))` hidden values by default."""
     rank = math.ceil(math.sqrt(3 * spec.shape.share[-1]))
     return _decoder(spec._replace(width=spec.width or rank))
 
@@ -75,4 +76,3 @@ def _low_rank_decoder(spec: NetworkSpec) -> MLPDecoder:
 ENCODER = Network(lambda spec: MLPEncoder(spec.shape.r, spec.width))
 DECODER = Network(_decoder)
 LOW_RANK_DECODER = Network(_low_rank_decoder)
-"""The network of `DECODER`, with `ceil(sqrt(3 D))` hidden values by default."""
