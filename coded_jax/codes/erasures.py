@@ -103,6 +103,7 @@ def sample_harmful(
     n: int,
     most: int,
     batch: int,
+    *,
     draws: str = "counts",
     weights: Mapping[Pattern, float] | None = None,
     beyond: float = 0.0,

@@ -35,23 +35,6 @@ ROUNDING = 1e-12
 pseudo-inverse leaves of a zero is no number to multiply by."""
 
 
-def decoding_matrices(
-    n: int, decoder: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Returns the `decoder` of every erasure pattern: float32 `[2^n, k, n]`.
-
-    Args:
-      n: results.
-      decoder: `arrived bool [n] -> [k, n]`.
-
-    Returns:
-      The matrix of a pattern is at the place `sum(arrived * 2^i)`.
-    """
-    masks = [mask[::-1] for mask in itertools.product((False, True), repeat=n)]
-    exact = np.stack([decoder(np.array(mask)) for mask in masks])
-    return _rounded(exact).astype(np.float32)
-
-
 def _rounded(exact: np.ndarray) -> np.ndarray:
     """Puts integers where only rounding has kept them from being there."""
     nearest = np.round(exact)
@@ -74,7 +57,7 @@ def matrix_flops(weights: np.ndarray, lost: Pattern, systematic: bool) -> int:
     """Counts products and sums for each value of a share, decoding one erasure pattern.
 
     Args:
-      weights: `[2^n, k, n]`, of `decoding_matrices`.
+      weights: `[2^n, k, n]`, that of a pattern at the place `sum(arrived * 2^i)`.
       lost: the pattern.
       systematic: whether shares that arrived are not decoded.
     """
@@ -105,10 +88,21 @@ def linear_code(
     """
 
     generator = _rounded(generator)
-    matrices = decoding_matrices(shape.n, decoder)
+    # The matrix of an erasure pattern is at the place `sum(arrived * 2^i)`.
+    masks = [mask[::-1] for mask in itertools.product((False, True), repeat=shape.n)]
+    exact = np.stack([decoder(np.array(mask)) for mask in masks])
+    matrices = _rounded(exact).astype(np.float32)
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        return jnp.stack([_combine(row, pieces) for row in generator])
+        queries = []
+        for row in generator:  # a copy or a blank piece costs no product
+            if not row.any():
+                queries.append(jnp.zeros_like(pieces[0]))
+            elif np.count_nonzero(row) == 1 and row.max() == 1:
+                queries.append(pieces[np.argmax(row)])
+            else:
+                queries.append(piece_sums(jnp.asarray(row)[:, None], pieces)[0])
+        return jnp.stack(queries)
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         features = zero_lost(features, available)
@@ -121,9 +115,6 @@ def linear_code(
         arrived = available[: shape.k, :, None, None, None]
         return jnp.where(arrived, features[: shape.k], shares)
 
-    def flops(lost: Pattern) -> int:
-        return matrix_flops(matrices, lost, systematic)
-
     return Code(
         lambda key: {},
         encode,
@@ -131,29 +122,16 @@ def linear_code(
         systematic,
         quorum,
         encode_flops=sum_flops(generator),
-        decode_flops=flops,
+        decode_flops=lambda lost: matrix_flops(matrices, lost, systematic),
     )
-
-
-def _combine(row: np.ndarray, pieces: jax.Array) -> jax.Array:
-    """Returns one query `[B, h, w, C]`; a copy or a blank piece costs no product."""
-    if not row.any():
-        return jnp.zeros_like(pieces[0])
-    if np.count_nonzero(row) == 1 and row.max() == 1:
-        return pieces[np.argmax(row)]
-    return piece_sums(jnp.asarray(row)[:, None], pieces)[0]
-
-
-def _identity(shape: CodeShape) -> np.ndarray:
-    """Returns the matrix of data pieces and blank ones after them: `[n, k]`."""
-    return np.eye(shape.n, shape.k)
 
 
 def zero_fill(shape: CodeShape) -> Code:
     """Builds no code: lost shares stay zero, as in the input of the paper's decoder
     (section III-B). The parity pieces are blank, and never sent."""
-    pieces, as_they_are = _identity(shape), lambda arrived: np.eye(shape.k, shape.n)
-    return linear_code(shape, pieces, as_they_are, ALL_DATA, systematic=True)
+    blank, as_they_are = np.eye(shape.n, shape.k), np.eye(shape.k, shape.n)
+    decoder = lambda arrived: as_they_are
+    return linear_code(shape, blank, decoder, ALL_DATA, systematic=True)
 
 
 def uncoded(shape: CodeShape) -> Code:

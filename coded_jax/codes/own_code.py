@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,8 @@ import numpy as np
 
 from coded_jax import splitting
 from coded_jax.checks import first_line, is_integer, require
-from coded_jax.codes.quorum import pieces_of, require_quorum
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.codes.quorum import NAMES, pieces_of
+from coded_jax.types import Code, CodeShape, PyTree, Quorum
 
 BATCH = 2
 TOLERANCE = 0.05  # accelerators multiply matrices with three digits
@@ -36,22 +37,34 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
         gives arrays of other shapes than `Code` says; or `quorum` or `systematic` is
         not true of them.
     """
-    try:
+    names = ("k", "r", "piece", "share")
+    sizes = ", ".join(f"{key}={getattr(shape, key)}" for key in names)
+    with _blaming(f"{name} fails for {sizes}"):
         code = make(shape)
-    except Exception as error:  # a function of the user's raises anything
-        names = ("k", "r", "piece", "share")
-        sizes = ", ".join(f"{key}={getattr(shape, key)}" for key in names)
-        raise ValueError(
-            f"code: {name} fails for {sizes} ({first_line(error)})"
-        ) from error
     if not isinstance(code, Code):
         raise ValueError(
             f"code: {name} gives a {type(code).__name__}, a coded_jax.Code accepted"
         )
-    require_quorum(code.quorum, shape.k, shape.n, f"code: quorum of {name}")
-    fills = code.fills
-    fits = fills is None or (is_integer(fills) and 1 <= fills <= shape.k)
-    require(f"code: fills of {name}", fills, fits, f"1..{shape.k}, or None for all,")
+    k, n, fills = shape.k, shape.n, code.fills
+    _require_quorum(f"code: quorum of {name}", code.quorum, k, n)
+    fits = fills is None or (is_integer(fills) and 1 <= fills <= k)
+    require(f"code: fills of {name}", fills, fits, f"1..{k}, or None for all,")
+    _require_shapes(name, code, shape)
+    trial = _try(name, code, shape, perturbed=True)
+    if trial is None:  # other parameters than those of `init` may be out of range
+        trial = _try(name, code, shape, perturbed=False) or _Trial({}, False, False)
+    for i, piece in trial.changed_pieces.items():
+        raise ValueError(
+            f"code: query {i} of {name} is not data piece {piece} (tried with "
+            "parameters near those of init): let it be that, or say of each query "
+            "which one it is, and None of mixtures, by quorum=Quorum('any_k', copies)"
+        )
+    accepted = (
+        "False, since decode changes shares that arrived (tried with parameters near "
+        "those of init),"
+    )
+    holds = trial.keeps_shares or not code.systematic
+    require(f"code: systematic of {name}", code.systematic, holds, accepted)
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return code.encode(params, pieces).astype(pieces.dtype)
@@ -64,57 +77,77 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
         available = jnp.broadcast_to(available, features.shape[:2])
         return code.decode(params, features, available, *guide).astype(features.dtype)
 
-    lossy = not _require_sound(name, code, shape).exact
-    return code._replace(encode=encode, decode=decode, lossy=lossy)
+    return code._replace(encode=encode, decode=decode, lossy=not trial.exact)
 
 
-def _require_sound(name: str, code: Code, shape: CodeShape) -> _Kept:
-    """Checks the shapes of what a code computes, and runs it on random numbers."""
+@contextlib.contextmanager
+def _blaming(failure: str) -> Iterator[None]:
+    """Turns any error of a function of the user's into one line."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"code: {failure} ({first_line(error)})") from error
+
+
+def _require_quorum(name: str, quorum: Any, k: int, n: int) -> None:
+    known = isinstance(quorum, Quorum) and quorum.name in NAMES
+    require(name, quorum, known, f"a Quorum named one of {list(NAMES)}")
+    copies, accepted = quorum.copies, (None, *range(k))
+    fits = copies is None or (
+        isinstance(copies, tuple)
+        and len(copies) == n
+        and all(piece in accepted for piece in copies)
+    )
+    wording = f"as copies a tuple of {n}, each None or in 0..{k - 1},"
+    require(name, quorum, fits, wording)
+
+
+def _require_shapes(name: str, code: Code, shape: CodeShape) -> None:
+    """Checks the shapes and dtypes of what a code computes."""
     shaped = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
-    key = jax.eval_shape(jax.random.key, 0)
     pieces = shaped(shape.k, BATCH, *shape.piece)
     features = shaped(shape.n, BATCH, *shape.result(code.uncut))
     available = jax.ShapeDtypeStruct((shape.n, BATCH), jnp.bool_)
-    params = _shapes_of(name, "init", code.init, key)
-    queries = _shapes_of(name, "encode", code.encode, params, pieces)
-    _require_form(name, "encode", queries, (shape.n, BATCH, *shape.piece))
     guide = (pieces,) if code.guided else ()
-    inputs = (params, features, available, *guide)
-    shares = _shapes_of(name, "decode", code.decode, *inputs)
-    _require_form(name, "decode", shares, (shape.k, BATCH, *shape.share))
-    kept = _try(name, code, shape, perturbed=True)
-    if kept is None:  # other parameters than those of `init` may be out of range
-        kept = _try(name, code, shape, perturbed=False) or _Kept({}, False, False)
-    for i, piece in kept.changed_pieces.items():
-        raise ValueError(
-            f"code: query {i} of {name} is not data piece {piece} (tried with "
-            "parameters near those of init): let it be that, or say of each query "
-            "which one it is, and None of mixtures, by quorum=Quorum('any_k', copies)"
-        )
-    accepted = (
-        "False, since decode changes shares that arrived (tried with parameters near "
-        "those of init),"
-    )
-    holds = kept.shares or not code.systematic
-    require(f"code: systematic of {name}", code.systematic, holds, accepted)
-    return kept
+    with _blaming(f"init of {name} fails"):
+        params = jax.eval_shape(code.init, jax.eval_shape(jax.random.key, 0))
+    with _blaming(f"encode of {name} fails"):
+        queries = jax.eval_shape(code.encode, params, pieces)
+    with _blaming(f"decode of {name} fails"):
+        shares = jax.eval_shape(code.decode, params, features, available, *guide)
+    for function, output, accepted in (
+        ("encode", queries, [shape.n, BATCH, *shape.piece]),
+        ("decode", shares, [shape.k, BATCH, *shape.share]),
+    ):
+        sizes = getattr(output, "shape", None)
+        if sizes != tuple(accepted):
+            text = type(output).__name__ if sizes is None else list(sizes)
+            raise ValueError(
+                f"code: {function} of {name} gives {text} for {BATCH} images, "
+                f"{accepted} accepted"
+            )
+        if not jnp.issubdtype(output.dtype, jnp.floating):
+            raise ValueError(
+                f"code: {function} of {name} gives {output.dtype}, real numbers "
+                "accepted"
+            )
 
 
-class _Kept(NamedTuple):
-    """Result of a trial of a code.
+class _Trial(NamedTuple):
+    """The outcome of a code on random numbers.
 
     Attributes:
       changed_pieces: queries that are not the pieces that `quorum` says, and these.
-      shares: whether `decode` gives the shares that arrived as they are.
+      keeps_shares: whether `decode` gives the shares that arrived as they are.
       exact: whether queries and shares are so bit for bit.
     """
 
     changed_pieces: dict[int, int]
-    shares: bool
+    keeps_shares: bool
     exact: bool
 
 
-def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | None:
+def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | None:
     """Runs a code with one lost result; None where its numbers are not finite.
 
     The parameters of `init` alone would hide that sums which begin as the pieces are
@@ -133,66 +166,34 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Kept | No
         params = code.init(key)
         if perturbed:
             params = jax.tree.map(_near, params)
-        given = jnp.asarray(pieces)
-        guide = (given,) if code.guided else ()
-        results = (jnp.asarray(features), jnp.asarray(arrived))
-        return code.encode(params, given), code.decode(params, *results, *guide)
+        data, results, mask = map(jnp.asarray, (pieces, features, arrived))
+        guide = (data,) if code.guided else ()
+        shares = code.decode(params, results, mask, *guide)
+        return code.encode(params, data), shares
 
-    try:
-        # Also where a pipeline is built inside of a traced function.
-        with jax.ensure_compile_time_eval(), jax.debug_nans(False):
-            queries, shares = map(np.asarray, run(jax.random.key(0)))
-    except jax.errors.TracerArrayConversionError:
-        # It closes over traced values, so there are no numbers.
-        return _Kept({}, True, False)
-    except Exception as error:  # a function of the user's raises anything
-        raise ValueError(f"code: {name} fails ({first_line(error)})") from error
+    with _blaming(f"{name} fails"):
+        try:
+            # Also where a pipeline is built inside of a traced function.
+            with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+                queries, shares = map(np.asarray, run(jax.random.key(0)))
+        except jax.errors.TracerArrayConversionError:
+            # It closes over traced values, so there are no numbers.
+            return _Trial({}, True, False)
     copies = enumerate(pieces_of(code.quorum, shape.k, shape.n))
     sent = {i: piece for i, piece in copies if piece is not None}
     data = arrived[: shape.k]
-    kept = shares[data]
+    kept, returned = shares[data], features[: shape.k]
     if not all(np.isfinite(x).all() for x in (kept, *(queries[i] for i in sent))):
         return None
-    changed = {i: p for i, p in sent.items() if not _alike(queries[i], pieces[p])}
-    returned = features[: shape.k]
     if code.uncut:
         returned = np.asarray(splitting.cut(shape.plan, returned))
+    alike = lambda x, y: np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE)
+    changed = {i: p for i, p in sent.items() if not alike(queries[i], pieces[p])}
     same = [np.array_equal(queries[i], pieces[p]) for i, p in sent.items()]
     exact = all(same) and np.array_equal(kept, returned[data])
-    return _Kept(changed, _alike(kept, returned[data]), exact)
+    return _Trial(changed, alike(kept, returned[data]), exact)
 
 
 def _near(x: jax.Array) -> jax.Array:
     """Returns other real numbers near `x`: 0.5 stays in 0..1, -1 is not moved to 0."""
     return x * 1.1 + 0.07 if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-
-def _shapes_of(
-    name: str, function: str, f: Callable[..., PyTree], *inputs: Any
-) -> PyTree:
-    try:
-        return jax.eval_shape(f, *inputs)
-    except Exception as error:  # a function of the user's raises anything
-        raise ValueError(
-            f"code: {function} of {name} fails ({first_line(error)})"
-        ) from error
-
-
-def _require_form(
-    name: str, function: str, output: PyTree, accepted: tuple[int, ...]
-) -> None:
-    shape = getattr(output, "shape", None)
-    if shape != accepted:
-        text = type(output).__name__ if shape is None else list(shape)
-        raise ValueError(
-            f"code: {function} of {name} gives {text} for {accepted[1]} images, "
-            f"{list(accepted)} accepted"
-        )
-    if not jnp.issubdtype(output.dtype, jnp.floating):
-        raise ValueError(
-            f"code: {function} of {name} gives {output.dtype}, real numbers accepted"
-        )
-
-
-def _alike(x: Any, y: Any) -> bool:
-    return np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE)

@@ -36,29 +36,6 @@ def quorum_of(name: str, k: int, n: int) -> Quorum:
     return next(q for q in (ANY_K, one_of_each(k, n), ALL_DATA) if q.name == name)
 
 
-def require_quorum(quorum: Any, k: int, n: int, name: str = "quorum") -> None:
-    """Checks the quorum of a code of k pieces and n queries.
-
-    Args:
-      quorum: to be checked.
-      k: data pieces.
-      n: queries.
-      name: of the argument, for errors.
-
-    Raises:
-      ValueError: it is none.
-    """
-    known = isinstance(quorum, Quorum) and quorum.name in NAMES
-    require(name, quorum, known, f"a Quorum named one of {list(NAMES)}")
-    if quorum.copies is None:
-        return
-    copies, of_one = quorum.copies, (None, *range(k))
-    fits = isinstance(copies, tuple) and len(copies) == n
-    fits = fits and all(piece in of_one for piece in copies)
-    accepted = f"as copies a tuple of {n}, each None or in 0..{k - 1},"
-    require(name, quorum, fits, accepted)
-
-
 def any_k_mixtures(n: int) -> Quorum:
     """Returns the quorum of any k of n results that are all mixtures of the pieces."""
     return Quorum("any_k", (None,) * n)

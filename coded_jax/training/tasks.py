@@ -236,9 +236,16 @@ def sample_erasures(
 
     def draw(key: jax.Array) -> jax.Array:
         if pipeline.systematic and most_lost:
-            weights = dict(config.pattern_weights)
-            settings = (config.draws, weights, config.beyond)
-            return erasures.sample_harmful(key, k, n, most_lost, batch, *settings)
+            return erasures.sample_harmful(
+                key,
+                k,
+                n,
+                most_lost,
+                batch,
+                draws=config.draws,
+                weights=dict(config.pattern_weights),
+                beyond=config.beyond,
+            )
         return erasures.sample(key, n, most_lost, batch, config.beyond)
 
     stages = len(pipeline.stages)

@@ -104,13 +104,13 @@ def test_a_pattern_begins_in_each_stage_as_often():
 def test_some_harmful_draws_lose_more():
     k, n, most, batch = 2, 5, 2, 8000
     key, draws = jax.random.key(3), "patterns"
-    masks = sample_harmful(key, k, n, most, batch, draws, None, 0.25)
+    masks = sample_harmful(key, k, n, most, batch, draws=draws, beyond=0.25)
     lost = ~np.asarray(masks)
     assert lost[:k].any(axis=0).all()
     counts = np.bincount(lost.sum(axis=0), minlength=n + 1) / batch
     assert counts[[0, n]].tolist() == [0, 0]
     np.testing.assert_allclose(counts[3:5], 0.125, atol=0.02)
-    within = sample_harmful(key, k, n, most, batch, draws)
+    within = sample_harmful(key, k, n, most, batch, draws=draws)
     shares = np.bincount((~np.asarray(within)).sum(axis=0))[1:3] / batch
     np.testing.assert_allclose(counts[1:3], 0.75 * shares, atol=0.03)
 
@@ -121,7 +121,8 @@ def test_some_harmful_draws_lose_more():
 )
 def test_harmful_draws_lose_a_data_piece(draws, weights):
     k, n, most, batch = 2, 4, 2, 8000
-    masks = sample_harmful(jax.random.key(3), k, n, most, batch, draws, weights)
+    options = {"draws": draws, "weights": weights}
+    masks = sample_harmful(jax.random.key(3), k, n, most, batch, **options)
     drawn, times = np.unique(~np.asarray(masks), axis=1, return_counts=True)
     assert drawn.shape == (n, 7) and drawn[:k].any(axis=0).all()
     if draws == "counts":  # as many of each number, which are two and five patterns
