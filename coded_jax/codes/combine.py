@@ -58,7 +58,7 @@ def _sums(weights: jax.Array, values: jax.Array) -> jax.Array:
     n, batch = values.shape[:2]
     columns = weights.astype(jnp.float32).T[..., None]  # [n, k, B, 1]
     flat = values.astype(jnp.float32).reshape(n, 1, batch, -1)
-    total = sum(columns[j] * flat[j] for j in range(n))
+    total = functools.reduce(jnp.add, [columns[j] * flat[j] for j in range(n)])
     return total.reshape(-1, *values.shape[1:]).astype(values.dtype)
 
 

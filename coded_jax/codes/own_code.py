@@ -185,7 +185,7 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | N
     kept, returned = shares[data], features[: shape.k]
     if not all(np.isfinite(x).all() for x in (kept, *(queries[i] for i in sent))):
         return None
-    if code.uncut:
+    if code.uncut and shape.plan is not None:
         returned = np.asarray(splitting.cut(shape.plan, returned))
     alike = lambda x, y: np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE)
     changed = {i: p for i, p in sent.items() if not alike(queries[i], pieces[p])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import Any
 
@@ -31,7 +30,12 @@ def from_keras(model: Any) -> tuple[Block, PyTree]:
         "trainable": [v.value for v in model.trainable_variables],
         "non_trainable": [v.value for v in model.non_trainable_variables],
     }
-    return functools.partial(_call, model), variables
+
+    def call(variables: PyTree, images: jax.Array) -> jax.Array:
+        trainable, others = variables["trainable"], variables["non_trainable"]
+        return model.stateless_call(trainable, others, images, training=False)[0]
+
+    return call, variables
 
 
 def keras_application(
@@ -49,12 +53,24 @@ def keras_application(
       ImportError: Keras is missing.
     """
     keras = _import_keras()
-    make = getattr(keras.applications, name, None)
+    make: Any = getattr(keras.applications, name, None)
     known = [x for x in dir(keras.applications) if x[0].isupper()]
     require("model", f"keras:{name}", callable(make), f"one of {known}")
-    with keras.utils.custom_object_scope(_undrawn(keras)):
+
+    class Undrawn(keras.initializers.Initializer):
+        """Draws nothing, which would cost a compilation for each shape."""
+
+        def __init__(self, **config: Any) -> None:
+            pass
+
+        def __call__(self, shape: Any, dtype: Any = None) -> Any:
+            return keras.ops.zeros(shape, dtype)
+
+    # Under the names of the networks' own.
+    own = dict.fromkeys(("glorot_uniform", "VarianceScaling"), Undrawn)
+    with keras.utils.custom_object_scope(own):
         try:
-            model = make(weights=None, input_shape=tuple(image_shape))  # type: ignore
+            model = make(weights=None, input_shape=tuple(image_shape))
         except Exception as error:  # of Keras
             raise ValueError(
                 f"image_shape: {image_shape} given, one that {name} takes accepted "
@@ -62,25 +78,6 @@ def keras_application(
             ) from error
     function, variables = from_keras(model)
     return function, jax.eval_shape(lambda: variables)
-
-
-def _call(model: Any, variables: PyTree, images: jax.Array) -> jax.Array:
-    trainable, others = variables["trainable"], variables["non_trainable"]
-    return model.stateless_call(trainable, others, images, training=False)[0]
-
-
-def _undrawn(keras: Any) -> dict[str, Any]:
-    """Returns initializers that draw nothing, which costs a compilation for each shape,
-    in the place of those that are named in the networks."""
-
-    class Undrawn(keras.initializers.Initializer):
-        def __init__(self, **config: Any) -> None:
-            pass
-
-        def __call__(self, shape: Any, dtype: Any = None) -> Any:
-            return keras.ops.zeros(shape, dtype)
-
-    return dict.fromkeys(("glorot_uniform", "VarianceScaling"), Undrawn)
 
 
 def _import_keras() -> Any:

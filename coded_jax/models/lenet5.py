@@ -11,7 +11,7 @@ import jax
 from flax import linen as nn
 
 from coded_jax.checks import require
-from coded_jax.models.modules import scaled
+from coded_jax.models.modules import apply, scaled
 from coded_jax.types import BaseModel, Block, PyTree
 
 MAPS = (6, 16)
@@ -64,19 +64,17 @@ def lenet5(width: float = 1.0) -> BaseModel:
 
     def head(variables: PyTree, features: jax.Array) -> jax.Array:
         classes = variables["head"]["params"]["Dense_2"]["bias"].shape[0]
-        return Head(classes).apply(variables["head"], features)  # type: ignore
+        return apply(Head(classes), variables["head"], features)
 
     def hidden(variables: PyTree, features: jax.Array) -> jax.Array:
         dense = variables["head"]["params"]["Dense_0"]
         return features.reshape(features.shape[0], -1) @ dense["kernel"]
 
-    blocks = tuple(f(layer) for layer in range(2) for f in (convolve, activate))
+    blocks = tuple(f(layer) for layer in range(2) for f in (_convolve, _activate))
     return BaseModel(init, blocks, head, hidden=hidden)
 
 
-def convolve(layer: int) -> Block:
-    """Returns the block of a layer's convolution alone, which is linear."""
-
+def _convolve(layer: int) -> Block:
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         kernel = variables["f_conv"]["params"][f"Conv_{layer}"]["kernel"]
         layout = ("NHWC", "HWIO", "NHWC")
@@ -87,9 +85,7 @@ def convolve(layer: int) -> Block:
     return block
 
 
-def activate(layer: int) -> Block:
-    """Returns the block that adds a layer's bias, and applies ReLU and pooling."""
-
+def _activate(layer: int) -> Block:
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         bias = variables["f_conv"]["params"][f"Conv_{layer}"]["bias"]
         x = nn.relu(x + bias[None, None, None])

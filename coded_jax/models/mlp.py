@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
-from coded_jax.models.modules import scaled
+from coded_jax.models.modules import apply, scaled
 from coded_jax.types import BaseModel, PyTree
 
 WIDTHS = (200, 100)
@@ -64,10 +64,10 @@ def mlp(width: float = 1.0) -> BaseModel:
         return {"f_conv": variables, "head": head}
 
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
-        return First(first).apply(variables["f_conv"], x)  # type: ignore
+        return apply(First(first), variables["f_conv"], x)
 
     def head(variables: PyTree, features: jax.Array) -> jax.Array:
         classes = variables["head"]["params"]["Dense_1"]["bias"].shape[0]
-        return Head(second, classes).apply(variables["head"], features)  # type: ignore
+        return apply(Head(second, classes), variables["head"], features)
 
     return BaseModel(init, (block,), head)

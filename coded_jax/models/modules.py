@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -47,37 +47,32 @@ class ConvNorm(nn.Module):
             feature_group_count=x.shape[-1] if self.depthwise else 1,
             name="Conv_0",
         )
-        if not train:
-            # Folded into the convolution, which is linear.
-            layer = functools.partial(_folded, *norm.affine(), self.relu)
-            return convolve(conv_general_dilated=layer)(x)
-        x = norm(convolve()(x))
-        return nn.relu(x) if self.relu else x
+        if train:
+            x = norm(convolve()(x))
+            return nn.relu(x) if self.relu else x
+        factor, summand = norm.affine()
 
+        def folded(
+            x: jax.Array,
+            kernel: jax.Array,
+            strides: Sequence[int],
+            padding: Any,
+            *,
+            feature_group_count: int,
+            **_: Any,
+        ) -> jax.Array:
+            """Normalises by kernel and bias, since a convolution is linear."""
+            return convolution_layer(
+                x,
+                (kernel * factor[None, None, None]).astype(x.dtype),
+                summand.astype(x.dtype),
+                relu=self.relu,
+                strides=strides,
+                padding=padding,
+                groups=feature_group_count,
+            )
 
-def _folded(
-    factor: jax.Array,
-    summand: jax.Array,
-    relu: bool,
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Any,
-    *,
-    feature_group_count: int,
-    **_: Any,
-) -> jax.Array:
-    """Convolves and normalises, in the place of `conv_general_dilated` of `nn.Conv`."""
-    cast = lambda array: array.astype(x.dtype)
-    return convolution_layer(
-        x,
-        cast(kernel * factor[None, None, None]),
-        cast(summand),
-        relu=relu,
-        strides=strides,
-        padding=padding,
-        groups=feature_group_count,
-    )
+        return convolve(conv_general_dilated=folded)(x)
 
 
 class PoolHead(nn.Module):
@@ -102,7 +97,7 @@ class PositionHead(nn.Module):
 
 def base_model(
     blocks: Sequence[nn.Module],
-    last: Callable[[int], nn.Module] = PoolHead,
+    last: type[PoolHead | PositionHead] = PoolHead,
 ) -> BaseModel:
     """Makes a base model of some blocks and a head.
 
@@ -124,7 +119,7 @@ def base_model(
 
     def head(variables: PyTree, features: jax.Array) -> jax.Array:
         classes = variables["head"]["params"]["logits"]["bias"].shape[0]
-        return last(classes).apply(variables["head"], features)  # type: ignore
+        return apply(last(classes), variables["head"], features)
 
     def train(variables: PyTree, images: jax.Array) -> tuple[jax.Array, PyTree]:
         x, updated_stats = images, {}
@@ -139,6 +134,11 @@ def base_model(
         return lambda variables, x: block.apply(variables[name], x, False)
 
     return BaseModel(init, tuple(map(inference, names, blocks)), head, train)
+
+
+def apply(module: nn.Module, variables: PyTree, x: jax.Array) -> jax.Array:
+    """Applies a module that changes none of its variables."""
+    return cast(jax.Array, module.apply(variables, x))
 
 
 def scaled(maps: int, width: float) -> int:

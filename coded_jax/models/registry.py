@@ -6,16 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from coded_jax.checks import require
-from coded_jax.models import (
-    lenet5,
-    mlp,
-    mobilenet,
-    mobilenet_v2,
-    resnet,
-    resnet50,
-    unet,
-    vgg,
-)
+from coded_jax.models import lenet5, mlp, mobilenet, resnet, unet, vgg
 from coded_jax.types import BaseModel
 
 
@@ -38,9 +29,9 @@ BASE_MODELS: dict[str, Network] = {
     "unet": Network(unet.unet, deep=False),
     "vgg16": Network(vgg.vgg16, deep=True),
     "resnet18": Network(resnet.resnet18, deep=True),
-    "resnet50": Network(resnet50.resnet50, deep=True),
+    "resnet50": Network(resnet.resnet50, deep=True),
     "mobilenet": Network(mobilenet.mobilenet, deep=True),
-    "mobilenet_v2": Network(mobilenet_v2.mobilenet_v2, deep=True),
+    "mobilenet_v2": Network(mobilenet.mobilenet_v2, deep=True),
 }
 
 

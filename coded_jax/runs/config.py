@@ -116,7 +116,7 @@ class BaseConfig:
         None,
         "folder of a base model, as of experiments/keep_base.py, whose variables the "
         "base model's training begins with; drawn anew if not given",
-        Accepted(lambda folder: isinstance(folder, str) and folder, "a folder"),
+        Accepted(lambda folder: isinstance(folder, str) and folder != "", "a folder"),
         TEXT,
     )
     base_learning_rate: float | None = setting(

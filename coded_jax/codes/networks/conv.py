@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 from flax import linen as nn
 
@@ -78,9 +76,7 @@ class _Convolution(nn.Module):
 
 
 def _stack(spec: NetworkSpec) -> Stack:
-    return functools.partial(
-        DilatedStack, width=spec.width, dilations=spec.dilations, kernel=spec.kernel
-    )
+    return lambda out: DilatedStack(out, spec.width, spec.dilations, spec.kernel)
 
 
 ENCODER = Network(lambda spec: MapsEncoder(_stack(spec), spec.shape.r))

@@ -6,8 +6,6 @@ weights of its own at every position.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -64,7 +62,7 @@ class LocalStack(nn.Module):
 
 
 def _stack(spec: NetworkSpec) -> Stack:
-    return functools.partial(LocalStack, width=spec.width)
+    return lambda out: LocalStack(out, spec.width)
 
 
 ENCODER = Network(lambda spec: MapsEncoder(_stack(spec), spec.shape.r))
