@@ -217,28 +217,27 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
     """
 
     def __post_init__(self) -> None:
-        cheap = self.systematic and is_deep(self.base_model)
-        networks = {"encoder": "linear", "decoder": "low_rank"} if cheap else {}
-        for name, network in networks.items():
-            if getattr(self, name) is None:
-                # The dataclass is frozen, but not yet.
-                object.__setattr__(self, name, network)
+        if self.systematic and is_deep(self.base_model):
+            # The dataclass is frozen, but not yet.
+            object.__setattr__(self, "encoder", self.encoder or "linear")
+            object.__setattr__(self, "decoder", self.decoder or "low_rank")
         BaseConfig.__post_init__(self)
         CodeConfig.__post_init__(self)
         TrainConfig.__post_init__(self)
         EvaluationConfig.__post_init__(self)
         require_patterns(self, self.k, self.r)
-        fits = self.tail == "frozen" or bool(self.supervision or self.distillation)
-        accepted = "frozen without supervision and distillation, which train the copy,"
-        require("tail", self.tail, fits, accepted)
-        plain = not self.systematic or self.decoder == "linear"
-        fits = self.decoder_start == "drawn" or not plain
-        accepted = "drawn with recipe=paper or decoder=linear"
-        require("decoder_start", self.decoder_start, fits, accepted)
-        others, several = self.other_stage_losses, len(self.stages or ()) > 1
-        accepted = f"other ones than {self.stage_losses}, with several stages,"
-        fits = not others or (several and self.stage_losses not in others)
-        require("other_stage_losses", others, fits, accepted)
+        if not (self.supervision or self.distillation):
+            accepted = "frozen without supervision and distillation, which train it,"
+            require("tail", self.tail, self.tail == "frozen", accepted)
+        if not self.systematic or self.decoder == "linear":
+            start = self.decoder_start
+            accepted = "drawn with recipe=paper or decoder=linear"
+            require("decoder_start", start, start == "drawn", accepted)
+        if others := self.other_stage_losses:
+            several = len(self.stages or ()) > 1
+            accepted = f"other ones than {self.stage_losses}, with several stages,"
+            fits = several and self.stage_losses not in others
+            require("other_stage_losses", others, fits, accepted)
         require("tried", self.tried, self.most_tried <= self.n, f"0..{self.n}")
 
     @property

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from coded_jax.splitting.platforms import is_specialised
 from coded_jax.types import PyTree
 
 CALLS = {  # primitive -> the parameter that holds its jaxpr
@@ -30,6 +29,8 @@ CALLS = {  # primitive -> the parameter that holds its jaxpr
 }
 MAX_LENGTH = 256
 """Loops of more steps are not unrolled."""
+
+_SCOPE = "coded_jax.platform_specialised"
 
 Values = dict[Any, Any]
 """Values of variables of a jaxpr."""
@@ -119,3 +120,28 @@ def _selected(eqn: Any, index: Any, *operands: Any) -> list[Any]:
         return _evaluate(branches[default], operands)
     per_branch = [_evaluate(branch, operands) for branch in branches]
     return [lax.select_n(index, *results) for results in zip(*per_branch, strict=True)]
+
+
+def platform_specialised(
+    *operands: Any, default: Callable[..., Any], **fast: Callable[..., Any]
+) -> Any:
+    """Runs `jax.lax.platform_dependent`, where all branches return the same.
+
+    The analysis of `f_conv` follows every branch of another choice by platform, and
+    refuses those that mix positions, which fast implementations often do: one that
+    makes a matrix product of a whole row, say. Of this one it reads the default branch
+    alone. The promise is the caller's: it is not verified.
+
+    Args:
+      *operands: of the branches.
+      default: `(*operands) -> outputs`; of operations that can be analysed.
+      **fast: platform -> implementation that returns the same, up to rounding.
+    """
+    with jax.named_scope(_SCOPE):
+        return jax.lax.platform_dependent(*operands, default=default, **fast)
+
+
+def is_specialised(eqn: Any) -> bool:
+    """Returns whether a `cond` over platforms was made by `platform_specialised`."""
+    # Transformations wrap the innermost scope: "block/vmap(coded_jax.platform_...)".
+    return str(eqn.source_info.name_stack).rstrip(")").endswith(_SCOPE)

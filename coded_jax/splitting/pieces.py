@@ -25,13 +25,13 @@ def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
       ValueError: the images do not have the plan's shape.
     """
     require_type("plan", plan, SplitPlan, "a SplitPlan, as of make_plan,")
-    sizes = (plan.rows.size, plan.columns.size, plan.channels)
-    require_shape("images", images, "B", *sizes)
+    rows, columns = plan.rows, plan.columns
+    require_shape("images", images, "B", rows.size, columns.size, plan.channels)
     return jnp.stack(
         [
-            images[:, i : i + plan.rows.window, j : j + plan.columns.window]
-            for i in plan.rows.starts
-            for j in plan.columns.starts
+            images[:, i : i + rows.window, j : j + columns.window]
+            for i in rows.starts
+            for j in columns.starts
         ]
     )
 

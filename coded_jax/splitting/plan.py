@@ -48,15 +48,15 @@ def make_plan(
     require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
-        _plan_axis(name, field, size, features, parts, halo)
-        for name, field, size, features, parts in zip(
-            ("rows", "columns"),
-            whole.fields,
-            image_shape[:2],
-            whole.features[:2],
-            grid_sizes,
-            strict=True,
+        _plan_axis(
+            name,
+            whole.fields[i],
+            size=image_shape[i],
+            out=whole.features[i],
+            parts=grid_sizes[i],
+            halo=halo,
         )
+        for i, name in enumerate(("rows", "columns"))
     )
     plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
     _check_pieces(f_conv, variables, image_shape, plan, whole)
@@ -106,7 +106,7 @@ def _check_pieces(
 
 
 def _plan_axis(
-    name: str, field: Field, size: int, out: int, parts: int, halo: int
+    name: str, field: Field, *, size: int, out: int, parts: int, halo: int
 ) -> AxisPlan:
     """Plans the windows along one axis, of the shortest length that suffices for all.
 
@@ -124,7 +124,8 @@ def _plan_axis(
     needed = [field.window(a, a + share) for a in firsts]
     needed = [(max(0, low - halo), min(size, high + halo)) for low, high in needed]
     window = shortest_window(needed, field.step, size)
-    starts = _window_starts(needed, field.step, size - window)
+    step = field.step
+    starts = [min(low // step * step, size - window) for low, _ in needed]
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
@@ -146,8 +147,3 @@ def shortest_window(needed: list[tuple[int, int]], step: int, size: int) -> int:
     """
     least = max(high - low // step * step for low, high in needed)
     return least + (size - least) % step
-
-
-def _window_starts(needed: list[tuple[int, int]], step: int, last: int) -> list[int]:
-    """Returns starts that are multiples of a step, at most `last`."""
-    return [min(low // step * step, last) for low, _ in needed]

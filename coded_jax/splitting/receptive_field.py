@@ -23,14 +23,13 @@ from coded_jax.splitting.constants import (
     params_without_sizes,
     through_constants,
 )
-from coded_jax.splitting.inlining import CALLS, MAX_LENGTH, unrolled
-from coded_jax.splitting.platforms import is_specialised
-from coded_jax.splitting.resizes import (
-    Resize,
-    Weights,
-    resize_of,
-    same_weights,
+from coded_jax.splitting.inlining import (
+    CALLS,
+    MAX_LENGTH,
+    is_specialised,
+    unrolled,
 )
+from coded_jax.splitting.resizes import Weights, resize_of, same_weights
 from coded_jax.splitting.rules import (
     ALIGNED,
     ELEMENTWISE,
@@ -192,11 +191,6 @@ def _refused(eqn: Any, scope: str, reason: str) -> ValueError:
     return Unsplittable(f"{name!r} of {operands}{where}", reason, way_out)
 
 
-def _branch_text(name: Any) -> str:
-    """Returns the name of a branch: its number, or its platforms."""
-    return str(name) if isinstance(name, int) else ", ".join(name or ["default"])
-
-
 def _of_all_branches(
     eqn: Any, index: int, traces: tuple[Trace, ...], scope: str
 ) -> Trace:
@@ -302,10 +296,12 @@ class Tracer:
         if platforms and is_specialised(eqn):
             return self.run(branches[platforms.index(None)], operands, scope)
         kind = "platform_dependent" if platforms else "cond"
-        names = platforms or range(len(branches))
+        names = map(str, range(len(branches)))
+        if platforms:
+            names = [", ".join(names or ["default"]) for names in platforms]
         inner = "/".join(filter(None, [scope, kind]))
         per_branch = [
-            self.run(branch, operands, f"{inner}({_branch_text(name)})")
+            self.run(branch, operands, f"{inner}({name})")
             for name, branch in zip(names, branches, strict=True)
         ]
         return [
@@ -329,8 +325,17 @@ class Tracer:
         ):
             # Pieces are shorter by multiples of the stride; so must all layers be.
             shape[axis] = shape[axis] * field.stride - size
+        where = f" in {scope!r}" if scope else ""
         if name == "dot_general" and (resize := resize_of(eqn, traces)):
-            return self.with_resize(eqn, resize, origin, feature, shape, scope)
+            # Rows and columns may be resized in either order, which is chosen by their
+            # sizes. So digests are added, and where the axes are counts as a
+            # transposition.
+            axis, band = origin.axes.index(resize.axis), resize.band
+            own = digest_of("resize", axis, shape[feature.axes[axis]], band.digest)
+            self.operations.append((f"{name!r}{where}", own))
+            self.weights[axis - 1].append(band.weights)
+            layout, digest = origin.transposed(resize.order), origin.digest + own
+            return dataclasses.replace(feature, digest=digest, layout=layout)
         digests = [t.digest for t in traces]
         others: list[Any] = []
         if name == "gather" and isinstance(traces[1], Constant):
@@ -353,29 +358,5 @@ class Tracer:
             digests,
             [t.layout for t in traces if isinstance(t, Feature)],
         )
-        where = f" in {scope!r}" if scope else ""
         self.operations.append((f"{name!r}{where}", digest))
         return dataclasses.replace(feature, digest=digest, layout=None)
-
-    def with_resize(
-        self,
-        eqn: Any,
-        resize: Resize,
-        origin: Feature,
-        feature: Feature,
-        shape: list[Any],
-        scope: str,
-    ) -> Feature:
-        """Returns the result of a resize with its digest.
-
-        Rows and columns may be resized in either order, which is chosen by their sizes.
-        So digests are added, and where the axes are counts as a transposition.
-        """
-        axis = origin.axes.index(resize.axis)
-        own = digest_of("resize", axis, shape[feature.axes[axis]], resize.band.digest)
-        self.operations.append(
-            (f"'dot_general'{f' in {scope!r}' if scope else ''}", own)
-        )
-        self.weights[axis - 1].append(resize.band.weights)
-        layout = origin.transposed(resize.order)
-        return dataclasses.replace(feature, digest=origin.digest + own, layout=layout)

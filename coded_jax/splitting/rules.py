@@ -7,7 +7,7 @@ rule is refused. These see one position at a time; `window_rules` has the others
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -139,27 +139,15 @@ def _transpose(eqn: Any, traces: Operands) -> Feature:
     return sole_feature(traces).remap_axes({axis: i for i, axis in enumerate(order)})
 
 
-@rule("broadcast_in_dim")
-def _broadcast(eqn: Any, traces: Operands) -> Feature:
-    feature, to = sole_feature(traces), eqn.params["broadcast_dimensions"]
-    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    grown = {axis for axis in feature.axes if before[axis] != after[to[axis]]}
-    if grown:
-        raise Refusal(
-            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
-        )
+@rule("broadcast_in_dim", "tile")
+def _repeat(eqn: Any, traces: Operands) -> Feature:
+    feature, before = sole_feature(traces), eqn.invars[0].aval.shape
+    after, every = eqn.outvars[0].aval.shape, range(len(before))
+    to = eqn.params.get("broadcast_dimensions", every)
+    if grown := {axis for axis in feature.axes if before[axis] != after[to[axis]]}:
+        names = axis_names(feature, grown)
+        raise Refusal(f"repeats {names} (edge padding, upsampling)")
     return feature.remap_axes(dict(enumerate(to)))
-
-
-@rule("tile")
-def _tile(eqn: Any, traces: Operands) -> Feature:
-    feature, reps = sole_feature(traces), eqn.params["reps"]
-    grown = {axis for axis in feature.axes if reps[axis] != 1}
-    if grown:
-        raise Refusal(
-            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
-        )
-    return feature
 
 
 @rule("stack")
@@ -168,19 +156,17 @@ def _stack(eqn: Any, traces: Operands) -> Feature:
     return feature.remap_axes({axis: axis + (axis >= new) for axis in feature.axes})
 
 
-@rule("unstack")
-def _unstack(eqn: Any, traces: Operands) -> Feature:
-    feature, gone = sole_feature(traces), eqn.params["axis"]
-    if gone in feature.axes:
-        raise Refusal(f"drops {axis_names(feature, {gone})}")
-    return feature.remap_axes({axis: axis - (axis > gone) for axis in feature.axes})
-
-
-@rule("squeeze")
-def _squeeze(eqn: Any, traces: Operands) -> Feature:
-    feature, gone = sole_feature(traces), eqn.params["dimensions"]
-    if lost := set(feature.axes) & set(gone):
+@rule("squeeze", "unstack")
+def _drop(eqn: Any, traces: Operands) -> Feature:
+    feature, params = sole_feature(traces), eqn.params
+    gone = {*params["dimensions"]} if "dimensions" in params else {params["axis"]}
+    if lost := gone.intersection(feature.axes):
         raise Refusal(f"drops {axis_names(feature, lost)}")
+    return _without(eqn, feature, gone)
+
+
+def _without(eqn: Any, feature: Feature, gone: Collection[int]) -> Feature:
+    """Returns a feature of which an operation drops some axes."""
     left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in gone]
     return feature.remap_axes({axis: i for i, axis in enumerate(left)})
 
@@ -197,7 +183,7 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
     lost = set(feature.axes) - set(to)
     for axis in lost:
-        size, group = before[axis], None
+        size, group = before[axis], []
         for old, new in regrouped(before, after):
             if axis == old[0] and len({*old} & {*feature.axes}) == 1:
                 group = new
@@ -241,8 +227,7 @@ def _reduce(eqn: Any, traces: Operands) -> Feature:
         raise Refusal(
             f"reduces over all {over} (global pooling, or a norm over positions)"
         )
-    left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in axes]
-    return feature.remap_axes({axis: i for i, axis in enumerate(left)})
+    return _without(eqn, feature, axes)
 
 
 @rule(
