@@ -23,10 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require
 from coded_jax.types import AxisPlan, CodeShape, PyTree, SplitPlan
-
-AXES = {"rows": 2, "columns": 3}  # of pieces [k, B, h, w, C]
 
 
 class Taps(NamedTuple):
@@ -47,9 +44,12 @@ def plan_of(shape: CodeShape) -> SplitPlan:
     Raises:
       ValueError: the sizes come without one.
     """
-    accepted = "with the plan of the split, as CodeShape.of gives,"
-    require("shape.plan", shape.plan, shape.plan is not None, accepted)
-    return shape.plan  # type: ignore
+    if shape.plan is None:
+        raise ValueError(
+            "shape.plan: None given, the plan of the split, as CodeShape.of gives it, "
+            "accepted"
+        )
+    return shape.plan
 
 
 def shrink(axis: AxisPlan, shift: float) -> Taps:
@@ -130,7 +130,7 @@ def init(shape: CodeShape) -> PyTree:
     plan = plan_of(shape)
     return {
         name: jnp.stack([shrink(axis, shift).weights for shift in shifts(shape.r)])
-        for name, axis in _split_axes(plan).items()
+        for name, _, axis in _split_axes(plan)
     }
 
 
@@ -147,9 +147,9 @@ def parity(shape: CodeShape, weights: PyTree, pieces: jax.Array) -> jax.Array:
 
     def one(j: int) -> jax.Array:
         x = image
-        for name, axis in _split_axes(plan).items():
+        for name, number, axis in _split_axes(plan):
             places = shrink(axis, shifts(shape.r)[j]).places
-            x = _weighted(x, places, weights[name][j], AXES[name] - 1)
+            x = _weighted(x, places, weights[name][j], number)
         return x
 
     return jnp.stack([one(j) for j in range(shape.r)]).astype(pieces.dtype)
@@ -167,31 +167,25 @@ def stretched(shape: CodeShape, results: jax.Array, shares: jax.Array) -> jax.Ar
       `[q, r, B, M, M', D]`.
     """
     plan = plan_of(shape)
-    indices = {
-        "rows": shares // plan.columns.parts,
-        "columns": shares % plan.columns.parts,
-    }
 
-    def one(index: dict[str, jax.Array], j: int) -> jax.Array:
+    def one(numbers: jax.Array, j: int) -> jax.Array:
         x = results[j]
-        for name, axis in _split_axes(plan).items():
+        for name, number, axis in _split_axes(plan):
+            parts = plan.columns.parts
+            index = numbers // parts if name == "rows" else numbers % parts
             taps = stretch(axis, shifts(shape.r)[j])
-            places, weights = (jnp.asarray(array)[index[name]] for array in taps)
-            x = _weighted(x, places, weights.astype(x.dtype), AXES[name] - 1)
+            places, weights = (jnp.asarray(array)[index] for array in taps)
+            x = _weighted(x, places, weights.astype(x.dtype), number)
         return x
 
-    of_share = lambda index: jnp.stack([one(index, j) for j in range(shape.r)])
-    return jnp.stack(
-        [
-            of_share({name: index[i] for name, index in indices.items()})
-            for i in range(len(shares))
-        ]
-    )
+    views = [[one(numbers, j) for j in range(shape.r)] for numbers in shares]
+    return jnp.stack([jnp.stack(view) for view in views])
 
 
-def _split_axes(plan: SplitPlan) -> dict[str, AxisPlan]:
-    axes = {"rows": plan.rows, "columns": plan.columns}
-    return {name: axis for name, axis in axes.items() if axis.parts > 1}
+def _split_axes(plan: SplitPlan) -> list[tuple[str, int, AxisPlan]]:
+    """Returns name, number in `[B, h, w, C]` and plan of each axis that is split."""
+    axes = [("rows", 1, plan.rows), ("columns", 2, plan.columns)]
+    return [axis for axis in axes if axis[2].parts > 1]
 
 
 def _weighted(
