@@ -52,6 +52,8 @@ class FaultyWorker:
         self._last: dict[Any, Any] = {}  # its last share of each piece
         self._begun, self._closed = threading.Event(), threading.Event()
         self._signals: list[threading.Thread] = []
+        self._back: Future[None] = Future()  # done when it may be back
+        self._back.set_result(None)
         self._life = _Life(self)
 
     def fault_of(self, call: Call) -> Fault:
@@ -87,17 +89,12 @@ class FaultyWorker:
     def probe(self) -> Future:
         if self._life.ended.done():
             self._life = _Life(self)
-        return self.worker.probe()
+        return self.worker.probe() if self._back.done() else self._back
 
     def watch(self) -> Future:
         ended: Future = Future()
-
-        def note(_: Future) -> None:
-            with contextlib.suppress(InvalidStateError):  # of the other one
-                ended.set_result(None)
-
         for end in (self._life.ended, self.worker.watch()):
-            end.add_done_callback(note)
+            end.add_done_callback(lambda _: _settle(ended))
         return ended
 
     def replace(self) -> None:
@@ -105,14 +102,24 @@ class FaultyWorker:
         self.worker.replace()
         self._life = _Life(self)
 
-    def kill(self) -> None:
-        """Ends the worker as by SIGKILL."""
+    def kill(self, away: float = 0.0) -> None:
+        """Ends the worker as by SIGKILL; one that is no process is back after `away`
+        seconds, or when it is healed."""
         frozen = self._life.frozen.is_set()
         self._life.end()
         if frozen:  # then it does not send itself signals
             self.worker.replace()
         elif isinstance(self.worker, Process):
             self.worker.signal(signal.SIGKILL)
+        elif away > 0:
+            self._back = Future()
+            timer = threading.Timer(away, _settle, (self._back,))
+            timer.daemon = True
+            timer.start()
+
+    def heal(self) -> None:
+        """Lets a worker that was killed be back."""
+        _settle(self._back)
 
     def freeze(self) -> None:
         """Makes the worker stand still, as by SIGSTOP."""
@@ -168,8 +175,7 @@ class _Life:
 
     def end(self) -> None:
         """Fails all calls."""
-        with contextlib.suppress(InvalidStateError):  # it has ended before
-            self.ended.set_result(None)
+        _settle(self.ended)
         self._drop()
 
     def _drop(self) -> None:
@@ -223,6 +229,11 @@ class _Life:
             wait([self.ended])
         if self.ended.done():
             raise WorkerLost("ended")
+
+
+def _settle(future: Future[None]) -> None:
+    with contextlib.suppress(InvalidStateError):  # it is done already
+        future.set_result(None)
 
 
 def inject(pool: Pool, faults: Source) -> list[FaultyWorker]:

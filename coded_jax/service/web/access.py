@@ -81,7 +81,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         if self._expected is None:
-            return _refuse_other_sites(headers)
+            problem = _other_site(headers)
+            return JSONResponse({"error": problem}, 403) if problem else None
         path = scope["path"]
         if path == "/" or any(f"{path}/".startswith(f"{open_}/") for open_ in OPEN):
             return None
@@ -95,8 +96,8 @@ class Guard:
         return JSONResponse({"error": problem}, 401, challenge)
 
 
-def _refuse_other_sites(headers: Headers) -> JSONResponse | None:
-    """Returns a 403 for what a page of another site has a browser send to here."""
+def _other_site(headers: Headers) -> str | None:
+    """Returns the reason why a request may be sent by a page of another site."""
     host, origin = headers.get("host", "localhost"), headers.get("origin")
     try:
         local = is_loopback(urlsplit(f"//{host}").hostname or "")
@@ -104,9 +105,7 @@ def _refuse_other_sites(headers: Headers) -> JSONResponse | None:
     except ValueError:
         local = same = False
     if not local:
-        problem = f"Host: {host!r} given, a loopback address accepted without a token"
-    elif not same:
-        problem = f"Origin: {origin!r} given, {host!r} accepted without a token"
-    else:
-        return None
-    return JSONResponse({"error": problem}, 403)
+        return f"Host: {host!r} given, a loopback address accepted without a token"
+    return (
+        None if same else f"Origin: {origin!r} given, {host!r} accepted without a token"
+    )

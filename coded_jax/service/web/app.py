@@ -7,6 +7,7 @@ import concurrent.futures
 import functools
 import threading
 from collections.abc import Awaitable, Callable
+from importlib import resources
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -17,14 +18,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse
+from starlette.responses import FileResponse, JSONResponse
 from starlette.responses import Response as Answer
 from starlette.routing import BaseRoute, Route
 
 from coded_jax.checks import first_line
 from coded_jax.service import metrics
 from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
-from coded_jax.service.response import Response
+from coded_jax.service.response import ARRAYS, Response
 from coded_jax.service.service import (
     AlreadyReloading,
     NotReady,
@@ -38,8 +39,14 @@ T = TypeVar("T")
 SMALL = 2**14  # bytes of arrays
 LATER = {"Retry-After": "1"}  # seconds
 GRACE = 0.25  # seconds after a deadline, in which the service itself says what lacks
-
-
+STATIC = resources.files("coded_jax.service.web") / "static"
+SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+"""Files of Swagger UI that the page of the description needs."""
+DOCS_ONLY_THIS_HOST = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
+    )
+}
 STATUS: dict[type[Exception], int] = {
     images.UnsupportedFormat: 415,
     ValueError: 400,
@@ -83,7 +90,7 @@ def create_app(
         Route("/readyz", front.readyz),
         Route("/openapi.json", front.openapi),
         Route("/docs", _docs),
-        Route("/docs/{name}", _docs_file),
+        Route("/docs/{name}", _docs),
     ]
     if pages is not None:
         routes += pages(functools.partial(_body, most=max_body))
@@ -114,7 +121,13 @@ class _Front:
             body = await _body(request, self._max_body)
             # A picture may take a while to decode; a small array takes microseconds.
             small = len(body) < SMALL and body.startswith(images.NPY)
-            seconds = _deadline(request, self._service.deadline)
+            seconds = self._service.deadline
+            if (text := request.headers.get("deadline")) is not None:
+                try:
+                    seconds = min(float(text), seconds)
+                except ValueError:
+                    problem = f"Deadline: {text!r} given, seconds accepted"
+                    raise ValueError(problem) from None
             future = await _call(small, lambda: self._submit(body, seconds))
             answer = asyncio.wrap_future(future)
             response = await _unless_hung_up(request, answer, seconds)
@@ -127,9 +140,7 @@ class _Front:
     def _submit(
         self, body: bytes, deadline: float
     ) -> concurrent.futures.Future[Response]:
-        model = self._service.model
-        dtype = str(np.dtype(model.pipeline.image_dtype))
-        arrays = images.decode(body, model.image_shape, dtype)
+        arrays = images.decode(body, *images.kind_of(self._service.model))
         self._service.require_ready()
         # A full queue is an error at once: no thread waits for it.
         return self._service.submit(arrays, deadline, block=False)
@@ -150,7 +161,7 @@ class _Front:
     async def reload(self, request: Request) -> Answer:
         assert self._reload is not None
         try:
-            await asyncio.wrap_future(_in_thread(self._reload))
+            await _in_daemon(self._reload)
         except AlreadyReloading as error:
             return _error(409, str(error))
         except Exception as error:  # the model of before goes on
@@ -158,25 +169,19 @@ class _Front:
         return JSONResponse({"reloaded": True})
 
     def openapi(self, request: Request) -> Answer:
-        model = self._service.model
-        dtype = str(np.dtype(model.pipeline.image_dtype))
-        return JSONResponse(openapi.description(model.image_shape, dtype))
+        return JSONResponse(openapi.description(*images.kind_of(self._service.model)))
 
 
 def as_json(response: Response) -> dict[str, Any]:
     """Returns a response as numbers and lists; what is not finite as None."""
-    return {
-        name: _plain(value) if isinstance(value, np.ndarray) else value
-        for name, value in response._asdict().items()
-    }
-
-
-def _plain(values: np.ndarray) -> list:
-    if np.isfinite(values).all():
-        return values.tolist()
-    objects = values.astype(object)
-    objects[~np.isfinite(values)] = None
-    return objects.tolist()
+    fields = response._asdict()
+    for name in ARRAYS:
+        values, finite = fields[name], np.isfinite(fields[name])
+        if not finite.all():
+            values = values.astype(object)
+            values[~finite] = None
+        fields[name] = values.tolist()
+    return fields
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -196,16 +201,6 @@ async def _body(request: Request, most: int) -> bytes:
         if size > most:
             raise too_large
     return b"".join(chunks)
-
-
-def _deadline(request: Request, longest: float) -> float:
-    """Returns the seconds that a request may take, at most those of the service."""
-    text = request.headers.get("deadline")
-    try:
-        return longest if text is None else min(float(text), longest)
-    except ValueError:
-        problem = f"Deadline: {text!r} given, seconds accepted"
-        raise ValueError(problem) from None
 
 
 async def _unless_hung_up(
@@ -242,20 +237,20 @@ async def _call(small: bool, function: Callable[[], T]) -> T:
     return function() if small else await asyncio.to_thread(function)
 
 
-def _in_thread(function: Callable[[], None]) -> concurrent.futures.Future[None]:
+def _in_daemon(function: Callable[[], None]) -> asyncio.Future[None]:
     """Calls a function that may take minutes, in a thread that nobody waits for when
     the program ends."""
     done: concurrent.futures.Future[None] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()
 
     def call() -> None:
-        done.set_running_or_notify_cancel()
         try:
             done.set_result(function())
         except BaseException as error:
             done.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
-    return done
+    return asyncio.wrap_future(done)
 
 
 def _state(problem: str | None) -> Answer:
@@ -280,18 +275,15 @@ def _nobody(request: Request, error: Exception) -> Answer:
 
 
 def _defect(request: Request, error: Exception) -> Answer:
-    return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
+    return _error(500, f"{type(error).__name__}: {error}")
 
 
 def _docs(request: Request) -> Answer:
-    only = {"Content-Security-Policy": openapi.ONLY_THIS_HOST}
-    return HTMLResponse(openapi.PAGE, headers=only)
-
-
-def _docs_file(request: Request) -> Answer:
-    name = request.path_params["name"]
-    if name == "start.js":
-        return Answer(openapi.START, media_type="text/javascript")
-    if name not in openapi.ASSETS:
+    """Answers with the page of the description, or with a file of it."""
+    name = request.path_params.get("name")
+    if name in SWAGGER:
+        return FileResponse(swagger_ui_bundle.swagger_ui_path / name)
+    own = {None: "docs.html", "start.js": "docs.js"}
+    if name not in own:
         raise HTTPException(404)
-    return FileResponse(swagger_ui_bundle.swagger_ui_path / name)
+    return FileResponse(str(STATIC / own[name]), headers=DOCS_ONLY_THIS_HOST)

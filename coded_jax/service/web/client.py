@@ -146,10 +146,15 @@ class Client:
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 problem = f"{self._url}: not reached ({error})"
             else:
-                if response.status != 503:
-                    return _content(response)
+                if response.status == 200:
+                    return json.loads(response.data)
                 problem = _line(response)
-                pause = max(pause, _retry_after(response))
+                if response.status in ERRORS or response.status < 500:
+                    raise ERRORS.get(response.status, ValueError)(problem)
+                if response.status != 503:
+                    raise RuntimeError(f"{response.status}: {problem}")
+                after = response.headers.get("Retry-After", "")
+                pause = max(pause, float(after) if after.isdecimal() else 0.0)
             if time.monotonic() + pause >= end:
                 raise TimeoutError(f"no answer within {seconds:g} s: {problem}")
             if self._retries is not None and attempts > self._retries:
@@ -171,24 +176,9 @@ class Client:
         )
 
 
-def _content(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-    """Returns the content of an answer, or raises its error."""
-    status = response.status
-    if status == 200:
-        return json.loads(response.data)
-    if status in ERRORS or status < 500:
-        raise ERRORS.get(status, ValueError)(_line(response))
-    raise RuntimeError(f"{status}: {_line(response)}")
-
-
 def _line(response: urllib3.BaseHTTPResponse) -> str:
     """Returns the line of an error; of a proxy's own page its status."""
     try:
         return str(json.loads(response.data)["error"])
     except (ValueError, TypeError, KeyError):
         return f"{response.status} {response.reason}"
-
-
-def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else 0.0

@@ -7,13 +7,11 @@ that the service was started with.
 from __future__ import annotations
 
 import threading
-import time
-from concurrent.futures import Future
 
 from coded_jax.checks import require
 from coded_jax.service.faults import Fault, Faults, Source
-from coded_jax.service.faulty_workers import FaultyWorker, Process, inject
-from coded_jax.service.pool import Call, Pool, Worker
+from coded_jax.service.faulty_workers import FaultyWorker, inject
+from coded_jax.service.pool import Call, Pool
 from coded_jax.service.service import Service
 
 LATE = 1.0  # seconds
@@ -39,6 +37,7 @@ class Demo:
         self._service, self._restart = service, restart
         self._lock = threading.Lock()
         self._pool: Pool | None = None
+        self._injected: list[FaultyWorker] = []
         self._states: list[str] = []
         self._beneath: Source = Faults()
         self._workers()
@@ -67,15 +66,11 @@ class Demo:
             workers = self._workers()
             numbers = range(len(workers))
             require("worker", worker, worker in numbers, f"0..{len(workers) - 1}")
-            target = workers[worker]
-            stand_in = target.worker if isinstance(target.worker, _StandIn) else None
             if action == "kill":
-                if stand_in is not None:
-                    stand_in.fall(self._restart)
-                target.kill()
+                workers[worker].kill(self._restart)
                 return
-            if action == "heal" and stand_in is not None:
-                stand_in.rise()
+            if action == "heal":
+                workers[worker].heal()
             self._states[worker] = "" if action == "heal" else action
 
     def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
@@ -108,54 +103,5 @@ class Demo:
             for worker in pool.workers:
                 if isinstance(worker, FaultyWorker):
                     self._beneath = worker.faults
-            inject(pool, self)
-            self._pool = pool
-        workers = [w for w in pool.workers if isinstance(w, FaultyWorker)]
-        for worker in workers:
-            if not isinstance(worker.worker, Process | _StandIn):
-                worker.worker = _StandIn(worker.worker)
-        return workers
-
-
-class _StandIn:
-    """A worker that is no process, and when it was killed is back as late as one."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._risen = threading.Event()
-        self._until = 0.0
-
-    def fall(self, seconds: float) -> None:
-        """Lets it be away for some seconds."""
-        self._until = time.monotonic() + seconds
-        self._risen.clear()
-
-    def rise(self) -> None:
-        """Lets it be back."""
-        self._until = 0.0
-        self._risen.set()
-
-    def compute(self, call: Call) -> Future:
-        return self._worker.compute(call)
-
-    def probe(self) -> Future:
-        away = self._until - time.monotonic()
-        if away <= 0:
-            return self._worker.probe()
-        future: Future = Future()
-
-        def wait() -> None:
-            self._risen.wait(away)
-            future.set_result(None)
-
-        threading.Thread(target=wait, daemon=True).start()
-        return future
-
-    def watch(self) -> Future:
-        return self._worker.watch()
-
-    def replace(self) -> None:
-        self._worker.replace()
-
-    def close(self) -> None:
-        self._worker.close()
+            self._injected, self._pool = inject(pool, self), pool
+        return self._injected

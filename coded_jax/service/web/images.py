@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from coded_jax.checks import require
+from coded_jax.runs.coded_model import CodedModel
 
 NPY = b"\x93NUMPY"
 MAGIC = {NPY: ".npy", b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
@@ -20,6 +21,11 @@ FORMS = {1: "grey of 8 bits", 3: "RGB of 8 bits"}
 
 class UnsupportedFormat(ValueError):
     """The bytes are in no format that the network's images can come in."""
+
+
+def kind_of(model: CodedModel) -> tuple[tuple[int, int, int], str]:
+    """Returns the shape `(H, W, C)` and the dtype of a model's images."""
+    return model.image_shape, str(np.dtype(model.pipeline.image_dtype))
 
 
 def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
@@ -46,16 +52,12 @@ def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
         raise UnsupportedFormat(f"body: {given} given, {accepted} file accepted")
     if kinds != [".npy"]:
         return _decode_picture(body, kinds[0], shape)[None]
-    images = _decode_npy(body)
-    return images[None] if images.ndim == len(shape) else images
-
-
-def _decode_npy(body: bytes) -> np.ndarray:
     try:
-        return np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+        images = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
     except Exception:  # of many types, as the header is an expression of Python
         damaged = "body: damaged or of objects given, a whole .npy of numbers accepted"
         raise ValueError(damaged) from None
+    return images[None] if images.ndim == len(shape) else images
 
 
 def _decode_picture(body: bytes, kind: str, shape: tuple[int, int, int]) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-from importlib import resources
 from typing import Any
 
 import jax
@@ -23,10 +22,9 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
 from coded_jax.service.service import Service
 from coded_jax.service.web import images
-from coded_jax.service.web.app import Read
+from coded_jax.service.web.app import STATIC, Read
 from coded_jax.service.web.demo import Demo
 
-STATIC = resources.files("coded_jax.service.web") / "static"
 ONLY_THIS_HOST = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
@@ -51,7 +49,8 @@ def routes(
       read: reads the body of a request.
     """
     page = _Page(service, demo, token, read)
-    page.warm_up()
+    shape, dtype = images.kind_of(service.model)
+    pieces(service.model, np.zeros((1, *shape), dtype))  # compiles for the first image
     listed: list[BaseRoute] = [
         Route("/", page.index),
         Route("/model", page.model),
@@ -69,21 +68,11 @@ class _Page:
     """The page's routes. Those without `async` run in threads: they may wait."""
 
     def __init__(
-        self,
-        service: Service,
-        demo: Demo | None,
-        token: bool,
-        read: Read,
+        self, service: Service, demo: Demo | None, token: bool, read: Read
     ) -> None:
         self._service, self._demo, self._read = service, demo, read
         self._token = token
         self._samples = functools.lru_cache(maxsize=1)(samples)
-
-    def warm_up(self) -> None:
-        """Compiles what the first image needs."""
-        model = self._service.model
-        dtype = np.dtype(model.pipeline.image_dtype)
-        pieces(model, np.zeros((1, *model.image_shape), dtype))
 
     def index(self, request: Request) -> Response:
         return FileResponse(str(STATIC / "index.html"), headers=ONLY_THIS_HOST)
@@ -102,8 +91,7 @@ class _Page:
 
     def _pieces(self, body: bytes) -> dict[str, Any]:
         model = self._service.model
-        dtype = str(np.dtype(model.pipeline.image_dtype))
-        batch = images.decode(body, model.image_shape, dtype)
+        batch = images.decode(body, *images.kind_of(model))
         require("images", f"a batch of {len(batch)}", len(batch) == 1, "1")
         model.check_images(np.repeat(batch, model.pipeline.images_per_input, axis=0))
         return pieces(model, batch)
@@ -111,8 +99,10 @@ class _Page:
     def samples(self, request: Request) -> Response:
         model = self._service.model
         config = (model.results or {}).get("config", {})
-        asked = config.get("dataset"), config.get("image_size"), model.image_shape
-        return JSONResponse({"samples": self._samples(*asked)})
+        some = self._samples(
+            config.get("dataset"), config.get("image_size"), model.image_shape
+        )
+        return JSONResponse({"samples": some})
 
     def faults(self, request: Request) -> Response:
         assert self._demo is not None
@@ -141,6 +131,11 @@ def description(model: CodedModel) -> dict[str, Any]:
     config, stage = results.get("config", {}), pipeline.stages[0]
     dataset = config.get("dataset")
     lost = results.get("summary", {})
+    source = data.DATASETS.get(dataset or "")
+    names = [*source.class_names] if source else []
+    if len(names) != model.classes:  # without names they are numbered
+        names = [*map(str, range(model.classes))]
+    shape, dtype = images.kind_of(model)
     return {
         "base_model": config.get("base_model"),
         "dataset": dataset,
@@ -148,10 +143,10 @@ def description(model: CodedModel) -> dict[str, Any]:
         "r": pipeline.r,
         "n": pipeline.n,
         "stages": len(pipeline.stages),
-        "image_shape": model.image_shape,
-        "image_dtype": str(np.dtype(pipeline.image_dtype)),
+        "image_shape": shape,
+        "image_dtype": dtype,
         "images_per_input": pipeline.images_per_input,
-        "classes": None if model.values else _names(dataset, model.classes),
+        "classes": None if model.values else names,
         "dense": len(model.answer_shape) > 1,
         "pieces": [_place(stage, i, pipeline.k) for i in range(pipeline.n)],
         "accuracy": {
@@ -159,13 +154,6 @@ def description(model: CodedModel) -> dict[str, Any]:
             "lost": [lost[count].get("mean") for count in sorted(lost, key=int)],
         },
     }
-
-
-def _names(dataset: str | None, classes: int) -> list[str]:
-    """Returns the names of the classes, or their numbers where they have none."""
-    source = data.DATASETS.get(dataset or "")
-    known = source.class_names if source else ()
-    return [*known] if len(known) == classes else [*map(str, range(classes))]
 
 
 def _place(stage: CodedStage, piece: int, k: int) -> dict[str, Any]:
@@ -176,12 +164,13 @@ def _place(stage: CodedStage, piece: int, k: int) -> dict[str, Any]:
     if piece >= k or plan.k != k:
         return {"parity": piece >= k, "rows": None, "columns": None}
     row, column = divmod(piece, plan.columns.parts)
-    axes = (("rows", plan.rows, row), ("columns", plan.columns, column))
-    places = {
-        name: [axis.starts[i], axis.starts[i] + axis.window - 1, axis.size]
-        for name, axis, i in axes
-    }
-    return {"parity": False, **places}
+    place = lambda axis, part: [
+        axis.starts[part],
+        axis.starts[part] + axis.window - 1,
+        axis.size,
+    ]
+    rows, columns = place(plan.rows, row), place(plan.columns, column)
+    return {"parity": False, "rows": rows, "columns": columns}
 
 
 def pieces(model: CodedModel, image: np.ndarray) -> dict[str, Any]:

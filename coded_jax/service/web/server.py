@@ -138,16 +138,6 @@ _ending = JSONResponse({"error": "the service is being ended"}, 503, LATER)
 _refusal = JSONResponse({"error": "too many connections"}, 503, LATER)
 
 
-def _too_many(app: ASGIApp) -> ASGIApp:
-    """Returns an app that refuses all requests but the question whether it lives."""
-
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        asked = app if scope["path"] == "/healthz" else _refusal
-        await asked(scope, receive, send)
-
-    return refuse
-
-
 class _Connection(H11Protocol):
     """One connection, whose client has limited time to send and to read.
 
@@ -180,7 +170,13 @@ class _Connection(H11Protocol):
         self._shaking.discard(self)
         others, most = len(self.connections) - 1, self._settings.connections
         if others >= most:  # told, if its request comes soon
-            self.app = _too_many(self.app)
+            front = self.app
+
+            async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+                asked = front if scope["path"] == "/healthz" else _refusal
+                await asked(scope, receive, send)
+
+            self.app = refuse
         if others >= 2 * most:
             transport.abort()
         self._watch_reading()
