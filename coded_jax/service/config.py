@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 
 from coded_jax.checks import is_integer
 from coded_jax.settings import (
@@ -20,14 +19,6 @@ from coded_jax.settings import (
     setting,
 )
 
-SHORTFALLS = ("error", "degrade")
-
-
-def _are_sizes(batches: Collection[int]) -> bool:
-    return isinstance(batches, Collection) and all(
-        is_integer(size) and size >= 1 for size in batches
-    )
-
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
@@ -41,7 +32,10 @@ class ServeConfig:
         (1, 8),
         "sizes of batches that are compiled before the first request; requests are "
         "divided and padded to them",
-        Accepted(_are_sizes, "integers of 1 or more as 1,2,4"),
+        Accepted(
+            lambda sizes: all(is_integer(size) and size >= 1 for size in sizes),
+            "integers of 1 or more as 1,2,4",
+        ),
         INTEGERS,
     )
     largest: int = setting(256, "images of a request, at most", integers(1))
@@ -91,7 +85,7 @@ class ServeConfig:
         "error",
         "when too few results arrive by the deadline: an error, or a degraded response "
         "from those that did",
-        one_of(SHORTFALLS),
+        one_of(("error", "degrade")),
     )
     hedge_after: float | None = setting(
         None,

@@ -130,9 +130,9 @@ class FirstK:
         return Inference(
             x,
             available,
-            tuple(used),
-            degraded,
-            seconds,
+            used=tuple(used),
+            degraded=degraded,
+            seconds=seconds,
             checked=checked,
             wrong=tuple(sorted(wrong)),
         )

@@ -137,9 +137,9 @@ def _families(summary: dict[str, Any]) -> list[Any]:
     """Returns a summary as Prometheus metrics."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    def family(kind: Any, name: str, text: str, samples: Any, *labels: str) -> Any:
+    def family(kind: Any, name: str, text: str, samples: Any, labels: str = "") -> Any:
         """Makes a family of samples, each the values of its labels and its number."""
-        made = kind(f"coded_jax_{name}", text, labels=labels)
+        made = kind(f"coded_jax_{name}", text, labels=labels.split())
         for *of, number in samples:
             made.add_metric(of, float("nan") if number is None else number)
         return made
@@ -169,7 +169,7 @@ def _families(summary: dict[str, Any]) -> list[Any]:
         family(count, "images", "images computed", single("images")),
         family(gauge, "ready", "whether requests can be answered", ready),
         family(count, "cluster_restarts", anew, single("cluster_restarts")),
-        family(count, "losses", "results lost", losses, "worker", "why"),
+        family(count, "losses", "results lost", losses, "worker why"),
         family(count, "restarts", "of workers", restarts, "worker"),
         family(gauge, "worker_up", "whether it can compute", up, "worker"),
     ]

@@ -165,11 +165,6 @@ class Pool:
         """Returns all workers, by their numbers."""
         return tuple(state.worker for state in self._states)
 
-    @property
-    def places(self) -> int:
-        """Number of places, which workers that are no spares hold."""
-        return self._places
-
     def wrap(self, wrapper: Callable[[int, Worker], Worker]) -> None:
         """Replaces every worker by `wrapper(index, worker)`, for calls from now on."""
 
@@ -211,7 +206,7 @@ class Pool:
         """Has the worker of a place compute a piece, as soon as it is up and free.
 
         Args:
-          place: of `0..places-1`; higher ones are those of spares.
+          place: number of it; the last ones are those of spares.
           call: the piece.
           deliver: called in another thread with the share, or with the exception that
             the computation raised, and the number of the worker. A worker that dies or

@@ -56,8 +56,8 @@ def serve(
       ImportError: Ray is missing.
       RuntimeError: a worker does not start.
     """
-    accepted = "a workdir or a CodedModel"
-    require_type("run", run, (str, os.PathLike, CodedModel), accepted)
+    workdir_or_model = (str, os.PathLike, CodedModel)
+    require_type("run", run, workdir_or_model, "a workdir or a CodedModel")
     require("engine", engine, engine in ENGINES, f"one of {list(ENGINES)}")
     kind = ENGINES[engine]
     fields = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
@@ -66,14 +66,14 @@ def serve(
     config = ServeConfig(**settings)
     for name in kind.ignores:
         value = getattr(config, name)
-        accepted = f"none with the engine {engine!r}"
-        require(name, value, value == fields[name], accepted)
+        unset = value == fields[name]
+        require(name, value, unset, f"none with the engine {engine!r}")
 
     not_stored = {"base": base, "variables": variables, "code": code}
     if isinstance(run, CodedModel):
         for name, value in not_stored.items():
-            accepted = "none beside a model"
-            require(name, type(value).__name__, value is None, accepted)
+            given = type(value).__name__
+            require(name, given, value is None, "none beside a model")
         model = run
     else:
         model = load(run, config.devices if kind.spread else 1, **not_stored)

@@ -1,5 +1,6 @@
 """Faults on purpose: their draws, and the worker and the engine that meet them."""
 
+import threading
 from concurrent.futures import Future
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_a_delay_occupies_the_worker():
     warm_up = wrapper.compute(call(None))  # meets no fault
     assert warm_up.result(LIMIT) == 1.0
     wrapper.close()
+
+
+def test_kills_begin_with_the_first_request_and_end_with_the_worker():
+    worker, killed = Worker(), threading.Event()
+    wrapper = faulty(Faults(), worker)
+    wrapper.disturb(killed.set, rate=1000.0, seed=[0])
+    wrapper.compute(call(None)).result(LIMIT)  # a warm-up
+    assert not killed.wait(0.1)
+    wrapper.compute(call()).result(LIMIT)
+    assert killed.wait(LIMIT)
+    wrapper.close()
+    killed.clear()
+    assert worker.closed and not killed.wait(0.1)
 
 
 def test_exceptions_and_nan():
