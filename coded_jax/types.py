@@ -216,7 +216,7 @@ class CodeShape(NamedTuple):
         return self.k + self.r
 
     def result(self, uncut: bool) -> tuple[int, int, int]:
-        """Returns the shape of what a device returns, see `Code.uncut`.
+        """Returns the shape of what a device returns, see `Traits.uncut`.
 
         Raises:
           ValueError: of an uncut code the plan is not known.
@@ -248,6 +248,47 @@ class Quorum(NamedTuple):
     copies: tuple[int | None, ...] | None = None
 
 
+class Traits(NamedTuple):
+    """What a code needs of those who run it.
+
+    Attributes:
+      answers_always: whether an image has an answer even where fewer results have
+        arrived than suffice, made of those that have.
+      nonnegative: whether no decoded share has a negative value, so that the code is
+        only of use for features without any.
+      guided: whether `decode` reads the data pieces, too, which the client then keeps.
+      fills: how many lost shares of an image `decode` reconstructs, the first ones; it
+        is called again for others, see `stages.end_stage`. If None, all.
+      uncut: whether devices return the whole outputs of their pieces, `[h', w', D]`,
+        which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
+      constants: `mean shares [k, M, M', D] -> params` of a code that is not trained
+        but depends on the mean of its shares over the training images.
+      lossy: whether queries that are data pieces differ from them, as where fewer bits
+        are sent; found out of codes of the user's own.
+    """
+
+    answers_always: bool = True
+    nonnegative: bool = False
+    guided: bool = False
+    fills: int | None = None
+    uncut: bool = False
+    constants: Callable[[jax.Array], PyTree] | None = None
+    lossy: bool = False
+
+
+class CodeFlops(NamedTuple):
+    """Operations that a code needs at least, where it computes more.
+
+    Attributes:
+      encode: for each value of a piece; if None, what `encode` computes.
+      decode: `erasure pattern -> operations` for each value of a share; if None, what
+        `decode` computes.
+    """
+
+    encode: int | None = None
+    decode: Callable[[tuple[int, ...]], int] | None = None
+
+
 class Code(NamedTuple):
     """An erasure code: a pair of pure functions and the parameters they share.
 
@@ -261,26 +302,11 @@ class Code(NamedTuple):
       systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
       quorum: the sets of results that suffice. Only the queries that it names are sent
         to devices: of `"all_data"` the parity pieces are blank.
-      answers_always: whether an image has an answer even where fewer results have
-        arrived than suffice, made of those that have.
+      traits: what it needs of those who run it.
+      flops: operations that it needs, if it computes more.
       parity_worker: `(params, frozen) -> variables` of a code whose mixtures are
         computed by networks of their own: those of the base model, with a leading axis
         `[r]`. If None, by the base model itself.
-      encode_flops: operations for each value of a piece, of a code whose `encode` does
-        more than is needed; if None, it does not.
-      decode_flops: `erasure pattern -> operations` for each value of a share, of a code
-        whose `decode` does more than the pattern needs; if None, it does not.
-      constants: `mean shares [k, M, M', D] -> params` of a code that is not trained
-        but depends on the mean of its shares over the training images.
-      nonnegative: whether no decoded share has a negative value, so that the code is
-        only of use for features without any.
-      guided: whether `decode` reads the data pieces, too, which the client then keeps.
-      fills: how many lost shares of an image `decode` reconstructs, the first ones; it
-        is called again for others, see `stages.recover`. If None, all.
-      uncut: whether devices return the whole outputs of their pieces, `[h', w', D]`,
-        which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
-      lossy: whether queries that are data pieces differ from them, as where fewer bits
-        are sent; found out of codes of the user's own.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -288,16 +314,9 @@ class Code(NamedTuple):
     decode: Callable[..., jax.Array]
     systematic: bool = False
     quorum: Quorum = Quorum()
-    answers_always: bool = True
+    traits: Traits = Traits()
+    flops: CodeFlops = CodeFlops()
     parity_worker: Callable[[PyTree, PyTree], PyTree] | None = None
-    encode_flops: int | None = None
-    decode_flops: Callable[[tuple[int, ...]], int] | None = None
-    constants: Callable[[jax.Array], PyTree] | None = None
-    nonnegative: bool = False
-    guided: bool = False
-    fills: int | None = None
-    uncut: bool = False
-    lossy: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

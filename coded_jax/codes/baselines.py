@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from coded_jax.codes.linear import zero_lost
 from coded_jax.codes.quorum import ALL_DATA
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.types import Code, CodeShape, PyTree, Traits
 
 
 def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
@@ -35,7 +35,7 @@ def mean_fill(shape: CodeShape) -> Code:
         decode=decode,
         systematic=True,
         quorum=ALL_DATA,
-        constants=lambda mean: {"mean": mean},
+        traits=Traits(constants=lambda mean: {"mean": mean}),
     )
 
 
@@ -64,8 +64,5 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
         decode,
         code.systematic,
         ALL_DATA,
-        nonnegative=code.nonnegative,
-        guided=code.guided,
-        fills=code.fills,
-        uncut=code.uncut,
+        traits=code.traits,
     )

@@ -22,7 +22,7 @@ from coded_jax.codes.linear_parts import (
 )
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.network import NetworkSpec
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.types import Code, CodeShape, PyTree, Traits
 
 
 def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
@@ -144,8 +144,7 @@ def _systematic_code(shape: CodeShape, config: LearnedConfig) -> Code:
         _systematic_encode(linear, networks.encoder),
         decode,
         systematic=True,
-        nonnegative=config.nonnegative,
-        uncut=uncut,
+        traits=Traits(nonnegative=config.nonnegative, uncut=uncut),
     )
 
 
@@ -199,10 +198,9 @@ def _guided_code(shape: CodeShape, config: LearnedConfig) -> Code:
         _systematic_encode(linear, networks.encoder),
         decode,
         systematic=True,
-        nonnegative=config.nonnegative,
-        guided=True,
-        fills=most,
-        uncut=uncut,
+        traits=Traits(
+            nonnegative=config.nonnegative, guided=True, fills=most, uncut=uncut
+        ),
     )
 
 

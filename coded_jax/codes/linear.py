@@ -16,7 +16,7 @@ import numpy as np
 from coded_jax.codes.combine import piece_sums, weighted_sums
 from coded_jax.codes.erasures import Pattern
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
-from coded_jax.types import Code, CodeShape, PyTree, Quorum
+from coded_jax.types import Code, CodeFlops, CodeShape, PyTree, Quorum, Traits
 
 
 def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
@@ -121,8 +121,9 @@ def linear_code(
         decode,
         systematic,
         quorum,
-        encode_flops=sum_flops(generator),
-        decode_flops=lambda lost: matrix_flops(matrices, lost, systematic),
+        flops=CodeFlops(
+            sum_flops(generator), lambda lost: matrix_flops(matrices, lost, systematic)
+        ),
     )
 
 
@@ -141,7 +142,7 @@ def uncoded(shape: CodeShape) -> Code:
     coded computation is compared since Lee et al. (2018). The parity pieces are blank,
     and never sent.
     """
-    return zero_fill(shape)._replace(answers_always=False)
+    return zero_fill(shape)._replace(traits=Traits(answers_always=False))
 
 
 def replication(shape: CodeShape) -> Code:

@@ -3,7 +3,7 @@
 A piece overlaps its neighbours, and so does the output of `F_Conv` for it: beside its
 own share there is a margin of features that belong to the neighbours' shares. They are
 not exact, since their receptive fields end where the piece does, and a split throws
-them away. Where devices return them (`Code.uncut`), they are a second view of a share
+them away. Where devices return them (`Traits.uncut`), they are a second view of a share
 that was lost, sharp and near where it borders on one that arrived, for no work.
 """
 

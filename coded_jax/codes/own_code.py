@@ -45,7 +45,7 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
         raise ValueError(
             f"code: {name} gives a {type(code).__name__}, a coded_jax.Code accepted"
         )
-    k, n, fills = shape.k, shape.n, code.fills
+    k, n, fills = shape.k, shape.n, code.traits.fills
     _require_quorum(f"code: quorum of {name}", code.quorum, k, n)
     fits = fills is None or (is_integer(fills) and 1 <= fills <= k)
     require(f"code: fills of {name}", fills, fits, f"1..{k}, or None for all,")
@@ -77,7 +77,8 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
         available = jnp.broadcast_to(available, features.shape[:2])
         return code.decode(params, features, available, *guide).astype(features.dtype)
 
-    return code._replace(encode=encode, decode=decode, lossy=not trial.exact)
+    traits = code.traits._replace(lossy=not trial.exact)
+    return code._replace(encode=encode, decode=decode, traits=traits)
 
 
 @contextlib.contextmanager
@@ -106,9 +107,9 @@ def _require_shapes(name: str, code: Code, shape: CodeShape) -> None:
     """Checks the shapes and dtypes of what a code computes."""
     shaped = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
     pieces = shaped(shape.k, BATCH, *shape.piece)
-    features = shaped(shape.n, BATCH, *shape.result(code.uncut))
+    features = shaped(shape.n, BATCH, *shape.result(code.traits.uncut))
     available = jax.ShapeDtypeStruct((shape.n, BATCH), jnp.bool_)
-    guide = (pieces,) if code.guided else ()
+    guide = (pieces,) if code.traits.guided else ()
     with _blaming(f"init of {name} fails"):
         params = jax.eval_shape(code.init, jax.eval_shape(jax.random.key, 0))
     with _blaming(f"encode of {name} fails"):
@@ -157,7 +158,7 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | N
     random = np.random.default_rng(0)
     draw = lambda *sizes: random.uniform(size=sizes).astype(np.float32)
     pieces = draw(shape.k, BATCH, *shape.piece)
-    features = draw(shape.n, BATCH, *shape.result(code.uncut))
+    features = draw(shape.n, BATCH, *shape.result(code.traits.uncut))
     arrived = np.ones((shape.n, BATCH), bool)
     arrived[0, 1], features[0, 1] = False, 0
 
@@ -167,7 +168,7 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | N
         if perturbed:
             params = jax.tree.map(_near, params)
         data, results, mask = map(jnp.asarray, (pieces, features, arrived))
-        guide = (data,) if code.guided else ()
+        guide = (data,) if code.traits.guided else ()
         shares = code.decode(params, results, mask, *guide)
         return code.encode(params, data), shares
 
@@ -185,7 +186,7 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | N
     kept, returned = shares[data], features[: shape.k]
     if not all(np.isfinite(x).all() for x in (kept, *(queries[i] for i in sent))):
         return None
-    if code.uncut and shape.plan is not None:
+    if code.traits.uncut and shape.plan is not None:
         returned = np.asarray(splitting.cut(shape.plan, returned))
     alike = lambda x, y: np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE)
     changed = {i: p for i, p in sent.items() if not alike(queries[i], pieces[p])}

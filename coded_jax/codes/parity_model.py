@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from coded_jax.checks import require
 from coded_jax.codes.linear import addition
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.types import Code, CodeFlops, CodeShape, PyTree
 
 
 def parity_model(
@@ -70,7 +70,7 @@ def parity_model(
         return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
 
     if pieces == "montage":
-        code = code._replace(encode=_montage(shape), encode_flops=None)
+        code = code._replace(encode=_montage(shape), flops=CodeFlops())
     return code._replace(init=init, parity_worker=worker)
 
 

@@ -241,7 +241,7 @@ def cost_of(
     whole = whole_round(pipeline.base, variables, inputs, pixel)
     sent = max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages)
     # Where parity moves, whoever has no piece takes a lost one's in the next stage.
-    answers = all(stage.code.answers_always for stage in pipeline.stages)
+    answers = all(stage.code.traits.answers_always for stage in pipeline.stages)
     stands_by = pipeline.coding.parity_moves and answers and len(pipeline.stages) > 1
     has_copy, after = pipeline.tail_copy is not None, stages[-1]
     return Cost(
@@ -308,18 +308,18 @@ def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:
     plan, code = stage.plan, stage.code
     k, n = pipeline.k, pipeline.n
     params = jax.eval_shape(code.init, jax.random.key(0))
-    if code.encode_flops is None:
+    if code.flops.encode is None:
         pieces = _floats(k, 1, *plan.piece_shape)
         encode = count_operations(code.encode, params, pieces)
     else:
-        encode = float(code.encode_flops * math.prod(plan.piece_shape))
-    if code.decode_flops is not None:
+        encode = float(code.flops.encode * math.prod(plan.piece_shape))
+    if code.flops.decode is not None:
         patterns = erasures.patterns_up_to(n, pipeline.r)
-        most = max(code.decode_flops(pattern) for pattern in patterns)
+        most = max(code.flops.decode(pattern) for pattern in patterns)
         return encode, float(most * math.prod(plan.share_shape))
     features = _floats(n, 1, *stage.result_shape)
     available = jax.ShapeDtypeStruct((n, 1), jnp.bool_)
-    guide = (_floats(k, 1, *plan.piece_shape),) if code.guided else ()
+    guide = (_floats(k, 1, *plan.piece_shape),) if code.traits.guided else ()
     return encode, count_operations(code.decode, params, features, available, *guide)
 
 

@@ -145,19 +145,19 @@ class Pipeline(NamedTuple):
     def whole_unless_lost(self) -> bool:
         """Returns whether stages without data losses can skip coding."""
         codes = [stage.code for stage in self.stages]
-        return self.systematic and not any(code.lossy for code in codes)
+        return self.systematic and not any(code.traits.lossy for code in codes)
 
     @property
     def learns(self) -> bool:
         """Returns whether a code has parameters that a training sets."""
         params = jax.eval_shape(self.init, jax.random.key(0))
-        constant = all(stage.code.constants for stage in self.stages)
+        constant = all(stage.code.traits.constants for stage in self.stages)
         return bool(jax.tree.leaves(params)) and not constant
 
     @property
     def nonnegative(self) -> bool:
         """Returns whether a code needs features that are never negative."""
-        return any(stage.code.nonnegative for stage in self.stages)
+        return any(stage.code.traits.nonnegative for stage in self.stages)
 
     @property
     def tail(self) -> Tail:
@@ -387,7 +387,7 @@ def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
     """
     answered = jnp.ones_like(lost_answers(pipeline, available))
     for stage, arrived in zip(pipeline.stages, available, strict=True):
-        if not stage.code.answers_always:
+        if not stage.code.traits.answers_always:
             enough = suffices_where(stage.code.quorum, pipeline.k, arrived)
             own = (arrived[: pipeline.k] | enough[None]).T
             answered &= own if pipeline.examples.grouped else enough

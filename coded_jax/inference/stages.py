@@ -68,7 +68,9 @@ class CodedStage(NamedTuple):
     @property
     def result_shape(self) -> tuple[int, int, int]:
         """Shape of what a device returns, `(M, M', D)`, or `(h', w', D)` if uncut."""
-        return self.plan.output_shape if self.code.uncut else self.plan.share_shape
+        return (
+            self.plan.output_shape if self.code.traits.uncut else self.plan.share_shape
+        )
 
 
 class Sent(NamedTuple):
@@ -109,7 +111,7 @@ def begin_stage(
     x, kept = apart(compute(stage.before, frozen, state))
     pieces = splitting.split(stage.plan, x)
     queries = stage.code.encode(_cast(params, x.dtype), pieces)
-    return Sent(queries, (x, *kept) if stage.code.guided else kept)
+    return Sent(queries, (x, *kept) if stage.code.traits.guided else kept)
 
 
 def stage_results(
@@ -138,7 +140,7 @@ def stage_results(
         data = _on_devices(stage, frozen, queries[:k], spread)
         parity = _parity_outputs(stage, frozen, params, queries[k:])
         outputs = jnp.concatenate([data, parity])
-    if stage.code.uncut:
+    if stage.code.traits.uncut:
         return outputs
     return splitting.cut(stage.plan, outputs, stage.code.quorum.copies)
 
@@ -161,7 +163,7 @@ def results_beside_exact(
     """
     plan, k = stage.plan, stage.plan.k
     parity = _parity_outputs(stage, frozen, params, queries[k:])
-    if stage.code.uncut:
+    if stage.code.traits.uncut:
         return jnp.concatenate([_on_devices(stage, frozen, queries[:k]), parity])
     parity = splitting.cut(plan, parity, [None] * len(parity))
     return jnp.concatenate([splitting.shares(plan, output), parity])
@@ -192,7 +194,7 @@ def end_stage(
       `[B, M*, M'*, D]`, with what later blocks need beside it.
     """
     plan, code, guide = stage.plan, stage.code, ()
-    if code.guided:
+    if code.traits.guided:
         x, *kept = kept
         guide = (splitting.split(plan, x),)
     decode = functools.partial(code.decode, _cast(params, results.dtype))
@@ -225,7 +227,7 @@ def run_stage(
 
 def shares_of(stage: CodedStage, results: jax.Array) -> jax.Array:
     """Returns the shares `[m, B, M, M', D]` of all results or the first ones."""
-    return splitting.cut(stage.plan, results) if stage.code.uncut else results
+    return splitting.cut(stage.plan, results) if stage.code.traits.uncut else results
 
 
 def _decode_all(
@@ -238,11 +240,11 @@ def _decode_all(
     """Decodes until no share is missing, what was filled as if it had arrived, and
     merges the shares: `[B, M*, M'*, D]`."""
     plan, k = stage.plan, stage.plan.k
-    fills = stage.code.fills or k
+    fills = stage.code.traits.fills or k
     returned = available[:k, :, None, None, None]
 
     def again(shares: jax.Array, arrived: jax.Array) -> jax.Array:
-        if stage.code.uncut:  # as if devices had returned the filled shares
+        if stage.code.traits.uncut:  # as if devices had returned the filled shares
             merged = splitting.merge(plan, shares)
             windows = [margins.window_of(plan, merged, i) for i in range(k)]
             shares = jnp.stack(windows)

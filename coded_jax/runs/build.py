@@ -71,7 +71,9 @@ def build_pipeline(
         mesh=mesh,
         dtype=config.precision,
     )
-    fits = config.returned == "shares" or any(stage.code.uncut for stage in stages)
+    fits = config.returned == "shares" or any(
+        stage.code.traits.uncut for stage in stages
+    )
     fits = fits or config.code != codes.LEARNED
     require("returned", config.returned, fits, "shares, since no output is larger,")
     own = any(stage.code.parity_worker for stage in stages)
@@ -90,9 +92,9 @@ def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipelin
     """
     fits = lambda code: (
         code.systematic
-        and code.answers_always
+        and code.traits.answers_always
         and code.quorum.name != "one_of_each"
-        and not code.constants
+        and not code.traits.constants
     )
     has_copy = all(fits(stage.code) for stage in pipeline.stages)
     if config.tail == "frozen" or not has_copy:

@@ -55,17 +55,17 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
         for function, *inputs in (
             (code.init, key),
             (code.encode, params, pieces),
-            (code.decode, params, shares, available, *(pieces,) * code.guided),
+            (code.decode, params, shares, available, *(pieces,) * code.traits.guided),
             (code.parity_worker, params, variables),
-            (code.constants, mean),
+            (code.traits.constants, mean),
         ):
             if function is None:
                 continue
             jaxpr = jax.make_jaxpr(function)(*inputs)
             texts.append(str(jaxpr))
             constants += _constants(jaxpr)
-        names = ("systematic", "quorum", "answers_always", "guided", "fills", "uncut")
-        texts += [f"{name}={getattr(code, name)}" for name in names]
+        traits = code.traits._replace(constants=None)
+        texts += [str((code.systematic, code.quorum, traits))]
     return digest(texts, constants)
 
 

@@ -233,7 +233,7 @@ def train_code(
     regime = code_regime(config, pipeline.coding.recipe)
     examples = len(inputs.train.labels)
     optimizer = regime.optimizer(examples)
-    if all(stage.code.constants for stage in pipeline.stages):
+    if all(stage.code.traits.constants for stage in pipeline.stages):
         params = exact_targets.constants(pipeline, frozen, arrays["images"])
         if watch.folder:
             # As if by one step of training, so that it is loaded like any other.

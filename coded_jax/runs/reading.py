@@ -109,7 +109,7 @@ class RecoveryRule(NamedTuple):
 
 def recovery_of(code: Code) -> RecoveryRule:
     """Returns the rule of a code, which `results.json` keeps."""
-    return RecoveryRule(code.systematic, code.quorum.name, code.answers_always)
+    return RecoveryRule(code.systematic, code.quorum.name, code.traits.answers_always)
 
 
 def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:

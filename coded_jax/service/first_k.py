@@ -170,7 +170,7 @@ class FirstK:
             return obstacle
         up, pipeline = self.pool.up, self._pipeline
         for stage in pipeline.stages:
-            if self._degrade and stage.code.answers_always and up:
+            if self._degrade and stage.code.traits.answers_always and up:
                 continue
             if not suffices(stage.code.quorum, pipeline.k, up):
                 needed = in_words(stage.code.quorum, pipeline.k)

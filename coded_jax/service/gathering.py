@@ -156,7 +156,7 @@ class Gathering:
             if now >= limit or not self._hopeful():
                 self._take_all()  # results that arrived by now count
                 some = self._rules.degrade and self.shares
-                if self.enough or (some and self._code.answers_always):
+                if self.enough or (some and self._code.traits.answers_always):
                     return
                 needed = quorum.in_words(self._code.quorum, self._k)
                 raise NotEnoughResults(

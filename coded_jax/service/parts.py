@@ -117,7 +117,7 @@ def pieces(pipeline: Pipeline) -> list[list[Piece]]:
     def of_stage(stage: CodedStage) -> list[Piece]:
         copies = pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
         offsets = splitting.cut_offsets(stage.plan, copies)
-        if stage.code.uncut:
+        if stage.code.traits.uncut:
             offsets = [(0, 0)] * len(offsets)
         shape = stage.result_shape
         return [

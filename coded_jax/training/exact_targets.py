@@ -113,7 +113,7 @@ def require_nonnegative(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -
 
 
 def constants(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> PyTree:
-    """Computes the parameters of codes that know their mean shares, `Code.constants`.
+    """Computes the parameters of codes that know their mean shares, `Traits.constants`.
 
     Args:
       pipeline: with such a code in every coded stage.
@@ -127,7 +127,7 @@ def constants(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> PyTree:
         sums = jax.tree.map(jnp.add, sums, of_chunk) if sums else of_chunk
     means = [total_of_stage[None] / total for total_of_stage in sums or ()]
     return tuple(
-        stage.code.constants(splitting.shares(stage.plan, mean)[:, 0])  # type: ignore
+        stage.code.traits.constants(splitting.shares(stage.plan, mean)[:, 0])  # type: ignore
         for stage, mean in zip(pipeline.stages, means, strict=True)
     )
 

@@ -67,7 +67,7 @@ def make(name):
         jax.eval_shape(code.init, jax.random.key(0)),
     )
     params = jax.tree.map(lambda x: x.astype("f"), params)
-    return code, params, random(1, N, B, *shape.result(code.uncut))
+    return code, params, random(1, N, B, *shape.result(code.traits.uncut))
 
 
 def pieces():
@@ -75,7 +75,7 @@ def pieces():
 
 
 def decode(code, params, features, mask):
-    guide = (pieces(),) if code.guided else ()
+    guide = (pieces(),) if code.traits.guided else ()
     return code.decode(params, features, mask, *guide)
 
 
@@ -91,7 +91,7 @@ def test_lost_results_leak_nothing_and_one_trace_serves_all_patterns(name):
     def run(params, features, mask):
         return decode(code, params, features, mask)
 
-    own = splitting.cut(shape.plan, features[:K]) if code.uncut else features[:K]
+    own = splitting.cut(shape.plan, features[:K]) if code.traits.uncut else features[:K]
     assert code.systematic == (name not in MIXED and not name.startswith("paper"))
     for lost in PATTERNS:
         mask, dirty = available(lost, N), features.copy()

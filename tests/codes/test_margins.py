@@ -107,7 +107,7 @@ def uncut_code():
         lambda x: x + rng.normal(scale=0.3, size=x.shape).astype("f"),
         code.init(jax.random.key(0)),
     )
-    assert code.uncut and params["margins"].shape == (shape.k, *shape.share[:2])
+    assert code.traits.uncut and params["margins"].shape == (shape.k, *shape.share[:2])
     return shape, code, params
 
 
@@ -120,7 +120,7 @@ def test_a_margin_is_read():
     for decoder in (code, no_parity(shape, code)):
         run = jax.jit(decoder.decode)
         decode = lambda results: run(params, results, mask, pieces)  # noqa: B023
-        assert decoder.uncut
+        assert decoder.traits.uncut
         other = results.copy()
         other[1, :, :, 0] += 1  # beside the share of piece 1
         assert not np.allclose(decode(other)[0], decode(results)[0])

@@ -9,13 +9,13 @@ import numpy as np
 from coded_jax.inference.pipeline import Coding, Pipeline, classify, lost_answers
 from coded_jax.inference.stages import Segment
 from coded_jax.inference.tails import copy_tail
-from coded_jax.types import BaseModel
+from coded_jax.types import BaseModel, Traits
 
 
 def test_the_second_tail_answers_what_lost_data_in_any_stage():
     head = lambda variables, x: x.mean((1, 2)) @ variables["head"]
     base = BaseModel(lambda *_: None, (), head)
-    stage = SimpleNamespace(code=SimpleNamespace(answers_always=True))
+    stage = SimpleNamespace(code=SimpleNamespace(traits=Traits()))
     pipeline = Pipeline(base, (stage, stage), Segment(), Coding(2, 1))
     frozen = {"head": jnp.ones((4, 5))}
     decoded = jax.random.uniform(jax.random.key(0), (3, 2, 2, 4))

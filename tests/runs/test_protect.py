@@ -10,7 +10,7 @@ import coded_jax
 from coded_jax import codes
 from coded_jax.evaluation import confidence
 from coded_jax.inference.pixels import normalise
-from coded_jax.types import Split
+from coded_jax.types import Split, Traits
 from tests.errors import refused
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 
@@ -81,7 +81,7 @@ def test_a_workdir_is_that_of_one_cnn_and_one_data_set(kept):
 
 def never_negative(shape):
     code = codes.CODES["addition"].make(shape, {}, codes.LearnedConfig())
-    return code._replace(nonnegative=True)
+    return code._replace(traits=Traits(nonnegative=True))
 
 
 @pytest.mark.parametrize(

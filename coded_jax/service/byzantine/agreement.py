@@ -68,7 +68,9 @@ def predict(
     others = arrived[None] & ~jnp.eye(n, dtype=bool)[jnp.array(left_out)]
     available = jnp.repeat(others.T, batch, axis=1)  # [n, m B]
     repeated = jnp.tile(features, (1, len(left_out), *[1] * (features.ndim - 2)))
-    guide = [jnp.tile(x, (len(left_out), 1, 1, 1)) for x in kept[: stage.code.guided]]
+    guide = [
+        jnp.tile(x, (len(left_out), 1, 1, 1)) for x in kept[: stage.code.traits.guided]
+    ]
     decoded_stage = end_stage(
         stage, params, repeated, available, tuple(guide), unconditional=True
     )
