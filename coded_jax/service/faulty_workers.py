@@ -56,10 +56,6 @@ class FaultyWorker:
         self._back.set_result(None)
         self._life = _Life(self)
 
-    def fault_of(self, call: Call) -> Fault:
-        """Draws the fault of a call."""
-        return self.faults.of_call(call, self.index, self.n)
-
     def changed(self, share: Any, kind: str, call: Call) -> Any:
         """Returns a result as a fault of this kind leaves it.
 
@@ -189,7 +185,8 @@ class _Life:
     def _run(self) -> None:
         while (waiting := self._calls.get()) is not None:
             call, future, sent = waiting
-            fault = self._owner.fault_of(call)
+            owner = self._owner
+            fault = owner.faults.of_call(call, owner.index, owner.n)
             try:
                 share = self._compute(call, fault, sent)
             except Exception as error:

@@ -14,12 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coded_jax.checks import first_line
 from coded_jax.devices import startup
 from coded_jax.service import cluster
 from coded_jax.service.pool import WorkerLost
+
+if TYPE_CHECKING:
+    from coded_jax.service.machinery import Machinery
 
 LOOK = 0.25  # seconds between looks at the cluster
 PAUSE = 2.0  # seconds between questions to its head
@@ -62,11 +65,7 @@ class Supervisor:
         self._obstacle: str | None = None
         self._failure: str | None = None
         self._lost: float | None = None  # since when the cluster has been
-        self._machinery = None
-        if address is None:
-            from coded_jax.service.machinery import Machinery  # psutil comes with Ray
-
-            self._machinery = Machinery()
+        self._machinery: Machinery | None = None  # of a cluster that is started here
         self._health: _Health | None = None
         started: Future[None] = Future()
         # Ray's processes end with the thread that has started them.
@@ -114,6 +113,10 @@ class Supervisor:
     def _run(self, started: Future[None]) -> None:
         try:
             self._connect()
+            if self.address is None:
+                from coded_jax.service.machinery import Machinery  # needs psutil
+
+                self._machinery = Machinery()
         except BaseException as error:  # a cluster that there is may be another's
             started.set_exception(error)
             return
