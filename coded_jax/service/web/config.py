@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import ipaddress
-from typing import Any
 
 from coded_jax.checks import require
 from coded_jax.settings import (
@@ -36,10 +35,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _is_host(host: Any) -> bool:
-    return host == "localhost" or bool(ipaddress.ip_address(host))
-
-
 @dataclasses.dataclass(frozen=True)
 class WebConfig:
     """Settings of the front.
@@ -52,7 +47,10 @@ class WebConfig:
     host: str = setting(
         "127.0.0.1",
         "address to listen on; beyond loopback with tls_cert, tls_key and token_file",
-        Accepted(_is_host, "an IP address or localhost"),
+        Accepted(
+            lambda host: host == "localhost" or bool(ipaddress.ip_address(host)),
+            "an IP address or localhost",
+        ),
     )
     port: int = setting(8000, "port to listen on; 0 for a free one", integers(0, 65535))
     tls_cert: str | None = setting(
