@@ -249,7 +249,7 @@ class Quorum(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """What a code needs of those who run it.
+    """Traits of a code that those who run it must know.
 
     Attributes:
       answers_always: whether an image has an answer even where fewer results have

@@ -120,7 +120,7 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
     model.check_images(dataset.train.images[: pipeline.images_per_input])
     float32 = lambda numbers: None if numbers is None else np.float32(numbers).tolist()
     for name in ("mean", "std") if isinstance(data, Dataset) else ():
-        own, value = getattr(pipeline, name), getattr(dataset, name)
+        own, value = getattr(pipeline.examples, name), getattr(dataset, name)
         fits = float32(own) == float32(value)
         require(name, value, fits, f"{own}, that of the pipeline,")
     same = dataset.classes == classes
