@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,12 +77,12 @@ class Sent(NamedTuple):
     """The arrays that a coded stage begins with.
 
     Attributes:
-      queries: `[n, B, h, w, C]`, or n arrays `[B, h, w, C]`; one for each device.
+      queries: `[n, B, h, w, C]`, one for each device; of a service n arrays.
       kept: what the client keeps until the results are there, arrays `[B, ...]`: for a
         guided decoder the stage's input first, then what later blocks need.
     """
 
-    queries: jax.Array | tuple[jax.Array, ...]
+    queries: Any
     kept: Kept = ()
 
 
@@ -195,8 +195,7 @@ def end_stage(
     """
     plan, code, guide = stage.plan, stage.code, ()
     if code.traits.guided:
-        x, *kept = kept
-        guide = (splitting.split(plan, x),)
+        guide, kept = (splitting.split(plan, kept[0]),), kept[1:]
     decode = functools.partial(code.decode, _cast(params, results.dtype))
     if unconditional or not code.systematic:
         merged = splitting.merge(plan, decode(results, available, *guide))
@@ -207,7 +206,7 @@ def end_stage(
             functools.partial(_decode_all, stage, decode, available, guide),
             results,
         )
-    return together(merged, tuple(kept))
+    return together(merged, kept)
 
 
 def run_stage(

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from coded_jax.inference.costs import Cost
+from coded_jax.inference.stages import Sent
 from coded_jax.latency import simulation
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.workloads import Draws
@@ -108,25 +109,25 @@ class PacedFirstK(FirstK):
         self._hedges = [*hedges] if every else [hedges] * len(cost.rounds)
         self._cost, self._per_flop = cost, client / cost.whole_flops
 
-    def _encode(self, images: Any) -> tuple[jax.Array, ...]:
-        begun = time.monotonic()
-        queries = super()._encode(images)
+    def _encode(self, images: Any) -> Sent:
+        started = time.monotonic()
+        sent = super()._encode(images)
         # What the client computes between the rounds comes here, all of it.
         flops = self._cost.client_flops + self._cost.rounds[0].encode_flops
-        self._wait_for(begun, flops)
-        return queries
+        self._wait_for(started, flops)
+        return sent
 
     def _decode(
-        self, stage: int, shares: dict[int, Any], batch: int, available: np.ndarray
+        self, stage: int, shares: dict[int, Any], begun: Sent, available: np.ndarray
     ) -> Any:
-        begun = time.monotonic()
-        decoded = super()._decode(stage, shares, batch, available)
+        started = time.monotonic()
+        decoded = super()._decode(stage, shares, begun, available)
         code, trip = self._pipeline.stages[stage].code, self._cost.rounds[stage]
         whole = code.systematic and available[stage, : self._pipeline.k].all()
         flops = 0.0 if whole else trip.decode_flops
         if stage + 1 < len(self._cost.rounds):
             flops += self._cost.rounds[stage + 1].encode_flops
-        self._wait_for(begun, flops)
+        self._wait_for(started, flops)
         return decoded
 
     def _wait_for(self, begun: float, flops: float) -> None:
