@@ -11,7 +11,6 @@ It needs numpy and urllib3 alone; JAX is not imported.
 from __future__ import annotations
 
 import io
-import json
 import random
 import time
 from types import SimpleNamespace
@@ -69,8 +68,6 @@ class Client:
         scheme = url.startswith(("http://", "https://"))
         require("url", url, scheme, "http://HOST:PORT or https://HOST:PORT")
         require("deadline", deadline, 0 < deadline < float("inf"), "more than 0")
-        some = retries is None or retries >= 0
-        require("retries", retries, some, "0 or more, or None")
         self._url, self._deadline, self._retries = url.rstrip("/"), deadline, retries
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._pool = urllib3.PoolManager(maxsize=16, retries=False, ca_certs=ca_certs)
@@ -113,9 +110,10 @@ class Client:
     def ready(self) -> bool:
         """Returns whether the service can answer now; False if it is not reached."""
         try:
-            return self._ask("GET", "/readyz", self._deadline).status == 200
-        except (urllib3.exceptions.HTTPError, OSError):
+            self._call("GET", "/readyz", retries=0)
+        except (OSError, RuntimeError, ValueError):
             return False
+        return True
 
     def close(self) -> None:
         """Ends all connections."""
@@ -128,57 +126,53 @@ class Client:
         self.close()
 
     def _call(
-        self, method: str, path: str, deadline: float | None = None, body: Any = None
+        self,
+        method: str,
+        path: str,
+        deadline: float | None = None,
+        body: bytes | None = None,
+        retries: int | None = None,
     ) -> dict[str, Any]:
         """Returns the content of an answer, after as many attempts as it takes."""
         seconds = self._deadline if deadline is None else deadline
         require("deadline", deadline, 0 < seconds < float("inf"), "more than 0")
+        most = self._retries if retries is None else retries
         end = time.monotonic() + seconds
         longest, attempts = FIRST_PAUSE, 0
         while True:
             attempts += 1
             pause = longest * random.uniform(0.5, 1)  # many are not to come at once
             longest = min(2 * longest, LONGEST_PAUSE)
+            left = max(end - time.monotonic(), 0.001)  # it may be next to nothing
             try:
-                response = self._ask(method, path, end - time.monotonic(), body)
+                response = self._pool.request(
+                    method,
+                    self._url + path,
+                    body=body,
+                    headers={**self._headers, "Deadline": f"{left:.3f}"},
+                    timeout=urllib3.Timeout(total=left),
+                    redirect=False,
+                )
             except urllib3.exceptions.SSLError as error:  # as often as it is tried
                 raise ConnectionError(f"{self._url}: {error}") from None
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 problem = f"{self._url}: not reached ({error})"
             else:
-                if response.status == 200:
-                    return json.loads(response.data)
-                problem = _line(response)
-                if response.status in ERRORS or response.status < 500:
-                    raise ERRORS.get(response.status, ValueError)(problem)
-                if response.status != 503:
-                    raise RuntimeError(f"{response.status}: {problem}")
-                after = response.headers.get("Retry-After", "")
-                pause = max(pause, float(after) if after.isdecimal() else 0.0)
+                status = response.status
+                if status == 200:
+                    return response.json()
+                try:
+                    problem = str(response.json()["error"])
+                except (ValueError, TypeError, KeyError):  # a proxy's own page
+                    problem = f"{status} {response.reason}"
+                if status in ERRORS or status < 500:
+                    raise ERRORS.get(status, ValueError)(problem)
+                if status != 503:
+                    raise RuntimeError(f"{status}: {problem}")
+                told = response.headers.get("Retry-After", "")
+                pause = max(pause, float(told) if told.isdecimal() else 0)
             if time.monotonic() + pause >= end:
                 raise TimeoutError(f"no answer within {seconds:g} s: {problem}")
-            if self._retries is not None and attempts > self._retries:
+            if most is not None and attempts > most:
                 raise ConnectionError(f"no answer to {attempts} attempts: {problem}")
             time.sleep(pause)
-
-    def _ask(
-        self, method: str, path: str, seconds: float, body: Any = None
-    ) -> urllib3.BaseHTTPResponse:
-        """Returns the answer of one attempt."""
-        seconds = max(seconds, 0.001)  # what is left may be next to nothing
-        return self._pool.request(
-            method,
-            self._url + path,
-            body=body,
-            headers={**self._headers, "Deadline": f"{seconds:.3f}"},
-            timeout=urllib3.Timeout(total=seconds),
-            redirect=False,
-        )
-
-
-def _line(response: urllib3.BaseHTTPResponse) -> str:
-    """Returns the line of an error; of a proxy's own page its status."""
-    try:
-        return str(json.loads(response.data)["error"])
-    except (ValueError, TypeError, KeyError):
-        return f"{response.status} {response.reason}"
